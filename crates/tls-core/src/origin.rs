@@ -1,0 +1,62 @@
+//! Where a value came from, so that every message can say so.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// The place a value was read from.
+///
+/// `Display` is what a person sees: `--tls-key-file`, `SPICED_RUNTIME__TLS__KEY`,
+/// `spicepod.yaml:12: runtime.tls.key`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Origin {
+    /// Nobody said anything; this is what the program does by itself.
+    Default,
+    /// A command line option, with its dashes.
+    Flag(String),
+    /// An environment variable, by name.
+    Variable(String),
+    /// A key of a file: its name as a person would write it, the path of keys, and the line (from 1).
+    File {
+        /// The file's name.
+        file: PathBuf,
+        /// The dotted path of keys, `runtime.tls.key`; empty for the whole file.
+        key: String,
+        /// The line, counted from 1.
+        line: usize,
+        /// The column, counted from 1.
+        column: usize,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("the default"),
+            Self::Flag(name) | Self::Variable(name) => f.write_str(name),
+            Self::File { file, key, line, .. } if key.is_empty() => write!(f, "{}:{line}", file.display()),
+            Self::File { file, key, line, .. } => write!(f, "{}:{line}: {key}", file.display()),
+        }
+    }
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sourced<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was read.
+    pub origin: Origin,
+}
+
+impl<T> Sourced<T> {
+    /// Pairs a value with its origin.
+    pub fn new(value: T, origin: Origin) -> Self {
+        Self { value, origin }
+    }
+
+    /// Another value from the same place.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Sourced<U> {
+        Sourced { value: f(self.value), origin: self.origin }
+    }
+}
