@@ -1,0 +1,313 @@
+//! Makes a TLS connection of a TCP one: tells TLS from plain text by the first bytes, shakes hands
+//! within a deadline, answers plain text in its own protocol, counts how each attempt ends.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use metrics::{counter, histogram};
+use rustls::server::ServerConfig;
+use rustls::{HandshakeKind, ProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+
+use crate::peer::TlsInfo;
+use crate::stream::{Io, Replayed};
+
+/// The first byte of every TLS connection: a handshake record (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// The first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// TLS data that may wait for a slow socket. rustls' own 64 KiB makes four times as many `writev`.
+const TLS_BUFFER: usize = 256 * 1024;
+
+/// After a refusal in plain text: how long, and how much, the client's own bytes are read away, so
+/// that the answer is not lost in a reset.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 64 * 1024;
+
+/// Shakes hands for one door.
+#[derive(Clone)]
+pub struct Acceptor {
+    tls: Option<TlsAcceptor>,
+    endpoint: &'static str,
+}
+
+impl Acceptor {
+    /// An acceptor that speaks TLS.
+    pub fn tls(endpoint: &'static str, config: Arc<ServerConfig>) -> Self {
+        Self {
+            tls: Some(TlsAcceptor::from(config)),
+            endpoint,
+        }
+    }
+
+    /// An acceptor for a door without TLS: it only waits for the first bytes.
+    pub fn plain(endpoint: &'static str) -> Self {
+        Self {
+            tls: None,
+            endpoint,
+        }
+    }
+
+    /// The door this is for.
+    pub fn endpoint(&self) -> &'static str {
+        self.endpoint
+    }
+
+    /// True where it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Brings a connection to where its protocol begins. A permit of `turns` is held while a
+    /// handshake is in progress; a client that says nothing holds none.
+    ///
+    /// # Errors
+    /// The client said nothing, spoke plain text to TLS (it has been answered), or the handshake
+    /// failed or took longer than `deadline`.
+    pub async fn accept(
+        &self,
+        tcp: TcpStream,
+        deadline: Duration,
+        turns: &Semaphore,
+    ) -> Result<Accepted, HandshakeError> {
+        let started = Instant::now();
+        let end = tokio::time::Instant::now() + deadline;
+        let outcome = match timeout_at(end, self.shake(tcp, turns)).await {
+            Ok(Ok(accepted)) => Ok(accepted),
+            Ok(Err(Refusal::Failed(error))) => Err(error),
+            Ok(Err(Refusal::PlainText {
+                protocol,
+                tcp,
+                answer,
+            })) => {
+                // The answer has a bound of its own, so that it is given even late.
+                say(tcp, answer).await;
+                Err(HandshakeError::PlainText { protocol })
+            }
+            Err(_) => Err(HandshakeError::Deadline(deadline)),
+        };
+        if self.is_tls() {
+            self.count(&outcome, started.elapsed());
+        }
+        outcome
+    }
+
+    async fn shake(&self, mut tcp: TcpStream, turns: &Semaphore) -> Result<Accepted, Refusal> {
+        let Some(acceptor) = &self.tls else {
+            let first = first_bytes(&mut tcp, H2_PREFACE.len()).await?;
+            let h2 = first.as_ref() == H2_PREFACE;
+            return Ok(Accepted {
+                io: Io::Plain(Replayed::new(first, tcp)),
+                h2,
+                tls: None,
+            });
+        };
+        let first = first_bytes(&mut tcp, 1).await?;
+        if first.first() != Some(&TLS_HANDSHAKE) {
+            return Err(self.refuse_plain_text(first, tcp).await);
+        }
+        let _turn = turns.acquire().await.expect("nobody closes the semaphore");
+        let stream = acceptor
+            .accept_with(Replayed::new(first, tcp), |connection| {
+                connection.set_buffer_limit(Some(TLS_BUFFER))
+            })
+            .await
+            .map_err(HandshakeError::Failed)?;
+        let (_, connection) = stream.get_ref();
+        let info = TlsInfo {
+            version: version_text(connection.protocol_version()),
+            cipher: connection
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .map(str::to_owned),
+            group: connection
+                .negotiated_key_exchange_group()
+                .map(|group| format!("{:?}", group.name())),
+            server_name: connection.server_name().map(str::to_owned),
+            alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
+            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        };
+        let h2 = info.alpn.as_deref() == Some(b"h2");
+        Ok(Accepted {
+            io: Io::Tls(Box::new(stream)),
+            h2,
+            tls: Some(Arc::new(info)),
+        })
+    }
+
+    /// Finds out what was spoken instead of TLS, and what to say to it.
+    async fn refuse_plain_text(&self, first: Bytes, tcp: TcpStream) -> Refusal {
+        let endpoint = self.endpoint;
+        let mut stream = Replayed::new(first, tcp);
+        let mut start = [0; 4];
+        let read = stream.read_exact(&mut start).await;
+        let (protocol, answer) = match (read, &start) {
+            (Ok(_), b"PRI ") => ("h2", h2_answer(endpoint)),
+            (Ok(_), text)
+                if text
+                    .iter()
+                    .all(|b| b.is_ascii_uppercase() || *b == b' ' || *b == b'/') =>
+            {
+                ("http/1", http1_answer(endpoint))
+            }
+            _ => ("unknown", Bytes::new()),
+        };
+        Refusal::PlainText {
+            protocol,
+            tcp: stream.into_tcp(),
+            answer,
+        }
+    }
+
+    fn count(&self, outcome: &Result<Accepted, HandshakeError>, took: Duration) {
+        let (result, version, resumed) = match outcome {
+            Ok(Accepted {
+                tls: Some(info), ..
+            }) => ("ok", info.version, info.resumed),
+            Ok(_) => return,
+            Err(e) => (e.result(), "none", false),
+        };
+        let endpoint = self.endpoint;
+        let resumed = if resumed { "true" } else { "false" };
+        counter!("spiced_tls_handshakes_total", "endpoint" => endpoint, "result" => result, "version" => version, "resumed" => resumed)
+            .increment(1);
+        if result == "ok" {
+            histogram!("spiced_tls_handshake_seconds", "endpoint" => endpoint)
+                .record(took.as_secs_f64());
+        }
+    }
+}
+
+/// A connection that is ready for its protocol.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its bytes.
+    pub io: Io,
+    /// True where HTTP/2 is spoken: by ALPN, or by the preface on a door without TLS.
+    pub h2: bool,
+    /// What the handshake agreed on.
+    pub tls: Option<Arc<TlsInfo>>,
+}
+
+/// Why a connection did not get as far as its protocol.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The client closed, or broke, the connection before it said anything.
+    #[error("the client left before it said anything")]
+    Silent,
+    /// The deadline passed.
+    #[error("no handshake within {0:?}")]
+    Deadline(Duration),
+    /// The client spoke plain text to a TLS port, and has been told so.
+    #[error("plain text ({protocol}) on a TLS port")]
+    PlainText {
+        /// `http/1`, `h2` or `unknown`.
+        protocol: &'static str,
+    },
+    /// TLS itself failed: no common version, an alert from the client, a broken record.
+    #[error("{0}")]
+    Failed(io::Error),
+}
+
+impl HandshakeError {
+    /// The value of the label `result` of `spiced_tls_handshakes_total`.
+    pub fn result(&self) -> &'static str {
+        match self {
+            Self::Silent => "closed",
+            Self::Deadline(_) => "timeout",
+            Self::PlainText { .. } => "plaintext",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// How an attempt ends that gives no connection.
+enum Refusal {
+    Failed(HandshakeError),
+    /// Plain text, which still waits for its answer.
+    PlainText {
+        protocol: &'static str,
+        tcp: TcpStream,
+        answer: Bytes,
+    },
+}
+
+impl From<HandshakeError> for Refusal {
+    fn from(error: HandshakeError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Says a last word and closes, in a way that lets the client hear it.
+async fn say(mut tcp: TcpStream, answer: Bytes) {
+    let polite = async {
+        tcp.write_all(&answer).await?;
+        tcp.shutdown().await?;
+        tokio::io::copy(&mut (&mut tcp).take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // The client may be gone, or never stop talking: both end here.
+    let _ = timeout(LINGER, polite).await;
+}
+
+/// Reads until it is clear what is spoken: `enough` bytes, or the first that differ from the preface.
+async fn first_bytes(tcp: &mut TcpStream, enough: usize) -> Result<Bytes, HandshakeError> {
+    let mut first = BytesMut::with_capacity(enough);
+    loop {
+        let missing = enough - first.len();
+        let mut rest = (&mut first).limit(missing);
+        match tcp.read_buf(&mut rest).await {
+            Ok(0) | Err(_) if first.is_empty() => return Err(HandshakeError::Silent),
+            Err(e) => return Err(HandshakeError::Failed(e)),
+            Ok(0) => return Ok(first.freeze()),
+            Ok(_) if first.len() >= enough || !H2_PREFACE.starts_with(&first) => {
+                return Ok(first.freeze());
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+fn http1_answer(endpoint: &str) -> Bytes {
+    let body = format!(
+        "this port ({endpoint}) speaks TLS and got plain HTTP: use https:// (or grpc+tls://)\n"
+    );
+    Bytes::from(format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    ))
+}
+
+/// SETTINGS, then GOAWAY with INADEQUATE_SECURITY and a sentence (RFC 9113 §6.8, §7).
+fn h2_answer(endpoint: &str) -> Bytes {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: u8 = 7;
+    const INADEQUATE_SECURITY: u32 = 0xc;
+    let reason = format!(
+        "this port ({endpoint}) speaks TLS and got plain text: use TLS credentials (grpc+tls://, https://)"
+    );
+    let mut out = BytesMut::new();
+    out.put_slice(&SETTINGS);
+    out.put_uint(8 + reason.len() as u64, 3);
+    out.put_slice(&[GOAWAY, 0, 0, 0, 0, 0]);
+    out.put_u32(0);
+    out.put_u32(INADEQUATE_SECURITY);
+    out.put_slice(reason.as_bytes());
+    out.freeze()
+}
+
+fn version_text(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_2) => "1.2",
+        Some(ProtocolVersion::TLSv1_3) => "1.3",
+        _ => "none",
+    }
+}

@@ -1,0 +1,241 @@
+//! A chain and its key, proven to be a pair.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use serde::Serialize;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::{Origin, provider};
+
+/// What a server proves itself with: the leaf first, then its intermediates, and the leaf's key.
+///
+/// It cannot be built from a key that is not the leaf's.
+#[derive(Debug)]
+pub struct Identity {
+    certified: Arc<CertifiedKey>,
+    leaf: CertificateSummary,
+    certificate_origin: Origin,
+    key_origin: Origin,
+}
+
+impl Identity {
+    /// Pairs a chain (leaf first) with its key.
+    ///
+    /// # Errors
+    /// The chain is empty or not X.509, the key is of a kind that TLS cannot use, or the key is
+    /// not the leaf's.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        certificate_origin: Origin,
+        key_origin: Origin,
+    ) -> Result<Self, IdentityError> {
+        let leaf = CertificateSummary::read(chain.first().ok_or(IdentityError::Empty)?)?;
+        let provider: Arc<CryptoProvider> = provider();
+        let key = provider
+            .key_provider
+            .load_private_key(key)
+            .map_err(|_| IdentityError::UnusableKey)?;
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            Ok(()) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                return Err(IdentityError::NotAPair {
+                    subject: leaf.subject,
+                });
+            }
+            Err(e) => {
+                return Err(IdentityError::UnusableCertificate {
+                    subject: leaf.subject,
+                    reason: e.to_string(),
+                });
+            }
+        }
+        Ok(Self {
+            certified: Arc::new(certified),
+            leaf,
+            certificate_origin,
+            key_origin,
+        })
+    }
+
+    /// The chain and key as rustls takes them.
+    pub fn certified_key(&self) -> &Arc<CertifiedKey> {
+        &self.certified
+    }
+
+    /// What the leaf says of itself.
+    pub fn leaf(&self) -> &CertificateSummary {
+        &self.leaf
+    }
+
+    /// Where the chain came from.
+    pub fn certificate_origin(&self) -> &Origin {
+        &self.certificate_origin
+    }
+
+    /// Where the key came from.
+    pub fn key_origin(&self) -> &Origin {
+        &self.key_origin
+    }
+
+    /// True where `other` presents the same chain.
+    pub fn same_chain(&self, other: &Self) -> bool {
+        self.certified.cert == other.certified.cert
+    }
+}
+
+/// Why a chain and a key do not make an [`Identity`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// No certificate at all.
+    #[error("the chain holds no certificate")]
+    Empty,
+    /// The leaf is not X.509.
+    #[error("the certificate cannot be read: {reason}")]
+    Malformed {
+        /// What the parser said.
+        reason: String,
+    },
+    /// The leaf is X.509, and TLS cannot use it.
+    #[error("the certificate {subject} cannot be used: {reason}")]
+    UnusableCertificate {
+        /// The leaf's subject.
+        subject: String,
+        /// What rustls said.
+        reason: String,
+    },
+    /// The key is none of RSA (2048 to 8192 bits), ECDSA (P-256, P-384, P-521) and Ed25519.
+    #[error("the key is of a kind or size that TLS cannot use")]
+    UnusableKey,
+    /// The key belongs to another certificate.
+    #[error("the key is not the key of the certificate {subject}")]
+    NotAPair {
+        /// The leaf's subject.
+        subject: String,
+    },
+}
+
+/// What a certificate says of itself: fit to be logged and shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CertificateSummary {
+    /// The subject's distinguished name.
+    pub subject: String,
+    /// The subject alternative names: DNS names, IP addresses and URIs.
+    pub names: Vec<String>,
+    /// The issuer's distinguished name.
+    pub issuer: String,
+    /// SHA-256 of the DER form, lower-case hex.
+    pub fingerprint: String,
+    /// Start of validity, Unix seconds.
+    pub not_before: i64,
+    /// End of validity, Unix seconds.
+    pub not_after: i64,
+    /// True where subject and issuer are the same.
+    pub self_signed: bool,
+}
+
+impl CertificateSummary {
+    /// Reads a certificate in DER.
+    ///
+    /// # Errors
+    /// It is not X.509.
+    pub fn read(der: &CertificateDer<'_>) -> Result<Self, IdentityError> {
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|e| IdentityError::Malformed {
+            reason: e.to_string(),
+        })?;
+        let names = parsed
+            .subject_alternative_name()
+            .ok()
+            .flatten()
+            .map(|san| {
+                san.value
+                    .general_names
+                    .iter()
+                    .filter_map(name_text)
+                    .collect()
+            })
+            .unwrap_or_default();
+        let subject = match parsed.subject().to_string() {
+            empty if empty.is_empty() => "(no subject)".to_owned(),
+            text => text,
+        };
+        Ok(Self {
+            subject,
+            names,
+            issuer: parsed.issuer().to_string(),
+            fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+            self_signed: parsed.subject().as_raw() == parsed.issuer().as_raw(),
+        })
+    }
+}
+
+fn name_text(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(dns) => Some((*dns).to_owned()),
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            if let Ok(v4) = <[u8; 4]>::try_from(*bytes) {
+                Some(std::net::Ipv4Addr::from(v4).to_string())
+            } else {
+                <[u8; 16]>::try_from(*bytes)
+                    .ok()
+                    .map(|v6| std::net::Ipv6Addr::from(v6).to_string())
+            }
+        }
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use rcgen::{CertifiedKey as Made, generate_simple_self_signed};
+
+    use super::*;
+
+    pub(crate) fn identity(name: &str) -> Identity {
+        let Made { cert, signing_key } =
+            generate_simple_self_signed([name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        Identity::new(
+            vec![cert.der().clone()],
+            key,
+            Origin::Default,
+            Origin::Default,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pair_tells_what_it_is() {
+        let made = identity("localhost");
+        assert_eq!(made.leaf().names, ["localhost", "127.0.0.1"]);
+        assert_eq!(made.leaf().fingerprint.len(), 64);
+        assert!(made.leaf().not_before < made.leaf().not_after);
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let one = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let other = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(other.signing_key.serialize_der()).unwrap();
+        let refused = Identity::new(
+            vec![one.cert.der().clone()],
+            key,
+            Origin::Default,
+            Origin::Default,
+        );
+        assert!(matches!(refused, Err(IdentityError::NotAPair { .. })));
+    }
+}

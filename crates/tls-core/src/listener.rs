@@ -1,0 +1,424 @@
+//! Bind, then serve: the only accept loop there is. Every door runs on it.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use metrics::gauge;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_service::Service;
+use tracing::{debug, warn};
+
+use crate::acceptor::{Accepted, Acceptor};
+use crate::drain::Drain;
+use crate::peer::ConnInfo;
+use crate::workers::Workers;
+
+/// What bounds a door. Clones share the count of handshakes in progress.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections of one door at a time; further ones wait in the kernel's queue. Default 10,000.
+    pub connections: usize,
+    /// Handshakes in progress, over all doors that share these limits. Default 1,024.
+    pub handshakes: Arc<Semaphore>,
+    /// From the accept to the end of the handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// For the head of an HTTP/1 request, and between two requests of a connection. Default 60 s.
+    pub header_timeout: Duration,
+    /// Requests at a time on one HTTP/2 connection. Default 256.
+    pub streams: u32,
+    /// The head of a request, in bytes. Default 64 KiB.
+    pub header_bytes: u32,
+    /// HTTP/2 only: how long a connection is silent before it is asked whether it lives; twice as
+    /// long without an answer ends it. Default 30 s.
+    pub keep_alive: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            handshakes: Arc::new(Semaphore::new(1_024)),
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(60),
+            streams: 256,
+            header_bytes: 64 * 1024,
+            keep_alive: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A host and a port to listen on, as a person writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    host: String,
+    port: u16,
+}
+
+impl ListenAddress {
+    /// The host as it was written, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port; 0 takes a free one.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Binds it. `localhost` is 127.0.0.1 and ::1, where the machine has both, on one port.
+    ///
+    /// # Errors
+    /// The name is unknown, or the port is taken or not allowed.
+    pub fn bind(&self) -> io::Result<Vec<TcpListener>> {
+        if self.host != "localhost" {
+            let address = (self.host.as_str(), self.port)
+                .to_socket_addrs()?
+                .next()
+                .ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
+                })?;
+            return Ok(vec![bind(address)?]);
+        }
+        // A free IPv4 port may be taken for IPv6: another one is tried then.
+        let mut attempts = if self.port == 0 { 16 } else { 1 };
+        loop {
+            attempts -= 1;
+            let v4 = bind((Ipv4Addr::LOCALHOST, self.port).into())?;
+            match bind((Ipv6Addr::LOCALHOST, v4.local_addr()?.port()).into()) {
+                Ok(v6) => return Ok(vec![v4, v6]),
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(e),
+                // No IPv6 on this machine.
+                Err(_) => return Ok(vec![v4]),
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for ListenAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (host, port) = text.rsplit_once(':').ok_or(AddressError::NoPort)?;
+        let bracketed = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        if bracketed.is_none() && (host.is_empty() || host.contains([':', '[', ']', '/'])) {
+            return Err(AddressError::BadHost);
+        }
+        let host = bracketed.unwrap_or(host).to_owned();
+        Ok(Self {
+            host,
+            port: port.parse().map_err(|_| AddressError::BadPort)?,
+        })
+    }
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why a text is no [`ListenAddress`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// There is no colon.
+    #[error("a port is missing: write HOST:PORT, such as localhost:3000 or 0.0.0.0:3000")]
+    NoPort,
+    /// The port is no number up to 65535.
+    #[error("the port is not a number from 0 to 65535")]
+    BadPort,
+    /// The host is empty, or an IPv6 address without brackets.
+    #[error(
+        "the host is empty or malformed: write HOST:PORT, an IPv6 address in brackets, such as [::1]:3000"
+    )]
+    BadHost,
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    const BACKLOG: i32 = 1024;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves one listening socket until the drain is called: accepts, hands each connection to a
+/// worker, which shakes hands and speaks HTTP/1.1 or HTTP/2 to `service`.
+///
+/// The [`ConnInfo`] is in each request's extensions. Returns when the socket is closed; the
+/// connections are held by the drain.
+///
+/// # Errors
+/// The socket cannot be registered with the runtime. An error of `accept` never ends the loop.
+pub async fn serve<S, B>(
+    socket: TcpListener,
+    acceptor: Acceptor,
+    service: S,
+    limits: Limits,
+    workers: Workers,
+    mut drain: Drain,
+) -> io::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let listener = tokio::net::TcpListener::from_std(socket)?;
+    let connections = Arc::new(Semaphore::new(
+        limits.connections.min(Semaphore::MAX_PERMITS),
+    ));
+    let mut back_off = BackOff::default();
+    loop {
+        let accepted = async {
+            let permit = connections
+                .clone()
+                .acquire_owned()
+                .await
+                .expect("nobody closes the semaphore");
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            biased;
+            () = drain.signaled() => return Ok(()),
+            accepted = accepted => accepted,
+        };
+        let tcp = match accepted.and_then(|(tcp, _)| tcp.into_std()) {
+            Ok(tcp) => {
+                back_off = BackOff::default();
+                tcp
+            }
+            Err(e) => {
+                back_off.after(acceptor.endpoint(), &e).await;
+                continue;
+            }
+        };
+        let connection = Connection {
+            acceptor: acceptor.clone(),
+            service: service.clone(),
+            limits: limits.clone(),
+        };
+        let (drain, token) = (drain.clone(), drain.hold());
+        workers.next().spawn(async move {
+            connection.run(tcp, permit, drain).await;
+            drop(token);
+        });
+    }
+}
+
+/// Waits after a failed accept: not at all where one client went away, up to a second where the
+/// process is out of descriptors or memory, so that it does not spin.
+#[derive(Default)]
+struct BackOff(u32);
+
+impl BackOff {
+    async fn after(&mut self, endpoint: &str, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        if matches!(
+            error.kind(),
+            ConnectionAborted | ConnectionReset | Interrupted
+        ) {
+            return;
+        }
+        if self.0 == 0 {
+            warn!(endpoint, %error, "cannot accept connections for now; raise the limit of open files (ulimit -n) or lower runtime.limits.connections");
+        }
+        tokio::time::sleep(Duration::from_millis(10 << self.0.min(6)).min(Duration::from_secs(1)))
+            .await;
+        self.0 += 1;
+    }
+}
+
+struct Connection<S> {
+    acceptor: Acceptor,
+    service: S,
+    limits: Limits,
+}
+
+impl<S, B> Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    async fn run(self, tcp: std::net::TcpStream, permit: OwnedSemaphorePermit, drain: Drain) {
+        let endpoint = self.acceptor.endpoint();
+        let open = gauge!("spiced_tls_connections", "endpoint" => endpoint);
+        let (info, accepted) = match self.open(tcp, drain.clone()).await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return,
+            Err(error) => return debug!(endpoint, %error, "connection lost before it began"),
+        };
+        if info.tls.is_some() {
+            open.increment(1);
+        }
+        let is_tls = info.tls.is_some();
+        if let Err(error) = self.speak(info, accepted, drain).await {
+            debug!(endpoint, error, "connection ended");
+        }
+        if is_tls {
+            open.decrement(1);
+        }
+        drop(permit);
+    }
+
+    /// From a bare socket to a connection whose protocol is known; `None` where it ended before.
+    async fn open(
+        &self,
+        tcp: std::net::TcpStream,
+        mut drain: Drain,
+    ) -> io::Result<Option<(ConnInfo, Accepted)>> {
+        tcp.set_nonblocking(true)?;
+        let tcp = TcpStream::from_std(tcp)?;
+        tcp.set_nodelay(true)?;
+        // HTTP/1 has no ping of its own: the kernel notices a dead peer.
+        SockRef::from(&tcp)
+            .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
+        let (remote, local) = (tcp.peer_addr()?, tcp.local_addr()?);
+        let endpoint = self.acceptor.endpoint();
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.acceptor.accept(tcp, self.limits.handshake_timeout, &self.limits.handshakes) => outcome,
+            () = drain.signaled() => return Ok(None),
+        };
+        match outcome {
+            Ok(accepted) => Ok(Some((
+                ConnInfo {
+                    endpoint,
+                    remote,
+                    local,
+                    tls: accepted.tls.clone(),
+                },
+                accepted,
+            ))),
+            Err(error) => {
+                debug!(endpoint, %remote, %error, result = error.result(), "no connection");
+                Ok(None)
+            }
+        }
+    }
+
+    async fn speak(
+        self,
+        info: ConnInfo,
+        accepted: Accepted,
+        mut drain: Drain,
+    ) -> Result<(), String> {
+        let builder = self.limits.builder(accepted.h2);
+        let service = self.service;
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(info.clone());
+            // A router is always ready (its `poll_ready` says so at once); a clone is a fresh one.
+            service.clone().call(request)
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(accepted.io), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = drain.signaled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        ended.map_err(|e| e.to_string())
+    }
+}
+
+impl Limits {
+    fn builder(&self, h2: bool) -> auto::Builder<TokioExecutor> {
+        const STREAM_WINDOW: u32 = 1 << 20;
+        const CONNECTION_WINDOW: u32 = 4 << 20;
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_buf_size((self.header_bytes as usize).max(8 * 1024));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.streams)
+            .max_header_list_size(self.header_bytes)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(self.keep_alive)
+            .keep_alive_timeout(self.keep_alive);
+        if h2 {
+            builder.http2_only()
+        } else {
+            builder.http1_only()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        for good in [
+            "localhost:3000",
+            "0.0.0.0:0",
+            "[::1]:50051",
+            "db.example.com:1",
+        ] {
+            assert_eq!(good.parse::<ListenAddress>().unwrap().to_string(), good);
+        }
+        for (bad, why) in [
+            ("localhost", AddressError::NoPort),
+            ("localhost:x", AddressError::BadPort),
+            ("localhost:70000", AddressError::BadPort),
+            ("::1:3000", AddressError::BadHost),
+            (":3000", AddressError::BadHost),
+            ("https://x:3000", AddressError::BadHost),
+        ] {
+            assert_eq!(bad.parse::<ListenAddress>(), Err(why), "{bad}");
+        }
+    }
+
+    #[test]
+    fn localhost_is_one_port_on_both_families() {
+        let sockets = "localhost:0"
+            .parse::<ListenAddress>()
+            .unwrap()
+            .bind()
+            .unwrap();
+        let ports: Vec<u16> = sockets
+            .iter()
+            .map(|s| s.local_addr().unwrap().port())
+            .collect();
+        assert!(ports.iter().all(|p| *p == ports[0] && *p != 0), "{ports:?}");
+    }
+}

@@ -1,0 +1,127 @@
+//! Session tickets without state (RFC 5077 §4, RFC 8446 §4.6.1): sealed with AES-256-GCM under a
+//! key of the current time window, opened with the key of this window or the one before.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use rustls::server::ProducesTickets;
+
+use crate::Derivation;
+
+/// How long one key seals. A ticket lives at least this long and at most twice as long.
+pub(crate) const WINDOW: Duration = Duration::from_secs(6 * 3600);
+
+/// A ticket is a sealed session state with a chain at most; more is no ticket of ours.
+const MAX_TICKET: usize = 64 * 1024;
+
+/// Seals and opens tickets with keys bound to `trust`: whoever changes whom they trust changes it,
+/// and no older ticket opens.
+#[derive(Debug)]
+pub(crate) struct Ticketer {
+    derivation: Derivation,
+    trust: Vec<u8>,
+}
+
+impl Ticketer {
+    pub(crate) fn new(derivation: Derivation, trust: Vec<u8>) -> Self {
+        Self { derivation, trust }
+    }
+
+    fn key(&self, window: u64) -> Option<RandomizedNonceKey> {
+        let key = self
+            .derivation
+            .key(&[b"session tickets", &self.trust, &window.to_be_bytes()]);
+        RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).ok()
+    }
+
+    fn seal(&self, window: u64, plain: &[u8]) -> Option<Vec<u8>> {
+        let mut sealed = plain.to_vec();
+        let nonce = self
+            .key(window)?
+            .seal_in_place_append_tag(Aad::empty(), &mut sealed)
+            .ok()?;
+        let mut ticket = nonce.as_ref().to_vec();
+        ticket.append(&mut sealed);
+        Some(ticket)
+    }
+
+    fn open(&self, window: u64, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = ticket.split_at_checked(NONCE_LEN)?;
+        if ticket.len() > MAX_TICKET {
+            return None;
+        }
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut opened = sealed.to_vec();
+        let length = self
+            .key(window)?
+            .open_in_place(nonce, Aad::empty(), &mut opened)
+            .ok()?
+            .len();
+        opened.truncate(length);
+        Some(opened)
+    }
+}
+
+impl ProducesTickets for Ticketer {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        WINDOW.as_secs() as u32
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.seal(window_now(), plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let now = window_now();
+        self.open(now, cipher)
+            .or_else(|| self.open(now.checked_sub(1)?, cipher))
+    }
+}
+
+fn window_now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() / WINDOW.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticketer(secret: &str, trust: &[u8]) -> Ticketer {
+        Ticketer::new(Derivation::new(&secret.into()), trust.to_vec())
+    }
+
+    #[test]
+    fn replicas_with_one_secret_open_each_others_tickets() {
+        let ticket = ticketer("s", b"").encrypt(b"state").unwrap();
+        assert_eq!(ticketer("s", b"").decrypt(&ticket).unwrap(), b"state");
+        assert!(ticketer("other", b"").decrypt(&ticket).is_none());
+        assert!(
+            ticketer("s", b"another CA").decrypt(&ticket).is_none(),
+            "a change of trust ends a ticket"
+        );
+    }
+
+    #[test]
+    fn the_last_two_windows_open() {
+        let t = ticketer("s", b"");
+        let now = window_now();
+        assert!(t.decrypt(&t.seal(now - 1, b"x").unwrap()).is_some());
+        assert!(t.decrypt(&t.seal(now - 2, b"x").unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_changed_or_short_ticket_does_not_open() {
+        let t = ticketer("s", b"");
+        let mut ticket = t.encrypt(b"state").unwrap();
+        *ticket.last_mut().unwrap() ^= 1;
+        assert!(t.decrypt(&ticket).is_none());
+        assert!(t.decrypt(b"").is_none());
+        assert!(t.decrypt(&[0; NONCE_LEN]).is_none());
+    }
+}
