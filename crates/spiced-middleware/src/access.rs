@@ -19,30 +19,20 @@ pub struct Access {
 impl Access {
     /// Callers without credentials get `role`, or nothing where it is `None`.
     pub fn anonymous(role: Option<Role>) -> Self {
-        Self {
-            anonymous: role,
-            loopback_only: false,
-        }
+        Self { anonymous: role, loopback_only: false }
     }
 
     /// The same for a door that listens on loopback alone: a `Host` that is no loopback name is
     /// refused, so that no web page reaches it by rebinding a name of its own.
     pub fn loopback(self) -> Self {
-        Self {
-            loopback_only: true,
-            ..self
-        }
+        Self { loopback_only: true, ..self }
     }
 
     /// Lets a request in, as whom, or says why not.
     ///
     /// # Errors
     /// The caller has no right to be here, or a browser sent the request for a foreign page.
-    pub fn admit(
-        &self,
-        request: &Parts,
-        connection: Option<&ConnInfo>,
-    ) -> Result<Principal, Refusal> {
+    pub fn admit(&self, request: &Parts, connection: Option<&ConnInfo>) -> Result<Principal, Refusal> {
         let role = self.anonymous.ok_or(Refusal::Anonymous)?;
         self.refuse_foreign_pages(request, connection)?;
         Ok(Principal::anonymous(role))
@@ -50,41 +40,25 @@ impl Access {
 
     /// No web page of another origin may use a developer's or an intranet's open door (Fetch
     /// Metadata, and RFC 6454 §7 for `Origin`).
-    fn refuse_foreign_pages(
-        &self,
-        request: &Parts,
-        connection: Option<&ConnInfo>,
-    ) -> Result<(), Refusal> {
+    fn refuse_foreign_pages(&self, request: &Parts, connection: Option<&ConnInfo>) -> Result<(), Refusal> {
         let headers = &request.headers;
-        if headers
-            .get("sec-fetch-site")
-            .is_some_and(|site| site == "cross-site" || site == "same-site")
-        {
+        if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
             return Err(Refusal::CrossSite);
         }
         let host = authority(request);
         if let Some(origin) = headers.get(ORIGIN) {
             // Behind a proxy that ends TLS, the page is https and the connection is plain.
-            let schemes: &[&str] = if connection.is_some_and(|c| c.tls.is_some()) {
-                &["https"]
-            } else {
-                &["https", "http"]
-            };
+            let schemes: &[&str] =
+                if connection.is_some_and(|c| c.tls.is_some()) { &["https"] } else { &["https", "http"] };
             let own = host.as_ref().is_some_and(|host| {
-                schemes.iter().any(|s| {
-                    origin
-                        .as_bytes()
-                        .eq_ignore_ascii_case(format!("{s}://{host}").as_bytes())
-                })
+                schemes.iter().any(|s| origin.as_bytes().eq_ignore_ascii_case(format!("{s}://{host}").as_bytes()))
             });
             if !own {
                 return Err(Refusal::CrossSite);
             }
         }
         match host {
-            Some(host) if self.loopback_only && !is_loopback_name(host.host()) => {
-                Err(Refusal::ForeignHost)
-            }
+            Some(host) if self.loopback_only && !is_loopback_name(host.host()) => Err(Refusal::ForeignHost),
             _ => Ok(()),
         }
     }
@@ -136,23 +110,15 @@ impl Refusal {
 fn authority(request: &Parts) -> Option<Authority> {
     match request.uri.authority() {
         Some(authority) => Some(authority.clone()),
-        None => request
-            .headers
-            .get(HOST)
-            .and_then(|host| Authority::try_from(host.as_bytes()).ok()),
+        None => request.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok()),
     }
 }
 
 fn is_loopback_name(host: &str) -> bool {
-    let bare = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .trim_end_matches('.');
+    let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
     bare.eq_ignore_ascii_case("localhost")
         || bare.to_ascii_lowercase().ends_with(".localhost")
-        || bare
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -179,84 +145,22 @@ mod tests {
             (&open, &[("host", "[::1]:3000")], None),
             (&open, &[("host", "app.localhost")], None),
             (&open, &[], None),
-            (
-                &open,
-                &[("host", "evil.example")],
-                Some(Refusal::ForeignHost),
-            ),
-            (
-                &open,
-                &[("host", "localhost.evil.example")],
-                Some(Refusal::ForeignHost),
-            ),
+            (&open, &[("host", "evil.example")], Some(Refusal::ForeignHost)),
+            (&open, &[("host", "localhost.evil.example")], Some(Refusal::ForeignHost)),
             (&public, &[("host", "db.example.com")], None),
-            (
-                &open,
-                &[
-                    ("host", "localhost:3000"),
-                    ("origin", "http://localhost:3000"),
-                ],
-                None,
-            ),
-            (
-                &open,
-                &[
-                    ("host", "localhost:3000"),
-                    ("origin", "http://localhost:8080"),
-                ],
-                Some(Refusal::CrossSite),
-            ),
-            (
-                &open,
-                &[
-                    ("host", "localhost:3000"),
-                    ("origin", "https://evil.example"),
-                ],
-                Some(Refusal::CrossSite),
-            ),
-            (
-                &open,
-                &[("host", "localhost:3000"), ("origin", "null")],
-                Some(Refusal::CrossSite),
-            ),
-            (
-                &public,
-                &[
-                    ("host", "db.example.com"),
-                    ("origin", "https://evil.example"),
-                ],
-                Some(Refusal::CrossSite),
-            ),
-            (
-                &public,
-                &[("host", "db.example.com"), ("sec-fetch-site", "cross-site")],
-                Some(Refusal::CrossSite),
-            ),
-            (
-                &public,
-                &[
-                    ("host", "db.example.com"),
-                    ("sec-fetch-site", "same-origin"),
-                ],
-                None,
-            ),
-            (
-                &public,
-                &[("host", "db.example.com"), ("sec-fetch-site", "none")],
-                None,
-            ),
+            (&open, &[("host", "localhost:3000"), ("origin", "http://localhost:3000")], None),
+            (&open, &[("host", "localhost:3000"), ("origin", "http://localhost:8080")], Some(Refusal::CrossSite)),
+            (&open, &[("host", "localhost:3000"), ("origin", "https://evil.example")], Some(Refusal::CrossSite)),
+            (&open, &[("host", "localhost:3000"), ("origin", "null")], Some(Refusal::CrossSite)),
+            (&public, &[("host", "db.example.com"), ("origin", "https://evil.example")], Some(Refusal::CrossSite)),
+            (&public, &[("host", "db.example.com"), ("sec-fetch-site", "cross-site")], Some(Refusal::CrossSite)),
+            (&public, &[("host", "db.example.com"), ("sec-fetch-site", "same-origin")], None),
+            (&public, &[("host", "db.example.com"), ("sec-fetch-site", "none")], None),
         ];
         for (access, headers, expected) in cases {
-            assert_eq!(
-                access.admit(&parts(headers), None).err(),
-                *expected,
-                "{headers:?}"
-            );
+            assert_eq!(access.admit(&parts(headers), None).err(), *expected, "{headers:?}");
         }
         let nobody = Access::anonymous(None);
-        assert_eq!(
-            nobody.admit(&parts(&[]), None).err(),
-            Some(Refusal::Anonymous)
-        );
+        assert_eq!(nobody.admit(&parts(&[]), None).err(), Some(Refusal::Anonymous));
     }
 }

@@ -43,10 +43,7 @@ impl<S> Layer<S> for AdmissionLayer {
     type Service = Admission<S>;
 
     fn layer(&self, inner: S) -> Admission<S> {
-        Admission {
-            inner,
-            layer: self.clone(),
-        }
+        Admission { inner, layer: self.clone() }
     }
 }
 
@@ -75,19 +72,13 @@ where
         match self.layer.access.admit(&parts, connection) {
             Ok(principal) => {
                 parts.extensions.insert(principal);
-                Either::Inner {
-                    inner: self.inner.call(Request::from_parts(parts, body)),
-                }
+                Either::Left(self.inner.call(Request::from_parts(parts, body)))
             }
             Err(refusal) => {
                 let endpoint = connection.map_or("unknown", |c| c.endpoint);
-                counter!("spiced_auth_failures_total", "endpoint" => endpoint, "reason" => refusal.reason()).increment(1);
-                Either::Refused {
-                    answer: ready(Ok(self
-                        .layer
-                        .dialect
-                        .refuse(refusal, parts.headers.get(ACCEPT)))),
-                }
+                counter!("spiced_auth_failures_total", "endpoint" => endpoint, "reason" => refusal.reason())
+                    .increment(1);
+                Either::Right(ready(Ok(self.layer.dialect.refuse(refusal, parts.headers.get(ACCEPT)))))
             }
         }
     }
@@ -97,11 +88,8 @@ impl Dialect {
     fn refuse(self, refusal: Refusal, accept: Option<&HeaderValue>) -> Response {
         match self {
             Self::Http => {
-                let status = if refusal.is_unauthenticated() {
-                    StatusCode::UNAUTHORIZED
-                } else {
-                    StatusCode::FORBIDDEN
-                };
+                let status =
+                    if refusal.is_unauthenticated() { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
                 Problem::new(status, refusal.message()).respond(accept)
             }
             Self::Grpc => {
@@ -130,34 +118,19 @@ mod tests {
 
     fn app(access: Access, dialect: Dialect) -> Router {
         Router::new()
-            .route(
-                "/",
-                get(|caller: Extension<Principal>| async move { caller.name().to_owned() }),
-            )
+            .route("/", get(|caller: Extension<Principal>| async move { caller.name().to_owned() }))
             .layer(admission(access, dialect))
     }
 
     #[tokio::test]
     async fn each_protocol_gets_its_own_refusal() {
         let request = || Request::get("/").body(Body::empty()).unwrap();
-        let http = app(Access::anonymous(None), Dialect::Http)
-            .oneshot(request())
-            .await
-            .unwrap();
+        let http = app(Access::anonymous(None), Dialect::Http).oneshot(request()).await.unwrap();
         assert_eq!(http.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(http.headers()["www-authenticate"], "Bearer");
-        let grpc = app(Access::anonymous(None), Dialect::Grpc)
-            .oneshot(request())
-            .await
-            .unwrap();
-        assert_eq!(
-            (grpc.status(), &grpc.headers()["grpc-status"]),
-            (StatusCode::OK, &HeaderValue::from_static("16"))
-        );
-        let open = app(Access::anonymous(Some(Role::ReadOnly)), Dialect::Http)
-            .oneshot(request())
-            .await
-            .unwrap();
+        let grpc = app(Access::anonymous(None), Dialect::Grpc).oneshot(request()).await.unwrap();
+        assert_eq!((grpc.status(), &grpc.headers()["grpc-status"]), (StatusCode::OK, &HeaderValue::from_static("16")));
+        let open = app(Access::anonymous(Some(Role::ReadOnly)), Dialect::Http).oneshot(request()).await.unwrap();
         assert_eq!(open.status(), StatusCode::OK);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Request};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use metrics::{counter, histogram};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -28,10 +28,7 @@ impl<S> Layer<S> for MeasuredLayer {
     type Service = Measured<S>;
 
     fn layer(&self, inner: S) -> Measured<S> {
-        Measured {
-            inner,
-            endpoint: self.endpoint,
-        }
+        Measured { inner, endpoint: self.endpoint }
     }
 }
 
@@ -56,12 +53,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut record = Record {
-            endpoint: self.endpoint,
-            method: method_label(&request),
-            code: None,
-            started: Instant::now(),
-        };
+        let mut record =
+            Record { endpoint: self.endpoint, method: method_label(&request), code: None, started: Instant::now() };
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
@@ -105,10 +98,7 @@ impl http_body::Body for Counted {
     type Data = <Body as http_body::Body>::Data;
     type Error = <Body as http_body::Body>::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
         let polled = this.inner.poll_frame(cx);
         match &polled {
@@ -134,10 +124,7 @@ impl http_body::Body for Counted {
 }
 
 fn grpc_code(trailers: &HeaderMap) -> Option<String> {
-    trailers
-        .get("grpc-status")
-        .and_then(|code| code.to_str().ok())
-        .map(str::to_owned)
+    trailers.get("grpc-status").and_then(|code| code.to_str().ok()).map(str::to_owned)
 }
 
 /// A label with few values: the HTTP method, or the gRPC method's last part, whatever a caller sends.
@@ -165,18 +152,11 @@ fn method_label(request: &Request<Body>) -> &'static str {
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let (known, name) = if is_grpc {
-        (
-            GRPC,
-            request.uri().path().rsplit('/').next().unwrap_or_default(),
-        )
+        (GRPC, request.uri().path().rsplit('/').next().unwrap_or_default())
     } else {
         (HTTP, request.method().as_str())
     };
-    known
-        .iter()
-        .find(|k| **k == name)
-        .copied()
-        .unwrap_or("other")
+    known.iter().find(|k| **k == name).copied().unwrap_or("other")
 }
 
 #[cfg(test)]
@@ -186,24 +166,11 @@ mod tests {
     #[test]
     fn labels_are_few() {
         let label = |path: &str, kind: &str, method: &str| {
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header("content-type", kind);
+            let request = Request::builder().method(method).uri(path).header("content-type", kind);
             method_label(&request.body(Body::empty()).unwrap())
         };
-        assert_eq!(
-            label(
-                "/arrow.flight.protocol.FlightService/DoGet",
-                "application/grpc",
-                "POST"
-            ),
-            "DoGet"
-        );
-        assert_eq!(
-            label("/x/Whatever", "application/grpc+proto", "POST"),
-            "other"
-        );
+        assert_eq!(label("/arrow.flight.protocol.FlightService/DoGet", "application/grpc", "POST"), "DoGet");
+        assert_eq!(label("/x/Whatever", "application/grpc+proto", "POST"), "other");
         assert_eq!(label("/v1/sql", "text/plain", "POST"), "POST");
         assert_eq!(label("/v1/sql", "text/plain", "BREW"), "other");
     }

@@ -21,18 +21,13 @@ impl Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.push((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
-        Self {
-            status,
-            detail: detail.into(),
-            headers,
-        }
+        Self { status, detail: detail.into(), headers }
     }
 
     /// Names the methods that the route has (RFC 9110 §10.2.1); for a 405.
     #[must_use]
     pub fn allow(mut self, methods: &'static str) -> Self {
-        self.headers
-            .push((ALLOW, HeaderValue::from_static(methods)));
+        self.headers.push((ALLOW, HeaderValue::from_static(methods)));
         self
     }
 
@@ -51,17 +46,15 @@ impl Problem {
     /// The response, in the form that the request's `Accept` prefers: one line of text where it
     /// begins with a text type (curl's `*/*` does not), else `application/problem+json`.
     pub fn respond(&self, accept: Option<&HeaderValue>) -> Response {
-        let wants_text = accept.and_then(|a| a.to_str().ok()).is_some_and(|a| {
-            a.trim_start().starts_with("text/plain") || a.trim_start().starts_with("text/csv")
-        });
+        let wants_text = accept
+            .and_then(|a| a.to_str().ok())
+            .is_some_and(|a| a.trim_start().starts_with("text/plain") || a.trim_start().starts_with("text/csv"));
         let (kind, body) = if wants_text {
-            (
-                "text/plain; charset=utf-8",
-                format!("{}\n", self.detail.replace('\n', " ")),
-            )
+            ("text/plain; charset=utf-8", format!("{}\n", self.detail.replace('\n', " ")))
         } else {
             let title = self.status.canonical_reason().unwrap_or("Error");
-            let problem = json!({ "type": "about:blank", "title": title, "status": self.status.as_u16(), "detail": self.detail });
+            let problem =
+                json!({ "type": "about:blank", "title": title, "status": self.status.as_u16(), "detail": self.detail });
             ("application/problem+json", format!("{problem}\n"))
         };
         let mut response = (self.status, Body::from(body)).into_response();
@@ -80,16 +73,7 @@ mod tests {
     use super::*;
 
     async fn text(response: Response) -> String {
-        String::from_utf8(
-            response
-                .into_body()
-                .collect()
-                .await
-                .unwrap()
-                .to_bytes()
-                .to_vec(),
-        )
-        .unwrap()
+        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 
     #[tokio::test]
