@@ -1,0 +1,47 @@
+//! Server reflection v1 and v1alpha, for callers that are known.
+
+use axum::Router;
+use spiced_engine::Principal;
+use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, Status};
+use tonic_reflection::pb::{v1, v1alpha};
+use tonic_reflection::server::Builder;
+
+/// The names of the two services.
+pub(crate) const NAMES: [&str; 2] = [
+    v1::server_reflection_server::SERVICE_NAME,
+    v1alpha::server_reflection_server::SERVICE_NAME,
+];
+
+/// What each of the two describes: every service of this door, both versions of reflection too.
+const DESCRIPTORS: [&[u8]; 3] = [
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    v1::FILE_DESCRIPTOR_SET,
+    v1alpha::FILE_DESCRIPTOR_SET,
+];
+
+/// Both services as one router.
+pub(crate) fn router() -> Router {
+    const VALID: &str = "the descriptors are generated together with the services";
+    let v1 = InterceptedService::new(builder().build_v1().expect(VALID), known);
+    let v1alpha = InterceptedService::new(builder().build_v1alpha().expect(VALID), known);
+    crate::mergeable(Routes::new(v1).add_service(v1alpha))
+}
+
+fn builder() -> Builder<'static> {
+    DESCRIPTORS.into_iter().fold(
+        Builder::configure().include_reflection_service(false),
+        Builder::register_encoded_file_descriptor_set,
+    )
+}
+
+/// Lets a request pass that carries a principal.
+fn known(request: Request<()>) -> Result<Request<()>, Status> {
+    match request.extensions().get::<Principal>() {
+        Some(_) => Ok(request),
+        None => Err(Status::unauthenticated(
+            "reflection is for callers that this server knows",
+        )),
+    }
+}
