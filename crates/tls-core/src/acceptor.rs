@@ -42,18 +42,12 @@ pub struct Acceptor {
 impl Acceptor {
     /// An acceptor that speaks TLS.
     pub fn tls(endpoint: &'static str, config: Arc<ServerConfig>) -> Self {
-        Self {
-            tls: Some(TlsAcceptor::from(config)),
-            endpoint,
-        }
+        Self { tls: Some(TlsAcceptor::from(config)), endpoint }
     }
 
     /// An acceptor for a door without TLS: it only waits for the first bytes.
     pub fn plain(endpoint: &'static str) -> Self {
-        Self {
-            tls: None,
-            endpoint,
-        }
+        Self { tls: None, endpoint }
     }
 
     /// The door this is for.
@@ -83,11 +77,7 @@ impl Acceptor {
         let outcome = match timeout_at(end, self.shake(tcp, turns)).await {
             Ok(Ok(accepted)) => Ok(accepted),
             Ok(Err(Refusal::Failed(error))) => Err(error),
-            Ok(Err(Refusal::PlainText {
-                protocol,
-                tcp,
-                answer,
-            })) => {
+            Ok(Err(Refusal::PlainText { protocol, tcp, answer })) => {
                 // The answer has a bound of its own, so that it is given even late.
                 say(tcp, answer).await;
                 Err(HandshakeError::PlainText { protocol })
@@ -104,11 +94,7 @@ impl Acceptor {
         let Some(acceptor) = &self.tls else {
             let first = first_bytes(&mut tcp, H2_PREFACE.len()).await?;
             let h2 = first.as_ref() == H2_PREFACE;
-            return Ok(Accepted {
-                io: Io::Plain(Replayed::new(first, tcp)),
-                h2,
-                tls: None,
-            });
+            return Ok(Accepted { io: Io::Plain(Replayed::new(first, tcp)), h2, tls: None });
         };
         let first = first_bytes(&mut tcp, 1).await?;
         if first.first() != Some(&TLS_HANDSHAKE) {
@@ -116,31 +102,20 @@ impl Acceptor {
         }
         let _turn = turns.acquire().await.expect("nobody closes the semaphore");
         let stream = acceptor
-            .accept_with(Replayed::new(first, tcp), |connection| {
-                connection.set_buffer_limit(Some(TLS_BUFFER))
-            })
+            .accept_with(Replayed::new(first, tcp), |connection| connection.set_buffer_limit(Some(TLS_BUFFER)))
             .await
             .map_err(HandshakeError::Failed)?;
         let (_, connection) = stream.get_ref();
         let info = TlsInfo {
             version: version_text(connection.protocol_version()),
-            cipher: connection
-                .negotiated_cipher_suite()
-                .and_then(|suite| suite.suite().as_str())
-                .map(str::to_owned),
-            group: connection
-                .negotiated_key_exchange_group()
-                .map(|group| format!("{:?}", group.name())),
+            cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(str::to_owned),
+            group: connection.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
             server_name: connection.server_name().map(str::to_owned),
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         };
         let h2 = info.alpn.as_deref() == Some(b"h2");
-        Ok(Accepted {
-            io: Io::Tls(Box::new(stream)),
-            h2,
-            tls: Some(Arc::new(info)),
-        })
+        Ok(Accepted { io: Io::Tls(Box::new(stream)), h2, tls: Some(Arc::new(info)) })
     }
 
     /// Finds out what was spoken instead of TLS, and what to say to it.
@@ -151,27 +126,17 @@ impl Acceptor {
         let read = stream.read_exact(&mut start).await;
         let (protocol, answer) = match (read, &start) {
             (Ok(_), b"PRI ") => ("h2", h2_answer(endpoint)),
-            (Ok(_), text)
-                if text
-                    .iter()
-                    .all(|b| b.is_ascii_uppercase() || *b == b' ' || *b == b'/') =>
-            {
+            (Ok(_), text) if text.iter().all(|b| b.is_ascii_uppercase() || *b == b' ' || *b == b'/') => {
                 ("http/1", http1_answer(endpoint))
             }
             _ => ("unknown", Bytes::new()),
         };
-        Refusal::PlainText {
-            protocol,
-            tcp: stream.into_tcp(),
-            answer,
-        }
+        Refusal::PlainText { protocol, tcp: stream.into_tcp(), answer }
     }
 
     fn count(&self, outcome: &Result<Accepted, HandshakeError>, took: Duration) {
         let (result, version, resumed) = match outcome {
-            Ok(Accepted {
-                tls: Some(info), ..
-            }) => ("ok", info.version, info.resumed),
+            Ok(Accepted { tls: Some(info), .. }) => ("ok", info.version, info.resumed),
             Ok(_) => return,
             Err(e) => (e.result(), "none", false),
         };
@@ -180,8 +145,7 @@ impl Acceptor {
         counter!("spiced_tls_handshakes_total", "endpoint" => endpoint, "result" => result, "version" => version, "resumed" => resumed)
             .increment(1);
         if result == "ok" {
-            histogram!("spiced_tls_handshake_seconds", "endpoint" => endpoint)
-                .record(took.as_secs_f64());
+            histogram!("spiced_tls_handshake_seconds", "endpoint" => endpoint).record(took.as_secs_f64());
         }
     }
 }
@@ -277,9 +241,7 @@ async fn first_bytes(tcp: &mut TcpStream, enough: usize) -> Result<Bytes, Handsh
 }
 
 fn http1_answer(endpoint: &str) -> Bytes {
-    let body = format!(
-        "this port ({endpoint}) speaks TLS and got plain HTTP: use https:// (or grpc+tls://)\n"
-    );
+    let body = format!("this port ({endpoint}) speaks TLS and got plain HTTP: use https:// (or grpc+tls://)\n");
     Bytes::from(format!(
         "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
@@ -291,9 +253,8 @@ fn h2_answer(endpoint: &str) -> Bytes {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const GOAWAY: u8 = 7;
     const INADEQUATE_SECURITY: u32 = 0xc;
-    let reason = format!(
-        "this port ({endpoint}) speaks TLS and got plain text: use TLS credentials (grpc+tls://, https://)"
-    );
+    let reason =
+        format!("this port ({endpoint}) speaks TLS and got plain text: use TLS credentials (grpc+tls://, https://)");
     let mut out = BytesMut::new();
     out.put_slice(&SETTINGS);
     out.put_uint(8 + reason.len() as u64, 3);

@@ -21,25 +21,15 @@ impl Derivation {
     /// The system gives no random bytes.
     pub fn random() -> Result<Self, rustls::Error> {
         let mut bytes = vec![0; 32];
-        crate::provider()
-            .secure_random
-            .fill(&mut bytes)
-            .map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
+        crate::provider().secure_random.fill(&mut bytes).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
         Ok(Self::new(&Secret::new(bytes)))
     }
 
     /// The 32-byte key for a purpose. `label` names the purpose and whatever else the key is bound
     /// to; each part is fed with its length, so that no two lists run together.
     pub fn key(&self, label: &[&[u8]]) -> Zeroizing<[u8; 32]> {
-        let lengths: Vec<[u8; 8]> = label
-            .iter()
-            .map(|part| (part.len() as u64).to_be_bytes())
-            .collect();
-        let info: Vec<&[u8]> = lengths
-            .iter()
-            .zip(label)
-            .flat_map(|(len, part)| [len.as_slice(), *part])
-            .collect();
+        let lengths: Vec<[u8; 8]> = label.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
+        let info: Vec<&[u8]> = lengths.iter().zip(label).flat_map(|(len, part)| [len.as_slice(), *part]).collect();
         let mut key = Zeroizing::new([0; 32]);
         self.0
             .expand(&info, hkdf::HKDF_SHA256)

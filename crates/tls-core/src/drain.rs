@@ -10,13 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 pub fn channel() -> (Trigger, Drain) {
     let (sender, receiver) = watch::channel(false);
     let tracker = TaskTracker::new();
-    (
-        Trigger {
-            sender,
-            tracker: tracker.clone(),
-        },
-        Drain { receiver, tracker },
-    )
+    (Trigger { sender, tracker: tracker.clone() }, Drain { receiver, tracker })
 }
 
 /// The deciding end.

@@ -36,31 +36,18 @@ impl Identity {
     ) -> Result<Self, IdentityError> {
         let leaf = CertificateSummary::read(chain.first().ok_or(IdentityError::Empty)?)?;
         let provider: Arc<CryptoProvider> = provider();
-        let key = provider
-            .key_provider
-            .load_private_key(key)
-            .map_err(|_| IdentityError::UnusableKey)?;
+        let key = provider.key_provider.load_private_key(key).map_err(|_| IdentityError::UnusableKey)?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
             Ok(()) => {}
             Err(rustls::Error::InconsistentKeys(_)) => {
-                return Err(IdentityError::NotAPair {
-                    subject: leaf.subject,
-                });
+                return Err(IdentityError::NotAPair { subject: leaf.subject });
             }
             Err(e) => {
-                return Err(IdentityError::UnusableCertificate {
-                    subject: leaf.subject,
-                    reason: e.to_string(),
-                });
+                return Err(IdentityError::UnusableCertificate { subject: leaf.subject, reason: e.to_string() });
             }
         }
-        Ok(Self {
-            certified: Arc::new(certified),
-            leaf,
-            certificate_origin,
-            key_origin,
-        })
+        Ok(Self { certified: Arc::new(certified), leaf, certificate_origin, key_origin })
     }
 
     /// The chain and key as rustls takes them.
@@ -146,20 +133,13 @@ impl CertificateSummary {
     /// # Errors
     /// It is not X.509.
     pub fn read(der: &CertificateDer<'_>) -> Result<Self, IdentityError> {
-        let (_, parsed) = X509Certificate::from_der(der).map_err(|e| IdentityError::Malformed {
-            reason: e.to_string(),
-        })?;
+        let (_, parsed) =
+            X509Certificate::from_der(der).map_err(|e| IdentityError::Malformed { reason: e.to_string() })?;
         let names = parsed
             .subject_alternative_name()
             .ok()
             .flatten()
-            .map(|san| {
-                san.value
-                    .general_names
-                    .iter()
-                    .filter_map(name_text)
-                    .collect()
-            })
+            .map(|san| san.value.general_names.iter().filter_map(name_text).collect())
             .unwrap_or_default();
         let subject = match parsed.subject().to_string() {
             empty if empty.is_empty() => "(no subject)".to_owned(),
@@ -185,9 +165,7 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
             if let Ok(v4) = <[u8; 4]>::try_from(*bytes) {
                 Some(std::net::Ipv4Addr::from(v4).to_string())
             } else {
-                <[u8; 16]>::try_from(*bytes)
-                    .ok()
-                    .map(|v6| std::net::Ipv6Addr::from(v6).to_string())
+                <[u8; 16]>::try_from(*bytes).ok().map(|v6| std::net::Ipv6Addr::from(v6).to_string())
             }
         }
         _ => None,
@@ -208,13 +186,7 @@ pub(crate) mod tests {
         let Made { cert, signing_key } =
             generate_simple_self_signed([name.to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        Identity::new(
-            vec![cert.der().clone()],
-            key,
-            Origin::Default,
-            Origin::Default,
-        )
-        .unwrap()
+        Identity::new(vec![cert.der().clone()], key, Origin::Default, Origin::Default).unwrap()
     }
 
     #[test]
@@ -230,12 +202,7 @@ pub(crate) mod tests {
         let one = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let other = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(other.signing_key.serialize_der()).unwrap();
-        let refused = Identity::new(
-            vec![one.cert.der().clone()],
-            key,
-            Origin::Default,
-            Origin::Default,
-        );
+        let refused = Identity::new(vec![one.cert.der().clone()], key, Origin::Default, Origin::Default);
         assert!(matches!(refused, Err(IdentityError::NotAPair { .. })));
     }
 }

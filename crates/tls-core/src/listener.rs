@@ -84,9 +84,7 @@ impl ListenAddress {
             let address = (self.host.as_str(), self.port)
                 .to_socket_addrs()?
                 .next()
-                .ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
-                })?;
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
             return Ok(vec![bind(address)?]);
         }
         // A free IPv4 port may be taken for IPv6: another one is tried then.
@@ -115,10 +113,7 @@ impl std::str::FromStr for ListenAddress {
             return Err(AddressError::BadHost);
         }
         let host = bracketed.unwrap_or(host).to_owned();
-        Ok(Self {
-            host,
-            port: port.parse().map_err(|_| AddressError::BadPort)?,
-        })
+        Ok(Self { host, port: port.parse().map_err(|_| AddressError::BadPort)? })
     }
 }
 
@@ -143,19 +138,13 @@ pub enum AddressError {
     #[error("the port is not a number from 0 to 65535")]
     BadPort,
     /// The host is empty, or an IPv6 address without brackets.
-    #[error(
-        "the host is empty or malformed: write HOST:PORT, an IPv6 address in brackets, such as [::1]:3000"
-    )]
+    #[error("the host is empty or malformed: write HOST:PORT, an IPv6 address in brackets, such as [::1]:3000")]
     BadHost,
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     const BACKLOG: i32 = 1024;
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -180,28 +169,18 @@ pub async fn serve<S, B>(
     mut drain: Drain,
 ) -> io::Result<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let listener = tokio::net::TcpListener::from_std(socket)?;
-    let connections = Arc::new(Semaphore::new(
-        limits.connections.min(Semaphore::MAX_PERMITS),
-    ));
+    let connections = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let mut back_off = BackOff::default();
     loop {
         let accepted = async {
-            let permit = connections
-                .clone()
-                .acquire_owned()
-                .await
-                .expect("nobody closes the semaphore");
+            let permit = connections.clone().acquire_owned().await.expect("nobody closes the semaphore");
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
@@ -219,11 +198,7 @@ where
                 continue;
             }
         };
-        let connection = Connection {
-            acceptor: acceptor.clone(),
-            service: service.clone(),
-            limits: limits.clone(),
-        };
+        let connection = Connection { acceptor: acceptor.clone(), service: service.clone(), limits: limits.clone() };
         let (drain, token) = (drain.clone(), drain.hold());
         workers.next().spawn(async move {
             connection.run(tcp, permit, drain).await;
@@ -240,17 +215,13 @@ struct BackOff(u32);
 impl BackOff {
     async fn after(&mut self, endpoint: &str, error: &io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-        if matches!(
-            error.kind(),
-            ConnectionAborted | ConnectionReset | Interrupted
-        ) {
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
             return;
         }
         if self.0 == 0 {
             warn!(endpoint, %error, "cannot accept connections for now; raise the limit of open files (ulimit -n) or lower runtime.limits.connections");
         }
-        tokio::time::sleep(Duration::from_millis(10 << self.0.min(6)).min(Duration::from_secs(1)))
-            .await;
+        tokio::time::sleep(Duration::from_millis(10 << self.0.min(6)).min(Duration::from_secs(1))).await;
         self.0 += 1;
     }
 }
@@ -263,11 +234,7 @@ struct Connection<S> {
 
 impl<S, B> Connection<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
@@ -295,17 +262,12 @@ where
     }
 
     /// From a bare socket to a connection whose protocol is known; `None` where it ended before.
-    async fn open(
-        &self,
-        tcp: std::net::TcpStream,
-        mut drain: Drain,
-    ) -> io::Result<Option<(ConnInfo, Accepted)>> {
+    async fn open(&self, tcp: std::net::TcpStream, mut drain: Drain) -> io::Result<Option<(ConnInfo, Accepted)>> {
         tcp.set_nonblocking(true)?;
         let tcp = TcpStream::from_std(tcp)?;
         tcp.set_nodelay(true)?;
         // HTTP/1 has no ping of its own: the kernel notices a dead peer.
-        SockRef::from(&tcp)
-            .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
+        SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
         let (remote, local) = (tcp.peer_addr()?, tcp.local_addr()?);
         let endpoint = self.acceptor.endpoint();
         let outcome = tokio::select! {
@@ -314,15 +276,7 @@ where
             () = drain.signaled() => return Ok(None),
         };
         match outcome {
-            Ok(accepted) => Ok(Some((
-                ConnInfo {
-                    endpoint,
-                    remote,
-                    local,
-                    tls: accepted.tls.clone(),
-                },
-                accepted,
-            ))),
+            Ok(accepted) => Ok(Some((ConnInfo { endpoint, remote, local, tls: accepted.tls.clone() }, accepted))),
             Err(error) => {
                 debug!(endpoint, %remote, %error, result = error.result(), "no connection");
                 Ok(None)
@@ -330,12 +284,7 @@ where
         }
     }
 
-    async fn speak(
-        self,
-        info: ConnInfo,
-        accepted: Accepted,
-        mut drain: Drain,
-    ) -> Result<(), String> {
+    async fn speak(self, info: ConnInfo, accepted: Accepted, mut drain: Drain) -> Result<(), String> {
         let builder = self.limits.builder(accepted.h2);
         let service = self.service;
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -374,11 +323,7 @@ impl Limits {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(self.keep_alive)
             .keep_alive_timeout(self.keep_alive);
-        if h2 {
-            builder.http2_only()
-        } else {
-            builder.http1_only()
-        }
+        if h2 { builder.http2_only() } else { builder.http1_only() }
     }
 }
 
@@ -388,12 +333,7 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_people_write_them() {
-        for good in [
-            "localhost:3000",
-            "0.0.0.0:0",
-            "[::1]:50051",
-            "db.example.com:1",
-        ] {
+        for good in ["localhost:3000", "0.0.0.0:0", "[::1]:50051", "db.example.com:1"] {
             assert_eq!(good.parse::<ListenAddress>().unwrap().to_string(), good);
         }
         for (bad, why) in [
@@ -410,15 +350,8 @@ mod tests {
 
     #[test]
     fn localhost_is_one_port_on_both_families() {
-        let sockets = "localhost:0"
-            .parse::<ListenAddress>()
-            .unwrap()
-            .bind()
-            .unwrap();
-        let ports: Vec<u16> = sockets
-            .iter()
-            .map(|s| s.local_addr().unwrap().port())
-            .collect();
+        let sockets = "localhost:0".parse::<ListenAddress>().unwrap().bind().unwrap();
+        let ports: Vec<u16> = sockets.iter().map(|s| s.local_addr().unwrap().port()).collect();
         assert!(ports.iter().all(|p| *p == ports[0] && *p != 0), "{ports:?}");
     }
 }

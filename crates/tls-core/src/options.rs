@@ -14,9 +14,7 @@ use crate::tickets::Ticketer;
 /// groups, `X25519MLKEM768` first.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER
-        .get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .clone()
+    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())).clone()
 }
 
 /// Makes [`provider`] the process' default, for libraries that ask for one. Only `main` calls it.

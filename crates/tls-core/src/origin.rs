@@ -34,12 +34,8 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("the default"),
             Self::Flag(name) | Self::Variable(name) => f.write_str(name),
-            Self::File {
-                file, key, line, ..
-            } if key.is_empty() => write!(f, "{}:{line}", file.display()),
-            Self::File {
-                file, key, line, ..
-            } => write!(f, "{}:{line}: {key}", file.display()),
+            Self::File { file, key, line, .. } if key.is_empty() => write!(f, "{}:{line}", file.display()),
+            Self::File { file, key, line, .. } => write!(f, "{}:{line}: {key}", file.display()),
         }
     }
 }
@@ -61,9 +57,6 @@ impl<T> Sourced<T> {
 
     /// Another value from the same place.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Sourced<U> {
-        Sourced {
-            value: f(self.value),
-            origin: self.origin,
-        }
+        Sourced { value: f(self.value), origin: self.origin }
     }
 }

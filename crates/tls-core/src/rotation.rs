@@ -12,11 +12,7 @@ use crate::Identity;
 
 /// Makes the channel, serving `initial` at once.
 pub fn channel(initial: Identity) -> (Publisher, Identities) {
-    let served = Served {
-        identity: Arc::new(initial),
-        swapped_at: SystemTime::now(),
-        rejection: None,
-    };
+    let served = Served { identity: Arc::new(initial), swapped_at: SystemTime::now(), rejection: None };
     let (sender, receiver) = watch::channel(served);
     (Publisher(sender), Identities(receiver))
 }
@@ -48,27 +44,17 @@ pub struct Publisher(watch::Sender<Served>);
 impl Publisher {
     /// Puts `identity` before every handshake from now on.
     pub fn publish(&self, identity: Identity) {
-        self.0.send_replace(Served {
-            identity: Arc::new(identity),
-            swapped_at: SystemTime::now(),
-            rejection: None,
-        });
+        self.0.send_replace(Served { identity: Arc::new(identity), swapped_at: SystemTime::now(), rejection: None });
     }
 
     /// Records that a candidate was refused; what serves goes on serving.
     pub fn reject(&self, reason: String) {
-        self.0.send_modify(|served| {
-            served.rejection = Some(Rejection {
-                at: SystemTime::now(),
-                reason,
-            })
-        });
+        self.0.send_modify(|served| served.rejection = Some(Rejection { at: SystemTime::now(), reason }));
     }
 
     /// Records that a reading found nothing new, which ends an earlier rejection.
     pub fn unchanged(&self) {
-        self.0
-            .send_if_modified(|served| served.rejection.take().is_some());
+        self.0.send_if_modified(|served| served.rejection.take().is_some());
     }
 
     /// What is served now.

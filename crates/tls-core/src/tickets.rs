@@ -28,18 +28,13 @@ impl Ticketer {
     }
 
     fn key(&self, window: u64) -> Option<RandomizedNonceKey> {
-        let key = self
-            .derivation
-            .key(&[b"session tickets", &self.trust, &window.to_be_bytes()]);
+        let key = self.derivation.key(&[b"session tickets", &self.trust, &window.to_be_bytes()]);
         RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).ok()
     }
 
     fn seal(&self, window: u64, plain: &[u8]) -> Option<Vec<u8>> {
         let mut sealed = plain.to_vec();
-        let nonce = self
-            .key(window)?
-            .seal_in_place_append_tag(Aad::empty(), &mut sealed)
-            .ok()?;
+        let nonce = self.key(window)?.seal_in_place_append_tag(Aad::empty(), &mut sealed).ok()?;
         let mut ticket = nonce.as_ref().to_vec();
         ticket.append(&mut sealed);
         Some(ticket)
@@ -52,11 +47,7 @@ impl Ticketer {
         }
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut opened = sealed.to_vec();
-        let length = self
-            .key(window)?
-            .open_in_place(nonce, Aad::empty(), &mut opened)
-            .ok()?
-            .len();
+        let length = self.key(window)?.open_in_place(nonce, Aad::empty(), &mut opened).ok()?.len();
         opened.truncate(length);
         Some(opened)
     }
@@ -77,15 +68,12 @@ impl ProducesTickets for Ticketer {
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
         let now = window_now();
-        self.open(now, cipher)
-            .or_else(|| self.open(now.checked_sub(1)?, cipher))
+        self.open(now, cipher).or_else(|| self.open(now.checked_sub(1)?, cipher))
     }
 }
 
 fn window_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() / WINDOW.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / WINDOW.as_secs())
 }
 
 #[cfg(test)]
@@ -101,10 +89,7 @@ mod tests {
         let ticket = ticketer("s", b"").encrypt(b"state").unwrap();
         assert_eq!(ticketer("s", b"").decrypt(&ticket).unwrap(), b"state");
         assert!(ticketer("other", b"").decrypt(&ticket).is_none());
-        assert!(
-            ticketer("s", b"another CA").decrypt(&ticket).is_none(),
-            "a change of trust ends a ticket"
-        );
+        assert!(ticketer("s", b"another CA").decrypt(&ticket).is_none(), "a change of trust ends a ticket");
     }
 
     #[test]

@@ -30,24 +30,16 @@ impl Workers {
         let mut handles = Vec::new();
         let mut ends = Vec::new();
         for index in 0..threads.max(1) {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (end, ended) = oneshot::channel::<()>();
             handles.push(runtime.handle().clone());
             ends.push(end);
-            std::thread::Builder::new()
-                .name(format!("connections-{index}"))
-                .spawn(move || {
-                    let _ = runtime.block_on(ended);
-                    runtime.shutdown_background();
-                })?;
+            std::thread::Builder::new().name(format!("connections-{index}")).spawn(move || {
+                let _ = runtime.block_on(ended);
+                runtime.shutdown_background();
+            })?;
         }
-        Ok(Self(Arc::new(Pool {
-            handles,
-            next: AtomicUsize::new(0),
-            _ends: ends,
-        })))
+        Ok(Self(Arc::new(Pool { handles, next: AtomicUsize::new(0), _ends: ends })))
     }
 
     /// Connections run on the runtime that this is called from: for embedders and tests.
@@ -55,11 +47,7 @@ impl Workers {
     /// # Panics
     /// Where it is called outside a tokio runtime.
     pub fn current() -> Self {
-        Self(Arc::new(Pool {
-            handles: vec![Handle::current()],
-            next: AtomicUsize::new(0),
-            _ends: Vec::new(),
-        }))
+        Self(Arc::new(Pool { handles: vec![Handle::current()], next: AtomicUsize::new(0), _ends: Vec::new() }))
     }
 
     /// The runtime for the next connection, in turn.
