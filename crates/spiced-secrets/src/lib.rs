@@ -1,1 +1,33 @@
-//! spiced-secrets
+//! Secret references, the stores that answer them, and the resolver between the two.
+//!
+//! - [`Template`] is a value of the pod file with its `${store:KEY}` references; it needs no store.
+//! - [`SecretStore`] is one place that secrets are read from; [`Environment`] and the pod's folder
+//!   ([`Surroundings`]) are handed in, so nothing here reads a global.
+//! - [`Resolver`] asks the stores, fails closed, and reports every failure at once.
+//!
+//! ```
+//! use spiced_secrets::{Environment, Resolver, Surroundings, Template};
+//! use tls_core::{Origin, Sourced};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let surroundings = Surroundings {
+//!     pod_folder: "/srv/pod".into(),
+//!     environment: Environment::of([("PG_PASSWORD", "correct horse")]),
+//! };
+//! let resolver = Resolver::new(Vec::new(), &surroundings).unwrap();
+//! let url = Template::parse("postgres://app:${env:PG_PASSWORD}@db").unwrap();
+//! let secrets = resolver.resolve_all(&[Sourced::new(url, Origin::Default)]).await.unwrap();
+//! assert_eq!(secrets[0].expose_text(), Ok("postgres://app:correct horse@db"));
+//! # });
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod reference;
+mod report;
+mod resolver;
+mod store;
+
+pub use reference::{Part, Reference, ReferenceError, Template};
+pub use report::{Answer, ResolveError, ResolveErrors};
+pub use resolver::{DeclaredStore, Resolver};
+pub use store::{Environment, SecretStore, StoreError, Surroundings};

@@ -1,0 +1,150 @@
+//! `file:DIR`: one file a key, as Docker and Kubernetes mount secrets.
+//!
+//! One newline at the end is not part of the secret: `echo secret > file` and editors put it
+//! there, and no mount has a secret that means it. Everything else is content.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tls_core::Secret;
+
+use super::read::read;
+use super::{Opening, SecretStore, StoreError};
+
+struct FileStore {
+    folder: PathBuf,
+}
+
+/// Opens the store; see [`super::KINDS`].
+pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
+    let folder = opening.surroundings.pod_folder.join(opening.argument.unwrap_or_default());
+    Ok(Arc::new(FileStore { folder }))
+}
+
+#[async_trait]
+impl SecretStore for FileStore {
+    async fn get(&self, key: &str) -> Result<Option<Secret>, StoreError> {
+        check(key)?;
+        if let Some(content) = read(&self.folder.join(key)).await? {
+            return Ok(Some(without_last_newline(content.secret)));
+        }
+        // A mount that is not there at all is a fault of the store, not a missing key.
+        match tokio::fs::read_dir(&self.folder).await {
+            Ok(_) => Ok(None),
+            Err(cause) => Err(StoreError::Unreadable { path: self.folder.clone(), cause }),
+        }
+    }
+
+    fn places(&self, key: &str) -> String {
+        self.folder.join(key).display().to_string()
+    }
+}
+
+/// Refuses what would leave the folder. Kubernetes keeps its own links under `..data`, so no
+/// component may even begin so.
+fn check(key: &str) -> Result<(), StoreError> {
+    let refuse = |why| Err(StoreError::Key { key: key.to_owned(), why });
+    if key.starts_with('/') {
+        return refuse("is an absolute path; a key of this store is a file's name in its folder");
+    }
+    if key.split('/').any(|part| part.is_empty() || part == "." || part.starts_with("..")) {
+        return refuse("has a part that is empty or begins with `..`; a key of this store stays in its folder");
+    }
+    Ok(())
+}
+
+fn without_last_newline(secret: Secret) -> Secret {
+    let bytes = secret.expose();
+    match bytes.strip_suffix(b"\r\n").or_else(|| bytes.strip_suffix(b"\n")) {
+        Some(rest) => Secret::new(rest.to_vec()),
+        None => secret,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::super::{Environment, Surroundings};
+    use super::*;
+
+    fn store(pod_folder: &Path, argument: &str) -> Arc<dyn SecretStore> {
+        let surroundings =
+            Surroundings { pod_folder: pod_folder.to_owned(), environment: Environment::of([("A", "b")]) };
+        open(&Opening { argument: Some(argument), params: BTreeMap::new(), surroundings: &surroundings }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_file_a_key() {
+        let pod = tempfile::tempdir().unwrap();
+        let folder = pod.path().join("secrets");
+        std::fs::create_dir_all(folder.join("..v1")).unwrap();
+        std::fs::create_dir_all(folder.join("spice/tls")).unwrap();
+        for (name, text) in [
+            ("A", "a\n"),
+            ("B", "b"),
+            ("C", "c\r\n"),
+            ("D", "d\n\n"),
+            ("E", " e "),
+            ("F", ""),
+            ("G", "\n"),
+            ("..v1/tls.crt", "crt"),
+            ("spice/tls/key", "key"),
+        ] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        // As a kubelet lays it out: the file is a link through a link.
+        std::os::unix::fs::symlink("..v1", folder.join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/tls.crt", folder.join("tls.crt")).unwrap();
+
+        let relative = store(pod.path(), "secrets");
+        let absolute = store(Path::new("/nowhere"), folder.to_str().unwrap());
+        for (key, value) in [
+            ("A", Some("a")),
+            ("B", Some("b")),
+            ("C", Some("c")),
+            ("D", Some("d\n")),
+            ("E", Some(" e ")),
+            ("F", Some("")),
+            ("G", Some("")),
+            ("tls.crt", Some("crt")),
+            ("spice/tls/key", Some("key")),
+            ("absent", None),
+            ("absent/too", None),
+        ] {
+            for store in [&relative, &absolute] {
+                let found = store.get(key).await.unwrap().map(|s| s.expose_text().unwrap().to_owned());
+                assert_eq!(found.as_deref(), value, "{key}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_stay_in_the_folder() {
+        let pod = tempfile::tempdir().unwrap();
+        std::fs::create_dir(pod.path().join("secrets")).unwrap();
+        std::fs::write(pod.path().join("outside"), "x").unwrap();
+        let store = store(pod.path(), "secrets");
+        for key in ["../outside", "/etc/passwd", "a/../../outside", "..data/x", "a//b", "./a", "a/"] {
+            assert!(matches!(store.get(key).await, Err(StoreError::Key { .. })), "{key}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_not_there_and_a_file_too_large_are_faults() {
+        let pod = tempfile::tempdir().unwrap();
+        let error = store(pod.path(), "absent").get("A").await.unwrap_err().to_string();
+        assert!(error.contains("/absent: "), "{error}");
+
+        std::fs::write(pod.path().join("A"), vec![b'x'; 1024 * 1024 + 1]).unwrap();
+        let error = store(pod.path(), ".").get("A").await.unwrap_err().to_string();
+        assert!(error.contains("larger than 1048576 bytes"), "{error}");
+        std::fs::write(pod.path().join("A"), vec![b'x'; 1024 * 1024]).unwrap();
+        assert!(store(pod.path(), ".").get("A").await.unwrap().is_some());
+
+        std::fs::create_dir(pod.path().join("B")).unwrap();
+        assert!(store(pod.path(), ".").get("B").await.is_err());
+    }
+}
