@@ -1,0 +1,232 @@
+//! From what was said to what was decided: defaults, and what cannot stand together.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tls_core::listener::ListenAddress;
+use tls_core::{Origin, Sourced};
+
+use crate::decode::{Hidden, Placed};
+use crate::error::{ConfigError, Problem};
+use crate::settings::{Column, Dataset, Limits, Listen, Material, MaterialInput, Settings, Tls, TlsVersion, Warning};
+use crate::spicepod::{Access, Anonymous, ClientAuthMode, Profile, Spicepod, Version};
+use crate::{spicepod, tls};
+
+/// The versions of the pod file that are read.
+const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v2"];
+
+/// A shorter secret could be guessed from one recorded ticket.
+const SHORTEST_TICKET_SECRET: usize = 16;
+
+impl Spicepod {
+    /// Decides. `tls_on` says whether TLS is on; the tree holds the winners alone.
+    pub(crate) fn decide(
+        self,
+        tls_on: bool,
+        folder: &Path,
+        mut warnings: Vec<Warning>,
+    ) -> Result<Settings, ConfigError> {
+        let mut problems = Vec::new();
+        self.header(&mut problems);
+        let runtime = self.runtime;
+        let listen = runtime.listen.decide(&mut problems);
+        let place = Folder(folder);
+        if runtime.tls.client_auth_ca_file.is_some() || runtime.tls.client_auth_ca.is_some() {
+            let message = "runtime.tls.client_auth_ca has no effect while client_auth_mode is none".to_owned();
+            warnings.push(Warning { origin: None, message });
+        }
+        let tls = match tls_on {
+            true => runtime.tls.decide(&place).map_err(|p| problems.push(p)).ok(),
+            false => None,
+        };
+        let positive = |value: Option<Placed<usize>>, default: usize, problems: &mut Vec<Problem>| match value {
+            Some(Placed(Sourced { value: 0, origin })) => {
+                problems.push(Problem::new(origin, "takes a number from 1 up, not 0"));
+                default
+            }
+            Some(placed) => placed.0.value,
+            None => default,
+        };
+        let limits = Limits {
+            connections: positive(runtime.limits.connections, 10_000, &mut problems),
+            handshakes: positive(runtime.limits.handshakes, 1_024, &mut problems),
+        };
+        let memory = runtime.sql.memory_limit.map(|size| Placed(size.0.map(|s| s.0)));
+        let query_memory = positive(memory, 2 << 30, &mut problems);
+        let query_timeout = match runtime.sql.timeout {
+            Some(Placed(span)) if span.value.0.is_zero() => {
+                problems.push(Problem::new(span.origin, "takes a duration above zero"));
+                Duration::ZERO
+            }
+            span => span.map_or(Duration::from_secs(300), |s| s.0.value.0),
+        };
+        let datasets = self.datasets.into_iter().map(|d| dataset(d, &mut problems)).collect();
+        if !problems.is_empty() {
+            return Err(ConfigError(problems));
+        }
+        Ok(Settings {
+            name: self.name.unwrap_or_else(|| "spicepod".to_owned()),
+            folder: folder.to_owned(),
+            listen: listen.expect("a bad address is a problem, and there is none"),
+            tls,
+            allow_anonymous: runtime.auth.allow_anonymous.map(|who| match who {
+                Anonymous::Nobody => None,
+                Anonymous::ReadOnly => Some(false),
+                Anonymous::ReadWrite => Some(true),
+            }),
+            shutdown_delay: runtime.shutdown_delay.map_or(Duration::ZERO, |s| s.0),
+            shutdown_timeout: runtime.shutdown_timeout.map_or(Duration::from_secs(25), |s| s.0),
+            host_paths: runtime.sql.host_paths.into_iter().map(|path| place.path(path.0)).collect(),
+            query_timeout,
+            query_memory,
+            http_body_limit: runtime.http.body_limit.map_or(16 << 20, |s| s.0),
+            limits,
+            datasets,
+            warnings,
+        })
+    }
+
+    fn header(&self, problems: &mut Vec<Problem>) {
+        if let Some(Placed(version)) = self.version.as_ref().filter(|v| !VERSIONS.contains(&v.0.value.as_str())) {
+            let message = format!("the version `{}` is not one that this program reads", version.value);
+            problems
+                .push(Problem::new(version.origin.clone(), message).hint(format!("one of {}", VERSIONS.join(", "))));
+        }
+        if let Some(Placed(kind)) = self.kind.as_ref().filter(|k| k.0.value != "Spicepod") {
+            let message = format!("the kind is `{}`; this program reads `Spicepod`", kind.value);
+            problems.push(Problem::new(kind.origin.clone(), message));
+        }
+    }
+}
+
+impl spicepod::Listen {
+    fn decide(self, problems: &mut Vec<Problem>) -> Option<Listen> {
+        let mut address = |given: Option<Placed<String>>, default: Option<&str>| -> Option<Sourced<ListenAddress>> {
+            let Placed(text) =
+                given.or_else(|| default.map(|d| Placed(Sourced::new(d.to_owned(), Origin::Default))))?;
+            match text.value.trim().parse() {
+                Ok(address) => Some(Sourced::new(address, text.origin)),
+                Err(error) => {
+                    problems.push(Problem::new(text.origin, format!("`{}`: {error}", text.value)));
+                    None
+                }
+            }
+        };
+        let (http, flight, grpc) = (
+            address(self.http, Some("localhost:3000")),
+            address(self.flight, Some("localhost:50051")),
+            address(self.grpc, Some("localhost:50052")),
+        );
+        let (metrics, probe) = (address(self.metrics, None), address(self.probe, None));
+        Some(Listen { http: http?, flight: flight?, grpc: grpc?, metrics, probe })
+    }
+}
+
+impl spicepod::Tls {
+    fn decide(self, folder: &Folder<'_>) -> Result<Tls, Problem> {
+        let min_version = match (self.profile, self.min_version) {
+            (Some(Placed(p)), Some(Placed(v))) if p.value == Profile::Modern && v.value == Version::Tls12 => {
+                return Err(Problem::new(
+                    v.origin,
+                    format!("TLS 1.2 contradicts the profile `modern` at {}", p.origin),
+                )
+                .hint("the profile `modern` is TLS 1.3 alone; take one of the two away"));
+            }
+            (Some(Placed(p)), None) if p.value == Profile::Modern => TlsVersion::Tls13,
+            (_, Some(Placed(v))) if v.value == Version::Tls13 => TlsVersion::Tls13,
+            _ => TlsVersion::Tls12,
+        };
+        let certificate = one_of(self.certificate_file, self.certificate, folder)?;
+        let key = one_of(self.key_file, self.key, folder)?;
+        let material = match (certificate, key) {
+            (Some(certificate), Some(key)) => Material::Pair { certificate, key },
+            (Some(certificate), None) => return Err(half(certificate.origin, "a certificate", "its key")),
+            (None, Some(key)) => return Err(half(key.origin, "a key", "its certificate")),
+            (None, None) => {
+                Material::SelfSigned { folder: folder.0.join(".spice").join("tls"), origin: Origin::Default }
+            }
+        };
+        debug_assert!(self.client_auth_mode.is_none_or(|mode| mode == ClientAuthMode::None), "refused before");
+        let session_ticket_secret = match self.session_ticket_secret {
+            Some(Placed(secret)) if secret.value.0.expose().len() < SHORTEST_TICKET_SECRET => {
+                return Err(Problem::new(secret.origin, format!("takes at least {SHORTEST_TICKET_SECRET} bytes"))
+                    .hint("make one with: openssl rand -base64 32"));
+            }
+            secret => secret.map(|s| s.0.value.0),
+        };
+        let handshake_timeout = self.handshake_timeout.map_or(Duration::from_secs(10), |s| s.0);
+        Ok(Tls { material, min_version, handshake_timeout, session_ticket_secret })
+    }
+}
+
+fn one_of(
+    file: Option<Placed<String>>,
+    text: Option<Placed<Hidden>>,
+    folder: &Folder<'_>,
+) -> Result<Option<Sourced<MaterialInput>>, Problem> {
+    let input = match (file, text) {
+        (Some(Placed(file)), _) => {
+            if file.value.trim().is_empty() {
+                return Err(Problem::new(file.origin, "the path is empty").hint(tls::WAYS));
+            }
+            if looks_like_pem(file.value.as_bytes()) {
+                return Err(Problem::new(file.origin, "takes the path of a file, and this is PEM text")
+                    .hint("for PEM text use certificate and key (--tls-certificate, --tls-key), without _file"));
+            }
+            let origin = file.origin.clone();
+            Sourced::new(MaterialInput::File(folder.path(file)), origin)
+        }
+        (None, Some(Placed(text))) => {
+            let Sourced { value: Hidden(secret), origin } = text;
+            if secret.is_blank() {
+                return Err(Problem::new(origin, "the PEM text is empty").hint(tls::WAYS));
+            }
+            Sourced::new(MaterialInput::Text(secret), origin)
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(input))
+}
+
+fn looks_like_pem(text: &[u8]) -> bool {
+    text.windows(10).any(|w| w == b"-----BEGIN")
+}
+
+fn half(origin: Origin, given: &str, missing: &str) -> Problem {
+    Problem::new(origin, format!("gives {given}, and nothing gives {missing}")).hint(tls::WAYS)
+}
+
+fn dataset(Placed(given): Placed<spicepod::Dataset>, problems: &mut Vec<Problem>) -> Dataset {
+    let Sourced { value: dataset, origin } = given;
+    for (what, Placed(text)) in [("name", &dataset.name), ("from", &dataset.from)] {
+        if text.value.trim().is_empty() {
+            problems.push(Problem::new(text.origin.clone(), format!("the data set's `{what}` is empty")));
+        }
+    }
+    Dataset {
+        name: dataset.name.0.value,
+        from: dataset.from.0.value,
+        writable: dataset.access == Access::ReadWrite,
+        params: dataset.params.into_iter().map(|(name, Hidden(value))| (name, value)).collect::<_>(),
+        columns: dataset
+            .columns
+            .into_iter()
+            .map(|c| Column { name: c.name, data_type: c.data_type, nullable: c.nullable })
+            .collect(),
+        origin,
+    }
+}
+
+/// The pod's folder: where the paths that the pod writes start. Those of the command line and the
+/// environment start from the current one.
+struct Folder<'a>(&'a Path);
+
+impl Folder<'_> {
+    fn path(&self, text: Sourced<String>) -> PathBuf {
+        let path = PathBuf::from(text.value.trim_end_matches(['\n', '\r']));
+        match text.origin {
+            Origin::File { .. } => self.0.join(path),
+            _ => path,
+        }
+    }
+}

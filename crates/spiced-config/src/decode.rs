@@ -1,0 +1,339 @@
+//! From a tree to typed values by serde. What is not as the schema wants it becomes a [`Problem`]
+//! with the place of the value, or of the unknown key.
+
+use std::fmt;
+
+use serde::de::value::StringDeserializer;
+use serde::de::{
+    self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
+use serde::forward_to_deserialize_any;
+use tls_core::{Origin, Secret, Sourced};
+
+use crate::error::{Problem, nearest};
+use crate::tree::{Key, Kind, Node, Text};
+
+/// Gives a tree a type.
+pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {
+    let origin = node.origin.clone();
+    T::deserialize(Value(node)).map_err(|e| e.into_problem(origin))
+}
+
+/// A failure on its way up: it gets its place where it is known first.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+    origin: Option<Origin>,
+}
+
+impl Failure {
+    fn at(mut self, origin: &Origin) -> Self {
+        self.origin.get_or_insert_with(|| origin.clone());
+        self
+    }
+
+    fn into_problem(self, outermost: Origin) -> Problem {
+        let problem = Problem::new(self.origin.unwrap_or(outermost), self.message);
+        Problem { hint: self.hint, ..problem }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl de::Error for Failure {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self { message: message.to_string(), hint: None, origin: None }
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let hint = match nearest(field, expected.iter().copied()) {
+            Some(like) => format!("did you mean `{like}`?"),
+            None => format!("known here: {}", expected.join(", ")),
+        };
+        Self { message: format!("unknown key `{field}`"), hint: Some(hint), origin: None }
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::custom(format!("`{variant}` is none of {}", expected.join(", ")))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::custom(format!("the key `{field}` is missing"))
+    }
+}
+
+struct Value(Node);
+
+impl Value {
+    fn text(&self, wanted: &str) -> Result<Shown, Failure> {
+        let shown = match &self.0.kind {
+            Kind::Text(Text::Final { value, secret, .. }) => {
+                let text = value.expose_text().map_err(|_| wrong("text that is not UTF-8", wanted))?;
+                Shown { text: text.to_owned(), secret: *secret }
+            }
+            Kind::Text(Text::Written(template)) => {
+                let text = template.as_literal().ok_or_else(|| wrong("a reference that was not replaced", wanted))?;
+                Shown { text: text.to_owned(), secret: false }
+            }
+            Kind::Null => return Err(wrong("nothing", wanted)),
+            Kind::List(_) => return Err(wrong("a list", wanted)),
+            Kind::Map(_) => return Err(wrong("a map", wanted)),
+        };
+        Ok(shown)
+    }
+
+    fn parse<T>(&self, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Failure> {
+        let shown = self.text(wanted)?;
+        parse(shown.text.trim()).ok_or_else(|| {
+            let given = if shown.secret { "what the reference gives".to_owned() } else { format!("`{}`", shown.text) };
+            Failure::custom_hint(format!("takes {wanted}, not {given}"))
+        })
+    }
+}
+
+struct Shown {
+    text: String,
+    secret: bool,
+}
+
+fn wrong(given: &str, wanted: &str) -> Failure {
+    Failure::custom_hint(format!("takes {wanted}, not {given}"))
+}
+
+impl Failure {
+    fn custom_hint(message: String) -> Self {
+        Self { message, hint: None, origin: None }
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident => $visit:ident: $type:ty,)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+            visitor.$visit(self.parse("a whole number", |text| text.parse::<$type>().ok())?)
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for Value {
+    type Error = Failure;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.0.kind {
+            Kind::Null => visitor.visit_unit(),
+            Kind::Text(_) => {
+                let shown = self.text("text")?;
+                let answer = visitor.visit_string::<Failure>(shown.text);
+                // Whatever a type says of a value may repeat it.
+                answer.map_err(
+                    |e| if shown.secret { wrong("what the reference gives", "another kind of text") } else { e },
+                )
+            }
+            Kind::List(items) => visitor.visit_seq(Items(items.into_iter())),
+            Kind::Map(entries) => visitor.visit_map(Entries { entries: entries.into_iter(), value: None }),
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        visitor.visit_bool(self.parse("true or false", boolean)?)
+    }
+
+    integers! {
+        deserialize_u8 => visit_u8: u8,
+        deserialize_u16 => visit_u16: u16,
+        deserialize_u32 => visit_u32: u32,
+        deserialize_u64 => visit_u64: u64,
+        deserialize_i64 => visit_i64: i64,
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match &self.0.kind {
+            Kind::Null => visitor.visit_seq(Items(Vec::new().into_iter())),
+            Kind::Text(Text::Final { value, list: true, secret }) => {
+                let text = value.expose_text().map_err(|_| wrong("text that is not UTF-8", "a list"))?;
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Node {
+                    kind: Kind::Text(Text::Final { value: item.into(), secret: *secret, list: false }),
+                    origin: self.0.origin.clone(),
+                });
+                visitor.visit_seq(Items(items.collect::<Vec<_>>().into_iter()))
+            }
+            Kind::List(_) => self.deserialize_any(visitor),
+            _ => Err(wrong("a single value", "a list")),
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match &self.0.kind {
+            Kind::Null => visitor.visit_map(Entries { entries: Vec::new().into_iter(), value: None }),
+            Kind::Map(_) => self.deserialize_any(visitor),
+            _ => Err(wrong("a single value or a list", "keys and values")),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
+        if name == PLACED {
+            return visitor.visit_seq(WithPlace { node: Some(self.0), origin_given: false });
+        }
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
+        let shown = self.text("a word")?;
+        let answer = visitor.visit_enum(shown.text.trim().to_owned().into_deserializer());
+        answer.map_err(|e: Failure| if shown.secret { wrong("what the reference gives", "another word") } else { e })
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct newtype_struct tuple
+        tuple_struct identifier ignored_any
+    }
+}
+
+/// YAML 1.2's booleans, and what people write in an environment variable.
+pub(crate) fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Some(true),
+        "false" | "no" | "off" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+struct Items(std::vec::IntoIter<Node>);
+
+impl<'de> SeqAccess<'de> for Items {
+    type Error = Failure;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Failure> {
+        let Some(node) = self.0.next() else { return Ok(None) };
+        let origin = node.origin.clone();
+        seed.deserialize(Value(node)).map(Some).map_err(|e| e.at(&origin))
+    }
+}
+
+struct Entries {
+    entries: std::vec::IntoIter<(Key, Node)>,
+    value: Option<Node>,
+}
+
+impl<'de> MapAccess<'de> for Entries {
+    type Error = Failure;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Failure> {
+        let Some((key, value)) = self.entries.next() else { return Ok(None) };
+        self.value = Some(value);
+        let name: StringDeserializer<Failure> = key.name.into_deserializer();
+        seed.deserialize(name).map(Some).map_err(|e| e.at(&key.origin))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Failure> {
+        let node = self.value.take().expect("serde asks for a value after its key");
+        let origin = node.origin.clone();
+        seed.deserialize(Value(node)).map_err(|e| e.at(&origin))
+    }
+}
+
+const PLACED: &str = "$spiced::Placed";
+
+/// A typed value with its place: what [`Sourced`] is, made by serde.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed<T>(pub(crate) Sourced<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PlaceVisitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for PlaceVisitor<T> {
+            type Value = Placed<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value of this crate's trees")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Placed<T>, A::Error> {
+                let gone = || de::Error::custom("a value without a place");
+                let place: String = seq.next_element()?.ok_or_else(gone)?;
+                let value = seq.next_element()?.ok_or_else(gone)?;
+                Ok(Placed(Sourced::new(value, unpack(&place).ok_or_else(gone)?)))
+            }
+        }
+        deserializer.deserialize_struct(PLACED, &[], PlaceVisitor(std::marker::PhantomData))
+    }
+}
+
+/// Hands serde a place, then the value that stands there.
+struct WithPlace {
+    node: Option<Node>,
+    origin_given: bool,
+}
+
+impl<'de> SeqAccess<'de> for WithPlace {
+    type Error = Failure;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Failure> {
+        let Some(node) = &self.node else { return Ok(None) };
+        if !self.origin_given {
+            self.origin_given = true;
+            let place: StringDeserializer<Failure> = pack(&node.origin).into_deserializer();
+            return seed.deserialize(place).map(Some);
+        }
+        let node = self.node.take().expect("taken once");
+        let origin = node.origin.clone();
+        seed.deserialize(Value(node)).map(Some).map_err(|e| e.at(&origin))
+    }
+}
+
+/// serde carries no types of ours from a deserializer to a value, but it carries text.
+fn pack(origin: &Origin) -> String {
+    match origin {
+        Origin::Flag(name) => format!("flag\u{1f}{name}"),
+        Origin::Variable(name) => format!("variable\u{1f}{name}"),
+        Origin::File { file, key, line, column } => {
+            format!("file\u{1f}{}\u{1f}{key}\u{1f}{line}\u{1f}{column}", file.display())
+        }
+        _ => "default".to_owned(),
+    }
+}
+
+fn unpack(text: &str) -> Option<Origin> {
+    let mut parts = text.split('\u{1f}');
+    Some(match parts.next()? {
+        "flag" => Origin::Flag(parts.next()?.to_owned()),
+        "variable" => Origin::Variable(parts.next()?.to_owned()),
+        "file" => Origin::File {
+            file: parts.next()?.into(),
+            key: parts.next()?.to_owned(),
+            line: parts.next()?.parse().ok()?,
+            column: parts.next()?.parse().ok()?,
+        },
+        _ => Origin::Default,
+    })
+}
+
+/// Text that may be a secret.
+#[derive(Debug, Clone)]
+pub(crate) struct Hidden(pub(crate) Secret);
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Secret::from(text)))
+    }
+}

@@ -1,0 +1,76 @@
+//! What is wrong with a configuration: each thing once, with its place and the way out.
+
+use std::fmt;
+
+use tls_core::Origin;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was said; `None` where it is the absence of something.
+    pub origin: Option<Origin>,
+    /// What is wrong: one sentence, lower case, no full stop, nothing secret.
+    pub message: String,
+    /// The line of the file, with everything that may be a value left out, and a mark below the place.
+    pub excerpt: Option<String>,
+    /// What to change.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(origin: impl Into<Option<Origin>>, message: impl Into<String>) -> Self {
+        Self { origin: origin.into(), message: message.into(), excerpt: None, hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(Origin::File { file, key, line, column }) if key.is_empty() => {
+                write!(f, "{}:{line}:{column}: {}", file.display(), self.message)?;
+            }
+            Some(origin) => write!(f, "{origin}: {}", self.message)?,
+            None => f.write_str(&self.message)?,
+        }
+        match &self.excerpt {
+            Some(excerpt) => write!(f, "\n{excerpt}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(pub Vec<Problem>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.0.iter().enumerate() {
+            write!(f, "{}{problem}", if at == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<Problem> for ConfigError {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+/// The known name that `name` is most likely a slip of, where there is one.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k))
+        .filter(|(slips, _)| *slips <= (name.len() / 3).max(1))
+        .min_by_key(|(slips, _)| *slips)
+        .map(|(_, k)| k)
+}

@@ -1,0 +1,297 @@
+//! The layers, topmost first: the command line, the environment, `spicepod.yaml`, the defaults. How
+//! they become one [`Settings`].
+
+use std::path::{Path, PathBuf};
+
+use spiced_secrets::Template;
+use tls_core::{Origin, Secret, Sourced};
+
+use crate::decode::{boolean, decode};
+use crate::error::{ConfigError, Problem};
+use crate::settings::{Settings, Store, Warning};
+use crate::spicepod::Spicepod;
+use crate::tls::Said;
+use crate::tree::{Kind, Node, Text};
+use crate::{environment, foreign, spicepod, tls, yaml};
+
+/// A pod is a few pages; more is the wrong file.
+const LARGEST_POD: u64 = 4 * 1024 * 1024;
+
+/// A setting that the command line gives.
+#[derive(Debug, Clone)]
+pub struct Flag {
+    /// The option as it was written: `--tls-key-file`.
+    pub name: String,
+    /// The setting: `runtime.tls.key_file`.
+    pub setting: &'static str,
+    /// Its value, literal.
+    pub value: String,
+}
+
+/// What was said, by whom; nothing is decided and nothing secret is read yet.
+#[derive(Debug)]
+pub struct Layers {
+    flags: Node,
+    environment: Node,
+    pod: Node,
+    folder: PathBuf,
+    warnings: Vec<Warning>,
+}
+
+/// Why the layers could not be settled.
+#[derive(Debug)]
+pub enum Resolved<E> {
+    /// What was said is wrong.
+    Config(ConfigError),
+    /// A reference could not be replaced.
+    Secrets(E),
+}
+
+impl<E> From<ConfigError> for Resolved<E> {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl<E> From<Problem> for Resolved<E> {
+    fn from(problem: Problem) -> Self {
+        Self::Config(problem.into())
+    }
+}
+
+impl Layers {
+    /// Reads the pod at `path` (a folder that holds one, or the file) and lays environment and
+    /// command line over it.
+    ///
+    /// # Errors
+    /// There is no pod, or it is not YAML.
+    pub fn read(
+        path: &Path,
+        variables: impl IntoIterator<Item = (String, String)>,
+        flags: &[Flag],
+    ) -> Result<Self, ConfigError> {
+        let (file, folder) = find(path)?;
+        let size = std::fs::metadata(&file).map_err(|e| unreadable(&file, &e))?.len();
+        if size > LARGEST_POD {
+            let problem = format!("{} has {size} bytes; a pod has {LARGEST_POD} at most", file.display());
+            return Err(Problem::new(None, problem).hint("is this the right file?").into());
+        }
+        let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, &e))?;
+        let name = file.file_name().map_or_else(|| file.clone(), PathBuf::from);
+        let mut layers = Self::from_text(&name, &text, folder, variables, flags)?;
+        if path.is_dir() && path.join("spicepod.yaml").is_file() && path.join("spicepod.yml").is_file() {
+            let message = "spicepod.yml beside it is not read".to_owned();
+            layers.warnings.push(Warning { origin: Some(layers.pod.origin.clone()), message });
+        }
+        Ok(layers)
+    }
+
+    fn from_text(
+        name: &Path,
+        text: &str,
+        folder: PathBuf,
+        variables: impl IntoIterator<Item = (String, String)>,
+        flags: &[Flag],
+    ) -> Result<Self, ConfigError> {
+        let mut pod = yaml::read(name, text)?;
+        let warnings = foreign::prune(&mut pod);
+        let mut root = Node::map(Origin::Default);
+        for Flag { name, setting, value } in flags {
+            let path: Vec<&str> = setting.split('.').collect();
+            root.put(&path, environment::literal(value.clone(), Origin::Flag(name.clone())));
+        }
+        Ok(Self { flags: root, environment: environment::read(variables), pod, folder, warnings })
+    }
+
+    /// The folder that the pod's relative paths start from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The secret stores that the pod declares.
+    ///
+    /// # Errors
+    /// A declaration is not as the schema wants it.
+    pub fn stores(&self) -> Result<Vec<Store>, ConfigError> {
+        let Some(node) = self.pod.get(&["secrets"]) else { return Ok(Vec::new()) };
+        let mut node = node.clone();
+        let mut problems = Vec::new();
+        node.each_text(&mut |origin, text| {
+            if matches!(text, Text::Written(template) if !template.is_literal()) {
+                problems.push(
+                    Problem::new(origin.clone(), "a store's own settings cannot hold references yet")
+                        .hint("write the value itself, or set it in the environment where the store reads it there"),
+                );
+            }
+        });
+        if !problems.is_empty() {
+            return Err(ConfigError(problems));
+        }
+        let stores: Vec<crate::decode::Placed<spicepod::Store>> = decode(node)?;
+        stores
+            .into_iter()
+            .map(|placed| {
+                let (store, origin) = (placed.0.value, placed.0.origin);
+                if let Some(interval) = store.refresh_interval {
+                    return Err(Problem::new(interval.0.origin, "refreshing secrets is not built yet")
+                        .hint("take refresh_interval away; env and file stores are read at start")
+                        .into());
+                }
+                let params = store.params.into_iter().map(|(k, v)| (k, v.0.map(Template::literal))).collect();
+                Ok(Store { name: store.name, from: store.from, params, origin })
+            })
+            .collect()
+    }
+
+    /// Decides: who gives the TLS material, what every setting is. `resolve` replaces the references
+    /// of values, in order; it is asked for nothing that a loser wrote.
+    ///
+    /// # Errors
+    /// A setting is wrong, contradicts another, or asks for what is not enforced yet; or a reference
+    /// has no value.
+    pub async fn settle<E>(
+        mut self,
+        resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
+    ) -> Result<Settings, Resolved<E>> {
+        // The two switches may be references themselves, and say which of the others count.
+        for name in ["enabled", "self_signed"] {
+            if let Some(node) = self.pod.get_mut(&["runtime", "tls", name]) {
+                replace_references(node, &resolve).await.map_err(Resolved::Secrets)?;
+            }
+        }
+        let mut layers = [self.flags, self.environment, self.pod];
+        let said = layers.iter().map(said).collect::<Result<Vec<_>, Problem>>()?;
+        let tls = tls::settle(&mut layers, &said, &mut self.warnings)?;
+
+        let [flags, environment, mut root] = layers;
+        if root.is_null() {
+            root.kind = Kind::Map(Vec::new());
+        }
+        if !matches!(root.kind, Kind::Map(_)) {
+            return Err(Problem::new(root.origin, "a pod is a map of keys, such as `datasets:`, not this").into());
+        }
+        root.overlay(environment);
+        root.overlay(flags);
+        // The stores were read on their own; the rest may refer to them.
+        root.take(&["secrets"]);
+        let refused = refuse_unenforced(&root);
+        if !refused.is_empty() {
+            return Err(ConfigError(refused).into());
+        }
+        replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
+        let pod: Spicepod = decode(root)?;
+        Ok(pod.decide(tls, &self.folder, self.warnings)?)
+    }
+}
+
+/// What a layer says of the switches.
+fn said(root: &Node) -> Result<Said, Problem> {
+    let switch = |name: &str| -> Result<Option<(bool, Origin)>, Problem> {
+        match root.get(&["runtime", "tls", name]).filter(|node| !node.is_null()) {
+            None => Ok(None),
+            Some(node) => decode::<bool>(node.clone()).map(|on| Some((on, node.origin.clone()))),
+        }
+    };
+    Ok(Said { enabled: switch("enabled")?, self_signed: switch("self_signed")? })
+}
+
+/// Replaces every reference below `root`, all in one question.
+async fn replace_references<E>(
+    root: &mut Node,
+    resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
+) -> Result<(), E> {
+    let mut wanted = Vec::new();
+    root.each_text(&mut |origin, text| {
+        if let Text::Written(template) = text {
+            wanted.push(Sourced::new(template.clone(), origin.clone()));
+        }
+    });
+    let mut values = resolve(&wanted).await?.into_iter();
+    root.each_text(&mut |_, text| {
+        if let Text::Written(template) = text {
+            let secret = !template.is_literal();
+            let value = values.next().expect("one answer for each question");
+            *text = Text::Final { value, secret, list: false };
+        }
+    });
+    Ok(())
+}
+
+/// What asks for a protection that is not enforced yet is refused, never ignored.
+fn refuse_unenforced(root: &Node) -> Vec<Problem> {
+    type Asks = fn(&Node) -> bool;
+    const ALWAYS: Asks = |node| !node.is_null();
+    const UNLESS_OFF: Asks = |node| {
+        let enabled = node.get(&["enabled"]).unwrap_or(node);
+        !node.is_null() && word(enabled).and_then(|w| boolean(&w)) != Some(false)
+    };
+    const UNLESS_NONE: Asks = |node| !node.is_null() && word(node).as_deref() != Some("none");
+    const UNLESS_EMPTY: Asks = |node| {
+        !node.is_null() && !matches!(&node.kind, Kind::List(l) if l.is_empty()) && word(node).as_deref() != Some("")
+    };
+    const UNENFORCED: &[(&[&str], Asks, &str)] = &[
+        (&["runtime", "auth", "api_key"], UNLESS_OFF, "API keys are"),
+        (&["runtime", "auth", "api-key"], UNLESS_OFF, "API keys are"),
+        (&["runtime", "auth", "mtls"], ALWAYS, "client certificates are"),
+        (&["runtime", "auth", "require"], ALWAYS, "API keys and client certificates are"),
+        (&["runtime", "tls", "client_auth_mode"], UNLESS_NONE, "client certificates are"),
+        (&["runtime", "tls", "client_crl_files"], UNLESS_EMPTY, "revocation lists are"),
+        (&["runtime", "tls", "key_passphrase"], ALWAYS, "encrypted keys are"),
+        (&["runtime", "tls", "certificates"], UNLESS_EMPTY, "several certificates, chosen by SNI, are"),
+        (&["runtime", "tls", "strict_sni"], UNLESS_OFF, "strict SNI is"),
+        (&["runtime", "cors"], UNLESS_OFF, "CORS is"),
+        (&["runtime", "http", "hsts"], UNLESS_OFF, "HSTS is"),
+        (&["runtime", "http", "trusted_proxies"], UNLESS_EMPTY, "trusted proxies are"),
+    ];
+    UNENFORCED
+        .iter()
+        .filter_map(|(path, asks, what)| {
+            let node = root.get(path).filter(|node| asks(node))?;
+            let message = format!("{what} not built yet, and this setting is never ignored; the server does not start");
+            Some(
+                Problem::new(node.origin.clone(), message)
+                    .hint("take the setting away; a proxy in front can do it meanwhile"),
+            )
+        })
+        .collect()
+}
+
+/// The text of a value that is plain text.
+fn word(node: &Node) -> Option<String> {
+    match &node.kind {
+        Kind::Text(Text::Written(template)) => template.as_literal().map(|t| t.trim().to_owned()),
+        Kind::Text(Text::Final { value, .. }) => value.expose_text().ok().map(|t| t.trim().to_owned()),
+        _ => None,
+    }
+}
+
+fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
+    if path.is_dir() {
+        for name in ["spicepod.yaml", "spicepod.yml"] {
+            if path.join(name).is_file() {
+                return Ok((path.join(name), path.to_owned()));
+            }
+        }
+        let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let message = format!("there is no spicepod.yaml (or spicepod.yml) in {}", folder.display());
+        return Err(Problem::new(None, message).hint("name the folder that holds one: spiced [OPTIONS] PATH").into());
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match path.metadata() {
+        Ok(_) => Ok((path.to_owned(), folder.to_owned())),
+        Err(e) => Err(unreadable(path, &e)),
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+    let why = match error.kind() {
+        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
+    };
+    Problem::new(None, format!("cannot read {}: {why}", path.display()))
+        .hint("PATH is a folder that holds spicepod.yaml, or such a file itself")
+        .into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+use std::collections::HashMap;
+use std::convert::Infallible;
+
+use super::*;
+use crate::settings::{Material, MaterialInput};
+
+/// Stands in for the stores: `${env:X}` is `<X>`, except for what is in `VALUES`.
+async fn stand_in(values: &[Sourced<Template>]) -> Result<Vec<Secret>, Infallible> {
+    let known = HashMap::from([("OFF", "false"), ("ON", "true")]);
+    Ok(values
+        .iter()
+        .map(|v| {
+            v.value.render(|r| match known.get(r.key()) {
+                Some(value) => Secret::from(*value),
+                None => Secret::from(format!("<{}>", r.key())),
+            })
+        })
+        .collect())
+}
+
+fn settle(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &str)]) -> Result<Settings, String> {
+    let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let flags: Vec<Flag> = flags
+        .iter()
+        .map(|(name, setting, value)| Flag { name: (*name).to_owned(), setting, value: (*value).to_owned() })
+        .collect();
+    let layers = Layers::from_text(Path::new("spicepod.yaml"), pod, "/pod".into(), variables, &flags)
+        .map_err(|e| e.to_string())?;
+    let mut polled = Box::pin(layers.settle(stand_in));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match polled.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(Ok(settings)) => Ok(settings),
+        std::task::Poll::Ready(Err(Resolved::Config(e))) => Err(e
+            .0
+            .iter()
+            .map(|p| format!("{p} / {}", p.hint.as_deref().unwrap_or_default()))
+            .collect::<Vec<_>>()
+            .join("\n")),
+        std::task::Poll::Pending => panic!("the stand-in never waits"),
+    }
+}
+
+fn pair(settings: &Settings) -> (String, String) {
+    let Some(crate::Tls { material: Material::Pair { certificate, key }, .. }) = &settings.tls else {
+        panic!("no pair: {:?}", settings.tls)
+    };
+    let text = |input: &Sourced<MaterialInput>| match &input.value {
+        MaterialInput::File(path) => path.display().to_string(),
+        MaterialInput::Text(secret) => format!("text {}", secret.expose_text().unwrap()),
+    };
+    (text(certificate), text(key))
+}
+
+const FILES: &str = "runtime: { tls: { certificate_file: c.pem, key_file: k.pem } }";
+
+#[test]
+fn who_wins_layer_by_layer() {
+    let all = "runtime:\n  tls:\n    certificate_file: plain.pem\n    certificate: ${env:C}\n    key_file: k.pem\n";
+    let env = [("SPICED_RUNTIME__TLS__CERTIFICATE", "E")];
+    let flag = [("--tls-certificate", "runtime.tls.certificate", "F")];
+    assert_eq!(pair(&settle(FILES, &[], &[]).unwrap()), ("/pod/c.pem".into(), "/pod/k.pem".into()));
+    // A reference beats a plain value, even inline text a file.
+    assert_eq!(pair(&settle(all, &[], &[]).unwrap()).0, "text <C>");
+    assert_eq!(pair(&settle(all, &env, &[]).unwrap()).0, "text E");
+    assert_eq!(pair(&settle(all, &env, &flag).unwrap()).0, "text F");
+    // Within one layer a file beats text; its path starts from the current folder.
+    let both = [env[0], ("SPICED_RUNTIME__TLS__CERTIFICATE_FILE", "e.pem")];
+    assert_eq!(pair(&settle(all, &both, &[]).unwrap()).0, "e.pem");
+}
+
+#[test]
+fn whether_it_is_on() {
+    let on =
+        |pod: &str, v: &[(&str, &str)], f: &[(&str, &'static str, &str)]| settle(pod, v, f).map(|s| s.tls.is_some());
+    let off = "runtime: { tls: { enabled: false, certificate_file: c.pem, key_file: k.pem } }";
+    assert_eq!(on("", &[], &[]), Ok(false));
+    assert_eq!(on(FILES, &[], &[]), Ok(true), "material turns it on");
+    assert_eq!(on(off, &[], &[]), Ok(false));
+    assert_eq!(settle(off, &[], &[]).unwrap().warnings.len(), 1);
+    assert_eq!(on(off, &[], &[("--tls-enabled", "runtime.tls.enabled", "true")]), Ok(true));
+    assert_eq!(on("runtime: { tls: { enabled: \"${env:OFF}\", certificate: \"${env:X}\" } }", &[], &[]), Ok(false));
+
+    let above = on(off, &[("SPICED_RUNTIME__TLS__KEY_FILE", "k.pem")], &[]).unwrap_err();
+    assert!(
+        above.contains("SPICED_RUNTIME__TLS__KEY_FILE") && above.contains("spicepod.yaml:1: runtime.tls.enabled"),
+        "{above}"
+    );
+    let bare = on("runtime:\n  tls:\n    enabled: true\n", &[], &[]).unwrap_err();
+    assert!(bare.contains("spicepod.yaml:3") && bare.contains("--tls-self-signed"), "{bare}");
+    let half = on("runtime: { tls: { certificate_file: c.pem } }", &[], &[]).unwrap_err();
+    assert!(half.contains("nothing gives its key"), "{half}");
+    let beside = on(FILES, &[], &[("--tls-self-signed", "runtime.tls.self_signed", "true")]).unwrap_err();
+    assert!(beside.contains("--tls-self-signed") && beside.contains("runtime.tls.certificate_file"), "{beside}");
+}
+
+#[test]
+fn unknown_keys_name_the_place_and_the_nearest() {
+    let text = settle("runtime:\n  tls:\n    certificate_fil: c.pem\n", &[], &[]).unwrap_err();
+    assert!(
+        text.contains("spicepod.yaml:3")
+            && text.contains("`certificate_fil`")
+            && text.contains("did you mean `certificate_file`"),
+        "{text}"
+    );
+    let text = settle("", &[("SPICED_RUNTIME__TSL__ENABLED", "true")], &[]).unwrap_err();
+    assert!(text.contains("SPICED_RUNTIME__TSL__ENABLED") && text.contains("`tls`"), "{text}");
+    let warned = settle(
+        "models: []\nruntime: { task_history: {} }\ndatasets: [{ from: \"file:x\", name: x, description: y }]",
+        &[],
+        &[],
+    );
+    assert_eq!(warned.unwrap().warnings.len(), 3);
+}
+
+#[test]
+fn what_is_not_enforced_is_refused() {
+    for asks in [
+        "auth: { api_key: { enabled: true, keys: [\"${env:K}:ro\"] } }",
+        "auth: { api-key: { keys: [a] } }",
+        "auth: { mtls: { identities: [] } }",
+        "auth: { require: all }",
+        "tls: { client_auth_mode: required }",
+        "tls: { client_crl_files: [a.crl] }",
+        "tls: { key_passphrase: x }",
+        "tls: { certificates: [{ certificate_file: a, key_file: b }] }",
+        "cors: { enabled: true }",
+        "http: { hsts: true }",
+    ] {
+        let text = settle(&format!("runtime: {{ {asks} }}"), &[], &[]).unwrap_err();
+        assert!(text.contains("not built yet"), "{asks}: {text}");
+    }
+    let quiet = "runtime: { auth: { api_key: { enabled: false } }, tls: { client_auth_mode: none, client_crl_files: [], certificates: [] }, cors: { enabled: false, allowed_origins: [] } }";
+    assert!(settle(quiet, &[], &[]).is_ok());
+}
+
+#[test]
+fn values_are_text_until_the_schema_speaks() {
+    let s = settle("runtime: { tls: { min_version: 1.3, certificate: x, key: 00123 } }", &[], &[]).unwrap();
+    assert_eq!(s.tls.as_ref().unwrap().min_version, crate::TlsVersion::Tls13);
+    assert_eq!(pair(&s).1, "text 00123");
+    let s =
+        settle("", &[("SPICED_RUNTIME__SQL__HOST_PATHS", "/a, /b"), ("SPICED_RUNTIME__SHUTDOWN_TIMEOUT", "1m")], &[])
+            .unwrap();
+    assert_eq!(s.host_paths, [PathBuf::from("/a"), PathBuf::from("/b")]);
+    assert_eq!(s.shutdown_timeout.as_secs(), 60);
+    let s = settle("runtime: { auth: { allow_anonymous: false } }", &[], &[]).unwrap();
+    assert_eq!(s.allow_anonymous, Some(None));
+    let bad = settle("runtime: { tls: { enabled: maybe } }", &[], &[]).unwrap_err();
+    assert!(bad.contains("takes true or false, not `maybe`"), "{bad}");
+    let bad = settle("runtime: { shutdown_delay: soon }", &[], &[]).unwrap_err();
+    assert!(bad.contains("takes a duration") && bad.contains("runtime.shutdown_delay"), "{bad}");
+    let hidden =
+        settle("runtime: { listen: { http: \"${env:PORT}\" }, limits: { connections: \"${env:SECRET}\" } }", &[], &[])
+            .unwrap_err();
+    assert!(!hidden.contains("<SECRET>"), "{hidden}");
+}

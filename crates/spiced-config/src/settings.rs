@@ -1,0 +1,177 @@
+//! What was decided: plain values, each with its default applied, ready to be acted on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use spiced_secrets::Template;
+use tls_core::listener::ListenAddress;
+use tls_core::{Origin, Secret, Sourced};
+
+/// Everything that a run of the program needs to know.
+#[derive(Debug)]
+pub struct Settings {
+    /// The pod's name.
+    pub name: String,
+    /// The folder that the pod's relative paths start from.
+    pub folder: PathBuf,
+    /// The doors' addresses.
+    pub listen: Listen,
+    /// TLS; `None` where all doors speak plain text.
+    pub tls: Option<Tls>,
+    /// What callers without credentials may do: `Some(None)` nothing, `Some(Some(writes))` read, and
+    /// write where `writes`; `None` is the default, which depends on where a door listens.
+    pub allow_anonymous: Option<Option<bool>>,
+    /// How long all doors go on serving after a stop, with readiness off. Default 0 s.
+    pub shutdown_delay: Duration,
+    /// How long running requests may take after that. Default 25 s.
+    pub shutdown_timeout: Duration,
+    /// Where COPY and CREATE EXTERNAL TABLE may reach. Default: nowhere.
+    pub host_paths: Vec<PathBuf>,
+    /// How long a query may take. Default 5 min.
+    pub query_timeout: Duration,
+    /// Memory that all queries share, in bytes. Default 2 GiB.
+    pub query_memory: usize,
+    /// The body of an HTTP request, in bytes. Default 16 MiB.
+    pub http_body_limit: usize,
+    /// Connections and handshakes.
+    pub limits: Limits,
+    /// The data sets.
+    pub datasets: Vec<Dataset>,
+    /// What is worth saying, and does not stop the start.
+    pub warnings: Vec<Warning>,
+}
+
+/// The doors' addresses.
+#[derive(Debug)]
+pub struct Listen {
+    /// HTTP. Default `localhost:3000`.
+    pub http: Sourced<ListenAddress>,
+    /// Flight SQL. Default `localhost:50051`.
+    pub flight: Sourced<ListenAddress>,
+    /// gRPC. Default `localhost:50052`.
+    pub grpc: Sourced<ListenAddress>,
+    /// Prometheus. Default: off.
+    pub metrics: Option<Sourced<ListenAddress>>,
+    /// Probes in plain text. Default: off.
+    pub probe: Option<Sourced<ListenAddress>>,
+}
+
+/// TLS, switched on.
+#[derive(Debug)]
+pub struct Tls {
+    /// What the server proves itself with.
+    pub material: Material,
+    /// The lowest version. Default 1.2.
+    pub min_version: TlsVersion,
+    /// From the accept to the end of the handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Shared by replicas that resume each other's sessions and take each other's Flight tickets.
+    pub session_ticket_secret: Option<Secret>,
+}
+
+/// A TLS version that may be the lowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    Tls12,
+    /// 1.3.
+    Tls13,
+}
+
+/// What the server proves itself with.
+#[derive(Debug)]
+pub enum Material {
+    /// A certificate and its key, each from where it was chosen.
+    Pair {
+        /// The certificate.
+        certificate: Sourced<MaterialInput>,
+        /// The key.
+        key: Sourced<MaterialInput>,
+    },
+    /// A development CA and leaf, made on first use in this folder.
+    SelfSigned {
+        /// `.spice/tls` in the pod's folder.
+        folder: PathBuf,
+        /// Who asked for it.
+        origin: Origin,
+    },
+}
+
+/// Where PEM is.
+#[derive(Debug)]
+pub enum MaterialInput {
+    /// In a file.
+    File(PathBuf),
+    /// In the setting itself.
+    Text(Secret),
+}
+
+/// Connections and handshakes.
+#[derive(Debug)]
+pub struct Limits {
+    /// Connections of one door. Default 10,000.
+    pub connections: usize,
+    /// Handshakes in progress over all doors. Default 1,024.
+    pub handshakes: usize,
+}
+
+/// A data set.
+#[derive(Debug)]
+pub struct Dataset {
+    /// The name it is queried by.
+    pub name: String,
+    /// The source.
+    pub from: String,
+    /// Whether it may be written.
+    pub writable: bool,
+    /// The source's parameters, some of them secret.
+    pub params: BTreeMap<String, Secret>,
+    /// The columns, for sources that have none of their own.
+    pub columns: Vec<Column>,
+    /// Where it is declared.
+    pub origin: Origin,
+}
+
+/// A column of a data set.
+#[derive(Debug)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type, as SQL writes it.
+    pub data_type: String,
+    /// Whether it may be null. Default true.
+    pub nullable: bool,
+}
+
+/// A secret store as the pod declares it.
+#[derive(Debug)]
+pub struct Store {
+    /// What references call it.
+    pub name: String,
+    /// Its kind and what that needs.
+    pub from: String,
+    /// Its parameters.
+    pub params: BTreeMap<String, Sourced<Template>>,
+    /// Where it is declared.
+    pub origin: Origin,
+}
+
+/// Something worth saying that does not stop the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is about.
+    pub origin: Option<Origin>,
+    /// One sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{origin}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}

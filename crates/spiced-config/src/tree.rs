@@ -1,0 +1,119 @@
+//! A layer as a tree of values, each with its origin: what YAML, the environment and the command
+//! line have in common. Scalars stay text; the schema decides what they mean.
+
+use spiced_secrets::Template;
+use tls_core::{Origin, Secret};
+
+/// A value and where it was written.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    pub(crate) origin: Origin,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Kind {
+    Null,
+    Text(Text),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a map and where it was written.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    pub(crate) name: String,
+    pub(crate) origin: Origin,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Text {
+    /// As written in the file, its references not yet replaced.
+    Written(Template),
+    /// Final. `secret`: a reference was replaced in it, so it is not to be shown; `list`: it came
+    /// from where lists are written with commas.
+    Final { value: Secret, secret: bool, list: bool },
+}
+
+impl Node {
+    pub(crate) fn map(origin: Origin) -> Self {
+        Self { kind: Kind::Map(Vec::new()), origin }
+    }
+
+    /// The value under `path`.
+    pub(crate) fn get(&self, path: &[&str]) -> Option<&Node> {
+        path.iter().try_fold(self, |node, name| match &node.kind {
+            Kind::Map(entries) => entries.iter().find(|(key, _)| key.name == *name).map(|(_, value)| value),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn get_mut(&mut self, path: &[&str]) -> Option<&mut Node> {
+        path.iter().try_fold(self, |node, name| match &mut node.kind {
+            Kind::Map(entries) => entries.iter_mut().find(|(key, _)| key.name == *name).map(|(_, value)| value),
+            _ => None,
+        })
+    }
+
+    /// Takes the value under `path` out.
+    pub(crate) fn take(&mut self, path: &[&str]) -> Option<Node> {
+        let (last, parents) = path.split_last()?;
+        let Kind::Map(entries) = &mut self.get_mut(parents)?.kind else { return None };
+        let at = entries.iter().position(|(key, _)| key.name == *last)?;
+        Some(entries.remove(at).1)
+    }
+
+    /// Puts a value under `path`, making the maps on the way.
+    pub(crate) fn put(&mut self, path: &[&str], value: Node) {
+        let Some((first, rest)) = path.split_first() else {
+            *self = value;
+            return;
+        };
+        if !matches!(self.kind, Kind::Map(_)) {
+            self.kind = Kind::Map(Vec::new());
+        }
+        let Kind::Map(entries) = &mut self.kind else { unreachable!("made a map above") };
+        if let Some((_, child)) = entries.iter_mut().find(|(key, _)| key.name == *first) {
+            return child.put(rest, value);
+        }
+        let mut child = Node::map(value.origin.clone());
+        let key = Key { name: (*first).to_owned(), origin: value.origin.clone() };
+        child.put(rest, value);
+        entries.push((key, child));
+    }
+
+    /// What `upper` says beats what is here: maps are merged, anything else is replaced.
+    pub(crate) fn overlay(&mut self, upper: Node) {
+        match (&mut self.kind, upper.kind) {
+            (Kind::Map(mine), Kind::Map(theirs)) => {
+                for (key, value) in theirs {
+                    match mine.iter_mut().find(|(k, _)| k.name == key.name) {
+                        Some((_, old)) => old.overlay(value),
+                        None => mine.push((key, value)),
+                    }
+                }
+            }
+            (_, kind) => *self = Node { kind, origin: upper.origin },
+        }
+    }
+
+    /// True for a value that says nothing.
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self.kind, Kind::Null)
+    }
+
+    /// True where a reference is written in this very value.
+    pub(crate) fn has_reference(&self) -> bool {
+        matches!(&self.kind, Kind::Text(Text::Written(template)) if !template.is_literal())
+    }
+
+    /// Visits every text below, in order.
+    pub(crate) fn each_text(&mut self, visit: &mut impl FnMut(&Origin, &mut Text)) {
+        match &mut self.kind {
+            Kind::Null => {}
+            Kind::Text(text) => visit(&self.origin, text),
+            Kind::List(items) => items.iter_mut().for_each(|item| item.each_text(visit)),
+            Kind::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.each_text(visit)),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! A YAML document as a tree whose every value knows its line. Scalars keep their text: `00123`
+//! is not a number yet, and `"1.2"` and `1.2` are the same.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
+use spiced_secrets::Template;
+use tls_core::Origin;
+
+use crate::error::{ConfigError, Problem};
+use crate::tree::{Key, Kind, Node, Text};
+
+/// Values of one document, those that aliases repeat included; more is an attack or a mistake.
+const MOST_NODES: usize = 100_000;
+
+/// How deep values may be nested.
+const DEEPEST: usize = 64;
+
+/// Reads one document. `name` is what messages call the file.
+///
+/// # Errors
+/// It is not YAML, holds several documents, repeats a key, or has malformed references: all of
+/// those.
+pub(crate) fn read(name: &Path, text: &str) -> Result<Node, ConfigError> {
+    let mut reader = Reader {
+        name,
+        lines: text.lines().collect(),
+        parser: Parser::new_from_str(text),
+        anchors: HashMap::new(),
+        budget: MOST_NODES,
+        problems: Vec::new(),
+    };
+    let root = reader.document().map_err(|problem| ConfigError(vec![*problem]))?;
+    if reader.problems.is_empty() { Ok(root) } else { Err(ConfigError(reader.problems)) }
+}
+
+struct Reader<'t> {
+    name: &'t Path,
+    lines: Vec<&'t str>,
+    parser: Parser<'t, saphyr_parser::StrInput<'t>>,
+    anchors: HashMap<usize, Node>,
+    budget: usize,
+    problems: Vec<Problem>,
+}
+
+type Step<T> = Result<T, Box<Problem>>;
+
+impl<'t> Reader<'t> {
+    fn document(&mut self) -> Step<Node> {
+        loop {
+            match self.next()? {
+                (Event::StreamStart | Event::DocumentStart(_), _) => {}
+                (Event::StreamEnd, span) => return Ok(Node { kind: Kind::Null, origin: self.origin(span.start, "") }),
+                first => {
+                    let root = self.value(first, "", 0)?;
+                    return self.end_of_stream(root);
+                }
+            }
+        }
+    }
+
+    fn end_of_stream(&mut self, root: Node) -> Step<Node> {
+        loop {
+            match self.next()? {
+                (Event::StreamEnd, _) => return Ok(root),
+                (Event::DocumentStart(_), span) => {
+                    return Err(self.problem(span.start, "a second document begins here; a pod is one document"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn value(&mut self, (event, span): (Event<'t>, Span), path: &str, depth: usize) -> Step<Node> {
+        self.budget = self.budget.checked_sub(1).ok_or_else(|| {
+            self.problem(
+                span.start,
+                format!("the document has more than {MOST_NODES} values, counting what aliases repeat"),
+            )
+        })?;
+        if depth > DEEPEST {
+            return Err(self.problem(span.start, format!("values are nested more than {DEEPEST} deep")));
+        }
+        let origin = self.origin(span.start, path);
+        let (kind, anchor) = match event {
+            Event::Scalar(text, style, anchor, _) => (self.scalar(&text, style, &origin, span.start), anchor),
+            Event::SequenceStart(anchor, _) => {
+                let mut items = Vec::new();
+                loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, _) => break,
+                        item => {
+                            let path = format!("{path}[{}]", items.len());
+                            items.push(self.value(item, &path, depth + 1)?);
+                        }
+                    }
+                }
+                (Kind::List(items), anchor)
+            }
+            Event::MappingStart(anchor, _) => (self.mapping(path, depth)?, anchor),
+            Event::Alias(anchor) => {
+                let node = self.anchors.get(&anchor).cloned();
+                let node = node.ok_or_else(|| self.problem(span.start, "an alias to itself or to nothing"))?;
+                self.budget = self
+                    .budget
+                    .checked_sub(size(&node))
+                    .ok_or_else(|| self.problem(span.start, format!("aliases repeat more than {MOST_NODES} values")))?;
+                return Ok(Node { origin, ..node });
+            }
+            _ => return Err(self.problem(span.start, "a value is missing here")),
+        };
+        let node = Node { kind, origin };
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn mapping(&mut self, path: &str, depth: usize) -> Step<Kind> {
+        let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut merged = Vec::new();
+        loop {
+            let (event, span) = self.next()?;
+            let name = match event {
+                Event::MappingEnd => break,
+                Event::Scalar(text, ..) => text.into_owned(),
+                _ => return Err(self.problem(span.start, "a key has to be a word")),
+            };
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            let next = self.next()?;
+            let value = self.value(next, &path, depth + 1)?;
+            if name == "<<" {
+                merged.push(value);
+            } else if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
+                let first = first.origin.clone();
+                self.problems
+                    .push(*self.problem(span.start, format!("the key `{name}` is here twice; first at {first}")));
+            } else {
+                entries.push((Key { name, origin: self.origin(span.start, &path) }, value));
+            }
+        }
+        // `<<: *anchor` gives what is not said here (YAML's merge key).
+        for base in merged.into_iter().flat_map(|m| if let Kind::List(l) = m.kind { l } else { vec![m] }) {
+            let Kind::Map(defaults) = base.kind else { continue };
+            for (key, value) in defaults {
+                if !entries.iter().any(|(k, _)| k.name == key.name) {
+                    entries.push((key, value));
+                }
+            }
+        }
+        Ok(Kind::Map(entries))
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, origin: &Origin, at: Marker) -> Kind {
+        if style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL") {
+            return Kind::Null;
+        }
+        match Template::parse(text) {
+            Ok(template) => Kind::Text(Text::Written(template)),
+            Err(errors) => {
+                for error in errors {
+                    self.problems.push(Problem {
+                        origin: Some(origin.clone()),
+                        excerpt: Some(self.excerpt(at)),
+                        ..Problem::new(None, error.to_string())
+                    });
+                }
+                Kind::Null
+            }
+        }
+    }
+
+    fn next(&mut self) -> Step<(Event<'t>, Span)> {
+        match self.parser.next() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => Err(self.syntax(&error)),
+            None => Err(Box::new(Problem::new(None, format!("{} ends too early", self.name.display())))),
+        }
+    }
+
+    fn syntax(&self, error: &ScanError) -> Box<Problem> {
+        let mut problem = self.problem(*error.marker(), format!("not valid YAML: {}", error.info()));
+        problem.hint = Some("check the indentation (blanks, no tabs) and the quotes around this line".to_owned());
+        problem
+    }
+
+    fn problem(&self, at: Marker, message: impl Into<String>) -> Box<Problem> {
+        let origin = self.origin(at, "");
+        Box::new(Problem { excerpt: Some(self.excerpt(at)), ..Problem::new(origin, message) })
+    }
+
+    fn excerpt(&self, at: Marker) -> String {
+        excerpt(self.lines.get(at.line().saturating_sub(1)).copied().unwrap_or_default(), at.line(), at.col())
+    }
+
+    fn origin(&self, at: Marker, key: &str) -> Origin {
+        Origin::File { file: self.name.to_owned(), key: key.to_owned(), line: at.line(), column: at.col() + 1 }
+    }
+}
+
+/// The line with its key, and nothing of its value: that may be a password or a piece of a key.
+pub(crate) fn excerpt(line: &str, number: usize, column: usize) -> String {
+    let content = line.trim_start();
+    let indent = line.len() - content.len();
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let item = content.strip_prefix("- ").map_or(0, |_| 2);
+    let word = content[item..].find(|c| !is_word(c)).unwrap_or(content.len() - item);
+    let shown = if word > 0 && content[item + word..].starts_with(':') {
+        let end = indent + item + word + 1;
+        let rest = if line[end..].trim().is_empty() { "" } else { " …" };
+        format!("{}{rest}", &line[..end])
+    } else {
+        format!("{}…", &line[..indent])
+    };
+    let gutter = number.to_string().len();
+    let mark = " ".repeat(column.min(shown.chars().count()));
+    format!("{:gutter$} |\n{number} | {shown}\n{:gutter$} | {mark}^", "", "")
+}
+
+fn size(node: &Node) -> usize {
+    1 + match &node.kind {
+        Kind::Null | Kind::Text(_) => 0,
+        Kind::List(items) => items.iter().map(size).sum(),
+        Kind::Map(entries) => entries.iter().map(|(_, value)| size(value)).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fails(text: &str) -> String {
+        read(Path::new("spicepod.yaml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_value_knows_its_place() {
+        let root = read(Path::new("spicepod.yaml"), "runtime:\n  tls:\n    enabled: true\n").unwrap();
+        let node = root.get(&["runtime", "tls", "enabled"]).unwrap();
+        assert_eq!(node.origin.to_string(), "spicepod.yaml:3: runtime.tls.enabled");
+    }
+
+    #[test]
+    fn errors_show_the_place_and_no_value() {
+        let text = fails("runtime:\n  tls:\n    key: hunter2: oops\n");
+        assert!(text.starts_with("spicepod.yaml:3:"), "{text}");
+        assert!(text.contains("key: …") && !text.contains("hunter2"), "{text}");
+        assert!(fails("a: 1\na: 2\n").contains("`a` is here twice"));
+        assert!(fails("a: ${secrets:}\n").contains("the KEY after the `:` is empty"));
+        assert!(fails("a: 1\n---\nb: 2\n").contains("second document"));
+    }
+
+    #[test]
+    fn aliases_and_merges_are_followed_and_bounded() {
+        let root = read(Path::new("p"), "base: &b { x: 1, y: 2 }\nhere:\n  <<: *b\n  y: 3\n").unwrap();
+        assert!(root.get(&["here", "x"]).is_some());
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for i in 1..9 {
+            let p = i - 1;
+            bomb += &format!("a{i}: &a{i} [*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p}]\n");
+        }
+        assert!(fails(&bomb).contains("aliases repeat"));
+    }
+}
