@@ -1,0 +1,212 @@
+//! The doctor: what is wrong with a certificate that serves all the same, with a stable code, a
+//! sentence and a fix.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::{CertificateDer, UnixTime};
+use serde::Serialize;
+use tls_core::{Identity, Origin, provider};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+const DAY: i64 = 86_400;
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Some clients will refuse, or soon will.
+    Warning,
+    /// Clients refuse now.
+    Error,
+}
+
+/// Something an operator should know of a certificate or key that is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// A stable code, `TLS-EXPIRED`.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where the material came from.
+    pub origin: String,
+    /// The certificate's subject, or the key's file.
+    pub subject: String,
+    /// One sentence.
+    pub message: String,
+    /// What to do.
+    pub fix: String,
+}
+
+/// What is to be said of an identity at the time `now`. `reordered`: its chain was out of order.
+pub(crate) fn identity(identity: &Identity, reordered: bool, now: SystemTime) -> Vec<Finding> {
+    let leaf = identity.leaf();
+    let chain = &identity.certified_key().cert;
+    let origin = identity.certificate_origin().to_string();
+    let mut found = Vec::new();
+    let mut say = |code, severity, message: String, fix: &str| {
+        let (origin, subject) = (origin.clone(), leaf.subject.clone());
+        found.push(Finding { code, severity, origin, subject, message, fix: fix.to_owned() });
+    };
+    validity(leaf.not_before, leaf.not_after, unix(now), &mut say);
+    if reordered {
+        say(
+            "TLS-CHAIN-ORDER",
+            Severity::Warning,
+            "the chain is not in order; it is served in the right one".to_owned(),
+            "put the server's certificate first, then each intermediate after the one it signed",
+        );
+    }
+    if leaf.names.is_empty() {
+        say(
+            "TLS-NO-SAN",
+            Severity::Warning,
+            "the certificate has no subject alternative name: Go, Python requests, browsers and rustls refuse it"
+                .to_owned(),
+            "make it again with -addext subjectAltName=DNS:NAME",
+        );
+    }
+    let Ok((_, parsed)) = X509Certificate::from_der(&chain[0]) else { return found };
+    if parsed.is_ca() {
+        say(
+            "TLS-LEAF-IS-CA",
+            Severity::Warning,
+            "the certificate is a CA's: rustls and others refuse it as a server's".to_owned(),
+            "sign a server certificate with it, or make one with -addext basicConstraints=CA:FALSE",
+        );
+    }
+    if let Some(usage) = parsed.extended_key_usage().ok().flatten().map(|e| e.value)
+        && !usage.server_auth
+        && !usage.any
+    {
+        say(
+            "TLS-NO-SERVER-AUTH",
+            Severity::Warning,
+            "the certificate's extended key usage leaves out server authentication: clients refuse it".to_owned(),
+            "have it issued with extendedKeyUsage=serverAuth",
+        );
+    }
+    if chain.len() == 1 && !leaf.self_signed && !parsed.is_ca() {
+        if let Some(severity) = intermediate_missing(&chain[0], now) {
+            say(
+                "TLS-INTERMEDIATE-MISSING",
+                severity,
+                format!(
+                    "there is no intermediate, and the issuer ({}) is not a root of this system's trust store",
+                    leaf.issuer
+                ),
+                "append the issuer's intermediate certificates to the certificate (fullchain.pem)",
+            );
+        }
+    }
+    found
+}
+
+/// Whether a leaf that comes alone seems to lack an intermediate. A private CA may well sign leaves
+/// directly, so that is only info; where the system's store has a root with the very organisation
+/// that issued it, clients with that store will refuse.
+fn intermediate_missing(leaf: &CertificateDer<'_>, now: SystemTime) -> Option<Severity> {
+    let roots = rustls_native_certs::load_native_certs().certs;
+    let anchors: Vec<_> = roots.iter().filter_map(|root| anchor_from_trusted_cert(root).ok()).collect();
+    let end_entity = EndEntityCert::try_from(leaf).ok()?;
+    let algorithms = provider().signature_verification_algorithms.all;
+    let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).ok()?);
+    let usage = KeyUsage::server_auth();
+    match end_entity.verify_for_usage(algorithms, &anchors, &[], time, usage, None, None) {
+        // A root of the store signed it itself.
+        Ok(_) => None,
+        Err(webpki::Error::UnknownIssuer) => {
+            let organisation = |der: &CertificateDer<'_>, issuer: bool| {
+                let (_, parsed) = X509Certificate::from_der(der).ok()?;
+                let name = if issuer { parsed.issuer() } else { parsed.subject() };
+                let text = name.iter_organization().next()?.as_str().ok()?.to_owned();
+                Some(text)
+            };
+            let issuer = organisation(leaf, true);
+            let public = issuer.is_some() && roots.iter().any(|root| organisation(root, false) == issuer);
+            Some(if public { Severity::Warning } else { Severity::Info })
+        }
+        Err(_) => None,
+    }
+}
+
+fn validity(start: i64, end: i64, now: i64, say: &mut impl FnMut(&'static str, Severity, String, &str)) {
+    let renew = "renew it, then send SIGHUP (or restart)";
+    if now >= end {
+        let message = format!("the certificate expired {}", span(now - end, "ago"));
+        say("TLS-EXPIRED", Severity::Error, message, renew);
+    } else if now < start {
+        let message = format!("the certificate is not valid yet: it starts in {}", span(start - now, ""));
+        say("TLS-NOT-YET-VALID", Severity::Error, message, "check this machine's clock, or wait");
+    } else if end - now < 7 * DAY {
+        say("TLS-ENDS-SOON", Severity::Error, format!("the certificate ends in {}", span(end - now, "")), renew);
+    } else if end - now < 30 * DAY {
+        say("TLS-ENDS-SOON", Severity::Warning, format!("the certificate ends in {}", span(end - now, "")), renew);
+    }
+}
+
+fn span(seconds: i64, after: &str) -> String {
+    let text = match seconds {
+        s if s >= 2 * DAY => format!("{} days", s / DAY),
+        s if s >= 2 * 3600 => format!("{} hours", s / 3600),
+        s => format!("{} minutes", s / 60),
+    };
+    format!("{text} {after}").trim_end().to_owned()
+}
+
+fn unix(at: SystemTime) -> i64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// PostgreSQL's rule for key files: 0600, or 0640 where root owns it; and a mounted secret, which
+/// nobody can change, is worth a word only.
+pub(crate) fn key_file(path: &Path, origin: &Origin) -> Option<Finding> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    let mode = metadata.mode() & 0o777;
+    let allowed = if metadata.uid() == 0 { 0o640 } else { 0o600 };
+    if !metadata.is_file() || mode & !(allowed | 0o100) == 0 {
+        return None;
+    }
+    // Kubernetes and Docker mount secrets from memory or read-only, with a mode of their own.
+    let mounted =
+        path.parent().is_some_and(|folder| folder.join("..data").exists()) || path.starts_with("/run/secrets");
+    let severity = if mounted { Severity::Info } else { Severity::Warning };
+    Some(Finding {
+        code: "TLS-KEY-PERMISSIONS",
+        severity,
+        origin: origin.to_string(),
+        subject: path.display().to_string(),
+        message: format!("the key file has mode {mode:04o}: others on this machine may read it"),
+        fix: if mounted {
+            "set defaultMode: 0400 on the volume".to_owned()
+        } else {
+            format!("chmod 600 {}", path.display())
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validity_in_words() {
+        let at = |start: i64, end: i64| {
+            let mut said = Vec::new();
+            validity(start, end, 1_000 * DAY, &mut |code, severity, message, _| said.push((code, severity, message)));
+            said.pop()
+        };
+        assert_eq!(at(0, 2_000 * DAY), None);
+        assert_eq!(
+            at(0, 997 * DAY).unwrap(),
+            ("TLS-EXPIRED", Severity::Error, "the certificate expired 3 days ago".to_owned())
+        );
+        assert_eq!(at(1_001 * DAY, 2_000 * DAY).unwrap().0, "TLS-NOT-YET-VALID");
+        assert_eq!(at(0, 1_020 * DAY).unwrap().1, Severity::Warning);
+        assert_eq!(at(0, 1_003 * DAY).unwrap().1, Severity::Error);
+    }
+}

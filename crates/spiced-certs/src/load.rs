@@ -1,0 +1,151 @@
+//! From a [`Pair`] to an identity, and what is to be said about it.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tls_core::{Identity, IdentityError, Origin, Sourced, provider};
+
+use crate::chain::{self, Ordered};
+use crate::diagnose::{self, Finding};
+use crate::pem::{self, PemError};
+use crate::source::{Input, Pair, read};
+
+/// An identity, and what an operator should know of it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The identity.
+    pub identity: Identity,
+    /// Findings, none of which keeps it from serving.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads certificate and key and pairs them. A FIFO is read once: it becomes text in `pair`.
+///
+/// # Errors
+/// Either cannot be read, is not what it should be, or they are no pair.
+pub fn load(pair: &mut Pair) -> Result<Loaded, LoadError> {
+    let certificate = pem::certificates(&read::read(&mut pair.certificate)?)
+        .map_err(|reason| LoadError::certificate(&pair.certificate, reason))?;
+    let key = pem::private_key(&read::read(&mut pair.key)?).map_err(|reason| LoadError::key(&pair.key, reason))?;
+    let loaded = assemble(certificate, key, pair)?;
+    Ok(loaded)
+}
+
+fn assemble(
+    certificates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    pair: &Pair,
+) -> Result<Loaded, LoadError> {
+    let unusable = |reason: String| LoadError::Key { place: place(&pair.key), origin: pair.key.origin.clone(), reason };
+    let signer = provider()
+        .key_provider
+        .load_private_key(key.clone_key())
+        .map_err(|_| unusable(IdentityError::UnusableKey.to_string()))?;
+    let Ordered { chain, changed } = chain::order(certificates, signer.as_ref());
+    let (certificate_origin, key_origin) = (pair.certificate.origin.clone(), pair.key.origin.clone());
+    let identity = Identity::new(chain, key, certificate_origin, key_origin).map_err(|reason| match reason {
+        IdentityError::NotAPair { subject } => LoadError::NotAPair {
+            subject,
+            certificate: place(&pair.certificate),
+            certificate_origin: pair.certificate.origin.clone(),
+            key: place(&pair.key),
+            key_origin: pair.key.origin.clone(),
+        },
+        other => LoadError::Certificate {
+            place: place(&pair.certificate),
+            origin: pair.certificate.origin.clone(),
+            reason: other.to_string(),
+        },
+    })?;
+    let mut findings = diagnose::identity(&identity, changed, SystemTime::now());
+    if let Input::File(path) = &pair.key.value {
+        findings.extend(diagnose::key_file(path, &pair.key.origin));
+    }
+    Ok(Loaded { identity, findings })
+}
+
+/// Why a pair gives no identity. Nothing of what was read is in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error("{origin}: cannot read {}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The setting that names it.
+        origin: Origin,
+        /// Why.
+        reason: String,
+    },
+    /// The certificate is none.
+    #[error("{origin}: the certificate{place}: {reason}")]
+    Certificate {
+        /// Where it was read, for a message: ` in /etc/tls.crt`, or empty.
+        place: String,
+        /// The setting that gives it.
+        origin: Origin,
+        /// Why.
+        reason: String,
+    },
+    /// The key is none.
+    #[error("{origin}: the key{place}: {reason}")]
+    Key {
+        /// Where it was read, for a message.
+        place: String,
+        /// The setting that gives it.
+        origin: Origin,
+        /// Why.
+        reason: String,
+    },
+    /// The key is another certificate's.
+    #[error(
+        "the key{key} (from {key_origin}) is not the key of the certificate {subject}{certificate} (from {certificate_origin})"
+    )]
+    NotAPair {
+        /// The leaf's subject.
+        subject: String,
+        /// Where the certificate was read.
+        certificate: String,
+        /// The setting that gives it.
+        certificate_origin: Origin,
+        /// Where the key was read.
+        key: String,
+        /// The setting that gives it.
+        key_origin: Origin,
+    },
+}
+
+impl LoadError {
+    fn certificate(from: &Sourced<Input>, reason: PemError) -> Self {
+        Self::Certificate { place: place(from), origin: from.origin.clone(), reason: reason.to_string() }
+    }
+
+    fn key(from: &Sourced<Input>, reason: PemError) -> Self {
+        Self::Key { place: place(from), origin: from.origin.clone(), reason: reason.to_string() }
+    }
+
+    /// What to change, in one sentence.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "check the path and that this user may read the file",
+            Self::Certificate { .. } => "it takes a PEM file: the server's certificate, then its intermediates",
+            Self::Key { .. } => "it takes one unencrypted RSA, ECDSA or Ed25519 key in PEM (PKCS#8, PKCS#1 or SEC1)",
+            Self::NotAPair { .. } => {
+                "compare `openssl x509 -in CERT -noout -pubkey` with `openssl pkey -in KEY -pubout`: a renewal may have changed only \
+                 one of the files"
+            }
+        }
+    }
+}
+
+fn place(from: &Sourced<Input>) -> String {
+    match &from.value {
+        Input::File(path) => format!(" in {}", path.display()),
+        Input::Text(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,27 @@
+//! Where material comes from.
+
+pub(crate) mod read;
+#[cfg(feature = "self-signed")]
+pub(crate) mod self_signed;
+
+use std::path::PathBuf;
+
+use tls_core::{Secret, Sourced};
+
+/// A certificate and its key, each from where it was chosen.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// The certificate, with its intermediates.
+    pub certificate: Sourced<Input>,
+    /// The key.
+    pub key: Sourced<Input>,
+}
+
+/// Where PEM is.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// In a file.
+    File(PathBuf),
+    /// In a setting, or a secret.
+    Text(Secret),
+}

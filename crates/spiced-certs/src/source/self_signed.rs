@@ -1,0 +1,222 @@
+//! A development CA and a leaf for this machine, made on first use and kept in a folder.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use tls_core::{CertificateSummary, Origin, Sourced};
+use zeroize::Zeroizing;
+
+use crate::pem;
+use crate::source::{Input, Pair};
+
+const CA_LIFE: Duration = Duration::from_secs(3650 * 86_400);
+/// Browsers take no more than 398 days.
+const LEAF_LIFE: Duration = Duration::from_secs(397 * 86_400);
+/// A leaf that ends within this is made anew at start.
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
+
+/// A development CA and leaf: `ca.pem`, `ca-key.pem`, `server.pem`, `server-key.pem`.
+#[derive(Debug, Clone)]
+pub struct SelfSigned {
+    folder: PathBuf,
+}
+
+impl SelfSigned {
+    /// In `folder`, which is made on first use.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// The CA's certificate: what a client trusts.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.join("ca.pem")
+    }
+
+    /// Makes what is missing, and a new leaf where the old one ends within 30 days or names another
+    /// machine. The CA stays, so that whoever trusts it goes on doing so. Keys have mode 0600.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or holds a CA that cannot be read.
+    pub fn ensure(&self, origin: &Origin) -> Result<Pair, SelfSignedError> {
+        let fail = |cause| SelfSignedError::Write { folder: self.folder.clone(), cause };
+        let folder = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        folder.map_err(fail)?;
+        let (ca_file, ca_key_file) = (self.ca_file(), self.folder.join("ca-key.pem"));
+        let (leaf_file, leaf_key_file) = (self.folder.join("server.pem"), self.folder.join("server-key.pem"));
+
+        let issuer = match (fs::read_to_string(&ca_file), fs::read_to_string(&ca_key_file).map(Zeroizing::new)) {
+            (Ok(certificate), Ok(key)) => issuer(&certificate, &key)
+                .map_err(|reason| SelfSignedError::BrokenCa { folder: self.folder.clone(), reason })?,
+            _ => {
+                let key = KeyPair::generate().map_err(SelfSignedError::Generate)?;
+                let certificate = ca_params().self_signed(&key).map_err(SelfSignedError::Generate)?.pem();
+                // The key first: a certificate without its key would never be repaired.
+                replace(&ca_key_file, 0o600, &key.serialize_pem()).map_err(fail)?;
+                replace(&ca_file, 0o644, &certificate).map_err(fail)?;
+                let _ = fs::remove_file(&leaf_file);
+                Issuer::from_ca_cert_pem(&certificate, key).map_err(SelfSignedError::Generate)?
+            }
+        };
+        let names = names();
+        if !is_current(&leaf_file, &names) || !leaf_key_file.is_file() {
+            let key = KeyPair::generate().map_err(SelfSignedError::Generate)?;
+            let leaf = leaf_params(names).map_err(SelfSignedError::Generate)?;
+            let leaf = leaf.signed_by(&key, &issuer).map_err(SelfSignedError::Generate)?;
+            replace(&leaf_key_file, 0o600, &key.serialize_pem()).map_err(fail)?;
+            replace(&leaf_file, 0o644, &leaf.pem()).map_err(fail)?;
+        }
+        Ok(Pair {
+            certificate: Sourced::new(Input::File(leaf_file), origin.clone()),
+            key: Sourced::new(Input::File(leaf_key_file), origin.clone()),
+        })
+    }
+}
+
+/// Why there is no development certificate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelfSignedError {
+    /// The folder cannot be written.
+    #[error("cannot write the development certificate to {}: {cause}", folder.display())]
+    Write {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// There is a CA, and it cannot be read.
+    #[error("the development CA in {} cannot be used: {reason}; remove the folder, and a new CA is made", folder.display())]
+    BrokenCa {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A certificate could not be made.
+    #[error("cannot make a development certificate: {0}")]
+    Generate(rcgen::Error),
+}
+
+fn issuer(certificate: &str, key: &str) -> Result<Issuer<'static, KeyPair>, String> {
+    let key = KeyPair::from_pem(key).map_err(|e| format!("ca-key.pem: {e}"))?;
+    let chain = pem::certificates(&certificate.into()).map_err(|e| format!("ca.pem: {e}"))?;
+    let summary = CertificateSummary::read(&chain[0]).map_err(|e| format!("ca.pem: {e}"))?;
+    if ends_within(&summary, LEAF_LIFE) {
+        return Err("ca.pem ends soon".to_owned());
+    }
+    Issuer::from_ca_cert_pem(certificate, key).map_err(|e| format!("ca.pem: {e}"))
+}
+
+fn ca_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name(&format!("spiced development CA ({})", host()));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    valid_for(&mut params, CA_LIFE);
+    params
+}
+
+fn leaf_params(names: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = distinguished_name("localhost");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    valid_for(&mut params, LEAF_LIFE);
+    Ok(params)
+}
+
+fn distinguished_name(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+/// From an hour ago, for clocks that differ.
+fn valid_for(params: &mut CertificateParams, life: Duration) {
+    let start = SystemTime::now() - Duration::from_secs(3600);
+    params.not_before = start.into();
+    params.not_after = (start + life).into();
+}
+
+/// The names that people use for this machine when they develop on it.
+fn names() -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), host(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    names.dedup();
+    names
+}
+
+fn host() -> String {
+    let name = hostname::get().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let usable = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    if usable { name.to_ascii_lowercase() } else { "localhost".to_owned() }
+}
+
+fn is_current(leaf_file: &Path, names: &[String]) -> bool {
+    let Ok(text) = fs::read_to_string(leaf_file) else { return false };
+    let Ok(chain) = pem::certificates(&text.into()) else { return false };
+    let Ok(leaf) = CertificateSummary::read(&chain[0]) else { return false };
+    !ends_within(&leaf, RENEW_BEFORE) && names.iter().all(|name| leaf.names.contains(name))
+}
+
+fn ends_within(certificate: &CertificateSummary, span: Duration) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    certificate.not_after - now < span.as_secs() as i64
+}
+
+/// Writes beside the file and renames, so that nobody reads half of it; the mode is set from the start.
+fn replace(path: &Path, mode: u32, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn it_is_made_once_and_is_a_good_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = SelfSigned::new(folder.path().join("tls"));
+        let mut pair = made.ensure(&Origin::Default).unwrap();
+        let loaded = crate::load(&mut pair).unwrap();
+        // A CA of one's own signs the leaf directly: worth a word, no more.
+        assert!(loaded.findings.iter().all(|f| f.severity == crate::Severity::Info), "{:?}", loaded.findings);
+        for name in ["localhost", "127.0.0.1", "::1"] {
+            assert!(loaded.identity.leaf().names.contains(&name.to_owned()), "{name}");
+        }
+        for key in ["ca-key.pem", "server-key.pem"] {
+            let mode = fs::metadata(folder.path().join("tls").join(key)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{key}");
+        }
+        let before = fs::read(made.ca_file()).unwrap();
+        let again = crate::load(&mut made.ensure(&Origin::Default).unwrap()).unwrap();
+        assert!(again.identity.same_chain(&loaded.identity));
+        assert_eq!(fs::read(made.ca_file()).unwrap(), before);
+    }
+
+    #[test]
+    fn a_lost_leaf_is_made_again_by_the_same_ca() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = SelfSigned::new(folder.path());
+        made.ensure(&Origin::Default).unwrap();
+        let ca = fs::read(made.ca_file()).unwrap();
+        fs::remove_file(folder.path().join("server.pem")).unwrap();
+        crate::load(&mut made.ensure(&Origin::Default).unwrap()).unwrap();
+        assert_eq!(fs::read(made.ca_file()).unwrap(), ca);
+    }
+}
