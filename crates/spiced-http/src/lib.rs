@@ -1,1 +1,49 @@
-//! spiced-http
+//! The HTTP API over any [`Engine`](spiced_engine::Engine): SQL in, results out in the form that
+//! `Accept` asks for, in bounded memory.
+//!
+//! [`router`] is the whole API, [`probe_router`] the two routes that a probe needs. Neither opens a
+//! socket: the listener of `tls-core` serves them, or whatever else serves a tower service.
+//!
+//! An answer's status is sent once the first rows are there, so a query that fails before them
+//! gets a status that says so. One that fails later breaks the answer off: over HTTP/1.1 the
+//! connection closes before the last chunk, over HTTP/2 the stream is reset. No client takes
+//! such an answer for a complete one. A client that goes away cancels its query.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use spiced_engine::*;
+//! # struct Empty(tokio::sync::watch::Receiver<Vec<DatasetStatus>>);
+//! # #[async_trait::async_trait]
+//! # impl Engine for Empty {
+//! #     async fn session(&self, _: &Principal) -> Result<Box<dyn Session>, EngineError> {
+//! #         Err(EngineError::new(ErrorKind::Exhausted, "no session"))
+//! #     }
+//! #     fn datasets(&self) -> tokio::sync::watch::Receiver<Vec<DatasetStatus>> { self.0.clone() }
+//! # }
+//! # let (_, datasets) = tokio::sync::watch::channel(Vec::new());
+//! # let engine = Empty(datasets);
+//! use spiced_http::{HttpOptions, HttpState, router};
+//! use spiced_middleware::Access;
+//!
+//! let (_readiness, ready) = tokio::sync::watch::channel(true);
+//! let api: axum::Router = router(HttpState {
+//!     engine: Arc::new(engine),
+//!     readiness: ready,
+//!     status: Arc::new(|| serde_json::json!({ "version": "0.1.0" })),
+//!     access: Access::anonymous(Some(Role::ReadOnly)),
+//!     options: HttpOptions::default(),
+//! });
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod accept;
+mod answer;
+mod failure;
+mod parameters;
+mod probe;
+mod request;
+mod router;
+mod sql;
+
+pub use probe::probe_router;
+pub use router::{HttpOptions, HttpState, router};

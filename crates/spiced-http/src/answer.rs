@@ -1,0 +1,151 @@
+//! An answer on its way out: batches in, chunks of bytes out, never more than a little of it at once.
+//!
+//! Encoding happens where the body is polled, that is, as fast as the client reads. After each
+//! chunk the task yields, so that one fast reader does not hold up the other connections of its
+//! thread.
+
+mod csv;
+mod ipc;
+mod json;
+mod nested;
+mod out;
+mod table;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, Schema, SchemaRef};
+use axum::body::Body;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use spiced_engine::{Batches, EngineError, ErrorKind};
+
+use crate::accept::Format;
+use out::Out;
+
+/// A chunk goes out once it is this large, in bytes, or at the end of a batch.
+const CHUNK: usize = 64 * 1024;
+
+/// How one form writes rows.
+trait Encode: Send {
+    /// How many rows may be encoded before the size of the chunk is looked at.
+    fn step(&self) -> usize;
+
+    /// What stands before the rows.
+    fn begin(&mut self, out: &mut Out) -> Result<(), ArrowError>;
+
+    /// The rows of a batch.
+    fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError>;
+
+    /// What stands after the rows.
+    fn end(&mut self, out: &mut Out) -> Result<(), ArrowError>;
+}
+
+/// An answer whose first chunk is made.
+pub(crate) struct Answer {
+    first: Option<Bytes>,
+    rest: Rest,
+}
+
+impl Answer {
+    /// Waits for the first rows, so that what fails before them still gets a status of its own.
+    pub(crate) async fn start(schema: SchemaRef, batches: Batches, format: Format) -> Result<Self, EngineError> {
+        let encoder = encoder(format, &schema).map_err(|e| unwritable(format, &e))?;
+        let mut rest = Rest { batches, encoder, format, current: None, out: Out::default(), stage: Stage::Begin };
+        let first = rest.next().await?;
+        Ok(Self { first, rest })
+    }
+
+    /// The body. Where a later batch fails the body breaks off, and with it the response.
+    pub(crate) fn into_body(self) -> Body {
+        let Self { first, rest } = self;
+        let rest = stream::try_unfold(rest, |mut rest| async {
+            tokio::task::yield_now().await;
+            match rest.next().await {
+                Ok(chunk) => Ok(chunk.map(|chunk| (chunk, rest))),
+                Err(error) => {
+                    tracing::warn!(kind = ?error.kind(), %error, "a statement failed after its first rows; the answer breaks off");
+                    Err(error)
+                }
+            }
+        });
+        Body::from_stream(stream::iter(first.map(Ok)).chain(rest))
+    }
+}
+
+struct Rest {
+    batches: Batches,
+    encoder: Box<dyn Encode>,
+    format: Format,
+    /// The batch in work, and how many of its rows are done.
+    current: Option<(RecordBatch, usize)>,
+    out: Out,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Begin,
+    Rows,
+    End,
+}
+
+impl Rest {
+    /// The next chunk; `None` after the last.
+    async fn next(&mut self) -> Result<Option<Bytes>, EngineError> {
+        loop {
+            if let Some(chunk) = self.out.take_full(CHUNK) {
+                return Ok(Some(chunk));
+            }
+            if self.stage == Stage::End {
+                return Ok(self.out.take());
+            }
+            let format = self.format;
+            let written = match (&mut self.current, self.stage) {
+                (Some((batch, done)), _) => {
+                    let count = self.encoder.step().min(batch.num_rows() - *done);
+                    let written = self.encoder.rows(&batch.slice(*done, count), &mut self.out);
+                    *done += count;
+                    if *done == batch.num_rows() {
+                        self.current = None;
+                        written.map_err(|e| unwritable(format, &e))?;
+                        // Rows that are there do not wait for those that are not.
+                        if let Some(chunk) = self.out.take() {
+                            return Ok(Some(chunk));
+                        }
+                        continue;
+                    }
+                    written
+                }
+                (None, Stage::Begin) => {
+                    self.stage = Stage::Rows;
+                    self.encoder.begin(&mut self.out)
+                }
+                (None, _) => match self.batches.next().await.transpose()? {
+                    Some(batch) => {
+                        self.current = Some((batch, 0)).filter(|(batch, _)| batch.num_rows() > 0);
+                        Ok(())
+                    }
+                    None => {
+                        self.stage = Stage::End;
+                        self.encoder.end(&mut self.out)
+                    }
+                },
+            };
+            written.map_err(|e| unwritable(format, &e))?;
+        }
+    }
+}
+
+fn encoder(format: Format, schema: &Schema) -> Result<Box<dyn Encode>, ArrowError> {
+    Ok(match format {
+        Format::Json => Box::new(json::Json::array()),
+        Format::Ndjson => Box::new(json::Json::lines()),
+        Format::Spice => Box::new(json::Json::spice(schema)?),
+        Format::Csv => Box::new(csv::Csv::new(schema)),
+        Format::Table => Box::new(table::Table::new(schema)),
+        Format::Arrow => Box::new(ipc::Ipc::new(schema)?),
+    })
+}
+
+fn unwritable(format: Format, error: &ArrowError) -> EngineError {
+    EngineError::new(ErrorKind::Internal, format!("the answer cannot be written as {}: {error}", format.media_type()))
+}

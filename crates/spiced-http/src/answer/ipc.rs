@@ -1,0 +1,44 @@
+//! The Arrow IPC stream format. Column data goes out as it lies in memory, without a copy, so there
+//! is no need to cut large batches.
+
+use arrow_array::RecordBatch;
+use arrow_ipc::writer::StreamEncoder;
+use arrow_schema::{ArrowError, Schema};
+
+use super::Encode;
+use super::out::Out;
+
+pub(super) struct Ipc {
+    /// `None` once the stream has ended.
+    encoder: Option<StreamEncoder>,
+}
+
+impl Ipc {
+    pub(super) fn new(schema: &Schema) -> Result<Self, ArrowError> {
+        Ok(Self { encoder: Some(StreamEncoder::try_new(schema)?) })
+    }
+}
+
+impl Encode for Ipc {
+    fn step(&self) -> usize {
+        usize::MAX
+    }
+
+    fn begin(&mut self, _: &mut Out) -> Result<(), ArrowError> {
+        Ok(())
+    }
+
+    fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError> {
+        for buffer in self.encoder.as_mut().map(|e| e.encode(batch)).transpose()?.into_iter().flatten() {
+            out.share(buffer);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Out) -> Result<(), ArrowError> {
+        for buffer in self.encoder.take().map(StreamEncoder::finish).transpose()?.into_iter().flatten() {
+            out.share(buffer);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! A table for a person, in the frame that DataFusion and DuckDB users know.
+//!
+//! It streams: a column is as wide as its widest value among the first rows, and a longer value
+//! that comes later pushes its row out. Control characters are shown escaped, so that a value
+//! neither breaks its row nor drives the terminal. Null is empty.
+
+use std::fmt::Write as _;
+
+use arrow_array::RecordBatch;
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_schema::{ArrowError, Schema};
+
+use super::Encode;
+use super::out::Out;
+
+/// How many of the first rows are measured.
+const MEASURED: usize = 1024;
+
+/// No column is padded beyond this many characters.
+const WIDEST: usize = 100;
+
+pub(super) struct Table {
+    names: Vec<String>,
+    /// In characters; set by the first rows.
+    widths: Option<Vec<usize>>,
+}
+
+impl Table {
+    pub(super) fn new(schema: &Schema) -> Self {
+        let names = schema.fields().iter().map(|field| escaped(field.name())).collect();
+        Self { names, widths: None }
+    }
+
+    fn head(&self, widths: &[usize], out: &mut Vec<u8>) {
+        rule(widths, out);
+        row(widths, &self.names, out);
+        rule(widths, out);
+    }
+}
+
+impl Encode for Table {
+    fn step(&self) -> usize {
+        if self.widths.is_none() { MEASURED } else { 128 }
+    }
+
+    fn begin(&mut self, _: &mut Out) -> Result<(), ArrowError> {
+        Ok(())
+    }
+
+    fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError> {
+        let out = out.text();
+        let options = FormatOptions::new().with_display_error(true);
+        let columns: Vec<ArrayFormatter<'_>> =
+            batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options)).collect::<Result<_, _>>()?;
+        let cell = |column: &ArrayFormatter<'_>, at: usize, text: &mut String| {
+            text.clear();
+            // Writing to memory does not fail, and a value that has no text shows why instead.
+            let _ = write!(text, "{}", column.value(at));
+            if text.contains(char::is_control) {
+                *text = escaped(text);
+            }
+        };
+        let mut cells = vec![String::new(); columns.len()];
+        let widths = match self.widths.take() {
+            Some(widths) => widths,
+            None => {
+                let mut widths: Vec<usize> = self.names.iter().map(|name| name.chars().count()).collect();
+                for (width, (column, text)) in widths.iter_mut().zip(columns.iter().zip(&mut cells)) {
+                    for at in 0..batch.num_rows() {
+                        cell(column, at, text);
+                        *width = (*width).max(text.chars().count());
+                    }
+                    *width = (*width).min(WIDEST);
+                }
+                self.head(&widths, out);
+                widths
+            }
+        };
+        for at in 0..batch.num_rows() {
+            for (column, text) in columns.iter().zip(&mut cells) {
+                cell(column, at, text);
+            }
+            row(&widths, &cells, out);
+        }
+        self.widths = Some(widths);
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Out) -> Result<(), ArrowError> {
+        let widths = self.widths.take().unwrap_or_else(|| {
+            let widths: Vec<usize> = self.names.iter().map(|name| name.chars().count().min(WIDEST)).collect();
+            self.head(&widths, out.text());
+            widths
+        });
+        rule(&widths, out.text());
+        Ok(())
+    }
+}
+
+fn rule(widths: &[usize], out: &mut Vec<u8>) {
+    for width in widths {
+        out.push(b'+');
+        out.extend(std::iter::repeat_n(b'-', width + 2));
+    }
+    out.extend_from_slice(b"+\n");
+}
+
+fn row(widths: &[usize], cells: &[String], out: &mut Vec<u8>) {
+    for (width, cell) in widths.iter().zip(cells) {
+        out.extend_from_slice(b"| ");
+        out.extend_from_slice(cell.as_bytes());
+        out.extend(std::iter::repeat_n(b' ', width.saturating_sub(cell.chars().count()) + 1));
+    }
+    out.extend_from_slice(b"|\n");
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

@@ -1,0 +1,22 @@
+//! What HTTP calls an engine's failure.
+
+use http::StatusCode;
+use spiced_engine::{EngineError, ErrorKind};
+use spiced_middleware::Problem;
+
+/// After how many seconds a caller may try again where the engine is at a limit.
+const TRY_AGAIN_AFTER: u32 = 1;
+
+/// The status and the sentence for a failure that came before the first rows.
+pub(crate) fn problem(error: &EngineError) -> Problem {
+    let status = match error.kind() {
+        ErrorKind::InvalidStatement => StatusCode::BAD_REQUEST,
+        ErrorKind::Denied => StatusCode::FORBIDDEN,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        ErrorKind::Exhausted | ErrorKind::Timeout | ErrorKind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let problem = Problem::new(status, error.to_string());
+    if error.kind() == ErrorKind::Exhausted { problem.retry_after(TRY_AGAIN_AFTER) } else { problem }
+}

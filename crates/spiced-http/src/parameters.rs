@@ -1,0 +1,98 @@
+//! The `parameters` of a JSON request as the one row of values that an engine takes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array};
+use arrow_schema::{Field, Schema};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use spiced_engine::Parameters;
+
+/// The values: by position, or by name.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "`parameters` is an array of values, or an object of values by name")]
+pub(crate) enum Given {
+    Positional(Vec<Value>),
+    Named(Map<String, Value>),
+}
+
+impl Given {
+    /// The values as columns `$1`, `$2` …, or `$name`.
+    pub(crate) fn into_parameters(self) -> Result<Parameters, String> {
+        let values: Vec<(String, Value)> = match self {
+            Self::Positional(values) => (1..).zip(values).map(|(at, value)| (format!("${at}"), value)).collect(),
+            Self::Named(values) => {
+                values.into_iter().map(|(name, value)| (format!("${}", name.trim_start_matches('$')), value)).collect()
+            }
+        };
+        if values.is_empty() {
+            return Ok(Parameters::none());
+        }
+        let mut names = BTreeSet::new();
+        let (mut fields, mut columns) = (Vec::with_capacity(values.len()), Vec::with_capacity(values.len()));
+        for (name, value) in values {
+            let column = column(value).map_err(|what| {
+                format!("parameter {name} is {what}; a parameter is null, true, false, a number or a string")
+            })?;
+            if !names.insert(name.clone()) {
+                return Err(format!("parameter {name} is given twice"));
+            }
+            fields.push(Field::new(name, column.data_type().clone(), true));
+            columns.push(column);
+        }
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+            .map_err(|e| e.to_string())
+            .and_then(|batch| Parameters::from_batch(batch).map_err(|e| e.to_string()))
+    }
+}
+
+fn column(value: Value) -> Result<ArrayRef, &'static str> {
+    Ok(match value {
+        Value::Null => Arc::new(NullArray::new(1)),
+        Value::Bool(value) => Arc::new(BooleanArray::from(vec![value])),
+        Value::String(value) => Arc::new(StringArray::from(vec![value])),
+        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(value), ..) => Arc::new(Int64Array::from(vec![value])),
+            (None, Some(value), _) => Arc::new(UInt64Array::from(vec![value])),
+            (None, None, Some(value)) => Arc::new(Float64Array::from(vec![value])),
+            (None, None, None) => return Err("a number that does not fit 64 bits"),
+        },
+        Value::Array(_) => return Err("an array"),
+        Value::Object(_) => return Err("an object"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: Value) -> Result<Option<Vec<String>>, String> {
+        let given: Given = serde_json::from_value(value).map_err(|e| e.to_string())?;
+        let parameters = given.into_parameters()?;
+        Ok(parameters.batch().map(|batch| {
+            let schema = batch.schema();
+            schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect()
+        }))
+    }
+
+    #[test]
+    fn values_become_columns() {
+        let types = json!([null, true, -1, 9_223_372_036_854_775_808_u64, 1.5, "x"]);
+        let expected = ["$1 Null", "$2 Boolean", "$3 Int64", "$4 UInt64", "$5 Float64", "$6 Utf8"];
+        assert_eq!(read(types).unwrap().unwrap(), expected);
+        assert_eq!(read(json!({ "b": 1, "$a": "x" })).unwrap().unwrap(), ["$a Utf8", "$b Int64"]);
+        assert_eq!(read(json!([])).unwrap(), None);
+        assert_eq!(read(json!({})).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_value_is_named() {
+        assert!(read(json!([1, [2]])).unwrap_err().starts_with("parameter $2 is an array;"));
+        assert!(read(json!({ "a": {} })).unwrap_err().starts_with("parameter $a is an object;"));
+        assert_eq!(read(json!({ "a": 1, "$a": 2 })).unwrap_err(), "parameter $a is given twice");
+        assert!(read(json!("x")).unwrap_err().contains("an array of values, or an object"));
+    }
+}

@@ -1,0 +1,97 @@
+//! What a request to `/v1/sql` asks: its body, read within limits, as a statement and parameters.
+
+use axum::body::Body;
+use axum::extract::Request;
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use spiced_engine::{Parameters, Statement};
+use spiced_middleware::Problem;
+
+use crate::parameters::Given;
+use crate::router::HttpOptions;
+
+/// A statement and the values for its parameters.
+#[derive(Debug)]
+pub(crate) struct Query {
+    pub(crate) statement: Statement,
+    pub(crate) parameters: Parameters,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    sql: String,
+    parameters: Option<Given>,
+}
+
+impl Query {
+    /// Reads the body. It is SQL whatever its type says, since `curl -d` says it is a form; only
+    /// `application/json` is JSON.
+    pub(crate) async fn read(request: Request, options: &HttpOptions) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        refuse_encoded(&parts.headers)?;
+        let bytes = collect(&parts.headers, body, options).await?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| {
+            bad(format!("the body is not UTF-8: byte {} is not part of a character", e.valid_up_to() + 1))
+        })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let (sql, parameters) = if is_json(&parts.headers) {
+            let document: Document = serde_json::from_str(text).map_err(|e| {
+                bad(format!("the body is not the JSON that is expected, {{\"sql\": …, \"parameters\": …}}: {e}"))
+            })?;
+            let parameters = document.parameters.map_or(Ok(Parameters::none()), Given::into_parameters).map_err(bad)?;
+            (document.sql, parameters)
+        } else if text.trim_start().starts_with('{') {
+            return Err(bad("the body is JSON, but its type is not: send it with `content-type: application/json`"));
+        } else {
+            (text.to_owned(), Parameters::none())
+        };
+        if sql.trim().is_empty() {
+            return Err(bad("there is no SQL in the body"));
+        }
+        Ok(Self { statement: Statement::Sql(sql), parameters })
+    }
+}
+
+/// Refuses a compressed body (RFC 9110 §8.4).
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), Problem> {
+    let codings = headers.get_all(CONTENT_ENCODING).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    match codings.map(<[u8]>::trim_ascii).find(|c| !c.is_empty() && !c.eq_ignore_ascii_case(b"identity")) {
+        None => Ok(()),
+        Some(coding) => Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("the body is coded as {}; send it as it is, without content-encoding", coding.escape_ascii()),
+        )),
+    }
+}
+
+async fn collect(headers: &HeaderMap, body: Body, options: &HttpOptions) -> Result<Bytes, Problem> {
+    let limit = options.body_limit;
+    let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes"));
+    // A body that says how large it is need not be read to be refused.
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(options.request_timeout, Limited::new(body, limit).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(bad("the body broke off")),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {:?}", options.request_timeout),
+        )),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+fn bad(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail)
+}

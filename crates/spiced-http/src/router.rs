@@ -1,0 +1,113 @@
+//! The routes, what they share, and what is said of a route or method that there is not.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::header::{ACCEPT, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use spiced_engine::Engine;
+use spiced_middleware::{Access, Dialect, Problem, admission};
+use tokio::sync::watch;
+
+use crate::probe::probe_router;
+use crate::sql::sql;
+
+/// Every route and its methods; for the answer that a route is not one of them.
+const ROUTES: [(&str, &str); 5] = [
+    ("/v1/sql", "POST"),
+    ("/v1/datasets", "GET,HEAD"),
+    ("/v1/status", "GET,HEAD"),
+    ("/v1/ready", "GET,HEAD"),
+    ("/health", "GET,HEAD"),
+];
+
+/// What the API needs of the program around it.
+#[derive(Clone)]
+pub struct HttpState {
+    /// Where statements go.
+    pub engine: Arc<dyn Engine>,
+    /// True while `/v1/ready` says `ready`.
+    pub readiness: watch::Receiver<bool>,
+    /// Composes the document of `/v1/status`; called for each request, so it must be quick.
+    pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Who may call.
+    pub access: Access,
+    /// The limits.
+    pub options: HttpOptions,
+}
+
+impl fmt::Debug for HttpState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpState")
+            .field("access", &self.access)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The limits of the API. How long a query may run is the engine's to say.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// The largest request body, in bytes; 16 MiB unless set. Beyond it: 413.
+    pub body_limit: usize,
+    /// How long a request's body may take to arrive; 30 s unless set. Beyond it: 408.
+    pub request_timeout: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { body_limit: 16 * 1024 * 1024, request_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// The whole API.
+pub fn router(state: HttpState) -> Router {
+    let (access, readiness) = (state.access.clone(), state.readiness.clone());
+    Router::new()
+        .route("/v1/sql", post(sql))
+        .route("/v1/datasets", get(datasets))
+        .route("/v1/status", get(status))
+        .route_layer(admission(access, Dialect::Http))
+        .with_state(Arc::new(state))
+        .merge(probe_router(readiness))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(map_response(never_stored))
+}
+
+async fn datasets(State(state): State<Arc<HttpState>>) -> Response {
+    let datasets = state.engine.datasets().borrow().clone();
+    Json(datasets).into_response()
+}
+
+async fn status(State(state): State<Arc<HttpState>>) -> Response {
+    Json((state.status)()).into_response()
+}
+
+async fn no_such_route(uri: Uri, headers: HeaderMap) -> Response {
+    let known: Vec<String> = ROUTES.iter().map(|(path, methods)| format!("{methods} {path}")).collect();
+    let detail = format!("there is no route {}; there are {}", uri.path(), known.join(", "));
+    Problem::new(StatusCode::NOT_FOUND, detail).respond(headers.get(ACCEPT))
+}
+
+async fn no_such_method(request: Request) -> Response {
+    let (path, method) = (request.uri().path(), request.method());
+    let known = ROUTES.iter().find(|(known, _)| *known == path).map_or("", |(_, methods)| methods);
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}, but {known}"))
+        .allow(known)
+        .respond(request.headers().get(ACCEPT))
+}
+
+/// Answers are a caller's own and of the moment, and no browser is to guess what they are.
+async fn never_stored(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

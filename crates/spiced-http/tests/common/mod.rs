@@ -1,0 +1,143 @@
+//! A toy engine, and how tests call the API over it.
+#![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{Schema, SchemaRef};
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use futures::{StreamExt, stream};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use spiced_engine::{
+    Batches, Catalog, DatasetState, DatasetStatus, Effect, Engine, EngineError, Execution, Parameters, Prepared,
+    Principal, Role, Session, Statement,
+};
+use spiced_http::{HttpOptions, HttpState, router};
+use spiced_middleware::Access;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+type Answering = dyn Fn(&str, &Parameters) -> Result<(SchemaRef, Batches), EngineError> + Send + Sync;
+
+/// An engine that answers every statement by one function.
+#[derive(Clone)]
+pub struct Toy(Arc<Answering>);
+
+impl Toy {
+    pub fn new(
+        answer: impl Fn(&str, &Parameters) -> Result<(SchemaRef, Batches), EngineError> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(answer))
+    }
+
+    /// Answers with these batches.
+    pub fn batches(batches: Vec<RecordBatch>) -> Self {
+        Self::new(move |_, _| Ok((batches[0].schema(), stream::iter(batches.clone()).map(Ok).boxed())))
+    }
+
+    /// The API over this engine, for callers that may write.
+    pub fn api(&self) -> Router {
+        self.api_with(Access::anonymous(Some(Role::ReadWrite)), HttpOptions::default())
+    }
+
+    pub fn api_with(&self, access: Access, options: HttpOptions) -> Router {
+        router(HttpState {
+            engine: Arc::new(self.clone()),
+            readiness: watch::channel(true).1,
+            status: Arc::new(|| serde_json::json!({ "doors": [] })),
+            access,
+            options,
+        })
+    }
+}
+
+#[async_trait]
+impl Engine for Toy {
+    async fn session(&self, _: &Principal) -> Result<Box<dyn Session>, EngineError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
+        let failed = DatasetState::Failed { error: "no such file".into(), next_attempt: SystemTime::UNIX_EPOCH };
+        let dataset =
+            |name: &str, state| DatasetStatus { name: name.into(), from: "memory:".into(), writable: false, state };
+        watch::channel(vec![dataset("a", DatasetState::Ready), dataset("b", failed)]).1
+    }
+}
+
+#[async_trait]
+impl Session for Toy {
+    async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError> {
+        let Statement::Sql(sql) = statement else { panic!("HTTP sends SQL") };
+        Ok(Box::new(Planned { engine: self.clone(), sql, parameters: Schema::empty() }))
+    }
+
+    async fn catalog(&self) -> Result<Catalog, EngineError> {
+        Ok(Catalog::default())
+    }
+}
+
+struct Planned {
+    engine: Toy,
+    sql: String,
+    parameters: Schema,
+}
+
+#[async_trait]
+impl Prepared for Planned {
+    fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::empty())
+    }
+
+    fn parameters(&self) -> &Schema {
+        &self.parameters
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Read
+    }
+
+    async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
+        let (schema, batches) = (self.engine.0)(&self.sql, &parameters)?;
+        Ok(Execution { schema, batches })
+    }
+}
+
+/// A request for the answer to `sql` in the form that `accept` names.
+pub fn query(sql: &str, accept: &str) -> Request<Body> {
+    Request::post("/v1/sql").header("accept", accept).body(Body::from(sql.to_owned())).unwrap()
+}
+
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The `detail` of a problem.
+    pub fn detail(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!(problem["status"], self.status.as_u16());
+        problem["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+pub async fn call(api: Router, request: Request<Body>) -> Reply {
+    let (parts, body) = api.oneshot(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    Reply { status: parts.status, headers: parts.headers, body }
+}
