@@ -29,7 +29,7 @@ pub enum Dialect {
 
 /// Lets requests in by `access`, refusing in `dialect`.
 pub fn admission(access: Access, dialect: Dialect) -> AdmissionLayer {
-    AdmissionLayer { access, dialect }
+    AdmissionLayer { access, dialect, open: None }
 }
 
 /// The layer that [`admission`] makes.
@@ -37,6 +37,15 @@ pub fn admission(access: Access, dialect: Dialect) -> AdmissionLayer {
 pub struct AdmissionLayer {
     access: Access,
     dialect: Dialect,
+    open: Option<&'static str>,
+}
+
+impl AdmissionLayer {
+    /// Paths that begin with `prefix` are open to all, and carry no principal.
+    #[must_use]
+    pub fn except(self, prefix: &'static str) -> Self {
+        Self { open: Some(prefix), ..self }
+    }
 }
 
 impl<S> Layer<S> for AdmissionLayer {
@@ -67,6 +76,9 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if self.layer.open.is_some_and(|prefix| request.uri().path().starts_with(prefix)) {
+            return Either::Left(self.inner.call(request));
+        }
         let (mut parts, body) = request.into_parts();
         let connection = parts.extensions.get::<ConnInfo>();
         match self.layer.access.admit(&parts, connection) {

@@ -1,1 +1,19 @@
-//! spiced
+//! The program: reads what was said, composes the doors, serves until it is told to stop.
+//!
+//! Every other crate is a room that knows nothing of the others' insides; here they are put
+//! together, in one direction: [`Args`] → settings → identity, engine, sockets → doors → drain.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod app;
+mod args;
+mod banner;
+mod browse;
+mod doors;
+mod failure;
+mod identity;
+mod signals;
+mod status;
+
+pub use app::run;
+pub use args::Args;
+pub use failure::{Failure, report};

@@ -1,0 +1,50 @@
+//! The series of the certificates that are served, read from the rotation channel at each scrape,
+//! so that a swapped certificate leaves no series behind.
+
+use std::fmt::Write;
+
+use tls_core::rotation::Identities;
+
+use crate::prometheus::METRICS;
+
+pub(crate) const NOT_AFTER: &str = "spiced_tls_certificate_not_after_timestamp_seconds";
+pub(crate) const NOT_BEFORE: &str = "spiced_tls_certificate_not_before_timestamp_seconds";
+
+pub(crate) fn render(served: &[(&'static str, Identities)], out: &mut String) {
+    if served.is_empty() {
+        return;
+    }
+    for name in [NOT_AFTER, NOT_BEFORE] {
+        let help = METRICS.iter().find(|m| m.name == name).map_or("", |m| m.help);
+        let mut write = || -> std::fmt::Result {
+            writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")?;
+            for (endpoint, identities) in served {
+                let identity = identities.served().identity;
+                let leaf = identity.leaf();
+                let at = if name == NOT_AFTER { leaf.not_after } else { leaf.not_before };
+                writeln!(
+                    out,
+                    "{name}{{endpoint=\"{endpoint}\",subject=\"{}\",fingerprint=\"{}\",origin=\"{}\"}} {at}",
+                    escaped(&leaf.subject),
+                    leaf.fingerprint,
+                    escaped(&identity.certificate_origin().to_string()),
+                )?;
+            }
+            Ok(())
+        };
+        write().expect("writing to a String does not fail");
+    }
+}
+
+/// A label's value, as the text format wants it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(super::escaped("O=\"A\\B\"\n"), "O=\\\"A\\\\B\\\"\\n");
+    }
+}

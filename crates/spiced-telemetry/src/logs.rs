@@ -1,0 +1,46 @@
+//! Where log lines go, and which.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Sends log lines to standard error. `filter` is a tracing filter (`SPICED_LOG`); without one,
+/// `verbosity` chooses: 0 what an operator should see, 1 more of ours, 2 everything of ours.
+///
+/// # Errors
+/// The filter is malformed.
+pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Result<(), LogError> {
+    let ours = match verbosity {
+        0 => {
+            "warn,spiced=info,tls_core=info,spiced_certs=info,spiced_datafusion=info,spiced_http=info,spiced_flight=info,spiced_grpc=info"
+        }
+        1 => {
+            "info,spiced=debug,tls_core=debug,spiced_certs=debug,spiced_datafusion=debug,spiced_http=debug,spiced_flight=debug"
+        }
+        _ => "debug,h2=info,hyper_util=info,sqlparser=info,datafusion=info,datafusion_optimizer=info",
+    };
+    let filter = EnvFilter::try_new(filter.unwrap_or(ours)).map_err(|e| LogError(e.to_string()))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => lines.json().finish().try_init(),
+        LogFormat::Text => {
+            let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+            lines.with_ansi(colour).with_target(false).finish().try_init()
+        }
+    }
+    .map_err(|e| LogError(e.to_string()))
+}
+
+/// The filter is malformed.
+#[derive(Debug, thiserror::Error)]
+#[error("the log filter cannot be used: {0}")]
+pub struct LogError(String);

@@ -1,0 +1,129 @@
+//! The recorder behind the `metrics` facade, and the text that Prometheus reads.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Redirect;
+use axum::routing::get;
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tls_core::rotation::Identities;
+
+use crate::certificates;
+
+/// A metric's name and meaning.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name, a promise to dashboards.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it counts.
+    pub help: &'static str,
+}
+
+/// Every metric there is; the docs are made from it.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "spiced_tls_handshakes_total",
+        kind: "counter",
+        labels: &["endpoint", "result", "version", "resumed"],
+        help: "TLS handshakes by how they ended: ok, failed, timeout, plaintext or closed",
+    },
+    Metric {
+        name: "spiced_tls_handshake_seconds",
+        kind: "histogram",
+        labels: &["endpoint"],
+        help: "From the accept to the end of a successful handshake",
+    },
+    Metric { name: "spiced_tls_connections", kind: "gauge", labels: &["endpoint"], help: "Open TLS connections" },
+    Metric {
+        name: certificates::NOT_AFTER,
+        kind: "gauge",
+        labels: &["endpoint", "subject", "fingerprint", "origin"],
+        help: "End of validity of the certificate that is served",
+    },
+    Metric {
+        name: certificates::NOT_BEFORE,
+        kind: "gauge",
+        labels: &["endpoint", "subject", "fingerprint", "origin"],
+        help: "Start of validity of the certificate that is served",
+    },
+    Metric {
+        name: "spiced_tls_reload_total",
+        kind: "counter",
+        labels: &["result"],
+        help: "Reloads of TLS material by result: swapped, unchanged or rejected",
+    },
+    Metric {
+        name: "spiced_requests_total",
+        kind: "counter",
+        labels: &["endpoint", "method", "code"],
+        help: "Requests by HTTP status or gRPC code; aborted where the answer broke off, cancelled where the caller left before it",
+    },
+    Metric {
+        name: "spiced_request_seconds",
+        kind: "histogram",
+        labels: &["endpoint", "method"],
+        help: "From the head of a request to the end of its answer",
+    },
+    Metric {
+        name: "spiced_auth_failures_total",
+        kind: "counter",
+        labels: &["endpoint", "reason"],
+        help: "Requests that were not let in: anonymous, cross_site or foreign_host",
+    },
+];
+
+/// From a tenth of a millisecond to a minute.
+const SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// The metrics of this process.
+#[derive(Clone)]
+pub struct Metrics {
+    recorder: PrometheusHandle,
+    served: Arc<[(&'static str, Identities)]>,
+}
+
+impl Metrics {
+    /// Takes what the facade records from now on. `served` is what each door presents.
+    ///
+    /// # Errors
+    /// Somebody else took it already.
+    pub fn install(served: Vec<(&'static str, Identities)>) -> Result<Self, MetricsError> {
+        let builder = PrometheusBuilder::new().set_buckets(SECONDS).map_err(|e| MetricsError(e.to_string()))?;
+        let recorder = builder.install_recorder().map_err(|e| MetricsError(e.to_string()))?;
+        for metric in METRICS {
+            match metric.kind {
+                "counter" => describe_counter!(metric.name, metric.help),
+                "histogram" => describe_histogram!(metric.name, Unit::Seconds, metric.help),
+                _ => describe_gauge!(metric.name, metric.help),
+            }
+        }
+        Ok(Self { recorder, served: served.into() })
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self) -> String {
+        self.recorder.run_upkeep();
+        let mut text = self.recorder.render();
+        certificates::render(&self.served, &mut text);
+        text
+    }
+
+    /// `GET /metrics`.
+    pub fn router(self) -> Router {
+        let text = move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], self.render()) };
+        Router::new().route("/metrics", get(text)).route("/", get(|| async { Redirect::temporary("/metrics") }))
+    }
+}
+
+/// The metrics could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics cannot be set up: {0}")]
+pub struct MetricsError(String);

@@ -1,0 +1,340 @@
+//! Composes and serves: settings, then identity, engine and sockets, then doors, then the stop.
+
+use std::io::Write;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use spiced_config::{Layers, Resolved, Settings};
+use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions};
+use spiced_engine::{Engine, Guarded, Role};
+use spiced_flight::FlightOptions;
+use spiced_http::{HttpOptions, HttpState};
+use spiced_middleware::{Access, Dialect, admission, measured};
+use spiced_secrets::{DeclaredStore, Environment, Resolver, Surroundings};
+use spiced_telemetry::Metrics;
+use tls_core::listener::Limits;
+use tls_core::{Workers, drain};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+use crate::args::Args;
+use crate::banner;
+use crate::browse::{either, grpc_only};
+use crate::doors::Opened;
+use crate::failure::Failure;
+use crate::identity::{self, Served};
+use crate::signals::{Signals, Told};
+use crate::status::{DoorStatus, Status, readiness};
+
+/// Descriptors kept free for data files, secrets and logs when connections are bounded.
+const SPARE_DESCRIPTORS: u64 = 256;
+
+/// Reads, composes, serves; returns after a clean stop.
+///
+/// # Errors
+/// Anything that keeps it from serving.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let filter = std::env::var("SPICED_LOG").ok();
+    spiced_telemetry::init_logs(args.log_format(), args.verbosity(), filter.as_deref())
+        .map_err(|e| Failure::configuration(e, "SPICED_LOG takes a filter such as info,spiced=debug"))?;
+    tls_core::install_provider();
+    // This thread keeps the accept loops, signals and timers; connections and queries have others.
+    let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
+    let queries = Builder::new_multi_thread().enable_all().thread_name("queries").build();
+    let queries = queries.map_err(|e| Failure::Other(e.to_string()))?;
+    let outcome = control.block_on(async {
+        let (settings, stores) = settle(&args).await?;
+        if args.shows_key() {
+            warn!("--tls-key shows the key to everybody who can list processes; use --tls-key-file or a secret");
+        }
+        for warning in &settings.warnings {
+            warn!("{warning}");
+        }
+        App::build(settings, stores, &queries)?.serve().await
+    });
+    // A query that is still running has had its time.
+    queries.shutdown_background();
+    control.shutdown_background();
+    outcome
+}
+
+/// From what was said to what was decided.
+async fn settle(args: &Args) -> Result<(Settings, Vec<String>), Failure> {
+    let layers = Layers::read(args.path(), std::env::vars_os().filter_map(utf8), &args.flags())?;
+    let surroundings = Surroundings { pod_folder: layers.folder().to_owned(), environment: Environment::process() };
+    let declared = layers
+        .stores()?
+        .into_iter()
+        .map(|s| DeclaredStore { name: s.name, from: s.from, params: s.params, origin: s.origin })
+        .collect();
+    let resolver = Resolver::new(declared, &surroundings).map_err(|e| secrets(&e))?;
+    let stores = resolver.store_names().map(str::to_owned).collect();
+    let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
+    match settings {
+        Ok(settings) => Ok((settings, stores)),
+        Err(Resolved::Config(e)) => Err(e.into()),
+        Err(Resolved::Secrets(e)) => Err(secrets(&e)),
+    }
+}
+
+fn utf8((name, value): (std::ffi::OsString, std::ffi::OsString)) -> Option<(String, String)> {
+    Some((name.into_string().ok()?, value.into_string().ok()?))
+}
+
+fn secrets(errors: &spiced_secrets::ResolveErrors) -> Failure {
+    Failure::Configuration {
+        causes: errors.0.iter().map(|e| format!("{}: {}: {}", e.origin, e.subject, e.problem)).collect(),
+        hints: errors.0.iter().map(|e| e.hint.clone()).collect(),
+    }
+}
+
+/// Everything that was read and bound, and is not served yet.
+struct App {
+    routers: Vec<(Opened, Router)>,
+    served: Option<Served>,
+    limits: Limits,
+    workers: Workers,
+    stopping: watch::Sender<bool>,
+    shutdown: (Duration, Duration),
+    banner: String,
+}
+
+impl App {
+    /// Reads the material, starts the engine, binds the doors. Must be called in a runtime.
+    fn build(mut settings: Settings, stores: Vec<String>, queries: &Runtime) -> Result<Self, Failure> {
+        let tls = settings.tls.take();
+        let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
+        let ticket_secret = tls.as_ref().and_then(|tls| tls.session_ticket_secret.clone());
+        let served = tls.map(identity::establish).transpose()?;
+        let config = match &served {
+            Some(served) => {
+                let config = served.options.server_config(served.identities.clone());
+                Some(Arc::new(config.map_err(|e| Failure::Other(e.to_string()))?))
+            }
+            None => None,
+        };
+        let engine = start_engine(&settings, queries)?;
+        let engine: Arc<dyn Engine> = Arc::new(Guarded::new(engine));
+
+        let listen = &settings.listen;
+        let http = Opened::bind("http", &listen.http, config.as_ref())?;
+        let flight = Opened::bind("flight", &listen.flight, config.as_ref())?;
+        let grpc = Opened::bind("grpc", &listen.grpc, config.as_ref())?;
+        let optional = |endpoint, address: &Option<_>, tls| {
+            address.as_ref().map(|address| Opened::bind(endpoint, address, tls)).transpose()
+        };
+        let metrics = optional("metrics", &listen.metrics, config.as_ref())?;
+        let probe = optional("probe", &listen.probe, None)?;
+
+        let (stopping, stop) = watch::channel(false);
+        let (ready, follow) = readiness(engine.datasets(), stop);
+        queries.spawn(follow);
+        let access = |door: &Opened| access(&settings, door);
+        let doors = [Some(&http), Some(&flight), Some(&grpc), metrics.as_ref(), probe.as_ref()];
+        let doors: Vec<DoorStatus> = doors
+            .into_iter()
+            .flatten()
+            .map(|d| DoorStatus { endpoint: d.endpoint, addresses: d.addresses().to_vec(), tls: d.is_tls() })
+            .collect();
+        let presented = |endpoints: &[DoorStatus]| {
+            let identities = served.as_ref().map(|served| served.identities.clone());
+            endpoints
+                .iter()
+                .filter(|door| door.tls)
+                .filter_map(|door| Some((door.endpoint, identities.clone()?)))
+                .collect()
+        };
+        let prometheus = Metrics::install(presented(&doors)).map_err(|e| Failure::Other(e.to_string()))?;
+        let limits = limits(&settings, handshake_timeout, doors.len() as u64);
+        let status = Status {
+            name: settings.name.clone(),
+            doors,
+            identities: served.as_ref().map(|served| served.identities.clone()),
+            stores,
+            datasets: engine.datasets(),
+            readiness: ready.clone(),
+        };
+
+        let http_access = access(&http);
+        let http_access = if http.is_loopback() { http_access.loopback() } else { http_access };
+        let http_router = spiced_http::router(HttpState {
+            engine: engine.clone(),
+            readiness: ready.clone(),
+            status: Arc::new(move || status.document()),
+            access: http_access,
+            options: HttpOptions { body_limit: settings.http_body_limit, ..HttpOptions::default() },
+        });
+        let mut flight_options = FlightOptions::default();
+        if let Some(secret) = ticket_secret {
+            flight_options.signing_secret = secret;
+        }
+        let health = || spiced_grpc::health(ready.clone(), &[spiced_flight::SERVICE_NAME]);
+        let open = "/grpc.health.v1.Health/";
+        let flight_router = spiced_flight::router(engine.clone(), flight_options)
+            .merge(health())
+            .layer(admission(access(&flight), Dialect::Grpc).except(open));
+        let grpc_router = spiced_grpc::router(ready.clone(), &[spiced_flight::SERVICE_NAME])
+            .layer(admission(access(&grpc), Dialect::Grpc).except(open));
+        let mut routers = vec![
+            (http, http_router),
+            (
+                flight,
+                grpc_only(
+                    flight_router,
+                    "this door speaks Arrow Flight SQL (gRPC over HTTP/2); SQL over HTTP is on the http door\n",
+                ),
+            ),
+            (grpc, grpc_only(grpc_router, "this door speaks gRPC (HTTP/2); SQL over HTTP is on the http door\n")),
+        ];
+        routers.extend(metrics.map(|door| (door, prometheus.router())));
+        routers.extend(probe.map(|door| (door, either(health(), spiced_http::probe_router(ready.clone())))));
+
+        let query = match settings.datasets.first() {
+            Some(first) => format!("SELECT * FROM {} LIMIT 5", first.name),
+            None => "SELECT 1".to_owned(),
+        };
+        let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
+        let (opened, routes): (Vec<Opened>, Vec<Router>) = routers.into_iter().unzip();
+        let banner = banner::text(&settings.name, &opened, ca, &query);
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Ok(Self {
+            routers: opened.into_iter().zip(routes).collect(),
+            served,
+            limits,
+            workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
+            stopping,
+            shutdown: (settings.shutdown_delay, settings.shutdown_timeout),
+            banner,
+        })
+    }
+
+    /// Serves until told to stop, then lets what runs finish.
+    async fn serve(mut self) -> Result<(), Failure> {
+        let mut signals = Signals::listen().map_err(|e| Failure::Other(e.to_string()))?;
+        let (trigger, drain) = drain::channel();
+        let mut loops = JoinSet::new();
+        for (door, router) in self.routers {
+            for address in door.addresses() {
+                info!(endpoint = door.endpoint, %address, tls = door.is_tls(), "listening");
+            }
+            let router = router.layer(measured(door.endpoint));
+            door.serve(router, &self.limits, &self.workers, &drain, &mut loops);
+        }
+        info!("serving");
+        // A closed standard output is no reason not to serve.
+        let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
+
+        loop {
+            tokio::select! {
+                told = signals.next() => match told {
+                    Told::Stop => break,
+                    Told::Reload => self.served = reload(self.served).await,
+                },
+                Some(ended) = loops.join_next() => {
+                    let cause = match ended {
+                        Ok(Ok(())) => "it ended by itself".to_owned(),
+                        Ok(Err(e)) => e.to_string(),
+                        Err(e) => e.to_string(),
+                    };
+                    return Err(Failure::Other(format!("an accept loop is lost: {cause}")));
+                }
+            }
+        }
+        let (delay, timeout) = self.shutdown;
+        info!(?delay, ?timeout, "stopping: readiness is off; a second signal ends at once");
+        self.stopping.send_replace(true);
+        let orderly = async {
+            tokio::time::sleep(delay).await;
+            trigger.drain(timeout).await
+        };
+        tokio::select! {
+            left = orderly => match left {
+                0 => info!("stopped"),
+                left => warn!(connections = left, "stopped; the shutdown timeout ended what still ran"),
+            },
+            () = signals.stop() => warn!("stopped at once by a second signal"),
+        }
+        Ok(())
+    }
+}
+
+/// Reads the TLS material again, away from the accept loops.
+async fn reload(served: Option<Served>) -> Option<Served> {
+    let Some(mut served) = served else {
+        info!("SIGHUP: TLS is off, there is nothing to reload");
+        return None;
+    };
+    let reloaded = tokio::task::spawn_blocking(move || {
+        identity::reload(&mut served.reloader);
+        served
+    });
+    match reloaded.await {
+        Ok(served) => Some(served),
+        Err(e) => {
+            error!(error = %e, "the reload was lost; the certificate goes on serving and is not reloaded any more");
+            None
+        }
+    }
+}
+
+fn start_engine(settings: &Settings, queries: &Runtime) -> Result<DataFusionEngine, Failure> {
+    let mut options = EngineOptions::new(queries.handle().clone());
+    options.host_paths = settings.host_paths.clone();
+    options.query_timeout = settings.query_timeout;
+    options.memory_limit = settings.query_memory;
+    options.datasets = settings
+        .datasets
+        .iter()
+        .map(|set| DatasetSpec {
+            name: set.name.clone(),
+            from: set.from.clone(),
+            writable: set.writable,
+            folder: settings.folder.clone(),
+            params: set.params.clone(),
+            columns: set
+                .columns
+                .iter()
+                .map(|c| ColumnSpec { name: c.name.clone(), sql_type: c.data_type.clone(), nullable: c.nullable })
+                .collect(),
+        })
+        .collect();
+    DataFusionEngine::start(options).map_err(|e| Failure::configuration(e, "change the data sets in spicepod.yaml"))
+}
+
+/// Who may call on a door: what the pod says, else anybody on a door that is this machine's alone.
+fn access(settings: &Settings, door: &Opened) -> Access {
+    let role = |writes| if writes { Role::ReadWrite } else { Role::ReadOnly };
+    let anonymous = match settings.allow_anonymous {
+        Some(said) => said.map(role),
+        None if door.is_loopback() => Some(Role::ReadWrite),
+        None => None,
+    };
+    if anonymous.is_none() {
+        warn!(
+            endpoint = door.endpoint,
+            "nobody is let in: the door is not for this machine alone and there are no credentials; set runtime.auth.allow_anonymous to ro or rw"
+        );
+    }
+    debug!(endpoint = door.endpoint, ?anonymous, "callers without credentials");
+    Access::anonymous(anonymous)
+}
+
+/// The limits of the doors, within what the system allows this process.
+fn limits(settings: &Settings, handshake_timeout: Duration, doors: u64) -> Limits {
+    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let each = descriptors.saturating_sub(SPARE_DESCRIPTORS.min(descriptors / 2)) / doors.max(1);
+    let connections = settings.limits.connections.min(usize::try_from(each).unwrap_or(usize::MAX).max(1));
+    if connections < settings.limits.connections {
+        info!(connections, open_files = descriptors, "connections of a door are bounded by the limit of open files");
+    }
+    Limits {
+        connections,
+        handshakes: Arc::new(Semaphore::new(settings.limits.handshakes.min(Semaphore::MAX_PERMITS))),
+        handshake_timeout,
+        ..Limits::default()
+    }
+}

@@ -1,0 +1,232 @@
+//! The command line: what may be said there, and as which setting it counts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, Parser, ValueEnum};
+use spiced_config::Flag;
+use spiced_telemetry::LogFormat;
+
+use crate::failure::Failure;
+
+/// Options whose value may be left out. A word that follows is theirs only if it is a boolean.
+const SWITCHES: [&str; 2] = ["--tls-enabled", "--tls-self-signed"];
+
+/// Words of the contract that this version does not have.
+const NOT_YET: [&str; 7] = ["config", "tls", "secrets", "key", "connect", "sql", "schema"];
+
+/// A SQL data runtime whose every door is TLS.
+#[derive(Debug, Parser)]
+#[command(name = "spiced", version, about, max_term_width = 100)]
+pub struct Args {
+    /// A folder that holds spicepod.yaml, or such a file
+    #[arg(default_value = ".")]
+    path: PathBuf,
+
+    /// Where HTTP listens [default: localhost:3000]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Where Arrow Flight SQL listens [default: localhost:50051]
+    #[arg(long, value_name = "ADDR")]
+    flight: Option<String>,
+    /// Where gRPC listens [default: localhost:50052]
+    #[arg(long, value_name = "ADDR", aliases = ["open-telemetry", "open_telemetry"])]
+    grpc: Option<String>,
+    /// Where Prometheus metrics listen [default: off]
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<String>,
+    /// Where probes listen, in plain text, for health and readiness alone [default: off]
+    #[arg(long, value_name = "ADDR")]
+    probe: Option<String>,
+
+    /// Switch TLS on or off
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_enabled: Option<String>,
+    /// The certificate with its intermediates, a PEM file
+    #[arg(long, value_name = "PATH")]
+    tls_certificate_file: Option<String>,
+    /// The certificate with its intermediates, PEM text
+    #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
+    tls_certificate: Option<String>,
+    /// The certificate's key, a PEM file
+    #[arg(long, value_name = "PATH")]
+    tls_key_file: Option<String>,
+    /// The certificate's key, PEM text (others on this machine can see it in the process list)
+    #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
+    tls_key: Option<String>,
+    /// Serve with a development CA and certificate, made on first use in .spice/tls
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_self_signed: Option<String>,
+    /// Whether clients show a certificate: none, request or required
+    #[arg(long, value_name = "MODE")]
+    tls_client_auth_mode: Option<String>,
+    /// Whose client certificates are trusted, a PEM file
+    #[arg(long, value_name = "PATH")]
+    tls_client_auth_ca_file: Option<String>,
+    /// Whose client certificates are trusted, PEM text
+    #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
+    tls_client_auth_ca: Option<String>,
+
+    /// Log more; -vv logs most
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+    /// How log lines are written
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Args {
+    /// Reads the command line, the program's name first.
+    ///
+    /// # Errors
+    /// It is wrong, or it asks for help or the version.
+    pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, Failure> {
+        let words = join_switches(words);
+        if let Some(word) = words.get(1).and_then(|word| word.to_str()).filter(|word| NOT_YET.contains(word)) {
+            return Err(Failure::Usage(format!(
+                "error: `spiced {word}` is not built yet\nhint: for a folder of that name write ./{word}; see spiced --help\n"
+            )));
+        }
+        Self::try_parse_from(words).map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Shown(error.to_string()),
+            _ => Failure::Usage(error.to_string()),
+        })
+    }
+
+    /// Where the pod is.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// How much is logged.
+    pub(crate) fn verbosity(&self) -> u8 {
+        self.verbose
+    }
+
+    /// How log lines are written.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        match self.log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        }
+    }
+
+    /// True where a key stands on the command line itself.
+    pub(crate) fn shows_key(&self) -> bool {
+        self.tls_key.is_some()
+    }
+
+    /// The settings that were given.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        let given: [(&str, &'static str, &Option<String>); 14] = [
+            ("--http", "runtime.listen.http", &self.http),
+            ("--flight", "runtime.listen.flight", &self.flight),
+            ("--grpc", "runtime.listen.grpc", &self.grpc),
+            ("--metrics", "runtime.listen.metrics", &self.metrics),
+            ("--probe", "runtime.listen.probe", &self.probe),
+            ("--tls-enabled", "runtime.tls.enabled", &self.tls_enabled),
+            ("--tls-certificate-file", "runtime.tls.certificate_file", &self.tls_certificate_file),
+            ("--tls-certificate", "runtime.tls.certificate", &self.tls_certificate),
+            ("--tls-key-file", "runtime.tls.key_file", &self.tls_key_file),
+            ("--tls-key", "runtime.tls.key", &self.tls_key),
+            ("--tls-self-signed", "runtime.tls.self_signed", &self.tls_self_signed),
+            ("--tls-client-auth-mode", "runtime.tls.client_auth_mode", &self.tls_client_auth_mode),
+            ("--tls-client-auth-ca-file", "runtime.tls.client_auth_ca_file", &self.tls_client_auth_ca_file),
+            ("--tls-client-auth-ca", "runtime.tls.client_auth_ca", &self.tls_client_auth_ca),
+        ];
+        let value = |(name, setting, value): (&str, &'static str, &Option<String>)| {
+            Some(Flag { name: name.to_owned(), setting, value: value.clone()? })
+        };
+        given.into_iter().filter_map(value).collect()
+    }
+}
+
+/// `--tls-enabled true` becomes `--tls-enabled=true`; `--tls-enabled ./pod` is left as it is.
+fn join_switches(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    let mut words = words.into_iter().peekable();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            joined.push(word);
+            joined.extend(words);
+            break;
+        }
+        let is_switch = word.to_str().is_some_and(|w| SWITCHES.contains(&w));
+        match words.next_if(|next| is_switch && (next == "true" || next == "false")) {
+            Some(value) => {
+                let mut whole = word;
+                whole.push("=");
+                whole.push(value);
+                joined.push(whole);
+            }
+            None => joined.push(word),
+        }
+    }
+    joined
+}
+
+/// PEM text begins with dashes, like an option: what is an option was meant as one.
+fn pem_text(text: &str) -> Result<String, String> {
+    let option = text.strip_prefix("--").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()));
+    if option { Err("PEM text is missing: the next option follows at once".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &[&str]) -> Args {
+        match Args::read(["spiced"].iter().chain(line).map(OsString::from)) {
+            Ok(args) => args,
+            Err(failure) => panic!("{line:?}: {failure:?}"),
+        }
+    }
+
+    fn flag(args: &Args, setting: &str) -> Option<String> {
+        args.flags().into_iter().find(|flag| flag.setting == setting).map(|flag| flag.value)
+    }
+
+    #[test]
+    fn every_spelling_of_a_switch() {
+        for (line, value, path) in [
+            (vec!["--tls-enabled"], "true", "."),
+            (vec!["--tls-enabled", "true"], "true", "."),
+            (vec!["--tls-enabled=true"], "true", "."),
+            (vec!["--tls-enabled", "false"], "false", "."),
+            (vec!["--tls-enabled=false", "pod"], "false", "pod"),
+            (vec!["--tls-enabled", "pod"], "true", "pod"),
+            (vec!["--tls-enabled", "true", "pod"], "true", "pod"),
+            (vec!["pod", "--tls-enabled"], "true", "pod"),
+            (vec!["--tls-enabled", "--", "true"], "true", "true"),
+        ] {
+            let args = read(&line);
+            assert_eq!(flag(&args, "runtime.tls.enabled").as_deref(), Some(value), "{line:?}");
+            assert_eq!(args.path(), std::path::Path::new(path), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn pem_text_is_a_value() {
+        let args = read(&["--tls-certificate", "-----BEGIN CERTIFICATE-----\nx", "--tls-key=-----BEGIN", "pod"]);
+        assert_eq!(flag(&args, "runtime.tls.certificate").unwrap(), "-----BEGIN CERTIFICATE-----\nx");
+        assert!(args.shows_key());
+        let swallowed = Args::read(["spiced", "--tls-certificate", "--tls-key-file", "k"].map(OsString::from));
+        assert!(matches!(swallowed, Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn aliases_and_what_is_not_there() {
+        for alias in ["--grpc", "--open-telemetry", "--open_telemetry"] {
+            assert_eq!(flag(&read(&[alias, "localhost:1"]), "runtime.listen.grpc").as_deref(), Some("localhost:1"));
+        }
+        assert!(matches!(Args::read(["spiced", "tls", "check"].map(OsString::from)), Err(Failure::Usage(_))));
+        assert_eq!(read(&["./tls"]).path(), std::path::Path::new("./tls"));
+    }
+}

@@ -1,0 +1,112 @@
+//! The doors: bound before anything is served, each an acceptor and a router on the one accept loop.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use axum::Router;
+use rustls::ServerConfig;
+use tls_core::drain::Drain;
+use tls_core::listener::{self, Limits, ListenAddress};
+use tls_core::{Acceptor, Sourced, Workers};
+use tokio::task::JoinSet;
+
+use crate::failure::Failure;
+
+/// A door whose sockets are bound and that nobody serves yet.
+pub(crate) struct Opened {
+    pub(crate) endpoint: &'static str,
+    acceptor: Acceptor,
+    asked: ListenAddress,
+    addresses: Vec<SocketAddr>,
+    sockets: Vec<TcpListener>,
+}
+
+impl Opened {
+    /// Binds a door's address. `tls` is what it speaks TLS with; `None` for plain text.
+    pub(crate) fn bind(
+        endpoint: &'static str,
+        address: &Sourced<ListenAddress>,
+        tls: Option<&Arc<ServerConfig>>,
+    ) -> Result<Self, Failure> {
+        let asked = address.value.clone();
+        let bound = asked.bind().and_then(|sockets| {
+            let addresses = sockets.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+            Ok((sockets, addresses))
+        });
+        let (sockets, addresses) = bound.map_err(|error| cannot_bind(endpoint, address, &error))?;
+        let acceptor = match tls {
+            Some(config) => Acceptor::tls(endpoint, config.clone()),
+            None => Acceptor::plain(endpoint),
+        };
+        Ok(Self { endpoint, acceptor, asked, addresses, sockets })
+    }
+
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.addresses.first().map_or(0, SocketAddr::port)
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.acceptor.is_tls()
+    }
+
+    /// True where nobody but this machine can reach it.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
+    }
+
+    /// A name that a client on this machine reaches it by.
+    pub(crate) fn host(&self) -> String {
+        match self.addresses.first() {
+            Some(address) if address.ip().is_unspecified() => "localhost".to_owned(),
+            _ if self.asked.host().contains(':') => format!("[{}]", self.asked.host()),
+            _ => self.asked.host().to_owned(),
+        }
+    }
+
+    /// The scheme of its address, as its clients write it.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match (self.endpoint, self.is_tls()) {
+            ("flight", true) => "grpc+tls",
+            ("flight", false) => "grpc",
+            (_, true) => "https",
+            (_, false) => "http",
+        }
+    }
+
+    /// Serves `router` on every socket until the drain; the accept loops are added to `loops`.
+    pub(crate) fn serve(
+        self,
+        router: Router,
+        limits: &Limits,
+        workers: &Workers,
+        drain: &Drain,
+        loops: &mut JoinSet<io::Result<()>>,
+    ) {
+        for socket in self.sockets {
+            let (acceptor, limits) = (self.acceptor.clone(), limits.clone());
+            loops.spawn(listener::serve(socket, acceptor, router.clone(), limits, workers.clone(), drain.clone()));
+        }
+    }
+}
+
+fn cannot_bind(endpoint: &str, address: &Sourced<ListenAddress>, error: &io::Error) -> Failure {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not (ports below 1024 need a privilege)".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        _ => error.to_string(),
+    };
+    let from = match &address.origin {
+        tls_core::Origin::Default => "the default".to_owned(),
+        origin => format!("from {origin}"),
+    };
+    Failure::Unavailable {
+        cause: format!("the {endpoint} door cannot listen on {} ({from}): {why}", address.value),
+        hint: format!("choose another address with --{endpoint} HOST:PORT; port 0 takes a free one"),
+    }
+}

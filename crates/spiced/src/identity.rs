@@ -1,0 +1,81 @@
+//! From the settings to what every door presents: read, checked, said, and put on the channel.
+
+use std::path::PathBuf;
+
+use spiced_certs::{Finding, Input, Outcome, Pair, Reloader, SelfSigned, Severity, load};
+use spiced_config::{Material, MaterialInput, Tls, TlsVersion};
+use tls_core::rotation::{self, Identities};
+use tls_core::{Derivation, MinVersion, Sourced, TlsOptions};
+use tracing::{error, info, warn};
+
+use crate::failure::Failure;
+
+/// What the doors need to speak TLS, and who changes it.
+pub(crate) struct Served {
+    pub(crate) identities: Identities,
+    pub(crate) options: TlsOptions,
+    pub(crate) reloader: Reloader,
+    /// The CA file of a development certificate, for the lines to paste.
+    pub(crate) development_ca: Option<PathBuf>,
+}
+
+/// Reads the material of `tls`.
+pub(crate) fn establish(tls: Tls) -> Result<Served, Failure> {
+    let (mut pair, development_ca) = match tls.material {
+        Material::Pair { certificate, key } => (Pair { certificate: input(certificate), key: input(key) }, None),
+        Material::SelfSigned { folder, origin } => {
+            let made = SelfSigned::new(&folder);
+            let pair = made.ensure(&origin).map_err(|e| {
+                Failure::configuration(e, "make the pod's folder writable, or give a certificate and key of your own")
+            })?;
+            (pair, Some(made.ca_file()))
+        }
+    };
+    let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
+    loaded.findings.iter().for_each(say);
+    let tickets = match &tls.session_ticket_secret {
+        Some(secret) => Derivation::new(secret),
+        None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,
+    };
+    let min_version = match tls.min_version {
+        TlsVersion::Tls12 => MinVersion::Tls12,
+        TlsVersion::Tls13 => MinVersion::Tls13,
+    };
+    let (publisher, identities) = rotation::channel(loaded.identity);
+    Ok(Served {
+        identities,
+        options: TlsOptions { min_version, tickets },
+        reloader: Reloader::new(pair, publisher),
+        development_ca,
+    })
+}
+
+/// Reads the material again and says how that ended.
+pub(crate) fn reload(reloader: &mut Reloader) {
+    match reloader.reload() {
+        Outcome::Swapped(findings) => {
+            info!("the TLS certificate was reloaded; the next handshake uses it");
+            findings.iter().for_each(say);
+        }
+        Outcome::Unchanged => info!("the TLS certificate was read again and is unchanged"),
+        Outcome::Rejected(reason) => {
+            error!(%reason, hint = reason.hint(), "the new TLS certificate is rejected; the one before goes on serving");
+        }
+    }
+}
+
+fn say(finding: &Finding) {
+    let Finding { code, origin, subject, message, fix, .. } = finding;
+    match finding.severity {
+        Severity::Error => error!(code, origin, subject, fix, "{message}"),
+        Severity::Warning => warn!(code, origin, subject, fix, "{message}"),
+        Severity::Info => info!(code, origin, subject, fix, "{message}"),
+    }
+}
+
+fn input(from: Sourced<MaterialInput>) -> Sourced<Input> {
+    from.map(|value| match value {
+        MaterialInput::File(path) => Input::File(path),
+        MaterialInput::Text(text) => Input::Text(text),
+    })
+}

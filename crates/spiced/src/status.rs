@@ -1,0 +1,109 @@
+//! The document of `GET /v1/status`, and whether the program is ready.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use spiced_engine::{DatasetState, DatasetStatus};
+use tls_core::rotation::{Identities, Rejection};
+use tokio::sync::watch;
+
+const DAY: i64 = 86_400;
+
+/// Where a door listens.
+#[derive(Debug, Clone)]
+pub(crate) struct DoorStatus {
+    pub(crate) endpoint: &'static str,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) tls: bool,
+}
+
+/// Everything the document is made from.
+pub(crate) struct Status {
+    pub(crate) name: String,
+    pub(crate) doors: Vec<DoorStatus>,
+    pub(crate) identities: Option<Identities>,
+    pub(crate) stores: Vec<String>,
+    pub(crate) datasets: watch::Receiver<Vec<DatasetStatus>>,
+    pub(crate) readiness: watch::Receiver<bool>,
+}
+
+impl Status {
+    /// The document now.
+    pub(crate) fn document(&self) -> Value {
+        let doors: Vec<Value> = self
+            .doors
+            .iter()
+            .map(|door| json!({ "endpoint": door.endpoint, "addresses": door.addresses, "tls": door.tls }))
+            .collect();
+        let certificates: Vec<Value> = self.identities.iter().map(certificate).collect();
+        json!({
+            "name": self.name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "ready": *self.readiness.borrow(),
+            "doors": doors,
+            "tls": { "enabled": self.identities.is_some(), "certificates": certificates },
+            "stores": self.stores.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
+            "datasets": *self.datasets.borrow(),
+        })
+    }
+}
+
+fn certificate(identities: &Identities) -> Value {
+    let served = identities.served();
+    let leaf = served.identity.leaf();
+    json!({
+        "subject": leaf.subject,
+        "names": leaf.names,
+        "issuer": leaf.issuer,
+        "fingerprint": leaf.fingerprint,
+        "not_before": date(leaf.not_before),
+        "not_after": date(leaf.not_after),
+        "health": health(leaf.not_before, leaf.not_after),
+        "origin": served.identity.certificate_origin().to_string(),
+        "key_origin": served.identity.key_origin().to_string(),
+        "last_swap": stamp(served.swapped_at),
+        "last_rejection": served.rejection.map(|Rejection { at, reason }| json!({ "at": stamp(at), "reason": reason })),
+    })
+}
+
+/// `ok`, or what an alert would say.
+fn health(not_before: i64, not_after: i64) -> &'static str {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    match not_after - now {
+        _ if now < not_before => "not valid yet",
+        left if left <= 0 => "expired",
+        left if left < 7 * DAY => "degraded: ends within 7 days",
+        left if left < 30 * DAY => "degraded: ends within 30 days",
+        _ => "ok",
+    }
+}
+
+fn date(unix: i64) -> String {
+    stamp(UNIX_EPOCH + Duration::from_secs(unix.max(0) as u64))
+}
+
+fn stamp(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+/// Makes a watch that is true while every data set can be queried and nobody has called a stop.
+/// `spawn` runs the task that follows.
+pub(crate) fn readiness(
+    mut datasets: watch::Receiver<Vec<DatasetStatus>>,
+    mut stopping: watch::Receiver<bool>,
+) -> (watch::Receiver<bool>, impl Future<Output = ()> + Send + 'static) {
+    let (sender, receiver) = watch::channel(false);
+    let follow = async move {
+        loop {
+            let stop = *stopping.borrow_and_update();
+            let loaded = datasets.borrow_and_update().iter().all(|set| set.state == DatasetState::Ready);
+            sender.send_if_modified(|ready| std::mem::replace(ready, loaded && !stop) != (loaded && !stop));
+            tokio::select! {
+                changed = datasets.changed() => if changed.is_err() { return },
+                changed = stopping.changed() => if changed.is_err() { return },
+            }
+        }
+    };
+    (receiver, follow)
+}
