@@ -1,0 +1,129 @@
+//! The actions: prepared statements are made and closed, and running queries cancelled.
+
+use arrow_flight::sql::{
+    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
+    ActionCreatePreparedStatementRequest, Any, Command, ProstMessageExt,
+};
+use arrow_flight::{
+    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo,
+    Result as ActionResult,
+};
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use prost::Message;
+use spiced_engine::Principal;
+use tonic::Status;
+
+use crate::call::Answer;
+use crate::command::Asked;
+use crate::door::Door;
+use crate::seal::Kind;
+
+const CREATE_PREPARED: &str = "CreatePreparedStatement";
+const CLOSE_PREPARED: &str = "ClosePreparedStatement";
+const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
+const CANCEL_QUERY: &str = "CancelQuery";
+
+/// What there is, and what each takes and gives.
+const SERVED: [(&str, &str); 4] = [
+    (
+        CREATE_PREPARED,
+        "Plans a statement and gives a signed handle for it. \
+         Takes ActionCreatePreparedStatementRequest, gives ActionCreatePreparedStatementResult.",
+    ),
+    (
+        CLOSE_PREPARED,
+        "Forgets the parameters bound to a prepared statement. Takes ActionClosePreparedStatementRequest, gives nothing.",
+    ),
+    (
+        CANCEL_FLIGHT_INFO,
+        "Ends the running queries of a FlightInfo's tickets. Takes CancelFlightInfoRequest, gives CancelFlightInfoResult.",
+    ),
+    (CANCEL_QUERY, "The same under its older name. Takes ActionCancelQueryRequest, gives ActionCancelQueryResult."),
+];
+
+/// What clients of Flight SQL know of and this server does not do, and why.
+const NOT_SERVED: [(&str, &str); 6] = [
+    ("CreatePreparedSubstraitPlan", "Substrait plans are not served here; send SQL text"),
+    ("BeginTransaction", "transactions are not served here; each statement stands for itself"),
+    ("EndTransaction", "transactions are not served here; each statement stands for itself"),
+    ("BeginSavepoint", "transactions are not served here; each statement stands for itself"),
+    ("EndSavepoint", "transactions are not served here; each statement stands for itself"),
+    ("RenewFlightEndpoint", "tickets cannot be renewed; ask GetFlightInfo for a new one"),
+];
+
+/// What `ListActions` answers.
+pub(crate) fn list() -> Answer<ActionType> {
+    let served = SERVED.map(|(name, what)| Ok(ActionType { r#type: name.into(), description: what.into() }));
+    stream::iter(served).boxed()
+}
+
+impl Door {
+    /// Does one action.
+    pub(crate) async fn act(&self, caller: &Principal, action: Action) -> Result<Answer<ActionResult>, Status> {
+        let result = match action.r#type.as_str() {
+            CREATE_PREPARED => {
+                let request: ActionCreatePreparedStatementRequest = unpack(action.body)?;
+                Some(self.create_prepared(caller, request).await?.as_any().encode_to_vec())
+            }
+            CLOSE_PREPARED => {
+                let request: ActionClosePreparedStatementRequest = unpack(action.body)?;
+                self.close_prepared(caller, &request.prepared_statement_handle)?;
+                None
+            }
+            CANCEL_FLIGHT_INFO => {
+                let request = CancelFlightInfoRequest::decode(action.body).map_err(unreadable)?;
+                self.cancel(caller, request.info.unwrap_or_default())?;
+                Some(CancelFlightInfoResult::new(CancelStatus::Cancelled).encode_to_vec())
+            }
+            CANCEL_QUERY => {
+                let request: ActionCancelQueryRequest = unpack(action.body)?;
+                self.cancel(caller, FlightInfo::decode(request.info).map_err(unreadable)?)?;
+                // The older enumeration has the newer one's numbers.
+                Some(ActionCancelQueryResult { result: CancelStatus::Cancelled.into() }.as_any().encode_to_vec())
+            }
+            other => return Err(Status::unimplemented(refusal(other))),
+        };
+        let result = result.map(|body| Ok(ActionResult { body: body.into() }));
+        Ok(stream::iter(result).boxed())
+    }
+
+    /// Ends what runs by the tickets of `info`. What does not run here is not found, as the
+    /// protocol asks of a query that the server does not know.
+    fn cancel(&self, caller: &Principal, info: FlightInfo) -> Result<(), Status> {
+        let mut cancelled = false;
+        for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
+            // A metadata command's ticket is none of ours to sign, and nothing runs by it.
+            if let Asked::Command(Command::TicketStatementQuery(ticket)) = Asked::read(&ticket.ticket)? {
+                let sealed = self.sealer.open(Kind::Ticket, &ticket.statement_handle, caller)?;
+                cancelled |= self.running.cancel(&sealed.id);
+            }
+        }
+        if cancelled {
+            return Ok(());
+        }
+        Err(Status::not_found(
+            "no query runs by these tickets: it has not begun, has ended, or runs on another replica; \
+             to cancel the DoGet call itself ends it everywhere",
+        ))
+    }
+}
+
+fn refusal(action: &str) -> String {
+    let known = NOT_SERVED.iter().find(|(name, _)| *name == action);
+    known.map_or_else(
+        || format!("there is no action `{action}` here; ListActions tells which there are"),
+        |(_, why)| (*why).into(),
+    )
+}
+
+/// Reads the body of one of Flight SQL's actions, which is a protobuf `Any`.
+fn unpack<M: ProstMessageExt>(body: Bytes) -> Result<M, Status> {
+    let unpacked = Any::decode(body).map_err(unreadable)?.unpack();
+    let message = unpacked.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    message.ok_or_else(|| Status::invalid_argument(format!("the body of the action is not a `{}`", M::type_url())))
+}
+
+fn unreadable(error: prost::DecodeError) -> Status {
+    Status::invalid_argument(format!("the body of the action cannot be read: {error}"))
+}

@@ -1,0 +1,136 @@
+//! What a descriptor or a ticket asks for: a Flight SQL command, or SQL text as it stands.
+
+use arrow_flight::FlightDescriptor;
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::sql::{Any, Command};
+use bytes::Bytes;
+use prost::Message;
+use tonic::Status;
+
+/// Every protobuf `Any` that a client sends names its type under this prefix.
+const TYPE_URL: &str = "type.googleapis.com/";
+
+/// What is asked for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Asked {
+    /// A Flight SQL command that arrow-flight knows.
+    Command(Command),
+    /// SQL text.
+    Sql(String),
+}
+
+impl Asked {
+    /// Reads a descriptor: a command, SQL text as the command (as pyarrow's `for_command` sends it),
+    /// or a path, which is a table's name in one to three parts.
+    pub(crate) fn by(descriptor: FlightDescriptor) -> Result<Self, Status> {
+        match descriptor.r#type() {
+            DescriptorType::Path => table(&descriptor.path).map(Self::Sql),
+            // Some clients leave the type out.
+            DescriptorType::Cmd | DescriptorType::Unknown => Self::read(&descriptor.cmd),
+        }
+    }
+
+    /// Reads a command's bytes. What does not name a type is SQL text: the first bytes of a text can
+    /// look like protobuf, but not like a type's URL.
+    pub(crate) fn read(bytes: &Bytes) -> Result<Self, Status> {
+        if let Ok(any) = Any::decode(bytes.clone())
+            && any.type_url.starts_with(TYPE_URL)
+        {
+            return match Command::try_from(any) {
+                Ok(Command::Unknown(any)) => {
+                    Err(Status::unimplemented(format!("`{}` is not served here", any.type_url)))
+                }
+                Ok(command) => Ok(Self::Command(command)),
+                Err(error) => Err(Status::invalid_argument(error.to_string())),
+            };
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(sql) if sql.trim().is_empty() => {
+                Err(Status::invalid_argument("the command is empty; send a Flight SQL command or SQL text"))
+            }
+            Ok(sql) => Ok(Self::Sql(sql.to_owned())),
+            Err(_) => {
+                Err(Status::invalid_argument("the command is neither a Flight SQL command nor SQL text in UTF-8"))
+            }
+        }
+    }
+}
+
+/// Refuses a command where it does not belong.
+pub(crate) fn misplaced(command: &Command, call: &str) -> Status {
+    Status::unimplemented(format!("{call} does not take `{}`", name(command)))
+}
+
+/// A command's short name.
+pub(crate) fn name(command: &Command) -> &str {
+    let url = command.type_url();
+    url.rsplit_once('.').map_or(url, |(_, name)| name)
+}
+
+/// The query that a table's name stands for.
+fn table(path: &[String]) -> Result<String, Status> {
+    if !(1..=3).contains(&path.len()) || path.iter().any(String::is_empty) {
+        return Err(Status::invalid_argument(
+            "a path names a table: [table], [schema, table] or [catalog, schema, table]",
+        ));
+    }
+    let quoted: Vec<String> = path.iter().map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    Ok(format!("SELECT * FROM {}", quoted.join(".")))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_flight::sql::{CommandGetCatalogs, CommandStatementQuery, ProstMessageExt};
+    use tonic::Code;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Asked, Status> {
+        Asked::by(FlightDescriptor::new_cmd(bytes.to_vec()))
+    }
+
+    #[test]
+    fn sql_is_told_from_a_command() {
+        // The third begins with a byte that is a valid protobuf field, `type_url` by number.
+        for sql in
+            ["SELECT 1", "  select 'ü'", "\nSELECT 'a text that is long enough for a length of 83 bytes ....'", "x"]
+        {
+            assert_eq!(read(sql.as_bytes()).unwrap(), Asked::Sql(sql.into()));
+        }
+        let command = CommandStatementQuery { query: "SELECT 1".into(), transaction_id: None };
+        let asked = read(&command.as_any().encode_to_vec()).unwrap();
+        assert_eq!(asked, Asked::Command(Command::CommandStatementQuery(command)));
+        let asked = read(&CommandGetCatalogs {}.as_any().encode_to_vec()).unwrap();
+        assert!(matches!(asked, Asked::Command(command) if name(&command) == "CommandGetCatalogs"));
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        let any = |url: &str, value: &'static [u8]| {
+            Any { type_url: url.into(), value: Bytes::from_static(value) }.encode_to_vec()
+        };
+        let cases = [
+            (read(b""), Code::InvalidArgument),
+            (read(b" \n"), Code::InvalidArgument),
+            (read(b"\xff\xfe"), Code::InvalidArgument),
+            (read(&any("type.googleapis.com/other.Command", b"")), Code::Unimplemented),
+            (
+                read(&any("type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery", b"\xff")),
+                Code::InvalidArgument,
+            ),
+        ];
+        for (answer, code) in cases {
+            assert_eq!(answer.unwrap_err().code(), code);
+        }
+    }
+
+    #[test]
+    fn a_path_is_a_table() {
+        let path =
+            |parts: &[&str]| Asked::by(FlightDescriptor::new_path(parts.iter().map(ToString::to_string).collect()));
+        assert_eq!(path(&["trips"]).unwrap(), Asked::Sql("SELECT * FROM \"trips\"".into()));
+        assert_eq!(path(&["a", "b\"c"]).unwrap(), Asked::Sql("SELECT * FROM \"a\".\"b\"\"c\"".into()));
+        assert_eq!(path(&[]).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(path(&["a", ""]).unwrap_err().code(), Code::InvalidArgument);
+    }
+}

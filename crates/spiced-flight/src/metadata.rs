@@ -1,0 +1,154 @@
+//! Catalogs, schemas, tables, table types and keys, in the columns that Flight SQL lays down.
+//!
+//! A metadata command is its own ticket: it holds nothing that the caller did not send, and what
+//! the caller may see is asked of the engine when the ticket is used.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow_array::RecordBatch;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::metadata::GetCatalogsBuilder;
+use arrow_flight::sql::{Command, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables};
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
+use prost::Message;
+use spiced_engine::{Catalog, Principal, TableInfo};
+use tonic::Status;
+
+use crate::answer;
+use crate::call::Answer;
+use crate::command;
+use crate::door::Door;
+use crate::sql_info;
+use crate::status;
+use crate::xdbc;
+
+impl Door {
+    /// What `GetFlightInfo` answers for a metadata command.
+    pub(crate) fn metadata_info(descriptor: FlightDescriptor, command: Command) -> Result<FlightInfo, Status> {
+        let schema = schema(&command)?;
+        let ticket: Bytes = command.into_any().encode_to_vec().into();
+        answer::info(descriptor, &answer::wire_schema(&schema), ticket)
+    }
+
+    /// The rows for a metadata command.
+    pub(crate) async fn metadata_rows(
+        &self,
+        caller: &Principal,
+        command: Command,
+    ) -> Result<Answer<FlightData>, Status> {
+        let catalog = match command {
+            Command::CommandGetCatalogs(_) | Command::CommandGetDbSchemas(_) | Command::CommandGetTables(_) => {
+                self.session(caller).await?.catalog().await.map_err(status::from_engine)?
+            }
+            _ => Catalog::default(),
+        };
+        Ok(answer::batch(rows(command, &catalog)?))
+    }
+}
+
+/// The schema of a metadata command's answer.
+pub(crate) fn schema(command: &Command) -> Result<SchemaRef, Status> {
+    Ok(match command {
+        Command::CommandGetCatalogs(_) => GetCatalogsBuilder::new().schema(),
+        Command::CommandGetDbSchemas(command) => command.clone().into_builder().schema(),
+        Command::CommandGetTables(command) => command.clone().into_builder().schema(),
+        Command::CommandGetTableTypes(command) => command.into_builder().schema(),
+        Command::CommandGetPrimaryKeys(_) => Arc::clone(&PRIMARY_KEYS),
+        Command::CommandGetExportedKeys(_)
+        | Command::CommandGetImportedKeys(_)
+        | Command::CommandGetCrossReference(_) => Arc::clone(&FOREIGN_KEYS),
+        Command::CommandGetSqlInfo(_) => sql_info::INFO.schema(),
+        Command::CommandGetXdbcTypeInfo(_) => xdbc::TYPES.schema(),
+        other => return Err(command::misplaced(other, "GetFlightInfo")),
+    })
+}
+
+fn rows(command: Command, catalog: &Catalog) -> Result<RecordBatch, Status> {
+    match command {
+        Command::CommandGetCatalogs(_) => catalogs(catalog),
+        Command::CommandGetDbSchemas(command) => schemas(command, catalog),
+        Command::CommandGetTables(command) => tables(command, catalog),
+        Command::CommandGetTableTypes(command) => table_types(command),
+        // Data sets have no keys, so every list of them is empty.
+        Command::CommandGetPrimaryKeys(_) => Ok(RecordBatch::new_empty(Arc::clone(&PRIMARY_KEYS))),
+        Command::CommandGetExportedKeys(_)
+        | Command::CommandGetImportedKeys(_)
+        | Command::CommandGetCrossReference(_) => Ok(RecordBatch::new_empty(Arc::clone(&FOREIGN_KEYS))),
+        Command::CommandGetSqlInfo(command) => command.into_builder(&sql_info::INFO).build(),
+        Command::CommandGetXdbcTypeInfo(command) => command.into_builder(&xdbc::TYPES).build(),
+        other => return Err(command::misplaced(&other, "DoGet")),
+    }
+    .map_err(status::unencodable)
+}
+
+fn catalogs(catalog: &Catalog) -> Result<RecordBatch, FlightError> {
+    let mut builder = GetCatalogsBuilder::new();
+    for (name, _) in &catalog.schemas {
+        builder.append(name); // which keeps each once
+    }
+    builder.build()
+}
+
+fn schemas(command: CommandGetDbSchemas, catalog: &Catalog) -> Result<RecordBatch, FlightError> {
+    let mut builder = command.into_builder();
+    for (catalog, schema) in &catalog.schemas {
+        builder.append(catalog, schema);
+    }
+    builder.build()
+}
+
+fn tables(mut command: CommandGetTables, catalog: &Catalog) -> Result<RecordBatch, FlightError> {
+    for kind in &mut command.table_types {
+        *kind = table_type(kind).to_owned();
+    }
+    let mut builder = command.into_builder();
+    for TableInfo { catalog, schema, name, kind, columns } in &catalog.tables {
+        builder.append(catalog, schema, name, table_type(kind), columns)?;
+    }
+    builder.build()
+}
+
+fn table_types(command: CommandGetTableTypes) -> Result<RecordBatch, FlightError> {
+    let mut builder = command.into_builder();
+    for kind in ["BASE TABLE", "VIEW"] {
+        builder.append(table_type(kind));
+    }
+    builder.build()
+}
+
+/// SQL's information schema says `BASE TABLE`; Flight SQL, JDBC and ODBC, and so every tool that
+/// asks for a kind of table by name, say `TABLE`.
+fn table_type(kind: &str) -> &str {
+    if kind == "BASE TABLE" { "TABLE" } else { kind }
+}
+
+static PRIMARY_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("catalog_name", DataType::Utf8, true),
+        Field::new("db_schema_name", DataType::Utf8, true),
+        Field::new("table_name", DataType::Utf8, false),
+        Field::new("column_name", DataType::Utf8, false),
+        Field::new("key_name", DataType::Utf8, true),
+        Field::new("key_sequence", DataType::Int32, false),
+    ]))
+});
+
+static FOREIGN_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("pk_catalog_name", DataType::Utf8, true),
+        Field::new("pk_db_schema_name", DataType::Utf8, true),
+        Field::new("pk_table_name", DataType::Utf8, false),
+        Field::new("pk_column_name", DataType::Utf8, false),
+        Field::new("fk_catalog_name", DataType::Utf8, true),
+        Field::new("fk_db_schema_name", DataType::Utf8, true),
+        Field::new("fk_table_name", DataType::Utf8, false),
+        Field::new("fk_column_name", DataType::Utf8, false),
+        Field::new("key_sequence", DataType::Int32, false),
+        Field::new("fk_key_name", DataType::Utf8, true),
+        Field::new("pk_key_name", DataType::Utf8, true),
+        Field::new("update_rule", DataType::UInt8, false),
+        Field::new("delete_rule", DataType::UInt8, false),
+    ]))
+});

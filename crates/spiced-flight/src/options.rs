@@ -1,0 +1,40 @@
+//! What an embedder may set, and what it is otherwise.
+
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use tls_core::Secret;
+
+/// Settings of the Flight door.
+#[derive(Debug, Clone)]
+pub struct FlightOptions {
+    /// What tickets and handles are signed with. Random by default, so that they end with the
+    /// process; replicas that share it accept each other's. An empty one is replaced by a random one.
+    pub signing_secret: Secret,
+    /// How long a ticket or a handle is accepted. Default: 1 hour.
+    pub handle_lifetime: Duration,
+    /// The largest message taken from a client, in bytes. Default: 16 MiB.
+    pub max_message_bytes: usize,
+}
+
+impl Default for FlightOptions {
+    fn default() -> Self {
+        Self {
+            signing_secret: random_secret(),
+            handle_lifetime: Duration::from_secs(60 * 60),
+            max_message_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// A secret of 256 bits that nobody else knows.
+pub(crate) fn random_secret() -> Secret {
+    Secret::new(random::<32>().to_vec())
+}
+
+/// Bytes that nobody can foresee.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}

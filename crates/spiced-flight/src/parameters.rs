@@ -1,0 +1,94 @@
+//! Parameters as clients send them: batches in a `DoPut` stream, kept as IPC bytes in a handle.
+
+use std::io::Cursor;
+
+use arrow_array::RecordBatch;
+use arrow_flight::FlightData;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use spiced_engine::Parameters;
+use tonic::Status;
+
+use crate::seal::MAX_HANDLE_BYTES;
+use crate::status;
+
+/// The batches of a `DoPut` stream, of which `first` was read already.
+pub(crate) fn batches<S>(first: FlightData, rest: S) -> FlightRecordBatchStream
+where
+    S: Stream<Item = Result<FlightData, Status>> + Send + 'static,
+{
+    let messages = stream::iter([Ok(first)])
+        .chain(rest)
+        // A client without parameters sends the descriptor alone.
+        .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
+        .map_err(FlightError::from);
+    FlightRecordBatchStream::new_from_flight_data(messages)
+}
+
+/// All rows of a stream as one batch; none where the client sent no column or no row.
+///
+/// Reads at most as much as fits in a handle.
+pub(crate) async fn collect<S>(first: FlightData, rest: S) -> Result<Option<RecordBatch>, Status>
+where
+    S: Stream<Item = Result<FlightData, Status>> + Send + 'static,
+{
+    let mut room = MAX_HANDLE_BYTES.checked_sub(first.data_body.len()).ok_or_else(too_large)?;
+    let bounded = rest.and_then(move |message| {
+        let left = room.checked_sub(message.data_body.len());
+        room = left.unwrap_or(0);
+        std::future::ready(left.map(|_| message).ok_or_else(too_large))
+    });
+    let mut batches = batches(first, bounded);
+    let mut rows = Vec::new();
+    while let Some(batch) = batches.try_next().await.map_err(status::unreadable)? {
+        rows.push(batch);
+    }
+    let Some(schema) = batches.schema().filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
+    let batch = arrow_select::concat::concat_batches(schema, &rows).map_err(status::internal)?;
+    Ok(Some(batch).filter(|batch| batch.num_rows() > 0))
+}
+
+/// A batch as IPC bytes, empty where there is none.
+pub(crate) fn encode(batch: Option<&RecordBatch>) -> Result<Bytes, Status> {
+    let Some(batch) = batch else { return Ok(Bytes::new()) };
+    let mut bytes = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut bytes, batch.schema_ref()).map_err(status::internal)?;
+    writer.write(batch).and_then(|()| writer.finish()).map_err(status::internal)?;
+    Ok(bytes.into())
+}
+
+/// What [`encode`] encoded.
+pub(crate) fn decode(bytes: &Bytes) -> Result<Option<RecordBatch>, Status> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let mut reader = StreamReader::try_new(Cursor::new(bytes), None).map_err(status::internal)?;
+    reader.next().transpose().map_err(status::internal)
+}
+
+/// The parameters of a query, which takes no more than one row.
+pub(crate) fn of_query(batch: Option<RecordBatch>) -> Result<Parameters, Status> {
+    match batch {
+        None => Ok(Parameters::none()),
+        Some(batch) if batch.num_rows() > 1 => Err(Status::invalid_argument(format!(
+            "{} rows of parameters are bound; a query takes one row, only an update runs once for each",
+            batch.num_rows()
+        ))),
+        Some(batch) => Parameters::from_batch(batch).map_err(status::from_engine),
+    }
+}
+
+/// One set of parameters for each row, in order.
+pub(crate) fn by_row(batch: &RecordBatch) -> impl Iterator<Item = Result<Parameters, Status>> {
+    (0..batch.num_rows()).map(|row| Parameters::from_batch(batch.slice(row, 1)).map_err(status::from_engine))
+}
+
+fn too_large() -> Status {
+    Status::resource_exhausted(format!(
+        "the parameters take more than the {MAX_HANDLE_BYTES} bytes that fit in a handle; bind fewer rows at a time"
+    ))
+}

@@ -1,0 +1,174 @@
+//! Prepared statements: create, bind, run, close. Nothing of them is kept but what `bound` holds.
+
+use arrow_flight::sql::{
+    ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, DoPutPreparedStatementResult,
+};
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
+use arrow_schema::SchemaRef;
+use bytes::Bytes;
+use futures::stream::{Stream, TryStreamExt};
+use spiced_engine::{Effect, Parameters, Principal};
+use tonic::Status;
+
+use crate::answer;
+use crate::call::{Answer, End};
+use crate::door::Door;
+use crate::parameters;
+use crate::seal::{Kind, SealError, Sealed};
+use crate::statements;
+use crate::status;
+
+impl Door {
+    /// Plans a statement and gives its handle, the schema of its answer, and its parameters.
+    pub(crate) async fn create_prepared(
+        &self,
+        caller: &Principal,
+        request: ActionCreatePreparedStatementRequest,
+    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+        no_transaction(request.transaction_id.as_ref())?;
+        let planned = self.plan(caller, request.query.clone()).await?;
+        // A client tells a query from an update by whether there is a schema; JDBC chooses its call by it.
+        let dataset_schema = match planned.effect() {
+            Effect::Read => answer::schema_bytes(&answer::wire_schema(&planned.schema()))?,
+            _ => Bytes::new(),
+        };
+        let sealed = Sealed::new(request.query, Bytes::new());
+        Ok(ActionCreatePreparedStatementResult {
+            prepared_statement_handle: self.sealer.seal(Kind::Prepared, &sealed, caller)?,
+            dataset_schema,
+            parameter_schema: answer::schema_bytes(planned.parameters())?,
+        })
+    }
+
+    /// Binds parameters: the answer is a handle that carries them. The old handle stands for them
+    /// too, on this replica and for a while, as some clients go on with it.
+    pub(crate) async fn bind<S>(
+        &self,
+        caller: &Principal,
+        handle: &[u8],
+        first: FlightData,
+        rest: S,
+    ) -> Result<DoPutPreparedStatementResult, Status>
+    where
+        S: Stream<Item = Result<FlightData, Status>> + Send + 'static,
+    {
+        let mut sealed = self.sealer.open(Kind::Prepared, handle, caller)?;
+        sealed.parameters = parameters::encode(parameters::collect(first, rest).await?.as_ref())?;
+        let handle = self.sealer.seal(Kind::Prepared, &sealed, caller)?;
+        if sealed.parameters.is_empty() {
+            self.bound.remove(&sealed.id);
+        } else {
+            self.bound.insert(sealed.id, sealed.parameters);
+        }
+        Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
+    }
+
+    /// The ticket for a prepared query, with its parameters.
+    pub(crate) async fn prepared_info(
+        &self,
+        caller: &Principal,
+        descriptor: FlightDescriptor,
+        handle: &[u8],
+    ) -> Result<FlightInfo, Status> {
+        let Sealed { sql, parameters, .. } = self.opened(caller, handle)?;
+        // Said here rather than when the ticket is used: this is where a driver shows an error.
+        parameters::of_query(parameters::decode(&parameters)?)?;
+        // A ticket has an id of its own: to cancel it cancels no other run of the statement.
+        self.statement_info(caller, descriptor, &Sealed::new(sql, parameters)).await
+    }
+
+    /// The schema of a prepared query's answer.
+    pub(crate) async fn prepared_schema(&self, caller: &Principal, handle: &[u8]) -> Result<SchemaRef, Status> {
+        self.statement_schema(caller, self.opened(caller, handle)?.sql).await
+    }
+
+    /// Runs a prepared query by its handle, for clients that use it as the ticket.
+    pub(crate) async fn prepared_rows(
+        &self,
+        caller: &Principal,
+        end: End,
+        handle: &[u8],
+    ) -> Result<Answer<FlightData>, Status> {
+        let sealed = self.opened(caller, handle)?;
+        self.run(caller, end, sealed).await
+    }
+
+    /// Runs a prepared update once for each row that is sent with it, in order; else once for each
+    /// row that is bound; else once without parameters. Gives the number of rows touched by all.
+    pub(crate) async fn prepared_update<S>(
+        &self,
+        caller: &Principal,
+        handle: &[u8],
+        first: FlightData,
+        rest: S,
+    ) -> Result<i64, Status>
+    where
+        S: Stream<Item = Result<FlightData, Status>> + Send + 'static,
+    {
+        let sealed = self.opened(caller, handle)?;
+        let planned = self.plan(caller, sealed.sql).await?;
+        let mut total = 0_i64;
+        let mut run = async |parameters| {
+            let touched = statements::count(planned.as_ref(), parameters).await?;
+            // One unknown makes the sum unknown.
+            total = if total < 0 || touched < 0 { -1 } else { total.saturating_add(touched) };
+            Ok::<(), Status>(())
+        };
+
+        let mut sent = parameters::batches(first, rest);
+        let mut rows_were_sent = false;
+        while let Some(batch) = sent.try_next().await.map_err(status::unreadable)? {
+            if batch.num_columns() == 0 {
+                continue; // how some clients say that they send nothing
+            }
+            rows_were_sent = true;
+            for row in parameters::by_row(&batch) {
+                run(row?).await?;
+            }
+        }
+        // A client that sends columns but no row has run its statement for each of no rows.
+        let columns_were_sent = sent.schema().is_some_and(|schema| !schema.fields().is_empty());
+        if !rows_were_sent && !columns_were_sent {
+            match parameters::decode(&sealed.parameters)? {
+                None => run(Parameters::none()).await?,
+                Some(bound) => {
+                    for row in parameters::by_row(&bound) {
+                        run(row?).await?;
+                    }
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    /// Forgets what is bound to a handle. The handle itself ends with its time.
+    pub(crate) fn close_prepared(&self, caller: &Principal, handle: &[u8]) -> Result<(), Status> {
+        match self.sealer.open(Kind::Prepared, handle, caller) {
+            Ok(sealed) => self.bound.remove(&sealed.id),
+            Err(SealError::Expired) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// What a handle stands for, with the parameters that were bound to it, by either way.
+    fn opened(&self, caller: &Principal, handle: &[u8]) -> Result<Sealed, Status> {
+        let mut sealed = self.sealer.open(Kind::Prepared, handle, caller)?;
+        if sealed.parameters.is_empty()
+            && let Some(bound) = self.bound.get(&sealed.id)
+        {
+            sealed.parameters = bound;
+        }
+        Ok(sealed)
+    }
+}
+
+/// Refuses a statement that belongs to a transaction: none can have been begun here.
+pub(crate) fn no_transaction(id: Option<&Bytes>) -> Result<(), Status> {
+    match id {
+        Some(id) if !id.is_empty() => {
+            Err(Status::unimplemented("transactions are not served here; send the statement without a transaction id"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,162 @@
+//! The calls of `arrow.flight.protocol.FlightService`: each finds its caller and its end, and hands
+//! over to the part of [`Door`] that does it.
+
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::sql::Command;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, Result as ActionResult, SchemaResult, Ticket,
+};
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use spiced_engine::{Principal, TableInfo};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::actions;
+use crate::answer;
+use crate::call::{Answer, End, caller};
+use crate::command::Asked;
+use crate::door::Door;
+use crate::metadata;
+use crate::prepared::no_transaction;
+use crate::seal::Sealed;
+use crate::status;
+
+const NO_SUBSTRAIT: &str = "Substrait plans are not served here; send SQL text";
+
+#[tonic::async_trait]
+impl FlightService for Door {
+    type HandshakeStream = Answer<HandshakeResponse>;
+    type ListFlightsStream = Answer<FlightInfo>;
+    type DoGetStream = Answer<FlightData>;
+    type DoPutStream = Answer<PutResult>;
+    type DoActionStream = Answer<ActionResult>;
+    type ListActionsStream = Answer<ActionType>;
+    type DoExchangeStream = Answer<FlightData>;
+
+    /// Trades credentials for a token, of which there are none: UNAUTHENTICATED would have clients
+    /// try again.
+    async fn handshake(
+        &self,
+        _: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        Err(Status::unimplemented("API keys are not built yet; connect without a user and a password"))
+    }
+
+    async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        end.within(async {
+            if !request.get_ref().expression.is_empty() {
+                return Err(Status::unimplemented("ListFlights takes no criteria; leave the expression empty"));
+            }
+            self.flights(&caller).await.map(Response::new)
+        })
+        .await
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        end.within(self.info(&caller, request.into_inner())).await.map(Response::new)
+    }
+
+    /// A query is planned, never begun, before its rows are asked for, so there is nothing to wait for.
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        let info = end.within(self.info(&caller, request.into_inner())).await?;
+        let poll = PollInfo::new().with_info(info).try_with_progress(1.0).map_err(status::unencodable)?;
+        Ok(Response::new(poll))
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        end.within(async {
+            let schema = match Asked::by(request.into_inner())? {
+                Asked::Sql(sql) => self.statement_schema(&caller, sql).await?,
+                Asked::Command(Command::CommandStatementQuery(query)) => {
+                    self.statement_schema(&caller, query.query).await?
+                }
+                Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+                    self.prepared_schema(&caller, &query.prepared_statement_handle).await?
+                }
+                Asked::Command(command) => answer::wire_schema(&metadata::schema(&command)?),
+            };
+            answer::schema_result(&schema).map(Response::new)
+        })
+        .await
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        let answer = match Asked::read(&request.into_inner().ticket)? {
+            Asked::Command(Command::TicketStatementQuery(ticket)) => {
+                self.statement_rows(&caller, end, &ticket.statement_handle).await?
+            }
+            Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+                self.prepared_rows(&caller, end, &query.prepared_statement_handle).await?
+            }
+            Asked::Command(command) => {
+                let rows = end.within(self.metadata_rows(&caller, command)).await?;
+                end.limit(rows)
+            }
+            Asked::Sql(_) => {
+                return Err(Status::invalid_argument("this is no ticket of this server; GetFlightInfo gives tickets"));
+            }
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        let answer = end.within(self.put(&caller, request.into_inner())).await?;
+        Ok(Response::new(end.limit(answer)))
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        end.within(self.act(&caller, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        caller(&request)?;
+        Ok(Response::new(actions::list()))
+    }
+
+    async fn do_exchange(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        caller(&request)?;
+        Err(Status::unimplemented("DoExchange is not served here; Flight SQL has no use for it"))
+    }
+}
+
+impl Door {
+    async fn info(&self, caller: &Principal, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+        match Asked::by(descriptor.clone())? {
+            Asked::Sql(sql) => self.statement_info(caller, descriptor, &Sealed::new(sql, Bytes::new())).await,
+            Asked::Command(Command::CommandStatementQuery(query)) => {
+                no_transaction(query.transaction_id.as_ref())?;
+                self.statement_info(caller, descriptor, &Sealed::new(query.query, Bytes::new())).await
+            }
+            Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+                self.prepared_info(caller, descriptor, &query.prepared_statement_handle).await
+            }
+            Asked::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(NO_SUBSTRAIT)),
+            Asked::Command(command) => Self::metadata_info(descriptor, command),
+        }
+    }
+
+    /// Every table that the caller may see, as a flight with the table's path.
+    async fn flights(&self, caller: &Principal) -> Result<Answer<FlightInfo>, Status> {
+        let catalog = self.session(caller).await?.catalog().await.map_err(status::from_engine)?;
+        let flights = catalog.tables.into_iter().map(|TableInfo { catalog, schema, name, columns, .. }| {
+            let descriptor = FlightDescriptor::new_path(vec![catalog, schema, name]);
+            let Asked::Sql(sql) = Asked::by(descriptor.clone())? else {
+                return Err(Status::internal("a table's path does not stand for a query"));
+            };
+            let ticket = self.ticket(caller, &Sealed::new(sql, Bytes::new()))?;
+            answer::info(descriptor, &answer::wire_schema(&columns), ticket)
+        });
+        Ok(stream::iter(flights.collect::<Vec<_>>()).boxed())
+    }
+}

@@ -1,0 +1,100 @@
+//! Statements: from SQL text to a ticket, from a ticket to rows, and updates to a count.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
+use arrow_schema::{DataType, Schema, SchemaRef};
+use bytes::Bytes;
+use futures::stream::TryStreamExt;
+use prost::Message;
+use spiced_engine::{Effect, Execution, Parameters, Prepared, Principal};
+use tonic::Status;
+
+use crate::answer;
+use crate::call::{Answer, End};
+use crate::door::Door;
+use crate::parameters;
+use crate::seal::{Kind, Sealed};
+use crate::status;
+
+/// What an update answers where the statement does not say how many rows it touched.
+const UNKNOWN_COUNT: i64 = -1;
+
+impl Door {
+    /// Plans a statement and gives the ticket for it.
+    pub(crate) async fn statement_info(
+        &self,
+        caller: &Principal,
+        descriptor: FlightDescriptor,
+        sealed: &Sealed,
+    ) -> Result<FlightInfo, Status> {
+        let planned = self.plan(caller, sealed.sql.clone()).await?;
+        answer::info(descriptor, &answer::wire_schema(&planned.schema()), self.ticket(caller, sealed)?)
+    }
+
+    /// The schema of a statement's answer.
+    pub(crate) async fn statement_schema(&self, caller: &Principal, sql: String) -> Result<SchemaRef, Status> {
+        Ok(answer::wire_schema(&self.plan(caller, sql).await?.schema()))
+    }
+
+    /// Runs the statement of a ticket.
+    pub(crate) async fn statement_rows(
+        &self,
+        caller: &Principal,
+        end: End,
+        ticket: &[u8],
+    ) -> Result<Answer<FlightData>, Status> {
+        let sealed = self.sealer.open(Kind::Ticket, ticket, caller)?;
+        self.run(caller, end, sealed).await
+    }
+
+    /// Runs a statement with the one row of parameters that is bound to it, if any. From here to
+    /// the last row it can be cancelled by its ticket.
+    pub(crate) async fn run(&self, caller: &Principal, end: End, sealed: Sealed) -> Result<Answer<FlightData>, Status> {
+        let mut end = end.or_cancelled(self.running.enter(sealed.id));
+        let parameters = parameters::of_query(parameters::decode(&sealed.parameters)?)?;
+        let execution = end
+            .within(async {
+                let planned = self.plan(caller, sealed.sql).await?;
+                planned.execute(parameters).await.map_err(status::from_engine)
+            })
+            .await?;
+        Ok(end.limit(answer::query(execution)))
+    }
+
+    /// Runs a statement for its effect; gives the number of rows that it touched.
+    pub(crate) async fn statement_update(&self, caller: &Principal, sql: String) -> Result<i64, Status> {
+        count(self.plan(caller, sql).await?.as_ref(), Parameters::none()).await
+    }
+
+    /// The signed ticket of a statement, as `DoGet` takes it.
+    pub(crate) fn ticket(&self, caller: &Principal, sealed: &Sealed) -> Result<Bytes, Status> {
+        let statement_handle = self.sealer.seal(Kind::Ticket, sealed, caller)?;
+        Ok(TicketStatementQuery { statement_handle }.as_any().encode_to_vec().into())
+    }
+}
+
+/// Runs a planned statement to its end and adds up what it says it touched: a statement that
+/// changes data says so in one column, `count`. `SET` and definitions touch no row; of a query
+/// that is run as an update nobody knows.
+pub(crate) async fn count(planned: &dyn Prepared, parameters: Parameters) -> Result<i64, Status> {
+    let Execution { schema, mut batches } = planned.execute(parameters).await.map_err(status::from_engine)?;
+    let counts = planned.effect() != Effect::Read && has_count(&schema);
+    let mut total = 0_u64;
+    while let Some(batch) = batches.try_next().await.map_err(status::from_engine)? {
+        if counts {
+            let column = batch.column(0).as_primitive::<UInt64Type>();
+            total = column.iter().flatten().fold(total, u64::saturating_add);
+        }
+    }
+    Ok(match planned.effect() {
+        _ if counts => i64::try_from(total).unwrap_or(i64::MAX),
+        Effect::Session | Effect::Ddl => 0,
+        _ => UNKNOWN_COUNT,
+    })
+}
+
+fn has_count(schema: &Schema) -> bool {
+    matches!(schema.fields().as_ref(), [field] if field.name() == "count" && *field.data_type() == DataType::UInt64)
+}

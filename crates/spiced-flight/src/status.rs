@@ -1,0 +1,66 @@
+//! The one place where a failure becomes a gRPC status.
+
+use arrow_flight::error::FlightError;
+use arrow_schema::ArrowError;
+use spiced_engine::{EngineError, ErrorKind};
+use tonic::{Code, Status};
+
+/// The engine's failure in gRPC's terms.
+pub(crate) fn from_engine(error: EngineError) -> Status {
+    let code = match error.kind() {
+        ErrorKind::InvalidStatement => Code::InvalidArgument,
+        ErrorKind::Denied => Code::PermissionDenied,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Unsupported => Code::Unimplemented,
+        ErrorKind::Exhausted => Code::ResourceExhausted,
+        ErrorKind::Timeout => Code::DeadlineExceeded,
+        ErrorKind::Cancelled => Code::Cancelled,
+        // `ErrorKind` may grow; what this door does not know is the server's own affair.
+        _ => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// What a client sent cannot be read as Arrow data. A status that the stream itself carries stays.
+pub(crate) fn unreadable(error: FlightError) -> Status {
+    match error {
+        FlightError::Tonic(status) => *status,
+        other => Status::invalid_argument(format!("the record batches that were sent cannot be read: {other}")),
+    }
+}
+
+/// An answer could not be encoded, which is the server's own failure.
+pub(crate) fn unencodable(error: impl Into<FlightError>) -> Status {
+    match error.into() {
+        FlightError::Tonic(status) => *status,
+        other => Status::internal(format!("the answer cannot be encoded: {other}")),
+    }
+}
+
+/// A batch of our own making could not be read back.
+pub(crate) fn internal(error: ArrowError) -> Status {
+    Status::internal(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_code() {
+        let table = [
+            (ErrorKind::InvalidStatement, Code::InvalidArgument),
+            (ErrorKind::Denied, Code::PermissionDenied),
+            (ErrorKind::NotFound, Code::NotFound),
+            (ErrorKind::Unsupported, Code::Unimplemented),
+            (ErrorKind::Exhausted, Code::ResourceExhausted),
+            (ErrorKind::Timeout, Code::DeadlineExceeded),
+            (ErrorKind::Cancelled, Code::Cancelled),
+            (ErrorKind::Internal, Code::Internal),
+        ];
+        for (kind, code) in table {
+            let status = from_engine(EngineError::new(kind, "why"));
+            assert_eq!((status.code(), status.message()), (code, "why"));
+        }
+    }
+}

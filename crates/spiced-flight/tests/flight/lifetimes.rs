@@ -1,0 +1,152 @@
+//! When a query ends: with its rows, its deadline, its cancel, its connection; and that rows are
+//! made no faster than they are read. Over TCP, as a client has it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::toy::Toy;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::{ActionCancelQueryRequest, ActionCancelQueryResult, Any, ProstMessageExt};
+use arrow_flight::{
+    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightData, FlightDescriptor, FlightInfo,
+    Ticket,
+};
+use axum::Router;
+use futures::StreamExt;
+use prost::Message;
+use spiced_engine::Role;
+use spiced_flight::FlightOptions;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Request, Streaming};
+
+type Client = FlightServiceClient<Channel>;
+
+/// Serves `router` on a free port, until the runtime ends.
+async fn serve(router: Router) -> SocketAddr {
+    let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = incoming.local_addr().unwrap();
+    tokio::spawn(Server::builder().serve_with_incoming(tonic::service::Routes::from(router), incoming));
+    address
+}
+
+async fn connect(toy: &Toy) -> Client {
+    let address = serve(toy.router(FlightOptions::default(), "writer", Role::ReadWrite)).await;
+    let endpoint = Endpoint::try_from(format!("http://{address}")).unwrap();
+    FlightServiceClient::new(endpoint.connect().await.unwrap())
+}
+
+async fn info(client: &mut Client, sql: &str) -> FlightInfo {
+    client.get_flight_info(FlightDescriptor::new_cmd(sql.to_owned())).await.unwrap().into_inner()
+}
+
+async fn start(client: &mut Client, ticket: impl tonic::IntoRequest<Ticket>) -> Streaming<FlightData> {
+    let mut rows = client.do_get(ticket).await.unwrap().into_inner();
+    rows.message().await.unwrap().expect("the schema");
+    rows.message().await.unwrap().expect("the first row");
+    rows
+}
+
+fn ticket(info: &FlightInfo) -> Ticket {
+    info.endpoint[0].ticket.clone().unwrap()
+}
+
+#[tokio::test]
+async fn dropping_the_rows_ends_the_query() {
+    let toy = Toy::default();
+    let mut client = connect(&toy).await;
+    let ticket = ticket(&info(&mut client, "HANG").await);
+    let rows = start(&mut client, ticket).await;
+    toy.hanging(1).await;
+    drop(rows);
+    toy.hanging(0).await;
+}
+
+#[tokio::test]
+async fn the_deadline_ends_a_stream() {
+    // The client in memory has no timer of its own, so it is the server that says so.
+    let toy = Toy::default();
+    let router = toy.router(FlightOptions::default(), "writer", Role::ReadWrite);
+    let mut client = FlightServiceClient::new(router);
+    let info = client.get_flight_info(FlightDescriptor::new_cmd("HANG")).await.unwrap().into_inner();
+    let mut request = Request::new(ticket(&info));
+    request.set_timeout(Duration::from_millis(50));
+    let told: Vec<_> = client.do_get(request).await.unwrap().into_inner().collect().await;
+    let last = told.last().unwrap().as_ref().unwrap_err();
+    assert_eq!((last.code(), told.len()), (Code::DeadlineExceeded, 3), "the schema, one row, the end");
+    toy.hanging(0).await;
+}
+
+#[tokio::test]
+async fn the_deadline_ends_planning() {
+    let router = Toy::default().router(FlightOptions::default(), "writer", Role::ReadWrite);
+    let mut client = FlightServiceClient::new(router);
+    let mut request = Request::new(FlightDescriptor::new_cmd("STUCK"));
+    request.set_timeout(Duration::from_millis(10));
+    let refusal = client.get_flight_info(request).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn both_cancel_actions_end_the_query() {
+    let toy = Toy::default();
+    let mut client = connect(&toy).await;
+    for name in ["CancelFlightInfo", "CancelQuery"] {
+        let info = info(&mut client, "HANG").await;
+        let mut rows = start(&mut client, ticket(&info)).await;
+        toy.hanging(1).await;
+        let body = match name {
+            "CancelQuery" => ActionCancelQueryRequest { info: info.encode_to_vec().into() }.as_any().encode_to_vec(),
+            _ => CancelFlightInfoRequest::new(info).encode_to_vec(),
+        };
+        let action = Action::new(name, body);
+        let answer =
+            client.do_action(action.clone()).await.unwrap().into_inner().message().await.unwrap().unwrap().body;
+        let status = match name {
+            "CancelQuery" => Any::decode(answer).unwrap().unpack::<ActionCancelQueryResult>().unwrap().unwrap().result,
+            _ => CancelFlightInfoResult::decode(answer).unwrap().status,
+        };
+        assert_eq!(status, i32::from(CancelStatus::Cancelled));
+        assert_eq!(rows.message().await.unwrap_err().code(), Code::Cancelled);
+        toy.hanging(0).await;
+        assert_eq!(client.do_action(action).await.unwrap_err().code(), Code::NotFound, "it has ended");
+    }
+}
+
+#[tokio::test]
+async fn nobody_cancels_another_callers_query() {
+    let toy = Toy::default();
+    let secret = tls_core::Secret::from("shared");
+    let options = || FlightOptions { signing_secret: secret.clone(), ..FlightOptions::default() };
+    let mut own = FlightServiceClient::new(toy.router(options(), "a", Role::ReadWrite));
+    let mut other = FlightServiceClient::new(toy.router(options(), "b", Role::ReadWrite));
+    let info = own.get_flight_info(FlightDescriptor::new_cmd("HANG")).await.unwrap().into_inner();
+    let action = Action::new("CancelFlightInfo", CancelFlightInfoRequest::new(info).encode_to_vec());
+    assert_eq!(other.do_action(action).await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn rows_are_made_as_they_are_read() {
+    const ROWS: usize = 1_000_000;
+    let toy = Toy::default();
+    let mut client = connect(&toy).await;
+    let ticket = ticket(&info(&mut client, &format!("ROWS {ROWS}")).await);
+    let mut rows = start(&mut client, ticket).await;
+    for _ in 0..1_000 {
+        rows.message().await.unwrap().unwrap();
+    }
+    // What may have been made ahead is what fits in the windows of HTTP/2 and in its buffers.
+    let made = toy.0.made.load(Ordering::SeqCst);
+    assert!((1_001..ROWS / 10).contains(&made), "{made} rows were made for 1,001 read");
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused() {
+    let toy = Toy::default();
+    let options = FlightOptions { max_message_bytes: 1024, ..FlightOptions::default() };
+    let mut client = FlightServiceClient::new(toy.router(options, "writer", Role::ReadWrite));
+    let sql = format!("SELECT {}", "1".repeat(2048));
+    let refusal = client.get_flight_info(FlightDescriptor::new_cmd(sql)).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::OutOfRange);
+}
