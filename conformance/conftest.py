@@ -1,0 +1,69 @@
+"""Fixtures. `pod` is a folder, an authority and a server of the test's own; `served` are the shared servers,
+one with TLS and one without, for tests that only read."""
+
+from __future__ import annotations
+
+import os
+
+# Before grpc is imported: processes are spawned, never forked, and its own log is not the suite's.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+os.environ["GRPC_VERBOSITY"] = "NONE"
+for _name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE"):
+    os.environ.pop(_name, None)
+
+import pytest
+
+from harness import data
+from harness.pod import Pod
+from harness.server import binary
+
+
+def pytest_sessionstart(session):
+    """One clear word instead of a thousand failures."""
+    if not session.config.option.collectonly:
+        try:
+            binary()
+        except AssertionError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """The test's own pod; its servers must stop cleanly and must not have shown a secret."""
+    pod = Pod(tmp_path)
+    yield pod
+    pod.close()
+
+
+def _shared(root, tls: bool):
+    pod = Pod(root)
+    data.write(data.PEOPLE, pod.folder / "data/people.parquet")
+    pod.yaml(
+        tls=pod.write_pair() if tls else None,
+        datasets=[{"from": "file:data/people.parquet", "name": "people"}],
+    )
+    server = pod.serve("--metrics", "localhost:0", "--probe", "localhost:0")
+    server.pair = pod.pair if tls else None
+    return pod, server
+
+
+@pytest.fixture(scope="session")
+def over_tls(tmp_path_factory):
+    """A server with TLS, metrics and probe doors, and the read-only data set `people`."""
+    pod, server = _shared(tmp_path_factory.mktemp("over_tls"), True)
+    yield server
+    pod.close()
+
+
+@pytest.fixture(scope="session")
+def in_clear(tmp_path_factory):
+    """The same without TLS."""
+    pod, server = _shared(tmp_path_factory.mktemp("in_clear"), False)
+    yield server
+    pod.close()
+
+
+@pytest.fixture(params=["tls", "clear"])
+def served(request):
+    """Both shared servers, one after the other."""
+    return request.getfixturevalue("over_tls" if request.param == "tls" else "in_clear")

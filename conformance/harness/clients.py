@@ -1,0 +1,190 @@
+"""Clients that nobody here wrote: curl, openssl, pyarrow, ADBC and grpcio, each set up for one server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from adbc_driver_flightsql import DatabaseOptions
+from adbc_driver_flightsql import dbapi as flightsql
+from pyarrow import flight
+
+from .server import Server
+from .waiting import DEADLINE
+
+
+def tool(name: str) -> str:
+    """The path of a program that apt brings; its lack is a failure."""
+    path = shutil.which(name)
+    assert path, f"{name} is not installed, and this suite needs it: apt-get install {name}"
+    return path
+
+
+# curl
+
+
+@dataclass
+class Answer:
+    """What curl got: its exit code, and the last response where there was one."""
+
+    exit: int
+    status: int
+    version: str
+    headers: dict[str, str]
+    body: bytes
+    trouble: str
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def media_type(self) -> str:
+        return self.headers.get("content-type", "").split(";")[0].strip().lower()
+
+    def json(self):
+        return json.loads(self.body)
+
+    def ok(self) -> Answer:
+        assert self.exit == 0 and self.status == 200, f"{self}"
+        return self
+
+
+def curl(url: str, *args: str, ca: str | None = None, body: bytes | None = None, deadline: float = DEADLINE) -> Answer:
+    """One request; `body` is what `@-` reads."""
+    with tempfile.NamedTemporaryFile("rb") as head:
+        command = curl_command(url, *args, ca=ca, deadline=deadline) + ["--dump-header", head.name]
+        done = subprocess.run(command, input=body or b"", capture_output=True, timeout=deadline + 5)
+        blocks = [b for b in head.read().decode("latin-1").replace("\r", "").split("\n\n") if b.startswith("HTTP/")]
+    status, version, headers = 0, "", {}
+    if blocks:
+        first, *rest = blocks[-1].split("\n")
+        version, status = first.split()[0], int(first.split()[1])
+        headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in rest)}
+    return Answer(done.returncode, status, version, headers, done.stdout, done.stderr.decode())
+
+
+def curl_command(url: str, *args: str, ca: str | None = None, deadline: float = DEADLINE) -> list[str]:
+    """The command line, for those who want to read the answer as it comes."""
+    trust = ["--cacert", ca] if ca else []
+    return [tool("curl"), "-q", "-sS", "--noproxy", "*", "--max-time", str(deadline), *trust, *args, url]
+
+
+def get(server: Server, path: str, *args: str, door: str = "http", **more) -> Answer:
+    return curl(server.url(path, door), *args, ca=server.ca, **more)
+
+
+def sql(server: Server, text: str, *args: str, accept: str | None = None, **more) -> Answer:
+    """`POST /v1/sql` with the text as it is."""
+    extra = ["-H", f"Accept: {accept}"] if accept else []
+    return get(server, "/v1/sql", "--data-binary", "@-", *extra, *args, body=text.encode(), **more)
+
+
+def rows(server: Server, text: str, **more) -> list[dict]:
+    """The rows of a query, over HTTP."""
+    return sql(server, text, **more).ok().json()
+
+
+# openssl
+
+
+def s_client(port: int, *args: str, send: bytes = b"", deadline: float = DEADLINE) -> str:
+    """`openssl s_client`; all that it prints."""
+    done = subprocess.run(
+        [tool("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-servername", "localhost", *args],
+        input=send,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=deadline,
+    )
+    return done.stdout.decode("utf-8", "replace")
+
+
+def openssl(*args: str, cwd: Path | None = None, send: bytes = b"") -> bytes:
+    """Any other openssl command; its lack of success is a failure of the test's own set-up."""
+    done = subprocess.run([tool("openssl"), *args], cwd=cwd, input=send, capture_output=True, timeout=DEADLINE)
+    assert done.returncode == 0, f"openssl {' '.join(args)}: {done.stderr.decode()}"
+    return done.stdout
+
+
+# TLS and sockets
+
+
+def handshake(
+    port: int, *, alpn=("h2", "http/1.1"), version: ssl.TLSVersion | None = None, timeout: float = DEADLINE
+) -> ssl.SSLSocket:
+    """A TLS connection that takes any certificate; for looking at what is presented."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
+    raw = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    try:
+        return context.wrap_socket(raw, server_hostname="localhost")
+    except BaseException:
+        raw.close()
+        raise
+
+
+def presented(server: Server, door: str = "http") -> bytes:
+    """The leaf that the door presents, DER."""
+    with handshake(server.port(door)) as connection:
+        return connection.getpeercert(binary_form=True)
+
+
+# Flight
+
+
+def flight_client(server: Server, *, ca: str | bytes | None = None, host: str = "localhost", **more) -> flight.FlightClient:
+    """pyarrow's client, with TLS where the door has it."""
+    port = server.port("flight")
+    if not server.tls("flight"):
+        return flight.FlightClient(f"grpc://{host}:{port}", **more)
+    if not more.get("disable_server_verification"):
+        more["tls_root_certs"] = ca or Path(server.ca).read_bytes()
+    return flight.FlightClient(f"grpc+tls://{host}:{port}", **more)
+
+
+def call(seconds: float = DEADLINE) -> flight.FlightCallOptions:
+    return flight.FlightCallOptions(timeout=seconds)
+
+
+def query(client: flight.FlightClient, text: str):
+    """GetFlightInfo with raw SQL as the command, then DoGet of every endpoint's ticket."""
+    info = client.get_flight_info(flight.FlightDescriptor.for_command(text.encode()), call())
+    assert len(info.endpoints) == 1, f"{len(info.endpoints)} endpoints"
+    return client.do_get(info.endpoints[0].ticket, call()).read_all()
+
+
+def adbc(server: Server, **more):
+    """A DB-API connection over ADBC's Flight SQL driver."""
+    options = {DatabaseOptions.TIMEOUT_QUERY.value: str(DEADLINE), DatabaseOptions.TIMEOUT_UPDATE.value: str(DEADLINE)}
+    scheme = "grpc"
+    if server.tls("flight"):
+        scheme = "grpc+tls"
+        options[DatabaseOptions.TLS_ROOT_CERTS.value] = Path(server.ca).read_text()
+    return flightsql.connect(
+        f"{scheme}://localhost:{server.port('flight')}", db_kwargs={**options, **more}, autocommit=True
+    )
+
+
+# gRPC
+
+
+def channel(server: Server, door: str = "grpc") -> grpc.Channel:
+    """grpcio's channel, with TLS where the door has it."""
+    target = f"localhost:{server.port(door)}"
+    options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+    if not server.tls(door):
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(server.ca).read_bytes()), options)

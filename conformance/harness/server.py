@@ -1,0 +1,217 @@
+"""A running `spiced`: its output as it comes, its doors as it announces them, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from .ledger import LEDGER
+from .waiting import DEADLINE
+
+
+def binary() -> str:
+    """The program under test, from `SPICED_BIN`."""
+    path = os.environ.get("SPICED_BIN", "")
+    assert path, "SPICED_BIN is not set: it names the spiced binary to test"
+    assert os.access(path, os.X_OK), f"SPICED_BIN={path} is not a program: build it with `cargo build -p spiced`"
+    return str(Path(path).resolve())
+
+
+class Server:
+    """One process. Waits are for its log lines or its end, never for time to pass."""
+
+    def __init__(self, argv: list[str], *, cwd: Path, env: dict[str, str], ca: str | None = None) -> None:
+        self.argv = argv
+        self.ca = ca  # path of the PEM file that its clients trust
+        self._end_seen = False
+        self.lines: list[str] = []
+        self._stdout: list[str] = []
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stdout, self._stdout), daemon=True),
+            threading.Thread(target=self._read, args=(self.process.stderr, self.lines), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    # What it says
+
+    @property
+    def stdout(self) -> str:
+        with self._changed:
+            return "".join(self._stdout)
+
+    @property
+    def stderr(self) -> str:
+        with self._changed:
+            return "".join(self.lines)
+
+    @property
+    def log(self) -> list[dict]:
+        """The log's lines as objects; other lines are left out."""
+        return [record for line in self.stderr.splitlines() if (record := parse(line)) is not None]
+
+    def logged(self, *levels: str, match: str = "", since: int = 0) -> list[dict]:
+        """Log lines of these levels (any, without) whose text matches, without regard to case."""
+        return [
+            record
+            for record in self.log[since:]
+            if (not levels or record.get("level") in levels) and re.search(match, text_of(record), re.IGNORECASE)
+        ]
+
+    def wait_for_log(self, *levels: str, match: str = "", since: int = 0, deadline: float = DEADLINE) -> dict:
+        """The first such line, once it is there."""
+        return self._wait(
+            lambda: next(iter(self.logged(*levels, match=match, since=since)), None),
+            f"a log line matching {match!r}",
+            deadline,
+        )
+
+    def wait_until_serving(self) -> Server:
+        """Returns once all doors are open."""
+        self.wait_for_log(match=r'"message": "serving"')
+        return self
+
+    # Its doors
+
+    def addresses(self, door: str) -> list[str]:
+        """As announced: `127.0.0.1:40123`, `[::1]:40123`."""
+        return [
+            record["fields"]["address"]
+            for record in self.log
+            if record.get("fields", {}).get("message") == "listening" and record["fields"]["endpoint"] == door
+        ]
+
+    def port(self, door: str) -> int:
+        addresses = self.addresses(door)
+        assert addresses, f"no listening line for the {door} door in:\n{self.stderr}"
+        return int(addresses[0].rsplit(":", 1)[1])
+
+    def tls(self, door: str = "http") -> bool:
+        """Whether the door says that it speaks TLS."""
+        return next(
+            record["fields"]["tls"]
+            for record in self.log
+            if record.get("fields", {}).get("message") == "listening" and record["fields"]["endpoint"] == door
+        )
+
+    def url(self, path: str = "/", door: str = "http", host: str = "localhost") -> str:
+        scheme = "https" if self.tls(door) else "http"
+        return f"{scheme}://{host}:{self.port(door)}{path}"
+
+    # What it costs
+
+    def memory(self, field: str = "VmRSS") -> int:
+        """Bytes, from /proc: `VmRSS` now, `VmHWM` at the highest since `forget_peak`."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE).group(1)) * 1024
+
+    def forget_peak(self) -> None:
+        """Lets the highest memory mark start again from now (proc(5), clear_refs)."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def cpu(self) -> float:
+        """CPU seconds used so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def cpu_share(self, seconds: float = 0.5) -> float:
+        """CPU used over the next moment, in cores; the wait is for the process to end, which would be wrong."""
+        before, started = self.cpu(), time.monotonic()
+        self.stays_up(seconds)
+        return (self.cpu() - before) / (time.monotonic() - started)
+
+    def stays_up(self, seconds: float) -> None:
+        """Fails where the process ends within this time."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+        raise AssertionError(f"spiced ended by itself with {code}:\n{self.stderr}")
+
+    # Its end
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait_for_exit(self, deadline: float = DEADLINE) -> int:
+        """The exit code, once all output is read."""
+        self._end_seen = True
+        try:
+            code = self.process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"still running after {deadline:.0f} s:\n{self.tail()}") from None
+        for reader in self._readers:
+            reader.join(deadline)
+        return code
+
+    def close(self) -> None:
+        """Ends it as an operator would, wants a clean exit, and looks through all it ever said."""
+        try:
+            if self.process.poll() is None:
+                self.signal(signal.SIGTERM)
+                code = self.wait_for_exit()
+                assert code == 0, f"a clean stop exits 0, this one {code}:\n{self.tail()}"
+            assert self._end_seen, f"it ended by itself with {self.process.returncode}:\n{self.tail()}"
+            assert "panicked at" not in self.stderr, f"a panic:\n{self.tail()}"
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            LEDGER.assert_clean(self.stdout, "standard output")
+            LEDGER.assert_clean(self.stderr, "standard error")
+
+    def tail(self) -> str:
+        return "\n".join(self.stderr.splitlines()[-40:])
+
+    def _read(self, stream, lines: list[str]) -> None:
+        for raw in stream:
+            with self._changed:
+                lines.append(raw.decode("utf-8", "replace"))
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _wait(self, check, what: str, deadline: float):
+        end = time.monotonic() + deadline
+        while True:
+            if answer := check():
+                return answer
+            if self.process.poll() is not None:
+                for reader in self._readers:
+                    reader.join(deadline)
+                if answer := check():
+                    return answer
+                raise AssertionError(
+                    f"spiced ended with {self.process.returncode} before {what}:\n{self.tail()}\n{self.stdout}"
+                )
+            left = end - time.monotonic()
+            if left <= 0:
+                raise AssertionError(f"no {what} within {deadline:.0f} s:\n{self.tail()}")
+            with self._changed:
+                self._changed.wait(min(left, 0.2))  # so that an end without output is noticed too
+
+
+def parse(line: str) -> dict | None:
+    """A line of the log as an object, or None where it is something else."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "level" in record else None
+
+
+def text_of(record: dict) -> str:
+    """Everything that a log line says."""
+    return json.dumps(record, ensure_ascii=False)

@@ -1,0 +1,26 @@
+"""Waiting with a deadline. The only place where the suite asks again and again, for what announces itself to nobody."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+# Seconds that any one wait may take; a slow machine may ask for more.
+DEADLINE = float(os.environ.get("SPICED_CONFORMANCE_DEADLINE", "30"))
+
+
+def eventually(check, what: str, deadline: float = DEADLINE, pause: float = 0.05):
+    """Asks until `check` returns something true, and returns it. An exception counts as "not yet"."""
+    end = time.monotonic() + deadline
+    never = threading.Event()
+    while True:
+        trouble = None
+        try:
+            if answer := check():
+                return answer
+        except Exception as error:  # the last one is shown when time runs out
+            trouble = error
+        if time.monotonic() > end:
+            raise AssertionError(f"within {deadline:.0f} s never: {what}") from trouble
+        never.wait(pause)

@@ -1,0 +1,77 @@
+"""The harness itself: that its checks can fail. Needs no server."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import clients, http2
+from harness.certificates import DEFORMED, key_pem, make_key
+from harness.ledger import LEDGER, Ledger
+from harness.pod import Refusal
+from harness.waiting import eventually
+
+KEYS = [("rsa2048", "pkcs8"), ("rsa2048", "pkcs1"), ("p256", "pkcs8"), ("p256", "sec1"), ("p384", "sec1-params"), ("ed25519", "pkcs8")]
+
+
+@pytest.mark.parametrize("kind, form", KEYS, ids=lambda value: value)
+def test_ledger_finds_a_key_however_it_is_written(kind, form):
+    key = make_key(kind)
+    text = key_pem(key, form)
+    assert LEDGER.found_in(text)
+    for name, deform in DEFORMED.items():
+        if not name.startswith("base64"):
+            assert LEDGER.found_in(f'{{"value": "{deform(text)}"}}'), name
+
+
+def test_ledger_finds_marks_and_nothing_else():
+    ledger = Ledger()
+    mark = ledger.mark("a password")
+    assert ledger.found_in(f"x={mark}") == ["a password"]
+    ledger.assert_clean("a certificate for localhost", "a text")
+    with pytest.raises(AssertionError) as caught:
+        ledger.assert_clean(mark.encode(), "a text")
+    assert mark not in str(caught.value), "the finding repeats the secret"
+
+
+def test_public_parts_are_no_secret(pod):
+    assert not LEDGER.found_in(pod.pair.certificate + pod.ca.pem)
+
+
+GOOD = "error: cannot read x\n  caused by: no such file\nhint: give another path\n"
+REPORTS = {
+    "other-exit": (1, GOOD),
+    "no-error-line": (78, "cannot read x\nhint: y\n"),
+    "no-hint": (78, "error: cannot read x\n"),
+    "cause-twice": (78, "error: x\n  no such file\n  no such file\nhint: y\n"),
+    "two-errors": (78, "error: x\nerror: y\nhint: z\n"),
+    "panic": (78, "error: x\nthread 'main' panicked at\nhint: z\n"),
+    "port-opened": (78, '{"level":"INFO","fields":{"message":"listening"}}\n' + GOOD),
+}
+
+
+@pytest.mark.parametrize("code, text", REPORTS.values(), ids=REPORTS.keys())
+def test_refusal_that_is_not_right_is_noticed(code, text):
+    Refusal(78, "", GOOD).check(78)
+    with pytest.raises(AssertionError):
+        Refusal(code, "", text).check(78)
+
+
+def test_tools_are_there_or_missed_with_a_clear_word():
+    for name in ("curl", "openssl", "bash", "setsid"):
+        clients.tool(name)
+    with pytest.raises(AssertionError, match="apt-get install"):
+        clients.tool("no-such-tool")
+
+
+def test_eventually_gives_up():
+    with pytest.raises(AssertionError, match="never: the impossible"):
+        eventually(lambda: False, "the impossible", deadline=0.1)
+
+
+def test_frames_are_read_as_written():
+    ours, theirs = clients.socket.socketpair()
+    with ours, theirs:
+        ours.sendall(http2.frame(http2.SETTINGS) + http2.frame(http2.GOAWAY, bytes(4) + (13).to_bytes(4, "big") + b"why"))
+        frames = http2.read_frames(theirs, until=http2.GOAWAY)
+    assert [frame.kind for frame in frames] == [http2.SETTINGS, http2.GOAWAY]
+    assert frames[-1].goaway == (13, "why")
