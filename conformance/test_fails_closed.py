@@ -41,13 +41,17 @@ def missing_secret(pod: Pod):
 
 def missing_in_file_store(pod: Pod):
     pod.write("mounted/CERT", pod.pair.certificate)
-    pod.yaml(secrets=[{"name": "mount", "from": "file:mounted"}], tls={"certificate": "${mount:CERT}", "key": "${mount:KEY}"})
+    pod.yaml(
+        secrets=[{"name": "mount", "from": "file:mounted"}], tls={"certificate": "${mount:CERT}", "key": "${mount:KEY}"}
+    )
     return ["mount:KEY", KEY]
 
 
 def several_references_missing(pod: Pod):
-    pod.yaml(tls={"certificate": "${env:FIRST_ONE}", "key": "${secrets:SECOND_ONE}"},
-             datasets=[{"from": "file:${env:THIRD_ONE}", "name": "x"}])
+    pod.yaml(
+        tls={"certificate": "${env:FIRST_ONE}", "key": "${secrets:SECOND_ONE}"},
+        datasets=[{"from": "file:${env:THIRD_ONE}", "name": "x"}],
+    )
     return ["FIRST_ONE", "SECOND_ONE", "THIRD_ONE", CERTIFICATE, KEY]
 
 
@@ -100,8 +104,14 @@ def garbage_key(pod: Pod):
 
 def key_with_broken_base64(pod: Pod):
     marked = LEDGER.mark("a damaged key")
-    pod.yaml(tls={**pod.write_pair(), "key_file": str(
-        pod.write("tls.key", f"-----BEGIN PRIVATE KEY-----\n{marked}!!\n-----END PRIVATE KEY-----\n"))})
+    pod.yaml(
+        tls={
+            **pod.write_pair(),
+            "key_file": str(
+                pod.write("tls.key", f"-----BEGIN PRIVATE KEY-----\n{marked}!!\n-----END PRIVATE KEY-----\n")
+            ),
+        }
+    )
     return ["tls.key", KEY_FILE]
 
 
@@ -179,7 +189,10 @@ def text_given_as_path(pod: Pod):
 def dot_dot_in_the_file_store(pod: Pod):
     pod.write("mounted/CERT", pod.pair.certificate)
     pod.write("KEY", pod.pair.key_text)
-    pod.yaml(secrets=[{"name": "mount", "from": "file:mounted"}], tls={"certificate": "${mount:CERT}", "key": "${mount:../KEY}"})
+    pod.yaml(
+        secrets=[{"name": "mount", "from": "file:mounted"}],
+        tls={"certificate": "${mount:CERT}", "key": "${mount:../KEY}"},
+    )
     return ["mount", KEY]
 
 
@@ -250,9 +263,9 @@ def test_flags_and_variables_are_named_as_origins(pod):
     pod.refuse("--tls-certificate-file", "/nowhere/a.crt", "--tls-key-file", "/nowhere/a.key").names(
         "--tls-certificate-file", "/nowhere/a.crt"
     )
-    pod.refuse(env={"SPICED_RUNTIME__TLS__CERTIFICATE": "garbage", "SPICED_RUNTIME__TLS__KEY": pod.pair.key_text}).names(
-        "SPICED_RUNTIME__TLS__CERTIFICATE"
-    )
+    pod.refuse(
+        env={"SPICED_RUNTIME__TLS__CERTIFICATE": "garbage", "SPICED_RUNTIME__TLS__KEY": pod.pair.key_text}
+    ).names("SPICED_RUNTIME__TLS__CERTIFICATE")
 
 
 def test_value_of_a_variable_is_not_repeated(pod):
@@ -275,7 +288,11 @@ def test_malformed_reference(pod, reference):
 HEAD = "version: v1\nkind: Spicepod\nname: odd\n"
 
 YAML = {
-    "misspelled-tls-key": ("runtime:\n  tls:\n    enabled: true\n    certificat_file: a.crt\n", 7, ["certificat_file", "certificate_file"]),
+    "misspelled-tls-key": (
+        "runtime:\n  tls:\n    enabled: true\n    certificat_file: a.crt\n",
+        7,
+        ["certificat_file", "certificate_file"],
+    ),
     "misspelled-section": ("runtme:\n  tls:\n    enabled: true\n", 4, ["runtme", "runtime"]),
     "misspelled-runtime-key": ("runtime:\n  shutdown_dely: 1s\n", 5, ["shutdown_dely", "shutdown_delay"]),
     "misspelled-data-set-key": ("datasets:\n  - frm: file:x.csv\n    name: x\n", 5, ["frm", "from"]),
@@ -353,9 +370,17 @@ NOT_YET = {
     "passphrase": {"tls": {"key_passphrase": "x"}},
     "certificates": {"tls": {"certificates": [{"certificate_file": "tls.crt", "key_file": "tls.key"}]}},
 }
-NAMED = {"client-auth-request": "client_auth_mode", "client-auth-required": "client_auth_mode",
-         "crl": "client_crl_files", "passphrase": "key_passphrase", "certificates": "certificates",
-         "api-key": "api_key", "api-key-with-a-dash": "auth", "mtls": "mtls", "require": "require"}
+NAMED = {
+    "client-auth-request": "client_auth_mode",
+    "client-auth-required": "client_auth_mode",
+    "crl": "client_crl_files",
+    "passphrase": "key_passphrase",
+    "certificates": "certificates",
+    "api-key": "api_key",
+    "api-key-with-a-dash": "auth",
+    "mtls": "mtls",
+    "require": "require",
+}
 
 
 @pytest.mark.parametrize("what", NOT_YET)
@@ -368,7 +393,9 @@ def test_what_is_not_enforced_yet_is_refused(pod, what):
 
 def test_client_auth_flag_is_refused_too(pod):
     pod.yaml(tls=pod.write_pair())
-    pod.refuse("--tls-client-auth-mode", "required", "--tls-client-auth-ca-file", pod.ca_file).names("--tls-client-auth-mode")
+    pod.refuse("--tls-client-auth-mode", "required", "--tls-client-auth-ca-file", pod.ca_file).names(
+        "--tls-client-auth-mode"
+    )
 
 
 def test_what_says_none_is_taken(pod):

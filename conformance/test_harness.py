@@ -10,7 +10,14 @@ from harness.ledger import LEDGER, Ledger
 from harness.pod import Refusal
 from harness.waiting import eventually
 
-KEYS = [("rsa2048", "pkcs8"), ("rsa2048", "pkcs1"), ("p256", "pkcs8"), ("p256", "sec1"), ("p384", "sec1-params"), ("ed25519", "pkcs8")]
+KEYS = [
+    ("rsa2048", "pkcs8"),
+    ("rsa2048", "pkcs1"),
+    ("p256", "pkcs8"),
+    ("p256", "sec1"),
+    ("p384", "sec1-params"),
+    ("ed25519", "pkcs8"),
+]
 
 
 @pytest.mark.parametrize("kind, form", KEYS, ids=lambda value: value)
@@ -71,7 +78,9 @@ def test_eventually_gives_up():
 def test_frames_are_read_as_written():
     ours, theirs = clients.socket.socketpair()
     with ours, theirs:
-        ours.sendall(http2.frame(http2.SETTINGS) + http2.frame(http2.GOAWAY, bytes(4) + (13).to_bytes(4, "big") + b"why"))
+        ours.sendall(
+            http2.frame(http2.SETTINGS) + http2.frame(http2.GOAWAY, bytes(4) + (13).to_bytes(4, "big") + b"why")
+        )
         frames = http2.read_frames(theirs, until=http2.GOAWAY)
     assert [frame.kind for frame in frames] == [http2.SETTINGS, http2.GOAWAY]
     assert frames[-1].goaway == (13, "why")

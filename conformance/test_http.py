@@ -1,4 +1,4 @@
-"""The HTTP door: bodies, answers, parameters, errors, the browser's rules, status; over h1 and h2, TLS and plain."""
+"""The HTTP door: bodies, answers, parameters, errors; over h1 and h2, TLS and plain."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ import pyarrow.ipc
 import pytest
 
 from harness import clients, data
-from harness.ledger import LEDGER
-from harness.server import text_of
-from harness.waiting import eventually
 
 ARROW = "application/vnd.apache.arrow.stream"
 SPICE = "application/vnd.spiceai.sql.v1+json"
@@ -115,8 +112,9 @@ def test_bad_body(served, kind, body):
 
 
 def test_compressed_body_is_read_or_refused(served):
-    answer = clients.get(served, "/v1/sql", "-H", "Content-Encoding: gzip", "--data-binary", "@-",
-                         body=gzip.compress(b"SELECT 1 AS x"))
+    answer = clients.get(
+        served, "/v1/sql", "-H", "Content-Encoding: gzip", "--data-binary", "@-", body=gzip.compress(b"SELECT 1 AS x")
+    )
     assert answer.status == 415 or (answer.status == 200 and answer.json() == [{"x": 1}]), answer
 
 
@@ -159,7 +157,8 @@ def test_answer_csv(served):
     head, *lines = csv.reader(io.StringIO(answer.body.decode(), newline=""))
     assert head == ["id", "text", "flag", "ratio"]
     assert [(int(a), b, c, float(d) if d else None) for a, b, c, d in lines] == [
-        (row["id"], row["text"] or "", {True: "true", False: "false", None: ""}[row["flag"]], row["ratio"]) for row in WANTED
+        (row["id"], row["text"] or "", {True: "true", False: "false", None: ""}[row["flag"]], row["ratio"])
+        for row in WANTED
     ]
 
 
@@ -241,7 +240,9 @@ def test_json_of_a_type(served, expression, wanted):
 
 @pytest.mark.parametrize("accept", ["application/json", NDJSON, "text/csv", "text/plain", SPICE, ARROW])
 def test_decimal_and_binary_are_answered_in_every_form(served, accept):
-    clients.sql(served, "SELECT CAST(12.50 AS DECIMAL(10,2)) AS d, X'00ff' AS b, INTERVAL '1 day' AS i", accept=accept).ok()
+    clients.sql(
+        served, "SELECT CAST(12.50 AS DECIMAL(10,2)) AS d, X'00ff' AS b, INTERVAL '1 day' AS i", accept=accept
+    ).ok()
 
 
 # Parameters
@@ -250,7 +251,11 @@ PARAMETERS = {
     "positional": ("SELECT name FROM people WHERE id = $1", [2], [{"name": "Grace"}]),
     "two-positional": ("SELECT name FROM people WHERE id > $1 AND name < $2", [1, "F"], [{"name": "Edsger"}]),
     "used-twice": ("SELECT id FROM people WHERE id = $1 OR id = $1 + 1 ORDER BY id", [1], [{"id": 1}, {"id": 2}]),
-    "named": ("SELECT name FROM people WHERE id = $id AND name = $name", {"id": 3, "name": "Edsger"}, [{"name": "Edsger"}]),
+    "named": (
+        "SELECT name FROM people WHERE id = $id AND name = $name",
+        {"id": 3, "name": "Edsger"},
+        [{"name": "Edsger"}],
+    ),
     "cast": ("SELECT $1::bigint + $2::bigint AS x", [40, 2], [{"x": 42}]),
     "bare": ("SELECT $1 AS x, $2 AS y", [1, "two"], [{"x": 1, "y": "two"}]),
     "text-is-text": ("SELECT name FROM people WHERE name = $1", ["' OR 1=1 --"], []),
@@ -281,8 +286,9 @@ def test_bad_parameters(served, text, parameters):
 
 def _with_parameters(server, text, parameters) -> clients.Answer:
     body = {"sql": text} if parameters is None else {"sql": text, "parameters": parameters}
-    return clients.get(server, "/v1/sql", "-H", "Content-Type: application/json", "--data-binary", "@-",
-                       body=json.dumps(body).encode())
+    return clients.get(
+        server, "/v1/sql", "-H", "Content-Type: application/json", "--data-binary", "@-", body=json.dumps(body).encode()
+    )
 
 
 # Errors
@@ -337,16 +343,26 @@ def test_error_as_one_line_of_text(served, accept):
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", SPICE, NDJSON])
 def test_error_as_problem_json(served, accept):
-    assert "no_such_table" in assert_problem(clients.sql(served, "SELECT * FROM no_such_table", accept=accept), 400)["detail"]
+    assert (
+        "no_such_table"
+        in assert_problem(clients.sql(served, "SELECT * FROM no_such_table", accept=accept), 400)["detail"]
+    )
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/v1", "/v1/sql/x", "/v1/../etc/passwd", "/metrics", "/%2e%2e/etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/v1", "/v1/sql/x", "/v1/../etc/passwd", "/metrics", "/%2e%2e/etc/passwd"]
+)
 def test_unknown_path(served, path):
     answer = clients.get(served, path, "--path-as-is")
     assert answer.status == 404, answer
 
 
-METHODS = [("GET", "/v1/sql", "POST"), ("PUT", "/v1/sql", "POST"), ("DELETE", "/health", "GET"), ("POST", "/v1/ready", "GET")]
+METHODS = [
+    ("GET", "/v1/sql", "POST"),
+    ("PUT", "/v1/sql", "POST"),
+    ("DELETE", "/health", "GET"),
+    ("POST", "/v1/ready", "GET"),
+]
 
 
 @pytest.mark.parametrize("method, path, allowed", METHODS)
@@ -361,8 +377,9 @@ def test_method_not_allowed(served, method, path, allowed):
 def test_body_above_16_mib(over_tls, framing, protocol):
     if framing and protocol == "--http2":
         framing = ["-H", "Content-Length:"]  # HTTP/2 frames need no length
-    answer = clients.get(over_tls, "/v1/sql", protocol, *framing, "--data-binary", "@-",
-                         body=b"SELECT 1 -- " + b"x" * (17 << 20))
+    answer = clients.get(
+        over_tls, "/v1/sql", protocol, *framing, "--data-binary", "@-", body=b"SELECT 1 -- " + b"x" * (17 << 20)
+    )
     assert answer.status == 413, answer.trouble
     clients.get(over_tls, "/health").ok()
 
@@ -379,179 +396,6 @@ def test_failure_in_mid_stream_is_no_complete_answer(transport):
     for accept in (NDJSON, "text/csv", ARROW):
         answer = clients.sql(server, text, flag, accept=accept)
         assert answer.exit != 0 or answer.status >= 400, f"{accept}: a broken result looks complete"
-
-
-# What a web page must not reach
-
-
-def _asked(server, *headers: str, path="/v1/sql", protocol="--http1.1") -> clients.Answer:
-    extra = [part for header in headers for part in ("-H", header)]
-    if path == "/v1/sql":
-        extra += ["-d", "SELECT 1 AS x"]
-    if protocol == "--http2" and not server.tls():
-        protocol = "--http2-prior-knowledge"
-    return clients.get(server, path, protocol, *extra)
-
-
-REFUSED = {
-    "foreign-origin": "Origin: https://evil.example",
-    "null-origin": "Origin: null",
-    "origin-that-starts-like-ours": "Origin: http://localhost.evil.example",
-    "origin-of-another-port": "Origin: http://localhost:1",
-    "cross-site": "Sec-Fetch-Site: cross-site",
-    "foreign-host": "Host: evil.example",
-    "foreign-host-with-port": "Host: evil.example:3000",
-    "host-that-starts-like-ours": "Host: localhost.evil.example",
-    "host-that-names-our-address": "Host: 127.0.0.1.nip.io",
-    "host-of-the-network": "Host: 192.168.0.7",
-}
-
-
-@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
-@pytest.mark.parametrize("header", REFUSED.values(), ids=REFUSED.keys())
-def test_web_page_is_refused(served, header, protocol):
-    for path in ("/v1/sql", "/v1/status", "/v1/datasets"):
-        answer = _asked(served, header, path=path, protocol=protocol)
-        assert answer.status in (403, 421), f"{path}: {answer}"
-        assert b'"x":1' not in answer.body
-        assert "access-control-allow-origin" not in answer.headers
-
-
-TAKEN = {
-    "host-localhost": "Host: localhost",
-    "host-127": "Host: 127.0.0.1",
-    "host-ipv6": "Host: [::1]",
-    "host-upper-case": "Host: LOCALHOST:1234",
-    "same-origin": "Sec-Fetch-Site: same-origin",
-    "no-site": "Sec-Fetch-Site: none",
-}
-
-
-@pytest.mark.parametrize("header", TAKEN.values(), ids=TAKEN.keys())
-def test_local_client_is_taken(served, header):
-    assert _asked(served, header).ok().json() == [{"x": 1}]
-
-
-def test_own_origin_is_taken(served):
-    origin = served.url("").rstrip("/")
-    assert _asked(served, f"Origin: {origin}", "Sec-Fetch-Site: same-origin").ok().json() == [{"x": 1}]
-
-
-def test_rebound_name_is_refused(in_clear):
-    """DNS rebinding as a browser would do it: a foreign name that resolves to us."""
-    port = in_clear.port("http")
-    answer = clients.curl(f"http://evil.example:{port}/v1/sql", "--resolve", f"evil.example:{port}:127.0.0.1", "-d", "SELECT 1")
-    assert answer.status in (403, 421), answer
-
-
-def test_preflight_allows_nothing(served):
-    answer = clients.get(served, "/v1/sql", "-X", "OPTIONS", "-H", "Origin: https://evil.example",
-                         "-H", "Access-Control-Request-Method: POST", "-H", "Access-Control-Request-Headers: content-type")
-    assert not any(name.startswith("access-control-allow") for name in answer.headers), answer
-
-
-def test_no_hsts_for_localhost(over_tls):
-    assert "strict-transport-security" not in clients.get(over_tls, "/health").ok().headers
-
-
-# Status and data sets
-
-
-def test_status_tells_of_the_certificate_and_no_secret(over_tls):
-    answer = clients.get(over_tls, "/v1/status").ok()
-    assert answer.media_type == "application/json"
-    LEDGER.assert_clean(answer.body, "/v1/status")
-    assert "PRIVATE KEY" not in answer.text
-    flat = json.dumps(answer.json()).lower()
-    pair = over_tls.pair
-    assert pair.fingerprint in flat.replace(":", ""), f"no SHA-256 fingerprint {pair.fingerprint}"
-    for what in (pair.common_name, "conformance root", "127.0.0.1", "spicepod.yaml: runtime.tls.certificate_file"):
-        assert what.lower() in flat, f"no {what}: {answer.text}"
-    assert pair.leaf.not_valid_after_utc.strftime("%Y-%m-%d") in flat or str(int(pair.leaf.not_valid_after_utc.timestamp())) in flat
-    for door in ("http", "flight", "grpc"):
-        assert door in flat and str(over_tls.port(door)) in flat
-
-
-def test_status_without_tls(in_clear):
-    flat = json.dumps(clients.get(in_clear, "/v1/status").ok().json()).lower()
-    for door in ("http", "flight", "grpc"):
-        assert door in flat and str(in_clear.port(door)) in flat
-
-
-def _data_sets(server) -> dict[str, dict]:
-    """Every object with a name in the answer of /v1/datasets."""
-    answer = clients.get(server, "/v1/datasets").ok().json()
-    listed = answer if isinstance(answer, list) else next(v for v in answer.values() if isinstance(v, list))
-    return {item["name"]: item for item in listed}
-
-
-def test_data_sets_are_listed(served):
-    assert set(_data_sets(served)) == {"people"}
-
-
-FORMS = ["people.parquet", "people.csv", "people.ndjson"]
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("shape", ["file", "folder", "glob"])
-def test_file_data_set(pod, form, shape):
-    table = data.PEOPLE
-    suffix = form.rpartition(".")[2]
-    if shape == "file":
-        data.write(table, pod.folder / f"data/{form}")
-        source = f"file:data/{form}"
-    else:
-        data.write(table.slice(0, 1), pod.folder / f"data/a.{suffix}")
-        data.write(table.slice(1), pod.folder / f"data/b.{suffix}")
-        source = "file:data/" if shape == "folder" else f"file:data/*.{suffix}"
-    pod.yaml(datasets=[{"from": source, "name": "people"}])
-    server = pod.serve()
-    assert clients.rows(server, "SELECT id, name FROM people ORDER BY id") == table.to_pylist()
-
-
-def test_memory_data_set(pod):
-    pod.yaml(datasets=[data.MEMORY])
-    server = pod.serve()
-    assert clients.rows(server, "SELECT count(*) AS n FROM notes") == [{"n": 0}]
-    clients.sql(server, "INSERT INTO notes VALUES (1, 'a'), (2, 'b')").ok()
-    assert clients.rows(server, "SELECT id, name FROM notes ORDER BY id") == [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
-
-
-@pytest.mark.parametrize("statement", ["INSERT INTO people VALUES (9, 'Eve')", "DELETE FROM people", "UPDATE people SET name = 'x'", "DROP TABLE people", "TRUNCATE TABLE people", "CREATE OR REPLACE TABLE people AS SELECT 1 AS id", "CREATE OR REPLACE VIEW people AS SELECT 1 AS id"])
-def test_read_only_data_set_stays_as_it_is(pod, statement):
-    data.write(data.PEOPLE, pod.folder / "people.parquet")
-    pod.yaml(datasets=[{"from": "file:people.parquet", "name": "people"}])
-    server = pod.serve()
-    answer = clients.sql(server, statement)
-    assert answer.status in (400, 403), answer
-    assert clients.rows(server, "SELECT id, name FROM people ORDER BY id") == data.PEOPLE.to_pylist()
-
-
-def test_data_set_that_cannot_load_is_reported_and_heals(pod):
-    data.write(data.PEOPLE, pod.folder / "people.parquet")
-    pod.yaml(datasets=[{"from": "file:people.parquet", "name": "people"}, {"from": "file:late.csv", "name": "late"}])
-    server = pod.serve()
-    assert clients.rows(server, "SELECT count(*) AS n FROM people") == [{"n": 3}], "the other is taken down with it"
-    assert server.wait_for_log("WARN", "ERROR", match="late"), server.stderr
-    assert clients.get(server, "/v1/ready").status == 503
-    clients.get(server, "/health").ok()
-    broken = _data_sets(server)
-    assert json.dumps(broken["late"]) != json.dumps(broken["people"]).replace("people", "late")
-    assert "late.csv" in json.dumps(broken["late"]), f"why it cannot load: {broken['late']}"
-    assert clients.sql(server, "SELECT * FROM late").status in (400, 503)
-
-    data.write(data.PEOPLE, pod.folder / "late.csv")
-    eventually(lambda: clients.get(server, "/v1/ready").status == 200, "ready once the file is there", deadline=60)
-    assert clients.rows(server, "SELECT count(*) AS n FROM late") == [{"n": 3}]
-
-
-def test_data_set_that_is_no_parquet(pod):
-    pod.write("people.parquet", "this is no parquet")
-    pod.yaml(datasets=[{"from": "file:people.parquet", "name": "people"}])
-    server = pod.serve()
-    assert "people" in text_of(server.wait_for_log("WARN", "ERROR", match="people"))
-    assert clients.get(server, "/v1/ready").status == 503
-    clients.get(server, "/health").ok()
 
 
 # Nothing that one caller sets is seen by the next

@@ -97,7 +97,8 @@ def test_large_answer_of_many_small_rows(server):
     rows = 5_000_000
     client = clients.flight_client(server)
     info = client.get_flight_info(
-        clients.flight.FlightDescriptor.for_command(f"SELECT value FROM generate_series(1, {rows})".encode()), clients.call()
+        clients.flight.FlightDescriptor.for_command(f"SELECT value FROM generate_series(1, {rows})".encode()),
+        clients.call(),
     )
     total = count = 0
     for chunk in client.do_get(info.endpoints[0].ticket, clients.call(170)):

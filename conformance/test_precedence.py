@@ -108,7 +108,12 @@ def test_loser_whose_secret_is_missing_does_no_harm(pod):
     assert clients.presented(server) == pod.pair.der
 
 
-APART = [("cli-file", "plain-file"), ("env-inline", "ref-inline"), ("ref-file", "env-file"), ("plain-inline", "cli-inline")]
+APART = [
+    ("cli-file", "plain-file"),
+    ("env-inline", "ref-inline"),
+    ("ref-file", "env-file"),
+    ("plain-inline", "cli-inline"),
+]
 
 
 @pytest.mark.parametrize("certificate_from, key_from", APART, ids=lambda source: source)
@@ -127,7 +132,9 @@ MISMATCHES = [
 ]
 
 
-@pytest.mark.parametrize("certificate_from, key_from, origins", MISMATCHES, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    "certificate_from, key_from, origins", MISMATCHES, ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_mismatch_names_both_origins(pod, certificate_from, key_from, origins):
     layers = Layers(pod)
     layers.give(certificate_from, pod.pair.certificate, "", only="certificate")
@@ -174,9 +181,19 @@ def test_false_turns_off_with_a_warning(pod, case):
 
 ABOVE = {
     "pod-false-cli-material": (False, {}, _paths, None, ["runtime.tls.enabled", "--tls-certificate-file"]),
-    "pod-false-env-material": (False, {}, None, _variables, ["runtime.tls.enabled", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"]),
+    "pod-false-env-material": (
+        False,
+        {},
+        None,
+        _variables,
+        ["runtime.tls.enabled", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"],
+    ),
     "env-false-cli-material": (
-        None, {"SPICED_RUNTIME__TLS__ENABLED": "false"}, _paths, None, ["SPICED_RUNTIME__TLS__ENABLED", "--tls-certificate-file"],
+        None,
+        {"SPICED_RUNTIME__TLS__ENABLED": "false"},
+        _paths,
+        None,
+        ["SPICED_RUNTIME__TLS__ENABLED", "--tls-certificate-file"],
     ),
 }
 
@@ -190,9 +207,15 @@ def test_material_above_a_false_is_an_error_that_names_both(pod, enabled, env, a
 
 ON = {
     "cli-true-over-pod-false": lambda pod: ({"enabled": False}, ["--tls-enabled", *_paths(pod)], {}),
-    "env-true-over-pod-false": lambda pod: ({"enabled": False}, [], {"SPICED_RUNTIME__TLS__ENABLED": "true", **_variables(pod)}),
+    "env-true-over-pod-false": lambda pod: (
+        {"enabled": False},
+        [],
+        {"SPICED_RUNTIME__TLS__ENABLED": "true", **_variables(pod)},
+    ),
     "cli-true-over-env-false": lambda pod: (
-        None, ["--tls-enabled=true", *_paths(pod)], {"SPICED_RUNTIME__TLS__ENABLED": "false"},
+        None,
+        ["--tls-enabled=true", *_paths(pod)],
+        {"SPICED_RUNTIME__TLS__ENABLED": "false"},
     ),
     "cli-true-with-the-pods-material": lambda pod: (pod.write_pair(), ["--tls-enabled"], {}),
 }
@@ -238,12 +261,14 @@ def test_self_signed_beside_material_is_an_error(pod, case):
 
 def test_variables_are_taken_as_they_are(pod):
     """Command line and environment values are literal: no reference in them is followed."""
-    refusal = pod.refuse(env={
-        "SPICED_RUNTIME__TLS__CERTIFICATE_FILE": "${env:CERT_PATH}",
-        "SPICED_RUNTIME__TLS__KEY_FILE": "${env:KEY_PATH}",
-        "CERT_PATH": pod.write_pair()["certificate_file"],
-        "KEY_PATH": pod.write_pair()["key_file"],
-    })
+    refusal = pod.refuse(
+        env={
+            "SPICED_RUNTIME__TLS__CERTIFICATE_FILE": "${env:CERT_PATH}",
+            "SPICED_RUNTIME__TLS__KEY_FILE": "${env:KEY_PATH}",
+            "CERT_PATH": pod.write_pair()["certificate_file"],
+            "KEY_PATH": pod.write_pair()["key_file"],
+        }
+    )
     refusal.names("SPICED_RUNTIME__TLS__CERTIFICATE_FILE")
 
 

@@ -142,8 +142,10 @@ def test_stop_exits_0(pod, number, tls):
 def test_idle_connections_do_not_hold_up_the_stop(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
-    idle = [clients.handshake(server.port(door), alpn=alpn) for door, alpn in
-            [("http", ("http/1.1",)), ("http", ("h2",)), ("flight", ("h2",)), ("grpc", ("h2",))]]
+    idle = [
+        clients.handshake(server.port(door), alpn=alpn)
+        for door, alpn in [("http", ("http/1.1",)), ("http", ("h2",)), ("flight", ("h2",)), ("grpc", ("h2",))]
+    ]
     half_open = clients.socket.create_connection(("127.0.0.1", server.port("http")))
     kept_alive = _open_connection(server)
     server.signal(signal.SIGTERM)
@@ -157,7 +159,9 @@ def test_idle_connections_do_not_hold_up_the_stop(pod):
 def test_request_in_flight_finishes_over_http(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
-    command = clients.curl_command(server.url("/v1/sql"), "-d", STREAM, "-H", "Accept: application/x-ndjson", ca=server.ca, deadline=60)
+    command = clients.curl_command(
+        server.url("/v1/sql"), "-d", STREAM, "-H", "Accept: application/x-ndjson", ca=server.ca, deadline=60
+    )
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     lines = process.stdout.read(65536).count(b"\n")
     server.signal(signal.SIGTERM)
@@ -249,8 +253,13 @@ def test_shutdown_timeout_ends_what_does_not_end(pod):
     pod.yaml(tls=pod.write_pair(), runtime={"shutdown_timeout": "1s"})
     server = pod.serve()
     command = clients.curl_command(
-        server.url("/v1/sql"), "-d", "SELECT value, repeat('x', 500) AS f FROM generate_series(1, 100000000)",
-        "-H", "Accept: application/x-ndjson", ca=server.ca, deadline=60,
+        server.url("/v1/sql"),
+        "-d",
+        "SELECT value, repeat('x', 500) AS f FROM generate_series(1, 100000000)",
+        "-H",
+        "Accept: application/x-ndjson",
+        ca=server.ca,
+        deadline=60,
     )
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
@@ -277,7 +286,9 @@ def test_terminal_that_hangs_up_stops_it(pod):
     script = 'exec 3<"$1"; shift; log=$1; shift; exec "$@" <&3 2>>"$log" >/dev/null'
     process = subprocess.Popen(
         ["setsid", "bash", "-c", script, "bash", os.ttyname(terminal), str(log), *command],
-        stdin=subprocess.DEVNULL, cwd=pod.cwd, env=pod.environment(),
+        stdin=subprocess.DEVNULL,
+        cwd=pod.cwd,
+        env=pod.environment(),
     )
     os.close(terminal)
     ended = threading.Event()

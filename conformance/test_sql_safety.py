@@ -124,7 +124,9 @@ def test_no_way_out_of_a_host_path(pod, allowed, outside, target):
     path = target.format(folder=folder, outside=outside)
     answer = clients.sql(server, f"COPY (SELECT 1 AS x) TO '{path}' STORED AS CSV")
     assert answer.status in (400, 403), answer
-    reading = clients.sql(server, f"CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{path.replace('out.csv', 'secret.csv')}'")
+    reading = clients.sql(
+        server, f"CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '{path.replace('out.csv', 'secret.csv')}'"
+    )
     assert reading.status in (400, 403), reading
     assert_untouched(pod, outside)
     assert (outside / "secret.csv").read_text() == SECRET

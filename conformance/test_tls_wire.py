@@ -48,7 +48,7 @@ def _only_1_3(server):
 
 
 ONLY_1_3 = {
-    "quoted": "    min_version: \"1.3\"\n",
+    "quoted": '    min_version: "1.3"\n',
     "not-quoted": "    min_version: 1.3\n",
     "profile-modern": "    profile: modern\n",
 }
@@ -57,8 +57,11 @@ ONLY_1_3 = {
 @pytest.mark.parametrize("line", ONLY_1_3.values(), ids=ONLY_1_3.keys())
 def test_only_tls_1_3(pod, line):
     pod.write_pair()
-    pod.write("spicepod.yaml", "version: v1\nkind: Spicepod\nname: x\nruntime:\n  tls:\n"
-              "    certificate_file: tls.crt\n    key_file: tls.key\n" + line)
+    pod.write(
+        "spicepod.yaml",
+        "version: v1\nkind: Spicepod\nname: x\nruntime:\n  tls:\n"
+        "    certificate_file: tls.crt\n    key_file: tls.key\n" + line,
+    )
     _only_1_3(pod.serve())
 
 
@@ -70,8 +73,11 @@ def test_only_tls_1_3_by_variable(pod):
 @pytest.mark.parametrize("quote", ["", '"'], ids=["not-quoted", "quoted"])
 def test_min_version_1_2_leaves_both(pod, quote):
     pod.write_pair()
-    pod.write("spicepod.yaml", "version: v1\nkind: Spicepod\nname: x\nruntime:\n  tls:\n    profile: intermediate\n"
-              f"    certificate_file: tls.crt\n    key_file: tls.key\n    min_version: {quote}1.2{quote}\n")
+    pod.write(
+        "spicepod.yaml",
+        "version: v1\nkind: Spicepod\nname: x\nruntime:\n  tls:\n    profile: intermediate\n"
+        f"    certificate_file: tls.crt\n    key_file: tls.key\n    min_version: {quote}1.2{quote}\n",
+    )
     server = pod.serve()
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         clients.handshake(server.port("http"), version=version).close()
@@ -127,9 +133,22 @@ def test_without_alpn_http_1_is_spoken(over_tls):
 def _session(server, door: str, version: str, path: str) -> None:
     """A first connection, held open until its session is saved: a TLS 1.3 ticket comes after the handshake."""
     process = subprocess.Popen(
-        [clients.tool("openssl"), "s_client", "-connect", f"127.0.0.1:{server.port(door)}", "-servername", "localhost",
-         f"-{version}", "-alpn", "h2", "-sess_out", path],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [
+            clients.tool("openssl"),
+            "s_client",
+            "-connect",
+            f"127.0.0.1:{server.port(door)}",
+            "-servername",
+            "localhost",
+            f"-{version}",
+            "-alpn",
+            "h2",
+            "-sess_out",
+            path,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     watchdog = threading.Timer(DEADLINE, process.kill)
     watchdog.start()
@@ -170,7 +189,9 @@ def _in_pieces(connection, data: bytes, size: int) -> None:
 
 
 @every_door
-@pytest.mark.parametrize("request_line", [b"GET /health", b"POST /v1/sql", b"OPTIONS *", b"HEAD /"], ids=lambda b: b.split()[0].decode())
+@pytest.mark.parametrize(
+    "request_line", [b"GET /health", b"POST /v1/sql", b"OPTIONS *", b"HEAD /"], ids=lambda b: b.split()[0].decode()
+)
 def test_plain_http_1_on_a_tls_port(over_tls, door, request_line):
     with connect(over_tls, door) as connection:
         connection.sendall(request_line + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")

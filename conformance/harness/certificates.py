@@ -38,9 +38,7 @@ def make_key(kind: str = "p256"):
 def key_pem(key, form: str = "pkcs8", passphrase: bytes | None = None) -> str:
     """The key as `pkcs8`, `pkcs1`, `sec1`, or `sec1-params` (with an EC PARAMETERS block before it)."""
     private = serialization.PrivateFormat
-    encryption = (
-        serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
-    )
+    encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     layout = private.PKCS8 if form == "pkcs8" else private.TraditionalOpenSSL
     pem = key.private_bytes(serialization.Encoding.PEM, layout, encryption).decode()
     if form == "sec1-params":
@@ -156,9 +154,7 @@ def _builder(subject, issuer, key, names, starts, ends, ca, signer=None):
         .not_valid_after(now + ends)
         .add_extension(x509.BasicConstraints(ca, None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key((signer or key).public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key((signer or key).public_key()), critical=False)
         .add_extension(
             x509.KeyUsage(
                 digital_signature=True,
@@ -175,13 +171,9 @@ def _builder(subject, issuer, key, names, starts, ends, ca, signer=None):
         )
     )
     if not ca:
-        builder = builder.add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     if names:
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False
-        )
+        builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
     return builder
 
 

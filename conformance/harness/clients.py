@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import pyarrow as pa
 from adbc_driver_flightsql import DatabaseOptions
 from adbc_driver_flightsql import dbapi as flightsql
 from pyarrow import flight
 
+from .certificates import Pair
 from .server import Server
 from .waiting import DEADLINE
 
@@ -142,10 +144,20 @@ def presented(server: Server, door: str = "http") -> bytes:
         return connection.getpeercert(binary_form=True)
 
 
+def assert_serves(server: Server, pair: Pair) -> None:
+    """Every door presents this certificate, and curl, which trusts the test's authority, gets an answer."""
+    for door in ("http", "flight", "grpc"):
+        assert server.tls(door), f"the {door} door speaks plain text"
+        assert presented(server, door) == pair.der, f"another certificate on the {door} door"
+    assert rows(server, "SELECT 1 AS x") == [{"x": 1}]
+
+
 # Flight
 
 
-def flight_client(server: Server, *, ca: str | bytes | None = None, host: str = "localhost", **more) -> flight.FlightClient:
+def flight_client(
+    server: Server, *, ca: str | bytes | None = None, host: str = "localhost", **more
+) -> flight.FlightClient:
     """pyarrow's client, with TLS where the door has it."""
     port = server.port("flight")
     if not server.tls("flight"):
@@ -155,20 +167,30 @@ def flight_client(server: Server, *, ca: str | bytes | None = None, host: str = 
     return flight.FlightClient(f"grpc+tls://{host}:{port}", **more)
 
 
+# What pyarrow raises for INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED and NOT_FOUND.
+REFUSALS = (pa.ArrowInvalid, flight.FlightUnauthenticatedError, flight.FlightUnauthorizedError, KeyError)
+
+
+def command(text: str) -> flight.FlightDescriptor:
+    """Raw SQL as the descriptor's command."""
+    return flight.FlightDescriptor.for_command(text.encode())
+
+
 def call(seconds: float = DEADLINE) -> flight.FlightCallOptions:
     return flight.FlightCallOptions(timeout=seconds)
 
 
 def query(client: flight.FlightClient, text: str):
     """GetFlightInfo with raw SQL as the command, then DoGet of every endpoint's ticket."""
-    info = client.get_flight_info(flight.FlightDescriptor.for_command(text.encode()), call())
+    info = client.get_flight_info(command(text), call())
     assert len(info.endpoints) == 1, f"{len(info.endpoints)} endpoints"
     return client.do_get(info.endpoints[0].ticket, call()).read_all()
 
 
 def adbc(server: Server, **more):
     """A DB-API connection over ADBC's Flight SQL driver."""
-    options = {DatabaseOptions.TIMEOUT_QUERY.value: str(DEADLINE), DatabaseOptions.TIMEOUT_UPDATE.value: str(DEADLINE)}
+    kinds = (DatabaseOptions.TIMEOUT_QUERY, DatabaseOptions.TIMEOUT_UPDATE, DatabaseOptions.TIMEOUT_FETCH)
+    options = {kind.value: str(DEADLINE) for kind in kinds}
     scheme = "grpc"
     if server.tls("flight"):
         scheme = "grpc+tls"

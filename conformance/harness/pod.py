@@ -80,7 +80,9 @@ class Pod:
         pair = pair or self.pair
         return {"certificate": pair.certificate, "key": pair.key_text}
 
-    def yaml(self, *, tls: dict | None = None, runtime: dict | None = None, file: str = "spicepod.yaml", **more) -> Path:
+    def yaml(
+        self, *, tls: dict | None = None, runtime: dict | None = None, file: str = "spicepod.yaml", **more
+    ) -> Path:
         """Writes spicepod.yaml: `tls` and `runtime` go where they belong, the rest to the top."""
         runtime = dict(runtime or {})
         if tls is not None:
@@ -94,7 +96,9 @@ class Pod:
 
     def environment(self, more: dict[str, str] | None = None) -> dict[str, str]:
         """Nothing of the caller's but what a program needs."""
-        kept = {k: os.environ[k] for k in ("PATH", "LANG", "TZ", "RUST_BACKTRACE", "LD_LIBRARY_PATH") if k in os.environ}
+        kept = {
+            k: os.environ[k] for k in ("PATH", "LANG", "TZ", "RUST_BACKTRACE", "LD_LIBRARY_PATH") if k in os.environ
+        }
         return {**kept, "HOME": str(self.home), **(more or {})}
 
     def command(self, args, path, doors=DOORS, address="localhost:0") -> list[str]:
@@ -140,7 +144,9 @@ class Pod:
                 capture_output=True,
                 timeout=DEADLINE,
             )
-        refusal = Refusal(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+        refusal = Refusal(
+            done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        )
         refusal.check(code)
         return refusal
 
