@@ -1,0 +1,23 @@
+# What a developer runs. Everything is `cargo xtask …`; this is the short way to say it.
+
+export CARGO_TERM_COLOR := env("CARGO_TERM_COLOR", "always")
+
+# list the recipes
+default:
+    @just --list
+
+# serve the bundled data
+run *ARGS:
+    cargo run -p spiced -- {{ARGS}}
+
+# unit tests and the conformance suite; installs what they need
+test *ARGS:
+    cargo xtask test {{ARGS}}
+
+# fmt, clippy, rustdoc, cargo-deny, edges between crates
+check:
+    cargo xtask check
+
+# the edges between the crates alone
+edges:
+    cargo xtask edges

@@ -1,0 +1,22 @@
+//! What must hold of the source: format, clippy, rustdoc, licences and banned crates, edges.
+
+use std::process::Command;
+
+use crate::edges;
+use crate::tools::{self, Outcome, cargo, crates_io, root};
+
+const CARGO_DENY: &str = "0.20.2";
+
+pub fn run() -> Outcome {
+    tools::run(cargo().args(["fmt", "--all", "--check"]))?;
+    edges::run()?;
+    tools::run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    let mut docs = cargo();
+    docs.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    tools::run(&mut docs)?;
+    let deny = crates_io("cargo-deny", CARGO_DENY)?;
+    let mut check = Command::new(deny);
+    check.current_dir(root()).args(["--locked", "check", "bans", "licenses", "sources"]);
+    tools::run(&mut check)
+}

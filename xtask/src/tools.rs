@@ -1,0 +1,99 @@
+//! What the tasks need of the machine, installed where it is missing, pinned.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What a task returns: nothing, or one sentence.
+pub type Outcome<T = ()> = Result<T, String>;
+
+/// The folder above `xtask`.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
+}
+
+/// Tools and virtual environments, kept between runs: `~/.cache/spiced`, or `SPICED_CACHE`.
+pub fn cache() -> PathBuf {
+    let home = || std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from).join(".cache").join("spiced");
+    std::env::var_os("SPICED_CACHE").map_or_else(home, PathBuf::from)
+}
+
+/// cargo, as this run's.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Runs to the end; anything but success is an error that shows the command.
+pub fn run(command: &mut Command) -> Outcome {
+    eprintln!("+ {}", shown(command));
+    let status = command.status().map_err(|e| format!("cannot run {}: {e}", shown(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", shown(command))) }
+}
+
+fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// True where `program` can be started.
+pub fn has(program: &str) -> bool {
+    let quiet = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    quiet.is_ok()
+}
+
+/// Installs Debian packages for the programs that are missing.
+pub fn need(programs: &[(&str, &str)]) -> Outcome {
+    let missing: Vec<&str> =
+        programs.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let install = || -> Outcome {
+        run(Command::new("apt-get").args(["update", "-qq"]))?;
+        run(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
+    };
+    install().map_err(|e| format!("the tests need {}; install them by hand ({e})", missing.join(", ")))
+}
+
+/// A program from crates.io at this very version, built once into the cache.
+pub fn crates_io(name: &str, version: &str) -> Outcome<PathBuf> {
+    let folder = cache().join("tools").join(format!("{name}-{version}"));
+    let program = folder.join("bin").join(name);
+    if !program.is_file() {
+        let mut install = cargo();
+        install.args(["install", name, "--version", version, "--locked", "--quiet", "--root"]).arg(&folder);
+        run(&mut install)?;
+    }
+    Ok(program)
+}
+
+/// Python with the packages of a requirements file, made anew when the file changes.
+pub fn python(requirements: &Path) -> Outcome<PathBuf> {
+    let text = std::fs::read_to_string(requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
+    let folder = cache().join("python");
+    let (program, mark) = (folder.join("bin").join("python"), folder.join("requirements.txt"));
+    if program.is_file() && std::fs::read_to_string(&mark).is_ok_and(|made| made == text) {
+        return Ok(program);
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(cache()).map_err(|e| e.to_string())?;
+    if run(Command::new("python3").args(["-m", "venv"]).arg(&folder)).is_err() {
+        // Debian splits the module off.
+        need(&[("python3-venv-is-missing", "python3-venv")])?;
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    }
+    run(Command::new(&program)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+        .arg(requirements))?;
+    std::fs::write(&mark, text).map_err(|e| e.to_string())?;
+    Ok(program)
+}
+
+/// The target folder that cargo builds into.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
