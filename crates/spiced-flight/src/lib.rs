@@ -2,7 +2,8 @@
 //!
 //! [`router`] gives an [`axum::Router`] that answers `arrow.flight.protocol.FlightService`. Who
 //! calls is read from the request's extensions, where a middleware has put a
-//! [`Principal`](spiced_engine::Principal); a request without one is refused.
+//! [`Principal`](spiced_engine::Principal); a request without one is refused. [`serve`] puts the
+//! whole on a socket, for those who embed this door alone.
 //!
 //! The service keeps no session between requests. A ticket or a prepared statement's handle is the
 //! statement itself, signed (`seal`), so that any replica with the same secret can go on with it.
@@ -10,6 +11,8 @@
 //! The way through the files: `service` takes the nine calls of Flight; `command` says what a
 //! descriptor or ticket asks for; `statements`, `prepared`, `metadata` and `actions` do it, each a
 //! part of [`door::Door`]; `answer` turns batches into messages.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod actions;
 mod answer;
@@ -24,6 +27,7 @@ mod prepared;
 mod put;
 mod running;
 mod seal;
+mod serve;
 mod service;
 mod sql_info;
 mod statements;
@@ -35,12 +39,14 @@ use std::sync::Arc;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use axum::Router;
 use spiced_engine::Engine;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 
 pub use options::FlightOptions;
+pub use serve::{FlightState, serve};
 
 /// The full name of the gRPC service, for health and metrics.
-pub const SERVICE_NAME: &str = arrow_flight_service_name();
+pub const SERVICE_NAME: &str = <FlightServiceServer<door::Door> as NamedService>::NAME;
 
 /// Flight SQL over `engine`, as a router without a fallback: it can be merged with others.
 ///
@@ -50,8 +56,4 @@ pub fn router(engine: Arc<dyn Engine>, options: FlightOptions) -> Router {
     let limit = options.max_message_bytes;
     let service = FlightServiceServer::new(door::Door::new(engine, options)).max_decoding_message_size(limit);
     Routes::new(service).into_axum_router().reset_fallback()
-}
-
-const fn arrow_flight_service_name() -> &'static str {
-    <FlightServiceServer<door::Door> as tonic::server::NamedService>::NAME
 }

@@ -3,6 +3,7 @@
 //! A metadata command is its own ticket: it holds nothing that the caller did not send, and what
 //! the caller may see is asked of the engine when the ticket is used.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::RecordBatch;
@@ -85,8 +86,8 @@ fn rows(command: Command, catalog: &Catalog) -> Result<RecordBatch, Status> {
 
 fn catalogs(catalog: &Catalog) -> Result<RecordBatch, FlightError> {
     let mut builder = GetCatalogsBuilder::new();
-    for (name, _) in &catalog.schemas {
-        builder.append(name); // which keeps each once
+    for name in catalog.schemas.iter().map(|(catalog, _)| catalog).collect::<BTreeSet<_>>() {
+        builder.append(name);
     }
     builder.build()
 }

@@ -29,10 +29,7 @@ impl Health {
     /// Health that follows `readiness`, overall (`""`), for itself, and for each of `services`.
     pub fn new(readiness: watch::Receiver<bool>, services: &[&str]) -> Self {
         let names = services.iter().copied().chain(["", SERVICE_NAME]);
-        Self {
-            readiness,
-            services: Arc::new(names.map(String::from).collect()),
-        }
+        Self { readiness, services: Arc::new(names.map(String::from).collect()) }
     }
 
     /// The service as a router.
@@ -43,36 +40,24 @@ impl Health {
 
 #[tonic::async_trait]
 impl health_server::Health for Health {
-    async fn check(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         if !self.services.contains(&service) {
-            return Err(Status::not_found(format!(
-                "service `{service}` is not served here"
-            )));
+            return Err(Status::not_found(format!("service `{service}` is not served here")));
         }
         Ok(Response::new(answer(serving(*self.readiness.borrow()))))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
-    async fn watch(
-        &self,
-        request: Request<HealthCheckRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         // A watch of an unknown service stays open, as the protocol asks: the service may come.
         let status = if self.services.contains(&request.into_inner().service) {
             serving
         } else {
             |_| ServingStatus::ServiceUnknown
         };
-        Ok(Response::new(
-            changes(self.readiness.clone(), status)
-                .map(|s| Ok(answer(s)))
-                .boxed(),
-        ))
+        Ok(Response::new(changes(self.readiness.clone(), status).map(|s| Ok(answer(s))).boxed()))
     }
 }
 
@@ -93,15 +78,9 @@ fn changes(
 }
 
 fn serving(ready: bool) -> ServingStatus {
-    if ready {
-        ServingStatus::Serving
-    } else {
-        ServingStatus::NotServing
-    }
+    if ready { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
 fn answer(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse {
-        status: status.into(),
-    }
+    HealthCheckResponse { status: status.into() }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`health`] alone is for the doors that carry something else (Flight, the probe port);
 //! [`router`] is the whole gRPC door. Both give an [`axum::Router`] without a fallback, so that they
-//! can be merged with others. Nothing here spawns a task, so a router may serve on any number of
+//! can be merged with others; [`serve()`] puts the latter on a socket. Nothing here spawns a task, so a router may serve on any number of
 //! runtimes.
 //!
 //! Health is open to all whom the handshake lets in. Reflection needs a [`Principal`] in the
@@ -12,12 +12,17 @@
 
 mod health;
 mod reflection;
+mod serve;
 
 pub use health::Health;
+pub use serve::{GrpcState, serve};
 
 use axum::Router;
 use tokio::sync::watch;
 use tonic::service::Routes;
+
+/// The path of every call of health, to be left open by what decides who may call.
+pub const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
 /// `grpc.health.v1.Health` on its own: `Check` and `Watch`, overall (`""`), for itself, and for
 /// each of `services`, all of which follow `readiness`.

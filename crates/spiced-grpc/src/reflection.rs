@@ -9,17 +9,12 @@ use tonic_reflection::pb::{v1, v1alpha};
 use tonic_reflection::server::Builder;
 
 /// The names of the two services.
-pub(crate) const NAMES: [&str; 2] = [
-    v1::server_reflection_server::SERVICE_NAME,
-    v1alpha::server_reflection_server::SERVICE_NAME,
-];
+pub(crate) const NAMES: [&str; 2] =
+    [v1::server_reflection_server::SERVICE_NAME, v1alpha::server_reflection_server::SERVICE_NAME];
 
 /// What each of the two describes: every service of this door, both versions of reflection too.
-const DESCRIPTORS: [&[u8]; 3] = [
-    tonic_health::pb::FILE_DESCRIPTOR_SET,
-    v1::FILE_DESCRIPTOR_SET,
-    v1alpha::FILE_DESCRIPTOR_SET,
-];
+const DESCRIPTORS: [&[u8]; 3] =
+    [tonic_health::pb::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
 
 /// Both services as one router.
 pub(crate) fn router() -> Router {
@@ -30,18 +25,15 @@ pub(crate) fn router() -> Router {
 }
 
 fn builder() -> Builder<'static> {
-    DESCRIPTORS.into_iter().fold(
-        Builder::configure().include_reflection_service(false),
-        Builder::register_encoded_file_descriptor_set,
-    )
+    DESCRIPTORS
+        .into_iter()
+        .fold(Builder::configure().include_reflection_service(false), Builder::register_encoded_file_descriptor_set)
 }
 
 /// Lets a request pass that carries a principal.
 fn known(request: Request<()>) -> Result<Request<()>, Status> {
     match request.extensions().get::<Principal>() {
         Some(_) => Ok(request),
-        None => Err(Status::unauthenticated(
-            "reflection is for callers that this server knows",
-        )),
+        None => Err(Status::unauthenticated("reflection is for callers that this server knows")),
     }
 }

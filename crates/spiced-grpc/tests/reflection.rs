@@ -9,11 +9,8 @@ use spiced_engine::{Principal, Role};
 use tokio::sync::watch;
 use tonic::Code;
 
-const SERVICES: [&str; 3] = [
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
+const SERVICES: [&str; 3] =
+    ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 fn door() -> Router {
     let (_ready, readiness) = watch::channel(true);
@@ -39,26 +36,10 @@ macro_rules! reflection {
             use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
             use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
 
-            async fn ask(
-                client: &mut ServerReflectionClient<Router>,
-                ask: MessageRequest,
-            ) -> MessageResponse {
-                let request = ServerReflectionRequest {
-                    host: String::new(),
-                    message_request: Some(ask),
-                };
-                let answer = client
-                    .server_reflection_info(stream::iter([request]))
-                    .await
-                    .unwrap();
-                answer
-                    .into_inner()
-                    .message()
-                    .await
-                    .unwrap()
-                    .unwrap()
-                    .message_response
-                    .unwrap()
+            async fn ask(client: &mut ServerReflectionClient<Router>, ask: MessageRequest) -> MessageResponse {
+                let request = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+                let answer = client.server_reflection_info(stream::iter([request])).await.unwrap();
+                answer.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
             }
 
             #[tokio::test]
@@ -74,19 +55,13 @@ macro_rules! reflection {
                 names.sort();
                 assert_eq!(names, SERVICES);
                 for name in names {
-                    let MessageResponse::FileDescriptorResponse(files) = ask(
-                        &mut client,
-                        MessageRequest::FileContainingSymbol(name.clone()),
-                    )
-                    .await
+                    let MessageResponse::FileDescriptorResponse(files) =
+                        ask(&mut client, MessageRequest::FileContainingSymbol(name.clone())).await
                     else {
                         panic!("no file for {name}")
                     };
                     let file = File::decode(files.file_descriptor_proto[0].as_slice()).unwrap();
-                    assert!(
-                        name.starts_with(&format!("{}.", file.package)),
-                        "{name} in {file:?}"
-                    );
+                    assert!(name.starts_with(&format!("{}.", file.package)), "{name} in {file:?}");
                 }
             }
 
@@ -111,11 +86,6 @@ async fn health_answers_for_every_service_and_needs_nobody() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let mut client = HealthClient::new(door());
     for service in SERVICES {
-        client
-            .check(HealthCheckRequest {
-                service: service.into(),
-            })
-            .await
-            .unwrap();
+        client.check(HealthCheckRequest { service: service.into() }).await.unwrap();
     }
 }

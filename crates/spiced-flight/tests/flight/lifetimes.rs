@@ -1,7 +1,7 @@
 //! When a query ends: with its rows, its deadline, its cancel, its connection; and that rows are
 //! made no faster than they are read. Over TCP, as a client has it.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,29 +12,33 @@ use arrow_flight::{
     Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightData, FlightDescriptor, FlightInfo,
     Ticket,
 };
-use axum::Router;
 use futures::StreamExt;
 use prost::Message;
-use spiced_engine::Role;
-use spiced_flight::FlightOptions;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
+use spiced_engine::{Guarded, Role};
+use spiced_flight::{FlightOptions, FlightState};
+use spiced_middleware::Access;
+use tls_core::drain::{self, Trigger};
+use tls_core::listener::{Limits, ListenAddress};
+use tls_core::{Acceptor, Workers};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Streaming};
 
 type Client = FlightServiceClient<Channel>;
 
-/// Serves `router` on a free port, until the runtime ends.
-async fn serve(router: Router) -> SocketAddr {
-    let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let address = incoming.local_addr().unwrap();
-    tokio::spawn(Server::builder().serve_with_incoming(tonic::service::Routes::from(router), incoming));
-    address
-}
-
-async fn connect(toy: &Toy) -> Client {
-    let address = serve(toy.router(FlightOptions::default(), "writer", Role::ReadWrite)).await;
+/// A server on a free port, and a client of it. The server ends with the trigger.
+async fn connect(toy: &Toy) -> (Client, Trigger) {
+    let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
+    let address = socket.local_addr().unwrap();
+    let state = FlightState {
+        engine: Arc::new(Guarded::new(toy.clone())),
+        access: Access::anonymous(Some(Role::ReadWrite)),
+        options: FlightOptions::default(),
+    };
+    let (trigger, drain) = drain::channel();
+    let acceptor = Acceptor::plain("flight");
+    tokio::spawn(spiced_flight::serve(socket, acceptor, state, Limits::default(), Workers::current(), drain));
     let endpoint = Endpoint::try_from(format!("http://{address}")).unwrap();
-    FlightServiceClient::new(endpoint.connect().await.unwrap())
+    (FlightServiceClient::new(endpoint.connect().await.unwrap()), trigger)
 }
 
 async fn info(client: &mut Client, sql: &str) -> FlightInfo {
@@ -55,7 +59,7 @@ fn ticket(info: &FlightInfo) -> Ticket {
 #[tokio::test]
 async fn dropping_the_rows_ends_the_query() {
     let toy = Toy::default();
-    let mut client = connect(&toy).await;
+    let (mut client, _trigger) = connect(&toy).await;
     let ticket = ticket(&info(&mut client, "HANG").await);
     let rows = start(&mut client, ticket).await;
     toy.hanging(1).await;
@@ -91,7 +95,7 @@ async fn the_deadline_ends_planning() {
 #[tokio::test]
 async fn both_cancel_actions_end_the_query() {
     let toy = Toy::default();
-    let mut client = connect(&toy).await;
+    let (mut client, _trigger) = connect(&toy).await;
     for name in ["CancelFlightInfo", "CancelQuery"] {
         let info = info(&mut client, "HANG").await;
         let mut rows = start(&mut client, ticket(&info)).await;
@@ -127,10 +131,23 @@ async fn nobody_cancels_another_callers_query() {
 }
 
 #[tokio::test]
+async fn a_drain_lets_what_runs_end() {
+    let toy = Toy::default();
+    let (mut client, trigger) = connect(&toy).await;
+    let ticket = ticket(&info(&mut client, "ROWS 100000").await);
+    let rows = start(&mut client, ticket).await;
+    let drain = tokio::spawn(trigger.drain(Duration::from_secs(60)));
+    assert_eq!(rows.filter(|row| std::future::ready(row.is_ok())).count().await, 99_999);
+    assert_eq!(drain.await.unwrap(), 0, "no connection is left");
+    let refusal = client.get_flight_info(FlightDescriptor::new_cmd("SELECT 1")).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn rows_are_made_as_they_are_read() {
     const ROWS: usize = 1_000_000;
     let toy = Toy::default();
-    let mut client = connect(&toy).await;
+    let (mut client, _trigger) = connect(&toy).await;
     let ticket = ticket(&info(&mut client, &format!("ROWS {ROWS}")).await);
     let mut rows = start(&mut client, ticket).await;
     for _ in 0..1_000 {

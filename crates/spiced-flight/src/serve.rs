@@ -1,0 +1,41 @@
+//! Flight SQL on a socket, for those who embed it alone.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use spiced_engine::Engine;
+use spiced_middleware::{Access, Dialect, admission};
+use tls_core::drain::Drain;
+use tls_core::listener::{self, Limits};
+use tls_core::{Acceptor, Workers};
+
+use crate::{FlightOptions, router};
+
+/// What the door is made of.
+#[derive(Clone)]
+pub struct FlightState {
+    /// What answers.
+    pub engine: Arc<dyn Engine>,
+    /// Who may call, and as whom.
+    pub access: Access,
+    /// The door's own settings.
+    pub options: FlightOptions,
+}
+
+/// Serves Flight SQL on one socket, over whatever `acceptor` speaks, until the drain is called.
+///
+/// # Errors
+/// The socket cannot be registered with the runtime.
+pub async fn serve(
+    socket: TcpListener,
+    acceptor: Acceptor,
+    state: FlightState,
+    limits: Limits,
+    workers: Workers,
+    drain: Drain,
+) -> io::Result<()> {
+    let FlightState { engine, access, options } = state;
+    let router = router(engine, options).layer(admission(access, Dialect::Grpc));
+    listener::serve(socket, acceptor, router, limits, workers, drain).await
+}

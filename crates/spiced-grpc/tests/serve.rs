@@ -1,0 +1,57 @@
+//! The whole door on a socket: who is let in where nobody is, and what a drain waits for.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use spiced_grpc::GrpcState;
+use spiced_middleware::Access;
+use tls_core::drain::{self, Trigger};
+use tls_core::listener::{Limits, ListenAddress};
+use tls_core::{Acceptor, Workers};
+use tokio::sync::watch;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+
+async fn door(readiness: watch::Receiver<bool>) -> (Channel, Trigger) {
+    let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
+    let address = socket.local_addr().unwrap();
+    let state = GrpcState { readiness, services: vec!["other.Door".into()], access: Access::anonymous(None) };
+    let (trigger, drain) = drain::channel();
+    let acceptor = Acceptor::plain("grpc");
+    tokio::spawn(spiced_grpc::serve(socket, acceptor, state, Limits::default(), Workers::current(), drain));
+    let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
+    (channel, trigger)
+}
+
+#[tokio::test]
+async fn health_is_open_where_nobody_is_let_in() {
+    let (_ready, readiness) = watch::channel(true);
+    let (channel, _trigger) = door(readiness).await;
+    let asking = HealthCheckRequest { service: "other.Door".into() };
+    let answer = HealthClient::new(channel.clone()).check(asking).await.unwrap().into_inner();
+    assert_eq!(answer.status(), ServingStatus::Serving);
+    let asking = futures::stream::iter([ServerReflectionRequest::default()]);
+    let refusal = ServerReflectionClient::new(channel).server_reflection_info(asking).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_no_watch_once_the_sender_is_gone() {
+    let (ready, readiness) = watch::channel(true);
+    let (channel, trigger) = door(readiness).await;
+    let asking = HealthCheckRequest { service: String::new() };
+    let mut told = HealthClient::new(channel).watch(asking).await.unwrap().into_inner();
+    assert_eq!(told.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    ready.send_replace(false);
+    drop(ready);
+    let left = trigger.drain(Duration::from_secs(60));
+    assert_eq!(told.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert!(told.message().await.unwrap().is_none());
+    assert_eq!(left.await, 0);
+}
