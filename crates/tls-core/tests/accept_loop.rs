@@ -1,0 +1,194 @@
+//! The accept loop with a real client on a real socket: TLS and plain, what is refused, what is
+//! bounded, what a rotation and a stop do.
+#![allow(clippy::unwrap_used)]
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tls_core::drain::{self, Trigger};
+use tls_core::listener::{self, Limits, ListenAddress};
+use tls_core::rotation::{self, Identities, Publisher};
+use tls_core::{Acceptor, ConnInfo, Derivation, Identity, MinVersion, Origin, TlsOptions, Workers, provider};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// A door that answers with what it knows of the connection.
+struct Door {
+    address: SocketAddr,
+    publisher: Publisher,
+    trigger: Trigger,
+    root: CertificateDer<'static>,
+}
+
+fn identity(name: &str) -> (Identity, CertificateDer<'static>) {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let chain = vec![cert.der().clone()];
+    (Identity::new(chain, key, Origin::Default, Origin::Default).unwrap(), cert.der().clone())
+}
+
+async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let info = request.extensions().get::<ConnInfo>().unwrap();
+    let text = match &info.tls {
+        Some(tls) => format!("{} {} resumed={}", info.endpoint, tls.version, tls.resumed),
+        None => format!("{} plain", info.endpoint),
+    };
+    Ok(Response::new(Full::from(text)))
+}
+
+fn tls(identities: Identities) -> Acceptor {
+    let options = TlsOptions { min_version: MinVersion::Tls12, tickets: Derivation::random().unwrap() };
+    Acceptor::tls("test", Arc::new(options.server_config(identities).unwrap()))
+}
+
+async fn open(limits: Limits, acceptor: impl FnOnce(Identities) -> Acceptor) -> Door {
+    let (first, root) = identity("localhost");
+    let (publisher, identities) = rotation::channel(first);
+    let (trigger, drain) = drain::channel();
+    let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
+    let address = socket.local_addr().unwrap();
+    let service = tower::service_fn(echo);
+    tokio::spawn(listener::serve(socket, acceptor(identities), service, limits, Workers::current(), drain));
+    Door { address, publisher, trigger, root }
+}
+
+fn client(root: &CertificateDer<'static>) -> Arc<ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    TlsConnector::from(config.clone()).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+}
+
+/// One request, and its answer up to the end of its body.
+async fn ask<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S) -> String {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_lowercase();
+            let length: usize = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+            if body.len() >= length {
+                return body.to_owned();
+            }
+        }
+        let read = stream.read_buf(&mut answer).await.unwrap();
+        assert!(read > 0, "the answer is cut off: {text}");
+    }
+}
+
+async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn tls_and_a_resumed_session() {
+    let door = open(Limits::default(), tls).await;
+    let config = client(&door.root);
+    let mut first = connect(door.address, &config).await.unwrap();
+    assert_eq!(ask(&mut first).await, "test 1.3 resumed=false");
+    let mut second = connect(door.address, &config).await.unwrap();
+    assert_eq!(ask(&mut second).await, "test 1.3 resumed=true");
+}
+
+#[tokio::test]
+async fn a_door_without_tls() {
+    let door = open(Limits::default(), |_| Acceptor::plain("test")).await;
+    let mut stream = TcpStream::connect(door.address).await.unwrap();
+    assert_eq!(ask(&mut stream).await, "test plain");
+}
+
+#[tokio::test]
+async fn plain_text_is_answered_in_its_own_protocol() {
+    let door = open(Limits::default(), tls).await;
+    let mut http1 = TcpStream::connect(door.address).await.unwrap();
+    http1.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let answer = String::from_utf8(read_all(&mut http1).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("speaks TLS"), "{answer}");
+
+    let mut h2 = TcpStream::connect(door.address).await.unwrap();
+    h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let frames = read_all(&mut h2).await;
+    let (settings, goaway) = frames.split_at(9);
+    assert_eq!(settings, [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    assert_eq!((goaway[3], &goaway[9..17]), (7, [0, 0, 0, 0, 0, 0, 0, 0xc].as_slice()));
+    assert!(String::from_utf8_lossy(&goaway[17..]).contains("use TLS"));
+}
+
+#[tokio::test]
+async fn silent_clients_delay_nobody_and_end_at_the_deadline() {
+    let limits = Limits { handshake_timeout: Duration::from_millis(500), ..Limits::default() };
+    let door = open(limits, tls).await;
+    let started = Instant::now();
+    let mut silent = Vec::new();
+    for at in 0..100 {
+        let mut stream = TcpStream::connect(door.address).await.unwrap();
+        if at % 2 == 0 {
+            // Half a ClientHello: a record header that promises more.
+            stream.write_all(&[0x16, 3, 1, 2, 0]).await.unwrap();
+        }
+        silent.push(stream);
+    }
+    let mut good = connect(door.address, &client(&door.root)).await.unwrap();
+    assert_eq!(ask(&mut good).await, "test 1.3 resumed=false");
+    for mut stream in silent {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+    assert!(started.elapsed() >= Duration::from_millis(400), "the deadline is not cut short");
+}
+
+#[tokio::test]
+async fn a_rotation_is_for_the_next_handshake() {
+    let door = open(Limits::default(), tls).await;
+    let mut old = connect(door.address, &client(&door.root)).await.unwrap();
+    ask(&mut old).await;
+    let (next, root) = identity("localhost");
+    door.publisher.publish(next);
+    assert_eq!(ask(&mut old).await, "test 1.3 resumed=false", "a connection in flight goes on");
+    assert!(connect(door.address, &client(&door.root)).await.is_err(), "the old certificate is gone");
+    assert!(connect(door.address, &client(&root)).await.is_ok());
+}
+
+#[tokio::test]
+async fn connections_are_bounded_and_wait_their_turn() {
+    let door = open(Limits { connections: 1, ..Limits::default() }, |_| Acceptor::plain("test")).await;
+    let mut first = TcpStream::connect(door.address).await.unwrap();
+    ask(&mut first).await;
+    let mut second = TcpStream::connect(door.address).await.unwrap();
+    let waits = tokio::time::timeout(Duration::from_millis(200), ask(&mut second)).await;
+    assert!(waits.is_err(), "there is no room yet");
+    drop(first);
+    let mut third = TcpStream::connect(door.address).await.unwrap();
+    drop(second);
+    assert_eq!(ask(&mut third).await, "test plain");
+}
+
+#[tokio::test]
+async fn a_stop_closes_the_socket_and_idle_connections() {
+    let door = open(Limits::default(), tls).await;
+    let config = client(&door.root);
+    let mut idle = connect(door.address, &config).await.unwrap();
+    ask(&mut idle).await;
+    assert_eq!(door.trigger.drain(Duration::from_secs(10)).await, 0);
+    let mut rest = Vec::new();
+    let _ = idle.read_to_end(&mut rest).await;
+    assert!(connect(door.address, &config).await.is_err());
+}
