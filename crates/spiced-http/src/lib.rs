@@ -1,8 +1,8 @@
 //! The HTTP API over any [`Engine`](spiced_engine::Engine): SQL in, results out in the form that
 //! `Accept` asks for, in bounded memory.
 //!
-//! [`router`] is the whole API, [`probe_router`] the two routes that a probe needs. Neither opens a
-//! socket: the listener of `tls-core` serves them, or whatever else serves a tower service.
+//! [`router`] is the whole API, [`probe_router`] the two routes that a probe needs. Neither knows of a
+//! socket: [`serve`] puts the API on one, over the listener of `tls-core`.
 //!
 //! An answer's status is sent once the first rows are there, so a query that fails before them
 //! gets a status that says so. One that fails later breaks the answer off: over HTTP/1.1 the
@@ -43,7 +43,9 @@ mod parameters;
 mod probe;
 mod request;
 mod router;
+mod serve;
 mod sql;
 
 pub use probe::probe_router;
 pub use router::{HttpOptions, HttpState, router};
+pub use serve::serve;

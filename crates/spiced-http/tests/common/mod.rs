@@ -45,13 +45,17 @@ impl Toy {
     }
 
     pub fn api_with(&self, access: Access, options: HttpOptions) -> Router {
-        router(HttpState {
+        router(self.state(access, options))
+    }
+
+    pub fn state(&self, access: Access, options: HttpOptions) -> HttpState {
+        HttpState {
             engine: Arc::new(self.clone()),
             readiness: watch::channel(true).1,
             status: Arc::new(|| serde_json::json!({ "doors": [] })),
             access,
             options,
-        })
+        }
     }
 }
 

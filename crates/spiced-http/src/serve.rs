@@ -1,0 +1,25 @@
+//! The API on a socket, for those who embed it alone.
+
+use std::io;
+use std::net::TcpListener;
+
+use tls_core::drain::Drain;
+use tls_core::listener::{self, Limits};
+use tls_core::{Acceptor, Workers};
+
+use crate::router::{HttpState, router};
+
+/// Serves the API on one socket, over whatever `acceptor` speaks, until the drain is called.
+///
+/// # Errors
+/// The socket cannot be registered with the runtime.
+pub async fn serve(
+    socket: TcpListener,
+    acceptor: Acceptor,
+    state: HttpState,
+    limits: Limits,
+    workers: Workers,
+    drain: Drain,
+) -> io::Result<()> {
+    listener::serve(socket, acceptor, router(state), limits, workers, drain).await
+}
