@@ -2,7 +2,7 @@
 //!
 //! [`router`] gives an [`axum::Router`] that answers `arrow.flight.protocol.FlightService`. Who
 //! calls is read from the request's extensions, where a middleware has put a
-//! [`Principal`](spiced_engine::Principal); a request without one is refused. [`serve`] puts the
+//! [`Principal`](spiced_engine::Principal); a request without one is refused. [`serve()`] puts the
 //! whole on a socket, for those who embed this door alone.
 //!
 //! The service keeps no session between requests. A ticket or a prepared statement's handle is the
@@ -10,7 +10,7 @@
 //!
 //! The way through the files: `service` takes the nine calls of Flight; `command` says what a
 //! descriptor or ticket asks for; `statements`, `prepared`, `metadata` and `actions` do it, each a
-//! part of [`door::Door`]; `answer` turns batches into messages.
+//! part of `door::Door`; `answer` turns batches into messages.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
