@@ -1,1 +1,59 @@
-//! spiced-datafusion
+//! The embedded default engine: DataFusion behind the traits of `spiced-engine`.
+//!
+//! Queries are planned and run on a runtime of their own, stream through a bounded channel, and end
+//! when their stream is dropped, when their time is up, or when the memory that all share is. The
+//! pod's data sets are loaded behind the engine's back and tried again where they fail; one that is
+//! broken does not take the others down. SQL reaches the host only where the operator says so.
+//!
+//! ```
+//! use futures::TryStreamExt;
+//! use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions};
+//! use spiced_engine::{Engine, Parameters, Principal, Role, Statement};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+//! let mut options = EngineOptions::new(runtime.handle().clone());
+//! options.datasets.push(DatasetSpec {
+//!     writable: true,
+//!     columns: vec![ColumnSpec { name: "city".into(), sql_type: "VARCHAR".into(), nullable: false }],
+//!     ..DatasetSpec::new("visits", "memory:", ".")
+//! });
+//! let engine = DataFusionEngine::start(options)?;
+//! runtime.block_on(async {
+//!     let session = engine.session(&Principal::anonymous(Role::ReadWrite)).await?;
+//!     for sql in ["INSERT INTO visits VALUES ('Lima'), ('Oslo')", "SELECT count(*) FROM visits"] {
+//!         let prepared = session.prepare(Statement::Sql(sql.into())).await?;
+//!         let answer = prepared.execute(Parameters::none()).await?;
+//!         let batches: Vec<_> = answer.batches.try_collect().await?;
+//!         assert_eq!(batches[0].num_rows(), 1);
+//!     }
+//!     Ok(())
+//! })
+//! # }
+//! ```
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod answer;
+mod catalog;
+mod connectors;
+mod ddl;
+mod effect;
+mod engine;
+mod error;
+mod execution;
+mod host_paths;
+mod loader;
+mod memory_table;
+mod name;
+mod options;
+mod parameters;
+mod permission;
+mod session;
+mod settings;
+mod start_error;
+mod statement;
+
+pub use engine::DataFusionEngine;
+pub use options::{ColumnSpec, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DatasetSpec, EngineOptions};
+pub use start_error::StartError;

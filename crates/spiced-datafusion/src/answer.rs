@@ -1,0 +1,63 @@
+//! The shape of answers: their schema, without the types that clients do not know.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::error::Result;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+
+/// The schema of what running `plan` answers.
+pub(crate) fn schema(plan: &LogicalPlan, parameters: &Schema, state: &SessionState) -> Result<SchemaRef> {
+    match plan {
+        LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) => Ok(Arc::new(Schema::empty())),
+        LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_) => {
+            Ok(plan.schema().inner().clone())
+        }
+        _ => {
+            // Coercion settles the types, and finds those that do not fit. With a parameter whose
+            // type is open it cannot; what the planner made out then stands.
+            let analyzed = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
+            match analyzed {
+                Ok(analyzed) => Ok(plain_schema(analyzed.schema().inner())),
+                Err(_) if !parameters.fields().is_empty() => Ok(plain_schema(plan.schema().inner())),
+                Err(error) => Err(error),
+            }
+        }
+    }
+}
+
+/// `schema` with plain types in the place of Arrow's view types, which many clients do not know.
+pub(crate) fn plain_schema(schema: &SchemaRef) -> SchemaRef {
+    if !schema.fields().iter().any(|field| plain_type(field.data_type()).is_some()) {
+        return schema.clone();
+    }
+    let fields = schema.fields().iter().map(|field| match plain_type(field.data_type()) {
+        Some(plain) => Arc::new(Field::clone(field).with_data_type(plain)),
+        None => field.clone(),
+    });
+    Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
+}
+
+/// `batch` with the types of `schema`.
+pub(crate) fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if batch.schema_ref() == schema {
+        return Ok(batch);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+}
+
+fn plain_type(data_type: &DataType) -> Option<DataType> {
+    match data_type {
+        DataType::Utf8View => Some(DataType::Utf8),
+        DataType::BinaryView => Some(DataType::Binary),
+        _ => None,
+    }
+}

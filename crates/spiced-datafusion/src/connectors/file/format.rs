@@ -1,0 +1,183 @@
+//! What kind of file it is, and the params that say how to read it. Their names are Spice.ai's.
+
+use std::sync::Arc;
+
+use datafusion::config::TableParquetOptions;
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::csv::CsvFormat;
+use datafusion::datasource::file_format::json::JsonFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::execution::context::SessionState;
+
+use super::super::text;
+use crate::DatasetSpec;
+
+/// The params of the `file` connector.
+pub(super) const PARAMS: &[&str] = &[
+    "file_format",
+    "file_compression_type",
+    "hive_partitioning_enabled",
+    "schema_infer_max_records",
+    "csv_has_header",
+    "csv_delimiter",
+    "csv_quote",
+    "csv_escape",
+    "csv_schema_infer_max_records",
+    "tsv_has_header",
+    "tsv_quote",
+    "tsv_escape",
+    "tsv_schema_infer_max_records",
+];
+
+/// How many records are read to find out the types of a CSV or NDJSON file, where no param says.
+const INFER_RECORDS: usize = 1000;
+
+/// A kind of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Parquet,
+    Csv,
+    Tsv,
+    Json,
+}
+
+impl Format {
+    /// By the end of a file's name, without the dot.
+    pub(super) fn of_extension(extension: &str) -> Option<Self> {
+        match extension.to_ascii_lowercase().as_str() {
+            "parquet" => Some(Self::Parquet),
+            "csv" => Some(Self::Csv),
+            "tsv" => Some(Self::Tsv),
+            "ndjson" | "jsonl" | "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// How to read the files of a data set.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    /// The format that the pod names, where it names one.
+    pub(super) format: Option<Format>,
+    /// True where folders named `column=value` are columns.
+    pub(super) hive: bool,
+    infer_records: usize,
+    csv: Separated,
+    tsv: Separated,
+}
+
+#[derive(Debug, Clone)]
+struct Separated {
+    has_header: bool,
+    delimiter: u8,
+    quote: u8,
+    escape: Option<u8>,
+    infer_records: Option<usize>,
+}
+
+impl Reading {
+    /// Reads the params of `spec`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, one sentence each.
+    pub(super) fn new(spec: &DatasetSpec) -> Result<Self, Vec<String>> {
+        let mut params = Params { spec, wrong: Vec::new() };
+        let format = params.get("file_format", "`parquet`, `csv`, `tsv`, `json`, `jsonl` or `ndjson`", |value| {
+            Format::of_extension(value)
+        });
+        params.get("file_compression_type", "`uncompressed`; this build reads no compressed text files", |value| {
+            value.eq_ignore_ascii_case("uncompressed").then_some(())
+        });
+        let reading = Self {
+            format,
+            hive: params.get("hive_partitioning_enabled", "`true` or `false`", boolean).unwrap_or(false),
+            infer_records: params.get("schema_infer_max_records", COUNT, count).unwrap_or(INFER_RECORDS),
+            csv: params.separated("csv", b','),
+            tsv: params.separated("tsv", b'\t'),
+        };
+        if params.wrong.is_empty() { Ok(reading) } else { Err(params.wrong) }
+    }
+
+    /// DataFusion's reader for files of `format`.
+    pub(super) fn reader(&self, format: Format, state: &SessionState) -> Arc<dyn FileFormat> {
+        match format {
+            Format::Parquet => {
+                let options = TableParquetOptions {
+                    global: state.config_options().execution.parquet.clone(),
+                    ..TableParquetOptions::default()
+                };
+                Arc::new(ParquetFormat::default().with_options(options))
+            }
+            Format::Csv => Arc::new(self.csv.reader(self.infer_records)),
+            Format::Tsv => Arc::new(self.tsv.reader(self.infer_records)),
+            Format::Json => Arc::new(JsonFormat::default().with_schema_infer_max_rec(self.infer_records)),
+        }
+    }
+}
+
+impl Separated {
+    fn reader(&self, infer_records: usize) -> CsvFormat {
+        CsvFormat::default()
+            .with_has_header(self.has_header)
+            .with_delimiter(self.delimiter)
+            .with_quote(self.quote)
+            .with_escape(self.escape)
+            .with_schema_infer_max_rec(self.infer_records.unwrap_or(infer_records))
+    }
+}
+
+const CHARACTER: &str = "one ASCII character";
+const COUNT: &str = "a count from 1";
+
+struct Params<'a> {
+    spec: &'a DatasetSpec,
+    wrong: Vec<String>,
+}
+
+impl Params<'_> {
+    fn get<T>(&mut self, name: &str, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let value = match text(name, self.spec.params.get(name)?) {
+            Ok(value) => value,
+            Err(why) => {
+                self.wrong.push(why);
+                return None;
+            }
+        };
+        let read = read(value);
+        if read.is_none() {
+            self.wrong.push(format!("params: `{name}` wants {wanted}"));
+        }
+        read
+    }
+
+    fn separated(&mut self, prefix: &str, delimiter: u8) -> Separated {
+        Separated {
+            has_header: self.get(&format!("{prefix}_has_header"), "`true` or `false`", boolean).unwrap_or(true),
+            delimiter: self.get(&format!("{prefix}_delimiter"), CHARACTER, character).unwrap_or(delimiter),
+            quote: self.get(&format!("{prefix}_quote"), CHARACTER, character).unwrap_or(b'"'),
+            escape: self.get(&format!("{prefix}_escape"), CHARACTER, character),
+            infer_records: self.get(&format!("{prefix}_schema_infer_max_records"), COUNT, count),
+        }
+    }
+}
+
+fn boolean(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "enabled" => Some(true),
+        "false" | "disabled" => Some(false),
+        _ => None,
+    }
+}
+
+fn character(value: &str) -> Option<u8> {
+    match value.as_bytes() {
+        // What a person writes for a tab in YAML without quotes.
+        b"\\t" => Some(b'\t'),
+        [byte] if byte.is_ascii() => Some(*byte),
+        _ => None,
+    }
+}
+
+fn count(value: &str) -> Option<usize> {
+    value.parse().ok().filter(|count| *count > 0)
+}

@@ -1,0 +1,191 @@
+//! `file:` data sets: Parquet, CSV, TSV and NDJSON on the host's disk, as one file, a folder, or a
+//! glob. Read only. Files that are added to a folder later are seen by the next query; the schema
+//! is that of the first load.
+
+mod format;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SessionState;
+use futures::TryStreamExt;
+
+use self::format::{Format, Reading};
+use super::{Connector, Request, Source, list};
+use crate::error::reason;
+use crate::host_paths::{absolute, file_url};
+
+pub(super) const CONNECTOR: Connector =
+    Connector { name: "file", writable: false, params: format::PARAMS, columns: false, open };
+
+fn open(request: Request<'_>) -> Result<Arc<dyn Source>, Vec<String>> {
+    let reading = Reading::new(request.spec);
+    let written = request.rest.strip_prefix("//").unwrap_or(request.rest);
+    let mut wrong = Vec::new();
+    if written.is_empty() {
+        wrong.push("from: no path stands after `file:`".to_owned());
+    }
+    let (base, glob) = split_glob(written);
+    if glob.contains('/') {
+        wrong.push(format!(
+            "from: `{written}` has a wildcard in the name of a folder; only the last part of the path may have one"
+        ));
+    }
+    match reading {
+        Ok(reading) if wrong.is_empty() => Ok(Arc::new(Files {
+            written: written.to_owned(),
+            base: absolute(&request.spec.folder.join(base)),
+            glob: (!glob.is_empty()).then(|| glob.to_owned()),
+            reading,
+        })),
+        Ok(_) => Err(wrong),
+        Err(more) => {
+            wrong.extend(more);
+            Err(wrong)
+        }
+    }
+}
+
+struct Files {
+    /// The path as the pod has it, for messages.
+    written: String,
+    /// The file, or the folder of files.
+    base: PathBuf,
+    /// Which files of the folder, where the pod says so.
+    glob: Option<String>,
+    reading: Reading,
+}
+
+#[async_trait]
+impl Source for Files {
+    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
+        let is_folder = match tokio::fs::metadata(&self.base).await {
+            Ok(metadata) => metadata.is_dir(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(format!("there is no file or folder at `{}`", self.written));
+            }
+            Err(error) => return Err(format!("`{}` cannot be read: {}", self.written, error.kind())),
+        };
+        if self.glob.is_some() && !is_folder {
+            return Err(format!("the part of `{}` before the wildcard is not a folder", self.written));
+        }
+        self.table(is_folder, state).await.map_err(|error| match error {
+            Failure::Sentence(why) => why,
+            Failure::Engine(error) => format!("`{}` cannot be read: {}", self.written, reason(&error)),
+        })
+    }
+}
+
+/// Why a load failed.
+enum Failure {
+    Sentence(String),
+    Engine(DataFusionError),
+}
+
+impl From<DataFusionError> for Failure {
+    fn from(error: DataFusionError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl Files {
+    async fn table(&self, is_folder: bool, state: &SessionState) -> Result<Arc<dyn TableProvider>, Failure> {
+        let mut url = ListingTableUrl::parse(file_url(&self.base, is_folder))?;
+        if let Some(glob) = &self.glob {
+            url = url.with_glob(glob)?;
+        }
+        let (format, extension) = self.format(&url, is_folder, state).await?;
+        let options = ListingOptions::new(self.reading.reader(format, state)).with_file_extension(extension);
+        let mut config = ListingTableConfig::new(url).with_listing_options(options);
+        if self.reading.hive && is_folder {
+            config = config.infer_partitions_from_path(state).await?;
+        }
+        let config = config.infer_schema(state).await?;
+        if config.file_schema.as_ref().is_none_or(|schema| schema.fields().is_empty()) {
+            return Err(Failure::Sentence(format!("`{}` holds no columns", self.written)));
+        }
+        let cache = state.runtime_env().cache_manager.get_file_statistic_cache();
+        Ok(Arc::new(ListingTable::try_new(config)?.with_cache(cache)))
+    }
+
+    /// The format, and the end of the names of the files to read (empty: any).
+    async fn format(
+        &self,
+        url: &ListingTableUrl,
+        is_folder: bool,
+        state: &SessionState,
+    ) -> Result<(Format, String), Failure> {
+        let names = if is_folder { names(url, state).await? } else { vec![self.written.clone()] };
+        if names.is_empty() {
+            let what = if self.glob.is_some() { "no file matches" } else { "there is no file in" };
+            return Err(Failure::Sentence(format!("{what} `{}`", self.written)));
+        }
+        let known: BTreeSet<&str> =
+            names.iter().filter_map(|name| extension(name)).filter(|e| Format::of_extension(e).is_some()).collect();
+        let mut endings = known.iter();
+        match (self.reading.format, endings.next(), endings.next()) {
+            (Some(format), Some(ending), None) if Format::of_extension(ending) == Some(format) => {
+                Ok((format, format!(".{ending}")))
+            }
+            (Some(format), ..) => Ok((format, String::new())),
+            (None, Some(ending), None) => {
+                let format = Format::of_extension(ending).expect("only known endings are in the set");
+                Ok((format, format!(".{ending}")))
+            }
+            (None, None, _) => Err(Failure::Sentence(format!(
+                "the format of `{}` cannot be told from its name; say `file_format` in its params",
+                self.written
+            ))),
+            (None, ..) => Err(Failure::Sentence(format!(
+                "`{}` holds files of several kinds ({}); pick one with a wildcard, such as `*.{}`",
+                self.written,
+                list(known.iter().map(|e| format!(".{e}"))),
+                known.first().expect("several are at least one")
+            ))),
+        }
+    }
+}
+
+/// The names of the files at `url`, without those that are hidden or being written.
+async fn names(url: &ListingTableUrl, state: &SessionState) -> Result<Vec<String>, DataFusionError> {
+    let store = state.runtime_env().object_store(url)?;
+    let files = url.list_all_files(state, store.as_ref(), "").await?;
+    let names: Vec<String> =
+        files.try_filter_map(async |meta| Ok(meta.location.filename().map(str::to_owned))).try_collect().await?;
+    Ok(names.into_iter().filter(|name| !name.starts_with(['.', '_'])).collect())
+}
+
+fn extension(name: &str) -> Option<&str> {
+    Path::new(name).extension().and_then(|e| e.to_str())
+}
+
+/// The path up to the first part with a wildcard, and the rest.
+fn split_glob(path: &str) -> (&str, &str) {
+    match path.find(['*', '?', '[']) {
+        None => (path, ""),
+        Some(at) => path.split_at(path[..at].rfind('/').map_or(0, |slash| slash + 1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_glob;
+
+    #[test]
+    fn globs() {
+        for (path, expected) in [
+            ("data/a.csv", ("data/a.csv", "")),
+            ("data/*.csv", ("data/", "*.csv")),
+            ("*.csv", ("", "*.csv")),
+            ("/x/y-[0-9].csv", ("/x/", "y-[0-9].csv")),
+            ("/x/*/a.csv", ("/x/", "*/a.csv")),
+        ] {
+            assert_eq!(split_glob(path), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `memory:` data sets: empty at start, filled by `INSERT` where they are writable, gone at the end.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::execution::context::SessionState;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use futures::FutureExt;
+
+use super::{Connector, Request, Source};
+use crate::error::reason;
+use crate::memory_table::MemoryTable;
+
+pub(super) const CONNECTOR: Connector = Connector { name: "memory", writable: true, params: &[], columns: true, open };
+
+fn open(request: Request<'_>) -> Result<Arc<dyn Source>, Vec<String>> {
+    let mut wrong = Vec::new();
+    if !request.rest.is_empty() {
+        wrong.push("from: nothing stands after `memory:`; the name of the data set is its name".to_owned());
+    }
+    if request.spec.columns.is_empty() {
+        wrong.push("columns: a `memory:` data set needs at least one".to_owned());
+    }
+    let mut fields: Vec<Field> = Vec::new();
+    for column in &request.spec.columns {
+        if column.name.is_empty() {
+            wrong.push("columns: a column has no name".to_owned());
+        } else if fields.iter().any(|field| *field.name() == column.name) {
+            wrong.push(format!("columns: `{}` is there twice", column.name));
+        }
+        match data_type(&column.sql_type, request.state) {
+            Ok(data_type) => fields.push(Field::new(&column.name, data_type, column.nullable)),
+            Err(why) => wrong.push(format!(
+                "columns: the type of `{}`, `{}`, is none that SQL knows here: {why}",
+                column.name, column.sql_type
+            )),
+        }
+    }
+    if wrong.is_empty() { Ok(Arc::new(Memory { schema: Arc::new(Schema::new(fields)) })) } else { Err(wrong) }
+}
+
+struct Memory {
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl Source for Memory {
+    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
+        let table = MemoryTable::new(self.schema.clone(), &state.runtime_env().memory_pool);
+        Ok(Arc::new(table))
+    }
+}
+
+/// The type that SQL means by `text`, by way of the planner, so that it is the same as in `CAST`.
+fn data_type(text: &str, state: &SessionState) -> Result<DataType, String> {
+    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(text).map_err(|e| e.to_string())?;
+    // The text is put into a statement below: it must be a type from its start to its end.
+    parser.parse_data_type().map_err(|e| e.to_string())?;
+    if parser.peek_token().token != Token::EOF {
+        return Err(format!("{} is left over", parser.peek_token()));
+    }
+    let plan = state
+        .create_logical_plan(&format!("SELECT CAST(NULL AS {text})"))
+        .now_or_never()
+        .expect("a plan that names no table waits for nothing")
+        .map_err(|e| reason(&e))?;
+    Ok(plan.schema().field(0).data_type().clone())
+}

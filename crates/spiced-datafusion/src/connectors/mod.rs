@@ -1,0 +1,115 @@
+//! The connectors: one file each, one line in [`CONNECTORS`].
+
+mod file;
+mod memory;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::context::SessionState;
+use tls_core::Secret;
+
+use crate::DatasetSpec;
+
+/// All connectors.
+const CONNECTORS: &[Connector] = &[file::CONNECTOR, memory::CONNECTOR];
+
+/// What a connector is called and what it can do.
+pub(crate) struct Connector {
+    /// What stands before the colon of `from`.
+    name: &'static str,
+    /// True where its data sets may be written.
+    writable: bool,
+    /// The params that it knows.
+    params: &'static [&'static str],
+    /// True where it takes `columns`.
+    columns: bool,
+    /// Checks what can be checked without touching the source, and says everything that is wrong.
+    open: fn(Request<'_>) -> Result<Arc<dyn Source>, Vec<String>>,
+}
+
+/// A data set for a connector to open.
+pub(crate) struct Request<'a> {
+    spec: &'a DatasetSpec,
+    /// What stands after the colon of `from`.
+    rest: &'a str,
+    state: &'a SessionState,
+}
+
+/// A data set that is described well enough to be loaded, now or later.
+#[async_trait]
+pub(crate) trait Source: Send + Sync {
+    /// Reaches the source and finds out its schema.
+    ///
+    /// # Errors
+    /// Why not, in one line; it is tried again.
+    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String>;
+}
+
+/// Finds the connector of `spec` and lets it check the rest.
+///
+/// # Errors
+/// Everything that can never work, one sentence each.
+pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Result<Arc<dyn Source>, Vec<String>> {
+    let Some((name, rest)) = spec.from.split_once(':') else {
+        return Err(vec![format!(
+            "from: `{}` names no connector; it begins with one of {}",
+            spec.from,
+            list(CONNECTORS.iter().map(|c| format!("{}:", c.name)))
+        )]);
+    };
+    let Some(connector) = CONNECTORS.iter().find(|c| c.name == name) else {
+        let nearest = nearest(name, CONNECTORS.iter().map(|c| c.name));
+        return Err(vec![format!(
+            "from: there is no connector `{name}`{nearest}; there are {}",
+            list(CONNECTORS.iter().map(|c| c.name))
+        )]);
+    };
+    let mut wrong = Vec::new();
+    if spec.writable && !connector.writable {
+        wrong.push(format!("access: the connector `{name}` cannot write; say `access: read`"));
+    }
+    for param in spec.params.keys().filter(|param| !connector.params.contains(&param.as_str())) {
+        wrong.push(match connector.params {
+            [] => format!("params: the connector `{name}` has none, and `{param}` is given"),
+            known => format!(
+                "params: the connector `{name}` does not know `{param}`{}; it knows {}",
+                nearest(param, known.iter().copied()),
+                list(known)
+            ),
+        });
+    }
+    if !spec.columns.is_empty() && !connector.columns {
+        wrong.push(format!("columns: the connector `{name}` finds them out itself; leave them out"));
+    }
+    match (connector.open)(Request { spec, rest, state }) {
+        Ok(source) if wrong.is_empty() => Ok(source),
+        Ok(_) => Err(wrong),
+        Err(more) => {
+            wrong.extend(more);
+            Err(wrong)
+        }
+    }
+}
+
+/// `, did you mean …?`, where one of `known` is near.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    /// Below this likeness a suggestion confuses more than it helps.
+    const NEAR: f64 = 0.6;
+    known
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= NEAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| format!(" (the nearest is `{candidate}`)"))
+        .unwrap_or_default()
+}
+
+fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    names.into_iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+/// The text of a param. Its value is kept out of the message: it may be a secret.
+fn text<'a>(name: &str, value: &'a Secret) -> Result<&'a str, String> {
+    value.expose_text().map_err(|_| format!("params: `{name}` is not UTF-8"))
+}

@@ -1,0 +1,153 @@
+//! The engine: what all sessions share, and the tasks that load the data sets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
+use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::prelude::SessionConfig;
+use spiced_engine::{DatasetState, DatasetStatus, Engine, EngineError, Principal, Session};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::catalog::{PodSchema, Slot};
+use crate::connectors::{self, Source};
+use crate::host_paths::HostPaths;
+use crate::loader::Loader;
+use crate::name::{CATALOG, DEFAULT_SCHEMA, TableName};
+use crate::permission::Rules;
+use crate::session::DataFusionSession;
+use crate::{EngineOptions, StartError};
+
+/// How many consumers an error about memory counts up in the log.
+const TRACKED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(5).expect("five is not zero");
+
+/// The embedded engine: DataFusion. Dropping it ends its loaders; queries under way run on.
+pub struct DataFusionEngine {
+    shared: Arc<Shared>,
+    statuses: watch::Receiver<Vec<DatasetStatus>>,
+    _loaders: JoinSet<()>,
+}
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    /// The state that each session starts from.
+    pub(crate) state: Arc<SessionState>,
+    pub(crate) rules: Rules,
+    pub(crate) query_timeout: Duration,
+    pub(crate) runtime: Handle,
+}
+
+impl DataFusionEngine {
+    /// Starts the engine. The data sets are loaded behind it; nothing here waits for one.
+    ///
+    /// # Errors
+    /// What can never work, of all data sets at once.
+    pub fn start(options: EngineOptions) -> Result<Self, StartError> {
+        let catalogs = Arc::new(MemoryCatalogProviderList::new());
+        let state = Arc::new(base_state(&options, catalogs.clone())?);
+        let datasets = check(&options, &state)?;
+
+        let mut schemas: BTreeMap<String, BTreeMap<String, watch::Receiver<Slot>>> = BTreeMap::new();
+        schemas.entry(DEFAULT_SCHEMA.to_owned()).or_default();
+        let first = options.datasets.iter().map(|spec| DatasetStatus {
+            name: spec.name.clone(),
+            from: spec.from.clone(),
+            writable: spec.writable,
+            state: DatasetState::Loading,
+        });
+        let (statuses, watched) = watch::channel(first.collect::<Vec<_>>());
+        let mut loaders = JoinSet::new();
+        let mut writable = BTreeMap::new();
+        for (index, (name, source)) in datasets.into_iter().enumerate() {
+            let (slot, seen) = watch::channel(Slot::Loading);
+            schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
+            writable.insert(name, options.datasets[index].writable);
+            let loader = Loader { index, source, state: state.clone(), slot, statuses: statuses.clone() };
+            loaders.spawn_on(loader.run(), &options.runtime);
+        }
+        let names: BTreeSet<String> = schemas.keys().cloned().collect();
+        let catalog = MemoryCatalogProvider::new();
+        for (name, datasets) in schemas {
+            catalog.register_schema(&name, Arc::new(PodSchema::new(datasets))).map_err(|e| StartError::engine(&e))?;
+        }
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+
+        let rules = Rules::new(writable, names, HostPaths::new(options.host_paths));
+        let shared = Shared { state, rules, query_timeout: options.query_timeout, runtime: options.runtime };
+        Ok(Self { shared: Arc::new(shared), statuses: watched, _loaders: loaders })
+    }
+}
+
+#[async_trait]
+impl Engine for DataFusionEngine {
+    async fn session(&self, _principal: &Principal) -> Result<Box<dyn Session>, EngineError> {
+        Ok(Box::new(DataFusionSession::new(self.shared.clone())))
+    }
+
+    fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
+        self.statuses.clone()
+    }
+}
+
+/// Opens every data set, and says everything that is wrong with any.
+fn check(options: &EngineOptions, state: &SessionState) -> Result<Vec<(TableName, Arc<dyn Source>)>, StartError> {
+    let mut wrong = StartError::default();
+    let mut names = BTreeSet::new();
+    let mut opened = Vec::new();
+    for spec in &options.datasets {
+        let name = match TableName::parse(&spec.name) {
+            Ok(name) if !names.insert(name.clone()) => {
+                wrong.add(&spec.name, "name: another data set has the same");
+                None
+            }
+            Ok(name) => Some(name),
+            Err(why) => {
+                wrong.add(&spec.name, format!("name: `{}` {why}", spec.name));
+                None
+            }
+        };
+        match (connectors::open(spec, state), name) {
+            (Ok(source), Some(name)) => opened.push((name, source)),
+            (Ok(_), None) => {}
+            (Err(causes), _) => causes.into_iter().for_each(|cause| wrong.add(&spec.name, cause)),
+        }
+    }
+    wrong.into_result(opened)
+}
+
+fn base_state(options: &EngineOptions, catalogs: Arc<dyn CatalogProviderList>) -> Result<SessionState, StartError> {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(true);
+    // Many clients (Java, Go, JavaScript) do not know Arrow's view types yet, so text is read as
+    // plain text, which leaves nothing to convert at the door.
+    config.options_mut().execution.parquet.schema_force_view_types = false;
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    let runtime = runtime_env(options.memory_limit).map_err(|e| StartError::engine(&e))?;
+    Ok(SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(Arc::new(runtime))
+        .with_catalog_list(catalogs)
+        .with_default_features()
+        .build())
+}
+
+fn runtime_env(memory_limit: usize) -> datafusion::error::Result<RuntimeEnv> {
+    // Fair: a query that can spill may not starve the next one. What spills lies in the system's
+    // temporary folder, up to DataFusion's bound of 100 GB.
+    let pool = TrackConsumersPool::new(FairSpillPool::new(memory_limit), TRACKED_CONSUMERS);
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        // Listings would be kept for ever: a file that is added to a folder would never be seen.
+        .with_object_list_cache_limit(0)
+        .build()
+}

@@ -1,0 +1,179 @@
+//! From DataFusion's errors to the classes and sentences that a caller sees.
+
+use datafusion::arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
+use spiced_engine::{EngineError, ErrorKind};
+
+/// A refusal of our own on its way through code that speaks `DataFusionError`.
+pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> DataFusionError {
+    DataFusionError::External(Box::new(EngineError::new(kind, message)))
+}
+
+/// An error about the statement itself.
+pub(crate) fn invalid(message: impl Into<String>) -> EngineError {
+    EngineError::new(ErrorKind::InvalidStatement, message)
+}
+
+/// The class and the sentence of `error`. What a caller cannot act on goes to the log, whole, and
+/// the caller gets a sentence without a path of the host.
+pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
+    let error = match &error {
+        DataFusionError::Collection(errors) if !errors.is_empty() => &errors[0],
+        error => error,
+    };
+    let root = error.find_root();
+    let kind = match root {
+        DataFusionError::External(inner) => match inner.downcast_ref::<EngineError>() {
+            Some(own) => return own.clone(),
+            None => ErrorKind::Internal,
+        },
+        DataFusionError::SQL(..)
+        | DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::Configuration(_)
+        | DataFusionError::Execution(_) => ErrorKind::InvalidStatement,
+        DataFusionError::NotImplemented(_) => ErrorKind::Unsupported,
+        DataFusionError::ResourcesExhausted(_) => ErrorKind::Exhausted,
+        DataFusionError::ArrowError(inner, _) => arrow_kind(inner),
+        _ => ErrorKind::Internal,
+    };
+    match kind {
+        ErrorKind::Exhausted => EngineError::new(
+            kind,
+            format!(
+                "the memory that all queries share is used up: {}; ask for less at once, or raise the limit",
+                first_line(&sentence(root))
+            ),
+        ),
+        ErrorKind::Internal => {
+            tracing::error!(error = %error, "a query failed for a reason that is not its own");
+            EngineError::new(kind, internal_sentence(root))
+        }
+        _ => EngineError::new(kind, sentence(root)),
+    }
+}
+
+/// Why something failed, for the log and for a data set's state: one line.
+pub(crate) fn reason(error: &DataFusionError) -> String {
+    first_line(&sentence(error.find_root())).to_owned()
+}
+
+fn arrow_kind(error: &ArrowError) -> ErrorKind {
+    match error {
+        ArrowError::CastError(_)
+        | ArrowError::ParseError(_)
+        | ArrowError::ComputeError(_)
+        | ArrowError::DivideByZero
+        | ArrowError::ArithmeticOverflow(_)
+        | ArrowError::InvalidArgumentError(_)
+        | ArrowError::OffsetOverflowError(_) => ErrorKind::InvalidStatement,
+        ArrowError::MemoryError(_) => ErrorKind::Exhausted,
+        ArrowError::NotYetImplemented(_) => ErrorKind::Unsupported,
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn internal_sentence(root: &DataFusionError) -> String {
+    match root {
+        DataFusionError::ObjectStore(inner) => match inner.as_ref() {
+            datafusion::object_store::Error::NotFound { .. } => "a file that the table reads is gone".to_owned(),
+            _ => "a file that the table reads could not be read; the server's log says which and why".to_owned(),
+        },
+        DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
+            "a file that the table reads could not be read; the server's log says why".to_owned()
+        }
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::CsvError(text) | ArrowError::JsonError(text) => {
+                format!("a file does not hold what the table's schema says: {}", plain(text))
+            }
+            _ => "the engine failed; the server's log says why".to_owned(),
+        },
+        _ => "the engine failed; the server's log says why".to_owned(),
+    }
+}
+
+/// The message without the prefix that names DataFusion's type, in lower case.
+fn sentence(error: &DataFusionError) -> String {
+    let text = match error {
+        DataFusionError::SQL(inner, _) => match inner.as_ref() {
+            ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.clone(),
+            ParserError::RecursionLimitExceeded => "the statement is nested too deeply".to_owned(),
+        },
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::CastError(text)
+            | ArrowError::ParseError(text)
+            | ArrowError::ComputeError(text)
+            | ArrowError::ArithmeticOverflow(text)
+            | ArrowError::InvalidArgumentError(text) => text.clone(),
+            other => other.to_string(),
+        },
+        other => other.message().into_owned(),
+    };
+    plain(text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(&text))
+}
+
+/// Lower case at the start, unless the first word is a name, and no full stop at the end.
+fn plain(text: &str) -> String {
+    let text = text.trim().trim_end_matches('.');
+    let mut letters = text.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if first.is_uppercase() && (second.is_lowercase() || second == ' ') => {
+            first.to_lowercase().chain(letters).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_and_its_sentence() {
+        let cases: [(DataFusionError, ErrorKind, &str); 9] = [
+            (DataFusionError::Plan("Table x not found.".into()), ErrorKind::InvalidStatement, "table x not found"),
+            (
+                DataFusionError::SQL(Box::new(ParserError::ParserError("Expected: a".into())), None),
+                ErrorKind::InvalidStatement,
+                "expected: a",
+            ),
+            (DataFusionError::NotImplemented("MERGE".into()), ErrorKind::Unsupported, "MERGE"),
+            (
+                DataFusionError::ResourcesExhausted("Failed to grow\ntop consumers: /tmp".into()),
+                ErrorKind::Exhausted,
+                "the memory that all queries share is used up: failed to grow; \
+                 ask for less at once, or raise the limit",
+            ),
+            (
+                DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), None),
+                ErrorKind::InvalidStatement,
+                "divide by zero error",
+            ),
+            (
+                DataFusionError::Context("planning".into(), Box::new(DataFusionError::Plan("no".into()))),
+                ErrorKind::InvalidStatement,
+                "no",
+            ),
+            (
+                DataFusionError::IoError(std::io::Error::other("/etc/secret")),
+                ErrorKind::Internal,
+                "a file that the table reads could not be read; the server's log says why",
+            ),
+            (
+                DataFusionError::Internal("at /home/me".into()),
+                ErrorKind::Internal,
+                "the engine failed; the server's log says why",
+            ),
+            (refusal(ErrorKind::Denied, "not that").context("in a plan"), ErrorKind::Denied, "not that"),
+        ];
+        for (error, kind, message) in cases {
+            let seen = engine_error(error);
+            assert_eq!((seen.kind(), seen.to_string().as_str()), (kind, message));
+        }
+    }
+}

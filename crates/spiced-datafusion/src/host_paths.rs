@@ -1,0 +1,189 @@
+//! Where SQL may reach on the host: the folders of `runtime.sql.host_paths`, and nothing else.
+
+use std::path::{Component, Path, PathBuf};
+
+use datafusion::datasource::listing::ListingTableUrl;
+use datafusion::error::Result;
+use spiced_engine::ErrorKind;
+
+use crate::error::refusal;
+
+/// The setting that messages name.
+const SETTING: &str = "runtime.sql.host_paths";
+
+/// The folders that `COPY` and `CREATE EXTERNAL TABLE` may reach.
+#[derive(Debug, Clone)]
+pub(crate) struct HostPaths(Vec<PathBuf>);
+
+impl HostPaths {
+    pub(crate) fn new(folders: Vec<PathBuf>) -> Self {
+        Self(folders.iter().map(|folder| absolute(folder)).collect())
+    }
+
+    /// Checks `location`, as a statement names it, and returns the URL to use in its place: that of
+    /// the file or folder that was checked, without links or dots that could mean another one later.
+    ///
+    /// # Errors
+    /// It is not within the folders, or it is no path of this host.
+    pub(crate) fn admit(&self, location: &str, what: &str) -> Result<String> {
+        let scheme = location.split_once("://").map(|(scheme, _)| scheme);
+        if scheme.is_some_and(|scheme| !scheme.eq_ignore_ascii_case("file")) {
+            return Err(refusal(
+                ErrorKind::Denied,
+                format!("{what} may only reach files of the host, within {SETTING}; `{location}` is elsewhere"),
+            ));
+        }
+        if self.0.is_empty() {
+            return Err(refusal(
+                ErrorKind::Denied,
+                format!("{what} may not reach the host's files: {SETTING} names no folder"),
+            ));
+        }
+        if scheme.is_none() && !Path::new(location).is_absolute() {
+            return Err(refusal(
+                ErrorKind::Denied,
+                format!("{what} wants an absolute path within {SETTING}; `{location}` is relative"),
+            ));
+        }
+        // DataFusion's own reading of the location, so that both mean the same file.
+        let url = ListingTableUrl::parse(location)?;
+        let path = PathBuf::from(format!("/{}", url.prefix()));
+        let outside = || {
+            refusal(
+                ErrorKind::Denied,
+                format!("{what} may only reach what lies within {SETTING}; `{location}` does not"),
+            )
+        };
+        let real = canonical(&path).ok_or_else(outside)?;
+        let within =
+            self.0.iter().filter_map(|folder| folder.canonicalize().ok()).any(|folder| real.starts_with(folder));
+        if !within {
+            return Err(outside());
+        }
+        if let Some(glob) = url.get_glob() {
+            // A scheme turns globs off, so one with a glob stays a path; and the folder must not
+            // be taken for a part of it.
+            return match real.to_str() {
+                Some(folder) if !folder.contains(['*', '?', '[']) => Ok(format!("{folder}/{}", glob.as_str())),
+                _ => Err(outside()),
+            };
+        }
+        Ok(file_url(&real, url.is_collection()))
+    }
+}
+
+/// The path with every link resolved, of which the last parts may not exist yet. None where a part
+/// is a link to nowhere, or cannot be looked at.
+fn canonical(path: &Path) -> Option<PathBuf> {
+    let mut missing = Vec::new();
+    let mut existing = path;
+    loop {
+        match existing.canonicalize() {
+            Ok(mut real) => {
+                real.extend(missing.into_iter().rev());
+                return Some(real);
+            }
+            Err(_) if existing.symlink_metadata().is_ok_and(|m| m.is_symlink()) => return None,
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return None,
+            Err(_) => {
+                // No file name: the path ends in `..`, and what that means depends on what is missing.
+                missing.push(existing.file_name()?);
+                existing = existing.parent()?;
+            }
+        }
+    }
+}
+
+/// The path from the root, without `.` and `..`. Links are left as they are: Kubernetes swaps them.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                clean.pop();
+            }
+            part => clean.push(part),
+        }
+    }
+    clean
+}
+
+/// `file://` and the path, percent-encoded; with a slash at the end for a folder.
+pub(crate) fn file_url(path: &Path, is_folder: bool) -> String {
+    use std::fmt::Write;
+    let mut url = String::from("file://");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => url.push(char::from(*byte)),
+            other => {
+                let _ = write!(url, "%{other:02X}");
+            }
+        }
+    }
+    if is_folder && !url.ends_with('/') {
+        url.push('/');
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_within() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let (inside, outside) = (root.join("in"), root.join("out"));
+        std::fs::create_dir_all(inside.join("sub dir")).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("secret.csv"), "a\n1\n").unwrap();
+        std::fs::write(inside.join("a%2e.csv"), "a\n1\n").unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
+        std::os::unix::fs::symlink(outside.join("not-yet"), inside.join("dangling")).unwrap();
+        std::os::unix::fs::symlink(&inside, root.join("in-too")).unwrap();
+        let paths = HostPaths::new(vec![inside.clone()]);
+        let at = |path: &str| format!("{}/{path}", inside.display());
+        let cases = [
+            (at("new.parquet"), true),
+            (at("new/deep/er.parquet"), true),
+            (at("sub dir/x.csv"), true),
+            (at("sub dir/"), true),
+            (at("*.csv"), true),
+            (at("./x.csv"), true),
+            (format!("file://{}", at("x.csv")), true),
+            (format!("FILE://{}", at("x.csv")), true),
+            (at("a%2e.csv"), true),
+            (format!("{}/in-too/x.csv", root.display()), true),
+            (at("link/secret.csv"), false),
+            (at("link/new.csv"), false),
+            (at("dangling"), false),
+            (at("../out/secret.csv"), false),
+            (at("sub dir/../../out/secret.csv"), false),
+            (at("missing/../../out/secret.csv"), false),
+            (format!("file://{}", at("%2e%2e/out/secret.csv")), false),
+            (format!("file://{}", at("..%2Fout/secret.csv")), false),
+            (format!("{}-more/x.csv", inside.display()), false),
+            (at("../out/*.csv"), false),
+            (root.display().to_string(), false),
+            ("/etc/passwd".to_owned(), false),
+            ("file:///etc/passwd".to_owned(), false),
+            ("file:/etc/passwd".to_owned(), false),
+            ("in/x.csv".to_owned(), false),
+            ("s3://bucket/x.csv".to_owned(), false),
+            ("http://localhost/x.csv".to_owned(), false),
+            (String::new(), false),
+        ];
+        for (location, allowed) in cases {
+            let seen = paths.admit(&location, "COPY");
+            assert_eq!(seen.is_ok(), allowed, "{location}: {seen:?}");
+        }
+        assert_eq!(
+            paths.admit(&at("sub dir/x%.csv"), "COPY").unwrap(),
+            format!("file://{}/sub%20dir/x%25.csv", inside.display())
+        );
+        let nowhere = HostPaths::new(Vec::new()).admit("/tmp/x", "COPY").unwrap_err();
+        assert!(nowhere.to_string().contains(SETTING), "{nowhere}");
+    }
+}

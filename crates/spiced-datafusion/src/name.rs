@@ -1,0 +1,102 @@
+//! The names of data sets: what may be one, and which table a reference in SQL means.
+
+use std::fmt;
+
+use datafusion::common::{ResolvedTableReference, TableReference};
+use datafusion::execution::context::SessionState;
+
+/// The catalog of every pod.
+pub(crate) const CATALOG: &str = "spice";
+/// The schema of a data set that names none.
+pub(crate) const DEFAULT_SCHEMA: &str = "public";
+/// The longest name of a schema or table, in bytes: PostgreSQL's rule.
+const MAX_NAME: usize = 63;
+
+/// The schema and the name of a table in the pod's catalog.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TableName {
+    pub(crate) schema: String,
+    pub(crate) table: String,
+}
+
+impl TableName {
+    /// Reads `table` or `schema.table`.
+    ///
+    /// # Errors
+    /// Why it is no usable name.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = text.split('.');
+        let (schema, table) = match (parts.next(), parts.next(), parts.next()) {
+            (Some(table), None, _) => (DEFAULT_SCHEMA, table),
+            (Some(schema), Some(table), None) => (schema, table),
+            _ => return Err("has more than two parts; a name is `table` or `schema.table`".to_owned()),
+        };
+        for part in [schema, table] {
+            check(part)?;
+        }
+        if schema.eq_ignore_ascii_case("information_schema") {
+            return Err("lies in `information_schema`, which SQL keeps for itself".to_owned());
+        }
+        Ok(Self { schema: schema.to_owned(), table: table.to_owned() })
+    }
+
+    /// The table that `reference` means in a session with `state`, if it can be one of the pod's.
+    pub(crate) fn of(reference: &TableReference, state: &SessionState) -> Option<Self> {
+        let defaults = &state.config_options().catalog;
+        let ResolvedTableReference { catalog, schema, table } =
+            reference.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
+        (catalog.as_ref() == CATALOG).then(|| Self { schema: schema.to_string(), table: table.to_string() })
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.schema == DEFAULT_SCHEMA {
+            f.write_str(&self.table)
+        } else {
+            write!(f, "{}.{}", self.schema, self.table)
+        }
+    }
+}
+
+fn check(part: &str) -> Result<(), String> {
+    if part.is_empty() {
+        return Err("is empty, or has an empty part".to_owned());
+    }
+    if part.len() > MAX_NAME {
+        return Err(format!("is longer than {MAX_NAME} bytes"));
+    }
+    match part.chars().find(|c| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '$'))) {
+        None => Ok(()),
+        Some(c) => Err(format!("holds {c:?}; letters, digits, `_`, `-` and `$` may stand in a name")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let cases = [
+            ("trips", Ok("trips")),
+            ("public.trips", Ok("trips")),
+            ("sales.orders", Ok("sales.orders")),
+            ("año-2", Ok("año-2")),
+            ("", Err("is empty")),
+            (".x", Err("is empty")),
+            ("a.b.c", Err("more than two parts")),
+            ("a b", Err("holds ' '")),
+            ("x\"; DROP", Err("holds '\"'")),
+            ("Information_Schema.tables", Err("keeps for itself")),
+        ];
+        for (text, expected) in cases {
+            match (TableName::parse(text), expected) {
+                (Ok(name), Ok(shown)) => assert_eq!(name.to_string(), shown),
+                (Err(why), Err(part)) => assert!(why.contains(part), "{text}: {why}"),
+                (seen, _) => panic!("{text}: {seen:?}"),
+            }
+        }
+        assert!(TableName::parse(&"x".repeat(64)).is_err());
+    }
+}

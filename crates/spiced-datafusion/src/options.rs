@@ -1,0 +1,78 @@
+//! What an embedder tells the engine. Nothing here is checked; see `StartError` for what is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tls_core::Secret;
+use tokio::runtime::Handle;
+
+/// How long a query may take, planning and fetching included, where nobody says otherwise.
+pub const DEFAULT_QUERY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// How much memory all queries and memory tables together may take where nobody says otherwise: 2 GiB.
+pub const DEFAULT_MEMORY_LIMIT: usize = 2 << 30;
+
+/// What a [`DataFusionEngine`](crate::DataFusionEngine) is started with.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The data sets of the pod.
+    pub datasets: Vec<DatasetSpec>,
+    /// The folders that `COPY` and `CREATE EXTERNAL TABLE` may reach; empty: nowhere.
+    pub host_paths: Vec<PathBuf>,
+    /// How long a query may take from the start of its planning until its last batch is fetched.
+    pub query_timeout: Duration,
+    /// Bytes that all queries and memory tables may hold together. What can spill then spills to
+    /// the system's temporary folder; what cannot fails.
+    pub memory_limit: usize,
+    /// Where queries are planned and run: a multi-threaded runtime with its timer enabled.
+    pub runtime: Handle,
+}
+
+impl EngineOptions {
+    /// No data sets, no host paths, and the default limits.
+    pub fn new(runtime: Handle) -> Self {
+        Self {
+            datasets: Vec::new(),
+            host_paths: Vec::new(),
+            query_timeout: DEFAULT_QUERY_TIMEOUT,
+            memory_limit: DEFAULT_MEMORY_LIMIT,
+            runtime,
+        }
+    }
+}
+
+/// A data set, as the pod describes it.
+#[derive(Debug, Clone, Default)]
+pub struct DatasetSpec {
+    /// The name it is queried by: `table` or `schema.table`.
+    pub name: String,
+    /// The source: `connector:rest`.
+    pub from: String,
+    /// True where SQL may change it.
+    pub writable: bool,
+    /// The folder at which relative paths of `from` start.
+    pub folder: PathBuf,
+    /// What the connector needs to know besides.
+    pub params: BTreeMap<String, Secret>,
+    /// The columns, for a connector that cannot find them out itself.
+    pub columns: Vec<ColumnSpec>,
+}
+
+impl DatasetSpec {
+    /// A data set that is read only and has neither params nor columns.
+    pub fn new(name: impl Into<String>, from: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), from: from.into(), folder: folder.into(), ..Self::default() }
+    }
+}
+
+/// A column, as the pod describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnSpec {
+    /// The column's name.
+    pub name: String,
+    /// Its type as SQL writes it: `BIGINT`, `DECIMAL(10, 2)`, `TIMESTAMP`.
+    pub sql_type: String,
+    /// False where every row has a value.
+    pub nullable: bool,
+}

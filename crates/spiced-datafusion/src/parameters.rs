@@ -1,0 +1,147 @@
+//! The parameters of a statement: which there are, and binding values to them.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::util::display::FormatOptions;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use spiced_engine::{EngineError, Parameters};
+
+use crate::error::{engine_error, invalid};
+
+/// A value that does not fit is an error, and never becomes null.
+const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
+
+/// The parameters of `plan`: `$1`, `$2`, `$10`, then those with names by the alphabet. A type that
+/// is not known, or that two places see differently, is `Null`.
+pub(crate) fn of(plan: &LogicalPlan) -> Result<Schema> {
+    if matches!(plan, LogicalPlan::Statement(_)) {
+        // Those within PREPARE are for EXECUTE to give.
+        return Ok(Schema::empty());
+    }
+    let mut found: BTreeMap<Key, Option<DataType>> = BTreeMap::new();
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Placeholder(Placeholder { id, field }) = expr {
+                    let seen = field.as_ref().map(|field| field.data_type().clone());
+                    let known = found.entry(Key(id.clone())).or_insert_with(|| seen.clone());
+                    match (known.as_ref(), seen) {
+                        (Some(known_type), Some(seen)) if *known_type != seen => *known = Some(DataType::Null),
+                        (None, Some(seen)) => *known = Some(seen),
+                        _ => {}
+                    }
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    let fields =
+        found.into_iter().map(|(Key(id), data_type)| Field::new(id, data_type.unwrap_or(DataType::Null), true));
+    Ok(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Puts `values` in the place of the parameters of `plan`, which are `wanted`.
+///
+/// # Errors
+/// A parameter has no value, a value no parameter, or a value is not of its parameter's type.
+pub(crate) fn bind(plan: LogicalPlan, wanted: &Schema, values: &Parameters) -> Result<LogicalPlan, EngineError> {
+    let Some(batch) = values.batch().filter(|batch| batch.num_columns() > 0) else {
+        return match wanted.fields().len() {
+            0 => Ok(plan),
+            _ => Err(missing(wanted.fields().iter().map(|field| field.name().as_str()))),
+        };
+    };
+    let columns = assign(batch, wanted)?;
+    let mut bound = Vec::new();
+    for (field, column) in wanted.fields().iter().zip(columns) {
+        let name = field.name();
+        let value = match field.data_type() {
+            DataType::Null => batch.column(column).clone(),
+            wanted => cast_with_options(batch.column(column), wanted, &STRICT)
+                .map_err(|why| invalid(format!("the value of the parameter `{name}` does not fit {wanted}: {why}")))?,
+        };
+        let value = ScalarValue::try_from_array(&value, 0).map_err(engine_error)?;
+        bound.push((name.trim_start_matches('$').to_owned(), value));
+    }
+    plan.with_param_values(ParamValues::from(bound)).map_err(engine_error)
+}
+
+/// Which column of `batch` each wanted parameter gets: by name where the names fit, else by order.
+fn assign(batch: &RecordBatch, wanted: &Schema) -> Result<Vec<usize>, EngineError> {
+    let schema = batch.schema();
+    let given: Vec<&str> = schema.fields().iter().map(|field| bare(field.name())).collect();
+    let named = wanted.fields().iter().any(|field| given.contains(&bare(field.name())));
+    let surplus = |names: Vec<&str>| {
+        invalid(format!("the statement has no parameter for {}; it has {}", quoted(names), of_those(wanted)))
+    };
+    if !named {
+        return match given.len().cmp(&wanted.fields().len()) {
+            Ordering::Equal => Ok((0..given.len()).collect()),
+            Ordering::Less => Err(missing(wanted.fields()[given.len()..].iter().map(|field| field.name().as_str()))),
+            Ordering::Greater if wanted.fields().is_empty() => {
+                Err(invalid(format!("the statement has no parameters, and {} came with it", given.len())))
+            }
+            Ordering::Greater => {
+                Err(surplus(schema.fields()[wanted.fields().len()..].iter().map(|f| f.name().as_str()).collect()))
+            }
+        };
+    }
+    let place = |field: &Arc<Field>| given.iter().position(|name| *name == bare(field.name()));
+    let without: Vec<&str> = wanted.fields().iter().filter(|f| place(f).is_none()).map(|f| f.name().as_str()).collect();
+    if !without.is_empty() {
+        return Err(missing(without.into_iter()));
+    }
+    for (at, name) in given.iter().enumerate() {
+        if given[..at].contains(name) {
+            return Err(invalid(format!("the parameter `{name}` has two values")));
+        }
+    }
+    let extra: Vec<&str> =
+        given.iter().filter(|name| !wanted.fields().iter().any(|f| bare(f.name()) == **name)).copied().collect();
+    if !extra.is_empty() {
+        return Err(surplus(extra));
+    }
+    Ok(wanted.fields().iter().filter_map(place).collect())
+}
+
+fn bare(name: &str) -> &str {
+    name.strip_prefix('$').unwrap_or(name)
+}
+
+fn missing<'a>(names: impl Iterator<Item = &'a str>) -> EngineError {
+    invalid(format!("no value for {}", quoted(names.collect())))
+}
+
+fn of_those(wanted: &Schema) -> String {
+    quoted(wanted.fields().iter().map(|field| field.name().as_str()).collect())
+}
+
+fn quoted(names: Vec<&str>) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The name of a parameter, numbers first and by size.
+#[derive(Debug, PartialEq, Eq)]
+struct Key(String);
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let rank = |key: &Self| bare(&key.0).parse::<u64>().unwrap_or(u64::MAX);
+        rank(self).cmp(&rank(other)).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}

@@ -1,0 +1,153 @@
+//! A caller's session: planning statements, and what `SET` and `PREPARE` leave behind.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::{LogicalPlan, Statement as PlanStatement, TableType};
+use datafusion::prelude::SessionContext;
+use spiced_engine::{Catalog, EngineError, ErrorKind, Prepared, Session, Statement, TableInfo};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::answer;
+use crate::engine::Shared;
+use crate::error::engine_error;
+use crate::execution::{Planned, timed_out};
+use crate::{effect, parameters, statement};
+
+/// The session. Cheap to make: it shares the engine's state until something is set.
+pub(crate) struct DataFusionSession {
+    shared: Arc<Shared>,
+    own: Arc<Own>,
+}
+
+/// What belongs to one session alone: DataFusion's state, replaced as a whole by `SET` and `PREPARE`.
+pub(crate) struct Own {
+    state: Mutex<Arc<SessionState>>,
+    /// Held while one statement changes the state, so that of two none is lost.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl Own {
+    /// The state as it is now.
+    pub(crate) fn state(&self) -> Arc<SessionState> {
+        self.lock().clone()
+    }
+
+    /// Runs a statement that changes the session.
+    pub(crate) async fn change(&self, statement: PlanStatement) -> datafusion::error::Result<()> {
+        let _alone = self.changing.lock().await;
+        let context = SessionContext::new_with_state(SessionState::clone(&self.state()));
+        context.execute_logical_plan(LogicalPlan::Statement(statement)).await?;
+        *self.lock() = Arc::new(context.state());
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<SessionState>> {
+        // The state is replaced as a whole, so there is none that is half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DataFusionSession {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let state = Mutex::new(shared.state.clone());
+        Self { shared, own: Arc::new(Own { state, changing: tokio::sync::Mutex::new(()) }) }
+    }
+}
+
+#[async_trait]
+impl Session for DataFusionSession {
+    async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError> {
+        let sql = match statement {
+            Statement::Sql(sql) => sql,
+            Statement::Substrait(_) => {
+                let why = "this engine takes SQL and no Substrait plans; send the statement as SQL";
+                return Err(EngineError::new(ErrorKind::Unsupported, why));
+            }
+            _ => return Err(EngineError::new(ErrorKind::Unsupported, "this engine takes SQL")),
+        };
+        let (shared, own) = (self.shared.clone(), self.own.clone());
+        let limit = shared.query_timeout;
+        let work = async move { tokio::time::timeout(limit, plan(shared, own, &sql)).await };
+        match AbortOnDropHandle::new(self.shared.runtime.spawn(work)).await {
+            Ok(Ok(planned)) => Ok(Box::new(planned?)),
+            Ok(Err(_elapsed)) => Err(timed_out(limit)),
+            Err(failure) => Err(ended(failure)),
+        }
+    }
+
+    async fn catalog(&self) -> Result<Catalog, EngineError> {
+        let (state, limit) = (self.own.state(), self.shared.query_timeout);
+        let work = async move { tokio::time::timeout(limit, list(&state)).await };
+        match AbortOnDropHandle::new(self.shared.runtime.spawn(work)).await {
+            Ok(Ok(catalog)) => Ok(catalog),
+            Ok(Err(_elapsed)) => Err(timed_out(limit)),
+            Err(failure) => Err(ended(failure)),
+        }
+    }
+}
+
+/// Everything that can be queried now, by name.
+async fn list(state: &SessionState) -> Catalog {
+    let catalogs = state.catalog_list();
+    let mut seen = Catalog::default();
+    for catalog_name in sorted(catalogs.catalog_names()) {
+        let Some(catalog) = catalogs.catalog(&catalog_name) else { continue };
+        for schema_name in sorted(catalog.schema_names()) {
+            let Some(schema) = catalog.schema(&schema_name) else { continue };
+            seen.schemas.push((catalog_name.clone(), schema_name.clone()));
+            for name in sorted(schema.table_names()) {
+                // A table can be dropped between the two calls; it is then left out.
+                let Ok(Some(table)) = schema.table(&name).await else { continue };
+                seen.tables.push(TableInfo {
+                    catalog: catalog_name.clone(),
+                    schema: schema_name.clone(),
+                    name,
+                    kind: if table.table_type() == TableType::View { "VIEW" } else { "BASE TABLE" },
+                    columns: answer::plain_schema(&table.schema()),
+                });
+            }
+        }
+    }
+    seen
+}
+
+/// Plans `sql` for the session of `own`. Runs on the queries' runtime.
+async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: &str) -> Result<Planned, EngineError> {
+    let started = Instant::now();
+    let state = own.state();
+    let statement = statement::parse(sql, &state)?;
+    let mut plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
+    if let LogicalPlan::Statement(PlanStatement::Execute(execute)) = &plan {
+        // What EXECUTE does is what was prepared under its name: the plan tells, so look at that.
+        // Running the statement only puts the values in; it does not run the plan.
+        let context = SessionContext::new_with_state(SessionState::clone(&state));
+        let execute = LogicalPlan::Statement(PlanStatement::Execute(execute.clone()));
+        plan = context.execute_logical_plan(execute).await.map_err(engine_error)?.logical_plan().clone();
+    }
+    if let LogicalPlan::Statement(PlanStatement::TransactionStart(_) | PlanStatement::TransactionEnd(_)) = &plan {
+        return Err(EngineError::new(ErrorKind::Unsupported, "this engine has no transactions"));
+    }
+    let plan = shared.rules.apply(plan, &state).map_err(engine_error)?;
+    let effect = effect::of(&plan).map_err(engine_error)?;
+    let parameters = parameters::of(&plan).map_err(engine_error)?;
+    let schema = answer::schema(&plan, &parameters, &state).map_err(engine_error)?;
+    let spent = started.elapsed();
+    Ok(Planned { shared, own, plan, schema, parameters, effect, spent })
+}
+
+/// Why a task gave no answer of its own.
+pub(crate) fn ended(failure: tokio::task::JoinError) -> EngineError {
+    if failure.is_panic() {
+        tracing::error!(%failure, "a query panicked");
+        return EngineError::new(ErrorKind::Internal, "the engine failed; the server's log says where");
+    }
+    EngineError::new(ErrorKind::Cancelled, "the query was stopped: the engine is shutting down")
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}

@@ -1,0 +1,167 @@
+//! `file:` data sets.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::basic::{Compression, ZstdLevel};
+use datafusion::parquet::file::properties::WriterProperties;
+use spiced_engine::{DatasetState, ErrorKind};
+
+use crate::{Pod, fails, run, until};
+
+fn parquet(pod: &Pod, name: &str, ids: &[i64]) {
+    let path = pod.path().join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let names: Vec<String> = ids.iter().map(|id| format!("n{id}")).collect();
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from(ids.to_vec())) as ArrayRef),
+        ("name", Arc::new(StringArray::from(names)) as ArrayRef),
+    ])
+    .unwrap();
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_format_and_each_way_to_name_files() {
+    let mut pod = Pod::new();
+    parquet(&pod, "one.parquet", &[1, 2, 3]);
+    parquet(&pod, "many/a.parquet", &[1, 2]);
+    parquet(&pod, "many/b.parquet", &[3]);
+    pod.write("many/README.md", "not data").write("many/.hidden.csv", "a\n1\n").write("many/_SUCCESS", "");
+    pod.write("x.csv", "id,name\n1,a\n2,\"b, c\"\n").write("x.tsv", "id\tname\n1\ta\n");
+    pod.write("x.ndjson", "{\"id\":1,\"name\":\"a\"}\n{\"id\":2,\"name\":null}\n");
+    pod.write("x.jsonl", "{\"id\":1}\n").write("x.json", "{\"id\":1}\n");
+    pod.write("semi.csv", "1;'x;y'\n2;z\n").write("noext", "id\n5\n");
+    pod.write("mixed/a.csv", "id\n1\n").write("mixed/b.json", "{\"id\":1}\n");
+    pod.write("odd name/100% [x]/it's.csv", "id\n7\n");
+    pod.write("hive/year=2024/a.csv", "id\n1\n").write("hive/year=2025/a.csv", "id\n2\n");
+    let root = pod.path().display().to_string();
+    pod.dataset("d0", "file:one.parquet");
+    pod.dataset("d1", &format!("file:{root}/one.parquet"));
+    pod.dataset("d2", &format!("file://{root}/one.parquet"));
+    pod.dataset("d3", "file:./many/../many");
+    pod.dataset("d4", "file:many/");
+    pod.dataset("d5", "file:many/*.parquet");
+    pod.dataset("d6", "file:many/[a].parquet");
+    pod.dataset("d7", "file:x.csv");
+    pod.dataset("d8", "file:x.tsv");
+    pod.dataset("d9", "file:x.ndjson");
+    pod.dataset("d10", "file:x.jsonl");
+    pod.dataset("d11", "file:x.json");
+    pod.dataset("d12", "file:semi.csv").params(&[
+        ("csv_has_header", "false"),
+        ("csv_delimiter", ";"),
+        ("csv_quote", "'"),
+        ("file_compression_type", "UNCOMPRESSED"),
+    ]);
+    pod.dataset("d13", "file:noext").params(&[("file_format", "csv")]);
+    pod.dataset("d14", "file:mixed/*.csv");
+    pod.dataset("d15", "file:hive").params(&[("hive_partitioning_enabled", "true")]);
+    let session = pod.session().await;
+    for (name, expected) in [
+        ("d0", "1 | n1; 2 | n2; 3 | n3"),
+        ("d1", "1 | n1; 2 | n2; 3 | n3"),
+        ("d2", "1 | n1; 2 | n2; 3 | n3"),
+        ("d3", "1 | n1; 2 | n2; 3 | n3"),
+        ("d4", "1 | n1; 2 | n2; 3 | n3"),
+        ("d5", "1 | n1; 2 | n2; 3 | n3"),
+        ("d6", "1 | n1; 2 | n2"),
+        ("d7", "1 | a; 2 | b, c"),
+        ("d8", "1 | a"),
+        ("d9", "1 | a; 2 |"),
+        ("d10", "1"),
+        ("d11", "1"),
+        ("d12", "1 | x;y; 2 | z"),
+        ("d13", "5"),
+        ("d14", "1"),
+        ("d15", "1 | 2024; 2 | 2025"),
+    ] {
+        let rows = run(&*session, &format!("SELECT * FROM {name} ORDER BY 1")).await;
+        assert_eq!(rows.join("; "), expected, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_is_plain_text() {
+    let mut pod = Pod::new();
+    parquet(&pod, "p.parquet", &[1]);
+    pod.write("c.csv", "a\nx\n");
+    pod.dataset("p", "file:p.parquet").dataset("c", "file:c.csv");
+    let session = pod.session().await;
+    for sql in [
+        "SELECT name FROM p",
+        "SELECT a FROM c",
+        "SELECT upper(name), name || 'x' FROM p",
+        "SELECT arrow_cast('x', 'Utf8View')",
+    ] {
+        for batch in crate::batches(&*session, sql).await.unwrap() {
+            for field in batch.schema().fields() {
+                assert_eq!(field.data_type().to_string(), "Utf8", "{sql}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_grows_and_a_file_goes() {
+    let mut pod = Pod::new();
+    pod.write("many/a.csv", "id\n1\n").write("one.csv", "id\n1\n");
+    pod.dataset("many", "file:many").dataset("one", "file:one.csv");
+    let session = pod.session().await;
+    assert_eq!(run(&*session, "SELECT count(*) FROM many").await, ["1"]);
+    pod.write("many/b.csv", "id\n2\n3\n");
+    assert_eq!(run(&*session, "SELECT count(*) FROM many").await, ["3"]);
+
+    assert_eq!(run(&*session, "SELECT sum(id) FROM one").await, ["1"]);
+    pod.write("one.csv", "id\n10\n20\n");
+    assert_eq!(run(&*session, "SELECT sum(id) FROM one").await, ["30"]);
+    std::fs::remove_file(pod.path().join("one.csv")).unwrap();
+    if let Err(error) = crate::rows(&*session, "SELECT sum(id) FROM one").await {
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(!error.to_string().contains(&pod.path().display().to_string()), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_load_says_why() {
+    let mut pod = Pod::new();
+    pod.write("mixed/a.csv", "id\n1\n").write("mixed/b.json", "{\"id\":1}\n");
+    pod.write("bad.parquet", "this is no parquet").write("unknown.xyz", "?").write("docs/README.md", "x");
+    std::fs::create_dir(pod.path().join("empty")).unwrap();
+    let cases = [
+        ("file:gone.csv", "there is no file or folder at `gone.csv`"),
+        (
+            "file:mixed",
+            "`mixed` holds files of several kinds (`.csv`, `.json`); pick one with a wildcard, such as `*.csv`",
+        ),
+        ("file:empty", "there is no file in `empty`"),
+        ("file:mixed/*.parquet", "no file matches `mixed/*.parquet`"),
+        (
+            "file:unknown.xyz",
+            "the format of `unknown.xyz` cannot be told from its name; say `file_format` in its params",
+        ),
+        ("file:docs", "the format of `docs` cannot be told from its name; say `file_format` in its params"),
+        ("file:bad.parquet", "`bad.parquet` cannot be read: "),
+    ];
+    for (index, (from, _)) in cases.iter().enumerate() {
+        pod.dataset(&format!("d{index}"), from);
+    }
+    let engine = pod.start();
+    let session = crate::session(&engine).await;
+    for (index, (from, expected)) in cases.iter().enumerate() {
+        let state = until(&engine, index, |state| *state != DatasetState::Loading).await;
+        let DatasetState::Failed { error, .. } = state else { panic!("{from}: {state:?}") };
+        assert!(error.starts_with(expected), "{from}: {error}");
+        let seen = fails(&*session, &format!("SELECT * FROM d{index}")).await;
+        assert_eq!(seen.kind(), ErrorKind::NotFound);
+        assert_eq!(
+            seen.to_string(),
+            format!("the data set `d{index}` is not loaded: {error}; it is tried again by itself")
+        );
+    }
+}
