@@ -249,6 +249,8 @@ impl App {
         self.stopping.send_replace(true);
         let orderly = async {
             tokio::time::sleep(delay).await;
+            // The end of readiness ends the health watches, which would hold their connections.
+            drop(self.stopping);
             trigger.drain(timeout).await
         };
         tokio::select! {
