@@ -188,7 +188,11 @@ def query(client: flight.FlightClient, text: str):
 
 
 def adbc(server: Server, **more):
-    """A DB-API connection over ADBC's Flight SQL driver."""
+    """A DB-API connection over ADBC's Flight SQL driver.
+
+    Connecting reads the server's SqlInfo. An answer of the wrong schema makes the driver (Go, in this process)
+    panic, and then every later ADBC test fails with "driver is in unknown state": look at the first of them.
+    """
     kinds = (DatabaseOptions.TIMEOUT_QUERY, DatabaseOptions.TIMEOUT_UPDATE, DatabaseOptions.TIMEOUT_FETCH)
     options = {kind.value: str(DEADLINE) for kind in kinds}
     scheme = "grpc"

@@ -136,14 +136,18 @@ class Pod:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             address = "127.0.0.1:%d" % taken.getsockname()[1]
-            done = subprocess.run(
-                self.command(args, path, address=address),
-                cwd=cwd or self.cwd,
-                env=self.environment(env),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=DEADLINE,
-            )
+            try:
+                done = subprocess.run(
+                    self.command(args, path, address=address),
+                    cwd=cwd or self.cwd,
+                    env=self.environment(env),
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=DEADLINE,
+                )
+            except subprocess.TimeoutExpired as running:
+                said = (running.stderr or b"").decode("utf-8", "replace")
+                raise AssertionError(f"it did not refuse, it runs on:\n{said}") from None
         refusal = Refusal(
             done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         )
