@@ -41,7 +41,9 @@ impl Spicepod {
         };
         let positive = |value: Option<Placed<usize>>, default: usize, problems: &mut Vec<Problem>| match value {
             Some(Placed(Sourced { value: 0, origin })) => {
-                problems.push(Problem::new(origin, "takes a number from 1 up, not 0"));
+                problems.push(
+                    Problem::new(origin, "takes a number from 1 up, not 0").hint("take the key away for its default"),
+                );
                 default
             }
             Some(placed) => placed.0.value,
@@ -55,7 +57,7 @@ impl Spicepod {
         let query_memory = positive(memory, 2 << 30, &mut problems);
         let query_timeout = match runtime.sql.timeout {
             Some(Placed(span)) if span.value.0.is_zero() => {
-                problems.push(Problem::new(span.origin, "takes a duration above zero"));
+                problems.push(Problem::new(span.origin, "takes a duration above zero").hint("write 5m, say"));
                 Duration::ZERO
             }
             span => span.map_or(Duration::from_secs(300), |s| s.0.value.0),
@@ -94,7 +96,7 @@ impl Spicepod {
         }
         if let Some(Placed(kind)) = self.kind.as_ref().filter(|k| k.0.value != "Spicepod") {
             let message = format!("the kind is `{}`; this program reads `Spicepod`", kind.value);
-            problems.push(Problem::new(kind.origin.clone(), message));
+            problems.push(Problem::new(kind.origin.clone(), message).hint("write kind: Spicepod"));
         }
     }
 }
@@ -107,7 +109,10 @@ impl spicepod::Listen {
             match text.value.trim().parse() {
                 Ok(address) => Some(Sourced::new(address, text.origin)),
                 Err(error) => {
-                    problems.push(Problem::new(text.origin, format!("`{}`: {error}", text.value)));
+                    let message = format!("`{}` is no address: {error}", text.value);
+                    problems.push(
+                        Problem::new(text.origin, message).hint("such as localhost:3000, or 0.0.0.0:3000 for all"),
+                    );
                     None
                 }
             }
@@ -200,7 +205,8 @@ fn dataset(Placed(given): Placed<spicepod::Dataset>, problems: &mut Vec<Problem>
     let Sourced { value: dataset, origin } = given;
     for (what, Placed(text)) in [("name", &dataset.name), ("from", &dataset.from)] {
         if text.value.trim().is_empty() {
-            problems.push(Problem::new(text.origin.clone(), format!("the data set's `{what}` is empty")));
+            let message = format!("the data set's `{what}` is empty");
+            problems.push(Problem::new(text.origin.clone(), message).hint("every data set has a name and a from"));
         }
     }
     Dataset {

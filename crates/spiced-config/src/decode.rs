@@ -19,6 +19,46 @@ pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {
     T::deserialize(Value(node)).map_err(|e| e.into_problem(origin))
 }
 
+/// The keys that a type of the schema knows, as serde's derive has them.
+pub(crate) fn keys_of<T: DeserializeOwned>() -> &'static [&'static str] {
+    struct Ask<'a>(&'a mut &'static [&'static str]);
+    impl<'de> Deserializer<'de> for Ask<'_> {
+        type Error = Failure;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Failure> {
+            Err(de::Error::custom("only structs are asked"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Failure> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+    let mut keys: &'static [&'static str] = &[];
+    // It only looks; the error is how it stops.
+    let _ = T::deserialize(Ask(&mut keys));
+    keys
+}
+
+/// The problem that serde would find with an unknown key, for who looks before it can.
+pub(crate) fn unknown_key(key: &Key, known: &'static [&'static str]) -> Option<Problem> {
+    if known.contains(&key.name.as_str()) {
+        return None;
+    }
+    let failure: Failure = de::Error::unknown_field(&key.name, known);
+    Some(failure.into_problem(key.origin.clone()))
+}
+
 /// A failure on its way up: it gets its place where it is known first.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -34,8 +74,8 @@ impl Failure {
     }
 
     fn into_problem(self, outermost: Origin) -> Problem {
-        let problem = Problem::new(self.origin.unwrap_or(outermost), self.message);
-        Problem { hint: self.hint, ..problem }
+        let hint = self.hint.unwrap_or_else(|| "change the value, or take the key away for its default".to_owned());
+        Problem::new(self.origin.unwrap_or(outermost), self.message).hint(hint)
     }
 }
 

@@ -34,6 +34,7 @@ impl fmt::Display for Problem {
             Some(Origin::File { file, key, line, column }) if key.is_empty() => {
                 write!(f, "{}:{line}:{column}: {}", file.display(), self.message)?;
             }
+            Some(origin @ Origin::File { line, .. }) => write!(f, "{origin} (line {line}): {}", self.message)?,
             Some(origin) => write!(f, "{origin}: {}", self.message)?,
             None => f.write_str(&self.message)?,
         }

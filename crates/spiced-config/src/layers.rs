@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::decode::{boolean, decode};
+use crate::decode::{boolean, decode, keys_of, unknown_key};
 use crate::error::{ConfigError, Problem};
 use crate::settings::{Settings, Store, Warning};
 use crate::spicepod::Spicepod;
@@ -160,6 +160,12 @@ impl Layers {
             }
         }
         let mut layers = [self.flags, self.environment, self.pod];
+        // Who gives the material is decided before the schema is asked; a slip of the pen among its
+        // keys must not read as "nothing is given".
+        let slips: Vec<Problem> = layers.iter().flat_map(unknown_tls_keys).collect();
+        if !slips.is_empty() {
+            return Err(ConfigError(slips).into());
+        }
         let said = layers.iter().map(said).collect::<Result<Vec<_>, Problem>>()?;
         let tls = tls::settle(&mut layers, &said, &mut self.warnings)?;
 
@@ -168,7 +174,9 @@ impl Layers {
             root.kind = Kind::Map(Vec::new());
         }
         if !matches!(root.kind, Kind::Map(_)) {
-            return Err(Problem::new(root.origin, "a pod is a map of keys, such as `datasets:`, not this").into());
+            return Err(Problem::new(root.origin, "a pod is a map of keys, such as `datasets:`, not this")
+                .hint("see docs/configuration.md for what a pod may hold")
+                .into());
         }
         root.overlay(environment);
         root.overlay(flags);
@@ -181,6 +189,15 @@ impl Layers {
         replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
         let pod: Spicepod = decode(root)?;
         Ok(pod.decide(tls, &self.folder, self.warnings)?)
+    }
+}
+
+fn unknown_tls_keys(root: &Node) -> Vec<Problem> {
+    match root.get(&["runtime", "tls"]).map(|node| &node.kind) {
+        Some(Kind::Map(entries)) => {
+            entries.iter().filter_map(|(key, _)| unknown_key(key, keys_of::<spicepod::Tls>())).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -160,11 +160,9 @@ impl<'t> Reader<'t> {
             Ok(template) => Kind::Text(Text::Written(template)),
             Err(errors) => {
                 for error in errors {
-                    self.problems.push(Problem {
-                        origin: Some(origin.clone()),
-                        excerpt: Some(self.excerpt(at)),
-                        ..Problem::new(None, error.to_string())
-                    });
+                    let problem = Problem::new(origin.clone(), error.to_string())
+                        .hint("a reference is ${store:KEY}, such as ${env:NAME} or ${secrets:NAME}");
+                    self.problems.push(Problem { excerpt: Some(self.excerpt(at)), ..problem });
                 }
                 Kind::Null
             }
@@ -175,19 +173,25 @@ impl<'t> Reader<'t> {
         match self.parser.next() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => Err(self.syntax(&error)),
-            None => Err(Box::new(Problem::new(None, format!("{} ends too early", self.name.display())))),
+            None => {
+                let message = format!("{} ends too early", self.name.display());
+                Err(Box::new(Problem::new(None, message).hint("is the file cut off?")))
+            }
         }
     }
 
     fn syntax(&self, error: &ScanError) -> Box<Problem> {
         let mut problem = self.problem(*error.marker(), format!("not valid YAML: {}", error.info()));
-        problem.hint = Some("check the indentation (blanks, no tabs) and the quotes around this line".to_owned());
+        problem.hint = Some(
+            "check the indentation (blanks, no tabs), and put quotes around values that hold a colon or begin with a special character"
+                .to_owned(),
+        );
         problem
     }
 
     fn problem(&self, at: Marker, message: impl Into<String>) -> Box<Problem> {
-        let origin = self.origin(at, "");
-        Box::new(Problem { excerpt: Some(self.excerpt(at)), ..Problem::new(origin, message) })
+        let problem = Problem::new(self.origin(at, ""), message).hint("correct the file at this line");
+        Box::new(Problem { excerpt: Some(self.excerpt(at)), ..problem })
     }
 
     fn excerpt(&self, at: Marker) -> String {
@@ -238,7 +242,8 @@ mod tests {
     fn every_value_knows_its_place() {
         let root = read(Path::new("spicepod.yaml"), "runtime:\n  tls:\n    enabled: true\n").unwrap();
         let node = root.get(&["runtime", "tls", "enabled"]).unwrap();
-        assert_eq!(node.origin.to_string(), "spicepod.yaml:3: runtime.tls.enabled");
+        assert_eq!(node.origin.to_string(), "spicepod.yaml: runtime.tls.enabled");
+        assert!(matches!(node.origin, Origin::File { line: 3, column: 14, .. }));
     }
 
     #[test]

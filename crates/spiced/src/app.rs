@@ -132,7 +132,8 @@ impl App {
 
         let (stopping, stop) = watch::channel(false);
         let (ready, follow) = readiness(engine.datasets(), stop);
-        queries.spawn(follow);
+        // On this thread, which no query can keep busy.
+        tokio::spawn(follow);
         let access = |door: &Opened| access(&settings, door);
         let doors = [Some(&http), Some(&flight), Some(&grpc), metrics.as_ref(), probe.as_ref()];
         let doors: Vec<DoorStatus> = doors

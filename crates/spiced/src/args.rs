@@ -41,7 +41,7 @@ pub struct Args {
     probe: Option<String>,
 
     /// Switch TLS on or off
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch)]
     tls_enabled: Option<String>,
     /// The certificate with its intermediates, a PEM file
     #[arg(long, value_name = "PATH")]
@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
     tls_key: Option<String>,
     /// Serve with a development CA and certificate, made on first use in .spice/tls
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch)]
     tls_self_signed: Option<String>,
     /// Whether clients show a certificate: none, request or required
     #[arg(long, value_name = "MODE")]
@@ -170,6 +170,13 @@ fn join_switches(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         }
     }
     joined
+}
+
+fn switch(text: &str) -> Result<String, String> {
+    match text.to_ascii_lowercase().as_str() {
+        word @ ("true" | "false") => Ok(word.to_owned()),
+        _ => Err("takes true or false".to_owned()),
+    }
 }
 
 /// PEM text begins with dashes, like an option: what is an option was meant as one.

@@ -253,13 +253,16 @@ fn h2_answer(endpoint: &str) -> Bytes {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const GOAWAY: u8 = 7;
     const INADEQUATE_SECURITY: u32 = 0xc;
+    // A stream above the last one counts as never seen, and gRPC clients would try it again on a new
+    // connection until their deadline; below it, it fails at once, with the reason.
+    const LAST_STREAM: u32 = 0x7fff_ffff;
     let reason =
         format!("this port ({endpoint}) speaks TLS and got plain text: use TLS credentials (grpc+tls://, https://)");
     let mut out = BytesMut::new();
     out.put_slice(&SETTINGS);
     out.put_uint(8 + reason.len() as u64, 3);
     out.put_slice(&[GOAWAY, 0, 0, 0, 0, 0]);
-    out.put_u32(0);
+    out.put_u32(LAST_STREAM);
     out.put_u32(INADEQUATE_SECURITY);
     out.put_slice(reason.as_bytes());
     out.freeze()

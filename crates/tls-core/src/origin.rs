@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// The place a value was read from.
 ///
 /// `Display` is what a person sees: `--tls-key-file`, `SPICED_RUNTIME__TLS__KEY`,
-/// `spicepod.yaml:12: runtime.tls.key`.
+/// `spicepod.yaml: runtime.tls.key`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
@@ -35,7 +35,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("the default"),
             Self::Flag(name) | Self::Variable(name) => f.write_str(name),
             Self::File { file, key, line, .. } if key.is_empty() => write!(f, "{}:{line}", file.display()),
-            Self::File { file, key, line, .. } => write!(f, "{}:{line}: {key}", file.display()),
+            Self::File { file, key, .. } => write!(f, "{}: {key}", file.display()),
         }
     }
 }

@@ -129,7 +129,7 @@ async fn plain_text_is_answered_in_its_own_protocol() {
     let frames = read_all(&mut h2).await;
     let (settings, goaway) = frames.split_at(9);
     assert_eq!(settings, [0, 0, 0, 4, 0, 0, 0, 0, 0]);
-    assert_eq!((goaway[3], &goaway[9..17]), (7, [0, 0, 0, 0, 0, 0, 0, 0xc].as_slice()));
+    assert_eq!((goaway[3], &goaway[9..17]), (7, [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0xc].as_slice()));
     assert!(String::from_utf8_lossy(&goaway[17..]).contains("use TLS"));
 }
 

@@ -82,11 +82,11 @@ fn whether_it_is_on() {
 
     let above = on(off, &[("SPICED_RUNTIME__TLS__KEY_FILE", "k.pem")], &[]).unwrap_err();
     assert!(
-        above.contains("SPICED_RUNTIME__TLS__KEY_FILE") && above.contains("spicepod.yaml:1: runtime.tls.enabled"),
+        above.contains("SPICED_RUNTIME__TLS__KEY_FILE") && above.contains("spicepod.yaml: runtime.tls.enabled"),
         "{above}"
     );
     let bare = on("runtime:\n  tls:\n    enabled: true\n", &[], &[]).unwrap_err();
-    assert!(bare.contains("spicepod.yaml:3") && bare.contains("--tls-self-signed"), "{bare}");
+    assert!(bare.contains("line 3") && bare.contains("--tls-self-signed"), "{bare}");
     let half = on("runtime: { tls: { certificate_file: c.pem } }", &[], &[]).unwrap_err();
     assert!(half.contains("nothing gives its key"), "{half}");
     let beside = on(FILES, &[], &[("--tls-self-signed", "runtime.tls.self_signed", "true")]).unwrap_err();
@@ -97,11 +97,15 @@ fn whether_it_is_on() {
 fn unknown_keys_name_the_place_and_the_nearest() {
     let text = settle("runtime:\n  tls:\n    certificate_fil: c.pem\n", &[], &[]).unwrap_err();
     assert!(
-        text.contains("spicepod.yaml:3")
+        text.contains("line 3")
             && text.contains("`certificate_fil`")
             && text.contains("did you mean `certificate_file`"),
         "{text}"
     );
+    let text =
+        settle("runtime:\n  tls:\n    enabled: true\n    certificat_file: c.pem\n    key_file: k.pem\n", &[], &[])
+            .unwrap_err();
+    assert!(text.contains("line 4") && text.contains("did you mean `certificate_file`"), "{text}");
     let text = settle("", &[("SPICED_RUNTIME__TSL__ENABLED", "true")], &[]).unwrap_err();
     assert!(text.contains("SPICED_RUNTIME__TSL__ENABLED") && text.contains("`tls`"), "{text}");
     let warned = settle(
