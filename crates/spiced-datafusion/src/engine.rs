@@ -29,11 +29,10 @@ use crate::{EngineOptions, StartError};
 /// How many consumers an error about memory counts up in the log.
 const TRACKED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(5).expect("five is not zero");
 
-/// The embedded engine: DataFusion. Dropping it ends its loaders; queries under way run on.
+/// The embedded engine: DataFusion. Its loaders end with it and the last of its sessions.
 pub struct DataFusionEngine {
     shared: Arc<Shared>,
     statuses: watch::Receiver<Vec<DatasetStatus>>,
-    _loaders: JoinSet<()>,
 }
 
 /// What all sessions share.
@@ -43,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) rules: Rules,
     pub(crate) query_timeout: Duration,
     pub(crate) runtime: Handle,
+    /// The loaders; dropping them ends them.
+    _loaders: JoinSet<()>,
 }
 
 impl DataFusionEngine {
@@ -81,8 +82,9 @@ impl DataFusionEngine {
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
 
         let rules = Rules::new(writable, names, HostPaths::new(options.host_paths));
-        let shared = Shared { state, rules, query_timeout: options.query_timeout, runtime: options.runtime };
-        Ok(Self { shared: Arc::new(shared), statuses: watched, _loaders: loaders })
+        let shared =
+            Shared { state, rules, query_timeout: options.query_timeout, runtime: options.runtime, _loaders: loaders };
+        Ok(Self { shared: Arc::new(shared), statuses: watched })
     }
 }
 

@@ -26,6 +26,9 @@ use crate::{answer, ddl, parameters};
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
 
+/// How much later than the query's own clock the other one strikes.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// A statement that is planned.
 pub(crate) struct Planned {
     pub(crate) shared: Arc<Shared>,
@@ -65,17 +68,23 @@ impl Prepared for Planned {
             limit,
             deadline: Instant::now() + limit.saturating_sub(self.spent),
         };
+        let deadline = run.deadline;
         let task = AbortOnDropHandle::new(self.shared.runtime.spawn(run.drive(ready, batches)));
-        match started.await {
-            Ok(Ok(schema)) => {
+        // A clock in a task of its own, as planning is one long step in which the query's own stands
+        // still. The query is given the time to say so itself.
+        let clock = self.shared.runtime.spawn(async move { timeout_at(deadline + GRACE, started).await });
+        match AbortOnDropHandle::new(clock).await {
+            Ok(Ok(Ok(Ok(schema)))) => {
                 let batches = stream::unfold(Fetch { received, task: Some(task) }, Fetch::next).boxed();
                 Ok(Execution { schema, batches })
             }
-            Ok(Err(error)) => Err(error),
-            Err(_gone) => Err(match task.await {
+            Ok(Ok(Ok(Err(error)))) => Err(error),
+            Ok(Ok(Err(_gone))) => Err(match task.await {
                 Ok(()) => EngineError::new(ErrorKind::Internal, "the query ended without an answer"),
                 Err(failure) => ended(failure),
             }),
+            Ok(Err(_elapsed)) => Err(timed_out(limit)),
+            Err(failure) => Err(ended(failure)),
         }
     }
 }

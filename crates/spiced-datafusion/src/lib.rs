@@ -11,7 +11,7 @@
 //! use spiced_engine::{Engine, Parameters, Principal, Role, Statement};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+//! let runtime = spiced_datafusion::query_runtime()?;
 //! let mut options = EngineOptions::new(runtime.handle().clone());
 //! options.datasets.push(DatasetSpec {
 //!     writable: true,
@@ -49,11 +49,14 @@ mod name;
 mod options;
 mod parameters;
 mod permission;
+mod runtime;
 mod session;
 mod settings;
+mod size;
 mod start_error;
 mod statement;
 
 pub use engine::DataFusionEngine;
 pub use options::{ColumnSpec, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DatasetSpec, EngineOptions};
+pub use runtime::query_runtime;
 pub use start_error::StartError;

@@ -44,8 +44,6 @@ impl Loader {
                     self.slot.send_replace(Slot::Ready(table));
                     self.publish(DatasetState::Ready);
                     tracing::info!(dataset = name, "data set loaded");
-                    // The slot's watchers read it for as long as the engine is there.
-                    self.slot.closed().await;
                     return;
                 }
                 Err(error) => error,

@@ -25,7 +25,8 @@ pub struct EngineOptions {
     /// Bytes that all queries and memory tables may hold together. What can spill then spills to
     /// the system's temporary folder; what cannot fails.
     pub memory_limit: usize,
-    /// Where queries are planned and run: a multi-threaded runtime with its timer enabled.
+    /// Where queries are planned and run: a multi-threaded runtime with its timer enabled, and
+    /// with stacks for deep plans; [`query_runtime`](crate::query_runtime) makes one.
     pub runtime: Handle,
 }
 

