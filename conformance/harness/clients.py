@@ -168,7 +168,7 @@ def flight_client(
 
 
 # What pyarrow raises for INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED and NOT_FOUND.
-REFUSALS = (pa.ArrowInvalid, flight.FlightUnauthenticatedError, flight.FlightUnauthorizedError, KeyError)
+REFUSALS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, flight.FlightUnauthenticatedError, flight.FlightUnauthorizedError, KeyError)
 
 
 def command(text: str) -> flight.FlightDescriptor:

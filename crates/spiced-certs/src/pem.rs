@@ -174,7 +174,7 @@ fn hint(looks_like: Option<LooksLike>) -> &'static str {
             ", but binary data: convert DER with `openssl x509 -inform der` (a key with `openssl pkey -inform der`), PKCS#12 with \
              `openssl pkcs12 -nodes`"
         }
-        Some(LooksLike::Path) => ", but what looks like a path: use the setting whose name ends in `file`",
+        Some(LooksLike::Path) => ", but what looks like a path: for a path use certificate_file or key_file",
         Some(LooksLike::Html) => ", but a web page",
     }
 }

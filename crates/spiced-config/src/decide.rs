@@ -147,9 +147,10 @@ impl spicepod::Tls {
             (Some(certificate), Some(key)) => Material::Pair { certificate, key },
             (Some(certificate), None) => return Err(half(certificate.origin, "a certificate", "its key")),
             (None, Some(key)) => return Err(half(key.origin, "a key", "its certificate")),
-            (None, None) => {
-                Material::SelfSigned { folder: folder.0.join(".spice").join("tls"), origin: Origin::Default }
-            }
+            (None, None) => Material::SelfSigned {
+                folder: folder.0.join(".spice").join("tls"),
+                origin: self.self_signed.map_or(Origin::Default, |asked| asked.0.origin),
+            },
         };
         debug_assert!(self.client_auth_mode.is_none_or(|mode| mode == ClientAuthMode::None), "refused before");
         let session_ticket_secret = match self.session_ticket_secret {

@@ -12,6 +12,7 @@ use tls_core::{Origin, Secret, Sourced};
 
 use crate::error::{Problem, nearest};
 use crate::tree::{Key, Kind, Node, Text};
+use crate::units;
 
 /// Gives a tree a type.
 pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {
@@ -192,6 +193,16 @@ impl<'de> Deserializer<'de> for Value {
         deserialize_i64 => visit_i64: i64,
     }
 
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Failure> {
+        match Wanted::ALL.iter().find(|wanted| wanted.marker() == name) {
+            Some(Wanted::Duration) => {
+                visitor.visit_u64(self.parse("a duration, such as 10s, 5m or 250ms", units::duration)?)
+            }
+            Some(Wanted::Size) => visitor.visit_u64(self.parse("a size, such as 16MiB, 2GB or 1048576", units::size)?),
+            None => visitor.visit_newtype_struct(self),
+        }
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
@@ -244,8 +255,8 @@ impl<'de> Deserializer<'de> for Value {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct newtype_struct tuple
-        tuple_struct identifier ignored_any
+        i8 i16 i32 i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct identifier
+        ignored_any
     }
 }
 
@@ -290,6 +301,42 @@ impl<'de> MapAccess<'de> for Entries {
         let origin = node.origin.clone();
         seed.deserialize(Value(node)).map_err(|e| e.at(&origin))
     }
+}
+
+/// A number that is written with a unit. The text is read here, where it is known whether it may be
+/// shown in a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted {
+    Duration,
+    Size,
+}
+
+impl Wanted {
+    const ALL: [Self; 2] = [Self::Duration, Self::Size];
+
+    fn marker(self) -> &'static str {
+        match self {
+            Self::Duration => "$spiced::Duration",
+            Self::Size => "$spiced::Size",
+        }
+    }
+}
+
+/// Milliseconds or bytes.
+pub(crate) fn parsed<'de, D: Deserializer<'de>>(deserializer: D, wanted: Wanted) -> Result<u64, D::Error> {
+    struct Number;
+    impl Visitor<'_> for Number {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number with a unit")
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+    }
+    deserializer.deserialize_newtype_struct(wanted.marker(), Number)
 }
 
 const PLACED: &str = "$spiced::Placed";

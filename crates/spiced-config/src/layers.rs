@@ -286,7 +286,9 @@ fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
     if path.is_dir() {
         for name in ["spicepod.yaml", "spicepod.yml"] {
             if path.join(name).is_file() {
-                return Ok((path.join(name), path.to_owned()));
+                // The current folder is not worth a `./` in every message.
+                let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
+                return Ok((path.join(name), folder));
             }
         }
         let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());

@@ -65,7 +65,7 @@ pub(crate) struct Tls {
     pub(crate) key_file: Option<Placed<String>>,
     pub(crate) key: Option<Placed<Hidden>>,
     pub(crate) key_passphrase: Option<Placed<Hidden>>,
-    pub(crate) self_signed: Option<bool>,
+    pub(crate) self_signed: Option<Placed<bool>>,
     pub(crate) profile: Option<Placed<Profile>>,
     pub(crate) min_version: Option<Placed<Version>>,
     pub(crate) certificates: Vec<serde::de::IgnoredAny>,

@@ -82,7 +82,8 @@ impl Node {
         entries.push((key, child));
     }
 
-    /// What `upper` says beats what is here: maps are merged, anything else is replaced.
+    /// What `upper` says beats what is here: maps are merged, anything else is replaced. What should
+    /// be a map and is not stays, so that the schema can say so.
     pub(crate) fn overlay(&mut self, upper: Node) {
         match (&mut self.kind, upper.kind) {
             (Kind::Map(mine), Kind::Map(theirs)) => {
@@ -93,6 +94,7 @@ impl Node {
                     }
                 }
             }
+            (Kind::Text(_) | Kind::List(_), Kind::Map(_)) => {}
             (_, kind) => *self = Node { kind, origin: upper.origin },
         }
     }

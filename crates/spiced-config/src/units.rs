@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserialize, Deserializer};
+
+use crate::decode::{Wanted, parsed};
 
 /// A duration: `250ms`, `10s`, `5m`, `1h 30m`; a bare number is seconds.
 #[derive(Debug, Clone, Copy)]
@@ -10,11 +12,7 @@ pub(crate) struct Span(pub(crate) Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bare = text.trim().parse::<u64>().ok().map(Duration::from_secs);
-        bare.or_else(|| humantime::parse_duration(text.trim()).ok())
-            .map(Self)
-            .ok_or_else(|| D::Error::custom("takes a duration, such as 10s, 5m or 250ms"))
+        parsed(deserializer, Wanted::Duration).map(|milliseconds| Self(Duration::from_millis(milliseconds)))
     }
 }
 
@@ -24,13 +22,22 @@ pub(crate) struct Size(pub(crate) usize);
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        size(text.trim()).map(Self).ok_or_else(|| D::Error::custom("takes a size, such as 16MiB, 2GB or 1048576"))
+        let bytes = parsed(deserializer, Wanted::Size)?;
+        usize::try_from(bytes).map(Self).map_err(serde::de::Error::custom)
     }
 }
 
-fn size(text: &str) -> Option<usize> {
-    const UNITS: &[(&str, usize)] = &[
+/// Milliseconds.
+pub(crate) fn duration(text: &str) -> Option<u64> {
+    match text.parse::<u64>() {
+        Ok(seconds) => seconds.checked_mul(1000),
+        Err(_) => u64::try_from(humantime::parse_duration(text).ok()?.as_millis()).ok(),
+    }
+}
+
+/// Bytes.
+pub(crate) fn size(text: &str) -> Option<u64> {
+    const UNITS: &[(&str, u64)] = &[
         ("", 1),
         ("b", 1),
         ("kb", 1_000),
@@ -49,7 +56,7 @@ fn size(text: &str) -> Option<usize> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let unit = text[digits..].trim().to_ascii_lowercase();
     let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
-    text[..digits].parse::<usize>().ok()?.checked_mul(factor)
+    text[..digits].parse::<u64>().ok()?.checked_mul(factor)
 }
 
 #[cfg(test)]

@@ -225,9 +225,9 @@ impl App {
             let router = router.layer(measured(door.endpoint));
             door.serve(router, &self.limits, &self.workers, &drain, &mut loops);
         }
-        info!("serving");
         // A closed standard output is no reason not to serve.
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
+        info!("serving");
 
         loop {
             tokio::select! {

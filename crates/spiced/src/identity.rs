@@ -32,7 +32,9 @@ pub(crate) fn establish(tls: Tls) -> Result<Served, Failure> {
         }
     };
     let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
-    loaded.findings.iter().for_each(say);
+    // A development CA of ours has no intermediates, and its user knows.
+    let worth_saying = |finding: &&Finding| development_ca.is_none() || finding.severity > Severity::Info;
+    loaded.findings.iter().filter(worth_saying).for_each(say);
     let tickets = match &tls.session_ticket_secret {
         Some(secret) => Derivation::new(secret),
         None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,

@@ -100,7 +100,8 @@ pub(crate) fn readiness(
             let loaded = datasets.borrow_and_update().iter().all(|set| set.state == DatasetState::Ready);
             sender.send_if_modified(|ready| std::mem::replace(ready, loaded && !stop) != (loaded && !stop));
             tokio::select! {
-                changed = datasets.changed() => if changed.is_err() { return },
+                // An engine with nothing left to load says nothing more: only the stop is waited for then.
+                Ok(()) = datasets.changed() => {}
                 changed = stopping.changed() => if changed.is_err() { return },
             }
         }

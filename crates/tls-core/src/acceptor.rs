@@ -9,13 +9,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use metrics::{counter, histogram};
 use rustls::server::ServerConfig;
 use rustls::{HandshakeKind, ProtocolVersion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 use tokio_rustls::TlsAcceptor;
 
 use crate::peer::TlsInfo;
+use crate::plaintext;
 use crate::stream::{Io, Replayed};
 
 /// The first byte of every TLS connection: a handshake record (RFC 8446 §5.1).
@@ -26,11 +27,6 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// TLS data that may wait for a slow socket. rustls' own 64 KiB makes four times as many `writev`.
 const TLS_BUFFER: usize = 256 * 1024;
-
-/// After a refusal in plain text: how long, and how much, the client's own bytes are read away, so
-/// that the answer is not lost in a reset.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: u64 = 64 * 1024;
 
 /// Shakes hands for one door.
 #[derive(Clone)]
@@ -77,10 +73,9 @@ impl Acceptor {
         let outcome = match timeout_at(end, self.shake(tcp, turns)).await {
             Ok(Ok(accepted)) => Ok(accepted),
             Ok(Err(Refusal::Failed(error))) => Err(error),
-            Ok(Err(Refusal::PlainText { protocol, tcp, answer })) => {
+            Ok(Err(Refusal::PlainText { first, tcp })) => {
                 // The answer has a bound of its own, so that it is given even late.
-                say(tcp, answer).await;
-                Err(HandshakeError::PlainText { protocol })
+                Err(HandshakeError::PlainText { protocol: plaintext::answer(first, tcp, self.endpoint).await })
             }
             Err(_) => Err(HandshakeError::Deadline(deadline)),
         };
@@ -98,7 +93,7 @@ impl Acceptor {
         };
         let first = first_bytes(&mut tcp, 1).await?;
         if first.first() != Some(&TLS_HANDSHAKE) {
-            return Err(self.refuse_plain_text(first, tcp).await);
+            return Err(Refusal::PlainText { first, tcp });
         }
         let _turn = turns.acquire().await.expect("nobody closes the semaphore");
         let stream = acceptor
@@ -116,22 +111,6 @@ impl Acceptor {
         };
         let h2 = info.alpn.as_deref() == Some(b"h2");
         Ok(Accepted { io: Io::Tls(Box::new(stream)), h2, tls: Some(Arc::new(info)) })
-    }
-
-    /// Finds out what was spoken instead of TLS, and what to say to it.
-    async fn refuse_plain_text(&self, first: Bytes, tcp: TcpStream) -> Refusal {
-        let endpoint = self.endpoint;
-        let mut stream = Replayed::new(first, tcp);
-        let mut start = [0; 4];
-        let read = stream.read_exact(&mut start).await;
-        let (protocol, answer) = match (read, &start) {
-            (Ok(_), b"PRI ") => ("h2", h2_answer(endpoint)),
-            (Ok(_), text) if text.iter().all(|b| b.is_ascii_uppercase() || *b == b' ' || *b == b'/') => {
-                ("http/1", http1_answer(endpoint))
-            }
-            _ => ("unknown", Bytes::new()),
-        };
-        Refusal::PlainText { protocol, tcp: stream.into_tcp(), answer }
     }
 
     fn count(&self, outcome: &Result<Accepted, HandshakeError>, took: Duration) {
@@ -199,9 +178,8 @@ enum Refusal {
     Failed(HandshakeError),
     /// Plain text, which still waits for its answer.
     PlainText {
-        protocol: &'static str,
+        first: Bytes,
         tcp: TcpStream,
-        answer: Bytes,
     },
 }
 
@@ -209,17 +187,6 @@ impl From<HandshakeError> for Refusal {
     fn from(error: HandshakeError) -> Self {
         Self::Failed(error)
     }
-}
-
-/// Says a last word and closes, in a way that lets the client hear it.
-async fn say(mut tcp: TcpStream, answer: Bytes) {
-    let polite = async {
-        tcp.write_all(&answer).await?;
-        tcp.shutdown().await?;
-        tokio::io::copy(&mut (&mut tcp).take(LINGER_BYTES), &mut tokio::io::sink()).await
-    };
-    // The client may be gone, or never stop talking: both end here.
-    let _ = timeout(LINGER, polite).await;
 }
 
 /// Reads until it is clear what is spoken: `enough` bytes, or the first that differ from the preface.
@@ -238,34 +205,6 @@ async fn first_bytes(tcp: &mut TcpStream, enough: usize) -> Result<Bytes, Handsh
             Ok(_) => {}
         }
     }
-}
-
-fn http1_answer(endpoint: &str) -> Bytes {
-    let body = format!("this port ({endpoint}) speaks TLS and got plain HTTP: use https:// (or grpc+tls://)\n");
-    Bytes::from(format!(
-        "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    ))
-}
-
-/// SETTINGS, then GOAWAY with INADEQUATE_SECURITY and a sentence (RFC 9113 §6.8, §7).
-fn h2_answer(endpoint: &str) -> Bytes {
-    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    const GOAWAY: u8 = 7;
-    const INADEQUATE_SECURITY: u32 = 0xc;
-    // A stream above the last one counts as never seen, and gRPC clients would try it again on a new
-    // connection until their deadline; below it, it fails at once, with the reason.
-    const LAST_STREAM: u32 = 0x7fff_ffff;
-    let reason =
-        format!("this port ({endpoint}) speaks TLS and got plain text: use TLS credentials (grpc+tls://, https://)");
-    let mut out = BytesMut::new();
-    out.put_slice(&SETTINGS);
-    out.put_uint(8 + reason.len() as u64, 3);
-    out.put_slice(&[GOAWAY, 0, 0, 0, 0, 0]);
-    out.put_u32(LAST_STREAM);
-    out.put_u32(INADEQUATE_SECURITY);
-    out.put_slice(reason.as_bytes());
-    out.freeze()
 }
 
 fn version_text(version: Option<ProtocolVersion>) -> &'static str {

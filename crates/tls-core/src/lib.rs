@@ -16,10 +16,13 @@ mod derive;
 pub mod drain;
 mod identity;
 #[cfg(feature = "serve")]
+mod linger;
+#[cfg(feature = "serve")]
 pub mod listener;
 mod options;
 mod origin;
 mod peer;
+mod plaintext;
 pub mod rotation;
 mod secret;
 mod stream;

@@ -14,14 +14,20 @@ use hyper_util::server::conn::auto;
 use metrics::gauge;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::acceptor::{Accepted, Acceptor};
 use crate::drain::Drain;
+use crate::linger::LingeringIo;
+pub use crate::linger::RequestBody;
 use crate::peer::ConnInfo;
 use crate::workers::Workers;
+
+/// After a stop: how long a connection that has asked for nothing yet may still do so.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What bounds a door. Clones share the count of handshakes in progress.
 #[derive(Debug, Clone)]
@@ -169,7 +175,7 @@ pub async fn serve<S, B>(
     mut drain: Drain,
 ) -> io::Result<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
@@ -234,7 +240,7 @@ struct Connection<S> {
 
 impl<S, B> Connection<S>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
@@ -287,17 +293,29 @@ where
     async fn speak(self, info: ConnInfo, accepted: Accepted, mut drain: Drain) -> Result<(), String> {
         let builder = self.limits.builder(accepted.h2);
         let service = self.service;
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        let (asked, mut has_asked) = watch::channel(false);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            asked.send_if_modified(|before| !std::mem::replace(before, true));
+            let mut request = request.map(RequestBody::new);
             request.extensions_mut().insert(info.clone());
             // A router is always ready (its `poll_ready` says so at once); a clone is a fresh one.
             service.clone().call(request)
         });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(accepted.io), service));
+        let io = TokioIo::new(LingeringIo::new(accepted.io, drain.hold()));
+        let mut connection = pin!(builder.serve_connection(io, service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = drain.signaled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                // hyper waits for the first request of a connection however long it takes.
+                let first = async { has_asked.wait_for(|asked| *asked).await.is_ok() };
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    first = timeout(FIRST_REQUEST, first) => match first {
+                        Ok(true) => connection.await,
+                        _ => Ok(()),
+                    },
+                }
             }
         };
         ended.map_err(|e| e.to_string())

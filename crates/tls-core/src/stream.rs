@@ -20,10 +20,6 @@ impl Replayed {
     pub(crate) fn new(first: Bytes, tcp: TcpStream) -> Self {
         Self { first, tcp }
     }
-
-    pub(crate) fn into_tcp(self) -> TcpStream {
-        self.tcp
-    }
 }
 
 impl AsyncRead for Replayed {

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tls_core::drain::{self, Trigger};
-use tls_core::listener::{self, Limits, ListenAddress};
+use tls_core::listener::{self, Limits, ListenAddress, RequestBody};
 use tls_core::rotation::{self, Identities, Publisher};
 use tls_core::{Acceptor, ConnInfo, Derivation, Identity, MinVersion, Origin, TlsOptions, Workers, provider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,7 +37,7 @@ fn identity(name: &str) -> (Identity, CertificateDer<'static>) {
     (Identity::new(chain, key, Origin::Default, Origin::Default).unwrap(), cert.der().clone())
 }
 
-async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn echo(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, Infallible> {
     let info = request.extensions().get::<ConnInfo>().unwrap();
     let text = match &info.tls {
         Some(tls) => format!("{} {} resumed={}", info.endpoint, tls.version, tls.resumed),
@@ -126,11 +125,23 @@ async fn plain_text_is_answered_in_its_own_protocol() {
 
     let mut h2 = TcpStream::connect(door.address).await.unwrap();
     h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // A request on stream 1, as far as this server looks at it.
+    h2.write_all(b"\0\0\0\x01\x05\0\0\0\x01").await.unwrap();
     let frames = read_all(&mut h2).await;
-    let (settings, goaway) = frames.split_at(9);
-    assert_eq!(settings, [0, 0, 0, 4, 0, 0, 0, 0, 0]);
-    assert_eq!((goaway[3], &goaway[9..17]), (7, [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0xc].as_slice()));
-    assert!(String::from_utf8_lossy(&goaway[17..]).contains("use TLS"));
+    let kinds: Vec<(u8, u8)> = frames_of(&frames).map(|(kind, stream, _)| (kind, stream)).collect();
+    assert_eq!(kinds, [(4, 0), (4, 0), (1, 1), (7, 0)], "SETTINGS, its ACK, an answer on stream 1, GOAWAY");
+    let (_, _, goaway) = frames_of(&frames).last().unwrap();
+    assert_eq!(goaway[..8], [0, 0, 0, 1, 0, 0, 0, 0xc]);
+    assert!(String::from_utf8_lossy(&goaway[8..]).contains("use grpc+tls://"));
+}
+
+fn frames_of(mut bytes: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (head, rest) = bytes.split_at_checked(9)?;
+        let (payload, rest) = rest.split_at_checked(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize)?;
+        bytes = rest;
+        Some((head[3], head[8], payload))
+    })
 }
 
 #[tokio::test]

@@ -1,0 +1,142 @@
+//! Ends without losing the last words. A socket that is closed while bytes of the other side are
+//! unread resets the connection, and what was sent last may never be read; a stream of HTTP/2 whose
+//! request is dropped half read is reset under the answer. Both are read away for a moment first.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::stream::Io;
+
+/// How long, and how much, is read away.
+const PATIENCE: Duration = Duration::from_secs(2);
+const MOST: u64 = 1024 * 1024;
+
+/// A connection that, once this side has said its last, waits for the other to close.
+pub(crate) struct LingeringIo {
+    io: Option<Io>,
+    /// The drain waits for the lingering too.
+    token: Option<TaskTrackerToken>,
+    said_last: bool,
+    heard_last: bool,
+}
+
+impl LingeringIo {
+    pub(crate) fn new(io: Io, token: TaskTrackerToken) -> Self {
+        Self { io: Some(io), token: Some(token), said_last: false, heard_last: false }
+    }
+
+    fn io(&mut self) -> Pin<&mut Io> {
+        Pin::new(self.io.as_mut().expect("taken only when dropped"))
+    }
+}
+
+impl Drop for LingeringIo {
+    fn drop(&mut self) {
+        let (Some(io), token) = (self.io.take(), self.token.take()) else { return };
+        if !self.said_last || self.heard_last {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                let rest = async { tokio::io::copy(&mut io.take(MOST), &mut tokio::io::sink()).await };
+                let _ = tokio::time::timeout(PATIENCE, rest).await;
+                drop(token);
+            });
+        }
+    }
+}
+
+impl AsyncRead for LingeringIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = ready!(self.io().poll_read(cx, buf));
+        self.heard_last |= read.is_err() || (buf.filled().len() == before && buf.remaining() > 0);
+        Poll::Ready(read)
+    }
+}
+
+impl AsyncWrite for LingeringIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.io().poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.io().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = ready!(self.io().poll_shutdown(cx));
+        self.said_last = shut.is_ok();
+        Poll::Ready(shut)
+    }
+}
+
+/// The body of a request. Dropped before its end it is read on for a moment, so that over HTTP/2 an
+/// answer that does not wait for the request (a refusal, say) reaches a client that still sends.
+pub struct RequestBody(Option<Incoming>);
+
+impl RequestBody {
+    pub(crate) fn new(body: Incoming) -> Self {
+        Self(Some(body))
+    }
+
+    fn inner(&self) -> &Incoming {
+        self.0.as_ref().expect("taken only when dropped")
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(mut body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(PATIENCE, async move {
+                let mut left = MOST;
+                while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    match left.checked_sub(length) {
+                        Some(rest) => left = rest,
+                        None => break,
+                    }
+                }
+            }));
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(self.0.as_mut().expect("taken only when dropped")).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner().size_hint()
+    }
+}
