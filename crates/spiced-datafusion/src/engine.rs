@@ -99,8 +99,11 @@ impl Engine for DataFusionEngine {
     }
 }
 
+/// A data set's name, and what loads it.
+type Named = (TableName, Arc<dyn Source>);
+
 /// Opens every data set, and says everything that is wrong with any.
-fn check(options: &EngineOptions, state: &SessionState) -> Result<Vec<(TableName, Arc<dyn Source>)>, StartError> {
+fn check(options: &EngineOptions, state: &SessionState) -> Result<Vec<Named>, StartError> {
     let mut wrong = StartError::default();
     let mut names = BTreeSet::new();
     let mut opened = Vec::new();

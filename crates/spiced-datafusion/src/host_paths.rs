@@ -186,4 +186,30 @@ mod tests {
         let nowhere = HostPaths::new(Vec::new()).admit("/tmp/x", "COPY").unwrap_err();
         assert!(nowhere.to_string().contains(SETTING), "{nowhere}");
     }
+
+    proptest::proptest! {
+        /// Whatever is admitted is, as DataFusion reads it, within the folder.
+        #[test]
+        fn nothing_else_gets_through(
+            scheme in proptest::sample::select(vec!["", "file://", "FILE://", "file:", "http://"]),
+            start in proptest::sample::select(vec!["in", "out", "", "in/..", "in/link"]),
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec!["..", ".", "", "link", "x", "%2e%2e", "%2E.", "..%2f", "*", "a b", "[.][.]", "é", "\\", "?", "#"]),
+                0..6,
+            ),
+        ) {
+            let root = tempfile::tempdir().unwrap();
+            let root = root.path().canonicalize().unwrap();
+            let inside = root.join("in");
+            std::fs::create_dir_all(inside.join("x")).unwrap();
+            std::fs::create_dir_all(root.join("out")).unwrap();
+            std::os::unix::fs::symlink(root.join("out"), inside.join("link")).unwrap();
+            let location = format!("{scheme}{}/{start}/{}", root.display(), parts.join("/"));
+            if let Ok(admitted) = HostPaths::new(vec![inside.clone()]).admit(&location, "COPY") {
+                let url = ListingTableUrl::parse(&admitted).unwrap();
+                let real = canonical(&PathBuf::from(format!("/{}", url.prefix()))).unwrap();
+                proptest::prop_assert!(real.starts_with(&inside), "{location} became {admitted}");
+            }
+        }
+    }
 }

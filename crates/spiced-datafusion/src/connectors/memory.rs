@@ -11,13 +11,13 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::FutureExt;
 
-use super::{Connector, Request, Source};
+use super::{Connector, Opened, Request, Source};
 use crate::error::reason;
 use crate::memory_table::MemoryTable;
 
 pub(super) const CONNECTOR: Connector = Connector { name: "memory", writable: true, params: &[], columns: true, open };
 
-fn open(request: Request<'_>) -> Result<Arc<dyn Source>, Vec<String>> {
+fn open(request: Request<'_>) -> Opened {
     let mut wrong = Vec::new();
     if !request.rest.is_empty() {
         wrong.push("from: nothing stands after `memory:`; the name of the data set is its name".to_owned());

@@ -26,8 +26,11 @@ pub(crate) struct Connector {
     /// True where it takes `columns`.
     columns: bool,
     /// Checks what can be checked without touching the source, and says everything that is wrong.
-    open: fn(Request<'_>) -> Result<Arc<dyn Source>, Vec<String>>,
+    open: fn(Request<'_>) -> Opened,
 }
+
+/// A source that can be loaded, or everything that is wrong with its description, one sentence each.
+pub(crate) type Opened = Result<Arc<dyn Source>, Vec<String>>;
 
 /// A data set for a connector to open.
 pub(crate) struct Request<'a> {
@@ -51,7 +54,7 @@ pub(crate) trait Source: Send + Sync {
 ///
 /// # Errors
 /// Everything that can never work, one sentence each.
-pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Result<Arc<dyn Source>, Vec<String>> {
+pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
     let Some((name, rest)) = spec.from.split_once(':') else {
         return Err(vec![format!(
             "from: `{}` names no connector; it begins with one of {}",

@@ -167,7 +167,7 @@ async fn shapes_that_eat_stack() {
     let session = Pod::new().session().await;
     let repeat = |part: &str, n: usize| part.repeat(n);
     let from = " FROM generate_series(1, 3) g(x)";
-    for n in [90, 480, 501, 100_000] {
+    for n in [480, 100_000] {
         for sql in [
             format!("SELECT 1{}", repeat("+1", n)),
             format!("SELECT x{}{from}", repeat("+x", n)),

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod access;
+mod bundled;
 mod datasets;
 mod effects;
 mod files;

@@ -16,14 +16,14 @@ use datafusion::execution::context::SessionState;
 use futures::TryStreamExt;
 
 use self::format::{Format, Reading};
-use super::{Connector, Request, Source, list};
+use super::{Connector, Opened, Request, Source, list};
 use crate::error::reason;
 use crate::host_paths::{absolute, file_url};
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "file", writable: false, params: format::PARAMS, columns: false, open };
 
-fn open(request: Request<'_>) -> Result<Arc<dyn Source>, Vec<String>> {
+fn open(request: Request<'_>) -> Opened {
     let reading = Reading::new(request.spec);
     let written = request.rest.strip_prefix("//").unwrap_or(request.rest);
     let mut wrong = Vec::new();
