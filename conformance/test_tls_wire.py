@@ -217,7 +217,8 @@ def test_plain_http_1_that_comes_byte_by_byte(over_tls):
 
 def test_curl_without_tls_over_h2_gets_no_answer_from_behind(over_tls):
     answer = clients.curl(f"http://localhost:{over_tls.port('http')}/health", "--http2-prior-knowledge")
-    assert answer.exit != 0 and b"ok" not in answer.body, answer
+    assert answer.status == 400 and "speaks TLS" in answer.headers["grpc-message"], answer
+    assert b"ok" not in answer.body, answer
 
 
 @every_door

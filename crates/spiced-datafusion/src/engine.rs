@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -18,12 +19,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::catalog::{PodSchema, Slot};
+use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::host_paths::HostPaths;
 use crate::loader::Loader;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, TableName};
 use crate::permission::Rules;
 use crate::session::DataFusionSession;
+use crate::yielding::YieldAfterJoins;
 use crate::{EngineOptions, StartError};
 
 /// How many consumers an error about memory counts up in the log.
@@ -42,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) rules: Rules,
     pub(crate) query_timeout: Duration,
     pub(crate) runtime: Handle,
+    pub(crate) clock: Clock,
     /// The loaders; dropping them ends them.
     _loaders: JoinSet<()>,
 }
@@ -82,8 +86,14 @@ impl DataFusionEngine {
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
 
         let rules = Rules::new(writable, names, HostPaths::new(options.host_paths));
-        let shared =
-            Shared { state, rules, query_timeout: options.query_timeout, runtime: options.runtime, _loaders: loaders };
+        let shared = Shared {
+            state,
+            rules,
+            query_timeout: options.query_timeout,
+            runtime: options.runtime,
+            clock: Clock::start().map_err(|e| StartError::engine(&DataFusionError::IoError(e)))?,
+            _loaders: loaders,
+        };
         Ok(Self { shared: Arc::new(shared), statuses: watched })
     }
 }
@@ -143,6 +153,7 @@ fn base_state(options: &EngineOptions, catalogs: Arc<dyn CatalogProviderList>) -
         .with_runtime_env(Arc::new(runtime))
         .with_catalog_list(catalogs)
         .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(YieldAfterJoins))
         .build())
 }
 

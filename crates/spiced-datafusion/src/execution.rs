@@ -15,7 +15,7 @@ use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use futures::{StreamExt, stream};
 use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::Shared;
@@ -26,7 +26,8 @@ use crate::{answer, ddl, parameters};
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
 
-/// How much later than the query's own clock the other one strikes.
+/// How much later than the query's own clock, which stands still while the query computes, the
+/// other one strikes.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// A statement that is planned.
@@ -68,14 +69,24 @@ impl Prepared for Planned {
             limit,
             deadline: Instant::now() + limit.saturating_sub(self.spent),
         };
-        let deadline = run.deadline;
+        let strikes = run.deadline + GRACE;
+        let caller = batches.downgrade();
         let task = AbortOnDropHandle::new(self.shared.runtime.spawn(run.drive(ready, batches)));
-        // A clock in a task of its own, as planning is one long step in which the query's own stands
-        // still. The query is given the time to say so itself.
-        let clock = self.shared.runtime.spawn(async move { timeout_at(deadline + GRACE, started).await });
-        match AbortOnDropHandle::new(clock).await {
+        let clock = self.shared.clock.handle();
+        let start = clock.spawn(async move { timeout_at(strikes, started).await });
+        match AbortOnDropHandle::new(start).await {
             Ok(Ok(Ok(Ok(schema)))) => {
-                let batches = stream::unfold(Fetch { received, task: Some(task) }, Fetch::next).boxed();
+                let query = task.abort_handle();
+                let strike = AbortOnDropHandle::new(clock.spawn(async move {
+                    sleep_until(strikes).await;
+                    query.abort();
+                    // The query may compute on for a while before it sees that; its caller need not wait.
+                    if let Some(caller) = caller.upgrade() {
+                        let _ = caller.send(Err(timed_out(limit))).await;
+                    }
+                }));
+                let fetch = Fetch { received, task: Some(task), _strike: strike };
+                let batches = stream::unfold(fetch, Fetch::next).boxed();
                 Ok(Execution { schema, batches })
             }
             Ok(Ok(Ok(Err(error)))) => Err(error),
@@ -177,6 +188,8 @@ struct Fetch {
     received: mpsc::Receiver<Result<RecordBatch, EngineError>>,
     /// Dropping it ends the query.
     task: Option<AbortOnDropHandle<()>>,
+    /// What ends the query at its limit, wherever it is.
+    _strike: AbortOnDropHandle<()>,
 }
 
 impl Fetch {

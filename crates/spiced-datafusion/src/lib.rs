@@ -36,6 +36,7 @@
 
 mod answer;
 mod catalog;
+mod clock;
 mod connectors;
 mod ddl;
 mod effect;
@@ -55,6 +56,7 @@ mod settings;
 mod size;
 mod start_error;
 mod statement;
+mod yielding;
 
 pub use engine::DataFusionEngine;
 pub use options::{ColumnSpec, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DatasetSpec, EngineOptions};

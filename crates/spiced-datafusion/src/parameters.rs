@@ -75,11 +75,18 @@ pub(crate) fn bind(plan: LogicalPlan, wanted: &Schema, values: &Parameters) -> R
     plan.with_param_values(ParamValues::from(bound)).map_err(engine_error)
 }
 
-/// Which column of `batch` each wanted parameter gets: by name where the names fit, else by order.
+/// Which column of `batch` each wanted parameter gets: by name or by order.
+///
+/// By name where a column is called `$…`, where a name that is no number is a parameter's, or where
+/// every column is called as a parameter is. Else by order: drivers number their columns from 0.
 fn assign(batch: &RecordBatch, wanted: &Schema) -> Result<Vec<usize>, EngineError> {
     let schema = batch.schema();
     let given: Vec<&str> = schema.fields().iter().map(|field| bare(field.name())).collect();
-    let named = wanted.fields().iter().any(|field| given.contains(&bare(field.name())));
+    let is_wanted = |name: &str| wanted.fields().iter().any(|field| bare(field.name()) == name);
+    let is_number = |name: &str| name.bytes().all(|b| b.is_ascii_digit());
+    let named = schema.fields().iter().any(|field| field.name().starts_with('$'))
+        || given.iter().any(|name| is_wanted(name) && !is_number(name))
+        || (given.len() == wanted.fields().len() && given.iter().all(|name| is_wanted(name)));
     let surplus = |names: Vec<&str>| {
         invalid(format!("the statement has no parameter for {}; it has {}", quoted(names), of_those(wanted)))
     };
@@ -105,8 +112,7 @@ fn assign(batch: &RecordBatch, wanted: &Schema) -> Result<Vec<usize>, EngineErro
             return Err(invalid(format!("the parameter `{name}` has two values")));
         }
     }
-    let extra: Vec<&str> =
-        given.iter().filter(|name| !wanted.fields().iter().any(|f| bare(f.name()) == **name)).copied().collect();
+    let extra: Vec<&str> = given.iter().filter(|name| !is_wanted(name)).copied().collect();
     if !extra.is_empty() {
         return Err(surplus(extra));
     }

@@ -129,15 +129,14 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned
 }
 
 impl Shared {
-    /// Runs `work` on the queries' runtime. The clock is in a task of its own: planning is one long
-    /// step, in which a clock of its own task would stand still.
+    /// Runs `work` on the queries' runtime, within the limit.
     async fn within_limit<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, EngineError> {
         let limit = self.query_timeout;
         let work = AbortOnDropHandle::new(self.runtime.spawn(work));
-        let clock = self.runtime.spawn(async move { tokio::time::timeout(limit, work).await });
+        let clock = self.clock.handle().spawn(async move { tokio::time::timeout(limit, work).await });
         match AbortOnDropHandle::new(clock).await {
             Ok(Ok(Ok(done))) => Ok(done),
             Ok(Ok(Err(failure))) | Err(failure) => Err(ended(failure)),

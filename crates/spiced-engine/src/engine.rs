@@ -75,8 +75,8 @@ pub enum Statement {
 
 /// Values for a statement's parameters: nothing, or a batch of exactly one row.
 ///
-/// A column's name says which parameter it is for: `$1` or `1` by position, `$name` or `name` by
-/// name. Where no name of the batch matches a parameter, columns are taken in order.
+/// A column called `$1` or `$name` is for that parameter. Without the `$`, names count where they are
+/// the parameters' own; else columns are taken in order (drivers number theirs from 0).
 #[derive(Debug, Clone, Default)]
 pub struct Parameters(Option<RecordBatch>);
 

@@ -21,7 +21,7 @@ const ALL: &str = "secrets";
 /// The store that is always there.
 const ENV: &str = "env";
 
-/// How long one question to one store may take.
+/// How long one question to one store may take where nobody says otherwise.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// How many secrets are asked for at once.
@@ -45,6 +45,8 @@ pub struct DeclaredStore {
 pub struct Resolver {
     /// The first is asked first.
     stores: Vec<(String, Arc<dyn SecretStore>)>,
+    /// How long one question to one store may take.
+    patience: Duration,
 }
 
 impl Resolver {
@@ -86,7 +88,7 @@ impl Resolver {
             let env = store::open(ENV, &BTreeMap::new(), surroundings).expect("`env` without parameters always opens");
             stores.push((ENV.to_owned(), env));
         }
-        Ok(Self { stores })
+        Ok(Self { stores, patience: ANSWER_WITHIN })
     }
 
     /// The names of the stores, in the order in which `${secrets:KEY}` asks them.
@@ -150,9 +152,9 @@ impl Resolver {
                 continue;
             }
             known = true;
-            let answer = match tokio::time::timeout(ANSWER_WITHIN, store.get(key)).await {
+            let answer = match tokio::time::timeout(self.patience, store.get(key)).await {
                 Ok(answer) => answer,
-                Err(_) => Err(StoreError::Timeout(ANSWER_WITHIN)),
+                Err(_) => Err(StoreError::Timeout(self.patience)),
             };
             match answer {
                 Ok(Some(secret)) if secret.is_blank() => {

@@ -44,8 +44,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     tls_core::install_provider();
     // This thread keeps the accept loops, signals and timers; connections and queries have others.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
-    let queries = Builder::new_multi_thread().enable_all().thread_name("queries").build();
-    let queries = queries.map_err(|e| Failure::Other(e.to_string()))?;
+    let queries = spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()))?;
     let outcome = control.block_on(async {
         let (settings, stores) = settle(&args).await?;
         if args.shows_key() {
@@ -305,7 +304,10 @@ fn start_engine(settings: &Settings, queries: &Runtime) -> Result<DataFusionEngi
                 .collect(),
         })
         .collect();
-    DataFusionEngine::start(options).map_err(|e| Failure::configuration(e, "change the data sets in spicepod.yaml"))
+    DataFusionEngine::start(options).map_err(|e| Failure::Configuration {
+        causes: e.causes().to_vec(),
+        hints: vec!["change the data sets in spicepod.yaml".to_owned()],
+    })
 }
 
 /// Who may call on a door: what the pod says, else anybody on a door that is this machine's alone.

@@ -55,7 +55,9 @@ pub(crate) trait Source: Send + Sync {
 /// # Errors
 /// Everything that can never work, one sentence each.
 pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
-    let Some((name, rest)) = spec.from.split_once(':') else {
+    // `memory:` needs quotes in YAML; `memory` says the same without.
+    let bare = (spec.from == "memory").then_some(("memory", ""));
+    let Some((name, rest)) = spec.from.split_once(':').or(bare) else {
         return Err(vec![format!(
             "from: `{}` names no connector; it begins with one of {}",
             spec.from,
