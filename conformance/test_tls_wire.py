@@ -37,7 +37,8 @@ def test_version_is_spoken(over_tls, door, version):
 @pytest.mark.parametrize("version", ["tls1", "tls1_1"])
 def test_old_version_is_refused_by_the_server(over_tls, door, version):
     said = clients.s_client(over_tls.port(door), f"-{version}", "-cipher", "DEFAULT@SECLEVEL=0")
-    assert "alert protocol version" in said, said
+    # rustls looks at the suites first, and those of old versions have none in common with it.
+    assert "alert protocol version" in said or "alert handshake failure" in said, said
 
 
 def _only_1_3(server):

@@ -89,18 +89,20 @@ pub(crate) fn identity(identity: &Identity, reordered: bool, now: SystemTime) ->
             "have it issued with extendedKeyUsage=serverAuth",
         );
     }
-    if chain.len() == 1 && !leaf.self_signed && !parsed.is_ca() {
-        if let Some(severity) = intermediate_missing(&chain[0], now) {
-            say(
-                "TLS-INTERMEDIATE-MISSING",
-                severity,
-                format!(
-                    "there is no intermediate, and the issuer ({}) is not a root of this system's trust store",
-                    leaf.issuer
-                ),
-                "append the issuer's intermediate certificates to the certificate (fullchain.pem)",
-            );
-        }
+    if chain.len() == 1
+        && !leaf.self_signed
+        && !parsed.is_ca()
+        && let Some(severity) = intermediate_missing(&chain[0], now)
+    {
+        say(
+            "TLS-INTERMEDIATE-MISSING",
+            severity,
+            format!(
+                "there is no intermediate, and the issuer ({}) is not a root of this system's trust store",
+                leaf.issuer
+            ),
+            "append the issuer's intermediate certificates to the certificate (fullchain.pem)",
+        );
     }
     found
 }

@@ -15,7 +15,7 @@ mod reload;
 mod source;
 
 pub use diagnose::{Finding, Severity};
-pub use load::{LoadError, Loaded, load};
+pub use load::{LoadError, Loaded, Mismatch, load};
 pub use reload::{Outcome, Reloader};
 #[cfg(feature = "self-signed")]
 pub use source::self_signed::{SelfSigned, SelfSignedError};

@@ -45,13 +45,13 @@ fn assemble(
     let Ordered { chain, changed } = chain::order(certificates, signer.as_ref());
     let (certificate_origin, key_origin) = (pair.certificate.origin.clone(), pair.key.origin.clone());
     let identity = Identity::new(chain, key, certificate_origin, key_origin).map_err(|reason| match reason {
-        IdentityError::NotAPair { subject } => LoadError::NotAPair {
+        IdentityError::NotAPair { subject } => LoadError::NotAPair(Box::new(Mismatch {
             subject,
             certificate: place(&pair.certificate),
             certificate_origin: pair.certificate.origin.clone(),
             key: place(&pair.key),
             key_origin: pair.key.origin.clone(),
-        },
+        })),
         other => LoadError::Certificate {
             place: place(&pair.certificate),
             origin: pair.certificate.origin.clone(),
@@ -100,21 +100,26 @@ pub enum LoadError {
         reason: String,
     },
     /// The key is another certificate's.
-    #[error(
-        "the key{key} (from {key_origin}) is not the key of the certificate {subject}{certificate} (from {certificate_origin})"
-    )]
-    NotAPair {
-        /// The leaf's subject.
-        subject: String,
-        /// Where the certificate was read.
-        certificate: String,
-        /// The setting that gives it.
-        certificate_origin: Origin,
-        /// Where the key was read.
-        key: String,
-        /// The setting that gives it.
-        key_origin: Origin,
-    },
+    #[error(transparent)]
+    NotAPair(Box<Mismatch>),
+}
+
+/// A key that is another certificate's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the key{key} (from {key_origin}) is not the key of the certificate {subject}{certificate} (from {certificate_origin})"
+)]
+pub struct Mismatch {
+    /// The leaf's subject.
+    pub subject: String,
+    /// Where the certificate was read, for a message.
+    pub certificate: String,
+    /// The setting that gives it.
+    pub certificate_origin: Origin,
+    /// Where the key was read, for a message.
+    pub key: String,
+    /// The setting that gives it.
+    pub key_origin: Origin,
 }
 
 impl LoadError {
@@ -132,7 +137,7 @@ impl LoadError {
             Self::Unreadable { .. } => "check the path and that this user may read the file",
             Self::Certificate { .. } => "it takes a PEM file: the server's certificate, then its intermediates",
             Self::Key { .. } => "it takes one unencrypted RSA, ECDSA or Ed25519 key in PEM (PKCS#8, PKCS#1 or SEC1)",
-            Self::NotAPair { .. } => {
+            Self::NotAPair(_) => {
                 "compare `openssl x509 -in CERT -noout -pubkey` with `openssl pkey -in KEY -pubout`: a renewal may have changed only \
                  one of the files"
             }

@@ -60,6 +60,9 @@ pub(crate) fn bind(plan: LogicalPlan, wanted: &Schema, values: &Parameters) -> R
             _ => Err(missing(wanted.fields().iter().map(|field| field.name().as_str()))),
         };
     };
+    if wanted.fields().is_empty() {
+        return Err(invalid(format!("the statement has no parameters, and {} came with it", batch.num_columns())));
+    }
     let columns = assign(batch, wanted)?;
     let mut bound = Vec::new();
     for (field, column) in wanted.fields().iter().zip(columns) {
@@ -94,9 +97,6 @@ fn assign(batch: &RecordBatch, wanted: &Schema) -> Result<Vec<usize>, EngineErro
         return match given.len().cmp(&wanted.fields().len()) {
             Ordering::Equal => Ok((0..given.len()).collect()),
             Ordering::Less => Err(missing(wanted.fields()[given.len()..].iter().map(|field| field.name().as_str()))),
-            Ordering::Greater if wanted.fields().is_empty() => {
-                Err(invalid(format!("the statement has no parameters, and {} came with it", given.len())))
-            }
             Ordering::Greater => {
                 Err(surplus(schema.fields()[wanted.fields().len()..].iter().map(|f| f.name().as_str()).collect()))
             }

@@ -49,9 +49,11 @@ pub(crate) fn schema_result(schema: &Schema) -> Result<SchemaResult, Status> {
 
 /// What `GetFlightInfo` answers: one endpoint without a location, so that the client stays on the
 /// connection that it has, with its TLS and its credentials.
-pub(crate) fn info(descriptor: FlightDescriptor, schema: &Schema, ticket: Bytes) -> Result<FlightInfo, Status> {
+/// Without a schema, the client takes the answer's own.
+pub(crate) fn info(descriptor: FlightDescriptor, schema: Option<&Schema>, ticket: Bytes) -> Result<FlightInfo, Status> {
     let endpoint = FlightEndpoint::new().with_ticket(Ticket { ticket });
-    Ok(FlightInfo { schema: schema_bytes(schema)?, ..FlightInfo::new() }
+    let schema = schema.map(schema_bytes).transpose()?.unwrap_or_default();
+    Ok(FlightInfo { schema, ..FlightInfo::new() }
         .with_descriptor(descriptor)
         .with_endpoint(endpoint)
         .with_ordered(true)

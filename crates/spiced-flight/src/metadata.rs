@@ -30,7 +30,7 @@ impl Door {
     pub(crate) fn metadata_info(descriptor: FlightDescriptor, command: Command) -> Result<FlightInfo, Status> {
         let schema = schema(&command)?;
         let ticket: Bytes = command.into_any().encode_to_vec().into();
-        answer::info(descriptor, &answer::wire_schema(&schema), ticket)
+        answer::info(descriptor, Some(&answer::wire_schema(&schema)), ticket)
     }
 
     /// The rows for a metadata command.

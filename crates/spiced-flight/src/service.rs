@@ -155,7 +155,7 @@ impl Door {
                 return Err(Status::internal("a table's path does not stand for a query"));
             };
             let ticket = self.ticket(caller, &Sealed::new(sql, Bytes::new()))?;
-            answer::info(descriptor, &answer::wire_schema(&columns), ticket)
+            answer::info(descriptor, Some(&answer::wire_schema(&columns)), ticket)
         });
         Ok(stream::iter(flights.collect::<Vec<_>>()).boxed())
     }

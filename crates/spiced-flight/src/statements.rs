@@ -6,7 +6,7 @@ use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use arrow_schema::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
-use futures::stream::TryStreamExt;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use prost::Message;
 use spiced_engine::{Effect, Execution, Parameters, Prepared, Principal};
 use tonic::Status;
@@ -30,7 +30,10 @@ impl Door {
         sealed: &Sealed,
     ) -> Result<FlightInfo, Status> {
         let planned = self.plan(caller, sealed.sql.clone()).await?;
-        answer::info(descriptor, &answer::wire_schema(&planned.schema()), self.ticket(caller, sealed)?)
+        // Without a schema a driver waits for the answer's own, and so for the statement to be done:
+        // one that is executed and never fetched (ADBC's `execute`) has then had its effect.
+        let schema = (planned.effect() == Effect::Read).then(|| answer::wire_schema(&planned.schema()));
+        answer::info(descriptor, schema.as_deref(), self.ticket(caller, sealed)?)
     }
 
     /// The schema of a statement's answer.
@@ -57,7 +60,11 @@ impl Door {
         let execution = end
             .within(async {
                 let planned = self.plan(caller, sealed.sql).await?;
-                planned.execute(parameters).await.map_err(status::from_engine)
+                let execution = planned.execute(parameters).await.map_err(status::from_engine)?;
+                match planned.effect() {
+                    Effect::Read => Ok(execution),
+                    _ => done(execution).await,
+                }
             })
             .await?;
         Ok(end.limit(answer::query(execution)))
@@ -73,6 +80,12 @@ impl Door {
         let statement_handle = self.sealer.seal(Kind::Ticket, sealed, caller)?;
         Ok(TicketStatementQuery { statement_handle }.as_any().encode_to_vec().into())
     }
+}
+
+/// A statement that has an effect is answered when it has had it. What it answers is a count.
+async fn done(Execution { schema, batches }: Execution) -> Result<Execution, Status> {
+    let answer: Vec<_> = batches.try_collect().await.map_err(status::from_engine)?;
+    Ok(Execution { schema, batches: stream::iter(answer.into_iter().map(Ok)).boxed() })
 }
 
 /// Runs a planned statement to its end and adds up what it says it touched: a statement that

@@ -139,7 +139,8 @@ mod tests {
     fn who_is_let_in() {
         let open = Access::anonymous(Some(Role::ReadWrite)).loopback();
         let public = Access::anonymous(Some(Role::ReadOnly));
-        let cases: &[(&Access, &[(&str, &str)], Option<Refusal>)] = &[
+        type Case<'a> = (&'a Access, &'a [(&'a str, &'a str)], Option<Refusal>);
+        let cases: &[Case<'_>] = &[
             (&open, &[("host", "localhost:3000")], None),
             (&open, &[("host", "127.0.0.1:3000")], None),
             (&open, &[("host", "[::1]:3000")], None),

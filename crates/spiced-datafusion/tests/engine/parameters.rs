@@ -111,6 +111,7 @@ async fn what_is_missing_or_too_much_is_named() {
         ),
         (named, batch(vec![("id", int(1)), ("nam", text("c"))]), "no value for `$name`"),
         (named, batch(vec![("id", int(1)), ("$id", int(1)), ("name", text("c"))]), "the parameter `id` has two values"),
+        (named, batch(vec![("$a", int(1)), ("$b", text("c"))]), "no value for `$id`, `$name`"),
         ("SELECT 1", batch(vec![("$1", int(1))]), "the statement has no parameters, and 1 came with it"),
         (
             both,
@@ -121,6 +122,16 @@ async fn what_is_missing_or_too_much_is_named() {
         let error = with(&*session, sql, parameters).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidStatement);
         assert!(error.to_string().starts_with(expected), "{sql}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drivers_that_number_their_columns_are_taken_in_order() {
+    let session = session().await;
+    let sql = "SELECT name FROM m WHERE id = $1 AND name = $2";
+    for names in [["0", "1"], ["1", "2"], ["", ""], ["a", "b"]] {
+        let values = batch(vec![(names[0], int(3)), (names[1], text("c"))]);
+        assert_eq!(with(&*session, sql, values).await.unwrap(), "c", "{names:?}");
     }
 }
 

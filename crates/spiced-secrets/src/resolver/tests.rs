@@ -96,21 +96,21 @@ async fn every_failure_comes_in_one_report() {
         "${{env:MISSING}}: there is no `MISSING`; set it in one of: the variables MISSING, SPICE_MISSING of the process, and of {folder}/.env.local and {folder}/.env"
     );
     assert_eq!(lines.len(), 6, "{report}");
-    assert_eq!(lines[0], format!("spicepod.yaml:1: runtime.x: {missing}"));
+    assert_eq!(lines[0], format!("spicepod.yaml: runtime.x: {missing}"));
     assert!(
-        lines[1].starts_with("spicepod.yaml:3: runtime.x: ${env:EMPTY}: its value in store `env` is empty; "),
+        lines[1].starts_with("spicepod.yaml: runtime.x: ${env:EMPTY}: its value in store `env` is empty; "),
         "{report}"
     );
     assert_eq!(
         lines[2],
-        "spicepod.yaml:3: runtime.x: ${onne:A}: no secret store is called `onne`; did you mean `one`; or declare it under `secrets`"
+        "spicepod.yaml: runtime.x: ${onne:A}: no secret store is called `onne`; did you mean `one`; or declare it under `secrets`"
     );
     assert!(lines[3].contains("${env:BLANK}: its value in store `env` is empty"), "{report}");
     assert!(
         lines[4].contains(&format!("${{secrets:A}}: store `gone` cannot answer: cannot read {folder}/gone: ")),
         "{report}"
     );
-    assert_eq!(lines[5], format!("spicepod.yaml:6: runtime.x: {missing}"));
+    assert_eq!(lines[5], format!("spicepod.yaml: runtime.x: {missing}"));
     assert!(!report.to_string().contains("one-A") && !format!("{report:?}").contains("env-a"));
 }
 
@@ -144,7 +144,7 @@ fn declarations_that_are_wrong_come_in_one_report() {
     let report = Resolver::new(stores, &surroundings(Path::new("/pod"))).unwrap_err();
     let problems: Vec<_> = report.0.iter().map(|e| (e.origin.clone(), e.problem.as_str())).collect();
     assert_eq!(problems.iter().map(|(o, _)| o.clone()).collect::<Vec<_>>(), [1, 2, 3, 5, 6].map(line));
-    assert_eq!(problems[3].1, "the name is taken by the store at spicepod.yaml:4: runtime.x");
+    assert_eq!(problems[3].1, "the name is taken by the store at spicepod.yaml: runtime.x");
     assert!(problems[4].1.contains("not built yet"), "{report}");
 }
 
