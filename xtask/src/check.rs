@@ -12,8 +12,7 @@ pub fn run() -> Outcome {
     edges::run()?;
     tools::run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     let mut docs = cargo();
-    docs.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"])
-        .env("RUSTDOCFLAGS", "-D warnings");
+    docs.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
     tools::run(&mut docs)?;
     let deny = crates_io("cargo-deny", CARGO_DENY)?;
     let mut check = Command::new(deny);
