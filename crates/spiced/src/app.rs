@@ -8,10 +8,8 @@ use std::time::Duration;
 use axum::Router;
 use spiced_config::{Layers, Resolved, Settings};
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions};
-use spiced_engine::{Engine, Guarded, Role};
-use spiced_flight::FlightOptions;
-use spiced_http::{HttpOptions, HttpState};
-use spiced_middleware::{Access, Dialect, admission, measured};
+use spiced_engine::{Engine, Guarded};
+use spiced_middleware::measured;
 use spiced_secrets::{DeclaredStore, Environment, Resolver, Surroundings};
 use spiced_telemetry::Metrics;
 use tls_core::listener::Limits;
@@ -19,16 +17,15 @@ use tls_core::{Workers, drain};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::args::Args;
-use crate::banner;
-use crate::browse::{either, grpc_only};
-use crate::doors::Opened;
+use crate::doors::{Doors, Opened};
 use crate::failure::Failure;
 use crate::identity::{self, Served};
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
+use crate::{banner, routes};
 
 /// Descriptors kept free for data files, secrets and logs when connections are bounded.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -119,90 +116,35 @@ impl App {
         let engine = start_engine(&settings, queries)?;
         let engine: Arc<dyn Engine> = Arc::new(Guarded::new(engine));
 
-        let listen = &settings.listen;
-        let http = Opened::bind("http", &listen.http, config.as_ref())?;
-        let flight = Opened::bind("flight", &listen.flight, config.as_ref())?;
-        let grpc = Opened::bind("grpc", &listen.grpc, config.as_ref())?;
-        let optional = |endpoint, address: &Option<_>, tls| {
-            address.as_ref().map(|address| Opened::bind(endpoint, address, tls)).transpose()
-        };
-        let metrics = optional("metrics", &listen.metrics, config.as_ref())?;
-        let probe = optional("probe", &listen.probe, None)?;
+        let doors = Doors::bind(&settings.listen, config.as_ref())?;
 
         let (stopping, stop) = watch::channel(false);
         let (ready, follow) = readiness(engine.datasets(), stop);
         // On this thread, which no query can keep busy.
         tokio::spawn(follow);
-        let access = |door: &Opened| access(&settings, door);
-        let doors = [Some(&http), Some(&flight), Some(&grpc), metrics.as_ref(), probe.as_ref()];
-        let doors: Vec<DoorStatus> = doors
-            .into_iter()
-            .flatten()
-            .map(|d| DoorStatus { endpoint: d.endpoint, addresses: d.addresses().to_vec(), tls: d.is_tls() })
-            .collect();
-        let presented = |endpoints: &[DoorStatus]| {
-            let identities = served.as_ref().map(|served| served.identities.clone());
-            endpoints
-                .iter()
-                .filter(|door| door.tls)
-                .filter_map(|door| Some((door.endpoint, identities.clone()?)))
-                .collect()
-        };
-        let prometheus = Metrics::install(presented(&doors)).map_err(|e| Failure::Other(e.to_string()))?;
-        let limits = limits(&settings, handshake_timeout, doors.len() as u64);
+        let identities = served.as_ref().map(|served| served.identities.clone());
+        let tls_doors = doors.iter().filter(|door| door.is_tls()).map(|door| door.endpoint);
+        let presented = tls_doors.filter_map(|endpoint| Some((endpoint, identities.clone()?))).collect();
+        let metrics = Metrics::install(presented).map_err(|e| Failure::Other(e.to_string()))?;
         let status = Status {
             name: settings.name.clone(),
-            doors,
-            identities: served.as_ref().map(|served| served.identities.clone()),
+            doors: doors.iter().map(DoorStatus::of).collect(),
+            identities,
             stores,
             datasets: engine.datasets(),
             readiness: ready.clone(),
         };
-
-        let http_access = access(&http);
-        let http_access = if http.is_loopback() { http_access.loopback() } else { http_access };
-        let http_router = spiced_http::router(HttpState {
-            engine: engine.clone(),
-            readiness: ready.clone(),
-            status: Arc::new(move || status.document()),
-            access: http_access,
-            options: HttpOptions { body_limit: settings.http_body_limit, ..HttpOptions::default() },
-        });
-        let mut flight_options = FlightOptions::default();
-        if let Some(secret) = ticket_secret {
-            flight_options.signing_secret = secret;
-        }
-        let health = || spiced_grpc::health(ready.clone(), &[spiced_flight::SERVICE_NAME]);
-        let open = "/grpc.health.v1.Health/";
-        let flight_router = spiced_flight::router(engine.clone(), flight_options)
-            .merge(health())
-            .layer(admission(access(&flight), Dialect::Grpc).except(open));
-        let grpc_router = spiced_grpc::router(ready.clone(), &[spiced_flight::SERVICE_NAME])
-            .layer(admission(access(&grpc), Dialect::Grpc).except(open));
-        let mut routers = vec![
-            (http, http_router),
-            (
-                flight,
-                grpc_only(
-                    flight_router,
-                    "this door speaks Arrow Flight SQL (gRPC over HTTP/2); SQL over HTTP is on the http door\n",
-                ),
-            ),
-            (grpc, grpc_only(grpc_router, "this door speaks gRPC (HTTP/2); SQL over HTTP is on the http door\n")),
-        ];
-        routers.extend(metrics.map(|door| (door, prometheus.router())));
-        routers.extend(probe.map(|door| (door, either(health(), spiced_http::probe_router(ready.clone())))));
-
-        let query = match settings.datasets.first() {
-            Some(first) => format!("SELECT * FROM {} LIMIT 5", first.name),
-            None => "SELECT 1".to_owned(),
+        let limits = limits(&settings, handshake_timeout, doors.iter().count() as u64);
+        let banner = {
+            let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
+            let first = settings.datasets.first();
+            let query = first.map_or("SELECT 1".to_owned(), |set| format!("SELECT * FROM {} LIMIT 5", set.name));
+            banner::text(&settings.name, doors.iter(), ca, &query)
         };
-        let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
-        let (opened, routes): (Vec<Opened>, Vec<Router>) = routers.into_iter().unzip();
-        let banner = banner::text(&settings.name, &opened, ca, &query);
+        let routers = routes::build(doors, &settings, ticket_secret, engine, ready, status, metrics);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
-            routers: opened.into_iter().zip(routes).collect(),
+            routers,
             served,
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
@@ -308,24 +250,6 @@ fn start_engine(settings: &Settings, queries: &Runtime) -> Result<DataFusionEngi
         causes: e.causes().to_vec(),
         hints: vec!["change the data sets in spicepod.yaml".to_owned()],
     })
-}
-
-/// Who may call on a door: what the pod says, else anybody on a door that is this machine's alone.
-fn access(settings: &Settings, door: &Opened) -> Access {
-    let role = |writes| if writes { Role::ReadWrite } else { Role::ReadOnly };
-    let anonymous = match settings.allow_anonymous {
-        Some(said) => said.map(role),
-        None if door.is_loopback() => Some(Role::ReadWrite),
-        None => None,
-    };
-    if anonymous.is_none() {
-        warn!(
-            endpoint = door.endpoint,
-            "nobody is let in: the door is not for this machine alone and there are no credentials; set runtime.auth.allow_anonymous to ro or rw"
-        );
-    }
-    debug!(endpoint = door.endpoint, ?anonymous, "callers without credentials");
-    Access::anonymous(anonymous)
 }
 
 /// The limits of the doors, within what the system allows this process.

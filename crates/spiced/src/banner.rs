@@ -7,7 +7,7 @@ use crate::doors::Opened;
 
 /// The lines. `ca` is what a client has to trust, where that is known; `query` a statement worth
 /// trying.
-pub(crate) fn text(name: &str, doors: &[Opened], ca: Option<&Path>, query: &str) -> String {
+pub(crate) fn text<'d>(name: &str, doors: impl Iterator<Item = &'d Opened>, ca: Option<&Path>, query: &str) -> String {
     let mut out = format!("\nspiced {} serves `{name}`\n\n", env!("CARGO_PKG_VERSION"));
     for door in doors {
         let host = format!("{}:{}", door.host(), door.port());

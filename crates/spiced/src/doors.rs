@@ -6,12 +6,42 @@ use std::sync::Arc;
 
 use axum::Router;
 use rustls::ServerConfig;
+use spiced_config::Listen;
 use tls_core::drain::Drain;
 use tls_core::listener::{self, Limits, ListenAddress};
 use tls_core::{Acceptor, Sourced, Workers};
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
+
+/// All doors, bound. Dropping one closes it.
+pub(crate) struct Doors {
+    pub(crate) http: Opened,
+    pub(crate) flight: Opened,
+    pub(crate) grpc: Opened,
+    pub(crate) metrics: Option<Opened>,
+    pub(crate) probe: Option<Opened>,
+}
+
+impl Doors {
+    /// Binds every address of `listen`, or none. The probe door never speaks TLS.
+    pub(crate) fn bind(listen: &Listen, tls: Option<&Arc<ServerConfig>>) -> Result<Self, Failure> {
+        let optional = |endpoint, address: &Option<Sourced<ListenAddress>>, tls| {
+            address.as_ref().map(|address| Opened::bind(endpoint, address, tls)).transpose()
+        };
+        Ok(Self {
+            http: Opened::bind("http", &listen.http, tls)?,
+            flight: Opened::bind("flight", &listen.flight, tls)?,
+            grpc: Opened::bind("grpc", &listen.grpc, tls)?,
+            metrics: optional("metrics", &listen.metrics, tls)?,
+            probe: optional("probe", &listen.probe, None)?,
+        })
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Opened> {
+        [&self.http, &self.flight, &self.grpc].into_iter().chain(&self.metrics).chain(&self.probe)
+    }
+}
 
 /// A door whose sockets are bound and that nobody serves yet.
 pub(crate) struct Opened {
@@ -24,7 +54,7 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// Binds a door's address. `tls` is what it speaks TLS with; `None` for plain text.
-    pub(crate) fn bind(
+    fn bind(
         endpoint: &'static str,
         address: &Sourced<ListenAddress>,
         tls: Option<&Arc<ServerConfig>>,

@@ -8,6 +8,8 @@ use spiced_engine::{DatasetState, DatasetStatus};
 use tls_core::rotation::{Identities, Rejection};
 use tokio::sync::watch;
 
+use crate::doors::Opened;
+
 const DAY: i64 = 86_400;
 
 /// Where a door listens.
@@ -16,6 +18,12 @@ pub(crate) struct DoorStatus {
     pub(crate) endpoint: &'static str,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) tls: bool,
+}
+
+impl DoorStatus {
+    pub(crate) fn of(door: &Opened) -> Self {
+        Self { endpoint: door.endpoint, addresses: door.addresses().to_vec(), tls: door.is_tls() }
+    }
 }
 
 /// Everything the document is made from.
