@@ -99,6 +99,16 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
+    /// A reload found a certificate that is out of date, and what serves is better.
+    #[error(
+        "{origin}: the certificate {subject} is expired or not valid yet, and what serves is in date or ends later"
+    )]
+    OutOfDate {
+        /// The leaf's subject.
+        subject: String,
+        /// The setting that gives it.
+        origin: Origin,
+    },
     /// The key is another certificate's.
     #[error(transparent)]
     NotAPair(Box<Mismatch>),
@@ -137,6 +147,7 @@ impl LoadError {
             Self::Unreadable { .. } => "check the path and that this user may read the file",
             Self::Certificate { .. } => "it takes a PEM file: the server's certificate, then its intermediates",
             Self::Key { .. } => "it takes one unencrypted RSA, ECDSA or Ed25519 key in PEM (PKCS#8, PKCS#1 or SEC1)",
+            Self::OutOfDate { .. } => "put a certificate there that is in date, or check this machine's clock",
             Self::NotAPair(_) => {
                 "compare `openssl x509 -in CERT -noout -pubkey` with `openssl pkey -in KEY -pubout`: a renewal may have changed only \
                  one of the files"

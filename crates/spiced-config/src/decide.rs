@@ -6,7 +6,7 @@ use std::time::Duration;
 use tls_core::listener::ListenAddress;
 use tls_core::{Origin, Sourced};
 
-use crate::decode::{Hidden, Placed};
+use crate::decode::{Hidden, Placed, Referred};
 use crate::error::{ConfigError, Problem};
 use crate::settings::{Column, Dataset, Limits, Listen, Material, MaterialInput, Settings, Tls, TlsVersion, Warning};
 use crate::spicepod::{Access, Anonymous, ClientAuthMode, Profile, Spicepod, Version};
@@ -35,8 +35,17 @@ impl Spicepod {
             let message = "runtime.tls.client_auth_ca has no effect while client_auth_mode is none".to_owned();
             warnings.push(Warning { origin: None, message });
         }
+        let mut tls_said = runtime.tls;
+        let session_ticket_secret = match tls_said.session_ticket_secret.take() {
+            Some(Placed(secret)) if secret.value.0.expose().len() < SHORTEST_TICKET_SECRET => {
+                let problem = Problem::new(secret.origin, format!("takes at least {SHORTEST_TICKET_SECRET} bytes"));
+                problems.push(problem.hint("make one with: openssl rand -base64 32"));
+                None
+            }
+            secret => secret.map(|s| s.0.value.0),
+        };
         let tls = match tls_on {
-            true => runtime.tls.decide(&place).map_err(|p| problems.push(p)).ok(),
+            true => tls_said.decide(&place).map_err(|p| problems.push(p)).ok(),
             false => None,
         };
         let positive = |value: Option<Placed<usize>>, default: usize, problems: &mut Vec<Problem>| match value {
@@ -71,6 +80,7 @@ impl Spicepod {
             folder: folder.to_owned(),
             listen: listen.expect("a bad address is a problem, and there is none"),
             tls,
+            session_ticket_secret,
             allow_anonymous: runtime.auth.allow_anonymous.map(|who| match who {
                 Anonymous::Nobody => None,
                 Anonymous::ReadOnly => Some(false),
@@ -89,27 +99,34 @@ impl Spicepod {
     }
 
     fn header(&self, problems: &mut Vec<Problem>) {
-        if let Some(Placed(version)) = self.version.as_ref().filter(|v| !VERSIONS.contains(&v.0.value.as_str())) {
-            let message = format!("the version `{}` is not one that this program reads", version.value);
-            problems
-                .push(Problem::new(version.origin.clone(), message).hint(format!("one of {}", VERSIONS.join(", "))));
-        }
-        if let Some(Placed(kind)) = self.kind.as_ref().filter(|k| k.0.value != "Spicepod") {
-            let message = format!("the kind is `{}`; this program reads `Spicepod`", kind.value);
-            problems.push(Problem::new(kind.origin.clone(), message).hint("write kind: Spicepod"));
+        for (what, given, known) in
+            [("version", &self.version, VERSIONS.as_slice()), ("kind", &self.kind, ["Spicepod"].as_slice())]
+        {
+            let Some(Referred { placed: Placed(given), reference }) = given else { continue };
+            if known.contains(&given.value.as_str()) {
+                continue;
+            }
+            let shown = if *reference { "what the reference gives".to_owned() } else { format!("`{}`", given.value) };
+            let problem = Problem::new(given.origin.clone(), format!("{shown} is no {what} that this program reads"));
+            problems.push(problem.hint(format!("write {what}: {}", known.join(" or "))));
         }
     }
 }
 
 impl spicepod::Listen {
     fn decide(self, problems: &mut Vec<Problem>) -> Option<Listen> {
-        let mut address = |given: Option<Placed<String>>, default: Option<&str>| -> Option<Sourced<ListenAddress>> {
-            let Placed(text) =
-                given.or_else(|| default.map(|d| Placed(Sourced::new(d.to_owned(), Origin::Default))))?;
+        let mut address = |given: Option<Referred>, default: Option<&str>| -> Option<Sourced<ListenAddress>> {
+            let (text, reference) = match given {
+                Some(given) => (given.placed.0, given.reference),
+                None => (Sourced::new(default?.to_owned(), Origin::Default), false),
+            };
             match text.value.trim().parse() {
                 Ok(address) => Some(Sourced::new(address, text.origin)),
                 Err(error) => {
-                    let message = format!("`{}` is no address: {error}", text.value);
+                    let message = match reference {
+                        true => format!("what the reference gives is no address: {error}"),
+                        false => format!("`{}` is no address: {error}", text.value),
+                    };
                     problems.push(
                         Problem::new(text.origin, message).hint("such as localhost:3000, or 0.0.0.0:3000 for all"),
                     );
@@ -153,27 +170,25 @@ impl spicepod::Tls {
             },
         };
         debug_assert!(self.client_auth_mode.is_none_or(|mode| mode == ClientAuthMode::None), "refused before");
-        let session_ticket_secret = match self.session_ticket_secret {
-            Some(Placed(secret)) if secret.value.0.expose().len() < SHORTEST_TICKET_SECRET => {
-                return Err(Problem::new(secret.origin, format!("takes at least {SHORTEST_TICKET_SECRET} bytes"))
-                    .hint("make one with: openssl rand -base64 32"));
-            }
-            secret => secret.map(|s| s.0.value.0),
-        };
         let handshake_timeout = self.handshake_timeout.map_or(Duration::from_secs(10), |s| s.0);
-        Ok(Tls { material, min_version, handshake_timeout, session_ticket_secret })
+        Ok(Tls { material, min_version, handshake_timeout })
     }
 }
 
 fn one_of(
-    file: Option<Placed<String>>,
+    file: Option<Referred>,
     text: Option<Placed<Hidden>>,
     folder: &Folder<'_>,
 ) -> Result<Option<Sourced<MaterialInput>>, Problem> {
     let input = match (file, text) {
-        (Some(Placed(file)), _) => {
+        (Some(Referred { placed: Placed(file), reference }), _) => {
             if file.value.trim().is_empty() {
                 return Err(Problem::new(file.origin, "the path is empty").hint(tls::WAYS));
+            }
+            // What a reference gives may be a password by mistake: it is shown only if it is a file's path.
+            if reference && !folder.path(file.clone()).exists() {
+                return Err(Problem::new(file.origin, "there is no file by the path that the reference gives")
+                    .hint("is it the PEM text itself? for text use certificate and key, without _file"));
             }
             if looks_like_pem(file.value.as_bytes()) {
                 return Err(Problem::new(file.origin, "takes the path of a file, and this is PEM text")
@@ -194,8 +209,9 @@ fn one_of(
     Ok(Some(input))
 }
 
+/// PEM, or PEM coded in base64 once more.
 fn looks_like_pem(text: &[u8]) -> bool {
-    text.windows(10).any(|w| w == b"-----BEGIN")
+    text.windows(10).any(|w| w == b"-----BEGIN") || text.trim_ascii_start().starts_with(b"LS0tLS1CRUdJTi")
 }
 
 fn half(origin: Origin, given: &str, missing: &str) -> Problem {

@@ -238,7 +238,7 @@ impl<'de> Deserializer<'de> for Value {
         visitor: V,
     ) -> Result<V::Value, Failure> {
         if name == PLACED {
-            return visitor.visit_seq(WithPlace { node: Some(self.0), origin_given: false });
+            return visitor.visit_seq(WithPlace { node: Some(self.0), given: 0 });
         }
         self.deserialize_map(visitor)
     }
@@ -345,31 +345,50 @@ const PLACED: &str = "$spiced::Placed";
 #[derive(Debug, Clone)]
 pub(crate) struct Placed<T>(pub(crate) Sourced<T>);
 
+/// Text with its place, and whether a reference gave it: then it is not shown in a message.
+#[derive(Debug, Clone)]
+pub(crate) struct Referred {
+    pub(crate) placed: Placed<String>,
+    pub(crate) reference: bool,
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PlaceVisitor<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for PlaceVisitor<T> {
-            type Value = Placed<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value of this crate's trees")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Placed<T>, A::Error> {
-                let gone = || de::Error::custom("a value without a place");
-                let place: String = seq.next_element()?.ok_or_else(gone)?;
-                let value = seq.next_element()?.ok_or_else(gone)?;
-                Ok(Placed(Sourced::new(value, unpack(&place).ok_or_else(gone)?)))
-            }
-        }
-        deserializer.deserialize_struct(PLACED, &[], PlaceVisitor(std::marker::PhantomData))
+        with_place(deserializer).map(|(sourced, _)| Self(sourced))
     }
 }
 
-/// Hands serde a place, then the value that stands there.
+impl<'de> Deserialize<'de> for Referred {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        with_place(deserializer).map(|(sourced, reference)| Self { placed: Placed(sourced), reference })
+    }
+}
+
+/// A value, its place, and whether a reference gave it.
+fn with_place<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<(Sourced<T>, bool), D::Error> {
+    struct PlaceVisitor<T>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for PlaceVisitor<T> {
+        type Value = (Sourced<T>, bool);
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a value of this crate's trees")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let gone = || de::Error::custom("a value without a place");
+            let (reference, place): (bool, String) =
+                (seq.next_element()?.ok_or_else(gone)?, seq.next_element()?.ok_or_else(gone)?);
+            let value = seq.next_element()?.ok_or_else(gone)?;
+            Ok((Sourced::new(value, unpack(&place).ok_or_else(gone)?), reference))
+        }
+    }
+    deserializer.deserialize_struct(PLACED, &[], PlaceVisitor(std::marker::PhantomData))
+}
+
+/// Hands serde whether a reference gave the value, its place, then the value.
 struct WithPlace {
     node: Option<Node>,
-    origin_given: bool,
+    given: usize,
 }
 
 impl<'de> SeqAccess<'de> for WithPlace {
@@ -377,14 +396,23 @@ impl<'de> SeqAccess<'de> for WithPlace {
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Failure> {
         let Some(node) = &self.node else { return Ok(None) };
-        if !self.origin_given {
-            self.origin_given = true;
-            let place: StringDeserializer<Failure> = pack(&node.origin).into_deserializer();
-            return seed.deserialize(place).map(Some);
+        self.given += 1;
+        match self.given {
+            1 => {
+                let reference = matches!(node.kind, Kind::Text(Text::Final { secret: true, .. }));
+                let flag: serde::de::value::BoolDeserializer<Failure> = reference.into_deserializer();
+                seed.deserialize(flag).map(Some)
+            }
+            2 => {
+                let place: StringDeserializer<Failure> = pack(&node.origin).into_deserializer();
+                seed.deserialize(place).map(Some)
+            }
+            _ => {
+                let node = self.node.take().expect("taken once");
+                let origin = node.origin.clone();
+                seed.deserialize(Value(node)).map(Some).map_err(|e| e.at(&origin))
+            }
         }
-        let node = self.node.take().expect("taken once");
-        let origin = node.origin.clone();
-        seed.deserialize(Value(node)).map(Some).map_err(|e| e.at(&origin))
     }
 }
 

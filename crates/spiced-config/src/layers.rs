@@ -155,6 +155,11 @@ impl Layers {
     ) -> Result<Settings, Resolved<E>> {
         // The two switches may be references themselves, and say which of the others count.
         for name in ["enabled", "self_signed"] {
+            let path = ["runtime", "tls", name];
+            let beaten = [&self.flags, &self.environment].into_iter().any(|upper| upper.get(&path).is_some());
+            if beaten {
+                self.pod.take(&path);
+            }
             if let Some(node) = self.pod.get_mut(&["runtime", "tls", name]) {
                 replace_references(node, &resolve).await.map_err(Resolved::Secrets)?;
             }

@@ -20,6 +20,9 @@ pub struct Settings {
     pub listen: Listen,
     /// TLS; `None` where all doors speak plain text.
     pub tls: Option<Tls>,
+    /// Shared by replicas that resume each other's sessions and take each other's Flight tickets; it
+    /// counts without TLS too, as replicas behind a proxy have tickets.
+    pub session_ticket_secret: Option<Secret>,
     /// What callers without credentials may do: `Some(None)` nothing, `Some(Some(writes))` read, and
     /// write where `writes`; `None` is the default, which depends on where a door listens.
     pub allow_anonymous: Option<Option<bool>>,
@@ -67,8 +70,6 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// From the accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
-    /// Shared by replicas that resume each other's sessions and take each other's Flight tickets.
-    pub session_ticket_secret: Option<Secret>,
 }
 
 /// A TLS version that may be the lowest.

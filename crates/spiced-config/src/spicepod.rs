@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::decode::{Hidden, Placed};
+use crate::decode::{Hidden, Placed, Referred};
 use crate::units::{Size, Span};
 
 /// A whole `spicepod.yaml`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Spicepod {
-    pub(crate) version: Option<Placed<String>>,
-    pub(crate) kind: Option<Placed<String>>,
+    pub(crate) version: Option<Referred>,
+    pub(crate) kind: Option<Referred>,
     pub(crate) name: Option<String>,
     pub(crate) secrets: Vec<Placed<Store>>,
     pub(crate) runtime: Runtime,
@@ -49,20 +49,20 @@ pub(crate) struct Runtime {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Listen {
-    pub(crate) http: Option<Placed<String>>,
-    pub(crate) flight: Option<Placed<String>>,
-    pub(crate) grpc: Option<Placed<String>>,
-    pub(crate) metrics: Option<Placed<String>>,
-    pub(crate) probe: Option<Placed<String>>,
+    pub(crate) http: Option<Referred>,
+    pub(crate) flight: Option<Referred>,
+    pub(crate) grpc: Option<Referred>,
+    pub(crate) metrics: Option<Referred>,
+    pub(crate) probe: Option<Referred>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
     pub(crate) enabled: Option<bool>,
-    pub(crate) certificate_file: Option<Placed<String>>,
+    pub(crate) certificate_file: Option<Referred>,
     pub(crate) certificate: Option<Placed<Hidden>>,
-    pub(crate) key_file: Option<Placed<String>>,
+    pub(crate) key_file: Option<Referred>,
     pub(crate) key: Option<Placed<Hidden>>,
     pub(crate) key_passphrase: Option<Placed<Hidden>>,
     pub(crate) self_signed: Option<Placed<bool>>,

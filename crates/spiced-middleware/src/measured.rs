@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Request};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use metrics::{counter, histogram};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -53,8 +53,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut record =
-            Record { endpoint: self.endpoint, method: method_label(&request), code: None, started: Instant::now() };
+        let mut record = Record {
+            endpoint: self.endpoint,
+            method: method_label(&request),
+            code: None,
+            complete: false,
+            started: Instant::now(),
+        };
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
@@ -62,7 +67,10 @@ where
                 Some(code) => code.to_str().unwrap_or("2").to_owned(),
                 None => response.status().as_str().to_owned(),
             });
-            Ok(response.map(|inner| Body::new(Counted { inner, record })))
+            Ok(response.map(|inner| {
+                record.complete = inner.is_end_stream();
+                Body::new(Counted { inner, record })
+            }))
         })
     }
 }
@@ -71,15 +79,17 @@ where
 struct Record {
     endpoint: &'static str,
     method: &'static str,
-    /// The HTTP status or the gRPC code; `None` where the caller left before an answer.
+    /// The HTTP status or the gRPC code; `None` before there is an answer.
     code: Option<String>,
+    /// Whether the answer was sent to its end.
+    complete: bool,
     started: Instant,
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         let (endpoint, method) = (self.endpoint, self.method);
-        let code = self.code.take().unwrap_or_else(|| "cancelled".to_owned());
+        let code = self.code.take().filter(|_| self.complete).unwrap_or_else(|| "cancelled".to_owned());
         counter!("spiced_requests_total", "endpoint" => endpoint, "method" => method, "code" => code).increment(1);
         histogram!("spiced_request_seconds", "endpoint" => endpoint, "method" => method)
             .record(self.started.elapsed().as_secs_f64());
@@ -99,12 +109,15 @@ impl http_body::Body for Counted {
     type Error = <Body as http_body::Body>::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = self.project();
-        let polled = this.inner.poll_frame(cx);
+        let mut this = self.project();
+        let polled = this.inner.as_mut().poll_frame(cx);
+        this.record.complete |=
+            !matches!(polled, Poll::Pending | Poll::Ready(Some(Ok(_)))) || this.inner.is_end_stream();
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(code) = frame.trailers_ref().and_then(grpc_code) {
-                    this.record.code = Some(code);
+                if let Some(trailers) = frame.trailers_ref() {
+                    this.record.complete = true;
+                    this.record.code = grpc_code(trailers).or(this.record.code.take());
                 }
             }
             // The status was sent already: the caller saw the stream break.

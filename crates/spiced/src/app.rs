@@ -17,12 +17,13 @@ use tls_core::{Workers, drain};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::args::Args;
 use crate::doors::{Doors, Opened};
 use crate::failure::Failure;
 use crate::identity::{self, Served};
+use crate::reloading::Reloading;
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
 use crate::{banner, routes};
@@ -60,7 +61,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 /// From what was said to what was decided.
 async fn settle(args: &Args) -> Result<(Settings, Vec<String>), Failure> {
-    let layers = Layers::read(args.path(), std::env::vars_os().filter_map(utf8), &args.flags())?;
+    let layers = Layers::read(args.path(), variables()?, &args.flags())?;
     let surroundings = Surroundings { pod_folder: layers.folder().to_owned(), environment: Environment::process() };
     let declared = layers
         .stores()?
@@ -77,8 +78,23 @@ async fn settle(args: &Args) -> Result<(Settings, Vec<String>), Failure> {
     }
 }
 
-fn utf8((name, value): (std::ffi::OsString, std::ffi::OsString)) -> Option<(String, String)> {
-    Some((name.into_string().ok()?, value.into_string().ok()?))
+/// The environment. What is not UTF-8 is somebody else's, unless it is a setting: then it must not
+/// be lost.
+fn variables() -> Result<Vec<(String, String)>, Failure> {
+    let mut read = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => read.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("SPICED_") => {
+                return Err(Failure::configuration(
+                    format!("{name}: the value is not UTF-8 text"),
+                    "set it again, as UTF-8",
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(read)
 }
 
 fn secrets(errors: &spiced_secrets::ResolveErrors) -> Failure {
@@ -92,6 +108,7 @@ fn secrets(errors: &spiced_secrets::ResolveErrors) -> Failure {
 struct App {
     routers: Vec<(Opened, Router)>,
     served: Option<Served>,
+    connections: usize,
     limits: Limits,
     workers: Workers,
     stopping: watch::Sender<bool>,
@@ -104,8 +121,8 @@ impl App {
     fn build(mut settings: Settings, stores: Vec<String>, queries: &Runtime) -> Result<Self, Failure> {
         let tls = settings.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
-        let ticket_secret = tls.as_ref().and_then(|tls| tls.session_ticket_secret.clone());
-        let served = tls.map(identity::establish).transpose()?;
+        let ticket_secret = settings.session_ticket_secret.take();
+        let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref())).transpose()?;
         let config = match &served {
             Some(served) => {
                 let config = served.options.server_config(served.identities.clone());
@@ -134,7 +151,12 @@ impl App {
             datasets: engine.datasets(),
             readiness: ready.clone(),
         };
-        let limits = limits(&settings, handshake_timeout, doors.iter().count() as u64);
+        let connections = connections(&settings, doors.iter().count() as u64);
+        let limits = Limits {
+            handshakes: Arc::new(Semaphore::new(settings.limits.handshakes.min(Semaphore::MAX_PERMITS))),
+            handshake_timeout,
+            ..Limits::default()
+        };
         let banner = {
             let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
             let first = settings.datasets.first();
@@ -146,6 +168,7 @@ impl App {
         Ok(Self {
             routers,
             served,
+            connections,
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
             stopping,
@@ -155,7 +178,7 @@ impl App {
     }
 
     /// Serves until told to stop, then lets what runs finish.
-    async fn serve(mut self) -> Result<(), Failure> {
+    async fn serve(self) -> Result<(), Failure> {
         let mut signals = Signals::listen().map_err(|e| Failure::Other(e.to_string()))?;
         let (trigger, drain) = drain::channel();
         let mut loops = JoinSet::new();
@@ -164,18 +187,20 @@ impl App {
                 info!(endpoint = door.endpoint, %address, tls = door.is_tls(), "listening");
             }
             let router = router.layer(measured(door.endpoint));
-            door.serve(router, &self.limits, &self.workers, &drain, &mut loops);
+            door.serve(router, self.connections, &self.limits, &self.workers, &drain, &mut loops);
         }
         // A closed standard output is no reason not to serve.
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
         info!("serving");
 
+        let mut reloading = Reloading::new(self.served);
         loop {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop => break,
-                    Told::Reload => self.served = reload(self.served).await,
+                    Told::Reload => reloading.begin(),
                 },
+                () = reloading.ended() => {}
                 Some(ended) = loops.join_next() => {
                     let cause = match ended {
                         Ok(Ok(())) => "it ended by itself".to_owned(),
@@ -206,25 +231,6 @@ impl App {
     }
 }
 
-/// Reads the TLS material again, away from the accept loops.
-async fn reload(served: Option<Served>) -> Option<Served> {
-    let Some(mut served) = served else {
-        info!("SIGHUP: TLS is off, there is nothing to reload");
-        return None;
-    };
-    let reloaded = tokio::task::spawn_blocking(move || {
-        identity::reload(&mut served.reloader);
-        served
-    });
-    match reloaded.await {
-        Ok(served) => Some(served),
-        Err(e) => {
-            error!(error = %e, "the reload was lost; the certificate goes on serving and is not reloaded any more");
-            None
-        }
-    }
-}
-
 fn start_engine(settings: &Settings, queries: &Runtime) -> Result<DataFusionEngine, Failure> {
     let mut options = EngineOptions::new(queries.handle().clone());
     options.host_paths = settings.host_paths.clone();
@@ -252,18 +258,13 @@ fn start_engine(settings: &Settings, queries: &Runtime) -> Result<DataFusionEngi
     })
 }
 
-/// The limits of the doors, within what the system allows this process.
-fn limits(settings: &Settings, handshake_timeout: Duration, doors: u64) -> Limits {
+/// How many connections a door may have: what was set, within what the system allows this process.
+fn connections(settings: &Settings, doors: u64) -> usize {
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let each = descriptors.saturating_sub(SPARE_DESCRIPTORS.min(descriptors / 2)) / doors.max(1);
     let connections = settings.limits.connections.min(usize::try_from(each).unwrap_or(usize::MAX).max(1));
     if connections < settings.limits.connections {
         info!(connections, open_files = descriptors, "connections of a door are bounded by the limit of open files");
     }
-    Limits {
-        connections,
-        handshakes: Arc::new(Semaphore::new(settings.limits.handshakes.min(Semaphore::MAX_PERMITS))),
-        handshake_timeout,
-        ..Limits::default()
-    }
+    connections
 }

@@ -10,6 +10,7 @@ use spiced_config::Listen;
 use tls_core::drain::Drain;
 use tls_core::listener::{self, Limits, ListenAddress};
 use tls_core::{Acceptor, Sourced, Workers};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::failure::Failure;
@@ -108,17 +109,21 @@ impl Opened {
         }
     }
 
-    /// Serves `router` on every socket until the drain; the accept loops are added to `loops`.
+    /// Serves `router` on every socket until the drain, `connections` at a time over all of them; the
+    /// accept loops are added to `loops`.
     pub(crate) fn serve(
         self,
         router: Router,
+        connections: usize,
         limits: &Limits,
         workers: &Workers,
         drain: &Drain,
         loops: &mut JoinSet<io::Result<()>>,
     ) {
+        let connections = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         for socket in self.sockets {
-            let (acceptor, limits) = (self.acceptor.clone(), limits.clone());
+            let acceptor = self.acceptor.clone();
+            let limits = Limits { connections: connections.clone(), ..limits.clone() };
             loops.spawn(listener::serve(socket, acceptor, router.clone(), limits, workers.clone(), drain.clone()));
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use spiced_certs::{Finding, Input, Outcome, Pair, Reloader, SelfSigned, Severity, load};
 use spiced_config::{Material, MaterialInput, Tls, TlsVersion};
 use tls_core::rotation::{self, Identities};
-use tls_core::{Derivation, MinVersion, Sourced, TlsOptions};
+use tls_core::{Derivation, MinVersion, Secret, Sourced, TlsOptions};
 use tracing::{error, info, warn};
 
 use crate::failure::Failure;
@@ -19,8 +19,8 @@ pub(crate) struct Served {
     pub(crate) development_ca: Option<PathBuf>,
 }
 
-/// Reads the material of `tls`.
-pub(crate) fn establish(tls: Tls) -> Result<Served, Failure> {
+/// Reads the material of `tls`. `ticket_secret` is what replicas share.
+pub(crate) fn establish(tls: Tls, ticket_secret: Option<&Secret>) -> Result<Served, Failure> {
     let (mut pair, development_ca) = match tls.material {
         Material::Pair { certificate, key } => (Pair { certificate: input(certificate), key: input(key) }, None),
         Material::SelfSigned { folder, origin } => {
@@ -35,7 +35,7 @@ pub(crate) fn establish(tls: Tls) -> Result<Served, Failure> {
     // A development CA of ours has no intermediates, and its user knows.
     let worth_saying = |finding: &&Finding| development_ca.is_none() || finding.severity > Severity::Info;
     loaded.findings.iter().filter(worth_saying).for_each(say);
-    let tickets = match &tls.session_ticket_secret {
+    let tickets = match ticket_secret {
         Some(secret) => Derivation::new(secret),
         None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,
     };

@@ -11,6 +11,7 @@ mod browse;
 mod doors;
 mod failure;
 mod identity;
+mod reloading;
 mod routes;
 mod signals;
 mod status;

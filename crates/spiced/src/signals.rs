@@ -26,11 +26,12 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn listen() -> io::Result<Self> {
+        let had_terminal = has_terminal() && !ignores_hang_up();
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
-            had_terminal: has_terminal(),
+            had_terminal,
         })
     }
 
@@ -45,13 +46,25 @@ impl Signals {
         }
     }
 
-    /// Waits for one that asks to stop.
+    /// Waits for a second word while stopping. A terminal that closes says SIGHUP more than once, so
+    /// that is none.
     pub(crate) async fn stop(&mut self) {
-        while self.next().await != Told::Stop {}
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
 /// Opening the controlling terminal fails where there is none any more.
 fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
+}
+
+/// True under `nohup`, which has SIGHUP ignored: it must not stop the program, so it reloads.
+fn ignores_hang_up() -> bool {
+    const HANG_UP: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & HANG_UP != 0)
 }

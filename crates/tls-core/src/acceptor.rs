@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use crate::peer::TlsInfo;
 use crate::plaintext;
@@ -31,14 +31,14 @@ const TLS_BUFFER: usize = 256 * 1024;
 /// Shakes hands for one door.
 #[derive(Clone)]
 pub struct Acceptor {
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     endpoint: &'static str,
 }
 
 impl Acceptor {
     /// An acceptor that speaks TLS.
     pub fn tls(endpoint: &'static str, config: Arc<ServerConfig>) -> Self {
-        Self { tls: Some(TlsAcceptor::from(config)), endpoint }
+        Self { tls: Some(config), endpoint }
     }
 
     /// An acceptor for a door without TLS: it only waits for the first bytes.
@@ -56,8 +56,8 @@ impl Acceptor {
         self.tls.is_some()
     }
 
-    /// Brings a connection to where its protocol begins. A permit of `turns` is held while a
-    /// handshake is in progress; a client that says nothing holds none.
+    /// Brings a connection to where its protocol begins. A permit of `turns` is held from
+    /// the whole ClientHello to the end of the handshake; a client that says less holds none.
     ///
     /// # Errors
     /// The client said nothing, spoke plain text to TLS (it has been answered), or the handshake
@@ -86,7 +86,7 @@ impl Acceptor {
     }
 
     async fn shake(&self, mut tcp: TcpStream, turns: &Semaphore) -> Result<Accepted, Refusal> {
-        let Some(acceptor) = &self.tls else {
+        let Some(config) = &self.tls else {
             let first = first_bytes(&mut tcp, H2_PREFACE.len()).await?;
             let h2 = first.as_ref() == H2_PREFACE;
             return Ok(Accepted { io: Io::Plain(Replayed::new(first, tcp)), h2, tls: None });
@@ -95,9 +95,11 @@ impl Acceptor {
         if first.first() != Some(&TLS_HANDSHAKE) {
             return Err(Refusal::PlainText { first, tcp });
         }
+        let hello = LazyConfigAcceptor::new(Default::default(), Replayed::new(first, tcp));
+        let hello = hello.await.map_err(HandshakeError::Failed)?;
         let _turn = turns.acquire().await.expect("nobody closes the semaphore");
-        let stream = acceptor
-            .accept_with(Replayed::new(first, tcp), |connection| connection.set_buffer_limit(Some(TLS_BUFFER)))
+        let stream = hello
+            .into_stream_with(config.clone(), |connection| connection.set_buffer_limit(Some(TLS_BUFFER)))
             .await
             .map_err(HandshakeError::Failed)?;
         let (_, connection) = stream.get_ref();

@@ -29,16 +29,17 @@ use crate::workers::Workers;
 /// After a stop: how long a connection that has asked for nothing yet may still do so.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// What bounds a door. Clones share the count of handshakes in progress.
+/// What bounds a door. Clones share the counts: of connections, so that the sockets of one door are
+/// counted together, and of handshakes in progress.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections of one door at a time; further ones wait in the kernel's queue. Default 10,000.
-    pub connections: usize,
+    /// Connections at a time; further ones wait in the kernel's queue. Default 10,000.
+    pub connections: Arc<Semaphore>,
     /// Handshakes in progress, over all doors that share these limits. Default 1,024.
     pub handshakes: Arc<Semaphore>,
     /// From the accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
-    /// For the head of an HTTP/1 request, and between two requests of a connection. Default 60 s.
+    /// For the first request of a connection, and the head of each further HTTP/1 request. Default 60 s.
     pub header_timeout: Duration,
     /// Requests at a time on one HTTP/2 connection. Default 256.
     pub streams: u32,
@@ -52,7 +53,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 10_000,
+            connections: Arc::new(Semaphore::new(10_000)),
             handshakes: Arc::new(Semaphore::new(1_024)),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
@@ -182,11 +183,10 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let listener = tokio::net::TcpListener::from_std(socket)?;
-    let connections = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let mut back_off = BackOff::default();
     loop {
         let accepted = async {
-            let permit = connections.clone().acquire_owned().await.expect("nobody closes the semaphore");
+            let permit = limits.connections.clone().acquire_owned().await.expect("nobody closes the semaphore");
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
@@ -292,6 +292,7 @@ where
 
     async fn speak(self, info: ConnInfo, accepted: Accepted, mut drain: Drain) -> Result<(), String> {
         let builder = self.limits.builder(accepted.h2);
+        let header_timeout = self.limits.header_timeout;
         let service = self.service;
         let (asked, mut has_asked) = watch::channel(false);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -303,8 +304,17 @@ where
         });
         let io = TokioIo::new(LingeringIo::new(accepted.io, drain.hold()));
         let mut connection = pin!(builder.serve_connection(io, service));
+        // HTTP/2 has no deadline of its own for a client that asks for nothing.
+        let mut first = has_asked.clone();
+        let never_asks = async {
+            if !matches!(timeout(header_timeout, first.wait_for(|asked| *asked)).await, Ok(Ok(_))) {
+                return;
+            }
+            std::future::pending().await
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = never_asks => Ok(()),
             () = drain.signaled() => {
                 connection.as_mut().graceful_shutdown();
                 // hyper waits for the first request of a connection however long it takes.

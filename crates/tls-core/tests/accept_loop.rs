@@ -19,6 +19,7 @@ use tls_core::rotation::{self, Identities, Publisher};
 use tls_core::{Acceptor, ConnInfo, Derivation, Identity, MinVersion, Origin, TlsOptions, Workers, provider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -180,7 +181,9 @@ async fn a_rotation_is_for_the_next_handshake() {
 
 #[tokio::test]
 async fn connections_are_bounded_and_wait_their_turn() {
-    let door = open(Limits { connections: 1, ..Limits::default() }, |_| Acceptor::plain("test")).await;
+    let door =
+        open(Limits { connections: Arc::new(Semaphore::new(1)), ..Limits::default() }, |_| Acceptor::plain("test"))
+            .await;
     let mut first = TcpStream::connect(door.address).await.unwrap();
     ask(&mut first).await;
     let mut second = TcpStream::connect(door.address).await.unwrap();
@@ -190,6 +193,17 @@ async fn connections_are_bounded_and_wait_their_turn() {
     let mut third = TcpStream::connect(door.address).await.unwrap();
     drop(second);
     assert_eq!(ask(&mut third).await, "test plain");
+}
+
+#[tokio::test]
+async fn who_never_asks_is_not_kept() {
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..Limits::default() };
+    let door = open(limits, tls).await;
+    let mut config = Arc::unwrap_or_clone(client(&door.root));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut silent = connect(door.address, &Arc::new(config)).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(10), silent.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "the connection was closed");
 }
 
 #[tokio::test]

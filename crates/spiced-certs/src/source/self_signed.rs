@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData,
 };
 use tls_core::{CertificateSummary, Origin, Sourced};
+use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::pem;
@@ -54,6 +55,12 @@ impl SelfSigned {
         let issuer = match (fs::read_to_string(&ca_file), fs::read_to_string(&ca_key_file).map(Zeroizing::new)) {
             (Ok(certificate), Ok(key)) => issuer(&certificate, &key)
                 .map_err(|reason| SelfSignedError::BrokenCa { folder: self.folder.clone(), reason })?,
+            // Clients may trust a CA that is there: it is never replaced in silence.
+            (certificate, key) if ca_file.exists() || ca_key_file.exists() => {
+                let cause = certificate.err().or(key.err()).map_or_else(String::new, |e| e.to_string());
+                let reason = format!("ca.pem and ca-key.pem cannot both be read ({cause})");
+                return Err(SelfSignedError::BrokenCa { folder: self.folder.clone(), reason });
+            }
             _ => {
                 let key = KeyPair::generate().map_err(SelfSignedError::Generate)?;
                 let certificate = ca_params().self_signed(&key).map_err(SelfSignedError::Generate)?.pem();
@@ -65,17 +72,18 @@ impl SelfSigned {
             }
         };
         let names = names();
-        if !is_current(&leaf_file, &names) || !leaf_key_file.is_file() {
+        let pair = Pair {
+            certificate: Sourced::new(Input::File(leaf_file.clone()), origin.clone()),
+            key: Sourced::new(Input::File(leaf_key_file.clone()), origin.clone()),
+        };
+        if !is_current(&leaf_file, &names) || crate::load(&mut pair.clone()).is_err() {
             let key = KeyPair::generate().map_err(SelfSignedError::Generate)?;
             let leaf = leaf_params(names).map_err(SelfSignedError::Generate)?;
             let leaf = leaf.signed_by(&key, &issuer).map_err(SelfSignedError::Generate)?;
             replace(&leaf_key_file, 0o600, &key.serialize_pem()).map_err(fail)?;
             replace(&leaf_file, 0o644, &leaf.pem()).map_err(fail)?;
         }
-        Ok(Pair {
-            certificate: Sourced::new(Input::File(leaf_file), origin.clone()),
-            key: Sourced::new(Input::File(leaf_key_file), origin.clone()),
-        })
+        Ok(pair)
     }
 }
 
@@ -108,6 +116,10 @@ fn issuer(certificate: &str, key: &str) -> Result<Issuer<'static, KeyPair>, Stri
     let key = KeyPair::from_pem(key).map_err(|e| format!("ca-key.pem: {e}"))?;
     let chain = pem::certificates(&certificate.into()).map_err(|e| format!("ca.pem: {e}"))?;
     let summary = CertificateSummary::read(&chain[0]).map_err(|e| format!("ca.pem: {e}"))?;
+    let (_, parsed) = X509Certificate::from_der(&chain[0]).map_err(|e| format!("ca.pem: {e}"))?;
+    if parsed.public_key().raw != key.subject_public_key_info() {
+        return Err("ca-key.pem is not the key of ca.pem".to_owned());
+    }
     if ends_within(&summary, LEAF_LIFE) {
         return Err("ca.pem ends soon".to_owned());
     }
@@ -215,8 +227,13 @@ mod tests {
         let made = SelfSigned::new(folder.path());
         made.ensure(&Origin::Default).unwrap();
         let ca = fs::read(made.ca_file()).unwrap();
-        fs::remove_file(folder.path().join("server.pem")).unwrap();
-        crate::load(&mut made.ensure(&Origin::Default).unwrap()).unwrap();
-        assert_eq!(fs::read(made.ca_file()).unwrap(), ca);
+        for lost in ["server.pem", "server-key.pem"] {
+            fs::remove_file(folder.path().join(lost)).unwrap();
+            crate::load(&mut made.ensure(&Origin::Default).unwrap()).unwrap();
+            assert_eq!(fs::read(made.ca_file()).unwrap(), ca);
+        }
+        fs::remove_file(folder.path().join("ca-key.pem")).unwrap();
+        assert!(matches!(made.ensure(&Origin::Default), Err(SelfSignedError::BrokenCa { .. })));
+        assert_eq!(fs::read(made.ca_file()).unwrap(), ca, "a CA that may be trusted is not replaced");
     }
 }

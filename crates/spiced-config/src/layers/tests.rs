@@ -158,3 +158,29 @@ fn values_are_text_until_the_schema_speaks() {
             .unwrap_err();
     assert!(!hidden.contains("<SECRET>"), "{hidden}");
 }
+
+#[test]
+fn what_a_reference_gives_is_not_shown() {
+    for pod in [
+        "runtime: { tls: { certificate_file: c.pem, key_file: \"${env:PASSWORD}\" } }",
+        "runtime: { listen: { http: \"${env:PASSWORD}\" } }",
+        "version: \"${env:PASSWORD}\"",
+        "runtime: { shutdown_delay: \"${env:PASSWORD}\" }",
+        "runtime: { tls: { profile: \"${env:PASSWORD}\", certificate: c, key: k } }",
+    ] {
+        let text = settle(pod, &[], &[]).unwrap_err();
+        assert!(!text.contains("<PASSWORD>"), "{pod}: {text}");
+    }
+    // Base64 of PEM where a path belongs is not repeated either.
+    let flag = [("--tls-key-file", "runtime.tls.key_file", "LS0tLS1CRUdJTiBQUklWQVRF")];
+    let text = settle(FILES, &[], &flag).unwrap_err();
+    assert!(text.contains("this is PEM text") && !text.contains("LS0t"), "{text}");
+}
+
+#[test]
+fn a_beaten_switch_is_not_read() {
+    let pod = "runtime: { tls: { enabled: \"${env:NO_BOOLEAN}\", certificate_file: c.pem, key_file: k.pem } }";
+    assert!(settle(pod, &[], &[]).is_err());
+    let flag = [("--tls-enabled", "runtime.tls.enabled", "true")];
+    assert!(settle(pod, &[], &flag).unwrap().tls.is_some());
+}

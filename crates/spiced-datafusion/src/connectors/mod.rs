@@ -15,6 +15,9 @@ use crate::DatasetSpec;
 /// All connectors.
 const CONNECTORS: &[Connector] = &[file::CONNECTOR, memory::CONNECTOR];
 
+/// Connectors of the contract that this version does not have.
+const NOT_YET: &[&str] = &["postgres", "s3", "http", "https", "flightsql"];
+
 /// What a connector is called and what it can do.
 pub(crate) struct Connector {
     /// What stands before the colon of `from`.
@@ -65,6 +68,11 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
         )]);
     };
     let Some(connector) = CONNECTORS.iter().find(|c| c.name == name) else {
+        if NOT_YET.contains(&name) {
+            return Err(vec![format!(
+                "from: the connector `{name}` is not built yet; take the data set out, or load a file"
+            )]);
+        }
         let nearest = nearest(name, CONNECTORS.iter().map(|c| c.name));
         return Err(vec![format!(
             "from: there is no connector `{name}`{nearest}; there are {}",

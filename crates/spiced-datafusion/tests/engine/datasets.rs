@@ -66,7 +66,7 @@ async fn what_can_never_work_is_said_at_once() {
     let expected = [
         "data set `a`: from: there is no connector `flie` (the nearest is `file`); there are `file`, `memory`",
         "data set `b`: from: `x.csv` names no connector; it begins with one of `file:`, `memory:`",
-        "data set `c`: from: there is no connector `postgres`; there are `file`, `memory`",
+        "data set `c`: from: the connector `postgres` is not built yet; take the data set out, or load a file",
         "data set `d`: name: another data set has the same",
         "data set `public.d`: name: another data set has the same",
         "data set `e f`: name: `e f` holds ' '; letters, digits, `_`, `-` and `$` may stand in a name",
