@@ -185,19 +185,21 @@ where
     let listener = tokio::net::TcpListener::from_std(socket)?;
     let mut back_off = BackOff::default();
     loop {
-        let accepted = async {
+        let next = async {
+            let tcp = listener.accept().await.and_then(|(tcp, _)| tcp.into_std())?;
+            // Only now: a permit that an idle socket waits with would be one less for its door's other.
             let permit = limits.connections.clone().acquire_owned().await.expect("nobody closes the semaphore");
-            (permit, listener.accept().await)
+            Ok((tcp, permit))
         };
-        let (permit, accepted) = tokio::select! {
+        let next = tokio::select! {
             biased;
             () = drain.signaled() => return Ok(()),
-            accepted = accepted => accepted,
+            next = next => next,
         };
-        let tcp = match accepted.and_then(|(tcp, _)| tcp.into_std()) {
-            Ok(tcp) => {
+        let (tcp, permit) = match next {
+            Ok(next) => {
                 back_off = BackOff::default();
-                tcp
+                next
             }
             Err(e) => {
                 back_off.after(acceptor.endpoint(), &e).await;
