@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
-use tls_core::{Identity, Origin, provider};
+use tls_core::{CertificateSummary, Identity, Origin, Validity, provider};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -51,7 +51,7 @@ pub(crate) fn identity(identity: &Identity, reordered: bool, now: SystemTime) ->
         let (origin, subject) = (origin.clone(), leaf.subject.clone());
         found.push(Finding { code, severity, origin, subject, message, fix: fix.to_owned() });
     };
-    validity(leaf.not_before, leaf.not_after, unix(now), &mut say);
+    validity(leaf, now, &mut say);
     if reordered {
         say(
             "TLS-CHAIN-ORDER",
@@ -135,18 +135,21 @@ fn intermediate_missing(leaf: &CertificateDer<'_>, now: SystemTime) -> Option<Se
     }
 }
 
-fn validity(start: i64, end: i64, now: i64, say: &mut impl FnMut(&'static str, Severity, String, &str)) {
+fn validity(leaf: &CertificateSummary, now: SystemTime, say: &mut impl FnMut(&'static str, Severity, String, &str)) {
     let renew = "renew it, then send SIGHUP (or restart)";
-    if now >= end {
-        let message = format!("the certificate expired {}", span(now - end, "ago"));
-        say("TLS-EXPIRED", Severity::Error, message, renew);
-    } else if now < start {
-        let message = format!("the certificate is not valid yet: it starts in {}", span(start - now, ""));
-        say("TLS-NOT-YET-VALID", Severity::Error, message, "check this machine's clock, or wait");
-    } else if end - now < 7 * DAY {
-        say("TLS-ENDS-SOON", Severity::Error, format!("the certificate ends in {}", span(end - now, "")), renew);
-    } else if end - now < 30 * DAY {
-        say("TLS-ENDS-SOON", Severity::Warning, format!("the certificate ends in {}", span(end - now, "")), renew);
+    let left = leaf.seconds_left(now);
+    let ends = format!("the certificate ends in {}", span(left, ""));
+    match leaf.validity(now) {
+        Validity::Valid => {}
+        Validity::EndsWithin30Days => say("TLS-ENDS-SOON", Severity::Warning, ends, renew),
+        Validity::EndsWithin7Days => say("TLS-ENDS-SOON", Severity::Error, ends, renew),
+        Validity::Expired => {
+            say("TLS-EXPIRED", Severity::Error, format!("the certificate expired {}", span(-left, "ago")), renew);
+        }
+        Validity::NotYet { starts_in } => {
+            let message = format!("the certificate is not valid yet: it starts in {}", span(starts_in, ""));
+            say("TLS-NOT-YET-VALID", Severity::Error, message, "check this machine's clock, or wait");
+        }
     }
 }
 
@@ -157,10 +160,6 @@ fn span(seconds: i64, after: &str) -> String {
         s => format!("{} minutes", s / 60),
     };
     format!("{text} {after}").trim_end().to_owned()
-}
-
-fn unix(at: SystemTime) -> i64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// PostgreSQL's rule for key files: 0600, or 0640 where root owns it; and a mounted secret, which
@@ -198,8 +197,18 @@ mod tests {
     #[test]
     fn validity_in_words() {
         let at = |start: i64, end: i64| {
+            let leaf = CertificateSummary {
+                subject: String::new(),
+                names: Vec::new(),
+                issuer: String::new(),
+                fingerprint: String::new(),
+                not_before: start,
+                not_after: end,
+                self_signed: false,
+            };
+            let now = UNIX_EPOCH + std::time::Duration::from_secs(1_000 * DAY as u64);
             let mut said = Vec::new();
-            validity(start, end, 1_000 * DAY, &mut |code, severity, message, _| said.push((code, severity, message)));
+            validity(&leaf, now, &mut |code, severity, message, _| said.push((code, severity, message)));
             said.pop()
         };
         assert_eq!(at(0, 2_000 * DAY), None);

@@ -28,8 +28,7 @@ pub fn load(pair: &mut Pair) -> Result<Loaded, LoadError> {
     let certificate = pem::certificates(&read::read(&mut pair.certificate)?)
         .map_err(|reason| LoadError::certificate(&pair.certificate, reason))?;
     let key = pem::private_key(&read::read(&mut pair.key)?).map_err(|reason| LoadError::key(&pair.key, reason))?;
-    let loaded = assemble(certificate, key, pair)?;
-    Ok(loaded)
+    assemble(certificate, key, pair)
 }
 
 fn assemble(

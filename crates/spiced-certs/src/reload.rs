@@ -1,9 +1,9 @@
 //! Reads the material again, checks it as a whole, and publishes it; what fails keeps what serves.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use metrics::counter;
-use tls_core::Identity;
+use tls_core::CertificateSummary;
 use tls_core::rotation::Publisher;
 
 use crate::load::{LoadError, Loaded, load};
@@ -24,20 +24,12 @@ impl Reloader {
 
     /// Reads the pair now. Blocks for as long as the file system does.
     pub fn reload(&mut self) -> Outcome {
-        let (outcome, label) = match load(&mut self.pair) {
-            Ok(loaded) if loaded.identity.same_chain(&self.publisher.served().identity) => {
+        let (outcome, label) = match self.candidate() {
+            Ok(None) => {
                 self.publisher.unchanged();
                 (Outcome::Unchanged, "unchanged")
             }
-            Ok(Loaded { identity, .. }) if worse(&identity, &self.publisher.served().identity, SystemTime::now()) => {
-                let error = LoadError::OutOfDate {
-                    subject: identity.leaf().subject.clone(),
-                    origin: identity.certificate_origin().clone(),
-                };
-                self.publisher.reject(error.to_string());
-                (Outcome::Rejected(error), "rejected")
-            }
-            Ok(Loaded { identity, findings }) => {
+            Ok(Some(Loaded { identity, findings })) => {
                 self.publisher.publish(identity);
                 (Outcome::Swapped(findings), "swapped")
             }
@@ -49,14 +41,28 @@ impl Reloader {
         counter!("spiced_tls_reload_total", "result" => label).increment(1);
         outcome
     }
+
+    /// What may be served instead of what is; `None` where it is the same.
+    fn candidate(&mut self) -> Result<Option<Loaded>, LoadError> {
+        let loaded = load(&mut self.pair)?;
+        let serving = self.publisher.served().identity;
+        if loaded.identity.same_chain(&serving) {
+            return Ok(None);
+        }
+        let leaf = loaded.identity.leaf();
+        if worse(leaf, serving.leaf(), SystemTime::now()) {
+            let (subject, origin) = (leaf.subject.clone(), loaded.identity.certificate_origin().clone());
+            return Err(LoadError::OutOfDate { subject, origin });
+        }
+        Ok(Some(loaded))
+    }
 }
 
 /// True where `new` is out of date and taking it would be no gain: what serves is in date, or ends
 /// later all the same.
-fn worse(new: &Identity, serving: &Identity, now: SystemTime) -> bool {
-    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
-    let in_date = |identity: &Identity| (identity.leaf().not_before..identity.leaf().not_after).contains(&now);
-    !in_date(new) && (in_date(serving) || new.leaf().not_after <= serving.leaf().not_after)
+fn worse(new: &CertificateSummary, serving: &CertificateSummary, now: SystemTime) -> bool {
+    let in_date = |leaf: &CertificateSummary| leaf.validity(now).is_in_date();
+    !in_date(new) && (in_date(serving) || new.not_after <= serving.not_after)
 }
 
 /// How a reload ended.

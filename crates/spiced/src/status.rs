@@ -6,11 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use spiced_engine::{DatasetState, DatasetStatus};
 use tls_core::rotation::{Identities, Rejection};
+use tls_core::{CertificateSummary, Validity};
 use tokio::sync::watch;
 
 use crate::doors::Opened;
-
-const DAY: i64 = 86_400;
 
 /// Where a door listens.
 #[derive(Debug, Clone)]
@@ -67,7 +66,7 @@ fn certificate(identities: &Identities) -> Value {
         "fingerprint": leaf.fingerprint,
         "not_before": date(leaf.not_before),
         "not_after": date(leaf.not_after),
-        "health": health(leaf.not_before, leaf.not_after),
+        "health": health(leaf),
         "origin": served.identity.certificate_origin().to_string(),
         "key_origin": served.identity.key_origin().to_string(),
         "last_swap": stamp(served.swapped_at),
@@ -76,14 +75,13 @@ fn certificate(identities: &Identities) -> Value {
 }
 
 /// `ok`, or what an alert would say.
-fn health(not_before: i64, not_after: i64) -> &'static str {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    match not_after - now {
-        _ if now < not_before => "not valid yet",
-        left if left <= 0 => "expired",
-        left if left < 7 * DAY => "degraded: ends within 7 days",
-        left if left < 30 * DAY => "degraded: ends within 30 days",
-        _ => "ok",
+fn health(leaf: &CertificateSummary) -> &'static str {
+    match leaf.validity(SystemTime::now()) {
+        Validity::NotYet { .. } => "not valid yet",
+        Validity::Expired => "expired",
+        Validity::EndsWithin7Days => "degraded: ends within 7 days",
+        Validity::EndsWithin30Days => "degraded: ends within 30 days",
+        Validity::Valid => "ok",
     }
 }
 

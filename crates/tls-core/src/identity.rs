@@ -1,6 +1,7 @@
 //! A chain and its key, proven to be a pair.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use rustls::crypto::CryptoProvider;
@@ -155,6 +156,56 @@ impl CertificateSummary {
             self_signed: parsed.subject().as_raw() == parsed.issuer().as_raw(),
         })
     }
+}
+
+impl CertificateSummary {
+    /// Seconds from `at` to the end of validity; negative after it.
+    pub fn seconds_left(&self, at: SystemTime) -> i64 {
+        self.not_after - unix(at)
+    }
+
+    /// Where `at` stands in the time of validity.
+    pub fn validity(&self, at: SystemTime) -> Validity {
+        let left = self.seconds_left(at);
+        match left {
+            _ if left <= 0 => Validity::Expired,
+            _ if unix(at) < self.not_before => Validity::NotYet { starts_in: self.not_before - unix(at) },
+            _ if left < 7 * DAY => Validity::EndsWithin7Days,
+            _ if left < 30 * DAY => Validity::EndsWithin30Days,
+            _ => Validity::Valid,
+        }
+    }
+}
+
+/// A certificate's time of validity, as far as an operator has to act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// It has not begun.
+    NotYet {
+        /// In how many seconds it does.
+        starts_in: i64,
+    },
+    /// Nothing is to be done.
+    Valid,
+    /// A warning.
+    EndsWithin30Days,
+    /// An error.
+    EndsWithin7Days,
+    /// It is over.
+    Expired,
+}
+
+impl Validity {
+    /// True from the start to the end of validity.
+    pub fn is_in_date(self) -> bool {
+        !matches!(self, Self::NotYet { .. } | Self::Expired)
+    }
+}
+
+const DAY: i64 = 86_400;
+
+fn unix(at: SystemTime) -> i64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn name_text(name: &GeneralName<'_>) -> Option<String> {

@@ -32,7 +32,7 @@ mod workers;
 
 pub use acceptor::{Accepted, Acceptor, HandshakeError};
 pub use derive::Derivation;
-pub use identity::{CertificateSummary, Identity, IdentityError};
+pub use identity::{CertificateSummary, Identity, IdentityError, Validity};
 pub use options::{MinVersion, TlsOptions, install_provider, provider};
 pub use origin::{Origin, Sourced};
 pub use peer::{ConnInfo, TlsInfo};

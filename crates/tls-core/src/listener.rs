@@ -256,10 +256,10 @@ where
             Ok(None) => return,
             Err(error) => return debug!(endpoint, %error, "connection lost before it began"),
         };
-        if info.tls.is_some() {
+        let is_tls = info.tls.is_some();
+        if is_tls {
             open.increment(1);
         }
-        let is_tls = info.tls.is_some();
         if let Err(error) = self.speak(info, accepted, drain).await {
             debug!(endpoint, error, "connection ended");
         }
@@ -309,10 +309,9 @@ where
         // HTTP/2 has no deadline of its own for a client that asks for nothing.
         let mut first = has_asked.clone();
         let never_asks = async {
-            if !matches!(timeout(header_timeout, first.wait_for(|asked| *asked)).await, Ok(Ok(_))) {
-                return;
+            if asks_within(header_timeout, &mut first).await {
+                std::future::pending().await
             }
-            std::future::pending().await
         };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -320,18 +319,19 @@ where
             () = drain.signaled() => {
                 connection.as_mut().graceful_shutdown();
                 // hyper waits for the first request of a connection however long it takes.
-                let first = async { has_asked.wait_for(|asked| *asked).await.is_ok() };
                 tokio::select! {
                     ended = connection.as_mut() => ended,
-                    first = timeout(FIRST_REQUEST, first) => match first {
-                        Ok(true) => connection.await,
-                        _ => Ok(()),
-                    },
+                    asks = asks_within(FIRST_REQUEST, &mut has_asked) => if asks { connection.await } else { Ok(()) },
                 }
             }
         };
         ended.map_err(|e| e.to_string())
     }
+}
+
+/// Whether a connection's first request has come, or comes within `patience`.
+async fn asks_within(patience: Duration, asked: &mut watch::Receiver<bool>) -> bool {
+    matches!(timeout(patience, asked.wait_for(|asked| *asked)).await, Ok(Ok(_)))
 }
 
 impl Limits {

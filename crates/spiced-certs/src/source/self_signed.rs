@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -180,8 +180,7 @@ fn is_current(leaf_file: &Path, names: &[String]) -> bool {
 }
 
 fn ends_within(certificate: &CertificateSummary, span: Duration) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    certificate.not_after - now < span.as_secs() as i64
+    certificate.seconds_left(SystemTime::now()) < span.as_secs() as i64
 }
 
 /// Writes beside the file and renames, so that nobody reads half of it; the mode is set from the start.
