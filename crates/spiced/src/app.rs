@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use spiced_config::{Layers, Resolved, Settings};
+use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions};
 use spiced_engine::{Engine, Guarded};
 use spiced_middleware::measured;
-use spiced_secrets::{DeclaredStore, Environment, Resolver, Surroundings};
 use spiced_telemetry::Metrics;
 use tls_core::listener::Limits;
 use tls_core::{Workers, drain};
@@ -19,33 +18,41 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::args::Args;
+use crate::args::{Args, LogArgs, PodArgs};
 use crate::doors::{Doors, Opened};
 use crate::failure::Failure;
 use crate::identity::{self, Served};
 use crate::reloading::Reloading;
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, routes};
+use crate::{banner, commands, routes, settle};
 
 /// Descriptors kept free for data files, secrets and logs when connections are bounded.
 const SPARE_DESCRIPTORS: u64 = 256;
 
-/// Reads, composes, serves; returns after a clean stop.
+/// Does what the command line asks for. Where that is to serve: reads, composes, serves, and returns after a
+/// clean stop.
 ///
 /// # Errors
-/// Anything that keeps it from serving.
+/// Anything that keeps it from that.
 pub fn run(args: Args) -> Result<(), Failure> {
+    match args.split() {
+        (Some(command), ..) => commands::run(command),
+        (None, pod, log) => serve(&pod, &log),
+    }
+}
+
+fn serve(pod: &PodArgs, log: &LogArgs) -> Result<(), Failure> {
     let filter = std::env::var("SPICED_LOG").ok();
-    spiced_telemetry::init_logs(args.log_format(), args.verbosity(), filter.as_deref())
+    spiced_telemetry::init_logs(log.format(), log.verbosity(), filter.as_deref())
         .map_err(|e| Failure::configuration(e, "SPICED_LOG takes a filter such as info,spiced=debug"))?;
     tls_core::install_provider();
     // This thread keeps the accept loops, signals and timers; connections and queries have others.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
     let queries = spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()))?;
     let outcome = control.block_on(async {
-        let (settings, stores) = settle(&args).await?;
-        if args.shows_key() {
+        let (settings, stores) = settle::settle(pod).await?;
+        if pod.shows_key() {
             warn!("--tls-key shows the key to everybody who can list processes; use --tls-key-file or a secret");
         }
         for warning in &settings.warnings {
@@ -57,51 +64,6 @@ pub fn run(args: Args) -> Result<(), Failure> {
     queries.shutdown_background();
     control.shutdown_background();
     outcome
-}
-
-/// From what was said to what was decided.
-async fn settle(args: &Args) -> Result<(Settings, Vec<String>), Failure> {
-    let layers = Layers::read(args.path(), variables()?, &args.flags())?;
-    let surroundings = Surroundings { pod_folder: layers.folder().to_owned(), environment: Environment::process() };
-    let declared = layers
-        .stores()?
-        .into_iter()
-        .map(|s| DeclaredStore { name: s.name, from: s.from, params: s.params, origin: s.origin })
-        .collect();
-    let resolver = Resolver::new(declared, &surroundings).map_err(|e| secrets(&e))?;
-    let stores = resolver.store_names().map(str::to_owned).collect();
-    let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
-    match settings {
-        Ok(settings) => Ok((settings, stores)),
-        Err(Resolved::Config(e)) => Err(e.into()),
-        Err(Resolved::Secrets(e)) => Err(secrets(&e)),
-    }
-}
-
-/// The environment. What is not UTF-8 is somebody else's, unless it is a setting: then it must not
-/// be lost.
-fn variables() -> Result<Vec<(String, String)>, Failure> {
-    let mut read = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        match (name.into_string(), value.into_string()) {
-            (Ok(name), Ok(value)) => read.push((name, value)),
-            (Ok(name), Err(_)) if name.starts_with("SPICED_") => {
-                return Err(Failure::configuration(
-                    format!("{name}: the value is not UTF-8 text"),
-                    "set it again, as UTF-8",
-                ));
-            }
-            _ => {}
-        }
-    }
-    Ok(read)
-}
-
-fn secrets(errors: &spiced_secrets::ResolveErrors) -> Failure {
-    Failure::Configuration {
-        causes: errors.0.iter().map(|e| format!("{}: {}: {}", e.origin, e.subject, e.problem)).collect(),
-        hints: errors.0.iter().map(|e| e.hint.clone()).collect(),
-    }
 }
 
 /// Everything that was read and bound, and is not served yet.

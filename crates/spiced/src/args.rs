@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use spiced_config::Flag;
 use spiced_telemetry::LogFormat;
 
@@ -13,13 +13,112 @@ use crate::failure::Failure;
 /// Options whose value may be left out. A word that follows is theirs only if it is a boolean.
 const SWITCHES: [&str; 2] = ["--tls-enabled", "--tls-self-signed"];
 
-/// Words of the contract that this version does not have.
-const NOT_YET: [&str; 7] = ["config", "tls", "secrets", "key", "connect", "sql", "schema"];
-
 /// A SQL data runtime whose every door is TLS.
 #[derive(Debug, Parser)]
-#[command(name = "spiced", version, about, max_term_width = 100)]
+#[command(
+    name = "spiced",
+    version,
+    about,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "A folder that is named like a command is written ./NAME. Every setting of `runtime` is also a variable: \
+                  SPICED_RUNTIME__TLS__ENABLED=true."
+)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    pod: PodArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// What the program does instead of serving.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Tell what is set, by whom, and what it beat
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make certificates for development
+    #[command(subcommand)]
+    Tls(TlsCommand),
+    /// Tell which store answers each secret reference
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
+    /// Print lines to paste for a client, filled in from the configuration
+    Connect(ConnectArgs),
+    /// Ask a server in SQL: a prompt, or one QUERY
+    Sql(SqlArgs),
+    /// Print the JSON Schema of spicepod.yaml, for editors
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Each effective value, its origin, what it beat and why; secrets are masked
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TlsCommand {
+    /// Make a development CA and a certificate for localhost, and say how each client trusts it
+    Init(TlsInitArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretsCommand {
+    /// Each reference, the store that answers it, and what is missing; never a value
+    Check(SecretsCheckArgs),
+}
+
+/// `spiced config explain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) pod: PodArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `spiced tls init`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TlsInitArgs {
+    /// Where to put them
+    #[arg(long, value_name = "DIR", default_value = ".spice/tls")]
+    pub(crate) dir: PathBuf,
+}
+
+/// `spiced secrets check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SecretsCheckArgs {
+    #[command(flatten)]
+    pub(crate) pod: PodArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `spiced connect`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConnectArgs {
+    /// The client [default: all of them]
+    pub(crate) client: Option<String>,
+    #[command(flatten)]
+    pub(crate) pod: PodArgs,
+}
+
+/// `spiced sql`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SqlArgs {
+    /// A statement to run; without it, a prompt, or what standard input holds
+    pub(crate) query: Option<String>,
+}
+
+/// Which pod, and what the command line lays over it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PodArgs {
     /// A folder that holds spicepod.yaml, or such a file
     #[arg(default_value = ".")]
     path: PathBuf,
@@ -67,7 +166,11 @@ pub struct Args {
     /// Whose client certificates are trusted, PEM text
     #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
     tls_client_auth_ca: Option<String>,
+}
 
+/// What is logged, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogArgs {
     /// Log more; -vv logs most
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
@@ -89,33 +192,37 @@ impl Args {
     /// It is wrong, or it asks for help or the version.
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, Failure> {
         let words = join_switches(words);
-        if let Some(word) = words.get(1).and_then(|word| word.to_str()).filter(|word| NOT_YET.contains(word)) {
-            return Err(Failure::Usage(format!(
-                "error: `spiced {word}` is not built yet\nhint: for a folder of that name write ./{word}; see spiced --help\n"
-            )));
-        }
         Self::try_parse_from(words).map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Shown(error.to_string()),
             _ => Failure::Usage(error.to_string()),
         })
     }
 
-    /// Where the pod is.
-    pub(crate) fn path(&self) -> &std::path::Path {
-        &self.path
+    /// What to do instead of serving, or else what to serve and how to log.
+    pub(crate) fn split(self) -> (Option<Command>, PodArgs, LogArgs) {
+        (self.command, self.pod, self.log)
     }
+}
 
+impl LogArgs {
     /// How much is logged.
     pub(crate) fn verbosity(&self) -> u8 {
         self.verbose
     }
 
     /// How log lines are written.
-    pub(crate) fn log_format(&self) -> LogFormat {
+    pub(crate) fn format(&self) -> LogFormat {
         match self.log_format {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         }
+    }
+}
+
+impl PodArgs {
+    /// Where the pod is.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
     }
 
     /// True where a key stands on the command line itself.
@@ -197,7 +304,7 @@ mod tests {
     }
 
     fn flag(args: &Args, setting: &str) -> Option<String> {
-        args.flags().into_iter().find(|flag| flag.setting == setting).map(|flag| flag.value)
+        args.pod.flags().into_iter().find(|flag| flag.setting == setting).map(|flag| flag.value)
     }
 
     #[test]
@@ -215,7 +322,7 @@ mod tests {
         ] {
             let args = read(&line);
             assert_eq!(flag(&args, "runtime.tls.enabled").as_deref(), Some(value), "{line:?}");
-            assert_eq!(args.path(), std::path::Path::new(path), "{line:?}");
+            assert_eq!(args.pod.path(), std::path::Path::new(path), "{line:?}");
         }
     }
 
@@ -223,7 +330,7 @@ mod tests {
     fn pem_text_is_a_value() {
         let args = read(&["--tls-certificate", "-----BEGIN CERTIFICATE-----\nx", "--tls-key=-----BEGIN", "pod"]);
         assert_eq!(flag(&args, "runtime.tls.certificate").unwrap(), "-----BEGIN CERTIFICATE-----\nx");
-        assert!(args.shows_key());
+        assert!(args.pod.shows_key());
         let swallowed = Args::read(["spiced", "--tls-certificate", "--tls-key-file", "k"].map(OsString::from));
         assert!(matches!(swallowed, Err(Failure::Usage(_))));
     }
@@ -233,7 +340,14 @@ mod tests {
         for alias in ["--grpc", "--open-telemetry", "--open_telemetry"] {
             assert_eq!(flag(&read(&[alias, "localhost:1"]), "runtime.listen.grpc").as_deref(), Some("localhost:1"));
         }
-        assert!(matches!(Args::read(["spiced", "tls", "check"].map(OsString::from)), Err(Failure::Usage(_))));
-        assert_eq!(read(&["./tls"]).path(), std::path::Path::new("./tls"));
+        for unknown in [["tls", "check"], ["tls", "inspect"], ["key", "generate"]] {
+            let read = Args::read(["spiced"].iter().chain(&unknown).map(OsString::from));
+            assert!(matches!(read, Err(Failure::Usage(_))), "{unknown:?}");
+        }
+        assert_eq!(read(&["./tls"]).pod.path(), std::path::Path::new("./tls"));
+        assert!(matches!(read(&["schema"]).command, Some(Command::Schema)));
+        // An option of the server before a command is a slip, not something to lose.
+        let both = Args::read(["spiced", "--http", "localhost:1", "schema"].map(OsString::from));
+        assert!(matches!(both, Err(Failure::Usage(_))));
     }
 }

@@ -8,11 +8,13 @@ mod app;
 mod args;
 mod banner;
 mod browse;
+mod commands;
 mod doors;
 mod failure;
 mod identity;
 mod reloading;
 mod routes;
+mod settle;
 mod signals;
 mod status;
 
