@@ -13,6 +13,7 @@ mod load;
 pub mod pem;
 mod reload;
 mod source;
+mod trust;
 
 pub use diagnose::{Finding, Severity};
 pub use load::{LoadError, Loaded, Mismatch, load};
@@ -20,3 +21,4 @@ pub use reload::{Outcome, Reloader};
 #[cfg(feature = "self-signed")]
 pub use source::self_signed::{SelfSigned, SelfSignedError};
 pub use source::{Input, Pair};
+pub use trust::Issued;

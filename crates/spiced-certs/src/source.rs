@@ -4,7 +4,7 @@ pub(crate) mod read;
 #[cfg(feature = "self-signed")]
 pub(crate) mod self_signed;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tls_core::{Secret, Sourced};
 
@@ -24,4 +24,14 @@ pub enum Input {
     File(PathBuf),
     /// In a setting, or a secret.
     Text(Secret),
+}
+
+impl Input {
+    /// The file that it is in, where it is in one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Text(_) => None,
+        }
+    }
 }

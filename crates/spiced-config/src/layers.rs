@@ -29,7 +29,7 @@ pub struct Flag {
 }
 
 /// What was said, by whom; nothing is decided and nothing secret is read yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Layers {
     flags: Node,
     environment: Node,
@@ -86,7 +86,7 @@ impl Layers {
         Ok(layers)
     }
 
-    fn from_text(
+    pub(crate) fn from_text(
         name: &Path,
         text: &str,
         folder: PathBuf,
@@ -143,6 +143,11 @@ impl Layers {
             .collect()
     }
 
+    /// The three layers as they were said, topmost first.
+    pub(crate) fn trees(&self) -> [Node; 3] {
+        [self.flags.clone(), self.environment.clone(), self.pod.clone()]
+    }
+
     /// Decides: who gives the TLS material, what every setting is. `resolve` replaces the references
     /// of values, in order; it is asked for nothing that a loser wrote.
     ///
@@ -150,9 +155,25 @@ impl Layers {
     /// A setting is wrong, contradicts another, or asks for what is not enforced yet; or a reference
     /// has no value.
     pub async fn settle<E>(
-        mut self,
+        self,
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
     ) -> Result<Settings, Resolved<E>> {
+        let folder = self.folder.clone();
+        let Merged { mut root, tls, warnings } = self.merge(&resolve).await?;
+        let refused = refuse_unenforced(&root);
+        if !refused.is_empty() {
+            return Err(ConfigError(refused).into());
+        }
+        replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
+        let pod: Spicepod = decode(root)?;
+        Ok(pod.decide(tls, &folder, warnings)?)
+    }
+
+    /// One tree of the winners alone, its references not yet replaced, and whether TLS is on.
+    pub(crate) async fn merge<E>(
+        mut self,
+        resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
+    ) -> Result<Merged, Resolved<E>> {
         // The two switches may be references themselves, and say which of the others count.
         for name in ["enabled", "self_signed"] {
             let path = ["runtime", "tls", name];
@@ -161,7 +182,7 @@ impl Layers {
                 self.pod.take(&path);
             }
             if let Some(node) = self.pod.get_mut(&["runtime", "tls", name]) {
-                replace_references(node, &resolve).await.map_err(Resolved::Secrets)?;
+                replace_references(node, resolve).await.map_err(Resolved::Secrets)?;
             }
         }
         let mut layers = [self.flags, self.environment, self.pod];
@@ -172,7 +193,8 @@ impl Layers {
             return Err(ConfigError(slips).into());
         }
         let said = layers.iter().map(said).collect::<Result<Vec<_>, Problem>>()?;
-        let tls = tls::settle(&mut layers, &said, &mut self.warnings)?;
+        let mut warnings = self.warnings;
+        let tls = tls::settle(&mut layers, &said, &mut warnings)?;
 
         let [flags, environment, mut root] = layers;
         if root.is_null() {
@@ -185,16 +207,17 @@ impl Layers {
         }
         root.overlay(environment);
         root.overlay(flags);
-        // The stores were read on their own; the rest may refer to them.
+        // The stores are read on their own; the rest may refer to them.
         root.take(&["secrets"]);
-        let refused = refuse_unenforced(&root);
-        if !refused.is_empty() {
-            return Err(ConfigError(refused).into());
-        }
-        replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
-        let pod: Spicepod = decode(root)?;
-        Ok(pod.decide(tls, &self.folder, self.warnings)?)
+        Ok(Merged { root, tls, warnings })
     }
+}
+
+/// What [`Layers::merge`] leaves.
+pub(crate) struct Merged {
+    pub(crate) root: Node,
+    pub(crate) tls: bool,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 fn unknown_tls_keys(root: &Node) -> Vec<Problem> {

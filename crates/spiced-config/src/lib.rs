@@ -13,8 +13,10 @@ mod decide;
 mod decode;
 mod environment;
 mod error;
+mod explain;
 mod foreign;
 mod layers;
+mod schema;
 mod settings;
 mod spicepod;
 mod tls;
@@ -23,7 +25,9 @@ mod units;
 mod yaml;
 
 pub use error::{ConfigError, Problem};
+pub use explain::{Beaten, Explained, Explanation};
 pub use layers::{Flag, Layers, Resolved};
+pub use schema::schema;
 pub use settings::{
     Column, Dataset, Limits, Listen, Material, MaterialInput, Settings, Store, Tls, TlsVersion, Warning,
 };

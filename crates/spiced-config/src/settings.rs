@@ -46,6 +46,13 @@ pub struct Settings {
     pub warnings: Vec<Warning>,
 }
 
+impl Settings {
+    /// A statement worth trying.
+    pub fn sample_query(&self) -> String {
+        self.datasets.first().map_or("SELECT 1".to_owned(), |set| format!("SELECT * FROM {} LIMIT 5", set.name))
+    }
+}
+
 /// The doors' addresses.
 #[derive(Debug)]
 pub struct Listen {

@@ -121,9 +121,9 @@ impl App {
         };
         let banner = {
             let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
-            let first = settings.datasets.first();
-            let query = first.map_or("SELECT 1".to_owned(), |set| format!("SELECT * FROM {} LIMIT 5", set.name));
-            banner::text(&settings.name, doors.iter(), ca, &query)
+            let names =
+                status.identities.as_ref().map(|i| i.served().identity.leaf().names.clone()).unwrap_or_default();
+            banner::text(&settings.name, &doors, &names, ca, settings.sample_query())
         };
         let routers = routes::build(doors, &settings, ticket_secret, engine, ready, status, metrics);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);

@@ -21,16 +21,7 @@ pub(crate) struct Served {
 
 /// Reads the material of `tls`. `ticket_secret` is what replicas share.
 pub(crate) fn establish(tls: Tls, ticket_secret: Option<&Secret>) -> Result<Served, Failure> {
-    let (mut pair, development_ca) = match tls.material {
-        Material::Pair { certificate, key } => (Pair { certificate: input(certificate), key: input(key) }, None),
-        Material::SelfSigned { folder, origin } => {
-            let made = SelfSigned::new(&folder);
-            let pair = made.ensure(&origin).map_err(|e| {
-                Failure::configuration(e, "make the pod's folder writable, or give a certificate and key of your own")
-            })?;
-            (pair, Some(made.ca_file()))
-        }
-    };
+    let (mut pair, development_ca) = material(tls.material)?;
     let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
     // A development CA of ours has no intermediates, and its user knows.
     let worth_saying = |finding: &&Finding| development_ca.is_none() || finding.severity > Severity::Info;
@@ -50,6 +41,20 @@ pub(crate) fn establish(tls: Tls, ticket_secret: Option<&Secret>) -> Result<Serv
         reloader: Reloader::new(pair, publisher),
         development_ca,
     })
+}
+
+/// Where certificate and key are, and the CA file of a development pair, which is made where it is missing.
+pub(crate) fn material(material: Material) -> Result<(Pair, Option<PathBuf>), Failure> {
+    match material {
+        Material::Pair { certificate, key } => Ok((Pair { certificate: input(certificate), key: input(key) }, None)),
+        Material::SelfSigned { folder, origin } => {
+            let made = SelfSigned::new(&folder);
+            let pair = made.ensure(&origin).map_err(|e| {
+                Failure::configuration(e, "make the pod's folder writable, or give a certificate and key of your own")
+            })?;
+            Ok((pair, Some(made.ca_file())))
+        }
+    }
 }
 
 /// Reads the material again and says how that ended.

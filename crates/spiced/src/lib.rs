@@ -8,6 +8,7 @@ mod app;
 mod args;
 mod banner;
 mod browse;
+mod clients;
 mod commands;
 mod doors;
 mod failure;
@@ -15,6 +16,7 @@ mod identity;
 mod reloading;
 mod routes;
 mod settle;
+mod shell;
 mod signals;
 mod status;
 

@@ -1,14 +1,28 @@
 //! From the command line to the settings: the layers, the stores that answer their references, and
 //! what was decided.
 
-use spiced_config::{Layers, Resolved, Settings};
-use spiced_secrets::{DeclaredStore, Environment, Resolver, Surroundings};
+use spiced_config::{Explanation, Layers, Resolved, Settings};
+use spiced_secrets::{DeclaredStore, Environment, ResolveErrors, Resolver, Surroundings};
 
 use crate::args::PodArgs;
 use crate::failure::Failure;
 
-/// From what was said to what was decided.
+/// From what was said to what was decided, with the names of the stores.
 pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Vec<String>), Failure> {
+    let (layers, resolver) = read(pod)?;
+    let stores = resolver.store_names().map(str::to_owned).collect();
+    let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
+    Ok((settings.map_err(failed)?, stores))
+}
+
+/// Who said what, and what counts.
+pub(crate) async fn explain(pod: &PodArgs) -> Result<Explanation, Failure> {
+    let (layers, resolver) = read(pod)?;
+    layers.explain(async |values| resolver.resolve_all(values).await).await.map_err(failed)
+}
+
+/// What was said, and the stores that it names.
+fn read(pod: &PodArgs) -> Result<(Layers, Resolver), Failure> {
     let layers = Layers::read(pod.path(), variables()?, &pod.flags())?;
     let surroundings = Surroundings { pod_folder: layers.folder().to_owned(), environment: Environment::process() };
     let declared = layers
@@ -17,12 +31,13 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Vec<String>), Fai
         .map(|s| DeclaredStore { name: s.name, from: s.from, params: s.params, origin: s.origin })
         .collect();
     let resolver = Resolver::new(declared, &surroundings).map_err(|e| secrets(&e))?;
-    let stores = resolver.store_names().map(str::to_owned).collect();
-    let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
-    match settings {
-        Ok(settings) => Ok((settings, stores)),
-        Err(Resolved::Config(e)) => Err(e.into()),
-        Err(Resolved::Secrets(e)) => Err(secrets(&e)),
+    Ok((layers, resolver))
+}
+
+fn failed(why: Resolved<ResolveErrors>) -> Failure {
+    match why {
+        Resolved::Config(e) => e.into(),
+        Resolved::Secrets(e) => secrets(&e),
     }
 }
 
@@ -45,7 +60,7 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
     Ok(read)
 }
 
-fn secrets(errors: &spiced_secrets::ResolveErrors) -> Failure {
+fn secrets(errors: &ResolveErrors) -> Failure {
     Failure::Configuration {
         causes: errors.0.iter().map(|e| format!("{}: {}: {}", e.origin, e.subject, e.problem)).collect(),
         hints: errors.0.iter().map(|e| e.hint.clone()).collect(),
