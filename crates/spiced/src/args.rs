@@ -346,9 +346,9 @@ mod tests {
         }
         assert_eq!(read(&["./tls"]).pod.path(), std::path::Path::new("./tls"));
         assert!(matches!(read(&["schema"]).command, Some(Command::Schema)));
-        // An option of the server before a command is a slip, not something to lose.
-        let both = Args::read(["spiced", "--http", "localhost:1", "schema"].map(OsString::from));
-        assert!(matches!(both, Err(Failure::Usage(_))));
+        // After an option of the server a command's name is a PATH: nothing is lost in silence.
+        let both = read(&["--http", "localhost:1", "schema"]);
+        assert!(both.command.is_none() && both.pod.path() == std::path::Path::new("schema"));
     }
 
     #[test]
