@@ -21,3 +21,11 @@ check:
 # the edges between the crates alone
 edges:
     cargo xtask edges
+
+# each crate by itself, with each of its features
+alone:
+    cargo xtask alone
+
+# the reference pages, from the code
+docs:
+    cargo xtask docs

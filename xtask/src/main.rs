@@ -1,6 +1,9 @@
-//! What `just` runs: `cargo xtask test`, `check`, `edges`, `first-command`.
+//! What `just` runs: `cargo xtask test`, `check`, `edges`, `alone`, `docs`, `first-command`.
 
+mod alone;
+mod book;
 mod check;
+mod docs;
 mod edges;
 mod first_command;
 mod tests;
@@ -14,8 +17,10 @@ fn main() -> ExitCode {
         Some("test") => tests::run(&words.collect::<Vec<_>>()),
         Some("check") => check::run(),
         Some("edges") => edges::run(),
+        Some("alone") => alone::run(),
+        Some("docs") => docs::run(),
         Some("first-command") => first_command::run(),
-        _ => Err("usage: cargo xtask test [PYTEST ARGS] | check | edges | first-command".to_owned()),
+        _ => Err("usage: cargo xtask test [PYTEST ARGS] | check | edges | alone | docs | first-command".to_owned()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,7 +6,7 @@ pub(crate) mod self_signed;
 
 use std::path::{Path, PathBuf};
 
-use tls_core::{Secret, Sourced};
+use tls_core::{Origin, Secret, Sourced};
 
 /// A certificate and its key, each from where it was chosen.
 #[derive(Debug, Clone)]
@@ -15,6 +15,14 @@ pub struct Pair {
     pub certificate: Sourced<Input>,
     /// The key.
     pub key: Sourced<Input>,
+}
+
+impl Pair {
+    /// Two PEM files that the calling program names.
+    pub fn files(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        let file = |path| Sourced::new(Input::File(path), Origin::Program);
+        Self { certificate: file(certificate.into()), key: file(key.into()) }
+    }
 }
 
 /// Where PEM is.

@@ -350,21 +350,4 @@ mod tests {
         let both = read(&["--http", "localhost:1", "schema"]);
         assert!(both.command.is_none() && both.pod.path() == std::path::Path::new("schema"));
     }
-
-    #[test]
-    fn help_of_every_command() {
-        use clap::CommandFactory;
-        fn walk(command: &mut clap::Command, path: &str, out: &mut String) {
-            out.push_str(&format!("$ {path} --help\n{}\n", command.render_long_help()));
-            for inner in command.get_subcommands_mut() {
-                let path = format!("{path} {}", inner.get_name());
-                walk(inner, &path, out);
-            }
-        }
-        let mut command = Args::command().term_width(100);
-        command.build();
-        let mut out = String::new();
-        walk(&mut command, "spiced", &mut out);
-        insta::assert_snapshot!(out);
-    }
 }
