@@ -202,7 +202,7 @@ mod tests {
                 not_after: end,
                 self_signed: false,
             };
-            let now = UNIX_EPOCH + std::time::Duration::from_secs(1_000 * DAY as u64);
+            let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000 * DAY as u64);
             let mut said = Vec::new();
             validity(&leaf, now, &mut |code, severity, message, _| said.push((code, severity, message)));
             said.pop()
