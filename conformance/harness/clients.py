@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -40,8 +40,11 @@ class Answer:
     status: int
     version: str
     headers: dict[str, str]
-    body: bytes
+    body: bytes = field(repr=False)  # it may be large
     trouble: str
+
+    def __str__(self) -> str:
+        return f"{self!r}, body of {len(self.body)} bytes: {self.body[:1000]!r}"
 
     @property
     def text(self) -> str:
@@ -193,15 +196,18 @@ def adbc(server: Server, **more):
     Connecting reads the server's SqlInfo. An answer of the wrong schema makes the driver (Go, in this process)
     panic, and then every later ADBC test fails with "driver is in unknown state": look at the first of them.
     """
+    pem = Path(server.ca).read_text() if server.tls("flight") else None
+    return adbc_at(f"localhost:{server.port('flight')}", pem, **more)
+
+
+def adbc_at(address: str, pem: str | None, **more):
+    """The same at any address; `pem` is whom it trusts, without it plain text."""
     kinds = (DatabaseOptions.TIMEOUT_QUERY, DatabaseOptions.TIMEOUT_UPDATE, DatabaseOptions.TIMEOUT_FETCH)
     options = {kind.value: str(DEADLINE) for kind in kinds}
-    scheme = "grpc"
-    if server.tls("flight"):
-        scheme = "grpc+tls"
-        options[DatabaseOptions.TLS_ROOT_CERTS.value] = Path(server.ca).read_text()
-    return flightsql.connect(
-        f"{scheme}://localhost:{server.port('flight')}", db_kwargs={**options, **more}, autocommit=True
-    )
+    if pem:
+        options[DatabaseOptions.TLS_ROOT_CERTS.value] = pem
+    scheme = "grpc+tls" if pem else "grpc"
+    return flightsql.connect(f"{scheme}://{address}", db_kwargs={**options, **more}, autocommit=True)
 
 
 # gRPC
