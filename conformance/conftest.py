@@ -14,6 +14,7 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PRO
 import pytest
 
 from harness import data, features
+from harness.kinds import Certified
 from harness.pod import Pod
 from harness.server import binary
 
@@ -89,3 +90,11 @@ def in_clear(tmp_path_factory):
 def served(request):
     """Both shared servers, one after the other."""
     return request.getfixturevalue("over_tls" if request.param == "tls" else "in_clear")
+
+
+@pytest.fixture(scope="session")
+def certified(tmp_path_factory):
+    """A server for each kind of certificate: `certified("P-256")`."""
+    certified = Certified(lambda: tmp_path_factory.mktemp("certified"))
+    yield certified
+    certified.close()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.certificates import Authority, self_signed
+from harness.certificates import Authority
 from harness.drivers import DRIVERS, At, Driver, Refused, Untrusted
-from harness.pod import Pod
+from harness.kinds import KINDS
 
 ASKED = "SELECT id, name FROM people ORDER BY id"
 PEOPLE = [{"id": 1, "name": "Ada"}, {"id": 2, "name": "Grace"}, {"id": 3, "name": "Edsger"}]
@@ -92,60 +92,6 @@ def test_tls_to_a_plain_door(in_clear, over_tls, driver):
 # Certificates: which client takes which.
 
 
-def _issued(kind: str):
-    return lambda pod: (pod.ca.issue(kind=kind), pod.ca_file)
-
-
-def _with_intermediate(pod: Pod):
-    return Authority("Conformance Intermediate", pod.ca).issue(), pod.ca_file
-
-
-def _self_signed(pod: Pod):
-    pair = self_signed()
-    return pair, str(pod.write("own.pem", pair.certificate))
-
-
-def _as_the_reference_makes_it(pod: Pod):
-    """No subject alternative name, and CA:TRUE."""
-    pair = Authority("localhost").as_leaf()
-    return pair, str(pod.write("own.pem", pair.certificate))
-
-
-def _another_name(pod: Pod):
-    return pod.ca.issue(names=("spice.internal",), common_name="spice.internal"), pod.ca_file
-
-
-KINDS = {
-    "RSA 2048": _issued("rsa2048"),
-    "RSA 3072": _issued("rsa3072"),
-    "P-256": _issued("p256"),
-    "P-384": _issued("p384"),
-    "Ed25519": _issued("ed25519"),
-    "intermediate": _with_intermediate,
-    "self-signed": _self_signed,
-    "no SAN": _as_the_reference_makes_it,
-}
-_MADE = {**KINDS, "another name": _another_name}
-
-
-@pytest.fixture(scope="session")
-def certified(tmp_path_factory):
-    """A server for each kind of certificate, started when it is first asked for."""
-    pods: dict[str, Pod] = {}
-
-    def serve(kind: str):
-        if kind not in pods:
-            pod = pods[kind] = Pod(tmp_path_factory.mktemp("certified"))
-            pair, trusted = _MADE[kind](pod)
-            pod.yaml(tls=pod.write_pair(pair))
-            pod.serve().ca = trusted
-        return pods[kind].servers[0]
-
-    yield serve
-    for pod in pods.values():
-        pod.close()
-
-
 def _certificate_cells():
     for driver in DRIVERS:
         for kind in KINDS:
@@ -155,7 +101,7 @@ def _certificate_cells():
             yield pytest.param(driver, kind, id=f"{driver.name}-{kind}", marks=mark)
 
 
-@pytest.mark.parametrize("driver, kind", _certificate_cells())
+@pytest.mark.parametrize("driver, kind", list(_certificate_cells()))
 def test_certificate(certified, driver: Driver, kind: str):
     at = At.of(certified(kind))
     if kind in driver.refuses:

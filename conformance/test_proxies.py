@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -110,16 +108,8 @@ def test_client_certificate(over_tls, tmp_path, kind):
     ca = tmp_path / "clients.pem"
     ca.write_text(trusted.pem)
     proxy = kind(tmp_path, Upstream(over_tls, over_tls.ca), str(ca))
-    assert clients.get(proxy, "/health", *_as_client(tmp_path, trusted)).ok().text.strip() == "ok"
-    for args in ([], _as_client(tmp_path, stranger)):
+    assert clients.get(proxy, "/health", *clients.as_client(trusted, tmp_path)).ok().text.strip() == "ok"
+    for args in ([], clients.as_client(stranger, tmp_path)):
         answer = clients.get(proxy, "/health", *args)
         assert answer.exit != 0 or answer.status == 400, answer
     proxy.close()
-
-
-def _as_client(folder: Path, authority: Authority) -> list[str]:
-    """curl's flags for a certificate of this authority."""
-    pair = authority.issue(names=(), common_name="a client", client=True)
-    (folder / "client.pem").write_text(pair.certificate)
-    (folder / "client.key").write_text(pair.key_text)
-    return ["--cert", str(folder / "client.pem"), "--key", str(folder / "client.key")]

@@ -17,7 +17,7 @@ from adbc_driver_flightsql import DatabaseOptions
 from adbc_driver_flightsql import dbapi as flightsql
 from pyarrow import flight
 
-from .certificates import Pair
+from .certificates import Authority, Pair
 from .server import Server
 from .waiting import DEADLINE
 
@@ -90,6 +90,14 @@ def sql(server: Server, text: str, *args: str, accept: str | None = None, **more
     """`POST /v1/sql` with the text as it is."""
     extra = ["-H", f"Accept: {accept}"] if accept else []
     return get(server, "/v1/sql", "--data-binary", "@-", *extra, *args, body=text.encode(), **more)
+
+
+def as_client(authority: Authority, folder: Path) -> list[str]:
+    """curl's flags for a client certificate of this authority."""
+    pair = authority.issue(names=(), common_name="a client", client=True)
+    (folder / "client.pem").write_text(pair.certificate)
+    (folder / "client.key").write_text(pair.key_text)
+    return ["--cert", str(folder / "client.pem"), "--key", str(folder / "client.key")]
 
 
 def rows(server: Server, text: str, **more) -> list[dict]:
@@ -215,8 +223,12 @@ def adbc_at(address: str, pem: str | None, **more):
 
 def channel(server: Server, door: str = "grpc") -> grpc.Channel:
     """grpcio's channel, with TLS where the door has it."""
-    target = f"localhost:{server.port(door)}"
+    return channel_at(f"localhost:{server.port(door)}", Path(server.ca).read_bytes() if server.tls(door) else None)
+
+
+def channel_at(target: str, pem: bytes | None) -> grpc.Channel:
+    """The same to any address; `pem` is whom it trusts, without it plain text."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
-    if not server.tls(door):
+    if pem is None:
         return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(server.ca).read_bytes()), options)
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(pem), options)

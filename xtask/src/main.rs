@@ -1,6 +1,7 @@
-//! What `just` runs: `cargo xtask test`, `check`, `edges`, `first-command`.
+//! What `just` runs: `cargo xtask test`, `check`, `edges`, `first-command`, `clients`, `clients-table`.
 
 mod check;
+mod clients;
 mod edges;
 mod first_command;
 mod tests;
@@ -12,10 +13,13 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let outcome = match words.next().as_deref() {
         Some("test") => tests::run(&words.collect::<Vec<_>>()),
+        Some("clients") => clients::print(),
+        Some("clients-table") => tests::clients_table(),
         Some("check") => check::run(),
         Some("edges") => edges::run(),
         Some("first-command") => first_command::run(),
-        _ => Err("usage: cargo xtask test [PYTEST ARGS] | check | edges | first-command".to_owned()),
+        _ => Err("usage: cargo xtask test [PYTEST ARGS] | clients | clients-table | check | edges | first-command"
+            .to_owned()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -97,7 +97,6 @@ class SpiceRust(Driver):
 class SpiceJs(Driver):
     name = "@spiceai/spice (Flight)"
     large_rows = 20_000
-    refuses = {"no SAN": "Node takes a common name where there is no SAN, and grpc-js with it; see the note"}
 
     def options(self, at: At) -> dict:
         trust = {"flightTlsEnabled": True, "tlsRootCertFile": at.ca} if at.ca else {"flightTlsEnabled": False}

@@ -21,8 +21,6 @@ _NO_CONNECTION = re.compile(
 class PyArrow(Driver):
     name = "pyarrow"
     lacks = {"parameters": "its client has no prepared statements"}
-    refuses = {"Ed25519": "BoringSSL does not offer Ed25519"}
-
     def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
         return self._table(at, sql).to_pylist()
 
@@ -95,7 +93,6 @@ class Pandas(Adbc):
 
 class FlightSqlDbapi(Driver):
     name = "flightsql-dbapi"
-    refuses = PyArrow.refuses
     large_rows = 20_000  # it makes Python objects of every value
 
     def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
