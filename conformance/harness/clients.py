@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pyarrow as pa
+import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from adbc_driver_flightsql import dbapi as flightsql
 from pyarrow import flight
@@ -26,6 +28,14 @@ def tool(name: str) -> str:
     """The path of a program that apt brings; its lack is a failure."""
     path = shutil.which(name)
     assert path, f"{name} is not installed, and this suite needs it: apt-get install {name}"
+    return path
+
+
+def optional_tool(name: str) -> str:
+    """The same for a program that not every machine can have: its lack skips the test, with the reason."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if not path:
+        pytest.skip(f"{name} is not installed: {os.environ.get('SPICED_PROGRAMS_MISSING', 'cargo xtask clients installs it')}")
     return path
 
 

@@ -6,7 +6,6 @@ a client may connect at once.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -115,7 +114,7 @@ class Nginx(Proxy):
         configuration = self.write("nginx.conf", self.configuration())
         inherited = "".join(f"{self.fd(door)};" for door in DOORS)  # as nginx hands them on in its own upgrades
         words = ["-p", self.folder, "-c", configuration, "-e", "stderr"]
-        return self.spawn(clients.tool("nginx"), *words, NGINX=inherited)
+        return self.spawn(clients.optional_tool("nginx"), *words, NGINX=inherited)
 
     def configuration(self) -> str:
         servers = "\n".join(self.server(door) for door in DOORS)
@@ -166,7 +165,7 @@ class HAProxy(Proxy):
         self.listen()
         self.write("front.pem", self.certificate.read_text() + self.key.read_text())
         configuration = self.write("haproxy.cfg", self.configuration())
-        return self.spawn(clients.tool("haproxy"), "-f", configuration, "-db")
+        return self.spawn(clients.optional_tool("haproxy"), "-f", configuration, "-db")
 
     def configuration(self) -> str:
         return (

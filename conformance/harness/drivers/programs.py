@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -52,6 +51,7 @@ class FlightSqlClient(Driver):
 
     name = "flight_sql_client"
     refuses = _WEBPKI
+    large_rows = 20_000  # it draws the whole table
 
     def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
         bound = [word for i, value in enumerate(parameters, 1) for word in ("-p", f"${i}={value}")]
@@ -70,7 +70,7 @@ class FlightSqlClient(Driver):
         done = run([*command, *words], env={"SSL_CERT_FILE": at.ca or "/nowhere"})
         if done.returncode:
             said = done.stderr.decode()
-            raise (Untrusted if "setup client" in said else Refused)(said)
+            raise (Untrusted if "setup client" in said or "unavailable" in said else Refused)(said)
         return done.stdout
 
 
@@ -114,7 +114,7 @@ class SpiceJs(Driver):
         env = {"SPICED_CLIENT_SPICEJS": folder, "NODE_ENV": "production"}
         if at.ca:
             env["NODE_EXTRA_CA_CERTS"] = at.ca
-        done = run([clients.tool("node"), str(_OWN / "spicejs/main.mjs"), asked], env=env)
+        done = run([clients.optional_tool("node"), str(_OWN / "spicejs/main.mjs"), asked], env=env)
         assert done.stdout, f"node ended with {done.returncode}: {done.stderr.decode()}"
         answer = json.loads(done.stdout)
         if done.returncode == 0:
