@@ -6,6 +6,8 @@ import pytest
 
 from harness.certificates import Authority
 from harness.drivers import DRIVERS, At, Driver, Refused, Untrusted
+from harness.drivers.programs import FlightSqlClient
+from harness.drivers.python import FlightSqlDbapi
 from harness.kinds import KINDS
 
 ASKED = "SELECT id, name FROM people ORDER BY id"
@@ -109,3 +111,55 @@ def test_certificate(certified, driver: Driver, kind: str):
             driver.rows(at, "SELECT 42 AS x")
     else:
         assert driver.rows(at, "SELECT 42 AS x") == [{"x": 42}]
+
+
+# What single clients do, and what they taught us.
+
+
+def test_metadata_by_flight_sql_client(served):
+    client, at = FlightSqlClient(), At.of(served)
+    assert client.table(at, "catalogs") == [{"catalog_name": "spice"}]
+    assert client.table(at, "db-schemas", "spice") == [{"catalog_name": "spice", "db_schema_name": "public"}]
+    (table,) = client.table(at, "tables", "spice", "--table-filter", "peo%")
+    assert (table["table_name"], table["table_type"]) == ("people", "TABLE")
+    assert {"table_type": "TABLE"} in client.table(at, "table-types")
+
+
+def test_compression_by_flight_sql_client(served):
+    """What it offers to accept is left unused, what it sends compressed is refused with a sentence."""
+    client, at = FlightSqlClient(), At.of(served)
+    assert client.table(at, "--accept-compression", "gzip,zstd", "statement-query", "SELECT 1 AS x") == [{"x": 1}]
+    with pytest.raises(Refused, match="gzip"):
+        client.table(at, "--send-compression", "gzip", "statement-query", "SELECT 1 AS x")
+
+
+def test_metadata_by_flightsql_dbapi(served):
+    with FlightSqlDbapi().connected(At.of(served)) as connection:
+        assert connection.flightsql_get_table_names() == ["people"]
+        assert connection.flightsql_get_schema_names() == ["public"]
+        assert [column["name"] for column in connection.flightsql_get_columns("people")] == ["id", "name"]
+        assert connection.flightsql_get_primary_keys("people") == []
+
+
+def test_sqlalchemy_over_flightsql_dbapi(in_clear):
+    """Without the feature its dialect writes NULL where a parameter stands."""
+    import flightsql.sqlalchemy  # noqa: F401 (registers the dialect)
+    import sqlalchemy
+
+    address = f"localhost:{in_clear.port('flight')}?insecure=true&feature-sqlalchemy-prepared-statements=on"
+    engine = sqlalchemy.create_engine(f"datafusion+flightsql://{address}")
+    people = sqlalchemy.Table("people", sqlalchemy.MetaData(), autoload_with=engine)
+    with engine.connect() as connection:
+        rows = connection.execute(sqlalchemy.select(people.c.id).where(people.c.name == "Grace")).fetchall()
+    engine.dispose()
+    assert rows == [(2,)]
+
+
+def test_parameter_that_only_a_cast_gives_a_type(over_tls):
+    """flight_sql_client turns its text to the type that it is told; without one it cannot bind at all."""
+    assert FlightSqlClient().rows(At.of(over_tls), "SELECT $1::bigint + 2 AS x", (40,)) == [{"x": 42}]
+
+
+def test_value_that_comes_as_a_union(over_tls):
+    """flightsql-dbapi sends every value as a member of a union, and cannot read one."""
+    assert FlightSqlDbapi().rows(At.of(over_tls), "SELECT ? AS x, ? AS y", (1, "one")) == [{"x": 1, "y": "one"}]

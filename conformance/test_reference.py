@@ -40,7 +40,7 @@ class Example:
     # The printed paths of certificate and key, and where a secret has them: by variables.
     paths: tuple[str, str] | None = None
     env: dict[str, str] = field(default_factory=dict)
-    # What the refusal names, where what it asks for is not built: take this away once it is.
+    # What the refusal names, where what it asks for is not built: take this line away once it is.
     refused: str = ""
 
     def mark(self):
@@ -125,6 +125,8 @@ PODS = [
         """,
         paths=("/etc/spice/tls/tls.crt", "/etc/spice/tls/tls.key"),
     ),
+    # One name is stored and another read: once the store is built this goes, and the tests that run the forms of
+    # docs/errata.md are marked `@reference("AWS Secrets Manager", answer=NEAREST)`.
     Example(
         "AWS Secrets Manager",
         """\
@@ -256,7 +258,7 @@ def _body(pem: str, text: str) -> str:
 def test_pod(pod, example):
     env = _laid(pod, example)
     if example.refused:
-        pod.refuse(env=env).names(example.refused)
+        pod.refuse(env=env).names(example.refused, "not built yet")
         return
     server = pod.serve(env=env)
     assert_serves(server, pod.pair)

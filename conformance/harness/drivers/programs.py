@@ -56,6 +56,10 @@ class FlightSqlClient(Driver):
     def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
         bound = [word for i, value in enumerate(parameters, 1) for word in ("-p", f"${i}={value}")]
         words = ["prepared-statement-query", sql, *bound] if parameters else ["statement-query", sql]
+        return self.table(at, *words)
+
+    def table(self, at: At, *words: str) -> list[dict]:
+        """Any of its commands, and the table that it prints."""
         lines = self._ask(at, *words).decode().splitlines()
         cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
         head, *rows = cells
@@ -90,7 +94,7 @@ class SpiceRust(Driver):
         done = run([program("SPICED_CLIENT_SPICEAI"), url, at.ca or "-", *words])
         if done.returncode:
             said = done.stderr.decode()
-            raise (Untrusted if "transport error" in said else Refused)(said)
+            raise (Untrusted if "unavailable" in said else Refused)(said)
         return done.stdout
 
 

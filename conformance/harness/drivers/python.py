@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import adbc_driver_manager
@@ -96,15 +97,21 @@ class FlightSqlDbapi(Driver):
     large_rows = 20_000  # it makes Python objects of every value
 
     def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
+        with self.connected(at) as connection, connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            names = [column["name"] if isinstance(column, dict) else column[0] for column in cursor.description]
+            return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+    @contextlib.contextmanager
+    def connected(self, at: At):
+        """A connection; what goes wrong within is told as by every client."""
         import flightsql
 
         trust = {"tls_root_certs": at.pem} if at.ca else {"insecure": True}
         client = flightsql.FlightSQLClient(at.host, at.port("flight"), **trust)
         try:
-            with flightsql.connect(client) as connection, connection.cursor() as cursor:
-                cursor.execute(sql, parameters)
-                names = [column["name"] if isinstance(column, dict) else column[0] for column in cursor.description]
-                return [dict(zip(names, row)) for row in cursor.fetchall()]
+            with flightsql.connect(client) as connection:
+                yield connection
         except flight.FlightUnavailableError as error:
             raise Untrusted(str(error)) from error
         except clients.REFUSALS as error:
