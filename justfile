@@ -14,6 +14,10 @@ run *ARGS:
 test *ARGS:
     cargo xtask test {{ARGS}}
 
+# rewrite the tables of docs/clients.md from a run
+clients-table:
+    cargo xtask clients-table
+
 # fmt, clippy, rustdoc, cargo-deny, edges between crates
 check:
     cargo xtask check

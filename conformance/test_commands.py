@@ -253,8 +253,8 @@ def test_lines_are_pasted_as_they_are(connectable, client, wanted):
         env = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(pod.home / "go")}
         env["GOCACHE"] = os.environ.get("SPICED_GO_CACHE", env["GOCACHE"])
     if client == "node":
-        modules = os.environ.get("SPICED_SPICEJS", "")
-        assert modules, "SPICED_SPICEJS is not set: the folder whose node_modules has @spiceai/spice"
+        modules = os.environ.get("SPICED_CLIENT_SPICEJS", "")
+        assert modules, "SPICED_CLIENT_SPICEJS is not set: the folder whose node_modules has @spiceai/spice"
         env = {"NODE_PATH": f"{modules}/node_modules"}
     done = paste(pod, lines(pod, client, server), **env)
     assert done.returncode == 0, done.stderr.decode()

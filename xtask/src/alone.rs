@@ -13,7 +13,15 @@ const LEFT_OUT: [&str; 3] = ["spiced", "spiced-datafusion", "xtask"];
 pub fn run() -> Outcome {
     let hack = crates_io("cargo-hack", CARGO_HACK)?;
     let mut check = Command::new(hack);
-    check.current_dir(root()).args(["hack", "check", "--locked", "--quiet", "--workspace", "--no-dev-deps", "--each-feature"]);
+    check.current_dir(root()).args([
+        "hack",
+        "check",
+        "--locked",
+        "--quiet",
+        "--workspace",
+        "--no-dev-deps",
+        "--each-feature",
+    ]);
     for name in LEFT_OUT {
         check.args(["--exclude", name]);
     }
