@@ -3,10 +3,12 @@
 pub(crate) mod read;
 #[cfg(feature = "self-signed")]
 pub(crate) mod self_signed;
+pub(crate) mod watched;
 
 use std::path::PathBuf;
 
 use tls_core::{Secret, Sourced};
+use tokio::sync::watch;
 
 /// A certificate and its key, each from where it was chosen.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct Pair {
 pub enum Input {
     /// In a file.
     File(PathBuf),
-    /// In a setting, or a secret.
+    /// In a setting.
     Text(Secret),
+    /// In a secret that changes; whoever holds the sender knows where it is kept.
+    Watched(watch::Receiver<Secret>),
 }

@@ -17,6 +17,7 @@ mod foreign;
 mod layers;
 mod settings;
 mod spicepod;
+mod stores;
 mod tls;
 mod tree;
 mod units;

@@ -45,6 +45,12 @@ pub struct Followed {
 pub struct Refresher(mpsc::Sender<oneshot::Sender<()>>);
 
 impl Refresher {
+    /// Has every store read that is followed, without waiting for it.
+    pub fn hurry(&self) {
+        // Where there is no room, somebody has said so already.
+        let _ = self.0.try_send(oneshot::channel().0);
+    }
+
     /// Reads every store that is followed, and returns when their answers are in the values.
     pub async fn refresh(&self) {
         let (done, wait) = oneshot::channel();

@@ -2,28 +2,42 @@
 //! what was decided.
 
 use spiced_config::{Layers, Resolved, Settings};
-use spiced_secrets::{DeclaredStore, Environment, Resolver, Surroundings};
+use spiced_secrets::{DeclaredStore, Resolver, Surroundings};
 
 use crate::args::PodArgs;
 use crate::failure::Failure;
 
-/// From what was said to what was decided.
-pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Vec<String>), Failure> {
-    let layers = Layers::read(pod.path(), variables()?, &pod.flags())?;
-    let surroundings = Surroundings { pod_folder: layers.folder().to_owned(), environment: Environment::process() };
-    let declared = layers
-        .stores()?
-        .into_iter()
-        .map(|s| DeclaredStore { name: s.name, from: s.from, params: s.params, origin: s.origin })
-        .collect();
-    let resolver = Resolver::new(declared, &surroundings).map_err(|e| secrets(&e))?;
-    let stores = resolver.store_names().map(str::to_owned).collect();
+/// From what was said to what was decided, and the stores that the references were asked of.
+pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failure> {
+    let layers = read(pod)?;
+    let resolver = open(&layers).await?;
     let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
     match settings {
-        Ok(settings) => Ok((settings, stores)),
+        Ok(settings) => Ok((settings, resolver)),
         Err(Resolved::Config(e)) => Err(e.into()),
         Err(Resolved::Secrets(e)) => Err(secrets(&e)),
     }
+}
+
+/// What was said.
+pub(crate) fn read(pod: &PodArgs) -> Result<Layers, Failure> {
+    Ok(Layers::read(pod.path(), variables()?, &pod.flags())?)
+}
+
+/// The stores that the pod declares.
+pub(crate) async fn open(layers: &Layers) -> Result<Resolver, Failure> {
+    let declared = layers
+        .stores()?
+        .into_iter()
+        .map(|s| DeclaredStore {
+            name: s.name,
+            from: s.from,
+            params: s.params,
+            refresh_interval: s.refresh_interval,
+            origin: s.origin,
+        })
+        .collect();
+    Ok(Resolver::open(declared, &Surroundings::of_process(layers.folder().to_owned())).await)
 }
 
 /// The environment. What is not UTF-8 is somebody else's, unless it is a setting: then it must not
