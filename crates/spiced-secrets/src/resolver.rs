@@ -79,12 +79,14 @@ impl Resolver {
             let shelf = &mut shelves.0[at];
             if shelf.declared.is_some() {
                 shelf.open(rendered, surroundings);
-                errors.extend(shelf.fault().filter(|fault| fault.own).map(|fault| ResolveError {
-                    origin: shelf.origin.clone(),
-                    subject: subject(&shelf.name),
-                    problem: fault.problem.clone(),
-                    hint: fault.hint.clone(),
-                }));
+                if let Some(fault) = shelf.reported_fault() {
+                    errors.push(ResolveError {
+                        origin: shelf.origin.clone(),
+                        subject: subject(&shelf.name),
+                        problem: fault.problem,
+                        hint: fault.hint,
+                    });
+                }
             }
         }
         let names = shelves.0.iter().map(|shelf| shelf.name.clone()).collect();

@@ -113,6 +113,14 @@ impl Shelf {
         self.fault.as_ref()
     }
 
+    /// A fault of its own, which from now on has its line in the report.
+    pub(crate) fn reported_fault(&mut self) -> Option<Fault> {
+        let fault = self.fault.as_mut().filter(|fault| fault.own)?;
+        let reported = fault.clone();
+        fault.own = false;
+        Some(reported)
+    }
+
     pub(crate) fn store(&self) -> Option<&Arc<dyn SecretStore>> {
         self.store.as_ref()
     }

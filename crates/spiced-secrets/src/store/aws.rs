@@ -17,7 +17,7 @@ use tls_core::Secret;
 use tokio::sync::OnceCell;
 
 use super::document::fields_of;
-use super::remote::{ATTEMPT_WITHIN, innermost, said, trust_or};
+use super::remote::{ATTEMPT_WITHIN, LARGEST_ANSWER, innermost, said, trust_or};
 use super::{Opening, Reading, SecretStore, StoreError, each};
 use client::Access;
 
@@ -124,7 +124,9 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
     let cause = || innermost(error as &(dyn Error + 'static));
     match error {
         SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or("an error without a code");
+            let Some(code) = answer.err().code() else {
+                return StoreError::Answer { endpoint, why: "it is not what Secrets Manager would say".to_owned() };
+            };
             let words = said(answer.err().message().unwrap_or_default(), &access.credentials());
             StoreError::Refused { endpoint, why: format!("{code}: {words}"), hint: hint(code, name) }
         }
@@ -139,11 +141,17 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
                 trust_or(&cause, trust, "see that this machine reaches it, and aws_endpoint_url where it is set");
             StoreError::Unreachable { endpoint, cause, hint }
         }
-        SdkError::ResponseError(_) => StoreError::Answer { endpoint, why: cause() },
-        // No request was made: there are no credentials, or none that work.
-        _ => StoreError::Refused {
+        SdkError::ResponseError(_) => {
+            let why = match cause() {
+                limit if limit.contains("length limit") => format!("it is larger than {LARGEST_ANSWER} bytes"),
+                why => why,
+            };
+            StoreError::Answer { endpoint, why }
+        }
+        // There are no credentials, or none that work. The first line says so, the others where it looked.
+        _ => StoreError::Unasked {
             endpoint,
-            why: format!("no request could be made: {}", cause()),
+            why: cause().lines().next().unwrap_or_default().to_owned(),
             hint: "give credentials: the params aws_access_key_id and aws_secret_access_key, AWS_ACCESS_KEY_ID and \
                    AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine or the pod"
                 .to_owned(),

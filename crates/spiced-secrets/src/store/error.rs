@@ -60,6 +60,16 @@ pub enum StoreError {
         /// What to do.
         hint: String,
     },
+    /// No question could be put: there are no credentials, say.
+    #[error("{endpoint} cannot be asked: {why}")]
+    Unasked {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
     /// The server answers, and says no.
     #[error("{endpoint} refuses: {why}")]
     Refused {
@@ -109,6 +119,7 @@ impl StoreError {
         match self {
             Self::Declaration { hint, .. }
             | Self::Unreachable { hint, .. }
+            | Self::Unasked { hint, .. }
             | Self::Refused { hint, .. }
             | Self::Absent { hint, .. }
             | Self::Keyring { hint, .. } => hint,
@@ -116,6 +127,7 @@ impl StoreError {
                 "see that the server is well and that nothing between here and there swallows packets"
             }
             Self::Answer { .. } => "see that the address is that of the store itself, not of a proxy or a login page",
+            Self::Unreadable { .. } => "check the path, and that this user may read it",
             _ => "make it answer, or refer to another store",
         }
     }
@@ -123,7 +135,12 @@ impl StoreError {
     /// True where the same question may well be answered a moment later.
     #[cfg(any(feature = "hashicorp_vault", feature = "kubernetes"))]
     pub(crate) fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
+        match self {
+            // Trust does not come by itself, nor does a server stop to redirect.
+            Self::Unreachable { cause, .. } => !cause.contains("certificate") && !cause.contains("redirects"),
+            Self::Timeout { .. } => true,
+            _ => false,
+        }
     }
 }
 

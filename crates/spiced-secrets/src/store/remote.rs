@@ -20,6 +20,9 @@ pub(super) const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
 /// The most that is repeated of what a server says, in characters.
 const LONGEST_SAID: usize = 300;
 
+/// A longer word is no word but a token, say.
+const LONGEST_WORD: usize = 100;
+
 /// Two more attempts, after a quarter of a second and half a second or so.
 #[cfg(any(feature = "hashicorp_vault", feature = "kubernetes"))]
 pub(super) fn retries() -> backon::ExponentialBuilder {
@@ -50,7 +53,7 @@ pub(super) fn said(text: &str, asked_with: &[&Secret]) -> String {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(if word.len() > LONGEST_WORD { "(…)" } else { word });
         if line.len() > LONGEST_SAID {
             return line.chars().take(LONGEST_SAID).chain(['…']).collect();
         }
@@ -79,8 +82,9 @@ mod tests {
     fn what_a_server_says_is_short_and_repeats_nothing() {
         assert_eq!(said(" permission\n denied\u{0} ", &[]), "permission denied");
         assert_eq!(said("", &[]), "(no words)");
-        assert_eq!(said(&"x".repeat(10_000), &[]).chars().count(), LONGEST_SAID + 1);
-        assert!(said(&"é".repeat(10_000), &[]).ends_with('…'));
+        assert_eq!(said(&"no ".repeat(10_000), &[]).chars().count(), LONGEST_SAID + 1);
+        assert!(said(&"né ".repeat(10_000), &[]).ends_with('…'));
+        assert_eq!(said(&format!("bad token {}", "eyJ".repeat(100)), &[]), "bad token (…)");
         let token = Secret::from("hvs.marked\n");
         let echoed = said("no such token: hvs.marked", &[&token]);
         assert!(!echoed.contains("marked"), "{echoed}");

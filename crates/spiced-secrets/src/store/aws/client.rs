@@ -20,6 +20,8 @@ use super::bound::Bound;
 /// All attempts together; a little less than a shelf waits, so that the answer names the endpoint.
 const ATTEMPTS_WITHIN: Duration = Duration::from_secs(14);
 
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// What the pod says of it.
 pub(super) struct Access {
     region: Option<String>,
@@ -44,12 +46,13 @@ impl Access {
         };
         let endpoint_url = opening.text("aws_endpoint_url")?.map(str::to_owned);
         if let Some(url) = &endpoint_url {
-            let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-            let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
-            if host.is_empty() || host.contains('@') {
+            let uri: Option<http::Uri> = url.parse().ok();
+            let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)));
+            let Some((scheme @ ("https" | "http"), authority)) = parts.filter(|(_, a)| !a.as_str().contains('@'))
+            else {
                 return Err(StoreError::declaration("aws_endpoint_url is no URL; write https://HOST[:PORT]"));
-            }
-            if url.starts_with("http://") && !is_loopback(without_port(host)) {
+            };
+            if scheme == "http" && !is_loopback(authority.host()) {
                 warn!(aws_endpoint_url = url, "secrets would travel from this endpoint in plain text; use https");
             }
         }
@@ -90,7 +93,7 @@ impl Access {
             (None, None, Some(region)) => format!("AWS Secrets Manager in {region}"),
             (None, None, None) => String::new(),
         };
-        if config.region().is_none() {
+        if config.region().is_none_or(|region| region.as_ref().is_empty()) {
             return Err(StoreError::Declaration {
                 message: "nothing says which AWS region the secrets are in".to_owned(),
                 hint: "set the param aws_region, or AWS_REGION, or a region in the AWS profile".to_owned(),
@@ -115,19 +118,18 @@ fn http(opening: &Opening<'_>) -> Result<SharedHttpClient, StoreError> {
         let path = bundle.expose_text().map_err(|_| StoreError::declaration("AWS_CA_BUNDLE is not UTF-8"))?;
         let unreadable = |cause| StoreError::Unreadable { path: path.into(), cause };
         let pem = std::fs::read(path).map_err(unreadable)?;
+        if !pem.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) {
+            return Err(StoreError::Declaration {
+                message: format!("AWS_CA_BUNDLE: {path} holds no certificate in PEM"),
+                hint: "put the CA certificates there, or unset the variable".to_owned(),
+            });
+        }
         trust = TrustStore::empty().with_pem_certificate(pem);
     }
     let context = TlsContext::builder().with_trust_store(trust).build();
     let context = context.map_err(|e| StoreError::declaration(e.to_string()))?;
     let provider = Provider::Rustls(CryptoMode::AwsLc);
     Ok(aws_smithy_http_client::Builder::new().tls_provider(provider).tls_context(context).build_https())
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => host,
-    }
 }
 
 /// A URL that came from the environment, without what may be a password.

@@ -165,16 +165,18 @@ impl Api {
             let value = self.environment.get(name).filter(|value| !value.is_blank())?;
             value.expose_text().ok().map(str::to_owned)
         };
-        if variable("KUBECONFIG").is_none()
+        let named = variable("KUBECONFIG");
+        if named.is_none()
             && let (Some(host), Some(port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT"))
         {
             return self.in_cluster(&host, &port);
         }
         Config::from_kubeconfig(&KubeConfigOptions::default()).await.map_err(|error| StoreError::Declaration {
             message: match error {
-                KubeconfigError::FindPath | KubeconfigError::ReadConfig(..) => {
-                    format!("there is neither a pod's service account nor a kubeconfig ({})", innermost(&error))
-                }
+                KubeconfigError::FindPath | KubeconfigError::ReadConfig(..) => match &named {
+                    Some(path) => format!("KUBECONFIG: cannot read {path}: {}", innermost(&error)),
+                    None => "there is neither a pod's service account nor a kubeconfig".to_owned(),
+                },
                 // What stands in a kubeconfig may be secret, and YAML's errors quote it.
                 KubeconfigError::Parse(_) => "the kubeconfig is not YAML, or not of the right form".to_owned(),
                 error => format!("the kubeconfig cannot be used: {}", innermost(&error)),

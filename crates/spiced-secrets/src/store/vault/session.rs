@@ -158,7 +158,7 @@ impl Sessions {
 
     async fn begin(&self) -> Result<Session, StoreError> {
         match &self.login {
-            Login::Token(token) => Ok(self.look_up(token).await),
+            Login::Token(token) => self.look_up(token).await,
             Login::AppRole { role_id, secret_id } => {
                 let mut body = json!({ "role_id": text(role_id)? });
                 if let Some(secret_id) = secret_id {
@@ -205,7 +205,7 @@ impl Sessions {
     }
 
     /// How long a given token lasts. Where it may not ask, it is taken to last.
-    async fn look_up(&self, token: &Secret) -> Session {
+    async fn look_up(&self, token: &Secret) -> Result<Session, StoreError> {
         #[derive(Deserialize)]
         struct Found {
             data: About,
@@ -217,11 +217,16 @@ impl Sessions {
             #[serde(default)]
             renewable: bool,
         }
-        let answer = self.http.ask(Method::GET, "v1/auth/token/lookup-self", Some(token), None).await;
-        let about = answer.ok().filter(|answer| answer.status == 200);
-        let about = about.and_then(|answer| serde_json::from_slice::<Found>(answer.body.expose()).ok());
+        let answer = self.http.ask(Method::GET, "v1/auth/token/lookup-self", Some(token), None).await?;
+        let about = match answer.status {
+            200 => serde_json::from_slice::<Found>(answer.body.expose()).ok(),
+            status if status >= 500 => {
+                return Err(self.http.refused(&answer, &[token], "see the server's own log".to_owned()));
+            }
+            _ => None,
+        };
         let (ttl, renewable) = about.map_or((0, false), |found| (found.data.ttl, found.data.renewable));
-        Session::new(token.clone(), ttl, renewable)
+        Ok(Session::new(token.clone(), ttl, renewable))
     }
 
     async fn renew(&self, session: Session) {
