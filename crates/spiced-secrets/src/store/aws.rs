@@ -124,8 +124,17 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
     let cause = || innermost(error as &(dyn Error + 'static));
     match error {
         SdkError::ServiceError(answer) => {
+            let status = answer.raw().status().as_u16();
             let Some(code) = answer.err().code() else {
-                return StoreError::Answer { endpoint, why: "it is not what Secrets Manager would say".to_owned() };
+                return match status {
+                    // Some that stand in for AWS, and proxies, say no in words of their own.
+                    401 | 403 => StoreError::Refused {
+                        endpoint,
+                        why: format!("HTTP {status}"),
+                        hint: format!("{}; {}", hint("AccessDenied", name), hint("SignatureDoesNotMatch", name)),
+                    },
+                    _ => StoreError::Answer { endpoint, why: "it is not what Secrets Manager would say".to_owned() },
+                };
             };
             let words = said(answer.err().message().unwrap_or_default(), &access.credentials());
             StoreError::Refused { endpoint, why: format!("{code}: {words}"), hint: hint(code, name) }
@@ -151,7 +160,13 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
         // There are no credentials, or none that work. The first line says so, the others where it looked.
         _ => StoreError::Unasked {
             endpoint,
-            why: cause().lines().next().unwrap_or_default().to_owned(),
+            why: cause()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches(" Attempted:")
+                .trim_end_matches('.')
+                .to_owned(),
             hint: "give credentials: the params aws_access_key_id and aws_secret_access_key, AWS_ACCESS_KEY_ID and \
                    AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine or the pod"
                 .to_owned(),
