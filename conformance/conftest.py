@@ -14,9 +14,11 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PRO
 import pytest
 
 from harness import data, features
+from harness.front import Front
 from harness.kinds import Certified
 from harness.pod import Pod
 from harness.server import binary
+from harness.stores import Bao, Moto
 
 
 def pytest_addoption(parser):
@@ -98,3 +100,33 @@ def certified(tmp_path_factory):
     certified = Certified(lambda: tmp_path_factory.mktemp("certified"))
     yield certified
     certified.close()
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory):
+    """AWS by moto, for everybody; secrets are named after the test."""
+    moto = Moto(tmp_path_factory.mktemp("moto"))
+    yield moto
+    moto.stop()
+
+
+@pytest.fixture(scope="session")
+def bao(tmp_path_factory):
+    """An OpenBao for everybody; engines and policies are named after the test."""
+    bao = Bao(tmp_path_factory.mktemp("bao"))
+    yield bao
+    bao.stop()
+
+
+@pytest.fixture
+def fronts():
+    """Makes servers that the test holds in its hand, and closes them."""
+    made = []
+
+    def make(behave, pair=None):
+        made.append(Front(behave, pair))
+        return made[-1]
+
+    yield make
+    for front in made:
+        front.close()

@@ -158,7 +158,7 @@ impl LoadError {
 fn place(from: &Sourced<Input>) -> String {
     match &from.value {
         Input::File(path) => format!(" in {}", path.display()),
-        Input::Text(_) => String::new(),
+        Input::Text(_) | Input::Watched(_) => String::new(),
     }
 }
 

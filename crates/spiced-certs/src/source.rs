@@ -3,10 +3,12 @@
 pub(crate) mod read;
 #[cfg(feature = "self-signed")]
 pub(crate) mod self_signed;
+pub(crate) mod watched;
 
 use std::path::{Path, PathBuf};
 
 use tls_core::{Origin, Secret, Sourced};
+use tokio::sync::watch;
 
 /// A certificate and its key, each from where it was chosen.
 #[derive(Debug, Clone)]
@@ -30,8 +32,10 @@ impl Pair {
 pub enum Input {
     /// In a file.
     File(PathBuf),
-    /// In a setting, or a secret.
+    /// In a setting.
     Text(Secret),
+    /// In a secret that changes; whoever holds the sender knows where it is kept.
+    Watched(watch::Receiver<Secret>),
 }
 
 impl Input {
@@ -39,7 +43,7 @@ impl Input {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
-            Self::Text(_) => None,
+            Self::Text(_) | Self::Watched(_) => None,
         }
     }
 }

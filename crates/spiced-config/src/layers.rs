@@ -12,7 +12,7 @@ use crate::settings::{Settings, Store, Warning};
 use crate::spicepod::Spicepod;
 use crate::tls::Said;
 use crate::tree::{Kind, Node, Text};
-use crate::{environment, foreign, spicepod, tls, yaml};
+use crate::{environment, foreign, spicepod, stores, tls, yaml};
 
 /// A pod is a few pages; more is the wrong file.
 const LARGEST_POD: u64 = 4 * 1024 * 1024;
@@ -113,34 +113,7 @@ impl Layers {
     /// # Errors
     /// A declaration is not as the schema wants it.
     pub fn stores(&self) -> Result<Vec<Store>, ConfigError> {
-        let Some(node) = self.pod.get(&["secrets"]) else { return Ok(Vec::new()) };
-        let mut node = node.clone();
-        let mut problems = Vec::new();
-        node.each_text(&mut |origin, text| {
-            if matches!(text, Text::Written(template) if !template.is_literal()) {
-                problems.push(
-                    Problem::new(origin.clone(), "a store's own settings cannot hold references yet")
-                        .hint("write the value itself, or set it in the environment where the store reads it there"),
-                );
-            }
-        });
-        if !problems.is_empty() {
-            return Err(ConfigError(problems));
-        }
-        let stores: Vec<crate::decode::Placed<spicepod::Store>> = decode(node)?;
-        stores
-            .into_iter()
-            .map(|placed| {
-                let (store, origin) = (placed.0.value, placed.0.origin);
-                if let Some(interval) = store.refresh_interval {
-                    return Err(Problem::new(interval.0.origin, "refreshing secrets is not built yet")
-                        .hint("take refresh_interval away; env and file stores are read at start")
-                        .into());
-                }
-                let params = store.params.into_iter().map(|(k, v)| (k, v.0.map(Template::literal))).collect();
-                Ok(Store { name: store.name, from: store.from, params, origin })
-            })
-            .collect()
+        self.pod.get(&["secrets"]).map_or_else(|| Ok(Vec::new()), |node| stores::read(node.clone()))
     }
 
     /// The three layers as they were said, topmost first.
@@ -164,9 +137,10 @@ impl Layers {
         if !refused.is_empty() {
             return Err(ConfigError(refused).into());
         }
+        let written = Written::of(&root);
         replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
         let pod: Spicepod = decode(root)?;
-        Ok(pod.decide(tls, &folder, warnings)?)
+        Ok(pod.decide(tls, &folder, written, warnings)?)
     }
 
     /// One tree of the winners alone, its references not yet replaced, and whether TLS is on.
@@ -210,6 +184,23 @@ impl Layers {
         // The stores are read on their own; the rest may refer to them.
         root.take(&["secrets"]);
         Ok(Merged { root, tls, warnings })
+    }
+}
+
+/// Values whose references go on being followed, as they were written.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) certificate: Option<Template>,
+    pub(crate) key: Option<Template>,
+}
+
+impl Written {
+    fn of(root: &Node) -> Self {
+        let referring = |name| match &root.get(&["runtime", "tls", name])?.kind {
+            Kind::Text(Text::Written(template)) if !template.is_literal() => Some(template.clone()),
+            _ => None,
+        };
+        Self { certificate: referring("certificate"), key: referring("key") }
     }
 }
 

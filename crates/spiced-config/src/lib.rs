@@ -41,6 +41,7 @@ mod layers;
 mod schema;
 mod settings;
 mod spicepod;
+mod stores;
 mod tls;
 mod tree;
 mod units;

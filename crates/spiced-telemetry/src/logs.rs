@@ -21,10 +21,10 @@ pub enum LogFormat {
 pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Result<(), LogError> {
     let ours = match verbosity {
         0 => {
-            "warn,spiced=info,tls_core=info,spiced_certs=info,spiced_datafusion=info,spiced_http=info,spiced_flight=info,spiced_grpc=info"
+            "warn,aws_config=off,kube_client=off,rustls_platform_verifier=off,spiced=info,tls_core=info,spiced_certs=info,spiced_secrets=info,spiced_datafusion=info,spiced_http=info,spiced_flight=info,spiced_grpc=info"
         }
         1 => {
-            "info,spiced=debug,tls_core=debug,spiced_certs=debug,spiced_datafusion=debug,spiced_http=debug,spiced_flight=debug"
+            "info,aws_config=off,kube_client=off,rustls_platform_verifier=off,spiced=debug,tls_core=debug,spiced_certs=debug,spiced_secrets=debug,spiced_datafusion=debug,spiced_http=debug,spiced_flight=debug"
         }
         _ => "debug,h2=info,hyper_util=info,sqlparser=info,datafusion=info,datafusion_optimizer=info",
     };

@@ -32,6 +32,9 @@ pub struct Args {
     pod: PodArgs,
     #[command(flatten)]
     log: LogArgs,
+    /// Let the system write core dumps, which hold secrets, and let other processes of this user look in
+    #[arg(long)]
+    allow_core_dumps: bool,
 }
 
 /// What the program does instead of serving.
@@ -196,6 +199,11 @@ impl Args {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Shown(error.to_string()),
             _ => Failure::Usage(error.to_string()),
         })
+    }
+
+    /// True where a crash may leave a core dump.
+    pub(crate) fn allows_core_dumps(&self) -> bool {
+        self.allow_core_dumps
     }
 
     /// What to do instead of serving, or else what to serve and how to log.

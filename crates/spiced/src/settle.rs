@@ -2,36 +2,24 @@
 //! what was decided.
 
 use spiced_config::{Explanation, Layers, Resolved, Settings};
-use spiced_secrets::{DeclaredStore, Environment, ResolveErrors, Resolver, Surroundings};
+use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
 use crate::args::PodArgs;
 use crate::failure::Failure;
 
-/// From what was said to what was decided, with the names of the stores.
-pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Vec<String>), Failure> {
-    let (layers, resolver) = read(pod)?;
-    let stores = resolver.store_names().map(str::to_owned).collect();
+/// From what was said to what was decided, and the stores that the references were asked of.
+pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failure> {
+    let layers = read(pod)?;
+    let resolver = open(&layers).await?;
     let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
-    Ok((settings.map_err(failed)?, stores))
+    Ok((settings.map_err(failed)?, resolver))
 }
 
 /// Who said what, and what counts.
 pub(crate) async fn explain(pod: &PodArgs) -> Result<Explanation, Failure> {
-    let (layers, resolver) = read(pod)?;
+    let layers = read(pod)?;
+    let resolver = open(&layers).await?;
     layers.explain(async |values| resolver.resolve_all(values).await).await.map_err(failed)
-}
-
-/// What was said, and the stores that it names.
-fn read(pod: &PodArgs) -> Result<(Layers, Resolver), Failure> {
-    let layers = Layers::read(pod.path(), variables()?, &pod.flags())?;
-    let surroundings = Surroundings { pod_folder: layers.folder().to_owned(), environment: Environment::process() };
-    let declared = layers
-        .stores()?
-        .into_iter()
-        .map(|s| DeclaredStore { name: s.name, from: s.from, params: s.params, origin: s.origin })
-        .collect();
-    let resolver = Resolver::new(declared, &surroundings).map_err(|e| secrets(&e))?;
-    Ok((layers, resolver))
 }
 
 fn failed(why: Resolved<ResolveErrors>) -> Failure {
@@ -39,6 +27,27 @@ fn failed(why: Resolved<ResolveErrors>) -> Failure {
         Resolved::Config(e) => e.into(),
         Resolved::Secrets(e) => secrets(&e),
     }
+}
+
+/// What was said.
+pub(crate) fn read(pod: &PodArgs) -> Result<Layers, Failure> {
+    Ok(Layers::read(pod.path(), variables()?, &pod.flags())?)
+}
+
+/// The stores that the pod declares.
+pub(crate) async fn open(layers: &Layers) -> Result<Resolver, Failure> {
+    let declared = layers
+        .stores()?
+        .into_iter()
+        .map(|s| DeclaredStore {
+            name: s.name,
+            from: s.from,
+            params: s.params,
+            refresh_interval: s.refresh_interval,
+            origin: s.origin,
+        })
+        .collect();
+    Ok(Resolver::open(declared, &Surroundings::of_process(layers.folder().to_owned())).await)
 }
 
 /// The environment. What is not UTF-8 is somebody else's, unless it is a setting: then it must not

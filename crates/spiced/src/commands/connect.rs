@@ -41,7 +41,7 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
     let (trust, names) = match settings.tls.take() {
         None => (None, Vec::new()),
         Some(tls) => {
-            let (mut pair, ca_file) = identity::material(tls.material)?;
+            let (mut pair, ca_file) = identity::material(tls.material, Vec::new())?;
             let file = ca_file.clone().or_else(|| pair.certificate.value.file().map(ToOwned::to_owned));
             let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
             let names = loaded.identity.leaf().names.clone();
