@@ -136,3 +136,9 @@ def test_cell_whose_tests_were_skipped_stays_as_it_was():
 def test_place_that_no_table_has_is_an_error():
     with pytest.raises(AssertionError, match="no cell"):
         features.cell("clients", "curl", "dances")
+
+
+def test_cell_that_no_test_fills_is_noticed():
+    run = Features("check")
+    run.page(features.PAGE.read_text())
+    assert "no test fills 'curl', 'parameters' of 'clients'" in run.trouble

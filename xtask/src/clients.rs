@@ -25,23 +25,23 @@ const GO: &[(&str, &str)] =
 
 /// The variables that the suite reads.
 pub fn environment() -> Vec<(String, String)> {
-    let mut variables = Vec::new();
+    let mut variables = vec![
+        told("SPICED_CLIENT_GO", go()),
+        told("SPICED_CLIENT_SPICEJS", spicejs()),
+        told("SPICED_CLIENT_SPICEAI", spiceai()),
+        told("SPICED_CLIENT_FLIGHT_SQL", flight_sql()),
+    ];
     if let Err(reason) = need(PROGRAMS) {
         variables.push(("SPICED_PROGRAMS_MISSING".to_owned(), reason));
     }
-    let clients: [(&str, fn() -> Outcome<PathBuf>); 4] = [
-        ("SPICED_CLIENT_GO", go),
-        ("SPICED_CLIENT_SPICEJS", spicejs),
-        ("SPICED_CLIENT_SPICEAI", spiceai),
-        ("SPICED_CLIENT_FLIGHT_SQL", flight_sql),
-    ];
-    for (name, install) in clients {
-        variables.push(match install() {
-            Ok(path) => (name.to_owned(), path.display().to_string()),
-            Err(reason) => (format!("{name}_MISSING"), reason),
-        });
-    }
     variables
+}
+
+fn told(name: &str, installed: Outcome<PathBuf>) -> (String, String) {
+    match installed {
+        Ok(path) => (name.to_owned(), path.display().to_string()),
+        Err(reason) => (format!("{name}_MISSING"), reason),
+    }
 }
 
 /// For a developer who runs pytest by hand: `eval "$(cargo xtask clients)"`.
@@ -121,10 +121,10 @@ fn made_of(files: &[&str], make: &dyn Fn(&Path) -> Outcome<PathBuf>) -> Outcome<
     let made_from = files.iter().map(read).collect::<Result<Vec<_>, _>>()?.concat();
     let folder = cache().join("clients").join(Path::new(files[0]).parent().unwrap_or(Path::new("")));
     let (mark, made) = (folder.join("made-from"), folder.join("made"));
-    if std::fs::read_to_string(&mark).is_ok_and(|then| then == made_from) {
-        if let Ok(path) = std::fs::read_to_string(&made) {
-            return Ok(path.into());
-        }
+    if std::fs::read_to_string(&mark).is_ok_and(|then| then == made_from)
+        && let Ok(path) = std::fs::read_to_string(&made)
+    {
+        return Ok(path.into());
     }
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;

@@ -52,12 +52,13 @@ pub(crate) fn of(plan: &LogicalPlan) -> Result<Schema> {
 /// The parameter that stands here, and its type where this place tells it. A `TRY_CAST` tells none: what
 /// does not fit is its null, and would be a refusal at binding.
 fn parameter(expr: &Expr) -> Option<(&String, Option<DataType>)> {
+    let typed = |placeholder: &Placeholder| placeholder.field.as_ref().map(|field| field.data_type().clone());
     match expr {
-        Expr::Placeholder(Placeholder { id, field }) => {
-            Some((id, field.as_ref().map(|field| field.data_type().clone())))
-        }
+        Expr::Placeholder(placeholder) => Some((&placeholder.id, typed(placeholder))),
         Expr::Cast(Cast { expr, field }) => match expr.as_ref() {
-            Expr::Placeholder(Placeholder { id, .. }) => Some((id, Some(field.data_type().clone()))),
+            Expr::Placeholder(placeholder) => {
+                Some((&placeholder.id, typed(placeholder).or_else(|| Some(field.data_type().clone()))))
+            }
             _ => None,
         },
         _ => None,

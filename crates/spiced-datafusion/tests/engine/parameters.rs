@@ -63,7 +63,7 @@ async fn which_there_are_and_of_what_type() {
         ("SELECT * FROM m WHERE id BETWEEN $1 AND $2 LIMIT $3", "$1 Int64, $2 Int64, $3 Null"),
         ("INSERT INTO m VALUES ($1, $2)", "$1 Int64, $2 Utf8"),
         ("SELECT CAST($1 AS INT), $2::varchar, TRY_CAST($3 AS INT)", "$1 Int32, $2 Utf8, $3 Null"),
-        ("SELECT $1::int, $1::varchar", "$1 Null"),
+        ("SELECT $1::int AS a, $1::varchar AS b", "$1 Null"),
         ("SELECT * FROM m WHERE id = $1 OR name = $1", "$1 Null"),
         ("EXPLAIN SELECT * FROM m WHERE id = $1", "$1 Int64"),
     ] {
