@@ -59,7 +59,8 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
     Ok(read)
 }
 
-fn secrets(errors: &spiced_secrets::ResolveErrors) -> Failure {
+/// Every reference without a value, as the run's end.
+pub(crate) fn secrets(errors: &spiced_secrets::ResolveErrors) -> Failure {
     Failure::Configuration {
         causes: errors.0.iter().map(|e| format!("{}: {}: {}", e.origin, e.subject, e.problem)).collect(),
         hints: errors.0.iter().map(|e| e.hint.clone()).collect(),
