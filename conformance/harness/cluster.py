@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import threading
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 import yaml
 
 from .front import Asked, Front
@@ -20,12 +22,30 @@ from .ledger import LEDGER
 READER = {"get", "watch"}
 
 
+def service_account_token() -> str:
+    """A token as the API server makes them: a JWT, whose last part is marked."""
+    claims = {
+        "aud": ["https://kubernetes.default.svc"],
+        "iss": "https://kubernetes.default.svc",
+        "sub": "system:serviceaccount:default:spice",
+        "iat": 1700000000,
+        "nbf": 1700000000,
+        "exp": 4102444800,
+        "kubernetes.io": {"namespace": "default", "serviceaccount": {"name": "spice", "uid": "4be9"}},
+    }
+
+    def part(document: dict) -> str:
+        return base64.urlsafe_b64encode(json.dumps(document).encode()).decode().rstrip("=")
+
+    return f"{part({'alg': 'RS256', 'kid': 'k'})}.{part(claims)}.{LEDGER.mark('a token of a service account')}"
+
+
 class Cluster:
     """One API server. Tokens map to the verbs that they may use on secrets, in every namespace."""
 
     def __init__(self, pair, ca_pem: str) -> None:
         self.ca_pem = ca_pem
-        self.token = LEDGER.mark("a service account's token")
+        self.token = service_account_token()
         self.tokens: dict[str, set[str]] = {self.token: READER}
         self._secrets: dict[tuple[str, str], dict] = {}
         self._version = 1000
@@ -96,7 +116,7 @@ class Cluster:
 
     def rotate_token(self, file: Path) -> None:
         """As the kubelet does it: a new token in the file, and the old one is good no more."""
-        old, self.token = self.token, LEDGER.mark("a service account's token")
+        old, self.token = self.token, service_account_token()
         self.tokens[self.token] = self.tokens.pop(old)
         file.write_text(self.token)
 
@@ -218,9 +238,9 @@ class Cluster:
 
     def _review(self, asked: Asked) -> None:
         """TokenReview, which Vault's Kubernetes login asks."""
-        token = json.loads(asked.body)["spec"]["token"]
-        good = token == self.token
-        status = {"authenticated": good}
+        spec = json.loads(asked.body)["spec"]
+        good = spec["token"] == self.token
+        status = {"authenticated": good, "audiences": spec.get("audiences", ["https://kubernetes.default.svc"])}
         if good:
             status["user"] = {
                 "username": "system:serviceaccount:default:spice",
@@ -229,6 +249,21 @@ class Cluster:
             }
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}
         asked.answer(201, json.dumps(body).encode())
+
+
+def in_a_pod(folder: Path) -> list[str]:
+    """What goes before a command, so that it finds this folder as its service account. Skips where a user may not
+    have a mount namespace of its own."""
+    script = (
+        "mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount && "
+        'mount --bind "$0" /run/secrets/kubernetes.io/serviceaccount && exec "$@"'
+    )
+    wrap = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(folder)]
+    folder.mkdir(parents=True, exist_ok=True)
+    tried = subprocess.run([*wrap, "true"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        pytest.skip(f"no mount namespace here, so no service account where a pod has it: {tried.stderr.strip()}")
+    return wrap
 
 
 def _matches(key, which) -> bool:

@@ -169,5 +169,6 @@ class Bao(_Process):
 
     def token(self, policy: str, ttl: str = "1h", namespace: str = "", **more) -> str:
         """A token with this policy; marked."""
-        body = {"policies": [policy], "ttl": ttl, "id": LEDGER.mark("a token of Vault"), **more}
-        return self.ask("POST", "auth/token/create", body, namespace)["auth"]["client_token"]
+        body = {"policies": [policy], "ttl": ttl, **more}
+        made = self.ask("POST", "auth/token/create", body, namespace)["auth"]["client_token"]
+        return LEDGER.add("a token of Vault", made)

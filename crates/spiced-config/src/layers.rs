@@ -121,6 +121,21 @@ impl Layers {
         [self.flags.clone(), self.environment.clone(), self.pod.clone()]
     }
 
+    /// Every value of the pod that holds a reference, in order, whether it is beaten or not; those of
+    /// the stores' own parameters are with [`stores`](Self::stores).
+    pub fn references(&self) -> Vec<Sourced<Template>> {
+        let mut root = self.pod.clone();
+        root.take(&["secrets"]);
+        let mut found = Vec::new();
+        root.each_text(&mut |origin, text| match text {
+            Text::Written(template) if !template.is_literal() => {
+                found.push(Sourced::new(template.clone(), origin.clone()));
+            }
+            _ => {}
+        });
+        found
+    }
+
     /// Decides: who gives the TLS material, what every setting is. `resolve` replaces the references
     /// of values, in order; it is asked for nothing that a loser wrote.
     ///

@@ -64,7 +64,7 @@ impl Resolver {
             errors.push(in_a_circle(&shelves, &cycle));
         }
         for shelf in shelves.0.iter_mut().filter(|shelf| shelf.declared.is_some()) {
-            shelf.fail("its params lead back to itself, or to a store whose do".to_owned(), String::new(), false);
+            shelf.fail("its params lead into a circle".to_owned(), String::new(), false);
         }
         for at in order {
             let params: Vec<Sourced<Template>> = shelves.params(at).map(|(_, value)| value.clone()).collect();

@@ -69,7 +69,8 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
     Ok(read)
 }
 
-fn secrets(errors: &ResolveErrors) -> Failure {
+/// Every reference without a value, as the run's end.
+pub(crate) fn secrets(errors: &ResolveErrors) -> Failure {
     Failure::Configuration {
         causes: errors.0.iter().map(|e| format!("{}: {}: {}", e.origin, e.subject, e.problem)).collect(),
         hints: errors.0.iter().map(|e| e.hint.clone()).collect(),

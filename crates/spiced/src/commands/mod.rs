@@ -3,6 +3,7 @@
 mod config_explain;
 mod connect;
 mod schema;
+mod secrets_check;
 mod tls_init;
 
 use std::io::{ErrorKind, Write};
@@ -17,7 +18,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Config(ConfigCommand::Explain(args)) => config_explain::run(&args),
         Command::Tls(TlsCommand::Init(args)) => tls_init::run(&args),
-        Command::Secrets(SecretsCommand::Check(_)) => Err(not_built("secrets check")),
+        Command::Secrets(SecretsCommand::Check(args)) => secrets_check::run(&args),
         Command::Connect(args) => connect::run(&args),
         Command::Sql(_) => Err(not_built("sql")),
         Command::Schema => schema::run(),
