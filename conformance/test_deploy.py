@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -91,3 +92,11 @@ def test_the_image_s_program_needs_neither_root_nor_a_writable_disk(pod):
     server.wait_until_serving()
     assert all(address.startswith("0.0.0.0:") for door in ("http", "flight", "grpc") for address in server.addresses(door))
     assert clients.rows(server, "SELECT city FROM cities") == [{"city": "Lima"}]
+    # The engine would signal the program itself; here bubblewrap stands before it.
+    os.kill(innermost(server.process.pid), signal.SIGTERM)
+    assert server.wait_for_exit() == 0
+
+
+def innermost(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return innermost(int(children[0])) if children else pid

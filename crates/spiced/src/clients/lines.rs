@@ -100,26 +100,30 @@ pub(crate) fn grpc(target: &Target) -> String {
 }
 
 pub(crate) fn go(target: &Target) -> String {
-    let (import, credentials) = match (target.tls(), target.ca()) {
+    let (import, credentials, option) = match (target.tls(), target.ca()) {
         (true, Some(ca)) => (
-            "google.golang.org/grpc/credentials",
+            "\n\t\"google.golang.org/grpc/credentials\"",
             format!(
-                "creds, err := credentials.NewClientTLSFromFile({ca:?}, \"\")\n\tif err != nil {{\n\t\tlog.Fatal(err)\n\t}}"
+                "\tcreds, err := credentials.NewClientTLSFromFile({ca:?}, \"\")\n\tif err != nil {{\n\t\tlog.Fatal(err)\n\t}}\n"
             ),
+            "grpc.WithTransportCredentials(creds)",
         ),
-        (true, None) => {
-            ("google.golang.org/grpc/credentials", "creds := credentials.NewClientTLSFromCert(nil, \"\")".to_owned())
-        }
-        (false, _) => ("google.golang.org/grpc/credentials/insecure", "creds := insecure.NewCredentials()".to_owned()),
+        (true, None) => (
+            "\n\t\"google.golang.org/grpc/credentials\"",
+            "\tcreds := credentials.NewClientTLSFromCert(nil, \"\")\n".to_owned(),
+            "grpc.WithTransportCredentials(creds)",
+        ),
+        // Old releases, such as Debian's, have no package `insecure`.
+        (false, _) => ("", String::new(), "grpc.WithInsecure()"),
     };
     format!(
         "cat > main.go <<'EOF'\n\
          package main\n\n\
-         import (\n\t\"context\"\n\t\"fmt\"\n\t\"log\"\n\n\t\"google.golang.org/grpc\"\n\t\"{import}\"\n\
+         import (\n\t\"context\"\n\t\"fmt\"\n\t\"log\"\n\n\t\"google.golang.org/grpc\"{import}\n\
          \thealth \"google.golang.org/grpc/health/grpc_health_v1\"\n)\n\n\
          func main() {{\n\
-         \t{credentials}\n\
-         \tconn, err := grpc.Dial({:?}, grpc.WithTransportCredentials(creds))\n\
+         {credentials}\
+         \tconn, err := grpc.Dial({:?}, {option})\n\
          \tif err != nil {{\n\t\tlog.Fatal(err)\n\t}}\n\
          \tdefer conn.Close()\n\
          \tanswer, err := health.NewHealthClient(conn).Check(context.Background(), &health.HealthCheckRequest{{}})\n\

@@ -18,7 +18,7 @@ fn report(secrets: &str, rest: &str, files: &[(&str, &str)], more: &[&str]) -> (
     let words = ["spiced", "secrets", "check"].iter().chain(more).map(OsString::from);
     let args = Args::read(words.chain([pod.path().as_os_str().to_owned()])).map_err(|f| format!("{f:?}")).unwrap();
     let (Some(Command::Secrets(SecretsCommand::Check(args))), ..) = args.split() else { panic!("another command") };
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = crate::commands::runtime().unwrap();
     let (report, _) = runtime.block_on(check(&args.pod)).map_err(|f| format!("{f:?}")).unwrap();
     let folder = pod.path().to_owned();
     (report, move |text: String| plain(&text, &folder))
