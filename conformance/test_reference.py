@@ -125,22 +125,6 @@ PODS = [
         """,
         paths=("/etc/spice/tls/tls.crt", "/etc/spice/tls/tls.key"),
     ),
-    # One name is stored and another read: once the store is built this goes, and the tests that run the forms of
-    # docs/errata.md are marked `@reference("AWS Secrets Manager", answer=NEAREST)`.
-    Example(
-        "AWS Secrets Manager",
-        """\
-        secrets:
-          - name: aws
-            from: aws_secrets_manager:spice-secrets
-        runtime:
-          tls:
-            enabled: true
-            certificate: ${aws:tls-certificate}
-            key: ${aws:tls-private-key}
-        """,
-        refused="aws_secrets_manager",
-    ),
     Example(
         "Complete configuration",
         """\

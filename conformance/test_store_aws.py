@@ -13,6 +13,7 @@ from harness.ledger import LEDGER
 from harness.messages import plain
 from harness.server import text_of
 from harness.stores import REGION, Moto, aws_environment
+from harness.tables import NEAREST, reference
 from harness.waiting import eventually
 
 
@@ -38,6 +39,7 @@ PAIR = {"certificate": "${aws:tls-certificate}", "key": "${aws:tls-private-key}"
 # What it gives
 
 
+@reference("AWS Secrets Manager", answer=NEAREST)
 def test_the_references_example_as_one_json_secret(pod, moto, name):
     """The reference stores two names and reads two others from a third; docs/errata.md has this form of it."""
     moto.create(name, fields(pod.pair))
@@ -46,6 +48,7 @@ def test_the_references_example_as_one_json_secret(pod, moto, name):
     clients.assert_serves(server, pod.pair)
 
 
+@reference("AWS Secrets Manager", answer=NEAREST)
 def test_the_references_example_by_the_names_it_stores(pod, moto, name):
     """The other form: each KEY is a secret's name, and its whole string the value."""
     moto.create(f"{name}/certificate", pod.pair.certificate)
