@@ -44,7 +44,7 @@ impl Walk<'_> {
         self.path.push(at);
         // Every need is looked at, so that every cycle is found.
         let needs = self.needs;
-        let good = needs[at].iter().fold(true, |good, need| self.visit(*need) && good);
+        let good = needs[at].iter().filter(|need| !self.visit(**need)).count() == 0;
         self.path.pop();
         self.state[at] = if good { State::Good } else { State::Bad };
         if good {

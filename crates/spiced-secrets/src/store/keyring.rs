@@ -116,6 +116,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
+    #[allow(clippy::print_stderr)] // A skip says why.
     async fn the_kernels_keyring_answers_for_real() {
         let backend: Arc<CredentialStore> = linux_keyutils_keyring_store::Store::new().unwrap();
         let key = format!("SPICED_TEST_{}", std::process::id());

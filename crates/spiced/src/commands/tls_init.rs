@@ -27,6 +27,7 @@ fn text(folder: &Path, existed: bool, leaf: &CertificateSummary) -> String {
     let path = |name: &str| quoted(&file(name));
     let (ca, certificate, key) = (path("ca.pem"), path("server.pem"), path("server-key.pem"));
     let ca_state = if existed { "was there already, and stays" } else { "new" };
+    let ca_python = file("ca.pem");
     let mut out = String::new();
     let _ = write!(
         out,
@@ -43,7 +44,7 @@ Trust it, client by client:
   curl       curl --cacert {ca} https://localhost:3000/health
   openssl    openssl s_client -connect localhost:3000 -CAfile {ca}
   spiced     spiced sql --tls-root-certificate-file {ca} 'SELECT 1'
-  pyarrow    flight.connect(\"grpc+tls://localhost:50051\", tls_root_certs=open({ca_python}).read())
+  pyarrow    flight.connect(\"grpc+tls://localhost:50051\", tls_root_certs=open({ca_python:?}).read())
   Python     export SSL_CERT_FILE={ca} REQUESTS_CA_BUNDLE={ca}
   gRPC       export GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={ca}
   Go         export SSL_CERT_FILE={ca}
@@ -64,7 +65,6 @@ Or this whole machine, browsers that use its store among them:
         certificate_file = file("server.pem"),
         key_file = file("server-key.pem"),
         names = leaf.names.join(", "),
-        ca_python = format!("{:?}", file("ca.pem")),
     );
     out
 }
