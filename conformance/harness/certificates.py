@@ -106,10 +106,11 @@ class Authority:
         kind: str = "p256",
         starts: datetime.timedelta = -datetime.timedelta(hours=1),
         ends: datetime.timedelta = datetime.timedelta(days=90),
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
     ) -> Pair:
-        """A leaf for a server; `starts` and `ends` count from now."""
+        """A leaf, for a server unless `usage` says otherwise; `starts` and `ends` count from now."""
         key = make_key(kind)
-        leaf = _sign(common_name, key, self, issuer_name=self.name, names=names, starts=starts, ends=ends)
+        leaf = _sign(common_name, key, self, issuer_name=self.name, names=names, starts=starts, ends=ends, usage=usage)
         intermediates = []
         step = self
         while step.parent is not None:
@@ -126,12 +127,13 @@ def self_signed(names=LOCAL, *, common_name: str = "localhost", kind: str = "p25
     return Pair(certificate.sign(key, _digest(key)), key)
 
 
-def _sign(common_name, key, by, *, issuer_name=None, names=(), ca=False, starts=None, ends=None):
+def _sign(common_name, key, by, *, issuer_name=None, names=(), ca=False, starts=None, ends=None, usage=None):
     subject = _name(common_name)
     starts = starts if starts is not None else datetime.timedelta(hours=-2)
     ends = ends if ends is not None else datetime.timedelta(days=365)
     signer = by.key
-    return _builder(subject, issuer_name or subject, key, names, starts, ends, ca, signer).sign(signer, _digest(signer))
+    builder = _builder(subject, issuer_name or subject, key, names, starts, ends, ca, signer, usage)
+    return builder.sign(signer, _digest(signer))
 
 
 def _name(common_name: str) -> x509.Name:
@@ -142,7 +144,7 @@ def _digest(key):
     return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
-def _builder(subject, issuer, key, names, starts, ends, ca, signer=None):
+def _builder(subject, issuer, key, names, starts, ends, ca, signer=None, usage=None):
     now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     builder = (
         x509.CertificateBuilder()
@@ -171,7 +173,7 @@ def _builder(subject, issuer, key, names, starts, ends, ca, signer=None):
         )
     )
     if not ca:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage or ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
     return builder

@@ -13,7 +13,6 @@ mod witness;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use tls_core::{Origin, Sourced, provider};
@@ -44,7 +43,7 @@ impl ClientTls {
         self.witnessed(alpn).map(|(config, _)| config)
     }
 
-    /// The same, with a [`Witness`] of the certificates that are refused.
+    /// The same, with a [`Witness`], which [`Refusal`] asks why a handshake failed.
     ///
     /// # Errors
     /// As [`ClientTls::config`].
@@ -53,21 +52,18 @@ impl ClientTls {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
             .map_err(|e| ClientTlsError::Unusable(e.to_string()))?;
-        let (verifier, witness) = witness::witnessed(verifier);
-        let builder = ClientConfig::builder_with_provider(provider())
+        let ours = match self.identity {
+            None => None,
+            Some(mut pair) => Some(Arc::clone(load(&mut pair)?.identity.certified_key())),
+        };
+        let witness = Witness::new(ours);
+        let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|e| ClientTlsError::Unusable(e.to_string()))?
             // It asks rustls' own verifier and remembers the answer.
             .dangerous()
-            .with_custom_certificate_verifier(verifier);
-        let mut config = match self.identity {
-            None => builder.with_no_client_auth(),
-            Some(mut pair) => {
-                let identity = load(&mut pair)?.identity;
-                builder
-                    .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified_key()))))
-            }
-        };
+            .with_custom_certificate_verifier(witness.verifier(verifier))
+            .with_client_cert_resolver(witness.resolver());
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok((Arc::new(config), witness))
     }

@@ -8,6 +8,7 @@ use tls_core::CertificateSummary;
 use x509_parser::time::ASN1Time;
 
 use crate::client::Witness;
+use crate::client::witness::Presented;
 
 /// Why a handshake failed. `Display` is half a sentence about the server: "its certificate …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +29,16 @@ pub enum Refusal {
     SelfSigned {
         /// The leaf's subject.
         subject: String,
+    },
+    /// Somebody is trusted who has the issuer's name and another key, as a CA that was made anew.
+    #[error(
+        "its certificate ({subject}) was issued by another {issuer} than the one that is trusted: their keys differ"
+    )]
+    AnotherKey {
+        /// The leaf's subject.
+        subject: String,
+        /// Who issued the last certificate that was presented.
+        issuer: String,
     },
     /// The certificate is for other names.
     #[error("its certificate is not for `{asked}`: {}", names_text(.names))]
@@ -85,29 +96,38 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Reads what a connection's I/O gave. `witness` is the configuration's own; `showed` tells
-    /// whether it holds a certificate to show.
-    pub fn of_io(error: &io::Error, witness: &Witness, showed: bool) -> Self {
+    /// Reads what a connection's I/O gave before anything was answered. `witness` is the
+    /// configuration's own.
+    pub fn of_io(error: &io::Error, witness: &Witness) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-            Some(error) => Self::of(error, witness, showed),
+            Some(error) => Self::of(error, witness),
             None if matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe) => {
-                Self::Closed
+                Self::of_end(witness)
             }
             None => Self::Other(error.to_string()),
         }
     }
 
     /// Reads what rustls gave.
-    pub fn of(error: &Error, witness: &Witness, showed: bool) -> Self {
+    pub fn of(error: &Error, witness: &Witness) -> Self {
         match error {
             Error::InvalidCertificate(reason) => certificate(reason, witness),
             // The first bytes that came back are no record of TLS.
             Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
                 Self::PlainText
             }
-            Error::AlertReceived(alert) => of_alert(*alert, showed),
+            Error::AlertReceived(alert) => of_alert(*alert, witness.has_certificate()),
             other => Self::Other(other.to_string()),
+        }
+    }
+
+    /// What it means that the server ended the connection without a word.
+    pub fn of_end(witness: &Witness) -> Self {
+        match (witness.certificate_asked(), witness.has_certificate()) {
+            (true, false) => Self::CertificateRequired,
+            (true, true) => Self::CertificateRefused("it closed the connection".to_owned()),
+            _ => Self::Closed,
         }
     }
 }
@@ -121,15 +141,21 @@ fn certificate(reason: &CertificateError, witness: &Witness) -> Refusal {
         _ => subject(),
     };
     match reason {
-        CertificateError::UnknownIssuer => match &seen {
-            Some(seen) if seen.leaf.self_signed => Refusal::SelfSigned { subject: subject() },
-            Some(seen) => Refusal::UnknownIssuer {
-                subject: subject(),
-                issuer: seen.issuer.clone(),
-                intermediates: seen.intermediates > 0,
-            },
+        CertificateError::UnknownIssuer => match seen {
+            Some(seen) if seen.leaf.self_signed => Refusal::SelfSigned { subject: seen.leaf.subject },
+            Some(Presented { leaf, issuer, intermediates }) => {
+                Refusal::UnknownIssuer { subject: leaf.subject, issuer, intermediates: intermediates > 0 }
+            }
             None => Refusal::Certificate(reason.to_string()),
         },
+        CertificateError::BadSignature | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            match seen {
+                Some(seen) if seen.leaf.self_signed => Refusal::SelfSigned { subject: seen.leaf.subject },
+                Some(Presented { leaf, issuer, .. }) => Refusal::AnotherKey { subject: leaf.subject, issuer },
+                // The chain was good: it is the handshake's own signature.
+                None => Refusal::Certificate(reason.to_string()),
+            }
+        }
         CertificateError::NotValidForNameContext { expected, .. } => Refusal::WrongName {
             asked: expected.to_str().into_owned(),
             names: seen.map(|seen| seen.leaf.names).unwrap_or_default(),

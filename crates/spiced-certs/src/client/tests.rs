@@ -84,10 +84,9 @@ fn shake(config: Arc<ClientConfig>, server: ServerConfig, name: &str) -> Result<
 }
 
 fn refusal(tls: ClientTls, server: ServerConfig, name: &str) -> Refusal {
-    let showed = tls.identity.is_some();
     let (config, witness) = tls.witnessed(&["h2"]).unwrap();
     let error = shake(config, server, name).map(|_| ()).unwrap_err();
-    Refusal::of_io(&io::Error::new(io::ErrorKind::InvalidData, error), &witness, showed)
+    Refusal::of_io(&io::Error::new(io::ErrorKind::InvalidData, error), &witness)
 }
 
 fn trusting(ca: &Authority) -> ClientTls {
@@ -124,6 +123,10 @@ fn each_reason_in_words() {
         (
             refusal(trusting(&stranger), plain(), "localhost"),
             "its certificate (CN=leaf) was issued by CN=root, which is not trusted",
+        ),
+        (
+            refusal(trusting(&authority("root")), plain(), "localhost"),
+            "its certificate (CN=leaf) was issued by another CN=root than the one that is trusted: their keys differ",
         ),
         (
             refusal(trusting(&ca), self_signed, "localhost"),
@@ -188,10 +191,10 @@ fn what_is_no_tls_is_told() {
         let mut client = ClientConnection::new(Arc::clone(&config), name).unwrap();
         client.read_tls(&mut &*answer).unwrap();
         let error = client.process_new_packets().unwrap_err();
-        assert_eq!(Refusal::of(&error, &witness, false), Refusal::PlainText, "{error}");
+        assert_eq!(Refusal::of(&error, &witness), Refusal::PlainText, "{error}");
     }
     let closed = io::Error::from(io::ErrorKind::UnexpectedEof);
-    assert_eq!(Refusal::of_io(&closed, &witness, false), Refusal::Closed);
+    assert_eq!(Refusal::of_io(&closed, &witness), Refusal::Closed);
 }
 
 #[test]

@@ -1,16 +1,26 @@
-//! Remembers which certificate was refused: rustls' own errors tell why and not which.
+//! Remembers what a handshake said: which certificate was refused (rustls' own errors tell why and
+//! not which), and whether one of ours was asked for (servers that miss it may just hang up).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use tls_core::CertificateSummary;
 
-/// What a server presented, when it was last refused.
-#[derive(Debug, Clone, Default)]
-pub struct Witness(Arc<Mutex<Option<Presented>>>);
+/// What was said in the handshakes of one configuration.
+#[derive(Debug, Clone)]
+pub struct Witness(Arc<Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    refused: Mutex<Option<Presented>>,
+    asked: AtomicBool,
+    ours: Option<Arc<CertifiedKey>>,
+}
 
 /// A chain as it was presented.
 #[derive(Debug, Clone)]
@@ -24,21 +34,57 @@ pub(crate) struct Presented {
 }
 
 impl Witness {
+    /// Whether the server has asked for a certificate of ours (RFC 8446 §4.3.2).
+    pub fn certificate_asked(&self) -> bool {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is one to show.
+    pub(crate) fn has_certificate(&self) -> bool {
+        self.0.ours.is_some()
+    }
+
     /// The chain that was last refused. Each verification replaces or clears it, so where several
     /// connections share a configuration it may be another one's.
     pub(crate) fn refused(&self) -> Option<Presented> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn see(&self, presented: Option<Presented>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = presented;
+        *self.0.refused.lock().unwrap_or_else(PoisonError::into_inner) = presented;
     }
 }
 
-/// Lets `inner` decide, and remembers.
-pub(super) fn witnessed(inner: Arc<WebPkiServerVerifier>) -> (Arc<dyn ServerCertVerifier>, Witness) {
-    let witness = Witness::default();
-    (Arc::new(Verifier { inner, witness: witness.clone() }), witness)
+impl Witness {
+    /// Of handshakes in which we are `ours`, if anybody.
+    pub(super) fn new(ours: Option<Arc<CertifiedKey>>) -> Self {
+        Self(Arc::new(Seen { refused: Mutex::default(), asked: AtomicBool::new(false), ours }))
+    }
+
+    /// Lets `inner` decide, and remembers.
+    pub(super) fn verifier(&self, inner: Arc<WebPkiServerVerifier>) -> Arc<dyn ServerCertVerifier> {
+        Arc::new(Verifier { inner, witness: self.clone() })
+    }
+
+    /// Shows our certificate, and remembers that it was asked for.
+    pub(super) fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
+        Arc::new(Resolver(self.clone()))
+    }
+}
+
+#[derive(Debug)]
+struct Resolver(Witness);
+
+impl ResolvesClientCert for Resolver {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let Witness(seen) = &self.0;
+        seen.asked.store(true, Ordering::Relaxed);
+        seen.ours.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.0.has_certificate()
+    }
 }
 
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! What the program does instead of serving, one file a command.
 
+pub(crate) mod sql;
+
 use crate::args::{Command, ConfigCommand, SecretsCommand, TlsCommand};
 use crate::failure::Failure;
 
@@ -10,7 +12,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Tls(TlsCommand::Init(_)) => Err(not_built("tls init")),
         Command::Secrets(SecretsCommand::Check(_)) => Err(not_built("secrets check")),
         Command::Connect(_) => Err(not_built("connect")),
-        Command::Sql(_) => Err(not_built("sql")),
+        Command::Sql(args) => sql::run(args),
         Command::Schema => Err(not_built("schema")),
     }
 }
