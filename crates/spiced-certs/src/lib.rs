@@ -2,7 +2,7 @@
 //!
 //! A [`Pair`] says where a certificate and its key are. [`load`] reads both, makes an identity of
 //! them and tells what an operator should know ([`Finding`]). [`Reloader`] does it again and
-//! publishes what is new.
+//! publishes what is new. [`client`] is the same for connections that go out.
 //!
 //! What is absent on purpose: secret stores (a secret comes here as a value), and serving.
 //!
@@ -32,6 +32,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chain;
+pub mod client;
 mod diagnose;
 mod load;
 pub mod pem;

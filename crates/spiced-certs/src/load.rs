@@ -155,7 +155,8 @@ impl LoadError {
     }
 }
 
-fn place(from: &Sourced<Input>) -> String {
+/// Where it is read, for a message: ` in /etc/tls.crt`, or empty.
+pub(crate) fn place(from: &Sourced<Input>) -> String {
     match &from.value {
         Input::File(path) => format!(" in {}", path.display()),
         Input::Text(_) | Input::Watched(_) => String::new(),

@@ -6,7 +6,8 @@ use spiced_middleware::Problem;
 
 /// A form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
+#[non_exhaustive]
+pub enum Format {
     /// Rows as objects in one array, on one line.
     Json,
     /// The Arrow IPC stream format.

@@ -9,6 +9,7 @@ mod ipc;
 mod json;
 mod nested;
 mod out;
+mod rows;
 mod table;
 
 use arrow_array::RecordBatch;
@@ -20,6 +21,8 @@ use spiced_engine::{Batches, EngineError, ErrorKind};
 
 use crate::accept::Format;
 use out::Out;
+
+pub use rows::{RowWriter, WriteError};
 
 /// A chunk goes out once it is this large, in bytes, or at the end of a batch.
 const CHUNK: usize = 64 * 1024;

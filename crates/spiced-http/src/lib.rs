@@ -9,6 +9,8 @@
 //! connection closes before the last chunk, over HTTP/2 the stream is reset. No client takes
 //! such an answer for a complete one. A client that goes away cancels its query.
 //!
+//! [`RowWriter`] writes the same forms elsewhere.
+//!
 //! ```
 //! use std::sync::Arc;
 //!
@@ -40,6 +42,8 @@ mod router;
 mod serve;
 mod sql;
 
+pub use accept::Format;
+pub use answer::{RowWriter, WriteError};
 pub use probe::probe_router;
 pub use router::{HttpOptions, HttpState, router};
 pub use serve::serve;

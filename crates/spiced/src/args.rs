@@ -8,6 +8,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use spiced_config::Flag;
 use spiced_telemetry::LogFormat;
 
+use crate::commands::sql::SqlArgs;
 use crate::failure::Failure;
 
 /// Options whose value may be left out. A word that follows is theirs only if it is a boolean.
@@ -110,13 +111,6 @@ pub(crate) struct ConnectArgs {
     pub(crate) client: Option<String>,
     #[command(flatten)]
     pub(crate) pod: PodArgs,
-}
-
-/// `spiced sql`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct SqlArgs {
-    /// A statement to run; without it, a prompt, or what standard input holds
-    pub(crate) query: Option<String>,
 }
 
 /// Which pod, and what the command line lays over it.

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Schema};
+use unicode_width::UnicodeWidthStr;
 
 use super::Encode;
 use super::out::Out;
@@ -16,12 +17,12 @@ use super::out::Out;
 /// How many of the first rows are measured.
 const MEASURED: usize = 1024;
 
-/// No column is padded beyond this many characters.
+/// No column is padded beyond this many places.
 const WIDEST: usize = 100;
 
 pub(super) struct Table {
     names: Vec<String>,
-    /// In characters; set by the first rows.
+    /// In places of a terminal; set by the first rows.
     widths: Option<Vec<usize>>,
 }
 
@@ -64,11 +65,11 @@ impl Encode for Table {
         let widths = match self.widths.take() {
             Some(widths) => widths,
             None => {
-                let mut widths: Vec<usize> = self.names.iter().map(|name| name.chars().count()).collect();
+                let mut widths: Vec<usize> = self.names.iter().map(|name| name.width()).collect();
                 for (width, (column, text)) in widths.iter_mut().zip(columns.iter().zip(&mut cells)) {
                     for at in 0..batch.num_rows() {
                         cell(column, at, text);
-                        *width = (*width).max(text.chars().count());
+                        *width = (*width).max(text.width());
                     }
                     *width = (*width).min(WIDEST);
                 }
@@ -88,7 +89,7 @@ impl Encode for Table {
 
     fn end(&mut self, out: &mut Out) -> Result<(), ArrowError> {
         let widths = self.widths.take().unwrap_or_else(|| {
-            let widths: Vec<usize> = self.names.iter().map(|name| name.chars().count().min(WIDEST)).collect();
+            let widths: Vec<usize> = self.names.iter().map(|name| name.width().min(WIDEST)).collect();
             self.head(&widths, out.text());
             widths
         });
@@ -109,7 +110,7 @@ fn row(widths: &[usize], cells: &[String], out: &mut Vec<u8>) {
     for (width, cell) in widths.iter().zip(cells) {
         out.extend_from_slice(b"| ");
         out.extend_from_slice(cell.as_bytes());
-        out.extend(std::iter::repeat_n(b' ', width.saturating_sub(cell.chars().count()) + 1));
+        out.extend(std::iter::repeat_n(b' ', width.saturating_sub(cell.width()) + 1));
     }
     out.extend_from_slice(b"|\n");
 }

@@ -4,6 +4,7 @@ mod config_explain;
 mod connect;
 mod schema;
 mod secrets_check;
+pub(crate) mod sql;
 mod tls_init;
 
 use std::io::{ErrorKind, Write};
@@ -20,13 +21,9 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Tls(TlsCommand::Init(args)) => tls_init::run(&args),
         Command::Secrets(SecretsCommand::Check(args)) => secrets_check::run(&args),
         Command::Connect(args) => connect::run(&args),
-        Command::Sql(_) => Err(not_built("sql")),
+        Command::Sql(args) => sql::run(args),
         Command::Schema => schema::run(),
     }
-}
-
-fn not_built(name: &str) -> Failure {
-    Failure::Usage(format!("error: `spiced {name}` is not built yet\n"))
 }
 
 /// Writes to standard output. A reader that went away (`| head`) has what it wanted.

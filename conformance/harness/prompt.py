@@ -1,0 +1,119 @@
+"""`spiced sql`: run to its end, or talked to on a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pexpect
+
+from .ledger import LEDGER
+from .server import Server, binary
+from .waiting import DEADLINE
+
+# What the line editor sends when it begins to read a line: bracketed paste on.
+_READY = "\x1b[?2004h"
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+@dataclass
+class Ran:
+    """How a run ended, and what it said where."""
+
+    code: int
+    out: str
+    err: str
+
+    def ok(self) -> str:
+        assert self.code == 0, f"{self}"
+        return self.out
+
+
+def endpoint(server: Server, scheme: str | None = None) -> str:
+    """Where the Flight door is, as `--endpoint` takes it."""
+    prefix = "" if scheme is None else f"{scheme}://"
+    return f"{prefix}localhost:{server.port('flight')}"
+
+
+def environment(home: Path, more: dict[str, str] | None = None) -> dict[str, str]:
+    """Nothing of the caller's but what a program needs; one home for each test."""
+    kept = {k: os.environ[k] for k in ("PATH", "TZ", "LD_LIBRARY_PATH") if k in os.environ}
+    return {**kept, "HOME": str(home), "LANG": "C.UTF-8", **(more or {})}
+
+
+def run(home: Path, *args: str, stdin: bytes | None = None, env=None, cwd: Path | None = None, deadline=DEADLINE) -> Ran:
+    """To its end. Without `stdin` there is nothing to read."""
+    process = subprocess.Popen(
+        [binary(), "sql", *args],
+        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd or home,
+        env=environment(home, env),
+    )
+    try:
+        out, err = process.communicate(stdin, deadline)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"still running after {deadline:.0f} s: {err.decode()}") from None
+    LEDGER.assert_clean(out, "standard output")
+    LEDGER.assert_clean(err, "standard error")
+    return Ran(process.returncode, out.decode(), err.decode())
+
+
+def trusting(server: Server) -> list[str]:
+    """The options that reach a server, over TLS where it has it."""
+    if not server.tls("flight"):
+        return ["--endpoint", endpoint(server)]
+    return ["--endpoint", endpoint(server), "--tls-root-certificate-file", server.ca]
+
+
+class Prompt:
+    """The prompt on a terminal of 120 columns."""
+
+    def __init__(self, home: Path, *args: str, env=None, cwd: Path | None = None) -> None:
+        terminal = {"TERM": "xterm", "NO_COLOR": "1", **(env or {})}
+        self.child = pexpect.spawn(
+            binary(),
+            ["sql", *args],
+            cwd=str(cwd or home),
+            env=environment(home, terminal),
+            encoding="utf-8",
+            timeout=DEADLINE,
+            dimensions=(40, 120),
+        )
+        self.child.delaybeforesend = None
+        self.greeting = self.until_ready()
+
+    def until_ready(self) -> str:
+        """Waits for the prompt; gives what was said before it."""
+        self.child.expect_exact(_READY)
+        said = _ESCAPES.sub("", self.child.before).replace("\r", "")
+        LEDGER.assert_clean(said, "the prompt")
+        return said
+
+    def type(self, keys: str) -> None:
+        self.child.send(keys)
+
+    def ask(self, *lines: str) -> str:
+        """Types the lines of one statement, each with Enter; gives what is said until the next prompt, the echo included."""
+        for line in lines:
+            self.type(line + "\r")
+        return self.until_ready()
+
+    def wait_for(self, text: str) -> None:
+        self.child.expect_exact(text)
+
+    def leave(self, keys: str = "\x04") -> int:
+        """Leaves, by Ctrl-D or otherwise; gives the exit code."""
+        self.type(keys)
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        return self.child.exitstatus
+
+    def close(self) -> None:
+        self.child.close(force=True)

@@ -1,0 +1,93 @@
+//! The same forms for who has batches and a place to write to, and no HTTP.
+
+use std::io::{self, Write};
+
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, Schema};
+
+use super::out::Out;
+use super::{Encode, encoder};
+use crate::accept::Format;
+
+/// Writes rows as the HTTP API does, in bounded memory, to wherever they shall go.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use arrow_array::{Int64Array, RecordBatch};
+/// use spiced_http::{Format, RowWriter};
+///
+/// let batch = RecordBatch::try_from_iter([("x", Arc::new(Int64Array::from(vec![1, 2])) as _)])?;
+/// let mut to = Vec::new();
+/// let mut rows = RowWriter::new(Format::Json, batch.schema_ref())?;
+/// rows.write(&batch, &mut to)?;
+/// rows.finish(&mut to)?;
+/// assert_eq!(to, br#"[{"x":1},{"x":2}]"#);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct RowWriter {
+    encoder: Box<dyn Encode>,
+    begun: bool,
+    out: Out,
+}
+
+impl RowWriter {
+    /// A writer of rows of `schema`.
+    ///
+    /// # Errors
+    /// The form cannot express the schema.
+    pub fn new(format: Format, schema: &Schema) -> Result<Self, WriteError> {
+        Ok(Self { encoder: encoder(format, schema)?, begun: false, out: Out::default() })
+    }
+
+    /// Writes the rows of a batch, and before the first what stands before them.
+    ///
+    /// # Errors
+    /// A value cannot be written in this form, or `to` refuses.
+    pub fn write(&mut self, batch: &RecordBatch, to: &mut dyn Write) -> Result<(), WriteError> {
+        self.begin()?;
+        let mut done = 0;
+        while done < batch.num_rows() {
+            let count = self.encoder.step().min(batch.num_rows() - done);
+            self.encoder.rows(&batch.slice(done, count), &mut self.out)?;
+            done += count;
+            self.drain(to)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what stands after the rows.
+    ///
+    /// # Errors
+    /// `to` refuses.
+    pub fn finish(mut self, to: &mut dyn Write) -> Result<(), WriteError> {
+        self.begin()?;
+        self.encoder.end(&mut self.out)?;
+        self.drain(to)
+    }
+
+    fn begin(&mut self) -> Result<(), ArrowError> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        self.encoder.begin(&mut self.out)
+    }
+
+    fn drain(&mut self, to: &mut dyn Write) -> Result<(), WriteError> {
+        while let Some(chunk) = self.out.take() {
+            to.write_all(&chunk).map_err(WriteError::To)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why rows could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// A value, or the schema, cannot be expressed.
+    #[error(transparent)]
+    Encode(#[from] ArrowError),
+    /// The place that is written to refuses; a reader that is gone is `BrokenPipe`.
+    #[error(transparent)]
+    To(io::Error),
+}

@@ -1,0 +1,208 @@
+//! What `spiced sql` takes: what was said on the command line and in the environment, and what was
+//! decided of it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use spiced_certs::client::{ClientTls, Trust};
+use spiced_certs::{Input, Pair};
+use tls_core::{Origin, Secret, Sourced};
+
+use super::endpoint::Endpoint;
+use super::meta;
+use crate::failure::Failure;
+
+/// Where `spiced` puts its development CA, seen from the pod's folder.
+const DEVELOPMENT_CA: &str = ".spice/tls/ca.pem";
+
+const ENDPOINT: (&str, &str) = ("--endpoint", "SPICED_SQL_ENDPOINT");
+const ROOT: (&str, &str) = ("--tls-root-certificate-file", "SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE");
+const CERTIFICATE: (&str, &str) = ("--client-certificate-file", "SPICED_SQL_CLIENT_CERTIFICATE_FILE");
+const KEY: (&str, &str) = ("--client-key-file", "SPICED_SQL_CLIENT_KEY_FILE");
+const API_KEY: (&str, &str) = ("--api-key", "SPICED_SQL_API_KEY");
+
+const AFTER: &str = "\
+ENDPOINT is grpc+tls://HOST:PORT (https:// is the same), grpc://HOST:PORT (http://) for plain text, or HOST:PORT: then TLS is \
+tried first, and plain text only where the server is on this machine and speaks no TLS.
+
+The server's certificate is verified against --tls-root-certificate-file, or else this system's trust store (SSL_CERT_FILE is \
+honoured); for a server on this machine also against .spice/tls/ca.pem in the current folder, where it exists.
+
+Each is also read from the environment, where the option is not given: SPICED_SQL_ENDPOINT, \
+SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE, SPICED_SQL_CLIENT_CERTIFICATE_FILE, SPICED_SQL_CLIENT_KEY_FILE, SPICED_SQL_API_KEY.
+
+Exit codes: 0 all went well; 1 no connection, or a statement failed; 64 usage.";
+
+/// `spiced sql`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER, after_help = "--help tells about endpoints, trust and the environment.")]
+pub(crate) struct SqlArgs {
+    /// Statements to run, separated by `;`; without, a prompt, or what standard input holds
+    query: Option<String>,
+    /// Run the statements of a file
+    #[arg(short, long, value_name = "PATH", conflicts_with = "query")]
+    file: Option<PathBuf>,
+    /// Where the server's Flight SQL door is [default: localhost:50051]
+    #[arg(long, value_name = "ENDPOINT")]
+    endpoint: Option<String>,
+    /// Whose certificates are trusted, a PEM file [default: this system's trust store]
+    #[arg(long, value_name = "PATH")]
+    tls_root_certificate_file: Option<OsString>,
+    /// The certificate to show to a server that asks for one, a PEM file
+    #[arg(long, value_name = "PATH")]
+    client_certificate_file: Option<OsString>,
+    /// That certificate's key, a PEM file
+    #[arg(long, value_name = "PATH")]
+    client_key_file: Option<OsString>,
+    /// The API key (others on this machine can see it in the process list; SPICED_SQL_API_KEY hides it)
+    #[arg(long, value_name = "KEY", value_parser = secret)]
+    api_key: Option<Secret>,
+    /// How long a connection may take
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    connect_timeout: Duration,
+    /// How answers are written
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// How many rows of an answer the prompt shows in a table; 0: all
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    max_rows: usize,
+}
+
+/// How answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table, as wide as its first rows need
+    Table,
+    /// RFC 4180 with a header line; nested values as JSON text
+    Csv,
+    /// An array of objects, on one line
+    Json,
+    /// An object a line
+    Ndjson,
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) input: Option<Given>,
+    pub(crate) reach: Reach,
+    pub(crate) format: Format,
+    pub(crate) max_rows: usize,
+}
+
+/// Where statements are, where that was said.
+#[derive(Debug)]
+pub(crate) enum Given {
+    Query(String),
+    File(PathBuf),
+}
+
+/// What is needed to reach the server.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) tls: ClientTls,
+    /// Whether something asks for TLS beside the endpoint's scheme.
+    pub(crate) tls_asked: bool,
+    pub(crate) api_key: Option<Sourced<Secret>>,
+    pub(crate) timeout: Duration,
+}
+
+impl SqlArgs {
+    /// Decides. `environment` reads a variable, `folder` is the current one.
+    ///
+    /// # Errors
+    /// A value is wrong, or one of two that belong together is missing.
+    pub(crate) fn decide(
+        self,
+        environment: impl Fn(&str) -> Option<OsString>,
+        folder: &Path,
+    ) -> Result<Options, Failure> {
+        let choose = |flag: Option<OsString>, (name, variable): (&str, &str)| {
+            let flag = flag.map(|value| Sourced::new(value, Origin::Flag(name.to_owned())));
+            // An empty variable is one that is not set, as shells and container files have it.
+            let from = || environment(variable).filter(|value| !value.is_empty());
+            flag.or_else(|| from().map(|value| Sourced::new(value, Origin::Variable(variable.to_owned()))))
+        };
+        let endpoint = match choose(self.endpoint.map(Into::into), ENDPOINT) {
+            None => "localhost".parse().map_err(|e| usage(ENDPOINT.0, e))?,
+            Some(Sourced { value, origin }) => {
+                value.to_string_lossy().parse::<Endpoint>().map_err(|e| usage(origin, e))?
+            }
+        };
+        let root = choose(self.tls_root_certificate_file, ROOT);
+        let certificate = choose(self.client_certificate_file, CERTIFICATE);
+        let key = choose(self.client_key_file, KEY);
+        let api_key = match self.api_key {
+            Some(key) => Some(Sourced::new(key, Origin::Flag(API_KEY.0.to_owned()))),
+            None => match environment(API_KEY.1).filter(|key| !key.is_empty()) {
+                None => None,
+                Some(key) => {
+                    let origin = Origin::Variable(API_KEY.1.to_owned());
+                    let key = key.into_string().map_err(|_| usage(&origin, "it is not UTF-8"))?;
+                    Some(Sourced::new(Secret::from(key), origin))
+                }
+            },
+        };
+
+        let tls_asked = root.is_some() || certificate.is_some() || key.is_some();
+        let identity = match (certificate, key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some(Pair { certificate: file(certificate), key: file(key) }),
+            (Some(certificate), None) => {
+                return Err(usage(certificate.origin, format!("its key is missing: give it with {}", KEY.0)));
+            }
+            (None, Some(key)) => {
+                return Err(usage(key.origin, format!("its certificate is missing: give it with {}", CERTIFICATE.0)));
+            }
+        };
+        let development = folder.join(DEVELOPMENT_CA);
+        let trust = match root {
+            Some(root) => Trust::only(file(root)),
+            None if endpoint.is_loopback() && development.is_file() => {
+                Trust::system().and(Sourced::new(Input::File(development), Origin::Default))
+            }
+            None => Trust::system(),
+        };
+        Ok(Options {
+            input: self.query.map(Given::Query).or(self.file.map(Given::File)),
+            reach: Reach {
+                endpoint,
+                tls: ClientTls { trust, identity },
+                tls_asked,
+                api_key,
+                timeout: self.connect_timeout,
+            },
+            format: self.format,
+            max_rows: self.max_rows,
+        })
+    }
+}
+
+fn file(path: Sourced<OsString>) -> Sourced<Input> {
+    path.map(|path| Input::File(path.into()))
+}
+
+fn secret(text: &str) -> Result<Secret, &'static str> {
+    if text.is_empty() { Err("it is empty") } else { Ok(Secret::from(text)) }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    if duration.is_zero() { Err("it is longer than nothing, 10s say".to_owned()) } else { Ok(duration) }
+}
+
+fn usage(origin: impl std::fmt::Display, reason: impl std::fmt::Display) -> Failure {
+    Failure::Usage(format!("error: {origin}: {reason}\n"))
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        ValueEnum::from_str(text, true)
+            .map_err(|_| format!("there is no format `{text}`: {}", meta::FORMATS.join(", ")))
+    }
+}

@@ -1,0 +1,45 @@
+//! Rows a value a line, for those that are wider than the screen.
+
+use std::io::Write;
+
+use arrow_array::RecordBatch;
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_schema::{ArrowError, Schema};
+
+use super::print::Halt;
+use super::screen::printable;
+
+/// Counts the rows that it has written.
+pub(crate) struct Expanded {
+    names: Vec<String>,
+    width: usize,
+    rows: usize,
+}
+
+impl Expanded {
+    pub(crate) fn new(schema: &Schema) -> Self {
+        let names: Vec<String> = schema.fields().iter().map(|field| one_line(field.name())).collect();
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        Self { names, width, rows: 0 }
+    }
+
+    pub(crate) fn write(&mut self, batch: &RecordBatch, out: &mut dyn Write) -> Result<(), Halt> {
+        let options = FormatOptions::new().with_display_error(true);
+        let columns: Result<Vec<_>, ArrowError> =
+            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect();
+        let columns = columns?;
+        for row in 0..batch.num_rows() {
+            self.rows += 1;
+            writeln!(out, "-[ {} ]{}", self.rows, "-".repeat(self.width.max(20)))?;
+            for (name, column) in self.names.iter().zip(&columns) {
+                let pad = " ".repeat(self.width - name.chars().count());
+                writeln!(out, "{name}{pad} | {}", one_line(&column.value(row).to_string()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n")
+}

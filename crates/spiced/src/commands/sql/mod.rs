@@ -1,0 +1,102 @@
+//! `spiced sql`: a SQL prompt over Flight SQL, one query, or a script.
+//!
+//! The way through the files: `args` decides what is wanted; `dial` makes the connection, and
+//! `unreachable` tells why there is none; `session` speaks Flight SQL on it; `splitter` cuts text into
+//! statements; `shell` runs them and `print` writes what they give; `prompt` is the line editor.
+
+mod args;
+mod catalog;
+mod complete;
+mod describe;
+mod dial;
+mod endpoint;
+mod expanded;
+mod history;
+mod interrupt;
+mod keywords;
+mod mentioned;
+mod meta;
+mod print;
+mod prompt;
+mod screen;
+mod script;
+mod session;
+mod shell;
+mod splitter;
+mod trouble;
+mod unreachable;
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use tls_core::Origin;
+use tokio::runtime::{Builder, Runtime};
+
+pub(crate) use args::SqlArgs;
+
+use crate::failure::Failure;
+use args::{Given, Options, Reach};
+use interrupt::Interrupt;
+use print::Halt;
+use screen::Screen;
+use script::Script;
+use session::Session;
+use shell::{Settings, Shell};
+
+/// Runs what `args` asks for, to its end.
+pub(crate) fn run(args: SqlArgs) -> Result<(), Failure> {
+    let options = args.decide(|name| std::env::var_os(name), Path::new(""))?;
+    // One thread for the connection; statements and their output have this one.
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::Other(e.to_string()))?;
+    let ended = converse(&runtime, options);
+    // A script that is still being read waits for nobody.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) | Err(Halt::Gone) => Ok(()),
+        Err(Halt::Interrupted) => Err(Failure::Other("cancelled".to_owned())),
+        Err(Halt::Trouble(trouble)) => Err(Failure::Other(screen::printable(&trouble.text()).into_owned())),
+    }
+}
+
+fn converse(runtime: &Runtime, options: Options) -> Result<(), Halt> {
+    let Options { input, reach, format, max_rows } = options;
+    let prompt = input.is_none() && std::io::stdin().is_terminal();
+    let mut screen = Screen::standard();
+    beware(&reach, &mut screen);
+    let session = runtime.block_on(Session::open(&reach))?;
+    let settings = Settings { format, expanded: false, timing: true, max_rows, prompt };
+    let interrupt = runtime.block_on(async { Interrupt::listen() })?;
+    let mut shell = Shell::new(session, screen, settings, interrupt);
+    match input {
+        Some(Given::Query(query)) => runtime.block_on(shell.text(&query)).map(|_| ()),
+        Some(Given::File(path)) => runtime.block_on(shell.script(Script::file(&path))).map(|_| ()),
+        None if !prompt => runtime.block_on(shell.script(Script::standard_input())).map(|_| ()),
+        None => {
+            let told = runtime.block_on(shell.session.server())?;
+            let greeting = greeting(told.as_deref(), &shell);
+            shell.screen.say(&greeting);
+            prompt::run(runtime, &mut shell, history::path(|name| std::env::var_os(name)))
+        }
+    }
+}
+
+/// What a careful person would want to have been told.
+fn beware(reach: &Reach, screen: &mut Screen) {
+    let Some(key) = &reach.api_key else { return };
+    if matches!(key.origin, Origin::Flag(_)) {
+        screen.say("warning: --api-key shows the key to everybody who can list processes; SPICED_SQL_API_KEY does not");
+    }
+    if reach.endpoint.asked == endpoint::Asked::Plain && !reach.endpoint.is_loopback() {
+        screen.say(&format!("warning: the key of {} travels in plain text to {}", key.origin, reach.endpoint));
+    }
+}
+
+fn greeting(server: Option<&str>, shell: &Shell) -> String {
+    let server = server.unwrap_or("a Flight SQL server");
+    let place = shell.session.link().map_or_else(String::new, |link| {
+        let tls = link.tls.as_ref().map_or("no TLS", |tls| tls.version.as_str());
+        format!(" at {} ({tls})", link.endpoint)
+    });
+    format!("{server}{place}. `;` ends a statement, \\? helps, \\q leaves.")
+}

@@ -1,0 +1,170 @@
+//! Writes the answer of a statement as it comes, a batch at a time.
+//!
+//! A table's columns are as wide as the first 1,024 rows need; what is longer later pushes its row
+//! out. All forms but the expanded one are those of the HTTP API, by its own writers.
+
+use std::io::{self, Write};
+
+use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
+use spiced_http::{RowWriter, WriteError};
+
+use super::args::Format;
+use super::expanded::Expanded;
+use super::session::Rows;
+use super::trouble::Trouble;
+
+/// How answers are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    pub(crate) format: Format,
+    /// Whether a table is written a value a line.
+    pub(crate) expanded: bool,
+    /// How many rows are written at most.
+    pub(crate) limit: Option<usize>,
+}
+
+/// What was written.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// So many rows; with `more`, there are others that were not written.
+    Rows { count: usize, more: bool },
+    /// Nothing: the statement changed so many rows.
+    Changed(u64),
+    /// Nothing: the statement had its effect.
+    Done,
+}
+
+/// Why an answer ends before its end.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    Trouble(Trouble),
+    /// Ctrl-C.
+    Interrupted,
+    /// Nobody reads the output any more.
+    Gone,
+}
+
+/// Writes `rows`. `announced` is the schema that the server gave beforehand; it gives none for
+/// statements that have an effect, whose answer is a count.
+pub(crate) async fn show(
+    rows: &mut Rows,
+    announced: Option<SchemaRef>,
+    layout: Layout,
+    out: &mut dyn Write,
+) -> Result<Shown, Halt> {
+    let mut printer: Option<Printer> = None;
+    let (mut count, mut changed) = (0, None);
+    let limit = layout.limit.unwrap_or(usize::MAX);
+    let mut more = false;
+    while let Some(batch) = rows.next().await? {
+        if announced.is_none() && is_count(batch.schema_ref()) {
+            let touched = batch.column(0).as_primitive::<UInt64Type>().iter().flatten();
+            changed = Some(touched.fold(changed.unwrap_or(0), u64::saturating_add));
+            continue;
+        }
+        let room = limit - count;
+        more = batch.num_rows() > room;
+        let batch = batch.slice(0, batch.num_rows().min(room));
+        count += batch.num_rows();
+        let printer = match &mut printer {
+            Some(printer) => printer,
+            none => none.insert(Printer::new(layout, batch.schema_ref())?),
+        };
+        printer.write(&batch, out)?;
+        // What is there is seen, though the rest may take long; and Ctrl-C has its turn.
+        out.flush()?;
+        tokio::task::yield_now().await;
+        if more {
+            break;
+        }
+    }
+    let printer = match (printer, rows.schema().cloned().or(announced)) {
+        (Some(printer), _) => printer,
+        (None, Some(schema)) if changed.is_none() && !schema.fields().is_empty() => Printer::new(layout, &schema)?,
+        _ => return Ok(changed.map_or(Shown::Done, Shown::Changed)),
+    };
+    printer.finish(out)?;
+    out.flush()?;
+    Ok(Shown::Rows { count, more })
+}
+
+/// Writes a batch of our own making.
+pub(crate) fn print(batch: &RecordBatch, layout: Layout, out: &mut dyn Write) -> Result<(), Halt> {
+    let mut printer = Printer::new(layout, batch.schema_ref())?;
+    printer.write(batch, out)?;
+    printer.finish(out)?;
+    Ok(out.flush()?)
+}
+
+/// What a statement that changes data answers.
+fn is_count(schema: &Schema) -> bool {
+    matches!(schema.fields().as_ref(), [field] if field.name() == "count" && *field.data_type() == DataType::UInt64)
+}
+
+enum Printer {
+    Rows { writer: RowWriter, ends_line: bool },
+    Expanded(Expanded),
+}
+
+impl Printer {
+    fn new(layout: Layout, schema: &Schema) -> Result<Self, Halt> {
+        let format = match layout.format {
+            Format::Table if layout.expanded => return Ok(Self::Expanded(Expanded::new(schema))),
+            Format::Table => spiced_http::Format::Table,
+            Format::Csv => spiced_http::Format::Csv,
+            Format::Json => spiced_http::Format::Json,
+            Format::Ndjson => spiced_http::Format::Ndjson,
+        };
+        Ok(Self::Rows { writer: RowWriter::new(format, schema)?, ends_line: layout.format != Format::Json })
+    }
+
+    fn write(&mut self, batch: &RecordBatch, out: &mut dyn Write) -> Result<(), Halt> {
+        match self {
+            Self::Rows { writer, .. } => Ok(writer.write(batch, out)?),
+            Self::Expanded(expanded) => Ok(expanded.write(batch, out)?),
+        }
+    }
+
+    fn finish(self, out: &mut dyn Write) -> Result<(), Halt> {
+        if let Self::Rows { writer, ends_line } = self {
+            writer.finish(out)?;
+            if !ends_line {
+                out.write_all(b"\n")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<Trouble> for Halt {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<io::Error> for Halt {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Gone,
+            _ => Self::Trouble(Trouble::new(format!("the answer cannot be written: {error}"))),
+        }
+    }
+}
+
+impl From<ArrowError> for Halt {
+    fn from(error: ArrowError) -> Self {
+        Self::Trouble(Trouble::new(format!("the answer cannot be written: {error}")))
+    }
+}
+
+impl From<WriteError> for Halt {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::To(error) => error.into(),
+            other => Self::Trouble(Trouble::new(format!("the answer cannot be written: {other}"))),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The prompt: a line editor with history and completion, and what it hands to the shell.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustyline::completion::{Completer, FilenameCompleter};
+use rustyline::config::{Behavior, CompletionType, Config};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{Context, Editor, Helper};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use super::catalog::Catalog;
+use super::complete::complete;
+use super::history;
+use super::interrupt::Interrupt;
+use super::print::Halt;
+use super::shell::{Next, Shell};
+use super::splitter::Splitter;
+use super::trouble::Trouble;
+
+const PROMPT: &str = "spiced> ";
+const PROMPT_IN_COLOUR: &str = "\x1b[1;32mspiced>\x1b[0m ";
+
+/// Asks and answers until the person leaves. `history` is the file, where there is one.
+pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, history: Option<PathBuf>) -> Result<(), Halt> {
+    let config = Config::builder()
+        .behavior(Behavior::PreferTerm)
+        .completion_type(CompletionType::List)
+        .history_ignore_space(true)
+        .max_history_size(history::MOST_ENTRIES)
+        .map_err(unusable)?
+        .build();
+    let remembered = FileHistory::with_config(&config);
+    let mut editor: Editor<Assistant, FileHistory> = Editor::with_history(config, remembered).map_err(unusable)?;
+    editor.set_helper(Some(Assistant { catalog: shell.catalog(), files: FilenameCompleter::new() }));
+    let history = history.filter(|path| remember(&mut editor, shell, path));
+    runtime.block_on(async { shell.refresh() });
+
+    let coloured = if shell.screen.colour() { PROMPT_IN_COLOUR } else { PROMPT };
+    loop {
+        let text = match editor.readline(&(PROMPT, coloured)) {
+            Ok(text) => text,
+            // The line is given up.
+            Err(ReadlineError::Interrupted) => continue,
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(unusable(error).into()),
+        };
+        if text.len() <= history::LONGEST_ENTRY
+            && editor.add_history_entry(text.trim_end()).unwrap_or(false)
+            && let Some(path) = &history
+        {
+            // At once, so that it is there whatever comes.
+            let _ = editor.append_history(path);
+        }
+        let ran = runtime.block_on(async {
+            // One that came before was for what ran before.
+            shell.interrupt = Interrupt::listen()?;
+            shell.text(as_command(&text)).await
+        });
+        match ran {
+            Ok(Next::More) => {}
+            Ok(Next::Leave) | Err(Halt::Gone) => return Ok(()),
+            Err(Halt::Interrupted) => shell.screen.say("cancelled"),
+            Err(Halt::Trouble(trouble)) => shell.screen.trouble(&trouble),
+        }
+    }
+}
+
+/// Loads what was typed before. What keeps it from that is said, and the prompt does without.
+fn remember(editor: &mut Editor<Assistant, FileHistory>, shell: &mut Shell, path: &Path) -> bool {
+    let loaded = history::prepare(path).map_err(|e| e.to_string()).and_then(|()| match editor.load_history(path) {
+        Err(ReadlineError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|e| e.to_string()),
+    });
+    if let Err(reason) = &loaded {
+        shell.screen.say(&format!("nothing is remembered: {}: {reason}", path.display()));
+    }
+    loaded.is_ok()
+}
+
+fn unusable(error: ReadlineError) -> Trouble {
+    Trouble::new(format!("the terminal cannot be used: {error}"))
+}
+
+/// What people type who know other prompts.
+fn as_command(text: &str) -> &str {
+    match text.trim().trim_end_matches(';').to_ascii_lowercase().as_str() {
+        "quit" | "exit" => "\\q",
+        "help" => "\\h",
+        _ => text,
+    }
+}
+
+/// What the line editor asks while a person types.
+struct Assistant {
+    catalog: watch::Receiver<Arc<Catalog>>,
+    files: FilenameCompleter,
+}
+
+impl Helper for Assistant {}
+
+impl Hinter for Assistant {
+    type Hint = String;
+}
+
+impl Highlighter for Assistant {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        Cow::Borrowed(line)
+    }
+}
+
+impl Validator for Assistant {
+    /// Enter ends the line where all statements have ended; else it begins another line.
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        let text = context.input();
+        let mut splitter = Splitter::default();
+        splitter.push(text);
+        let whole = !splitter.is_within() || as_command(text) != text;
+        Ok(if whole { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+    }
+}
+
+impl Completer for Assistant {
+    type Candidate = String;
+
+    fn complete(&self, line: &str, at: usize, context: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+        if line.trim_start().starts_with("\\i ") {
+            let (start, files) = self.files.complete(line, at, context)?;
+            return Ok((start, files.into_iter().map(|file| file.replacement).collect()));
+        }
+        Ok(complete(line, at, &self.catalog.borrow()))
+    }
+}
