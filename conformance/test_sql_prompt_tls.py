@@ -8,7 +8,6 @@ import threading
 
 import pyarrow as pa
 import pytest
-from cryptography.x509.oid import ExtendedKeyUsageOID
 from pyarrow import flight
 
 from harness.certificates import Authority, certificate_pem, key_pem, self_signed

@@ -1,6 +1,6 @@
 //! An engine made of one function, for those who embed a door over something that is no query engine, and for tests.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
@@ -13,8 +13,8 @@ use crate::{
 
 /// An engine that answers every SQL statement by calling `answer`, and counts each as a read.
 ///
-/// It is called when a statement is prepared, without parameters, for the schema of the answer, and again when
-/// the statement runs; so it should do its work in the stream.
+/// It is called when a statement is prepared, without parameters, for the schema of the answer, and again for a run
+/// with parameters and for every run after the first; so it should do its work in the stream.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -62,8 +62,10 @@ impl Session for FunctionEngine {
         let Statement::Sql(sql) = statement else {
             return Err(EngineError::new(ErrorKind::Unsupported, "this engine takes SQL text alone"));
         };
-        let schema = (self.0)(&sql, &Parameters::none())?.schema;
-        Ok(Box::new(Planned { answer: self.0.clone(), sql, schema, parameters: Schema::empty() }))
+        let first = (self.0)(&sql, &Parameters::none())?;
+        let schema = first.schema.clone();
+        let first = Mutex::new(Some(first));
+        Ok(Box::new(Planned { answer: self.0.clone(), sql, schema, first, parameters: Schema::empty() }))
     }
 
     async fn catalog(&self) -> Result<Catalog, EngineError> {
@@ -75,6 +77,8 @@ struct Planned {
     answer: Arc<Answer>,
     sql: String,
     schema: SchemaRef,
+    /// What the schema was taken from, for the first run.
+    first: Mutex<Option<Execution>>,
     parameters: Schema,
 }
 
@@ -93,6 +97,10 @@ impl Prepared for Planned {
     }
 
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
-        (self.answer)(&self.sql, &parameters)
+        let first = self.first.lock().expect("nothing panics while it is held").take();
+        match first {
+            Some(first) if parameters.batch().is_none() => Ok(first),
+            _ => (self.answer)(&self.sql, &parameters),
+        }
     }
 }
