@@ -21,3 +21,7 @@ check:
 # the edges between the crates alone
 edges:
     cargo xtask edges
+
+# what it costs, beside nginx and a pyarrow Flight server; --write puts it into docs/figures.md
+bench *ARGS:
+    cargo xtask bench {{ARGS}}

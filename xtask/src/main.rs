@@ -1,5 +1,6 @@
-//! What `just` runs: `cargo xtask test`, `check`, `edges`, `first-command`.
+//! What `just` runs: `cargo xtask test`, `check`, `edges`, `first-command`, `bench`.
 
+mod bench;
 mod check;
 mod edges;
 mod first_command;
@@ -15,7 +16,8 @@ fn main() -> ExitCode {
         Some("check") => check::run(),
         Some("edges") => edges::run(),
         Some("first-command") => first_command::run(),
-        _ => Err("usage: cargo xtask test [PYTEST ARGS] | check | edges | first-command".to_owned()),
+        Some("bench") => bench::run(&words.collect::<Vec<_>>()),
+        _ => Err("usage: cargo xtask test [PYTEST ARGS] | check | edges | first-command | bench [--quick] [--only NAME…] [--write]".to_owned()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
