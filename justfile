@@ -33,3 +33,7 @@ alone:
 # the reference pages, from the code
 docs:
     cargo xtask docs
+
+# what it costs, beside nginx and a pyarrow Flight server; --write puts it into docs/figures.md
+bench *ARGS:
+    cargo xtask bench {{ARGS}}

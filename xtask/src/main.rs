@@ -1,6 +1,8 @@
-//! What `just` runs: `cargo xtask test`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `first-command`.
+//! What `just` runs: `cargo xtask test`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `bench`,
+//! `first-command`.
 
 mod alone;
+mod bench;
 mod book;
 mod check;
 mod clients;
@@ -11,6 +13,9 @@ mod tests;
 mod tools;
 
 use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask test [PYTEST ARGS] | clients | clients-table | check | edges | alone | docs | \
+                     bench [--quick] [--only NAME…] [--write] | first-command";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
@@ -23,8 +28,8 @@ fn main() -> ExitCode {
         Some("alone") => alone::run(),
         Some("docs") => docs::run(),
         Some("first-command") => first_command::run(),
-        _ => Err("usage: cargo xtask test [PYTEST ARGS] | clients | clients-table | check | edges | alone | docs | first-command"
-            .to_owned()),
+        Some("bench") => bench::run(&words.collect::<Vec<_>>()),
+        _ => Err(USAGE.to_owned()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
