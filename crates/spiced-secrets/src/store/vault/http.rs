@@ -1,10 +1,14 @@
 //! Questions to a Vault over HTTP: bounded in time and size, tried again where that may help.
 
+use std::path::Path;
 use std::time::Duration;
 
 use backon::Retryable;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response, Url, redirect};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::Value;
 use tls_core::Secret;
@@ -89,9 +93,9 @@ impl Http {
             .timeout(ATTEMPT_WITHIN)
             .pool_idle_timeout(Duration::from_secs(30))
             .redirect(redirect::Policy::custom(follow));
-        if let Some(file) = given("ca_file", "CACERT")? {
-            let path = opening.surroundings.pod_folder.join(file);
-            builder = builder.tls_certs_only(certificates(&path)?);
+        if base.scheme() == "https" {
+            let ca_file = given("ca_file", "CACERT")?.map(|file| opening.surroundings.pod_folder.join(file));
+            builder = builder.tls_backend_preconfigured(tls(ca_file.as_deref())?);
         }
         let client = builder.build().map_err(|e| StoreError::declaration(innermost(&e)))?;
         let endpoint = base.origin().ascii_serialization();
@@ -211,14 +215,34 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     }
 }
 
-fn certificates(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>, StoreError> {
+/// TLS with the one provider there is. Trusted are the CAs of the file, or else the system's (or those
+/// that SSL_CERT_FILE names).
+fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, StoreError> {
+    let certificates = match ca_file {
+        Some(path) => read_certificates(path)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut roots = RootCertStore::empty();
+    let (good, _) = roots.add_parsable_certificates(certificates);
+    if good == 0 {
+        return Err(match ca_file {
+            Some(path) => StoreError::declaration(format!("{} holds no certificate in PEM", path.display())),
+            None => StoreError::Declaration {
+                message: "this system trusts no CA".to_owned(),
+                hint: format!("install ca-certificates, or name the server's CA with the param {PARAMS}ca_file"),
+            },
+        });
+    }
+    let config = ClientConfig::builder_with_provider(tls_core::provider()).with_safe_default_protocol_versions();
+    let config = config.map_err(|e| StoreError::declaration(e.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
     let unreadable = |cause| StoreError::Unreadable { path: path.to_owned(), cause };
     if std::fs::metadata(path).map_err(unreadable)?.len() > LARGEST_CA_FILE {
         return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
     }
     let pem = std::fs::read(path).map_err(unreadable)?;
-    match reqwest::Certificate::from_pem_bundle(&pem) {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(StoreError::declaration(format!("{} holds no certificate in PEM", path.display()))),
-    }
+    Ok(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect())
 }
