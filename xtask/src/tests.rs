@@ -6,7 +6,14 @@ use std::process::Command;
 use crate::tools::{self, Outcome, cargo, has, need, python, root, target};
 
 pub fn run(arguments: &[String]) -> Outcome {
-    need(&[("curl", "curl"), ("openssl", "openssl"), ("python3", "python3")])?;
+    need(&[
+        ("curl", "curl"),
+        ("jq", "jq"),
+        ("keyctl", "keyutils"),
+        ("openssl", "openssl"),
+        ("python3", "python3"),
+        ("unshare", "util-linux"),
+    ])?;
     let python = python(&root().join("conformance").join("requirements.txt"))?;
 
     // One selection of packages for everything, so that nothing is built twice.
