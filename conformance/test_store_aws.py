@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from pathlib import Path
 
 import pytest
 
-from harness import clients, front
+from harness import clients, front, pages
 from harness.ledger import LEDGER
 from harness.messages import plain
 from harness.server import text_of
@@ -240,7 +239,7 @@ def test_the_least_policy_suffices_and_without_it_access_is_denied(pod, tmp_path
 
     Moto compares actions and looks at no resource: the documented one is replaced by any.
     """
-    policy = json.loads(documented_policy())
+    policy = json.loads(pages.blocks("secrets/aws.md", "json")[0])
     assert policy["Statement"][0]["Resource"].startswith("arn:aws:secretsmanager:")
     policy["Statement"][0]["Resource"] = "*"
     moto = Moto(tmp_path)
@@ -265,12 +264,6 @@ def test_the_least_policy_suffices_and_without_it_access_is_denied(pod, tmp_path
             refused.names("secret store `aws`", moto.url, "refuses: HTTP 403", "allow secretsmanager:GetSecretValue")
     finally:
         moto.stop()
-
-
-def documented_policy() -> str:
-    """The JSON block of the page about AWS."""
-    page = (Path(__file__).parent.parent / "docs/secrets/aws.md").read_text()
-    return page.split("```json\n", 1)[1].split("```", 1)[0]
 
 
 # What is said

@@ -3,12 +3,10 @@ narrow, and what is said."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import yaml
 
-from harness import clients, front
+from harness import clients, front, pages
 from harness.cluster import Cluster, in_a_pod
 from harness.ledger import LEDGER
 from harness.messages import plain
@@ -63,9 +61,8 @@ def test_namespace_param_beats_that_of_the_configuration(pod, cluster):
 
 def test_the_role_of_the_page_is_the_one_that_is_used(pod, cluster):
     """docs/secrets/kubernetes.md: its verbs, and no other."""
-    page = (Path(__file__).parent.parent / "docs/secrets/kubernetes.md").read_text()
-    blocks = [b.split("```", 1)[0] for b in page.split("```yaml\n")[1:]]
-    role = next(d for b in blocks for d in yaml.safe_load_all(b) if isinstance(d, dict) and d.get("kind") == "Role")
+    documents = [d for block in pages.blocks("secrets/kubernetes.md", "yaml") for d in yaml.safe_load_all(block)]
+    role = next(document for document in documents if document.get("kind") == "Role")
     assert role["rules"][0]["resources"] == ["secrets"] and role["rules"][0]["resourceNames"] == ["spice-tls-cert"]
     cluster.tokens[cluster.token] = set(role["rules"][0]["verbs"])
     cluster.put("spice-tls-cert", fields(pod.pair))

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from pathlib import Path
 
 import pytest
 
-from harness import clients, front
+from harness import clients, front, pages
 from harness.cluster import Cluster, in_a_pod
 from harness.ledger import LEDGER
 from harness.messages import plain
@@ -48,8 +47,7 @@ def reader(bao, path: str, **more) -> str:
 
 def test_version_2_with_the_policy_of_the_page(pod, bao):
     """docs/secrets/vault.md: its path, and no right but that."""
-    page = (Path(__file__).parent.parent / "docs/secrets/vault.md").read_text()
-    bao.policy("spice", page.split("```hcl\n", 1)[1].split("```", 1)[0])
+    bao.policy("spice", pages.blocks("secrets/vault.md", "hcl")[0])
     bao.put("secret", "spice", fields(pod.pair))
     pod.yaml(secrets=[store(bao, "secret/spice", {"token": "${env:TOKEN}"})], tls=PAIR)
     server = pod.serve(env={"TOKEN": bao.token("spice", no_default_policy=True)})

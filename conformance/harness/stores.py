@@ -63,6 +63,7 @@ class Moto(_Process):
     """AWS, as far as moto has it, over plain HTTP on this machine."""
 
     def __init__(self, root: Path) -> None:
+        root.mkdir(exist_ok=True)
         env = {"PATH": os.environ["PATH"], "HOME": str(root), "PYTHONUNBUFFERED": "1"}
         super().__init__([str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", "0"], env, root)
         self.url = self.wait_for(r"Running on (http://\S+)")[1]

@@ -29,7 +29,14 @@ pub fn clients_table() -> Outcome {
 }
 
 fn prepared() -> Outcome<PathBuf> {
-    need(&[("curl", "curl"), ("openssl", "openssl"), ("python3", "python3")])?;
+    need(&[
+        ("curl", "curl"),
+        ("jq", "jq"),
+        ("keyctl", "keyutils"),
+        ("openssl", "openssl"),
+        ("python3", "python3"),
+        ("unshare", "util-linux"),
+    ])?;
     python(&root().join("conformance").join("requirements.txt"))
 }
 
