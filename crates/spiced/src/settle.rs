@@ -101,7 +101,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let settled = runtime.block_on(settle(&pod_args)).map_err(|failure| format!("{failure:?}"));
         let (settings, resolver) = settled.unwrap();
-        let panicked = catch_unwind(AssertUnwindSafe(|| Err::<(), _>((settings, resolver)).unwrap()));
+        let panicked = catch_unwind(AssertUnwindSafe(|| panic!("{:?}", (settings, resolver))));
         let payload = panicked.unwrap_err();
         let message = payload.downcast_ref::<String>().unwrap();
         assert!(message.contains("Secret(***)"), "{message}");
