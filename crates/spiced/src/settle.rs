@@ -1,7 +1,7 @@
 //! From the command line to the settings: the layers, the stores that answer their references, and
 //! what was decided.
 
-use spiced_config::{Explanation, Layers, Resolved, Settings};
+use spiced_config::{Layers, Resolved, Settings};
 use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
 use crate::args::PodArgs;
@@ -15,14 +15,8 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     Ok((settings.map_err(failed)?, resolver))
 }
 
-/// Who said what, and what counts.
-pub(crate) async fn explain(pod: &PodArgs) -> Result<Explanation, Failure> {
-    let layers = read(pod)?;
-    let resolver = open(&layers).await?;
-    layers.explain(async |values| resolver.resolve_all(values).await).await.map_err(failed)
-}
-
-fn failed(why: Resolved<ResolveErrors>) -> Failure {
+/// Why the layers cannot be settled, as the run's end.
+pub(crate) fn failed(why: Resolved<ResolveErrors>) -> Failure {
     match why {
         Resolved::Config(e) => e.into(),
         Resolved::Secrets(e) => secrets(&e),

@@ -12,13 +12,16 @@ use crate::settle;
 /// Explains what can be explained; then fails as the start would, where it would.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     runtime()?.block_on(async {
-        let explanation = settle::explain(&args.pod).await?;
+        let layers = settle::read(&args.pod)?;
+        let resolver = settle::open(&layers).await?;
+        let resolve = async |values: &[_]| resolver.resolve_all(values).await;
+        let explanation = layers.explain(&resolve).await.map_err(settle::failed)?;
         let text = match args.json {
             true => format!("{:#}\n", serde_json::json!(explanation)),
             false => text(&explanation),
         };
         print(&text)?;
-        settle::settle(&args.pod).await.map(|_| ())
+        layers.settle(&resolve).await.map(|_| ()).map_err(settle::failed)
     })
 }
 
