@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::tools::{self, Outcome, cache, cargo, need, root};
+use crate::tools::{self, NGINX, Outcome, cache, cargo, need, root};
 
 /// Of arrow-flight, whose command line client it is.
 const ARROW_FLIGHT: &str = "59.3.0";
@@ -13,7 +13,7 @@ const ARROW_FLIGHT_FEATURES: &str = "cli,flight-sql-experimental,flight-sql,tls-
 /// Programs of Debian's that the suite skips without; a path stands for a package that has no program.
 const PROGRAMS: &[(&str, &str)] = &[
     ("h2load", "nghttp2-client"),
-    ("nginx", "nginx-light"),
+    NGINX,
     ("haproxy", "haproxy"),
     ("promtool", "prometheus"),
     ("bwrap", "bubblewrap"),

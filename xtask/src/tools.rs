@@ -39,13 +39,26 @@ fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-/// True where `program` can be started; an absolute path only has to be there.
-pub fn has(program: &str) -> bool {
+/// nginx, and the package that brings it.
+pub const NGINX: (&str, &str) = ("nginx", "nginx-light");
+
+/// Where Debian keeps servers, which is not in everybody's `PATH`.
+const SERVERS: &str = "/usr/sbin";
+
+/// What starts `program`; an absolute path only has to be there.
+pub fn find(program: &str) -> Option<PathBuf> {
     if program.starts_with('/') {
-        return Path::new(program).exists();
+        return Some(PathBuf::from(program)).filter(|path| path.exists());
     }
-    let quiet = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    quiet.is_ok()
+    let starts = |path: &PathBuf| {
+        Command::new(path).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
+    [PathBuf::from(program), Path::new(SERVERS).join(program)].into_iter().find(starts)
+}
+
+/// True where [`find`] finds it.
+pub fn has(program: &str) -> bool {
+    find(program).is_some()
 }
 
 /// Installs Debian packages for the programs that are missing, and starts no service that they bring.
