@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use tls_core::Secret;
 
 /// The fields of `text`, which must be a JSON object. The error tells nothing of the text.
+#[cfg(feature = "aws_secrets_manager")]
 pub(super) fn fields_of(text: &str) -> Result<BTreeMap<String, Secret>, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => Ok(fields_from(fields)),
@@ -26,7 +27,7 @@ pub(super) fn fields_from(fields: Map<String, Value>) -> BTreeMap<String, Secret
         .collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "aws_secrets_manager"))]
 mod tests {
     use super::*;
 

@@ -67,6 +67,7 @@ pub(super) fn trust_or(cause: &str, trust: &str, otherwise: &str) -> String {
 }
 
 /// True where `host` is this machine, so that plain text does not leave it.
+#[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault"))]
 pub(super) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
@@ -91,6 +92,7 @@ mod tests {
         assert_eq!(said("no", &[&Secret::default()]), "no");
     }
 
+    #[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault"))]
     #[test]
     fn this_machine() {
         for host in ["localhost", "127.0.0.1", "127.8.0.1", "::1", "[::1]", "vault.localhost", "::ffff:127.0.0.1"] {
