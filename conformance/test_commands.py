@@ -73,18 +73,13 @@ def test_explain_ends_as_the_start_would(pod):
 
 def test_what_is_explained_is_what_is_served(pod):
     """The effective addresses, read back from a start with the same words."""
-    words = ["--http", "localhost:0", "--flight", "127.0.0.1:0"]
-    settings = explained(pod_with_grpc(pod), *words)
+    pod.yaml(runtime={"listen": {"grpc": "[::1]:0"}})
+    settings = explained(pod, "--http", "localhost:0", "--flight", "127.0.0.1:0")
     server = pod.serve("--flight", "127.0.0.1:0", doors=("http",))
     assert settings["runtime.listen.flight"]["value"] == "127.0.0.1:0"
     assert server.addresses("flight")[0].startswith("127.0.0.1:") and len(server.addresses("flight")) == 1
     assert settings["runtime.listen.grpc"]["value"] == "[::1]:0"
     assert server.addresses("grpc")[0].startswith("[::1]:")
-
-
-def pod_with_grpc(pod):
-    pod.yaml(runtime={"listen": {"grpc": "[::1]:0"}})
-    return pod
 
 
 # schema
@@ -345,14 +340,10 @@ def test_a_name_that_the_certificate_has(pod):
 
 
 def test_connect_without_a_client_prints_all(pod):
-    text = run(pod, "connect", cwd=pod_with_grpc_port(pod).folder).stdout.decode()
+    pod.yaml()
+    text = run(pod, "connect", cwd=pod.folder).stdout.decode()
     for client in ("curl", "pyarrow", "adbc", "go", "grpc", "jdbc", "prometheus", "kubernetes-probe"):
         assert f"# {client}: " in text, client
-
-
-def pod_with_grpc_port(pod):
-    pod.yaml()
-    return pod
 
 
 def test_connect_refuses_what_it_cannot_fill_in(pod):

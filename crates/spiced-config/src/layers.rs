@@ -348,3 +348,5 @@ fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::at_once;

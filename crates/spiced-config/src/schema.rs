@@ -17,9 +17,10 @@ const REFERENCE: &str = r"\$\{";
 
 /// The JSON Schema (draft 2020-12) of `spicepod.yaml`.
 ///
-/// Each key has its description and, under `default`, what counts where nobody says anything (under `x-unset`
-/// in words, where that is no value). Where a number, a boolean or one of a few words is expected, text with a `${store:KEY}` reference is
-/// taken too. The keys that Spice.ai knows and this program leaves out are marked `deprecated`.
+/// Each key has its description and, under `default`, what counts where nobody says anything (under
+/// `x-unset` in words, where that is no value). Where a number, a boolean or one of a few words is
+/// expected, text with a `${store:KEY}` reference is taken too. The keys that Spice.ai knows and this
+/// program leaves out are marked `deprecated`.
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let mut root = settings.into_generator().into_root_schema_for::<Spicepod>().to_value();

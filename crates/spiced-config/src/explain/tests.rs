@@ -3,7 +3,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::*;
-use crate::layers::Flag;
+use crate::layers::{Flag, at_once};
 
 const POD: &str = "
 name: my-app
@@ -39,10 +39,7 @@ fn explain(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, 
             .map(|v| v.value.render(|r| Secret::from(if r.key() == "ON" { "true" } else { "false" })))
             .collect())
     };
-    let mut polled = Box::pin(layers.explain(resolve));
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    let std::task::Poll::Ready(explained) = polled.as_mut().poll(&mut context) else { panic!("nothing waits") };
-    let explanation = match explained {
+    let explanation = match at_once(layers.explain(resolve)) {
         Ok(explanation) => explanation,
         Err(Resolved::Config(e)) => return e.to_string(),
     };
@@ -117,12 +114,7 @@ fn what_the_schema_calls_a_default_is_what_is_decided() {
         let resolve = async |values: &[Sourced<Template>]| -> Result<Vec<Secret>, Infallible> {
             Ok(values.iter().map(|v| v.value.render(|_| Secret::default())).collect())
         };
-        let mut polled = Box::pin(layers.settle(resolve));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match polled.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(Ok(settings)) => settings,
-            other => panic!("{other:?}"),
-        }
+        at_once(layers.settle(resolve)).unwrap()
     };
     let (one, other) =
         (settle("name: x"), settle(&format!("{{ name: x, {} }}", &said.to_string()[1..said.to_string().len() - 1])));

@@ -4,6 +4,15 @@ use std::convert::Infallible;
 use super::*;
 use crate::settings::{Material, MaterialInput};
 
+/// What comes of something that never waits.
+pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("the stand-in never waits"),
+    }
+}
+
 /// Stands in for the stores: `${env:X}` is `<X>`, except for what is in `VALUES`.
 async fn stand_in(values: &[Sourced<Template>]) -> Result<Vec<Secret>, Infallible> {
     let known = HashMap::from([("OFF", "false"), ("ON", "true")]);
@@ -26,17 +35,14 @@ fn settle(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &
         .collect();
     let layers = Layers::from_text(Path::new("spicepod.yaml"), pod, "/pod".into(), variables, &flags)
         .map_err(|e| e.to_string())?;
-    let mut polled = Box::pin(layers.settle(stand_in));
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match polled.as_mut().poll(&mut context) {
-        std::task::Poll::Ready(Ok(settings)) => Ok(settings),
-        std::task::Poll::Ready(Err(Resolved::Config(e))) => Err(e
+    match at_once(layers.settle(stand_in)) {
+        Ok(settings) => Ok(settings),
+        Err(Resolved::Config(e)) => Err(e
             .0
             .iter()
             .map(|p| format!("{p} / {}", p.hint.as_deref().unwrap_or_default()))
             .collect::<Vec<_>>()
             .join("\n")),
-        std::task::Poll::Pending => panic!("the stand-in never waits"),
     }
 }
 
