@@ -14,6 +14,10 @@ run *ARGS:
 test *ARGS:
     cargo xtask test {{ARGS}}
 
+# rewrite the tables of docs/clients.md from a run
+clients-table:
+    cargo xtask clients-table
+
 # fmt, clippy, rustdoc, cargo-deny, edges between crates
 check:
     cargo xtask check
@@ -21,3 +25,15 @@ check:
 # the edges between the crates alone
 edges:
     cargo xtask edges
+
+# each crate by itself, with each of its features
+alone:
+    cargo xtask alone
+
+# the reference pages, from the code
+docs:
+    cargo xtask docs
+
+# what it costs, beside nginx and a pyarrow Flight server; --write puts it into docs/figures.md
+bench *ARGS:
+    cargo xtask bench {{ARGS}}

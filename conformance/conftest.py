@@ -13,9 +13,34 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PRO
 
 import pytest
 
-from harness import data
+from harness import data, features
+from harness.front import Front
+from harness.kinds import Certified
 from harness.pod import Pod
 from harness.server import binary
+from harness.stores import Bao, Moto
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--clients-table",
+        choices=["off", "check", "write"],
+        default="off",
+        help="hold docs/clients.md against this run, or rewrite it",
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "feature(table, row, column, answer, why): fills a cell of docs/clients.md")
+    mode = config.getoption("--clients-table")
+    if mode != "off" and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(features.Features(mode))
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("feature"):
+            item.user_properties.append(("feature", features.cell(*mark.args, **mark.kwargs)))
 
 
 def pytest_sessionstart(session):
@@ -67,3 +92,41 @@ def in_clear(tmp_path_factory):
 def served(request):
     """Both shared servers, one after the other."""
     return request.getfixturevalue("over_tls" if request.param == "tls" else "in_clear")
+
+
+@pytest.fixture(scope="session")
+def certified(tmp_path_factory):
+    """A server for each kind of certificate: `certified("P-256")`."""
+    certified = Certified(lambda: tmp_path_factory.mktemp("certified"))
+    yield certified
+    certified.close()
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory):
+    """AWS by moto, for everybody; secrets are named after the test."""
+    moto = Moto(tmp_path_factory.mktemp("moto"))
+    yield moto
+    moto.stop()
+
+
+@pytest.fixture(scope="session")
+def bao(tmp_path_factory):
+    """An OpenBao for everybody; engines and policies are named after the test."""
+    bao = Bao(tmp_path_factory.mktemp("bao"))
+    yield bao
+    bao.stop()
+
+
+@pytest.fixture
+def fronts():
+    """Makes servers that the test holds in its hand, and closes them."""
+    made = []
+
+    def make(behave, pair=None):
+        made.append(Front(behave, pair))
+        return made[-1]
+
+    yield make
+    for front in made:
+        front.close()

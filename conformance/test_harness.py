@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness import clients, http2
+from harness import clients, features, http2
 from harness.certificates import DEFORMED, key_pem, make_key
+from harness.features import Cell, Features, read_table
 from harness.ledger import LEDGER, Ledger
 from harness.pod import Refusal
+from harness.tables import Table
 from harness.waiting import eventually
 
 KEYS = [
@@ -84,3 +86,59 @@ def test_frames_are_read_as_written():
         frames = http2.read_frames(theirs, until=http2.GOAWAY)
     assert [frame.kind for frame in frames] == [http2.SETTINGS, http2.GOAWAY]
     assert frames[-1].goaway == (13, "why")
+
+
+# The tables of docs/clients.md
+
+
+TABLE = Table(["one", "two"], ["can", "may"], {("two", "may"): "nobody may"})
+
+
+def _drawn(old: dict, **cells: list[tuple[str, str, str]]) -> tuple[str, int]:
+    run = Features("check")
+    for place, taken in cells.items():
+        row, column = place.split("_")
+        run.cells["t", row, column] = Cell()
+        for outcome in taken:
+            run.cells["t", row, column].take(*outcome)
+    return run.drawn("t", TABLE, old), run.kept
+
+
+def test_table_is_drawn_and_read_back():
+    drawn, kept = _drawn(
+        {},
+        one_can=[("passed", "yes", ""), ("passed", "yes", "")],
+        one_may=[("passed", "refuses", "it is shy")],
+        two_can=[("passed", "yes", ""), ("passed", "no", "it is broken")],
+    )
+    assert drawn.splitlines() == [
+        "| | can | may |",
+        "| --- | --- | --- |",
+        "| one | yes | refuses [1] |",
+        "| two | no [2] | – [3] |",
+        "",
+        "1. it is shy",
+        "2. it is broken",
+        "3. nobody may",
+    ]
+    assert kept == 0
+    assert read_table(drawn)["one", "may"] == ("refuses", ["it is shy"])
+
+
+def test_cell_whose_tests_were_skipped_stays_as_it_was():
+    old = {("one", "can"): ("yes", []), ("one", "may"): ("refuses", ["it is shy"]), ("two", "can"): ("yes", [])}
+    skipped = [("passed", "yes", ""), ("skipped", "", "")]
+    drawn, kept = _drawn(old, one_can=[("passed", "no", "new")], one_may=skipped, two_can=skipped)
+    assert "| one | no [1] | refuses [2] |" in drawn and "| two | yes | – [3] |" in drawn
+    assert kept == 2
+
+
+def test_place_that_no_table_has_is_an_error():
+    with pytest.raises(AssertionError, match="no cell"):
+        features.cell("clients", "curl", "dances")
+
+
+def test_cell_that_no_test_fills_is_noticed():
+    run = Features("check")
+    run.page(features.PAGE.read_text())
+    assert "no test fills 'curl', 'parameters' of 'clients'" in run.trouble

@@ -33,7 +33,7 @@ def server(pod):
     """Warmed up, its memory mark set to now."""
     data.write(data.PEOPLE, pod.folder / "people.parquet")
     pod.yaml(tls=pod.write_pair(), datasets=[{"from": "file:people.parquet", "name": "people"}])
-    server = pod.serve()
+    server = pod.serve("--allow-core-dumps")  # without it only root may reset the memory mark
     clients.rows(server, "SELECT * FROM people")
     clients.query(clients.flight_client(server), "SELECT * FROM people")
     server.idle = server.memory()

@@ -12,6 +12,7 @@ from harness.clients import assert_serves
 from harness.ledger import LEDGER
 from harness.pod import DOORS, Pod
 from harness.server import Server
+from harness.tables import reference
 
 # Kinds of keys, and how they are written.
 
@@ -30,6 +31,7 @@ KEYS = [
 ]
 
 
+@reference("Key kinds: RSA, ECDSA, Ed25519")
 @pytest.mark.parametrize("kind, form", KEYS, ids=lambda value: value)
 def test_key(pod, kind, form):
     pair = pod.ca.issue(kind=kind)
@@ -88,6 +90,7 @@ def test_key_made_by_openssl(pod, command):
 # Chains.
 
 
+@reference("Certificate types: self-signed, CA-signed, chains")
 def test_self_signed_with_san(pod):
     pair = self_signed()
     pod.yaml(tls=pod.write_pair(pair))
@@ -97,6 +100,7 @@ def test_self_signed_with_san(pod):
     assert not server.logged("WARN", match=r"\bSAN\b|subject alternative"), "this one has SANs"
 
 
+@reference("Self-signed certificate")
 def test_the_openssl_recipe_of_the_reference(pod):
     """It makes a certificate without SAN and with CA:TRUE: curl takes it, the log warns."""
     clients.openssl("genrsa", "-out", "key.pem", "2048", cwd=pod.folder)
@@ -137,6 +141,7 @@ def _chain(pod: Pod, order) -> tuple[Server, Pair]:
     return pod.serve(), pair
 
 
+@reference("Certificate types: self-signed, CA-signed, chains")
 @pytest.mark.parametrize("order", [("leaf", "middle"), ("leaf", "middle", "root")], ids="-".join)
 def test_chain_in_order(pod, order):
     server, pair = _chain(pod, order)

@@ -9,6 +9,7 @@ import pytest
 from harness import clients
 from harness.certificates import Pair
 from harness.pod import DOORS, Pod
+from harness.tables import reference
 
 # Strongest first. A pod cannot say the same key twice, so two of the pairs cannot meet.
 SOURCES = ["cli-file", "cli-inline", "env-file", "env-inline", "ref-file", "ref-inline", "plain-file", "plain-inline"]
@@ -60,6 +61,7 @@ def named(pod: Pod, name: str) -> Pair:
     return pod.ca.issue(common_name=name)
 
 
+@reference("Configuration priority")
 @pytest.mark.parametrize("winner, loser", MEETINGS, ids=lambda source: source)
 def test_winner(pod, winner, loser):
     layers = Layers(pod)

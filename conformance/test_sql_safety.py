@@ -186,7 +186,7 @@ GREEDY = {
 @pytest.mark.parametrize("text", GREEDY.values(), ids=GREEDY.keys())
 def test_memory_limit(pod, text):
     pod.yaml(runtime={"sql": {"memory_limit": "64MiB", "timeout": "60s"}})
-    server = pod.serve()
+    server = pod.serve("--allow-core-dumps")  # without it only root may reset the memory mark
     clients.rows(server, "SELECT 1 AS x")
     idle = server.memory()
     server.forget_peak()

@@ -10,6 +10,7 @@ from harness import clients
 from harness.certificates import LOCAL, Authority
 from harness.clients import assert_serves
 from harness.pod import DOORS, Pod
+from harness.tables import reference
 from harness.waiting import eventually
 
 FILES = {"enabled": True, "certificate_file": "certs/tls.crt", "key_file": "certs/tls.key"}
@@ -305,7 +306,17 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+REFERENCE = {
+    files_behind_symlinks: "Kubernetes: the pod",
+    flags_with_files: "Method 4: flags with files",
+    flags_from_a_shell: "Method 4: flags with text",
+}
+
+
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(w, id=w.__name__, marks=[reference(REFERENCE[w])] if w in REFERENCE else []) for w in WAYS],
+)
 def test_way(pod, way):
     how = way(pod) or {}
     server = pod.serve(*how.pop("args", []), **how)
@@ -384,6 +395,7 @@ def test_the_authority_of_another_test_is_not_trusted(pod):
     assert answer.exit == 60 and answer.status == 0, answer
 
 
+@reference("Checking: openssl x509")
 def test_the_last_lines_of_the_reference(pod):
     """`echo | openssl s_client … | openssl x509 -noout -text`."""
     pod.yaml(tls=pod.write_pair())

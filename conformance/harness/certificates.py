@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from .ledger import LEDGER
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
+_SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 
 _KINDS = {
     "rsa2048": lambda: rsa.generate_private_key(65537, 2048),
@@ -98,6 +99,10 @@ class Authority:
     def pem(self) -> str:
         return certificate_pem(self.certificate)
 
+    def as_leaf(self) -> Pair:
+        """The authority's own certificate, served as if it were a server's: CA:TRUE, and no SAN."""
+        return Pair(self.certificate, self.key)
+
     def issue(
         self,
         names=LOCAL,
@@ -106,11 +111,12 @@ class Authority:
         kind: str = "p256",
         starts: datetime.timedelta = -datetime.timedelta(hours=1),
         ends: datetime.timedelta = datetime.timedelta(days=90),
-        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+        client: bool = False,
     ) -> Pair:
-        """A leaf, for a server unless `usage` says otherwise; `starts` and `ends` count from now."""
+        """A leaf for a server, or for a client; `starts` and `ends` count from now."""
         key = make_key(kind)
-        leaf = _sign(common_name, key, self, issuer_name=self.name, names=names, starts=starts, ends=ends, usage=usage)
+        use = ExtendedKeyUsageOID.CLIENT_AUTH if client else _SERVER
+        leaf = _sign(common_name, key, self, issuer_name=self.name, names=names, starts=starts, ends=ends, use=use)
         intermediates = []
         step = self
         while step.parent is not None:
@@ -127,12 +133,12 @@ def self_signed(names=LOCAL, *, common_name: str = "localhost", kind: str = "p25
     return Pair(certificate.sign(key, _digest(key)), key)
 
 
-def _sign(common_name, key, by, *, issuer_name=None, names=(), ca=False, starts=None, ends=None, usage=None):
+def _sign(common_name, key, by, *, issuer_name=None, names=(), ca=False, starts=None, ends=None, use=_SERVER):
     subject = _name(common_name)
     starts = starts if starts is not None else datetime.timedelta(hours=-2)
     ends = ends if ends is not None else datetime.timedelta(days=365)
     signer = by.key
-    builder = _builder(subject, issuer_name or subject, key, names, starts, ends, ca, signer, usage)
+    builder = _builder(subject, issuer_name or subject, key, names, starts, ends, ca, signer, use)
     return builder.sign(signer, _digest(signer))
 
 
@@ -144,7 +150,7 @@ def _digest(key):
     return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
-def _builder(subject, issuer, key, names, starts, ends, ca, signer=None, usage=None):
+def _builder(subject, issuer, key, names, starts, ends, ca, signer=None, use=_SERVER):
     now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     builder = (
         x509.CertificateBuilder()
@@ -173,7 +179,7 @@ def _builder(subject, issuer, key, names, starts, ends, ca, signer=None, usage=N
         )
     )
     if not ca:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage or ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False)
     return builder

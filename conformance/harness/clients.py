@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import pyarrow as pa
+import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from adbc_driver_flightsql import dbapi as flightsql
 from pyarrow import flight
 
-from .certificates import Pair
+from .certificates import Authority, Pair
 from .server import Server
 from .waiting import DEADLINE
 
@@ -26,6 +29,14 @@ def tool(name: str) -> str:
     """The path of a program that apt brings; its lack is a failure."""
     path = shutil.which(name)
     assert path, f"{name} is not installed, and this suite needs it: apt-get install {name}"
+    return path
+
+
+def optional_tool(name: str) -> str:
+    """The same for a program that not every machine can have: its lack skips the test, with the reason."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if not path:
+        pytest.skip(f"{name} is not installed: {os.environ.get('SPICED_PROGRAMS_MISSING', 'cargo xtask clients installs it')}")
     return path
 
 
@@ -40,8 +51,11 @@ class Answer:
     status: int
     version: str
     headers: dict[str, str]
-    body: bytes
+    body: bytes = field(repr=False)  # it may be large
     trouble: str
+
+    def __str__(self) -> str:
+        return f"{self!r}, body of {len(self.body)} bytes: {self.body[:1000]!r}"
 
     @property
     def text(self) -> str:
@@ -87,6 +101,14 @@ def sql(server: Server, text: str, *args: str, accept: str | None = None, **more
     """`POST /v1/sql` with the text as it is."""
     extra = ["-H", f"Accept: {accept}"] if accept else []
     return get(server, "/v1/sql", "--data-binary", "@-", *extra, *args, body=text.encode(), **more)
+
+
+def as_client(authority: Authority, folder: Path) -> list[str]:
+    """curl's flags for a client certificate of this authority."""
+    pair = authority.issue(names=(), common_name="a client", client=True)
+    (folder / "client.pem").write_text(pair.certificate)
+    (folder / "client.key").write_text(pair.key_text)
+    return ["--cert", str(folder / "client.pem"), "--key", str(folder / "client.key")]
 
 
 def rows(server: Server, text: str, **more) -> list[dict]:
@@ -193,15 +215,18 @@ def adbc(server: Server, **more):
     Connecting reads the server's SqlInfo. An answer of the wrong schema makes the driver (Go, in this process)
     panic, and then every later ADBC test fails with "driver is in unknown state": look at the first of them.
     """
+    pem = Path(server.ca).read_text() if server.tls("flight") else None
+    return adbc_at(f"localhost:{server.port('flight')}", pem, **more)
+
+
+def adbc_at(address: str, pem: str | None, **more):
+    """The same at any address; `pem` is whom it trusts, without it plain text."""
     kinds = (DatabaseOptions.TIMEOUT_QUERY, DatabaseOptions.TIMEOUT_UPDATE, DatabaseOptions.TIMEOUT_FETCH)
     options = {kind.value: str(DEADLINE) for kind in kinds}
-    scheme = "grpc"
-    if server.tls("flight"):
-        scheme = "grpc+tls"
-        options[DatabaseOptions.TLS_ROOT_CERTS.value] = Path(server.ca).read_text()
-    return flightsql.connect(
-        f"{scheme}://localhost:{server.port('flight')}", db_kwargs={**options, **more}, autocommit=True
-    )
+    if pem:
+        options[DatabaseOptions.TLS_ROOT_CERTS.value] = pem
+    scheme = "grpc+tls" if pem else "grpc"
+    return flightsql.connect(f"{scheme}://{address}", db_kwargs={**options, **more}, autocommit=True)
 
 
 # gRPC
@@ -209,8 +234,12 @@ def adbc(server: Server, **more):
 
 def channel(server: Server, door: str = "grpc") -> grpc.Channel:
     """grpcio's channel, with TLS where the door has it."""
-    target = f"localhost:{server.port(door)}"
+    return channel_at(f"localhost:{server.port(door)}", Path(server.ca).read_bytes() if server.tls(door) else None)
+
+
+def channel_at(target: str, pem: bytes | None) -> grpc.Channel:
+    """The same to any address; `pem` is whom it trusts, without it plain text."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
-    if not server.tls(door):
+    if pem is None:
         return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(Path(server.ca).read_bytes()), options)
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(pem), options)

@@ -26,6 +26,11 @@ class Ledger:
         self._needles[value] = what
         return value
 
+    def add(self, what: str, value: str) -> str:
+        """A value that somebody else made, and that must not be seen."""
+        self._needles[value] = what
+        return value
+
     def add_key(self, key: object) -> None:
         """The private part of a key: in base64 as each PEM form would show it, and in hex."""
         private = _private_bytes(key)

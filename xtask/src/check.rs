@@ -1,15 +1,16 @@
-//! What must hold of the source: format, clippy, rustdoc, licences and banned crates, edges.
+//! What must hold of the source: format, clippy, rustdoc, licences and banned crates, edges, the book.
 
 use std::process::Command;
 
-use crate::edges;
 use crate::tools::{self, Outcome, cargo, crates_io, root};
+use crate::{book, edges};
 
 const CARGO_DENY: &str = "0.20.2";
 
 pub fn run() -> Outcome {
     tools::run(cargo().args(["fmt", "--all", "--check"]))?;
     edges::run()?;
+    book::run()?;
     tools::run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     let mut docs = cargo();
     docs.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");

@@ -36,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("xtask", &[]),
+    ("spiced-bench", &["tls-core"]),
 ];
 
 /// What must not be below the ground that all stand on, nor below the servers.

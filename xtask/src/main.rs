@@ -1,6 +1,12 @@
-//! What `just` runs: `cargo xtask test`, `check`, `edges`, `first-command`.
+//! What `just` runs: `cargo xtask test`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `bench`,
+//! `first-command`.
 
+mod alone;
+mod bench;
+mod book;
 mod check;
+mod clients;
+mod docs;
 mod edges;
 mod first_command;
 mod tests;
@@ -8,14 +14,22 @@ mod tools;
 
 use std::process::ExitCode;
 
+const USAGE: &str = "usage: cargo xtask test [PYTEST ARGS] | clients | clients-table | check | edges | alone | docs | \
+                     bench [--quick] [--only NAME…] [--write] | first-command";
+
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let outcome = match words.next().as_deref() {
         Some("test") => tests::run(&words.collect::<Vec<_>>()),
+        Some("clients") => clients::print(),
+        Some("clients-table") => tests::clients_table(),
         Some("check") => check::run(),
         Some("edges") => edges::run(),
+        Some("alone") => alone::run(),
+        Some("docs") => docs::run(),
         Some("first-command") => first_command::run(),
-        _ => Err("usage: cargo xtask test [PYTEST ARGS] | check | edges | first-command".to_owned()),
+        Some("bench") => bench::run(&words.collect::<Vec<_>>()),
+        _ => Err(USAGE.to_owned()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

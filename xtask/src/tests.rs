@@ -1,13 +1,14 @@
 //! Every test: the crates' own, their examples in the docs, and the conformance suite, which drives
 //! a real `spiced` with clients that nobody here wrote.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::clients;
 use crate::tools::{self, Outcome, cargo, has, need, python, root, target};
 
 pub fn run(arguments: &[String]) -> Outcome {
-    need(&[("curl", "curl"), ("openssl", "openssl"), ("python3", "python3")])?;
-    let python = python(&root().join("conformance").join("requirements.txt"))?;
+    let python = prepared()?;
 
     // One selection of packages for everything, so that nothing is built twice.
     if has("cargo-nextest") {
@@ -17,9 +18,33 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     tools::run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
 
+    // Only a whole run can tell whether the table of clients is what was run.
+    let table = if arguments.is_empty() { "--clients-table=check" } else { "--clients-table=off" };
+    suite(&python, &["-rs", table], arguments)
+}
+
+/// Runs what fills the tables of docs/clients.md, and rewrites them.
+pub fn clients_table() -> Outcome {
+    suite(&prepared()?, &["-rs", "-m", "feature", "--clients-table=write"], &[])
+}
+
+fn prepared() -> Outcome<PathBuf> {
+    need(&[
+        ("curl", "curl"),
+        ("jq", "jq"),
+        ("keyctl", "keyutils"),
+        ("openssl", "openssl"),
+        ("python3", "python3"),
+        ("unshare", "util-linux"),
+    ])?;
+    python(&root().join("conformance").join("requirements.txt"))
+}
+
+fn suite(python: &Path, words: &[&str], arguments: &[String]) -> Outcome {
     tools::run(cargo().args(["build", "-p", "spiced"]))?;
     let mut suite = Command::new(python);
     suite.current_dir(root()).env("SPICED_BIN", target().join("debug").join("spiced"));
-    suite.args(["-m", "pytest", "conformance", "-n", "2", "-q", "-rs"]).args(arguments);
+    suite.env("SPICED_EXAMPLES", target().join("debug").join("examples")).envs(clients::environment());
+    suite.args(["-m", "pytest", "conformance", "-n", "2", "-q"]).args(words).args(arguments);
     tools::run(&mut suite)
 }

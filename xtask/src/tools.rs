@@ -39,13 +39,16 @@ fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-/// True where `program` can be started.
+/// True where `program` can be started; an absolute path only has to be there.
 pub fn has(program: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).exists();
+    }
     let quiet = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok()
 }
 
-/// Installs Debian packages for the programs that are missing.
+/// Installs Debian packages for the programs that are missing, and starts no service that they bring.
 pub fn need(programs: &[(&str, &str)]) -> Outcome {
     let missing: Vec<&str> =
         programs.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
@@ -53,10 +56,32 @@ pub fn need(programs: &[(&str, &str)]) -> Outcome {
         return Ok(());
     }
     let install = || -> Outcome {
+        let _quiet = NoServices::new();
         run(Command::new("apt-get").args(["update", "-qq"]))?;
         run(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
     };
     install().map_err(|e| format!("the tests need {}; install them by hand ({e})", missing.join(", ")))
+}
+
+/// Debian asks this script before it starts the service of a package (policy-rc.d, invoke-rc.d(8)): a web server that a
+/// test needs must not take port 80 of the machine.
+struct NoServices(Option<PathBuf>);
+
+impl NoServices {
+    fn new() -> Self {
+        let path = PathBuf::from("/usr/sbin/policy-rc.d");
+        let written = !path.exists() && std::fs::write(&path, "#!/bin/sh\nexit 101\n").is_ok();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        Self((written && std::fs::set_permissions(&path, executable).is_ok()).then_some(path))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// A program from crates.io at this very version, built once into the cache.

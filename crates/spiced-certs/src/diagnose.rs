@@ -2,13 +2,14 @@
 //! sentence and a fix.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 use serde::Serialize;
-use tls_core::{CertificateSummary, Identity, Origin, Validity, provider};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use tls_core::{CertificateSummary, Identity, Origin, Validity};
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::trust;
 
 const DAY: i64 = 86_400;
 
@@ -111,15 +112,10 @@ pub(crate) fn identity(identity: &Identity, reordered: bool, now: SystemTime) ->
 /// directly, so that is only info; where the system's store has a root with the very organisation
 /// that issued it, clients with that store will refuse.
 fn intermediate_missing(leaf: &CertificateDer<'_>, now: SystemTime) -> Option<Severity> {
-    let roots = rustls_native_certs::load_native_certs().certs;
-    let anchors: Vec<_> = roots.iter().filter_map(|root| anchor_from_trusted_cert(root).ok()).collect();
-    let end_entity = EndEntityCert::try_from(leaf).ok()?;
-    let algorithms = provider().signature_verification_algorithms.all;
-    let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).ok()?);
-    let usage = KeyUsage::server_auth();
-    match end_entity.verify_for_usage(algorithms, &anchors, &[], time, usage, None, None) {
+    let roots = trust::system_roots();
+    match trust::verified(leaf, &[], &roots, now) {
         // A root of the store signed it itself.
-        Ok(_) => None,
+        Ok(()) => None,
         Err(webpki::Error::UnknownIssuer) => {
             let organisation = |der: &CertificateDer<'_>, issuer: bool| {
                 let (_, parsed) = X509Certificate::from_der(der).ok()?;
@@ -206,7 +202,7 @@ mod tests {
                 not_after: end,
                 self_signed: false,
             };
-            let now = UNIX_EPOCH + std::time::Duration::from_secs(1_000 * DAY as u64);
+            let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000 * DAY as u64);
             let mut said = Vec::new();
             validity(&leaf, now, &mut |code, severity, message, _| said.push((code, severity, message)));
             said.pop()

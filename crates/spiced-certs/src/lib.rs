@@ -5,6 +5,30 @@
 //! publishes what is new. [`client`] is the same for connections that go out.
 //!
 //! What is absent on purpose: secret stores (a secret comes here as a value), and serving.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+//! # let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+//! # std::fs::write(&certificate, made.cert.pem())?;
+//! # std::fs::write(&key, made.signing_key.serialize_pem())?;
+//! use spiced_certs::{Outcome, Pair, Reloader, load};
+//!
+//! let mut pair = Pair::files(certificate, key);
+//! let loaded = load(&mut pair)?;
+//! for finding in &loaded.findings {
+//!     println!("{} {}: {}", finding.code, finding.message, finding.fix);
+//! }
+//! let (publisher, identities) = tls_core::rotation::channel(loaded.identity);
+//! assert_eq!(identities.served().identity.leaf().names, ["localhost"]);
+//!
+//! // Later: the files may have changed.
+//! let mut reloader = Reloader::new(pair, publisher);
+//! assert!(matches!(reloader.reload(), Outcome::Unchanged));
+//! # Ok(())
+//! # }
+//! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chain;
@@ -14,6 +38,7 @@ mod load;
 pub mod pem;
 mod reload;
 mod source;
+mod trust;
 
 pub use diagnose::{Finding, Severity};
 pub use load::{LoadError, Loaded, Mismatch, load};
@@ -21,3 +46,4 @@ pub use reload::{Outcome, Reloader};
 #[cfg(feature = "self-signed")]
 pub use source::self_signed::{SelfSigned, SelfSignedError};
 pub use source::{Input, Pair};
+pub use trust::Issued;

@@ -159,7 +159,7 @@ impl LoadError {
 pub(crate) fn place(from: &Sourced<Input>) -> String {
     match &from.value {
         Input::File(path) => format!(" in {}", path.display()),
-        Input::Text(_) => String::new(),
+        Input::Text(_) | Input::Watched(_) => String::new(),
     }
 }
 

@@ -22,6 +22,17 @@ impl Reloader {
         Self { pair, publisher }
     }
 
+    /// Waits until a secret of the pair has changed since the last reading; for ever where the pair
+    /// holds none that could.
+    pub async fn changed(&mut self) {
+        self.pair.changed().await;
+    }
+
+    /// True where a change of a secret may change the pair.
+    pub fn is_watched(&self) -> bool {
+        self.pair.is_watched()
+    }
+
     /// Reads the pair now. Blocks for as long as the file system does.
     pub fn reload(&mut self) -> Outcome {
         let (outcome, label) = match self.candidate() {

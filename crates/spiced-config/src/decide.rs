@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use spiced_secrets::Template;
 use tls_core::listener::ListenAddress;
 use tls_core::{Origin, Sourced};
 
 use crate::decode::{Hidden, Placed, Referred};
 use crate::error::{ConfigError, Problem};
+use crate::layers::Written;
 use crate::settings::{Column, Dataset, Limits, Listen, Material, MaterialInput, Settings, Tls, TlsVersion, Warning};
 use crate::spicepod::{Access, Anonymous, ClientAuthMode, Profile, Spicepod, Version};
 use crate::{spicepod, tls};
@@ -24,6 +26,7 @@ impl Spicepod {
         self,
         tls_on: bool,
         folder: &Path,
+        written: Written,
         mut warnings: Vec<Warning>,
     ) -> Result<Settings, ConfigError> {
         let mut problems = Vec::new();
@@ -45,7 +48,7 @@ impl Spicepod {
             secret => secret.map(|s| s.0.value.0),
         };
         let tls = match tls_on {
-            true => tls_said.decide(&place).map_err(|p| problems.push(p)).ok(),
+            true => tls_said.decide(&place, written).map_err(|p| problems.push(p)).ok(),
             false => None,
         };
         let positive = |value: Option<Placed<usize>>, default: usize, problems: &mut Vec<Problem>| match value {
@@ -145,7 +148,7 @@ impl spicepod::Listen {
 }
 
 impl spicepod::Tls {
-    fn decide(self, folder: &Folder<'_>) -> Result<Tls, Problem> {
+    fn decide(self, folder: &Folder<'_>, written: Written) -> Result<Tls, Problem> {
         let min_version = match (self.profile, self.min_version) {
             (Some(Placed(p)), Some(Placed(v))) if p.value == Profile::Modern && v.value == Version::Tls12 => {
                 return Err(Problem::new(
@@ -158,8 +161,8 @@ impl spicepod::Tls {
             (_, Some(Placed(v))) if v.value == Version::Tls13 => TlsVersion::Tls13,
             _ => TlsVersion::Tls12,
         };
-        let certificate = one_of(self.certificate_file, self.certificate, folder)?;
-        let key = one_of(self.key_file, self.key, folder)?;
+        let certificate = one_of(self.certificate_file, self.certificate, written.certificate, folder)?;
+        let key = one_of(self.key_file, self.key, written.key, folder)?;
         let material = match (certificate, key) {
             (Some(certificate), Some(key)) => Material::Pair { certificate, key },
             (Some(certificate), None) => return Err(half(certificate.origin, "a certificate", "its key")),
@@ -178,6 +181,7 @@ impl spicepod::Tls {
 fn one_of(
     file: Option<Referred>,
     text: Option<Placed<Hidden>>,
+    written: Option<Template>,
     folder: &Folder<'_>,
 ) -> Result<Option<Sourced<MaterialInput>>, Problem> {
     let input = match (file, text) {
@@ -202,7 +206,11 @@ fn one_of(
             if secret.is_blank() {
                 return Err(Problem::new(origin, "the PEM text is empty").hint(tls::WAYS));
             }
-            Sourced::new(MaterialInput::Text(secret), origin)
+            let input = match written {
+                Some(written) => MaterialInput::Secrets { written, value: secret },
+                None => MaterialInput::Text(secret),
+            };
+            Sourced::new(input, origin)
         }
         (None, None) => return Ok(None),
     };

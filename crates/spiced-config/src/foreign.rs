@@ -4,7 +4,7 @@ use crate::settings::Warning;
 use crate::tree::{Kind, Node};
 
 /// Where a key stands, and its name. `datasets[]` stands for each item of the list.
-const FOREIGN: &[(&[&str], &[&str])] = &[
+pub(crate) const FOREIGN: &[(&[&str], &[&str])] = &[
     (
         &[],
         &[

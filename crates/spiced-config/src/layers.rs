@@ -12,7 +12,7 @@ use crate::settings::{Settings, Store, Warning};
 use crate::spicepod::Spicepod;
 use crate::tls::Said;
 use crate::tree::{Kind, Node, Text};
-use crate::{environment, foreign, spicepod, tls, yaml};
+use crate::{environment, foreign, spicepod, stores, tls, yaml};
 
 /// A pod is a few pages; more is the wrong file.
 const LARGEST_POD: u64 = 4 * 1024 * 1024;
@@ -29,7 +29,7 @@ pub struct Flag {
 }
 
 /// What was said, by whom; nothing is decided and nothing secret is read yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Layers {
     flags: Node,
     environment: Node,
@@ -86,7 +86,7 @@ impl Layers {
         Ok(layers)
     }
 
-    fn from_text(
+    pub(crate) fn from_text(
         name: &Path,
         text: &str,
         folder: PathBuf,
@@ -113,34 +113,27 @@ impl Layers {
     /// # Errors
     /// A declaration is not as the schema wants it.
     pub fn stores(&self) -> Result<Vec<Store>, ConfigError> {
-        let Some(node) = self.pod.get(&["secrets"]) else { return Ok(Vec::new()) };
-        let mut node = node.clone();
-        let mut problems = Vec::new();
-        node.each_text(&mut |origin, text| {
-            if matches!(text, Text::Written(template) if !template.is_literal()) {
-                problems.push(
-                    Problem::new(origin.clone(), "a store's own settings cannot hold references yet")
-                        .hint("write the value itself, or set it in the environment where the store reads it there"),
-                );
+        self.pod.get(&["secrets"]).map_or_else(|| Ok(Vec::new()), |node| stores::read(node.clone()))
+    }
+
+    /// The three layers as they were said, topmost first.
+    pub(crate) fn trees(&self) -> [Node; 3] {
+        [self.flags.clone(), self.environment.clone(), self.pod.clone()]
+    }
+
+    /// Every value of the pod that holds a reference, in order, whether it is beaten or not; those of
+    /// the stores' own parameters are with [`stores`](Self::stores).
+    pub fn references(&self) -> Vec<Sourced<Template>> {
+        let mut root = self.pod.clone();
+        root.take(&["secrets"]);
+        let mut found = Vec::new();
+        root.each_text(&mut |origin, text| match text {
+            Text::Written(template) if !template.is_literal() => {
+                found.push(Sourced::new(template.clone(), origin.clone()));
             }
+            _ => {}
         });
-        if !problems.is_empty() {
-            return Err(ConfigError(problems));
-        }
-        let stores: Vec<crate::decode::Placed<spicepod::Store>> = decode(node)?;
-        stores
-            .into_iter()
-            .map(|placed| {
-                let (store, origin) = (placed.0.value, placed.0.origin);
-                if let Some(interval) = store.refresh_interval {
-                    return Err(Problem::new(interval.0.origin, "refreshing secrets is not built yet")
-                        .hint("take refresh_interval away; env and file stores are read at start")
-                        .into());
-                }
-                let params = store.params.into_iter().map(|(k, v)| (k, v.0.map(Template::literal))).collect();
-                Ok(Store { name: store.name, from: store.from, params, origin })
-            })
-            .collect()
+        found
     }
 
     /// Decides: who gives the TLS material, what every setting is. `resolve` replaces the references
@@ -150,9 +143,26 @@ impl Layers {
     /// A setting is wrong, contradicts another, or asks for what is not enforced yet; or a reference
     /// has no value.
     pub async fn settle<E>(
-        mut self,
+        self,
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
     ) -> Result<Settings, Resolved<E>> {
+        let folder = self.folder.clone();
+        let Merged { mut root, tls, warnings } = self.merge(&resolve).await?;
+        let refused = refuse_unenforced(&root);
+        if !refused.is_empty() {
+            return Err(ConfigError(refused).into());
+        }
+        let written = Written::of(&root);
+        replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
+        let pod: Spicepod = decode(root)?;
+        Ok(pod.decide(tls, &folder, written, warnings)?)
+    }
+
+    /// One tree of the winners alone, its references not yet replaced, and whether TLS is on.
+    pub(crate) async fn merge<E>(
+        mut self,
+        resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
+    ) -> Result<Merged, Resolved<E>> {
         // The two switches may be references themselves, and say which of the others count.
         for name in ["enabled", "self_signed"] {
             let path = ["runtime", "tls", name];
@@ -161,7 +171,7 @@ impl Layers {
                 self.pod.take(&path);
             }
             if let Some(node) = self.pod.get_mut(&["runtime", "tls", name]) {
-                replace_references(node, &resolve).await.map_err(Resolved::Secrets)?;
+                replace_references(node, resolve).await.map_err(Resolved::Secrets)?;
             }
         }
         let mut layers = [self.flags, self.environment, self.pod];
@@ -172,7 +182,8 @@ impl Layers {
             return Err(ConfigError(slips).into());
         }
         let said = layers.iter().map(said).collect::<Result<Vec<_>, Problem>>()?;
-        let tls = tls::settle(&mut layers, &said, &mut self.warnings)?;
+        let mut warnings = self.warnings;
+        let tls = tls::settle(&mut layers, &said, &mut warnings)?;
 
         let [flags, environment, mut root] = layers;
         if root.is_null() {
@@ -185,16 +196,34 @@ impl Layers {
         }
         root.overlay(environment);
         root.overlay(flags);
-        // The stores were read on their own; the rest may refer to them.
+        // The stores are read on their own; the rest may refer to them.
         root.take(&["secrets"]);
-        let refused = refuse_unenforced(&root);
-        if !refused.is_empty() {
-            return Err(ConfigError(refused).into());
-        }
-        replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
-        let pod: Spicepod = decode(root)?;
-        Ok(pod.decide(tls, &self.folder, self.warnings)?)
+        Ok(Merged { root, tls, warnings })
     }
+}
+
+/// Values whose references go on being followed, as they were written.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) certificate: Option<Template>,
+    pub(crate) key: Option<Template>,
+}
+
+impl Written {
+    fn of(root: &Node) -> Self {
+        let referring = |name| match &root.get(&["runtime", "tls", name])?.kind {
+            Kind::Text(Text::Written(template)) if !template.is_literal() => Some(template.clone()),
+            _ => None,
+        };
+        Self { certificate: referring("certificate"), key: referring("key") }
+    }
+}
+
+/// What [`Layers::merge`] leaves.
+pub(crate) struct Merged {
+    pub(crate) root: Node,
+    pub(crate) tls: bool,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 fn unknown_tls_keys(root: &Node) -> Vec<Problem> {

@@ -7,23 +7,50 @@
 //! given types.
 //!
 //! What is absent on purpose: opening a secret store, reading a certificate, binding a port.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! use spiced_config::{Flag, Layers};
+//!
+//! std::fs::write(folder.path().join("spicepod.yaml"), "name: my-app\nruntime: { shutdown_delay: 5s }\n")?;
+//! let variables = [("SPICED_RUNTIME__LISTEN__HTTP".to_owned(), "localhost:8080".to_owned())];
+//! let flag = Flag { name: "--flight".into(), setting: "runtime.listen.flight", value: "localhost:0".into() };
+//! let layers = Layers::read(folder.path(), variables, &[flag])?;
+//!
+//! // Whoever holds the secret stores replaces the references.
+//! let resolve = async |values: &[tls_core::Sourced<spiced_secrets::Template>]| {
+//!     Ok::<_, std::convert::Infallible>(values.iter().map(|v| v.value.render(|_| "hush".into())).collect())
+//! };
+//! # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+//! let settings = runtime.block_on(layers.settle(resolve)).map_err(|_| "the pod is wrong")?;
+//! assert_eq!(settings.listen.http.value.port(), 8080);
+//! assert_eq!(settings.listen.flight.origin.to_string(), "--flight");
+//! # Ok(())
+//! # }
+//! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod decide;
 mod decode;
 mod environment;
 mod error;
+mod explain;
 mod foreign;
 mod layers;
+mod schema;
 mod settings;
 mod spicepod;
+mod stores;
 mod tls;
 mod tree;
 mod units;
 mod yaml;
 
 pub use error::{ConfigError, Problem};
+pub use explain::{Beaten, Explained, Explanation};
 pub use layers::{Flag, Layers, Resolved};
+pub use schema::schema;
 pub use settings::{
     Column, Dataset, Limits, Listen, Material, MaterialInput, Settings, Store, Tls, TlsVersion, Warning,
 };

@@ -46,6 +46,13 @@ pub struct Settings {
     pub warnings: Vec<Warning>,
 }
 
+impl Settings {
+    /// A statement worth trying.
+    pub fn sample_query(&self) -> String {
+        self.datasets.first().map_or("SELECT 1".to_owned(), |set| format!("SELECT * FROM {} LIMIT 5", set.name))
+    }
+}
+
 /// The doors' addresses.
 #[derive(Debug)]
 pub struct Listen {
@@ -107,6 +114,13 @@ pub enum MaterialInput {
     File(PathBuf),
     /// In the setting itself.
     Text(Secret),
+    /// In the secrets that the setting refers to.
+    Secrets {
+        /// The setting as it was written, so that it can be followed.
+        written: Template,
+        /// Its value at the start.
+        value: Secret,
+    },
 }
 
 /// Connections and handshakes.
@@ -155,6 +169,8 @@ pub struct Store {
     pub from: String,
     /// Its parameters.
     pub params: BTreeMap<String, Sourced<Template>>,
+    /// How often it is read again; `None` for the kind's own interval.
+    pub refresh_interval: Option<Duration>,
     /// Where it is declared.
     pub origin: Origin,
 }

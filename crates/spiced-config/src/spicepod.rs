@@ -3,82 +3,146 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::decode::{Hidden, Placed, Referred};
 use crate::units::{Size, Span};
 
 /// A whole `spicepod.yaml`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Spicepod {
+    /// The format's version: `v1`, `v1beta1` or `v2`.
+    #[schemars(extend("default" = "v1"))]
     pub(crate) version: Option<Referred>,
+    /// `Spicepod`.
+    #[schemars(extend("default" = "Spicepod"))]
     pub(crate) kind: Option<Referred>,
+    /// What the pod is called in logs and in `/v1/status`.
+    #[schemars(extend("default" = "spicepod"))]
     pub(crate) name: Option<String>,
+    /// Secret stores. `${secrets:KEY}` asks the last one first; `env` is always there, asked last.
     pub(crate) secrets: Vec<Placed<Store>>,
+    /// How the program runs. Every key is also an environment variable, two underscores a level:
+    /// `SPICED_RUNTIME__TLS__ENABLED`.
     pub(crate) runtime: Runtime,
+    /// What can be queried.
     pub(crate) datasets: Vec<Placed<Dataset>>,
 }
 
 /// A secret store.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Store {
+    /// What references call it.
     pub(crate) name: String,
+    /// Its kind and what that needs: `env`, `file:DIR`, `kubernetes:SECRET`, `aws_secrets_manager[:NAME]`,
+    /// `hashicorp_vault:PATH`, `keyring`.
     pub(crate) from: String,
+    /// The kind's parameters.
     #[serde(default)]
     pub(crate) params: BTreeMap<String, Placed<String>>,
+    /// How often its secrets are read again.
     #[serde(default)]
     pub(crate) refresh_interval: Option<Placed<Span>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Runtime {
+    /// Where the doors listen: `HOST:PORT`. `localhost` is 127.0.0.1 and ::1; port 0 takes a free one.
     pub(crate) listen: Listen,
+    /// After a stop is asked for, how long all doors go on serving with readiness off.
+    #[schemars(extend("default" = "0s"))]
     pub(crate) shutdown_delay: Option<Span>,
+    /// How long running requests may take after that.
+    #[schemars(extend("default" = "25s"))]
     pub(crate) shutdown_timeout: Option<Span>,
+    /// What every door but `probe` speaks.
     pub(crate) tls: Tls,
+    /// Who may call, and what for.
     pub(crate) auth: Auth,
+    /// Which web pages may call. Not built yet: refused.
     pub(crate) cors: Cors,
+    /// What a query may cost and reach.
     pub(crate) sql: Sql,
+    /// The HTTP door.
     pub(crate) http: Http,
+    /// What is bounded over all requests.
     pub(crate) limits: Limits,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Listen {
+    /// The HTTP API.
+    #[schemars(extend("default" = "localhost:3000"))]
     pub(crate) http: Option<Referred>,
+    /// Arrow Flight SQL.
+    #[schemars(extend("default" = "localhost:50051"))]
     pub(crate) flight: Option<Referred>,
+    /// gRPC health and reflection.
+    #[schemars(extend("default" = "localhost:50052"))]
     pub(crate) grpc: Option<Referred>,
+    /// Prometheus text.
+    #[schemars(extend("x-unset" = "off"))]
     pub(crate) metrics: Option<Referred>,
+    /// Health and readiness in plain text, for kubelets.
+    #[schemars(extend("x-unset" = "off"))]
     pub(crate) probe: Option<Referred>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
+    /// Whether the doors speak TLS.
+    #[schemars(extend("x-unset" = "true where certificate and key are given"))]
     pub(crate) enabled: Option<bool>,
+    /// A PEM file: the certificate, then its intermediates.
     pub(crate) certificate_file: Option<Referred>,
+    /// The same as PEM text.
     pub(crate) certificate: Option<Placed<Hidden>>,
+    /// A PEM file: the certificate's key, RSA, ECDSA or Ed25519.
     pub(crate) key_file: Option<Referred>,
+    /// The same as PEM text; write a reference here, not the key itself.
     pub(crate) key: Option<Placed<Hidden>>,
+    /// Opens an encrypted key. Not built yet: refused.
     pub(crate) key_passphrase: Option<Placed<Hidden>>,
+    /// A development CA and leaf, made on first use under `.spice/tls` in the pod's folder.
+    #[schemars(extend("default" = false))]
     pub(crate) self_signed: Option<Placed<bool>>,
+    /// Mozilla's guideline: `intermediate` is TLS 1.2 and 1.3, `modern` TLS 1.3 alone.
+    #[schemars(extend("default" = "intermediate"))]
     pub(crate) profile: Option<Placed<Profile>>,
+    /// The lowest version that is spoken.
+    #[schemars(extend("default" = "1.2"))]
     pub(crate) min_version: Option<Placed<Version>>,
+    /// More pairs, chosen by the name that a client asks for (SNI). Not built yet: refused.
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub(crate) certificates: Vec<serde::de::IgnoredAny>,
+    /// Whether a client that asks for an unknown name is refused. Not built yet: refused.
+    #[schemars(extend("default" = false))]
     pub(crate) strict_sni: Option<bool>,
+    /// Whether clients show a certificate. Anything but `none` is not built yet: refused.
+    #[schemars(extend("default" = "none"))]
     pub(crate) client_auth_mode: Option<ClientAuthMode>,
+    /// A PEM file: whose client certificates are trusted.
     pub(crate) client_auth_ca_file: Option<Placed<String>>,
+    /// The same as PEM text.
     pub(crate) client_auth_ca: Option<Placed<Hidden>>,
+    /// Revocation lists of client certificates. Not built yet: refused.
     pub(crate) client_crl_files: Vec<String>,
+    /// At least 16 bytes. Replicas that share it resume each other's TLS sessions and take each other's
+    /// Flight tickets.
+    #[schemars(extend("x-unset" = "random, of this process alone"))]
     pub(crate) session_ticket_secret: Option<Placed<Hidden>>,
+    /// From the first byte of a connection to the end of its handshake.
+    #[schemars(extend("default" = "10s"))]
     pub(crate) handshake_timeout: Option<Span>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Profile {
     Intermediate,
@@ -93,7 +157,7 @@ pub(crate) enum Version {
     Tls13,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ClientAuthMode {
     None,
@@ -103,13 +167,21 @@ pub(crate) enum ClientAuthMode {
 
 /// Keys and client certificates are not enforced yet, so whatever asks for them never gets here
 /// (see `layers`); the keys are known so that a spelling mistake in them is still found.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Auth {
+    /// API keys. Not built yet: refused.
     #[serde(alias = "api-key")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) api_key: Option<serde::de::IgnoredAny>,
+    /// Client certificates and their roles. Not built yet: refused.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) mtls: Option<serde::de::IgnoredAny>,
+    /// `any` or `all`, where keys and certificates are both set up. Not built yet: refused.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) require: Option<serde::de::IgnoredAny>,
+    /// What callers without credentials may do.
+    #[schemars(extend("x-unset" = "rw on a loopback door, elsewhere nothing"))]
     pub(crate) allow_anonymous: Option<Anonymous>,
 }
 
@@ -123,50 +195,74 @@ pub(crate) enum Anonymous {
     Nobody,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Cors {
+    /// Whether pages of the origins below may call.
+    #[schemars(extend("default" = false))]
     pub(crate) enabled: Option<bool>,
+    /// `https://app.example.com`, each with its scheme.
     pub(crate) allowed_origins: Vec<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Sql {
+    /// Folders that COPY and CREATE EXTERNAL TABLE may reach; empty: nowhere.
     pub(crate) host_paths: Vec<Placed<String>>,
+    /// How long a query may take, from planning to its last batch.
+    #[schemars(extend("default" = "5m"))]
     pub(crate) timeout: Option<Placed<Span>>,
+    /// Memory of all queries and memory tables together; then they spill or fail.
+    #[schemars(extend("default" = "2GiB"))]
     pub(crate) memory_limit: Option<Placed<Size>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http {
+    /// The largest body of a request.
+    #[schemars(extend("default" = "16MiB"))]
     pub(crate) body_limit: Option<Size>,
+    /// Strict-Transport-Security (RFC 6797). Not built yet: refused.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(crate) hsts: Option<serde::de::IgnoredAny>,
+    /// Proxies whose word on the client's address counts. Not built yet: refused.
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub(crate) trusted_proxies: Vec<serde::de::IgnoredAny>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
+    /// Connections of one door, within the limit of open files.
+    #[schemars(extend("default" = 10_000))]
     pub(crate) connections: Option<Placed<usize>>,
+    /// Handshakes in progress, all doors.
+    #[schemars(extend("default" = 1_024))]
     pub(crate) handshakes: Option<Placed<usize>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dataset {
+    /// The source: `file:PATH` (a file, a folder or a glob; Parquet, CSV, NDJSON) or `memory:`.
     pub(crate) from: Placed<String>,
+    /// What queries call it: `trips`, or `schema.table`.
     pub(crate) name: Placed<String>,
+    /// Whether it may be written.
     #[serde(default)]
+    #[schemars(extend("default" = "read"))]
     pub(crate) access: Access,
+    /// The source's parameters.
     #[serde(default)]
     pub(crate) params: BTreeMap<String, Hidden>,
+    /// The columns of a `memory:` data set.
     #[serde(default)]
     pub(crate) columns: Vec<Column>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Access {
     #[default]
@@ -174,12 +270,15 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Column {
+    /// Its name.
     pub(crate) name: String,
+    /// Its type, as SQL writes it: `bigint`, `timestamp`.
     #[serde(rename = "type")]
     pub(crate) data_type: String,
+    /// Whether it may be null.
     #[serde(default = "yes")]
     pub(crate) nullable: bool,
 }

@@ -11,7 +11,7 @@ use datafusion::arrow::util::display::FormatOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use spiced_engine::{EngineError, Parameters};
 
@@ -20,8 +20,9 @@ use crate::error::{engine_error, invalid};
 /// A value that does not fit is an error, and never becomes null.
 const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
 
-/// The parameters of `plan`: `$1`, `$2`, `$10`, then those with names by the alphabet. A type that
-/// is not known, or that two places see differently, is `Null`.
+/// The parameters of `plan`: `$1`, `$2`, `$10`, then those with names by the alphabet. `$1::bigint` is
+/// a `bigint`, as PostgreSQL has it: some clients turn what they are given to the type they are told.
+/// A type that is not known, or that two places see differently, is `Null`.
 pub(crate) fn of(plan: &LogicalPlan) -> Result<Schema> {
     if matches!(plan, LogicalPlan::Statement(_)) {
         // Those within PREPARE are for EXECUTE to give.
@@ -31,8 +32,7 @@ pub(crate) fn of(plan: &LogicalPlan) -> Result<Schema> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
-                if let Expr::Placeholder(Placeholder { id, field }) = expr {
-                    let seen = field.as_ref().map(|field| field.data_type().clone());
+                if let Some((id, seen)) = parameter(expr) {
                     let known = found.entry(Key(id.clone())).or_insert_with(|| seen.clone());
                     match (known.as_ref(), seen) {
                         (Some(known_type), Some(seen)) if *known_type != seen => *known = Some(DataType::Null),
@@ -47,6 +47,22 @@ pub(crate) fn of(plan: &LogicalPlan) -> Result<Schema> {
     let fields =
         found.into_iter().map(|(Key(id), data_type)| Field::new(id, data_type.unwrap_or(DataType::Null), true));
     Ok(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The parameter that stands here, and its type where this place tells it. A `TRY_CAST` tells none: what
+/// does not fit is its null, and would be a refusal at binding.
+fn parameter(expr: &Expr) -> Option<(&String, Option<DataType>)> {
+    let typed = |placeholder: &Placeholder| placeholder.field.as_ref().map(|field| field.data_type().clone());
+    match expr {
+        Expr::Placeholder(placeholder) => Some((&placeholder.id, typed(placeholder))),
+        Expr::Cast(Cast { expr, field }) => match expr.as_ref() {
+            Expr::Placeholder(placeholder) => {
+                Some((&placeholder.id, typed(placeholder).or_else(|| Some(field.data_type().clone()))))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Puts `values` in the place of the parameters of `plan`, which are `wanted`.
@@ -72,7 +88,11 @@ pub(crate) fn bind(plan: LogicalPlan, wanted: &Schema, values: &Parameters) -> R
             wanted => cast_with_options(batch.column(column), wanted, &STRICT)
                 .map_err(|why| invalid(format!("the value of the parameter `{name}` does not fit {wanted}: {why}")))?,
         };
-        let value = ScalarValue::try_from_array(&value, 0).map_err(engine_error)?;
+        let value = match ScalarValue::try_from_array(&value, 0).map_err(engine_error)? {
+            // flightsql-dbapi sends every value as one of a union; what is meant is the value in it.
+            ScalarValue::Union(Some((_, value)), ..) => *value,
+            value => value,
+        };
         bound.push((name.trim_start_matches('$').to_owned(), value));
     }
     plan.with_param_values(ParamValues::from(bound)).map_err(engine_error)

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -131,6 +132,14 @@ pub struct Execution {
     pub schema: SchemaRef,
     /// The batches.
     pub batches: Batches,
+}
+
+impl Execution {
+    /// Batches that are there already; all have the schema of the first. No batches: no columns.
+    pub fn of(batches: Vec<RecordBatch>) -> Self {
+        let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+        Self { schema, batches: stream::iter(batches).map(Ok).boxed() }
+    }
 }
 
 impl fmt::Debug for Execution {

@@ -5,10 +5,23 @@
 //! tells the answer's schema, the parameters, and the [`Effect`], which [`Guarded`] compares with
 //! the caller's [`Role`] in one place for all doors.
 //!
-//! This crate knows no engine, no protocol and no TLS.
+//! This crate knows no engine, no protocol and no TLS. [`engine_fn`] makes an engine of one function, for tests and
+//! for those who have no query engine to put behind a door.
+//!
+//! ```
+//! use spiced_engine::{Engine, Execution, Guarded, Parameters, Principal, Role, Statement, engine_fn};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let engine = Guarded::new(engine_fn(|_sql, _parameters| Ok(Execution::of(Vec::new()))));
+//! let session = engine.session(&Principal::new("reports", Role::ReadOnly)).await.unwrap();
+//! let prepared = session.prepare(Statement::Sql("SELECT 1".to_owned())).await.unwrap();
+//! assert!(prepared.execute(Parameters::none()).await.is_ok());
+//! # });
+//! ```
 
 mod engine;
 mod error;
+mod function;
 mod guard;
 mod principal;
 
@@ -17,5 +30,6 @@ pub use engine::{
     TableInfo,
 };
 pub use error::{EngineError, ErrorKind};
+pub use function::engine_fn;
 pub use guard::Guarded;
 pub use principal::{Principal, Role};

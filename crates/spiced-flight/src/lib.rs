@@ -11,6 +11,20 @@
 //! The way through the files: `service` takes the nine calls of Flight; `command` says what a
 //! descriptor or ticket asks for; `statements`, `prepared`, `metadata` and `actions` do it, each a
 //! part of `door::Door`; `answer` turns batches into messages.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use spiced_engine::{Execution, Role, engine_fn};
+//! use spiced_flight::{FlightOptions, router};
+//! use spiced_middleware::{Access, Dialect, admission};
+//!
+//! let engine = engine_fn(|_sql, _parameters| Ok(Execution::of(Vec::new())));
+//! let who = admission(Access::anonymous(Some(Role::ReadOnly)), Dialect::Grpc);
+//! let door: axum::Router = router(Arc::new(engine), FlightOptions::default()).layer(who);
+//! ```
+//!
+//! `examples/embed_flight.rs` serves it over TLS.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -8,6 +8,16 @@
 //! Health is open to all whom the handshake lets in. Reflection needs a [`Principal`] in the
 //! request's extensions and refuses a request without one.
 //!
+//! ```
+//! let (ready, readiness) = tokio::sync::watch::channel(true);
+//! let door: axum::Router = spiced_grpc::router(readiness, &["arrow.flight.protocol.FlightService"]);
+//! // Health says NOT_SERVING from here on.
+//! ready.send_replace(false);
+//! # drop(door);
+//! ```
+//!
+//! `examples/embed_grpc.rs` serves it over TLS.
+//!
 //! [`Principal`]: spiced_engine::Principal
 
 mod health;

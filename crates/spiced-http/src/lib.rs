@@ -12,21 +12,13 @@
 //! [`RowWriter`] writes the same forms elsewhere.
 //!
 //! ```
-//! # use std::sync::Arc;
-//! # use spiced_engine::*;
-//! # struct Empty(tokio::sync::watch::Receiver<Vec<DatasetStatus>>);
-//! # #[async_trait::async_trait]
-//! # impl Engine for Empty {
-//! #     async fn session(&self, _: &Principal) -> Result<Box<dyn Session>, EngineError> {
-//! #         Err(EngineError::new(ErrorKind::Exhausted, "no session"))
-//! #     }
-//! #     fn datasets(&self) -> tokio::sync::watch::Receiver<Vec<DatasetStatus>> { self.0.clone() }
-//! # }
-//! # let (_, datasets) = tokio::sync::watch::channel(Vec::new());
-//! # let engine = Empty(datasets);
+//! use std::sync::Arc;
+//!
+//! use spiced_engine::{Execution, Role, engine_fn};
 //! use spiced_http::{HttpOptions, HttpState, router};
 //! use spiced_middleware::Access;
 //!
+//! let engine = engine_fn(|_sql, _parameters| Ok(Execution::of(Vec::new())));
 //! let (_readiness, ready) = tokio::sync::watch::channel(true);
 //! let api: axum::Router = router(HttpState {
 //!     engine: Arc::new(engine),
@@ -36,6 +28,8 @@
 //!     options: HttpOptions::default(),
 //! });
 //! ```
+//!
+//! `examples/embed_http.rs` serves it over TLS.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accept;

@@ -4,6 +4,7 @@
 //! - [`SecretStore`] is one place that secrets are read from; [`Environment`] and the pod's folder
 //!   ([`Surroundings`]) are handed in, so nothing here reads a global.
 //! - [`Resolver`] asks the stores, fails closed, and reports every failure at once.
+//! - [`Following`] reads the stores again, and values change with them.
 //!
 //! ```
 //! use spiced_secrets::{Environment, Resolver, Surroundings, Template};
@@ -11,10 +12,10 @@
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let surroundings = Surroundings {
-//!     pod_folder: "/srv/pod".into(),
 //!     environment: Environment::of([("PG_PASSWORD", "correct horse")]),
+//!     ..Surroundings::of_process("/srv/pod".into())
 //! };
-//! let resolver = Resolver::new(Vec::new(), &surroundings).unwrap();
+//! let resolver = Resolver::open(Vec::new(), &surroundings).await;
 //! let url = Template::parse("postgres://app:${env:PG_PASSWORD}@db").unwrap();
 //! let secrets = resolver.resolve_all(&[Sourced::new(url, Origin::Default)]).await.unwrap();
 //! assert_eq!(secrets[0].expose_text(), Ok("postgres://app:correct horse@db"));
@@ -22,12 +23,20 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod following;
+mod jitter;
+mod order;
 mod reference;
 mod report;
 mod resolver;
+mod shelf;
+mod shelves;
+mod status;
 mod store;
 
+pub use following::{Followed, Following, Refresher};
 pub use reference::{Part, Reference, ReferenceError, Template};
-pub use report::{Answer, ResolveError, ResolveErrors};
+pub use report::{Answer, Lack, ResolveError, ResolveErrors, Unanswered};
 pub use resolver::{DeclaredStore, Resolver};
-pub use store::{Environment, SecretStore, StoreError, Surroundings};
+pub use status::{Refresh, StoreStatus, StoreTrouble};
+pub use store::{Environment, Reading, SecretStore, StoreError, Surroundings};

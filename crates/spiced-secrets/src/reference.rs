@@ -127,6 +127,15 @@ impl Template {
         })
     }
 
+    /// The value for a person: references as they are written, the text around them as `literal` shows it.
+    pub fn shown(&self, literal: impl Fn(&str) -> String) -> String {
+        let part = |part: &Part| match part {
+            Part::Literal(text) => literal(text_of(text)),
+            Part::Reference(reference) => reference.to_string(),
+        };
+        self.parts.iter().map(part).collect()
+    }
+
     /// True where no store need be asked.
     pub fn is_literal(&self) -> bool {
         self.references().next().is_none()

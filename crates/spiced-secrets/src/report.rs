@@ -13,8 +13,30 @@ pub struct Answer {
     pub origin: Origin,
     /// The reference.
     pub reference: Reference,
+    /// The names of the stores that were asked, in order.
+    pub asked: Vec<String>,
     /// The name of the store that answered, or why none did.
-    pub outcome: Result<String, ResolveError>,
+    pub outcome: Result<String, Unanswered>,
+}
+
+/// Why a reference has no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Whose fault it is.
+    pub kind: Lack,
+    /// What is wrong: one sentence, lower case, no full stop.
+    pub problem: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Whose fault it is that a reference has no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// The stores answered, and none has it (or its value is empty, or there is no such store).
+    Missing,
+    /// A store could not say.
+    Unreachable,
 }
 
 /// One reference that has no value, or one store that cannot be used.
@@ -31,7 +53,8 @@ pub struct ResolveError {
     pub hint: String,
 }
 
-/// Every failure, in the order of the values; `Display` has a line for each.
+/// Every failure: first the stores that cannot be used, then the references in the order of their
+/// values. `Display` has a line for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolveErrors(pub Vec<ResolveError>);
 

@@ -1,31 +1,24 @@
-//! Which store is asked for a reference, and what happens when it has no answer: an error.
+//! Opens the stores that a pod declares, replaces references, and reports every failure at once.
 //!
-//! `${name:KEY}` asks one store; `${secrets:KEY}` asks all, the last declared first. The first
-//! store that knows KEY answers. An empty value is an answer, and an error; so is a store that
-//! cannot be read: asking on would silently take a value that the pod ranks lower.
+//! What a store has said is kept until [`Resolver::follow`] hands it on, so each secret is asked for
+//! once, however many references to it there are.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
 use tls_core::{Origin, Secret, Sourced};
+use tokio::sync::Mutex;
 
-use crate::report::{Answer, ResolveError, ResolveErrors};
-use crate::store::{self, SecretStore, StoreError, Surroundings};
+use crate::following::{Followed, Following};
+use crate::order::order;
+use crate::report::{Answer, Lack, ResolveError, ResolveErrors, Unanswered};
+use crate::shelf::Shelf;
+use crate::shelves::{ALL, Look, Shelves};
+use crate::store::{Declared, Surroundings};
 use crate::{Reference, Template, reference};
-
-/// The name that stands for all stores.
-const ALL: &str = "secrets";
 
 /// The store that is always there.
 const ENV: &str = "env";
-
-/// How long one question to one store may take where nobody says otherwise.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-
-/// How many secrets are asked for at once.
-const AT_ONCE: usize = 8;
 
 /// A store as the pod declares it.
 #[derive(Debug, Clone)]
@@ -34,183 +27,261 @@ pub struct DeclaredStore {
     pub name: String,
     /// Its kind, and what the kind needs: `env`, `file:DIR`.
     pub from: String,
-    /// The kind's parameters; literal, since they are read before any store.
+    /// The kind's parameters; they may refer to other stores.
     pub params: BTreeMap<String, Sourced<Template>>,
+    /// How often it is read again; `None` for the kind's own interval.
+    pub refresh_interval: Option<Duration>,
     /// Where it is declared.
     pub origin: Origin,
 }
 
-/// The stores of a pod, in the order in which they are asked.
-#[derive(Debug)]
+/// The stores of a pod, open.
 pub struct Resolver {
-    /// The first is asked first.
-    stores: Vec<(String, Arc<dyn SecretStore>)>,
-    /// How long one question to one store may take.
-    patience: Duration,
+    names: Vec<String>,
+    shelves: Mutex<Shelves>,
+    surroundings: Surroundings,
+    /// What is wrong with the declarations and their parameters.
+    errors: Vec<ResolveError>,
 }
 
 impl Resolver {
     /// Opens the declared stores, and `env`, which is asked last where the pod does not declare it.
+    /// Only stores that parameters of others refer to are asked for anything.
     ///
-    /// # Errors
-    /// Every declaration that is wrong: a doubled or impossible name, an unknown kind or parameter,
-    /// a kind that this version does not have.
-    pub fn new(declared: Vec<DeclaredStore>, surroundings: &Surroundings) -> Result<Self, ResolveErrors> {
-        let mut errors = Vec::new();
-        let mut stores: Vec<(String, Arc<dyn SecretStore>)> = Vec::new();
-        let mut names: HashMap<String, Origin> = HashMap::new();
-        for DeclaredStore { name, from, params, origin } in declared {
-            let mut fail = |problem: String, hint: &str| {
-                let subject = format!("secret store `{name}`");
-                errors.push(ResolveError { origin: origin.clone(), subject, problem, hint: hint.to_owned() });
+    /// What is wrong with a declaration comes with the first report, beside all else that is missing.
+    pub async fn open(declared: Vec<DeclaredStore>, surroundings: &Surroundings) -> Self {
+        let (mut shelves, mut errors) = shelve(declared);
+        let needs: Vec<Vec<usize>> = (0..shelves.0.len())
+            .map(|at| {
+                let references = shelves.params(at).flat_map(|(_, value)| value.value.references());
+                // A name that no store has is found when it is looked up.
+                let needs: BTreeSet<usize> = references.flat_map(|r| shelves.asked_by(r, Some(at))).collect();
+                needs.into_iter().collect()
+            })
+            .collect();
+        let (order, cycles) = order(&needs);
+        for cycle in cycles {
+            errors.push(in_a_circle(&shelves, &cycle));
+        }
+        for shelf in shelves.0.iter_mut().filter(|shelf| shelf.declared.is_some()) {
+            shelf.fail("its params lead into a circle".to_owned(), String::new(), false);
+        }
+        for at in order {
+            let params: Vec<Sourced<Template>> = shelves.params(at).map(|(_, value)| value.clone()).collect();
+            let references: Vec<&Reference> = params.iter().flat_map(|value| value.value.references()).collect();
+            shelves.ask(&references, Some(at)).await;
+            let Some(rendered) = shelves.render_params(at) else {
+                errors.extend(failures(&shelves, &params, Some(at)));
+                let hint = "see what is wrong with its params".to_owned();
+                shelves.0[at].fail("one of its params has no value".to_owned(), hint, false);
+                continue;
             };
-            if !reference::is_store_name(&name) {
-                fail("no reference could name it".into(), "use letters, digits, `_` and `-` only");
-            } else if name == ALL {
-                fail(format!("`${{{ALL}:KEY}}` asks all stores"), "give this one another name");
-            } else if name == ENV && from.trim() != ENV {
-                fail(format!("this name is that of `from: {ENV}`"), "give this one another name");
-            } else if let Some(first) = names.get(&name) {
-                fail(format!("the name is taken by the store at {first}"), "give one of the two another name");
-            } else {
-                match store::open(&from, &params, surroundings) {
-                    Ok(store) => stores.push((name.clone(), store)),
-                    Err(error) => fail(error.to_string(), "change `from` or `params`, or take the store out"),
+            let shelf = &mut shelves.0[at];
+            if shelf.declared.is_some() {
+                shelf.open(rendered, surroundings);
+                if let Some(fault) = shelf.reported_fault() {
+                    errors.push(ResolveError {
+                        origin: shelf.origin.clone(),
+                        subject: subject(&shelf.name),
+                        problem: fault.problem,
+                        hint: fault.hint,
+                    });
                 }
             }
-            names.entry(name).or_insert(origin);
         }
-        if !errors.is_empty() {
-            return Err(ResolveErrors(errors));
-        }
-        stores.reverse();
-        if !stores.iter().any(|(name, _)| name == ENV) {
-            let env = store::open(ENV, &BTreeMap::new(), surroundings).expect("`env` without parameters always opens");
-            stores.push((ENV.to_owned(), env));
-        }
-        Ok(Self { stores, patience: ANSWER_WITHIN })
+        let names = shelves.0.iter().map(|shelf| shelf.name.clone()).collect();
+        let errors = unique(errors);
+        Self { names, shelves: Mutex::new(shelves), surroundings: surroundings.clone(), errors }
     }
 
     /// The names of the stores, in the order in which `${secrets:KEY}` asks them.
     pub fn store_names(&self) -> impl Iterator<Item = &str> + Clone {
-        self.stores.iter().map(|(name, _)| name.as_str())
+        self.names.iter().map(String::as_str)
     }
 
-    /// The values with their references replaced, in order. Each secret is asked for once, however
-    /// many references to it there are.
+    /// The values with their references replaced, in order.
     ///
     /// # Errors
-    /// Every reference of every value that has no value of its own.
+    /// Every store that cannot be used, and every reference of every value that has no value of its
+    /// own.
     pub async fn resolve_all(&self, values: &[Sourced<Template>]) -> Result<Vec<Secret>, ResolveErrors> {
-        let outcomes = self.ask_all(values).await;
-        let errors: Vec<ResolveError> = each_reference(values)
-            .filter_map(|(origin, reference)| Some(outcomes[reference].as_ref().err()?.at(origin, reference)))
-            .collect();
-        if !errors.is_empty() {
-            return Err(ResolveErrors(errors));
+        let mut shelves = self.shelves.lock().await;
+        shelves.ask(&references(values), None).await;
+        let mut errors = self.errors.clone();
+        errors.extend(failures(&shelves, values, None));
+        let rendered: Option<Vec<Secret>> = values.iter().map(|value| shelves.render(&value.value, None)).collect();
+        match rendered {
+            Some(rendered) if errors.is_empty() => Ok(rendered),
+            _ => Err(ResolveErrors(unique(errors))),
         }
-        let lookup = |reference: &Reference| match &outcomes[reference] {
-            Ok(answer) => answer.secret.clone(),
-            Err(_) => unreachable!("every failure has been reported above"),
-        };
-        Ok(values.iter().map(|value| value.value.render(lookup)).collect())
     }
 
-    /// Asks the same questions as [`resolve_all`](Self::resolve_all), and tells for each reference,
-    /// in order, who answered or why nobody did.
+    /// Asks the same questions as [`resolve_all`](Self::resolve_all), those of the stores' own
+    /// parameters too, and tells for each reference, in order, who answered or why nobody did.
     pub async fn check(&self, values: &[Sourced<Template>]) -> Vec<Answer> {
-        let outcomes = self.ask_all(values).await;
-        each_reference(values)
-            .map(|(origin, reference)| Answer {
-                origin: origin.clone(),
-                reference: reference.clone(),
-                outcome: match &outcomes[reference] {
-                    Ok(answer) => Ok(answer.store.clone()),
-                    Err(failure) => Err(failure.at(origin, reference)),
-                },
-            })
+        let mut shelves = self.shelves.lock().await;
+        shelves.ask(&references(values), None).await;
+        let of_params = (0..shelves.0.len()).flat_map(|at| {
+            let references = shelves.params(at).flat_map(|(_, v)| v.value.references().map(|r| (&v.origin, r)));
+            references.map(move |(origin, reference)| (origin, reference, Some(at)))
+        });
+        let of_values = values.iter().flat_map(|v| v.value.references().map(|r| (&v.origin, r, None)));
+        of_params
+            .chain(of_values)
+            .map(|(origin, reference, asker)| answer(&shelves, origin, reference, asker))
             .collect()
     }
 
-    async fn ask_all<'v>(&self, values: &'v [Sourced<Template>]) -> HashMap<&'v Reference, Result<Found, Failure>> {
-        let mut wanted: Vec<&Reference> = each_reference(values).map(|(_, reference)| reference).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        stream::iter(wanted)
-            .map(|reference| async move { (reference, self.ask(reference).await) })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await
+    /// What is wrong with the stores' declarations; in every report of [`resolve_all`](Self::resolve_all).
+    pub fn declaration_errors(&self) -> &[ResolveError] {
+        &self.errors
     }
 
-    async fn ask(&self, reference: &Reference) -> Result<Found, Failure> {
-        let key = reference.key();
-        let mut places = Vec::new();
-        let mut known = reference.store() == ALL;
-        for (name, store) in &self.stores {
-            if reference.store() != ALL && reference.store() != name {
-                continue;
-            }
-            known = true;
-            let answer = match tokio::time::timeout(self.patience, store.get(key)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(StoreError::Timeout(self.patience)),
-            };
-            match answer {
-                Ok(Some(secret)) if secret.is_blank() => {
-                    return Err(Failure {
-                        problem: format!("its value in store `{name}` is empty"),
-                        hint: format!("give it a value there, or take it away; looked at: {}", store.places(key)),
-                    });
-                }
-                Ok(Some(secret)) => return Ok(Found { secret, store: name.clone() }),
-                Ok(None) => places.push(store.places(key)),
-                Err(error) => {
-                    return Err(Failure {
-                        problem: format!("store `{name}` cannot answer: {error}"),
-                        hint: "make it answer, or refer to another store".to_owned(),
-                    });
-                }
-            }
-        }
-        Err(if known {
-            Failure {
-                problem: format!("there is no `{key}`"),
-                hint: format!("set it in one of: {}", places.join("; ")),
-            }
-        } else {
-            let known = self.store_names().chain([ALL]);
-            Failure {
-                problem: format!("no secret store is called `{}`", reference.store()),
-                hint: format!("{}; or declare it under `secrets`", store::nearest(reference.store(), known)),
-            }
-        })
+    /// Hands the stores on to be followed: the values, which have been resolved before, go on
+    /// changing with what the stores hold. Nothing else that the stores said is kept.
+    pub fn follow(self, values: Vec<Sourced<Template>>) -> Followed {
+        Following::start(self.shelves.into_inner(), values, self.surroundings)
     }
 }
 
-struct Found {
-    secret: Secret,
-    store: String,
-}
-
-struct Failure {
-    problem: String,
-    hint: String,
-}
-
-impl Failure {
-    fn at(&self, origin: &Origin, reference: &Reference) -> ResolveError {
-        ResolveError {
+/// Holds the declarations against the kinds that there are. The first shelf is asked first.
+fn shelve(declared: Vec<DeclaredStore>) -> (Shelves, Vec<ResolveError>) {
+    let (mut shelves, mut errors) = (Vec::new(), Vec::new());
+    let mut names: HashMap<String, Origin> = HashMap::new();
+    for DeclaredStore { name, from, params, refresh_interval, origin } in declared {
+        let refuse = |problem: String, hint: &str| ResolveError {
             origin: origin.clone(),
-            subject: reference.to_string(),
-            problem: self.problem.clone(),
-            hint: self.hint.clone(),
+            subject: subject(&name),
+            problem,
+            hint: hint.to_owned(),
+        };
+        let wrong = if !reference::is_store_name(&name) {
+            Some(refuse("no reference could name it".into(), "use letters, digits, `_` and `-` only"))
+        } else if name == ALL {
+            Some(refuse(format!("`${{{ALL}:KEY}}` asks all stores"), "give this one another name"))
+        } else if name == ENV && from.trim() != ENV {
+            Some(refuse(format!("this name is that of `from: {ENV}`"), "give this one another name"))
+        } else {
+            let taken = |first| {
+                refuse(format!("the name is taken by the store at {first}"), "give one of the two another name")
+            };
+            names.get(&name).map(taken)
+        };
+        names.entry(name.clone()).or_insert_with(|| origin.clone());
+        let mut shelf = Shelf::new(name.clone(), origin.clone(), refresh_interval);
+        match wrong.map_or_else(|| Declared::read(&from, params).map_err(|e| refuse(e.to_string(), e.hint())), Err) {
+            Ok(declared) => shelf.declared = Some(declared),
+            Err(error) => {
+                errors.push(error);
+                shelf.fail("its declaration is wrong".to_owned(), "see what is wrong with it".to_owned(), false);
+            }
         }
+        // A reference means the first of a name.
+        if !shelves.iter().any(|other: &Shelf| other.name == name) {
+            shelves.push(shelf);
+        }
+    }
+    shelves.reverse();
+    if !shelves.iter().any(|shelf| shelf.name == ENV) {
+        let mut env = Shelf::new(ENV.to_owned(), Origin::Default, None);
+        env.declared = Declared::read(ENV, BTreeMap::new()).ok();
+        shelves.push(env);
+    }
+    (Shelves(shelves), errors)
+}
+
+fn in_a_circle(shelves: &Shelves, cycle: &[usize]) -> ResolveError {
+    let first = &shelves.0[cycle[0]];
+    let steps: Vec<&str> = cycle.iter().chain(&cycle[..1]).map(|at| shelves.0[*at].name.as_str()).collect();
+    ResolveError {
+        origin: first.origin.clone(),
+        subject: subject(&first.name),
+        problem: format!("the params of stores refer to each other in a circle: {}", steps.join(" -> ")),
+        hint: format!("give one of them its value by another store, `${{{ENV}:KEY}}` say"),
     }
 }
 
-fn each_reference(values: &[Sourced<Template>]) -> impl Iterator<Item = (&Origin, &Reference)> {
-    values.iter().flat_map(|value| value.value.references().map(|reference| (&value.origin, reference)))
+fn references(values: &[Sourced<Template>]) -> Vec<&Reference> {
+    values.iter().flat_map(|value| value.value.references()).collect()
+}
+
+/// Each store that keeps a reference from its value, once, then each other reference without one.
+fn failures(shelves: &Shelves, values: &[Sourced<Template>], asker: Option<usize>) -> Vec<ResolveError> {
+    let mut by_store: BTreeMap<usize, Vec<&Origin>> = BTreeMap::new();
+    let mut of_references = Vec::new();
+    for value in values {
+        for reference in value.value.references() {
+            let Look::Failed { why, fault } = shelves.look(reference, asker) else { continue };
+            match fault {
+                Some(at) => {
+                    let places = by_store.entry(at).or_default();
+                    if !places.contains(&&value.origin) {
+                        places.push(&value.origin);
+                    }
+                }
+                None => of_references.push(ResolveError {
+                    origin: value.origin.clone(),
+                    subject: reference.to_string(),
+                    problem: why.problem,
+                    hint: why.hint,
+                }),
+            }
+        }
+    }
+    let of_stores = by_store.into_iter().filter_map(|(at, places)| {
+        let shelf = &shelves.0[at];
+        let fault = shelf.fault().filter(|fault| fault.own)?;
+        let asked_for = match places.as_slice() {
+            [] => String::new(),
+            [one] => format!(" (asked for by {one})"),
+            [one, rest @ ..] => format!(" (asked for by {one} and {} more)", rest.len()),
+        };
+        Some(ResolveError {
+            origin: shelf.origin.clone(),
+            subject: subject(&shelf.name),
+            problem: format!("{}{asked_for}", fault.problem),
+            hint: fault.hint.clone(),
+        })
+    });
+    of_stores.chain(of_references).collect()
+}
+
+fn answer(shelves: &Shelves, origin: &Origin, reference: &Reference, asker: Option<usize>) -> Answer {
+    let asked = |until: Option<usize>| {
+        let places = shelves.asked_by(reference, asker).take_while(move |at| until.is_none_or(|until| *at <= until));
+        places.map(|at| shelves.0[at].name.clone()).collect()
+    };
+    let (asked, outcome) = match shelves.look(reference, asker) {
+        Look::Found { at, .. } => (asked(Some(at)), Ok(shelves.0[at].name.clone())),
+        Look::Failed { why, fault } => (asked(fault), Err(why)),
+        // Its store is in a circle, so that it is never asked.
+        Look::Ask(at) => {
+            let problem = format!("store `{}` cannot be asked", shelves.0[at].name);
+            (Vec::new(), Err(Unanswered { kind: Lack::Unreachable, problem, hint: String::new() }))
+        }
+    };
+    Answer { origin: origin.clone(), reference: reference.clone(), asked, outcome }
+}
+
+fn subject(name: &str) -> String {
+    format!("secret store `{name}`")
+}
+
+/// Each error once, in order.
+fn unique(errors: Vec<ResolveError>) -> Vec<ResolveError> {
+    let mut kept: Vec<ResolveError> = Vec::new();
+    for error in errors {
+        if !kept.contains(&error) {
+            kept.push(error);
+        }
+    }
+    kept
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver").field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -2,73 +2,97 @@
 //!
 //! A new kind is one file below `store/` and one line in [`KINDS`].
 
+#[cfg(feature = "aws_secrets_manager")]
+mod aws;
+mod declaration;
+#[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault"))]
+mod document;
 mod dotenv;
 mod env;
+mod error;
 mod file;
+#[cfg(feature = "keyring")]
+mod keyring;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod read;
+#[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault", feature = "kubernetes"))]
+mod remote;
+#[cfg(feature = "hashicorp_vault")]
+mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tls_core::{Secret, Sourced};
+use futures::{StreamExt, stream};
+use tls_core::Secret;
 
-use crate::Template;
-
+pub(crate) use declaration::{Declared, nearest};
 pub use env::Environment;
+pub use error::StoreError;
 
-/// A place that secrets are read from. A value is read anew each time it is asked for.
+/// How many secrets are asked for at once of a store that holds each by itself.
+const AT_ONCE: usize = 8;
+
+/// A place that secrets are read from.
 #[async_trait]
 pub trait SecretStore: Send + Sync {
-    /// The secret called `key`; `None` where there is none by that name.
+    /// Reads the secrets called `keys`, anew.
     ///
     /// # Errors
-    /// The store cannot say: it is not reachable, what it holds is not readable, or `key` is no
-    /// name that it could hold. No error holds any of a value.
-    async fn get(&self, key: &str) -> Result<Option<Secret>, StoreError>;
+    /// The store as a whole cannot say. What is wrong with one key alone is in the reading. No error
+    /// holds any of a value, or of what the store is asked with.
+    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError>;
 
-    /// Where [`get`](Self::get) looks for `key`, for the message that it is not there.
+    /// Where [`read`](Self::read) looks for `key`, for the message that it is not there.
     fn places(&self, key: &str) -> String;
+
+    /// Where it is, for the message that it does not answer; `None` for one that is on this machine.
+    fn endpoint(&self) -> Option<String> {
+        None
+    }
+
+    /// How often it is read again where the pod does not say; `None`: only when it is told to.
+    fn interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// True where [`changed`](Self::changed) tells of changes.
+    fn watches(&self) -> bool {
+        false
+    }
+
+    /// Waits until the store says of itself that it may have changed; for ever where it has no word
+    /// for that. It is polled for as long as anybody follows the store, so what has to go on beside
+    /// the reading, such as the renewal of a token, goes on here.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
 }
 
-/// Why a store could not answer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// No secret of this store could have such a name.
-    #[error("`{key}` {why}")]
-    Key {
-        /// The name.
-        key: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// A file or folder of the store cannot be read.
-    #[error("cannot read {}: {cause}", path.display())]
-    Unreadable {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        cause: std::io::Error,
-    },
-    /// A file of the store is not written as it should be.
-    #[error("{}:{line}: {what}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong; nothing of the file's text.
-        what: &'static str,
-    },
-    /// The store did not answer in time.
-    #[error("no answer within {0:?}")]
-    Timeout(std::time::Duration),
-    /// The declaration asks for something that no store does.
-    #[error("{0}")]
-    Declaration(String),
+/// What a store said.
+#[derive(Debug)]
+pub enum Reading {
+    /// Everything that it has: a key that is not in it is not there.
+    Whole(BTreeMap<String, Secret>),
+    /// An answer to each key that it was asked for.
+    Each(BTreeMap<String, Result<Option<Secret>, StoreError>>),
+}
+
+/// Asks for each of `keys` by itself.
+async fn each<F>(keys: &[String], ask: impl Fn(String) -> F) -> Reading
+where
+    F: Future<Output = Result<Option<Secret>, StoreError>>,
+{
+    let answers = keys.iter().cloned().map(|key| {
+        let answer = ask(key.clone());
+        async move { (key, answer.await) }
+    });
+    Reading::Each(stream::iter(answers).buffer_unordered(AT_ONCE).collect().await)
 }
 
 /// What a store may need of the world: handed in, so that tests need neither globals nor order.
@@ -78,15 +102,43 @@ pub struct Surroundings {
     pub pod_folder: PathBuf,
     /// The environment variables of the process.
     pub environment: Environment,
+    /// Where Kubernetes mounts the service account of the pod that this process runs in.
+    pub service_account: PathBuf,
+}
+
+impl Surroundings {
+    /// The usual service account folder (`ServiceAccount` admission in Kubernetes puts it there).
+    pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+    /// Those of this process, for the pod in `pod_folder`.
+    pub fn of_process(pod_folder: PathBuf) -> Self {
+        Self { pod_folder, environment: Environment::process(), service_account: Self::SERVICE_ACCOUNT.into() }
+    }
 }
 
 /// The text after `kind:` and the parameters, checked against the kind's line in the table.
 struct Opening<'a> {
     argument: Option<&'a str>,
-    params: BTreeMap<&'a str, &'a str>,
+    params: &'a BTreeMap<String, Secret>,
     surroundings: &'a Surroundings,
 }
 
+impl Opening<'_> {
+    /// A parameter, which may be secret.
+    #[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault"))]
+    fn secret(&self, name: &str) -> Option<&Secret> {
+        self.params.get(name)
+    }
+
+    /// A parameter that is no secret, as text without blanks around it.
+    fn text(&self, name: &str) -> Result<Option<&str>, StoreError> {
+        let Some(value) = self.params.get(name) else { return Ok(None) };
+        let text = value.expose_text().map_err(|_| StoreError::declaration(format!("param `{name}` is not UTF-8")))?;
+        Ok(Some(text.trim()))
+    }
+}
+
+/// Opens a store. Nothing is asked of a server yet, so a store that nobody refers to may be down.
 type Open = fn(&Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError>;
 
 struct Kind {
@@ -96,7 +148,7 @@ struct Kind {
     argument: Argument,
     /// The parameters it knows.
     params: &'static [&'static str],
-    /// How it is opened; `None` for a kind of the contract that this version does not have.
+    /// How it is opened; `None` where this build leaves its feature out.
     open: Option<Open>,
 }
 
@@ -107,82 +159,48 @@ enum Argument {
     Required(&'static str),
 }
 
+/// A store's `open`, where the feature of that name is built in.
+macro_rules! built {
+    ($feature:literal, $open:path) => {{
+        #[cfg(feature = $feature)]
+        let open: Option<Open> = Some($open);
+        #[cfg(not(feature = $feature))]
+        let open: Option<Open> = None;
+        open
+    }};
+}
+
 const KINDS: &[Kind] = &[
     Kind { name: "env", argument: Argument::None, params: &["file_path"], open: Some(env::open) },
     Kind { name: "file", argument: Argument::Required("DIR"), params: &[], open: Some(file::open) },
-    Kind { name: "kubernetes", argument: Argument::Required("SECRET"), params: &[], open: None },
-    Kind { name: "aws_secrets_manager", argument: Argument::Optional, params: &[], open: None },
-    Kind { name: "hashicorp_vault", argument: Argument::Required("PATH"), params: &[], open: None },
-    Kind { name: "keyring", argument: Argument::None, params: &[], open: None },
+    Kind {
+        name: "kubernetes",
+        argument: Argument::Required("SECRET"),
+        params: &["namespace"],
+        open: built!("kubernetes", kubernetes::open),
+    },
+    Kind {
+        name: "aws_secrets_manager",
+        argument: Argument::Optional,
+        params: &["aws_region", "aws_endpoint_url", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"],
+        open: built!("aws_secrets_manager", aws::open),
+    },
+    Kind {
+        name: "hashicorp_vault",
+        argument: Argument::Required("PATH"),
+        params: &[
+            "hashicorp_vault_address",
+            "hashicorp_vault_token",
+            "hashicorp_vault_namespace",
+            "hashicorp_vault_role_id",
+            "hashicorp_vault_secret_id",
+            "hashicorp_vault_kubernetes_role",
+            "hashicorp_vault_ca_file",
+        ],
+        open: built!("hashicorp_vault", vault::open),
+    },
+    Kind { name: "keyring", argument: Argument::None, params: &[], open: built!("keyring", keyring::open) },
 ];
-
-/// Opens the store that `from` names.
-pub(crate) fn open(
-    from: &str,
-    params: &BTreeMap<String, Sourced<Template>>,
-    surroundings: &Surroundings,
-) -> Result<Arc<dyn SecretStore>, StoreError> {
-    let (name, argument) = match from.split_once(':') {
-        Some((name, argument)) => (name.trim(), Some(argument.trim()).filter(|a| !a.is_empty())),
-        None => (from.trim(), None),
-    };
-    let kind = KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
-        let known = KINDS.iter().map(|kind| kind.name);
-        declaration(format!("no kind of secret store is called `{name}`; {}", nearest(name, known)))
-    })?;
-    let Some(open) = kind.open else {
-        let built = KINDS.iter().filter(|k| k.open.is_some()).map(|k| format!("`{}`", k.name)).collect::<Vec<_>>();
-        return Err(declaration(format!(
-            "stores of kind `{name}` are not built yet in this version; it has {}",
-            built.join(" and ")
-        )));
-    };
-    match (&kind.argument, argument) {
-        (Argument::None, Some(_)) => return Err(declaration(format!("write `from: {name}`, with nothing after it"))),
-        (Argument::Required(what), None) => return Err(declaration(format!("write `from: {name}:{what}`"))),
-        _ => {}
-    }
-    let mut literal = BTreeMap::new();
-    for (param, value) in params {
-        if !kind.params.contains(&param.as_str()) {
-            return Err(declaration(match kind.params {
-                [] => format!("`{name}` takes no params, so not `{param}` ({})", value.origin),
-                known => format!(
-                    "`{name}` has no param `{param}` ({}); {}",
-                    value.origin,
-                    nearest(param, known.iter().copied())
-                ),
-            }));
-        }
-        let text = value.value.as_literal().ok_or_else(|| {
-            declaration(format!(
-                "param `{param}` ({}) is read before any store, so it holds no reference",
-                value.origin
-            ))
-        })?;
-        literal.insert(param.as_str(), text);
-    }
-    open(&Opening { argument, params: literal, surroundings })
-}
-
-fn declaration(message: String) -> StoreError {
-    StoreError::Declaration(message)
-}
-
-/// A sentence that offers the known name nearest to `wrong`, or else all that are known.
-pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    /// How alike two names must be, from 0 to 1, for one to be offered for the other.
-    const ALIKE: f64 = 0.8;
-    let near = known
-        .clone()
-        .map(|name| (strsim::jaro_winkler(wrong, name), name))
-        .filter(|(alike, _)| *alike >= ALIKE)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match near {
-        Some((_, name)) => format!("did you mean `{name}`"),
-        None => format!("known: {}", known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
-    }
-}
 
 impl fmt::Debug for dyn SecretStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,48 +210,13 @@ impl fmt::Debug for dyn SecretStore {
 
 #[cfg(test)]
 mod tests {
-    use tls_core::Origin;
-
     use super::*;
 
-    fn message(from: &str, params: &[(&str, &str)]) -> String {
-        let surroundings = Surroundings { pod_folder: "/pod".into(), environment: Environment::of([("A", "b")]) };
-        let params = params
-            .iter()
-            .map(|(k, v)| (k.to_string(), Sourced::new(Template::parse(v).unwrap(), Origin::Flag("--x".into()))))
-            .collect();
-        open(from, &params, &surroundings).map_or_else(|e| e.to_string(), |_| "opened".to_owned())
-    }
-
-    #[test]
-    fn declarations() {
-        for (from, params, expected) in [
-            ("env", &[] as &[(&str, &str)], "opened"),
-            (" file : secrets ", &[], "opened"),
-            ("env", &[("file_path", "x.env")], "opened"),
-            ("env:x", &[], "write `from: env`, with nothing after it"),
-            ("file", &[], "write `from: file:DIR`"),
-            ("file:", &[], "write `from: file:DIR`"),
-            ("enw", &[], "no kind of secret store is called `enw`; did you mean `env`"),
-            (
-                "xyzzy",
-                &[],
-                "no kind of secret store is called `xyzzy`; known: `env`, `file`, `kubernetes`, `aws_secrets_manager`, `hashicorp_vault`, `keyring`",
-            ),
-            (
-                "aws_secrets_manager:spice",
-                &[],
-                "stores of kind `aws_secrets_manager` are not built yet in this version; it has `env` and `file`",
-            ),
-            ("env", &[("file_pat", "x")], "`env` has no param `file_pat` (--x); did you mean `file_path`"),
-            ("file:d", &[("x", "y")], "`file` takes no params, so not `x` (--x)"),
-            (
-                "env",
-                &[("file_path", "${env:A}")],
-                "param `file_path` (--x) is read before any store, so it holds no reference",
-            ),
-        ] {
-            assert_eq!(message(from, params), expected);
+    /// What a store says of one key.
+    pub(super) async fn one(store: &Arc<dyn SecretStore>, key: &str) -> Result<Option<Secret>, StoreError> {
+        match store.read(&[key.to_owned()]).await? {
+            Reading::Whole(mut all) => Ok(all.remove(key)),
+            Reading::Each(mut answers) => answers.remove(key).unwrap(),
         }
     }
 }

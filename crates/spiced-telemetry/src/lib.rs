@@ -1,5 +1,15 @@
 //! Logs and metrics: how they are set up, and what they are called. Whoever records uses the
 //! facades (`tracing`, `metrics`); only the program calls this.
+//!
+//! ```
+//! use spiced_telemetry::{LogFormat, METRICS, Metrics, init_logs};
+//!
+//! init_logs(LogFormat::Text, 0, Some("warn")).expect("a filter, and nobody was here before");
+//! let metrics = Metrics::install(Vec::new()).expect("nobody was here before");
+//! metrics::counter!("spiced_tls_reload_total", "result" => "swapped").increment(1);
+//! assert!(metrics.render().contains("spiced_tls_reload_total{result=\"swapped\"} 1"));
+//! assert!(METRICS.iter().any(|metric| metric.name == "spiced_tls_reload_total"));
+//! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod certificates;

@@ -1,6 +1,9 @@
 //! Where log lines go, and which.
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// How a log line is written.
@@ -21,23 +24,31 @@ pub enum LogFormat {
 pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Result<(), LogError> {
     let ours = match verbosity {
         0 => {
-            "warn,spiced=info,tls_core=info,spiced_certs=info,spiced_datafusion=info,spiced_http=info,spiced_flight=info,spiced_grpc=info"
+            "warn,aws_config=off,kube_client=off,rustls_platform_verifier=off,spiced=info,tls_core=info,spiced_certs=info,spiced_secrets=info,spiced_datafusion=info,spiced_http=info,spiced_flight=info,spiced_grpc=info"
         }
         1 => {
-            "info,spiced=debug,tls_core=debug,spiced_certs=debug,spiced_datafusion=debug,spiced_http=debug,spiced_flight=debug"
+            "info,aws_config=off,kube_client=off,rustls_platform_verifier=off,spiced=debug,tls_core=debug,spiced_certs=debug,spiced_secrets=debug,spiced_datafusion=debug,spiced_http=debug,spiced_flight=debug"
         }
         _ => "debug,h2=info,hyper_util=info,sqlparser=info,datafusion=info,datafusion_optimizer=info",
     };
     let filter = EnvFilter::try_new(filter.unwrap_or(ours)).map_err(|e| LogError(e.to_string()))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = filter.and(filter_fn(|line| !tells_secrets(line)));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
-        LogFormat::Json => lines.json().finish().try_init(),
+        LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(filter)).try_init(),
         LogFormat::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-            lines.with_ansi(colour).with_target(false).finish().try_init()
+            let lines = lines.with_ansi(colour).with_target(false);
+            tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
         }
     }
     .map_err(|e| LogError(e.to_string()))
+}
+
+/// True for lines that no filter brings out: at `trace` the AWS SDK tells whole requests and answers,
+/// with session tokens in them.
+fn tells_secrets(line: &Metadata<'_>) -> bool {
+    *line.level() == Level::TRACE && line.target().starts_with("aws_")
 }
 
 /// The filter is malformed.

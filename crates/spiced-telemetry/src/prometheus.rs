@@ -76,6 +76,12 @@ pub const METRICS: &[Metric] = &[
         labels: &["endpoint", "reason"],
         help: "Requests that were not let in: anonymous, cross_site or foreign_host",
     },
+    Metric {
+        name: "spiced_secret_refresh_total",
+        kind: "counter",
+        labels: &["store", "result"],
+        help: "Readings of secret stores after the start by result: changed, unchanged or failed",
+    },
 ];
 
 /// From a tenth of a millisecond to a minute.

@@ -1,6 +1,6 @@
 //! Composes and serves: settings, then identity, engine and sockets, then doors, then the stop.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions};
 use spiced_engine::{Engine, Guarded};
 use spiced_middleware::measured;
+use spiced_secrets::{Followed, Following, Refresher, Resolver};
 use spiced_telemetry::Metrics;
 use tls_core::listener::Limits;
 use tls_core::{Workers, drain};
@@ -25,7 +26,7 @@ use crate::identity::{self, Served};
 use crate::reloading::Reloading;
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, routes, settle};
+use crate::{banner, commands, core_dumps, routes, secrets, settle};
 
 /// Descriptors kept free for data files, secrets and logs when connections are bounded.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -36,29 +37,34 @@ const SPARE_DESCRIPTORS: u64 = 256;
 /// # Errors
 /// Anything that keeps it from that.
 pub fn run(args: Args) -> Result<(), Failure> {
+    // Before anything secret is read.
+    let core_dumps = if args.allows_core_dumps() { Ok(()) } else { core_dumps::forbid() };
     match args.split() {
         (Some(command), ..) => commands::run(command),
-        (None, pod, log) => serve(&pod, &log),
+        (None, pod, log) => serve(&pod, &log, core_dumps),
     }
 }
 
-fn serve(pod: &PodArgs, log: &LogArgs) -> Result<(), Failure> {
+fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(), Failure> {
     let filter = std::env::var("SPICED_LOG").ok();
     spiced_telemetry::init_logs(log.format(), log.verbosity(), filter.as_deref())
         .map_err(|e| Failure::configuration(e, "SPICED_LOG takes a filter such as info,spiced=debug"))?;
     tls_core::install_provider();
+    if let Err(error) = core_dumps {
+        warn!(%error, "core dumps cannot be switched off; one would hold secrets");
+    }
     // This thread keeps the accept loops, signals and timers; connections and queries have others.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
     let queries = spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()))?;
     let outcome = control.block_on(async {
-        let (settings, stores) = settle::settle(pod).await?;
+        let (settings, resolver) = settle::settle(pod).await?;
         if pod.shows_key() {
             warn!("--tls-key shows the key to everybody who can list processes; use --tls-key-file or a secret");
         }
         for warning in &settings.warnings {
             warn!("{warning}");
         }
-        App::build(settings, stores, &queries)?.serve().await
+        App::build(settings, resolver, &queries)?.serve().await
     });
     // A query that is still running has had its time.
     queries.shutdown_background();
@@ -70,6 +76,7 @@ fn serve(pod: &PodArgs, log: &LogArgs) -> Result<(), Failure> {
 struct App {
     routers: Vec<(Opened, Router)>,
     served: Option<Served>,
+    secrets: (Following, Refresher),
     connections: usize,
     limits: Limits,
     workers: Workers,
@@ -80,11 +87,12 @@ struct App {
 
 impl App {
     /// Reads the material, starts the engine, binds the doors. Must be called in a runtime.
-    fn build(mut settings: Settings, stores: Vec<String>, queries: &Runtime) -> Result<Self, Failure> {
+    fn build(mut settings: Settings, resolver: Resolver, queries: &Runtime) -> Result<Self, Failure> {
         let tls = settings.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
         let ticket_secret = settings.session_ticket_secret.take();
-        let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref())).transpose()?;
+        let Followed { values, status: stores, refresher, following } = secrets::follow(resolver, tls.as_ref());
+        let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values)).transpose()?;
         let config = match &served {
             Some(served) => {
                 let config = served.options.server_config(served.identities.clone());
@@ -121,15 +129,16 @@ impl App {
         };
         let banner = {
             let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
-            let first = settings.datasets.first();
-            let query = first.map_or("SELECT 1".to_owned(), |set| format!("SELECT * FROM {} LIMIT 5", set.name));
-            banner::text(&settings.name, doors.iter(), ca, &query)
+            let names =
+                status.identities.as_ref().map(|i| i.served().identity.leaf().names.clone()).unwrap_or_default();
+            banner::text(&settings.name, &doors, &names, ca, settings.sample_query())
         };
         let routers = routes::build(doors, &settings, ticket_secret, engine, ready, status, metrics);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
             routers,
             served,
+            secrets: (following, refresher),
             connections,
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
@@ -155,14 +164,18 @@ impl App {
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
         info!("serving");
 
-        let mut reloading = Reloading::new(self.served);
+        let (following, refresher) = self.secrets;
+        // It ends with this function.
+        let mut beside = JoinSet::new();
+        beside.spawn(following.run());
+        let mut reloading = Reloading::new(self.served, refresher);
         loop {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop => break,
-                    Told::Reload => reloading.begin(),
+                    Told::Reload => reloading.told(),
                 },
-                () = reloading.ended() => {}
+                () = reloading.next() => {}
                 Some(ended) = loops.join_next() => {
                     let cause = match ended {
                         Ok(Ok(())) => "it ended by itself".to_owned(),

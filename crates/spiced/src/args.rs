@@ -33,6 +33,9 @@ pub struct Args {
     pod: PodArgs,
     #[command(flatten)]
     log: LogArgs,
+    /// Let the system write core dumps, which hold secrets, and let other processes of this user look in
+    #[arg(long)]
+    allow_core_dumps: bool,
 }
 
 /// What the program does instead of serving.
@@ -192,6 +195,11 @@ impl Args {
         })
     }
 
+    /// True where a crash may leave a core dump.
+    pub(crate) fn allows_core_dumps(&self) -> bool {
+        self.allow_core_dumps
+    }
+
     /// What to do instead of serving, or else what to serve and how to log.
     pub(crate) fn split(self) -> (Option<Command>, PodArgs, LogArgs) {
         (self.command, self.pod, self.log)
@@ -340,8 +348,8 @@ mod tests {
         }
         assert_eq!(read(&["./tls"]).pod.path(), std::path::Path::new("./tls"));
         assert!(matches!(read(&["schema"]).command, Some(Command::Schema)));
-        // An option of the server before a command is a slip, not something to lose.
-        let both = Args::read(["spiced", "--http", "localhost:1", "schema"].map(OsString::from));
-        assert!(matches!(both, Err(Failure::Usage(_))));
+        // After an option of the server a command's name is a PATH: nothing is lost in silence.
+        let both = read(&["--http", "localhost:1", "schema"]);
+        assert!(both.command.is_none() && both.pod.path() == std::path::Path::new("schema"));
     }
 }

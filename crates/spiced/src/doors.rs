@@ -90,13 +90,9 @@ impl Opened {
         self.addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
     }
 
-    /// A name that a client on this machine reaches it by.
-    pub(crate) fn host(&self) -> String {
-        match self.addresses.first() {
-            Some(address) if address.ip().is_unspecified() => "localhost".to_owned(),
-            _ if self.asked.host().contains(':') => format!("[{}]", self.asked.host()),
-            _ => self.asked.host().to_owned(),
-        }
+    /// The address as it was asked for.
+    pub(crate) fn asked(&self) -> &ListenAddress {
+        &self.asked
     }
 
     /// The scheme of its address, as its clients write it.

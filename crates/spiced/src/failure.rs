@@ -12,6 +12,13 @@ use spiced_config::ConfigError;
 pub enum Failure {
     /// Help or version was asked for; the text is printed to standard output. No error.
     Shown(String),
+    /// What was asked for is printed to standard output, and the exit code says that not all is well.
+    Answered {
+        /// What is printed.
+        text: String,
+        /// The exit code.
+        code: u8,
+    },
     /// The command line is wrong: exit code 64.
     Usage(String),
     /// Something that was said cannot be done: exit code 78.
@@ -41,6 +48,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Shown(_) => 0,
+            Self::Answered { code, .. } => *code,
             Self::Usage(_) => 64,
             Self::Unavailable { .. } => 69,
             Self::Configuration { .. } => 78,
@@ -51,7 +59,7 @@ impl Failure {
     /// What a person reads.
     fn text(&self) -> String {
         match self {
-            Self::Shown(text) | Self::Usage(text) => text.clone(),
+            Self::Shown(text) | Self::Usage(text) | Self::Answered { text, .. } => text.clone(),
             Self::Configuration { causes, hints } => {
                 let error = match causes.as_slice() {
                     [one] => format!("error: {one}\n"),
@@ -87,7 +95,7 @@ pub fn report(outcome: Result<(), Failure>) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     // A reader that went away is no reason to fail differently.
     let _ = match &failure {
-        Failure::Shown(text) => std::io::stdout().write_all(text.as_bytes()),
+        Failure::Shown(text) | Failure::Answered { text, .. } => std::io::stdout().write_all(text.as_bytes()),
         other => std::io::stderr().write_all(other.text().as_bytes()),
     };
     ExitCode::from(failure.code())

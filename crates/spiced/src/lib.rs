@@ -8,13 +8,17 @@ mod app;
 mod args;
 mod banner;
 mod browse;
+mod clients;
 mod commands;
+mod core_dumps;
 mod doors;
 mod failure;
 mod identity;
 mod reloading;
 mod routes;
+mod secrets;
 mod settle;
+mod shell;
 mod signals;
 mod status;
 

@@ -1,29 +1,53 @@
 //! From the command line to the settings: the layers, the stores that answer their references, and
 //! what was decided.
 
-use spiced_config::{Layers, Resolved, Settings};
-use spiced_secrets::{DeclaredStore, Environment, Resolver, Surroundings};
+use spiced_config::{Explanation, Layers, Resolved, Settings};
+use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
 use crate::args::PodArgs;
 use crate::failure::Failure;
 
-/// From what was said to what was decided.
-pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Vec<String>), Failure> {
-    let layers = Layers::read(pod.path(), variables()?, &pod.flags())?;
-    let surroundings = Surroundings { pod_folder: layers.folder().to_owned(), environment: Environment::process() };
+/// From what was said to what was decided, and the stores that the references were asked of.
+pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failure> {
+    let layers = read(pod)?;
+    let resolver = open(&layers).await?;
+    let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
+    Ok((settings.map_err(failed)?, resolver))
+}
+
+/// Who said what, and what counts.
+pub(crate) async fn explain(pod: &PodArgs) -> Result<Explanation, Failure> {
+    let layers = read(pod)?;
+    let resolver = open(&layers).await?;
+    layers.explain(async |values| resolver.resolve_all(values).await).await.map_err(failed)
+}
+
+fn failed(why: Resolved<ResolveErrors>) -> Failure {
+    match why {
+        Resolved::Config(e) => e.into(),
+        Resolved::Secrets(e) => secrets(&e),
+    }
+}
+
+/// What was said.
+pub(crate) fn read(pod: &PodArgs) -> Result<Layers, Failure> {
+    Ok(Layers::read(pod.path(), variables()?, &pod.flags())?)
+}
+
+/// The stores that the pod declares.
+pub(crate) async fn open(layers: &Layers) -> Result<Resolver, Failure> {
     let declared = layers
         .stores()?
         .into_iter()
-        .map(|s| DeclaredStore { name: s.name, from: s.from, params: s.params, origin: s.origin })
+        .map(|s| DeclaredStore {
+            name: s.name,
+            from: s.from,
+            params: s.params,
+            refresh_interval: s.refresh_interval,
+            origin: s.origin,
+        })
         .collect();
-    let resolver = Resolver::new(declared, &surroundings).map_err(|e| secrets(&e))?;
-    let stores = resolver.store_names().map(str::to_owned).collect();
-    let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
-    match settings {
-        Ok(settings) => Ok((settings, stores)),
-        Err(Resolved::Config(e)) => Err(e.into()),
-        Err(Resolved::Secrets(e)) => Err(secrets(&e)),
-    }
+    Ok(Resolver::open(declared, &Surroundings::of_process(layers.folder().to_owned())).await)
 }
 
 /// The environment. What is not UTF-8 is somebody else's, unless it is a setting: then it must not
@@ -45,9 +69,42 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
     Ok(read)
 }
 
-fn secrets(errors: &spiced_secrets::ResolveErrors) -> Failure {
+/// Every reference without a value, as the run's end.
+pub(crate) fn secrets(errors: &ResolveErrors) -> Failure {
     Failure::Configuration {
         causes: errors.0.iter().map(|e| format!("{}: {}: {}", e.origin, e.subject, e.problem)).collect(),
         hints: errors.0.iter().map(|e| e.hint.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::args::Args;
+
+    /// Whoever panics shows, by `Debug`, what they have in hand: here, all that was settled.
+    #[test]
+    fn a_panic_shows_no_secret() {
+        let pod = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(pod.path().join(name), text).unwrap();
+        write(
+            "spicepod.yaml",
+            "secrets:\n  - { name: v, from: \"hashicorp_vault:a/b\", params: { hashicorp_vault_address: \"https://localhost:1\", hashicorp_vault_token: \"${env:TOKEN}\" } }\n\
+             runtime:\n  tls: { certificate: \"${env:CERT}\", key: inline-marked-5, session_ticket_secret: \"${env:TICKETS}\" }\n\
+             datasets:\n  - { from: \"file:x\", name: x, params: { password: \"${env:PASSWORD}\" } }\n",
+        );
+        write(".env", "TOKEN=marked-1\nCERT=marked-2\nTICKETS=marked-3-which-is-long-enough\nPASSWORD=marked-4\n");
+        let args = Args::read(["spiced".into(), pod.path().as_os_str().to_owned()]);
+        let Ok((_, pod_args, _)) = args.map(Args::split) else { panic!("the command line is right") };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let settled = runtime.block_on(settle(&pod_args)).map_err(|failure| format!("{failure:?}"));
+        let (settings, resolver) = settled.unwrap();
+        let panicked = catch_unwind(AssertUnwindSafe(|| panic!("{:?}", (settings, resolver))));
+        let payload = panicked.unwrap_err();
+        let message = payload.downcast_ref::<String>().unwrap();
+        assert!(message.contains("Secret(***)"), "{message}");
+        assert!(!message.contains("marked"), "{message}");
     }
 }

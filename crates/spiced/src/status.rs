@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use spiced_engine::{DatasetState, DatasetStatus};
+use spiced_secrets::StoreStatus;
 use tls_core::rotation::{Identities, Rejection};
 use tls_core::{CertificateSummary, Validity};
 use tokio::sync::watch;
 
 use crate::doors::Opened;
+use crate::secrets::store_status;
 
 /// Where a door listens.
 #[derive(Debug, Clone)]
@@ -30,7 +32,7 @@ pub(crate) struct Status {
     pub(crate) name: String,
     pub(crate) doors: Vec<DoorStatus>,
     pub(crate) identities: Option<Identities>,
-    pub(crate) stores: Vec<String>,
+    pub(crate) stores: watch::Receiver<Vec<StoreStatus>>,
     pub(crate) datasets: watch::Receiver<Vec<DatasetStatus>>,
     pub(crate) readiness: watch::Receiver<bool>,
 }
@@ -50,7 +52,7 @@ impl Status {
             "ready": *self.readiness.borrow(),
             "doors": doors,
             "tls": { "enabled": self.identities.is_some(), "certificates": certificates },
-            "stores": self.stores.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
+            "stores": self.stores.borrow().iter().map(store_status).collect::<Vec<_>>(),
             "datasets": *self.datasets.borrow(),
         })
     }
@@ -89,7 +91,8 @@ fn date(unix: i64) -> String {
     stamp(UNIX_EPOCH + Duration::from_secs(unix.max(0) as u64))
 }
 
-fn stamp(at: SystemTime) -> String {
+/// A point in time, in UTC.
+pub(crate) fn stamp(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 

@@ -8,6 +8,26 @@
 //!
 //! What is absent on purpose: reading PEM (that is `spiced-certs`), and any protocol above HTTP's
 //! framing.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//!
+//! use tls_core::{Acceptor, Identity, Origin, TlsOptions, rotation};
+//!
+//! // Any chain and key will do, as long as they are a pair; `spiced-certs` reads them from PEM.
+//! let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+//! let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der())?;
+//! let identity = Identity::new(vec![made.cert.der().clone()], key, Origin::Program, Origin::Program)?;
+//!
+//! // What is published later is what the next handshake presents.
+//! let (publisher, identities) = rotation::channel(identity);
+//! let acceptor = Acceptor::tls("http", Arc::new(TlsOptions::random()?.server_config(identities)?));
+//! assert_eq!(publisher.served().identity.leaf().names, ["localhost"]);
+//! assert!(acceptor.is_tls());
+//! # Ok(())
+//! # }
+//! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod acceptor;

@@ -182,6 +182,8 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    // An embedder's may be a blocking one, which tokio refuses with a panic.
+    socket.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(socket)?;
     let mut back_off = BackOff::default();
     loop {

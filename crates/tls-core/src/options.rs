@@ -43,6 +43,14 @@ pub struct TlsOptions {
 }
 
 impl TlsOptions {
+    /// TLS 1.2 and 1.3, and session tickets that only this process takes.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    pub fn random() -> Result<Self, rustls::Error> {
+        Ok(Self { min_version: MinVersion::default(), tickets: Derivation::random()? })
+    }
+
     /// rustls' configuration for a server that presents `identities`.
     ///
     /// # Errors

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 pub enum Origin {
     /// Nobody said anything; this is what the program does by itself.
     Default,
+    /// The program that these crates are part of said so itself.
+    Program,
     /// A command line option, with its dashes.
     Flag(String),
     /// An environment variable, by name.
@@ -33,6 +35,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("the default"),
+            Self::Program => f.write_str("the program"),
             Self::Flag(name) | Self::Variable(name) => f.write_str(name),
             Self::File { file, key, line, .. } if key.is_empty() => write!(f, "{}:{line}", file.display()),
             Self::File { file, key, .. } => write!(f, "{}: {key}", file.display()),

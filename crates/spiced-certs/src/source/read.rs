@@ -7,15 +7,16 @@ use std::os::unix::fs::FileTypeExt;
 use tls_core::{Secret, Sourced};
 
 use crate::load::LoadError;
-use crate::source::Input;
+use crate::source::{Input, watched};
 
 /// A chain with a dozen certificates has 30 KB; more is the wrong file.
 const LARGEST: u64 = 1024 * 1024;
 
 /// The bytes of `input`. A FIFO (`<(…)` of a shell) gives its bytes once, so it becomes text.
 pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
-    let path = match &input.value {
+    let path = match &mut input.value {
         Input::Text(text) => return Ok(text.clone()),
+        Input::Watched(receiver) => return Ok(watched::newest(receiver)),
         Input::File(path) => path.clone(),
     };
     let unreadable = |cause: std::io::Error| LoadError::Unreadable {

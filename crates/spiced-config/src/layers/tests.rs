@@ -47,6 +47,10 @@ fn pair(settings: &Settings) -> (String, String) {
     let text = |input: &Sourced<MaterialInput>| match &input.value {
         MaterialInput::File(path) => path.display().to_string(),
         MaterialInput::Text(secret) => format!("text {}", secret.expose_text().unwrap()),
+        MaterialInput::Secrets { written, value } => {
+            assert!(!written.is_literal());
+            format!("text {}", value.expose_text().unwrap())
+        }
     };
     (text(certificate), text(key))
 }
@@ -183,4 +187,34 @@ fn a_beaten_switch_is_not_read() {
     assert!(settle(pod, &[], &[]).is_err());
     let flag = [("--tls-enabled", "runtime.tls.enabled", "true")];
     assert!(settle(pod, &[], &flag).unwrap().tls.is_some());
+}
+
+#[test]
+fn stores_with_references_and_intervals() {
+    let read = |secrets: &str| {
+        let pod = format!("secrets:\n{secrets}");
+        let layers = Layers::from_text(Path::new("spicepod.yaml"), &pod, "/pod".into(), [], &[]).unwrap();
+        layers.stores().map_err(|e| e.to_string())
+    };
+    let stores = read(
+        "  - { name: env, from: env }\n  - { name: v, from: \"hashicorp_vault:secret/spice\", refresh_interval: 90s, params: { hashicorp_vault_token: \"${env:T}\", hashicorp_vault_address: https://v } }",
+    )
+    .unwrap();
+    assert_eq!((stores[0].refresh_interval, stores[0].params.len()), (None, 0));
+    assert_eq!(stores[1].refresh_interval.map(|i| i.as_secs()), Some(90));
+    let params: Vec<_> = stores[1].params.iter().map(|(k, v)| (k.as_str(), v.value.as_literal())).collect();
+    assert_eq!(params, [("hashicorp_vault_address", Some("https://v")), ("hashicorp_vault_token", None)]);
+    assert_eq!(
+        stores[1].params["hashicorp_vault_token"].origin.to_string(),
+        "spicepod.yaml: secrets[1].params.hashicorp_vault_token"
+    );
+    for (secrets, part) in [
+        ("  - { name: \"${env:X}\", from: env }", "only the params of a store may hold references"),
+        ("  - { name: a, from: env, refresh_interval: 100ms }", "a second or more"),
+        ("  - { name: a, from: env, refresh_intervall: 1m }", "unknown key `refresh_intervall`"),
+        ("  - { name: a, from: env, params: [x] }", "keys and values"),
+    ] {
+        let error = read(secrets).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
 }

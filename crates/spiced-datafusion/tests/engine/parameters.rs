@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, NullArray, RecordBatch, StringArray};
+use datafusion::arrow::array::{
+    ArrayRef, Float64Array, Int32Array, Int64Array, NullArray, RecordBatch, StringArray, UnionArray,
+};
+use datafusion::arrow::datatypes::{DataType, Field, UnionFields};
 use futures::TryStreamExt;
 use spiced_engine::{ErrorKind, Parameters, Session};
 
@@ -21,6 +24,16 @@ fn int(value: i64) -> ArrayRef {
 
 fn text(value: &str) -> ArrayRef {
     Arc::new(StringArray::from(vec![value]))
+}
+
+/// As flightsql-dbapi sends a value.
+fn one_of_a_union(value: &str) -> ArrayRef {
+    let fields = UnionFields::try_new(
+        [0, 1],
+        [Field::new("int", DataType::Int64, false), Field::new("string", DataType::Utf8, false)],
+    );
+    let children = vec![Arc::new(Int64Array::from(Vec::<i64>::new())) as ArrayRef, text(value)];
+    Arc::new(UnionArray::try_new(fields.unwrap(), vec![1].into(), Some(vec![0].into()), children).unwrap())
 }
 
 async fn with(session: &dyn Session, sql: &str, parameters: Parameters) -> Result<String, spiced_engine::EngineError> {
@@ -49,7 +62,8 @@ async fn which_there_are_and_of_what_type() {
         ("SELECT * FROM m WHERE id IN (SELECT id FROM m WHERE name = $1)", "$1 Utf8"),
         ("SELECT * FROM m WHERE id BETWEEN $1 AND $2 LIMIT $3", "$1 Int64, $2 Int64, $3 Null"),
         ("INSERT INTO m VALUES ($1, $2)", "$1 Int64, $2 Utf8"),
-        ("SELECT CAST($1 AS INT)", "$1 Null"),
+        ("SELECT CAST($1 AS INT), $2::varchar, TRY_CAST($3 AS INT)", "$1 Int32, $2 Utf8, $3 Null"),
+        ("SELECT $1::int AS a, $1::varchar AS b", "$1 Null"),
         ("SELECT * FROM m WHERE id = $1 OR name = $1", "$1 Null"),
         ("EXPLAIN SELECT * FROM m WHERE id = $1", "$1 Int64"),
     ] {
@@ -81,6 +95,10 @@ async fn values_find_their_parameter() {
             "a; c",
         ),
         ("SELECT $1 + $1", batch(vec![("$1", Arc::new(Int32Array::from(vec![4])))]), "8"),
+        ("SELECT $1", batch(vec![("param_0", one_of_a_union("x"))]), "x"),
+        ("SELECT name FROM m WHERE name = $1", batch(vec![("param_0", one_of_a_union("b"))]), "b"),
+        ("SELECT CAST($1 AS INT) + 2", batch(vec![("$1", text("40"))]), "42"),
+        ("SELECT TRY_CAST($1 AS INT) IS NULL", batch(vec![("$1", text("x"))]), "true"),
         ("SELECT $1 IS NULL", batch(vec![("$1", Arc::new(NullArray::new(1)))]), "true"),
         ("SELECT name FROM m ORDER BY id LIMIT $1", batch(vec![("$1", int(2))]), "a; b"),
         ("INSERT INTO m VALUES ($1, $2)", batch(vec![("$1", int(9)), ("$2", text("z"))]), "1"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arrow_array::RecordBatch;
-use arrow_schema::{Schema, SchemaRef};
+use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
@@ -13,25 +13,26 @@ use futures::{StreamExt, stream};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use spiced_engine::{
-    Batches, Catalog, DatasetState, DatasetStatus, Effect, Engine, EngineError, Execution, Parameters, Prepared,
-    Principal, Role, Session, Statement,
+    Batches, DatasetState, DatasetStatus, Engine, EngineError, Execution, Parameters, Principal, Role, Session,
+    engine_fn,
 };
 use spiced_http::{HttpOptions, HttpState, router};
 use spiced_middleware::Access;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-type Answering = dyn Fn(&str, &Parameters) -> Result<(SchemaRef, Batches), EngineError> + Send + Sync;
-
-/// An engine that answers every statement by one function.
+/// An engine that answers every statement by one function, with two data sets, one of them lost.
 #[derive(Clone)]
-pub struct Toy(Arc<Answering>);
+pub struct Toy(Arc<dyn Engine>);
 
 impl Toy {
     pub fn new(
         answer: impl Fn(&str, &Parameters) -> Result<(SchemaRef, Batches), EngineError> + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(answer))
+        Self(Arc::new(engine_fn(move |sql, parameters| {
+            let (schema, batches) = answer(sql, parameters)?;
+            Ok(Execution { schema, batches })
+        })))
     }
 
     /// Answers with these batches.
@@ -61,8 +62,8 @@ impl Toy {
 
 #[async_trait]
 impl Engine for Toy {
-    async fn session(&self, _: &Principal) -> Result<Box<dyn Session>, EngineError> {
-        Ok(Box::new(self.clone()))
+    async fn session(&self, caller: &Principal) -> Result<Box<dyn Session>, EngineError> {
+        self.0.session(caller).await
     }
 
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
@@ -70,44 +71,6 @@ impl Engine for Toy {
         let dataset =
             |name: &str, state| DatasetStatus { name: name.into(), from: "memory:".into(), writable: false, state };
         watch::channel(vec![dataset("a", DatasetState::Ready), dataset("b", failed)]).1
-    }
-}
-
-#[async_trait]
-impl Session for Toy {
-    async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError> {
-        let Statement::Sql(sql) = statement else { panic!("HTTP sends SQL") };
-        Ok(Box::new(Planned { engine: self.clone(), sql, parameters: Schema::empty() }))
-    }
-
-    async fn catalog(&self) -> Result<Catalog, EngineError> {
-        Ok(Catalog::default())
-    }
-}
-
-struct Planned {
-    engine: Toy,
-    sql: String,
-    parameters: Schema,
-}
-
-#[async_trait]
-impl Prepared for Planned {
-    fn schema(&self) -> SchemaRef {
-        Arc::new(Schema::empty())
-    }
-
-    fn parameters(&self) -> &Schema {
-        &self.parameters
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Read
-    }
-
-    async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
-        let (schema, batches) = (self.engine.0)(&self.sql, &parameters)?;
-        Ok(Execution { schema, batches })
     }
 }
 

@@ -1,17 +1,18 @@
 //! The order in which stores are asked, and the report of what fails.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex as Locked};
 
 use async_trait::async_trait;
 
 use super::*;
 use crate::Environment;
+use crate::store::{Reading, SecretStore, StoreError};
 
 fn surroundings(folder: &Path) -> Surroundings {
     Surroundings {
-        pod_folder: folder.to_owned(),
-        environment: Environment::of([("A", "env-a"), ("B", "env-b"), ("EMPTY", ""), ("BLANK", " \n")]),
+        environment: Environment::of([("A", "env-a"), ("B", "env-b"), ("EMPTY", ""), ("BLANK", " \n"), ("DIR", "one")]),
+        ..Surroundings::of_process(folder.to_owned())
     }
 }
 
@@ -20,7 +21,19 @@ fn line(line: usize) -> Origin {
 }
 
 fn declared(name: &str, from: &str, at: usize) -> DeclaredStore {
-    DeclaredStore { name: name.into(), from: from.into(), params: BTreeMap::new(), origin: line(at) }
+    DeclaredStore {
+        name: name.into(),
+        from: from.into(),
+        params: BTreeMap::new(),
+        refresh_interval: None,
+        origin: line(at),
+    }
+}
+
+/// A store whose one parameter is `file_path`.
+fn with_file(name: &str, file_path: &str, at: usize) -> DeclaredStore {
+    let value = Sourced::new(Template::parse(file_path).unwrap(), line(100 + at));
+    DeclaredStore { params: [("file_path".to_owned(), value)].into(), ..declared(name, "env", at) }
 }
 
 fn values(texts: &[&str]) -> Vec<Sourced<Template>> {
@@ -47,7 +60,7 @@ async fn text(resolver: &Resolver, template: &str) -> String {
 async fn the_last_declared_is_asked_first_and_env_last() {
     let pod = pod();
     let stores = vec![declared("one", "file:one", 1), declared("two", "file:two", 2)];
-    let resolver = Resolver::new(stores, &surroundings(pod.path())).unwrap();
+    let resolver = Resolver::open(stores, &surroundings(pod.path())).await;
     assert_eq!(resolver.store_names().collect::<Vec<_>>(), ["two", "one", "env"]);
     for (template, value) in [
         ("${secrets:A}", "two-A"),
@@ -67,12 +80,12 @@ async fn the_last_declared_is_asked_first_and_env_last() {
 async fn a_declared_env_has_the_place_it_is_declared_at() {
     let pod = pod();
     let stores = vec![declared("one", "file:one", 1), declared("env", "env", 2)];
-    let resolver = Resolver::new(stores, &surroundings(pod.path())).unwrap();
+    let resolver = Resolver::open(stores, &surroundings(pod.path())).await;
     assert_eq!(resolver.store_names().collect::<Vec<_>>(), ["env", "one"]);
     assert_eq!(text(&resolver, "${secrets:A}").await, "env-a");
 
     let stores = vec![declared("mine", "env", 1)];
-    let resolver = Resolver::new(stores, &surroundings(pod.path())).unwrap();
+    let resolver = Resolver::open(stores, &surroundings(pod.path())).await;
     assert_eq!(resolver.store_names().collect::<Vec<_>>(), ["mine", "env"]);
 }
 
@@ -80,7 +93,7 @@ async fn a_declared_env_has_the_place_it_is_declared_at() {
 async fn every_failure_comes_in_one_report() {
     let pod = pod();
     let stores = vec![declared("one", "file:one", 1), declared("gone", "file:gone", 2)];
-    let resolver = Resolver::new(stores, &surroundings(pod.path())).unwrap();
+    let resolver = Resolver::open(stores, &surroundings(pod.path())).await;
     let values = values(&[
         "${env:MISSING}",
         "${one:A}",
@@ -117,45 +130,104 @@ async fn every_failure_comes_in_one_report() {
 #[tokio::test]
 async fn check_tells_who_answers() {
     let pod = pod();
-    let resolver = Resolver::new(vec![declared("one", "file:one", 1)], &surroundings(pod.path())).unwrap();
-    let answers = resolver.check(&values(&["${secrets:A}${secrets:B}", "${env:NONE}"])).await;
-    let shown: Vec<_> = answers.iter().map(|a| (a.reference.to_string(), a.outcome.as_deref().ok())).collect();
+    std::fs::write(pod.path().join("x.env"), "C=file-c").unwrap();
+    let stores = vec![declared("one", "file:one", 1), with_file("mine", "${env:X}.env", 2)];
+    let mut around = surroundings(pod.path());
+    around.environment = Environment::of([("X", "x")]);
+    let resolver = Resolver::open(stores, &around).await;
+    let answers = resolver.check(&values(&["${secrets:A}${secrets:C}", "${env:NONE}"])).await;
+    let shown: Vec<_> = answers
+        .iter()
+        .map(|a| {
+            (a.origin.clone(), a.reference.to_string(), a.asked.join(" "), a.outcome.as_deref().map_err(|u| u.kind))
+        })
+        .collect();
     assert_eq!(
         shown,
         [
-            ("${secrets:A}".to_owned(), Some("one")),
-            ("${secrets:B}".to_owned(), Some("env")),
-            ("${env:NONE}".to_owned(), None)
+            (line(102), "${env:X}".to_owned(), "env".to_owned(), Ok("env")),
+            (line(1), "${secrets:A}".to_owned(), "mine one".to_owned(), Ok("one")),
+            (line(1), "${secrets:C}".to_owned(), "mine".to_owned(), Ok("mine")),
+            (line(2), "${env:NONE}".to_owned(), "env".to_owned(), Err(Lack::Missing)),
         ]
     );
-    assert_eq!(answers[2].origin, line(2));
 }
 
-#[test]
-fn declarations_that_are_wrong_come_in_one_report() {
+#[tokio::test]
+async fn declarations_that_are_wrong_come_in_one_report() {
     let stores = vec![
         declared("a b", "env", 1),
         declared("secrets", "env", 2),
         declared("env", "file:x", 3),
         declared("one", "file:x", 4),
         declared("one", "file:y", 5),
-        declared("aws", "aws_secrets_manager:x", 6),
+        declared("aws", "aws_secrets:x", 6),
     ];
-    let report = Resolver::new(stores, &surroundings(Path::new("/pod"))).unwrap_err();
+    let resolver = Resolver::open(stores, &surroundings(Path::new("/pod"))).await;
+    // A reference to a store that is wrong has no line of its own.
+    let report = resolver.resolve_all(&values(&["${aws:A}", "${env:NONE}"])).await.unwrap_err();
     let problems: Vec<_> = report.0.iter().map(|e| (e.origin.clone(), e.problem.as_str())).collect();
     assert_eq!(problems.iter().map(|(o, _)| o.clone()).collect::<Vec<_>>(), [1, 2, 3, 5, 6].map(line));
     assert_eq!(problems[3].1, "the name is taken by the store at spicepod.yaml: runtime.x");
-    assert!(problems[4].1.contains("not built yet"), "{report}");
+    assert!(problems[4].1.contains("did you mean `aws_secrets_manager`"), "{report}");
 }
 
-/// Counts what it is asked.
-struct Counting(Mutex<Vec<String>>);
+#[tokio::test]
+async fn parameters_may_refer_to_other_stores() {
+    let pod = pod();
+    std::fs::write(pod.path().join("one/WHERE"), "deep").unwrap();
+    std::fs::write(pod.path().join("deep.env"), "WHERE=deeper").unwrap();
+    std::fs::write(pod.path().join("deeper.env"), "K=found").unwrap();
+    // Declared in another order than the one they have to be opened in.
+    let stores = vec![
+        with_file("last", "${middle:WHERE}.env", 1),
+        with_file("middle", "${first:WHERE}.env", 2),
+        declared("first", "file:one", 3),
+    ];
+    let resolver = Resolver::open(stores, &surroundings(pod.path())).await;
+    assert_eq!(text(&resolver, "${last:K}").await, "found");
+
+    let stores = vec![declared("one", "file:one", 1), with_file("all", "${secrets:WHERE}.env", 2)];
+    let resolver = Resolver::open(stores, &surroundings(pod.path())).await;
+    assert_eq!(text(&resolver, "${all:WHERE}").await, "deeper");
+}
+
+#[tokio::test]
+async fn a_circle_is_named_and_a_parameter_that_is_missing_is_reported_once() {
+    let stores = vec![
+        with_file("a", "${b:X}", 1),
+        with_file("b", "x${c:X}", 2),
+        with_file("c", "${a:X}", 3),
+        with_file("self", "${self:X}", 4),
+        with_file("lost", "${env:NONE}", 5),
+        with_file("behind", "${lost:X}", 6),
+    ];
+    let resolver = Resolver::open(stores, &surroundings(Path::new("/pod"))).await;
+    let report = resolver.resolve_all(&values(&["${a:K}", "${lost:K}", "${behind:K}", "${env:OTHER}"])).await;
+    let report = report.unwrap_err().to_string();
+    let lines: Vec<&str> = report.lines().collect();
+    assert_eq!(lines.len(), 4, "{report}");
+    assert!(lines[0].contains("in a circle: self -> self"), "{report}");
+    assert!(lines[1].contains("in a circle: c -> a -> b -> c"), "{report}");
+    assert!(lines[2].contains("${env:NONE}: there is no `NONE`"), "{report}");
+    assert!(lines[3].contains("${env:OTHER}: there is no `OTHER`"), "{report}");
+}
+
+/// Counts what it is asked; knows everything, or all but some.
+struct Counting {
+    asked: Locked<Vec<String>>,
+    whole: bool,
+}
 
 #[async_trait]
 impl SecretStore for Arc<Counting> {
-    async fn get(&self, key: &str) -> Result<Option<Secret>, StoreError> {
-        self.0.lock().unwrap().push(key.to_owned());
-        Ok(Some(Secret::from("x")))
+    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError> {
+        self.asked.lock().unwrap().push(keys.join(" "));
+        let answer = |key: &String| (key.clone(), Secret::from("x"));
+        Ok(match self.whole {
+            true => Reading::Whole([("A", "x"), ("B", "x")].map(|(k, v)| (k.to_owned(), Secret::from(v))).into()),
+            false => Reading::Each(keys.iter().map(answer).map(|(k, v)| (k, Ok(Some(v)))).collect()),
+        })
     }
 
     fn places(&self, key: &str) -> String {
@@ -168,29 +240,55 @@ struct Silent;
 
 #[async_trait]
 impl SecretStore for Silent {
-    async fn get(&self, _: &str) -> Result<Option<Secret>, StoreError> {
+    async fn read(&self, _: &[String]) -> Result<Reading, StoreError> {
         std::future::pending().await
     }
 
     fn places(&self, key: &str) -> String {
         key.to_owned()
     }
+
+    fn endpoint(&self) -> Option<String> {
+        Some("https://silent:1".to_owned())
+    }
 }
+
+fn resolver(shelves: Vec<Shelf>) -> Resolver {
+    Resolver {
+        names: shelves.iter().map(|shelf| shelf.name.clone()).collect(),
+        shelves: Mutex::new(Shelves(shelves)),
+        surroundings: surroundings(Path::new("/pod")),
+        errors: Vec::new(),
+    }
+}
+
+const SOON: Duration = Duration::from_millis(20);
 
 #[tokio::test]
 async fn each_secret_is_asked_for_once() {
-    let counting = Arc::new(Counting(Mutex::default()));
-    let resolver = Resolver { stores: vec![("c".into(), Arc::new(counting.clone()))], patience: ANSWER_WITHIN };
-    let secrets = resolver.resolve_all(&values(&["${c:A}${c:A}", "${c:A}-${c:B}"])).await.unwrap();
-    assert_eq!(secrets.iter().map(|s| s.expose_text().unwrap()).collect::<Vec<_>>(), ["xx", "x-x"]);
-    let mut asked = counting.0.lock().unwrap().clone();
-    asked.sort();
-    assert_eq!(asked, ["A", "B"]);
+    for whole in [false, true] {
+        let counting = Arc::new(Counting { asked: Locked::default(), whole });
+        let resolver = resolver(vec![Shelf::with("c", Arc::new(counting.clone()), None, SOON)]);
+        let secrets = resolver.resolve_all(&values(&["${c:A}${c:A}", "${c:A}-${secrets:B}"])).await.unwrap();
+        assert_eq!(secrets.iter().map(|s| s.expose_text().unwrap()).collect::<Vec<_>>(), ["xx", "x-x"]);
+        resolver.resolve_all(&values(&["${c:B}"])).await.unwrap();
+        resolver.check(&values(&["${c:B}"])).await;
+        assert_eq!(*counting.asked.lock().unwrap(), ["A B"]);
+        if whole {
+            let missing = resolver.resolve_all(&values(&["${c:NONE}"])).await.unwrap_err();
+            assert!(missing.to_string().contains("there is no `NONE`"), "{missing}");
+            assert_eq!(counting.asked.lock().unwrap().len(), 1, "what it has it has said");
+        }
+    }
 }
 
 #[tokio::test]
-async fn a_store_that_does_not_answer_is_an_error() {
-    let resolver = Resolver { stores: vec![("s".into(), Arc::new(Silent))], patience: Duration::from_millis(20) };
-    let report = resolver.resolve_all(&values(&["${s:A}"])).await.unwrap_err().to_string();
-    assert!(report.contains("store `s` cannot answer: no answer within 20ms"), "{report}");
+async fn a_store_that_does_not_answer_is_one_error() {
+    let resolver = resolver(vec![Shelf::with("s", Arc::new(Silent), None, SOON)]);
+    let report = resolver.resolve_all(&values(&["${s:A}", "${s:B}", "${s:C}${s:D}"])).await.unwrap_err();
+    assert_eq!(
+        report.to_string(),
+        "the default: secret store `s`: no answer within 20ms from https://silent:1 (asked for by spicepod.yaml: \
+         runtime.x and 2 more); see that the server is well and that nothing between here and there swallows packets"
+    );
 }

@@ -10,7 +10,7 @@ use tls_core::Secret;
 use tokio::sync::Mutex;
 
 use super::read::{Content, read};
-use super::{Opening, SecretStore, StoreError, dotenv};
+use super::{Opening, Reading, SecretStore, StoreError, dotenv, each};
 
 /// The files beside the pod that are read where `file_path` names no other.
 const FILES: [&str; 2] = [".env.local", ".env"];
@@ -67,15 +67,14 @@ struct DotenvFile {
 pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
     let folder = &opening.surroundings.pod_folder;
     let file = |name: &str, named| DotenvFile { path: folder.join(name), named, kept: Mutex::default() };
-    let files = match opening.params.get("file_path") {
+    let files = match opening.text("file_path")? {
         Some(path) => vec![file(path, true)],
         None => FILES.map(|name| file(name, false)).into(),
     };
     Ok(Arc::new(EnvStore { environment: opening.surroundings.environment.clone(), files }))
 }
 
-#[async_trait]
-impl SecretStore for EnvStore {
+impl EnvStore {
     async fn get(&self, key: &str) -> Result<Option<Secret>, StoreError> {
         let names = names(key);
         if let Some(secret) = names.iter().find_map(|name| self.environment.get(name)) {
@@ -89,6 +88,13 @@ impl SecretStore for EnvStore {
             }
         }
         Ok(None)
+    }
+}
+
+#[async_trait]
+impl SecretStore for EnvStore {
+    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError> {
+        Ok(each(keys, async |key| self.get(&key).await).await)
     }
 
     fn places(&self, key: &str) -> String {
@@ -135,9 +141,8 @@ fn names(key: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::super::Surroundings;
+    use super::super::tests::one;
     use super::*;
 
     struct Pod(tempfile::TempDir);
@@ -153,16 +158,16 @@ mod tests {
 
         fn store(&self, variables: &[(&str, &str)], file_path: Option<&str>) -> Arc<dyn SecretStore> {
             let surroundings = Surroundings {
-                pod_folder: self.0.path().to_owned(),
                 environment: Environment::of(variables.iter().copied()),
+                ..Surroundings::of_process(self.0.path().to_owned())
             };
-            let params: BTreeMap<_, _> = file_path.map(|path| ("file_path", path)).into_iter().collect();
-            open(&Opening { argument: None, params, surroundings: &surroundings }).unwrap()
+            let params = file_path.map(|path| ("file_path".to_owned(), Secret::from(path))).into_iter().collect();
+            open(&Opening { argument: None, params: &params, surroundings: &surroundings }).unwrap()
         }
     }
 
     async fn get(store: &Arc<dyn SecretStore>, key: &str) -> Option<String> {
-        store.get(key).await.unwrap().map(|secret| secret.expose_text().unwrap().to_owned())
+        one(store, key).await.unwrap().map(|secret| secret.expose_text().unwrap().to_owned())
     }
 
     #[tokio::test]
@@ -197,7 +202,7 @@ mod tests {
 
         let store = pod.store(&[("P", "3")], Some("absent.env"));
         assert_eq!(get(&store, "P").await.as_deref(), Some("3"));
-        let error = store.get("A").await.unwrap_err().to_string();
+        let error = one(&store, "A").await.unwrap_err().to_string();
         assert!(error.contains("absent.env"), "{error}");
     }
 
@@ -209,7 +214,7 @@ mod tests {
         std::fs::write(pod.0.path().join(".env"), "A=2").unwrap();
         assert_eq!(get(&store, "A").await.as_deref(), Some("2"));
         std::fs::write(pod.0.path().join(".env"), "B=1\nA='hunter2").unwrap();
-        let error = store.get("A").await.unwrap_err();
+        let error = one(&store, "A").await.unwrap_err();
         assert!(error.to_string().contains(".env:2: the quote"), "{error}");
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }

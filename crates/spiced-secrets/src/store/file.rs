@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tls_core::Secret;
 
 use super::read::read;
-use super::{Opening, SecretStore, StoreError};
+use super::{Opening, Reading, SecretStore, StoreError, each};
 
 struct FileStore {
     folder: PathBuf,
@@ -22,8 +22,7 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreE
     Ok(Arc::new(FileStore { folder }))
 }
 
-#[async_trait]
-impl SecretStore for FileStore {
+impl FileStore {
     async fn get(&self, key: &str) -> Result<Option<Secret>, StoreError> {
         check(key)?;
         if let Some(content) = read(&self.folder.join(key)).await? {
@@ -34,6 +33,13 @@ impl SecretStore for FileStore {
             Ok(_) => Ok(None),
             Err(cause) => Err(StoreError::Unreadable { path: self.folder.clone(), cause }),
         }
+    }
+}
+
+#[async_trait]
+impl SecretStore for FileStore {
+    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError> {
+        Ok(each(keys, async |key| self.get(&key).await).await)
     }
 
     fn places(&self, key: &str) -> String {
@@ -67,13 +73,13 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use super::super::{Environment, Surroundings};
+    use super::super::Surroundings;
+    use super::super::tests::one;
     use super::*;
 
     fn store(pod_folder: &Path, argument: &str) -> Arc<dyn SecretStore> {
-        let surroundings =
-            Surroundings { pod_folder: pod_folder.to_owned(), environment: Environment::of([("A", "b")]) };
-        open(&Opening { argument: Some(argument), params: BTreeMap::new(), surroundings: &surroundings }).unwrap()
+        let surroundings = Surroundings::of_process(pod_folder.to_owned());
+        open(&Opening { argument: Some(argument), params: &BTreeMap::new(), surroundings: &surroundings }).unwrap()
     }
 
     #[tokio::test]
@@ -115,7 +121,7 @@ mod tests {
             ("absent/too", None),
         ] {
             for store in [&relative, &absolute] {
-                let found = store.get(key).await.unwrap().map(|s| s.expose_text().unwrap().to_owned());
+                let found = one(store, key).await.unwrap().map(|s| s.expose_text().unwrap().to_owned());
                 assert_eq!(found.as_deref(), value, "{key}");
             }
         }
@@ -128,23 +134,23 @@ mod tests {
         std::fs::write(pod.path().join("outside"), "x").unwrap();
         let store = store(pod.path(), "secrets");
         for key in ["../outside", "/etc/passwd", "a/../../outside", "..data/x", "a//b", "./a", "a/"] {
-            assert!(matches!(store.get(key).await, Err(StoreError::Key { .. })), "{key}");
+            assert!(matches!(one(&store, key).await, Err(StoreError::Key { .. })), "{key}");
         }
     }
 
     #[tokio::test]
     async fn a_folder_that_is_not_there_and_a_file_too_large_are_faults() {
         let pod = tempfile::tempdir().unwrap();
-        let error = store(pod.path(), "absent").get("A").await.unwrap_err().to_string();
+        let error = one(&store(pod.path(), "absent"), "A").await.unwrap_err().to_string();
         assert!(error.contains("/absent: "), "{error}");
 
         std::fs::write(pod.path().join("A"), vec![b'x'; 1024 * 1024 + 1]).unwrap();
-        let error = store(pod.path(), ".").get("A").await.unwrap_err().to_string();
+        let error = one(&store(pod.path(), "."), "A").await.unwrap_err().to_string();
         assert!(error.contains("larger than 1048576 bytes"), "{error}");
         std::fs::write(pod.path().join("A"), vec![b'x'; 1024 * 1024]).unwrap();
-        assert!(store(pod.path(), ".").get("A").await.unwrap().is_some());
+        assert!(one(&store(pod.path(), "."), "A").await.unwrap().is_some());
 
         std::fs::create_dir(pod.path().join("B")).unwrap();
-        assert!(store(pod.path(), ".").get("B").await.is_err());
+        assert!(one(&store(pod.path(), "."), "B").await.is_err());
     }
 }

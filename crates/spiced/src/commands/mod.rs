@@ -1,6 +1,15 @@
 //! What the program does instead of serving, one file a command.
 
+mod config_explain;
+mod connect;
+mod schema;
+mod secrets_check;
 pub(crate) mod sql;
+mod tls_init;
+
+use std::io::{ErrorKind, Write};
+
+use tokio::runtime::{Builder, Runtime};
 
 use crate::args::{Command, ConfigCommand, SecretsCommand, TlsCommand};
 use crate::failure::Failure;
@@ -8,15 +17,28 @@ use crate::failure::Failure;
 /// Does what `command` says, to its end.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Config(ConfigCommand::Explain(_)) => Err(not_built("config explain")),
-        Command::Tls(TlsCommand::Init(_)) => Err(not_built("tls init")),
-        Command::Secrets(SecretsCommand::Check(_)) => Err(not_built("secrets check")),
-        Command::Connect(_) => Err(not_built("connect")),
+        Command::Config(ConfigCommand::Explain(args)) => config_explain::run(&args),
+        Command::Tls(TlsCommand::Init(args)) => tls_init::run(&args),
+        Command::Secrets(SecretsCommand::Check(args)) => secrets_check::run(&args),
+        Command::Connect(args) => connect::run(&args),
         Command::Sql(args) => sql::run(args),
-        Command::Schema => Err(not_built("schema")),
+        Command::Schema => schema::run(),
     }
 }
 
-fn not_built(name: &str) -> Failure {
-    Failure::Usage(format!("error: `spiced {name}` is not built yet\n"))
+/// Writes to standard output. A reader that went away (`| head`) has what it wanted.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Other(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A runtime for a command, on this thread.
+fn runtime() -> Result<Runtime, Failure> {
+    tls_core::install_provider();
+    Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))
 }

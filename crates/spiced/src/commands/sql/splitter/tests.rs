@@ -126,7 +126,8 @@ proptest! {
 
     #[test]
     fn a_piece_split_again_is_the_same_piece(text in sql()) {
-        for piece in Splitter::default().push(&text) {
+        // Blanks before a command are a piece for its sake; by themselves they go on.
+        for piece in Splitter::default().push(&text).into_iter().filter(|piece| piece.kind != Kind::Blank) {
             let again = Splitter::default().push(&piece.text);
             prop_assert_eq!(again.len(), 1, "{:?}", piece);
             prop_assert_eq!((&again[0].text, again[0].kind), (&piece.text, piece.kind));

@@ -1,0 +1,62 @@
+//! The command line. `cargo xtask bench` fills in the paths.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Prints what spiced costs, beside nginx and a pyarrow Flight server
+#[derive(Debug, Parser)]
+#[command(name = "spiced-bench")]
+pub(crate) struct Args {
+    /// The spiced that is measured: a release build
+    #[arg(long, value_name = "PATH")]
+    pub(crate) spiced: PathBuf,
+    /// Another build of spiced, measured in the same rounds: what a change brings
+    #[arg(long, value_name = "PATH")]
+    pub(crate) against: Option<PathBuf>,
+    /// nginx
+    #[arg(long, value_name = "PATH", default_value = "nginx")]
+    pub(crate) nginx: PathBuf,
+    /// A Python with pyarrow
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    pub(crate) python: PathBuf,
+    /// Only the figures whose name contains one of these
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub(crate) only: Vec<String>,
+    /// A tenth of the data and short rounds: shows that all works, and little else
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// How often each figure is taken
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Where the raw results go, as JSON
+    #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+    /// Writes the page of the docs here
+    #[arg(long, value_name = "PATH")]
+    pub(crate) page: Option<PathBuf>,
+}
+
+impl Args {
+    /// How much is done.
+    pub(crate) fn scale(&self) -> Scale {
+        let scale = if self.quick {
+            Scale { rounds: 3, slice: Duration::from_millis(300), rows: 1_562_500 }
+        } else {
+            Scale { rounds: 9, slice: Duration::from_secs(1), rows: 15_625_000 }
+        };
+        Scale { rounds: self.rounds.unwrap_or(scale.rounds).max(1), ..scale }
+    }
+}
+
+/// How much is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    /// How often each figure is taken of each server.
+    pub(crate) rounds: usize,
+    /// How long small work is repeated in a round.
+    pub(crate) slice: Duration,
+    /// Rows of the large table, of 64 bytes each.
+    pub(crate) rows: u64,
+}

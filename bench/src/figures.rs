@@ -1,0 +1,111 @@
+//! What is measured: one line a figure.
+
+use crate::load::{Ask, Load, Version};
+
+/// One thing that is measured, of every server that does it, over TLS and in the clear.
+#[derive(Debug)]
+pub(crate) struct Figure {
+    /// What `--only` looks at.
+    pub(crate) name: &'static str,
+    /// What the table says.
+    pub(crate) title: &'static str,
+    pub(crate) unit: Unit,
+    pub(crate) load: Load,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Connection,
+    Request,
+    Gigabyte,
+}
+
+/// The smaller table's rows and bytes: an answer of 10 MB.
+pub(crate) const SMALL_ROWS: u64 = 156_250;
+
+/// Column data of a row, in bytes: eight columns of eight.
+pub(crate) const ROW: u64 = 64;
+
+const HEALTH: Ask = Ask { path: "/health", sql: None, accept: "*/*", at_a_time: 16, answer: 2 };
+const SELECT_1: Ask =
+    Ask { path: "/v1/sql", sql: Some("SELECT 1"), accept: "application/json", at_a_time: 16, answer: 8 };
+const GROUP: Ask = Ask {
+    path: "/v1/sql",
+    sql: Some("SELECT c, count(*), sum(e), max(g) FROM small GROUP BY c ORDER BY c LIMIT 10"),
+    accept: "application/json",
+    at_a_time: 2,
+    answer: 100,
+};
+const TEN_MEGABYTES: Ask = Ask {
+    path: "/v1/sql",
+    sql: Some("SELECT * FROM small"),
+    accept: "application/vnd.apache.arrow.stream",
+    at_a_time: 2,
+    answer: SMALL_ROWS * ROW,
+};
+
+/// All of them, in the order of the table.
+pub(crate) const FIGURES: &[Figure] = &[
+    Figure {
+        name: "handshake-full",
+        title: "connect, full handshake, `/health`, close",
+        unit: Unit::Connection,
+        load: Load::Handshake { resumed: false },
+    },
+    Figure {
+        name: "handshake-resumed",
+        title: "the same, session resumed",
+        unit: Unit::Connection,
+        load: Load::Handshake { resumed: true },
+    },
+    Figure {
+        name: "health-h1",
+        title: "`/health`, HTTP/1.1 keep-alive",
+        unit: Unit::Request,
+        load: Load::KeepAlive { version: Version::H1, ask: &HEALTH },
+    },
+    Figure {
+        name: "health-h2",
+        title: "`/health`, HTTP/2",
+        unit: Unit::Request,
+        load: Load::KeepAlive { version: Version::H2, ask: &HEALTH },
+    },
+    Figure {
+        name: "select-h1",
+        title: "`SELECT 1`, HTTP/1.1 keep-alive",
+        unit: Unit::Request,
+        load: Load::KeepAlive { version: Version::H1, ask: &SELECT_1 },
+    },
+    Figure {
+        name: "select-h2",
+        title: "`SELECT 1`, HTTP/2",
+        unit: Unit::Request,
+        load: Load::KeepAlive { version: Version::H2, ask: &SELECT_1 },
+    },
+    Figure {
+        name: "group",
+        title: "`GROUP BY` over 156,250 rows, HTTP/1.1",
+        unit: Unit::Request,
+        load: Load::KeepAlive { version: Version::H1, ask: &GROUP },
+    },
+    Figure {
+        name: "ten-megabytes",
+        title: "10 MB of Arrow, HTTP/1.1",
+        unit: Unit::Request,
+        load: Load::KeepAlive { version: Version::H1, ask: &TEN_MEGABYTES },
+    },
+    Figure { name: "doget", title: "1 GB of DoGet", unit: Unit::Gigabyte, load: Load::DoGet },
+];
+
+impl Figure {
+    /// True where `only` is empty or part of it is in the name.
+    pub(crate) fn is_wanted(&self, only: &[String]) -> bool {
+        only.is_empty() || only.iter().any(|part| self.name.contains(part.as_str()))
+    }
+
+    /// True where a server must be able to answer SQL over HTTP.
+    pub(crate) fn asks_sql(&self) -> bool {
+        matches!(self.load, Load::KeepAlive { ask: Ask { sql: Some(_), .. }, .. })
+    }
+}

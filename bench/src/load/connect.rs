@@ -1,0 +1,33 @@
+//! A client's connection, in the clear or over TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::Outcome;
+use crate::certificate::NAME;
+
+/// A connection's bytes.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Connects, and shakes hands where `tls` says how. The kind of handshake is `None` in the clear.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Outcome<(Box<dyn Io>, Option<HandshakeKind>)> {
+    let tcp = TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
+    tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+    let Some(config) = tls else { return Ok((Box::new(tcp), None)) };
+    let name = ServerName::try_from(NAME).expect("the leaf's name is a name");
+    let stream = TlsConnector::from(config.clone()).connect(name, tcp).await;
+    let stream = stream.map_err(|e| format!("{address}: handshake: {e}"))?;
+    let kind = stream.get_ref().1.handshake_kind();
+    Ok((Box::new(stream), kind))
+}

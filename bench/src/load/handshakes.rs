@@ -1,0 +1,107 @@
+//! Connections that carry one small request each, as clients without a pool make them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::{ClientConfig, HandshakeKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use crate::Outcome;
+use crate::load::Target;
+use crate::load::connect::connect;
+use crate::meter::{Meter, Sample};
+
+/// Connections at a time.
+const AT_A_TIME: usize = 8;
+
+const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
+
+/// Connects, asks, reads the answer and closes, over and over for `slice`.
+pub(crate) async fn run(target: Target<'_>, resumed: bool, slice: Duration) -> Outcome<Sample> {
+    let config = target.tls.map(|certificate| certificate.client("http/1.1", resumed)).transpose()?;
+    // The first cannot resume. They are made at once, so that each is a whole handshake and leaves a
+    // ticket: nginx gives one for one from then on.
+    let mut first = JoinSet::new();
+    for _ in 0..AT_A_TIME {
+        first.spawn(repeat(target.address, config.clone(), None, Instant::now()));
+    }
+    total(first).await?;
+    let wanted = config.is_some().then_some(if resumed { HandshakeKind::Resumed } else { HandshakeKind::Full });
+
+    let meter = Meter::start(target.process)?;
+    let end = Instant::now() + slice;
+    let mut tasks = JoinSet::new();
+    for _ in 0..AT_A_TIME {
+        tasks.spawn(repeat(target.address, config.clone(), wanted, end));
+    }
+    let done = total(tasks).await?;
+    meter.stop(done as f64).await
+}
+
+async fn total(mut tasks: JoinSet<Outcome<u64>>) -> Outcome<u64> {
+    let mut total = 0;
+    while let Some(count) = tasks.join_next().await {
+        total += count.map_err(|e| e.to_string())??;
+    }
+    Ok(total)
+}
+
+/// Connects once and then until `end`; counts all. `wanted` is the kind that each must be.
+async fn repeat(
+    address: SocketAddr,
+    config: Option<Arc<ClientConfig>>,
+    wanted: Option<HandshakeKind>,
+    end: Instant,
+) -> Outcome<u64> {
+    let mut count = 0;
+    loop {
+        let kind = one(address, config.as_ref()).await?;
+        if wanted.is_some() && kind != wanted {
+            return Err(format!("{address}: the handshake was {kind:?}, not {wanted:?}"));
+        }
+        count += 1;
+        if Instant::now() >= end {
+            return Ok(count);
+        }
+    }
+}
+
+async fn one(address: SocketAddr, config: Option<&Arc<ClientConfig>>) -> Outcome<Option<HandshakeKind>> {
+    let (mut stream, kind) = connect(address, config).await?;
+    let exchange = async {
+        stream.write_all(REQUEST).await?;
+        stream.flush().await?;
+        let mut answer = Vec::with_capacity(1024);
+        while !is_whole(&answer) {
+            if stream.read_buf(&mut answer).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        stream.shutdown().await?;
+        Ok(answer)
+    };
+    let answer = exchange.await.map_err(|e: std::io::Error| format!("{address}: {e}"))?;
+    if answer.starts_with(b"HTTP/1.1 200 ") { Ok(kind) } else { Err(format!("{address}: {}", answer.escape_ascii())) }
+}
+
+/// Whether an answer with a `content-length` is there to its end.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    answer.len() - end - 4 >= length.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_with_its_body() {
+        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        assert!(is_whole(whole));
+        assert!((0..whole.len()).all(|cut| !is_whole(&whole[..cut])));
+    }
+}

@@ -1,0 +1,72 @@
+//! A run: servers up, rounds, results out.
+
+use std::fs;
+
+use serde_json::json;
+use tokio::runtime::Builder;
+
+use crate::args::Args;
+use crate::figures::{FIGURES, Figure, ROW};
+use crate::machine::Machine;
+use crate::meter::Sample;
+use crate::report::{self, Row};
+use crate::servers::{Contestant, Field};
+use crate::{Outcome, say};
+
+/// Does what the command line asks for.
+pub(crate) fn run(args: &Args) -> Outcome {
+    let figures: Vec<&Figure> = FIGURES.iter().filter(|figure| figure.is_wanted(&args.only)).collect();
+    if figures.is_empty() {
+        let names: Vec<&str> = FIGURES.iter().map(|figure| figure.name).collect();
+        return Err(format!("no figure is called {:?}; there are {}", args.only, names.join(", ")));
+    }
+    // One thread: the load never takes more than one core.
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let (rows, machine, versions) = runtime.block_on(take(args, &figures))?;
+
+    let json = json!({
+        "machine": machine.json(), "versions": versions, "quick": args.quick,
+        "figures": rows.iter().map(Row::json).collect::<Vec<_>>(),
+    });
+    let file = args.out.join("figures.json");
+    let written = fs::create_dir_all(&args.out).and_then(|()| fs::write(&file, format!("{json:#}\n")));
+    written.map_err(|e| format!("{}: {e}", file.display()))?;
+    report::print(&rows)?;
+    say(&format!("every round is in {}", file.display()));
+    if let Some(page) = &args.page {
+        let text = report::page(&rows, &machine, &versions, args.scale());
+        fs::write(page, text).map_err(|e| format!("{}: {e}", page.display()))?;
+        say(&format!("wrote {}", page.display()));
+    }
+    Ok(())
+}
+
+async fn take(args: &Args, figures: &[&'static Figure]) -> Outcome<(Vec<Row>, Machine, Vec<String>)> {
+    let scale = args.scale();
+    let mut machine = Machine::look(&args.spiced);
+    let folder = tempfile::tempdir().map_err(|e| format!("no folder for the run: {e}"))?;
+    let field = Field::start(args, scale, figures, folder.path()).await?;
+    let contests: Vec<(&Figure, Vec<Contestant<'_>>)> =
+        figures.iter().map(|figure| (*figure, field.contestants(figure))).collect();
+    let mut rows: Vec<Row> = contests.iter().flat_map(|(figure, contestants)| Row::of(figure, contestants)).collect();
+    // Round 0 is not counted: caches, pools and plans are made in it.
+    for round in 0..=scale.rounds {
+        say(&format!("round {round} of {}", scale.rounds));
+        for (figure, contestants) in &contests {
+            // Forth and back, so that nobody always comes after the same.
+            let mut turns: Vec<&Contestant<'_>> = contestants.iter().collect();
+            if round % 2 == 1 {
+                turns.reverse();
+            }
+            for contestant in turns {
+                let sample = figure.load.run(contestant.target, scale.slice, scale.rows * ROW).await;
+                let sample: Sample = sample.map_err(|e| format!("{} of {}: {e}", figure.name, contestant.who))?;
+                if round > 0 {
+                    report::enter(&mut rows, figure, contestant, sample);
+                }
+            }
+        }
+    }
+    machine.look_again();
+    Ok((rows, machine, field.versions()))
+}

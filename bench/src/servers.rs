@@ -1,0 +1,97 @@
+//! The servers of a run, started as their users start them, and who of them does what.
+
+mod nginx;
+mod pyarrow;
+mod spiced;
+
+use std::path::Path;
+
+use crate::args::{Args, Scale};
+use crate::certificate::Certificate;
+use crate::figures::Figure;
+use crate::load::{Load, Target, Version};
+use crate::{Outcome, say};
+
+use nginx::Nginx;
+use pyarrow::Pyarrow;
+use spiced::Spiced;
+
+/// The servers that the wanted figures need.
+pub(crate) struct Field {
+    certificate: Certificate,
+    spiced: Vec<Spiced>,
+    nginx: Option<Nginx>,
+    pyarrow: Option<Pyarrow>,
+}
+
+/// A server in one figure, over TLS or in the clear.
+pub(crate) struct Contestant<'f> {
+    /// What the table calls it; the same over TLS and in the clear.
+    pub(crate) who: &'static str,
+    pub(crate) tls: bool,
+    pub(crate) target: Target<'f>,
+}
+
+impl Field {
+    /// Starts them in `folder`, with what they serve loaded.
+    pub(crate) async fn start(args: &Args, scale: Scale, figures: &[&Figure], folder: &Path) -> Outcome<Self> {
+        let certificate = Certificate::make(folder)?;
+        let flight = figures.iter().any(|figure| matches!(figure.load, Load::DoGet));
+        let small = figures.iter().any(|figure| figure.asks_sql());
+        let http = figures.iter().any(|figure| !matches!(figure.load, Load::DoGet));
+
+        let rows = if flight { scale.rows } else { 0 };
+        let mut spiced = Vec::new();
+        for (who, program) in [("spiced", Some(&args.spiced)), (spiced::AGAINST, args.against.as_ref())] {
+            let Some(program) = program else { continue };
+            for tls in [true, false] {
+                let server = Spiced::start(who, program, tls.then_some(&certificate), folder)?;
+                server.load(&certificate, rows, small).await?;
+                spiced.push(server);
+            }
+        }
+        let nginx = if http { Some(Nginx::start(&args.nginx, &certificate, folder)?) } else { None };
+        let source = spiced.iter().find(|server| !server.tls).filter(|_| flight);
+        let pyarrow = match source {
+            Some(source) => Some(Pyarrow::start(&args.python, source.flight, &certificate, folder)?),
+            None => None,
+        };
+        say("all servers serve");
+        Ok(Self { certificate, spiced, nginx, pyarrow })
+    }
+
+    /// Who takes part in `figure`, over TLS and in the clear.
+    pub(crate) fn contestants(&self, figure: &Figure) -> Vec<Contestant<'_>> {
+        let mut all = Vec::new();
+        for tls in [true, false] {
+            let trust = tls.then_some(&self.certificate);
+            let mut enter = |who, process, address, command| {
+                all.push(Contestant { who, tls, target: Target { process, address, tls: trust, command } });
+            };
+            for spiced in self.spiced.iter().filter(|spiced| spiced.tls == tls) {
+                let address = if matches!(figure.load, Load::DoGet) { spiced.flight } else { spiced.http };
+                enter(spiced.who, &spiced.process, address, spiced::LARGE);
+            }
+            match (figure.load, &self.nginx, &self.pyarrow) {
+                (Load::DoGet, _, Some(pyarrow)) => {
+                    let address = if tls { pyarrow.tls } else { pyarrow.plain };
+                    for (who, rows) in pyarrow::BATCHES {
+                        enter(who, &pyarrow.process, address, rows);
+                    }
+                }
+                (Load::Handshake { .. } | Load::KeepAlive { .. }, Some(nginx), _) if !figure.asks_sql() => {
+                    let h2 = matches!(figure.load, Load::KeepAlive { version: Version::H2, .. });
+                    enter("nginx", &nginx.process, nginx.address(tls, h2), "");
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// What the peers say they are.
+    pub(crate) fn versions(&self) -> Vec<String> {
+        let nginx = self.nginx.iter().map(|nginx| nginx.version.clone());
+        nginx.chain(self.pyarrow.iter().map(|pyarrow| pyarrow.version.clone())).collect()
+    }
+}

@@ -1,0 +1,106 @@
+//! nginx with the same certificate and an answer that it has in its configuration.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::certificate::Certificate;
+use crate::process::Process;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One nginx for all its figures: they are taken one at a time.
+pub(crate) struct Nginx {
+    pub(crate) process: Process,
+    pub(crate) version: String,
+    h1: SocketAddr,
+    h2: SocketAddr,
+    tls: SocketAddr,
+}
+
+impl Nginx {
+    pub(crate) fn start(program: &Path, certificate: &Certificate, folder: &Path) -> Outcome<Self> {
+        let asked = Command::new(program).arg("-v").output();
+        let asked = asked.map_err(|e| format!("cannot start {}: {e}", program.display()))?;
+        let version = String::from_utf8_lossy(&asked.stderr).trim().trim_start_matches("nginx version: ").to_owned();
+
+        let prefix = folder.join("nginx");
+        let file = prefix.join("nginx.conf");
+        let [h1, h2, tls] = free_addresses().map_err(|e| format!("no free port: {e}"))?;
+        let text = configuration(h1, h2, tls, certificate);
+        let written = fs::create_dir_all(&prefix).and_then(|()| fs::write(&file, text));
+        written.map_err(|e| format!("{}: {e}", file.display()))?;
+        let mut command = Command::new(program);
+        command.arg("-p").arg(&prefix).arg("-c").arg(&file).args(["-e", "stderr"]);
+        let mut process = Process::start("nginx", &mut command)?;
+        // It says nothing when it serves.
+        let end = Instant::now() + PATIENCE;
+        while TcpStream::connect(tls).is_err() {
+            if Instant::now() > end {
+                process.wait_for(Duration::ZERO, |_| None::<()>)?;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        process.adopt_children()?;
+        Ok(Self { process, version, h1, h2, tls })
+    }
+
+    /// Over TLS one port speaks both, by ALPN; in the clear there is one for each.
+    pub(crate) fn address(&self, tls: bool, h2: bool) -> SocketAddr {
+        match (tls, h2) {
+            (true, _) => self.tls,
+            (false, true) => self.h2,
+            (false, false) => self.h1,
+        }
+    }
+}
+
+/// Ports that were free a moment ago; nginx cannot say which it got for port 0.
+fn free_addresses<const N: usize>() -> io::Result<[SocketAddr; N]> {
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
+    let mut held = Vec::new();
+    for address in &mut addresses {
+        let listener = TcpListener::bind(*address)?;
+        *address = listener.local_addr()?;
+        held.push(listener);
+    }
+    Ok(addresses)
+}
+
+/// One worker: the load leaves it a core, and a worker that is busy takes many events at a time,
+/// which is what costs it least. Debian's own settings otherwise, without the log of requests.
+fn configuration(h1: SocketAddr, h2: SocketAddr, tls: SocketAddr, certificate: &Certificate) -> String {
+    let (chain, key) = (certificate.chain.display(), certificate.key.display());
+    format!(
+        r#"daemon off;
+worker_processes 1;
+pid nginx.pid;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    tcp_nodelay on;
+    keepalive_requests 1000000000;
+    default_type text/plain;
+    ssl_certificate "{chain}";
+    ssl_certificate_key "{key}";
+    ssl_protocols TLSv1.2 TLSv1.3;
+    server {{
+        listen {h1};
+        listen {h2} http2;
+        listen {tls} ssl http2;
+        location = /health {{ return 200 "ok"; }}
+    }}
+}}
+"#
+    )
+}

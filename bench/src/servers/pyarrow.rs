@@ -1,0 +1,51 @@
+//! A pyarrow Flight server, that is C++ behind a few lines of Python, with spiced's own table.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::Outcome;
+use crate::certificate::Certificate;
+use crate::process::Process;
+use crate::servers::spiced::LARGE;
+
+/// What it is called by the rows of its batches: as many as spiced sends, and as many as suit it well.
+pub(crate) const BATCHES: [(&str, &str); 2] =
+    [("pyarrow, batches of 8,192", "8192"), ("pyarrow, batches of 65,536", "65536")];
+
+/// It reads the large table first.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One process, which serves both ways.
+pub(crate) struct Pyarrow {
+    pub(crate) process: Process,
+    pub(crate) version: String,
+    pub(crate) plain: SocketAddr,
+    pub(crate) tls: SocketAddr,
+}
+
+impl Pyarrow {
+    /// Starts it with the table of the spiced at `source`.
+    pub(crate) fn start(python: &Path, source: SocketAddr, certificate: &Certificate, folder: &Path) -> Outcome<Self> {
+        let script = folder.join("flight_server.py");
+        fs::write(&script, include_str!("../../peers/flight_server.py"))
+            .map_err(|e| format!("{}: {e}", script.display()))?;
+        let mut command = Command::new(python);
+        command.arg(&script).args(["--source", &format!("grpc://{source}"), "--query", LARGE, "--rows"]);
+        command.args(BATCHES.map(|(_, rows)| rows));
+        command.arg("--certificate").arg(&certificate.chain).arg("--key").arg(&certificate.key);
+        let mut process = Process::start("pyarrow", &mut command)?;
+        let mut version = String::new();
+        let (plain, tls) = process.wait_for(PATIENCE, |line| {
+            if line.starts_with("pyarrow ") {
+                version = line.to_owned();
+            }
+            let (plain, tls) = line.strip_prefix("serving ")?.split_once(' ')?;
+            let at = |port: &str| Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?)));
+            at(plain).zip(at(tls))
+        })?;
+        Ok(Self { process, version, plain, tls })
+    }
+}

@@ -1,0 +1,123 @@
+//! `spiced`, on a pod with two tables in memory.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::Outcome;
+use crate::certificate::Certificate;
+use crate::figures::SMALL_ROWS;
+use crate::load::{Target, once};
+use crate::process::Process;
+
+/// What the other build is called.
+pub(crate) const AGAINST: &str = "spiced before";
+
+/// What the Flight door is asked for.
+pub(crate) const LARGE: &str = "SELECT * FROM large";
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Eight columns of eight bytes.
+const COLUMNS: &[(&str, &str, &str)] = &[
+    ("a", "BIGINT", "value"),
+    ("b", "BIGINT", "value * 7919 % 1000003"),
+    ("c", "BIGINT", "value % 1000"),
+    ("d", "BIGINT", "value * value"),
+    ("e", "DOUBLE", "CAST(value AS DOUBLE) / 8.0"),
+    ("f", "DOUBLE", "sqrt(CAST(value AS DOUBLE))"),
+    ("g", "DOUBLE", "CAST(value % 1000 AS DOUBLE) * 0.1"),
+    ("h", "DOUBLE", "CAST(-value AS DOUBLE)"),
+];
+
+/// One process of it: all doors over TLS, or all in the clear.
+pub(crate) struct Spiced {
+    pub(crate) who: &'static str,
+    pub(crate) tls: bool,
+    pub(crate) process: Process,
+    pub(crate) http: SocketAddr,
+    pub(crate) flight: SocketAddr,
+}
+
+impl Spiced {
+    /// Starts `program` with empty tables.
+    pub(crate) fn start(who: &'static str, program: &Path, tls: Option<&Certificate>, folder: &Path) -> Outcome<Self> {
+        let name = format!("{who}, {}", if tls.is_some() { "TLS" } else { "plain" });
+        let folder = folder.join(name.replace([' ', ','], "-"));
+        let pod = folder.join("spicepod.yaml");
+        let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&pod, pod_file(tls)));
+        written.map_err(|e| format!("{}: {e}", pod.display()))?;
+        let mut command = Command::new(program);
+        command.current_dir(&folder).args(["--log-format", "json"]);
+        for door in ["--http", "--flight", "--grpc"] {
+            command.args([door, "127.0.0.1:0"]);
+        }
+        let mut process = Process::start(name, command.arg(&folder))?;
+        let (mut http, mut flight) = (None, None);
+        let (http, flight) = process.wait_for(PATIENCE, |line| {
+            let fields = serde_json::from_str::<Value>(line).ok()?["fields"].take();
+            if fields["message"] == "listening" {
+                let address = fields["address"].as_str().and_then(|address| address.parse::<SocketAddr>().ok());
+                match fields["endpoint"].as_str() {
+                    Some("http") => http = address,
+                    Some("flight") => flight = address,
+                    _ => {}
+                }
+            }
+            if fields["message"] == "serving" { http.zip(flight) } else { None }
+        })?;
+        Ok(Self { who, tls: tls.is_some(), process, http, flight })
+    }
+
+    /// Fills the tables: `large` with `rows` rows, `small` where it is wanted.
+    pub(crate) async fn load(&self, certificate: &Certificate, rows: u64, small: bool) -> Outcome {
+        let tls = self.tls.then_some(certificate);
+        let target = Target { process: &self.process, address: self.http, tls, command: "" };
+        let end = Instant::now() + PATIENCE;
+        while once(target, "/v1/ready", None).await?.0 != StatusCode::OK {
+            if Instant::now() > end {
+                return Err(format!("{} is not ready after {PATIENCE:?}", self.who));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for (table, rows) in [("large", rows), ("small", if small { SMALL_ROWS } else { 0 })] {
+            if rows == 0 {
+                continue;
+            }
+            let columns: Vec<&str> = COLUMNS.iter().map(|(.., expression)| *expression).collect();
+            let insert = format!("INSERT INTO {table} SELECT {} FROM generate_series(1, {rows})", columns.join(", "));
+            let (status, answer) = once(target, "/v1/sql", Some(&insert)).await?;
+            if status != StatusCode::OK {
+                return Err(format!("{}: {insert}: {}", self.who, answer.escape_ascii()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pod_file(tls: Option<&Certificate>) -> String {
+    let tls = match tls {
+        Some(pair) => format!(
+            "  tls: {{ enabled: true, certificate_file: {:?}, key_file: {:?} }}\n",
+            pair.chain.display().to_string(),
+            pair.key.display().to_string()
+        ),
+        None => String::new(),
+    };
+    let columns: Vec<String> = COLUMNS
+        .iter()
+        .map(|(name, sql_type, _)| format!("{{ name: {name}, type: {sql_type}, nullable: false }}"))
+        .collect();
+    let datasets = ["large", "small"].map(|name| {
+        format!("  - {{ from: \"memory:\", name: {name}, access: read_write, columns: [{}] }}\n", columns.join(", "))
+    });
+    format!(
+        "version: v1\nkind: Spicepod\nname: bench\nruntime:\n{tls}  sql: {{ memory_limit: 4GiB }}\ndatasets:\n{}",
+        datasets.concat()
+    )
+}

@@ -1,0 +1,36 @@
+"""`spiced COMMAND`: what does not serve, but prints and exits."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from .ledger import LEDGER
+from .pod import Pod
+from .server import Server, binary
+from .waiting import DEADLINE
+
+
+def run(pod: Pod, *words, code: int = 0, env: dict[str, str] | None = None, cwd: Path | None = None, send: bytes = b""):
+    """Runs a command in the pod's world, wants this exit code, and looks through all it said."""
+    done = subprocess.run(
+        [binary(), *(str(word) for word in words)],
+        cwd=cwd or pod.cwd,
+        env=pod.environment(env),
+        input=send,
+        capture_output=True,
+        timeout=DEADLINE,
+    )
+    LEDGER.assert_clean(done.stdout, "standard output")
+    LEDGER.assert_clean(done.stderr, "standard error")
+    assert done.returncode == code, f"exit {done.returncode}, not {code}: {done.stderr.decode()}{done.stdout.decode()}"
+    return done
+
+
+def doors(server: Server) -> list[str]:
+    """The options that name the ports which a server on port 0 has got."""
+    found = []
+    for door in ("http", "flight", "grpc", "metrics", "probe"):
+        if server.addresses(door):
+            found += [f"--{door}", f"localhost:{server.port(door)}"]
+    return found

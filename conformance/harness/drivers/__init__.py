@@ -1,0 +1,21 @@
+"""Every client of the table in docs/clients.md, each driven in the same way. One file a kind, one line a client."""
+
+from .driver import At, Driver, Refused, Untrusted
+from .programs import Curl, FlightSqlClient, Go, SpiceJs, SpiceJsHttp, SpiceRust
+from .python import Adbc, FlightSqlDbapi, Pandas, Polars, PyArrow
+
+DRIVERS: list[Driver] = [
+    Curl(),
+    PyArrow(),
+    Adbc(),
+    Polars(),
+    Pandas(),
+    FlightSqlDbapi(),
+    FlightSqlClient(),
+    SpiceRust(),
+    SpiceJs(),
+    SpiceJsHttp(),
+    Go(),
+]
+
+__all__ = ["At", "DRIVERS", "Driver", "Refused", "Untrusted"]

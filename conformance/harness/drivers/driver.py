@@ -1,0 +1,84 @@
+"""What a client is to the suite: it connects somewhere, trusts somebody, and asks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ..server import Server
+from ..waiting import DEADLINE
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a client connects, and whom it trusts; without `ca` it speaks plain text."""
+
+    server: Server
+    ca: str | None
+    host: str = "localhost"
+
+    @staticmethod
+    def of(server: Server) -> At:
+        return At(server, server.ca if server.tls() else None)
+
+    def port(self, door: str) -> int:
+        return self.server.port(door)
+
+    def address(self, door: str) -> str:
+        return f"{self.host}:{self.port(door)}"
+
+    @property
+    def pem(self) -> str:
+        return Path(self.ca).read_text()
+
+
+class Untrusted(Exception):
+    """The client made no connection: it did not trust the certificate, or TLS was not spoken."""
+
+
+class Refused(Exception):
+    """The server refused the statement, and the client said so."""
+
+
+class Driver:
+    """One client. A method that fails raises `Untrusted` or `Refused`, with the client's own words."""
+
+    name: str
+    door = "flight"
+    # Rows of 1,000 bytes in the large answer: a hundred megabytes where the client keeps pace.
+    large_rows = 100_000
+    # What it cannot do, whoever serves, with the reason.
+    lacks: dict[str, str] = {}
+    # Certificates that it refuses, whoever serves, with the reason.
+    refuses: dict[str, str] = {}
+
+    def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
+        raise NotImplementedError
+
+    def count(self, at: At, sql: str) -> int:
+        """The number of rows of an answer that is best not looked at one by one."""
+        return len(self.rows(at, sql))
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def program(variable: str) -> str:
+    """What `cargo xtask` installed and names by this variable; where it could not, the test is skipped with the reason."""
+    path = os.environ.get(variable, "")
+    if not path or not Path(path).exists():
+        reason = os.environ.get(f"{variable}_MISSING") or f"{variable} is not set: `cargo xtask clients` installs it"
+        pytest.skip(reason)
+    return path
+
+
+def run(command: list[str], *, env: dict[str, str] | None = None, deadline: float = DEADLINE):
+    """Runs a client to its end, with nothing in its environment that would make it trust or go elsewhere."""
+    kept = {k: os.environ[k] for k in ("PATH", "HOME", "LANG") if k in os.environ}
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=deadline, env={**kept, **(env or {})}
+    )

@@ -1,0 +1,18 @@
+"""The pages of docs/, so that what they print is what is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page in one language, in order."""
+    parts = (DOCS / page).read_text().split(f"```{language}\n")[1:]
+    return [part.split("```", 1)[0] for part in parts]
+
+
+def pods(page: str) -> list[str]:
+    """Those that are a spicepod.yaml, and say so."""
+    return [block for block in blocks(page, "yaml") if block.startswith("# spicepod.yaml\n")]

@@ -1,0 +1,63 @@
+//! Who issued a certificate, as far as it can be known here: what its clients have to trust.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use tls_core::{CertificateSummary, Identity, provider};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+/// Who issued a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Issued {
+    /// A root of this system's trust store, directly or through the intermediates that are presented.
+    BySystemRoot,
+    /// A root that is itself presented (the certificate may be its own): whoever has the chain can trust it.
+    ByPresentedRoot {
+        /// The root's subject.
+        root: String,
+    },
+    /// A CA whose certificate is not here.
+    ByUnknown {
+        /// Its name.
+        issuer: String,
+    },
+}
+
+impl Issued {
+    /// Looks at `identity` as of `now`; reads the system's trust store.
+    pub fn of(identity: &Identity, now: SystemTime) -> Self {
+        let chain = &identity.certified_key().cert;
+        if let Some((leaf, intermediates)) = chain.split_first()
+            && verified(leaf, intermediates, &system_roots(), now).is_ok()
+        {
+            return Self::BySystemRoot;
+        }
+        let last = chain.last().and_then(|last| CertificateSummary::read(last).ok());
+        match last {
+            Some(last) if last.self_signed => Self::ByPresentedRoot { root: last.subject },
+            Some(last) => Self::ByUnknown { issuer: last.issuer },
+            None => Self::ByUnknown { issuer: identity.leaf().issuer.clone() },
+        }
+    }
+}
+
+/// The roots of this system's store, as they can be read.
+pub(crate) fn system_roots() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
+/// Verifies a server's certificate up to one of `roots`.
+pub(crate) fn verified(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'_>],
+    now: SystemTime,
+) -> Result<(), webpki::Error> {
+    let anchors: Vec<TrustAnchor<'_>> = roots.iter().filter_map(|root| anchor_from_trusted_cert(root).ok()).collect();
+    let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+    let algorithms = provider().signature_verification_algorithms.all;
+    let usage = KeyUsage::server_auth();
+    EndEntityCert::try_from(leaf)?
+        .verify_for_usage(algorithms, &anchors, intermediates, time, usage, None, None)
+        .map(|_| ())
+}

@@ -1,0 +1,277 @@
+//! Who won over whom: each effective value, where it came from, what it beat and why. No secret
+//! store is asked but for the two switches of TLS, and no secret is shown.
+
+use serde::Serialize;
+use serde_json::Value;
+use spiced_secrets::Template;
+use tls_core::{Origin, Secret, Sourced};
+
+use crate::layers::{Layers, Merged, Resolved};
+use crate::schema::schema;
+use crate::settings::Warning;
+use crate::tree::{Kind, Node, Text};
+
+/// Everything that is in effect.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// The settings, in the order of the schema; what is not in it comes last.
+    pub settings: Vec<Explained>,
+    /// What is worth saying.
+    pub warnings: Vec<String>,
+}
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explained {
+    /// Its dotted key, `runtime.tls.key_file`, `datasets[0].name`.
+    pub key: String,
+    /// Its value as it may be shown: `***` for a secret, a reference as it is written.
+    pub value: String,
+    /// Who said so; `the default` where nobody did.
+    pub origin: String,
+    /// Why it is so, where that is not plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// What was said and does not count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beat: Vec<Beaten>,
+}
+
+/// Something that was said and does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Beaten {
+    /// Its value as it may be shown.
+    pub value: String,
+    /// Who said it.
+    pub origin: String,
+    /// Why it does not count.
+    pub why: String,
+}
+
+/// What is shown instead of a secret.
+const MASKED: &str = "***";
+
+/// Parameters of stores and data sets that are no secrets by their names. All others are masked: a
+/// name that nobody here knows may hold anything.
+const PLAIN_PARAMS: &[&str] = &[
+    "_address",
+    "_ca_file",
+    "_db",
+    "_endpoint_url",
+    "_host",
+    "_kubernetes_role",
+    "_namespace",
+    "_port",
+    "_region",
+    "_sslmode",
+    "_sslrootcert",
+    "_user",
+    "connection_pool_size",
+    "csv_",
+    "delimiter",
+    "file_",
+    "has_header",
+    "namespace",
+];
+
+impl Layers {
+    /// Explains. `resolve` replaces the references of the two TLS switches and is asked for nothing else.
+    ///
+    /// # Errors
+    /// Who gives the TLS material cannot be decided, or a switch is a reference without a value.
+    pub async fn explain<E>(
+        &self,
+        resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
+    ) -> Result<Explanation, Resolved<E>> {
+        let said = self.trees();
+        let Merged { root, tls, warnings } = self.clone().merge(&resolve).await?;
+        let mut effective = leaves(&root);
+        let stores: Vec<_> = said[2].get(&["secrets"]).map(|node| leaves_below(node, "secrets")).unwrap_or_default();
+        effective.extend(stores);
+
+        let mut settings: Vec<Explained> = effective.iter().map(|(key, node)| explained(key, node)).collect();
+        for (rank, tree) in said.iter().enumerate() {
+            for (key, node) in leaves(tree) {
+                let Some(winner) = winner(&mut settings, &key, tls) else { continue };
+                let origin = node.origin.to_string();
+                if winner.origin == origin {
+                    continue;
+                }
+                let why = why(&key, winner, rank, &said);
+                winner.beat.push(Beaten { value: shown(&key, node), origin, why });
+            }
+        }
+        match settings.iter_mut().find(|s| s.key == "runtime.tls.enabled") {
+            // Said as a reference, it is shown as what came of it.
+            Some(said) => said.value = tls.to_string(),
+            None => settings.push(switch(&said, tls)),
+        }
+        let known = schema();
+        let mut keys = Vec::new();
+        defaults(&known["properties"]["runtime"], "runtime", &mut keys);
+        for (key, default) in &keys {
+            let tls_material = !tls && key.starts_with("runtime.tls.") && key != "runtime.tls.enabled";
+            if let Some(default) = default
+                && !tls_material
+                && !settings.iter().any(|s| s.key == *key)
+            {
+                let origin = Origin::Default.to_string();
+                settings.push(Explained {
+                    key: key.clone(),
+                    value: default.clone(),
+                    origin,
+                    why: None,
+                    beat: Vec::new(),
+                });
+            }
+        }
+        let rank = |key: &str| {
+            let top = ["version", "kind", "name", "secrets", "runtime", "datasets"];
+            let first = key.split(['.', '[']).next().unwrap_or_default();
+            let place = top.iter().position(|t| *t == first).unwrap_or(top.len());
+            (place, keys.iter().position(|(k, _)| k == key).unwrap_or(keys.len()))
+        };
+        settings.sort_by_key(|s| rank(&s.key));
+        Ok(Explanation { settings, warnings: warnings.iter().map(Warning::to_string).collect() })
+    }
+}
+
+/// Whether TLS is on, where nobody says so: it follows from what is given.
+fn switch(said: &[Node; 3], tls: bool) -> Explained {
+    let key = "runtime.tls.enabled".to_owned();
+    let material = ["certificate_file", "certificate", "key_file", "key", "self_signed"];
+    let by = said.iter().find_map(|tree| {
+        material.iter().find_map(|name| tree.get(&["runtime", "tls", name]).filter(|node| !node.is_null()))
+    });
+    let (origin, why) = match by.filter(|_| tls) {
+        Some(node) => (node.origin.to_string(), "certificate material turns TLS on where nobody says `enabled`"),
+        None => (Origin::Default.to_string(), "nobody gives a certificate: all doors speak plain text"),
+    };
+    Explained { key, value: tls.to_string(), origin, why: Some(why.to_owned()), beat: Vec::new() }
+}
+
+/// The setting that counts instead of `key`: itself, or the other way to give the same thing.
+fn winner<'s>(settings: &'s mut [Explained], key: &str, tls: bool) -> Option<&'s mut Explained> {
+    if let Some(at) = settings.iter().position(|s| s.key == key) {
+        return settings.get_mut(at);
+    }
+    let other = match key {
+        "runtime.tls.certificate" => "runtime.tls.certificate_file",
+        "runtime.tls.certificate_file" => "runtime.tls.certificate",
+        "runtime.tls.key" => "runtime.tls.key_file",
+        "runtime.tls.key_file" => "runtime.tls.key",
+        _ => return None,
+    };
+    let instead = if tls { other } else { "runtime.tls.enabled" };
+    settings.iter_mut().find(|s| s.key == instead)
+}
+
+fn why(key: &str, winner: &Explained, loser: usize, said: &[Node; 3]) -> String {
+    const LAYERS: [&str; 3] = ["the command line", "the environment", "spicepod.yaml"];
+    let path: Vec<&str> = winner.key.split('.').collect();
+    let wins = said.iter().position(|tree| tree.get(&path).is_some_and(|n| n.origin.to_string() == winner.origin));
+    match wins {
+        Some(wins) if winner.key == "runtime.tls.enabled" && key != winner.key && wins <= loser => {
+            format!("TLS is switched off at {}", winner.origin)
+        }
+        Some(wins) if wins < loser => format!("{} beats {}", LAYERS[wins], LAYERS[loser]),
+        Some(_) if said[loser].get(&path).is_some_and(Node::has_reference) => {
+            "a value with a reference beats a plain one".to_owned()
+        }
+        _ => "a file beats inline text".to_owned(),
+    }
+}
+
+fn explained(key: &str, node: &Node) -> Explained {
+    Explained {
+        key: key.to_owned(),
+        value: shown(key, node),
+        origin: node.origin.to_string(),
+        why: None,
+        beat: Vec::new(),
+    }
+}
+
+/// A value as it may be shown.
+fn shown(key: &str, node: &Node) -> String {
+    match &node.kind {
+        Kind::Null => "nothing".to_owned(),
+        Kind::Map(_) => "{}".to_owned(),
+        Kind::List(items) => {
+            let items: Vec<String> = items.iter().map(|item| shown(key, item)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Kind::Text(Text::Final { secret: true, .. }) => MASKED.to_owned(),
+        Kind::Text(Text::Written(template)) if !template.is_literal() => template
+            .shown(|literal| if is_secret(key) && !is_role(literal) { MASKED.to_owned() } else { plain(literal) }),
+        Kind::Text(_) if is_secret(key) => MASKED.to_owned(),
+        Kind::Text(Text::Written(template)) => plain(template.as_literal().unwrap_or(MASKED)),
+        Kind::Text(Text::Final { value, .. }) => value.expose_text().map_or(MASKED.to_owned(), plain),
+    }
+}
+
+/// What may stand behind the reference to an API key.
+fn is_role(text: &str) -> bool {
+    [":ro", ":rw"].contains(&text)
+}
+
+/// On one line, and never PEM, whatever key it was written under.
+fn plain(text: &str) -> String {
+    if text.contains("-----BEGIN") { MASKED.to_owned() } else { text.trim().replace('\n', "\\n") }
+}
+
+/// True where a plain value under this key may be a secret.
+fn is_secret(key: &str) -> bool {
+    const SECRETS: [&str; 5] = [
+        "runtime.tls.certificate",
+        "runtime.tls.key",
+        "runtime.tls.key_passphrase",
+        "runtime.tls.session_ticket_secret",
+        "runtime.tls.client_auth_ca",
+    ];
+    let name = key.rsplit('.').next().unwrap_or_default();
+    let param = key.contains("].params.");
+    SECRETS.contains(&key)
+        || (key.starts_with("runtime.auth.api") && name.starts_with("keys"))
+        || (param && !PLAIN_PARAMS.iter().any(|plain| name.starts_with(plain) || name.ends_with(plain)))
+}
+
+/// Every value below `root` that is no map, and no list of maps, with its dotted key.
+fn leaves(root: &Node) -> Vec<(String, &Node)> {
+    leaves_below(root, "")
+}
+
+fn leaves_below<'n>(node: &'n Node, key: &str) -> Vec<(String, &'n Node)> {
+    match &node.kind {
+        Kind::Map(entries) => entries
+            .iter()
+            .flat_map(|(name, value)| {
+                let dot = if key.is_empty() { "" } else { "." };
+                leaves_below(value, &format!("{key}{dot}{}", name.name))
+            })
+            .collect(),
+        Kind::List(items) if items.iter().any(|item| matches!(item.kind, Kind::Map(_))) => {
+            items.iter().enumerate().flat_map(|(at, item)| leaves_below(item, &format!("{key}[{at}]"))).collect()
+        }
+        Kind::Null => Vec::new(),
+        _ => vec![(key.to_owned(), node)],
+    }
+}
+
+/// The keys of the schema below `path`, in order, with their defaults.
+fn defaults(schema: &Value, path: &str, found: &mut Vec<(String, Option<String>)>) {
+    let Some(properties) = schema["properties"].as_object() else { return };
+    for (name, inner) in properties.iter().filter(|(_, inner)| inner["deprecated"] != true) {
+        let path = format!("{path}.{name}");
+        let default = match inner.get("default").or(inner.get("x-unset")).unwrap_or(&Value::Null) {
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        found.push((path.clone(), default));
+        defaults(inner, &path, found);
+    }
+}
+
+#[cfg(test)]
+mod tests;

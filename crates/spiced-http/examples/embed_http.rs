@@ -1,0 +1,40 @@
+//! The HTTP API over TLS, over an engine of one's own:
+//! `cargo run -p spiced-http --example embed_http -- localhost:3000 cert.pem key.pem`
+// An example may print.
+#![allow(clippy::print_stdout)]
+
+use std::error::Error;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use arrow_array::{Int64Array, RecordBatch};
+use spiced_certs::{Pair, load};
+use spiced_engine::{Execution, Role, engine_fn};
+use spiced_http::{HttpOptions, HttpState, serve};
+use spiced_middleware::Access;
+use tls_core::listener::Limits;
+use tls_core::{Acceptor, TlsOptions, Workers, drain, rotation};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [address, certificate, key] = words.as_slice() else { return Err("usage: ADDRESS CERTIFICATE KEY".into()) };
+    let identity = load(&mut Pair::files(certificate, key))?.identity;
+    let (_rotate, identities) = rotation::channel(identity);
+    let acceptor = Acceptor::tls("http", Arc::new(TlsOptions::random()?.server_config(identities)?));
+
+    let batch = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter(0..10)) as _)])?;
+    let engine = engine_fn(move |_sql, _parameters| Ok(Execution::of(vec![batch.clone()])));
+    let (_readiness, ready) = tokio::sync::watch::channel(true);
+    let state = HttpState {
+        engine: Arc::new(engine),
+        readiness: ready,
+        status: Arc::new(|| serde_json::json!({ "name": "a toy" })),
+        access: Access::anonymous(Some(Role::ReadOnly)),
+        options: HttpOptions::default(),
+    };
+    let socket = TcpListener::bind(address)?;
+    println!("https://{}", socket.local_addr()?);
+    let (_stop, drain) = drain::channel();
+    Ok(serve(socket, acceptor, state, Limits::default(), Workers::start(1)?, drain).await?)
+}

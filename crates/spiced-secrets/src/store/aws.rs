@@ -1,0 +1,198 @@
+//! `aws_secrets_manager[:NAME]`: with NAME, one secret of AWS Secrets Manager that is a JSON object,
+//! whose fields are the keys; without, each KEY is a secret's name and its whole value is the secret.
+
+mod bound;
+mod client;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_secretsmanager::operation::get_secret_value::{GetSecretValueError, GetSecretValueOutput};
+use tls_core::Secret;
+use tokio::sync::OnceCell;
+
+use super::document::fields_of;
+use super::remote::{ATTEMPT_WITHIN, LARGEST_ANSWER, innermost, said, trust_or};
+use super::{Opening, Reading, SecretStore, StoreError, each};
+use client::Access;
+
+/// Each reading is a request that is paid for.
+const INTERVAL: Duration = Duration::from_secs(300);
+
+struct Aws {
+    /// The secret whose fields are the keys.
+    name: Option<String>,
+    access: Access,
+    client: OnceCell<(Client, String)>,
+}
+
+/// Opens the store; see [`super::KINDS`].
+pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
+    let access = Access::read(opening)?;
+    Ok(Arc::new(Aws { name: opening.argument.map(str::to_owned), access, client: OnceCell::new() }))
+}
+
+impl Aws {
+    /// The client, and the region's or the endpoint's name for messages. It is made when it is first
+    /// needed, since looking for a region may mean asking the machine's metadata service.
+    async fn client(&self) -> Result<&(Client, String), StoreError> {
+        self.client.get_or_try_init(|| self.access.client()).await
+    }
+
+    /// The value of the secret called `name`; `None` where there is none.
+    async fn value(&self, name: &str) -> Result<Option<Secret>, StoreError> {
+        let (client, endpoint) = self.client().await?;
+        match client.get_secret_value().secret_id(name).send().await {
+            Ok(output) => value_of(output).map(Some).ok_or_else(|| StoreError::Answer {
+                endpoint: endpoint.clone(),
+                why: format!("`{name}` has no value"),
+            }),
+            Err(error)
+                if error.as_service_error().is_some_and(GetSecretValueError::is_resource_not_found_exception) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(failure(&error, name, endpoint, &self.access)),
+        }
+    }
+
+    async fn fields(&self, name: &str) -> Result<BTreeMap<String, Secret>, StoreError> {
+        let value = self.value(name).await?;
+        let (_, endpoint) = self.client().await?;
+        let value = value.ok_or_else(|| StoreError::Absent {
+            what: format!("secret `{name}`"),
+            endpoint: endpoint.clone(),
+            hint: format!("aws secretsmanager create-secret --name {name} --secret-string '{{\"KEY\": \"VALUE\"}}'"),
+        })?;
+        let fields = value.expose_text().map_err(|_| "it is binary".to_owned()).and_then(fields_of);
+        fields.map_err(|why| {
+            StoreError::declaration(format!(
+                "the secret `{name}` is no JSON object ({why}); for whole secrets write `from: aws_secrets_manager`, \
+                 and the secret's name as the KEY"
+            ))
+        })
+    }
+}
+
+#[async_trait]
+impl SecretStore for Aws {
+    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError> {
+        match &self.name {
+            Some(name) => Ok(Reading::Whole(self.fields(name).await?)),
+            None => {
+                // What is wrong with the client is one fault, not one a key.
+                self.client().await?;
+                Ok(each(keys, async |key| self.value(&key).await).await)
+            }
+        }
+    }
+
+    fn places(&self, key: &str) -> String {
+        let place = self.client.get().map_or("AWS Secrets Manager", |(_, endpoint)| endpoint);
+        match &self.name {
+            Some(name) => format!("the field {key} of the secret {name} at {place}"),
+            None => format!("the secret {key} at {place}"),
+        }
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        let known = self.client.get().map(|(_, endpoint)| endpoint.clone());
+        Some(known.unwrap_or_else(|| "AWS".to_owned()))
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        Some(INTERVAL)
+    }
+}
+
+/// The text, or else the bytes. Their buffers become the secret's own.
+fn value_of(output: GetSecretValueOutput) -> Option<Secret> {
+    match (output.secret_string, output.secret_binary) {
+        (Some(text), _) => Some(Secret::from(text)),
+        (None, Some(bytes)) => Some(Secret::new(bytes.into_inner())),
+        (None, None) => None,
+    }
+}
+
+fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, access: &Access) -> StoreError {
+    let endpoint = endpoint.to_owned();
+    let cause = || innermost(error as &(dyn Error + 'static));
+    match error {
+        SdkError::ServiceError(answer) => {
+            let status = answer.raw().status().as_u16();
+            let Some(code) = answer.err().code() else {
+                return match status {
+                    // Some that stand in for AWS, and proxies, say no in words of their own.
+                    401 | 403 => StoreError::Refused {
+                        endpoint,
+                        why: format!("HTTP {status}"),
+                        hint: format!("{}; {}", hint("AccessDenied", name), hint("SignatureDoesNotMatch", name)),
+                    },
+                    _ => StoreError::Answer { endpoint, why: "it is not what Secrets Manager would say".to_owned() },
+                };
+            };
+            let words = said(answer.err().message().unwrap_or_default(), &access.credentials());
+            StoreError::Refused { endpoint, why: format!("{code}: {words}"), hint: hint(code, name) }
+        }
+        SdkError::TimeoutError(_) => StoreError::Timeout { within: ATTEMPT_WITHIN, endpoint: Some(endpoint) },
+        SdkError::DispatchFailure(dispatch) if dispatch.is_timeout() => {
+            StoreError::Timeout { within: ATTEMPT_WITHIN, endpoint: Some(endpoint) }
+        }
+        SdkError::DispatchFailure(dispatch) if dispatch.is_io() => {
+            let cause = cause();
+            let trust = "put the CA that signed its certificate into the file that AWS_CA_BUNDLE names";
+            let hint =
+                trust_or(&cause, trust, "see that this machine reaches it, and aws_endpoint_url where it is set");
+            StoreError::Unreachable { endpoint, cause, hint }
+        }
+        SdkError::ResponseError(_) => {
+            let why = match cause() {
+                limit if limit.contains("length limit") => format!("it is larger than {LARGEST_ANSWER} bytes"),
+                why => why,
+            };
+            StoreError::Answer { endpoint, why }
+        }
+        // There are no credentials, or none that work. The first line says so, the others where it looked.
+        _ => StoreError::Unasked {
+            endpoint,
+            why: cause()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches(" Attempted:")
+                .trim_end_matches('.')
+                .to_owned(),
+            hint: "give credentials: the params aws_access_key_id and aws_secret_access_key, AWS_ACCESS_KEY_ID and \
+                   AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine or the pod"
+                .to_owned(),
+        },
+    }
+}
+
+fn hint(code: &str, name: &str) -> String {
+    match code {
+        "AccessDeniedException" | "AccessDenied" => format!(
+            "allow secretsmanager:GetSecretValue on `{name}`, and kms:Decrypt on its key where that is one of your own"
+        ),
+        "ThrottlingException" | "TooManyRequestsException" | "RequestLimitExceeded" | "LimitExceededException" => {
+            "ask less often: a longer refresh_interval, or one JSON secret with all keys".to_owned()
+        }
+        "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "InvalidClientTokenId"
+        | "SignatureDoesNotMatch" => {
+            "see that the access key and its secret are right, and of the account that has the secret".to_owned()
+        }
+        "ExpiredTokenException" | "ExpiredToken" => "the session's credentials are over: get new ones".to_owned(),
+        "DecryptionFailure" => {
+            "see that the secret's KMS key is enabled, and that kms:Decrypt on it is allowed".to_owned()
+        }
+        "InvalidRequestException" => format!("see that `{name}` is not marked for deletion"),
+        _ => "see the request in CloudTrail".to_owned(),
+    }
+}

@@ -1,0 +1,31 @@
+//! A bound on what the SDK reads of an answer; it has none of its own.
+
+use aws_sdk_secretsmanager::config::interceptors::BeforeDeserializationInterceptorContextMut;
+use aws_sdk_secretsmanager::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_secretsmanager::error::BoxError;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
+
+use super::super::remote::LARGEST_ANSWER;
+
+/// Ends an answer that is larger than any secret of the service (64 KiB) could make it.
+#[derive(Debug)]
+pub(super) struct Bound;
+
+impl Intercept for Bound {
+    fn name(&self) -> &'static str {
+        "Bound"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response_mut();
+        let body = Limited::new(response.take_body(), LARGEST_ANSWER);
+        *response.body_mut() = SdkBody::from_body_1_x(body);
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! A JSON object as a set of secrets: each field is one.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use tls_core::Secret;
+
+/// The fields of `text`, which must be a JSON object. The error tells nothing of the text.
+pub(super) fn fields_of(text: &str) -> Result<BTreeMap<String, Secret>, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(fields)) => Ok(fields_from(fields)),
+        Ok(_) => Err("it is JSON, and no object with a field for each key".to_owned()),
+        Err(_) => Err("it is not JSON".to_owned()),
+    }
+}
+
+/// Each field as a secret: text as it is, anything else as JSON writes it. `null` is not there.
+pub(super) fn fields_from(fields: Map<String, Value>) -> BTreeMap<String, Secret> {
+    fields
+        .into_iter()
+        .filter_map(|(key, value)| match value {
+            Value::Null => None,
+            Value::String(text) => Some((key, Secret::from(text))),
+            other => Some((key, Secret::from(other.to_string()))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields() {
+        let found = fields_of(r#"{"a": "x\ny", "n": 5432, "b": true, "z": null, "o": {"p": [1]}, "e": ""}"#).unwrap();
+        let found: Vec<_> = found.iter().map(|(k, v)| (k.as_str(), v.expose_text().unwrap())).collect();
+        assert_eq!(found, [("a", "x\ny"), ("b", "true"), ("e", ""), ("n", "5432"), ("o", r#"{"p":[1]}"#)]);
+        for (text, why) in [("[1]", "it is JSON, and no object"), ("hunter2", "it is not JSON"), ("", "it is not JSON")]
+        {
+            let error = fields_of(text).unwrap_err();
+            assert!(error.starts_with(why) && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

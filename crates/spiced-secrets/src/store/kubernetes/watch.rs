@@ -1,0 +1,159 @@
+//! The watch of one secret. Each connection begins with the secret as it is, so that nothing that
+//! happens between two of them is lost, and there is no version to go on from that could be too old
+//! (410 Gone).
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use tokio::sync::watch::Sender;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::super::StoreError;
+use super::super::remote::LARGEST_ANSWER;
+use super::api::{Api, Metadata};
+use crate::jitter::jittered;
+
+/// A connection is ended by the server after this, and made anew: one that is dead without anybody
+/// knowing is not trusted for longer.
+const CONNECTION: Duration = Duration::from_secs(120);
+
+/// What a connection may take longer than that.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often a secret is read that may not be watched.
+const POLL: Duration = Duration::from_secs(60);
+
+/// How a watch ends.
+pub(super) enum Ended {
+    /// The secret is not what was read last.
+    Changed,
+    /// It may not be watched.
+    Forbidden { why: String, hint: String },
+}
+
+/// What a connection comes to.
+enum Connection {
+    Ended(Ended),
+    /// It is to be made anew.
+    Lost {
+        said_something: bool,
+    },
+}
+
+/// Waits until the secret is another than the version in `seen`.
+pub(super) async fn until_changed(api: &Api, seen: &Sender<String>) -> Ended {
+    let backoffs = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(Duration::from_secs(30))
+        .without_max_times()
+        .with_jitter();
+    let mut backoff = backoffs.build();
+    loop {
+        let began = Instant::now();
+        match connection(api, seen).await {
+            Ok(Connection::Ended(ended)) => return ended,
+            Ok(Connection::Lost { said_something: true }) => {
+                debug!(secret = api.shown(), after = ?began.elapsed(), "the watch is made anew");
+                backoff = backoffs.build();
+            }
+            Ok(Connection::Lost { said_something: false }) => {}
+            Err(StoreError::Refused { why, hint, .. }) if why.starts_with("HTTP 403") => {
+                return Ended::Forbidden { why, hint };
+            }
+            Err(error) => debug!(secret = api.shown(), %error, "the watch cannot be made"),
+        }
+        tokio::time::sleep(backoff.next().unwrap_or(POLL)).await;
+    }
+}
+
+/// Waits for the next reading of a secret that cannot be watched.
+pub(super) async fn poll() {
+    tokio::time::sleep(jittered(POLL)).await;
+}
+
+async fn connection(api: &Api, seen: &Sender<String>) -> Result<Connection, StoreError> {
+    let mut body = api.watch(CONNECTION.as_secs()).await?.into_body();
+    let end = Instant::now() + CONNECTION + GRACE;
+    let mut buffer = zeroize::Zeroizing::new(Vec::new());
+    let mut said_something = false;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(end, body.frame()).await {
+        let Ok(data) = frame.into_data() else { continue };
+        buffer.extend_from_slice(&data);
+        while let Some(length) = buffer.iter().position(|byte| *byte == b'\n') {
+            match event(&buffer[..length], &seen.borrow()) {
+                Event::Changed => return Ok(Connection::Ended(Ended::Changed)),
+                Event::Nothing => said_something = true,
+                Event::Over => return Ok(Connection::Lost { said_something: false }),
+            }
+            buffer.drain(..=length);
+        }
+        if buffer.len() > LARGEST_ANSWER {
+            debug!(secret = api.shown(), "the watch says more in one line than a secret can hold");
+            return Ok(Connection::Lost { said_something: false });
+        }
+    }
+    Ok(Connection::Lost { said_something })
+}
+
+enum Event {
+    Changed,
+    Nothing,
+    /// The server has no more to say (410 Gone, say).
+    Over,
+}
+
+/// Reads a line of a watch.
+fn event(line: &[u8], seen: &str) -> Event {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        r#type: &'a str,
+        #[serde(borrow)]
+        object: Told<'a>,
+    }
+    /// The secret, or why there is no more to come. The values are left for a reading.
+    #[derive(Deserialize)]
+    struct Told<'a> {
+        #[serde(borrow, default)]
+        metadata: Metadata<'a>,
+        #[serde(default)]
+        code: u16,
+    }
+    let Ok(Line { r#type, object }) = serde_json::from_slice(line) else { return Event::Over };
+    match r#type {
+        "ADDED" | "MODIFIED" if object.metadata.version == seen => Event::Nothing,
+        // Deleted: what was read last is kept, and a reading says why.
+        "ADDED" | "MODIFIED" | "DELETED" => Event::Changed,
+        "BOOKMARK" => Event::Nothing,
+        _ => {
+            debug!(code = object.code, "the watch is over");
+            Event::Over
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_watch() {
+        let at = |line: &str| match event(line.as_bytes(), "7") {
+            Event::Changed => "changed",
+            Event::Nothing => "nothing",
+            Event::Over => "over",
+        };
+        for (line, expected) in [
+            (r#"{"type":"ADDED","object":{"metadata":{"resourceVersion":"7"},"data":{"a":"eA=="}}}"#, "nothing"),
+            (r#"{"type":"MODIFIED","object":{"metadata":{"resourceVersion":"8"}}}"#, "changed"),
+            (r#"{"type":"DELETED","object":{"metadata":{"resourceVersion":"9"}}}"#, "changed"),
+            (r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9"}}}"#, "nothing"),
+            (r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired"}}"#, "over"),
+            ("<html>", "over"),
+        ] {
+            assert_eq!(at(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! `hashicorp_vault:PATH`: one secret of a key-value engine of HashiCorp Vault or OpenBao, version 1
+//! or 2; its fields are the keys.
+//!
+//! It speaks HTTP by itself rather than through a Vault crate: answers are bounded, redirects do not
+//! leave TLS, a namespace goes with every request, and a token is renewed or fetched anew as needed.
+
+mod http;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tls_core::Secret;
+use tokio::sync::OnceCell;
+
+use super::document::fields_from;
+use super::{Opening, Reading, SecretStore, StoreError};
+use http::{Http, Said};
+use session::{Login, Sessions};
+
+/// Vault's own agents read as often.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+const PARAMS: &str = "hashicorp_vault_";
+
+struct Vault {
+    http: Arc<Http>,
+    sessions: Sessions,
+    /// Mount and secret, as the pod writes them.
+    path: String,
+    /// Where the API has it; known once it was asked for.
+    layout: OnceCell<Layout>,
+}
+
+/// Where the API has a secret, which depends on the engine's version.
+struct Layout {
+    url: String,
+    /// Version 2 keeps several versions of a secret, and wraps the fields once more.
+    versioned: bool,
+}
+
+/// Opens the store; see [`super::KINDS`].
+pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
+    let path = opening.argument.unwrap_or_default().trim_matches('/').to_owned();
+    let plain = |c: char| c.is_ascii_graphic() && !"?#%\\".contains(c);
+    let good = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
+    if !path.contains('/') || !path.split('/').all(good) {
+        return Err(StoreError::declaration("PATH is mount and secret, such as `secret/spice`"));
+    }
+    let http = Arc::new(Http::open(opening)?);
+    let login = Login::read(opening)?;
+    let sessions = Sessions::new(http.clone(), login);
+    Ok(Arc::new(Vault { http, sessions, path, layout: OnceCell::new() }))
+}
+
+/// A parameter, or else the variable that Vault's and OpenBao's own clients read.
+fn param_or_variable(opening: &Opening<'_>, name: &str, variable: Option<&str>) -> Option<Secret> {
+    if let Some(value) = opening.secret(&format!("{PARAMS}{name}")) {
+        return Some(value.clone());
+    }
+    let environment = &opening.surroundings.environment;
+    let variable = variable?;
+    ["VAULT_", "BAO_"]
+        .into_iter()
+        .find_map(|prefix| environment.get(&format!("{prefix}{variable}")))
+        .filter(|value| !value.is_blank())
+}
+
+impl Vault {
+    async fn fields(&self) -> Result<BTreeMap<String, Secret>, StoreError> {
+        let token = self.sessions.token().await?;
+        match self.fields_with(&token).await {
+            // Vault says 403 to a token that it does not know any more.
+            Err(Failed::Denied(_)) if self.sessions.can_log_in() => {
+                self.sessions.forget(&token);
+                let token = self.sessions.token().await?;
+                self.fields_with(&token).await.map_err(Failed::into_error)
+            }
+            other => other.map_err(Failed::into_error),
+        }
+    }
+
+    async fn fields_with(&self, token: &Secret) -> Result<BTreeMap<String, Secret>, Failed> {
+        let layout = self.layout.get_or_try_init(|| self.find(token)).await?;
+        let answer = self.http.ask(Method::GET, &layout.url, Some(token), None).await?;
+        match answer.status {
+            200 => {
+                let data = answer.data()?;
+                let fields = match data {
+                    // A version that was deleted has no data.
+                    Value::Object(mut data) if layout.versioned => data.remove("data").unwrap_or(Value::Null),
+                    data => data,
+                };
+                match fields {
+                    Value::Object(fields) => Ok(fields_from(fields)),
+                    Value::Null => Err(self.absent(layout).into()),
+                    _ => Err(self.http.unusable("the secret is no set of fields").into()),
+                }
+            }
+            404 => Err(self.absent(layout).into()),
+            403 => Err(Failed::Denied(self.http.refused(
+                &answer,
+                &[token],
+                format!(
+                    "see that the token is valid, and that its policy has: path \"{}\" {{ capabilities = [\"read\"] }}",
+                    layout.url.trim_start_matches("v1/")
+                ),
+            ))),
+            _ => Err(self.http.refused(&answer, &[token], "see the server's own log".to_owned()).into()),
+        }
+    }
+
+    /// Asks which version the engine has, as Vault's own command does.
+    async fn find(&self, token: &Secret) -> Result<Layout, Failed> {
+        #[derive(Deserialize)]
+        struct Mount {
+            path: String,
+            #[serde(default)]
+            options: Option<Map<String, Value>>,
+        }
+        let url = format!("v1/sys/internal/ui/mounts/{}", self.path);
+        let answer = self.http.ask(Method::GET, &url, Some(token), None).await?;
+        let plain = Layout { url: format!("v1/{}", self.path), versioned: false };
+        match answer.status {
+            200 => {
+                let mount: Mount = serde_json::from_value(answer.data()?)
+                    .map_err(|_| self.http.unusable("it does not say where the secret is mounted"))?;
+                let versioned = mount.options.is_some_and(|o| o.get("version").and_then(Value::as_str) == Some("2"));
+                let mount = mount.path.trim_matches('/');
+                let rest = self.path.strip_prefix(mount).map(|rest| rest.trim_matches('/'));
+                Ok(match rest {
+                    Some(rest) if versioned && !rest.is_empty() => {
+                        Layout { url: format!("v1/{mount}/data/{rest}"), versioned }
+                    }
+                    _ => plain,
+                })
+            }
+            // Servers before 0.10 have no such question, and no version 2.
+            404 => Ok(plain),
+            403 => Err(Failed::Denied(self.http.refused(
+                &answer,
+                &[token],
+                format!(
+                    "see that the token is valid, that `{}` names an engine and a secret of the server, and that the \
+                     token's policy may read it",
+                    self.path
+                ),
+            ))),
+            _ => Err(self.http.refused(&answer, &[token], "see the server's own log".to_owned()).into()),
+        }
+    }
+
+    fn absent(&self, layout: &Layout) -> StoreError {
+        let hint = match self.path.split_once("/data/") {
+            Some((mount, rest)) if layout.versioned => {
+                format!("PATH is written without `data`: hashicorp_vault:{mount}/{rest}")
+            }
+            _ => format!("put it there: bao kv put {} KEY=VALUE", self.path),
+        };
+        StoreError::Absent { what: format!("secret `{}`", self.path), endpoint: self.http.endpoint().to_owned(), hint }
+    }
+}
+
+#[async_trait]
+impl SecretStore for Vault {
+    async fn read(&self, _: &[String]) -> Result<Reading, StoreError> {
+        Ok(Reading::Whole(self.fields().await?))
+    }
+
+    fn places(&self, key: &str) -> String {
+        format!("the field {key} of the secret {} at {}", self.path, self.http.endpoint())
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        Some(self.http.endpoint().to_owned())
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        Some(INTERVAL)
+    }
+
+    async fn changed(&self) {
+        // Vault has no word for a change of a secret; what goes on meanwhile is the token's renewal.
+        self.sessions.keep().await
+    }
+}
+
+/// A question that failed: denied, where another token may be all that is missing, or otherwise.
+enum Failed {
+    Denied(StoreError),
+    Other(StoreError),
+}
+
+impl Failed {
+    fn into_error(self) -> StoreError {
+        match self {
+            Self::Denied(error) | Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Said {
+    /// What stands under `data`.
+    fn data(&self) -> Result<Value, StoreError> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            data: Value,
+        }
+        match serde_json::from_slice::<Envelope>(self.body.expose()) {
+            Ok(envelope) => Ok(envelope.data),
+            Err(_) => Err(StoreError::Answer {
+                endpoint: self.endpoint.clone(),
+                why: "it is not what Vault would say".to_owned(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Questions to a Vault over HTTP: bounded in time and size, tried again where that may help.
+
+use std::path::Path;
+use std::time::Duration;
+
+use backon::Retryable;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Method, Response, Url, redirect};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Deserialize;
+use serde_json::Value;
+use tls_core::Secret;
+use tracing::warn;
+
+use super::super::remote::{
+    ATTEMPT_WITHIN, CONNECT_WITHIN, LARGEST_ANSWER, innermost, is_loopback, retries, said, trust_or,
+};
+use super::super::{Opening, StoreError};
+use super::{PARAMS, param_or_variable};
+
+/// A CA bundle is some hundred KB; more is the wrong file.
+const LARGEST_CA_FILE: u64 = 1024 * 1024;
+
+/// A client of one Vault.
+pub(super) struct Http {
+    client: Client,
+    base: Url,
+    endpoint: String,
+}
+
+/// What it answered.
+pub(super) struct Said {
+    pub(super) status: u16,
+    pub(super) body: Secret,
+    pub(super) endpoint: String,
+}
+
+/// An attempt that may be worth another.
+enum Attempt {
+    Busy(Said),
+    Failed(StoreError),
+}
+
+impl Http {
+    /// Reads address, CA file and namespace.
+    pub(super) fn open(opening: &Opening<'_>) -> Result<Self, StoreError> {
+        let given = |name, variable| -> Result<Option<String>, StoreError> {
+            let Some(value) = param_or_variable(opening, name, Some(variable)) else { return Ok(None) };
+            let text =
+                value.expose_text().map_err(|_| StoreError::declaration(format!("{PARAMS}{name} is not UTF-8")))?;
+            Ok(Some(text.trim().to_owned()))
+        };
+        let address = given("address", "ADDR")?.ok_or_else(|| StoreError::Declaration {
+            message: "nothing says where the server is".to_owned(),
+            hint: format!("set the param {PARAMS}address, or VAULT_ADDR, to https://HOST:8200"),
+        })?;
+        let mut base: Url = match address.parse() {
+            Ok(url) => url,
+            Err(_) => {
+                return Err(StoreError::declaration(format!("{PARAMS}address is no URL; write https://HOST:8200")));
+            }
+        };
+        let host = base.host_str().unwrap_or_default().to_owned();
+        if !matches!(base.scheme(), "https" | "http") || host.is_empty() {
+            return Err(StoreError::declaration(format!("{PARAMS}address is no https URL; write https://HOST:8200")));
+        }
+        if !base.username().is_empty() || base.password().is_some() || base.query().is_some() {
+            return Err(StoreError::declaration(format!(
+                "{PARAMS}address holds more than a scheme, a host and a port"
+            )));
+        }
+        if base.scheme() == "http" && !is_loopback(&host) {
+            warn!(address = %base, "tokens and secrets would travel to and from this Vault in plain text; use https");
+        }
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+
+        let mut headers = HeaderMap::new();
+        // Vault's agents want it, as a guard against requests that a web page forges.
+        headers.insert("x-vault-request", HeaderValue::from_static("true"));
+        if let Some(namespace) = given("namespace", "NAMESPACE")? {
+            let value = HeaderValue::from_str(&namespace)
+                .map_err(|_| StoreError::declaration(format!("{PARAMS}namespace is no namespace's name")))?;
+            headers.insert("x-vault-namespace", value);
+        }
+        let mut builder = Client::builder()
+            .user_agent(concat!("spiced/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .connect_timeout(CONNECT_WITHIN)
+            .timeout(ATTEMPT_WITHIN)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .redirect(redirect::Policy::custom(follow));
+        if base.scheme() == "https" {
+            let ca_file = given("ca_file", "CACERT")?.map(|file| opening.surroundings.pod_folder.join(file));
+            builder = builder.tls_backend_preconfigured(tls(ca_file.as_deref())?);
+        }
+        let client = builder.build().map_err(|e| StoreError::declaration(innermost(&e)))?;
+        let endpoint = base.origin().ascii_serialization();
+        Ok(Self { client, base, endpoint })
+    }
+
+    /// Scheme, host and port.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Asks. Any answer is good that the server itself gave; busy ones are asked again.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&Secret>,
+        body: Option<&Value>,
+    ) -> Result<Said, StoreError> {
+        let url = self.base.join(path).map_err(|_| StoreError::declaration("PATH makes no URL"))?;
+        let attempt = || async {
+            let answer = self.once(method.clone(), url.clone(), token, body).await.map_err(Attempt::Failed)?;
+            match answer.status {
+                // 412, 472 and 473: a standby that cannot answer (yet).
+                412 | 429 | 472 | 473 | 500 | 502 | 503 | 504 => Err(Attempt::Busy(answer)),
+                _ => Ok(answer),
+            }
+        };
+        let again = |failed: &Attempt| match failed {
+            Attempt::Busy(_) => true,
+            Attempt::Failed(error) => error.is_passing(),
+        };
+        match attempt.retry(retries()).when(again).await {
+            // The last answer of a server that stays busy is its answer.
+            Ok(answer) | Err(Attempt::Busy(answer)) => Ok(answer),
+            Err(Attempt::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn once(
+        &self,
+        method: Method,
+        url: Url,
+        token: Option<&Secret>,
+        body: Option<&Value>,
+    ) -> Result<Said, StoreError> {
+        let mut request = self.client.request(method, url);
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_bytes(token.expose().trim_ascii())
+                .map_err(|_| StoreError::declaration("the token holds what no token can"))?;
+            value.set_sensitive(true);
+            request = request.header(HeaderName::from_static("x-vault-token"), value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        let status = response.status().as_u16();
+        let body = self.bounded(response).await?;
+        Ok(Said { status, body, endpoint: self.endpoint.clone() })
+    }
+
+    /// The body, or an error where it is larger than any answer of ours can be.
+    async fn bounded(&self, mut response: Response) -> Result<Secret, StoreError> {
+        let mut bytes = zeroize::Zeroizing::new(Vec::new());
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(&e))? {
+            if bytes.len() + chunk.len() > LARGEST_ANSWER {
+                return Err(self.unusable(&format!("it is larger than {LARGEST_ANSWER} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Secret::new(std::mem::take(&mut *bytes)))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> StoreError {
+        let endpoint = self.endpoint.clone();
+        if error.is_timeout() {
+            let within = if error.is_connect() { CONNECT_WITHIN } else { ATTEMPT_WITHIN };
+            return StoreError::Timeout { within, endpoint: Some(endpoint) };
+        }
+        let cause = innermost(error);
+        let trust = format!("name the CA that signed the server's certificate with the param {PARAMS}ca_file");
+        let otherwise = format!("see that the server runs and that {PARAMS}address is its address");
+        let hint = trust_or(&cause, &trust, &otherwise);
+        StoreError::Unreachable { endpoint, cause, hint }
+    }
+
+    /// The server said no. `asked_with` is what it must not be heard repeating.
+    pub(super) fn refused(&self, answer: &Said, asked_with: &[&Secret], hint: String) -> StoreError {
+        #[derive(Deserialize)]
+        struct Errors {
+            errors: Vec<String>,
+        }
+        let words = match serde_json::from_slice::<Errors>(answer.body.expose()) {
+            Ok(said_so) => said(&said_so.errors.join("; "), asked_with),
+            Err(_) => "(not Vault's words)".to_owned(),
+        };
+        StoreError::Refused { endpoint: self.endpoint.clone(), why: format!("HTTP {}: {words}", answer.status), hint }
+    }
+
+    /// The answer is not what it should be.
+    pub(super) fn unusable(&self, why: &str) -> StoreError {
+        StoreError::Answer { endpoint: self.endpoint.clone(), why: why.to_owned() }
+    }
+}
+
+/// A standby sends its clients to the active server. The token goes with them, so never out of TLS.
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let leaves_tls =
+        attempt.previous().last().is_some_and(|from| from.scheme() == "https") && attempt.url().scheme() != "https";
+    if leaves_tls {
+        attempt.error("the server redirects from https to http")
+    } else if attempt.previous().len() > 2 {
+        attempt.error("the server redirects in circles")
+    } else {
+        attempt.follow()
+    }
+}
+
+/// TLS with the one provider there is. Trusted are the CAs of the file, or else the system's (or those
+/// that SSL_CERT_FILE names).
+fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, StoreError> {
+    let certificates = match ca_file {
+        Some(path) => read_certificates(path)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut roots = RootCertStore::empty();
+    let (good, _) = roots.add_parsable_certificates(certificates);
+    if good == 0 {
+        return Err(match ca_file {
+            Some(path) => StoreError::declaration(format!("{} holds no certificate in PEM", path.display())),
+            None => StoreError::Declaration {
+                message: "this system trusts no CA".to_owned(),
+                hint: format!("install ca-certificates, or name the server's CA with the param {PARAMS}ca_file"),
+            },
+        });
+    }
+    let config = ClientConfig::builder_with_provider(tls_core::provider()).with_safe_default_protocol_versions();
+    let config = config.map_err(|e| StoreError::declaration(e.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    let unreadable = |cause| StoreError::Unreadable { path: path.to_owned(), cause };
+    if std::fs::metadata(path).map_err(unreadable)?.len() > LARGEST_CA_FILE {
+        return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
+    }
+    let pem = std::fs::read(path).map_err(unreadable)?;
+    Ok(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect())
+}

@@ -1,0 +1,44 @@
+//! `spiced config explain`: each effective value, its origin, what it beat and why.
+
+use std::fmt::Write;
+
+use spiced_config::{Explained, Explanation};
+
+use crate::args::ExplainArgs;
+use crate::commands::{print, runtime};
+use crate::failure::Failure;
+use crate::settle;
+
+/// Explains what can be explained; then fails as the start would, where it would.
+pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
+    runtime()?.block_on(async {
+        let explanation = settle::explain(&args.pod).await?;
+        let text = match args.json {
+            true => format!("{:#}\n", serde_json::json!(explanation)),
+            false => text(&explanation),
+        };
+        print(&text)?;
+        settle::settle(&args.pod).await.map(|_| ())
+    })
+}
+
+fn text(explanation: &Explanation) -> String {
+    let longest = |of: fn(&Explained) -> &str, most: usize| {
+        explanation.settings.iter().map(|s| of(s).chars().count()).filter(|n| *n <= most).max().unwrap_or(0)
+    };
+    let (keys, values) = (longest(|s| &s.key, 50), longest(|s| &s.value, 40));
+    let mut out = String::new();
+    for Explained { key, value, origin, why, beat } in &explanation.settings {
+        let _ = writeln!(out, "{key:keys$}  {value:values$}  {origin}");
+        if let Some(why) = why {
+            let _ = writeln!(out, "    {why}");
+        }
+        for lost in beat {
+            let _ = writeln!(out, "    beats {} from {}: {}", lost.value, lost.origin, lost.why);
+        }
+    }
+    for warning in &explanation.warnings {
+        let _ = writeln!(out, "warning: {warning}");
+    }
+    out
+}

@@ -1,0 +1,80 @@
+//! `spiced connect`: lines to paste, from the configuration that the server would have.
+
+use std::fmt::Write;
+use std::time::SystemTime;
+
+use spiced_certs::{Issued, load};
+use spiced_config::{Listen, Settings};
+use tls_core::Sourced;
+use tls_core::listener::ListenAddress;
+
+use crate::args::ConnectArgs;
+use crate::clients::{CLIENTS, Client, DoorAt, Target, Trust, find};
+use crate::commands::{print, runtime};
+use crate::failure::Failure;
+use crate::{identity, settle};
+
+pub(crate) fn run(args: &ConnectArgs) -> Result<(), Failure> {
+    let chosen = args.client.as_deref().map(|name| find(name).ok_or_else(|| unknown(name))).transpose()?;
+    runtime()?.block_on(async {
+        let (settings, _) = settle::settle(&args.pod).await?;
+        let target = target(settings)?;
+        print(&match chosen {
+            Some(client) => format!("{}{}", target.note(), (client.lines)(&target)),
+            None => all(&target),
+        })
+    })
+}
+
+/// Every client's lines, one after the other.
+fn all(target: &Target) -> String {
+    let mut out = target.note();
+    for (at, Client { name, about, lines }) in CLIENTS.iter().enumerate() {
+        let gap = if at == 0 && out.is_empty() { "" } else { "\n" };
+        let _ = write!(out, "{gap}# {name}: {about}\n{}", lines(target));
+    }
+    out
+}
+
+fn target(mut settings: Settings) -> Result<Target, Failure> {
+    let query = settings.sample_query();
+    let (trust, names) = match settings.tls.take() {
+        None => (None, Vec::new()),
+        Some(tls) => {
+            let (mut pair, ca_file) = identity::material(tls.material, Vec::new())?;
+            let file = ca_file.clone().or_else(|| pair.certificate.value.file().map(ToOwned::to_owned));
+            let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
+            let names = loaded.identity.leaf().names.clone();
+            let trust = match ca_file {
+                Some(file) => Trust::File(file),
+                None => Trust::of(Issued::of(&loaded.identity, SystemTime::now()), file),
+            };
+            (Some(trust), names)
+        }
+    };
+    let Listen { http, flight, grpc, metrics, probe } = &settings.listen;
+    let door = |door: &str, address: &Sourced<ListenAddress>, names: &[String]| match address.value.port() {
+        0 => Err(Failure::configuration(
+            format!("{}: port 0 takes another port at each start, so there is no line to print", address.origin),
+            format!("name the port that the server logged: --{door} localhost:PORT"),
+        )),
+        port => Ok(DoorAt::new(&address.value, port, names)),
+    };
+    Ok(Target {
+        http: door("http", http, &names)?,
+        flight: door("flight", flight, &names)?,
+        grpc: door("grpc", grpc, &names)?,
+        metrics: metrics.as_ref().map(|address| door("metrics", address, &names)).transpose()?,
+        probe: probe.as_ref().map(|address| door("probe", address, &[])).transpose()?,
+        trust,
+        query,
+    })
+}
+
+fn unknown(name: &str) -> Failure {
+    let known: Vec<&str> = CLIENTS.iter().map(|client| client.name).collect();
+    Failure::Usage(format!(
+        "error: no client is called `{name}`\nhint: there are {}; for a folder, name the client first: spiced connect curl {name}\n",
+        known.join(", ")
+    ))
+}

@@ -1,0 +1,168 @@
+//! What a person and a script read.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::*;
+use crate::args::{Args, Command, SecretsCommand};
+
+/// A pod with two stores, and its report; `POD` stands for its folder.
+fn report(secrets: &str, rest: &str, files: &[(&str, &str)], more: &[&str]) -> (Report, impl Fn(String) -> String) {
+    let pod = tempfile::tempdir().unwrap();
+    std::fs::write(pod.path().join("spicepod.yaml"), format!("secrets:\n{secrets}\n{rest}")).unwrap();
+    for (name, text) in files {
+        let path = pod.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let words = ["spiced", "secrets", "check"].iter().chain(more).map(OsString::from);
+    let args = Args::read(words.chain([pod.path().as_os_str().to_owned()])).map_err(|f| format!("{f:?}")).unwrap();
+    let (Some(Command::Secrets(SecretsCommand::Check(args))), ..) = args.split() else { panic!("another command") };
+    let runtime = crate::commands::runtime().unwrap();
+    let (report, _) = runtime.block_on(check(&args.pod)).map_err(|f| format!("{f:?}")).unwrap();
+    let folder = pod.path().to_owned();
+    (report, move |text: String| plain(&text, &folder))
+}
+
+fn plain(text: &str, pod: &Path) -> String {
+    text.replace(&pod.display().to_string(), "POD")
+}
+
+#[test]
+fn all_is_there() {
+    let secrets = "  - { name: mine, from: env, params: { file_path: \"${here:PATH}\" } }\n  - { name: here, from: \"file:here\" }";
+    let tls = "runtime:\n  tls: { certificate: \"${mine:CERT}\", key: \"${secrets:KEY}\" }";
+    let files = [("here/PATH", "mine.env"), ("mine.env", "CERT=secret-certificate"), ("here/KEY", "secret-key")];
+    let (report, plain) = report(secrets, tls, &files, &[]);
+    assert!(report.is_good());
+    insta::assert_snapshot!(plain(report.text()), @r#"
+    spicepod.yaml: secrets[0].params.file_path  ${here:PATH}    found in here
+    spicepod.yaml: runtime.tls.certificate      ${mine:CERT}    found in mine
+    spicepod.yaml: runtime.tls.key              ${secrets:KEY}  found in here
+    3 found, 0 missing, 0 unreachable
+    "#);
+    insta::assert_snapshot!(plain(format!("{:#}", report.json())), @r#"
+    {
+      "errors": [],
+      "found": 3,
+      "missing": 0,
+      "references": [
+        {
+          "answered_by": "here",
+          "asked": [
+            "here"
+          ],
+          "fix": null,
+          "line": 2,
+          "outcome": "found",
+          "place": "spicepod.yaml: secrets[0].params.file_path",
+          "problem": null,
+          "reference": "${here:PATH}",
+          "store": "here",
+          "used": true
+        },
+        {
+          "answered_by": "mine",
+          "asked": [
+            "mine"
+          ],
+          "fix": null,
+          "line": 5,
+          "outcome": "found",
+          "place": "spicepod.yaml: runtime.tls.certificate",
+          "problem": null,
+          "reference": "${mine:CERT}",
+          "store": "mine",
+          "used": true
+        },
+        {
+          "answered_by": "here",
+          "asked": [
+            "here"
+          ],
+          "fix": null,
+          "line": 5,
+          "outcome": "found",
+          "place": "spicepod.yaml: runtime.tls.key",
+          "problem": null,
+          "reference": "${secrets:KEY}",
+          "store": "secrets",
+          "used": true
+        }
+      ],
+      "unreachable": 0
+    }
+    "#);
+}
+
+#[test]
+fn some_is_missing_and_some_cannot_be_reached() {
+    let secrets = "  - { name: here, from: \"file:here\" }\n  - { name: away, from: \"file:away\" }";
+    let tls = "runtime:\n  tls: { certificate: \"${here:CERT}\", key: \"${away:KEY}\", session_ticket_secret: \"${secrets:T}${nowhere:X}\" }";
+    let (report, plain) = report(secrets, tls, &[("here/KEY", "secret-key")], &[]);
+    assert!(!report.is_good());
+    insta::assert_snapshot!(plain(report.text()), @r#"
+    spicepod.yaml: runtime.tls.certificate            ${here:CERT}  missing: there is no `CERT`
+        fix: set it in one of: POD/here/CERT
+    spicepod.yaml: runtime.tls.key                    ${away:KEY}   unreachable: store `away` cannot answer: cannot read POD/away: No such file or directory (os error 2)
+        fix: check the path, and that this user may read it
+    spicepod.yaml: runtime.tls.session_ticket_secret  ${secrets:T}  unreachable: store `away` cannot answer: cannot read POD/away: No such file or directory (os error 2)
+        fix: check the path, and that this user may read it
+    spicepod.yaml: runtime.tls.session_ticket_secret  ${nowhere:X}  missing: no secret store is called `nowhere`
+        fix: known: `away`, `here`, `env`, `secrets`; or declare it under `secrets`
+    0 found, 2 missing, 2 unreachable
+    "#);
+}
+
+#[test]
+fn what_is_beaten_keeps_nothing_from_starting() {
+    let tls = "runtime:\n  tls: { certificate: \"${here:NONE}\", key: \"${here:KEY}\" }";
+    let secrets = "  - { name: here, from: \"file:here\" }";
+    let (report, plain) = report(secrets, tls, &[("here/KEY", "secret-key")], &["--tls-certificate-file", "x.pem"]);
+    assert!(report.is_good());
+    insta::assert_snapshot!(plain(report.text()), @r#"
+    spicepod.yaml: runtime.tls.certificate  ${here:NONE}  missing: there is no `NONE` (not used: another setting beats this one)
+    spicepod.yaml: runtime.tls.key          ${here:KEY}   found in here
+    1 found, 1 missing, 0 unreachable
+    "#);
+}
+
+#[test]
+fn a_switch_that_is_missing_hides_nothing() {
+    let tls = "runtime:\n  tls: { enabled: \"${here:ON}\", certificate: \"${here:NONE}\", key: \"${here:KEY}\" }";
+    let secrets = "  - { name: here, from: \"file:here\" }";
+    let (report, plain) = report(secrets, tls, &[("here/KEY", "secret-key")], &[]);
+    insta::assert_snapshot!(plain(report.text()), @r#"
+    spicepod.yaml: runtime.tls.enabled      ${here:ON}    missing: there is no `ON`
+        fix: set it in one of: POD/here/ON
+    spicepod.yaml: runtime.tls.certificate  ${here:NONE}  missing: there is no `NONE`
+        fix: set it in one of: POD/here/NONE
+    spicepod.yaml: runtime.tls.key          ${here:KEY}   found in here
+    1 found, 2 missing, 0 unreachable
+    "#);
+}
+
+#[test]
+fn stores_that_are_wrong() {
+    let secrets = "  - { name: a, from: env, params: { file_path: \"${b:X}\" } }\n  - { name: b, from: env, params: { file_path: \"${a:X}\" } }\n  - { name: c, from: enw }";
+    let (report, plain) = report(secrets, "name: \"${a:NAME}${c:X}\"", &[], &[]);
+    insta::assert_snapshot!(plain(report.text()), @r#"
+    spicepod.yaml: secrets[2]: secret store `c`: no kind of secret store is called `enw`; did you mean `env`
+        fix: change `from` or `params`, or take the store out
+    spicepod.yaml: secrets[1]: secret store `b`: the params of stores refer to each other in a circle: b -> a -> b
+        fix: give one of them its value by another store, `${env:KEY}` say
+    spicepod.yaml: secrets[1].params.file_path  ${a:X}     unreachable: store `a` cannot answer: its params lead into a circle
+    spicepod.yaml: secrets[0].params.file_path  ${b:X}     unreachable: store `b` cannot answer: its params lead into a circle
+    spicepod.yaml: name                         ${a:NAME}  unreachable: store `a` cannot answer: its params lead into a circle
+    spicepod.yaml: name                         ${c:X}     unreachable: store `c` cannot answer: its declaration is wrong
+        fix: see what is wrong with it
+    0 found, 0 missing, 4 unreachable
+    "#);
+}
+
+#[test]
+fn nothing_to_check() {
+    let (report, _) = report("  - { name: env, from: env }", "", &[], &[]);
+    assert!(report.is_good());
+    assert_eq!(report.text(), "the pod holds no references\n");
+}
