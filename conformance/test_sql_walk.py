@@ -9,16 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import prompt
+from harness import pages, prompt
 from harness.prompt import Prompt
 from harness.server import binary
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs/sql.md").read_text()
-
-
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 def timeless(text: str) -> str:
@@ -42,8 +37,9 @@ def walk(pod):
 
 def test_the_shell(walk):
     pod, place, environment = walk
-    assert len(blocks("console")) == 2
-    for block in blocks("console"):
+    console = pages.blocks("sql.md", "console")
+    assert len(console) == 2
+    for block in console:
         for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
             done = subprocess.run(
                 ["bash", "-c", command.replace("localhost:50051", place)],
@@ -58,7 +54,7 @@ def test_the_shell(walk):
 
 def test_the_prompt(walk):
     pod, _, environment = walk
-    (block,) = blocks("text")
+    [block] = pages.blocks("sql.md", "text")
     steps = re.split(r"^spiced> ", block, flags=re.MULTILINE)[1:]
     assert len(steps) == 4
     talk = Prompt(pod.home, env=environment, cwd=pod.folder)
