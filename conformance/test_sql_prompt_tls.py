@@ -1,4 +1,4 @@
-"""`spiced sql` and trust: whom it believes, what it shows of itself, and what it says when that fails."""
+"""`spiced sql` and trust: whom it believes, and what it says of whom it does not."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import datetime
 import socket
 import threading
 
-import pyarrow as pa
 import pytest
-from pyarrow import flight
 
 from harness.certificates import Authority, certificate_pem, key_pem, self_signed
-from harness.ledger import LEDGER
-from harness.prompt import endpoint, run
+from harness.prompt import ANSWER, QUERY, ca, endpoint, refused, run
 
-QUERY = ("--format", "csv", "SELECT 1 AS x")
-ANSWER = "x\n1\n"
 
 
 @pytest.fixture
@@ -23,19 +18,6 @@ def home(tmp_path):
     folder = tmp_path / "home of the client"
     folder.mkdir()
     return folder
-
-
-def ca(home, authority: Authority, name: str = "trusted.pem") -> str:
-    path = home / name
-    path.write_text(authority.pem)
-    return str(path)
-
-
-def refused(home, *args: str, env=None) -> str:
-    """Runs it, wants it to fail, and gives what it said."""
-    ran = run(home, *args, *QUERY, env=env)
-    assert (ran.code, ran.out) == (1, ""), f"{ran}"
-    return ran.err
 
 
 def days(count: float) -> datetime.timedelta:
@@ -330,96 +312,3 @@ def test_files_that_cannot_be_used(over_tls, home):
 def test_one_of_two(home):
     ran = run(home, "--client-certificate-file", "cert.pem", *QUERY)
     assert (ran.code, ran.err) == (64, "error: --client-certificate-file: its key is missing: give it with --client-key-file\n")
-
-
-# What it shows of itself, to a Flight server that nobody here wrote
-
-
-class _Headers(flight.ServerMiddlewareFactory):
-    def __init__(self):
-        self.seen = []
-
-    def start_call(self, info, headers):
-        self.seen.append(headers)
-
-
-class _Server(flight.FlightServerBase):
-    """Answers every statement with one row; refuses every key but one."""
-
-    ROWS = pa.table({"x": pa.array([1], pa.int64())})
-
-    def __init__(self, location: str, key: str | None = None, **more) -> None:
-        self.headers = _Headers()
-        self.key = key
-        super().__init__(location, middleware={"headers": self.headers}, **more)
-
-    def get_flight_info(self, context, descriptor):
-        if self.key is not None and self.headers.seen[-1].get("authorization") != [f"Bearer {self.key}"]:
-            raise flight.FlightUnauthenticatedError("who are you?")
-        return flight.FlightInfo(self.ROWS.schema, descriptor, [flight.FlightEndpoint(b"rows", [])], -1, -1)
-
-    def do_get(self, context, ticket):
-        return flight.RecordBatchStream(self.ROWS)
-
-
-@pytest.fixture
-def other_server():
-    """Starts one; all are stopped at the end."""
-    servers = []
-
-    def start(location="grpc://127.0.0.1:0", **more) -> _Server:
-        servers.append(_Server(location, **more))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-
-
-def test_a_key(other_server, home):
-    key = LEDGER.mark("an API key")
-    server = other_server(key=key)
-    place = ("--endpoint", f"127.0.0.1:{server.port}")
-    assert run(home, *place, *QUERY, env={"SPICED_SQL_API_KEY": key}).ok() == ANSWER
-    literal = run(home, *place, "--api-key", key, *QUERY)
-    assert literal.ok() == ANSWER and literal.err == (
-        "warning: --api-key shows the key to everybody who can list processes; SPICED_SQL_API_KEY does not\n"
-    )
-    message = "who are you?. Detail: Unauthenticated"
-    assert refused(home, *place) == (
-        f"error: {message}\nhint: give a key with SPICED_SQL_API_KEY, or a certificate with --client-certificate-file\n"
-    )
-    assert refused(home, *place, env={"SPICED_SQL_API_KEY": "wrong"}) == (
-        f"error: {message}\nhint: the server does not accept the key of SPICED_SQL_API_KEY\n"
-    )
-    unfit = LEDGER.mark("an API key with a newline")
-    assert refused(home, *place, env={"SPICED_SQL_API_KEY": unfit + "\n"}) == (
-        "error: SPICED_SQL_API_KEY: the key holds what no header can: blanks at its ends, or more than ASCII\n"
-    )
-
-
-def test_a_client_certificate(other_server, home):
-    root, clients = Authority("Server Root"), Authority("Client Root")
-    for_clients = {"common_name": "me", "client": True}
-    served, mine = root.issue(), clients.issue(**for_clients)
-    other = Authority("Another Root").issue(**for_clients)
-    server = other_server(
-        "grpc+tls://127.0.0.1:0",
-        tls_certificates=[(served.certificate.encode(), served.key_text.encode())],
-        verify_client=True,
-        root_certificates=clients.pem.encode(),
-    )
-    place = ("--endpoint", f"grpc+tls://127.0.0.1:{server.port}", "--tls-root-certificate-file", ca(home, root))
-    for name, pair in (("mine", mine), ("other", other)):
-        (home / f"{name}.crt").write_text(pair.certificate)
-        (home / f"{name}.key").write_text(pair.key_text)
-    show = lambda name: ("--client-certificate-file", f"{name}.crt", "--client-key-file", f"{name}.key")
-    assert run(home, *place, *show("mine"), *QUERY).ok() == ANSWER
-    no = f"error: no TLS connection to 127.0.0.1:{server.port}: "
-    assert refused(home, *place) == (
-        f"{no}it asks for a client certificate\nhint: give one: --client-certificate-file CERT.pem --client-key-file KEY.pem\n"
-    )
-    said = refused(home, *place, *show("other"))
-    assert said.startswith(f"{no}it refuses the client certificate (") and said.endswith(
-        "hint: check its end and that its CA is one the server trusts (runtime.tls.client_auth_ca_file)\n"
-    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pexpect
 
+from .certificates import Authority
 from .ledger import LEDGER
 from .server import Server, binary
 from .waiting import DEADLINE
@@ -63,6 +64,25 @@ def run(home: Path, *args: str, stdin: bytes | None = None, env=None, cwd: Path 
     LEDGER.assert_clean(out, "standard output")
     LEDGER.assert_clean(err, "standard error")
     return Ran(process.returncode, out.decode(), err.decode())
+
+
+# A query that every server answers, and the answer.
+QUERY = ("--format", "csv", "SELECT 1 AS x")
+ANSWER = "x\n1\n"
+
+
+def refused(home: Path, *args: str, env=None) -> str:
+    """Runs the query, wants it to fail, and gives what it said."""
+    ran = run(home, *args, *QUERY, env=env)
+    assert (ran.code, ran.out) == (1, ""), f"{ran}"
+    return ran.err
+
+
+def ca(home: Path, authority: Authority) -> str:
+    """The authority's certificate as a file."""
+    path = home / "trusted.pem"
+    path.write_text(authority.pem)
+    return str(path)
 
 
 def trusting(server: Server) -> list[str]:

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use spiced_certs::client::{ClientTls, ClientTlsError, Refusal, Witness};
 use tls_core::CertificateSummary;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,6 +26,9 @@ use tokio_rustls::client::TlsStream;
 use super::args::Reach;
 use super::endpoint::{Asked, Endpoint};
 use super::unreachable::Unreachable;
+
+/// After how long without a word the other end is asked whether it is there.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Makes connections to one server.
 pub(crate) struct Dialer {
@@ -100,13 +104,13 @@ impl Dialer {
     pub(crate) async fn dial(&self) -> Result<Line, Unreachable> {
         let asked = self.settled.get().copied().unwrap_or(self.endpoint.asked);
         let line = match asked {
-            Asked::Plain => self.within(self.plain()).await?,
+            Asked::Plain => self.within(self.plain(false)).await?,
             Asked::Tls => self.within(self.secure()).await?,
             Asked::TlsFirst => match self.within(self.secure()).await {
                 Err(Unreachable::SpeaksPlain { .. } | Unreachable::Unset(ClientTlsError::NoAuthority { .. }))
                     if self.plain_allowed =>
                 {
-                    self.within(self.plain()).await?
+                    self.within(self.plain(true)).await?
                 }
                 other => other?,
             },
@@ -148,12 +152,19 @@ impl Dialer {
         })?;
         // Statements are small and someone waits for each.
         let _ = tcp.set_nodelay(true);
+        // A server that vanished in the midst of a query is noticed within two minutes.
+        let keepalive = TcpKeepalive::new().with_time(IDLE).with_interval(IDLE).with_retries(3);
+        let _ = SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
         Ok(tcp)
     }
 
-    async fn plain(&self) -> Result<Line, Unreachable> {
+    /// With `here`, only to this machine: a name may be resolved to anything.
+    async fn plain(&self, here: bool) -> Result<Line, Unreachable> {
         let tcp = self.tcp().await?;
         let endpoint = self.endpoint.to(Asked::Plain, &self.endpoint.host);
+        if here && !tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
+            return Err(Unreachable::SpeaksPlain { endpoint });
+        }
         Ok(Line { io: Box::new(tcp), link: Arc::new(Link { endpoint, tls: None, refused: Mutex::default() }) })
     }
 

@@ -210,6 +210,7 @@ impl Shell {
         self.depth += 1;
         let ended = Box::pin(self.script(Script::file(path))).await;
         self.depth -= 1;
-        ended
+        // A file that says `\\q` ends itself.
+        ended.map(|_| Next::More)
     }
 }

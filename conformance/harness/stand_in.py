@@ -1,0 +1,41 @@
+"""A Flight server that nobody here wrote: pyarrow's, which answers every statement with one row."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from pyarrow import flight
+
+ROWS = pa.table({"x": pa.array([1], pa.int64())})
+
+
+class _Headers(flight.ServerMiddlewareFactory):
+    def __init__(self) -> None:
+        self.last: dict[str, list[str]] = {}
+
+    def start_call(self, info, headers):
+        self.last = headers
+
+
+class StandIn(flight.FlightServerBase):
+    """With `key` it refuses every other; with `endless` its row comes again and again. `actions` were asked of it."""
+
+    def __init__(self, location: str, key: str | None = None, endless: bool = False, **more) -> None:
+        self.headers = _Headers()
+        self.key = key
+        self.endless = endless
+        self.actions: list[str] = []
+        super().__init__(location, middleware={"headers": self.headers}, **more)
+
+    def get_flight_info(self, context, descriptor):
+        if self.key is not None and self.headers.last.get("authorization") != [f"Bearer {self.key}"]:
+            raise flight.FlightUnauthenticatedError("who are you?")
+        return flight.FlightInfo(ROWS.schema, descriptor, [flight.FlightEndpoint(b"rows", [])], -1, -1)
+
+    def do_get(self, context, ticket):
+        if not self.endless:
+            return flight.RecordBatchStream(ROWS)
+        return flight.GeneratorStream(ROWS.schema, iter(lambda: ROWS.to_batches()[0], None))
+
+    def do_action(self, context, action):
+        self.actions.append(action.type)
+        return iter(())
