@@ -149,7 +149,7 @@ fn validity(leaf: &CertificateSummary, now: SystemTime, say: &mut impl FnMut(&'s
     }
 }
 
-fn span(seconds: i64, after: &str) -> String {
+pub(crate) fn span(seconds: i64, after: &str) -> String {
     let text = match seconds {
         s if s >= 2 * DAY => format!("{} days", s / DAY),
         s if s >= 2 * 3600 => format!("{} hours", s / 3600),

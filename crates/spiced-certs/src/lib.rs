@@ -2,7 +2,7 @@
 //!
 //! A [`Pair`] says where a certificate and its key are. [`load`] reads both, makes an identity of
 //! them and tells what an operator should know ([`Finding`]). [`Reloader`] does it again and
-//! publishes what is new. [`client`] is the same for connections that go out.
+//! publishes what is new. [`load_clients`] reads whose client certificates a server takes. [`client`] is the same for connections that go out.
 //!
 //! What is absent on purpose: secret stores (a secret comes here as a value), and serving.
 //!
@@ -33,6 +33,7 @@
 
 mod chain;
 pub mod client;
+mod clients;
 mod diagnose;
 mod load;
 pub mod pem;
@@ -40,6 +41,7 @@ mod reload;
 mod source;
 mod trust;
 
+pub use clients::{ClientMaterial, LoadedClients, load_clients};
 pub use diagnose::{Finding, Severity};
 pub use load::{LoadError, Loaded, Mismatch, load};
 pub use reload::{Outcome, Reloader};

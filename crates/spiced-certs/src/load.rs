@@ -88,6 +88,26 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
+    /// The CA that is to vouch for clients is none.
+    #[error("{origin}: the client CA{place}: {reason}")]
+    ClientCa {
+        /// Where it was read, for a message.
+        place: String,
+        /// The setting that gives it.
+        origin: Origin,
+        /// Why.
+        reason: String,
+    },
+    /// A revocation list is none.
+    #[error("{origin}: the revocation list{place}: {reason}")]
+    RevocationList {
+        /// Where it was read, for a message.
+        place: String,
+        /// The setting that gives it.
+        origin: Origin,
+        /// Why.
+        reason: String,
+    },
     /// The key is none.
     #[error("{origin}: the key{place}: {reason}")]
     Key {
@@ -146,6 +166,10 @@ impl LoadError {
             Self::Unreadable { .. } => "check the path and that this user may read the file",
             Self::Certificate { .. } => "it takes a PEM file: the server's certificate, then its intermediates",
             Self::Key { .. } => "it takes one unencrypted RSA, ECDSA or Ed25519 key in PEM (PKCS#8, PKCS#1 or SEC1)",
+            Self::ClientCa { .. } => {
+                "it takes a PEM file with the certificate of the CA that signs client certificates, not a client's own"
+            }
+            Self::RevocationList { .. } => "it takes the CA's revocation list (CRL), PEM or DER",
             Self::OutOfDate { .. } => "put a certificate there that is in date, or check this machine's clock",
             Self::NotAPair(_) => {
                 "compare `openssl x509 -in CERT -noout -pubkey` with `openssl pkey -in KEY -pubout`: a renewal may have changed only \

@@ -7,7 +7,7 @@
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use tls_core::Secret;
 use zeroize::Zeroizing;
 
@@ -36,6 +36,27 @@ pub fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>, PemErr
         return Err(PemError::NoCertificate { instead: Instead::of(&blocks) });
     }
     Ok(chain)
+}
+
+/// The revocation lists (RFC 5280 §5) of a PEM text, or the one that is DER: CAs publish both.
+///
+/// # Errors
+/// There is none, or one of them is not base64.
+pub fn revocation_lists(text: &Secret) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    const SEQUENCE: u8 = 0x30;
+    if text.expose().first() == Some(&SEQUENCE) && std::str::from_utf8(text.expose()).is_err() {
+        return Ok(vec![CertificateRevocationListDer::from(text.expose().to_vec())]);
+    }
+    let blocks = blocks(text)?;
+    let lists: Vec<_> = blocks
+        .iter()
+        .filter(|block| block.label == "X509 CRL")
+        .map(|block| CertificateRevocationListDer::from(block.der.to_vec()))
+        .collect();
+    if lists.is_empty() {
+        return Err(PemError::NoRevocationList { instead: Instead::of(&blocks) });
+    }
+    Ok(lists)
 }
 
 /// The private key of a PEM text: PKCS#8, PKCS#1 or SEC1.
@@ -99,6 +120,12 @@ pub enum PemError {
     /// There are blocks, and none is a private key.
     #[error("it holds no private key{}", .instead.text())]
     NoKey {
+        /// What there is.
+        instead: Instead,
+    },
+    /// There are blocks, and none is a revocation list.
+    #[error("it holds no revocation list{}", .instead.text())]
+    NoRevocationList {
         /// What there is.
         instead: Instead,
     },

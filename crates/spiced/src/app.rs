@@ -9,13 +9,13 @@ use axum::Router;
 use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions};
 use spiced_engine::{Engine, Guarded};
-use spiced_middleware::measured;
+use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
 use spiced_secrets::{Followed, Following, Refresher, Resolver};
 use spiced_telemetry::Metrics;
 use tls_core::listener::Limits;
-use tls_core::{Workers, drain};
+use tls_core::{ClientAuth, Workers, drain};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -23,7 +23,9 @@ use crate::args::{Args, LogArgs, PodArgs};
 use crate::doors::{Doors, Opened};
 use crate::failure::Failure;
 use crate::identity::{self, Served};
-use crate::reloading::Reloading;
+use crate::policy::{self, KeyRotation};
+use crate::reloading::{self, Ask, Reloading};
+use crate::routes::Callers;
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
 use crate::{banner, commands, core_dumps, routes, secrets, settle};
@@ -77,6 +79,8 @@ struct App {
     routers: Vec<(Opened, Router)>,
     served: Option<Served>,
     secrets: (Following, Refresher),
+    rotation: KeyRotation,
+    asked: mpsc::Receiver<Ask>,
     connections: usize,
     limits: Limits,
     workers: Workers,
@@ -91,19 +95,19 @@ impl App {
         let tls = settings.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
         let ticket_secret = settings.session_ticket_secret.take();
-        let Followed { values, status: stores, refresher, following } = secrets::follow(resolver, tls.as_ref());
-        let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values)).transpose()?;
-        let config = match &served {
-            Some(served) => {
-                let config = served.options.server_config(served.identities.clone());
-                Some(Arc::new(config.map_err(|e| Failure::Other(e.to_string()))?))
-            }
-            None => None,
-        };
+        let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
+        let Followed { status: stores, refresher, following, .. } = followed;
+        let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values.tls)).transpose()?;
+        let clients = served.as_ref().and_then(|served| served.clients.clone());
+        let required = clients.as_ref().is_some_and(|trust| trust.borrow().mode() == ClientAuth::Required);
+        let policy::Established { policy, rotation } =
+            policy::establish(&settings.auth, clients.is_some(), values.keys)?;
+        let (reload, asked) = reloading::handle();
+        let http_options = routes::http_options(&settings, served.as_ref(), reload)?;
         let engine = start_engine(&settings, queries)?;
-        let engine: Arc<dyn Engine> = Arc::new(Guarded::new(engine));
+        let engine: Arc<dyn Engine> = Arc::new(Guarded::new(engine).witnessed(Arc::new(AuditLog)));
 
-        let doors = Doors::bind(&settings.listen, config.as_ref())?;
+        let doors = Doors::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
 
         let (stopping, stop) = watch::channel(false);
         let (ready, follow) = readiness(engine.datasets(), stop);
@@ -113,10 +117,16 @@ impl App {
         let tls_doors = doors.iter().filter(|door| door.is_tls()).map(|door| door.endpoint);
         let presented = tls_doors.filter_map(|endpoint| Some((endpoint, identities.clone()?))).collect();
         let metrics = Metrics::install(presented).map_err(|e| Failure::Other(e.to_string()))?;
+        let metrics = match &clients {
+            Some(clients) => metrics.with_clients(clients.clone()),
+            None => metrics,
+        };
         let status = Status {
             name: settings.name.clone(),
             doors: doors.iter().map(DoorStatus::of).collect(),
             identities,
+            clients,
+            policy: policy.clone(),
             stores,
             datasets: engine.datasets(),
             readiness: ready.clone(),
@@ -131,14 +141,22 @@ impl App {
             let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
             let names =
                 status.identities.as_ref().map(|i| i.served().identity.leaf().names.clone()).unwrap_or_default();
-            banner::text(&settings.name, &doors, &names, ca, settings.sample_query())
+            banner::text(&settings, &doors, &names, ca, required)
         };
-        let routers = routes::build(doors, &settings, ticket_secret, engine, ready, status, metrics);
+        let callers = Callers {
+            policy,
+            throttle: Arc::new(Throttle::new(settings.limits.auth_failures)),
+            proxies: TrustedProxies::new(std::mem::take(&mut settings.trusted_proxies)),
+        };
+        let routers =
+            routes::build(doors, &settings, ticket_secret, engine, ready, status, metrics, &callers, http_options);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
             routers,
             served,
             secrets: (following, refresher),
+            rotation,
+            asked,
             connections,
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
@@ -168,7 +186,8 @@ impl App {
         // It ends with this function.
         let mut beside = JoinSet::new();
         beside.spawn(following.run());
-        let mut reloading = Reloading::new(self.served, refresher);
+        beside.spawn(self.rotation.run());
+        let mut reloading = Reloading::new(self.served, refresher, self.asked);
         loop {
             tokio::select! {
                 told = signals.next() => match told {

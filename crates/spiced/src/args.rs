@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// Tell which store answers each secret reference
     #[command(subcommand)]
     Secrets(SecretsCommand),
+    /// Make API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print lines to paste for a client, filled in from the configuration
     Connect(ConnectArgs),
     /// Ask a server in SQL: a prompt, or one QUERY
@@ -74,6 +77,28 @@ pub(crate) enum TlsCommand {
 pub(crate) enum SecretsCommand {
     /// Each reference, the store that answers it, and what is missing; never a value
     Check(SecretsCheckArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// A new API key, and its hash for the pod file
+    Generate(KeyGenerateArgs),
+}
+
+/// `spiced key generate`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeyGenerateArgs {
+    /// What its bearer may do: ro or rw
+    #[arg(long, value_enum, default_value = "ro")]
+    pub(crate) role: KeyRole,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum KeyRole {
+    /// Query
+    Ro,
+    /// Change data and definitions, too
+    Rw,
 }
 
 /// `spiced config explain`.
@@ -342,7 +367,7 @@ mod tests {
         for alias in ["--grpc", "--open-telemetry", "--open_telemetry"] {
             assert_eq!(flag(&read(&[alias, "localhost:1"]), "runtime.listen.grpc").as_deref(), Some("localhost:1"));
         }
-        for unknown in [["tls", "check"], ["tls", "inspect"], ["key", "generate"]] {
+        for unknown in [["tls", "check"], ["tls", "inspect"]] {
             let read = Args::read(["spiced"].iter().chain(&unknown).map(OsString::from));
             assert!(matches!(read, Err(Failure::Usage(_))), "{unknown:?}");
         }

@@ -204,7 +204,7 @@ impl Validity {
 
 const DAY: i64 = 86_400;
 
-fn unix(at: SystemTime) -> i64 {
+pub(crate) fn unix(at: SystemTime) -> i64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 

@@ -2,6 +2,7 @@
 
 mod config_explain;
 mod connect;
+mod key_generate;
 mod schema;
 mod secrets_check;
 pub(crate) mod sql;
@@ -11,7 +12,7 @@ use std::io::{ErrorKind, Write};
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::args::{Command, ConfigCommand, SecretsCommand, TlsCommand};
+use crate::args::{Command, ConfigCommand, KeyCommand, SecretsCommand, TlsCommand};
 use crate::failure::Failure;
 
 /// Does what `command` says, to its end.
@@ -20,6 +21,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Explain(args)) => config_explain::run(&args),
         Command::Tls(TlsCommand::Init(args)) => tls_init::run(&args),
         Command::Secrets(SecretsCommand::Check(args)) => secrets_check::run(&args),
+        Command::Key(KeyCommand::Generate(args)) => key_generate::run(&args),
         Command::Connect(args) => connect::run(&args),
         Command::Sql(args) => sql::run(args),
         Command::Schema => schema::run(),
