@@ -26,10 +26,10 @@ pub(crate) struct Doors {
 impl Doors {
     /// Binds every address of `listen`, or none. The probe door never speaks TLS.
     pub(crate) fn bind(listen: &Listen, tls: Option<&ServerTls>) -> Result<Self, Failure> {
-        let open = |endpoint, address, tls| {
+        let open = |endpoint, address: &Sourced<ListenAddress>, tls: Option<&ServerTls>| {
             Opened::bind(endpoint, address, tls, listen.proxy_protocol.contains(&endpoint))
         };
-        let optional = |endpoint, address: &Option<Sourced<ListenAddress>>, tls| {
+        let optional = |endpoint, address: &Option<Sourced<ListenAddress>>, tls: Option<&ServerTls>| {
             address.as_ref().map(|address| open(endpoint, address, tls)).transpose()
         };
         Ok(Self {

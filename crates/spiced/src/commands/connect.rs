@@ -54,7 +54,7 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
             (Some(trust), names)
         }
     };
-    let Listen { http, flight, grpc, metrics, probe } = &settings.listen;
+    let Listen { http, flight, grpc, metrics, probe, .. } = &settings.listen;
     let door = |door: &str, address: &Sourced<ListenAddress>, names: &[String]| match address.value.port() {
         0 => Err(Failure::configuration(
             format!("{}: port 0 takes another port at each start, so there is no line to print", address.origin),
