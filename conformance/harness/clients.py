@@ -105,10 +105,15 @@ def sql(server: Server, text: str, *args: str, accept: str | None = None, **more
 
 def as_client(authority: Authority, folder: Path) -> list[str]:
     """curl's flags for a client certificate of this authority."""
-    pair = authority.issue(names=(), common_name="a client", client=True)
-    (folder / "client.pem").write_text(pair.certificate)
-    (folder / "client.key").write_text(pair.key_text)
-    return ["--cert", str(folder / "client.pem"), "--key", str(folder / "client.key")]
+    return showing(authority.issue(names=(), common_name="a client", client=True), folder)
+
+
+def showing(pair: Pair, folder: Path) -> list[str]:
+    """The flags of curl for this client certificate; those of `openssl s_client` have one dash less."""
+    stem = folder / pair.fingerprint[:16]
+    stem.with_suffix(".pem").write_text(pair.certificate)
+    stem.with_suffix(".key").write_text(pair.key_text)
+    return ["--cert", f"{stem}.pem", "--key", f"{stem}.key"]
 
 
 def rows(server: Server, text: str, **more) -> list[dict]:
@@ -198,15 +203,16 @@ def command(text: str) -> flight.FlightDescriptor:
     return flight.FlightDescriptor.for_command(text.encode())
 
 
-def call(seconds: float = DEADLINE) -> flight.FlightCallOptions:
-    return flight.FlightCallOptions(timeout=seconds)
+def call(seconds: float = DEADLINE, headers: list[tuple[bytes, bytes]] | None = None) -> flight.FlightCallOptions:
+    return flight.FlightCallOptions(timeout=seconds, headers=headers)
 
 
-def query(client: flight.FlightClient, text: str):
+def query(client: flight.FlightClient, text: str, options: flight.FlightCallOptions | None = None):
     """GetFlightInfo with raw SQL as the command, then DoGet of every endpoint's ticket."""
-    info = client.get_flight_info(command(text), call())
+    options = options or call()
+    info = client.get_flight_info(command(text), options)
     assert len(info.endpoints) == 1, f"{len(info.endpoints)} endpoints"
-    return client.do_get(info.endpoints[0].ticket, call()).read_all()
+    return client.do_get(info.endpoints[0].ticket, options).read_all()
 
 
 def adbc(server: Server, **more):
@@ -232,14 +238,16 @@ def adbc_at(address: str, pem: str | None, **more):
 # gRPC
 
 
-def channel(server: Server, door: str = "grpc") -> grpc.Channel:
-    """grpcio's channel, with TLS where the door has it."""
-    return channel_at(f"localhost:{server.port(door)}", Path(server.ca).read_bytes() if server.tls(door) else None)
+def channel(server: Server, door: str = "grpc", pair: Pair | None = None) -> grpc.Channel:
+    """grpcio's channel, with TLS where the door has it; `pair` is the client's certificate."""
+    pem = Path(server.ca).read_bytes() if server.tls(door) else None
+    return channel_at(f"localhost:{server.port(door)}", pem, pair)
 
 
-def channel_at(target: str, pem: bytes | None) -> grpc.Channel:
+def channel_at(target: str, pem: bytes | None, pair: Pair | None = None) -> grpc.Channel:
     """The same to any address; `pem` is whom it trusts, without it plain text."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     if pem is None:
         return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(pem), options)
+    shown = (pair.key_text.encode(), pair.certificate.encode()) if pair else ()
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(pem, *shown), options)

@@ -60,7 +60,7 @@ class Adbc(Driver):
             with self.connect(at) as connection:
                 return self.ask(connection, sql, parameters)
         except adbc_driver_manager.Error as error:
-            raise (Untrusted if _unavailable(error) else Refused)(str(error)) from error
+            raise (Untrusted if unavailable(error) else Refused)(str(error)) from error
 
     def ask(self, connection, sql: str, parameters: tuple) -> pa.Table:
         with connection.cursor() as cursor:
@@ -120,5 +120,5 @@ class FlightSqlDbapi(Driver):
             client.close()
 
 
-def _unavailable(error: adbc_driver_manager.Error) -> bool:
+def unavailable(error: adbc_driver_manager.Error) -> bool:
     return "Unavailable" in str(error) or bool(_NO_CONNECTION.search(str(error)))
