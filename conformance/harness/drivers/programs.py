@@ -91,7 +91,8 @@ class SpiceRust(Driver):
 
     def ask(self, at: At, *words: str) -> bytes:
         url = f"http{'s' if at.ca else ''}://{at.address('flight')}"
-        done = run([program("SPICED_CLIENT_SPICEAI"), url, at.ca or "-", *words])
+        env = {"SPICED_CLIENT_KEY": at.key} if at.key else {}
+        done = run([program("SPICED_CLIENT_SPICEAI"), url, at.ca or "-", *words], env=env)
         if done.returncode:
             said = done.stderr.decode()
             raise (Untrusted if "unavailable" in said else Refused)(said)
@@ -114,7 +115,8 @@ class SpiceJs(Driver):
 
     def ask(self, at: At, what: str, **request):
         folder = program("SPICED_CLIENT_SPICEJS")
-        asked = json.dumps({"options": self.options(at), "ask": what, **request})
+        shown = {"apiKey": at.key} if at.key else {}
+        asked = json.dumps({"options": {**self.options(at), **shown}, "ask": what, **request})
         env = {"SPICED_CLIENT_SPICEJS": folder, "NODE_ENV": "production"}
         if at.ca:
             env["NODE_EXTRA_CA_CERTS"] = at.ca
