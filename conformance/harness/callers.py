@@ -81,8 +81,8 @@ class Caller:
             options[DatabaseOptions.AUTHORIZATION_HEADER.value if name == "authorization" else prefix + name] = value
         return clients.adbc(server, **options, **more)
 
-    def wire(self, server: Server, door: str = "flight") -> Wire:
-        return Wire(server, door=door, headers=self.headers(), pair=self.pair)
+    def wire(self, server: Server, door: str = "flight", host: str = "localhost", **headers: str) -> Wire:
+        return Wire(server, door=door, headers={**self.headers(), **headers}, pair=self.pair, host=host)
 
 
 NOBODY = Caller()

@@ -93,8 +93,8 @@ def curl_command(url: str, *args: str, ca: str | None = None, deadline: float = 
     return [tool("curl"), "-q", "-sS", "--noproxy", "*", "--max-time", str(deadline), *trust, *args, url]
 
 
-def get(server: Server, path: str, *args: str, door: str = "http", **more) -> Answer:
-    return curl(server.url(path, door), *args, ca=server.ca, **more)
+def get(server: Server, path: str, *args: str, door: str = "http", host: str = "localhost", **more) -> Answer:
+    return curl(server.url(path, door, host), *args, ca=server.ca, **more)
 
 
 def sql(server: Server, text: str, *args: str, accept: str | None = None, **more) -> Answer:
@@ -238,10 +238,10 @@ def adbc_at(address: str, pem: str | None, **more):
 # gRPC
 
 
-def channel(server: Server, door: str = "grpc", pair: Pair | None = None) -> grpc.Channel:
+def channel(server: Server, door: str = "grpc", pair: Pair | None = None, host: str = "localhost") -> grpc.Channel:
     """grpcio's channel, with TLS where the door has it; `pair` is the client's certificate."""
     pem = Path(server.ca).read_bytes() if server.tls(door) else None
-    return channel_at(f"localhost:{server.port(door)}", pem, pair)
+    return channel_at(f"{host}:{server.port(door)}", pem, pair)
 
 
 def channel_at(target: str, pem: bytes | None, pair: Pair | None = None) -> grpc.Channel:
