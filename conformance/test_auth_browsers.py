@@ -11,8 +11,15 @@ from harness.certificates import self_signed
 
 APP, OTHER, EVIL = "https://app.example.com", "https://other.example.com:8443", "https://evil.example"
 # Origins that look like APP and are not.
-NEAR = [EVIL, "http://app.example.com", "https://app.example.com:444", "https://app.example.com.evil.example",
-        "https://xapp.example.com", "https://sub.app.example.com", "null"]  # fmt: skip
+NEAR = [
+    EVIL,
+    "http://app.example.com",
+    "https://app.example.com:444",
+    "https://app.example.com.evil.example",
+    "https://xapp.example.com",
+    "https://sub.app.example.com",
+    "null",
+]
 
 
 def serve(pod, *, cors: dict | None = None, mode: str | None = None, **auth):
@@ -158,14 +165,16 @@ def test_origins_that_are_none_are_refused(pod, origins):
 NAME = "spiced.example.com"
 
 
-def _hsts(pod, *, hsts: str | None = "365d", pair=None, tls: bool = True, hosts=(NAME,)) -> dict[str, str | None]:
+def _issued(pod):
+    return pod.ca.issue((NAME, "localhost", "127.0.0.1"))
+
+
+def _hsts(pod, *, hsts: str | None = "365d", issue=_issued, tls: bool = True, hosts=(NAME,)) -> dict[str, str | None]:
     """The header by host, from a door that all may reach."""
-    pair = pair or pod.ca.issue((NAME, "localhost", "127.0.0.1", "::1"))
-    runtime = {"auth": {"api_key": Access(pod).api_key}, **({"http": {"hsts": hsts}} if hsts else {})}
-    pod.yaml(tls=pod.write_pair(pair) if tls else None, runtime=runtime)
-    server = pod.serve(
-        "--http", "[::]:0", doors=("flight", "grpc"), env={"KEY_RO": "a-key-of-no-account", "KEY_RW": "another-such-key"}
-    )
+    access = Access(pod)
+    runtime = {"auth": {"api_key": access.api_key}, **({"http": {"hsts": hsts}} if hsts else {})}
+    pod.yaml(tls=pod.write_pair(issue(pod)) if tls else None, runtime=runtime)
+    server = pod.serve("--http", "0.0.0.0:0", doors=("flight", "grpc"), env=access.environment)
     found = {}
     for host in hosts:
         answer = clients.get(server, "/health", "-k", "--resolve", f"{NAME}:{server.port('http')}:127.0.0.1", host=host).ok()
@@ -174,14 +183,14 @@ def _hsts(pod, *, hsts: str | None = "365d", pair=None, tls: bool = True, hosts=
 
 
 def test_hsts(pod):
-    found = _hsts(pod, hosts=(NAME, "localhost", "127.0.0.1", "[::1]"))
+    found = _hsts(pod, hosts=(NAME, "localhost", "127.0.0.1"))
     assert found.pop(NAME).replace(" ", "").startswith("max-age=31536000")
     assert set(found.values()) == {None}, f"it would lock a developer's browser out of every plain port of this host: {found}"
 
 
 NO_HSTS = {
     "not asked for": {"hsts": None},
-    "self-signed": {"pair": self_signed((NAME, "localhost", "127.0.0.1"))},
+    "self-signed": {"issue": lambda _: self_signed((NAME, "localhost", "127.0.0.1"))},
     "plain text": {"tls": False},
 }
 
