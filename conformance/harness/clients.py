@@ -22,7 +22,7 @@ from pyarrow import flight
 
 from .certificates import Authority, Pair
 from .server import Server
-from .waiting import DEADLINE
+from .waiting import DEADLINE, eventually
 
 
 def tool(name: str) -> str:
@@ -136,6 +136,32 @@ def s_client(port: int, *args: str, send: bytes = b"", deadline: float = DEADLIN
     return done.stdout.decode("utf-8", "replace")
 
 
+def save_session(server: Server, door: str, version: str, path: Path, *args: str) -> None:
+    """A first connection, held open until openssl has saved its session: a TLS 1.3 ticket comes after the handshake.
+
+    The file is the event: what openssl prints about a ticket may stay in its buffer.
+    """
+    with open(path.with_suffix(".log"), "wb") as log:
+        process = subprocess.Popen(
+            [
+                tool("openssl"),
+                "s_client",
+                *("-connect", f"127.0.0.1:{server.port(door)}", "-servername", "localhost"),
+                *(f"-{version}", "-alpn", "h2", "-sess_out", str(path), *args),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        eventually(lambda: "END SSL SESSION" in path.read_text(), f"a session of the {door} door")
+        process.stdin.close()
+        process.wait(DEADLINE)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def openssl(*args: str, cwd: Path | None = None, send: bytes = b"") -> bytes:
     """Any other openssl command; its lack of success is a failure of the test's own set-up."""
     done = subprocess.run([tool("openssl"), *args], cwd=cwd, input=send, capture_output=True, timeout=DEADLINE)
@@ -146,10 +172,8 @@ def openssl(*args: str, cwd: Path | None = None, send: bytes = b"") -> bytes:
 # TLS and sockets
 
 
-def handshake(
-    port: int, *, alpn=("h2", "http/1.1"), version: ssl.TLSVersion | None = None, timeout: float = DEADLINE
-) -> ssl.SSLSocket:
-    """A TLS connection that takes any certificate; for looking at what is presented."""
+def context(*, alpn=(), version: ssl.TLSVersion | None = None, pair: Pair | None = None) -> ssl.SSLContext:
+    """One that takes any certificate; `pair` is the client's own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -157,9 +181,28 @@ def handshake(
         context.set_alpn_protocols(list(alpn))
     if version is not None:
         context.minimum_version = context.maximum_version = version
+    if pair is not None:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+            file.write(pair.certificate + pair.key_text)
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
+
+
+def handshake(
+    port: int,
+    *,
+    alpn=("h2", "http/1.1"),
+    version: ssl.TLSVersion | None = None,
+    timeout: float = DEADLINE,
+    pair: Pair | None = None,
+    before: bytes = b"",
+) -> ssl.SSLSocket:
+    """A TLS connection that takes any certificate; for looking at what is presented. `before` goes first, in the clear."""
     raw = socket.create_connection(("127.0.0.1", port), timeout=timeout)
     try:
-        return context.wrap_socket(raw, server_hostname="localhost")
+        raw.sendall(before)
+        return context(alpn=alpn, version=version, pair=pair).wrap_socket(raw, server_hostname="localhost")
     except BaseException:
         raw.close()
         raise
