@@ -81,7 +81,9 @@ def test_requests_of_pages(pod):
         assert allowed(answer) == APP and answer.json() == [{"x": 1}]
         # A key is proof enough that it is not some page's doing; but the page does not get to read the answer.
         for origin in NEAR:
-            assert allowed(page(server, caller, pod, f"Origin: {origin}", "Sec-Fetch-Site: cross-site").ok()) is None, origin
+            assert allowed(page(server, caller, pod, f"Origin: {origin}", "Sec-Fetch-Site: cross-site").ok()) is None, (
+                origin
+            )
     assert page(server, NOBODY, pod, f"Origin: {APP}").status == 401
     assert page(server, Caller(server.access.wrong), pod, f"Origin: {APP}").status == 401
 
@@ -154,7 +156,9 @@ def test_another_host_is_taken_where_keys_are_asked_for(pod):
     page(server, server.access.ro, pod, "Host: spiced.example.com").ok()
 
 
-@pytest.mark.parametrize("origins", [["app.example.com"], ["https://app.example.com/path"], ["https://*.example.com"], [""]], ids=str)
+@pytest.mark.parametrize(
+    "origins", [["app.example.com"], ["https://app.example.com/path"], ["https://*.example.com"], [""]], ids=str
+)
 def test_origins_that_are_none_are_refused(pod, origins):
     pod.yaml(tls=pod.write_pair(), runtime={"cors": {"enabled": True, "allowed_origins": origins}})
     pod.refuse().names("allowed_origins")
@@ -177,7 +181,9 @@ def _hsts(pod, *, hsts: str | None = "365d", issue=_issued, tls: bool = True, ho
     server = pod.serve("--http", "0.0.0.0:0", doors=("flight", "grpc"), env=access.environment)
     found = {}
     for host in hosts:
-        answer = clients.get(server, "/health", "-k", "--resolve", f"{NAME}:{server.port('http')}:127.0.0.1", host=host).ok()
+        answer = clients.get(
+            server, "/health", "-k", "--resolve", f"{NAME}:{server.port('http')}:127.0.0.1", host=host
+        ).ok()
         found[host] = answer.headers.get("strict-transport-security")
     return found
 
@@ -185,7 +191,9 @@ def _hsts(pod, *, hsts: str | None = "365d", issue=_issued, tls: bool = True, ho
 def test_hsts(pod):
     found = _hsts(pod, hosts=(NAME, "localhost", "127.0.0.1"))
     assert found.pop(NAME).replace(" ", "").startswith("max-age=31536000")
-    assert set(found.values()) == {None}, f"it would lock a developer's browser out of every plain port of this host: {found}"
+    assert set(found.values()) == {None}, (
+        f"it would lock a developer's browser out of every plain port of this host: {found}"
+    )
 
 
 NO_HSTS = {

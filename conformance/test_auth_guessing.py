@@ -178,7 +178,9 @@ def test_clients_behind_a_trusted_proxy_are_told_apart(pod):
 def test_last_address_that_is_no_proxy_counts(pod):
     """What stands before it the client may have made up."""
     server = serve(pod, http=PROXY)
-    statuses = [ask(server, wrong(server), *said(f"198.51.100.{n}, 192.0.2.1, 127.0.0.9")).status for n in range(FEW + 2)]
+    statuses = [
+        ask(server, wrong(server), *said(f"198.51.100.{n}, 192.0.2.1, 127.0.0.9")).status for n in range(FEW + 2)
+    ]
     assert statuses[0] == 401 and statuses[-1] == 429, statuses
     assert is_locked_out(server, *said("192.0.2.1"))
 
@@ -249,7 +251,9 @@ def test_failures_are_counted(pod):
     }
     assert 3 in [value for (door, _), value in by_reason.items() if door == "http"], by_reason
     assert total(server, name, endpoint="http") == 4, by_reason
-    assert len([1 for door, _ in by_reason if door == "http"]) == 2, f"a wrong key and none are two reasons: {by_reason}"
+    assert len([1 for door, _ in by_reason if door == "http"]) == 2, (
+        f"a wrong key and none are two reasons: {by_reason}"
+    )
     assert total(server, name, endpoint="flight") == total(server, name, endpoint="grpc") == 1, by_reason
     ask(server, server.access.ro).ok()
     assert total(server, name) == 6, "who is let in is no failure"
@@ -310,7 +314,9 @@ def test_audit_over_every_way(pod, text):
                 with caller.wire(server, host=HOME) as flight:
                     flight.put(wire.update(text))
             line = audit.line(server, since, principal=key, door=door)
-            assert line["outcome"] in ((outcome,) if text.startswith(("INSERT", "EXPLAIN", "DROP")) else (outcome, "failed")), line
+            assert line["outcome"] in (
+                (outcome,) if text.startswith(("INSERT", "EXPLAIN", "DROP")) else (outcome, "failed")
+            ), line
             assert line["statement"] == audit.statement(text) and line["address"].startswith(HOME), line
             assert bool(line.get("reason")) == (outcome == "denied"), line
             assert len(audit.lines(server, since)) == 1, audit.lines(server, since)
@@ -404,7 +410,10 @@ def test_audit_of_certificates(pod):
         assert line["certificate"].replace(":", "").lower() == pairs[who].fingerprint, line
     since = len(server.log)
     assert ask(server, Caller(pair=pairs["unmapped"]), text=text).status == 403
-    assert audit.line(server, since, outcome="denied")["certificate"].replace(":", "").lower() == pairs["unmapped"].fingerprint
+    assert (
+        audit.line(server, since, outcome="denied")["certificate"].replace(":", "").lower()
+        == pairs["unmapped"].fingerprint
+    )
     since = len(server.log)
     assert ask(server, NOBODY, text=text).status == 403
     assert audit.line(server, since, outcome="denied")["principal"] == "anonymous"

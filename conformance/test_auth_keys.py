@@ -64,7 +64,9 @@ def test_role_of_a_key(pod, said, held, shown, wanted):
     if shown.endswith((":ro", ":rw")):
         assert role(server, Caller(shown[:-3]), pod) == "401", "the secret's own end was taken for a role"
     told = server.logged("INFO", match=r"key.*read.only|read.only.*key")
-    assert bool(told) == (not said.endswith((":ro", ":rw"))), "whether the log says that a key without a role is read-only"
+    assert bool(told) == (not said.endswith((":ro", ":rw"))), (
+        "whether the log says that a key without a role is read-only"
+    )
 
 
 def test_hash_of_a_key(pod):
@@ -109,7 +111,13 @@ def test_keys_from_a_file_store(pod):
 def test_keys_from_any_store(pod):
     one, two = key(), key()
     pod.write("mounted/ONE", one)
-    server = keyed(pod, "${secrets:ONE}:rw", "${secrets:TWO}", secrets=[{"from": "file:mounted", "name": "files"}], env={"TWO": two})
+    server = keyed(
+        pod,
+        "${secrets:ONE}:rw",
+        "${secrets:TWO}",
+        secrets=[{"from": "file:mounted", "name": "files"}],
+        env={"TWO": two},
+    )
     assert (role(server, Caller(one), pod), role(server, Caller(two), pod)) == ("rw", "ro")
 
 
@@ -164,7 +172,9 @@ REFUSED = {
     "argon2id cut short": [f"argon2id:{PHC[: PHC.rindex('$')]}:ro"],
     "argon2id without a cost": [f"argon2id:{PHC.replace('t=1,', '')}:ro"],
     "argon2i": [f"argon2id:{PHC.replace('argon2id', 'argon2i')}:ro"],
-    "another algorithm's PHC string": ["argon2id:$scrypt$ln=15,r=8,p=1$Y29uZm9ybWFuY2Ugc2FsdA$MTIzNDU2Nzg5MDEyMzQ1Ng:ro"],
+    "another algorithm's PHC string": [
+        "argon2id:$scrypt$ln=15,r=8,p=1$Y29uZm9ybWFuY2Ugc2FsdA$MTIzNDU2Nzg5MDEyMzQ1Ng:ro"
+    ],
 }
 
 
@@ -268,7 +278,9 @@ def test_every_route_asks(shared, path):
 @pytest.mark.parametrize("door", ["flight", "grpc"])
 @pytest.mark.parametrize("header", ["x-api-key", "bearer", "basic"])
 def test_shown_as_metadata(shared, door, header):
-    method, request = (wire.REFLECTION, wire.message(f7="*")) if door == "grpc" else ("GetFlightInfo", wire.descriptor("SELECT 1"))
+    method, request = (
+        (wire.REFLECTION, wire.message(f7="*")) if door == "grpc" else ("GetFlightInfo", wire.descriptor("SELECT 1"))
+    )
     for value, wanted in ((shared.access.keys["plain:ro"], "OK"), (shared.access.wrong, "UNAUTHENTICATED")):
         with Caller(value, header=header).wire(shared, door) as calls:
             assert calls.ask(method, request).code == wanted
@@ -287,7 +299,9 @@ EVERY_METHOD = {
     "GetSchema": wire.descriptor("SELECT 1"),
     "DoGet": wire.message(f1=b"ticket"),
     "DoPut": wire.put(wire.update("SELECT 1"))[0],
-    "DoAction": wire.message(f1="CreatePreparedStatement", f2=wire.sql_any("ActionCreatePreparedStatementRequest", f1="SELECT 1")),
+    "DoAction": wire.message(
+        f1="CreatePreparedStatement", f2=wire.sql_any("ActionCreatePreparedStatementRequest", f1="SELECT 1")
+    ),
     "DoExchange": wire.message(f1=wire.descriptor("SELECT 1")),
     "ListFlights": b"",
     "ListActions": b"",
@@ -315,8 +329,15 @@ def test_anonymous_beside_keys(pod, allowed, wanted):
     assert role(server, Caller(server.access.wrong), pod) == "401"
     assert role(server, server.access.ro, pod) == "ro"
     for door in ("flight", "grpc"):
-        method, request = (wire.REFLECTION, wire.message(f7="*")) if door == "grpc" else ("GetFlightInfo", wire.descriptor("SELECT 1"))
-        for caller, right in ((NOBODY, "UNAUTHENTICATED" if wanted == "401" else "OK"), (Caller(server.access.wrong), "UNAUTHENTICATED")):
+        method, request = (
+            (wire.REFLECTION, wire.message(f7="*"))
+            if door == "grpc"
+            else ("GetFlightInfo", wire.descriptor("SELECT 1"))
+        )
+        for caller, right in (
+            (NOBODY, "UNAUTHENTICATED" if wanted == "401" else "OK"),
+            (Caller(server.access.wrong), "UNAUTHENTICATED"),
+        ):
             with caller.wire(server, door) as calls:
                 assert calls.ask(method, request).code == right, (door, caller)
 
@@ -342,7 +363,9 @@ def test_basic_token_by_pyarrow(shared, good):
         name, value = client.authenticate_basic_token("anybody", good, clients.call())
         assert (name.lower(), value) == (b"authorization", f"Bearer {good}".encode())
         assert clients.query(client, "SELECT 1 AS x", clients.call(headers=[(name, value)])).num_rows == 1
-        assert code(lambda: clients.query(client, "SELECT 1 AS x")) == "UNAUTHENTICATED", "the connection itself is nobody's"
+        assert code(lambda: clients.query(client, "SELECT 1 AS x")) == "UNAUTHENTICATED", (
+            "the connection itself is nobody's"
+        )
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
@@ -406,7 +429,9 @@ REFUSED_HANDSHAKES = {
     "wrong metadata": lambda good, wrong: {"metadata": basic(wrong)},
     "wrong payload": lambda good, wrong: {"payload": _basic_auth(wrong)},
     "good payload and wrong metadata": lambda good, wrong: {"metadata": basic(wrong), "payload": _basic_auth(good)},
-    "key as the user": lambda good, wrong: {"metadata": "Basic " + callers.base64.b64encode(f"{good}:".encode()).decode()},
+    "key as the user": lambda good, wrong: {
+        "metadata": "Basic " + callers.base64.b64encode(f"{good}:".encode()).decode()
+    },
     "no base64": lambda good, wrong: {"metadata": "Basic !!!!"},
     "no colon": lambda good, wrong: {"metadata": "Basic " + callers.base64.b64encode(b"nothing").decode()},
     "no password": lambda good, wrong: {"payload": wire.message(f2="anybody")},
@@ -438,7 +463,10 @@ def test_adbc_user_and_password(shared, good):
         assert cursor.fetchall() == [(1,)]
 
     def wrong():
-        with clients.adbc(shared, username="anybody", password=shared.access.wrong) as connection, connection.cursor() as cursor:
+        with (
+            clients.adbc(shared, username="anybody", password=shared.access.wrong) as connection,
+            connection.cursor() as cursor,
+        ):
             cursor.execute("SELECT 1 AS x")
 
     assert code(wrong) == "UNAUTHENTICATED"
@@ -502,7 +530,6 @@ def test_broken_keys_keep_what_serves(pod):
 # Plain text, metrics, logs, commands
 
 
-
 @pytest.mark.parametrize(
     "address, tls, warned",
     [("0.0.0.0:0", False, True), ("localhost:0", False, False), ("0.0.0.0:0", True, False)],
@@ -533,7 +560,9 @@ def test_no_key_is_shown_by_any_log_or_command(pod):
     value, wrong = key("a literal key"), key("a wrong key")
     for one in (value, wrong):
         LEDGER.add("a key as Basic credentials", basic(one).removeprefix("Basic "))
-    server = keyed(pod, f"{value}:rw", "${env:K}:ro", env={"K": key("a key from a store"), "SPICED_LOG": "trace"}, args=["-vv"])
+    server = keyed(
+        pod, f"{value}:rw", "${env:K}:ro", env={"K": key("a key from a store"), "SPICED_LOG": "trace"}, args=["-vv"]
+    )
     for one in (value, wrong):
         for header in ("x-api-key", "bearer", "basic"):
             caller = Caller(one, header=header)

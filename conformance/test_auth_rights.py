@@ -151,7 +151,9 @@ class Guarded:
             "seen": self.rows("SELECT x FROM seen"),
             "tables": self.rows(f"{tables} ORDER BY 1, 2, 3"),
             "schemas": self.rows("SELECT catalog_name, schema_name FROM information_schema.schemata ORDER BY 1, 2"),
-            "columns": self.rows("SELECT column_name FROM information_schema.columns WHERE table_name = 'notes' ORDER BY 1"),
+            "columns": self.rows(
+                "SELECT column_name FROM information_schema.columns WHERE table_name = 'notes' ORDER BY 1"
+            ),
             "files": sorted(path.name for path in self.folder.iterdir()),
             "own files": sorted(path.name for place in (self.pod.folder, self.pod.cwd) for path in place.iterdir()),
         }
@@ -312,7 +314,9 @@ def test_prepare_and_execute_over_requests(unchanged):
 
 
 def test_parameters_do_not_become_sql(unchanged):
-    body = json.dumps({"sql": "SELECT id FROM people WHERE name = $1", "parameters": ["x'; INSERT INTO notes VALUES (7, 'x'); --"]})
+    body = json.dumps(
+        {"sql": "SELECT id FROM people WHERE name = $1", "parameters": ["x'; INSERT INTO notes VALUES (7, 'x'); --"]}
+    )
     assert unchanged.sql(unchanged.ro, body, "-H", "Content-Type: application/json").ok().json() == []
 
 
@@ -348,7 +352,10 @@ def _insert_rows() -> pa.RecordBatch:
 
 def test_prepared_update_of_a_writer_is_not_the_readers(unchanged):
     with unchanged.rw.wire(unchanged.server) as writer, unchanged.ro.wire(unchanged.server) as reader:
-        for text, rows in (("INSERT INTO notes VALUES (7, 'x')", None), ("INSERT INTO notes VALUES ($1, $2)", _insert_rows())):
+        for text, rows in (
+            ("INSERT INTO notes VALUES (7, 'x')", None),
+            ("INSERT INTO notes VALUES ($1, $2)", _insert_rows()),
+        ):
             handle = wire.handle_of(writer.prepare(text))
             update = wire.sql_any("CommandPreparedStatementUpdate", f1=handle)
             assert reader.put(update, rows).code == "PERMISSION_DENIED"
@@ -440,8 +447,12 @@ NOT_STATEMENTS = {
     "a-path-in-a-put": lambda f: f.ask("DoPut", wire.message(f1=wire.message(f1=1, f3="notes"))),
     "update-in-an-info": lambda f: f.query(wire.update("INSERT INTO notes VALUES (7, 'x')")),
     "ingest-in-an-info": lambda f: f.query(wire.ingest("notes")),
-    "exchange": lambda f: f.ask("DoExchange", wire.message(f1=wire.descriptor(wire.update("INSERT INTO notes VALUES (7, 'x')")))),
-    "made-up-ticket": lambda f: f.ask("DoGet", wire.message(f1=wire.sql_any("TicketStatementQuery", f1="INSERT INTO notes VALUES (7, 'x')"))),
+    "exchange": lambda f: f.ask(
+        "DoExchange", wire.message(f1=wire.descriptor(wire.update("INSERT INTO notes VALUES (7, 'x')")))
+    ),
+    "made-up-ticket": lambda f: f.ask(
+        "DoGet", wire.message(f1=wire.sql_any("TicketStatementQuery", f1="INSERT INTO notes VALUES (7, 'x')"))
+    ),
     "sql-as-a-ticket": lambda f: f.ask("DoGet", wire.message(f1="INSERT INTO notes VALUES (7, 'x')")),
     "sql-as-a-handle": lambda f: f.put(
         wire.sql_any("CommandPreparedStatementUpdate", f1="INSERT INTO notes VALUES (7, 'x')")
@@ -490,11 +501,12 @@ def test_setting_does_not_reach_another_caller(unchanged, name, value):
 def test_certificates_of_both_roles(pod):
     """The same rule for certificates: the reader's writes nothing, the writer's does."""
     access = Access(pod)
-    pod.yaml(
-        tls=access.tls("required"), runtime={"auth": {"mtls": access.mtls}, **PATIENT}, datasets=[data.MEMORY]
-    )
+    pod.yaml(tls=access.tls("required"), runtime={"auth": {"mtls": access.mtls}, **PATIENT}, datasets=[data.MEMORY])
     server = pod.serve()
-    for who, (http, grpc), rows in (("ro", ("403", "PERMISSION_DENIED"), []), ("rw", ("200", "OK"), [{"id": 7}, {"id": 7}])):
+    for who, (http, grpc), rows in (
+        ("ro", ("403", "PERMISSION_DENIED"), []),
+        ("rw", ("200", "OK"), [{"id": 7}, {"id": 7}]),
+    ):
         caller = Caller(pair=access.pairs[who])
         text = "INSERT INTO notes VALUES (7, 'x')"
         assert of_http(caller.curl(server, "/v1/sql", "-d", text, folder=pod.home)) == http

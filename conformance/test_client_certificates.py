@@ -28,7 +28,9 @@ every_door = pytest.mark.parametrize("door", DOORS)
 every_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-def serve(pod, mode: str = "required", *args, access=None, tls=None, crls=None, mtls=True, keys=False, env=None, **auth):
+def serve(
+    pod, mode: str = "required", *args, access=None, tls=None, crls=None, mtls=True, keys=False, env=None, **auth
+):
     """A server that asks for certificates. `tls` replaces mode and CA; `crls` are the contents of its lists; `mtls`
     replaces the usual identities, `False` leaves them out; the rest is `runtime.auth`."""
     access = access or Access(pod)
@@ -62,7 +64,9 @@ def ask(server, pair: Pair | None, text: str = "SELECT 1 AS x", *args: str, key:
 
 def role(server, pair: Pair | None, **more) -> str:
     """`rw`, `ro`, or how the caller is refused."""
-    found = tuple(ask(server, pair, text, **more) for text in ("SELECT 1 AS x", "INSERT INTO notes SELECT 1, 'x' WHERE false"))
+    found = tuple(
+        ask(server, pair, text, **more) for text in ("SELECT 1 AS x", "INSERT INTO notes SELECT 1, 'x' WHERE false")
+    )
     return {("200", "200"): "rw", ("200", "403"): "ro"}.get(found, found[0])
 
 
@@ -147,7 +151,9 @@ def test_required_keeps_health_from_those_without(pod):
     server = serve(pod, "required", "--probe", "localhost:0", "--metrics", "localhost:0")
     for path, door in (("/health", "http"), ("/v1/ready", "http"), ("/metrics", "metrics")):
         assert of_http(NOBODY.curl(server, path, door=door, folder=pod.home)) == "UNAVAILABLE", path
-        assert of_http(Caller(pair=server.access.pairs["ro"]).curl(server, path, door=door, folder=pod.home)) == "200", path
+        assert (
+            of_http(Caller(pair=server.access.pairs["ro"]).curl(server, path, door=door, folder=pod.home)) == "200"
+        ), path
     for door in ("flight", "grpc"):
         for pair, wanted in ((None, "UNAVAILABLE"), (server.access.pairs["unmapped"], "OK")):
             with Caller(pair=pair).wire(server, door) as calls:
@@ -252,7 +258,11 @@ def _ca_variables(pod, ca):
 def _ca_flag_over_the_pod(pod, ca):
     """The flag's file wins, and the pod's, which does not exist, is not read."""
     path = pod.write("clients.pem", ca)
-    return {"client_auth_mode": "required", "client_auth_ca_file": "nowhere.pem"}, ["--tls-client-auth-ca-file", path], {}
+    return (
+        {"client_auth_mode": "required", "client_auth_ca_file": "nowhere.pem"},
+        ["--tls-client-auth-ca-file", path],
+        {},
+    )
 
 
 SOURCES = {
@@ -566,9 +576,11 @@ def test_mode_without_tls_is_refused_at_start(pod, mode, off):
 
 def test_flags_are_refused_at_start(pod):
     pod.yaml(tls=pod.write_pair())
-    pod.refuse("--tls-client-auth-mode", "optional", code=64)
+    pod.refuse("--tls-client-auth-mode", "optional").names("--tls-client-auth-mode")
     pod.refuse("--tls-client-auth-mode", "required").names("--tls-client-auth-mode")
-    pod.refuse("--tls-client-auth-mode", "required", "--tls-client-auth-ca-file", "nowhere.pem").names("--tls-client-auth-ca-file")
+    pod.refuse("--tls-client-auth-mode", "required", "--tls-client-auth-ca-file", "nowhere.pem").names(
+        "--tls-client-auth-ca-file"
+    )
 
 
 # Sessions
@@ -670,7 +682,7 @@ def test_session_ends_with_its_certificate(pod, version):
     pair = server.access.certificate(RW, ends=datetime.timedelta(seconds=5))
     context, session = _first(server, pair, version)
     eventually(lambda: ask(server, pair) == "UNAVAILABLE", "the certificate's end")
-    assert _next(server, context, session)[0] in ("UNAVAILABLE", "closed", "401", "403")
+    assert _next(server, context, session)[0] in ("UNAVAILABLE", "closed")
 
 
 # Open connections
@@ -883,7 +895,10 @@ def test_flight_and_grpc_behind_a_proxy(pod):
         location = f"grpc+tls://localhost:{forwarders['flight'].port}"
         with flight.FlightClient(location, tls_root_certs=pem) as client:
             assert clients.query(client, "SELECT 1 AS x", server.access.ro.call()).num_rows == 1
-            assert code(lambda: clients.query(client, "SELECT 1 AS x", Caller(server.access.wrong).call())) == "UNAUTHENTICATED"
+            assert (
+                code(lambda: clients.query(client, "SELECT 1 AS x", Caller(server.access.wrong).call()))
+                == "UNAUTHENTICATED"
+            )
         assert ADDRESS in audit.line(server, outcome="denied", door="flight")["address"]
         with clients.channel_at(f"localhost:{forwarders['grpc'].port}", pem) as channel:
             health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=clients.DEADLINE)

@@ -15,7 +15,16 @@ from .waiting import DEADLINE
 FLIGHT = "/arrow.flight.protocol.FlightService"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 HEALTH = "/grpc.health.v1.Health/Check"
-_STREAMED_ANSWERS = {"Handshake", "DoGet", "DoPut", "DoExchange", "DoAction", "ListActions", "ListFlights", "ServerReflectionInfo"}
+_STREAMED_ANSWERS = {
+    "Handshake",
+    "DoGet",
+    "DoPut",
+    "DoExchange",
+    "DoAction",
+    "ListActions",
+    "ListFlights",
+    "ServerReflectionInfo",
+}
 _STREAMED_REQUESTS = {"Handshake", "DoPut", "DoExchange", "ServerReflectionInfo"}
 
 
