@@ -156,9 +156,7 @@ def test_another_host_is_taken_where_keys_are_asked_for(pod):
     page(server, server.access.ro, pod, "Host: spiced.example.com").ok()
 
 
-@pytest.mark.parametrize(
-    "origins", [["app.example.com"], ["https://app.example.com/path"], ["https://*.example.com"], [""]], ids=str
-)
+@pytest.mark.parametrize("origins", [["app.example.com"], ["https://app.example.com/path"], [""]], ids=str)
 def test_origins_that_are_none_are_refused(pod, origins):
     pod.yaml(tls=pod.write_pair(), runtime={"cors": {"enabled": True, "allowed_origins": origins}})
     pod.refuse().names("allowed_origins")

@@ -79,8 +79,9 @@ def test_hash_of_a_key(pod):
     server = keyed(pod, *said)
     for name, value in keys.items():
         assert role(server, Caller(value), pod) == (name.partition(":")[2] or "ro"), name
-    for hash_itself in said[:3]:
-        assert role(server, Caller(hash_itself.rpartition(":")[0]), pod) == "401", "the hash is no key"
+    for hashed_key in (sha256(keys["sha256:rw"]), argon2id(keys["argon2id:rw"])):
+        for shown in (hashed_key, hashed_key.partition(":")[2]):
+            assert role(server, Caller(shown), pod) == "401", "the hash is no key"
 
 
 def test_argon2id_at_its_usual_cost(pod):
@@ -441,7 +442,8 @@ REFUSED_HANDSHAKES = {
 @pytest.mark.parametrize("name", REFUSED_HANDSHAKES)
 def test_handshake_refused(shared, good, name):
     answer = _handshake(shared, **REFUSED_HANDSHAKES[name](good, shared.access.wrong))
-    assert answer.code == "UNAUTHENTICATED" and "authorization" not in answer.headers, answer.code
+    malformed = {"INVALID_ARGUMENT"} if name in ("no base64", "no colon") else set()
+    assert answer.code in {"UNAUTHENTICATED"} | malformed and "authorization" not in answer.headers, answer.code
 
 
 def test_handshake_payload_that_is_no_message(shared):
@@ -574,5 +576,5 @@ def test_no_key_is_shown_by_any_log_or_command(pod):
                     calls.ask("GetFlightInfo", wire.descriptor("SELECT 1"))
                     calls.ask("Handshake", wire.message(f2=b""))
         _handshake(server, payload=_basic_auth(one))
-    for words in (("config", "explain"), ("config", "explain", "--json"), ("secrets", "check"), ("connect",)):
+    for words in (("config", "explain"), ("config", "explain", "--json"), ("secrets", "check"), ("connect", "curl")):
         commands.run(pod, *words, pod.folder, env={"K": key("a key from a store")})

@@ -130,7 +130,7 @@ def told(error: Exception) -> str:
     text = str(error)
     for name, words in {
         "UNAUTHENTICATED": r"unauthenticated|\b401\b|valid authentication credentials",
-        "PERMISSION_DENIED": r"permission.?denied|\b403\b|does not have permission",
+        "PERMISSION_DENIED": r"permission.?denied|unauthorized|\b403\b|does not have permission",
         "RESOURCE_EXHAUSTED": r"resource.?exhausted|\b429\b",
     }.items():
         if re.search(words, text, re.IGNORECASE):
