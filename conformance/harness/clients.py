@@ -97,6 +97,16 @@ def get(server: Server, path: str, *args: str, door: str = "http", host: str = "
     return curl(server.url(path, door, host), *args, ca=server.ca, **more)
 
 
+def statuses(server: Server, requests: list[tuple[str, tuple[str, ...]]]) -> list[int]:
+    """Of several requests by one curl, each a path and its arguments; 0 where there was no answer."""
+    words: list[str] = []
+    for path, args in requests:
+        words += ["--next"] if words else []
+        words += curl_command(server.url(path), *args, "-o", os.devnull, "-w", "%{http_code}\n", ca=server.ca)[1:]
+    done = subprocess.run([tool("curl"), *words], capture_output=True, timeout=DEADLINE * len(requests))
+    return [int(line) for line in done.stdout.split()]
+
+
 def sql(server: Server, text: str, *args: str, accept: str | None = None, **more) -> Answer:
     """`POST /v1/sql` with the text as it is."""
     extra = ["-H", f"Accept: {accept}"] if accept else []
