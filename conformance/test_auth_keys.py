@@ -343,6 +343,19 @@ def test_anonymous_beside_keys(pod, allowed, wanted):
                 assert calls.ask(method, request).code == right, (door, caller)
 
 
+@pytest.mark.parametrize("allowed, wanted", [(None, "401"), ("ro", "ro"), ("rw", "rw"), (False, "401")])
+def test_anonymous_where_nothing_is_set_up(pod, allowed, wanted):
+    """A door that others reach lets nobody in until the pod says so; one that only this machine reaches does."""
+    auth = {} if allowed is None else {"auth": {"allow_anonymous": allowed}}
+    pod.yaml(tls=pod.write_pair(), runtime=auth, datasets=[data.MEMORY])
+    server = pod.serve("--http", "0.0.0.0:0", doors=("flight", "grpc"))
+    assert role(server, NOBODY, pod) == wanted
+    with NOBODY.wire(server) as calls:
+        code = calls.put(wire.update("INSERT INTO notes VALUES (1, 'x')")).code
+    here = "rw" if allowed is None else wanted
+    assert code == {"rw": "OK", "ro": "PERMISSION_DENIED", "401": "UNAUTHENTICATED"}[here]
+
+
 def test_credentials_are_not_looked_at_where_no_keys_are_set_up(pod):
     server = keyed(pod)
     for header in ("x-api-key", "bearer"):
@@ -506,17 +519,19 @@ def test_key_taken_away_ends_with_a_reload(pod):
     """So does its bearer token; a new one comes in, and a role that changes does so on open connections."""
     one, two, three = key(), key(), key()
     server = keyed(pod, f"{one}:rw", f"{two}:rw")
-    with Caller(one).flight(server) as client:
-        assert clients.query(client, "SELECT 1 AS x", Caller(one).call()).num_rows == 1
-        pod.yaml(
-            tls=pod.write_pair(),
-            runtime={"auth": {"api_key": {"keys": [f"{two}:ro", f"{three}:rw"]}}},
-            datasets=[data.MEMORY],
-        )
+    insert = "INSERT INTO notes VALUES (1, 'x')"
+    with Caller(one).wire(server) as first, Caller(two).wire(server) as second:
+        first.query("SELECT 1 AS x").ok()
+        update = wire.sql_any("CommandPreparedStatementUpdate", f1=wire.handle_of(second.prepare(insert)))
+        second.put(update).ok()
+        keys = {"api_key": {"keys": [f"{two}:ro", f"{three}:rw"]}}
+        pod.yaml(tls=pod.write_pair(), runtime={"auth": keys}, datasets=[data.MEMORY])
         server.signal(signal.SIGHUP)
         eventually(lambda: role(server, Caller(three), pod) == "rw", "the new key")
         assert (role(server, Caller(one), pod), role(server, Caller(two), pod)) == ("401", "ro")
-        assert code(lambda: clients.query(client, "SELECT 1 AS x", Caller(one).call())) == "UNAUTHENTICATED"
+        assert first.query("SELECT 1 AS x").code == "UNAUTHENTICATED"
+        assert second.put(update).code == "PERMISSION_DENIED", "a handle from when it might"
+        second.query("SELECT 1 AS x").ok()
 
 
 def test_broken_keys_keep_what_serves(pod):

@@ -375,6 +375,26 @@ def test_no_identities_at_all(pod):
     assert server.logged("WARN", match=r"identit"), server.stderr
 
 
+def test_tickets_belong_to_the_identity(pod):
+    """A renewed certificate goes on with them; another name that the same rule fits does not."""
+    server = serve(pod, mtls={"identities": [{"san_uri": "spiffe://prod/ns/etl/*", "role": "rw"}]})
+    names = {"maker": "job", "renewed": "job", "another": "other"}
+    pairs = {who: server.access.certificate(f"spiffe://prod/ns/etl/{name}") for who, name in names.items()}
+    with Caller(pair=pairs["maker"]).wire(server) as calls:
+        ticket = wire.ticket_of(calls.ask("GetFlightInfo", wire.descriptor("SELECT 1 AS x")).ok())
+        update = wire.handle_of(calls.prepare("INSERT INTO notes VALUES (1, 'x')"))
+    update = wire.sql_any("CommandPreparedStatementUpdate", f1=update)
+    for who, wanted in (("maker", "OK"), ("renewed", "OK"), ("another", "PERMISSION_DENIED")):
+        with Caller(pair=pairs[who]).wire(server) as calls:
+            assert (calls.ask("DoGet", ticket).code, calls.put(update).code) == (wanted, wanted), who
+
+
+def test_metrics_that_ask_take_a_certificate(pod):
+    server = serve(pod, "request", "--metrics", "localhost:0", metrics=True)
+    for pair, wanted in ((None, 401), (server.access.pairs["ro"], 200), (server.access.pairs["unmapped"], 403)):
+        assert Caller(pair=pair).curl(server, "/metrics", door="metrics", folder=pod.home).status == wanted
+
+
 # Chains
 
 
