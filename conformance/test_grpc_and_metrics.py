@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from harness import clients
-from harness.ledger import LEDGER
+from harness.metrics import metrics, total
 from harness.waiting import eventually
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -122,27 +122,6 @@ def test_reflection_by_grpcio(channel):
 
 
 # Metrics
-
-LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
-LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)')
-
-
-def metrics(server) -> list[tuple[str, dict[str, str], float]]:
-    """Every sample; a line that is no Prometheus text is a failure."""
-    answer = clients.get(server, "/metrics", door="metrics").ok()
-    assert answer.media_type in ("text/plain", "application/openmetrics-text"), answer.headers
-    LEDGER.assert_clean(answer.body, "/metrics")
-    samples = []
-    for line in answer.text.splitlines():
-        if line and not line.startswith("#"):
-            match = LINE.match(line)
-            assert match, f"no sample: {line}"
-            samples.append((match[1], dict(LABEL.findall(match[2] or "")), float(match[3])))
-    return samples
-
-
-def total(server, name: str, **labels: str) -> float:
-    return sum(v for n, l, v in metrics(server) if n == name and labels.items() <= l.items())
 
 
 @pytest.fixture

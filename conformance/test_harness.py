@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness import clients, features, http2
-from harness.certificates import DEFORMED, key_pem, make_key
+from harness import clients, features, http2, wire
+from harness.certificates import DEFORMED, Authority, key_pem, make_key
 from harness.features import Cell, Features, read_table
 from harness.ledger import LEDGER, Ledger
 from harness.pod import Refusal
+from harness.proxy_protocol import Forwarder, header
 from harness.tables import Table
 from harness.waiting import eventually
 
@@ -86,6 +87,52 @@ def test_frames_are_read_as_written():
         frames = http2.read_frames(theirs, until=http2.GOAWAY)
     assert [frame.kind for frame in frames] == [http2.SETTINGS, http2.GOAWAY]
     assert frames[-1].goaway == (13, "why")
+
+
+def test_messages_are_read_as_written():
+    """Against Google's own encoder."""
+    from flightsql import flightsql_pb2
+
+    ours = wire.message(f1="SELECT 1", f2=b"\x00" * 300)
+    theirs = flightsql_pb2.CommandStatementQuery(query="SELECT 1", transaction_id=b"\x00" * 300)
+    assert ours == theirs.SerializeToString()
+    assert (wire.read(ours, 1), wire.read(ours, 2)) == (b"SELECT 1", bytes(300))
+    assert wire.read(wire.message(f1=1, f2=300, f3=True), 2) == 300
+    assert wire.tables() == wire.message(
+        f1="type.googleapis.com/arrow.flight.protocol.sql.CommandGetTables",
+        f2=flightsql_pb2.CommandGetTables(include_schema=True).SerializeToString(),
+    )
+
+
+def test_list_of_the_revoked_is_taken_by_openssl(tmp_path):
+    authority = Authority("Lists")
+    pair = authority.issue(("spiffe://a/b",), client=True)
+    (tmp_path / "ca.pem").write_text(authority.pem)
+    for form in ("pem", "der"):
+        (tmp_path / "a.crl").write_bytes(authority.crl(pair, form=form))
+        words = ("crl", "-in", "a.crl", "-inform", form, "-CAfile", "ca.pem", "-noout", "-text")
+        text = clients.openssl(*words, cwd=tmp_path).decode()
+        assert f"{pair.leaf.serial_number:X}".zfill(2) in text.replace(":", "") and "CRL Number" in text
+
+
+def test_proxy_header_is_as_the_standard_has_it():
+    """§2.2 of proxy-protocol.txt: twelve bytes, version and command, family, length, addresses, ports."""
+    assert header("192.0.2.1", 258).hex() == "0d0a0d0a000d0a515549540a" + "2111000c" + "c0000201" + "7f000001" + "010201bb"
+    assert header("2001:db8::1")[:16].hex() == "0d0a0d0a000d0a515549540a" + "21210024"
+    assert header(None).hex() == "0d0a0d0a000d0a515549540a" + "20000000"
+
+
+def test_forwarder_begins_with_a_header():
+    with clients.socket.create_server(("127.0.0.1", 0)) as server:
+        forwarder = Forwarder(server.getsockname()[1], "192.0.2.1")
+        with clients.socket.create_connection(("127.0.0.1", forwarder.port)) as ours:
+            ours.sendall(b"hello")
+            theirs, _ = server.accept()
+            with theirs:
+                assert http2.read_exactly(theirs, 28 + 5) == header("192.0.2.1") + b"hello"
+                theirs.sendall(b"back")
+                assert http2.read_exactly(ours, 4) == b"back"
+        forwarder.close()
 
 
 # The tables of docs/clients.md

@@ -7,7 +7,6 @@ import socket
 import ssl
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -131,37 +130,11 @@ def test_without_alpn_http_1_is_spoken(over_tls):
 # Resumption
 
 
-def _session(server, door: str, version: str, path: Path) -> None:
-    """A first connection, held open until openssl has saved its session: a TLS 1.3 ticket comes after the handshake.
-
-    The file is the event: what openssl prints about a ticket may stay in its buffer.
-    """
-    with open(path.with_suffix(".log"), "wb") as log:
-        process = subprocess.Popen(
-            [
-                clients.tool("openssl"),
-                "s_client",
-                *("-connect", f"127.0.0.1:{server.port(door)}", "-servername", "localhost"),
-                *(f"-{version}", "-alpn", "h2", "-sess_out", str(path)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        eventually(lambda: "END SSL SESSION" in path.read_text(), f"a session of the {door} door")
-        process.stdin.close()
-        process.wait(DEADLINE)
-    finally:
-        process.kill()
-        process.wait()
-
-
 @every_door
 @pytest.mark.parametrize("version, name", [("tls1_2", "TLSv1.2"), ("tls1_3", "TLSv1.3")])
 def test_session_is_resumed(over_tls, tmp_path, door, version, name):
     path = tmp_path / "session.pem"
-    _session(over_tls, door, version, path)
+    clients.save_session(over_tls, door, version, path)
     said = clients.s_client(over_tls.port(door), f"-{version}", "-alpn", "h2", "-sess_in", str(path))
     assert f"Reused, {name}" in said, said
 

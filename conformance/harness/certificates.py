@@ -113,7 +113,7 @@ class Authority:
         ends: datetime.timedelta = datetime.timedelta(days=90),
         client: bool = False,
     ) -> Pair:
-        """A leaf for a server, or for a client; `starts` and `ends` count from now."""
+        """A leaf for a server, or for a client; `starts` and `ends` count from now. A name may be a URI."""
         key = make_key(kind)
         use = ExtendedKeyUsageOID.CLIENT_AUTH if client else _SERVER
         leaf = _sign(common_name, key, self, issuer_name=self.name, names=names, starts=starts, ends=ends, use=use)
@@ -123,6 +123,30 @@ class Authority:
             intermediates.append(step.certificate)
             step = step.parent
         return Pair(leaf, key, intermediates)
+
+    def crl(
+        self,
+        *revoked: Pair,
+        starts: datetime.timedelta = -datetime.timedelta(hours=1),
+        ends: datetime.timedelta = datetime.timedelta(days=1),
+        number: int = 1,
+        form: str = "pem",
+    ) -> bytes:
+        """This authority's list of what it revoked, as `pem` or `der`; `starts` and `ends` count from now."""
+        now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.name)
+            .last_update(now + starts)
+            .next_update(now + ends)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+            .add_extension(x509.CRLNumber(number), critical=False)
+        )
+        for pair in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(pair.leaf.serial_number).revocation_date(now + starts)
+            builder = builder.add_revoked_certificate(entry.build())
+        encoding = serialization.Encoding.PEM if form == "pem" else serialization.Encoding.DER
+        return builder.sign(self.key, _digest(self.key)).public_bytes(encoding)
 
 
 def self_signed(names=LOCAL, *, common_name: str = "localhost", kind: str = "p256") -> Pair:
@@ -186,6 +210,8 @@ def _builder(subject, issuer, key, names, starts, ends, ca, signer=None, use=_SE
 
 
 def _general_name(name: str) -> x509.GeneralName:
+    if "://" in name:
+        return x509.UniformResourceIdentifier(name)
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

@@ -22,7 +22,7 @@ from pyarrow import flight
 
 from .certificates import Authority, Pair
 from .server import Server
-from .waiting import DEADLINE
+from .waiting import DEADLINE, eventually
 
 
 def tool(name: str) -> str:
@@ -93,8 +93,18 @@ def curl_command(url: str, *args: str, ca: str | None = None, deadline: float = 
     return [tool("curl"), "-q", "-sS", "--noproxy", "*", "--max-time", str(deadline), *trust, *args, url]
 
 
-def get(server: Server, path: str, *args: str, door: str = "http", **more) -> Answer:
-    return curl(server.url(path, door), *args, ca=server.ca, **more)
+def get(server: Server, path: str, *args: str, door: str = "http", host: str = "localhost", **more) -> Answer:
+    return curl(server.url(path, door, host), *args, ca=server.ca, **more)
+
+
+def statuses(server: Server, requests: list[tuple[str, tuple[str, ...]]]) -> list[int]:
+    """Of several requests by one curl, each a path and its arguments; 0 where there was no answer."""
+    words: list[str] = []
+    for path, args in requests:
+        words += ["--next"] if words else []
+        words += curl_command(server.url(path), *args, "-o", os.devnull, "-w", "%{http_code}\n", ca=server.ca)[1:]
+    done = subprocess.run([tool("curl"), *words], capture_output=True, timeout=DEADLINE * len(requests))
+    return [int(line) for line in done.stdout.split()]
 
 
 def sql(server: Server, text: str, *args: str, accept: str | None = None, **more) -> Answer:
@@ -105,10 +115,15 @@ def sql(server: Server, text: str, *args: str, accept: str | None = None, **more
 
 def as_client(authority: Authority, folder: Path) -> list[str]:
     """curl's flags for a client certificate of this authority."""
-    pair = authority.issue(names=(), common_name="a client", client=True)
-    (folder / "client.pem").write_text(pair.certificate)
-    (folder / "client.key").write_text(pair.key_text)
-    return ["--cert", str(folder / "client.pem"), "--key", str(folder / "client.key")]
+    return showing(authority.issue(names=(), common_name="a client", client=True), folder)
+
+
+def showing(pair: Pair, folder: Path) -> list[str]:
+    """The flags of curl for this client certificate; those of `openssl s_client` have one dash less."""
+    stem = folder / pair.fingerprint[:16]
+    stem.with_suffix(".pem").write_text(pair.certificate)
+    stem.with_suffix(".key").write_text(pair.key_text)
+    return ["--cert", f"{stem}.pem", "--key", f"{stem}.key"]
 
 
 def rows(server: Server, text: str, **more) -> list[dict]:
@@ -131,6 +146,32 @@ def s_client(port: int, *args: str, send: bytes = b"", deadline: float = DEADLIN
     return done.stdout.decode("utf-8", "replace")
 
 
+def save_session(server: Server, door: str, version: str, path: Path, *args: str) -> None:
+    """A first connection, held open until openssl has saved its session: a TLS 1.3 ticket comes after the handshake.
+
+    The file is the event: what openssl prints about a ticket may stay in its buffer.
+    """
+    with open(path.with_suffix(".log"), "wb") as log:
+        process = subprocess.Popen(
+            [
+                tool("openssl"),
+                "s_client",
+                *("-connect", f"127.0.0.1:{server.port(door)}", "-servername", "localhost"),
+                *(f"-{version}", "-alpn", "h2", "-sess_out", str(path), *args),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        eventually(lambda: "END SSL SESSION" in path.read_text(), f"a session of the {door} door")
+        process.stdin.close()
+        process.wait(DEADLINE)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def openssl(*args: str, cwd: Path | None = None, send: bytes = b"") -> bytes:
     """Any other openssl command; its lack of success is a failure of the test's own set-up."""
     done = subprocess.run([tool("openssl"), *args], cwd=cwd, input=send, capture_output=True, timeout=DEADLINE)
@@ -141,10 +182,8 @@ def openssl(*args: str, cwd: Path | None = None, send: bytes = b"") -> bytes:
 # TLS and sockets
 
 
-def handshake(
-    port: int, *, alpn=("h2", "http/1.1"), version: ssl.TLSVersion | None = None, timeout: float = DEADLINE
-) -> ssl.SSLSocket:
-    """A TLS connection that takes any certificate; for looking at what is presented."""
+def context(*, alpn=(), version: ssl.TLSVersion | None = None, pair: Pair | None = None) -> ssl.SSLContext:
+    """One that takes any certificate; `pair` is the client's own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -152,9 +191,28 @@ def handshake(
         context.set_alpn_protocols(list(alpn))
     if version is not None:
         context.minimum_version = context.maximum_version = version
+    if pair is not None:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+            file.write(pair.certificate + pair.key_text)
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
+
+
+def handshake(
+    port: int,
+    *,
+    alpn=("h2", "http/1.1"),
+    version: ssl.TLSVersion | None = None,
+    timeout: float = DEADLINE,
+    pair: Pair | None = None,
+    before: bytes = b"",
+) -> ssl.SSLSocket:
+    """A TLS connection that takes any certificate; for looking at what is presented. `before` goes first, in the clear."""
     raw = socket.create_connection(("127.0.0.1", port), timeout=timeout)
     try:
-        return context.wrap_socket(raw, server_hostname="localhost")
+        raw.sendall(before)
+        return context(alpn=alpn, version=version, pair=pair).wrap_socket(raw, server_hostname="localhost")
     except BaseException:
         raw.close()
         raise
@@ -198,15 +256,16 @@ def command(text: str) -> flight.FlightDescriptor:
     return flight.FlightDescriptor.for_command(text.encode())
 
 
-def call(seconds: float = DEADLINE) -> flight.FlightCallOptions:
-    return flight.FlightCallOptions(timeout=seconds)
+def call(seconds: float = DEADLINE, headers: list[tuple[bytes, bytes]] | None = None) -> flight.FlightCallOptions:
+    return flight.FlightCallOptions(timeout=seconds, headers=headers)
 
 
-def query(client: flight.FlightClient, text: str):
+def query(client: flight.FlightClient, text: str, options: flight.FlightCallOptions | None = None):
     """GetFlightInfo with raw SQL as the command, then DoGet of every endpoint's ticket."""
-    info = client.get_flight_info(command(text), call())
+    options = options or call()
+    info = client.get_flight_info(command(text), options)
     assert len(info.endpoints) == 1, f"{len(info.endpoints)} endpoints"
-    return client.do_get(info.endpoints[0].ticket, call()).read_all()
+    return client.do_get(info.endpoints[0].ticket, options).read_all()
 
 
 def adbc(server: Server, **more):
@@ -232,14 +291,16 @@ def adbc_at(address: str, pem: str | None, **more):
 # gRPC
 
 
-def channel(server: Server, door: str = "grpc") -> grpc.Channel:
-    """grpcio's channel, with TLS where the door has it."""
-    return channel_at(f"localhost:{server.port(door)}", Path(server.ca).read_bytes() if server.tls(door) else None)
+def channel(server: Server, door: str = "grpc", pair: Pair | None = None, host: str = "localhost") -> grpc.Channel:
+    """grpcio's channel, with TLS where the door has it; `pair` is the client's certificate."""
+    pem = Path(server.ca).read_bytes() if server.tls(door) else None
+    return channel_at(f"{host}:{server.port(door)}", pem, pair)
 
 
-def channel_at(target: str, pem: bytes | None) -> grpc.Channel:
+def channel_at(target: str, pem: bytes | None, pair: Pair | None = None) -> grpc.Channel:
     """The same to any address; `pem` is whom it trusts, without it plain text."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     if pem is None:
         return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(pem), options)
+    shown = (pair.key_text.encode(), pair.certificate.encode()) if pair else ()
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(pem, *shown), options)

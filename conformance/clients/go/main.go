@@ -1,6 +1,6 @@
 // A gRPC client in Go, as the reference has it: health, reflection, and Flight by raw messages.
 //
-//	go-client [-ca cert.pem] ADDRESS health [SERVICE] | reflect | flight SQL
+//	go-client [-ca cert.pem] [-key KEY] ADDRESS health [SERVICE] | reflect | flight SQL
 //
 // It is built in GOPATH mode from what Debian packages (golang-google-grpc-dev).
 package main
@@ -21,22 +21,24 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	reflection "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 )
 
 func main() {
 	log.SetFlags(0)
 	ca := flag.String("ca", "", "PEM file of the certificate to trust; without it, plain text")
+	key := flag.String("key", "", "the API key")
 	flag.Parse()
 	if flag.NArg() < 2 {
-		log.Fatal("usage: go-client [-ca cert.pem] ADDRESS health [SERVICE] | reflect | flight SQL")
+		log.Fatal("usage: go-client [-ca cert.pem] [-key KEY] ADDRESS health [SERVICE] | reflect | flight SQL")
 	}
-	if err := run(*ca, flag.Arg(0), flag.Arg(1), flag.Arg(2)); err != nil {
+	if err := run(*ca, *key, flag.Arg(0), flag.Arg(1), flag.Arg(2)); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ca, address, what, argument string) error {
+func run(ca, key, address, what, argument string) error {
 	secure := grpc.WithInsecure()
 	if ca != "" {
 		creds, err := credentials.NewClientTLSFromFile(ca, "")
@@ -52,6 +54,9 @@ func run(ca, address, what, argument string) error {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
+	if key != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+key)
+	}
 	switch what {
 	case "health":
 		return health(ctx, conn, argument)

@@ -15,15 +15,16 @@ from ..waiting import DEADLINE
 
 @dataclass(frozen=True)
 class At:
-    """Where a client connects, and whom it trusts; without `ca` it speaks plain text."""
+    """Where a client connects, whom it trusts, and its key; without `ca` it speaks plain text."""
 
     server: Server
     ca: str | None
     host: str = "localhost"
+    key: str | None = None
 
     @staticmethod
-    def of(server: Server) -> At:
-        return At(server, server.ca if server.tls() else None)
+    def of(server: Server, key: str | None = None) -> At:
+        return At(server, server.ca if server.tls() else None, key=key)
 
     def port(self, door: str) -> int:
         return self.server.port(door)

@@ -28,7 +28,7 @@ class Curl(Driver):
             args = ["-H", "Content-Type: application/json", "-d", body]
         else:
             args = ["-d", sql]
-        answer = clients.curl(self._url(at), *args, ca=at.ca)
+        answer = clients.curl(self._url(at), *args, *self._key(at), ca=at.ca)
         if answer.exit:
             raise Untrusted(f"curl: ({answer.exit}) {answer.trouble}")
         if answer.status != 200:
@@ -36,7 +36,8 @@ class Curl(Driver):
         return answer.json()
 
     def count(self, at: At, sql: str) -> int:
-        command = clients.curl_command(self._url(at), "-H", "Accept: text/csv", "-d", sql, "--fail", ca=at.ca)
+        args = ["-H", "Accept: text/csv", "-d", sql, "--fail", *self._key(at)]
+        command = clients.curl_command(self._url(at), *args, ca=at.ca)
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             lines = sum(part.count(b"\n") for part in iter(lambda: process.stdout.read(1 << 20), b""))
         assert process.returncode == 0, f"curl ended with {process.returncode}"
@@ -44,6 +45,9 @@ class Curl(Driver):
 
     def _url(self, at: At) -> str:
         return f"http{'s' if at.ca else ''}://{at.address('http')}/v1/sql"
+
+    def _key(self, at: At) -> list[str]:
+        return ["-H", f"X-API-Key: {at.key}"] if at.key else []
 
 
 class FlightSqlClient(Driver):
@@ -69,8 +73,8 @@ class FlightSqlClient(Driver):
         return self._ask(at, "statement-query", sql).count(b"\n|") - 1  # the head
 
     def _ask(self, at: At, *words: str) -> bytes:
-        trust = ["--tls"] if at.ca else []
-        command = [program("SPICED_CLIENT_FLIGHT_SQL"), *trust, "--host", at.host, "--port", str(at.port("flight"))]
+        more = [*(["--tls"] if at.ca else []), *(["--token", at.key] if at.key else [])]
+        command = [program("SPICED_CLIENT_FLIGHT_SQL"), *more, "--host", at.host, "--port", str(at.port("flight"))]
         done = run([*command, *words], env={"SSL_CERT_FILE": at.ca or "/nowhere"})
         if done.returncode:
             said = done.stderr.decode()
@@ -91,7 +95,8 @@ class SpiceRust(Driver):
 
     def ask(self, at: At, *words: str) -> bytes:
         url = f"http{'s' if at.ca else ''}://{at.address('flight')}"
-        done = run([program("SPICED_CLIENT_SPICEAI"), url, at.ca or "-", *words])
+        env = {"SPICED_CLIENT_KEY": at.key} if at.key else {}
+        done = run([program("SPICED_CLIENT_SPICEAI"), url, at.ca or "-", *words], env=env)
         if done.returncode:
             said = done.stderr.decode()
             raise (Untrusted if "unavailable" in said else Refused)(said)
@@ -114,7 +119,8 @@ class SpiceJs(Driver):
 
     def ask(self, at: At, what: str, **request):
         folder = program("SPICED_CLIENT_SPICEJS")
-        asked = json.dumps({"options": self.options(at), "ask": what, **request})
+        shown = {"apiKey": at.key} if at.key else {}
+        asked = json.dumps({"options": {**self.options(at), **shown}, "ask": what, **request})
         env = {"SPICED_CLIENT_SPICEJS": folder, "NODE_ENV": "production"}
         if at.ca:
             env["NODE_EXTRA_CA_CERTS"] = at.ca
@@ -158,8 +164,8 @@ class Go(Driver):
         return pa.ipc.open_stream(self.ask(at, "flight", "flight", sql)).read_all()
 
     def ask(self, at: At, door: str, *words: str) -> bytes:
-        trust = ["-ca", at.ca] if at.ca else []
-        done = run([program("SPICED_CLIENT_GO"), *trust, at.address(door), *words])
+        more = [*(["-ca", at.ca] if at.ca else []), *(["-key", at.key] if at.key else [])]
+        done = run([program("SPICED_CLIENT_GO"), *more, at.address(door), *words])
         if done.returncode:
             said = done.stderr.decode()
             raise (Untrusted if "code = Unavailable" in said else Refused)(said)

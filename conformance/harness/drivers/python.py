@@ -7,6 +7,7 @@ import re
 
 import adbc_driver_manager
 import pyarrow as pa
+from adbc_driver_flightsql import DatabaseOptions
 from pyarrow import flight
 
 from .. import clients
@@ -33,9 +34,10 @@ class PyArrow(Driver):
             client = flight.connect(f"grpc+tls://{at.address('flight')}", tls_root_certs=at.pem)
         else:
             client = flight.connect(f"grpc://{at.address('flight')}")
+        headers = [(b"authorization", f"Bearer {at.key}".encode())] if at.key else None
         with client:
             try:
-                return clients.query(client, sql)
+                return clients.query(client, sql, clients.call(headers=headers))
             except flight.FlightUnavailableError as error:
                 raise Untrusted(str(error)) from error
             except clients.REFUSALS as error:
@@ -47,7 +49,8 @@ class Adbc(Driver):
     refuses = {"no SAN": "Go takes no certificate without a subject alternative name"}
 
     def connect(self, at: At):
-        return clients.adbc_at(at.address("flight"), at.pem if at.ca else None)
+        key = {DatabaseOptions.AUTHORIZATION_HEADER.value: f"Bearer {at.key}"} if at.key else {}
+        return clients.adbc_at(at.address("flight"), at.pem if at.ca else None, **key)
 
     def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
         return self.asked(at, sql, parameters).to_pylist()
@@ -60,7 +63,7 @@ class Adbc(Driver):
             with self.connect(at) as connection:
                 return self.ask(connection, sql, parameters)
         except adbc_driver_manager.Error as error:
-            raise (Untrusted if _unavailable(error) else Refused)(str(error)) from error
+            raise (Untrusted if unavailable(error) else Refused)(str(error)) from error
 
     def ask(self, connection, sql: str, parameters: tuple) -> pa.Table:
         with connection.cursor() as cursor:
@@ -108,7 +111,7 @@ class FlightSqlDbapi(Driver):
         import flightsql
 
         trust = {"tls_root_certs": at.pem} if at.ca else {"insecure": True}
-        client = flightsql.FlightSQLClient(at.host, at.port("flight"), **trust)
+        client = flightsql.FlightSQLClient(at.host, at.port("flight"), token=at.key, **trust)
         try:
             with flightsql.connect(client) as connection:
                 yield connection
@@ -120,5 +123,5 @@ class FlightSqlDbapi(Driver):
             client.close()
 
 
-def _unavailable(error: adbc_driver_manager.Error) -> bool:
+def unavailable(error: adbc_driver_manager.Error) -> bool:
     return "Unavailable" in str(error) or bool(_NO_CONNECTION.search(str(error)))

@@ -1,7 +1,7 @@
 //! Asks `spiced` through the Spice Rust SDK and prints what came, a JSON object a line.
 //!
 //! `spiceai-client FLIGHT_URL CA_FILE|- rows SQL [PARAMETERS]`, PARAMETERS being a JSON array;
-//! `… count SQL` prints the number of rows; `… ready HTTP_URL` asks `/v1/ready`.
+//! `… count SQL` prints the number of rows; `… ready HTTP_URL` asks `/v1/ready`. `SPICED_CLIENT_KEY` is the API key.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -48,6 +48,9 @@ async fn client(flight: &str, ca: &str, http: Option<&str>) -> Outcome<Client> {
     let mut builder = ClientBuilder::new().flight_url(flight);
     if ca != "-" {
         builder = builder.tls_ca_certificate_file(ca);
+    }
+    if let Ok(key) = std::env::var("SPICED_CLIENT_KEY") {
+        builder = builder.api_key(&key);
     }
     if let Some(http) = http {
         builder = builder.http_url(http);

@@ -1,0 +1,34 @@
+"""The audit log of a running server."""
+
+from __future__ import annotations
+
+import hashlib
+
+from .server import Server
+from .waiting import eventually
+
+TARGET = "spiced::audit"
+
+
+def lines(server: Server, since: int = 0) -> list[dict]:
+    """The fields of each audit line, in order; `since` counts log lines."""
+    return [record["fields"] for record in server.log[since:] if record.get("target") == TARGET]
+
+
+def line(server: Server, since: int = 0, **fields: str) -> dict:
+    """The first line with these fields, once it is there."""
+
+    def found():
+        return next((seen for seen in lines(server, since) if fields.items() <= seen.items()), None)
+
+    return eventually(found, f"an audit line with {fields} in {lines(server, since)}")
+
+
+def statement(text: str) -> str:
+    """What a line says instead of the statement."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def principal(key: str) -> str:
+    """What a line calls the bearer of a key."""
+    return "key:" + hashlib.sha256(key.encode()).hexdigest()[:12]
