@@ -91,8 +91,8 @@ class Proxy:
     def tls(self, door: str = "http") -> bool:
         return True
 
-    def url(self, path: str = "/", door: str = "http") -> str:
-        return f"https://localhost:{self.port(door)}{path}"
+    def url(self, path: str = "/", door: str = "http", host: str = "localhost") -> str:
+        return f"https://{host}:{self.port(door)}{path}"
 
     def close(self) -> None:
         for open_one in self.sockets.values():
