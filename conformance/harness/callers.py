@@ -103,6 +103,11 @@ _PYARROW = [
     (pa.ArrowInvalid, "INVALID_ARGUMENT"),
     (KeyError, "NOT_FOUND"),
 ]
+_BARE = {
+    "Flight returned unauthenticated error": "UNAUTHENTICATED",
+    "Flight returned unauthorized error": "PERMISSION_DENIED",
+    "Flight returned unavailable error": "UNAVAILABLE",
+}
 _ADBC = {
     AdbcStatusCode.UNAUTHENTICATED: "UNAUTHENTICATED",
     AdbcStatusCode.UNAUTHORIZED: "PERMISSION_DENIED",
@@ -122,6 +127,9 @@ def code(ask) -> str:
         return "UNAVAILABLE" if unavailable(error) else f"{error!r}"
     except (pa.ArrowException, flight.FlightError, KeyError) as error:
         return next((name for kind, name in _PYARROW if isinstance(error, kind)), f"{error!r}")
+    except OSError as error:
+        # Some calls of pyarrow's raise the bare status.
+        return next((name for words, name in _BARE.items() if words in str(error)), f"{error!r}")
     return "OK"
 
 

@@ -19,6 +19,8 @@
 //! # });
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod engine;
 mod error;
 mod function;

@@ -123,7 +123,7 @@ impl Access {
         };
         let key = match &credentials {
             Credentials::Key(key) => Some(key.clone()),
-            Credentials::None | Credentials::Malformed => None,
+            Credentials::None | Credentials::Malformed | Credentials::Several => None,
         };
         (self.decide(credentials, headers, None, connection), key)
     }
@@ -161,6 +161,7 @@ impl Access {
             (Some(_), Credentials::None) => {
                 return Admitted::Now(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
             }
+            (Some(_), Credentials::Several) => return Admitted::Now(caller.end(Err(Refusal::SeveralKeys))),
             (Some(_), Credentials::Malformed) => return Admitted::Now(caller.end(Err(Refusal::Malformed))),
             (Some(keys), Credentials::Key(key)) => (keys, key),
         };
@@ -355,6 +356,8 @@ pub enum Refusal {
     },
     /// The credentials are of no form that is taken here.
     Malformed,
+    /// Two keys are given that differ.
+    SeveralKeys,
     /// A key is wanted beside the certificate.
     KeyMissing,
     /// A certificate is wanted beside the key.
@@ -398,6 +401,7 @@ impl Refusal {
             }
             Self::WrongKey { .. } => "the API key is not one of this server's",
             Self::Malformed => "the Authorization header is of no form that is taken here: send Bearer and the API key",
+            Self::SeveralKeys => "X-API-Key and Authorization give two different keys; send one",
             Self::KeyMissing => "an API key is wanted beside the client certificate (X-API-Key, or Authorization: Bearer)",
             Self::CertificateMissing => "a client certificate is wanted beside the API key",
             Self::CertificateEnded => "the client certificate has ended since this connection began; renew it",
@@ -415,6 +419,7 @@ impl Refusal {
             Self::Anonymous { .. }
             | Self::WrongKey { .. }
             | Self::Malformed
+            | Self::SeveralKeys
             | Self::KeyMissing
             | Self::CertificateMissing
             | Self::CertificateEnded => Kind::Unauthenticated,
@@ -438,6 +443,7 @@ impl Refusal {
             Self::Anonymous { .. } => "anonymous",
             Self::WrongKey { .. } => "wrong_key",
             Self::Malformed => "malformed",
+            Self::SeveralKeys => "several_keys",
             Self::KeyMissing => "key_missing",
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateEnded => "certificate_ended",

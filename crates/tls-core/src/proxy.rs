@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use ppp::v2::{Addresses, Command, Header};
+use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -17,15 +17,15 @@ const LONGEST: usize = 4096;
 /// Reads the header off a connection, and nothing more. `None` where the proxy speaks for itself (a
 /// health check of its own) or for an address that is none of IP.
 pub(crate) async fn read(tcp: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
-    let mut header = vec![0; FIXED];
     // Byte by byte until it differs: what is no header may be shorter than one.
-    for at in 0..ppp::v2::PROTOCOL_PREFIX.len() {
-        header[at] = tcp.read_u8().await?;
-        if header[at] != ppp::v2::PROTOCOL_PREFIX[at] {
+    for expected in PROTOCOL_PREFIX {
+        if tcp.read_u8().await? != *expected {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it begins otherwise"));
         }
     }
-    tcp.read_exact(&mut header[ppp::v2::PROTOCOL_PREFIX.len()..]).await?;
+    let mut header = PROTOCOL_PREFIX.to_vec();
+    header.resize(FIXED, 0);
+    tcp.read_exact(&mut header[PROTOCOL_PREFIX.len()..]).await?;
     let rest = usize::from(u16::from_be_bytes([header[FIXED - 2], header[FIXED - 1]]));
     if rest > LONGEST {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {LONGEST} bytes")));
