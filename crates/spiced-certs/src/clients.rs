@@ -3,7 +3,9 @@
 
 use std::time::SystemTime;
 
+use rustls_pki_types::CertificateRevocationListDer;
 use tls_core::{CertificateSummary, ClientAuth, ClientTrust, ClientTrustError, Sourced, Validity};
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use crate::diagnose::{Finding, Severity, span};
@@ -47,8 +49,7 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
     let mut findings = Vec::new();
     let mut issuers = Vec::new();
     for authority in &authorities {
-        let summary =
-            CertificateSummary::read(authority).map_err(|e| refused(&material.authority, e.to_string()))?;
+        let summary = CertificateSummary::read(authority).map_err(|e| refused(&material.authority, e.to_string()))?;
         findings.extend(of_authority(&summary, &material.authority, now));
         if let Ok((_, parsed)) = X509Certificate::from_der(authority) {
             if !parsed.is_ca() {
@@ -65,37 +66,45 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
             issuers.push(parsed.subject().to_string());
         }
     }
-    let mut lists = Vec::new();
-    let mut listed = Vec::new();
+    let mut lists: Vec<Listed> = Vec::new();
     for list in &mut material.lists {
         let refused = |list: &Sourced<Input>, reason: String| LoadError::RevocationList {
             place: place(list),
             origin: list.origin.clone(),
             reason,
         };
-        let found =
-            pem::revocation_lists(&read::read(list)?).map_err(|reason| refused(list, reason.to_string()))?;
+        let found = pem::revocation_lists(&read::read(list)?).map_err(|reason| refused(list, reason.to_string()))?;
         for der in found {
-            let (_, parsed) =
-                CertificateRevocationList::from_der(&der).map_err(|e| refused(list, e.to_string()))?;
-            findings.extend(of_list(&parsed, list, now));
-            listed.push(parsed.issuer().to_string());
-            lists.push(der);
+            let mut listed = {
+                let bytes = der.clone();
+                let (_, parsed) =
+                    CertificateRevocationList::from_der(&bytes).map_err(|e| refused(list, e.to_string()))?;
+                Listed::of(der, &parsed, list)
+            };
+            match lists.iter_mut().find(|other| other.is_about_the_same(&listed)) {
+                // A CA's older list says nothing that its newer one does not.
+                Some(other) if other.since >= listed.since => continue,
+                Some(other) => std::mem::swap(other, &mut listed),
+                None => lists.push(listed),
+            }
         }
     }
-    if !listed.is_empty() {
-        for issuer in issuers.iter().filter(|issuer| !listed.contains(issuer)) {
+    findings.extend(lists.iter().filter_map(|list| list.finding(now)));
+    if !lists.is_empty() {
+        for issuer in issuers.iter().filter(|issuer| !lists.iter().any(|list| list.issuer == **issuer)) {
             findings.push(Finding {
                 code: "TLS-CRL-MISSING",
                 severity: Severity::Warning,
                 origin: material.authority.origin.to_string(),
                 subject: issuer.clone(),
-                message: "there are revocation lists, and none is of this CA: every client that it vouches for is refused"
-                    .to_owned(),
+                message:
+                    "there are revocation lists, and none is of this CA: every client that it vouches for is refused"
+                        .to_owned(),
                 fix: "add the CA's own list to client_crl_files".to_owned(),
             });
         }
     }
+    let lists = lists.into_iter().map(|list| list.der).collect();
     let trust = ClientTrust::new(material.mode, &authorities, lists).map_err(|error| match error {
         ClientTrustError::Authority(_) => refused(&material.authority, error.to_string()),
         _ => match material.lists.first() {
@@ -138,21 +147,52 @@ fn of_authority(authority: &CertificateSummary, from: &Sourced<Input>, now: Syst
     })
 }
 
-fn of_list(list: &CertificateRevocationList<'_>, from: &Sourced<Input>, now: SystemTime) -> Option<Finding> {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-    let message = match list.next_update() {
-        Some(next) if next.timestamp() > now => return None,
-        Some(next) => {
-            format!("the revocation list is out of date since {}", span(now - next.timestamp(), ""))
+/// A revocation list, and what is to be known of it.
+struct Listed {
+    der: CertificateRevocationListDer<'static>,
+    issuer: String,
+    /// Which part of the CA's certificates it is about (RFC 5280 §5.2.5); `None` for all.
+    part: Option<Vec<u8>>,
+    since: i64,
+    until: Option<i64>,
+    origin: String,
+}
+
+impl Listed {
+    fn of(
+        der: CertificateRevocationListDer<'static>,
+        list: &CertificateRevocationList<'_>,
+        from: &Sourced<Input>,
+    ) -> Self {
+        let part = list.extensions().iter().find(|e| e.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+        Self {
+            issuer: list.issuer().to_string(),
+            part: part.map(|part| part.value.to_vec()),
+            since: list.last_update().timestamp(),
+            until: list.next_update().map(|next| next.timestamp()),
+            origin: from.origin.to_string(),
+            der,
         }
-        None => "the revocation list does not say when the next one comes (nextUpdate)".to_owned(),
-    };
-    Some(Finding {
-        code: "TLS-CRL-OUT-OF-DATE",
-        severity: Severity::Error,
-        origin: from.origin.to_string(),
-        subject: list.issuer().to_string(),
-        message: format!("{message}: every client of this CA is refused"),
-        fix: "fetch the CA's current list, then send SIGHUP".to_owned(),
-    })
+    }
+
+    fn is_about_the_same(&self, other: &Self) -> bool {
+        (&self.issuer, &self.part) == (&other.issuer, &other.part)
+    }
+
+    fn finding(&self, now: SystemTime) -> Option<Finding> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let message = match self.until {
+            Some(until) if until > now => return None,
+            Some(until) => format!("the revocation list is out of date since {}", span(now - until, "")),
+            None => "the revocation list does not say when the next one comes (nextUpdate)".to_owned(),
+        };
+        Some(Finding {
+            code: "TLS-CRL-OUT-OF-DATE",
+            severity: Severity::Error,
+            origin: self.origin.clone(),
+            subject: self.issuer.clone(),
+            message: format!("{message}: every client of this CA is refused"),
+            fix: "fetch the CA's current list, then send SIGHUP".to_owned(),
+        })
+    }
 }

@@ -51,7 +51,12 @@ impl spicepod::Auth {
         };
         Auth {
             keys,
-            identities: self.mtls.identities.into_iter().filter_map(|identity| identity_of(identity, problems)).collect(),
+            identities: self
+                .mtls
+                .identities
+                .into_iter()
+                .filter_map(|identity| identity_of(identity, problems))
+                .collect(),
             require_all,
             allow_anonymous: self.allow_anonymous.map(|who| match who {
                 Anonymous::Nobody => None,
@@ -98,11 +103,8 @@ impl From<spicepod::Role> for Role {
 
 fn identity_of(Placed(given): Placed<spicepod::Identity>, problems: &mut Vec<Problem>) -> Option<Identity> {
     let Sourced { value: spicepod::Identity { san_uri, san_dns, subject_cn, role }, origin } = given;
-    let names = [
-        (IdentityName::SanUri, san_uri),
-        (IdentityName::SanDns, san_dns),
-        (IdentityName::SubjectCn, subject_cn),
-    ];
+    let names =
+        [(IdentityName::SanUri, san_uri), (IdentityName::SanDns, san_dns), (IdentityName::SubjectCn, subject_cn)];
     let mut given = names.into_iter().filter_map(|(name, pattern)| Some((name, pattern?)));
     match (given.next(), given.next()) {
         (Some((name, pattern)), None) if !pattern.trim().is_empty() => {

@@ -172,8 +172,11 @@ impl spicepod::Tls {
             Some(mode) if mode.value != ClientAuthMode::None => {
                 if !tls_on {
                     problems.push(
-                        Problem::new(mode.origin.clone(), "wants client certificates, and TLS is off: none could be shown")
-                            .hint(tls::WAYS),
+                        Problem::new(
+                            mode.origin.clone(),
+                            "wants client certificates, and TLS is off: none could be shown",
+                        )
+                        .hint(tls::WAYS),
                     );
                 }
                 true
@@ -233,7 +236,9 @@ impl spicepod::Tls {
             }),
             (Some(Placed(mode)), None) if asks => {
                 return Err(Problem::new(mode.origin, "wants client certificates, and nothing says whose are taken")
-                    .hint("set client_auth_ca_file (or client_auth_ca, PEM text) beside it, or --tls-client-auth-ca-file"));
+                    .hint(
+                        "set client_auth_ca_file (or client_auth_ca, PEM text) beside it, or --tls-client-auth-ca-file",
+                    ));
             }
             _ => None,
         };

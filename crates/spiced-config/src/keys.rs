@@ -16,8 +16,9 @@ const ROLES: [&str; 2] = ["ro", "rw"];
 pub(crate) fn split(root: &mut Node) {
     let Some(node) = root.get_mut(&KEYS) else { return };
     if let Kind::Text(Text::Final { value, secret, list: true }) = &node.kind {
-        let text = value.expose_text().unwrap_or_default();
-        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Node {
+        let text = value.expose_text().unwrap_or_default().trim();
+        // A key that is left out between two commas is a mistake, as an empty one is anywhere.
+        let items = text.split(',').map(str::trim).filter(|_| !text.is_empty()).map(|item| Node {
             kind: Kind::Text(Text::Final { value: item.into(), secret: *secret, list: false }),
             origin: node.origin.clone(),
         });
@@ -43,7 +44,10 @@ pub(crate) fn split(root: &mut Node) {
         };
         let origin = item.origin.clone();
         let entry = |name: &str, text| {
-            (Key { name: name.to_owned(), origin: origin.clone() }, Node { kind: Kind::Text(text), origin: origin.clone() })
+            (
+                Key { name: name.to_owned(), origin: origin.clone() },
+                Node { kind: Kind::Text(text), origin: origin.clone() },
+            )
         };
         let role = role.map(|role| entry("role", Text::Written(Template::literal(role))));
         item.kind = Kind::Map([entry("key", key)].into_iter().chain(role).collect());

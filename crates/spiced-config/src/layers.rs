@@ -281,9 +281,7 @@ async fn replace_references<E>(
 fn refuse_unenforced(root: &Node) -> Vec<Problem> {
     type Asks = fn(&Node) -> bool;
     const ALWAYS: Asks = |node| !node.is_null();
-    const UNLESS_OFF: Asks = |node| {
-        !node.is_null() && word(node).and_then(|w| boolean(&w)) != Some(false)
-    };
+    const UNLESS_OFF: Asks = |node| !node.is_null() && word(node).and_then(|w| boolean(&w)) != Some(false);
     const UNLESS_EMPTY: Asks = |node| {
         !node.is_null() && !matches!(&node.kind, Kind::List(l) if l.is_empty()) && word(node).as_deref() != Some("")
     };

@@ -56,11 +56,7 @@ fn source(rows: Execution) -> Result<LogicalPlanBuilder, EngineError> {
     LogicalPlanBuilder::scan("rows", provider_as_source(Arc::new(table)), None).map_err(engine_error)
 }
 
-fn create(
-    name: TableReference,
-    rows: LogicalPlanBuilder,
-    or_replace: bool,
-) -> Result<LogicalPlan, EngineError> {
+fn create(name: TableReference, rows: LogicalPlanBuilder, or_replace: bool) -> Result<LogicalPlan, EngineError> {
     // Without the name of the source, which is no part of the table.
     let columns: Vec<Expr> =
         rows.schema().columns().into_iter().map(|column| Expr::Column(column.clone()).alias(column.name)).collect();

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use spiced_engine::{
-    EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath,
-};
+use spiced_engine::{EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath};
 use tonic::{Status, Streaming};
 
 use crate::door::Door;

@@ -14,7 +14,6 @@ use metrics::counter;
 use spiced_engine::{Principal, Role, Way};
 use tls_core::{ClientCertificate, ConnInfo, Secret};
 use tokio::sync::watch;
-use tracing::debug;
 
 use crate::address::TrustedProxies;
 use crate::credentials::Credentials;
@@ -157,7 +156,9 @@ impl Access {
         let keys = policy.keys.clone();
         let (keys, key) = match (keys, credentials) {
             // Where no keys are set up, whatever looks like one is somebody else's.
-            (None, _) => return Admitted::Now(caller.end(self.without_key(&policy, headers, uri, connection, certificate))),
+            (None, _) => {
+                return Admitted::Now(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
+            }
             (Some(_), Credentials::None) => {
                 return Admitted::Now(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
             }
@@ -199,9 +200,11 @@ impl Access {
         let principal = match policy.holder(certificate)? {
             Some(_) if policy.wants_both() => return Err(Refusal::KeyMissing),
             Some((name, role)) => Principal::new(name, role),
-            None => Principal::anonymous(policy.anonymous(self.0.is_local).ok_or(Refusal::Anonymous {
-                has_credentials: policy.has_credentials(),
-            })?),
+            None => Principal::anonymous(
+                policy
+                    .anonymous(self.0.is_local)
+                    .ok_or(Refusal::Anonymous { has_credentials: policy.has_credentials() })?,
+            ),
         };
         self.refuse_foreign_pages(headers, uri, connection, certificate.is_some())?;
         Ok(principal)
@@ -305,14 +308,11 @@ impl Caller {
             Err(refusal) => {
                 let door = if self.way.door.is_empty() { "unknown" } else { self.way.door };
                 counter!("spiced_auth_failures_total", "endpoint" => door, "reason" => refusal.reason()).increment(1);
-                match refusal {
-                    // Whoever waits was told of when the waiting began.
-                    Refusal::Throttled { .. } => debug!(door, address = ?self.way.address, "an address has to wait"),
-                    Refusal::WrongKey { waits: true } => {
-                        audit::denied(None, &self.way, refusal.reason(), Some("the address has to wait from now on"));
-                    }
-                    _ => audit::denied(None, &self.way, refusal.reason(), None),
-                }
+                let detail = match refusal {
+                    Refusal::WrongKey { waits: true } => Some("the address has to wait from now on"),
+                    _ => None,
+                };
+                audit::denied(None, &self.way, refusal.reason(), detail);
                 Err(refusal)
             }
         }
@@ -402,10 +402,14 @@ impl Refusal {
             Self::WrongKey { .. } => "the API key is not one of this server's",
             Self::Malformed => "the Authorization header is of no form that is taken here: send Bearer and the API key",
             Self::SeveralKeys => "X-API-Key and Authorization give two different keys; send one",
-            Self::KeyMissing => "an API key is wanted beside the client certificate (X-API-Key, or Authorization: Bearer)",
+            Self::KeyMissing => {
+                "an API key is wanted beside the client certificate (X-API-Key, or Authorization: Bearer)"
+            }
             Self::CertificateMissing => "a client certificate is wanted beside the API key",
             Self::CertificateEnded => "the client certificate has ended since this connection began; renew it",
-            Self::Unmapped => "no identity of this server names the client certificate; its operator may add one to runtime.auth.mtls.identities",
+            Self::Unmapped => {
+                "no identity of this server names the client certificate; its operator may add one to runtime.auth.mtls.identities"
+            }
             Self::Throttled { .. } => "too many wrong keys from this address; try again later",
             Self::CrossSite => "a page of another origin may not use this server",
             Self::ForeignHost => {

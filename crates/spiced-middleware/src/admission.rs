@@ -70,7 +70,10 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Either<S::Future, Either<Ready<Result<Response, Infallible>>, BoxFuture<'static, Result<Response, Infallible>>>>;
+    type Future = Either<
+        S::Future,
+        Either<Ready<Result<Response, Infallible>>, BoxFuture<'static, Result<Response, Infallible>>>,
+    >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)

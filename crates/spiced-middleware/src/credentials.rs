@@ -37,7 +37,7 @@ impl Credentials {
             // A key is never ignored; what some proxy takes (Basic, say) is not meant for this server.
             return match (Self::key(key.as_bytes()), Self::authorization(headers, dialect)) {
                 (Self::Key(one), Self::Key(two)) if one.expose() != two.expose() => Self::Several,
-                (Self::None, other @ Self::Key(_)) => other,
+                (Self::None, other) => other,
                 (key, _) => key,
             };
         }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use argon2::Argon2;
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
-use argon2::Argon2;
 use aws_lc_rs::{constant_time, digest};
 use spiced_engine::Role;
 use tls_core::{Secret, Sourced};
@@ -51,9 +51,9 @@ pub(crate) struct Key {
 
 /// An argon2id hash. Once a key has fitted it, that key's digest is enough.
 struct Slow {
-    key: Key,
+    role: Role,
     hash: Secret,
-    proven: OnceLock<[u8; DIGEST]>,
+    proven: OnceLock<(Key, [u8; DIGEST])>,
 }
 
 /// What a key that is given turns out to be.
@@ -75,7 +75,7 @@ impl ApiKeys {
     /// Each key that is empty, a malformed hash, or there twice.
     pub fn new(keys: &[ApiKey]) -> Result<Self, Vec<Sourced<KeyError>>> {
         let (mut fast, mut slow, mut errors) = (Vec::new(), Vec::new(), Vec::new());
-        let mut names = HashSet::new();
+        let mut seen = HashSet::new();
         for ApiKey { key: Sourced { value, origin }, role } in keys {
             let form = match Form::read(value) {
                 Ok(form) => form,
@@ -84,24 +84,19 @@ impl ApiKeys {
                     continue;
                 }
             };
-            let digest = match &form {
-                Form::Digest(digest) => *digest,
-                Form::Slow(hash) => sha256(hash.expose()),
+            let is_new = match &form {
+                Form::Digest(digest) => seen.insert(*digest),
+                Form::Slow(hash) => seen.insert(sha256(hash.expose())),
             };
-            let key = Key { name: name(&digest), role: *role };
-            if !names.insert(key.name.clone()) {
+            if !is_new {
                 errors.push(Sourced::new(KeyError::Twice, origin.clone()));
             }
             match form {
-                Form::Digest(digest) => fast.push((key, digest)),
-                Form::Slow(hash) => slow.push(Slow { key, hash, proven: OnceLock::new() }),
+                Form::Digest(digest) => fast.push((Key { name: name(&digest), role: *role }, digest)),
+                Form::Slow(hash) => slow.push(Slow { role: *role, hash, proven: OnceLock::new() }),
             }
         }
-        if errors.is_empty() {
-            Ok(Self { fast, slow, turns: Semaphore::new(SLOW_AT_A_TIME) })
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(Self { fast, slow, turns: Semaphore::new(SLOW_AT_A_TIME) }) } else { Err(errors) }
     }
 
     /// How many there are.
@@ -118,8 +113,8 @@ impl ApiKeys {
     pub(crate) fn check(&self, given: &[u8]) -> Checked<'_> {
         let digest = sha256(given);
         let mut found = None;
-        let proven = self.slow.iter().filter_map(|slow| Some((&slow.key, slow.proven.get()?)));
-        for (key, known) in self.fast.iter().map(|(key, digest)| (key, digest)).chain(proven) {
+        let proven = self.slow.iter().filter_map(|slow| slow.proven.get());
+        for (key, known) in self.fast.iter().chain(proven) {
             if constant_time::verify_slices_are_equal(known, &digest).is_ok() {
                 found = Some(key);
             }
@@ -132,15 +127,20 @@ impl ApiKeys {
     }
 
     /// Tries the hashes that no key has fitted yet, off this thread.
-    pub(crate) async fn check_slowly(self: Arc<Self>, given: Secret, digest: [u8; DIGEST]) -> Result<Option<Key>, Busy> {
+    pub(crate) async fn check_slowly(
+        self: Arc<Self>,
+        given: Secret,
+        digest: [u8; DIGEST],
+    ) -> Result<Option<Key>, Busy> {
         let keys = self.clone();
         let turn = tokio::time::timeout(SLOW_PATIENCE, self.turns.acquire()).await.map_err(|_| Busy)?;
         let computed = tokio::task::spawn_blocking(move || {
             let fits = |slow: &&Slow| slow.proven.get().is_none() && slow.fits(&given);
             keys.slow.iter().find(fits).map(|slow| {
+                let key = Key { name: name(&digest), role: slow.role };
                 // Another request may have been first, with the same key.
-                let _ = slow.proven.set(digest);
-                slow.key.clone()
+                let _ = slow.proven.set((key.clone(), digest));
+                key
             })
         });
         let found = computed.await.map_err(|_| Busy);
@@ -217,7 +217,8 @@ impl Form {
             let within = |hash: &PasswordHash| {
                 hash.algorithm.as_str() == "argon2id"
                     && hash.hash.is_some()
-                    && hash.params.get_decimal("m").is_none_or(|m| m <= MOST_MEMORY)
+                    && hash.params.get_decimal("m").is_some_and(|m| m <= MOST_MEMORY)
+                    && ["t", "p"].into_iter().all(|cost| hash.params.get_decimal(cost).is_some())
             };
             return hash.filter(within).map(|_| Self::Slow(Secret::new(phc.to_vec()))).ok_or(KeyError::Argon2id);
         }
@@ -236,12 +237,10 @@ pub fn is_weak(key: &Secret) -> bool {
     !text.starts_with(b"sha256:") && !text.starts_with(b"argon2id:") && text.len() < SHORT
 }
 
-/// What a key is called: nothing that helps to find it, and the same on every replica.
+/// What a key is called, in whichever form it is set up: the beginning of its SHA-256, so that an operator
+/// finds the entry in the pod. It is the same on every replica.
 fn name(digest: &[u8; DIGEST]) -> Arc<str> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(b"spiced key name");
-    context.update(digest);
-    format!("key:{}", hex(&context.finish().as_ref()[..6])).into()
+    format!("key:{}", hex(&digest[..6])).into()
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; DIGEST] {
@@ -317,7 +316,10 @@ mod tests {
         let phc = {
             use argon2::password_hash::CustomizedPasswordHasher;
             let params = argon2::Params::new(64, 1, 1, None).unwrap();
-            Argon2::default().hash_password_customized(b"chosen", b"saltsaltsalt", None, None, params).unwrap().to_string()
+            Argon2::default()
+                .hash_password_customized(b"chosen", b"saltsaltsalt", None, None, params)
+                .unwrap()
+                .to_string()
         };
         let keys = Arc::new(ApiKeys::new(&[key(&format!("argon2id:{phc}"), Role::ReadOnly)]).unwrap());
         let Checked::Unclear(digest) = keys.check(b"wrong") else { panic!("it is not computed yet") };

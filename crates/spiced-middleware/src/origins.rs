@@ -74,13 +74,17 @@ mod tests {
         for good in ["https://app.example.com", "http://localhost:8080", "https://[::1]:3000", "*"] {
             assert!(AllowedOrigins::read([good]).is_ok(), "{good}");
         }
-        for bad in ["app.example.com", "https://app.example.com/", "https://a/b", "ftp://a", "null", "", "https://u@a"] {
+        for bad in ["app.example.com", "https://app.example.com/", "https://a/b", "ftp://a", "null", "", "https://u@a"]
+        {
             assert!(AllowedOrigins::read([bad]).is_err(), "{bad}");
         }
         let allowed = AllowedOrigins::read(["https://App.example.com"]).unwrap();
         assert!(allowed.allows(&HeaderValue::from_static("https://app.example.com"), true));
         assert!(!allowed.allows(&HeaderValue::from_static("https://app.example.com.evil.example"), false));
         let any = AllowedOrigins::read(["*"]).unwrap();
-        assert_eq!([false, true].map(|ambient| any.allows(&HeaderValue::from_static("https://a"), ambient)), [true, false]);
+        assert_eq!(
+            [false, true].map(|ambient| any.allows(&HeaderValue::from_static("https://a"), ambient)),
+            [true, false]
+        );
     }
 }

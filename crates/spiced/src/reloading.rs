@@ -151,8 +151,7 @@ impl Reloading {
                 refresher.refresh().await;
             }
             let reload = move || {
-                let outcome =
-                    if counts { identity::reload(&mut served.reloader) } else { served.reloader.check() };
+                let outcome = if counts { identity::reload(&mut served.reloader) } else { served.reloader.check() };
                 (served, outcome)
             };
             // A panic of it is this task's.

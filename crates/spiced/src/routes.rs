@@ -31,9 +31,8 @@ pub(crate) struct Callers {
 
 impl Callers {
     fn on(&self, door: &Opened) -> Access {
-        let access = Access::following(self.policy.clone())
-            .throttled(self.throttle.clone())
-            .behind(self.proxies.clone());
+        let access =
+            Access::following(self.policy.clone()).throttled(self.throttle.clone()).behind(self.proxies.clone());
         let policy = self.policy.borrow();
         if policy.keys.is_some() && !door.is_tls() && !door.is_loopback() {
             warn!(

@@ -218,7 +218,7 @@ impl ProducesTickets for EndingTickets {
         let opened = self.tickets.decrypt(cipher)?;
         let (end, plain) = opened.split_first_chunk()?;
         let end = i64::from_be_bytes(*end);
-        if end <= unix(SystemTime::now()) {
+        if end < unix(SystemTime::now()) {
             return None;
         }
         self.end.store(end, Ordering::Relaxed);
@@ -241,7 +241,7 @@ mod tests {
         let resumed = ending(i64::MAX);
         assert_eq!(resumed.decrypt(&good).unwrap(), b"state");
         assert_eq!(resumed.end.load(Ordering::Relaxed), now + 60, "the next ticket ends then too");
-        let over = ending(now).encrypt(b"state").unwrap();
+        let over = ending(now - 1).encrypt(b"state").unwrap();
         assert!(resumed.decrypt(&over).is_none());
     }
 }

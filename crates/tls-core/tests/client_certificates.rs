@@ -95,7 +95,11 @@ fn trusting(mode: ClientAuth, authority: &Authority) -> ClientTrust {
 }
 
 /// A client that keeps its tickets.
-fn client(door: &Door, shows: Option<Pair>, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
+fn client(
+    door: &Door,
+    shows: Option<Pair>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(door.server.clone()).unwrap();
     let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap();
@@ -127,7 +131,8 @@ async fn exchange(stream: &mut TlsStream<TcpStream>) -> std::io::Result<String> 
         }
         let text = String::from_utf8_lossy(&answer).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.to_lowercase().split("content-length: ").nth(1).and_then(|l| l.lines().next()?.parse().ok());
+            let length =
+                head.to_lowercase().split("content-length: ").nth(1).and_then(|l| l.lines().next()?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 return Ok(body.to_owned());
             }
@@ -200,5 +205,8 @@ async fn a_proxy_says_for_whom_it_speaks() {
     let mut stream = connect(&door, &config, local).await.unwrap();
     assert!(exchange(&mut stream).await.unwrap().starts_with("127.0.0.1 nobody"));
     assert!(connect(&door, &config, b"").await.is_err(), "without the header there is no connection");
-    assert!(connect(&door, &config, b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n").await.is_err(), "nor with version 1");
+    assert!(
+        connect(&door, &config, b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n").await.is_err(),
+        "nor with version 1"
+    );
 }

@@ -128,10 +128,7 @@ fn unknown_keys_name_the_place_and_the_nearest() {
 
 #[test]
 fn what_is_not_enforced_is_refused() {
-    for asks in [
-        "tls: { key_passphrase: x }",
-        "tls: { certificates: [{ certificate_file: a, key_file: b }] }",
-    ] {
+    for asks in ["tls: { key_passphrase: x }", "tls: { certificates: [{ certificate_file: a, key_file: b }] }"] {
         let text = settle(&format!("runtime: {{ {asks} }}"), &[], &[]).unwrap_err();
         assert!(text.contains("not built yet"), "{asks}: {text}");
     }
@@ -174,7 +171,10 @@ fn what_cannot_stand_together() {
         ("tls: { certificate: c, key: k, client_auth_mode: required }", "nothing says whose are taken"),
         ("tls: { client_auth_mode: sometimes }", "is none of none, request, required"),
         (&format!("{asked}, auth: {{ mtls: {{ identities: [ {{ role: ro }} ] }} }}"), "exactly one of"),
-        (&format!("{asked}, auth: {{ mtls: {{ identities: [ {{ subject_cn: a, san_dns: b, role: ro }} ] }} }}"), "exactly one of"),
+        (
+            &format!("{asked}, auth: {{ mtls: {{ identities: [ {{ subject_cn: a, san_dns: b, role: ro }} ] }} }}"),
+            "exactly one of",
+        ),
         ("http: { trusted_proxies: [proxy.example.com] }", "addresses and networks"),
     ] {
         let text = settle(&format!("runtime: {{ {pod} }}"), &[], &[]).unwrap_err();

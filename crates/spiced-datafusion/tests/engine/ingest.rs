@@ -43,7 +43,10 @@ async fn columns_are_told_by_name_and_fitted() {
     assert_eq!(put(session.as_ref(), append(numbers("id"))).await.unwrap(), Effect::Write);
     assert_eq!(run(session.as_ref(), "SELECT count(*), sum(id), count(name) FROM notes").await, ["4 | 6 | 1"]);
 
-    for (wrong, said) in [(numbers("nr"), "has no column `nr`"), (rows(&[("name", Arc::new(StringArray::from(vec!["x"])))]), "takes no NULL")] {
+    for (wrong, said) in [
+        (numbers("nr"), "has no column `nr`"),
+        (rows(&[("name", Arc::new(StringArray::from(vec!["x"])))]), "takes no NULL"),
+    ] {
         let refused = put(session.as_ref(), append(wrong)).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidStatement);
         assert!(refused.to_string().contains(said), "{refused}");
@@ -87,7 +90,8 @@ async fn what_the_pod_keeps_is_kept() {
     pod.memory("notes", false);
     let session = pod.session().await;
     for if_exists in [IfExists::Append, IfExists::Replace] {
-        let refused = put(session.as_ref(), into("notes", IfMissing::Fail, if_exists, numbers("id"))).await.unwrap_err();
+        let refused =
+            put(session.as_ref(), into("notes", IfMissing::Fail, if_exists, numbers("id"))).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
     }
 }

@@ -48,7 +48,10 @@ pub(crate) fn openssl(target: &Target) -> String {
     };
     let ca = option(target, "-CAfile");
     let certificate = if target.certificate { "-cert client.pem -key client-key.pem " } else { "" };
-    format!("openssl s_client -connect {} {name} {ca}{certificate}-verify_return_error -brief </dev/null\n", target.http.authority())
+    format!(
+        "openssl s_client -connect {} {name} {ca}{certificate}-verify_return_error -brief </dev/null\n",
+        target.http.authority()
+    )
 }
 
 pub(crate) fn pyarrow(target: &Target) -> String {
@@ -117,9 +120,8 @@ fn adbc_options(target: &Target) -> Vec<String> {
         options.push("DatabaseOptions.MTLS_PRIVATE_KEY.value: open(\"client-key.pem\").read()".to_owned());
     }
     if target.key {
-        options.push(
-            "DatabaseOptions.AUTHORIZATION_HEADER.value: \"Bearer \" + os.environ[\"SPICE_API_KEY\"]".to_owned(),
-        );
+        options
+            .push("DatabaseOptions.AUTHORIZATION_HEADER.value: \"Bearer \" + os.environ[\"SPICE_API_KEY\"]".to_owned());
     }
     options
 }
@@ -145,7 +147,11 @@ pub(crate) fn grpc(target: &Target) -> String {
 
 /// Where a client would have to do more than a line to show a certificate.
 fn shows_no_certificate(target: &Target) -> &'static str {
-    if target.certificate { "# these lines show no client certificate yet: see the client's own documentation\n" } else { "" }
+    if target.certificate {
+        "# these lines show no client certificate yet: see the client's own documentation\n"
+    } else {
+        ""
+    }
 }
 
 pub(crate) fn go(target: &Target) -> String {
@@ -210,7 +216,11 @@ pub(crate) fn jdbc(target: &Target) -> String {
         false => "",
     };
     let key = if target.key { "&token=$SPICE_API_KEY" } else { "" };
-    format!("jdbc:arrow-flight-sql://{}/?useEncryption={}{trust}{certificate}{key}\n", target.flight.authority(), target.tls())
+    format!(
+        "jdbc:arrow-flight-sql://{}/?useEncryption={}{trust}{certificate}{key}\n",
+        target.flight.authority(),
+        target.tls()
+    )
 }
 
 pub(crate) fn prometheus(target: &Target) -> String {
