@@ -44,7 +44,7 @@ def preflight(server, origin: str, *, method: str = "POST", headers: str = "x-ap
 def page(server, caller: Caller, pod, *headers: str) -> clients.Answer:
     """A query as a page's script would send it."""
     words = [word for header in headers for word in ("-H", header)]
-    return caller.curl(server, "/v1/sql", "-d", "SELECT 1 AS x", *words, folder=pod.home)
+    return caller.curl(server, "/v1/sql", "-d", "SELECT 1 AS x", *words)
 
 
 def allowed(answer: clients.Answer) -> str | None:
@@ -92,7 +92,7 @@ def test_page_that_is_refused_may_read_why(pod):
     """Without the header a browser shows a page nothing of a 401 or a 400."""
     server = serve(pod, cors=NAMED)
     assert allowed(page(server, NOBODY, pod, f"Origin: {APP}")) == APP
-    bad = server.access.ro.curl(server, "/v1/sql", "-d", "SELEC 1", "-H", f"Origin: {APP}", folder=pod.home)
+    bad = server.access.ro.curl(server, "/v1/sql", "-d", "SELEC 1", "-H", f"Origin: {APP}")
     assert (bad.status, allowed(bad)) == (400, APP)
 
 

@@ -98,7 +98,7 @@ class World:
         return set(clients.query(self.view, text, self.viewer.call())["id"].to_pylist())
 
     def has(self, table: str, caller: Caller) -> bool:
-        return caller.curl(self.server, "/v1/sql", "-d", f"SELECT x FROM {table}", folder=self.pod.home).status == 200
+        return caller.curl(self.server, "/v1/sql", "-d", f"SELECT x FROM {table}").status == 200
 
     def close(self) -> None:
         self.view.close()
@@ -143,7 +143,7 @@ def by_curl(world: World, caller: Caller):
         ("create", WRITE, sql, ("-d", f"CREATE TABLE {table} AS SELECT 1 AS x"), table),
         ("reload", WRITE, "/v1/tls/reload", ("-X", "POST"), None),
     ]
-    requests = [(path, (*caller.curl_args(world.pod.home), *more)) for _, _, path, more, _ in asked]
+    requests = [(path, (*caller.curl_args(world.server), *more)) for _, _, path, more, _ in asked]
     for (name, needs, _, _, made), status in zip(asked, clients.statuses(world.server, requests), strict=True):
         yield name, needs, str(status or "UNAVAILABLE"), made
 

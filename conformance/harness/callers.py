@@ -56,12 +56,13 @@ class Caller:
 
     # The clients, each with all of it
 
-    def curl(self, server: Server, path: str, *args: str, folder: Path, **more) -> clients.Answer:
-        return clients.get(server, path, *self.curl_args(folder), *args, **more)
+    def curl(self, server: Server, path: str, *args: str, **more) -> clients.Answer:
+        return clients.get(server, path, *self.curl_args(server), *args, **more)
 
-    def curl_args(self, folder: Path) -> list[str]:
+    def curl_args(self, server: Server) -> list[str]:
+        """The certificate is put beside the CA that the server's clients trust."""
         words = [word for name, value in self.headers().items() for word in ("-H", f"{name}: {value}")]
-        return words + (clients.showing(self.pair, folder) if self.pair else [])
+        return words + (clients.showing(self.pair, Path(server.ca).parent) if self.pair else [])
 
     def flight(self, server: Server, **more) -> flight.FlightClient:
         if self.pair:
@@ -86,6 +87,19 @@ class Caller:
 
 
 NOBODY = Caller()
+
+
+def ask(server: Server, who: Caller | Pair | None, text: str = "SELECT 1 AS x") -> str:
+    """A statement over HTTP, and the outcome in one word. A certificate stands for who shows it and nothing else."""
+    caller = who if isinstance(who, Caller) else Caller(pair=who)
+    return of_http(caller.curl(server, "/v1/sql", "-d", text))
+
+
+def role(server: Server, who: Caller | Pair | None) -> str:
+    """What a caller may: `rw`, `ro`, or how it is refused. The server needs the data set `notes`."""
+    found = tuple(ask(server, who, text) for text in ("SELECT 1 AS x", "INSERT INTO notes SELECT 1, 'x' WHERE false"))
+    return {("200", "200"): "rw", ("200", "403"): "ro"}.get(found, found[0])
+
 
 # The outcome in one word
 
