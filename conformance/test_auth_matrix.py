@@ -45,7 +45,7 @@ ro argon2id key               | ro     | ro     | ro           | no handshake | 
 rw argon2id key               | rw     | rw     | rw           | no handshake | no handshake | nobody
 ro certificate                | nobody | -      | ro           | ro           | ro           | nobody
 rw certificate                | nobody | -      | rw           | rw           | rw           | nobody
-unmapped certificate          | nobody | -      | stranger     | stranger     | stranger     | nobody
+unmapped certificate          | nobody | -      | stranger     | stranger     | stranger     | stranger
 certificate of a wrong CA     | nobody | -      | no handshake | no handshake | no handshake | no handshake
 expired certificate           | nobody | -      | no handshake | no handshake | no handshake | no handshake
 revoked certificate           | nobody | -      | no handshake | no handshake | no handshake | no handshake
@@ -56,6 +56,9 @@ rw certificate + wrong key    | nobody | -      | nobody       | nobody       | 
 unmapped certificate + rw key | rw     | -      | rw           | rw           | stranger     | stranger
 revoked certificate + rw key  | rw     | -      | no handshake | no handshake | no handshake | no handshake
 """
+
+# Go shows no certificate whose CA the server does not name; where none is needed, there is a handshake without.
+GO_KEEPS = "certificate of a wrong CA"
 
 
 def _rows():
@@ -243,6 +246,8 @@ def _wanted(client: str, verdict: str, name: str, needs: int) -> set[str]:
 @pytest.mark.parametrize("setup, who, verdict", [pytest.param(*row, id=f"{row[0]}: {row[1]}") for row in _rows()])
 def test_row(worlds, setup, who, verdict, client):
     """All operations of one caller by one client; what was answered, and whether it was done."""
+    if client == "adbc" and who == GO_KEEPS and setup in ("request", "all"):
+        verdict = "nobody"
     world = worlds(setup)
     caller = world.access.callers[who]
     wrong, rows, tables = [], {}, {}

@@ -117,6 +117,11 @@ _PYARROW = [
     (pa.ArrowInvalid, "INVALID_ARGUMENT"),
     (KeyError, "NOT_FOUND"),
 ]
+_DETAILS = {
+    "Unauthenticated": "UNAUTHENTICATED",
+    "Unauthorized": "PERMISSION_DENIED",
+    "Unavailable": "UNAVAILABLE",
+}
 _ADBC = {
     AdbcStatusCode.UNAUTHENTICATED: "UNAUTHENTICATED",
     AdbcStatusCode.UNAUTHORIZED: "PERMISSION_DENIED",
@@ -134,7 +139,11 @@ def code(ask) -> str:
         if error.status_code in _ADBC:
             return _ADBC[error.status_code]
         return "UNAVAILABLE" if unavailable(error) else f"{error!r}"
-    except (pa.ArrowException, flight.FlightError, KeyError) as error:
+    except (pa.ArrowException, flight.FlightError, KeyError, OSError) as error:
+        # pyarrow's get_schema raises an OSError that tells the kind in words.
+        detail = re.search(r"Detail: (\w+)$", str(error)) if type(error) is OSError else None
+        if detail:
+            return _DETAILS.get(detail[1], f"{error!r}")
         return next((name for kind, name in _PYARROW if isinstance(error, kind)), f"{error!r}")
     return "OK"
 
