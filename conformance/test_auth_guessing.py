@@ -43,7 +43,7 @@ def serve(pod, *args, limit: int | None = FEW, http: dict | None = None, mode: s
 
 def ask(server, caller: Caller, *args: str, text: str = "SELECT 1 AS x") -> clients.Answer:
     """A query from 127.0.0.1, unless `args` say otherwise."""
-    return caller.curl(server, "/v1/sql", "-d", text, *args, folder=server.home, host=HOME)
+    return caller.curl(server, "/v1/sql", "-d", text, *args, host=HOME)
 
 
 def wrong(server) -> Caller:
@@ -349,7 +349,7 @@ def test_audit_of_a_write_that_its_client_gives_up(pod):
     server = serve(pod)
     server.access.rw  # the key is marked before it stands in a command line
     command = clients.curl_command(
-        server.url("/v1/sql", host=HOME), *server.access.rw.curl_args(pod.home), "-d", ENDLESS, ca=server.ca
+        server.url("/v1/sql", host=HOME), *server.access.rw.curl_args(server), "-d", ENDLESS, ca=server.ca
     )
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -366,7 +366,7 @@ def test_reads_are_not_audited(pod):
     for text in ("SELECT id FROM people", "EXPLAIN SELECT 1", "SHOW TABLES", "SELEC 1", "SELECT nope FROM people"):
         ask(server, server.access.rw, text=text)
     for path in ("/health", "/v1/ready", "/v1/status", "/v1/datasets"):
-        server.access.ro.curl(server, path, folder=pod.home).ok()
+        server.access.ro.curl(server, path).ok()
     with server.access.ro.wire(server, host=HOME) as flight:
         flight.query("SELECT id FROM people").ok()
         flight.query(wire.tables()).ok()

@@ -10,7 +10,7 @@ from pyarrow import flight
 
 from harness import callers, clients, commands, data, wire
 from harness.access import PATIENT, Access
-from harness.callers import NOBODY, Caller, argon2id, basic, code, sha256
+from harness.callers import NOBODY, Caller, argon2id, basic, code, role, sha256
 from harness.ledger import LEDGER
 from harness.pod import Pod
 from harness.server import text_of
@@ -27,13 +27,6 @@ def keyed(pod, *keys: str, env=None, secrets=None, args=(), **auth):
     auth = {"api_key": {"keys": list(keys)}, **auth} if keys else auth
     pod.yaml(tls=pod.write_pair(), runtime={"auth": auth} if auth else {}, datasets=[data.MEMORY], **more)
     return pod.serve(*args, env=env)
-
-
-def role(server, caller: Caller, pod) -> str:
-    """What the caller may: `rw`, `ro`, or the status that it is refused with."""
-    asked = ("SELECT 1 AS x", "INSERT INTO notes SELECT 1, 'x' WHERE false")
-    statuses = tuple(caller.curl(server, "/v1/sql", "-d", text, folder=pod.home).status for text in asked)
-    return {(200, 200): "rw", (200, 403): "ro"}.get(statuses) or str(statuses[0])
 
 
 # Where a key's role comes from: what the pod says, what the secret S holds, what the caller shows, the role that it gets
@@ -60,9 +53,9 @@ def test_role_of_a_key(pod, said, held, shown, wanted):
     value = key()
     said, held, shown = (text.replace("KEY", value) for text in (said, held, shown))
     server = keyed(pod, said, env={"S": held})
-    assert role(server, Caller(shown), pod) == wanted
+    assert role(server, Caller(shown)) == wanted
     if shown.endswith((":ro", ":rw")):
-        assert role(server, Caller(shown[:-3]), pod) == "401", "the secret's own end was taken for a role"
+        assert role(server, Caller(shown[:-3])) == "401", "the secret's own end was taken for a role"
     told = server.logged("INFO", match=r"key.*read.only|read.only.*key")
     assert bool(told) == (not said.endswith((":ro", ":rw"))), (
         "whether the log says that a key without a role is read-only"
@@ -78,16 +71,16 @@ def test_hash_of_a_key(pod):
         said.append(hashed[kind](value) + (f":{suffix}" if suffix else ""))
     server = keyed(pod, *said)
     for name, value in keys.items():
-        assert role(server, Caller(value), pod) == (name.partition(":")[2] or "ro"), name
+        assert role(server, Caller(value)) == (name.partition(":")[2] or "ro"), name
     for hashed_key in (sha256(keys["sha256:rw"]), argon2id(keys["argon2id:rw"])):
         for shown in (hashed_key, hashed_key.partition(":")[2]):
-            assert role(server, Caller(shown), pod) == "401", "the hash is no key"
+            assert role(server, Caller(shown)) == "401", "the hash is no key"
 
 
 def test_argon2id_at_its_usual_cost(pod):
     value = key()
     server = keyed(pod, argon2id(value, memory_cost=19 * 1024, iterations=2) + ":rw")
-    assert role(server, Caller(value), pod) == "rw"
+    assert role(server, Caller(value)) == "rw"
 
 
 @pytest.mark.parametrize("name", ["api_key", "api-key"])
@@ -96,7 +89,7 @@ def test_spelling(pod, name, more):
     value = key()
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {name: {**more, "keys": ["${env:K}:rw"]}}}, datasets=[data.MEMORY])
     server = pod.serve(env={"K": value})
-    assert (role(server, Caller(value), pod), role(server, NOBODY, pod)) == ("rw", "401")
+    assert (role(server, Caller(value)), role(server, NOBODY)) == ("rw", "401")
 
 
 # Stores
@@ -106,7 +99,7 @@ def test_keys_from_a_file_store(pod):
     value = key()
     pod.write("mounted/reports", value)
     server = keyed(pod, "${files:reports}:rw", secrets=[{"from": "file:mounted", "name": "files"}])
-    assert role(server, Caller(value), pod) == "rw"
+    assert role(server, Caller(value)) == "rw"
 
 
 def test_keys_from_any_store(pod):
@@ -119,7 +112,7 @@ def test_keys_from_any_store(pod):
         secrets=[{"from": "file:mounted", "name": "files"}],
         env={"TWO": two},
     )
-    assert (role(server, Caller(one), pod), role(server, Caller(two), pod)) == ("rw", "ro")
+    assert (role(server, Caller(one)), role(server, Caller(two))) == ("rw", "ro")
 
 
 VARIABLE = "SPICED_RUNTIME__AUTH__API_KEY__KEYS"
@@ -129,14 +122,14 @@ def test_keys_from_a_variable(pod):
     one, two, three = key(), key(), key()
     pod.yaml(tls=pod.write_pair(), datasets=[data.MEMORY])
     server = pod.serve(env={VARIABLE: f"{one}:ro,{two}:rw,{sha256(three)}:rw"})
-    roles = [role(server, Caller(value), pod) for value in (one, two, three)]
-    assert roles == ["ro", "rw", "rw"] and role(server, NOBODY, pod) == "401"
+    roles = [role(server, Caller(value)) for value in (one, two, three)]
+    assert roles == ["ro", "rw", "rw"] and role(server, NOBODY) == "401"
 
 
 def test_variable_beats_the_pod(pod):
     one, two = key(), key()
     server = keyed(pod, f"{one}:rw", env={VARIABLE: f"{two}:ro"})
-    assert (role(server, Caller(one), pod), role(server, Caller(two), pod)) == ("401", "ro")
+    assert (role(server, Caller(one)), role(server, Caller(two))) == ("401", "ro")
 
 
 def test_variable_is_literal(pod):
@@ -144,8 +137,8 @@ def test_variable_is_literal(pod):
     value = key()
     pod.yaml(tls=pod.write_pair(), datasets=[data.MEMORY])
     server = pod.serve(env={VARIABLE: "${env:SECRET}:ro", "SECRET": value})
-    assert role(server, Caller(value), pod) == "401"
-    assert role(server, Caller("${env:SECRET}"), pod) == "ro"
+    assert role(server, Caller(value)) == "401"
+    assert role(server, Caller("${env:SECRET}")) == "ro"
 
 
 # Refused at start, and no key is shown. `A` and `B` are keys, `S` is a secret that holds A.
@@ -273,7 +266,7 @@ def test_key_in_the_address_is_not_looked_at(shared):
 def test_every_route_asks(shared, path):
     more = ["-d", "SELECT 1"] if path == "/v1/sql" else []
     assert clients.get(shared, path, *more).status == 401
-    shared.access.ro.curl(shared, path, *more, folder=None).ok()
+    shared.access.ro.curl(shared, path, *more).ok()
 
 
 @pytest.mark.parametrize("door", ["flight", "grpc"])
@@ -292,7 +285,7 @@ def test_shown_as_metadata(shared, door, header):
 
 def test_basic_is_not_for_http(shared):
     """Browsers would send it to any page's request."""
-    assert Caller(shared.access.keys["plain:ro"], header="basic").curl(shared, "/v1/status", folder=None).status == 401
+    assert Caller(shared.access.keys["plain:ro"], header="basic").curl(shared, "/v1/status").status == 401
 
 
 EVERY_METHOD = {
@@ -325,10 +318,10 @@ def test_every_flight_method_asks(shared, method):
 def test_anonymous_beside_keys(pod, allowed, wanted):
     """A wrong key is refused where none would be let in; an empty bearer is none."""
     server = patient(pod, **({} if allowed is None else {"allow_anonymous": allowed}))
-    assert role(server, NOBODY, pod) == wanted
-    assert role(server, Caller(""), pod) == wanted, "an empty bearer is none"
-    assert role(server, Caller(server.access.wrong), pod) == "401"
-    assert role(server, server.access.ro, pod) == "ro"
+    assert role(server, NOBODY) == wanted
+    assert role(server, Caller("")) == wanted, "an empty bearer is none"
+    assert role(server, Caller(server.access.wrong)) == "401"
+    assert role(server, server.access.ro) == "ro"
     for door in ("flight", "grpc"):
         method, request = (
             (wire.REFLECTION, wire.message(f7="*"))
@@ -349,7 +342,7 @@ def test_anonymous_where_nothing_is_set_up(pod, allowed, wanted):
     auth = {} if allowed is None else {"auth": {"allow_anonymous": allowed}}
     pod.yaml(tls=pod.write_pair(), runtime=auth, datasets=[data.MEMORY])
     server = pod.serve("--http", "0.0.0.0:0", doors=("flight", "grpc"))
-    assert role(server, NOBODY, pod) == wanted
+    assert role(server, NOBODY) == wanted
     with NOBODY.wire(server) as calls:
         code = calls.put(wire.update("INSERT INTO notes VALUES (1, 'x')")).code
     here = "rw" if allowed is None else wanted
@@ -359,7 +352,7 @@ def test_anonymous_where_nothing_is_set_up(pod, allowed, wanted):
 def test_credentials_are_not_looked_at_where_no_keys_are_set_up(pod):
     server = keyed(pod)
     for header in ("x-api-key", "bearer"):
-        assert role(server, Caller(key("a key that nobody asked for"), header=header), pod) == "rw"
+        assert role(server, Caller(key("a key that nobody asked for"), header=header)) == "rw"
     with Caller(key("a key that nobody asked for")).wire(server) as calls:
         calls.query("SELECT 1 AS x").ok()
 
@@ -504,8 +497,8 @@ def test_generated_key_works(pod, more, wanted):
     value, line = _generated(pod, *more)
     assert line == f"{sha256(value)}:{wanted}"
     server = keyed(pod, line)
-    assert role(server, Caller(value), pod) == wanted
-    assert role(server, Caller(line.removesuffix(f":{wanted}")), pod) == "401"
+    assert role(server, Caller(value)) == wanted
+    assert role(server, Caller(line.removesuffix(f":{wanted}"))) == "401"
 
 
 def test_generated_keys_are_long_and_never_the_same(pod):
@@ -528,8 +521,8 @@ def test_key_taken_away_ends_with_a_reload(pod):
         keys = {"api_key": {"keys": [f"{two}:ro", f"{three}:rw"]}}
         pod.yaml(tls=pod.write_pair(), runtime={"auth": keys}, datasets=[data.MEMORY])
         server.signal(signal.SIGHUP)
-        eventually(lambda: role(server, Caller(three), pod) == "rw", "the new key")
-        assert (role(server, Caller(one), pod), role(server, Caller(two), pod)) == ("401", "ro")
+        eventually(lambda: role(server, Caller(three)) == "rw", "the new key")
+        assert (role(server, Caller(one)), role(server, Caller(two))) == ("401", "ro")
         assert first.query("SELECT 1 AS x").code == "UNAUTHENTICATED"
         assert second.put(update).code == "PERMISSION_DENIED", "a handle from when it might"
         second.query("SELECT 1 AS x").ok()
@@ -542,7 +535,7 @@ def test_broken_keys_keep_what_serves(pod):
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": {"keys": [":rw"]}}}, datasets=[data.MEMORY])
     server.signal(signal.SIGHUP)
     server.wait_for_log("WARN", "ERROR", match="api_key", since=since)
-    assert role(server, Caller(value), pod) == "rw"
+    assert role(server, Caller(value)) == "rw"
 
 
 # Plain text, metrics, logs, commands
@@ -570,7 +563,7 @@ def test_metrics_that_ask(pod):
     server = patient(pod, metrics=True)
     assert clients.get(server, "/metrics", door="metrics").status == 401
     for caller, wanted in ((Caller(server.access.wrong), 401), (server.access.ro, 200), (server.access.rw, 200)):
-        assert caller.curl(server, "/metrics", door="metrics", folder=None).status == wanted
+        assert caller.curl(server, "/metrics", door="metrics").status == wanted
 
 
 def test_no_key_is_shown_by_any_log_or_command(pod):
@@ -585,7 +578,7 @@ def test_no_key_is_shown_by_any_log_or_command(pod):
         for header in ("x-api-key", "bearer", "basic"):
             caller = Caller(one, header=header)
             for protocol in ("--http1.1", "--http2"):
-                answer = caller.curl(server, "/v1/status", protocol, folder=None)
+                answer = caller.curl(server, "/v1/status", protocol)
                 LEDGER.assert_clean(answer.body, "/v1/status")
             for door in ("flight", "grpc"):
                 with caller.wire(server, door) as calls:

@@ -53,6 +53,9 @@ unmapped certificate + rw key | rw     | -      | rw           | rw           | 
 revoked certificate + rw key  | rw     | -      | no handshake | no handshake | no handshake | no handshake
 """
 
+# Go shows no certificate whose CA the server does not name; where none is needed, there is a handshake without.
+GO_KEEPS = "certificate of a wrong CA"
+
 
 def _rows():
     for line in TABLE.strip().splitlines():
@@ -94,7 +97,7 @@ class World:
         return set(clients.query(self.view, text, self.viewer.call())["id"].to_pylist())
 
     def has(self, table: str, caller: Caller) -> bool:
-        return caller.curl(self.server, "/v1/sql", "-d", f"SELECT x FROM {table}", folder=self.pod.home).status == 200
+        return caller.curl(self.server, "/v1/sql", "-d", f"SELECT x FROM {table}").status == 200
 
     def close(self) -> None:
         self.view.close()
@@ -139,7 +142,7 @@ def by_curl(world: World, caller: Caller):
         ("create", WRITE, sql, ("-d", f"CREATE TABLE {table} AS SELECT 1 AS x"), table),
         ("reload", WRITE, "/v1/tls/reload", ("-X", "POST"), None),
     ]
-    requests = [(path, (*caller.curl_args(world.pod.home), *more)) for _, _, path, more, _ in asked]
+    requests = [(path, (*caller.curl_args(world.server), *more)) for _, _, path, more, _ in asked]
     for (name, needs, _, _, made), status in zip(asked, clients.statuses(world.server, requests), strict=True):
         yield name, needs, str(status or "UNAVAILABLE"), made
 
@@ -235,6 +238,8 @@ def _wanted(client: str, verdict: str, name: str, needs: int) -> set[str]:
 @pytest.mark.parametrize("setup, who, verdict", [pytest.param(*row, id=f"{row[0]}: {row[1]}") for row in _rows()])
 def test_row(worlds, setup, who, verdict, client):
     """All operations of one caller by one client; what was answered, and whether it was done."""
+    if client == "adbc" and who == GO_KEEPS and setup in ("request", "all"):
+        verdict = "nobody"
     world = worlds(setup)
     caller = world.access.callers[who]
     if client == "adbc" and who == "certificate of a wrong CA" and setup in ("request", "all"):

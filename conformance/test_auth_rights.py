@@ -142,7 +142,7 @@ class Guarded:
             self.sql(self.rw, text).ok()
 
     def sql(self, caller: Caller, text: str, *args: str) -> clients.Answer:
-        return clients.sql(self.server, text, *caller.curl_args(self.pod.home), *args)
+        return clients.sql(self.server, text, *caller.curl_args(self.server), *args)
 
     def rows(self, text: str) -> list[dict]:
         """As the writer sees them."""
@@ -516,10 +516,10 @@ def test_certificates_of_both_roles(pod):
     ):
         caller = Caller(pair=access.pairs[who])
         text = "INSERT INTO notes VALUES (7, 'x')"
-        assert of_http(caller.curl(server, "/v1/sql", "-d", text, folder=pod.home)) == http
+        assert of_http(caller.curl(server, "/v1/sql", "-d", text)) == http
         with caller.wire(server) as flight:
             assert flight.put(wire.update(text)).code == grpc
-        seen = caller.curl(server, "/v1/sql", "-d", "SELECT id FROM notes", folder=pod.home)
+        seen = caller.curl(server, "/v1/sql", "-d", "SELECT id FROM notes")
         assert seen.ok().json() == rows
 
 
@@ -530,9 +530,9 @@ def test_anonymous_readers_stay_readers(pod):
     pod.yaml(tls=pod.write_pair(), runtime={"auth": auth, **PATIENT}, datasets=[data.MEMORY])
     server = pod.serve(env=access.environment)
     insert = ("-d", "INSERT INTO notes VALUES (7, 'x')")
-    assert NOBODY.curl(server, "/v1/sql", *insert, folder=pod.home).status == 403
+    assert NOBODY.curl(server, "/v1/sql", *insert).status == 403
     with NOBODY.wire(server) as flight:
         assert flight.put(wire.update(insert[1])).code == "PERMISSION_DENIED"
         flight.query("SELECT 1 AS x").ok()
-    access.rw.curl(server, "/v1/sql", *insert, folder=pod.home).ok()
+    access.rw.curl(server, "/v1/sql", *insert).ok()
     assert clients.rows(server, "SELECT id FROM notes") == [{"id": 7}]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import os
+import signal
 from functools import cached_property
 
+from . import data
 from .callers import NOBODY, Caller, argon2id, sha256
 from .certificates import Authority, Pair
 from .ledger import LEDGER
@@ -120,3 +123,32 @@ class Access:
             self.pod.write("clients.crl", self.clients.crl(self.pairs["revoked"]))
             more["client_crl_files"] = ["clients.crl"]
         return {**self.pod.write_pair(), "client_auth_mode": mode, "client_auth_ca_file": "clients-ca.pem", **more}
+
+
+def asking(
+    pod, mode: str = "required", *args, access=None, tls=None, crls=None, mtls=True, keys=False, env=None, **auth
+):
+    """A server that asks for certificates. `tls` replaces mode and CA; `crls` are the contents of its lists; `mtls`
+    replaces the usual identities, `False` leaves them out; the rest is `runtime.auth`."""
+    access = access or Access(pod)
+    settings = access.tls(mode) if tls is None else {**pod.write_pair(), **tls}
+    if crls is not None:
+        for number, crl in enumerate(crls):
+            pod.write(f"{number}.crl", crl)
+        settings["client_crl_files"] = [f"{number}.crl" for number in range(len(crls))]
+    if mtls:
+        auth["mtls"] = access.mtls if mtls is True else mtls
+    if keys:
+        auth["api_key"] = access.api_key
+    pod.yaml(tls=settings, runtime={"auth": auth, **PATIENT} if auth else PATIENT, datasets=[data.MEMORY])
+    server = pod.serve(*args, env={**access.environment, **(env or {})})
+    server.access = access
+    return server
+
+
+def replace(pod, server, **files: str | bytes) -> None:
+    """New contents, renamed over the old, and SIGHUP."""
+    for name, content in files.items():
+        pod.write(f"{name}.new", content)
+        os.replace(pod.folder / f"{name}.new", pod.folder / name)
+    server.signal(signal.SIGHUP)

@@ -56,12 +56,13 @@ class Caller:
 
     # The clients, each with all of it
 
-    def curl(self, server: Server, path: str, *args: str, folder: Path, **more) -> clients.Answer:
-        return clients.get(server, path, *self.curl_args(folder), *args, **more)
+    def curl(self, server: Server, path: str, *args: str, **more) -> clients.Answer:
+        return clients.get(server, path, *self.curl_args(server), *args, **more)
 
-    def curl_args(self, folder: Path) -> list[str]:
+    def curl_args(self, server: Server) -> list[str]:
+        """The certificate is put beside the CA that the server's clients trust."""
         words = [word for name, value in self.headers().items() for word in ("-H", f"{name}: {value}")]
-        return words + (clients.showing(self.pair, folder) if self.pair else [])
+        return words + (clients.showing(self.pair, Path(server.ca).parent) if self.pair else [])
 
     def flight(self, server: Server, **more) -> flight.FlightClient:
         if self.pair:
@@ -87,6 +88,19 @@ class Caller:
 
 NOBODY = Caller()
 
+
+def ask(server: Server, who: Caller | Pair | None, text: str = "SELECT 1 AS x") -> str:
+    """A statement over HTTP, and the outcome in one word. A certificate stands for who shows it and nothing else."""
+    caller = who if isinstance(who, Caller) else Caller(pair=who)
+    return of_http(caller.curl(server, "/v1/sql", "-d", text))
+
+
+def role(server: Server, who: Caller | Pair | None) -> str:
+    """What a caller may: `rw`, `ro`, or how it is refused. The server needs the data set `notes`."""
+    found = tuple(ask(server, who, text) for text in ("SELECT 1 AS x", "INSERT INTO notes SELECT 1, 'x' WHERE false"))
+    return {("200", "200"): "rw", ("200", "403"): "ro"}.get(found, found[0])
+
+
 # The outcome in one word
 
 
@@ -103,10 +117,10 @@ _PYARROW = [
     (pa.ArrowInvalid, "INVALID_ARGUMENT"),
     (KeyError, "NOT_FOUND"),
 ]
-_BARE = {
-    "Flight returned unauthenticated error": "UNAUTHENTICATED",
-    "Flight returned unauthorized error": "PERMISSION_DENIED",
-    "Flight returned unavailable error": "UNAVAILABLE",
+_DETAILS = {
+    "Unauthenticated": "UNAUTHENTICATED",
+    "Unauthorized": "PERMISSION_DENIED",
+    "Unavailable": "UNAVAILABLE",
 }
 _ADBC = {
     AdbcStatusCode.UNAUTHENTICATED: "UNAUTHENTICATED",
@@ -125,11 +139,12 @@ def code(ask) -> str:
         if error.status_code in _ADBC:
             return _ADBC[error.status_code]
         return "UNAVAILABLE" if unavailable(error) else f"{error!r}"
-    except (pa.ArrowException, flight.FlightError, KeyError) as error:
+    except (pa.ArrowException, flight.FlightError, KeyError, OSError) as error:
+        # pyarrow's get_schema raises an OSError that tells the kind in words.
+        detail = re.search(r"Detail: (\w+)$", str(error)) if type(error) is OSError else None
+        if detail:
+            return _DETAILS.get(detail[1], f"{error!r}")
         return next((name for kind, name in _PYARROW if isinstance(error, kind)), f"{error!r}")
-    except OSError as error:
-        # Some calls of pyarrow's raise the bare status.
-        return next((name for words, name in _BARE.items() if words in str(error)), f"{error!r}")
     return "OK"
 
 
