@@ -31,20 +31,24 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod accepted;
 mod chain;
 pub mod client;
 mod clients;
 mod diagnose;
+mod handshake;
 mod load;
 pub mod pem;
 mod reload;
 mod source;
 mod trust;
 
+pub use accepted::{accepted_by, missing_names};
 pub use clients::{ClientMaterial, LoadedClients, load_clients};
 pub use diagnose::{Finding, Severity};
 pub use load::{LoadError, Loaded, Mismatch, load};
-pub use reload::{Outcome, Reloader};
+pub use reload::{Outcome, Reloader, Sources};
+pub use source::files::FileWatch;
 #[cfg(feature = "self-signed")]
 pub use source::self_signed::{SelfSigned, SelfSignedError};
 pub use source::{Input, Pair};

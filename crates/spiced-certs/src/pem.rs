@@ -148,6 +148,29 @@ pub enum PemError {
     OpenSsh,
 }
 
+impl PemError {
+    /// A stable code, as the doctor's findings have it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Empty => "TLS-EMPTY",
+            Self::NoPem { looks_like: Some(LooksLike::Path) } => "TLS-PATH-AS-PEM",
+            Self::NoPem { looks_like: Some(LooksLike::Html) } => "TLS-HTML",
+            Self::NoPem { .. } => "TLS-NOT-PEM",
+            Self::Unfinished { .. } => "TLS-PEM-CUT",
+            Self::NotBase64 { .. } => "TLS-PEM-DAMAGED",
+            Self::NoCertificate { instead: Instead::Key } | Self::NoKey { instead: Instead::Certificate } => {
+                "TLS-SWAPPED"
+            }
+            Self::NoCertificate { .. } => "TLS-NO-CERTIFICATE",
+            Self::NoKey { .. } => "TLS-NO-KEY",
+            Self::NoRevocationList { .. } => "TLS-NO-CRL",
+            Self::SeveralKeys { .. } => "TLS-SEVERAL-KEYS",
+            Self::Encrypted => "TLS-KEY-ENCRYPTED",
+            Self::OpenSsh => "TLS-KEY-OPENSSH",
+        }
+    }
+}
+
 /// What stands there instead of what was wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instead {

@@ -37,7 +37,7 @@ impl IdentityName {
 }
 
 /// Who the bearers of verified certificates are.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identities(Vec<Identity>);
 
 impl Identities {

@@ -99,6 +99,15 @@ impl ApiKeys {
         if errors.is_empty() { Ok(Self { fast, slow, turns: Semaphore::new(SLOW_AT_A_TIME) }) } else { Err(errors) }
     }
 
+    /// True where `other` has the same keys with the same roles, in whatever order.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let all = |keys: &Self| -> HashSet<(Vec<u8>, Role)> {
+            let fast = keys.fast.iter().map(|(key, digest)| (digest.to_vec(), key.role));
+            fast.chain(keys.slow.iter().map(|slow| (slow.hash.expose().to_vec(), slow.role))).collect()
+        };
+        all(self) == all(other)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.fast.len() + self.slow.len()

@@ -32,6 +32,17 @@ pub enum Anonymous {
 }
 
 impl Policy {
+    /// True where `other` lets in the same callers with the same rights.
+    pub fn same(&self, other: &Self) -> bool {
+        let keys = match (&self.keys, &other.keys) {
+            (Some(mine), Some(theirs)) => mine.same(theirs),
+            (None, None) => true,
+            _ => false,
+        };
+        keys && self.certificates == other.certificates
+            && (self.require_all, self.anonymous) == (other.require_all, other.anonymous)
+    }
+
     /// Whether there are credentials that a caller could give.
     pub fn has_credentials(&self) -> bool {
         self.keys.is_some() || self.certificates.is_some()

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use spiced_certs::{
-    ClientMaterial, Finding, Input, LoadError, Outcome, Pair, Reloader, SelfSigned, Severity, load, load_clients,
+    ClientMaterial, FileWatch, Finding, Input, Outcome, Pair, Reloader, SelfSigned, Severity, Sources, load,
+    load_clients,
 };
-use spiced_config::{Material, MaterialInput, Tls, TlsVersion};
+use spiced_config::{Clients, Material, MaterialInput, Tls, TlsVersion};
 use tls_core::rotation::{self, Identities};
 use tls_core::{ClientAuth, ClientTrust, Derivation, MinVersion, Secret, ServerTls, Sourced, TlsOptions};
 use tokio::sync::watch;
@@ -17,10 +18,12 @@ use crate::failure::Failure;
 /// What the doors need to speak TLS, and who changes it.
 pub(crate) struct Served {
     pub(crate) identities: Identities,
-    /// Whose client certificates are taken; `None` where no client is asked.
-    pub(crate) clients: Option<watch::Receiver<Arc<ClientTrust>>>,
+    /// Whose client certificates are taken.
+    pub(crate) clients: watch::Receiver<Arc<ClientTrust>>,
     pub(crate) tls: ServerTls,
     pub(crate) reloader: Reloader,
+    /// The files that it reloads from.
+    pub(crate) files: FileWatch,
     /// The CA file of a development certificate, for the lines to paste.
     pub(crate) development_ca: Option<PathBuf>,
 }
@@ -32,12 +35,21 @@ pub(crate) fn establish(
     ticket_secret: Option<&Secret>,
     followed: Vec<watch::Receiver<Secret>>,
 ) -> Result<Served, Failure> {
-    let mut followed = followed.into_iter();
-    let (mut pair, development_ca) = material(tls.material, &mut followed)?;
-    let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
+    let (mut sources, development_ca) = sources(tls.material, tls.clients, followed)?;
+    // Before they are read: what changes meanwhile is seen later.
+    let files = FileWatch::new(sources.files());
+    let loaded = load(&mut sources.pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
     // A development CA of ours has no intermediates, and its user knows.
     let worth_saying = |finding: &&Finding| development_ca.is_none() || finding.severity > Severity::Info;
     loaded.findings.iter().filter(worth_saying).for_each(say);
+    let trust = match &mut sources.clients {
+        Some(material) => {
+            let loaded = load_clients(material).map_err(|e| Failure::configuration(&e, e.hint()))?;
+            loaded.findings.iter().for_each(say);
+            loaded.trust
+        }
+        None => ClientTrust::nobody(),
+    };
     let tickets = match ticket_secret {
         Some(secret) => Derivation::new(secret),
         None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,
@@ -46,26 +58,29 @@ pub(crate) fn establish(
         TlsVersion::Tls12 => MinVersion::Tls12,
         TlsVersion::Tls13 => MinVersion::Tls13,
     };
-    let options = TlsOptions { min_version, tickets };
     let (publisher, identities) = rotation::channel(loaded.identity);
-    let reloader = Reloader::new(pair, publisher);
-    let refused = |e: rustls::Error| Failure::Other(e.to_string());
-    let (clients, server, reloader) = match tls.clients {
-        None => (None, options.server(identities.clone()).map_err(refused)?, reloader),
-        Some(clients) => {
-            let mut material = ClientMaterial {
-                mode: if clients.required { ClientAuth::Required } else { ClientAuth::Request },
-                authority: input(clients.authority, &mut followed),
-                lists: clients.lists.into_iter().map(|list| list.map(Input::File)).collect(),
-            };
-            let loaded = load_clients(&mut material).map_err(|e| Failure::configuration(&e, e.hint()))?;
-            loaded.findings.iter().for_each(say);
-            let (sender, trust) = watch::channel(Arc::new(loaded.trust));
-            let server = options.server_asking(identities.clone(), trust.clone()).map_err(refused)?;
-            (Some(trust), server, reloader.with_clients(material, sender))
-        }
-    };
-    Ok(Served { identities, clients, tls: server, reloader, development_ca })
+    let (sender, clients) = watch::channel(Arc::new(trust));
+    let server = TlsOptions { min_version, tickets }
+        .server_asking(identities.clone(), clients.clone())
+        .map_err(|e| Failure::Other(e.to_string()))?;
+    let reloader = Reloader::with_clients(sources, publisher, sender);
+    Ok(Served { identities, clients, tls: server, reloader, files, development_ca })
+}
+
+/// Where the material is that the settings name. `followed` are the values that refer to secrets, in order.
+pub(crate) fn sources(
+    material: Material,
+    clients: Option<Clients>,
+    followed: Vec<watch::Receiver<Secret>>,
+) -> Result<(Sources, Option<PathBuf>), Failure> {
+    let mut followed = followed.into_iter();
+    let (pair, development_ca) = self::material(material, &mut followed)?;
+    let clients = clients.map(|clients| ClientMaterial {
+        mode: if clients.required { ClientAuth::Required } else { ClientAuth::Request },
+        authority: input(clients.authority, &mut followed),
+        lists: clients.lists.into_iter().map(|list| list.map(Input::File)).collect(),
+    });
+    Ok((Sources { pair, clients }, development_ca))
 }
 
 /// Where certificate and key are, and the CA file of a development pair, which is made where it is missing.
@@ -88,10 +103,9 @@ pub(crate) fn material(
     }
 }
 
-/// Reads the material again and says how that ended.
-pub(crate) fn reload(reloader: &mut Reloader) -> Outcome {
-    let outcome = reloader.reload();
-    match &outcome {
+/// Says how a reload ended.
+pub(crate) fn tell(outcome: &Outcome) {
+    match outcome {
         Outcome::Swapped(findings) => {
             info!("the TLS material was reloaded; the next handshake uses it");
             findings.iter().for_each(say);
@@ -101,12 +115,6 @@ pub(crate) fn reload(reloader: &mut Reloader) -> Outcome {
             error!(%reason, hint = reason.hint(), "the new TLS material is rejected; what was before goes on serving");
         }
     }
-    outcome
-}
-
-/// True where certificate and key are no pair: one of them may have changed before the other.
-pub(crate) fn is_mismatch(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Rejected(LoadError::NotAPair(_)))
 }
 
 fn say(finding: &Finding) {

@@ -14,6 +14,7 @@ mod core_dumps;
 mod doors;
 mod failure;
 mod identity;
+mod live;
 mod policy;
 mod reloading;
 mod routes;

@@ -12,19 +12,13 @@ use tracing::{error, info, warn};
 
 use crate::failure::Failure;
 
-/// The policy, and what changes it.
-pub(crate) struct Established {
-    pub(crate) policy: watch::Receiver<Arc<Policy>>,
-    pub(crate) rotation: KeyRotation,
-}
-
 /// Decides who may do what. `asks`: clients are asked for certificates; `followed` are the values of the
 /// keys that refer to secrets, in order.
 pub(crate) fn establish(
     auth: &Auth,
     asks: bool,
     followed: Vec<watch::Receiver<Secret>>,
-) -> Result<Established, Failure> {
+) -> Result<(Policy, KeyRotation), Failure> {
     let mut followed = followed.into_iter();
     let (mut keys, mut watched) = (Vec::new(), Vec::new());
     for (at, key) in auth.keys.iter().flatten().enumerate() {
@@ -64,21 +58,19 @@ pub(crate) fn establish(
         require_all: auth.require_all,
         anonymous: auth.allow_anonymous.map_or(Anonymous::Unsaid, |who| Anonymous::Said(who.map(role))),
     };
-    let (sender, receiver) = watch::channel(Arc::new(policy));
-    Ok(Established { policy: receiver, rotation: KeyRotation { keys, watched, policy: sender } })
+    Ok((policy, KeyRotation { keys, watched }))
 }
 
 /// Follows the keys that are in stores.
 pub(crate) struct KeyRotation {
     keys: Vec<ApiKey>,
     watched: Vec<(usize, watch::Receiver<Secret>)>,
-    policy: watch::Sender<Arc<Policy>>,
 }
 
 impl KeyRotation {
-    /// Puts each change of a key before all requests from then on; ends where there is nothing that could
-    /// change. Keys that cannot be used leave those in force that were before.
-    pub(crate) async fn run(mut self) {
+    /// Puts each change of a key into `policy`, before all requests from then on; ends where there is nothing
+    /// that could change. Keys that cannot be used leave those in force that were before.
+    pub(crate) async fn run(mut self, policy: Arc<watch::Sender<Arc<Policy>>>) {
         while !self.watched.is_empty() {
             let waits = self.watched.iter_mut().map(|(_, value)| Box::pin(value.changed()));
             let (changed, at, _) = select_all(waits).await;
@@ -91,8 +83,8 @@ impl KeyRotation {
             }
             match ApiKeys::new(&self.keys) {
                 Ok(keys) => {
-                    let policy = Policy { keys: Some(Arc::new(keys)), ..Policy::clone(&self.policy.borrow()) };
-                    self.policy.send_replace(Arc::new(policy));
+                    let changed = Policy { keys: Some(Arc::new(keys)), ..Policy::clone(&policy.borrow()) };
+                    policy.send_replace(Arc::new(changed));
                     info!("the API keys changed; the next request is measured by the new ones");
                 }
                 Err(errors) => {

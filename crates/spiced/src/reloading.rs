@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use serde_json::{Value, json};
-use spiced_certs::Outcome;
+use serde_json::Value;
 use spiced_http::{Reload, ReloadHandle};
-use spiced_secrets::Refresher;
-use tokio::sync::{mpsc, oneshot};
+use spiced_secrets::StoreStatus;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::error;
 
-use crate::identity::{self, Served};
+use crate::live::{Change, Ended, Follower, Live};
 
 /// While certificate and key do not match, their stores are asked again after this long, then twice
 /// as long, and so on up to the longest.
@@ -24,15 +23,18 @@ const MOST_ASKS: usize = 16;
 
 /// At most one reload at a time; those that are asked for meanwhile are one more, after it.
 pub(crate) struct Reloading {
-    served: Option<Served>,
-    refresher: Refresher,
-    running: Option<JoinHandle<(Served, Outcome)>>,
+    live: Option<Live>,
+    follower: Follower,
+    /// Where the status finds the stores of now.
+    stores: watch::Sender<watch::Receiver<Vec<StoreStatus>>>,
+    running: Option<JoinHandle<Ended>>,
     /// Who waits for the reload that runs.
     served_by_this: Vec<Ask>,
     asked: mpsc::Receiver<Ask>,
     /// Who waits for the next one.
     waiting: Vec<Ask>,
-    again: bool,
+    /// Somebody said so who does not wait.
+    told: bool,
     /// Certificate and key do not match: when to look again, and how long to wait after that.
     mismatch: Option<(Instant, Duration)>,
 }
@@ -61,26 +63,28 @@ pub(crate) fn handle() -> (ReloadHandle, mpsc::Receiver<Ask>) {
 }
 
 impl Reloading {
-    pub(crate) fn new(served: Option<Served>, refresher: Refresher, asked: mpsc::Receiver<Ask>) -> Self {
+    pub(crate) fn new(
+        live: Live,
+        follower: Follower,
+        stores: watch::Sender<watch::Receiver<Vec<StoreStatus>>>,
+        asked: mpsc::Receiver<Ask>,
+    ) -> Self {
         Self {
-            served,
-            refresher,
+            live: Some(live),
+            follower,
+            stores,
             running: None,
             served_by_this: Vec::new(),
             asked,
             waiting: Vec::new(),
-            again: false,
+            told: false,
             mismatch: None,
         }
     }
 
-    /// Starts reading the secrets and the TLS material again, because somebody said so.
+    /// Starts reading everything again, because somebody said so.
     pub(crate) fn told(&mut self) {
-        if self.served.is_none() && self.running.is_none() {
-            info!("SIGHUP: TLS is off; only secrets are read again");
-            return self.refresher.hurry();
-        }
-        self.again = true;
+        self.told = true;
         self.begin();
     }
 
@@ -92,9 +96,9 @@ impl Reloading {
                 ended = running => {
                     self.running = None;
                     match ended {
-                        Ok((served, outcome)) => self.ended(served, &outcome),
+                        Ok(ended) => self.ended(ended),
                         Err(error) => {
-                            error!(%error, "the reload was lost; the certificate goes on serving and is not reloaded any more");
+                            error!(%error, "the reload was lost; what serves goes on serving and is not reloaded any more");
                             self.served_by_this.clear();
                         }
                     }
@@ -105,16 +109,19 @@ impl Reloading {
         }
         let look = self.mismatch;
         let changed = async {
-            match &mut self.served {
-                Some(served) => served.reloader.changed().await,
+            match &mut self.live {
+                Some(live) => live.changed().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = changed => {
-                self.again = true;
-                self.begin();
-            }
+            change = changed => match (change, self.live.take()) {
+                (Change::Material, Some(live)) => self.running = Some(tokio::spawn(live.reread())),
+                (_, live) => {
+                    self.live = live;
+                    self.told();
+                }
+            },
             Some(ask) = self.asked.recv() => {
                 self.waiting.push(ask);
                 self.begin();
@@ -123,7 +130,7 @@ impl Reloading {
                 Some((at, _)) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             } } => {
-                self.refresher.hurry();
+                self.follower.refresher.hurry();
                 self.mismatch = look.map(|(at, pause)| (at + pause, (pause * 2).min(LONGEST_LOOK)));
             }
         }
@@ -134,44 +141,30 @@ impl Reloading {
         if self.running.is_some() {
             return;
         }
-        let Some(mut served) = self.served.take() else {
-            self.refresher.hurry();
-            let detail = "TLS is off; secrets are read again";
-            self.waiting.drain(..).for_each(|ask| ask.tell(json!({ "result": "unchanged", "detail": detail })));
-            return;
-        };
+        // A reload that was lost has taken with it what could be reloaded; who asks then gets no answer.
+        let Some(live) = self.live.take() else { return self.waiting.clear() };
         let (real, dry): (Vec<Ask>, Vec<Ask>) = self.waiting.drain(..).partition(|ask| !ask.dry_run);
-        let counts = self.again || !real.is_empty();
+        let counts = std::mem::take(&mut self.told) || !real.is_empty();
         (self.served_by_this, self.waiting) = if counts { (real, dry) } else { (dry, real) };
-        // What changes by itself has been read already; whoever asks wants the stores asked.
-        let refresher = (self.again || !self.served_by_this.is_empty()).then(|| self.refresher.clone());
-        self.again = false;
-        self.running = Some(tokio::spawn(async move {
-            if let Some(refresher) = refresher {
-                refresher.refresh().await;
-            }
-            let reload = move || {
-                let outcome = if counts { identity::reload(&mut served.reloader) } else { served.reloader.check() };
-                (served, outcome)
-            };
-            // A panic of it is this task's.
-            tokio::task::spawn_blocking(reload)
-                .await
-                .unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
-        }));
+        self.running = Some(tokio::spawn(live.reload(!counts)));
     }
 
-    fn ended(&mut self, served: Served, outcome: &Outcome) {
-        self.mismatch = match (identity::is_mismatch(outcome), self.mismatch) {
-            (true, before) if served.reloader.is_watched() => {
+    fn ended(&mut self, Ended { live, reloaded, follower, mismatch }: Ended) {
+        let is_watched = live.served.as_ref().is_some_and(|served| served.reloader.is_watched());
+        self.mismatch = match self.mismatch {
+            before if mismatch && is_watched => {
                 Some(before.unwrap_or_else(|| (Instant::now() + FIRST_LOOK, FIRST_LOOK)))
             }
             _ => None,
         };
-        self.served = Some(served);
-        let answer = answer(outcome);
+        self.live = Some(live);
+        if let Some(follower) = follower {
+            self.stores.send_replace(follower.status.clone());
+            self.follower = follower;
+        }
+        let answer = reloaded.answer();
         self.served_by_this.drain(..).for_each(|ask| ask.tell(answer.clone()));
-        if self.again || !self.waiting.is_empty() {
+        if self.told || !self.waiting.is_empty() {
             self.begin();
         }
     }
@@ -182,15 +175,5 @@ impl Ask {
         answer["dry_run"] = self.dry_run.into();
         // Whoever asked may have gone.
         let _ = self.answer.send(answer);
-    }
-}
-
-fn answer(outcome: &Outcome) -> Value {
-    match outcome {
-        Outcome::Swapped(findings) => json!({ "result": "swapped", "findings": findings }),
-        Outcome::Unchanged => json!({ "result": "unchanged" }),
-        Outcome::Rejected(reason) => {
-            json!({ "result": "rejected", "reason": reason.to_string(), "fix": reason.hint() })
-        }
     }
 }

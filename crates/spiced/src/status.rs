@@ -36,7 +36,8 @@ pub(crate) struct Status {
     pub(crate) identities: Option<Identities>,
     pub(crate) clients: Option<watch::Receiver<Arc<ClientTrust>>>,
     pub(crate) policy: watch::Receiver<Arc<Policy>>,
-    pub(crate) stores: watch::Receiver<Vec<StoreStatus>>,
+    /// The stores of now: a reload of the pod opens them anew.
+    pub(crate) stores: watch::Receiver<watch::Receiver<Vec<StoreStatus>>>,
     pub(crate) datasets: watch::Receiver<Vec<DatasetStatus>>,
     pub(crate) readiness: watch::Receiver<bool>,
 }
@@ -61,7 +62,7 @@ impl Status {
                 "client_auth": self.clients.as_ref().map(|trust| client_auth(&trust.borrow())),
             },
             "auth": auth(&self.policy.borrow()),
-            "stores": self.stores.borrow().iter().map(store_status).collect::<Vec<_>>(),
+            "stores": self.stores.borrow().borrow().iter().map(store_status).collect::<Vec<_>>(),
             "datasets": *self.datasets.borrow(),
         })
     }

@@ -99,7 +99,7 @@ impl ClientTrust {
     }
 
     /// Whether a client that is connected already would still be let in.
-    pub(crate) fn passes(&self, client: Option<&ClientCertificate>) -> bool {
+    pub fn passes(&self, client: Option<&ClientCertificate>) -> bool {
         match (&self.verifier, client) {
             (None, _) => true,
             (Some(_), None) => self.mode != ClientAuth::Required,

@@ -101,7 +101,7 @@ impl ClientCertificate {
     }
 
     /// The leaf, and what the client sent with it.
-    pub(crate) fn chain(&self) -> (&CertificateDer<'static>, &[CertificateDer<'static>]) {
+    pub fn chain(&self) -> (&CertificateDer<'static>, &[CertificateDer<'static>]) {
         self.chain.split_first().expect("made with a leaf")
     }
 }

@@ -6,6 +6,7 @@ mod key_generate;
 mod schema;
 mod secrets_check;
 pub(crate) mod sql;
+mod tls_check;
 mod tls_init;
 
 use std::io::{ErrorKind, Write};
@@ -19,6 +20,7 @@ use crate::failure::Failure;
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Config(ConfigCommand::Explain(args)) => config_explain::run(&args),
+        Command::Tls(TlsCommand::Check(args)) => tls_check::run(&args),
         Command::Tls(TlsCommand::Init(args)) => tls_init::run(&args),
         Command::Secrets(SecretsCommand::Check(args)) => secrets_check::run(&args),
         Command::Key(KeyCommand::Generate(args)) => key_generate::run(&args),
