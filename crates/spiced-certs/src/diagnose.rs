@@ -45,6 +45,16 @@ pub struct Finding {
     pub fix: String,
 }
 
+/// What is to be said of how long a certificate is still good; nothing where it is for 30 days or more.
+pub fn ending(certificate: &CertificateSummary, origin: &str, now: SystemTime) -> Vec<Finding> {
+    let mut found = Vec::new();
+    validity(certificate, now, &mut |code, severity, message, fix| {
+        let (origin, subject) = (origin.to_owned(), certificate.subject.clone());
+        found.push(Finding { code, severity, origin, subject, message, fix: fix.to_owned() });
+    });
+    found
+}
+
 /// What is to be said of an identity at the time `now`. `reordered`: its chain was out of order.
 pub(crate) fn identity(identity: &Identity, reordered: bool, now: SystemTime) -> Vec<Finding> {
     let leaf = identity.leaf();
@@ -200,7 +210,7 @@ fn intermediate_missing(leaf: &CertificateDer<'_>, now: SystemTime) -> Option<Se
 }
 
 fn validity(leaf: &CertificateSummary, now: SystemTime, say: &mut impl FnMut(&'static str, Severity, String, &str)) {
-    let renew = "renew it, then send SIGHUP (or restart)";
+    let renew = "renew it in its place; a new one serves by itself";
     let left = leaf.seconds_left(now);
     let ends = format!("the certificate ends in {}", span(left, ""));
     match leaf.validity(now) {

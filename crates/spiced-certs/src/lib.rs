@@ -45,7 +45,7 @@ mod trust;
 
 pub use accepted::{accepted_by, missing_names};
 pub use clients::{ClientMaterial, LoadedClients, load_clients};
-pub use diagnose::{Finding, Severity};
+pub use diagnose::{Finding, Severity, ending};
 pub use load::{LoadError, Loaded, Mismatch, load};
 pub use reload::{Outcome, Reloader, Sources};
 pub use source::files::FileWatch;

@@ -28,7 +28,7 @@ use crate::reloading::{self, Reloading};
 use crate::routes::Callers;
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, identity, policy, routes, secrets, settle};
+use crate::{banner, commands, core_dumps, expiry, identity, policy, routes, secrets, settle};
 
 /// Descriptors kept free for data files, secrets and logs when connections are bounded.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -112,6 +112,9 @@ impl App {
         // On this thread, which no query can keep busy.
         tokio::spawn(follow);
         let identities = served.as_ref().map(|served| served.identities.clone());
+        if let Some((identities, clients)) = identities.clone().zip(clients.clone()) {
+            tokio::spawn(expiry::remind(identities, clients));
+        }
         let tls_doors = doors.iter().filter(|door| door.is_tls()).map(|door| door.endpoint);
         let presented = tls_doors.filter_map(|endpoint| Some((endpoint, identities.clone()?))).collect();
         let metrics = Metrics::install(presented).map_err(|e| Failure::Other(e.to_string()))?;

@@ -117,7 +117,7 @@ pub(crate) fn tell(outcome: &Outcome) {
     }
 }
 
-fn say(finding: &Finding) {
+pub(crate) fn say(finding: &Finding) {
     let Finding { code, origin, subject, message, fix, .. } = finding;
     match finding.severity {
         Severity::Error => error!(code, origin, subject, fix, "{message}"),

@@ -12,6 +12,7 @@ mod clients;
 mod commands;
 mod core_dumps;
 mod doors;
+mod expiry;
 mod failure;
 mod identity;
 mod live;
