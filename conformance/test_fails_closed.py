@@ -360,42 +360,32 @@ def test_keys_that_spice_knows_are_a_warning(pod):
 # What is not enforced yet is refused, never ignored.
 
 NOT_YET = {
-    "api-key": {"auth": {"api_key": {"enabled": True, "keys": ["abc:ro"]}}},
-    "api-key-with-a-dash": {"auth": {"api-key": {"enabled": True, "keys": ["abc:ro"]}}},
-    "mtls": {"auth": {"mtls": {"identities": [{"san_dns": "a.example", "role": "ro"}]}}},
-    "require": {"auth": {"require": "all"}},
-    "client-auth-request": {"tls": {"client_auth_mode": "request"}},
-    "client-auth-required": {"tls": {"client_auth_mode": "required", "client_auth_ca_file": "ca.pem"}},
-    "crl": {"tls": {"client_crl_files": ["a.crl"]}},
-    "passphrase": {"tls": {"key_passphrase": "x"}},
-    "certificates": {"tls": {"certificates": [{"certificate_file": "tls.crt", "key_file": "tls.key"}]}},
-}
-NAMED = {
-    "client-auth-request": "client_auth_mode",
-    "client-auth-required": "client_auth_mode",
-    "crl": "client_crl_files",
-    "passphrase": "key_passphrase",
-    "certificates": "certificates",
-    "api-key": "api_key",
-    "api-key-with-a-dash": "auth",
-    "mtls": "mtls",
-    "require": "require",
+    "key_passphrase": {"key_passphrase": "x"},
+    "certificates": {"certificates": [{"certificate_file": "tls.crt", "key_file": "tls.key"}]},
+    "strict_sni": {"strict_sni": True},
 }
 
 
 @pytest.mark.parametrize("what", NOT_YET)
 def test_what_is_not_enforced_yet_is_refused(pod, what):
-    asked = NOT_YET[what]
-    pod.write("ca.pem", pod.ca.pem)
+    pod.yaml(tls={**pod.write_pair(), **NOT_YET[what]})
+    pod.refuse().names(what, "not built yet")
+
+
+# What asks for a protection that could not be given is refused, too.
+
+EMPTY = {
+    "mtls": ({"auth": {"mtls": {"identities": [{"san_dns": "a.example", "role": "ro"}]}}}, "runtime.auth.mtls"),
+    "require": ({"auth": {"require": "all"}}, "runtime.auth.require"),
+    "client_auth_mode": ({"tls": {"client_auth_mode": "request"}}, "client_auth_ca_file"),
+}
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_what_could_not_be_enforced_is_refused(pod, what):
+    asked, named = EMPTY[what]
     pod.yaml(tls={**pod.write_pair(), **asked.get("tls", {})}, runtime={k: v for k, v in asked.items() if k != "tls"})
-    pod.refuse().names(NAMED[what])
-
-
-def test_client_auth_flag_is_refused_too(pod):
-    pod.yaml(tls=pod.write_pair())
-    pod.refuse("--tls-client-auth-mode", "required", "--tls-client-auth-ca-file", pod.ca_file).names(
-        "--tls-client-auth-mode"
-    )
+    pod.refuse().names(what, named)
 
 
 def test_what_says_none_is_taken(pod):
