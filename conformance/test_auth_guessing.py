@@ -36,7 +36,7 @@ def serve(pod, *args, limit: int | None = FEW, http: dict | None = None, mode: s
         datasets=[{"from": "file:people.parquet", "name": "people"}, data.MEMORY],
     )
     server = pod.serve("--metrics", "localhost:0", *args, env=access.environment)
-    server.access, server.home = access, pod.home
+    server.access = access
     return server
 
 

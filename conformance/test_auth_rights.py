@@ -12,6 +12,7 @@ from harness.access import PATIENT, Access
 from harness.callers import NOBODY, Caller, code, of_http
 from harness.ledger import LEDGER
 from harness.pod import Pod
+from harness.waiting import eventually
 
 # What a read-write caller may do. `{dir}` is a folder that `runtime.sql.host_paths` names; `extra`, `seen` and `spare`
 # were made by SQL beforehand. Each must work once, in this order, for who may.
@@ -132,6 +133,7 @@ class Guarded:
             datasets=[{"from": "file:people.parquet", "name": "people"}, data.MEMORY],
         )
         self.server = pod.serve(env={**access.environment, **other})
+        eventually(lambda: clients.get(self.server, "/v1/ready").status == 200, "all data sets are loaded")
         self.viewer = self.rw.flight(self.server)
         for text in (
             "INSERT INTO notes VALUES (1, 'kept')",
