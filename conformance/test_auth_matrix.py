@@ -16,10 +16,6 @@ from harness.drivers import DRIVERS, At, Refused, Untrusted
 from harness.pod import Pod
 from harness.waiting import eventually
 
-# What is not built yet, and how those are answered until it is who may have it. Nobody else may learn even that of
-# ingest; a route that is not there is 404 to everybody.
-NOT_BUILT = {"ingest": "UNIMPLEMENTED", "reload": "404"}
-
 # The answer to what is open to all, what reads, what writes.
 OPEN, READ, WRITE = 0, 1, 2
 ANSWERS = {
@@ -235,12 +231,8 @@ CLIENTS = {"curl": by_curl, "pyarrow": by_pyarrow, "adbc": by_adbc, "raw flight"
 def _wanted(client: str, verdict: str, name: str, needs: int) -> set[str]:
     answer = ANSWERS[verdict][needs]
     wanted = {HTTP.get(answer, answer) if client == "curl" else answer}
-    if name == "reload" and answer != "UNAVAILABLE":
-        wanted.add(NOT_BUILT["reload"])
-        if verdict == "rw":
-            wanted.add("429")  # it is limited
-    if name == "ingest" and verdict == "rw":
-        wanted.add(NOT_BUILT["ingest"])
+    if name == "reload" and verdict == "rw":
+        wanted.add("429")  # it is limited
     return wanted
 
 
@@ -252,6 +244,9 @@ def test_row(worlds, setup, who, verdict, client):
         verdict = "nobody"
     world = worlds(setup)
     caller = world.access.callers[who]
+    if client == "adbc" and who == "certificate of a wrong CA" and setup in ("request", "all"):
+        # Go keeps a certificate back that is of none of the CAs which the server names (RFC 8446 §4.2.4).
+        verdict = "nobody"
     wrong, rows, tables = [], {}, {}
     for name, needs, got, made in CLIENTS[client](world, caller):
         wanted = _wanted(client, verdict, name, needs)

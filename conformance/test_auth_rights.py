@@ -330,12 +330,10 @@ def test_parameters_do_not_become_sql(unchanged):
 
 
 def test_json_with_parameters_of_a_write(unchanged):
-    for parameters in ([7, "x"], {"id": 7, "name": "x"}):
-        names = ("$1", "$2") if isinstance(parameters, list) else ("$id", "$name")
+    # DataFusion takes no named parameter in VALUES: that is bad SQL for everybody.
+    for parameters, names, status in (([7, "x"], ("$1", "$2"), "403"), ({"id": 7, "name": "x"}, ("$id", "$name"), "400")):
         body = json.dumps({"sql": f"INSERT INTO notes VALUES ({', '.join(names)})", "parameters": parameters})
-        got = of_http(unchanged.sql(unchanged.ro, body, "-H", "Content-Type: application/json"))
-        # VALUES takes no named parameters in this engine.
-        assert got == "403" or (got == "400" and isinstance(parameters, dict)), got
+        assert of_http(unchanged.sql(unchanged.ro, body, "-H", "Content-Type: application/json")) == status
 
 
 METHODS = {"put": "PUT", "patch": "PATCH", "delete": "DELETE", "get": "GET"}

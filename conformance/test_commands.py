@@ -194,8 +194,8 @@ def test_tls_init_says_why_it_cannot(pod):
 PYTHON = Path(sys.executable).parent
 
 
-def lines(pod, client: str, server, *more) -> str:
-    return run(pod, "connect", client, pod.folder, *doors(server), *more).stdout.decode()
+def lines(pod, client: str, server, *more, **how) -> str:
+    return run(pod, "connect", client, pod.folder, *doors(server), *more, **how).stdout.decode()
 
 
 def paste(pod, text: str, **env) -> subprocess.CompletedProcess:
@@ -227,31 +227,60 @@ def connectable(request, pod):
     return pod, pod.serve("--metrics", "localhost:0", "--probe", "localhost:0")
 
 
-@pytest.mark.parametrize(
-    "client, wanted",
-    [
-        ("curl", "Lima"),
-        ("sql", "Lima"),
-        ("pyarrow", "Lima"),
-        ("adbc", "Lima"),
-        ("polars", "Lima"),
-        ("grpc", "SERVING"),
-        ("go", "SERVING"),
-        ("node", "Lima"),
-    ],
-)
+LINES = [
+    ("curl", "Lima"),
+    ("sql", "Lima"),
+    ("pyarrow", "Lima"),
+    ("adbc", "Lima"),
+    ("polars", "Lima"),
+    ("grpc", "SERVING"),
+    ("go", "SERVING"),
+    ("node", "Lima"),
+]
+
+
+@pytest.mark.parametrize("client, wanted", LINES)
 def test_lines_are_pasted_as_they_are(connectable, client, wanted):
     pod, server = connectable
-    env = {}
+    pasted(pod, server, client, wanted)
+
+
+@pytest.mark.parametrize("client, wanted", LINES)
+@pytest.mark.parametrize("shows", ["key", "certificate"])
+def test_lines_with_credentials(pod, shows, client, wanted):
+    """A key in SPICE_API_KEY, or client.pem and client-key.pem where the lines are pasted."""
+    pod.write("cities.csv", "city\nLima\nOslo\n")
+    tls = pod.write_pair()
+    pod.write("tls.crt", pod.pair.certificate + pod.ca.pem)
+    auth, env = {}, {}
+    if shows == "key":
+        env["SPICE_API_KEY"] = LEDGER.mark("an API key")
+        auth["api_key"] = {"keys": ["${env:SPICE_API_KEY}:ro"]}
+    else:
+        mine = pod.ca.issue(names=(), common_name="a client", client=True)
+        (pod.cwd / "client.pem").write_text(mine.certificate)
+        (pod.cwd / "client-key.pem").write_text(mine.key_text)
+        tls |= {"client_auth_mode": "required", "client_auth_ca_file": pod.ca_file}
+    pod.yaml(tls=tls, runtime={"auth": auth}, datasets=[{"from": "file:cities.csv", "name": "cities"}])
+    server = pod.serve(env=env)
+    if shows == "certificate" and client in ("go", "node"):
+        assert "these lines show no client certificate" in lines(pod, client, server)
+        return
+    pasted(pod, server, client, wanted, **env)
+
+
+def pasted(pod, server, client: str, wanted: str, **env: str) -> None:
+    """Pastes a client's lines, and wants this in what they print."""
+    given = dict(env)
     if client == "go":
         # Debian's packages of Go libraries are a GOPATH.
-        env = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(pod.home / "go")}
+        env |= {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(pod.home / "go")}
         env["GOCACHE"] = os.environ.get("SPICED_GO_CACHE", env["GOCACHE"])
     if client == "node":
         modules = os.environ.get("SPICED_CLIENT_SPICEJS", "")
         assert modules, "SPICED_CLIENT_SPICEJS is not set: the folder whose node_modules has @spiceai/spice"
-        env = {"NODE_PATH": f"{modules}/node_modules"}
-    done = paste(pod, lines(pod, client, server), **env)
+        env |= {"NODE_PATH": f"{modules}/node_modules"}
+    done = paste(pod, lines(pod, client, server, env=given), **env)
     assert done.returncode == 0, done.stderr.decode()
     assert wanted in done.stdout.decode(), done
 

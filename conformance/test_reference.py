@@ -40,6 +40,8 @@ class Example:
     # The printed paths of certificate and key, and where a secret has them: by variables.
     paths: tuple[str, str] | None = None
     env: dict[str, str] = field(default_factory=dict)
+    # The variable with the API key that its callers give.
+    key: str = ""
     # What the refusal names, where what it asks for is not built: take this line away once it is.
     refused: str = ""
 
@@ -160,7 +162,7 @@ PODS = [
         """,
         paths=("/etc/spice/tls/cert.pem", "/etc/spice/tls/key.pem"),
         env={name: "marked" for name in ("SPICE_API_KEY_READONLY", "SPICE_API_KEY_READWRITE", "PG_USER", "PG_PASSWORD")},
-        refused="api_key",
+        refused="postgres",
     ),
     Example(
         "TLS for all environments: development",
@@ -205,7 +207,7 @@ PODS = [
         """,
         paths=("/path/to/cert.pem", "/path/to/key.pem"),
         env={"API_KEY": "marked"},
-        refused="api_key",
+        key="API_KEY",
     ),
 ]
 
@@ -245,7 +247,10 @@ def test_pod(pod, example):
         pod.refuse(env=env).names(example.refused, "not built yet")
         return
     server = pod.serve(env=env)
-    assert_serves(server, pod.pair)
+    if example.key:
+        nobody = clients.get(server, "/v1/sql", "-d", "SELECT 1 AS x")
+        assert nobody.status == 401, nobody
+    assert_serves(server, pod.pair, *(["-H", f"X-API-Key: {env[example.key]}"] if example.key else []))
 
 
 # Shell

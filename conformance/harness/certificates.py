@@ -22,6 +22,7 @@ _KINDS = {
     "rsa3072": lambda: rsa.generate_private_key(65537, 3072),
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
 

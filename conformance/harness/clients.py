@@ -224,12 +224,12 @@ def presented(server: Server, door: str = "http") -> bytes:
         return connection.getpeercert(binary_form=True)
 
 
-def assert_serves(server: Server, pair: Pair) -> None:
-    """Every door presents this certificate, and curl, which trusts the test's authority, gets an answer."""
+def assert_serves(server: Server, pair: Pair, *args: str) -> None:
+    """Every door presents this certificate, and curl (with `args`), which trusts the test's authority, gets an answer."""
     for door in ("http", "flight", "grpc"):
         assert server.tls(door), f"the {door} door speaks plain text"
         assert presented(server, door) == pair.der, f"another certificate on the {door} door"
-    assert rows(server, "SELECT 1 AS x") == [{"x": 1}]
+    assert sql(server, "SELECT 1 AS x", *args).ok().json() == [{"x": 1}]
 
 
 # Flight

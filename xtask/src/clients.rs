@@ -16,6 +16,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     NGINX,
     ("haproxy", "haproxy"),
     ("promtool", "prometheus"),
+    ("valgrind", "valgrind"),
     ("bwrap", "bubblewrap"),
     ("systemd-analyze", "systemd"),
     ("ip", "iproute2"),

@@ -13,6 +13,9 @@ use crate::trust;
 
 const DAY: i64 = 86_400;
 
+/// The longest lifetime that Apple's clients take, also of a private CA's certificate.
+pub(crate) const MOST_DAYS: i64 = 825;
+
 /// How bad a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,6 +93,43 @@ pub(crate) fn identity(identity: &Identity, reordered: bool, now: SystemTime) ->
             "have it issued with extendedKeyUsage=serverAuth",
         );
     }
+    let kind = LeafKey::of(&parsed);
+    if let LeafKey::Unusual(name) = kind {
+        say(
+            "TLS-UNUSUAL-KEY",
+            Severity::Warning,
+            format!("the key is {name}: browsers and grpcio (BoringSSL) refuse it"),
+            "have it issued for a P-256 or an RSA key",
+        );
+    }
+    if chain.iter().any(|der| has_weak_signature(der)) {
+        say(
+            "TLS-WEAK-SIGNATURE",
+            Severity::Warning,
+            "a certificate of the chain is signed with SHA-1 or MD5: nearly every client refuses it".to_owned(),
+            "have it issued anew, signed with SHA-256",
+        );
+    }
+    if leaf.not_after - leaf.not_before > MOST_DAYS * DAY {
+        say(
+            "TLS-LONG-LIFETIME",
+            Severity::Info,
+            format!("the certificate is valid for more than {MOST_DAYS} days: Apple's clients refuse it"),
+            "have it issued for a year or less, and renew it by itself",
+        );
+    }
+    let last = chain.last().filter(|_| chain.len() > 1).and_then(|der| CertificateSummary::read(der).ok());
+    if let Some(root) = last.filter(|last| last.self_signed) {
+        say(
+            "TLS-ROOT-SENT",
+            Severity::Info,
+            format!(
+                "the chain ends with the root {}: whoever trusts it has it, and it is sent for nothing",
+                root.subject
+            ),
+            "take the last certificate out of the file",
+        );
+    }
     if chain.len() == 1
         && !leaf.self_signed
         && !parsed.is_ca()
@@ -106,6 +146,34 @@ pub(crate) fn identity(identity: &Identity, reordered: bool, now: SystemTime) ->
         );
     }
     found
+}
+
+/// The kind of a leaf's key, as far as clients differ about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeafKey {
+    Usual,
+    Unusual(&'static str),
+}
+
+impl LeafKey {
+    pub(crate) fn of(leaf: &X509Certificate<'_>) -> Self {
+        let key = &leaf.public_key().algorithm;
+        let curve = key.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+        match key.algorithm.to_id_string().as_str() {
+            "1.3.101.112" => Self::Unusual("Ed25519"),
+            _ if curve.is_some_and(|curve| curve.to_id_string() == "1.3.132.0.35") => Self::Unusual("ECDSA on P-521"),
+            _ => Self::Usual,
+        }
+    }
+}
+
+/// True where a certificate is signed with SHA-1 or MD5. A root's own signature is not looked at by anybody.
+pub(crate) fn has_weak_signature(der: &CertificateDer<'_>) -> bool {
+    const WEAK: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.113549.1.1.4", "1.2.840.10045.4.1"];
+    X509Certificate::from_der(der).is_ok_and(|(_, parsed)| {
+        parsed.subject().as_raw() != parsed.issuer().as_raw()
+            && WEAK.contains(&parsed.signature_algorithm.algorithm.to_id_string().as_str())
+    })
 }
 
 /// Whether a leaf that comes alone seems to lack an intermediate. A private CA may well sign leaves
@@ -149,7 +217,7 @@ fn validity(leaf: &CertificateSummary, now: SystemTime, say: &mut impl FnMut(&'s
     }
 }
 
-fn span(seconds: i64, after: &str) -> String {
+pub(crate) fn span(seconds: i64, after: &str) -> String {
     let text = match seconds {
         s if s >= 2 * DAY => format!("{} days", s / DAY),
         s if s >= 2 * 3600 => format!("{} hours", s / 3600),

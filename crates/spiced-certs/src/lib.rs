@@ -2,7 +2,7 @@
 //!
 //! A [`Pair`] says where a certificate and its key are. [`load`] reads both, makes an identity of
 //! them and tells what an operator should know ([`Finding`]). [`Reloader`] does it again and
-//! publishes what is new. [`client`] is the same for connections that go out.
+//! publishes what is new. [`load_clients`] reads whose client certificates a server takes. [`client`] is the same for connections that go out.
 //!
 //! What is absent on purpose: secret stores (a secret comes here as a value), and serving.
 //!
@@ -31,18 +31,24 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod accepted;
 mod chain;
 pub mod client;
+mod clients;
 mod diagnose;
+mod handshake;
 mod load;
 pub mod pem;
 mod reload;
 mod source;
 mod trust;
 
+pub use accepted::{accepted_by, missing_names};
+pub use clients::{ClientMaterial, LoadedClients, load_clients};
 pub use diagnose::{Finding, Severity};
 pub use load::{LoadError, Loaded, Mismatch, load};
-pub use reload::{Outcome, Reloader};
+pub use reload::{Outcome, Reloader, Sources};
+pub use source::files::FileWatch;
 #[cfg(feature = "self-signed")]
 pub use source::self_signed::{SelfSigned, SelfSignedError};
 pub use source::{Input, Pair};

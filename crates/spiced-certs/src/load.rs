@@ -7,7 +7,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tls_core::{Identity, IdentityError, Origin, Sourced, provider};
 
 use crate::chain::{self, Ordered};
-use crate::diagnose::{self, Finding};
+use crate::diagnose::{self, Finding, Severity};
+use crate::handshake;
 use crate::pem::{self, PemError};
 use crate::source::{Input, Pair, read};
 
@@ -36,7 +37,12 @@ fn assemble(
     key: PrivateKeyDer<'static>,
     pair: &Pair,
 ) -> Result<Loaded, LoadError> {
-    let unusable = |reason: String| LoadError::Key { place: place(&pair.key), origin: pair.key.origin.clone(), reason };
+    let unusable = |reason: String| LoadError::Key {
+        place: place(&pair.key),
+        origin: pair.key.origin.clone(),
+        code: "TLS-KEY-UNUSABLE",
+        reason,
+    };
     let signer = provider()
         .key_provider
         .load_private_key(key.clone_key())
@@ -54,8 +60,14 @@ fn assemble(
         other => LoadError::Certificate {
             place: place(&pair.certificate),
             origin: pair.certificate.origin.clone(),
+            code: "TLS-CERTIFICATE-UNUSABLE",
             reason: other.to_string(),
         },
+    })?;
+    handshake::with_itself(&identity).map_err(|error| LoadError::NoHandshake {
+        subject: identity.leaf().subject.clone(),
+        origin: pair.certificate.origin.clone(),
+        reason: error.to_string(),
     })?;
     let mut findings = diagnose::identity(&identity, changed, SystemTime::now());
     if let Input::File(path) = &pair.key.value {
@@ -85,6 +97,28 @@ pub enum LoadError {
         place: String,
         /// The setting that gives it.
         origin: Origin,
+        /// A stable code of what is wrong.
+        code: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The CA that is to vouch for clients is none.
+    #[error("{origin}: the client CA{place}: {reason}")]
+    ClientCa {
+        /// Where it was read, for a message.
+        place: String,
+        /// The setting that gives it.
+        origin: Origin,
+        /// Why.
+        reason: String,
+    },
+    /// A revocation list is none.
+    #[error("{origin}: the revocation list{place}: {reason}")]
+    RevocationList {
+        /// Where it was read, for a message.
+        place: String,
+        /// The setting that gives it.
+        origin: Origin,
         /// Why.
         reason: String,
     },
@@ -95,7 +129,19 @@ pub enum LoadError {
         place: String,
         /// The setting that gives it.
         origin: Origin,
+        /// A stable code of what is wrong.
+        code: &'static str,
         /// Why.
+        reason: String,
+    },
+    /// Certificate and key are a pair, and no handshake comes about with them.
+    #[error("{origin}: no handshake comes about with the certificate {subject}: {reason}")]
+    NoHandshake {
+        /// The leaf's subject.
+        subject: String,
+        /// The setting that gives it.
+        origin: Origin,
+        /// What rustls said.
         reason: String,
     },
     /// A reload found a certificate that is out of date, and what serves is better.
@@ -133,11 +179,34 @@ pub struct Mismatch {
 
 impl LoadError {
     fn certificate(from: &Sourced<Input>, reason: PemError) -> Self {
-        Self::Certificate { place: place(from), origin: from.origin.clone(), reason: reason.to_string() }
+        let (origin, code) = (from.origin.clone(), reason.code());
+        Self::Certificate { place: place(from), origin, code, reason: reason.to_string() }
     }
 
     fn key(from: &Sourced<Input>, reason: PemError) -> Self {
-        Self::Key { place: place(from), origin: from.origin.clone(), reason: reason.to_string() }
+        let (origin, code) = (from.origin.clone(), reason.code());
+        Self::Key { place: place(from), origin, code, reason: reason.to_string() }
+    }
+
+    /// As a finding of the doctor.
+    pub fn finding(&self) -> Finding {
+        let (code, origin, subject) = match self {
+            Self::Unreadable { path, origin, .. } => ("TLS-UNREADABLE", origin, path.display().to_string()),
+            Self::Certificate { origin, code, .. } | Self::Key { origin, code, .. } => (*code, origin, String::new()),
+            Self::ClientCa { origin, .. } => ("TLS-CLIENT-CA", origin, String::new()),
+            Self::RevocationList { origin, .. } => ("TLS-CRL", origin, String::new()),
+            Self::NoHandshake { origin, subject, .. } => ("TLS-NO-HANDSHAKE", origin, subject.clone()),
+            Self::OutOfDate { origin, subject } => ("TLS-OUT-OF-DATE", origin, subject.clone()),
+            Self::NotAPair(mismatch) => ("TLS-KEY-MISMATCH", &mismatch.key_origin, mismatch.subject.clone()),
+        };
+        Finding {
+            code,
+            severity: Severity::Error,
+            origin: origin.to_string(),
+            subject,
+            message: self.to_string(),
+            fix: self.hint().to_owned(),
+        }
     }
 
     /// What to change, in one sentence.
@@ -146,6 +215,13 @@ impl LoadError {
             Self::Unreadable { .. } => "check the path and that this user may read the file",
             Self::Certificate { .. } => "it takes a PEM file: the server's certificate, then its intermediates",
             Self::Key { .. } => "it takes one unencrypted RSA, ECDSA or Ed25519 key in PEM (PKCS#8, PKCS#1 or SEC1)",
+            Self::ClientCa { .. } => {
+                "it takes a PEM file with the certificate of the CA that signs client certificates, not a client's own"
+            }
+            Self::RevocationList { .. } => "it takes the CA's revocation list (CRL), PEM or DER",
+            Self::NoHandshake { .. } => {
+                "have it issued for another kind of key: RSA of 2048 bits or more, P-256 or P-384"
+            }
             Self::OutOfDate { .. } => "put a certificate there that is in date, or check this machine's clock",
             Self::NotAPair(_) => {
                 "compare `openssl x509 -in CERT -noout -pubkey` with `openssl pkey -in KEY -pubout`: a renewal may have changed only \

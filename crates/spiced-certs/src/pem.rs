@@ -7,7 +7,10 @@
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer,
+    PrivateSec1KeyDer,
+};
 use tls_core::Secret;
 use zeroize::Zeroizing;
 
@@ -36,6 +39,27 @@ pub fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>, PemErr
         return Err(PemError::NoCertificate { instead: Instead::of(&blocks) });
     }
     Ok(chain)
+}
+
+/// The revocation lists (RFC 5280 §5) of a PEM text, or the one that is DER: CAs publish both.
+///
+/// # Errors
+/// There is none, or one of them is not base64.
+pub fn revocation_lists(text: &Secret) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    const SEQUENCE: u8 = 0x30;
+    if text.expose().first() == Some(&SEQUENCE) && std::str::from_utf8(text.expose()).is_err() {
+        return Ok(vec![CertificateRevocationListDer::from(text.expose().to_vec())]);
+    }
+    let blocks = blocks(text)?;
+    let lists: Vec<_> = blocks
+        .iter()
+        .filter(|block| block.label == "X509 CRL")
+        .map(|block| CertificateRevocationListDer::from(block.der.to_vec()))
+        .collect();
+    if lists.is_empty() {
+        return Err(PemError::NoRevocationList { instead: Instead::of(&blocks) });
+    }
+    Ok(lists)
 }
 
 /// The private key of a PEM text: PKCS#8, PKCS#1 or SEC1.
@@ -102,6 +126,12 @@ pub enum PemError {
         /// What there is.
         instead: Instead,
     },
+    /// There are blocks, and none is a revocation list.
+    #[error("it holds no revocation list{}", .instead.text())]
+    NoRevocationList {
+        /// What there is.
+        instead: Instead,
+    },
     /// There are several private keys.
     #[error("it holds {count} private keys; one is wanted")]
     SeveralKeys {
@@ -116,6 +146,29 @@ pub enum PemError {
     /// The private key is in OpenSSH's own form.
     #[error("the private key is in OpenSSH's form; convert it with: ssh-keygen -p -m PKCS8 -f KEY")]
     OpenSsh,
+}
+
+impl PemError {
+    /// A stable code, as the doctor's findings have it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Empty => "TLS-EMPTY",
+            Self::NoPem { looks_like: Some(LooksLike::Path) } => "TLS-PATH-AS-PEM",
+            Self::NoPem { looks_like: Some(LooksLike::Html) } => "TLS-HTML",
+            Self::NoPem { .. } => "TLS-NOT-PEM",
+            Self::Unfinished { .. } => "TLS-PEM-CUT",
+            Self::NotBase64 { .. } => "TLS-PEM-DAMAGED",
+            Self::NoCertificate { instead: Instead::Key } | Self::NoKey { instead: Instead::Certificate } => {
+                "TLS-SWAPPED"
+            }
+            Self::NoCertificate { .. } => "TLS-NO-CERTIFICATE",
+            Self::NoKey { .. } => "TLS-NO-KEY",
+            Self::NoRevocationList { .. } => "TLS-NO-CRL",
+            Self::SeveralKeys { .. } => "TLS-SEVERAL-KEYS",
+            Self::Encrypted => "TLS-KEY-ENCRYPTED",
+            Self::OpenSsh => "TLS-KEY-OPENSSH",
+        }
+    }
 }
 
 /// What stands there instead of what was wanted.

@@ -1,5 +1,6 @@
 //! Where material comes from.
 
+pub(crate) mod files;
 pub(crate) mod read;
 #[cfg(feature = "self-signed")]
 pub(crate) mod self_signed;

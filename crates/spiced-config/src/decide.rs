@@ -1,8 +1,10 @@
 //! From what was said to what was decided: defaults, and what cannot stand together.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use spiced_secrets::Template;
 use tls_core::listener::ListenAddress;
 use tls_core::{Origin, Sourced};
@@ -10,8 +12,10 @@ use tls_core::{Origin, Sourced};
 use crate::decode::{Hidden, Placed, Referred};
 use crate::error::{ConfigError, Problem};
 use crate::layers::Written;
-use crate::settings::{Column, Dataset, Limits, Listen, Material, MaterialInput, Settings, Tls, TlsVersion, Warning};
-use crate::spicepod::{Access, Anonymous, ClientAuthMode, Profile, Spicepod, Version};
+use crate::settings::{
+    Clients, Column, Dataset, Limits, Listen, Material, MaterialInput, Settings, Tls, TlsVersion, Warning,
+};
+use crate::spicepod::{Access, ClientAuthMode, Door, Profile, Spicepod, Version};
 use crate::{spicepod, tls};
 
 /// The versions of the pod file that are read.
@@ -34,11 +38,9 @@ impl Spicepod {
         let runtime = self.runtime;
         let listen = runtime.listen.decide(&mut problems);
         let place = Folder(folder);
-        if runtime.tls.client_auth_ca_file.is_some() || runtime.tls.client_auth_ca.is_some() {
-            let message = "runtime.tls.client_auth_ca has no effect while client_auth_mode is none".to_owned();
-            warnings.push(Warning { origin: None, message });
-        }
         let mut tls_said = runtime.tls;
+        let asks = tls_said.asks(tls_on, &mut problems, &mut warnings);
+        let auth = runtime.auth.decide(asks, written.api_keys.clone(), &mut problems);
         let session_ticket_secret = match tls_said.session_ticket_secret.take() {
             Some(Placed(secret)) if secret.value.0.expose().len() < SHORTEST_TICKET_SECRET => {
                 let problem = Problem::new(secret.origin, format!("takes at least {SHORTEST_TICKET_SECRET} bytes"));
@@ -48,7 +50,7 @@ impl Spicepod {
             secret => secret.map(|s| s.0.value.0),
         };
         let tls = match tls_on {
-            true => tls_said.decide(&place, written).map_err(|p| problems.push(p)).ok(),
+            true => tls_said.decide(&place, written, asks).map_err(|p| problems.push(p)).ok(),
             false => None,
         };
         let positive = |value: Option<Placed<usize>>, default: usize, problems: &mut Vec<Problem>| match value {
@@ -64,6 +66,10 @@ impl Spicepod {
         let limits = Limits {
             connections: positive(runtime.limits.connections, 10_000, &mut problems),
             handshakes: positive(runtime.limits.handshakes, 1_024, &mut problems),
+            auth_failures: {
+                let failures = positive(runtime.limits.auth_failures, 30, &mut problems);
+                u32::try_from(failures).ok().and_then(NonZero::new).unwrap_or(NonZero::<u32>::MAX)
+            },
         };
         let memory = runtime.sql.memory_limit.map(|size| Placed(size.0.map(|s| s.0)));
         let query_memory = positive(memory, 2 << 30, &mut problems);
@@ -73,6 +79,11 @@ impl Spicepod {
                 Duration::ZERO
             }
             span => span.map_or(Duration::from_secs(300), |s| s.0.value.0),
+        };
+        let trusted_proxies = proxies(runtime.http.trusted_proxies, &mut problems);
+        let allowed_origins = match runtime.cors.enabled {
+            Some(true) => Some(runtime.cors.allowed_origins.into_iter().map(|origin| origin.0).collect()),
+            _ => None,
         };
         let datasets = self.datasets.into_iter().map(|d| dataset(d, &mut problems)).collect();
         if !problems.is_empty() {
@@ -84,11 +95,10 @@ impl Spicepod {
             listen: listen.expect("a bad address is a problem, and there is none"),
             tls,
             session_ticket_secret,
-            allow_anonymous: runtime.auth.allow_anonymous.map(|who| match who {
-                Anonymous::Nobody => None,
-                Anonymous::ReadOnly => Some(false),
-                Anonymous::ReadWrite => Some(true),
-            }),
+            auth,
+            allowed_origins,
+            hsts: runtime.http.hsts.map(|span| span.0),
+            trusted_proxies,
             shutdown_delay: runtime.shutdown_delay.map_or(Duration::ZERO, |s| s.0),
             shutdown_timeout: runtime.shutdown_timeout.map_or(Duration::from_secs(25), |s| s.0),
             host_paths: runtime.sql.host_paths.into_iter().map(|path| place.path(path.0)).collect(),
@@ -143,12 +153,50 @@ impl spicepod::Listen {
             address(self.grpc, Some("localhost:50052")),
         );
         let (metrics, probe) = (address(self.metrics, None), address(self.probe, None));
-        Some(Listen { http: http?, flight: flight?, grpc: grpc?, metrics, probe })
+        let proxy_protocol = self.proxy_protocol.into_iter().map(|door| match door {
+            Door::Http => "http",
+            Door::Flight => "flight",
+            Door::Grpc => "grpc",
+            Door::Metrics => "metrics",
+        });
+        let proxy_protocol = proxy_protocol.collect();
+        Some(Listen { http: http?, flight: flight?, grpc: grpc?, metrics, probe, proxy_protocol })
     }
 }
 
 impl spicepod::Tls {
-    fn decide(self, folder: &Folder<'_>, written: Written) -> Result<Tls, Problem> {
+    /// Whether clients are asked for certificates.
+    fn asks(&self, tls_on: bool, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) -> bool {
+        let mode = self.client_auth_mode.as_ref().map(|mode| &mode.0);
+        match mode {
+            Some(mode) if mode.value != ClientAuthMode::None => {
+                if !tls_on {
+                    problems.push(
+                        Problem::new(
+                            mode.origin.clone(),
+                            "wants client certificates, and TLS is off: none could be shown",
+                        )
+                        .hint(tls::WAYS),
+                    );
+                }
+                true
+            }
+            _ => {
+                for (given, name) in [
+                    (self.client_auth_ca_file.is_some() || self.client_auth_ca.is_some(), "client_auth_ca"),
+                    (!self.client_crl_files.is_empty(), "client_crl_files"),
+                ] {
+                    if given {
+                        let message = format!("runtime.tls.{name} has no effect while client_auth_mode is none");
+                        warnings.push(Warning { origin: None, message });
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    fn decide(self, folder: &Folder<'_>, written: Written, asks: bool) -> Result<Tls, Problem> {
         let min_version = match (self.profile, self.min_version) {
             (Some(Placed(p)), Some(Placed(v))) if p.value == Profile::Modern && v.value == Version::Tls12 => {
                 return Err(Problem::new(
@@ -172,9 +220,30 @@ impl spicepod::Tls {
                 origin: self.self_signed.map_or(Origin::Default, |asked| asked.0.origin),
             },
         };
-        debug_assert!(self.client_auth_mode.is_none_or(|mode| mode == ClientAuthMode::None), "refused before");
+        let authority = one_of(self.client_auth_ca_file, self.client_auth_ca, written.client_ca, folder)?;
+        let clients = match (self.client_auth_mode, authority) {
+            (Some(Placed(mode)), Some(authority)) if asks => Some(Clients {
+                required: mode.value == ClientAuthMode::Required,
+                authority,
+                lists: self
+                    .client_crl_files
+                    .into_iter()
+                    .map(|Placed(path)| {
+                        let origin = path.origin.clone();
+                        Sourced::new(folder.path(path), origin)
+                    })
+                    .collect(),
+            }),
+            (Some(Placed(mode)), None) if asks => {
+                return Err(Problem::new(mode.origin, "wants client certificates, and nothing says whose are taken")
+                    .hint(
+                        "set client_auth_ca_file (or client_auth_ca, PEM text) beside it, or --tls-client-auth-ca-file",
+                    ));
+            }
+            _ => None,
+        };
         let handshake_timeout = self.handshake_timeout.map_or(Duration::from_secs(10), |s| s.0);
-        Ok(Tls { material, min_version, handshake_timeout })
+        Ok(Tls { material, min_version, clients, handshake_timeout })
     }
 }
 
@@ -220,6 +289,21 @@ fn one_of(
 /// PEM, or PEM coded in base64 once more.
 fn looks_like_pem(text: &[u8]) -> bool {
     text.windows(10).any(|w| w == b"-----BEGIN") || text.trim_ascii_start().starts_with(b"LS0tLS1CRUdJTi")
+}
+
+/// Networks, or single addresses.
+fn proxies(given: Vec<Placed<String>>, problems: &mut Vec<Problem>) -> Vec<IpNet> {
+    let network = |Placed(text): Placed<String>| {
+        let trimmed = text.value.trim();
+        let network = trimmed.parse().or_else(|_| trimmed.parse().map(|address: std::net::IpAddr| address.into()));
+        network
+            .map_err(|_| {
+                let problem = Problem::new(text.origin, "takes addresses and networks of proxies, and this is neither");
+                problems.push(problem.hint("write 10.0.0.0/8, 192.0.2.7 or fd00::/8; no names"));
+            })
+            .ok()
+    };
+    given.into_iter().filter_map(network).collect()
 }
 
 fn half(origin: Origin, given: &str, missing: &str) -> Problem {

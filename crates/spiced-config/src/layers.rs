@@ -12,7 +12,7 @@ use crate::settings::{Settings, Store, Warning};
 use crate::spicepod::Spicepod;
 use crate::tls::Said;
 use crate::tree::{Kind, Node, Text};
-use crate::{environment, foreign, spicepod, stores, tls, yaml};
+use crate::{environment, foreign, keys, spicepod, stores, tls, yaml};
 
 /// A pod is a few pages; more is the wrong file.
 const LARGEST_POD: u64 = 4 * 1024 * 1024;
@@ -95,6 +95,7 @@ impl Layers {
     ) -> Result<Self, ConfigError> {
         let mut pod = yaml::read(name, text)?;
         let warnings = foreign::prune(&mut pod);
+        keys::rename(&mut pod);
         let mut root = Node::map(Origin::Default);
         for Flag { name, setting, value } in flags {
             let path: Vec<&str> = setting.split('.').collect();
@@ -152,6 +153,7 @@ impl Layers {
         if !refused.is_empty() {
             return Err(ConfigError(refused).into());
         }
+        keys::split(&mut root);
         let written = Written::of(&root);
         replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
         let pod: Spicepod = decode(root)?;
@@ -207,6 +209,8 @@ impl Layers {
 pub(crate) struct Written {
     pub(crate) certificate: Option<Template>,
     pub(crate) key: Option<Template>,
+    pub(crate) client_ca: Option<Template>,
+    pub(crate) api_keys: Vec<Option<Template>>,
 }
 
 impl Written {
@@ -215,7 +219,12 @@ impl Written {
             Kind::Text(Text::Written(template)) if !template.is_literal() => Some(template.clone()),
             _ => None,
         };
-        Self { certificate: referring("certificate"), key: referring("key") }
+        Self {
+            certificate: referring("certificate"),
+            key: referring("key"),
+            client_ca: referring("client_auth_ca"),
+            api_keys: keys::written(root),
+        }
     }
 }
 
@@ -272,27 +281,14 @@ async fn replace_references<E>(
 fn refuse_unenforced(root: &Node) -> Vec<Problem> {
     type Asks = fn(&Node) -> bool;
     const ALWAYS: Asks = |node| !node.is_null();
-    const UNLESS_OFF: Asks = |node| {
-        let enabled = node.get(&["enabled"]).unwrap_or(node);
-        !node.is_null() && word(enabled).and_then(|w| boolean(&w)) != Some(false)
-    };
-    const UNLESS_NONE: Asks = |node| !node.is_null() && word(node).as_deref() != Some("none");
+    const UNLESS_OFF: Asks = |node| !node.is_null() && word(node).and_then(|w| boolean(&w)) != Some(false);
     const UNLESS_EMPTY: Asks = |node| {
         !node.is_null() && !matches!(&node.kind, Kind::List(l) if l.is_empty()) && word(node).as_deref() != Some("")
     };
     const UNENFORCED: &[(&[&str], Asks, &str)] = &[
-        (&["runtime", "auth", "api_key"], UNLESS_OFF, "API keys are"),
-        (&["runtime", "auth", "api-key"], UNLESS_OFF, "API keys are"),
-        (&["runtime", "auth", "mtls"], ALWAYS, "client certificates are"),
-        (&["runtime", "auth", "require"], ALWAYS, "API keys and client certificates are"),
-        (&["runtime", "tls", "client_auth_mode"], UNLESS_NONE, "client certificates are"),
-        (&["runtime", "tls", "client_crl_files"], UNLESS_EMPTY, "revocation lists are"),
         (&["runtime", "tls", "key_passphrase"], ALWAYS, "encrypted keys are"),
         (&["runtime", "tls", "certificates"], UNLESS_EMPTY, "several certificates, chosen by SNI, are"),
         (&["runtime", "tls", "strict_sni"], UNLESS_OFF, "strict SNI is"),
-        (&["runtime", "cors"], UNLESS_OFF, "CORS is"),
-        (&["runtime", "http", "hsts"], UNLESS_OFF, "HSTS is"),
-        (&["runtime", "http", "trusted_proxies"], UNLESS_EMPTY, "trusted proxies are"),
     ];
     UNENFORCED
         .iter()

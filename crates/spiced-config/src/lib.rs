@@ -31,12 +31,14 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod auth;
 mod decide;
 mod decode;
 mod environment;
 mod error;
 mod explain;
 mod foreign;
+mod keys;
 mod layers;
 mod schema;
 mod settings;
@@ -52,5 +54,6 @@ pub use explain::{Beaten, Explained, Explanation};
 pub use layers::{Flag, Layers, Resolved};
 pub use schema::schema;
 pub use settings::{
-    Column, Dataset, Limits, Listen, Material, MaterialInput, Settings, Store, Tls, TlsVersion, Warning,
+    ApiKey, Auth, Clients, Column, Dataset, Identity, IdentityName, Limits, Listen, Material, MaterialInput, Role,
+    Settings, Store, Tls, TlsVersion, Warning,
 };

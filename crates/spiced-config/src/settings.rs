@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use spiced_secrets::Template;
 use tls_core::listener::ListenAddress;
 use tls_core::{Origin, Secret, Sourced};
@@ -23,9 +25,14 @@ pub struct Settings {
     /// Shared by replicas that resume each other's sessions and take each other's Flight tickets; it
     /// counts without TLS too, as replicas behind a proxy have tickets.
     pub session_ticket_secret: Option<Secret>,
-    /// What callers without credentials may do: `Some(None)` nothing, `Some(Some(writes))` read, and
-    /// write where `writes`; `None` is the default, which depends on where a door listens.
-    pub allow_anonymous: Option<Option<bool>>,
+    /// Who may do what.
+    pub auth: Auth,
+    /// The origins whose web pages may call; `None` where nothing is said of it to browsers.
+    pub allowed_origins: Option<Vec<Sourced<String>>>,
+    /// For how long browsers are to come by HTTPS alone. Default: not sent.
+    pub hsts: Option<Duration>,
+    /// Proxies whose `X-Forwarded-For` counts. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
     /// How long all doors go on serving after a stop, with readiness off. Default 0 s.
     pub shutdown_delay: Duration,
     /// How long running requests may take after that. Default 25 s.
@@ -53,6 +60,64 @@ impl Settings {
     }
 }
 
+/// Who may do what.
+#[derive(Debug)]
+pub struct Auth {
+    /// API keys; `None` where they are not set up.
+    pub keys: Option<Vec<ApiKey>>,
+    /// The identities of client certificates; the first that fits decides.
+    pub identities: Vec<Identity>,
+    /// Whether a caller needs a key and a certificate. Default: either.
+    pub require_all: bool,
+    /// What callers without credentials may do: `Some(None)` nothing; `None` is the default, which depends
+    /// on where a door listens.
+    pub allow_anonymous: Option<Option<Role>>,
+    /// Whether the metrics door asks for credentials. Default: it does not.
+    pub metrics: bool,
+}
+
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Query.
+    ReadOnly,
+    /// Change data and definitions, too.
+    ReadWrite,
+}
+
+/// A key, or its hash.
+#[derive(Debug)]
+pub struct ApiKey {
+    /// The key at the start.
+    pub key: Sourced<Secret>,
+    /// As it was written, where it holds references, so that it can be followed.
+    pub written: Option<Template>,
+    /// What its bearer may do; `None` where nothing was said, which is to read.
+    pub role: Option<Role>,
+}
+
+/// Who the bearer of a client certificate is.
+#[derive(Debug)]
+pub struct Identity {
+    /// Which of the certificate's names it is about.
+    pub name: IdentityName,
+    /// The name; `*` stands for what is within one segment.
+    pub pattern: String,
+    /// What its bearer may do.
+    pub role: Role,
+}
+
+/// The kinds of names in a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityName {
+    /// A URI among the subject alternative names.
+    SanUri,
+    /// A DNS name among them.
+    SanDns,
+    /// A common name of the subject.
+    SubjectCn,
+}
+
 /// The doors' addresses.
 #[derive(Debug)]
 pub struct Listen {
@@ -66,6 +131,8 @@ pub struct Listen {
     pub metrics: Option<Sourced<ListenAddress>>,
     /// Probes in plain text. Default: off.
     pub probe: Option<Sourced<ListenAddress>>,
+    /// The doors (`http`, `flight`, `grpc`, `metrics`) that stand behind a proxy which says for whom it speaks.
+    pub proxy_protocol: Vec<&'static str>,
 }
 
 /// TLS, switched on.
@@ -75,8 +142,21 @@ pub struct Tls {
     pub material: Material,
     /// The lowest version. Default 1.2.
     pub min_version: TlsVersion,
+    /// Whose client certificates are taken; `None` where clients are not asked.
+    pub clients: Option<Clients>,
     /// From the accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
+}
+
+/// Whose client certificates are taken.
+#[derive(Debug)]
+pub struct Clients {
+    /// Whether there is no handshake without one.
+    pub required: bool,
+    /// The CA certificates.
+    pub authority: Sourced<MaterialInput>,
+    /// Revocation lists.
+    pub lists: Vec<Sourced<PathBuf>>,
 }
 
 /// A TLS version that may be the lowest.
@@ -130,6 +210,8 @@ pub struct Limits {
     pub connections: usize,
     /// Handshakes in progress over all doors. Default 1,024.
     pub handshakes: usize,
+    /// Wrong keys of one address at once, and a minute after that. Default 30.
+    pub auth_failures: NonZero<u32>,
 }
 
 /// A data set.

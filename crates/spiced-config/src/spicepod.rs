@@ -63,7 +63,7 @@ pub(crate) struct Runtime {
     pub(crate) tls: Tls,
     /// Who may call, and what for.
     pub(crate) auth: Auth,
-    /// Which web pages may call. Not built yet: refused.
+    /// Which web pages may call.
     pub(crate) cors: Cors,
     /// What a query may cost and reach.
     pub(crate) sql: Sql,
@@ -91,6 +91,17 @@ pub(crate) struct Listen {
     /// Health and readiness in plain text, for kubelets.
     #[schemars(extend("x-unset" = "off"))]
     pub(crate) probe: Option<Referred>,
+    /// Doors whose connections all begin with a PROXY protocol header, version 2, from a proxy in front.
+    pub(crate) proxy_protocol: Vec<Door>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Door {
+    Http,
+    Flight,
+    Grpc,
+    Metrics,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -124,15 +135,15 @@ pub(crate) struct Tls {
     /// Whether a client that asks for an unknown name is refused. Not built yet: refused.
     #[schemars(extend("default" = false))]
     pub(crate) strict_sni: Option<bool>,
-    /// Whether clients show a certificate. Anything but `none` is not built yet: refused.
+    /// Whether clients show a certificate: they are not asked, may have none, or need one.
     #[schemars(extend("default" = "none"))]
-    pub(crate) client_auth_mode: Option<ClientAuthMode>,
-    /// A PEM file: whose client certificates are trusted.
-    pub(crate) client_auth_ca_file: Option<Placed<String>>,
+    pub(crate) client_auth_mode: Option<Placed<ClientAuthMode>>,
+    /// A PEM file: the CAs whose client certificates are taken.
+    pub(crate) client_auth_ca_file: Option<Referred>,
     /// The same as PEM text.
     pub(crate) client_auth_ca: Option<Placed<Hidden>>,
-    /// Revocation lists of client certificates. Not built yet: refused.
-    pub(crate) client_crl_files: Vec<String>,
+    /// Revocation lists of client certificates, PEM or DER; where there are any, each CA needs one.
+    pub(crate) client_crl_files: Vec<Placed<String>>,
     /// At least 16 bytes. Replicas that share it resume each other's TLS sessions and take each other's
     /// Flight tickets.
     #[schemars(extend("x-unset" = "random, of this process alone"))]
@@ -165,24 +176,83 @@ pub(crate) enum ClientAuthMode {
     Required,
 }
 
-/// Keys and client certificates are not enforced yet, so whatever asks for them never gets here
-/// (see `layers`); the keys are known so that a spelling mistake in them is still found.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Auth {
-    /// API keys. Not built yet: refused.
-    #[serde(alias = "api-key")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    pub(crate) api_key: Option<serde::de::IgnoredAny>,
-    /// Client certificates and their roles. Not built yet: refused.
-    #[schemars(with = "Option<serde_json::Value>")]
-    pub(crate) mtls: Option<serde::de::IgnoredAny>,
-    /// `any` or `all`, where keys and certificates are both set up. Not built yet: refused.
-    #[schemars(with = "Option<serde_json::Value>")]
-    pub(crate) require: Option<serde::de::IgnoredAny>,
+    /// API keys (`api-key` is read too).
+    pub(crate) api_key: ApiKeys,
+    /// Who the bearers of client certificates are.
+    pub(crate) mtls: Mtls,
+    /// Whether a caller needs a key and a certificate, where both are set up.
+    #[schemars(extend("default" = "any"))]
+    pub(crate) require: Option<Placed<Require>>,
     /// What callers without credentials may do.
-    #[schemars(extend("x-unset" = "rw on a loopback door, elsewhere nothing"))]
+    #[schemars(extend("x-unset" = "rw on a loopback door where no credentials are set up, elsewhere nothing"))]
     pub(crate) allow_anonymous: Option<Anonymous>,
+    /// Whether the metrics door asks for the same credentials.
+    #[schemars(extend("default" = false))]
+    pub(crate) metrics: Option<Placed<bool>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ApiKeys {
+    /// Whether the keys count.
+    #[schemars(extend("x-unset" = "true where there are keys"))]
+    pub(crate) enabled: Option<Placed<bool>>,
+    /// Keys, or their hashes (`sha256:HEX`, `argon2id:PHC`), each with `:ro` or `:rw` at its end; without,
+    /// a key is read-only.
+    #[schemars(with = "Vec<String>")]
+    pub(crate) keys: Vec<ApiKey>,
+}
+
+/// A key as the tree holds it when its role has been split off (see `keys`).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApiKey {
+    pub(crate) key: Placed<Hidden>,
+    #[serde(default)]
+    pub(crate) role: Option<Role>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(crate) enum Role {
+    #[serde(rename = "ro")]
+    ReadOnly,
+    #[serde(rename = "rw")]
+    ReadWrite,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Mtls {
+    /// Names in client certificates and their roles; the first that fits decides. Without any, every
+    /// verified certificate may read.
+    pub(crate) identities: Vec<Placed<Identity>>,
+}
+
+/// One of `san_uri`, `san_dns` and `subject_cn`, in which `*` stands for what is within one segment.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Identity {
+    /// A subject alternative name that is a URI: `spiffe://prod/ns/etl/*`.
+    #[serde(default)]
+    pub(crate) san_uri: Option<String>,
+    /// A subject alternative name that is a DNS name: `*.etl.example.com`.
+    #[serde(default)]
+    pub(crate) san_dns: Option<String>,
+    /// A common name of the subject.
+    #[serde(default)]
+    pub(crate) subject_cn: Option<String>,
+    /// What its bearer may do.
+    pub(crate) role: Role,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Require {
+    Any,
+    All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -201,8 +271,8 @@ pub(crate) struct Cors {
     /// Whether pages of the origins below may call.
     #[schemars(extend("default" = false))]
     pub(crate) enabled: Option<bool>,
-    /// `https://app.example.com`, each with its scheme.
-    pub(crate) allowed_origins: Vec<String>,
+    /// `https://app.example.com`, each with its scheme; `*` for any.
+    pub(crate) allowed_origins: Vec<Placed<String>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -224,12 +294,12 @@ pub(crate) struct Http {
     /// The largest body of a request.
     #[schemars(extend("default" = "16MiB"))]
     pub(crate) body_limit: Option<Size>,
-    /// Strict-Transport-Security (RFC 6797). Not built yet: refused.
-    #[schemars(with = "Option<serde_json::Value>")]
-    pub(crate) hsts: Option<serde::de::IgnoredAny>,
-    /// Proxies whose word on the client's address counts. Not built yet: refused.
-    #[schemars(with = "Vec<serde_json::Value>")]
-    pub(crate) trusted_proxies: Vec<serde::de::IgnoredAny>,
+    /// For how long browsers are to come by HTTPS alone (Strict-Transport-Security, RFC 6797): `365d`. Never
+    /// sent for localhost, an address or a certificate that vouches for itself.
+    #[schemars(extend("x-unset" = "not sent"))]
+    pub(crate) hsts: Option<Span>,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` counts, on every door: `10.0.0.0/8`.
+    pub(crate) trusted_proxies: Vec<Placed<String>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -241,6 +311,9 @@ pub(crate) struct Limits {
     /// Handshakes in progress, all doors.
     #[schemars(extend("default" = 1_024))]
     pub(crate) handshakes: Option<Placed<usize>>,
+    /// Wrong keys of one address, at once and a minute after that; further ones have to wait.
+    #[schemars(extend("default" = 30))]
+    pub(crate) auth_failures: Option<Placed<usize>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -9,6 +9,8 @@ use crate::tree::Node;
 
 const TLS: [&str; 2] = ["runtime", "tls"];
 const PAIR: [(&str, &str); 2] = [("certificate_file", "certificate"), ("key_file", "key")];
+/// No material of the server's own: it turns nothing on.
+const CLIENT_CA: (&str, &str) = ("client_auth_ca_file", "client_auth_ca");
 
 /// What a layer says of TLS, with `enabled` and `self_signed` already known.
 #[derive(Debug, Default)]
@@ -66,7 +68,7 @@ pub(crate) fn settle(layers: &mut [Node], said: &[Said], warnings: &mut Vec<Warn
             )
             .hint("take one of the two away"));
         }
-        for names in PAIR {
+        for names in PAIR.into_iter().chain([CLIENT_CA]) {
             keep_winner(layers, names);
         }
     } else {

@@ -44,6 +44,7 @@ mod engine;
 mod error;
 mod execution;
 mod host_paths;
+mod ingest;
 mod loader;
 mod memory_table;
 mod name;

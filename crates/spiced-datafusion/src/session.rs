@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{LogicalPlan, Statement as PlanStatement, TableType};
 use datafusion::prelude::SessionContext;
-use spiced_engine::{Catalog, EngineError, ErrorKind, Prepared, Session, Statement, TableInfo};
+use spiced_engine::{Catalog, EngineError, ErrorKind, Ingest, Prepared, Session, Statement, TableInfo};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer;
@@ -72,6 +72,16 @@ impl Session for DataFusionSession {
         Ok(Box::new(self.shared.within_limit(work).await??))
     }
 
+    async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
+        let (shared, own) = (self.shared.clone(), self.own.clone());
+        let work = async move {
+            let (started, state) = (Instant::now(), own.state());
+            let plan = crate::ingest::plan(ingest, &state).await?;
+            planned(shared, own, plan, &state, started)
+        };
+        Ok(Box::new(self.shared.within_limit(work).await??))
+    }
+
     async fn catalog(&self) -> Result<Catalog, EngineError> {
         let state = self.own.state();
         self.shared.within_limit(async move { list(&state).await }).await
@@ -116,14 +126,25 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned
         let execute = LogicalPlan::Statement(PlanStatement::Execute(execute.clone()));
         plan = context.execute_logical_plan(execute).await.map_err(engine_error)?.logical_plan().clone();
     }
+    planned(shared, own, plan, &state, started)
+}
+
+/// What is to be known of a plan before it runs, for the session of `own`.
+fn planned(
+    shared: Arc<Shared>,
+    own: Arc<Own>,
+    plan: LogicalPlan,
+    state: &SessionState,
+    started: Instant,
+) -> Result<Planned, EngineError> {
     size::check_plan(&plan).map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::TransactionStart(_) | PlanStatement::TransactionEnd(_)) = &plan {
         return Err(EngineError::new(ErrorKind::Unsupported, "this engine has no transactions"));
     }
-    let plan = shared.rules.apply(plan, &state).map_err(engine_error)?;
+    let plan = shared.rules.apply(plan, state).map_err(engine_error)?;
     let effect = effect::of(&plan).map_err(engine_error)?;
     let parameters = parameters::of(&plan).map_err(engine_error)?;
-    let schema = answer::schema(&plan, &parameters, &state).map_err(engine_error)?;
+    let schema = answer::schema(&plan, &parameters, state).map_err(engine_error)?;
     let spent = started.elapsed();
     Ok(Planned { shared, own, plan, schema, parameters, effect, spent })
 }

@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::{EngineError, Principal};
+use crate::{EngineError, ErrorKind, Ingest, Principal};
 
 /// A query engine. Shared by all doors; cheap to call.
 #[async_trait]
@@ -35,6 +35,18 @@ pub trait Session: Send + Sync {
     /// # Errors
     /// The statement is wrong, or names what is not there.
     async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError>;
+
+    /// Plans putting rows into a table. What it gives is executed once, and answers a count.
+    ///
+    /// # Errors
+    /// The table is not there, or not as it is wanted; the rows do not fit it; or, unless it is overridden,
+    /// the engine takes no rows.
+    async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
+        Err(EngineError::new(
+            ErrorKind::Unsupported,
+            format!("this engine takes no rows in bulk, and so none for {}", ingest.table),
+        ))
+    }
 
     /// The catalogs, schemas and tables that the caller may see.
     ///

@@ -19,10 +19,13 @@
 //! # });
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod engine;
 mod error;
 mod function;
 mod guard;
+mod ingest;
 mod principal;
 
 pub use engine::{
@@ -31,5 +34,6 @@ pub use engine::{
 };
 pub use error::{EngineError, ErrorKind};
 pub use function::engine_fn;
-pub use guard::Guarded;
-pub use principal::{Principal, Role};
+pub use guard::{Guarded, Outcome, Witness};
+pub use ingest::{IfExists, IfMissing, Ingest, TablePath};
+pub use principal::{Principal, Role, Way};

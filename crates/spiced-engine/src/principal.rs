@@ -1,5 +1,10 @@
 //! Who calls, and what the caller may do.
 
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use serde::Serialize;
 
 /// What a caller may do.
@@ -13,25 +18,52 @@ pub enum Role {
     ReadWrite,
 }
 
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadOnly => "ro",
+            Self::ReadWrite => "rw",
+        })
+    }
+}
+
 /// A caller that a door has let in.
 ///
-/// Two requests with equal principals are the same caller: signed Flight tickets and prepared
-/// handles are bound to it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Two requests with equal principals are the same caller, by whatever way each came: signed Flight
+/// tickets and prepared handles are bound to it.
+#[derive(Debug, Clone)]
 pub struct Principal {
-    name: String,
+    name: Arc<str>,
     role: Role,
+    way: Way,
+}
+
+/// By which way a caller came: for the audit log, and no part of who it is.
+#[derive(Debug, Clone, Default)]
+pub struct Way {
+    /// The door: `http`, `flight` or `grpc`; empty where a program called the engine itself.
+    pub door: &'static str,
+    /// The caller's address.
+    pub address: Option<IpAddr>,
+    /// The SHA-256 of the client certificate that it showed, in lower-case hex.
+    pub certificate: Option<Arc<str>>,
 }
 
 impl Principal {
     /// A caller by name.
-    pub fn new(name: impl Into<String>, role: Role) -> Self {
-        Self { name: name.into(), role }
+    pub fn new(name: impl Into<Arc<str>>, role: Role) -> Self {
+        Self { name: name.into(), role, way: Way::default() }
     }
 
     /// The caller that gave no credentials, where such callers are let in.
     pub fn anonymous(role: Role) -> Self {
         Self::new("anonymous", role)
+    }
+
+    /// The same caller, come by `way`.
+    #[must_use]
+    pub fn by(self, way: Way) -> Self {
+        Self { way, ..self }
     }
 
     /// A stable name: fit for an audit log, and no credential.
@@ -42,5 +74,24 @@ impl Principal {
     /// What the caller may do.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// By which way it came.
+    pub fn way(&self) -> &Way {
+        &self.way
+    }
+}
+
+impl PartialEq for Principal {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.role) == (&other.name, other.role)
+    }
+}
+
+impl Eq for Principal {}
+
+impl Hash for Principal {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.name, self.role).hash(state);
     }
 }

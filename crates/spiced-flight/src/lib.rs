@@ -20,7 +20,7 @@
 //! use spiced_middleware::{Access, Dialect, admission};
 //!
 //! let engine = engine_fn(|_sql, _parameters| Ok(Execution::of(Vec::new())));
-//! let who = admission(Access::anonymous(Some(Role::ReadOnly)), Dialect::Grpc);
+//! let who = admission(Access::anonymous(Some(Role::ReadOnly)), Dialect::Grpc).except(spiced_flight::HANDSHAKE);
 //! let door: axum::Router = router(Arc::new(engine), FlightOptions::default()).layer(who);
 //! ```
 //!
@@ -34,6 +34,8 @@ mod bound;
 mod call;
 mod command;
 mod door;
+mod handshake;
+mod ingest;
 mod metadata;
 mod options;
 mod parameters;
@@ -56,6 +58,7 @@ use spiced_engine::Engine;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
+pub use handshake::HANDSHAKE;
 pub use options::FlightOptions;
 pub use serve::{FlightState, serve};
 

@@ -43,9 +43,10 @@ impl Door {
             Asked::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(
                 "Substrait plans are not served here; send SQL text as CommandStatementUpdate",
             )),
-            Asked::Command(Command::CommandStatementIngest(_)) => Err(Status::unimplemented(
-                "bulk ingestion is not served here; prepare an INSERT and bind the rows to it",
-            )),
+            Asked::Command(Command::CommandStatementIngest(ingest)) => {
+                let record_count = self.ingest(caller, ingest, first, messages).await?;
+                Ok(once(&DoPutUpdateResult { record_count }))
+            }
             Asked::Command(other) => Err(command::misplaced(&other, "DoPut")),
             Asked::Sql(_) => {
                 Err(Status::invalid_argument("DoPut takes SQL text as CommandStatementUpdate, not as the bare command"))

@@ -10,7 +10,7 @@ use tls_core::drain::Drain;
 use tls_core::listener::{self, Limits};
 use tls_core::{Acceptor, Workers};
 
-use crate::{FlightOptions, router};
+use crate::{FlightOptions, HANDSHAKE, router};
 
 /// What the door is made of.
 #[derive(Clone)]
@@ -36,6 +36,6 @@ pub async fn serve(
     drain: Drain,
 ) -> io::Result<()> {
     let FlightState { engine, access, options } = state;
-    let router = router(engine, options).layer(admission(access, Dialect::Grpc));
+    let router = router(engine, options).layer(admission(access, Dialect::Grpc).except(HANDSHAKE));
     listener::serve(socket, acceptor, router, limits, workers, drain).await
 }

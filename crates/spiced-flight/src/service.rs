@@ -17,6 +17,7 @@ use crate::answer;
 use crate::call::{Answer, End, caller};
 use crate::command::Asked;
 use crate::door::Door;
+use crate::handshake;
 use crate::metadata;
 use crate::prepared::no_transaction;
 use crate::seal::Sealed;
@@ -34,13 +35,12 @@ impl FlightService for Door {
     type ListActionsStream = Answer<ActionType>;
     type DoExchangeStream = Answer<FlightData>;
 
-    /// Trades credentials for a token, of which there are none: UNAUTHENTICATED would have clients
-    /// try again.
+    /// Trades Basic credentials, as metadata or as the payload, for a bearer token: the key itself.
     async fn handshake(
         &self,
-        _: Request<Streaming<HandshakeRequest>>,
+        request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Self::HandshakeStream>, Status> {
-        Err(Status::unimplemented("API keys are not built yet; connect without a user and a password"))
+        handshake::answer(request).await
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {

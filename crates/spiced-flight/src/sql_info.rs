@@ -19,7 +19,7 @@ pub(crate) static INFO: LazyLock<SqlInfoData> = LazyLock::new(|| {
     info.append(SqlInfo::FlightSqlServerSubstrait, false);
     info.append(SqlInfo::FlightSqlServerTransaction, SqlSupportedTransaction::None as i32);
     info.append(SqlInfo::FlightSqlServerCancel, true);
-    info.append(SqlInfo::FlightSqlServerBulkIngestion, false);
+    info.append(SqlInfo::FlightSqlServerBulkIngestion, true);
     info.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
     info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
     info.build().expect("names and values are a fixed list")

@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::net::TcpListener;
-use std::sync::Arc;
 
 use spiced_certs::{Pair, load};
 use spiced_engine::Role;
@@ -20,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [address, certificate, key] = words.as_slice() else { return Err("usage: ADDRESS CERTIFICATE KEY".into()) };
     let identity = load(&mut Pair::files(certificate, key))?.identity;
     let (_rotate, identities) = rotation::channel(identity);
-    let acceptor = Acceptor::tls("grpc", Arc::new(TlsOptions::random()?.server_config(identities)?));
+    let acceptor = Acceptor::tls("grpc", TlsOptions::random()?.server(identities)?);
 
     // Health follows `ready`: send `false` before a stop, and clients go elsewhere.
     let (_ready, readiness) = tokio::sync::watch::channel(true);

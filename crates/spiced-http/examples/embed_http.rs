@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [address, certificate, key] = words.as_slice() else { return Err("usage: ADDRESS CERTIFICATE KEY".into()) };
     let identity = load(&mut Pair::files(certificate, key))?.identity;
     let (_rotate, identities) = rotation::channel(identity);
-    let acceptor = Acceptor::tls("http", Arc::new(TlsOptions::random()?.server_config(identities)?));
+    let acceptor = Acceptor::tls("http", TlsOptions::random()?.server(identities)?);
 
     let batch = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter(0..10)) as _)])?;
     let engine = engine_fn(move |_sql, _parameters| Ok(Execution::of(vec![batch.clone()])));

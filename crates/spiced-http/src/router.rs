@@ -5,24 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::header::{ACCEPT, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use spiced_engine::Engine;
-use spiced_middleware::{Access, Dialect, Problem, admission};
+use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Problem, admission};
 use tokio::sync::watch;
 
 use crate::probe::probe_router;
+use crate::reload::{ReloadHandle, reload};
 use crate::sql::sql;
 
 /// Every route and its methods; for the answer that a route is not one of them.
-const ROUTES: [(&str, &str); 5] = [
+const ROUTES: [(&str, &str); 6] = [
     ("/v1/sql", "POST"),
     ("/v1/datasets", "GET,HEAD"),
     ("/v1/status", "GET,HEAD"),
+    ("/v1/tls/reload", "POST"),
     ("/v1/ready", "GET,HEAD"),
     ("/health", "GET,HEAD"),
 ];
@@ -51,34 +53,61 @@ impl fmt::Debug for HttpState {
     }
 }
 
-/// The limits of the API. How long a query may run is the engine's to say.
+/// The limits of the API, and what it may have besides. How long a query may run is the engine's to say.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
     /// The largest request body, in bytes; 16 MiB unless set. Beyond it: 413.
     pub body_limit: usize,
     /// How long a request's body may take to arrive; 30 s unless set. Beyond it: 408.
     pub request_timeout: Duration,
+    /// The web pages that may call, by origin; `None` for none, and no word about it.
+    pub allowed_origins: Option<AllowedOrigins>,
+    /// Whether browsers are told to come by HTTPS alone.
+    pub hsts: Option<Hsts>,
+    /// What `POST /v1/tls/reload` reloads; `None` where there is nothing of the kind.
+    pub reload: Option<ReloadHandle>,
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { body_limit: 16 * 1024 * 1024, request_timeout: Duration::from_secs(30) }
+        Self {
+            body_limit: 16 * 1024 * 1024,
+            request_timeout: Duration::from_secs(30),
+            allowed_origins: None,
+            hsts: None,
+            reload: None,
+        }
     }
 }
 
 /// The whole API.
 pub fn router(state: HttpState) -> Router {
     let (access, readiness) = (state.access.clone(), state.readiness.clone());
-    Router::new()
+    let HttpOptions { allowed_origins, hsts, .. } = state.options.clone();
+    let access = match &allowed_origins {
+        Some(origins) => access.from_pages_of(origins.clone()),
+        None => access,
+    };
+    let api = Router::new()
         .route("/v1/sql", post(sql))
         .route("/v1/datasets", get(datasets))
         .route("/v1/status", get(status))
+        .route("/v1/tls/reload", post(reload))
         .route_layer(admission(access, Dialect::Http))
         .with_state(Arc::new(state))
         .merge(probe_router(readiness))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
-        .layer(map_response(never_stored))
+        .layer(map_response(never_stored));
+    // Outermost, so that a refusal can be read too, and a preflight needs no credentials.
+    let api = match allowed_origins {
+        Some(origins) => api.layer(origins.layer()),
+        None => api,
+    };
+    match hsts {
+        Some(hsts) => api.layer(from_fn_with_state(hsts, Hsts::apply)),
+        None => api,
+    }
 }
 
 async fn datasets(State(state): State<Arc<HttpState>>) -> Response {

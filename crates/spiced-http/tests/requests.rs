@@ -97,7 +97,7 @@ async fn an_error_for_who_reads_text_is_a_line() {
 
 #[tokio::test]
 async fn limits_of_the_body() {
-    let options = HttpOptions { body_limit: 10, request_timeout: Duration::from_millis(50) };
+    let options = HttpOptions { body_limit: 10, request_timeout: Duration::from_millis(50), ..HttpOptions::default() };
     let api = || echo().api_with(Access::anonymous(Some(Role::ReadOnly)), options.clone());
     let chunks = |chunks: Vec<&'static str>| Body::from_stream(stream::iter(chunks).map(Ok::<_, std::io::Error>));
 

@@ -1,52 +1,233 @@
 //! Who calls, and whether that caller is let in. The one place that decides it for every door.
 
+use std::borrow::Cow;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::future::BoxFuture;
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
-use spiced_engine::{Principal, Role};
-use tls_core::ConnInfo;
+use http::{HeaderMap, Uri};
+use metrics::counter;
+use spiced_engine::{Principal, Role, Way};
+use tls_core::{ClientCertificate, ConnInfo, Secret};
+use tokio::sync::watch;
 
-/// Decides who calls. Cheap to clone.
-///
-/// Keys and client certificates are not built yet: every caller is anonymous, and what an
-/// anonymous caller may do is set here.
+use crate::address::TrustedProxies;
+use crate::credentials::Credentials;
+use crate::keys::{ApiKeys, Busy, Checked, Key};
+use crate::origins::AllowedOrigins;
+use crate::policy::{Anonymous, Policy};
+use crate::throttle::{Source, Throttle};
+use crate::{Dialect, audit};
+
+/// How often an address may fail at once, and a minute after that, unless it is set.
+const FAILURES: NonZero<u32> = NonZero::new(30).expect("it is not zero");
+
+/// Decides who calls a door. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Access {
-    anonymous: Option<Role>,
-    loopback_only: bool,
+pub struct Access(Arc<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    policy: watch::Receiver<Arc<Policy>>,
+    throttle: Arc<Throttle>,
+    proxies: TrustedProxies,
+    origins: AllowedOrigins,
+    is_local: bool,
+    loopback_names: bool,
 }
 
 impl Access {
-    /// Callers without credentials get `role`, or nothing where it is `None`.
+    /// Callers without credentials get `role`, or nothing where it is `None`. There are no others.
     pub fn anonymous(role: Option<Role>) -> Self {
-        Self { anonymous: role, loopback_only: false }
+        Self::of(Policy { anonymous: Anonymous::Said(role), ..Policy::default() })
     }
 
-    /// The same for a door that listens on loopback alone: a `Host` that is no loopback name is
-    /// refused, so that no web page reaches it by rebinding a name of its own.
+    /// Callers as `policy` has it.
+    pub fn of(policy: Policy) -> Self {
+        // Nobody changes it: the last value stays.
+        let (_, policy) = watch::channel(Arc::new(policy));
+        Self::following(policy)
+    }
+
+    /// Callers as `policy` has it at each request.
+    pub fn following(policy: watch::Receiver<Arc<Policy>>) -> Self {
+        Self(Arc::new(Inner {
+            policy,
+            throttle: Arc::new(Throttle::new(FAILURES)),
+            proxies: TrustedProxies::default(),
+            origins: AllowedOrigins::default(),
+            is_local: false,
+            loopback_names: false,
+        }))
+    }
+
+    /// The same for a door that only this machine reaches.
+    #[must_use]
+    pub fn local(self) -> Self {
+        self.with(|inner| inner.is_local = true)
+    }
+
+    /// The same, and a request without credentials whose `Host` is no loopback name is refused, so that no
+    /// web page reaches the door by rebinding a name of its own.
+    #[must_use]
     pub fn loopback(self) -> Self {
-        Self { loopback_only: true, ..self }
+        self.with(|inner| (inner.is_local, inner.loopback_names) = (true, true))
     }
 
-    /// Lets a request in, as whom, or says why not.
-    ///
-    /// # Errors
-    /// The caller has no right to be here, or a browser sent the request for a foreign page.
-    pub fn admit(&self, request: &Parts, connection: Option<&ConnInfo>) -> Result<Principal, Refusal> {
-        let role = self.anonymous.ok_or(Refusal::Anonymous)?;
-        self.refuse_foreign_pages(request, connection)?;
-        Ok(Principal::anonymous(role))
+    /// Failures are counted together with all others that share `throttle`.
+    #[must_use]
+    pub fn throttled(self, throttle: Arc<Throttle>) -> Self {
+        self.with(|inner| inner.throttle = throttle)
+    }
+
+    /// Whose word on the client's address counts.
+    #[must_use]
+    pub fn behind(self, proxies: TrustedProxies) -> Self {
+        self.with(|inner| inner.proxies = proxies)
+    }
+
+    /// Pages of these origins may call.
+    #[must_use]
+    pub fn from_pages_of(self, origins: AllowedOrigins) -> Self {
+        self.with(|inner| inner.origins = origins)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Inner)) -> Self {
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        change(&mut inner);
+        Self(Arc::new(inner))
+    }
+
+    /// Lets a request in, as whom, or says why not. What is refused is counted and told to the audit log.
+    pub fn admit(&self, request: &Parts, dialect: Dialect) -> Admitted {
+        let credentials = Credentials::read(&request.headers, dialect);
+        self.decide(credentials, &request.headers, Some(&request.uri), request.extensions.get())
+    }
+
+    /// The same for gRPC, where a key may come in a message, too: `key` counts where no header has one. Gives
+    /// the key as well, whichever it is.
+    pub fn admit_bearer(
+        &self,
+        headers: &HeaderMap,
+        key: Option<Secret>,
+        connection: Option<&ConnInfo>,
+    ) -> (Admitted, Option<Secret>) {
+        let credentials = match (Credentials::read(headers, Dialect::Grpc), key.filter(|key| !key.is_blank())) {
+            (Credentials::None, Some(key)) => Credentials::Key(key),
+            (credentials, _) => credentials,
+        };
+        let key = match &credentials {
+            Credentials::Key(key) => Some(key.clone()),
+            Credentials::None | Credentials::Malformed | Credentials::Several => None,
+        };
+        (self.decide(credentials, headers, None, connection), key)
+    }
+
+    /// Whether there are credentials that a caller could give.
+    pub fn has_credentials(&self) -> bool {
+        self.0.policy.borrow().has_credentials()
+    }
+
+    /// Tells the audit log of a caller that was let in and whose role does not suffice for what it asks.
+    pub fn denied(&self, principal: &Principal) {
+        audit::denied(Some(principal.name()), principal.way(), "role", None);
+    }
+
+    fn decide(
+        &self,
+        credentials: Credentials,
+        headers: &HeaderMap,
+        uri: Option<&Uri>,
+        connection: Option<&ConnInfo>,
+    ) -> Admitted {
+        let policy = self.0.policy.borrow().clone();
+        let address = connection.map(|c| self.0.proxies.client(c.remote.ip(), headers));
+        let certificate = connection.and_then(|c| c.tls.as_ref()?.client.as_ref());
+        let way = Way {
+            door: connection.map_or("", |c| c.endpoint),
+            address,
+            certificate: certificate.map(|c| c.summary().fingerprint.as_str().into()),
+        };
+        let caller = Caller { access: self.clone(), source: address.map(Source::from), way };
+        let keys = policy.keys.clone();
+        let (keys, key) = match (keys, credentials) {
+            // Where no keys are set up, whatever looks like one is somebody else's.
+            (None, _) => {
+                return Admitted::Now(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
+            }
+            (Some(_), Credentials::None) => {
+                return Admitted::Now(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
+            }
+            (Some(_), Credentials::Several) => return Admitted::Now(caller.end(Err(Refusal::SeveralKeys))),
+            (Some(_), Credentials::Malformed) => return Admitted::Now(caller.end(Err(Refusal::Malformed))),
+            (Some(keys), Credentials::Key(key)) => (keys, key),
+        };
+        let checked = keys.check(key.expose());
+        if let Some(after) = caller.source.and_then(|source| self.0.throttle.wait(source)) {
+            let is_known = matches!((&checked, caller.source), (Checked::Known(key), Some(source))
+                if self.0.throttle.knows(source, key));
+            if !is_known {
+                return Admitted::Now(caller.end(Err(Refusal::Throttled { after })));
+            }
+        }
+        let certificate = certificate.cloned();
+        match checked {
+            Checked::Known(key) => Admitted::Now(caller.with_key(Some(key), &policy, certificate.as_ref())),
+            Checked::Unknown => Admitted::Now(caller.with_key(None, &policy, certificate.as_ref())),
+            Checked::Unclear(digest) => Admitted::Later(Box::pin(async move {
+                match ApiKeys::check_slowly(keys, key, digest).await {
+                    Ok(key) => caller.with_key(key.as_ref(), &policy, certificate.as_ref()),
+                    Err(Busy) => caller.end(Err(Refusal::Throttled { after: Duration::from_secs(1) })),
+                }
+            })),
+        }
+    }
+
+    /// A caller that gives no key: its certificate decides, or else it is anonymous. Browsers show either
+    /// for whatever page asks.
+    fn without_key(
+        &self,
+        policy: &Policy,
+        headers: &HeaderMap,
+        uri: Option<&Uri>,
+        connection: Option<&ConnInfo>,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Principal, Refusal> {
+        let principal = match policy.holder(certificate)? {
+            Some(_) if policy.wants_both() => return Err(Refusal::KeyMissing),
+            Some((name, role)) => Principal::new(name, role),
+            None => Principal::anonymous(
+                policy
+                    .anonymous(self.0.is_local)
+                    .ok_or(Refusal::Anonymous { has_credentials: policy.has_credentials() })?,
+            ),
+        };
+        self.refuse_foreign_pages(headers, uri, connection, certificate.is_some())?;
+        Ok(principal)
     }
 
     /// No web page of another origin may use a developer's or an intranet's open door (Fetch
     /// Metadata, and RFC 6454 §7 for `Origin`).
-    fn refuse_foreign_pages(&self, request: &Parts, connection: Option<&ConnInfo>) -> Result<(), Refusal> {
-        let headers = &request.headers;
+    fn refuse_foreign_pages(
+        &self,
+        headers: &HeaderMap,
+        uri: Option<&Uri>,
+        connection: Option<&ConnInfo>,
+        ambient: bool,
+    ) -> Result<(), Refusal> {
+        let host = authority(headers, uri);
+        let origin = headers.get(ORIGIN);
+        if origin.is_some_and(|origin| self.0.origins.allows(origin, ambient)) {
+            return self.refuse_foreign_host(host.as_deref(), ambient);
+        }
         if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
             return Err(Refusal::CrossSite);
         }
-        let host = authority(request);
-        if let Some(origin) = headers.get(ORIGIN) {
+        if let Some(origin) = origin {
             // Behind a proxy that ends TLS, the page is https and the connection is plain.
             let schemes: &[&str] =
                 if connection.is_some_and(|c| c.tls.is_some()) { &["https"] } else { &["https", "http"] };
@@ -57,9 +238,104 @@ impl Access {
                 return Err(Refusal::CrossSite);
             }
         }
+        self.refuse_foreign_host(host.as_deref(), ambient)
+    }
+
+    fn refuse_foreign_host(&self, host: Option<&Authority>, ambient: bool) -> Result<(), Refusal> {
         match host {
-            Some(host) if self.loopback_only && !is_loopback_name(host.host()) => Err(Refusal::ForeignHost),
+            Some(host) if self.0.loopback_names && !ambient && !is_loopback_name(host.host()) => {
+                Err(Refusal::ForeignHost)
+            }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Policy {
+    fn wants_both(&self) -> bool {
+        self.require_all && self.keys.is_some() && self.certificates.is_some()
+    }
+
+    /// Name and role of who showed a certificate; `None` where nobody did.
+    fn holder(&self, certificate: Option<&ClientCertificate>) -> Result<Option<(String, Role)>, Refusal> {
+        let (Some(identities), Some(certificate)) = (&self.certificates, certificate) else { return Ok(None) };
+        if !certificate.is_in_date(SystemTime::now()) {
+            return Err(Refusal::CertificateEnded);
+        }
+        identities.find(certificate).map(Some).ok_or(Refusal::Unmapped)
+    }
+}
+
+/// One request's caller, as far as it is known before it is let in.
+struct Caller {
+    access: Access,
+    source: Option<Source>,
+    way: Way,
+}
+
+impl Caller {
+    /// Decides on a caller that gave a key: the one that it is, or none.
+    fn with_key(
+        self,
+        key: Option<&Key>,
+        policy: &Policy,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Principal, Refusal> {
+        let Some(key) = key else {
+            let waits = self.source.is_some_and(|source| self.access.0.throttle.failed(source));
+            return self.end(Err(Refusal::WrongKey { waits }));
+        };
+        if let Some(source) = self.source {
+            self.access.0.throttle.let_in(source, key);
+        }
+        let principal = match policy.holder(certificate) {
+            Ok(Some((name, role))) if policy.wants_both() => {
+                Ok(Principal::new(format!("{} {name}", key.name), role.min(key.role)))
+            }
+            Ok(None) if policy.wants_both() => Err(Refusal::CertificateMissing),
+            // A connection that would not be let in any more has no use for a key either.
+            Err(refusal @ Refusal::CertificateEnded) => Err(refusal),
+            Err(refusal) if policy.wants_both() => Err(refusal),
+            _ => Ok(Principal::new(key.name.clone(), key.role)),
+        };
+        self.end(principal)
+    }
+
+    /// Counts and tells a refusal.
+    fn end(self, decided: Result<Principal, Refusal>) -> Result<Principal, Refusal> {
+        match decided {
+            Ok(principal) => Ok(principal.by(self.way)),
+            Err(refusal) => {
+                let door = if self.way.door.is_empty() { "unknown" } else { self.way.door };
+                counter!("spiced_auth_failures_total", "endpoint" => door, "reason" => refusal.reason()).increment(1);
+                let detail = match refusal {
+                    Refusal::WrongKey { waits: true } => Some("the address has to wait from now on"),
+                    _ => None,
+                };
+                audit::denied(None, &self.way, refusal.reason(), detail);
+                Err(refusal)
+            }
+        }
+    }
+}
+
+/// A decision: made, or to be waited for.
+pub enum Admitted {
+    /// It is made.
+    Now(Result<Principal, Refusal>),
+    /// A hash is to be computed first.
+    Later(BoxFuture<'static, Result<Principal, Refusal>>),
+}
+
+impl Admitted {
+    /// Waits for the decision.
+    ///
+    /// # Errors
+    /// The caller is not let in.
+    pub async fn decision(self) -> Result<Principal, Refusal> {
+        match self {
+            Self::Now(decision) => decision,
+            Self::Later(decision) => decision.await,
         }
     }
 }
@@ -69,21 +345,72 @@ impl Access {
 #[non_exhaustive]
 pub enum Refusal {
     /// No credentials, and callers without them are not let in here.
-    Anonymous,
+    Anonymous {
+        /// Whether there are any that the caller could give.
+        has_credentials: bool,
+    },
+    /// Nobody has the key that was given.
+    WrongKey {
+        /// Whether the address has failed too often by now.
+        waits: bool,
+    },
+    /// The credentials are of no form that is taken here.
+    Malformed,
+    /// Two keys are given that differ.
+    SeveralKeys,
+    /// A key is wanted beside the certificate.
+    KeyMissing,
+    /// A certificate is wanted beside the key.
+    CertificateMissing,
+    /// The client's certificate has ended since its connection began.
+    CertificateEnded,
+    /// No identity names the client's certificate.
+    Unmapped,
+    /// The address has failed too often.
+    Throttled {
+        /// When it may try again.
+        after: Duration,
+    },
     /// A browser sent it for a page of another origin.
     CrossSite,
     /// The `Host` is no name of this door.
     ForeignHost,
 }
 
+/// How a refusal is worded: an HTTP status and a gRPC code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// 401, UNAUTHENTICATED: other credentials would help.
+    Unauthenticated,
+    /// 403, PERMISSION_DENIED: they would not.
+    Denied,
+    /// 429, RESOURCE_EXHAUSTED: later.
+    Exhausted(Duration),
+}
+
 impl Refusal {
     /// One sentence for the caller.
     pub fn message(self) -> &'static str {
         match self {
-            Self::Anonymous => {
-                "no credentials, and callers without credentials are not let in: this server listens beyond loopback; \
-                 its operator may set runtime.auth.allow_anonymous to ro or rw"
+            Self::Anonymous { has_credentials: true } => {
+                "no credentials: give an API key (X-API-Key, or Authorization: Bearer) or a client certificate"
             }
+            Self::Anonymous { has_credentials: false } => {
+                "no credentials, and callers without credentials are not let in: this server listens beyond loopback; \
+                 its operator may set up runtime.auth.api_key, or set runtime.auth.allow_anonymous to ro or rw"
+            }
+            Self::WrongKey { .. } => "the API key is not one of this server's",
+            Self::Malformed => "the Authorization header is of no form that is taken here: send Bearer and the API key",
+            Self::SeveralKeys => "X-API-Key and Authorization give two different keys; send one",
+            Self::KeyMissing => {
+                "an API key is wanted beside the client certificate (X-API-Key, or Authorization: Bearer)"
+            }
+            Self::CertificateMissing => "a client certificate is wanted beside the API key",
+            Self::CertificateEnded => "the client certificate has ended since this connection began; renew it",
+            Self::Unmapped => {
+                "no identity of this server names the client certificate; its operator may add one to runtime.auth.mtls.identities"
+            }
+            Self::Throttled { .. } => "too many wrong keys from this address; try again later",
             Self::CrossSite => "a page of another origin may not use this server",
             Self::ForeignHost => {
                 "the Host header is no loopback name: this door is for this machine alone; use localhost, 127.0.0.1 or [::1]"
@@ -91,15 +418,41 @@ impl Refusal {
         }
     }
 
-    /// True where credentials would help (401), false where they would not (403).
-    pub fn is_unauthenticated(self) -> bool {
-        self == Self::Anonymous
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Anonymous { .. }
+            | Self::WrongKey { .. }
+            | Self::Malformed
+            | Self::SeveralKeys
+            | Self::KeyMissing
+            | Self::CertificateMissing
+            | Self::CertificateEnded => Kind::Unauthenticated,
+            Self::Unmapped | Self::CrossSite | Self::ForeignHost => Kind::Denied,
+            Self::Throttled { after } => Kind::Exhausted(after),
+        }
     }
 
-    /// The value of the label `reason` of `spiced_auth_failures_total`.
+    /// The gRPC code (`google.rpc.Code`).
+    pub fn grpc_code(self) -> i32 {
+        match self.kind() {
+            Kind::Unauthenticated => 16,
+            Kind::Denied => 7,
+            Kind::Exhausted(_) => 8,
+        }
+    }
+
+    /// The value of the label `reason` of `spiced_auth_failures_total`, and of the audit log.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Anonymous => "anonymous",
+            Self::Anonymous { .. } => "anonymous",
+            Self::WrongKey { .. } => "wrong_key",
+            Self::Malformed => "malformed",
+            Self::SeveralKeys => "several_keys",
+            Self::KeyMissing => "key_missing",
+            Self::CertificateMissing => "certificate_missing",
+            Self::CertificateEnded => "certificate_ended",
+            Self::Unmapped => "unmapped_certificate",
+            Self::Throttled { .. } => "throttled",
             Self::CrossSite => "cross_site",
             Self::ForeignHost => "foreign_host",
         }
@@ -107,14 +460,14 @@ impl Refusal {
 }
 
 /// The authority of the request: HTTP/2's pseudo-header, or HTTP/1's `Host`.
-fn authority(request: &Parts) -> Option<Authority> {
-    match request.uri.authority() {
-        Some(authority) => Some(authority.clone()),
-        None => request.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok()),
+pub(crate) fn authority<'a>(headers: &HeaderMap, uri: Option<&'a Uri>) -> Option<Cow<'a, Authority>> {
+    match uri.and_then(Uri::authority) {
+        Some(authority) => Some(Cow::Borrowed(authority)),
+        None => headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok()).map(Cow::Owned),
     }
 }
 
-fn is_loopback_name(host: &str) -> bool {
+pub(crate) fn is_loopback_name(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
     bare.eq_ignore_ascii_case("localhost")
         || bare.to_ascii_lowercase().ends_with(".localhost")
@@ -122,46 +475,4 @@ fn is_loopback_name(host: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::Request;
-
-    use super::*;
-
-    fn parts(headers: &[(&str, &str)]) -> Parts {
-        let mut request = Request::post("/v1/sql");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
-
-    #[test]
-    fn who_is_let_in() {
-        let open = Access::anonymous(Some(Role::ReadWrite)).loopback();
-        let public = Access::anonymous(Some(Role::ReadOnly));
-        type Case<'a> = (&'a Access, &'a [(&'a str, &'a str)], Option<Refusal>);
-        let cases: &[Case<'_>] = &[
-            (&open, &[("host", "localhost:3000")], None),
-            (&open, &[("host", "127.0.0.1:3000")], None),
-            (&open, &[("host", "[::1]:3000")], None),
-            (&open, &[("host", "app.localhost")], None),
-            (&open, &[], None),
-            (&open, &[("host", "evil.example")], Some(Refusal::ForeignHost)),
-            (&open, &[("host", "localhost.evil.example")], Some(Refusal::ForeignHost)),
-            (&public, &[("host", "db.example.com")], None),
-            (&open, &[("host", "localhost:3000"), ("origin", "http://localhost:3000")], None),
-            (&open, &[("host", "localhost:3000"), ("origin", "http://localhost:8080")], Some(Refusal::CrossSite)),
-            (&open, &[("host", "localhost:3000"), ("origin", "https://evil.example")], Some(Refusal::CrossSite)),
-            (&open, &[("host", "localhost:3000"), ("origin", "null")], Some(Refusal::CrossSite)),
-            (&public, &[("host", "db.example.com"), ("origin", "https://evil.example")], Some(Refusal::CrossSite)),
-            (&public, &[("host", "db.example.com"), ("sec-fetch-site", "cross-site")], Some(Refusal::CrossSite)),
-            (&public, &[("host", "db.example.com"), ("sec-fetch-site", "same-origin")], None),
-            (&public, &[("host", "db.example.com"), ("sec-fetch-site", "none")], None),
-        ];
-        for (access, headers, expected) in cases {
-            assert_eq!(access.admit(&parts(headers), None).err(), *expected, "{headers:?}");
-        }
-        let nobody = Access::anonymous(None);
-        assert_eq!(nobody.admit(&parts(&[]), None).err(), Some(Refusal::Anonymous));
-    }
-}
+mod tests;

@@ -7,15 +7,13 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::response::Response;
-use futures::future::Either;
+use futures::future::{BoxFuture, Either};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Request, StatusCode};
-use metrics::counter;
-use tls_core::ConnInfo;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::access::{Access, Refusal};
+use crate::access::{Access, Admitted, Kind, Refusal};
 use crate::problem::Problem;
 
 /// How a door words a refusal.
@@ -29,7 +27,7 @@ pub enum Dialect {
 
 /// Lets requests in by `access`, refusing in `dialect`.
 pub fn admission(access: Access, dialect: Dialect) -> AdmissionLayer {
-    AdmissionLayer { access, dialect, open: None }
+    AdmissionLayer { access, dialect, open: Vec::new() }
 }
 
 /// The layer that [`admission`] makes.
@@ -37,14 +35,16 @@ pub fn admission(access: Access, dialect: Dialect) -> AdmissionLayer {
 pub struct AdmissionLayer {
     access: Access,
     dialect: Dialect,
-    open: Option<&'static str>,
+    open: Vec<&'static str>,
 }
 
 impl AdmissionLayer {
-    /// Paths that begin with `prefix` are open to all, and carry no principal.
+    /// Paths that begin with `prefix` are open to all. Their requests carry no principal but the
+    /// [`Access`], so that what is there may decide by itself.
     #[must_use]
-    pub fn except(self, prefix: &'static str) -> Self {
-        Self { open: Some(prefix), ..self }
+    pub fn except(mut self, prefix: &'static str) -> Self {
+        self.open.push(prefix);
+        self
     }
 }
 
@@ -65,32 +65,49 @@ pub struct Admission<S> {
 
 impl<S> Service<Request<Body>> for Admission<S>
 where
-    S: Service<Request<Body>, Response = Response, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Either<S::Future, Ready<Result<Response, Infallible>>>;
+    type Future = Either<
+        S::Future,
+        Either<Ready<Result<Response, Infallible>>, BoxFuture<'static, Result<Response, Infallible>>>,
+    >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if self.layer.open.is_some_and(|prefix| request.uri().path().starts_with(prefix)) {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let AdmissionLayer { access, dialect, open } = &self.layer;
+        if open.iter().any(|prefix| request.uri().path().starts_with(prefix)) {
+            request.extensions_mut().insert(access.clone());
             return Either::Left(self.inner.call(request));
         }
+        let dialect = *dialect;
         let (mut parts, body) = request.into_parts();
-        let connection = parts.extensions.get::<ConnInfo>();
-        match self.layer.access.admit(&parts, connection) {
-            Ok(principal) => {
+        match access.admit(&parts, dialect) {
+            Admitted::Now(Ok(principal)) => {
                 parts.extensions.insert(principal);
                 Either::Left(self.inner.call(Request::from_parts(parts, body)))
             }
-            Err(refusal) => {
-                let endpoint = connection.map_or("unknown", |c| c.endpoint);
-                counter!("spiced_auth_failures_total", "endpoint" => endpoint, "reason" => refusal.reason())
-                    .increment(1);
-                Either::Right(ready(Ok(self.layer.dialect.refuse(refusal, parts.headers.get(ACCEPT)))))
+            Admitted::Now(Err(refusal)) => {
+                Either::Right(Either::Left(ready(Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))))))
+            }
+            Admitted::Later(decision) => {
+                // The one that was polled ready goes along; its clone takes its place.
+                let clone = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, clone);
+                Either::Right(Either::Right(Box::pin(async move {
+                    match decision.await {
+                        Ok(principal) => {
+                            parts.extensions.insert(principal);
+                            inner.call(Request::from_parts(parts, body)).await
+                        }
+                        Err(refusal) => Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))),
+                    }
+                })))
             }
         }
     }
@@ -100,17 +117,22 @@ impl Dialect {
     fn refuse(self, refusal: Refusal, accept: Option<&HeaderValue>) -> Response {
         match self {
             Self::Http => {
-                let status =
-                    if refusal.is_unauthenticated() { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
-                Problem::new(status, refusal.message()).respond(accept)
+                let problem = |status| Problem::new(status, refusal.message());
+                match refusal.kind() {
+                    Kind::Unauthenticated => problem(StatusCode::UNAUTHORIZED),
+                    Kind::Denied => problem(StatusCode::FORBIDDEN),
+                    Kind::Exhausted(after) => {
+                        let seconds = u32::try_from(after.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+                        problem(StatusCode::TOO_MANY_REQUESTS).retry_after(seconds)
+                    }
+                }
+                .respond(accept)
             }
             Self::Grpc => {
-                // UNAUTHENTICATED, PERMISSION_DENIED
-                let code = if refusal.is_unauthenticated() { 16 } else { 7 };
                 let mut response = Response::new(Body::empty());
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-                headers.insert("grpc-status", HeaderValue::from(code));
+                headers.insert("grpc-status", HeaderValue::from(refusal.grpc_code()));
                 // The messages are ASCII without `%`, as the percent-encoding of gRPC wants them.
                 headers.insert("grpc-message", HeaderValue::from_static(refusal.message()));
                 response

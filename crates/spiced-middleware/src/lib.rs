@@ -1,13 +1,13 @@
 //! Layers that every door shares: who calls and whether it may ([`admission`]), what a browser may
-//! do ([`Access`] decides both), how an error is worded ([`Problem`]), and how requests are counted
-//! ([`measured`]).
+//! do ([`Access`] decides both, by a [`Policy`]), how an error is worded ([`Problem`]), how requests are
+//! counted ([`measured`]), and who changed what ([`AuditLog`]).
 //!
 //! ```
 //! use axum::{Router, routing::get};
 //! use spiced_engine::{Principal, Role};
 //! use spiced_middleware::{Access, Dialect, admission};
 //!
-//! // Callers without credentials may read.
+//! // Callers without credentials may read; `Policy` has keys and client certificates.
 //! let access = Access::anonymous(Some(Role::ReadOnly));
 //! let app: Router = Router::new()
 //!     .route("/", get(|caller: axum::Extension<Principal>| async move { caller.name().to_owned() }))
@@ -16,11 +16,28 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
+mod address;
 mod admission;
+mod audit;
+mod credentials;
+mod hsts;
+mod identities;
+mod keys;
 mod measured;
+mod origins;
+mod policy;
 mod problem;
+mod throttle;
 
-pub use access::{Access, Refusal};
+pub use access::{Access, Admitted, Refusal};
+pub use address::TrustedProxies;
 pub use admission::{Admission, AdmissionLayer, Dialect, admission};
+pub use audit::AuditLog;
+pub use hsts::Hsts;
+pub use identities::{Identities, Identity, IdentityName};
+pub use keys::{ApiKey, ApiKeys, KeyError, NoRandom, generate_key, is_weak};
 pub use measured::{Measured, MeasuredLayer, measured};
+pub use origins::{AllowedOrigins, OriginError};
+pub use policy::{Anonymous, Policy};
 pub use problem::Problem;
+pub use throttle::Throttle;

@@ -3,21 +3,22 @@
 
 use std::fmt::Write;
 
+use tls_core::ClientTrust;
 use tls_core::rotation::Identities;
 
 use crate::prometheus::METRICS;
 
 pub(crate) const NOT_AFTER: &str = "spiced_tls_certificate_not_after_timestamp_seconds";
 pub(crate) const NOT_BEFORE: &str = "spiced_tls_certificate_not_before_timestamp_seconds";
+pub(crate) const CLIENT_CA_NOT_AFTER: &str = "spiced_tls_client_ca_not_after_timestamp_seconds";
 
 pub(crate) fn render(served: &[(&'static str, Identities)], out: &mut String) {
     if served.is_empty() {
         return;
     }
     for name in [NOT_AFTER, NOT_BEFORE] {
-        let help = METRICS.iter().find(|m| m.name == name).map_or("", |m| m.help);
         let mut write = || -> std::fmt::Result {
-            writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")?;
+            head(name, out)?;
             for (endpoint, identities) in served {
                 let identity = identities.served().identity;
                 let leaf = identity.leaf();
@@ -34,6 +35,32 @@ pub(crate) fn render(served: &[(&'static str, Identities)], out: &mut String) {
         };
         write().expect("writing to a String does not fail");
     }
+}
+
+/// The CAs whose client certificates are taken.
+pub(crate) fn render_clients(trust: &ClientTrust, out: &mut String) {
+    if trust.authorities().is_empty() {
+        return;
+    }
+    let mut write = || -> std::fmt::Result {
+        head(CLIENT_CA_NOT_AFTER, out)?;
+        for authority in trust.authorities() {
+            writeln!(
+                out,
+                "{CLIENT_CA_NOT_AFTER}{{subject=\"{}\",fingerprint=\"{}\"}} {}",
+                escaped(&authority.subject),
+                authority.fingerprint,
+                authority.not_after,
+            )?;
+        }
+        Ok(())
+    };
+    write().expect("writing to a String does not fail");
+}
+
+fn head(name: &str, out: &mut String) -> std::fmt::Result {
+    let help = METRICS.iter().find(|m| m.name == name).map_or("", |m| m.help);
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")
 }
 
 /// A label's value, as the text format wants it.

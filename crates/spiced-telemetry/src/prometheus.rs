@@ -8,7 +8,9 @@ use axum::response::Redirect;
 use axum::routing::get;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tls_core::ClientTrust;
 use tls_core::rotation::Identities;
+use tokio::sync::watch;
 
 use crate::certificates;
 
@@ -31,7 +33,7 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_tls_handshakes_total",
         kind: "counter",
         labels: &["endpoint", "result", "version", "resumed"],
-        help: "TLS handshakes by how they ended: ok, failed, timeout, plaintext or closed",
+        help: "TLS handshakes by how they ended: ok, failed, timeout, plaintext, no_proxy_header or closed",
     },
     Metric {
         name: "spiced_tls_handshake_seconds",
@@ -51,6 +53,12 @@ pub const METRICS: &[Metric] = &[
         kind: "gauge",
         labels: &["endpoint", "subject", "fingerprint", "origin"],
         help: "Start of validity of the certificate that is served",
+    },
+    Metric {
+        name: certificates::CLIENT_CA_NOT_AFTER,
+        kind: "gauge",
+        labels: &["subject", "fingerprint"],
+        help: "End of validity of each CA whose client certificates are taken",
     },
     Metric {
         name: "spiced_tls_reload_total",
@@ -74,7 +82,7 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_auth_failures_total",
         kind: "counter",
         labels: &["endpoint", "reason"],
-        help: "Requests that were not let in: anonymous, cross_site or foreign_host",
+        help: "Requests that were not let in: anonymous, wrong_key, malformed, several_keys, key_missing, certificate_missing, certificate_ended, unmapped_certificate, throttled, cross_site or foreign_host",
     },
     Metric {
         name: "spiced_secret_refresh_total",
@@ -94,6 +102,7 @@ const SECONDS: &[f64] = &[
 pub struct Metrics {
     recorder: PrometheusHandle,
     served: Arc<[(&'static str, Identities)]>,
+    clients: Option<watch::Receiver<Arc<ClientTrust>>>,
 }
 
 impl Metrics {
@@ -111,7 +120,13 @@ impl Metrics {
                 _ => describe_gauge!(metric.name, metric.help),
             }
         }
-        Ok(Self { recorder, served: served.into() })
+        Ok(Self { recorder, served: served.into(), clients: None })
+    }
+
+    /// Tells of the CAs whose client certificates are taken, too.
+    #[must_use]
+    pub fn with_clients(self, clients: watch::Receiver<Arc<ClientTrust>>) -> Self {
+        Self { clients: Some(clients), ..self }
     }
 
     /// The text that Prometheus reads.
@@ -119,6 +134,9 @@ impl Metrics {
         self.recorder.run_upkeep();
         let mut text = self.recorder.render();
         certificates::render(&self.served, &mut text);
+        if let Some(clients) = &self.clients {
+            certificates::render_clients(&clients.borrow(), &mut text);
+        }
         text
     }
 

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use spiced_certs::FileWatch;
 use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions};
 use spiced_engine::{Engine, Guarded};
-use spiced_middleware::measured;
-use spiced_secrets::{Followed, Following, Refresher, Resolver};
+use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
+use spiced_secrets::Resolver;
 use spiced_telemetry::Metrics;
 use tls_core::listener::Limits;
-use tls_core::{Workers, drain};
+use tls_core::{ClientAuth, Workers, drain};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -22,11 +23,12 @@ use tracing::{info, warn};
 use crate::args::{Args, LogArgs, PodArgs};
 use crate::doors::{Doors, Opened};
 use crate::failure::Failure;
-use crate::identity::{self, Served};
-use crate::reloading::Reloading;
+use crate::live::{Fixed, Follower, Live};
+use crate::reloading::{self, Reloading};
+use crate::routes::Callers;
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, routes, secrets, settle};
+use crate::{banner, commands, core_dumps, identity, policy, routes, secrets, settle};
 
 /// Descriptors kept free for data files, secrets and logs when connections are bounded.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -64,7 +66,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
         for warning in &settings.warnings {
             warn!("{warning}");
         }
-        App::build(settings, resolver, &queries)?.serve().await
+        App::build(pod, settings, resolver, &queries)?.serve().await
     });
     // A query that is still running has had its time.
     queries.shutdown_background();
@@ -75,8 +77,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
 /// Everything that was read and bound, and is not served yet.
 struct App {
     routers: Vec<(Opened, Router)>,
-    served: Option<Served>,
-    secrets: (Following, Refresher),
+    reloading: Reloading,
     connections: usize,
     limits: Limits,
     workers: Workers,
@@ -87,23 +88,24 @@ struct App {
 
 impl App {
     /// Reads the material, starts the engine, binds the doors. Must be called in a runtime.
-    fn build(mut settings: Settings, resolver: Resolver, queries: &Runtime) -> Result<Self, Failure> {
+    fn build(pod: &PodArgs, mut settings: Settings, resolver: Resolver, queries: &Runtime) -> Result<Self, Failure> {
+        let fixed = Fixed::of(&settings);
+        let files = FileWatch::new(settle::files(pod));
         let tls = settings.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
         let ticket_secret = settings.session_ticket_secret.take();
-        let Followed { values, status: stores, refresher, following } = secrets::follow(resolver, tls.as_ref());
-        let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values)).transpose()?;
-        let config = match &served {
-            Some(served) => {
-                let config = served.options.server_config(served.identities.clone());
-                Some(Arc::new(config.map_err(|e| Failure::Other(e.to_string()))?))
-            }
-            None => None,
-        };
+        let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
+        let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values.tls)).transpose()?;
+        let clients = served.as_ref().map(|served| served.clients.clone());
+        let mode = clients.as_ref().map_or(ClientAuth::None, |trust| trust.borrow().mode());
+        let (policy, rotation) = policy::establish(&settings.auth, mode != ClientAuth::None, values.keys)?;
+        let (policy, policies) = watch::channel(Arc::new(policy));
+        let (reload, asked) = reloading::handle();
+        let http_options = routes::http_options(&settings, served.as_ref(), reload)?;
         let engine = start_engine(&settings, queries)?;
-        let engine: Arc<dyn Engine> = Arc::new(Guarded::new(engine));
+        let engine: Arc<dyn Engine> = Arc::new(Guarded::new(engine).witnessed(Arc::new(AuditLog)));
 
-        let doors = Doors::bind(&settings.listen, config.as_ref())?;
+        let doors = Doors::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
 
         let (stopping, stop) = watch::channel(false);
         let (ready, follow) = readiness(engine.datasets(), stop);
@@ -113,11 +115,20 @@ impl App {
         let tls_doors = doors.iter().filter(|door| door.is_tls()).map(|door| door.endpoint);
         let presented = tls_doors.filter_map(|endpoint| Some((endpoint, identities.clone()?))).collect();
         let metrics = Metrics::install(presented).map_err(|e| Failure::Other(e.to_string()))?;
+        let metrics = match &clients {
+            Some(clients) => metrics.with_clients(clients.clone()),
+            None => metrics,
+        };
+        let policy = Arc::new(policy);
+        let follower = Follower::start(followed, rotation, policy.clone());
+        let stores = watch::channel(follower.status.clone());
         let status = Status {
             name: settings.name.clone(),
             doors: doors.iter().map(DoorStatus::of).collect(),
             identities,
-            stores,
+            clients,
+            policy: policies.clone(),
+            stores: stores.1,
             datasets: engine.datasets(),
             readiness: ready.clone(),
         };
@@ -131,14 +142,24 @@ impl App {
             let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
             let names =
                 status.identities.as_ref().map(|i| i.served().identity.leaf().names.clone()).unwrap_or_default();
-            banner::text(&settings.name, &doors, &names, ca, settings.sample_query())
+            banner::text(&settings, &doors, &names, ca, mode == ClientAuth::Required)
         };
-        let routers = routes::build(doors, &settings, ticket_secret, engine, ready, status, metrics);
+        let callers = Callers {
+            policy: policies,
+            throttle: Arc::new(Throttle::new(settings.limits.auth_failures)),
+            proxies: TrustedProxies::new(std::mem::take(&mut settings.trusted_proxies)),
+        };
+        let routers =
+            routes::build(doors, &settings, ticket_secret, engine, ready, status, metrics, &callers, http_options);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
             routers,
-            served,
-            secrets: (following, refresher),
+            reloading: Reloading::new(
+                Live { pod: pod.clone(), files, served, policy, fixed },
+                follower,
+                stores.0,
+                asked,
+            ),
             connections,
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
@@ -164,11 +185,7 @@ impl App {
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
         info!("serving");
 
-        let (following, refresher) = self.secrets;
-        // It ends with this function.
-        let mut beside = JoinSet::new();
-        beside.spawn(following.run());
-        let mut reloading = Reloading::new(self.served, refresher);
+        let mut reloading = self.reloading;
         loop {
             tokio::select! {
                 told = signals.next() => match told {

@@ -44,12 +44,15 @@ pub(crate) enum Command {
     /// Tell what is set, by whom, and what it beat
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Make certificates for development
+    /// Look at certificates, and make some for development
     #[command(subcommand)]
     Tls(TlsCommand),
     /// Tell which store answers each secret reference
     #[command(subcommand)]
     Secrets(SecretsCommand),
+    /// Make API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print lines to paste for a client, filled in from the configuration
     Connect(ConnectArgs),
     /// Ask a server in SQL: a prompt, or one QUERY
@@ -66,6 +69,8 @@ pub(crate) enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TlsCommand {
+    /// The doctor: what is wrong with certificates, keys and auth, and how to mend it, without serving
+    Check(TlsCheckArgs),
     /// Make a development CA and a certificate for localhost, and say how each client trusts it
     Init(TlsInitArgs),
 }
@@ -76,11 +81,49 @@ pub(crate) enum SecretsCommand {
     Check(SecretsCheckArgs),
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// A new API key, and its hash for the pod file
+    Generate(KeyGenerateArgs),
+}
+
+/// `spiced key generate`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeyGenerateArgs {
+    /// What its bearer may do: ro or rw
+    #[arg(long, value_enum, default_value = "ro")]
+    pub(crate) role: KeyRole,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum KeyRole {
+    /// Query
+    Ro,
+    /// Change data and definitions, too
+    Rw,
+}
+
 /// `spiced config explain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExplainArgs {
     #[command(flatten)]
     pub(crate) pod: PodArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `spiced tls check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TlsCheckArgs {
+    #[command(flatten)]
+    pub(crate) pod: PodArgs,
+    /// A name that clients call the server by; the certificate has to be for it (may be given again)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Vec<String>,
+    /// Fail for warnings, too
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
@@ -114,7 +157,7 @@ pub(crate) struct ConnectArgs {
 }
 
 /// Which pod, and what the command line lays over it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PodArgs {
     /// A folder that holds spicepod.yaml, or such a file
     #[arg(default_value = ".")]
@@ -342,7 +385,7 @@ mod tests {
         for alias in ["--grpc", "--open-telemetry", "--open_telemetry"] {
             assert_eq!(flag(&read(&[alias, "localhost:1"]), "runtime.listen.grpc").as_deref(), Some("localhost:1"));
         }
-        for unknown in [["tls", "check"], ["tls", "inspect"], ["key", "generate"]] {
+        for unknown in [["tls", "inspect"]] {
             let read = Args::read(["spiced"].iter().chain(&unknown).map(OsString::from));
             assert!(matches!(read, Err(Failure::Usage(_))), "{unknown:?}");
         }

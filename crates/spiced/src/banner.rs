@@ -3,12 +3,15 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use spiced_config::Settings;
+
 use crate::clients::{self, DoorAt, Target, Trust};
 use crate::doors::{Doors, Opened};
 
-/// The lines. `names` are those of the certificate, `ca` what a client has to trust, where that is known; `query`
-/// is a statement worth trying.
-pub(crate) fn text(name: &str, doors: &Doors, names: &[String], ca: Option<&Path>, query: String) -> String {
+/// The lines. `names` are those of the certificate, `ca` what a client has to trust, where that is known;
+/// `required`: there is no connection without a client certificate.
+pub(crate) fn text(settings: &Settings, doors: &Doors, names: &[String], ca: Option<&Path>, required: bool) -> String {
+    let (name, auth) = (&settings.name, &settings.auth);
     let at = |door: &Opened| DoorAt::new(door.asked(), door.port(), if door.is_tls() { names } else { &[] });
     let trust = match ca {
         Some(ca) => Trust::File(ca.to_owned()),
@@ -21,7 +24,10 @@ pub(crate) fn text(name: &str, doors: &Doors, names: &[String], ca: Option<&Path
         metrics: doors.metrics.as_ref().map(at),
         probe: doors.probe.as_ref().map(at),
         trust: doors.http.is_tls().then_some(trust),
-        query,
+        query: settings.sample_query(),
+        key: auth.keys.is_some(),
+        metrics_key: auth.keys.is_some() && auth.metrics,
+        certificate: required,
     };
     let mut out = format!("\nspiced {} serves `{name}`\n\n", env!("CARGO_PKG_VERSION"));
     for door in doors.iter() {

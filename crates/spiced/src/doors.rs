@@ -5,11 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use axum::Router;
-use rustls::ServerConfig;
 use spiced_config::Listen;
 use tls_core::drain::Drain;
 use tls_core::listener::{self, Limits, ListenAddress};
-use tls_core::{Acceptor, Sourced, Workers};
+use tls_core::{Acceptor, ServerTls, Sourced, Workers};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -26,14 +25,17 @@ pub(crate) struct Doors {
 
 impl Doors {
     /// Binds every address of `listen`, or none. The probe door never speaks TLS.
-    pub(crate) fn bind(listen: &Listen, tls: Option<&Arc<ServerConfig>>) -> Result<Self, Failure> {
-        let optional = |endpoint, address: &Option<Sourced<ListenAddress>>, tls| {
-            address.as_ref().map(|address| Opened::bind(endpoint, address, tls)).transpose()
+    pub(crate) fn bind(listen: &Listen, tls: Option<&ServerTls>) -> Result<Self, Failure> {
+        let open = |endpoint, address: &Sourced<ListenAddress>, tls: Option<&ServerTls>| {
+            Opened::bind(endpoint, address, tls, listen.proxy_protocol.contains(&endpoint))
+        };
+        let optional = |endpoint, address: &Option<Sourced<ListenAddress>>, tls: Option<&ServerTls>| {
+            address.as_ref().map(|address| open(endpoint, address, tls)).transpose()
         };
         Ok(Self {
-            http: Opened::bind("http", &listen.http, tls)?,
-            flight: Opened::bind("flight", &listen.flight, tls)?,
-            grpc: Opened::bind("grpc", &listen.grpc, tls)?,
+            http: open("http", &listen.http, tls)?,
+            flight: open("flight", &listen.flight, tls)?,
+            grpc: open("grpc", &listen.grpc, tls)?,
             metrics: optional("metrics", &listen.metrics, tls)?,
             probe: optional("probe", &listen.probe, None)?,
         })
@@ -48,17 +50,20 @@ impl Doors {
 pub(crate) struct Opened {
     pub(crate) endpoint: &'static str,
     acceptor: Acceptor,
+    proxied: bool,
     asked: ListenAddress,
     addresses: Vec<SocketAddr>,
     sockets: Vec<TcpListener>,
 }
 
 impl Opened {
-    /// Binds a door's address. `tls` is what it speaks TLS with; `None` for plain text.
+    /// Binds a door's address. `tls` is what it speaks TLS with; `None` for plain text. `proxied`: a proxy in
+    /// front says for whom it speaks.
     fn bind(
         endpoint: &'static str,
         address: &Sourced<ListenAddress>,
-        tls: Option<&Arc<ServerConfig>>,
+        tls: Option<&ServerTls>,
+        proxied: bool,
     ) -> Result<Self, Failure> {
         let asked = address.value.clone();
         let bound = asked.bind().and_then(|sockets| {
@@ -67,10 +72,11 @@ impl Opened {
         });
         let (sockets, addresses) = bound.map_err(|error| cannot_bind(endpoint, address, &error))?;
         let acceptor = match tls {
-            Some(config) => Acceptor::tls(endpoint, config.clone()),
+            Some(tls) => Acceptor::tls(endpoint, tls.clone()),
             None => Acceptor::plain(endpoint),
         };
-        Ok(Self { endpoint, acceptor, asked, addresses, sockets })
+        let acceptor = if proxied { acceptor.behind_proxy() } else { acceptor };
+        Ok(Self { endpoint, acceptor, proxied, asked, addresses, sockets })
     }
 
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
@@ -88,6 +94,11 @@ impl Opened {
     /// True where nobody but this machine can reach it.
     pub(crate) fn is_loopback(&self) -> bool {
         self.addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
+    }
+
+    /// True where nobody but this machine calls: no proxy speaks there for others.
+    pub(crate) fn is_local(&self) -> bool {
+        self.is_loopback() && !self.proxied
     }
 
     /// The address as it was asked for.

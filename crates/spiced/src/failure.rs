@@ -45,6 +45,17 @@ impl Failure {
         Self::Configuration { causes: vec![cause.to_string()], hints: vec![hint.into()] }
     }
 
+    /// What is wrong and what to change, each on a line, for a log.
+    pub(crate) fn in_words(&self) -> (String, String) {
+        match self {
+            Self::Configuration { causes, hints } => (causes.join("; "), hints.join("; ")),
+            Self::Unavailable { cause, hint } => (cause.clone(), hint.clone()),
+            Self::Shown(text) | Self::Usage(text) | Self::Other(text) | Self::Answered { text, .. } => {
+                (text.clone(), String::new())
+            }
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Shown(_) => 0,

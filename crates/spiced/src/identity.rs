@@ -1,11 +1,15 @@
 //! From the settings to what every door presents: read, checked, said, and put on the channel.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use spiced_certs::{Finding, Input, LoadError, Outcome, Pair, Reloader, SelfSigned, Severity, load};
-use spiced_config::{Material, MaterialInput, Tls, TlsVersion};
+use spiced_certs::{
+    ClientMaterial, FileWatch, Finding, Input, Outcome, Pair, Reloader, SelfSigned, Severity, Sources, load,
+    load_clients,
+};
+use spiced_config::{Clients, Material, MaterialInput, Tls, TlsVersion};
 use tls_core::rotation::{self, Identities};
-use tls_core::{Derivation, MinVersion, Secret, Sourced, TlsOptions};
+use tls_core::{ClientAuth, ClientTrust, Derivation, MinVersion, Secret, ServerTls, Sourced, TlsOptions};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -14,8 +18,12 @@ use crate::failure::Failure;
 /// What the doors need to speak TLS, and who changes it.
 pub(crate) struct Served {
     pub(crate) identities: Identities,
-    pub(crate) options: TlsOptions,
+    /// Whose client certificates are taken.
+    pub(crate) clients: watch::Receiver<Arc<ClientTrust>>,
+    pub(crate) tls: ServerTls,
     pub(crate) reloader: Reloader,
+    /// The files that it reloads from.
+    pub(crate) files: FileWatch,
     /// The CA file of a development certificate, for the lines to paste.
     pub(crate) development_ca: Option<PathBuf>,
 }
@@ -27,11 +35,21 @@ pub(crate) fn establish(
     ticket_secret: Option<&Secret>,
     followed: Vec<watch::Receiver<Secret>>,
 ) -> Result<Served, Failure> {
-    let (mut pair, development_ca) = material(tls.material, followed)?;
-    let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
+    let (mut sources, development_ca) = sources(tls.material, tls.clients, followed)?;
+    // Before they are read: what changes meanwhile is seen later.
+    let files = FileWatch::new(sources.files());
+    let loaded = load(&mut sources.pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
     // A development CA of ours has no intermediates, and its user knows.
     let worth_saying = |finding: &&Finding| development_ca.is_none() || finding.severity > Severity::Info;
     loaded.findings.iter().filter(worth_saying).for_each(say);
+    let trust = match &mut sources.clients {
+        Some(material) => {
+            let loaded = load_clients(material).map_err(|e| Failure::configuration(&e, e.hint()))?;
+            loaded.findings.iter().for_each(say);
+            loaded.trust
+        }
+        None => ClientTrust::nobody(),
+    };
     let tickets = match ticket_secret {
         Some(secret) => Derivation::new(secret),
         None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,
@@ -41,21 +59,36 @@ pub(crate) fn establish(
         TlsVersion::Tls13 => MinVersion::Tls13,
     };
     let (publisher, identities) = rotation::channel(loaded.identity);
-    Ok(Served {
-        identities,
-        options: TlsOptions { min_version, tickets },
-        reloader: Reloader::new(pair, publisher),
-        development_ca,
-    })
+    let (sender, clients) = watch::channel(Arc::new(trust));
+    let server = TlsOptions { min_version, tickets }
+        .server_asking(identities.clone(), clients.clone())
+        .map_err(|e| Failure::Other(e.to_string()))?;
+    let reloader = Reloader::with_clients(sources, publisher, sender);
+    Ok(Served { identities, clients, tls: server, reloader, files, development_ca })
+}
+
+/// Where the material is that the settings name. `followed` are the values that refer to secrets, in order.
+pub(crate) fn sources(
+    material: Material,
+    clients: Option<Clients>,
+    followed: Vec<watch::Receiver<Secret>>,
+) -> Result<(Sources, Option<PathBuf>), Failure> {
+    let mut followed = followed.into_iter();
+    let (pair, development_ca) = self::material(material, &mut followed)?;
+    let clients = clients.map(|clients| ClientMaterial {
+        mode: if clients.required { ClientAuth::Required } else { ClientAuth::Request },
+        authority: input(clients.authority, &mut followed),
+        lists: clients.lists.into_iter().map(|list| list.map(Input::File)).collect(),
+    });
+    Ok((Sources { pair, clients }, development_ca))
 }
 
 /// Where certificate and key are, and the CA file of a development pair, which is made where it is missing.
 /// `followed` are the values that refer to secrets, in order.
 pub(crate) fn material(
     material: Material,
-    followed: Vec<watch::Receiver<Secret>>,
+    mut followed: &mut impl Iterator<Item = watch::Receiver<Secret>>,
 ) -> Result<(Pair, Option<PathBuf>), Failure> {
-    let mut followed = followed.into_iter();
     match material {
         Material::Pair { certificate, key } => {
             Ok((Pair { certificate: input(certificate, &mut followed), key: input(key, &mut followed) }, None))
@@ -70,31 +103,18 @@ pub(crate) fn material(
     }
 }
 
-/// How a reload ended, as far as it matters to what is done next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reloaded {
-    /// Certificate and key are no pair: one of them may have changed before the other.
-    Mismatch,
-    /// Anything else.
-    Done,
-}
-
-/// Reads the material again and says how that ended.
-pub(crate) fn reload(reloader: &mut Reloader) -> Reloaded {
-    match reloader.reload() {
+/// Says how a reload ended.
+pub(crate) fn tell(outcome: &Outcome) {
+    match outcome {
         Outcome::Swapped(findings) => {
-            info!("the TLS certificate was reloaded; the next handshake uses it");
+            info!("the TLS material was reloaded; the next handshake uses it");
             findings.iter().for_each(say);
         }
-        Outcome::Unchanged => info!("the TLS certificate was read again and is unchanged"),
+        Outcome::Unchanged => info!("the TLS material was read again and is unchanged"),
         Outcome::Rejected(reason) => {
-            error!(%reason, hint = reason.hint(), "the new TLS certificate is rejected; the one before goes on serving");
-            if matches!(reason, LoadError::NotAPair(_)) {
-                return Reloaded::Mismatch;
-            }
+            error!(%reason, hint = reason.hint(), "the new TLS material is rejected; what was before goes on serving");
         }
     }
-    Reloaded::Done
 }
 
 fn say(finding: &Finding) {

@@ -14,6 +14,8 @@ mod core_dumps;
 mod doors;
 mod failure;
 mod identity;
+mod live;
+mod policy;
 mod reloading;
 mod routes;
 mod secrets;

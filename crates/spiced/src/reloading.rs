@@ -2,102 +2,178 @@
 
 use std::time::Duration;
 
-use spiced_secrets::Refresher;
+use futures::FutureExt;
+use serde_json::Value;
+use spiced_http::{Reload, ReloadHandle};
+use spiced_secrets::StoreStatus;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::error;
 
-use crate::identity::{self, Reloaded, Served};
+use crate::live::{Change, Ended, Follower, Live};
 
 /// While certificate and key do not match, their stores are asked again after this long, then twice
 /// as long, and so on up to the longest.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
-/// At most one reload at a time; one that is asked for meanwhile follows.
+/// Requests for a reload that may wait for one; they share it.
+const MOST_ASKS: usize = 16;
+
+/// At most one reload at a time; those that are asked for meanwhile are one more, after it.
 pub(crate) struct Reloading {
-    served: Option<Served>,
-    refresher: Refresher,
-    running: Option<JoinHandle<(Served, Reloaded)>>,
-    again: bool,
+    live: Option<Live>,
+    follower: Follower,
+    /// Where the status finds the stores of now.
+    stores: watch::Sender<watch::Receiver<Vec<StoreStatus>>>,
+    running: Option<JoinHandle<Ended>>,
+    /// Who waits for the reload that runs.
+    served_by_this: Vec<Ask>,
+    asked: mpsc::Receiver<Ask>,
+    /// Who waits for the next one.
+    waiting: Vec<Ask>,
+    /// Somebody said so who does not wait.
+    told: bool,
     /// Certificate and key do not match: when to look again, and how long to wait after that.
     mismatch: Option<(Instant, Duration)>,
 }
 
-impl Reloading {
-    pub(crate) fn new(served: Option<Served>, refresher: Refresher) -> Self {
-        Self { served, refresher, running: None, again: false, mismatch: None }
-    }
+/// Somebody who waits for the end of a reload.
+pub(crate) struct Ask {
+    dry_run: bool,
+    answer: oneshot::Sender<Value>,
+}
 
-    /// Starts reading the secrets and the TLS material again, because somebody said so.
-    pub(crate) fn told(&mut self) {
-        if self.served.is_none() && self.running.is_none() {
-            info!("SIGHUP: TLS is off; only secrets are read again");
-            return self.refresher.hurry();
+/// What asks for a reload, and where it is asked: made before the doors are, which hold the former.
+pub(crate) fn handle() -> (ReloadHandle, mpsc::Receiver<Ask>) {
+    let (asks, asked) = mpsc::channel(MOST_ASKS);
+    let handle = ReloadHandle::new(move |dry_run| {
+        let asks = asks.clone();
+        async move {
+            let (answer, answered) = oneshot::channel();
+            if asks.try_send(Ask { dry_run, answer }).is_err() {
+                return Reload::Busy;
+            }
+            answered.await.map_or(Reload::Busy, Reload::Ended)
         }
-        self.begin(true);
+        .boxed()
+    });
+    (handle, asked)
+}
+
+impl Reloading {
+    pub(crate) fn new(
+        live: Live,
+        follower: Follower,
+        stores: watch::Sender<watch::Receiver<Vec<StoreStatus>>>,
+        asked: mpsc::Receiver<Ask>,
+    ) -> Self {
+        Self {
+            live: Some(live),
+            follower,
+            stores,
+            running: None,
+            served_by_this: Vec::new(),
+            asked,
+            waiting: Vec::new(),
+            told: false,
+            mismatch: None,
+        }
     }
 
-    /// Goes on with what is to be done next: the end of the reload that runs, a change of a secret, or
-    /// another look at a pair that does not match; for ever where there is nothing of the kind.
+    /// Starts reading everything again, because somebody said so.
+    pub(crate) fn told(&mut self) {
+        self.told = true;
+        self.begin();
+    }
+
+    /// Goes on with what is to be done next: the end of the reload that runs, a request for one, a change
+    /// of a secret, or another look at a pair that does not match; for ever where there is nothing of the kind.
     pub(crate) async fn next(&mut self) {
         if let Some(running) = &mut self.running {
-            let ended = running.await;
-            self.running = None;
-            match ended {
-                Ok((served, reloaded)) => self.ended(served, reloaded),
-                Err(error) => {
-                    error!(%error, "the reload was lost; the certificate goes on serving and is not reloaded any more");
+            tokio::select! {
+                ended = running => {
+                    self.running = None;
+                    match ended {
+                        Ok(ended) => self.ended(ended),
+                        Err(error) => {
+                            error!(%error, "the reload was lost; what serves goes on serving and is not reloaded any more");
+                            self.served_by_this.clear();
+                        }
+                    }
                 }
+                Some(ask) = self.asked.recv() => self.waiting.push(ask),
             }
             return;
         }
-        let Some(served) = &mut self.served else { return std::future::pending().await };
         let look = self.mismatch;
+        let changed = async {
+            match &mut self.live {
+                Some(live) => live.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = served.reloader.changed() => self.begin(false),
+            change = changed => match (change, self.live.take()) {
+                (Change::Material, Some(live)) => self.running = Some(tokio::spawn(live.reread())),
+                (_, live) => {
+                    self.live = live;
+                    self.told();
+                }
+            },
+            Some(ask) = self.asked.recv() => {
+                self.waiting.push(ask);
+                self.begin();
+            }
             () = async { match look {
                 Some((at, _)) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             } } => {
-                self.refresher.hurry();
+                self.follower.refresher.hurry();
                 self.mismatch = look.map(|(at, pause)| (at + pause, (pause * 2).min(LONGEST_LOOK)));
             }
         }
     }
 
-    /// `refresh`: the stores are asked first.
-    fn begin(&mut self, refresh: bool) {
-        let Some(mut served) = self.served.take() else {
-            self.again |= refresh;
+    /// Begins the next reload, where none runs: one that counts, or else one that only looks.
+    fn begin(&mut self) {
+        if self.running.is_some() {
             return;
-        };
-        let refresher = refresh.then(|| self.refresher.clone());
-        self.running = Some(tokio::spawn(async move {
-            if let Some(refresher) = refresher {
-                refresher.refresh().await;
-            }
-            let reload = move || {
-                let reloaded = identity::reload(&mut served.reloader);
-                (served, reloaded)
-            };
-            // A panic of it is this task's.
-            tokio::task::spawn_blocking(reload)
-                .await
-                .unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
-        }));
+        }
+        // A reload that was lost has taken with it what could be reloaded; who asks then gets no answer.
+        let Some(live) = self.live.take() else { return self.waiting.clear() };
+        let (real, dry): (Vec<Ask>, Vec<Ask>) = self.waiting.drain(..).partition(|ask| !ask.dry_run);
+        let counts = std::mem::take(&mut self.told) || !real.is_empty();
+        (self.served_by_this, self.waiting) = if counts { (real, dry) } else { (dry, real) };
+        self.running = Some(tokio::spawn(live.reload(!counts)));
     }
 
-    fn ended(&mut self, served: Served, reloaded: Reloaded) {
-        self.mismatch = match (reloaded, self.mismatch) {
-            (Reloaded::Mismatch, before) if served.reloader.is_watched() => {
+    fn ended(&mut self, Ended { live, reloaded, follower, mismatch }: Ended) {
+        let is_watched = live.served.as_ref().is_some_and(|served| served.reloader.is_watched());
+        self.mismatch = match self.mismatch {
+            before if mismatch && is_watched => {
                 Some(before.unwrap_or_else(|| (Instant::now() + FIRST_LOOK, FIRST_LOOK)))
             }
             _ => None,
         };
-        self.served = Some(served);
-        if std::mem::take(&mut self.again) {
-            self.begin(true);
+        self.live = Some(live);
+        if let Some(follower) = follower {
+            self.stores.send_replace(follower.status.clone());
+            self.follower = follower;
         }
+        let answer = reloaded.answer();
+        self.served_by_this.drain(..).for_each(|ask| ask.tell(answer.clone()));
+        if self.told || !self.waiting.is_empty() {
+            self.begin();
+        }
+    }
+}
+
+impl Ask {
+    fn tell(self, mut answer: Value) {
+        answer["dry_run"] = self.dry_run.into();
+        // Whoever asked may have gone.
+        let _ = self.answer.send(answer);
     }
 }

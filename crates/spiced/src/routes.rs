@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use spiced_config::Settings;
-use spiced_engine::{Engine, Role};
+use spiced_engine::Engine;
 use spiced_flight::FlightOptions;
-use spiced_http::{HttpOptions, HttpState};
-use spiced_middleware::{Access, Dialect, admission};
+use spiced_http::{HttpOptions, HttpState, ReloadHandle};
+use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Policy, Throttle, TrustedProxies, admission};
 use spiced_telemetry::Metrics;
 use tls_core::Secret;
 use tokio::sync::watch;
@@ -15,13 +15,50 @@ use tracing::{debug, warn};
 
 use crate::browse::{either, grpc_only};
 use crate::doors::{Doors, Opened};
+use crate::failure::Failure;
+use crate::identity::Served;
 use crate::status::Status;
 
 const FLIGHT_ONLY: &str = "this door speaks Arrow Flight SQL (gRPC over HTTP/2); SQL over HTTP is on the http door\n";
 const GRPC_ONLY: &str = "this door speaks gRPC (HTTP/2); SQL over HTTP is on the http door\n";
 
+/// Who is let in, on every door.
+pub(crate) struct Callers {
+    pub(crate) policy: watch::Receiver<Arc<Policy>>,
+    pub(crate) throttle: Arc<Throttle>,
+    pub(crate) proxies: TrustedProxies,
+}
+
+impl Callers {
+    fn on(&self, door: &Opened) -> Access {
+        let access =
+            Access::following(self.policy.clone()).throttled(self.throttle.clone()).behind(self.proxies.clone());
+        let policy = self.policy.borrow();
+        if policy.keys.is_some() && !door.is_tls() && !door.is_loopback() {
+            warn!(
+                endpoint = door.endpoint,
+                "API keys travel in plain text to this door, and others on the way can read them; set up runtime.tls"
+            );
+        }
+        let anonymous = policy.anonymous(door.is_local());
+        if anonymous.is_none() && !policy.has_credentials() {
+            warn!(
+                endpoint = door.endpoint,
+                "nobody is let in: the door is not for this machine alone and there are no credentials; set up runtime.auth.api_key, or set runtime.auth.allow_anonymous to ro or rw"
+            );
+        }
+        debug!(endpoint = door.endpoint, ?anonymous, "callers without credentials");
+        match (door.is_local(), door.endpoint) {
+            (true, "http" | "metrics") => access.loopback(),
+            (true, _) => access.local(),
+            (false, _) => access,
+        }
+    }
+}
+
 /// Puts a router behind each door. `signing_secret` is what replicas share to take each other's
 /// Flight tickets.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn build(
     doors: Doors,
     settings: &Settings,
@@ -30,23 +67,24 @@ pub(crate) fn build(
     ready: watch::Receiver<bool>,
     status: Status,
     metrics: Metrics,
+    callers: &Callers,
+    options: HttpOptions,
 ) -> Vec<(Opened, Router)> {
     let Doors { http, flight, grpc, metrics: metrics_door, probe } = doors;
-    let access = |door: &Opened| access(settings, door);
-    let grpc_access = |door: &Opened| admission(access(door), Dialect::Grpc).except(spiced_grpc::HEALTH_PREFIX);
+    let grpc_access = |door: &Opened| admission(callers.on(door), Dialect::Grpc).except(spiced_grpc::HEALTH_PREFIX);
     let health = || spiced_grpc::health(ready.clone(), &[spiced_flight::SERVICE_NAME]);
 
-    let http_access = if http.is_loopback() { access(&http).loopback() } else { access(&http) };
     let http_router = spiced_http::router(HttpState {
         engine: engine.clone(),
         readiness: ready.clone(),
         status: Arc::new(move || status.document()),
-        access: http_access,
-        options: HttpOptions { body_limit: settings.http_body_limit, ..HttpOptions::default() },
+        access: callers.on(&http),
+        options,
     });
     let defaults = FlightOptions::default();
     let options = FlightOptions { signing_secret: signing_secret.unwrap_or(defaults.signing_secret), ..defaults };
-    let flight_router = spiced_flight::router(engine, options).merge(health()).layer(grpc_access(&flight));
+    let flight_access = grpc_access(&flight).except(spiced_flight::HANDSHAKE);
+    let flight_router = spiced_flight::router(engine, options).merge(health()).layer(flight_access);
     let grpc_router = spiced_grpc::router(ready.clone(), &[spiced_flight::SERVICE_NAME]).layer(grpc_access(&grpc));
 
     let mut routers = vec![
@@ -54,25 +92,50 @@ pub(crate) fn build(
         (flight, grpc_only(flight_router, FLIGHT_ONLY)),
         (grpc, grpc_only(grpc_router, GRPC_ONLY)),
     ];
-    routers.extend(metrics_door.map(|door| (door, metrics.router())));
+    routers.extend(metrics_door.map(|door| {
+        let router = metrics.router();
+        match settings.auth.metrics {
+            true => {
+                let access = callers.on(&door);
+                (door, router.layer(admission(access, Dialect::Http)))
+            }
+            false => (door, router),
+        }
+    }));
     routers.extend(probe.map(|door| (door, either(health(), spiced_http::probe_router(ready.clone())))));
     routers
 }
 
-/// Who may call on a door: what the pod says, else anybody on a door that is this machine's alone.
-fn access(settings: &Settings, door: &Opened) -> Access {
-    let role = |writes| if writes { Role::ReadWrite } else { Role::ReadOnly };
-    let anonymous = match settings.allow_anonymous {
-        Some(said) => said.map(role),
-        None if door.is_loopback() => Some(Role::ReadWrite),
+/// What the HTTP door is set to. A development certificate is no reason to tell browsers anything for long.
+pub(crate) fn http_options(
+    settings: &Settings,
+    served: Option<&Served>,
+    reload: ReloadHandle,
+) -> Result<HttpOptions, Failure> {
+    let allowed_origins = match &settings.allowed_origins {
+        Some(origins) => {
+            let mut problems = Vec::new();
+            for origin in origins {
+                if let Err(error) = AllowedOrigins::read([origin.value.trim()]) {
+                    problems.push(format!("{}: {error}", origin.origin));
+                }
+            }
+            if !problems.is_empty() {
+                let hints = vec!["write each as a browser sends it: https://app.example.com, or * for any".to_owned()];
+                return Err(Failure::Configuration { causes: problems, hints });
+            }
+            let texts = origins.iter().map(|origin| origin.value.trim());
+            Some(AllowedOrigins::read(texts).map_err(|e| Failure::Other(e.to_string()))?)
+        }
         None => None,
     };
-    if anonymous.is_none() {
-        warn!(
-            endpoint = door.endpoint,
-            "nobody is let in: the door is not for this machine alone and there are no credentials; set runtime.auth.allow_anonymous to ro or rw"
-        );
-    }
-    debug!(endpoint = door.endpoint, ?anonymous, "callers without credentials");
-    Access::anonymous(anonymous)
+    let named = served.filter(|served| served.development_ca.is_none());
+    let hsts = settings.hsts.zip(named).map(|(max_age, served)| Hsts::new(max_age, served.identities.clone()));
+    Ok(HttpOptions {
+        body_limit: settings.http_body_limit,
+        allowed_origins,
+        hsts,
+        reload: Some(reload),
+        ..HttpOptions::default()
+    })
 }

@@ -1,26 +1,45 @@
 //! From the pod's references to values that change with the stores that hold them.
 
 use serde_json::{Value, json};
-use spiced_config::{Material, MaterialInput, Tls};
+use spiced_config::{Auth, Material, MaterialInput, Tls};
 use spiced_secrets::{Followed, Refresh, Resolver, StoreStatus, StoreTrouble, Template};
-use tls_core::Sourced;
+use tls_core::{Secret, Sourced};
+use tokio::sync::watch;
 
 use crate::status::stamp;
 
-/// Hands the stores on to be followed: the values are those of [`followed`], in order.
-pub(crate) fn follow(resolver: Resolver, tls: Option<&Tls>) -> Followed {
-    resolver.follow(tls.map_or_else(Vec::new, |tls| followed(&tls.material)))
+/// The values that change with the stores, by who uses them.
+pub(crate) struct Values {
+    /// The certificate, the key, the client CA: those that refer to any.
+    pub(crate) tls: Vec<watch::Receiver<Secret>>,
+    /// The API keys that refer to any, in their order.
+    pub(crate) keys: Vec<watch::Receiver<Secret>>,
 }
 
-/// The settings of TLS that change with the stores: the certificate, then the key, where they refer
-/// to any.
-fn followed(material: &Material) -> Vec<Sourced<Template>> {
-    let Material::Pair { certificate, key } = material else { return Vec::new() };
+/// Hands the stores on to be followed.
+pub(crate) fn follow(resolver: Resolver, tls: Option<&Tls>, auth: &Auth) -> (Values, Followed) {
+    let mut written = tls.map_or_else(Vec::new, followed);
+    let of_tls = written.len();
+    let keys = auth.keys.iter().flatten();
+    written.extend(keys.filter_map(|key| Some(Sourced::new(key.written.clone()?, key.key.origin.clone()))));
+    let mut following = resolver.follow(written);
+    let mut values = std::mem::take(&mut following.values);
+    let keys = values.split_off(of_tls);
+    (Values { tls: values, keys }, following)
+}
+
+/// The settings of TLS that change with the stores: the certificate, then the key, then the client CA,
+/// where they refer to any.
+fn followed(tls: &Tls) -> Vec<Sourced<Template>> {
+    let pair = match &tls.material {
+        Material::Pair { certificate, key } => vec![certificate, key],
+        Material::SelfSigned { .. } => Vec::new(),
+    };
     let written = |input: &Sourced<MaterialInput>| match &input.value {
         MaterialInput::Secrets { written, .. } => Some(Sourced::new(written.clone(), input.origin.clone())),
         MaterialInput::File(_) | MaterialInput::Text(_) => None,
     };
-    [certificate, key].into_iter().filter_map(written).collect()
+    pair.into_iter().chain(tls.clients.as_ref().map(|clients| &clients.authority)).filter_map(written).collect()
 }
 
 /// A store, for `/v1/status`.

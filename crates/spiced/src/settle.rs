@@ -1,6 +1,8 @@
 //! From the command line to the settings: the layers, the stores that answer their references, and
 //! what was decided.
 
+use std::path::{Path, PathBuf};
+
 use spiced_config::{Layers, Resolved, Settings};
 use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
@@ -21,6 +23,18 @@ pub(crate) fn failed(why: Resolved<ResolveErrors>) -> Failure {
         Resolved::Config(e) => e.into(),
         Resolved::Secrets(e) => secrets(&e),
     }
+}
+
+/// The files that say it, and those of the `env` store: where they are, or would be.
+pub(crate) fn files(pod: &PodArgs) -> Vec<PathBuf> {
+    let path = pod.path();
+    let (folder, names): (&Path, &[&str]) = match path.is_dir() {
+        true => (path, &["spicepod.yaml", "spicepod.yml"]),
+        false => (path.parent().unwrap_or(path), &[]),
+    };
+    let pod = if path.is_dir() { None } else { Some(path.to_owned()) };
+    let beside = names.iter().chain(&[".env.local", ".env"]).map(|name| folder.join(name));
+    pod.into_iter().chain(beside).collect()
 }
 
 /// What was said.

@@ -1,13 +1,15 @@
 //! The document of `GET /v1/status`, and whether the program is ready.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use spiced_engine::{DatasetState, DatasetStatus};
+use spiced_middleware::Policy;
 use spiced_secrets::StoreStatus;
 use tls_core::rotation::{Identities, Rejection};
-use tls_core::{CertificateSummary, Validity};
+use tls_core::{CertificateSummary, ClientAuth, ClientTrust, Validity};
 use tokio::sync::watch;
 
 use crate::doors::Opened;
@@ -32,7 +34,10 @@ pub(crate) struct Status {
     pub(crate) name: String,
     pub(crate) doors: Vec<DoorStatus>,
     pub(crate) identities: Option<Identities>,
-    pub(crate) stores: watch::Receiver<Vec<StoreStatus>>,
+    pub(crate) clients: Option<watch::Receiver<Arc<ClientTrust>>>,
+    pub(crate) policy: watch::Receiver<Arc<Policy>>,
+    /// The stores of now: a reload of the pod opens them anew.
+    pub(crate) stores: watch::Receiver<watch::Receiver<Vec<StoreStatus>>>,
     pub(crate) datasets: watch::Receiver<Vec<DatasetStatus>>,
     pub(crate) readiness: watch::Receiver<bool>,
 }
@@ -51,11 +56,45 @@ impl Status {
             "version": env!("CARGO_PKG_VERSION"),
             "ready": *self.readiness.borrow(),
             "doors": doors,
-            "tls": { "enabled": self.identities.is_some(), "certificates": certificates },
-            "stores": self.stores.borrow().iter().map(store_status).collect::<Vec<_>>(),
+            "tls": {
+                "enabled": self.identities.is_some(),
+                "certificates": certificates,
+                "client_auth": self.clients.as_ref().map(|trust| client_auth(&trust.borrow())),
+            },
+            "auth": auth(&self.policy.borrow()),
+            "stores": self.stores.borrow().borrow().iter().map(store_status).collect::<Vec<_>>(),
             "datasets": *self.datasets.borrow(),
         })
     }
+}
+
+fn client_auth(trust: &ClientTrust) -> Value {
+    let authorities: Vec<Value> = trust
+        .authorities()
+        .iter()
+        .map(|ca| {
+            json!({
+                "subject": ca.subject,
+                "fingerprint": ca.fingerprint,
+                "not_after": date(ca.not_after),
+                "health": health(ca),
+            })
+        })
+        .collect();
+    let mode = match trust.mode() {
+        ClientAuth::None => "none",
+        ClientAuth::Request => "request",
+        ClientAuth::Required => "required",
+    };
+    json!({ "mode": mode, "authorities": authorities })
+}
+
+fn auth(policy: &Policy) -> Value {
+    json!({
+        "api_keys": policy.keys.as_ref().map_or(0, |keys| keys.len()),
+        "identities": policy.certificates.as_ref().map_or(0, |identities| identities.len()),
+        "require": if policy.require_all { "all" } else { "any" },
+    })
 }
 
 fn certificate(identities: &Identities) -> Value {

@@ -2,12 +2,12 @@
 //! within a deadline, answers plain text in its own protocol, counts how each attempt ends.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use metrics::{counter, histogram};
-use rustls::server::ServerConfig;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -15,9 +15,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tokio_rustls::LazyConfigAcceptor;
 
-use crate::peer::TlsInfo;
-use crate::plaintext;
+use crate::options::ServerTls;
+use crate::peer::{ClientCertificate, TlsInfo};
 use crate::stream::{Io, Replayed};
+use crate::{plaintext, proxy};
 
 /// The first byte of every TLS connection: a handshake record (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -31,19 +32,27 @@ const TLS_BUFFER: usize = 256 * 1024;
 /// Shakes hands for one door.
 #[derive(Clone)]
 pub struct Acceptor {
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<ServerTls>,
     endpoint: &'static str,
+    proxied: bool,
 }
 
 impl Acceptor {
     /// An acceptor that speaks TLS.
-    pub fn tls(endpoint: &'static str, config: Arc<ServerConfig>) -> Self {
-        Self { tls: Some(config), endpoint }
+    pub fn tls(endpoint: &'static str, tls: ServerTls) -> Self {
+        Self { tls: Some(tls), endpoint, proxied: false }
     }
 
     /// An acceptor for a door without TLS: it only waits for the first bytes.
     pub fn plain(endpoint: &'static str) -> Self {
-        Self { tls: None, endpoint }
+        Self { tls: None, endpoint, proxied: false }
+    }
+
+    /// Wants a PROXY protocol header, version 2, before anything else of every connection: a proxy in front
+    /// says there for whom it speaks. A connection without one is closed.
+    #[must_use]
+    pub fn behind_proxy(self) -> Self {
+        Self { proxied: true, ..self }
     }
 
     /// The door this is for.
@@ -54,6 +63,12 @@ impl Acceptor {
     /// True where it speaks TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// Whom it trusts among its clients, and the changes of it; `None` without TLS.
+    #[cfg(feature = "serve")]
+    pub(crate) fn clients(&self) -> Option<tokio::sync::watch::Receiver<Arc<crate::ClientTrust>>> {
+        self.tls.as_ref().map(ServerTls::clients)
     }
 
     /// Brings a connection to where its protocol begins. A permit of `turns` is held from
@@ -86,10 +101,14 @@ impl Acceptor {
     }
 
     async fn shake(&self, mut tcp: TcpStream, turns: &Semaphore) -> Result<Accepted, Refusal> {
-        let Some(config) = &self.tls else {
+        let remote = match self.proxied {
+            true => proxy::read(&mut tcp).await.map_err(HandshakeError::NoProxy)?,
+            false => None,
+        };
+        let Some(tls) = &self.tls else {
             let first = first_bytes(&mut tcp, H2_PREFACE.len()).await?;
             let h2 = first.as_ref() == H2_PREFACE;
-            return Ok(Accepted { io: Io::Plain(Replayed::new(first, tcp)), h2, tls: None });
+            return Ok(Accepted { io: Io::Plain(Replayed::new(first, tcp)), h2, tls: None, remote });
         };
         let first = first_bytes(&mut tcp, 1).await?;
         if first.first() != Some(&TLS_HANDSHAKE) {
@@ -98,11 +117,19 @@ impl Acceptor {
         let hello = LazyConfigAcceptor::new(Default::default(), Replayed::new(first, tcp));
         let hello = hello.await.map_err(HandshakeError::Failed)?;
         let _turn = turns.acquire().await.expect("nobody closes the semaphore");
+        let config = tls.config().map_err(|e| HandshakeError::Failed(io::Error::other(e)))?;
         let stream = hello
-            .into_stream_with(config.clone(), |connection| connection.set_buffer_limit(Some(TLS_BUFFER)))
+            .into_stream_with(config, |connection| connection.set_buffer_limit(Some(TLS_BUFFER)))
             .await
             .map_err(HandshakeError::Failed)?;
         let (_, connection) = stream.get_ref();
+        let client = match connection.peer_certificates() {
+            Some(chain) => {
+                let read = ClientCertificate::read(chain.iter().map(|der| der.clone().into_owned()).collect());
+                Some(read.map_err(|e| HandshakeError::Failed(io::Error::other(e)))?)
+            }
+            None => None,
+        };
         let info = TlsInfo {
             version: version_text(connection.protocol_version()),
             cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(str::to_owned),
@@ -110,9 +137,10 @@ impl Acceptor {
             server_name: connection.server_name().map(str::to_owned),
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            client,
         };
         let h2 = info.alpn.as_deref() == Some(b"h2");
-        Ok(Accepted { io: Io::Tls(Box::new(stream)), h2, tls: Some(Arc::new(info)) })
+        Ok(Accepted { io: Io::Tls(Box::new(stream)), h2, tls: Some(Arc::new(info)), remote })
     }
 
     fn count(&self, outcome: &Result<Accepted, HandshakeError>, took: Duration) {
@@ -140,6 +168,8 @@ pub struct Accepted {
     pub h2: bool,
     /// What the handshake agreed on.
     pub tls: Option<Arc<TlsInfo>>,
+    /// For whom a proxy speaks, where it said so.
+    pub remote: Option<SocketAddr>,
 }
 
 /// Why a connection did not get as far as its protocol.
@@ -158,6 +188,9 @@ pub enum HandshakeError {
         /// `http/1`, `h2` or `unknown`.
         protocol: &'static str,
     },
+    /// The door is behind a proxy, and the connection does not begin as a proxy's.
+    #[error("no PROXY protocol header: {0}")]
+    NoProxy(io::Error),
     /// TLS itself failed: no common version, an alert from the client, a broken record.
     #[error("{0}")]
     Failed(io::Error),
@@ -170,6 +203,7 @@ impl HandshakeError {
             Self::Silent => "closed",
             Self::Deadline(_) => "timeout",
             Self::PlainText { .. } => "plaintext",
+            Self::NoProxy(_) => "no_proxy_header",
             Self::Failed(_) => "failed",
         }
     }

@@ -168,7 +168,8 @@ impl CertificateSummary {
     pub fn validity(&self, at: SystemTime) -> Validity {
         let left = self.seconds_left(at);
         match left {
-            _ if left <= 0 => Validity::Expired,
+            // Its last second is still good (RFC 5280 §4.1.2.5).
+            _ if left < 0 => Validity::Expired,
             _ if unix(at) < self.not_before => Validity::NotYet { starts_in: self.not_before - unix(at) },
             _ if left < 7 * DAY => Validity::EndsWithin7Days,
             _ if left < 30 * DAY => Validity::EndsWithin30Days,
@@ -204,7 +205,7 @@ impl Validity {
 
 const DAY: i64 = 86_400;
 
-fn unix(at: SystemTime) -> i64 {
+pub(crate) fn unix(at: SystemTime) -> i64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 

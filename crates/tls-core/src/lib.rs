@@ -11,8 +11,6 @@
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use std::sync::Arc;
-//!
 //! use tls_core::{Acceptor, Identity, Origin, TlsOptions, rotation};
 //!
 //! // Any chain and key will do, as long as they are a pair; `spiced-certs` reads them from PEM.
@@ -22,7 +20,7 @@
 //!
 //! // What is published later is what the next handshake presents.
 //! let (publisher, identities) = rotation::channel(identity);
-//! let acceptor = Acceptor::tls("http", Arc::new(TlsOptions::random()?.server_config(identities)?));
+//! let acceptor = Acceptor::tls("http", TlsOptions::random()?.server(identities)?);
 //! assert_eq!(publisher.served().identity.leaf().names, ["localhost"]);
 //! assert!(acceptor.is_tls());
 //! # Ok(())
@@ -31,6 +29,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod acceptor;
+mod clients;
 mod derive;
 #[cfg(feature = "serve")]
 pub mod drain;
@@ -43,6 +42,7 @@ mod options;
 mod origin;
 mod peer;
 mod plaintext;
+mod proxy;
 pub mod rotation;
 mod secret;
 mod stream;
@@ -51,11 +51,12 @@ mod tickets;
 mod workers;
 
 pub use acceptor::{Accepted, Acceptor, HandshakeError};
+pub use clients::{ClientAuth, ClientTrust, ClientTrustError};
 pub use derive::Derivation;
 pub use identity::{CertificateSummary, Identity, IdentityError, Validity};
-pub use options::{MinVersion, TlsOptions, install_provider, provider};
+pub use options::{MinVersion, ServerTls, TlsOptions, install_provider, provider};
 pub use origin::{Origin, Sourced};
-pub use peer::{ConnInfo, TlsInfo};
+pub use peer::{ClientCertificate, ClientNames, ConnInfo, TlsInfo};
 pub use secret::Secret;
 pub use stream::{Io, Replayed};
 #[cfg(feature = "serve")]

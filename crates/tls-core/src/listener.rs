@@ -20,10 +20,11 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::acceptor::{Accepted, Acceptor};
+use crate::clients::ClientTrust;
 use crate::drain::Drain;
 use crate::linger::LingeringIo;
 pub use crate::linger::RequestBody;
-use crate::peer::ConnInfo;
+use crate::peer::{ConnInfo, TlsInfo};
 use crate::workers::Workers;
 
 /// After a stop: how long a connection that has asked for nothing yet may still do so.
@@ -286,7 +287,10 @@ where
             () = drain.signaled() => return Ok(None),
         };
         match outcome {
-            Ok(accepted) => Ok(Some((ConnInfo { endpoint, remote, local, tls: accepted.tls.clone() }, accepted))),
+            Ok(accepted) => {
+                let remote = accepted.remote.unwrap_or(remote);
+                Ok(Some((ConnInfo { endpoint, remote, local, tls: accepted.tls.clone() }, accepted)))
+            }
             Err(error) => {
                 debug!(endpoint, %remote, %error, result = error.result(), "no connection");
                 Ok(None)
@@ -298,6 +302,7 @@ where
         let builder = self.limits.builder(accepted.h2);
         let header_timeout = self.limits.header_timeout;
         let service = self.service;
+        let distrusted = distrusted(self.acceptor.clients(), info.tls.clone());
         let (asked, mut has_asked) = watch::channel(false);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             asked.send_if_modified(|before| !std::mem::replace(before, true));
@@ -315,10 +320,17 @@ where
                 std::future::pending().await
             }
         };
+        let dismissed = async {
+            tokio::select! {
+                () = distrusted => {}
+                () = drain.signaled() => {}
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = never_asks => Ok(()),
-            () = drain.signaled() => {
+            // GOAWAY (RFC 9113 §6.8), or HTTP/1's last answer: what was asked before is still answered.
+            () = dismissed => {
                 connection.as_mut().graceful_shutdown();
                 // hyper waits for the first request of a connection however long it takes.
                 tokio::select! {
@@ -329,6 +341,19 @@ where
         };
         ended.map_err(|e| e.to_string())
     }
+}
+
+/// Waits until a change of whom the door trusts leaves this client out.
+async fn distrusted(clients: Option<watch::Receiver<Arc<ClientTrust>>>, tls: Option<Arc<TlsInfo>>) {
+    if let (Some(mut clients), Some(tls)) = (clients, tls) {
+        while clients.changed().await.is_ok() {
+            let trust = clients.borrow_and_update().clone();
+            if !trust.passes(tls.client.as_ref()) {
+                return;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// Whether a connection's first request has come, or comes within `patience`.

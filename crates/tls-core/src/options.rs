@@ -1,12 +1,17 @@
-//! How TLS is spoken: versions, suites, tickets, ALPN. The one place where the provider is chosen.
+//! How TLS is spoken: versions, suites, tickets, ALPN, whose certificates clients show. The one place
+//! where the provider is chosen.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::CryptoProvider;
-use rustls::server::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ProducesTickets, ServerConfig};
 use rustls::version::{TLS12, TLS13};
+use tokio::sync::watch;
 
 use crate::Derivation;
+use crate::clients::{ClientTrust, noting};
 use crate::rotation::Identities;
 use crate::tickets::Ticketer;
 
@@ -51,25 +56,90 @@ impl TlsOptions {
         Ok(Self { min_version: MinVersion::default(), tickets: Derivation::random()? })
     }
 
-    /// rustls' configuration for a server that presents `identities`.
+    /// TLS for a server that presents `identities` and asks no client for a certificate.
     ///
     /// # Errors
     /// The provider refuses the versions, which none of ours does.
-    pub fn server_config(&self, identities: Identities) -> Result<ServerConfig, rustls::Error> {
+    pub fn server(self, identities: Identities) -> Result<ServerTls, rustls::Error> {
+        // Nobody changes it: the last value stays.
+        let (_, nobody) = watch::channel(Arc::new(ClientTrust::nobody()));
+        self.server_asking(identities, nobody)
+    }
+
+    /// TLS for a server that presents `identities` and takes the clients that `clients` trusts: what is
+    /// put there is used by the next handshake, and asked of the connections that are open.
+    ///
+    /// # Errors
+    /// The provider refuses the versions, which none of ours does.
+    pub fn server_asking(
+        self,
+        identities: Identities,
+        clients: watch::Receiver<Arc<ClientTrust>>,
+    ) -> Result<ServerTls, rustls::Error> {
+        let tickets: Arc<dyn ProducesTickets> = Arc::new(Ticketer::new(self.tickets.clone(), Vec::new()));
+        let open = Arc::new(self.config(identities.clone(), None, tickets)?);
+        Ok(ServerTls(Arc::new(Inner { options: self, identities, clients, open })))
+    }
+
+    fn config(
+        &self,
+        identities: Identities,
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Result<ServerConfig, rustls::Error> {
         let versions: &[_] = match self.min_version {
             MinVersion::Tls12 => &[&TLS13, &TLS12],
             MinVersion::Tls13 => &[&TLS13],
         };
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(identities));
+        let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(identities));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Tickets carry the session; nothing is kept here.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        config.ticketer = Arc::new(Ticketer::new(self.tickets.clone(), Vec::new()));
+        config.ticketer = tickets;
         // A client that wants one ticket per resumption asks for it (RFC 9149); two is the habit.
         config.max_tls13_tickets = 4;
         Ok(config)
+    }
+}
+
+/// How a server speaks TLS: what it presents and whom it trusts, both as they are at each handshake.
+/// Cheap to clone; one for all doors.
+#[derive(Clone)]
+pub struct ServerTls(Arc<Inner>);
+
+struct Inner {
+    options: TlsOptions,
+    identities: Identities,
+    clients: watch::Receiver<Arc<ClientTrust>>,
+    /// Where no client is asked, every connection shares this.
+    open: Arc<ServerConfig>,
+}
+
+impl ServerTls {
+    /// rustls' configuration for one connection.
+    pub(crate) fn config(&self) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let Inner { options, identities, clients, open } = &*self.0;
+        let trust = clients.borrow().clone();
+        let Some(verifier) = trust.verifier() else { return Ok(open.clone()) };
+        let tickets = Arc::new(Ticketer::new(options.tickets.clone(), trust.digest().to_vec()));
+        let (verifier, tickets) = noting(verifier.clone(), tickets);
+        options.config(identities.clone(), Some(verifier), tickets).map(Arc::new)
+    }
+
+    /// Whom it trusts among its clients, and the changes of it.
+    #[cfg(feature = "serve")]
+    pub(crate) fn clients(&self) -> watch::Receiver<Arc<ClientTrust>> {
+        self.0.clients.clone()
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("options", &self.0.options).finish_non_exhaustive()
     }
 }

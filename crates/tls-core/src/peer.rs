@@ -2,13 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::{CertificateSummary, IdentityError};
 
 /// One connection, as the accept loop saw it.
 #[derive(Debug, Clone)]
 pub struct ConnInfo {
     /// The door: `http`, `flight`, `grpc`, `metrics` or `probe`.
     pub endpoint: &'static str,
-    /// The other end.
+    /// The other end: the client, or a proxy that did not say for whom it speaks.
     pub remote: SocketAddr,
     /// This end.
     pub local: SocketAddr,
@@ -31,4 +37,71 @@ pub struct TlsInfo {
     pub alpn: Option<Vec<u8>>,
     /// True where the session was resumed from a ticket.
     pub resumed: bool,
+    /// The client's certificate, verified; `None` where it showed none.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A client's certificate that was verified when the session began.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    summary: CertificateSummary,
+    names: ClientNames,
+}
+
+/// What a client's certificate calls its holder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientNames {
+    /// Subject alternative names that are URIs (RFC 5280 §4.2.1.6), such as SPIFFE ids.
+    pub uris: Vec<String>,
+    /// Subject alternative names that are DNS names.
+    pub dns: Vec<String>,
+    /// The subject's common names.
+    pub common: Vec<String>,
+}
+
+impl ClientCertificate {
+    /// Reads what a chain, leaf first, says of its holder. It verifies nothing.
+    ///
+    /// # Errors
+    /// There is no leaf, or it is not X.509.
+    pub fn read(chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
+        let leaf = chain.first().ok_or(IdentityError::Empty)?;
+        let summary = CertificateSummary::read(leaf)?;
+        let (_, parsed) =
+            X509Certificate::from_der(leaf).map_err(|e| IdentityError::Malformed { reason: e.to_string() })?;
+        let mut names = ClientNames::default();
+        for common in parsed.subject().iter_common_name() {
+            names.common.extend(common.as_str().ok().map(str::to_owned));
+        }
+        let alternative = parsed.subject_alternative_name().ok().flatten();
+        for name in alternative.iter().flat_map(|san| &san.value.general_names) {
+            match name {
+                GeneralName::URI(uri) => names.uris.push((*uri).to_owned()),
+                GeneralName::DNSName(dns) => names.dns.push((*dns).to_owned()),
+                _ => {}
+            }
+        }
+        Ok(Self { chain, summary, names })
+    }
+
+    /// Subject, issuer, fingerprint and validity.
+    pub fn summary(&self) -> &CertificateSummary {
+        &self.summary
+    }
+
+    /// What it calls its holder.
+    pub fn names(&self) -> &ClientNames {
+        &self.names
+    }
+
+    /// True from the start to the end of its validity. A connection may outlive its certificate.
+    pub fn is_in_date(&self, at: SystemTime) -> bool {
+        self.summary.validity(at).is_in_date()
+    }
+
+    /// The leaf, and what the client sent with it.
+    pub fn chain(&self) -> (&CertificateDer<'static>, &[CertificateDer<'static>]) {
+        self.chain.split_first().expect("made with a leaf")
+    }
 }

@@ -49,7 +49,7 @@ async fn echo(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, In
 
 fn tls(identities: Identities) -> Acceptor {
     let options = TlsOptions { min_version: MinVersion::Tls12, tickets: Derivation::random().unwrap() };
-    Acceptor::tls("test", Arc::new(options.server_config(identities).unwrap()))
+    Acceptor::tls("test", options.server(identities).unwrap())
 }
 
 async fn open(limits: Limits, acceptor: impl FnOnce(Identities) -> Acceptor) -> Door {

@@ -18,27 +18,32 @@ impl Pair {
         [&self.certificate, &self.key].into_iter().any(|input| matches!(input.value, Input::Watched(_)))
     }
 
-    /// Waits until a secret is another than the one that was read last; for ever where there is none
-    /// that could change.
-    pub(crate) async fn changed(&mut self) {
-        let mut watched: Vec<_> = [&mut self.certificate.value, &mut self.key.value]
-            .into_iter()
-            .filter_map(|input| match input {
-                Input::Watched(receiver) => Some(receiver),
-                _ => None,
-            })
-            .collect();
-        while !watched.is_empty() {
-            let waits = watched.iter_mut().map(|receiver| Box::pin(receiver.changed()));
-            let (changed, at, _) = select_all(waits).await;
-            match changed {
-                Ok(()) => return,
-                // Its sender is gone, so it stays as it is.
-                Err(_) => drop(watched.remove(at)),
-            }
-        }
-        std::future::pending().await
+    /// Both of them.
+    pub(crate) fn inputs(&mut self) -> [&mut Input; 2] {
+        [&mut self.certificate.value, &mut self.key.value]
     }
+}
+
+/// Waits until a secret of `inputs` is another than the one that was read last; for ever where there is
+/// none that could change.
+pub(crate) async fn changed(inputs: impl IntoIterator<Item = &mut Input>) {
+    let mut watched: Vec<_> = inputs
+        .into_iter()
+        .filter_map(|input| match input {
+            Input::Watched(receiver) => Some(receiver),
+            _ => None,
+        })
+        .collect();
+    while !watched.is_empty() {
+        let waits = watched.iter_mut().map(|receiver| Box::pin(receiver.changed()));
+        let (changed, at, _) = select_all(waits).await;
+        match changed {
+            Ok(()) => return,
+            // Its sender is gone, so it stays as it is.
+            Err(_) => drop(watched.remove(at)),
+        }
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]
@@ -58,23 +63,23 @@ mod tests {
         let mut pair = pair(Input::Watched(certificate.subscribe()), Input::Watched(key.subscribe()));
         assert!(pair.is_watched());
         key.send_replace(Secret::from("k2"));
-        pair.changed().await;
+        changed(pair.inputs()).await;
         // Both sides of a pair that change before it is read are one change.
         certificate.send_replace(Secret::from("c2"));
         for (input, expected) in [(&mut pair.certificate.value, "c2"), (&mut pair.key.value, "k2")] {
             let Input::Watched(receiver) = input else { panic!("not watched") };
             assert_eq!(newest(receiver).expose_text(), Ok(expected));
         }
-        assert!(futures::FutureExt::now_or_never(pair.changed()).is_none());
+        assert!(futures::FutureExt::now_or_never(changed(pair.inputs())).is_none());
         drop(certificate);
         key.send_replace(Secret::from("k3"));
-        pair.changed().await;
+        changed(pair.inputs()).await;
     }
 
     #[tokio::test]
     async fn what_cannot_change_is_waited_for_without_an_end() {
         let gone = watch::Sender::new(Secret::from("c")).subscribe();
         let mut pair = pair(Input::Watched(gone), Input::Text(Secret::from("k")));
-        assert!(futures::FutureExt::now_or_never(pair.changed()).is_none());
+        assert!(futures::FutureExt::now_or_never(changed(pair.inputs())).is_none());
     }
 }

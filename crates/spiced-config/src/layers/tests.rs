@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use super::*;
-use crate::settings::{Material, MaterialInput};
+use crate::settings::{Material, MaterialInput, Role};
 
 /// What comes of something that never waits.
 pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
@@ -128,23 +128,60 @@ fn unknown_keys_name_the_place_and_the_nearest() {
 
 #[test]
 fn what_is_not_enforced_is_refused() {
-    for asks in [
-        "auth: { api_key: { enabled: true, keys: [\"${env:K}:ro\"] } }",
-        "auth: { api-key: { keys: [a] } }",
-        "auth: { mtls: { identities: [] } }",
-        "auth: { require: all }",
-        "tls: { client_auth_mode: required }",
-        "tls: { client_crl_files: [a.crl] }",
-        "tls: { key_passphrase: x }",
-        "tls: { certificates: [{ certificate_file: a, key_file: b }] }",
-        "cors: { enabled: true }",
-        "http: { hsts: true }",
-    ] {
+    for asks in ["tls: { key_passphrase: x }", "tls: { certificates: [{ certificate_file: a, key_file: b }] }"] {
         let text = settle(&format!("runtime: {{ {asks} }}"), &[], &[]).unwrap_err();
         assert!(text.contains("not built yet"), "{asks}: {text}");
     }
     let quiet = "runtime: { auth: { api_key: { enabled: false } }, tls: { client_auth_mode: none, client_crl_files: [], certificates: [] }, cors: { enabled: false, allowed_origins: [] } }";
     assert!(settle(quiet, &[], &[]).is_ok());
+}
+
+#[test]
+fn a_role_is_what_was_written() {
+    let pod = "runtime: { auth: { api-key: { keys: [\"plain:rw\", \"${env:K}:ro\", \"${env:K}\", \"a:b\"] } } }";
+    let keys = settle(pod, &[], &[]).unwrap().auth.keys.unwrap();
+    let said: Vec<_> = keys.iter().map(|key| (key.key.value.expose_text().unwrap().to_owned(), key.role)).collect();
+    let text = |text: &str| text.to_owned();
+    let referred = said[1].0.clone();
+    assert_eq!(
+        said,
+        [
+            (text("plain"), Some(Role::ReadWrite)),
+            (referred.clone(), Some(Role::ReadOnly)),
+            (referred, None),
+            (text("a:b"), None)
+        ]
+    );
+    assert!(keys[1].written.is_some() && keys[0].written.is_none());
+    assert!(keys[3].key.origin.to_string().contains("runtime.auth.api"), "{}", keys[3].key.origin);
+    let environment = [("SPICED_RUNTIME__AUTH__API_KEY__KEYS", "one:rw, two")];
+    let keys = settle("", &environment, &[]).unwrap().auth.keys.unwrap();
+    assert_eq!((keys.len(), keys[0].role, keys[1].role), (2, Some(Role::ReadWrite), None));
+}
+
+#[test]
+fn what_cannot_stand_together() {
+    let asked = "tls: { certificate: c, key: k, client_auth_ca_file: ca.pem, client_auth_mode: request }";
+    for (pod, said) in [
+        ("auth: { api_key: { enabled: true } }", "there is none"),
+        ("auth: { require: all }", "not both are set up"),
+        ("auth: { metrics: true }", "none are set up"),
+        ("auth: { mtls: { identities: [ { subject_cn: a, role: ro } ] } }", "clients are not asked"),
+        ("tls: { client_auth_mode: required }", "TLS is off"),
+        ("tls: { certificate: c, key: k, client_auth_mode: required }", "nothing says whose are taken"),
+        ("tls: { client_auth_mode: sometimes }", "is none of none, request, required"),
+        (&format!("{asked}, auth: {{ mtls: {{ identities: [ {{ role: ro }} ] }} }}"), "exactly one of"),
+        (
+            &format!("{asked}, auth: {{ mtls: {{ identities: [ {{ subject_cn: a, san_dns: b, role: ro }} ] }} }}"),
+            "exactly one of",
+        ),
+        ("http: { trusted_proxies: [proxy.example.com] }", "addresses and networks"),
+    ] {
+        let text = settle(&format!("runtime: {{ {pod} }}"), &[], &[]).unwrap_err();
+        assert!(text.contains(said), "{pod}: {text}");
+    }
+    let good = settle(&format!("runtime: {{ {asked} }}"), &[], &[]).unwrap();
+    assert!(!good.tls.unwrap().clients.unwrap().required);
 }
 
 #[test]
@@ -158,7 +195,7 @@ fn values_are_text_until_the_schema_speaks() {
     assert_eq!(s.host_paths, [PathBuf::from("/a"), PathBuf::from("/b")]);
     assert_eq!(s.shutdown_timeout.as_secs(), 60);
     let s = settle("runtime: { auth: { allow_anonymous: false } }", &[], &[]).unwrap();
-    assert_eq!(s.allow_anonymous, Some(None));
+    assert_eq!(s.auth.allow_anonymous, Some(None));
     let bad = settle("runtime: { tls: { enabled: maybe } }", &[], &[]).unwrap_err();
     assert!(bad.contains("takes true or false, not `maybe`"), "{bad}");
     let bad = settle("runtime: { shutdown_delay: soon }", &[], &[]).unwrap_err();

@@ -7,6 +7,7 @@ mod bundled;
 mod datasets;
 mod effects;
 mod files;
+mod ingest;
 mod limits;
 mod parameters;
 mod sessions;

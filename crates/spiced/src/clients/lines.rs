@@ -6,18 +6,34 @@ use crate::shell::quoted;
 pub(crate) fn curl(target: &Target) -> String {
     let url = format!("{}/v1/sql", url(target, &target.http));
     let ca = option(target, "--cacert");
-    format!("curl {ca}{url} -H 'Accept: text/plain' -d {}\n", quoted(&target.query))
+    let who = curl_credentials(target, target.key);
+    format!("curl {ca}{who}{url} -H 'Accept: text/plain' -d {}\n", quoted(&target.query))
+}
+
+fn curl_credentials(target: &Target, key: bool) -> String {
+    let certificate = if target.certificate { "--cert client.pem --key client-key.pem " } else { "" };
+    format!("{certificate}{}", if key { "-H \"X-API-Key: $SPICE_API_KEY\" " } else { "" })
 }
 
 /// A plain GET, over TLS or not.
 pub(crate) fn curl_get(target: &Target, door: &DoorAt, tls: bool, path: &str) -> String {
-    let (scheme, ca) = if tls { ("https", option(target, "--cacert")) } else { ("http", String::new()) };
+    let (scheme, ca) = if tls {
+        let who = curl_credentials(target, target.metrics_key);
+        ("https", format!("{}{who}", option(target, "--cacert")))
+    } else {
+        ("http", String::new())
+    };
     format!("curl {ca}{scheme}://{}{path}\n", door.authority())
 }
 
 pub(crate) fn sql(target: &Target) -> String {
     let ca = option(target, "--tls-root-certificate-file");
-    format!("spiced sql --endpoint {} {ca}{}\n", flight_url(target), quoted(&target.query))
+    let key = if target.key { "SPICED_SQL_API_KEY=\"$SPICE_API_KEY\" " } else { "" };
+    let certificate = match target.certificate {
+        true => "--client-certificate-file client.pem --client-key-file client-key.pem ",
+        false => "",
+    };
+    format!("{key}spiced sql --endpoint {} {ca}{certificate}{}\n", flight_url(target), quoted(&target.query))
 }
 
 pub(crate) fn openssl(target: &Target) -> String {
@@ -31,16 +47,31 @@ pub(crate) fn openssl(target: &Target) -> String {
         format!("-servername {host} -verify_hostname {host}")
     };
     let ca = option(target, "-CAfile");
-    format!("openssl s_client -connect {} {name} {ca}-verify_return_error -brief </dev/null\n", target.http.authority())
+    let certificate = if target.certificate { "-cert client.pem -key client-key.pem " } else { "" };
+    format!(
+        "openssl s_client -connect {} {name} {ca}{certificate}-verify_return_error -brief </dev/null\n",
+        target.http.authority()
+    )
 }
 
 pub(crate) fn pyarrow(target: &Target) -> String {
-    let trust = target.ca().map_or(String::new(), |ca| format!(", tls_root_certs=open({ca:?}).read()"));
+    let mut trust = target.ca().map_or(String::new(), |ca| format!(", tls_root_certs=open({ca:?}).read()"));
+    if target.certificate {
+        trust.push_str(", cert_chain=open(\"client.pem\").read(), private_key=open(\"client-key.pem\").read()");
+    }
+    let (import, options, and) = match target.key {
+        true => (
+            "import os\n",
+            "options = flight.FlightCallOptions(headers=[(b\"authorization\", b\"Bearer \" + os.environb[b\"SPICE_API_KEY\"])])\n",
+            ", options",
+        ),
+        false => ("", "", ""),
+    };
     python(&format!(
-        "import pyarrow.flight as flight\n\
+        "{import}import pyarrow.flight as flight\n\
          client = flight.connect(\"{}\"{trust})\n\
-         info = client.get_flight_info(flight.FlightDescriptor.for_command({:?}))\n\
-         print(client.do_get(info.endpoints[0].ticket).read_all())\n",
+         {options}info = client.get_flight_info(flight.FlightDescriptor.for_command({:?}){and})\n\
+         print(client.do_get(info.endpoints[0].ticket{and}).read_all())\n",
         flight_url(target),
         target.query,
     ))
@@ -66,30 +97,45 @@ pub(crate) fn polars(target: &Target) -> String {
     ))
 }
 
-fn adbc_imports(target: &Target) -> &'static str {
-    match target.ca() {
-        Some(_) => {
-            "import adbc_driver_flightsql.dbapi as flightsql\nfrom adbc_driver_flightsql import DatabaseOptions\n"
-        }
-        None => "import adbc_driver_flightsql.dbapi as flightsql\n",
-    }
+fn adbc_imports(target: &Target) -> String {
+    let os = if target.key { "import os\n" } else { "" };
+    let options = match adbc_options(target).is_empty() {
+        true => "",
+        false => "from adbc_driver_flightsql import DatabaseOptions\n",
+    };
+    format!("{os}import adbc_driver_flightsql.dbapi as flightsql\n{options}")
 }
 
 fn adbc_arguments(target: &Target) -> String {
-    let trust = target
-        .ca()
-        .map_or(String::new(), |ca| format!(", {{DatabaseOptions.TLS_ROOT_CERTS.value: open({ca:?}).read()}}"));
-    format!("\"{}\"{trust}, autocommit=True", flight_url(target))
+    let options = adbc_options(target);
+    let options = if options.is_empty() { String::new() } else { format!(", {{{}}}", options.join(", ")) };
+    format!("\"{}\"{options}, autocommit=True", flight_url(target))
+}
+
+fn adbc_options(target: &Target) -> Vec<String> {
+    let mut options = Vec::new();
+    options.extend(target.ca().map(|ca| format!("DatabaseOptions.TLS_ROOT_CERTS.value: open({ca:?}).read()")));
+    if target.certificate {
+        options.push("DatabaseOptions.MTLS_CERT_CHAIN.value: open(\"client.pem\").read()".to_owned());
+        options.push("DatabaseOptions.MTLS_PRIVATE_KEY.value: open(\"client-key.pem\").read()".to_owned());
+    }
+    if target.key {
+        options
+            .push("DatabaseOptions.AUTHORIZATION_HEADER.value: \"Bearer \" + os.environ[\"SPICE_API_KEY\"]".to_owned());
+    }
+    options
 }
 
 pub(crate) fn grpc(target: &Target) -> String {
     let authority = target.grpc.authority();
-    let channel = match (target.tls(), target.ca()) {
-        (true, Some(ca)) => {
-            format!("grpc.secure_channel(\"{authority}\", grpc.ssl_channel_credentials(open({ca:?}, \"rb\").read()))")
-        }
-        (true, None) => format!("grpc.secure_channel(\"{authority}\", grpc.ssl_channel_credentials())"),
-        (false, _) => format!("grpc.insecure_channel(\"{authority}\")"),
+    let mut trust: Vec<String> = target.ca().map(|ca| format!("open({ca:?}, \"rb\").read()")).into_iter().collect();
+    if target.certificate {
+        trust.push("private_key=open(\"client-key.pem\", \"rb\").read()".to_owned());
+        trust.push("certificate_chain=open(\"client.pem\", \"rb\").read()".to_owned());
+    }
+    let channel = match target.tls() {
+        true => format!("grpc.secure_channel(\"{authority}\", grpc.ssl_channel_credentials({}))", trust.join(", ")),
+        false => format!("grpc.insecure_channel(\"{authority}\")"),
     };
     python(&format!(
         "import grpc\n\
@@ -99,7 +145,17 @@ pub(crate) fn grpc(target: &Target) -> String {
     ))
 }
 
+/// Where a client would have to do more than a line to show a certificate.
+fn shows_no_certificate(target: &Target) -> &'static str {
+    if target.certificate {
+        "# these lines show no client certificate yet: see the client's own documentation\n"
+    } else {
+        ""
+    }
+}
+
 pub(crate) fn go(target: &Target) -> String {
+    let note = shows_no_certificate(target);
     let (import, credentials, option) = match (target.tls(), target.ca()) {
         (true, Some(ca)) => (
             "\n\t\"google.golang.org/grpc/credentials\"",
@@ -117,7 +173,7 @@ pub(crate) fn go(target: &Target) -> String {
         (false, _) => ("", String::new(), "grpc.WithInsecure()"),
     };
     format!(
-        "cat > main.go <<'EOF'\n\
+        "{note}cat > main.go <<'EOF'\n\
          package main\n\n\
          import (\n\t\"context\"\n\t\"fmt\"\n\t\"log\"\n\n\t\"google.golang.org/grpc\"{import}\n\
          \thealth \"google.golang.org/grpc/health/grpc_health_v1\"\n)\n\n\
@@ -138,10 +194,12 @@ pub(crate) fn go(target: &Target) -> String {
 
 pub(crate) fn node(target: &Target) -> String {
     let trust = target.ca().map_or(String::new(), |ca| format!("NODE_EXTRA_CA_CERTS={} ", quoted(&ca)));
+    let note = shows_no_certificate(target);
+    let key = if target.key { ", apiKey: process.env.SPICE_API_KEY" } else { "" };
     format!(
-        "{trust}node - <<'EOF'\n\
+        "{note}{trust}node - <<'EOF'\n\
          const {{ SpiceClient }} = require(\"@spiceai/spice\");\n\
-         const client = new SpiceClient({{ httpUrl: \"{}\", flightUrl: \"{}\", flightTlsEnabled: {} }});\n\
+         const client = new SpiceClient({{ httpUrl: \"{}\", flightUrl: \"{}\", flightTlsEnabled: {}{key} }});\n\
          client.sql({:?}).then((table) => console.log(table.toArray().map(String).join(\"\\n\")));\n\
          EOF\n",
         url(target, &target.http),
@@ -153,7 +211,16 @@ pub(crate) fn node(target: &Target) -> String {
 
 pub(crate) fn jdbc(target: &Target) -> String {
     let trust = target.ca().map_or(String::new(), |ca| format!("&tlsRootCerts={ca}"));
-    format!("jdbc:arrow-flight-sql://{}/?useEncryption={}{trust}\n", target.flight.authority(), target.tls())
+    let certificate = match target.certificate {
+        true => "&clientCertificate=client.pem&clientKey=client-key.pem",
+        false => "",
+    };
+    let key = if target.key { "&token=$SPICE_API_KEY" } else { "" };
+    format!(
+        "jdbc:arrow-flight-sql://{}/?useEncryption={}{trust}{certificate}{key}\n",
+        target.flight.authority(),
+        target.tls()
+    )
 }
 
 pub(crate) fn prometheus(target: &Target) -> String {
@@ -162,7 +229,17 @@ pub(crate) fn prometheus(target: &Target) -> String {
             .to_owned();
     };
     let scheme = if target.tls() { "https" } else { "http" };
-    let trust = target.ca().map_or(String::new(), |ca| format!("    tls_config: {{ ca_file: {ca:?} }}\n"));
+    let mut files: Vec<String> = target.ca().map(|ca| format!("ca_file: {ca:?}")).into_iter().collect();
+    if target.certificate {
+        files.push("cert_file: client.pem, key_file: client-key.pem".to_owned());
+    }
+    let mut trust = String::new();
+    if !files.is_empty() {
+        trust = format!("    tls_config: {{ {} }}\n", files.join(", "));
+    }
+    if target.metrics_key {
+        trust.push_str("    authorization: { credentials_file: spice-api-key }   # a file with your API key\n");
+    }
     format!(
         "scrape_configs:\n  - job_name: spiced\n    scheme: {scheme}\n{trust}    static_configs: [{{ targets: [{:?}] }}]\n",
         metrics.authority(),
@@ -171,6 +248,10 @@ pub(crate) fn prometheus(target: &Target) -> String {
 
 pub(crate) fn kubernetes_probe(target: &Target) -> String {
     // A kubelet does not check the certificate, so there is nothing to trust.
+    if target.probe.is_none() && target.certificate {
+        return "# a kubelet has no client certificate: switch the probe door on with --probe 0.0.0.0:8081, or runtime.listen.probe\n"
+            .to_owned();
+    }
     let (door, scheme) = match &target.probe {
         Some(probe) => (probe, "HTTP"),
         None => (&target.http, if target.tls() { "HTTPS" } else { "HTTP" }),
@@ -214,6 +295,10 @@ mod tests {
     use crate::clients::{CLIENTS, Trust};
 
     fn every_line(trust: Option<Trust>, port: u16) -> String {
+        lines_for(trust, port, false)
+    }
+
+    fn lines_for(trust: Option<Trust>, port: u16, credentials: bool) -> String {
         let door = |port| DoorAt { host: "localhost".to_owned(), port, loopback: true };
         let target = Target {
             http: door(3000),
@@ -223,6 +308,9 @@ mod tests {
             probe: (port > 0).then(|| door(port + 1)),
             trust,
             query: "SELECT 'it''s' LIMIT 5".to_owned(),
+            key: credentials,
+            metrics_key: credentials,
+            certificate: credentials,
         };
         CLIENTS
             .iter()
@@ -243,6 +331,11 @@ mod tests {
     #[test]
     fn with_a_public_ca() {
         insta::assert_snapshot!(every_line(Some(Trust::System), 0));
+    }
+
+    #[test]
+    fn with_credentials() {
+        insta::assert_snapshot!(lines_for(Some(Trust::File("ca.pem".into())), 9090, true));
     }
 
     #[test]

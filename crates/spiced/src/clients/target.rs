@@ -17,6 +17,12 @@ pub(crate) struct Target {
     pub(crate) trust: Option<Trust>,
     /// A statement worth trying.
     pub(crate) query: String,
+    /// True where a caller gives an API key.
+    pub(crate) key: bool,
+    /// True where the metrics door asks for one, too.
+    pub(crate) metrics_key: bool,
+    /// True where there is no connection without a client certificate.
+    pub(crate) certificate: bool,
 }
 
 /// Where a door is.
@@ -66,14 +72,21 @@ impl Target {
         }
     }
 
-    /// What is to be known before the lines work, as a comment; empty where nothing is.
+    /// What is to be known before the lines work, as comments; empty where nothing is.
     pub(crate) fn note(&self) -> String {
-        match &self.trust {
+        let mut note = match &self.trust {
             Some(Trust::Issuer(name)) => {
                 format!("# ca.pem: the certificate of the CA {name}, from whoever runs it\n")
             }
             _ => String::new(),
+        };
+        if self.key {
+            note.push_str("# SPICE_API_KEY: your API key, exported\n");
         }
+        if self.certificate {
+            note.push_str("# client.pem, client-key.pem: your client certificate and its key\n");
+        }
+        note
     }
 }
 

@@ -38,10 +38,12 @@ fn all(target: &Target) -> String {
 
 fn target(mut settings: Settings) -> Result<Target, Failure> {
     let query = settings.sample_query();
+    let (key, metrics_key) = (settings.auth.keys.is_some(), settings.auth.keys.is_some() && settings.auth.metrics);
+    let certificate = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref()).is_some_and(|c| c.required);
     let (trust, names) = match settings.tls.take() {
         None => (None, Vec::new()),
         Some(tls) => {
-            let (mut pair, ca_file) = identity::material(tls.material, Vec::new())?;
+            let (mut pair, ca_file) = identity::material(tls.material, &mut std::iter::empty())?;
             let file = ca_file.clone().or_else(|| pair.certificate.value.file().map(ToOwned::to_owned));
             let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
             let names = loaded.identity.leaf().names.clone();
@@ -52,7 +54,7 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
             (Some(trust), names)
         }
     };
-    let Listen { http, flight, grpc, metrics, probe } = &settings.listen;
+    let Listen { http, flight, grpc, metrics, probe, .. } = &settings.listen;
     let door = |door: &str, address: &Sourced<ListenAddress>, names: &[String]| match address.value.port() {
         0 => Err(Failure::configuration(
             format!("{}: port 0 takes another port at each start, so there is no line to print", address.origin),
@@ -68,6 +70,9 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
         probe: probe.as_ref().map(|address| door("probe", address, &[])).transpose()?,
         trust,
         query,
+        key,
+        metrics_key,
+        certificate,
     })
 }
 

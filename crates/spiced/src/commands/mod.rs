@@ -2,24 +2,28 @@
 
 mod config_explain;
 mod connect;
+mod key_generate;
 mod schema;
 mod secrets_check;
 pub(crate) mod sql;
+mod tls_check;
 mod tls_init;
 
 use std::io::{ErrorKind, Write};
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::args::{Command, ConfigCommand, SecretsCommand, TlsCommand};
+use crate::args::{Command, ConfigCommand, KeyCommand, SecretsCommand, TlsCommand};
 use crate::failure::Failure;
 
 /// Does what `command` says, to its end.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Config(ConfigCommand::Explain(args)) => config_explain::run(&args),
+        Command::Tls(TlsCommand::Check(args)) => tls_check::run(&args),
         Command::Tls(TlsCommand::Init(args)) => tls_init::run(&args),
         Command::Secrets(SecretsCommand::Check(args)) => secrets_check::run(&args),
+        Command::Key(KeyCommand::Generate(args)) => key_generate::run(&args),
         Command::Connect(args) => connect::run(&args),
         Command::Sql(args) => sql::run(args),
         Command::Schema => schema::run(),

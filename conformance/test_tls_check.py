@@ -1,0 +1,183 @@
+"""`spiced tls check`: what the doctor finds, by code, and whether the clients that are here agree with it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import subprocess
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from harness import clients
+from harness.certificates import Authority, Pair, certificate_pem, key_pem, self_signed
+from harness.commands import run
+from harness.drivers import At, Untrusted
+from harness.drivers.programs import Go
+from harness.server import binary
+from harness.waiting import DEADLINE
+
+DAY = datetime.timedelta(days=1)
+
+
+def check(pod, *words, code: int = 0) -> dict:
+    return json.loads(run(pod, "tls", "check", "--json", *words, pod.folder, code=code).stdout)
+
+
+def codes(report: dict, *severities: str) -> set[str]:
+    return {f["code"] for f in report["findings"] if not severities or f["severity"] in severities}
+
+
+# Kinds of certificates: what the doctor says of each at warning level or above, and whether it fails for it.
+KINDS = {
+    "P-256": (lambda ca: ca.issue(), set(), 0),
+    "RSA": (lambda ca: ca.issue(kind="rsa2048"), set(), 0),
+    "P-384": (lambda ca: ca.issue(kind="p384"), set(), 0),
+    "P-521": (lambda ca: ca.issue(kind="p521"), {"TLS-UNUSUAL-KEY"}, 0),
+    "Ed25519": (lambda ca: ca.issue(kind="ed25519"), {"TLS-UNUSUAL-KEY"}, 0),
+    "no SAN": (lambda ca: ca.issue(()), {"TLS-NO-SAN"}, 0),
+    "wildcard": (lambda ca: ca.issue(("*.localdomain", "localhost")), set(), 0),
+    "a CA's": (lambda ca: Authority("localhost", ca).as_leaf(), {"TLS-NO-SAN", "TLS-LEAF-IS-CA"}, 0),
+    "a client's": (lambda ca: ca.issue(client=True), {"TLS-NO-SERVER-AUTH"}, 0),
+    "expired": (lambda ca: ca.issue(starts=-3 * DAY, ends=-DAY), {"TLS-EXPIRED"}, 1),
+    "not yet valid": (lambda ca: ca.issue(starts=DAY, ends=3 * DAY), {"TLS-NOT-YET-VALID"}, 1),
+    "ends in 20 days": (lambda ca: ca.issue(ends=20 * DAY), {"TLS-ENDS-SOON"}, 0),
+    "ends in 3 days": (lambda ca: ca.issue(ends=3 * DAY), {"TLS-ENDS-SOON"}, 1),
+    "ten years": (lambda ca: ca.issue(ends=3650 * DAY), set(), 0),
+}
+
+
+def _curl(server, pod) -> bool:
+    return clients.get(server, "/health").exit == 0
+
+
+def _openssl(server, pod) -> bool:
+    said = clients.s_client(
+        server.port("http"), "-CAfile", server.ca, "-verify_return_error", "-verify_hostname", "localhost", "-brief"
+    )
+    return "Verification: OK" in said
+
+
+def _go(server, pod) -> bool:
+    try:
+        Go().rows(At.of(server), "SELECT 1 AS x")
+    except Untrusted:
+        return False
+    return True
+
+
+def _grpcio(server, pod) -> bool:
+    credentials = grpc.ssl_channel_credentials(open(server.ca, "rb").read())
+    with grpc.secure_channel(f"localhost:{server.port('grpc')}", credentials) as channel:
+        try:
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+            return False
+    return True
+
+
+def _rustls(server, pod) -> bool:
+    endpoint = f"grpc+tls://localhost:{server.port('flight')}"
+    done = subprocess.run(
+        [binary(), "sql", "--endpoint", endpoint, "--tls-root-certificate-file", server.ca, "SELECT 1"],
+        env=pod.environment(),
+        cwd=pod.cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=DEADLINE,
+    )
+    return done.returncode == 0
+
+
+REAL = {"curl": _curl, "openssl": _openssl, "go": _go, "grpcio": _grpcio, "rustls": _rustls}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clients_agree_with_the_doctor(pod, kind):
+    make, found, code = KINDS[kind]
+    pod.yaml(tls=pod.write_pair(make(pod.ca)))
+    report = check(pod, "--name", "localhost", code=code if kind not in ("no SAN", "a CA's") else 1)
+    assert codes(report, "warning", "error") - {"TLS-NAME-NOT-COVERED"} == found, report
+    server = pod.serve()
+    taken = {client: ask(server, pod) for client, ask in REAL.items()}
+    without_name = check(pod, code=code)["accepted_by"]
+    assert {client: without_name[client] for client in REAL} == taken
+
+
+def _mismatch(pod):
+    return pod.pair.certificate, pod.ca.issue().key_text
+
+
+def _chain(*certificates):
+    return certificate_pem(*certificates)
+
+
+def _unordered(pod) -> tuple[str, str]:
+    pair = Authority("Between", pod.ca).issue()
+    return _chain(*pair.intermediates, pair.leaf), pair.key_text
+
+
+def _with_root(pod) -> tuple[str, str]:
+    return pod.pair.certificate + pod.ca.pem, pod.pair.key_text
+
+
+PEM = {
+    "TLS-KEY-MISMATCH": (_mismatch, 1),
+    "TLS-SWAPPED": (lambda pod: (pod.pair.key_text, pod.pair.certificate), 1),
+    "TLS-CHAIN-ORDER": (_unordered, 0),
+    "TLS-ROOT-SENT": (_with_root, 0),
+    "TLS-INTERMEDIATE-MISSING": (lambda pod: (pod.pair.certificate, pod.pair.key_text), 0),
+    "TLS-EMPTY": (lambda pod: ("", pod.pair.key_text), 1),
+    "TLS-HTML": (lambda pod: ("<!doctype html><html></html>", pod.pair.key_text), 1),
+    "TLS-NOT-PEM": (lambda pod: (pod.pair.der, pod.pair.key_text), 1),
+    "TLS-PATH-AS-PEM": (lambda pod: ("/etc/tls/tls.crt", pod.pair.key_text), 1),
+    "TLS-PEM-CUT": (lambda pod: (pod.pair.certificate[:200], pod.pair.key_text), 1),
+    "TLS-SEVERAL-KEYS": (lambda pod: (pod.pair.certificate, pod.pair.key_text * 2), 1),
+    "TLS-KEY-ENCRYPTED": (lambda pod: (pod.pair.certificate, key_pem(pod.pair.key, passphrase=b"secret")), 1),
+    "TLS-NO-KEY": (lambda pod: (pod.pair.certificate, re.sub("PRIVATE KEY", "OTHER THING", pod.pair.key_text)), 1),
+}
+
+
+@pytest.mark.parametrize("code", PEM)
+def test_what_is_wrong_with_the_files(pod, code):
+    make, exit_code = PEM[code]
+    certificate, key = make(pod)
+    pod.write("tls.crt", certificate)
+    pod.write("tls.key", key)
+    pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "tls.key"})
+    report = check(pod, code=exit_code)
+    finding = next(f for f in report["findings"] if f["code"] == code)
+    assert finding["fix"] and finding["message"] and finding["origin"].startswith("spicepod.yaml: runtime.tls"), finding
+    assert finding["severity"] == "error" if exit_code else finding["severity"] != "error", finding
+
+
+def test_permissions_clients_and_keys(pod):
+    old = Authority("Old clients")
+    pod.write("ca.pem", old.pem)
+    pod.write("old.crl", old.crl(starts=-9 * DAY, ends=-DAY))
+    files = pod.write_pair()
+    pod.write("tls.key", pod.pair.key_text, mode=0o644)
+    pod.yaml(
+        tls={**files, "client_auth_mode": "required", "client_auth_ca_file": "ca.pem", "client_crl_files": ["old.crl"]},
+        runtime={"auth": {"api_key": {"keys": ["sha256:12:ro"]}}},
+    )
+    report = check(pod, code=1)
+    assert {"TLS-KEY-PERMISSIONS", "TLS-CRL-OUT-OF-DATE", "AUTH-KEYS"} <= codes(report), report
+    assert [f["severity"] for f in report["findings"]] == sorted(
+        (f["severity"] for f in report["findings"]), key=["error", "warning", "info"].index
+    ), "the worst comes first"
+
+
+def test_exit_codes_and_text(pod):
+    pod.yaml(tls=pod.write_pair(self_signed(())))
+    said = run(pod, "tls", "check", pod.folder).stdout.decode()
+    assert "warning TLS-NO-SAN: spicepod.yaml: runtime.tls.certificate_file" in said and "\n  fix: " in said, said
+    assert "these refuse the certificate: go, browsers, rustls" in said, said
+    run(pod, "tls", "check", "--strict", pod.folder, code=1)
+    pod.yaml(tls={"certificate": "${env:NOT_THERE}", "key": "x"})
+    run(pod, "tls", "check", pod.folder, code=78)
+    pod.yaml()
+    assert codes(check(pod)) == {"TLS-OFF"}

@@ -1,0 +1,103 @@
+//! Which clients would take a certificate, once they trust its CA.
+
+use std::time::SystemTime;
+
+use tls_core::{CertificateSummary, Identity};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::diagnose::{Finding, LeafKey, MOST_DAYS, Severity, has_weak_signature};
+
+/// What differs between clients, and between certificates.
+struct Traits {
+    /// In date, with a usage that allows a server, signed well, and for the names that are asked for.
+    sound: bool,
+    /// It names its holder where RFC 9525 wants it.
+    named: bool,
+    is_ca: bool,
+    unusual_key: bool,
+    long: bool,
+}
+
+/// Whether a client takes what has these traits.
+type Takes = fn(&Traits) -> bool;
+
+const CLIENTS: [(&str, Takes); 7] = [
+    // Without a SAN, OpenSSL, curl and gRPC's core look at the common name.
+    ("curl", |t| t.sound),
+    ("openssl", |t| t.sound),
+    ("go", |t| t.sound && t.named),
+    ("java", |t| t.sound),
+    ("grpcio", |t| t.sound && !t.unusual_key),
+    ("browsers", |t| t.sound && t.named && !t.is_ca && !t.unusual_key && !t.long),
+    ("rustls", |t| t.sound && t.named && !t.is_ca),
+];
+
+/// Says for each client whether it would take `identity` at the time `now`, for each of `names`.
+pub fn accepted_by(identity: &Identity, names: &[String], now: SystemTime) -> Vec<(&'static str, bool)> {
+    let leaf = identity.leaf();
+    let chain = &identity.certified_key().cert;
+    let parsed = X509Certificate::from_der(&chain[0]).map(|(_, parsed)| parsed).ok();
+    let usage = parsed.as_ref().and_then(|parsed| parsed.extended_key_usage().ok().flatten().map(|e| e.value));
+    let traits = Traits {
+        sound: leaf.validity(now).is_in_date()
+            && usage.is_none_or(|usage| usage.server_auth || usage.any)
+            && !chain.iter().any(|der| has_weak_signature(der))
+            && names.iter().all(|name| covers(leaf, name)),
+        named: !leaf.names.is_empty(),
+        is_ca: parsed.as_ref().is_some_and(|parsed| parsed.is_ca()),
+        unusual_key: parsed.as_ref().is_some_and(|parsed| LeafKey::of(parsed) != LeafKey::Usual),
+        long: leaf.not_after - leaf.not_before > MOST_DAYS * 86_400,
+    };
+    CLIENTS.iter().map(|(client, takes)| (*client, takes(&traits))).collect()
+}
+
+/// What is to be said of names that a certificate should have and has not.
+pub fn missing_names(identity: &Identity, names: &[String]) -> Vec<Finding> {
+    let leaf = identity.leaf();
+    let missing = |name: &&String| !covers(leaf, name);
+    let finding = |name: &String| Finding {
+        code: "TLS-NAME-NOT-COVERED",
+        severity: Severity::Error,
+        origin: identity.certificate_origin().to_string(),
+        subject: leaf.subject.clone(),
+        message: format!("the certificate is not for {name}; it is for {}", leaf.names.join(", ")),
+        fix: format!("have it issued with subjectAltName={name} among its names"),
+    };
+    names.iter().filter(missing).map(finding).collect()
+}
+
+/// Whether a certificate is for `name`: exactly, or by a wildcard in the place of the first label (RFC 9525 §6.3).
+fn covers(leaf: &CertificateSummary, name: &str) -> bool {
+    let fits = |pattern: &String| {
+        pattern.eq_ignore_ascii_case(name)
+            || pattern.strip_prefix("*.").is_some_and(|parent| {
+                name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
+            })
+    };
+    leaf.names.iter().any(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_wildcards() {
+        let leaf = |names: &[&str]| CertificateSummary {
+            subject: String::new(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            issuer: String::new(),
+            fingerprint: String::new(),
+            not_before: 0,
+            not_after: 0,
+            self_signed: false,
+        };
+        let leaf = leaf(&["db.example.com", "*.apps.example.com", "10.0.0.1"]);
+        for good in ["db.example.com", "DB.example.com", "a.apps.example.com", "10.0.0.1"] {
+            assert!(covers(&leaf, good), "{good}");
+        }
+        for bad in ["example.com", "a.b.apps.example.com", "apps.example.com", ".apps.example.com", "10.0.0.2"] {
+            assert!(!covers(&leaf, bad), "{bad}");
+        }
+    }
+}

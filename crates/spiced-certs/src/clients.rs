@@ -1,0 +1,198 @@
+//! Whose client certificates a server takes: CA certificates and revocation lists in,
+//! [`ClientTrust`](tls_core::ClientTrust) out, and what an operator should know of them.
+
+use std::time::SystemTime;
+
+use rustls_pki_types::CertificateRevocationListDer;
+use tls_core::{CertificateSummary, ClientAuth, ClientTrust, ClientTrustError, Sourced, Validity};
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+use crate::diagnose::{Finding, Severity, span};
+use crate::load::{LoadError, place};
+use crate::pem;
+use crate::source::{Input, read};
+
+/// Where it is kept whose client certificates are taken.
+#[derive(Debug, Clone)]
+pub struct ClientMaterial {
+    /// Whether clients are asked.
+    pub mode: ClientAuth,
+    /// The CA certificates that vouch for clients.
+    pub authority: Sourced<Input>,
+    /// Revocation lists, PEM or DER; without any nothing is revoked.
+    pub lists: Vec<Sourced<Input>>,
+}
+
+/// Whom to trust, and what an operator should know of it.
+#[derive(Debug)]
+pub struct LoadedClients {
+    /// Whom to trust.
+    pub trust: ClientTrust,
+    /// Findings, none of which keeps it from serving.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads the CA certificates and the revocation lists. A FIFO is read once: it becomes text.
+///
+/// # Errors
+/// One of them cannot be read, or is not what it should be.
+pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, LoadError> {
+    let now = SystemTime::now();
+    let refused = |authority: &Sourced<Input>, reason: String| LoadError::ClientCa {
+        place: place(authority),
+        origin: authority.origin.clone(),
+        reason,
+    };
+    let authorities = pem::certificates(&read::read(&mut material.authority)?)
+        .map_err(|reason| refused(&material.authority, reason.to_string()))?;
+    let mut findings = Vec::new();
+    let mut issuers = Vec::new();
+    for authority in &authorities {
+        let summary = CertificateSummary::read(authority).map_err(|e| refused(&material.authority, e.to_string()))?;
+        findings.extend(of_authority(&summary, &material.authority, now));
+        if let Ok((_, parsed)) = X509Certificate::from_der(authority) {
+            if !parsed.is_ca() {
+                findings.push(Finding {
+                    code: "TLS-CLIENT-CA-NOT-CA",
+                    severity: Severity::Warning,
+                    origin: material.authority.origin.to_string(),
+                    subject: summary.subject,
+                    message: "the client CA is not marked as a CA: it vouches for itself at most".to_owned(),
+                    fix: "give the certificate of the CA that signs client certificates (basicConstraints=CA:TRUE)"
+                        .to_owned(),
+                });
+            }
+            issuers.push(parsed.subject().to_string());
+        }
+    }
+    let mut lists: Vec<Listed> = Vec::new();
+    for list in &mut material.lists {
+        let refused = |list: &Sourced<Input>, reason: String| LoadError::RevocationList {
+            place: place(list),
+            origin: list.origin.clone(),
+            reason,
+        };
+        let found = pem::revocation_lists(&read::read(list)?).map_err(|reason| refused(list, reason.to_string()))?;
+        for der in found {
+            let mut listed = {
+                let bytes = der.clone();
+                let (_, parsed) =
+                    CertificateRevocationList::from_der(&bytes).map_err(|e| refused(list, e.to_string()))?;
+                Listed::of(der, &parsed, list)
+            };
+            match lists.iter_mut().find(|other| other.is_about_the_same(&listed)) {
+                // A CA's older list says nothing that its newer one does not.
+                Some(other) if other.since >= listed.since => continue,
+                Some(other) => std::mem::swap(other, &mut listed),
+                None => lists.push(listed),
+            }
+        }
+    }
+    findings.extend(lists.iter().filter_map(|list| list.finding(now)));
+    if !lists.is_empty() {
+        for issuer in issuers.iter().filter(|issuer| !lists.iter().any(|list| list.issuer == **issuer)) {
+            findings.push(Finding {
+                code: "TLS-CRL-MISSING",
+                severity: Severity::Warning,
+                origin: material.authority.origin.to_string(),
+                subject: issuer.clone(),
+                message:
+                    "there are revocation lists, and none is of this CA: every client that it vouches for is refused"
+                        .to_owned(),
+                fix: "add the CA's own list to client_crl_files".to_owned(),
+            });
+        }
+    }
+    let lists = lists.into_iter().map(|list| list.der).collect();
+    let trust = ClientTrust::new(material.mode, &authorities, lists).map_err(|error| match error {
+        ClientTrustError::Authority(_) => refused(&material.authority, error.to_string()),
+        _ => match material.lists.first() {
+            Some(list) => {
+                LoadError::RevocationList { place: place(list), origin: list.origin.clone(), reason: error.to_string() }
+            }
+            None => refused(&material.authority, error.to_string()),
+        },
+    })?;
+    Ok(LoadedClients { trust, findings })
+}
+
+fn of_authority(authority: &CertificateSummary, from: &Sourced<Input>, now: SystemTime) -> Option<Finding> {
+    let left = authority.seconds_left(now);
+    let (code, severity, message) = match authority.validity(now) {
+        Validity::Valid => return None,
+        Validity::EndsWithin30Days => {
+            ("TLS-CLIENT-CA-ENDS-SOON", Severity::Warning, format!("the client CA ends in {}", span(left, "")))
+        }
+        Validity::EndsWithin7Days => {
+            ("TLS-CLIENT-CA-ENDS-SOON", Severity::Error, format!("the client CA ends in {}", span(left, "")))
+        }
+        Validity::Expired => {
+            ("TLS-CLIENT-CA-EXPIRED", Severity::Error, format!("the client CA expired {}", span(-left, "ago")))
+        }
+        Validity::NotYet { starts_in } => (
+            "TLS-CLIENT-CA-NOT-YET-VALID",
+            Severity::Error,
+            format!("the client CA is not valid yet: it starts in {}", span(starts_in, "")),
+        ),
+    };
+    Some(Finding {
+        code,
+        severity,
+        origin: from.origin.to_string(),
+        subject: authority.subject.clone(),
+        message,
+        fix: "add the CA's new certificate beside it, then send SIGHUP; take the old one away when no client uses it"
+            .to_owned(),
+    })
+}
+
+/// A revocation list, and what is to be known of it.
+struct Listed {
+    der: CertificateRevocationListDer<'static>,
+    issuer: String,
+    /// Which part of the CA's certificates it is about (RFC 5280 §5.2.5); `None` for all.
+    part: Option<Vec<u8>>,
+    since: i64,
+    until: Option<i64>,
+    origin: String,
+}
+
+impl Listed {
+    fn of(
+        der: CertificateRevocationListDer<'static>,
+        list: &CertificateRevocationList<'_>,
+        from: &Sourced<Input>,
+    ) -> Self {
+        let part = list.extensions().iter().find(|e| e.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+        Self {
+            issuer: list.issuer().to_string(),
+            part: part.map(|part| part.value.to_vec()),
+            since: list.last_update().timestamp(),
+            until: list.next_update().map(|next| next.timestamp()),
+            origin: from.origin.to_string(),
+            der,
+        }
+    }
+
+    fn is_about_the_same(&self, other: &Self) -> bool {
+        (&self.issuer, &self.part) == (&other.issuer, &other.part)
+    }
+
+    fn finding(&self, now: SystemTime) -> Option<Finding> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let message = match self.until {
+            Some(until) if until > now => return None,
+            Some(until) => format!("the revocation list is out of date since {}", span(now - until, "")),
+            None => "the revocation list does not say when the next one comes (nextUpdate)".to_owned(),
+        };
+        Some(Finding {
+            code: "TLS-CRL-OUT-OF-DATE",
+            severity: Severity::Error,
+            origin: self.origin.clone(),
+            subject: self.issuer.clone(),
+            message: format!("{message}: every client of this CA is refused"),
+            fix: "fetch the CA's current list, then send SIGHUP".to_owned(),
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! A candidate shakes hands with itself, in memory, before it serves: what cannot sign is found here, and
+//! not by the first client.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ServerConfig, ServerConnection, SignatureScheme,
+};
+use tls_core::{Identity, provider};
+
+/// More flights than any handshake has.
+const MOST_FLIGHTS: usize = 10;
+
+/// Has a client and a server of `identity` shake hands, TLS 1.3.
+pub(crate) fn with_itself(identity: &Identity) -> Result<(), Error> {
+    let certified = SingleCertAndKey::from(identity.certified_key().as_ref().clone());
+    let server = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(certified));
+    let client = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        // The chain is the clients' business; the proof that the key is there is what counts here.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyChain(provider().signature_verification_algorithms)))
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").expect("it is a name");
+    let mut client = ClientConnection::new(Arc::new(client), name)?;
+    let mut server = ServerConnection::new(Arc::new(server))?;
+    for _ in 0..MOST_FLIGHTS {
+        if !client.is_handshaking() && !server.is_handshaking() {
+            return Ok(());
+        }
+        let mut flight = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut flight).map_err(|e| Error::General(e.to_string()))?;
+        }
+        let mut sent = flight.as_slice();
+        while !sent.is_empty() {
+            server.read_tls(&mut sent).map_err(|e| Error::General(e.to_string()))?;
+            server.process_new_packets()?;
+        }
+        let mut flight = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut flight).map_err(|e| Error::General(e.to_string()))?;
+        }
+        let mut sent = flight.as_slice();
+        while !sent.is_empty() {
+            client.read_tls(&mut sent).map_err(|e| Error::General(e.to_string()))?;
+            client.process_new_packets()?;
+        }
+    }
+    Err(Error::General("the handshake came to no end".to_owned()))
+}
+
+/// Takes every chain, and no signature that is not its key's.
+#[derive(Debug)]
+struct AnyChain(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AnyChain {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, leaf, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::generate_simple_self_signed;
+    use rustls::pki_types::PrivateKeyDer;
+    use tls_core::Origin;
+
+    use super::*;
+
+    #[test]
+    fn what_is_a_pair_shakes_hands() {
+        let made = generate_simple_self_signed(["db.example.com".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let identity = Identity::new(vec![made.cert.der().clone()], key, Origin::Default, Origin::Default).unwrap();
+        with_itself(&identity).unwrap();
+    }
+}

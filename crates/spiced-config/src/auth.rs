@@ -1,0 +1,119 @@
+//! Who may do what, decided: what was said of keys, certificates and callers without either, and what of
+//! it cannot stand together.
+
+use spiced_secrets::Template;
+use tls_core::{Origin, Sourced};
+
+use crate::decode::{Hidden, Placed};
+use crate::error::Problem;
+use crate::settings::{ApiKey, Auth, Identity, IdentityName, Role};
+use crate::spicepod::{self, Anonymous, Require};
+
+impl spicepod::Auth {
+    /// Decides. `asks`: clients are asked for certificates; `written`: the keys' references, in order.
+    pub(crate) fn decide(self, asks: bool, written: Vec<Option<Template>>, problems: &mut Vec<Problem>) -> Auth {
+        let keys = self.api_key.decide(written, problems);
+        let mut refused = |origin: Origin, message: &str, hint: &str| {
+            problems.push(Problem::new(origin, message).hint(hint));
+        };
+        if let (false, Some(Placed(first))) = (asks, self.mtls.identities.first()) {
+            refused(
+                first.origin.clone(),
+                "gives client certificates a role, and clients are not asked for one",
+                "set runtime.tls.client_auth_mode to request or required, and client_auth_ca_file",
+            );
+        }
+        let require_all = match self.require {
+            Some(Placed(Sourced { value: Require::All, origin })) => {
+                if keys.is_none() || !asks {
+                    refused(
+                        origin,
+                        "wants a key and a certificate, and not both are set up",
+                        "set up runtime.auth.api_key.keys and runtime.tls.client_auth_mode, or take it away",
+                    );
+                }
+                true
+            }
+            _ => false,
+        };
+        let metrics = match self.metrics {
+            Some(Placed(Sourced { value: true, origin })) => {
+                if keys.is_none() && !asks && self.allow_anonymous.is_none() {
+                    refused(
+                        origin,
+                        "wants credentials on the metrics door, and none are set up",
+                        "set up runtime.auth.api_key.keys or runtime.tls.client_auth_mode",
+                    );
+                }
+                true
+            }
+            _ => false,
+        };
+        Auth {
+            keys,
+            identities: self
+                .mtls
+                .identities
+                .into_iter()
+                .filter_map(|identity| identity_of(identity, problems))
+                .collect(),
+            require_all,
+            allow_anonymous: self.allow_anonymous.map(|who| match who {
+                Anonymous::Nobody => None,
+                Anonymous::ReadOnly => Some(Role::ReadOnly),
+                Anonymous::ReadWrite => Some(Role::ReadWrite),
+            }),
+            metrics,
+        }
+    }
+}
+
+impl spicepod::ApiKeys {
+    fn decide(self, written: Vec<Option<Template>>, problems: &mut Vec<Problem>) -> Option<Vec<ApiKey>> {
+        match &self.enabled {
+            Some(Placed(on)) if !on.value => return None,
+            Some(Placed(on)) if self.keys.is_empty() => {
+                problems.push(
+                    Problem::new(on.origin.clone(), "API keys are switched on, and there is none")
+                        .hint("list them under runtime.auth.api_key.keys; make one with: spiced key generate"),
+                );
+                return None;
+            }
+            None if self.keys.is_empty() => return None,
+            _ => {}
+        }
+        let written = written.into_iter().chain(std::iter::repeat(None));
+        let keys = self.keys.into_iter().zip(written).map(|(key, written)| ApiKey {
+            key: key.key.0.map(|Hidden(secret)| secret),
+            written,
+            role: key.role.map(Role::from),
+        });
+        Some(keys.collect())
+    }
+}
+
+impl From<spicepod::Role> for Role {
+    fn from(role: spicepod::Role) -> Self {
+        match role {
+            spicepod::Role::ReadOnly => Self::ReadOnly,
+            spicepod::Role::ReadWrite => Self::ReadWrite,
+        }
+    }
+}
+
+fn identity_of(Placed(given): Placed<spicepod::Identity>, problems: &mut Vec<Problem>) -> Option<Identity> {
+    let Sourced { value: spicepod::Identity { san_uri, san_dns, subject_cn, role }, origin } = given;
+    let names =
+        [(IdentityName::SanUri, san_uri), (IdentityName::SanDns, san_dns), (IdentityName::SubjectCn, subject_cn)];
+    let mut given = names.into_iter().filter_map(|(name, pattern)| Some((name, pattern?)));
+    match (given.next(), given.next()) {
+        (Some((name, pattern)), None) if !pattern.trim().is_empty() => {
+            Some(Identity { name, pattern: pattern.trim().to_owned(), role: role.into() })
+        }
+        _ => {
+            let message = "an identity has exactly one of san_uri, san_dns and subject_cn, and it is not empty";
+            problems.push(Problem::new(origin, message).hint("write one entry a name; the first that fits decides"));
+            None
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `CommandStatementIngest`: rows for a table, in bulk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow_flight::FlightData;
+use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use spiced_engine::{EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath};
+use tonic::{Status, Streaming};
+
+use crate::door::Door;
+use crate::{parameters, prepared, status};
+
+impl Door {
+    /// Puts the rows of a `DoPut` stream into a table; gives their number once they are there.
+    pub(crate) async fn ingest(
+        &self,
+        caller: &Principal,
+        command: CommandStatementIngest,
+        first: FlightData,
+        rest: Streaming<FlightData>,
+    ) -> Result<i64, Status> {
+        prepared::no_transaction(command.transaction_id.as_ref())?;
+        if command.temporary {
+            return Err(Status::unimplemented("there are no temporary tables here; leave `temporary` out"));
+        }
+        let (if_missing, if_exists) = definition(command.table_definition_options.as_ref())?;
+        let mut batches = parameters::batches(first, rest);
+        // The schema is known with the first batch, or at the end of a stream that has none.
+        let ahead = batches.try_next().await.map_err(status::unreadable)?;
+        let Some(schema) = batches.schema().cloned().filter(|schema| !schema.fields().is_empty()) else {
+            return Err(Status::invalid_argument("DoPut was sent no schema of the rows that are to be put in"));
+        };
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
+        let rows = stream::iter(ahead.map(Ok)).chain(batches).map(move |batch| match batch {
+            Ok(batch) => {
+                counted.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                Ok(batch)
+            }
+            // The stream broke off, or what came is no batch: nothing of it is kept.
+            Err(error) => {
+                let said = status::unreadable(error);
+                Err(EngineError::new(ErrorKind::InvalidStatement, said.message()))
+            }
+        });
+        let CommandStatementIngest { table, schema: in_schema, catalog, .. } = command;
+        let ingest = Ingest {
+            table: TablePath { catalog, schema: in_schema, name: table },
+            if_missing,
+            if_exists,
+            rows: Execution { schema, batches: rows.boxed() },
+        };
+        let session = self.session(caller).await?;
+        let planned = session.ingest(ingest).await.map_err(status::from_engine)?;
+        let Execution { batches, .. } = planned.execute(Parameters::none()).await.map_err(status::from_engine)?;
+        batches.try_for_each(|_| async { Ok(()) }).await.map_err(status::from_engine)?;
+        Ok(i64::try_from(count.load(Ordering::Relaxed)).unwrap_or(i64::MAX))
+    }
+}
+
+/// What is to happen where the table is there or not. Unset is a mistake of the client's.
+fn definition(options: Option<&TableDefinitionOptions>) -> Result<(IfMissing, IfExists), Status> {
+    let options = options.ok_or_else(|| Status::invalid_argument("table_definition_options is missing"))?;
+    let if_missing = match options.if_not_exist() {
+        TableNotExistOption::Create => IfMissing::Create,
+        TableNotExistOption::Fail | TableNotExistOption::Unspecified => IfMissing::Fail,
+    };
+    let if_exists = match options.if_exists() {
+        TableExistsOption::Append => IfExists::Append,
+        TableExistsOption::Replace => IfExists::Replace,
+        TableExistsOption::Fail | TableExistsOption::Unspecified => IfExists::Fail,
+    };
+    Ok((if_missing, if_exists))
+}

@@ -1,0 +1,82 @@
+//! `POST /v1/tls/reload`: reads secrets and TLS material again, for whoever may write.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use futures::future::BoxFuture;
+use http::header::ACCEPT;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+use spiced_engine::{Principal, Role};
+use spiced_middleware::Problem;
+
+use crate::router::HttpState;
+
+/// What reloads when it is asked to.
+#[derive(Clone)]
+pub struct ReloadHandle(Arc<dyn Fn(bool) -> BoxFuture<'static, Reload> + Send + Sync>);
+
+impl ReloadHandle {
+    /// `reload` reads everything again, or only looks what that would do where it is given `true`, and says
+    /// how it ended.
+    pub fn new(reload: impl Fn(bool) -> BoxFuture<'static, Reload> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(reload))
+    }
+}
+
+impl fmt::Debug for ReloadHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReloadHandle")
+    }
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone)]
+pub enum Reload {
+    /// An object with `result`: `swapped`, `unchanged` or `rejected`.
+    Ended(Value),
+    /// Too many wait for one already.
+    Busy,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Asked {
+    dry_run: bool,
+}
+
+pub(crate) async fn reload(
+    State(state): State<Arc<HttpState>>,
+    Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
+    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let problem = |status, detail: &str| Problem::new(status, detail).respond(headers.get(ACCEPT));
+    let Some(ReloadHandle(reload)) = &state.options.reload else {
+        return problem(StatusCode::NOT_FOUND, "this server has nothing that it could reload");
+    };
+    if !state.access.has_credentials() {
+        return problem(
+            StatusCode::FORBIDDEN,
+            "a reload by HTTP is for servers with credentials: set up runtime.auth.api_key or client certificates, or send SIGHUP",
+        );
+    }
+    if principal.role() != Role::ReadWrite {
+        state.access.denied(&principal);
+        return problem(StatusCode::FORBIDDEN, "a reload changes what is served, and this caller may only read");
+    }
+    let Ok(Query(Asked { dry_run })) = asked else {
+        return problem(StatusCode::BAD_REQUEST, "the query may be dry_run=true or dry_run=false, and nothing else");
+    };
+    match reload(dry_run).await {
+        Reload::Ended(answer) if answer["result"] == "rejected" => (StatusCode::CONFLICT, Json(answer)).into_response(),
+        Reload::Ended(answer) => Json(answer).into_response(),
+        Reload::Busy => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wait for a reload already")
+            .retry_after(1)
+            .respond(headers.get(ACCEPT)),
+    }
+}

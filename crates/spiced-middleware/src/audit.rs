@@ -1,0 +1,72 @@
+//! The audit log: a line for each request that was denied, and for each statement that was to change
+//! something. The target of the lines is `spiced::audit`; nothing of a credential is in them.
+
+use spiced_engine::{Effect, Outcome, Principal, Statement, Way, Witness};
+use tracing::{info, warn};
+
+use crate::keys::{hex, sha256};
+
+/// The target of the log's lines.
+const TARGET: &str = "spiced::audit";
+
+/// Writes what a [`Guarded`](spiced_engine::Guarded) engine tells.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AuditLog;
+
+impl Witness for AuditLog {
+    fn saw(&self, principal: &Principal, statement: &Statement, effect: Effect, outcome: Outcome) {
+        let Way { door, address, certificate } = principal.way();
+        let address = address.map(tracing::field::display);
+        let certificate = certificate.as_deref();
+        let (principal, statement, effect) = (principal.name(), fingerprint(statement), label(effect));
+        match outcome {
+            Outcome::Denied => warn!(
+                target: TARGET, principal, door, address, certificate, statement, effect,
+                outcome = "denied", reason = "role", "a statement was denied"
+            ),
+            Outcome::Done => info!(
+                target: TARGET, principal, door, address, certificate, statement, effect,
+                outcome = "done", "a statement changed something"
+            ),
+            Outcome::Failed => info!(
+                target: TARGET, principal, door, address, certificate, statement, effect,
+                outcome = "failed", "a statement that was to change something failed"
+            ),
+            Outcome::Cancelled => info!(
+                target: TARGET, principal, door, address, certificate, statement, effect,
+                outcome = "cancelled", "a statement that was to change something was cancelled"
+            ),
+        }
+    }
+}
+
+/// A request that was denied before it was known what it asks.
+pub(crate) fn denied(principal: Option<&str>, way: &Way, reason: &'static str, detail: Option<&str>) {
+    let Way { door, address, certificate } = way;
+    let address = address.map(tracing::field::display);
+    let certificate = certificate.as_deref();
+    warn!(
+        target: TARGET, principal, door, address, certificate, outcome = "denied", reason, detail,
+        "a request was denied"
+    );
+}
+
+/// The first half of the SHA-256 of a statement: the same for the same text, and nothing of it.
+fn fingerprint(statement: &Statement) -> String {
+    let bytes = match statement {
+        Statement::Sql(sql) => sql.as_bytes(),
+        Statement::Substrait(plan) => plan,
+        _ => &[],
+    };
+    hex(&sha256(bytes)[..8])
+}
+
+fn label(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Read => "read",
+        Effect::Session => "session",
+        Effect::Write => "write",
+        Effect::Ddl => "ddl",
+        Effect::Admin => "admin",
+    }
+}

@@ -1,0 +1,45 @@
+//! Strict-Transport-Security (RFC 6797): browsers are told to come by HTTPS alone.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::HeaderValue;
+use http::header::STRICT_TRANSPORT_SECURITY;
+use tls_core::ConnInfo;
+use tls_core::rotation::Identities;
+
+use crate::access::{authority, is_loopback_name};
+
+/// What says whether an answer carries the header.
+#[derive(Debug, Clone)]
+pub struct Hsts {
+    value: HeaderValue,
+    identities: Identities,
+}
+
+impl Hsts {
+    /// For as long as `max_age`, where `identities` presents what a CA has signed.
+    pub fn new(max_age: Duration, identities: Identities) -> Self {
+        let value = HeaderValue::try_from(format!("max-age={}", max_age.as_secs())).expect("digits fit a header");
+        Self { value, identities }
+    }
+
+    /// A middleware for `axum::middleware::from_fn_with_state`. The header is sent over TLS alone (§7.2), and
+    /// never where it would lock a developer out: for localhost, an address (§8.1.1), or a certificate that
+    /// vouches for itself.
+    pub async fn apply(State(hsts): State<Self>, request: Request, next: Next) -> Response {
+        let is_tls = request.extensions().get::<ConnInfo>().is_some_and(|c| c.tls.is_some());
+        let host = authority(request.headers(), Some(request.uri())).map(|a| a.host().to_owned());
+        let is_name = host.is_some_and(|host| {
+            let bare = host.trim_start_matches('[').trim_end_matches(']');
+            !is_loopback_name(bare) && bare.parse::<std::net::IpAddr>().is_err()
+        });
+        let mut response = next.run(request).await;
+        if is_tls && is_name && !hsts.identities.served().identity.leaf().self_signed {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.value);
+        }
+        response
+    }
+}

@@ -1,0 +1,353 @@
+//! API keys: held as digests, compared with each in constant time.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use argon2::Argon2;
+use argon2::password_hash::PasswordVerifier;
+use argon2::password_hash::phc::PasswordHash;
+use aws_lc_rs::{constant_time, digest};
+use spiced_engine::Role;
+use tls_core::{Secret, Sourced};
+use tokio::sync::Semaphore;
+
+/// Hashes that are computed at a time; each takes a core and the memory that its hash names.
+const SLOW_AT_A_TIME: usize = 2;
+
+/// How long a request waits for its turn.
+const SLOW_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most memory that an argon2id hash may ask for, in KiB.
+const MOST_MEMORY: u32 = 256 * 1024;
+
+/// A key that is shorter can be guessed.
+const SHORT: usize = 16;
+
+const DIGEST: usize = digest::SHA256_OUTPUT_LEN;
+
+/// A key as it is set up: itself, or `sha256:HEX`, or `argon2id:` and a PHC string.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    /// The key or its hash, and where it is set.
+    pub key: Sourced<Secret>,
+    /// What its bearer may do.
+    pub role: Role,
+}
+
+/// The keys of a server. No key is kept, only its SHA-256.
+pub struct ApiKeys {
+    fast: Vec<(Key, [u8; DIGEST])>,
+    slow: Vec<Slow>,
+    turns: Semaphore,
+}
+
+/// Who bears a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) name: Arc<str>,
+    pub(crate) role: Role,
+}
+
+/// An argon2id hash. Once a key has fitted it, that key's digest is enough.
+struct Slow {
+    role: Role,
+    hash: Secret,
+    proven: OnceLock<(Key, [u8; DIGEST])>,
+}
+
+/// What a key that is given turns out to be.
+pub(crate) enum Checked<'a> {
+    Known(&'a Key),
+    Unknown,
+    /// It fits no digest, and there are hashes that take their time.
+    Unclear([u8; DIGEST]),
+}
+
+/// No hash could be computed in time: too many callers with keys that nobody knows.
+#[derive(Debug)]
+pub(crate) struct Busy;
+
+impl ApiKeys {
+    /// Takes keys as they are set up.
+    ///
+    /// # Errors
+    /// Each key that is empty, a malformed hash, or there twice.
+    pub fn new(keys: &[ApiKey]) -> Result<Self, Vec<Sourced<KeyError>>> {
+        let (mut fast, mut slow, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
+        for ApiKey { key: Sourced { value, origin }, role } in keys {
+            let form = match Form::read(value) {
+                Ok(form) => form,
+                Err(error) => {
+                    errors.push(Sourced::new(error, origin.clone()));
+                    continue;
+                }
+            };
+            let is_new = match &form {
+                Form::Digest(digest) => seen.insert(*digest),
+                Form::Slow(hash) => seen.insert(sha256(hash.expose())),
+            };
+            if !is_new {
+                errors.push(Sourced::new(KeyError::Twice, origin.clone()));
+            }
+            match form {
+                Form::Digest(digest) => fast.push((Key { name: name(&digest), role: *role }, digest)),
+                Form::Slow(hash) => slow.push(Slow { role: *role, hash, proven: OnceLock::new() }),
+            }
+        }
+        if errors.is_empty() { Ok(Self { fast, slow, turns: Semaphore::new(SLOW_AT_A_TIME) }) } else { Err(errors) }
+    }
+
+    /// True where `other` has the same keys with the same roles, in whatever order.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let all = |keys: &Self| -> HashSet<(Vec<u8>, Role)> {
+            let fast = keys.fast.iter().map(|(key, digest)| (digest.to_vec(), key.role));
+            fast.chain(keys.slow.iter().map(|slow| (slow.hash.expose().to_vec(), slow.role))).collect()
+        };
+        all(self) == all(other)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.fast.len() + self.slow.len()
+    }
+
+    /// True where there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Compares a key with all digests: the time it takes depends on its length alone.
+    pub(crate) fn check(&self, given: &[u8]) -> Checked<'_> {
+        let digest = sha256(given);
+        let mut found = None;
+        let proven = self.slow.iter().filter_map(|slow| slow.proven.get());
+        for (key, known) in self.fast.iter().chain(proven) {
+            if constant_time::verify_slices_are_equal(known, &digest).is_ok() {
+                found = Some(key);
+            }
+        }
+        match found {
+            Some(key) => Checked::Known(key),
+            None if self.slow.iter().any(|slow| slow.proven.get().is_none()) => Checked::Unclear(digest),
+            None => Checked::Unknown,
+        }
+    }
+
+    /// Tries the hashes that no key has fitted yet, off this thread.
+    pub(crate) async fn check_slowly(
+        self: Arc<Self>,
+        given: Secret,
+        digest: [u8; DIGEST],
+    ) -> Result<Option<Key>, Busy> {
+        let keys = self.clone();
+        let turn = tokio::time::timeout(SLOW_PATIENCE, self.turns.acquire()).await.map_err(|_| Busy)?;
+        let computed = tokio::task::spawn_blocking(move || {
+            let fits = |slow: &&Slow| slow.proven.get().is_none() && slow.fits(&given);
+            keys.slow.iter().find(fits).map(|slow| {
+                let key = Key { name: name(&digest), role: slow.role };
+                // Another request may have been first, with the same key.
+                let _ = slow.proven.set((key.clone(), digest));
+                key
+            })
+        });
+        let found = computed.await.map_err(|_| Busy);
+        drop(turn);
+        found
+    }
+}
+
+impl Slow {
+    fn fits(&self, given: &Secret) -> bool {
+        let text = self.hash.expose_text().unwrap_or_default();
+        PasswordHash::new(text).is_ok_and(|hash| Argon2::default().verify_password(given.expose(), &hash).is_ok())
+    }
+}
+
+impl std::fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ApiKeys({})", self.len())
+    }
+}
+
+/// Why a key cannot be set up. No variant holds any of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// There is nothing but white space.
+    #[error("the API key is empty")]
+    Empty,
+    /// White space at an end is a mistake of whoever wrote it, and no header can carry it.
+    #[error("the API key begins or ends with white space, or holds what no header can carry")]
+    Unsendable,
+    /// Not 64 hex digits.
+    #[error("what follows `sha256:` is not the 64 hex digits of a SHA-256")]
+    Sha256,
+    /// Not a PHC string of argon2id within bounds.
+    #[error("what follows `argon2id:` is not a PHC string of argon2id, or asks for more than 256 MiB")]
+    Argon2id,
+    /// Another entry is the same key.
+    #[error("the API key is there twice")]
+    Twice,
+}
+
+impl KeyError {
+    /// What to change, in one sentence.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Empty | Self::Unsendable => "make a key with: spiced key generate",
+            Self::Sha256 => "make one with: printf %s \"$KEY\" | sha256sum",
+            Self::Argon2id => {
+                "write argon2id:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH; in a variable, commas separate keys, so it goes into the pod"
+            }
+            Self::Twice => "take one of the two away: a key has one role",
+        }
+    }
+}
+
+enum Form {
+    Digest([u8; DIGEST]),
+    /// A PHC string.
+    Slow(Secret),
+}
+
+impl Form {
+    fn read(key: &Secret) -> Result<Self, KeyError> {
+        let text = key.expose();
+        if key.is_blank() {
+            return Err(KeyError::Empty);
+        }
+        if let Some(hex) = text.strip_prefix(b"sha256:") {
+            return unhex(hex).map(Self::Digest).ok_or(KeyError::Sha256);
+        }
+        if let Some(phc) = text.strip_prefix(b"argon2id:") {
+            let hash = std::str::from_utf8(phc).ok().and_then(|text| PasswordHash::new(text).ok());
+            let within = |hash: &PasswordHash| {
+                hash.algorithm.as_str() == "argon2id"
+                    && hash.hash.is_some()
+                    && hash.params.get_decimal("m").is_some_and(|m| m <= MOST_MEMORY)
+                    && ["t", "p"].into_iter().all(|cost| hash.params.get_decimal(cost).is_some())
+            };
+            return hash.filter(within).map(|_| Self::Slow(Secret::new(phc.to_vec()))).ok_or(KeyError::Argon2id);
+        }
+        // What a header value may hold (RFC 9110 §5.5), without blanks at its ends.
+        let sendable = text.iter().all(|b| (0x20..0x7f).contains(b) || *b >= 0x80);
+        if !sendable || text.first() == Some(&b' ') || text.last() == Some(&b' ') {
+            return Err(KeyError::Unsendable);
+        }
+        Ok(Self::Digest(sha256(text)))
+    }
+}
+
+/// True for a key that is set up in plain and is short enough to be guessed.
+pub fn is_weak(key: &Secret) -> bool {
+    let text = key.expose();
+    !text.starts_with(b"sha256:") && !text.starts_with(b"argon2id:") && text.len() < SHORT
+}
+
+/// What a key is called, in whichever form it is set up: the beginning of its SHA-256, so that an operator
+/// finds the entry in the pod. It is the same on every replica.
+fn name(digest: &[u8; DIGEST]) -> Arc<str> {
+    format!("key:{}", hex(&digest[..6])).into()
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; DIGEST] {
+    digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex(text: &[u8]) -> Option<[u8; DIGEST]> {
+    let mut digest = [0; DIGEST];
+    if text.len() != 2 * DIGEST || !text.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+/// The system gave no random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random bytes")]
+pub struct NoRandom;
+
+/// A new key of 256 random bits, and its hash as a pod takes it.
+///
+/// # Errors
+/// The system gives no random bytes.
+pub fn generate_key() -> Result<(Secret, String), NoRandom> {
+    let mut bytes = [0; DIGEST];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandom)?;
+    let key = Secret::from(format!("spk_{}", hex(&bytes)));
+    let hash = format!("sha256:{}", hex(&sha256(key.expose())));
+    Ok((key, hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use tls_core::Origin;
+
+    use super::*;
+
+    fn key(text: &str, role: Role) -> ApiKey {
+        ApiKey { key: Sourced::new(text.into(), Origin::Default), role }
+    }
+
+    fn errors(keys: &[&str]) -> Vec<KeyError> {
+        let keys: Vec<_> = keys.iter().map(|text| key(text, Role::ReadOnly)).collect();
+        ApiKeys::new(&keys).err().unwrap_or_default().into_iter().map(|e| e.value).collect()
+    }
+
+    #[test]
+    fn a_key_is_itself_or_its_digest() {
+        let (secret, hash) = generate_key().unwrap();
+        let keys = [key("a plain key", Role::ReadWrite), key(&hash, Role::ReadOnly)];
+        let keys = ApiKeys::new(&keys).unwrap();
+        let role = |given: &[u8]| match keys.check(given) {
+            Checked::Known(key) => Some(key.role),
+            _ => None,
+        };
+        assert_eq!(role(b"a plain key"), Some(Role::ReadWrite));
+        assert_eq!(role(secret.expose()), Some(Role::ReadOnly));
+        for wrong in [b"a plain ke".as_slice(), b"a plain key2", b"", hash.as_bytes()] {
+            assert_eq!(role(wrong), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_hash_is_computed_until_a_key_fits() {
+        // printf %s chosen | argon2 saltsaltsalt -id -m 8 -t 1 -p 1 -e
+        let phc = {
+            use argon2::password_hash::CustomizedPasswordHasher;
+            let params = argon2::Params::new(64, 1, 1, None).unwrap();
+            Argon2::default()
+                .hash_password_customized(b"chosen", b"saltsaltsalt", None, None, params)
+                .unwrap()
+                .to_string()
+        };
+        let keys = Arc::new(ApiKeys::new(&[key(&format!("argon2id:{phc}"), Role::ReadOnly)]).unwrap());
+        let Checked::Unclear(digest) = keys.check(b"wrong") else { panic!("it is not computed yet") };
+        assert_eq!(keys.clone().check_slowly("wrong".into(), digest).await.unwrap(), None);
+        let Checked::Unclear(digest) = keys.check(b"chosen") else { panic!("it is not computed yet") };
+        assert!(keys.clone().check_slowly("chosen".into(), digest).await.unwrap().is_some());
+        assert!(matches!(keys.check(b"chosen"), Checked::Known(_)));
+        assert!(matches!(keys.check(b"wrong"), Checked::Unknown));
+    }
+
+    #[test]
+    fn what_cannot_be_a_key_is_refused() {
+        assert_eq!(errors(&[""]), [KeyError::Empty]);
+        assert_eq!(errors(&[" a"]), [KeyError::Unsendable]);
+        assert_eq!(errors(&["a\nb"]), [KeyError::Unsendable]);
+        assert_eq!(errors(&["sha256:12"]), [KeyError::Sha256]);
+        assert_eq!(errors(&["argon2id:$argon2i$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$AAAA"]), [KeyError::Argon2id]);
+        assert_eq!(errors(&["a", "b", "a"]), [KeyError::Twice]);
+        let digest = format!("sha256:{}", hex(&sha256(b"a")));
+        assert_eq!(errors(&["a", &digest]), [KeyError::Twice]);
+    }
+}

@@ -1,0 +1,126 @@
+//! `spiced tls check`: the doctor. All that the start would find about TLS and auth, and more, without serving.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value, json};
+use spiced_certs::{Finding, Severity, accepted_by, load, load_clients, missing_names};
+use spiced_config::Settings;
+
+use crate::args::TlsCheckArgs;
+use crate::commands::{print, runtime};
+use crate::failure::Failure;
+use crate::{identity, policy, settle};
+
+/// Exit code: there is a finding that is bad enough.
+const BAD: u8 = 1;
+
+pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let report = runtime.block_on(async {
+        let (settings, _) = settle::settle(&args.pod).await?;
+        examine(settings, &args.name)
+    });
+    runtime.shutdown_background();
+    let report = report?;
+    let text = if args.json { format!("{:#}\n", report.json()) } else { report.text(colours()) };
+    let least = if args.strict { Severity::Warning } else { Severity::Error };
+    if report.findings.iter().any(|finding| finding.severity >= least) {
+        return Err(Failure::Answered { text, code: BAD });
+    }
+    print(&text)
+}
+
+/// What was found, the worst first, and which clients would take the certificate.
+struct Report {
+    findings: Vec<Finding>,
+    accepted_by: Vec<(&'static str, bool)>,
+}
+
+fn examine(mut settings: Settings, names: &[String]) -> Result<Report, Failure> {
+    let mut report = Report { findings: Vec::new(), accepted_by: Vec::new() };
+    let tls = settings.tls.take();
+    let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+    match tls {
+        None => report.findings.push(Finding {
+            code: "TLS-OFF",
+            severity: Severity::Info,
+            origin: "the default".to_owned(),
+            subject: String::new(),
+            message: "nothing asks for TLS: all doors speak plain text".to_owned(),
+            fix: "for development: spiced --tls-self-signed; else give a certificate and its key".to_owned(),
+        }),
+        Some(tls) => {
+            let (mut sources, development_ca) = identity::sources(tls.material, tls.clients, Vec::new())?;
+            match load(&mut sources.pair) {
+                Ok(loaded) => {
+                    let worth = |finding: &Finding| development_ca.is_none() || finding.severity > Severity::Info;
+                    report.findings.extend(loaded.findings.into_iter().filter(worth));
+                    report.findings.extend(missing_names(&loaded.identity, names));
+                    report.accepted_by = accepted_by(&loaded.identity, names, SystemTime::now());
+                }
+                Err(error) => report.findings.push(error.finding()),
+            }
+            if let Some(clients) = &mut sources.clients {
+                match load_clients(clients) {
+                    Ok(loaded) => report.findings.extend(loaded.findings),
+                    Err(error) => report.findings.push(error.finding()),
+                }
+            }
+        }
+    }
+    if let Err(failure) = policy::establish(&settings.auth, asks, Vec::new()) {
+        let (message, fix) = failure.in_words();
+        let origin = "runtime.auth.api_key.keys".to_owned();
+        let (code, severity) = ("AUTH-KEYS", Severity::Error);
+        report.findings.push(Finding { code, severity, origin, subject: String::new(), message, fix });
+    }
+    report.findings.sort_by(|a, b| b.severity.cmp(&a.severity));
+    Ok(report)
+}
+
+impl Report {
+    fn json(&self) -> Value {
+        let accepted: Map<String, Value> =
+            self.accepted_by.iter().map(|(client, takes)| ((*client).to_owned(), Value::Bool(*takes))).collect();
+        json!({ "findings": self.findings, "accepted_by": accepted })
+    }
+
+    fn text(&self, colours: bool) -> String {
+        let mut out = String::new();
+        for Finding { code, severity, origin, subject, message, fix } in &self.findings {
+            let (word, colour) = match severity {
+                Severity::Error => ("error", "31"),
+                Severity::Warning => ("warning", "33"),
+                Severity::Info => ("info", "36"),
+            };
+            let word = if colours { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() };
+            // A message that begins with where it is from needs not say it again.
+            let place = if message.starts_with(origin.as_str()) { String::new() } else { format!("{origin}: ") };
+            let about = if subject.is_empty() || message.contains(subject.as_str()) {
+                String::new()
+            } else {
+                format!(" ({subject})")
+            };
+            let _ = writeln!(out, "{word} {code}: {place}{message}{about}\n  fix: {fix}");
+        }
+        let names = |wanted: bool| {
+            let these = self.accepted_by.iter().filter(|(_, takes)| *takes == wanted).map(|(client, _)| *client);
+            these.collect::<Vec<_>>().join(", ")
+        };
+        if self.findings.iter().all(|finding| finding.severity == Severity::Info) {
+            out.push_str("nothing is wrong\n");
+        }
+        for (who, says) in [(names(true), "take"), (names(false), "refuse")] {
+            if !who.is_empty() {
+                let _ = writeln!(out, "once they trust its CA, these {says} the certificate: {who}");
+            }
+        }
+        out
+    }
+}
+
+fn colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}

@@ -1,0 +1,268 @@
+//! What can change while the program runs, and how: the TLS material, who may do what, and the stores
+//! that either comes from. It is read as at the start, checked as a whole, and then put in place at once.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use spiced_certs::{FileWatch, Finding, Outcome};
+use spiced_config::{Dataset, Listen, Settings};
+use spiced_middleware::Policy;
+use spiced_secrets::{Followed, Refresher, StoreStatus};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use crate::args::PodArgs;
+use crate::failure::Failure;
+use crate::identity::{self, Served};
+use crate::policy::{self, KeyRotation};
+use crate::{secrets, settle};
+
+/// What is in force.
+pub(crate) struct Live {
+    pub(crate) pod: PodArgs,
+    /// The pod's own files.
+    pub(crate) files: FileWatch,
+    pub(crate) served: Option<Served>,
+    pub(crate) policy: Arc<watch::Sender<Arc<Policy>>>,
+    /// What only a restart changes, as it was at the start.
+    pub(crate) fixed: Fixed,
+}
+
+/// Settings that a reload does not change, by their place in the pod.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fixed(Vec<(&'static str, String)>);
+
+impl Fixed {
+    /// Those of `settings`. A secret shows in none, so a change of one alone is not seen.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let tls = settings.tls.as_ref().map(|tls| (tls.min_version, tls.handshake_timeout));
+        let origins = settings.allowed_origins.iter().flatten().map(|origin| &origin.value).collect::<Vec<_>>();
+        Self(vec![
+            ("runtime.listen", {
+                let Listen { http, flight, grpc, metrics, probe, proxy_protocol } = &settings.listen;
+                let optional = [metrics, probe].map(|door| door.as_ref().map(|door| &door.value));
+                format!("{:?}", (&http.value, &flight.value, &grpc.value, optional, proxy_protocol))
+            }),
+            ("runtime.tls.enabled", format!("{}", settings.tls.is_some())),
+            ("runtime.tls.min_version or handshake_timeout", format!("{tls:?}")),
+            ("runtime.auth.metrics", format!("{}", settings.auth.metrics)),
+            ("runtime.sql", format!("{:?}", (&settings.host_paths, settings.query_timeout, settings.query_memory))),
+            ("runtime.limits", format!("{:?}", settings.limits)),
+            (
+                "runtime.http or runtime.cors",
+                format!("{:?}", (settings.http_body_limit, settings.hsts, &settings.trusted_proxies, origins)),
+            ),
+            ("runtime.shutdown", format!("{:?}", (settings.shutdown_delay, settings.shutdown_timeout))),
+            ("datasets", {
+                let told = |set: &Dataset| {
+                    let params: Vec<&String> = set.params.keys().collect();
+                    format!("{:?}", (&set.name, &set.from, set.writable, params, &set.columns))
+                };
+                settings.datasets.iter().map(told).collect()
+            }),
+        ])
+    }
+
+    fn changed(&self, other: &Self) -> Vec<&'static str> {
+        let pairs = self.0.iter().zip(&other.0);
+        pairs.filter(|(mine, theirs)| mine != theirs).map(|((name, _), _)| *name).collect()
+    }
+}
+
+/// The stores that are followed, and who follows them. What is dropped follows no more.
+pub(crate) struct Follower {
+    pub(crate) refresher: Refresher,
+    pub(crate) status: watch::Receiver<Vec<StoreStatus>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Follower {
+    /// Follows from now on. Must be called in a runtime.
+    pub(crate) fn start(followed: Followed, rotation: KeyRotation, policy: Arc<watch::Sender<Arc<Policy>>>) -> Self {
+        let Followed { status, refresher, following, .. } = followed;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(following.run());
+        tasks.spawn(rotation.run(policy));
+        Self { refresher, status, _tasks: tasks }
+    }
+}
+
+/// How a reload ended.
+pub(crate) enum Reloaded {
+    /// Something new is in force, or would be.
+    Swapped {
+        what: Vec<&'static str>,
+        findings: Vec<Finding>,
+    },
+    Unchanged,
+    Rejected {
+        reason: String,
+        fix: String,
+    },
+}
+
+impl Reloaded {
+    /// As `POST /v1/tls/reload` answers it.
+    pub(crate) fn answer(&self) -> Value {
+        match self {
+            Self::Swapped { what, findings } => json!({ "result": "swapped", "changed": what, "findings": findings }),
+            Self::Unchanged => json!({ "result": "unchanged" }),
+            Self::Rejected { reason, fix } => json!({ "result": "rejected", "reason": reason, "fix": fix }),
+        }
+    }
+}
+
+/// A reload that ended: what is in force now, and whom it follows where that is new.
+pub(crate) struct Ended {
+    pub(crate) live: Live,
+    pub(crate) reloaded: Reloaded,
+    pub(crate) follower: Option<Follower>,
+    /// Certificate and key are no pair: one of them may have changed before the other.
+    pub(crate) mismatch: bool,
+}
+
+/// What has changed by itself.
+pub(crate) enum Change {
+    /// The TLS material: a file or a secret.
+    Material,
+    /// The pod.
+    Pod,
+}
+
+impl Live {
+    /// Waits until something changes by itself. May be dropped and called again.
+    pub(crate) async fn changed(&mut self) -> Change {
+        let material = async {
+            match &mut self.served {
+                Some(Served { reloader, files, .. }) => tokio::select! {
+                    () = reloader.changed() => {}
+                    () = files.changed() => {}
+                },
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = material => Change::Material,
+            () = self.files.changed() => Change::Pod,
+        }
+    }
+
+    /// Reads the material again from where it was.
+    pub(crate) async fn reread(mut self) -> Ended {
+        let read = move || {
+            let outcome = match &mut self.served {
+                Some(served) => served.reloader.reload(),
+                None => Outcome::Unchanged,
+            };
+            (self, outcome)
+        };
+        let (live, outcome) = blocking(read).await;
+        identity::tell(&outcome);
+        Ended { live, mismatch: is_mismatch(&outcome), reloaded: reloaded(outcome, false), follower: None }
+    }
+
+    /// Reads everything again: the pod, the environment and the stores, then the material. `dry`: only looks.
+    pub(crate) async fn reload(self, dry: bool) -> Ended {
+        // On a thread of its own: the compiler cannot tell that this future may move between threads.
+        let (pod, runtime) = (self.pod.clone(), Handle::current());
+        let settled = blocking(move || runtime.block_on(settle::settle(&pod))).await;
+        let (mut settings, resolver) = match settled {
+            Ok(settled) => settled,
+            Err(failure) => return self.rejected(failure, dry).await,
+        };
+        let fixed = Fixed::of(&settings);
+        let tls = settings.tls.take();
+        let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
+        let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        let (policy, rotation) = match policy::establish(&settings.auth, asks, values.keys) {
+            Ok(established) => established,
+            Err(failure) => return self.rejected(failure, dry).await,
+        };
+        let sources = match tls.map(|tls| identity::sources(tls.material, tls.clients, values.tls)).transpose() {
+            Ok(sources) => sources.map(|(sources, _)| sources),
+            Err(failure) => return self.rejected(failure, dry).await,
+        };
+        let mut this = self;
+        let read = move || {
+            let outcome = match (&mut this.served, sources) {
+                (Some(served), Some(sources)) if dry => served.reloader.check(sources),
+                (Some(served), Some(sources)) => {
+                    let files = FileWatch::new(sources.files());
+                    let outcome = served.reloader.reload_from(sources);
+                    if !matches!(outcome, Outcome::Rejected(_)) {
+                        served.files = files;
+                    }
+                    outcome
+                }
+                // TLS is off, or was switched; the latter takes a restart.
+                _ => Outcome::Unchanged,
+            };
+            (this, outcome)
+        };
+        let (live, outcome) = blocking(read).await;
+        if !dry {
+            if live.served.is_some() {
+                identity::tell(&outcome);
+            }
+            let restart = live.fixed.changed(&fixed);
+            if !restart.is_empty() {
+                warn!(changed = restart.join(", "), "settings have changed that take a restart; they are as they were");
+            }
+        }
+        let mismatch = is_mismatch(&outcome);
+        if let Outcome::Rejected(_) = outcome {
+            return Ended { live, mismatch, reloaded: reloaded(outcome, false), follower: None };
+        }
+        let policy_changed = !policy.same(&live.policy.borrow());
+        let mut follower = None;
+        if !dry {
+            if policy_changed {
+                live.policy.send_replace(Arc::new(policy));
+                info!("who may do what has changed; the next request is measured by it");
+            }
+            follower = Some(Follower::start(followed, rotation, live.policy.clone()));
+        }
+        Ended { live, mismatch, reloaded: reloaded(outcome, policy_changed), follower }
+    }
+
+    /// A pod that cannot be read, or a store that is down, is no reason to miss a certificate that was renewed
+    /// where it was before.
+    async fn rejected(self, failure: Failure, dry: bool) -> Ended {
+        let (reason, fix) = failure.in_words();
+        let reloaded = Reloaded::Rejected { reason, fix };
+        if dry {
+            return Ended { live: self, mismatch: false, reloaded, follower: None };
+        }
+        if let Reloaded::Rejected { reason, fix } = &reloaded {
+            error!(%reason, hint = fix, "the new configuration is rejected; the one before stays");
+        }
+        Ended { reloaded, ..self.reread().await }
+    }
+}
+
+/// Runs what may wait for a file system; a panic of it is this task's.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
+}
+
+fn is_mismatch(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Rejected(spiced_certs::LoadError::NotAPair(_)))
+}
+
+fn reloaded(outcome: Outcome, policy_changed: bool) -> Reloaded {
+    match outcome {
+        Outcome::Rejected(reason) => Reloaded::Rejected { reason: reason.to_string(), fix: reason.hint().to_owned() },
+        Outcome::Unchanged if !policy_changed => Reloaded::Unchanged,
+        outcome => {
+            let (tls, findings) = match outcome {
+                Outcome::Swapped(findings) => (true, findings),
+                _ => (false, Vec::new()),
+            };
+            let what = [(tls, "tls"), (policy_changed, "auth")];
+            let what = what.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect();
+            Reloaded::Swapped { what, findings }
+        }
+    }
+}

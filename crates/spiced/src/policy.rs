@@ -1,0 +1,112 @@
+//! From the settings to who may do what: checked, said, and followed where keys are in stores.
+
+use std::sync::Arc;
+
+use futures::future::select_all;
+use spiced_config::{Auth, IdentityName as Named, Role as Said};
+use spiced_engine::Role;
+use spiced_middleware::{Anonymous, ApiKey, ApiKeys, Identities, Identity, IdentityName, KeyError, Policy, is_weak};
+use tls_core::{Secret, Sourced};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::failure::Failure;
+
+/// Decides who may do what. `asks`: clients are asked for certificates; `followed` are the values of the
+/// keys that refer to secrets, in order.
+pub(crate) fn establish(
+    auth: &Auth,
+    asks: bool,
+    followed: Vec<watch::Receiver<Secret>>,
+) -> Result<(Policy, KeyRotation), Failure> {
+    let mut followed = followed.into_iter();
+    let (mut keys, mut watched) = (Vec::new(), Vec::new());
+    for (at, key) in auth.keys.iter().flatten().enumerate() {
+        let origin = &key.key.origin;
+        if key.role.is_none() {
+            info!(%origin, "an API key has neither :ro nor :rw at its end: it is read-only");
+        }
+        if is_weak(&key.key.value) {
+            warn!(%origin, "an API key is shorter than 16 characters and may be guessed; make one with: spiced key generate");
+        }
+        if key.written.is_some() {
+            watched.extend(followed.next().map(|value| (at, value)));
+        }
+        keys.push(ApiKey { key: key.key.clone(), role: key.role.map_or(Role::ReadOnly, role) });
+    }
+    let identities = auth.identities.iter().map(|identity| Identity {
+        name: match identity.name {
+            Named::SanUri => IdentityName::SanUri,
+            Named::SanDns => IdentityName::SanDns,
+            Named::SubjectCn => IdentityName::SubjectCn,
+        },
+        pattern: identity.pattern.clone(),
+        role: role(identity.role),
+    });
+    let identities = Identities::new(identities.collect());
+    if asks && identities.is_empty() {
+        warn!(
+            "runtime.auth.mtls.identities is empty: the bearer of any verified client certificate may read; name those that may"
+        );
+    }
+    let policy = Policy {
+        keys: match auth.keys {
+            Some(_) => Some(Arc::new(ApiKeys::new(&keys).map_err(|errors| refused(&errors))?)),
+            None => None,
+        },
+        certificates: asks.then_some(identities),
+        require_all: auth.require_all,
+        anonymous: auth.allow_anonymous.map_or(Anonymous::Unsaid, |who| Anonymous::Said(who.map(role))),
+    };
+    Ok((policy, KeyRotation { keys, watched }))
+}
+
+/// Follows the keys that are in stores.
+pub(crate) struct KeyRotation {
+    keys: Vec<ApiKey>,
+    watched: Vec<(usize, watch::Receiver<Secret>)>,
+}
+
+impl KeyRotation {
+    /// Puts each change of a key into `policy`, before all requests from then on; ends where there is nothing
+    /// that could change. Keys that cannot be used leave those in force that were before.
+    pub(crate) async fn run(mut self, policy: Arc<watch::Sender<Arc<Policy>>>) {
+        while !self.watched.is_empty() {
+            let waits = self.watched.iter_mut().map(|(_, value)| Box::pin(value.changed()));
+            let (changed, at, _) = select_all(waits).await;
+            if changed.is_err() {
+                self.watched.remove(at);
+                continue;
+            }
+            for (at, value) in &mut self.watched {
+                self.keys[*at].key.value = value.borrow_and_update().clone();
+            }
+            match ApiKeys::new(&self.keys) {
+                Ok(keys) => {
+                    let changed = Policy { keys: Some(Arc::new(keys)), ..Policy::clone(&policy.borrow()) };
+                    policy.send_replace(Arc::new(changed));
+                    info!("the API keys changed; the next request is measured by the new ones");
+                }
+                Err(errors) => {
+                    for Sourced { value, origin } in errors {
+                        error!(%origin, reason = %value, hint = value.hint(), "the new API keys are rejected; those before stay");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn refused(errors: &[Sourced<KeyError>]) -> Failure {
+    Failure::Configuration {
+        causes: errors.iter().map(|e| format!("{}: {}", e.origin, e.value)).collect(),
+        hints: errors.iter().map(|e| e.value.hint().to_owned()).collect(),
+    }
+}
+
+fn role(said: Said) -> Role {
+    match said {
+        Said::ReadOnly => Role::ReadOnly,
+        Said::ReadWrite => Role::ReadWrite,
+    }
+}
