@@ -164,6 +164,7 @@ REFUSED = {
     "argon2id of nothing": ["argon2id::ro"],
     "argon2id that is no PHC string": ["argon2id:A:ro"],
     "argon2id cut short": [f"argon2id:{PHC[: PHC.rindex('$')]}:ro"],
+    "argon2id without a cost": [f"argon2id:{PHC.replace('t=1,', '')}:ro"],
     "argon2i": [f"argon2id:{PHC.replace('argon2id', 'argon2i')}:ro"],
     "another algorithm's PHC string": [
         "argon2id:$scrypt$ln=15,r=8,p=1$Y29uZm9ybWFuY2Ugc2FsdA$MTIzNDU2Nzg5MDEyMzQ1Ng:ro"
@@ -285,6 +286,17 @@ def test_shown_as_metadata(shared, door, header):
     for metadata in ({}, {"authorization": "Bearer "}, {"authorization": basic("")}):
         with NOBODY.wire(shared, door, **metadata) as calls:
             assert calls.ask(method, request).code == "UNAUTHENTICATED", metadata
+
+
+@pytest.mark.parametrize("order", [("K", "W"), ("W", "K")], ids=["good first", "wrong first"])
+@pytest.mark.parametrize(
+    "name, before", [(b"authorization", "Bearer "), (b"x-api-key", "")], ids=["bearer", "x-api-key"]
+)
+def test_shown_twice_as_metadata(shared, name, before, order):
+    words = {"K": shared.access.keys["plain:ro"], "W": shared.access.wrong}
+    options = clients.call(headers=[(name, f"{before}{words[word]}".encode()) for word in order])
+    with clients.flight_client(shared) as client:
+        assert code(lambda: clients.query(client, "SELECT 1 AS x", options)) == "UNAUTHENTICATED"
 
 
 def test_basic_is_not_for_http(shared):
