@@ -37,7 +37,7 @@ def serve(pod, *args, limit: int | None = FEW, http: dict | None = None, mode: s
         datasets=[{"from": "file:people.parquet", "name": "people"}, data.MEMORY],
     )
     server = pod.serve("--metrics", "localhost:0", *args, env=access.environment)
-    server.access, server.home = access, pod.home
+    server.access = access
     return server
 
 
@@ -386,10 +386,14 @@ def test_audit_of_requests_that_are_not_let_in(pod):
         with caller.wire(server, host=HOME) as flight:
             flight.ask("GetFlightInfo", wire.descriptor("SELECT 1"))
         assert audit.line(server, since, outcome="denied", door="flight")["reason"]
+
+
+def test_audit_of_requests_that_are_refused_unread(pod):
+    server = serve(pod)
     lock_out(server)
     since = len(server.log)
-    ask(server, wrong(server))
-    assert audit.line(server, since, outcome="denied")["reason"]
+    assert is_locked_out(server)
+    assert audit.line(server, since, outcome="denied", door="http")["reason"]
 
 
 def test_audit_shows_no_statement(pod):

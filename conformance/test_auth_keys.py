@@ -213,6 +213,11 @@ SHOWN = {
     "wrong bearer": (["Authorization: Bearer W"], 401),
     "good x-api-key and wrong bearer": (["X-API-Key: K", "Authorization: Bearer W"], 401),
     "wrong x-api-key and good bearer": (["X-API-Key: W", "Authorization: Bearer K"], 401),
+    "two keys, one of them wrong": (["X-API-Key: K", "X-API-Key: W"], 401),
+    "two keys, the first of them wrong": (["X-API-Key: W", "X-API-Key: K"], 401),
+    "two bearers, one of them wrong": (["Authorization: Bearer K", "Authorization: Bearer W"], 401),
+    "two bearers, the first of them wrong": (["Authorization: Bearer W", "Authorization: Bearer K"], 401),
+    "two keys in one line": (["X-API-Key: K, W"], 401),
     "the key alone as authorization": (["Authorization: K"], 401),
     "another scheme": (["Authorization: Token K"], 401),
     "with its role": (["X-API-Key: K:rw"], 401),
@@ -246,7 +251,7 @@ def shared(tmp_path_factory):
 def test_shown_over_http(shared, headers, wanted, protocol):
     good, wrong = shared.access.keys["plain:ro"], shared.access.wrong
     words = {"SHORT": good[:-1], "UPPER": good.upper(), "K": good, "W": wrong}
-    lines = [re.sub("SHORT|UPPER|K(?=$|:|;|x)|W$", lambda m: words[m[0]], header) for header in headers]
+    lines = [re.sub("SHORT|UPPER|K(?=$|:|;|,|x)|W$", lambda m: words[m[0]], header) for header in headers]
     answer = clients.sql(shared, "SELECT 1 AS x", protocol, *(word for line in lines for word in ("-H", line)))
     assert answer.status == wanted, answer
     if wanted == 401:
@@ -281,6 +286,17 @@ def test_shown_as_metadata(shared, door, header):
     for metadata in ({}, {"authorization": "Bearer "}, {"authorization": basic("")}):
         with NOBODY.wire(shared, door, **metadata) as calls:
             assert calls.ask(method, request).code == "UNAUTHENTICATED", metadata
+
+
+@pytest.mark.parametrize("order", [("K", "W"), ("W", "K")], ids=["good first", "wrong first"])
+@pytest.mark.parametrize(
+    "name, before", [(b"authorization", "Bearer "), (b"x-api-key", "")], ids=["bearer", "x-api-key"]
+)
+def test_shown_twice_as_metadata(shared, name, before, order):
+    words = {"K": shared.access.keys["plain:ro"], "W": shared.access.wrong}
+    options = clients.call(headers=[(name, f"{before}{words[word]}".encode()) for word in order])
+    with clients.flight_client(shared) as client:
+        assert code(lambda: clients.query(client, "SELECT 1 AS x", options)) == "UNAUTHENTICATED"
 
 
 def test_basic_is_not_for_http(shared):

@@ -14,6 +14,7 @@ from harness.access import PATIENT, Access
 from harness.callers import Caller, code
 from harness.drivers import DRIVERS, At, Refused, Untrusted
 from harness.pod import Pod
+from harness.waiting import eventually
 
 # The answer to what is open to all, what reads, what writes.
 OPEN, READ, WRITE = 0, 1, 2
@@ -88,6 +89,7 @@ class World:
         data.write(data.PEOPLE, self.pod.folder / "people.parquet")
         self.server = self.pod.serve(env=access.environment)
         self.viewer = access.callers["rw key" if setup in ("keys", "clear") else "rw certificate + rw key"]
+        eventually(lambda: self.viewer.curl(self.server, "/v1/ready").status == 200, "all data sets are loaded")
         self.view = self.viewer.flight(self.server)
         self.numbers = itertools.count(1)
 

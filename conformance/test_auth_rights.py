@@ -9,9 +9,10 @@ import pytest
 
 from harness import clients, data, wire
 from harness.access import PATIENT, Access
-from harness.callers import NOBODY, Caller, of_http
+from harness.callers import NOBODY, Caller, code, of_http
 from harness.ledger import LEDGER
 from harness.pod import Pod
+from harness.waiting import eventually
 
 # What a read-write caller may do. `{dir}` is a folder that `runtime.sql.host_paths` names; `extra`, `seen` and `spare`
 # were made by SQL beforehand. Each must work once, in this order, for who may.
@@ -132,6 +133,7 @@ class Guarded:
             datasets=[{"from": "file:people.parquet", "name": "people"}, data.MEMORY],
         )
         self.server = pod.serve(env={**access.environment, **other})
+        eventually(lambda: clients.get(self.server, "/v1/ready").status == 200, "all data sets are loaded")
         self.viewer = self.rw.flight(self.server)
         for text in (
             "INSERT INTO notes VALUES (1, 'kept')",
@@ -350,6 +352,23 @@ def test_headers_that_ask_for_more(unchanged):
         assert answer.status == 403, f"{header}: {answer}"
 
 
+def test_each_request_stands_for_itself(unchanged):
+    """Whoever came before on the same connection."""
+    insert = "INSERT INTO notes VALUES (7, 'x')"
+    with clients.flight_client(unchanged.server) as client:
+        clients.query(client, "SELECT 1 AS x", unchanged.rw.call())
+        for caller, wanted in ((unchanged.ro, "PERMISSION_DENIED"), (NOBODY, "UNAUTHENTICATED")):
+            assert code(lambda caller=caller: clients.query(client, insert, caller.call())) == wanted
+    for protocol in ("--http1.1", "--http2"):
+        callers = (unchanged.rw, unchanged.ro, NOBODY, unchanged.rw)
+        texts = ("SELECT 1 AS x", insert, insert, "SELECT 1 AS x")
+        requests = [
+            ("/v1/sql", (protocol, *caller.curl_args(unchanged.server), "-d", text))
+            for caller, text in zip(callers, texts)
+        ]
+        assert clients.statuses(unchanged.server, requests) == [200, 403, 401, 200]
+
+
 # Handles and tickets of others
 
 
@@ -426,6 +445,23 @@ def test_ticket_is_the_principals_however_it_shows_its_key(unchanged):
     for header in ("x-api-key", "basic"):
         with Caller(unchanged.ro.key, header=header).wire(unchanged.server) as flight:
             flight.ask("DoGet", ticket).ok()
+
+
+CANCELS = {
+    "flight": lambda info: ("CancelFlightInfo", wire.message(f1=info)),
+    "flight sql": lambda info: ("CancelQuery", wire.sql_any("ActionCancelQueryRequest", f1=info)),
+}
+
+
+@pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS.keys())
+def test_query_of_another_is_not_cancelled(unchanged, cancel):
+    with unchanged.rw.wire(unchanged.server) as maker:
+        info = maker.ask("GetFlightInfo", wire.descriptor("SELECT id FROM people")).ok()
+        for other, wanted in ((unchanged.ro, "PERMISSION_DENIED"), (NOBODY, "UNAUTHENTICATED")):
+            with other.wire(unchanged.server) as flight:
+                assert flight.act(*cancel(info.answers[0])).code == wanted
+        maker.ask("DoGet", wire.ticket_of(info)).ok()
+        assert maker.act(*cancel(info.answers[0])).code in ("OK", "NOT_FOUND"), "it has ended by itself"
 
 
 # What Flight SQL has beside statements

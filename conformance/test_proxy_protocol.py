@@ -19,11 +19,12 @@ ADDRESS, ADDRESS_6 = "192.0.2.1", "2001:db8::1"
 TLV = b"\x04\x00\x03abc"  # PP2_TYPE_NOOP
 
 
-def proxied(pod, tls: bool = True, doors=("http",)):
+def proxied(pod, tls: bool = True, doors=("http",), **runtime):
+    """A server with keys; `doors` want the header."""
     access = Access(pod)
     pod.yaml(
         tls=pod.write_pair() if tls else None,
-        runtime={"auth": {"api_key": access.api_key}, "listen": {"proxy_protocol": list(doors)}, **PATIENT},
+        runtime={"auth": {"api_key": access.api_key}, "listen": {"proxy_protocol": list(doors)}, **PATIENT, **runtime},
         datasets=[data.MEMORY],
     )
     server = pod.serve(env=access.environment)
@@ -87,6 +88,29 @@ def test_connection_without_a_proxy_header_is_refused(pod, first, tls):
     server = proxied(pod, tls)
     assert _through(server, first, server.access.keys["plain:ro"]) in ("closed", "400")
     assert _through(server, header(ADDRESS), server.access.keys["plain:ro"]) == "200", "and it serves on"
+
+
+def test_guesses_are_counted_by_the_address_in_the_header(pod):
+    server = proxied(pod, limits={"auth_failures": 3})
+    statuses = [_through(server, header(ADDRESS), server.access.wrong) for _ in range(5)]
+    assert statuses[:3] == ["401"] * 3 and statuses[-1] == "429", statuses
+    assert _through(server, header("192.0.2.2"), server.access.wrong) == "401"
+    assert _through(server, header("192.0.2.2"), server.access.keys["plain:ro"]) == "200"
+
+
+@pytest.mark.parametrize("first", [b"", header(ADDRESS)[:20]], ids=["silent", "half a header"])
+def test_connection_that_brings_no_header_ends(pod, first):
+    """At the deadline of the handshake, and holds nobody up until then."""
+    access = Access(pod)
+    pod.yaml(
+        tls={**pod.write_pair(), "handshake_timeout": "1s"},
+        runtime={"auth": {"api_key": access.api_key}, "listen": {"proxy_protocol": ["http"]}},
+    )
+    server = pod.serve(env=access.environment)
+    with clients.socket.create_connection(("127.0.0.1", server.port("http")), timeout=clients.DEADLINE) as waiting:
+        waiting.sendall(first)
+        assert _through(server, header(ADDRESS), access.keys["plain:ro"]) == "200"
+        assert http2.read_to_end(waiting) == b""
 
 
 def test_doors_that_are_not_named_want_no_header(pod):

@@ -21,7 +21,10 @@ def line(server: Server, since: int = 0, **fields: str) -> dict:
     def found():
         return next((seen for seen in lines(server, since) if fields.items() <= seen.items()), None)
 
-    return eventually(found, f"an audit line with {fields} in {lines(server, since)}")
+    try:
+        return eventually(found, f"an audit line with {fields}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}, among {lines(server, since)}") from None
 
 
 def statement(text: str) -> str:
