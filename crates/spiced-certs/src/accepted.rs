@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use rustls_pki_types::CertificateDer;
 use tls_core::{CertificateSummary, Identity};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -34,8 +35,16 @@ const CLIENTS: [(&str, Takes); 7] = [
 
 /// Says for each client whether it would take `identity` at the time `now`, for each of `names`.
 pub fn accepted_by(identity: &Identity, names: &[String], now: SystemTime) -> Vec<(&'static str, bool)> {
-    let leaf = identity.leaf();
-    let chain = &identity.certified_key().cert;
+    chain_accepted_by(&identity.certified_key().cert, identity.leaf(), names, now)
+}
+
+/// The same of a chain, whoever presents it.
+pub(crate) fn chain_accepted_by(
+    chain: &[CertificateDer<'_>],
+    leaf: &CertificateSummary,
+    names: &[String],
+    now: SystemTime,
+) -> Vec<(&'static str, bool)> {
     let parsed = X509Certificate::from_der(&chain[0]).map(|(_, parsed)| parsed).ok();
     let usage = parsed.as_ref().and_then(|parsed| parsed.extended_key_usage().ok().flatten().map(|e| e.value));
     let traits = Traits {
@@ -53,12 +62,15 @@ pub fn accepted_by(identity: &Identity, names: &[String], now: SystemTime) -> Ve
 
 /// What is to be said of names that a certificate should have and has not.
 pub fn missing_names(identity: &Identity, names: &[String]) -> Vec<Finding> {
-    let leaf = identity.leaf();
+    names_missing(identity.leaf(), &identity.certificate_origin().to_string(), names)
+}
+
+pub(crate) fn names_missing(leaf: &CertificateSummary, origin: &str, names: &[String]) -> Vec<Finding> {
     let missing = |name: &&String| !covers(leaf, name);
     let finding = |name: &String| Finding {
         code: "TLS-NAME-NOT-COVERED",
         severity: Severity::Error,
-        origin: identity.certificate_origin().to_string(),
+        origin: origin.to_owned(),
         subject: leaf.subject.clone(),
         message: format!("the certificate is not for {name}; it is for {}", leaf.names.join(", ")),
         fix: format!("have it issued with subjectAltName={name} among its names"),

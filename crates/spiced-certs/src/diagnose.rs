@@ -57,9 +57,18 @@ pub fn ending(certificate: &CertificateSummary, origin: &str, now: SystemTime) -
 
 /// What is to be said of an identity at the time `now`. `reordered`: its chain was out of order.
 pub(crate) fn identity(identity: &Identity, reordered: bool, now: SystemTime) -> Vec<Finding> {
-    let leaf = identity.leaf();
-    let chain = &identity.certified_key().cert;
     let origin = identity.certificate_origin().to_string();
+    chain(&identity.certified_key().cert, identity.leaf(), origin, reordered, now)
+}
+
+/// What is to be said of a chain, whoever presents it.
+pub(crate) fn chain(
+    chain: &[CertificateDer<'_>],
+    leaf: &CertificateSummary,
+    origin: String,
+    reordered: bool,
+    now: SystemTime,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut say = |code, severity, message: String, fix: &str| {
         let (origin, subject) = (origin.clone(), leaf.subject.clone());

@@ -39,6 +39,7 @@ mod diagnose;
 mod handshake;
 mod load;
 pub mod pem;
+mod presented;
 mod reload;
 mod source;
 mod trust;
@@ -47,6 +48,7 @@ pub use accepted::{accepted_by, missing_names};
 pub use clients::{ClientMaterial, LoadedClients, load_clients};
 pub use diagnose::{Finding, Severity, ending};
 pub use load::{LoadError, Loaded, Mismatch, load};
+pub use presented::{Presented, looking};
 pub use reload::{Outcome, Reloader, Sources};
 pub use source::files::FileWatch;
 #[cfg(feature = "self-signed")]

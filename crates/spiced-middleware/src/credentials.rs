@@ -24,7 +24,7 @@ pub(crate) enum Credentials {
     Key(Secret),
     /// A scheme that the door does not take, or what is not of its scheme's form.
     Malformed,
-    /// Two keys that differ.
+    /// Two keys that differ, or a header that is given twice.
     Several,
 }
 
@@ -33,6 +33,14 @@ impl Credentials {
     /// Basic (RFC 7617) where gRPC is spoken, as Flight SQL's clients use it. An empty key is none: a
     /// client without one may send the bare scheme.
     pub(crate) fn read(headers: &HeaderMap, dialect: Dialect) -> Self {
+        // One that is given twice is two, of which one may be wrong.
+        for name in [API_KEY, AUTHORIZATION] {
+            let mut values = headers.get_all(&name).iter();
+            let first = values.next();
+            if values.any(|value| Some(value) != first) {
+                return Self::Several;
+            }
+        }
         if let Some(key) = headers.get(API_KEY) {
             // A key is never ignored; what some proxy takes (Basic, say) is not meant for this server.
             return match (Self::key(key.as_bytes()), Self::authorization(headers, dialect)) {
@@ -92,6 +100,18 @@ mod tests {
         assert!(matches!(read("Bearer k"), Credentials::Key(_)));
         assert!(matches!(read("Bearer other"), Credentials::Several));
         assert!(matches!(read("Basic eDp5"), Credentials::Key(_)));
+    }
+
+    #[test]
+    fn a_header_that_is_given_twice() {
+        let read = |second: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.append(API_KEY, "k".parse().unwrap());
+            headers.append(API_KEY, second.parse().unwrap());
+            Credentials::read(&headers, Dialect::Http)
+        };
+        assert!(matches!(read("k"), Credentials::Key(_)));
+        assert!(matches!(read("wrong"), Credentials::Several));
     }
 
     #[test]

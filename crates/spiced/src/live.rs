@@ -163,8 +163,13 @@ impl Live {
         Ended { live, mismatch: is_mismatch(&outcome), reloaded: reloaded(outcome, false), follower: None }
     }
 
-    /// Reads everything again: the pod, the environment and the stores, then the material. `dry`: only looks.
-    pub(crate) async fn reload(self, dry: bool) -> Ended {
+    /// Reads everything again: the stores, by `refresher` where they are followed; then the pod and the environment, and
+    /// the material. `dry`: only looks.
+    pub(crate) async fn reload(self, refresher: Option<Refresher>, dry: bool) -> Ended {
+        if let Some(refresher) = refresher {
+            // What is followed keeps its values and its account of its stores, also where the pod cannot be read.
+            refresher.refresh().await;
+        }
         // On a thread of its own: the compiler cannot tell that this future may move between threads.
         let (pod, runtime) = (self.pod.clone(), Handle::current());
         let settled = blocking(move || runtime.block_on(settle::settle(&pod))).await;

@@ -146,7 +146,8 @@ impl Reloading {
         let (real, dry): (Vec<Ask>, Vec<Ask>) = self.waiting.drain(..).partition(|ask| !ask.dry_run);
         let counts = std::mem::take(&mut self.told) || !real.is_empty();
         (self.served_by_this, self.waiting) = if counts { (real, dry) } else { (dry, real) };
-        self.running = Some(tokio::spawn(live.reload(!counts)));
+        let refresher = counts.then(|| self.follower.refresher.clone());
+        self.running = Some(tokio::spawn(live.reload(refresher, !counts)));
     }
 
     fn ended(&mut self, Ended { live, reloaded, follower, mismatch }: Ended) {

@@ -8,6 +8,7 @@ mod secrets_check;
 pub(crate) mod sql;
 mod tls_check;
 mod tls_init;
+mod tls_inspect;
 
 use std::io::{ErrorKind, Write};
 
@@ -21,6 +22,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Config(ConfigCommand::Explain(args)) => config_explain::run(&args),
         Command::Tls(TlsCommand::Check(args)) => tls_check::run(&args),
+        Command::Tls(TlsCommand::Inspect(args)) => tls_inspect::run(&args),
         Command::Tls(TlsCommand::Init(args)) => tls_init::run(&args),
         Command::Secrets(SecretsCommand::Check(args)) => secrets_check::run(&args),
         Command::Key(KeyCommand::Generate(args)) => key_generate::run(&args),

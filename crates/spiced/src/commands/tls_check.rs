@@ -82,45 +82,57 @@ fn examine(mut settings: Settings, names: &[String]) -> Result<Report, Failure> 
 
 impl Report {
     fn json(&self) -> Value {
-        let accepted: Map<String, Value> =
-            self.accepted_by.iter().map(|(client, takes)| ((*client).to_owned(), Value::Bool(*takes))).collect();
-        json!({ "findings": self.findings, "accepted_by": accepted })
+        json!({ "findings": self.findings, "accepted_by": accepted(&self.accepted_by) })
     }
 
     fn text(&self, colours: bool) -> String {
-        let mut out = String::new();
-        for Finding { code, severity, origin, subject, message, fix } in &self.findings {
-            let (word, colour) = match severity {
-                Severity::Error => ("error", "31"),
-                Severity::Warning => ("warning", "33"),
-                Severity::Info => ("info", "36"),
-            };
-            let word = if colours { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() };
-            // A message that begins with where it is from needs not say it again.
-            let place = if message.starts_with(origin.as_str()) { String::new() } else { format!("{origin}: ") };
-            let about = if subject.is_empty() || message.contains(subject.as_str()) {
-                String::new()
-            } else {
-                format!(" ({subject})")
-            };
-            let _ = writeln!(out, "{word} {code}: {place}{message}{about}\n  fix: {fix}");
-        }
-        let names = |wanted: bool| {
-            let these = self.accepted_by.iter().filter(|(_, takes)| *takes == wanted).map(|(client, _)| *client);
-            these.collect::<Vec<_>>().join(", ")
-        };
-        if self.findings.iter().all(|finding| finding.severity == Severity::Info) {
-            out.push_str("nothing is wrong\n");
-        }
-        for (who, says) in [(names(true), "take"), (names(false), "refuse")] {
-            if !who.is_empty() {
-                let _ = writeln!(out, "once they trust its CA, these {says} the certificate: {who}");
-            }
-        }
-        out
+        findings(&self.findings, colours) + &takers(&self.accepted_by)
     }
 }
 
-fn colours() -> bool {
+/// Who takes a certificate, as an object.
+pub(super) fn accepted(by: &[(&'static str, bool)]) -> Value {
+    let entries = by.iter().map(|(client, takes)| ((*client).to_owned(), Value::Bool(*takes)));
+    Value::Object(entries.collect::<Map<String, Value>>())
+}
+
+/// The findings for a person, two lines each.
+pub(super) fn findings(found: &[Finding], colours: bool) -> String {
+    let mut out = String::new();
+    for Finding { code, severity, origin, subject, message, fix } in found {
+        let (word, colour) = match severity {
+            Severity::Error => ("error", "31"),
+            Severity::Warning => ("warning", "33"),
+            Severity::Info => ("info", "36"),
+        };
+        let word = if colours { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() };
+        // A message that begins with where it is from needs not say it again.
+        let place = if message.starts_with(origin.as_str()) { String::new() } else { format!("{origin}: ") };
+        let about = if subject.is_empty() || message.contains(subject.as_str()) {
+            String::new()
+        } else {
+            format!(" ({subject})")
+        };
+        let _ = writeln!(out, "{word} {code}: {place}{message}{about}\n  fix: {fix}");
+    }
+    if found.iter().all(|finding| finding.severity == Severity::Info) {
+        out.push_str("nothing is wrong\n");
+    }
+    out
+}
+
+/// Who takes a certificate, for a person.
+pub(super) fn takers(by: &[(&'static str, bool)]) -> String {
+    let mut out = String::new();
+    for (wanted, says) in [(true, "take"), (false, "refuse")] {
+        let these: Vec<&str> = by.iter().filter(|(_, takes)| *takes == wanted).map(|(client, _)| *client).collect();
+        if !these.is_empty() {
+            let _ = writeln!(out, "once they trust its CA, these {says} the certificate: {}", these.join(", "));
+        }
+    }
+    out
+}
+
+pub(super) fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
