@@ -178,7 +178,7 @@ def watched(pod):
         runtime={"auth": {"api_key": access.api_key, "mtls": access.mtls}},
     )
     server = pod.serve("--metrics", "localhost:0", env=access.environment)
-    assert access.ro.curl(server, "/v1/status", folder=pod.home).status == 200
+    assert access.ro.curl(server, "/v1/status").status == 200
     assert access.ro.wire(server).query("SELECT 1").code == "OK"
     (pod.cwd / "rules.yml").write_text(hurried(RULES.read_text()))
     shutil.copy(pod.ca_file, pod.cwd / "ca.pem")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
+import socket
+import ssl
 import subprocess
+import threading
 
 import grpc
 import pytest
@@ -181,3 +185,63 @@ def test_exit_codes_and_text(pod):
     run(pod, "tls", "check", pod.folder, code=78)
     pod.yaml()
     assert codes(check(pod)) == {"TLS-OFF"}
+
+
+# tls inspect
+
+
+def inspect(pod, *words, code: int = 0) -> dict:
+    return json.loads(run(pod, "tls", "inspect", "--json", *words, code=code).stdout)
+
+
+def test_inspect_tells_what_a_server_presents(pod):
+    pod.yaml(tls=pod.write_pair(Authority("Between", pod.ca).issue()))
+    server = pod.serve()
+    address = f"localhost:{server.port('http')}"
+    seen = inspect(pod, address)
+    assert seen["tls"]["version"] == "1.3" and seen["tls"]["versions"] == ["1.3", "1.2"], seen["tls"]
+    assert (seen["tls"]["alpn"], seen["tls"]["group"], seen["tls"]["resumed"]) == ("h2", "X25519MLKEM768", True)
+    assert [c["subject"] for c in seen["chain"]] == ["CN=localhost", "CN=Between"]
+    assert not seen["trusted"] and all(seen["accepted_by"].values())
+    assert "TLS-NAME-NOT-COVERED" in codes(inspect(pod, address, "--name", "db.example.com", code=1))
+    text = run(pod, "tls", "inspect", address).stdout.decode()
+    assert "speaks TLS 1.3 and 1.2" in text and "0 CN=localhost, for localhost" in text, text
+
+
+def test_inspect_says_what_is_wrong(pod):
+    pod.yaml(tls={**pod.write_pair(pod.ca.issue((), starts=-3 * DAY, ends=-DAY)), "min_version": "1.3"})
+    server = pod.serve()
+    seen = inspect(pod, f"127.0.0.1:{server.port('flight')}", code=1)
+    assert {"TLS-EXPIRED", "TLS-NO-SAN"} <= codes(seen) and seen["tls"]["versions"] == ["1.3"]
+    pod.yaml()
+    plain = pod.serve()
+    said = run(pod, "tls", "inspect", f"127.0.0.1:{plain.port('http')}", code=1)
+    assert b"127.0.0.1" in said.stdout + said.stderr
+    run(pod, "tls", "inspect", "https://localhost:3000/", code=64)
+
+
+@pytest.mark.parametrize("answer", [b"S", b"N"])
+def test_inspect_postgres(pod, answer):
+    """A stand-in for PostgreSQL's first words (protocol 3.0, SSLRequest)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    files = pod.write_pair()
+    context.load_cert_chain(files["certificate_file"], files["key_file"])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection, contextlib.suppress(OSError):
+                        assert connection.recv(8) == bytes([0, 0, 0, 8, 4, 210, 22, 47])
+                        connection.sendall(answer)
+                        if answer == b"S":
+                            context.wrap_socket(connection, server_side=True).close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        if answer == b"S":
+            assert inspect(pod, address, "--starttls", "postgres")["chain"][0]["subject"] == "CN=localhost"
+        else:
+            done = run(pod, "tls", "inspect", address, "--starttls", "postgres", code=1)
+            assert b"speaks no TLS" in done.stdout + done.stderr

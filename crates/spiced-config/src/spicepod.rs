@@ -186,8 +186,8 @@ pub(crate) struct Auth {
     /// Whether a caller needs a key and a certificate, where both are set up.
     #[schemars(extend("default" = "any"))]
     pub(crate) require: Option<Placed<Require>>,
-    /// What callers without credentials may do.
-    #[schemars(extend("x-unset" = "rw on a loopback door where no credentials are set up, elsewhere nothing"))]
+    /// What callers without credentials may do. Where credentials are set up, and nothing is said here, it is nothing.
+    #[schemars(extend("x-unset" = "rw on a loopback door, elsewhere nothing"))]
     pub(crate) allow_anonymous: Option<Anonymous>,
     /// Whether the metrics door asks for the same credentials.
     #[schemars(extend("default" = false))]
