@@ -58,7 +58,7 @@ impl Presented {
         let trusted = trust::verified(first, intermediates, &trust::system_roots(), now);
         let mut findings = diagnose::chain(chain, leaf, origin.to_owned(), false, now);
         findings.extend(names_missing(leaf, origin, names));
-        findings.sort_by(|a, b| b.severity.cmp(&a.severity));
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let accepted_by = chain_accepted_by(chain, leaf, names, now);
         Ok(Self { trusted: trusted.map_err(|e| e.to_string()), findings, accepted_by, chain: summaries })
     }

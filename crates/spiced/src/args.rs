@@ -70,7 +70,7 @@ pub(crate) enum ConfigCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TlsCommand {
     /// The doctor: what is wrong with certificates, keys and auth, and how to mend it, without serving
-    Check(TlsCheckArgs),
+    Check(Box<TlsCheckArgs>),
     /// What a server on the network presents: chain, names, validity, versions; and what is wrong with it
     Inspect(TlsInspectArgs),
     /// Make a development CA and a certificate for localhost, and say how each client trusts it

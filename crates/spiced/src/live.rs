@@ -45,7 +45,6 @@ impl Fixed {
                 let optional = [metrics, probe].map(|door| door.as_ref().map(|door| &door.value));
                 format!("{:?}", (&http.value, &flight.value, &grpc.value, optional, proxy_protocol))
             }),
-            ("runtime.tls.enabled", format!("{}", settings.tls.is_some())),
             ("runtime.tls.min_version or handshake_timeout", format!("{tls:?}")),
             ("runtime.auth.metrics", format!("{}", settings.auth.metrics)),
             ("runtime.sql", format!("{:?}", (&settings.host_paths, settings.query_timeout, settings.query_memory))),
@@ -179,6 +178,14 @@ impl Live {
         };
         let fixed = Fixed::of(&settings);
         let tls = settings.tls.take();
+        if tls.is_some() != self.served.is_some() {
+            // Neither doors nor callers may be half of the one and half of the other.
+            let failure = Failure::configuration(
+                "TLS is switched on or off, and doors that are open keep what they speak",
+                "restart for it",
+            );
+            return self.rejected(failure, dry).await;
+        }
         let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
         let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
         let (policy, rotation) = match policy::establish(&settings.auth, asks, values.keys) {
@@ -201,7 +208,7 @@ impl Live {
                     }
                     outcome
                 }
-                // TLS is off, or was switched; the latter takes a restart.
+                // TLS is off.
                 _ => Outcome::Unchanged,
             };
             (this, outcome)

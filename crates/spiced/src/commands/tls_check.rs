@@ -76,7 +76,7 @@ fn examine(mut settings: Settings, names: &[String]) -> Result<Report, Failure> 
         let (code, severity) = ("AUTH-KEYS", Severity::Error);
         report.findings.push(Finding { code, severity, origin, subject: String::new(), message, fix });
     }
-    report.findings.sort_by(|a, b| b.severity.cmp(&a.severity));
+    report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(report)
 }
 
