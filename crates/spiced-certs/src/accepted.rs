@@ -10,10 +10,12 @@ use crate::diagnose::{Finding, LeafKey, MOST_DAYS, Severity, has_weak_signature}
 
 /// What differs between clients, and between certificates.
 struct Traits {
-    /// In date, with a usage that allows a server, signed well, and for the names that are asked for.
+    /// In date, with a usage that allows a server, and signed well.
     sound: bool,
-    /// It names its holder where RFC 9525 wants it.
+    /// It is for the names that are asked for, where RFC 9525 wants them.
     named: bool,
+    /// Or in the common name, where it has no others.
+    named_in_subject: bool,
     is_ca: bool,
     unusual_key: bool,
     long: bool,
@@ -24,11 +26,11 @@ type Takes = fn(&Traits) -> bool;
 
 const CLIENTS: [(&str, Takes); 7] = [
     // Without a SAN, OpenSSL, curl and gRPC's core look at the common name.
-    ("curl", |t| t.sound),
-    ("openssl", |t| t.sound),
+    ("curl", |t| t.sound && (t.named || t.named_in_subject)),
+    ("openssl", |t| t.sound && (t.named || t.named_in_subject)),
     ("go", |t| t.sound && t.named),
-    ("java", |t| t.sound),
-    ("grpcio", |t| t.sound && !t.unusual_key),
+    ("java", |t| t.sound && (t.named || t.named_in_subject)),
+    ("grpcio", |t| t.sound && (t.named || t.named_in_subject) && !t.unusual_key),
     ("browsers", |t| t.sound && t.named && !t.is_ca && !t.unusual_key && !t.long),
     ("rustls", |t| t.sound && t.named && !t.is_ca),
 ];
@@ -47,12 +49,15 @@ pub(crate) fn chain_accepted_by(
 ) -> Vec<(&'static str, bool)> {
     let parsed = X509Certificate::from_der(&chain[0]).map(|(_, parsed)| parsed).ok();
     let usage = parsed.as_ref().and_then(|parsed| parsed.extended_key_usage().ok().flatten().map(|e| e.value));
+    let subject = parsed.as_ref().map(|parsed| parsed.subject().iter_common_name());
+    let common: Vec<String> =
+        subject.into_iter().flatten().filter_map(|name| name.as_str().ok().map(str::to_owned)).collect();
     let traits = Traits {
         sound: leaf.validity(now).is_in_date()
             && usage.is_none_or(|usage| usage.server_auth || usage.any)
-            && !chain.iter().any(|der| has_weak_signature(der))
-            && names.iter().all(|name| covers(leaf, name)),
-        named: !leaf.names.is_empty(),
+            && !chain.iter().any(|der| has_weak_signature(der)),
+        named: !leaf.names.is_empty() && names.iter().all(|name| covers(&leaf.names, name)),
+        named_in_subject: leaf.names.is_empty() && names.iter().all(|name| covers(&common, name)),
         is_ca: parsed.as_ref().is_some_and(|parsed| parsed.is_ca()),
         unusual_key: parsed.as_ref().is_some_and(|parsed| LeafKey::of(parsed) != LeafKey::Usual),
         long: leaf.not_after - leaf.not_before > MOST_DAYS * 86_400,
@@ -66,7 +71,7 @@ pub fn missing_names(identity: &Identity, names: &[String]) -> Vec<Finding> {
 }
 
 pub(crate) fn names_missing(leaf: &CertificateSummary, origin: &str, names: &[String]) -> Vec<Finding> {
-    let missing = |name: &&String| !covers(leaf, name);
+    let missing = |name: &&String| !covers(&leaf.names, name);
     let finding = |name: &String| Finding {
         code: "TLS-NAME-NOT-COVERED",
         severity: Severity::Error,
@@ -78,15 +83,15 @@ pub(crate) fn names_missing(leaf: &CertificateSummary, origin: &str, names: &[St
     names.iter().filter(missing).map(finding).collect()
 }
 
-/// Whether a certificate is for `name`: exactly, or by a wildcard in the place of the first label (RFC 9525 §6.3).
-fn covers(leaf: &CertificateSummary, name: &str) -> bool {
+/// Whether one of `names` is `name`: exactly, or by a wildcard in the place of the first label (RFC 9525 §6.3).
+fn covers(names: &[String], name: &str) -> bool {
     let fits = |pattern: &String| {
         pattern.eq_ignore_ascii_case(name)
             || pattern.strip_prefix("*.").is_some_and(|parent| {
                 name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent))
             })
     };
-    leaf.names.iter().any(fits)
+    names.iter().any(fits)
 }
 
 #[cfg(test)]
@@ -95,21 +100,12 @@ mod tests {
 
     #[test]
     fn names_and_wildcards() {
-        let leaf = |names: &[&str]| CertificateSummary {
-            subject: String::new(),
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            issuer: String::new(),
-            fingerprint: String::new(),
-            not_before: 0,
-            not_after: 0,
-            self_signed: false,
-        };
-        let leaf = leaf(&["db.example.com", "*.apps.example.com", "10.0.0.1"]);
+        let names = ["db.example.com", "*.apps.example.com", "10.0.0.1"].map(str::to_owned);
         for good in ["db.example.com", "DB.example.com", "a.apps.example.com", "10.0.0.1"] {
-            assert!(covers(&leaf, good), "{good}");
+            assert!(covers(&names, good), "{good}");
         }
         for bad in ["example.com", "a.b.apps.example.com", "apps.example.com", ".apps.example.com", "10.0.0.2"] {
-            assert!(!covers(&leaf, bad), "{bad}");
+            assert!(!covers(&names, bad), "{bad}");
         }
     }
 }

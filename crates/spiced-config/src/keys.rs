@@ -17,8 +17,9 @@ pub(crate) fn split(root: &mut Node) {
     let Some(node) = root.get_mut(&KEYS) else { return };
     if let Kind::Text(Text::Final { value, secret, list: true }) = &node.kind {
         let text = value.expose_text().unwrap_or_default().trim();
-        // A key that is left out between two commas is a mistake, as an empty one is anywhere.
-        let items = text.split(',').map(str::trim).filter(|_| !text.is_empty()).map(|item| Node {
+        // A key that is left out between two commas is a mistake, as an empty one is anywhere; and so is a variable
+        // without any: `enabled` is what switches keys off.
+        let items = text.split(',').map(str::trim).map(|item| Node {
             kind: Kind::Text(Text::Final { value: item.into(), secret: *secret, list: false }),
             origin: node.origin.clone(),
         });

@@ -41,6 +41,8 @@ pub enum Reload {
     Ended(Value),
     /// Too many wait for one already.
     Busy,
+    /// The server cannot reload any more; its log says why.
+    Lost,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,6 +77,10 @@ pub(crate) async fn reload(
     match reload(dry_run).await {
         Reload::Ended(answer) if answer["result"] == "rejected" => (StatusCode::CONFLICT, Json(answer)).into_response(),
         Reload::Ended(answer) => Json(answer).into_response(),
+        Reload::Lost => problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "a reload was lost, and this server reloads no more; its log says why, and a restart mends it",
+        ),
         Reload::Busy => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wait for a reload already")
             .retry_after(1)
             .respond(headers.get(ACCEPT)),

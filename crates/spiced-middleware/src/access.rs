@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::address::TrustedProxies;
 use crate::credentials::Credentials;
-use crate::keys::{ApiKeys, Busy, Checked, Key};
+use crate::keys::{ApiKeys, Busy, Checked, Guesses, Key, Slowly};
 use crate::origins::AllowedOrigins;
 use crate::policy::{Anonymous, Policy};
 use crate::throttle::{Source, Throttle};
@@ -176,14 +176,19 @@ impl Access {
         }
         let certificate = certificate.cloned();
         match checked {
-            Checked::Known(key) => Admitted::Now(caller.with_key(Some(key), &policy, certificate.as_ref())),
-            Checked::Unknown => Admitted::Now(caller.with_key(None, &policy, certificate.as_ref())),
-            Checked::Unclear(digest) => Admitted::Later(Box::pin(async move {
-                match ApiKeys::check_slowly(keys, key, digest).await {
-                    Ok(key) => caller.with_key(key.as_ref(), &policy, certificate.as_ref()),
-                    Err(Busy) => caller.end(Err(Refusal::Throttled { after: Duration::from_secs(1) })),
-                }
-            })),
+            Checked::Known(key) => Admitted::Now(caller.with_key(key, &policy, certificate.as_ref())),
+            Checked::Unknown => Admitted::Now(caller.with_wrong_key()),
+            Checked::Unclear => {
+                let guesses = Guesses { throttle: self.0.throttle.clone(), source: caller.source };
+                Admitted::Later(Box::pin(async move {
+                    match ApiKeys::check_slowly(keys, key, guesses).await {
+                        Ok(Slowly::Known(key)) => caller.with_key(&key, &policy, certificate.as_ref()),
+                        Ok(Slowly::Unknown { waits }) => caller.end(Err(Refusal::WrongKey { waits })),
+                        Ok(Slowly::Waits(after)) => caller.end(Err(Refusal::Throttled { after })),
+                        Err(Busy) => caller.end(Err(Refusal::Throttled { after: Duration::from_secs(1) })),
+                    }
+                }))
+            }
         }
     }
 
@@ -262,6 +267,9 @@ impl Policy {
         if !certificate.is_in_date(SystemTime::now()) {
             return Err(Refusal::CertificateEnded);
         }
+        if certificate.is_distrusted() {
+            return Err(Refusal::CertificateDistrusted);
+        }
         identities.find(certificate).map(Some).ok_or(Refusal::Unmapped)
     }
 }
@@ -274,17 +282,18 @@ struct Caller {
 }
 
 impl Caller {
-    /// Decides on a caller that gave a key: the one that it is, or none.
+    fn with_wrong_key(self) -> Result<Principal, Refusal> {
+        let waits = self.source.is_some_and(|source| self.access.0.throttle.failed(source));
+        self.end(Err(Refusal::WrongKey { waits }))
+    }
+
+    /// Decides on a caller that gave a key of ours.
     fn with_key(
         self,
-        key: Option<&Key>,
+        key: &Key,
         policy: &Policy,
         certificate: Option<&ClientCertificate>,
     ) -> Result<Principal, Refusal> {
-        let Some(key) = key else {
-            let waits = self.source.is_some_and(|source| self.access.0.throttle.failed(source));
-            return self.end(Err(Refusal::WrongKey { waits }));
-        };
         if let Some(source) = self.source {
             self.access.0.throttle.let_in(source, key);
         }
@@ -294,7 +303,7 @@ impl Caller {
             }
             Ok(None) if policy.wants_both() => Err(Refusal::CertificateMissing),
             // A connection that would not be let in any more has no use for a key either.
-            Err(refusal @ Refusal::CertificateEnded) => Err(refusal),
+            Err(refusal @ (Refusal::CertificateEnded | Refusal::CertificateDistrusted)) => Err(refusal),
             Err(refusal) if policy.wants_both() => Err(refusal),
             _ => Ok(Principal::new(key.name.clone(), key.role)),
         };
@@ -364,6 +373,8 @@ pub enum Refusal {
     CertificateMissing,
     /// The client's certificate has ended since its connection began.
     CertificateEnded,
+    /// The client's certificate is trusted no more, by a change of the CA or a revocation list.
+    CertificateDistrusted,
     /// No identity names the client's certificate.
     Unmapped,
     /// The address has failed too often.
@@ -407,6 +418,9 @@ impl Refusal {
             }
             Self::CertificateMissing => "a client certificate is wanted beside the API key",
             Self::CertificateEnded => "the client certificate has ended since this connection began; renew it",
+            Self::CertificateDistrusted => {
+                "the client certificate is trusted no more: it was revoked, or its CA was taken away"
+            }
             Self::Unmapped => {
                 "no identity of this server names the client certificate; its operator may add one to runtime.auth.mtls.identities"
             }
@@ -426,7 +440,8 @@ impl Refusal {
             | Self::SeveralKeys
             | Self::KeyMissing
             | Self::CertificateMissing
-            | Self::CertificateEnded => Kind::Unauthenticated,
+            | Self::CertificateEnded
+            | Self::CertificateDistrusted => Kind::Unauthenticated,
             Self::Unmapped | Self::CrossSite | Self::ForeignHost => Kind::Denied,
             Self::Throttled { after } => Kind::Exhausted(after),
         }
@@ -451,6 +466,7 @@ impl Refusal {
             Self::KeyMissing => "key_missing",
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateEnded => "certificate_ended",
+            Self::CertificateDistrusted => "certificate_distrusted",
             Self::Unmapped => "unmapped_certificate",
             Self::Throttled { .. } => "throttled",
             Self::CrossSite => "cross_site",

@@ -1,6 +1,6 @@
 //! Whose address a request comes from, where proxies stand in between.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -35,6 +35,11 @@ impl TrustedProxies {
             }
         }
         client
+    }
+
+    /// True where a proxy on this machine is believed: then a door of this machine alone is none.
+    pub fn are_local(&self) -> bool {
+        self.trusts(Ipv4Addr::LOCALHOST.into()) || self.trusts(Ipv6Addr::LOCALHOST.into())
     }
 
     fn trusts(&self, address: IpAddr) -> bool {

@@ -11,6 +11,9 @@ use aws_lc_rs::{constant_time, digest};
 use spiced_engine::Role;
 use tls_core::{Secret, Sourced};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::throttle::{Source, Throttle};
 
 /// Hashes that are computed at a time; each takes a core and the memory that its hash names.
 const SLOW_AT_A_TIME: usize = 2;
@@ -39,7 +42,7 @@ pub struct ApiKey {
 pub struct ApiKeys {
     fast: Vec<(Key, [u8; DIGEST])>,
     slow: Vec<Slow>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 /// Who bears a key.
@@ -51,9 +54,9 @@ pub(crate) struct Key {
 
 /// An argon2id hash. Once a key has fitted it, that key's digest is enough.
 struct Slow {
-    role: Role,
+    key: Key,
     hash: Secret,
-    proven: OnceLock<(Key, [u8; DIGEST])>,
+    proven: OnceLock<[u8; DIGEST]>,
 }
 
 /// What a key that is given turns out to be.
@@ -61,7 +64,7 @@ pub(crate) enum Checked<'a> {
     Known(&'a Key),
     Unknown,
     /// It fits no digest, and there are hashes that take their time.
-    Unclear([u8; DIGEST]),
+    Unclear,
 }
 
 /// No hash could be computed in time: too many callers with keys that nobody knows.
@@ -84,26 +87,32 @@ impl ApiKeys {
                     continue;
                 }
             };
-            let is_new = match &form {
-                Form::Digest(digest) => seen.insert(*digest),
-                Form::Slow(hash) => seen.insert(sha256(hash.expose())),
+            // Of a key that somebody chose, the name tells nothing that is quicker to try than the hash.
+            let digest = match &form {
+                Form::Digest(digest) => *digest,
+                Form::Slow(hash) => sha256(hash.expose()),
             };
-            if !is_new {
+            let key = Key { name: name(&digest), role: *role };
+            if !seen.insert(digest) {
                 errors.push(Sourced::new(KeyError::Twice, origin.clone()));
             }
             match form {
-                Form::Digest(digest) => fast.push((Key { name: name(&digest), role: *role }, digest)),
-                Form::Slow(hash) => slow.push(Slow { role: *role, hash, proven: OnceLock::new() }),
+                Form::Digest(digest) => fast.push((key, digest)),
+                Form::Slow(hash) => slow.push(Slow { key, hash, proven: OnceLock::new() }),
             }
         }
-        if errors.is_empty() { Ok(Self { fast, slow, turns: Semaphore::new(SLOW_AT_A_TIME) }) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Self { fast, slow, turns: Arc::new(Semaphore::new(SLOW_AT_A_TIME)) })
+        } else {
+            Err(errors)
+        }
     }
 
     /// True where `other` has the same keys with the same roles, in whatever order.
     pub(crate) fn same(&self, other: &Self) -> bool {
         let all = |keys: &Self| -> HashSet<(Vec<u8>, Role)> {
             let fast = keys.fast.iter().map(|(key, digest)| (digest.to_vec(), key.role));
-            fast.chain(keys.slow.iter().map(|slow| (slow.hash.expose().to_vec(), slow.role))).collect()
+            fast.chain(keys.slow.iter().map(|slow| (slow.hash.expose().to_vec(), slow.key.role))).collect()
         };
         all(self) == all(other)
     }
@@ -122,40 +131,95 @@ impl ApiKeys {
     pub(crate) fn check(&self, given: &[u8]) -> Checked<'_> {
         let digest = sha256(given);
         let mut found = None;
-        let proven = self.slow.iter().filter_map(|slow| slow.proven.get());
-        for (key, known) in self.fast.iter().chain(proven) {
+        let proven = self.slow.iter().filter_map(|slow| Some((&slow.key, slow.proven.get()?)));
+        for (key, known) in self.fast.iter().map(|(key, digest)| (key, digest)).chain(proven) {
             if constant_time::verify_slices_are_equal(known, &digest).is_ok() {
                 found = Some(key);
             }
         }
         match found {
             Some(key) => Checked::Known(key),
-            None if self.slow.iter().any(|slow| slow.proven.get().is_none()) => Checked::Unclear(digest),
+            None if self.slow.iter().any(|slow| slow.proven.get().is_none()) => Checked::Unclear,
             None => Checked::Unknown,
         }
     }
 
-    /// Tries the hashes that no key has fitted yet, off this thread.
-    pub(crate) async fn check_slowly(
-        self: Arc<Self>,
-        given: Secret,
-        digest: [u8; DIGEST],
-    ) -> Result<Option<Key>, Busy> {
+    /// Tries the hashes that no key has fitted yet, off this thread. Who is waited for there, and how a wrong key
+    /// counts, is `guesses`' to say, whether or not the caller still waits for the answer.
+    pub(crate) async fn check_slowly(self: Arc<Self>, given: Secret, guesses: Guesses) -> Result<Slowly, Busy> {
+        let turn = timeout(SLOW_PATIENCE, self.turns.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| Busy)?.map_err(|_| Busy)?;
+        if let Some(after) = guesses.wait() {
+            return Ok(Slowly::Waits(after));
+        }
         let keys = self.clone();
-        let turn = tokio::time::timeout(SLOW_PATIENCE, self.turns.acquire()).await.map_err(|_| Busy)?;
         let computed = tokio::task::spawn_blocking(move || {
-            let fits = |slow: &&Slow| slow.proven.get().is_none() && slow.fits(&given);
-            keys.slow.iter().find(fits).map(|slow| {
-                let key = Key { name: name(&digest), role: slow.role };
-                // Another request may have been first, with the same key.
-                let _ = slow.proven.set((key.clone(), digest));
-                key
-            })
+            // Held for as long as it computes: a caller that goes away makes no room for another.
+            let _turn = turn;
+            match keys.compute(&given) {
+                Some(key) => Slowly::Known(key),
+                None => Slowly::Unknown { waits: guesses.failed() },
+            }
         });
-        let found = computed.await.map_err(|_| Busy);
-        drop(turn);
-        found
+        computed.await.map_err(|_| Busy)
     }
+
+    /// The key that fits, by a digest that another request has proven meanwhile, or by a hash.
+    fn compute(&self, given: &Secret) -> Option<Key> {
+        let known = || match self.check(given.expose()) {
+            Checked::Known(key) => Some(key.clone()),
+            _ => None,
+        };
+        for slow in &self.slow {
+            if let Some(key) = known() {
+                return Some(key);
+            }
+            if slow.proven.get().is_none() && slow.fits(given) {
+                // Another request may have been first, with the same key.
+                let _ = slow.proven.set(sha256(given.expose()));
+            }
+        }
+        known()
+    }
+
+    /// The same keys, with what `before` has computed of them.
+    #[must_use]
+    pub fn remembering(self, before: &Self) -> Self {
+        for slow in &self.slow {
+            let same = before.slow.iter().find(|other| other.hash.expose() == slow.hash.expose());
+            if let Some(digest) = same.and_then(|same| same.proven.get()) {
+                let _ = slow.proven.set(*digest);
+            }
+        }
+        self
+    }
+}
+
+/// Who guesses, for a hash that takes its time.
+pub(crate) struct Guesses {
+    pub(crate) throttle: Arc<Throttle>,
+    pub(crate) source: Option<Source>,
+}
+
+impl Guesses {
+    fn wait(&self) -> Option<Duration> {
+        self.source.and_then(|source| self.throttle.wait(source))
+    }
+
+    fn failed(&self) -> bool {
+        self.source.is_some_and(|source| self.throttle.failed(source))
+    }
+}
+
+/// What comes of a key that takes its time.
+pub(crate) enum Slowly {
+    Known(Key),
+    /// `waits`: the address has failed too often by now.
+    Unknown {
+        waits: bool,
+    },
+    /// The address has failed too often, while this one waited for its turn.
+    Waits(Duration),
 }
 
 impl Slow {
@@ -246,8 +310,8 @@ pub fn is_weak(key: &Secret) -> bool {
     !text.starts_with(b"sha256:") && !text.starts_with(b"argon2id:") && text.len() < SHORT
 }
 
-/// What a key is called, in whichever form it is set up: the beginning of its SHA-256, so that an operator
-/// finds the entry in the pod. It is the same on every replica.
+/// What a key is called: the beginning of its SHA-256, or of its argon2id hash's, so that an operator finds the
+/// entry in the pod. It is the same on every replica.
 fn name(digest: &[u8; DIGEST]) -> Arc<str> {
     format!("key:{}", hex(&digest[..6])).into()
 }
@@ -330,13 +394,25 @@ mod tests {
                 .unwrap()
                 .to_string()
         };
-        let keys = Arc::new(ApiKeys::new(&[key(&format!("argon2id:{phc}"), Role::ReadOnly)]).unwrap());
-        let Checked::Unclear(digest) = keys.check(b"wrong") else { panic!("it is not computed yet") };
-        assert_eq!(keys.clone().check_slowly("wrong".into(), digest).await.unwrap(), None);
-        let Checked::Unclear(digest) = keys.check(b"chosen") else { panic!("it is not computed yet") };
-        assert!(keys.clone().check_slowly("chosen".into(), digest).await.unwrap().is_some());
+        let entry = [key(&format!("argon2id:{phc}"), Role::ReadOnly)];
+        let keys = Arc::new(ApiKeys::new(&entry).unwrap());
+        let throttle = Arc::new(Throttle::new(std::num::NonZero::new(1).unwrap()));
+        let source = Some(Source::from(std::net::IpAddr::from([192, 0, 2, 1])));
+        let slowly = async |text: &str, source| {
+            assert!(matches!(keys.check(text.as_bytes()), Checked::Unclear));
+            let guesses = Guesses { throttle: throttle.clone(), source };
+            keys.clone().check_slowly(text.into(), guesses).await.unwrap()
+        };
+        assert!(matches!(slowly("wrong", source).await, Slowly::Unknown { waits: false }));
+        assert!(matches!(slowly("wrong", source).await, Slowly::Unknown { waits: true }));
+        assert!(matches!(slowly("chosen", source).await, Slowly::Waits(_)), "it is not computed for who waits");
+        // Several at once are all let in, whoever of them is first.
+        let all = futures::future::join_all([0; 4].map(|_| slowly("chosen", None))).await;
+        assert!(all.iter().all(|one| matches!(one, Slowly::Known(_))));
         assert!(matches!(keys.check(b"chosen"), Checked::Known(_)));
         assert!(matches!(keys.check(b"wrong"), Checked::Unknown));
+        let again = ApiKeys::new(&entry).unwrap().remembering(&keys);
+        assert!(matches!(again.check(b"chosen"), Checked::Known(_)));
     }
 
     #[test]

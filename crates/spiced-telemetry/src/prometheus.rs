@@ -82,7 +82,7 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_auth_failures_total",
         kind: "counter",
         labels: &["endpoint", "reason"],
-        help: "Requests that were not let in: anonymous, wrong_key, malformed, several_keys, key_missing, certificate_missing, certificate_ended, unmapped_certificate, throttled, cross_site or foreign_host",
+        help: "Requests that were not let in: anonymous, wrong_key, malformed, several_keys, key_missing, certificate_missing, certificate_ended, certificate_distrusted, unmapped_certificate, throttled, cross_site or foreign_host",
     },
     Metric {
         name: "spiced_secret_refresh_total",

@@ -118,6 +118,8 @@ pub(crate) struct Ended {
     pub(crate) live: Live,
     pub(crate) reloaded: Reloaded,
     pub(crate) follower: Option<Follower>,
+    /// The pod was read again, and what it says now is not in force.
+    pub(crate) refused: bool,
     /// Certificate and key are no pair: one of them may have changed before the other.
     pub(crate) mismatch: bool,
 }
@@ -159,7 +161,8 @@ impl Live {
         };
         let (live, outcome) = blocking(read).await;
         identity::tell(&outcome);
-        Ended { live, mismatch: is_mismatch(&outcome), reloaded: reloaded(outcome, false), follower: None }
+        let mismatch = is_mismatch(&outcome);
+        Ended { live, mismatch, reloaded: reloaded(outcome, false), follower: None, refused: false }
     }
 
     /// Reads everything again: the stores, by `refresher` where they are followed; then the pod and the environment, and
@@ -196,6 +199,14 @@ impl Live {
             Ok(sources) => sources.map(|(sources, _)| sources),
             Err(failure) => return self.rejected(failure, dry).await,
         };
+        if self.policy.borrow().has_credentials() && !policy.has_credentials() {
+            // An empty file, or one that is cut off, says the same as one that means it.
+            let failure = Failure::configuration(
+                "the pod sets up no credentials any more, and doors that asked for some are not opened by a reload",
+                "restart for it; or set runtime.auth.api_key or runtime.tls.client_auth_mode again",
+            );
+            return self.rejected(failure, dry).await;
+        }
         let mut this = self;
         let read = move || {
             let outcome = match (&mut this.served, sources) {
@@ -225,7 +236,7 @@ impl Live {
         }
         let mismatch = is_mismatch(&outcome);
         if let Outcome::Rejected(_) = outcome {
-            return Ended { live, mismatch, reloaded: reloaded(outcome, false), follower: None };
+            return Ended { live, mismatch, reloaded: reloaded(outcome, false), follower: None, refused: !dry };
         }
         let policy_changed = !policy.same(&live.policy.borrow());
         let mut follower = None;
@@ -236,7 +247,7 @@ impl Live {
             }
             follower = Some(Follower::start(followed, rotation, live.policy.clone()));
         }
-        Ended { live, mismatch, reloaded: reloaded(outcome, policy_changed), follower }
+        Ended { live, mismatch, reloaded: reloaded(outcome, policy_changed), follower, refused: false }
     }
 
     /// A pod that cannot be read, or a store that is down, is no reason to miss a certificate that was renewed
@@ -245,12 +256,12 @@ impl Live {
         let (reason, fix) = failure.in_words();
         let reloaded = Reloaded::Rejected { reason, fix };
         if dry {
-            return Ended { live: self, mismatch: false, reloaded, follower: None };
+            return Ended { live: self, mismatch: false, reloaded, follower: None, refused: false };
         }
         if let Reloaded::Rejected { reason, fix } = &reloaded {
             error!(%reason, hint = fix, "the new configuration is rejected; the one before stays");
         }
-        Ended { reloaded, ..self.reread().await }
+        Ended { reloaded, refused: true, ..self.reread().await }
     }
 }
 

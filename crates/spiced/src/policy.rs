@@ -83,7 +83,12 @@ impl KeyRotation {
             }
             match ApiKeys::new(&self.keys) {
                 Ok(keys) => {
-                    let changed = Policy { keys: Some(Arc::new(keys)), ..Policy::clone(&policy.borrow()) };
+                    let before = Policy::clone(&policy.borrow());
+                    let keys = match &before.keys {
+                        Some(known) => keys.remembering(known),
+                        None => keys,
+                    };
+                    let changed = Policy { keys: Some(Arc::new(keys)), ..before };
                     policy.send_replace(Arc::new(changed));
                     info!("the API keys changed; the next request is measured by the new ones");
                 }

@@ -18,6 +18,11 @@ use crate::live::{Change, Ended, Follower, Live};
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
+/// A pod that was refused is read again after this long, then twice as long, and so on up to the longest: a store
+/// may be up again, a file be there.
+const FIRST_RETRY: Duration = Duration::from_secs(15);
+const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
+
 /// Requests for a reload that may wait for one; they share it.
 const MOST_ASKS: usize = 16;
 
@@ -37,6 +42,8 @@ pub(crate) struct Reloading {
     told: bool,
     /// Certificate and key do not match: when to look again, and how long to wait after that.
     mismatch: Option<(Instant, Duration)>,
+    /// What the pod says is not in force: when to try again, and how long to wait after that.
+    refused: Option<(Instant, Duration)>,
 }
 
 /// Somebody who waits for the end of a reload.
@@ -55,7 +62,7 @@ pub(crate) fn handle() -> (ReloadHandle, mpsc::Receiver<Ask>) {
             if asks.try_send(Ask { dry_run, answer }).is_err() {
                 return Reload::Busy;
             }
-            answered.await.map_or(Reload::Busy, Reload::Ended)
+            answered.await.map_or(Reload::Lost, Reload::Ended)
         }
         .boxed()
     });
@@ -79,6 +86,7 @@ impl Reloading {
             waiting: Vec::new(),
             told: false,
             mismatch: None,
+            refused: None,
         }
     }
 
@@ -103,11 +111,11 @@ impl Reloading {
                         }
                     }
                 }
-                Some(ask) = self.asked.recv() => self.waiting.push(ask),
+                Some(ask) = self.asked.recv(), if self.waiting.len() < MOST_ASKS => self.waiting.push(ask),
             }
             return;
         }
-        let look = self.mismatch;
+        let (look, again) = (self.mismatch, self.refused);
         let changed = async {
             match &mut self.live {
                 Some(live) => live.changed().await,
@@ -116,7 +124,10 @@ impl Reloading {
         };
         tokio::select! {
             change = changed => match (change, self.live.take()) {
-                (Change::Material, Some(live)) => self.running = Some(tokio::spawn(live.reread())),
+                // What the pod wants may be good with that.
+                (Change::Material, Some(live)) if again.is_none() => {
+                    self.running = Some(tokio::spawn(live.reread()));
+                }
                 (_, live) => {
                     self.live = live;
                     self.told();
@@ -126,10 +137,8 @@ impl Reloading {
                 self.waiting.push(ask);
                 self.begin();
             }
-            () = async { match look {
-                Some((at, _)) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            } } => {
+            () = at(again) => self.told(),
+            () = at(look) => {
                 self.follower.refresher.hurry();
                 self.mismatch = look.map(|(at, pause)| (at + pause, (pause * 2).min(LONGEST_LOOK)));
             }
@@ -150,7 +159,12 @@ impl Reloading {
         self.running = Some(tokio::spawn(live.reload(refresher, !counts)));
     }
 
-    fn ended(&mut self, Ended { live, reloaded, follower, mismatch }: Ended) {
+    fn ended(&mut self, Ended { live, reloaded, follower, mismatch, refused }: Ended) {
+        self.refused = match self.refused {
+            _ if !refused => None,
+            None => Some((Instant::now() + FIRST_RETRY, 2 * FIRST_RETRY)),
+            Some((_, pause)) => Some((Instant::now() + pause, (2 * pause).min(LONGEST_RETRY))),
+        };
         let is_watched = live.served.as_ref().is_some_and(|served| served.reloader.is_watched());
         self.mismatch = match self.mismatch {
             before if mismatch && is_watched => {
@@ -168,6 +182,14 @@ impl Reloading {
         if self.told || !self.waiting.is_empty() {
             self.begin();
         }
+    }
+}
+
+/// Waits until the first of these; for ever where there is none.
+async fn at(when: Option<(Instant, Duration)>) {
+    match when {
+        Some((at, _)) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

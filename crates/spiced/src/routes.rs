@@ -40,7 +40,9 @@ impl Callers {
                 "API keys travel in plain text to this door, and others on the way can read them; set up runtime.tls"
             );
         }
-        let anonymous = policy.anonymous(door.is_local());
+        // A proxy on this machine speaks for callers elsewhere.
+        let is_local = door.is_local() && !self.proxies.are_local();
+        let anonymous = policy.anonymous(is_local);
         if anonymous.is_none() && !policy.has_credentials() {
             warn!(
                 endpoint = door.endpoint,
@@ -48,7 +50,7 @@ impl Callers {
             );
         }
         debug!(endpoint = door.endpoint, ?anonymous, "callers without credentials");
-        match (door.is_local(), door.endpoint) {
+        match (is_local, door.endpoint) {
             (true, "http" | "metrics") => access.loopback(),
             (true, _) => access.local(),
             (false, _) => access,

@@ -130,13 +130,19 @@ impl Acceptor {
             }
             None => None,
         };
+        // A ticket is bound to whom the server trusts, but not to the time: a revocation list may have ended since.
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        if resumed && client.is_some() && !tls.clients().borrow().passes(client.as_ref()) {
+            let reason = "the client certificate of a resumed session does not pass any more";
+            return Err(HandshakeError::Failed(io::Error::new(io::ErrorKind::PermissionDenied, reason)).into());
+        }
         let info = TlsInfo {
             version: version_text(connection.protocol_version()),
             cipher: connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).map(str::to_owned),
             group: connection.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name())),
             server_name: connection.server_name().map(str::to_owned),
             alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
-            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            resumed,
             client,
         };
         let h2 = info.alpn.as_deref() == Some(b"h2");

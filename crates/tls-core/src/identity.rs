@@ -140,16 +140,16 @@ impl CertificateSummary {
             .subject_alternative_name()
             .ok()
             .flatten()
-            .map(|san| san.value.general_names.iter().filter_map(name_text).collect())
+            .map(|san| san.value.general_names.iter().filter_map(name_text).map(|name| shown(&name)).collect())
             .unwrap_or_default();
         let subject = match parsed.subject().to_string() {
             empty if empty.is_empty() => "(no subject)".to_owned(),
-            text => text,
+            text => shown(&text),
         };
         Ok(Self {
             subject,
             names,
-            issuer: parsed.issuer().to_string(),
+            issuer: shown(&parsed.issuer().to_string()),
             fingerprint: hex(digest::digest(&digest::SHA256, der).as_ref()),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
@@ -222,6 +222,11 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whoever made a certificate wrote its names, and a terminal or a log is to show them.
+fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -349,6 +349,10 @@ async fn distrusted(clients: Option<watch::Receiver<Arc<ClientTrust>>>, tls: Opt
         while clients.changed().await.is_ok() {
             let trust = clients.borrow_and_update().clone();
             if !trust.passes(tls.client.as_ref()) {
+                // A client may ask on for a while: whoever decides about requests is to know.
+                if let Some(client) = &tls.client {
+                    client.distrust();
+                }
                 return;
             }
         }

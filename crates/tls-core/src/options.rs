@@ -132,7 +132,6 @@ impl ServerTls {
     }
 
     /// Whom it trusts among its clients, and the changes of it.
-    #[cfg(feature = "serve")]
     pub(crate) fn clients(&self) -> watch::Receiver<Arc<ClientTrust>> {
         self.0.clients.clone()
     }

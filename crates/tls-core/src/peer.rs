@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
@@ -47,6 +48,7 @@ pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     summary: CertificateSummary,
     names: ClientNames,
+    distrusted: Arc<AtomicBool>,
 }
 
 /// What a client's certificate calls its holder.
@@ -82,7 +84,7 @@ impl ClientCertificate {
                 _ => {}
             }
         }
-        Ok(Self { chain, summary, names })
+        Ok(Self { chain, summary, names, distrusted: Arc::default() })
     }
 
     /// Subject, issuer, fingerprint and validity.
@@ -98,6 +100,15 @@ impl ClientCertificate {
     /// True from the start to the end of its validity. A connection may outlive its certificate.
     pub fn is_in_date(&self, at: SystemTime) -> bool {
         self.summary.validity(at).is_in_date()
+    }
+
+    /// True from when a change of whom the server trusts has left its holder out.
+    pub fn is_distrusted(&self) -> bool {
+        self.distrusted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn distrust(&self) {
+        self.distrusted.store(true, Ordering::Relaxed);
     }
 
     /// The leaf, and what the client sent with it.

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// From one look to the next. A change is told when a second look finds the same: whoever writes a file, or
 /// one after the other, is given that time to finish.
 const LOOK: Duration = Duration::from_secs(1);
@@ -17,6 +19,8 @@ pub struct FileWatch {
     seen: Vec<Stamp>,
     /// How they were at the last look, where that was new.
     fresh: Option<Vec<Stamp>>,
+    /// When to look next: whoever waits may be called away again and again.
+    due: Instant,
 }
 
 /// What differs where a file does; `None` where there is none.
@@ -29,7 +33,7 @@ impl FileWatch {
         let regular = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file()) || !path.exists();
         let paths: Vec<PathBuf> = paths.into_iter().filter(regular).collect();
         let seen = look(&paths);
-        Self { paths, seen, fresh: None }
+        Self { paths, seen, fresh: None, due: Instant::now() + LOOK }
     }
 
     /// Waits until one of the files is another than at the last change that was told; for ever where there
@@ -39,7 +43,8 @@ impl FileWatch {
             std::future::pending().await
         }
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep_until(self.due).await;
+            self.due = Instant::now() + LOOK;
             let paths = self.paths.clone();
             let Ok(now) = tokio::task::spawn_blocking(move || look(&paths)).await else { continue };
             if now == self.seen {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 use spiced_certs::{Finding, Severity, accepted_by, load, load_clients, missing_names};
 use spiced_config::Settings;
+use spiced_middleware::is_weak;
 
 use crate::args::TlsCheckArgs;
 use crate::commands::{print, runtime};
@@ -70,6 +71,7 @@ fn examine(mut settings: Settings, names: &[String]) -> Result<Report, Failure> 
             }
         }
     }
+    report.findings.extend(of_auth(&settings, asks));
     if let Err(failure) = policy::establish(&settings.auth, asks, Vec::new()) {
         let (message, fix) = failure.in_words();
         let origin = "runtime.auth.api_key.keys".to_owned();
@@ -78,6 +80,32 @@ fn examine(mut settings: Settings, names: &[String]) -> Result<Report, Failure> 
     }
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(report)
+}
+
+/// What a start would warn of.
+fn of_auth(settings: &Settings, asks: bool) -> Vec<Finding> {
+    let finding = |code, origin: String, message: &str, fix: &str| Finding {
+        code,
+        severity: Severity::Warning,
+        origin,
+        subject: String::new(),
+        message: message.to_owned(),
+        fix: fix.to_owned(),
+    };
+    let short = settings.auth.keys.iter().flatten().filter(|key| is_weak(&key.key.value)).map(|key| {
+        let message = "the API key is shorter than 16 characters and may be guessed";
+        finding("AUTH-KEY-SHORT", key.key.origin.to_string(), message, "make one with: spiced key generate")
+    });
+    let mut found: Vec<Finding> = short.collect();
+    if asks && settings.auth.identities.is_empty() {
+        found.push(finding(
+            "AUTH-NO-IDENTITIES",
+            "runtime.auth.mtls.identities".to_owned(),
+            "no identity is named: the bearer of any verified client certificate may read",
+            "name those that may, with their roles",
+        ));
+    }
+    found
 }
 
 impl Report {
