@@ -185,7 +185,7 @@ def test_refused_at_start(pod, name):
     pod.refuse(env={"S": one, "EMPTY": ""}).names("runtime.auth.api_key.keys")
 
 
-@pytest.mark.parametrize("said", ["A:ro,", "A:ro,,B:rw", "A:ro,A:rw", ":ro"])
+@pytest.mark.parametrize("said", ["", "A:ro,", "A:ro,,B:rw", "A:ro,A:rw", ":ro"])
 def test_variable_is_refused_at_start(pod, said):
     one, two = key("a refused key"), key("a key beside it")
     pod.yaml(tls=pod.write_pair())

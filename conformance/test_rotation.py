@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 
@@ -158,3 +159,58 @@ def test_a_client_ca_that_is_replaced(pod):
     pod.write("ca.pem", other.pem)
     eventually(lambda: clients.get(server, "/health", *shows[other]).status == 200, "who is trusted now")
     assert clients.get(server, "/health", *shows[one]).exit != 0
+
+
+EMPTIED = {
+    "an empty file": "",
+    "cut off before auth": "version: v1\nkind: Spicepod\nname: conformance\n",
+    "without auth": None,
+}
+
+
+@pytest.mark.parametrize("text", EMPTIED.values(), ids=EMPTIED.keys())
+def test_no_reload_opens_a_door(pod, text):
+    """What is left of a pod that is written half, or edited by mistake, lets in nobody who was not let in before."""
+    key = LEDGER.mark("an API key")
+    pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": {"keys": [f"{key}:rw"]}}})
+    server = pod.serve()
+    if text is None:
+        pod.yaml(tls=pod.write_pair())
+    else:
+        pod.write("spicepod.yaml", text)
+    server.wait_for_log("ERROR", match="the one before stays")
+    assert clients.sql(server, "SELECT 1 AS x").status == 401
+    assert clients.sql(server, "SELECT 1 AS x", "-H", f"X-API-Key: {key}").ok().json() == [{"x": 1}]
+    assert clients.presented(server, "http") == pod.pair.der
+
+
+def test_a_refused_pod_is_taken_once_it_is_whole(pod):
+    """A key that is taken away in a pod which comes before its certificate is gone when the certificate is there."""
+    leaked, kept = LEDGER.mark("a leaked API key"), LEDGER.mark("an API key")
+    keys = {"auth": {"api_key": {"keys": [f"{leaked}:rw", f"{kept}:rw"]}}}
+    pod.yaml(tls=pod.write_pair(), runtime=keys)
+    server = pod.serve()
+    renewed = pod.ca.issue(common_name="renewed")
+    files = {"certificate_file": "new.crt", "key_file": "new.key"}
+    pod.yaml(tls=files, runtime={"auth": {"api_key": {"keys": [f"{kept}:rw"]}}})
+    server.wait_for_log("ERROR", match="new.crt")
+    for name, content in (("new.key", renewed.key_text), ("new.crt", renewed.certificate)):
+        pod.write(name, content)
+    eventually(lambda: clients.presented(server, "http") == renewed.der, "the new certificate", 60)
+    assert clients.sql(server, "SELECT 1 AS x", "-H", f"X-API-Key: {leaked}").status == 401
+    clients.sql(server, "SELECT 1 AS x", "-H", f"X-API-Key: {kept}").ok()
+
+
+def test_a_revocation_list_that_ends_is_told(pod):
+    pod.write("ca.pem", pod.ca.pem)
+    pod.write("clients.crl", pod.ca.crl(ends=datetime.timedelta(seconds=5)))
+    asks = {"client_auth_mode": "request", "client_auth_ca_file": "ca.pem", "client_crl_files": ["clients.crl"]}
+    pod.yaml(tls={**pod.write_pair(), **asks})
+    server = pod.serve()
+    shows = clients.as_client(pod.ca, pod.home)
+    clients.get(server, "/health", *shows).ok()
+    said = server.wait_for_log("ERROR", match="TLS-CRL-OUT-OF-DATE")
+    assert said["fields"]["fix"]
+    assert clients.get(server, "/health", *shows).exit != 0
+    pod.write("clients.crl", pod.ca.crl(number=2))
+    eventually(lambda: clients.get(server, "/health", *shows).status == 200, "the new list")

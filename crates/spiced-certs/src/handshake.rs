@@ -8,7 +8,8 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ServerConfig, ServerConnection, SignatureScheme,
+    ClientConfig, ClientConnection, ConnectionCommon, DigitallySignedStruct, Error, ServerConfig, ServerConnection,
+    SideData, SignatureScheme,
 };
 use tls_core::{Identity, provider};
 
@@ -35,26 +36,25 @@ pub(crate) fn with_itself(identity: &Identity) -> Result<(), Error> {
         if !client.is_handshaking() && !server.is_handshaking() {
             return Ok(());
         }
-        let mut flight = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut flight).map_err(|e| Error::General(e.to_string()))?;
-        }
-        let mut sent = flight.as_slice();
-        while !sent.is_empty() {
-            server.read_tls(&mut sent).map_err(|e| Error::General(e.to_string()))?;
-            server.process_new_packets()?;
-        }
-        let mut flight = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut flight).map_err(|e| Error::General(e.to_string()))?;
-        }
-        let mut sent = flight.as_slice();
-        while !sent.is_empty() {
-            client.read_tls(&mut sent).map_err(|e| Error::General(e.to_string()))?;
-            client.process_new_packets()?;
-        }
+        carry(&mut client, &mut server)?;
+        carry(&mut server, &mut client)?;
     }
     Err(Error::General("the handshake came to no end".to_owned()))
+}
+
+/// Brings what one side has to say to the other.
+fn carry<A, B: SideData>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) -> Result<(), Error> {
+    let failed = |error: std::io::Error| Error::General(error.to_string());
+    let mut flight = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut flight).map_err(failed)?;
+    }
+    let mut sent = flight.as_slice();
+    while !sent.is_empty() {
+        to.read_tls(&mut sent).map_err(failed)?;
+        to.process_new_packets()?;
+    }
+    Ok(())
 }
 
 /// Takes every chain, and no signature that is not its key's.

@@ -25,7 +25,7 @@ use crate::doors::{Doors, Opened};
 use crate::failure::Failure;
 use crate::live::{Fixed, Follower, Live};
 use crate::reloading::{self, Reloading};
-use crate::routes::Callers;
+use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
 use crate::{banner, commands, core_dumps, expiry, identity, policy, routes, secrets, settle};
@@ -101,7 +101,7 @@ impl App {
         let (policy, rotation) = policy::establish(&settings.auth, mode != ClientAuth::None, values.keys)?;
         let (policy, policies) = watch::channel(Arc::new(policy));
         let (reload, asked) = reloading::handle();
-        let http_options = routes::http_options(&settings, served.as_ref(), reload)?;
+        let http = routes::http_options(&settings, served.as_ref(), reload)?;
         let engine = start_engine(&settings, queries)?;
         let engine: Arc<dyn Engine> = Arc::new(Guarded::new(engine).witnessed(Arc::new(AuditLog)));
 
@@ -152,8 +152,16 @@ impl App {
             throttle: Arc::new(Throttle::new(settings.limits.auth_failures)),
             proxies: TrustedProxies::new(std::mem::take(&mut settings.trusted_proxies)),
         };
-        let routers =
-            routes::build(doors, &settings, ticket_secret, engine, ready, status, metrics, &callers, http_options);
+        let behind = Behind {
+            engine,
+            ready,
+            status,
+            metrics,
+            http,
+            signing_secret: ticket_secret,
+            guards_metrics: settings.auth.metrics,
+        };
+        let routers = routes::build(doors, behind, &callers);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
             routers,

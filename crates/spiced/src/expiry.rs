@@ -1,28 +1,71 @@
-//! Says once a day what ends soon, for as long as it does: a certificate that nobody renews is in the log.
+//! Says once a day what ends soon, for as long as it does, and at once when a revocation list is out of date: what
+//! nobody renews is in the log.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use spiced_certs::ending;
 use tls_core::ClientTrust;
 use tls_core::rotation::Identities;
 use tokio::sync::watch;
+use tracing::error;
 
 use crate::identity::say;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Looks once a day; what the start found has been said then.
-pub(crate) async fn remind(identities: Identities, clients: watch::Receiver<Arc<ClientTrust>>) {
+/// Looks once a day, and when a revocation list ends; what the start found has been said then.
+pub(crate) async fn remind(identities: Identities, mut clients: watch::Receiver<Arc<ClientTrust>>) {
     loop {
-        tokio::time::sleep(DAY).await;
-        let identity = identities.served().identity;
+        let until = clients.borrow_and_update().lists_until();
+        tokio::select! {
+            () = tokio::time::sleep(pause(until, SystemTime::now())) => {}
+            // New lists have another end.
+            Ok(()) = clients.changed() => continue,
+        }
         let now = SystemTime::now();
+        let identity = identities.served().identity;
         let origin = identity.certificate_origin().to_string();
         ending(identity.leaf(), &origin, now).iter().for_each(say);
         let trust = clients.borrow().clone();
         for authority in trust.authorities() {
             ending(authority, "the client CA", now).iter().for_each(say);
         }
+        if until.is_some_and(|until| left(until, now).is_none()) {
+            error!(
+                code = "TLS-CRL-OUT-OF-DATE",
+                fix = "fetch the CA's current list; it is taken by itself",
+                "a client revocation list is out of date: every client of its CA is refused"
+            );
+        }
+    }
+}
+
+/// How long to wait: a day, or until just after a revocation list ends, where that is sooner.
+fn pause(until: Option<i64>, now: SystemTime) -> Duration {
+    match until.and_then(|until| left(until, now)) {
+        Some(left) => DAY.min(left + Duration::from_secs(1)),
+        None => DAY,
+    }
+}
+
+/// What is left of the time until `until`; nothing where it has come.
+fn left(until: i64, now: SystemTime) -> Option<Duration> {
+    let until = UNIX_EPOCH + Duration::from_secs(u64::try_from(until).ok()?);
+    until.duration_since(now).ok().filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_or_until_a_list_ends() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        assert_eq!(pause(None, now), DAY);
+        assert_eq!(pause(Some(1_000_060), now), Duration::from_secs(61));
+        assert_eq!(pause(Some(9_000_000), now), DAY);
+        assert_eq!(pause(Some(999_999), now), DAY, "it has been said");
+        assert_eq!((left(999_999, now), left(1_000_001, now)), (None, Some(Duration::from_secs(1))));
     }
 }

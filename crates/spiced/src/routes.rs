@@ -58,21 +58,23 @@ impl Callers {
     }
 }
 
-/// Puts a router behind each door. `signing_secret` is what replicas share to take each other's
-/// Flight tickets.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn build(
-    doors: Doors,
-    settings: &Settings,
-    signing_secret: Option<Secret>,
-    engine: Arc<dyn Engine>,
-    ready: watch::Receiver<bool>,
-    status: Status,
-    metrics: Metrics,
-    callers: &Callers,
-    options: HttpOptions,
-) -> Vec<(Opened, Router)> {
+/// What the doors' routers are made of.
+pub(crate) struct Behind {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) ready: watch::Receiver<bool>,
+    pub(crate) status: Status,
+    pub(crate) metrics: Metrics,
+    pub(crate) http: HttpOptions,
+    /// What replicas share to take each other's Flight tickets.
+    pub(crate) signing_secret: Option<Secret>,
+    /// Whether the metrics door asks for credentials.
+    pub(crate) guards_metrics: bool,
+}
+
+/// Puts a router behind each door.
+pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Opened, Router)> {
     let Doors { http, flight, grpc, metrics: metrics_door, probe } = doors;
+    let Behind { engine, ready, status, metrics, http: options, signing_secret, guards_metrics } = behind;
     let grpc_access = |door: &Opened| admission(callers.on(door), Dialect::Grpc).except(spiced_grpc::HEALTH_PREFIX);
     let health = || spiced_grpc::health(ready.clone(), &[spiced_flight::SERVICE_NAME]);
 
@@ -96,7 +98,7 @@ pub(crate) fn build(
     ];
     routers.extend(metrics_door.map(|door| {
         let router = metrics.router();
-        match settings.auth.metrics {
+        match guards_metrics {
             true => {
                 let access = callers.on(&door);
                 (door, router.layer(admission(access, Dialect::Http)))

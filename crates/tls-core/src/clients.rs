@@ -11,6 +11,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
 use crate::identity::unix;
 use crate::{CertificateSummary, ClientCertificate, provider};
 
@@ -32,13 +34,14 @@ pub struct ClientTrust {
     mode: ClientAuth,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     authorities: Vec<CertificateSummary>,
+    lists_until: Option<i64>,
     digest: Vec<u8>,
 }
 
 impl ClientTrust {
     /// No client is asked.
     pub fn nobody() -> Self {
-        Self { mode: ClientAuth::None, verifier: None, authorities: Vec::new(), digest: Vec::new() }
+        Self { mode: ClientAuth::None, verifier: None, authorities: Vec::new(), lists_until: None, digest: Vec::new() }
     }
 
     /// Clients that `authorities` vouch for. Where there are `crls`, every CA of a client's chain needs
@@ -65,7 +68,11 @@ impl ClientTrust {
             summaries.push(summary);
             context.update(digest::digest(&digest::SHA256, authority).as_ref());
         }
+        let mut lists_until: Option<i64> = None;
         for crl in &crls {
+            let parsed = CertificateRevocationList::from_der(crl).map(|(_, list)| list);
+            let until = parsed.ok().and_then(|list| list.next_update()).map(|next| next.timestamp());
+            lists_until = lists_until.into_iter().chain(until).min();
             context.update(digest::digest(&digest::SHA256, crl).as_ref());
         }
         let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
@@ -75,7 +82,13 @@ impl ClientTrust {
             verifier = verifier.allow_unauthenticated();
         }
         let verifier = verifier.build().map_err(|e| ClientTrustError::Unusable(e.to_string()))?;
-        Ok(Self { mode, verifier: Some(verifier), authorities: summaries, digest: context.finish().as_ref().to_vec() })
+        Ok(Self {
+            mode,
+            verifier: Some(verifier),
+            authorities: summaries,
+            lists_until,
+            digest: context.finish().as_ref().to_vec(),
+        })
     }
 
     /// Whether clients are asked.
@@ -86,6 +99,12 @@ impl ClientTrust {
     /// The certificate authorities, for status and metrics.
     pub fn authorities(&self) -> &[CertificateSummary] {
         &self.authorities
+    }
+
+    /// When the first of the revocation lists is out of date, in Unix seconds: from then on the clients of its CA are
+    /// refused.
+    pub fn lists_until(&self) -> Option<i64> {
+        self.lists_until
     }
 
     /// True where `other` trusts the same clients.
