@@ -214,3 +214,14 @@ def test_a_revocation_list_that_ends_is_told(pod):
     assert clients.get(server, "/health", *shows).exit != 0
     pod.write("clients.crl", pod.ca.crl(number=2))
     eventually(lambda: clients.get(server, "/health", *shows).status == 200, "the new list")
+
+
+def test_what_is_not_valid_yet_is_taken_when_its_time_comes(pod):
+    pod.yaml(tls=pod.write_pair())
+    server = pod.serve()
+    early = pod.ca.issue(common_name="early", starts=datetime.timedelta(seconds=8))
+    pod.write_pair(early)
+    server.wait_for_log("ERROR", match="is not valid yet; it is taken when its time comes")
+    assert clients.presented(server, "http") == pod.pair.der
+    eventually(lambda: clients.presented(server, "http") == early.der, "the certificate, in its time")
+    assert datetime.datetime.now(datetime.timezone.utc) >= early.leaf.not_valid_before_utc

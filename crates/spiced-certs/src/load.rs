@@ -145,14 +145,22 @@ pub enum LoadError {
         reason: String,
     },
     /// A reload found a certificate that is out of date, and what serves is better.
-    #[error(
-        "{origin}: the certificate {subject} is expired or not valid yet, and what serves is in date or ends later"
-    )]
+    #[error("{origin}: the certificate {subject} is out of date, and what serves is in date or ends later")]
     OutOfDate {
         /// The leaf's subject.
         subject: String,
         /// The setting that gives it.
         origin: Origin,
+    },
+    /// A reload found a certificate whose time has not come, and what serves is in date: it is to be read again then.
+    #[error("{origin}: the certificate {subject} is not valid yet; it is taken when its time comes, in {starts_in} s")]
+    NotYet {
+        /// The leaf's subject.
+        subject: String,
+        /// The setting that gives it.
+        origin: Origin,
+        /// In how many seconds it is valid.
+        starts_in: i64,
     },
     /// The key is another certificate's.
     #[error(transparent)]
@@ -197,6 +205,7 @@ impl LoadError {
             Self::RevocationList { origin, .. } => ("TLS-CRL", origin, String::new()),
             Self::NoHandshake { origin, subject, .. } => ("TLS-NO-HANDSHAKE", origin, subject.clone()),
             Self::OutOfDate { origin, subject } => ("TLS-OUT-OF-DATE", origin, subject.clone()),
+            Self::NotYet { origin, subject, .. } => ("TLS-NOT-YET-VALID", origin, subject.clone()),
             Self::NotAPair(mismatch) => ("TLS-KEY-MISMATCH", &mismatch.key_origin, mismatch.subject.clone()),
         };
         Finding {
@@ -223,6 +232,7 @@ impl LoadError {
                 "have it issued for another kind of key: RSA of 2048 bits or more, P-256 or P-384"
             }
             Self::OutOfDate { .. } => "put a certificate there that is in date, or check this machine's clock",
+            Self::NotYet { .. } => "wait, or check this machine's clock",
             Self::NotAPair(_) => {
                 "compare `openssl x509 -in CERT -noout -pubkey` with `openssl pkey -in KEY -pubout`: a renewal may have changed only \
                  one of the files"

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use metrics::counter;
 use tls_core::rotation::Publisher;
-use tls_core::{CertificateSummary, ClientTrust};
+use tls_core::{CertificateSummary, ClientTrust, Validity};
 use tokio::sync::watch;
 
 use crate::Finding;
@@ -152,7 +152,10 @@ impl Candidate {
         let leaf = loaded.identity.leaf();
         if worse(leaf, serving.leaf(), SystemTime::now()) {
             let (subject, origin) = (leaf.subject.clone(), loaded.identity.certificate_origin().clone());
-            return Err(LoadError::OutOfDate { subject, origin });
+            return Err(match leaf.validity(SystemTime::now()) {
+                Validity::NotYet { starts_in } => LoadError::NotYet { subject, origin, starts_in },
+                _ => LoadError::OutOfDate { subject, origin },
+            });
         }
         Ok(Self { pair: Some(loaded), clients })
     }

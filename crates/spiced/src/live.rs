@@ -2,6 +2,7 @@
 //! that either comes from. It is read as at the start, checked as a whole, and then put in place at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use spiced_certs::{FileWatch, Finding, Outcome};
@@ -122,6 +123,8 @@ pub(crate) struct Ended {
     pub(crate) refused: bool,
     /// Certificate and key are no pair: one of them may have changed before the other.
     pub(crate) mismatch: bool,
+    /// In how long the material that was found is valid, where its time has not come.
+    pub(crate) held: Option<Duration>,
 }
 
 /// What has changed by itself.
@@ -161,8 +164,8 @@ impl Live {
         };
         let (live, outcome) = blocking(read).await;
         identity::tell(&outcome);
-        let mismatch = is_mismatch(&outcome);
-        Ended { live, mismatch, reloaded: reloaded(outcome, false), follower: None, refused: false }
+        let (mismatch, held) = (is_mismatch(&outcome), held(&outcome));
+        Ended { live, mismatch, held, reloaded: reloaded(outcome, false), follower: None, refused: false }
     }
 
     /// Reads everything again: the stores, by `refresher` where they are followed; then the pod and the environment, and
@@ -236,7 +239,8 @@ impl Live {
         }
         let mismatch = is_mismatch(&outcome);
         if let Outcome::Rejected(_) = outcome {
-            return Ended { live, mismatch, reloaded: reloaded(outcome, false), follower: None, refused: !dry };
+            let held = held(&outcome);
+            return Ended { live, mismatch, held, reloaded: reloaded(outcome, false), follower: None, refused: !dry };
         }
         let policy_changed = !policy.same(&live.policy.borrow());
         let mut follower = None;
@@ -247,7 +251,8 @@ impl Live {
             }
             follower = Some(Follower::start(followed, rotation, live.policy.clone()));
         }
-        Ended { live, mismatch, reloaded: reloaded(outcome, policy_changed), follower, refused: false }
+        let reloaded = reloaded(outcome, policy_changed);
+        Ended { live, mismatch, held: None, reloaded, follower, refused: false }
     }
 
     /// A pod that cannot be read, or a store that is down, is no reason to miss a certificate that was renewed
@@ -256,7 +261,7 @@ impl Live {
         let (reason, fix) = failure.in_words();
         let reloaded = Reloaded::Rejected { reason, fix };
         if dry {
-            return Ended { live: self, mismatch: false, reloaded, follower: None, refused: false };
+            return Ended { live: self, mismatch: false, held: None, reloaded, follower: None, refused: false };
         }
         if let Reloaded::Rejected { reason, fix } = &reloaded {
             error!(%reason, hint = fix, "the new configuration is rejected; the one before stays");
@@ -272,6 +277,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn is_mismatch(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Rejected(spiced_certs::LoadError::NotAPair(_)))
+}
+
+fn held(outcome: &Outcome) -> Option<Duration> {
+    match outcome {
+        Outcome::Rejected(spiced_certs::LoadError::NotYet { starts_in, .. }) => {
+            Some(Duration::from_secs(u64::try_from(*starts_in).unwrap_or(0)))
+        }
+        _ => None,
+    }
 }
 
 fn reloaded(outcome: Outcome, policy_changed: bool) -> Reloaded {

@@ -44,6 +44,8 @@ pub(crate) struct Reloading {
     mismatch: Option<(Instant, Duration)>,
     /// What the pod says is not in force: when to try again, and how long to wait after that.
     refused: Option<(Instant, Duration)>,
+    /// When material is valid that was found before its time.
+    held: Option<Instant>,
 }
 
 /// Somebody who waits for the end of a reload.
@@ -87,6 +89,7 @@ impl Reloading {
             told: false,
             mismatch: None,
             refused: None,
+            held: None,
         }
     }
 
@@ -115,7 +118,7 @@ impl Reloading {
             }
             return;
         }
-        let (look, again) = (self.mismatch, self.refused);
+        let (look, again, held) = (self.mismatch, self.refused, self.held);
         let changed = async {
             match &mut self.live {
                 Some(live) => live.changed().await,
@@ -137,8 +140,9 @@ impl Reloading {
                 self.waiting.push(ask);
                 self.begin();
             }
-            () = at(again) => self.told(),
-            () = at(look) => {
+            () = at(again.map(|(at, _)| at)) => self.told(),
+            () = at(held) => self.told(),
+            () = at(look.map(|(at, _)| at)) => {
                 self.follower.refresher.hurry();
                 self.mismatch = look.map(|(at, pause)| (at + pause, (pause * 2).min(LONGEST_LOOK)));
             }
@@ -159,7 +163,8 @@ impl Reloading {
         self.running = Some(tokio::spawn(live.reload(refresher, !counts)));
     }
 
-    fn ended(&mut self, Ended { live, reloaded, follower, mismatch, refused }: Ended) {
+    fn ended(&mut self, Ended { live, reloaded, follower, mismatch, refused, held }: Ended) {
+        self.held = held.map(|left| Instant::now() + left.max(FIRST_LOOK));
         self.refused = match self.refused {
             _ if !refused => None,
             None => Some((Instant::now() + FIRST_RETRY, 2 * FIRST_RETRY)),
@@ -185,10 +190,10 @@ impl Reloading {
     }
 }
 
-/// Waits until the first of these; for ever where there is none.
-async fn at(when: Option<(Instant, Duration)>) {
+/// Waits until then; for ever where there is no such time.
+async fn at(when: Option<Instant>) {
     match when {
-        Some((at, _)) => tokio::time::sleep_until(at).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
