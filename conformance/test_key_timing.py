@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from harness import clients
 
 KNOWN = "spk_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
@@ -18,7 +17,7 @@ def _instructions(tmp_path: Path, given: str) -> tuple[int, str]:
     program = Path(os.environ["SPICED_EXAMPLES"]) / "key_check"
     done = subprocess.run(
         [
-            "valgrind",
+            clients.optional_tool("valgrind"),
             "--tool=callgrind",
             "--toggle-collect=*ApiKeys::check*",
             f"--callgrind-out-file={tmp_path / 'out'}",
@@ -35,8 +34,6 @@ def _instructions(tmp_path: Path, given: str) -> tuple[int, str]:
 
 
 def test_a_wrong_key_takes_as_long_however_much_of_it_is_right(tmp_path):
-    if not shutil.which("valgrind"):
-        pytest.skip("valgrind is not installed: apt-get install valgrind")
     right, said = _instructions(tmp_path, KNOWN)
     assert said.startswith("key:") and right > 1000, "what is counted is the comparison"
     counts = {}

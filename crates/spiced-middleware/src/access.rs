@@ -153,13 +153,9 @@ impl Access {
             certificate: certificate.map(|c| c.summary().fingerprint.as_str().into()),
         };
         let caller = Caller { access: self.clone(), source: address.map(Source::from), way };
-        let keys = policy.keys.clone();
-        let (keys, key) = match (keys, credentials) {
+        let (keys, key) = match (&policy.keys, credentials) {
             // Where no keys are set up, whatever looks like one is somebody else's.
-            (None, _) => {
-                return Admitted::Now(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
-            }
-            (Some(_), Credentials::None) => {
+            (None, _) | (Some(_), Credentials::None) => {
                 return Admitted::Now(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
             }
             (Some(_), Credentials::Several) => return Admitted::Now(caller.end(Err(Refusal::SeveralKeys))),
@@ -174,15 +170,16 @@ impl Access {
                 return Admitted::Now(caller.end(Err(Refusal::Throttled { after })));
             }
         }
-        let certificate = certificate.cloned();
         match checked {
-            Checked::Known(key) => Admitted::Now(caller.with_key(key, &policy, certificate.as_ref())),
+            Checked::Known(key) => Admitted::Now(caller.with_key(key, &policy, certificate)),
             Checked::Unknown => Admitted::Now(caller.with_wrong_key()),
             Checked::Unclear => {
                 let guesses = Guesses { throttle: self.0.throttle.clone(), source: caller.source };
+                let (keys, tls) = (keys.clone(), connection.and_then(|c| c.tls.clone()));
                 Admitted::Later(Box::pin(async move {
+                    let certificate = tls.as_ref().and_then(|tls| tls.client.as_ref());
                     match ApiKeys::check_slowly(keys, key, guesses).await {
-                        Ok(Slowly::Known(key)) => caller.with_key(&key, &policy, certificate.as_ref()),
+                        Ok(Slowly::Known(key)) => caller.with_key(&key, &policy, certificate),
                         Ok(Slowly::Unknown { waits }) => caller.end(Err(Refusal::WrongKey { waits })),
                         Ok(Slowly::Waits(after)) => caller.end(Err(Refusal::Throttled { after })),
                         Err(Busy) => caller.end(Err(Refusal::Throttled { after: Duration::from_secs(1) })),
@@ -226,13 +223,12 @@ impl Access {
     ) -> Result<(), Refusal> {
         let host = authority(headers, uri);
         let origin = headers.get(ORIGIN);
-        if origin.is_some_and(|origin| self.0.origins.allows(origin, ambient)) {
-            return self.refuse_foreign_host(host.as_deref(), ambient);
-        }
-        if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site") {
+        let is_allowed = origin.is_some_and(|origin| self.0.origins.allows(origin, ambient));
+        if !is_allowed && headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site")
+        {
             return Err(Refusal::CrossSite);
         }
-        if let Some(origin) = origin {
+        if let Some(origin) = origin.filter(|_| !is_allowed) {
             // Behind a proxy that ends TLS, the page is https and the connection is plain.
             let schemes: &[&str] =
                 if connection.is_some_and(|c| c.tls.is_some()) { &["https"] } else { &["https", "http"] };
@@ -243,10 +239,6 @@ impl Access {
                 return Err(Refusal::CrossSite);
             }
         }
-        self.refuse_foreign_host(host.as_deref(), ambient)
-    }
-
-    fn refuse_foreign_host(&self, host: Option<&Authority>, ambient: bool) -> Result<(), Refusal> {
         match host {
             Some(host) if self.0.loopback_names && !ambient && !is_loopback_name(host.host()) => {
                 Err(Refusal::ForeignHost)

@@ -25,26 +25,33 @@ impl AllowedOrigins {
     /// Reads origins as browsers send them (RFC 6454 §6.1): `https://app.example.com`. `*` is any.
     ///
     /// # Errors
-    /// The text of the first that is none.
+    /// One of them is none.
     pub fn read<'a>(origins: impl IntoIterator<Item = &'a str>) -> Result<Self, OriginError> {
         let mut read = Self::default();
-        for origin in origins {
-            if origin == "*" {
-                read.any = true;
-                continue;
-            }
-            let uri: http::Uri = origin.parse().map_err(|_| OriginError)?;
-            let plain = matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.path_and_query().is_none_or(|path| path == "/")
-                && !origin.ends_with('/')
-                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-            if !plain {
-                return Err(OriginError);
-            }
-            // Browsers send scheme and host in lower case.
-            read.origins.push(HeaderValue::try_from(origin.to_ascii_lowercase()).map_err(|_| OriginError)?);
-        }
+        origins.into_iter().try_for_each(|origin| read.add(origin))?;
         Ok(read)
+    }
+
+    /// Reads one more.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn add(&mut self, origin: &str) -> Result<(), OriginError> {
+        if origin == "*" {
+            self.any = true;
+            return Ok(());
+        }
+        let uri: http::Uri = origin.parse().map_err(|_| OriginError)?;
+        let plain = matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.path_and_query().is_none_or(|path| path == "/")
+            && !origin.ends_with('/')
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        if !plain {
+            return Err(OriginError);
+        }
+        // Browsers send scheme and host in lower case.
+        self.origins.push(HeaderValue::try_from(origin.to_ascii_lowercase()).map_err(|_| OriginError)?);
+        Ok(())
     }
 
     /// Whether pages of an origin may call. A browser shows a certificate for whatever page asks

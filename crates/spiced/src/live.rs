@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use spiced_certs::{FileWatch, Finding, Outcome};
+use spiced_certs::{FileWatch, Finding, LoadError, Outcome, Sources};
 use spiced_config::{Dataset, Listen, Settings};
 use spiced_middleware::Policy;
-use spiced_secrets::{Followed, Refresher, StoreStatus};
+use spiced_secrets::{Followed, Refresher, Resolver, StoreStatus};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -127,6 +127,20 @@ pub(crate) struct Ended {
     pub(crate) held: Option<Duration>,
 }
 
+impl Ended {
+    /// After the material was read, or looked at, with this outcome.
+    fn of(live: Live, outcome: Outcome, policy_changed: bool) -> Self {
+        let (mismatch, held) = match &outcome {
+            Outcome::Rejected(LoadError::NotAPair(_)) => (true, None),
+            Outcome::Rejected(LoadError::NotYet { starts_in, .. }) => {
+                (false, Some(Duration::from_secs(u64::try_from(*starts_in).unwrap_or(0))))
+            }
+            _ => (false, None),
+        };
+        Self { live, reloaded: reloaded(outcome, policy_changed), follower: None, refused: false, mismatch, held }
+    }
+}
+
 /// What has changed by itself.
 pub(crate) enum Change {
     /// The TLS material: a file or a secret.
@@ -164,8 +178,7 @@ impl Live {
         };
         let (live, outcome) = blocking(read).await;
         identity::tell(&outcome);
-        let (mismatch, held) = (is_mismatch(&outcome), held(&outcome));
-        Ended { live, mismatch, held, reloaded: reloaded(outcome, false), follower: None, refused: false }
+        Ended::of(live, outcome, false)
     }
 
     /// Reads everything again: the stores, by `refresher` where they are followed; then the pod and the environment, and
@@ -178,38 +191,11 @@ impl Live {
         // On a thread of its own: the compiler cannot tell that this future may move between threads.
         let (pod, runtime) = (self.pod.clone(), Handle::current());
         let settled = blocking(move || runtime.block_on(settle::settle(&pod))).await;
-        let (mut settings, resolver) = match settled {
-            Ok(settled) => settled,
+        let wanted = match settled.and_then(|(settings, resolver)| self.wanted(settings, resolver)) {
+            Ok(wanted) => wanted,
             Err(failure) => return self.rejected(failure, dry).await,
         };
-        let fixed = Fixed::of(&settings);
-        let tls = settings.tls.take();
-        if tls.is_some() != self.served.is_some() {
-            // Neither doors nor callers may be half of the one and half of the other.
-            let failure = Failure::configuration(
-                "TLS is switched on or off, and doors that are open keep what they speak",
-                "restart for it",
-            );
-            return self.rejected(failure, dry).await;
-        }
-        let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
-        let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
-        let (policy, rotation) = match policy::establish(&settings.auth, asks, values.keys) {
-            Ok(established) => established,
-            Err(failure) => return self.rejected(failure, dry).await,
-        };
-        let sources = match tls.map(|tls| identity::sources(tls.material, tls.clients, values.tls)).transpose() {
-            Ok(sources) => sources.map(|(sources, _)| sources),
-            Err(failure) => return self.rejected(failure, dry).await,
-        };
-        if self.policy.borrow().has_credentials() && !policy.has_credentials() {
-            // An empty file, or one that is cut off, says the same as one that means it.
-            let failure = Failure::configuration(
-                "the pod sets up no credentials any more, and doors that asked for some are not opened by a reload",
-                "restart for it; or set runtime.auth.api_key or runtime.tls.client_auth_mode again",
-            );
-            return self.rejected(failure, dry).await;
-        }
+        let Wanted { fixed, sources, policy, rotation, followed } = wanted;
         let mut this = self;
         let read = move || {
             let outcome = match (&mut this.served, sources) {
@@ -237,10 +223,8 @@ impl Live {
                 warn!(changed = restart.join(", "), "settings have changed that take a restart; they are as they were");
             }
         }
-        let mismatch = is_mismatch(&outcome);
         if let Outcome::Rejected(_) = outcome {
-            let held = held(&outcome);
-            return Ended { live, mismatch, held, reloaded: reloaded(outcome, false), follower: None, refused: !dry };
+            return Ended { refused: !dry, ..Ended::of(live, outcome, false) };
         }
         let policy_changed = !policy.same(&live.policy.borrow());
         let mut follower = None;
@@ -251,41 +235,60 @@ impl Live {
             }
             follower = Some(Follower::start(followed, rotation, live.policy.clone()));
         }
-        let reloaded = reloaded(outcome, policy_changed);
-        Ended { live, mismatch, held: None, reloaded, follower, refused: false }
+        Ended { follower, ..Ended::of(live, outcome, policy_changed) }
+    }
+
+    /// What the pod wants to be in force now, where a reload may bring it about.
+    fn wanted(&self, mut settings: Settings, resolver: Resolver) -> Result<Wanted, Failure> {
+        let fixed = Fixed::of(&settings);
+        let tls = settings.tls.take();
+        if tls.is_some() != self.served.is_some() {
+            // Neither doors nor callers may be half of the one and half of the other.
+            return Err(Failure::configuration(
+                "TLS is switched on or off, and doors that are open keep what they speak",
+                "restart for it",
+            ));
+        }
+        let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
+        let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        let (policy, rotation) = policy::establish(&settings.auth, asks, values.keys)?;
+        let sources = tls.map(|tls| identity::sources(tls.material, tls.clients, values.tls)).transpose()?;
+        if self.policy.borrow().has_credentials() && !policy.has_credentials() {
+            // An empty file, or one that is cut off, says the same as one that means it.
+            return Err(Failure::configuration(
+                "the pod sets up no credentials any more, and doors that asked for some are not opened by a reload",
+                "restart for it; or set runtime.auth.api_key or runtime.tls.client_auth_mode again",
+            ));
+        }
+        Ok(Wanted { fixed, sources: sources.map(|(sources, _)| sources), policy, rotation, followed })
     }
 
     /// A pod that cannot be read, or a store that is down, is no reason to miss a certificate that was renewed
     /// where it was before.
     async fn rejected(self, failure: Failure, dry: bool) -> Ended {
         let (reason, fix) = failure.in_words();
-        let reloaded = Reloaded::Rejected { reason, fix };
-        if dry {
-            return Ended { live: self, mismatch: false, held: None, reloaded, follower: None, refused: false };
-        }
-        if let Reloaded::Rejected { reason, fix } = &reloaded {
+        let (ended, refused) = if dry {
+            (Ended::of(self, Outcome::Unchanged, false), false)
+        } else {
             error!(%reason, hint = fix, "the new configuration is rejected; the one before stays");
-        }
-        Ended { reloaded, refused: true, ..self.reread().await }
+            (self.reread().await, true)
+        };
+        Ended { reloaded: Reloaded::Rejected { reason, fix }, refused, ..ended }
     }
+}
+
+/// What a pod wants to be in force, checked as far as it can be without reading the material.
+struct Wanted {
+    fixed: Fixed,
+    sources: Option<Sources>,
+    policy: Policy,
+    rotation: KeyRotation,
+    followed: Followed,
 }
 
 /// Runs what may wait for a file system; a panic of it is this task's.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
-}
-
-fn is_mismatch(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Rejected(spiced_certs::LoadError::NotAPair(_)))
-}
-
-fn held(outcome: &Outcome) -> Option<Duration> {
-    match outcome {
-        Outcome::Rejected(spiced_certs::LoadError::NotYet { starts_in, .. }) => {
-            Some(Duration::from_secs(u64::try_from(*starts_in).unwrap_or(0)))
-        }
-        _ => None,
-    }
 }
 
 fn reloaded(outcome: Outcome, policy_changed: bool) -> Reloaded {

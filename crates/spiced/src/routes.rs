@@ -9,7 +9,7 @@ use spiced_flight::FlightOptions;
 use spiced_http::{HttpOptions, HttpState, ReloadHandle};
 use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Policy, Throttle, TrustedProxies, admission};
 use spiced_telemetry::Metrics;
-use tls_core::Secret;
+use tls_core::{Secret, Sourced};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
@@ -116,23 +116,7 @@ pub(crate) fn http_options(
     served: Option<&Served>,
     reload: ReloadHandle,
 ) -> Result<HttpOptions, Failure> {
-    let allowed_origins = match &settings.allowed_origins {
-        Some(origins) => {
-            let mut problems = Vec::new();
-            for origin in origins {
-                if let Err(error) = AllowedOrigins::read([origin.value.trim()]) {
-                    problems.push(format!("{}: {error}", origin.origin));
-                }
-            }
-            if !problems.is_empty() {
-                let hints = vec!["write each as a browser sends it: https://app.example.com, or * for any".to_owned()];
-                return Err(Failure::Configuration { causes: problems, hints });
-            }
-            let texts = origins.iter().map(|origin| origin.value.trim());
-            Some(AllowedOrigins::read(texts).map_err(|e| Failure::Other(e.to_string()))?)
-        }
-        None => None,
-    };
+    let allowed_origins = settings.allowed_origins.as_deref().map(allowed).transpose()?;
     let named = served.filter(|served| served.development_ca.is_none());
     let hsts = settings.hsts.zip(named).map(|(max_age, served)| Hsts::new(max_age, served.identities.clone()));
     Ok(HttpOptions {
@@ -142,4 +126,19 @@ pub(crate) fn http_options(
         reload: Some(reload),
         ..HttpOptions::default()
     })
+}
+
+/// The origins whose pages may call; all that are none are told at once.
+fn allowed(origins: &[Sourced<String>]) -> Result<AllowedOrigins, Failure> {
+    let (mut allowed, mut causes) = (AllowedOrigins::default(), Vec::new());
+    for Sourced { value, origin } in origins {
+        if let Err(error) = allowed.add(value.trim()) {
+            causes.push(format!("{origin}: {error}"));
+        }
+    }
+    if causes.is_empty() {
+        return Ok(allowed);
+    }
+    let hints = vec!["write each as a browser sends it: https://app.example.com, or * for any".to_owned()];
+    Err(Failure::Configuration { causes, hints })
 }

@@ -126,7 +126,8 @@ fn health(leaf: &CertificateSummary) -> &'static str {
     }
 }
 
-fn date(unix: i64) -> String {
+/// A certificate's date, in UTC.
+pub(crate) fn date(unix: i64) -> String {
     stamp(UNIX_EPOCH + Duration::from_secs(unix.max(0) as u64))
 }
 

@@ -134,8 +134,11 @@ impl CertificateSummary {
     /// # Errors
     /// It is not X.509.
     pub fn read(der: &CertificateDer<'_>) -> Result<Self, IdentityError> {
-        let (_, parsed) =
-            X509Certificate::from_der(der).map_err(|e| IdentityError::Malformed { reason: e.to_string() })?;
+        Ok(Self::of(&parse(der)?, der))
+    }
+
+    /// The same of a certificate that is parsed already.
+    pub(crate) fn of(parsed: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Self {
         let names = parsed
             .subject_alternative_name()
             .ok()
@@ -146,7 +149,7 @@ impl CertificateSummary {
             empty if empty.is_empty() => "(no subject)".to_owned(),
             text => shown(&text),
         };
-        Ok(Self {
+        Self {
             subject,
             names,
             issuer: shown(&parsed.issuer().to_string()),
@@ -154,8 +157,14 @@ impl CertificateSummary {
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             self_signed: parsed.subject().as_raw() == parsed.issuer().as_raw(),
-        })
+        }
     }
+}
+
+/// The X.509 of a certificate in DER.
+pub(crate) fn parse<'der>(der: &'der CertificateDer<'_>) -> Result<X509Certificate<'der>, IdentityError> {
+    let parsed = X509Certificate::from_der(der).map(|(_, parsed)| parsed);
+    parsed.map_err(|e| IdentityError::Malformed { reason: e.to_string() })
 }
 
 impl CertificateSummary {

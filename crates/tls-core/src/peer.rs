@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::GeneralName;
 
+use crate::identity::parse;
 use crate::{CertificateSummary, IdentityError};
 
 /// One connection, as the accept loop saw it.
@@ -69,9 +70,8 @@ impl ClientCertificate {
     /// There is no leaf, or it is not X.509.
     pub fn read(chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
         let leaf = chain.first().ok_or(IdentityError::Empty)?;
-        let summary = CertificateSummary::read(leaf)?;
-        let (_, parsed) =
-            X509Certificate::from_der(leaf).map_err(|e| IdentityError::Malformed { reason: e.to_string() })?;
+        let parsed = parse(leaf)?;
+        let summary = CertificateSummary::of(&parsed, leaf);
         let mut names = ClientNames::default();
         for common in parsed.subject().iter_common_name() {
             names.common.extend(common.as_str().ok().map(str::to_owned));

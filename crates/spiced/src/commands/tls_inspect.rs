@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
@@ -22,6 +22,7 @@ use crate::args::{StartTls, TlsInspectArgs};
 use crate::commands::tls_check::{accepted, colours, findings, takers};
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
+use crate::status::date;
 
 /// A connection and its handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -197,8 +198,4 @@ fn in_words(address: &str, seen: &Seen, presented: &Presented) -> String {
         }
     }
     out + &findings(&presented.findings, colours()) + &takers(&presented.accepted_by)
-}
-
-fn date(unix: i64) -> String {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(unix.max(0) as u64)).to_string()
 }
