@@ -6,10 +6,10 @@ use rustls_pki_types::CertificateDer;
 use tls_core::{CertificateSummary, Identity};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::diagnose::{Finding, LeafKey, MOST_DAYS, Severity, has_weak_signature};
+use crate::diagnose::{Finding, LeafKey, MOST_DAYS, Severity, has_weak_signature, intermediates};
 
 /// What differs between clients, and between certificates.
-struct Traits {
+pub(crate) struct Traits {
     /// In date, with a usage that allows a server, and signed well.
     sound: bool,
     /// It is for the names that are asked for, where RFC 9525 wants them.
@@ -22,9 +22,9 @@ struct Traits {
 }
 
 /// Whether a client takes what has these traits.
-type Takes = fn(&Traits) -> bool;
+pub(crate) type Takes = fn(&Traits) -> bool;
 
-const CLIENTS: [(&str, Takes); 7] = [
+pub(crate) const CLIENTS: [(&str, Takes); 7] = [
     // Without a SAN, OpenSSL, curl and gRPC's core look at the common name.
     ("curl", |t| t.sound && (t.named || t.named_in_subject)),
     ("openssl", |t| t.sound && (t.named || t.named_in_subject)),
@@ -36,7 +36,7 @@ const CLIENTS: [(&str, Takes); 7] = [
 ];
 
 /// Says for each client whether it would take `identity` at the time `now`, for each of `names`.
-pub fn accepted_by(identity: &Identity, names: &[String], now: SystemTime) -> Vec<(&'static str, bool)> {
+pub(crate) fn accepted_by(identity: &Identity, names: &[String], now: SystemTime) -> Vec<(&'static str, bool)> {
     chain_accepted_by(&identity.certified_key().cert, identity.leaf(), names, now)
 }
 
@@ -54,6 +54,7 @@ pub(crate) fn chain_accepted_by(
         subject.into_iter().flatten().filter_map(|name| name.as_str().ok().map(str::to_owned)).collect();
     let traits = Traits {
         sound: leaf.validity(now).is_in_date()
+            && intermediates(chain).iter().all(|one| one.validity(now).is_in_date())
             && usage.is_none_or(|usage| usage.server_auth || usage.any)
             && !chain.iter().any(|der| has_weak_signature(der)),
         named: !leaf.names.is_empty() && names.iter().all(|name| covers(&leaf.names, name)),
@@ -66,7 +67,7 @@ pub(crate) fn chain_accepted_by(
 }
 
 /// What is to be said of names that a certificate should have and has not.
-pub fn missing_names(identity: &Identity, names: &[String]) -> Vec<Finding> {
+pub(crate) fn missing_names(identity: &Identity, names: &[String]) -> Vec<Finding> {
     names_missing(identity.leaf(), &identity.certificate_origin().to_string(), names)
 }
 

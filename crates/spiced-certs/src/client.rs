@@ -157,7 +157,7 @@ pub enum ClientTlsError {
 
 impl ClientTlsError {
     /// What to change, in one sentence.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &str {
         match self {
             Self::Load(error) => error.hint(),
             Self::Authority { .. } => "it takes a PEM file with the certificate of the CA that issued the server's",

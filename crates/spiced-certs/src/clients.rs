@@ -4,13 +4,13 @@
 use std::time::SystemTime;
 
 use rustls_pki_types::CertificateRevocationListDer;
-use tls_core::{CertificateSummary, ClientAuth, ClientTrust, ClientTrustError, Sourced, Validity};
+use tls_core::{CertificateSummary, ClientAuth, ClientTrust, ClientTrustError, Sourced};
 use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
-use crate::diagnose::{Finding, Severity, span};
-use crate::load::{LoadError, place};
-use crate::pem;
+use crate::diagnose::{Finding, Severity, Whose, span};
+use crate::load::{LoadError, Unusable};
+use crate::pem::{self, Wanted};
 use crate::source::{Input, read};
 
 /// Where it is kept whose client certificates are taken.
@@ -39,18 +39,17 @@ pub struct LoadedClients {
 /// One of them cannot be read, or is not what it should be.
 pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, LoadError> {
     let now = SystemTime::now();
-    let refused = |authority: &Sourced<Input>, reason: String| LoadError::ClientCa {
-        place: place(authority),
-        origin: authority.origin.clone(),
-        reason,
+    let refused = |authority: &Sourced<Input>, reason: String| {
+        let fix = "give the certificate of the CA that signs client certificates, as its CA publishes it".to_owned();
+        Unusable::of(authority, Wanted::ClientCa, "TLS-CLIENT-CA", reason, fix)
     };
     let authorities = pem::certificates(&read::read(&mut material.authority)?)
-        .map_err(|reason| refused(&material.authority, reason.to_string()))?;
+        .map_err(|reason| Unusable::pem(&material.authority, Wanted::ClientCa, &reason))?;
     let mut findings = Vec::new();
     let mut issuers = Vec::new();
     for authority in &authorities {
         let summary = CertificateSummary::read(authority).map_err(|e| refused(&material.authority, e.to_string()))?;
-        findings.extend(of_authority(&summary, &material.authority, now));
+        findings.extend(Whose::ClientCa.ending(&summary, &material.authority.origin.to_string(), now));
         if let Ok((_, parsed)) = X509Certificate::from_der(authority) {
             if !parsed.is_ca() {
                 findings.push(Finding {
@@ -68,17 +67,13 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
     }
     let mut lists: Vec<Listed> = Vec::new();
     for list in &mut material.lists {
-        let refused = |list: &Sourced<Input>, reason: String| LoadError::RevocationList {
-            place: place(list),
-            origin: list.origin.clone(),
-            reason,
-        };
-        let found = pem::revocation_lists(&read::read(list)?).map_err(|reason| refused(list, reason.to_string()))?;
+        let found = pem::revocation_lists(&read::read(list)?)
+            .map_err(|reason| Unusable::pem(list, Wanted::RevocationList, &reason))?;
         for der in found {
             let mut listed = {
                 let bytes = der.clone();
                 let (_, parsed) =
-                    CertificateRevocationList::from_der(&bytes).map_err(|e| refused(list, e.to_string()))?;
+                    CertificateRevocationList::from_der(&bytes).map_err(|e| unusable_list(list, e.to_string()))?;
                 Listed::of(der, &parsed, list)
             };
             match lists.iter_mut().find(|other| other.is_about_the_same(&listed)) {
@@ -108,43 +103,49 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
     let trust = ClientTrust::new(material.mode, &authorities, lists).map_err(|error| match error {
         ClientTrustError::Authority(_) => refused(&material.authority, error.to_string()),
         _ => match material.lists.first() {
-            Some(list) => {
-                LoadError::RevocationList { place: place(list), origin: list.origin.clone(), reason: error.to_string() }
-            }
+            Some(list) => unusable_list(list, error.to_string()),
             None => refused(&material.authority, error.to_string()),
         },
     })?;
+    let trust = trust.sourced(material.authority.origin.clone());
     Ok(LoadedClients { trust, findings })
 }
 
-fn of_authority(authority: &CertificateSummary, from: &Sourced<Input>, now: SystemTime) -> Option<Finding> {
-    let left = authority.seconds_left(now);
-    let (code, severity, message) = match authority.validity(now) {
-        Validity::Valid => return None,
-        Validity::EndsWithin30Days => {
-            ("TLS-CLIENT-CA-ENDS-SOON", Severity::Warning, format!("the client CA ends in {}", span(left, "")))
-        }
-        Validity::EndsWithin7Days => {
-            ("TLS-CLIENT-CA-ENDS-SOON", Severity::Error, format!("the client CA ends in {}", span(left, "")))
-        }
-        Validity::Expired => {
-            ("TLS-CLIENT-CA-EXPIRED", Severity::Error, format!("the client CA expired {}", span(-left, "ago")))
-        }
-        Validity::NotYet { starts_in } => (
-            "TLS-CLIENT-CA-NOT-YET-VALID",
-            Severity::Error,
-            format!("the client CA is not valid yet: it starts in {}", span(starts_in, "")),
-        ),
+fn unusable_list(list: &Sourced<Input>, reason: String) -> LoadError {
+    let fix = "fetch the CA's current list anew; `openssl crl -text -noout -in FILE` shows what it says".to_owned();
+    Unusable::of(list, Wanted::RevocationList, "TLS-CRL", reason, fix)
+}
+
+/// What is to be said of how long `trust` is still good: its authorities, and its revocation lists.
+pub fn clients_ending(trust: &ClientTrust, now: SystemTime) -> Vec<Finding> {
+    let origin = trust.origin().to_string();
+    let authorities = trust.authorities().iter().filter_map(|ca| Whose::ClientCa.ending(ca, &origin, now));
+    let lists = trust.lists_until().filter(|_| lists_ended(trust, now));
+    authorities.chain(lists.map(|until| list_ended(Some(until), &origin, String::new(), now))).collect()
+}
+
+/// True where a revocation list of `trust` is out of date.
+pub(crate) fn lists_ended(trust: &ClientTrust, now: SystemTime) -> bool {
+    trust.lists_until().is_some_and(|until| until <= seconds(now))
+}
+
+fn list_ended(until: Option<i64>, origin: &str, subject: String, now: SystemTime) -> Finding {
+    let message = match until {
+        Some(until) => format!("the revocation list is out of date since {}", span(seconds(now) - until, "")),
+        None => "the revocation list does not say when the next one comes (nextUpdate)".to_owned(),
     };
-    Some(Finding {
-        code,
-        severity,
-        origin: from.origin.to_string(),
-        subject: authority.subject.clone(),
-        message,
-        fix: "add the CA's new certificate beside it, then send SIGHUP; take the old one away when no client uses it"
-            .to_owned(),
-    })
+    Finding {
+        code: "TLS-CRL-OUT-OF-DATE",
+        severity: Severity::Error,
+        origin: origin.to_owned(),
+        subject,
+        message: format!("{message}: every client of its CA is refused"),
+        fix: "fetch the CA's current list; it is taken by itself".to_owned(),
+    }
+}
+
+fn seconds(now: SystemTime) -> i64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
 /// A revocation list, and what is to be known of it.
@@ -180,19 +181,7 @@ impl Listed {
     }
 
     fn finding(&self, now: SystemTime) -> Option<Finding> {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-        let message = match self.until {
-            Some(until) if until > now => return None,
-            Some(until) => format!("the revocation list is out of date since {}", span(now - until, "")),
-            None => "the revocation list does not say when the next one comes (nextUpdate)".to_owned(),
-        };
-        Some(Finding {
-            code: "TLS-CRL-OUT-OF-DATE",
-            severity: Severity::Error,
-            origin: self.origin.clone(),
-            subject: self.issuer.clone(),
-            message: format!("{message}: every client of this CA is refused"),
-            fix: "fetch the CA's current list, then send SIGHUP".to_owned(),
-        })
+        let ended = self.until.is_none_or(|until| until <= seconds(now));
+        ended.then(|| list_ended(self.until, &self.origin, self.issuer.clone(), now))
     }
 }

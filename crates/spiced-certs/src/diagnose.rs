@@ -6,10 +6,13 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
-use tls_core::{CertificateSummary, Identity, Origin, Validity};
+use tls_core::{CertificateSummary, Identity, Origin, Secret, Sourced, Validity};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
-use crate::trust;
+use crate::source::Input;
+use crate::trust::Roots;
+use crate::{pem, trust};
 
 const DAY: i64 = 86_400;
 
@@ -45,20 +48,95 @@ pub struct Finding {
     pub fix: String,
 }
 
-/// What is to be said of how long a certificate is still good; nothing where it is for 30 days or more.
-pub fn ending(certificate: &CertificateSummary, origin: &str, now: SystemTime) -> Vec<Finding> {
-    let mut found = Vec::new();
-    validity(certificate, now, &mut |code, severity, message, fix| {
-        let (origin, subject) = (origin.to_owned(), certificate.subject.clone());
-        found.push(Finding { code, severity, origin, subject, message, fix: fix.to_owned() });
-    });
-    found
+/// Whose certificate it is that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Server,
+    Intermediate,
+    ClientCa,
 }
 
-/// What is to be said of an identity at the time `now`. `reordered`: its chain was out of order.
-pub(crate) fn identity(identity: &Identity, reordered: bool, now: SystemTime) -> Vec<Finding> {
+impl Whose {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Server => "certificate",
+            Self::Intermediate => "intermediate",
+            Self::ClientCa => "client CA",
+        }
+    }
+
+    /// The codes of: ends soon, over, not begun.
+    fn codes(self) -> [&'static str; 3] {
+        match self {
+            Self::Server => ["TLS-ENDS-SOON", "TLS-EXPIRED", "TLS-NOT-YET-VALID"],
+            Self::Intermediate => {
+                ["TLS-INTERMEDIATE-ENDS-SOON", "TLS-INTERMEDIATE-EXPIRED", "TLS-INTERMEDIATE-NOT-YET-VALID"]
+            }
+            Self::ClientCa => ["TLS-CLIENT-CA-ENDS-SOON", "TLS-CLIENT-CA-EXPIRED", "TLS-CLIENT-CA-NOT-YET-VALID"],
+        }
+    }
+
+    fn fix(self) -> &'static str {
+        match self {
+            Self::Server => "renew it in its place; a new one serves by itself",
+            Self::Intermediate => "append the CA's present intermediate instead; a new chain serves by itself",
+            Self::ClientCa => {
+                "add the CA's new certificate beside it, which is taken by itself; take the old one away when no client uses it"
+            }
+        }
+    }
+
+    /// What is to be said of how long `certificate` is still good; nothing where it is for 30 days or more.
+    pub(crate) fn ending(self, certificate: &CertificateSummary, origin: &str, now: SystemTime) -> Option<Finding> {
+        let left = certificate.seconds_left(now);
+        let noun = self.noun();
+        let [soon, over, not_yet] = self.codes();
+        let ends = || format!("the {noun} ends in {}", span(left, ""));
+        let (code, severity, message, fix) = match certificate.validity(now) {
+            Validity::Valid => return None,
+            Validity::EndsWithin30Days => (soon, Severity::Warning, ends(), self.fix()),
+            Validity::EndsWithin7Days => (soon, Severity::Error, ends(), self.fix()),
+            Validity::Expired => {
+                (over, Severity::Error, format!("the {noun} expired {}", span(-left, "ago")), self.fix())
+            }
+            Validity::NotYet { starts_in } => {
+                let message = format!("the {noun} is not valid yet: it starts in {}", span(starts_in, ""));
+                (not_yet, Severity::Error, message, "check this machine's clock, or wait")
+            }
+        };
+        let (origin, subject) = (origin.to_owned(), certificate.subject.clone());
+        Some(Finding { code, severity, origin, subject, message, fix: fix.to_owned() })
+    }
+}
+
+/// What is to be said of how long `identity` is still good, its intermediates too; nothing where it is for 30 days or
+/// more.
+pub fn ending(identity: &Identity, now: SystemTime) -> Vec<Finding> {
     let origin = identity.certificate_origin().to_string();
-    chain(&identity.certified_key().cert, identity.leaf(), origin, reordered, now)
+    chain_ending(&identity.certified_key().cert, identity.leaf(), &origin, now)
+}
+
+fn chain_ending(
+    chain: &[CertificateDer<'_>],
+    leaf: &CertificateSummary,
+    origin: &str,
+    now: SystemTime,
+) -> Vec<Finding> {
+    let above = intermediates(chain);
+    let above = above.iter().filter_map(|one| Whose::Intermediate.ending(one, origin, now));
+    Whose::Server.ending(leaf, origin, now).into_iter().chain(above).collect()
+}
+
+/// The certificates between the leaf and a root: a root's end is its holders' business.
+pub(crate) fn intermediates(chain: &[CertificateDer<'_>]) -> Vec<CertificateSummary> {
+    let above = chain.iter().skip(1).filter_map(|der| CertificateSummary::read(der).ok());
+    above.filter(|one| !one.self_signed).collect()
+}
+
+/// What is to be said of an identity at the time `now`.
+pub(crate) fn identity(identity: &Identity, roots: &Roots, now: SystemTime) -> Vec<Finding> {
+    let origin = identity.certificate_origin().to_string();
+    chain(&identity.certified_key().cert, identity.leaf(), origin, roots, now)
 }
 
 /// What is to be said of a chain, whoever presents it.
@@ -66,23 +144,14 @@ pub(crate) fn chain(
     chain: &[CertificateDer<'_>],
     leaf: &CertificateSummary,
     origin: String,
-    reordered: bool,
+    roots: &Roots,
     now: SystemTime,
 ) -> Vec<Finding> {
-    let mut found = Vec::new();
+    let mut found = chain_ending(chain, leaf, &origin, now);
     let mut say = |code, severity, message: String, fix: &str| {
         let (origin, subject) = (origin.clone(), leaf.subject.clone());
         found.push(Finding { code, severity, origin, subject, message, fix: fix.to_owned() });
     };
-    validity(leaf, now, &mut say);
-    if reordered {
-        say(
-            "TLS-CHAIN-ORDER",
-            Severity::Warning,
-            "the chain is not in order; it is served in the right one".to_owned(),
-            "put the server's certificate first, then each intermediate after the one it signed",
-        );
-    }
     if leaf.names.is_empty() {
         say(
             "TLS-NO-SAN",
@@ -121,6 +190,14 @@ pub(crate) fn chain(
             "have it issued for a P-256 or an RSA key",
         );
     }
+    if let Some(bits) = chain.iter().find_map(weak_rsa) {
+        say(
+            "TLS-WEAK-KEY",
+            Severity::Warning,
+            format!("a certificate of the chain has an RSA key of {bits} bits: nearly every client refuses it"),
+            "have it issued for a P-256 key, or RSA of 2048 bits or more",
+        );
+    }
     if chain.iter().any(|der| has_weak_signature(der)) {
         say(
             "TLS-WEAK-SIGNATURE",
@@ -152,7 +229,7 @@ pub(crate) fn chain(
     if chain.len() == 1
         && !leaf.self_signed
         && !parsed.is_ca()
-        && let Some(severity) = intermediate_missing(&chain[0], now)
+        && let Some(severity) = intermediate_missing(&chain[0], roots, now)
     {
         say(
             "TLS-INTERMEDIATE-MISSING",
@@ -198,9 +275,9 @@ pub(crate) fn has_weak_signature(der: &CertificateDer<'_>) -> bool {
 /// Whether a leaf that comes alone seems to lack an intermediate. A private CA may well sign leaves
 /// directly, so that is only info; where the system's store has a root with the very organisation
 /// that issued it, clients with that store will refuse.
-fn intermediate_missing(leaf: &CertificateDer<'_>, now: SystemTime) -> Option<Severity> {
-    let roots = trust::system_roots();
-    match trust::verified(leaf, &[], &roots, now) {
+fn intermediate_missing(leaf: &CertificateDer<'_>, roots: &Roots, now: SystemTime) -> Option<Severity> {
+    let roots = roots.certificates();
+    match trust::verified(leaf, &[], roots, now) {
         // A root of the store signed it itself.
         Ok(()) => None,
         Err(webpki::Error::UnknownIssuer) => {
@@ -218,21 +295,39 @@ fn intermediate_missing(leaf: &CertificateDer<'_>, now: SystemTime) -> Option<Se
     }
 }
 
-fn validity(leaf: &CertificateSummary, now: SystemTime, say: &mut impl FnMut(&'static str, Severity, String, &str)) {
-    let renew = "renew it in its place; a new one serves by itself";
-    let left = leaf.seconds_left(now);
-    let ends = format!("the certificate ends in {}", span(left, ""));
-    match leaf.validity(now) {
-        Validity::Valid => {}
-        Validity::EndsWithin30Days => say("TLS-ENDS-SOON", Severity::Warning, ends, renew),
-        Validity::EndsWithin7Days => say("TLS-ENDS-SOON", Severity::Error, ends, renew),
-        Validity::Expired => {
-            say("TLS-EXPIRED", Severity::Error, format!("the certificate expired {}", span(-left, "ago")), renew);
-        }
-        Validity::NotYet { starts_in } => {
-            let message = format!("the certificate is not valid yet: it starts in {}", span(starts_in, ""));
-            say("TLS-NOT-YET-VALID", Severity::Error, message, "check this machine's clock, or wait");
-        }
+/// The length of an RSA key that is too short (NIST SP 800-131A).
+fn weak_rsa(der: &CertificateDer<'_>) -> Option<usize> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    match parsed.public_key().parsed().ok()? {
+        PublicKey::RSA(key) => Some(key.key_size()).filter(|bits| *bits < 2048),
+        _ => None,
+    }
+}
+
+/// PEM that is read all the same.
+pub(crate) fn oddly_written(text: &Secret, from: &Sourced<Input>, what: &str, subject: &str) -> Option<Finding> {
+    let odd = pem::oddities(text);
+    (!odd.is_empty()).then(|| Finding {
+        code: "TLS-PEM-TIDIED",
+        severity: Severity::Info,
+        origin: from.origin.to_string(),
+        subject: subject.to_owned(),
+        message: format!(
+            "the {what}'s text {}; it is read all the same, and other programs may refuse it",
+            odd.join(", ")
+        ),
+        fix: "write it as it came from its CA: PEM with plain line ends (LF)".to_owned(),
+    })
+}
+
+pub(crate) fn unused_passphrase(origin: &Origin, subject: &str) -> Finding {
+    Finding {
+        code: "TLS-PASSPHRASE-UNUSED",
+        severity: Severity::Info,
+        origin: origin.to_string(),
+        subject: subject.to_owned(),
+        message: "there is a passphrase, and the key is not encrypted".to_owned(),
+        fix: "take it away, or encrypt the key: `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`".to_owned(),
     }
 }
 
@@ -245,32 +340,45 @@ pub(crate) fn span(seconds: i64, after: &str) -> String {
     format!("{text} {after}").trim_end().to_owned()
 }
 
-/// PostgreSQL's rule for key files: 0600, or 0640 where root owns it; and a mounted secret, which
-/// nobody can change, is worth a word only.
-pub(crate) fn key_file(path: &Path, origin: &Origin) -> Option<Finding> {
+/// PostgreSQL's rule for key files: this user's or root's, and 0600, or 0640 where root owns it; and a mounted secret,
+/// which nobody can change, is worth a word only.
+pub(crate) fn key_file(path: &Path, origin: &Origin) -> Vec<Finding> {
     use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::metadata(path).ok()?;
-    let mode = metadata.mode() & 0o777;
-    let allowed = if metadata.uid() == 0 { 0o640 } else { 0o600 };
-    if !metadata.is_file() || mode & !(allowed | 0o100) == 0 {
-        return None;
+    let Ok(metadata) = std::fs::metadata(path) else { return Vec::new() };
+    if !metadata.is_file() {
+        return Vec::new();
     }
     // Kubernetes and Docker mount secrets from memory or read-only, with a mode of their own.
     let mounted =
         path.parent().is_some_and(|folder| folder.join("..data").exists()) || path.starts_with("/run/secrets");
-    let severity = if mounted { Severity::Info } else { Severity::Warning };
-    Some(Finding {
-        code: "TLS-KEY-PERMISSIONS",
-        severity,
+    let finding = |code, message: String, fix: String| Finding {
+        code,
+        severity: if mounted { Severity::Info } else { Severity::Warning },
         origin: origin.to_string(),
         subject: path.display().to_string(),
-        message: format!("the key file has mode {mode:04o}: others on this machine may read it"),
-        fix: if mounted {
-            "set defaultMode: 0400 on the volume".to_owned()
-        } else {
-            format!("chmod 600 {}", path.display())
-        },
-    })
+        message,
+        fix,
+    };
+    let mut found = Vec::new();
+    let (owner, file) = (metadata.uid(), pem::quoted(&path.display().to_string()));
+    let me = nix::unistd::geteuid().as_raw();
+    if owner != 0 && owner != me {
+        found.push(finding(
+            "TLS-KEY-OWNER",
+            format!("the key file belongs to another user (uid {owner}), who may read and change it"),
+            format!("give it to this one: `chown {me} {file}`"),
+        ));
+    }
+    let mode = metadata.mode() & 0o777;
+    let allowed = if owner == 0 { 0o640 } else { 0o600 };
+    if mode & !(allowed | 0o100) != 0 {
+        found.push(finding(
+            "TLS-KEY-PERMISSIONS",
+            format!("the key file has mode {mode:04o}: others on this machine may read it"),
+            if mounted { "set defaultMode: 0400 on the volume".to_owned() } else { format!("`chmod 600 {file}`") },
+        ));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -290,9 +398,8 @@ mod tests {
                 self_signed: false,
             };
             let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000 * DAY as u64);
-            let mut said = Vec::new();
-            validity(&leaf, now, &mut |code, severity, message, _| said.push((code, severity, message)));
-            said.pop()
+            let said = Whose::Server.ending(&leaf, "", now);
+            said.map(|finding| (finding.code, finding.severity, finding.message))
         };
         assert_eq!(at(0, 2_000 * DAY), None);
         assert_eq!(

@@ -2,7 +2,8 @@
 //!
 //! A [`Pair`] says where a certificate and its key are. [`load`] reads both, makes an identity of
 //! them and tells what an operator should know ([`Finding`]). [`Reloader`] does it again and
-//! publishes what is new. [`load_clients`] reads whose client certificates a server takes. [`client`] is the same for connections that go out.
+//! publishes what is new. [`load_clients`] reads whose client certificates a server takes. [`examine`] is the
+//! doctor's whole look. [`client`] is the same for connections that go out.
 //!
 //! What is absent on purpose: secret stores (a secret comes here as a value), and serving.
 //!
@@ -21,7 +22,7 @@
 //!     println!("{} {}: {}", finding.code, finding.message, finding.fix);
 //! }
 //! let (publisher, identities) = tls_core::rotation::channel(loaded.identity);
-//! assert_eq!(identities.served().identity.leaf().names, ["localhost"]);
+//! assert_eq!(identities.served().identity().leaf().names, ["localhost"]);
 //!
 //! // Later: the files may have changed.
 //! let mut reloader = Reloader::new(pair, publisher);
@@ -36,22 +37,25 @@ mod chain;
 pub mod client;
 mod clients;
 mod diagnose;
+mod encrypted;
+mod examine;
 mod handshake;
 mod load;
+mod pairs;
 pub mod pem;
 mod presented;
 mod reload;
 mod source;
 mod trust;
 
-pub use accepted::{accepted_by, missing_names};
-pub use clients::{ClientMaterial, LoadedClients, load_clients};
+pub use clients::{ClientMaterial, LoadedClients, clients_ending, load_clients};
 pub use diagnose::{Finding, Severity, ending};
-pub use load::{LoadError, Loaded, Mismatch, load};
+pub use examine::{Examined, examine};
+pub use load::{LoadError, Loaded, Mismatch, Unusable, load};
 pub use presented::{Presented, looking};
-pub use reload::{Outcome, Reloader, Sources};
+pub use reload::{Outcome, Reloader, Started};
 pub use source::files::FileWatch;
 #[cfg(feature = "self-signed")]
 pub use source::self_signed::{SelfSigned, SelfSignedError};
-pub use source::{Input, Pair};
+pub use source::{Input, Pair, Sources};
 pub use trust::Issued;

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use aws_lc_rs::digest;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tls_core::{Identity, IdentityError, Origin, Sourced, provider};
+use tls_core::{Identity, IdentityError, Origin, Secret, Sourced, provider};
 
-use crate::chain::{self, Ordered};
 use crate::diagnose::{self, Finding, Severity};
-use crate::handshake;
-use crate::pem::{self, PemError};
+use crate::pem::{self, PemError, Wanted};
 use crate::source::{Input, Pair, read};
+use crate::trust::Roots;
+use crate::{chain, handshake};
 
 /// An identity, and what an operator should know of it.
 #[derive(Debug)]
@@ -26,28 +27,75 @@ pub struct Loaded {
 /// # Errors
 /// Either cannot be read, is not what it should be, or they are no pair.
 pub fn load(pair: &mut Pair) -> Result<Loaded, LoadError> {
-    let certificate = pem::certificates(&read::read(&mut pair.certificate)?)
-        .map_err(|reason| LoadError::certificate(&pair.certificate, reason))?;
-    let key = pem::private_key(&read::read(&mut pair.key)?).map_err(|reason| LoadError::key(&pair.key, reason))?;
-    assemble(certificate, key, pair)
+    let read = Read::of(pair)?;
+    read.pair(pair, &Roots::default())
 }
+
+/// The bytes of a pair, as they were read, once.
+pub(crate) struct Read {
+    certificate: Secret,
+    key: Secret,
+    passphrase: Option<Secret>,
+}
+
+impl Read {
+    pub(crate) fn of(pair: &mut Pair) -> Result<Self, LoadError> {
+        Ok(Self {
+            certificate: read::read(&mut pair.certificate)?,
+            key: read::read(&mut pair.key)?,
+            passphrase: pair.passphrase.as_mut().map(read::read).transpose()?,
+        })
+    }
+
+    /// What differs where the material does, or where it comes from.
+    pub(crate) fn digest(&self, pair: &Pair) -> Digest {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let origins = [&pair.certificate, &pair.key].map(|input| format!("{}{}", input.origin, place(input)));
+        let parts = [&self.certificate, &self.key].map(Secret::expose);
+        for part in parts.into_iter().chain(origins.iter().map(String::as_bytes)) {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        context.update(self.passphrase.as_ref().map_or(&[], |passphrase| passphrase.expose()));
+        context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+
+    /// Makes an identity of it.
+    pub(crate) fn pair(self, pair: &Pair, roots: &Roots) -> Result<Loaded, LoadError> {
+        let certificates = pem::certificates(&self.certificate)
+            .map_err(|reason| Unusable::pem(&pair.certificate, Wanted::Certificate, &reason))?;
+        let key = pem::private_key(&self.key, self.passphrase.as_ref())
+            .map_err(|reason| Unusable::pem(&pair.key, Wanted::Key, &reason))?;
+        let encrypted = key.encrypted;
+        let mut loaded = assemble(certificates, key.der, pair, roots)?;
+        let subject = &loaded.identity.leaf().subject;
+        for (text, input, what) in
+            [(&self.certificate, &pair.certificate, "certificate"), (&self.key, &pair.key, "key")]
+        {
+            loaded.findings.extend(diagnose::oddly_written(text, input, what, subject));
+        }
+        if let (false, Some(passphrase)) = (encrypted, &pair.passphrase) {
+            loaded.findings.push(diagnose::unused_passphrase(&passphrase.origin, subject));
+        }
+        Ok(loaded)
+    }
+}
+
+/// A SHA-256.
+pub(crate) type Digest = [u8; 32];
 
 fn assemble(
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     pair: &Pair,
+    roots: &Roots,
 ) -> Result<Loaded, LoadError> {
-    let unusable = |reason: String| LoadError::Key {
-        place: place(&pair.key),
-        origin: pair.key.origin.clone(),
-        code: "TLS-KEY-UNUSABLE",
-        reason,
-    };
-    let signer = provider()
-        .key_provider
-        .load_private_key(key.clone_key())
-        .map_err(|_| unusable(IdentityError::UnusableKey.to_string()))?;
-    let Ordered { chain, changed } = chain::order(certificates, signer.as_ref());
+    let signer = provider().key_provider.load_private_key(key.clone_key()).map_err(|_| {
+        let reason = IdentityError::UnusableKey.to_string();
+        let fix = "have the certificate issued for another key: RSA of 2048 to 8192 bits, P-256 or P-384";
+        Unusable::of(&pair.key, Wanted::Key, "TLS-KEY-UNUSABLE", reason, fix.to_owned())
+    })?;
+    let (chain, writing) = chain::order(certificates, signer.as_ref());
     let (certificate_origin, key_origin) = (pair.certificate.origin.clone(), pair.key.origin.clone());
     let identity = Identity::new(chain, key, certificate_origin, key_origin).map_err(|reason| match reason {
         IdentityError::NotAPair { subject } => LoadError::NotAPair(Box::new(Mismatch {
@@ -57,19 +105,18 @@ fn assemble(
             key: place(&pair.key),
             key_origin: pair.key.origin.clone(),
         })),
-        other => LoadError::Certificate {
-            place: place(&pair.certificate),
-            origin: pair.certificate.origin.clone(),
-            code: "TLS-CERTIFICATE-UNUSABLE",
-            reason: other.to_string(),
-        },
+        other => {
+            let fix = "have it issued anew; `openssl x509 -text -noout -in FILE` shows what it says".to_owned();
+            Unusable::of(&pair.certificate, Wanted::Certificate, "TLS-CERTIFICATE-UNUSABLE", other.to_string(), fix)
+        }
     })?;
     handshake::with_itself(&identity).map_err(|error| LoadError::NoHandshake {
         subject: identity.leaf().subject.clone(),
         origin: pair.certificate.origin.clone(),
         reason: error.to_string(),
     })?;
-    let mut findings = diagnose::identity(&identity, changed, SystemTime::now());
+    let mut findings = diagnose::identity(&identity, roots, SystemTime::now());
+    findings.extend(writing.findings(&pair.certificate.origin, &identity.leaf().subject));
     if let Input::File(path) = &pair.key.value {
         findings.extend(diagnose::key_file(path, &pair.key.origin));
     }
@@ -90,50 +137,9 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
-    /// The certificate is none.
-    #[error("{origin}: the certificate{place}: {reason}")]
-    Certificate {
-        /// Where it was read, for a message: ` in /etc/tls.crt`, or empty.
-        place: String,
-        /// The setting that gives it.
-        origin: Origin,
-        /// A stable code of what is wrong.
-        code: &'static str,
-        /// Why.
-        reason: String,
-    },
-    /// The CA that is to vouch for clients is none.
-    #[error("{origin}: the client CA{place}: {reason}")]
-    ClientCa {
-        /// Where it was read, for a message.
-        place: String,
-        /// The setting that gives it.
-        origin: Origin,
-        /// Why.
-        reason: String,
-    },
-    /// A revocation list is none.
-    #[error("{origin}: the revocation list{place}: {reason}")]
-    RevocationList {
-        /// Where it was read, for a message.
-        place: String,
-        /// The setting that gives it.
-        origin: Origin,
-        /// Why.
-        reason: String,
-    },
-    /// The key is none.
-    #[error("{origin}: the key{place}: {reason}")]
-    Key {
-        /// Where it was read, for a message.
-        place: String,
-        /// The setting that gives it.
-        origin: Origin,
-        /// A stable code of what is wrong.
-        code: &'static str,
-        /// Why.
-        reason: String,
-    },
+    /// What was read is not what it should be.
+    #[error(transparent)]
+    Unusable(Box<Unusable>),
     /// Certificate and key are a pair, and no handshake comes about with them.
     #[error("{origin}: no handshake comes about with the certificate {subject}: {reason}")]
     NoHandshake {
@@ -150,6 +156,12 @@ pub enum LoadError {
         /// The leaf's subject.
         subject: String,
         /// The setting that gives it.
+        origin: Origin,
+    },
+    /// A reload found a revocation list that is out of date, and the one in force is not.
+    #[error("{origin}: a revocation list is out of date, and those in force are not")]
+    ListOutOfDate {
+        /// The setting that gives the client CA.
         origin: Origin,
     },
     /// A reload found a certificate whose time has not come, and what serves is in date: it is to be read again then.
@@ -185,26 +197,62 @@ pub struct Mismatch {
     pub key_origin: Origin,
 }
 
+/// Material that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: the {what}{place}: {reason}")]
+pub struct Unusable {
+    what: &'static str,
+    place: String,
+    origin: Origin,
+    code: &'static str,
+    reason: String,
+    fix: String,
+    may_be_torn: bool,
+}
+
+impl Unusable {
+    /// PEM that does not hold what is wanted.
+    pub(crate) fn pem(from: &Sourced<Input>, wanted: Wanted, reason: &PemError) -> LoadError {
+        let code = match wanted {
+            Wanted::Certificate | Wanted::Key => reason.code(),
+            Wanted::ClientCa => "TLS-CLIENT-CA",
+            Wanted::RevocationList => "TLS-CRL",
+        };
+        let fix = reason.fix(wanted, from.value.file());
+        let LoadError::Unusable(mut unusable) = Self::of(from, wanted, code, reason.to_string(), fix) else {
+            unreachable!("made as such")
+        };
+        unusable.may_be_torn = reason.may_be_torn();
+        LoadError::Unusable(unusable)
+    }
+
+    pub(crate) fn of(
+        from: &Sourced<Input>,
+        wanted: Wanted,
+        code: &'static str,
+        reason: String,
+        fix: String,
+    ) -> LoadError {
+        let what = match wanted {
+            Wanted::Certificate => "certificate",
+            Wanted::Key => "key",
+            Wanted::ClientCa => "client CA",
+            Wanted::RevocationList => "revocation list",
+        };
+        let (place, origin) = (place(from), from.origin.clone());
+        LoadError::Unusable(Box::new(Self { what, place, origin, code, reason, fix, may_be_torn: false }))
+    }
+}
+
 impl LoadError {
-    fn certificate(from: &Sourced<Input>, reason: PemError) -> Self {
-        let (origin, code) = (from.origin.clone(), reason.code());
-        Self::Certificate { place: place(from), origin, code, reason: reason.to_string() }
-    }
-
-    fn key(from: &Sourced<Input>, reason: PemError) -> Self {
-        let (origin, code) = (from.origin.clone(), reason.code());
-        Self::Key { place: place(from), origin, code, reason: reason.to_string() }
-    }
-
     /// As a finding of the doctor.
     pub fn finding(&self) -> Finding {
         let (code, origin, subject) = match self {
             Self::Unreadable { path, origin, .. } => ("TLS-UNREADABLE", origin, path.display().to_string()),
-            Self::Certificate { origin, code, .. } | Self::Key { origin, code, .. } => (*code, origin, String::new()),
-            Self::ClientCa { origin, .. } => ("TLS-CLIENT-CA", origin, String::new()),
-            Self::RevocationList { origin, .. } => ("TLS-CRL", origin, String::new()),
+            Self::Unusable(unusable) => (unusable.code, &unusable.origin, String::new()),
             Self::NoHandshake { origin, subject, .. } => ("TLS-NO-HANDSHAKE", origin, subject.clone()),
             Self::OutOfDate { origin, subject } => ("TLS-OUT-OF-DATE", origin, subject.clone()),
+            Self::ListOutOfDate { origin } => ("TLS-CRL-OUT-OF-DATE", origin, String::new()),
             Self::NotYet { origin, subject, .. } => ("TLS-NOT-YET-VALID", origin, subject.clone()),
             Self::NotAPair(mismatch) => ("TLS-KEY-MISMATCH", &mismatch.key_origin, mismatch.subject.clone()),
         };
@@ -219,24 +267,29 @@ impl LoadError {
     }
 
     /// What to change, in one sentence.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &str {
         match self {
             Self::Unreadable { .. } => "check the path and that this user may read the file",
-            Self::Certificate { .. } => "it takes a PEM file: the server's certificate, then its intermediates",
-            Self::Key { .. } => "it takes one unencrypted RSA, ECDSA or Ed25519 key in PEM (PKCS#8, PKCS#1 or SEC1)",
-            Self::ClientCa { .. } => {
-                "it takes a PEM file with the certificate of the CA that signs client certificates, not a client's own"
-            }
-            Self::RevocationList { .. } => "it takes the CA's revocation list (CRL), PEM or DER",
+            Self::Unusable(unusable) => &unusable.fix,
             Self::NoHandshake { .. } => {
                 "have it issued for another kind of key: RSA of 2048 bits or more, P-256 or P-384"
             }
             Self::OutOfDate { .. } => "put a certificate there that is in date, or check this machine's clock",
+            Self::ListOutOfDate { .. } => "put the CA's current list there",
             Self::NotYet { .. } => "wait, or check this machine's clock",
             Self::NotAPair(_) => {
                 "compare `openssl x509 -in CERT -noout -pubkey` with `openssl pkey -in KEY -pubout`: a renewal may have changed only \
                  one of the files"
             }
+        }
+    }
+
+    /// True where the material may be one that is being written: another look may find it whole.
+    pub(crate) fn may_be_torn(&self) -> bool {
+        match self {
+            Self::NotAPair(_) | Self::Unreadable { .. } => true,
+            Self::Unusable(unusable) => unusable.may_be_torn,
+            _ => false,
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Tolerated: a BOM, CRLF, literal `\n`, newlines turned to blanks, text around the blocks, one
 //! more layer of base64, blocks that are neither certificate nor key (`EC PARAMETERS`). Never
-//! guessed: which of two keys is meant, or a key that is encrypted.
+//! guessed: which of two keys is meant.
+
+use std::path::Path;
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -13,6 +15,8 @@ use rustls_pki_types::{
 };
 use tls_core::Secret;
 use zeroize::Zeroizing;
+
+use crate::encrypted::{self, Dek};
 
 /// Base64 as people's tools wrap and cut it.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -62,31 +66,63 @@ pub fn revocation_lists(text: &Secret) -> Result<Vec<CertificateRevocationListDe
     Ok(lists)
 }
 
-/// The private key of a PEM text: PKCS#8, PKCS#1 or SEC1.
+/// A private key, and how it was kept.
+#[derive(Debug)]
+pub struct ReadKey {
+    /// The key.
+    pub der: PrivateKeyDer<'static>,
+    /// Whether it was encrypted.
+    pub encrypted: bool,
+}
+
+/// The private key of a PEM text: PKCS#8, PKCS#1 or SEC1. An encrypted one is opened with `passphrase`: PKCS#8 with
+/// PBES2 (AES or triple DES; PBKDF2 or scrypt), and what OpenSSL wrote before (`Proc-Type: 4,ENCRYPTED`; AES or triple
+/// DES).
 ///
 /// # Errors
-/// There is none, there are several, or it is encrypted.
-pub fn private_key(pem: &Secret) -> Result<PrivateKeyDer<'static>, PemError> {
+/// There is none, there are several, or it is encrypted and not with this passphrase.
+pub fn private_key(pem: &Secret, passphrase: Option<&Secret>) -> Result<ReadKey, PemError> {
     let blocks = blocks(pem)?;
-    let mut keys = Vec::new();
-    for block in &blocks {
-        let der = block.der.to_vec();
-        let key = match block.label.as_str() {
-            "ENCRYPTED PRIVATE KEY" => return Err(PemError::Encrypted),
-            label if label.ends_with("PRIVATE KEY") && block.encrypted => return Err(PemError::Encrypted),
-            "PRIVATE KEY" => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der)),
-            "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der)),
-            "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der)),
-            "OPENSSH PRIVATE KEY" => return Err(PemError::OpenSsh),
-            _ => continue,
-        };
-        keys.push(key);
-    }
-    let key = keys.pop().ok_or_else(|| PemError::NoKey { instead: Instead::of(&blocks) })?;
-    if !keys.is_empty() {
-        return Err(PemError::SeveralKeys { count: keys.len() + 1 });
-    }
-    Ok(key)
+    let keys: Vec<&Block> = blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY")).collect();
+    let key = match keys.as_slice() {
+        [] => return Err(PemError::NoKey { instead: Instead::of(&blocks) }),
+        [one] => *one,
+        several => return Err(PemError::SeveralKeys { count: several.len() }),
+    };
+    let sealed = key.dek.is_some() || key.label == "ENCRYPTED PRIVATE KEY";
+    let der = match (&key.dek, passphrase) {
+        _ if !sealed => key.der.clone(),
+        (_, None) => return Err(PemError::Encrypted),
+        (Some(dek), Some(passphrase)) => dek.open(&key.der, passphrase)?,
+        (None, Some(passphrase)) => encrypted::pkcs8(&key.der, passphrase)?,
+    };
+    let der = der.to_vec();
+    let der = match key.label.as_str() {
+        "PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der)),
+        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der)),
+        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der)),
+        "OPENSSH PRIVATE KEY" => return Err(PemError::OpenSsh),
+        label => return Err(PemError::UnknownKey { label: label.to_owned() }),
+    };
+    Ok(ReadKey { der, encrypted: sealed })
+}
+
+/// In what a PEM text is unlike what programs write, where it is read all the same.
+pub(crate) fn oddities(pem: &Secret) -> Vec<&'static str> {
+    let bytes = pem.expose();
+    let Ok(text) = std::str::from_utf8(bytes) else { return Vec::new() };
+    let begun = text.contains(BEGIN);
+    let one_line = begun && !text.trim().contains('\n');
+    [
+        (text.starts_with('\u{feff}'), "begins with a byte order mark"),
+        (text.contains("\r\n"), "has Windows' line ends"),
+        (begun && text.contains("\\n"), "has \\n in letters for its line ends"),
+        (one_line && !text.contains("\\n"), "has blanks for its line ends"),
+        (!begun, "is coded in base64 once more"),
+    ]
+    .into_iter()
+    .filter_map(|(is, what)| is.then_some(what))
+    .collect()
 }
 
 /// Why a PEM text does not give what it should. No variant holds any of the text.
@@ -138,13 +174,26 @@ pub enum PemError {
         /// How many.
         count: usize,
     },
-    /// The private key is encrypted.
-    #[error(
-        "the private key is encrypted, which is not supported yet; decrypt it with: openssl pkey -in KEY.pem -out PLAIN.pem"
-    )]
+    /// The private key is encrypted, and there is no passphrase.
+    #[error("the private key is encrypted, and nothing gives its passphrase")]
     Encrypted,
+    /// The private key is encrypted with another passphrase, or damaged.
+    #[error("the private key does not open with the passphrase that is given")]
+    WrongPassphrase,
+    /// The private key is encrypted in a way that is not supported.
+    #[error("the private key is encrypted in a way that is not supported{}", .cipher.as_ref().map(|name| format!(" ({name})")).unwrap_or_default())]
+    UnknownCipher {
+        /// The cipher, where the file names it.
+        cipher: Option<String>,
+    },
+    /// The private key is of a kind that TLS has no use for.
+    #[error("the `{label}` is of a kind that TLS cannot use")]
+    UnknownKey {
+        /// The block's label.
+        label: String,
+    },
     /// The private key is in OpenSSH's own form.
-    #[error("the private key is in OpenSSH's form; convert it with: ssh-keygen -p -m PKCS8 -f KEY")]
+    #[error("the private key is in OpenSSH's form")]
     OpenSsh,
 }
 
@@ -155,6 +204,9 @@ impl PemError {
             Self::Empty => "TLS-EMPTY",
             Self::NoPem { looks_like: Some(LooksLike::Path) } => "TLS-PATH-AS-PEM",
             Self::NoPem { looks_like: Some(LooksLike::Html) } => "TLS-HTML",
+            Self::NoPem { looks_like: Some(LooksLike::Der) } => "TLS-DER",
+            Self::NoPem { looks_like: Some(LooksLike::Pkcs12) } => "TLS-PKCS12",
+            Self::NoPem { looks_like: Some(LooksLike::JavaKeystore) } => "TLS-JKS",
             Self::NoPem { .. } => "TLS-NOT-PEM",
             Self::Unfinished { .. } => "TLS-PEM-CUT",
             Self::NotBase64 { .. } => "TLS-PEM-DAMAGED",
@@ -166,9 +218,105 @@ impl PemError {
             Self::NoRevocationList { .. } => "TLS-NO-CRL",
             Self::SeveralKeys { .. } => "TLS-SEVERAL-KEYS",
             Self::Encrypted => "TLS-KEY-ENCRYPTED",
+            Self::WrongPassphrase => "TLS-KEY-PASSPHRASE",
+            Self::UnknownCipher { .. } => "TLS-KEY-CIPHER",
+            Self::UnknownKey { .. } => "TLS-KEY-UNUSABLE",
             Self::OpenSsh => "TLS-KEY-OPENSSH",
         }
     }
+
+    /// What to change, where `wanted` was looked for in `file`, or in a setting. Commands stand between backticks, fit
+    /// to be run.
+    pub(crate) fn fix(&self, wanted: Wanted, file: Option<&Path>) -> String {
+        let (from, to, between) = match file.map(|file| file.display().to_string()) {
+            Some(file) => (quoted(&file), quoted(&format!("{file}.pem")), quoted(&format!("{file}.p12"))),
+            None => ("FILE".to_owned(), "FILE.pem".to_owned(), "FILE.p12".to_owned()),
+        };
+        let unpack = match wanted {
+            Wanted::Key => "-nocerts -nodes",
+            _ => "-nokeys",
+        };
+        let convert = match (self, wanted) {
+            (Self::NoPem { looks_like: Some(LooksLike::Der) }, Wanted::Key) => {
+                format!("`openssl pkey -inform der -in {from} -out {to}`")
+            }
+            (Self::NoPem { looks_like: Some(LooksLike::Der) }, Wanted::RevocationList) => {
+                format!("`openssl crl -inform der -in {from} -out {to}`")
+            }
+            (Self::NoPem { looks_like: Some(LooksLike::Der) }, _) => {
+                format!("`openssl x509 -inform der -in {from} -out {to}`")
+            }
+            (Self::NoPem { looks_like: Some(LooksLike::Pkcs12) }, _) => {
+                format!("`openssl pkcs12 -in {from} {unpack} -out {to}`")
+            }
+            (Self::NoPem { looks_like: Some(LooksLike::JavaKeystore) }, _) => format!(
+                "`keytool -importkeystore -srckeystore {from} -destkeystore {between} -deststoretype PKCS12 && openssl pkcs12 -in \
+                 {between} {unpack} -out {to}`"
+            ),
+            (Self::UnknownCipher { .. }, _) => format!("`openssl pkcs8 -topk8 -v2 aes-256-cbc -in {from} -out {to}`"),
+            (Self::OpenSsh, _) => {
+                format!("`cp {from} {to} && chmod 600 {to} && ssh-keygen -p -m PKCS8 -N '' -f {to}`")
+            }
+            _ => String::new(),
+        };
+        if !convert.is_empty() {
+            return format!("convert it and give the new file: {convert}");
+        }
+        match self {
+            Self::Encrypted => "set key_passphrase beside it (a reference such as ${env:TLS_KEY_PASSPHRASE}), or \
+                                SPICED_RUNTIME__TLS__KEY_PASSPHRASE"
+                .to_owned(),
+            Self::WrongPassphrase => {
+                format!("compare key_passphrase with what opens it: `openssl pkey -noout -in {from}`")
+            }
+            Self::NoPem { looks_like: Some(LooksLike::Path) } => {
+                "a path belongs into the setting that ends with _file".to_owned()
+            }
+            Self::SeveralKeys { .. } => "leave the one key in it that is the certificate's".to_owned(),
+            _ => wanted.description().to_owned(),
+        }
+    }
+
+    /// True where the text may be one that is being written.
+    pub(crate) fn may_be_torn(&self) -> bool {
+        matches!(
+            self,
+            Self::Empty
+                | Self::Unfinished { .. }
+                | Self::NotBase64 { .. }
+                | Self::NoPem { looks_like: None }
+                | Self::NoCertificate { instead: Instead::Other }
+                | Self::NoKey { instead: Instead::Other }
+        )
+    }
+}
+
+/// What is looked for in a PEM text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Certificate,
+    Key,
+    ClientCa,
+    RevocationList,
+}
+
+impl Wanted {
+    /// What it takes.
+    fn description(self) -> &'static str {
+        match self {
+            Self::Certificate => "it takes a PEM file: the server's certificate, then its intermediates",
+            Self::Key => "it takes one RSA, ECDSA or Ed25519 key in PEM (PKCS#8, PKCS#1 or SEC1)",
+            Self::ClientCa => {
+                "it takes a PEM file with the certificate of the CA that signs client certificates, not a client's own"
+            }
+            Self::RevocationList => "it takes the CA's revocation list (CRL), PEM or DER",
+        }
+    }
+}
+
+/// `text` as one word of a shell's line.
+pub(crate) fn quoted(text: &str) -> String {
+    shlex::try_quote(text).map_or_else(|_| "FILE".to_owned(), |word| word.into_owned())
 }
 
 /// What stands there instead of what was wanted.
@@ -212,7 +360,13 @@ impl Instead {
 /// What a text without PEM looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LooksLike {
-    /// DER or PKCS#12.
+    /// DER.
+    Der,
+    /// PKCS#12, with a certificate and its key.
+    Pkcs12,
+    /// Java's own keystore.
+    JavaKeystore,
+    /// Other binary data.
     Binary,
     /// A path.
     Path,
@@ -223,11 +377,11 @@ pub enum LooksLike {
 fn hint(looks_like: Option<LooksLike>) -> &'static str {
     match looks_like {
         None => "",
-        Some(LooksLike::Binary) => {
-            ", but binary data: convert DER with `openssl x509 -inform der` (a key with `openssl pkey -inform der`), PKCS#12 with \
-             `openssl pkcs12 -nodes`"
-        }
-        Some(LooksLike::Path) => ", but what looks like a path: for a path use certificate_file or key_file",
+        Some(LooksLike::Der) => ", but DER, the binary form",
+        Some(LooksLike::Pkcs12) => ", but a PKCS#12 store (.p12, .pfx)",
+        Some(LooksLike::JavaKeystore) => ", but a Java keystore",
+        Some(LooksLike::Binary) => ", but binary data",
+        Some(LooksLike::Path) => ", but what looks like a path",
         Some(LooksLike::Html) => ", but a web page",
     }
 }
@@ -235,15 +389,16 @@ fn hint(looks_like: Option<LooksLike>) -> &'static str {
 struct Block {
     label: String,
     der: Zeroizing<Vec<u8>>,
-    /// RFC 1421's `Proc-Type: 4,ENCRYPTED`.
-    encrypted: bool,
+    /// RFC 1421's `Proc-Type: 4,ENCRYPTED`, and how.
+    dek: Option<Dek>,
 }
 
 fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
     if pem.is_blank() {
         return Err(PemError::Empty);
     }
-    let Some(text) = text(pem.expose()) else { return Err(PemError::NoPem { looks_like: Some(LooksLike::Binary) }) };
+    let binary = || PemError::NoPem { looks_like: Some(LooksLike::of_bytes(pem.expose())) };
+    let Some(text) = text(pem.expose()) else { return Err(binary()) };
     if text.contains(BEGIN) {
         return parse(&text);
     }
@@ -287,22 +442,19 @@ fn parse(text: &str) -> Result<Vec<Block>, PemError> {
 
 fn block(label: String, body: &str) -> Result<Block, PemError> {
     // RFC 1421 headers are words with a colon at the start; base64 has no colon.
-    let encrypted = body.contains("Proc-Type:") && body.contains("ENCRYPTED");
-    let content = match body.rfind(':') {
+    let (value, content) = match body.rfind(':') {
         // What follows the last header's value; headers end with an empty line, or a blank one.
-        Some(colon) => body[colon..]
-            .trim_start_matches(|c: char| !c.is_whitespace())
-            .trim_start()
-            .split_once(char::is_whitespace)
-            .map_or("", |(_, rest)| rest),
-        None => body,
+        Some(colon) => {
+            let after = body[colon + 1..].trim_start();
+            after.split_once(char::is_whitespace).unwrap_or((after, ""))
+        }
+        None => ("", body),
     };
-    if encrypted {
-        return Ok(Block { label, der: Zeroizing::default(), encrypted });
-    }
+    // DEK-Info is the last header of OpenSSL's, and of everybody's after it.
+    let dek = (body.contains("Proc-Type:") && body.contains("ENCRYPTED")).then(|| Dek::read(value));
     let compact = Zeroizing::new(content.split_whitespace().collect::<String>());
     match LENIENT.decode(compact.as_bytes()) {
-        Ok(der) if !der.is_empty() => Ok(Block { label, der: Zeroizing::new(der), encrypted }),
+        Ok(der) if !der.is_empty() => Ok(Block { label, der: Zeroizing::new(der), dek }),
         _ => Err(PemError::NotBase64 { label }),
     }
 }
@@ -313,6 +465,27 @@ fn label_of(text: &str) -> String {
     let plausible =
         label.len() <= 40 && label.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == ' ');
     if plausible { label } else { "?".to_owned() }
+}
+
+impl LooksLike {
+    /// By the first bytes of what is no text.
+    fn of_bytes(bytes: &[u8]) -> Self {
+        const SEQUENCE: u8 = 0x30;
+        // PFX (RFC 7292 §4): the version 3, then a sequence, which in a key or a certificate is never so.
+        const PFX: [u8; 4] = [0x02, 0x01, 0x03, SEQUENCE];
+        match bytes {
+            // JKS and JCEKS.
+            [0xfe, 0xed, 0xfe, 0xed, ..] | [0xce, 0xce, 0xce, 0xce, ..] => Self::JavaKeystore,
+            [SEQUENCE, length, content @ ..] => {
+                let more = usize::from(if *length > 0x80 { length & 0x7f } else { 0 });
+                match content.get(more..) {
+                    Some(content) if content.starts_with(&PFX) => Self::Pkcs12,
+                    _ => Self::Der,
+                }
+            }
+            _ => Self::Binary,
+        }
+    }
 }
 
 fn looks_like(text: &str) -> Option<LooksLike> {
@@ -372,7 +545,7 @@ mod tests {
             assert_eq!(certificates(&text.into()).map(|c| c[0].len()), Ok(16), "{name}");
         }
         for (name, text) in deformed(KEY) {
-            assert!(private_key(&text.into()).is_ok(), "{name}");
+            assert!(private_key(&text.into(), None).is_ok(), "{name}");
         }
     }
 
@@ -385,8 +558,12 @@ mod tests {
         assert!(fails("<!DOCTYPE html><html>").contains("web page"));
         assert!(fails("-----BEGIN CERTIFICATE-----\nMAEC").contains("no end"));
         assert!(fails("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----").contains("not base64"));
-        assert!(certificates(&Secret::new(vec![0x30, 0x82, 0xff, 0xfe])).unwrap_err().to_string().contains("binary"));
-        let key = |text: &str| private_key(&text.into()).unwrap_err();
+        let binary = |bytes: &[u8]| certificates(&Secret::new(bytes.to_vec())).unwrap_err().code();
+        assert_eq!(binary(&[0x30, 0x82, 0xff, 0xfe, 0x30]), "TLS-DER");
+        assert_eq!(binary(&[0x30, 0x82, 0x0b, 0xfe, 0x02, 0x01, 0x03, 0x30, 0x82]), "TLS-PKCS12");
+        assert_eq!(binary(&[0xfe, 0xed, 0xfe, 0xed, 0, 0, 0, 2]), "TLS-JKS");
+        assert_eq!(binary(&[0xff, 0xfe]), "TLS-NOT-PEM");
+        let key = |text: &str| private_key(&text.into(), None).unwrap_err();
         assert_eq!(key(&format!("{KEY}{KEY}")), PemError::SeveralKeys { count: 2 });
         assert_eq!(key(&KEY.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")), PemError::Encrypted);
         let legacy = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00FF\n\nMAEC\n-----END RSA PRIVATE KEY-----";
@@ -399,7 +576,8 @@ mod tests {
             for candidate in [text.clone(), format!("-----BEGIN {text}"), format!("-----BEGIN X-----{text}-----END X-----")] {
                 let secret = Secret::from(candidate);
                 let _ = certificates(&secret);
-                let _ = private_key(&secret);
+                let _ = private_key(&secret, None);
+                let _ = private_key(&secret, Some(&Secret::from("passphrase")));
             }
         }
     }

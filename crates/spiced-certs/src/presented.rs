@@ -10,7 +10,7 @@ use tls_core::{CertificateSummary, IdentityError, provider};
 use crate::accepted::{chain_accepted_by, names_missing};
 use crate::diagnose::{self, Finding};
 use crate::handshake::AnyChain;
-use crate::trust;
+use crate::trust::{self, Roots};
 
 /// A configuration for who only looks: it takes every chain, and sends nothing that is worth a secret. `alpn` lists
 /// the protocols that are offered.
@@ -55,8 +55,9 @@ impl Presented {
         let (Some(leaf), Some((first, intermediates))) = (summaries.first(), chain.split_first()) else {
             return Err(IdentityError::Empty);
         };
-        let trusted = trust::verified(first, intermediates, &trust::system_roots(), now);
-        let mut findings = diagnose::chain(chain, leaf, origin.to_owned(), false, now);
+        let roots = Roots::default();
+        let trusted = trust::verified(first, intermediates, roots.certificates(), now);
+        let mut findings = diagnose::chain(chain, leaf, origin.to_owned(), &roots, now);
         findings.extend(names_missing(leaf, origin, names));
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let accepted_by = chain_accepted_by(chain, leaf, names, now);

@@ -1,79 +1,112 @@
 //! Reads the material again, checks it as a whole, and publishes it; what fails keeps what serves.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use metrics::counter;
-use tls_core::rotation::Publisher;
-use tls_core::{CertificateSummary, ClientTrust, Validity};
+use tls_core::rotation::{self, Identities, Publisher};
+use tls_core::{CertificateSummary, ClientTrust, Identity, IdentitySet, Validity};
 use tokio::sync::watch;
 
 use crate::Finding;
-use crate::clients::{ClientMaterial, LoadedClients, load_clients};
-use crate::load::{LoadError, Loaded, load};
-use crate::source::{Pair, watched};
+use crate::clients::{LoadedClients, lists_ended, load_clients};
+use crate::load::LoadError;
+use crate::pairs::{self, Kept, One};
+use crate::source::{Sources, watched};
 
-/// Where the material of a server is: its own, and that of its clients where they are asked for any.
-#[derive(Debug, Clone)]
-pub struct Sources {
-    /// Certificate and key.
-    pub pair: Pair,
-    /// Whose client certificates are taken; `None` where no client is asked.
-    pub clients: Option<ClientMaterial>,
-}
+/// How often material is looked at again that may be half written.
+const LOOK: Duration = Duration::from_millis(250);
 
-impl Sources {
-    /// The files that the material is in.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let clients = self.clients.iter().flat_map(|clients| std::iter::once(&clients.authority).chain(&clients.lists));
-        let inputs = [&self.pair.certificate, &self.pair.key].into_iter().chain(clients);
-        inputs.filter_map(|input| input.value.file().map(Path::to_owned)).collect()
-    }
-}
-
-/// Reloads a pair, and whom its server trusts among clients.
+/// Reloads the pairs of a server, and whom it trusts among clients.
 #[derive(Debug)]
 pub struct Reloader {
     sources: Sources,
+    kept: Kept,
     publisher: Publisher,
     trust: watch::Sender<Arc<ClientTrust>>,
 }
 
+/// Material that is read, and whoever reads it again.
+#[derive(Debug)]
+pub struct Started {
+    /// What doors present.
+    pub identities: Identities,
+    /// Whom they trust among clients.
+    pub clients: watch::Receiver<Arc<ClientTrust>>,
+    /// What an operator should know.
+    pub findings: Vec<Finding>,
+    /// Who changes it.
+    pub reloader: Reloader,
+}
+
 impl Reloader {
-    /// Reloads `pair` into `publisher`, and asks no client for a certificate.
-    pub fn new(pair: Pair, publisher: Publisher) -> Self {
-        let (trust, _) = watch::channel(Arc::new(ClientTrust::nobody()));
-        Self { sources: Sources { pair, clients: None }, publisher, trust }
+    /// Reads `sources` and puts them on channels of their own. A FIFO is read once: it becomes text.
+    ///
+    /// # Errors
+    /// Everything that cannot be read or used.
+    pub fn start(mut sources: Sources) -> Result<Started, Vec<LoadError>> {
+        let mut errors = Vec::new();
+        let mut read = Vec::new();
+        for one in pairs::read_all(&mut sources, &Kept::default()) {
+            one.map_or_else(|error| errors.push(error), |one| read.push(one));
+        }
+        let clients = match load(&mut sources) {
+            Ok(clients) if errors.is_empty() => clients,
+            other => {
+                errors.extend(other.err());
+                return Err(errors);
+            }
+        };
+        let (set, doubled) = pairs::set(&read, sources.strict_sni);
+        let kept = Kept::of(&read);
+        let findings = read.into_iter().flat_map(|one| one.findings).chain(doubled).chain(clients.findings).collect();
+        let (publisher, identities) = rotation::channel(set);
+        let (trust, clients) = watch::channel(Arc::new(clients.trust));
+        Ok(Started { identities, clients, findings, reloader: Self { sources, kept, publisher, trust } })
     }
 
-    /// Reloads `sources` into `publisher` and `trust`: both change at once, or neither does.
-    pub fn with_clients(sources: Sources, publisher: Publisher, trust: watch::Sender<Arc<ClientTrust>>) -> Self {
-        Self { sources, publisher, trust }
+    /// Reloads `sources` into `publisher`, and asks no client for a certificate.
+    pub fn new(sources: impl Into<Sources>, publisher: Publisher) -> Self {
+        let (trust, _) = watch::channel(Arc::new(ClientTrust::nobody()));
+        Self { sources: sources.into(), kept: Kept::default(), publisher, trust }
     }
 
     /// Waits until a secret of the material has changed since the last reading; for ever where it
     /// holds none that could.
     pub async fn changed(&mut self) {
-        let Sources { pair, clients } = &mut self.sources;
+        let Sources { pair, more, clients, .. } = &mut self.sources;
         let clients = clients.iter_mut().map(|clients| &mut clients.authority.value);
-        watched::changed(pair.inputs().into_iter().chain(clients)).await;
+        let pairs = std::iter::once(pair).chain(more).flat_map(|pair| pair.inputs());
+        watched::changed(pairs.chain(clients)).await;
     }
 
-    /// True where a change of a secret may change the pair.
+    /// True where a change of a secret may change a pair.
     pub fn is_watched(&self) -> bool {
-        self.sources.pair.is_watched()
+        self.sources.is_watched()
     }
 
     /// Reads the material now. Blocks for as long as the file system does.
     pub fn reload(&mut self) -> Outcome {
-        let candidate = Candidate::of(&mut self.sources, &self.publisher, &self.trust);
+        let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust);
         self.settle(candidate)
+    }
+
+    /// Reads the material, which has just changed. What looks half written, or is not there, is looked at again for as
+    /// long as `patience`, and only then rejected. Blocks for that time.
+    pub fn reload_patiently(&mut self, patience: Duration) -> Outcome {
+        let end = Instant::now() + patience;
+        loop {
+            let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust);
+            match candidate {
+                Err(error) if error.may_be_torn() && Instant::now() < end => std::thread::sleep(LOOK),
+                candidate => return self.settle(candidate),
+            }
+        }
     }
 
     /// Reads the material from `sources`, which are those from then on, unless it is rejected.
     pub fn reload_from(&mut self, mut sources: Sources) -> Outcome {
-        let candidate = Candidate::of(&mut sources, &self.publisher, &self.trust);
+        let candidate = Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust);
         if candidate.is_ok() {
             self.sources = sources;
         }
@@ -82,19 +115,20 @@ impl Reloader {
 
     /// Reads the material from `sources` and says what a reload would do, without doing it.
     pub fn check(&self, mut sources: Sources) -> Outcome {
-        match Candidate::of(&mut sources, &self.publisher, &self.trust) {
-            Ok(Candidate { pair: None, clients: None }) => Outcome::Unchanged,
-            Ok(Candidate { pair, clients }) => {
+        match Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust) {
+            Ok(Candidate { set: None, clients: None, .. }) => Outcome::Unchanged,
+            Ok(Candidate { set, clients, .. }) => {
                 let clients = clients.map(|loaded| loaded.findings).unwrap_or_default();
-                Outcome::Swapped(clients.into_iter().chain(pair.map(|l| l.findings).unwrap_or_default()).collect())
+                Outcome::Swapped(clients.into_iter().chain(set.map(|(_, found)| found).unwrap_or_default()).collect())
             }
             Err(error) => Outcome::Rejected(error),
         }
     }
 
-    fn settle(&self, candidate: Result<Candidate, LoadError>) -> Outcome {
+    fn settle(&mut self, candidate: Result<Candidate, LoadError>) -> Outcome {
         let (outcome, label) = match candidate {
-            Ok(Candidate { pair: None, clients: None }) => {
+            Ok(Candidate { set: None, clients: None, kept }) => {
+                self.kept = kept;
                 self.publisher.unchanged();
                 (Outcome::Unchanged, "unchanged")
             }
@@ -109,15 +143,16 @@ impl Reloader {
     }
 
     /// Puts a candidate before every handshake from now on; gives what is to be said of it.
-    fn take(&self, Candidate { pair, clients }: Candidate) -> Vec<Finding> {
+    fn take(&mut self, Candidate { set, clients, kept }: Candidate) -> Vec<Finding> {
+        self.kept = kept;
         let mut said = Vec::new();
         if let Some(LoadedClients { trust, findings }) = clients {
             self.trust.send_replace(Arc::new(trust));
             said.extend(findings);
         }
-        match pair {
-            Some(Loaded { identity, findings }) => {
-                self.publisher.publish(identity);
+        match set {
+            Some((set, findings)) => {
+                self.publisher.publish(set);
                 said.extend(findings);
             }
             None => self.publisher.unchanged(),
@@ -128,36 +163,75 @@ impl Reloader {
 
 /// What is new.
 struct Candidate {
-    pair: Option<Loaded>,
+    set: Option<(IdentitySet, Vec<Finding>)>,
     clients: Option<LoadedClients>,
+    kept: Kept,
 }
 
 impl Candidate {
     /// What may be served instead of what is; nothing of what is the same.
     fn of(
         sources: &mut Sources,
+        kept: &Kept,
         publisher: &Publisher,
         trust: &watch::Sender<Arc<ClientTrust>>,
     ) -> Result<Self, LoadError> {
-        let loaded = load(&mut sources.pair)?;
-        let clients = match &mut sources.clients {
-            Some(material) => load_clients(material)?,
-            None => LoadedClients { trust: ClientTrust::nobody(), findings: Vec::new() },
-        };
+        let now = SystemTime::now();
+        let read = pairs::read_all(sources, kept).into_iter().collect::<Result<Vec<One>, _>>()?;
+        let clients = load(sources)?;
         let clients = (!clients.trust.same(&trust.borrow())).then_some(clients);
-        let serving = publisher.served().identity;
-        if loaded.identity.same_chain(&serving) {
-            return Ok(Self { pair: None, clients });
+        if let Some(new) = &clients {
+            as_good(&new.trust, &trust.borrow(), now)?;
         }
-        let leaf = loaded.identity.leaf();
-        if worse(leaf, serving.leaf(), SystemTime::now()) {
-            let (subject, origin) = (leaf.subject.clone(), loaded.identity.certificate_origin().clone());
-            return Err(match leaf.validity(SystemTime::now()) {
-                Validity::NotYet { starts_in } => LoadError::NotYet { subject, origin, starts_in },
-                _ => LoadError::OutOfDate { subject, origin },
-            });
+        let serving = publisher.served().identities;
+        let (set, doubled) = pairs::set(&read, sources.strict_sni);
+        let kept = Kept::of(&read);
+        if set.same(&serving) {
+            return Ok(Self { set: None, clients, kept });
         }
-        Ok(Self { pair: Some(loaded), clients })
+        for (at, one) in read.iter().enumerate().filter(|(_, one)| one.is_new) {
+            let leaf = one.identity.leaf();
+            let before = match at {
+                0 => Some(serving.default()),
+                _ => leaf.names.first().and_then(|name| serving.for_name(name).next()),
+            };
+            if before.is_some_and(|before| worse(leaf, before.leaf(), now)) {
+                return Err(not_taken(&one.identity, now));
+            }
+        }
+        let findings = read.into_iter().flat_map(|one| one.findings).chain(doubled).collect();
+        Ok(Self { set: Some((set, findings)), clients, kept })
+    }
+}
+
+/// Whose client certificates `sources` take.
+fn load(sources: &mut Sources) -> Result<LoadedClients, LoadError> {
+    match &mut sources.clients {
+        Some(material) => load_clients(material),
+        None => Ok(LoadedClients { trust: ClientTrust::nobody(), findings: Vec::new() }),
+    }
+}
+
+fn not_taken(new: &Identity, now: SystemTime) -> LoadError {
+    let (subject, origin) = (new.leaf().subject.clone(), new.certificate_origin().clone());
+    match new.leaf().validity(now) {
+        Validity::NotYet { starts_in } => LoadError::NotYet { subject, origin, starts_in },
+        _ => LoadError::OutOfDate { subject, origin },
+    }
+}
+
+/// Refuses CAs and revocation lists that are out of date in place of ones that are not: all clients would be refused.
+fn as_good(new: &ClientTrust, serving: &ClientTrust, now: SystemTime) -> Result<(), LoadError> {
+    let in_date = |trust: &ClientTrust| trust.authorities().iter().any(|ca| ca.validity(now).is_in_date());
+    let origin = || new.origin().clone();
+    match new.authorities().first() {
+        Some(ca) if !in_date(new) && in_date(serving) => {
+            Err(LoadError::OutOfDate { subject: ca.subject.clone(), origin: origin() })
+        }
+        Some(_) if lists_ended(new, now) && !lists_ended(serving, now) => {
+            Err(LoadError::ListOutOfDate { origin: origin() })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who issued a certificate, as far as it can be known here: what its clients have to trust.
 
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -28,7 +29,7 @@ impl Issued {
     pub fn of(identity: &Identity, now: SystemTime) -> Self {
         let chain = &identity.certified_key().cert;
         if let Some((leaf, intermediates)) = chain.split_first()
-            && verified(leaf, intermediates, &system_roots(), now).is_ok()
+            && verified(leaf, intermediates, Roots::default().certificates(), now).is_ok()
         {
             return Self::BySystemRoot;
         }
@@ -41,9 +42,14 @@ impl Issued {
     }
 }
 
-/// The roots of this system's store, as they can be read.
-pub(crate) fn system_roots() -> Vec<CertificateDer<'static>> {
-    rustls_native_certs::load_native_certs().certs
+/// The roots of this system's store, as they can be read: once, and only where somebody asks.
+#[derive(Default)]
+pub(crate) struct Roots(OnceLock<Vec<CertificateDer<'static>>>);
+
+impl Roots {
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
+        self.0.get_or_init(|| rustls_native_certs::load_native_certs().certs)
+    }
 }
 
 /// Verifies a server's certificate up to one of `roots`.

@@ -7,13 +7,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use spiced_secrets::Template;
 use tls_core::listener::ListenAddress;
-use tls_core::{Origin, Sourced};
+use tls_core::{Origin, Secret, Sourced};
 
 use crate::decode::{Hidden, Placed, Referred};
 use crate::error::{ConfigError, Problem};
-use crate::layers::Written;
+use crate::layers::{Written, WrittenPair};
 use crate::settings::{
-    Clients, Column, Dataset, Limits, Listen, Material, MaterialInput, Settings, Tls, TlsVersion, Warning,
+    Clients, Column, Dataset, Limits, Listen, Material, MaterialInput, Pair, Settings, Tls, TlsVersion, Warning,
 };
 use crate::spicepod::{Access, ClientAuthMode, Door, Profile, Spicepod, Version};
 use crate::{spicepod, tls};
@@ -209,16 +209,29 @@ impl spicepod::Tls {
             (_, Some(Placed(v))) if v.value == Version::Tls13 => TlsVersion::Tls13,
             _ => TlsVersion::Tls12,
         };
-        let certificate = one_of(self.certificate_file, self.certificate, written.certificate, folder)?;
-        let key = one_of(self.key_file, self.key, written.key, folder)?;
-        let material = match (certificate, key) {
-            (Some(certificate), Some(key)) => Material::Pair { certificate, key },
-            (Some(certificate), None) => return Err(half(certificate.origin, "a certificate", "its key")),
-            (None, Some(key)) => return Err(half(key.origin, "a key", "its certificate")),
-            (None, None) => Material::SelfSigned {
+        let main = spicepod::TlsPair {
+            certificate_file: self.certificate_file,
+            certificate: self.certificate,
+            key_file: self.key_file,
+            key: self.key,
+            key_passphrase: self.key_passphrase,
+        };
+        let main = main.decide(written.pair, folder)?;
+        let mut more = Vec::new();
+        for (Placed(Sourced { value: pair, origin }), written) in self.certificates.into_iter().zip(written.more) {
+            let nothing = || Problem::new(origin, "a pair has a certificate and a key, and this one has neither");
+            more.push(
+                pair.decide(written, folder)?.ok_or_else(|| nothing().hint("write certificate_file and key_file"))?,
+            );
+        }
+        let material = match main {
+            Some(pair) => Material::Pair(pair),
+            None if more.is_empty() => Material::SelfSigned {
                 folder: folder.0.join(".spice").join("tls"),
                 origin: self.self_signed.map_or(Origin::Default, |asked| asked.0.origin),
             },
+            // Somebody has to answer for names that nobody has.
+            None => Material::Pair(more.remove(0)),
         };
         let authority = one_of(self.client_auth_ca_file, self.client_auth_ca, written.client_ca, folder)?;
         let clients = match (self.client_auth_mode, authority) {
@@ -243,7 +256,42 @@ impl spicepod::Tls {
             _ => None,
         };
         let handshake_timeout = self.handshake_timeout.map_or(Duration::from_secs(10), |s| s.0);
-        Ok(Tls { material, min_version, clients, handshake_timeout })
+        let strict_sni = self.strict_sni.unwrap_or(false);
+        Ok(Tls { material, more, strict_sni, min_version, clients, handshake_timeout })
+    }
+}
+
+impl spicepod::TlsPair {
+    /// A pair, or nothing where nothing of it is given.
+    fn decide(self, written: WrittenPair, folder: &Folder<'_>) -> Result<Option<Pair>, Problem> {
+        let certificate = one_of(self.certificate_file, self.certificate, written.certificate, folder)?;
+        let key = one_of(self.key_file, self.key, written.key, folder)?;
+        let passphrase = self.key_passphrase.map(|Placed(text)| {
+            let origin = text.origin.clone();
+            if text.value.0.is_empty() {
+                return Err(Problem::new(origin, "the passphrase is empty").hint("take it away, or give the key's own"));
+            }
+            Ok(text.map(|Hidden(secret)| followed(secret, written.passphrase)))
+        });
+        let passphrase = passphrase.transpose()?;
+        match (certificate, key, passphrase) {
+            (Some(certificate), Some(key), passphrase) => Ok(Some(Pair { certificate, key, passphrase })),
+            (Some(certificate), None, _) => Err(half(certificate.origin, "a certificate", "its key")),
+            (None, Some(key), _) => Err(half(key.origin, "a key", "its certificate")),
+            (None, None, Some(passphrase)) => {
+                Err(Problem::new(passphrase.origin, "gives the passphrase of a key, and there is no key beside it")
+                    .hint("write it beside the key_file or key that it opens"))
+            }
+            (None, None, None) => Ok(None),
+        }
+    }
+}
+
+/// A secret, which is followed where it was written as a reference.
+fn followed(value: Secret, written: Option<Template>) -> MaterialInput {
+    match written {
+        Some(written) => MaterialInput::Secrets { written, value },
+        None => MaterialInput::Text(value),
     }
 }
 
@@ -275,11 +323,7 @@ fn one_of(
             if secret.is_blank() {
                 return Err(Problem::new(origin, "the PEM text is empty").hint(tls::WAYS));
             }
-            let input = match written {
-                Some(written) => MaterialInput::Secrets { written, value: secret },
-                None => MaterialInput::Text(secret),
-            };
-            Sourced::new(input, origin)
+            Sourced::new(followed(secret, written), origin)
         }
         (None, None) => return Ok(None),
     };

@@ -139,7 +139,7 @@ impl Layers {
 /// Whether TLS is on, where nobody says so: it follows from what is given.
 fn switch(said: &[Node; 3], tls: bool) -> Explained {
     let key = "runtime.tls.enabled".to_owned();
-    let material = ["certificate_file", "certificate", "key_file", "key", "self_signed"];
+    let material = ["certificate_file", "certificate", "key_file", "key", "certificates", "self_signed"];
     let by = said.iter().find_map(|tree| {
         material.iter().find_map(|name| tree.get(&["runtime", "tls", name]).filter(|node| !node.is_null()))
     });
@@ -155,14 +155,16 @@ fn winner<'s>(settings: &'s mut [Explained], key: &str, tls: bool) -> Option<&'s
     if let Some(at) = settings.iter().position(|s| s.key == key) {
         return settings.get_mut(at);
     }
-    let other = match key {
-        "runtime.tls.certificate" => "runtime.tls.certificate_file",
-        "runtime.tls.certificate_file" => "runtime.tls.certificate",
-        "runtime.tls.key" => "runtime.tls.key_file",
-        "runtime.tls.key_file" => "runtime.tls.key",
+    let (place, name) = key.rsplit_once('.').filter(|(place, _)| place.starts_with("runtime.tls"))?;
+    let other = match name {
+        "certificate" => "certificate_file",
+        "certificate_file" => "certificate",
+        "key" => "key_file",
+        "key_file" => "key",
+        "key_passphrase" if !tls => "",
         _ => return None,
     };
-    let instead = if tls { other } else { "runtime.tls.enabled" };
+    let instead = if tls { format!("{place}.{other}") } else { "runtime.tls.enabled".to_owned() };
     settings.iter_mut().find(|s| s.key == instead)
 }
 
@@ -175,7 +177,7 @@ fn why(key: &str, winner: &Explained, loser: usize, said: &[Node; 3]) -> String 
             format!("TLS is switched off at {}", winner.origin)
         }
         Some(wins) if wins < loser => format!("{} beats {}", LAYERS[wins], LAYERS[loser]),
-        Some(_) if said[loser].get(&path).is_some_and(Node::has_reference) => {
+        _ if leaves(&said[loser]).iter().any(|(key, node)| *key == winner.key && node.has_reference()) => {
             "a value with a reference beats a plain one".to_owned()
         }
         _ => "a file beats inline text".to_owned(),
@@ -231,7 +233,10 @@ fn is_secret(key: &str) -> bool {
     ];
     let name = key.rsplit('.').next().unwrap_or_default();
     let param = key.contains("].params.");
+    let of_pair =
+        key.starts_with("runtime.tls.certificates[") && ["certificate", "key", "key_passphrase"].contains(&name);
     SECRETS.contains(&key)
+        || of_pair
         || (key.starts_with("runtime.auth.api") && name.starts_with("keys"))
         || (param && !PLAIN_PARAMS.iter().any(|plain| name.starts_with(plain) || name.ends_with(plain)))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::decode::{boolean, decode, keys_of, unknown_key};
+use crate::decode::{decode, keys_of, unknown_key};
 use crate::error::{ConfigError, Problem};
 use crate::settings::{Settings, Store, Warning};
 use crate::spicepod::Spicepod;
@@ -141,18 +141,13 @@ impl Layers {
     /// of values, in order; it is asked for nothing that a loser wrote.
     ///
     /// # Errors
-    /// A setting is wrong, contradicts another, or asks for what is not enforced yet; or a reference
-    /// has no value.
+    /// A setting is wrong or contradicts another, or a reference has no value.
     pub async fn settle<E>(
         self,
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
     ) -> Result<Settings, Resolved<E>> {
         let folder = self.folder.clone();
         let Merged { mut root, tls, warnings } = self.merge(&resolve).await?;
-        let refused = refuse_unenforced(&root);
-        if !refused.is_empty() {
-            return Err(ConfigError(refused).into());
-        }
         keys::split(&mut root);
         let written = Written::of(&root);
         replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
@@ -207,24 +202,50 @@ impl Layers {
 /// Values whose references go on being followed, as they were written.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    pub(crate) certificate: Option<Template>,
-    pub(crate) key: Option<Template>,
+    pub(crate) pair: WrittenPair,
+    /// Those of `certificates`, in their order.
+    pub(crate) more: Vec<WrittenPair>,
     pub(crate) client_ca: Option<Template>,
     pub(crate) api_keys: Vec<Option<Template>>,
 }
 
+/// A pair's values whose references go on being followed.
+#[derive(Debug, Default)]
+pub(crate) struct WrittenPair {
+    pub(crate) certificate: Option<Template>,
+    pub(crate) key: Option<Template>,
+    pub(crate) passphrase: Option<Template>,
+}
+
 impl Written {
     fn of(root: &Node) -> Self {
-        let referring = |name| match &root.get(&["runtime", "tls", name])?.kind {
-            Kind::Text(Text::Written(template)) if !template.is_literal() => Some(template.clone()),
-            _ => None,
+        let Some(tls) = root.get(&["runtime", "tls"]) else {
+            return Self { api_keys: keys::written(root), ..Self::default() };
         };
+        let more = match tls.get(&["certificates"]).map(|node| &node.kind) {
+            Some(Kind::List(items)) => items.iter().map(WrittenPair::of).collect(),
+            _ => Vec::new(),
+        };
+        let client_ca = referring(tls, "client_auth_ca");
+        Self { pair: WrittenPair::of(tls), more, client_ca, api_keys: keys::written(root) }
+    }
+}
+
+impl WrittenPair {
+    fn of(node: &Node) -> Self {
         Self {
-            certificate: referring("certificate"),
-            key: referring("key"),
-            client_ca: referring("client_auth_ca"),
-            api_keys: keys::written(root),
+            certificate: referring(node, "certificate"),
+            key: referring(node, "key"),
+            passphrase: referring(node, "key_passphrase"),
         }
+    }
+}
+
+/// A value as it was written, where it holds references.
+fn referring(node: &Node, name: &str) -> Option<Template> {
+    match &node.get(&[name])?.kind {
+        Kind::Text(Text::Written(template)) if !template.is_literal() => Some(template.clone()),
+        _ => None,
     }
 }
 
@@ -275,41 +296,6 @@ async fn replace_references<E>(
         }
     });
     Ok(())
-}
-
-/// What asks for a protection that is not enforced yet is refused, never ignored.
-fn refuse_unenforced(root: &Node) -> Vec<Problem> {
-    type Asks = fn(&Node) -> bool;
-    const ALWAYS: Asks = |node| !node.is_null();
-    const UNLESS_OFF: Asks = |node| !node.is_null() && word(node).and_then(|w| boolean(&w)) != Some(false);
-    const UNLESS_EMPTY: Asks = |node| {
-        !node.is_null() && !matches!(&node.kind, Kind::List(l) if l.is_empty()) && word(node).as_deref() != Some("")
-    };
-    const UNENFORCED: &[(&[&str], Asks, &str)] = &[
-        (&["runtime", "tls", "key_passphrase"], ALWAYS, "encrypted keys are"),
-        (&["runtime", "tls", "certificates"], UNLESS_EMPTY, "several certificates, chosen by SNI, are"),
-        (&["runtime", "tls", "strict_sni"], UNLESS_OFF, "strict SNI is"),
-    ];
-    UNENFORCED
-        .iter()
-        .filter_map(|(path, asks, what)| {
-            let node = root.get(path).filter(|node| asks(node))?;
-            let message = format!("{what} not built yet, and this setting is never ignored; the server does not start");
-            Some(
-                Problem::new(node.origin.clone(), message)
-                    .hint("take the setting away; a proxy in front can do it meanwhile"),
-            )
-        })
-        .collect()
-}
-
-/// The text of a value that is plain text.
-fn word(node: &Node) -> Option<String> {
-    match &node.kind {
-        Kind::Text(Text::Written(template)) => template.as_literal().map(|t| t.trim().to_owned()),
-        Kind::Text(Text::Final { value, .. }) => value.expose_text().ok().map(|t| t.trim().to_owned()),
-        _ => None,
-    }
 }
 
 fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {

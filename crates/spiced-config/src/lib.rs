@@ -54,6 +54,6 @@ pub use explain::{Beaten, Explained, Explanation};
 pub use layers::{Flag, Layers, Resolved};
 pub use schema::schema;
 pub use settings::{
-    ApiKey, Auth, Clients, Column, Dataset, Identity, IdentityName, Limits, Listen, Material, MaterialInput, Role,
-    Settings, Store, Tls, TlsVersion, Warning,
+    ApiKey, Auth, Clients, Column, Dataset, Identity, IdentityName, Limits, Listen, Material, MaterialInput, Pair,
+    Role, Settings, Store, Tls, TlsVersion, Warning,
 };

@@ -140,6 +140,10 @@ pub struct Listen {
 pub struct Tls {
     /// What the server proves itself with.
     pub material: Material,
+    /// More pairs, chosen by SNI.
+    pub more: Vec<Pair>,
+    /// Whether a client is refused that asks for no name of a certificate. Default false.
+    pub strict_sni: bool,
     /// The lowest version. Default 1.2.
     pub min_version: TlsVersion,
     /// Whose client certificates are taken; `None` where clients are not asked.
@@ -172,12 +176,7 @@ pub enum TlsVersion {
 #[derive(Debug)]
 pub enum Material {
     /// A certificate and its key, each from where it was chosen.
-    Pair {
-        /// The certificate.
-        certificate: Sourced<MaterialInput>,
-        /// The key.
-        key: Sourced<MaterialInput>,
-    },
+    Pair(Pair),
     /// A development CA and leaf, made on first use in this folder.
     SelfSigned {
         /// `.spice/tls` in the pod's folder.
@@ -187,7 +186,25 @@ pub enum Material {
     },
 }
 
-/// Where PEM is.
+/// A certificate and its key.
+#[derive(Debug)]
+pub struct Pair {
+    /// The certificate.
+    pub certificate: Sourced<MaterialInput>,
+    /// The key.
+    pub key: Sourced<MaterialInput>,
+    /// What opens an encrypted key.
+    pub passphrase: Option<Sourced<MaterialInput>>,
+}
+
+impl Pair {
+    /// All that it is made of, in the order of the fields.
+    pub fn inputs(&self) -> impl Iterator<Item = &Sourced<MaterialInput>> {
+        [&self.certificate, &self.key].into_iter().chain(&self.passphrase)
+    }
+}
+
+/// Where PEM, or what opens it, is.
 #[derive(Debug)]
 pub enum MaterialInput {
     /// In a file.

@@ -118,7 +118,7 @@ pub(crate) struct Tls {
     pub(crate) key_file: Option<Referred>,
     /// The same as PEM text; write a reference here, not the key itself.
     pub(crate) key: Option<Placed<Hidden>>,
-    /// Opens an encrypted key. Not built yet: refused.
+    /// Opens an encrypted key: PKCS#8, or PEM with `Proc-Type: 4,ENCRYPTED`. Write a reference here.
     pub(crate) key_passphrase: Option<Placed<Hidden>>,
     /// A development CA and leaf, made on first use under `.spice/tls` in the pod's folder.
     #[schemars(extend("default" = false))]
@@ -129,10 +129,10 @@ pub(crate) struct Tls {
     /// The lowest version that is spoken.
     #[schemars(extend("default" = "1.2"))]
     pub(crate) min_version: Option<Placed<Version>>,
-    /// More pairs, chosen by the name that a client asks for (SNI). Not built yet: refused.
-    #[schemars(with = "Vec<serde_json::Value>")]
-    pub(crate) certificates: Vec<serde::de::IgnoredAny>,
-    /// Whether a client that asks for an unknown name is refused. Not built yet: refused.
+    /// More pairs, chosen by the name that a client asks for (SNI): an exact name before a wildcard. The pair above is
+    /// for everybody else; where there is none, the first of these.
+    pub(crate) certificates: Vec<Placed<TlsPair>>,
+    /// Whether a client is refused that asks for a name which no certificate is for, or for none.
     #[schemars(extend("default" = false))]
     pub(crate) strict_sni: Option<bool>,
     /// Whether clients show a certificate: they are not asked, may have none, or need one.
@@ -151,6 +151,22 @@ pub(crate) struct Tls {
     /// From the first byte of a connection to the end of its handshake.
     #[schemars(extend("default" = "10s"))]
     pub(crate) handshake_timeout: Option<Span>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TlsPair {
+    /// A PEM file: the certificate, then its intermediates. Its DNS names say whom it is for.
+    pub(crate) certificate_file: Option<Referred>,
+    /// The same as PEM text.
+    pub(crate) certificate: Option<Placed<Hidden>>,
+    /// A PEM file: the certificate's key, RSA, ECDSA or Ed25519.
+    pub(crate) key_file: Option<Referred>,
+    /// The same as PEM text; write a reference here, not the key itself.
+    pub(crate) key: Option<Placed<Hidden>>,
+    /// Opens an encrypted key. Write a reference here.
+    pub(crate) key_passphrase: Option<Placed<Hidden>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

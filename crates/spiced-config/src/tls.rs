@@ -5,10 +5,13 @@ use tls_core::Origin;
 
 use crate::error::Problem;
 use crate::settings::Warning;
-use crate::tree::Node;
+use crate::tree::{Kind, Node};
 
 const TLS: [&str; 2] = ["runtime", "tls"];
 const PAIR: [(&str, &str); 2] = [("certificate_file", "certificate"), ("key_file", "key")];
+/// More pairs.
+const MORE: &str = "certificates";
+const PASSPHRASE: &str = "key_passphrase";
 /// No material of the server's own: it turns nothing on.
 const CLIENT_CA: (&str, &str) = ("client_auth_ca_file", "client_auth_ca");
 
@@ -69,11 +72,17 @@ pub(crate) fn settle(layers: &mut [Node], said: &[Said], warnings: &mut Vec<Warn
             .hint("take one of the two away"));
         }
         for names in PAIR.into_iter().chain([CLIENT_CA]) {
-            keep_winner(layers, names);
+            keep_winner(layers, &TLS, names);
+        }
+        for layer in layers {
+            let Some(Node { kind: Kind::List(items), .. }) = layer.get_mut(&[TLS[0], TLS[1], MORE]) else { continue };
+            for item in items {
+                PAIR.into_iter().for_each(|names| keep_winner(std::slice::from_mut(item), &[], names));
+            }
         }
     } else {
         for layer in layers {
-            for name in PAIR.iter().flat_map(|(file, text)| [file, text]) {
+            for name in PAIR.into_iter().flat_map(|(file, text)| [file, text]).chain([MORE, PASSPHRASE]) {
                 layer.take(&[TLS[0], TLS[1], name]);
             }
         }
@@ -82,26 +91,28 @@ pub(crate) fn settle(layers: &mut [Node], said: &[Said], warnings: &mut Vec<Warn
 }
 
 /// The order of the contract: the layers from the top; in the pod's, a value with a reference
-/// before a plain one; within one of these, a file before inline text.
-fn keep_winner(layers: &mut [Node], (file, text): (&str, &str)) {
+/// before a plain one; within one of these, a file before inline text. The two stand below `place`.
+fn keep_winner(layers: &mut [Node], place: &[&str], (file, text): (&str, &str)) {
+    let path = |name| [place, &[name]].concat();
     let mut candidates = Vec::new();
     for (layer, root) in layers.iter().enumerate() {
         for (inline, name) in [(false, file), (true, text)] {
-            if let Some(node) = root.get(&[TLS[0], TLS[1], name]).filter(|node| !node.is_null()) {
+            if let Some(node) = root.get(&path(name)).filter(|node| !node.is_null()) {
                 candidates.push(((layer, !node.has_reference(), inline), name));
             }
         }
     }
     candidates.sort_unstable();
     for ((layer, ..), name) in candidates.into_iter().skip(1) {
-        layers[layer].take(&[TLS[0], TLS[1], name]);
+        layers[layer].take(&path(name));
     }
 }
 
 fn material(root: &Node) -> Vec<Origin> {
     PAIR.iter()
         .flat_map(|(file, text)| [file, text])
-        .filter_map(|name| root.get(&[TLS[0], TLS[1], name]).filter(|node| !node.is_null()))
+        .chain([&MORE])
+        .filter_map(|name| root.get(&[TLS[0], TLS[1], name]).filter(|node| !node.is_nothing()))
         .map(|node| node.origin.clone())
         .collect()
 }

@@ -104,6 +104,11 @@ impl Node {
         matches!(self.kind, Kind::Null)
     }
 
+    /// True for a value that says nothing, or that there is nothing.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.is_null() || matches!(&self.kind, Kind::List(items) if items.is_empty())
+    }
+
     /// True where a reference is written in this very value.
     pub(crate) fn has_reference(&self) -> bool {
         matches!(&self.kind, Kind::Text(Text::Written(template)) if !template.is_literal())

@@ -30,14 +30,18 @@ impl Hsts {
     /// never where it would lock a developer out: for localhost, an address (§8.1.1), or a certificate that
     /// vouches for itself.
     pub async fn apply(State(hsts): State<Self>, request: Request, next: Next) -> Response {
-        let is_tls = request.extensions().get::<ConnInfo>().is_some_and(|c| c.tls.is_some());
+        let tls = request.extensions().get::<ConnInfo>().and_then(|c| c.tls.clone());
         let host = authority(request.headers(), Some(request.uri())).map(|a| a.host().to_owned());
         let is_name = host.is_some_and(|host| {
             let bare = host.trim_start_matches('[').trim_end_matches(']');
             !is_loopback_name(bare) && bare.parse::<std::net::IpAddr>().is_err()
         });
         let mut response = next.run(request).await;
-        if is_tls && is_name && !hsts.identities.served().identity.leaf().self_signed {
+        let signed = tls.is_some_and(|tls| {
+            let served = hsts.identities.served().identities;
+            served.answer(tls.server_name.as_deref()).is_some_and(|identity| !identity.leaf().self_signed)
+        });
+        if signed && is_name {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.value);
         }
         response

@@ -20,16 +20,17 @@ pub(crate) fn render(served: &[(&'static str, Identities)], out: &mut String) {
         let mut write = || -> std::fmt::Result {
             head(name, out)?;
             for (endpoint, identities) in served {
-                let identity = identities.served().identity;
-                let leaf = identity.leaf();
-                let at = if name == NOT_AFTER { leaf.not_after } else { leaf.not_before };
-                writeln!(
-                    out,
-                    "{name}{{endpoint=\"{endpoint}\",subject=\"{}\",fingerprint=\"{}\",origin=\"{}\"}} {at}",
-                    escaped(&leaf.subject),
-                    leaf.fingerprint,
-                    escaped(&identity.certificate_origin().to_string()),
-                )?;
+                for identity in identities.served().identities.iter() {
+                    let leaf = identity.leaf();
+                    let at = if name == NOT_AFTER { leaf.not_after } else { leaf.not_before };
+                    writeln!(
+                        out,
+                        "{name}{{endpoint=\"{endpoint}\",subject=\"{}\",fingerprint=\"{}\",origin=\"{}\"}} {at}",
+                        escaped(&leaf.subject),
+                        leaf.fingerprint,
+                        escaped(&identity.certificate_origin().to_string()),
+                    )?;
+                }
             }
             Ok(())
         };

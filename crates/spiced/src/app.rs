@@ -28,7 +28,7 @@ use crate::reloading::{self, Reloading};
 use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, expiry, identity, policy, routes, secrets, settle};
+use crate::{banner, commands, core_dumps, expiry, identity, policy, renewal, routes, secrets, settle};
 
 /// Descriptors kept free for data files, secrets and logs when connections are bounded.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -98,6 +98,7 @@ impl App {
         let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values.tls)).transpose()?;
         let clients = served.as_ref().map(|served| served.clients.clone());
         let mode = clients.as_ref().map_or(ClientAuth::None, |trust| trust.borrow().mode());
+        policy::findings(&settings.auth, mode != ClientAuth::None).iter().for_each(identity::say);
         let (policy, rotation) = policy::establish(&settings.auth, mode != ClientAuth::None, values.keys)?;
         let (policy, policies) = watch::channel(Arc::new(policy));
         let (reload, asked) = reloading::handle();
@@ -112,6 +113,9 @@ impl App {
         // On this thread, which no query can keep busy.
         tokio::spawn(follow);
         let identities = served.as_ref().map(|served| served.identities.clone());
+        if let Some((served, made)) = served.as_ref().and_then(|served| Some((served, served.renewal.clone()?))) {
+            tokio::spawn(renewal::keep(made, served.identities.clone()));
+        }
         if let Some((identities, clients)) = identities.clone().zip(clients.clone()) {
             tokio::spawn(expiry::remind(identities, clients));
         }
@@ -144,7 +148,7 @@ impl App {
         let banner = {
             let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
             let names =
-                status.identities.as_ref().map(|i| i.served().identity.leaf().names.clone()).unwrap_or_default();
+                status.identities.as_ref().map(|i| i.served().identity().leaf().names.clone()).unwrap_or_default();
             banner::text(&settings, &doors, &names, ca, mode == ClientAuth::Required)
         };
         let callers = Callers {

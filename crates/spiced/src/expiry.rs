@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use spiced_certs::ending;
+use spiced_certs::{clients_ending, ending};
 use tls_core::ClientTrust;
 use tls_core::rotation::Identities;
 use tokio::sync::watch;
-use tracing::error;
 
 use crate::identity::say;
 
@@ -24,20 +23,10 @@ pub(crate) async fn remind(identities: Identities, mut clients: watch::Receiver<
             Ok(()) = clients.changed() => continue,
         }
         let now = SystemTime::now();
-        let identity = identities.served().identity;
-        let origin = identity.certificate_origin().to_string();
-        ending(identity.leaf(), &origin, now).iter().for_each(say);
+        let served = identities.served().identities;
+        served.iter().flat_map(|identity| ending(identity, now)).for_each(|finding| say(&finding));
         let trust = clients.borrow().clone();
-        for authority in trust.authorities() {
-            ending(authority, "the client CA", now).iter().for_each(say);
-        }
-        if until.is_some_and(|until| left(until, now).is_none()) {
-            error!(
-                code = "TLS-CRL-OUT-OF-DATE",
-                fix = "fetch the CA's current list; it is taken by itself",
-                "a client revocation list is out of date: every client of its CA is refused"
-            );
-        }
+        clients_ending(&trust, now).iter().for_each(say);
     }
 }
 

@@ -4,16 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use spiced_certs::{
-    ClientMaterial, FileWatch, Finding, Input, Outcome, Pair, Reloader, SelfSigned, Severity, Sources, load,
-    load_clients,
+    ClientMaterial, FileWatch, Finding, Input, LoadError, Outcome, Pair, Reloader, SelfSigned, Severity, Sources,
+    Started,
 };
-use spiced_config::{Clients, Material, MaterialInput, Tls, TlsVersion};
-use tls_core::rotation::{self, Identities};
+use spiced_config::{Material, MaterialInput, Tls, TlsVersion};
+use tls_core::rotation::Identities;
 use tls_core::{ClientAuth, ClientTrust, Derivation, MinVersion, Secret, ServerTls, Sourced, TlsOptions};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::failure::Failure;
+
+/// Causes that a failing start lists.
+const MOST_CAUSES: usize = 10;
 
 /// What the doors need to speak TLS, and who changes it.
 pub(crate) struct Served {
@@ -26,6 +29,8 @@ pub(crate) struct Served {
     pub(crate) files: FileWatch,
     /// The CA file of a development certificate, for the lines to paste.
     pub(crate) development_ca: Option<PathBuf>,
+    /// Who makes the leaf anew before it ends, where it is one for development.
+    pub(crate) renewal: Option<SelfSigned>,
 }
 
 /// Reads the material of `tls`. `ticket_secret` is what replicas share; `followed` are the values of
@@ -35,71 +40,80 @@ pub(crate) fn establish(
     ticket_secret: Option<&Secret>,
     followed: Vec<watch::Receiver<Secret>>,
 ) -> Result<Served, Failure> {
-    let (mut sources, development_ca) = sources(tls.material, tls.clients, followed)?;
-    // Before they are read: what changes meanwhile is seen later.
-    let files = FileWatch::new(sources.files());
-    let loaded = load(&mut sources.pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
-    // A development CA of ours has no intermediates, and its user knows.
-    let worth_saying = |finding: &&Finding| development_ca.is_none() || finding.severity > Severity::Info;
-    loaded.findings.iter().filter(worth_saying).for_each(say);
-    let trust = match &mut sources.clients {
-        Some(material) => {
-            let loaded = load_clients(material).map_err(|e| Failure::configuration(&e, e.hint()))?;
-            loaded.findings.iter().for_each(say);
-            loaded.trust
-        }
-        None => ClientTrust::nobody(),
-    };
-    let tickets = match ticket_secret {
-        Some(secret) => Derivation::new(secret),
-        None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,
-    };
     let min_version = match tls.min_version {
         TlsVersion::Tls12 => MinVersion::Tls12,
         TlsVersion::Tls13 => MinVersion::Tls13,
     };
-    let (publisher, identities) = rotation::channel(loaded.identity);
-    let (sender, clients) = watch::channel(Arc::new(trust));
+    let (sources, development) = sources(tls, followed);
+    let development_ca = match &development {
+        Some(made) => {
+            make(made)?;
+            Some(made.ca_file())
+        }
+        None => None,
+    };
+    // Before they are read: what changes meanwhile is seen later.
+    let files = FileWatch::new(sources.files());
+    let renewal = SelfSigned::keeping(&sources.pair);
+    let Started { identities, clients, findings, reloader } =
+        Reloader::start(sources).map_err(|errors| refused(&errors))?;
+    // A development CA of ours has no intermediates, and its user knows.
+    let worth_saying = |finding: &&Finding| development.is_none() || finding.severity > Severity::Info;
+    findings.iter().filter(worth_saying).for_each(say);
+    let tickets = match ticket_secret {
+        Some(secret) => Derivation::new(secret),
+        None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,
+    };
     let server = TlsOptions { min_version, tickets }
         .server_asking(identities.clone(), clients.clone())
         .map_err(|e| Failure::Other(e.to_string()))?;
-    let reloader = Reloader::with_clients(sources, publisher, sender);
-    Ok(Served { identities, clients, tls: server, reloader, files, development_ca })
+    Ok(Served { identities, clients, tls: server, reloader, files, development_ca, renewal })
 }
 
-/// Where the material is that the settings name. `followed` are the values that refer to secrets, in order.
-pub(crate) fn sources(
-    material: Material,
-    clients: Option<Clients>,
-    followed: Vec<watch::Receiver<Secret>>,
-) -> Result<(Sources, Option<PathBuf>), Failure> {
+/// Each cause once, within what a person reads.
+fn refused(errors: &[LoadError]) -> Failure {
+    let (mut causes, mut hints): (Vec<String>, Vec<String>) =
+        errors.iter().take(MOST_CAUSES).map(|e| (e.to_string(), e.hint().to_owned())).unzip();
+    if errors.len() > MOST_CAUSES {
+        causes.push(format!("and {} more", errors.len() - MOST_CAUSES));
+        hints.push("spiced tls check lists all".to_owned());
+    }
+    Failure::Configuration { causes, hints }
+}
+
+/// Makes what is missing of a development CA and leaf.
+pub(crate) fn make(development: &SelfSigned) -> Result<(), Failure> {
+    let made = development.ensure().map_err(|e| {
+        Failure::configuration(e, "make the pod's folder writable, or give a certificate and key of your own")
+    });
+    made.map(|_new| ())
+}
+
+/// Where the material is that the settings name, and the development CA and leaf where it is that: nothing is made yet.
+/// `followed` are the values that refer to secrets, in order.
+pub(crate) fn sources(tls: Tls, followed: Vec<watch::Receiver<Secret>>) -> (Sources, Option<SelfSigned>) {
     let mut followed = followed.into_iter();
-    let (pair, development_ca) = self::material(material, &mut followed)?;
-    let clients = clients.map(|clients| ClientMaterial {
+    let (pair, development) = match tls.material {
+        Material::Pair(pair) => (self::pair(pair, &mut followed), None),
+        Material::SelfSigned { folder, origin } => {
+            let made = SelfSigned::new(&folder);
+            (made.pair(&origin), Some(made))
+        }
+    };
+    let more = tls.more.into_iter().map(|one| self::pair(one, &mut followed)).collect();
+    let clients = tls.clients.map(|clients| ClientMaterial {
         mode: if clients.required { ClientAuth::Required } else { ClientAuth::Request },
         authority: input(clients.authority, &mut followed),
         lists: clients.lists.into_iter().map(|list| list.map(Input::File)).collect(),
     });
-    Ok((Sources { pair, clients }, development_ca))
+    (Sources { pair, more, strict_sni: tls.strict_sni, clients }, development)
 }
 
-/// Where certificate and key are, and the CA file of a development pair, which is made where it is missing.
-/// `followed` are the values that refer to secrets, in order.
-pub(crate) fn material(
-    material: Material,
-    mut followed: &mut impl Iterator<Item = watch::Receiver<Secret>>,
-) -> Result<(Pair, Option<PathBuf>), Failure> {
-    match material {
-        Material::Pair { certificate, key } => {
-            Ok((Pair { certificate: input(certificate, &mut followed), key: input(key, &mut followed) }, None))
-        }
-        Material::SelfSigned { folder, origin } => {
-            let made = SelfSigned::new(&folder);
-            let pair = made.ensure(&origin).map_err(|e| {
-                Failure::configuration(e, "make the pod's folder writable, or give a certificate and key of your own")
-            })?;
-            Ok((pair, Some(made.ca_file())))
-        }
+fn pair(pair: spiced_config::Pair, followed: &mut impl Iterator<Item = watch::Receiver<Secret>>) -> Pair {
+    Pair {
+        certificate: input(pair.certificate, followed),
+        key: input(pair.key, followed),
+        passphrase: pair.passphrase.map(|passphrase| input(passphrase, followed)),
     }
 }
 

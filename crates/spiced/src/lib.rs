@@ -18,6 +18,7 @@ mod identity;
 mod live;
 mod policy;
 mod reloading;
+mod renewal;
 mod routes;
 mod secrets;
 mod settle;

@@ -20,6 +20,9 @@ use crate::identity::{self, Served};
 use crate::policy::{self, KeyRotation};
 use crate::{secrets, settle};
 
+/// How long material that has just changed may be half of what it is to be.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What is in force.
 pub(crate) struct Live {
     pub(crate) pod: PodArgs,
@@ -167,10 +170,11 @@ impl Live {
         }
     }
 
-    /// Reads the material again from where it was.
-    pub(crate) async fn reread(mut self) -> Ended {
+    /// Reads the material again from where it was. `changed`: it has just changed, so that it may still be changing.
+    pub(crate) async fn reread(mut self, changed: bool) -> Ended {
         let read = move || {
             let outcome = match &mut self.served {
+                Some(served) if changed => served.reloader.reload_patiently(PATIENCE),
                 Some(served) => served.reloader.reload(),
                 None => Outcome::Unchanged,
             };
@@ -191,7 +195,7 @@ impl Live {
         // On a thread of its own: the compiler cannot tell that this future may move between threads.
         let (pod, runtime) = (self.pod.clone(), Handle::current());
         let settled = blocking(move || runtime.block_on(settle::settle(&pod))).await;
-        let wanted = match settled.and_then(|(settings, resolver)| self.wanted(settings, resolver)) {
+        let wanted = match settled.and_then(|(settings, resolver)| self.wanted(settings, resolver, dry)) {
             Ok(wanted) => wanted,
             Err(failure) => return self.rejected(failure, dry).await,
         };
@@ -239,7 +243,7 @@ impl Live {
     }
 
     /// What the pod wants to be in force now, where a reload may bring it about.
-    fn wanted(&self, mut settings: Settings, resolver: Resolver) -> Result<Wanted, Failure> {
+    fn wanted(&self, mut settings: Settings, resolver: Resolver, dry: bool) -> Result<Wanted, Failure> {
         let fixed = Fixed::of(&settings);
         let tls = settings.tls.take();
         if tls.is_some() != self.served.is_some() {
@@ -251,8 +255,24 @@ impl Live {
         }
         let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
         let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        if !dry {
+            policy::findings(&settings.auth, asks).iter().for_each(identity::say);
+        }
         let (policy, rotation) = policy::establish(&settings.auth, asks, values.keys)?;
-        let sources = tls.map(|tls| identity::sources(tls.material, tls.clients, values.tls)).transpose()?;
+        let sources = match tls {
+            Some(tls) => {
+                let (sources, development) = identity::sources(tls, values.tls);
+                match development {
+                    Some(made) if dry && !made.is_made() => None,
+                    Some(made) if !dry => {
+                        identity::make(&made)?;
+                        Some(sources)
+                    }
+                    _ => Some(sources),
+                }
+            }
+            None => None,
+        };
         if self.policy.borrow().has_credentials() && !policy.has_credentials() {
             // An empty file, or one that is cut off, says the same as one that means it.
             return Err(Failure::configuration(
@@ -260,7 +280,7 @@ impl Live {
                 "restart for it; or set runtime.auth.api_key or runtime.tls.client_auth_mode again",
             ));
         }
-        Ok(Wanted { fixed, sources: sources.map(|(sources, _)| sources), policy, rotation, followed })
+        Ok(Wanted { fixed, sources, policy, rotation, followed })
     }
 
     /// A pod that cannot be read, or a store that is down, is no reason to miss a certificate that was renewed
@@ -271,7 +291,7 @@ impl Live {
             (Ended::of(self, Outcome::Unchanged, false), false)
         } else {
             error!(%reason, hint = fix, "the new configuration is rejected; the one before stays");
-            (self.reread().await, true)
+            (self.reread(false).await, true)
         };
         Ended { reloaded: Reloaded::Rejected { reason, fix }, refused, ..ended }
     }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use futures::future::select_all;
+use spiced_certs::{Finding, Severity};
 use spiced_config::{Auth, IdentityName as Named, Role as Said};
 use spiced_engine::Role;
 use spiced_middleware::{Anonymous, ApiKey, ApiKeys, Identities, Identity, IdentityName, KeyError, Policy, is_weak};
 use tls_core::{Secret, Sourced};
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::failure::Failure;
 
@@ -22,13 +23,6 @@ pub(crate) fn establish(
     let mut followed = followed.into_iter();
     let (mut keys, mut watched) = (Vec::new(), Vec::new());
     for (at, key) in auth.keys.iter().flatten().enumerate() {
-        let origin = &key.key.origin;
-        if key.role.is_none() {
-            info!(%origin, "an API key has neither :ro nor :rw at its end: it is read-only");
-        }
-        if is_weak(&key.key.value) {
-            warn!(%origin, "an API key is shorter than 16 characters and may be guessed; make one with: spiced key generate");
-        }
         if key.written.is_some() {
             watched.extend(followed.next().map(|value| (at, value)));
         }
@@ -44,11 +38,6 @@ pub(crate) fn establish(
         role: role(identity.role),
     });
     let identities = Identities::new(identities.collect());
-    if asks && identities.is_empty() {
-        warn!(
-            "runtime.auth.mtls.identities is empty: the bearer of any verified client certificate may read; name those that may"
-        );
-    }
     let policy = Policy {
         keys: match auth.keys {
             Some(_) => Some(Arc::new(ApiKeys::new(&keys).map_err(|errors| refused(&errors))?)),
@@ -59,6 +48,37 @@ pub(crate) fn establish(
         anonymous: auth.allow_anonymous.map_or(Anonymous::Unsaid, |who| Anonymous::Said(who.map(role))),
     };
     Ok((policy, KeyRotation { keys, watched }))
+}
+
+/// What an operator should know of who may do what.
+pub(crate) fn findings(auth: &Auth, asks: bool) -> Vec<Finding> {
+    let finding = |code, severity, origin: String, message: &str, fix: &str| {
+        let [message, fix] = [message, fix].map(str::to_owned);
+        Finding { code, severity, origin, subject: String::new(), message, fix }
+    };
+    let mut found = Vec::new();
+    for key in auth.keys.iter().flatten() {
+        let origin = || key.key.origin.to_string();
+        if key.role.is_none() {
+            let message = "an API key has neither :ro nor :rw at its end: it is read-only";
+            found.push(finding("AUTH-KEY-NO-ROLE", Severity::Info, origin(), message, "write :ro or :rw after it"));
+        }
+        if is_weak(&key.key.value) {
+            let message = "an API key is shorter than 16 characters and may be guessed";
+            let fix = "make one with: spiced key generate";
+            found.push(finding("AUTH-KEY-SHORT", Severity::Warning, origin(), message, fix));
+        }
+    }
+    if asks && auth.identities.is_empty() {
+        found.push(finding(
+            "AUTH-NO-IDENTITIES",
+            Severity::Warning,
+            "runtime.auth.mtls.identities".to_owned(),
+            "no identity is named: the bearer of any verified client certificate may read",
+            "name those that may, with their roles",
+        ));
+    }
+    found
 }
 
 /// Follows the keys that are in stores.

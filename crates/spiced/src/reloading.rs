@@ -129,7 +129,7 @@ impl Reloading {
             change = changed => match (change, self.live.take()) {
                 // What the pod wants may be good with that.
                 (Change::Material, Some(live)) if again.is_none() => {
-                    self.running = Some(tokio::spawn(live.reread()));
+                    self.running = Some(tokio::spawn(live.reread(true)));
                 }
                 (_, live) => {
                     self.live = live;

@@ -1,7 +1,7 @@
 //! From the pod's references to values that change with the stores that hold them.
 
 use serde_json::{Value, json};
-use spiced_config::{Auth, Material, MaterialInput, Tls};
+use spiced_config::{Auth, Material, MaterialInput, Pair, Tls};
 use spiced_secrets::{Followed, Refresh, Resolver, StoreStatus, StoreTrouble, Template};
 use tls_core::{Secret, Sourced};
 use tokio::sync::watch;
@@ -10,7 +10,7 @@ use crate::status::stamp;
 
 /// The values that change with the stores, by who uses them.
 pub(crate) struct Values {
-    /// The certificate, the key, the client CA: those that refer to any.
+    /// Certificates, keys, passphrases, the client CA: those that refer to any.
     pub(crate) tls: Vec<watch::Receiver<Secret>>,
     /// The API keys that refer to any, in their order.
     pub(crate) keys: Vec<watch::Receiver<Secret>>,
@@ -28,18 +28,19 @@ pub(crate) fn follow(resolver: Resolver, tls: Option<&Tls>, auth: &Auth) -> (Val
     (Values { tls: values, keys }, following)
 }
 
-/// The settings of TLS that change with the stores: the certificate, then the key, then the client CA,
-/// where they refer to any.
+/// The settings of TLS that change with the stores: pair by pair the certificate, the key, its passphrase, then the
+/// client CA, where they refer to any.
 fn followed(tls: &Tls) -> Vec<Sourced<Template>> {
-    let pair = match &tls.material {
-        Material::Pair { certificate, key } => vec![certificate, key],
-        Material::SelfSigned { .. } => Vec::new(),
+    let main = match &tls.material {
+        Material::Pair(pair) => Some(pair),
+        Material::SelfSigned { .. } => None,
     };
+    let pairs = main.into_iter().chain(&tls.more).flat_map(Pair::inputs);
     let written = |input: &Sourced<MaterialInput>| match &input.value {
         MaterialInput::Secrets { written, .. } => Some(Sourced::new(written.clone(), input.origin.clone())),
         MaterialInput::File(_) | MaterialInput::Text(_) => None,
     };
-    pair.into_iter().chain(tls.clients.as_ref().map(|clients| &clients.authority)).filter_map(written).collect()
+    pairs.chain(tls.clients.as_ref().map(|clients| &clients.authority)).filter_map(written).collect()
 }
 
 /// A store, for `/v1/status`.

@@ -9,7 +9,7 @@ use spiced_engine::{DatasetState, DatasetStatus};
 use spiced_middleware::Policy;
 use spiced_secrets::StoreStatus;
 use tls_core::rotation::{Identities, Rejection};
-use tls_core::{CertificateSummary, ClientAuth, ClientTrust, Validity};
+use tls_core::{CertificateSummary, ClientAuth, ClientTrust, Identity, Validity};
 use tokio::sync::watch;
 
 use crate::doors::Opened;
@@ -50,7 +50,10 @@ impl Status {
             .iter()
             .map(|door| json!({ "endpoint": door.endpoint, "addresses": door.addresses, "tls": door.tls }))
             .collect();
-        let certificates: Vec<Value> = self.identities.iter().map(certificate).collect();
+        let served = self.identities.as_ref().map(Identities::served);
+        let identities = served.iter().flat_map(|served| served.identities.iter());
+        let rejection = served.as_ref().and_then(|served| served.rejection.as_ref());
+        let certificates: Vec<Value> = identities.map(|identity| certificate(identity, rejection)).collect();
         json!({
             "name": self.name,
             "version": env!("CARGO_PKG_VERSION"),
@@ -59,6 +62,7 @@ impl Status {
             "tls": {
                 "enabled": self.identities.is_some(),
                 "certificates": certificates,
+                "strict_sni": served.as_ref().is_some_and(|served| served.identities.is_strict()),
                 "client_auth": self.clients.as_ref().map(|trust| client_auth(&trust.borrow())),
             },
             "auth": auth(&self.policy.borrow()),
@@ -97,9 +101,8 @@ fn auth(policy: &Policy) -> Value {
     })
 }
 
-fn certificate(identities: &Identities) -> Value {
-    let served = identities.served();
-    let leaf = served.identity.leaf();
+fn certificate(identity: &Identity, rejection: Option<&Rejection>) -> Value {
+    let leaf = identity.leaf();
     json!({
         "subject": leaf.subject,
         "names": leaf.names,
@@ -108,10 +111,10 @@ fn certificate(identities: &Identities) -> Value {
         "not_before": date(leaf.not_before),
         "not_after": date(leaf.not_after),
         "health": health(leaf),
-        "origin": served.identity.certificate_origin().to_string(),
-        "key_origin": served.identity.key_origin().to_string(),
-        "last_swap": stamp(served.swapped_at),
-        "last_rejection": served.rejection.map(|Rejection { at, reason }| json!({ "at": stamp(at), "reason": reason })),
+        "origin": identity.certificate_origin().to_string(),
+        "key_origin": identity.key_origin().to_string(),
+        "last_swap": stamp(identity.paired_at()),
+        "last_rejection": rejection.map(|Rejection { at, reason }| json!({ "at": stamp(*at), "reason": reason })),
     })
 }
 

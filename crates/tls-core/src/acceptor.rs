@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use metrics::{counter, histogram};
 use rustls::{HandshakeKind, ProtocolVersion};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
@@ -25,6 +25,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A record with the fatal alert `unrecognized_name` (RFC 6066 §3, RFC 8446 §6), before anything is encrypted.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// TLS data that may wait for a slow socket. rustls' own 64 KiB makes four times as many `writev`.
 const TLS_BUFFER: usize = 256 * 1024;
@@ -115,7 +118,13 @@ impl Acceptor {
             return Err(Refusal::PlainText { first, tcp });
         }
         let hello = LazyConfigAcceptor::new(Default::default(), Replayed::new(first, tcp));
-        let hello = hello.await.map_err(HandshakeError::Failed)?;
+        let mut hello = hello.await.map_err(HandshakeError::Failed)?;
+        if !tls.answers(hello.client_hello().server_name()) {
+            // The client may have gone; it is refused all the same.
+            let _ = hello.io.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = hello.io.shutdown().await;
+            return Err(HandshakeError::UnknownName.into());
+        }
         let _turn = turns.acquire().await.expect("nobody closes the semaphore");
         let config = tls.config().map_err(|e| HandshakeError::Failed(io::Error::other(e)))?;
         let stream = hello
@@ -197,6 +206,9 @@ pub enum HandshakeError {
     /// The door is behind a proxy, and the connection does not begin as a proxy's.
     #[error("no PROXY protocol header: {0}")]
     NoProxy(io::Error),
+    /// The client asked for a name that no certificate is for, or for none, where that is refused.
+    #[error("no certificate is for the name that the client asks for (strict_sni)")]
+    UnknownName,
     /// TLS itself failed: no common version, an alert from the client, a broken record.
     #[error("{0}")]
     Failed(io::Error),
@@ -210,8 +222,39 @@ impl HandshakeError {
             Self::Deadline(_) => "timeout",
             Self::PlainText { .. } => "plaintext",
             Self::NoProxy(_) => "no_proxy_header",
-            Self::Failed(_) => "failed",
+            Self::UnknownName => "unknown_name",
+            Self::Failed(error) => failure(error),
         }
+    }
+}
+
+/// In which way TLS failed.
+fn failure(error: &io::Error) -> &'static str {
+    use rustls::CertificateError as Bad;
+    use rustls::PeerIncompatible as Peer;
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => "reset",
+            io::ErrorKind::PermissionDenied => "bad_client_certificate",
+            _ => "failed",
+        };
+    };
+    match tls {
+        rustls::Error::PeerIncompatible(
+            Peer::ServerTlsVersionIsDisabledByOurConfig
+            | Peer::SupportedVersionsExtensionRequired
+            | Peer::Tls12NotOffered
+            | Peer::Tls12NotOfferedOrEnabled
+            | Peer::Tls13RequiredForQuic,
+        ) => "no_shared_version",
+        rustls::Error::PeerIncompatible(_) => "no_shared_cipher",
+        rustls::Error::NoCertificatesPresented => "no_client_certificate",
+        rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => "client_certificate_expired",
+        rustls::Error::InvalidCertificate(Bad::Revoked) => "client_certificate_revoked",
+        rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidCertRevocationList(_) => "bad_client_certificate",
+        // The client does not trust us, say.
+        rustls::Error::AlertReceived(_) => "refused_by_client",
+        _ => "failed",
     }
 }
 

@@ -14,7 +14,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, Sig
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::identity::unix;
-use crate::{CertificateSummary, ClientCertificate, provider};
+use crate::{CertificateSummary, ClientCertificate, Origin, provider};
 
 /// Whether clients are asked for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,12 +36,20 @@ pub struct ClientTrust {
     authorities: Vec<CertificateSummary>,
     lists_until: Option<i64>,
     digest: Vec<u8>,
+    origin: Origin,
 }
 
 impl ClientTrust {
     /// No client is asked.
     pub fn nobody() -> Self {
-        Self { mode: ClientAuth::None, verifier: None, authorities: Vec::new(), lists_until: None, digest: Vec::new() }
+        Self {
+            mode: ClientAuth::None,
+            verifier: None,
+            authorities: Vec::new(),
+            lists_until: None,
+            digest: Vec::new(),
+            origin: Origin::Program,
+        }
     }
 
     /// Clients that `authorities` vouch for. Where there are `crls`, every CA of a client's chain needs
@@ -88,7 +96,19 @@ impl ClientTrust {
             authorities: summaries,
             lists_until,
             digest: context.finish().as_ref().to_vec(),
+            origin: Origin::Program,
         })
+    }
+
+    /// The same, with where its authorities came from.
+    #[must_use]
+    pub fn sourced(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Where its authorities came from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Whether clients are asked.

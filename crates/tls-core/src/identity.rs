@@ -21,6 +21,7 @@ pub struct Identity {
     leaf: CertificateSummary,
     certificate_origin: Origin,
     key_origin: Origin,
+    paired_at: SystemTime,
 }
 
 impl Identity {
@@ -48,7 +49,8 @@ impl Identity {
                 return Err(IdentityError::UnusableCertificate { subject: leaf.subject, reason: e.to_string() });
             }
         }
-        Ok(Self { certified: Arc::new(certified), leaf, certificate_origin, key_origin })
+        let paired_at = SystemTime::now();
+        Ok(Self { certified: Arc::new(certified), leaf, certificate_origin, key_origin, paired_at })
     }
 
     /// The chain and key as rustls takes them.
@@ -69,6 +71,11 @@ impl Identity {
     /// Where the key came from.
     pub fn key_origin(&self) -> &Origin {
         &self.key_origin
+    }
+
+    /// When chain and key were paired, which is just before they were first served.
+    pub fn paired_at(&self) -> SystemTime {
+        self.paired_at
     }
 
     /// True where `other` presents the same chain.

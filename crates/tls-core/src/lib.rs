@@ -21,7 +21,7 @@
 //! // What is published later is what the next handshake presents.
 //! let (publisher, identities) = rotation::channel(identity);
 //! let acceptor = Acceptor::tls("http", TlsOptions::random()?.server(identities)?);
-//! assert_eq!(publisher.served().identity.leaf().names, ["localhost"]);
+//! assert_eq!(publisher.served().identity().leaf().names, ["localhost"]);
 //! assert!(acceptor.is_tls());
 //! # Ok(())
 //! # }
@@ -45,6 +45,7 @@ mod plaintext;
 mod proxy;
 pub mod rotation;
 mod secret;
+mod set;
 mod stream;
 mod tickets;
 #[cfg(feature = "serve")]
@@ -58,6 +59,7 @@ pub use options::{MinVersion, ServerTls, TlsOptions, install_provider, provider}
 pub use origin::{Origin, Sourced};
 pub use peer::{ClientCertificate, ClientNames, ConnInfo, TlsInfo};
 pub use secret::Secret;
+pub use set::IdentitySet;
 pub use stream::{Io, Replayed};
 #[cfg(feature = "serve")]
 pub use workers::Workers;

@@ -131,6 +131,11 @@ impl ServerTls {
         options.config(identities.clone(), Some(verifier), tickets).map(Arc::new)
     }
 
+    /// Whether there is a certificate for a client that asks for `name`, or for none.
+    pub(crate) fn answers(&self, name: Option<&str>) -> bool {
+        self.0.identities.served().identities.answer(name).is_some()
+    }
+
     /// Whom it trusts among its clients, and the changes of it.
     pub(crate) fn clients(&self) -> watch::Receiver<Arc<ClientTrust>> {
         self.0.clients.clone()

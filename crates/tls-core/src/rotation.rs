@@ -1,4 +1,4 @@
-//! The channel that carries an identity to every door: what is published is used by the next
+//! The channel that carries the identities to every door: what is published is used by the next
 //! handshake, and connections in flight are untouched.
 
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
-use crate::Identity;
+use crate::{Identity, IdentitySet};
 
 /// Makes the channel, serving `initial` at once.
-pub fn channel(initial: Identity) -> (Publisher, Identities) {
-    let served = Served { identity: Arc::new(initial), swapped_at: SystemTime::now(), rejection: None };
+pub fn channel(initial: impl Into<IdentitySet>) -> (Publisher, Identities) {
+    let served = Served { identities: Arc::new(initial.into()), rejection: None };
     let (sender, receiver) = watch::channel(served);
     (Publisher(sender), Identities(receiver))
 }
@@ -20,12 +20,17 @@ pub fn channel(initial: Identity) -> (Publisher, Identities) {
 /// What is served, and how the last attempt to change it ended.
 #[derive(Debug, Clone)]
 pub struct Served {
-    /// The identity of the next handshake.
-    pub identity: Arc<Identity>,
-    /// When it was put there.
-    pub swapped_at: SystemTime,
+    /// The identities of the next handshake.
+    pub identities: Arc<IdentitySet>,
     /// The newest candidate that was refused since.
     pub rejection: Option<Rejection>,
+}
+
+impl Served {
+    /// The default identity.
+    pub fn identity(&self) -> &Arc<Identity> {
+        self.identities.default()
+    }
 }
 
 /// A candidate that was not taken.
@@ -42,9 +47,9 @@ pub struct Rejection {
 pub struct Publisher(watch::Sender<Served>);
 
 impl Publisher {
-    /// Puts `identity` before every handshake from now on.
-    pub fn publish(&self, identity: Identity) {
-        self.0.send_replace(Served { identity: Arc::new(identity), swapped_at: SystemTime::now(), rejection: None });
+    /// Puts `identities` before every handshake from now on.
+    pub fn publish(&self, identities: impl Into<IdentitySet>) {
+        self.0.send_replace(Served { identities: Arc::new(identities.into()), rejection: None });
     }
 
     /// Records that a candidate was refused; what serves goes on serving.
@@ -80,8 +85,8 @@ impl Identities {
 }
 
 impl ResolvesServerCert for Identities {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.borrow().identity.certified_key().clone())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.borrow().identities.resolve(&hello).map(|identity| identity.certified_key().clone())
     }
 }
 
@@ -95,12 +100,12 @@ mod tests {
         let (publisher, identities) = channel(identity("a.test"));
         publisher.reject("half written".to_owned());
         let served = identities.served();
-        assert_eq!(served.identity.leaf().names[0], "a.test");
+        assert_eq!(served.identity().leaf().names[0], "a.test");
         assert_eq!(served.rejection.unwrap().reason, "half written");
 
         publisher.publish(identity("b.test"));
         let served = identities.served();
-        assert_eq!(served.identity.leaf().names[0], "b.test");
+        assert_eq!(served.identity().leaf().names[0], "b.test");
         assert!(served.rejection.is_none());
     }
 }

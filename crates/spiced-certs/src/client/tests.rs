@@ -174,7 +174,7 @@ fn a_client_certificate_is_shown_and_its_lack_is_told() {
     let guarded = || server(vec![der.clone()], &key, Some(&clients));
     let holding = |by: &Authority| {
         let (pem, _, key) = leaf(by, |leaf| leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
-        let identity = Pair { certificate: text(&pem), key: text(&key.serialize_pem()) };
+        let identity = Pair::new(text(&pem), text(&key.serialize_pem()));
         ClientTls { identity: Some(identity), ..trusting(&ca) }
     };
     assert!(shake(holding(&clients).config(&[]).unwrap(), guarded(), "localhost").is_ok());

@@ -40,7 +40,7 @@ fn leaf(authority: &Authority, key: &KeyPair) -> String {
 
 fn text(certificate: &str, key: &str) -> Pair {
     let input = |text: &str, name: &str| Sourced::new(Input::Text(Secret::from(text)), Origin::Flag(name.to_owned()));
-    Pair { certificate: input(certificate, "--tls-certificate"), key: input(key, "--tls-key") }
+    Pair::new(input(certificate, "--tls-certificate"), input(key, "--tls-key"))
 }
 
 #[test]

@@ -23,6 +23,12 @@ const LEAF_LIFE: Duration = Duration::from_secs(397 * 86_400);
 /// A leaf that ends within this is made anew at start.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
+const CA_KEY: &str = "ca-key.pem";
+const LEAF: &str = "server.pem";
+const LEAF_KEY: &str = "server-key.pem";
+/// How a development CA's common name begins.
+const CA_NAME: &str = "spiced development CA";
+
 /// A development CA and leaf: `ca.pem`, `ca-key.pem`, `server.pem`, `server-key.pem`.
 #[derive(Debug, Clone)]
 pub struct SelfSigned {
@@ -40,17 +46,44 @@ impl SelfSigned {
         self.folder.join("ca.pem")
     }
 
+    /// True where `leaf` ends so soon that [`ensure`](Self::ensure) makes a new one.
+    pub fn is_due(leaf: &CertificateSummary) -> bool {
+        ends_within(leaf, RENEW_BEFORE)
+    }
+
+    /// Where certificate and key are, or will be: nothing is made.
+    pub fn pair(&self, origin: &Origin) -> Pair {
+        let file = |name| Sourced::new(Input::File(self.folder.join(name)), origin.clone());
+        Pair::new(file(LEAF), file(LEAF_KEY))
+    }
+
+    /// True where a leaf has been made.
+    pub fn is_made(&self) -> bool {
+        self.folder.join(LEAF).is_file()
+    }
+
+    /// The development CA and leaf that `pair` is, where it is one that was made here and can be renewed.
+    pub fn keeping(pair: &Pair) -> Option<Self> {
+        let (certificate, key) = (pair.certificate.value.file()?, pair.key.value.file()?);
+        let made = Self::new(certificate.parent()?);
+        let ours = certificate == made.folder.join(LEAF) && key == made.folder.join(LEAF_KEY);
+        let ca = pem::certificates(&fs::read_to_string(made.ca_file()).ok()?.into()).ok()?;
+        let subject = CertificateSummary::read(ca.first()?).ok()?.subject;
+        (ours && made.folder.join(CA_KEY).is_file() && subject.contains(CA_NAME)).then_some(made)
+    }
+
     /// Makes what is missing, and a new leaf where the old one ends within 30 days or names another
-    /// machine. The CA stays, so that whoever trusts it goes on doing so. Keys have mode 0600.
+    /// machine; says whether there is a new one. The CA stays, so that whoever trusts it goes on doing so. Keys have mode
+    /// 0600.
     ///
     /// # Errors
     /// The folder cannot be written, or holds a CA that cannot be read.
-    pub fn ensure(&self, origin: &Origin) -> Result<Pair, SelfSignedError> {
+    pub fn ensure(&self) -> Result<bool, SelfSignedError> {
         let fail = |cause| SelfSignedError::Write { folder: self.folder.clone(), cause };
         let folder = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         folder.map_err(fail)?;
-        let (ca_file, ca_key_file) = (self.ca_file(), self.folder.join("ca-key.pem"));
-        let (leaf_file, leaf_key_file) = (self.folder.join("server.pem"), self.folder.join("server-key.pem"));
+        let (ca_file, ca_key_file) = (self.ca_file(), self.folder.join(CA_KEY));
+        let (leaf_file, leaf_key_file) = (self.folder.join(LEAF), self.folder.join(LEAF_KEY));
 
         let issuer = match (fs::read_to_string(&ca_file), fs::read_to_string(&ca_key_file).map(Zeroizing::new)) {
             (Ok(certificate), Ok(key)) => issuer(&certificate, &key)
@@ -72,18 +105,15 @@ impl SelfSigned {
             }
         };
         let names = names();
-        let pair = Pair {
-            certificate: Sourced::new(Input::File(leaf_file.clone()), origin.clone()),
-            key: Sourced::new(Input::File(leaf_key_file.clone()), origin.clone()),
-        };
-        if !is_current(&leaf_file, &names) || crate::load(&mut pair.clone()).is_err() {
+        if !is_current(&leaf_file, &names) || crate::load(&mut self.pair(&Origin::Program)).is_err() {
             let key = KeyPair::generate().map_err(SelfSignedError::Generate)?;
             let leaf = leaf_params(names).map_err(SelfSignedError::Generate)?;
             let leaf = leaf.signed_by(&key, &issuer).map_err(SelfSignedError::Generate)?;
             replace(&leaf_key_file, 0o600, &key.serialize_pem()).map_err(fail)?;
             replace(&leaf_file, 0o644, &leaf.pem()).map_err(fail)?;
+            return Ok(true);
         }
-        Ok(pair)
+        Ok(false)
     }
 }
 
@@ -128,7 +158,7 @@ fn issuer(certificate: &str, key: &str) -> Result<Issuer<'static, KeyPair>, Stri
 
 fn ca_params() -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name = distinguished_name(&format!("spiced development CA ({})", host()));
+    params.distinguished_name = distinguished_name(&format!("{CA_NAME} ({})", host()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     valid_for(&mut params, CA_LIFE);
@@ -176,7 +206,7 @@ fn is_current(leaf_file: &Path, names: &[String]) -> bool {
     let Ok(text) = fs::read_to_string(leaf_file) else { return false };
     let Ok(chain) = pem::certificates(&text.into()) else { return false };
     let Ok(leaf) = CertificateSummary::read(&chain[0]) else { return false };
-    !ends_within(&leaf, RENEW_BEFORE) && names.iter().all(|name| leaf.names.contains(name))
+    !SelfSigned::is_due(&leaf) && names.iter().all(|name| leaf.names.contains(name))
 }
 
 fn ends_within(certificate: &CertificateSummary, span: Duration) -> bool {
@@ -203,8 +233,11 @@ mod tests {
     fn it_is_made_once_and_is_a_good_one() {
         let folder = tempfile::tempdir().unwrap();
         let made = SelfSigned::new(folder.path().join("tls"));
-        let mut pair = made.ensure(&Origin::Default).unwrap();
-        let loaded = crate::load(&mut pair).unwrap();
+        assert!(!made.is_made());
+        made.ensure().unwrap();
+        let pair = made.pair(&Origin::Default);
+        assert!(made.is_made() && SelfSigned::keeping(&pair).is_some());
+        let loaded = crate::load(&mut pair.clone()).unwrap();
         // A CA of one's own signs the leaf directly: worth a word, no more.
         assert!(loaded.findings.iter().all(|f| f.severity == crate::Severity::Info), "{:?}", loaded.findings);
         for name in ["localhost", "127.0.0.1", "::1"] {
@@ -215,7 +248,8 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "{key}");
         }
         let before = fs::read(made.ca_file()).unwrap();
-        let again = crate::load(&mut made.ensure(&Origin::Default).unwrap()).unwrap();
+        made.ensure().unwrap();
+        let again = crate::load(&mut pair.clone()).unwrap();
         assert!(again.identity.same_chain(&loaded.identity));
         assert_eq!(fs::read(made.ca_file()).unwrap(), before);
     }
@@ -224,15 +258,16 @@ mod tests {
     fn a_lost_leaf_is_made_again_by_the_same_ca() {
         let folder = tempfile::tempdir().unwrap();
         let made = SelfSigned::new(folder.path());
-        made.ensure(&Origin::Default).unwrap();
+        made.ensure().unwrap();
         let ca = fs::read(made.ca_file()).unwrap();
         for lost in ["server.pem", "server-key.pem"] {
             fs::remove_file(folder.path().join(lost)).unwrap();
-            crate::load(&mut made.ensure(&Origin::Default).unwrap()).unwrap();
+            made.ensure().unwrap();
+            crate::load(&mut made.pair(&Origin::Default)).unwrap();
             assert_eq!(fs::read(made.ca_file()).unwrap(), ca);
         }
         fs::remove_file(folder.path().join("ca-key.pem")).unwrap();
-        assert!(matches!(made.ensure(&Origin::Default), Err(SelfSignedError::BrokenCa { .. })));
+        assert!(matches!(made.ensure(), Err(SelfSignedError::BrokenCa { .. })));
         assert_eq!(fs::read(made.ca_file()).unwrap(), ca, "a CA that may be trusted is not replaced");
     }
 }

@@ -15,12 +15,13 @@ pub(crate) fn newest(receiver: &mut watch::Receiver<Secret>) -> Secret {
 impl Pair {
     /// True where a change of a secret may change the pair.
     pub fn is_watched(&self) -> bool {
-        [&self.certificate, &self.key].into_iter().any(|input| matches!(input.value, Input::Watched(_)))
+        let inputs = [&self.certificate, &self.key].into_iter().chain(&self.passphrase);
+        inputs.into_iter().any(|input| matches!(input.value, Input::Watched(_)))
     }
 
-    /// Both of them.
-    pub(crate) fn inputs(&mut self) -> [&mut Input; 2] {
-        [&mut self.certificate.value, &mut self.key.value]
+    /// All of them.
+    pub(crate) fn inputs(&mut self) -> impl Iterator<Item = &mut Input> {
+        [&mut self.certificate, &mut self.key].into_iter().chain(&mut self.passphrase).map(|input| &mut input.value)
     }
 }
 
@@ -54,7 +55,7 @@ mod tests {
 
     fn pair(certificate: Input, key: Input) -> Pair {
         let sourced = |input| Sourced::new(input, Origin::Default);
-        Pair { certificate: sourced(certificate), key: sourced(key) }
+        Pair::new(sourced(certificate), sourced(key))
     }
 
     #[tokio::test]

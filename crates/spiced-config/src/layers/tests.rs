@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use super::*;
-use crate::settings::{Material, MaterialInput, Role};
+use crate::settings::{Material, MaterialInput, Pair, Role};
 
 /// What comes of something that never waits.
 pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
@@ -47,7 +47,7 @@ fn settle(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &
 }
 
 fn pair(settings: &Settings) -> (String, String) {
-    let Some(crate::Tls { material: Material::Pair { certificate, key }, .. }) = &settings.tls else {
+    let Some(crate::Tls { material: Material::Pair(Pair { certificate, key, .. }), .. }) = &settings.tls else {
         panic!("no pair: {:?}", settings.tls)
     };
     let text = |input: &Sourced<MaterialInput>| match &input.value {
@@ -127,13 +127,37 @@ fn unknown_keys_name_the_place_and_the_nearest() {
 }
 
 #[test]
-fn what_is_not_enforced_is_refused() {
-    for asks in ["tls: { key_passphrase: x }", "tls: { certificates: [{ certificate_file: a, key_file: b }] }"] {
-        let text = settle(&format!("runtime: {{ {asks} }}"), &[], &[]).unwrap_err();
-        assert!(text.contains("not built yet"), "{asks}: {text}");
+fn more_pairs_and_their_default() {
+    let pair = |n: usize| format!("{{ certificate_file: {n}.crt, key_file: {n}.key, key_passphrase: p{n} }}");
+    let tls = |said: String| settle(&format!("runtime: {{ tls: {{ {said} }} }}"), &[], &[]).map(|s| s.tls);
+    let files = |pair: &Pair| match &pair.certificate.value {
+        MaterialInput::File(path) => path.display().to_string(),
+        other => panic!("{other:?}"),
+    };
+    let Ok(Some(both)) = tls(format!("certificate_file: a.crt, key_file: a.key, certificates: [{}]", pair(1))) else {
+        panic!("no TLS")
+    };
+    let Material::Pair(main) = &both.material else { panic!("{both:?}") };
+    assert!(files(main).ends_with("a.crt") && files(&both.more[0]).ends_with("1.crt"));
+    assert!(main.passphrase.is_none() && both.more[0].passphrase.is_some());
+    let Ok(Some(alone)) = tls(format!("certificates: [{}, {}], strict_sni: true", pair(1), pair(2))) else {
+        panic!("no TLS")
+    };
+    let Material::Pair(first) = &alone.material else { panic!("{alone:?}") };
+    assert!(files(first).ends_with("1.crt") && alone.more.len() == 1 && alone.strict_sni);
+    assert!(tls("certificates: []".to_owned()).unwrap().is_none());
+    for (said, wanted) in [
+        ("certificates: [{ certificate_file: a }]", "nothing gives its key"),
+        ("certificates: [{}]", "neither"),
+        ("certificates: [{ certificat_file: a }]", "certificate_file"),
+        ("self_signed: true, certificates: [{ certificate_file: a, key_file: b }]", "only one of them"),
+        ("self_signed: true, key_passphrase: x", "no key beside it"),
+    ] {
+        let error = tls(said.to_owned()).unwrap_err();
+        assert!(error.contains(wanted), "{said}: {error}");
     }
-    let quiet = "runtime: { auth: { api_key: { enabled: false } }, tls: { client_auth_mode: none, client_crl_files: [], certificates: [] }, cors: { enabled: false, allowed_origins: [] } }";
-    assert!(settle(quiet, &[], &[]).is_ok());
+    let off = tls(format!("enabled: false, certificates: [{}], key_passphrase: x", pair(1)));
+    assert!(off.unwrap().is_none());
 }
 
 #[test]

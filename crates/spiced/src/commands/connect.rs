@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::SystemTime;
 
-use spiced_certs::{Issued, load};
+use spiced_certs::{Issued, Sources, load};
 use spiced_config::{Listen, Settings};
 use tls_core::Sourced;
 use tls_core::listener::ListenAddress;
@@ -43,7 +43,9 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
     let (trust, names) = match settings.tls.take() {
         None => (None, Vec::new()),
         Some(tls) => {
-            let (mut pair, ca_file) = identity::material(tls.material, &mut std::iter::empty())?;
+            let (Sources { mut pair, .. }, development) = identity::sources(tls, Vec::new());
+            development.as_ref().map(identity::make).transpose()?;
+            let ca_file = development.map(|made| made.ca_file());
             let file = ca_file.clone().or_else(|| pair.certificate.value.file().map(ToOwned::to_owned));
             let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;
             let names = loaded.identity.leaf().names.clone();

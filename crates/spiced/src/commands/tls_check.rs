@@ -5,9 +5,8 @@ use std::io::IsTerminal;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
-use spiced_certs::{Finding, Severity, accepted_by, load, load_clients, missing_names};
-use spiced_config::Settings;
-use spiced_middleware::is_weak;
+use spiced_certs::{Examined, Finding, Severity};
+use spiced_config::{Settings, Tls};
 
 use crate::args::TlsCheckArgs;
 use crate::commands::{print, runtime};
@@ -21,7 +20,7 @@ pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
     let report = runtime.block_on(async {
         let (settings, _) = settle::settle(&args.pod).await?;
-        examine(settings, &args.name)
+        Ok::<_, Failure>(examine(settings, &args.name))
     });
     runtime.shutdown_background();
     let report = report?;
@@ -39,73 +38,49 @@ struct Report {
     accepted_by: Vec<(&'static str, bool)>,
 }
 
-fn examine(mut settings: Settings, names: &[String]) -> Result<Report, Failure> {
-    let mut report = Report { findings: Vec::new(), accepted_by: Vec::new() };
+fn examine(mut settings: Settings, names: &[String]) -> Report {
     let tls = settings.tls.take();
     let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
-    match tls {
-        None => report.findings.push(Finding {
-            code: "TLS-OFF",
-            severity: Severity::Info,
-            origin: "the default".to_owned(),
-            subject: String::new(),
-            message: "nothing asks for TLS: all doors speak plain text".to_owned(),
-            fix: "for development: spiced --tls-self-signed; else give a certificate and its key".to_owned(),
-        }),
-        Some(tls) => {
-            let (mut sources, development_ca) = identity::sources(tls.material, tls.clients, Vec::new())?;
-            match load(&mut sources.pair) {
-                Ok(loaded) => {
-                    let worth = |finding: &Finding| development_ca.is_none() || finding.severity > Severity::Info;
-                    report.findings.extend(loaded.findings.into_iter().filter(worth));
-                    report.findings.extend(missing_names(&loaded.identity, names));
-                    report.accepted_by = accepted_by(&loaded.identity, names, SystemTime::now());
-                }
-                Err(error) => report.findings.push(error.finding()),
-            }
-            if let Some(clients) = &mut sources.clients {
-                match load_clients(clients) {
-                    Ok(loaded) => report.findings.extend(loaded.findings),
-                    Err(error) => report.findings.push(error.finding()),
-                }
-            }
-        }
-    }
-    report.findings.extend(of_auth(&settings, asks));
+    let mut report = match tls {
+        None => Report {
+            findings: vec![finding(
+                "TLS-OFF",
+                Severity::Info,
+                "the default",
+                "nothing asks for TLS: all doors speak plain text",
+                "for development: spiced --tls-self-signed; else give a certificate and its key",
+            )],
+            accepted_by: Vec::new(),
+        },
+        Some(tls) => of_tls(tls, names),
+    };
+    report.findings.extend(policy::findings(&settings.auth, asks));
     if let Err(failure) = policy::establish(&settings.auth, asks, Vec::new()) {
         let (message, fix) = failure.in_words();
-        let origin = "runtime.auth.api_key.keys".to_owned();
-        let (code, severity) = ("AUTH-KEYS", Severity::Error);
-        report.findings.push(Finding { code, severity, origin, subject: String::new(), message, fix });
+        report.findings.push(finding("AUTH-KEYS", Severity::Error, "runtime.auth.api_key.keys", &message, &fix));
     }
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    Ok(report)
+    report
 }
 
-/// What a start would warn of.
-fn of_auth(settings: &Settings, asks: bool) -> Vec<Finding> {
-    let finding = |code, origin: String, message: &str, fix: &str| Finding {
-        code,
-        severity: Severity::Warning,
-        origin,
-        subject: String::new(),
-        message: message.to_owned(),
-        fix: fix.to_owned(),
-    };
-    let short = settings.auth.keys.iter().flatten().filter(|key| is_weak(&key.key.value)).map(|key| {
-        let message = "the API key is shorter than 16 characters and may be guessed";
-        finding("AUTH-KEY-SHORT", key.key.origin.to_string(), message, "make one with: spiced key generate")
-    });
-    let mut found: Vec<Finding> = short.collect();
-    if asks && settings.auth.identities.is_empty() {
-        found.push(finding(
-            "AUTH-NO-IDENTITIES",
-            "runtime.auth.mtls.identities".to_owned(),
-            "no identity is named: the bearer of any verified client certificate may read",
-            "name those that may, with their roles",
-        ));
+fn of_tls(tls: Tls, names: &[String]) -> Report {
+    let (mut sources, development) = identity::sources(tls, Vec::new());
+    if development.as_ref().is_some_and(|made| !made.is_made()) {
+        let origin = sources.pair.certificate.origin.to_string();
+        let message = "the development CA and certificate are not there yet: the first start makes them";
+        let fix = "start spiced, or make them now: spiced tls init --dir .spice/tls";
+        let findings = vec![finding("TLS-DEVELOPMENT", Severity::Info, &origin, message, fix)];
+        return Report { findings, accepted_by: Vec::new() };
     }
-    found
+    let Examined { mut findings, accepted_by } = spiced_certs::examine(&mut sources, names, SystemTime::now());
+    // A development CA of ours has no intermediates, and its user knows.
+    findings.retain(|finding| development.is_none() || finding.severity > Severity::Info);
+    Report { findings, accepted_by }
+}
+
+fn finding(code: &'static str, severity: Severity, origin: &str, message: &str, fix: &str) -> Finding {
+    let [origin, message, fix] = [origin, message, fix].map(str::to_owned);
+    Finding { code, severity, origin, subject: String::new(), message, fix }
 }
 
 impl Report {

@@ -17,7 +17,8 @@ pub(crate) fn run(args: &TlsInitArgs) -> Result<(), Failure> {
     let existed = made.ca_file().is_file();
     let failed =
         |e: &dyn ToString| Failure::configuration(e.to_string(), "name a folder that can be written: --dir DIR");
-    let mut pair = made.ensure(&Origin::Flag("--dir".to_owned())).map_err(|e| failed(&e))?;
+    made.ensure().map_err(|e| failed(&e))?;
+    let mut pair = made.pair(&Origin::Flag("--dir".to_owned()));
     let loaded = load(&mut pair).map_err(|e| failed(&e))?;
     print(&text(&args.dir, existed, loaded.identity.leaf()))
 }

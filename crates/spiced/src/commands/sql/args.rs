@@ -150,7 +150,7 @@ impl SqlArgs {
         let tls_asked = root.is_some() || certificate.is_some() || key.is_some();
         let identity = match (certificate, key) {
             (None, None) => None,
-            (Some(certificate), Some(key)) => Some(Pair { certificate: file(certificate), key: file(key) }),
+            (Some(certificate), Some(key)) => Some(Pair::new(file(certificate), file(key))),
             (Some(certificate), None) => {
                 return Err(usage(certificate.origin, format!("its key is missing: give it with {}", KEY.0)));
             }

@@ -1,0 +1,103 @@
+//! All pairs of a server, read together: side by side on all cores, and what is unchanged is not paired anew.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread;
+
+use tls_core::{Identity, IdentitySet};
+
+use crate::diagnose::{Finding, Severity};
+use crate::load::{Digest, LoadError, Read};
+use crate::source::{Pair, Sources};
+use crate::trust::Roots;
+
+/// Pairs that are worth a thread of their own.
+const WORTH_A_THREAD: usize = 16;
+
+/// Identities by what they were made of.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(HashMap<Digest, Arc<Identity>>);
+
+/// A pair that was read.
+pub(crate) struct One {
+    digest: Digest,
+    pub(crate) identity: Arc<Identity>,
+    /// What is to be said of it, where it is new.
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) is_new: bool,
+}
+
+impl Kept {
+    pub(crate) fn of(read: &[One]) -> Self {
+        Self(read.iter().map(|one| (one.digest, one.identity.clone())).collect())
+    }
+
+    fn read(&self, pair: &mut Pair, roots: &Roots) -> Result<One, LoadError> {
+        let read = Read::of(pair)?;
+        let digest = read.digest(pair);
+        if let Some(identity) = self.0.get(&digest) {
+            return Ok(One { digest, identity: identity.clone(), findings: Vec::new(), is_new: false });
+        }
+        let loaded = read.pair(pair, roots)?;
+        Ok(One { digest, identity: Arc::new(loaded.identity), findings: loaded.findings, is_new: true })
+    }
+}
+
+/// Reads each pair of `sources`, in their order.
+pub(crate) fn read_all(sources: &mut Sources, kept: &Kept) -> Vec<Result<One, LoadError>> {
+    let roots = Roots::default();
+    let mut pairs: Vec<&mut Pair> = sources.pairs_mut().collect();
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let each = pairs.len().div_ceil(cores).max(WORTH_A_THREAD);
+    let read = |pairs: &mut [&mut Pair]| -> Vec<_> { pairs.iter_mut().map(|pair| kept.read(pair, &roots)).collect() };
+    if pairs.len() <= each {
+        return read(&mut pairs);
+    }
+    thread::scope(|scope| {
+        let parts: Vec<_> = pairs.chunks_mut(each).map(|part| scope.spawn(|| read(part))).collect();
+        let joined = parts.into_iter().map(|part| part.join().unwrap_or_else(|lost| std::panic::resume_unwind(lost)));
+        joined.flatten().collect()
+    })
+}
+
+/// The set of what was read, and what is to be said of it as a set.
+pub(crate) fn set(read: &[One], strict: bool) -> (IdentitySet, Vec<Finding>) {
+    let mut identities = read.iter().map(|one| one.identity.clone());
+    let default = identities.next().expect("there is always a first pair");
+    let set = IdentitySet::new(default, identities, strict);
+    let doubled = set.iter().filter_map(|identity| doubled(identity, &set)).collect();
+    (set, doubled)
+}
+
+/// The names of `identity` that another one answers for, which comes before it and has a key of the same kind.
+fn doubled(identity: &Arc<Identity>, set: &IdentitySet) -> Option<Finding> {
+    let kind = |identity: &Identity| identity.certified_key().key.algorithm();
+    let asked_for = |name: &&String| !name.contains("://") && name.parse::<IpAddr>().is_err();
+    let mut names = Vec::new();
+    let mut other = None;
+    for name in identity.leaf().names.iter().filter(asked_for) {
+        let first = set.for_name(name).find(|one| kind(one) == kind(identity))?;
+        if !Arc::ptr_eq(first, identity) {
+            names.push(name.as_str());
+            other = Some(first);
+        }
+    }
+    let other = other?;
+    let shown = names.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+    Some(Finding {
+        code: "TLS-SNI-DOUBLED",
+        severity: Severity::Warning,
+        origin: identity.certificate_origin().to_string(),
+        subject: identity.leaf().subject.clone(),
+        message: format!(
+            "for {shown}{more} the certificate {} (from {}) comes first, with a key of the same kind: this one is never \
+             presented for them",
+            other.leaf().subject,
+            other.certificate_origin()
+        ),
+        fix: "take one of the two out of runtime.tls.certificates".to_owned(),
+    })
+}
