@@ -270,7 +270,7 @@ impl PemError {
                 format!("compare key_passphrase with what opens it: `openssl pkey -noout -in {from}`")
             }
             Self::NoPem { looks_like: Some(LooksLike::Path) } => {
-                "a path belongs into the setting that ends with _file".to_owned()
+                "for a path use certificate_file or key_file: the settings that end with _file".to_owned()
             }
             Self::SeveralKeys { .. } => "leave the one key in it that is the certificate's".to_owned(),
             _ => wanted.description().to_owned(),
