@@ -280,7 +280,8 @@ fn intermediate_missing(leaf: &CertificateDer<'_>, roots: &Roots, now: SystemTim
         // A root of the store signed it itself.
         Ok(()) => None,
         Err(webpki::Error::UnknownIssuer) => {
-            let issuer = X509Certificate::from_der(leaf).ok().and_then(|(_, parsed)| trust::organisation(parsed.issuer()));
+            let issuer =
+                X509Certificate::from_der(leaf).ok().and_then(|(_, parsed)| trust::organisation(parsed.issuer()));
             let public = issuer.is_some_and(|issuer| roots.are_of(&issuer));
             Some(if public { Severity::Warning } else { Severity::Info })
         }

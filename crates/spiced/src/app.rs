@@ -70,13 +70,30 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
         for warning in &settings.warnings {
             warn!("{warning}");
         }
-        App::build(pod, settings, resolver, &queries)?.serve().await
+        let key_log = key_log(log);
+        App::build(pod, settings, resolver, key_log, &queries)?.serve().await
     });
     // What is still running has had its time. It is waited for a little all the same: a thread that works on while the
     // process ends would use what is being torn down.
     queries.shutdown_timeout(LAST_WAIT);
     control.shutdown_timeout(LAST_WAIT);
     outcome
+}
+
+/// Whether TLS keys are written down, which is said, as is that they are not where somebody seems to want it.
+fn key_log(log: &LogArgs) -> bool {
+    let file = std::env::var_os("SSLKEYLOGFILE").filter(|name| !name.is_empty());
+    match (log.keys(), file) {
+        (true, Some(file)) => {
+            let file = file.display();
+            warn!(%file, "--insecure-key-log: whoever reads this file can read every connection; for debugging alone");
+            return true;
+        }
+        (true, None) => warn!("--insecure-key-log has no effect: SSLKEYLOGFILE names no file"),
+        (false, Some(_)) => info!("SSLKEYLOGFILE is set and has no effect without --insecure-key-log"),
+        (false, None) => {}
+    }
+    false
 }
 
 /// Everything that was read and bound, and is not served yet.
@@ -93,14 +110,21 @@ struct App {
 
 impl App {
     /// Reads the material, starts the engine, binds the doors. Must be called in a runtime.
-    fn build(pod: &PodArgs, mut settings: Settings, resolver: Resolver, queries: &Runtime) -> Result<Self, Failure> {
+    fn build(
+        pod: &PodArgs,
+        mut settings: Settings,
+        resolver: Resolver,
+        key_log: bool,
+        queries: &Runtime,
+    ) -> Result<Self, Failure> {
         let fixed = Fixed::of(&settings);
         let files = FileWatch::new(settle::files(pod));
         let tls = settings.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
         let ticket_secret = settings.session_ticket_secret.take();
         let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
-        let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values.tls)).transpose()?;
+        let served =
+            tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values.tls, key_log)).transpose()?;
         let clients = served.as_ref().map(|served| served.clients.clone());
         let mode = clients.as_ref().map_or(ClientAuth::None, |trust| trust.borrow().mode());
         policy::findings(&settings.auth, mode != ClientAuth::None).iter().for_each(identity::say);

@@ -35,11 +35,13 @@ pub(crate) struct Served {
 }
 
 /// Reads the material of `tls`. `ticket_secret` is what replicas share; `followed` are the values of
-/// the settings that refer to secrets, as [`crate::secrets::follow`] gives them.
+/// the settings that refer to secrets, as [`crate::secrets::follow`] gives them. `insecure_key_log`: TLS keys are written
+/// down.
 pub(crate) fn establish(
     tls: Tls,
     ticket_secret: Option<&Secret>,
     followed: Vec<watch::Receiver<Secret>>,
+    insecure_key_log: bool,
 ) -> Result<Served, Failure> {
     let min_version = match tls.min_version {
         TlsVersion::Tls12 => MinVersion::Tls12,
@@ -65,7 +67,7 @@ pub(crate) fn establish(
         Some(secret) => Derivation::new(secret),
         None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,
     };
-    let server = TlsOptions { min_version, tickets }
+    let server = TlsOptions { min_version, tickets, insecure_key_log }
         .server_asking(identities.clone(), clients.clone())
         .map_err(|e| Failure::Other(e.to_string()))?;
     Ok(Served { identities, clients, tls: server, reloader, files, development_ca, renewal })
