@@ -86,7 +86,7 @@ fn kubernetes() -> Outcome<PathBuf> {
     })
 }
 
-/// The folder with the packages that `npm ci` installs, none of which is run, and what is made of them.
+/// The folder with the packages that `npm ci` installs, whose scripts are not run, and what is made of them.
 fn packages(files: &[&str], then: &dyn Fn(&Path) -> Outcome) -> Outcome<PathBuf> {
     need(&[("node", "nodejs"), ("npm", "npm")])?;
     made_of(files, &|folder| {
