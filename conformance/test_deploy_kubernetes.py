@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pyarrow import flight
 
-from harness import clients, kubernetes
+from harness import clients, kubernetes, pages
 from harness.certificates import LOCAL
 from harness.cluster import Cluster
 from harness.kubernetes import BASE, CHART, Container, complaints, kustomized, only, templated
@@ -171,24 +171,58 @@ def test_the_example_has_what_is_needed_and_does_not_start(pod, tmp_path):
     assert server.wait_for_exit() == 78, server.stderr
 
 
-def test_a_kustomization_of_ones_own(tmp_path):
-    """As docs/deploy.md shows it: the pod file and the image are replaced, and the pod file's name changes with it."""
+def shown(language: str, first: str) -> str:
+    """The block of docs/deploy.md that begins so."""
+    (block,) = [block for block in pages.blocks("deploy.md", language) if block.startswith(first)]
+    return block
+
+
+def test_the_kustomization_of_the_page(tmp_path):
+    """Pod file and image are one's own, and the pod file's name changes with it; the issuer is another."""
+    own = yaml.safe_load(shown("yaml", "# kustomization.yaml"))
+    own |= yaml.safe_load(shown("yaml", "# in the kustomization"))
+    components = [path.removeprefix("spiced/deploy/kubernetes/components/") for path in own.pop("components")]
+    assert own.pop("resources") == ["spiced/deploy/kubernetes"]
     (tmp_path / "k").mkdir()
     (tmp_path / "k/spicepod.yaml").write_text("name: mine\n")
-    own = kustomized(
-        tmp_path / "k",
-        "monitoring",
-        namespace="data",
-        configMapGenerator=[{"name": "spiced", "behavior": "replace", "files": ["spicepod.yaml"]}],
-        images=[{"name": "registry.example.com/spiced", "newName": "ghcr.io/me/spiced", "newTag": "1"}],
-    )
-    assert only(own, "ConfigMap")["data"] == {"spicepod.yaml": "name: mine\n"}
-    spec = only(own, "Deployment")["spec"]["template"]["spec"]
-    name = only(own, "ConfigMap")["metadata"]["name"]
+    made = kustomized(tmp_path / "k", *components, **own)
+    assert complaints(made) == []
+    assert only(made, "ConfigMap")["data"] == {"spicepod.yaml": "name: mine\n"}
+    spec = only(made, "Deployment")["spec"]["template"]["spec"]
+    name = only(made, "ConfigMap")["metadata"]["name"]
     assert next(v for v in spec["volumes"] if v["name"] == "pod")["configMap"]["name"] == name
     assert name != only(kustomized(tmp_path), "ConfigMap")["metadata"]["name"]
-    assert spec["containers"][0]["image"] == "ghcr.io/me/spiced:1"
-    assert {o["metadata"].get("namespace") for o in own} == {"data"}
+    assert spec["containers"][0]["image"] == "ghcr.io/you/spiced:0.1.0"
+    assert {o["metadata"].get("namespace") for o in made} == {"data"}
+    certificate = only(made, "Certificate", "spiced")["spec"]
+    assert certificate["issuerRef"]["kind"] == "ClusterIssuer" and certificate["dnsNames"] == ["db.example.com"]
+
+
+def test_the_secrets_of_the_page_are_those_that_are_needed(pod, leaf, tmp_path):
+    """`kubectl create`, with what the page gives it, and a container that is served from what comes out."""
+    (lines,) = [block for block in pages.blocks("deploy.md", "") if "kubectl create secret generic" in block]
+    (tmp_path / "fullchain.pem").write_text(leaf.certificate)
+    (tmp_path / "privkey.pem").write_text(leaf.key_text)
+    # Without a cluster: printed instead of sent.
+    script = lines.replace("kubectl create", f"{kubernetes.tool('kubectl')} create --dry-run=client -o yaml")
+    made = "---\n".join(
+        subprocess.run(["sh", "-ec", part], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+        for part in script.replace("\\\n", " ").strip().splitlines()
+    )
+    secrets = kubernetes.objects(made)
+    assert complaints(secrets) == []
+    assert {o["metadata"]["name"]: o["type"] for o in secrets} == {"spiced-tls": "kubernetes.io/tls", "spiced": "Opaque"}
+    server = Container(pod, [*kustomized(tmp_path), *secrets], {}).serve()
+    given = base64.b64decode(only(secrets, "Secret", "spiced")["data"]["SPICE_API_KEY_READWRITE"]).decode()
+    clients.assert_serves(server, leaf, "-H", f"X-API-Key: {given}")
+
+
+def test_the_values_of_the_page(tmp_path):
+    (tmp_path / "mine.yaml").write_text(shown("yaml", "# mine.yaml"))
+    made = templated("--values", tmp_path / "mine.yaml")
+    assert complaints(made) == []
+    assert pod_file(made)["datasets"][0]["name"] == "events"
+    assert pod_file(made)["runtime"]["auth"]["api_key"]["keys"][1] == "${keys:SPICE_API_KEY_READWRITE}:rw"
 
 
 # What runs
