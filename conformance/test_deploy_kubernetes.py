@@ -116,7 +116,8 @@ def test_one_thing_fits_the_other(manifests):
     for said in container["env"]:
         if said["name"].startswith("SPICED_RUNTIME__LISTEN__"):
             listen[said["name"].removeprefix("SPICED_RUNTIME__LISTEN__").lower()] = said["value"]
-    assert {door: int(address.removeprefix("0.0.0.0:")) for door, address in listen.items()} == ports
+    assert all(address.startswith(("0.0.0.0:", "[::]:")) for address in listen.values())
+    assert {door: int(address.rsplit(":", 1)[1]) for door, address in listen.items()} == ports
 
     selectors = [deployment["selector"]["matchLabels"]]
     selectors += [o["spec"]["selector"]["matchLabels"] for o in manifests if o["kind"] == "PodDisruptionBudget"]

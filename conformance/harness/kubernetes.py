@@ -94,6 +94,9 @@ def image() -> dict[str, str]:
 
 # The kubelet
 
+# Of an address on all interfaces.
+_PORT = re.compile(r"(?:(?<=0\.0\.0\.0)|(?<=\[::\])):\d+\b")
+
 
 def innermost(pid: int) -> int:
     """The process at the end of a chain of wrappers."""
@@ -144,7 +147,7 @@ class Container:
             paths = {item["key"]: item["path"] for item in secret.get("items", ())} or {key: key for key in data}
             self._write(folder, {path: data[key] for key, path in paths.items()}, secret.get("defaultMode", 0o644))
         elif config := volume.get("configMap"):
-            data = {key: re.sub(r"0\.0\.0\.0:\d+", "0.0.0.0:0", text) for key, text in self._maps[config["name"]].items()}
+            data = {key: _PORT.sub(":0", text) for key, text in self._maps[config["name"]].items()}
             self._write(folder, data, config.get("defaultMode", 0o644))
         else:
             assert "emptyDir" in volume, volume
@@ -212,7 +215,7 @@ class Container:
             else:
                 source = said["valueFrom"]["secretKeyRef"]
                 env[said["name"]] = self._secrets[source["name"]][source["key"]]
-        env = {name: re.sub(r"^0\.0\.0\.0:\d+$", "0.0.0.0:0", value) for name, value in env.items()}
+        env = {name: _PORT.sub(":0", value) for name, value in env.items()}
         return {"PATH": os.environ["PATH"], **env, **self.env}
 
     def serve(self, wait: bool = True, delay: bool = False) -> Contained:
