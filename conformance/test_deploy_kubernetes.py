@@ -137,6 +137,8 @@ def test_one_thing_fits_the_other(manifests):
         assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         assert service["metadata"]["labels"][monitor["jobLabel"]] == "spiced", "the job that the rules look for"
         assert {endpoint["port"] for endpoint in monitor["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
+        for certificate in (o["spec"] for o in manifests if o["kind"] == "Certificate" and not o["spec"].get("isCA")):
+            assert monitor["endpoints"][0]["tlsConfig"]["serverName"] in certificate["dnsNames"]
 
 
 def test_the_grace_period_is_long_enough(manifests):
