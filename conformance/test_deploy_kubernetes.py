@@ -466,6 +466,45 @@ def test_the_chart_makes_a_ticket_secret_that_is_long_and_its_own():
     assert not [o for o in templated("--set", "sessionTickets.secret=mine") if o["kind"] == "Secret"]
 
 
+def test_an_upgrade_keeps_the_ticket_secret(fronts, tmp_path):
+    """helm asks a stand-in for the API, which has the secret already; `SESSION_TICKET_SECRET` is what it was."""
+    kept = base64.b64encode(b"what was made the first time, and is kept").decode()
+    owned = {
+        "labels": {"app.kubernetes.io/managed-by": "Helm"},
+        "annotations": {"meta.helm.sh/release-name": "spiced", "meta.helm.sh/release-namespace": "default"},
+    }
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "spiced-tickets", "namespace": "default", **owned}}
+
+    def kinds(version: str, *names: str) -> dict:
+        verbs = ["get", "list", "create", "patch", "update", "delete"]
+        resources = [{"name": f"{n.lower()}s", "singularName": "", "namespaced": True, "kind": n, "verbs": verbs} for n in names]
+        return {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
+
+    groups = [
+        {"name": name, "versions": [version], "preferredVersion": version}
+        for name in ("apps", "policy")
+        for version in [{"groupVersion": f"{name}/v1", "version": "v1"}]
+    ]
+    answers = {
+        "/version": {"major": "1", "minor": "33", "gitVersion": "v1.33.0"},
+        "/api": {"kind": "APIVersions", "versions": ["v1"]},
+        "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups},
+        "/api/v1": kinds("v1", "Secret", "ConfigMap", "Service", "ServiceAccount"),
+        "/apis/apps/v1": kinds("apps/v1", "Deployment"),
+        "/apis/policy/v1": kinds("policy/v1", "PodDisruptionBudget"),
+        "/api/v1/namespaces/default/secrets/spiced-tickets": {**secret, "data": {"SESSION_TICKET_SECRET": kept}},
+    }
+
+    def behave(asked):
+        found = answers.get(asked.path.split("?")[0])
+        asked.answer(200 if found else 404, json.dumps(found or {"kind": "Status", "code": 404, "reason": "NotFound"}).encode())
+
+    api = fronts(behave)
+    words = ["--dry-run=server", "--kube-apiserver", api.url, "--kube-token", "none", "--disable-openapi-validation"]
+    done = kubernetes.run(kubernetes.tool("helm"), "template", "spiced", CHART, *words, HOME=str(tmp_path))
+    assert only(kubernetes.objects(done.stdout), "Secret")["data"] == {"SESSION_TICKET_SECRET": kept}
+
+
 def test_the_chart_s_pod_is_merged():
     pod = pod_file(with_values("keys"))
     assert pod["name"] == "my-app" and pod["datasets"][0]["name"] == "events"
