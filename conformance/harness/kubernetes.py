@@ -190,7 +190,7 @@ class Container:
         parents = {str(parent) for path in self.mounts for parent in Path(path).parents} | {"/etc", "/usr/local/bin"}
         for folder in sorted(parents - {"/"}):
             words += ["--perms", "0755", "--dir", folder]
-        words += ["--ro-bind", "/etc/hosts", "/etc/hosts", "--ro-bind", "/etc/ssl", "/etc/ssl", "--ro-bind", binary(), image()["entry"]]
+        words += ["--ro-bind", "/etc/hosts", "/etc/hosts", "--ro-bind", binary(), image()["entry"]]
         for path, folder in self.mounts.items():
             mount = next((m for m in self.container["volumeMounts"] if m["mountPath"] == path), {"readOnly": True})
             words += ["--ro-bind" if mount.get("readOnly") else "--bind", str(folder), path]
