@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("systemd-analyze", "systemd"),
     ("ip", "iproute2"),
     ("certbot", "certbot"),
+    ("psql", "postgresql"),
     ("pebble", "pebble"),
     ("shellcheck", "shellcheck"),
 ];
