@@ -20,6 +20,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("systemd-analyze", "systemd"),
     ("ip", "iproute2"),
+    ("testssl", "testssl.sh"),
+    ("faketime", "faketime"),
+    ("keytool", "default-jre-headless"),
 ];
 const GO: &[(&str, &str)] =
     &[("go", "golang-go"), ("/usr/share/gocode/src/google.golang.org/grpc", "golang-google-grpc-dev")];
@@ -31,6 +34,7 @@ pub fn environment() -> Vec<(String, String)> {
         told("SPICED_CLIENT_SPICEJS", spicejs()),
         told("SPICED_CLIENT_SPICEAI", spiceai()),
         told("SPICED_CLIENT_FLIGHT_SQL", flight_sql()),
+        told("SPICED_CLIENT_SSLYZE", sslyze()),
     ];
     if let Err(reason) = need(PROGRAMS) {
         variables.push(("SPICED_PROGRAMS_MISSING".to_owned(), reason));
@@ -103,6 +107,12 @@ fn flight_sql() -> Outcome<PathBuf> {
         tools::run(quickly(&mut install))?;
     }
     Ok(program)
+}
+
+/// The scanner, in an environment of its own.
+fn sslyze() -> Outcome<PathBuf> {
+    let python = tools::python("scanners", &root().join("conformance").join("scanners.txt"))?;
+    Ok(python.with_file_name("sslyze"))
 }
 
 /// Built fast rather than to be fast, and the dependencies that two of them share built once.
