@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness import clients
-from harness.server import Server, binary
+from harness.kubernetes import Contained, image
+from harness.server import binary
 from harness.waiting import DEADLINE
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
@@ -42,18 +43,6 @@ def test_the_unit_is_hardened():
     assert float(re.search(r"exposure level for spiced.service: ([\d.]+)", done.stdout).group(1)) < 2.0
 
 
-def image() -> dict[str, str]:
-    """What the container file says of the running program."""
-    text = (DEPLOY / "container/Containerfile").read_text()
-    final = text[text.rindex("\nFROM ") :].replace("\\\n", " ")
-    return {
-        "user": re.search(r"^USER (\d+):", final, re.MULTILINE).group(1),
-        "env": re.search(r"^ENV (.*)$", final, re.MULTILINE).group(1),
-        "entry": re.search(r'^ENTRYPOINT \["(.*)"\]', final, re.MULTILINE).group(1),
-        "words": re.search(r"^CMD \[(.*)\]", final, re.MULTILINE).group(1),
-    }
-
-
 def test_the_image_s_program_needs_neither_root_nor_a_writable_disk(pod):
     """The entry point as that user, with everything read-only: bubblewrap in place of a container engine."""
     pod.write("cities.csv", "city\nLima\n", 0o644)
@@ -82,7 +71,7 @@ def test_the_image_s_program_needs_neither_root_nor_a_writable_disk(pod):
     if probe.returncode != 0:
         pytest.skip(f"no user namespaces here: {probe.stderr.strip()}")
     assert "Read-only" in probe.stdout and said["user"] in probe.stdout, probe
-    server = Server(
+    server = Contained(
         [*jail, binary(), *("/mnt" if word == "/pod" else word for word in words)],
         cwd=pod.folder,
         env={**pod.environment(), **environment},
@@ -92,11 +81,5 @@ def test_the_image_s_program_needs_neither_root_nor_a_writable_disk(pod):
     server.wait_until_serving()
     assert all(address.startswith("0.0.0.0:") for door in ("http", "flight", "grpc") for address in server.addresses(door))
     assert clients.rows(server, "SELECT city FROM cities") == [{"city": "Lima"}]
-    # The engine would signal the program itself; here bubblewrap stands before it.
-    os.kill(innermost(server.process.pid), signal.SIGTERM)
+    server.signal(signal.SIGTERM)
     assert server.wait_for_exit() == 0
-
-
-def innermost(pid: int) -> int:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return innermost(int(children[0])) if children else pid

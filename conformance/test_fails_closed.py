@@ -357,21 +357,6 @@ def test_keys_that_spice_knows_are_a_warning(pod):
         assert server.logged("WARN", match=key), f"no warning for {key}:\n{server.stderr}"
 
 
-# What is not enforced yet is refused, never ignored.
-
-NOT_YET = {
-    "key_passphrase": {"key_passphrase": "x"},
-    "certificates": {"certificates": [{"certificate_file": "tls.crt", "key_file": "tls.key"}]},
-    "strict_sni": {"strict_sni": True},
-}
-
-
-@pytest.mark.parametrize("what", NOT_YET)
-def test_what_is_not_enforced_yet_is_refused(pod, what):
-    pod.yaml(tls={**pod.write_pair(), **NOT_YET[what]})
-    pod.refuse().names(what, "not built yet")
-
-
 # What asks for a protection that could not be given is refused, too.
 
 EMPTY = {

@@ -68,7 +68,11 @@ class SetUp:
     good: Callable[[Pod], Files]
 
     def yaml(self, pod: Pod) -> None:
-        pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "tls.key", **self.tls})
+        """Whoever has the API key may ask how it fares."""
+        tls = {"certificate_file": "tls.crt", "key_file": "tls.key", **self.tls}
+        identities = {"mtls": {"identities": [{"subject_cn": "etl", "role": "ro"}]}} if "client_auth_mode" in tls else {}
+        pod.api_key = LEDGER.mark("an API key")
+        pod.yaml(tls=tls, runtime={"auth": {"api_key": {"keys": ["${env:API_KEY}:rw"]}, **identities}})
 
 
 def _pair(pod: Pod) -> Files:
@@ -356,10 +360,10 @@ BROKEN: dict[str, Broken] = {
         "TLS-KEY-MISMATCH", _cert(lambda pod: certificate_pem(Authority("Between", pod.ca).certificate))
     ),
     "pair: expired": Broken(
-        "TLS-EXPIRED", lambda pod: _key_of(pod.ca.issue(starts=-9 * DAY, ends=-DAY)), serves=True
+        "TLS-EXPIRED", lambda pod: _key_of(pod.ca.issue(starts=-9 * DAY, ends=-1.5 * DAY)), serves=True
     ),
     "pair: not yet valid": Broken(
-        "TLS-NOT-YET-VALID", lambda pod: _key_of(pod.ca.issue(starts=DAY, ends=9 * DAY)), serves=True
+        "TLS-NOT-YET-VALID", lambda pod: _key_of(pod.ca.issue(starts=1.52 * DAY, ends=9 * DAY)), serves=True
     ),
     # Who is asked for a certificate, and who is not let in
     "client CA: not there": Broken("TLS-UNREADABLE", _clients_file("ca.pem", lambda pod: None), "clients"),
@@ -376,4 +380,167 @@ BROKEN: dict[str, Broken] = {
         "TLS-CRL", _clients_file("clients.crl", lambda pod: pod.pair.der), "clients"
     ),
     "revocation list: cut": Broken("TLS-CRL", _clients_file("clients.crl", lambda pod: pod.ca.crl()[:150]), "clients"),
+}
+
+
+# What is only odd: served, and told by the doctor
+
+
+@dataclass(frozen=True)
+class Odd:
+    """`make` writes the whole pod; `words` are the check's arguments."""
+
+    level: str
+    make: Callable[[Pod], None]
+    words: tuple[str, ...] = ()
+    root: bool = False  # only root can make it
+
+
+def _serving(pod: Pod, pair: Pair, *, certificate: str | None = None, key: str | None = None, **more) -> None:
+    runtime = more.pop("runtime", None)
+    pod.write("tls.crt", certificate or pair.certificate)
+    pod.write("tls.key", key or pair.key_text)
+    pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "tls.key", **more}, runtime=runtime)
+
+
+def _asking(pod: Pod, ca: str, crls: tuple[bytes, ...] = (), identities: bool = True) -> None:
+    pod.write("ca.pem", ca)
+    names = [f"{number}.crl" for number in range(len(crls))]
+    for name, crl in zip(names, crls):
+        pod.write(name, crl)
+    more = {"client_crl_files": names} if names else {}
+    auth = {"auth": {"mtls": {"identities": [{"subject_cn": "etl", "role": "ro"}]}}} if identities else None
+    asks = {"client_auth_mode": "required", "client_auth_ca_file": "ca.pem", **more}
+    _serving(pod, pod.pair, runtime=auth, **asks)
+
+
+def _authority(**openssl: object) -> Callable[[Pod], str]:
+    """A client CA that `openssl req` makes, on some other day."""
+
+    def make(pod: Pod) -> str:
+        key = make_key()
+        now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Clients")])
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        builder = builder.serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now + openssl["starts"]).not_valid_after(now + openssl["ends"])
+        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+        return certificate_pem(builder.sign(key, hashes.SHA256()))
+
+    return make
+
+
+def _weak_signature(pod: Pod) -> None:
+    """SHA-1, which only openssl still signs with."""
+    pair = pod.pair
+    words = ["x509", "-req", "-sha1", "-days", "90", "-CA", "ca", "-CAkey", "ca-key", "-CAcreateserial", "-extfile", "ext"]
+    extensions = "subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n"
+    files = {"in": _request(pair), "ca": pod.ca.pem, "ca-key": key_pem(pod.ca.key), "ext": extensions}
+    folder = in_home(pod, clients.tool("openssl"), *words, "-in", "in", "-out", "out", **files)
+    _serving(pod, pair, certificate=(folder / "out").read_text())
+
+
+def _between(pod: Pod) -> Pair:
+    return Authority("Between", pod.ca).issue()
+
+
+def _chain_order(pod: Pod) -> None:
+    inner = Authority("Inner", Authority("Between", pod.ca))
+    pair = inner.issue()
+    _serving(pod, pair, certificate=certificate_pem(pair.leaf, *reversed(pair.intermediates)))
+
+
+def _stray(pod: Pod) -> None:
+    stray = Authority("Somebody else's").certificate
+    pair = _between(pod)
+    _serving(pod, pair, certificate=certificate_pem(pair.leaf, *pair.intermediates, stray))
+
+
+def _mode(pod: Pod) -> None:
+    _serving(pod, pod.pair)
+    (pod.folder / "tls.key").chmod(0o644)
+
+
+def _owner(pod: Pod) -> None:
+    _serving(pod, pod.pair)
+    os.chown(pod.folder / "tls.key", 4242, 4242)
+
+
+def _doubled(pod: Pod) -> None:
+    """Two pairs of one kind for one name: the first answers."""
+    _serving(pod, pod.pair, certificates=[pod.write_pair(pod.ca.issue(("localhost",), common_name="again"), stem="b")])
+
+
+def _tidied(how: str) -> Callable[[Pod], None]:
+    return lambda pod: _serving(pod, pod.pair, certificate=DEFORMED[how](pod.pair.certificate))
+
+
+ODD: dict[str, tuple[str, Odd]] = {
+    "no names": ("TLS-NO-SAN", Odd("warning", lambda pod: _serving(pod, pod.ca.issue(())))),
+    "another name": (
+        "TLS-NAME-NOT-COVERED",
+        Odd("error", lambda pod: _serving(pod, pod.pair), ("--name", "db.example.com")),
+    ),
+    "a CA's": ("TLS-LEAF-IS-CA", Odd("warning", lambda pod: _serving(pod, Authority("localhost", pod.ca).as_leaf()))),
+    "a client's": ("TLS-NO-SERVER-AUTH", Odd("warning", lambda pod: _serving(pod, pod.ca.issue(client=True)))),
+    "Ed25519": ("TLS-UNUSUAL-KEY", Odd("warning", lambda pod: _serving(pod, pod.ca.issue(kind="ed25519")))),
+    "P-521": ("TLS-UNUSUAL-KEY", Odd("warning", lambda pod: _serving(pod, pod.ca.issue(kind="p521")))),
+    "SHA-1": ("TLS-WEAK-SIGNATURE", Odd("warning", _weak_signature)),
+    "ten years": ("TLS-LONG-LIFETIME", Odd("info", lambda pod: _serving(pod, pod.ca.issue(ends=3650 * DAY)))),
+    "ends in 20 days": (
+        "TLS-ENDS-SOON",
+        Odd("warning", lambda pod: _serving(pod, pod.ca.issue(ends=20.5 * DAY))),
+    ),
+    "with its root": (
+        "TLS-ROOT-SENT",
+        Odd("info", lambda pod: _serving(pod, pod.pair, certificate=pod.pair.certificate + pod.ca.pem)),
+    ),
+    "without its intermediate": (
+        "TLS-INTERMEDIATE-MISSING",
+        Odd("info", lambda pod: _serving(pod, (pair := _between(pod)), certificate=certificate_pem(pair.leaf))),
+    ),
+    "intermediates in the wrong order": ("TLS-CHAIN-ORDER", Odd("warning", _chain_order)),
+    "a certificate too many": ("TLS-CHAIN-STRAY", Odd("info", _stray)),
+    "a byte order mark": ("TLS-PEM-TIDIED", Odd("info", _tidied("bom"))),
+    "CRLF": ("TLS-PEM-TIDIED", Odd("info", _tidied("crlf"))),
+    "literal newlines": ("TLS-PEM-TIDIED", Odd("info", _tidied("literal-newlines"))),
+    "blanks for newlines": ("TLS-PEM-TIDIED", Odd("info", _tidied("newlines-to-blanks"))),
+    "text around it": ("TLS-PEM-TIDIED", Odd("info", _tidied("text-before-begin"))),
+    "base64 once more": ("TLS-PEM-TIDIED", Odd("info", _tidied("base64-once-more"))),
+    "a passphrase for nothing": (
+        "TLS-PASSPHRASE-UNUSED",
+        Odd("info", lambda pod: _serving(pod, pod.pair, key_passphrase="${env:TLS_KEY_PASSPHRASE}")),
+    ),
+    "a key that all may read": ("TLS-KEY-PERMISSIONS", Odd("warning", _mode)),
+    "a key of somebody else's": ("TLS-KEY-OWNER", Odd("warning", _owner, root=True)),
+    "a name twice": ("TLS-SNI-DOUBLED", Odd("warning", _doubled)),
+    "a client CA that is none": (
+        "TLS-CLIENT-CA-NOT-CA",
+        Odd("warning", lambda pod: _asking(pod, pod.ca.issue(client=True).certificate)),
+    ),
+    "a client CA that has ended": (
+        "TLS-CLIENT-CA-EXPIRED",
+        Odd("error", lambda pod: _asking(pod, _authority(starts=-99 * DAY, ends=-1.5 * DAY)(pod))),
+    ),
+    "a client CA that ends in 20 days": (
+        "TLS-CLIENT-CA-ENDS-SOON",
+        Odd("warning", lambda pod: _asking(pod, _authority(starts=-99 * DAY, ends=20.5 * DAY)(pod))),
+    ),
+    "a revocation list that has ended": (
+        "TLS-CRL-OUT-OF-DATE",
+        Odd("error", lambda pod: _asking(pod, pod.ca.pem, (pod.ca.crl(starts=-9 * DAY, ends=-1.5 * DAY),))),
+    ),
+    "one revocation list for two CAs": (
+        "TLS-CRL-MISSING",
+        Odd("warning", lambda pod: _asking(pod, pod.ca.pem + Authority("More clients").pem, (pod.ca.crl(),))),
+    ),
+    "a short API key": (
+        "AUTH-KEY-SHORT",
+        Odd("warning", lambda pod: _serving(pod, pod.pair, runtime={"auth": {"api_key": {"keys": ["hunter2:rw"]}}})),
+    ),
+    "client certificates without identities": (
+        "AUTH-NO-IDENTITIES",
+        Odd("warning", lambda pod: _asking(pod, pod.ca.pem, identities=False)),
+    ),
+    "no TLS": ("TLS-OFF", Odd("info", lambda pod: pod.yaml())),
 }

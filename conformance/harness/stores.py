@@ -19,7 +19,7 @@ from .waiting import DEADLINE, eventually
 BIN = Path(sys.executable).parent
 
 
-class _Process:
+class Process:
     """A server's process; what it says is kept for when it fails."""
 
     def __init__(self, argv: list[str], env: dict[str, str], cwd: Path) -> None:
@@ -59,7 +59,7 @@ class _Process:
             self.process.wait()
 
 
-class Moto(_Process):
+class Moto(Process):
     """AWS, as far as moto has it, over plain HTTP on this machine."""
 
     def __init__(self, root: Path) -> None:
@@ -114,7 +114,7 @@ def _text(value: str | dict) -> str:
     return json.dumps(value) if isinstance(value, dict) else value
 
 
-class Bao(_Process):
+class Bao(Process):
     """OpenBao in TLS dev mode: a KV version 2 engine at `secret/`, everything in memory."""
 
     def __init__(self, root: Path) -> None:

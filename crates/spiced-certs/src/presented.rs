@@ -10,7 +10,7 @@ use tls_core::{CertificateSummary, IdentityError, provider};
 use crate::accepted::{chain_accepted_by, names_missing};
 use crate::diagnose::{self, Finding};
 use crate::handshake::AnyChain;
-use crate::trust::{self, Roots};
+use crate::trust::Roots;
 
 /// A configuration for who only looks: it takes every chain, and sends nothing that is worth a secret. `alpn` lists
 /// the protocols that are offered.
@@ -56,7 +56,7 @@ impl Presented {
             return Err(IdentityError::Empty);
         };
         let roots = Roots::default();
-        let trusted = trust::verified(first, intermediates, roots.certificates(), now);
+        let trusted = roots.verify(first, intermediates, now);
         let mut findings = diagnose::chain(chain, leaf, origin.to_owned(), &roots, now);
         findings.extend(names_missing(leaf, origin, names));
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

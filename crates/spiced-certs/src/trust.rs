@@ -1,11 +1,13 @@
 //! Who issued a certificate, as far as it can be known here: what its clients have to trust.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use tls_core::{CertificateSummary, Identity, provider};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 /// Who issued a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +31,7 @@ impl Issued {
     pub fn of(identity: &Identity, now: SystemTime) -> Self {
         let chain = &identity.certified_key().cert;
         if let Some((leaf, intermediates)) = chain.split_first()
-            && verified(leaf, intermediates, Roots::default().certificates(), now).is_ok()
+            && Roots::default().verify(leaf, intermediates, now).is_ok()
         {
             return Self::BySystemRoot;
         }
@@ -44,26 +46,48 @@ impl Issued {
 
 /// The roots of this system's store, as they can be read: once, and only where somebody asks.
 #[derive(Default)]
-pub(crate) struct Roots(OnceLock<Vec<CertificateDer<'static>>>);
+pub(crate) struct Roots(OnceLock<Store>);
+
+struct Store {
+    anchors: Vec<TrustAnchor<'static>>,
+    organisations: HashSet<String>,
+}
 
 impl Roots {
-    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
-        self.0.get_or_init(|| rustls_native_certs::load_native_certs().certs)
+    fn store(&self) -> &Store {
+        self.0.get_or_init(|| {
+            let certificates = rustls_native_certs::load_native_certs().certs;
+            let anchors = certificates.iter().filter_map(|root| Some(anchor_from_trusted_cert(root).ok()?.to_owned()));
+            let organisations = certificates.iter().filter_map(|root| {
+                let (_, parsed) = X509Certificate::from_der(root).ok()?;
+                organisation(parsed.subject())
+            });
+            Store { anchors: anchors.collect(), organisations: organisations.collect() }
+        })
+    }
+
+    /// True where one of them is of the organisation called `name`.
+    pub(crate) fn are_of(&self, name: &str) -> bool {
+        self.store().organisations.contains(name)
+    }
+
+    /// Verifies a server's certificate up to one of them.
+    pub(crate) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<(), webpki::Error> {
+        let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let algorithms = provider().signature_verification_algorithms.all;
+        let usage = KeyUsage::server_auth();
+        EndEntityCert::try_from(leaf)?
+            .verify_for_usage(algorithms, &self.store().anchors, intermediates, time, usage, None, None)
+            .map(|_| ())
     }
 }
 
-/// Verifies a server's certificate up to one of `roots`.
-pub(crate) fn verified(
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    roots: &[CertificateDer<'_>],
-    now: SystemTime,
-) -> Result<(), webpki::Error> {
-    let anchors: Vec<TrustAnchor<'_>> = roots.iter().filter_map(|root| anchor_from_trusted_cert(root).ok()).collect();
-    let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
-    let algorithms = provider().signature_verification_algorithms.all;
-    let usage = KeyUsage::server_auth();
-    EndEntityCert::try_from(leaf)?
-        .verify_for_usage(algorithms, &anchors, intermediates, time, usage, None, None)
-        .map(|_| ())
+/// The organisation that a name is of.
+pub(crate) fn organisation(name: &X509Name<'_>) -> Option<String> {
+    name.iter_organization().next()?.as_str().ok().map(str::to_owned)
 }

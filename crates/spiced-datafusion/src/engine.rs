@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::host_paths::HostPaths;
 use crate::loader::Loader;
-use crate::name::{CATALOG, DEFAULT_SCHEMA, TableName};
+use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::permission::Rules;
 use crate::session::DataFusionSession;
 use crate::yielding::YieldAfterJoins;
@@ -77,6 +77,13 @@ impl DataFusionEngine {
             writable.insert(name, options.datasets[index].writable);
             let loader = Loader { index, source, state: state.clone(), slot, statuses: statuses.clone() };
             loaders.spawn_on(loader.run(), &options.runtime);
+        }
+        for table in options.system {
+            // It is there from the start, and nobody changes it.
+            let (_, seen) = watch::channel(Slot::Ready(Arc::new(table.clone())));
+            let name = TableName { schema: SYSTEM_SCHEMA.to_owned(), table: table.name };
+            schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
+            writable.insert(name, false);
         }
         let names: BTreeSet<String> = schemas.keys().cloned().collect();
         let catalog = MemoryCatalogProvider::new();

@@ -9,6 +9,8 @@ use datafusion::execution::context::SessionState;
 pub(crate) const CATALOG: &str = "spice";
 /// The schema of a data set that names none.
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
+/// The schema of what the program says of itself.
+pub(crate) const SYSTEM_SCHEMA: &str = "runtime";
 /// The longest name of a schema or table, in bytes: PostgreSQL's rule.
 const MAX_NAME: usize = 63;
 
@@ -36,6 +38,9 @@ impl TableName {
         }
         if schema.eq_ignore_ascii_case("information_schema") {
             return Err("lies in `information_schema`, which SQL keeps for itself".to_owned());
+        }
+        if schema == SYSTEM_SCHEMA {
+            return Err("lies in `runtime`, where the program speaks of itself".to_owned());
         }
         Ok(Self { schema: schema.to_owned(), table: table.to_owned() })
     }
@@ -89,6 +94,7 @@ mod tests {
             ("a b", Err("holds ' '")),
             ("x\"; DROP", Err("holds '\"'")),
             ("Information_Schema.tables", Err("keeps for itself")),
+            ("runtime.tls", Err("speaks of itself")),
         ];
         for (text, expected) in cases {
             match (TableName::parse(text), expected) {

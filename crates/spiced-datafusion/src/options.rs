@@ -7,6 +7,8 @@ use std::time::Duration;
 use tls_core::Secret;
 use tokio::runtime::Handle;
 
+use crate::SystemTable;
+
 /// How long a query may take, planning and fetching included, where nobody says otherwise.
 pub const DEFAULT_QUERY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
@@ -18,6 +20,8 @@ pub const DEFAULT_MEMORY_LIMIT: usize = 2 << 30;
 pub struct EngineOptions {
     /// The data sets of the pod.
     pub datasets: Vec<DatasetSpec>,
+    /// The tables of the schema `runtime`.
+    pub system: Vec<SystemTable>,
     /// The folders that `COPY` and `CREATE EXTERNAL TABLE` may reach; empty: nowhere.
     pub host_paths: Vec<PathBuf>,
     /// How long a query may take from the start of its planning until its last batch is fetched.
@@ -35,6 +39,7 @@ impl EngineOptions {
     pub fn new(runtime: Handle) -> Self {
         Self {
             datasets: Vec::new(),
+            system: Vec::new(),
             host_paths: Vec::new(),
             query_timeout: DEFAULT_QUERY_TIMEOUT,
             memory_limit: DEFAULT_MEMORY_LIMIT,

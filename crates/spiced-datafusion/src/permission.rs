@@ -12,7 +12,7 @@ use spiced_engine::ErrorKind;
 
 use crate::error::refusal;
 use crate::host_paths::HostPaths;
-use crate::name::{CATALOG, TableName};
+use crate::name::{CATALOG, SYSTEM_SCHEMA, TableName};
 
 /// The pod's rules.
 #[derive(Debug)]
@@ -89,6 +89,9 @@ impl Rules {
     fn check_write(&self, table: &TableReference, state: &SessionState) -> Result<()> {
         let Some(name) = TableName::of(table, state) else { return Ok(()) };
         match self.writable.get(&name) {
+            Some(false) if name.schema == SYSTEM_SCHEMA => {
+                Err(refusal(ErrorKind::Denied, format!("`{name}` is what the program says of itself; it is only read")))
+            }
             Some(false) => Err(refusal(
                 ErrorKind::Denied,
                 format!("the data set `{name}` is read only; its entry in the pod needs `access: read_write`"),

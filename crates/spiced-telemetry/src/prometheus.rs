@@ -33,7 +33,7 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_tls_handshakes_total",
         kind: "counter",
         labels: &["endpoint", "result", "version", "resumed"],
-        help: "TLS handshakes by how they ended: ok, failed, timeout, plaintext, no_proxy_header or closed",
+        help: "TLS handshakes by how they ended: ok; closed before a word; timeout, plaintext, no_proxy_header, unknown_name (strict_sni), no_shared_version, no_shared_cipher, no_client_certificate, client_certificate_expired, client_certificate_revoked, bad_client_certificate, refused_by_client, reset; or failed",
     },
     Metric {
         name: "spiced_tls_handshake_seconds",
@@ -46,13 +46,13 @@ pub const METRICS: &[Metric] = &[
         name: certificates::NOT_AFTER,
         kind: "gauge",
         labels: &["endpoint", "subject", "fingerprint", "origin"],
-        help: "End of validity of the certificate that is served",
+        help: "End of validity of each certificate that is served",
     },
     Metric {
         name: certificates::NOT_BEFORE,
         kind: "gauge",
         labels: &["endpoint", "subject", "fingerprint", "origin"],
-        help: "Start of validity of the certificate that is served",
+        help: "Start of validity of each certificate that is served",
     },
     Metric {
         name: certificates::CLIENT_CA_NOT_AFTER,

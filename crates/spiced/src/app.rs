@@ -14,6 +14,7 @@ use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
 use spiced_secrets::Resolver;
 use spiced_telemetry::Metrics;
 use tls_core::listener::Limits;
+use tls_core::rotation::Identities;
 use tls_core::{ClientAuth, Workers, drain};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
@@ -28,7 +29,10 @@ use crate::reloading::{self, Reloading};
 use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, expiry, identity, policy, renewal, routes, secrets, settle};
+use crate::{banner, commands, core_dumps, expiry, identity, policy, renewal, routes, secrets, settle, tables};
+
+/// How long the threads of a process that ends may take.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// Descriptors kept free for data files, secrets and logs when connections are bounded.
 const SPARE_DESCRIPTORS: u64 = 256;
@@ -66,12 +70,30 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
         for warning in &settings.warnings {
             warn!("{warning}");
         }
-        App::build(pod, settings, resolver, &queries)?.serve().await
+        let key_log = key_log(log);
+        App::build(pod, settings, resolver, key_log, &queries)?.serve().await
     });
-    // A query that is still running has had its time.
-    queries.shutdown_background();
-    control.shutdown_background();
+    // What is still running has had its time. It is waited for a little all the same: a thread that works on while the
+    // process ends would use what is being torn down.
+    queries.shutdown_timeout(LAST_WAIT);
+    control.shutdown_timeout(LAST_WAIT);
     outcome
+}
+
+/// Whether TLS keys are written down, which is said, as is that they are not where somebody seems to want it.
+fn key_log(log: &LogArgs) -> bool {
+    let file = std::env::var_os("SSLKEYLOGFILE").filter(|name| !name.is_empty());
+    match (log.keys(), file) {
+        (true, Some(file)) => {
+            let file = file.display();
+            warn!(%file, "--insecure-key-log: whoever reads this file can read every connection; for debugging alone");
+            return true;
+        }
+        (true, None) => warn!("--insecure-key-log has no effect: SSLKEYLOGFILE names no file"),
+        (false, Some(_)) => info!("SSLKEYLOGFILE is set and has no effect without --insecure-key-log"),
+        (false, None) => {}
+    }
+    false
 }
 
 /// Everything that was read and bound, and is not served yet.
@@ -88,14 +110,21 @@ struct App {
 
 impl App {
     /// Reads the material, starts the engine, binds the doors. Must be called in a runtime.
-    fn build(pod: &PodArgs, mut settings: Settings, resolver: Resolver, queries: &Runtime) -> Result<Self, Failure> {
+    fn build(
+        pod: &PodArgs,
+        mut settings: Settings,
+        resolver: Resolver,
+        key_log: bool,
+        queries: &Runtime,
+    ) -> Result<Self, Failure> {
         let fixed = Fixed::of(&settings);
         let files = FileWatch::new(settle::files(pod));
         let tls = settings.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
         let ticket_secret = settings.session_ticket_secret.take();
         let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
-        let served = tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values.tls)).transpose()?;
+        let served =
+            tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values.tls, key_log)).transpose()?;
         let clients = served.as_ref().map(|served| served.clients.clone());
         let mode = clients.as_ref().map_or(ClientAuth::None, |trust| trust.borrow().mode());
         policy::findings(&settings.auth, mode != ClientAuth::None).iter().for_each(identity::say);
@@ -103,7 +132,7 @@ impl App {
         let (policy, policies) = watch::channel(Arc::new(policy));
         let (reload, asked) = reloading::handle();
         let http = routes::http_options(&settings, served.as_ref(), reload)?;
-        let engine = start_engine(&settings, queries)?;
+        let engine = start_engine(&settings, served.as_ref().map(|served| served.identities.clone()), queries)?;
         let engine: Arc<dyn Engine> = Arc::new(Guarded::new(engine).witnessed(Arc::new(AuditLog)));
 
         let doors = Doors::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
@@ -238,8 +267,15 @@ impl App {
     }
 }
 
-fn start_engine(settings: &Settings, queries: &Runtime) -> Result<DataFusionEngine, Failure> {
+fn start_engine(
+    settings: &Settings,
+    identities: Option<Identities>,
+    queries: &Runtime,
+) -> Result<DataFusionEngine, Failure> {
     let mut options = EngineOptions::new(queries.handle().clone());
+    let metrics = settings.listen.metrics.as_ref().map(|_| "metrics");
+    let endpoints = ["http", "flight", "grpc"].into_iter().chain(metrics).collect();
+    options.system = vec![tables::tls(endpoints, identities)];
     options.host_paths = settings.host_paths.clone();
     options.query_timeout = settings.query_timeout;
     options.memory_limit = settings.query_memory;

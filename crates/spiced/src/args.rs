@@ -243,6 +243,9 @@ pub(crate) struct LogArgs {
     /// How log lines are written
     #[arg(long, value_enum, default_value = "text")]
     log_format: Format,
+    /// Write the keys of each TLS session to the file that SSLKEYLOGFILE names, for Wireshark: whoever has it reads all
+    #[arg(long)]
+    insecure_key_log: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -279,6 +282,11 @@ impl LogArgs {
     /// How much is logged.
     pub(crate) fn verbosity(&self) -> u8 {
         self.verbose
+    }
+
+    /// Whether TLS keys are written to where `SSLKEYLOGFILE` says.
+    pub(crate) fn keys(&self) -> bool {
+        self.insecure_key_log
     }
 
     /// How log lines are written.

@@ -9,7 +9,7 @@ use tls_core::ClientTrust;
 use tls_core::rotation::Identities;
 use tokio::sync::watch;
 
-use crate::identity::say;
+use crate::identity::say_all;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -24,9 +24,10 @@ pub(crate) async fn remind(identities: Identities, mut clients: watch::Receiver<
         }
         let now = SystemTime::now();
         let served = identities.served().identities;
-        served.iter().flat_map(|identity| ending(identity, now)).for_each(|finding| say(&finding));
+        let found = served.iter().flat_map(|identity| ending(identity, now)).collect::<Vec<_>>();
+        say_all(&found);
         let trust = clients.borrow().clone();
-        clients_ending(&trust, now).iter().for_each(say);
+        say_all(&clients_ending(&trust, now));
     }
 }
 

@@ -1,5 +1,6 @@
 //! From the settings to what every door presents: read, checked, said, and put on the channel.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::failure::Failure;
 
-/// Causes that a failing start lists.
+/// Causes that a failing start lists, and findings of one kind that the log does.
 const MOST_CAUSES: usize = 10;
 
 /// What the doors need to speak TLS, and who changes it.
@@ -34,11 +35,13 @@ pub(crate) struct Served {
 }
 
 /// Reads the material of `tls`. `ticket_secret` is what replicas share; `followed` are the values of
-/// the settings that refer to secrets, as [`crate::secrets::follow`] gives them.
+/// the settings that refer to secrets, as [`crate::secrets::follow`] gives them. `insecure_key_log`: TLS keys are written
+/// down.
 pub(crate) fn establish(
     tls: Tls,
     ticket_secret: Option<&Secret>,
     followed: Vec<watch::Receiver<Secret>>,
+    insecure_key_log: bool,
 ) -> Result<Served, Failure> {
     let min_version = match tls.min_version {
         TlsVersion::Tls12 => MinVersion::Tls12,
@@ -59,12 +62,12 @@ pub(crate) fn establish(
         Reloader::start(sources).map_err(|errors| refused(&errors))?;
     // A development CA of ours has no intermediates, and its user knows.
     let worth_saying = |finding: &&Finding| development.is_none() || finding.severity > Severity::Info;
-    findings.iter().filter(worth_saying).for_each(say);
+    say_all(findings.iter().filter(worth_saying));
     let tickets = match ticket_secret {
         Some(secret) => Derivation::new(secret),
         None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,
     };
-    let server = TlsOptions { min_version, tickets }
+    let server = TlsOptions { min_version, tickets, insecure_key_log }
         .server_asking(identities.clone(), clients.clone())
         .map_err(|e| Failure::Other(e.to_string()))?;
     Ok(Served { identities, clients, tls: server, reloader, files, development_ca, renewal })
@@ -122,12 +125,27 @@ pub(crate) fn tell(outcome: &Outcome) {
     match outcome {
         Outcome::Swapped(findings) => {
             info!("the TLS material was reloaded; the next handshake uses it");
-            findings.iter().for_each(say);
+            say_all(findings);
         }
         Outcome::Unchanged => info!("the TLS material was read again and is unchanged"),
         Outcome::Rejected(reason) => {
             error!(%reason, hint = reason.hint(), "the new TLS material is rejected; what was before goes on serving");
         }
+    }
+}
+
+/// Says each finding; of many with one code the first few, and how many more there are.
+pub(crate) fn say_all<'f>(findings: impl IntoIterator<Item = &'f Finding>) {
+    let mut said: BTreeMap<&str, usize> = BTreeMap::new();
+    for finding in findings {
+        let count = said.entry(finding.code).or_default();
+        *count += 1;
+        if *count <= MOST_CAUSES {
+            say(finding);
+        }
+    }
+    for (code, count) in said.into_iter().filter(|(_, count)| *count > MOST_CAUSES) {
+        warn!(code, more = count - MOST_CAUSES, "there are more findings of this kind; spiced tls check lists all");
     }
 }
 

@@ -25,6 +25,7 @@ mod settle;
 mod shell;
 mod signals;
 mod status;
+mod tables;
 
 pub use app::run;
 pub use args::Args;

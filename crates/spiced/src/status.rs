@@ -119,7 +119,7 @@ fn certificate(identity: &Identity, rejection: Option<&Rejection>) -> Value {
 }
 
 /// `ok`, or what an alert would say.
-fn health(leaf: &CertificateSummary) -> &'static str {
+pub(crate) fn health(leaf: &CertificateSummary) -> &'static str {
     match leaf.validity(SystemTime::now()) {
         Validity::NotYet { .. } => "not valid yet",
         Validity::Expired => "expired",

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use rustls::KeyLogFile;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, ServerConfig};
@@ -45,6 +46,9 @@ pub struct TlsOptions {
     pub min_version: MinVersion,
     /// Where the keys of session tickets come from. Replicas that share it resume each other's sessions.
     pub tickets: Derivation,
+    /// Whether the keys of each session are written to the file that the variable `SSLKEYLOGFILE` names (RFC 9850), for
+    /// Wireshark: whoever has it reads every connection.
+    pub insecure_key_log: bool,
 }
 
 impl TlsOptions {
@@ -53,7 +57,7 @@ impl TlsOptions {
     /// # Errors
     /// The system gives no random bytes.
     pub fn random() -> Result<Self, rustls::Error> {
-        Ok(Self { min_version: MinVersion::default(), tickets: Derivation::random()? })
+        Ok(Self { min_version: MinVersion::default(), tickets: Derivation::random()?, insecure_key_log: false })
     }
 
     /// TLS for a server that presents `identities` and asks no client for a certificate.
@@ -103,6 +107,9 @@ impl TlsOptions {
         config.ticketer = tickets;
         // A client that wants one ticket per resumption asks for it (RFC 9149); two is the habit.
         config.max_tls13_tickets = 4;
+        if self.insecure_key_log {
+            config.key_log = Arc::new(KeyLogFile::new());
+        }
         Ok(config)
     }
 }

@@ -107,6 +107,7 @@ impl ClientCertificate {
         self.distrusted.load(Ordering::Relaxed)
     }
 
+    #[cfg(feature = "serve")]
     pub(crate) fn distrust(&self) {
         self.distrusted.store(true, Ordering::Relaxed);
     }

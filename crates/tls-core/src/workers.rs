@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -17,8 +18,28 @@ pub struct Workers(Arc<Pool>);
 struct Pool {
     handles: Vec<Handle>,
     next: AtomicUsize,
-    // Dropping a sender ends its thread's `block_on`.
-    _ends: Vec<oneshot::Sender<()>>,
+    threads: Vec<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    // Dropping it ends the thread's `block_on`.
+    end: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Drop for Pool {
+    /// Waits for the threads: one that is still closing a connection when the process ends would use what is being torn
+    /// down.
+    fn drop(&mut self) {
+        let (ends, threads): (Vec<_>, Vec<_>) = self.threads.drain(..).map(|t| (t.end, t.thread)).unzip();
+        drop(ends);
+        let here = std::thread::current().id();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != here) {
+            // A panic of it has been told.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Workers {
@@ -28,18 +49,18 @@ impl Workers {
     /// The system gives no more threads or descriptors.
     pub fn start(threads: usize) -> io::Result<Self> {
         let mut handles = Vec::new();
-        let mut ends = Vec::new();
+        let mut started = Vec::new();
         for index in 0..threads.max(1) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (end, ended) = oneshot::channel::<()>();
             handles.push(runtime.handle().clone());
-            ends.push(end);
-            std::thread::Builder::new().name(format!("connections-{index}")).spawn(move || {
+            let thread = std::thread::Builder::new().name(format!("connections-{index}")).spawn(move || {
                 let _ = runtime.block_on(ended);
                 runtime.shutdown_background();
             })?;
+            started.push(Thread { end, thread });
         }
-        Ok(Self(Arc::new(Pool { handles, next: AtomicUsize::new(0), _ends: ends })))
+        Ok(Self(Arc::new(Pool { handles, next: AtomicUsize::new(0), threads: started })))
     }
 
     /// Connections run on the runtime that this is called from: for embedders and tests.
@@ -47,7 +68,7 @@ impl Workers {
     /// # Panics
     /// Where it is called outside a tokio runtime.
     pub fn current() -> Self {
-        Self(Arc::new(Pool { handles: vec![Handle::current()], next: AtomicUsize::new(0), _ends: Vec::new() }))
+        Self(Arc::new(Pool { handles: vec![Handle::current()], next: AtomicUsize::new(0), threads: Vec::new() }))
     }
 
     /// The runtime for the next connection, in turn.

@@ -48,7 +48,8 @@ async fn echo(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, In
 }
 
 fn tls(identities: Identities) -> Acceptor {
-    let options = TlsOptions { min_version: MinVersion::Tls12, tickets: Derivation::random().unwrap() };
+    let options =
+        TlsOptions { min_version: MinVersion::Tls12, tickets: Derivation::random().unwrap(), insecure_key_log: false };
     Acceptor::tls("test", options.server(identities).unwrap())
 }
 

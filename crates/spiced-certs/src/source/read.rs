@@ -25,13 +25,18 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
         reason: reason(&cause, &path),
     };
     let file = File::open(&path).map_err(unreadable)?;
-    let kind = file.metadata().map_err(unreadable)?.file_type();
+    let metadata = file.metadata().map_err(unreadable)?;
+    let kind = metadata.file_type();
     if kind.is_dir() {
         return Err(unreadable(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
     }
-    // Sized beforehand, so that no half-filled copy is left behind unwiped.
-    let mut bytes = Vec::with_capacity(LARGEST as usize + 1);
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    // Sized beforehand, so that no half-filled copy is left behind unwiped; only a file knows its size.
+    let most = if metadata.is_file() { metadata.len().min(LARGEST) } else { LARGEST };
+    let mut bytes = Vec::with_capacity(most as usize + 1);
+    file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > most && most < LARGEST {
+        return Err(unreadable(std::io::Error::other("it changed while it was read")));
+    }
     if bytes.len() as u64 > LARGEST {
         return Err(unreadable(std::io::Error::other(format!(
             "it has more than {LARGEST} bytes; is it the right file?"

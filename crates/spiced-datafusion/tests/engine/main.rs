@@ -11,6 +11,7 @@ mod ingest;
 mod limits;
 mod parameters;
 mod sessions;
+mod system;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

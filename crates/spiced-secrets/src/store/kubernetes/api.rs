@@ -13,6 +13,8 @@ use http_body_util::{BodyExt, Limited};
 use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use tls_core::Secret;
 use tokio::sync::Mutex;
@@ -202,7 +204,14 @@ impl Api {
         let unreadable = |cause| StoreError::Unreadable { path: namespace.clone(), cause };
         let mut config = Config::new(url);
         config.default_namespace = std::fs::read_to_string(&namespace).map_err(unreadable)?.trim().to_owned();
-        // Both are read again as they are replaced.
+        // As long as its text is not there too, kube asks for the system's store first, which an image may lack.
+        let authorities = CertificateDer::pem_file_iter(&ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let authorities = authorities.map_err(|e| StoreError::Declaration {
+            message: format!("{} is no CA's certificate: {e}", ca.display()),
+            hint: CONFIGURE.to_owned(),
+        })?;
+        config.root_cert = Some(authorities.into_iter().map(|authority| authority.to_vec()).collect());
+        // CA and token are read again as they are replaced.
         config.root_cert_file = Some(ca);
         config.auth_info.token_file = Some(token.display().to_string());
         Ok(config)

@@ -1,0 +1,60 @@
+//! Tables of the schema `runtime`: what the program says of itself, asked anew by each query.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+/// A table that the program answers itself: `runtime.NAME`. SQL cannot write it.
+#[derive(Clone)]
+pub struct SystemTable {
+    pub(crate) name: String,
+    schema: SchemaRef,
+    rows: Arc<dyn Fn() -> RecordBatch + Send + Sync>,
+}
+
+impl SystemTable {
+    /// A table called `name`, whose rows `rows` gives at each query, in the columns of `schema`.
+    pub fn new(
+        name: impl Into<String>,
+        schema: SchemaRef,
+        rows: impl Fn() -> RecordBatch + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), schema, rows: Arc::new(rows) }
+    }
+}
+
+impl fmt::Debug for SystemTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SystemTable").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = (self.rows)();
+        Ok(MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema.clone(), projection.cloned())?)
+    }
+}
