@@ -9,7 +9,7 @@ use crate::tools::{self, NGINX, Outcome, cargo, find, need, python, root, target
 pub fn run(arguments: &[String]) -> Outcome {
     need(&[NGINX])?;
     let nginx = find(NGINX.0).ok_or("nginx is installed, and cannot be found")?;
-    let python = python(&root().join("conformance").join("requirements.txt"))?;
+    let python = python("python", &root().join("conformance").join("requirements.txt"))?;
     tools::run(cargo().args(["build", "--release", "-p", "spiced", "-p", "spiced-bench"]))?;
 
     let built = target().join("release");

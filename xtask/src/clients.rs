@@ -20,6 +20,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bwrap", "bubblewrap"),
     ("systemd-analyze", "systemd"),
     ("ip", "iproute2"),
+    ("testssl", "testssl.sh"),
+    ("faketime", "faketime"),
+    ("keytool", "default-jre-headless"),
     ("certbot", "certbot"),
     ("psql", "postgresql"),
     ("pebble", "pebble"),
@@ -35,6 +38,7 @@ pub fn environment() -> Vec<(String, String)> {
         told("SPICED_CLIENT_SPICEJS", spicejs()),
         told("SPICED_CLIENT_SPICEAI", spiceai()),
         told("SPICED_CLIENT_FLIGHT_SQL", flight_sql()),
+        told("SPICED_CLIENT_SSLYZE", sslyze()),
         told("SPICED_CLIENT_KUBERNETES", kubernetes()),
     ];
     if let Err(reason) = need(PROGRAMS) {
@@ -121,6 +125,12 @@ fn flight_sql() -> Outcome<PathBuf> {
         tools::run(quickly(&mut install))?;
     }
     Ok(program)
+}
+
+/// The scanner, in an environment of its own.
+fn sslyze() -> Outcome<PathBuf> {
+    let python = tools::python("scanners", &root().join("conformance").join("scanners.txt"))?;
+    Ok(python.with_file_name("sslyze"))
 }
 
 /// Built fast rather than to be fast, and the dependencies that two of them share built once.

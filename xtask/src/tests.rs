@@ -37,7 +37,7 @@ fn prepared() -> Outcome<PathBuf> {
         ("python3", "python3"),
         ("unshare", "util-linux"),
     ])?;
-    python(&root().join("conformance").join("requirements.txt"))
+    python("python", &root().join("conformance").join("requirements.txt"))
 }
 
 fn suite(python: &Path, words: &[&str], arguments: &[String]) -> Outcome {

@@ -109,10 +109,10 @@ pub fn crates_io(name: &str, version: &str) -> Outcome<PathBuf> {
     Ok(program)
 }
 
-/// Python with the packages of a requirements file, made anew when the file changes.
-pub fn python(requirements: &Path) -> Outcome<PathBuf> {
+/// Python with the packages of a requirements file, made anew when the file changes; `name` is its folder in the cache.
+pub fn python(name: &str, requirements: &Path) -> Outcome<PathBuf> {
     let text = std::fs::read_to_string(requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
-    let folder = cache().join("python");
+    let folder = cache().join(name);
     let (program, mark) = (folder.join("bin").join("python"), folder.join("requirements.txt"));
     if program.is_file() && std::fs::read_to_string(&mark).is_ok_and(|made| made == text) {
         return Ok(program);
