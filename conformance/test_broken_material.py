@@ -22,26 +22,6 @@ from harness.metrics import total
 from harness.pod import DOORS, Pod
 from harness.waiting import eventually
 
-# What spiced gets wrong, by test and piece.
-_CUT = "an END line that is cut off is taken for whole, and nothing is said"
-_DEBUG = "the message shows a parser's `Debug` output"
-_LEGACY = "OpenSSL 3 reads such a key with `-provider legacy -provider default` alone, and the command lacks them"
-DEFECTS: dict[str, dict[str, str]] = {
-    "start": {
-        "certificate: cut in its end line": _CUT,
-        "certificate: bytes in PEM": _DEBUG,
-        "certificate: a key in a certificate's lines": _DEBUG,
-        "revocation list: DER of something else": _DEBUG,
-    },
-    "reload": {"certificate: cut in its end line": _CUT},
-    "odd": {"text around it": "text around PEM is read without a word"},
-    "mend": {
-        name: _LEGACY
-        for name in ("key: PBE-SHA1-RC2-40", "key: PBE-MD5-DES", "key: PBES2, single DES", "key: Proc-Type, single DES")
-    },
-}
-
-
 @pytest.fixture
 def pod(tmp_path):
     pod = Pod(tmp_path)
@@ -50,19 +30,13 @@ def pod(tmp_path):
     pod.close()
 
 
-def pieces(corpus, test: str):
-    """A parameter for each piece, marked where it is known to go wrong."""
-    marks = {name: [pytest.mark.xfail(reason=why, strict=True)] for name, why in DEFECTS[test].items()}
-    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks.get(name, [])) for name in corpus])
-
-
 def test_the_corpus_is_large_enough():
     assert len(BROKEN) >= 40 and {piece.code for piece in BROKEN.values()} | {code for code, _ in ODD.values()} == {
         *doctor.MEANS
     }
 
 
-@pieces(BROKEN, "start")
+@pytest.mark.parametrize("name", BROKEN)
 def test_at_start(pod, name):
     """One error, no port, and the doctor says the same under the code."""
     piece = BROKEN[name]
@@ -82,7 +56,7 @@ def test_at_start(pod, name):
         refusal.names(found["message"], f"hint: {found['fix']}")
 
 
-@pieces(BROKEN, "reload")
+@pytest.mark.parametrize("name", BROKEN)
 def test_offered_to_a_good_server(pod, name):
     """Rejected, with the same words; what served goes on, and what is good again is taken."""
     piece = BROKEN[name]
@@ -122,7 +96,7 @@ def _flat(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-@pieces(ODD, "odd")
+@pytest.mark.parametrize("name", ODD)
 def test_what_is_odd_is_served_and_told(pod, name):
     code, odd = ODD[name]
     if odd.root and os.geteuid() != 0:
@@ -153,7 +127,7 @@ def mend(pod, found: dict) -> None:
     pod.write("spicepod.yaml", re.sub(rf"^(\s+{setting}): .*$", rf"\1: {written!r}", text, flags=re.MULTILINE))
 
 
-@pieces([name for name, piece in BROKEN.items() if piece.code in CONVERTED], "mend")
+@pytest.mark.parametrize("name", [name for name, piece in BROKEN.items() if piece.code in CONVERTED])
 def test_the_command_of_the_fix_mends_it(pod, name):
     broken_pod(pod, name)
     found = finding(check(pod, code=1), BROKEN[name].code)
@@ -221,7 +195,6 @@ def test_an_owner_is_mended(pod):
     assert "TLS-KEY-OWNER" not in {f["code"] for f in check(pod)}
 
 
-@pytest.mark.xfail(reason="TLS-ROOT-SENT calls any root at the end of the file the chain's", strict=True)
 def test_a_stray_root_is_not_the_chains_root(pod):
     ODD["a certificate too many"][1].make(pod)
     codes = [f["code"] for f in check(pod)]

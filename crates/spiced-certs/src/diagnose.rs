@@ -214,8 +214,12 @@ pub(crate) fn chain(
             "have it issued for a year or less, and renew it by itself",
         );
     }
-    let last = chain.last().filter(|_| chain.len() > 1).and_then(|der| CertificateSummary::read(der).ok());
-    if let Some(root) = last.filter(|last| last.self_signed) {
+    let last = chain.iter().rev().take(2).map(|der| CertificateSummary::read(der).ok()).collect::<Vec<_>>();
+    // One that signed nothing of the chain is no root of it.
+    if let [Some(root), Some(below)] = last.as_slice()
+        && root.self_signed
+        && below.issuer == root.subject
+    {
         say(
             "TLS-ROOT-SENT",
             Severity::Info,

@@ -113,12 +113,17 @@ pub(crate) fn oddities(pem: &Secret) -> Vec<&'static str> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Vec::new() };
     let begun = text.contains(BEGIN);
     let one_line = begun && !text.trim().contains('\n');
+    let around = |text: &str| text.split(BEGIN).enumerate().any(|(at, part)| {
+        let part = if at == 0 { part } else { part.split_once(END).and_then(|(_, rest)| rest.split_once(DASHES)).map_or("", |(_, rest)| rest) };
+        !part.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty()
+    });
     [
         (text.starts_with('\u{feff}'), "begins with a byte order mark"),
         (text.contains("\r\n"), "has Windows' line ends"),
         (begun && text.contains("\\n"), "has \\n in letters for its line ends"),
         (one_line && !text.contains("\\n"), "has blanks for its line ends"),
         (!begun, "is coded in base64 once more"),
+        (begun && !text.contains("\\n") && around(text), "has other text around its blocks"),
     ]
     .into_iter()
     .filter_map(|(is, what)| is.then_some(what))
@@ -253,7 +258,7 @@ impl PemError {
                 "`keytool -importkeystore -srckeystore {from} -destkeystore {between} -deststoretype PKCS12 && openssl pkcs12 -in \
                  {between} {unpack} -out {to}`"
             ),
-            (Self::UnknownCipher { .. }, _) => format!("`openssl pkcs8 -topk8 -v2 aes-256-cbc -in {from} -out {to}`"),
+            (Self::UnknownCipher { .. }, _) => format!("`openssl pkcs8 -topk8 -v2 aes-256-cbc -provider legacy -provider default -in {from} -out {to}`"),
             (Self::OpenSsh, _) => {
                 format!("`cp {from} {to} && chmod 600 {to} && ssh-keygen -p -m PKCS8 -N '' -f {to}`")
             }
@@ -435,6 +440,7 @@ fn parse(text: &str) -> Result<Vec<Block>, PemError> {
         if body.contains(BEGIN) {
             return Err(PemError::Unfinished { label });
         }
+        let Some((_, tail)) = tail.split_once(DASHES) else { return Err(PemError::Unfinished { label }) };
         blocks.push(block(label, body)?);
         rest = tail;
     }

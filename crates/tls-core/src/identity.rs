@@ -171,8 +171,9 @@ impl CertificateSummary {
 
 /// The X.509 of a certificate in DER.
 pub(crate) fn parse<'der>(der: &'der CertificateDer<'_>) -> Result<X509Certificate<'der>, IdentityError> {
-    let parsed = X509Certificate::from_der(der).map(|(_, parsed)| parsed);
-    parsed.map_err(|e| IdentityError::Malformed { reason: e.to_string() })
+    // What the parser says of itself is for programmers.
+    let malformed = |_| IdentityError::Malformed { reason: "it is not X.509 in DER (RFC 5280 §4)".to_owned() };
+    X509Certificate::from_der(der).map(|(_, parsed)| parsed).map_err(malformed)
 }
 
 impl CertificateSummary {
