@@ -187,7 +187,7 @@ def _trusted(pod: Pod) -> str:
     return with_openssl(pod, pod.pair.certificate, "x509", "-trustout")
 
 
-def _wrapped(label: str, data: bytes) -> str:
+def wrapped(label: str, data: bytes) -> str:
     return f"-----BEGIN {label}-----\n{base64.encodebytes(data).decode()}-----END {label}-----\n"
 
 
@@ -306,10 +306,10 @@ BROKEN: dict[str, Broken] = {
     "certificate: a revocation list": Broken("TLS-NO-CERTIFICATE", _cert(lambda pod: pod.ca.crl())),
     "certificate: PKCS#7": Broken("TLS-NO-CERTIFICATE", _cert(_p7b)),
     "certificate: bytes in PEM": Broken(
-        "TLS-CERTIFICATE-UNUSABLE", _cert(lambda pod: _wrapped("CERTIFICATE", b"\x30\x03\x02\x01\x05"))
+        "TLS-CERTIFICATE-UNUSABLE", _cert(lambda pod: wrapped("CERTIFICATE", b"\x30\x03\x02\x01\x05"))
     ),
     "certificate: a key in a certificate's lines": Broken(
-        "TLS-CERTIFICATE-UNUSABLE", _cert(lambda pod: _wrapped("CERTIFICATE", _request(pod.pair).encode()))
+        "TLS-CERTIFICATE-UNUSABLE", _cert(lambda pod: wrapped("CERTIFICATE", _request(pod.pair).encode()))
     ),
     # The key
     "key: not there": Broken("TLS-UNREADABLE", _key(lambda pod: None)),
@@ -352,7 +352,7 @@ BROKEN: dict[str, Broken] = {
     "key: RSA 1024": Broken("TLS-KEY-UNUSABLE", lambda pod: _matching(pod, _rsa1024(pod))),
     "key: DSA": Broken("TLS-KEY-UNUSABLE", lambda pod: _matching(pod, dsa.generate_private_key(2048))),
     "key: secp256k1": Broken("TLS-KEY-UNUSABLE", lambda pod: _matching(pod, _secp256k1())),
-    "key: bytes in PEM": Broken("TLS-KEY-UNUSABLE", _key(lambda pod: _wrapped("PRIVATE KEY", b"\x30\x03\x02\x01\x05"))),
+    "key: bytes in PEM": Broken("TLS-KEY-UNUSABLE", _key(lambda pod: wrapped("PRIVATE KEY", b"\x30\x03\x02\x01\x05"))),
     # Both
     "pair: another's key": Broken("TLS-KEY-MISMATCH", _key(lambda pod: key_pem(make_key()))),
     "pair: another kind of key": Broken("TLS-KEY-MISMATCH", _key(lambda pod: key_pem(make_key("rsa2048")))),
