@@ -394,6 +394,7 @@ class Odd:
     make: Callable[[Pod], None]
     words: tuple[str, ...] = ()
     root: bool = False  # only root can make it
+    starts: bool = True
 
 
 def _serving(pod: Pod, pair: Pair, *, certificate: str | None = None, key: str | None = None, **more) -> None:
@@ -414,20 +415,9 @@ def _asking(pod: Pod, ca: str, crls: tuple[bytes, ...] = (), identities: bool = 
     _serving(pod, pod.pair, runtime=auth, **asks)
 
 
-def _authority(**openssl: object) -> Callable[[Pod], str]:
-    """A client CA that `openssl req` makes, on some other day."""
-
-    def make(pod: Pod) -> str:
-        key = make_key()
-        now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Clients")])
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        builder = builder.serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now + openssl["starts"]).not_valid_after(now + openssl["ends"])
-        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
-        return certificate_pem(builder.sign(key, hashes.SHA256()))
-
-    return make
+def _below(pod: Pod, **life) -> Pair:
+    """Issued by an intermediate that has another life than its leaf."""
+    return Authority("Between", pod.ca, **life).issue()
 
 
 def _weak_signature(pod: Pod) -> None:
@@ -513,6 +503,35 @@ ODD: dict[str, tuple[str, Odd]] = {
     ),
     "a key that all may read": ("TLS-KEY-PERMISSIONS", Odd("warning", _mode)),
     "a key of somebody else's": ("TLS-KEY-OWNER", Odd("warning", _owner, root=True)),
+    "an intermediate that has ended": (
+        "TLS-INTERMEDIATE-EXPIRED",
+        Odd("error", lambda pod: _serving(pod, _below(pod, starts=-99 * DAY, ends=-1.5 * DAY))),
+    ),
+    "an intermediate that has not begun": (
+        "TLS-INTERMEDIATE-NOT-YET-VALID",
+        Odd("error", lambda pod: _serving(pod, _below(pod, starts=1.52 * DAY))),
+    ),
+    "an intermediate that ends in 20 days": (
+        "TLS-INTERMEDIATE-ENDS-SOON",
+        Odd("warning", lambda pod: _serving(pod, _below(pod, ends=20.5 * DAY))),
+    ),
+    "a client CA that has not begun": (
+        "TLS-CLIENT-CA-NOT-YET-VALID",
+        Odd("error", lambda pod: _asking(pod, Authority("Clients", starts=1.52 * DAY).pem)),
+    ),
+    "a hash that is none": (
+        "AUTH-KEYS",
+        Odd(
+            "error",
+            lambda pod: _serving(pod, pod.pair, runtime={"auth": {"api_key": {"keys": ["sha256:12:ro"]}}}),
+            starts=False,
+        ),
+    ),
+    "an API key without a role": (
+        "AUTH-KEY-NO-ROLE",
+        Odd("info", lambda pod: _serving(pod, pod.pair, runtime={"auth": {"api_key": {"keys": ["${env:API_KEY}"]}}})),
+    ),
+    "a development certificate": ("TLS-DEVELOPMENT", Odd("info", lambda pod: pod.yaml(tls={"self_signed": True}))),
     "a name twice": ("TLS-SNI-DOUBLED", Odd("warning", _doubled)),
     "a client CA that is none": (
         "TLS-CLIENT-CA-NOT-CA",
@@ -520,11 +539,11 @@ ODD: dict[str, tuple[str, Odd]] = {
     ),
     "a client CA that has ended": (
         "TLS-CLIENT-CA-EXPIRED",
-        Odd("error", lambda pod: _asking(pod, _authority(starts=-99 * DAY, ends=-1.5 * DAY)(pod))),
+        Odd("error", lambda pod: _asking(pod, Authority("Clients", starts=-99 * DAY, ends=-1.5 * DAY).pem)),
     ),
     "a client CA that ends in 20 days": (
         "TLS-CLIENT-CA-ENDS-SOON",
-        Odd("warning", lambda pod: _asking(pod, _authority(starts=-99 * DAY, ends=20.5 * DAY)(pod))),
+        Odd("warning", lambda pod: _asking(pod, Authority("Clients", starts=-99 * DAY, ends=20.5 * DAY).pem)),
     ),
     "a revocation list that has ended": (
         "TLS-CRL-OUT-OF-DATE",
