@@ -17,6 +17,7 @@ from harness import data, features
 from harness.front import Front
 from harness.kinds import Certified
 from harness.pod import Pod
+from harness.postgres import Postgres
 from harness.server import binary
 from harness.stores import Bao, Moto
 
@@ -116,6 +117,14 @@ def bao(tmp_path_factory):
     bao = Bao(tmp_path_factory.mktemp("bao"))
     yield bao
     bao.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL for everybody; tables are named after the test."""
+    postgres = Postgres()
+    yield postgres
+    postgres.stop()
 
 
 @pytest.fixture

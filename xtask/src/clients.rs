@@ -24,6 +24,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("faketime", "faketime"),
     ("keytool", "default-jre-headless"),
     ("certbot", "certbot"),
+    ("psql", "postgresql"),
     ("pebble", "pebble"),
     ("shellcheck", "shellcheck"),
 ];

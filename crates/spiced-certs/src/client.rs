@@ -3,7 +3,7 @@
 //! Everything of this product that connects to a server does it with this kit: the SQL prompt, and
 //! every data source that speaks TLS. [`ClientTls`] says what is wanted, [`ClientTls::config`] reads
 //! it and gives rustls' configuration on the one provider: TLS 1.3 and 1.2, the server's chain and
-//! name verified. There is no way here to switch verification off.
+//! name verified. Who has to speak to a server that cannot be verified says so by [`Verify`].
 //!
 //! [`Refusal`] tells why a handshake failed, in words that name the certificate that was presented.
 
@@ -13,6 +13,7 @@ mod witness;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use tls_core::{Origin, Sourced, provider};
@@ -20,6 +21,7 @@ use tls_core::{Origin, Sourced, provider};
 pub use refusal::Refusal;
 pub use witness::Witness;
 
+use crate::handshake::AnyChain;
 use crate::load::{LoadError, load};
 use crate::pem;
 use crate::source::{Input, Pair, read};
@@ -31,6 +33,20 @@ pub struct ClientTls {
     pub trust: Trust,
     /// What is shown to a server that asks for a certificate.
     pub identity: Option<Pair>,
+    /// How much of the server's certificate is verified.
+    pub verify: Verify,
+}
+
+/// How much of a server's certificate is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// Its chain, and that it is for the name that was connected to (RFC 9525).
+    #[default]
+    Name,
+    /// Its chain alone: whoever has a certificate of a trusted CA may pose as the server.
+    Chain,
+    /// Nothing: whoever is on the way may read and change all of it. PostgreSQL's `require`, for one, means this.
+    Nothing,
 }
 
 impl ClientTls {
@@ -48,10 +64,14 @@ impl ClientTls {
     /// # Errors
     /// As [`ClientTls::config`].
     pub fn witnessed(self, alpn: &[&str]) -> Result<(Arc<ClientConfig>, Witness), ClientTlsError> {
-        let roots = self.trust.roots()?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-            .build()
-            .map_err(|e| ClientTlsError::Unusable(e.to_string()))?;
+        let verifier: Arc<dyn ServerCertVerifier> = match self.verify {
+            Verify::Nothing => Arc::new(AnyChain::new()),
+            Verify::Name | Verify::Chain => {
+                WebPkiServerVerifier::builder_with_provider(Arc::new(self.trust.roots()?), provider())
+                    .build()
+                    .map_err(|e| ClientTlsError::Unusable(e.to_string()))?
+            }
+        };
         let ours = match self.identity {
             None => None,
             Some(mut pair) => Some(Arc::clone(load(&mut pair)?.identity.certified_key())),
@@ -62,7 +82,7 @@ impl ClientTls {
             .map_err(|e| ClientTlsError::Unusable(e.to_string()))?
             // It asks rustls' own verifier and remembers the answer.
             .dangerous()
-            .with_custom_certificate_verifier(witness.verifier(verifier))
+            .with_custom_certificate_verifier(witness.verifier(verifier, self.verify))
             .with_client_cert_resolver(witness.resolver());
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok((Arc::new(config), witness))

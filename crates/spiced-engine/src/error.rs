@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Exhausted,
     /// The time limit was reached: 503, `DEADLINE_EXCEEDED`.
     Timeout,
+    /// Something that the engine needs, another server say, does not answer: 503, `UNAVAILABLE`.
+    Unavailable,
     /// The caller went away or asked to stop: `CANCELLED`.
     Cancelled,
     /// Anything else: 500, `INTERNAL`.

@@ -14,6 +14,7 @@ pub(crate) fn from_engine(error: EngineError) -> Status {
         ErrorKind::Unsupported => Code::Unimplemented,
         ErrorKind::Exhausted => Code::ResourceExhausted,
         ErrorKind::Timeout => Code::DeadlineExceeded,
+        ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::Cancelled => Code::Cancelled,
         // `ErrorKind` may grow; what this door does not know is the server's own affair.
         _ => Code::Internal,
@@ -55,6 +56,7 @@ mod tests {
             (ErrorKind::Unsupported, Code::Unimplemented),
             (ErrorKind::Exhausted, Code::ResourceExhausted),
             (ErrorKind::Timeout, Code::DeadlineExceeded),
+            (ErrorKind::Unavailable, Code::Unavailable),
             (ErrorKind::Cancelled, Code::Cancelled),
             (ErrorKind::Internal, Code::Internal),
         ];

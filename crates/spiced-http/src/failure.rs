@@ -14,7 +14,9 @@ pub(crate) fn problem(error: &EngineError) -> Problem {
         ErrorKind::Denied => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
-        ErrorKind::Exhausted | ErrorKind::Timeout | ErrorKind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Exhausted | ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Cancelled => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let problem = Problem::new(status, error.to_string());

@@ -127,6 +127,7 @@ async fn each_kind_of_failure_has_its_status() {
         (ErrorKind::Unsupported, 501),
         (ErrorKind::Exhausted, 503),
         (ErrorKind::Timeout, 503),
+        (ErrorKind::Unavailable, 503),
         (ErrorKind::Cancelled, 503),
         (ErrorKind::Internal, 500),
     ] {

@@ -90,7 +90,7 @@ fn refusal(tls: ClientTls, server: ServerConfig, name: &str) -> Refusal {
 }
 
 fn trusting(ca: &Authority) -> ClientTls {
-    ClientTls { trust: Trust::only(text(&ca.pem)), identity: None }
+    ClientTls { trust: Trust::only(text(&ca.pem)), ..ClientTls::default() }
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn the_kit_names_the_file_and_its_origin() {
     fs::write(&wrong, KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let reason = |path: &std::path::Path| {
         let authority = Sourced::new(Input::File(path.to_owned()), Origin::Flag("--tls-root-certificate-file".into()));
-        let tls = ClientTls { trust: Trust::only(authority), identity: None };
+        let tls = ClientTls { trust: Trust::only(authority), ..ClientTls::default() };
         tls.config(&[]).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR")
     };
     assert_eq!(reason(&missing), "--tls-root-certificate-file: cannot read DIR/none.pem: there is no such file");

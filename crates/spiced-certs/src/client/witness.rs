@@ -4,12 +4,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use tls_core::CertificateSummary;
+
+use crate::client::Verify;
 
 /// What was said in the handshakes of one configuration.
 #[derive(Debug, Clone)]
@@ -62,8 +64,8 @@ impl Witness {
     }
 
     /// Lets `inner` decide, and remembers.
-    pub(super) fn verifier(&self, inner: Arc<WebPkiServerVerifier>) -> Arc<dyn ServerCertVerifier> {
-        Arc::new(Verifier { inner, witness: self.clone() })
+    pub(super) fn verifier(&self, inner: Arc<dyn ServerCertVerifier>, verify: Verify) -> Arc<dyn ServerCertVerifier> {
+        Arc::new(Verifier { inner, verify, witness: self.clone() })
     }
 
     /// Shows our certificate, and remembers that it was asked for.
@@ -89,7 +91,8 @@ impl ResolvesClientCert for Resolver {
 
 #[derive(Debug)]
 struct Verifier {
-    inner: Arc<WebPkiServerVerifier>,
+    inner: Arc<dyn ServerCertVerifier>,
+    verify: Verify,
     witness: Witness,
 }
 
@@ -103,6 +106,13 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let verdict = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let verdict = match verdict {
+            // webpki looks at the name last, when the chain has been found good.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if self.verify == Verify::Chain => Ok(ServerCertVerified::assertion()),
+            verdict => verdict,
+        };
         self.witness.see(verdict.is_err().then(|| presented(end_entity, intermediates)).flatten());
         verdict
     }

@@ -2,6 +2,7 @@
 
 mod file;
 mod memory;
+mod postgres;
 
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use tls_core::Secret;
 use crate::DatasetSpec;
 
 /// All connectors.
-const CONNECTORS: &[Connector] = &[file::CONNECTOR, memory::CONNECTOR];
+const CONNECTORS: &[Connector] = &[file::CONNECTOR, memory::CONNECTOR, postgres::CONNECTOR];
 
 /// Connectors of the contract that this version does not have.
-const NOT_YET: &[&str] = &["postgres", "s3", "http", "https", "flightsql"];
+const NOT_YET: &[&str] = &["s3", "http", "https", "flightsql"];
 
 /// What a connector is called and what it can do.
 pub(crate) struct Connector {

@@ -170,7 +170,7 @@ impl SqlArgs {
             input: self.query.map(Given::Query).or(self.file.map(Given::File)),
             reach: Reach {
                 endpoint,
-                tls: ClientTls { trust, identity },
+                tls: ClientTls { trust, identity, ..ClientTls::default() },
                 tls_asked,
                 api_key,
                 timeout: self.connect_timeout,

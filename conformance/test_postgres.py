@@ -1,0 +1,265 @@
+"""PostgreSQL as a data set: every sslmode with right and wrong material, types, what a query leaves to it, writes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+import pytest
+
+from harness import clients
+from harness.certificates import Authority
+from harness.waiting import eventually
+
+TABLE = "people"
+
+
+@pytest.fixture(scope="module")
+def filled(postgres):
+    postgres.sql(
+        f"CREATE TABLE {TABLE} (id integer PRIMARY KEY, name text, born date);"
+        f"INSERT INTO {TABLE} SELECT n, 'name ' || n, DATE '2000-01-01' + n FROM generate_series(1, 1000) n;"
+        f"GRANT ALL ON {TABLE} TO app, in_the_clear, by_certificate;"
+    )
+    return postgres
+
+
+def serve(pod, postgres, source: str = TABLE, access: str = "read", name: str = "t", **params):
+    pod.yaml(
+        datasets=[{"from": f"postgres:{source}", "name": name, "access": access, "params": postgres.params(**params)}],
+        runtime={"auth": {"allow_anonymous": "rw"}},
+    )
+    return pod.serve(env={"PG_PASSWORD": postgres.password})
+
+
+def state(server) -> dict:
+    return clients.get(server, "/v1/datasets").ok().json()["datasets"][0] if isinstance(
+        clients.get(server, "/v1/datasets").json(), dict
+    ) else clients.get(server, "/v1/datasets").json()[0]
+
+
+# TLS
+
+WORKS = {
+    "verify-full": {},
+    "verify-ca": {"pg_sslmode": "verify-ca"},
+    "verify-ca by an address": {"pg_sslmode": "verify-ca", "pg_host": "127.0.0.1"},
+    "the default is verify-full": {"pg_sslmode": ""},
+    "require verifies nothing without a CA": {"pg_sslmode": "require", "pg_sslrootcert": ""},
+    "prefer": {"pg_sslmode": "prefer", "pg_sslrootcert": ""},
+    "disable": {"pg_sslmode": "disable", "pg_user": "in_the_clear", "pg_sslrootcert": ""},
+}
+
+
+@pytest.mark.parametrize("how", WORKS)
+def test_modes_that_work(pod, filled, how):
+    server = serve(pod, filled, **WORKS[how])
+    assert clients.rows(server, "SELECT name FROM t WHERE id = 7") == [{"name": "name 7"}]
+
+
+FAILS = {
+    "disable": ({"pg_sslmode": "disable", "pg_sslrootcert": ""}, "pg_hba.conf"),
+    "another CA": ({"ca": "other"}, "is not trusted"),
+    "another CA, require with a CA": ({"ca": "other", "pg_sslmode": "require"}, "is not trusted"),
+    "the system's store": ({"pg_sslrootcert": ""}, "is not trusted"),
+    "another name": ({"pg_host": "127.0.0.1"}, "is not for"),
+    "no client certificate": ({"pg_user": "by_certificate"}, "certificate"),
+    "a wrong password": ({"pg_pass": "wrong"}, "SQLSTATE 28P01"),
+    "no such database": ({"pg_db": "nowhere"}, "SQLSTATE 3D000"),
+    "no such table": ({"source": "nowhere"}, "SQLSTATE 42P01"),
+    "nobody listens": ({"pg_port": "1"}, "refused"),
+}
+
+
+@pytest.mark.parametrize("how", FAILS)
+def test_modes_that_fail_say_why(pod, filled, how):
+    params, words = FAILS[how]
+    params = dict(params)
+    if params.pop("ca", None):
+        params["pg_sslrootcert"] = str(pod.write("other.pem", Authority("another").pem))
+    server = serve(pod, filled, params.pop("source", TABLE), **params)
+    eventually(lambda: words in json.dumps(state(server)), f"{words!r} in {json.dumps(state(server))}")
+    answer = clients.sql(server, "SELECT * FROM t")
+    assert answer.status == 404 and words in answer.text, answer
+    assert clients.get(server, "/v1/ready").status == 503
+
+
+def test_a_client_certificate_that_is_renewed(pod, filled):
+    """The material is read again for each connection."""
+    mine = filled.ca.issue(names=(), common_name="by_certificate", client=True, ends=datetime.timedelta(days=1))
+    stranger = Authority("another").issue(names=(), common_name="by_certificate", client=True)
+    pod.write("me.crt", stranger.certificate)
+    pod.write("me.key", stranger.key_text)
+    server = serve(pod, filled, pg_user="by_certificate", pg_pass="", pg_sslcert="me.crt", pg_sslkey="me.key")
+    eventually(lambda: "certificate" in json.dumps(state(server)), "it is refused")
+    pod.write("me.crt", mine.certificate)
+    pod.write("me.key", mine.key_text)
+    eventually(lambda: clients.sql(server, "SELECT count(*) AS n FROM t").status == 200, "the next one is taken", 60)
+
+
+PARAMS = {
+    "pg_sslmode": ({"pg_sslmode": "on"}, "verify-full"),
+    "pg_port": ({"pg_port": "many"}, "5432"),
+    "pg_user": ({"pg_user": ""}, "missing"),
+    "pg_sslkey": ({"pg_sslcert": "a"}, "belong together"),
+    "connection_pool_size": ({"connection_pool_size": "0"}, "1 to 100"),
+    "pg_sslrootcert": ({"pg_sslmode": "disable"}, "uses none"),
+    "pg_hots": ({"pg_hots": "x"}, "pg_host"),
+}
+
+
+@pytest.mark.parametrize("param", PARAMS)
+def test_params_that_cannot_be(pod, filled, param):
+    params, words = PARAMS[param]
+    pod.yaml(datasets=[{"from": f"postgres:{TABLE}", "name": "t", "params": filled.params(**params)}])
+    pod.refuse(env={"PG_PASSWORD": filled.password}).names("t", words)
+
+
+# Types
+
+TYPES = {
+    "boolean": ("true", True),
+    "smallint": ("-32768", -32768),
+    "integer": ("2147483647", 2147483647),
+    "bigint": ("-9223372036854775808", -9223372036854775808),
+    "real": ("1.5", 1.5),
+    "double precision": ("-0.1", -0.1),
+    "numeric(10,2)": ("12345678.9", 12345678.90),
+    "numeric": ("0.0000000001", 0.0000000001),
+    "text": ("'é \\ \" '''", "é \\ \" '"),
+    "varchar(10)": ("'abc'", "abc"),
+    "char(5)": ("'abc'", "abc"),
+    "date": ("'1999-12-31'", "1999-12-31"),
+    "time": ("'23:59:59.000001'", "23:59:59.000001"),
+    "timestamp": ("'1969-07-20 20:17:40.5'", "1969-07-20T20:17:40.500"),
+    "timestamptz": ("'2000-01-01 00:00:00+02'", "1999-12-31T22:00:00Z"),
+    "uuid": ("'00112233-4455-6677-8899-aabbccddeeff'", "00112233-4455-6677-8899-aabbccddeeff"),
+    "json": ("""'{"a": [1]}'""", '{"a": [1]}'),
+    "jsonb": ("""'{"a":  1}'""", '{"a": 1}'),
+    "inet": ("'10.0.0.1/8'", "10.0.0.1/8"),
+    "int4range": ("'[1,3)'", "[1,3)"),
+    "integer[]": ("'{1,NULL,3}'", [1, None, 3]),
+    "text[]": ("'{a,\"b,c\"}'", ["a", "b,c"]),
+    "numeric(5,1)[]": ("'{1.5}'", [1.5]),
+    "mood": ("'glad'", "glad"),
+}
+
+
+def test_types(pod, postgres):
+    postgres.sql("CREATE TYPE mood AS ENUM ('sad', 'glad')")
+    columns = ", ".join(f"c{at} {kind}" for at, kind in enumerate(TYPES))
+    values = ", ".join(value for value, _ in TYPES.values())
+    postgres.sql(
+        f"CREATE TABLE kinds ({columns}); INSERT INTO kinds VALUES ({values}); INSERT INTO kinds (c0) VALUES (NULL);"
+        "GRANT ALL ON kinds TO app"
+    )
+    server = serve(pod, postgres, "public.kinds")
+    one, nulls = clients.rows(server, "SELECT * FROM t ORDER BY c0 NULLS LAST")
+    for at, (kind, (_, expected)) in enumerate(TYPES.items()):
+        seen = one[f"c{at}"]
+        if kind.startswith("numeric"):
+            seen = [float(n) for n in seen] if isinstance(seen, list) else float(seen)
+        if kind.startswith("time"):
+            seen, expected = seen.rstrip("Z0"), expected.rstrip("Z0")
+        assert seen == expected, kind
+        assert nulls.get(f"c{at}") is None, kind
+    # Whatever the type, a filter is right: by PostgreSQL or here.
+    for at, kind in enumerate(TYPES):
+        assert clients.rows(server, f"SELECT count(*) AS n FROM t WHERE c{at} IS NULL") == [{"n": 1}], kind
+    for text in ("c7 = 0.0000000001", "c10 = 'abc'", "c23 = 'glad'", "c15 = '00112233-4455-6677-8899-aabbccddeeff'"):
+        assert clients.rows(server, f"SELECT count(*) AS n FROM t WHERE {text}") == [{"n": 1}], text
+
+
+BEYOND = {
+    "a decimal too many": ("numeric", "1.00000000001", "decimals"),
+    "NaN": ("numeric", "'NaN'", "NaN"),
+    "infinity": ("timestamp", "'infinity'", "infinity"),
+    "two dimensions": ("integer[]", "'{{1},{2}}'", "several dimensions"),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_values_that_have_no_counterpart_are_an_error(pod, postgres, what):
+    kind, value, words = BEYOND[what]
+    table = f"beyond_{list(BEYOND).index(what)}"
+    postgres.sql(f"CREATE TABLE {table} (c {kind}); INSERT INTO {table} VALUES ({value}); GRANT ALL ON {table} TO app")
+    server = serve(pod, postgres, table)
+    answer = clients.sql(server, "SELECT c FROM t")
+    assert words in answer.text or answer.exit != 0, answer
+    assert answer.status in (400, 200), answer
+
+
+# What is left to it
+
+LEFT = {
+    "SELECT name FROM t WHERE id = 7": 'SELECT "name" FROM "people" WHERE (("id" = 7))',
+    "SELECT id FROM t WHERE id BETWEEN 3 AND 5 AND name = 'it''s'": "'it''s'",
+    "SELECT id FROM t LIMIT 3": "LIMIT 3",
+    "SELECT id FROM t WHERE born > DATE '2002-01-01' LIMIT 2": "2002-01-01",
+    "SELECT id FROM t WHERE name IN ('a', 'b')": "OR",
+}
+
+
+@pytest.mark.parametrize("query", LEFT)
+def test_what_postgresql_is_asked(pod, filled, query):
+    server = serve(pod, filled)
+    before = len(filled.heard())
+    clients.sql(server, query).ok()
+    heard = [line for line in filled.heard()[before:].splitlines() if '"people"' in line and "execute" in line]
+    assert any(LEFT[query] in line for line in heard), heard
+
+
+def test_answers_are_those_of_postgresql(pod, filled):
+    server = serve(pod, filled)
+    for text in (
+        "SELECT count(*) AS n, min(id) AS a, max(id) AS b FROM {t} WHERE id > 10 AND id <> 20",
+        "SELECT count(*) AS n FROM {t} WHERE name < 'name 5' OR name = 'name 999'",
+        "SELECT count(*) AS n FROM {t} WHERE born >= DATE '2001-01-01' AND NOT (id = 500)",
+        "SELECT count(*) AS n FROM {t} WHERE name LIKE '%99'",
+    ):
+        ours = list(clients.rows(server, text.format(t="t"))[0].values())
+        theirs = filled.sql(text.format(t=TABLE)).split("|")
+        assert [str(value) for value in ours] == theirs, text
+
+
+def test_a_large_answer_streams_and_a_broken_off_one_is_ended(pod, filled):
+    filled.sql("CREATE VIEW endless AS SELECT n, repeat('x', 1000) AS filler FROM generate_series(1, 100000000) n; GRANT SELECT ON endless TO app")
+    server = serve(pod, filled, "endless")
+    assert len(clients.rows(server, "SELECT n FROM t LIMIT 5")) == 5
+    clients.curl(
+        server.url("/v1/sql"), "--data-binary", "SELECT * FROM t", "-H", "Accept: text/csv", "-o", "/dev/null", ca=server.ca, deadline=2
+    )
+    running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%endless%' AND query NOT LIKE '%pg_stat%'"
+    eventually(lambda: filled.sql(running) == "0", "the query is ended on the server")
+
+
+# Writes
+
+
+def test_insert(pod, postgres):
+    postgres.sql("CREATE TABLE written (id bigint PRIMARY KEY, name text, at timestamptz, n numeric(10,2), b bytea, f float8)")
+    postgres.sql("GRANT ALL ON written TO app")
+    server = serve(pod, postgres, "written", access="read_write")
+    values = "(1, 'tab\t back\\slash \nline', TIMESTAMP '2024-02-03T04:05:06.789Z', 1.5, X'00ff', 0.1), (2, NULL, NULL, NULL, NULL, NULL), (3, '', NULL, -7, NULL, 'NaN')"
+    assert clients.sql(server, f"INSERT INTO t VALUES {values}").ok().json() == [{"count": 3}]
+    seen = postgres.sql("SELECT id, name IS NULL, n, encode(b, 'hex'), f, at AT TIME ZONE 'UTC' FROM written ORDER BY id")
+    assert seen.splitlines() == ["1|f|1.50|00ff|0.1|2024-02-03 04:05:06.789", "2|t||||", "3|f|-7.00||NaN|"], seen
+    assert postgres.sql("SELECT name = E'tab\\t back\\\\slash \\nline' FROM written WHERE id = 1") == "t"
+    # All or nothing.
+    answer = clients.sql(server, "INSERT INTO t (id) SELECT * FROM (VALUES (10), (11), (1))")
+    assert answer.status == 400 and "SQLSTATE 23505" in answer.text, answer
+    assert postgres.sql("SELECT count(*) FROM written") == "3"
+
+
+def test_read_only_data_sets_write_nothing(pod, filled):
+    server = serve(pod, filled)
+    assert clients.sql(server, "INSERT INTO t VALUES (5000, 'x', NULL)").status == 403
+    assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 1000}]
+
+
+def test_the_server_goes_and_comes(pod, filled):
+    """A connection that is lost is made anew; no restart of ours."""
+    server = serve(pod, filled)
+    assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 1000}]
+    filled.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spiced'")
+    eventually(lambda: clients.sql(server, "SELECT count(*) AS n FROM t").status == 200, "it answers again")

@@ -1,0 +1,348 @@
+//! The way to a PostgreSQL server: who, where, and how much of its certificate is verified; a pool of connections.
+//! Certificates are read again for each new connection, so a renewed one needs no restart.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::error::DataFusionError;
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult, Timeouts};
+use rustls_pki_types::ServerName;
+use spiced_certs::client::{ClientTls, Refusal, Trust, Verify, Witness};
+use spiced_certs::{Input, Pair};
+use spiced_engine::ErrorKind;
+use tls_core::{Origin, Secret, Sourced};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{CancelToken, Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::super::text;
+use crate::DatasetSpec;
+use crate::error::refusal;
+
+pub(super) const PARAMS: &[&str] = &[
+    "pg_host",
+    "pg_port",
+    "pg_db",
+    "pg_user",
+    "pg_pass",
+    "pg_sslmode",
+    "pg_sslrootcert",
+    "pg_sslcert",
+    "pg_sslkey",
+    "connection_pool_size",
+];
+
+/// Connections of one data set.
+const CONNECTIONS: usize = 5;
+const MOST_CONNECTIONS: usize = 100;
+/// From the first packet to the end of the log-in; and how long a query waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// libpq's modes (PostgreSQL, "SSL Support", table 34.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+const MODES: [(&str, Mode); 5] = [
+    ("disable", Mode::Disable),
+    ("prefer", Mode::Prefer),
+    ("require", Mode::Require),
+    ("verify-ca", Mode::VerifyCa),
+    ("verify-full", Mode::VerifyFull),
+];
+
+/// What the pod says of a server.
+#[derive(Debug, Clone)]
+pub(super) struct Params {
+    host: String,
+    port: u16,
+    database: String,
+    user: String,
+    password: Option<Secret>,
+    mode: Mode,
+    authority: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+    connections: usize,
+}
+
+impl Params {
+    /// Reads the params of `spec`; says in `wrong` everything that is.
+    pub(super) fn read(spec: &DatasetSpec, wrong: &mut Vec<String>) -> Option<Self> {
+        let mut get = |name: &str| match spec.params.get(name).map(|value| text(name, value)) {
+            Some(Ok(value)) if value.trim().is_empty() => {
+                wrong.push(format!("params: `{name}` is empty"));
+                None
+            }
+            Some(Ok(value)) => Some(value.trim().to_owned()),
+            Some(Err(why)) => {
+                wrong.push(why);
+                None
+            }
+            None => None,
+        };
+        let host = get("pg_host").unwrap_or_else(|| "localhost".to_owned());
+        let (port, database, user) = (get("pg_port"), get("pg_db"), get("pg_user"));
+        let (mode, authority) = (get("pg_sslmode"), get("pg_sslrootcert"));
+        let (certificate, key, size) = (get("pg_sslcert"), get("pg_sslkey"), get("connection_pool_size"));
+        // Blanks may belong to it.
+        let password = spec.params.get("pg_pass").cloned();
+        for (name, given) in [("pg_db", &database), ("pg_user", &user)] {
+            if given.is_none() && !spec.params.contains_key(name) {
+                wrong.push(format!("params: `{name}` is missing"));
+            }
+        }
+        let port = match port.as_deref().map(str::parse) {
+            Some(Err(_)) => {
+                wrong.push("params: `pg_port` wants a port, such as 5432".to_owned());
+                None
+            }
+            Some(Ok(port)) => Some(port),
+            None => Some(5432),
+        };
+        let mode = match mode.as_deref() {
+            None => Some(Mode::VerifyFull),
+            Some(word) => {
+                let found = MODES.iter().find(|(name, _)| *name == word).map(|(_, mode)| *mode);
+                if found.is_none() {
+                    let known = MODES.map(|(name, _)| name).join(", ");
+                    wrong.push(format!("params: `pg_sslmode` wants one of {known}"));
+                }
+                found
+            }
+        };
+        let place = |path: String| spec.folder.join(path);
+        let authority = authority.map(place);
+        let mode = match (mode, &authority) {
+            // libpq's rule, "for backward compatibility": who names a CA wants it to count.
+            (Some(Mode::Require), Some(_)) => Some(Mode::VerifyCa),
+            (mode, _) => mode,
+        };
+        let identity = match (certificate.map(place), key.map(place)) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                wrong.push("params: `pg_sslcert` and `pg_sslkey` belong together; one is missing".to_owned());
+                None
+            }
+        };
+        if mode == Some(Mode::Disable) && (authority.is_some() || identity.is_some()) {
+            wrong.push("params: certificates are given, and `pg_sslmode: disable` uses none".to_owned());
+        }
+        let connections = match size.as_deref().map(str::parse::<usize>) {
+            None => Some(CONNECTIONS),
+            Some(Ok(size)) if (1..=MOST_CONNECTIONS).contains(&size) => Some(size),
+            Some(_) => {
+                wrong.push(format!("params: `connection_pool_size` wants a number from 1 to {MOST_CONNECTIONS}"));
+                None
+            }
+        };
+        let (port, mode, connections) = (port?, mode?, connections?);
+        Some(Self { host, port, database: database?, user: user?, password, mode, authority, identity, connections })
+    }
+}
+
+/// Why there is no connection, or no answer on one: half a sentence without a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Trouble {
+    message: String,
+    kind: ErrorKind,
+}
+
+impl Trouble {
+    pub(super) fn unavailable(message: String) -> Self {
+        Self { message, kind: ErrorKind::Unavailable }
+    }
+
+    /// Of what `whom` said, or of how the connection to it failed.
+    fn of(whom: &str, error: &tokio_postgres::Error, witness: Option<&Witness>) -> Self {
+        let kind = match error.as_db_error().map(|said| said.code()) {
+            Some(&SqlState::QUERY_CANCELED) => ErrorKind::Timeout,
+            // Connection exceptions, insufficient resources, operator intervention, system errors; who we are is no
+            // statement's fault either (PostgreSQL, "Error Codes").
+            Some(code) if !["08", "28", "53", "57", "58"].contains(&&code.code()[..2]) => ErrorKind::InvalidStatement,
+            _ => ErrorKind::Unavailable,
+        };
+        Self { message: format!("{whom}: {}", told(error, witness)), kind }
+    }
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::of("PostgreSQL", &error, None)
+    }
+}
+
+/// As a caller sees it: the server's own words, which speak of the caller's statement.
+impl From<Trouble> for DataFusionError {
+    fn from(trouble: Trouble) -> Self {
+        refusal(trouble.kind, trouble.message)
+    }
+}
+
+/// The connections of a data set. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Pool(managed::Pool<Server>);
+
+/// A connection on loan.
+pub(super) type Loan = Object<Server>;
+
+impl Pool {
+    /// Connects when it is first asked. Where the data set is not `writable`, no statement can write.
+    pub(super) fn new(params: Params, writable: bool) -> Self {
+        let size = params.connections;
+        let timeouts = Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) };
+        let pool = managed::Pool::builder(Server { params, writable })
+            .max_size(size)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .expect("a runtime is named, which the time-outs need");
+        Self(pool)
+    }
+
+    /// A connection. Must be called in a runtime.
+    pub(super) async fn get(&self) -> Result<Loan, Trouble> {
+        let Params { host, port, .. } = &self.0.manager().params;
+        self.0.get().await.map_err(|error| match error {
+            PoolError::Backend(trouble) => trouble,
+            PoolError::Timeout(managed::TimeoutType::Wait) => Trouble::unavailable(format!(
+                "no connection to PostgreSQL at {host}:{port} was free within {PATIENCE:?}"
+            )),
+            PoolError::Timeout(_) => {
+                Trouble::unavailable(format!("PostgreSQL at {host}:{port} did not answer within {PATIENCE:?}"))
+            }
+            other => Trouble::unavailable(format!("no connection to PostgreSQL at {host}:{port}: {other}")),
+        })
+    }
+
+    /// Ends what runs on a connection, by one of its own, as PostgreSQL wants it.
+    pub(super) async fn cancel(&self, token: CancelToken) {
+        let server = self.0.manager();
+        // Where it does not work, the end of the connection ends the query a little later.
+        let _ = match server.tls() {
+            Ok(Some((tls, _))) => token.cancel_query(tls).await,
+            Ok(None) => token.cancel_query(NoTls).await,
+            Err(_) => return,
+        };
+    }
+}
+
+/// Makes connections to one server.
+#[derive(Debug)]
+pub(super) struct Server {
+    params: Params,
+    writable: bool,
+}
+
+impl managed::Manager for Server {
+    type Type = Client;
+    type Error = Trouble;
+
+    async fn create(&self) -> Result<Client, Trouble> {
+        let Params { host, port, database, user, password, mode, .. } = &self.params;
+        let mut config = Config::new();
+        config.host(host).port(*port).dbname(database).user(user).application_name("spiced");
+        config.connect_timeout(PATIENCE).keepalives_idle(Duration::from_secs(60));
+        if !self.writable {
+            config.options("-c default_transaction_read_only=on");
+        }
+        if let Some(password) = password {
+            config.password(password.expose());
+        }
+        config.ssl_mode(match mode {
+            Mode::Disable => SslMode::Disable,
+            Mode::Prefer => SslMode::Prefer,
+            Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+        });
+        let said = |error: tokio_postgres::Error, witness: Option<&Witness>| {
+            Trouble::of(&format!("PostgreSQL at {host}:{port}"), &error, witness)
+        };
+        match self.tls()? {
+            Some((tls, witness)) => {
+                let (client, connection) = config.connect(tls).await.map_err(|e| said(e, Some(&witness)))?;
+                drive(connection);
+                Ok(client)
+            }
+            None => {
+                let (client, connection) = config.connect(NoTls).await.map_err(|e| said(e, None))?;
+                drive(connection);
+                Ok(client)
+            }
+        }
+    }
+
+    async fn recycle(&self, client: &mut Client, _: &Metrics) -> RecycleResult<Trouble> {
+        match client.is_closed() {
+            true => Err(RecycleError::message("the server has closed it")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A connection lives for as long as its client.
+fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to PostgreSQL ended");
+        }
+    });
+}
+
+impl Server {
+    /// TLS as it is to be spoken now; nothing where it is not. Reads the certificates.
+    fn tls(&self) -> Result<Option<(MakeRustlsConnect, Witness)>, Trouble> {
+        let Params { host, mode, authority, identity, .. } = &self.params;
+        let verify = match mode {
+            Mode::Disable => return Ok(None),
+            Mode::Prefer | Mode::Require => Verify::Nothing,
+            Mode::VerifyCa => Verify::Chain,
+            Mode::VerifyFull => Verify::Name,
+        };
+        if verify == Verify::Name && ServerName::try_from(host.as_str()).is_err() {
+            return Err(Trouble::unavailable(format!("`{host}` is no name that a certificate can be for")));
+        }
+        let file = |path: &PathBuf, param: &str| {
+            Sourced::new(Input::File(path.clone()), Origin::Flag(format!("params: `{param}`")))
+        };
+        let tls = ClientTls {
+            trust: authority.as_ref().map_or_else(Trust::system, |path| Trust::only(file(path, "pg_sslrootcert"))),
+            identity: identity
+                .as_ref()
+                .map(|(certificate, key)| Pair::new(file(certificate, "pg_sslcert"), file(key, "pg_sslkey"))),
+            verify,
+        };
+        let (config, witness) =
+            tls.witnessed(&[]).map_err(|error| Trouble::unavailable(format!("{error}: {}", error.hint())))?;
+        Ok(Some((MakeRustlsConnect::new(Arc::unwrap_or_clone(config)), witness)))
+    }
+}
+
+/// What an error says: the server's own words where it spoke, why TLS failed where it did.
+fn told(error: &tokio_postgres::Error, witness: Option<&Witness>) -> String {
+    if let Some(said) = error.as_db_error() {
+        let code = said.code().code();
+        return format!("{} (SQLSTATE {code})", said.message());
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return match witness {
+                Some(witness) if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+                    Refusal::of_io(io, witness).to_string()
+                }
+                _ => io.to_string(),
+            };
+        }
+        cause = inner.source();
+    }
+    std::error::Error::source(error).map_or_else(|| error.to_string(), |inner| format!("{error}: {inner}"))
+}

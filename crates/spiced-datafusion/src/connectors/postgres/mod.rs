@@ -1,0 +1,85 @@
+//! `postgres:` data sets: a table or view of a PostgreSQL server. What a query needs is asked for by SQL: its
+//! columns, the filters that mean the same there, and its limit. Where the data set is writable, `INSERT` appends by
+//! COPY, all rows or none.
+
+mod connect;
+mod filter;
+mod table;
+mod types;
+mod write;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
+use datafusion::execution::context::SessionState;
+
+use self::connect::{Params, Pool};
+use self::table::PostgresTable;
+use super::{Connector, Opened, Request, Source};
+
+pub(super) const CONNECTOR: Connector =
+    Connector { name: "postgres", writable: true, params: connect::PARAMS, columns: false, open };
+
+fn open(request: Request<'_>) -> Opened {
+    let mut wrong = Vec::new();
+    let relation = match TableReference::parse_str(request.rest) {
+        _ if request.rest.is_empty() => {
+            wrong.push("from: no table stands after `postgres:`; write `postgres:schema.table`".to_owned());
+            None
+        }
+        TableReference::Full { .. } => {
+            wrong.push(format!(
+                "from: `{}` has three parts; write `postgres:schema.table`, and the database as `pg_db`",
+                request.rest
+            ));
+            None
+        }
+        reference => {
+            Some(Relation { schema: reference.schema().map(str::to_owned), table: reference.table().to_owned() })
+        }
+    };
+    match (Params::read(request.spec, &mut wrong), relation) {
+        (Some(params), Some(relation)) if wrong.is_empty() => Ok(Arc::new(Postgres {
+            pool: Pool::new(params, request.spec.writable),
+            relation,
+            writable: request.spec.writable,
+        })),
+        _ => Err(wrong),
+    }
+}
+
+/// A table or view, as PostgreSQL calls it.
+#[derive(Debug, Clone)]
+struct Relation {
+    schema: Option<String>,
+    table: String,
+}
+
+impl Relation {
+    /// As it stands in a statement.
+    fn quoted(&self) -> String {
+        let table = quoted(&self.table);
+        self.schema.as_ref().map_or(table.clone(), |schema| format!("{}.{table}", quoted(schema)))
+    }
+}
+
+/// A name as PostgreSQL takes it, whatever is in it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+struct Postgres {
+    pool: Pool,
+    relation: Relation,
+    writable: bool,
+}
+
+#[async_trait]
+impl Source for Postgres {
+    async fn load(&self, _state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
+        let table = PostgresTable::open(self.pool.clone(), self.relation.clone(), self.writable).await;
+        Ok(Arc::new(table.map_err(|trouble| trouble.to_string())?))
+    }
+}

@@ -1,0 +1,264 @@
+//! The table: its schema from PostgreSQL, its rows by one statement a scan.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::SchemaExt;
+use datafusion::datasource::sink::DataSinkExec;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use futures::{StreamExt, TryStreamExt};
+use spiced_engine::ErrorKind;
+use tokio_postgres::RowStream;
+use tokio_postgres::types::ToSql;
+
+use super::connect::{Loan, Pool, Trouble};
+use super::types::{Raw, Reading};
+use super::write::Copy;
+use super::{Relation, filter, quoted};
+use crate::error::refusal;
+
+/// A batch is full with this many bytes as they came, however few rows that is.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// A table or view of a server.
+#[derive(Debug)]
+pub(super) struct PostgresTable {
+    pool: Pool,
+    relation: Relation,
+    schema: SchemaRef,
+    readings: Vec<Reading>,
+    writable: bool,
+}
+
+impl PostgresTable {
+    /// Asks the server what the table is.
+    pub(super) async fn open(pool: Pool, relation: Relation, writable: bool) -> std::result::Result<Self, Trouble> {
+        let client = pool.get().await?;
+        let name = relation.quoted();
+        let statement = client.prepare(&format!("SELECT * FROM {name}")).await?;
+        let query = "SELECT attname::text FROM pg_catalog.pg_attribute \
+                     WHERE attrelid = $1::text::regclass AND attnum > 0 AND attnotnull AND NOT attisdropped";
+        let never_null = client.query(query, &[&name]).await?;
+        let never_null: Vec<String> = never_null.iter().map(|row| row.get(0)).collect();
+        let columns = statement.columns();
+        let readings: Vec<Reading> = columns.iter().map(|c| Reading::of(c.type_(), c.type_modifier())).collect();
+        let fields = columns.iter().zip(&readings).map(|(column, reading)| {
+            let nullable = !never_null.iter().any(|name| name == column.name());
+            Field::new(column.name(), reading.data_type(), nullable)
+        });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        if schema.fields().is_empty() {
+            return Err(Trouble::unavailable(format!("PostgreSQL: {name} has no columns")));
+        }
+        Ok(Self { pool, relation, schema, readings, writable })
+    }
+
+    fn statement(&self, columns: &[usize], filters: &[Expr], limit: Option<usize>) -> Result<String> {
+        let column = |at: &usize| {
+            let name = quoted(self.schema.field(*at).name());
+            if self.readings[*at].is_text() { format!("{name}::text") } else { name }
+        };
+        let selected = columns.iter().map(column).collect::<Vec<_>>().join(", ");
+        let mut sql = format!("SELECT {selected} FROM {}", self.relation.quoted());
+        for (at, filter) in filters.iter().enumerate() {
+            let condition = filter::sql(filter)
+                .ok_or_else(|| DataFusionError::Internal(format!("a filter has no SQL: {filter}")))?;
+            sql += if at == 0 { " WHERE " } else { " AND " };
+            sql += &format!("({condition})");
+        }
+        if let Some(limit) = limit {
+            sql += &format!(" LIMIT {limit}");
+        }
+        Ok(sql)
+    }
+
+    fn native(&self) -> Vec<bool> {
+        self.readings.iter().map(|reading| reading.native).collect()
+    }
+}
+
+#[async_trait]
+impl TableProvider for PostgresTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let native = self.native();
+        let support = |filter: &&Expr| match filter::sql(filter) {
+            Some(_) => filter::support(filter, &self.schema, &native),
+            None => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.readings.len()).collect());
+        let sql = self.statement(&columns, filters, limit)?;
+        let schema = Arc::new(self.schema.project(&columns)?);
+        let scan = Scan {
+            pool: self.pool.clone(),
+            sql,
+            schema: schema.clone(),
+            readings: columns.iter().map(|at| self.readings[*at].clone()).collect(),
+        };
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, None)?))
+    }
+
+    async fn insert_into(
+        &self,
+        _state: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        op: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if !self.writable || op != InsertOp::Append {
+            let why = "a PostgreSQL data set takes INSERT INTO where its access is read_write, and does not overwrite";
+            return Err(refusal(ErrorKind::Unsupported, why));
+        }
+        self.schema.logically_equivalent_names_and_types(&input.schema())?;
+        let copy = Copy::new(self.pool.clone(), self.relation.clone(), self.schema.clone(), &self.readings)?;
+        Ok(Arc::new(DataSinkExec::new(input, Arc::new(copy), None)))
+    }
+}
+
+/// One statement.
+struct Scan {
+    pool: Pool,
+    sql: String,
+    schema: SchemaRef,
+    readings: Vec<Reading>,
+}
+
+impl fmt::Debug for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What EXPLAIN shows; it is made of the caller's own statement.
+        write!(f, "PostgreSQL: {}", self.sql)
+    }
+}
+
+impl PartitionStream for Scan {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (pool, sql) = (self.pool.clone(), self.sql.clone());
+        let (schema, readings) = (self.schema.clone(), self.readings.clone());
+        let rows = context.session_config().batch_size();
+        let batches = async move {
+            let running = Running::start(pool, &sql).await?;
+            Ok::<_, DataFusionError>(batches(running, schema, readings, rows))
+        };
+        let stream = futures::stream::once(batches).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream))
+    }
+}
+
+/// A statement that runs.
+struct Running {
+    rows: Pin<Box<RowStream>>,
+    busy: Busy,
+}
+
+impl Running {
+    async fn start(pool: Pool, sql: &str) -> std::result::Result<Self, Trouble> {
+        let loan = pool.get().await?;
+        let none: [&(dyn ToSql + Sync); 0] = [];
+        // Before anything is sent: the first word of an answer may take as long as all of it.
+        let busy = Busy { loan: Some(loan), pool };
+        let loan = busy.loan.as_ref().expect("it is on loan");
+        let rows = Box::pin(loan.query_raw(sql, none).await?);
+        Ok(Self { rows, busy })
+    }
+}
+
+/// A connection with a statement on it. Dropped before the statement's end, it ends it on the server too, and is not
+/// given back: the rest of the answer is still before it.
+struct Busy {
+    loan: Option<Loan>,
+    pool: Pool,
+}
+
+impl Busy {
+    /// The statement is at its end.
+    fn over(&mut self) {
+        self.loan = None;
+    }
+
+    fn is_over(&self) -> bool {
+        self.loan.is_none()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let Some(loan) = self.loan.take() else { return };
+        let client = Loan::take(loan);
+        let (pool, token) = (self.pool.clone(), client.cancel_token());
+        drop(client);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { pool.cancel(token).await });
+        }
+    }
+}
+
+fn batches(
+    running: Running,
+    schema: SchemaRef,
+    readings: Vec<Reading>,
+    most: usize,
+) -> impl futures::Stream<Item = Result<RecordBatch>> + Send {
+    futures::stream::try_unfold(running, move |mut running| {
+        let (schema, readings) = (schema.clone(), readings.clone());
+        async move {
+            if running.busy.is_over() {
+                return Ok(None);
+            }
+            let mut fillers: Vec<_> = readings.iter().map(Reading::filler).collect();
+            let (mut rows, mut bytes) = (0, 0);
+            while rows < most && bytes < BATCH_BYTES {
+                let Some(row) = running.rows.next().await else {
+                    running.busy.over();
+                    break;
+                };
+                let row = row.map_err(Trouble::from)?;
+                for (at, filler) in fillers.iter_mut().enumerate() {
+                    let raw: Option<Raw<'_>> = row.try_get(at).map_err(Trouble::from)?;
+                    bytes += raw.as_ref().map_or(0, |raw| raw.0.len());
+                    filler.push(raw.map(|raw| raw.0)).map_err(|why| {
+                        let name = schema.field(at).name();
+                        refusal(ErrorKind::InvalidStatement, format!("the column `{name}` of PostgreSQL {why}"))
+                    })?;
+                }
+                rows += 1;
+            }
+            if rows == 0 {
+                return Ok(None);
+            }
+            let columns = fillers.iter_mut().map(|filler| filler.finish()).collect();
+            let options = RecordBatchOptions::new().with_row_count(Some(rows));
+            Ok(Some((RecordBatch::try_new_with_options(schema, columns, &options)?, running)))
+        }
+    })
+}

@@ -1,0 +1,125 @@
+//! `INSERT` as one COPY: all rows are there, or none.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{BufMut, Bytes, BytesMut};
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::datasource::sink::DataSink;
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
+use futures::{SinkExt, StreamExt};
+use spiced_engine::ErrorKind;
+
+use super::connect::{Pool, Trouble};
+use super::types::Reading;
+use super::{Relation, quoted};
+use crate::error::refusal;
+
+/// Appends what a plan gives.
+#[derive(Debug)]
+pub(super) struct Copy {
+    pool: Pool,
+    statement: String,
+    schema: SchemaRef,
+}
+
+impl Copy {
+    /// # Errors
+    /// A column has a type that cannot be written.
+    pub(super) fn new(pool: Pool, relation: Relation, schema: SchemaRef, readings: &[Reading]) -> Result<Self> {
+        if let Some((field, _)) = schema.fields().iter().zip(readings).find(|(_, reading)| !reading.is_writable()) {
+            let why = format!("the column `{}` is an array, which cannot be written to PostgreSQL yet", field.name());
+            return Err(refusal(ErrorKind::Unsupported, why));
+        }
+        let columns = schema.fields().iter().map(|field| quoted(field.name())).collect::<Vec<_>>().join(", ");
+        let statement = format!("COPY {} ({columns}) FROM STDIN", relation.quoted());
+        Ok(Self { pool, statement, schema })
+    }
+
+    async fn append(&self, mut rows: SendableRecordBatchStream) -> Result<u64> {
+        let loan = self.pool.get().await?;
+        let sink = loan.copy_in::<_, Bytes>(&self.statement).await.map_err(Trouble::from)?;
+        // Dropped before it is finished, the server takes nothing of it.
+        let mut sink = std::pin::pin!(sink);
+        while let Some(batch) = rows.next().await.transpose()? {
+            for start in (0..batch.num_rows()).step_by(ROWS) {
+                let part = batch.slice(start, ROWS.min(batch.num_rows() - start));
+                sink.send(lines(&part)?).await.map_err(Trouble::from)?;
+            }
+        }
+        Ok(sink.finish().await.map_err(Trouble::from)?)
+    }
+}
+
+/// Rows that are sent at once.
+const ROWS: usize = 1024;
+
+/// The rows as COPY's text format has them (PostgreSQL, "COPY", "Text Format").
+fn lines(batch: &RecordBatch) -> Result<Bytes> {
+    let options = FormatOptions::default()
+        .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.6f%:z"))
+        .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.6f"));
+    let columns = batch.columns().iter();
+    let columns = columns.map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<Vec<_>, _>>()?;
+    let mut out = BytesMut::new();
+    let mut text = String::new();
+    for row in 0..batch.num_rows() {
+        for (at, column) in columns.iter().enumerate() {
+            if at > 0 {
+                out.put_u8(b'\t');
+            }
+            let values = batch.column(at);
+            if values.is_null(row) {
+                out.put_slice(b"\\N");
+                continue;
+            }
+            text.clear();
+            match values.data_type() {
+                DataType::Binary => {
+                    text.push_str("\\x");
+                    values.as_binary::<i32>().value(row).iter().for_each(|byte| {
+                        let _ = write!(text, "{byte:02x}");
+                    });
+                }
+                _ => column.value(row).write(&mut text)?,
+            }
+            escape(&text, &mut out);
+        }
+        out.put_u8(b'\n');
+    }
+    Ok(out.freeze())
+}
+
+fn escape(text: &str, out: &mut BytesMut) {
+    for byte in text.bytes() {
+        match byte {
+            b'\\' => out.put_slice(b"\\\\"),
+            b'\n' => out.put_slice(b"\\n"),
+            b'\r' => out.put_slice(b"\\r"),
+            b'\t' => out.put_slice(b"\\t"),
+            byte => out.put_u8(byte),
+        }
+    }
+}
+
+#[async_trait]
+impl DataSink for Copy {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    async fn write_all(&self, data: SendableRecordBatchStream, _context: &Arc<TaskContext>) -> Result<u64> {
+        self.append(data).await
+    }
+}
+
+impl DisplayAs for Copy {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PostgreSQL")
+    }
+}
