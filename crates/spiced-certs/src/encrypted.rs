@@ -50,7 +50,18 @@ impl Dek {
                 return Err(PemError::UnknownCipher { cipher: known.then(|| self.algorithm.clone()) });
             }
         };
-        open(sealed, line(passphrase), &self.iv).ok_or(PemError::WrongPassphrase)
+        // The padding alone is right for one wrong passphrase in 256.
+        open(sealed, line(passphrase), &self.iv).filter(|key| is_sequence(key)).ok_or(PemError::WrongPassphrase)
+    }
+}
+
+/// True for one DER SEQUENCE and nothing after it, which is what every key is.
+fn is_sequence(der: &[u8]) -> bool {
+    match der {
+        [0x30, length @ ..=0x7f, rest @ ..] => rest.len() == usize::from(*length),
+        [0x30, 0x81, length, rest @ ..] => rest.len() == usize::from(*length),
+        [0x30, 0x82, high, low, rest @ ..] => rest.len() == usize::from(u16::from_be_bytes([*high, *low])),
+        _ => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! All that can be said of a server's material, and which clients would take it: the doctor's whole look.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -42,7 +43,12 @@ pub fn examine(sources: &mut Sources, names: &[String], now: SystemTime) -> Exam
         let (set, doubled) = pairs::set(&read, sources.strict_sni);
         findings.extend(doubled);
         accepted = CLIENTS.iter().map(|(client, _)| (*client, true)).collect();
-        for (identity, names) in asked(&set, names, &mut findings) {
+        let asked = asked(&set, names, &mut findings);
+        if asked.iter().map(|(_, names)| names.len()).sum::<usize>() < names.len() {
+            // Who asks for a name that is refused takes nothing.
+            accepted.iter_mut().for_each(|(_, all)| *all = false);
+        }
+        for (identity, names) in asked {
             findings.extend(missing_names(&identity, &names));
             let takes = accepted_by(&identity, &names, now);
             accepted.iter_mut().zip(takes).for_each(|((_, all), (_, this))| *all &= this);
@@ -64,14 +70,22 @@ fn asked(set: &IdentitySet, names: &[String], findings: &mut Vec<Finding>) -> Ve
     }
     let mut asked: Vec<(Arc<Identity>, Vec<String>)> = Vec::new();
     for name in names {
-        let Some(identity) = set.answer(Some(name)) else {
+        // An address is asked for by nobody (RFC 6066 §3).
+        let asked_for = Some(name.as_str()).filter(|name| name.parse::<IpAddr>().is_err());
+        let Some(identity) = set.answer(asked_for) else {
             findings.push(Finding {
                 code: "TLS-NAME-NOT-COVERED",
                 severity: Severity::Error,
                 origin: "runtime.tls.strict_sni".to_owned(),
                 subject: name.clone(),
-                message: format!("no certificate is for {name}, and strict_sni refuses who asks for it"),
-                fix: format!("add a pair for {name} to runtime.tls.certificates"),
+                message: match asked_for {
+                    Some(name) => format!("no certificate is for {name}, and strict_sni refuses who asks for it"),
+                    None => format!("who comes by the address {name} asks for no name, and strict_sni refuses them"),
+                },
+                fix: match asked_for {
+                    Some(name) => format!("add a pair for {name} to runtime.tls.certificates"),
+                    None => "have them come by a name, or take strict_sni away".to_owned(),
+                },
             });
             continue;
         };

@@ -177,6 +177,14 @@ pub enum LoadError {
     /// The key is another certificate's.
     #[error(transparent)]
     NotAPair(Box<Mismatch>),
+    /// Several pairs give no identity.
+    #[error("{first} (and {more} more; spiced tls check lists all)")]
+    Several {
+        /// The first of them.
+        first: Box<LoadError>,
+        /// How many there are besides.
+        more: usize,
+    },
 }
 
 /// A key that is another certificate's.
@@ -218,7 +226,11 @@ impl Unusable {
             Wanted::ClientCa => "TLS-CLIENT-CA",
             Wanted::RevocationList => "TLS-CRL",
         };
-        let fix = reason.fix(wanted, from.value.file());
+        let mut fix = reason.fix(wanted, from.value.file());
+        // A variable reaches the pair above the list alone.
+        if *reason == PemError::Encrypted && !from.origin.to_string().contains("certificates[") {
+            fix.push_str(", or SPICED_RUNTIME__TLS__KEY_PASSPHRASE");
+        }
         let LoadError::Unusable(mut unusable) = Self::of(from, wanted, code, reason.to_string(), fix) else {
             unreachable!("made as such")
         };
@@ -254,6 +266,7 @@ impl LoadError {
             Self::OutOfDate { origin, subject } => ("TLS-OUT-OF-DATE", origin, subject.clone()),
             Self::ListOutOfDate { origin } => ("TLS-CRL-OUT-OF-DATE", origin, String::new()),
             Self::NotYet { origin, subject, .. } => ("TLS-NOT-YET-VALID", origin, subject.clone()),
+            Self::Several { first, .. } => return Finding { message: self.to_string(), ..first.finding() },
             Self::NotAPair(mismatch) => ("TLS-KEY-MISMATCH", &mismatch.key_origin, mismatch.subject.clone()),
         };
         Finding {
@@ -277,6 +290,7 @@ impl LoadError {
             Self::OutOfDate { .. } => "put a certificate there that is in date, or check this machine's clock",
             Self::ListOutOfDate { .. } => "put the CA's current list there",
             Self::NotYet { .. } => "wait, or check this machine's clock",
+            Self::Several { first, .. } => first.hint(),
             Self::NotAPair(_) => {
                 "compare `openssl x509 -in CERT -noout -pubkey` with `openssl pkey -in KEY -pubout`: a renewal may have changed only \
                  one of the files"
@@ -289,7 +303,27 @@ impl LoadError {
         match self {
             Self::NotAPair(_) | Self::Unreadable { .. } => true,
             Self::Unusable(unusable) => unusable.may_be_torn,
+            Self::Several { first, .. } => first.may_be_torn(),
             _ => false,
+        }
+    }
+
+    /// True where one of two secrets may have changed before the other: certificate and key are no pair, or a passphrase
+    /// does not open its key.
+    pub fn is_half_rotated(&self) -> bool {
+        match self {
+            Self::NotAPair(_) => true,
+            Self::Unusable(unusable) => ["TLS-KEY-PASSPHRASE", "TLS-KEY-ENCRYPTED"].contains(&unusable.code),
+            Self::Several { first, .. } => first.is_half_rotated(),
+            _ => false,
+        }
+    }
+
+    /// In how many seconds what was found is valid, where its time has not come.
+    pub fn starts_in(&self) -> Option<i64> {
+        match self {
+            Self::NotYet { starts_in, .. } => Some(*starts_in),
+            _ => None,
         }
     }
 }

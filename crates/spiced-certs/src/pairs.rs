@@ -1,11 +1,11 @@
 //! All pairs of a server, read together: side by side on all cores, and what is unchanged is not paired anew.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use rustls::SignatureAlgorithm;
 use tls_core::{Identity, IdentitySet};
 
 use crate::diagnose::{Finding, Severity};
@@ -26,7 +26,6 @@ pub(crate) struct One {
     pub(crate) identity: Arc<Identity>,
     /// What is to be said of it, where it is new.
     pub(crate) findings: Vec<Finding>,
-    pub(crate) is_new: bool,
 }
 
 impl Kept {
@@ -38,28 +37,36 @@ impl Kept {
         let read = Read::of(pair)?;
         let digest = read.digest(pair);
         if let Some(identity) = self.0.get(&digest) {
-            return Ok(One { digest, identity: identity.clone(), findings: Vec::new(), is_new: false });
+            return Ok(One { digest, identity: identity.clone(), findings: Vec::new() });
         }
         let loaded = read.pair(pair, roots)?;
-        Ok(One { digest, identity: Arc::new(loaded.identity), findings: loaded.findings, is_new: true })
+        Ok(One { digest, identity: Arc::new(loaded.identity), findings: loaded.findings })
     }
 }
 
 /// Reads each pair of `sources`, in their order.
 pub(crate) fn read_all(sources: &mut Sources, kept: &Kept) -> Vec<Result<One, LoadError>> {
     let roots = Roots::default();
-    let mut pairs: Vec<&mut Pair> = sources.pairs_mut().collect();
+    let pairs: Vec<&mut Pair> = sources.pairs_mut().collect();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let each = pairs.len().div_ceil(cores).max(WORTH_A_THREAD);
-    let read = |pairs: &mut [&mut Pair]| -> Vec<_> { pairs.iter_mut().map(|pair| kept.read(pair, &roots)).collect() };
-    if pairs.len() <= each {
-        return read(&mut pairs);
-    }
-    thread::scope(|scope| {
-        let parts: Vec<_> = pairs.chunks_mut(each).map(|part| scope.spawn(|| read(part))).collect();
-        let joined = parts.into_iter().map(|part| part.join().unwrap_or_else(|lost| std::panic::resume_unwind(lost)));
-        joined.flatten().collect()
-    })
+    let helpers = cores.min(pairs.len().div_ceil(WORTH_A_THREAD)) - 1;
+    let left = Mutex::new(pairs.into_iter().enumerate());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || -> Vec<_> {
+        std::iter::from_fn(next).map(|(at, pair)| (at, kept.read(pair, &roots))).collect()
+    };
+    let mut read = thread::scope(|scope| {
+        // Where the system gives no thread, those that there are do it all.
+        let helpers: Vec<_> =
+            (0..helpers).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let mut read = work();
+        for helper in helpers {
+            read.extend(helper.join().unwrap_or_else(|lost| std::panic::resume_unwind(lost)));
+        }
+        read
+    });
+    read.sort_unstable_by_key(|(at, _)| *at);
+    read.into_iter().map(|(_, one)| one).collect()
 }
 
 /// The set of what was read, and what is to be said of it as a set.
@@ -71,16 +78,19 @@ pub(crate) fn set(read: &[One], strict: bool) -> (IdentitySet, Vec<Finding>) {
     (set, doubled)
 }
 
+/// The kind of an identity's key.
+pub(crate) fn kind(identity: &Identity) -> SignatureAlgorithm {
+    identity.certified_key().key.algorithm()
+}
+
 /// The names of `identity` that another one answers for, which comes before it and has a key of the same kind.
 fn doubled(identity: &Arc<Identity>, set: &IdentitySet) -> Option<Finding> {
-    let kind = |identity: &Identity| identity.certified_key().key.algorithm();
-    let asked_for = |name: &&String| !name.contains("://") && name.parse::<IpAddr>().is_err();
     let mut names = Vec::new();
     let mut other = None;
-    for name in identity.leaf().names.iter().filter(asked_for) {
+    for name in identity.leaf().dns_names() {
         let first = set.for_name(name).find(|one| kind(one) == kind(identity))?;
         if !Arc::ptr_eq(first, identity) {
-            names.push(name.as_str());
+            names.push(name);
             other = Some(first);
         }
     }

@@ -263,9 +263,9 @@ impl PemError {
             return format!("convert it and give the new file: {convert}");
         }
         match self {
-            Self::Encrypted => "set key_passphrase beside it (a reference such as ${env:TLS_KEY_PASSPHRASE}), or \
-                                SPICED_RUNTIME__TLS__KEY_PASSPHRASE"
-                .to_owned(),
+            Self::Encrypted => {
+                "set key_passphrase beside it, a reference such as ${env:TLS_KEY_PASSPHRASE}".to_owned()
+            }
             Self::WrongPassphrase => {
                 format!("compare key_passphrase with what opens it: `openssl pkey -noout -in {from}`")
             }
@@ -284,6 +284,7 @@ impl PemError {
             Self::Empty
                 | Self::Unfinished { .. }
                 | Self::NotBase64 { .. }
+                | Self::WrongPassphrase
                 | Self::NoPem { looks_like: None }
                 | Self::NoCertificate { instead: Instead::Other }
                 | Self::NoKey { instead: Instead::Other }

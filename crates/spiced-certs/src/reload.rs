@@ -12,6 +12,8 @@ use crate::Finding;
 use crate::clients::{LoadedClients, lists_ended, load_clients};
 use crate::load::LoadError;
 use crate::pairs::{self, Kept, One};
+#[cfg(feature = "self-signed")]
+use crate::source::self_signed::SelfSigned;
 use crate::source::{Sources, watched};
 
 /// How often material is looked at again that may be half written.
@@ -88,7 +90,7 @@ impl Reloader {
     /// Reads the material now. Blocks for as long as the file system does.
     pub fn reload(&mut self) -> Outcome {
         let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust);
-        self.settle(candidate)
+        self.settle_again(candidate)
     }
 
     /// Reads the material, which has just changed. What looks half written, or is not there, is looked at again for as
@@ -99,9 +101,29 @@ impl Reloader {
             let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust);
             match candidate {
                 Err(error) if error.may_be_torn() && Instant::now() < end => std::thread::sleep(LOOK),
-                candidate => return self.settle(candidate),
+                candidate => return self.settle_again(candidate),
             }
         }
+    }
+
+    /// Settles material from where it was before. A client that is revoked does not stay because a certificate of ours is
+    /// broken: whom to trust is taken by itself where the pairs are rejected.
+    fn settle_again(&mut self, candidate: Result<Candidate, LoadError>) -> Outcome {
+        if candidate.is_err()
+            && let Ok(clients) = load(&mut self.sources)
+            && !clients.trust.same(&self.trust.borrow())
+            && as_good(&clients.trust, &self.trust.borrow(), SystemTime::now()).is_ok()
+        {
+            self.trust.send_replace(Arc::new(clients.trust));
+        }
+        self.settle(candidate)
+    }
+
+    /// The development CA and leaf that are served, where they are that and the leaf ends soon. Reads files.
+    #[cfg(feature = "self-signed")]
+    pub fn development_due(&self) -> Option<SelfSigned> {
+        let served = self.publisher.served();
+        if SelfSigned::is_due(served.identity().leaf()) { SelfSigned::keeping(&self.sources.pair) } else { None }
     }
 
     /// Reads the material from `sources`, which are those from then on, unless it is rejected.
@@ -177,7 +199,7 @@ impl Candidate {
         trust: &watch::Sender<Arc<ClientTrust>>,
     ) -> Result<Self, LoadError> {
         let now = SystemTime::now();
-        let read = pairs::read_all(sources, kept).into_iter().collect::<Result<Vec<One>, _>>()?;
+        let read = all(pairs::read_all(sources, kept))?;
         let clients = load(sources)?;
         let clients = (!clients.trust.same(&trust.borrow())).then_some(clients);
         if let Some(new) = &clients {
@@ -189,18 +211,36 @@ impl Candidate {
         if set.same(&serving) {
             return Ok(Self { set: None, clients, kept });
         }
-        for (at, one) in read.iter().enumerate().filter(|(_, one)| one.is_new) {
-            let leaf = one.identity.leaf();
-            let before = match at {
-                0 => Some(serving.default()),
-                _ => leaf.names.first().and_then(|name| serving.for_name(name).next()),
-            };
-            if before.is_some_and(|before| worse(leaf, before.leaf(), now)) {
-                return Err(not_taken(&one.identity, now));
+        for (at, One { identity, .. }) in read.iter().enumerate() {
+            let is_default = at == 0 && !identity.same_chain(serving.default());
+            if !is_default && serving.iter().any(|one| one.same_chain(identity)) {
+                continue;
+            }
+            // What clients of each of its names get now, and everybody else where it is to be the default.
+            let named = identity.leaf().dns_names().filter_map(|name| {
+                serving.for_name(name).find(|one| pairs::kind(one) == pairs::kind(identity))
+            });
+            let mut before = named.chain(is_default.then(|| serving.default()));
+            if before.any(|before| worse(identity.leaf(), before.leaf(), now)) {
+                return Err(not_taken(identity, now));
             }
         }
         let findings = read.into_iter().flat_map(|one| one.findings).chain(doubled).collect();
         Ok(Self { set: Some((set, findings)), clients, kept })
+    }
+}
+
+/// All of them, or the first that failed and how many more did.
+fn all(read: Vec<Result<One, LoadError>>) -> Result<Vec<One>, LoadError> {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for one in read {
+        one.map_or_else(|error| bad.push(error), |one| good.push(one));
+    }
+    let more = bad.len().saturating_sub(1);
+    match bad.into_iter().next() {
+        None => Ok(good),
+        Some(first) if more == 0 => Err(first),
+        Some(first) => Err(LoadError::Several { first: Box::new(first), more }),
     }
 }
 

@@ -191,6 +191,11 @@ impl Layers {
                 .hint("see docs/configuration.md for what a pod may hold")
                 .into());
         }
+        if let Some(origin) = root.keys_over_lists(&environment) {
+            return Err(Problem::new(origin, "speaks of an item of a list, which a variable cannot")
+                .hint("write a reference such as ${env:NAME} at the item in spicepod.yaml")
+                .into());
+        }
         root.overlay(environment);
         root.overlay(flags);
         // The stores are read on their own; the rest may refer to them.

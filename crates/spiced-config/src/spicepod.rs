@@ -335,7 +335,7 @@ pub(crate) struct Limits {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dataset {
-    /// The source: `file:PATH` (a file, a folder or a glob; Parquet, CSV, NDJSON) or `memory:`.
+    /// The source: `file:PATH` (a file, a folder or a glob; Parquet, CSV, NDJSON), `postgres:[SCHEMA.]TABLE` or `memory:`.
     pub(crate) from: Placed<String>,
     /// What queries call it: `trips`, or `schema.table`.
     pub(crate) name: Placed<String>,

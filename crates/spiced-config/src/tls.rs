@@ -74,6 +74,14 @@ pub(crate) fn settle(layers: &mut [Node], said: &[Said], warnings: &mut Vec<Warn
         for names in PAIR.into_iter().chain([CLIENT_CA]) {
             keep_winner(layers, &TLS, names);
         }
+        // What opens a key that was beaten opens none.
+        let [_, (file, text)] = PAIR;
+        let gives_key = |layer: &Node| [file, text].iter().any(|name| layer.get(&[TLS[0], TLS[1], name]).is_some());
+        if let Some(winner) = layers.iter().position(gives_key) {
+            for beaten in &mut layers[winner + 1..] {
+                beaten.take(&[TLS[0], TLS[1], PASSPHRASE]);
+            }
+        }
         for layer in layers {
             let Some(Node { kind: Kind::List(items), .. }) = layer.get_mut(&[TLS[0], TLS[1], MORE]) else { continue };
             for item in items {

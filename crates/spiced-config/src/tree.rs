@@ -99,6 +99,17 @@ impl Node {
         }
     }
 
+    /// Where `upper` gives keys below what is a list here: they would say nothing.
+    pub(crate) fn keys_over_lists(&self, upper: &Node) -> Option<Origin> {
+        match (&self.kind, &upper.kind) {
+            (Kind::Map(mine), Kind::Map(theirs)) => theirs.iter().find_map(|(key, value)| {
+                mine.iter().find(|(k, _)| k.name == key.name).and_then(|(_, old)| old.keys_over_lists(value))
+            }),
+            (Kind::List(_), Kind::Map(theirs)) => theirs.first().map(|(_, value)| value.origin.clone()),
+            _ => None,
+        }
+    }
+
     /// True for a value that says nothing.
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.kind, Kind::Null)

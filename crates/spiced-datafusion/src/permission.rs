@@ -103,6 +103,10 @@ impl Rules {
     fn check_definition(&self, table: &TableReference, state: &SessionState) -> Result<()> {
         match TableName::of(table, state) {
             Some(name) if self.writable.contains_key(&name) => Err(by_the_pod(&name.to_string(), "redefine")),
+            Some(name) if name.schema == SYSTEM_SCHEMA => Err(refusal(
+                ErrorKind::Denied,
+                format!("`{name}` lies in `{SYSTEM_SCHEMA}`, where the program speaks of itself; name another schema"),
+            )),
             _ => Ok(()),
         }
     }

@@ -29,7 +29,7 @@ use crate::reloading::{self, Reloading};
 use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, expiry, identity, policy, renewal, routes, secrets, settle, tables};
+use crate::{banner, commands, core_dumps, expiry, identity, policy, routes, secrets, settle, tables};
 
 /// How long the threads of a process that ends may take.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -142,9 +142,6 @@ impl App {
         // On this thread, which no query can keep busy.
         tokio::spawn(follow);
         let identities = served.as_ref().map(|served| served.identities.clone());
-        if let Some((served, made)) = served.as_ref().and_then(|served| Some((served, served.renewal.clone()?))) {
-            tokio::spawn(renewal::keep(made, served.identities.clone()));
-        }
         if let Some((identities, clients)) = identities.clone().zip(clients.clone()) {
             tokio::spawn(expiry::remind(identities, clients));
         }
@@ -199,7 +196,7 @@ impl App {
         Ok(Self {
             routers,
             reloading: Reloading::new(
-                Live { pod: pod.clone(), files, served, policy, fixed },
+                Live::new(pod.clone(), files, served, policy, fixed),
                 follower,
                 stores.0,
                 asked,

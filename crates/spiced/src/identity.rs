@@ -30,8 +30,6 @@ pub(crate) struct Served {
     pub(crate) files: FileWatch,
     /// The CA file of a development certificate, for the lines to paste.
     pub(crate) development_ca: Option<PathBuf>,
-    /// Who makes the leaf anew before it ends, where it is one for development.
-    pub(crate) renewal: Option<SelfSigned>,
 }
 
 /// Reads the material of `tls`. `ticket_secret` is what replicas share; `followed` are the values of
@@ -57,7 +55,6 @@ pub(crate) fn establish(
     };
     // Before they are read: what changes meanwhile is seen later.
     let files = FileWatch::new(sources.files());
-    let renewal = SelfSigned::keeping(&sources.pair);
     let Started { identities, clients, findings, reloader } =
         Reloader::start(sources).map_err(|errors| refused(&errors))?;
     // A development CA of ours has no intermediates, and its user knows.
@@ -70,7 +67,7 @@ pub(crate) fn establish(
     let server = TlsOptions { min_version, tickets, insecure_key_log }
         .server_asking(identities.clone(), clients.clone())
         .map_err(|e| Failure::Other(e.to_string()))?;
-    Ok(Served { identities, clients, tls: server, reloader, files, development_ca, renewal })
+    Ok(Served { identities, clients, tls: server, reloader, files, development_ca })
 }
 
 /// Each cause once, within what a person reads.

@@ -18,7 +18,6 @@ mod identity;
 mod live;
 mod policy;
 mod reloading;
-mod renewal;
 mod routes;
 mod secrets;
 mod settle;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use spiced_certs::{FileWatch, Finding, LoadError, Outcome, Sources};
+use spiced_certs::{FileWatch, Finding, LoadError, Outcome, SelfSigned, Sources};
 use spiced_config::{Dataset, Listen, Settings};
 use spiced_middleware::Policy;
 use spiced_secrets::{Followed, Refresher, Resolver, StoreStatus};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::args::PodArgs;
@@ -19,6 +20,12 @@ use crate::failure::Failure;
 use crate::identity::{self, Served};
 use crate::policy::{self, KeyRotation};
 use crate::{secrets, settle};
+
+/// How often it is looked whether a development certificate ends soon: the clock of a laptop that slept is ahead by hours.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// From one that could not be made to the next attempt.
+const RETRY: Duration = Duration::from_secs(60 * 60);
 
 /// How long material that has just changed may be half of what it is to be.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,6 +39,8 @@ pub(crate) struct Live {
     pub(crate) policy: Arc<watch::Sender<Arc<Policy>>>,
     /// What only a restart changes, as it was at the start.
     pub(crate) fixed: Fixed,
+    /// When to look next whether a development certificate ends soon.
+    look: Instant,
 }
 
 /// Settings that a reload does not change, by their place in the pod.
@@ -124,7 +133,9 @@ pub(crate) struct Ended {
     pub(crate) follower: Option<Follower>,
     /// The pod was read again, and what it says now is not in force.
     pub(crate) refused: bool,
-    /// Certificate and key are no pair: one of them may have changed before the other.
+    /// It only looked: nothing is in force, or waits, because of it.
+    pub(crate) dry: bool,
+    /// Of two secrets that belong together one may have changed before the other.
     pub(crate) mismatch: bool,
     /// In how long the material that was found is valid, where its time has not come.
     pub(crate) held: Option<Duration>,
@@ -133,14 +144,14 @@ pub(crate) struct Ended {
 impl Ended {
     /// After the material was read, or looked at, with this outcome.
     fn of(live: Live, outcome: Outcome, policy_changed: bool) -> Self {
-        let (mismatch, held) = match &outcome {
-            Outcome::Rejected(LoadError::NotAPair(_)) => (true, None),
-            Outcome::Rejected(LoadError::NotYet { starts_in, .. }) => {
-                (false, Some(Duration::from_secs(u64::try_from(*starts_in).unwrap_or(0))))
-            }
-            _ => (false, None),
+        let rejected = match &outcome {
+            Outcome::Rejected(error) => Some(error),
+            _ => None,
         };
-        Self { live, reloaded: reloaded(outcome, policy_changed), follower: None, refused: false, mismatch, held }
+        let mismatch = rejected.is_some_and(LoadError::is_half_rotated);
+        let held = rejected.and_then(LoadError::starts_in).map(|left| Duration::from_secs(u64::try_from(left).unwrap_or(0)));
+        let reloaded = reloaded(outcome, policy_changed);
+        Self { live, reloaded, follower: None, refused: false, dry: false, mismatch, held }
     }
 }
 
@@ -150,9 +161,23 @@ pub(crate) enum Change {
     Material,
     /// The pod.
     Pod,
+    /// The development certificate, which ends soon.
+    Development(SelfSigned),
+    /// Nothing; it was looked.
+    Nothing,
 }
 
 impl Live {
+    pub(crate) fn new(
+        pod: PodArgs,
+        files: FileWatch,
+        served: Option<Served>,
+        policy: Arc<watch::Sender<Arc<Policy>>>,
+        fixed: Fixed,
+    ) -> Self {
+        Self { pod, files, served, policy, fixed, look: Instant::now() + LOOK }
+    }
+
     /// Waits until something changes by itself. May be dropped and called again.
     pub(crate) async fn changed(&mut self) -> Change {
         let material = async {
@@ -165,23 +190,47 @@ impl Live {
             }
         };
         tokio::select! {
-            () = material => Change::Material,
-            () = self.files.changed() => Change::Pod,
+            () = material => return Change::Material,
+            () = self.files.changed() => return Change::Pod,
+            () = tokio::time::sleep_until(self.look) => {}
         }
+        self.look = Instant::now() + LOOK;
+        match self.served.as_ref().and_then(|served| served.reloader.development_due()) {
+            Some(made) => Change::Development(made),
+            None => Change::Nothing,
+        }
+    }
+
+    /// Makes the development certificate anew, by the same CA, and takes it.
+    pub(crate) async fn renew(mut self, made: SelfSigned) -> Ended {
+        match blocking(move || made.ensure()).await {
+            Ok(_) => info!("the development certificate ends soon and was made anew, by the same CA"),
+            Err(reason) => {
+                let hint = "spiced tls init --dir DIR makes it too";
+                error!(%reason, hint, "the development certificate cannot be made anew");
+                self.look = Instant::now() + RETRY;
+            }
+        }
+        self.reread(false).await
     }
 
     /// Reads the material again from where it was. `changed`: it has just changed, so that it may still be changing.
     pub(crate) async fn reread(mut self, changed: bool) -> Ended {
         let read = move || {
+            let trust = self.served.as_ref().map(|served| served.clients.borrow().clone());
             let outcome = match &mut self.served {
                 Some(served) if changed => served.reloader.reload_patiently(PATIENCE),
                 Some(served) => served.reloader.reload(),
                 None => Outcome::Unchanged,
             };
-            (self, outcome)
+            let trusts = self.served.as_ref().zip(trust).is_some_and(|(served, was)| !served.clients.borrow().same(&was));
+            (self, outcome, trusts)
         };
-        let (live, outcome) = blocking(read).await;
+        let (live, outcome, trusts) = blocking(read).await;
         identity::tell(&outcome);
+        if trusts && matches!(outcome, Outcome::Rejected(_)) {
+            warn!("the client CA and revocation lists, which are good, were taken all the same");
+        }
         Ended::of(live, outcome, false)
     }
 
@@ -199,7 +248,12 @@ impl Live {
             Ok(wanted) => wanted,
             Err(failure) => return self.rejected(failure, dry).await,
         };
-        let Wanted { fixed, sources, policy, rotation, followed } = wanted;
+        let Wanted { fixed, sources, development, policy, rotation, followed } = wanted;
+        if let Some(made) = development.filter(|_| !dry)
+            && let Err(failure) = blocking(move || identity::make(&made)).await
+        {
+            return self.rejected(failure, dry).await;
+        }
         let mut this = self;
         let read = move || {
             let outcome = match (&mut this.served, sources) {
@@ -228,7 +282,7 @@ impl Live {
             }
         }
         if let Outcome::Rejected(_) = outcome {
-            return Ended { refused: !dry, ..Ended::of(live, outcome, false) };
+            return Ended { refused: !dry, dry, ..Ended::of(live, outcome, false) };
         }
         let policy_changed = !policy.same(&live.policy.borrow());
         let mut follower = None;
@@ -239,7 +293,7 @@ impl Live {
             }
             follower = Some(Follower::start(followed, rotation, live.policy.clone()));
         }
-        Ended { follower, ..Ended::of(live, outcome, policy_changed) }
+        Ended { follower, dry, ..Ended::of(live, outcome, policy_changed) }
     }
 
     /// What the pod wants to be in force now, where a reload may bring it about.
@@ -259,19 +313,11 @@ impl Live {
             policy::findings(&settings.auth, asks).iter().for_each(identity::say);
         }
         let (policy, rotation) = policy::establish(&settings.auth, asks, values.keys)?;
-        let sources = match tls {
-            Some(tls) => {
-                let (sources, development) = identity::sources(tls, values.tls);
-                match development {
-                    Some(made) if dry && !made.is_made() => None,
-                    Some(made) if !dry => {
-                        identity::make(&made)?;
-                        Some(sources)
-                    }
-                    _ => Some(sources),
-                }
-            }
-            None => None,
+        let (sources, development) = match tls.map(|tls| identity::sources(tls, values.tls)) {
+            // A development pair that would be made first cannot be looked at.
+            Some((_, Some(made))) if dry && !made.is_made() => (None, Some(made)),
+            Some((sources, development)) => (Some(sources), development),
+            None => (None, None),
         };
         if self.policy.borrow().has_credentials() && !policy.has_credentials() {
             // An empty file, or one that is cut off, says the same as one that means it.
@@ -280,7 +326,7 @@ impl Live {
                 "restart for it; or set runtime.auth.api_key or runtime.tls.client_auth_mode again",
             ));
         }
-        Ok(Wanted { fixed, sources, policy, rotation, followed })
+        Ok(Wanted { fixed, sources, development, policy, rotation, followed })
     }
 
     /// A pod that cannot be read, or a store that is down, is no reason to miss a certificate that was renewed
@@ -293,7 +339,7 @@ impl Live {
             error!(%reason, hint = fix, "the new configuration is rejected; the one before stays");
             (self.reread(false).await, true)
         };
-        Ended { reloaded: Reloaded::Rejected { reason, fix }, refused, ..ended }
+        Ended { reloaded: Reloaded::Rejected { reason, fix }, refused, dry, ..ended }
     }
 }
 
@@ -301,6 +347,8 @@ impl Live {
 struct Wanted {
     fixed: Fixed,
     sources: Option<Sources>,
+    /// What is to be made where it is missing, before the material is read.
+    development: Option<SelfSigned>,
     policy: Policy,
     rotation: KeyRotation,
     followed: Followed,

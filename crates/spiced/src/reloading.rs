@@ -131,6 +131,8 @@ impl Reloading {
                 (Change::Material, Some(live)) if again.is_none() => {
                     self.running = Some(tokio::spawn(live.reread(true)));
                 }
+                (Change::Development(made), Some(live)) => self.running = Some(tokio::spawn(live.renew(made))),
+                (Change::Nothing, live) => self.live = live,
                 (_, live) => {
                     self.live = live;
                     self.told();
@@ -163,7 +165,8 @@ impl Reloading {
         self.running = Some(tokio::spawn(live.reload(refresher, !counts)));
     }
 
-    fn ended(&mut self, Ended { live, reloaded, follower, mismatch, refused, held }: Ended) {
+    /// Arms what is to be tried again by itself, after a reload that counted.
+    fn wait_for(&mut self, mismatch: bool, refused: bool, held: Option<Duration>, live: &Live) {
         self.held = held.map(|left| Instant::now() + left.max(FIRST_LOOK));
         self.refused = match self.refused {
             _ if !refused => None,
@@ -177,6 +180,12 @@ impl Reloading {
             }
             _ => None,
         };
+    }
+
+    fn ended(&mut self, Ended { live, reloaded, follower, dry, mismatch, refused, held }: Ended) {
+        if !dry {
+            self.wait_for(mismatch, refused, held, &live);
+        }
         self.live = Some(live);
         if let Some(follower) = follower {
             self.stores.send_replace(follower.status.clone());

@@ -1,5 +1,6 @@
 //! A chain and its key, proven to be a pair.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -175,6 +176,12 @@ pub(crate) fn parse<'der>(der: &'der CertificateDer<'_>) -> Result<X509Certifica
 }
 
 impl CertificateSummary {
+    /// The names that a client can ask for by SNI: DNS names (RFC 6066 §3).
+    pub fn dns_names(&self) -> impl Iterator<Item = &str> {
+        let is_dns = |name: &&str| !name.contains(':') && name.parse::<IpAddr>().is_err();
+        self.names.iter().map(String::as_str).filter(is_dns)
+    }
+
     /// Seconds from `at` to the end of validity; negative after it.
     pub fn seconds_left(&self, at: SystemTime) -> i64 {
         self.not_after - unix(at)

@@ -108,7 +108,8 @@ impl TlsOptions {
         // A client that wants one ticket per resumption asks for it (RFC 9149); two is the habit.
         config.max_tls13_tickets = 4;
         if self.insecure_key_log {
-            config.key_log = Arc::new(KeyLogFile::new());
+            static LOG: OnceLock<Arc<KeyLogFile>> = OnceLock::new();
+            config.key_log = LOG.get_or_init(|| Arc::new(KeyLogFile::new())).clone();
         }
         Ok(config)
     }
@@ -140,7 +141,7 @@ impl ServerTls {
 
     /// Whether there is a certificate for a client that asks for `name`, or for none.
     pub(crate) fn answers(&self, name: Option<&str>) -> bool {
-        self.0.identities.served().identities.answer(name).is_some()
+        self.0.identities.answers(name)
     }
 
     /// Whom it trusts among its clients, and the changes of it.

@@ -78,6 +78,12 @@ impl Identities {
         self.0.borrow().clone()
     }
 
+    /// Whether there is a certificate for a client that asks for `name`, or for none.
+    pub(crate) fn answers(&self, name: Option<&str>) -> bool {
+        let served = self.0.borrow();
+        !served.identities.is_strict() || served.identities.answer(name).is_some()
+    }
+
     /// Waits for a change. `false` where the publisher is gone and none will come.
     pub async fn changed(&mut self) -> bool {
         self.0.changed().await.is_ok()

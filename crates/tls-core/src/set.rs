@@ -26,7 +26,7 @@ impl IdentitySet {
         let all: Vec<Arc<Identity>> = std::iter::once(default).chain(more).collect();
         let mut names: HashMap<Box<str>, Vec<usize>> = HashMap::new();
         for (at, identity) in all.iter().enumerate() {
-            for name in &identity.leaf().names {
+            for name in identity.leaf().dns_names() {
                 let these = names.entry(name.to_ascii_lowercase().into()).or_default();
                 // A certificate may have a name twice.
                 if these.last() != Some(&at) {
@@ -71,7 +71,7 @@ impl IdentitySet {
         self.choose(hello.server_name(), verifiable)
     }
 
-    fn choose(&self, name: Option<&str>, fits: impl Fn(&Identity) -> bool) -> Option<&Arc<Identity>> {
+    fn choose(&self, name: Option<&str>, fits: impl Fn(&Identity) -> bool + Copy) -> Option<&Arc<Identity>> {
         if self.all.len() == 1 && !self.strict {
             return Some(self.default());
         }
@@ -81,14 +81,27 @@ impl IdentitySet {
             // Where none fits, the handshake says so of the first.
             these.find(|identity| fits(identity)).or(first)
         });
-        named.or_else(|| (!self.strict).then(|| self.default()))
+        named.or_else(|| (!self.strict).then(|| self.fallback(fits)))
     }
 
-    /// True where `other` presents the same chains to the same clients.
+    /// The default, or what stands beside it for one of its names where the client cannot verify its key.
+    fn fallback(&self, fits: impl Fn(&Identity) -> bool) -> &Arc<Identity> {
+        let default = self.default();
+        if fits(default) {
+            return default;
+        }
+        let twins = default.leaf().dns_names().flat_map(|name| self.for_name(name));
+        twins.filter(|twin| fits(twin)).next().unwrap_or(default)
+    }
+
+    /// True where `other` presents the same chains, from the same places, to the same clients.
     pub fn same(&self, other: &Self) -> bool {
         self.strict == other.strict
             && self.all.len() == other.all.len()
-            && self.all.iter().zip(&other.all).all(|(mine, theirs)| mine.same_chain(theirs))
+            && self.all.iter().zip(&other.all).all(|(mine, theirs)| {
+                let origins = |identity: &Identity| (identity.certificate_origin().clone(), identity.key_origin().clone());
+                mine.same_chain(theirs) && origins(mine) == origins(theirs)
+            })
     }
 }
 
@@ -146,5 +159,14 @@ mod tests {
         let second = set.choose(Some("b.test"), |identity| identity.same_chain(&these[1])).unwrap();
         assert!(Arc::ptr_eq(second, &these[1]));
         assert!(Arc::ptr_eq(set.choose(Some("b.test"), |_| false).unwrap(), &these[0]));
+    }
+
+    #[test]
+    fn beside_the_default_stands_its_twin() {
+        let set = set(&["a.test", "b.test", "a.test"], false);
+        let all: Vec<_> = set.iter().cloned().collect();
+        let not_the_first = |identity: &Identity| !identity.same_chain(&all[0]);
+        assert!(Arc::ptr_eq(set.choose(None, not_the_first).unwrap(), &all[2]));
+        assert!(Arc::ptr_eq(set.choose(Some("127.0.0.1"), |_| true).unwrap(), &all[0]), "an address is asked by nobody");
     }
 }

@@ -5,9 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+
+/// How long the threads may take to end, and how often they are looked at.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Where connections run. Cheap to clone; dropping the last one ends the threads, and with them
 /// whatever connection is left.
@@ -35,9 +40,12 @@ impl Drop for Pool {
         let (ends, threads): (Vec<_>, Vec<_>) = self.threads.drain(..).map(|t| (t.end, t.thread)).unzip();
         drop(ends);
         let here = std::thread::current().id();
+        let end = Instant::now() + LAST_WAIT;
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != here) {
-            // A panic of it has been told.
-            let _ = thread.join();
+            // A join has no bound of its own.
+            while !thread.is_finished() && Instant::now() < end {
+                std::thread::sleep(LOOK);
+            }
         }
     }
 }

@@ -31,7 +31,11 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
         return Err(unreadable(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
     }
     // Sized beforehand, so that no half-filled copy is left behind unwiped; only a file knows its size.
-    let most = if metadata.is_file() { metadata.len().min(LARGEST) } else { LARGEST };
+    let most = match metadata.len() {
+        0 => LARGEST,
+        size if metadata.is_file() => size.min(LARGEST),
+        _ => LARGEST,
+    };
     let mut bytes = Vec::with_capacity(most as usize + 1);
     file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > most && most < LARGEST {

@@ -20,12 +20,14 @@ use crate::source::{Input, Pair};
 const CA_LIFE: Duration = Duration::from_secs(3650 * 86_400);
 /// Browsers take no more than 398 days.
 const LEAF_LIFE: Duration = Duration::from_secs(397 * 86_400);
-/// A leaf that ends within this is made anew at start.
+/// A leaf that ends within this is made anew.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 const CA_KEY: &str = "ca-key.pem";
 const LEAF: &str = "server.pem";
 const LEAF_KEY: &str = "server-key.pem";
+/// A development leaf's common name.
+const LEAF_NAME: &str = "localhost";
 /// How a development CA's common name begins.
 const CA_NAME: &str = "spiced development CA";
 
@@ -62,14 +64,27 @@ impl SelfSigned {
         self.folder.join(LEAF).is_file()
     }
 
-    /// The development CA and leaf that `pair` is, where it is one that was made here and can be renewed.
+    /// The development CA and leaf that `pair` is, where both were made here, so that the leaf can be made anew. Reads
+    /// files.
     pub fn keeping(pair: &Pair) -> Option<Self> {
         let (certificate, key) = (pair.certificate.value.file()?, pair.key.value.file()?);
         let made = Self::new(certificate.parent()?);
-        let ours = certificate == made.folder.join(LEAF) && key == made.folder.join(LEAF_KEY);
-        let ca = pem::certificates(&fs::read_to_string(made.ca_file()).ok()?.into()).ok()?;
-        let subject = CertificateSummary::read(ca.first()?).ok()?.subject;
-        (ours && made.folder.join(CA_KEY).is_file() && subject.contains(CA_NAME)).then_some(made)
+        if certificate != made.folder.join(LEAF) || key != made.folder.join(LEAF_KEY) {
+            return None;
+        }
+        let read = |path: &Path| -> Option<CertificateSummary> {
+            let chain = pem::certificates(&fs::read_to_string(path).ok()?.into()).ok()?;
+            CertificateSummary::read(chain.first()?).ok()
+        };
+        let (ca, leaf) = (read(&made.ca_file())?, read(certificate)?);
+        // One that somebody else made, with this CA's help perhaps, is theirs to keep.
+        let names = names();
+        let ours = made.folder.join(CA_KEY).is_file()
+            && ca.subject.contains(CA_NAME)
+            && leaf.issuer == ca.subject
+            && leaf.subject == format!("CN={LEAF_NAME}")
+            && leaf.names.iter().all(|name| names.contains(name));
+        ours.then_some(made)
     }
 
     /// Makes what is missing, and a new leaf where the old one ends within 30 days or names another
@@ -167,7 +182,7 @@ fn ca_params() -> CertificateParams {
 
 fn leaf_params(names: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
-    params.distinguished_name = distinguished_name("localhost");
+    params.distinguished_name = distinguished_name(LEAF_NAME);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

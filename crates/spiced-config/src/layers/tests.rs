@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use super::*;
-use crate::settings::{Material, MaterialInput, Pair, Role};
+use crate::settings::{Material, MaterialInput, Pair, Role, Tls};
 
 /// What comes of something that never waits.
 pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
@@ -156,6 +156,19 @@ fn more_pairs_and_their_default() {
         let error = tls(said.to_owned()).unwrap_err();
         assert!(error.contains(wanted), "{said}: {error}");
     }
+    let beaten = settle(
+        "runtime: { tls: { certificate_file: a, key_file: b, key_passphrase: \"${env:NOPE}\" } }",
+        &[],
+        &[("--tls-key-file", "runtime.tls.key_file", "c"), ("--tls-certificate-file", "runtime.tls.certificate_file", "d")],
+    );
+    let Some(Tls { material: Material::Pair(beaten), .. }) = beaten.unwrap().tls else { panic!("no TLS") };
+    assert!(beaten.passphrase.is_none());
+    let item = settle(
+        &format!("runtime: {{ tls: {{ certificates: [{}] }} }}", pair(1)),
+        &[("SPICED_RUNTIME__TLS__CERTIFICATES__0__KEY_PASSPHRASE", "x")],
+        &[],
+    );
+    assert!(item.unwrap_err().contains("an item of a list"));
     let off = tls(format!("enabled: false, certificates: [{}], key_passphrase: x", pair(1)));
     assert!(off.unwrap().is_none());
 }

@@ -34,6 +34,8 @@ async fn it_is_asked_anew_and_never_written() {
         "DROP TABLE runtime.asked",
         "CREATE OR REPLACE TABLE runtime.asked AS SELECT 1",
         "DROP SCHEMA runtime CASCADE",
+        "CREATE TABLE runtime.mine (a INT)",
+        "CREATE VIEW runtime.mine AS SELECT 1",
     ] {
         assert_eq!(fails(&*session, sql).await.kind(), ErrorKind::Denied, "{sql}");
     }
