@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from harness import clients
+from harness import clients, doctor
 from harness.certificates import Authority, Pair, certificate_pem, key_pem
 from harness.clients import tool
 from harness.doctor import finding
@@ -218,6 +218,22 @@ def test_strict_sni_comes_and_goes_by_reload(pod, names):
     eventually(lambda: names.who(server, None) == "default", "no longer strict")
 
 
+# What only TLS can do
+
+
+@pytest.mark.xfail(reason="it serves plain text, and no log line says that the setting does nothing", strict=True)
+@pytest.mark.parametrize(
+    "setting",
+    [{"strict_sni": True}, {"min_version": "1.3"}, {"profile": "modern"}, {"session_ticket_secret": "s" * 32}],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_a_setting_of_tls_without_tls_is_not_passed_over(pod, setting):
+    """As `client_crl_files` without `client_auth_mode`: who writes it believes that there is TLS."""
+    pod.yaml(tls=setting)
+    server = pod.serve()
+    assert server.logged("WARN", match=next(iter(setting))), server.stderr
+
+
 # One name, several keys
 
 
@@ -285,8 +301,6 @@ def test_a_session_is_resumed_for_its_own_name_alone(pod, names, tmp_path, versi
 
 
 def _check(pod, *words, code: int | None = None) -> list[dict]:
-    from harness import doctor
-
     pod.api_key = pod.api_key if hasattr(pod, "api_key") else LEDGER.mark("an API key")
     return doctor.check(pod, *words, code=code)
 

@@ -187,7 +187,7 @@ def _trusted(pod: Pod) -> str:
     return with_openssl(pod, pod.pair.certificate, "x509", "-trustout")
 
 
-def _wrapped(label: str, data: bytes) -> str:
+def wrapped(label: str, data: bytes) -> str:
     return f"-----BEGIN {label}-----\n{base64.encodebytes(data).decode()}-----END {label}-----\n"
 
 
@@ -306,10 +306,10 @@ BROKEN: dict[str, Broken] = {
     "certificate: a revocation list": Broken("TLS-NO-CERTIFICATE", _cert(lambda pod: pod.ca.crl())),
     "certificate: PKCS#7": Broken("TLS-NO-CERTIFICATE", _cert(_p7b)),
     "certificate: bytes in PEM": Broken(
-        "TLS-CERTIFICATE-UNUSABLE", _cert(lambda pod: _wrapped("CERTIFICATE", b"\x30\x03\x02\x01\x05"))
+        "TLS-CERTIFICATE-UNUSABLE", _cert(lambda pod: wrapped("CERTIFICATE", b"\x30\x03\x02\x01\x05"))
     ),
     "certificate: a key in a certificate's lines": Broken(
-        "TLS-CERTIFICATE-UNUSABLE", _cert(lambda pod: _wrapped("CERTIFICATE", _request(pod.pair).encode()))
+        "TLS-CERTIFICATE-UNUSABLE", _cert(lambda pod: wrapped("CERTIFICATE", _request(pod.pair).encode()))
     ),
     # The key
     "key: not there": Broken("TLS-UNREADABLE", _key(lambda pod: None)),
@@ -352,7 +352,7 @@ BROKEN: dict[str, Broken] = {
     "key: RSA 1024": Broken("TLS-KEY-UNUSABLE", lambda pod: _matching(pod, _rsa1024(pod))),
     "key: DSA": Broken("TLS-KEY-UNUSABLE", lambda pod: _matching(pod, dsa.generate_private_key(2048))),
     "key: secp256k1": Broken("TLS-KEY-UNUSABLE", lambda pod: _matching(pod, _secp256k1())),
-    "key: bytes in PEM": Broken("TLS-KEY-UNUSABLE", _key(lambda pod: _wrapped("PRIVATE KEY", b"\x30\x03\x02\x01\x05"))),
+    "key: bytes in PEM": Broken("TLS-KEY-UNUSABLE", _key(lambda pod: wrapped("PRIVATE KEY", b"\x30\x03\x02\x01\x05"))),
     # Both
     "pair: another's key": Broken("TLS-KEY-MISMATCH", _key(lambda pod: key_pem(make_key()))),
     "pair: another kind of key": Broken("TLS-KEY-MISMATCH", _key(lambda pod: key_pem(make_key("rsa2048")))),
@@ -394,6 +394,7 @@ class Odd:
     make: Callable[[Pod], None]
     words: tuple[str, ...] = ()
     root: bool = False  # only root can make it
+    starts: bool = True
 
 
 def _serving(pod: Pod, pair: Pair, *, certificate: str | None = None, key: str | None = None, **more) -> None:
@@ -414,20 +415,9 @@ def _asking(pod: Pod, ca: str, crls: tuple[bytes, ...] = (), identities: bool = 
     _serving(pod, pod.pair, runtime=auth, **asks)
 
 
-def _authority(**openssl: object) -> Callable[[Pod], str]:
-    """A client CA that `openssl req` makes, on some other day."""
-
-    def make(pod: Pod) -> str:
-        key = make_key()
-        now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Clients")])
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        builder = builder.serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now + openssl["starts"]).not_valid_after(now + openssl["ends"])
-        builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
-        return certificate_pem(builder.sign(key, hashes.SHA256()))
-
-    return make
+def _below(pod: Pod, **life) -> Pair:
+    """Issued by an intermediate that has another life than its leaf."""
+    return Authority("Between", pod.ca, **life).issue()
 
 
 def _weak_signature(pod: Pod) -> None:
@@ -513,6 +503,35 @@ ODD: dict[str, tuple[str, Odd]] = {
     ),
     "a key that all may read": ("TLS-KEY-PERMISSIONS", Odd("warning", _mode)),
     "a key of somebody else's": ("TLS-KEY-OWNER", Odd("warning", _owner, root=True)),
+    "an intermediate that has ended": (
+        "TLS-INTERMEDIATE-EXPIRED",
+        Odd("error", lambda pod: _serving(pod, _below(pod, starts=-99 * DAY, ends=-1.5 * DAY))),
+    ),
+    "an intermediate that has not begun": (
+        "TLS-INTERMEDIATE-NOT-YET-VALID",
+        Odd("error", lambda pod: _serving(pod, _below(pod, starts=1.52 * DAY))),
+    ),
+    "an intermediate that ends in 20 days": (
+        "TLS-INTERMEDIATE-ENDS-SOON",
+        Odd("warning", lambda pod: _serving(pod, _below(pod, ends=20.5 * DAY))),
+    ),
+    "a client CA that has not begun": (
+        "TLS-CLIENT-CA-NOT-YET-VALID",
+        Odd("error", lambda pod: _asking(pod, Authority("Clients", starts=1.52 * DAY).pem)),
+    ),
+    "a hash that is none": (
+        "AUTH-KEYS",
+        Odd(
+            "error",
+            lambda pod: _serving(pod, pod.pair, runtime={"auth": {"api_key": {"keys": ["sha256:12:ro"]}}}),
+            starts=False,
+        ),
+    ),
+    "an API key without a role": (
+        "AUTH-KEY-NO-ROLE",
+        Odd("info", lambda pod: _serving(pod, pod.pair, runtime={"auth": {"api_key": {"keys": ["${env:API_KEY}"]}}})),
+    ),
+    "a development certificate": ("TLS-DEVELOPMENT", Odd("info", lambda pod: pod.yaml(tls={"self_signed": True}))),
     "a name twice": ("TLS-SNI-DOUBLED", Odd("warning", _doubled)),
     "a client CA that is none": (
         "TLS-CLIENT-CA-NOT-CA",
@@ -520,11 +539,11 @@ ODD: dict[str, tuple[str, Odd]] = {
     ),
     "a client CA that has ended": (
         "TLS-CLIENT-CA-EXPIRED",
-        Odd("error", lambda pod: _asking(pod, _authority(starts=-99 * DAY, ends=-1.5 * DAY)(pod))),
+        Odd("error", lambda pod: _asking(pod, Authority("Clients", starts=-99 * DAY, ends=-1.5 * DAY).pem)),
     ),
     "a client CA that ends in 20 days": (
         "TLS-CLIENT-CA-ENDS-SOON",
-        Odd("warning", lambda pod: _asking(pod, _authority(starts=-99 * DAY, ends=20.5 * DAY)(pod))),
+        Odd("warning", lambda pod: _asking(pod, Authority("Clients", starts=-99 * DAY, ends=20.5 * DAY).pem)),
     ),
     "a revocation list that has ended": (
         "TLS-CRL-OUT-OF-DATE",

@@ -87,10 +87,12 @@ class Pair:
 class Authority:
     """A root, or an intermediate below one."""
 
-    def __init__(self, name: str = "Conformance Root", parent: Authority | None = None) -> None:
+    def __init__(self, name: str = "Conformance Root", parent: Authority | None = None, **life) -> None:
+        """`starts` and `ends` count from now, as in `issue`."""
         self.parent = parent
         self.key = make_key()
-        self.certificate = _sign(name, self.key, parent or self, issuer_name=parent.name if parent else None, ca=True)
+        issuer = parent.name if parent else None
+        self.certificate = _sign(name, self.key, parent or self, issuer_name=issuer, ca=True, **life)
 
     @property
     def name(self) -> x509.Name:

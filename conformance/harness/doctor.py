@@ -44,9 +44,14 @@ MEANS = {
     "TLS-CLIENT-CA": "no certificate where the CA of client certificates belongs",
     "TLS-CRL": "no revocation list where one belongs",
     "TLS-NAME-NOT-COVERED": "the certificate is not for a name that `--name` gives",
+    "AUTH-KEYS": "an API key, or its hash, that cannot be",
+    "TLS-INTERMEDIATE-EXPIRED": "an intermediate has ended. A start serves the chain",
+    "TLS-INTERMEDIATE-NOT-YET-VALID": "an intermediate has not begun. A start serves the chain",
     "TLS-CLIENT-CA-EXPIRED": "a CA of client certificates has ended",
+    "TLS-CLIENT-CA-NOT-YET-VALID": "a CA of client certificates has not begun",
     "TLS-CRL-OUT-OF-DATE": "a revocation list has ended",
     "TLS-ENDS-SOON": "the certificate ends within 30 days; within 7 it is an error",
+    "TLS-INTERMEDIATE-ENDS-SOON": "an intermediate ends within 30 days",
     "TLS-NO-SAN": "the certificate has no subject alternative name",
     "TLS-LEAF-IS-CA": "the certificate is a CA's",
     "TLS-NO-SERVER-AUTH": "the certificate is not for servers",
@@ -67,6 +72,8 @@ MEANS = {
     "TLS-LONG-LIFETIME": "the certificate lives longer than some clients accept",
     "TLS-PEM-TIDIED": "the PEM was deformed on its way, and is read all the same",
     "TLS-PASSPHRASE-UNUSED": "a passphrase for a key that is not encrypted",
+    "AUTH-KEY-NO-ROLE": "an API key without `:ro` or `:rw`",
+    "TLS-DEVELOPMENT": "there is no development certificate yet",
     "TLS-OFF": "nothing asks for TLS",
 }
 
