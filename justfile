@@ -14,6 +14,10 @@ run *ARGS:
 test *ARGS:
     cargo xtask test {{ARGS}}
 
+# fuzzed for longer, and a thousand rotations under load
+soak:
+    cargo xtask soak
+
 # rewrite the tables of docs/clients.md from a run
 clients-table:
     cargo xtask clients-table

@@ -10,11 +10,10 @@ import pytest
 from cryptography import x509
 
 from harness import clients
+from harness.clock import Clock
 from harness.commands import run
 from harness.ledger import LEDGER
 from harness.waiting import eventually
-
-DAY = 86_400
 
 
 def _leaf(path) -> x509.Certificate:
@@ -43,7 +42,6 @@ def test_a_dry_run_makes_nothing(pod):
 @pytest.mark.parametrize("how", ["self_signed", "tls init"])
 def test_it_is_made_anew_before_it_ends(pod, how):
     """The clock, and it alone, goes to 20 days before the end: the next leaf is served, by the same CA, without a restart."""
-    library = clients.faketime()
     if how == "self_signed":
         folder = pod.folder / ".spice/tls"
         pod.yaml(tls={"self_signed": True})
@@ -51,14 +49,11 @@ def test_it_is_made_anew_before_it_ends(pod, how):
         folder = pod.folder / "mine"
         run(pod, "tls", "init", "--dir", str(folder))
         pod.yaml(tls={"certificate_file": "mine/server.pem", "key_file": "mine/server-key.pem"})
-    clock = pod.write("clock", "+0")
-    pod.env.update(
-        LD_PRELOAD=library, FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_NO_CACHE="1", FAKETIME_DONT_FAKE_MONOTONIC="1"
-    )
-    server = pod.serve(ca=str(folder / "ca.pem"))
+    clock = Clock(pod)
+    server = pod.serve(env=clock.environment)
     before, ca = _leaf(folder / "server.pem"), (folder / "ca.pem").read_bytes()
     days = (before.not_valid_after_utc - datetime.datetime.now(datetime.timezone.utc)).days - 20
-    clock.write_text(f"+{days * DAY}")
+    clock.go(datetime.timedelta(days=days))
     eventually(lambda: _leaf(folder / "server.pem").serial_number != before.serial_number, "a new leaf", 60)
     after = _leaf(folder / "server.pem")
     assert after.not_valid_after_utc > before.not_valid_after_utc + datetime.timedelta(days=300)

@@ -234,10 +234,7 @@ def _legacy_key(passphrase: bytes, salt: bytes) -> bytes:
     return made[:32]
 
 
-_BLAMED = pytest.mark.xfail(reason="it is the key that is blamed: TLS-KEY-UNUSABLE", strict=True)
-
-
-@pytest.mark.parametrize("form", ["pkcs8", pytest.param("legacy", marks=_BLAMED)])
+@pytest.mark.parametrize("form", ["pkcs8", "legacy"])
 @pytest.mark.parametrize("kind", ["p256", "rsa2048"])
 def test_a_wrong_passphrase_whose_padding_looks_right(pod, word, kind, form):
     """What comes out is noise, and the passphrase is to blame, not the key."""
@@ -304,7 +301,6 @@ def test_a_passphrase_that_nothing_is_encrypted_with(pod, word):
     assert said["level"] == "INFO", said
 
 
-@pytest.mark.xfail(reason="it starts in plain text, without a word; docs/certificates.md calls it an error", strict=True)
 def test_a_passphrase_without_a_key(pod, word):
     pod.yaml(tls={"key_passphrase": "${env:WORD}"})
     pod.refuse(env={"WORD": word}).names("key_passphrase")

@@ -162,6 +162,7 @@ PODS = [
         """,
         paths=("/etc/spice/tls/cert.pem", "/etc/spice/tls/key.pem"),
         env={name: "marked" for name in ("SPICE_API_KEY_READONLY", "SPICE_API_KEY_READWRITE", "PG_USER", "PG_PASSWORD")},
+        key="SPICE_API_KEY_READWRITE",
     ),
     Example(
         "TLS for all environments: development",

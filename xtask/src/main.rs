@@ -1,4 +1,4 @@
-//! What `just` runs: `cargo xtask test`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `bench`,
+//! What `just` runs: `cargo xtask test`, `soak`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `bench`,
 //! `first-command`.
 
 mod alone;
@@ -14,13 +14,14 @@ mod tools;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask test [PYTEST ARGS] | clients | clients-table | check | edges | alone | docs | \
+const USAGE: &str = "usage: cargo xtask test [PYTEST ARGS] | soak | clients | clients-table | check | edges | alone | docs | \
                      bench [--quick] [--only NAME…] [--write] | first-command";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let outcome = match words.next().as_deref() {
         Some("test") => tests::run(&words.collect::<Vec<_>>()),
+        Some("soak") => tests::soak(),
         Some("clients") => clients::print(),
         Some("clients-table") => tests::clients_table(),
         Some("check") => check::run(),

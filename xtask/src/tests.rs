@@ -28,6 +28,24 @@ pub fn clients_table() -> Outcome {
     suite(&prepared()?, &["-rs", "-m", "feature", "--clients-table=write"], &[])
 }
 
+/// What takes too long for every day: fuzzed for longer, and a thousand rotations under load. `SPICED_ROTATIONS` and
+/// `PROPTEST_CASES` say how much.
+pub fn soak() -> Outcome {
+    let often = |name: &str, times: &str| (name.to_owned(), std::env::var(name).unwrap_or_else(|_| times.to_owned()));
+    let python = prepared()?;
+    let fuzzed = ["tls-core", "spiced-certs", "spiced-secrets", "spiced-http"];
+    let packages = fuzzed.iter().flat_map(|package| ["-p", package]);
+    let mut fuzz = cargo();
+    fuzz.args(["nextest", "run", "--all-features", "--no-fail-fast"]).args(packages);
+    tools::run(fuzz.envs([often("PROPTEST_CASES", "20000")]))?;
+    tools::run(cargo().args(["build", "-p", "spiced"]))?;
+    let mut rotations = Command::new(python);
+    rotations.current_dir(root()).env("SPICED_BIN", target().join("debug").join("spiced")).envs(clients::environment());
+    rotations.envs([often("SPICED_ROTATIONS", "1000")]);
+    rotations.args(["-m", "pytest", "conformance/test_rotation_under_load.py", "-q", "-rs", "-s"]);
+    tools::run(&mut rotations)
+}
+
 fn prepared() -> Outcome<PathBuf> {
     need(&[
         ("curl", "curl"),

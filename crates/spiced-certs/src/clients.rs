@@ -72,9 +72,8 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
         for der in found {
             let mut listed = {
                 let bytes = der.clone();
-                let (_, parsed) =
-                    CertificateRevocationList::from_der(&bytes)
-                        .map_err(|_| unusable_list(list, "it is not one in DER (RFC 5280 §5)".to_owned()))?;
+                let (_, parsed) = CertificateRevocationList::from_der(&bytes)
+                    .map_err(|_| unusable_list(list, "it is not one in DER (RFC 5280 §5)".to_owned()))?;
                 Listed::of(der, &parsed, list)
             };
             match lists.iter_mut().find(|other| other.is_about_the_same(&listed)) {

@@ -52,9 +52,7 @@ pub(crate) fn read_all(sources: &mut Sources, kept: &Kept) -> Vec<Result<One, Lo
     let helpers = cores.min(pairs.len().div_ceil(WORTH_A_THREAD)) - 1;
     let left = Mutex::new(pairs.into_iter().enumerate());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || -> Vec<_> {
-        std::iter::from_fn(next).map(|(at, pair)| (at, kept.read(pair, &roots))).collect()
-    };
+    let work = || -> Vec<_> { std::iter::from_fn(next).map(|(at, pair)| (at, kept.read(pair, &roots))).collect() };
     let mut read = thread::scope(|scope| {
         // Where the system gives no thread, those that there are do it all.
         let helpers: Vec<_> =

@@ -113,10 +113,16 @@ pub(crate) fn oddities(pem: &Secret) -> Vec<&'static str> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Vec::new() };
     let begun = text.contains(BEGIN);
     let one_line = begun && !text.trim().contains('\n');
-    let around = |text: &str| text.split(BEGIN).enumerate().any(|(at, part)| {
-        let part = if at == 0 { part } else { part.split_once(END).and_then(|(_, rest)| rest.split_once(DASHES)).map_or("", |(_, rest)| rest) };
-        !part.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty()
-    });
+    let around = |text: &str| {
+        text.split(BEGIN).enumerate().any(|(at, part)| {
+            let part = if at == 0 {
+                part
+            } else {
+                part.split_once(END).and_then(|(_, rest)| rest.split_once(DASHES)).map_or("", |(_, rest)| rest)
+            };
+            !part.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty()
+        })
+    };
     [
         (text.starts_with('\u{feff}'), "begins with a byte order mark"),
         (text.contains("\r\n"), "has Windows' line ends"),
@@ -258,7 +264,9 @@ impl PemError {
                 "`keytool -importkeystore -srckeystore {from} -destkeystore {between} -deststoretype PKCS12 && openssl pkcs12 -in \
                  {between} {unpack} -out {to}`"
             ),
-            (Self::UnknownCipher { .. }, _) => format!("`openssl pkcs8 -topk8 -v2 aes-256-cbc -provider legacy -provider default -in {from} -out {to}`"),
+            (Self::UnknownCipher { .. }, _) => format!(
+                "`openssl pkcs8 -topk8 -v2 aes-256-cbc -provider legacy -provider default -in {from} -out {to}`"
+            ),
             (Self::OpenSsh, _) => {
                 format!("`cp {from} {to} && chmod 600 {to} && ssh-keygen -p -m PKCS8 -N '' -f {to}`")
             }
@@ -268,9 +276,7 @@ impl PemError {
             return format!("convert it and give the new file: {convert}");
         }
         match self {
-            Self::Encrypted => {
-                "set key_passphrase beside it, a reference such as ${env:TLS_KEY_PASSPHRASE}".to_owned()
-            }
+            Self::Encrypted => "set key_passphrase beside it, a reference such as ${env:TLS_KEY_PASSPHRASE}".to_owned(),
             Self::WrongPassphrase => {
                 format!("compare key_passphrase with what opens it: `openssl pkey -noout -in {from}`")
             }

@@ -217,9 +217,10 @@ impl Candidate {
                 continue;
             }
             // What clients of each of its names get now, and everybody else where it is to be the default.
-            let named = identity.leaf().dns_names().filter_map(|name| {
-                serving.for_name(name).find(|one| pairs::kind(one) == pairs::kind(identity))
-            });
+            let named = identity
+                .leaf()
+                .dns_names()
+                .filter_map(|name| serving.for_name(name).find(|one| pairs::kind(one) == pairs::kind(identity)));
             let mut before = named.chain(is_default.then(|| serving.default()));
             if before.any(|before| worse(identity.leaf(), before.leaf(), now)) {
                 return Err(not_taken(identity, now));

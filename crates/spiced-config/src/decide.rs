@@ -49,6 +49,9 @@ impl Spicepod {
             }
             secret => secret.map(|s| s.0.value.0),
         };
+        if !tls_on {
+            tls_said.without_tls(&mut problems, &mut warnings);
+        }
         let tls = match tls_on {
             true => tls_said.decide(&place, written, asks).map_err(|p| problems.push(p)).ok(),
             false => None,
@@ -192,6 +195,24 @@ impl spicepod::Tls {
                     }
                 }
                 false
+            }
+        }
+    }
+
+    /// What of it says something where there is no TLS: who writes it believes that there is.
+    fn without_tls(&self, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) {
+        if let Some(Placed(passphrase)) = &self.key_passphrase {
+            let problem = Problem::new(passphrase.origin.clone(), "gives the passphrase of a key, and there is no key");
+            problems.push(problem.hint(tls::WAYS));
+        }
+        for (given, name) in [
+            (self.strict_sni == Some(true), "strict_sni"),
+            (self.min_version.is_some(), "min_version"),
+            (self.profile.is_some(), "profile"),
+        ] {
+            if given {
+                let message = format!("runtime.tls.{name} has no effect: all doors speak plain text");
+                warnings.push(Warning { origin: None, message });
             }
         }
     }

@@ -88,7 +88,7 @@ pub(crate) fn settle(layers: &mut [Node], said: &[Said], warnings: &mut Vec<Warn
                 PAIR.into_iter().for_each(|names| keep_winner(std::slice::from_mut(item), &[], names));
             }
         }
-    } else {
+    } else if first_material.is_some() {
         for layer in layers {
             for name in PAIR.into_iter().flat_map(|(file, text)| [file, text]).chain([MORE, PASSPHRASE]) {
                 layer.take(&[TLS[0], TLS[1], name]);

@@ -195,12 +195,7 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
             routers,
-            reloading: Reloading::new(
-                Live::new(pod.clone(), files, served, policy, fixed),
-                follower,
-                stores.0,
-                asked,
-            ),
+            reloading: Reloading::new(Live::new(pod.clone(), files, served, policy, fixed), follower, stores.0, asked),
             connections,
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,

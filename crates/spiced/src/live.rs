@@ -149,7 +149,8 @@ impl Ended {
             _ => None,
         };
         let mismatch = rejected.is_some_and(LoadError::is_half_rotated);
-        let held = rejected.and_then(LoadError::starts_in).map(|left| Duration::from_secs(u64::try_from(left).unwrap_or(0)));
+        let held =
+            rejected.and_then(LoadError::starts_in).map(|left| Duration::from_secs(u64::try_from(left).unwrap_or(0)));
         let reloaded = reloaded(outcome, policy_changed);
         Self { live, reloaded, follower: None, refused: false, dry: false, mismatch, held }
     }
@@ -223,7 +224,8 @@ impl Live {
                 Some(served) => served.reloader.reload(),
                 None => Outcome::Unchanged,
             };
-            let trusts = self.served.as_ref().zip(trust).is_some_and(|(served, was)| !served.clients.borrow().same(&was));
+            let trusts =
+                self.served.as_ref().zip(trust).is_some_and(|(served, was)| !served.clients.borrow().same(&was));
             (self, outcome, trusts)
         };
         let (live, outcome, trusts) = blocking(read).await;

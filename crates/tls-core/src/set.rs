@@ -99,7 +99,8 @@ impl IdentitySet {
         self.strict == other.strict
             && self.all.len() == other.all.len()
             && self.all.iter().zip(&other.all).all(|(mine, theirs)| {
-                let origins = |identity: &Identity| (identity.certificate_origin().clone(), identity.key_origin().clone());
+                let origins =
+                    |identity: &Identity| (identity.certificate_origin().clone(), identity.key_origin().clone());
                 mine.same_chain(theirs) && origins(mine) == origins(theirs)
             })
     }
@@ -167,6 +168,9 @@ mod tests {
         let all: Vec<_> = set.iter().cloned().collect();
         let not_the_first = |identity: &Identity| !identity.same_chain(&all[0]);
         assert!(Arc::ptr_eq(set.choose(None, not_the_first).unwrap(), &all[2]));
-        assert!(Arc::ptr_eq(set.choose(Some("127.0.0.1"), |_| true).unwrap(), &all[0]), "an address is asked by nobody");
+        assert!(
+            Arc::ptr_eq(set.choose(Some("127.0.0.1"), |_| true).unwrap(), &all[0]),
+            "an address is asked by nobody"
+        );
     }
 }

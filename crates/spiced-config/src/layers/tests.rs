@@ -159,7 +159,10 @@ fn more_pairs_and_their_default() {
     let beaten = settle(
         "runtime: { tls: { certificate_file: a, key_file: b, key_passphrase: \"${env:NOPE}\" } }",
         &[],
-        &[("--tls-key-file", "runtime.tls.key_file", "c"), ("--tls-certificate-file", "runtime.tls.certificate_file", "d")],
+        &[
+            ("--tls-key-file", "runtime.tls.key_file", "c"),
+            ("--tls-certificate-file", "runtime.tls.certificate_file", "d"),
+        ],
     );
     let Some(Tls { material: Material::Pair(beaten), .. }) = beaten.unwrap().tls else { panic!("no TLS") };
     assert!(beaten.passphrase.is_none());

@@ -1,0 +1,94 @@
+"""What a reload takes and what it does not, where that is not plain: names that move, clients that are revoked while a
+certificate of the server's is broken, looks that must change nothing, and material that somebody else made."""
+
+from __future__ import annotations
+
+import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from harness import clients
+from harness.clock import Clock
+from harness.commands import run
+from harness.ledger import LEDGER
+from harness.waiting import eventually
+
+DAY = datetime.timedelta(days=1)
+
+
+def named(server, name: str) -> bytes:
+    """The leaf that the HTTP door presents to who asks for a name."""
+    said = clients.openssl("s_client", "-connect", f"127.0.0.1:{server.port('http')}", "-servername", name)
+    return x509.load_pem_x509_certificate(said[said.index(b"-----BEGIN") :]).public_bytes(Encoding.DER)
+
+
+def test_every_name_of_a_new_certificate_counts(pod):
+    """One that is out of date is not taken for `b.test` because its first name is new."""
+    good, old = pod.ca.issue(("b.test",)), pod.ca.issue(("new.test", "b.test"), starts=-3 * DAY, ends=-DAY)
+    more = pod.write_pair(good, "more")
+    pod.yaml(tls={**pod.write_pair(), "certificates": [more]})
+    server = pod.serve()
+    pod.write_pair(old, "more")
+    server.wait_for_log("ERROR", match="is out of date")
+    assert named(server, "b.test") == good.der
+
+
+def test_a_pair_may_go_in_above_one_that_has_expired(pod):
+    old, fresh = pod.ca.issue(("old.test",), starts=-3 * DAY, ends=-DAY), pod.ca.issue(("fresh.test",))
+    files = [pod.write_pair(fresh, "fresh"), pod.write_pair(old, "old")]
+    pod.yaml(tls={**pod.write_pair(), "certificates": files[1:]})
+    server = pod.serve()
+    pod.yaml(tls={**pod.write_pair(), "certificates": files})
+    eventually(lambda: named(server, "fresh.test") == fresh.der, "the new pair")
+    assert named(server, "old.test") == old.der
+
+
+def test_a_revoked_client_goes_though_a_certificate_is_broken(pod):
+    mine = pod.ca.issue(names=(), common_name="a client", client=True)
+    pod.write("ca.pem", pod.ca.pem)
+    pod.write("clients.crl", pod.ca.crl())
+    asks = {"client_auth_mode": "required", "client_auth_ca_file": "ca.pem", "client_crl_files": ["clients.crl"]}
+    pod.yaml(tls={**pod.write_pair(), "certificates": [pod.write_pair(pod.ca.issue(("b.test",)), "more")], **asks})
+    server = pod.serve()
+    show = clients.showing(mine, pod.home)
+    clients.get(server, "/health", *show).ok()
+    pod.write("more.crt", "broken")
+    pod.write("clients.crl", pod.ca.crl(mine, number=2))
+    server.wait_for_log("WARN", match="were taken all the same")
+    assert clients.get(server, "/health", *show).exit != 0
+
+
+def test_a_dry_run_disarms_nothing(pod):
+    """A pod that was refused is tried again, whoever has looked meanwhile."""
+    key = LEDGER.mark("an API key")
+    keys = {"auth": {"api_key": {"keys": [f"{key}:rw"]}}}
+    pod.yaml(tls=pod.write_pair(), runtime=keys)
+    server = pod.serve()
+    renewed = pod.ca.issue(common_name="renewed")
+    pod.yaml(tls={"certificate_file": "new.crt", "key_file": "new.key"}, runtime=keys)
+    server.wait_for_log("ERROR", match="new.crt")
+    looked = clients.get(server, "/v1/tls/reload?dry_run=true", "-X", "POST", "-H", f"X-API-Key: {key}")
+    assert looked.status == 409, looked
+    pod.write("new.key", renewed.key_text)
+    pod.write("new.crt", renewed.certificate)
+    eventually(lambda: clients.presented(server) == renewed.der, "it is tried again by itself", 60)
+
+
+def test_what_somebody_else_made_is_theirs(pod):
+    """A leaf of one's own, signed with the development CA and put where its own leaf was, is never made anew."""
+    run(pod, "tls", "init", "--dir", str(pod.folder / "d"))
+    ca_key, ca = pod.folder / "d/ca-key.pem", pod.folder / "d/ca.pem"
+    clients.openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "mine.key", cwd=pod.folder)
+    clients.openssl("req", "-new", "-key", "mine.key", "-subj", "/CN=db.example.com", "-out", "mine.csr", cwd=pod.folder)
+    extensions = pod.write("extensions", "subjectAltName=DNS:db.example.com,DNS:localhost\n")
+    words = ["x509", "-req", "-in", "mine.csr", "-CA", ca, "-CAkey", ca_key, "-days", "20", "-extfile", extensions]
+    clients.openssl(*map(str, words), "-out", "d/server.pem", cwd=pod.folder)
+    pod.write("d/server-key.pem", (pod.folder / "mine.key").read_bytes())
+    before = (pod.folder / "d/server.pem").read_bytes(), (pod.folder / "d/server-key.pem").read_bytes()
+    pod.yaml(tls={"certificate_file": "d/server.pem", "key_file": "d/server-key.pem"})
+    clock = Clock(pod)
+    server = pod.serve(env=clock.environment)
+    clock.go(datetime.timedelta(days=15))
+    server.wait_for_log("ERROR", match="TLS-ENDS-SOON|TLS-EXPIRED")
+    assert ((pod.folder / "d/server.pem").read_bytes(), (pod.folder / "d/server-key.pem").read_bytes()) == before
