@@ -88,7 +88,7 @@ fn too_costly(kdf: &Kdf) -> Option<String> {
             Some(format!("{} rounds of PBKDF2, and {MOST_ROUNDS} are the most", p.iteration_count))
         }
         Kdf::Scrypt(p) => {
-            let memory = u64::from(p.cost_parameter).saturating_mul(128 * u64::from(p.block_size));
+            let memory = p.cost_parameter.saturating_mul(128 * u64::from(p.block_size));
             let costly = memory > MOST_MEMORY || p.parallelization > MOST_LANES;
             costly.then(|| format!("scrypt with {memory} bytes, and {MOST_MEMORY} are the most"))
         }

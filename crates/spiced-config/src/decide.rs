@@ -246,13 +246,13 @@ impl spicepod::Tls {
             );
         }
         let material = match main {
-            Some(pair) => Material::Pair(pair),
+            Some(pair) => Material::Pair(Box::new(pair)),
             None if more.is_empty() => Material::SelfSigned {
                 folder: folder.0.join(".spice").join("tls"),
                 origin: self.self_signed.map_or(Origin::Default, |asked| asked.0.origin),
             },
             // Somebody has to answer for names that nobody has.
-            None => Material::Pair(more.remove(0)),
+            None => Material::Pair(Box::new(more.remove(0))),
         };
         let authority = one_of(self.client_auth_ca_file, self.client_auth_ca, written.client_ca, folder)?;
         let clients = match (self.client_auth_mode, authority) {

@@ -176,7 +176,7 @@ pub enum TlsVersion {
 #[derive(Debug)]
 pub enum Material {
     /// A certificate and its key, each from where it was chosen.
-    Pair(Pair),
+    Pair(Box<Pair>),
     /// A development CA and leaf, made on first use in this folder.
     SelfSigned {
         /// `.spice/tls` in the pod's folder.

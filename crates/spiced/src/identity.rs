@@ -94,7 +94,7 @@ pub(crate) fn make(development: &SelfSigned) -> Result<(), Failure> {
 pub(crate) fn sources(tls: Tls, followed: Vec<watch::Receiver<Secret>>) -> (Sources, Option<SelfSigned>) {
     let mut followed = followed.into_iter();
     let (pair, development) = match tls.material {
-        Material::Pair(pair) => (self::pair(pair, &mut followed), None),
+        Material::Pair(pair) => (self::pair(*pair, &mut followed), None),
         Material::SelfSigned { folder, origin } => {
             let made = SelfSigned::new(&folder);
             (made.pair(&origin), Some(made))

@@ -32,7 +32,7 @@ pub(crate) fn follow(resolver: Resolver, tls: Option<&Tls>, auth: &Auth) -> (Val
 /// client CA, where they refer to any.
 fn followed(tls: &Tls) -> Vec<Sourced<Template>> {
     let main = match &tls.material {
-        Material::Pair(pair) => Some(pair),
+        Material::Pair(pair) => Some(&**pair),
         Material::SelfSigned { .. } => None,
     };
     let pairs = main.into_iter().chain(&tls.more).flat_map(Pair::inputs);

@@ -90,8 +90,8 @@ impl IdentitySet {
         if fits(default) {
             return default;
         }
-        let twins = default.leaf().dns_names().flat_map(|name| self.for_name(name));
-        twins.filter(|twin| fits(twin)).next().unwrap_or(default)
+        let mut twins = default.leaf().dns_names().flat_map(|name| self.for_name(name));
+        twins.find(|twin| fits(twin)).unwrap_or(default)
     }
 
     /// True where `other` presents the same chains, from the same places, to the same clients.

@@ -47,9 +47,10 @@ fn settle(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &
 }
 
 fn pair(settings: &Settings) -> (String, String) {
-    let Some(crate::Tls { material: Material::Pair(Pair { certificate, key, .. }), .. }) = &settings.tls else {
+    let Some(crate::Tls { material: Material::Pair(pair), .. }) = &settings.tls else {
         panic!("no pair: {:?}", settings.tls)
     };
+    let Pair { certificate, key, .. } = &**pair;
     let text = |input: &Sourced<MaterialInput>| match &input.value {
         MaterialInput::File(path) => path.display().to_string(),
         MaterialInput::Text(secret) => format!("text {}", secret.expose_text().unwrap()),
