@@ -13,7 +13,7 @@ use crate::decode::{Hidden, Placed, Referred};
 use crate::error::{ConfigError, Problem};
 use crate::layers::{Written, WrittenPair};
 use crate::settings::{
-    Clients, Column, Dataset, Limits, Listen, Material, MaterialInput, Pair, Settings, Tls, TlsVersion, Warning,
+    Clients, Column, Dataset, Limits, Listen, Material, MaterialInput, Pair, Settings, Tls, TlsVersion, View, Warning,
 };
 use crate::spicepod::{Access, ClientAuthMode, Door, Profile, Spicepod, Version};
 use crate::{spicepod, tls};
@@ -89,6 +89,8 @@ impl Spicepod {
             _ => None,
         };
         let datasets = self.datasets.into_iter().map(|d| dataset(d, &mut problems)).collect();
+        let views = self.views.into_iter().map(|Placed(view)| view.value);
+        let views = views.map(|view| View { name: view.name.0.value, sql: view.sql.0.value }).collect();
         if !problems.is_empty() {
             return Err(ConfigError(problems));
         }
@@ -110,6 +112,7 @@ impl Spicepod {
             http_body_limit: runtime.http.body_limit.map_or(16 << 20, |s| s.0),
             limits,
             datasets,
+            views,
             warnings,
         })
     }

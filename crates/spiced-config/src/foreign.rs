@@ -15,7 +15,6 @@ pub(crate) const FOREIGN: &[(&[&str], &[&str])] = &[
             "catalogs",
             "evals",
             "workers",
-            "views",
             "snapshots",
             "extensions",
             "management",

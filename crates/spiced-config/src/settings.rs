@@ -49,6 +49,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The data sets.
     pub datasets: Vec<Dataset>,
+    /// The views.
+    pub views: Vec<View>,
     /// What is worth saying, and does not stop the start.
     pub warnings: Vec<Warning>,
 }
@@ -246,6 +248,15 @@ pub struct Dataset {
     pub columns: Vec<Column>,
     /// Where it is declared.
     pub origin: Origin,
+}
+
+/// A name for a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// The name it is queried by.
+    pub name: String,
+    /// The query.
+    pub sql: String,
 }
 
 /// A column of a data set.

@@ -29,6 +29,8 @@ pub(crate) struct Spicepod {
     pub(crate) runtime: Runtime,
     /// What can be queried.
     pub(crate) datasets: Vec<Placed<Dataset>>,
+    /// Names for queries over them.
+    pub(crate) views: Vec<Placed<View>>,
 }
 
 /// A secret store.
@@ -349,6 +351,15 @@ pub(crate) struct Dataset {
     /// The columns of a `memory:` data set.
     #[serde(default)]
     pub(crate) columns: Vec<Column>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct View {
+    /// What queries call it: `recent_trips`, or `schema.view`.
+    pub(crate) name: Placed<String>,
+    /// One SELECT.
+    pub(crate) sql: Placed<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]

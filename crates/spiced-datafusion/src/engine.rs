@@ -26,6 +26,7 @@ use crate::loader::Loader;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::permission::Rules;
 use crate::session::DataFusionSession;
+use crate::view::View;
 use crate::yielding::YieldAfterJoins;
 use crate::{EngineOptions, StartError};
 
@@ -62,21 +63,25 @@ impl DataFusionEngine {
 
         let mut schemas: BTreeMap<String, BTreeMap<String, watch::Receiver<Slot>>> = BTreeMap::new();
         schemas.entry(DEFAULT_SCHEMA.to_owned()).or_default();
-        let first = options.datasets.iter().map(|spec| DatasetStatus {
-            name: spec.name.clone(),
-            from: spec.from.clone(),
-            writable: spec.writable,
-            state: DatasetState::Loading,
-        });
-        let (statuses, watched) = watch::channel(first.collect::<Vec<_>>());
-        let mut loaders = JoinSet::new();
+        let sets = options.datasets.iter().map(|spec| (&spec.name, spec.from.clone(), spec.writable));
+        let views = options.views.iter().map(|view| (&view.name, "view".to_owned(), false));
+        let first: Vec<DatasetStatus> = sets
+            .chain(views)
+            .map(|(name, from, writable)| DatasetStatus {
+                name: name.clone(),
+                from,
+                writable,
+                state: DatasetState::Loading,
+            })
+            .collect();
+        let (statuses, watched) = watch::channel(first.clone());
+        let mut loading = Vec::new();
         let mut writable = BTreeMap::new();
         for (index, (name, source)) in datasets.into_iter().enumerate() {
             let (slot, seen) = watch::channel(Slot::Loading);
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
-            writable.insert(name, options.datasets[index].writable);
-            let loader = Loader { index, source, state: state.clone(), slot, statuses: statuses.clone() };
-            loaders.spawn_on(loader.run(), &options.runtime);
+            writable.insert(name, first[index].writable);
+            loading.push(Loader { index, source, state: state.clone(), slot, statuses: statuses.clone() });
         }
         for table in options.system {
             // It is there from the start, and nobody changes it.
@@ -92,6 +97,11 @@ impl DataFusionEngine {
         }
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
 
+        // Once all are in the catalog: a view asks for what it names.
+        let mut loaders = JoinSet::new();
+        for loader in loading {
+            loaders.spawn_on(loader.run(), &options.runtime);
+        }
         let rules = Rules::new(writable, names, HostPaths::new(options.host_paths));
         let shared = Shared {
             state,
@@ -119,27 +129,32 @@ impl Engine for DataFusionEngine {
 /// A data set's name, and what loads it.
 type Named = (TableName, Arc<dyn Source>);
 
-/// Opens every data set, and says everything that is wrong with any.
+/// Opens every data set, then every view, and says everything that is wrong with any.
 fn check(options: &EngineOptions, state: &SessionState) -> Result<Vec<Named>, StartError> {
     let mut wrong = StartError::default();
     let mut names = BTreeSet::new();
     let mut opened = Vec::new();
-    for spec in &options.datasets {
-        let name = match TableName::parse(&spec.name) {
+    let sets = options.datasets.iter().map(|spec| (&spec.name, connectors::open(spec, state)));
+    let views = options.views.iter().map(|view| {
+        let opened = View::open(&view.sql, state).map(|view| Arc::new(view) as Arc<dyn Source>);
+        (&view.name, opened.map_err(|why| vec![why]))
+    });
+    for (written, source) in sets.chain(views) {
+        let name = match TableName::parse(written) {
             Ok(name) if !names.insert(name.clone()) => {
-                wrong.add(&spec.name, "name: another data set has the same");
+                wrong.add(written, "name: another data set has the same");
                 None
             }
             Ok(name) => Some(name),
             Err(why) => {
-                wrong.add(&spec.name, format!("name: `{}` {why}", spec.name));
+                wrong.add(written, format!("name: `{written}` {why}"));
                 None
             }
         };
-        match (connectors::open(spec, state), name) {
+        match (source, name) {
             (Ok(source), Some(name)) => opened.push((name, source)),
             (Ok(_), None) => {}
-            (Err(causes), _) => causes.into_iter().for_each(|cause| wrong.add(&spec.name, cause)),
+            (Err(causes), _) => causes.into_iter().for_each(|cause| wrong.add(written, cause)),
         }
     }
     wrong.into_result(opened)

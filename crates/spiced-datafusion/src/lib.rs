@@ -58,10 +58,11 @@ mod size;
 mod start_error;
 mod statement;
 mod system_table;
+mod view;
 mod yielding;
 
 pub use engine::DataFusionEngine;
-pub use options::{ColumnSpec, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DatasetSpec, EngineOptions};
+pub use options::{ColumnSpec, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DatasetSpec, EngineOptions, ViewSpec};
 pub use runtime::query_runtime;
 pub use start_error::StartError;
 pub use system_table::SystemTable;

@@ -20,6 +20,8 @@ pub const DEFAULT_MEMORY_LIMIT: usize = 2 << 30;
 pub struct EngineOptions {
     /// The data sets of the pod.
     pub datasets: Vec<DatasetSpec>,
+    /// The views of the pod.
+    pub views: Vec<ViewSpec>,
     /// The tables of the schema `runtime`.
     pub system: Vec<SystemTable>,
     /// The folders that `COPY` and `CREATE EXTERNAL TABLE` may reach; empty: nowhere.
@@ -39,6 +41,7 @@ impl EngineOptions {
     pub fn new(runtime: Handle) -> Self {
         Self {
             datasets: Vec::new(),
+            views: Vec::new(),
             system: Vec::new(),
             host_paths: Vec::new(),
             query_timeout: DEFAULT_QUERY_TIMEOUT,
@@ -70,6 +73,15 @@ impl DatasetSpec {
     pub fn new(name: impl Into<String>, from: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
         Self { name: name.into(), from: from.into(), folder: folder.into(), ..Self::default() }
     }
+}
+
+/// A view, as the pod describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewSpec {
+    /// The name it is queried by: `view` or `schema.view`.
+    pub name: String,
+    /// The query.
+    pub sql: String,
 }
 
 /// A column, as the pod describes it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use spiced_certs::FileWatch;
 use spiced_config::Settings;
-use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions};
+use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, ViewSpec};
 use spiced_engine::{Engine, Guarded};
 use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
 use spiced_secrets::Resolver;
@@ -267,6 +267,8 @@ fn start_engine(
     let mut options = EngineOptions::new(queries.handle().clone());
     let metrics = settings.listen.metrics.as_ref().map(|_| "metrics");
     let endpoints = ["http", "flight", "grpc"].into_iter().chain(metrics).collect();
+    options.views =
+        settings.views.iter().map(|view| ViewSpec { name: view.name.clone(), sql: view.sql.clone() }).collect();
     options.system = vec![tables::tls(endpoints, identities)];
     options.host_paths = settings.host_paths.clone();
     options.query_timeout = settings.query_timeout;

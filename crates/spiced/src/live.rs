@@ -74,6 +74,7 @@ impl Fixed {
                 };
                 settings.datasets.iter().map(told).collect()
             }),
+            ("views", format!("{:?}", settings.views)),
         ])
     }
 

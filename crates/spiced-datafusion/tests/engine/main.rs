@@ -12,6 +12,7 @@ mod limits;
 mod parameters;
 mod sessions;
 mod system;
+mod views;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
