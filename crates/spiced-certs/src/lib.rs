@@ -42,7 +42,7 @@ mod examine;
 mod handshake;
 mod load;
 mod pairs;
-pub mod pem;
+mod pem;
 mod presented;
 mod reload;
 mod source;

@@ -32,7 +32,7 @@ const DASHES: &str = "-----";
 ///
 /// # Errors
 /// There is none, or one of them is not base64.
-pub fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>, PemError> {
+pub(crate) fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let blocks = blocks(pem)?;
     let chain: Vec<_> = blocks
         .iter()
@@ -49,7 +49,7 @@ pub fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>, PemErr
 ///
 /// # Errors
 /// There is none, or one of them is not base64.
-pub fn revocation_lists(text: &Secret) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+pub(crate) fn revocation_lists(text: &Secret) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
     const SEQUENCE: u8 = 0x30;
     if text.expose().first() == Some(&SEQUENCE) && std::str::from_utf8(text.expose()).is_err() {
         return Ok(vec![CertificateRevocationListDer::from(text.expose().to_vec())]);
@@ -68,11 +68,11 @@ pub fn revocation_lists(text: &Secret) -> Result<Vec<CertificateRevocationListDe
 
 /// A private key, and how it was kept.
 #[derive(Debug)]
-pub struct ReadKey {
+pub(crate) struct ReadKey {
     /// The key.
-    pub der: PrivateKeyDer<'static>,
+    pub(crate) der: PrivateKeyDer<'static>,
     /// Whether it was encrypted.
-    pub encrypted: bool,
+    pub(crate) encrypted: bool,
 }
 
 /// The private key of a PEM text: PKCS#8, PKCS#1 or SEC1. An encrypted one is opened with `passphrase`: PKCS#8 with
@@ -81,7 +81,7 @@ pub struct ReadKey {
 ///
 /// # Errors
 /// There is none, there are several, or it is encrypted and not with this passphrase.
-pub fn private_key(pem: &Secret, passphrase: Option<&Secret>) -> Result<ReadKey, PemError> {
+pub(crate) fn private_key(pem: &Secret, passphrase: Option<&Secret>) -> Result<ReadKey, PemError> {
     let blocks = blocks(pem)?;
     let keys: Vec<&Block> = blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY")).collect();
     let key = match keys.as_slice() {
@@ -139,7 +139,7 @@ pub(crate) fn oddities(pem: &Secret) -> Vec<&'static str> {
 /// Why a PEM text does not give what it should. No variant holds any of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PemError {
+pub(crate) enum PemError {
     /// There is nothing but white space.
     #[error("it is empty")]
     Empty,
@@ -210,7 +210,7 @@ pub enum PemError {
 
 impl PemError {
     /// A stable code, as the doctor's findings have it.
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Empty => "TLS-EMPTY",
             Self::NoPem { looks_like: Some(LooksLike::Path) } => "TLS-PATH-AS-PEM",
@@ -333,7 +333,7 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// What stands there instead of what was wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instead {
+pub(crate) enum Instead {
     /// Blocks of other kinds.
     Other,
     /// A certificate, where a key was wanted.
@@ -371,7 +371,7 @@ impl Instead {
 
 /// What a text without PEM looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LooksLike {
+pub(crate) enum LooksLike {
     /// DER.
     Der,
     /// PKCS#12, with a certificate and its key.
