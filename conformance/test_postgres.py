@@ -192,7 +192,7 @@ def test_values_that_have_no_counterpart_are_an_error(pod, postgres, what):
 # What is left to it
 
 LEFT = {
-    "SELECT name FROM t WHERE id = 7": 'SELECT "name" FROM "people" WHERE (("id" = 7))',
+    "SELECT name FROM t WHERE id = 7": 'SELECT "name" FROM "people" WHERE ("id" = (7))',
     "SELECT id FROM t WHERE id BETWEEN 3 AND 5 AND name = 'it''s'": "'it''s'",
     "SELECT id FROM t LIMIT 3": "LIMIT 3",
     "SELECT id FROM t WHERE born > DATE '2002-01-01' LIMIT 2": "2002-01-01",
@@ -220,6 +220,29 @@ def test_answers_are_those_of_postgresql(pod, filled):
         ours = list(clients.rows(server, text.format(t="t"))[0].values())
         theirs = filled.sql(text.format(t=TABLE)).split("|")
         assert [str(value) for value in ours] == theirs, text
+
+
+def test_a_roles_own_settings_change_no_meaning(pod, filled):
+    """Backslashes that escape would let a literal out of its quotes; another zone would move times."""
+    filled.sql(
+        "CREATE ROLE odd LOGIN PASSWORD '" + filled.password + "'; ALTER ROLE odd SET standard_conforming_strings = off;"
+        "ALTER ROLE odd SET TimeZone = 'Asia/Tokyo'; ALTER ROLE odd SET DateStyle = 'German';"
+        "CREATE TABLE odd_ones (name text, at timestamptz, seen timestamp, day date);"
+        r"INSERT INTO odd_ones VALUES (E'a\\', '2024-01-01 00:00:00+00', '2024-01-01 00:00:00', '2024-02-03');"
+        "GRANT ALL ON odd_ones TO odd"
+    )
+    server = serve(pod, filled, "odd_ones", pg_user="odd")
+    for condition, rows in (
+        (r"name = 'a\'", 1),
+        (r"name = '\'' OR 1=1 --'", 0),
+        ("at = TIMESTAMP '2024-01-01T00:00:00Z'", 1),
+        ("at < TIMESTAMP '2024-01-01T00:00:01Z' AND at > TIMESTAMP '2023-12-31T23:59:59Z'", 1),
+        ("at = arrow_cast('2024-01-01T00:00:00Z', 'Timestamp(Microsecond, Some(\"UTC\"))')", 1),
+        ("seen = TIMESTAMP '2024-01-01T00:00:00'", 1),
+        ("day = DATE '2024-02-03'", 1),
+        ("day > DATE '2024-02-03'", 0),
+    ):
+        assert clients.rows(server, f"SELECT count(*) AS n FROM t WHERE {condition}") == [{"n": rows}], condition
 
 
 def test_a_large_answer_streams_and_a_broken_off_one_is_ended(pod, filled):

@@ -41,6 +41,10 @@ const MOST_CONNECTIONS: usize = 100;
 /// From the first packet to the end of the log-in; and how long a query waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What our statements mean must not depend on a role's or a database's defaults: a backslash in a literal is one, and a
+/// time without a zone is UTC.
+const SESSION: &str = "-c standard_conforming_strings=on -c TimeZone=UTC -c DateStyle=ISO";
+
 /// libpq's modes (PostgreSQL, "SSL Support", table 34.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -252,9 +256,8 @@ impl managed::Manager for Server {
         let mut config = Config::new();
         config.host(host).port(*port).dbname(database).user(user).application_name("spiced");
         config.connect_timeout(PATIENCE).keepalives_idle(Duration::from_secs(60));
-        if !self.writable {
-            config.options("-c default_transaction_read_only=on");
-        }
+        let read_only = if self.writable { "" } else { " -c default_transaction_read_only=on" };
+        config.options(format!("{SESSION}{read_only}"));
         if let Some(password) = password {
             config.password(password.expose());
         }

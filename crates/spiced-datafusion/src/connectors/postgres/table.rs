@@ -75,7 +75,7 @@ impl PostgresTable {
             let condition = filter::sql(filter)
                 .ok_or_else(|| DataFusionError::Internal(format!("a filter has no SQL: {filter}")))?;
             sql += if at == 0 { " WHERE " } else { " AND " };
-            sql += &format!("({condition})");
+            sql += &condition;
         }
         if let Some(limit) = limit {
             sql += &format!(" LIMIT {limit}");
@@ -100,11 +100,7 @@ impl TableProvider for PostgresTable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let native = self.native();
-        let support = |filter: &&Expr| match filter::sql(filter) {
-            Some(_) => filter::support(filter, &self.schema, &native),
-            None => TableProviderFilterPushDown::Unsupported,
-        };
-        Ok(filters.iter().map(support).collect())
+        Ok(filters.iter().map(|filter| filter::support(filter, &self.schema, &native)).collect())
     }
 
     async fn scan(
