@@ -113,12 +113,12 @@ def test_definitions_say_nothing(notes, home):
 
 def test_commands_work_without_a_prompt(over_tls, home):
     options = [*trusting(over_tls), "--format", "csv"]
-    assert run(home, *options, r"\d").ok().splitlines()[1:] == ["spice,public,people,TABLE"]
+    assert run(home, *options, r"\d").ok().splitlines()[1:] == ["spice,public,people,TABLE", "spice,runtime,tls,TABLE"]
     assert run(home, *options, r"\d people").ok() == "column,type,nullable\nid,Int64,yes\nname,Utf8View,yes\n".replace(
         "Utf8View", run(home, *options, "SELECT arrow_typeof(name) AS t FROM people LIMIT 1").ok().split()[1]
     )
     assert run(home, *options, r"\d public.peo*").ok().startswith("column,type,nullable\nid,")
-    assert run(home, *options, r"\dn").ok().splitlines()[1:] == ["spice,public"]
+    assert run(home, *options, r"\dn").ok().splitlines()[1:] == ["spice,public", "spice,runtime"]
     assert run(home, *options, r"\l").ok().splitlines()[1:] == ["spice"]
     missing = run(home, *options, r"\d peo_le")
     assert (missing.code, missing.err) == (1, "error: there is no table `peo_le`\nhint: \\d lists the tables\n")
