@@ -147,7 +147,7 @@ proptest! {
 
     #[test]
     fn text_without_an_opening_is_untouched(text in "[$a{} :\\n]{0,40}") {
-        prop_assume!(!text.contains("${"));
+        let text = text.replace("${", "$ {");
         let template = Template::parse(&text).unwrap();
         prop_assert_eq!(template.as_literal(), Some(text.as_str()));
     }
