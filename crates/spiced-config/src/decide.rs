@@ -13,7 +13,8 @@ use crate::decode::{Hidden, Placed, Referred};
 use crate::error::{ConfigError, Problem};
 use crate::layers::{Written, WrittenPair};
 use crate::settings::{
-    Clients, Column, Dataset, Limits, Listen, Material, MaterialInput, Pair, Settings, Tls, TlsVersion, View, Warning,
+    Clients, Column, Dataset, Limits, Listen, Material, MaterialInput, Pair, Settings, Tls, TlsVersion, Turns, View,
+    Warning,
 };
 use crate::spicepod::{Access, ClientAuthMode, Door, Profile, Spicepod, Version};
 use crate::{spicepod, tls};
@@ -74,15 +75,27 @@ impl Spicepod {
                 u32::try_from(failures).ok().and_then(NonZero::new).unwrap_or(NonZero::<u32>::MAX)
             },
         };
-        let memory = runtime.sql.memory_limit.map(|size| Placed(size.0.map(|s| s.0)));
+        let sql = runtime.sql;
+        let memory = sql.memory_limit.map(|size| Placed(size.0.map(|s| s.0)));
         let query_memory = positive(memory, 2 << 30, &mut problems);
-        let query_timeout = match runtime.sql.timeout {
+        let query_timeout = match sql.timeout {
             Some(Placed(span)) if span.value.0.is_zero() => {
                 problems.push(Problem::new(span.origin, "takes a duration above zero").hint("write 5m, say"));
                 Duration::ZERO
             }
             span => span.map_or(Duration::from_secs(300), |s| s.0.value.0),
         };
+        let mut turns = |running, waiting: Option<Placed<usize>>| Turns {
+            running: positive(running, 64, &mut problems),
+            // None may wait: that is a choice.
+            waiting: waiting.map_or(256, |placed| placed.0.value),
+        };
+        let readers = turns(sql.concurrency.ro, sql.queue.ro);
+        let writers = turns(sql.concurrency.rw, sql.queue.rw);
+        let rows = sql.max_result_rows;
+        let max_result_rows = rows.map(|rows| positive(Some(rows), 0, &mut problems));
+        let bytes = sql.max_result_bytes.map(|size| Placed(size.0.map(|s| s.0)));
+        let max_result_bytes = bytes.map(|bytes| positive(Some(bytes), 0, &mut problems));
         let trusted_proxies = proxies(runtime.http.trusted_proxies, &mut problems);
         let allowed_origins = match runtime.cors.enabled {
             Some(true) => Some(runtime.cors.allowed_origins.into_iter().map(|origin| origin.0).collect()),
@@ -106,8 +119,14 @@ impl Spicepod {
             trusted_proxies,
             shutdown_delay: runtime.shutdown_delay.map_or(Duration::ZERO, |s| s.0),
             shutdown_timeout: runtime.shutdown_timeout.map_or(Duration::from_secs(25), |s| s.0),
-            host_paths: runtime.sql.host_paths.into_iter().map(|path| place.path(path.0)).collect(),
+            host_paths: sql.host_paths.into_iter().map(|path| place.path(path.0)).collect(),
             query_timeout,
+            readers,
+            writers,
+            queue_timeout: sql.queue_timeout.map_or(Duration::from_secs(10), |s| s.0),
+            max_result_rows,
+            max_result_bytes,
+            query_history: sql.history.unwrap_or(1_000),
             query_memory,
             http_body_limit: runtime.http.body_limit.map_or(16 << 20, |s| s.0),
             limits,

@@ -55,5 +55,5 @@ pub use layers::{Flag, Layers, Resolved};
 pub use schema::schema;
 pub use settings::{
     ApiKey, Auth, Clients, Column, Dataset, Identity, IdentityName, Limits, Listen, Material, MaterialInput, Pair,
-    Role, Settings, Store, Tls, TlsVersion, View, Warning,
+    Role, Settings, Store, Tls, TlsVersion, Turns, View, Warning,
 };

@@ -43,6 +43,18 @@ pub struct Settings {
     pub query_timeout: Duration,
     /// Memory that all queries share, in bytes. Default 2 GiB.
     pub query_memory: usize,
+    /// Statements at a time of callers that read, and how many may wait. Default 64 and 256.
+    pub readers: Turns,
+    /// The same of callers that also write.
+    pub writers: Turns,
+    /// How long a statement waits for its turn. Default 10 s.
+    pub queue_timeout: Duration,
+    /// The most rows of an answer. Default: no bound.
+    pub max_result_rows: Option<usize>,
+    /// The most bytes of an answer. Default: no bound.
+    pub max_result_bytes: Option<usize>,
+    /// Statements that are remembered. Default 1,000.
+    pub query_history: usize,
     /// The body of an HTTP request, in bytes. Default 16 MiB.
     pub http_body_limit: usize,
     /// Connections and handshakes.
@@ -231,6 +243,15 @@ pub struct Limits {
     pub handshakes: usize,
     /// Wrong keys of one address at once, and a minute after that. Default 30.
     pub auth_failures: NonZero<u32>,
+}
+
+/// Statements of one role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turns {
+    /// At a time.
+    pub running: usize,
+    /// That may wait.
+    pub waiting: usize,
 }
 
 /// A data set.

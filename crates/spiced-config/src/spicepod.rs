@@ -304,6 +304,46 @@ pub(crate) struct Sql {
     /// Memory of all queries and memory tables together; then they spill or fail.
     #[schemars(extend("default" = "2GiB"))]
     pub(crate) memory_limit: Option<Placed<Size>>,
+    /// Statements that run at a time, from planning until their last row is fetched, by the callers' role.
+    pub(crate) concurrency: Concurrency,
+    /// Statements that may wait for that; one more is refused (503, RESOURCE_EXHAUSTED).
+    pub(crate) queue: Queue,
+    /// How long one waits before it is refused.
+    #[schemars(extend("default" = "10s"))]
+    pub(crate) queue_timeout: Option<Span>,
+    /// The most rows that a query may answer; beyond them it fails.
+    #[schemars(extend("x-unset" = "no bound"))]
+    pub(crate) max_result_rows: Option<Placed<usize>>,
+    /// The same in bytes, as Arrow holds the rows.
+    #[schemars(extend("x-unset" = "no bound"))]
+    pub(crate) max_result_bytes: Option<Placed<Size>>,
+    /// Statements that `runtime.queries` remembers; 0: none.
+    #[schemars(extend("default" = 1_000))]
+    pub(crate) history: Option<usize>,
+}
+
+/// Statements at a time.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Concurrency {
+    /// Of callers that may only read.
+    #[schemars(extend("default" = 64))]
+    pub(crate) ro: Option<Placed<usize>>,
+    /// Of callers that may also write.
+    #[schemars(extend("default" = 64))]
+    pub(crate) rw: Option<Placed<usize>>,
+}
+
+/// Statements that wait.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Queue {
+    /// Of callers that may only read.
+    #[schemars(extend("default" = 256))]
+    pub(crate) ro: Option<Placed<usize>>,
+    /// Of callers that may also write.
+    #[schemars(extend("default" = 256))]
+    pub(crate) rw: Option<Placed<usize>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -117,8 +117,8 @@ impl DataFusionEngine {
 
 #[async_trait]
 impl Engine for DataFusionEngine {
-    async fn session(&self, _principal: &Principal) -> Result<Box<dyn Session>, EngineError> {
-        Ok(Box::new(DataFusionSession::new(self.shared.clone())))
+    async fn session(&self, principal: &Principal) -> Result<Box<dyn Session>, EngineError> {
+        Ok(Box::new(DataFusionSession::new(self.shared.clone(), principal.clone())))
     }
 
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {

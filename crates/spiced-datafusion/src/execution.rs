@@ -164,6 +164,7 @@ impl Run {
         let plan = parameters::bind(self.plan, &self.wanted, &self.parameters)?;
         let mut state = SessionState::clone(&self.own.state());
         state.mark_start_execution();
+        state.config_mut().set_extension(self.own.principal.clone());
         match plan {
             LogicalPlan::Statement(statement) => self.own.change(statement).await.map_err(engine_error)?,
             LogicalPlan::Ddl(ddl) => ddl::run(ddl, state).await?,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{LogicalPlan, Statement as PlanStatement, TableType};
 use datafusion::prelude::SessionContext;
-use spiced_engine::{Catalog, EngineError, ErrorKind, Ingest, Prepared, Session, Statement, TableInfo};
+use spiced_engine::{Catalog, EngineError, ErrorKind, Ingest, Prepared, Principal, Session, Statement, TableInfo};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer;
@@ -25,6 +25,8 @@ pub(crate) struct DataFusionSession {
 /// What belongs to one session alone: DataFusion's state, replaced as a whole by `SET` and `PREPARE`.
 pub(crate) struct Own {
     state: Mutex<Arc<SessionState>>,
+    /// Whose it is.
+    pub(crate) principal: Arc<Principal>,
     /// Held while one statement changes the state, so that of two none is lost.
     changing: tokio::sync::Mutex<()>,
 }
@@ -51,9 +53,9 @@ impl Own {
 }
 
 impl DataFusionSession {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let state = Mutex::new(shared.state.clone());
-        Self { shared, own: Arc::new(Own { state, changing: tokio::sync::Mutex::new(()) }) }
+    pub(crate) fn new(shared: Arc<Shared>, principal: Principal) -> Self {
+        let (state, principal) = (Mutex::new(shared.state.clone()), Arc::new(principal));
+        Self { shared, own: Arc::new(Own { state, principal, changing: tokio::sync::Mutex::new(()) }) }
     }
 }
 

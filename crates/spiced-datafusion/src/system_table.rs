@@ -11,21 +11,22 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use spiced_engine::Principal;
 
 /// A table that the program answers itself: `runtime.NAME`. SQL cannot write it.
 #[derive(Clone)]
 pub struct SystemTable {
     pub(crate) name: String,
     schema: SchemaRef,
-    rows: Arc<dyn Fn() -> RecordBatch + Send + Sync>,
+    rows: Arc<dyn Fn(&Principal) -> RecordBatch + Send + Sync>,
 }
 
 impl SystemTable {
-    /// A table called `name`, whose rows `rows` gives at each query, in the columns of `schema`.
+    /// A table called `name`, whose rows for a caller `rows` gives at each query, in the columns of `schema`.
     pub fn new(
         name: impl Into<String>,
         schema: SchemaRef,
-        rows: impl Fn() -> RecordBatch + Send + Sync + 'static,
+        rows: impl Fn(&Principal) -> RecordBatch + Send + Sync + 'static,
     ) -> Self {
         Self { name: name.into(), schema, rows: Arc::new(rows) }
     }
@@ -49,12 +50,14 @@ impl TableProvider for SystemTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = (self.rows)();
-        Ok(MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema.clone(), projection.cloned())?)
+        // Each run has its caller; what has none is answered nothing.
+        let caller = state.config().get_extension::<Principal>();
+        let rows = caller.map(|caller| (self.rows)(&caller)).into_iter().collect();
+        Ok(MemorySourceConfig::try_new_exec(&[rows], self.schema.clone(), projection.cloned())?)
     }
 }

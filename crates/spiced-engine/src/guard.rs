@@ -1,18 +1,19 @@
-//! The one place where a caller's role is compared with what a statement would do, and where it is
-//! told who changed what.
+//! The one place where a caller's role is compared with what a statement would do, where statements wait for their
+//! turn, and where it is told who did what.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::{Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::engine::{Batches, Catalog, DatasetStatus, Engine, Execution, Parameters, Prepared, Session, Statement};
-use crate::{Effect, EngineError, ErrorKind, Ingest, Principal, Role};
+use crate::{AnswerBounds, Effect, EngineError, ErrorKind, Ingest, Principal, Role, Turns};
 
 /// An engine behind which every statement is checked against the caller's role.
 ///
@@ -20,19 +21,50 @@ use crate::{Effect, EngineError, ErrorKind, Ingest, Principal, Role};
 /// by anybody, and one prepared by one caller cannot be run by another.
 pub struct Guarded<E> {
     engine: E,
-    witness: Option<Arc<dyn Witness>>,
+    rules: Arc<Rules>,
 }
 
-/// Is told of every statement that changes something, and of every one that was denied.
+/// What holds for all sessions.
+#[derive(Clone, Default)]
+struct Rules {
+    witnesses: Vec<Arc<dyn Witness>>,
+    turns: Turns,
+    bounds: AnswerBounds,
+}
+
+/// Is told of every statement that ran, that failed to be planned, and that was denied.
 pub trait Witness: Send + Sync + 'static {
     /// A statement came to its end, or was not begun. It is called once for each execution, and must not block.
-    fn saw(&self, principal: &Principal, statement: &Statement, effect: Effect, outcome: Outcome);
+    fn saw(&self, seen: &Seen<'_>);
 }
 
-/// How a statement ended that was to change something.
+/// A statement at its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Who sent it.
+    pub principal: &'a Principal,
+    /// The statement.
+    pub statement: &'a Statement,
+    /// What it does; `None` where it could not be planned.
+    pub effect: Option<Effect>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it failed or was denied.
+    pub error: Option<&'a EngineError>,
+    /// When it came.
+    pub started: SystemTime,
+    /// How long it waited for its turn.
+    pub queued: Duration,
+    /// How long all of it took, from its coming to the last batch that was fetched.
+    pub took: Duration,
+    /// The rows of the answer that were fetched.
+    pub rows: u64,
+}
+
+/// How a statement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has had its effect.
+    /// It has had its effect, or its whole answer was fetched.
     Done,
     /// It ended with an error.
     Failed,
@@ -43,15 +75,33 @@ pub enum Outcome {
 }
 
 impl<E: Engine> Guarded<E> {
-    /// Guards `engine`.
+    /// Guards `engine`, with the default [`Turns`] and answers of any size.
     pub fn new(engine: E) -> Self {
-        Self { engine, witness: None }
+        Self { engine, rules: Arc::default() }
     }
 
-    /// Tells `witness` what changes, and what was denied.
+    /// Tells `witness` too.
     #[must_use]
     pub fn witnessed(self, witness: Arc<dyn Witness>) -> Self {
-        Self { witness: Some(witness), ..self }
+        self.ruled(|rules| rules.witnesses.push(witness))
+    }
+
+    /// Lets statements wait for these turns. A statement has its turn from its planning until it, and every answer of
+    /// it, is dropped.
+    #[must_use]
+    pub fn in_turns(self, turns: Turns) -> Self {
+        self.ruled(|rules| rules.turns = turns)
+    }
+
+    /// Lets no query answer more than this.
+    #[must_use]
+    pub fn within(self, bounds: AnswerBounds) -> Self {
+        self.ruled(|rules| rules.bounds = bounds)
+    }
+
+    fn ruled(mut self, change: impl FnOnce(&mut Rules)) -> Self {
+        change(Arc::make_mut(&mut self.rules));
+        self
     }
 }
 
@@ -59,7 +109,7 @@ impl<E: Engine> Guarded<E> {
 impl<E: Engine> Engine for Guarded<E> {
     async fn session(&self, principal: &Principal) -> Result<Box<dyn Session>, EngineError> {
         let inner = self.engine.session(principal).await?;
-        Ok(Box::new(GuardedSession { inner, principal: principal.clone(), witness: self.witness.clone() }))
+        Ok(Box::new(GuardedSession { inner, principal: principal.clone(), rules: self.rules.clone() }))
     }
 
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
@@ -70,26 +120,29 @@ impl<E: Engine> Engine for Guarded<E> {
 struct GuardedSession {
     inner: Box<dyn Session>,
     principal: Principal,
-    witness: Option<Arc<dyn Witness>>,
+    rules: Arc<Rules>,
 }
 
 #[async_trait]
 impl Session for GuardedSession {
     async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError> {
-        let planned = self.inner.prepare(statement.clone()).await;
-        self.guard(planned, statement)
+        let asked = self.asked(statement.clone());
+        let turn = self.turn(&asked).await?;
+        let planned = self.inner.prepare(statement).await;
+        self.guard(planned, asked, turn)
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
-        let statement = Statement::Sql(format!("INGEST INTO {}", ingest.table));
+        let asked = self.asked(Statement::Sql(format!("INGEST INTO {}", ingest.table)));
         let least = Effect::Write;
         if let Err(denied) = permit(self.principal.role(), least) {
             // Before the table is looked up: whether it is there is not the caller's to learn this way.
-            self.saw(&statement, least, Outcome::Denied);
+            asked.told(Some(least), Outcome::Denied, Some(&denied), 0);
             return Err(denied);
         }
+        let turn = self.turn(&asked).await?;
         let planned = self.inner.ingest(ingest).await;
-        self.guard(planned, statement)
+        self.guard(planned, asked, turn)
     }
 
     async fn catalog(&self) -> Result<Catalog, EngineError> {
@@ -97,41 +150,43 @@ impl Session for GuardedSession {
     }
 }
 
+/// A statement's turn, and how long it waited for that.
+type Turn = (OwnedSemaphorePermit, Duration);
+
 impl GuardedSession {
-    fn saw(&self, statement: &Statement, effect: Effect, outcome: Outcome) {
-        if let Some(witness) = &self.witness {
-            witness.saw(&self.principal, statement, effect, outcome);
+    fn asked(&self, statement: Statement) -> Asked {
+        Asked {
+            rules: self.rules.clone(),
+            principal: self.principal.clone(),
+            statement,
+            started: (SystemTime::now(), Instant::now()),
+            queued: Duration::ZERO,
         }
     }
 
-    /// Lets through what has been planned, where the caller may do it, and sees to it that a change is told.
+    async fn turn(&self, asked: &Asked) -> Result<Turn, EngineError> {
+        let turn = self.rules.turns.take(self.principal.role()).await;
+        let turn = turn.inspect_err(|error| asked.told(None, Outcome::Failed, Some(error), 0))?;
+        Ok((turn, asked.started.1.elapsed()))
+    }
+
+    /// Lets through what has been planned, where the caller may do it, and sees to it that its end is told.
     fn guard(
         &self,
         planned: Result<Box<dyn Prepared>, EngineError>,
-        statement: Statement,
+        asked: Asked,
+        (turn, queued): Turn,
     ) -> Result<Box<dyn Prepared>, EngineError> {
-        let prepared = match planned {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                // What no role may do is denied by the engine itself, which alone knows the plan.
-                if error.kind() == ErrorKind::Denied {
-                    self.saw(&statement, Effect::Write, Outcome::Denied);
-                }
-                return Err(error);
-            }
-        };
-        let effect = prepared.effect();
-        if let Err(denied) = permit(self.principal.role(), effect) {
-            self.saw(&statement, effect, Outcome::Denied);
-            return Err(denied);
-        }
-        match &self.witness {
-            Some(witness) if !matches!(effect, Effect::Read | Effect::Session) => {
-                let told = Told { witness: witness.clone(), principal: self.principal.clone(), statement, effect };
-                Ok(Box::new(WitnessedStatement { inner: prepared, told: Arc::new(told) }))
-            }
-            _ => Ok(prepared),
-        }
+        let asked = Asked { queued, ..asked };
+        let inner = planned.inspect_err(|error| match error.kind() {
+            // What no role may do is denied by the engine itself, which alone knows the plan.
+            ErrorKind::Denied => asked.told(Some(Effect::Write), Outcome::Denied, Some(error), 0),
+            _ => asked.told(None, Outcome::of(error), Some(error), 0),
+        })?;
+        let effect = inner.effect();
+        permit(self.principal.role(), effect)
+            .inspect_err(|denied| asked.told(Some(effect), Outcome::Denied, Some(denied), 0))?;
+        Ok(Box::new(GuardedStatement { inner, held: Arc::new(Held { asked, effect, _turn: turn }) }))
     }
 }
 
@@ -146,22 +201,39 @@ fn permit(role: Role, effect: Effect) -> Result<(), EngineError> {
     Err(EngineError::new(ErrorKind::Denied, format!("the statement {what}, and this caller may only read")))
 }
 
-/// What the witness is told but for the outcome.
-struct Told {
-    witness: Arc<dyn Witness>,
+/// A statement as it came.
+#[derive(Clone)]
+struct Asked {
+    rules: Arc<Rules>,
     principal: Principal,
     statement: Statement,
-    effect: Effect,
+    started: (SystemTime, Instant),
+    queued: Duration,
 }
 
-/// A statement that changes something; each execution of it is told.
-struct WitnessedStatement {
+impl Asked {
+    fn told(&self, effect: Option<Effect>, outcome: Outcome, error: Option<&EngineError>, rows: u64) {
+        let Self { rules, principal, statement, started: (started, since), queued } = self;
+        let (started, queued, took) = (*started, *queued, since.elapsed());
+        let seen = Seen { principal, statement, effect, outcome, error, started, queued, took, rows };
+        rules.witnesses.iter().for_each(|witness| witness.saw(&seen));
+    }
+}
+
+/// A planned statement that has its turn.
+struct GuardedStatement {
     inner: Box<dyn Prepared>,
-    told: Arc<Told>,
+    held: Arc<Held>,
+}
+
+struct Held {
+    asked: Asked,
+    effect: Effect,
+    _turn: OwnedSemaphorePermit,
 }
 
 #[async_trait]
-impl Prepared for WitnessedStatement {
+impl Prepared for GuardedStatement {
     fn schema(&self) -> SchemaRef {
         self.inner.schema()
     }
@@ -176,13 +248,18 @@ impl Prepared for WitnessedStatement {
 
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
         // Made first: a caller that goes away meanwhile drops it.
-        let mut ending = Ending { told: self.told.clone(), outcome: Outcome::Cancelled };
+        let mut ending = Ending { held: self.held.clone(), outcome: Outcome::Cancelled, error: None, rows: 0 };
         match self.inner.execute(parameters).await {
-            Ok(Execution { schema, batches }) => {
+            Ok(execution) => {
+                let bounds = match self.held.effect {
+                    Effect::Read => self.held.asked.rules.bounds,
+                    _ => AnswerBounds::default(),
+                };
+                let Execution { schema, batches } = execution.within(bounds);
                 Ok(Execution { schema, batches: WitnessedBatches { inner: batches, ending }.boxed() })
             }
             Err(error) => {
-                ending.outcome = Outcome::of(&error);
+                ending.failed(&error);
                 Err(error)
             }
         }
@@ -197,14 +274,21 @@ impl Outcome {
 
 /// Tells how an execution ended, when it is dropped.
 struct Ending {
-    told: Arc<Told>,
+    held: Arc<Held>,
     outcome: Outcome,
+    error: Option<EngineError>,
+    rows: u64,
+}
+
+impl Ending {
+    fn failed(&mut self, error: &EngineError) {
+        (self.outcome, self.error) = (Outcome::of(error), Some(error.clone()));
+    }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let Told { witness, principal, statement, effect } = &*self.told;
-        witness.saw(principal, statement, *effect, self.outcome);
+        self.held.asked.told(Some(self.held.effect), self.outcome, self.error.as_ref(), self.rows);
     }
 }
 
@@ -220,7 +304,8 @@ impl Stream for WitnessedBatches {
         let polled = self.inner.poll_next_unpin(cx);
         match &polled {
             Poll::Ready(None) if self.ending.outcome == Outcome::Cancelled => self.ending.outcome = Outcome::Done,
-            Poll::Ready(Some(Err(error))) => self.ending.outcome = Outcome::of(error),
+            Poll::Ready(Some(Ok(batch))) => self.ending.rows += batch.num_rows() as u64,
+            Poll::Ready(Some(Err(error))) => self.ending.failed(error),
             _ => {}
         }
         polled
@@ -245,33 +330,45 @@ mod tests {
         }
     }
 
-    /// Counts how statements ended.
+    /// Keeps how statements ended.
     #[derive(Default)]
-    struct Seen(Mutex<Vec<Outcome>>);
+    struct Kept(Mutex<Vec<(Option<Effect>, Outcome, u64)>>);
 
-    impl Witness for Seen {
-        fn saw(&self, _: &Principal, _: &Statement, _: Effect, outcome: Outcome) {
-            self.0.lock().unwrap().push(outcome);
+    impl Witness for Kept {
+        fn saw(&self, seen: &Seen<'_>) {
+            self.0.lock().unwrap().push((seen.effect, seen.outcome, seen.rows));
         }
     }
 
-    fn told(seen: &Arc<Seen>) -> Arc<Told> {
-        let (principal, statement) = (Principal::new("p", Role::ReadWrite), Statement::Sql("INSERT".to_owned()));
-        Arc::new(Told { witness: seen.clone(), principal, statement, effect: Effect::Write })
-    }
-
     #[tokio::test]
-    async fn each_end_of_a_change_is_told_once() {
-        let seen = Arc::new(Seen::default());
-        let engine = Guarded::new(engine_fn(|_, _| Ok(Execution::of(Vec::new())))).witnessed(seen.clone());
+    async fn each_end_is_told_once() {
+        let kept = Arc::new(Kept::default());
+        let column: arrow_array::ArrayRef = Arc::new(arrow_array::Int64Array::from(vec![1, 2]));
+        let batch = RecordBatch::try_from_iter([("x", column)]).unwrap();
+        let answer = move |sql: &str, _: &_| match sql {
+            "bad" => Err(EngineError::new(ErrorKind::InvalidStatement, "bad")),
+            _ => Ok(Execution::of(vec![batch.clone()])),
+        };
+        let engine = Guarded::new(engine_fn(answer)).witnessed(kept.clone());
         let session = engine.session(&Principal::new("p", Role::ReadOnly)).await.unwrap();
         let read = session.prepare(Statement::Sql("SELECT 1".to_owned())).await.unwrap();
         read.execute(Parameters::none()).await.unwrap().batches.collect::<Vec<_>>().await;
-        assert!(seen.0.lock().unwrap().is_empty(), "what only reads is not told");
+        drop(read.execute(Parameters::none()).await.unwrap());
+        let read = Some(Effect::Read);
+        assert_eq!(*kept.0.lock().unwrap(), [(read, Outcome::Done, 2), (read, Outcome::Cancelled, 0)]);
+    }
 
-        let statement = WitnessedStatement { inner: read, told: told(&seen) };
-        statement.execute(Parameters::none()).await.unwrap().batches.collect::<Vec<_>>().await;
-        drop(statement.execute(Parameters::none()).await.unwrap());
-        assert_eq!(*seen.0.lock().unwrap(), [Outcome::Done, Outcome::Cancelled]);
+    #[tokio::test]
+    async fn a_statement_has_its_turn_until_its_answer_is_dropped() {
+        let turns = Turns::new(crate::Lane::new(1, 0), crate::Lane::default(), Duration::from_secs(60));
+        let engine = Guarded::new(engine_fn(|_, _| Ok(Execution::of(Vec::new())))).in_turns(turns);
+        let session = engine.session(&Principal::new("p", Role::ReadOnly)).await.unwrap();
+        let statement = || Statement::Sql("SELECT 1".to_owned());
+        let prepared = session.prepare(statement()).await.unwrap();
+        let answer = prepared.execute(Parameters::none()).await.unwrap();
+        drop(prepared);
+        assert_eq!(session.prepare(statement()).await.err().unwrap().kind(), ErrorKind::Exhausted);
+        drop(answer);
+        assert!(session.prepare(statement()).await.is_ok());
     }
 }

@@ -26,7 +26,9 @@ mod error;
 mod function;
 mod guard;
 mod ingest;
+mod limits;
 mod principal;
+mod trace;
 
 pub use engine::{
     Batches, Catalog, DatasetState, DatasetStatus, Effect, Engine, Execution, Parameters, Prepared, Session, Statement,
@@ -34,6 +36,8 @@ pub use engine::{
 };
 pub use error::{EngineError, ErrorKind};
 pub use function::engine_fn;
-pub use guard::{Guarded, Outcome, Witness};
+pub use guard::{Guarded, Outcome, Seen, Witness};
 pub use ingest::{IfExists, IfMissing, Ingest, TablePath};
+pub use limits::{AnswerBounds, Lane, Turns};
 pub use principal::{Principal, Role, Way};
+pub use trace::Trace;

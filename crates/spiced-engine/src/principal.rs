@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::Trace;
+
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Role {
@@ -47,6 +49,8 @@ pub struct Way {
     pub address: Option<IpAddr>,
     /// The SHA-256 of the client certificate that it showed, in lower-case hex.
     pub certificate: Option<Arc<str>>,
+    /// The trace that the caller says the request belongs to.
+    pub trace: Option<Trace>,
 }
 
 impl Principal {

@@ -1,5 +1,7 @@
 //! What a request to `/v1/sql` asks: its body, read within limits, as a statement and parameters.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use bytes::Bytes;
@@ -7,7 +9,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
-use spiced_engine::{Parameters, Statement};
+use spiced_engine::{AnswerBounds, Parameters, Statement};
 use spiced_middleware::Problem;
 
 use crate::parameters::Given;
@@ -18,6 +20,8 @@ use crate::router::HttpOptions;
 pub(crate) struct Query {
     pub(crate) statement: Statement,
     pub(crate) parameters: Parameters,
+    /// How large the caller wants the answer at most.
+    pub(crate) bounds: AnswerBounds,
 }
 
 #[derive(Debug, Deserialize)]
@@ -25,6 +29,8 @@ pub(crate) struct Query {
 struct Document {
     sql: String,
     parameters: Option<Given>,
+    max_result_rows: Option<u64>,
+    max_result_bytes: Option<u64>,
 }
 
 impl Query {
@@ -38,22 +44,34 @@ impl Query {
             bad(format!("the body is not UTF-8: byte {} is not part of a character", e.valid_up_to() + 1))
         })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let (sql, parameters) = if is_json(&parts.headers) {
+        let (sql, parameters, bounds) = if is_json(&parts.headers) {
             let document: Document = serde_json::from_str(text).map_err(|e| {
                 bad(format!("the body is not the JSON that is expected, {{\"sql\": …, \"parameters\": …}}: {e}"))
             })?;
             let parameters = document.parameters.map_or(Ok(Parameters::none()), Given::into_parameters).map_err(bad)?;
-            (document.sql, parameters)
+            let bounds = AnswerBounds { rows: document.max_result_rows, bytes: document.max_result_bytes };
+            (document.sql, parameters, bounds)
         } else if text.trim_start().starts_with('{') {
             return Err(bad("the body is JSON, but its type is not: send it with `content-type: application/json`"));
         } else {
-            (text.to_owned(), Parameters::none())
+            (text.to_owned(), Parameters::none(), AnswerBounds::default())
         };
         if sql.trim().is_empty() {
             return Err(bad("there is no SQL in the body"));
         }
-        Ok(Self { statement: Statement::Sql(sql), parameters })
+        Ok(Self { statement: Statement::Sql(sql), parameters, bounds })
     }
+}
+
+/// How long the caller waits for the whole answer: `Prefer: wait=N`, seconds (RFC 7240 §4.3). What is no such
+/// preference is none (§2).
+pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    preferences.flat_map(|value| value.split(',')).find_map(|preference| {
+        let (name, seconds) = preference.split(';').next()?.split_once('=')?;
+        let seconds = seconds.trim().trim_matches('"').parse().ok()?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds))
+    })
 }
 
 /// Refuses a compressed body (RFC 9110 §8.4).

@@ -14,6 +14,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use spiced_engine::Engine;
 use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Problem, admission};
 use tokio::sync::watch;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 
 use crate::probe::probe_router;
 use crate::reload::{ReloadHandle, reload};
@@ -28,6 +31,9 @@ const ROUTES: [(&str, &str); 6] = [
     ("/v1/ready", "GET,HEAD"),
     ("/health", "GET,HEAD"),
 ];
+
+/// Answers below this many bytes are not worth compressing.
+const COMPRESSED_ABOVE: u64 = 1024;
 
 /// What the API needs of the program around it.
 #[derive(Clone)]
@@ -95,6 +101,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/v1/tls/reload", post(reload))
         .route_layer(admission(access, Dialect::Http))
         .with_state(Arc::new(state))
+        .route_layer(compressed())
         .merge(probe_router(readiness))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
@@ -108,6 +115,12 @@ pub fn router(state: HttpState) -> Router {
         Some(hsts) => api.layer(from_fn_with_state(hsts, Hsts::apply)),
         None => api,
     }
+}
+
+/// Answers are compressed for who accepts it (RFC 9110 §12.5.3), at the speed of a network rather than as small
+/// as can be; small ones go out as they are.
+fn compressed() -> CompressionLayer<SizeAbove> {
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(COMPRESSED_ABOVE))
 }
 
 async fn datasets(State(state): State<Arc<HttpState>>) -> Response {

@@ -1,20 +1,25 @@
 //! `POST /v1/sql`: one statement in, its answer out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_TYPE, VARY};
-use spiced_engine::{EngineError, Execution, Principal};
+use spiced_engine::{EngineError, ErrorKind, Execution, Principal};
 use spiced_middleware::Problem;
+use tokio::time::{Instant, timeout_at};
 
 use crate::accept::Format;
 use crate::answer::Answer;
 use crate::failure::problem;
-use crate::request::Query;
+use crate::request::{Query, wait};
 use crate::router::HttpState;
+
+/// Longer than any server lets a query run.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 pub(crate) async fn sql(
     State(state): State<Arc<HttpState>>,
@@ -27,8 +32,9 @@ pub(crate) async fn sql(
 
 async fn answer(state: &HttpState, principal: &Principal, request: Request) -> Result<Response, Problem> {
     let format = Format::negotiate(request.headers())?;
+    let end = wait(request.headers()).map(Until::passed);
     let query = Query::read(request, &state.options).await?;
-    let body = match run(state, principal, query, format).await {
+    let body = match run(state, principal, query, format, end.as_ref()).await {
         Ok(answer) => answer,
         Err(error) => {
             let problem = problem(&error);
@@ -41,14 +47,56 @@ async fn answer(state: &HttpState, principal: &Principal, request: Request) -> R
     let mut response = Response::new(body.into_body());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-    headers.insert(VARY, HeaderValue::from_static("accept"));
+    headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if let Some(Until { applied, .. }) = end {
+        headers.insert("preference-applied", applied);
+    }
     Ok(response)
 }
 
+/// When an answer must be whole, as its caller wishes.
+struct Until {
+    deadline: Instant,
+    error: EngineError,
+    applied: HeaderValue,
+}
+
+impl Until {
+    /// `wait` from now; a time beyond all clocks is that of the server's own limit.
+    fn passed(wait: Duration) -> Self {
+        let wait = wait.min(LONGEST_WAIT);
+        let seconds = wait.as_secs();
+        let why = format!("the answer was not whole within the caller's limit (Prefer: wait={seconds})");
+        Self {
+            deadline: Instant::now() + wait,
+            error: EngineError::new(ErrorKind::Timeout, why),
+            applied: HeaderValue::try_from(format!("wait={seconds}")).expect("digits are a header's value"),
+        }
+    }
+}
+
 /// Runs a statement up to its first rows.
-async fn run(state: &HttpState, principal: &Principal, query: Query, format: Format) -> Result<Answer, EngineError> {
-    let session = state.engine.session(principal).await?;
-    let prepared = session.prepare(query.statement).await?;
-    let Execution { schema, batches } = prepared.execute(query.parameters).await?;
-    Answer::start(schema, batches, format).await
+async fn run(
+    state: &HttpState,
+    principal: &Principal,
+    query: Query,
+    format: Format,
+    end: Option<&Until>,
+) -> Result<Answer, EngineError> {
+    let start = async {
+        let session = state.engine.session(principal).await?;
+        let prepared = session.prepare(query.statement).await?;
+        let mut execution = prepared.execute(query.parameters).await?.within(query.bounds);
+        if let Some(Until { deadline, error, .. }) = end {
+            execution = execution.until(*deadline, error.clone());
+        }
+        let Execution { schema, batches } = execution;
+        Answer::start(schema, batches, format).await
+    };
+    match end {
+        None => start.await,
+        Some(Until { deadline, error, .. }) => {
+            timeout_at(*deadline, start).await.unwrap_or_else(|_| Err(error.clone()))
+        }
+    }
 }

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 use metrics::counter;
-use spiced_engine::{Principal, Role, Way};
+use spiced_engine::{Principal, Role, Trace, Way};
 use tls_core::{ClientCertificate, ConnInfo, Secret};
 use tokio::sync::watch;
 
@@ -151,6 +151,7 @@ impl Access {
             door: connection.map_or("", |c| c.endpoint),
             address,
             certificate: certificate.map(|c| c.summary().fingerprint.as_str().into()),
+            trace: trace(headers),
         };
         let caller = Caller { access: self.clone(), source: address.map(Source::from), way };
         let (keys, key) = match (&policy.keys, credentials) {
@@ -326,6 +327,13 @@ pub enum Admitted {
     Now(Result<Principal, Refusal>),
     /// A hash is to be computed first.
     Later(BoxFuture<'static, Result<Principal, Refusal>>),
+}
+
+/// The trace of a request. Two headers are none: nobody knows which of them is meant.
+fn trace(headers: &HeaderMap) -> Option<Trace> {
+    let mut given = headers.get_all("traceparent").iter();
+    let (only, None) = (given.next()?, given.next()) else { return None };
+    Trace::parse(only.to_str().ok()?)
 }
 
 impl Admitted {

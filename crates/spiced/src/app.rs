@@ -9,7 +9,7 @@ use axum::Router;
 use spiced_certs::FileWatch;
 use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, ViewSpec};
-use spiced_engine::{Engine, Guarded};
+use spiced_engine::{AnswerBounds, Engine, Guarded, Lane, Turns};
 use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
 use spiced_secrets::Resolver;
 use spiced_telemetry::Metrics;
@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::args::{Args, LogArgs, PodArgs};
 use crate::doors::{Doors, Opened};
 use crate::failure::Failure;
+use crate::history::History;
 use crate::live::{Fixed, Follower, Live};
 use crate::reloading::{self, Reloading};
 use crate::routes::{Behind, Callers};
@@ -132,8 +133,10 @@ impl App {
         let (policy, policies) = watch::channel(Arc::new(policy));
         let (reload, asked) = reloading::handle();
         let http = routes::http_options(&settings, served.as_ref(), reload)?;
-        let engine = start_engine(&settings, served.as_ref().map(|served| served.identities.clone()), queries)?;
-        let engine: Arc<dyn Engine> = Arc::new(Guarded::new(engine).witnessed(Arc::new(AuditLog)));
+        let history = History::of(settings.query_history);
+        let identities = served.as_ref().map(|served| served.identities.clone());
+        let engine = start_engine(&settings, identities, &history, queries)?;
+        let engine: Arc<dyn Engine> = Arc::new(guarded(engine, &settings, history));
 
         let doors = Doors::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
 
@@ -259,9 +262,19 @@ impl App {
     }
 }
 
+/// The engine as the doors see it: each statement within the caller's role and the limits, and told of.
+fn guarded(engine: DataFusionEngine, settings: &Settings, history: Arc<History>) -> Guarded<DataFusionEngine> {
+    let lane = |turns: spiced_config::Turns| Lane::new(turns.running, turns.waiting);
+    let turns = Turns::new(lane(settings.readers), lane(settings.writers), settings.queue_timeout);
+    let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
+    let bounds = AnswerBounds { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
+    Guarded::new(engine).in_turns(turns).within(bounds).witnessed(Arc::new(AuditLog)).witnessed(history)
+}
+
 fn start_engine(
     settings: &Settings,
     identities: Option<Identities>,
+    history: &Arc<History>,
     queries: &Runtime,
 ) -> Result<DataFusionEngine, Failure> {
     let mut options = EngineOptions::new(queries.handle().clone());
@@ -269,7 +282,7 @@ fn start_engine(
     let endpoints = ["http", "flight", "grpc"].into_iter().chain(metrics).collect();
     options.views =
         settings.views.iter().map(|view| ViewSpec { name: view.name.clone(), sql: view.sql.clone() }).collect();
-    options.system = vec![tables::tls(endpoints, identities)];
+    options.system = vec![tables::tls(endpoints, identities), history.table()];
     options.host_paths = settings.host_paths.clone();
     options.query_timeout = settings.query_timeout;
     options.memory_limit = settings.query_memory;

@@ -14,6 +14,7 @@ mod core_dumps;
 mod doors;
 mod expiry;
 mod failure;
+mod history;
 mod identity;
 mod live;
 mod policy;

@@ -60,7 +60,13 @@ impl Fixed {
             }),
             ("runtime.tls.min_version or handshake_timeout", format!("{tls:?}")),
             ("runtime.auth.metrics", format!("{}", settings.auth.metrics)),
-            ("runtime.sql", format!("{:?}", (&settings.host_paths, settings.query_timeout, settings.query_memory))),
+            ("runtime.sql", {
+                let Settings { host_paths, query_timeout, query_memory, query_history, .. } = settings;
+                let Settings { readers, writers, queue_timeout, max_result_rows, max_result_bytes, .. } = settings;
+                let turns = (readers, writers, queue_timeout);
+                let bounds = (query_timeout, query_memory, max_result_rows, max_result_bytes, query_history);
+                format!("{:?}", (host_paths, turns, bounds))
+            }),
             ("runtime.limits", format!("{:?}", settings.limits)),
             (
                 "runtime.http or runtime.cors",

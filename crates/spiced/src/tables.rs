@@ -15,7 +15,7 @@ use crate::status::health;
 /// The table `runtime.tls` of `endpoints`, each of which presents `identities`; without any it has no rows.
 pub(crate) fn tls(endpoints: Vec<&'static str>, identities: Option<Identities>) -> SystemTable {
     let schema = schema();
-    SystemTable::new("tls", schema.clone(), move || {
+    SystemTable::new("tls", schema.clone(), move |_| {
         let served = identities.as_ref().map(Identities::served);
         rows(&schema, &endpoints, served.as_ref())
     })

@@ -17,7 +17,7 @@ async fn it_is_asked_anew_and_never_written() {
     let asked = AtomicI64::new(0);
     let rows = {
         let schema = schema.clone();
-        move || {
+        move |_: &spiced_engine::Principal| {
             let n = asked.fetch_add(1, Ordering::Relaxed);
             RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![n, n + 100]))]).unwrap()
         }

@@ -1,0 +1,209 @@
+//! The statements that have ended, for who asks by SQL: `runtime.queries`.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use spiced_datafusion::SystemTable;
+use spiced_engine::{Effect, Outcome, Principal, Role, Seen, Statement, Witness};
+
+/// How much of a statement is kept, in bytes.
+const LONGEST_STATEMENT: usize = 4 * 1024;
+
+/// How much of an error is kept, in bytes.
+const LONGEST_ERROR: usize = 1024;
+
+/// The last statements, the oldest first; bounded.
+#[derive(Debug)]
+pub(crate) struct History {
+    ended: Mutex<VecDeque<Ended>>,
+    most: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Ended {
+    principal: Principal,
+    started: SystemTime,
+    statement: Option<String>,
+    effect: Option<&'static str>,
+    outcome: &'static str,
+    error: Option<String>,
+    rows: u64,
+    queued: Duration,
+    took: Duration,
+}
+
+impl History {
+    /// Of the last `most` statements.
+    pub(crate) fn of(most: usize) -> Arc<Self> {
+        Arc::new(Self { ended: Mutex::default(), most })
+    }
+
+    /// The table `runtime.queries`. Who may write sees all statements, others see their own.
+    pub(crate) fn table(self: &Arc<Self>) -> SystemTable {
+        let (schema, history) = (schema(), self.clone());
+        SystemTable::new("queries", schema.clone(), move |caller| {
+            let all = caller.role() == Role::ReadWrite;
+            let seen = |ended: &&Ended| all || ended.principal == *caller;
+            let rows: Vec<Ended> = history.lock().iter().filter(seen).cloned().collect();
+            batch(&schema, &rows)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Ended>> {
+        // A statement is added whole, so a panic elsewhere leaves them as they were.
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Witness for History {
+    fn saw(&self, seen: &Seen<'_>) {
+        if self.most == 0 {
+            return;
+        }
+        let statement = match seen.statement {
+            Statement::Sql(sql) if !may_tell_secrets(sql, seen.effect) => Some(cut(sql, LONGEST_STATEMENT)),
+            _ => None,
+        };
+        let ended = Ended {
+            principal: seen.principal.clone(),
+            started: seen.started,
+            // What was said of a text that is not kept may quote it.
+            error: seen.error.filter(|_| statement.is_some()).map(|error| cut(&error.to_string(), LONGEST_ERROR)),
+            statement,
+            effect: seen.effect.map(effect),
+            outcome: outcome(seen.outcome),
+            rows: seen.rows,
+            queued: seen.queued,
+            took: seen.took,
+        };
+        let mut all = self.lock();
+        if all.len() == self.most {
+            all.pop_front();
+        }
+        all.push_back(ended);
+    }
+}
+
+/// Whether a statement may have credentials in it: the options of `COPY` and `CREATE EXTERNAL TABLE`, even where
+/// they could not be planned.
+fn may_tell_secrets(sql: &str, effect: Option<Effect>) -> bool {
+    let words = || sql.split(|c: char| !c.is_ascii_alphanumeric());
+    match effect {
+        Some(effect) => effect == Effect::Admin,
+        None => words().any(|word| ["copy", "external", "options"].iter().any(|key| word.eq_ignore_ascii_case(key))),
+    }
+}
+
+/// At most `bytes` of a text, whole characters.
+fn cut(text: &str, bytes: usize) -> String {
+    text[..text.floor_char_boundary(bytes)].to_owned()
+}
+
+fn effect(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Read => "read",
+        Effect::Session => "session",
+        Effect::Write => "write",
+        Effect::Ddl => "ddl",
+        Effect::Admin => "admin",
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "done",
+        Outcome::Failed => "failed",
+        Outcome::Cancelled => "cancelled",
+        Outcome::Denied => "denied",
+    }
+}
+
+fn schema() -> SchemaRef {
+    let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
+    Arc::new(Schema::new(vec![
+        Field::new("started_at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
+        text("endpoint", false),
+        text("principal", false),
+        text("role", false),
+        text("address", true),
+        text("trace_id", true),
+        text("parent_span_id", true),
+        text("statement", true),
+        text("effect", true),
+        text("outcome", false),
+        text("error", true),
+        Field::new("rows", DataType::UInt64, false),
+        Field::new("queued_ms", DataType::Float64, false),
+        Field::new("duration_ms", DataType::Float64, false),
+    ]))
+}
+
+fn batch(schema: &SchemaRef, rows: &[Ended]) -> RecordBatch {
+    fn text<'a>(rows: &'a [Ended], value: impl Fn(&'a Ended) -> Option<String>) -> ArrayRef {
+        Arc::new(rows.iter().map(value).collect::<StringArray>())
+    }
+    let milliseconds = |value: fn(&Ended) -> Duration| -> ArrayRef {
+        Arc::new(rows.iter().map(|row| value(row).as_secs_f64() * 1e3).collect::<Float64Array>())
+    };
+    let started = rows.iter().map(|row| microseconds(row.started)).collect::<TimestampMicrosecondArray>();
+    let trace = |row: &Ended| row.principal.way().trace;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(started.with_timezone("UTC")),
+        text(rows, |row| Some(row.principal.way().door.to_owned())),
+        text(rows, |row| Some(row.principal.name().to_owned())),
+        text(rows, |row| Some(row.principal.role().to_string())),
+        text(rows, |row| row.principal.way().address.map(|address| address.to_string())),
+        text(rows, |row| trace(row).map(|trace| trace.id().to_string())),
+        text(rows, |row| trace(row).map(|trace| trace.parent().to_string())),
+        text(rows, |row| row.statement.clone()),
+        text(rows, |row| row.effect.map(str::to_owned)),
+        text(rows, |row| Some(row.outcome.to_owned())),
+        text(rows, |row| row.error.clone()),
+        Arc::new(rows.iter().map(|row| row.rows).collect::<UInt64Array>()),
+        milliseconds(|row| row.queued),
+        milliseconds(|row| row.took),
+    ];
+    RecordBatch::try_new(schema.clone(), columns).expect("the columns are those of the schema")
+}
+
+fn microseconds(at: SystemTime) -> Option<i64> {
+    at.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_micros()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_bounded_and_keeps_no_options() {
+        let history = History::of(2);
+        let reader = Principal::new("reader", Role::ReadOnly);
+        let saw = |sql: &str, effect| {
+            let statement = Statement::Sql(sql.to_owned());
+            history.saw(&Seen {
+                principal: &reader,
+                statement: &statement,
+                effect,
+                outcome: Outcome::Done,
+                error: None,
+                started: SystemTime::now(),
+                queued: Duration::ZERO,
+                took: Duration::ZERO,
+                rows: 1,
+            });
+        };
+        let kept = || history.lock().iter().map(|ended| ended.statement.clone()).collect::<Vec<_>>();
+        saw("SELECT 1", Some(Effect::Read));
+        saw("SELECT '\u{e9}'", Some(Effect::Read));
+        saw("COPY t TO 's3://b' OPTIONS (key 'k')", Some(Effect::Admin));
+        assert_eq!(kept(), [Some("SELECT '\u{e9}'".to_owned()), None]);
+        saw("create EXTERNAL table broken", None);
+        saw(&"\u{e9}".repeat(LONGEST_STATEMENT), None);
+        let last = kept().pop().flatten().unwrap();
+        assert_eq!((kept()[0].clone(), last.len()), (None, LONGEST_STATEMENT));
+        assert_eq!(batch(&schema(), history.lock().make_contiguous()).num_rows(), 2);
+    }
+}
