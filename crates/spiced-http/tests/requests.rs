@@ -74,7 +74,12 @@ async fn bodies_that_are_refused() {
         (plain, b"SELECT '\xff'", 400, "the body is not UTF-8: byte 9 is not part of a character"),
         (plain, br#" {"sql": "SELECT 1"}"#, 400, "send it with `content-type: application/json`"),
         (json, b"SELECT 1", 400, "the body is not the JSON that is expected"),
-        (json, br#"{"sql": "S", "paramters": []}"#, 400, "unknown field `paramters`, expected `sql` or `parameters`"),
+        (
+            json,
+            br#"{"sql": "S", "paramters": []}"#,
+            400,
+            "unknown field `paramters`, expected one of `sql`, `parameters`",
+        ),
         (json, br#"{"parameters": []}"#, 400, "missing field `sql`"),
         (json, br#"{"sql": "S", "parameters": 1}"#, 400, "an array of values, or an object of values by name"),
         (json, br#"{"sql": "S", "parameters": [[1]]}"#, 400, "parameter $1 is an array"),
