@@ -23,7 +23,7 @@ impl Trace {
         let (version, flags) = (hex(version, 2)?, hex(flags, 2)?);
         let (id, parent) = (hex(id, 32)?, hex(parent, 16)?);
         let whole = version != 0xff && flags <= 0xff && id != 0 && parent != 0;
-        whole.then(|| Self { id, parent: parent as u64 })
+        whole.then_some(Self { id, parent: u64::try_from(parent).ok()? })
     }
 
     /// The trace: 32 hex digits.
