@@ -113,7 +113,8 @@ def test_definitions_say_nothing(notes, home):
 
 def test_commands_work_without_a_prompt(over_tls, home):
     options = [*trusting(over_tls), "--format", "csv"]
-    assert run(home, *options, r"\d").ok().splitlines()[1:] == ["spice,public,people,TABLE", "spice,runtime,tls,TABLE"]
+    tables = ["spice,public,people,TABLE", "spice,runtime,queries,TABLE", "spice,runtime,tls,TABLE"]
+    assert run(home, *options, r"\d").ok().splitlines()[1:] == tables
     assert run(home, *options, r"\d people").ok() == "column,type,nullable\nid,Int64,yes\nname,Utf8View,yes\n".replace(
         "Utf8View", run(home, *options, "SELECT arrow_typeof(name) AS t FROM people LIMIT 1").ok().split()[1]
     )
