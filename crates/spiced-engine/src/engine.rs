@@ -135,6 +135,19 @@ pub enum Effect {
     Admin,
 }
 
+impl Effect {
+    /// Its name in logs and tables: one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Session => "session",
+            Self::Write => "write",
+            Self::Ddl => "ddl",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// Batches as they are made. Dropping the stream cancels the query.
 pub type Batches = BoxStream<'static, Result<RecordBatch, EngineError>>;
 

@@ -126,21 +126,21 @@ struct GuardedSession {
 #[async_trait]
 impl Session for GuardedSession {
     async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError> {
-        let asked = self.asked(statement.clone());
-        let turn = self.turn(&asked).await?;
+        let mut asked = self.asked(statement.clone());
+        let turn = self.turn(&mut asked).await?;
         let planned = self.inner.prepare(statement).await;
         self.guard(planned, asked, turn)
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
-        let asked = self.asked(Statement::Sql(format!("INGEST INTO {}", ingest.table)));
+        let mut asked = self.asked(Statement::Sql(format!("INGEST INTO {}", ingest.table)));
         let least = Effect::Write;
         if let Err(denied) = permit(self.principal.role(), least) {
             // Before the table is looked up: whether it is there is not the caller's to learn this way.
             asked.told(Some(least), Outcome::Denied, Some(&denied), 0);
             return Err(denied);
         }
-        let turn = self.turn(&asked).await?;
+        let turn = self.turn(&mut asked).await?;
         let planned = self.inner.ingest(ingest).await;
         self.guard(planned, asked, turn)
     }
@@ -149,9 +149,6 @@ impl Session for GuardedSession {
         self.inner.catalog().await
     }
 }
-
-/// A statement's turn, and how long it waited for that.
-type Turn = (OwnedSemaphorePermit, Duration);
 
 impl GuardedSession {
     fn asked(&self, statement: Statement) -> Asked {
@@ -164,10 +161,11 @@ impl GuardedSession {
         }
     }
 
-    async fn turn(&self, asked: &Asked) -> Result<Turn, EngineError> {
+    async fn turn(&self, asked: &mut Asked) -> Result<OwnedSemaphorePermit, EngineError> {
         let turn = self.rules.turns.take(self.principal.role()).await;
         let turn = turn.inspect_err(|error| asked.told(None, Outcome::Failed, Some(error), 0))?;
-        Ok((turn, asked.started.1.elapsed()))
+        asked.queued = asked.started.1.elapsed();
+        Ok(turn)
     }
 
     /// Lets through what has been planned, where the caller may do it, and sees to it that its end is told.
@@ -175,9 +173,8 @@ impl GuardedSession {
         &self,
         planned: Result<Box<dyn Prepared>, EngineError>,
         asked: Asked,
-        (turn, queued): Turn,
+        turn: OwnedSemaphorePermit,
     ) -> Result<Box<dyn Prepared>, EngineError> {
-        let asked = Asked { queued, ..asked };
         let inner = planned.inspect_err(|error| match error.kind() {
             // What no role may do is denied by the engine itself, which alone knows the plan.
             ErrorKind::Denied => asked.told(Some(Effect::Write), Outcome::Denied, Some(error), 0),
@@ -202,7 +199,6 @@ fn permit(role: Role, effect: Effect) -> Result<(), EngineError> {
 }
 
 /// A statement as it came.
-#[derive(Clone)]
 struct Asked {
     rules: Arc<Rules>,
     principal: Principal,
@@ -267,6 +263,16 @@ impl Prepared for GuardedStatement {
 }
 
 impl Outcome {
+    /// Its name in logs and tables: one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Denied => "denied",
+        }
+    }
+
     fn of(error: &EngineError) -> Self {
         if error.kind() == ErrorKind::Cancelled { Self::Cancelled } else { Self::Failed }
     }
@@ -356,6 +362,9 @@ mod tests {
         drop(read.execute(Parameters::none()).await.unwrap());
         let read = Some(Effect::Read);
         assert_eq!(*kept.0.lock().unwrap(), [(read, Outcome::Done, 2), (read, Outcome::Cancelled, 0)]);
+
+        assert!(session.prepare(Statement::Sql("bad".to_owned())).await.is_err());
+        assert_eq!(kept.0.lock().unwrap().last(), Some(&(None, Outcome::Failed, 0)));
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod ends;
 mod engine;
 mod error;
 mod function;
@@ -30,6 +31,7 @@ mod limits;
 mod principal;
 mod trace;
 
+pub use ends::{passed, until};
 pub use engine::{
     Batches, Catalog, DatasetState, DatasetStatus, Effect, Engine, Execution, Parameters, Prepared, Session, Statement,
     TableInfo,

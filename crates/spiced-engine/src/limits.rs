@@ -1,17 +1,16 @@
 //! What one statement may take from the others: a turn, and an answer of a bounded size.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arrow_array::{Array, RecordBatch};
-use futures::future::{BoxFuture, FutureExt};
-use futures::{Stream, StreamExt};
+use futures::future::{FutureExt, pending};
+use futures::stream::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
-use crate::engine::{Batches, Execution};
+use crate::ends::{passed, until};
+use crate::engine::Execution;
 use crate::{EngineError, ErrorKind, Role};
 
 /// How many statements run at a time, and how many may wait for that, for each role: readers never keep writers from
@@ -93,13 +92,6 @@ pub struct AnswerBounds {
 }
 
 impl AnswerBounds {
-    /// The narrower of the two in each.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        let narrower = |one: Option<u64>, other: Option<u64>| [one, other].into_iter().flatten().min();
-        Self { rows: narrower(self.rows, other.rows), bytes: narrower(self.bytes, other.bytes) }
-    }
-
     /// Takes a batch off what is left.
     fn spend(&mut self, batch: &RecordBatch, whole: Self) -> Result<(), EngineError> {
         let over = |what: &str, bound: Option<u64>| {
@@ -137,40 +129,13 @@ impl Execution {
             let batch = batch?;
             left.spend(&batch, bounds).map(|()| batch)
         });
-        Self {
-            batches: Ending { batches: Some(batches.boxed()), end: futures::future::pending().boxed() }.boxed(),
-            ..self
-        }
+        Self { batches: until(batches.boxed(), pending()), ..self }
     }
 
     /// The same answer, which fails with `error` where it is not at its end at `deadline`.
     #[must_use]
     pub fn until(self, deadline: Instant, error: EngineError) -> Self {
-        let end = sleep_until(deadline).map(|()| error).boxed();
-        Self { batches: Ending { batches: Some(self.batches), end }.boxed(), ..self }
-    }
-}
-
-/// Batches up to their end, their first error, or another end; they are dropped then, which cancels their query.
-struct Ending {
-    batches: Option<Batches>,
-    end: BoxFuture<'static, EngineError>,
-}
-
-impl Stream for Ending {
-    type Item = Result<RecordBatch, EngineError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        let Some(batches) = &mut this.batches else { return Poll::Ready(None) };
-        let next = match this.end.poll_unpin(cx) {
-            Poll::Ready(error) => Poll::Ready(Some(Err(error))),
-            Poll::Pending => batches.poll_next_unpin(cx),
-        };
-        if matches!(next, Poll::Ready(None | Some(Err(_)))) {
-            this.batches = None;
-        }
-        next
+        Self { batches: until(self.batches, passed(deadline).map(|()| error)), ..self }
     }
 }
 
@@ -215,9 +180,13 @@ mod tests {
         assert_eq!(answer(rows(9)).await, [true; 3]);
         assert_eq!(answer(rows(5)).await, [true, false]);
         assert_eq!(answer(AnswerBounds { rows: None, bytes: Some(24) }).await, [true, false]);
-        assert_eq!(
-            rows(5).and(AnswerBounds { rows: Some(3), bytes: Some(1) }),
-            AnswerBounds { rows: Some(3), bytes: Some(1) }
-        );
+        // Of two bounds the narrower counts, in each.
+        let both = |one, other| async move {
+            let answer = Execution::of(vec![batch(3), batch(3), batch(3)]).within(one).within(other);
+            answer.batches.map(|batch| batch.is_ok()).collect::<Vec<_>>().await
+        };
+        let narrow = AnswerBounds { rows: Some(3), bytes: Some(24) };
+        assert_eq!((both(rows(5), narrow).await, both(narrow, rows(5)).await), (vec![true, false], vec![true, false]));
+        assert_eq!(both(rows(9), AnswerBounds { rows: Some(9), bytes: Some(1) }).await, [false]);
     }
 }

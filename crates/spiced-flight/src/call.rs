@@ -1,12 +1,11 @@
 //! One request's frame: who calls, and when it must end.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{BoxStream, Stream, StreamExt};
-use spiced_engine::Principal;
+use futures::future::{Either, select};
+use futures::stream::BoxStream;
+use spiced_engine::{Principal, passed, until};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
@@ -55,16 +54,14 @@ impl End {
         if self.deadline.is_none() && self.cancel.is_none() {
             return stream;
         }
-        let deadline = self.deadline;
-        let end = async move { self.comes().await }.boxed();
-        Limited { stream: Some(stream), deadline, end }.boxed()
+        until(stream, async move { self.comes().await })
     }
 
     /// Waits for the end, and says what it was.
     async fn comes(&mut self) -> Status {
         let deadline = async {
             match self.deadline {
-                Some(at) => tokio::time::sleep_until(at).await,
+                Some(at) => passed(at).await,
                 None => std::future::pending().await,
             }
         };
@@ -74,35 +71,11 @@ impl End {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = deadline => late(),
-            () = cancel => Status::cancelled("the query was cancelled by its caller"),
+        // Not tokio's: that one asks nothing once the task has had its share of turns.
+        match select(pin!(deadline), pin!(cancel)).await {
+            Either::Left(_) => late(),
+            Either::Right(_) => Status::cancelled("the query was cancelled by its caller"),
         }
-    }
-}
-
-struct Limited<T> {
-    stream: Option<Answer<T>>,
-    deadline: Option<Instant>,
-    end: BoxFuture<'static, Status>,
-}
-
-impl<T> Stream for Limited<T> {
-    type Item = Result<T, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
-        let next = match this.end.poll_unpin(cx) {
-            Poll::Ready(status) => Poll::Ready(Some(Err(status))),
-            // A stream that is always ready may leave the timer no turn to say so.
-            Poll::Pending if this.deadline.is_some_and(|at| at <= Instant::now()) => Poll::Ready(Some(Err(late()))),
-            Poll::Pending => stream.poll_next_unpin(cx),
-        };
-        if matches!(next, Poll::Ready(None | Some(Err(_)))) {
-            this.stream = None;
-        }
-        next
     }
 }
 
@@ -132,6 +105,7 @@ fn timeout(metadata: &MetadataMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
     use spiced_engine::Role;
 
     use super::*;

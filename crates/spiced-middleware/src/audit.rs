@@ -23,7 +23,7 @@ impl Witness for AuditLog {
         let address = address.map(tracing::field::display);
         let certificate = certificate.as_deref();
         let trace = trace.as_ref().map(Trace::id).map(tracing::field::display);
-        let (principal, statement, effect) = (principal.name(), fingerprint(statement), label(effect));
+        let (principal, statement, effect) = (principal.name(), fingerprint(statement), effect.name());
         match outcome {
             Outcome::Denied => warn!(
                 target: TARGET, principal, door, address, certificate, trace, statement, effect,
@@ -65,14 +65,4 @@ fn fingerprint(statement: &Statement) -> String {
         _ => &[],
     };
     hex(&sha256(bytes)[..8])
-}
-
-fn label(effect: Effect) -> &'static str {
-    match effect {
-        Effect::Read => "read",
-        Effect::Session => "session",
-        Effect::Write => "write",
-        Effect::Ddl => "ddl",
-        Effect::Admin => "admin",
-    }
 }

@@ -135,7 +135,7 @@ impl App {
         let http = routes::http_options(&settings, served.as_ref(), reload)?;
         let history = History::of(settings.query_history);
         let identities = served.as_ref().map(|served| served.identities.clone());
-        let engine = start_engine(&settings, identities, &history, queries)?;
+        let engine = start_engine(&settings, identities.clone(), &history, queries)?;
         let engine: Arc<dyn Engine> = Arc::new(guarded(engine, &settings, history));
 
         let doors = Doors::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
@@ -144,7 +144,6 @@ impl App {
         let (ready, follow) = readiness(engine.datasets(), stop);
         // On this thread, which no query can keep busy.
         tokio::spawn(follow);
-        let identities = served.as_ref().map(|served| served.identities.clone());
         if let Some((identities, clients)) = identities.clone().zip(clients.clone()) {
             tokio::spawn(expiry::remind(identities, clients));
         }

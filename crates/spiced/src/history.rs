@@ -27,8 +27,8 @@ struct Ended {
     principal: Principal,
     started: SystemTime,
     statement: Option<String>,
-    effect: Option<&'static str>,
-    outcome: &'static str,
+    effect: Option<Effect>,
+    outcome: Outcome,
     error: Option<String>,
     rows: u64,
     queued: Duration,
@@ -73,8 +73,8 @@ impl Witness for History {
             // What was said of a text that is not kept may quote it.
             error: seen.error.filter(|_| statement.is_some()).map(|error| cut(&error.to_string(), LONGEST_ERROR)),
             statement,
-            effect: seen.effect.map(effect),
-            outcome: outcome(seen.outcome),
+            effect: seen.effect,
+            outcome: seen.outcome,
             rows: seen.rows,
             queued: seen.queued,
             took: seen.took,
@@ -100,25 +100,6 @@ fn may_tell_secrets(sql: &str, effect: Option<Effect>) -> bool {
 /// At most `bytes` of a text, whole characters.
 fn cut(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
-}
-
-fn effect(effect: Effect) -> &'static str {
-    match effect {
-        Effect::Read => "read",
-        Effect::Session => "session",
-        Effect::Write => "write",
-        Effect::Ddl => "ddl",
-        Effect::Admin => "admin",
-    }
-}
-
-fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done => "done",
-        Outcome::Failed => "failed",
-        Outcome::Cancelled => "cancelled",
-        Outcome::Denied => "denied",
-    }
 }
 
 fn schema() -> SchemaRef {
@@ -156,11 +137,11 @@ fn batch(schema: &SchemaRef, rows: &[Ended]) -> RecordBatch {
         text(rows, |row| Some(row.principal.name().to_owned())),
         text(rows, |row| Some(row.principal.role().to_string())),
         text(rows, |row| row.principal.way().address.map(|address| address.to_string())),
-        text(rows, |row| trace(row).map(|trace| trace.id().to_string())),
-        text(rows, |row| trace(row).map(|trace| trace.parent().to_string())),
+        text(rows, |row| trace(row).map(|trace| trace.id())),
+        text(rows, |row| trace(row).map(|trace| trace.parent())),
         text(rows, |row| row.statement.clone()),
-        text(rows, |row| row.effect.map(str::to_owned)),
-        text(rows, |row| Some(row.outcome.to_owned())),
+        text(rows, |row| row.effect.map(|effect| effect.name().to_owned())),
+        text(rows, |row| Some(row.outcome.name().to_owned())),
         text(rows, |row| row.error.clone()),
         Arc::new(rows.iter().map(|row| row.rows).collect::<UInt64Array>()),
         milliseconds(|row| row.queued),
