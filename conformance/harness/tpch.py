@@ -62,11 +62,6 @@ def query(number: int) -> str:
 # Tables
 
 
-def generator(form: str, *more: str) -> list[str]:
-    """The command line of tpchgen-cli, from where this Python has it."""
-    return [str(Path(sys.executable).with_name("tpchgen-cli")), form, "-q", "-s", SCALE, "-n", "2", *more]
-
-
 @functools.cache
 def folder() -> Path:
     """Where the tables lie as Parquet; whoever comes first makes them, and a rename makes them whole at once."""
@@ -75,7 +70,8 @@ def folder() -> Path:
         made.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=f"{SCALE}-", dir=made.parent))
         try:
-            subprocess.run(generator("parquet", "-o", str(new)), check=True, capture_output=True)
+            generator = Path(sys.executable).with_name("tpchgen-cli")
+            subprocess.run([generator, "parquet", "-q", "-s", SCALE, "-n", "2", "-o", new], check=True, capture_output=True)
             assert {path.name for path in new.iterdir()} == {f"{table}.parquet" for table in TABLES}
             new.rename(made)
         except OSError:
@@ -90,16 +86,17 @@ def file(table: str) -> Path:
 
 
 def load(postgres, schema: str) -> None:
-    """The same tables in PostgreSQL, from the same generator; `app` may read them."""
+    """The same rows in PostgreSQL; `app` may read them."""
     postgres.sql(f"CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO app")
+    rows = postgres.folder / "rows.csv"
     for table, columns in POSTGRES.items():
-        program = " ".join(generator("csv", "--stdout", "-T", table))
+        _duckdb().execute(f"COPY {table} TO '{rows}' (FORMAT csv, HEADER false)")
         postgres.sql(
-            f"CREATE TABLE {schema}.{table} ({columns}); GRANT SELECT ON {schema}.{table} TO app;\n"
-            f"\\copy {schema}.{table} from program '{program}' with (format csv, header true)\n"
-            f"ANALYZE {schema}.{table};",
+            f"CREATE UNLOGGED TABLE {schema}.{table} ({columns}); GRANT SELECT ON {schema}.{table} TO app;"
+            f"COPY {schema}.{table} FROM '{rows}' (FORMAT csv)",
             deadline=DEADLINE,
         )
+        rows.unlink()
 
 
 # Answers
