@@ -99,11 +99,11 @@ class Postgres:
         done = subprocess.run([*self._user, *map(str, words)], capture_output=True, timeout=DEADLINE, cwd="/")
         assert done.returncode == 0, done.stderr.decode()
 
-    def sql(self, text: str, database: str = "postgres") -> str:
+    def sql(self, text: str, database: str = "postgres", deadline: float = DEADLINE) -> str:
         """As its administrator, over the local socket."""
         words = [clients.tool("psql"), "-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-d", database]
         done = subprocess.run(
-            [*words, "-v", "ON_ERROR_STOP=1", "-qAt", "-f", "-"], input=text.encode(), capture_output=True, timeout=DEADLINE
+            [*words, "-v", "ON_ERROR_STOP=1", "-qAt", "-f", "-"], input=text.encode(), capture_output=True, timeout=deadline
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
