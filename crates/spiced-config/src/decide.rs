@@ -17,6 +17,7 @@ use crate::settings::{
     Warning,
 };
 use crate::spicepod::{Access, ClientAuthMode, Door, Profile, Spicepod, Version};
+use crate::units::Span;
 use crate::{spicepod, tls};
 
 /// The versions of the pod file that are read.
@@ -78,13 +79,17 @@ impl Spicepod {
         let sql = runtime.sql;
         let memory = sql.memory_limit.map(|size| Placed(size.0.map(|s| s.0)));
         let query_memory = positive(memory, 2 << 30, &mut problems);
-        let query_timeout = match sql.timeout {
+        let mut lasting = |span: Option<Placed<Span>>, default: Duration| match span {
             Some(Placed(span)) if span.value.0.is_zero() => {
                 problems.push(Problem::new(span.origin, "takes a duration above zero").hint("write 5m, say"));
                 Duration::ZERO
             }
-            span => span.map_or(Duration::from_secs(300), |s| s.0.value.0),
+            span => span.map_or(default, |s| s.0.value.0),
         };
+        let query_timeout = lasting(sql.timeout, Duration::from_secs(300));
+        let telemetry_retention = lasting(runtime.otel.retention, Duration::from_secs(24 * 3600));
+        let memory = runtime.otel.memory_limit.map(|size| Placed(size.0.map(|s| s.0)));
+        let telemetry_memory = positive(memory, 64 << 20, &mut problems);
         let mut turns = |running, waiting: Option<Placed<usize>>| Turns {
             running: positive(running, 64, &mut problems),
             // None may wait: that is a choice.
@@ -128,6 +133,8 @@ impl Spicepod {
             max_result_bytes,
             query_history: sql.history.unwrap_or(1_000),
             query_memory,
+            telemetry_retention,
+            telemetry_memory,
             http_body_limit: runtime.http.body_limit.map_or(16 << 20, |s| s.0),
             limits,
             datasets,

@@ -55,6 +55,10 @@ pub struct Settings {
     pub max_result_bytes: Option<usize>,
     /// Statements that are remembered. Default 1,000.
     pub query_history: usize,
+    /// For how long telemetry is kept. Default 24 h.
+    pub telemetry_retention: Duration,
+    /// How much of each kind of telemetry is kept, in bytes. Default 64 MiB.
+    pub telemetry_memory: usize,
     /// The body of an HTTP request, in bytes. Default 16 MiB.
     pub http_body_limit: usize,
     /// Connections and handshakes.

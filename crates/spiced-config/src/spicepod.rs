@@ -69,6 +69,8 @@ pub(crate) struct Runtime {
     pub(crate) cors: Cors,
     /// What a query may cost and reach.
     pub(crate) sql: Sql,
+    /// What is kept of the telemetry that the gRPC door is sent (OTLP): `otel.metrics`, `otel.logs`, `otel.traces`.
+    pub(crate) otel: Otel,
     /// The HTTP door.
     pub(crate) http: Http,
     /// What is bounded over all requests.
@@ -344,6 +346,17 @@ pub(crate) struct Queue {
     /// Of callers that may also write.
     #[schemars(extend("default" = 256))]
     pub(crate) rw: Option<Placed<usize>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Otel {
+    /// For how long after it came.
+    #[schemars(extend("default" = "24h"))]
+    pub(crate) retention: Option<Placed<Span>>,
+    /// How much each table holds; then the oldest goes. It counts against `runtime.sql.memory_limit`.
+    #[schemars(extend("default" = "64MiB"))]
+    pub(crate) memory_limit: Option<Placed<Size>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -25,6 +25,7 @@ use crate::host_paths::HostPaths;
 use crate::loader::Loader;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::permission::Rules;
+use crate::retained_table::RetainedTable;
 use crate::session::DataFusionSession;
 use crate::view::View;
 use crate::yielding::YieldAfterJoins;
@@ -90,6 +91,13 @@ impl DataFusionEngine {
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
             writable.insert(name, false);
         }
+        for spec in options.retained {
+            let name = TableName { schema: spec.schema, table: spec.table };
+            let table = RetainedTable::new(spec.columns, spec.retention, &state.runtime_env().memory_pool);
+            let (_, seen) = watch::channel(Slot::Ready(Arc::new(table)));
+            schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
+            writable.insert(name, true);
+        }
         let names: BTreeSet<String> = schemas.keys().cloned().collect();
         let catalog = MemoryCatalogProvider::new();
         for (name, datasets) in schemas {
@@ -132,7 +140,9 @@ type Named = (TableName, Arc<dyn Source>);
 /// Opens every data set, then every view, and says everything that is wrong with any.
 fn check(options: &EngineOptions, state: &SessionState) -> Result<Vec<Named>, StartError> {
     let mut wrong = StartError::default();
-    let mut names = BTreeSet::new();
+    let retained = options.retained.iter().map(|spec| (&spec.schema, &spec.table));
+    let mut names: BTreeSet<TableName> =
+        retained.map(|(schema, table)| TableName { schema: schema.clone(), table: table.clone() }).collect();
     let mut opened = Vec::new();
     let sets = options.datasets.iter().map(|spec| (&spec.name, connectors::open(spec, state)));
     let views = options.views.iter().map(|view| {
@@ -142,7 +152,7 @@ fn check(options: &EngineOptions, state: &SessionState) -> Result<Vec<Named>, St
     for (written, source) in sets.chain(views) {
         let name = match TableName::parse(written) {
             Ok(name) if !names.insert(name.clone()) => {
-                wrong.add(written, "name: another data set has the same");
+                wrong.add(written, "name: another table has the same");
                 None
             }
             Ok(name) => Some(name),

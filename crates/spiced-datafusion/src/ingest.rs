@@ -25,7 +25,7 @@ use crate::error::{engine_error, invalid};
 
 /// The plan of `ingest`.
 pub(crate) async fn plan(ingest: Ingest, state: &SessionState) -> Result<LogicalPlan, EngineError> {
-    let Ingest { table, if_missing, if_exists, rows } = ingest;
+    let Ingest { table, if_missing, if_exists, rows, .. } = ingest;
     let reference = reference(&table, state);
     let schema_provider = state.schema_for_ref(reference.clone()).map_err(engine_error)?;
     let there = schema_provider.table(&table.name).await.map_err(engine_error)?;

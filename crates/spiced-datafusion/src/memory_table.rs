@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
-use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
@@ -26,10 +25,7 @@ use futures::StreamExt;
 use spiced_engine::ErrorKind;
 
 use crate::error::refusal;
-
-/// Batches are merged up to this many rows, so that a thousand small inserts do not make a thousand
-/// small batches.
-const ROWS_PER_BATCH: usize = 8192;
+use crate::merging::merged;
 
 /// The table.
 #[derive(Debug)]
@@ -132,31 +128,25 @@ impl Rows {
             }
             reservation.try_grow(batch.get_array_memory_size())?;
             rows += batch.num_rows();
-            fresh.push(self.conform(&batch)?);
+            fresh.push(conform(&self.schema, &batch)?);
         }
         let mut held = self.held();
-        let merge = match (held.batches.last(), fresh.as_slice()) {
-            (Some(last), [only]) if last.num_rows() + only.num_rows() <= ROWS_PER_BATCH => {
-                Some(concat_batches(&self.schema, [last, only])?)
-            }
-            _ => None,
-        };
-        match merge {
-            Some(merged) => {
+        for mut batch in fresh {
+            while let Some(both) = held.batches.last().and_then(|last| merged(last, &batch)) {
                 held.batches.pop();
-                held.batches.push(merged);
+                batch = both;
             }
-            None => held.batches.extend(fresh),
+            held.batches.push(batch);
         }
         held.reservation.grow(reservation.free());
         Ok(rows as u64)
     }
+}
 
-    /// The batch with exactly the table's schema: the planner's may differ in metadata.
-    fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), batch.columns().to_vec(), &options)?)
-    }
+/// The batch with exactly the table's schema: the planner's may differ in metadata.
+pub(crate) fn conform(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
 }
 
 #[async_trait]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tls_core::Secret;
 use tokio::runtime::Handle;
 
-use crate::SystemTable;
+use crate::{RetainedSpec, SystemTable};
 
 /// How long a query may take, planning and fetching included, where nobody says otherwise.
 pub const DEFAULT_QUERY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -24,6 +24,8 @@ pub struct EngineOptions {
     pub views: Vec<ViewSpec>,
     /// The tables of the schema `runtime`.
     pub system: Vec<SystemTable>,
+    /// Tables of what came last.
+    pub retained: Vec<RetainedSpec>,
     /// The folders that `COPY` and `CREATE EXTERNAL TABLE` may reach; empty: nowhere.
     pub host_paths: Vec<PathBuf>,
     /// How long a query may take from the start of its planning until its last batch is fetched.
@@ -43,6 +45,7 @@ impl EngineOptions {
             datasets: Vec::new(),
             views: Vec::new(),
             system: Vec::new(),
+            retained: Vec::new(),
             host_paths: Vec::new(),
             query_timeout: DEFAULT_QUERY_TIMEOUT,
             memory_limit: DEFAULT_MEMORY_LIMIT,

@@ -134,6 +134,7 @@ impl Session for GuardedSession {
 
     async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
         let mut asked = self.asked(Statement::Sql(format!("INGEST INTO {}", ingest.table)));
+        asked.routine = ingest.routine;
         let least = Effect::Write;
         if let Err(denied) = permit(self.principal.role(), least) {
             // Before the table is looked up: whether it is there is not the caller's to learn this way.
@@ -158,14 +159,14 @@ impl GuardedSession {
             statement,
             started: (SystemTime::now(), Instant::now()),
             queued: Duration::ZERO,
+            routine: false,
         }
     }
 
     async fn turn(&self, asked: &mut Asked) -> Result<OwnedSemaphorePermit, EngineError> {
         let turn = self.rules.turns.take(self.principal.role()).await;
-        let turn = turn.inspect_err(|error| asked.told(None, Outcome::Failed, Some(error), 0))?;
         asked.queued = asked.started.1.elapsed();
-        Ok(turn)
+        turn.inspect_err(|error| asked.told(None, Outcome::Failed, Some(error), 0))
     }
 
     /// Lets through what has been planned, where the caller may do it, and sees to it that its end is told.
@@ -205,11 +206,15 @@ struct Asked {
     statement: Statement,
     started: (SystemTime, Instant),
     queued: Duration,
+    routine: bool,
 }
 
 impl Asked {
     fn told(&self, effect: Option<Effect>, outcome: Outcome, error: Option<&EngineError>, rows: u64) {
-        let Self { rules, principal, statement, started: (started, since), queued } = self;
+        let Self { rules, principal, statement, started: (started, since), queued, routine } = self;
+        if *routine && outcome == Outcome::Done {
+            return;
+        }
         let (started, queued, took) = (*started, *queued, since.elapsed());
         let seen = Seen { principal, statement, effect, outcome, error, started, queued, took, rows };
         rules.witnesses.iter().for_each(|witness| witness.saw(&seen));

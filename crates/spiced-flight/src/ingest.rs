@@ -51,6 +51,7 @@ impl Door {
             if_missing,
             if_exists,
             rows: Execution { schema, batches: rows.boxed() },
+            routine: false,
         };
         let session = self.session(caller).await?;
         let planned = session.ingest(ingest).await.map_err(status::from_engine)?;

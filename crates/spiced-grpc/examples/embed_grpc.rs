@@ -23,7 +23,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // Health follows `ready`: send `false` before a stop, and clients go elsewhere.
     let (_ready, readiness) = tokio::sync::watch::channel(true);
-    let state = GrpcState { readiness, services: Vec::new(), access: Access::anonymous(Some(Role::ReadOnly)) };
+    let access = Access::anonymous(Some(Role::ReadOnly));
+    let state = GrpcState { readiness, services: Vec::new(), access, engine: None };
     let socket = TcpListener::bind(address)?;
     println!("https://{}", socket.local_addr()?);
     let (_stop, drain) = drain::channel();

@@ -1,16 +1,17 @@
-//! The gRPC door: health and server reflection.
+//! The gRPC door: health, server reflection, and telemetry in (OTLP).
 //!
 //! [`health`] alone is for the doors that carry something else (Flight, the probe port);
 //! [`router`] is the whole gRPC door. Both give an [`axum::Router`] without a fallback, so that they
 //! can be merged with others; [`serve()`] puts the latter on a socket. Nothing here spawns a task, so a router may serve on any number of
 //! runtimes.
 //!
-//! Health is open to all whom the handshake lets in. Reflection needs a [`Principal`] in the
-//! request's extensions and refuses a request without one.
+//! Health is open to all whom the handshake lets in. Reflection and OTLP need a [`Principal`] in the
+//! request's extensions and refuse a request without one. What OTLP's services are sent is put into the
+//! [`telemetry_tables`] of the engine, as the caller's own ingest; without an engine they are not there.
 //!
 //! ```
 //! let (ready, readiness) = tokio::sync::watch::channel(true);
-//! let door: axum::Router = spiced_grpc::router(readiness, &["arrow.flight.protocol.FlightService"]);
+//! let door: axum::Router = spiced_grpc::router(readiness, &["arrow.flight.protocol.FlightService"], None);
 //! // Health says NOT_SERVING from here on.
 //! ready.send_replace(false);
 //! # drop(door);
@@ -21,13 +22,18 @@
 //! [`Principal`]: spiced_engine::Principal
 
 mod health;
+mod otlp;
 mod reflection;
 mod serve;
 
+use std::sync::Arc;
+
 pub use health::Health;
+pub use otlp::{TELEMETRY_SCHEMA, telemetry_tables};
 pub use serve::{GrpcState, serve};
 
 use axum::Router;
+use spiced_engine::Engine;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
@@ -46,11 +52,16 @@ pub fn health(readiness: watch::Receiver<bool>, services: &[&str]) -> Router {
     Health::new(readiness, services).into_router()
 }
 
-/// The gRPC door: [`health`], which answers for reflection too, and server reflection v1 and
-/// v1alpha, which describe every service of this door.
-pub fn router(readiness: watch::Receiver<bool>, services: &[&str]) -> Router {
-    let names: Vec<&str> = services.iter().copied().chain(reflection::NAMES).collect();
-    health(readiness, &names).merge(reflection::router())
+/// The gRPC door: [`health`], which answers for all of it, server reflection v1 and v1alpha, which describe every
+/// service of this door, and OTLP's, which put what they are sent into the tables of `engine`.
+pub fn router(readiness: watch::Receiver<bool>, services: &[&str], engine: Option<Arc<dyn Engine>>) -> Router {
+    let own = reflection::NAMES.into_iter().chain(engine.iter().flat_map(|_| otlp::NAMES));
+    let names: Vec<&str> = services.iter().copied().chain(own).collect();
+    let door = health(readiness, &names).merge(reflection::router(engine.is_some()));
+    match engine {
+        Some(engine) => door.merge(otlp::router(engine)),
+        None => door,
+    }
 }
 
 /// The routes without tonic's own fallback: two routers that have one cannot be merged.

@@ -8,25 +8,28 @@ use tonic::{Request, Status};
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_reflection::server::Builder;
 
+use crate::otlp;
+
 /// The names of the two services.
 pub(crate) const NAMES: [&str; 2] =
     [v1::server_reflection_server::SERVICE_NAME, v1alpha::server_reflection_server::SERVICE_NAME];
 
-/// What each of the two describes: every service of this door, both versions of reflection too.
+/// What each of the two describes: every service of this door, both versions of reflection too, and OTLP's.
 const DESCRIPTORS: [&[u8]; 3] =
     [tonic_health::pb::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
 
-/// Both services as one router.
-pub(crate) fn router() -> Router {
+/// Both services as one router; `telemetry` says whether OTLP's are there to be described.
+pub(crate) fn router(telemetry: bool) -> Router {
     const VALID: &str = "the descriptors are generated together with the services";
-    let v1 = InterceptedService::new(builder().build_v1().expect(VALID), known);
-    let v1alpha = InterceptedService::new(builder().build_v1alpha().expect(VALID), known);
+    let v1 = InterceptedService::new(builder(telemetry).build_v1().expect(VALID), known);
+    let v1alpha = InterceptedService::new(builder(telemetry).build_v1alpha().expect(VALID), known);
     crate::mergeable(Routes::new(v1).add_service(v1alpha))
 }
 
-fn builder() -> Builder<'static> {
+fn builder(telemetry: bool) -> Builder<'static> {
     DESCRIPTORS
         .into_iter()
+        .chain(telemetry.then_some(otlp::DESCRIPTORS))
         .fold(Builder::configure().include_reflection_service(false), Builder::register_encoded_file_descriptor_set)
 }
 

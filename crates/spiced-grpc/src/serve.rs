@@ -1,8 +1,11 @@
 //! The gRPC door on a socket, for those who embed it alone.
 
+use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 
+use spiced_engine::Engine;
 use spiced_middleware::{Access, Dialect, admission};
 use tls_core::drain::Drain;
 use tls_core::listener::{self, Limits};
@@ -12,7 +15,7 @@ use tokio::sync::watch;
 use crate::{HEALTH_PREFIX, router};
 
 /// What the door is made of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct GrpcState {
     /// What health follows.
     pub readiness: watch::Receiver<bool>,
@@ -20,6 +23,15 @@ pub struct GrpcState {
     pub services: Vec<String>,
     /// Who may call; health is open to all.
     pub access: Access,
+    /// What has the [`telemetry_tables`](crate::telemetry_tables); `None` where telemetry is not taken.
+    pub engine: Option<Arc<dyn Engine>>,
+}
+
+impl fmt::Debug for GrpcState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { services, access, .. } = self;
+        f.debug_struct("GrpcState").field("services", services).field("access", access).finish_non_exhaustive()
+    }
 }
 
 /// Serves the gRPC door on one socket, over whatever `acceptor` speaks, until the drain is called.
@@ -36,6 +48,6 @@ pub async fn serve(
 ) -> io::Result<()> {
     let services: Vec<&str> = state.services.iter().map(String::as_str).collect();
     let admission = admission(state.access, Dialect::Grpc).except(HEALTH_PREFIX);
-    let router = router(state.readiness, &services).layer(admission);
+    let router = router(state.readiness, &services, state.engine).layer(admission);
     listener::serve(socket, acceptor, router, limits, workers, drain).await
 }

@@ -14,7 +14,7 @@ const SERVICES: [&str; 3] =
 
 fn door() -> Router {
     let (_ready, readiness) = watch::channel(true);
-    spiced_grpc::router(readiness, &[])
+    spiced_grpc::router(readiness, &[], None)
 }
 
 /// The part of `FileDescriptorProto` that says which file it is (descriptor.proto, fields 1 and 2).

@@ -21,7 +21,8 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 async fn door(readiness: watch::Receiver<bool>) -> (Channel, Trigger) {
     let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
     let address = socket.local_addr().unwrap();
-    let state = GrpcState { readiness, services: vec!["other.Door".into()], access: Access::anonymous(None) };
+    let (services, access) = (vec!["other.Door".into()], Access::anonymous(None));
+    let state = GrpcState { readiness, services, access, engine: None };
     let (trigger, drain) = drain::channel();
     let acceptor = Acceptor::plain("grpc");
     tokio::spawn(spiced_grpc::serve(socket, acceptor, state, Limits::default(), Workers::current(), drain));

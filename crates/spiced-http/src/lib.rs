@@ -35,6 +35,7 @@
 mod accept;
 mod answer;
 mod failure;
+mod openapi;
 mod parameters;
 mod probe;
 mod reload;

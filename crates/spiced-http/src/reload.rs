@@ -13,7 +13,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use spiced_engine::{Principal, Role};
 use spiced_middleware::Problem;
+use utoipa::IntoParams;
 
+use crate::openapi::Problems;
 use crate::router::HttpState;
 
 /// What reloads when it is asked to.
@@ -45,12 +47,27 @@ pub enum Reload {
     Lost,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Asked {
+    /// Only looks what a reload would do.
+    #[param(default = false)]
     dry_run: bool,
 }
 
+/// Reads secrets and TLS material again, for whoever may write.
+#[utoipa::path(
+    post,
+    path = "/v1/tls/reload",
+    params(Asked),
+    responses(
+        (status = 200, description = "`result` is `swapped` or `unchanged`", body = Object),
+        (status = 409, description = "`result` is `rejected`, with `reason` and `fix`", body = Object),
+        Problems,
+    ),
+    security(("api_key" = []), ("bearer" = []))
+)]
 pub(crate) async fn reload(
     State(state): State<Arc<HttpState>>,
     Extension(principal): Extension<Principal>,

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use spiced_engine::{AnswerBounds, Parameters, Statement};
 use spiced_middleware::Problem;
+use utoipa::ToSchema;
 
 use crate::parameters::Given;
 use crate::router::HttpOptions;
@@ -24,12 +25,18 @@ pub(crate) struct Query {
     pub(crate) bounds: AnswerBounds,
 }
 
-#[derive(Debug, Deserialize)]
+/// A statement with what belongs to it.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Document {
+pub(crate) struct Document {
+    /// One statement.
     sql: String,
+    /// The values of `$1`, `$2` …, or of `$name`.
+    #[schema(schema_with = crate::openapi::parameters)]
     parameters: Option<Given>,
+    /// The most rows that the answer may have; beyond them the statement fails.
     max_result_rows: Option<u64>,
+    /// The same in bytes, as Arrow holds them.
     max_result_bytes: Option<u64>,
 }
 

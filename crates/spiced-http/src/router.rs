@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::header::{ACCEPT, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -17,20 +16,14 @@ use tokio::sync::watch;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::probe::probe_router;
-use crate::reload::{ReloadHandle, reload};
-use crate::sql::sql;
-
-/// Every route and its methods; for the answer that a route is not one of them.
-const ROUTES: [(&str, &str); 6] = [
-    ("/v1/sql", "POST"),
-    ("/v1/datasets", "GET,HEAD"),
-    ("/v1/status", "GET,HEAD"),
-    ("/v1/tls/reload", "POST"),
-    ("/v1/ready", "GET,HEAD"),
-    ("/health", "GET,HEAD"),
-];
+use crate::openapi::{self, Api, Problems, ROUTES, Rows};
+use crate::probe::{probe_router, probes};
+use crate::reload::{self, ReloadHandle};
+use crate::sql;
 
 /// Answers below this many bytes are not worth compressing.
 const COMPRESSED_ABOVE: u64 = 1024;
@@ -94,11 +87,9 @@ pub fn router(state: HttpState) -> Router {
         Some(origins) => access.from_pages_of(origins.clone()),
         None => access,
     };
-    let api = Router::new()
-        .route("/v1/sql", post(sql))
-        .route("/v1/datasets", get(datasets))
-        .route("/v1/status", get(status))
-        .route("/v1/tls/reload", post(reload))
+    let api = guarded()
+        .split_for_parts()
+        .0
         .route_layer(admission(access, Dialect::Http))
         .with_state(Arc::new(state))
         .route_layer(compressed())
@@ -117,17 +108,46 @@ pub fn router(state: HttpState) -> Router {
     }
 }
 
+/// What describes every route.
+pub(crate) fn described() -> utoipa::openapi::OpenApi {
+    [guarded().split_for_parts().1, probes().split_for_parts().1].into_iter().fold(Api::openapi(), utoipa::openapi::OpenApi::merge_from)
+}
+
+/// The routes that need a principal.
+fn guarded() -> OpenApiRouter<Arc<HttpState>> {
+    OpenApiRouter::new()
+        .routes(routes!(sql::sql))
+        .routes(routes!(datasets))
+        .routes(routes!(status))
+        .routes(routes!(reload::reload))
+        .routes(routes!(openapi::openapi))
+}
+
 /// Answers are compressed for who accepts it (RFC 9110 §12.5.3), at the speed of a network rather than as small
 /// as can be; small ones go out as they are.
 fn compressed() -> CompressionLayer<SizeAbove> {
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(COMPRESSED_ABOVE))
 }
 
+/// The data sets, and how each fares.
+#[utoipa::path(
+    get,
+    path = "/v1/datasets",
+    responses((status = 200, body = Rows), Problems),
+    security(("api_key" = []), ("bearer" = []))
+)]
 async fn datasets(State(state): State<Arc<HttpState>>) -> Response {
     let datasets = state.engine.datasets().borrow().clone();
     Json(datasets).into_response()
 }
 
+/// Doors, certificates, secret stores and data sets.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = 200, body = Object), Problems),
+    security(("api_key" = []), ("bearer" = []))
+)]
 async fn status(State(state): State<Arc<HttpState>>) -> Response {
     Json((state.status)()).into_response()
 }
@@ -140,7 +160,7 @@ async fn no_such_route(uri: Uri, headers: HeaderMap) -> Response {
 
 async fn no_such_method(request: Request) -> Response {
     let (path, method) = (request.uri().path(), request.method());
-    let known = ROUTES.iter().find(|(known, _)| *known == path).map_or("", |(_, methods)| methods);
+    let known = ROUTES.get(path).copied().unwrap_or_default();
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}, but {known}"))
         .allow(known)
         .respond(request.headers().get(ACCEPT))

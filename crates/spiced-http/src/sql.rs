@@ -15,12 +15,32 @@ use tokio::time::{Instant, timeout_at};
 use crate::accept::Format;
 use crate::answer::Answer;
 use crate::failure::problem;
-use crate::request::{Query, wait};
+use crate::openapi::{Problems, Rows};
+use crate::request::{Document, Query, wait};
 use crate::router::HttpState;
 
 /// Longer than any server lets a query run.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// Runs one statement, in the form of answer that `Accept` prefers.
+#[utoipa::path(
+    post,
+    path = "/v1/sql",
+    request_body(content((String = "text/plain"), (Document = "application/json"))),
+    params(("Prefer" = Option<String>, Header, description = "`wait=N`: the answer is whole within N seconds, or fails (RFC 7240)")),
+    responses(
+        (status = 200, description = "the rows", content(
+            (Rows = "application/json"),
+            (Rows = "application/vnd.spiceai.sql.v1+json"),
+            (String = "application/x-ndjson"),
+            (String = "text/csv"),
+            (String = "text/plain"),
+            (Vec<u8> = "application/vnd.apache.arrow.stream"),
+        )),
+        Problems,
+    ),
+    security(("api_key" = []), ("bearer" = []))
+)]
 pub(crate) async fn sql(
     State(state): State<Arc<HttpState>>,
     Extension(principal): Extension<Principal>,

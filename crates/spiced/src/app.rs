@@ -8,7 +8,9 @@ use std::time::Duration;
 use axum::Router;
 use spiced_certs::FileWatch;
 use spiced_config::Settings;
-use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, ViewSpec};
+use spiced_datafusion::{
+    ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec,
+};
 use spiced_engine::{AnswerBounds, Engine, Guarded, Lane, Turns};
 use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
 use spiced_secrets::Resolver;
@@ -282,6 +284,14 @@ fn start_engine(
     options.views =
         settings.views.iter().map(|view| ViewSpec { name: view.name.clone(), sql: view.sql.clone() }).collect();
     options.system = vec![tables::tls(endpoints, identities), history.table()];
+    let retention = Retention { age: settings.telemetry_retention, bytes: settings.telemetry_memory };
+    let kept = |(table, columns): (&str, _)| RetainedSpec {
+        schema: spiced_grpc::TELEMETRY_SCHEMA.to_owned(),
+        table: table.to_owned(),
+        columns,
+        retention,
+    };
+    options.retained = spiced_grpc::telemetry_tables().into_iter().map(kept).collect();
     options.host_paths = settings.host_paths.clone();
     options.query_timeout = settings.query_timeout;
     options.memory_limit = settings.query_memory;

@@ -88,8 +88,9 @@ pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Ope
     let defaults = FlightOptions::default();
     let options = FlightOptions { signing_secret: signing_secret.unwrap_or(defaults.signing_secret), ..defaults };
     let flight_access = grpc_access(&flight).except(spiced_flight::HANDSHAKE);
-    let flight_router = spiced_flight::router(engine, options).merge(health()).layer(flight_access);
-    let grpc_router = spiced_grpc::router(ready.clone(), &[spiced_flight::SERVICE_NAME]).layer(grpc_access(&grpc));
+    let flight_router = spiced_flight::router(engine.clone(), options).merge(health()).layer(flight_access);
+    let grpc_router = spiced_grpc::router(ready.clone(), &[spiced_flight::SERVICE_NAME], Some(engine.clone()));
+    let grpc_router = grpc_router.layer(grpc_access(&grpc));
 
     let mut routers = vec![
         (http, http_router),

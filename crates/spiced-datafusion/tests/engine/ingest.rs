@@ -20,7 +20,7 @@ fn numbers(name: &str) -> Execution {
 
 fn into(table: &str, if_missing: IfMissing, if_exists: IfExists, rows: Execution) -> Ingest {
     let table = TablePath { catalog: None, schema: None, name: table.to_owned() };
-    Ingest { table, if_missing, if_exists, rows }
+    Ingest { table, if_missing, if_exists, rows, routine: false }
 }
 
 async fn put(session: &dyn Session, ingest: Ingest) -> Result<Effect, EngineError> {

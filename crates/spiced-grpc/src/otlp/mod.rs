@@ -1,0 +1,145 @@
+//! OTLP 1.x over gRPC: what OpenTelemetry SDKs and collectors export becomes rows of `otel.metrics`, `otel.logs` and
+//! `otel.traces`, put in by the caller's own right to write.
+
+mod logs;
+mod metrics;
+mod rows;
+mod traces;
+mod values;
+
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use axum::Router;
+use futures::TryStreamExt;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{self, LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    self, MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{self, TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use serde::Serialize;
+use spiced_engine::{
+    Engine, EngineError, ErrorKind, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath,
+};
+use tonic::codec::CompressionEncoding::{Gzip, Zstd};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+use self::rows::Rows;
+
+/// The schema in which the tables of telemetry lie.
+pub const TELEMETRY_SCHEMA: &str = "otel";
+
+/// The names of the services.
+pub(crate) const NAMES: [&str; 3] =
+    [logs_service_server::SERVICE_NAME, metrics_service_server::SERVICE_NAME, trace_service_server::SERVICE_NAME];
+
+/// What describes them.
+pub(crate) const DESCRIPTORS: &[u8] = opentelemetry_proto::DESCRIPTORS;
+
+/// The largest export, in bytes, before and after it is unpacked: what collectors take too (`max_recv_msg_size_mib`).
+const LARGEST_EXPORT: usize = 4 << 20;
+
+const LOGS: &str = "logs";
+const METRICS: &str = "metrics";
+const TRACES: &str = "traces";
+
+/// The tables of [`TELEMETRY_SCHEMA`] that exports are put into, by name, and their columns. The engine is to have them.
+pub fn telemetry_tables() -> [(&'static str, SchemaRef); 3] {
+    [(LOGS, logs::schema()), (METRICS, metrics::schema()), (TRACES, traces::schema())]
+}
+
+/// The three services as one router.
+pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
+    // One line each, as the generated servers have no trait in common.
+    macro_rules! served {
+        ($server:ident) => {
+            $server::new(Otlp { engine: engine.clone() })
+                .accept_compressed(Gzip)
+                .accept_compressed(Zstd)
+                .max_decoding_message_size(LARGEST_EXPORT)
+        };
+    }
+    let routes = Routes::new(served!(LogsServiceServer));
+    crate::mergeable(routes.add_service(served!(MetricsServiceServer)).add_service(served!(TraceServiceServer)))
+}
+
+#[derive(Clone)]
+struct Otlp {
+    engine: Arc<dyn Engine>,
+}
+
+#[tonic::async_trait]
+impl LogsService for Otlp {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.keep(request, LOGS, logs::schema(), |sent| logs::rows(sent.resource_logs)).await
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Otlp {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.keep(request, METRICS, metrics::schema(), |sent| metrics::rows(sent.resource_metrics)).await
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Otlp {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.keep(request, TRACES, traces::schema(), |sent| traces::rows(sent.resource_spans)).await
+    }
+}
+
+impl Otlp {
+    /// Puts what was sent into a table. The empty answer says that all of it is there.
+    async fn keep<Sent, Row: Serialize, Answer: Default>(
+        &self,
+        request: Request<Sent>,
+        table: &str,
+        schema: SchemaRef,
+        rows: impl FnOnce(Sent) -> Result<Rows<Row>, Status>,
+    ) -> Result<Response<Answer>, Status> {
+        let caller = request.extensions().get::<Principal>().cloned();
+        let caller = caller.ok_or_else(|| Status::unauthenticated("this server does not know the caller"))?;
+        let rows = rows(request.into_inner())?;
+        if !rows.is_empty() {
+            let rows = rows.batches(schema).map_err(|error| Status::internal(error.to_string()))?;
+            let table =
+                TablePath { catalog: None, schema: Some(TELEMETRY_SCHEMA.to_owned()), name: table.to_owned() };
+            let (if_missing, if_exists) = (IfMissing::Fail, IfExists::Append);
+            let ingest = Ingest { table, if_missing, if_exists, rows, routine: true };
+            self.ingest(&caller, ingest).await.map_err(refused)?;
+        }
+        Ok(Response::new(Answer::default()))
+    }
+
+    async fn ingest(&self, caller: &Principal, ingest: Ingest) -> Result<(), EngineError> {
+        let planned = self.engine.session(caller).await?.ingest(ingest).await?;
+        planned.execute(Parameters::none()).await?.batches.try_for_each(|_| async { Ok(()) }).await
+    }
+}
+
+/// The engine's failure as exporters understand it: UNAVAILABLE is what they try again (OTLP, "Failures").
+fn refused(error: EngineError) -> Status {
+    let why = error.to_string();
+    match error.kind() {
+        ErrorKind::Exhausted | ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Cancelled => {
+            Status::unavailable(why)
+        }
+        ErrorKind::Denied => Status::permission_denied(why),
+        ErrorKind::InvalidStatement => Status::invalid_argument(why),
+        _ => Status::internal(why),
+    }
+}

@@ -1,0 +1,65 @@
+//! Rows on their way into a table.
+
+use std::mem::size_of;
+
+use arrow_json::ReaderBuilder;
+use arrow_schema::{ArrowError, SchemaRef};
+use futures::stream::{self, StreamExt};
+use serde::Serialize;
+use spiced_engine::Execution;
+use tonic::Status;
+
+/// What the rows of one export may take, with what they share written out in each. Without a bound, a sender's
+/// attributes of 1 MiB would stand in each of 100,000 rows.
+const LARGEST: usize = 64 << 20;
+
+/// Rows in a batch.
+const ROWS_PER_BATCH: usize = 8192;
+
+/// Rows of one kind.
+#[derive(Debug)]
+pub(super) struct Rows<Row> {
+    rows: Vec<Row>,
+    bytes: usize,
+}
+
+impl<Row: Serialize> Rows<Row> {
+    pub(super) fn none() -> Self {
+        Self { rows: Vec::new(), bytes: 0 }
+    }
+
+    /// Adds a row that takes `bytes` besides what is its own alone.
+    ///
+    /// # Errors
+    /// It is too much for one export.
+    pub(super) fn push(&mut self, row: Row, bytes: usize) -> Result<(), Status> {
+        self.bytes += bytes + size_of::<Row>();
+        if self.bytes > LARGEST {
+            return Err(Status::invalid_argument(format!(
+                "the export is too large: its rows, each with the attributes of its resource, take more than {} MiB; send smaller batches",
+                LARGEST >> 20
+            )));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The rows in the columns of `schema`.
+    ///
+    /// # Errors
+    /// They are not such rows.
+    pub(super) fn batches(self, schema: SchemaRef) -> Result<Execution, ArrowError> {
+        let mut decoder =
+            ReaderBuilder::new(schema.clone()).with_batch_size(ROWS_PER_BATCH).with_strict_mode(true).build_decoder()?;
+        let mut batches = Vec::new();
+        for rows in self.rows.chunks(ROWS_PER_BATCH) {
+            decoder.serialize(rows)?;
+            batches.extend(decoder.flush()?);
+        }
+        Ok(Execution { schema, batches: stream::iter(batches).map(Ok).boxed() })
+    }
+}

@@ -1,0 +1,123 @@
+//! `GET /openapi.json`: the API as OpenAPI 3.1 describes it, from the routes themselves.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use axum::Json;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ArrayBuilder, Content, OneOfBuilder, RefOr, ResponseBuilder};
+use utoipa::{IntoResponses, Modify, OpenApi, PartialSchema, ToSchema};
+
+use crate::router::{HttpState, described};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "spiced", description = "SQL over HTTP: one statement in, its rows out. Arrow Flight SQL and gRPC have doors of their own."),
+    modifiers(&Credentials)
+)]
+pub(crate) struct Api;
+
+/// What a caller may show; a client certificate shows itself.
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("api_key", key);
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    }
+}
+
+/// The document.
+static DOCUMENT: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(described);
+
+/// Every route and its methods, for the answer that a route is not one of them.
+pub(crate) static ROUTES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
+    let methods = |item: &utoipa::openapi::PathItem| if item.get.is_some() { "GET,HEAD" } else { "POST" };
+    DOCUMENT.paths.paths.iter().map(|(path, item)| (path.as_str(), methods(item))).collect()
+});
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    responses((status = 200, body = Object), Problems),
+    security(("api_key" = []), ("bearer" = []))
+)]
+pub(crate) async fn openapi(_: axum::extract::State<Arc<HttpState>>, _: Request) -> Response {
+    Json(&*DOCUMENT).into_response()
+}
+
+/// What any route may answer instead.
+pub(crate) struct Problems;
+
+impl IntoResponses for Problems {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        const PROBLEMS: [(u16, &str); 14] = [
+            (400, "the request or its SQL is wrong"),
+            (401, "no credentials, or wrong ones"),
+            (403, "the caller may not"),
+            (404, "there is no such thing"),
+            (406, "none of the types of `Accept` can be made"),
+            (408, "the body did not arrive in time"),
+            (409, "what was read is rejected, and what served goes on"),
+            (413, "the body is too large"),
+            (415, "the body is coded"),
+            (421, "the request is for another host"),
+            (429, "too many wrong credentials, or too many that wait"),
+            (500, "a fault of the server"),
+            (501, "the engine does not do this"),
+            (503, "a limit: memory, time, turns, the size of the answer"),
+        ];
+        let response = |why| {
+            ResponseBuilder::new()
+                .description(why)
+                .content("application/problem+json", Content::new(Some(problem())))
+                .content("text/plain", Content::new(Some(text())))
+                .build()
+                .into()
+        };
+        PROBLEMS.into_iter().map(|(status, why)| (status.to_string(), response(why))).collect()
+    }
+}
+
+/// RFC 9457.
+fn problem() -> Schema {
+    ["type", "title", "detail"]
+        .into_iter()
+        .fold(ObjectBuilder::new(), |object, name| object.property(name, text()).required(name))
+        .property("status", ObjectBuilder::new().schema_type(Type::Integer))
+        .required("status")
+        .into()
+}
+
+fn text() -> Schema {
+    ObjectBuilder::new().schema_type(Type::String).into()
+}
+
+/// Rows as objects by column.
+pub(crate) struct Rows;
+
+impl PartialSchema for Rows {
+    fn schema() -> RefOr<Schema> {
+        let row = ObjectBuilder::new().additional_properties(Some(AdditionalProperties::FreeForm(true)));
+        Schema::from(ArrayBuilder::new().items(row)).into()
+    }
+}
+
+impl ToSchema for Rows {}
+
+/// The values of parameters: by position, or by name.
+pub(crate) fn parameters() -> RefOr<Schema> {
+    let scalar = || {
+        let types = [Type::Null, Type::Boolean, Type::Number, Type::String];
+        ObjectBuilder::new().schema_type(SchemaType::from_iter(types)).build()
+    };
+    let by_name = ObjectBuilder::new().additional_properties(Some(Schema::from(scalar())));
+    Schema::from(OneOfBuilder::new().item(ArrayBuilder::new().items(scalar())).item(by_name)).into()
+}
