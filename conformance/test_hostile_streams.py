@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -77,7 +78,6 @@ def of(**columns) -> pa.RecordBatch:
 HOSTILE = {
     "garbage-header": ((b"\xff" * 64, b""), REFUSED),
     "short-header": ((b"\x01", b""), REFUSED),
-    "zeros-header": ((bytes(256), b""), REFUSED),
     "offset-far-away": ((b"\xff\xff\xff\x7f" + HEAD[4:], BODY), REFUSED),
     "half-a-header": ((HEAD[: len(HEAD) // 2], BODY), REFUSED),
     "every-other-byte": ((bytes(b ^ 0x55 if at % 2 else b for at, b in enumerate(HEAD)), BODY), REFUSED),
@@ -95,7 +95,6 @@ HOSTILE = {
     "negative-rows": (length(-1), REFUSED),
     "columns-of-unequal-length": (node(ROWS - 1, 0, 1), REFUSED),
     "more-nulls-than-rows": (node(ROWS, 1 << 40), REFUSED),
-    "negative-nulls": (node(ROWS, -7), REFUSED),
     "no-body": ((HEAD, b""), REFUSED),
     "half-a-body": ((HEAD, BODY[: len(BODY) // 2]), REFUSED),
     "body-short-of-a-byte": ((HEAD, BODY[: 8 * ROWS - 1]), REFUSED),
@@ -115,23 +114,56 @@ each = pytest.mark.parametrize("hostile", HOSTILE)
 MODES = {"append": (2, 2), "create": (1, 1), "replace": (1, 3)}
 
 
+class Keeper:
+    """One server for many tests; one that died, panicked or kept what it should not is replaced by another."""
+
+    def __init__(self, root) -> None:
+        self.pod = Pod(root)
+        self.pod.yaml(tls=self.pod.write_pair(), datasets=[data.MEMORY])
+        self.now = None
+
+    def server(self):
+        if self.now is None:
+            self.now = self.pod.serve("--allow-core-dumps")  # without it only root may reset the memory mark
+            clients.sql(self.now, "INSERT INTO notes VALUES (1, 'kept')").ok()
+            clients.sql(self.now, "CREATE TABLE made AS SELECT 7 AS x").ok()
+        return self.now
+
+    def judge(self, unchanged: bool) -> None:
+        """Alive, without a panic, and where that is asked for the tables are as before."""
+        server, self.now = self.now, None
+        try:
+            assert server.process.poll() is None, f"the server died:\n{server.tail()}"
+            if unchanged:
+                assert_unchanged(server)
+            assert "panicked at" not in server.stderr, "\n".join(re.findall(r".*panicked at.*\n?.*", server.stderr))
+            self.now = server
+        finally:
+            if self.now is None:
+                self.pod.servers.remove(server)
+                server.process.kill()
+                server.process.wait()
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """With `notes` to append to and `made` to replace."""
-    pod = Pod(tmp_path_factory.mktemp("hostile"))
-    pod.yaml(tls=pod.write_pair(), datasets=[data.MEMORY])
-    server = pod.serve("--allow-core-dumps")  # without it only root may reset the memory mark
-    clients.sql(server, "INSERT INTO notes VALUES (1, 'kept')").ok()
-    clients.sql(server, "CREATE TABLE made AS SELECT 7 AS x").ok()
-    yield server
-    pod.close()
+def keeper(tmp_path_factory):
+    keeper = Keeper(tmp_path_factory.mktemp("hostile"))
+    yield keeper
+    keeper.pod.close()
 
 
 @pytest.fixture
-def unchanged(server):
-    """Whatever the test does: the tables are as before, and so is the list of tables."""
-    yield server
-    assert_unchanged(server)
+def server(keeper):
+    """With `notes` to append to and `made` to replace."""
+    yield keeper.server()
+    keeper.judge(unchanged=False)
+
+
+@pytest.fixture
+def unchanged(keeper):
+    """Whatever the test does to it: the tables are as before, and there is no new one."""
+    yield keeper.server()
+    keeper.judge(unchanged=True)
 
 
 def assert_unchanged(server) -> None:
@@ -157,7 +189,22 @@ def test_in_the_middle_of_a_stream(unchanged, hostile):
                 told = flight.ask("DoPut", *flight_data(SCHEMA, BATCH, *rest, command=command))
                 assert told.code in codes, f"{mode}: {told.code}: {told.details}"
                 assert told.details, mode
-                assert_unchanged(unchanged)
+
+
+HARMLESS = {"zeros-for-a-header": ((bytes(256), b""), 0), "negative-nulls": (node(ROWS, -7), ROWS)}
+
+
+@pytest.mark.parametrize("strange", HARMLESS)
+def test_strange_and_harmless(server, strange):
+    """Refused, or passed over: what is kept is what was sent."""
+    part, rows = HARMLESS[strange]
+    table = f"strange_{len(strange)}"
+    with wire.Wire(server) as flight:
+        told = flight.ask("DoPut", *flight_data(SCHEMA, BATCH, part, command=wire.ingest(table, 1, 1)))
+    assert told.code in ("OK", "INVALID_ARGUMENT"), told
+    if told.code == "OK":
+        found = clients.rows(server, f"SELECT count(id) AS n, count(DISTINCT name) AS m FROM {table}")
+        assert found == [{"n": ROWS + rows, "m": ROWS}]
 
 
 @each
@@ -246,7 +293,7 @@ def test_type_that_lies(unchanged, lie):
 
 def _bomb(claim: int | None, compression: str) -> list[Part]:
     """Zeros, compressed; `claim` is how many bytes they are said to be."""
-    rows = 64 << 20 if claim is None else 1 << 16
+    rows = 32 << 20 if claim is None else 1 << 16
     schema, (head, body) = parts(of(id=zeros(rows)), compression=compression)
     if claim is not None:
         body = changed(body, struct.pack("<q", 8 * rows), struct.pack("<q", claim))
@@ -470,12 +517,12 @@ def test_memory_is_given_back(unchanged):
     """A megabyte or two of good rows each time, then something hostile."""
     schema, bulk = parts(BULK)
     command = commands()["create"]
-    streams = [(flight_data(schema, bulk, bulk, bad, command=command), codes) for bad, codes in HOSTILE.values()]
+    streams = [flight_data(schema, bulk, bulk, bad, command=command) for bad, _ in HOSTILE.values()]
 
     def all_of_them():
         with wire.Wire(unchanged) as flight:
-            for stream, codes in streams:
-                assert flight.ask("DoPut", *stream).code in codes
+            for stream in streams:
+                assert flight.ask("DoPut", *stream).code not in ("OK", "UNAVAILABLE")
 
     all_of_them()
     before = unchanged.memory()
@@ -503,7 +550,7 @@ def test_memory_of_those_who_vanish_is_given_back(unchanged):
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
 def test_a_small_message_does_not_become_a_large_batch(pod, compression):
-    """Half a gigabyte of zeros takes a few kilobytes; the bounds of memory hold for what it becomes."""
+    """256 MiB of zeros take a few kilobytes (lz4: a megabyte); the bounds of memory hold for what it becomes."""
     pod.yaml(tls=pod.write_pair(), runtime={"sql": {"memory_limit": "64MiB"}}, datasets=[data.MEMORY])
     server = pod.serve("--allow-core-dumps")
     clients.rows(server, "SELECT 1 AS x")
@@ -514,4 +561,4 @@ def test_a_small_message_does_not_become_a_large_batch(pod, compression):
     assert told.code in ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"), told
     assert clients.sql(server, "SELECT * FROM fresh").status == 400
     grown = server.memory("VmHWM") - before
-    assert grown < 300 << 20, f"memory grew by {grown >> 20} MiB"
+    assert grown < 160 << 20, f"memory grew by {grown >> 20} MiB"
