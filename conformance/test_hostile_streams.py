@@ -470,12 +470,14 @@ def test_stream_that_ends_within_a_message_is_nothing(unchanged, cut):
 @pytest.mark.parametrize("reason", [0, 2, 8], ids=["NO_ERROR", "INTERNAL_ERROR", "CANCEL"])
 @pytest.mark.parametrize("mode", MODES)
 def test_stream_that_is_reset(unchanged, mode, reason):
-    """A client that gives up in mid-stream; often, for it may be a race with what reads the stream."""
-    for _ in range(20):
-        with ByHand(unchanged) as by_hand:
-            by_hand.send(*opened(commands()[mode])).arrived()
+    """A client that gives up in mid-stream; many at once, for it may be a race with what reads the stream."""
+    for _ in range(4):
+        streams = [ByHand(unchanged).send(*opened(commands()[mode])).arrived() for _ in range(20)]
+        for by_hand in streams:
             by_hand.socket.sendall(http2.frame(RST_STREAM, reason.to_bytes(4, "big"), 0, 1))
+        for by_hand in streams:
             by_hand.arrived()
+            by_hand.socket.close()
     assert_unchanged(unchanged)
 
 
