@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from harness import clients, data, http2, wire
+from harness.access import PATIENT, Access
 from harness.pod import Pod
 from harness.waiting import eventually
 
@@ -260,7 +261,8 @@ def _lying() -> dict[str, list[Part]]:
     views = of(x=pa.array(["longer than twelve bytes"] * 3, pa.string_view()))
     view = struct.pack("<i4sii", 24, b"long", 0, 0)
     ends = of(x=pa.RunEndEncodedArray.from_arrays(pa.array([2, 5], pa.int32()), pa.array([7, 8])))
-    union = of(x=pa.UnionArray.from_dense(pa.array([0, 1, 0], pa.int8()), pa.array([0, 0, 1], pa.int32()), [pa.array([1, 2]), pa.array(["a"])]))
+    members = [pa.array([1, 2]), pa.array(["a"])]
+    union = of(x=pa.UnionArray.from_dense(pa.array([0, 1, 0], pa.int8()), pa.array([0, 0, 1], pa.int32()), members))
     return {
         "list-far-away": with_body(lists, offsets, struct.pack("<4i", 0, 3, 6, 1 << 30)),
         "list-backwards": with_body(lists, offsets, struct.pack("<4i", 0, 6, 3, 9)),
@@ -313,6 +315,30 @@ def test_compressed_body_that_lies_about_its_size(unchanged, compression, claim)
         told = flight.ask("DoPut", *flight_data(*_bomb(claim, compression), command=commands()["create"]))
     assert told.code == "INVALID_ARGUMENT", told
     assert unchanged.memory("VmHWM") - before < ALLOWED
+
+
+HARMFUL = {
+    "compressed-body": lambda: _bomb((1 << 63) - 1, "zstd"),
+    "no-body": lambda: [SCHEMA, (HEAD, b"")],
+    "more-nulls-than-rows": lambda: [SCHEMA, node(ROWS, 1 << 40)],
+}
+
+
+@pytest.mark.parametrize("harm", HARMFUL)
+@pytest.mark.parametrize("way", ["ingest", "parameters"])
+def test_reader_does_no_harm(pod, way, harm):
+    """A read-only key is refused its ingest, and its parameters of a query are read with the same care."""
+    access = Access(pod)
+    pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": access.api_key}, **PATIENT}, datasets=[data.MEMORY])
+    server = pod.serve(env=access.environment)
+    with access.ro.wire(server) as flight:
+        command, wanted = wire.ingest("notes"), "PERMISSION_DENIED"
+        if way == "parameters":
+            handle = wire.handle_of(flight.prepare("SELECT $1::bigint AS x"))
+            command, wanted = wire.sql_any("CommandPreparedStatementQuery", f1=handle), "INVALID_ARGUMENT"
+        told = flight.ask("DoPut", *flight_data(*HARMFUL[harm](), command=command))
+    assert server.process.poll() is None and told.code in (wanted, "INVALID_ARGUMENT"), told
+    assert access.ro.curl(server, "/v1/sql", "-d", "SELECT 1 AS x").ok().json() == [{"x": 1}]
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
