@@ -9,10 +9,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::common::{Constraints, SchemaExt};
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::Result;
@@ -24,6 +25,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
 use futures::StreamExt;
 use spiced_engine::ErrorKind;
 
+use crate::answer::conform;
 use crate::error::refusal;
 use crate::merging::merged;
 
@@ -126,9 +128,10 @@ impl Rows {
             if batch.num_rows() == 0 {
                 continue;
             }
-            reservation.try_grow(batch.get_array_memory_size())?;
+            let batch = conform(batch, &self.schema)?;
+            reservation.try_grow(get_record_batch_memory_size(&batch))?;
             rows += batch.num_rows();
-            fresh.push(conform(&self.schema, &batch)?);
+            fresh.push(batch);
         }
         let mut held = self.held();
         for mut batch in fresh {
@@ -141,12 +144,6 @@ impl Rows {
         held.reservation.grow(reservation.free());
         Ok(rows as u64)
     }
-}
-
-/// The batch with exactly the table's schema: the planner's may differ in metadata.
-pub(crate) fn conform(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    Ok(RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)?)
 }
 
 #[async_trait]

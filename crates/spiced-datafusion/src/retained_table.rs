@@ -11,6 +11,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::SchemaExt;
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
@@ -21,8 +22,8 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
 use futures::StreamExt;
 use spiced_engine::ErrorKind;
 
+use crate::answer::conform;
 use crate::error::refusal;
-use crate::memory_table::conform;
 use crate::merging::merged;
 
 /// Rows that came within this part of the retention may share a batch, and a batch goes as a whole.
@@ -138,7 +139,7 @@ impl Rows {
     /// Adds batches that came at `now`: all, or none.
     fn add(&self, fresh: Vec<RecordBatch>, now: Instant) -> Result<()> {
         let Retention { age, bytes: most } = self.retention;
-        let bytes: usize = fresh.iter().map(RecordBatch::get_array_memory_size).sum();
+        let bytes: usize = fresh.iter().map(get_record_batch_memory_size).sum();
         if bytes > most {
             let why = format!("{bytes} bytes of rows at once are more than the {most} that the table keeps");
             return Err(refusal(ErrorKind::Exhausted, why));
@@ -176,12 +177,12 @@ impl Held {
 
     /// Adds a batch that is accounted for, and merges it with what came at most `grain` ago.
     fn push(&mut self, batch: RecordBatch, now: Instant, grain: Duration) {
-        let mut fresh = Segment { bytes: batch.get_array_memory_size(), batch, came: (now, now) };
+        let mut fresh = Segment { bytes: get_record_batch_memory_size(&batch), batch, came: (now, now) };
         while let Some(last) = self.segments.back()
             && now.saturating_duration_since(last.came.0) <= grain
             && let Some(batch) = merged(&last.batch, &fresh.batch)
         {
-            let both = Segment { bytes: batch.get_array_memory_size(), batch, came: (last.came.0, now) };
+            let both = Segment { bytes: get_record_batch_memory_size(&batch), batch, came: (last.came.0, now) };
             self.reservation.shrink(last.bytes + fresh.bytes);
             self.reservation.grow(both.bytes);
             self.segments.pop_back();
@@ -203,9 +204,9 @@ impl DataSink for Rows {
         let (mut fresh, mut rows) = (Vec::new(), 0);
         while let Some(batch) = data.next().await.transpose()? {
             if batch.num_rows() > 0 {
-                coming.try_grow(batch.get_array_memory_size())?;
+                coming.try_grow(get_record_batch_memory_size(&batch))?;
                 rows += batch.num_rows() as u64;
-                fresh.push(conform(&self.schema, &batch)?);
+                fresh.push(conform(batch, &self.schema)?);
             }
         }
         drop(coming);

@@ -1,6 +1,7 @@
 //! What every call shares: the engine, the signing key, and what little is kept between requests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use spiced_engine::{Engine, Prepared, Principal, Session, Statement};
 use tonic::Status;
@@ -18,6 +19,8 @@ pub(crate) struct Door {
     pub(crate) sealer: Sealer,
     pub(crate) bound: Bound,
     pub(crate) running: Running,
+    /// How long what a request begins with may take to come.
+    pub(crate) request_timeout: Duration,
 }
 
 impl Door {
@@ -34,6 +37,7 @@ impl Door {
             sealer: Sealer::new(&secret, options.handle_lifetime),
             bound: Bound::default(),
             running: Running::default(),
+            request_timeout: options.request_timeout,
         }
     }
 

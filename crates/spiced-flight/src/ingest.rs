@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{StreamExt, TryStreamExt};
 use spiced_engine::{EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath};
 use tonic::{Status, Streaming};
 
 use crate::door::Door;
-use crate::{parameters, prepared, status};
+use crate::frames::{Frames, LARGEST_UNPACKED};
+use crate::{prepared, status};
 
 impl Door {
     /// Puts the rows of a `DoPut` stream into a table; gives their number once they are there.
@@ -26,24 +27,20 @@ impl Door {
             return Err(Status::unimplemented("there are no temporary tables here; leave `temporary` out"));
         }
         let (if_missing, if_exists) = definition(command.table_definition_options.as_ref())?;
-        let mut batches = parameters::batches(first, rest);
-        // The schema is known with the first batch, or at the end of a stream that has none.
-        let ahead = batches.try_next().await.map_err(status::unreadable)?;
-        let Some(schema) = batches.schema().cloned().filter(|schema| !schema.fields().is_empty()) else {
+        // Batches are read when the engine asks for them, which it does for who may write.
+        let Some(frames) = Frames::open(first, rest, self.request_timeout, LARGEST_UNPACKED).await? else {
             return Err(Status::invalid_argument("DoPut was sent no schema of the rows that are to be put in"));
         };
+        let schema = frames.schema().clone();
         let count = Arc::new(AtomicU64::new(0));
         let counted = count.clone();
-        let rows = stream::iter(ahead.map(Ok)).chain(batches).map(move |batch| match batch {
+        let rows = frames.into_stream().map(move |batch| match batch {
             Ok(batch) => {
                 counted.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
                 Ok(batch)
             }
             // The stream broke off, or what came is no batch: nothing of it is kept.
-            Err(error) => {
-                let said = status::unreadable(error);
-                Err(EngineError::new(ErrorKind::InvalidStatement, said.message()))
-            }
+            Err(said) => Err(EngineError::new(ErrorKind::InvalidStatement, said.message())),
         });
         let CommandStatementIngest { table, schema: in_schema, catalog, .. } = command;
         let ingest = Ingest {

@@ -34,6 +34,7 @@ mod bound;
 mod call;
 mod command;
 mod door;
+mod frames;
 mod handshake;
 mod ingest;
 mod metadata;

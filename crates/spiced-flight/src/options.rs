@@ -15,6 +15,9 @@ pub struct FlightOptions {
     pub handle_lifetime: Duration,
     /// The largest message taken from a client, in bytes. Default: 16 MiB.
     pub max_message_bytes: usize,
+    /// How long a client may take to send what a `DoPut` begins with: the schema of its rows, or all its parameters. Default:
+    /// 30 s. What comes after a schema has the time that the engine gives to a query.
+    pub request_timeout: Duration,
 }
 
 impl Default for FlightOptions {
@@ -23,6 +26,7 @@ impl Default for FlightOptions {
             signing_secret: random_secret(),
             handle_lifetime: Duration::from_secs(60 * 60),
             max_message_bytes: 16 * 1024 * 1024,
+            request_timeout: Duration::from_secs(30),
         }
     }
 }

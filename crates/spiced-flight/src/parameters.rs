@@ -1,38 +1,25 @@
 //! Parameters as clients send them: batches in a `DoPut` stream, kept as IPC bytes in a handle.
 
 use std::io::Cursor;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_flight::FlightData;
-use arrow_flight::decode::FlightRecordBatchStream;
-use arrow_flight::error::FlightError;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use bytes::Bytes;
-use futures::stream::{self, Stream, StreamExt, TryStreamExt};
+use futures::stream::{Stream, TryStreamExt};
 use spiced_engine::Parameters;
 use tonic::Status;
 
+use crate::frames::Frames;
 use crate::seal::MAX_HANDLE_BYTES;
 use crate::status;
 
-/// The batches of a `DoPut` stream, of which `first` was read already.
-pub(crate) fn batches<S>(first: FlightData, rest: S) -> FlightRecordBatchStream
-where
-    S: Stream<Item = Result<FlightData, Status>> + Send + 'static,
-{
-    let messages = stream::iter([Ok(first)])
-        .chain(rest)
-        // A client without parameters sends the descriptor alone.
-        .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
-        .map_err(FlightError::from);
-    FlightRecordBatchStream::new_from_flight_data(messages)
-}
-
 /// All rows of a stream as one batch; none where the client sent no column or no row.
 ///
-/// Reads at most as much as fits in a handle.
-pub(crate) async fn collect<S>(first: FlightData, rest: S) -> Result<Option<RecordBatch>, Status>
+/// Reads at most as much as fits in a handle, for no longer than a request may take.
+pub(crate) async fn collect<S>(first: FlightData, rest: S, within: Duration) -> Result<Option<RecordBatch>, Status>
 where
     S: Stream<Item = Result<FlightData, Status>> + Send + 'static,
 {
@@ -42,14 +29,15 @@ where
         room = left.unwrap_or(0);
         std::future::ready(left.map(|_| message).ok_or_else(too_large))
     });
-    let mut batches = batches(first, bounded);
-    let mut rows = Vec::new();
-    while let Some(batch) = batches.try_next().await.map_err(status::unreadable)? {
-        rows.push(batch);
-    }
-    let Some(schema) = batches.schema().filter(|schema| !schema.fields().is_empty()) else { return Ok(None) };
-    let batch = arrow_select::concat::concat_batches(schema, &rows).map_err(status::internal)?;
-    Ok(Some(batch).filter(|batch| batch.num_rows() > 0))
+    let read = async {
+        let Some(frames) = Frames::open(first, bounded, within, MAX_HANDLE_BYTES).await? else { return Ok(None) };
+        let schema = frames.schema().clone();
+        let rows: Vec<RecordBatch> = frames.into_stream().try_collect().await?;
+        let batch = arrow_select::concat::concat_batches(&schema, &rows).map_err(status::internal)?;
+        Ok(Some(batch).filter(|batch| batch.num_rows() > 0))
+    };
+    let late = || Status::deadline_exceeded(format!("the parameters did not come within {within:?}"));
+    tokio::time::timeout(within, read).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// A batch as IPC bytes, empty where there is none.

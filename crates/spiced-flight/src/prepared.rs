@@ -6,17 +6,17 @@ use arrow_flight::sql::{
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
-use futures::stream::{Stream, TryStreamExt};
+use futures::stream::Stream;
 use spiced_engine::{Effect, Parameters, Principal};
 use tonic::Status;
 
 use crate::answer;
 use crate::call::{Answer, End};
 use crate::door::Door;
+use crate::frames::{Frames, LARGEST_UNPACKED};
 use crate::parameters;
 use crate::seal::{Kind, SealError, Sealed};
 use crate::statements;
-use crate::status;
 
 impl Door {
     /// Plans a statement and gives its handle, the schema of its answer, and its parameters.
@@ -53,7 +53,7 @@ impl Door {
         S: Stream<Item = Result<FlightData, Status>> + Send + 'static,
     {
         let mut sealed = self.sealer.open(Kind::Prepared, handle, caller)?;
-        sealed.parameters = parameters::encode(parameters::collect(first, rest).await?.as_ref())?;
+        sealed.parameters = parameters::encode(parameters::collect(first, rest, self.request_timeout).await?.as_ref())?;
         let handle = self.sealer.seal(Kind::Prepared, &sealed, caller)?;
         if sealed.parameters.is_empty() {
             self.bound.remove(&sealed.id);
@@ -115,28 +115,23 @@ impl Door {
             Ok::<(), Status>(())
         };
 
-        let mut sent = parameters::batches(first, rest);
-        let mut rows_were_sent = false;
-        while let Some(batch) = sent.try_next().await.map_err(status::unreadable)? {
-            if batch.num_columns() == 0 {
-                continue; // how some clients say that they send nothing
+        match Frames::open(first, rest, self.request_timeout, LARGEST_UNPACKED).await? {
+            // A client that sends columns but no row has run its statement for each of no rows.
+            Some(mut sent) => {
+                while let Some(batch) = sent.next().await? {
+                    for row in parameters::by_row(&batch) {
+                        run(row?).await?;
+                    }
+                }
             }
-            rows_were_sent = true;
-            for row in parameters::by_row(&batch) {
-                run(row?).await?;
-            }
-        }
-        // A client that sends columns but no row has run its statement for each of no rows.
-        let columns_were_sent = sent.schema().is_some_and(|schema| !schema.fields().is_empty());
-        if !rows_were_sent && !columns_were_sent {
-            match parameters::decode(&sealed.parameters)? {
+            None => match parameters::decode(&sealed.parameters)? {
                 None => run(Parameters::none()).await?,
                 Some(bound) => {
                     for row in parameters::by_row(&bound) {
                         run(row?).await?;
                     }
                 }
-            }
+            },
         }
         Ok(total)
     }

@@ -22,14 +22,6 @@ pub(crate) fn from_engine(error: EngineError) -> Status {
     Status::new(code, error.to_string())
 }
 
-/// What a client sent cannot be read as Arrow data. A status that the stream itself carries stays.
-pub(crate) fn unreadable(error: FlightError) -> Status {
-    match error {
-        FlightError::Tonic(status) => *status,
-        other => Status::invalid_argument(format!("the record batches that were sent cannot be read: {other}")),
-    }
-}
-
 /// An answer could not be encoded, which is the server's own failure.
 pub(crate) fn unencodable(error: impl Into<FlightError>) -> Status {
     match error.into() {

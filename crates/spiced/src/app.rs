@@ -194,6 +194,7 @@ impl App {
             http,
             signing_secret: ticket_secret,
             guards_metrics: settings.auth.metrics,
+            query_timeout: settings.query_timeout,
         };
         let routers = routes::build(doors, behind, &callers);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);

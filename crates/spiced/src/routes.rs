@@ -1,6 +1,7 @@
 //! What stands behind each door: the protocol crates' routers, and who is let in to them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use spiced_config::Settings;
@@ -69,12 +70,14 @@ pub(crate) struct Behind {
     pub(crate) signing_secret: Option<Secret>,
     /// Whether the metrics door asks for credentials.
     pub(crate) guards_metrics: bool,
+    /// How long a query may take, and so also what it begins with.
+    pub(crate) query_timeout: Duration,
 }
 
 /// Puts a router behind each door.
 pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Opened, Router)> {
     let Doors { http, flight, grpc, metrics: metrics_door, probe } = doors;
-    let Behind { engine, ready, status, metrics, http: options, signing_secret, guards_metrics } = behind;
+    let Behind { engine, ready, status, metrics, http: options, signing_secret, guards_metrics, query_timeout } = behind;
     let grpc_access = |door: &Opened| admission(callers.on(door), Dialect::Grpc).except(spiced_grpc::HEALTH_PREFIX);
     let health = || spiced_grpc::health(ready.clone(), &[spiced_flight::SERVICE_NAME]);
 
@@ -86,7 +89,11 @@ pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Ope
         options,
     });
     let defaults = FlightOptions::default();
-    let options = FlightOptions { signing_secret: signing_secret.unwrap_or(defaults.signing_secret), ..defaults };
+    let options = FlightOptions {
+        signing_secret: signing_secret.unwrap_or(defaults.signing_secret),
+        request_timeout: defaults.request_timeout.min(query_timeout),
+        ..defaults
+    };
     let flight_access = grpc_access(&flight).except(spiced_flight::HANDSHAKE);
     let flight_router = spiced_flight::router(engine.clone(), options).merge(health()).layer(flight_access);
     let grpc_router = spiced_grpc::router(ready.clone(), &[spiced_flight::SERVICE_NAME], Some(engine.clone()));

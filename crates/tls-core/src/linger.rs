@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -94,21 +95,37 @@ impl AsyncWrite for LingeringIo {
 
 /// The body of a request. Dropped before its end it is read on for a moment, so that over HTTP/2 an
 /// answer that does not wait for the request (a refusal, say) reaches a client that still sends.
-pub struct RequestBody(Option<Incoming>);
+///
+/// Over HTTP/2 it ends well only with its END_STREAM: one that its client resets fails with [`BodyError::Reset`].
+pub struct RequestBody {
+    body: Option<Incoming>,
+    version: Version,
+}
+
+/// Why a body is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection failed, or what came is no body.
+    #[error(transparent)]
+    Connection(#[from] hyper::Error),
+    /// The client took the request back (RFC 9113 §8.1, RST_STREAM) before it had sent all of it.
+    #[error("the client reset the stream before the end of its request")]
+    Reset,
+}
 
 impl RequestBody {
-    pub(crate) fn new(body: Incoming) -> Self {
-        Self(Some(body))
+    pub(crate) fn new(body: Incoming, version: Version) -> Self {
+        Self { body: Some(body), version }
     }
 
     fn inner(&self) -> &Incoming {
-        self.0.as_ref().expect("taken only when dropped")
+        self.body.as_ref().expect("taken only when dropped")
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let Some(mut body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(tokio::time::timeout(PATIENCE, async move {
                 let mut left = MOST;
@@ -126,10 +143,16 @@ impl Drop for RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(self.0.as_mut().expect("taken only when dropped")).poll_frame(cx)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.body.as_mut().expect("taken only when dropped");
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        // hyper takes a reset with NO_ERROR or CANCEL for the end. Half a request is none.
+        if frame.is_none() && self.version == Version::HTTP_2 && !self.inner().is_end_stream() {
+            return Poll::Ready(Some(Err(BodyError::Reset)));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -23,7 +23,7 @@ use crate::acceptor::{Accepted, Acceptor};
 use crate::clients::ClientTrust;
 use crate::drain::Drain;
 use crate::linger::LingeringIo;
-pub use crate::linger::RequestBody;
+pub use crate::linger::{BodyError, RequestBody};
 use crate::peer::{ConnInfo, TlsInfo};
 use crate::workers::Workers;
 
@@ -306,7 +306,8 @@ where
         let (asked, mut has_asked) = watch::channel(false);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             asked.send_if_modified(|before| !std::mem::replace(before, true));
-            let mut request = request.map(RequestBody::new);
+            let version = request.version();
+            let mut request = request.map(|body| RequestBody::new(body, version));
             request.extensions_mut().insert(info.clone());
             // A router is always ready (its `poll_ready` says so at once); a clone is a fresh one.
             service.clone().call(request)
