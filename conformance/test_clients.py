@@ -120,7 +120,7 @@ def test_metadata_by_flight_sql_client(served):
     client, at = FlightSqlClient(), At.of(served)
     assert client.table(at, "catalogs") == [{"catalog_name": "spice"}]
     assert client.table(at, "db-schemas", "spice") == [
-        {"catalog_name": "spice", "db_schema_name": name} for name in ("public", "runtime")
+        {"catalog_name": "spice", "db_schema_name": name} for name in ("otel", "public", "runtime")
     ]
     (table,) = client.table(at, "tables", "spice", "--table-filter", "peo%")
     assert (table["table_name"], table["table_type"]) == ("people", "TABLE")
@@ -137,8 +137,8 @@ def test_compression_by_flight_sql_client(served):
 
 def test_metadata_by_flightsql_dbapi(served):
     with FlightSqlDbapi().connected(At.of(served)) as connection:
-        assert connection.flightsql_get_table_names() == ["people", "queries", "tls"]
-        assert connection.flightsql_get_schema_names() == ["public", "runtime"]
+        assert connection.flightsql_get_table_names() == ["logs", "metrics", "people", "queries", "tls", "traces"]
+        assert connection.flightsql_get_schema_names() == ["otel", "public", "runtime"]
         assert [column["name"] for column in connection.flightsql_get_columns("people")] == ["id", "name"]
         assert connection.flightsql_get_primary_keys("people") == []
 

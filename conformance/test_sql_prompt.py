@@ -113,13 +113,14 @@ def test_definitions_say_nothing(notes, home):
 
 def test_commands_work_without_a_prompt(over_tls, home):
     options = [*trusting(over_tls), "--format", "csv"]
-    tables = ["spice,public,people,TABLE", "spice,runtime,queries,TABLE", "spice,runtime,tls,TABLE"]
+    told = ("otel,logs", "otel,metrics", "otel,traces", "public,people", "runtime,queries", "runtime,tls")
+    tables = [f"spice,{name},TABLE" for name in told]
     assert run(home, *options, r"\d").ok().splitlines()[1:] == tables
     assert run(home, *options, r"\d people").ok() == "column,type,nullable\nid,Int64,yes\nname,Utf8View,yes\n".replace(
         "Utf8View", run(home, *options, "SELECT arrow_typeof(name) AS t FROM people LIMIT 1").ok().split()[1]
     )
     assert run(home, *options, r"\d public.peo*").ok().startswith("column,type,nullable\nid,")
-    assert run(home, *options, r"\dn").ok().splitlines()[1:] == ["spice,public", "spice,runtime"]
+    assert run(home, *options, r"\dn").ok().splitlines()[1:] == ["spice,otel", "spice,public", "spice,runtime"]
     assert run(home, *options, r"\l").ok().splitlines()[1:] == ["spice"]
     missing = run(home, *options, r"\d peo_le")
     assert (missing.code, missing.err) == (1, "error: there is no table `peo_le`\nhint: \\d lists the tables\n")

@@ -1,39 +1,31 @@
 //! From batches to messages, and the schema as the messages will have it.
 
-use std::sync::Arc;
-
 use arrow_array::RecordBatch;
-use arrow_flight::encode::{FlightDataEncoder, FlightDataEncoderBuilder};
-use arrow_flight::{
-    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, SchemaResult, Ticket,
-};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, SchemaResult, Ticket};
 use arrow_ipc::writer::IpcWriteOptions;
-use arrow_schema::{ArrowError, Schema, SchemaRef};
+use arrow_schema::{ArrowError, Schema};
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use spiced_engine::Execution;
 use tonic::Status;
 
 use crate::call::Answer;
+use crate::encode::{Encoder, Pieces};
 use crate::status;
 
 /// A query's batches, as they are made: the next is asked for when the last has been sent, and
 /// dropping the answer drops the query.
-pub(crate) fn query(execution: Execution) -> Answer<FlightData> {
-    let batches = execution.batches.map_err(|error| status::from_engine(error).into());
-    messages(FlightDataEncoderBuilder::new().with_schema(execution.schema).build(batches))
+pub(crate) fn query(execution: Execution) -> Result<Answer<Pieces>, Status> {
+    let (mut encoder, first) = Encoder::new(&execution.schema).map_err(status::unencodable)?;
+    let rest = execution.batches.map(move |batch| {
+        encoder.encode(batch.map_err(status::from_engine)?).map_err(status::unencodable)
+    });
+    Ok(stream::iter([Ok(first)]).chain(rest).boxed())
 }
 
 /// One batch.
-pub(crate) fn batch(batch: RecordBatch) -> Answer<FlightData> {
-    messages(FlightDataEncoderBuilder::new().with_schema(batch.schema()).build(stream::iter([Ok(batch)])))
-}
-
-/// The schema that [`query`] sends for batches of `schema`: dictionaries are sent as plain values,
-/// and clients compare.
-pub(crate) fn wire_schema(schema: &SchemaRef) -> SchemaRef {
-    let encoder = FlightDataEncoderBuilder::new().with_schema(Arc::clone(schema)).build(stream::empty());
-    encoder.known_schema().expect("the encoder was given the schema")
+pub(crate) fn batch(batch: RecordBatch) -> Result<Answer<Pieces>, Status> {
+    query(Execution { schema: batch.schema(), batches: stream::iter([Ok(batch)]).boxed() })
 }
 
 /// A schema as an encapsulated IPC message.
@@ -59,8 +51,4 @@ pub(crate) fn info(descriptor: FlightDescriptor, schema: Option<&Schema>, ticket
         .with_ordered(true)
         .with_total_records(-1)
         .with_total_bytes(-1))
-}
-
-fn messages(encoder: FlightDataEncoder) -> Answer<FlightData> {
-    encoder.map_err(status::unencodable).boxed()
 }

@@ -34,7 +34,9 @@ mod bound;
 mod call;
 mod command;
 mod door;
+mod encode;
 mod frames;
+mod get;
 mod handshake;
 mod ingest;
 mod metadata;
@@ -55,6 +57,7 @@ use std::sync::Arc;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use axum::Router;
+use axum::routing::post;
 use spiced_engine::Engine;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -72,6 +75,8 @@ pub const SERVICE_NAME: &str = <FlightServiceServer<door::Door> as NamedService>
 /// UNAUTHENTICATED.
 pub fn router(engine: Arc<dyn Engine>, options: FlightOptions) -> Router {
     let limit = options.max_message_bytes;
-    let service = FlightServiceServer::new(door::Door::new(engine, options)).max_decoding_message_size(limit);
-    Routes::new(service).into_axum_router().reset_fallback()
+    let door = Arc::new(door::Door::new(engine, options));
+    let service = FlightServiceServer::from_arc(door.clone()).max_decoding_message_size(limit);
+    let get = Router::new().route(get::PATH, post(get::get)).with_state(door);
+    Routes::new(service).into_axum_router().reset_fallback().merge(get)
 }

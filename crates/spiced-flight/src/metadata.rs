@@ -10,7 +10,7 @@ use arrow_array::RecordBatch;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::GetCatalogsBuilder;
 use arrow_flight::sql::{Command, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables};
-use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
+use arrow_flight::{FlightDescriptor, FlightInfo};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use prost::Message;
@@ -21,6 +21,7 @@ use crate::answer;
 use crate::call::Answer;
 use crate::command;
 use crate::door::Door;
+use crate::encode::{Pieces, wire_schema};
 use crate::sql_info;
 use crate::status;
 use crate::xdbc;
@@ -30,7 +31,7 @@ impl Door {
     pub(crate) fn metadata_info(descriptor: FlightDescriptor, command: Command) -> Result<FlightInfo, Status> {
         let schema = schema(&command)?;
         let ticket: Bytes = command.into_any().encode_to_vec().into();
-        answer::info(descriptor, Some(&answer::wire_schema(&schema)), ticket)
+        answer::info(descriptor, Some(&wire_schema(&schema)), ticket)
     }
 
     /// The rows for a metadata command.
@@ -38,14 +39,14 @@ impl Door {
         &self,
         caller: &Principal,
         command: Command,
-    ) -> Result<Answer<FlightData>, Status> {
+    ) -> Result<Answer<Pieces>, Status> {
         let catalog = match command {
             Command::CommandGetCatalogs(_) | Command::CommandGetDbSchemas(_) | Command::CommandGetTables(_) => {
                 self.session(caller).await?.catalog().await.map_err(status::from_engine)?
             }
             _ => Catalog::default(),
         };
-        Ok(answer::batch(rows(command, &catalog)?))
+        answer::batch(rows(command, &catalog)?)
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::Status;
 use crate::answer;
 use crate::call::{Answer, End};
 use crate::door::Door;
+use crate::encode::{Pieces, wire_schema};
 use crate::frames::{Frames, LARGEST_UNPACKED};
 use crate::parameters;
 use crate::seal::{Kind, SealError, Sealed};
@@ -29,7 +30,7 @@ impl Door {
         let planned = self.plan(caller, request.query.clone()).await?;
         // A client tells a query from an update by whether there is a schema; JDBC chooses its call by it.
         let dataset_schema = match planned.effect() {
-            Effect::Read => answer::schema_bytes(&answer::wire_schema(&planned.schema()))?,
+            Effect::Read => answer::schema_bytes(&wire_schema(&planned.schema()))?,
             _ => Bytes::new(),
         };
         let sealed = Sealed::new(request.query, Bytes::new());
@@ -88,7 +89,7 @@ impl Door {
         caller: &Principal,
         end: End,
         handle: &[u8],
-    ) -> Result<Answer<FlightData>, Status> {
+    ) -> Result<Answer<Pieces>, Status> {
         let sealed = self.opened(caller, handle)?;
         self.run(caller, end, sealed).await
     }

@@ -17,6 +17,7 @@ use crate::answer;
 use crate::call::{Answer, End, caller};
 use crate::command::Asked;
 use crate::door::Door;
+use crate::encode::{Pieces, wire_schema};
 use crate::handshake;
 use crate::metadata;
 use crate::prepared::no_transaction;
@@ -29,7 +30,7 @@ const NO_SUBSTRAIT: &str = "Substrait plans are not served here; send SQL text";
 impl FlightService for Door {
     type HandshakeStream = Answer<HandshakeResponse>;
     type ListFlightsStream = Answer<FlightInfo>;
-    type DoGetStream = Answer<FlightData>;
+    type DoGetStream = stream::Empty<Result<FlightData, Status>>;
     type DoPutStream = Answer<PutResult>;
     type DoActionStream = Answer<ActionResult>;
     type ListActionsStream = Answer<ActionType>;
@@ -78,31 +79,16 @@ impl FlightService for Door {
                 Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
                     self.prepared_schema(&caller, &query.prepared_statement_handle).await?
                 }
-                Asked::Command(command) => answer::wire_schema(&metadata::schema(&command)?),
+                Asked::Command(command) => wire_schema(&metadata::schema(&command)?),
             };
             answer::schema_result(&schema).map(Response::new)
         })
         .await
     }
 
-    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let (caller, mut end) = (caller(&request)?, End::of(&request));
-        let answer = match Asked::read(&request.into_inner().ticket)? {
-            Asked::Command(Command::TicketStatementQuery(ticket)) => {
-                self.statement_rows(&caller, end, &ticket.statement_handle).await?
-            }
-            Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
-                self.prepared_rows(&caller, end, &query.prepared_statement_handle).await?
-            }
-            Asked::Command(command) => {
-                let rows = end.within(self.metadata_rows(&caller, command)).await?;
-                end.limit(rows)
-            }
-            Asked::Sql(_) => {
-                return Err(Status::invalid_argument("this is no ticket of this server; GetFlightInfo gives tickets"));
-            }
-        };
-        Ok(Response::new(answer))
+    /// Not reached: [`get`](crate::get) has the path.
+    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        Err(Status::internal("DoGet has a route of its own"))
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
@@ -131,6 +117,26 @@ impl FlightService for Door {
 }
 
 impl Door {
+    /// What a ticket stands for.
+    pub(crate) async fn get(&self, request: Request<Ticket>) -> Result<Answer<Pieces>, Status> {
+        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        match Asked::read(&request.into_inner().ticket)? {
+            Asked::Command(Command::TicketStatementQuery(ticket)) => {
+                self.statement_rows(&caller, end, &ticket.statement_handle).await
+            }
+            Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+                self.prepared_rows(&caller, end, &query.prepared_statement_handle).await
+            }
+            Asked::Command(command) => {
+                let rows = end.within(self.metadata_rows(&caller, command)).await?;
+                Ok(end.limit(rows))
+            }
+            Asked::Sql(_) => {
+                Err(Status::invalid_argument("this is no ticket of this server; GetFlightInfo gives tickets"))
+            }
+        }
+    }
+
     async fn info(&self, caller: &Principal, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
         match Asked::by(descriptor.clone())? {
             Asked::Sql(sql) => self.statement_info(caller, descriptor, &Sealed::new(sql, Bytes::new())).await,
@@ -155,7 +161,7 @@ impl Door {
                 return Err(Status::internal("a table's path does not stand for a query"));
             };
             let ticket = self.ticket(caller, &Sealed::new(sql, Bytes::new()))?;
-            answer::info(descriptor, Some(&answer::wire_schema(&columns)), ticket)
+            answer::info(descriptor, Some(&wire_schema(&columns)), ticket)
         });
         Ok(stream::iter(flights.collect::<Vec<_>>()).boxed())
     }

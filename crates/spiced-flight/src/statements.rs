@@ -3,7 +3,7 @@
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
-use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
+use arrow_flight::{FlightDescriptor, FlightInfo};
 use arrow_schema::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -14,6 +14,7 @@ use tonic::Status;
 use crate::answer;
 use crate::call::{Answer, End};
 use crate::door::Door;
+use crate::encode::{Pieces, wire_schema};
 use crate::parameters;
 use crate::seal::{Kind, Sealed};
 use crate::status;
@@ -32,13 +33,13 @@ impl Door {
         let planned = self.plan(caller, sealed.sql.clone()).await?;
         // Without a schema a driver waits for the answer's own, and so for the statement to be done:
         // one that is executed and never fetched (ADBC's `execute`) has then had its effect.
-        let schema = (planned.effect() == Effect::Read).then(|| answer::wire_schema(&planned.schema()));
+        let schema = (planned.effect() == Effect::Read).then(|| wire_schema(&planned.schema()));
         answer::info(descriptor, schema.as_deref(), self.ticket(caller, sealed)?)
     }
 
     /// The schema of a statement's answer.
     pub(crate) async fn statement_schema(&self, caller: &Principal, sql: String) -> Result<SchemaRef, Status> {
-        Ok(answer::wire_schema(&self.plan(caller, sql).await?.schema()))
+        Ok(wire_schema(&self.plan(caller, sql).await?.schema()))
     }
 
     /// Runs the statement of a ticket.
@@ -47,14 +48,14 @@ impl Door {
         caller: &Principal,
         end: End,
         ticket: &[u8],
-    ) -> Result<Answer<FlightData>, Status> {
+    ) -> Result<Answer<Pieces>, Status> {
         let sealed = self.sealer.open(Kind::Ticket, ticket, caller)?;
         self.run(caller, end, sealed).await
     }
 
     /// Runs a statement with the one row of parameters that is bound to it, if any. From here to
     /// the last row it can be cancelled by its ticket.
-    pub(crate) async fn run(&self, caller: &Principal, end: End, sealed: Sealed) -> Result<Answer<FlightData>, Status> {
+    pub(crate) async fn run(&self, caller: &Principal, end: End, sealed: Sealed) -> Result<Answer<Pieces>, Status> {
         let mut end = end.or_cancelled(self.running.enter(sealed.id));
         let parameters = parameters::of_query(parameters::decode(&sealed.parameters)?)?;
         let execution = end
@@ -67,7 +68,7 @@ impl Door {
                 }
             })
             .await?;
-        Ok(end.limit(answer::query(execution)))
+        Ok(end.limit(answer::query(execution)?))
     }
 
     /// Runs a statement for its effect; gives the number of rows that it touched.
