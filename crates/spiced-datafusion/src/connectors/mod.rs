@@ -1,7 +1,10 @@
 //! The connectors: one file each, one line in [`CONNECTORS`].
 
 mod file;
+mod format;
+mod listing;
 mod memory;
+mod object;
 mod postgres;
 
 use std::sync::Arc;
@@ -14,10 +17,11 @@ use tls_core::Secret;
 use crate::DatasetSpec;
 
 /// All connectors.
-const CONNECTORS: &[Connector] = &[file::CONNECTOR, memory::CONNECTOR, postgres::CONNECTOR];
+const CONNECTORS: &[Connector] =
+    &[file::CONNECTOR, memory::CONNECTOR, postgres::CONNECTOR, object::S3, object::HTTP, object::HTTPS];
 
 /// Connectors of the contract that this version does not have.
-const NOT_YET: &[&str] = &["s3", "http", "https", "flightsql"];
+const NOT_YET: &[&str] = &["flightsql"];
 
 /// What a connector is called and what it can do.
 pub(crate) struct Connector {
@@ -25,8 +29,8 @@ pub(crate) struct Connector {
     name: &'static str,
     /// True where its data sets may be written.
     writable: bool,
-    /// The params that it knows.
-    params: &'static [&'static str],
+    /// The params that it knows, in groups.
+    params: &'static [&'static [&'static str]],
     /// True where it takes `columns`.
     columns: bool,
     /// Checks what can be checked without touching the source, and says everything that is wrong.
@@ -84,14 +88,16 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
     if spec.writable && !connector.writable {
         wrong.push(format!("access: the connector `{name}` cannot write; say `access: read`"));
     }
-    for param in spec.params.keys().filter(|param| !connector.params.contains(&param.as_str())) {
-        wrong.push(match connector.params {
-            [] => format!("params: the connector `{name}` has none, and `{param}` is given"),
-            known => format!(
+    let known: Vec<&str> = connector.params.concat();
+    for param in spec.params.keys().filter(|param| !known.contains(&param.as_str())) {
+        wrong.push(if known.is_empty() {
+            format!("params: the connector `{name}` has none, and `{param}` is given")
+        } else {
+            format!(
                 "params: the connector `{name}` does not know `{param}`{}; it knows {}",
                 nearest(param, known.iter().copied()),
-                list(known)
-            ),
+                list(&known)
+            )
         });
     }
     if !spec.columns.is_empty() && !connector.columns {

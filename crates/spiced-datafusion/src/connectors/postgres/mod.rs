@@ -20,7 +20,7 @@ use self::table::PostgresTable;
 use super::{Connector, Opened, Request, Source};
 
 pub(super) const CONNECTOR: Connector =
-    Connector { name: "postgres", writable: true, params: connect::PARAMS, columns: false, open };
+    Connector { name: "postgres", writable: true, params: &[connect::PARAMS], columns: false, open };
 
 fn open(request: Request<'_>) -> Opened {
     let mut wrong = Vec::new();

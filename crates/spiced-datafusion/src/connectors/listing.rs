@@ -1,101 +1,48 @@
-//! `file:` data sets: Parquet, CSV, TSV and NDJSON on the host's disk, as one file, a folder, or a
-//! glob. Read only. Files that are added to a folder later are seen by the next query; the schema
-//! is that of the first load.
-
-mod format;
+//! Files of one kind at a place, as a table: one file, a folder, or those of a folder that a glob names. Files that are
+//! added later are seen by the next query; the schema is that of the first load.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
 use futures::TryStreamExt;
 
-use self::format::{Format, Reading};
-use super::{Connector, Opened, Request, Source, list};
+use super::format::{Format, Reading};
+use super::list;
 use crate::error::reason;
-use crate::host_paths::{absolute, file_url};
 
-pub(super) const CONNECTOR: Connector =
-    Connector { name: "file", writable: false, params: format::PARAMS, columns: false, open };
-
-fn open(request: Request<'_>) -> Opened {
-    let reading = Reading::new(request.spec);
-    let written = request.rest.strip_prefix("//").unwrap_or(request.rest);
-    let mut wrong = Vec::new();
-    if written.is_empty() {
-        wrong.push("from: no path stands after `file:`".to_owned());
-    }
-    let (base, glob) = split_glob(written);
-    if glob.contains('/') {
-        wrong.push(format!(
-            "from: `{written}` has a wildcard in the name of a folder; only the last part of the path may have one"
-        ));
-    }
-    match reading {
-        Ok(reading) if wrong.is_empty() => Ok(Arc::new(Files {
-            written: written.to_owned(),
-            base: absolute(&request.spec.folder.join(base)),
-            glob: (!glob.is_empty()).then(|| glob.to_owned()),
-            reading,
-        })),
-        Ok(_) => Err(wrong),
-        Err(more) => {
-            wrong.extend(more);
-            Err(wrong)
-        }
-    }
-}
-
-struct Files {
-    /// The path as the pod has it, for messages.
-    written: String,
-    /// The file, or the folder of files.
-    base: PathBuf,
+/// Which files, and how to read them.
+pub(super) struct Listing {
+    /// The place as the pod has it, for messages.
+    pub(super) written: String,
     /// Which files of the folder, where the pod says so.
-    glob: Option<String>,
-    reading: Reading,
+    pub(super) glob: Option<String>,
+    pub(super) reading: Reading,
 }
 
-#[async_trait]
-impl Source for Files {
-    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
-        let is_folder = match tokio::fs::metadata(&self.base).await {
-            Ok(metadata) => metadata.is_dir(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(format!("there is no file or folder at `{}`", self.written));
-            }
-            Err(error) => return Err(format!("`{}` cannot be read: {}", self.written, error.kind())),
-        };
-        if self.glob.is_some() && !is_folder {
-            return Err(format!("the part of `{}` before the wildcard is not a folder", self.written));
-        }
-        self.table(is_folder, state).await.map_err(|error| match error {
+impl Listing {
+    /// The table of what lies at `url`, which ends with a slash where it is a folder.
+    ///
+    /// # Errors
+    /// Why there is none, in one sentence.
+    pub(super) async fn table(
+        &self,
+        url: Result<ListingTableUrl, DataFusionError>,
+        state: &SessionState,
+    ) -> Result<Arc<dyn TableProvider>, String> {
+        let table = async { self.listed(url?, state).await };
+        table.await.map_err(|error| match error {
             Failure::Sentence(why) => why,
             Failure::Engine(error) => format!("`{}` cannot be read: {}", self.written, reason(&error)),
         })
     }
-}
 
-/// Why a load failed.
-enum Failure {
-    Sentence(String),
-    Engine(DataFusionError),
-}
-
-impl From<DataFusionError> for Failure {
-    fn from(error: DataFusionError) -> Self {
-        Self::Engine(error)
-    }
-}
-
-impl Files {
-    async fn table(&self, is_folder: bool, state: &SessionState) -> Result<Arc<dyn TableProvider>, Failure> {
-        let mut url = ListingTableUrl::parse(file_url(&self.base, is_folder))?;
+    async fn listed(&self, mut url: ListingTableUrl, state: &SessionState) -> Result<Arc<dyn TableProvider>, Failure> {
+        let is_folder = url.is_collection();
         if let Some(glob) = &self.glob {
             url = url.with_glob(glob)?;
         }
@@ -164,8 +111,20 @@ fn extension(name: &str) -> Option<&str> {
     Path::new(name).extension().and_then(|e| e.to_str())
 }
 
+/// Why a load failed.
+enum Failure {
+    Sentence(String),
+    Engine(DataFusionError),
+}
+
+impl From<DataFusionError> for Failure {
+    fn from(error: DataFusionError) -> Self {
+        Self::Engine(error)
+    }
+}
+
 /// The path up to the first part with a wildcard, and the rest.
-fn split_glob(path: &str) -> (&str, &str) {
+pub(super) fn split_glob(path: &str) -> (&str, &str) {
     match path.find(['*', '?', '[']) {
         None => (path, ""),
         Some(at) => path.split_at(path[..at].rfind('/').map_or(0, |slash| slash + 1)),

@@ -9,10 +9,10 @@ use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::execution::context::SessionState;
 
-use super::super::text;
+use super::text;
 use crate::DatasetSpec;
 
-/// The params of the `file` connector.
+/// The params of connectors that read files.
 pub(super) const PARAMS: &[&str] = &[
     "file_format",
     "file_compression_type",

@@ -1,0 +1,166 @@
+//! The way to a server of objects: HTTP over the product's own outbound TLS. Its material is read again while it is
+//! used, so that a renewed CA or client certificate needs no restart.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
+use reqwest::Client;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use spiced_certs::client::{ClientTls, Refusal, Trust, Witness};
+use spiced_certs::{Input, Pair};
+use tls_core::{Origin, Secret, Sourced};
+
+use super::Params;
+
+pub(super) const PARAMS: &[&str] = &["tls_ca_file", "tls_certificate_file", "tls_key_file", "client_timeout"];
+
+/// How old material from files may be; the connections that it made end with it.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// From the first packet to the end of the handshake.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long one request may take with its answer, where the pod does not say.
+const REQUEST_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the pod says of the way.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    authority: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+    timeout: Duration,
+    authorization: Option<HeaderValue>,
+}
+
+impl Way {
+    pub(super) fn read(params: &mut Params<'_>) -> Self {
+        let (authority, certificate) = (params.place("tls_ca_file"), params.place("tls_certificate_file"));
+        let identity = match (certificate, params.place("tls_key_file")) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                params.refuse("`tls_certificate_file` and `tls_key_file` belong together; one is missing");
+                None
+            }
+        };
+        let timeout = params.read("client_timeout", "seconds from 1, such as `30s`", |value| {
+            let seconds: u64 = value.strip_suffix('s').unwrap_or(value).parse().ok()?;
+            (seconds > 0).then(|| Duration::from_secs(seconds))
+        });
+        Self { authority, identity, timeout: timeout.unwrap_or(REQUEST_WITHIN), authorization: None }
+    }
+
+    /// With a name and a password for the server (RFC 7617).
+    pub(super) fn authorized(mut self, user: &str, password: &Secret) -> Result<Self, String> {
+        use base64::Engine as _;
+        let password = password.expose_text().map_err(|_| "the password is not UTF-8".to_owned())?;
+        let basic = base64::prelude::BASE64_STANDARD.encode(format!("{user}:{password}"));
+        let mut value = HeaderValue::try_from(format!("Basic {basic}")).map_err(|error| error.to_string())?;
+        value.set_sensitive(true);
+        self.authorization = Some(value);
+        Ok(self)
+    }
+
+    fn open(&self) -> Result<Opened, String> {
+        let file = |path: &PathBuf, param: &str| {
+            Sourced::new(Input::File(path.clone()), Origin::Flag(format!("params: `{param}`")))
+        };
+        let tls = ClientTls {
+            trust: self.authority.as_ref().map_or_else(Trust::system, |path| Trust::only(file(path, "tls_ca_file"))),
+            identity: self.identity.as_ref().map(|(certificate, key)| {
+                Pair::new(file(certificate, "tls_certificate_file"), file(key, "tls_key_file"))
+            }),
+            ..ClientTls::default()
+        };
+        let (config, witness) =
+            tls.witnessed(&["h2", "http/1.1"]).map_err(|error| format!("{error}: {}", error.hint()))?;
+        let headers = self.authorization.clone().map(|value| (AUTHORIZATION, value)).into_iter().collect::<HeaderMap>();
+        let client = Client::builder()
+            .tls_backend_preconfigured(Arc::unwrap_or_clone(config))
+            .user_agent(concat!("spiced/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .connect_timeout(CONNECT_WITHIN)
+            .read_timeout(self.timeout)
+            .build();
+        Ok(Opened { client: client.map_err(|error| error.to_string())?, witness, at: Instant::now() })
+    }
+}
+
+/// Makes clients for a store.
+#[derive(Debug)]
+pub(super) struct Connector(Way);
+
+impl Connector {
+    pub(super) fn new(way: Way) -> Self {
+        Self(way)
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &object_store::ClientOptions) -> object_store::Result<HttpClient> {
+        let opened = self.0.open().map_err(|why| object_store::Error::Generic { store: "remote", source: why.into() })?;
+        Ok(HttpClient::new(Service { way: self.0.clone(), opened: Mutex::new(opened) }))
+    }
+}
+
+/// A client with the material of `at`.
+#[derive(Debug, Clone)]
+struct Opened {
+    client: Client,
+    witness: Witness,
+    at: Instant,
+}
+
+/// A client whose material is read again.
+#[derive(Debug)]
+struct Service {
+    way: Way,
+    opened: Mutex<Opened>,
+}
+
+impl Service {
+    /// The client of now. Material that cannot be read leaves the one before.
+    fn opened(&self) -> Opened {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let reads_files = self.way.authority.is_some() || self.way.identity.is_some();
+        if reads_files && opened.at.elapsed() > FRESH {
+            match self.way.open() {
+                Ok(fresh) => *opened = fresh,
+                Err(error) => {
+                    opened.at = Instant::now();
+                    tracing::warn!(error, "the TLS material of a data set cannot be read again; the old one stays");
+                }
+            }
+        }
+        opened.clone()
+    }
+}
+
+#[async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let Opened { client, witness, .. } = self.opened();
+        let answer = HttpService::call(&client, request).await;
+        answer.map_err(|error| match refused(&error, &witness) {
+            Some(refusal) => HttpError::new(error.kind(), refusal),
+            None => error,
+        })
+    }
+}
+
+/// Why the handshake failed, where it is that.
+fn refused(error: &HttpError, witness: &Witness) -> Option<Refusal> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+        {
+            return Some(Refusal::of_io(io, witness));
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,273 @@
+//! `s3:`, `https:` and `http:` data sets: Parquet, CSV, TSV and NDJSON that lie on other servers. Read only.
+
+mod client;
+mod store;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::listing::ListingTableUrl;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SessionState;
+use datafusion::object_store::path::Path;
+use datafusion::object_store::{Error, ObjectStoreExt};
+use object_store::aws::AmazonS3Builder;
+use object_store::http::HttpBuilder;
+use tls_core::Secret;
+use url::Url;
+
+use self::client::Way;
+use self::store::Remote;
+use super::format::{self, Reading};
+use super::listing::{Listing, split_glob};
+use super::{Connector, Opened, Request, Source, text};
+use crate::DatasetSpec;
+
+pub(super) const S3: Connector = Connector {
+    name: "s3",
+    writable: false,
+    params: &[S3_PARAMS, client::PARAMS, format::PARAMS],
+    columns: false,
+    open: open_s3,
+};
+pub(super) const HTTPS: Connector = Connector {
+    name: "https",
+    writable: false,
+    params: &[HTTP_PARAMS, client::PARAMS, format::PARAMS],
+    columns: false,
+    open: |request| open_http("https", request),
+};
+pub(super) const HTTP: Connector = Connector { name: "http", open: |request| open_http("http", request), ..HTTPS };
+
+/// Their names are Spice.ai's.
+const S3_PARAMS: &[&str] =
+    &["s3_region", "s3_endpoint", "s3_auth", "s3_key", "s3_secret", "s3_session_token", "allow_http"];
+const HTTP_PARAMS: &[&str] = &["http_username", "http_password"];
+
+/// Where a bucket lies whose region the pod does not name.
+const REGION: &str = "us-east-1";
+
+/// Who one is for S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Auth {
+    /// Nobody: requests are not signed.
+    Public,
+    /// Who has the key.
+    Key,
+    /// Who the machine is, by its environment: a role of EC2, ECS or EKS.
+    Role,
+}
+
+fn open_s3(request: Request<'_>) -> Opened {
+    let mut params = Params::of(request.spec);
+    let written = request.rest.strip_prefix("//").unwrap_or(request.rest);
+    let (bucket, path) = written.split_once('/').unwrap_or((written, ""));
+    if bucket.is_empty() {
+        params.wrong.push("from: no bucket stands after `s3:`; write `s3://bucket/folder/`".to_owned());
+    }
+    let way = Way::read(&mut params);
+    let allow_http = params.read("allow_http", "`true` or `false`", |value| value.parse::<bool>().ok()).unwrap_or(false);
+    let endpoint = params.text("s3_endpoint");
+    if endpoint.as_ref().is_some_and(|endpoint| !endpoint.starts_with("https://") && !allow_http) {
+        params.refuse("`s3_endpoint` wants https://HOST; plain http is for who says `allow_http: true`");
+    }
+    let (key, secret, token) = (params.secret("s3_key"), params.secret("s3_secret"), params.secret("s3_session_token"));
+    let auth = params.read("s3_auth", "`public`, `key` or `iam_role`", |value| match value {
+        "public" => Some(Auth::Public),
+        "key" => Some(Auth::Key),
+        "iam_role" => Some(Auth::Role),
+        _ => None,
+    });
+    let auth = auth.unwrap_or(if key.is_some() || secret.is_some() { Auth::Key } else { Auth::Role });
+    if auth == Auth::Key && (key.is_none() || secret.is_none()) {
+        params.refuse("`s3_key` and `s3_secret` belong together; one is missing");
+    }
+    let region = params.text("s3_region").unwrap_or_else(|| REGION.to_owned());
+    let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(region).with_allow_http(allow_http);
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
+    }
+    builder = match auth {
+        Auth::Public => builder.with_skip_signature(true),
+        Auth::Key => {
+            let builder = builder.with_access_key_id(key.unwrap_or_default());
+            let builder = builder.with_secret_access_key(secret.unwrap_or_default());
+            match token {
+                Some(token) => builder.with_token(token),
+                None => builder,
+            }
+        }
+        Auth::Role => builder,
+    };
+    let connect = move || {
+        let store = builder.clone().with_http_connector(client::Connector::new(way.clone())).build();
+        store.map(|store| Remote(Arc::new(store))).map_err(|error| error.to_string())
+    };
+    Objects::open(params, format!("s3://{written}"), path, connect)
+}
+
+fn open_http(scheme: &str, request: Request<'_>) -> Opened {
+    let mut params = Params::of(request.spec);
+    let written = format!("{scheme}:{}", request.rest);
+    let url = match Url::parse(&written) {
+        Ok(url) if url.host_str().is_some_and(|host| !host.is_empty()) => Some(url),
+        _ => {
+            params.wrong.push(format!("from: `{written}` is no URL; write `{scheme}://host/folder/file.parquet`"));
+            None
+        }
+    };
+    if url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        params.wrong.push("from: the URL holds credentials; give them as `http_username` and `http_password`".to_owned());
+    }
+    if url.as_ref().is_some_and(|url| url.query().is_some() || url.fragment().is_some()) {
+        params.wrong.push("from: the URL has a `?` or `#`; a file's own address has neither".to_owned());
+    }
+    if url.as_ref().is_some_and(|url| url.path().ends_with('/')) {
+        params.wrong.push(format!("from: `{written}` is a folder; HTTP has no folders, so name a file"));
+    }
+    let mut way = Way::read(&mut params);
+    match (params.text("http_username"), params.given("http_password")) {
+        (Some(_), Some(_)) if scheme == "http" => {
+            params.refuse("`http_password` would travel in plain text; use https");
+        }
+        (Some(user), Some(password)) => match way.clone().authorized(&user, password) {
+            Ok(authorized) => way = authorized,
+            Err(why) => params.refuse(&why),
+        },
+        (None, None) => {}
+        _ => params.refuse("`http_username` and `http_password` belong together; one is missing"),
+    }
+    let base = url.as_ref().map(|url| url.origin().ascii_serialization()).unwrap_or_default();
+    let path = url.as_ref().map(|url| url.path().trim_start_matches('/').to_owned()).unwrap_or_default();
+    let connect = move || {
+        let options = object_store::ClientOptions::new().with_allow_http(true);
+        let builder = HttpBuilder::new().with_url(base.clone()).with_client_options(options);
+        let store = builder.with_http_connector(client::Connector::new(way.clone())).build();
+        store.map(|store| Remote(Arc::new(store))).map_err(|error| error.to_string())
+    };
+    Objects::open(params, written, &path, connect)
+}
+
+/// Objects of a store that is reached when they are first loaded.
+struct Objects<Connect> {
+    connect: Connect,
+    /// The file or folder, as a URL has it.
+    base: String,
+    listing: Listing,
+}
+
+impl<Connect> Objects<Connect>
+where
+    Connect: Fn() -> Result<Remote, String> + Send + Sync + 'static,
+{
+    fn open(mut params: Params<'_>, written: String, path: &str, connect: Connect) -> Opened {
+        let (base, glob) = split_glob(path);
+        if glob.contains('/') {
+            params.wrong.push(format!(
+                "from: `{written}` has a wildcard in the name of a folder; only the last part of the path may have one"
+            ));
+        }
+        match Reading::new(params.spec) {
+            Ok(reading) if params.wrong.is_empty() => {
+                let glob = (!glob.is_empty()).then(|| glob.to_owned());
+                Ok(Arc::new(Self { connect, base: base.to_owned(), listing: Listing { written, glob, reading } }))
+            }
+            Ok(_) => Err(params.wrong),
+            Err(more) => {
+                params.wrong.extend(more);
+                Err(params.wrong)
+            }
+        }
+    }
+}
+
+/// Each data set has a store of its own, with its own credentials, though several may lie in one bucket.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+#[async_trait]
+impl<Connect> Source for Objects<Connect>
+where
+    Connect: Fn() -> Result<Remote, String> + Send + Sync + 'static,
+{
+    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
+        let written = &self.listing.written;
+        let store = (self.connect)().map_err(|why| format!("`{written}` cannot be reached: {why}"))?;
+        let mut base = self.base.clone();
+        if !base.is_empty() && !base.ends_with('/') {
+            // Without a slash it is a file, or else a folder.
+            let path = Path::from_url_path(&base).map_err(|error| format!("`{written}` is no path: {error}"))?;
+            match store.head(&path).await {
+                Ok(_) => {}
+                Err(Error::NotFound { .. }) => base.push('/'),
+                Err(error) => return Err(format!("`{written}` cannot be read: {}", reason(&error))),
+            }
+        }
+        // A scheme that SQL cannot name: its statements reach the store through the table alone.
+        let root = format!("dataset{}://objects/", NEXT.fetch_add(1, Ordering::Relaxed));
+        let url = Url::parse(&root).map_err(|error| error.to_string())?;
+        state.runtime_env().register_object_store(&url, Arc::new(store));
+        let url = ListingTableUrl::parse(format!("{root}{base}"));
+        self.listing.table(url.map_err(DataFusionError::from), state).await
+    }
+}
+
+/// The last cause, which says most.
+fn reason(error: &Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// The params of a data set, and what is wrong with them.
+struct Params<'a> {
+    spec: &'a DatasetSpec,
+    wrong: Vec<String>,
+}
+
+impl<'a> Params<'a> {
+    fn of(spec: &'a DatasetSpec) -> Self {
+        Self { spec, wrong: Vec::new() }
+    }
+
+    fn refuse(&mut self, why: &str) {
+        self.wrong.push(format!("params: {why}"));
+    }
+
+    fn given(&self, name: &str) -> Option<&'a Secret> {
+        self.spec.params.get(name)
+    }
+
+    fn text(&mut self, name: &str) -> Option<String> {
+        self.read(name, "a value", |value| Some(value.to_owned()).filter(|value| !value.is_empty()))
+    }
+
+    /// The text of a secret, for a builder that keeps it.
+    fn secret(&mut self, name: &str) -> Option<String> {
+        self.text(name)
+    }
+
+    /// A file, from the pod's folder.
+    fn place(&mut self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(|path| self.spec.folder.join(path))
+    }
+
+    fn read<T>(&mut self, name: &str, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let value = match text(name, self.given(name)?) {
+            Ok(value) => value.trim(),
+            Err(why) => {
+                self.wrong.push(why);
+                return None;
+            }
+        };
+        let read = read(value);
+        if read.is_none() {
+            self.refuse(&format!("`{name}` wants {wanted}"));
+        }
+        read
+    }
+}
