@@ -33,7 +33,7 @@ class Asked(http.server.BaseHTTPRequestHandler):
         self.server.front.requests.append((self.command, self.path))
         self.server.front.behave(self)
 
-    do_GET = do_POST = do_PUT = do_LIST = do_DELETE = _any
+    do_GET = do_HEAD = do_POST = do_PUT = do_LIST = do_DELETE = _any
 
     def answer(self, status: int, body: bytes, content_type: str = "application/json", **headers: str) -> None:
         self.send_response(status)

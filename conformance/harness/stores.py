@@ -60,13 +60,18 @@ class Process:
 
 
 class Moto(Process):
-    """AWS, as far as moto has it, over plain HTTP on this machine."""
+    """AWS, as far as moto has it, on this machine: over plain HTTP, or over TLS with a pair."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, pair=None, ca: str | None = None) -> None:
         root.mkdir(exist_ok=True)
+        self.ca, tls = ca, []
+        if pair:
+            (root / "tls.crt").write_text(pair.certificate)
+            (root / "tls.key").write_text(pair.key_text)
+            tls = ["-s", "-c", str(root / "tls.crt"), "-k", str(root / "tls.key")]
         env = {"PATH": os.environ["PATH"], "HOME": str(root), "PYTHONUNBUFFERED": "1"}
-        super().__init__([str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", "0"], env, root)
-        self.url = self.wait_for(r"Running on (http://\S+)")[1]
+        super().__init__([str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", "0", *tls], env, root)
+        self.url = self.wait_for(r"Running on (https?://\S+)")[1].replace("127.0.0.1", "localhost" if pair else "127.0.0.1")
 
     def client(self, service: str = "secretsmanager"):
         """boto3's client, with the keys of moto's root user."""
@@ -75,6 +80,7 @@ class Moto(Process):
         return boto3.client(
             service,
             endpoint_url=self.url,
+            verify=self.ca,
             region_name=REGION,
             aws_access_key_id="root",
             aws_secret_access_key="root",

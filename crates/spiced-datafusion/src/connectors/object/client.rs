@@ -1,12 +1,13 @@
 //! The way to a server of objects: HTTP over the product's own outbound TLS. Its material is read again while it is
 //! used, so that a renewed CA or client certificate needs no restart.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
+use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService};
 use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use spiced_certs::client::{ClientTls, Refusal, Trust, Witness};
@@ -145,7 +146,8 @@ impl HttpService for Service {
         let Opened { client, witness, .. } = self.opened();
         let answer = HttpService::call(&client, request).await;
         answer.map_err(|error| match refused(&error, &witness) {
-            Some(refusal) => HttpError::new(error.kind(), refusal),
+            // It is not tried again: the certificate will be the same.
+            Some(refusal) => HttpError::new(HttpErrorKind::Unknown, refusal),
             None => error,
         })
     }
@@ -155,10 +157,13 @@ impl HttpService for Service {
 fn refused(error: &HttpError, witness: &Witness) -> Option<Refusal> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
-        {
-            return Some(Refusal::of_io(io, witness));
+        // They come within one another, and `source` passes over the inner one.
+        let mut io = error.downcast_ref::<io::Error>();
+        while let Some(outer) = io {
+            if outer.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                return Some(Refusal::of_io(outer, witness));
+            }
+            io = outer.get_ref().and_then(|inner| inner.downcast_ref());
         }
         cause = error.source();
     }

@@ -6,6 +6,7 @@ mod store;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
@@ -14,6 +15,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{Error, ObjectStoreExt};
+use object_store::RetryConfig;
 use object_store::aws::AmazonS3Builder;
 use object_store::http::HttpBuilder;
 use tls_core::Secret;
@@ -49,6 +51,11 @@ const HTTP_PARAMS: &[&str] = &["http_username", "http_password"];
 
 /// Where a bucket lies whose region the pod does not name.
 const REGION: &str = "us-east-1";
+
+/// How often a request is tried again that a busy server refuses; a load is tried again besides.
+fn retries() -> RetryConfig {
+    RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() }
+}
 
 /// Who one is for S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,10 +110,10 @@ fn open_s3(request: Request<'_>) -> Opened {
         Auth::Role => builder,
     };
     let connect = move || {
-        let store = builder.clone().with_http_connector(client::Connector::new(way.clone())).build();
+        let store = builder.clone().with_retry(retries()).with_http_connector(client::Connector::new(way.clone())).build();
         store.map(|store| Remote(Arc::new(store))).map_err(|error| error.to_string())
     };
-    Objects::open(params, format!("s3://{written}"), path, connect)
+    Objects::open(params, format!("s3://{written}"), path, true, connect)
 }
 
 fn open_http(scheme: &str, request: Request<'_>) -> Opened {
@@ -144,11 +151,11 @@ fn open_http(scheme: &str, request: Request<'_>) -> Opened {
     let path = url.as_ref().map(|url| url.path().trim_start_matches('/').to_owned()).unwrap_or_default();
     let connect = move || {
         let options = object_store::ClientOptions::new().with_allow_http(true);
-        let builder = HttpBuilder::new().with_url(base.clone()).with_client_options(options);
+        let builder = HttpBuilder::new().with_url(base.clone()).with_client_options(options).with_retry(retries());
         let store = builder.with_http_connector(client::Connector::new(way.clone())).build();
         store.map(|store| Remote(Arc::new(store))).map_err(|error| error.to_string())
     };
-    Objects::open(params, written, &path, connect)
+    Objects::open(params, written, &path, false, connect)
 }
 
 /// Objects of a store that is reached when they are first loaded.
@@ -156,6 +163,8 @@ struct Objects<Connect> {
     connect: Connect,
     /// The file or folder, as a URL has it.
     base: String,
+    /// Whether there are folders there.
+    has_folders: bool,
     listing: Listing,
 }
 
@@ -163,7 +172,7 @@ impl<Connect> Objects<Connect>
 where
     Connect: Fn() -> Result<Remote, String> + Send + Sync + 'static,
 {
-    fn open(mut params: Params<'_>, written: String, path: &str, connect: Connect) -> Opened {
+    fn open(mut params: Params<'_>, written: String, path: &str, has_folders: bool, connect: Connect) -> Opened {
         let (base, glob) = split_glob(path);
         if glob.contains('/') {
             params.wrong.push(format!(
@@ -173,7 +182,8 @@ where
         match Reading::new(params.spec) {
             Ok(reading) if params.wrong.is_empty() => {
                 let glob = (!glob.is_empty()).then(|| glob.to_owned());
-                Ok(Arc::new(Self { connect, base: base.to_owned(), listing: Listing { written, glob, reading } }))
+                let listing = Listing { written, glob, reading };
+                Ok(Arc::new(Self { connect, base: base.to_owned(), has_folders, listing }))
             }
             Ok(_) => Err(params.wrong),
             Err(more) => {
@@ -201,7 +211,8 @@ where
             let path = Path::from_url_path(&base).map_err(|error| format!("`{written}` is no path: {error}"))?;
             match store.head(&path).await {
                 Ok(_) => {}
-                Err(Error::NotFound { .. }) => base.push('/'),
+                Err(Error::NotFound { .. }) if self.has_folders => base.push('/'),
+                Err(Error::NotFound { .. }) => return Err(format!("there is no file at `{written}`")),
                 Err(error) => return Err(format!("`{written}` cannot be read: {}", reason(&error))),
             }
         }
