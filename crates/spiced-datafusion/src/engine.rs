@@ -13,7 +13,7 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
-use spiced_engine::{DatasetState, DatasetStatus, Engine, EngineError, Principal, Session};
+use spiced_engine::{DatasetState, DatasetStatus, Dialect, Engine, EngineError, Principal, Session};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -131,6 +131,23 @@ impl Engine for DataFusionEngine {
 
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
         self.statuses.clone()
+    }
+
+    fn dialect(&self) -> Option<Dialect> {
+        let mut dialect = Dialect { nulls_are_high: true, ..Dialect::default() };
+        for (name, function) in self.shared.state.scalar_functions() {
+            // An alias is in the map beside its function.
+            let kind = match function.documentation().map(|told| told.doc_section.label) {
+                Some("Math Functions") => &mut dialect.numeric_functions,
+                Some("String Functions" | "Regular Expression Functions") => &mut dialect.string_functions,
+                Some("Time and Date Functions") => &mut dialect.datetime_functions,
+                _ => &mut dialect.system_functions,
+            };
+            kind.push(name.clone());
+        }
+        let Dialect { numeric_functions, string_functions, datetime_functions, system_functions, .. } = &mut dialect;
+        [numeric_functions, string_functions, datetime_functions, system_functions].into_iter().for_each(|all| all.sort());
+        Some(dialect)
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::{LogicalPlan, Statement as PlanStatement, TableType};
+use datafusion::logical_expr::{LogicalPlan, ResetVariable, SetVariable, Statement as PlanStatement, TableType};
 use datafusion::prelude::SessionContext;
 use spiced_engine::{Catalog, EngineError, ErrorKind, Ingest, Prepared, Principal, Session, Statement, TableInfo};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer;
 use crate::engine::Shared;
-use crate::error::engine_error;
+use crate::error::{engine_error, invalid};
 use crate::execution::{Planned, timed_out};
 use crate::{effect, parameters, size, statement};
 
@@ -82,6 +82,33 @@ impl Session for DataFusionSession {
             planned(shared, own, plan, &state, started)
         };
         Ok(Box::new(self.shared.within_limit(work).await??))
+    }
+
+    async fn set(&self, name: &str, value: Option<&str>) -> Result<(), EngineError> {
+        let state = self.own.state();
+        let catalogs = state.catalog_list();
+        let defaults = &state.config_options().catalog;
+        let (variable, known) = match name {
+            "catalog" => ("datafusion.catalog.default_catalog", catalogs.catalog_names()),
+            "schema" => {
+                let catalog = catalogs.catalog(&defaults.default_catalog);
+                ("datafusion.catalog.default_schema", catalog.map(|catalog| catalog.schema_names()).unwrap_or_default())
+            }
+            name => (name, Vec::new()),
+        };
+        if let Some(value) = value
+            && variable != name
+            && !known.iter().any(|known| known == value)
+        {
+            return Err(invalid(format!("there is no {name} `{value}`")));
+        }
+        crate::settings::check(variable, value)?;
+        let variable = variable.to_owned();
+        let change = match value {
+            Some(value) => PlanStatement::SetVariable(SetVariable { variable, value: value.to_owned() }),
+            None => PlanStatement::ResetVariable(ResetVariable { variable }),
+        };
+        self.own.change(change).await.map_err(engine_error)
     }
 
     async fn catalog(&self) -> Result<Catalog, EngineError> {

@@ -25,6 +25,27 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The data sets and how each fares; the watch changes when one of them does.
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>>;
+
+    /// How its SQL reads, for drivers that ask; `None` where it does not say.
+    fn dialect(&self) -> Option<Dialect> {
+        None
+    }
+}
+
+/// How the SQL of an engine reads, as far as drivers ask: names that are not quoted are in lower case, names that are
+/// quoted are as written, within `"`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dialect {
+    /// Where nulls stand in an order that does not say.
+    pub nulls_are_high: bool,
+    /// The functions of numbers, by name.
+    pub numeric_functions: Vec<String>,
+    /// The functions of text.
+    pub string_functions: Vec<String>,
+    /// The functions of dates and times.
+    pub datetime_functions: Vec<String>,
+    /// All other functions.
+    pub system_functions: Vec<String>,
 }
 
 /// One caller's session.
@@ -46,6 +67,16 @@ pub trait Session: Send + Sync {
             ErrorKind::Unsupported,
             format!("this engine takes no rows in bulk, and so none for {}", ingest.table),
         ))
+    }
+
+    /// Sets an option for what comes in this session, or with `None` gives it back its default: `catalog` and
+    /// `schema` are where names without one are looked up, others are the engine's own.
+    ///
+    /// # Errors
+    /// There is no such option (`Denied`, `NotFound` or, unless it is overridden, `Unsupported`), or the value is none
+    /// for it (`InvalidStatement`).
+    async fn set(&self, name: &str, _value: Option<&str>) -> Result<(), EngineError> {
+        Err(EngineError::new(ErrorKind::Unsupported, format!("this engine has no options, and so not `{name}`")))
     }
 
     /// The catalogs, schemas and tables that the caller may see.

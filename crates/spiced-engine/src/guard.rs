@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use crate::engine::{Batches, Catalog, DatasetStatus, Engine, Execution, Parameters, Prepared, Session, Statement};
+use crate::engine::{Batches, Catalog, DatasetStatus, Dialect, Engine, Execution, Parameters, Prepared, Session, Statement};
 use crate::{AnswerBounds, Effect, EngineError, ErrorKind, Ingest, Principal, Role, Turns};
 
 /// An engine behind which every statement is checked against the caller's role.
@@ -115,6 +115,10 @@ impl<E: Engine> Engine for Guarded<E> {
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
         self.engine.datasets()
     }
+
+    fn dialect(&self) -> Option<Dialect> {
+        self.engine.dialect()
+    }
 }
 
 struct GuardedSession {
@@ -144,6 +148,11 @@ impl Session for GuardedSession {
         let turn = self.turn(&mut asked).await?;
         let planned = self.inner.ingest(ingest).await;
         self.guard(planned, asked, turn)
+    }
+
+    /// It changes the caller's own session alone, which every role may.
+    async fn set(&self, name: &str, value: Option<&str>) -> Result<(), EngineError> {
+        self.inner.set(name, value).await
     }
 
     async fn catalog(&self) -> Result<Catalog, EngineError> {

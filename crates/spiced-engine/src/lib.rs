@@ -33,7 +33,7 @@ mod trace;
 
 pub use ends::{passed, until};
 pub use engine::{
-    Batches, Catalog, DatasetState, DatasetStatus, Effect, Engine, Execution, Parameters, Prepared, Session, Statement,
+    Batches, Catalog, DatasetState, DatasetStatus, Dialect, Effect, Engine, Execution, Parameters, Prepared, Session, Statement,
     TableInfo,
 };
 pub use error::{EngineError, ErrorKind};

@@ -5,27 +5,30 @@ use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, Any, Command, ProstMessageExt,
 };
 use arrow_flight::{
-    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo,
+    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Empty, FlightInfo,
     Result as ActionResult,
 };
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use prost::Message;
-use spiced_engine::Principal;
-use tonic::Status;
+use tonic::{Response, Status};
 
 use crate::call::Answer;
 use crate::command::Asked;
 use crate::door::Door;
 use crate::seal::Kind;
+use crate::session::Caller;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
 const CLOSE_PREPARED: &str = "ClosePreparedStatement";
 const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
 const CANCEL_QUERY: &str = "CancelQuery";
+const SET_OPTIONS: &str = "SetSessionOptions";
+const GET_OPTIONS: &str = "GetSessionOptions";
+const CLOSE_SESSION: &str = "CloseSession";
 
 /// What there is, and what each takes and gives.
-const SERVED: [(&str, &str); 4] = [
+const SERVED: [(&str, &str); 7] = [
     (
         CREATE_PREPARED,
         "Plans a statement and gives a signed handle for it. \
@@ -40,6 +43,13 @@ const SERVED: [(&str, &str); 4] = [
         "Ends the running queries of a FlightInfo's tickets. Takes CancelFlightInfoRequest, gives CancelFlightInfoResult.",
     ),
     (CANCEL_QUERY, "The same under its older name. Takes ActionCancelQueryRequest, gives ActionCancelQueryResult."),
+    (
+        SET_OPTIONS,
+        "Sets options, `catalog` and `schema` among them, for the calls that carry the cookie of the answer. \
+         Takes SetSessionOptionsRequest, gives SetSessionOptionsResult.",
+    ),
+    (GET_OPTIONS, "Tells what is set. Takes GetSessionOptionsRequest, gives GetSessionOptionsResult."),
+    (CLOSE_SESSION, "Forgets what is set. Takes CloseSessionRequest, gives CloseSessionResult."),
 ];
 
 /// What clients of Flight SQL know of and this server does not do, and why.
@@ -60,7 +70,12 @@ pub(crate) fn list() -> Answer<ActionType> {
 
 impl Door {
     /// Does one action.
-    pub(crate) async fn act(&self, caller: &Principal, action: Action) -> Result<Answer<ActionResult>, Status> {
+    pub(crate) async fn act(
+        &self,
+        caller: &Caller,
+        action: Action,
+    ) -> Result<Response<Answer<ActionResult>>, Status> {
+        let mut cookie = None;
         let result = match action.r#type.as_str() {
             CREATE_PREPARED => {
                 let request: ActionCreatePreparedStatementRequest = unpack(action.body)?;
@@ -82,15 +97,34 @@ impl Door {
                 // The older enumeration has the newer one's numbers.
                 Some(ActionCancelQueryResult { result: CancelStatus::Cancelled.into() }.as_any().encode_to_vec())
             }
+            SET_OPTIONS => {
+                let (told, set) = self.set_options(caller, action.body).await?;
+                cookie = Some(set);
+                Some(told)
+            }
+            GET_OPTIONS => {
+                Empty::decode(action.body).map_err(unreadable)?;
+                Some(Self::get_options(caller))
+            }
+            CLOSE_SESSION => {
+                Empty::decode(action.body).map_err(unreadable)?;
+                let (told, set) = Self::close_session();
+                cookie = Some(set);
+                Some(told)
+            }
             other => return Err(Status::unimplemented(refusal(other))),
         };
         let result = result.map(|body| Ok(ActionResult { body: body.into() }));
-        Ok(stream::iter(result).boxed())
+        let mut response = Response::new(stream::iter(result).boxed());
+        if let Some(cookie) = cookie.and_then(|cookie| cookie.try_into().ok()) {
+            response.metadata_mut().insert("set-cookie", cookie);
+        }
+        Ok(response)
     }
 
     /// Ends what runs by the tickets of `info`. What does not run here is not found, as the
     /// protocol asks of a query that the server does not know.
-    fn cancel(&self, caller: &Principal, info: FlightInfo) -> Result<(), Status> {
+    fn cancel(&self, caller: &Caller, info: FlightInfo) -> Result<(), Status> {
         let mut cancelled = false;
         for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
             // A metadata command's ticket is none of ours to sign, and nothing runs by it.

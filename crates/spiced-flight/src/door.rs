@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spiced_engine::{Engine, Prepared, Principal, Session, Statement};
+use arrow_flight::sql::metadata::SqlInfoData;
+use spiced_engine::{Engine, Prepared, Statement};
 use tonic::Status;
 
 use crate::FlightOptions;
@@ -11,7 +12,9 @@ use crate::bound::Bound;
 use crate::options;
 use crate::running::Running;
 use crate::seal::Sealer;
+use crate::sql_info;
 use crate::status;
+use crate::session::Caller;
 
 /// The Flight SQL service. Its parts are in `service`, `statements`, `prepared`, `metadata`, `actions`.
 pub(crate) struct Door {
@@ -19,6 +22,8 @@ pub(crate) struct Door {
     pub(crate) sealer: Sealer,
     pub(crate) bound: Bound,
     pub(crate) running: Running,
+    /// What drivers ask of the server.
+    pub(crate) sql_info: SqlInfoData,
     /// How long what a request begins with may take to come.
     pub(crate) request_timeout: Duration,
 }
@@ -33,6 +38,7 @@ impl Door {
             secret = options::random_secret();
         }
         Self {
+            sql_info: sql_info::info(engine.dialect().as_ref()),
             engine,
             sealer: Sealer::new(&secret, options.handle_lifetime),
             bound: Bound::default(),
@@ -41,13 +47,8 @@ impl Door {
         }
     }
 
-    /// A session of the caller's own, for this request alone.
-    pub(crate) async fn session(&self, caller: &Principal) -> Result<Box<dyn Session>, Status> {
-        self.engine.session(caller).await.map_err(status::from_engine)
-    }
-
     /// Plans a statement, which is also where the engine says whether this caller may run it.
-    pub(crate) async fn plan(&self, caller: &Principal, sql: String) -> Result<Box<dyn Prepared>, Status> {
+    pub(crate) async fn plan(&self, caller: &Caller, sql: String) -> Result<Box<dyn Prepared>, Status> {
         self.session(caller).await?.prepare(Statement::Sql(sql)).await.map_err(status::from_engine)
     }
 }

@@ -6,18 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
 use futures::stream::{StreamExt, TryStreamExt};
-use spiced_engine::{EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath};
+use spiced_engine::{EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, TablePath};
 use tonic::{Status, Streaming};
 
 use crate::door::Door;
 use crate::frames::{Frames, LARGEST_UNPACKED};
 use crate::{prepared, status};
+use crate::session::Caller;
 
 impl Door {
     /// Puts the rows of a `DoPut` stream into a table; gives their number once they are there.
     pub(crate) async fn ingest(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         command: CommandStatementIngest,
         first: FlightData,
         rest: Streaming<FlightData>,

@@ -46,6 +46,7 @@ mod prepared;
 mod put;
 mod running;
 mod seal;
+mod session;
 mod serve;
 mod service;
 mod sql_info;

@@ -14,7 +14,7 @@ use arrow_flight::{FlightDescriptor, FlightInfo};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use prost::Message;
-use spiced_engine::{Catalog, Principal, TableInfo};
+use spiced_engine::{Catalog, TableInfo};
 use tonic::Status;
 
 use crate::answer;
@@ -25,6 +25,7 @@ use crate::encode::{Pieces, wire_schema};
 use crate::sql_info;
 use crate::status;
 use crate::xdbc;
+use crate::session::Caller;
 
 impl Door {
     /// What `GetFlightInfo` answers for a metadata command.
@@ -37,7 +38,7 @@ impl Door {
     /// The rows for a metadata command.
     pub(crate) async fn metadata_rows(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         command: Command,
     ) -> Result<Answer<Pieces>, Status> {
         let catalog = match command {
@@ -46,7 +47,13 @@ impl Door {
             }
             _ => Catalog::default(),
         };
-        answer::batch(rows(command, &catalog)?)
+        let rows = match command {
+            Command::CommandGetSqlInfo(command) => {
+                command.into_builder(&self.sql_info).build().map_err(status::unencodable)?
+            }
+            command => rows(command, &catalog)?,
+        };
+        answer::batch(rows)
     }
 }
 
@@ -61,7 +68,7 @@ pub(crate) fn schema(command: &Command) -> Result<SchemaRef, Status> {
         Command::CommandGetExportedKeys(_)
         | Command::CommandGetImportedKeys(_)
         | Command::CommandGetCrossReference(_) => Arc::clone(&FOREIGN_KEYS),
-        Command::CommandGetSqlInfo(_) => sql_info::INFO.schema(),
+        Command::CommandGetSqlInfo(_) => sql_info::info(None).schema(),
         Command::CommandGetXdbcTypeInfo(_) => xdbc::TYPES.schema(),
         other => return Err(command::misplaced(other, "GetFlightInfo")),
     })
@@ -78,7 +85,6 @@ fn rows(command: Command, catalog: &Catalog) -> Result<RecordBatch, Status> {
         Command::CommandGetExportedKeys(_)
         | Command::CommandGetImportedKeys(_)
         | Command::CommandGetCrossReference(_) => Ok(RecordBatch::new_empty(Arc::clone(&FOREIGN_KEYS))),
-        Command::CommandGetSqlInfo(command) => command.into_builder(&sql_info::INFO).build(),
         Command::CommandGetXdbcTypeInfo(command) => command.into_builder(&xdbc::TYPES).build(),
         other => return Err(command::misplaced(&other, "DoGet")),
     }

@@ -7,7 +7,7 @@ use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use futures::stream::Stream;
-use spiced_engine::{Effect, Parameters, Principal};
+use spiced_engine::{Effect, Parameters};
 use tonic::Status;
 
 use crate::answer;
@@ -18,12 +18,13 @@ use crate::frames::{Frames, LARGEST_UNPACKED};
 use crate::parameters;
 use crate::seal::{Kind, SealError, Sealed};
 use crate::statements;
+use crate::session::Caller;
 
 impl Door {
     /// Plans a statement and gives its handle, the schema of its answer, and its parameters.
     pub(crate) async fn create_prepared(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         request: ActionCreatePreparedStatementRequest,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         no_transaction(request.transaction_id.as_ref())?;
@@ -45,7 +46,7 @@ impl Door {
     /// too, on this replica and for a while, as some clients go on with it.
     pub(crate) async fn bind<S>(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         handle: &[u8],
         first: FlightData,
         rest: S,
@@ -67,7 +68,7 @@ impl Door {
     /// The ticket for a prepared query, with its parameters.
     pub(crate) async fn prepared_info(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         descriptor: FlightDescriptor,
         handle: &[u8],
     ) -> Result<FlightInfo, Status> {
@@ -79,14 +80,14 @@ impl Door {
     }
 
     /// The schema of a prepared query's answer.
-    pub(crate) async fn prepared_schema(&self, caller: &Principal, handle: &[u8]) -> Result<SchemaRef, Status> {
+    pub(crate) async fn prepared_schema(&self, caller: &Caller, handle: &[u8]) -> Result<SchemaRef, Status> {
         self.statement_schema(caller, self.opened(caller, handle)?.sql).await
     }
 
     /// Runs a prepared query by its handle, for clients that use it as the ticket.
     pub(crate) async fn prepared_rows(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         end: End,
         handle: &[u8],
     ) -> Result<Answer<Pieces>, Status> {
@@ -98,7 +99,7 @@ impl Door {
     /// row that is bound; else once without parameters. Gives the number of rows touched by all.
     pub(crate) async fn prepared_update<S>(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         handle: &[u8],
         first: FlightData,
         rest: S,
@@ -138,7 +139,7 @@ impl Door {
     }
 
     /// Forgets what is bound to a handle. The handle itself ends with its time.
-    pub(crate) fn close_prepared(&self, caller: &Principal, handle: &[u8]) -> Result<(), Status> {
+    pub(crate) fn close_prepared(&self, caller: &Caller, handle: &[u8]) -> Result<(), Status> {
         match self.sealer.open(Kind::Prepared, handle, caller) {
             Ok(sealed) => self.bound.remove(&sealed.id),
             Err(SealError::Expired) => {}
@@ -148,7 +149,7 @@ impl Door {
     }
 
     /// What a handle stands for, with the parameters that were bound to it, by either way.
-    fn opened(&self, caller: &Principal, handle: &[u8]) -> Result<Sealed, Status> {
+    fn opened(&self, caller: &Caller, handle: &[u8]) -> Result<Sealed, Status> {
         let mut sealed = self.sealer.open(Kind::Prepared, handle, caller)?;
         if sealed.parameters.is_empty()
             && let Some(bound) = self.bound.get(&sealed.id)

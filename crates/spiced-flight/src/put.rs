@@ -4,19 +4,19 @@ use arrow_flight::sql::{Command, DoPutUpdateResult};
 use arrow_flight::{FlightData, PutResult};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use prost::Message;
-use spiced_engine::Principal;
 use tonic::{Status, Streaming};
 
 use crate::call::Answer;
 use crate::command::{self, Asked};
 use crate::door::Door;
 use crate::prepared;
+use crate::session::Caller;
 
 impl Door {
     /// Does what the first message's descriptor asks for.
     pub(crate) async fn put(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         mut messages: Streaming<FlightData>,
     ) -> Result<Answer<PutResult>, Status> {
         let mut first = messages.try_next().await?.ok_or_else(|| Status::invalid_argument("DoPut was sent nothing"))?;

@@ -19,6 +19,9 @@ use crate::options;
 /// The largest handle or ticket, in bytes: SQL text and bound parameters together.
 pub(crate) const MAX_HANDLE_BYTES: usize = 1024 * 1024;
 
+/// How long the options of a session are accepted: 30 days.
+const SESSION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 const VERSION: u8 = 1;
 const TAG: usize = 32;
 const PURPOSE: &[u8] = b"spiced flight handle v1";
@@ -34,6 +37,8 @@ pub(crate) enum Kind {
     Ticket = 1,
     /// For a prepared statement.
     Prepared = 2,
+    /// For the options of a session.
+    Session = 3,
 }
 
 /// A statement and the parameters bound to it.
@@ -73,7 +78,7 @@ impl Sealer {
     pub(crate) fn seal(&self, kind: Kind, sealed: &Sealed, principal: &Principal) -> Result<Bytes, SealError> {
         let claims = Claims {
             kind: kind.into(),
-            expires: now().saturating_add(u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX)),
+            expires: now().saturating_add(u64::try_from(self.lifetime(kind).as_millis()).unwrap_or(u64::MAX)),
             id: Bytes::copy_from_slice(&sealed.id),
             principal: principal.name().to_owned(),
             sql: sealed.sql.clone(),
@@ -117,6 +122,14 @@ impl Sealer {
         Ok(Sealed { id, sql: claims.sql, parameters: claims.parameters })
     }
 
+    /// A session's options give nobody a right, and a client may work on for long.
+    fn lifetime(&self, kind: Kind) -> Duration {
+        match kind {
+            Kind::Ticket | Kind::Prepared => self.lifetime,
+            Kind::Session => SESSION_LIFETIME,
+        }
+    }
+
     fn tag(&self, claims: &[u8]) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(&[VERSION]);
@@ -141,7 +154,11 @@ pub(crate) enum SealError {
     Expired,
     #[error("the ticket or handle was made for another caller")]
     OtherPrincipal,
-    #[error("this is no {}", match .0 { Kind::Ticket => "ticket", Kind::Prepared => "handle of a prepared statement" })]
+    #[error("this is no {}", match .0 {
+        Kind::Ticket => "ticket",
+        Kind::Prepared => "handle of a prepared statement",
+        Kind::Session => "session",
+    })]
     OtherKind(Kind),
 }
 

@@ -9,12 +9,12 @@ use arrow_flight::{
 };
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use spiced_engine::{Principal, TableInfo};
+use spiced_engine::TableInfo;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::actions;
 use crate::answer;
-use crate::call::{Answer, End, caller};
+use crate::call::{Answer, End};
 use crate::command::Asked;
 use crate::door::Door;
 use crate::encode::{Pieces, wire_schema};
@@ -23,6 +23,7 @@ use crate::metadata;
 use crate::prepared::no_transaction;
 use crate::seal::Sealed;
 use crate::status;
+use crate::session::Caller;
 
 const NO_SUBSTRAIT: &str = "Substrait plans are not served here; send SQL text";
 
@@ -45,7 +46,7 @@ impl FlightService for Door {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
         end.within(async {
             if !request.get_ref().expression.is_empty() {
                 return Err(Status::unimplemented("ListFlights takes no criteria; leave the expression empty"));
@@ -56,20 +57,20 @@ impl FlightService for Door {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
         end.within(self.info(&caller, request.into_inner())).await.map(Response::new)
     }
 
     /// A query is planned, never begun, before its rows are asked for, so there is nothing to wait for.
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
         let info = end.within(self.info(&caller, request.into_inner())).await?;
         let poll = PollInfo::new().with_info(info).try_with_progress(1.0).map_err(status::unencodable)?;
         Ok(Response::new(poll))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
         end.within(async {
             let schema = match Asked::by(request.into_inner())? {
                 Asked::Sql(sql) => self.statement_schema(&caller, sql).await?,
@@ -92,18 +93,18 @@ impl FlightService for Door {
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
         let answer = end.within(self.put(&caller, request.into_inner())).await?;
         Ok(Response::new(end.limit(answer)))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let (caller, mut end) = (caller(&request)?, End::of(&request));
-        end.within(self.act(&caller, request.into_inner())).await.map(Response::new)
+        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
+        end.within(self.act(&caller, request.into_inner())).await
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        caller(&request)?;
+        self.caller(&request)?;
         Ok(Response::new(actions::list()))
     }
 
@@ -111,7 +112,7 @@ impl FlightService for Door {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        caller(&request)?;
+        self.caller(&request)?;
         Err(Status::unimplemented("DoExchange is not served here; Flight SQL has no use for it"))
     }
 }
@@ -119,7 +120,7 @@ impl FlightService for Door {
 impl Door {
     /// What a ticket stands for.
     pub(crate) async fn get(&self, request: Request<Ticket>) -> Result<Answer<Pieces>, Status> {
-        let (caller, mut end) = (caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
         match Asked::read(&request.into_inner().ticket)? {
             Asked::Command(Command::TicketStatementQuery(ticket)) => {
                 self.statement_rows(&caller, end, &ticket.statement_handle).await
@@ -137,7 +138,7 @@ impl Door {
         }
     }
 
-    async fn info(&self, caller: &Principal, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    async fn info(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
         match Asked::by(descriptor.clone())? {
             Asked::Sql(sql) => self.statement_info(caller, descriptor, &Sealed::new(sql, Bytes::new())).await,
             Asked::Command(Command::CommandStatementQuery(query)) => {
@@ -153,7 +154,7 @@ impl Door {
     }
 
     /// Every table that the caller may see, as a flight with the table's path.
-    async fn flights(&self, caller: &Principal) -> Result<Answer<FlightInfo>, Status> {
+    async fn flights(&self, caller: &Caller) -> Result<Answer<FlightInfo>, Status> {
         let catalog = self.session(caller).await?.catalog().await.map_err(status::from_engine)?;
         let flights = catalog.tables.into_iter().map(|TableInfo { catalog, schema, name, columns, .. }| {
             let descriptor = FlightDescriptor::new_path(vec![catalog, schema, name]);

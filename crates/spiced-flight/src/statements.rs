@@ -8,7 +8,7 @@ use arrow_schema::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use prost::Message;
-use spiced_engine::{Effect, Execution, Parameters, Prepared, Principal};
+use spiced_engine::{Effect, Execution, Parameters, Prepared};
 use tonic::Status;
 
 use crate::answer;
@@ -18,6 +18,7 @@ use crate::encode::{Pieces, wire_schema};
 use crate::parameters;
 use crate::seal::{Kind, Sealed};
 use crate::status;
+use crate::session::Caller;
 
 /// What an update answers where the statement does not say how many rows it touched.
 const UNKNOWN_COUNT: i64 = -1;
@@ -26,7 +27,7 @@ impl Door {
     /// Plans a statement and gives the ticket for it.
     pub(crate) async fn statement_info(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         descriptor: FlightDescriptor,
         sealed: &Sealed,
     ) -> Result<FlightInfo, Status> {
@@ -38,14 +39,14 @@ impl Door {
     }
 
     /// The schema of a statement's answer.
-    pub(crate) async fn statement_schema(&self, caller: &Principal, sql: String) -> Result<SchemaRef, Status> {
+    pub(crate) async fn statement_schema(&self, caller: &Caller, sql: String) -> Result<SchemaRef, Status> {
         Ok(wire_schema(&self.plan(caller, sql).await?.schema()))
     }
 
     /// Runs the statement of a ticket.
     pub(crate) async fn statement_rows(
         &self,
-        caller: &Principal,
+        caller: &Caller,
         end: End,
         ticket: &[u8],
     ) -> Result<Answer<Pieces>, Status> {
@@ -55,7 +56,7 @@ impl Door {
 
     /// Runs a statement with the one row of parameters that is bound to it, if any. From here to
     /// the last row it can be cancelled by its ticket.
-    pub(crate) async fn run(&self, caller: &Principal, end: End, sealed: Sealed) -> Result<Answer<Pieces>, Status> {
+    pub(crate) async fn run(&self, caller: &Caller, end: End, sealed: Sealed) -> Result<Answer<Pieces>, Status> {
         let mut end = end.or_cancelled(self.running.enter(sealed.id));
         let parameters = parameters::of_query(parameters::decode(&sealed.parameters)?)?;
         let execution = end
@@ -72,12 +73,12 @@ impl Door {
     }
 
     /// Runs a statement for its effect; gives the number of rows that it touched.
-    pub(crate) async fn statement_update(&self, caller: &Principal, sql: String) -> Result<i64, Status> {
+    pub(crate) async fn statement_update(&self, caller: &Caller, sql: String) -> Result<i64, Status> {
         count(self.plan(caller, sql).await?.as_ref(), Parameters::none()).await
     }
 
     /// The signed ticket of a statement, as `DoGet` takes it.
-    pub(crate) fn ticket(&self, caller: &Principal, sealed: &Sealed) -> Result<Bytes, Status> {
+    pub(crate) fn ticket(&self, caller: &Caller, sealed: &Sealed) -> Result<Bytes, Status> {
         let statement_handle = self.sealer.seal(Kind::Ticket, sealed, caller)?;
         Ok(TicketStatementQuery { statement_handle }.as_any().encode_to_vec().into())
     }

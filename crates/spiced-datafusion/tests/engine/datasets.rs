@@ -40,7 +40,7 @@ async fn a_query_waits_for_the_first_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_never_work_is_said_at_once() {
     let mut pod = Pod::new();
-    pod.dataset("a", "flie:x.csv").dataset("b", "x.csv").dataset("c", "s3:t");
+    pod.dataset("a", "flie:x.csv").dataset("b", "x.csv").dataset("c", "flightsql:t");
     pod.dataset("d", "file:x.csv").dataset("d", "file:y.csv").dataset("public.d", "file:z.csv");
     pod.dataset("e f", "file:x.csv").dataset("g", "memory:");
     pod.dataset("h", "file:x.csv").params(&[
@@ -66,7 +66,7 @@ async fn what_can_never_work_is_said_at_once() {
     let expected = [
         "data set `a`: from: there is no connector `flie` (the nearest is `file`); there are `file`, `memory`, `postgres`",
         "data set `b`: from: `x.csv` names no connector; it begins with one of `file:`, `memory:`, `postgres:`",
-        "data set `c`: from: the connector `s3` is not built yet; take the data set out, or load a file",
+        "data set `c`: from: the connector `flightsql` is not built yet; take the data set out, or load a file",
         "data set `d`: name: another table has the same",
         "data set `public.d`: name: another table has the same",
         "data set `e f`: name: `e f` holds ' '; letters, digits, `_`, `-` and `$` may stand in a name",

@@ -1,0 +1,103 @@
+"""Session options over Flight SQL, in a signed cookie, and what drivers ask of the server."""
+
+from __future__ import annotations
+
+import adbc_driver_manager
+import pyarrow as pa
+import pytest
+from pyarrow import flight
+
+from harness import clients
+from harness.waiting import eventually
+
+COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
+
+
+@pytest.fixture
+def server(pod):
+    columns = [{"name": "x", "type": "BIGINT"}]
+    sets = [{"from": "memory:", "name": "sales.orders", "columns": columns}, {"from": "memory:", "name": "orders2", "columns": columns}]
+    pod.yaml(tls=pod.write_pair(), datasets=sets)
+    return pod.serve()
+
+
+def test_adbc_sets_the_schema_for_what_comes(server):
+    with clients.adbc(server, **COOKIES) as connection:
+        with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match="orders"):
+            cursor.execute("SELECT count(*) FROM orders")
+        connection.adbc_connection.set_options(**{"adbc.connection.db_schema": "sales"})
+        assert connection.adbc_current_db_schema == "sales"
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM orders")
+            assert cursor.fetchall() == [(0,)]
+        with pytest.raises(adbc_driver_manager.Error):
+            connection.adbc_connection.set_options(**{"adbc.connection.db_schema": "no_such_schema"})
+    with clients.adbc(server) as other, other.cursor() as cursor, pytest.raises(adbc_driver_manager.Error):
+        cursor.execute("SELECT count(*) FROM orders")
+
+
+class Cookies(flight.ClientMiddlewareFactory):
+    """Keeps the server's cookie and shows it again."""
+
+    def __init__(self):
+        super().__init__()
+        self.cookie = None
+
+    def start_call(self, info):
+        outer = self
+
+        class Call(flight.ClientMiddleware):
+            def sending_headers(self):
+                return {"cookie": outer.cookie} if outer.cookie else {}
+
+            def received_headers(self, headers):
+                for value in headers.get("set-cookie", []):
+                    outer.cookie = value.split(";")[0]
+
+        return Call()
+
+
+def act(client, name: str, body: bytes = b"") -> bytes:
+    return b"".join(result.body.to_pybytes() for result in client.do_action(flight.Action(name, body), clients.call()))
+
+
+def option(name: str, value: str) -> bytes:
+    """One entry of SetSessionOptionsRequest."""
+    text = bytes([0x0A, len(value)]) + value.encode()
+    entry = bytes([0x0A, len(name)]) + name.encode() + bytes([0x12, len(text)]) + text
+    return bytes([0x0A, len(entry)]) + entry
+
+
+def test_options_by_hand(server):
+    """Those that can be are set, others are told by name; CloseSession forgets all; a forged session is refused."""
+    kept = Cookies()
+    pem = open(server.ca, "rb").read()
+    with flight.connect(f"grpc+tls://localhost:{server.port('flight')}", tls_root_certs=pem, middleware=[kept]) as client:
+        told = act(client, "SetSessionOptions", option("datafusion.execution.time_zone", "+05:00") + option("no.such.thing", "1"))
+        assert b"no.such.thing" in told and b"time_zone" not in told
+        assert b"time_zone" in act(client, "GetSessionOptions") and b"no.such" not in act(client, "GetSessionOptions")
+        shown = clients.query(client, "SHOW datafusion.execution.time_zone").to_pylist()
+        assert shown[0]["value"] == "+05:00"
+        assert kept.cookie.startswith("arrow_flight_session_id=")
+        forged, kept.cookie = kept.cookie, kept.cookie[:-4] + "AAAA"
+        with pytest.raises((flight.FlightError, pa.ArrowException)):
+            act(client, "GetSessionOptions")
+        kept.cookie = forged
+        assert act(client, "CloseSession") == b"\x08\x01"
+        assert kept.cookie == "arrow_flight_session_id="
+        assert act(client, "GetSessionOptions") == b""
+
+
+def test_what_drivers_ask(server):
+    with clients.adbc(server) as connection:
+        assert connection.adbc_get_info()["vendor_name"] == "spiced"
+    # CommandGetSqlInfo without a list: all of it.
+    name = b"type.googleapis.com/arrow.flight.protocol.sql.CommandGetSqlInfo"
+    command = bytes([0x0A, len(name)]) + name
+    client = clients.flight_client(server)
+    info = client.get_flight_info(flight.FlightDescriptor.for_command(command), clients.call())
+    rows = client.do_get(info.endpoints[0].ticket, clients.call()).read_all().to_pylist()
+    told = {row["info_name"]: row["value"] for row in rows}
+    assert told[504] == '"' and told[507] == 0 and told[503] == 3
+    assert "abs" in told[509] and "upper" in told[510] and "date_trunc" in told[512]
+    eventually(lambda: clients.get(server, "/health").status == 200, "it is well")

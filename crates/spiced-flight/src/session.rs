@@ -1,0 +1,197 @@
+//! Session options (`SetSessionOptions` and its like): what a caller has set travels in a signed cookie, as tickets travel
+//! in the client's hands, and is set anew for each request. Nothing is kept here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use prost::Message;
+use spiced_engine::{ErrorKind, Principal};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+
+use crate::call;
+use crate::door::Door;
+use crate::seal::{Kind, Sealed};
+use crate::status;
+
+/// The cookie's name, which is Arrow's own.
+const COOKIE: &str = "arrow_flight_session_id";
+
+/// What clients and servers take of a header without being told.
+const LARGEST_COOKIE: usize = 4 << 10;
+
+/// Who calls, and what that caller has set.
+pub(crate) struct Caller {
+    principal: Principal,
+    options: BTreeMap<String, OptionValue>,
+}
+
+impl Deref for Caller {
+    type Target = Principal;
+
+    fn deref(&self) -> &Principal {
+        &self.principal
+    }
+}
+
+/// `arrow.flight.protocol.SessionOptionValue`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct OptionValue {
+    #[prost(oneof = "Value", tags = "1, 2, 3, 4, 5")]
+    value: Option<Value>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Value {
+    #[prost(string, tag = "1")]
+    Text(String),
+    #[prost(bool, tag = "2")]
+    Bool(bool),
+    #[prost(sfixed64, tag = "3")]
+    Int(i64),
+    #[prost(double, tag = "4")]
+    Double(f64),
+    #[prost(message, tag = "5")]
+    List(Texts),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Texts {
+    #[prost(string, repeated, tag = "1")]
+    values: Vec<String>,
+}
+
+/// `SetSessionOptionsRequest`, `GetSessionOptionsResult`, and what the cookie holds.
+#[derive(Clone, PartialEq, Message)]
+struct Options {
+    #[prost(btree_map = "string, message", tag = "1")]
+    options: BTreeMap<String, OptionValue>,
+}
+
+/// `SetSessionOptionsResult`.
+#[derive(Clone, PartialEq, Message)]
+struct SetResult {
+    #[prost(map = "string, message", tag = "1")]
+    errors: HashMap<String, SetError>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SetError {
+    #[prost(enumeration = "SetErrorValue", tag = "1")]
+    value: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+enum SetErrorValue {
+    Unspecified = 0,
+    InvalidName = 1,
+    InvalidValue = 2,
+    Error = 3,
+}
+
+/// `CloseSessionResult`.
+#[derive(Clone, PartialEq, Message)]
+struct CloseResult {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+/// `CloseSessionResult.Status.CLOSED`.
+const CLOSED: i32 = 1;
+
+/// What an action answers, and the cookie that goes with it.
+pub(crate) type Told = (Vec<u8>, String);
+
+impl OptionValue {
+    /// The value as `SET` takes it; `None` unsets.
+    fn text(&self) -> Option<String> {
+        Some(match self.value.as_ref()? {
+            Value::Text(text) => text.clone(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Int(number) => number.to_string(),
+            Value::Double(number) => number.to_string(),
+            Value::List(list) => list.values.join(","),
+        })
+    }
+}
+
+impl Door {
+    /// The caller, with the options of the session that its cookie carries.
+    pub(crate) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let principal = call::caller(request)?;
+        let options = match cookie(request.metadata()) {
+            None => BTreeMap::new(),
+            Some(cookie) => {
+                let handle = BASE64_URL_SAFE_NO_PAD.decode(cookie).unwrap_or_default();
+                let sealed = self.sealer.open(Kind::Session, &handle, &principal)?;
+                Options::decode(sealed.parameters).map_err(|_| Status::invalid_argument("this is no session"))?.options
+            }
+        };
+        Ok(Caller { principal, options })
+    }
+
+    /// A session of the caller's own, for this request alone, in which all that it has set is set.
+    pub(crate) async fn session(&self, caller: &Caller) -> Result<Box<dyn spiced_engine::Session>, Status> {
+        let session = self.engine.session(caller).await.map_err(status::from_engine)?;
+        for (name, value) in &caller.options {
+            session.set(name, value.text().as_deref()).await.map_err(status::from_engine)?;
+        }
+        Ok(session)
+    }
+
+    /// Sets options: those that can be, each told apart.
+    pub(crate) async fn set_options(&self, caller: &Caller, body: Bytes) -> Result<Told, Status> {
+        let asked = Options::decode(body).map_err(unreadable)?;
+        let (mut options, mut errors) = (caller.options.clone(), HashMap::new());
+        for (name, value) in asked.options {
+            let session = self.session(caller).await?;
+            match session.set(&name, value.text().as_deref()).await {
+                Ok(()) if value.value.is_none() => drop(options.remove(&name)),
+                Ok(()) => drop(options.insert(name, value)),
+                Err(error) => {
+                    let value = match error.kind() {
+                        ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Unsupported => SetErrorValue::InvalidName,
+                        ErrorKind::InvalidStatement => SetErrorValue::InvalidValue,
+                        _ => SetErrorValue::Error,
+                    };
+                    errors.insert(name, SetError { value: value.into() });
+                }
+            }
+        }
+        Ok((SetResult { errors }.encode_to_vec(), self.seal_options(caller, options)?))
+    }
+
+    /// What is set.
+    pub(crate) fn get_options(caller: &Caller) -> Vec<u8> {
+        Options { options: caller.options.clone() }.encode_to_vec()
+    }
+
+    /// Forgets what is set, which is for the client to do.
+    pub(crate) fn close_session() -> Told {
+        (CloseResult { status: CLOSED }.encode_to_vec(), format!("{COOKIE}=; Max-Age=0"))
+    }
+
+    fn seal_options(&self, caller: &Caller, options: BTreeMap<String, OptionValue>) -> Result<String, Status> {
+        let sealed = Sealed::new("", Options { options }.encode_to_vec().into());
+        let handle = BASE64_URL_SAFE_NO_PAD.encode(self.sealer.seal(Kind::Session, &sealed, caller)?);
+        if handle.len() > LARGEST_COOKIE {
+            return Err(Status::resource_exhausted("the options of a session may take 3 KiB together; set fewer"));
+        }
+        Ok(format!("{COOKIE}={handle}"))
+    }
+}
+
+/// The session's cookie, among others (RFC 6265 §4.2).
+fn cookie(metadata: &MetadataMap) -> Option<&str> {
+    let headers = metadata.get_all("cookie").into_iter().filter_map(|value| value.to_str().ok());
+    let mut cookies = headers.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+    cookies.find(|(name, value)| *name == COOKIE && !value.is_empty()).map(|(_, value)| value.trim_matches('"'))
+}
+
+fn unreadable(error: prost::DecodeError) -> Status {
+    Status::invalid_argument(format!("the options cannot be read: {error}"))
+}
