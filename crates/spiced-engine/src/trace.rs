@@ -1,5 +1,7 @@
 //! Which trace a request belongs to, as its caller says it (W3C Trace Context, Level 1).
 
+use std::fmt;
+
 /// The `traceparent` of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
@@ -32,6 +34,13 @@ impl Trace {
     /// The caller's own span: 16 hex digits.
     pub fn parent(&self) -> String {
         format!("{:016x}", self.parent)
+    }
+}
+
+/// As it is passed on: a `traceparent` of version 00, sampled, as this server knows no reason not to.
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-01", self.id, self.parent)
     }
 }
 

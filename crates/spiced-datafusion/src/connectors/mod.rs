@@ -1,10 +1,12 @@
 //! The connectors: one file each, one line in [`CONNECTORS`].
 
 mod file;
+mod flightsql;
 mod format;
 mod listing;
 mod memory;
 mod object;
+mod params;
 mod postgres;
 
 use std::sync::Arc;
@@ -18,10 +20,7 @@ use crate::DatasetSpec;
 
 /// All connectors.
 const CONNECTORS: &[Connector] =
-    &[file::CONNECTOR, memory::CONNECTOR, postgres::CONNECTOR, object::S3, object::HTTP, object::HTTPS];
-
-/// Connectors of the contract that this version does not have.
-const NOT_YET: &[&str] = &["flightsql"];
+    &[file::CONNECTOR, memory::CONNECTOR, postgres::CONNECTOR, object::S3, object::HTTP, object::HTTPS, flightsql::CONNECTOR];
 
 /// What a connector is called and what it can do.
 pub(crate) struct Connector {
@@ -73,11 +72,6 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
         )]);
     };
     let Some(connector) = CONNECTORS.iter().find(|c| c.name == name) else {
-        if NOT_YET.contains(&name) {
-            return Err(vec![format!(
-                "from: the connector `{name}` is not built yet; take the data set out, or load a file"
-            )]);
-        }
         let nearest = nearest(name, CONNECTORS.iter().map(|c| c.name));
         return Err(vec![format!(
             "from: there is no connector `{name}`{nearest}; there are {}",

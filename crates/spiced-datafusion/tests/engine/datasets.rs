@@ -66,7 +66,7 @@ async fn what_can_never_work_is_said_at_once() {
     let expected = [
         "data set `a`: from: there is no connector `flie` (the nearest is `file`); there are `file`, `memory`, `postgres`",
         "data set `b`: from: `x.csv` names no connector; it begins with one of `file:`, `memory:`, `postgres:`",
-        "data set `c`: from: the connector `flightsql` is not built yet; take the data set out, or load a file",
+        "data set `c`: params: `flightsql_endpoint` is missing",
         "data set `d`: name: another table has the same",
         "data set `public.d`: name: another table has the same",
         "data set `e f`: name: `e f` holds ' '; letters, digits, `_`, `-` and `$` may stand in a name",

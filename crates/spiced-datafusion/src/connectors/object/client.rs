@@ -1,8 +1,6 @@
 //! The way to a server of objects: HTTP over the product's own outbound TLS. Its material is read again while it is
 //! used, so that a renewed CA or client certificate needs no restart.
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,13 +8,12 @@ use async_trait::async_trait;
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService};
 use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use spiced_certs::client::{ClientTls, Refusal, Trust, Witness};
-use spiced_certs::{Input, Pair};
-use tls_core::{Origin, Secret, Sourced};
+use spiced_certs::client::Witness;
+use tls_core::Secret;
 
-use super::Params;
+use super::super::params::{Material, Params, refused};
 
-pub(super) const PARAMS: &[&str] = &["tls_ca_file", "tls_certificate_file", "tls_key_file", "client_timeout"];
+pub(super) const PARAMS: &[&str] = &["client_timeout"];
 
 /// How old material from files may be; the connections that it made end with it.
 const FRESH: Duration = Duration::from_secs(60);
@@ -30,28 +27,19 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(30);
 /// What the pod says of the way.
 #[derive(Debug, Clone)]
 pub(super) struct Way {
-    authority: Option<PathBuf>,
-    identity: Option<(PathBuf, PathBuf)>,
+    material: Material,
     timeout: Duration,
     authorization: Option<HeaderValue>,
 }
 
 impl Way {
     pub(super) fn read(params: &mut Params<'_>) -> Self {
-        let (authority, certificate) = (params.place("tls_ca_file"), params.place("tls_certificate_file"));
-        let identity = match (certificate, params.place("tls_key_file")) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            _ => {
-                params.refuse("`tls_certificate_file` and `tls_key_file` belong together; one is missing");
-                None
-            }
-        };
+        let material = Material::read(params);
         let timeout = params.read("client_timeout", "seconds from 1, such as `30s`", |value| {
             let seconds: u64 = value.strip_suffix('s').unwrap_or(value).parse().ok()?;
             (seconds > 0).then(|| Duration::from_secs(seconds))
         });
-        Self { authority, identity, timeout: timeout.unwrap_or(REQUEST_WITHIN), authorization: None }
+        Self { material, timeout: timeout.unwrap_or(REQUEST_WITHIN), authorization: None }
     }
 
     /// With a name and a password for the server (RFC 7617).
@@ -66,18 +54,8 @@ impl Way {
     }
 
     fn open(&self) -> Result<Opened, String> {
-        let file = |path: &PathBuf, param: &str| {
-            Sourced::new(Input::File(path.clone()), Origin::Flag(format!("params: `{param}`")))
-        };
-        let tls = ClientTls {
-            trust: self.authority.as_ref().map_or_else(Trust::system, |path| Trust::only(file(path, "tls_ca_file"))),
-            identity: self.identity.as_ref().map(|(certificate, key)| {
-                Pair::new(file(certificate, "tls_certificate_file"), file(key, "tls_key_file"))
-            }),
-            ..ClientTls::default()
-        };
-        let (config, witness) =
-            tls.witnessed(&["h2", "http/1.1"]).map_err(|error| format!("{error}: {}", error.hint()))?;
+        let tls = self.material.tls().witnessed(&["h2", "http/1.1"]);
+        let (config, witness) = tls.map_err(|error| format!("{error}: {}", error.hint()))?;
         let headers = self.authorization.clone().map(|value| (AUTHORIZATION, value)).into_iter().collect::<HeaderMap>();
         let client = Client::builder()
             .tls_backend_preconfigured(Arc::unwrap_or_clone(config))
@@ -126,8 +104,7 @@ impl Service {
     /// The client of now. Material that cannot be read leaves the one before.
     fn opened(&self) -> Opened {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let reads_files = self.way.authority.is_some() || self.way.identity.is_some();
-        if reads_files && opened.at.elapsed() > FRESH {
+        if self.way.material.is_of_files() && opened.at.elapsed() > FRESH {
             match self.way.open() {
                 Ok(fresh) => *opened = fresh,
                 Err(error) => {
@@ -151,21 +128,4 @@ impl HttpService for Service {
             None => error,
         })
     }
-}
-
-/// Why the handshake failed, where it is that.
-fn refused(error: &HttpError, witness: &Witness) -> Option<Refusal> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        // They come within one another, and `source` passes over the inner one.
-        let mut io = error.downcast_ref::<io::Error>();
-        while let Some(outer) = io {
-            if outer.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-                return Some(Refusal::of_io(outer, witness));
-            }
-            io = outer.get_ref().and_then(|inner| inner.downcast_ref());
-        }
-        cause = error.source();
-    }
-    None
 }

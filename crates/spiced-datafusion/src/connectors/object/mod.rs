@@ -3,7 +3,6 @@
 mod client;
 mod store;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,27 +17,26 @@ use datafusion::object_store::{Error, ObjectStoreExt};
 use object_store::RetryConfig;
 use object_store::aws::AmazonS3Builder;
 use object_store::http::HttpBuilder;
-use tls_core::Secret;
 use url::Url;
 
 use self::client::Way;
 use self::store::Remote;
 use super::format::{self, Reading};
 use super::listing::{Listing, split_glob};
-use super::{Connector, Opened, Request, Source, text};
-use crate::DatasetSpec;
+use super::params::{MATERIAL, Params};
+use super::{Connector, Opened, Request, Source};
 
 pub(super) const S3: Connector = Connector {
     name: "s3",
     writable: false,
-    params: &[S3_PARAMS, client::PARAMS, format::PARAMS],
+    params: &[S3_PARAMS, client::PARAMS, MATERIAL, format::PARAMS],
     columns: false,
     open: open_s3,
 };
 pub(super) const HTTPS: Connector = Connector {
     name: "https",
     writable: false,
-    params: &[HTTP_PARAMS, client::PARAMS, format::PARAMS],
+    params: &[HTTP_PARAMS, client::PARAMS, MATERIAL, format::PARAMS],
     columns: false,
     open: |request| open_http("https", request),
 };
@@ -232,53 +230,4 @@ fn reason(error: &Error) -> String {
         cause = source;
     }
     cause.to_string()
-}
-
-/// The params of a data set, and what is wrong with them.
-struct Params<'a> {
-    spec: &'a DatasetSpec,
-    wrong: Vec<String>,
-}
-
-impl<'a> Params<'a> {
-    fn of(spec: &'a DatasetSpec) -> Self {
-        Self { spec, wrong: Vec::new() }
-    }
-
-    fn refuse(&mut self, why: &str) {
-        self.wrong.push(format!("params: {why}"));
-    }
-
-    fn given(&self, name: &str) -> Option<&'a Secret> {
-        self.spec.params.get(name)
-    }
-
-    fn text(&mut self, name: &str) -> Option<String> {
-        self.read(name, "a value", |value| Some(value.to_owned()).filter(|value| !value.is_empty()))
-    }
-
-    /// The text of a secret, for a builder that keeps it.
-    fn secret(&mut self, name: &str) -> Option<String> {
-        self.text(name)
-    }
-
-    /// A file, from the pod's folder.
-    fn place(&mut self, name: &str) -> Option<PathBuf> {
-        self.text(name).map(|path| self.spec.folder.join(path))
-    }
-
-    fn read<T>(&mut self, name: &str, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let value = match text(name, self.given(name)?) {
-            Ok(value) => value.trim(),
-            Err(why) => {
-                self.wrong.push(why);
-                return None;
-            }
-        };
-        let read = read(value);
-        if read.is_none() {
-            self.refuse(&format!("`{name}` wants {wanted}"));
-        }
-        read
-    }
 }

@@ -1,0 +1,355 @@
+//! `flightsql:` data sets: a table of another server of Arrow Flight SQL. What a query needs of it is asked for by SQL: its
+//! columns, and its limit; the rest is done here. Read only.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::error::FlightError;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::error::ArrowError;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::context::SessionState;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use spiced_certs::client::Refusal;
+use spiced_engine::{ErrorKind, Principal};
+use tls_core::Secret;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+use url::Url;
+
+use super::params::{MATERIAL, Material, Params};
+use super::{Connector, Opened, Request, Source};
+use crate::answer::conform;
+use crate::error::refusal;
+
+pub(super) const CONNECTOR: Connector =
+    Connector { name: "flightsql", writable: false, params: &[PARAMS, MATERIAL], columns: false, open };
+
+/// The first three are Spice.ai's.
+const PARAMS: &[&str] = &["flightsql_endpoint", "flightsql_username", "flightsql_password", "flightsql_token"];
+
+/// From the first packet to the end of the handshake.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// The largest message that is taken.
+const LARGEST_MESSAGE: usize = 64 << 20;
+
+/// Where Flight SQL is served, unless the endpoint says.
+const PORT: u16 = 50051;
+
+fn open(request: Request<'_>) -> Opened {
+    let mut params = Params::of(request.spec);
+    if request.rest.is_empty() {
+        params.wrong.push("from: no table stands after `flightsql:`; write `flightsql:schema.table`".to_owned());
+    }
+    let relation = TableReference::parse_str(request.rest);
+    let endpoint = params.read("flightsql_endpoint", "`grpc+tls://HOST:PORT`, or `grpc://` for plain text", place);
+    if endpoint.is_none() && params.given("flightsql_endpoint").is_none() {
+        params.refuse("`flightsql_endpoint` is missing");
+    }
+    let material = Material::read(&mut params);
+    let (user, token) = (params.text("flightsql_username"), params.given("flightsql_token").cloned());
+    let credentials = match (user, params.given("flightsql_password").cloned(), token) {
+        (Some(user), Some(password), None) => Credentials::Basic(user, password),
+        (None, None, Some(token)) => Credentials::Bearer(token),
+        (None, None, None) => Credentials::None,
+        _ => {
+            params.refuse("a password belongs to `flightsql_username`, and both exclude `flightsql_token`");
+            Credentials::None
+        }
+    };
+    match endpoint {
+        Some(endpoint) if params.wrong.is_empty() => {
+            if !endpoint.tls && !matches!(credentials, Credentials::None) && !endpoint.is_loopback() {
+                params.refuse("credentials would travel in plain text; use grpc+tls://");
+                return Err(params.wrong);
+            }
+            Ok(Arc::new(Peer { server: Server { endpoint, material, credentials }, relation }))
+        }
+        _ => Err(params.wrong),
+    }
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone)]
+struct Place {
+    host: String,
+    port: u16,
+    tls: bool,
+}
+
+impl Place {
+    fn is_loopback(&self) -> bool {
+        let address = self.host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    }
+}
+
+fn place(text: &str) -> Option<Place> {
+    let url = Url::parse(text).ok()?;
+    let tls = match url.scheme() {
+        "grpc+tls" | "grpcs" | "https" => true,
+        "grpc" | "grpc+tcp" | "http" => false,
+        _ => return None,
+    };
+    let host = url.host_str().filter(|host| !host.is_empty())?.to_owned();
+    let bare = url.username().is_empty() && url.password().is_none() && matches!(url.path(), "" | "/");
+    bare.then(|| Place { host, port: url.port().unwrap_or(PORT), tls })
+}
+
+/// Who one is there.
+#[derive(Debug, Clone)]
+enum Credentials {
+    None,
+    Basic(String, Secret),
+    Bearer(Secret),
+}
+
+/// A server, and how it is reached.
+#[derive(Debug, Clone)]
+struct Server {
+    endpoint: Place,
+    material: Material,
+    credentials: Credentials,
+}
+
+/// A table of a server.
+struct Peer {
+    server: Server,
+    relation: TableReference,
+}
+
+#[async_trait]
+impl Source for Peer {
+    async fn load(&self, _: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
+        let (server, relation) = (Arc::new(self.server.clone()), self.relation.to_quoted_string());
+        let connection = server.connect().await?;
+        let sql = format!("SELECT * FROM {relation} LIMIT 0");
+        let (schema, _) = server.query(connection.clone(), &sql, None).await?;
+        if schema.fields().is_empty() {
+            return Err(server.trouble(&format!("{relation} has no columns")));
+        }
+        Ok(Arc::new(PeerTable { server, connection, relation, schema }))
+    }
+}
+
+impl Server {
+    fn trouble(&self, why: &str) -> String {
+        format!("Flight SQL at {}:{}: {}", self.endpoint.host, self.endpoint.port, why.trim_end())
+    }
+
+    /// A connection, which is made anew where it broke, each time with the certificates of then.
+    async fn connect(self: &Arc<Self>) -> Result<Channel, String> {
+        let server = self.clone();
+        let dial = tower::service_fn(move |_: Uri| {
+            let server = server.clone();
+            async move { server.dial().await.map(TokioIo::new) }
+        });
+        let Place { host, port, .. } = &self.endpoint;
+        let endpoint = Endpoint::from_shared(format!("http://{host}:{port}")).map_err(|e| self.trouble(&e.to_string()))?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_WITHIN)
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_while_idle(true);
+        endpoint.connect_with_connector(dial).await.map_err(|error| self.trouble(&innermost(&error)))
+    }
+
+    async fn dial(&self) -> std::io::Result<Line> {
+        let Place { host, port, tls } = &self.endpoint;
+        let bare = host.trim_matches(['[', ']']);
+        let connected = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((bare, *port))).await;
+        let tcp = connected.map_err(|_| std::io::Error::other(format!("no answer within {CONNECT_WITHIN:?}")))??;
+        tcp.set_nodelay(true)?;
+        if !tls {
+            return Ok(Box::new(tcp));
+        }
+        let name = ServerName::try_from(bare.to_owned()).map_err(std::io::Error::other)?;
+        let (config, witness) = self
+            .material
+            .tls()
+            .witnessed(&["h2"])
+            .map_err(|error| std::io::Error::other(format!("{error}: {}", error.hint())))?;
+        let handshake = tokio::time::timeout(CONNECT_WITHIN, TlsConnector::from(config).connect(name, tcp)).await;
+        let handshake = handshake.map_err(|_| std::io::Error::other("the TLS handshake took too long"))?;
+        let stream = handshake.map_err(|error| std::io::Error::other(Refusal::of_io(&error, &witness)))?;
+        Ok(Box::new(stream))
+    }
+
+    /// Begins a query; gives the schema of its answer, and the answer.
+    async fn query(
+        &self,
+        connection: Channel,
+        sql: &str,
+        traceparent: Option<String>,
+    ) -> Result<(SchemaRef, BoxStream<'static, Result<RecordBatch, String>>), String> {
+        let said = |error: ArrowError| self.trouble(&innermost(&error));
+        let inner = FlightServiceClient::new(connection).max_decoding_message_size(LARGEST_MESSAGE);
+        let mut client = FlightSqlServiceClient::new_from_inner(inner);
+        let not_text = |_| self.trouble("the credentials are not UTF-8");
+        match &self.credentials {
+            Credentials::None => {}
+            Credentials::Bearer(token) => client.set_token(token.expose_text().map_err(not_text)?.trim().to_owned()),
+            Credentials::Basic(user, password) => {
+                client.handshake(user, password.expose_text().map_err(not_text)?).await.map_err(said)?;
+            }
+        }
+        if let Some(traceparent) = traceparent {
+            client.set_header("traceparent", traceparent);
+        }
+        let info = client.execute(sql.to_owned(), None).await.map_err(said)?;
+        let announced = info.clone().try_decode_schema().ok().filter(|schema| !schema.fields().is_empty());
+        let mut answers = Vec::new();
+        for endpoint in info.endpoint {
+            if !endpoint.location.is_empty() && !endpoint.location.iter().any(|at| at.uri.starts_with("arrow-flight-reuse")) {
+                return Err(self.trouble("it gives its answers elsewhere, which is not followed"));
+            }
+            let ticket = endpoint.ticket.ok_or_else(|| self.trouble("an answer has no ticket"))?;
+            answers.push(client.do_get(ticket).await.map_err(said)?);
+        }
+        let schema = match (announced, answers.first_mut()) {
+            (Some(schema), _) => schema,
+            (None, Some(first)) => {
+                // Only the answer tells. It is that of no rows, so nothing is lost.
+                while first.try_next().await.map_err(|error| self.trouble(&innermost(&error)))?.is_some() {}
+                first.schema().map(|schema| Schema::clone(schema)).unwrap_or_else(Schema::empty)
+            }
+            (None, None) => Schema::empty(),
+        };
+        let server = self.trouble("");
+        let failed = move |error: FlightError| format!("{server} {}", innermost(&error));
+        let batches = futures::stream::iter(answers).flatten().map_err(failed).boxed();
+        Ok((Arc::new(Schema::new(schema.fields)), batches))
+    }
+}
+
+/// What bytes go over.
+type Line = Box<dyn Wire>;
+
+trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Wire for T {}
+
+/// The last cause that has words, which says most.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let (mut cause, mut said) = (Some(error), String::new());
+    while let Some(error) = cause {
+        if let Some(status) = error.downcast_ref::<tonic::Status>()
+            && std::error::Error::source(status).is_none()
+        {
+            return status.message().to_owned();
+        }
+        let text = error.to_string();
+        if !text.is_empty() {
+            said = text;
+        }
+        cause = error.source();
+    }
+    said
+}
+
+#[derive(Debug)]
+struct PeerTable {
+    server: Arc<Server>,
+    connection: Channel,
+    relation: String,
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl TableProvider for PeerTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&columns)?);
+        // To count rows takes a column all the same.
+        let asked = if columns.is_empty() { vec![0] } else { columns };
+        let names = asked.iter().map(|at| format!("\"{}\"", self.schema.field(*at).name().replace('"', "\"\"")));
+        let mut sql = format!("SELECT {} FROM {}", names.collect::<Vec<_>>().join(", "), self.relation);
+        if let Some(limit) = limit {
+            sql += &format!(" LIMIT {limit}");
+        }
+        let caller = state.config().get_extension::<Principal>();
+        let trace = caller.and_then(|caller| caller.way().trace);
+        let scan = Scan {
+            server: self.server.clone(),
+            connection: self.connection.clone(),
+            sql,
+            asked: Arc::new(self.schema.project(&asked)?),
+            schema: schema.clone(),
+            traceparent: trace.map(|trace| trace.to_string()),
+        };
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, None)?))
+    }
+}
+
+/// One statement.
+struct Scan {
+    server: Arc<Server>,
+    connection: Channel,
+    sql: String,
+    /// The columns that are asked for.
+    asked: SchemaRef,
+    /// Those that are given.
+    schema: SchemaRef,
+    traceparent: Option<String>,
+}
+
+impl fmt::Debug for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Flight SQL: {}", self.sql)
+    }
+}
+
+impl PartitionStream for Scan {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (server, connection, sql) = (self.server.clone(), self.connection.clone(), self.sql.clone());
+        let (asked, wanted, traceparent) = (self.asked.clone(), self.schema.clone(), self.traceparent.clone());
+        let unavailable = |why: String| -> DataFusionError { refusal(ErrorKind::Unavailable, why) };
+        let batches = async move {
+            let (_, batches) = server.query(connection, &sql, traceparent).await.map_err(unavailable)?;
+            let columns: Vec<usize> = (0..wanted.fields().len()).collect();
+            Ok::<_, DataFusionError>(batches.map(move |batch| {
+                let batch = batch.map_err(unavailable)?;
+                if batch.num_columns() != asked.fields().len() {
+                    return Err(unavailable(server.trouble("an answer has other columns than were asked for")));
+                }
+                Ok(conform(batch, &asked)?.project(&columns)?)
+            }))
+        };
+        let stream = futures::stream::once(batches).try_flatten();
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream))
+    }
+}
