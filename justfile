@@ -14,7 +14,7 @@ run *ARGS:
 test *ARGS:
     cargo xtask test {{ARGS}}
 
-# fuzzed for longer, and a thousand rotations under load
+# fuzzed for longer, a thousand rotations under load, TPC-H at scale 1
 soak:
     cargo xtask soak
 

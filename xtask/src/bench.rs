@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::tools::{self, NGINX, Outcome, cargo, find, need, python, root, target};
 
-/// `--write` also writes docs/figures.md; whatever else is said is for the bench.
+/// `tpch` measures the doors' cost of TPC-H beside DataFusion alone. `--write` also writes docs/figures.md; whatever else is said is for the bench.
 pub fn run(arguments: &[String]) -> Outcome {
     need(&[NGINX])?;
     let nginx = find(NGINX.0).ok_or("nginx is installed, and cannot be found")?;
@@ -13,6 +13,11 @@ pub fn run(arguments: &[String]) -> Outcome {
     tools::run(cargo().args(["build", "--release", "-p", "spiced", "-p", "spiced-bench"]))?;
 
     let built = target().join("release");
+    if arguments.first().is_some_and(|what| what == "tpch") {
+        let mut tpch = Command::new(python);
+        tpch.current_dir(root()).arg("bench/peers/tpch.py").arg(built.join("spiced"));
+        return tools::run(tpch.args(&arguments[1..]));
+    }
     let mut bench = Command::new(built.join("spiced-bench"));
     bench.current_dir(root());
     bench.arg("--spiced").arg(built.join("spiced")).arg("--nginx").arg(nginx).arg("--python").arg(python);

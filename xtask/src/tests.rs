@@ -39,11 +39,12 @@ pub fn soak() -> Outcome {
     fuzz.args(["nextest", "run", "--all-features", "--no-fail-fast"]).args(packages);
     tools::run(fuzz.envs([often("PROPTEST_CASES", "20000")]))?;
     tools::run(cargo().args(["build", "-p", "spiced"]))?;
-    let mut rotations = Command::new(python);
-    rotations.current_dir(root()).env("SPICED_BIN", target().join("debug").join("spiced")).envs(clients::environment());
-    rotations.envs([often("SPICED_ROTATIONS", "1000")]);
-    rotations.args(["-m", "pytest", "conformance/test_rotation_under_load.py", "-q", "-rs", "-s"]);
-    tools::run(&mut rotations)
+    let mut long = Command::new(python);
+    long.current_dir(root()).env("SPICED_BIN", target().join("debug").join("spiced")).envs(clients::environment());
+    long.envs([often("SPICED_ROTATIONS", "1000")]);
+    long.envs([often("SPICED_TPCH_SCALE", "1")]);
+    long.args(["-m", "pytest", "conformance/test_rotation_under_load.py", "conformance/test_tpch.py", "-q", "-rs", "-s"]);
+    tools::run(&mut long)
 }
 
 fn prepared() -> Outcome<PathBuf> {

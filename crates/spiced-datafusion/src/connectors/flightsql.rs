@@ -11,7 +11,6 @@ use arrow_flight::sql::client::FlightSqlServiceClient;
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::arrow::error::ArrowError;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::error::{DataFusionError, Result};
@@ -198,7 +197,7 @@ impl Server {
         sql: &str,
         traceparent: Option<String>,
     ) -> Result<(SchemaRef, BoxStream<'static, Result<RecordBatch, String>>), String> {
-        let said = |error: ArrowError| self.trouble(&innermost(&error));
+        let said = |error: FlightError| self.trouble(&words(&error));
         let inner = FlightServiceClient::new(connection).max_decoding_message_size(LARGEST_MESSAGE);
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
         let not_text = |_| self.trouble("the credentials are not UTF-8");
@@ -226,13 +225,13 @@ impl Server {
             (Some(schema), _) => schema,
             (None, Some(first)) => {
                 // Only the answer tells. It is that of no rows, so nothing is lost.
-                while first.try_next().await.map_err(|error| self.trouble(&innermost(&error)))?.is_some() {}
+                while first.try_next().await.map_err(said)?.is_some() {}
                 first.schema().map(|schema| Schema::clone(schema)).unwrap_or_else(Schema::empty)
             }
             (None, None) => Schema::empty(),
         };
         let server = self.trouble("");
-        let failed = move |error: FlightError| format!("{server} {}", innermost(&error));
+        let failed = move |error: FlightError| format!("{server} {}", words(&error));
         let batches = futures::stream::iter(answers).flatten().map_err(failed).boxed();
         Ok((Arc::new(Schema::new(schema.fields)), batches))
     }
@@ -244,6 +243,14 @@ type Line = Box<dyn Wire>;
 trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Wire for T {}
+
+/// What the other server says, or why nothing was heard of it.
+fn words(error: &FlightError) -> String {
+    match error {
+        FlightError::Tonic(status) => innermost(status.as_ref()),
+        other => innermost(other),
+    }
+}
 
 /// The last cause that has words, which says most.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
