@@ -3,7 +3,6 @@ client certificate."""
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -143,6 +142,5 @@ def test_a_peer_that_went_away_comes_back(pod, peer):
     peer.close()
     gone = clients.sql(server, "SELECT count(*) AS n FROM t")
     assert gone.status == 503 and "Flight SQL at localhost" in gone.text, gone
-    again = peer.pod.serve("--flight", f"localhost:{port}", doors=("http", "grpc"))
+    peer.pod.serve("--flight", f"localhost:{port}", doors=("http", "grpc"))
     eventually(lambda: clients.sql(server, "SELECT count(*) AS n FROM t").status == 200, "it is asked again", 30)
-    assert json.dumps(again.log()) is not None

@@ -29,12 +29,12 @@ pub(crate) const PATH: &str = "/arrow.flight.protocol.FlightService/DoGet";
 /// The largest ticket, in bytes.
 const LARGEST_TICKET: usize = 16 << 20;
 
-/// Pieces below this size are sent together: each would cost a frame of its own, and clients take many tiny ones for an
-/// attack.
-const SMALL: usize = 4 << 10;
+/// Pieces below this size are copied together, which costs less than a flush for each; and clients take many tiny frames
+/// for an attack.
+const SMALL: usize = 128 << 10;
 
 /// So much of what is small is sent together.
-const TOGETHER: usize = 64 << 10;
+const TOGETHER: usize = 256 << 10;
 
 /// Answers the call.
 pub(crate) async fn get(State(door): State<Arc<Door>>, request: Request) -> Response {
@@ -105,6 +105,8 @@ impl Messages {
         }
         if self.small.len() >= TOGETHER {
             self.flush();
+            // It is a long answer.
+            self.small.reserve(TOGETHER + SMALL);
         }
     }
 
