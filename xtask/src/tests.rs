@@ -43,7 +43,15 @@ pub fn soak() -> Outcome {
     long.current_dir(root()).env("SPICED_BIN", target().join("debug").join("spiced")).envs(clients::environment());
     long.envs([often("SPICED_ROTATIONS", "1000")]);
     long.envs([often("SPICED_TPCH_SCALE", "1")]);
-    long.args(["-m", "pytest", "conformance/test_rotation_under_load.py", "conformance/test_tpch.py", "-q", "-rs", "-s"]);
+    long.args([
+        "-m",
+        "pytest",
+        "conformance/test_rotation_under_load.py",
+        "conformance/test_tpch.py",
+        "-q",
+        "-rs",
+        "-s",
+    ]);
     tools::run(&mut long)
 }
 

@@ -146,7 +146,9 @@ impl Engine for DataFusionEngine {
             kind.push(name.clone());
         }
         let Dialect { numeric_functions, string_functions, datetime_functions, system_functions, .. } = &mut dialect;
-        [numeric_functions, string_functions, datetime_functions, system_functions].into_iter().for_each(|all| all.sort());
+        [numeric_functions, string_functions, datetime_functions, system_functions]
+            .into_iter()
+            .for_each(|all| all.sort());
         Some(dialect)
     }
 }

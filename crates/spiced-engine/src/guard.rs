@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use crate::engine::{Batches, Catalog, DatasetStatus, Dialect, Engine, Execution, Parameters, Prepared, Session, Statement};
+use crate::engine::{
+    Batches, Catalog, DatasetStatus, Dialect, Engine, Execution, Parameters, Prepared, Session, Statement,
+};
 use crate::{AnswerBounds, Effect, EngineError, ErrorKind, Ingest, Principal, Role, Turns};
 
 /// An engine behind which every statement is checked against the caller's role.

@@ -33,8 +33,8 @@ mod trace;
 
 pub use ends::{passed, until};
 pub use engine::{
-    Batches, Catalog, DatasetState, DatasetStatus, Dialect, Effect, Engine, Execution, Parameters, Prepared, Session, Statement,
-    TableInfo,
+    Batches, Catalog, DatasetState, DatasetStatus, Dialect, Effect, Engine, Execution, Parameters, Prepared, Session,
+    Statement, TableInfo,
 };
 pub use error::{EngineError, ErrorKind};
 pub use function::engine_fn;

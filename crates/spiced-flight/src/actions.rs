@@ -70,11 +70,7 @@ pub(crate) fn list() -> Answer<ActionType> {
 
 impl Door {
     /// Does one action.
-    pub(crate) async fn act(
-        &self,
-        caller: &Caller,
-        action: Action,
-    ) -> Result<Response<Answer<ActionResult>>, Status> {
+    pub(crate) async fn act(&self, caller: &Caller, action: Action) -> Result<Response<Answer<ActionResult>>, Status> {
         let mut cookie = None;
         let result = match action.r#type.as_str() {
             CREATE_PREPARED => {

@@ -17,9 +17,9 @@ use crate::status;
 /// dropping the answer drops the query.
 pub(crate) fn query(execution: Execution) -> Result<Answer<Pieces>, Status> {
     let (mut encoder, first) = Encoder::new(&execution.schema).map_err(status::unencodable)?;
-    let rest = execution.batches.map(move |batch| {
-        encoder.encode(batch.map_err(status::from_engine)?).map_err(status::unencodable)
-    });
+    let rest = execution
+        .batches
+        .map(move |batch| encoder.encode(batch.map_err(status::from_engine)?).map_err(status::unencodable));
     Ok(stream::iter([Ok(first)]).chain(rest).boxed())
 }
 

@@ -12,9 +12,9 @@ use crate::bound::Bound;
 use crate::options;
 use crate::running::Running;
 use crate::seal::Sealer;
+use crate::session::Caller;
 use crate::sql_info;
 use crate::status;
-use crate::session::Caller;
 
 /// The Flight SQL service. Its parts are in `service`, `statements`, `prepared`, `metadata`, `actions`.
 pub(crate) struct Door {

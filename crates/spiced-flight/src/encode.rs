@@ -207,7 +207,9 @@ fn broken() -> ArrowError {
 #[cfg(test)]
 mod tests {
     use arrow_array::types::Int32Type;
-    use arrow_array::{DictionaryArray, Int64Array, LargeListArray, NullArray, StringArray, StringViewArray, StructArray};
+    use arrow_array::{
+        DictionaryArray, Int64Array, LargeListArray, NullArray, StringArray, StringViewArray, StructArray,
+    };
     use arrow_flight::FlightData;
     use arrow_flight::decode::FlightRecordBatchStream;
     use arrow_select::concat::concat_batches;
@@ -262,11 +264,14 @@ mod tests {
         assert_eq!(schema, wire_schema(&batch.schema()));
         assert_eq!(schema.field(3).data_type(), &DataType::Utf8);
         assert!(matches!(schema.field(5).data_type(), DataType::LargeList(_)));
-        let wanted: Vec<_> = batches.iter().map(|batch| {
-            let columns = batch.columns().iter().zip(schema.fields());
-            let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap()).collect();
-            RecordBatch::try_new(schema.clone(), columns).unwrap()
-        }).collect();
+        let wanted: Vec<_> = batches
+            .iter()
+            .map(|batch| {
+                let columns = batch.columns().iter().zip(schema.fields());
+                let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap()).collect();
+                RecordBatch::try_new(schema.clone(), columns).unwrap()
+            })
+            .collect();
         assert_eq!(concat_batches(&schema, &read).unwrap(), concat_batches(&schema, &wanted).unwrap());
     }
 

@@ -60,18 +60,21 @@ async fn ticket(request: Request) -> Result<tonic::Request<Ticket>, Status> {
         return Err(Status::invalid_argument("DoGet takes gRPC with protobuf: content-type application/grpc"));
     }
     let body = Limited::new(body, LARGEST_TICKET).collect().await;
-    let mut body = body.map_err(|error| Status::out_of_range(format!("the ticket cannot be read: {error}")))?.to_bytes();
+    let mut body =
+        body.map_err(|error| Status::out_of_range(format!("the ticket cannot be read: {error}")))?.to_bytes();
     if body.len() < 5 {
         return Err(Status::invalid_argument("DoGet was sent no ticket"));
     }
     if body.get_u8() != 0 {
-        return Err(Status::unimplemented("the message is compressed, which this server does not take; send it as it is"));
+        return Err(Status::unimplemented(
+            "the message is compressed, which this server does not take; send it as it is",
+        ));
     }
     if body.get_u32() as usize != body.len() {
         return Err(Status::invalid_argument("DoGet takes one ticket, whole"));
     }
-    let ticket =
-        Ticket::decode(body).map_err(|error| Status::invalid_argument(format!("what was sent is no ticket: {error}")))?;
+    let ticket = Ticket::decode(body)
+        .map_err(|error| Status::invalid_argument(format!("what was sent is no ticket: {error}")))?;
     let extensions: Extensions = parts.extensions;
     Ok(tonic::Request::from_parts(MetadataMap::from_headers(parts.headers), extensions, ticket))
 }

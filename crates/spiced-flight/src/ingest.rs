@@ -11,8 +11,8 @@ use tonic::{Status, Streaming};
 
 use crate::door::Door;
 use crate::frames::{Frames, LARGEST_UNPACKED};
-use crate::{prepared, status};
 use crate::session::Caller;
+use crate::{prepared, status};
 
 impl Door {
     /// Puts the rows of a `DoPut` stream into a table; gives their number once they are there.

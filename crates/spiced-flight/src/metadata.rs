@@ -22,10 +22,10 @@ use crate::call::Answer;
 use crate::command;
 use crate::door::Door;
 use crate::encode::{Pieces, wire_schema};
+use crate::session::Caller;
 use crate::sql_info;
 use crate::status;
 use crate::xdbc;
-use crate::session::Caller;
 
 impl Door {
     /// What `GetFlightInfo` answers for a metadata command.
@@ -36,11 +36,7 @@ impl Door {
     }
 
     /// The rows for a metadata command.
-    pub(crate) async fn metadata_rows(
-        &self,
-        caller: &Caller,
-        command: Command,
-    ) -> Result<Answer<Pieces>, Status> {
+    pub(crate) async fn metadata_rows(&self, caller: &Caller, command: Command) -> Result<Answer<Pieces>, Status> {
         let catalog = match command {
             Command::CommandGetCatalogs(_) | Command::CommandGetDbSchemas(_) | Command::CommandGetTables(_) => {
                 self.session(caller).await?.catalog().await.map_err(status::from_engine)?

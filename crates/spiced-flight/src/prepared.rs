@@ -17,8 +17,8 @@ use crate::encode::{Pieces, wire_schema};
 use crate::frames::{Frames, LARGEST_UNPACKED};
 use crate::parameters;
 use crate::seal::{Kind, SealError, Sealed};
-use crate::statements;
 use crate::session::Caller;
+use crate::statements;
 
 impl Door {
     /// Plans a statement and gives its handle, the schema of its answer, and its parameters.

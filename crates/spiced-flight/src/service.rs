@@ -22,8 +22,8 @@ use crate::handshake;
 use crate::metadata;
 use crate::prepared::no_transaction;
 use crate::seal::Sealed;
-use crate::status;
 use crate::session::Caller;
+use crate::status;
 
 const NO_SUBSTRAIT: &str = "Substrait plans are not served here; send SQL text";
 

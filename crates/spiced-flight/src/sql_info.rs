@@ -40,7 +40,8 @@ fn speak(info: &mut SqlInfoDataBuilder, dialect: &Dialect) {
     fn names(names: &[String]) -> Vec<&str> {
         names.iter().map(String::as_str).collect()
     }
-    let nulls = if dialect.nulls_are_high { SqlNullOrdering::SqlNullsSortedHigh } else { SqlNullOrdering::SqlNullsSortedLow };
+    let nulls =
+        if dialect.nulls_are_high { SqlNullOrdering::SqlNullsSortedHigh } else { SqlNullOrdering::SqlNullsSortedLow };
     info.append(SqlInfo::SqlNullOrdering, nulls as i32);
     info.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
     // Quoted names are as they are written, for which there is no word but this.

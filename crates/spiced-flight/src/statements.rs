@@ -17,8 +17,8 @@ use crate::door::Door;
 use crate::encode::{Pieces, wire_schema};
 use crate::parameters;
 use crate::seal::{Kind, Sealed};
-use crate::status;
 use crate::session::Caller;
+use crate::status;
 
 /// What an update answers where the statement does not say how many rows it touched.
 const UNKNOWN_COUNT: i64 = -1;

@@ -110,7 +110,9 @@ pub fn router(state: HttpState) -> Router {
 
 /// What describes every route.
 pub(crate) fn described() -> utoipa::openapi::OpenApi {
-    [guarded().split_for_parts().1, probes().split_for_parts().1].into_iter().fold(Api::openapi(), utoipa::openapi::OpenApi::merge_from)
+    [guarded().split_for_parts().1, probes().split_for_parts().1]
+        .into_iter()
+        .fold(Api::openapi(), utoipa::openapi::OpenApi::merge_from)
 }
 
 /// The routes that need a principal.

@@ -169,7 +169,13 @@ async fn routes_and_who_may_call_them() {
         (&open, "GET", "/v1/sql", 405, "/v1/sql does not take GET, but POST"),
         (&open, "POST", "/health", 405, "/health does not take POST, but GET,HEAD"),
         (&open, "DELETE", "/v1/ready", 405, "but GET,HEAD"),
-        (&open, "GET", "/v1/sqll", 404, "there is no route /v1/sqll; there are GET,HEAD /health, GET,HEAD /openapi.json"),
+        (
+            &open,
+            "GET",
+            "/v1/sqll",
+            404,
+            "there is no route /v1/sqll; there are GET,HEAD /health, GET,HEAD /openapi.json",
+        ),
         (&open, "GET", "/", 404, "there is no route /"),
     ] {
         let api = echo().api_with(access.clone(), HttpOptions::default());

@@ -8,9 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use spiced_certs::FileWatch;
 use spiced_config::Settings;
-use spiced_datafusion::{
-    ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec,
-};
+use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec};
 use spiced_engine::{AnswerBounds, Engine, Guarded, Lane, Turns};
 use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
 use spiced_secrets::Resolver;

@@ -77,7 +77,8 @@ pub(crate) struct Behind {
 /// Puts a router behind each door.
 pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Opened, Router)> {
     let Doors { http, flight, grpc, metrics: metrics_door, probe } = doors;
-    let Behind { engine, ready, status, metrics, http: options, signing_secret, guards_metrics, query_timeout } = behind;
+    let Behind { engine, ready, status, metrics, http: options, signing_secret, guards_metrics, query_timeout } =
+        behind;
     let grpc_access = |door: &Opened| admission(callers.on(door), Dialect::Grpc).except(spiced_grpc::HEALTH_PREFIX);
     let health = || spiced_grpc::health(ready.clone(), &[spiced_flight::SERVICE_NAME]);
 

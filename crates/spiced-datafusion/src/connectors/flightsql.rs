@@ -161,7 +161,8 @@ impl Server {
             async move { server.dial().await.map(TokioIo::new) }
         });
         let Place { host, port, .. } = &self.endpoint;
-        let endpoint = Endpoint::from_shared(format!("http://{host}:{port}")).map_err(|e| self.trouble(&e.to_string()))?;
+        let endpoint =
+            Endpoint::from_shared(format!("http://{host}:{port}")).map_err(|e| self.trouble(&e.to_string()))?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_WITHIN)
             .http2_keep_alive_interval(Duration::from_secs(30))
@@ -215,7 +216,9 @@ impl Server {
         let announced = info.clone().try_decode_schema().ok().filter(|schema| !schema.fields().is_empty());
         let mut answers = Vec::new();
         for endpoint in info.endpoint {
-            if !endpoint.location.is_empty() && !endpoint.location.iter().any(|at| at.uri.starts_with("arrow-flight-reuse")) {
+            if !endpoint.location.is_empty()
+                && !endpoint.location.iter().any(|at| at.uri.starts_with("arrow-flight-reuse"))
+            {
                 return Err(self.trouble("it gives its answers elsewhere, which is not followed"));
             }
             let ticket = endpoint.ticket.ok_or_else(|| self.trouble("an answer has no ticket"))?;

@@ -19,8 +19,15 @@ use tls_core::Secret;
 use crate::DatasetSpec;
 
 /// All connectors.
-const CONNECTORS: &[Connector] =
-    &[file::CONNECTOR, memory::CONNECTOR, postgres::CONNECTOR, object::S3, object::HTTP, object::HTTPS, flightsql::CONNECTOR];
+const CONNECTORS: &[Connector] = &[
+    file::CONNECTOR,
+    memory::CONNECTOR,
+    postgres::CONNECTOR,
+    object::S3,
+    object::HTTP,
+    object::HTTPS,
+    flightsql::CONNECTOR,
+];
 
 /// What a connector is called and what it can do.
 pub(crate) struct Connector {

@@ -158,7 +158,9 @@ async fn actions_are_those_that_are_listed() {
     let listed = client.inner_mut().list_actions(Empty {}).await.unwrap().into_inner();
     let mut names: Vec<String> = listed.map_ok(|action| action.r#type).try_collect().await.unwrap();
     names.sort();
-    assert_eq!(names, [
+    assert_eq!(
+        names,
+        [
             "CancelFlightInfo",
             "CancelQuery",
             "ClosePreparedStatement",
@@ -166,7 +168,8 @@ async fn actions_are_those_that_are_listed() {
             "CreatePreparedStatement",
             "GetSessionOptions",
             "SetSessionOptions"
-        ]);
+        ]
+    );
     for name in names {
         let refusal = crate::toy::refused(client.do_action(Action::new(name, "\u{1}")).await);
         assert_eq!(refusal.code(), Code::InvalidArgument);

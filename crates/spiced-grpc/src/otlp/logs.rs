@@ -8,9 +8,7 @@ use serde::Serialize;
 use tonic::Status;
 
 use super::rows::Rows;
-use super::values::{
-    Attributes, Sender, Whence, attributes_field, hex, present, text, text_field, time, time_field,
-};
+use super::values::{Attributes, Sender, Whence, attributes_field, hex, present, text, text_field, time, time_field};
 
 /// A record, as the table has it.
 #[derive(Debug, Serialize)]

@@ -21,9 +21,7 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceReq
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{self, TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use serde::Serialize;
-use spiced_engine::{
-    Engine, EngineError, ErrorKind, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath,
-};
+use spiced_engine::{Engine, EngineError, ErrorKind, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath};
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -116,8 +114,7 @@ impl Otlp {
         let rows = rows(request.into_inner())?;
         if !rows.is_empty() {
             let rows = rows.batches(schema).map_err(|error| Status::internal(error.to_string()))?;
-            let table =
-                TablePath { catalog: None, schema: Some(TELEMETRY_SCHEMA.to_owned()), name: table.to_owned() };
+            let table = TablePath { catalog: None, schema: Some(TELEMETRY_SCHEMA.to_owned()), name: table.to_owned() };
             let (if_missing, if_exists) = (IfMissing::Fail, IfExists::Append);
             let ingest = Ingest { table, if_missing, if_exists, rows, routine: true };
             self.ingest(&caller, ingest).await.map_err(refused)?;

@@ -53,8 +53,10 @@ impl<Row: Serialize> Rows<Row> {
     /// # Errors
     /// They are not such rows.
     pub(super) fn batches(self, schema: SchemaRef) -> Result<Execution, ArrowError> {
-        let mut decoder =
-            ReaderBuilder::new(schema.clone()).with_batch_size(ROWS_PER_BATCH).with_strict_mode(true).build_decoder()?;
+        let mut decoder = ReaderBuilder::new(schema.clone())
+            .with_batch_size(ROWS_PER_BATCH)
+            .with_strict_mode(true)
+            .build_decoder()?;
         let mut batches = Vec::new();
         for rows in self.rows.chunks(ROWS_PER_BATCH) {
             decoder.serialize(rows)?;

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use object_store::client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+};
 use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use spiced_certs::client::Witness;
@@ -80,7 +82,8 @@ impl Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &object_store::ClientOptions) -> object_store::Result<HttpClient> {
-        let opened = self.0.open().map_err(|why| object_store::Error::Generic { store: "remote", source: why.into() })?;
+        let opened =
+            self.0.open().map_err(|why| object_store::Error::Generic { store: "remote", source: why.into() })?;
         Ok(HttpClient::new(Service { way: self.0.clone(), opened: Mutex::new(opened) }))
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::listing::ListingTableUrl;
-use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{Error, ObjectStoreExt};
@@ -74,7 +73,8 @@ fn open_s3(request: Request<'_>) -> Opened {
         params.wrong.push("from: no bucket stands after `s3:`; write `s3://bucket/folder/`".to_owned());
     }
     let way = Way::read(&mut params);
-    let allow_http = params.read("allow_http", "`true` or `false`", |value| value.parse::<bool>().ok()).unwrap_or(false);
+    let allow_http =
+        params.read("allow_http", "`true` or `false`", |value| value.parse::<bool>().ok()).unwrap_or(false);
     let endpoint = params.text("s3_endpoint");
     if endpoint.as_ref().is_some_and(|endpoint| !endpoint.starts_with("https://") && !allow_http) {
         params.refuse("`s3_endpoint` wants https://HOST; plain http is for who says `allow_http: true`");
@@ -108,7 +108,8 @@ fn open_s3(request: Request<'_>) -> Opened {
         Auth::Role => builder,
     };
     let connect = move || {
-        let store = builder.clone().with_retry(retries()).with_http_connector(client::Connector::new(way.clone())).build();
+        let store =
+            builder.clone().with_retry(retries()).with_http_connector(client::Connector::new(way.clone())).build();
         store.map(|store| Remote(Arc::new(store))).map_err(|error| error.to_string())
     };
     Objects::open(params, format!("s3://{written}"), path, true, connect)
@@ -125,7 +126,9 @@ fn open_http(scheme: &str, request: Request<'_>) -> Opened {
         }
     };
     if url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
-        params.wrong.push("from: the URL holds credentials; give them as `http_username` and `http_password`".to_owned());
+        params
+            .wrong
+            .push("from: the URL holds credentials; give them as `http_username` and `http_password`".to_owned());
     }
     if url.as_ref().is_some_and(|url| url.query().is_some() || url.fragment().is_some()) {
         params.wrong.push("from: the URL has a `?` or `#`; a file's own address has neither".to_owned());
@@ -219,7 +222,7 @@ where
         let url = Url::parse(&root).map_err(|error| error.to_string())?;
         state.runtime_env().register_object_store(&url, Arc::new(store));
         let url = ListingTableUrl::parse(format!("{root}{base}"));
-        self.listing.table(url.map_err(DataFusionError::from), state).await
+        self.listing.table(url, state).await
     }
 }
 

@@ -30,14 +30,16 @@ impl ObjectStore for Remote {
             GetRange::Offset(from) => newer::GetRange::Offset(from),
             GetRange::Suffix(last) => newer::GetRange::Suffix(last),
         });
-        let mut asked = newer::GetOptions::default();
-        asked.if_match = options.if_match;
-        asked.if_none_match = options.if_none_match;
-        asked.if_modified_since = options.if_modified_since;
-        asked.if_unmodified_since = options.if_unmodified_since;
-        asked.range = range;
-        asked.version = options.version;
-        asked.head = options.head;
+        let asked = newer::GetOptions {
+            if_match: options.if_match,
+            if_none_match: options.if_none_match,
+            if_modified_since: options.if_modified_since,
+            if_unmodified_since: options.if_unmodified_since,
+            range,
+            version: options.version,
+            head: options.head,
+            ..newer::GetOptions::default()
+        };
         let result = self.0.get_opts(&there(location)?, asked).await.map_err(error)?;
         let (meta, range) = (meta(&result.meta)?, result.range.clone());
         let payload = GetResultPayload::Stream(result.into_stream().map(|part| part.map_err(error)).boxed());
