@@ -137,7 +137,7 @@ def test_compression_by_flight_sql_client(served):
 
 def test_metadata_by_flightsql_dbapi(served):
     with FlightSqlDbapi().connected(At.of(served)) as connection:
-        assert connection.flightsql_get_table_names() == ["logs", "metrics", "people", "queries", "tls", "traces"]
+        assert connection.flightsql_get_table_names() == ["logs", "metrics", "traces", "people", "queries", "tls"]
         assert connection.flightsql_get_schema_names() == ["otel", "public", "runtime"]
         assert [column["name"] for column in connection.flightsql_get_columns("people")] == ["id", "name"]
         assert connection.flightsql_get_primary_keys("people") == []
