@@ -41,8 +41,7 @@ pub fn soak() -> Outcome {
     tools::run(cargo().args(["build", "-p", "spiced"]))?;
     let mut long = Command::new(python);
     long.current_dir(root()).env("SPICED_BIN", target().join("debug").join("spiced")).envs(clients::environment());
-    long.envs([often("SPICED_ROTATIONS", "1000")]);
-    long.envs([often("SPICED_TPCH_SCALE", "1")]);
+    long.envs([often("SPICED_ROTATIONS", "1000"), often("SPICED_TPCH_SCALE", "1")]);
     long.args([
         "-m",
         "pytest",

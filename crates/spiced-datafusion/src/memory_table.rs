@@ -13,7 +13,6 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::common::{Constraints, SchemaExt};
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::Result;
@@ -22,12 +21,10 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
-use futures::StreamExt;
 use spiced_engine::ErrorKind;
 
-use crate::answer::conform;
 use crate::error::refusal;
-use crate::merging::merged;
+use crate::merging::{gathered, merged};
 
 /// The table.
 #[derive(Debug)]
@@ -120,19 +117,9 @@ impl Rows {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn append(&self, mut stream: SendableRecordBatchStream) -> Result<u64> {
+    async fn append(&self, stream: SendableRecordBatchStream) -> Result<u64> {
         let reservation = self.held().reservation.new_empty();
-        let mut fresh = Vec::new();
-        let mut rows = 0;
-        while let Some(batch) = stream.next().await.transpose()? {
-            if batch.num_rows() == 0 {
-                continue;
-            }
-            let batch = conform(batch, &self.schema)?;
-            reservation.try_grow(get_record_batch_memory_size(&batch))?;
-            rows += batch.num_rows();
-            fresh.push(batch);
-        }
+        let (fresh, rows) = gathered(stream, &self.schema, &reservation).await?;
         let mut held = self.held();
         for mut batch in fresh {
             while let Some(both) = held.batches.last().and_then(|last| merged(last, &batch)) {
@@ -142,7 +129,7 @@ impl Rows {
             held.batches.push(batch);
         }
         held.reservation.grow(reservation.free());
-        Ok(rows as u64)
+        Ok(rows)
     }
 }
 

@@ -1,7 +1,16 @@
-//! Small batches that become few: a thousand small inserts do not make a thousand small batches.
+//! Rows on their way into a table in memory: counted while they come, and small batches made few, so that a thousand
+//! small inserts do not make a thousand small batches.
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::utils::memory::get_record_batch_memory_size;
+use datafusion::error::Result;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryReservation;
+use futures::StreamExt;
+
+use crate::answer::conform;
 
 /// Batches are merged up to this many rows.
 const ROWS_PER_BATCH: usize = 8192;
@@ -15,4 +24,23 @@ pub(crate) fn merged(older: &RecordBatch, newer: &RecordBatch) -> Option<RecordB
     }
     // Columns that are too long for one array stay apart too.
     concat_batches(older.schema_ref(), [older, newer]).ok()
+}
+
+/// All batches of `stream` that have rows, in the columns of `schema`, and how many rows that is. What they take is
+/// counted in `coming` while they come, so that many writers at once are bounded too.
+pub(crate) async fn gathered(
+    mut stream: SendableRecordBatchStream,
+    schema: &SchemaRef,
+    coming: &MemoryReservation,
+) -> Result<(Vec<RecordBatch>, u64)> {
+    let (mut batches, mut rows) = (Vec::new(), 0);
+    while let Some(batch) = stream.next().await.transpose()? {
+        if batch.num_rows() > 0 {
+            let batch = conform(batch, schema)?;
+            coming.try_grow(get_record_batch_memory_size(&batch))?;
+            rows += batch.num_rows() as u64;
+            batches.push(batch);
+        }
+    }
+    Ok((batches, rows))
 }

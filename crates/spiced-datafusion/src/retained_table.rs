@@ -19,12 +19,10 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
-use futures::StreamExt;
 use spiced_engine::ErrorKind;
 
-use crate::answer::conform;
 use crate::error::refusal;
-use crate::merging::merged;
+use crate::merging::{gathered, merged};
 
 /// Rows that came within this part of the retention may share a batch, and a batch goes as a whole.
 const GRAINS: u32 = 16;
@@ -198,17 +196,9 @@ impl DataSink for Rows {
         &self.schema
     }
 
-    async fn write_all(&self, mut data: SendableRecordBatchStream, _context: &Arc<TaskContext>) -> Result<u64> {
-        // Counted while they come, so that many writers at once are bounded too.
+    async fn write_all(&self, data: SendableRecordBatchStream, _context: &Arc<TaskContext>) -> Result<u64> {
         let coming = self.held().reservation.new_empty();
-        let (mut fresh, mut rows) = (Vec::new(), 0);
-        while let Some(batch) = data.next().await.transpose()? {
-            if batch.num_rows() > 0 {
-                coming.try_grow(get_record_batch_memory_size(&batch))?;
-                rows += batch.num_rows() as u64;
-                fresh.push(conform(batch, &self.schema)?);
-            }
-        }
+        let (fresh, rows) = gathered(data, &self.schema, &coming).await?;
         drop(coming);
         self.add(fresh, Instant::now())?;
         Ok(rows)

@@ -24,6 +24,8 @@ pub(crate) struct Door {
     pub(crate) running: Running,
     /// What drivers ask of the server.
     pub(crate) sql_info: SqlInfoData,
+    /// The largest message that is taken.
+    pub(crate) max_message_bytes: usize,
     /// How long what a request begins with may take to come.
     pub(crate) request_timeout: Duration,
 }
@@ -43,6 +45,7 @@ impl Door {
             sealer: Sealer::new(&secret, options.handle_lifetime),
             bound: Bound::default(),
             running: Running::default(),
+            max_message_bytes: options.max_message_bytes,
             request_timeout: options.request_timeout,
         }
     }

@@ -21,7 +21,7 @@ const DATA_HEADER: u32 = 2;
 const DATA_BODY: u32 = 1000;
 
 /// What stands before each message of a gRPC stream: a flag and a length ("Length-Prefixed-Message").
-const GRPC_PREFIX: usize = 5;
+pub(crate) const GRPC_PREFIX: usize = 5;
 
 /// What stands before each message of an IPC stream: a mark and the length of what follows.
 const IPC_PREFIX: usize = 8;

@@ -21,13 +21,10 @@ use tonic::{Extensions, Status};
 
 use crate::call::Answer;
 use crate::door::Door;
-use crate::encode::Pieces;
+use crate::encode::{GRPC_PREFIX, Pieces};
 
 /// The path of the call.
 pub(crate) const PATH: &str = "/arrow.flight.protocol.FlightService/DoGet";
-
-/// The largest ticket, in bytes.
-const LARGEST_TICKET: usize = 16 << 20;
 
 /// Pieces below this size are copied together, which costs less than a flush for each; and clients take many tiny frames
 /// for an attack.
@@ -38,7 +35,7 @@ const TOGETHER: usize = 256 << 10;
 
 /// Answers the call.
 pub(crate) async fn get(State(door): State<Arc<Door>>, request: Request) -> Response {
-    let answer = match ticket(request).await {
+    let answer = match ticket(request, door.max_message_bytes).await {
         Ok(request) => door.get(request).await,
         Err(status) => Err(status),
     };
@@ -52,17 +49,17 @@ pub(crate) async fn get(State(door): State<Arc<Door>>, request: Request) -> Resp
     }
 }
 
-/// The one message that a call without a stream is sent.
-async fn ticket(request: Request) -> Result<tonic::Request<Ticket>, Status> {
+/// The one message that a call without a stream is sent, of at most so many bytes.
+async fn ticket(request: Request, most: usize) -> Result<tonic::Request<Ticket>, Status> {
     let (parts, body) = request.into_parts();
     let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     if !matches!(kind, b"application/grpc" | b"application/grpc+proto") {
         return Err(Status::invalid_argument("DoGet takes gRPC with protobuf: content-type application/grpc"));
     }
-    let body = Limited::new(body, LARGEST_TICKET).collect().await;
+    let body = Limited::new(body, most.saturating_add(GRPC_PREFIX)).collect().await;
     let mut body =
         body.map_err(|error| Status::out_of_range(format!("the ticket cannot be read: {error}")))?.to_bytes();
-    if body.len() < 5 {
+    if body.len() < GRPC_PREFIX {
         return Err(Status::invalid_argument("DoGet was sent no ticket"));
     }
     if body.get_u8() != 0 {
@@ -140,9 +137,13 @@ impl http_body::Body for Messages {
             if let Some(bytes) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            match std::mem::replace(&mut self.end, End::Over) {
-                End::Open => self.end = End::Open,
-                End::Ended(status) => return Poll::Ready(trailers(&status).map(|all| Ok(Frame::trailers(all)))),
+            match &self.end {
+                End::Open => {}
+                End::Ended(status) => {
+                    let last = trailers(status);
+                    self.end = End::Over;
+                    return Poll::Ready(last.map(|all| Ok(Frame::trailers(all))));
+                }
                 End::Over => return Poll::Ready(None),
             }
             match self.messages.poll_next_unpin(cx) {

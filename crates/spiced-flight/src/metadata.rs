@@ -23,14 +23,13 @@ use crate::command;
 use crate::door::Door;
 use crate::encode::{Pieces, wire_schema};
 use crate::session::Caller;
-use crate::sql_info;
 use crate::status;
 use crate::xdbc;
 
 impl Door {
     /// What `GetFlightInfo` answers for a metadata command.
-    pub(crate) fn metadata_info(descriptor: FlightDescriptor, command: Command) -> Result<FlightInfo, Status> {
-        let schema = schema(&command)?;
+    pub(crate) fn metadata_info(&self, descriptor: FlightDescriptor, command: Command) -> Result<FlightInfo, Status> {
+        let schema = self.metadata_schema(&command)?;
         let ticket: Bytes = command.into_any().encode_to_vec().into();
         answer::info(descriptor, Some(&wire_schema(&schema)), ticket)
     }
@@ -51,23 +50,23 @@ impl Door {
         };
         answer::batch(rows)
     }
-}
 
-/// The schema of a metadata command's answer.
-pub(crate) fn schema(command: &Command) -> Result<SchemaRef, Status> {
-    Ok(match command {
-        Command::CommandGetCatalogs(_) => GetCatalogsBuilder::new().schema(),
-        Command::CommandGetDbSchemas(command) => command.clone().into_builder().schema(),
-        Command::CommandGetTables(command) => command.clone().into_builder().schema(),
-        Command::CommandGetTableTypes(command) => command.into_builder().schema(),
-        Command::CommandGetPrimaryKeys(_) => Arc::clone(&PRIMARY_KEYS),
-        Command::CommandGetExportedKeys(_)
-        | Command::CommandGetImportedKeys(_)
-        | Command::CommandGetCrossReference(_) => Arc::clone(&FOREIGN_KEYS),
-        Command::CommandGetSqlInfo(_) => sql_info::info(None).schema(),
-        Command::CommandGetXdbcTypeInfo(_) => xdbc::TYPES.schema(),
-        other => return Err(command::misplaced(other, "GetFlightInfo")),
-    })
+    /// The schema of a metadata command's answer.
+    pub(crate) fn metadata_schema(&self, command: &Command) -> Result<SchemaRef, Status> {
+        Ok(match command {
+            Command::CommandGetCatalogs(_) => GetCatalogsBuilder::new().schema(),
+            Command::CommandGetDbSchemas(command) => command.clone().into_builder().schema(),
+            Command::CommandGetTables(command) => command.clone().into_builder().schema(),
+            Command::CommandGetTableTypes(command) => command.into_builder().schema(),
+            Command::CommandGetPrimaryKeys(_) => Arc::clone(&PRIMARY_KEYS),
+            Command::CommandGetExportedKeys(_)
+            | Command::CommandGetImportedKeys(_)
+            | Command::CommandGetCrossReference(_) => Arc::clone(&FOREIGN_KEYS),
+            Command::CommandGetSqlInfo(_) => self.sql_info.schema(),
+            Command::CommandGetXdbcTypeInfo(_) => xdbc::TYPES.schema(),
+            other => return Err(command::misplaced(other, "GetFlightInfo")),
+        })
+    }
 }
 
 fn rows(command: Command, catalog: &Catalog) -> Result<RecordBatch, Status> {

@@ -19,7 +19,6 @@ use crate::command::Asked;
 use crate::door::Door;
 use crate::encode::{Pieces, wire_schema};
 use crate::handshake;
-use crate::metadata;
 use crate::prepared::no_transaction;
 use crate::seal::Sealed;
 use crate::session::Caller;
@@ -80,7 +79,7 @@ impl FlightService for Door {
                 Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
                     self.prepared_schema(&caller, &query.prepared_statement_handle).await?
                 }
-                Asked::Command(command) => wire_schema(&metadata::schema(&command)?),
+                Asked::Command(command) => wire_schema(&self.metadata_schema(&command)?),
             };
             answer::schema_result(&schema).map(Response::new)
         })
@@ -149,7 +148,7 @@ impl Door {
                 self.prepared_info(caller, descriptor, &query.prepared_statement_handle).await
             }
             Asked::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(NO_SUBSTRAIT)),
-            Asked::Command(command) => Self::metadata_info(descriptor, command),
+            Asked::Command(command) => self.metadata_info(descriptor, command),
         }
     }
 

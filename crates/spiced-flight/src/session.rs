@@ -147,8 +147,8 @@ impl Door {
     pub(crate) async fn set_options(&self, caller: &Caller, body: Bytes) -> Result<Told, Status> {
         let asked = Options::decode(body).map_err(unreadable)?;
         let (mut options, mut errors) = (caller.options.clone(), HashMap::new());
+        let session = self.session(caller).await?;
         for (name, value) in asked.options {
-            let session = self.session(caller).await?;
             match session.set(&name, value.text().as_deref()).await {
                 Ok(()) if value.value.is_none() => drop(options.remove(&name)),
                 Ok(()) => drop(options.insert(name, value)),

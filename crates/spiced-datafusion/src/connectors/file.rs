@@ -7,45 +7,23 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::execution::context::SessionState;
 
-use super::format::{self, Reading};
-use super::listing::{Listing, split_glob};
-use super::{Connector, Opened, Request, Source};
+use super::listing::Listing;
+use super::{Connector, Opened, Request, Source, format};
 use crate::host_paths::{absolute, file_url};
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "file", writable: false, params: &[format::PARAMS], columns: false, open };
 
 fn open(request: Request<'_>) -> Opened {
-    let reading = Reading::new(request.spec);
     let written = request.rest.strip_prefix("//").unwrap_or(request.rest);
     let mut wrong = Vec::new();
     if written.is_empty() {
         wrong.push("from: no path stands after `file:`".to_owned());
     }
-    let (base, glob) = split_glob(written);
-    if glob.contains('/') {
-        wrong.push(format!(
-            "from: `{written}` has a wildcard in the name of a folder; only the last part of the path may have one"
-        ));
-    }
-    match reading {
-        Ok(reading) if wrong.is_empty() => Ok(Arc::new(Files {
-            base: absolute(&request.spec.folder.join(base)),
-            listing: Listing {
-                written: written.to_owned(),
-                glob: (!glob.is_empty()).then(|| glob.to_owned()),
-                reading,
-            },
-        })),
-        Ok(_) => Err(wrong),
-        Err(more) => {
-            wrong.extend(more);
-            Err(wrong)
-        }
-    }
+    let (base, listing) = Listing::open(request.spec, written.to_owned(), written, wrong)?;
+    Ok(Arc::new(Files { base: absolute(&request.spec.folder.join(base)), listing }))
 }
 
 struct Files {
@@ -61,13 +39,13 @@ impl Source for Files {
         let is_folder = match tokio::fs::metadata(&self.base).await {
             Ok(metadata) => metadata.is_dir(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(format!("there is no file or folder at `{}`", written));
+                return Err(format!("there is no file or folder at `{written}`"));
             }
-            Err(error) => return Err(format!("`{}` cannot be read: {}", written, error.kind())),
+            Err(error) => return Err(format!("`{written}` cannot be read: {}", error.kind())),
         };
         if glob.is_some() && !is_folder {
-            return Err(format!("the part of `{}` before the wildcard is not a folder", written));
+            return Err(format!("the part of `{written}` before the wildcard is not a folder"));
         }
-        self.listing.table(ListingTableUrl::parse(file_url(&self.base, is_folder)), state).await
+        self.listing.table(&file_url(&self.base, is_folder), state).await
     }
 }

@@ -32,8 +32,9 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 use url::Url;
 
-use super::params::{MATERIAL, Material, Params};
-use super::{Connector, Opened, Request, Source};
+use super::outbound::{MATERIAL, Material, innermost};
+use super::params::Params;
+use super::{Connector, Opened, Request, Source, quoted};
 use crate::answer::conform;
 use crate::error::refusal;
 
@@ -255,24 +256,6 @@ fn words(error: &FlightError) -> String {
     }
 }
 
-/// The last cause that has words, which says most.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let (mut cause, mut said) = (Some(error), String::new());
-    while let Some(error) = cause {
-        if let Some(status) = error.downcast_ref::<tonic::Status>()
-            && std::error::Error::source(status).is_none()
-        {
-            return status.message().to_owned();
-        }
-        let text = error.to_string();
-        if !text.is_empty() {
-            said = text;
-        }
-        cause = error.source();
-    }
-    said
-}
-
 #[derive(Debug)]
 struct PeerTable {
     server: Arc<Server>,
@@ -302,7 +285,7 @@ impl TableProvider for PeerTable {
         let schema = Arc::new(self.schema.project(&columns)?);
         // To count rows takes a column all the same.
         let asked = if columns.is_empty() { vec![0] } else { columns };
-        let names = asked.iter().map(|at| format!("\"{}\"", self.schema.field(*at).name().replace('"', "\"\"")));
+        let names = asked.iter().map(|at| quoted(self.schema.field(*at).name()));
         let mut sql = format!("SELECT {} FROM {}", names.collect::<Vec<_>>().join(", "), self.relation);
         if let Some(limit) = limit {
             sql += &format!(" LIMIT {limit}");

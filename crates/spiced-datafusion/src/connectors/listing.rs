@@ -13,6 +13,7 @@ use futures::TryStreamExt;
 
 use super::format::{Format, Reading};
 use super::list;
+use crate::DatasetSpec;
 use crate::error::reason;
 
 /// Which files, and how to read them.
@@ -21,27 +22,48 @@ pub(super) struct Listing {
     pub(super) written: String,
     /// Which files of the folder, where the pod says so.
     pub(super) glob: Option<String>,
-    pub(super) reading: Reading,
+    reading: Reading,
 }
 
 impl Listing {
+    /// Reads what of `spec` says which files and how, and adds to `wrong` what is. `path` is `written` without what
+    /// stands before it; its part up to a wildcard, the file or folder, is given too.
+    pub(super) fn open<'a>(
+        spec: &DatasetSpec,
+        written: String,
+        path: &'a str,
+        mut wrong: Vec<String>,
+    ) -> Result<(&'a str, Self), Vec<String>> {
+        let (base, glob) = split_glob(path);
+        if glob.contains('/') {
+            wrong.push(format!(
+                "from: `{written}` has a wildcard in the name of a folder; only the last part of the path may have one"
+            ));
+        }
+        let glob = (!glob.is_empty()).then(|| glob.to_owned());
+        match Reading::new(spec) {
+            Ok(reading) if wrong.is_empty() => Ok((base, Self { written, glob, reading })),
+            Ok(_) => Err(wrong),
+            Err(more) => {
+                wrong.extend(more);
+                Err(wrong)
+            }
+        }
+    }
+
     /// The table of what lies at `url`, which ends with a slash where it is a folder.
     ///
     /// # Errors
     /// Why there is none, in one sentence.
-    pub(super) async fn table(
-        &self,
-        url: Result<ListingTableUrl, DataFusionError>,
-        state: &SessionState,
-    ) -> Result<Arc<dyn TableProvider>, String> {
-        let table = async { self.listed(url?, state).await };
-        table.await.map_err(|error| match error {
+    pub(super) async fn table(&self, url: &str, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
+        self.listed(url, state).await.map_err(|error| match error {
             Failure::Sentence(why) => why,
             Failure::Engine(error) => format!("`{}` cannot be read: {}", self.written, reason(&error)),
         })
     }
 
-    async fn listed(&self, mut url: ListingTableUrl, state: &SessionState) -> Result<Arc<dyn TableProvider>, Failure> {
+    async fn listed(&self, url: &str, state: &SessionState) -> Result<Arc<dyn TableProvider>, Failure> {
+        let mut url = ListingTableUrl::parse(url)?;
         let is_folder = url.is_collection();
         if let Some(glob) = &self.glob {
             url = url.with_glob(glob)?;
@@ -124,7 +146,7 @@ impl From<DataFusionError> for Failure {
 }
 
 /// The path up to the first part with a wildcard, and the rest.
-pub(super) fn split_glob(path: &str) -> (&str, &str) {
+fn split_glob(path: &str) -> (&str, &str) {
     match path.find(['*', '?', '[']) {
         None => (path, ""),
         Some(at) => path.split_at(path[..at].rfind('/').map_or(0, |slash| slash + 1)),

@@ -6,6 +6,7 @@ mod format;
 mod listing;
 mod memory;
 mod object;
+mod outbound;
 mod params;
 mod postgres;
 
@@ -133,4 +134,9 @@ fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
 /// The text of a param. Its value is kept out of the message: it may be a secret.
 fn text<'a>(name: &str, value: &'a Secret) -> Result<&'a str, String> {
     value.expose_text().map_err(|_| format!("params: `{name}` is not UTF-8"))
+}
+
+/// A name as SQL takes it, whatever is in it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,6 +1,6 @@
 //! Log records.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
@@ -27,7 +27,8 @@ pub(super) struct Row {
     whence: Whence,
 }
 
-pub(super) fn schema() -> SchemaRef {
+/// The columns.
+pub(super) static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let own = [
         time_field("time"),
         time_field("observed_time"),
@@ -41,7 +42,7 @@ pub(super) fn schema() -> SchemaRef {
         Field::new("flags", DataType::UInt32, false),
     ];
     Arc::new(Schema::new(own.into_iter().chain(Whence::fields()).collect::<Vec<_>>()))
-}
+});
 
 pub(super) fn rows(sent: Vec<ResourceLogs>) -> Result<Rows<Row>, Status> {
     let mut rows = Rows::none();

@@ -1,6 +1,6 @@
 //! The points of metrics: one row each, whatever the kind; the columns of other kinds are empty.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
@@ -67,7 +67,8 @@ struct ExemplarRow {
     attributes: Attributes,
 }
 
-pub(super) fn schema() -> SchemaRef {
+/// The columns.
+pub(super) static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let nullable = |name: &str, data_type| Field::new(name, data_type, true);
     let quantile = vec![nullable("quantile", DataType::Float64), nullable("value", DataType::Float64)];
     let exemplar = vec![
@@ -107,7 +108,7 @@ pub(super) fn schema() -> SchemaRef {
         Field::new("flags", DataType::UInt32, false),
     ];
     Arc::new(Schema::new(own.into_iter().chain(Whence::fields()).collect::<Vec<_>>()))
-}
+});
 
 pub(super) fn rows(sent: Vec<ResourceMetrics>) -> Result<Rows<Row>, Status> {
     let mut rows = Rows::none();

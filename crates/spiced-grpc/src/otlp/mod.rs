@@ -47,7 +47,7 @@ const TRACES: &str = "traces";
 
 /// The tables of [`TELEMETRY_SCHEMA`] that exports are put into, by name, and their columns. The engine is to have them.
 pub fn telemetry_tables() -> [(&'static str, SchemaRef); 3] {
-    [(LOGS, logs::schema()), (METRICS, metrics::schema()), (TRACES, traces::schema())]
+    [(LOGS, logs::SCHEMA.clone()), (METRICS, metrics::SCHEMA.clone()), (TRACES, traces::SCHEMA.clone())]
 }
 
 /// The three services as one router.
@@ -76,7 +76,7 @@ impl LogsService for Otlp {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        self.keep(request, LOGS, logs::schema(), |sent| logs::rows(sent.resource_logs)).await
+        self.keep(request, LOGS, &logs::SCHEMA, |sent| logs::rows(sent.resource_logs)).await
     }
 }
 
@@ -86,7 +86,7 @@ impl MetricsService for Otlp {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.keep(request, METRICS, metrics::schema(), |sent| metrics::rows(sent.resource_metrics)).await
+        self.keep(request, METRICS, &metrics::SCHEMA, |sent| metrics::rows(sent.resource_metrics)).await
     }
 }
 
@@ -96,7 +96,7 @@ impl TraceService for Otlp {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.keep(request, TRACES, traces::schema(), |sent| traces::rows(sent.resource_spans)).await
+        self.keep(request, TRACES, &traces::SCHEMA, |sent| traces::rows(sent.resource_spans)).await
     }
 }
 
@@ -106,14 +106,14 @@ impl Otlp {
         &self,
         request: Request<Sent>,
         table: &str,
-        schema: SchemaRef,
+        schema: &SchemaRef,
         rows: impl FnOnce(Sent) -> Result<Rows<Row>, Status>,
     ) -> Result<Response<Answer>, Status> {
         let caller = request.extensions().get::<Principal>().cloned();
         let caller = caller.ok_or_else(|| Status::unauthenticated("this server does not know the caller"))?;
         let rows = rows(request.into_inner())?;
         if !rows.is_empty() {
-            let rows = rows.batches(schema).map_err(|error| Status::internal(error.to_string()))?;
+            let rows = rows.batches(schema.clone()).map_err(|error| Status::internal(error.to_string()))?;
             let table = TablePath { catalog: None, schema: Some(TELEMETRY_SCHEMA.to_owned()), name: table.to_owned() };
             let (if_missing, if_exists) = (IfMissing::Fail, IfExists::Append);
             let ingest = Ingest { table, if_missing, if_exists, rows, routine: true };

@@ -1,6 +1,6 @@
 //! Spans.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link, SpanKind};
@@ -53,7 +53,8 @@ struct LinkRow {
     attributes: Attributes,
 }
 
-pub(super) fn schema() -> SchemaRef {
+/// The columns.
+pub(super) static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let event = vec![time_field("time"), text_field("name"), attributes_field("attributes")];
     let link =
         vec![text_field("trace_id"), text_field("span_id"), text_field("trace_state"), attributes_field("attributes")];
@@ -75,7 +76,7 @@ pub(super) fn schema() -> SchemaRef {
         Field::new("flags", DataType::UInt32, false),
     ];
     Arc::new(Schema::new(own.into_iter().chain(Whence::fields()).collect::<Vec<_>>()))
-}
+});
 
 pub(super) fn rows(sent: Vec<ResourceSpans>) -> Result<Rows<Row>, Status> {
     let mut rows = Rows::none();

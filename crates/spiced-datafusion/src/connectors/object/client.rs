@@ -13,7 +13,8 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use spiced_certs::client::Witness;
 use tls_core::Secret;
 
-use super::super::params::{Material, Params, refused};
+use super::super::outbound::{Material, refused};
+use super::super::params::Params;
 
 pub(super) const PARAMS: &[&str] = &["client_timeout"];
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::execution::context::SessionState;
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{Error, ObjectStoreExt};
@@ -20,10 +19,10 @@ use url::Url;
 
 use self::client::Way;
 use self::store::Remote;
-use super::format::{self, Reading};
-use super::listing::{Listing, split_glob};
-use super::params::{MATERIAL, Params};
-use super::{Connector, Opened, Request, Source};
+use super::listing::Listing;
+use super::outbound::{MATERIAL, innermost};
+use super::params::Params;
+use super::{Connector, Opened, Request, Source, format};
 
 pub(super) const S3: Connector = Connector {
     name: "s3",
@@ -79,7 +78,7 @@ fn open_s3(request: Request<'_>) -> Opened {
     if endpoint.as_ref().is_some_and(|endpoint| !endpoint.starts_with("https://") && !allow_http) {
         params.refuse("`s3_endpoint` wants https://HOST; plain http is for who says `allow_http: true`");
     }
-    let (key, secret, token) = (params.secret("s3_key"), params.secret("s3_secret"), params.secret("s3_session_token"));
+    let (key, secret, token) = (params.text("s3_key"), params.text("s3_secret"), params.text("s3_session_token"));
     let auth = params.read("s3_auth", "`public`, `key` or `iam_role`", |value| match value {
         "public" => Some(Auth::Public),
         "key" => Some(Auth::Key),
@@ -173,25 +172,9 @@ impl<Connect> Objects<Connect>
 where
     Connect: Fn() -> Result<Remote, String> + Send + Sync + 'static,
 {
-    fn open(mut params: Params<'_>, written: String, path: &str, has_folders: bool, connect: Connect) -> Opened {
-        let (base, glob) = split_glob(path);
-        if glob.contains('/') {
-            params.wrong.push(format!(
-                "from: `{written}` has a wildcard in the name of a folder; only the last part of the path may have one"
-            ));
-        }
-        match Reading::new(params.spec) {
-            Ok(reading) if params.wrong.is_empty() => {
-                let glob = (!glob.is_empty()).then(|| glob.to_owned());
-                let listing = Listing { written, glob, reading };
-                Ok(Arc::new(Self { connect, base: base.to_owned(), has_folders, listing }))
-            }
-            Ok(_) => Err(params.wrong),
-            Err(more) => {
-                params.wrong.extend(more);
-                Err(params.wrong)
-            }
-        }
+    fn open(params: Params<'_>, written: String, path: &str, has_folders: bool, connect: Connect) -> Opened {
+        let (base, listing) = Listing::open(params.spec, written, path, params.wrong)?;
+        Ok(Arc::new(Self { connect, base: base.to_owned(), has_folders, listing }))
     }
 }
 
@@ -214,23 +197,13 @@ where
                 Ok(_) => {}
                 Err(Error::NotFound { .. }) if self.has_folders => base.push('/'),
                 Err(Error::NotFound { .. }) => return Err(format!("there is no file at `{written}`")),
-                Err(error) => return Err(format!("`{written}` cannot be read: {}", reason(&error))),
+                Err(error) => return Err(format!("`{written}` cannot be read: {}", innermost(&error))),
             }
         }
         // A scheme that SQL cannot name: its statements reach the store through the table alone.
         let root = format!("dataset{}://objects/", NEXT.fetch_add(1, Ordering::Relaxed));
         let url = Url::parse(&root).map_err(|error| error.to_string())?;
         state.runtime_env().register_object_store(&url, Arc::new(store));
-        let url = ListingTableUrl::parse(format!("{root}{base}"));
-        self.listing.table(url, state).await
+        self.listing.table(&format!("{root}{base}"), state).await
     }
-}
-
-/// The last cause, which says most.
-fn reason(error: &Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

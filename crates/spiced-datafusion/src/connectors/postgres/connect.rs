@@ -1,7 +1,6 @@
 //! The way to a PostgreSQL server: who, where, and how much of its certificate is verified; a pool of connections.
 //! Certificates are read again for each new connection, so a renewed one needs no restart.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +8,15 @@ use datafusion::error::DataFusionError;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult, Timeouts};
 use rustls_pki_types::ServerName;
-use spiced_certs::client::{ClientTls, Refusal, Trust, Verify, Witness};
-use spiced_certs::{Input, Pair};
+use spiced_certs::client::{ClientTls, Refusal, Verify, Witness};
 use spiced_engine::ErrorKind;
-use tls_core::{Origin, Secret, Sourced};
+use tls_core::Secret;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{CancelToken, Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::super::outbound::Material;
 use super::super::text;
 use crate::DatasetSpec;
 use crate::error::refusal;
@@ -72,8 +71,7 @@ pub(super) struct Params {
     user: String,
     password: Option<Secret>,
     mode: Mode,
-    authority: Option<PathBuf>,
-    identity: Option<(PathBuf, PathBuf)>,
+    material: Material,
     connections: usize,
 }
 
@@ -122,22 +120,14 @@ impl Params {
                 found
             }
         };
-        let place = |path: String| spec.folder.join(path);
-        let authority = authority.map(place);
-        let mode = match (mode, &authority) {
+        let files = [authority, certificate, key].map(|path| path.map(|path| spec.folder.join(path)));
+        let material = Material::new(["pg_sslrootcert", "pg_sslcert", "pg_sslkey"], files, wrong);
+        let mode = match mode {
             // libpq's rule, "for backward compatibility": who names a CA wants it to count.
-            (Some(Mode::Require), Some(_)) => Some(Mode::VerifyCa),
-            (mode, _) => mode,
+            Some(Mode::Require) if material.has_authority() => Some(Mode::VerifyCa),
+            mode => mode,
         };
-        let identity = match (certificate.map(place), key.map(place)) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
-            (None, None) => None,
-            _ => {
-                wrong.push("params: `pg_sslcert` and `pg_sslkey` belong together; one is missing".to_owned());
-                None
-            }
-        };
-        if mode == Some(Mode::Disable) && (authority.is_some() || identity.is_some()) {
+        if mode == Some(Mode::Disable) && material.is_of_files() {
             wrong.push("params: certificates are given, and `pg_sslmode: disable` uses none".to_owned());
         }
         let connections = match size.as_deref().map(str::parse::<usize>) {
@@ -149,7 +139,7 @@ impl Params {
             }
         };
         let (port, mode, connections) = (port?, mode?, connections?);
-        Some(Self { host, port, database: database?, user: user?, password, mode, authority, identity, connections })
+        Some(Self { host, port, database: database?, user: user?, password, mode, material, connections })
     }
 }
 
@@ -303,7 +293,7 @@ fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + S
 impl Server {
     /// TLS as it is to be spoken now; nothing where it is not. Reads the certificates.
     fn tls(&self) -> Result<Option<(MakeRustlsConnect, Witness)>, Trouble> {
-        let Params { host, mode, authority, identity, .. } = &self.params;
+        let Params { host, mode, material, .. } = &self.params;
         let verify = match mode {
             Mode::Disable => return Ok(None),
             Mode::Prefer | Mode::Require => Verify::Nothing,
@@ -313,16 +303,7 @@ impl Server {
         if verify == Verify::Name && ServerName::try_from(host.as_str()).is_err() {
             return Err(Trouble::unavailable(format!("`{host}` is no name that a certificate can be for")));
         }
-        let file = |path: &PathBuf, param: &str| {
-            Sourced::new(Input::File(path.clone()), Origin::Flag(format!("params: `{param}`")))
-        };
-        let tls = ClientTls {
-            trust: authority.as_ref().map_or_else(Trust::system, |path| Trust::only(file(path, "pg_sslrootcert"))),
-            identity: identity
-                .as_ref()
-                .map(|(certificate, key)| Pair::new(file(certificate, "pg_sslcert"), file(key, "pg_sslkey"))),
-            verify,
-        };
+        let tls = ClientTls { verify, ..material.tls() };
         let (config, witness) =
             tls.witnessed(&[]).map_err(|error| Trouble::unavailable(format!("{error}: {}", error.hint())))?;
         Ok(Some((MakeRustlsConnect::new(Arc::unwrap_or_clone(config)), witness)))

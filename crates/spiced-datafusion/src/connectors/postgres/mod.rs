@@ -17,7 +17,7 @@ use datafusion::execution::context::SessionState;
 
 use self::connect::{Params, Pool};
 use self::table::PostgresTable;
-use super::{Connector, Opened, Request, Source};
+use super::{Connector, Opened, Request, Source, quoted};
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "postgres", writable: true, params: &[connect::PARAMS], columns: false, open };
@@ -63,11 +63,6 @@ impl Relation {
         let table = quoted(&self.table);
         self.schema.as_ref().map_or(table.clone(), |schema| format!("{}.{table}", quoted(schema)))
     }
-}
-
-/// A name as PostgreSQL takes it, whatever is in it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 struct Postgres {
