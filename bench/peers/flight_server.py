@@ -1,7 +1,7 @@
 """The peer of spiced's Flight door: a pyarrow Flight server with the table that a spiced serves.
 
 Reads the table from spiced once, then serves it in the clear and over TLS, in batches of as many rows as the ticket
-says. Prints `serving PLAIN_PORT TLS_PORT`; ends with its standard input.
+says, and keeps the table that it is sent last. Prints `serving PLAIN_PORT TLS_PORT`; ends with its standard input.
 """
 
 import argparse
@@ -24,6 +24,9 @@ class Server(flight.FlightServerBase):
         schema = self.tables[descriptor.command].schema
         endpoint = flight.FlightEndpoint(flight.Ticket(descriptor.command), [])
         return flight.FlightInfo(schema, descriptor, [endpoint], -1, -1)
+
+    def do_put(self, context, descriptor, reader, writer):
+        self.tables[b"put"] = reader.read_all()
 
     def do_get(self, context, ticket):
         return flight.RecordBatchStream(self.tables[ticket.ticket])

@@ -95,7 +95,31 @@ pub(crate) const FIGURES: &[Figure] = &[
         unit: Unit::Request,
         load: Load::KeepAlive { version: Version::H1, ask: &TEN_MEGABYTES },
     },
-    Figure { name: "doget", title: "1 GB of DoGet", unit: Unit::Gigabyte, load: Load::DoGet },
+    Figure {
+        name: "doget-8k",
+        title: "DoGet, batches of 8,192 rows",
+        unit: Unit::Gigabyte,
+        load: Load::DoGet { batch: 8_192, streams: 1 },
+    },
+    Figure {
+        name: "doget-64k",
+        title: "DoGet, batches of 65,536 rows",
+        unit: Unit::Gigabyte,
+        load: Load::DoGet { batch: 65_536, streams: 1 },
+    },
+    Figure {
+        name: "doget-streams",
+        title: "the same, 4 streams at once",
+        unit: Unit::Gigabyte,
+        load: Load::DoGet { batch: 65_536, streams: 4 },
+    },
+    Figure { name: "doput", title: "DoPut, batches of 65,536 rows", unit: Unit::Gigabyte, load: Load::DoPut },
+    Figure {
+        name: "arrow",
+        title: "Arrow by HTTP/1.1, batches of 65,536 rows",
+        unit: Unit::Gigabyte,
+        load: Load::Arrow,
+    },
 ];
 
 impl Figure {
@@ -104,8 +128,18 @@ impl Figure {
         only.is_empty() || only.iter().any(|part| self.name.contains(part.as_str()))
     }
 
+    /// True where it is the Flight door that is measured.
+    pub(crate) fn is_flight(&self) -> bool {
+        matches!(self.load, Load::DoGet { .. } | Load::DoPut)
+    }
+
+    /// True where the large tables are needed.
+    pub(crate) fn is_large(&self) -> bool {
+        self.is_flight() || matches!(self.load, Load::Arrow)
+    }
+
     /// True where a server must be able to answer SQL over HTTP.
     pub(crate) fn asks_sql(&self) -> bool {
-        matches!(self.load, Load::KeepAlive { ask: Ask { sql: Some(_), .. }, .. })
+        matches!(self.load, Load::KeepAlive { ask: Ask { sql: Some(_), .. }, .. } | Load::Arrow)
     }
 }

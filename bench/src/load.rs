@@ -14,6 +14,7 @@ use crate::certificate::Certificate;
 use crate::meter::Sample;
 use crate::process::Process;
 
+pub(crate) use flight::{Put, put};
 pub(crate) use keep_alive::{Ask, Version, once};
 
 /// Where the load goes.
@@ -23,7 +24,7 @@ pub(crate) struct Target<'a> {
     pub(crate) address: SocketAddr,
     /// What to trust, where TLS is spoken.
     pub(crate) tls: Option<&'a Certificate>,
-    /// What a Flight door is asked for.
+    /// What a Flight door is asked for, or which table it is sent.
     pub(crate) command: &'a str,
 }
 
@@ -34,8 +35,12 @@ pub(crate) enum Load {
     Handshake { resumed: bool },
     /// Requests on connections that stay.
     KeepAlive { version: Version, ask: &'static Ask },
-    /// One answer of as many bytes as the large table has.
-    DoGet,
+    /// So many answers at once, on one connection, of as many bytes as the large table has among them.
+    DoGet { batch: usize, streams: u64 },
+    /// A quarter of as many bytes, sent in batches of 65,536 rows.
+    DoPut,
+    /// The answer of a DoGet, by HTTP/1.1.
+    Arrow,
 }
 
 impl Load {
@@ -44,7 +49,9 @@ impl Load {
         match self {
             Self::Handshake { resumed } => handshakes::run(target, resumed, slice).await,
             Self::KeepAlive { version, ask } => keep_alive::run(target, version, ask, slice).await,
-            Self::DoGet => flight::run(target, large).await,
+            Self::DoGet { streams, .. } => flight::get(target, streams, large).await,
+            Self::DoPut => flight::put(target, Put::Measured, large / 4).await,
+            Self::Arrow => keep_alive::stream(target, large).await,
         }
     }
 }

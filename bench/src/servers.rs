@@ -36,11 +36,11 @@ impl Field {
     /// Starts them in `folder`, with what they serve loaded.
     pub(crate) async fn start(args: &Args, scale: Scale, figures: &[&Figure], folder: &Path) -> Outcome<Self> {
         let certificate = Certificate::make(folder)?;
-        let flight = figures.iter().any(|figure| matches!(figure.load, Load::DoGet));
+        let flight = figures.iter().any(|figure| figure.is_flight());
         let small = figures.iter().any(|figure| figure.asks_sql());
-        let http = figures.iter().any(|figure| !matches!(figure.load, Load::DoGet));
+        let nginx = figures.iter().any(|figure| !figure.is_flight() && !figure.asks_sql());
 
-        let rows = if flight { scale.rows } else { 0 };
+        let rows = if figures.iter().any(|figure| figure.is_large()) { scale.rows } else { 0 };
         let mut spiced = Vec::new();
         for (who, program) in [("spiced", Some(&args.spiced)), (spiced::AGAINST, args.against.as_ref())] {
             let Some(program) = program else { continue };
@@ -50,7 +50,7 @@ impl Field {
                 spiced.push(server);
             }
         }
-        let nginx = if http { Some(Nginx::start(&args.nginx, &certificate, folder)?) } else { None };
+        let nginx = if nginx { Some(Nginx::start(&args.nginx, &certificate, folder)?) } else { None };
         let source = spiced.iter().find(|server| !server.tls).filter(|_| flight);
         let pyarrow = match source {
             Some(source) => Some(Pyarrow::start(&args.python, source.flight, &certificate, folder)?),
@@ -69,15 +69,20 @@ impl Field {
                 all.push(Contestant { who, tls, target: Target { process, address, tls: trust, command } });
             };
             for spiced in self.spiced.iter().filter(|spiced| spiced.tls == tls) {
-                let address = if matches!(figure.load, Load::DoGet) { spiced.flight } else { spiced.http };
-                enter(spiced.who, &spiced.process, address, spiced::LARGE);
+                let address = if figure.is_flight() { spiced.flight } else { spiced.http };
+                let command = match figure.load {
+                    Load::DoGet { batch: 8_192, .. } => spiced::LARGE,
+                    Load::DoPut => spiced::PUT,
+                    _ => spiced::WIDE,
+                };
+                enter(spiced.who, &spiced.process, address, command);
             }
             match (figure.load, &self.nginx, &self.pyarrow) {
-                (Load::DoGet, _, Some(pyarrow)) => {
-                    let address = if tls { pyarrow.tls } else { pyarrow.plain };
-                    for (who, rows) in pyarrow::BATCHES {
-                        enter(who, &pyarrow.process, address, rows);
-                    }
+                (Load::DoGet { batch, .. }, _, Some(pyarrow)) => {
+                    enter("pyarrow", &pyarrow.process, pyarrow.address(tls), pyarrow::rows(batch));
+                }
+                (Load::DoPut, _, Some(pyarrow)) => {
+                    enter("pyarrow", &pyarrow.process, pyarrow.address(tls), spiced::PUT);
                 }
                 (Load::Handshake { .. } | Load::KeepAlive { .. }, Some(nginx), _) if !figure.asks_sql() => {
                     let h2 = matches!(figure.load, Load::KeepAlive { version: Version::H2, .. });

@@ -1,10 +1,21 @@
-//! DoGet, read by a client that counts bytes and does nothing with them, so that it is the server
-//! that is measured. Its windows and frames are those that pyarrow's client offers.
+//! DoGet, read by a client that counts bytes and does nothing with them, and DoPut of one batch over and over, so that it
+//! is the server that is measured. The client's windows and frames are those that pyarrow's offers.
 
-use arrow_flight::{FlightDescriptor, FlightInfo, Ticket};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
+use arrow_flight::sql::{
+    CommandStatementIngest, ProstMessageExt, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
+};
+use arrow_flight::utils::batches_to_flight_data;
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo, Ticket};
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -12,6 +23,7 @@ use prost::Message;
 use tokio::task::JoinSet;
 
 use crate::Outcome;
+use crate::figures::ROW;
 use crate::load::Target;
 use crate::load::connect::connect;
 use crate::meter::{Meter, Sample};
@@ -19,24 +31,34 @@ use crate::meter::{Meter, Sample};
 /// What pyarrow 26 says in its SETTINGS: window of a stream, of a connection, and the largest frame.
 const OFFERED: u32 = 4 << 20;
 
+/// Rows of a batch that is sent.
+const BATCH: u64 = 65_536;
+
 /// The most by which an answer is larger than its columns: messages, schema, frames of gRPC.
 const MOST_OVERHEAD: f64 = 1.02;
 
-/// Asks for `target.command` and reads the answer, which has `columns` bytes of column data.
-pub(crate) async fn run(target: Target<'_>, columns: u64) -> Outcome<Sample> {
+type Sender = SendRequest<BoxBody<Bytes, Infallible>>;
+
+/// A connection, with `target`'s windows and frames as a pyarrow client has them.
+async fn open(target: Target<'_>, connections: &mut JoinSet<()>) -> Outcome<Sender> {
     let config = target.tls.map(|certificate| certificate.client("h2", false)).transpose()?;
     let (io, _) = connect(target.address, config.as_ref()).await?;
-    let failed = |e: hyper::Error| format!("{}: {e}", target.address);
-    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(OFFERED)
         .initial_connection_window_size(OFFERED)
         .max_frame_size(OFFERED)
         .handshake(TokioIo::new(io))
         .await
-        .map_err(failed)?;
-    let mut connections = JoinSet::new();
+        .map_err(|e| format!("{}: {e}", target.address))?;
     connections.spawn(async move { drop(connection.await) });
+    Ok(sender)
+}
 
+/// Asks for `target.command` on `streams` streams at once, each of which gives `columns` bytes of column data, and reads
+/// the answers.
+pub(crate) async fn get(target: Target<'_>, streams: u64, columns: u64) -> Outcome<Sample> {
+    let mut connections = JoinSet::new();
+    let mut sender = open(target, &mut connections).await?;
     let descriptor = FlightDescriptor::new_cmd(target.command.to_owned());
     let mut answer = call(&mut sender, "GetFlightInfo", &descriptor).await?;
     let mut info = BytesMut::new();
@@ -45,35 +67,107 @@ pub(crate) async fn run(target: Target<'_>, columns: u64) -> Outcome<Sample> {
     let ticket = info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket).ok_or("no ticket")?;
 
     let meter = Meter::start(target.process)?;
+    let mut answers = JoinSet::new();
+    for _ in 0..streams {
+        let (mut sender, ticket) = (sender.clone(), ticket.clone());
+        answers.spawn(async move {
+            let mut bytes = 0;
+            let mut answer = call::<Ticket>(&mut sender, "DoGet", &ticket).await?;
+            read(&mut answer, |data| bytes += data.len() as u64).await.map(|()| bytes)
+        });
+    }
     let mut bytes = 0;
-    let mut answer = call::<Ticket>(&mut sender, "DoGet", &ticket).await?;
-    read(&mut answer, |data| bytes += data.len() as u64).await?;
+    while let Some(read) = answers.join_next().await {
+        bytes += read.map_err(|e| e.to_string())??;
+    }
     let sample = meter.stop(bytes as f64 / 1e9).await?;
-    if (columns as f64..columns as f64 * MOST_OVERHEAD).contains(&(bytes as f64)) {
+    let columns = (columns * streams) as f64;
+    if (columns..columns * MOST_OVERHEAD).contains(&(bytes as f64)) {
         return Ok(sample);
     }
     Err(format!("{}: DoGet gave {bytes} bytes for {columns} bytes of columns", target.address))
 }
 
-async fn call<M: Message>(
-    sender: &mut SendRequest<Full<Bytes>>,
-    method: &str,
-    message: &M,
-) -> Outcome<Response<Incoming>> {
+/// What is sent to a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// More of it.
+    Loaded,
+    /// What is to be there in the place of what was.
+    Measured,
+}
+
+/// Sends `columns` bytes of column data, at least, to the table `target.command`, and waits for the answer.
+pub(crate) async fn put(target: Target<'_>, put: Put, columns: u64) -> Outcome<Sample> {
+    let mut connections = JoinSet::new();
+    let mut sender = open(target, &mut connections).await?;
+    let if_exists = match put {
+        Put::Loaded => TableExistsOption::Append,
+        Put::Measured => TableExistsOption::Replace,
+    };
+    let ingest = CommandStatementIngest {
+        table_definition_options: Some(TableDefinitionOptions {
+            if_not_exist: TableNotExistOption::Fail.into(),
+            if_exists: if_exists.into(),
+        }),
+        table: target.command.to_owned(),
+        ..CommandStatementIngest::default()
+    };
+    let (first, each) = messages(&FlightDescriptor::new_cmd(ingest.as_any().encode_to_vec()))?;
+    let count = columns.div_ceil(BATCH * ROW);
+    let bytes = first.len() as u64 + each.len() as u64 * count;
+
+    let meter = Meter::start(target.process)?;
+    let frames = std::iter::once(first).chain((0..count).map(move |_| each.clone()));
+    let body = StreamBody::new(stream::iter(frames.map(|frame| Ok::<_, Infallible>(Frame::data(frame)))));
+    let request = request("DoPut").body(body.boxed()).map_err(|e| e.to_string())?;
+    let mut answer = answered("DoPut", sender.send_request(request).await)?;
+    read(&mut answer, drop).await?;
+    meter.stop(bytes as f64 / 1e9).await
+}
+
+/// The message with the schema, and that of a batch of eight columns.
+fn messages(descriptor: &FlightDescriptor) -> Outcome<(Bytes, Bytes)> {
+    let whole = |turn: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values((0..BATCH as i64).map(|n| n * turn))) };
+    let broken = |part: i64| -> ArrayRef {
+        Arc::new(Float64Array::from_iter_values((0..BATCH as i64).map(|n| (n * part) as f64 / 8.0)))
+    };
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let columns = names.into_iter().zip(1..).map(|(name, n)| (name, if n <= 4 { whole(n) } else { broken(n) }, false));
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).map_err(|e| e.to_string())?;
+    let messages = batches_to_flight_data(&batch.schema(), vec![batch]).map_err(|e| e.to_string())?;
+    let [mut schema, data] =
+        <[FlightData; 2]>::try_from(messages).map_err(|_| "a schema and a batch are two messages")?;
+    schema.flight_descriptor = Some(descriptor.clone());
+    Ok((framed(&schema), framed(&data)))
+}
+
+/// Not compressed, and the length: a message of gRPC.
+fn framed<M: Message>(message: &M) -> Bytes {
     let mut body = BytesMut::new();
-    // Not compressed, and the length: a message of gRPC.
     body.put_u8(0);
     body.put_u32(message.encoded_len() as u32);
-    message.encode(&mut body).map_err(|e| e.to_string())?;
-    let request = Request::post(format!("https://localhost/arrow.flight.protocol.FlightService/{method}"))
+    message.encode(&mut body).expect("a BytesMut grows");
+    body.freeze()
+}
+
+fn request(method: &str) -> http::request::Builder {
+    Request::post(format!("https://localhost/arrow.flight.protocol.FlightService/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .body(Full::new(body.freeze()))
-        .map_err(|e| e.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|e| format!("{method}: {e}"))?;
+}
+
+fn answered(method: &str, answer: hyper::Result<Response<Incoming>>) -> Outcome<Response<Incoming>> {
+    let answer = answer.map_err(|e| format!("{method}: {e}"))?;
     // An answer without messages has its status here.
     status(answer.headers())?;
     Ok(answer)
+}
+
+async fn call<M: Message>(sender: &mut Sender, method: &str, message: &M) -> Outcome<Response<Incoming>> {
+    let body = Full::new(framed(message)).boxed();
+    let request = request(method).body(body).map_err(|e| e.to_string())?;
+    answered(method, sender.send_request(request).await)
 }
 
 /// Reads an answer to its end, which must say that all went well.

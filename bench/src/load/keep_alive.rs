@@ -90,6 +90,17 @@ async fn repeat(mut client: Client, ask: &'static Ask, end: Instant) -> Outcome<
     Ok(count)
 }
 
+/// Asks once for `target.command` as Arrow, which has `columns` bytes of column data.
+pub(crate) async fn stream(target: Target<'_>, columns: u64) -> Outcome<Sample> {
+    let config = target.tls.map(|certificate| certificate.client("http/1.1", false)).transpose()?;
+    let mut connections = JoinSet::new();
+    let mut client = Client::open(target.address, config.as_ref(), Version::H1, &mut connections).await?;
+    let meter = Meter::start(target.process)?;
+    let answer = client.send("/v1/sql", Some(target.command), "application/vnd.apache.arrow.stream").await?;
+    let bytes = client.read(answer, columns).await?;
+    meter.stop(bytes as f64 / 1e9).await
+}
+
 /// Asks once, on a connection of its own, and gives the answer.
 pub(crate) async fn once(target: Target<'_>, path: &str, sql: Option<&str>) -> Outcome<(StatusCode, Bytes)> {
     let config = target.tls.map(|certificate| certificate.client("http/1.1", false)).transpose()?;
@@ -148,15 +159,20 @@ impl Client {
     /// Asks, and reads the answer away.
     async fn ask(&mut self, ask: &Ask) -> Outcome {
         let answer = self.send(ask.path, ask.sql, ask.accept).await?;
+        self.read(answer, ask.answer).await.map(drop)
+    }
+
+    /// Reads an answer away, which has `least` bytes or more.
+    async fn read(&self, answer: Response<Incoming>, least: u64) -> Outcome<u64> {
         let (status, mut body, mut length) = (answer.status(), answer.into_body(), 0);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|e| self.failed(&e))?;
             length += frame.data_ref().map_or(0, |data| data.len() as u64);
         }
-        if status == StatusCode::OK && length >= ask.answer {
-            return Ok(());
+        if status == StatusCode::OK && length >= least {
+            return Ok(length);
         }
-        Err(format!("{}: {} answered {status} with {length} bytes", self.address, ask.path))
+        Err(format!("{}: answered {status} with {length} bytes", self.address))
     }
 
     async fn send(&mut self, path: &str, sql: Option<&str>, accept: &str) -> Outcome<Response<Incoming>> {

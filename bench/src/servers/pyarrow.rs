@@ -11,9 +11,13 @@ use crate::certificate::Certificate;
 use crate::process::Process;
 use crate::servers::spiced::LARGE;
 
-/// What it is called by the rows of its batches: as many as spiced sends, and as many as suit it well.
-pub(crate) const BATCHES: [(&str, &str); 2] =
-    [("pyarrow, batches of 8,192", "8192"), ("pyarrow, batches of 65,536", "65536")];
+/// The rows of its batches, by which it names its tables.
+const BATCHES: [&str; 2] = ["8192", "65536"];
+
+/// The table with batches of so many rows.
+pub(crate) fn rows(batch: usize) -> &'static str {
+    BATCHES[usize::from(batch > 8_192)]
+}
 
 /// It reads the large table first.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -22,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Pyarrow {
     pub(crate) process: Process,
     pub(crate) version: String,
-    pub(crate) plain: SocketAddr,
-    pub(crate) tls: SocketAddr,
+    plain: SocketAddr,
+    tls: SocketAddr,
 }
 
 impl Pyarrow {
@@ -34,7 +38,7 @@ impl Pyarrow {
             .map_err(|e| format!("{}: {e}", script.display()))?;
         let mut command = Command::new(python);
         command.arg(&script).args(["--source", &format!("grpc://{source}"), "--query", LARGE, "--rows"]);
-        command.args(BATCHES.map(|(_, rows)| rows));
+        command.args(BATCHES);
         command.arg("--certificate").arg(&certificate.chain).arg("--key").arg(&certificate.key);
         let mut process = Process::start("pyarrow", &mut command)?;
         let mut version = String::new();
@@ -47,5 +51,9 @@ impl Pyarrow {
             at(plain).zip(at(tls))
         })?;
         Ok(Self { process, version, plain, tls })
+    }
+
+    pub(crate) fn address(&self, tls: bool) -> SocketAddr {
+        if tls { self.tls } else { self.plain }
     }
 }

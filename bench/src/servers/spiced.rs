@@ -11,15 +11,21 @@ use serde_json::Value;
 
 use crate::Outcome;
 use crate::certificate::Certificate;
-use crate::figures::SMALL_ROWS;
-use crate::load::{Target, once};
+use crate::figures::{ROW, SMALL_ROWS};
+use crate::load::{Put, Target, once, put};
 use crate::process::Process;
 
 /// What the other build is called.
 pub(crate) const AGAINST: &str = "spiced before";
 
-/// What the Flight door is asked for.
+/// What is asked for: the large table in batches of 8,192 rows,
 pub(crate) const LARGE: &str = "SELECT * FROM large";
+
+/// and in batches of 65,536.
+pub(crate) const WIDE: &str = "SELECT * FROM wide";
+
+/// The table that is sent.
+pub(crate) const PUT: &str = "put";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -74,7 +80,7 @@ impl Spiced {
         Ok(Self { who, tls: tls.is_some(), process, http, flight })
     }
 
-    /// Fills the tables: `large` with `rows` rows, `small` where it is wanted.
+    /// Fills the tables: `large` and `wide` with `rows` rows each, `small` where it is wanted.
     pub(crate) async fn load(&self, certificate: &Certificate, rows: u64, small: bool) -> Outcome {
         let tls = self.tls.then_some(certificate);
         let target = Target { process: &self.process, address: self.http, tls, command: "" };
@@ -96,6 +102,10 @@ impl Spiced {
                 return Err(format!("{}: {insert}: {}", self.who, answer.escape_ascii()));
             }
         }
+        if rows > 0 {
+            let target = Target { address: self.flight, command: "wide", ..target };
+            put(target, Put::Loaded, rows * ROW).await?;
+        }
         Ok(())
     }
 }
@@ -113,11 +123,11 @@ fn pod_file(tls: Option<&Certificate>) -> String {
         .iter()
         .map(|(name, sql_type, _)| format!("{{ name: {name}, type: {sql_type}, nullable: false }}"))
         .collect();
-    let datasets = ["large", "small"].map(|name| {
+    let datasets = ["large", "small", "wide", PUT].map(|name| {
         format!("  - {{ from: \"memory:\", name: {name}, access: read_write, columns: [{}] }}\n", columns.join(", "))
     });
     format!(
-        "version: v1\nkind: Spicepod\nname: bench\nruntime:\n{tls}  sql: {{ memory_limit: 4GiB }}\ndatasets:\n{}",
+        "version: v1\nkind: Spicepod\nname: bench\nruntime:\n{tls}  sql: {{ memory_limit: 6GiB }}\ndatasets:\n{}",
         datasets.concat()
     )
 }

@@ -25,6 +25,7 @@ use crate::host_paths::HostPaths;
 use crate::loader::Loader;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::permission::Rules;
+use crate::plans::Plans;
 use crate::retained_table::RetainedTable;
 use crate::session::DataFusionSession;
 use crate::view::View;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) query_timeout: Duration,
     pub(crate) runtime: Handle,
     pub(crate) clock: Clock,
+    pub(crate) plans: Plans,
     /// The loaders; dropping them ends them.
     _loaders: JoinSet<()>,
 }
@@ -117,6 +119,7 @@ impl DataFusionEngine {
             query_timeout: options.query_timeout,
             runtime: options.runtime,
             clock: Clock::start().map_err(|e| StartError::engine(&DataFusionError::IoError(e)))?,
+            plans: Plans::default(),
             _loaders: loaders,
         };
         Ok(Self { shared: Arc::new(shared), statuses: watched })

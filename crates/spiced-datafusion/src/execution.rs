@@ -15,12 +15,13 @@ use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use futures::{StreamExt, stream};
 use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::Shared;
 use crate::error::engine_error;
-use crate::session::{Own, ended};
+use crate::plans::Known;
+use crate::session::{Own, Strike, ended};
 use crate::{answer, ddl, parameters};
 
 /// How many batches may wait for a caller that is slower than the query.
@@ -34,10 +35,7 @@ const GRACE: Duration = Duration::from_millis(100);
 pub(crate) struct Planned {
     pub(crate) shared: Arc<Shared>,
     pub(crate) own: Arc<Own>,
-    pub(crate) plan: LogicalPlan,
-    pub(crate) schema: SchemaRef,
-    pub(crate) parameters: Schema,
-    pub(crate) effect: Effect,
+    pub(crate) known: Arc<Known>,
     /// How long planning took: the limit is on both together.
     pub(crate) spent: Duration,
 }
@@ -45,15 +43,15 @@ pub(crate) struct Planned {
 #[async_trait]
 impl Prepared for Planned {
     fn schema(&self) -> SchemaRef {
-        self.schema.clone()
+        self.known.schema.clone()
     }
 
     fn parameters(&self) -> &Schema {
-        &self.parameters
+        &self.known.parameters
     }
 
     fn effect(&self) -> Effect {
-        self.effect
+        self.known.effect
     }
 
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
@@ -61,41 +59,33 @@ impl Prepared for Planned {
         let (batches, received) = mpsc::channel(BATCHES_AHEAD);
         let limit = self.shared.query_timeout;
         let run = Run {
+            shared: self.shared.clone(),
             own: self.own.clone(),
-            plan: self.plan.clone(),
-            wanted: self.parameters.clone(),
-            schema: self.schema.clone(),
+            known: self.known.clone(),
             parameters,
             limit,
             deadline: Instant::now() + limit.saturating_sub(self.spent),
         };
-        let strikes = run.deadline + GRACE;
-        let caller = batches.downgrade();
+        let strikes = (run.deadline + GRACE).into_std();
         let task = AbortOnDropHandle::new(self.shared.runtime.spawn(run.drive(ready, batches)));
-        let clock = self.shared.clock.handle();
-        let start = clock.spawn(async move { timeout_at(strikes, started).await });
-        match AbortOnDropHandle::new(start).await {
-            Ok(Ok(Ok(Ok(schema)))) => {
-                let query = task.abort_handle();
-                let strike = AbortOnDropHandle::new(clock.spawn(async move {
-                    sleep_until(strikes).await;
-                    query.abort();
-                    // The query may compute on for a while before it sees that; its caller need not wait.
-                    if let Some(caller) = caller.upgrade() {
-                        let _ = caller.send(Err(timed_out(limit))).await;
-                    }
-                }));
-                let fetch = Fetch { received, task: Some(task), _strike: strike };
+        let mut strike = self.shared.strike(strikes, task.abort_handle());
+        let started = tokio::select! {
+            biased;
+            started = started => started,
+            () = strike.comes() => return Err(timed_out(limit)),
+        };
+        match started {
+            Ok(Ok(schema)) => {
+                let fetch = Fetch { received, task: Some(task), strike, limit };
                 let batches = stream::unfold(fetch, Fetch::next).boxed();
                 Ok(Execution { schema, batches })
             }
-            Ok(Ok(Ok(Err(error)))) => Err(error),
-            Ok(Ok(Err(_gone))) => Err(match task.await {
+            Ok(Err(error)) => Err(error),
+            Err(_gone) => Err(match task.await {
                 Ok(()) => EngineError::new(ErrorKind::Internal, "the query ended without an answer"),
+                Err(_) if strike.has_come() => timed_out(limit),
                 Err(failure) => ended(failure),
             }),
-            Ok(Err(_elapsed)) => Err(timed_out(limit)),
-            Err(failure) => Err(ended(failure)),
         }
     }
 }
@@ -107,10 +97,9 @@ pub(crate) fn timed_out(limit: Duration) -> EngineError {
 
 /// One execution, on its way.
 struct Run {
+    shared: Arc<Shared>,
     own: Arc<Own>,
-    plan: LogicalPlan,
-    wanted: Schema,
-    schema: SchemaRef,
+    known: Arc<Known>,
     parameters: Parameters,
     limit: Duration,
     deadline: Instant,
@@ -122,7 +111,7 @@ impl Run {
         ready: oneshot::Sender<Result<SchemaRef, EngineError>>,
         batches: mpsc::Sender<Result<RecordBatch, EngineError>>,
     ) {
-        let (limit, deadline, promised) = (self.limit, self.deadline, self.schema.clone());
+        let (limit, deadline, promised) = (self.limit, self.deadline, self.known.schema.clone());
         let stream = match timeout_at(deadline, self.start()).await {
             Ok(stream) => stream,
             Err(_elapsed) => Err(timed_out(limit)),
@@ -161,15 +150,23 @@ impl Run {
     }
 
     async fn start(self) -> Result<SendableRecordBatchStream, EngineError> {
-        let plan = parameters::bind(self.plan, &self.wanted, &self.parameters)?;
+        let Self { shared, known, .. } = &self;
+        let plan = parameters::bind(known.plan.clone(), &known.parameters, &self.parameters)?;
         let mut state = SessionState::clone(&self.own.state());
         state.mark_start_execution();
         state.config_mut().set_extension(self.own.principal.clone());
         match plan {
             LogicalPlan::Statement(statement) => self.own.change(statement).await.map_err(engine_error)?,
-            LogicalPlan::Ddl(ddl) => ddl::run(ddl, state).await?,
+            LogicalPlan::Ddl(ddl) => {
+                let _change = shared.plans.forgets();
+                ddl::run(ddl, state).await?;
+            }
             plan => {
-                let physical = state.create_physical_plan(&plan).await.map_err(engine_error)?;
+                let physical = match known.optimized(&state).map_err(engine_error)? {
+                    Some(optimized) => state.query_planner().create_physical_plan(optimized, &state).await,
+                    None => state.create_physical_plan(&plan).await,
+                };
+                let physical = physical.map_err(engine_error)?;
                 return execute_stream(physical, state.task_ctx()).map_err(engine_error);
             }
         }
@@ -190,16 +187,28 @@ struct Fetch {
     /// Dropping it ends the query.
     task: Option<AbortOnDropHandle<()>>,
     /// What ends the query at its limit, wherever it is.
-    _strike: AbortOnDropHandle<()>,
+    strike: Strike,
+    limit: Duration,
 }
 
 impl Fetch {
     async fn next(mut self) -> Option<(Result<RecordBatch, EngineError>, Self)> {
-        if let Some(item) = self.received.recv().await {
-            return Some((item, self));
+        // Without a task all has been said.
+        self.task.as_ref()?;
+        let item = tokio::select! {
+            biased;
+            item = self.received.recv() => item,
+            () = self.strike.comes() => {
+                self.task = None;
+                return Some((Err(timed_out(self.limit)), self));
+            }
+        };
+        if item.is_some() {
+            return item.map(|item| (item, self));
         }
         match self.task.take()?.await {
             Ok(()) => None,
+            Err(_) if self.strike.has_come() => Some((Err(timed_out(self.limit)), self)),
             Err(failure) => Some((Err(ended(failure)), self)),
         }
     }
@@ -207,6 +216,7 @@ impl Fetch {
 
 impl Debug for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Planned").field("effect", &self.effect).field("schema", &self.schema).finish_non_exhaustive()
+        let Known { effect, schema, .. } = &*self.known;
+        f.debug_struct("Planned").field("effect", effect).field("schema", schema).finish_non_exhaustive()
     }
 }

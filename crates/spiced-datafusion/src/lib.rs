@@ -52,6 +52,7 @@ mod name;
 mod options;
 mod parameters;
 mod permission;
+mod plans;
 mod retained_table;
 mod runtime;
 mod session;

@@ -1,19 +1,25 @@
 //! A caller's session: planning statements, and what `SET` and `PREPARE` leave behind.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{LogicalPlan, ResetVariable, SetVariable, Statement as PlanStatement, TableType};
 use datafusion::prelude::SessionContext;
-use spiced_engine::{Catalog, EngineError, ErrorKind, Ingest, Prepared, Principal, Session, Statement, TableInfo};
+use spiced_engine::{
+    Catalog, Effect, EngineError, ErrorKind, Ingest, Prepared, Principal, Session, Statement, TableInfo,
+};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer;
+use crate::clock::Alarm;
 use crate::engine::Shared;
 use crate::error::{engine_error, invalid};
 use crate::execution::{Planned, timed_out};
+use crate::plans::Known;
 use crate::{effect, parameters, size, statement};
 
 /// The session. Cheap to make: it shares the engine's state until something is set.
@@ -57,6 +63,14 @@ impl DataFusionSession {
         let (state, principal) = (Mutex::new(shared.state.clone()), Arc::new(principal));
         Self { shared, own: Arc::new(Own { state, principal, changing: tokio::sync::Mutex::new(()) }) }
     }
+
+    /// The plan of `sql`, where it was made before for a session like this one.
+    fn known(&self, sql: &str) -> Option<Arc<Known>> {
+        if !Arc::ptr_eq(&self.own.state(), &self.shared.state) {
+            return None;
+        }
+        self.shared.plans.get(sql)
+    }
 }
 
 #[async_trait]
@@ -70,6 +84,10 @@ impl Session for DataFusionSession {
             }
             _ => return Err(EngineError::new(ErrorKind::Unsupported, "this engine takes SQL")),
         };
+        if let Some(known) = self.known(&sql) {
+            let (shared, own) = (self.shared.clone(), self.own.clone());
+            return Ok(Box::new(Planned { shared, own, known, spent: Duration::ZERO }));
+        }
         let work = plan(self.shared.clone(), self.own.clone(), sql);
         Ok(Box::new(self.shared.within_limit(work).await??))
     }
@@ -145,7 +163,7 @@ async fn list(state: &SessionState) -> Catalog {
 /// Plans `sql` for the session of `own`. Runs on the queries' runtime.
 async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned, EngineError> {
     let started = Instant::now();
-    let state = own.state();
+    let (age, state) = (shared.plans.age(), own.state());
     let statement = statement::parse(&sql, &state)?;
     let mut plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::Execute(execute)) = &plan {
@@ -155,7 +173,11 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned
         let execute = LogicalPlan::Statement(PlanStatement::Execute(execute.clone()));
         plan = context.execute_logical_plan(execute).await.map_err(engine_error)?.logical_plan().clone();
     }
-    planned(shared, own, plan, &state, started)
+    let planned = planned(shared, own, plan, &state, started)?;
+    if Arc::ptr_eq(&state, &planned.shared.state) && matches!(planned.known.effect, Effect::Read | Effect::Write) {
+        planned.shared.plans.keep(&sql, age, &planned.known);
+    }
+    Ok(planned)
 }
 
 /// What is to be known of a plan before it runs, for the session of `own`.
@@ -175,23 +197,61 @@ fn planned(
     let parameters = parameters::of(&plan).map_err(engine_error)?;
     let schema = answer::schema(&plan, &parameters, state).map_err(engine_error)?;
     let spent = started.elapsed();
-    Ok(Planned { shared, own, plan, schema, parameters, effect, spent })
+    Ok(Planned { shared, own, known: Arc::new(Known::new(plan, schema, parameters, effect)), spent })
 }
 
 impl Shared {
+    /// Ends the task of `work` at `when`, unless what is returned is dropped before.
+    pub(crate) fn strike(&self, when: Instant, work: AbortHandle) -> Strike {
+        let (strike, struck) = oneshot::channel();
+        let alarm = self.clock.at(when, move || {
+            work.abort();
+            // Nobody waits for it where the work has just been done.
+            let _ = strike.send(());
+        });
+        Strike { struck, has_come: false, _alarm: alarm }
+    }
+
     /// Runs `work` on the queries' runtime, within the limit.
     async fn within_limit<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, EngineError> {
         let limit = self.query_timeout;
-        let work = AbortOnDropHandle::new(self.runtime.spawn(work));
-        let clock = self.clock.handle().spawn(async move { tokio::time::timeout(limit, work).await });
-        match AbortOnDropHandle::new(clock).await {
-            Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(failure))) | Err(failure) => Err(ended(failure)),
-            Ok(Err(_elapsed)) => Err(timed_out(limit)),
+        let mut work = AbortOnDropHandle::new(self.runtime.spawn(work));
+        let mut strike = self.strike(Instant::now() + limit, work.abort_handle());
+        tokio::select! {
+            biased;
+            done = &mut work => done.map_err(|failure| if strike.has_come() { timed_out(limit) } else { ended(failure) }),
+            () = strike.comes() => Err(timed_out(limit)),
         }
+    }
+}
+
+/// The end of the time that some work has. The work may compute on for a while before it sees it; who waits for it need
+/// not.
+pub(crate) struct Strike {
+    struck: oneshot::Receiver<()>,
+    has_come: bool,
+    _alarm: Alarm,
+}
+
+impl Strike {
+    /// Waits for it.
+    pub(crate) async fn comes(&mut self) {
+        if !self.has_come && !self.struck.is_terminated() {
+            self.has_come = (&mut self.struck).await.is_ok();
+        }
+        if !self.has_come {
+            // It cannot any more: the engine has gone, and its clock with it.
+            std::future::pending().await
+        }
+    }
+
+    /// Whether it was.
+    pub(crate) fn has_come(&mut self) -> bool {
+        self.has_come |= self.struck.try_recv().is_ok();
+        self.has_come
     }
 }
 

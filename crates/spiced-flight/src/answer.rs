@@ -10,12 +10,12 @@ use spiced_engine::Execution;
 use tonic::Status;
 
 use crate::call::Answer;
-use crate::encode::{Encoder, Pieces};
+use crate::encode::{Encoder, Parts};
 use crate::status;
 
 /// A query's batches, as they are made: the next is asked for when the last has been sent, and
 /// dropping the answer drops the query.
-pub(crate) fn query(execution: Execution) -> Result<Answer<Pieces>, Status> {
+pub(crate) fn query(execution: Execution) -> Result<Answer<Parts>, Status> {
     let (mut encoder, first) = Encoder::new(&execution.schema).map_err(status::unencodable)?;
     let rest = execution
         .batches
@@ -24,7 +24,7 @@ pub(crate) fn query(execution: Execution) -> Result<Answer<Pieces>, Status> {
 }
 
 /// One batch.
-pub(crate) fn batch(batch: RecordBatch) -> Result<Answer<Pieces>, Status> {
+pub(crate) fn batch(batch: RecordBatch) -> Result<Answer<Parts>, Status> {
     query(Execution { schema: batch.schema(), batches: stream::iter([Ok(batch)]).boxed() })
 }
 

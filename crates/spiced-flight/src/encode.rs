@@ -27,7 +27,7 @@ pub(crate) const GRPC_PREFIX: usize = 5;
 const IPC_PREFIX: usize = 8;
 
 /// A message, or several, ready to be sent: pieces of one stream of bytes.
-pub(crate) type Pieces = Vec<Bytes>;
+pub(crate) type Parts = Vec<Bytes>;
 
 /// The schema that is sent for batches of `schema`: dictionaries are sent as plain values, which all clients know, and
 /// clients compare.
@@ -71,7 +71,7 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     /// An encoder, and the message that a stream begins with.
-    pub(crate) fn new(schema: &SchemaRef) -> Result<(Self, Pieces), ArrowError> {
+    pub(crate) fn new(schema: &SchemaRef) -> Result<(Self, Parts), ArrowError> {
         let schema = wire_schema(schema);
         let stream = StreamEncoder::try_new(&schema)?;
         let IpcMessage(header) = SchemaAsIpc::new(&schema, &IpcWriteOptions::default()).try_into()?;
@@ -80,7 +80,7 @@ impl Encoder {
     }
 
     /// The messages of a batch: one, unless it is large.
-    pub(crate) fn encode(&mut self, batch: RecordBatch) -> Result<Pieces, ArrowError> {
+    pub(crate) fn encode(&mut self, batch: RecordBatch) -> Result<Parts, ArrowError> {
         let batch = self.conform(batch)?;
         let (rows, bytes) = (batch.num_rows(), size(&batch));
         let each = rows.div_ceil(bytes.div_ceil(MESSAGE).max(1)).max(1);
@@ -92,7 +92,7 @@ impl Encoder {
         Ok(pieces)
     }
 
-    fn part(&mut self, batch: &RecordBatch) -> Result<Pieces, ArrowError> {
+    fn part(&mut self, batch: &RecordBatch) -> Result<Parts, ArrowError> {
         let buffers = self.stream.encode(batch)?;
         let mut stream = Spool(buffers.into_iter().filter(|buffer| !buffer.is_empty()).collect());
         let mut pieces = Vec::new();
@@ -130,7 +130,7 @@ fn size(batch: &RecordBatch) -> usize {
 }
 
 /// One message of `FlightData`.
-fn message(header: Buffer, body: Vec<Buffer>) -> Pieces {
+fn message(header: Buffer, body: Vec<Buffer>) -> Parts {
     let length: usize = body.iter().map(Buffer::len).sum();
     let field = |tag, length: usize| key_len(tag) + encoded_len_varint(length as u64) + length;
     let total = field(DATA_HEADER, header.len()) + if length > 0 { field(DATA_BODY, length) } else { 0 };

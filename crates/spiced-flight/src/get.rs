@@ -1,11 +1,11 @@
 //! The call `DoGet` over HTTP/2, by hand: tonic would copy each body twice more on its way out.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arrow_flight::Ticket;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -16,22 +16,22 @@ use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited};
 use prost::Message;
+use tls_core::pieces::{Beside, Pieces};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
 
 use crate::call::Answer;
 use crate::door::Door;
-use crate::encode::{GRPC_PREFIX, Pieces};
+use crate::encode::{GRPC_PREFIX, Parts};
 
 /// The path of the call.
 pub(crate) const PATH: &str = "/arrow.flight.protocol.FlightService/DoGet";
 
-/// Pieces below this size are copied together, which costs less than a flush for each; and clients take many tiny frames
-/// for an attack.
-const SMALL: usize = 128 << 10;
+/// Pieces below this size are copied together, which costs less than a place in a frame for each.
+const SMALL: usize = 4 << 10;
 
-/// So much of what is small is sent together.
-const TOGETHER: usize = 256 << 10;
+/// A frame goes out once it has so many bytes, or as many as there are.
+const FRAME: usize = 1 << 20;
 
 /// Answers the call.
 pub(crate) async fn get(State(door): State<Arc<Door>>, request: Request) -> Response {
@@ -42,8 +42,15 @@ pub(crate) async fn get(State(door): State<Arc<Door>>, request: Request) -> Resp
     match answer {
         Ok(messages) => {
             let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))];
-            let body = Messages { messages, ready: VecDeque::new(), small: BytesMut::new(), end: End::Open };
-            (kind, Body::new(body)).into_response()
+            let beside = Beside::default();
+            let body = Messages {
+                messages,
+                beside: beside.clone(),
+                ready: Pieces::default(),
+                small: BytesMut::new(),
+                end: End::Open,
+            };
+            (kind, Extension(beside), Body::new(body)).into_response()
         }
         Err(status) => status.into_http(),
     }
@@ -78,9 +85,11 @@ async fn ticket(request: Request, most: usize) -> Result<tonic::Request<Ticket>,
 
 /// Messages as they are made, and the status at their end.
 struct Messages {
-    messages: Answer<Pieces>,
-    ready: VecDeque<Bytes>,
-    /// What waits for more of its kind, but for nothing that is not there.
+    messages: Answer<Parts>,
+    beside: Beside,
+    /// What can be sent.
+    ready: Pieces,
+    /// What comes after it, copied together.
     small: BytesMut,
     end: End,
 }
@@ -101,24 +110,18 @@ impl Messages {
             self.small.extend_from_slice(&piece);
         } else {
             self.flush();
-            self.ready.push_back(piece);
+            self.ready.push(piece);
         }
-        if self.small.len() >= TOGETHER {
-            self.flush();
-            // It is a long answer.
-            self.small.reserve(TOGETHER + SMALL);
-        }
-    }
-
-    fn ended(&mut self, status: Status) {
-        self.flush();
-        self.end = End::Ended(status);
     }
 
     fn flush(&mut self) {
-        if !self.small.is_empty() {
-            self.ready.push_back(self.small.split().freeze());
-        }
+        self.ready.push(self.small.split().freeze());
+    }
+
+    /// What there is, as one frame.
+    fn take(&mut self) -> Option<Bytes> {
+        self.flush();
+        self.beside.frame(&mut self.ready)
     }
 }
 
@@ -133,11 +136,14 @@ impl http_body::Body for Messages {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut waits = false;
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            let enough = waits || !matches!(self.end, End::Open) || self.ready.len() + self.small.len() >= FRAME;
+            if enough && let Some(data) = self.take() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             match &self.end {
+                End::Open if waits => return Poll::Pending,
                 End::Open => {}
                 End::Ended(status) => {
                     let last = trailers(status);
@@ -147,11 +153,10 @@ impl http_body::Body for Messages {
                 End::Over => return Poll::Ready(None),
             }
             match self.messages.poll_next_unpin(cx) {
-                Poll::Pending if self.small.is_empty() => return Poll::Pending,
-                Poll::Pending => self.flush(),
+                Poll::Pending => waits = true,
                 Poll::Ready(Some(Ok(pieces))) => pieces.into_iter().for_each(|piece| self.push(piece)),
-                Poll::Ready(Some(Err(status))) => self.ended(status),
-                Poll::Ready(None) => self.ended(Status::ok("")),
+                Poll::Ready(Some(Err(status))) => self.end = End::Ended(status),
+                Poll::Ready(None) => self.end = End::Ended(Status::ok("")),
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::answer;
 use crate::call::Answer;
 use crate::command;
 use crate::door::Door;
-use crate::encode::{Pieces, wire_schema};
+use crate::encode::{Parts, wire_schema};
 use crate::session::Caller;
 use crate::status;
 use crate::xdbc;
@@ -35,7 +35,7 @@ impl Door {
     }
 
     /// The rows for a metadata command.
-    pub(crate) async fn metadata_rows(&self, caller: &Caller, command: Command) -> Result<Answer<Pieces>, Status> {
+    pub(crate) async fn metadata_rows(&self, caller: &Caller, command: Command) -> Result<Answer<Parts>, Status> {
         let catalog = match command {
             Command::CommandGetCatalogs(_) | Command::CommandGetDbSchemas(_) | Command::CommandGetTables(_) => {
                 self.session(caller).await?.catalog().await.map_err(status::from_engine)?

@@ -13,7 +13,7 @@ use tonic::Status;
 use crate::answer;
 use crate::call::{Answer, End};
 use crate::door::Door;
-use crate::encode::{Pieces, wire_schema};
+use crate::encode::{Parts, wire_schema};
 use crate::frames::{Frames, LARGEST_UNPACKED};
 use crate::parameters;
 use crate::seal::{Kind, SealError, Sealed};
@@ -90,7 +90,7 @@ impl Door {
         caller: &Caller,
         end: End,
         handle: &[u8],
-    ) -> Result<Answer<Pieces>, Status> {
+    ) -> Result<Answer<Parts>, Status> {
         let sealed = self.opened(caller, handle)?;
         self.run(caller, end, sealed).await
     }

@@ -17,7 +17,7 @@ use crate::answer;
 use crate::call::{Answer, End};
 use crate::command::Asked;
 use crate::door::Door;
-use crate::encode::{Pieces, wire_schema};
+use crate::encode::{Parts, wire_schema};
 use crate::handshake;
 use crate::prepared::no_transaction;
 use crate::seal::Sealed;
@@ -118,7 +118,7 @@ impl FlightService for Door {
 
 impl Door {
     /// What a ticket stands for.
-    pub(crate) async fn get(&self, request: Request<Ticket>) -> Result<Answer<Pieces>, Status> {
+    pub(crate) async fn get(&self, request: Request<Ticket>) -> Result<Answer<Parts>, Status> {
         let (caller, mut end) = (self.caller(&request)?, End::of(&request));
         match Asked::read(&request.into_inner().ticket)? {
             Asked::Command(Command::TicketStatementQuery(ticket)) => {

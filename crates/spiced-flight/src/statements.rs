@@ -14,7 +14,7 @@ use tonic::Status;
 use crate::answer;
 use crate::call::{Answer, End};
 use crate::door::Door;
-use crate::encode::{Pieces, wire_schema};
+use crate::encode::{Parts, wire_schema};
 use crate::parameters;
 use crate::seal::{Kind, Sealed};
 use crate::session::Caller;
@@ -49,14 +49,14 @@ impl Door {
         caller: &Caller,
         end: End,
         ticket: &[u8],
-    ) -> Result<Answer<Pieces>, Status> {
+    ) -> Result<Answer<Parts>, Status> {
         let sealed = self.sealer.open(Kind::Ticket, ticket, caller)?;
         self.run(caller, end, sealed).await
     }
 
     /// Runs a statement with the one row of parameters that is bound to it, if any. From here to
     /// the last row it can be cancelled by its ticket.
-    pub(crate) async fn run(&self, caller: &Caller, end: End, sealed: Sealed) -> Result<Answer<Pieces>, Status> {
+    pub(crate) async fn run(&self, caller: &Caller, end: End, sealed: Sealed) -> Result<Answer<Parts>, Status> {
         let mut end = end.or_cancelled(self.running.enter(sealed.id));
         let parameters = parameters::of_query(parameters::decode(&sealed.parameters)?)?;
         let execution = end

@@ -1,7 +1,7 @@
-//! An answer on its way out: batches in, chunks of bytes out, never more than a little of it at once.
+//! An answer on its way out: batches in, frames of bytes out, never more than a little of it at once.
 //!
 //! Encoding happens where the body is polled, that is, as fast as the client reads. After each
-//! chunk the task yields, so that one fast reader does not hold up the other connections of its
+//! frame the task yields, so that one fast reader does not hold up the other connections of its
 //! thread.
 
 mod csv;
@@ -15,21 +15,18 @@ mod table;
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use axum::body::Body;
-use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use spiced_engine::{Batches, EngineError, ErrorKind};
+use tls_core::pieces::{Beside, Pieces};
 
 use crate::accept::Format;
 use out::Out;
 
 pub use rows::{RowWriter, WriteError};
 
-/// A chunk goes out once it is this large, in bytes, or at the end of a batch.
-const CHUNK: usize = 64 * 1024;
-
 /// How one form writes rows.
 trait Encode: Send {
-    /// How many rows may be encoded before the size of the chunk is looked at.
+    /// How many rows may be encoded before the size of the frame is looked at.
     fn step(&self) -> usize;
 
     /// What stands before the rows.
@@ -42,9 +39,9 @@ trait Encode: Send {
     fn end(&mut self, out: &mut Out) -> Result<(), ArrowError>;
 }
 
-/// An answer whose first chunk is made.
+/// An answer whose first frame is made.
 pub(crate) struct Answer {
-    first: Option<Bytes>,
+    first: Pieces,
     rest: Rest,
 }
 
@@ -52,25 +49,35 @@ impl Answer {
     /// Waits for the first rows, so that what fails before them still gets a status of its own.
     pub(crate) async fn start(schema: SchemaRef, batches: Batches, format: Format) -> Result<Self, EngineError> {
         let encoder = encoder(format, &schema).map_err(|e| unwritable(format, &e))?;
-        let mut rest = Rest { batches, encoder, format, current: None, out: Out::default(), stage: Stage::Begin };
-        let first = rest.next().await?;
+        let mut rest =
+            Rest { batches, encoder, format, current: None, out: Out::default(), has_rows: false, stage: Stage::Begin };
+        let first = rest.next().await?.unwrap_or_default();
         Ok(Self { first, rest })
     }
 
-    /// The body. Where a later batch fails the body breaks off, and with it the response.
-    pub(crate) fn into_body(self) -> Body {
-        let Self { first, rest } = self;
-        let rest = stream::try_unfold(rest, |mut rest| async {
-            tokio::task::yield_now().await;
-            match rest.next().await {
-                Ok(chunk) => Ok(chunk.map(|chunk| (chunk, rest))),
+    /// The body, and what the response has beside it. Where a later batch fails the body breaks off, and with it the
+    /// response.
+    pub(crate) fn into_body(self) -> (Body, Beside) {
+        let beside = Beside::default();
+        let frames = stream::try_unfold((self, beside.clone()), |(mut answer, beside)| async {
+            match answer.ready().await {
+                Ok(ready) => Ok(beside.frame(ready).map(|data| (data, (answer, beside)))),
                 Err(error) => {
                     tracing::warn!(kind = ?error.kind(), %error, "a statement failed after its first rows; the answer breaks off");
                     Err(error)
                 }
             }
         });
-        Body::from_stream(stream::iter(first.map(Ok)).chain(rest))
+        (Body::from_stream(frames), beside)
+    }
+
+    /// What can be sent now; nothing at the end.
+    async fn ready(&mut self) -> Result<&mut Pieces, EngineError> {
+        if self.first.is_empty() {
+            tokio::task::yield_now().await;
+            self.first = self.rest.next().await?.unwrap_or_default();
+        }
+        Ok(&mut self.first)
     }
 }
 
@@ -81,6 +88,8 @@ struct Rest {
     /// The batch in work, and how many of its rows are done.
     current: Option<(RecordBatch, usize)>,
     out: Out,
+    /// Whether there are rows in it.
+    has_rows: bool,
     stage: Stage,
 }
 
@@ -92,14 +101,11 @@ enum Stage {
 }
 
 impl Rest {
-    /// The next chunk; `None` after the last.
-    async fn next(&mut self) -> Result<Option<Bytes>, EngineError> {
+    /// The next frame; `None` after the last.
+    async fn next(&mut self) -> Result<Option<Pieces>, EngineError> {
         loop {
-            if let Some(chunk) = self.out.take_full(CHUNK) {
-                return Ok(Some(chunk));
-            }
-            if self.stage == Stage::End {
-                return Ok(self.out.take());
+            if self.out.is_full() || self.stage == Stage::End {
+                return Ok(self.take());
             }
             let format = self.format;
             let written = match (&mut self.current, self.stage) {
@@ -107,14 +113,9 @@ impl Rest {
                     let count = self.encoder.step().min(batch.num_rows() - *done);
                     let written = self.encoder.rows(&batch.slice(*done, count), &mut self.out);
                     *done += count;
+                    self.has_rows = true;
                     if *done == batch.num_rows() {
                         self.current = None;
-                        written.map_err(|e| unwritable(format, &e))?;
-                        // Rows that are there do not wait for those that are not.
-                        if let Some(chunk) = self.out.take() {
-                            return Ok(Some(chunk));
-                        }
-                        continue;
                     }
                     written
                 }
@@ -122,19 +123,35 @@ impl Rest {
                     self.stage = Stage::Rows;
                     self.encoder.begin(&mut self.out)
                 }
-                (None, _) => match self.batches.next().await.transpose()? {
-                    Some(batch) => {
-                        self.current = Some((batch, 0)).filter(|(batch, _)| batch.num_rows() > 0);
-                        Ok(())
+                (None, _) => {
+                    let next = match self.has_rows {
+                        // Rows that are there do not wait for those that are not.
+                        true => match self.batches.next().now_or_never() {
+                            Some(next) => next,
+                            None => return Ok(self.take()),
+                        },
+                        false => self.batches.next().await,
+                    };
+                    match next.transpose()? {
+                        Some(batch) => {
+                            self.current = Some((batch, 0)).filter(|(batch, _)| batch.num_rows() > 0);
+                            Ok(())
+                        }
+                        None => {
+                            self.stage = Stage::End;
+                            self.encoder.end(&mut self.out)
+                        }
                     }
-                    None => {
-                        self.stage = Stage::End;
-                        self.encoder.end(&mut self.out)
-                    }
-                },
+                }
             };
             written.map_err(|e| unwritable(format, &e))?;
         }
+    }
+
+    /// What is written; `None` where nothing is.
+    fn take(&mut self) -> Option<Pieces> {
+        self.has_rows = false;
+        Some(self.out.take()).filter(|pieces| !pieces.is_empty())
     }
 }
 

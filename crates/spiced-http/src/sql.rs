@@ -54,7 +54,7 @@ async fn answer(state: &HttpState, principal: &Principal, request: Request) -> R
     let format = Format::negotiate(request.headers())?;
     let end = wait(request.headers()).map(Until::passed);
     let query = Query::read(request, &state.options).await?;
-    let body = match run(state, principal, query, format, end.as_ref()).await {
+    let answer = match run(state, principal, query, format, end.as_ref()).await {
         Ok(answer) => answer,
         Err(error) => {
             let problem = problem(&error);
@@ -64,7 +64,9 @@ async fn answer(state: &HttpState, principal: &Principal, request: Request) -> R
             return Err(problem);
         }
     };
-    let mut response = Response::new(body.into_body());
+    let (body, beside) = answer.into_body();
+    let mut response = Response::new(body);
+    response.extensions_mut().insert(beside);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));

@@ -87,8 +87,12 @@ async fn a_whole_answer_ends_as_http_wants_it() {
 #[tokio::test]
 async fn an_answer_that_fails_has_no_last_chunk() {
     let (address, _trigger) = start(&Toy::new(|_, _| {
-        let failure = Err(EngineError::new(ErrorKind::Internal, "disk"));
-        Ok((numbers(0).schema(), stream::iter([Ok(numbers(2)), failure]).boxed()))
+        let failure = async {
+            // Not with the rows, but after them.
+            tokio::task::yield_now().await;
+            Err(EngineError::new(ErrorKind::Internal, "disk"))
+        };
+        Ok((numbers(0).schema(), stream::iter([Ok(numbers(2))]).chain(stream::once(failure)).boxed()))
     }));
     let mut connection = send(address, QUERY).await;
     let mut answer = Vec::new();

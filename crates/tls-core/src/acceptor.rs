@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tokio_rustls::LazyConfigAcceptor;
 
-use crate::options::ServerTls;
+use crate::options::{Order, ServerTls};
 use crate::peer::{ClientCertificate, TlsInfo};
 use crate::stream::{Io, Replayed};
 use crate::{plaintext, proxy};
@@ -126,7 +126,8 @@ impl Acceptor {
             return Err(HandshakeError::UnknownName.into());
         }
         let _turn = turns.acquire().await.expect("nobody closes the semaphore");
-        let config = tls.config().map_err(|e| HandshakeError::Failed(io::Error::other(e)))?;
+        let order = Order::of(hello.client_hello().cipher_suites());
+        let config = tls.config(order).map_err(|e| HandshakeError::Failed(io::Error::other(e)))?;
         let stream = hello
             .into_stream_with(config, |connection| connection.set_buffer_limit(Some(TLS_BUFFER)))
             .await

@@ -40,7 +40,11 @@ mod linger;
 pub mod listener;
 mod options;
 mod origin;
+#[cfg(feature = "serve")]
+mod path;
 mod peer;
+#[cfg(feature = "serve")]
+pub mod pieces;
 mod plaintext;
 mod proxy;
 pub mod rotation;

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use metrics::gauge;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -26,6 +26,7 @@ use crate::linger::LingeringIo;
 pub use crate::linger::{BodyError, RequestBody};
 use crate::peer::{ConnInfo, TlsInfo};
 use crate::workers::Workers;
+use crate::{path, pieces};
 
 /// After a stop: how long a connection that has asked for nothing yet may still do so.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -160,8 +161,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Serves one listening socket until the drain is called: accepts, hands each connection to a
-/// worker, which shakes hands and speaks HTTP/1.1 or HTTP/2 to `service`.
+/// Serves one listening socket until the drain is called: accepts, hands each connection to the
+/// worker that has the fewest, which shakes hands and speaks HTTP/1.1 or HTTP/2 to `service`.
 ///
 /// The [`ConnInfo`] is in each request's extensions. Returns when the socket is closed; the
 /// connections are held by the drain.
@@ -185,35 +186,38 @@ where
 {
     // An embedder's may be a blocking one, which tokio refuses with a panic.
     socket.set_nonblocking(true)?;
+    path::prepare(&SockRef::from(&socket))?;
     let listener = tokio::net::TcpListener::from_std(socket)?;
+    let connection = Connection { acceptor, service, limits };
     let mut back_off = BackOff::default();
     loop {
         let next = async {
-            let tcp = listener.accept().await.and_then(|(tcp, _)| tcp.into_std())?;
+            let (tcp, remote) = listener.accept().await?;
+            let tcp = tcp.into_std()?;
             // Only now: a permit that an idle socket waits with would be one less for its door's other.
-            let permit = limits.connections.clone().acquire_owned().await.expect("nobody closes the semaphore");
-            Ok((tcp, permit))
+            let permit = connection.limits.connections.clone().acquire_owned().await;
+            Ok((tcp, remote, permit.expect("nobody closes the semaphore")))
         };
         let next = tokio::select! {
             biased;
             () = drain.signaled() => return Ok(()),
             next = next => next,
         };
-        let (tcp, permit) = match next {
+        let (tcp, remote, permit) = match next {
             Ok(next) => {
                 back_off = BackOff::default();
                 next
             }
             Err(e) => {
-                back_off.after(acceptor.endpoint(), &e).await;
+                back_off.after(connection.acceptor.endpoint(), &e).await;
                 continue;
             }
         };
-        let connection = Connection { acceptor: acceptor.clone(), service: service.clone(), limits: limits.clone() };
-        let (drain, token) = (drain.clone(), drain.hold());
-        workers.next().spawn(async move {
-            connection.run(tcp, permit, drain).await;
-            drop(token);
+        let (connection, drain, token) = (connection.clone(), drain.clone(), drain.hold());
+        let (worker, place) = workers.place();
+        worker.spawn(async move {
+            connection.run(tcp, remote, permit, drain).await;
+            drop((place, token));
         });
     }
 }
@@ -237,6 +241,7 @@ impl BackOff {
     }
 }
 
+#[derive(Clone)]
 struct Connection<S> {
     acceptor: Acceptor,
     service: S,
@@ -251,10 +256,10 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    async fn run(self, tcp: std::net::TcpStream, permit: OwnedSemaphorePermit, drain: Drain) {
+    async fn run(self, tcp: std::net::TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit, drain: Drain) {
         let endpoint = self.acceptor.endpoint();
         let open = gauge!("spiced_tls_connections", "endpoint" => endpoint);
-        let (info, accepted) = match self.open(tcp, drain.clone()).await {
+        let (info, accepted) = match self.open(tcp, remote, drain.clone()).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(error) => return debug!(endpoint, %error, "connection lost before it began"),
@@ -273,13 +278,15 @@ where
     }
 
     /// From a bare socket to a connection whose protocol is known; `None` where it ended before.
-    async fn open(&self, tcp: std::net::TcpStream, mut drain: Drain) -> io::Result<Option<(ConnInfo, Accepted)>> {
-        tcp.set_nonblocking(true)?;
+    async fn open(
+        &self,
+        tcp: std::net::TcpStream,
+        remote: SocketAddr,
+        mut drain: Drain,
+    ) -> io::Result<Option<(ConnInfo, Accepted)>> {
         let tcp = TcpStream::from_std(tcp)?;
-        tcp.set_nodelay(true)?;
-        // HTTP/1 has no ping of its own: the kernel notices a dead peer.
-        SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(60)))?;
-        let (remote, local) = (tcp.peer_addr()?, tcp.local_addr()?);
+        path::fit(&tcp)?;
+        let local = tcp.local_addr()?;
         let endpoint = self.acceptor.endpoint();
         let outcome = tokio::select! {
             biased;
@@ -310,7 +317,8 @@ where
             let mut request = request.map(|body| RequestBody::new(body, version));
             request.extensions_mut().insert(info.clone());
             // A router is always ready (its `poll_ready` says so at once); a clone is a fresh one.
-            service.clone().call(request)
+            let answer = service.clone().call(request);
+            async move { answer.await.map(pieces::whole) }
         });
         let io = TokioIo::new(LingeringIo::new(accepted.io, drain.hold()));
         let mut connection = pin!(builder.serve_connection(io, service));

@@ -4,11 +4,11 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use rustls::KeyLogFile;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ProducesTickets, ServerConfig};
 use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, KeyLogFile};
 use tokio::sync::watch;
 
 use crate::Derivation;
@@ -17,10 +17,69 @@ use crate::rotation::Identities;
 use crate::tickets::Ticketer;
 
 /// The crypto provider: aws-lc-rs, its suites (AEAD with forward secrecy, all of them) and its
-/// groups, `X25519MLKEM768` first.
+/// groups, `X25519MLKEM768` first. The suites come in the order of what they cost this machine: AES-128, AES-256,
+/// ChaCha20, or that one first where AES has no instructions.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())).clone()
+    let make = || {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| cost(suite.suite()));
+        Arc::new(provider)
+    };
+    PROVIDER.get_or_init(make).clone()
+}
+
+/// The place of a suite among those of its version.
+fn cost(suite: CipherSuite) -> u8 {
+    use CipherSuite as Suite;
+    match suite {
+        Suite::TLS13_AES_128_GCM_SHA256
+        | Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        | Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 1,
+        suite if is_chacha(suite) => {
+            if has_aes() {
+                3
+            } else {
+                0
+            }
+        }
+        _ => 2,
+    }
+}
+
+fn is_chacha(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
+}
+
+/// Whether this machine has instructions for AES.
+fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return true;
+}
+
+/// Whose order of suites is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// This machine's.
+    Ours,
+    /// The client's, which has no instructions for AES either: it names ChaCha20 first.
+    Theirs,
+}
+
+impl Order {
+    /// For a client that offers these suites.
+    pub(crate) fn of(offered: &[CipherSuite]) -> Self {
+        if offered.first().is_some_and(|first| is_chacha(*first)) { Self::Theirs } else { Self::Ours }
+    }
 }
 
 /// Makes [`provider`] the process' default, for libraries that ask for one. Only `main` calls it.
@@ -81,8 +140,9 @@ impl TlsOptions {
         clients: watch::Receiver<Arc<ClientTrust>>,
     ) -> Result<ServerTls, rustls::Error> {
         let tickets: Arc<dyn ProducesTickets> = Arc::new(Ticketer::new(self.tickets.clone(), Vec::new()));
-        let open = Arc::new(self.config(identities.clone(), None, tickets)?);
-        Ok(ServerTls(Arc::new(Inner { options: self, identities, clients, open })))
+        let config = |order| self.config(identities.clone(), None, tickets.clone(), order).map(Arc::new);
+        let (open, open_theirs) = (config(Order::Ours)?, config(Order::Theirs)?);
+        Ok(ServerTls(Arc::new(Inner { options: self, identities, clients, open, open_theirs })))
     }
 
     fn config(
@@ -90,6 +150,7 @@ impl TlsOptions {
         identities: Identities,
         verifier: Option<Arc<dyn ClientCertVerifier>>,
         tickets: Arc<dyn ProducesTickets>,
+        order: Order,
     ) -> Result<ServerConfig, rustls::Error> {
         let versions: &[_] = match self.min_version {
             MinVersion::Tls12 => &[&TLS13, &TLS12],
@@ -105,7 +166,9 @@ impl TlsOptions {
         // Tickets carry the session; nothing is kept here.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.ticketer = tickets;
-        // A client that wants one ticket per resumption asks for it (RFC 9149); two is the habit.
+        config.ignore_client_order = order == Order::Ours;
+        // A ticket costs both sides; a client that wants more than one asks for them (RFC 9149).
+        config.send_tls13_tickets = 1;
         config.max_tls13_tickets = 4;
         if self.insecure_key_log {
             static LOG: OnceLock<Arc<KeyLogFile>> = OnceLock::new();
@@ -124,19 +187,22 @@ struct Inner {
     options: TlsOptions,
     identities: Identities,
     clients: watch::Receiver<Arc<ClientTrust>>,
-    /// Where no client is asked, every connection shares this.
+    /// Where no client is asked, every connection shares one of these.
     open: Arc<ServerConfig>,
+    open_theirs: Arc<ServerConfig>,
 }
 
 impl ServerTls {
     /// rustls' configuration for one connection.
-    pub(crate) fn config(&self) -> Result<Arc<ServerConfig>, rustls::Error> {
-        let Inner { options, identities, clients, open } = &*self.0;
+    pub(crate) fn config(&self, order: Order) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let Inner { options, identities, clients, open, open_theirs } = &*self.0;
         let trust = clients.borrow().clone();
-        let Some(verifier) = trust.verifier() else { return Ok(open.clone()) };
+        let Some(verifier) = trust.verifier() else {
+            return Ok(if order == Order::Ours { open.clone() } else { open_theirs.clone() });
+        };
         let tickets = Arc::new(Ticketer::new(options.tickets.clone(), trust.digest().to_vec()));
         let (verifier, tickets) = noting(verifier.clone(), tickets);
-        options.config(identities.clone(), Some(verifier), tickets).map(Arc::new)
+        options.config(identities.clone(), Some(verifier), tickets, order).map(Arc::new)
     }
 
     /// Whether there is a certificate for a client that asks for `name`, or for none.
@@ -153,5 +219,29 @@ impl ServerTls {
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls").field("options", &self.0.options).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cheapest_suite_of_this_machine_comes_first() {
+        let suites: Vec<_> = provider().cipher_suites.iter().map(|suite| suite.suite()).collect();
+        assert_eq!(suites.len(), rustls::crypto::aws_lc_rs::default_provider().cipher_suites.len());
+        let first = match has_aes() {
+            true => CipherSuite::TLS13_AES_128_GCM_SHA256,
+            false => CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        };
+        assert_eq!(suites[0], first);
+    }
+
+    #[test]
+    fn a_client_without_aes_has_its_way() {
+        let [aes, chacha] = [CipherSuite::TLS13_AES_256_GCM_SHA384, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256];
+        assert_eq!(Order::of(&[chacha, aes]), Order::Theirs);
+        assert_eq!(Order::of(&[aes, chacha]), Order::Ours);
+        assert_eq!(Order::of(&[]), Order::Ours);
     }
 }

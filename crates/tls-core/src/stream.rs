@@ -1,35 +1,54 @@
 //! A connection's bytes: plain or TLS, with the bytes that were read to tell which.
 
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// A TCP stream of which a first few bytes were read already; they are read again first.
+/// So much is taken from the kernel at once, from a client that sends much. rustls asks for 4 KiB at a time.
+const AHEAD: usize = 64 * 1024;
+
+/// A TCP stream of which some bytes were read already; they are read again first.
 #[derive(Debug)]
 pub struct Replayed {
-    first: Bytes,
+    ahead: Bytes,
+    /// Whether the last read took all that was asked for: there is more.
+    more: bool,
     tcp: TcpStream,
 }
 
 impl Replayed {
     pub(crate) fn new(first: Bytes, tcp: TcpStream) -> Self {
-        Self { first, tcp }
+        Self { ahead: first, more: false, tcp }
     }
 }
 
 impl AsyncRead for Replayed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.first.has_remaining() {
-            let n = self.first.len().min(buf.remaining());
-            buf.put_slice(&self.first.split_to(n));
-            return Poll::Ready(Ok(()));
+        let wanted = buf.remaining();
+        if !self.ahead.has_remaining() {
+            if !self.more || wanted >= AHEAD {
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+                self.more = wanted > 0 && buf.filled().len() - before == wanted;
+                return Poll::Ready(Ok(()));
+            }
+            let mut ahead = BytesMut::with_capacity(AHEAD);
+            let read = ready!(pin!(self.tcp.read_buf(&mut ahead)).poll(cx))?;
+            self.more = read > wanted;
+            self.ahead = ahead.freeze();
         }
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        let count = self.ahead.len().min(wanted);
+        buf.put_slice(&self.ahead.split_to(count));
+        if self.ahead.is_empty() {
+            // Its memory with it.
+            self.ahead = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,10 +20,26 @@ pub struct Workers(Arc<Pool>);
 
 #[derive(Debug)]
 struct Pool {
-    handles: Vec<Handle>,
-    next: AtomicUsize,
+    workers: Vec<Worker>,
     threads: Vec<Thread>,
 }
+
+#[derive(Debug)]
+struct Worker {
+    runtime: Handle,
+    /// Shared by each of its connections.
+    held: Arc<()>,
+}
+
+impl Worker {
+    fn new(runtime: Handle) -> Self {
+        Self { runtime, held: Arc::new(()) }
+    }
+}
+
+/// A connection's place on a worker, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(#[expect(dead_code, reason = "its clones are counted")] Arc<()>);
 
 #[derive(Debug)]
 struct Thread {
@@ -56,19 +71,19 @@ impl Workers {
     /// # Errors
     /// The system gives no more threads or descriptors.
     pub fn start(threads: usize) -> io::Result<Self> {
-        let mut handles = Vec::new();
+        let mut workers = Vec::new();
         let mut started = Vec::new();
         for index in 0..threads.max(1) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (end, ended) = oneshot::channel::<()>();
-            handles.push(runtime.handle().clone());
+            workers.push(Worker::new(runtime.handle().clone()));
             let thread = std::thread::Builder::new().name(format!("connections-{index}")).spawn(move || {
                 let _ = runtime.block_on(ended);
                 runtime.shutdown_background();
             })?;
             started.push(Thread { end, thread });
         }
-        Ok(Self(Arc::new(Pool { handles, next: AtomicUsize::new(0), threads: started })))
+        Ok(Self(Arc::new(Pool { workers, threads: started })))
     }
 
     /// Connections run on the runtime that this is called from: for embedders and tests.
@@ -76,12 +91,13 @@ impl Workers {
     /// # Panics
     /// Where it is called outside a tokio runtime.
     pub fn current() -> Self {
-        Self(Arc::new(Pool { handles: vec![Handle::current()], next: AtomicUsize::new(0), threads: Vec::new() }))
+        Self(Arc::new(Pool { workers: vec![Worker::new(Handle::current())], threads: Vec::new() }))
     }
 
-    /// The runtime for the next connection, in turn.
-    pub(crate) fn next(&self) -> &Handle {
-        let turn = self.0.next.fetch_add(1, Ordering::Relaxed);
-        &self.0.handles[turn % self.0.handles.len()]
+    /// A place for one more connection: on the worker that has the fewest.
+    pub(crate) fn place(&self) -> (&Handle, Place) {
+        let fewest = self.0.workers.iter().min_by_key(|worker| Arc::strong_count(&worker.held));
+        let worker = fewest.expect("there is one at least");
+        (&worker.runtime, Place(worker.held.clone()))
     }
 }

@@ -1,18 +1,23 @@
 //! Where encoders write: bytes of their own, and bytes that they share with a batch.
 
-use std::collections::VecDeque;
 use std::ops::Deref;
 
 use bytes::Bytes;
+use tls_core::pieces::Pieces;
 
-/// Shared bytes below this many are copied instead: tiny frames cost more than copies, and h2
-/// clients count them against a server.
+/// Shared bytes below this many are copied instead, which costs less than a place in a frame for each.
 const SHARED_AT_LEAST: usize = 4 * 1024;
+
+/// A frame goes out once so many bytes of text are in it,
+const TEXT: usize = 64 * 1024;
+
+/// or so many in all.
+const FRAME: usize = 1024 * 1024;
 
 /// What is written and not yet sent.
 #[derive(Default)]
 pub(super) struct Out {
-    whole: VecDeque<Bytes>,
+    whole: Pieces,
     tail: Vec<u8>,
 }
 
@@ -29,29 +34,22 @@ impl Out {
             return;
         }
         self.close_tail();
-        self.whole.push_back(Bytes::from_owner(Shared(bytes)));
+        self.whole.push(Bytes::from_owner(Shared(bytes)));
     }
 
-    /// The next chunk, if it is shared or has at least `size` bytes.
-    pub(super) fn take_full(&mut self, size: usize) -> Option<Bytes> {
-        if self.tail.len() >= size {
-            self.close_tail();
-        }
-        self.whole.pop_front()
+    /// True where there is enough for a frame.
+    pub(super) fn is_full(&self) -> bool {
+        self.tail.len() >= TEXT || self.whole.len() >= FRAME
     }
 
-    /// The next chunk, whatever its size.
-    pub(super) fn take(&mut self) -> Option<Bytes> {
-        if self.whole.is_empty() {
-            self.close_tail();
-        }
-        self.whole.pop_front()
+    /// All that is written.
+    pub(super) fn take(&mut self) -> Pieces {
+        self.close_tail();
+        std::mem::take(&mut self.whole)
     }
 
     fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.whole.push_back(Bytes::from(std::mem::take(&mut self.tail)));
-        }
+        self.whole.push(Bytes::from(std::mem::take(&mut self.tail)));
     }
 }
 

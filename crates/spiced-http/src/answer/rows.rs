@@ -73,7 +73,8 @@ impl RowWriter {
     }
 
     fn drain(&mut self, to: &mut dyn Write) -> Result<(), WriteError> {
-        while let Some(chunk) = self.out.take() {
+        let mut written = self.out.take();
+        while let Some(chunk) = written.pop() {
             to.write_all(&chunk).map_err(WriteError::To)?;
         }
         Ok(())

@@ -1,0 +1,191 @@
+//! Plans that were made, for statements that come again: sessions in which nothing was set share them.
+//!
+//! A plan holds on to the tables that it reads. Whatever changes the catalog therefore forgets all plans, so that a table
+//! that is dropped is gone, and the statement is planned anew.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::Result;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use spiced_engine::Effect;
+
+/// Plans that are kept: as many again may be on their way out.
+const MOST: usize = 256;
+
+/// The longest statement whose plan is kept, in bytes.
+const LONGEST: usize = 4 * 1024;
+
+/// A plan, and what is to be known of it before it runs.
+pub(crate) struct Known {
+    pub(crate) plan: LogicalPlan,
+    pub(crate) schema: SchemaRef,
+    pub(crate) parameters: Schema,
+    pub(crate) effect: Effect,
+    /// What the optimizer made of it, where that is the same each time; `None` where it is not.
+    optimized: OnceLock<Option<LogicalPlan>>,
+}
+
+impl Known {
+    pub(crate) fn new(plan: LogicalPlan, schema: SchemaRef, parameters: Schema, effect: Effect) -> Self {
+        Self { plan, schema, parameters, effect, optimized: OnceLock::new() }
+    }
+
+    /// The optimized plan, where it is the same at each execution.
+    pub(crate) fn optimized(&self, state: &SessionState) -> Result<Option<&LogicalPlan>> {
+        if let Some(known) = self.optimized.get() {
+            return Ok(known.as_ref());
+        }
+        let optimized = match self.is_timeless(state)? {
+            true => Some(state.optimize(&self.plan)?),
+            false => None,
+        };
+        Ok(self.optimized.get_or_init(|| optimized).as_ref())
+    }
+
+    /// Whether nothing in it depends on when it runs (the optimizer puts in the time for `now()`), or on values that are
+    /// bound to it then.
+    fn is_timeless(&self, state: &SessionState) -> Result<bool> {
+        let mut timeless = self.effect == Effect::Read
+            && self.parameters.fields().is_empty()
+            && !matches!(self.plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));
+        // The analyzer puts views in the place of their names.
+        let analyzed = state.analyzer().execute_and_check(self.plan.clone(), state.config_options(), |_, _| {})?;
+        analyzed.apply_with_subqueries(|node| {
+            node.apply_expressions(|expression| {
+                expression.apply(|expression| {
+                    timeless &= match expression {
+                        Expr::ScalarFunction(call) => call.func.signature().volatility == Volatility::Immutable,
+                        _ => true,
+                    };
+                    Ok(if timeless { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+                })
+            })
+        })?;
+        Ok(timeless)
+    }
+}
+
+/// The plans of one engine.
+#[derive(Default)]
+pub(crate) struct Plans(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// How often all was forgotten.
+    age: u64,
+    recent: HashMap<Box<str>, Arc<Known>>,
+    /// Those that go next, unless they are asked for before.
+    older: HashMap<Box<str>, Arc<Known>>,
+}
+
+impl Plans {
+    /// The plan of `sql`, where it is known.
+    pub(crate) fn get(&self, sql: &str) -> Option<Arc<Known>> {
+        let mut kept = self.lock();
+        if let Some(known) = kept.recent.get(sql) {
+            return Some(known.clone());
+        }
+        let (sql, known) = kept.older.remove_entry(sql)?;
+        kept.add(sql, known.clone());
+        Some(known)
+    }
+
+    /// To be asked for before a statement is planned: what is planned before all is forgotten is not kept after it.
+    pub(crate) fn age(&self) -> u64 {
+        self.lock().age
+    }
+
+    /// Keeps the plan of `sql`, which was begun at `age`.
+    pub(crate) fn keep(&self, sql: &str, age: u64, known: &Arc<Known>) {
+        let mut kept = self.lock();
+        if kept.age == age && sql.len() <= LONGEST {
+            kept.add(sql.into(), known.clone());
+        }
+    }
+
+    /// Forgets all when what is returned is dropped.
+    pub(crate) fn forgets(&self) -> Forgets<'_> {
+        Forgets(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // A plan is added whole, so a panic elsewhere leaves them as they were.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn add(&mut self, sql: Box<str>, known: Arc<Known>) {
+        if self.recent.len() >= MOST {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(sql, known);
+    }
+}
+
+/// A change of the catalog that is under way, done or given up.
+pub(crate) struct Forgets<'a>(&'a Plans);
+
+impl Drop for Forgets<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.0.lock();
+        let (recent, older) = (std::mem::take(&mut kept.recent), std::mem::take(&mut kept.older));
+        kept.age += 1;
+        drop(kept);
+        // Outside the lock: tables may go with them.
+        drop((recent, older));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    async fn known(sql: &str) -> Arc<Known> {
+        let plan = SessionContext::new().state().create_logical_plan(sql).await.unwrap();
+        let schema = plan.schema().inner().clone();
+        Arc::new(Known::new(plan, schema, Schema::empty(), Effect::Read))
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_stays_and_the_rest_goes() {
+        let (plans, one) = (Plans::default(), known("SELECT 1").await);
+        for number in 0..3 * MOST {
+            plans.keep(&format!("SELECT {number}"), 0, &one);
+            assert!(plans.get("SELECT 0").is_some(), "{number}");
+        }
+        assert!(plans.get("SELECT 1").is_none());
+        plans.keep(&"x".repeat(LONGEST + 1), 0, &one);
+        assert!(plans.get(&"x".repeat(LONGEST + 1)).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_change_forgets_what_was_planned_before_it() {
+        let (plans, one) = (Plans::default(), known("SELECT 1").await);
+        plans.keep("SELECT 1", plans.age(), &one);
+        let (age, change) = (plans.age(), plans.forgets());
+        assert!(plans.get("SELECT 1").is_some());
+        drop(change);
+        plans.keep("SELECT 1", age, &one);
+        assert!(plans.get("SELECT 1").is_none());
+    }
+
+    #[tokio::test]
+    async fn what_depends_on_its_time_is_optimized_each_time() {
+        for (sql, timeless) in [
+            ("SELECT 1 + 1, upper('x')", true),
+            ("SELECT now()", false),
+            ("SELECT x FROM (VALUES (1)) AS t(x) WHERE x IN (SELECT random())", false),
+            ("EXPLAIN SELECT 1", false),
+        ] {
+            let state = SessionContext::new().state();
+            assert_eq!(known(sql).await.optimized(&state).unwrap().is_some(), timeless, "{sql}");
+        }
+    }
+}

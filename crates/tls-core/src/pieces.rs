@@ -1,0 +1,264 @@
+//! Bodies whose frames lie in several places of memory, sent as they lie.
+//!
+//! A body between here and a router is made of [`Bytes`], each of which is one place. A frame for each of an answer's
+//! buffers would be dear: HTTP/2 writes and flushes frame by frame. So a body gives the first piece of a frame in its
+//! place and the rest beside it, and the accept loop puts them together again.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::buf::Chain;
+use bytes::{Buf, Bytes};
+use http::Response;
+use http::header::CONTENT_ENCODING;
+use http_body::{Body, Frame, SizeHint};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Pieces of memory that are one stream of bytes. None is empty.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    pieces: VecDeque<Bytes>,
+    remaining: usize,
+}
+
+impl Pieces {
+    /// Adds one at the end.
+    pub fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.remaining += piece.len();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    /// Takes the first one.
+    pub fn pop(&mut self) -> Option<Bytes> {
+        let first = self.pieces.pop_front()?;
+        self.remaining -= first.len();
+        Some(first)
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.remaining
+    }
+
+    /// True where there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.remaining == 0
+    }
+}
+
+impl Extend<Bytes> for Pieces {
+    fn extend<T: IntoIterator<Item = Bytes>>(&mut self, pieces: T) {
+        pieces.into_iter().for_each(|piece| self.push(piece));
+    }
+}
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.front().map_or(&[], |first| first)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(&self.pieces).map(|(slice, piece)| *slice = IoSlice::new(piece));
+        filled.count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.remaining, "advanced by {count} where {} remain", self.remaining);
+        self.remaining -= count;
+        while count > 0 {
+            let Some(first) = self.pieces.front_mut() else { return };
+            if count < first.len() {
+                return first.advance(count);
+            }
+            count -= first.len();
+            self.pieces.pop_front();
+        }
+    }
+}
+
+/// What a response's body gives beside its frames; put into the response's extensions.
+///
+/// Where the response reaches the accept loop as it was made, each frame goes out with the pieces that belong to it.
+/// Where nobody asks for them, the body's frames are the pieces, one by one: the bytes are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Beside(Arc<Mutex<Side>>);
+
+#[derive(Debug, Default)]
+struct Side {
+    /// Whether somebody puts the pieces together.
+    wanted: bool,
+    /// Where the first piece of the frame lies, and those after it.
+    rest: Option<(Place, Pieces)>,
+}
+
+/// Where bytes lie, and how many.
+type Place = (usize, usize);
+
+fn place(bytes: &[u8]) -> Place {
+    (bytes.as_ptr().addr(), bytes.len())
+}
+
+impl Beside {
+    /// The data of the next frame: the first of `pieces`, and the others beside it where somebody takes them. What is left
+    /// in `pieces` is for the frames that follow.
+    pub fn frame(&self, pieces: &mut Pieces) -> Option<Bytes> {
+        let first = pieces.pop()?;
+        let mut side = self.lock();
+        if side.wanted && !pieces.is_empty() {
+            side.rest = Some((place(&first), std::mem::take(pieces)));
+        }
+        Some(first)
+    }
+
+    /// The pieces that follow `first`.
+    fn after(&self, first: &[u8]) -> Result<Pieces, Torn> {
+        match self.lock().rest.take() {
+            None => Ok(Pieces::default()),
+            Some((wanted, rest)) if wanted == place(first) => Ok(rest),
+            Some(_) => Err(Torn),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Side> {
+        // Nothing that can panic is done in between.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A layer between the body and the accept loop changed the frames, but left what was to be sent with them.
+#[derive(Debug, thiserror::Error)]
+#[error("the frames of a response were changed, and what lay beside them was not")]
+struct Torn;
+
+pin_project_lite::pin_project! {
+    /// A response's body with what was given beside it.
+    pub(crate) struct Whole<B> {
+        #[pin]
+        body: B,
+        beside: Option<Beside>,
+    }
+}
+
+/// `response` with a body of whole frames.
+pub(crate) fn whole<B>(mut response: Response<B>) -> Response<Whole<B>> {
+    let beside: Option<Beside> = response.extensions_mut().remove();
+    // Compressed, the body is a layer's, which takes the pieces one by one.
+    let beside = beside.filter(|_| !response.headers().contains_key(CONTENT_ENCODING));
+    if let Some(beside) = &beside {
+        beside.lock().wanted = true;
+    }
+    response.map(|body| Whole { body, beside })
+}
+
+impl<B> Body for Whole<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Chain<B::Data, Pieces>;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+        let this = self.project();
+        let frame = match ready!(this.body.poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => return Poll::Ready(None),
+        };
+        let rest = match (frame.data_ref(), this.beside) {
+            (Some(data), Some(beside)) => beside.after(data.chunk()),
+            _ => Ok(Pieces::default()),
+        };
+        Poll::Ready(Some(rest.map(|rest| frame.map_data(|data| data.chain(rest))).map_err(BoxError::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // The body counts its own frames alone.
+        if self.beside.is_some() { SizeHint::default() } else { self.body.size_hint() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    fn pieces(of: &[&'static str]) -> Pieces {
+        let mut pieces = Pieces::default();
+        pieces.extend(of.iter().map(|piece| Bytes::from_static(piece.as_bytes())));
+        pieces
+    }
+
+    #[test]
+    fn pieces_are_one_stream() {
+        let mut all = pieces(&["ab", "", "cde", "f"]);
+        assert_eq!(all.remaining(), 6);
+        let mut slices = [IoSlice::new(&[]); 2];
+        assert_eq!(all.chunks_vectored(&mut slices), 2);
+        assert_eq!((&*slices[0], &*slices[1]), (&b"ab"[..], &b"cde"[..]));
+        all.advance(3);
+        assert_eq!((all.chunk(), all.len()), (&b"de"[..], 3));
+        assert_eq!(&all.copy_to_bytes(3)[..], b"def");
+        assert!(all.is_empty() && all.chunk().is_empty());
+    }
+
+    /// A response whose body gives two frames, of two pieces and of one.
+    fn response() -> Response<impl Body<Data = Bytes, Error = Infallible> + Unpin> {
+        let beside = Beside::default();
+        let giver = beside.clone();
+        let mut left = pieces(&["one ", "two "]);
+        let mut last = pieces(&["three"]);
+        let frames = std::iter::from_fn(move || {
+            let next = giver.frame(&mut left).or_else(|| giver.frame(&mut last));
+            next.map(|data| Ok(Frame::data(data)))
+        });
+        let mut response = Response::new(StreamBody::new(futures::stream::iter(frames)));
+        response.extensions_mut().insert(beside);
+        response
+    }
+
+    async fn frames<B: Body + Unpin>(mut body: B) -> Result<Vec<String>, B::Error> {
+        let mut frames = Vec::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(mut data) = frame?.into_data() {
+                let bytes = data.copy_to_bytes(data.remaining());
+                frames.push(String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+        Ok(frames)
+    }
+
+    #[tokio::test]
+    async fn a_frame_goes_with_what_lies_beside_it() {
+        assert_eq!(frames(whole(response()).into_body()).await.unwrap(), ["one two ", "three"]);
+    }
+
+    #[tokio::test]
+    async fn where_nobody_asks_the_pieces_are_frames() {
+        assert_eq!(frames(response().into_body()).await.unwrap(), ["one ", "two ", "three"]);
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_changes_the_frames_breaks_the_answer() {
+        let response = response().map(|body| body.map_frame(|frame| frame.map_data(|_| Bytes::from_static(b"zipped"))));
+        let error = frames(whole(response).into_body()).await.unwrap_err();
+        assert!(error.to_string().contains("were changed"), "{error}");
+    }
+}
