@@ -91,9 +91,9 @@ pub(crate) async fn get(target: Target<'_>, streams: u64, columns: u64) -> Outco
 /// What is sent to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Put {
-    /// More of it.
+    /// More of what is there.
     Loaded,
-    /// What is to be there in the place of what was.
+    /// A table of its own, in the place of the last.
     Measured,
 }
 
@@ -101,13 +101,13 @@ pub(crate) enum Put {
 pub(crate) async fn put(target: Target<'_>, put: Put, columns: u64) -> Outcome<Sample> {
     let mut connections = JoinSet::new();
     let mut sender = open(target, &mut connections).await?;
-    let if_exists = match put {
-        Put::Loaded => TableExistsOption::Append,
-        Put::Measured => TableExistsOption::Replace,
+    let (if_not_exist, if_exists) = match put {
+        Put::Loaded => (TableNotExistOption::Fail, TableExistsOption::Append),
+        Put::Measured => (TableNotExistOption::Create, TableExistsOption::Replace),
     };
     let ingest = CommandStatementIngest {
         table_definition_options: Some(TableDefinitionOptions {
-            if_not_exist: TableNotExistOption::Fail.into(),
+            if_not_exist: if_not_exist.into(),
             if_exists: if_exists.into(),
         }),
         table: target.command.to_owned(),
@@ -172,7 +172,8 @@ async fn call<M: Message>(sender: &mut Sender, method: &str, message: &M) -> Out
 
 /// Reads an answer to its end, which must say that all went well.
 async fn read(answer: &mut Response<Incoming>, mut each: impl FnMut(Bytes)) -> Outcome {
-    let mut ended = false;
+    // Without messages it may all be in the head.
+    let mut ended = answer.headers().contains_key("grpc-status");
     while let Some(frame) = answer.body_mut().frame().await {
         match frame.map_err(|e| e.to_string())?.into_data() {
             Ok(data) => each(data),

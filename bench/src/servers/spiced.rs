@@ -123,7 +123,7 @@ fn pod_file(tls: Option<&Certificate>) -> String {
         .iter()
         .map(|(name, sql_type, _)| format!("{{ name: {name}, type: {sql_type}, nullable: false }}"))
         .collect();
-    let datasets = ["large", "small", "wide", PUT].map(|name| {
+    let datasets = ["large", "small", "wide"].map(|name| {
         format!("  - {{ from: \"memory:\", name: {name}, access: read_write, columns: [{}] }}\n", columns.join(", "))
     });
     format!(

@@ -17,8 +17,8 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 const MESSAGE: usize = 2 << 20;
 
 /// The fields of `arrow.flight.protocol.FlightData`.
-const DATA_HEADER: u32 = 2;
-const DATA_BODY: u32 = 1000;
+pub(crate) const DATA_HEADER: u32 = 2;
+pub(crate) const DATA_BODY: u32 = 1000;
 
 /// What stands before each message of a gRPC stream: a flag and a length ("Length-Prefixed-Message").
 pub(crate) const GRPC_PREFIX: usize = 5;
@@ -150,7 +150,7 @@ fn message(header: Buffer, body: Vec<Buffer>) -> Parts {
 }
 
 /// A buffer of Arrow's as one of the network's.
-struct Owned(Buffer);
+pub(crate) struct Owned(pub(crate) Buffer);
 
 impl AsRef<[u8]> for Owned {
     fn as_ref(&self) -> &[u8] {

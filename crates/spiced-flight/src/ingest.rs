@@ -7,8 +7,9 @@ use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableDefinitionOptions, TableExistsOption, TableNotExistOption};
 use futures::stream::{StreamExt, TryStreamExt};
 use spiced_engine::{EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, TablePath};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
+use crate::call::Answer;
 use crate::door::Door;
 use crate::frames::{Frames, LARGEST_UNPACKED};
 use crate::session::Caller;
@@ -21,7 +22,7 @@ impl Door {
         caller: &Caller,
         command: CommandStatementIngest,
         first: FlightData,
-        rest: Streaming<FlightData>,
+        rest: Answer<FlightData>,
     ) -> Result<i64, Status> {
         prepared::no_transaction(command.transaction_id.as_ref())?;
         if command.temporary {

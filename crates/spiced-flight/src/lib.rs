@@ -52,6 +52,7 @@ mod session;
 mod sql_info;
 mod statements;
 mod status;
+mod wire;
 mod xdbc;
 
 use std::sync::Arc;
@@ -78,6 +79,6 @@ pub fn router(engine: Arc<dyn Engine>, options: FlightOptions) -> Router {
     let limit = options.max_message_bytes;
     let door = Arc::new(door::Door::new(engine, options));
     let service = FlightServiceServer::from_arc(door.clone()).max_decoding_message_size(limit);
-    let get = Router::new().route(get::PATH, post(get::get)).with_state(door);
-    Routes::new(service).into_axum_router().reset_fallback().merge(get)
+    let by_hand = Router::new().route(get::PATH, post(get::get)).route(put::PATH, post(put::put)).with_state(door);
+    Routes::new(service).into_axum_router().reset_fallback().merge(by_hand)
 }

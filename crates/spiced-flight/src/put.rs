@@ -1,25 +1,45 @@
 //! `DoPut`: updates, and the parameters of prepared statements.
 
+use std::sync::Arc;
+
 use arrow_flight::sql::{Command, DoPutUpdateResult};
 use arrow_flight::{FlightData, PutResult};
+use axum::extract::{Request, State};
+use axum::response::Response;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use prost::Message;
-use tonic::{Status, Streaming};
+use tokio::time::timeout;
+use tonic::Status;
 
-use crate::call::Answer;
+use crate::call::{Answer, End};
 use crate::command::{self, Asked};
 use crate::door::Door;
+use crate::encode::Parts;
 use crate::prepared;
 use crate::session::Caller;
+use crate::wire;
+
+/// The path of the call.
+pub(crate) const PATH: &str = "/arrow.flight.protocol.FlightService/DoPut";
+
+/// Answers the call.
+pub(crate) async fn put(State(door): State<Arc<Door>>, request: Request) -> Response {
+    let answer = async {
+        let request = wire::received(request, door.max_message_bytes)?;
+        let (caller, mut end) = (door.caller(&request)?, End::of(&request));
+        let answer = end.within(door.put(&caller, request.into_inner().flight_data())).await?;
+        Ok(end.limit(answer))
+    };
+    wire::answered(answer.await)
+}
 
 impl Door {
     /// Does what the first message's descriptor asks for.
-    pub(crate) async fn put(
-        &self,
-        caller: &Caller,
-        mut messages: Streaming<FlightData>,
-    ) -> Result<Answer<PutResult>, Status> {
-        let mut first = messages.try_next().await?.ok_or_else(|| Status::invalid_argument("DoPut was sent nothing"))?;
+    pub(crate) async fn put(&self, caller: &Caller, mut messages: Answer<FlightData>) -> Result<Answer<Parts>, Status> {
+        let within = self.request_timeout;
+        let first = timeout(within, messages.try_next()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded(format!("no message came within {within:?}")))??;
+        let mut first = first.ok_or_else(|| Status::invalid_argument("DoPut was sent nothing"))?;
         let descriptor = first.flight_descriptor.take();
         let descriptor =
             descriptor.ok_or_else(|| Status::invalid_argument("the first message of DoPut has no descriptor"))?;
@@ -55,10 +75,10 @@ impl Door {
     }
 }
 
-fn once(message: &impl Message) -> Answer<PutResult> {
+fn once(message: &impl Message) -> Answer<Parts> {
     stream::iter([Ok(result(message))]).boxed()
 }
 
-fn result(message: &impl Message) -> PutResult {
-    PutResult { app_metadata: message.encode_to_vec().into() }
+fn result(message: &impl Message) -> Parts {
+    wire::framed(&PutResult { app_metadata: message.encode_to_vec().into() })
 }

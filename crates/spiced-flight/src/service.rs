@@ -31,7 +31,7 @@ impl FlightService for Door {
     type HandshakeStream = Answer<HandshakeResponse>;
     type ListFlightsStream = Answer<FlightInfo>;
     type DoGetStream = stream::Empty<Result<FlightData, Status>>;
-    type DoPutStream = Answer<PutResult>;
+    type DoPutStream = stream::Empty<Result<PutResult, Status>>;
     type DoActionStream = Answer<ActionResult>;
     type ListActionsStream = Answer<ActionType>;
     type DoExchangeStream = Answer<FlightData>;
@@ -91,10 +91,9 @@ impl FlightService for Door {
         Err(Status::internal("DoGet has a route of its own"))
     }
 
-    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
-        let answer = end.within(self.put(&caller, request.into_inner())).await?;
-        Ok(Response::new(end.limit(answer)))
+    /// Not reached: [`put`](crate::put) has the path.
+    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        Err(Status::internal("DoPut has a route of its own"))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {

@@ -9,11 +9,11 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// The longest round trip on which [`SEND_BUFFER`] bytes at a time are no brake: they are 12 Gbit/s.
+/// The longest round trip on which [`SEND_BUFFER`] bytes at a time are no brake: they are 8 Gbit/s.
 const SHORT: Duration = Duration::from_micros(250);
 
 /// What lies in the kernel at most, where the path is short.
-const SEND_BUFFER: usize = 384 << 10;
+const SEND_BUFFER: usize = 256 << 10;
 
 /// HTTP/1 has no ping of its own: the kernel asks a peer that has been silent for so long whether it lives.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::buf::Chain;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::Response;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
@@ -83,6 +83,20 @@ impl Buf for Pieces {
             count -= first.len();
             self.pieces.pop_front();
         }
+    }
+
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        // Copied only where it is not all in one place.
+        if let Some(first) = self.pieces.front_mut().filter(|first| first.len() > count) {
+            self.remaining -= count;
+            return first.split_to(count);
+        }
+        if self.pieces.front().is_some_and(|first| first.len() == count) {
+            return self.pop().unwrap_or_default();
+        }
+        let mut copied = BytesMut::with_capacity(count);
+        copied.put(self.take(count));
+        copied.freeze()
     }
 }
 
@@ -215,7 +229,9 @@ mod tests {
         assert_eq!((&*slices[0], &*slices[1]), (&b"ab"[..], &b"cde"[..]));
         all.advance(3);
         assert_eq!((all.chunk(), all.len()), (&b"de"[..], 3));
-        assert_eq!(&all.copy_to_bytes(3)[..], b"def");
+        let place = all.chunk().as_ptr();
+        assert_eq!(all.copy_to_bytes(1).as_ptr(), place);
+        assert_eq!(&all.copy_to_bytes(2)[..], b"ef");
         assert!(all.is_empty() && all.chunk().is_empty());
     }
 
