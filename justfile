@@ -41,3 +41,7 @@ docs:
 # what it costs, beside nginx and a pyarrow Flight server; --write puts it into docs/figures.md
 bench *ARGS:
     cargo xtask bench {{ARGS}}
+
+# what the doors cost in instructions, held against guard/baseline.json; --write makes it the baseline
+guard *ARGS:
+    cargo xtask guard {{ARGS}}

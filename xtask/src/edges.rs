@@ -37,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("xtask", &[]),
     ("spiced-bench", &["tls-core"]),
+    ("spiced-guard", &["spiced-http", "spiced-flight", "spiced-middleware", "spiced-engine"]),
 ];
 
 /// What must not be below the ground that all stand on, nor below the servers.

@@ -1,4 +1,4 @@
-//! What `just` runs: `cargo xtask test`, `soak`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `bench`,
+//! What `just` runs: `cargo xtask test`, `soak`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `bench`, `guard`,
 //! `first-command`.
 
 mod alone;
@@ -9,13 +9,14 @@ mod clients;
 mod docs;
 mod edges;
 mod first_command;
+mod guard;
 mod tests;
 mod tools;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask test [PYTEST ARGS] | soak | clients | clients-table | check | edges | alone | docs | \
-                     bench [--quick] [--only NAME…] [--write] | first-command";
+                     bench [--quick] [--only NAME…] [--write] | guard [--write] | first-command";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Some("alone") => alone::run(),
         Some("docs") => docs::run(),
         Some("first-command") => first_command::run(),
+        Some("guard") => guard::run(words.any(|word| word == "--write")),
         Some("bench") => bench::run(&words.collect::<Vec<_>>()),
         _ => Err(USAGE.to_owned()),
     };

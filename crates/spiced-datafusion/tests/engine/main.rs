@@ -10,6 +10,7 @@ mod files;
 mod ingest;
 mod limits;
 mod parameters;
+mod plans;
 mod sessions;
 mod system;
 mod views;

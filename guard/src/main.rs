@@ -1,0 +1,72 @@
+//! What the doors do, without sockets and without a query engine, so that it can be counted in instructions:
+//! `spiced-guard NAME` does one piece of work twice, and callgrind counts the second time alone, which is
+//! [`counted`].
+
+mod engine;
+mod work;
+
+use std::process::ExitCode;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt;
+use tokio::runtime::Runtime;
+use tower::ServiceExt;
+
+use work::Work;
+
+fn main() -> ExitCode {
+    let name = std::env::args().nth(1).unwrap_or_default();
+    let Some(work) = work::ALL.iter().find(|work| work.name == name) else {
+        eprintln!("usage: spiced-guard {}", work::ALL.map(|work| work.name).join("|"));
+        return ExitCode::FAILURE;
+    };
+    match run(work) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{name}: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(work: &Work) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|e| e.to_string())?;
+    let door = (work.door)();
+    let ask = || runtime.block_on((work.request)(door.clone()));
+    // What is made once is made now.
+    let (first, second) = (ask()?, ask()?);
+    let warm = answered(&runtime, door.clone(), first)?;
+    // The door itself stays.
+    let bytes = counted(&runtime, door.clone(), second)?;
+    if bytes != warm || bytes < work.least {
+        return Err(format!("an answer of {bytes} bytes, and of {warm} before; there are {} at least", work.least));
+    }
+    Ok(())
+}
+
+/// What is counted: the name is known to `cargo xtask guard`.
+#[inline(never)]
+fn counted(runtime: &Runtime, door: Router, request: Request<Body>) -> Result<usize, String> {
+    answered(runtime, door, request)
+}
+
+/// The bytes of the answer.
+fn answered(runtime: &Runtime, door: Router, request: Request<Body>) -> Result<usize, String> {
+    runtime.block_on(async {
+        let answer = door.oneshot(request).await.map_err(|never: std::convert::Infallible| never.to_string())?;
+        let (head, mut body) = answer.into_parts();
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|e| e.to_string())?;
+            if let Some(status) = frame.trailers_ref().and_then(|trailers| trailers.get("grpc-status"))
+                && status != "0"
+            {
+                return Err(format!("{frame:?}"));
+            }
+            bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+        }
+        if head.status.is_success() { Ok(bytes) } else { Err(format!("{head:?}")) }
+    })
+}
