@@ -87,7 +87,9 @@ in the clear, in CPU.
 
 nginx has one worker and answers from its configuration; it has the same certificate (P-256), and the same client asks it. The
 pyarrow server is C++ behind ten lines of Python, with the same table. `spiced` takes its rows from a `memory:` table through
-DataFusion, in batches of 8,192 rows of eight columns; its answers to `/health` are counted, measured and logged like any other.
+DataFusion, in batches of as many rows of eight columns as pyarrow's; what is sent by DoPut becomes a table there, and is kept by
+pyarrow. The answers of `spiced` to `/health` are counted, measured and logged like any other. What the doors do by themselves is
+also counted in instructions (`just guard`), which a busy machine does not change.
 
 {table}
 The reference puts what TLS costs at 5 to 15% of CPU. Read the last column for what it depends on: a statement that does
