@@ -152,7 +152,9 @@ impl Run {
     async fn start(self) -> Result<SendableRecordBatchStream, EngineError> {
         let Self { shared, known, .. } = &self;
         let plan = parameters::bind(known.plan.clone(), &known.parameters, &self.parameters)?;
-        let mut state = SessionState::clone(&self.own.state());
+        let own = self.own.state();
+        let is_unset = shared.is_unset(&own);
+        let mut state = SessionState::clone(&own);
         state.mark_start_execution();
         state.config_mut().set_extension(self.own.principal.clone());
         match plan {
@@ -162,7 +164,9 @@ impl Run {
                 ddl::run(ddl, state).await?;
             }
             plan => {
-                let physical = match known.optimized(&state).map_err(engine_error)? {
+                // What a session has set steers the optimizer too.
+                let optimized = if is_unset { known.optimized(&state).map_err(engine_error)? } else { None };
+                let physical = match optimized {
                     Some(optimized) => state.query_planner().create_physical_plan(optimized, &state).await,
                     None => state.create_physical_plan(&plan).await,
                 };

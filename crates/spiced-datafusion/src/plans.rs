@@ -34,7 +34,7 @@ impl Known {
         Self { plan, schema, parameters, effect, optimized: OnceLock::new() }
     }
 
-    /// The optimized plan, where it is the same at each execution.
+    /// The optimized plan, where it is the same at each execution in a session that has set nothing.
     pub(crate) fn optimized(&self, state: &SessionState) -> Result<Option<&LogicalPlan>> {
         if let Some(known) = self.optimized.get() {
             return Ok(known.as_ref());
@@ -49,10 +49,14 @@ impl Known {
     /// Whether nothing in it depends on when it runs (the optimizer puts in the time for `now()`), or on values that are
     /// bound to it then.
     fn is_timeless(&self, state: &SessionState) -> Result<bool> {
-        let mut timeless = self.effect == Effect::Read
+        let is_plain = self.effect == Effect::Read
             && self.parameters.fields().is_empty()
             && !matches!(self.plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_));
+        if !is_plain {
+            return Ok(false);
+        }
         // The analyzer puts views in the place of their names.
+        let mut timeless = true;
         let analyzed = state.analyzer().execute_and_check(self.plan.clone(), state.config_options(), |_, _| {})?;
         analyzed.apply_with_subqueries(|node| {
             node.apply_expressions(|expression| {
@@ -143,6 +147,7 @@ impl Drop for Forgets<'_> {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::arrow::datatypes::{DataType, Field};
     use datafusion::prelude::SessionContext;
 
     use super::*;
@@ -186,6 +191,18 @@ mod tests {
         ] {
             let state = SessionContext::new().state();
             assert_eq!(known(sql).await.optimized(&state).unwrap().is_some(), timeless, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_bound_later_is_not_looked_at_before() {
+        let state = SessionContext::new().state();
+        for sql in ["SELECT abs($1)", "SELECT $1 + $2", "SELECT substr($1, $2)"] {
+            let plan = state.create_logical_plan(sql).await.unwrap();
+            let schema = plan.schema().inner().clone();
+            let open = Schema::new(vec![Field::new("$1", DataType::Null, true)]);
+            let known = Known::new(plan, schema, open, Effect::Read);
+            assert!(known.optimized(&state).unwrap().is_none(), "{sql}");
         }
     }
 }

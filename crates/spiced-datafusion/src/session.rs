@@ -66,10 +66,7 @@ impl DataFusionSession {
 
     /// The plan of `sql`, where it was made before for a session like this one.
     fn known(&self, sql: &str) -> Option<Arc<Known>> {
-        if !Arc::ptr_eq(&self.own.state(), &self.shared.state) {
-            return None;
-        }
-        self.shared.plans.get(sql)
+        if self.shared.is_unset(&self.own.state()) { self.shared.plans.get(sql) } else { None }
     }
 }
 
@@ -174,7 +171,7 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned
         plan = context.execute_logical_plan(execute).await.map_err(engine_error)?.logical_plan().clone();
     }
     let planned = planned(shared, own, plan, &state, started)?;
-    if Arc::ptr_eq(&state, &planned.shared.state) && matches!(planned.known.effect, Effect::Read | Effect::Write) {
+    if planned.shared.is_unset(&state) && matches!(planned.known.effect, Effect::Read | Effect::Write) {
         planned.shared.plans.keep(&sql, age, &planned.known);
     }
     Ok(planned)
@@ -201,6 +198,11 @@ fn planned(
 }
 
 impl Shared {
+    /// Whether `state` is the one that each session starts from: nothing has been set in it.
+    pub(crate) fn is_unset(&self, state: &Arc<SessionState>) -> bool {
+        Arc::ptr_eq(state, &self.state)
+    }
+
     /// Ends the task of `work` at `when`, unless what is returned is dropped before.
     pub(crate) fn strike(&self, when: Instant, work: AbortHandle) -> Strike {
         let (strike, struck) = oneshot::channel();
