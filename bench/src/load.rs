@@ -35,7 +35,7 @@ pub(crate) enum Load {
     Handshake { resumed: bool },
     /// Requests on connections that stay.
     KeepAlive { version: Version, ask: &'static Ask },
-    /// So many answers at once, on one connection, of as many bytes as the large table has among them.
+    /// So many answers at once, on one connection, each of as many bytes as the large table has.
     DoGet { batch: usize, streams: u64 },
     /// A quarter of as many bytes, sent in batches of 65,536 rows.
     DoPut,

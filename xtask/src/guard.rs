@@ -13,15 +13,14 @@ const TOLERANCE: f64 = 0.10;
 const SAME_COPIES: &str =
     "glibc.cpu.x86_rep_movsb_threshold=1073741824:glibc.cpu.x86_non_temporal_threshold=1073741824";
 
-/// The pieces of work, as `guard/src/work.rs` has them.
-const WORK: [&str; 6] = ["doget-8k", "doget-64k", "doput-64k", "sql-json", "sql-arrow", "health"];
-
 /// Counts, and compares; with `write`, makes what was counted the baseline.
 pub fn run(write: bool) -> Outcome {
     need(&[("valgrind", "valgrind")])?;
     tools::run(cargo().args(["build", "--release", "-p", "spiced-guard"]))?;
     let program = target().join("release").join("spiced-guard");
-    let counted = WORK.into_iter().map(|work| Ok((work.to_owned(), count(&program, work)?)));
+    let listed = Command::new(&program).output().map_err(|e| format!("{}: {e}", program.display()))?;
+    let names = String::from_utf8_lossy(&listed.stdout);
+    let counted = names.lines().map(|work| Ok((work.to_owned(), count(&program, work)?)));
     let counted = counted.collect::<Outcome<BTreeMap<String, u64>>>()?;
     let file = root().join("guard").join("baseline.json");
     if write {
@@ -31,7 +30,8 @@ pub fn run(write: bool) -> Outcome {
     let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
     let baseline: BTreeMap<String, u64> =
         serde_json::from_str(&text).map_err(|e| format!("{}: {e}", file.display()))?;
-    let mut wrong = Vec::new();
+    let gone = baseline.keys().filter(|work| !counted.contains_key(*work));
+    let mut wrong: Vec<String> = gone.map(|work| format!("{work} is in the baseline, and is not counted")).collect();
     for (work, count) in &counted {
         let before = baseline.get(work).ok_or_else(|| format!("{} does not have {work}", file.display()))?;
         let ratio = *count as f64 / *before as f64;

@@ -39,7 +39,7 @@ const MOST_OVERHEAD: f64 = 1.02;
 
 type Sender = SendRequest<BoxBody<Bytes, Infallible>>;
 
-/// A connection, with `target`'s windows and frames as a pyarrow client has them.
+/// A connection to `target`, with windows and frames as a pyarrow client has them.
 async fn open(target: Target<'_>, connections: &mut JoinSet<()>) -> Outcome<Sender> {
     let config = target.tls.map(|certificate| certificate.client("h2", false)).transpose()?;
     let (io, _) = connect(target.address, config.as_ref()).await?;

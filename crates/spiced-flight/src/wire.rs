@@ -10,7 +10,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use futures::stream::{self, StreamExt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
@@ -18,18 +18,12 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use tls_core::pieces::{Beside, Pieces};
+use tls_core::pieces::{Beside, Gathered, Pieces};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::call::Answer;
 use crate::encode::{DATA_BODY, DATA_HEADER, GRPC_PREFIX, Owned, Parts};
-
-/// Pieces below this size are copied together, which costs less than a place in a frame for each.
-const SMALL: usize = 4 << 10;
-
-/// A frame goes out once it has so many bytes, or as many as there are.
-const FRAME: usize = 1 << 20;
 
 /// The fields of `arrow.flight.protocol.FlightData` beside those that are sent too.
 const DESCRIPTOR: u32 = 1;
@@ -76,7 +70,7 @@ impl Received {
         let Some(mut left) = self.prefix().await? else { return Ok(None) };
         let mut message = FlightData::default();
         while left > 0 {
-            let before = self.at_least(left.min(2 * VARINT)).await?;
+            self.at_least(left.min(2 * VARINT)).await?;
             let mut start = (&mut self.ahead).take(left);
             let (tag, kind) = decode_key(&mut start).map_err(malformed)?;
             let length = match (tag, kind) {
@@ -88,15 +82,15 @@ impl Received {
                 }
                 _ => {
                     // Unknown, and of no known length before all of it is there.
-                    left -= before - self.ahead.len();
-                    let before = self.at_least(left).await?;
+                    left = start.limit();
+                    self.at_least(left).await?;
                     let mut rest = (&mut self.ahead).take(left);
                     skip_field(kind, tag, &mut rest, DecodeContext::default()).map_err(malformed)?;
-                    left -= before - self.ahead.len();
+                    left = rest.limit();
                     continue;
                 }
             };
-            left -= before - self.ahead.len();
+            left = start.limit();
             let length = usize::try_from(length).ok().filter(|length| *length <= left);
             let length = length.ok_or_else(|| malformed("a field is longer than its message"))?;
             left -= length;
@@ -134,14 +128,14 @@ impl Received {
         Ok(Some(length))
     }
 
-    /// Waits for `count` bytes; says how many there are.
-    async fn at_least(&mut self, count: usize) -> Result<usize, Status> {
+    /// Waits for `count` bytes.
+    async fn at_least(&mut self, count: usize) -> Result<(), Status> {
         while self.ahead.len() < count {
             if !self.more().await? {
                 return Err(Status::invalid_argument("the request ends within a message"));
             }
         }
-        Ok(self.ahead.len())
+        Ok(())
     }
 
     /// The next `count` bytes.
@@ -192,8 +186,8 @@ pub(crate) fn answered(answer: Result<Answer<Parts>, Status>) -> Response {
             let body = Messages {
                 messages,
                 beside: beside.clone(),
+                gathered: Gathered::default(),
                 ready: Pieces::default(),
-                small: BytesMut::new(),
                 end: End::Open,
             };
             (kind, Extension(beside), Body::new(body)).into_response()
@@ -216,10 +210,9 @@ pub(crate) fn framed(message: &impl Message) -> Parts {
 struct Messages {
     messages: Answer<Parts>,
     beside: Beside,
-    /// What can be sent.
+    gathered: Gathered,
+    /// What is left of a frame that nobody puts together.
     ready: Pieces,
-    /// What comes after it, copied together.
-    small: BytesMut,
     end: End,
 }
 
@@ -234,22 +227,11 @@ enum End {
 }
 
 impl Messages {
-    fn push(&mut self, piece: Bytes) {
-        if piece.len() < SMALL {
-            self.small.extend_from_slice(&piece);
-        } else {
-            self.flush();
-            self.ready.push(piece);
-        }
-    }
-
-    fn flush(&mut self) {
-        self.ready.push(self.small.split().freeze());
-    }
-
     /// What there is, as one frame.
     fn take(&mut self) -> Option<Bytes> {
-        self.flush();
+        if self.ready.is_empty() {
+            self.ready = self.gathered.take();
+        }
         self.beside.frame(&mut self.ready)
     }
 }
@@ -267,7 +249,7 @@ impl http_body::Body for Messages {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut waits = false;
         loop {
-            let enough = waits || !matches!(self.end, End::Open) || self.ready.len() + self.small.len() >= FRAME;
+            let enough = waits || !matches!(self.end, End::Open) || !self.ready.is_empty() || self.gathered.is_full();
             if enough && let Some(data) = self.take() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
@@ -283,7 +265,9 @@ impl http_body::Body for Messages {
             }
             match self.messages.poll_next_unpin(cx) {
                 Poll::Pending => waits = true,
-                Poll::Ready(Some(Ok(pieces))) => pieces.into_iter().for_each(|piece| self.push(piece)),
+                Poll::Ready(Some(Ok(pieces))) => {
+                    pieces.into_iter().for_each(|piece| self.gathered.push(piece, std::convert::identity));
+                }
                 Poll::Ready(Some(Err(status))) => self.end = End::Ended(status),
                 Poll::Ready(None) => self.end = End::Ended(Status::ok("")),
             }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -52,12 +53,6 @@ impl Pieces {
     }
 }
 
-impl Extend<Bytes> for Pieces {
-    fn extend<T: IntoIterator<Item = Bytes>>(&mut self, pieces: T) {
-        pieces.into_iter().for_each(|piece| self.push(piece));
-    }
-}
-
 impl Buf for Pieces {
     fn remaining(&self) -> usize {
         self.remaining
@@ -97,6 +92,57 @@ impl Buf for Pieces {
         let mut copied = BytesMut::with_capacity(count);
         copied.put(self.take(count));
         copied.freeze()
+    }
+}
+
+/// Pieces below this size are copied together, which costs less than a place in a frame for each.
+const SMALL: usize = 4 << 10;
+
+/// A frame goes out once it has so many bytes, or as many as there are.
+const FRAME: usize = 1 << 20;
+
+/// A frame in the making: large pieces as they lie, small ones copied together.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    whole: Pieces,
+    /// What comes after it.
+    copied: Vec<u8>,
+}
+
+impl Gathered {
+    /// Adds a piece at the end: a copy where it is small, else what `shared` makes of it.
+    pub fn push<T: Deref<Target = [u8]>>(&mut self, piece: T, shared: impl FnOnce(T) -> Bytes) {
+        if piece.len() < SMALL {
+            self.copied.extend_from_slice(&piece);
+        } else {
+            self.close();
+            self.whole.push(shared(piece));
+        }
+    }
+
+    /// What was copied last, to be written on.
+    pub fn copied(&mut self) -> &mut Vec<u8> {
+        &mut self.copied
+    }
+
+    /// How many bytes were copied since the last that lie where they lay.
+    pub fn copied_len(&self) -> usize {
+        self.copied.len()
+    }
+
+    /// True where there is enough for a frame.
+    pub fn is_full(&self) -> bool {
+        self.whole.len() + self.copied.len() >= FRAME
+    }
+
+    /// All of it.
+    pub fn take(&mut self) -> Pieces {
+        self.close();
+        std::mem::take(&mut self.whole)
+    }
+
+    fn close(&mut self) {
+        self.whole.push(std::mem::take(&mut self.copied).into());
     }
 }
 
@@ -216,7 +262,7 @@ mod tests {
 
     fn pieces(of: &[&'static str]) -> Pieces {
         let mut pieces = Pieces::default();
-        pieces.extend(of.iter().map(|piece| Bytes::from_static(piece.as_bytes())));
+        of.iter().for_each(|piece| pieces.push(Bytes::from_static(piece.as_bytes())));
         pieces
     }
 
@@ -233,6 +279,22 @@ mod tests {
         assert_eq!(all.copy_to_bytes(1).as_ptr(), place);
         assert_eq!(&all.copy_to_bytes(2)[..], b"ef");
         assert!(all.is_empty() && all.chunk().is_empty());
+    }
+
+    #[test]
+    fn small_pieces_are_copied_together_and_large_ones_are_not() {
+        let large = Bytes::from(vec![7; SMALL]);
+        let mut gathered = Gathered::default();
+        for piece in [&b"a"[..], b"b", &large, b"c"] {
+            gathered.push(piece, |_| large.clone());
+        }
+        gathered.copied().push(b'd');
+        assert_eq!((gathered.copied_len(), gathered.is_full()), (2, false));
+        let mut pieces = gathered.take();
+        assert_eq!(pieces.pop().unwrap(), "ab");
+        assert_eq!(pieces.pop().unwrap().as_ptr(), large.as_ptr());
+        assert_eq!(pieces.pop().unwrap(), "cd");
+        assert!(pieces.is_empty() && gathered.take().is_empty());
     }
 
     /// A response whose body gives two frames, of two pieces and of one.

@@ -43,11 +43,8 @@ impl AsyncRead for Replayed {
             self.ahead = ahead.freeze();
         }
         let count = self.ahead.len().min(wanted);
+        // The last of it takes its memory along.
         buf.put_slice(&self.ahead.split_to(count));
-        if self.ahead.is_empty() {
-            // Its memory with it.
-            self.ahead = Bytes::new();
-        }
         Poll::Ready(Ok(()))
     }
 }

@@ -3,53 +3,34 @@
 use std::ops::Deref;
 
 use bytes::Bytes;
-use tls_core::pieces::Pieces;
+use tls_core::pieces::{Gathered, Pieces};
 
-/// Shared bytes below this many are copied instead, which costs less than a place in a frame for each.
-const SHARED_AT_LEAST: usize = 4 * 1024;
-
-/// A frame goes out once so many bytes of text are in it,
+/// A frame goes out once so many bytes of text are in it, if not before.
 const TEXT: usize = 64 * 1024;
-
-/// or so many in all.
-const FRAME: usize = 1024 * 1024;
 
 /// What is written and not yet sent.
 #[derive(Default)]
-pub(super) struct Out {
-    whole: Pieces,
-    tail: Vec<u8>,
-}
+pub(super) struct Out(Gathered);
 
 impl Out {
     /// Where text is appended.
     pub(super) fn text(&mut self) -> &mut Vec<u8> {
-        &mut self.tail
+        self.0.copied()
     }
 
     /// Appends bytes without copying them, where they are many.
     pub(super) fn share<T: Deref<Target = [u8]> + Send + 'static>(&mut self, bytes: T) {
-        if bytes.len() < SHARED_AT_LEAST {
-            self.tail.extend_from_slice(&bytes);
-            return;
-        }
-        self.close_tail();
-        self.whole.push(Bytes::from_owner(Shared(bytes)));
+        self.0.push(bytes, |bytes| Bytes::from_owner(Shared(bytes)));
     }
 
     /// True where there is enough for a frame.
     pub(super) fn is_full(&self) -> bool {
-        self.tail.len() >= TEXT || self.whole.len() >= FRAME
+        self.0.copied_len() >= TEXT || self.0.is_full()
     }
 
     /// All that is written.
     pub(super) fn take(&mut self) -> Pieces {
-        self.close_tail();
-        std::mem::take(&mut self.whole)
-    }
-
-    fn close_tail(&mut self) {
-        self.whole.push(Bytes::from(std::mem::take(&mut self.tail)));
+        self.0.take()
     }
 }
 
