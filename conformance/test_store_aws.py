@@ -166,12 +166,13 @@ def test_sighup_reads_the_store_again(pod, moto, name):
     assert len(server.logged(match="was reloaded")) == 1, server.tail()
 
 
-def test_a_pair_that_changes_one_after_the_other_is_read_again_within_seconds(pod, moto, name):
+def test_a_pair_that_changes_one_after_the_other_is_read_again_within_seconds(pod, moto, name, fronts):
     """Not at the next interval, which is five minutes away."""
     certificate, key = f"{name}/certificate", f"{name}/private-key"
     moto.create(certificate, pod.pair.certificate)
     moto.create(key, pod.pair.key_text)
-    pod.yaml(secrets=[store(moto.url)], tls={"certificate": "${aws:%s}" % certificate, "key": "${aws:%s}" % key})
+    counting = fronts(front.pass_on(moto.url))
+    pod.yaml(secrets=[store(counting.url)], tls={"certificate": "${aws:%s}" % certificate, "key": "${aws:%s}" % key})
     server = pod.serve(env=aws_environment())
     renewed = pod.ca.issue(common_name="renewed")
     moto.put(certificate, renewed.certificate)
@@ -179,6 +180,8 @@ def test_a_pair_that_changes_one_after_the_other_is_read_again_within_seconds(po
     rejected = text_of(server.wait_for_log("ERROR", match="is rejected"))
     assert "is not the key of the certificate" in rejected
     assert clients.presented(server) == pod.pair.der
+    looks = len(counting.requests)
+    eventually(lambda: len(counting.requests) >= looks + 4, "two more looks at both secrets")
     moto.put(key, renewed.key_text)
     for door in ("http", "flight", "grpc"):
         eventually(lambda door=door: clients.presented(server, door) == renewed.der, f"the new certificate on {door}")

@@ -68,10 +68,12 @@ pub fn need(programs: &[(&str, &str)]) -> Outcome {
     if missing.is_empty() {
         return Ok(());
     }
+    // What this program prints may be read by another.
     let install = || -> Outcome {
         let _quiet = NoServices::new();
-        run(Command::new("apt-get").args(["update", "-qq"]))?;
-        run(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing))
+        run(Command::new("apt-get").args(["update", "-qq"]).stdout(std::io::stderr()))?;
+        let mut install = Command::new("apt-get");
+        run(install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing).stdout(std::io::stderr()))
     };
     install().map_err(|e| format!("the tests need {}; install them by hand ({e})", missing.join(", ")))
 }

@@ -14,7 +14,7 @@ use crate::load::LoadError;
 use crate::pairs::{self, Kept, One};
 #[cfg(feature = "self-signed")]
 use crate::source::self_signed::SelfSigned;
-use crate::source::{Sources, watched};
+use crate::source::{Input, Sources, watched};
 
 /// How often material is looked at again that may be half written.
 const LOOK: Duration = Duration::from_millis(250);
@@ -76,10 +76,18 @@ impl Reloader {
     /// Waits until a secret of the material has changed since the last reading; for ever where it
     /// holds none that could.
     pub async fn changed(&mut self) {
+        watched::changed(self.inputs()).await;
+    }
+
+    /// What has changed so far is no reason to read the material again: it is about to be read.
+    pub fn seen(&mut self) {
+        watched::seen(self.inputs());
+    }
+
+    fn inputs(&mut self) -> impl Iterator<Item = &mut Input> {
         let Sources { pair, more, clients, .. } = &mut self.sources;
         let clients = clients.iter_mut().map(|clients| &mut clients.authority.value);
-        let pairs = std::iter::once(pair).chain(more).flat_map(|pair| pair.inputs());
-        watched::changed(pairs.chain(clients)).await;
+        std::iter::once(pair).chain(more).flat_map(|pair| pair.inputs()).chain(clients)
     }
 
     /// True where a change of a secret may change a pair.

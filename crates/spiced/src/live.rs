@@ -250,20 +250,20 @@ impl Live {
             // What is followed keeps its values and its account of its stores, also where the pod cannot be read.
             refresher.refresh().await;
         }
+        let mut this = if dry { self } else { blocking(move || self.seen()).await };
         // On a thread of its own: the compiler cannot tell that this future may move between threads.
-        let (pod, runtime) = (self.pod.clone(), Handle::current());
+        let (pod, runtime) = (this.pod.clone(), Handle::current());
         let settled = blocking(move || runtime.block_on(settle::settle(&pod))).await;
-        let wanted = match settled.and_then(|(settings, resolver)| self.wanted(settings, resolver, dry)) {
+        let wanted = match settled.and_then(|(settings, resolver)| this.wanted(settings, resolver, dry)) {
             Ok(wanted) => wanted,
-            Err(failure) => return self.rejected(failure, dry).await,
+            Err(failure) => return this.rejected(failure, dry).await,
         };
         let Wanted { fixed, sources, development, policy, rotation, followed } = wanted;
         if let Some(made) = development.filter(|_| !dry)
             && let Err(failure) = blocking(move || identity::make(&made)).await
         {
-            return self.rejected(failure, dry).await;
+            return this.rejected(failure, dry).await;
         }
-        let mut this = self;
         let read = move || {
             let outcome = match (&mut this.served, sources) {
                 (Some(served), Some(sources)) if dry => served.reloader.check(sources),
@@ -303,6 +303,16 @@ impl Live {
             follower = Some(Follower::start(followed, rotation, live.policy.clone()));
         }
         Ended { follower, dry, ..Ended::of(live, outcome, policy_changed) }
+    }
+
+    /// What has changed so far is no reason to read everything again after this reading, which may reject it.
+    fn seen(mut self) -> Self {
+        self.files.seen();
+        if let Some(Served { reloader, files, .. }) = &mut self.served {
+            reloader.seen();
+            files.seen();
+        }
+        self
     }
 
     /// What the pod wants to be in force now, where a reload may bring it about.

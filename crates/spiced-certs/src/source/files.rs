@@ -41,6 +41,12 @@ impl FileWatch {
         Self { paths, seen, fresh: None, due: Instant::now() + LOOK }
     }
 
+    /// What has changed so far is not told. Blocks for as long as the file system does.
+    pub fn seen(&mut self) {
+        self.seen = look(&self.paths);
+        self.fresh = None;
+    }
+
     /// Waits until one of the files is another than at the last change that was told; for ever where there
     /// is none to watch. May be dropped and called again.
     pub async fn changed(&mut self) {
@@ -129,5 +135,8 @@ mod tests {
                 .unwrap_or_else(|_| panic!("change {at} is not told"));
         }
         assert!(timeout(3 * LOOK, watch.changed()).await.is_err(), "nothing has changed since");
+        in_place();
+        watch.seen();
+        assert!(timeout(3 * LOOK, watch.changed()).await.is_err(), "what was seen is not told");
     }
 }

@@ -25,6 +25,15 @@ impl Pair {
     }
 }
 
+/// Whoever waits for a change waits for one after now.
+pub(crate) fn seen<'i>(inputs: impl IntoIterator<Item = &'i mut Input>) {
+    for input in inputs {
+        if let Input::Watched(receiver) = input {
+            receiver.mark_unchanged();
+        }
+    }
+}
+
 /// Waits until a secret of `inputs` is another than the one that was read last; for ever where there is
 /// none that could change.
 pub(crate) async fn changed(inputs: impl IntoIterator<Item = &mut Input>) {
@@ -75,6 +84,8 @@ mod tests {
         drop(certificate);
         key.send_replace(Secret::from("k3"));
         changed(pair.inputs()).await;
+        seen(pair.inputs());
+        assert!(futures::FutureExt::now_or_never(changed(pair.inputs())).is_none());
     }
 
     #[tokio::test]
