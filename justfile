@@ -38,7 +38,7 @@ alone:
 docs:
     cargo xtask docs
 
-# what it costs, beside nginx and a pyarrow Flight server; --write puts it into docs/figures.md
+# what it costs, beside nginx and a pyarrow Flight server (growth: how that grows); --write puts it into docs/
 bench *ARGS:
     cargo xtask bench {{ARGS}}
 

@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// A Python with pyarrow
     #[arg(long, value_name = "PATH", default_value = "python3")]
     pub(crate) python: PathBuf,
+    /// How cost grows with connections, streams, size and certificates, instead of the figures
+    #[arg(long)]
+    pub(crate) growth: bool,
     /// Only the figures whose name contains one of these
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub(crate) only: Vec<String>,
@@ -33,7 +36,7 @@ pub(crate) struct Args {
     /// Where the raw results go, as JSON
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     pub(crate) out: PathBuf,
-    /// Writes the page of the docs here
+    /// Writes the page of the docs here, with pictures in a folder of the same name
     #[arg(long, value_name = "PATH")]
     pub(crate) page: Option<PathBuf>,
 }
@@ -46,7 +49,8 @@ impl Args {
         } else {
             Scale { rounds: 9, slice: Duration::from_secs(1), rows: 15_625_000 }
         };
-        Scale { rounds: self.rounds.unwrap_or(scale.rounds).max(1), ..scale }
+        let rounds = if self.growth { 3 } else { scale.rounds };
+        Scale { rounds: self.rounds.unwrap_or(rounds).max(1), ..scale }
     }
 }
 

@@ -19,26 +19,25 @@ pub(crate) struct Certificate {
     pub(crate) chain: PathBuf,
     pub(crate) key: PathBuf,
     root: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 impl Certificate {
     /// Makes a CA and a P-256 leaf in `folder`.
     pub(crate) fn make(folder: &Path) -> Outcome<Self> {
-        let failed = |e: rcgen::Error| format!("cannot make a certificate: {e}");
         let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "spiced-bench CA");
         let ca_key = KeyPair::generate().map_err(failed)?;
         let ca = params.self_signed(&ca_key).map_err(failed)?;
-        let key = KeyPair::generate().map_err(failed)?;
-        let leaf = CertificateParams::new(vec![NAME.to_owned(), "127.0.0.1".to_owned()]).map_err(failed)?;
-        let leaf = leaf.signed_by(&key, &Issuer::new(params, ca_key)).map_err(failed)?;
+        let issuer = Issuer::new(params, ca_key);
+        let (chain, key) = issue(&issuer, &[NAME, "127.0.0.1"], folder, "leaf")?;
+        Ok(Self { chain, key, root: ca.der().clone(), issuer })
+    }
 
-        let (chain, key_file) = (folder.join("leaf.pem"), folder.join("leaf-key.pem"));
-        let write = |path: &Path, text: String| fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()));
-        write(&chain, leaf.pem())?;
-        write(&key_file, key.serialize_pem())?;
-        Ok(Self { chain, key: key_file, root: ca.der().clone() })
+    /// The files of a leaf and its key for each of `names`, in `folder`.
+    pub(crate) fn more(&self, names: &[String], folder: &Path) -> Outcome<Vec<(PathBuf, PathBuf)>> {
+        names.iter().map(|name| issue(&self.issuer, &[name], folder, name)).collect()
     }
 
     /// A client that trusts the CA, offers `protocol`, and resumes sessions or does not.
@@ -54,4 +53,20 @@ impl Certificate {
         config.resumption = if resumes { Resumption::in_memory_sessions(256) } else { Resumption::disabled() };
         Ok(Arc::new(config))
     }
+}
+
+fn failed(error: rcgen::Error) -> String {
+    format!("cannot make a certificate: {error}")
+}
+
+/// A P-256 leaf for `names`, as two files that are called after `file`.
+fn issue(issuer: &Issuer<'_, KeyPair>, names: &[&str], folder: &Path, file: &str) -> Outcome<(PathBuf, PathBuf)> {
+    let key = KeyPair::generate().map_err(failed)?;
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let leaf = CertificateParams::new(names).map_err(failed)?.signed_by(&key, issuer).map_err(failed)?;
+    let (chain, key_file) = (folder.join(format!("{file}.pem")), folder.join(format!("{file}-key.pem")));
+    let write = |path: &Path, text: String| fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()));
+    write(&chain, leaf.pem())?;
+    write(&key_file, key.serialize_pem())?;
+    Ok((chain, key_file))
 }

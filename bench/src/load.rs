@@ -14,7 +14,8 @@ use crate::certificate::Certificate;
 use crate::meter::Sample;
 use crate::process::Process;
 
-pub(crate) use flight::{Put, put};
+pub(crate) use flight::{Put, get, put};
+pub(crate) use handshakes::Bare;
 pub(crate) use keep_alive::{Ask, Version, once};
 
 /// Where the load goes.

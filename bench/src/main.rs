@@ -11,9 +11,11 @@
 mod args;
 mod certificate;
 mod figures;
+mod growth;
 mod load;
 mod machine;
 mod meter;
+mod plot;
 mod process;
 mod report;
 mod run;

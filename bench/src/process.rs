@@ -82,6 +82,18 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Bytes of memory that it has resident.
+    pub(crate) fn resident(&self) -> Outcome<u64> {
+        let of = |id: &u32| {
+            let file = format!("/proc/{id}/status");
+            let status = fs::read_to_string(&file).map_err(|e| format!("{file}: {e}"))?;
+            resident(&status).ok_or_else(|| format!("{file} has no VmRSS"))
+        };
+        self.family.iter().map(of).sum::<Outcome<_>>().map_err(|e| format!("{}: {e}", self.name))
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // The standard library can only kill, which would leave nginx' workers behind.
@@ -125,6 +137,11 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 fn forward(output: impl Read + Send + 'static, to: Sender<String>) {
     thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -137,6 +154,12 @@ fn forward(output: impl Read + Send + 'static, to: Sender<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_found() {
+        assert_eq!(resident("VmHWM:\t 9000 kB\nVmRSS:\t    1234 kB\nThreads:\t3\n"), Some(1_263_616));
+        assert_eq!(resident("Name:\tkthreadd\n"), None);
+    }
 
     #[test]
     fn times_are_found_behind_any_name() {

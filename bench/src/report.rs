@@ -89,7 +89,8 @@ nginx has one worker and answers from its configuration; it has the same certifi
 pyarrow server is C++ behind ten lines of Python, with the same table. `spiced` takes its rows from a `memory:` table through
 DataFusion, in batches of as many rows of eight columns as pyarrow's; what is sent by DoPut becomes a table there, and is kept by
 pyarrow. The answers of `spiced` to `/health` are counted, measured and logged like any other. What the doors do by themselves is
-also counted in instructions (`just guard`), which a busy machine does not change.
+also counted in instructions (`just guard`), which a busy machine does not change. [How cost grows](growth.md) has what more
+connections, streams, bytes and certificates do to it.
 
 {table}
 The reference puts what TLS costs at 5 to 15% of CPU. Read the last column for what it depends on: a statement that does

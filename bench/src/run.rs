@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::json;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Args;
 use crate::figures::{FIGURES, Figure, ROW};
@@ -11,18 +11,19 @@ use crate::machine::Machine;
 use crate::meter::Sample;
 use crate::report::{self, Row};
 use crate::servers::{Contestant, Field};
-use crate::{Outcome, say};
+use crate::{Outcome, growth, plot, say};
 
 /// Does what the command line asks for.
 pub(crate) fn run(args: &Args) -> Outcome {
+    if args.growth {
+        return grow(args);
+    }
     let figures: Vec<&Figure> = FIGURES.iter().filter(|figure| figure.is_wanted(&args.only)).collect();
     if figures.is_empty() {
         let names: Vec<&str> = FIGURES.iter().map(|figure| figure.name).collect();
         return Err(format!("no figure is called {:?}; there are {}", args.only, names.join(", ")));
     }
-    // One thread: the load never takes more than one core.
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let (rows, machine, versions) = runtime.block_on(take(args, &figures))?;
+    let (rows, machine, versions) = runtime()?.block_on(take(args, &figures))?;
 
     let json = json!({
         "machine": machine.json(), "versions": versions, "quick": args.quick,
@@ -38,6 +39,28 @@ pub(crate) fn run(args: &Args) -> Outcome {
         fs::write(page, text).map_err(|e| format!("{}: {e}", page.display()))?;
         say(&format!("wrote {}", page.display()));
     }
+    Ok(())
+}
+
+/// One thread: the load never takes more than one core.
+fn runtime() -> Outcome<Runtime> {
+    Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())
+}
+
+/// Takes the curves, and draws them.
+fn grow(args: &Args) -> Outcome {
+    let machine = Machine::look(&args.spiced);
+    let curves = runtime()?.block_on(growth::take(args, args.scale()))?;
+    let page = args.page.clone().unwrap_or_else(|| args.out.join("growth.md"));
+    let folder = page.with_extension("");
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    for curve in &curves {
+        plot::draw(curve, &folder.join(curve.name).with_extension("svg"))?;
+    }
+    let beside = folder.file_name().unwrap_or_default().to_string_lossy();
+    let text = plot::page(&curves, &machine, args.scale(), &beside);
+    fs::write(&page, text).map_err(|e| format!("{}: {e}", page.display()))?;
+    say(&format!("wrote {} and the pictures beside it", page.display()));
     Ok(())
 }
 

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use crate::tools::{self, NGINX, Outcome, cargo, find, need, python, root, target};
 
-/// `tpch` measures the doors' cost of TPC-H beside DataFusion alone. `--write` also writes docs/figures.md; whatever else is said is for the bench.
+/// `tpch` measures the doors' cost of TPC-H beside DataFusion alone, `growth` how cost grows. `--write` also writes the page
+/// of the docs; whatever else is said is for the bench.
 pub fn run(arguments: &[String]) -> Outcome {
     need(&[NGINX])?;
     let nginx = find(NGINX.0).ok_or("nginx is installed, and cannot be found")?;
@@ -22,8 +23,13 @@ pub fn run(arguments: &[String]) -> Outcome {
     bench.current_dir(root());
     bench.arg("--spiced").arg(built.join("spiced")).arg("--nginx").arg(nginx).arg("--python").arg(python);
     bench.arg("--out").arg(target().join("bench"));
+    let grows = arguments.first().is_some_and(|what| what == "growth");
+    let page = if grows { "growth.md" } else { "figures.md" };
     if arguments.iter().any(|argument| argument == "--write") {
-        bench.arg("--page").arg(root().join("docs").join("figures.md"));
+        bench.arg("--page").arg(root().join("docs").join(page));
     }
-    tools::run(bench.args(arguments.iter().filter(|argument| *argument != "--write")))
+    if grows {
+        bench.arg("--growth");
+    }
+    tools::run(bench.args(arguments.iter().skip(usize::from(grows)).filter(|argument| *argument != "--write")))
 }

@@ -22,10 +22,19 @@ pub(crate) async fn connect(
     address: SocketAddr,
     tls: Option<&Arc<ClientConfig>>,
 ) -> Outcome<(Box<dyn Io>, Option<HandshakeKind>)> {
+    connect_to(address, tls, NAME).await
+}
+
+/// The same, and asks for `name`.
+pub(crate) async fn connect_to(
+    address: SocketAddr,
+    tls: Option<&Arc<ClientConfig>>,
+    name: &str,
+) -> Outcome<(Box<dyn Io>, Option<HandshakeKind>)> {
     let tcp = TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))?;
     tcp.set_nodelay(true).map_err(|e| e.to_string())?;
     let Some(config) = tls else { return Ok((Box::new(tcp), None)) };
-    let name = ServerName::try_from(NAME).expect("the leaf's name is a name");
+    let name = ServerName::try_from(name.to_owned()).map_err(|e| format!("{name}: {e}"))?;
     let stream = TlsConnector::from(config.clone()).connect(name, tcp).await;
     let stream = stream.map_err(|e| format!("{address}: handshake: {e}"))?;
     let kind = stream.get_ref().1.handshake_kind();

@@ -9,8 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 use crate::Outcome;
+use crate::certificate::NAME;
 use crate::load::Target;
-use crate::load::connect::connect;
+use crate::load::connect::{Io, connect_to};
 use crate::meter::{Meter, Sample};
 
 /// Connections at a time.
@@ -69,21 +70,52 @@ async fn repeat(
 }
 
 async fn one(address: SocketAddr, config: Option<&Arc<ClientConfig>>) -> Outcome<Option<HandshakeKind>> {
-    let (mut stream, kind) = connect(address, config).await?;
-    let exchange = async {
-        stream.write_all(REQUEST).await?;
-        stream.flush().await?;
-        let mut answer = Vec::with_capacity(1024);
-        while !is_whole(&answer) {
-            if stream.read_buf(&mut answer).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+    let (mut bare, kind) = Bare::open(address, config, NAME).await?;
+    bare.ask().await?;
+    bare.close().await.map(|()| kind)
+}
+
+/// A connection on which a request is as little work as it can be.
+pub(crate) struct Bare {
+    address: SocketAddr,
+    io: Box<dyn Io>,
+}
+
+impl Bare {
+    /// Connects and asks for `name`.
+    pub(crate) async fn open(
+        address: SocketAddr,
+        config: Option<&Arc<ClientConfig>>,
+        name: &str,
+    ) -> Outcome<(Self, Option<HandshakeKind>)> {
+        let (io, kind) = connect_to(address, config, name).await?;
+        Ok((Self { address, io }, kind))
+    }
+
+    /// Asks, and reads the answer.
+    pub(crate) async fn ask(&mut self) -> Outcome {
+        let exchange = async {
+            self.io.write_all(REQUEST).await?;
+            self.io.flush().await?;
+            let mut answer = Vec::with_capacity(1024);
+            while !is_whole(&answer) {
+                if self.io.read_buf(&mut answer).await? == 0 {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
             }
+            Ok(answer)
+        };
+        let answer = exchange.await.map_err(|e: std::io::Error| format!("{}: {e}", self.address))?;
+        if answer.starts_with(b"HTTP/1.1 200 ") {
+            return Ok(());
         }
-        stream.shutdown().await?;
-        Ok(answer)
-    };
-    let answer = exchange.await.map_err(|e: std::io::Error| format!("{address}: {e}"))?;
-    if answer.starts_with(b"HTTP/1.1 200 ") { Ok(kind) } else { Err(format!("{address}: {}", answer.escape_ascii())) }
+        Err(format!("{}: {}", self.address, answer.escape_ascii()))
+    }
+
+    /// Says that there is no more.
+    pub(crate) async fn close(mut self) -> Outcome {
+        self.io.shutdown().await.map_err(|e| format!("{}: {e}", self.address))
+    }
 }
 
 /// Whether an answer with a `content-length` is there to its end.

@@ -80,7 +80,8 @@ fn configuration(h1: SocketAddr, h2: SocketAddr, tls: SocketAddr, certificate: &
         r#"daemon off;
 worker_processes 1;
 pid nginx.pid;
-events {{ worker_connections 1024; }}
+worker_rlimit_nofile 32768;
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     client_body_temp_path body;

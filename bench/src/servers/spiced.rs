@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -53,10 +53,21 @@ pub(crate) struct Spiced {
 impl Spiced {
     /// Starts `program` with empty tables.
     pub(crate) fn start(who: &'static str, program: &Path, tls: Option<&Certificate>, folder: &Path) -> Outcome<Self> {
+        Self::start_with(who, program, tls, &[], folder)
+    }
+
+    /// The same with more pairs than one: the files of a chain and of its key.
+    pub(crate) fn start_with(
+        who: &'static str,
+        program: &Path,
+        tls: Option<&Certificate>,
+        more: &[(PathBuf, PathBuf)],
+        folder: &Path,
+    ) -> Outcome<Self> {
         let name = format!("{who}, {}", if tls.is_some() { "TLS" } else { "plain" });
         let folder = folder.join(name.replace([' ', ','], "-"));
         let pod = folder.join("spicepod.yaml");
-        let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&pod, pod_file(tls)));
+        let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&pod, pod_file(tls, more)));
         written.map_err(|e| format!("{}: {e}", pod.display()))?;
         let mut command = Command::new(program);
         command.current_dir(&folder).args(["--log-format", "json"]);
@@ -80,8 +91,8 @@ impl Spiced {
         Ok(Self { who, tls: tls.is_some(), process, http, flight })
     }
 
-    /// Fills the tables: `large` and `wide` with `rows` rows each, `small` where it is wanted.
-    pub(crate) async fn load(&self, certificate: &Certificate, rows: u64, small: bool) -> Outcome {
+    /// Waits until it says that it is ready.
+    pub(crate) async fn ready(&self, certificate: &Certificate) -> Outcome {
         let tls = self.tls.then_some(certificate);
         let target = Target { process: &self.process, address: self.http, tls, command: "" };
         let end = Instant::now() + PATIENCE;
@@ -89,8 +100,16 @@ impl Spiced {
             if Instant::now() > end {
                 return Err(format!("{} is not ready after {PATIENCE:?}", self.who));
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        Ok(())
+    }
+
+    /// Fills the tables: `large` and `wide` with `rows` rows each, `small` where it is wanted.
+    pub(crate) async fn load(&self, certificate: &Certificate, rows: u64, small: bool) -> Outcome {
+        self.ready(certificate).await?;
+        let tls = self.tls.then_some(certificate);
+        let target = Target { process: &self.process, address: self.http, tls, command: "" };
         for (table, rows) in [("large", rows), ("small", if small { SMALL_ROWS } else { 0 })] {
             if rows == 0 {
                 continue;
@@ -110,15 +129,15 @@ impl Spiced {
     }
 }
 
-fn pod_file(tls: Option<&Certificate>) -> String {
-    let tls = match tls {
-        Some(pair) => format!(
-            "  tls: {{ enabled: true, certificate_file: {:?}, key_file: {:?} }}\n",
-            pair.chain.display().to_string(),
-            pair.key.display().to_string()
-        ),
-        None => String::new(),
-    };
+fn pod_file(tls: Option<&Certificate>, more: &[(PathBuf, PathBuf)]) -> String {
+    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+    let files = |chain: &Path, key: &Path| format!("certificate_file: {}, key_file: {}", quoted(chain), quoted(key));
+    let more: Vec<String> = more.iter().map(|(chain, key)| format!("{{ {} }}", files(chain, key))).collect();
+    let tls = tls.map(|pair| {
+        let more = if more.is_empty() { String::new() } else { format!(", certificates: [{}]", more.join(", ")) };
+        format!("  tls: {{ enabled: true, {}{more} }}\n", files(&pair.chain, &pair.key))
+    });
+    let tls = tls.unwrap_or_default();
     let columns: Vec<String> = COLUMNS
         .iter()
         .map(|(name, sql_type, _)| format!("{{ name: {name}, type: {sql_type}, nullable: false }}"))

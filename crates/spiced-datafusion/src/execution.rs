@@ -1,5 +1,6 @@
 //! Running a planned statement: on the queries' runtime, in a task of its own that ends when its
-//! stream is dropped, within the time limit.
+//! stream is dropped, within the time limit. Rows that lie in memory as they are asked for need no task: their stream is
+//! handed over as it is, and no batch of it goes from thread to thread.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -8,11 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::execution::context::SessionState;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
-use futures::{StreamExt, stream};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan, ExecutionPlanProperties, execute_stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -26,6 +30,9 @@ use crate::{answer, ddl, parameters};
 
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
+
+/// Rows that lie in memory are not cut to batches of a size to compute with, but to messages of a size to send.
+const ROWS_AT_REST: usize = 65_536;
 
 /// How much later than the query's own clock, which stands still while the query computes, the
 /// other one strikes.
@@ -75,8 +82,12 @@ impl Prepared for Planned {
             () = strike.comes() => return Err(timed_out(limit)),
         };
         match started {
-            Ok(Ok(schema)) => {
-                let fetch = Fetch { received, task: Some(task), strike, limit };
+            Ok(Ok(Begun { schema, at_rest })) => {
+                let source = match at_rest {
+                    Some(stream) => Source::AtRest(stream),
+                    None => Source::Task { received, task },
+                };
+                let fetch = Fetch { source: Some(source), strike, limit };
                 let batches = stream::unfold(fetch, Fetch::next).boxed();
                 Ok(Execution { schema, batches })
             }
@@ -95,6 +106,13 @@ pub(crate) fn timed_out(limit: Duration) -> EngineError {
     EngineError::new(ErrorKind::Timeout, format!("the query was not done within its limit of {limit:?}"))
 }
 
+/// An execution that has begun to answer.
+struct Begun {
+    schema: SchemaRef,
+    /// All batches, where nothing is left to be computed.
+    at_rest: Option<SendableRecordBatchStream>,
+}
+
 /// One execution, on its way.
 struct Run {
     shared: Arc<Shared>,
@@ -108,7 +126,7 @@ struct Run {
 impl Run {
     async fn drive(
         self,
-        ready: oneshot::Sender<Result<SchemaRef, EngineError>>,
+        ready: oneshot::Sender<Result<Begun, EngineError>>,
         batches: mpsc::Sender<Result<RecordBatch, EngineError>>,
     ) {
         let (limit, deadline, promised) = (self.limit, self.deadline, self.known.schema.clone());
@@ -116,7 +134,7 @@ impl Run {
             Ok(stream) => stream,
             Err(_elapsed) => Err(timed_out(limit)),
         };
-        let mut stream = match stream {
+        let (mut stream, is_at_rest) = match stream {
             Ok(stream) => stream,
             Err(error) => {
                 // Nobody listens: the caller has gone, and the error with it.
@@ -125,7 +143,11 @@ impl Run {
             }
         };
         let schema = settle(&promised, &stream.schema());
-        if ready.send(Ok(schema.clone())).is_err() {
+        if is_at_rest && stream.schema() == schema {
+            let _ = ready.send(Ok(Begun { schema, at_rest: Some(stream) }));
+            return;
+        }
+        if ready.send(Ok(Begun { schema: schema.clone(), at_rest: None })).is_err() {
             return;
         }
         let last = loop {
@@ -149,7 +171,8 @@ impl Run {
         let _ = batches.send(Err(last)).await;
     }
 
-    async fn start(self) -> Result<SendableRecordBatchStream, EngineError> {
+    /// The batches, and whether they only have to be read from memory.
+    async fn start(self) -> Result<(SendableRecordBatchStream, bool), EngineError> {
         let Self { shared, known, .. } = &self;
         let plan = parameters::bind(known.plan.clone(), &known.parameters, &self.parameters)?;
         let own = self.own.state();
@@ -171,11 +194,32 @@ impl Run {
                     None => state.create_physical_plan(&plan).await,
                 };
                 let physical = physical.map_err(engine_error)?;
-                return execute_stream(physical, state.task_ctx()).map_err(engine_error);
+                let is_at_rest = is_unset && lies_in_memory(physical.as_ref());
+                let stream = if is_at_rest {
+                    let rows = ConfigNonZeroUsize::try_new(ROWS_AT_REST).map_err(engine_error)?;
+                    state.config_mut().options_mut().execution.batch_size = rows;
+                    Ok(one_after_the_other(physical, state.task_ctx()))
+                } else {
+                    execute_stream(physical, state.task_ctx())
+                };
+                return stream.map(|stream| (stream, is_at_rest)).map_err(engine_error);
             }
         }
-        Ok(Box::pin(EmptyRecordBatchStream::new(Arc::new(Schema::empty()))))
+        Ok((Box::pin(EmptyRecordBatchStream::new(Arc::new(Schema::empty()))), false))
     }
+}
+
+/// True where all that `plan` does is to hand out batches that are there.
+fn lies_in_memory(plan: &dyn ExecutionPlan) -> bool {
+    let scan = plan.downcast_ref::<DataSourceExec>();
+    scan.is_some_and(|scan| scan.data_source().downcast_ref::<MemorySourceConfig>().is_some())
+}
+
+/// The partitions of `plan` in their order.
+fn one_after_the_other(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+    let (schema, partitions) = (plan.schema(), plan.output_partitioning().partition_count());
+    let streams = (0..partitions).map(move |partition| plan.execute(partition, context.clone()));
+    Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(streams).try_flatten()))
 }
 
 /// The schema of the batches: the one that was promised where the batches keep to it (it may leave
@@ -187,30 +231,60 @@ fn settle(promised: &SchemaRef, actual: &SchemaRef) -> SchemaRef {
 
 /// The receiving end: it does nothing but wait.
 struct Fetch {
-    received: mpsc::Receiver<Result<RecordBatch, EngineError>>,
-    /// Dropping it ends the query.
-    task: Option<AbortOnDropHandle<()>>,
+    /// `None` where all has been said.
+    source: Option<Source>,
     /// What ends the query at its limit, wherever it is.
     strike: Strike,
     limit: Duration,
 }
 
+enum Source {
+    /// A query that computes. Dropping the task ends it.
+    Task {
+        received: mpsc::Receiver<Result<RecordBatch, EngineError>>,
+        task: AbortOnDropHandle<()>,
+    },
+    AtRest(SendableRecordBatchStream),
+}
+
+impl Source {
+    async fn next(&mut self) -> Option<Result<RecordBatch, EngineError>> {
+        match self {
+            Self::Task { received, .. } => received.recv().await,
+            Self::AtRest(stream) => loop {
+                match stream.next().await {
+                    Some(Ok(batch)) if batch.num_rows() == 0 => {}
+                    next => return next.map(|batch| batch.map_err(engine_error)),
+                }
+            },
+        }
+    }
+
+    /// Why there is no more.
+    async fn end(self) -> Result<(), tokio::task::JoinError> {
+        match self {
+            Self::Task { task, .. } => task.await,
+            Self::AtRest(_) => Ok(()),
+        }
+    }
+}
+
 impl Fetch {
     async fn next(mut self) -> Option<(Result<RecordBatch, EngineError>, Self)> {
-        // Without a task all has been said.
-        self.task.as_ref()?;
+        let source = self.source.as_mut()?;
+        let is_late = matches!(source, Source::AtRest(_)) && self.strike.has_come();
         let item = tokio::select! {
             biased;
-            item = self.received.recv() => item,
+            item = source.next(), if !is_late => item,
             () = self.strike.comes() => {
-                self.task = None;
+                self.source = None;
                 return Some((Err(timed_out(self.limit)), self));
             }
         };
-        if item.is_some() {
-            return item.map(|item| (item, self));
+        if let Some(item) = item {
+            return Some((item, self));
         }
-        match self.task.take()?.await {
+        match self.source.take()?.end().await {
             Ok(()) => None,
             Err(_) if self.strike.has_come() => Some((Err(timed_out(self.limit)), self)),
             Err(failure) => Some((Err(ended(failure)), self)),

@@ -31,17 +31,17 @@ impl Hsts {
     /// vouches for itself.
     pub async fn apply(State(hsts): State<Self>, request: Request, next: Next) -> Response {
         let tls = request.extensions().get::<ConnInfo>().and_then(|c| c.tls.clone());
-        let host = authority(request.headers(), Some(request.uri())).map(|a| a.host().to_owned());
-        let is_name = host.is_some_and(|host| {
-            let bare = host.trim_start_matches('[').trim_end_matches(']');
-            !is_loopback_name(bare) && bare.parse::<std::net::IpAddr>().is_err()
-        });
+        let is_name = tls.is_some()
+            && authority(request.headers(), Some(request.uri())).is_some_and(|authority| {
+                let bare = authority.host().trim_start_matches('[').trim_end_matches(']');
+                !is_loopback_name(bare) && bare.parse::<std::net::IpAddr>().is_err()
+            });
         let mut response = next.run(request).await;
-        let signed = tls.is_some_and(|tls| {
+        let is_signed = |tls: &tls_core::TlsInfo| {
             let served = hsts.identities.served().identities;
             served.answer(tls.server_name.as_deref()).is_some_and(|identity| !identity.leaf().self_signed)
-        });
-        if signed && is_name {
+        };
+        if is_name && tls.is_some_and(|tls| is_signed(&tls)) {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.value);
         }
         response

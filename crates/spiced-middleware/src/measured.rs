@@ -1,34 +1,39 @@
 //! The layer that counts requests: `spiced_requests_total` and `spiced_request_seconds`.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, Request};
 use http_body::{Body as _, Frame, SizeHint};
-use metrics::{counter, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 use tower_layer::Layer;
 use tower_service::Service;
 
 /// Counts the requests of a door. A request ends when its answer has been sent, or given up.
+///
+/// A recorder that is installed after the first request of a kind does not see that kind.
 pub fn measured(endpoint: &'static str) -> MeasuredLayer {
-    MeasuredLayer { endpoint }
+    MeasuredLayer { meters: Arc::new(Meters { endpoint, known: RwLock::default() }) }
 }
 
 /// The layer that [`measured`] makes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct MeasuredLayer {
-    endpoint: &'static str,
+    meters: Arc<Meters>,
 }
 
 impl<S> Layer<S> for MeasuredLayer {
     type Service = Measured<S>;
 
     fn layer(&self, inner: S) -> Measured<S> {
-        Measured { inner, endpoint: self.endpoint }
+        Measured { inner, meters: self.meters.clone() }
     }
 }
 
@@ -36,7 +41,70 @@ impl<S> Layer<S> for MeasuredLayer {
 #[derive(Debug, Clone)]
 pub struct Measured<S> {
     inner: S,
+    meters: Arc<Meters>,
+}
+
+/// The metrics of a door. To look one up at the recorder costs more than all else that is done with it.
+#[derive(Debug)]
+struct Meters {
     endpoint: &'static str,
+    /// By method and code, of both of which there are few.
+    known: RwLock<HashMap<(&'static str, Code), Meter>>,
+}
+
+#[derive(Debug)]
+struct Meter {
+    requests: Counter,
+    seconds: Histogram,
+}
+
+impl Meters {
+    fn count(&self, method: &'static str, code: Code, took: Duration) {
+        // Nothing that can panic is done with the lock but to insert.
+        if let Some(meter) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&(method, code)) {
+            return meter.count(took);
+        }
+        let endpoint = self.endpoint;
+        let meter = Meter {
+            requests: counter!("spiced_requests_total", "endpoint" => endpoint, "method" => method, "code" => code.label()),
+            seconds: histogram!("spiced_request_seconds", "endpoint" => endpoint, "method" => method),
+        };
+        meter.count(took);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert((method, code), meter);
+    }
+}
+
+impl Meter {
+    fn count(&self, took: Duration) {
+        self.requests.increment(1);
+        self.seconds.record(took.as_secs_f64());
+    }
+}
+
+/// How a request ended: an HTTP status, a gRPC code (all of which are below any status), or without either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Code {
+    Number(u16),
+    /// The caller went away, or the server did.
+    Cancelled,
+    /// The status was sent already: the caller saw the stream break.
+    Aborted,
+}
+
+impl Code {
+    /// The gRPC code in headers or trailers. What is no number is UNKNOWN.
+    fn grpc(headers: &HeaderMap) -> Option<Self> {
+        let code = headers.get("grpc-status")?.to_str().ok().and_then(|code| code.parse().ok());
+        Some(Self::Number(code.unwrap_or(2)))
+    }
+
+    fn label(self) -> Cow<'static, str> {
+        match self {
+            Self::Number(code) => code.to_string().into(),
+            Self::Cancelled => "cancelled".into(),
+            Self::Aborted => "aborted".into(),
+        }
+    }
 }
 
 impl<S> Service<Request<Body>> for Measured<S>
@@ -54,7 +122,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut record = Record {
-            endpoint: self.endpoint,
+            meters: self.meters.clone(),
             method: method_label(&request),
             code: None,
             complete: false,
@@ -63,10 +131,8 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            record.code = Some(match response.headers().get("grpc-status") {
-                Some(code) => code.to_str().unwrap_or("2").to_owned(),
-                None => response.status().as_str().to_owned(),
-            });
+            let status = Code::Number(response.status().as_u16());
+            record.code = Some(Code::grpc(response.headers()).unwrap_or(status));
             Ok(response.map(|inner| {
                 record.complete = inner.is_end_stream();
                 Body::new(Counted { inner, record })
@@ -77,10 +143,10 @@ where
 
 /// What is known of a request; written down when it is dropped.
 struct Record {
-    endpoint: &'static str,
+    meters: Arc<Meters>,
     method: &'static str,
-    /// The HTTP status or the gRPC code; `None` before there is an answer.
-    code: Option<String>,
+    /// `None` before there is an answer.
+    code: Option<Code>,
     /// Whether the answer was sent to its end.
     complete: bool,
     started: Instant,
@@ -88,11 +154,8 @@ struct Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let (endpoint, method) = (self.endpoint, self.method);
-        let code = self.code.take().filter(|_| self.complete).unwrap_or_else(|| "cancelled".to_owned());
-        counter!("spiced_requests_total", "endpoint" => endpoint, "method" => method, "code" => code).increment(1);
-        histogram!("spiced_request_seconds", "endpoint" => endpoint, "method" => method)
-            .record(self.started.elapsed().as_secs_f64());
+        let code = self.code.filter(|_| self.complete).unwrap_or(Code::Cancelled);
+        self.meters.count(self.method, code, self.started.elapsed());
     }
 }
 
@@ -117,11 +180,10 @@ impl http_body::Body for Counted {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
                     this.record.complete = true;
-                    this.record.code = grpc_code(trailers).or(this.record.code.take());
+                    this.record.code = Code::grpc(trailers).or(this.record.code);
                 }
             }
-            // The status was sent already: the caller saw the stream break.
-            Poll::Ready(Some(Err(_))) => this.record.code = Some("aborted".to_owned()),
+            Poll::Ready(Some(Err(_))) => this.record.code = Some(Code::Aborted),
             _ => {}
         }
         polled
@@ -134,10 +196,6 @@ impl http_body::Body for Counted {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
-}
-
-fn grpc_code(trailers: &HeaderMap) -> Option<String> {
-    trailers.get("grpc-status").and_then(|code| code.to_str().ok()).map(str::to_owned)
 }
 
 /// A label with few values: the HTTP method, or the gRPC method's last part, whatever a caller sends.

@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use datafusion::arrow::datatypes::Int64Type;
 use futures::StreamExt;
 use spiced_datafusion::{DataFusionEngine, EngineOptions};
-use spiced_engine::{Engine, ErrorKind, Parameters, Principal, Role, Statement};
+use spiced_engine::{
+    Engine, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, Principal, Role, Statement, TablePath,
+};
 
 use crate::{Pod, fails, prepare, run};
 
@@ -86,8 +90,13 @@ async fn dropping_the_stream_ends_the_query() {
     let mut answer = prepared.execute(Parameters::none()).await.unwrap();
     assert!(answer.batches.next().await.unwrap().is_ok());
     drop(answer);
+    until_tasks(before).await;
+}
+
+/// Waits until no more tasks than these are left.
+async fn until_tasks(left: usize) {
     tokio::time::timeout(Duration::from_secs(10), async {
-        while crate::queries().metrics().num_alive_tasks() > before {
+        while crate::queries().metrics().num_alive_tasks() > left {
             tokio::task::yield_now().await;
         }
     })
@@ -233,4 +242,42 @@ async fn plans_that_grow_out_of_a_short_text() {
 
 fn numbered(n: usize, part: &str) -> String {
     (0..n).map(|at| part.replace('#', &at.to_string())).collect()
+}
+
+/// What lies in memory is handed out as it lies, in its order, without a task: as much of it at once as one message takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_in_memory_are_handed_out_as_they_lie() {
+    let mut pod = Pod::new();
+    pod.options.query_timeout = Duration::from_millis(500);
+    let engine = pod.start();
+    let session = crate::session(&engine).await;
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..200_000));
+    let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+    let table = TablePath { catalog: None, schema: None, name: "t".to_owned() };
+    let rows = Execution::of(vec![batch]);
+    let ingest = Ingest { table, if_missing: IfMissing::Create, if_exists: IfExists::Fail, rows, routine: false };
+    let put = session.ingest(ingest).await.unwrap().execute(Parameters::none()).await.unwrap();
+    assert!(put.batches.all(async |batch| batch.is_ok()).await);
+
+    let prepared = prepare(&*session, "SELECT * FROM t").await.unwrap();
+    let sizes = |answer: Execution| answer.batches.map(|batch| batch.unwrap().num_rows()).collect::<Vec<_>>();
+    let answer = prepared.execute(Parameters::none()).await.unwrap();
+    assert_eq!(sizes(answer).await, [65_536, 65_536, 65_536, 3_392]);
+    let before = crate::queries().metrics().num_alive_tasks();
+    let mut answer = prepared.execute(Parameters::none()).await.unwrap();
+    until_tasks(before).await;
+    let first = answer.batches.next().await.unwrap().unwrap();
+    assert_eq!(first.column(0).as_primitive::<Int64Type>().values()[..3], [0, 1, 2]);
+
+    // Its time is up all the same, for who does not fetch: by then others that began later have run out of theirs.
+    for _ in 0..2 {
+        assert_eq!(fails(&*session, ENDLESS).await.kind(), ErrorKind::Timeout);
+    }
+    assert_eq!(answer.batches.next().await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(answer.batches.next().await.is_none());
+
+    // A size of batches that the session asks for is kept to.
+    assert!(run(&*session, "SET datafusion.execution.batch_size = 50000").await.is_empty());
+    let prepared = prepare(&*session, "SELECT * FROM t").await.unwrap();
+    assert!(sizes(prepared.execute(Parameters::none()).await.unwrap()).await.iter().all(|rows| *rows <= 50_000));
 }

@@ -1,0 +1,315 @@
+//! How cost grows: with connections, with streams, with the size of an answer, with certificates.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+use tokio::task::JoinSet;
+
+use crate::args::{Args, Scale};
+use crate::certificate::{Certificate, NAME};
+use crate::figures::{FIGURES, Figure, ROW};
+use crate::load::{Bare, Target, get};
+use crate::meter::{Meter, Sample};
+use crate::process::Process;
+use crate::servers::{Field, Nginx, Spiced, WIDE};
+use crate::statistics::Median;
+use crate::{Outcome, say};
+
+/// What is measured along something that grows tenfold from point to point, or fourfold.
+pub(crate) struct Curve {
+    /// The name of its picture.
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// What grows.
+    pub(crate) along: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) lines: Vec<Line>,
+}
+
+/// One server's part of it.
+pub(crate) struct Line {
+    pub(crate) who: &'static str,
+    pub(crate) points: Vec<(u64, Median)>,
+}
+
+impl Curve {
+    fn of(
+        name: &'static str,
+        title: &'static str,
+        along: &'static str,
+        unit: &'static str,
+        servers: &[&'static str],
+    ) -> Self {
+        let lines = servers.iter().map(|who| Line { who, points: Vec::new() }).collect();
+        Self { name, title, along, unit, lines }
+    }
+
+    /// Adds a point to a server's line, of what several rounds gave.
+    fn enter(&mut self, who: &str, at: u64, values: &[f64]) {
+        let line = self.lines.iter_mut().find(|line| line.who == who);
+        if let (Some(line), Some(median)) = (line, Median::of(values.iter().copied())) {
+            line.points.push((at, median));
+        }
+    }
+}
+
+const CONNECTIONS: [u64; 4] = [10, 100, 1_000, 10_000];
+const STREAMS: [u64; 4] = [1, 4, 16, 64];
+const CERTIFICATES: [u64; 5] = [1, 10, 100, 1_000, 10_000];
+
+/// Files that server and load may have open, each.
+const FILES: u64 = 65_536;
+
+/// Connections that are made, and requests that are asked, at a time.
+const AT_A_TIME: usize = 16;
+
+/// Handshakes of a round.
+const HANDSHAKES: usize = 400;
+
+/// Takes all curves.
+pub(crate) async fn take(args: &Args, scale: Scale) -> Outcome<Vec<Curve>> {
+    // The servers inherit it.
+    let raised = rlimit::setrlimit(rlimit::Resource::NOFILE, FILES, FILES);
+    let files = raised.map(|()| FILES).or_else(|_| rlimit::increase_nofile_limit(FILES)).map_err(|e| e.to_string())?;
+    let folder = tempfile::tempdir().map_err(|e| format!("no folder for the run: {e}"))?;
+    let mut curves = connections(args, scale, files, folder.path()).await?;
+    curves.push(streams(args, scale, folder.path()).await?);
+    curves.push(sizes(args, scale, folder.path()).await?);
+    curves.extend(certificates(args, scale, folder.path()).await?);
+    Ok(curves)
+}
+
+/// A server and the connections to it that stay.
+struct Held<'s> {
+    target: Target<'s>,
+    config: Arc<ClientConfig>,
+    /// What it had resident before them.
+    before: u64,
+    open: Vec<Bare>,
+}
+
+impl<'s> Held<'s> {
+    fn new(target: Target<'s>, certificate: &Certificate) -> Outcome<Self> {
+        let config = certificate.client("http/1.1", false)?;
+        Ok(Self { target, config, before: target.process.resident()?, open: Vec::new() })
+    }
+
+    /// Adds connections up to `count`, each of which asks once.
+    async fn grow(&mut self, count: u64) -> Outcome {
+        let mut opening = JoinSet::new();
+        let missing = usize::try_from(count).unwrap_or(usize::MAX).saturating_sub(self.open.len());
+        for begun in 0..missing {
+            if begun >= AT_A_TIME {
+                self.open.push(joined(opening.join_next().await)?);
+            }
+            let (address, config) = (self.target.address, self.config.clone());
+            opening.spawn(async move {
+                let (mut bare, _) = Bare::open(address, Some(&config), NAME).await?;
+                bare.ask().await.map(|()| bare)
+            });
+        }
+        while !opening.is_empty() {
+            self.open.push(joined(opening.join_next().await)?);
+        }
+        Ok(())
+    }
+
+    /// Asks on one connection after the other, for `slice`.
+    async fn sweep(&mut self, slice: Duration) -> Outcome<Sample> {
+        let meter = Meter::start(self.target.process)?;
+        let end = Instant::now() + slice;
+        let mut asking = JoinSet::new();
+        let share = self.open.len().div_ceil(AT_A_TIME).max(1);
+        while !self.open.is_empty() {
+            let mut part = self.open.split_off(self.open.len().saturating_sub(share));
+            asking.spawn(async move {
+                let mut asked = 0;
+                while Instant::now() < end {
+                    let next = asked % part.len();
+                    part[next].ask().await?;
+                    asked += 1;
+                }
+                Ok((part, asked))
+            });
+        }
+        let mut requests = 0;
+        while !asking.is_empty() {
+            let (part, asked): (Vec<Bare>, usize) = joined(asking.join_next().await)?;
+            self.open.extend(part);
+            requests += asked;
+        }
+        meter.stop(requests as f64).await
+    }
+}
+
+fn joined<T>(task: Option<Result<Outcome<T>, tokio::task::JoinError>>) -> Outcome<T> {
+    task.ok_or("no task is left")?.map_err(|e| e.to_string())?
+}
+
+/// Memory for a connection that asked once and stays, and CPU for a request on one of many.
+async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Outcome<Vec<Curve>> {
+    let names = ["spiced", "nginx"];
+    let along = "TLS connections that are open";
+    let mut memory = Curve::of("memory", "Memory for each idle connection", along, "KiB", &names);
+    let mut cpu = Curve::of("connections", "CPU for `/health` over HTTP/1.1, on one of them", along, "µs", &names);
+    // spiced keeps a third of its files for each of its doors.
+    let most = (files.saturating_sub(256) / 3 / 100 * 100).max(100);
+    let mut counts: Vec<u64> = CONNECTIONS.iter().map(|count| (*count).min(most)).collect();
+    counts.dedup();
+    for count in counts {
+        say(&format!("{count} connections"));
+        let folder = folder.join(format!("connections-{count}"));
+        std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let certificate = Certificate::make(&folder)?;
+        for who in names {
+            // A server of its own for each: what one had before would be counted as if it were free.
+            let server = Server::start(who, args, &certificate, &folder).await?;
+            let mut held = Held::new(server.target(&certificate), &certificate)?;
+            held.grow(count).await?;
+            // What is freed a moment later is not counted.
+            tokio::time::sleep(scale.slice).await;
+            let more = server.process().resident()?.saturating_sub(held.before);
+            memory.enter(who, count, &[more as f64 / 1024.0 / count as f64]);
+            let mut costs = Vec::new();
+            for _ in 0..scale.rounds {
+                costs.push(held.sweep(scale.slice).await?.cost() * 1e6);
+            }
+            cpu.enter(who, count, &costs);
+        }
+    }
+    Ok(vec![memory, cpu])
+}
+
+/// Who keeps connections.
+enum Server {
+    Spiced(Spiced),
+    Nginx(Nginx),
+}
+
+impl Server {
+    async fn start(who: &str, args: &Args, certificate: &Certificate, folder: &Path) -> Outcome<Self> {
+        if who == "nginx" {
+            return Nginx::start(&args.nginx, certificate, folder).map(Self::Nginx);
+        }
+        let spiced = Spiced::start("spiced", &args.spiced, Some(certificate), folder)?;
+        spiced.ready(certificate).await.map(|()| Self::Spiced(spiced))
+    }
+
+    fn process(&self) -> &Process {
+        match self {
+            Self::Spiced(spiced) => &spiced.process,
+            Self::Nginx(nginx) => &nginx.process,
+        }
+    }
+
+    fn target<'s>(&'s self, certificate: &'s Certificate) -> Target<'s> {
+        let address = match self {
+            Self::Spiced(spiced) => spiced.http,
+            Self::Nginx(nginx) => nginx.address(true, false),
+        };
+        Target { process: self.process(), address, tls: Some(certificate), command: "" }
+    }
+}
+
+/// CPU for a gigabyte by DoGet over TLS, with streams on one connection.
+async fn streams(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
+    let figure: &Figure = FIGURES.iter().find(|figure| figure.name == "doget-64k").ok_or("there is no doget-64k")?;
+    // 64 of them are enough of it.
+    let scale = Scale { rows: scale.rows.min(100_000_000 / ROW), ..scale };
+    let folder = folder.join("streams");
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let field = Field::start(args, scale, &[figure], &folder).await?;
+    let servers: Vec<_> = field.contestants(figure).into_iter().filter(|contestant| contestant.tls).collect();
+    let names: Vec<&str> = servers.iter().map(|server| server.who).collect();
+    let title = "CPU for a GB by DoGet over TLS, each stream the whole table";
+    let mut curve = Curve::of("streams", title, "streams of one connection at once", "s", &names);
+    for count in STREAMS {
+        say(&format!("{count} streams"));
+        let mut costs = vec![Vec::new(); servers.len()];
+        for _ in 0..scale.rounds {
+            for (server, costs) in servers.iter().zip(&mut costs) {
+                costs.push(get(server.target, count, scale.rows * ROW).await?.cost());
+            }
+        }
+        for (server, costs) in servers.iter().zip(&costs) {
+            curve.enter(server.who, count, costs);
+        }
+    }
+    Ok(curve)
+}
+
+/// CPU for a gigabyte by DoGet, of answers from a megabyte to ten times the table.
+async fn sizes(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
+    let folder = folder.join("sizes");
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let certificate = Certificate::make(&folder)?;
+    let names = ["TLS", "plain"];
+    let mut servers = Vec::new();
+    for who in names {
+        let server = Spiced::start(who, &args.spiced, (who == "TLS").then_some(&certificate), &folder)?;
+        server.load(&certificate, scale.rows, false).await?;
+        servers.push(server);
+    }
+    let mut curve = Curve::of("size", "CPU for a GB by DoGet", "bytes of the answer", "s", &names);
+    let (table, mut rows) = (scale.rows, 1_000_000 / ROW);
+    while rows <= table * 10 {
+        say(&format!("an answer of {} MB", rows * ROW / 1_000_000));
+        let command = if rows <= table {
+            format!("{WIDE} LIMIT {rows}")
+        } else {
+            vec![WIDE; usize::try_from(rows / table).unwrap_or(1)].join(" UNION ALL ")
+        };
+        let rows_of_it = if rows <= table { rows } else { rows / table * table };
+        // Small answers are taken together: CPU time comes in hundredths of a second.
+        let streams = (table / 2 / rows).clamp(1, 64);
+        for server in &servers {
+            let tls = server.tls.then_some(&certificate);
+            let target = Target { process: &server.process, address: server.flight, tls, command: &command };
+            let mut costs = Vec::new();
+            for _ in 0..scale.rounds {
+                costs.push(get(target, streams, rows_of_it * ROW).await?.cost());
+            }
+            curve.enter(server.who, rows_of_it * ROW, &costs);
+        }
+        rows *= 10;
+    }
+    Ok(curve)
+}
+
+/// CPU for a handshake, and how long a start takes, with many certificates.
+async fn certificates(args: &Args, scale: Scale, folder: &Path) -> Outcome<[Curve; 2]> {
+    let along = "certificates, each for a name of its own";
+    let title = "CPU for a full handshake and `/health`, each for another name";
+    let mut handshake = Curve::of("certificates", title, along, "µs", &["spiced"]);
+    let mut start = Curve::of("start", "From the start of the process to ready", along, "ms", &["spiced"]);
+    for count in CERTIFICATES {
+        say(&format!("{count} certificates"));
+        let folder = folder.join(format!("certificates-{count}"));
+        std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let certificate = Certificate::make(&folder)?;
+        let mut names: Vec<String> = (1..count).map(|n| format!("host-{n}.bench")).collect();
+        let more = certificate.more(&names, &folder)?;
+        names.push(NAME.to_owned());
+        let config = certificate.client("http/1.1", false)?;
+        let (mut costs, mut times) = (Vec::new(), Vec::new());
+        for _ in 0..scale.rounds {
+            let began = Instant::now();
+            let server = Spiced::start_with("spiced", &args.spiced, Some(&certificate), &more, &folder)?;
+            server.ready(&certificate).await?;
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+            let meter = Meter::start(&server.process)?;
+            for turn in 0..HANDSHAKES {
+                let name = &names[turn * 7919 % names.len()];
+                let (mut bare, _) = Bare::open(server.http, Some(&config), name).await?;
+                bare.ask().await?;
+                bare.close().await?;
+            }
+            costs.push(meter.stop(HANDSHAKES as f64).await?.cost() * 1e6);
+        }
+        handshake.enter("spiced", count, &costs);
+        start.enter("spiced", count, &times);
+    }
+    Ok([handshake, start])
+}
