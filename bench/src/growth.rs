@@ -171,7 +171,10 @@ async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Ou
             // What is freed a moment later is not counted.
             tokio::time::sleep(scale.slice).await;
             let more = server.process().resident()?.saturating_sub(held.before);
-            memory.enter(who, count, &[more as f64 / 1024.0 / count as f64]);
+            // Of few, what a server has for all of them is most.
+            if count > CONNECTIONS[0] {
+                memory.enter(who, count, &[more as f64 / 1024.0 / count as f64]);
+            }
             let mut costs = Vec::new();
             for _ in 0..scale.rounds {
                 costs.push(held.sweep(scale.slice).await?.cost() * 1e6);

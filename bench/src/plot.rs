@@ -47,20 +47,27 @@ fn drawn(curve: &Curve, svg: &mut String) -> Result<(), Box<dyn std::error::Erro
         chart.draw_series(places.iter().map(|place| Circle::new(*place, 3, colour.filled())))?;
     }
     if curve.lines.len() > 1 {
-        chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE.mix(0.8)).draw()?;
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::LowerLeft)
+            .border_style(BLACK.mix(0.3))
+            .background_style(WHITE.mix(0.8))
+            .draw()?;
     }
     area.present()?;
     Ok(())
 }
 
-/// `12 k`, as far as it is that.
+/// `12 k`, or `6.5 k`.
 fn quantity(value: u64) -> String {
-    match value {
-        1_000_000_000.. => format!("{} G", value / 1_000_000_000),
-        1_000_000.. => format!("{} M", value / 1_000_000),
-        1_000.. => format!("{} k", value / 1_000),
-        _ => value.to_string(),
-    }
+    let (unit, name) = match value {
+        1_000_000_000.. => (1_000_000_000, " G"),
+        1_000_000.. => (1_000_000, " M"),
+        1_000.. => (1_000, " k"),
+        _ => (1, ""),
+    };
+    let decimals = usize::from(value % unit * 20 >= unit);
+    format!("{:.decimals$}{name}", value as f64 / unit as f64)
 }
 
 /// The page of the docs, with the pictures in `folder` beside it.
@@ -128,6 +135,12 @@ mod tests {
     use crate::statistics::Median;
 
     use super::*;
+
+    #[test]
+    fn quantities_are_short() {
+        let said = [64, 1_000, 6_500, 99_999_744, 10_000_000_000].map(quantity);
+        assert_eq!(said, ["64", "1 k", "6.5 k", "100.0 M", "10 G"]);
+    }
 
     #[test]
     fn a_curve_is_a_picture_and_a_table() {
