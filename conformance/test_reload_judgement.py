@@ -59,6 +59,34 @@ def test_a_revoked_client_goes_though_a_certificate_is_broken(pod):
     assert clients.get(server, "/health", *show).exit != 0
 
 
+def test_a_pod_that_wants_a_broken_pair_lets_the_one_before_be_renewed(pod):
+    """It is not to end because of what was to take its place."""
+    mine = pod.ca.issue(names=(), common_name="a client", client=True)
+    pod.write("ca.pem", pod.ca.pem)
+    pod.write("clients.crl", pod.ca.crl())
+    asks = {"client_auth_mode": "request", "client_auth_ca_file": "ca.pem", "client_crl_files": ["clients.crl"]}
+    before = pod.write_pair()
+    pod.yaml(tls={**before, **asks})
+    server = pod.serve()
+    show = clients.showing(mine, pod.home)
+    clients.get(server, "/health", *show).ok()
+    new = pod.write_pair(pod.ca.issue(common_name="new"), "new")
+    pod.write("new.key", "broken")
+    pod.yaml(tls={**new, **asks})
+    server.wait_for_log("ERROR", match="is rejected")
+    renewed = pod.ca.issue(common_name="renewed")
+    pod.write_pair(renewed)
+    eventually(lambda: clients.presented(server) == renewed.der, "the renewal of what serves")
+    server.wait_for_log("WARN", match="the certificate where it was before has changed, and was taken all the same")
+    pod.write("clients.crl", pod.ca.crl(mine, number=2))
+    server.wait_for_log("WARN", match="revocation lists, which are good, were taken all the same")
+    assert clients.get(server, "/health", *show).exit != 0
+    mended = pod.ca.issue(common_name="mended")
+    pod.write_pair(mended, "new")
+    server.signal(clients.signal.SIGHUP)
+    eventually(lambda: clients.presented(server) == mended.der, "what the pod wants")
+
+
 def test_a_dry_run_disarms_nothing(pod):
     """A pod that was refused is tried again, whoever has looked meanwhile."""
     key = LEDGER.mark("an API key")

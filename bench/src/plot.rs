@@ -81,9 +81,10 @@ What `spiced` costs where there is more of something, in one run of
 just bench growth --write
 ```
 
-Taken {} on {} cores of {}, Linux {}: {}. Each point is the median of {} rounds, in which the servers take turns; `±` is half of
-what lies between their quartiles. CPU is that of the server's process, user and system. What each server is, and how it is asked,
-is as for [the figures](figures.md).
+Taken {} on {} cores of {}, Linux {}: {}. Each point is the median of {} rounds and `±` half of what lies between their quartiles; memory is
+looked at once. CPU is that of the server's process, user and system. What each server is, and who asks it, is as for
+[the figures](figures.md). Answers that are larger than the table of 1 GB are the table over and over (`UNION ALL`), which goes through
+the queries' threads; with many certificates the look at their files, four times a second at most, is in what a handshake costs.
 ",
         machine.date, machine.cores, machine.processor, machine.kernel, machine.spiced, scale.rounds
     );

@@ -134,13 +134,18 @@ impl Reloader {
         if SelfSigned::is_due(served.identity().leaf()) { SelfSigned::keeping(&self.sources.pair) } else { None }
     }
 
-    /// Reads the material from `sources`, which are those from then on, unless it is rejected.
+    /// Reads the material from `sources`, which are those from then on, unless it is rejected. What is where it was
+    /// before is then read all the same: it is not to end, nor a revoked client to stay, because of what takes its place.
     pub fn reload_from(&mut self, mut sources: Sources) -> Outcome {
         let candidate = Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust);
         if candidate.is_ok() {
             self.sources = sources;
+            return self.settle(candidate);
         }
-        self.settle(candidate)
+        if let Ok(before) = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust) {
+            self.take(before);
+        }
+        self.settle_again(candidate)
     }
 
     /// Reads the material from `sources` and says what a reload would do, without doing it.

@@ -1,6 +1,5 @@
 //! Running a planned statement: on the queries' runtime, in a task of its own that ends when its
-//! stream is dropped, within the time limit. Rows that lie in memory as they are asked for need no task: their stream is
-//! handed over as it is, and no batch of it goes from thread to thread.
+//! stream is dropped, within the time limit. Rows that lie in memory as they are asked for need no task.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,30 +8,25 @@ use std::time::Duration;
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
-use datafusion::common::config::ConfigNonZeroUsize;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionState;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan, ExecutionPlanProperties, execute_stream};
-use futures::{StreamExt, TryStreamExt, stream};
+use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
+use futures::{StreamExt, stream};
 use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::at_rest::AtRest;
 use crate::engine::Shared;
 use crate::error::engine_error;
 use crate::plans::Known;
 use crate::session::{Own, Strike, ended};
-use crate::{answer, ddl, parameters};
+use crate::{answer, at_rest, ddl, parameters};
 
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
-
-/// Rows that lie in memory are not cut to batches of a size to compute with, but to messages of a size to send.
-const ROWS_AT_REST: usize = 65_536;
 
 /// How much later than the query's own clock, which stands still while the query computes, the
 /// other one strikes.
@@ -75,7 +69,12 @@ impl Prepared for Planned {
         };
         let strikes = (run.deadline + GRACE).into_std();
         let task = AbortOnDropHandle::new(self.shared.runtime.spawn(run.drive(ready, batches)));
-        let mut strike = self.shared.strike(strikes, task.abort_handle());
+        let (work, held) = (task.abort_handle(), AtRest::default());
+        let holds = held.clone();
+        let mut strike = self.shared.strike(strikes, move || {
+            work.abort();
+            holds.end();
+        });
         let started = tokio::select! {
             biased;
             started = started => started,
@@ -84,7 +83,14 @@ impl Prepared for Planned {
         match started {
             Ok(Ok(Begun { schema, at_rest })) => {
                 let source = match at_rest {
-                    Some(stream) => Source::AtRest(stream),
+                    Some(stream) => {
+                        held.begin(stream);
+                        if strike.has_come() {
+                            held.end();
+                            return Err(timed_out(limit));
+                        }
+                        Source::AtRest(held)
+                    }
                     None => Source::Task { received, task },
                 };
                 let fetch = Fetch { source: Some(source), strike, limit };
@@ -194,11 +200,9 @@ impl Run {
                     None => state.create_physical_plan(&plan).await,
                 };
                 let physical = physical.map_err(engine_error)?;
-                let is_at_rest = is_unset && lies_in_memory(physical.as_ref());
+                let is_at_rest = is_unset && at_rest::lies_in_memory(physical.as_ref());
                 let stream = if is_at_rest {
-                    let rows = ConfigNonZeroUsize::try_new(ROWS_AT_REST).map_err(engine_error)?;
-                    state.config_mut().options_mut().execution.batch_size = rows;
-                    Ok(one_after_the_other(physical, state.task_ctx()))
+                    at_rest::read(physical, &mut state)
                 } else {
                     execute_stream(physical, state.task_ctx())
                 };
@@ -207,19 +211,6 @@ impl Run {
         }
         Ok((Box::pin(EmptyRecordBatchStream::new(Arc::new(Schema::empty()))), false))
     }
-}
-
-/// True where all that `plan` does is to hand out batches that are there.
-fn lies_in_memory(plan: &dyn ExecutionPlan) -> bool {
-    let scan = plan.downcast_ref::<DataSourceExec>();
-    scan.is_some_and(|scan| scan.data_source().downcast_ref::<MemorySourceConfig>().is_some())
-}
-
-/// The partitions of `plan` in their order.
-fn one_after_the_other(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> SendableRecordBatchStream {
-    let (schema, partitions) = (plan.schema(), plan.output_partitioning().partition_count());
-    let streams = (0..partitions).map(move |partition| plan.execute(partition, context.clone()));
-    Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(streams).try_flatten()))
 }
 
 /// The schema of the batches: the one that was promised where the batches keep to it (it may leave
@@ -244,19 +235,14 @@ enum Source {
         received: mpsc::Receiver<Result<RecordBatch, EngineError>>,
         task: AbortOnDropHandle<()>,
     },
-    AtRest(SendableRecordBatchStream),
+    AtRest(AtRest),
 }
 
 impl Source {
     async fn next(&mut self) -> Option<Result<RecordBatch, EngineError>> {
         match self {
             Self::Task { received, .. } => received.recv().await,
-            Self::AtRest(stream) => loop {
-                match stream.next().await {
-                    Some(Ok(batch)) if batch.num_rows() == 0 => {}
-                    next => return next.map(|batch| batch.map_err(engine_error)),
-                }
-            },
+            Self::AtRest(held) => held.next().await.map(|batch| batch.map_err(engine_error)),
         }
     }
 

@@ -35,6 +35,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
+mod at_rest;
 mod catalog;
 mod clock;
 mod connectors;

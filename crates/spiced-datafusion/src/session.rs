@@ -11,7 +11,6 @@ use spiced_engine::{
     Catalog, Effect, EngineError, ErrorKind, Ingest, Prepared, Principal, Session, Statement, TableInfo,
 };
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer;
@@ -203,11 +202,11 @@ impl Shared {
         Arc::ptr_eq(state, &self.state)
     }
 
-    /// Ends the task of `work` at `when`, unless what is returned is dropped before.
-    pub(crate) fn strike(&self, when: Instant, work: AbortHandle) -> Strike {
+    /// Calls `end`, which ends some work and must not block, at `when`, unless what is returned is dropped before.
+    pub(crate) fn strike(&self, when: Instant, end: impl FnOnce() + Send + 'static) -> Strike {
         let (strike, struck) = oneshot::channel();
         let alarm = self.clock.at(when, move || {
-            work.abort();
+            end();
             // Nobody waits for it where the work has just been done.
             let _ = strike.send(());
         });
@@ -221,7 +220,8 @@ impl Shared {
     ) -> Result<T, EngineError> {
         let limit = self.query_timeout;
         let mut work = AbortOnDropHandle::new(self.runtime.spawn(work));
-        let mut strike = self.strike(Instant::now() + limit, work.abort_handle());
+        let end = work.abort_handle();
+        let mut strike = self.strike(Instant::now() + limit, move || end.abort());
         tokio::select! {
             biased;
             done = &mut work => done.map_err(|failure| if strike.has_come() { timed_out(limit) } else { ended(failure) }),

@@ -16,6 +16,9 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 /// About as many bytes of a batch go into one message; clients bound what they take, some at 4 MiB.
 const MESSAGE: usize = 2 << 20;
 
+/// Where rows differ much in size, a message may be larger than most; clients take 4 MiB unless they are told otherwise.
+const LARGEST: usize = 3 << 20;
+
 /// The fields of `arrow.flight.protocol.FlightData`.
 pub(crate) const DATA_HEADER: u32 = 2;
 pub(crate) const DATA_BODY: u32 = 1000;
@@ -87,9 +90,20 @@ impl Encoder {
         let mut pieces = Vec::new();
         for start in (0..rows).step_by(each) {
             let part = batch.slice(start, each.min(rows - start));
-            pieces.extend(self.part(&part)?);
+            self.parts(&part, &mut pieces)?;
         }
         Ok(pieces)
+    }
+
+    /// The messages of a part: more than one where its rows are larger than those of others.
+    fn parts(&mut self, part: &RecordBatch, pieces: &mut Parts) -> Result<(), ArrowError> {
+        let rows = part.num_rows();
+        if rows > 1 && size(part) > LARGEST {
+            self.parts(&part.slice(0, rows / 2), pieces)?;
+            return self.parts(&part.slice(rows / 2, rows - rows / 2), pieces);
+        }
+        pieces.extend(self.part(part)?);
+        Ok(())
     }
 
     fn part(&mut self, batch: &RecordBatch) -> Result<Parts, ArrowError> {
@@ -281,6 +295,17 @@ mod tests {
         let batch = RecordBatch::try_from_iter([("x", column)]).unwrap();
         let (schema, read) = read(std::slice::from_ref(&batch)).await;
         assert!(read.len() > 3 && read.iter().all(|part| size(part) <= MESSAGE), "{}", read.len());
+        assert_eq!(concat_batches(&schema, &read).unwrap(), batch);
+    }
+
+    #[tokio::test]
+    async fn no_message_is_too_large_where_rows_are_of_many_sizes() {
+        let texts = (0..65_536).map(|row| if row < 8_192 { "x".repeat(2_048) } else { "y".to_owned() });
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+        let batch = RecordBatch::try_from_iter([("x", column)]).unwrap();
+        let (schema, read) = read(std::slice::from_ref(&batch)).await;
+        let largest = read.iter().map(size).max().unwrap();
+        assert!(largest <= LARGEST, "{largest}");
         assert_eq!(concat_batches(&schema, &read).unwrap(), batch);
     }
 

@@ -9,6 +9,7 @@ use spiced_certs::{FileWatch, Finding, LoadError, Outcome, SelfSigned, Sources};
 use spiced_config::{Dataset, Listen, Settings};
 use spiced_middleware::Policy;
 use spiced_secrets::{Followed, Refresher, Resolver, StoreStatus};
+use tls_core::{ClientTrust, IdentitySet};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -224,23 +225,36 @@ impl Live {
 
     /// Reads the material again from where it was. `changed`: it has just changed, so that it may still be changing.
     pub(crate) async fn reread(mut self, changed: bool) -> Ended {
+        let before = self.in_force();
         let read = move || {
-            let trust = self.served.as_ref().map(|served| served.clients.borrow().clone());
             let outcome = match &mut self.served {
                 Some(served) if changed => served.reloader.reload_patiently(PATIENCE),
                 Some(served) => served.reloader.reload(),
                 None => Outcome::Unchanged,
             };
-            let trusts =
-                self.served.as_ref().zip(trust).is_some_and(|(served, was)| !served.clients.borrow().same(&was));
-            (self, outcome, trusts)
+            (self, outcome)
         };
-        let (live, outcome, trusts) = blocking(read).await;
-        identity::tell(&outcome);
-        if trusts && matches!(outcome, Outcome::Rejected(_)) {
+        let (live, outcome) = blocking(read).await;
+        live.tell(&outcome, before);
+        Ended::of(live, outcome, false)
+    }
+
+    /// Whom the doors are, and whom they trust.
+    fn in_force(&self) -> Option<(Arc<IdentitySet>, Arc<ClientTrust>)> {
+        let Served { identities, clients, .. } = self.served.as_ref()?;
+        Some((identities.served().identities, clients.borrow().clone()))
+    }
+
+    /// Says how a reading ended, and what of it was taken although the rest was rejected.
+    fn tell(&self, outcome: &Outcome, before: Option<(Arc<IdentitySet>, Arc<ClientTrust>)>) {
+        identity::tell(outcome);
+        let (Outcome::Rejected(_), Some(before), Some(now)) = (outcome, before, self.in_force()) else { return };
+        if !Arc::ptr_eq(&before.0, &now.0) {
+            warn!("the certificate where it was before has changed, and was taken all the same");
+        }
+        if !Arc::ptr_eq(&before.1, &now.1) {
             warn!("the client CA and revocation lists, which are good, were taken all the same");
         }
-        Ended::of(live, outcome, false)
     }
 
     /// Reads everything again: the stores, by `refresher` where they are followed; then the pod and the environment, and
@@ -264,6 +278,7 @@ impl Live {
         {
             return this.rejected(failure, dry).await;
         }
+        let before = this.in_force();
         let read = move || {
             let outcome = match (&mut this.served, sources) {
                 (Some(served), Some(sources)) if dry => served.reloader.check(sources),
@@ -283,7 +298,7 @@ impl Live {
         let (live, outcome) = blocking(read).await;
         if !dry {
             if live.served.is_some() {
-                identity::tell(&outcome);
+                live.tell(&outcome, before);
             }
             let restart = live.fixed.changed(&fixed);
             if !restart.is_empty() {
