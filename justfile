@@ -14,7 +14,7 @@ run *ARGS:
 test *ARGS:
     cargo xtask test {{ARGS}}
 
-# fuzzed for longer, a thousand rotations under load, TPC-H at scale 1
+# fuzzed for longer, a thousand rotations under load, 10 GB through each door, TPC-H at scale 1
 soak:
     cargo xtask soak
 

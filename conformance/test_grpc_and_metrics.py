@@ -197,6 +197,26 @@ def test_requests_are_counted(counted):
     assert total(counted, "spiced_request_seconds_count") >= 4
 
 
+def test_statements_are_counted(counted):
+    name = "spiced_statements_total"
+    outcomes = ("done", "refused", "denied")
+    before = {outcome: total(counted, name, outcome=outcome) for outcome in outcomes}
+    clients.sql(counted, "SELECT 1").ok()
+    assert clients.sql(counted, "SELECT nothing").status == 400
+    assert clients.sql(counted, "COPY (SELECT 1) TO '/tmp/never.csv'").status == 403
+    clients.query(clients.flight_client(counted), "SELECT 1")
+
+    def grown(outcome):
+        return total(counted, name, outcome=outcome) - before[outcome]
+
+    # A statement is at its end once its answer has been sent.
+    eventually(lambda: grown("done") >= 2, "two statements that are done")
+    assert grown("refused") == 1 and grown("denied") == 1
+    assert all(labels["role"] in ("ro", "rw") for found, labels, _ in metrics(counted) if found == name)
+    for times in ("spiced_statement_seconds_count", "spiced_statement_queue_seconds_count"):
+        assert total(counted, times) == total(counted, name), times
+
+
 def test_unknown_paths_and_methods_make_no_new_series(counted):
     """A scanner must not be able to fill the memory with labels."""
     clients.get(counted, "/path-0")

@@ -1,7 +1,11 @@
-"""Large answers: half a gigabyte in every form, in bounded memory; clients that read slowly or go away."""
+"""Large answers: half a gigabyte in every form, in bounded memory; clients that read slowly or go away.
+
+`SPICED_LARGE_ROWS` says how many rows of a kilobyte (500,000): with ten million it is a soak.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pyarrow as pa
@@ -12,7 +16,8 @@ import pytest
 from harness import clients, data
 from harness.waiting import eventually
 
-ROWS = 500_000
+ROWS = int(os.environ.get("SPICED_LARGE_ROWS", "500000"))
+PATIENCE = 170 + ROWS // 10_000
 TEXT = f"SELECT value, repeat('x', 1000) AS filler FROM generate_series(1, {ROWS})"
 ENDLESS = "SELECT value, repeat('x', 1000) AS filler FROM generate_series(1, 1000000000)"
 ALLOWED = 300 << 20  # above idle
@@ -25,14 +30,15 @@ MARKS = {  # what each row shows once
     "text/plain": b"xxx ",
 }
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(PATIENCE + 10)
 
 
 @pytest.fixture
 def server(pod):
     """Warmed up, its memory mark set to now."""
     data.write(data.PEOPLE, pod.folder / "people.parquet")
-    pod.yaml(tls=pod.write_pair(), datasets=[{"from": "file:people.parquet", "name": "people"}])
+    limit = {"sql": {"timeout": f"{PATIENCE}s"}}
+    pod.yaml(tls=pod.write_pair(), datasets=[{"from": "file:people.parquet", "name": "people"}], runtime=limit)
     server = pod.serve("--allow-core-dumps")  # without it only root may reset the memory mark
     clients.rows(server, "SELECT * FROM people")
     clients.query(clients.flight_client(server), "SELECT * FROM people")
@@ -48,7 +54,7 @@ def assert_bounded(server) -> None:
 
 def _curl(server, text: str, accept: str, *args: str) -> subprocess.Popen:
     command = clients.curl_command(
-        server.url("/v1/sql"), "-d", text, "-H", f"Accept: {accept}", "--fail", *args, ca=server.ca, deadline=170
+        server.url("/v1/sql"), "-d", text, "-H", f"Accept: {accept}", "--fail", *args, ca=server.ca, deadline=PATIENCE
     )
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -88,7 +94,7 @@ def test_large_answer_arrow(server):
 def test_large_answer_over_flight(server):
     client = clients.flight_client(server)
     info = client.get_flight_info(clients.flight.FlightDescriptor.for_command(TEXT.encode()), clients.call())
-    reader = client.do_get(info.endpoints[0].ticket, clients.call(170))
+    reader = client.do_get(info.endpoints[0].ticket, clients.call(PATIENCE))
     assert sum(chunk.data.num_rows for chunk in reader) == ROWS
     assert_bounded(server)
 
@@ -101,7 +107,7 @@ def test_large_answer_of_many_small_rows(server):
         clients.call(),
     )
     total = count = 0
-    for chunk in client.do_get(info.endpoints[0].ticket, clients.call(170)):
+    for chunk in client.do_get(info.endpoints[0].ticket, clients.call(PATIENCE)):
         count += chunk.data.num_rows
         total += pa.compute.sum(chunk.data.column(0)).as_py()
     assert (count, total) == (rows, rows * (rows + 1) // 2)

@@ -28,24 +28,29 @@ pub fn clients_table() -> Outcome {
     suite(&prepared()?, &["-rs", "-m", "feature", "--clients-table=write"], &[])
 }
 
-/// What takes too long for every day: fuzzed for longer, and a thousand rotations under load. `SPICED_ROTATIONS` and
-/// `PROPTEST_CASES` say how much.
+/// What takes too long for every day: fuzzed for longer, a thousand rotations under load, 10 GB through each door, TPC-H at
+/// scale 1. `PROPTEST_CASES`, `SPICED_ROTATIONS`, `SPICED_LARGE_ROWS` and `SPICED_TPCH_SCALE` say how much.
 pub fn soak() -> Outcome {
     let often = |name: &str, times: &str| (name.to_owned(), std::env::var(name).unwrap_or_else(|_| times.to_owned()));
     let python = prepared()?;
-    let fuzzed = ["tls-core", "spiced-certs", "spiced-secrets", "spiced-http"];
+    let fuzzed = ["tls-core", "spiced-certs", "spiced-secrets", "spiced-http", "spiced-flight"];
     let packages = fuzzed.iter().flat_map(|package| ["-p", package]);
     let mut fuzz = cargo();
     fuzz.args(["nextest", "run", "--all-features", "--no-fail-fast"]).args(packages);
     tools::run(fuzz.envs([often("PROPTEST_CASES", "20000")]))?;
-    tools::run(cargo().args(["build", "-p", "spiced"]))?;
+    tools::run(cargo().args(["build", "--release", "-p", "spiced"]))?;
     let mut long = Command::new(python);
-    long.current_dir(root()).env("SPICED_BIN", target().join("debug").join("spiced")).envs(clients::environment());
-    long.envs([often("SPICED_ROTATIONS", "1000"), often("SPICED_TPCH_SCALE", "1")]);
+    long.current_dir(root()).env("SPICED_BIN", target().join("release").join("spiced")).envs(clients::environment());
+    long.envs([
+        often("SPICED_ROTATIONS", "1000"),
+        often("SPICED_LARGE_ROWS", "10000000"),
+        often("SPICED_TPCH_SCALE", "1"),
+    ]);
     long.args([
         "-m",
         "pytest",
         "conformance/test_rotation_under_load.py",
+        "conformance/test_large.py",
         "conformance/test_tpch.py",
         "-q",
         "-rs",

@@ -79,6 +79,24 @@ pub const METRICS: &[Metric] = &[
         help: "From the head of a request to the end of its answer",
     },
     Metric {
+        name: "spiced_statements_total",
+        kind: "counter",
+        labels: &["role", "outcome"],
+        help: "Statements by the caller's role and how they ended: done, cancelled, denied, refused (wrong, or not supported), exhausted (a limit, or no turn), timeout, unavailable or failed",
+    },
+    Metric {
+        name: "spiced_statement_seconds",
+        kind: "histogram",
+        labels: &["role"],
+        help: "From the coming of a statement to its last batch that was fetched",
+    },
+    Metric {
+        name: "spiced_statement_queue_seconds",
+        kind: "histogram",
+        labels: &["role"],
+        help: "How long a statement waited for its turn",
+    },
+    Metric {
         name: "spiced_auth_failures_total",
         kind: "counter",
         labels: &["endpoint", "reason"],

@@ -29,6 +29,7 @@ use crate::live::{Fixed, Follower, Live};
 use crate::reloading::{self, Reloading};
 use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
+use crate::statements::Statements;
 use crate::status::{DoorStatus, Status, readiness};
 use crate::{banner, commands, core_dumps, expiry, identity, policy, routes, secrets, settle, tables};
 
@@ -268,7 +269,8 @@ fn guarded(engine: DataFusionEngine, settings: &Settings, history: Arc<History>)
     let turns = Turns::new(lane(settings.readers), lane(settings.writers), settings.queue_timeout);
     let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
     let bounds = AnswerBounds { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
-    Guarded::new(engine).in_turns(turns).within(bounds).witnessed(Arc::new(AuditLog)).witnessed(history)
+    let guarded = Guarded::new(engine).in_turns(turns).within(bounds);
+    guarded.witnessed(Arc::new(AuditLog)).witnessed(Arc::new(Statements)).witnessed(history)
 }
 
 fn start_engine(

@@ -24,6 +24,7 @@ mod secrets;
 mod settle;
 mod shell;
 mod signals;
+mod statements;
 mod status;
 mod tables;
 

@@ -1,0 +1,36 @@
+//! What statements cost and how they end, as metrics: `spiced_statements_total`, `spiced_statement_seconds` and
+//! `spiced_statement_queue_seconds`.
+
+use metrics::{counter, histogram};
+use spiced_engine::{ErrorKind, Outcome, Role, Seen, Witness};
+
+/// Counts statements.
+pub(crate) struct Statements;
+
+impl Witness for Statements {
+    fn saw(&self, seen: &Seen<'_>) {
+        let role = match seen.principal.role() {
+            Role::ReadOnly => "ro",
+            Role::ReadWrite => "rw",
+        };
+        counter!("spiced_statements_total", "role" => role, "outcome" => outcome(seen)).increment(1);
+        histogram!("spiced_statement_seconds", "role" => role).record(seen.took.as_secs_f64());
+        histogram!("spiced_statement_queue_seconds", "role" => role).record(seen.queued.as_secs_f64());
+    }
+}
+
+/// One of few words.
+fn outcome(seen: &Seen<'_>) -> &'static str {
+    match (seen.outcome, seen.error.map(|error| error.kind())) {
+        (Outcome::Done, _) => "done",
+        (Outcome::Cancelled, _) => "cancelled",
+        (Outcome::Denied, _) => "denied",
+        (Outcome::Failed, Some(ErrorKind::InvalidStatement | ErrorKind::NotFound | ErrorKind::Unsupported)) => {
+            "refused"
+        }
+        (Outcome::Failed, Some(ErrorKind::Exhausted)) => "exhausted",
+        (Outcome::Failed, Some(ErrorKind::Timeout)) => "timeout",
+        (Outcome::Failed, Some(ErrorKind::Unavailable)) => "unavailable",
+        (Outcome::Failed, _) => "failed",
+    }
+}
