@@ -88,19 +88,26 @@ impl Encoder {
         let (rows, bytes) = (batch.num_rows(), size(&batch));
         let each = rows.div_ceil(bytes.div_ceil(MESSAGE).max(1)).max(1);
         let mut pieces = Vec::new();
+        // One message is as large as all of it; rows of a fixed width are all alike.
+        let is_even =
+            each >= rows || batch.columns().iter().all(|column| column.data_type().primitive_width().is_some());
         for start in (0..rows).step_by(each) {
             let part = batch.slice(start, each.min(rows - start));
-            self.parts(&part, &mut pieces)?;
+            if is_even {
+                pieces.extend(self.part(&part)?);
+            } else {
+                self.uneven(&part, &mut pieces)?;
+            }
         }
         Ok(pieces)
     }
 
-    /// The messages of a part: more than one where its rows are larger than those of others.
-    fn parts(&mut self, part: &RecordBatch, pieces: &mut Parts) -> Result<(), ArrowError> {
+    /// The messages of a part whose rows may be larger than those of others.
+    fn uneven(&mut self, part: &RecordBatch, pieces: &mut Parts) -> Result<(), ArrowError> {
         let rows = part.num_rows();
         if rows > 1 && size(part) > LARGEST {
-            self.parts(&part.slice(0, rows / 2), pieces)?;
-            return self.parts(&part.slice(rows / 2, rows - rows / 2), pieces);
+            self.uneven(&part.slice(0, rows / 2), pieces)?;
+            return self.uneven(&part.slice(rows / 2, rows - rows / 2), pieces);
         }
         pieces.extend(self.part(part)?);
         Ok(())
