@@ -1,10 +1,9 @@
 //! How cost grows: with connections, with streams, with the size of an answer, with certificates.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
 use tokio::task::JoinSet;
 
 use crate::args::{Args, Scale};
@@ -13,7 +12,7 @@ use crate::figures::{FIGURES, Figure, ROW};
 use crate::load::{Bare, Target, get};
 use crate::meter::{Meter, Sample};
 use crate::process::Process;
-use crate::servers::{Field, Nginx, Spiced, WIDE};
+use crate::servers::{Contestant, Field, Spiced, WIDE};
 use crate::statistics::Median;
 use crate::{Outcome, say};
 
@@ -35,22 +34,16 @@ pub(crate) struct Line {
 }
 
 impl Curve {
-    fn of(
-        name: &'static str,
-        title: &'static str,
-        along: &'static str,
-        unit: &'static str,
-        servers: &[&'static str],
-    ) -> Self {
-        let lines = servers.iter().map(|who| Line { who, points: Vec::new() }).collect();
-        Self { name, title, along, unit, lines }
+    fn of(name: &'static str, title: &'static str, along: &'static str, unit: &'static str) -> Self {
+        Self { name, title, along, unit, lines: Vec::new() }
     }
 
     /// Adds a point to a server's line, of what several rounds gave.
-    fn enter(&mut self, who: &str, at: u64, values: &[f64]) {
-        let line = self.lines.iter_mut().find(|line| line.who == who);
-        if let (Some(line), Some(median)) = (line, Median::of(values.iter().copied())) {
-            line.points.push((at, median));
+    fn enter(&mut self, who: &'static str, at: u64, values: &[f64]) {
+        let Some(median) = Median::of(values.iter().copied()) else { return };
+        match self.lines.iter_mut().find(|line| line.who == who) {
+            Some(line) => line.points.push((at, median)),
+            None => self.lines.push(Line { who, points: vec![(at, median)] }),
         }
     }
 }
@@ -81,44 +74,46 @@ pub(crate) async fn take(args: &Args, scale: Scale) -> Outcome<Vec<Curve>> {
     Ok(curves)
 }
 
-/// A server and the connections to it that stay.
+/// A folder for a part of the run.
+fn part(folder: &Path, name: &str) -> Outcome<PathBuf> {
+    let folder = folder.join(name);
+    fs::create_dir_all(&folder).map(|()| folder.clone()).map_err(|e| format!("{}: {e}", folder.display()))
+}
+
+fn figure(name: &str) -> Outcome<&'static Figure> {
+    FIGURES.iter().find(|figure| figure.name == name).ok_or_else(|| format!("there is no {name}"))
+}
+
+/// Connections to a server that stay.
 struct Held<'s> {
-    target: Target<'s>,
-    config: Arc<ClientConfig>,
-    /// What it had resident before them.
-    before: u64,
+    process: &'s Process,
     open: Vec<Bare>,
 }
 
 impl<'s> Held<'s> {
-    fn new(target: Target<'s>, certificate: &Certificate) -> Outcome<Self> {
-        let config = certificate.client("http/1.1", false)?;
-        Ok(Self { target, config, before: target.process.resident()?, open: Vec::new() })
-    }
-
-    /// Adds connections up to `count`, each of which asks once.
-    async fn grow(&mut self, count: u64) -> Outcome {
-        let mut opening = JoinSet::new();
-        let missing = usize::try_from(count).unwrap_or(usize::MAX).saturating_sub(self.open.len());
-        for begun in 0..missing {
-            if begun >= AT_A_TIME {
-                self.open.push(joined(opening.join_next().await)?);
+    /// As many as `count`, each of which asks once.
+    async fn open(target: Target<'s>, count: u64) -> Outcome<Self> {
+        let config = target.tls.map(|certificate| certificate.client("http/1.1", false)).transpose()?;
+        let (mut open, mut opening) = (Vec::new(), JoinSet::new());
+        for begun in 0..count {
+            if begun >= AT_A_TIME as u64 {
+                open.push(joined(opening.join_next().await)?);
             }
-            let (address, config) = (self.target.address, self.config.clone());
+            let (address, config) = (target.address, config.clone());
             opening.spawn(async move {
-                let (mut bare, _) = Bare::open(address, Some(&config), NAME).await?;
+                let (mut bare, _) = Bare::open(address, config.as_ref(), NAME).await?;
                 bare.ask().await.map(|()| bare)
             });
         }
         while !opening.is_empty() {
-            self.open.push(joined(opening.join_next().await)?);
+            open.push(joined(opening.join_next().await)?);
         }
-        Ok(())
+        Ok(Self { process: target.process, open })
     }
 
     /// Asks on one connection after the other, for `slice`.
     async fn sweep(&mut self, slice: Duration) -> Outcome<Sample> {
-        let meter = Meter::start(self.target.process)?;
+        let meter = Meter::start(self.process)?;
         let end = Instant::now() + slice;
         let mut asking = JoinSet::new();
         let share = self.open.len().div_ceil(AT_A_TIME).max(1);
@@ -150,27 +145,25 @@ fn joined<T>(task: Option<Result<Outcome<T>, tokio::task::JoinError>>) -> Outcom
 
 /// Memory for a connection that asked once and stays, and CPU for a request on one of many.
 async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Outcome<Vec<Curve>> {
-    let names = ["spiced", "nginx"];
+    let figure = figure("health-h1")?;
     let along = "TLS connections that are open";
-    let mut memory = Curve::of("memory", "Memory for each idle connection", along, "KiB", &names);
-    let mut cpu = Curve::of("connections", "CPU for `/health` over HTTP/1.1, on one of them", along, "µs", &names);
+    let mut memory = Curve::of("memory", "Memory for each idle connection", along, "KiB");
+    let mut cpu = Curve::of("connections", "CPU for `/health` over HTTP/1.1, on one of them", along, "µs");
     // spiced keeps a third of its files for each of its doors.
     let most = (files.saturating_sub(256) / 3 / 100 * 100).max(100);
     let mut counts: Vec<u64> = CONNECTIONS.iter().map(|count| (*count).min(most)).collect();
     counts.dedup();
     for count in counts {
         say(&format!("{count} connections"));
-        let folder = folder.join(format!("connections-{count}"));
-        std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        let certificate = Certificate::make(&folder)?;
-        for who in names {
-            // A server of its own for each: what one had before would be counted as if it were free.
-            let server = Server::start(who, args, &certificate, &folder).await?;
-            let mut held = Held::new(server.target(&certificate), &certificate)?;
-            held.grow(count).await?;
+        // Servers of their own for each: what one had before would be counted as if it were free.
+        let field = Field::start(args, scale, &[figure], &part(folder, &format!("connections-{count}"))?).await?;
+        for Contestant { who, target, .. } in field.contestants(figure).into_iter().filter(|contestant| contestant.tls)
+        {
+            let before = target.process.resident()?;
+            let mut held = Held::open(target, count).await?;
             // What is freed a moment later is not counted.
             tokio::time::sleep(scale.slice).await;
-            let more = server.process().resident()?.saturating_sub(held.before);
+            let more = target.process.resident()?.saturating_sub(before);
             // Of few, what a server has for all of them is most.
             if count > CONNECTIONS[0] {
                 memory.enter(who, count, &[more as f64 / 1024.0 / count as f64]);
@@ -185,49 +178,15 @@ async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Ou
     Ok(vec![memory, cpu])
 }
 
-/// Who keeps connections.
-enum Server {
-    Spiced(Spiced),
-    Nginx(Nginx),
-}
-
-impl Server {
-    async fn start(who: &str, args: &Args, certificate: &Certificate, folder: &Path) -> Outcome<Self> {
-        if who == "nginx" {
-            return Nginx::start(&args.nginx, certificate, folder).map(Self::Nginx);
-        }
-        let spiced = Spiced::start("spiced", &args.spiced, Some(certificate), folder)?;
-        spiced.ready(certificate).await.map(|()| Self::Spiced(spiced))
-    }
-
-    fn process(&self) -> &Process {
-        match self {
-            Self::Spiced(spiced) => &spiced.process,
-            Self::Nginx(nginx) => &nginx.process,
-        }
-    }
-
-    fn target<'s>(&'s self, certificate: &'s Certificate) -> Target<'s> {
-        let address = match self {
-            Self::Spiced(spiced) => spiced.http,
-            Self::Nginx(nginx) => nginx.address(true, false),
-        };
-        Target { process: self.process(), address, tls: Some(certificate), command: "" }
-    }
-}
-
 /// CPU for a gigabyte by DoGet over TLS, with streams on one connection.
 async fn streams(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
-    let figure: &Figure = FIGURES.iter().find(|figure| figure.name == "doget-64k").ok_or("there is no doget-64k")?;
+    let figure = figure("doget-64k")?;
     // 64 of them are enough of it.
     let scale = Scale { rows: scale.rows.min(100_000_000 / ROW), ..scale };
-    let folder = folder.join("streams");
-    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let field = Field::start(args, scale, &[figure], &folder).await?;
+    let field = Field::start(args, scale, &[figure], &part(folder, "streams")?).await?;
     let servers: Vec<_> = field.contestants(figure).into_iter().filter(|contestant| contestant.tls).collect();
-    let names: Vec<&str> = servers.iter().map(|server| server.who).collect();
     let title = "CPU for a GB by DoGet over TLS, each stream the whole table";
-    let mut curve = Curve::of("streams", title, "streams of one connection at once", "s", &names);
+    let mut curve = Curve::of("streams", title, "streams of one connection at once", "s");
     for count in STREAMS {
         say(&format!("{count} streams"));
         let mut costs = vec![Vec::new(); servers.len()];
@@ -245,26 +204,24 @@ async fn streams(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
 
 /// CPU for a gigabyte by DoGet, of answers from a megabyte to ten times the table.
 async fn sizes(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
-    let folder = folder.join("sizes");
-    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let folder = part(folder, "sizes")?;
     let certificate = Certificate::make(&folder)?;
-    let names = ["TLS", "plain"];
     let mut servers = Vec::new();
-    for who in names {
+    for who in ["TLS", "plain"] {
         let server = Spiced::start(who, &args.spiced, (who == "TLS").then_some(&certificate), &folder)?;
         server.load(&certificate, scale.rows, false).await?;
         servers.push(server);
     }
-    let mut curve = Curve::of("size", "CPU for a GB by DoGet", "bytes of the answer", "s", &names);
+    let mut curve = Curve::of("size", "CPU for a GB by DoGet", "bytes of the answer", "s");
     let (table, mut rows) = (scale.rows, 1_000_000 / ROW);
     while rows <= table * 10 {
         say(&format!("an answer of {} MB", rows * ROW / 1_000_000));
-        let command = if rows <= table {
-            format!("{WIDE} LIMIT {rows}")
+        let (command, answered) = if rows <= table {
+            (format!("{WIDE} LIMIT {rows}"), rows)
         } else {
-            vec![WIDE; usize::try_from(rows / table).unwrap_or(1)].join(" UNION ALL ")
+            let times = rows / table;
+            (vec![WIDE; usize::try_from(times).unwrap_or(1)].join(" UNION ALL "), times * table)
         };
-        let rows_of_it = if rows <= table { rows } else { rows / table * table };
         // Small answers are taken together: CPU time comes in hundredths of a second.
         let streams = (table / 2 / rows).clamp(1, 64);
         for server in &servers {
@@ -272,9 +229,9 @@ async fn sizes(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
             let target = Target { process: &server.process, address: server.flight, tls, command: &command };
             let mut costs = Vec::new();
             for _ in 0..scale.rounds {
-                costs.push(get(target, streams, rows_of_it * ROW).await?.cost());
+                costs.push(get(target, streams, answered * ROW).await?.cost());
             }
-            curve.enter(server.who, rows_of_it * ROW, &costs);
+            curve.enter(server.who, answered * ROW, &costs);
         }
         rows *= 10;
     }
@@ -285,12 +242,11 @@ async fn sizes(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
 async fn certificates(args: &Args, scale: Scale, folder: &Path) -> Outcome<[Curve; 2]> {
     let along = "certificates, each for a name of its own";
     let title = "CPU for a full handshake and `/health`, each for another name";
-    let mut handshake = Curve::of("certificates", title, along, "µs", &["spiced"]);
-    let mut start = Curve::of("start", "From the start of the process to ready", along, "ms", &["spiced"]);
+    let mut handshake = Curve::of("certificates", title, along, "µs");
+    let mut start = Curve::of("start", "From the start of the process to ready", along, "ms");
     for count in CERTIFICATES {
         say(&format!("{count} certificates"));
-        let folder = folder.join(format!("certificates-{count}"));
-        std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let folder = part(folder, &format!("certificates-{count}"))?;
         let certificate = Certificate::make(&folder)?;
         let mut names: Vec<String> = (1..count).map(|n| format!("host-{n}.bench")).collect();
         let more = certificate.more(&names, &folder)?;

@@ -80,9 +80,7 @@ impl Process {
     pub(crate) fn cpu(&self) -> Outcome<Duration> {
         self.family.iter().map(|id| cpu_of(*id)).sum::<Outcome<_>>().map_err(|e| format!("{}: {e}", self.name))
     }
-}
 
-impl Process {
     /// Bytes of memory that it has resident.
     pub(crate) fn resident(&self) -> Outcome<u64> {
         let of = |id: &u32| {

@@ -49,8 +49,8 @@ fn runtime() -> Outcome<Runtime> {
 
 /// Takes the curves, and draws them.
 fn grow(args: &Args) -> Outcome {
-    let machine = Machine::look(&args.spiced);
-    let curves = runtime()?.block_on(growth::take(args, args.scale()))?;
+    let (machine, scale) = (Machine::look(&args.spiced), args.scale());
+    let curves = runtime()?.block_on(growth::take(args, scale))?;
     let page = args.page.clone().unwrap_or_else(|| args.out.join("growth.md"));
     let folder = page.with_extension("");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -58,7 +58,7 @@ fn grow(args: &Args) -> Outcome {
         plot::draw(curve, &folder.join(curve.name).with_extension("svg"))?;
     }
     let beside = folder.file_name().unwrap_or_default().to_string_lossy();
-    let text = plot::page(&curves, &machine, args.scale(), &beside);
+    let text = plot::page(&curves, &machine, scale, &beside);
     fs::write(&page, text).map_err(|e| format!("{}: {e}", page.display()))?;
     say(&format!("wrote {} and the pictures beside it", page.display()));
     Ok(())

@@ -12,9 +12,9 @@ use crate::figures::Figure;
 use crate::load::{Load, Target, Version};
 use crate::{Outcome, say};
 
+use nginx::Nginx;
 use pyarrow::Pyarrow;
 
-pub(crate) use nginx::Nginx;
 pub(crate) use spiced::{Spiced, WIDE};
 
 /// The servers that the wanted figures need.

@@ -117,14 +117,20 @@ impl Reloader {
     /// Settles material from where it was before. A client that is revoked does not stay because a certificate of ours is
     /// broken: whom to trust is taken by itself where the pairs are rejected.
     fn settle_again(&mut self, candidate: Result<Candidate, LoadError>) -> Outcome {
-        if candidate.is_err()
-            && let Ok(clients) = load(&mut self.sources)
+        if candidate.is_err() {
+            self.take_trust();
+        }
+        self.settle(candidate)
+    }
+
+    /// Takes whom to trust from where it was before, as far as that is good.
+    fn take_trust(&mut self) {
+        if let Ok(clients) = load(&mut self.sources)
             && !clients.trust.same(&self.trust.borrow())
             && as_good(&clients.trust, &self.trust.borrow(), SystemTime::now()).is_ok()
         {
             self.trust.send_replace(Arc::new(clients.trust));
         }
-        self.settle(candidate)
     }
 
     /// The development CA and leaf that are served, where they are that and the leaf ends soon. Reads files.
@@ -140,12 +146,12 @@ impl Reloader {
         let candidate = Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust);
         if candidate.is_ok() {
             self.sources = sources;
-            return self.settle(candidate);
-        }
-        if let Ok(before) = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust) {
+        } else if let Ok(before) = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust) {
             self.take(before);
+        } else {
+            self.take_trust();
         }
-        self.settle_again(candidate)
+        self.settle(candidate)
     }
 
     /// Reads the material from `sources` and says what a reload would do, without doing it.

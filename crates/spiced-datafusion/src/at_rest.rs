@@ -35,24 +35,38 @@ pub(crate) fn read(plan: Arc<dyn ExecutionPlan>, state: &mut SessionState) -> Re
 
 /// Such a stream, until its end or its time is up: who stalls keeps no rows for longer.
 #[derive(Clone, Default)]
-pub(crate) struct AtRest(Arc<Mutex<Option<SendableRecordBatchStream>>>);
+pub(crate) struct AtRest(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Awaited,
+    Open(SendableRecordBatchStream),
+    /// The time is up.
+    Over,
+}
 
 impl AtRest {
+    /// Reads from `stream`, unless the time is up.
     pub(crate) fn begin(&self, stream: SendableRecordBatchStream) {
-        *self.lock() = Some(stream);
+        let mut state = self.lock();
+        if matches!(*state, State::Awaited) {
+            *state = State::Open(stream);
+        }
     }
 
-    /// Lets go of the rows.
+    /// The time is up: lets go of the rows.
     pub(crate) fn end(&self) {
-        let gone = self.lock().take();
-        drop(gone);
+        let before = std::mem::replace(&mut *self.lock(), State::Over);
+        // Not under the lock.
+        drop(before);
     }
 
-    /// The next batch that has rows; waits for ever where the time was up.
+    /// The next batch that has rows; waits for ever where the time is up.
     pub(crate) async fn next(&self) -> Option<Result<RecordBatch>> {
         poll_fn(|cx| {
-            let mut held = self.lock();
-            let Some(stream) = held.as_mut() else { return Poll::Pending };
+            let mut state = self.lock();
+            let State::Open(stream) = &mut *state else { return Poll::Pending };
             loop {
                 match ready!(stream.poll_next_unpin(cx)) {
                     Some(Ok(batch)) if batch.num_rows() == 0 => {}
@@ -63,7 +77,7 @@ impl AtRest {
         .await
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<SendableRecordBatchStream>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // A stream that panicked is read no more: its caller has gone with it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,10 +100,12 @@ mod tests {
             Ok(RecordBatch::new_empty(Arc::new(Schema::empty())))
         });
         let held = AtRest::default();
-        held.begin(Box::pin(RecordBatchStreamAdapter::new(schema, batches.take(1))));
+        held.begin(Box::pin(RecordBatchStreamAdapter::new(schema.clone(), batches.take(1))));
         assert!(Arc::strong_count(&rows) > 1);
         held.end();
         assert_eq!(Arc::strong_count(&rows), 1);
         assert!(held.next().now_or_never().is_none(), "it does not end as if it were whole");
+        held.begin(Box::pin(RecordBatchStreamAdapter::new(schema, stream::empty())));
+        assert!(held.next().now_or_never().is_none(), "what comes after its time is not read");
     }
 }

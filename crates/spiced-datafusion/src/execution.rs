@@ -85,10 +85,6 @@ impl Prepared for Planned {
                 let source = match at_rest {
                     Some(stream) => {
                         held.begin(stream);
-                        if strike.has_come() {
-                            held.end();
-                            return Err(timed_out(limit));
-                        }
                         Source::AtRest(held)
                     }
                     None => Source::Task { received, task },
@@ -258,10 +254,9 @@ impl Source {
 impl Fetch {
     async fn next(mut self) -> Option<(Result<RecordBatch, EngineError>, Self)> {
         let source = self.source.as_mut()?;
-        let is_late = matches!(source, Source::AtRest(_)) && self.strike.has_come();
         let item = tokio::select! {
             biased;
-            item = source.next(), if !is_late => item,
+            item = source.next() => item,
             () = self.strike.comes() => {
                 self.source = None;
                 return Some((Err(timed_out(self.limit)), self));

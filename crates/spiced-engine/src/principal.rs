@@ -20,12 +20,19 @@ pub enum Role {
     ReadWrite,
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Role {
+    /// What it is called in settings, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::ReadOnly => "ro",
             Self::ReadWrite => "rw",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -2,17 +2,14 @@
 //! `spiced_statement_queue_seconds`.
 
 use metrics::{counter, histogram};
-use spiced_engine::{ErrorKind, Outcome, Role, Seen, Witness};
+use spiced_engine::{ErrorKind, Outcome, Seen, Witness};
 
 /// Counts statements.
 pub(crate) struct Statements;
 
 impl Witness for Statements {
     fn saw(&self, seen: &Seen<'_>) {
-        let role = match seen.principal.role() {
-            Role::ReadOnly => "ro",
-            Role::ReadWrite => "rw",
-        };
+        let role = seen.principal.role().name();
         counter!("spiced_statements_total", "role" => role, "outcome" => outcome(seen)).increment(1);
         histogram!("spiced_statement_seconds", "role" => role).record(seen.took.as_secs_f64());
         histogram!("spiced_statement_queue_seconds", "role" => role).record(seen.queued.as_secs_f64());
