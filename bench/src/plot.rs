@@ -10,6 +10,7 @@ use crate::Outcome;
 use crate::args::Scale;
 use crate::growth::Curve;
 use crate::machine::Machine;
+use crate::statistics::Median;
 
 const SIZE: (u32, u32) = (760, 360);
 
@@ -113,7 +114,9 @@ fn section(curve: &Curve, folder: &str, page: &mut String) {
         let _ = write!(page, "| {} |", quantity(*at));
         for line in &curve.lines {
             let _ = match line.points.iter().find(|(place, _)| place == at) {
-                Some((_, median)) => write!(page, " {} ±{:.0}% |", short(median.value), median.spread * 100.0),
+                // Of one value there is no spread.
+                Some((_, Median { value, spread: 0.0 })) => write!(page, " {} |", short(*value)),
+                Some((_, Median { value, spread })) => write!(page, " {} ±{:.0}% |", short(*value), spread * 100.0),
                 None => write!(page, " – |"),
             };
         }
@@ -133,7 +136,6 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use crate::growth::Line;
-    use crate::statistics::Median;
 
     use super::*;
 
@@ -161,6 +163,9 @@ mod tests {
         assert!(["<svg", "Memory (KiB)", "spiced", "nginx", "10 k"].iter().all(|part| picture.contains(part)));
         let mut page = String::new();
         section(&curve, "growth", &mut page);
+        let once = Line { who: "once", points: vec![(10, Median { value: 7.0, spread: 0.0 })] };
+        section(&Curve { lines: vec![once], ..curve }, "growth", &mut page);
+        assert!(page.contains("| 10 | 7.000 |\n"), "{page}");
         assert!(page.contains("| 10 | 12.5 ±1% | 40.0 ±1% |\n| 10 k | 11.0 ±1% | – |\n"), "{page}");
     }
 }
