@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -107,6 +108,21 @@ class Postgres:
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
+
+    @contextlib.contextmanager
+    def session(self):
+        """A session of its administrator: what it gives runs statements in it, one after the other."""
+        words = [clients.tool("psql"), "-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-qAt"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+            def run(text: str) -> None:
+                process.stdin.write(f"{text}\n\\echo done\n")
+                process.stdin.flush()
+                while (line := process.stdout.readline()) != "done\n":
+                    assert line, "psql has ended"
+
+            yield run
+            process.stdin.close()
 
     def params(self, **more: str) -> dict[str, str]:
         """A data set's params: over TLS, verified in full."""

@@ -37,6 +37,7 @@
 mod answer;
 mod at_rest;
 mod catalog;
+mod changes;
 mod clock;
 mod connectors;
 mod ddl;

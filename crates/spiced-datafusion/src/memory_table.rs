@@ -3,16 +3,21 @@
 //!
 //! DataFusion's own `MemTable` is not used: it draws on no memory pool, and it carries out `DELETE`
 //! and `UPDATE` while they are planned, so that even `EXPLAIN DELETE` deletes.
+//!
+//! A row's address is a number that no other row of the table ever has: where rows are changed, or moved, what holds them
+//! is numbered anew.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
+use datafusion::arrow::compute::{filter_record_batch, interleave};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::common::{Constraints, SchemaExt};
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::Result;
@@ -20,9 +25,13 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReser
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
+use futures::stream;
 use spiced_engine::ErrorKind;
 
+use crate::changes::Changeable;
 use crate::error::refusal;
 use crate::merging::{gathered, merged};
 
@@ -39,7 +48,8 @@ impl MemoryTable {
     /// An empty table whose rows count against `pool`.
     pub(crate) fn new(schema: SchemaRef, pool: &Arc<dyn MemoryPool>) -> Self {
         let reservation = MemoryConsumer::new("memory table").register(pool);
-        let rows = Rows { schema: schema.clone(), held: Mutex::new(Held { batches: Vec::new(), reservation }) };
+        let held = Mutex::new(Held { parts: Vec::new(), next: 0, reservation });
+        let rows = Rows { schema: schema.clone(), held };
         Self { schema, constraints: Constraints::default(), column_defaults: HashMap::new(), rows: Arc::new(rows) }
     }
 
@@ -81,7 +91,7 @@ impl TableProvider for MemoryTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let batches = self.rows.held().batches.clone();
+        let batches: Vec<RecordBatch> = self.rows.held().parts.iter().map(|part| part.batch.clone()).collect();
         let source = MemorySourceConfig::try_new(&[batches], self.schema.clone(), projection.cloned())?;
         Ok(DataSourceExec::from_data_source(source.with_limit(limit)))
     }
@@ -100,37 +110,148 @@ impl TableProvider for MemoryTable {
     }
 }
 
-/// The rows, shared by the table and the inserts under way.
+impl Changeable for MemoryTable {
+    fn addressed(&self) -> Arc<dyn TableProvider> {
+        let mut name = "row".to_owned();
+        while self.schema.column_with_name(&name).is_some() {
+            name.push('_');
+        }
+        let address = Arc::new(Field::new(name, DataType::UInt64, false));
+        let fields: Vec<_> = self.schema.fields().iter().cloned().chain([address]).collect();
+        Arc::new(Addressed { rows: self.rows.clone(), schema: Arc::new(Schema::new(fields)) })
+    }
+
+    fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>> {
+        // What may be NULL is decided when the values are there.
+        let fields = columns.iter().map(|at| self.schema.fields()[*at].clone());
+        let fields: Vec<_> = given.fields().iter().take(1).cloned().chain(fields).collect();
+        let (rows, columns) = (self.rows.clone(), columns.to_vec());
+        Ok(Arc::new(Change { rows, columns, given, wanted: Arc::new(Schema::new(fields)) }))
+    }
+}
+
+/// The rows, shared by the table and the statements under way.
 struct Rows {
     schema: SchemaRef,
     held: Mutex<Held>,
 }
 
 struct Held {
-    batches: Vec<RecordBatch>,
+    parts: Vec<Part>,
+    /// The address of the next row that comes.
+    next: u64,
+    /// What `parts` take.
     reservation: MemoryReservation,
+}
+
+/// Rows that came or were changed together.
+#[derive(Clone)]
+struct Part {
+    /// The address of the first; the others' follow.
+    first: u64,
+    batch: RecordBatch,
+}
+
+impl Held {
+    /// Numbers a batch that takes its place among the parts.
+    fn part(&mut self, batch: RecordBatch) -> Part {
+        let first = self.next;
+        self.next += batch.num_rows() as u64;
+        self.reservation.grow(get_record_batch_memory_size(&batch));
+        Part { first, batch }
+    }
+
+    /// Counts a batch no more that has lost its place.
+    fn gone(&self, batch: &RecordBatch) {
+        self.reservation.shrink(get_record_batch_memory_size(batch));
+    }
 }
 
 impl Rows {
     fn held(&self) -> MutexGuard<'_, Held> {
-        // The batches are replaced whole, so a panic elsewhere leaves them as they were.
+        // The parts are replaced whole, so a panic elsewhere leaves them as they were.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn append(&self, stream: SendableRecordBatchStream) -> Result<u64> {
-        let reservation = self.held().reservation.new_empty();
-        let (fresh, rows) = gathered(stream, &self.schema, &reservation).await?;
+        let coming = self.held().reservation.new_empty();
+        let (fresh, rows) = gathered(stream, &self.schema, &coming).await?;
         let mut held = self.held();
         for mut batch in fresh {
-            while let Some(both) = held.batches.last().and_then(|last| merged(last, &batch)) {
-                held.batches.pop();
+            while let Some(both) = held.parts.last().and_then(|last| merged(&last.batch, &batch)) {
+                if let Some(last) = held.parts.pop() {
+                    held.gone(&last.batch);
+                }
                 batch = both;
             }
-            held.batches.push(batch);
+            let part = held.part(batch);
+            held.parts.push(part);
         }
-        held.reservation.grow(reservation.free());
         Ok(rows)
     }
+
+    /// Gives the rows at the addresses in the first column of `given` the values in the others, which are for `columns`;
+    /// takes the rows away where there are none.
+    fn change(&self, given: &[RecordBatch], columns: &[usize], coming: &MemoryReservation) -> Result<()> {
+        let mut parts = self.held().parts.clone();
+        parts.sort_by_key(|part| part.first);
+        let mut hits: HashMap<usize, Vec<Option<(usize, usize)>>> = HashMap::new();
+        for (at, batch) in given.iter().enumerate() {
+            for (row, address) in batch.column(0).as_primitive::<UInt64Type>().values().iter().enumerate() {
+                let place = parts.partition_point(|part| part.first <= *address).checked_sub(1).ok_or_else(changed)?;
+                let part = &parts[place];
+                let within = (address - part.first) as usize;
+                let hits = hits.entry(place).or_insert_with(|| vec![None; part.batch.num_rows()]);
+                let hit = hits.get_mut(within).ok_or_else(changed)?;
+                *hit = Some((at + 1, row));
+            }
+        }
+        let mut fresh = Vec::new();
+        for (place, hits) in hits {
+            let Part { first, batch } = &parts[place];
+            let after = if columns.is_empty() {
+                filter_record_batch(batch, &BooleanArray::from_iter(hits.iter().map(|hit| Some(hit.is_none()))))?
+            } else {
+                updated(batch, &hits, given, columns)?
+            };
+            coming.try_grow(get_record_batch_memory_size(&after))?;
+            fresh.push((*first, after));
+        }
+        let mut held = self.held();
+        let places: HashMap<u64, usize> = held.parts.iter().enumerate().map(|(at, part)| (part.first, at)).collect();
+        if fresh.iter().any(|(first, _)| !places.contains_key(first)) {
+            return Err(changed());
+        }
+        for (first, batch) in fresh {
+            let part = held.part(batch);
+            let before = std::mem::replace(&mut held.parts[places[&first]], part);
+            held.gone(&before.batch);
+        }
+        held.parts.retain(|part| part.batch.num_rows() > 0);
+        Ok(())
+    }
+}
+
+/// `batch` with new values of `columns` in the rows that are hit: from which of `given`, counted from one, and which row.
+fn updated(
+    batch: &RecordBatch,
+    hits: &[Option<(usize, usize)>],
+    given: &[RecordBatch],
+    columns: &[usize],
+) -> Result<RecordBatch> {
+    let picks: Vec<(usize, usize)> = hits.iter().enumerate().map(|(row, hit)| hit.unwrap_or((0, row))).collect();
+    let mut after: Vec<ArrayRef> = batch.columns().to_vec();
+    for (value, column) in columns.iter().enumerate() {
+        let mut from: Vec<&dyn Array> = vec![batch.column(*column).as_ref()];
+        from.extend(given.iter().map(|given| given.column(value + 1).as_ref()));
+        after[*column] = interleave(&from, &picks)?;
+    }
+    Ok(RecordBatch::try_new(batch.schema(), after)?)
+}
+
+fn changed() -> datafusion::error::DataFusionError {
+    let why = "another statement has changed the table meanwhile; nothing was changed by this one: try it again";
+    refusal(ErrorKind::Unavailable, why)
 }
 
 #[async_trait]
@@ -152,6 +273,107 @@ impl fmt::Debug for Rows {
 
 impl DisplayAs for Rows {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryTable")
+    }
+}
+
+/// Takes the rows that an UPDATE or a DELETE is about.
+struct Change {
+    rows: Arc<Rows>,
+    columns: Vec<usize>,
+    given: SchemaRef,
+    wanted: SchemaRef,
+}
+
+#[async_trait]
+impl DataSink for Change {
+    fn schema(&self) -> &SchemaRef {
+        &self.given
+    }
+
+    async fn write_all(&self, data: SendableRecordBatchStream, _context: &Arc<TaskContext>) -> Result<u64> {
+        let coming = self.rows.held().reservation.new_empty();
+        let (given, rows) = gathered(data, &self.wanted, &coming).await?;
+        self.rows.change(&given, &self.columns, &coming)?;
+        Ok(rows)
+    }
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change").field("columns", &self.columns).finish_non_exhaustive()
+    }
+}
+
+impl DisplayAs for Change {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryTable")
+    }
+}
+
+/// The table with its rows' addresses as the last column.
+#[derive(Debug)]
+struct Addressed {
+    rows: Arc<Rows>,
+    schema: SchemaRef,
+}
+
+#[async_trait]
+impl TableProvider for Addressed {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&columns)?);
+        let parts = self.rows.held().parts.clone();
+        let read = Numbered { parts, columns, schema: schema.clone() };
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(read)], None, [], false, limit)?))
+    }
+}
+
+/// Some columns of the rows as they were when they were asked for; the one behind the table's own is the address.
+struct Numbered {
+    parts: Vec<Part>,
+    columns: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl Numbered {
+    fn batch(part: &Part, columns: &[usize], schema: &SchemaRef) -> Result<RecordBatch> {
+        let Part { first, batch } = part;
+        let addresses = || Arc::new(UInt64Array::from_iter_values(*first..first + batch.num_rows() as u64)) as ArrayRef;
+        let own = batch.columns();
+        let columns = columns.iter().map(|at| own.get(*at).cloned().unwrap_or_else(addresses)).collect();
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
+}
+
+impl PartitionStream for Numbered {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (parts, columns, schema) = (self.parts.clone(), self.columns.clone(), self.schema.clone());
+        let batches = parts.into_iter().map(move |part| Self::batch(&part, &columns, &schema));
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream::iter(batches)))
+    }
+}
+
+impl fmt::Debug for Numbered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MemoryTable")
     }
 }

@@ -19,7 +19,7 @@ use crate::engine::Shared;
 use crate::error::{engine_error, invalid};
 use crate::execution::{Planned, timed_out};
 use crate::plans::Known;
-use crate::{effect, parameters, size, statement};
+use crate::{changes, effect, parameters, size, statement};
 
 /// The session. Cheap to make: it shares the engine's state until something is set.
 pub(crate) struct DataFusionSession {
@@ -188,7 +188,7 @@ fn planned(
     if let LogicalPlan::Statement(PlanStatement::TransactionStart(_) | PlanStatement::TransactionEnd(_)) = &plan {
         return Err(EngineError::new(ErrorKind::Unsupported, "this engine has no transactions"));
     }
-    let plan = shared.rules.apply(plan, state).map_err(engine_error)?;
+    let plan = shared.rules.apply(plan, state).and_then(changes::plan).map_err(engine_error)?;
     let effect = effect::of(&plan).map_err(engine_error)?;
     let parameters = parameters::of(&plan).map_err(engine_error)?;
     let schema = answer::schema(&plan, &parameters, state).map_err(engine_error)?;

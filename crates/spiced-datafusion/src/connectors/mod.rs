@@ -18,6 +18,8 @@ use datafusion::execution::context::SessionState;
 use tls_core::Secret;
 
 use crate::DatasetSpec;
+use crate::changes::Changeable;
+use crate::memory_table::MemoryTable;
 
 /// All connectors.
 const CONNECTORS: &[Connector] = &[
@@ -113,6 +115,12 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
             Err(wrong)
         }
     }
+}
+
+/// The table as one whose rows can be changed, where it is one.
+pub(crate) fn changeable(table: &dyn TableProvider) -> Option<&dyn Changeable> {
+    let in_memory = table.downcast_ref::<MemoryTable>().map(|table| table as &dyn Changeable);
+    in_memory.or_else(|| postgres::changeable(table))
 }
 
 /// `, did you mean …?`, where one of `known` is near.

@@ -102,14 +102,13 @@ async fn explaining_a_change_changes_nothing() {
     run(&*session, "INSERT INTO m VALUES (1, 'a'), (2, 'b')").await;
     run(&*session, "CREATE TABLE t AS SELECT * FROM m").await;
     for table in ["m", "t"] {
-        for statement in ["DELETE FROM", "INSERT INTO"] {
-            let rest = if statement == "INSERT INTO" { " VALUES (3, 'c')" } else { "" };
-            let _ = crate::rows(&*session, &format!("EXPLAIN {statement} {table}{rest}")).await;
-            prepare(&*session, &format!("{statement} {table}{rest}")).await.unwrap();
+        for statement in ["DELETE FROM {}", "INSERT INTO {} VALUES (3, 'c')", "UPDATE {} SET name = 'x'", "TRUNCATE {}"]
+        {
+            let statement = statement.replace("{}", table);
+            run(&*session, &format!("EXPLAIN {statement}")).await;
+            prepare(&*session, &statement).await.unwrap();
         }
         assert_eq!(run(&*session, &format!("SELECT count(*) FROM {table}")).await, ["2"], "{table}");
     }
-    for sql in ["DELETE FROM m", "UPDATE m SET name = 'x'", "TRUNCATE TABLE m", "INSERT OVERWRITE m VALUES (1, 'a')"] {
-        assert_eq!(fails(&*session, sql).await.kind(), ErrorKind::Unsupported, "{sql}");
-    }
+    assert_eq!(fails(&*session, "INSERT OVERWRITE m VALUES (1, 'a')").await.kind(), ErrorKind::Unsupported);
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod bundled;
+mod changes;
 mod datasets;
 mod effects;
 mod files;

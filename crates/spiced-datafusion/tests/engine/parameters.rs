@@ -163,3 +163,15 @@ async fn one_plan_runs_many_times() {
         assert_eq!(lines(&answer.batches.try_collect::<Vec<_>>().await.unwrap()), [name]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_prepared_runs_again() {
+    let session = session().await;
+    let update = prepare(&*session, "UPDATE m SET name = $1 WHERE id = $2").await.unwrap();
+    for (name, id, count) in [("x", 1, "1"), ("y", 1, "1"), ("z", 9, "0")] {
+        let answer = update.execute(batch(vec![("$1", text(name)), ("$2", int(id))])).await.unwrap();
+        let batches: Vec<_> = answer.batches.try_collect().await.unwrap();
+        assert_eq!(lines(&batches), [count]);
+    }
+    assert_eq!(crate::run(&*session, "SELECT name FROM m ORDER BY id").await, ["y", "b", "c"]);
+}

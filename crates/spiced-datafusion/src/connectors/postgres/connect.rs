@@ -230,6 +230,41 @@ impl Pool {
     }
 }
 
+/// A connection with a statement on it. Dropped before the statement's end, it ends it on the server too, and is not
+/// given back: what is left of the answer, or of a transaction, is still before it.
+pub(super) struct Busy {
+    loan: Option<Loan>,
+    pool: Pool,
+}
+
+impl Busy {
+    pub(super) async fn new(pool: Pool) -> Result<Self, Trouble> {
+        Ok(Self { loan: Some(pool.get().await?), pool })
+    }
+
+    /// The connection; nothing where the statement is at its end.
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.loan.as_deref()
+    }
+
+    /// The statement is at its end.
+    pub(super) fn over(&mut self) {
+        self.loan = None;
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let Some(loan) = self.loan.take() else { return };
+        let client = Loan::take(loan);
+        let (pool, token) = (self.pool.clone(), client.cancel_token());
+        drop(client);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { pool.cancel(token).await });
+        }
+    }
+}
+
 /// Makes connections to one server.
 #[derive(Debug)]
 pub(super) struct Server {

@@ -1,10 +1,12 @@
 //! `postgres:` data sets: a table or view of a PostgreSQL server. What a query needs is asked for by SQL: its
 //! columns, the filters that mean the same there, and its limit. Where the data set is writable, `INSERT` appends by
-//! COPY, all rows or none.
+//! COPY, and `UPDATE` and `DELETE` are one transaction: all rows or none.
 
+mod change;
 mod connect;
 mod filter;
 mod table;
+mod texts;
 mod types;
 mod write;
 
@@ -18,9 +20,15 @@ use datafusion::execution::context::SessionState;
 use self::connect::{Params, Pool};
 use self::table::PostgresTable;
 use super::{Connector, Opened, Request, Source, quoted};
+use crate::changes::Changeable;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "postgres", writable: true, params: &[connect::PARAMS], columns: false, open };
+
+/// The table as one whose rows can be changed, where it is one of PostgreSQL's.
+pub(super) fn changeable(table: &dyn TableProvider) -> Option<&dyn Changeable> {
+    table.downcast_ref::<PostgresTable>().map(|table| table as &dyn Changeable)
+}
 
 fn open(request: Request<'_>) -> Opened {
     let mut wrong = Vec::new();

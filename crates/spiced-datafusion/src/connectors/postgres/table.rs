@@ -1,5 +1,6 @@
 //! The table: its schema from PostgreSQL, its rows by one statement a scan.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::SchemaExt;
-use datafusion::datasource::sink::DataSinkExec;
+use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
@@ -20,12 +21,14 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::{StreamExt, TryStreamExt};
 use spiced_engine::ErrorKind;
 use tokio_postgres::RowStream;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
-use super::connect::{Loan, Pool, Trouble};
+use super::change::Change;
+use super::connect::{Busy, Pool, Trouble};
 use super::types::{Raw, Reading};
 use super::write::Copy;
 use super::{Relation, filter, quoted};
+use crate::changes::Changeable;
 use crate::error::refusal;
 
 /// A batch is full with this many bytes as they came, however few rows that is.
@@ -38,6 +41,10 @@ pub(super) struct PostgresTable {
     relation: Relation,
     schema: SchemaRef,
     readings: Vec<Reading>,
+    /// What PostgreSQL calls the types.
+    types: Vec<String>,
+    /// Whether its rows have addresses: it is a table, and no view.
+    has_addresses: bool,
     writable: bool,
 }
 
@@ -47,21 +54,30 @@ impl PostgresTable {
         let client = pool.get().await?;
         let name = relation.quoted();
         let statement = client.prepare(&format!("SELECT * FROM {name}")).await?;
-        let query = "SELECT attname::text FROM pg_catalog.pg_attribute \
-                     WHERE attrelid = $1::text::regclass AND attnum > 0 AND attnotnull AND NOT attisdropped";
-        let never_null = client.query(query, &[&name]).await?;
-        let never_null: Vec<String> = never_null.iter().map(|row| row.get(0)).collect();
+        // Without a modifier: a cast cuts off what is too long, an assignment does not.
+        let query = "SELECT attname::text, attnotnull, format_type(atttypid, -1), relkind IN ('r', 'p') \
+                     FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class ON attrelid = pg_class.oid \
+                     WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
+        let known = client.query(query, &[&name]).await?;
+        let has_addresses = known.iter().all(|row| row.get(3));
+        let known: HashMap<String, (bool, String)> =
+            known.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
         let columns = statement.columns();
         let readings: Vec<Reading> = columns.iter().map(|c| Reading::of(c.type_(), c.type_modifier())).collect();
         let fields = columns.iter().zip(&readings).map(|(column, reading)| {
-            let nullable = !never_null.iter().any(|name| name == column.name());
+            let nullable = !known.get(column.name()).is_some_and(|(never_null, _)| *never_null);
             Field::new(column.name(), reading.data_type(), nullable)
         });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         if schema.fields().is_empty() {
             return Err(Trouble::unavailable(format!("PostgreSQL: {name} has no columns")));
         }
-        Ok(Self { pool, relation, schema, readings, writable })
+        let types = columns.iter().map(|column| match known.get(column.name()) {
+            Some((_, name)) => name.clone(),
+            None => "text".to_owned(),
+        });
+        let types = types.collect();
+        Ok(Self { pool, relation, schema, readings, types, has_addresses, writable })
     }
 
     fn statement(&self, columns: &[usize], filters: &[Expr], limit: Option<usize>) -> Result<String> {
@@ -133,8 +149,38 @@ impl TableProvider for PostgresTable {
             return Err(refusal(ErrorKind::Unsupported, why));
         }
         self.schema.logically_equivalent_names_and_types(&input.schema())?;
-        let copy = Copy::new(self.pool.clone(), self.relation.clone(), self.schema.clone(), &self.readings)?;
+        let copy = Copy::new(self.pool.clone(), &self.relation, self.schema.clone());
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(copy), None)))
+    }
+}
+
+impl Changeable for PostgresTable {
+    /// Where a row lies, which version of it that is, and in which of a table's partitions (PostgreSQL, "System Columns").
+    fn addressed(&self) -> Arc<dyn TableProvider> {
+        let addresses = [("ctid", Type::TID), ("xmin", Type::XID), ("tableoid", Type::OID)];
+        let addresses = addresses.map(|(name, kind)| (name, Reading::of(&kind, -1)));
+        let fields = addresses.iter().map(|(name, reading)| Arc::new(Field::new(*name, reading.data_type(), false)));
+        let schema = Arc::new(Schema::new(self.schema.fields().iter().cloned().chain(fields).collect::<Vec<_>>()));
+        let readings = self.readings.iter().cloned().chain(addresses.iter().map(|(_, reading)| reading.clone()));
+        Arc::new(Self {
+            pool: self.pool.clone(),
+            relation: self.relation.clone(),
+            schema,
+            readings: readings.collect(),
+            types: self.types.clone(),
+            has_addresses: self.has_addresses,
+            writable: self.writable,
+        })
+    }
+
+    fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>> {
+        if !self.writable || !self.has_addresses {
+            let why = "a PostgreSQL data set takes UPDATE and DELETE where its access is read_write and it is a table there; a \
+                       view or a foreign table is not";
+            return Err(refusal(ErrorKind::Unsupported, why));
+        }
+        let set = columns.iter().map(|at| (self.schema.field(*at).name().as_str(), self.types[*at].as_str()));
+        Ok(Arc::new(Change::new(self.pool.clone(), &self.relation, set, given)))
     }
 }
 
@@ -179,43 +225,12 @@ struct Running {
 
 impl Running {
     async fn start(pool: Pool, sql: &str) -> std::result::Result<Self, Trouble> {
-        let loan = pool.get().await?;
         let none: [&(dyn ToSql + Sync); 0] = [];
         // Before anything is sent: the first word of an answer may take as long as all of it.
-        let busy = Busy { loan: Some(loan), pool };
-        let loan = busy.loan.as_ref().expect("it is on loan");
-        let rows = Box::pin(loan.query_raw(sql, none).await?);
+        let busy = Busy::new(pool).await?;
+        let client = busy.client().expect("it has just begun");
+        let rows = Box::pin(client.query_raw(sql, none).await?);
         Ok(Self { rows, busy })
-    }
-}
-
-/// A connection with a statement on it. Dropped before the statement's end, it ends it on the server too, and is not
-/// given back: the rest of the answer is still before it.
-struct Busy {
-    loan: Option<Loan>,
-    pool: Pool,
-}
-
-impl Busy {
-    /// The statement is at its end.
-    fn over(&mut self) {
-        self.loan = None;
-    }
-
-    fn is_over(&self) -> bool {
-        self.loan.is_none()
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let Some(loan) = self.loan.take() else { return };
-        let client = Loan::take(loan);
-        let (pool, token) = (self.pool.clone(), client.cancel_token());
-        drop(client);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { pool.cancel(token).await });
-        }
     }
 }
 
@@ -228,7 +243,7 @@ fn batches(
     futures::stream::try_unfold(running, move |mut running| {
         let (schema, readings) = (schema.clone(), readings.clone());
         async move {
-            if running.busy.is_over() {
+            if running.busy.client().is_none() {
                 return Ok(None);
             }
             let mut fillers: Vec<_> = readings.iter().map(Reading::filler).collect();

@@ -81,11 +81,6 @@ impl Reading {
         matches!(self.kind, Kind::AsText)
     }
 
-    /// Whether a value can be written as text of Arrow's own making.
-    pub(super) fn is_writable(&self) -> bool {
-        !matches!(self.kind, Kind::List(_))
-    }
-
     /// Takes values, and makes an array of them.
     pub(super) fn filler(&self) -> Box<dyn Filler> {
         self.kind.filler()

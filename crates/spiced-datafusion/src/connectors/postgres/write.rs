@@ -1,24 +1,21 @@
 //! `INSERT` as one COPY: all rows are there, or none.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::datasource::sink::DataSink;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
 use futures::{SinkExt, StreamExt};
-use spiced_engine::ErrorKind;
 
 use super::connect::{Pool, Trouble};
-use super::types::Reading;
+use super::texts::Texts;
 use super::{Relation, quoted};
-use crate::error::refusal;
 
 /// Appends what a plan gives.
 #[derive(Debug)]
@@ -29,16 +26,10 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    /// # Errors
-    /// A column has a type that cannot be written.
-    pub(super) fn new(pool: Pool, relation: Relation, schema: SchemaRef, readings: &[Reading]) -> Result<Self> {
-        if let Some((field, _)) = schema.fields().iter().zip(readings).find(|(_, reading)| !reading.is_writable()) {
-            let why = format!("the column `{}` is an array, which cannot be written to PostgreSQL yet", field.name());
-            return Err(refusal(ErrorKind::Unsupported, why));
-        }
+    pub(super) fn new(pool: Pool, relation: &Relation, schema: SchemaRef) -> Self {
         let columns = schema.fields().iter().map(|field| quoted(field.name())).collect::<Vec<_>>().join(", ");
         let statement = format!("COPY {} ({columns}) FROM STDIN", relation.quoted());
-        Ok(Self { pool, statement, schema })
+        Self { pool, statement, schema }
     }
 
     async fn append(&self, mut rows: SendableRecordBatchStream) -> Result<u64> {
@@ -61,11 +52,7 @@ const ROWS: usize = 1024;
 
 /// The rows as COPY's text format has them (PostgreSQL, "COPY", "Text Format").
 fn lines(batch: &RecordBatch) -> Result<Bytes> {
-    let options = FormatOptions::default()
-        .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.6f%:z"))
-        .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.6f"));
-    let columns = batch.columns().iter();
-    let columns = columns.map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<Vec<_>, _>>()?;
+    let columns = batch.columns().iter().map(Texts::of).collect::<Result<Vec<_>>>()?;
     let mut out = BytesMut::new();
     let mut text = String::new();
     for row in 0..batch.num_rows() {
@@ -73,22 +60,11 @@ fn lines(batch: &RecordBatch) -> Result<Bytes> {
             if at > 0 {
                 out.put_u8(b'\t');
             }
-            let values = batch.column(at);
-            if values.is_null(row) {
-                out.put_slice(b"\\N");
-                continue;
-            }
             text.clear();
-            match values.data_type() {
-                DataType::Binary => {
-                    text.push_str("\\x");
-                    values.as_binary::<i32>().value(row).iter().for_each(|byte| {
-                        let _ = write!(text, "{byte:02x}");
-                    });
-                }
-                _ => column.value(row).write(&mut text)?,
+            match column.write(row, &mut text)? {
+                true => escape(&text, &mut out),
+                false => out.put_slice(b"\\N"),
             }
-            escape(&text, &mut out);
         }
         out.put_u8(b'\n');
     }

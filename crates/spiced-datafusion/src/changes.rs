@@ -1,0 +1,197 @@
+//! UPDATE, DELETE and TRUNCATE: a query for the rows that they are about, by the addresses that their table gives them,
+//! and for their new values; what it finds goes to the table, which changes these rows or none. So a condition means what
+//! it means in a SELECT, whatever is in it.
+//!
+//! DataFusion's own way hands a table the filters of its optimized plan, where `WHERE false` and subqueries are lost.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::default_table_source::{provider_as_source, source_as_provider};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, TableReference};
+use datafusion::datasource::sink::{DataSink, DataSinkExec};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{
+    DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, Projection, Statement, SubqueryAlias, TableSource, TableType,
+    WriteOp,
+};
+use datafusion::physical_plan::ExecutionPlan;
+use spiced_engine::ErrorKind;
+
+use crate::connectors;
+use crate::error::refusal;
+
+/// A table that can tell its rows apart.
+pub(crate) trait Changeable: TableProvider {
+    /// The table with the addresses of its rows: further columns, behind its own.
+    fn addressed(&self) -> Arc<dyn TableProvider>;
+
+    /// Takes addresses, and behind them new values of `columns`, whose rows it changes; where there are no columns, it
+    /// deletes the rows. All of them, or none where one is not there any more as it was; it counts them.
+    ///
+    /// # Errors
+    /// It cannot change these columns.
+    fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>>;
+}
+
+/// `plan` with the changes in it planned so.
+///
+/// # Errors
+/// A table, or a statement, of a kind that is not changed so.
+pub(crate) fn plan(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let planned = plan.transform_down(|node| {
+        Ok(match node {
+            LogicalPlan::Dml(dml) if !matches!(dml.op, WriteOp::Insert(_)) => {
+                Transformed::new(LogicalPlan::Dml(change(&dml)?), true, TreeNodeRecursion::Stop)
+            }
+            // A statement is not found within another one elsewhere.
+            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::Statement(Statement::Prepare(_)) => {
+                Transformed::no(node)
+            }
+            node => Transformed::new(node, false, TreeNodeRecursion::Stop),
+        })
+    })?;
+    Ok(planned.data)
+}
+
+fn change(dml: &DmlStatement) -> Result<DmlStatement> {
+    let name = &dml.table_name;
+    let verb = match dml.op {
+        WriteOp::Update => "UPDATE",
+        WriteOp::Delete => "DELETE",
+        WriteOp::Truncate => "TRUNCATE",
+        WriteOp::MergeInto(_) => {
+            return Err(refusal(
+                ErrorKind::Unsupported,
+                "there is no MERGE here; UPDATE, DELETE and INSERT do the same",
+            ));
+        }
+        _ => return Err(refusal(ErrorKind::Unsupported, format!("there is no {} here", dml.op))),
+    };
+    let table = source_as_provider(&dml.target)?;
+    let Some(changeable) = connectors::changeable(table.as_ref()) else {
+        let why = format!("`{name}` takes no {verb}: tables in memory and those of PostgreSQL do");
+        return Err(refusal(ErrorKind::Unsupported, why));
+    };
+    let target = Target { table: name, source: provider_as_source(changeable.addressed()) };
+    let width = table.schema().fields().len();
+    let (rows, qualifier, values) = match (&dml.op, dml.input.as_ref()) {
+        (WriteOp::Update, LogicalPlan::Projection(projection)) => {
+            let (rows, qualifier) = target.rows(&projection.input)?;
+            let values = assigned(projection, &qualifier);
+            if values.is_empty() {
+                let why = format!("this UPDATE of `{name}` gives each column the value that it has");
+                return Err(refusal(ErrorKind::InvalidStatement, why));
+            }
+            (rows, qualifier, values)
+        }
+        (WriteOp::Truncate, _) => (target.scan()?, name.clone(), Vec::new()),
+        (_, input) => {
+            let (rows, qualifier) = target.rows(input)?;
+            (rows, qualifier, Vec::new())
+        }
+    };
+    let addresses = target.source.schema();
+    let addresses = addresses.fields()[width..].iter();
+    let addresses = addresses.map(|field| Expr::Column(Column::new(Some(qualifier.clone()), field.name())));
+    let (columns, values): (Vec<usize>, Vec<Expr>) = values.into_iter().unzip();
+    let input = LogicalPlanBuilder::from(rows).project(addresses.chain(values))?.build()?;
+    let sink = changeable.change(&columns, input.schema().inner().clone())?;
+    let into = provider_as_source(Arc::new(Into { sink }));
+    Ok(DmlStatement::new(name.clone(), into, WriteOp::Insert(InsertOp::Overwrite), Arc::new(input)))
+}
+
+/// What an UPDATE's projection gives another value: the column's place, and the value.
+fn assigned(projection: &Projection, target: &TableReference) -> Vec<(usize, Expr)> {
+    let keeps = |value: &Expr| match value {
+        Expr::Alias(alias) => match alias.expr.as_ref() {
+            Expr::Column(column) => column.name == alias.name && column.relation.as_ref() == Some(target),
+            _ => false,
+        },
+        _ => false,
+    };
+    projection.expr.iter().enumerate().filter(|(_, value)| !keeps(value)).map(|(at, v)| (at, v.clone())).collect()
+}
+
+/// The table of a statement, and what gives its rows with their addresses.
+struct Target<'a> {
+    table: &'a TableReference,
+    source: Arc<dyn TableSource>,
+}
+
+impl Target<'_> {
+    fn scan(&self) -> Result<LogicalPlan> {
+        LogicalPlanBuilder::scan(self.table.clone(), self.source.clone(), None)?.build()
+    }
+
+    /// `plan` with the addresses, and what qualifies them. The table is the first that the planner names.
+    fn rows(&self, plan: &LogicalPlan) -> Result<(LogicalPlan, TableReference)> {
+        match plan {
+            LogicalPlan::TableScan(scan) if scan.table_name == *self.table => Ok((self.scan()?, self.table.clone())),
+            LogicalPlan::SubqueryAlias(named) => {
+                let (rows, _) = self.rows(&named.input)?;
+                let named = SubqueryAlias::try_new(Arc::new(rows), named.alias.clone())?;
+                let qualifier = named.alias.clone();
+                Ok((LogicalPlan::SubqueryAlias(named), qualifier))
+            }
+            LogicalPlan::Filter(_) | LogicalPlan::Limit(_) | LogicalPlan::Join(_) => {
+                let mut inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
+                let first =
+                    inputs.first_mut().ok_or_else(|| DataFusionError::Internal("it has no input".to_owned()))?;
+                let (rows, qualifier) = self.rows(first)?;
+                *first = rows;
+                Ok((plan.with_new_exprs(plan.expressions(), inputs)?, qualifier))
+            }
+            other => {
+                let why = format!("`{}` is not changed by a statement of this form ({})", self.table, other.display());
+                Err(refusal(ErrorKind::Unsupported, why))
+            }
+        }
+    }
+}
+
+/// Where the rows go that were found.
+struct Into {
+    sink: Arc<dyn DataSink>,
+}
+
+#[async_trait]
+impl TableProvider for Into {
+    fn schema(&self) -> SchemaRef {
+        self.sink.schema().clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        _projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Err(DataFusionError::Internal("rows that are changed are not read from where they go".to_owned()))
+    }
+
+    async fn insert_into(
+        &self,
+        _state: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        _op: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(DataSinkExec::new(input, self.sink.clone(), None)))
+    }
+}
+
+impl fmt::Debug for Into {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Into").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! Values as text that PostgreSQL reads as its own types.
+
+use std::fmt::Write;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, ListArray};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::error::Result;
+
+/// The texts of one column.
+pub(super) enum Texts<'a> {
+    Plain(&'a dyn Array, ArrayFormatter<'a>),
+    /// PostgreSQL, "Binary Data Types", "bytea Hex Format".
+    Bytes(&'a BinaryArray),
+    /// PostgreSQL, "Arrays", "Array Input and Output Syntax".
+    List(&'a ListArray, Box<Texts<'a>>),
+}
+
+impl<'a> Texts<'a> {
+    pub(super) fn of(column: &'a ArrayRef) -> Result<Self> {
+        const OPTIONS: FormatOptions<'static> = FormatOptions::new()
+            .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.6f%:z"))
+            .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.6f"));
+        Ok(match column.data_type() {
+            DataType::Binary => Self::Bytes(column.as_binary()),
+            DataType::List(_) => {
+                let list = column.as_list();
+                Self::List(list, Box::new(Self::of(list.values())?))
+            }
+            _ => Self::Plain(column.as_ref(), ArrayFormatter::try_new(column.as_ref(), &OPTIONS)?),
+        })
+    }
+
+    /// Adds the text of a row; false, and nothing, where it is NULL.
+    pub(super) fn write(&self, row: usize, text: &mut String) -> Result<bool> {
+        let is_null = match self {
+            Self::Plain(values, _) => values.is_null(row),
+            Self::Bytes(values) => values.is_null(row),
+            Self::List(values, _) => values.is_null(row),
+        };
+        if is_null {
+            return Ok(false);
+        }
+        match self {
+            Self::Plain(_, formatter) => formatter.value(row).write(text)?,
+            Self::Bytes(values) => {
+                text.push_str("\\x");
+                for byte in values.value(row) {
+                    write!(text, "{byte:02x}")?;
+                }
+            }
+            Self::List(values, elements) => {
+                let ends = &values.value_offsets()[row..];
+                let mut element = String::new();
+                text.push('{');
+                for at in ends[0]..ends[1] {
+                    if at > ends[0] {
+                        text.push(',');
+                    }
+                    element.clear();
+                    match elements.write(at as usize, &mut element)? {
+                        true => quote(&element, text),
+                        false => text.push_str("NULL"),
+                    }
+                }
+                text.push('}');
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// An element of an array, whatever is in it.
+fn quote(element: &str, text: &mut String) {
+    text.push('"');
+    for letter in element.chars() {
+        if matches!(letter, '"' | '\\') {
+            text.push('\\');
+        }
+        text.push(letter);
+    }
+    text.push('"');
+}

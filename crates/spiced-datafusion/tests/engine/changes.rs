@@ -1,0 +1,90 @@
+//! UPDATE, DELETE and TRUNCATE of tables in memory. What they mean is compared with DuckDB's answers in `conformance`.
+
+use spiced_engine::ErrorKind;
+
+use crate::{Pod, fails, run};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_fails_changes_nothing() {
+    let mut pod = Pod::new();
+    pod.memory("m", true);
+    let session = pod.session().await;
+    run(&*session, "INSERT INTO m VALUES (1, 'a'), (2, 'b'), (0, 'c')").await;
+    for (sql, words) in [
+        ("UPDATE m SET id = 10 / id", "divide by zero"),
+        ("UPDATE m SET id = NULL WHERE id = 2", "non-nullable"),
+        ("UPDATE m SET name = name", "the value that it has"),
+        ("DELETE FROM m WHERE 10 / id > 0", "divide by zero"),
+    ] {
+        let error = fails(&*session, sql).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidStatement, "{sql}: {error}");
+        assert!(error.to_string().contains(words), "{sql}: {error}");
+        assert_eq!(run(&*session, "SELECT id, name FROM m ORDER BY id").await, ["0 | c", "1 | a", "2 | b"], "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_no_change_says_so() {
+    let mut pod = Pod::new();
+    pod.memory("m", true).dataset("f", "file:f.csv").write("f.csv", "a,b\n1,x\n");
+    pod.options.datasets[1].writable = false;
+    let session = pod.session().await;
+    run(&*session, "CREATE VIEW v AS SELECT 1 AS a").await;
+    let error = fails(&*session, "DELETE FROM v").await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_eq!(error.to_string(), "`v` takes no DELETE: tables in memory and those of PostgreSQL do");
+    let error = fails(&*session, "MERGE INTO m USING f ON m.id = f.a WHEN MATCHED THEN DELETE").await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("no MERGE here"), "{error}");
+}
+
+/// Rows that another statement has changed since they were read are not changed on top of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_changes_at_once_none_is_lost() {
+    let mut pod = Pod::new();
+    pod.memory("m", true);
+    let engine = pod.start();
+    let session = crate::session(&engine).await;
+    run(&*session, "INSERT INTO m VALUES (0, 'n')").await;
+    let writers = (0..8).map(|_| {
+        let engine = &engine;
+        async move {
+            let session = crate::session(engine).await;
+            let mut done = 0;
+            while done < 20 {
+                match crate::rows(&*session, "UPDATE m SET id = id + 1").await {
+                    Ok(rows) => {
+                        assert_eq!(rows, ["1"]);
+                        done += 1;
+                    }
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+                }
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    assert_eq!(run(&*session, "SELECT id FROM m").await, ["160"]);
+}
+
+/// Rows keep their places however their batches are cut, and what goes gives its memory back.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_tables() {
+    let mut pod = Pod::new();
+    pod.options.memory_limit = 64 << 20;
+    pod.memory("m", true);
+    let session = pod.session().await;
+    for turn in 0..12 {
+        let filled = "INSERT INTO m SELECT value, repeat('x', 100) FROM generate_series(1, 100000)";
+        assert_eq!(run(&*session, filled).await, ["100000"], "turn {turn}");
+        let sql = "UPDATE m SET name = 'y' || CAST(id AS VARCHAR), id = -id WHERE id % 10 = 3";
+        assert_eq!(run(&*session, sql).await, ["10000"]);
+        let sums = "SELECT count(*), sum(id), count(DISTINCT name) FROM m";
+        // 1 to 100,000 is 5,000,050,000; each tenth of these is about 500 millions, turned round.
+        assert_eq!(run(&*session, sums).await, ["100000 | 4000090000 | 10001"]);
+        assert_eq!(run(&*session, "SELECT name FROM m WHERE id = -77773").await, ["y77773"]);
+        assert_eq!(run(&*session, "DELETE FROM m WHERE id < 0").await, ["10000"]);
+        assert_eq!(run(&*session, "DELETE FROM m WHERE id < 0").await, ["0"]);
+        assert_eq!(run(&*session, "TRUNCATE TABLE m").await, ["90000"]);
+        assert_eq!(run(&*session, sums).await, ["0 |  | 0"]);
+    }
+}
