@@ -17,6 +17,12 @@ from harness.waiting import eventually
 # What a read-write caller may do. `{dir}` is a folder that `runtime.sql.host_paths` names; `extra`, `seen` and `spare`
 # were made by SQL beforehand. Each must work once, in this order, for who may.
 WRITES = {
+    "update": "UPDATE notes SET name = 'x'",
+    "update-where": "UPDATE notes SET name = 'x' WHERE id IN (SELECT id FROM people)",
+    "delete-where": "DELETE FROM notes WHERE id = 8",
+    "explain-analyze-delete": "EXPLAIN ANALYZE DELETE FROM notes",
+    "delete": "DELETE FROM notes",
+    "truncate": "TRUNCATE TABLE notes",
     "insert": "INSERT INTO notes VALUES (7, 'x')",
     "insert-select": "INSERT INTO notes SELECT id, name FROM people",
     "insert-columns": "INSERT INTO notes (name, id) VALUES ('x', 7)",
@@ -33,12 +39,6 @@ WRITES = {
     "insert-em-space": "INSERT\u2003INTO notes VALUES (7, 'x')",
     "explain-analyze-insert": "EXPLAIN ANALYZE INSERT INTO notes VALUES (7, 'x')",
     "explain-analyze-verbose-insert": "eXplain /**/ aNalyze VERBOSE INSERT INTO notes VALUES (7, 'x')",
-    "update": "UPDATE notes SET name = 'x'",
-    "update-where": "UPDATE notes SET name = 'x' WHERE id IN (SELECT id FROM people)",
-    "delete-where": "DELETE FROM notes WHERE id = 8",
-    "explain-analyze-delete": "EXPLAIN ANALYZE DELETE FROM notes",
-    "delete": "DELETE FROM notes",
-    "truncate": "TRUNCATE TABLE notes",
     "create-table-as": "CREATE TABLE made AS SELECT 1 AS x",
     "create-table-if-not-exists": "CREATE TABLE IF NOT EXISTS made2 (x BIGINT)",
     "create-table": "CREATE TABLE made3 (x BIGINT, y VARCHAR)",
