@@ -140,6 +140,10 @@ KINDS = {
     "char(5)": "'ab'",
     "varchar(5)": "'abcde'",
     "real": "'1e-38'",
+    "timestamp": "'0044-03-15 12:00:00.5 BC'",
+    "timestamp(0)": "'12345-01-01 00:00:00'",
+    "date": "'0001-12-31 BC'",
+    "point": "'(0.1,1e-300)'",
     "oid": "4294967295",
     '"an odd kind"': "'b'",
 }
@@ -167,8 +171,9 @@ def test_every_type_comes_back_as_it_was(pod, postgres):
 
 def test_what_postgresql_refuses_changes_nothing(pod, postgres):
     postgres.sql(
-        "CREATE TABLE guarded (id bigint PRIMARY KEY, name varchar(5) NOT NULL, n integer CHECK (n < 3000));"
-        "INSERT INTO guarded SELECT n, 'n' || n, n FROM generate_series(1, 2999) n; GRANT ALL ON guarded TO app"
+        "CREATE DOMAIN code AS varchar(3);"
+        "CREATE TABLE guarded (id bigint PRIMARY KEY, name varchar(5) NOT NULL, n integer CHECK (n < 3000), code code);"
+        "INSERT INTO guarded SELECT n, 'n' || n, n, 'abc' FROM generate_series(1, 2999) n; GRANT ALL ON guarded TO app"
     )
     server = serve(pod, postgres, "guarded")
     for text, state in (
@@ -176,6 +181,7 @@ def test_what_postgresql_refuses_changes_nothing(pod, postgres):
         ("UPDATE t SET name = NULL WHERE id = 2", "23502"),
         ("UPDATE t SET name = 'too long'", "22001"),
         ("UPDATE t SET id = 7 WHERE id = 8", "23505"),
+        ("UPDATE t SET code = 'abcd'", "22001"),
     ):
         answer = clients.sql(server, text)
         assert answer.status == 400 and state in answer.text, answer
@@ -185,6 +191,54 @@ def test_what_postgresql_refuses_changes_nothing(pod, postgres):
     assert postgres.sql("SELECT sum(n) FROM guarded") == "-4498500"
     assert clients.sql(server, "DELETE FROM t WHERE n % 2 = 0").ok().json() == [{"count": 1499}]
     assert postgres.sql("SELECT count(*) FROM guarded") == "1500"
+
+
+def test_constraints_are_those_of_one_statement(pod, postgres):
+    """Rows that are bound to each other change together, however many there are."""
+    postgres.sql(
+        "CREATE TABLE chained (id integer PRIMARY KEY, parent integer REFERENCES chained, at integer UNIQUE DEFERRABLE);"
+        "INSERT INTO chained SELECT n, nullif(n - 1, 0), n FROM generate_series(1, 3000) n; GRANT ALL ON chained TO app"
+    )
+    server = serve(pod, postgres, "chained")
+    assert clients.sql(server, "UPDATE t SET at = 3001 - at").ok().json() == [{"count": 3000}]
+    assert clients.sql(server, "DELETE FROM t WHERE id < 2").status == 400
+    assert clients.sql(server, "DELETE FROM t").ok().json() == [{"count": 3000}]
+
+
+def test_a_table_that_is_rewritten_meanwhile(pod, postgres):
+    """VACUUM FULL between the read and the change: the places are those of other rows then."""
+    postgres.sql(
+        "CREATE TABLE moved (n integer, name text); INSERT INTO moved SELECT n, 'a' FROM generate_series(1, 3) n;"
+        "DELETE FROM moved WHERE n = 1; CREATE TABLE slow (n integer); INSERT INTO slow VALUES (2);"
+        "CREATE FUNCTION slowly() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN true; END $$;"
+        "CREATE VIEW slow_view AS SELECT n FROM slow WHERE slowly(); GRANT ALL ON moved, slow_view TO app"
+    )
+    pod.yaml(
+        datasets=[
+            {"from": f"postgres:{source}", "name": name, "access": access, "params": postgres.params()}
+            for source, name, access in (("moved", "t", "read_write"), ("slow_view", "s", "read"))
+        ],
+        runtime={"auth": {"allow_anonymous": "rw"}},
+    )
+    server = pod.serve(env={"PG_PASSWORD": postgres.password})
+    eventually(lambda: clients.get(server, "/v1/ready").status == 200, "they are loaded")
+    answers = []
+    with postgres.session() as other:
+        other("SELECT pg_advisory_lock(7);")
+        # The rows of `t` are read, and those of `s` are waited for.
+        text = "UPDATE t SET name = 'b' WHERE n IN (SELECT n FROM s)"
+        asking = threading.Thread(target=lambda: answers.append(clients.sql(server, text)))
+        asking.start()
+        running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%{}%' AND state = '{}' AND application_name = 'spiced'"
+        eventually(lambda: postgres.sql(running.format("slow_view", "active")) == "1", "the condition is asked for")
+        eventually(lambda: postgres.sql(running.format("FROM \"moved\"", "idle")) != "0", "the rows have been read")
+        postgres.sql("VACUUM FULL moved")
+        other("SELECT pg_advisory_unlock(7);")
+        asking.join()
+    assert answers[0].status == 503 and "try it again" in answers[0].text, answers
+    assert postgres.sql("SELECT string_agg(n || name, ',' ORDER BY n) FROM moved") == "2a,3a"
+    assert clients.sql(server, text).ok().json() == [{"count": 1}]
+    assert postgres.sql("SELECT string_agg(n || name, ',' ORDER BY n) FROM moved") == "2b,3a"
 
 
 def test_partitions_and_views(pod, postgres):

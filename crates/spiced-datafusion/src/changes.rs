@@ -5,10 +5,11 @@
 //! DataFusion's own way hands a table the filters of its optimized plan, where `WHERE false` and subqueries are lost.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::default_table_source::{provider_as_source, source_as_provider};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -21,7 +22,11 @@ use datafusion::logical_expr::{
     WriteOp,
 };
 use datafusion::physical_plan::ExecutionPlan;
-use spiced_engine::ErrorKind;
+use datafusion::sql::parser::Statement as Parsed;
+use datafusion::sql::sqlparser::ast::{
+    Delete, FromTable, Statement as Ast, TableFactor, TableWithJoins, Update, Visit, Visitor,
+};
+use spiced_engine::{EngineError, ErrorKind};
 
 use crate::connectors;
 use crate::error::refusal;
@@ -37,6 +42,78 @@ pub(crate) trait Changeable: TableProvider {
     /// # Errors
     /// It cannot change these columns.
     fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>>;
+}
+
+/// The name of a column of addresses, which no column of `schema` has.
+pub(crate) fn address(name: &str, schema: &Schema) -> String {
+    let mut name = name.to_owned();
+    while schema.column_with_name(&name).is_some() {
+        name.push('_');
+    }
+    name
+}
+
+/// Checks what the planner would pass over: a change that says it is of a part of its table's rows, or of joined ones.
+///
+/// # Errors
+/// It is.
+pub(crate) fn check(statement: &Parsed) -> std::result::Result<(), EngineError> {
+    let seen = match statement {
+        Parsed::Statement(statement) => statement.visit(&mut PlainTargets),
+        Parsed::Explain(explain) => return check(&explain.statement),
+        Parsed::CopyTo(_) | Parsed::CreateExternalTable(_) | Parsed::Reset(_) => ControlFlow::Continue(()),
+    };
+    match seen {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(target) => {
+            let why = format!(
+                "UPDATE and DELETE take the name of a table alone, and this is `{target}`; say the rest in WHERE"
+            );
+            Err(EngineError::new(ErrorKind::Unsupported, why))
+        }
+    }
+}
+
+struct PlainTargets;
+
+impl Visitor for PlainTargets {
+    type Break = String;
+
+    fn pre_visit_statement(&mut self, statement: &Ast) -> ControlFlow<String> {
+        let targets = match statement {
+            Ast::Update(Update { table, .. }) => std::slice::from_ref(table),
+            Ast::Delete(Delete {
+                from: FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from), ..
+            }) => from,
+            _ => &[],
+        };
+        match targets.iter().find(|target| !is_plain(target)) {
+            Some(target) => ControlFlow::Break(target.to_string()),
+            None => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn is_plain(target: &TableWithJoins) -> bool {
+    match &target.relation {
+        TableFactor::Table {
+            name: _,
+            alias,
+            args: None,
+            with_hints,
+            version: None,
+            with_ordinality: false,
+            partitions,
+            json_path: None,
+            sample: None,
+            index_hints,
+        } => {
+            let names_columns = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
+            let hints = with_hints.len() + partitions.len() + index_hints.len();
+            target.joins.is_empty() && !names_columns && hints == 0
+        }
+        _ => false,
+    }
 }
 
 /// `plan` with the changes in it planned so.
@@ -91,10 +168,11 @@ fn change(dml: &DmlStatement) -> Result<DmlStatement> {
             (rows, qualifier, values)
         }
         (WriteOp::Truncate, _) => (target.scan()?, name.clone(), Vec::new()),
-        (_, input) => {
+        (WriteOp::Delete, input) => {
             let (rows, qualifier) = target.rows(input)?;
             (rows, qualifier, Vec::new())
         }
+        (_, input) => return Err(DataFusionError::Internal(format!("an UPDATE that is a {}", input.display()))),
     };
     let addresses = target.source.schema();
     let addresses = addresses.fields()[width..].iter();
@@ -129,7 +207,7 @@ impl Target<'_> {
         LogicalPlanBuilder::scan(self.table.clone(), self.source.clone(), None)?.build()
     }
 
-    /// `plan` with the addresses, and what qualifies them. The table is the first that the planner names.
+    /// `plan` with the addresses, and what qualifies them.
     fn rows(&self, plan: &LogicalPlan) -> Result<(LogicalPlan, TableReference)> {
         match plan {
             LogicalPlan::TableScan(scan) if scan.table_name == *self.table => Ok((self.scan()?, self.table.clone())),
@@ -139,13 +217,12 @@ impl Target<'_> {
                 let qualifier = named.alias.clone();
                 Ok((LogicalPlan::SubqueryAlias(named), qualifier))
             }
-            LogicalPlan::Filter(_) | LogicalPlan::Limit(_) | LogicalPlan::Join(_) => {
-                let mut inputs: Vec<LogicalPlan> = plan.inputs().into_iter().cloned().collect();
-                let first =
-                    inputs.first_mut().ok_or_else(|| DataFusionError::Internal("it has no input".to_owned()))?;
-                let (rows, qualifier) = self.rows(first)?;
-                *first = rows;
-                Ok((plan.with_new_exprs(plan.expressions(), inputs)?, qualifier))
+            LogicalPlan::Filter(_) | LogicalPlan::Limit(_) => {
+                let [input] = plan.inputs()[..] else {
+                    return Err(DataFusionError::Internal("it has one input".to_owned()));
+                };
+                let (rows, qualifier) = self.rows(input)?;
+                Ok((plan.with_new_exprs(plan.expressions(), vec![rows])?, qualifier))
             }
             other => {
                 let why = format!("`{}` is not changed by a statement of this form ({})", self.table, other.display());

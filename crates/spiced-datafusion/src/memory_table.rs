@@ -31,7 +31,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
 use futures::stream;
 use spiced_engine::ErrorKind;
 
-use crate::changes::Changeable;
+use crate::changes::{Changeable, address};
 use crate::error::refusal;
 use crate::merging::{gathered, merged};
 
@@ -112,11 +112,7 @@ impl TableProvider for MemoryTable {
 
 impl Changeable for MemoryTable {
     fn addressed(&self) -> Arc<dyn TableProvider> {
-        let mut name = "row".to_owned();
-        while self.schema.column_with_name(&name).is_some() {
-            name.push('_');
-        }
-        let address = Arc::new(Field::new(name, DataType::UInt64, false));
+        let address = Arc::new(Field::new(address("row", &self.schema), DataType::UInt64, false));
         let fields: Vec<_> = self.schema.fields().iter().cloned().chain([address]).collect();
         Arc::new(Addressed { rows: self.rows.clone(), schema: Arc::new(Schema::new(fields)) })
     }
@@ -177,6 +173,8 @@ impl Rows {
         let coming = self.held().reservation.new_empty();
         let (fresh, rows) = gathered(stream, &self.schema, &coming).await?;
         let mut held = self.held();
+        // From here on they are the table's.
+        coming.free();
         for mut batch in fresh {
             while let Some(both) = held.parts.last().and_then(|last| merged(&last.batch, &batch)) {
                 if let Some(last) = held.parts.pop() {
@@ -195,24 +193,25 @@ impl Rows {
     fn change(&self, given: &[RecordBatch], columns: &[usize], coming: &MemoryReservation) -> Result<()> {
         let mut parts = self.held().parts.clone();
         parts.sort_by_key(|part| part.first);
-        let mut hits: HashMap<usize, Vec<Option<(usize, usize)>>> = HashMap::new();
+        let mut hits: HashMap<usize, Vec<Hit>> = HashMap::new();
         for (at, batch) in given.iter().enumerate() {
+            coming.try_grow(batch.num_rows() * size_of::<Hit>())?;
             for (row, address) in batch.column(0).as_primitive::<UInt64Type>().values().iter().enumerate() {
                 let place = parts.partition_point(|part| part.first <= *address).checked_sub(1).ok_or_else(changed)?;
                 let part = &parts[place];
-                let within = (address - part.first) as usize;
-                let hits = hits.entry(place).or_insert_with(|| vec![None; part.batch.num_rows()]);
-                let hit = hits.get_mut(within).ok_or_else(changed)?;
-                *hit = Some((at + 1, row));
+                let within = usize::try_from(address - part.first).unwrap_or(usize::MAX);
+                if within >= part.batch.num_rows() {
+                    return Err(changed());
+                }
+                hits.entry(place).or_default().push(Hit { within, given: (at, row) });
             }
         }
         let mut fresh = Vec::new();
         for (place, hits) in hits {
             let Part { first, batch } = &parts[place];
-            let after = if columns.is_empty() {
-                filter_record_batch(batch, &BooleanArray::from_iter(hits.iter().map(|hit| Some(hit.is_none()))))?
-            } else {
-                updated(batch, &hits, given, columns)?
+            let after = match columns.is_empty() {
+                true => without(batch, &hits)?,
+                false => updated(batch, &hits, given, columns)?,
             };
             coming.try_grow(get_record_batch_memory_size(&after))?;
             fresh.push((*first, after));
@@ -222,24 +221,39 @@ impl Rows {
         if fresh.iter().any(|(first, _)| !places.contains_key(first)) {
             return Err(changed());
         }
+        // From here on they are the table's.
+        coming.free();
         for (first, batch) in fresh {
             let part = held.part(batch);
             let before = std::mem::replace(&mut held.parts[places[&first]], part);
             held.gone(&before.batch);
         }
-        held.parts.retain(|part| part.batch.num_rows() > 0);
+        let (kept, empty): (_, Vec<Part>) =
+            std::mem::take(&mut held.parts).into_iter().partition(|part| part.batch.num_rows() > 0);
+        held.parts = kept;
+        empty.iter().for_each(|part| held.gone(&part.batch));
         Ok(())
     }
 }
 
-/// `batch` with new values of `columns` in the rows that are hit: from which of `given`, counted from one, and which row.
-fn updated(
-    batch: &RecordBatch,
-    hits: &[Option<(usize, usize)>],
-    given: &[RecordBatch],
-    columns: &[usize],
-) -> Result<RecordBatch> {
-    let picks: Vec<(usize, usize)> = hits.iter().enumerate().map(|(row, hit)| hit.unwrap_or((0, row))).collect();
+/// A row of a part, and what is given for it: which batch, and which row of that.
+struct Hit {
+    within: usize,
+    given: (usize, usize),
+}
+
+/// `batch` without the rows that are hit.
+fn without(batch: &RecordBatch, hits: &[Hit]) -> Result<RecordBatch> {
+    let mut stays = vec![true; batch.num_rows()];
+    hits.iter().for_each(|hit| stays[hit.within] = false);
+    Ok(filter_record_batch(batch, &BooleanArray::from(stays))?)
+}
+
+/// `batch` with the values that are given of `columns`.
+fn updated(batch: &RecordBatch, hits: &[Hit], given: &[RecordBatch], columns: &[usize]) -> Result<RecordBatch> {
+    // What is picked from first is the column as it is.
+    let mut picks: Vec<(usize, usize)> = (0..batch.num_rows()).map(|row| (0, row)).collect();
+    hits.iter().for_each(|hit| picks[hit.within] = (hit.given.0 + 1, hit.given.1));
     let mut after: Vec<ArrayRef> = batch.columns().to_vec();
     for (value, column) in columns.iter().enumerate() {
         let mut from: Vec<&dyn Array> = vec![batch.column(*column).as_ref()];

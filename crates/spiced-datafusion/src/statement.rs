@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use spiced_engine::EngineError;
 
 use crate::error::{engine_error, invalid};
-use crate::size;
+use crate::{changes, size};
 
 /// Parses `sql`.
 ///
@@ -32,7 +32,11 @@ pub(crate) fn parse(sql: &str, state: &SessionState) -> Result<Statement, Engine
         .and_then(|mut parser| parser.parse_statements())
         .map_err(engine_error)?;
     match (statements.pop_front(), statements.len()) {
-        (Some(statement), 0) => size::check_tables(&statement).map(|()| statement),
+        (Some(statement), 0) => {
+            size::check_tables(&statement)?;
+            changes::check(&statement)?;
+            Ok(statement)
+        }
         (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),
         (None, _) => Err(invalid("there is no statement in the text")),
     }

@@ -33,6 +33,20 @@ async fn what_takes_no_change_says_so() {
     let error = fails(&*session, "DELETE FROM v").await;
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert_eq!(error.to_string(), "`v` takes no DELETE: tables in memory and those of PostgreSQL do");
+    run(&*session, "INSERT INTO m VALUES (1, 'a'), (2, 'b')").await;
+    for sql in [
+        "UPDATE m RIGHT JOIN f ON m.id = f.a SET name = 'x'",
+        "UPDATE m CROSS JOIN f SET name = f.b",
+        "UPDATE m TABLESAMPLE SYSTEM (1) SET name = 'x'",
+        "DELETE FROM m PARTITION (p0)",
+        "DELETE FROM m TABLESAMPLE SYSTEM (1)",
+        "PREPARE p AS DELETE FROM m PARTITION (p0)",
+        "EXPLAIN DELETE FROM m PARTITION (p0)",
+    ] {
+        let error = fails(&*session, sql).await;
+        assert!(error.to_string().contains("the name of a table alone"), "{sql}: {error}");
+    }
+    assert_eq!(run(&*session, "SELECT name FROM m ORDER BY id").await, ["a", "b"]);
     let error = fails(&*session, "MERGE INTO m USING f ON m.id = f.a WHEN MATCHED THEN DELETE").await;
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("no MERGE here"), "{error}");

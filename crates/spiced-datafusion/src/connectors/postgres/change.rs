@@ -1,5 +1,6 @@
 //! `UPDATE` and `DELETE` of the rows that a query has found, in one transaction: each is still there as it was read, or
-//! nothing is done.
+//! nothing is done. What is to be done goes into a temporary table whose columns are the table's own, so that values are
+//! taken as an assignment takes them, and is done by one statement, as PostgreSQL's constraints and triggers expect it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,85 +13,91 @@ use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
+use futures::stream;
 use spiced_engine::ErrorKind;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::Client;
 
 use super::connect::{Busy, Pool, Trouble};
-use super::texts::Texts;
+use super::write::copy;
 use super::{Relation, quoted};
 use crate::error::refusal;
 use crate::merging::gathered;
 
-/// Rows that are sent at once.
-const ROWS: usize = 1024;
+/// A part of a row's address.
+pub(super) struct Address {
+    pub(super) name: &'static str,
+    pub(super) sql: &'static str,
+}
+
+/// Where a row lies, which version of it that is, in which of a table's partitions, and in which file: a table that is
+/// rewritten (VACUUM FULL, CLUSTER) has its rows elsewhere, with the versions that they had (PostgreSQL, "System Columns",
+/// "Database Object Location Functions").
+pub(super) const ADDRESSES: [Address; 4] = [
+    Address { name: "ctid", sql: "ctid" },
+    Address { name: "xmin", sql: "xmin" },
+    Address { name: "tableoid", sql: "tableoid" },
+    Address { name: "file", sql: "pg_relation_filenode(tableoid)" },
+];
 
 /// Changes the rows whose addresses a plan gives.
 #[derive(Debug)]
 pub(super) struct Change {
     pool: Pool,
-    statement: String,
     given: SchemaRef,
+    /// Makes the temporary table.
+    make: String,
+    fill: String,
+    /// Does what the table says.
+    apply: String,
 }
 
 impl Change {
-    /// Columns with the types that their new values become; to delete, there is none.
-    pub(super) fn new<'a>(
-        pool: Pool,
-        relation: &Relation,
-        set: impl Iterator<Item = (&'a str, &'a str)>,
-        given: SchemaRef,
-    ) -> Self {
-        let set: Vec<String> =
-            set.enumerate().map(|(at, (name, kind))| format!("{} = k.v{at}::{kind}", quoted(name))).collect();
-        let values: String = (0..set.len()).map(|at| format!(", v{at}")).collect();
-        let parameters: Vec<String> = (1..=set.len() + 3).map(|at| format!("${at}::text[]")).collect();
-        let (relation, set) = (relation.quoted(), set.join(", "));
-        let rows = format!("unnest({}) AS k(place, version, part{values})", parameters.join(", "));
-        let same = "WHERE t.ctid = k.place::tid AND t.xmin = k.version::xid AND t.tableoid = k.part::oid";
-        let statement = match set.is_empty() {
-            true => format!("DELETE FROM {relation} AS t USING {rows} {same}"),
-            false => format!("UPDATE {relation} AS t SET {set} FROM {rows} {same}"),
+    /// Gives `columns` new values; where there are none, deletes the rows.
+    pub(super) fn new(pool: Pool, relation: &Relation, columns: &[&str], given: SchemaRef) -> Self {
+        const TABLE: &str = "pg_temp.spiced_changes";
+        let relation = relation.quoted();
+        let places = ADDRESSES.iter().enumerate().map(|(at, address)| format!("{} AS a{at}", address.sql));
+        let values = columns.iter().enumerate().map(|(at, name)| format!("{} AS v{at}", quoted(name)));
+        let selected = places.chain(values).collect::<Vec<_>>().join(", ");
+        let same = ADDRESSES.iter().enumerate().map(|(at, address)| format!("{} = spiced_changes.a{at}", address.sql));
+        let same = same.collect::<Vec<_>>().join(" AND ");
+        let set = columns.iter().enumerate().map(|(at, name)| format!("{} = spiced_changes.v{at}", quoted(name)));
+        let set = set.collect::<Vec<_>>().join(", ");
+        // As a query: a table would have a `ctid` of its own.
+        let changes = format!("(SELECT * FROM {TABLE}) AS spiced_changes");
+        let apply = match columns.is_empty() {
+            true => format!("DELETE FROM {relation} USING {changes} WHERE {same}"),
+            false => format!("UPDATE {relation} SET {set} FROM {changes} WHERE {same}"),
         };
-        Self { pool, statement, given }
+        let make = format!(
+            "BEGIN; CREATE TEMPORARY TABLE spiced_changes ON COMMIT DROP AS SELECT {selected} FROM {relation} WITH NO DATA"
+        );
+        Self { pool, given, make, fill: format!("COPY {TABLE} FROM STDIN"), apply }
     }
 
-    async fn change(&self, given: &[RecordBatch]) -> std::result::Result<Option<u64>, Trouble> {
+    async fn change(&self, given: Vec<RecordBatch>) -> Result<u64> {
         let mut busy = Busy::new(self.pool.clone()).await?;
         let client = busy.client().expect("it has just begun");
-        client.batch_execute("BEGIN").await?;
-        let statement = client.prepare(&self.statement).await?;
-        let mut rows = 0;
-        for batch in given {
-            for start in (0..batch.num_rows()).step_by(ROWS) {
-                let part = batch.slice(start, ROWS.min(batch.num_rows() - start));
-                let values = texts(&part).map_err(|error| Trouble::unavailable(error.to_string()))?;
-                let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
-                let changed = client.execute(&statement, &values).await?;
-                if changed != part.num_rows() as u64 {
-                    client.batch_execute("ROLLBACK").await?;
-                    busy.over();
-                    return Ok(None);
-                }
-                rows += changed;
-            }
-        }
-        client.batch_execute("COMMIT").await?;
+        // Where it fails, the connection ends, and the transaction with it.
+        let changed = self.run(client, given).await?;
         busy.over();
-        Ok(Some(rows))
+        changed.ok_or_else(|| {
+            let why = "some of the rows are no longer in PostgreSQL as they were read, or a trigger or a policy keeps them; nothing \
+                       was changed: try it again";
+            refusal(ErrorKind::Unavailable, why)
+        })
     }
-}
 
-/// The columns, as arrays of text.
-fn texts(batch: &RecordBatch) -> Result<Vec<Vec<Option<String>>>> {
-    let column = |column| {
-        let texts = Texts::of(column)?;
-        let value = |row| {
-            let mut text = String::new();
-            Ok(texts.write(row, &mut text)?.then_some(text))
-        };
-        (0..batch.num_rows()).map(value).collect()
-    };
-    batch.columns().iter().map(column).collect()
+    async fn run(&self, client: &Client, given: Vec<RecordBatch>) -> Result<Option<u64>> {
+        client.batch_execute(&self.make).await.map_err(Trouble::from)?;
+        let asked = copy(client, &self.fill, stream::iter(given.into_iter().map(Ok))).await?;
+        // How many there are decides how they are best looked for.
+        client.batch_execute("ANALYZE pg_temp.spiced_changes").await.map_err(Trouble::from)?;
+        let changed = client.execute(&self.apply, &[]).await.map_err(Trouble::from)?;
+        let end = if changed == asked { "COMMIT" } else { "ROLLBACK" };
+        client.batch_execute(end).await.map_err(Trouble::from)?;
+        Ok(Some(changed).filter(|changed| *changed == asked))
+    }
 }
 
 #[async_trait]
@@ -102,17 +109,13 @@ impl DataSink for Change {
     async fn write_all(&self, data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
         // All of it first: what reads may have the last connection that is free.
         let coming = MemoryConsumer::new("changes for PostgreSQL").register(context.memory_pool());
-        let (given, _) = gathered(data, &self.given, &coming).await?;
-        self.change(&given).await?.ok_or_else(|| {
-            let why = "some of the rows are no longer in PostgreSQL as they were read, or a trigger keeps them; nothing was \
-                       changed: try it again";
-            refusal(ErrorKind::Unavailable, why)
-        })
+        let (given, rows) = gathered(data, &self.given, &coming).await?;
+        if rows == 0 { Ok(0) } else { self.change(given).await }
     }
 }
 
 impl DisplayAs for Change {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PostgreSQL: {}", self.statement)
+        write!(f, "PostgreSQL: {}", self.apply)
     }
 }

@@ -40,9 +40,10 @@ const MOST_CONNECTIONS: usize = 100;
 /// From the first packet to the end of the log-in; and how long a query waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What our statements mean must not depend on a role's or a database's defaults: a backslash in a literal is one, and a
-/// time without a zone is UTC.
-const SESSION: &str = "-c standard_conforming_strings=on -c TimeZone=UTC -c DateStyle=ISO";
+/// What our statements and texts mean must not depend on a role's or a database's defaults: a backslash in a literal is
+/// one, a time without a zone is UTC, and no digit of a number is left out.
+const SESSION: &str = "-c standard_conforming_strings=on -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres \
+                       -c extra_float_digits=1";
 
 /// libpq's modes (PostgreSQL, "SSL Support", table 34.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,9 +161,11 @@ impl Trouble {
     fn of(whom: &str, error: &tokio_postgres::Error, witness: Option<&Witness>) -> Self {
         let kind = match error.as_db_error().map(|said| said.code()) {
             Some(&SqlState::QUERY_CANCELED) => ErrorKind::Timeout,
-            // Connection exceptions, insufficient resources, operator intervention, system errors; who we are is no
-            // statement's fault either (PostgreSQL, "Error Codes").
-            Some(code) if !["08", "28", "53", "57", "58"].contains(&&code.code()[..2]) => ErrorKind::InvalidStatement,
+            // Connection exceptions, transactions that are in each other's way, insufficient resources, operator
+            // intervention, system errors; who we are is no statement's fault either (PostgreSQL, "Error Codes").
+            Some(code) if !["08", "28", "40", "53", "57", "58"].contains(&&code.code()[..2]) => {
+                ErrorKind::InvalidStatement
+            }
             _ => ErrorKind::Unavailable,
         };
         Self { message: format!("{whom}: {}", told(error, witness)), kind }

@@ -21,14 +21,14 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::{StreamExt, TryStreamExt};
 use spiced_engine::ErrorKind;
 use tokio_postgres::RowStream;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::ToSql;
 
-use super::change::Change;
+use super::change::{ADDRESSES, Change};
 use super::connect::{Busy, Pool, Trouble};
 use super::types::{Raw, Reading};
 use super::write::Copy;
 use super::{Relation, filter, quoted};
-use crate::changes::Changeable;
+use crate::changes::{Changeable, address};
 use crate::error::refusal;
 
 /// A batch is full with this many bytes as they came, however few rows that is.
@@ -41,8 +41,8 @@ pub(super) struct PostgresTable {
     relation: Relation,
     schema: SchemaRef,
     readings: Vec<Reading>,
-    /// What PostgreSQL calls the types.
-    types: Vec<String>,
+    /// How many of the columns are the table's own; the rest are addresses.
+    own: usize,
     /// Whether its rows have addresses: it is a table, and no view.
     has_addresses: bool,
     writable: bool,
@@ -54,34 +54,31 @@ impl PostgresTable {
         let client = pool.get().await?;
         let name = relation.quoted();
         let statement = client.prepare(&format!("SELECT * FROM {name}")).await?;
-        // Without a modifier: a cast cuts off what is too long, an assignment does not.
-        let query = "SELECT attname::text, attnotnull, format_type(atttypid, -1), relkind IN ('r', 'p') \
+        let query = "SELECT attname::text, attnotnull, relkind IN ('r', 'p') \
                      FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class ON attrelid = pg_class.oid \
                      WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
         let known = client.query(query, &[&name]).await?;
-        let has_addresses = known.iter().all(|row| row.get(3));
-        let known: HashMap<String, (bool, String)> =
-            known.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+        let has_addresses = known.iter().all(|row| row.get(2));
+        let never_null: HashMap<String, bool> = known.iter().map(|row| (row.get(0), row.get(1))).collect();
         let columns = statement.columns();
         let readings: Vec<Reading> = columns.iter().map(|c| Reading::of(c.type_(), c.type_modifier())).collect();
         let fields = columns.iter().zip(&readings).map(|(column, reading)| {
-            let nullable = !known.get(column.name()).is_some_and(|(never_null, _)| *never_null);
+            let nullable = !never_null.get(column.name()).is_some_and(|never_null| *never_null);
             Field::new(column.name(), reading.data_type(), nullable)
         });
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         if schema.fields().is_empty() {
             return Err(Trouble::unavailable(format!("PostgreSQL: {name} has no columns")));
         }
-        let types = columns.iter().map(|column| match known.get(column.name()) {
-            Some((_, name)) => name.clone(),
-            None => "text".to_owned(),
-        });
-        let types = types.collect();
-        Ok(Self { pool, relation, schema, readings, types, has_addresses, writable })
+        let own = readings.len();
+        Ok(Self { pool, relation, schema, readings, own, has_addresses, writable })
     }
 
     fn statement(&self, columns: &[usize], filters: &[Expr], limit: Option<usize>) -> Result<String> {
         let column = |at: &usize| {
+            if let Some(address) = at.checked_sub(self.own) {
+                return format!("({})::text", ADDRESSES[address].sql);
+            }
             let name = quoted(self.schema.field(*at).name());
             if self.readings[*at].is_text() { format!("{name}::text") } else { name }
         };
@@ -155,19 +152,18 @@ impl TableProvider for PostgresTable {
 }
 
 impl Changeable for PostgresTable {
-    /// Where a row lies, which version of it that is, and in which of a table's partitions (PostgreSQL, "System Columns").
     fn addressed(&self) -> Arc<dyn TableProvider> {
-        let addresses = [("ctid", Type::TID), ("xmin", Type::XID), ("tableoid", Type::OID)];
-        let addresses = addresses.map(|(name, kind)| (name, Reading::of(&kind, -1)));
-        let fields = addresses.iter().map(|(name, reading)| Arc::new(Field::new(*name, reading.data_type(), false)));
-        let schema = Arc::new(Schema::new(self.schema.fields().iter().cloned().chain(fields).collect::<Vec<_>>()));
-        let readings = self.readings.iter().cloned().chain(addresses.iter().map(|(_, reading)| reading.clone()));
+        let text = Reading::address();
+        let fields =
+            ADDRESSES.map(|part| Arc::new(Field::new(address(part.name, &self.schema), text.data_type(), false)));
+        let fields = self.schema.fields().iter().cloned().chain(fields);
+        let readings = self.readings.iter().cloned().chain(ADDRESSES.map(|_| text.clone()));
         Arc::new(Self {
             pool: self.pool.clone(),
             relation: self.relation.clone(),
-            schema,
+            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             readings: readings.collect(),
-            types: self.types.clone(),
+            own: self.own,
             has_addresses: self.has_addresses,
             writable: self.writable,
         })
@@ -179,8 +175,8 @@ impl Changeable for PostgresTable {
                        view or a foreign table is not";
             return Err(refusal(ErrorKind::Unsupported, why));
         }
-        let set = columns.iter().map(|at| (self.schema.field(*at).name().as_str(), self.types[*at].as_str()));
-        Ok(Arc::new(Change::new(self.pool.clone(), &self.relation, set, given)))
+        let columns: Vec<&str> = columns.iter().map(|at| self.schema.field(*at).name().as_str()).collect();
+        Ok(Arc::new(Change::new(self.pool.clone(), &self.relation, &columns, given)))
     }
 }
 

@@ -42,7 +42,13 @@ impl<'a> Texts<'a> {
             return Ok(false);
         }
         match self {
-            Self::Plain(_, formatter) => formatter.value(row).write(text)?,
+            Self::Plain(values, formatter) => {
+                let start = text.len();
+                formatter.value(row).write(text)?;
+                if matches!(values.data_type(), DataType::Date32 | DataType::Timestamp(..)) {
+                    era(text, start);
+                }
+            }
             Self::Bytes(values) => {
                 text.push_str("\\x");
                 for byte in values.value(row) {
@@ -70,6 +76,21 @@ impl<'a> Texts<'a> {
     }
 }
 
+/// Years as PostgreSQL reads them: those of more than four digits without a sign, and those before the year 1 counted back
+/// from it ("Date/Time Input").
+fn era(text: &mut String, start: usize) {
+    let signed = &text[start..];
+    let digits = signed.trim_start_matches(['+', '-']);
+    let (is_negative, end) = (signed.starts_with('-'), digits.find('-').unwrap_or(digits.len()));
+    let Ok(year) = digits[..end].parse::<u32>() else { return };
+    if is_negative || year == 0 {
+        let before = format!("{:04}{} BC", year + 1, &digits[end..]);
+        text.replace_range(start.., &before);
+    } else if signed.starts_with('+') {
+        text.remove(start);
+    }
+}
+
 /// An element of an array, whatever is in it.
 fn quote(element: &str, text: &mut String) {
     text.push('"');
@@ -80,4 +101,24 @@ fn quote(element: &str, text: &mut String) {
         text.push(letter);
     }
     text.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn years() {
+        for (arrow, expected) in [
+            ("2024-02-03", "2024-02-03"),
+            ("0001-01-01", "0001-01-01"),
+            ("0000-12-31", "0001-12-31 BC"),
+            ("-0043-03-15 12:00:00", "0044-03-15 12:00:00 BC"),
+            ("+12345-01-01", "12345-01-01"),
+        ] {
+            let mut text = format!("before {arrow}");
+            era(&mut text, "before ".len());
+            assert_eq!(text, format!("before {expected}"));
+        }
+    }
 }

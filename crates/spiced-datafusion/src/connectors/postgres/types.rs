@@ -72,6 +72,11 @@ impl Reading {
         Self { kind, native }
     }
 
+    /// Of a part of a row's address, as text.
+    pub(super) fn address() -> Self {
+        Self { kind: Kind::Text, native: false }
+    }
+
     pub(super) fn data_type(&self) -> DataType {
         self.kind.data_type()
     }

@@ -1,6 +1,7 @@
 //! `INSERT` as one COPY: all rows are there, or none.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +12,8 @@ use datafusion::datasource::sink::DataSink;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, Stream, StreamExt};
+use tokio_postgres::Client;
 
 use super::connect::{Pool, Trouble};
 use super::texts::Texts;
@@ -32,19 +34,28 @@ impl Copy {
         Self { pool, statement, schema }
     }
 
-    async fn append(&self, mut rows: SendableRecordBatchStream) -> Result<u64> {
+    async fn append(&self, rows: SendableRecordBatchStream) -> Result<u64> {
         let loan = self.pool.get().await?;
-        let sink = loan.copy_in::<_, Bytes>(&self.statement).await.map_err(Trouble::from)?;
-        // Dropped before it is finished, the server takes nothing of it.
-        let mut sink = std::pin::pin!(sink);
-        while let Some(batch) = rows.next().await.transpose()? {
-            for start in (0..batch.num_rows()).step_by(ROWS) {
-                let part = batch.slice(start, ROWS.min(batch.num_rows() - start));
-                sink.send(lines(&part)?).await.map_err(Trouble::from)?;
-            }
-        }
-        Ok(sink.finish().await.map_err(Trouble::from)?)
+        copy(&loan, &self.statement, rows).await
     }
+}
+
+/// Sends the rows to a `COPY … FROM STDIN`: all of them, or none.
+pub(super) async fn copy(
+    client: &Client,
+    statement: &str,
+    rows: impl Stream<Item = Result<RecordBatch>>,
+) -> Result<u64> {
+    let sink = client.copy_in::<_, Bytes>(statement).await.map_err(Trouble::from)?;
+    // Dropped before it is finished, the server takes nothing of it.
+    let (mut sink, mut rows) = (pin!(sink), pin!(rows));
+    while let Some(batch) = rows.next().await.transpose()? {
+        for start in (0..batch.num_rows()).step_by(ROWS) {
+            let part = batch.slice(start, ROWS.min(batch.num_rows() - start));
+            sink.send(lines(&part)?).await.map_err(Trouble::from)?;
+        }
+    }
+    Ok(sink.finish().await.map_err(Trouble::from)?)
 }
 
 /// Rows that are sent at once.
