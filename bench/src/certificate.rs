@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, NamedGroup, RootCertStore};
 
 use crate::Outcome;
 
@@ -40,11 +41,22 @@ impl Certificate {
         names.iter().map(|name| issue(&self.issuer, &[name], folder, name)).collect()
     }
 
-    /// A client that trusts the CA, offers `protocol`, and resumes sessions or does not.
+    /// A client that trusts the CA, offers `protocol` and X25519, and resumes sessions or does not.
     pub(crate) fn client(&self, protocol: &str, resumes: bool) -> Outcome<Arc<ClientConfig>> {
+        let mut provider = CryptoProvider::clone(&tls_core::provider());
+        provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
+        self.client_with(provider, protocol, resumes)
+    }
+
+    /// The same; it offers X25519MLKEM768 first, as browsers and Go do.
+    pub(crate) fn modern_client(&self, protocol: &str) -> Outcome<Arc<ClientConfig>> {
+        self.client_with(CryptoProvider::clone(&tls_core::provider()), protocol, false)
+    }
+
+    fn client_with(&self, provider: CryptoProvider, protocol: &str, resumes: bool) -> Outcome<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).map_err(|e| format!("the CA: {e}"))?;
-        let mut config = ClientConfig::builder_with_provider(tls_core::provider())
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .map_err(|e| e.to_string())?
             .with_root_certificates(roots)

@@ -1,6 +1,6 @@
 //! What is measured: one line a figure.
 
-use crate::load::{Ask, Load, Version};
+use crate::load::{Ask, Load, Shake, Version};
 
 /// One thing that is measured, of every server that does it, over TLS and in the clear.
 #[derive(Debug)]
@@ -51,13 +51,19 @@ pub(crate) const FIGURES: &[Figure] = &[
         name: "handshake-full",
         title: "connect, full handshake, `/health`, close",
         unit: Unit::Connection,
-        load: Load::Handshake { resumed: false },
+        load: Load::Handshake(Shake::Full),
+    },
+    Figure {
+        name: "handshake-hybrid",
+        title: "the same, X25519MLKEM768 where the server has it",
+        unit: Unit::Connection,
+        load: Load::Handshake(Shake::Hybrid),
     },
     Figure {
         name: "handshake-resumed",
-        title: "the same, session resumed",
+        title: "the first again, session resumed",
         unit: Unit::Connection,
-        load: Load::Handshake { resumed: true },
+        load: Load::Handshake(Shake::Resumed),
     },
     Figure {
         name: "health-h1",
@@ -136,6 +142,14 @@ impl Figure {
     /// True where the large tables are needed.
     pub(crate) fn is_large(&self) -> bool {
         self.is_flight() || matches!(self.load, Load::Arrow)
+    }
+
+    /// The statement, where it is compared with the engine by itself.
+    pub(crate) fn alone(&self) -> Option<&'static str> {
+        match self.load {
+            Load::KeepAlive { ask: Ask { sql: Some(sql @ "SELECT 1"), .. }, .. } => Some(sql),
+            _ => None,
+        }
     }
 
     /// True where a server must be able to answer SQL over HTTP.

@@ -12,7 +12,7 @@ use crate::figures::{FIGURES, Figure, ROW};
 use crate::load::{Bare, Target, get};
 use crate::meter::{Meter, Sample};
 use crate::process::Process;
-use crate::servers::{Contestant, Field, Spiced, WIDE};
+use crate::servers::{Field, Spiced, WIDE};
 use crate::statistics::Median;
 use crate::{Outcome, say};
 
@@ -157,8 +157,8 @@ async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Ou
         say(&format!("{count} connections"));
         // Servers of their own for each: what one had before would be counted as if it were free.
         let field = Field::start(args, scale, &[figure], &part(folder, &format!("connections-{count}"))?).await?;
-        for Contestant { who, target, .. } in field.contestants(figure).into_iter().filter(|contestant| contestant.tls)
-        {
+        for contestant in field.contestants(figure).into_iter().filter(|contestant| contestant.tls) {
+            let (who, target) = (contestant.who, contestant.server().ok_or("it is no server")?);
             let before = target.process.resident()?;
             let mut held = Held::open(target, count).await?;
             // What is freed a moment later is not counted.
@@ -192,7 +192,7 @@ async fn streams(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
         let mut costs = vec![Vec::new(); servers.len()];
         for _ in 0..scale.rounds {
             for (server, costs) in servers.iter().zip(&mut costs) {
-                costs.push(get(server.target, count, scale.rows * ROW).await?.cost());
+                costs.push(get(server.server().ok_or("it is no server")?, count, scale.rows * ROW).await?.cost());
             }
         }
         for (server, costs) in servers.iter().zip(&costs) {

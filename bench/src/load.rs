@@ -15,7 +15,7 @@ use crate::meter::Sample;
 use crate::process::Process;
 
 pub(crate) use flight::{Put, get, put};
-pub(crate) use handshakes::Bare;
+pub(crate) use handshakes::{Bare, Shake};
 pub(crate) use keep_alive::{Ask, Version, once};
 
 /// Where the load goes.
@@ -33,7 +33,7 @@ pub(crate) struct Target<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Load {
     /// A connection for each request: a whole handshake, or one that resumes a session.
-    Handshake { resumed: bool },
+    Handshake(Shake),
     /// Requests on connections that stay.
     KeepAlive { version: Version, ask: &'static Ask },
     /// So many answers at once, on one connection, each of as many bytes as the large table has.
@@ -48,7 +48,7 @@ impl Load {
     /// Does it once; small work is repeated for `slice`. `large` is how many bytes the large table has.
     pub(crate) async fn run(self, target: Target<'_>, slice: Duration, large: u64) -> Outcome<Sample> {
         match self {
-            Self::Handshake { resumed } => handshakes::run(target, resumed, slice).await,
+            Self::Handshake(shake) => handshakes::run(target, shake, slice).await,
             Self::KeepAlive { version, ask } => keep_alive::run(target, version, ask, slice).await,
             Self::DoGet { streams, .. } => flight::get(target, streams, large).await,
             Self::DoPut => flight::put(target, Put::Measured, large / 4).await,

@@ -5,7 +5,8 @@
 //! Servers take turns in each round, so that whatever disturbs one disturbs its peers; of the
 //! rounds the median counts.
 //!
-//! What is absent on purpose: any call into the servers' code. They are programs, reached by socket.
+//! What is absent on purpose: any call into the servers' code. They are programs, reached by socket. DataFusion alone, whose
+//! cost is that of no server, is the one thing that runs in here.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
@@ -28,6 +29,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::Args;
+
+/// The one of `spiced`, for what runs in here beside it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What a step returns: something, or one sentence.
 pub(crate) type Outcome<T = ()> = Result<T, String>;

@@ -62,6 +62,6 @@ impl Sample {
     }
 }
 
-fn own_cpu() -> Outcome<Duration> {
+pub(crate) fn own_cpu() -> Outcome<Duration> {
     cpu_of(std::process::id())
 }

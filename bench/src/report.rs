@@ -85,10 +85,11 @@ lies between the quartiles of {rounds} rounds, in each of which every server has
 the median of the rounds' own ratios: below 1 it is in favour of `spiced`. *TLS ÷ plain* is a server against itself
 in the clear, in CPU.
 
-nginx has one worker and answers from its configuration; it has the same certificate (P-256), and the same client asks it. The
+nginx has one worker and answers from its configuration; it has the same certificate (P-256), and the same client asks it, which
+offers X25519 alone but in the line that says otherwise. The
 pyarrow server is C++ behind ten lines of Python, with the same table. `spiced` takes its rows from a `memory:` table through
 DataFusion, in batches of as many rows of eight columns as pyarrow's; what is sent by DoPut becomes a table there, and is kept by
-pyarrow. The answers of `spiced` to `/health` are counted, measured and logged like any other. What the doors do by themselves is
+pyarrow. *DataFusion alone* plans and runs the statement in a loop, in a process of its own without a door. The answers of `spiced` to `/health` are counted, measured and logged like any other. What the doors do by themselves is
 also counted in instructions (`just guard`), which a busy machine does not change. [How cost grows](growth.md) has what more
 connections, streams, bytes and certificates do to it.
 

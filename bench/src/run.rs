@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Args;
-use crate::figures::{FIGURES, Figure, ROW};
+use crate::figures::{FIGURES, Figure};
 use crate::machine::Machine;
 use crate::meter::Sample;
 use crate::report::{self, Row};
@@ -82,7 +82,7 @@ async fn take(args: &Args, figures: &[&'static Figure]) -> Outcome<(Vec<Row>, Ma
                 turns.reverse();
             }
             for contestant in turns {
-                let sample = figure.load.run(contestant.target, scale.slice, scale.rows * ROW).await;
+                let sample = contestant.turn(figure, scale).await;
                 let sample: Sample = sample.map_err(|e| format!("{} of {}: {e}", figure.name, contestant.who))?;
                 if round > 0 {
                     report::enter(&mut rows, figure, contestant, sample);

@@ -1,5 +1,6 @@
 //! The servers of a run, started as their users start them, and who of them does what.
 
+mod alone;
 mod nginx;
 mod pyarrow;
 mod spiced;
@@ -8,10 +9,12 @@ use std::path::Path;
 
 use crate::args::{Args, Scale};
 use crate::certificate::Certificate;
-use crate::figures::Figure;
+use crate::figures::{Figure, ROW};
 use crate::load::{Load, Target, Version};
+use crate::meter::Sample;
 use crate::{Outcome, say};
 
+use alone::Alone;
 use nginx::Nginx;
 use pyarrow::Pyarrow;
 
@@ -23,6 +26,7 @@ pub(crate) struct Field {
     spiced: Vec<Spiced>,
     nginx: Option<Nginx>,
     pyarrow: Option<Pyarrow>,
+    alone: Option<Alone>,
 }
 
 /// A server in one figure, over TLS or in the clear.
@@ -30,7 +34,31 @@ pub(crate) struct Contestant<'f> {
     /// What the table calls it; the same over TLS and in the clear.
     pub(crate) who: &'static str,
     pub(crate) tls: bool,
-    pub(crate) target: Target<'f>,
+    by: By<'f>,
+}
+
+enum By<'f> {
+    Server(Target<'f>),
+    /// No server, and no difference between TLS and none: the statement by itself.
+    Alone(&'f Alone, &'static str),
+}
+
+impl<'f> Contestant<'f> {
+    /// The server, where it is one.
+    pub(crate) fn server(&self) -> Option<Target<'f>> {
+        match self.by {
+            By::Server(target) => Some(target),
+            By::Alone(..) => None,
+        }
+    }
+
+    /// Its turn in a round of `figure`.
+    pub(crate) async fn turn(&self, figure: &Figure, scale: Scale) -> Outcome<Sample> {
+        match self.by {
+            By::Server(target) => figure.load.run(target, scale.slice, scale.rows * ROW).await,
+            By::Alone(alone, sql) => alone.run(sql, scale.slice).await,
+        }
+    }
 }
 
 impl Field {
@@ -57,8 +85,10 @@ impl Field {
             Some(source) => Some(Pyarrow::start(&args.python, source.flight, &certificate, folder)?),
             None => None,
         };
+        let alone = figures.iter().any(|figure| figure.alone().is_some());
+        let alone = if alone { Some(Alone::start()?) } else { None };
         say("all servers serve");
-        Ok(Self { certificate, spiced, nginx, pyarrow })
+        Ok(Self { certificate, spiced, nginx, pyarrow, alone })
     }
 
     /// Who takes part in `figure`, over TLS and in the clear.
@@ -67,7 +97,8 @@ impl Field {
         for tls in [true, false] {
             let trust = tls.then_some(&self.certificate);
             let mut enter = |who, process, address, command| {
-                all.push(Contestant { who, tls, target: Target { process, address, tls: trust, command } });
+                let target = Target { process, address, tls: trust, command };
+                all.push(Contestant { who, tls, by: By::Server(target) });
             };
             for spiced in self.spiced.iter().filter(|spiced| spiced.tls == tls) {
                 let address = if figure.is_flight() { spiced.flight } else { spiced.http };
@@ -85,11 +116,14 @@ impl Field {
                 (Load::DoPut, _, Some(pyarrow)) => {
                     enter("pyarrow", &pyarrow.process, pyarrow.address(tls), spiced::PUT);
                 }
-                (Load::Handshake { .. } | Load::KeepAlive { .. }, Some(nginx), _) if !figure.asks_sql() => {
+                (Load::Handshake(_) | Load::KeepAlive { .. }, Some(nginx), _) if !figure.asks_sql() => {
                     let h2 = matches!(figure.load, Load::KeepAlive { version: Version::H2, .. });
                     enter("nginx", &nginx.process, nginx.address(tls, h2), "");
                 }
                 _ => {}
+            }
+            if let (Some(sql), Some(alone)) = (figure.alone(), &self.alone) {
+                all.push(Contestant { who: "DataFusion alone", tls, by: By::Alone(alone, sql) });
             }
         }
         all

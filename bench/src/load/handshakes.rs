@@ -19,9 +19,24 @@ const AT_A_TIME: usize = 8;
 
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
+/// How a client shakes hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shake {
+    /// With X25519, which every server has.
+    Full,
+    /// With a key that a quantum computer does not find, where the server has that.
+    Hybrid,
+    /// With X25519, by the ticket of a session before.
+    Resumed,
+}
+
 /// Connects, asks, reads the answer and closes, over and over for `slice`.
-pub(crate) async fn run(target: Target<'_>, resumed: bool, slice: Duration) -> Outcome<Sample> {
-    let config = target.tls.map(|certificate| certificate.client("http/1.1", resumed)).transpose()?;
+pub(crate) async fn run(target: Target<'_>, shake: Shake, slice: Duration) -> Outcome<Sample> {
+    let config = target.tls.map(|certificate| match shake {
+        Shake::Hybrid => certificate.modern_client("http/1.1"),
+        Shake::Full | Shake::Resumed => certificate.client("http/1.1", shake == Shake::Resumed),
+    });
+    let config = config.transpose()?;
     // The first cannot resume. They are made at once, so that each is a whole handshake and leaves a
     // ticket: nginx gives one for one from then on.
     let mut first = JoinSet::new();
@@ -29,7 +44,10 @@ pub(crate) async fn run(target: Target<'_>, resumed: bool, slice: Duration) -> O
         first.spawn(repeat(target.address, config.clone(), None, Instant::now()));
     }
     total(first).await?;
-    let wanted = config.is_some().then_some(if resumed { HandshakeKind::Resumed } else { HandshakeKind::Full });
+    let wanted = config.is_some().then_some(match shake {
+        Shake::Full | Shake::Hybrid => HandshakeKind::Full,
+        Shake::Resumed => HandshakeKind::Resumed,
+    });
 
     let meter = Meter::start(target.process)?;
     let end = Instant::now() + slice;

@@ -26,6 +26,9 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// So much is read at once of what a client says first: a ClientHello with a post-quantum share, or a small request.
+const FIRST_BYTES: usize = 2 * 1024;
+
 /// A record with the fatal alert `unrecognized_name` (RFC 6066 §3, RFC 8446 §6), before anything is encrypted.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
@@ -110,7 +113,7 @@ impl Acceptor {
         };
         let Some(tls) = &self.tls else {
             let first = first_bytes(&mut tcp, H2_PREFACE.len()).await?;
-            let h2 = first.as_ref() == H2_PREFACE;
+            let h2 = first.starts_with(H2_PREFACE);
             return Ok(Accepted { io: Io::Plain(Replayed::new(first, tcp)), h2, tls: None, remote });
         };
         let first = first_bytes(&mut tcp, 1).await?;
@@ -275,11 +278,12 @@ impl From<HandshakeError> for Refusal {
     }
 }
 
-/// Reads until it is clear what is spoken: `enough` bytes, or the first that differ from the preface.
+/// Reads until it is clear what is spoken: `enough` bytes, or the first that differ from the preface. What has come with them is
+/// read, too.
 async fn first_bytes(tcp: &mut TcpStream, enough: usize) -> Result<Bytes, HandshakeError> {
-    let mut first = BytesMut::with_capacity(enough);
+    let mut first = BytesMut::with_capacity(FIRST_BYTES);
     loop {
-        let missing = enough - first.len();
+        let missing = FIRST_BYTES - first.len();
         let mut rest = (&mut first).limit(missing);
         match tcp.read_buf(&mut rest).await {
             Ok(0) | Err(_) if first.is_empty() => return Err(HandshakeError::Silent),

@@ -33,6 +33,7 @@ mod clients;
 mod derive;
 #[cfg(feature = "serve")]
 pub mod drain;
+mod hkdf;
 mod identity;
 #[cfg(feature = "serve")]
 mod linger;

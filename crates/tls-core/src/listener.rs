@@ -13,6 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use metrics::gauge;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
@@ -187,13 +189,18 @@ where
     // An embedder's may be a blocking one, which tokio refuses with a panic.
     socket.set_nonblocking(true)?;
     path::prepare(&SockRef::from(&socket))?;
-    let listener = tokio::net::TcpListener::from_std(socket)?;
+    // Not tokio's listener: it would watch each connection here, before its worker does.
+    #[expect(
+        deprecated,
+        reason = "what replaces it is unsafe to call; a listener keeps its descriptor, which is all it wants"
+    )]
+    let listener = AsyncFd::with_interest(socket, Interest::READABLE)?;
     let connection = Connection { acceptor, service, limits };
     let mut back_off = BackOff::default();
     loop {
         let next = async {
-            let (tcp, remote) = listener.accept().await?;
-            let tcp = tcp.into_std()?;
+            let (tcp, remote) = listener.async_io(Interest::READABLE, TcpListener::accept).await?;
+            tcp.set_nonblocking(true)?;
             // Only now: a permit that an idle socket waits with would be one less for its door's other.
             let permit = connection.limits.connections.clone().acquire_owned().await;
             Ok((tcp, remote, permit.expect("nobody closes the semaphore")))

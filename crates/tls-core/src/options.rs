@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::Derivation;
 use crate::clients::{ClientTrust, noting};
+use crate::hkdf::with_keys_made_once;
 use crate::rotation::Identities;
 use crate::tickets::Ticketer;
 
@@ -24,6 +25,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     let make = || {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         provider.cipher_suites.sort_by_key(|suite| cost(suite.suite()));
+        provider.cipher_suites.iter_mut().for_each(|suite| *suite = with_keys_made_once(*suite));
         Arc::new(provider)
     };
     PROVIDER.get_or_init(make).clone()

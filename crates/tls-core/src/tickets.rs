@@ -1,6 +1,7 @@
 //! Session tickets without state (RFC 5077 §4, RFC 8446 §4.6.1): sealed with AES-256-GCM under a
 //! key of the current time window, opened with the key of this window or the one before.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -20,16 +21,26 @@ const MAX_TICKET: usize = 64 * 1024;
 pub(crate) struct Ticketer {
     derivation: Derivation,
     trust: Vec<u8>,
+    /// The keys of the last two windows that were asked for: to make one costs more than a ticket.
+    keys: Mutex<[Option<(u64, Arc<RandomizedNonceKey>)>; 2]>,
 }
 
 impl Ticketer {
     pub(crate) fn new(derivation: Derivation, trust: Vec<u8>) -> Self {
-        Self { derivation, trust }
+        Self { derivation, trust, keys: Mutex::default() }
     }
 
-    fn key(&self, window: u64) -> Option<RandomizedNonceKey> {
+    fn key(&self, window: u64) -> Option<Arc<RandomizedNonceKey>> {
+        // They are replaced whole, so a panic elsewhere leaves them as they were.
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, key)) = keys.iter().flatten().find(|(of, _)| *of == window) {
+            return Some(key.clone());
+        }
         let key = self.derivation.key(&[b"session tickets", &self.trust, &window.to_be_bytes()]);
-        RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).ok()
+        let key = Arc::new(RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).ok()?);
+        keys.rotate_right(1);
+        keys[0] = Some((window, key.clone()));
+        Some(key)
     }
 
     fn seal(&self, window: u64, plain: &[u8]) -> Option<Vec<u8>> {

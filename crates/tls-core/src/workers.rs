@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+/// Each thread wakes so often. A timer that is set for before every other one wakes its thread's driver, by a system call, even
+/// where it is that thread which sets it; all that a connection waits for at most is later than this.
+const PULSE: Duration = Duration::from_secs(1);
+
 /// How long the threads may take to end, and how often they are looked at.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(1);
@@ -78,6 +82,11 @@ impl Workers {
             let (end, ended) = oneshot::channel::<()>();
             workers.push(Worker::new(runtime.handle().clone()));
             let thread = std::thread::Builder::new().name(format!("connections-{index}")).spawn(move || {
+                runtime.spawn(async {
+                    loop {
+                        tokio::time::sleep(PULSE).await;
+                    }
+                });
                 let _ = runtime.block_on(ended);
                 runtime.shutdown_background();
             })?;
