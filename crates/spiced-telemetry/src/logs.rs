@@ -2,7 +2,7 @@
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -32,7 +32,9 @@ pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Resu
         _ => "debug,h2=info,hyper_util=info,sqlparser=info,datafusion=info,datafusion_optimizer=info",
     };
     let filter = EnvFilter::try_new(filter.unwrap_or(ours)).map_err(|e| LogError(e.to_string()))?;
-    let filter = filter.and(filter_fn(|line| !tells_secrets(line)));
+    // Without the hint every line of every library would be made, however fine, before it is found that nobody wants it.
+    let harmless = filter_fn(|line| !tells_secrets(line)).with_max_level_hint(LevelFilter::TRACE);
+    let filter = filter.and(harmless);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
         LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(filter)).try_init(),
