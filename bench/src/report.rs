@@ -85,7 +85,7 @@ lies between the quartiles of {rounds} rounds, in each of which every server has
 the median of the rounds' own ratios: below 1 it is in favour of `spiced`. *TLS ÷ plain* is a server against itself
 in the clear, in CPU.
 
-nginx has one worker and answers from its configuration; it has the same certificate (P-256), and the same client asks it, which
+nginx has a worker for each core, as Debian sets it up and as `spiced` has threads, and answers from its configuration; it has the same certificate (P-256), and the same client asks it, which
 offers X25519 alone but in the line that says otherwise. The
 pyarrow server is C++ behind ten lines of Python, with the same table. `spiced` takes its rows from a `memory:` table through
 DataFusion, in batches of as many rows of eight columns as pyarrow's; what is sent by DoPut becomes a table there, and is kept by

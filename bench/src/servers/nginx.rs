@@ -72,13 +72,12 @@ fn free_addresses<const N: usize>() -> io::Result<[SocketAddr; N]> {
     Ok(addresses)
 }
 
-/// One worker: the load leaves it a core, and a worker that is busy takes many events at a time,
-/// which is what costs it least. Debian's own settings otherwise, without the log of requests.
+/// Debian's own settings, a worker for each core among them, without the log of requests.
 fn configuration(h1: SocketAddr, h2: SocketAddr, tls: SocketAddr, certificate: &Certificate) -> String {
     let (chain, key) = (certificate.chain.display(), certificate.key.display());
     format!(
         r#"daemon off;
-worker_processes 1;
+worker_processes auto;
 pid nginx.pid;
 worker_rlimit_nofile 32768;
 events {{ worker_connections 16384; }}
