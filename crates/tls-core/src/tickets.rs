@@ -22,8 +22,11 @@ pub(crate) struct Ticketer {
     derivation: Derivation,
     trust: Vec<u8>,
     /// The keys of the last two windows that were asked for: to make one costs more than a ticket.
-    keys: Mutex<[Option<(u64, Arc<RandomizedNonceKey>)>; 2]>,
+    keys: Mutex<[Option<Made>; 2]>,
 }
+
+/// A key, and its window.
+type Made = (u64, Arc<RandomizedNonceKey>);
 
 impl Ticketer {
     pub(crate) fn new(derivation: Derivation, trust: Vec<u8>) -> Self {
