@@ -241,6 +241,28 @@ def test_a_table_that_is_rewritten_meanwhile(pod, postgres):
     assert postgres.sql("SELECT string_agg(n || name, ',' ORDER BY n) FROM moved") == "2b,3a"
 
 
+def test_a_table_that_is_called_as_our_own(pod, postgres):
+    postgres.sql("CREATE TABLE spiced_changes (a0 integer, v0 text); INSERT INTO spiced_changes VALUES (1, 'a'), (2, 'b')")
+    postgres.sql("GRANT ALL ON spiced_changes TO app")
+    server = serve(pod, postgres, "public.spiced_changes")
+    assert clients.sql(server, "UPDATE t SET v0 = 'c' WHERE a0 = 2").ok().json() == [{"count": 1}]
+    assert postgres.sql("SELECT string_agg(v0, ',' ORDER BY a0) FROM spiced_changes") == "a,c"
+
+
+def test_foreign_parts(pod, postgres):
+    """Rows of another server have no address, so none of the table's is changed."""
+    postgres.sql(
+        "CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;"
+        "CREATE TABLE mixed (id integer, name text) PARTITION BY LIST (id); CREATE TABLE mixed_1 PARTITION OF mixed FOR VALUES IN (1);"
+        "CREATE FOREIGN TABLE mixed_2 PARTITION OF mixed FOR VALUES IN (2) SERVER files OPTIONS (program 'echo 2,b', format 'csv');"
+        "INSERT INTO mixed_1 VALUES (1, 'a'); GRANT ALL ON mixed, mixed_1, mixed_2 TO app; GRANT pg_execute_server_program TO app"
+    )
+    server = serve(pod, postgres, "mixed")
+    answer = clients.sql(server, "UPDATE t SET name = 'c' WHERE name < 'b'")
+    assert answer.status == 501 and "foreign parts" in answer.text, answer
+    assert clients.rows(server, "SELECT name FROM t ORDER BY id") == [{"name": "a"}, {"name": "b"}]
+
+
 def test_partitions_and_views(pod, postgres):
     postgres.sql(
         "CREATE TABLE parted (id integer, name text) PARTITION BY LIST (id); CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);"

@@ -67,12 +67,13 @@ impl Process {
         }
     }
 
-    /// Counts the processes that it has started as well: nginx' workers.
-    pub(crate) fn adopt_children(&mut self) -> Outcome {
+    /// Counts the processes that it has started as well, nginx' workers; how many there are.
+    pub(crate) fn adopt_children(&mut self) -> Outcome<usize> {
         let all = fs::read_dir("/proc").map_err(|e| format!("/proc: {e}"))?;
         let ids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        self.family.truncate(1);
         self.family.extend(ids.filter(|id| stat(*id).is_ok_and(|stat| parent(&stat) == Some(self.child.id()))));
-        Ok(())
+        Ok(self.family.len() - 1)
     }
 
     /// CPU time so far, user and system. What the kernel does for a sender over loopback, the

@@ -46,7 +46,14 @@ impl Nginx {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        process.adopt_children()?;
+        // It listens before its workers are there.
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        while process.adopt_children()? < cores {
+            if Instant::now() > end {
+                return Err(format!("nginx has fewer than {cores} workers"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
         Ok(Self { process, version, h1, h2, tls })
     }
 

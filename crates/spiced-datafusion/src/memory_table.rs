@@ -173,8 +173,6 @@ impl Rows {
         let coming = self.held().reservation.new_empty();
         let (fresh, rows) = gathered(stream, &self.schema, &coming).await?;
         let mut held = self.held();
-        // From here on they are the table's.
-        coming.free();
         for mut batch in fresh {
             while let Some(both) = held.parts.last().and_then(|last| merged(&last.batch, &batch)) {
                 if let Some(last) = held.parts.pop() {
@@ -185,6 +183,8 @@ impl Rows {
             let part = held.part(batch);
             held.parts.push(part);
         }
+        // Counted twice for a moment, and never not at all.
+        coming.free();
         Ok(rows)
     }
 
@@ -221,8 +221,6 @@ impl Rows {
         if fresh.iter().any(|(first, _)| !places.contains_key(first)) {
             return Err(changed());
         }
-        // From here on they are the table's.
-        coming.free();
         for (first, batch) in fresh {
             let part = held.part(batch);
             let before = std::mem::replace(&mut held.parts[places[&first]], part);

@@ -23,6 +23,9 @@ use super::{Relation, quoted};
 use crate::error::refusal;
 use crate::merging::gathered;
 
+/// The temporary table.
+const CHANGES: &str = "spiced_changes";
+
 /// A part of a row's address.
 pub(super) struct Address {
     pub(super) name: &'static str,
@@ -47,6 +50,8 @@ pub(super) struct Change {
     /// Makes the temporary table.
     make: String,
     fill: String,
+    /// How many rows it has decides how those of the target are best looked for.
+    look: String,
     /// Does what the table says.
     apply: String,
 }
@@ -54,25 +59,27 @@ pub(super) struct Change {
 impl Change {
     /// Gives `columns` new values; where there are none, deletes the rows.
     pub(super) fn new(pool: Pool, relation: &Relation, columns: &[&str], given: SchemaRef) -> Self {
-        const TABLE: &str = "pg_temp.spiced_changes";
-        let relation = relation.quoted();
+        // No name of the statement's own target.
+        let changes = if relation.table == CHANGES { "spiced_changes_" } else { CHANGES };
+        let (table, relation) = (format!("pg_temp.{changes}"), relation.quoted());
         let places = ADDRESSES.iter().enumerate().map(|(at, address)| format!("{} AS a{at}", address.sql));
         let values = columns.iter().enumerate().map(|(at, name)| format!("{} AS v{at}", quoted(name)));
         let selected = places.chain(values).collect::<Vec<_>>().join(", ");
-        let same = ADDRESSES.iter().enumerate().map(|(at, address)| format!("{} = spiced_changes.a{at}", address.sql));
+        let same = ADDRESSES.iter().enumerate().map(|(at, address)| format!("{} = {changes}.a{at}", address.sql));
         let same = same.collect::<Vec<_>>().join(" AND ");
-        let set = columns.iter().enumerate().map(|(at, name)| format!("{} = spiced_changes.v{at}", quoted(name)));
+        let set = columns.iter().enumerate().map(|(at, name)| format!("{} = {changes}.v{at}", quoted(name)));
         let set = set.collect::<Vec<_>>().join(", ");
         // As a query: a table would have a `ctid` of its own.
-        let changes = format!("(SELECT * FROM {TABLE}) AS spiced_changes");
+        let from = format!("(SELECT * FROM {table}) AS {changes}");
         let apply = match columns.is_empty() {
-            true => format!("DELETE FROM {relation} USING {changes} WHERE {same}"),
-            false => format!("UPDATE {relation} SET {set} FROM {changes} WHERE {same}"),
+            true => format!("DELETE FROM {relation} USING {from} WHERE {same}"),
+            false => format!("UPDATE {relation} SET {set} FROM {from} WHERE {same}"),
         };
         let make = format!(
-            "BEGIN; CREATE TEMPORARY TABLE spiced_changes ON COMMIT DROP AS SELECT {selected} FROM {relation} WITH NO DATA"
+            "BEGIN; CREATE TEMPORARY TABLE {changes} ON COMMIT DROP AS SELECT {selected} FROM {relation} WITH NO DATA"
         );
-        Self { pool, given, make, fill: format!("COPY {TABLE} FROM STDIN"), apply }
+        let (fill, look) = (format!("COPY {table} FROM STDIN"), format!("ANALYZE {table}"));
+        Self { pool, given, make, fill, look, apply }
     }
 
     async fn change(&self, given: Vec<RecordBatch>) -> Result<u64> {
@@ -91,8 +98,7 @@ impl Change {
     async fn run(&self, client: &Client, given: Vec<RecordBatch>) -> Result<Option<u64>> {
         client.batch_execute(&self.make).await.map_err(Trouble::from)?;
         let asked = copy(client, &self.fill, stream::iter(given.into_iter().map(Ok))).await?;
-        // How many there are decides how they are best looked for.
-        client.batch_execute("ANALYZE pg_temp.spiced_changes").await.map_err(Trouble::from)?;
+        client.batch_execute(&self.look).await.map_err(Trouble::from)?;
         let changed = client.execute(&self.apply, &[]).await.map_err(Trouble::from)?;
         let end = if changed == asked { "COMMIT" } else { "ROLLBACK" };
         client.batch_execute(end).await.map_err(Trouble::from)?;

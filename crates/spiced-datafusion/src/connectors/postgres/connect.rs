@@ -161,6 +161,7 @@ impl Trouble {
     fn of(whom: &str, error: &tokio_postgres::Error, witness: Option<&Witness>) -> Self {
         let kind = match error.as_db_error().map(|said| said.code()) {
             Some(&SqlState::QUERY_CANCELED) => ErrorKind::Timeout,
+            Some(&SqlState::LOCK_NOT_AVAILABLE) => ErrorKind::Unavailable,
             // Connection exceptions, transactions that are in each other's way, insufficient resources, operator
             // intervention, system errors; who we are is no statement's fault either (PostgreSQL, "Error Codes").
             Some(code) if !["08", "28", "40", "53", "57", "58"].contains(&&code.code()[..2]) => {

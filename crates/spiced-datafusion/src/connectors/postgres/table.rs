@@ -54,7 +54,14 @@ impl PostgresTable {
         let client = pool.get().await?;
         let name = relation.quoted();
         let statement = client.prepare(&format!("SELECT * FROM {name}")).await?;
-        let query = "SELECT attname::text, attnotnull, relkind IN ('r', 'p') \
+        // Rows of a foreign table, and of one that is a part of this one, have no version.
+        let query = "WITH RECURSIVE parts(oid) AS ( \
+                         SELECT $1::text::regclass::oid UNION \
+                         SELECT inhrelid FROM pg_catalog.pg_inherits JOIN parts ON inhparent = parts.oid \
+                     ) \
+                     SELECT attname::text, attnotnull, relkind IN ('r', 'p') AND NOT EXISTS ( \
+                         SELECT FROM parts JOIN pg_catalog.pg_foreign_table ON ftrelid = parts.oid \
+                     ) \
                      FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class ON attrelid = pg_class.oid \
                      WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
         let known = client.query(query, &[&name]).await?;
@@ -172,7 +179,7 @@ impl Changeable for PostgresTable {
     fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>> {
         if !self.writable || !self.has_addresses {
             let why = "a PostgreSQL data set takes UPDATE and DELETE where its access is read_write and it is a table there; a \
-                       view or a foreign table is not";
+                       view or a foreign table, or one with foreign parts, is not";
             return Err(refusal(ErrorKind::Unsupported, why));
         }
         let columns: Vec<&str> = columns.iter().map(|at| self.schema.field(*at).name().as_str()).collect();
