@@ -111,12 +111,8 @@ def test_as_duckdb_does_it(served, what, where):
         assert answer == [{"count": count}]
 
 
-def serve(pod, postgres, table: str, **params):
-    pod.yaml(
-        datasets=[{"from": f"postgres:{table}", "name": "t", "access": "read_write", "params": postgres.params(**params)}],
-        runtime={"auth": {"allow_anonymous": "rw"}},
-    )
-    server = pod.serve(env={"PG_PASSWORD": postgres.password})
+def serve(pod, postgres, table: str):
+    server = postgres.serve(pod, table, access="read_write")
     eventually(lambda: clients.get(server, "/v1/ready").status == 200, "it is loaded")
     return server
 
@@ -274,12 +270,7 @@ def test_partitions_and_views(pod, postgres):
     assert clients.sql(server, "UPDATE t SET name = 'c' WHERE id = 2").ok().json() == [{"count": 1}]
     assert clients.sql(server, "UPDATE t SET id = 1 WHERE id = 2").ok().json() == [{"count": 1}]
     assert postgres.sql("SELECT string_agg(name, ',' ORDER BY name) FROM parted_1") == "a,c"
-    pod.yaml(
-        datasets=[{"from": "postgres:seen_through", "name": "v", "access": "read_write", "params": postgres.params()}],
-        runtime={"auth": {"allow_anonymous": "rw"}},
-    )
-    server = pod.serve(env={"PG_PASSWORD": postgres.password})
-    answer = clients.sql(server, "DELETE FROM v")
+    answer = clients.sql(serve(pod, postgres, "seen_through"), "DELETE FROM t")
     assert answer.status == 501 and "a view" in answer.text, answer
 
 

@@ -24,12 +24,8 @@ def filled(postgres):
     return postgres
 
 
-def serve(pod, postgres, source: str = TABLE, access: str = "read", name: str = "t", **params):
-    pod.yaml(
-        datasets=[{"from": f"postgres:{source}", "name": name, "access": access, "params": postgres.params(**params)}],
-        runtime={"auth": {"allow_anonymous": "rw"}},
-    )
-    return pod.serve(env={"PG_PASSWORD": postgres.password})
+def serve(pod, postgres, source: str = TABLE, **more):
+    return postgres.serve(pod, source, **more)
 
 
 def state(server) -> dict:

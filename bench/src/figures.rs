@@ -144,10 +144,10 @@ impl Figure {
         self.is_flight() || matches!(self.load, Load::Arrow)
     }
 
-    /// The statement, where it is compared with the engine by itself.
-    pub(crate) fn alone(&self) -> Option<&'static str> {
+    /// The statement, and how often at a time, where it is compared with the engine by itself.
+    pub(crate) fn alone(&self) -> Option<(&'static str, usize)> {
         match self.load {
-            Load::KeepAlive { ask: Ask { sql: Some(sql @ "SELECT 1"), .. }, .. } => Some(sql),
+            Load::KeepAlive { ask: Ask { sql: Some(sql @ "SELECT 1"), at_a_time, .. }, .. } => Some((sql, *at_a_time)),
             _ => None,
         }
     }

@@ -157,8 +157,7 @@ async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Ou
         say(&format!("{count} connections"));
         // Servers of their own for each: what one had before would be counted as if it were free.
         let field = Field::start(args, scale, &[figure], &part(folder, &format!("connections-{count}"))?).await?;
-        for contestant in field.contestants(figure).into_iter().filter(|contestant| contestant.tls) {
-            let (who, target) = (contestant.who, contestant.server().ok_or("it is no server")?);
+        for (who, target) in field.servers(figure) {
             let before = target.process.resident()?;
             let mut held = Held::open(target, count).await?;
             // What is freed a moment later is not counted.
@@ -184,19 +183,19 @@ async fn streams(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
     // 64 of them are enough of it.
     let scale = Scale { rows: scale.rows.min(100_000_000 / ROW), ..scale };
     let field = Field::start(args, scale, &[figure], &part(folder, "streams")?).await?;
-    let servers: Vec<_> = field.contestants(figure).into_iter().filter(|contestant| contestant.tls).collect();
+    let servers = field.servers(figure);
     let title = "CPU for a GB by DoGet over TLS, each stream the whole table";
     let mut curve = Curve::of("streams", title, "streams of one connection at once", "s");
     for count in STREAMS {
         say(&format!("{count} streams"));
         let mut costs = vec![Vec::new(); servers.len()];
         for _ in 0..scale.rounds {
-            for (server, costs) in servers.iter().zip(&mut costs) {
-                costs.push(get(server.server().ok_or("it is no server")?, count, scale.rows * ROW).await?.cost());
+            for ((_, target), costs) in servers.iter().zip(&mut costs) {
+                costs.push(get(*target, count, scale.rows * ROW).await?.cost());
             }
         }
-        for (server, costs) in servers.iter().zip(&costs) {
-            curve.enter(server.who, count, costs);
+        for ((who, _), costs) in servers.iter().zip(&costs) {
+            curve.enter(who, count, costs);
         }
     }
     Ok(curve)

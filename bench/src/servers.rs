@@ -40,23 +40,15 @@ pub(crate) struct Contestant<'f> {
 enum By<'f> {
     Server(Target<'f>),
     /// No server, and no difference between TLS and none: the statement by itself.
-    Alone(&'f Alone, &'static str),
+    Alone(&'f Alone, &'static str, usize),
 }
 
-impl<'f> Contestant<'f> {
-    /// The server, where it is one.
-    pub(crate) fn server(&self) -> Option<Target<'f>> {
-        match self.by {
-            By::Server(target) => Some(target),
-            By::Alone(..) => None,
-        }
-    }
-
+impl Contestant<'_> {
     /// Its turn in a round of `figure`.
     pub(crate) async fn turn(&self, figure: &Figure, scale: Scale) -> Outcome<Sample> {
         match self.by {
             By::Server(target) => figure.load.run(target, scale.slice, scale.rows * ROW).await,
-            By::Alone(alone, sql) => alone.run(sql, scale.slice).await,
+            By::Alone(alone, sql, at_a_time) => alone.run(sql, at_a_time, scale.slice).await,
         }
     }
 }
@@ -122,11 +114,21 @@ impl Field {
                 }
                 _ => {}
             }
-            if let (Some(sql), Some(alone)) = (figure.alone(), &self.alone) {
-                all.push(Contestant { who: "DataFusion alone", tls, by: By::Alone(alone, sql) });
+            if let (Some((sql, at_a_time)), Some(alone)) = (figure.alone(), &self.alone) {
+                all.push(Contestant { who: "DataFusion alone", tls, by: By::Alone(alone, sql, at_a_time) });
             }
         }
         all
+    }
+
+    /// The servers among them, over TLS.
+    pub(crate) fn servers(&self, figure: &Figure) -> Vec<(&'static str, Target<'_>)> {
+        let over_tls = self.contestants(figure).into_iter().filter(|contestant| contestant.tls);
+        let servers = over_tls.filter_map(|contestant| match contestant.by {
+            By::Server(target) => Some((contestant.who, target)),
+            By::Alone(..) => None,
+        });
+        servers.collect()
     }
 
     /// What the peers say they are.

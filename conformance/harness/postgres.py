@@ -137,6 +137,14 @@ class Postgres:
         }
         return {name: value for name, value in {**params, **more}.items() if value}
 
+    def serve(self, pod, source: str, access: str = "read", name: str = "t", **params: str):
+        """A server with one of its tables or views as its only data set, which everybody may write."""
+        pod.yaml(
+            datasets=[{"from": f"postgres:{source}", "name": name, "access": access, "params": self.params(**params)}],
+            runtime={"auth": {"allow_anonymous": "rw"}},
+        )
+        return pod.serve(env={"PG_PASSWORD": self.password})
+
     def heard(self) -> str:
         """Every statement that it was sent, and how it was refused."""
         return (self.folder / "log").read_text()

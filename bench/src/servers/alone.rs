@@ -9,9 +9,6 @@ use tokio::runtime::Runtime;
 use crate::Outcome;
 use crate::meter::{Sample, own_cpu};
 
-/// Statements at a time: as many as the server is asked.
-const AT_A_TIME: usize = 16;
-
 /// A session, and the runtime that its queries run on, as the server has one.
 pub(crate) struct Alone {
     context: SessionContext,
@@ -25,11 +22,11 @@ impl Alone {
         Ok(Self { context: SessionContext::new(), runtime: Some(runtime) })
     }
 
-    /// Plans and runs `sql` over and over for `slice`.
-    pub(crate) async fn run(&self, sql: &'static str, slice: Duration) -> Outcome<Sample> {
+    /// Plans and runs `sql` over and over for `slice`, so often at a time.
+    pub(crate) async fn run(&self, sql: &'static str, at_a_time: usize, slice: Duration) -> Outcome<Sample> {
         let (cpu, started) = (own_cpu()?, Instant::now());
         let runtime = self.runtime.as_ref().ok_or("it has ended")?;
-        let work: Vec<_> = (0..AT_A_TIME)
+        let work: Vec<_> = (0..at_a_time)
             .map(|_| {
                 let context = self.context.clone();
                 runtime.spawn(async move {

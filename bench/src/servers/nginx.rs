@@ -38,19 +38,12 @@ impl Nginx {
         let mut command = Command::new(program);
         command.arg("-p").arg(&prefix).arg("-c").arg(&file).args(["-e", "stderr"]);
         let mut process = Process::start("nginx", &mut command)?;
-        // It says nothing when it serves.
+        // It says nothing when it serves, and listens before its workers are there.
+        let cores = thread::available_parallelism().map_or(1, usize::from);
         let end = Instant::now() + PATIENCE;
-        while TcpStream::connect(tls).is_err() {
+        while TcpStream::connect(tls).is_err() || process.adopt_children()? < cores {
             if Instant::now() > end {
                 process.wait_for(Duration::ZERO, |_| None::<()>)?;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        // It listens before its workers are there.
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        while process.adopt_children()? < cores {
-            if Instant::now() > end {
-                return Err(format!("nginx has fewer than {cores} workers"));
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -24,17 +24,18 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
-    Delete, FromTable, Statement as Ast, TableFactor, TableWithJoins, Update, Visit, Visitor,
+    Delete, FromTable, Statement as Ast, TableFactor, TableWithJoins, Update, Visitor,
 };
 use spiced_engine::{EngineError, ErrorKind};
 
 use crate::connectors;
 use crate::error::refusal;
+use crate::statement::visit;
 
 /// A table that can tell its rows apart.
 pub(crate) trait Changeable: TableProvider {
     /// The table with the addresses of its rows: further columns, behind its own.
-    fn addressed(&self) -> Arc<dyn TableProvider>;
+    fn addressed(&self) -> Result<Arc<dyn TableProvider>>;
 
     /// Takes addresses, and behind them new values of `columns`, whose rows it changes; where there are no columns, it
     /// deletes the rows. All of them, or none where one is not there any more as it was; it counts them.
@@ -58,12 +59,7 @@ pub(crate) fn address(name: &str, schema: &Schema) -> String {
 /// # Errors
 /// It is.
 pub(crate) fn check(statement: &Parsed) -> std::result::Result<(), EngineError> {
-    let seen = match statement {
-        Parsed::Statement(statement) => statement.visit(&mut PlainTargets),
-        Parsed::Explain(explain) => return check(&explain.statement),
-        Parsed::CopyTo(_) | Parsed::CreateExternalTable(_) | Parsed::Reset(_) => ControlFlow::Continue(()),
-    };
-    match seen {
+    match visit(statement, &mut PlainTargets) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(target) => {
             let why = format!(
@@ -155,23 +151,20 @@ fn change(dml: &DmlStatement) -> Result<DmlStatement> {
         let why = format!("`{name}` takes no {verb}: tables in memory and those of PostgreSQL do");
         return Err(refusal(ErrorKind::Unsupported, why));
     };
-    let target = Target { table: name, source: provider_as_source(changeable.addressed()) };
+    let target = Target { table: name, source: provider_as_source(changeable.addressed()?) };
     let width = table.schema().fields().len();
-    let (rows, qualifier, values) = match (&dml.op, dml.input.as_ref()) {
+    let ((rows, qualifier), values) = match (&dml.op, dml.input.as_ref()) {
         (WriteOp::Update, LogicalPlan::Projection(projection)) => {
-            let (rows, qualifier) = target.rows(&projection.input)?;
-            let values = assigned(projection, &qualifier);
+            let found = target.rows(&projection.input)?;
+            let values = assigned(projection, &found.1);
             if values.is_empty() {
                 let why = format!("this UPDATE of `{name}` gives each column the value that it has");
                 return Err(refusal(ErrorKind::InvalidStatement, why));
             }
-            (rows, qualifier, values)
+            (found, values)
         }
-        (WriteOp::Truncate, _) => (target.scan()?, name.clone(), Vec::new()),
-        (WriteOp::Delete, input) => {
-            let (rows, qualifier) = target.rows(input)?;
-            (rows, qualifier, Vec::new())
-        }
+        (WriteOp::Truncate, _) => ((target.scan()?, name.clone()), Vec::new()),
+        (WriteOp::Delete, input) => (target.rows(input)?, Vec::new()),
         (_, input) => return Err(DataFusionError::Internal(format!("an UPDATE that is a {}", input.display()))),
     };
     let addresses = target.source.schema();

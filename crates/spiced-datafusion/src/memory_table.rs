@@ -16,6 +16,7 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBat
 use datafusion::arrow::compute::{filter_record_batch, interleave};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::common::{Constraints, SchemaExt};
@@ -26,7 +27,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
 use futures::stream;
 use spiced_engine::ErrorKind;
@@ -111,10 +112,12 @@ impl TableProvider for MemoryTable {
 }
 
 impl Changeable for MemoryTable {
-    fn addressed(&self) -> Arc<dyn TableProvider> {
+    fn addressed(&self) -> Result<Arc<dyn TableProvider>> {
         let address = Arc::new(Field::new(address("row", &self.schema), DataType::UInt64, false));
         let fields: Vec<_> = self.schema.fields().iter().cloned().chain([address]).collect();
-        Arc::new(Addressed { rows: self.rows.clone(), schema: Arc::new(Schema::new(fields)) })
+        let schema = Arc::new(Schema::new(fields));
+        let rows = Numbered { rows: self.rows.clone(), schema: schema.clone() };
+        Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(rows)])?))
     }
 
     fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>> {
@@ -290,6 +293,7 @@ impl DisplayAs for Rows {
 }
 
 /// Takes the rows that an UPDATE or a DELETE is about.
+#[derive(Debug)]
 struct Change {
     rows: Arc<Rows>,
     columns: Vec<usize>,
@@ -311,65 +315,16 @@ impl DataSink for Change {
     }
 }
 
-impl fmt::Debug for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Change").field("columns", &self.columns).finish_non_exhaustive()
-    }
-}
-
 impl DisplayAs for Change {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MemoryTable")
     }
 }
 
-/// The table with its rows' addresses as the last column.
-#[derive(Debug)]
-struct Addressed {
+/// The rows as they are when they are read, with their addresses as the last column.
+struct Numbered {
     rows: Arc<Rows>,
     schema: SchemaRef,
-}
-
-#[async_trait]
-impl TableProvider for Addressed {
-    fn schema(&self) -> SchemaRef {
-        self.schema.clone()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        _state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let schema = Arc::new(self.schema.project(&columns)?);
-        let parts = self.rows.held().parts.clone();
-        let read = Numbered { parts, columns, schema: schema.clone() };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(read)], None, [], false, limit)?))
-    }
-}
-
-/// Some columns of the rows as they were when they were asked for; the one behind the table's own is the address.
-struct Numbered {
-    parts: Vec<Part>,
-    columns: Vec<usize>,
-    schema: SchemaRef,
-}
-
-impl Numbered {
-    fn batch(part: &Part, columns: &[usize], schema: &SchemaRef) -> Result<RecordBatch> {
-        let Part { first, batch } = part;
-        let addresses = || Arc::new(UInt64Array::from_iter_values(*first..first + batch.num_rows() as u64)) as ArrayRef;
-        let own = batch.columns();
-        let columns = columns.iter().map(|at| own.get(*at).cloned().unwrap_or_else(addresses)).collect();
-        Ok(RecordBatch::try_new(schema.clone(), columns)?)
-    }
 }
 
 impl PartitionStream for Numbered {
@@ -378,8 +333,12 @@ impl PartitionStream for Numbered {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (parts, columns, schema) = (self.parts.clone(), self.columns.clone(), self.schema.clone());
-        let batches = parts.into_iter().map(move |part| Self::batch(&part, &columns, &schema));
+        let (parts, schema) = (self.rows.held().parts.clone(), self.schema.clone());
+        let batches = parts.into_iter().map(move |Part { first, batch }| {
+            let addresses = UInt64Array::from_iter_values(first..first + batch.num_rows() as u64);
+            let columns = batch.columns().iter().cloned().chain([Arc::new(addresses) as ArrayRef]).collect();
+            Ok(RecordBatch::try_new(schema.clone(), columns)?)
+        });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream::iter(batches)))
     }
 }

@@ -8,13 +8,14 @@ use std::ops::ControlFlow;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::sql::parser::{CopyToSource, Statement};
-use datafusion::sql::sqlparser::ast::{ObjectName, Query, Visit, Visitor};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, Visitor};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use spiced_engine::{EngineError, ErrorKind};
 
 use crate::error::{invalid, refusal};
+use crate::statement::visit;
 
 /// The longest chain of operators and keywords between two commas, in one pair of parentheses.
 const MAX_OPERATORS: usize = 500;
@@ -102,17 +103,7 @@ impl Level {
 /// # Errors
 /// It would be too large.
 pub(crate) fn check_tables(statement: &Statement) -> Result<(), EngineError> {
-    let mut weights = Weights::default();
-    let seen = match statement {
-        Statement::Statement(statement) => statement.visit(&mut weights),
-        Statement::Explain(explain) => return check_tables(&explain.statement),
-        Statement::CopyTo(copy) => match &copy.source {
-            CopyToSource::Query(query) => query.visit(&mut weights),
-            CopyToSource::Relation(_) => ControlFlow::Continue(()),
-        },
-        Statement::CreateExternalTable(_) | Statement::Reset(_) => ControlFlow::Continue(()),
-    };
-    match seen {
+    match visit(statement, &mut Weights::default()) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(invalid(format!(
             "the common table expressions of the statement, put in where they are named, are more than {MAX_NODES} tables"

@@ -3,8 +3,11 @@
 //! Question marks become `$1`, `$2` and so on, as JDBC and ADBC clients expect; DataFusion itself
 //! takes every `?` for one and the same parameter.
 
+use std::ops::ControlFlow;
+
 use datafusion::execution::context::SessionState;
-use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{Visit, Visitor};
 use datafusion::sql::sqlparser::dialect::dialect_from_str;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
@@ -39,6 +42,19 @@ pub(crate) fn parse(sql: &str, state: &SessionState) -> Result<Statement, Engine
         }
         (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),
         (None, _) => Err(invalid("there is no statement in the text")),
+    }
+}
+
+/// Shows `visitor` all of `statement`.
+pub(crate) fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> ControlFlow<V::Break> {
+    match statement {
+        Statement::Statement(statement) => statement.visit(visitor),
+        Statement::Explain(explain) => visit(&explain.statement, visitor),
+        Statement::CopyTo(copy) => match &copy.source {
+            CopyToSource::Query(query) => query.visit(visitor),
+            CopyToSource::Relation(_) => ControlFlow::Continue(()),
+        },
+        Statement::CreateExternalTable(_) | Statement::Reset(_) => ControlFlow::Continue(()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use metrics::{counter, histogram};
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -283,9 +283,7 @@ impl From<HandshakeError> for Refusal {
 async fn first_bytes(tcp: &mut TcpStream, enough: usize) -> Result<Bytes, HandshakeError> {
     let mut first = BytesMut::with_capacity(FIRST_BYTES);
     loop {
-        let missing = FIRST_BYTES - first.len();
-        let mut rest = (&mut first).limit(missing);
-        match tcp.read_buf(&mut rest).await {
+        match tcp.read_buf(&mut first).await {
             Ok(0) | Err(_) if first.is_empty() => return Err(HandshakeError::Silent),
             Err(e) => return Err(HandshakeError::Failed(e)),
             Ok(0) => return Ok(first.freeze()),

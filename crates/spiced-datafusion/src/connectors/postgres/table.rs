@@ -35,7 +35,7 @@ use crate::error::refusal;
 const BATCH_BYTES: usize = 8 << 20;
 
 /// A table or view of a server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PostgresTable {
     pool: Pool,
     relation: Relation,
@@ -159,21 +159,14 @@ impl TableProvider for PostgresTable {
 }
 
 impl Changeable for PostgresTable {
-    fn addressed(&self) -> Arc<dyn TableProvider> {
+    fn addressed(&self) -> Result<Arc<dyn TableProvider>> {
         let text = Reading::address();
         let fields =
             ADDRESSES.map(|part| Arc::new(Field::new(address(part.name, &self.schema), text.data_type(), false)));
         let fields = self.schema.fields().iter().cloned().chain(fields);
         let readings = self.readings.iter().cloned().chain(ADDRESSES.map(|_| text.clone()));
-        Arc::new(Self {
-            pool: self.pool.clone(),
-            relation: self.relation.clone(),
-            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
-            readings: readings.collect(),
-            own: self.own,
-            has_addresses: self.has_addresses,
-            writable: self.writable,
-        })
+        let (schema, readings) = (Arc::new(Schema::new(fields.collect::<Vec<_>>())), readings.collect());
+        Ok(Arc::new(Self { schema, readings, ..self.clone() }))
     }
 
     fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>> {

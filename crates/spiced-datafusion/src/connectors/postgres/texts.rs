@@ -8,8 +8,15 @@ use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::Result;
 
 /// The texts of one column.
-pub(super) enum Texts<'a> {
-    Plain(&'a dyn Array, ArrayFormatter<'a>),
+pub(super) struct Texts<'a> {
+    values: &'a dyn Array,
+    form: Form<'a>,
+}
+
+enum Form<'a> {
+    Plain(ArrayFormatter<'a>),
+    /// A date, or a date and a time.
+    Day(ArrayFormatter<'a>),
     /// PostgreSQL, "Binary Data Types", "bytea Hex Format".
     Bytes(&'a BinaryArray),
     /// PostgreSQL, "Arrays", "Array Input and Output Syntax".
@@ -21,41 +28,38 @@ impl<'a> Texts<'a> {
         const OPTIONS: FormatOptions<'static> = FormatOptions::new()
             .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.6f%:z"))
             .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.6f"));
-        Ok(match column.data_type() {
-            DataType::Binary => Self::Bytes(column.as_binary()),
+        let formatter = || ArrayFormatter::try_new(column.as_ref(), &OPTIONS);
+        let form = match column.data_type() {
+            DataType::Binary => Form::Bytes(column.as_binary()),
             DataType::List(_) => {
                 let list = column.as_list();
-                Self::List(list, Box::new(Self::of(list.values())?))
+                Form::List(list, Box::new(Self::of(list.values())?))
             }
-            _ => Self::Plain(column.as_ref(), ArrayFormatter::try_new(column.as_ref(), &OPTIONS)?),
-        })
+            DataType::Date32 | DataType::Timestamp(..) => Form::Day(formatter()?),
+            _ => Form::Plain(formatter()?),
+        };
+        Ok(Self { values: column.as_ref(), form })
     }
 
     /// Adds the text of a row; false, and nothing, where it is NULL.
     pub(super) fn write(&self, row: usize, text: &mut String) -> Result<bool> {
-        let is_null = match self {
-            Self::Plain(values, _) => values.is_null(row),
-            Self::Bytes(values) => values.is_null(row),
-            Self::List(values, _) => values.is_null(row),
-        };
-        if is_null {
+        if self.values.is_null(row) {
             return Ok(false);
         }
-        match self {
-            Self::Plain(values, formatter) => {
+        match &self.form {
+            Form::Plain(formatter) => formatter.value(row).write(text)?,
+            Form::Day(formatter) => {
                 let start = text.len();
                 formatter.value(row).write(text)?;
-                if matches!(values.data_type(), DataType::Date32 | DataType::Timestamp(..)) {
-                    era(text, start);
-                }
+                era(text, start);
             }
-            Self::Bytes(values) => {
+            Form::Bytes(values) => {
                 text.push_str("\\x");
                 for byte in values.value(row) {
                     write!(text, "{byte:02x}")?;
                 }
             }
-            Self::List(values, elements) => {
+            Form::List(values, elements) => {
                 let ends = &values.value_offsets()[row..];
                 let mut element = String::new();
                 text.push('{');
