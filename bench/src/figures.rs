@@ -1,6 +1,7 @@
 //! What is measured: one line a figure.
 
 use crate::load::{Ask, Load, Shake, Version};
+use crate::servers::Work;
 
 /// One thing that is measured, of every server that does it, over TLS and in the clear.
 #[derive(Debug)]
@@ -44,6 +45,9 @@ const TEN_MEGABYTES: Ask = Ask {
     at_a_time: 2,
     answer: SMALL_ROWS * ROW,
 };
+
+const JSON: Ask = Ask { accept: "application/json", answer: SMALL_ROWS * 100, ..TEN_MEGABYTES };
+const CSV: Ask = Ask { accept: "text/csv", ..TEN_MEGABYTES };
 
 /// All of them, in the order of the table.
 pub(crate) const FIGURES: &[Figure] = &[
@@ -102,6 +106,18 @@ pub(crate) const FIGURES: &[Figure] = &[
         load: Load::KeepAlive { version: Version::H1, ask: &TEN_MEGABYTES },
     },
     Figure {
+        name: "json",
+        title: "the same rows as JSON",
+        unit: Unit::Request,
+        load: Load::KeepAlive { version: Version::H1, ask: &JSON },
+    },
+    Figure {
+        name: "csv",
+        title: "the same rows as CSV",
+        unit: Unit::Request,
+        load: Load::KeepAlive { version: Version::H1, ask: &CSV },
+    },
+    Figure {
         name: "doget-8k",
         title: "DoGet, batches of 8,192 rows",
         unit: Unit::Gigabyte,
@@ -144,10 +160,13 @@ impl Figure {
         self.is_flight() || matches!(self.load, Load::Arrow)
     }
 
-    /// The statement, and how often at a time, where it is compared with the engine by itself.
-    pub(crate) fn alone(&self) -> Option<(&'static str, usize)> {
-        match self.load {
-            Load::KeepAlive { ask: Ask { sql: Some(sql @ "SELECT 1"), at_a_time, .. }, .. } => Some((sql, *at_a_time)),
+    /// The work behind the door, where it is compared with that by itself.
+    pub(crate) fn alone(&self) -> Option<Work> {
+        let Load::KeepAlive { ask, .. } = self.load else { return None };
+        match (ask.sql?, ask.accept) {
+            (sql @ "SELECT 1", _) => Some(Work::Statement { sql, at_a_time: ask.at_a_time }),
+            (_, accept) if accept == CSV.accept => Some(Work::Csv),
+            (sql, accept) if sql == "SELECT * FROM small" && accept == JSON.accept => Some(Work::Json),
             _ => None,
         }
     }

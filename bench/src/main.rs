@@ -5,8 +5,8 @@
 //! Servers take turns in each round, so that whatever disturbs one disturbs its peers; of the
 //! rounds the median counts.
 //!
-//! What is absent on purpose: any call into the servers' code. They are programs, reached by socket. DataFusion alone, whose
-//! cost is that of no server, is the one thing that runs in here.
+//! What is absent on purpose: any call into the servers' code. They are programs, reached by socket. DataFusion and Arrow's
+//! writers alone, whose cost is that of no server, are what runs in here.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;

@@ -15,6 +15,7 @@ use crate::meter::Sample;
 use crate::{Outcome, say};
 
 use alone::Alone;
+pub(crate) use alone::Work;
 use nginx::Nginx;
 use pyarrow::Pyarrow;
 
@@ -39,8 +40,8 @@ pub(crate) struct Contestant<'f> {
 
 enum By<'f> {
     Server(Target<'f>),
-    /// No server, and no difference between TLS and none: the statement by itself.
-    Alone(&'f Alone, &'static str, usize),
+    /// No server, and no difference between TLS and none: the work by itself.
+    Alone(&'f Alone, Work),
 }
 
 impl Contestant<'_> {
@@ -48,7 +49,7 @@ impl Contestant<'_> {
     pub(crate) async fn turn(&self, figure: &Figure, scale: Scale) -> Outcome<Sample> {
         match self.by {
             By::Server(target) => figure.load.run(target, scale.slice, scale.rows * ROW).await,
-            By::Alone(alone, sql, at_a_time) => alone.run(sql, at_a_time, scale.slice).await,
+            By::Alone(alone, work) => alone.run(work, scale.slice).await,
         }
     }
 }
@@ -114,8 +115,8 @@ impl Field {
                 }
                 _ => {}
             }
-            if let (Some((sql, at_a_time)), Some(alone)) = (figure.alone(), &self.alone) {
-                all.push(Contestant { who: "DataFusion alone", tls, by: By::Alone(alone, sql, at_a_time) });
+            if let (Some(work), Some(alone)) = (figure.alone(), &self.alone) {
+                all.push(Contestant { who: work.name(), tls, by: By::Alone(alone, work) });
             }
         }
         all

@@ -41,6 +41,11 @@ const COLUMNS: &[(&str, &str, &str)] = &[
     ("h", "DOUBLE", "CAST(-value AS DOUBLE)"),
 ];
 
+/// The columns' names, and what is in them.
+pub(super) fn columns() -> impl Iterator<Item = (&'static str, &'static str)> {
+    COLUMNS.iter().map(|(name, _, expression)| (*name, *expression))
+}
+
 /// One process of it: all doors over TLS, or all in the clear.
 pub(crate) struct Spiced {
     pub(crate) who: &'static str,
@@ -114,7 +119,7 @@ impl Spiced {
             if rows == 0 {
                 continue;
             }
-            let columns: Vec<&str> = COLUMNS.iter().map(|(.., expression)| *expression).collect();
+            let columns: Vec<&str> = columns().map(|(_, expression)| expression).collect();
             let insert = format!("INSERT INTO {table} SELECT {} FROM generate_series(1, {rows})", columns.join(", "));
             let (status, answer) = once(target, "/v1/sql", Some(&insert)).await?;
             if status != StatusCode::OK {

@@ -207,6 +207,7 @@ fn base_state(options: &EngineOptions, catalogs: Arc<dyn CatalogProviderList>) -
         .with_runtime_env(Arc::new(runtime))
         .with_catalog_list(catalogs)
         .with_default_features()
+        .with_optimizer_rule(connectors::optimizer_rule())
         .with_physical_optimizer_rule(Arc::new(YieldAfterJoins))
         .build())
 }

@@ -269,11 +269,12 @@ impl ProducesTickets for EndingTickets {
 mod tests {
     use super::*;
     use crate::Derivation;
-    use crate::tickets::Ticketer;
+    use crate::tickets::{TicketKeys, Ticketer};
 
     #[test]
     fn a_ticket_ends_with_the_certificate_that_it_stands_for() {
-        let tickets: Arc<dyn ProducesTickets> = Arc::new(Ticketer::new(Derivation::new(&"s".into()), Vec::new()));
+        let tickets: Arc<dyn ProducesTickets> =
+            Arc::new(Ticketer::new(TicketKeys::new(Derivation::new(&"s".into())), Vec::new()));
         let ending = |end| EndingTickets { tickets: tickets.clone(), end: Arc::new(AtomicI64::new(end)) };
         let now = unix(SystemTime::now());
         let good = ending(now + 60).encrypt(b"state").unwrap();

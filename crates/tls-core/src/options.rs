@@ -15,7 +15,7 @@ use crate::Derivation;
 use crate::clients::{ClientTrust, noting};
 use crate::hkdf::with_keys_made_once;
 use crate::rotation::Identities;
-use crate::tickets::Ticketer;
+use crate::tickets::{TicketKeys, Ticketer};
 
 /// The crypto provider: aws-lc-rs, its suites (AEAD with forward secrecy, all of them) and its
 /// groups, `X25519MLKEM768` first. The suites come in the order of what they cost this machine: AES-128, AES-256,
@@ -141,10 +141,11 @@ impl TlsOptions {
         identities: Identities,
         clients: watch::Receiver<Arc<ClientTrust>>,
     ) -> Result<ServerTls, rustls::Error> {
-        let tickets: Arc<dyn ProducesTickets> = Arc::new(Ticketer::new(self.tickets.clone(), Vec::new()));
+        let keys = TicketKeys::new(self.tickets.clone());
+        let tickets: Arc<dyn ProducesTickets> = Arc::new(Ticketer::new(keys.clone(), Vec::new()));
         let config = |order| self.config(identities.clone(), None, tickets.clone(), order).map(Arc::new);
         let (open, open_theirs) = (config(Order::Ours)?, config(Order::Theirs)?);
-        Ok(ServerTls(Arc::new(Inner { options: self, identities, clients, open, open_theirs })))
+        Ok(ServerTls(Arc::new(Inner { options: self, identities, clients, keys, open, open_theirs })))
     }
 
     fn config(
@@ -189,6 +190,7 @@ struct Inner {
     options: TlsOptions,
     identities: Identities,
     clients: watch::Receiver<Arc<ClientTrust>>,
+    keys: Arc<TicketKeys>,
     /// Where no client is asked, every connection shares one of these.
     open: Arc<ServerConfig>,
     open_theirs: Arc<ServerConfig>,
@@ -197,12 +199,12 @@ struct Inner {
 impl ServerTls {
     /// rustls' configuration for one connection.
     pub(crate) fn config(&self, order: Order) -> Result<Arc<ServerConfig>, rustls::Error> {
-        let Inner { options, identities, clients, open, open_theirs } = &*self.0;
+        let Inner { options, identities, clients, keys, open, open_theirs } = &*self.0;
         let trust = clients.borrow().clone();
         let Some(verifier) = trust.verifier() else {
             return Ok(if order == Order::Ours { open.clone() } else { open_theirs.clone() });
         };
-        let tickets = Arc::new(Ticketer::new(options.tickets.clone(), trust.digest().to_vec()));
+        let tickets = Arc::new(Ticketer::new(keys.clone(), trust.digest().to_vec()));
         let (verifier, tickets) = noting(verifier.clone(), tickets);
         options.config(identities.clone(), Some(verifier), tickets, order).map(Arc::new)
     }

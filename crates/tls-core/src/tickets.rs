@@ -15,35 +15,55 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(6 * 3600);
 /// A ticket is a sealed session state with a chain at most; more is no ticket of ours.
 const MAX_TICKET: usize = 64 * 1024;
 
+/// The keys of a server's tickets.
+#[derive(Debug)]
+pub(crate) struct TicketKeys {
+    derivation: Derivation,
+    /// The last two that were asked for, of two windows as a rule: to make one costs more than a ticket.
+    made: Mutex<[Option<Made>; 2]>,
+}
+
+#[derive(Debug)]
+struct Made {
+    trust: Vec<u8>,
+    window: u64,
+    key: Arc<RandomizedNonceKey>,
+}
+
+impl TicketKeys {
+    pub(crate) fn new(derivation: Derivation) -> Arc<Self> {
+        Arc::new(Self { derivation, made: Mutex::default() })
+    }
+
+    fn get(&self, trust: &[u8], window: u64) -> Option<Arc<RandomizedNonceKey>> {
+        // They are replaced whole, so a panic elsewhere leaves them as they were.
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = made.iter().flatten().find(|made| made.window == window && made.trust == trust) {
+            return Some(made.key.clone());
+        }
+        let key = self.derivation.key(&[b"session tickets", trust, &window.to_be_bytes()]);
+        let key = Arc::new(RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).ok()?);
+        made.rotate_right(1);
+        made[0] = Some(Made { trust: trust.to_vec(), window, key: key.clone() });
+        Some(key)
+    }
+}
+
 /// Seals and opens tickets with keys bound to `trust`: whoever changes whom they trust changes it,
 /// and no older ticket opens.
 #[derive(Debug)]
 pub(crate) struct Ticketer {
-    derivation: Derivation,
+    keys: Arc<TicketKeys>,
     trust: Vec<u8>,
-    /// The keys of the last two windows that were asked for: to make one costs more than a ticket.
-    keys: Mutex<[Option<Made>; 2]>,
 }
 
-/// A key, and its window.
-type Made = (u64, Arc<RandomizedNonceKey>);
-
 impl Ticketer {
-    pub(crate) fn new(derivation: Derivation, trust: Vec<u8>) -> Self {
-        Self { derivation, trust, keys: Mutex::default() }
+    pub(crate) fn new(keys: Arc<TicketKeys>, trust: Vec<u8>) -> Self {
+        Self { keys, trust }
     }
 
     fn key(&self, window: u64) -> Option<Arc<RandomizedNonceKey>> {
-        // They are replaced whole, so a panic elsewhere leaves them as they were.
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, key)) = keys.iter().flatten().find(|(of, _)| *of == window) {
-            return Some(key.clone());
-        }
-        let key = self.derivation.key(&[b"session tickets", &self.trust, &window.to_be_bytes()]);
-        let key = Arc::new(RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).ok()?);
-        keys.rotate_right(1);
-        keys[0] = Some((window, key.clone()));
-        Some(key)
+        self.keys.get(&self.trust, window)
     }
 
     fn seal(&self, window: u64, plain: &[u8]) -> Option<Vec<u8>> {
@@ -95,7 +115,7 @@ mod tests {
     use super::*;
 
     fn ticketer(secret: &str, trust: &[u8]) -> Ticketer {
-        Ticketer::new(Derivation::new(&secret.into()), trust.to_vec())
+        Ticketer::new(TicketKeys::new(Derivation::new(&secret.into())), trust.to_vec())
     }
 
     #[test]
@@ -104,6 +124,15 @@ mod tests {
         assert_eq!(ticketer("s", b"").decrypt(&ticket).unwrap(), b"state");
         assert!(ticketer("other", b"").decrypt(&ticket).is_none());
         assert!(ticketer("s", b"another CA").decrypt(&ticket).is_none(), "a change of trust ends a ticket");
+    }
+
+    #[test]
+    fn what_shares_keys_shares_no_trust() {
+        let keys = TicketKeys::new(Derivation::new(&"s".into()));
+        let [ours, same, other] = ["ours", "ours", "other"].map(|trust| Ticketer::new(keys.clone(), trust.into()));
+        let ticket = ours.encrypt(b"state").unwrap();
+        assert!(other.decrypt(&ticket).is_none());
+        assert_eq!(same.decrypt(&ticket).unwrap(), b"state");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::streaming::PartitionStream;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use hyper_util::rt::TokioIo;
@@ -34,6 +34,7 @@ use url::Url;
 
 use super::outbound::{MATERIAL, Material, innermost};
 use super::params::Params;
+use super::remote::RemoteScan;
 use super::{Connector, Opened, Request, Source, quoted};
 use crate::answer::conform;
 use crate::error::refusal;
@@ -297,10 +298,10 @@ impl TableProvider for PeerTable {
             connection: self.connection.clone(),
             sql,
             asked: Arc::new(self.schema.project(&asked)?),
-            schema: schema.clone(),
+            schema,
             traceparent: trace.map(|trace| trace.to_string()),
         };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, None)?))
+        Ok(RemoteScan::plan(scan))
     }
 }
 

@@ -9,12 +9,14 @@ mod object;
 mod outbound;
 mod params;
 mod postgres;
+mod remote;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::context::SessionState;
+use datafusion::optimizer::OptimizerRule;
 use tls_core::Secret;
 
 use crate::DatasetSpec;
@@ -121,6 +123,11 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
 pub(crate) fn changeable(table: &dyn TableProvider) -> Option<&dyn Changeable> {
     let in_memory = table.downcast_ref::<MemoryTable>().map(|table| table as &dyn Changeable);
     in_memory.or_else(|| postgres::changeable(table))
+}
+
+/// What the optimizer can leave to a connector's server.
+pub(crate) fn optimizer_rule() -> Arc<dyn OptimizerRule + Send + Sync> {
+    Arc::new(postgres::WholeQueries)
 }
 
 /// `, did you mean …?`, where one of `known` is near.

@@ -16,7 +16,7 @@ pub(super) const MATERIAL: &[&str] = &TLS;
 const TLS: [&str; 3] = ["tls_ca_file", "tls_certificate_file", "tls_key_file"];
 
 /// What a connection is secured with, by files that are read when it is made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Material {
     /// The params that say it, for messages.
     names: [&'static str; 3],

@@ -142,6 +142,12 @@ impl Params {
         let (port, mode, connections) = (port?, mode?, connections?);
         Some(Self { host, port, database: database?, user: user?, password, mode, material, connections })
     }
+
+    /// Everything but how many connections there may be.
+    fn way(&self) -> impl PartialEq {
+        let Self { host, port, database, user, password, mode, material, connections: _ } = self;
+        (host, port, database, user, password.as_ref().map(Secret::expose), mode, material)
+    }
 }
 
 /// Why there is no connection, or no answer on one: half a sentence without a secret.
@@ -220,6 +226,11 @@ impl Pool {
             }
             other => Trouble::unavailable(format!("no connection to PostgreSQL at {host}:{port}: {other}")),
         })
+    }
+
+    /// Whether both ask one server in one way, as one user: what each may read, both may.
+    pub(super) fn is_of_one_server(&self, other: &Self) -> bool {
+        self.0.manager().params.way() == other.0.manager().params.way()
     }
 
     /// Ends what runs on a connection, by one of its own, as PostgreSQL wants it.

@@ -4,7 +4,8 @@
 
 mod change;
 mod connect;
-mod filter;
+mod expression;
+mod query;
 mod table;
 mod texts;
 mod types;
@@ -18,6 +19,7 @@ use datafusion::common::TableReference;
 use datafusion::execution::context::SessionState;
 
 use self::connect::{Params, Pool};
+pub(super) use self::query::WholeQueries;
 use self::table::PostgresTable;
 use super::{Connector, Opened, Request, Source, quoted};
 use crate::changes::Changeable;

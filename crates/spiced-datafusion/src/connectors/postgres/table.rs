@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::SchemaExt;
+use datafusion::common::{Column, SchemaExt};
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -17,28 +17,49 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::streaming::PartitionStream;
 use futures::{StreamExt, TryStreamExt};
 use spiced_engine::ErrorKind;
 use tokio_postgres::RowStream;
 use tokio_postgres::types::ToSql;
 
+use super::super::remote::RemoteScan;
 use super::change::{ADDRESSES, Change};
 use super::connect::{Busy, Pool, Trouble};
+use super::expression::{Condition, Value, condition};
 use super::types::{Raw, Reading};
 use super::write::Copy;
-use super::{Relation, filter, quoted};
+use super::{Relation, quoted};
 use crate::changes::{Changeable, address};
 use crate::error::refusal;
 
 /// A batch is full with this many bytes as they came, however few rows that is.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// A table or view of a server.
+/// Where rows come from.
+#[derive(Debug, Clone)]
+pub(super) enum From {
+    /// A table or view.
+    Relation(Relation),
+    /// A statement, whose columns have names of their own.
+    Query(String),
+}
+
+impl From {
+    /// As it stands in a statement.
+    pub(super) fn sql(&self) -> String {
+        match self {
+            Self::Relation(relation) => relation.quoted(),
+            Self::Query(sql) => format!("({sql}) AS q"),
+        }
+    }
+}
+
+/// A table or view of a server, or what a statement makes of several.
 #[derive(Debug, Clone)]
 pub(super) struct PostgresTable {
     pool: Pool,
-    relation: Relation,
+    from: From,
     schema: SchemaRef,
     readings: Vec<Reading>,
     /// How many of the columns are the table's own; the rest are addresses.
@@ -61,24 +82,61 @@ impl PostgresTable {
                      ) \
                      SELECT attname::text, attnotnull, relkind IN ('r', 'p') AND NOT EXISTS ( \
                          SELECT FROM parts JOIN pg_catalog.pg_foreign_table ON ftrelid = parts.oid \
+                     ), EXISTS ( \
+                         SELECT FROM pg_catalog.pg_collation AS known WHERE known.oid = attcollation \
+                         AND to_jsonb(known) ->> 'collisdeterministic' = 'false' \
                      ) \
                      FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class ON attrelid = pg_class.oid \
                      WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
         let known = client.query(query, &[&name]).await?;
         let has_addresses = known.iter().all(|row| row.get(2));
-        let never_null: HashMap<String, bool> = known.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let columns = statement.columns();
-        let readings: Vec<Reading> = columns.iter().map(|c| Reading::of(c.type_(), c.type_modifier())).collect();
-        let fields = columns.iter().zip(&readings).map(|(column, reading)| {
-            let nullable = !never_null.get(column.name()).is_some_and(|never_null| *never_null);
-            Field::new(column.name(), reading.data_type(), nullable)
-        });
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        // Whether a column is never null, and whether its collation takes texts for equal that differ.
+        let known: HashMap<String, (bool, bool)> =
+            known.iter().map(|row| (row.get(0), (row.get(1), row.get(3)))).collect();
+        let (mut fields, mut readings) = (Vec::new(), Vec::new());
+        for column in statement.columns() {
+            let (never_null, is_lax) = known.get(column.name()).copied().unwrap_or_default();
+            let reading = Reading::of(column.type_(), column.type_modifier(), is_lax);
+            fields.push(Field::new(column.name(), reading.data_type(), !never_null));
+            readings.push(reading);
+        }
+        let schema = Arc::new(Schema::new(fields));
         if schema.fields().is_empty() {
             return Err(Trouble::unavailable(format!("PostgreSQL: {name} has no columns")));
         }
         let own = readings.len();
-        Ok(Self { pool, relation, schema, readings, own, has_addresses, writable })
+        Ok(Self { pool, from: From::Relation(relation), schema, readings, own, has_addresses, writable })
+    }
+
+    /// What `sql` gives.
+    pub(super) fn of_query(pool: Pool, sql: String, schema: SchemaRef, readings: Vec<Reading>) -> Self {
+        let own = readings.len();
+        Self { pool, from: From::Query(sql), schema, readings, own, has_addresses: false, writable: false }
+    }
+
+    /// The table, where it is one of the server's as it is, and its rows need no address.
+    pub(super) fn whole(&self) -> Option<(&Pool, &From)> {
+        let is_plain = matches!(self.from, From::Relation(_)) && self.own == self.readings.len();
+        is_plain.then_some((&self.pool, &self.from))
+    }
+
+    /// How many columns there are.
+    pub(super) fn width(&self) -> usize {
+        self.readings.len()
+    }
+
+    /// A column, in a statement about the table alone.
+    pub(super) fn column(&self, at: usize) -> Value {
+        Value::new(quoted(self.schema.field(at).name()), self.readings[at].clone())
+    }
+
+    /// The same by its name.
+    pub(super) fn named(&self, column: &Column) -> Option<Value> {
+        Some(self.column(self.schema.index_of(column.name()).ok()?))
+    }
+
+    fn condition(&self, filter: &Expr) -> Option<Condition> {
+        condition(filter, &|column| self.named(column))
     }
 
     fn statement(&self, columns: &[usize], filters: &[Expr], limit: Option<usize>) -> Result<String> {
@@ -86,16 +144,17 @@ impl PostgresTable {
             if let Some(address) = at.checked_sub(self.own) {
                 return format!("({})::text", ADDRESSES[address].sql);
             }
-            let name = quoted(self.schema.field(*at).name());
-            if self.readings[*at].is_text() { format!("{name}::text") } else { name }
+            let Value { sql, reading, .. } = self.column(*at);
+            if reading.is_text() { format!("{sql}::text") } else { sql }
         };
         let selected = columns.iter().map(column).collect::<Vec<_>>().join(", ");
-        let mut sql = format!("SELECT {selected} FROM {}", self.relation.quoted());
+        let mut sql = format!("SELECT {selected} FROM {}", self.from.sql());
         for (at, filter) in filters.iter().enumerate() {
-            let condition = filter::sql(filter)
-                .ok_or_else(|| DataFusionError::Internal(format!("a filter has no SQL: {filter}")))?;
+            let condition = self.condition(filter);
+            let condition =
+                condition.ok_or_else(|| DataFusionError::Internal(format!("a filter has no SQL: {filter}")))?;
             sql += if at == 0 { " WHERE " } else { " AND " };
-            sql += &condition;
+            sql += &condition.sql;
         }
         if let Some(limit) = limit {
             sql += &format!(" LIMIT {limit}");
@@ -103,8 +162,12 @@ impl PostgresTable {
         Ok(sql)
     }
 
-    fn native(&self) -> Vec<bool> {
-        self.readings.iter().map(|reading| reading.native).collect()
+    /// The table that may be written.
+    fn written(&self) -> Option<&Relation> {
+        match &self.from {
+            From::Relation(relation) if self.writable => Some(relation),
+            _ => None,
+        }
     }
 }
 
@@ -119,8 +182,7 @@ impl TableProvider for PostgresTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let native = self.native();
-        Ok(filters.iter().map(|filter| filter::support(filter, &self.schema, &native)).collect())
+        Ok(filters.iter().map(|filter| Condition::support(self.condition(filter).as_ref())).collect())
     }
 
     async fn scan(
@@ -136,10 +198,10 @@ impl TableProvider for PostgresTable {
         let scan = Scan {
             pool: self.pool.clone(),
             sql,
-            schema: schema.clone(),
+            schema,
             readings: columns.iter().map(|at| self.readings[*at].clone()).collect(),
         };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, None)?))
+        Ok(RemoteScan::plan(scan))
     }
 
     async fn insert_into(
@@ -148,12 +210,12 @@ impl TableProvider for PostgresTable {
         input: Arc<dyn ExecutionPlan>,
         op: InsertOp,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if !self.writable || op != InsertOp::Append {
+        let Some(relation) = self.written().filter(|_| op == InsertOp::Append) else {
             let why = "a PostgreSQL data set takes INSERT INTO where its access is read_write, and does not overwrite";
             return Err(refusal(ErrorKind::Unsupported, why));
-        }
+        };
         self.schema.logically_equivalent_names_and_types(&input.schema())?;
-        let copy = Copy::new(self.pool.clone(), &self.relation, self.schema.clone());
+        let copy = Copy::new(self.pool.clone(), relation, self.schema.clone());
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(copy), None)))
     }
 }
@@ -170,13 +232,13 @@ impl Changeable for PostgresTable {
     }
 
     fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>> {
-        if !self.writable || !self.has_addresses {
+        let Some(relation) = self.written().filter(|_| self.has_addresses) else {
             let why = "a PostgreSQL data set takes UPDATE and DELETE where its access is read_write and it is a table there; a \
                        view or a foreign table, or one with foreign parts, is not";
             return Err(refusal(ErrorKind::Unsupported, why));
-        }
+        };
         let columns: Vec<&str> = columns.iter().map(|at| self.schema.field(*at).name().as_str()).collect();
-        Ok(Arc::new(Change::new(self.pool.clone(), &self.relation, &columns, given)))
+        Ok(Arc::new(Change::new(self.pool.clone(), relation, &columns, given)))
     }
 }
 
@@ -190,7 +252,7 @@ struct Scan {
 
 impl fmt::Debug for Scan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What EXPLAIN shows; it is made of the caller's own statement.
+        // It is made of the caller's own statement.
         write!(f, "PostgreSQL: {}", self.sql)
     }
 }

@@ -10,16 +10,18 @@ use datafusion::arrow::array::builder::{
 use datafusion::arrow::array::{Array, ArrayRef, ListArray};
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use datafusion::arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Field, FieldRef, Float32Type, Float64Type, Int16Type,
-    Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType,
-    TimeUnit, TimestampMicrosecondType,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, DecimalType, Field, FieldRef, Float32Type, Float64Type,
+    Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::types as wire;
 use tokio_postgres::types::{FromSql, Kind as PgKind, Type};
 
+/// Of Arrow's decimals of 128 bits.
+pub(super) const MOST_DIGITS: u8 = 38;
 /// A `numeric` without precision: 28 digits before the point and 10 behind it.
-const WIDE: (u8, i8) = (38, 10);
+const WIDE: (u8, i8) = (MOST_DIGITS, 10);
 /// From 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 const DAYS: i32 = 10_957;
 const MICROSECONDS: i64 = 946_684_800_000_000;
@@ -29,11 +31,12 @@ const MICROSECONDS: i64 = 946_684_800_000_000;
 pub(super) struct Reading {
     kind: Kind,
     /// Whether a filter on the column means the same there.
-    pub(super) native: bool,
+    native: bool,
 }
 
+/// What a value is.
 #[derive(Debug, Clone)]
-enum Kind {
+pub(super) enum Kind {
     Bool,
     Int2,
     Int4,
@@ -58,10 +61,12 @@ enum Kind {
 }
 
 impl Reading {
-    /// Of a column of type `pg`, with its type modifier.
-    pub(super) fn of(pg: &Type, modifier: i32) -> Self {
+    /// Of a column of type `pg`, with its type modifier. Where the column's collation `is_lax`, texts that differ can be
+    /// equal there.
+    pub(super) fn of(pg: &Type, modifier: i32, is_lax: bool) -> Self {
         let kind = Kind::of(pg, modifier);
         let native = match &kind {
+            _ if is_lax => false,
             // An enum's label, a JSON text: sent as they are, compared in another way.
             Kind::Text => [Type::TEXT, Type::VARCHAR, Type::NAME].contains(pg),
             Kind::Jsonb | Kind::Uuid | Kind::List(_) | Kind::AsText | Kind::Bytea | Kind::Time | Kind::Interval => {
@@ -75,6 +80,19 @@ impl Reading {
     /// Of a part of a row's address, as text.
     pub(super) fn address() -> Self {
         Self { kind: Kind::Text, native: false }
+    }
+
+    /// Of a value that means the same here and there.
+    pub(super) fn native(kind: Kind) -> Self {
+        Self { kind, native: true }
+    }
+
+    pub(super) fn is_native(&self) -> bool {
+        self.native
+    }
+
+    pub(super) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     pub(super) fn data_type(&self) -> DataType {
@@ -130,7 +148,31 @@ impl Kind {
         }
     }
 
-    fn data_type(&self) -> DataType {
+    /// What PostgreSQL calls the type, where a value can be cast to it and stays what it is.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Bool => "bool",
+            Self::Int2 => "int2",
+            Self::Int4 => "int4",
+            Self::Int8 => "int8",
+            Self::Float4 => "float4",
+            Self::Float8 => "float8",
+            Self::Numeric(..) => "numeric",
+            Self::Text => "text",
+            Self::Date => "date",
+            Self::Timestamp { utc: false } => "timestamp",
+            Self::Timestamp { utc: true } => "timestamptz",
+            _ => return None,
+        })
+    }
+
+    /// Whether it is ordered there as it is here.
+    pub(super) fn is_ordered(&self) -> bool {
+        use Kind::{Date, Int2, Int4, Int8, Numeric, Oid, Timestamp};
+        matches!(self, Int2 | Int4 | Int8 | Oid | Numeric(..) | Date | Timestamp { .. })
+    }
+
+    pub(super) fn data_type(&self) -> DataType {
         match self {
             Self::Bool => DataType::Boolean,
             Self::Int2 => DataType::Int16,
@@ -158,9 +200,9 @@ impl Kind {
             Self::Oid => primitive::<Int64Type>(self, |raw| wire::oid_from_sql(raw).map(i64::from)),
             Self::Float4 => primitive::<Float32Type>(self, wire::float4_from_sql),
             Self::Float8 => primitive::<Float64Type>(self, wire::float8_from_sql),
-            Self::Numeric(_, scale) => {
-                let scale = *scale;
-                primitive::<Decimal128Type>(self, move |raw| numeric(raw, scale))
+            Self::Numeric(precision, scale) => {
+                let (precision, scale) = (*precision, *scale);
+                primitive::<Decimal128Type>(self, move |raw| numeric(raw, precision, scale))
             }
             Self::Text | Self::AsText => Box::new(Texts { builder: StringBuilder::new(), read: plain_text }),
             Self::Jsonb => Box::new(Texts { builder: StringBuilder::new(), read: jsonb }),
@@ -315,7 +357,7 @@ fn interval(raw: &[u8]) -> Read<IntervalMonthDayNano> {
 const CUT: &str = "holds a value that is cut off";
 
 /// A `numeric`: digits to the base 10,000, the weight of the first, a sign, and a scale for display.
-fn numeric(raw: &[u8], scale: i8) -> Read<i128> {
+fn numeric(raw: &[u8], precision: u8, scale: i8) -> Read<i128> {
     const NEGATIVE: u16 = 0x4000;
     const BEYOND: &str = "holds a number that is too large for the column's precision";
     let mut words = raw.chunks_exact(2).map(|word| u16::from_be_bytes([word[0], word[1]]));
@@ -348,6 +390,9 @@ fn numeric(raw: &[u8], scale: i8) -> Read<i128> {
             }
         }
     };
+    if !Decimal128Type::is_valid_decimal_precision(value, precision) {
+        return Err(BEYOND.into());
+    }
     Ok(if sign == NEGATIVE { -value } else { value })
 }
 
@@ -420,12 +465,13 @@ mod tests {
             (vec![1, 2, 0, 0, 1], 0, 100_000_000),
             (vec![1, 0xffff, 0, 4, 50], 4, 50),
         ] {
-            assert_eq!(numeric(&raw(&words), scale).unwrap(), expected, "{words:?}");
+            assert_eq!(numeric(&raw(&words), 20, scale).unwrap(), expected, "{words:?}");
         }
-        let fails = |words: &[u16], scale| numeric(&raw(words), scale).unwrap_err().to_string();
+        let fails = |words: &[u16], scale| numeric(&raw(words), 20, scale).unwrap_err().to_string();
         assert!(fails(&[2, 0, 0, 2, 12, 3400], 1).contains("more than 1 decimals"));
         assert!(fails(&[0, 0, 0xc000, 0], 1).contains("NaN"));
         assert!(fails(&[1, 20, 0, 0, 1], 0).contains("too large"));
+        assert!(fails(&[1, 5, 0, 0, 1], 0).contains("too large"));
         assert!(fails(&[3, 0, 0, 0, 1], 0).contains("cut off"));
     }
 

@@ -1,0 +1,496 @@
+//! Which expressions mean the same to PostgreSQL, and how they read there.
+//!
+//! Written here and not by an unparser: sqlparser's takes a quote behind a backslash for one that is escaped, and lets
+//! what follows out of its quotes; and no unparser asks whether both sides mean the same.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Decimal128Type, DecimalType};
+use datafusion::arrow::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
+use datafusion::common::{Column, ScalarValue};
+use datafusion::logical_expr::expr::{Case, ScalarFunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
+
+use super::types::{Kind, MOST_DIGITS, Reading};
+
+/// The columns that an expression is about: what each is called in the statement, and how it is read.
+pub(super) type Columns<'a> = &'a dyn Fn(&Column) -> Option<Value>;
+
+/// A value in a statement.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    pub(super) sql: String,
+    pub(super) reading: Reading,
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Any,
+    /// A constant, whose type PostgreSQL guesses.
+    Constant,
+    /// A constant that is no zero: PostgreSQL takes -0 for 0, Arrow does not.
+    NonZero,
+}
+
+impl Value {
+    /// What is called `sql` there.
+    pub(super) fn new(sql: String, reading: Reading) -> Self {
+        Self { sql, reading, form: Form::Any }
+    }
+
+    fn native(sql: String, kind: Kind) -> Self {
+        Self::new(sql, Reading::native(kind))
+    }
+
+    /// So that it has the type by which it is read.
+    pub(super) fn typed(&self) -> String {
+        match (self.form, self.reading.kind().name()) {
+            (Form::Constant | Form::NonZero, Some(name)) => format!("{}::{name}", self.sql),
+            _ => self.sql.clone(),
+        }
+    }
+
+    /// Its kind, where PostgreSQL compares such values, and tells them apart, as Arrow does.
+    pub(super) fn kind(&self) -> Option<&Kind> {
+        self.reading.is_native().then(|| self.reading.kind())
+    }
+}
+
+/// A filter as PostgreSQL reads it, and what it takes it for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) sql: String,
+    pub(super) meaning: Meaning,
+}
+
+/// What PostgreSQL takes a filter for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Meaning {
+    Same,
+    /// It may keep rows that DataFusion leaves out, and never the other way.
+    Wider,
+}
+
+impl Condition {
+    fn same(sql: String) -> Self {
+        Self { sql, meaning: Meaning::Same }
+    }
+
+    /// How far the filter is left to PostgreSQL.
+    pub(super) fn support(this: Option<&Self>) -> TableProviderFilterPushDown {
+        match this.map(|condition| condition.meaning) {
+            Some(Meaning::Same) => TableProviderFilterPushDown::Exact,
+            Some(Meaning::Wider) => TableProviderFilterPushDown::Inexact,
+            None => TableProviderFilterPushDown::Unsupported,
+        }
+    }
+
+    /// Its SQL, where it means the same: what is wider within is narrower when it is turned round.
+    pub(super) fn exactly(self) -> Option<String> {
+        (self.meaning == Meaning::Same).then_some(self.sql)
+    }
+}
+
+/// The filter, where it does not mean another thing there.
+pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition> {
+    let both = |left: Condition, op: &str, right: Condition| Condition {
+        sql: format!("({} {op} {})", left.sql, right.sql),
+        meaning: left.meaning.max(right.meaning),
+    };
+    let negated = |is_negated: bool, condition: Condition| match is_negated {
+        true => Some(Condition::same(format!("(NOT {})", condition.exactly()?))),
+        false => Some(condition),
+    };
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
+            let op = if *op == Operator::And { "AND" } else { "OR" };
+            Some(both(condition(left, columns)?, op, condition(right, columns)?))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            compared(&value(left, columns)?, *op, &value(right, columns)?)
+        }
+        Expr::Like(like) if !like.case_insensitive && like.escape_char.is_none() => {
+            let (text, pattern) = (value(&like.expr, columns)?, like.pattern.as_literal()?.try_as_str()??);
+            // PostgreSQL refuses one that ends in it.
+            if !matches!(text.kind()?, Kind::Text) || pattern.contains('\\') {
+                return None;
+            }
+            let pattern = value(&like.pattern, columns)?;
+            let not = if like.negated { "NOT " } else { "" };
+            Some(Condition::same(format!("({} {not}LIKE {})", text.sql, pattern.sql)))
+        }
+        Expr::IsNull(inner) => {
+            let inner = value(inner, columns)?;
+            inner.kind()?;
+            Some(Condition::same(format!("({} IS NULL)", inner.sql)))
+        }
+        Expr::IsNotNull(inner) => {
+            let inner = value(inner, columns)?;
+            inner.kind()?;
+            Some(Condition::same(format!("({} IS NOT NULL)", inner.sql)))
+        }
+        Expr::Not(inner) => negated(true, condition(inner, columns)?),
+        Expr::InList(list) => {
+            let one = value(&list.expr, columns)?;
+            let mut meaning = Meaning::Same;
+            let mut items = Vec::with_capacity(list.list.len());
+            for item in &list.list {
+                let item = value(item, columns)?;
+                meaning = meaning.max(compared(&one, Operator::Eq, &item)?.meaning);
+                items.push(item.sql);
+            }
+            let found = Condition { sql: format!("({} IN ({}))", one.sql, items.join(", ")), meaning };
+            negated(list.negated, found)
+        }
+        Expr::Between(between) => {
+            let [one, low, high] = [&between.expr, &between.low, &between.high].map(|part| value(part, columns));
+            let (one, low, high) = (one?, low?, high?);
+            let above = compared(&one, Operator::GtEq, &low)?;
+            let below = compared(&one, Operator::LtEq, &high)?;
+            let meaning = above.meaning.max(below.meaning);
+            let within = Condition { sql: format!("({} BETWEEN {} AND {})", one.sql, low.sql, high.sql), meaning };
+            negated(between.negated, within)
+        }
+        Expr::Column(_) | Expr::Literal(..) => {
+            let truth = value(filter, columns)?;
+            matches!(truth.kind()?, Kind::Bool).then(|| Condition::same(truth.sql))
+        }
+        _ => None,
+    }
+}
+
+/// The comparison, where both sides order their values, or tell them apart, in one way.
+fn compared(left: &Value, op: Operator, right: &Value) -> Option<Condition> {
+    use Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    let kind = left.kind()?;
+    if kind.data_type() != right.kind()?.data_type() {
+        return None;
+    }
+    let word = match op {
+        Eq => "=",
+        NotEq => "<>",
+        Lt => "<",
+        LtEq => "<=",
+        Gt => ">",
+        GtEq => ">=",
+        _ => return None,
+    };
+    let meaning = match kind {
+        Kind::Bool => matches!(op, Eq | NotEq).then_some(Meaning::Same),
+        // How text is ordered is the database's own; whether it is the same is not.
+        Kind::Text => matches!(op, Eq | NotEq).then_some(Meaning::Same),
+        Kind::Float4 | Kind::Float8 if [left.form, right.form].contains(&Form::NonZero) => Some(Meaning::Same),
+        // What is kept is looked at again.
+        Kind::Float4 | Kind::Float8 => matches!(op, Eq | LtEq | GtEq).then_some(Meaning::Wider),
+        kind => kind.is_ordered().then_some(Meaning::Same),
+    };
+    Some(Condition { sql: format!("({} {word} {})", left.sql, right.sql), meaning: meaning? })
+}
+
+/// The value, where it is the same there.
+pub(super) fn value(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
+    match expr {
+        Expr::Column(column) => columns(column),
+        Expr::Alias(alias) => value(&alias.expr, columns),
+        Expr::Literal(value, _) => constant(value),
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply) =>
+        {
+            decimals(&value(left, columns)?, *op, &value(right, columns)?)
+        }
+        Expr::Cast(cast) => widened(value(&cast.expr, columns)?, cast.field.data_type()),
+        Expr::Case(case) => chosen(case, columns),
+        Expr::ScalarFunction(call) => of_time(call, columns),
+        truth => Some(Value::native(condition(truth, columns)?.exactly()?, Kind::Bool)),
+    }
+}
+
+/// Arithmetic of decimals, which is exact on both sides for as long as Arrow does not cut the type.
+fn decimals(left: &Value, op: Operator, right: &Value) -> Option<Value> {
+    let (&Kind::Numeric(p1, s1), &Kind::Numeric(p2, s2)) = (left.kind()?, right.kind()?) else { return None };
+    let whole = |precision: u8, scale: i8| i16::from(precision) - i16::from(scale);
+    let (word, precision, scale) = match op {
+        Operator::Multiply => ("*", i16::from(p1) + i16::from(p2) + 1, i16::from(s1) + i16::from(s2)),
+        _ => {
+            let scale = i16::from(s1.max(s2));
+            let word = if op == Operator::Plus { "+" } else { "-" };
+            (word, whole(p1, s1).max(whole(p2, s2)) + scale + 1, scale)
+        }
+    };
+    let precision = u8::try_from(precision).ok().filter(|precision| *precision <= MOST_DIGITS)?;
+    let kind = Kind::Numeric(precision, i8::try_from(scale).ok()?);
+    Some(Value::native(format!("({} {word} {})", left.sql, right.sql), kind))
+}
+
+/// A cast that loses nothing.
+fn widened(value: Value, to: &DataType) -> Option<Value> {
+    let kind = value.kind()?.clone();
+    let digits = match kind {
+        Kind::Int2 => (5, 0),
+        Kind::Int4 => (10, 0),
+        Kind::Int8 => (19, 0),
+        Kind::Numeric(precision, scale) => (i16::from(precision) - i16::from(scale), scale),
+        _ => (0, 0),
+    };
+    let kind = match (kind, to) {
+        (kind, to) if kind.data_type() == *to => return Some(value),
+        (Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric(..), DataType::Decimal128(precision, scale))
+            if *scale >= digits.1 && i16::from(*precision) - i16::from(*scale) >= digits.0 =>
+        {
+            Kind::Numeric(*precision, *scale)
+        }
+        (Kind::Int2, DataType::Int32) => Kind::Int4,
+        (Kind::Int2 | Kind::Int4, DataType::Int64) => Kind::Int8,
+        (Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Float4, DataType::Float64) => Kind::Float8,
+        _ => return None,
+    };
+    let sql = format!("{}::{}", value.sql, kind.name()?);
+    Some(Value::native(format!("({sql})"), kind))
+}
+
+/// `CASE WHEN`.
+fn chosen(case: &Case, columns: Columns<'_>) -> Option<Value> {
+    if case.expr.is_some() {
+        return None;
+    }
+    let mut sql = "(CASE".to_owned();
+    let mut kind: Option<Kind> = None;
+    let mut typed = |expr: &Expr| {
+        if expr.as_literal().is_some_and(ScalarValue::is_null) {
+            return Some("NULL".to_owned());
+        }
+        let value = value(expr, columns)?;
+        let its_own = value.kind()?;
+        match &kind {
+            Some(kind) if kind.data_type() != its_own.data_type() => return None,
+            Some(_) => {}
+            None => kind = Some(its_own.clone()),
+        }
+        Some(value.typed())
+    };
+    for (when, then) in &case.when_then_expr {
+        sql += &format!(" WHEN {} THEN {}", condition(when, columns)?.exactly()?, typed(then)?);
+    }
+    if let Some(other) = &case.else_expr {
+        sql += &format!(" ELSE {}", typed(other)?);
+    }
+    Some(Value::native(sql + " END)", kind?))
+}
+
+/// Parts of a date or a time, and its beginning of a month, say.
+fn of_time(call: &ScalarFunction, columns: Columns<'_>) -> Option<Value> {
+    let [part, at] = &call.args[..] else { return None };
+    let part = part.as_literal()?.try_as_str()??.to_ascii_lowercase();
+    let at = value(at, columns)?;
+    let kind = at.kind()?;
+    match call.name() {
+        "date_part" if matches!(kind, Kind::Date | Kind::Timestamp { .. }) => {
+            let extracted = format!("extract({part} FROM {})::int4", at.typed());
+            let sql = match &*part {
+                "month" | "day" => format!("({extracted})"),
+                // Arrow has a year 0, PostgreSQL has none.
+                "year" => format!("(CASE WHEN {extracted} < 0 THEN {extracted} + 1 ELSE {extracted} END)"),
+                _ => return None,
+            };
+            Some(Value::native(sql, Kind::Int4))
+        }
+        "date_trunc" if matches!(kind, Kind::Timestamp { .. }) => {
+            let known = ["second", "minute", "hour", "day", "week", "month", "quarter", "year"].contains(&&*part);
+            known.then(|| Value::native(format!("date_trunc('{part}', {})", at.typed()), kind.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// From the year 1 to 9999, which are written in four digits everywhere.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+/// A constant, where the session has `standard_conforming_strings` on and its zone is UTC.
+fn constant(value: &ScalarValue) -> Option<Value> {
+    let time = |microseconds: i64, zone: &Option<Arc<str>>| {
+        let at = Some(microseconds).filter(|at| SECONDS.contains(&at.div_euclid(1_000_000)))?;
+        let at = timestamp_us_to_datetime(at)?;
+        let at = at.format("%Y-%m-%d %H:%M:%S%.6f");
+        Some(match zone {
+            None => (format!("TIMESTAMP '{at}'"), Kind::Timestamp { utc: false }),
+            Some(_) => (format!("TIMESTAMPTZ '{at}+00'"), Kind::Timestamp { utc: true }),
+        })
+    };
+    let mut form = Form::Constant;
+    let (sql, kind) = match value {
+        ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
+            // PostgreSQL has no NUL in a text.
+            if text.contains('\0') {
+                return None;
+            }
+            (format!("'{}'", text.replace('\'', "''")), Kind::Text)
+        }
+        ScalarValue::Boolean(Some(value)) => (value.to_string(), Kind::Bool),
+        ScalarValue::Int16(Some(value)) => (format!("({value})"), Kind::Int2),
+        ScalarValue::Int32(Some(value)) => (format!("({value})"), Kind::Int4),
+        ScalarValue::Int64(Some(value)) => (format!("({value})"), Kind::Int8),
+        ScalarValue::Float32(Some(value)) if value.is_finite() => {
+            form = if *value == 0.0 { Form::Constant } else { Form::NonZero };
+            (format!("('{value:e}'::float4)"), Kind::Float4)
+        }
+        ScalarValue::Float64(Some(value)) if value.is_finite() => {
+            form = if *value == 0.0 { Form::Constant } else { Form::NonZero };
+            (format!("('{value:e}'::float8)"), Kind::Float8)
+        }
+        ScalarValue::Decimal128(Some(value), precision, scale) => {
+            let written = Decimal128Type::format_decimal(*value, *precision, *scale);
+            (format!("({written})"), Kind::Numeric(*precision, *scale))
+        }
+        ScalarValue::Date32(Some(days)) => {
+            let day = Some(*days).filter(|days| SECONDS.contains(&(i64::from(*days) * 86_400)))?;
+            let day = date32_to_datetime(day)?;
+            (format!("DATE '{}'", day.format("%Y-%m-%d")), Kind::Date)
+        }
+        ScalarValue::TimestampMicrosecond(Some(at), zone) => time(*at, zone)?,
+        _ => return None,
+    };
+    Some(Value { sql, reading: Reading::native(kind), form })
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::datatypes::DataType::{Decimal128, Int64};
+    use datafusion::logical_expr::{cast, col, lit, when};
+
+    use super::*;
+
+    fn columns(column: &Column) -> Option<Value> {
+        let kind = match column.name() {
+            "n" => Kind::Int4,
+            "t" | "as text" => Kind::Text,
+            "f" => Kind::Float8,
+            "d" => Kind::Numeric(10, 2),
+            "at" => Kind::Timestamp { utc: false },
+            "at utc" => Kind::Timestamp { utc: true },
+            "on" => Kind::Date,
+            _ => return None,
+        };
+        let mut value = Value::native(super::super::quoted(column.name()), kind);
+        if column.name() == "as text" {
+            value.reading = Reading::address();
+        }
+        Some(value)
+    }
+
+    fn filter(filter: &Expr) -> Option<Condition> {
+        condition(filter, &columns)
+    }
+
+    #[test]
+    fn what_means_the_same_is_left_to_it() {
+        use TableProviderFilterPushDown::{Exact, Inexact, Unsupported};
+        for (expr, expected) in [
+            (col("n").gt(lit(5)), Exact),
+            (lit(5).lt_eq(col("n")).and(col("t").eq(lit("it's"))), Exact),
+            (col("t").gt(lit("a")), Unsupported),
+            (col("t").in_list(vec![lit("a"), lit("b")], false), Exact),
+            (col("t").in_list(vec![lit("a")], true), Exact),
+            (col("t").like(lit("a%")), Exact),
+            (col("t").not_like(lit("_b")), Exact),
+            (col("t").ilike(lit("a%")), Unsupported),
+            (col("t").like(lit("a\\%")), Unsupported),
+            (col("as text").like(lit("a%")), Unsupported),
+            (col("f").gt_eq(lit(0.5)), Exact),
+            (col("f").gt_eq(lit(0.0)), Inexact),
+            (col("f").gt(lit(0.0)), Unsupported),
+            (col("f").in_list(vec![lit(1.0), lit(-0.0)], false), Inexact),
+            (col("f").in_list(vec![lit(1.0), lit(-0.0)], true), Unsupported),
+            (col("f").gt_eq(lit(0.0)).or(col("n").is_null()), Inexact),
+            (!(col("f").gt_eq(lit(0.0))), Unsupported),
+            (!(col("n").eq(lit(1))), Exact),
+            (col("n").between(lit(1), lit(2)), Exact),
+            (col("n").not_between(lit(1), lit(2)), Exact),
+            (col("f").eq(lit(f64::NAN)), Unsupported),
+            (col("as text").eq(lit("a")), Unsupported),
+            (col("n").eq(col("f")), Unsupported),
+            (col("n").eq(col("n")), Exact),
+            ((col("n") + lit(1)).eq(lit(2)), Unsupported),
+            (col("n").eq(lit(ScalarValue::Int32(None))), Unsupported),
+            (cast(col("n"), Int64).eq(lit(5_i64)), Exact),
+            (cast(col("t"), Int64).eq(lit(5_i64)), Unsupported),
+        ] {
+            assert_eq!(Condition::support(filter(&expr).as_ref()), expected, "{expr}");
+        }
+    }
+
+    #[test]
+    fn conditions_read_as_postgresql_reads() {
+        let reads = |expr: Expr| filter(&expr).unwrap().sql;
+        assert_eq!(
+            reads(col("n").gt(lit(-5)).and(col("t").eq(lit("it's \\' OR 1=1 --")))),
+            r#"(("n" > (-5)) AND ("t" = 'it''s \'' OR 1=1 --'))"#
+        );
+        assert_eq!(reads(col("n").not_between(lit(1), lit(2))), r#"(NOT ("n" BETWEEN (1) AND (2)))"#);
+        for (column, value, expected) in [
+            (
+                "at",
+                ScalarValue::TimestampMicrosecond(Some(1_704_067_200_000_001), None),
+                "TIMESTAMP '2024-01-01 00:00:00.000001'",
+            ),
+            (
+                // Whatever the zone is called, the number counts from 1970 in UTC.
+                "at utc",
+                ScalarValue::TimestampMicrosecond(Some(1_704_067_200_500_000), Some("+01:00".into())),
+                "TIMESTAMPTZ '2024-01-01 00:00:00.500000+00'",
+            ),
+            ("on", ScalarValue::Date32(Some(19_723)), "DATE '2024-01-01'"),
+            ("d", ScalarValue::Decimal128(Some(-12345), 10, 2), "(-123.45)"),
+            ("f", ScalarValue::Float64(Some(-1e-7)), "('-1e-7'::float8)"),
+        ] {
+            assert_eq!(reads(col(format!("\"{column}\"")).eq(lit(value))), format!("(\"{column}\" = {expected})"));
+        }
+        for none in [
+            ScalarValue::Date32(Some(i32::MAX)),
+            ScalarValue::TimestampNanosecond(Some(1), None),
+            ScalarValue::Utf8(Some("a\0b".into())),
+        ] {
+            assert!(constant(&none).is_none());
+        }
+    }
+
+    #[test]
+    fn values_read_as_postgresql_reads() {
+        let one = lit(ScalarValue::Decimal128(Some(1), 20, 0));
+        let choice = when(col("t").like(lit("a%")), col("d")).otherwise(lit(ScalarValue::Decimal128(Some(0), 10, 2)));
+        let null = when(col("n").gt(lit(1)), lit(ScalarValue::Int64(None))).otherwise(lit(5_i64));
+        for (expr, sql, kind) in [
+            (col("d") * (one - col("d")), r#"("d" * ((1) - "d"))"#, Decimal128(34, 4)),
+            (cast(col("n"), Decimal128(12, 2)), r#"("n"::numeric)"#, Decimal128(12, 2)),
+            (choice.unwrap(), r#"(CASE WHEN ("t" LIKE 'a%') THEN "d" ELSE (0.00)::numeric END)"#, Decimal128(10, 2)),
+            (null.unwrap(), r#"(CASE WHEN ("n" > (1)) THEN NULL ELSE (5)::int8 END)"#, Int64),
+            (col("n").gt(lit(1)), r#"("n" > (1))"#, DataType::Boolean),
+        ] {
+            let value = value(&expr, &columns).unwrap();
+            assert_eq!((&*value.sql, value.reading.data_type()), (sql, kind));
+        }
+        for none in [
+            cast(col("n"), Decimal128(11, 2)),
+            cast(col("d"), Decimal128(10, 1)),
+            col("d") * cast(col("d"), Decimal128(28, 2)),
+            col("d") / col("d"),
+            col("n") + col("n"),
+            col("f") * col("f"),
+            col("f").gt(lit(0.0)),
+        ] {
+            assert!(value(&none, &columns).is_none(), "{none}");
+        }
+    }
+
+    proptest::proptest! {
+        /// No text leaves its quotes: between the first and the last there are quotes in pairs alone.
+        #[test]
+        fn no_text_leaves_its_quotes(text in ".*") {
+            if let Some(written) = constant(&ScalarValue::from(text.clone())) {
+                let inside = written.sql.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap();
+                proptest::prop_assert!(!inside.replace("''", "").contains('\''));
+                proptest::prop_assert_eq!(inside.replace("''", "'"), text);
+            }
+        }
+    }
+}
