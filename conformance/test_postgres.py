@@ -100,6 +100,7 @@ PARAMS = {
     "pg_sslkey": ({"pg_sslcert": "a"}, "belong together"),
     "connection_pool_size": ({"connection_pool_size": "0"}, "1 to 100"),
     "pg_sslrootcert": ({"pg_sslmode": "disable"}, "uses none"),
+    "pg_pushdown": ({"pg_pushdown": "all"}, "queries, filters"),
     "pg_hots": ({"pg_hots": "x"}, "pg_host"),
 }
 

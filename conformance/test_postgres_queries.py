@@ -13,18 +13,21 @@ from harness.pod import Pod
 # round, zeros of both signs, NaN, years before the first.
 SETUP = """
 CREATE TABLE parts (id int PRIMARY KEY, name text, kind varchar(10), price numeric(10,2), weight float8, made date, sold timestamp,
-                    seen timestamptz, big int8, small int2, is_new bool, tags text[], half float4, loose numeric);
+                    seen timestamptz, big int8, small int2, is_new bool, tags text[], half float4, loose numeric,
+                    key uuid, code char(4), heat heat);
 INSERT INTO parts
     SELECT n, CASE WHEN n % 11 = 0 THEN NULL WHEN n % 3 = 0 THEN 'Part ' || n % 5 ELSE 'part ' || n % 5 END, 'k' || n % 4,
            ((n % 17) - 8) * 1.37, CASE n % 7 WHEN 0 THEN '-0'::float8 WHEN 1 THEN 0 ELSE n / 8.0 END, DATE '1999-12-25' + n,
            TIMESTAMP '2024-02-28 23:30:00' + n * INTERVAL '7 hours', TIMESTAMPTZ '2024-02-28 23:30:00+05' + n * INTERVAL '7 hours',
-           n::int8 * 1000000007, n % 100 - 50, n % 2 = 0, ARRAY['a', 'b'], n / 4.0, n * 0.125
+           n::int8 * 1000000007, n % 100 - 50, n % 2 = 0, ARRAY['a', 'b'], n / 4.0, n * 0.125,
+           ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'c' || n % 6, (ARRAY['cold', 'hot'])[n % 2 + 1]::heat
     FROM generate_series(1, 300) n;
 INSERT INTO parts (id, weight, made, price) VALUES (1001, 'NaN', '0044-03-15 BC', NULL), (1002, NULL, NULL, 99999999.99);
-CREATE TABLE orders (no int PRIMARY KEY, part int, amount int8, at date, note text COLLATE "lax", discount numeric(4,2));
+CREATE TABLE orders (no int PRIMARY KEY, part int, amount int8, at date, note text COLLATE "lax", discount numeric(4,2), key uuid);
 INSERT INTO orders
     SELECT n, CASE WHEN n % 13 = 0 THEN NULL ELSE n % 350 END, n % 9, DATE '2024-01-01' + n % 40,
-           CASE WHEN n % 2 = 0 THEN 'a' ELSE 'A' END, (n % 10) / 100.0
+           CASE WHEN n % 2 = 0 THEN 'a' ELSE 'A' END, (n % 10) / 100.0,
+           ('00000000-0000-4000-8000-' || lpad(to_hex(n % 50), 12, '0'))::uuid
     FROM generate_series(1, 2000) n;
 GRANT ALL ON parts, orders TO app, in_the_clear;
 """
@@ -32,12 +35,15 @@ GRANT ALL ON parts, orders TO app, in_the_clear;
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, postgres):
+    postgres.sql("CREATE TYPE heat AS ENUM ('hot', 'cold')")
     postgres.sql("CREATE COLLATION lax (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
     postgres.sql(SETUP)
     pod = Pod(tmp_path_factory.mktemp("queries"))
     sets = [{"from": f"postgres:{table}", "name": f"pg.{table}", "params": postgres.params()} for table in ("parts", "orders")]
     other = postgres.params(pg_user="in_the_clear")
     sets.append({"from": "postgres:orders", "name": "elsewhere.orders", "params": other})
+    other = postgres.params(pg_pushdown="filters")
+    sets.append({"from": "postgres:orders", "name": "filters.orders", "params": other})
     other = postgres.params(connection_pool_size="1")
     sets.append({"from": "postgres:orders", "name": "pg.orders_again", "params": other})
     pod.yaml(datasets=sets, runtime={"auth": {"allow_anonymous": "rw"}})
@@ -104,6 +110,13 @@ WHOLE = {
     "the first": "SELECT id, name, tags FROM pg.parts ORDER BY price DESC NULLS LAST, id LIMIT 5",
     "the first behind some": "SELECT id, price FROM pg.parts ORDER BY made NULLS FIRST, id DESC LIMIT 5 OFFSET 3",
     "the first groups": "SELECT kind, sum(price) AS s FROM pg.parts GROUP BY kind ORDER BY s DESC LIMIT 2",
+    "more digits than fit": "SELECT sum(loose * price * (1 - price) * loose) AS a, avg(loose) AS b FROM pg.parts",
+    "uuids": "SELECT key, count(*) AS n FROM pg.orders WHERE key <> '00000000-0000-4000-8000-000000000003' GROUP BY key",
+    "a join by uuids": "SELECT count(*) AS n FROM pg.parts p JOIN pg.orders o ON p.key = o.key AND p.key > '00000000-0000-4000-8000-000000000010'",
+    "uuids in order": "SELECT id, key FROM pg.parts ORDER BY key DESC NULLS LAST LIMIT 3",
+    "texts with blanks": "SELECT code, count(*) AS n FROM pg.parts WHERE code IN ('c1', 'c2', 'c3 ') GROUP BY code",
+    "enums": "SELECT heat, count(*) AS n FROM pg.parts WHERE heat <> 'warm' AND heat <> 'hot' GROUP BY heat",
+    "a join by what is text here": "SELECT count(*) AS n FROM pg.parts a JOIN pg.parts b ON a.code = b.code AND a.heat = b.heat",
     "floats": "SELECT kind, sum(weight) AS a, count(*) AS n FROM pg.parts WHERE weight > 1.0 AND weight < 30.5 GROUP BY kind",
 }
 # What means another thing there, or may, in the whole or in a part.
@@ -115,6 +128,8 @@ PARTLY = {
     "zero": "SELECT count(*) AS n FROM pg.parts WHERE weight >= 0",
     "below zero": "SELECT count(*) AS n FROM pg.parts WHERE weight < 0",
     "an end of texts": "SELECT min(name) AS a, max(name) AS b FROM pg.parts",
+    "an order of enums": "SELECT id FROM pg.parts WHERE heat > 'd' ORDER BY heat, id LIMIT 5",
+    "an end of uuids": "SELECT min(key) AS a FROM pg.parts",
     "an order of texts": "SELECT id, name FROM pg.parts ORDER BY name, id LIMIT 5",
     "a lax collation in groups": "SELECT note, count(*) AS n FROM pg.orders GROUP BY note",
     "a lax collation in a filter": "SELECT count(*) AS n FROM pg.orders WHERE note = 'a'",
@@ -127,6 +142,7 @@ PARTLY = {
     "as text": "SELECT count(*) AS n FROM pg.parts WHERE CAST(id AS text) LIKE '1%'",
     "not in, with nulls": "SELECT count(*) AS n FROM pg.parts WHERE id NOT IN (SELECT part FROM pg.orders)",
     "another user": "SELECT count(*) AS n FROM pg.parts p JOIN elsewhere.orders o ON p.id = o.part",
+    "filters alone": "SELECT amount, count(*) AS n FROM filters.orders WHERE no > 5 GROUP BY amount",
     "rollup": "SELECT kind, is_new, count(*) AS n FROM pg.parts GROUP BY ROLLUP (kind, is_new)",
     "a full join": "SELECT count(*) AS n FROM pg.parts p FULL JOIN pg.orders o ON p.id = o.part",
     "all with all": "SELECT count(*) AS n FROM pg.parts p, pg.orders o WHERE p.id < o.no",
@@ -140,7 +156,7 @@ PARTLY = {
 
 
 def _in_memory(text: str) -> str:
-    return text.replace("elsewhere.", "").replace("pg.", "")
+    return text.replace("elsewhere.", "").replace("filters.", "").replace("pg.", "")
 
 
 @pytest.mark.parametrize("what", [*WHOLE, *PARTLY])
@@ -162,7 +178,7 @@ def test_it_is_one_statement(server, what):
     assert any(word in asked[0] for word in ("GROUP BY", "JOIN", "EXISTS", "ORDER BY", "count(", "sum(", "min(")), asked
 
 
-@pytest.mark.parametrize("what", ["floats are not told apart as they are here", "a lax collation in a filter", "another user", "rollup"])
+@pytest.mark.parametrize("what", ["floats are not told apart as they are here", "a lax collation in a filter", "another user", "filters alone", "rollup"])
 def test_it_is_not(server, what):
     asked = _asked(server, PARTLY[what])
     assert not any(word in statement for statement in asked for word in ("GROUP BY", "JOIN", "'a'", "count(")), asked

@@ -94,7 +94,7 @@ def load(postgres, schema: str) -> None:
         _duckdb().execute(f"COPY {table} TO '{rows}' (FORMAT csv, HEADER false)")
         postgres.sql(
             f"CREATE UNLOGGED TABLE {schema}.{table} ({columns}); GRANT SELECT ON {schema}.{table} TO app;"
-            f"COPY {schema}.{table} FROM '{rows}' (FORMAT csv)",
+            f"COPY {schema}.{table} FROM '{rows}' (FORMAT csv); ANALYZE {schema}.{table}",
             deadline=DEADLINE,
         )
         rows.unlink()

@@ -62,6 +62,7 @@ const PLAIN_PARAMS: &[&str] = &[
     "_kubernetes_role",
     "_namespace",
     "_port",
+    "_pushdown",
     "_region",
     "_sslmode",
     "_sslrootcert",

@@ -32,6 +32,7 @@ pub(super) const PARAMS: &[&str] = &[
     "pg_sslcert",
     "pg_sslkey",
     "connection_pool_size",
+    "pg_pushdown",
 ];
 
 /// Connections of one data set.
@@ -74,6 +75,8 @@ pub(super) struct Params {
     mode: Mode,
     material: Material,
     connections: usize,
+    /// Whether joins, aggregates and orders are left to the server.
+    whole_queries: bool,
 }
 
 impl Params {
@@ -95,6 +98,7 @@ impl Params {
         let (port, database, user) = (get("pg_port"), get("pg_db"), get("pg_user"));
         let (mode, authority) = (get("pg_sslmode"), get("pg_sslrootcert"));
         let (certificate, key, size) = (get("pg_sslcert"), get("pg_sslkey"), get("connection_pool_size"));
+        let pushdown = get("pg_pushdown");
         // Blanks may belong to it.
         let password = spec.params.get("pg_pass").cloned();
         for (name, given) in [("pg_db", &database), ("pg_user", &user)] {
@@ -139,13 +143,22 @@ impl Params {
                 None
             }
         };
-        let (port, mode, connections) = (port?, mode?, connections?);
-        Some(Self { host, port, database: database?, user: user?, password, mode, material, connections })
+        let whole_queries = match pushdown.as_deref() {
+            None | Some("queries") => Some(true),
+            Some("filters") => Some(false),
+            Some(_) => {
+                wrong.push("params: `pg_pushdown` wants one of queries, filters".to_owned());
+                None
+            }
+        };
+        let (port, mode, connections, whole_queries) = (port?, mode?, connections?, whole_queries?);
+        let (database, user) = (database?, user?);
+        Some(Self { host, port, database, user, password, mode, material, connections, whole_queries })
     }
 
     /// Everything but how many connections there may be.
     fn way(&self) -> impl PartialEq {
-        let Self { host, port, database, user, password, mode, material, connections: _ } = self;
+        let Self { host, port, database, user, password, mode, material, connections: _, whole_queries: _ } = self;
         (host, port, database, user, password.as_ref().map(Secret::expose), mode, material)
     }
 }
@@ -226,6 +239,11 @@ impl Pool {
             }
             other => Trouble::unavailable(format!("no connection to PostgreSQL at {host}:{port}: {other}")),
         })
+    }
+
+    /// Whether joins, aggregates and orders are left to the server.
+    pub(super) fn takes_whole_queries(&self) -> bool {
+        self.0.manager().params.whole_queries
     }
 
     /// Whether both ask one server in one way, as one user: what each may read, both may.

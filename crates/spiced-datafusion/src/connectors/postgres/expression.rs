@@ -55,6 +55,49 @@ impl Value {
     pub(super) fn kind(&self) -> Option<&Kind> {
         self.reading.is_native().then(|| self.reading.kind())
     }
+
+    /// The value, or its text, where that is what means the same.
+    pub(super) fn comparable(self) -> Self {
+        if self.reading.is_native_as_text() { self.text() } else { self }
+    }
+
+    /// A value that is text here, as text there.
+    fn text(self) -> Self {
+        match self.kind() {
+            Some(Kind::Uuid | Kind::Char) => {}
+            _ if self.reading.is_native_as_text() => {}
+            _ => return self,
+        }
+        Self::native(format!("({}::text)", self.sql), Kind::Text)
+    }
+}
+
+/// Both so that PostgreSQL compares them: as what they are where a text is one of those, so that indexes and statistics
+/// serve, else as their texts.
+pub(super) fn aligned(left: Value, right: Value) -> (Value, Value) {
+    fn constant_as(kind: &Kind, value: &Value) -> Option<Value> {
+        let text = value.sql.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+        let text = text.filter(|_| value.form == Form::Constant)?;
+        match kind {
+            Kind::Uuid if is_uuid(text) => Some(Value::native(format!("{}::uuid", value.sql), Kind::Uuid)),
+            // There blanks at the end do not count; no value of ours has any.
+            Kind::Char if !text.ends_with(' ') => Some(Value::native(value.sql.clone(), Kind::Char)),
+            _ => None,
+        }
+    }
+    match (left.kind(), right.kind()) {
+        (Some(Kind::Uuid), Some(Kind::Uuid)) | (Some(Kind::Char), Some(Kind::Char)) => (left, right),
+        (Some(kind), _) if let Some(right) = constant_as(kind, &right) => (left, right),
+        (_, Some(kind)) if let Some(left) = constant_as(kind, &left) => (left, right),
+        _ => (left.text(), right.text()),
+    }
+}
+
+/// Whether a text is a uuid as we write them: others are none of ours.
+fn is_uuid(text: &str) -> bool {
+    let is_place_of_dash = |at| [8, 13, 18, 23].contains(&at);
+    let fits = |(at, byte)| if is_place_of_dash(at) { byte == b'-' } else { matches!(byte, b'0'..=b'9' | b'a'..=b'f') };
+    text.len() == 36 && text.bytes().enumerate().all(fits)
 }
 
 /// A filter as PostgreSQL reads it, and what it takes it for.
@@ -108,10 +151,10 @@ pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition
             Some(both(condition(left, columns)?, op, condition(right, columns)?))
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            compared(&value(left, columns)?, *op, &value(right, columns)?)
+            compared(value(left, columns)?, *op, value(right, columns)?)
         }
         Expr::Like(like) if !like.case_insensitive && like.escape_char.is_none() => {
-            let (text, pattern) = (value(&like.expr, columns)?, like.pattern.as_literal()?.try_as_str()??);
+            let (text, pattern) = (value(&like.expr, columns)?.text(), like.pattern.as_literal()?.try_as_str()??);
             // PostgreSQL refuses one that ends in it.
             if !matches!(text.kind()?, Kind::Text) || pattern.contains('\\') {
                 return None;
@@ -121,36 +164,25 @@ pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition
             Some(Condition::same(format!("({} {not}LIKE {})", text.sql, pattern.sql)))
         }
         Expr::IsNull(inner) => {
-            let inner = value(inner, columns)?;
+            let inner = value(inner, columns)?.comparable();
             inner.kind()?;
             Some(Condition::same(format!("({} IS NULL)", inner.sql)))
         }
         Expr::IsNotNull(inner) => {
-            let inner = value(inner, columns)?;
+            let inner = value(inner, columns)?.comparable();
             inner.kind()?;
             Some(Condition::same(format!("({} IS NOT NULL)", inner.sql)))
         }
         Expr::Not(inner) => negated(true, condition(inner, columns)?),
         Expr::InList(list) => {
-            let one = value(&list.expr, columns)?;
-            let mut meaning = Meaning::Same;
-            let mut items = Vec::with_capacity(list.list.len());
-            for item in &list.list {
-                let item = value(item, columns)?;
-                meaning = meaning.max(compared(&one, Operator::Eq, &item)?.meaning);
-                items.push(item.sql);
-            }
-            let found = Condition { sql: format!("({} IN ({}))", one.sql, items.join(", ")), meaning };
-            negated(list.negated, found)
+            let items = list.list.iter().map(|item| value(item, columns)).collect::<Option<Vec<_>>>()?;
+            negated(list.negated, within(value(&list.expr, columns)?, items)?)
         }
         Expr::Between(between) => {
-            let [one, low, high] = [&between.expr, &between.low, &between.high].map(|part| value(part, columns));
-            let (one, low, high) = (one?, low?, high?);
-            let above = compared(&one, Operator::GtEq, &low)?;
-            let below = compared(&one, Operator::LtEq, &high)?;
-            let meaning = above.meaning.max(below.meaning);
-            let within = Condition { sql: format!("({} BETWEEN {} AND {})", one.sql, low.sql, high.sql), meaning };
-            negated(between.negated, within)
+            let one = value(&between.expr, columns)?;
+            let above = compared(one.clone(), Operator::GtEq, value(&between.low, columns)?)?;
+            let below = compared(one, Operator::LtEq, value(&between.high, columns)?)?;
+            negated(between.negated, both(above, "AND", below))
         }
         Expr::Column(_) | Expr::Literal(..) => {
             let truth = value(filter, columns)?;
@@ -160,9 +192,26 @@ pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition
     }
 }
 
+/// `IN`, where each comparison with an item means the same.
+fn within(one: Value, items: Vec<Value>) -> Option<Condition> {
+    let mut meaning = Meaning::Same;
+    let mut written: Vec<(String, Vec<String>)> = Vec::new();
+    for item in items {
+        meaning = meaning.max(compared(one.clone(), Operator::Eq, item.clone())?.meaning);
+        let (one, item) = aligned(one.clone(), item);
+        match written.iter_mut().find(|(of, _)| *of == one.sql) {
+            Some((_, items)) => items.push(item.sql),
+            None => written.push((one.sql, vec![item.sql])),
+        }
+    }
+    let written = written.iter().map(|(one, items)| format!("{one} IN ({})", items.join(", ")));
+    Some(Condition { sql: format!("({})", written.collect::<Vec<_>>().join(" OR ")), meaning })
+}
+
 /// The comparison, where both sides order their values, or tell them apart, in one way.
-fn compared(left: &Value, op: Operator, right: &Value) -> Option<Condition> {
+fn compared(left: Value, op: Operator, right: Value) -> Option<Condition> {
     use Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    let (left, right) = aligned(left, right);
     let kind = left.kind()?;
     if kind.data_type() != right.kind()?.data_type() {
         return None;
@@ -179,7 +228,7 @@ fn compared(left: &Value, op: Operator, right: &Value) -> Option<Condition> {
     let meaning = match kind {
         Kind::Bool => matches!(op, Eq | NotEq).then_some(Meaning::Same),
         // How text is ordered is the database's own; whether it is the same is not.
-        Kind::Text => matches!(op, Eq | NotEq).then_some(Meaning::Same),
+        Kind::Text | Kind::Char => matches!(op, Eq | NotEq).then_some(Meaning::Same),
         Kind::Float4 | Kind::Float8 if [left.form, right.form].contains(&Form::NonZero) => Some(Meaning::Same),
         // What is kept is looked at again.
         Kind::Float4 | Kind::Float8 => matches!(op, Eq | LtEq | GtEq).then_some(Meaning::Wider),
@@ -206,7 +255,7 @@ pub(super) fn value(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
     }
 }
 
-/// Arithmetic of decimals, which is exact on both sides for as long as Arrow does not cut the type.
+/// Arithmetic of decimals, which is exact on both sides. What has more than 38 digits is an error here.
 fn decimals(left: &Value, op: Operator, right: &Value) -> Option<Value> {
     let (&Kind::Numeric(p1, s1), &Kind::Numeric(p2, s2)) = (left.kind()?, right.kind()?) else { return None };
     let whole = |precision: u8, scale: i8| i16::from(precision) - i16::from(scale);
@@ -218,8 +267,9 @@ fn decimals(left: &Value, op: Operator, right: &Value) -> Option<Value> {
             (word, whole(p1, s1).max(whole(p2, s2)) + scale + 1, scale)
         }
     };
-    let precision = u8::try_from(precision).ok().filter(|precision| *precision <= MOST_DIGITS)?;
-    let kind = Kind::Numeric(precision, i8::try_from(scale).ok()?);
+    let precision = u8::try_from(precision.min(MOST_DIGITS.into())).ok()?;
+    let scale = i8::try_from(scale).ok().filter(|scale| scale.unsigned_abs() <= MOST_DIGITS)?;
+    let kind = Kind::Numeric(precision, scale);
     Some(Value::native(format!("({} {word} {})", left.sql, right.sql), kind))
 }
 
@@ -260,7 +310,7 @@ fn chosen(case: &Case, columns: Columns<'_>) -> Option<Value> {
         if expr.as_literal().is_some_and(ScalarValue::is_null) {
             return Some("NULL".to_owned());
         }
-        let value = value(expr, columns)?;
+        let value = value(expr, columns)?.text();
         let its_own = value.kind()?;
         match &kind {
             Some(kind) if kind.data_type() != its_own.data_type() => return None,
@@ -369,11 +419,16 @@ mod tests {
             "at" => Kind::Timestamp { utc: false },
             "at utc" => Kind::Timestamp { utc: true },
             "on" => Kind::Date,
+            "u" => Kind::Uuid,
+            "char" => Kind::Char,
+            "inet" => Kind::AsText,
             _ => return None,
         };
         let mut value = Value::native(super::super::quoted(column.name()), kind);
-        if column.name() == "as text" {
-            value.reading = Reading::address();
+        match column.name() {
+            "as text" => value.reading = Reading::address(),
+            "inet" => value.reading = Reading::of(&tokio_postgres::types::Type::INET, -1, false),
+            _ => {}
         }
         Some(value)
     }
@@ -406,6 +461,13 @@ mod tests {
             (!(col("n").eq(lit(1))), Exact),
             (col("n").between(lit(1), lit(2)), Exact),
             (col("n").not_between(lit(1), lit(2)), Exact),
+            (col("u").gt(lit("00112233-4455-6677-8899-aabbccddeeff")), Exact),
+            (col("u").gt(lit("0")), Unsupported),
+            (col("char").eq(lit("a")), Exact),
+            (col("char").eq(col("t")), Exact),
+            (col("char").gt(lit("a")), Unsupported),
+            (col("inet").eq(lit("::1")), Exact),
+            (col("inet").gt(lit("::1")), Unsupported),
             (col("f").eq(lit(f64::NAN)), Unsupported),
             (col("as text").eq(lit("a")), Unsupported),
             (col("n").eq(col("f")), Unsupported),
@@ -426,7 +488,29 @@ mod tests {
             reads(col("n").gt(lit(-5)).and(col("t").eq(lit("it's \\' OR 1=1 --")))),
             r#"(("n" > (-5)) AND ("t" = 'it''s \'' OR 1=1 --'))"#
         );
-        assert_eq!(reads(col("n").not_between(lit(1), lit(2))), r#"(NOT ("n" BETWEEN (1) AND (2)))"#);
+        assert_eq!(reads(col("n").not_between(lit(1), lit(2))), r#"(NOT (("n" >= (1)) AND ("n" <= (2))))"#);
+        let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+        for (filter, expected) in [
+            (col("u").eq(lit(uuid)), format!(r#"("u" = '{uuid}'::uuid)"#)),
+            (lit(uuid).eq(col("u")), format!(r#"('{uuid}'::uuid = "u")"#)),
+            (
+                col("u").eq(lit("00112233445566778899AABBCCDDEEFF")),
+                r#"(("u"::text) = '00112233445566778899AABBCCDDEEFF')"#.into(),
+            ),
+            (col("u").eq(col("u")), r#"("u" = "u")"#.into()),
+            (col("u").eq(col("char")), r#"(("u"::text) = ("char"::text))"#.into()),
+            (
+                col("u").in_list(vec![lit(uuid), lit("x"), lit(uuid)], false),
+                format!(r#"("u" IN ('{uuid}'::uuid, '{uuid}'::uuid) OR ("u"::text) IN ('x'))"#),
+            ),
+            (col("char").like(lit("a%")), r#"(("char"::text) LIKE 'a%')"#.into()),
+            (col("char").eq(lit("a")), r#"("char" = 'a')"#.into()),
+            (col("char").eq(lit("a ")), r#"(("char"::text) = 'a ')"#.into()),
+            (col("char").eq(col("t")), r#"(("char"::text) = "t")"#.into()),
+            (col("inet").eq(lit("::1")), r#"(("inet"::text) = '::1')"#.into()),
+        ] {
+            assert_eq!(reads(filter), expected);
+        }
         for (column, value, expected) in [
             (
                 "at",
@@ -472,7 +556,7 @@ mod tests {
         for none in [
             cast(col("n"), Decimal128(11, 2)),
             cast(col("d"), Decimal128(10, 1)),
-            col("d") * cast(col("d"), Decimal128(28, 2)),
+            col("d") * cast(col("d"), Decimal128(38, 37)),
             col("d") / col("d"),
             col("n") + col("n"),
             col("f") * col("f"),

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, LogicalPlanBu
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
 use super::connect::Pool;
-use super::expression::{Columns, Value, condition, value};
+use super::expression::{Columns, Value, aligned, condition, value};
 use super::table::PostgresTable;
 use super::types::{Kind, MOST_DIGITS};
 
@@ -89,10 +89,19 @@ struct Query {
     pool: Pool,
     /// One for each column of the plan that it stands for.
     columns: Vec<Value>,
-    from: String,
+    from: Rows,
     conditions: Vec<String>,
     /// Whether it does more than a scan can.
     is_worth_it: bool,
+}
+
+/// Where a statement's rows come from.
+#[derive(Debug, Clone)]
+enum Rows {
+    /// A table, or joined ones.
+    Of(String),
+    /// Another statement, called `q`.
+    Closed(String),
 }
 
 impl Query {
@@ -107,7 +116,7 @@ impl Query {
         let named = |column: &Column| table.named(column);
         let conditions = scan.filters.iter().map(|filter| Some(condition(filter, &named)?.sql));
         let conditions = conditions.collect::<Option<_>>()?;
-        let query = Self { pool: pool.clone(), columns, from: from.sql(), conditions, is_worth_it: false };
+        let query = Self { pool: pool.clone(), columns, from: Rows::Of(from.sql()), conditions, is_worth_it: false };
         Some(match scan.fetch {
             Some(rows) => query.closed(&format!(" LIMIT {rows}")),
             None => query,
@@ -115,16 +124,28 @@ impl Query {
     }
 
     fn is_short(&self) -> bool {
-        let parts = self.columns.iter().map(|column| &column.sql).chain(&self.conditions).chain([&self.from]);
+        let (Rows::Of(from) | Rows::Closed(from)) = &self.from;
+        let parts = self.columns.iter().map(|column| &column.sql).chain(&self.conditions).chain([from]);
         parts.map(String::len).sum::<usize>() <= LONGEST
     }
 
     /// The whole statement; its columns are called `c0`, `c1` and so on.
     fn sql(&self, behind: &str) -> String {
+        let from = match &self.from {
+            Rows::Of(from) => from.clone(),
+            Rows::Closed(sql) if behind.is_empty() && self.is_as_closed() => return sql.clone(),
+            Rows::Closed(sql) => format!("({sql}) AS q"),
+        };
         let columns = self.columns.iter().enumerate().map(|(at, column)| format!("{} AS c{at}", column.typed()));
         let columns = columns.collect::<Vec<_>>().join(", ");
         let filter = if self.conditions.is_empty() { "" } else { " WHERE " };
-        format!("SELECT {columns} FROM {}{filter}{}{behind}", self.from, self.conditions.join(" AND "))
+        format!("SELECT {columns} FROM {from}{filter}{}{behind}", self.conditions.join(" AND "))
+    }
+
+    /// Whether a closed statement gives what this one does.
+    fn is_as_closed(&self) -> bool {
+        self.conditions.is_empty()
+            && self.columns.iter().enumerate().all(|(at, column)| column.sql == format!("q.c{at}"))
     }
 
     /// The columns of [`Query::sql`], where it is called `name`.
@@ -135,7 +156,7 @@ impl Query {
 
     /// With its rows as a table.
     fn closed(self, behind: &str) -> Self {
-        let (from, columns) = (format!("({}) AS q", self.sql(behind)), self.columns_of("q"));
+        let (from, columns) = (Rows::Closed(self.sql(behind)), self.columns_of("q"));
         Self { columns, from, conditions: Vec::new(), ..self }
     }
 
@@ -154,7 +175,7 @@ impl Query {
     fn aggregated(&self, aggregate: &Aggregate) -> Option<Self> {
         let schema = aggregate.input.schema();
         let by = self.by(schema);
-        let mut columns = values(&aggregate.group_expr, &by)?;
+        let mut columns: Vec<Value> = values(&aggregate.group_expr, &by)?.into_iter().map(Value::comparable).collect();
         if !columns.iter().all(tells_apart) {
             return None;
         }
@@ -188,7 +209,7 @@ impl Query {
         };
         let mut on = Vec::with_capacity(join.on.len() + 1);
         for (ours, theirs) in &join.on {
-            let (ours, theirs) = (value(ours, &in_left)?, value(theirs, &in_right)?);
+            let (ours, theirs) = aligned(value(ours, &in_left)?, value(theirs, &in_right)?);
             if !tells_apart(&ours) || ours.reading.data_type() != theirs.reading.data_type() || !tells_apart(&theirs) {
                 return None;
             }
@@ -200,7 +221,7 @@ impl Query {
         let on = on.join(" AND ");
         let (l, r) = (format!("({}) AS l", left.sql("")), format!("({}) AS r", right.sql("")));
         let query = |columns: Vec<Value>, from: String, conditions: Vec<String>| {
-            Some(Self { pool: left.pool.clone(), columns, from, conditions, is_worth_it: true })
+            Some(Self { pool: left.pool.clone(), columns, from: Rows::Of(from), conditions, is_worth_it: true })
         };
         let both = || columns_left.iter().chain(&columns_right).cloned().collect();
         match join.join_type {
@@ -297,7 +318,7 @@ fn aggregated(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
         Some(filter) => format!(" FILTER (WHERE {})", condition(filter, columns)?.exactly()?),
         None => String::new(),
     };
-    let of = value(over, columns)?;
+    let of = value(over, columns)?.comparable();
     let kind = of.kind()?.clone();
     if params.distinct && !tells_apart(&of) {
         return None;
@@ -313,12 +334,12 @@ fn aggregated(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
         ("sum", Kind::Numeric(precision, scale)) => {
             (call("sum"), Kind::Numeric(precision.saturating_add(10).min(MOST_DIGITS), scale))
         }
-        ("avg", Kind::Numeric(precision, scale)) if precision <= MOST_DIGITS - 4 => {
+        ("avg", Kind::Numeric(precision, scale)) if scale.unsigned_abs() <= MOST_DIGITS - 4 => {
             // Cut off behind the last digit, as DataFusion does; PostgreSQL would round, to digits of its own choice.
             let scale = scale + 4;
             let (up, down) = (power(scale), format!("0.{:0>width$}", 1, width = usize::try_from(scale).ok()?));
             let quotient = format!("div({} * {up}, nullif({}, 0))", call("sum"), call("count"));
-            (format!("({quotient} * {down})"), Kind::Numeric(precision + 4, scale))
+            (format!("({quotient} * {down})"), Kind::Numeric(precision.saturating_add(4).min(MOST_DIGITS), scale))
         }
         _ => return None,
     };

@@ -114,10 +114,10 @@ impl PostgresTable {
         Self { pool, from: From::Query(sql), schema, readings, own, has_addresses: false, writable: false }
     }
 
-    /// The table, where it is one of the server's as it is, and its rows need no address.
+    /// The table, where it may be a part of a larger statement: it is the server's as it is, and its rows need no address.
     pub(super) fn whole(&self) -> Option<(&Pool, &From)> {
         let is_plain = matches!(self.from, From::Relation(_)) && self.own == self.readings.len();
-        is_plain.then_some((&self.pool, &self.from))
+        (is_plain && self.pool.takes_whole_queries()).then_some((&self.pool, &self.from))
     }
 
     /// How many columns there are.

@@ -30,8 +30,16 @@ const MICROSECONDS: i64 = 946_684_800_000_000;
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
     kind: Kind,
-    /// Whether a filter on the column means the same there.
-    native: bool,
+    sameness: Sameness,
+}
+
+/// Where a value is the same as another, or before it, there as it is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sameness {
+    AsItIs,
+    /// As its text, which is what it is here.
+    AsText,
+    Nowhere,
 }
 
 /// What a value is.
@@ -46,6 +54,8 @@ pub(super) enum Kind {
     Float8,
     Numeric(u8, i8),
     Text,
+    /// `char(n)`: read as text, without its blanks.
+    Char,
     Jsonb,
     Bytea,
     Date,
@@ -65,30 +75,35 @@ impl Reading {
     /// equal there.
     pub(super) fn of(pg: &Type, modifier: i32, is_lax: bool) -> Self {
         let kind = Kind::of(pg, modifier);
-        let native = match &kind {
-            _ if is_lax => false,
+        let sameness = match &kind {
+            _ if is_lax => Sameness::Nowhere,
             // An enum's label, a JSON text: sent as they are, compared in another way.
-            Kind::Text => [Type::TEXT, Type::VARCHAR, Type::NAME].contains(pg),
-            Kind::Jsonb | Kind::Uuid | Kind::List(_) | Kind::AsText | Kind::Bytea | Kind::Time | Kind::Interval => {
-                false
-            }
-            _ => true,
+            Kind::Text if ![Type::TEXT, Type::VARCHAR, Type::NAME].contains(pg) => Sameness::AsText,
+            Kind::Jsonb | Kind::AsText => Sameness::AsText,
+            Kind::List(_) | Kind::Bytea | Kind::Time | Kind::Interval => Sameness::Nowhere,
+            _ => Sameness::AsItIs,
         };
-        Self { kind, native }
+        Self { kind, sameness }
     }
 
     /// Of a part of a row's address, as text.
     pub(super) fn address() -> Self {
-        Self { kind: Kind::Text, native: false }
+        Self { kind: Kind::Text, sameness: Sameness::Nowhere }
     }
 
     /// Of a value that means the same here and there.
     pub(super) fn native(kind: Kind) -> Self {
-        Self { kind, native: true }
+        Self { kind, sameness: Sameness::AsItIs }
     }
 
+    /// Whether a value means the same there.
     pub(super) fn is_native(&self) -> bool {
-        self.native
+        self.sameness == Sameness::AsItIs
+    }
+
+    /// Whether its text does.
+    pub(super) fn is_native_as_text(&self) -> bool {
+        self.sameness == Sameness::AsText
     }
 
     pub(super) fn kind(&self) -> &Kind {
@@ -101,7 +116,7 @@ impl Reading {
 
     /// Whether the statement asks for the column's text.
     pub(super) fn is_text(&self) -> bool {
-        matches!(self.kind, Kind::AsText)
+        matches!(self.kind, Kind::AsText | Kind::Char)
     }
 
     /// Takes values, and makes an array of them.
@@ -117,7 +132,7 @@ impl Kind {
             PgKind::Domain(inner) => return Self::of(inner, modifier),
             PgKind::Array(element) => {
                 return match Self::of(element, modifier) {
-                    Self::AsText | Self::List(_) => Self::AsText,
+                    Self::AsText | Self::Char | Self::List(_) => Self::AsText,
                     kind => Self::List(Box::new(kind)),
                 };
             }
@@ -136,6 +151,7 @@ impl Kind {
                 Self::Numeric(precision, scale)
             }
             Type::TEXT | Type::VARCHAR | Type::NAME | Type::JSON => Self::Text,
+            Type::BPCHAR => Self::Char,
             Type::JSONB => Self::Jsonb,
             Type::BYTEA => Self::Bytea,
             Type::DATE => Self::Date,
@@ -168,8 +184,8 @@ impl Kind {
 
     /// Whether it is ordered there as it is here.
     pub(super) fn is_ordered(&self) -> bool {
-        use Kind::{Date, Int2, Int4, Int8, Numeric, Oid, Timestamp};
-        matches!(self, Int2 | Int4 | Int8 | Oid | Numeric(..) | Date | Timestamp { .. })
+        use Kind::{Date, Int2, Int4, Int8, Numeric, Oid, Timestamp, Uuid};
+        matches!(self, Int2 | Int4 | Int8 | Oid | Numeric(..) | Date | Timestamp { .. } | Uuid)
     }
 
     pub(super) fn data_type(&self) -> DataType {
@@ -181,7 +197,7 @@ impl Kind {
             Self::Float4 => DataType::Float32,
             Self::Float8 => DataType::Float64,
             Self::Numeric(precision, scale) => DataType::Decimal128(*precision, *scale),
-            Self::Text | Self::Jsonb | Self::Uuid | Self::AsText => DataType::Utf8,
+            Self::Text | Self::Char | Self::Jsonb | Self::Uuid | Self::AsText => DataType::Utf8,
             Self::Bytea => DataType::Binary,
             Self::Date => DataType::Date32,
             Self::Time => DataType::Time64(TimeUnit::Microsecond),
@@ -204,7 +220,9 @@ impl Kind {
                 let (precision, scale) = (*precision, *scale);
                 primitive::<Decimal128Type>(self, move |raw| numeric(raw, precision, scale))
             }
-            Self::Text | Self::AsText => Box::new(Texts { builder: StringBuilder::new(), read: plain_text }),
+            Self::Text | Self::Char | Self::AsText => {
+                Box::new(Texts { builder: StringBuilder::new(), read: plain_text })
+            }
             Self::Jsonb => Box::new(Texts { builder: StringBuilder::new(), read: jsonb }),
             Self::Uuid => Box::new(Texts { builder: StringBuilder::new(), read: uuid }),
             Self::Bytea => Box::new(Bytes(BinaryBuilder::new())),
