@@ -160,15 +160,16 @@ impl Figure {
         self.is_flight() || matches!(self.load, Load::Arrow)
     }
 
-    /// The work behind the door, where it is compared with that by itself.
-    pub(crate) fn alone(&self) -> Option<Work> {
+    /// The work behind the door, and how often at a time, where it is compared with that by itself.
+    pub(crate) fn alone(&self) -> Option<(Work, usize)> {
         let Load::KeepAlive { ask, .. } = self.load else { return None };
-        match (ask.sql?, ask.accept) {
-            (sql @ "SELECT 1", _) => Some(Work::Statement { sql, at_a_time: ask.at_a_time }),
-            (_, accept) if accept == CSV.accept => Some(Work::Csv),
-            (sql, accept) if sql == "SELECT * FROM small" && accept == JSON.accept => Some(Work::Json),
-            _ => None,
-        }
+        let work = match (ask.sql?, ask.accept) {
+            (sql @ "SELECT 1", _) => Work::Statement(sql),
+            (_, accept) if accept == CSV.accept => Work::Csv,
+            (sql, accept) if Some(sql) == JSON.sql && accept == JSON.accept => Work::Json,
+            _ => return None,
+        };
+        Some((work, ask.at_a_time))
     }
 
     /// True where a server must be able to answer SQL over HTTP.

@@ -91,7 +91,7 @@ pyarrow server is C++ behind ten lines of Python, with the same table. `spiced` 
 DataFusion, in batches of as many rows of eight columns as pyarrow's; what is sent by DoPut becomes a table there, and is kept by
 pyarrow. *DataFusion alone* plans and runs the statement over and over, 16 at a time, within the
 bench's own process and without a door; `spiced` plans it once and keeps the plan. *arrow-json alone* and *arrow-csv alone* are Arrow's own writers,
-which write the same rows to nowhere. The answers of `spiced` to `/health` are counted, measured and logged like any other. What the doors do by themselves is
+which write the same rows to nowhere, two at a time. The answers of `spiced` to `/health` are counted, measured and logged like any other. What the doors do by themselves is
 also counted in instructions (`just guard`), which a busy machine does not change. [How cost grows](growth.md) has what more
 connections, streams, bytes and certificates do to it.
 

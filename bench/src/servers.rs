@@ -41,7 +41,7 @@ pub(crate) struct Contestant<'f> {
 enum By<'f> {
     Server(Target<'f>),
     /// No server, and no difference between TLS and none: the work by itself.
-    Alone(&'f Alone, Work),
+    Alone(&'f Alone, Work, usize),
 }
 
 impl Contestant<'_> {
@@ -49,7 +49,7 @@ impl Contestant<'_> {
     pub(crate) async fn turn(&self, figure: &Figure, scale: Scale) -> Outcome<Sample> {
         match self.by {
             By::Server(target) => figure.load.run(target, scale.slice, scale.rows * ROW).await,
-            By::Alone(alone, work) => alone.run(work, scale.slice).await,
+            By::Alone(alone, work, at_a_time) => alone.run(work, at_a_time, scale.slice).await,
         }
     }
 }
@@ -115,8 +115,8 @@ impl Field {
                 }
                 _ => {}
             }
-            if let (Some(work), Some(alone)) = (figure.alone(), &self.alone) {
-                all.push(Contestant { who: work.name(), tls, by: By::Alone(alone, work) });
+            if let (Some((work, at_a_time)), Some(alone)) = (figure.alone(), &self.alone) {
+                all.push(Contestant { who: work.name(), tls, by: By::Alone(alone, work, at_a_time) });
             }
         }
         all

@@ -17,8 +17,8 @@ use crate::meter::{Sample, own_cpu};
 /// Work that needs no door.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Work {
-    /// A statement is planned and run, so often at a time.
-    Statement { sql: &'static str, at_a_time: usize },
+    /// A statement is planned and run.
+    Statement(&'static str),
     /// The small table is written as JSON,
     Json,
     /// or as CSV, to nowhere.
@@ -29,7 +29,7 @@ impl Work {
     /// What the table of figures calls it.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Statement { .. } => "DataFusion alone",
+            Self::Statement(_) => "DataFusion alone",
             Self::Json => "arrow-json alone",
             Self::Csv => "arrow-csv alone",
         }
@@ -50,41 +50,29 @@ impl Alone {
         Ok(Self { context: SessionContext::new(), small: OnceCell::new(), runtime: Some(runtime) })
     }
 
-    /// Does it over and over for `slice`.
-    pub(crate) async fn run(&self, work: Work, slice: Duration) -> Outcome<Sample> {
-        let table = match work {
-            Work::Statement { .. } => &Vec::new(),
-            Work::Json | Work::Csv => self.small.get_or_try_init(|| self.make_small()).await?,
-        };
-        let (cpu, started) = (own_cpu()?, Instant::now());
-        let units = match work {
-            Work::Statement { sql, at_a_time } => self.repeat(sql, at_a_time, started + slice).await?,
-            Work::Json | Work::Csv => write(work, table, started + slice).map_err(|e| e.to_string())?,
-        };
-        Ok(Sample { units, server: own_cpu()? - cpu, client: Duration::ZERO, wall: started.elapsed() })
-    }
-
-    async fn repeat(&self, sql: &'static str, at_a_time: usize, end: Instant) -> Outcome<f64> {
+    /// Does it over and over for `slice`, so often at a time.
+    pub(crate) async fn run(&self, work: Work, at_a_time: usize, slice: Duration) -> Outcome<Sample> {
+        let small = self.small.get_or_try_init(|| self.make_small()).await?;
         let runtime = self.runtime.as_ref().ok_or("it has ended")?;
-        let work: Vec<_> = (0..at_a_time)
+        let (cpu, started) = (own_cpu()?, Instant::now());
+        let repeated: Vec<_> = (0..at_a_time)
             .map(|_| {
-                let context = self.context.clone();
+                let (context, small) = (self.context.clone(), small.clone());
                 runtime.spawn(async move {
                     let mut done = 0.0;
-                    while Instant::now() < end {
-                        let rows = context.sql(sql).await?.collect().await?;
-                        debug_assert!(!rows.is_empty());
+                    while started.elapsed() < slice {
+                        once(work, &context, &small).await?;
                         done += 1.0;
                     }
                     Ok::<_, DataFusionError>(done)
                 })
             })
             .collect();
-        let mut done = 0.0;
-        for work in work {
-            done += work.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        let mut units = 0.0;
+        for repeated in repeated {
+            units += repeated.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
         }
-        Ok(done)
+        Ok(Sample { units, server: own_cpu()? - cpu, client: Duration::ZERO, wall: started.elapsed() })
     }
 
     async fn make_small(&self) -> Outcome<Vec<RecordBatch>> {
@@ -95,20 +83,23 @@ impl Alone {
     }
 }
 
-fn write(work: Work, table: &[RecordBatch], end: Instant) -> Result<f64, arrow_schema::ArrowError> {
-    let mut done = 0.0;
-    while Instant::now() < end {
-        if matches!(work, Work::Csv) {
-            let mut writer = arrow_csv::Writer::new(io::sink());
-            table.iter().try_for_each(|batch| writer.write(batch))?;
-        } else {
+async fn once(work: Work, context: &SessionContext, small: &[RecordBatch]) -> Result<(), DataFusionError> {
+    match work {
+        Work::Statement(sql) => {
+            let rows = context.sql(sql).await?.collect().await?;
+            debug_assert!(!rows.is_empty());
+        }
+        Work::Json => {
             let mut writer = arrow_json::ArrayWriter::new(io::sink());
-            table.iter().try_for_each(|batch| writer.write(batch))?;
+            small.iter().try_for_each(|batch| writer.write(batch))?;
             writer.finish()?;
         }
-        done += 1.0;
+        Work::Csv => {
+            let mut writer = arrow_csv::Writer::new(io::sink());
+            small.iter().try_for_each(|batch| writer.write(batch))?;
+        }
     }
-    Ok(done)
+    Ok(())
 }
 
 impl Drop for Alone {

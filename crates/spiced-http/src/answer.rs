@@ -27,7 +27,9 @@ pub use rows::{RowWriter, WriteError};
 /// How one form writes rows.
 trait Encode: Send {
     /// How many rows may be encoded before the size of the frame is looked at.
-    fn step(&self) -> usize;
+    fn step(&self, out: &Out) -> usize {
+        out.fitting()
+    }
 
     /// What stands before the rows.
     fn begin(&mut self, out: &mut Out) -> Result<(), ArrowError>;
@@ -110,8 +112,9 @@ impl Rest {
             let format = self.format;
             let written = match (&mut self.current, self.stage) {
                 (Some((batch, done)), _) => {
-                    let count = self.encoder.step().min(batch.num_rows() - *done);
-                    let written = self.encoder.rows(&batch.slice(*done, count), &mut self.out);
+                    let count = self.encoder.step(&self.out).min(batch.num_rows() - *done);
+                    let rows = batch.slice(*done, count);
+                    let written = self.out.rows(count, |out| self.encoder.rows(&rows, out));
                     *done += count;
                     self.has_rows = true;
                     if *done == batch.num_rows() {

@@ -28,10 +28,6 @@ impl Csv {
 }
 
 impl Encode for Csv {
-    fn step(&self) -> usize {
-        128
-    }
-
     fn begin(&mut self, out: &mut Out) -> Result<(), ArrowError> {
         WriterBuilder::new().build(out.text()).write(&RecordBatch::new_empty(self.header.clone()))
     }

@@ -20,7 +20,7 @@ impl Ipc {
 }
 
 impl Encode for Ipc {
-    fn step(&self) -> usize {
+    fn step(&self, _: &Out) -> usize {
         usize::MAX
     }
 

@@ -40,10 +40,6 @@ impl Json {
 }
 
 impl Encode for Json {
-    fn step(&self) -> usize {
-        128
-    }
-
     fn begin(&mut self, out: &mut Out) -> Result<(), ArrowError> {
         out.text().extend_from_slice(self.before.as_bytes());
         Ok(())

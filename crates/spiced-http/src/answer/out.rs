@@ -8,29 +8,55 @@ use tls_core::pieces::{Gathered, Pieces};
 /// A frame goes out once so many bytes of text are in it, if not before.
 const TEXT: usize = 64 * 1024;
 
+/// So many rows are written before the first look at how long they are, and four times as many at most between two.
+const ROWS: usize = 128;
+
 /// What is written and not yet sent.
 #[derive(Default)]
-pub(super) struct Out(Gathered);
+pub(super) struct Out {
+    gathered: Gathered,
+    /// Bytes of text for a row, as it was lately; 0 where there was none.
+    row: usize,
+}
 
 impl Out {
     /// Where text is appended.
     pub(super) fn text(&mut self) -> &mut Vec<u8> {
-        self.0.copied()
+        let text = self.gathered.copied();
+        if text.is_empty() && self.row > 0 {
+            // There are likely to be more rows; and a frame ends behind one.
+            text.reserve(TEXT + TEXT / 8);
+        }
+        text
+    }
+
+    /// How many rows of text are likely to make the frame full.
+    pub(super) fn fitting(&self) -> usize {
+        let room = TEXT.saturating_sub(self.gathered.copied_len());
+        room.checked_div(self.row).map_or(ROWS, |rows| rows + 1).min(4 * ROWS)
+    }
+
+    /// Calls `write`, which writes so many rows.
+    pub(super) fn rows<E>(&mut self, rows: usize, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
+        let before = self.gathered.copied_len();
+        let written = write(self);
+        self.row = self.gathered.copied_len().saturating_sub(before) / rows.max(1);
+        written
     }
 
     /// Appends bytes without copying them, where they are many.
     pub(super) fn share<T: Deref<Target = [u8]> + Send + 'static>(&mut self, bytes: T) {
-        self.0.push(bytes, |bytes| Bytes::from_owner(Shared(bytes)));
+        self.gathered.push(bytes, |bytes| Bytes::from_owner(Shared(bytes)));
     }
 
     /// True where there is enough for a frame.
     pub(super) fn is_full(&self) -> bool {
-        self.0.copied_len() >= TEXT || self.0.is_full()
+        self.gathered.copied_len() >= TEXT || self.gathered.is_full()
     }
 
     /// All that is written.
     pub(super) fn take(&mut self) -> Pieces {
-        self.0.take()
+        self.gathered.take()
     }
 }
 

@@ -47,8 +47,9 @@ impl RowWriter {
         self.begin()?;
         let mut done = 0;
         while done < batch.num_rows() {
-            let count = self.encoder.step().min(batch.num_rows() - done);
-            self.encoder.rows(&batch.slice(done, count), &mut self.out)?;
+            let count = self.encoder.step(&self.out).min(batch.num_rows() - done);
+            let rows = batch.slice(done, count);
+            self.out.rows(count, |out| self.encoder.rows(&rows, out))?;
             done += count;
             self.drain(to)?;
         }

@@ -40,8 +40,8 @@ impl Table {
 }
 
 impl Encode for Table {
-    fn step(&self) -> usize {
-        if self.widths.is_none() { MEASURED } else { 128 }
+    fn step(&self, out: &Out) -> usize {
+        if self.widths.is_none() { MEASURED } else { out.fitting() }
     }
 
     fn begin(&mut self, _: &mut Out) -> Result<(), ArrowError> {
