@@ -29,8 +29,20 @@ INSERT INTO orders
            CASE WHEN n % 2 = 0 THEN 'a' ELSE 'A' END, (n % 10) / 100.0,
            ('00000000-0000-4000-8000-' || lpad(to_hex(n % 50), 12, '0'))::uuid
     FROM generate_series(1, 2000) n;
-GRANT ALL ON parts, orders TO app, in_the_clear;
+CREATE TABLE odd (id int, c0 int, c1 int, o oid, n name, long text, a text COLLATE "C", b text COLLATE "POSIX", nan float8, low float8);
+INSERT INTO odd
+    SELECT k, -k, k % 3, k, repeat('x', 63), repeat('x', 60 + k % 5), 'a' || k % 2, 'a' || k % 3,
+           CASE k % 4 WHEN 0 THEN 'Infinity'::float8 - 'Infinity'::float8 WHEN 1 THEN 'NaN' ELSE k END, '-0'::float8
+    FROM generate_series(1, 40) k;
+CREATE TABLE elders (x int NOT NULL);
+CREATE TABLE younger () INHERITS (elders);
+ALTER TABLE younger ALTER x DROP NOT NULL;
+INSERT INTO younger VALUES (NULL), (1);
+GRANT ALL ON parts, orders, odd, elders TO app, in_the_clear;
 """
+
+
+TABLES = ("parts", "orders", "odd", "elders")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +51,7 @@ def server(tmp_path_factory, postgres):
     postgres.sql("CREATE COLLATION lax (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
     postgres.sql(SETUP)
     pod = Pod(tmp_path_factory.mktemp("queries"))
-    sets = [{"from": f"postgres:{table}", "name": f"pg.{table}", "params": postgres.params()} for table in ("parts", "orders")]
+    sets = [{"from": f"postgres:{table}", "name": f"pg.{table}", "params": postgres.params()} for table in TABLES]
     other = postgres.params(pg_user="in_the_clear")
     sets.append({"from": "postgres:orders", "name": "elsewhere.orders", "params": other})
     other = postgres.params(pg_pushdown="filters")
@@ -48,7 +60,7 @@ def server(tmp_path_factory, postgres):
     sets.append({"from": "postgres:orders", "name": "pg.orders_again", "params": other})
     pod.yaml(datasets=sets, runtime={"auth": {"allow_anonymous": "rw"}})
     server = pod.serve(env={"PG_PASSWORD": postgres.password})
-    for table in ("parts", "orders"):
+    for table in TABLES:
         clients.sql(server, f"CREATE TABLE {table} AS SELECT * FROM pg.{table}").ok()
     clients.sql(server, "CREATE TABLE orders_again AS SELECT * FROM pg.orders").ok()
     yield server
@@ -108,6 +120,10 @@ WHOLE = {
     "a join of groups": "SELECT p.kind, sum(g.n) AS n FROM pg.parts p JOIN (SELECT part, sum(amount) AS n FROM pg.orders GROUP BY part) g ON g.part = p.id GROUP BY p.kind",
     "a quote": "SELECT kind, count(*) AS n FROM pg.parts WHERE name <> 'it''s \\' GROUP BY kind",
     "the first": "SELECT id, name, tags FROM pg.parts ORDER BY price DESC NULLS LAST, id LIMIT 5",
+    "the first by a column that is called as ours": "SELECT id, c1, c0 FROM pg.odd ORDER BY c0 LIMIT 3",
+    "sums of zeros below zero": "SELECT sum(low) AS a, avg(low) AS b FROM pg.odd",
+    "names": "SELECT n, count(*) AS k FROM pg.odd WHERE n <> repeat('x', 64) GROUP BY n",
+    "two collations": "SELECT count(*) AS k FROM pg.odd x JOIN pg.odd y ON x.a = y.b AND x.n = y.long AND x.a <> 'a0'",
     "the first behind some": "SELECT id, price FROM pg.parts ORDER BY made NULLS FIRST, id DESC LIMIT 5 OFFSET 3",
     "the first groups": "SELECT kind, sum(price) AS s FROM pg.parts GROUP BY kind ORDER BY s DESC LIMIT 2",
     "more digits than fit": "SELECT sum(loose * price * (1 - price) * loose) AS a, avg(loose) AS b FROM pg.parts",
@@ -117,10 +133,10 @@ WHOLE = {
     "texts with blanks": "SELECT code, count(*) AS n FROM pg.parts WHERE code IN ('c1', 'c2', 'c3 ') GROUP BY code",
     "enums": "SELECT heat, count(*) AS n FROM pg.parts WHERE heat <> 'warm' AND heat <> 'hot' GROUP BY heat",
     "a join by what is text here": "SELECT count(*) AS n FROM pg.parts a JOIN pg.parts b ON a.code = b.code AND a.heat = b.heat",
-    "floats": "SELECT kind, sum(weight) AS a, count(*) AS n FROM pg.parts WHERE weight > 1.0 AND weight < 30.5 GROUP BY kind",
 }
 # What means another thing there, or may, in the whole or in a part.
 PARTLY = {
+    "floats": "SELECT kind, sum(weight) AS a, count(*) AS n FROM pg.parts WHERE weight > 1.0 AND weight < 30.5 GROUP BY kind",
     "a limit within": "SELECT count(*) AS n FROM (SELECT id FROM pg.parts LIMIT 7)",
     "floats beside decimals": "SELECT sum(price + 1.5) AS n FROM pg.parts",
     "floats are not told apart as they are here": "SELECT weight, count(*) AS n FROM pg.parts GROUP BY weight",
@@ -128,6 +144,16 @@ PARTLY = {
     "zero": "SELECT count(*) AS n FROM pg.parts WHERE weight >= 0",
     "below zero": "SELECT count(*) AS n FROM pg.parts WHERE weight < 0",
     "an end of texts": "SELECT min(name) AS a, max(name) AS b FROM pg.parts",
+    "oids": "SELECT count(*) AS k FROM pg.odd WHERE o > -1 AND o BETWEEN -5 AND 30 AND o < 5000000000",
+    "an oid or a number": "SELECT CASE WHEN id = 2 THEN id ELSE o END AS x, count(*) AS k FROM pg.odd GROUP BY x",
+    "a name and a longer text": "SELECT count(*) AS k FROM pg.odd WHERE n = repeat('x', 64) OR n IN (repeat('x', 70), 'y')",
+    "a name or a longer text": "SELECT CASE WHEN id = 2 THEN n ELSE long END AS x, count(*) AS k FROM pg.odd GROUP BY x",
+    "NaN above": "SELECT id FROM pg.odd WHERE nan > 1.0",
+    "NaN below": "SELECT id FROM pg.odd WHERE nan <= 0 OR nan < 20.5",
+    "NaN between": "SELECT id FROM pg.odd WHERE nan BETWEEN 1.5 AND 20.5",
+    "what the optimizer makes of a filter": "SELECT id FROM (SELECT id, c0 AS x, c0 AS y FROM pg.odd) WHERE x = y",
+    "a filter with its own column": "SELECT count(*) AS k FROM pg.odd WHERE c0 IN (c0, c1) OR NOT (nan NOT IN (nan, low))",
+    "a child that may be null": "SELECT x FROM pg.elders",
     "an order of enums": "SELECT id FROM pg.parts WHERE heat > 'd' ORDER BY heat, id LIMIT 5",
     "an end of uuids": "SELECT min(key) AS a FROM pg.parts",
     "an order of texts": "SELECT id, name FROM pg.parts ORDER BY name, id LIMIT 5",

@@ -68,7 +68,8 @@ impl Value {
             _ if self.reading.is_native_as_text() => {}
             _ => return self,
         }
-        Self::native(format!("({}::text)", self.sql), Kind::Text)
+        // Else two collations of columns would be in each other's way.
+        Self::native(format!("({}::text COLLATE \"default\")", self.sql), Kind::Text)
     }
 }
 
@@ -85,7 +86,11 @@ pub(super) fn aligned(left: Value, right: Value) -> (Value, Value) {
             _ => None,
         }
     }
+    let by_constant =
+        |column: &Value, other: &Value| column.reading.is_native_by_constant() && other.form == Form::Constant;
     match (left.kind(), right.kind()) {
+        _ if by_constant(&left, &right) => (Value::native(left.sql, Kind::Text), right),
+        _ if by_constant(&right, &left) => (left, Value::native(right.sql, Kind::Text)),
         (Some(Kind::Uuid), Some(Kind::Uuid)) | (Some(Kind::Char), Some(Kind::Char)) => (left, right),
         (Some(kind), _) if let Some(right) = constant_as(kind, &right) => (left, right),
         (_, Some(kind)) if let Some(left) = constant_as(kind, &left) => (left, right),
@@ -184,6 +189,7 @@ pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition
             let below = compared(one, Operator::LtEq, value(&between.high, columns)?)?;
             negated(between.negated, both(above, "AND", below))
         }
+        Expr::Literal(ScalarValue::Boolean(None), _) => Some(Condition::same("NULL::bool".to_owned())),
         Expr::Column(_) | Expr::Literal(..) => {
             let truth = value(filter, columns)?;
             matches!(truth.kind()?, Kind::Bool).then(|| Condition::same(truth.sql))
@@ -225,16 +231,28 @@ fn compared(left: Value, op: Operator, right: Value) -> Option<Condition> {
         GtEq => ">=",
         _ => return None,
     };
+    let is_non_zero = [left.form, right.form].contains(&Form::NonZero);
+    let mut sql = format!("({} {word} {})", left.sql, right.sql);
     let meaning = match kind {
         Kind::Bool => matches!(op, Eq | NotEq).then_some(Meaning::Same),
         // How text is ordered is the database's own; whether it is the same is not.
         Kind::Text | Kind::Char => matches!(op, Eq | NotEq).then_some(Meaning::Same),
-        Kind::Float4 | Kind::Float8 if [left.form, right.form].contains(&Form::NonZero) => Some(Meaning::Same),
-        // What is kept is looked at again.
-        Kind::Float4 | Kind::Float8 => matches!(op, Eq | LtEq | GtEq).then_some(Meaning::Wider),
+        Kind::Float4 | Kind::Float8 => match op {
+            Eq | NotEq if is_non_zero => Some(Meaning::Same),
+            Eq => Some(Meaning::Wider),
+            NotEq => None,
+            Lt | Gt if !is_non_zero => None,
+            // Arrow has a NaN before all numbers too, by its sign. What is kept is looked at again.
+            _ => {
+                for side in [&left, &right].into_iter().filter(|side| side.form == Form::Any) {
+                    sql = format!("({sql} OR ({} = 'NaN'))", side.sql);
+                }
+                Some(Meaning::Wider)
+            }
+        },
         kind => kind.is_ordered().then_some(Meaning::Same),
     };
-    Some(Condition { sql: format!("({} {word} {})", left.sql, right.sql), meaning: meaning? })
+    Some(Condition { sql, meaning: meaning? })
 }
 
 /// The value, where it is the same there.
@@ -388,7 +406,7 @@ fn constant(value: &ScalarValue) -> Option<Value> {
             form = if *value == 0.0 { Form::Constant } else { Form::NonZero };
             (format!("('{value:e}'::float8)"), Kind::Float8)
         }
-        ScalarValue::Decimal128(Some(value), precision, scale) => {
+        ScalarValue::Decimal128(Some(value), precision, scale) if *scale >= 0 => {
             let written = Decimal128Type::format_decimal(*value, *precision, *scale);
             (format!("({written})"), Kind::Numeric(*precision, *scale))
         }
@@ -408,12 +426,16 @@ mod tests {
     use datafusion::arrow::datatypes::DataType::{Decimal128, Int64};
     use datafusion::logical_expr::{cast, col, lit, when};
 
+    use tokio_postgres::types::Type;
+
+    use super::super::types::Collation;
     use super::*;
 
     fn columns(column: &Column) -> Option<Value> {
         let kind = match column.name() {
             "n" => Kind::Int4,
-            "t" | "as text" => Kind::Text,
+            "t" | "as text" | "C" | "lax" | "name" => Kind::Text,
+            "oid" => Kind::Oid,
             "f" => Kind::Float8,
             "d" => Kind::Numeric(10, 2),
             "at" => Kind::Timestamp { utc: false },
@@ -427,7 +449,11 @@ mod tests {
         let mut value = Value::native(super::super::quoted(column.name()), kind);
         match column.name() {
             "as text" => value.reading = Reading::address(),
-            "inet" => value.reading = Reading::of(&tokio_postgres::types::Type::INET, -1, false),
+            "inet" => value.reading = Reading::of(&Type::INET, -1, Collation::Default),
+            "C" => value.reading = Reading::of(&Type::TEXT, -1, Collation::Other),
+            "lax" => value.reading = Reading::of(&Type::TEXT, -1, Collation::Lax),
+            "name" => value.reading = Reading::of(&Type::NAME, -1, Collation::Other),
+            "oid" => value.reading = Reading::of(&Type::OID, -1, Collation::Default),
             _ => {}
         }
         Some(value)
@@ -451,7 +477,14 @@ mod tests {
             (col("t").ilike(lit("a%")), Unsupported),
             (col("t").like(lit("a\\%")), Unsupported),
             (col("as text").like(lit("a%")), Unsupported),
-            (col("f").gt_eq(lit(0.5)), Exact),
+            (col("f").gt_eq(lit(0.5)), Inexact),
+            (col("f").lt(lit(0.5)), Inexact),
+            (col("f").eq(lit(0.5)), Exact),
+            (col("f").not_eq(lit(0.5)), Exact),
+            (col("f").not_eq(lit(0.0)), Unsupported),
+            (col("oid").gt(lit(-1_i64)), Unsupported),
+            (col("lax").eq(lit("a")), Unsupported),
+            (lit(ScalarValue::Boolean(None)).or(col("n").is_null()), Exact),
             (col("f").gt_eq(lit(0.0)), Inexact),
             (col("f").gt(lit(0.0)), Unsupported),
             (col("f").in_list(vec![lit(1.0), lit(-0.0)], false), Inexact),
@@ -495,19 +528,23 @@ mod tests {
             (lit(uuid).eq(col("u")), format!(r#"('{uuid}'::uuid = "u")"#)),
             (
                 col("u").eq(lit("00112233445566778899AABBCCDDEEFF")),
-                r#"(("u"::text) = '00112233445566778899AABBCCDDEEFF')"#.into(),
+                r#"(("u"::text COLLATE "default") = '00112233445566778899AABBCCDDEEFF')"#.into(),
             ),
             (col("u").eq(col("u")), r#"("u" = "u")"#.into()),
-            (col("u").eq(col("char")), r#"(("u"::text) = ("char"::text))"#.into()),
+            (col("u").eq(col("char")), r#"(("u"::text COLLATE "default") = ("char"::text COLLATE "default"))"#.into()),
             (
                 col("u").in_list(vec![lit(uuid), lit("x"), lit(uuid)], false),
-                format!(r#"("u" IN ('{uuid}'::uuid, '{uuid}'::uuid) OR ("u"::text) IN ('x'))"#),
+                format!(r#"("u" IN ('{uuid}'::uuid, '{uuid}'::uuid) OR ("u"::text COLLATE "default") IN ('x'))"#),
             ),
-            (col("char").like(lit("a%")), r#"(("char"::text) LIKE 'a%')"#.into()),
+            (col("char").like(lit("a%")), r#"(("char"::text COLLATE "default") LIKE 'a%')"#.into()),
             (col("char").eq(lit("a")), r#"("char" = 'a')"#.into()),
-            (col("char").eq(lit("a ")), r#"(("char"::text) = 'a ')"#.into()),
-            (col("char").eq(col("t")), r#"(("char"::text) = "t")"#.into()),
-            (col("inet").eq(lit("::1")), r#"(("inet"::text) = '::1')"#.into()),
+            (col("char").eq(lit("a ")), r#"(("char"::text COLLATE "default") = 'a ')"#.into()),
+            (col("char").eq(col("t")), r#"(("char"::text COLLATE "default") = "t")"#.into()),
+            (col("\"C\"").eq(lit("a")), r#"("C" = 'a')"#.into()),
+            (col("\"C\"").eq(col("t")), r#"(("C"::text COLLATE "default") = "t")"#.into()),
+            (col("name").eq(lit("a")), r#"(("name"::text COLLATE "default") = 'a')"#.into()),
+            (lit(0.5).gt(col("f")), r#"((('5e-1'::float8) > "f") OR ("f" = 'NaN'))"#.into()),
+            (col("inet").eq(lit("::1")), r#"(("inet"::text COLLATE "default") = '::1')"#.into()),
         ] {
             assert_eq!(reads(filter), expected);
         }

@@ -20,6 +20,9 @@ use super::types::{Kind, MOST_DIGITS};
 /// The longest statement that is made so, in bytes.
 const LONGEST: usize = 256 * 1024;
 
+/// PostgreSQL's own limit of what a statement gives is 1,664 columns.
+const MOST_COLUMNS: usize = 1_600;
+
 /// Puts one statement in the place of what PostgreSQL can do by itself. Behind all other rules, which bring filters and
 /// columns to the tables.
 #[derive(Debug)]
@@ -109,14 +112,21 @@ impl Query {
         let provider = source_as_provider(&scan.source).ok()?;
         let table = provider.downcast_ref::<PostgresTable>()?;
         let (pool, from) = table.whole()?;
+        // A bare name behind ORDER BY would be one of ours, where a column is called `c0`.
         let columns: Vec<Value> = match &scan.projection {
-            Some(projection) => projection.iter().map(|at| table.column(*at)).collect(),
-            None => (0..table.width()).map(|at| table.column(at)).collect(),
+            Some(projection) => projection.iter().map(|at| table.column("t.", *at)).collect(),
+            None => (0..table.width()).map(|at| table.column("t.", at)).collect(),
         };
-        let named = |column: &Column| table.named(column);
+        let named = |column: &Column| table.named("t.", column);
         let conditions = scan.filters.iter().map(|filter| Some(condition(filter, &named)?.sql));
         let conditions = conditions.collect::<Option<_>>()?;
-        let query = Self { pool: pool.clone(), columns, from: Rows::Of(from.sql()), conditions, is_worth_it: false };
+        let query = Self {
+            pool: pool.clone(),
+            columns,
+            from: Rows::Of(format!("{} AS t", from.sql())),
+            conditions,
+            is_worth_it: false,
+        };
         Some(match scan.fetch {
             Some(rows) => query.closed(&format!(" LIMIT {rows}")),
             None => query,
@@ -126,7 +136,7 @@ impl Query {
     fn is_short(&self) -> bool {
         let (Rows::Of(from) | Rows::Closed(from)) = &self.from;
         let parts = self.columns.iter().map(|column| &column.sql).chain(&self.conditions).chain([from]);
-        parts.map(String::len).sum::<usize>() <= LONGEST
+        parts.map(String::len).sum::<usize>() <= LONGEST && self.columns.len() <= MOST_COLUMNS
     }
 
     /// The whole statement; its columns are called `c0`, `c1` and so on.
@@ -330,7 +340,11 @@ fn aggregated(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
         (name @ ("min" | "max"), kind) if kind.is_ordered() && kind.name().is_some() => (call(name), kind),
         (name @ ("bool_and" | "bool_or"), Kind::Bool) => (call(name), Kind::Bool),
         ("sum", Kind::Int2 | Kind::Int4 | Kind::Int8) => (format!("{}::int8", call("sum")), Kind::Int8),
-        (name @ ("sum" | "avg"), Kind::Float8) => (call(name), Kind::Float8),
+        // Begun with 0, so that zeros below it are none; and without PostgreSQL's squares, which are too large sooner.
+        ("sum", Kind::Float8) => (format!("({} + '0'::float8)", call("sum")), Kind::Float8),
+        ("avg", Kind::Float8) => {
+            (format!("(({} + '0'::float8) / nullif({}, 0))", call("sum"), call("count")), Kind::Float8)
+        }
         ("sum", Kind::Numeric(precision, scale)) => {
             (call("sum"), Kind::Numeric(precision.saturating_add(10).min(MOST_DIGITS), scale))
         }

@@ -9,13 +9,15 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{Column, SchemaExt};
+use datafusion::common::{Column, DFSchema, SchemaExt};
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::{StreamExt, TryStreamExt};
@@ -27,7 +29,7 @@ use super::super::remote::RemoteScan;
 use super::change::{ADDRESSES, Change};
 use super::connect::{Busy, Pool, Trouble};
 use super::expression::{Condition, Value, condition};
-use super::types::{Raw, Reading};
+use super::types::{Collation, Raw, Reading};
 use super::write::Copy;
 use super::{Relation, quoted};
 use crate::changes::{Changeable, address};
@@ -80,9 +82,15 @@ impl PostgresTable {
                          SELECT $1::text::regclass::oid UNION \
                          SELECT inhrelid FROM pg_catalog.pg_inherits JOIN parts ON inhparent = parts.oid \
                      ) \
-                     SELECT attname::text, attnotnull, relkind IN ('r', 'p') AND NOT EXISTS ( \
+                     SELECT attname::text, \
+                         attnotnull AND (relkind = 'p' OR NOT EXISTS ( \
+                             SELECT FROM pg_catalog.pg_inherits WHERE inhparent = attrelid \
+                         )), \
+                         relkind IN ('r', 'p') AND NOT EXISTS ( \
                          SELECT FROM parts JOIN pg_catalog.pg_foreign_table ON ftrelid = parts.oid \
-                     ), EXISTS ( \
+                     ), \
+                     attcollation NOT IN (0, 100), \
+                     current_setting('server_encoding') <> 'UTF8' OR EXISTS ( \
                          SELECT FROM pg_catalog.pg_collation AS known WHERE known.oid = attcollation \
                          AND to_jsonb(known) ->> 'collisdeterministic' = 'false' \
                      ) \
@@ -90,13 +98,19 @@ impl PostgresTable {
                      WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
         let known = client.query(query, &[&name]).await?;
         let has_addresses = known.iter().all(|row| row.get(2));
-        // Whether a column is never null, and whether its collation takes texts for equal that differ.
-        let known: HashMap<String, (bool, bool)> =
-            known.iter().map(|row| (row.get(0), (row.get(1), row.get(3)))).collect();
+        // Whether a column is never null (a child of a table may say otherwise), and how its texts are compared (100 is the
+        // database's own way).
+        let collation = |is_other: bool, is_lax: bool| match (is_other, is_lax) {
+            (_, true) => Collation::Lax,
+            (true, false) => Collation::Other,
+            (false, false) => Collation::Default,
+        };
+        let known: HashMap<String, (bool, Collation)> =
+            known.iter().map(|row| (row.get(0), (row.get(1), collation(row.get(3), row.get(4))))).collect();
         let (mut fields, mut readings) = (Vec::new(), Vec::new());
         for column in statement.columns() {
-            let (never_null, is_lax) = known.get(column.name()).copied().unwrap_or_default();
-            let reading = Reading::of(column.type_(), column.type_modifier(), is_lax);
+            let (never_null, collation) = known.get(column.name()).copied().unwrap_or((false, Collation::Lax));
+            let reading = Reading::of(column.type_(), column.type_modifier(), collation);
             fields.push(Field::new(column.name(), reading.data_type(), !never_null));
             readings.push(reading);
         }
@@ -125,41 +139,38 @@ impl PostgresTable {
         self.readings.len()
     }
 
-    /// A column, in a statement about the table alone.
-    pub(super) fn column(&self, at: usize) -> Value {
-        Value::new(quoted(self.schema.field(at).name()), self.readings[at].clone())
+    /// A column, in a statement about the table alone, which is called `of` there.
+    pub(super) fn column(&self, of: &str, at: usize) -> Value {
+        Value::new(format!("{of}{}", quoted(self.schema.field(at).name())), self.readings[at].clone())
     }
 
     /// The same by its name.
-    pub(super) fn named(&self, column: &Column) -> Option<Value> {
-        Some(self.column(self.schema.index_of(column.name()).ok()?))
+    pub(super) fn named(&self, of: &str, column: &Column) -> Option<Value> {
+        Some(self.column(of, self.schema.index_of(column.name()).ok()?))
     }
 
     fn condition(&self, filter: &Expr) -> Option<Condition> {
-        condition(filter, &|column| self.named(column))
+        condition(filter, &|column| self.named("", column))
     }
 
-    fn statement(&self, columns: &[usize], filters: &[Expr], limit: Option<usize>) -> Result<String> {
+    fn statement(&self, columns: &[usize], filters: &[Condition], limit: Option<usize>) -> String {
         let column = |at: &usize| {
             if let Some(address) = at.checked_sub(self.own) {
                 return format!("({})::text", ADDRESSES[address].sql);
             }
-            let Value { sql, reading, .. } = self.column(*at);
+            let Value { sql, reading, .. } = self.column("", *at);
             if reading.is_text() { format!("{sql}::text") } else { sql }
         };
         let selected = columns.iter().map(column).collect::<Vec<_>>().join(", ");
         let mut sql = format!("SELECT {selected} FROM {}", self.from.sql());
         for (at, filter) in filters.iter().enumerate() {
-            let condition = self.condition(filter);
-            let condition =
-                condition.ok_or_else(|| DataFusionError::Internal(format!("a filter has no SQL: {filter}")))?;
             sql += if at == 0 { " WHERE " } else { " AND " };
-            sql += &condition.sql;
+            sql += &filter.sql;
         }
         if let Some(limit) = limit {
             sql += &format!(" LIMIT {limit}");
         }
-        Ok(sql)
+        sql
     }
 
     /// The table that may be written.
@@ -187,21 +198,33 @@ impl TableProvider for PostgresTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.readings.len()).collect());
-        let sql = self.statement(&columns, filters, limit)?;
-        let schema = Arc::new(self.schema.project(&columns)?);
-        let scan = Scan {
-            pool: self.pool.clone(),
-            sql,
-            schema,
-            readings: columns.iter().map(|at| self.readings[*at].clone()).collect(),
-        };
-        Ok(RemoteScan::plan(scan))
+        let mut columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.readings.len()).collect());
+        let (mut conditions, mut rest) = (Vec::new(), Vec::new());
+        for filter in filters {
+            match self.condition(filter) {
+                Some(condition) => conditions.push(condition),
+                None => rest.push(filter.clone()),
+            }
+        }
+        // The optimizer may rewrite what it has handed over already into what has no words there.
+        let Some(rest) = conjunction(rest) else { return self.scanned(&columns, &conditions, limit) };
+        let wanted = columns.len();
+        for column in rest.column_refs() {
+            let at = self.schema.index_of(column.name())?;
+            if !columns.contains(&at) {
+                columns.push(at);
+            }
+        }
+        let scan = self.scanned(&columns, &conditions, None)?;
+        let schema = DFSchema::try_from(scan.schema())?;
+        let predicate = state.create_physical_expr(rest, &schema)?;
+        let filter = FilterExecBuilder::new(predicate, scan).apply_projection(Some((0..wanted).collect()))?.build()?;
+        Ok(Arc::new(filter))
     }
 
     async fn insert_into(
@@ -217,6 +240,25 @@ impl TableProvider for PostgresTable {
         self.schema.logically_equivalent_names_and_types(&input.schema())?;
         let copy = Copy::new(self.pool.clone(), relation, self.schema.clone());
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(copy), None)))
+    }
+}
+
+impl PostgresTable {
+    fn scanned(
+        &self,
+        columns: &[usize],
+        conditions: &[Condition],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let sql = self.statement(columns, conditions, limit);
+        let schema = Arc::new(self.schema.project(columns)?);
+        let scan = Scan {
+            pool: self.pool.clone(),
+            sql,
+            schema,
+            readings: columns.iter().map(|at| self.readings[*at].clone()).collect(),
+        };
+        Ok(RemoteScan::plan(scan))
     }
 }
 

@@ -33,10 +33,23 @@ pub(super) struct Reading {
     sameness: Sameness,
 }
 
+/// By which rules PostgreSQL compares a column's texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Collation {
+    /// The database's own, or none.
+    Default,
+    /// Others: two of them are not compared with one another there.
+    Other,
+    /// Such that texts can be equal that differ, or in an encoding that has not all of them.
+    Lax,
+}
+
 /// Where a value is the same as another, or before it, there as it is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sameness {
     AsItIs,
+    /// With a constant as it is, with others as its text by the database's own collation.
+    ByConstant,
     /// As its text, which is what it is here.
     AsText,
     Nowhere,
@@ -71,16 +84,19 @@ pub(super) enum Kind {
 }
 
 impl Reading {
-    /// Of a column of type `pg`, with its type modifier. Where the column's collation `is_lax`, texts that differ can be
-    /// equal there.
-    pub(super) fn of(pg: &Type, modifier: i32, is_lax: bool) -> Self {
+    /// Of a column of type `pg`, with its type modifier.
+    pub(super) fn of(pg: &Type, modifier: i32, collation: Collation) -> Self {
         let kind = Kind::of(pg, modifier);
         let sameness = match &kind {
-            _ if is_lax => Sameness::Nowhere,
-            // An enum's label, a JSON text: sent as they are, compared in another way.
-            Kind::Text if ![Type::TEXT, Type::VARCHAR, Type::NAME].contains(pg) => Sameness::AsText,
+            kind if collation == Collation::Lax && kind.data_type() == DataType::Utf8 => Sameness::Nowhere,
+            // An enum's label, a JSON text, a name (which cuts off what it is compared with): sent as they are, compared in
+            // another way.
+            Kind::Text if ![Type::TEXT, Type::VARCHAR].contains(pg) => Sameness::AsText,
+            Kind::Text if collation == Collation::Other => Sameness::ByConstant,
+            Kind::Char if collation == Collation::Other => Sameness::AsText,
             Kind::Jsonb | Kind::AsText => Sameness::AsText,
-            Kind::List(_) | Kind::Bytea | Kind::Time | Kind::Interval => Sameness::Nowhere,
+            // An oid's numbers have no sign, and bigints beside it become oids.
+            Kind::List(_) | Kind::Bytea | Kind::Time | Kind::Interval | Kind::Oid => Sameness::Nowhere,
             _ => Sameness::AsItIs,
         };
         Self { kind, sameness }
@@ -103,7 +119,12 @@ impl Reading {
 
     /// Whether its text does.
     pub(super) fn is_native_as_text(&self) -> bool {
-        self.sameness == Sameness::AsText
+        matches!(self.sameness, Sameness::AsText | Sameness::ByConstant)
+    }
+
+    /// Whether it does beside a constant.
+    pub(super) fn is_native_by_constant(&self) -> bool {
+        self.sameness == Sameness::ByConstant
     }
 
     pub(super) fn kind(&self) -> &Kind {
@@ -184,8 +205,8 @@ impl Kind {
 
     /// Whether it is ordered there as it is here.
     pub(super) fn is_ordered(&self) -> bool {
-        use Kind::{Date, Int2, Int4, Int8, Numeric, Oid, Timestamp, Uuid};
-        matches!(self, Int2 | Int4 | Int8 | Oid | Numeric(..) | Date | Timestamp { .. } | Uuid)
+        use Kind::{Date, Int2, Int4, Int8, Numeric, Timestamp, Uuid};
+        matches!(self, Int2 | Int4 | Int8 | Numeric(..) | Date | Timestamp { .. } | Uuid)
     }
 
     pub(super) fn data_type(&self) -> DataType {
