@@ -156,7 +156,7 @@ impl Params {
         Some(Self { host, port, database, user, password, mode, material, connections, whole_queries })
     }
 
-    /// Everything but how many connections there may be.
+    /// Who is asked, by whom, and how it is secured.
     fn way(&self) -> impl PartialEq {
         let Self { host, port, database, user, password, mode, material, connections: _, whole_queries: _ } = self;
         (host, port, database, user, password.as_ref().map(Secret::expose), mode, material)

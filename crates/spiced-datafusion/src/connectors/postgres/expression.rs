@@ -39,7 +39,8 @@ impl Value {
         Self { sql, reading, form: Form::Any }
     }
 
-    fn native(sql: String, kind: Kind) -> Self {
+    /// The same, of a value that means the same here and there.
+    pub(super) fn native(sql: String, kind: Kind) -> Self {
         Self::new(sql, Reading::native(kind))
     }
 
@@ -168,15 +169,11 @@ pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition
             let not = if like.negated { "NOT " } else { "" };
             Some(Condition::same(format!("({} {not}LIKE {})", text.sql, pattern.sql)))
         }
-        Expr::IsNull(inner) => {
+        Expr::IsNull(inner) | Expr::IsNotNull(inner) => {
             let inner = value(inner, columns)?.comparable();
             inner.kind()?;
-            Some(Condition::same(format!("({} IS NULL)", inner.sql)))
-        }
-        Expr::IsNotNull(inner) => {
-            let inner = value(inner, columns)?.comparable();
-            inner.kind()?;
-            Some(Condition::same(format!("({} IS NOT NULL)", inner.sql)))
+            let not = if matches!(filter, Expr::IsNotNull(_)) { "NOT " } else { "" };
+            Some(Condition::same(format!("({} IS {not}NULL)", inner.sql)))
         }
         Expr::Not(inner) => negated(true, condition(inner, columns)?),
         Expr::InList(list) => {
@@ -203,8 +200,8 @@ fn within(one: Value, items: Vec<Value>) -> Option<Condition> {
     let mut meaning = Meaning::Same;
     let mut written: Vec<(String, Vec<String>)> = Vec::new();
     for item in items {
-        meaning = meaning.max(compared(one.clone(), Operator::Eq, item.clone())?.meaning);
         let (one, item) = aligned(one.clone(), item);
+        meaning = meaning.max(compared_as_they_are(&one, Operator::Eq, &item)?.meaning);
         match written.iter_mut().find(|(of, _)| *of == one.sql) {
             Some((_, items)) => items.push(item.sql),
             None => written.push((one.sql, vec![item.sql])),
@@ -216,8 +213,13 @@ fn within(one: Value, items: Vec<Value>) -> Option<Condition> {
 
 /// The comparison, where both sides order their values, or tell them apart, in one way.
 fn compared(left: Value, op: Operator, right: Value) -> Option<Condition> {
-    use Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
     let (left, right) = aligned(left, right);
+    compared_as_they_are(&left, op, &right)
+}
+
+/// The same of values that are aligned.
+fn compared_as_they_are(left: &Value, op: Operator, right: &Value) -> Option<Condition> {
+    use Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
     let kind = left.kind()?;
     if kind.data_type() != right.kind()?.data_type() {
         return None;
@@ -244,7 +246,7 @@ fn compared(left: Value, op: Operator, right: Value) -> Option<Condition> {
             Lt | Gt if !is_non_zero => None,
             // Arrow has a NaN before all numbers too, by its sign. What is kept is looked at again.
             _ => {
-                for side in [&left, &right].into_iter().filter(|side| side.form == Form::Any) {
+                for side in [left, right].into_iter().filter(|side| side.form == Form::Any) {
                     sql = format!("({sql} OR ({} = 'NaN'))", side.sql);
                 }
                 Some(Meaning::Wider)

@@ -76,6 +76,9 @@ fn gather(plan: LogicalPlan) -> Result<(Transformed<LogicalPlan>, Option<Query>)
     {
         *input = first;
     }
+    if !queries.iter().flatten().any(|query| query.is_worth_it) {
+        return Ok((below, None));
+    }
     let mut queries = queries.into_iter();
     let put = below.transform_data(|plan| {
         plan.map_children(|child| match queries.next().flatten() {
@@ -111,7 +114,7 @@ impl Query {
     fn scan(scan: &TableScan) -> Option<Self> {
         let provider = source_as_provider(&scan.source).ok()?;
         let table = provider.downcast_ref::<PostgresTable>()?;
-        let (pool, from) = table.whole()?;
+        let (pool, relation) = table.whole()?;
         // A bare name behind ORDER BY would be one of ours, where a column is called `c0`.
         let columns: Vec<Value> = match &scan.projection {
             Some(projection) => projection.iter().map(|at| table.column("t.", *at)).collect(),
@@ -123,7 +126,7 @@ impl Query {
         let query = Self {
             pool: pool.clone(),
             columns,
-            from: Rows::Of(format!("{} AS t", from.sql())),
+            from: Rows::Of(format!("{} AS t", relation.quoted())),
             conditions,
             is_worth_it: false,
         };
@@ -351,16 +354,14 @@ fn aggregated(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
         ("avg", Kind::Numeric(precision, scale)) if scale.unsigned_abs() <= MOST_DIGITS - 4 => {
             // Cut off behind the last digit, as DataFusion does; PostgreSQL would round, to digits of its own choice.
             let scale = scale + 4;
-            let (up, down) = (power(scale), format!("0.{:0>width$}", 1, width = usize::try_from(scale).ok()?));
-            let quotient = format!("div({} * {up}, nullif({}, 0))", call("sum"), call("count"));
-            (format!("({quotient} * {down})"), Kind::Numeric(precision.saturating_add(4).min(MOST_DIGITS), scale))
+            let width = usize::try_from(scale).ok()?;
+            let quotient = format!("div({} * 1{:0>width$}, nullif({}, 0))", call("sum"), "", call("count"));
+            (
+                format!("({quotient} * 0.{:0>width$})", 1),
+                Kind::Numeric(precision.saturating_add(4).min(MOST_DIGITS), scale),
+            )
         }
         _ => return None,
     };
-    Some(Value::new(sql, super::types::Reading::native(kind)))
-}
-
-/// A one with so many zeros.
-fn power(zeros: i8) -> String {
-    std::iter::once('1').chain((0..zeros).map(|_| '0')).collect()
+    Some(Value::native(sql, kind))
 }

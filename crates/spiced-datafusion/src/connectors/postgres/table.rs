@@ -40,7 +40,7 @@ const BATCH_BYTES: usize = 8 << 20;
 
 /// Where rows come from.
 #[derive(Debug, Clone)]
-pub(super) enum From {
+enum From {
     /// A table or view.
     Relation(Relation),
     /// A statement, whose columns have names of their own.
@@ -49,7 +49,7 @@ pub(super) enum From {
 
 impl From {
     /// As it stands in a statement.
-    pub(super) fn sql(&self) -> String {
+    fn sql(&self) -> String {
         match self {
             Self::Relation(relation) => relation.quoted(),
             Self::Query(sql) => format!("({sql}) AS q"),
@@ -129,9 +129,13 @@ impl PostgresTable {
     }
 
     /// The table, where it may be a part of a larger statement: it is the server's as it is, and its rows need no address.
-    pub(super) fn whole(&self) -> Option<(&Pool, &From)> {
-        let is_plain = matches!(self.from, From::Relation(_)) && self.own == self.readings.len();
-        (is_plain && self.pool.takes_whole_queries()).then_some((&self.pool, &self.from))
+    pub(super) fn whole(&self) -> Option<(&Pool, &Relation)> {
+        match &self.from {
+            From::Relation(relation) if self.own == self.readings.len() && self.pool.takes_whole_queries() => {
+                Some((&self.pool, relation))
+            }
+            _ => None,
+        }
     }
 
     /// How many columns there are.
