@@ -29,6 +29,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod acceptor;
+#[cfg(feature = "serve")]
+mod activity;
 mod clients;
 mod derive;
 #[cfg(feature = "serve")]

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::activity::{Activity, Turn};
 use crate::stream::Io;
 
 /// How long, and how much, is read away.
@@ -24,6 +25,9 @@ const MOST: u64 = 1024 * 1024;
 /// A connection that, once this side has said its last, waits for the other to close.
 pub(crate) struct LingeringIo {
     io: Option<Io>,
+    /// What was read of it before, and is read again.
+    ahead: Bytes,
+    activity: Activity,
     /// The drain waits for the lingering too.
     token: Option<TaskTrackerToken>,
     said_last: bool,
@@ -31,8 +35,21 @@ pub(crate) struct LingeringIo {
 }
 
 impl LingeringIo {
-    pub(crate) fn new(io: Io, token: TaskTrackerToken) -> Self {
-        Self { io: Some(io), token: Some(token), said_last: false, heard_last: false }
+    pub(crate) fn new(io: Io, token: TaskTrackerToken, activity: Activity) -> Self {
+        Self { io: Some(io), ahead: Bytes::new(), activity, token: Some(token), said_last: false, heard_last: false }
+    }
+
+    /// Bytes that were read, and are to be read again.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
+    }
+
+    /// Waits until there is something to read, after a read that found nothing.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match &self.io {
+            Some(io) if self.ahead.is_empty() => io.readable().await,
+            _ => Ok(()),
+        }
     }
 
     fn io(&mut self) -> Pin<&mut Io> {
@@ -59,15 +76,26 @@ impl Drop for LingeringIo {
 impl AsyncRead for LingeringIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let read = ready!(self.io().poll_read(cx, buf));
-        self.heard_last |= read.is_err() || (buf.filled().len() == before && buf.remaining() > 0);
-        Poll::Ready(read)
+        let read = if self.ahead.is_empty() {
+            self.io().poll_read(cx, buf)
+        } else {
+            let count = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead.split_to(count));
+            Poll::Ready(Ok(()))
+        };
+        let read = read.map_ok(|()| buf.filled().len() - before);
+        self.activity.read(&read);
+        let read = ready!(read);
+        self.heard_last |= read.is_err() || (matches!(read, Ok(0)) && buf.remaining() > 0);
+        Poll::Ready(read.map(drop))
     }
 }
 
 impl AsyncWrite for LingeringIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.io().poll_write(cx, buf)
+        let wrote = self.io().poll_write(cx, buf);
+        self.activity.wrote(&wrote);
+        wrote
     }
 
     fn poll_write_vectored(
@@ -75,7 +103,9 @@ impl AsyncWrite for LingeringIo {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.io().poll_write_vectored(cx, bufs)
+        let wrote = self.io().poll_write_vectored(cx, bufs);
+        self.activity.wrote(&wrote);
+        wrote
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -83,7 +113,9 @@ impl AsyncWrite for LingeringIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_flush(cx)
+        let flushed = self.io().poll_flush(cx);
+        self.activity.wrote(&flushed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -100,6 +132,7 @@ impl AsyncWrite for LingeringIo {
 pub struct RequestBody {
     body: Option<Incoming>,
     version: Version,
+    turn: Turn,
 }
 
 /// Why a body is not whole.
@@ -114,8 +147,8 @@ pub enum BodyError {
 }
 
 impl RequestBody {
-    pub(crate) fn new(body: Incoming, version: Version) -> Self {
-        Self { body: Some(body), version }
+    pub(crate) fn new(body: Incoming, version: Version, turn: Turn) -> Self {
+        Self { body: Some(body), version, turn }
     }
 
     fn inner(&self) -> &Incoming {
@@ -127,7 +160,10 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
         if let Ok(runtime) = Handle::try_current() {
+            let turn = self.turn.clone();
             runtime.spawn(tokio::time::timeout(PATIENCE, async move {
+                // Until then the connection is not between two requests.
+                let _turn = turn;
                 let mut left = MOST;
                 while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
                     let length = frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use metrics::gauge;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::acceptor::{Accepted, Acceptor};
+use crate::activity::{Activity, Lull};
 use crate::clients::ClientTrust;
 use crate::drain::Drain;
 use crate::linger::LingeringIo;
@@ -33,6 +34,9 @@ use crate::{path, pieces};
 /// After a stop: how long a connection that has asked for nothing yet may still do so.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
+/// How long the end of a connection that did nothing may take to be said.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// What bounds a door. Clones share the counts: of connections, so that the sockets of one door are
 /// counted together, and of handshakes in progress.
 #[derive(Debug, Clone)]
@@ -43,8 +47,11 @@ pub struct Limits {
     pub handshakes: Arc<Semaphore>,
     /// From the accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
-    /// For the first request of a connection, and the head of each further HTTP/1 request. Default 60 s.
+    /// For the first request of a connection, and the head of each further HTTP/1 request, which is looked at once a second.
+    /// Default 60 s.
     pub header_timeout: Duration,
+    /// HTTP/1 only: a connection that asks for nothing for so long, or twice, keeps no buffers until it does. Default 1 s.
+    pub rest: Duration,
     /// Requests at a time on one HTTP/2 connection. Default 256.
     pub streams: u32,
     /// The head of a request, in bytes. Default 64 KiB.
@@ -61,6 +68,7 @@ impl Default for Limits {
             handshakes: Arc::new(Semaphore::new(1_024)),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
+            rest: Duration::from_secs(1),
             streams: 256,
             header_bytes: 64 * 1024,
             keep_alive: Duration::from_secs(30),
@@ -313,50 +321,86 @@ where
     }
 
     async fn speak(self, info: ConnInfo, accepted: Accepted, mut drain: Drain) -> Result<(), String> {
-        let builder = self.limits.builder(accepted.h2);
-        let header_timeout = self.limits.header_timeout;
-        let service = self.service;
-        let distrusted = distrusted(self.acceptor.clients(), info.tls.clone());
-        let (asked, mut has_asked) = watch::channel(false);
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            asked.send_if_modified(|before| !std::mem::replace(before, true));
+        let Self { acceptor, service, limits } = self;
+        let token = drain.hold();
+        let mut dismissed = pin!(async {
+            tokio::select! {
+                () = distrusted(acceptor.clients(), info.tls.clone()) => {}
+                () = drain.signaled() => {}
+            }
+        });
+        let activity = Activity::default();
+        let mut io = LingeringIo::new(accepted.io, token, activity.clone());
+        let service = hyper::service::service_fn(|request: Request<Incoming>| {
+            let turn = activity.begin();
             let version = request.version();
-            let mut request = request.map(|body| RequestBody::new(body, version));
+            let mut request = request.map(|body| RequestBody::new(body, version, turn.clone()));
             request.extensions_mut().insert(info.clone());
             // A router is always ready (its `poll_ready` says so at once); a clone is a fresh one.
             let answer = service.clone().call(request);
-            async move { answer.await.map(pieces::whole) }
+            async move { answer.await.map(|response| pieces::whole(response, turn)) }
         });
-        let io = TokioIo::new(LingeringIo::new(accepted.io, drain.hold()));
-        let mut connection = pin!(builder.serve_connection(io, service));
-        // HTTP/2 has no deadline of its own for a client that asks for nothing.
-        let mut first = has_asked.clone();
-        let never_asks = async {
-            if asks_within(header_timeout, &mut first).await {
-                std::future::pending().await
-            }
-        };
-        let dismissed = async {
-            tokio::select! {
-                () = distrusted => {}
-                () = drain.signaled() => {}
-            }
-        };
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = never_asks => Ok(()),
-            // GOAWAY (RFC 9113 §6.8), or HTTP/1's last answer: what was asked before is still answered.
-            () = dismissed => {
-                connection.as_mut().graceful_shutdown();
-                // hyper waits for the first request of a connection however long it takes.
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    asks = asks_within(FIRST_REQUEST, &mut has_asked) => if asks { connection.await } else { Ok(()) },
+        if accepted.h2 {
+            let mut connection = pin!(limits.http2().serve_connection(TokioIo::new(io), service));
+            // HTTP/2 has no deadline of its own for a client that asks for nothing.
+            let never_asks = async {
+                sleep(limits.header_timeout).await;
+                if activity.has_begun() {
+                    std::future::pending().await
                 }
+            };
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = never_asks => Ok(()),
+                // GOAWAY (RFC 9113 §6.8): what was asked before is still answered.
+                () = dismissed => {
+                    connection.as_mut().graceful_shutdown();
+                    last_answer(connection, &activity).await
+                }
+            };
+            return ended.map_err(|e| e.to_string());
+        }
+        let http1 = limits.http1();
+        loop {
+            let mut connection = Box::new(http1.serve_connection(TokioIo::new(io), &service));
+            let lull = tokio::select! {
+                // First, so that nothing is left to be done where it is quiet.
+                biased;
+                ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
+                () = dismissed.as_mut() => {
+                    Pin::new(&mut *connection).graceful_shutdown();
+                    return last_answer(connection, &activity).await.map_err(|e| e.to_string());
+                }
+                lull = activity.lull(limits.rest, limits.header_timeout) => lull,
+            };
+            debug!(endpoint = info.endpoint, ?lull, "connection does nothing");
+            let parts = connection.into_parts();
+            io = parts.io.into_inner();
+            io.put_back(parts.read_buf);
+            let more = lull == Lull::Rest
+                && tokio::select! {
+                    more = timeout(limits.header_timeout, io.readable()) => more.is_ok(),
+                    () = dismissed.as_mut() => false,
+                };
+            if !more {
+                // Who does not read is not waited for.
+                let _ = timeout(LAST_WORD, io.shutdown()).await;
+                return Ok(());
             }
-        };
-        ended.map_err(|e| e.to_string())
+        }
     }
+}
+
+/// What a connection that was told to end still has to say. hyper waits for the first request of one however long it takes.
+async fn last_answer(
+    mut connection: impl Future<Output = hyper::Result<()>> + Unpin,
+    activity: &Activity,
+) -> hyper::Result<()> {
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = sleep(FIRST_REQUEST) => {}
+    }
+    if activity.has_begun() { connection.await } else { Ok(()) }
 }
 
 /// Waits until a change of whom the door trusts leaves this client out.
@@ -376,23 +420,19 @@ async fn distrusted(clients: Option<watch::Receiver<Arc<ClientTrust>>>, tls: Opt
     std::future::pending().await
 }
 
-/// Whether a connection's first request has come, or comes within `patience`.
-async fn asks_within(patience: Duration, asked: &mut watch::Receiver<bool>) -> bool {
-    matches!(timeout(patience, asked.wait_for(|asked| *asked)).await, Ok(Ok(_)))
-}
-
 impl Limits {
-    fn builder(&self, h2: bool) -> auto::Builder<TokioExecutor> {
+    fn http1(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        // Its own timer is made anew for each request; `Activity` has one for them all.
+        builder.header_read_timeout(None).max_buf_size((self.header_bytes as usize).max(8 * 1024));
+        builder
+    }
+
+    fn http2(&self) -> http2::Builder<TokioExecutor> {
         const STREAM_WINDOW: u32 = 1 << 20;
         const CONNECTION_WINDOW: u32 = 4 << 20;
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.header_timeout)
-            .max_buf_size((self.header_bytes as usize).max(8 * 1024));
-        builder
-            .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.streams)
             .max_header_list_size(self.header_bytes)
@@ -400,7 +440,7 @@ impl Limits {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(self.keep_alive)
             .keep_alive_timeout(self.keep_alive);
-        if h2 { builder.http2_only() } else { builder.http1_only() }
+        builder
     }
 }
 

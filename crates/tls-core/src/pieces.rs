@@ -17,6 +17,8 @@ use http::Response;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::activity::Turn;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Pieces of memory that are one stream of bytes. None is empty.
@@ -206,18 +208,19 @@ pin_project_lite::pin_project! {
         #[pin]
         body: B,
         beside: Option<Beside>,
+        turn: Turn,
     }
 }
 
-/// `response` with a body of whole frames.
-pub(crate) fn whole<B>(mut response: Response<B>) -> Response<Whole<B>> {
+/// `response` with a body of whole frames; its turn ends with it.
+pub(crate) fn whole<B>(mut response: Response<B>, turn: Turn) -> Response<Whole<B>> {
     let beside: Option<Beside> = response.extensions_mut().remove();
     // Compressed, the body is a layer's, which takes the pieces one by one.
     let beside = beside.filter(|_| !response.headers().contains_key(CONTENT_ENCODING));
     if let Some(beside) = &beside {
         beside.lock().wanted = true;
     }
-    response.map(|body| Whole { body, beside })
+    response.map(|body| Whole { body, beside, turn })
 }
 
 impl<B> Body for Whole<B>
@@ -259,6 +262,7 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
+    use crate::activity::Activity;
 
     fn pieces(of: &[&'static str]) -> Pieces {
         let mut pieces = Pieces::default();
@@ -325,7 +329,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_goes_with_what_lies_beside_it() {
-        assert_eq!(frames(whole(response()).into_body()).await.unwrap(), ["one two ", "three"]);
+        assert_eq!(
+            frames(whole(response(), Activity::default().begin()).into_body()).await.unwrap(),
+            ["one two ", "three"]
+        );
     }
 
     #[tokio::test]
@@ -336,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn a_layer_that_changes_the_frames_breaks_the_answer() {
         let response = response().map(|body| body.map_frame(|frame| frame.map_data(|_| Bytes::from_static(b"zipped"))));
-        let error = frames(whole(response).into_body()).await.unwrap_err();
+        let error = frames(whole(response, Activity::default().begin()).into_body()).await.unwrap_err();
         assert!(error.to_string().contains("were changed"), "{error}");
     }
 }

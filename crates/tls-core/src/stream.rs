@@ -25,6 +25,12 @@ impl Replayed {
     pub(crate) fn new(first: Bytes, tcp: TcpStream) -> Self {
         Self { ahead: first, more: false, tcp }
     }
+
+    /// Waits until the kernel has something, or the connection has ended.
+    #[cfg(feature = "serve")]
+    async fn readable(&self) -> io::Result<()> {
+        self.tcp.readable().await
+    }
 }
 
 impl AsyncRead for Replayed {
@@ -82,6 +88,17 @@ pub enum Io {
     Plain(Replayed),
     /// With TLS, after the handshake.
     Tls(Box<TlsStream<Replayed>>),
+}
+
+#[cfg(feature = "serve")]
+impl Io {
+    /// Waits until there is something to read, after a read that found nothing.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(io) => io.readable().await,
+            Self::Tls(io) => io.get_ref().0.readable().await,
+        }
+    }
 }
 
 impl AsyncRead for Io {

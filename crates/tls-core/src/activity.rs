@@ -1,0 +1,107 @@
+//! What a connection does, and when it does nothing: an HTTP/1 connection between two requests needs none of the buffers
+//! that hyper has for it, and is not to take for ever over the next one's head.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// What happens on one connection. Clones are of the same.
+///
+/// All of it is said and asked by the one task of the connection, but for the end of a turn: the order in which other
+/// threads see it does not matter.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Activity(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Requests that have begun.
+    begun: AtomicUsize,
+    /// Those of which a body is left, the request's or the answer's.
+    open: AtomicUsize,
+    /// Bytes came that are no request yet.
+    heard: AtomicBool,
+    /// The last read found nothing.
+    waits: AtomicBool,
+    /// The last write found no room.
+    stuck: AtomicBool,
+}
+
+/// A request that has begun, until the last clone of this is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn(Activity);
+
+/// Why a connection is taken from hyper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lull {
+    /// It has nothing to do.
+    Rest,
+    /// It took too long over a request's head.
+    TooLong,
+}
+
+impl Activity {
+    /// A request begins.
+    pub(crate) fn begin(&self) -> Turn {
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        self.0.heard.store(false, Ordering::Relaxed);
+        Turn::new(self.clone())
+    }
+
+    /// Whether there was a request.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.begun.load(Ordering::Relaxed) > 0
+    }
+
+    /// What a read gave: how many bytes.
+    pub(crate) fn read<E>(&self, read: &Poll<Result<usize, E>>) {
+        self.0.waits.store(read.is_pending(), Ordering::Relaxed);
+        if matches!(read, Poll::Ready(Ok(1..))) {
+            self.0.heard.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What a write, or a flush, gave.
+    pub(crate) fn wrote<T>(&self, wrote: &Poll<T>) {
+        self.0.stuck.store(wrote.is_pending(), Ordering::Relaxed);
+    }
+
+    /// Waits until nothing has been asked and answered from one look to the next, or a head is not whole within `patience`.
+    /// To be asked after the connection itself, when that can do no more.
+    pub(crate) async fn lull(&self, look: Duration, patience: Duration) -> Lull {
+        let (mut begun, mut since) = (self.0.begun.load(Ordering::Relaxed), Instant::now());
+        loop {
+            sleep(look.min(patience)).await;
+            let State { open, heard, waits, stuck, .. } = &*self.0;
+            let now = self.0.begun.load(Ordering::Relaxed);
+            if now != begun || open.load(Ordering::Relaxed) > 0 || stuck.load(Ordering::Relaxed) {
+                (begun, since) = (now, Instant::now());
+            } else if waits.load(Ordering::Relaxed) && !heard.load(Ordering::Relaxed) {
+                return Lull::Rest;
+            } else if since.elapsed() >= patience {
+                return Lull::TooLong;
+            }
+        }
+    }
+}
+
+impl Turn {
+    fn new(activity: Activity) -> Self {
+        activity.0.open.fetch_add(1, Ordering::Relaxed);
+        Self(activity)
+    }
+}
+
+impl Clone for Turn {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

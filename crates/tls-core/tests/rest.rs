@@ -1,0 +1,234 @@
+//! A connection that does nothing keeps no buffers, and loses nothing by it. That it rests is seen in the log.
+#![allow(clippy::unwrap_used)]
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tls_core::drain::{self, Trigger};
+use tls_core::listener::{self, Limits, ListenAddress, RequestBody};
+use tls_core::{Acceptor, Derivation, Identity, MinVersion, Origin, TlsOptions, Workers, provider, rotation};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A door that looks at its connections every few milliseconds, and what it says of them.
+struct Door {
+    address: SocketAddr,
+    trigger: Trigger,
+    root: CertificateDer<'static>,
+    /// Ends the answers to `/slow`.
+    end: Arc<Notify>,
+    said: UnboundedReceiver<String>,
+    _log: tracing::subscriber::DefaultGuard,
+}
+
+#[derive(Clone)]
+struct Log(UnboundedSender<String>);
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.send(String::from_utf8_lossy(line).into_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `/slow` begins to answer, and ends when it is told; `/early` does not wait for the request's body; all else does.
+async fn answer(request: Request<RequestBody>, end: Arc<Notify>) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let body = match path.as_str() {
+        "/slow" => {
+            let frames = futures::stream::unfold(0, move |step| {
+                let end = end.clone();
+                async move {
+                    if step == 1 {
+                        end.notified().await;
+                    }
+                    (step < 2).then(|| (Ok(Frame::data(Bytes::from_static(b"part"))), step + 1))
+                }
+            });
+            StreamBody::new(frames).boxed_unsync()
+        }
+        "/early" => Full::from("early").boxed_unsync(),
+        _ => Full::from(request.into_body().collect().await.unwrap().to_bytes()).boxed_unsync(),
+    };
+    Ok(Response::new(body))
+}
+
+impl Door {
+    async fn open(header_timeout: Duration) -> Self {
+        let (log, said) = unbounded_channel();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
+        let subscriber = subscriber.with_writer(move || Log(log.clone())).finish();
+        let _log = tracing::subscriber::set_default(subscriber);
+
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let identity = Identity::new(vec![cert.der().clone()], key, Origin::Default, Origin::Default).unwrap();
+        let tickets = Derivation::random().unwrap();
+        let options = TlsOptions { min_version: MinVersion::Tls12, tickets, insecure_key_log: false };
+        let acceptor = Acceptor::tls("test", options.server(rotation::channel(identity).1).unwrap());
+
+        let (trigger, drain) = drain::channel();
+        let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
+        let address = socket.local_addr().unwrap();
+        let end = Arc::new(Notify::new());
+        let ends = end.clone();
+        let service = tower::service_fn(move |request| answer(request, ends.clone()));
+        let limits = Limits { rest: Duration::from_millis(10), header_timeout, ..Limits::default() };
+        // On this thread, whose log is ours.
+        tokio::spawn(listener::serve(socket, acceptor, service, limits, Workers::current(), drain));
+        Self { address, trigger, root: cert.der().clone(), end, said, _log }
+    }
+
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.root.clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
+    }
+
+    /// Waits until a connection does nothing.
+    async fn lull(&mut self) -> &'static str {
+        loop {
+            let line = self.said.recv().await.unwrap();
+            if line.contains("connection does nothing") {
+                return if line.contains("lull=Rest") { "rest" } else { "too long" };
+            }
+        }
+    }
+}
+
+/// Reads until `end` has come.
+async fn read_to(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
+    let mut answer = Vec::new();
+    while !answer.ends_with(end.as_bytes()) {
+        let read = stream.read_buf(&mut answer).await.unwrap();
+        assert!(read > 0, "cut off: {}", String::from_utf8_lossy(&answer));
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_connection_rests_and_goes_on() {
+    let mut door = Door::open(LONG).await;
+    let mut stream = door.connect().await;
+    // Even before it has asked for anything.
+    assert_eq!(door.lull().await, "rest");
+    for body in ["one", "two", "three"] {
+        stream.write_all(post("/", body).as_bytes()).await.unwrap();
+        assert!(read_to(&mut stream, body).await.starts_with("HTTP/1.1 200 "));
+        assert_eq!(door.lull().await, "rest");
+    }
+    assert_eq!(door.trigger.drain(Duration::from_secs(10)).await, 0, "a stop ends one that rests");
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "with a close_notify");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_it() {
+    let mut door = Door::open(LONG).await;
+    let stream = door.connect().await;
+    assert_eq!(door.lull().await, "rest");
+    drop(stream);
+    assert_eq!(door.trigger.drain(Duration::from_secs(10)).await, 0);
+}
+
+#[tokio::test]
+async fn half_a_request_is_kept() {
+    let mut door = Door::open(LONG).await;
+    let mut stream = door.connect().await;
+    let second = post("/", "two");
+    let (begin, end) = second.split_at(20);
+    stream.write_all(format!("{}{begin}", post("/", "one")).as_bytes()).await.unwrap();
+    read_to(&mut stream, "one").await;
+    assert_eq!(door.lull().await, "rest");
+    stream.write_all(end.as_bytes()).await.unwrap();
+    read_to(&mut stream, "two").await;
+}
+
+#[tokio::test]
+async fn nobody_takes_for_ever_over_a_head() {
+    let mut door = Door::open(Duration::from_millis(100)).await;
+    let mut stream = door.connect().await;
+    stream.write_all(post("/", "one").as_bytes()).await.unwrap();
+    read_to(&mut stream, "one").await;
+    stream.write_all(b"GET / HT").await.unwrap();
+    while door.lull().await == "rest" {}
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn who_rests_for_long_is_not_kept() {
+    let door = Door::open(Duration::from_millis(100)).await;
+    let mut stream = door.connect().await;
+    stream.write_all(post("/", "one").as_bytes()).await.unwrap();
+    read_to(&mut stream, "one").await;
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn no_rest_before_the_answer_has_ended() {
+    let mut door = Door::open(LONG).await;
+    let mut slow = door.connect().await;
+    slow.write_all(post("/slow", "").as_bytes()).await.unwrap();
+    read_to(&mut slow, "part\r\n").await;
+    // Another one rests again and again, as a clock.
+    let mut other = door.connect().await;
+    for body in ["one", "two", "three"] {
+        other.write_all(post("/", body).as_bytes()).await.unwrap();
+        read_to(&mut other, body).await;
+        assert_eq!(door.lull().await, "rest");
+    }
+    drop(other);
+    door.end.notify_one();
+    read_to(&mut slow, "0\r\n\r\n").await;
+    assert_eq!(door.lull().await, "rest");
+    slow.write_all(post("/", "four").as_bytes()).await.unwrap();
+    read_to(&mut slow, "four").await;
+}
+
+#[tokio::test]
+async fn no_rest_before_the_request_has_ended() {
+    let mut door = Door::open(LONG).await;
+    let mut early = door.connect().await;
+    let request = post("/early", "01234(((((");
+    let (begin, end) = request.split_at(request.len() - 5);
+    early.write_all(begin.as_bytes()).await.unwrap();
+    read_to(&mut early, "early").await;
+    let mut other = door.connect().await;
+    for body in ["one", "two", "three"] {
+        other.write_all(post("/", body).as_bytes()).await.unwrap();
+        read_to(&mut other, body).await;
+        assert_eq!(door.lull().await, "rest");
+    }
+    // Taken for its body, and not for a request, which it could not be.
+    early.write_all(format!("{end}{}", post("/", "four")).as_bytes()).await.unwrap();
+    assert!(read_to(&mut early, "four").await.starts_with("HTTP/1.1 200 "));
+}
