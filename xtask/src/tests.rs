@@ -33,10 +33,8 @@ pub fn clients_table() -> Outcome {
 pub fn soak() -> Outcome {
     let often = |name: &str, times: &str| (name.to_owned(), std::env::var(name).unwrap_or_else(|_| times.to_owned()));
     let python = prepared()?;
-    let fuzzed = ["tls-core", "spiced-certs", "spiced-secrets", "spiced-http", "spiced-flight"];
-    let packages = fuzzed.iter().flat_map(|package| ["-p", package]);
     let mut fuzz = cargo();
-    fuzz.args(["nextest", "run", "--all-features", "--no-fail-fast"]).args(packages);
+    fuzz.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
     tools::run(fuzz.envs([often("PROPTEST_CASES", "20000")]))?;
     tools::run(cargo().args(["build", "--release", "-p", "spiced"]))?;
     let mut long = Command::new(python);
