@@ -3,9 +3,16 @@ client certificate."""
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+from decimal import Decimal
 
+import duckdb
+import pyarrow as pa
 import pytest
+from flightsql import flightsql_pb2
+from google.protobuf import any_pb2
+from pyarrow import flight
 
 from harness import clients, data
 from harness.certificates import Authority
@@ -62,15 +69,153 @@ def test_rows_of_another_server(pod, peer):
     assert clients.sql(server, "INSERT INTO t VALUES (1, 'x')").status == 403
 
 
-def test_what_is_asked_of_the_peer(pod, peer):
-    """Columns and the limit are left to it, and the caller's trace goes on."""
-    pod.yaml(tls=pod.write_pair(), datasets=[described(pod, peer, "people")])
+ASKED = {
+    "SELECT name FROM t LIMIT 2": 'SELECT "name" FROM people LIMIT 2',
+    "SELECT name FROM t WHERE id = 1": 'SELECT "id", "name" FROM people WHERE ("id" = 1)',
+    "SELECT id FROM t WHERE id > 1 AND length(name) = 3": 'SELECT "id", "name" FROM people WHERE ("id" > 1)',
+    # Looked at again here, so the limit is ours.
+    "SELECT id FROM t WHERE name = 'Ada' LIMIT 1": 'SELECT "id", "name" FROM people WHERE ("name" = \'Ada\')',
+    "SELECT id FROM t WHERE name > 'Ada'": 'SELECT "id", "name" FROM people',
+    "SELECT id FROM columns_alone WHERE id = 1": 'SELECT "id" FROM people',
+}
+
+
+@pytest.mark.parametrize("query", ASKED)
+def test_what_is_asked_of_the_peer(pod, peer, query):
+    """Columns, the limit and plain filters are left to it, and the caller's trace goes on."""
+    sets = [described(pod, peer, "people"), described(pod, peer, "people", "columns_alone", flightsql_pushdown="columns")]
+    pod.yaml(tls=pod.write_pair(), datasets=sets)
     server = pod.serve()
-    clients.sql(server, "SELECT name FROM t LIMIT 2", "-H", f"traceparent: 00-{TRACE}-{SPAN}-01").ok()
+    clients.sql(server, query, "-H", f"traceparent: 00-{TRACE}-{SPAN}-01").ok()
     told = clients.sql(
         peer, f"SELECT statement FROM runtime.queries WHERE trace_id = '{TRACE}'", "-H", f"X-API-Key: {peer.key}"
     )
-    assert {row["statement"] for row in told.ok().json()} == {'SELECT "name" FROM people LIMIT 2'}
+    assert {row["statement"] for row in told.ok().json()} == {ASKED[query]}
+    plan = "\n".join(row["plan"] for row in clients.rows(server, f"EXPLAIN {query}"))
+    assert f"Flight SQL: {ASKED[query]}" in plan
+
+
+class DuckDb(flight.FlightServerBase):
+    """An engine of somebody else behind Flight SQL's statements, in the clear."""
+
+    def __init__(self, table: pa.Table):
+        super().__init__("grpc://127.0.0.1:0")
+        self.database, self.asked = duckdb.connect(), []
+        self.database.execute("SET TimeZone = 'UTC'")
+        self.database.register("given", table)
+        self.database.execute("CREATE TABLE edges AS SELECT * FROM given")
+
+    def _answer(self, sql: str) -> pa.Table:
+        return self.database.cursor().sql(sql).to_arrow_table()
+
+    def get_flight_info(self, _context, descriptor):
+        wrapped, query = any_pb2.Any.FromString(descriptor.command), flightsql_pb2.CommandStatementQuery()
+        assert wrapped.Unpack(query)
+        self.asked.append(query.query)
+        ticket = flight.Ticket(query.query.encode())
+        return flight.FlightInfo(self._answer(query.query).schema, descriptor, [flight.FlightEndpoint(ticket, [])], -1, -1)
+
+    def do_get(self, _context, ticket):
+        return flight.RecordBatchStream(self._answer(ticket.ticket.decode()))
+
+
+def edges() -> pa.Table:
+    """What engines might see in different ways, and a row of nothing."""
+    hour = dt.datetime(2026, 3, 29, 1, 0, 0)
+    rows = {
+        "n": pa.array([1, 2, 3, 4, None], pa.int64()),
+        "small": pa.array([-128, 0, 127, None, None], pa.int8()),
+        "big": pa.array([2**64 - 1, 0, 2**53 + 1, 5, None], pa.uint64()),
+        "t": pa.array(["it's", "", "A", "a", None]),
+        "b": pa.array([True, False, True, None, None]),
+        "f": pa.array([float("nan"), -0.0, 1.5, float("-inf"), None]),
+        "d": pa.array([dt.date(1, 1, 1), dt.date(1969, 12, 31), dt.date(2026, 1, 1), dt.date(9999, 12, 31), None]),
+        "price": pa.array([Decimal("-1.50"), Decimal("0.00"), Decimal("99999999.99"), Decimal("1.50"), None], pa.decimal128(10, 2)),
+        "at": pa.array([hour, hour + dt.timedelta(microseconds=1), hour + dt.timedelta(seconds=1), None, None], pa.timestamp("us")),
+        "zoned": pa.array([hour, hour + dt.timedelta(hours=1), None, None, hour], pa.timestamp("us", "UTC")),
+    }
+    return pa.table(rows)
+
+
+FILTERS = [
+    "n = 1",
+    "n IN (1, 3, 7)",
+    "n NOT IN (1, 3)",
+    "n BETWEEN 2 AND 3",
+    "n NOT BETWEEN 2 AND 3",
+    "2 < n",
+    "NOT n = 2",
+    "small < 0",
+    "small <> 0",
+    "small = -128",
+    "big > 5",
+    "big = 18446744073709551615",
+    "big >= 9007199254740993",
+    "t = 'it''s'",
+    "t = ''",
+    "t <> 'a'",
+    "t IN ('A', 'nobody')",
+    "t LIKE 'i%'",
+    "t LIKE '%'",
+    "t > 'A'",
+    "b",
+    "NOT b",
+    "b IS NOT TRUE",
+    "b <> true",
+    "f > 1",
+    "f = 0",
+    "f IS NULL",
+    "f IS NOT NULL",
+    "d < DATE '1970-01-01'",
+    "d = DATE '0001-01-01'",
+    "d BETWEEN DATE '2026-01-01' AND DATE '9999-12-31'",
+    "price < 0",
+    "price = 1.5",
+    "price > 1.49999",
+    "price >= 99999999.99",
+    "at = TIMESTAMP '2026-03-29 01:00:00'",
+    "at > TIMESTAMP '2026-03-29 01:00:00'",
+    "at > TIMESTAMP '2026-03-29 01:00:00.000000500'",
+    "at < TIMESTAMP '2026-03-29 01:00:00.000000500'",
+    "at <= TIMESTAMP '2026-03-29 01:00:00.000001'",
+    "at < now()",
+    "zoned > TIMESTAMP '2026-03-29 01:30:00'",
+    "n > 1 AND (t = 'a' OR small = 127)",
+    "n > 1 AND f > 0 AND (t = 'A' OR f < 0)",
+    "n IS NULL OR t IS NULL",
+    "n + 1 = 2",
+]
+
+
+@pytest.fixture(scope="module")
+def edged(tmp_path_factory):
+    """The same rows in a file and behind DuckDB."""
+    pod, table = Pod(tmp_path_factory.mktemp("edges")), edges()
+    with DuckDb(table) as engine:
+        data.write(table, pod.folder / "edges.parquet")
+        params = {"flightsql_endpoint": f"grpc://127.0.0.1:{engine.port}"}
+        sets = [{"from": "file:edges.parquet", "name": "here"}, {"from": "flightsql:edges", "name": "there", "params": params}]
+        pod.yaml(tls=pod.write_pair(), datasets=sets)
+        server = pod.serve()
+        server.engine = engine
+        yield server
+        pod.close()
+
+
+@pytest.mark.parametrize("words", FILTERS)
+def test_filters_over_an_engine_of_somebody_else(edged, words):
+    query = "SELECT n, small, big, t, b, d, price, at, f IS NULL AS f FROM {} WHERE {} ORDER BY n NULLS LAST, zoned"
+    there, here = (clients.rows(edged, query.format(table, words)) for table in ("there", "here"))
+    assert there == here
+
+
+def test_filters_are_left_to_it(edged):
+    """So the test before is about something."""
+    edged.engine.asked.clear()
+    for words in FILTERS:
+        clients.rows(edged, f"SELECT count(*) AS n FROM there WHERE {words}")
+    with_filter = [sql for sql in edged.engine.asked if " WHERE " in sql]
+    assert len(with_filter) >= 30, edged.engine.asked
 
 
 WRONG = {
@@ -95,6 +240,7 @@ PARAMS = {
     "no endpoint": ({"flightsql_endpoint": None}, "missing"),
     "an endpoint that is none": ({"flightsql_endpoint": "localhost:1"}, "grpc+tls://HOST:PORT"),
     "two ways": ({"flightsql_username": "a"}, "exclude"),
+    "a pushdown that is none": ({"flightsql_pushdown": "queries"}, "one of filters, columns"),
     "half an identity": ({"tls_key_file": "a"}, "belong together"),
     "a key in plain text": ({"flightsql_endpoint": "grpc://db.example.com:1"}, "plain text"),
 }

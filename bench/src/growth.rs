@@ -58,6 +58,9 @@ const FILES: u64 = 65_536;
 /// Connections that are made, and requests that are asked, at a time.
 const AT_A_TIME: usize = 16;
 
+/// What a server gives back of a connection within this time after its last request is not counted.
+const SETTLED: Duration = Duration::from_secs(3);
+
 /// Handshakes of a round.
 const HANDSHAKES: usize = 400;
 
@@ -160,8 +163,7 @@ async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Ou
         for (who, target) in field.servers(figure) {
             let before = target.process.resident()?;
             let mut held = Held::open(target, count).await?;
-            // What is freed a moment later is not counted.
-            tokio::time::sleep(scale.slice).await;
+            tokio::time::sleep(SETTLED).await;
             let more = target.process.resident()?.saturating_sub(before);
             // Of few, what a server has for all of them is most.
             if count > CONNECTIONS[0] {

@@ -3,6 +3,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::cell::OnceCell;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -45,12 +47,23 @@ fn hello(name: &str) -> Vec<u8> {
     flight
 }
 
+fn bound() -> std::net::TcpListener {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
 /// Says `bytes`, closes, and gives what came back.
 fn say(acceptor: &Acceptor, bytes: &[u8]) -> Vec<u8> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+    thread_local! {
+        // One for all that a test says: tens of thousands of them would take all ports there are.
+        static LISTENER: OnceCell<Rc<TcpListener>> = const { OnceCell::new() };
+    }
     runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bind = || Rc::new(TcpListener::from_std(bound()).unwrap());
+        let listener = LISTENER.with(|listener| listener.get_or_init(bind).clone());
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let acceptor = acceptor.clone();

@@ -1,5 +1,7 @@
 //! `flightsql:` data sets: a table of another server of Arrow Flight SQL. What a query needs of it is asked for by SQL: its
-//! columns, and its limit; the rest is done here. Read only.
+//! columns, its limit, and filters that any engine reads in one way; the rest is done here. Read only.
+
+mod condition;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use datafusion::common::TableReference;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
@@ -32,6 +34,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 use url::Url;
 
+use self::condition::condition;
 use super::outbound::{MATERIAL, Material, innermost};
 use super::params::Params;
 use super::remote::RemoteScan;
@@ -43,7 +46,8 @@ pub(super) const CONNECTOR: Connector =
     Connector { name: "flightsql", writable: false, params: &[PARAMS, MATERIAL], columns: false, open };
 
 /// The first three are Spice.ai's.
-const PARAMS: &[&str] = &["flightsql_endpoint", "flightsql_username", "flightsql_password", "flightsql_token"];
+const PARAMS: &[&str] =
+    &["flightsql_endpoint", "flightsql_username", "flightsql_password", "flightsql_token", "flightsql_pushdown"];
 
 /// From the first packet to the end of the handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -75,13 +79,19 @@ fn open(request: Request<'_>) -> Opened {
             Credentials::None
         }
     };
+    let filters = params.read("flightsql_pushdown", "one of filters, columns", |word| match word {
+        "filters" => Some(true),
+        "columns" => Some(false),
+        _ => None,
+    });
+    let filters = filters.unwrap_or(true);
     match endpoint {
         Some(endpoint) if params.wrong.is_empty() => {
             if !endpoint.tls && !matches!(credentials, Credentials::None) && !endpoint.is_loopback() {
                 params.refuse("credentials would travel in plain text; use grpc+tls://");
                 return Err(params.wrong);
             }
-            Ok(Arc::new(Peer { server: Server { endpoint, material, credentials }, relation }))
+            Ok(Arc::new(Peer { server: Server { endpoint, material, credentials }, relation, filters }))
         }
         _ => Err(params.wrong),
     }
@@ -134,6 +144,8 @@ struct Server {
 struct Peer {
     server: Server,
     relation: TableReference,
+    /// Whether filters are left to it.
+    filters: bool,
 }
 
 #[async_trait]
@@ -146,7 +158,7 @@ impl Source for Peer {
         if schema.fields().is_empty() {
             return Err(server.trouble(&format!("{relation} has no columns")));
         }
-        Ok(Arc::new(PeerTable { server, connection, relation, schema }))
+        Ok(Arc::new(PeerTable { server, connection, relation, schema, filters: self.filters }))
     }
 }
 
@@ -263,6 +275,7 @@ struct PeerTable {
     connection: Channel,
     relation: String,
     schema: SchemaRef,
+    filters: bool,
 }
 
 #[async_trait]
@@ -275,11 +288,19 @@ impl TableProvider for PeerTable {
         TableType::Base
     }
 
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| match condition(filter, &self.schema) {
+            Some(_) if self.filters => TableProviderFilterPushDown::Inexact,
+            _ => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
     async fn scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
@@ -288,6 +309,11 @@ impl TableProvider for PeerTable {
         let asked = if columns.is_empty() { vec![0] } else { columns };
         let names = asked.iter().map(|at| quoted(self.schema.field(*at).name()));
         let mut sql = format!("SELECT {} FROM {}", names.collect::<Vec<_>>().join(", "), self.relation);
+        // They are looked at again here: one that the optimizer has made worse since costs rows that need not travel.
+        let conditions: Vec<String> = filters.iter().filter_map(|filter| condition(filter, &self.schema)).collect();
+        if !conditions.is_empty() {
+            sql += &format!(" WHERE {}", conditions.join(" AND "));
+        }
         if let Some(limit) = limit {
             sql += &format!(" LIMIT {limit}");
         }
