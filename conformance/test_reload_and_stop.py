@@ -40,9 +40,13 @@ def _open_connection(server) -> http.client.HTTPSConnection:
     connection = http.client.HTTPSConnection(
         "localhost", server.port("http"), context=ssl.create_default_context(cafile=server.ca), timeout=DEADLINE
     )
+    _ask(connection)
+    return connection
+
+
+def _ask(connection: http.client.HTTPSConnection) -> None:
     connection.request("GET", "/health")
     assert connection.getresponse().read().strip() == b"ok"
-    return connection
 
 
 def test_sighup_swaps_on_all_doors_and_leaves_open_connections_alone(pod):
@@ -153,6 +157,23 @@ def test_idle_connections_do_not_hold_up_the_stop(pod):
     assert server.wait_for_exit() == 0
     assert time.monotonic() - started < 12, "idle connections held up the stop"
     for connection in (*idle, half_open, kept_alive):
+        connection.close()
+
+
+def test_connections_that_do_nothing_take_little_memory(pod):
+    """Not the two buffers of 8 KiB that each has while it is asked: these come and go."""
+    connections, most = 500, 20 << 10
+    pod.yaml(tls=pod.write_pair())
+    server = pod.serve()
+    for _ in range(20):
+        _open_connection(server).close()
+    idle = server.memory()
+    held = [_open_connection(server) for _ in range(connections)]
+    for _ in range(2):
+        eventually(lambda: server.memory() - idle < connections * most, "their buffers are given back")
+        for connection in held:
+            _ask(connection)
+    for connection in held:
         connection.close()
 
 

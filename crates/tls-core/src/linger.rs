@@ -39,9 +39,9 @@ impl LingeringIo {
         Self { io: Some(io), ahead: Bytes::new(), activity, token: Some(token), said_last: false, heard_last: false }
     }
 
-    /// Bytes that were read, and are to be read again.
-    pub(crate) fn put_back(&mut self, bytes: Bytes) {
-        self.ahead = bytes;
+    /// Bytes that were read, and are to be read again: a copy, since even none keep the buffer that they lie in.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        self.ahead = Bytes::copy_from_slice(bytes);
     }
 
     /// Waits until there is something to read, after a read that found nothing.

@@ -376,7 +376,8 @@ where
             debug!(endpoint = info.endpoint, ?lull, "connection does nothing");
             let parts = connection.into_parts();
             io = parts.io.into_inner();
-            io.put_back(parts.read_buf);
+            io.put_back(&parts.read_buf);
+            drop(parts.read_buf);
             let more = lull == Lull::Rest
                 && tokio::select! {
                     more = timeout(limits.header_timeout, io.readable()) => more.is_ok(),
