@@ -180,6 +180,8 @@ def watched(pod):
     server = pod.serve("--metrics", "localhost:0", env=access.environment)
     assert access.ro.curl(server, "/v1/status").status == 200
     assert access.ro.wire(server).query("SELECT 1").code == "OK"
+    telemetry = "INSERT INTO otel.logs (body, flags) VALUES ('by hand', 0)"
+    assert access.rw.curl(server, "/v1/sql", "-d", telemetry).status == 200
     (pod.cwd / "rules.yml").write_text(hurried(RULES.read_text()))
     shutil.copy(pod.ca_file, pod.cwd / "ca.pem")
     said = run(pod, "connect", "prometheus", pod.folder, *doors(server), env=access.environment)

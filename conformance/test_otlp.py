@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 from pathlib import Path
 
 import grpc
@@ -179,6 +180,29 @@ def test_what_is_old_goes(pod):
         stub.Export(metrics(3), metadata=told(), timeout=clients.DEADLINE)
     assert rows(server, "SELECT count(*) AS n FROM otel.metrics") == [{"n": 3}]
     eventually(lambda: rows(server, "SELECT count(*) AS n FROM otel.metrics") == [{"n": 0}], "what is old has gone")
+
+
+def counted(server) -> dict[str, float]:
+    """What is counted of `otel.metrics`, by result, and its bytes."""
+    text = clients.get(server, "/metrics", door="metrics").ok().text
+    found = re.findall(r'^spiced_telemetry_(?:rows_total|bytes)\{table="otel.metrics"(?:,result="(\w+)")?\} (\S+)$', text, re.M)
+    return {result or "bytes": float(value) for result, value in found}
+
+
+def test_rows_are_counted_by_what_became_of_them(pod):
+    pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": {"keys": [f"{WRITER}:rw"]}}, "otel": {"memory_limit": "1MiB"}})
+    server = pod.serve("--metrics", "localhost:0")
+    assert counted(server) == {}
+    with channel_of(server) as channel:
+        stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
+        stub.Export(metrics(2), metadata=told(), timeout=clients.DEADLINE)
+        assert counted(server).keys() == {"kept", "bytes"} and counted(server)["kept"] == 2
+        for _ in range(20):
+            stub.Export(metrics(1_000), metadata=told(), timeout=clients.DEADLINE)
+    now = counted(server)
+    (left,) = clients.sql(server, "SELECT count(*) AS n FROM otel.metrics", "-H", f"X-API-Key: {WRITER}").ok().json()
+    assert now["kept"] == 20_002 and now["evicted"] == 20_002 - left["n"] > 0
+    assert 0 < now["bytes"] <= 1 << 20
 
 
 def test_an_export_that_would_grow_beyond_bounds(pod):

@@ -95,7 +95,8 @@ impl DataFusionEngine {
         }
         for spec in options.retained {
             let name = TableName { schema: spec.schema, table: spec.table };
-            let table = RetainedTable::new(spec.columns, spec.retention, &state.runtime_env().memory_pool);
+            let memory = &state.runtime_env().memory_pool;
+            let table = RetainedTable::new(&name.to_string(), spec.columns, spec.retention, memory);
             let (_, seen) = watch::channel(Slot::Ready(Arc::new(table)));
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
             writable.insert(name, true);

@@ -19,6 +19,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
+use metrics::{counter, gauge};
 use spiced_engine::ErrorKind;
 
 use crate::error::refusal;
@@ -56,10 +57,10 @@ pub(crate) struct RetainedTable {
 }
 
 impl RetainedTable {
-    /// An empty table.
-    pub(crate) fn new(schema: SchemaRef, retention: Retention, pool: &Arc<dyn MemoryPool>) -> Self {
+    /// An empty table, which is counted as `name`.
+    pub(crate) fn new(name: &str, schema: SchemaRef, retention: Retention, pool: &Arc<dyn MemoryPool>) -> Self {
         let reservation = MemoryConsumer::new("retained table").register(pool);
-        let held = Mutex::new(Held { segments: VecDeque::new(), reservation });
+        let held = Mutex::new(Held { segments: VecDeque::new(), reservation, counts: Counts(name.to_owned()) });
         Self { rows: Arc::new(Rows { schema, retention, held }) }
     }
 }
@@ -111,6 +112,22 @@ struct Rows {
 struct Held {
     segments: VecDeque<Segment>,
     reservation: MemoryReservation,
+    counts: Counts,
+}
+
+/// Counts, under the name of a table, what becomes of its rows, and its bytes. Whoever records may come after the engine, so
+/// nothing is kept of it.
+struct Counts(String);
+
+impl Counts {
+    fn rows(&self, result: &'static str, batch: &RecordBatch) {
+        let counted = counter!("spiced_telemetry_rows_total", "table" => self.0.clone(), "result" => result);
+        counted.increment(batch.num_rows() as u64);
+    }
+
+    fn bytes(&self, bytes: usize) {
+        gauge!("spiced_telemetry_bytes", "table" => self.0.clone()).set(bytes as f64);
+    }
 }
 
 /// Rows that go together.
@@ -144,33 +161,41 @@ impl Rows {
         }
         let mut held = self.held();
         held.forget(now, age);
-        while held.reservation.size() + bytes > most && held.drop_oldest() {}
+        while held.reservation.size() + bytes > most && held.evict() {}
         // Where queries hold the memory, what is kept makes room for what is new.
         while let Err(full) = held.reservation.try_grow(bytes) {
-            if !held.drop_oldest() {
+            if !held.evict() {
                 return Err(full);
             }
         }
-        fresh.into_iter().for_each(|batch| held.push(batch, now, age / GRAINS));
+        for batch in fresh {
+            held.counts.rows("kept", &batch);
+            held.push(batch, now, age / GRAINS);
+        }
+        held.counts.bytes(held.reservation.size());
         Ok(())
     }
 }
 
 impl Held {
     fn forget(&mut self, now: Instant, age: Duration) {
-        while self.segments.front().is_some_and(|oldest| now.saturating_duration_since(oldest.came.1) > age) {
-            self.drop_oldest();
+        while let Some(old) = self.segments.pop_front_if(|oldest| now.saturating_duration_since(oldest.came.1) > age) {
+            self.release(&old);
+            self.counts.rows("expired", &old.batch);
         }
     }
 
-    fn drop_oldest(&mut self) -> bool {
-        match self.segments.pop_front() {
-            Some(gone) => {
-                self.reservation.shrink(gone.bytes);
-                true
-            }
-            None => false,
-        }
+    /// Makes room of the oldest; false where there is nothing any more.
+    fn evict(&mut self) -> bool {
+        let Some(oldest) = self.segments.pop_front() else { return false };
+        self.release(&oldest);
+        self.counts.rows("evicted", &oldest.batch);
+        true
+    }
+
+    fn release(&mut self, gone: &Segment) {
+        self.reservation.shrink(gone.bytes);
+        self.counts.bytes(self.reservation.size());
     }
 
     /// Adds a batch that is accounted for, and merges it with what came at most `grain` ago.
@@ -230,7 +255,7 @@ mod tests {
     fn table(age: Duration, bytes: usize, pool: usize) -> Arc<Rows> {
         let schema = Arc::new(Schema::new(vec![Field::new("x", DataType::Int64, false)]));
         let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(pool));
-        RetainedTable::new(schema, Retention { age, bytes }, &pool).rows
+        RetainedTable::new("test", schema, Retention { age, bytes }, &pool).rows
     }
 
     fn add(rows: &Rows, values: std::ops::Range<i64>, at: Instant) -> Result<()> {

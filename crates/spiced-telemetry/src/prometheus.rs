@@ -97,6 +97,18 @@ pub const METRICS: &[Metric] = &[
         help: "How long a statement waited for its turn",
     },
     Metric {
+        name: "spiced_telemetry_rows_total",
+        kind: "counter",
+        labels: &["table", "result"],
+        help: "Rows of otel.logs, otel.metrics and otel.traces by what became of them: kept as they came; expired after runtime.otel.retention, evicted before it for want of memory (runtime.otel.memory_limit, or queries hold runtime.sql.memory_limit)",
+    },
+    Metric {
+        name: "spiced_telemetry_bytes",
+        kind: "gauge",
+        labels: &["table"],
+        help: "What each of these tables holds, of runtime.otel.memory_limit",
+    },
+    Metric {
         name: "spiced_auth_failures_total",
         kind: "counter",
         labels: &["endpoint", "reason"],

@@ -242,7 +242,8 @@ impl Query {
             JoinType::Left => query(both(), format!("{l} LEFT JOIN {r} ON {on}"), Vec::new()),
             JoinType::Right => query(both(), format!("{l} RIGHT JOIN {r} ON {on}"), Vec::new()),
             JoinType::LeftSemi => query(columns_left.clone(), l, vec![format!("EXISTS (SELECT FROM {r} WHERE {on})")]),
-            JoinType::LeftAnti => {
+            // With more than keys to compare, PostgreSQL expects next to no row of it, and loops over what follows for each.
+            JoinType::LeftAnti if join.filter.is_none() => {
                 query(columns_left.clone(), l, vec![format!("NOT EXISTS (SELECT FROM {r} WHERE {on})")])
             }
             _ => None,
