@@ -102,6 +102,9 @@ impl Clone for Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+        if self.0.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // What came since it began was its body. What was read of a next request is read again after a lull.
+            self.0.0.heard.store(false, Ordering::Relaxed);
+        }
     }
 }

@@ -147,6 +147,11 @@ async fn a_connection_rests_and_goes_on() {
         assert!(read_to(&mut stream, body).await.starts_with("HTTP/1.1 200 "));
         assert_eq!(door.lull().await, "rest");
     }
+    // Of a body that begins to come behind its request, too.
+    stream.write_all(post("/early", "later").trim_end_matches("later").as_bytes()).await.unwrap();
+    read_to(&mut stream, "early").await;
+    stream.write_all(b"later").await.unwrap();
+    assert_eq!(door.lull().await, "rest");
     assert_eq!(door.trigger.drain(Duration::from_secs(10)).await, 0, "a stop ends one that rests");
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "with a close_notify");
 }
