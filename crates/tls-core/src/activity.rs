@@ -10,8 +10,7 @@ use tokio::time::{Instant, sleep};
 
 /// What happens on one connection. Clones are of the same.
 ///
-/// All of it is said and asked by the one task of the connection, but for the end of a turn: the order in which other
-/// threads see it does not matter.
+/// All of it is said and asked by the one task of the connection, but for the end of a turn.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Activity(Arc<State>);
 
@@ -21,6 +20,8 @@ struct State {
     begun: AtomicUsize,
     /// Those of which a body is left, the request's or the answer's.
     open: AtomicUsize,
+    /// How often one of these went.
+    ended: AtomicUsize,
     /// Bytes came that are no request yet.
     heard: AtomicBool,
     /// The last read found nothing.
@@ -70,18 +71,21 @@ impl Activity {
 
     /// Waits until nothing has been asked and answered from one look to the next, or a head is not whole within `patience`.
     /// To be asked after the connection itself, when that can do no more.
-    pub(crate) async fn lull(&self, look: Duration, patience: Duration) -> Lull {
-        let (mut begun, mut since) = (self.0.begun.load(Ordering::Relaxed), Instant::now());
+    /// `since` is when it was last seen to do something, over all lulls: no rest prolongs the patience.
+    pub(crate) async fn lull(&self, since: &mut Instant, look: Duration, patience: Duration) -> Lull {
+        let mut seen = (self.0.begun.load(Ordering::Relaxed), self.0.ended.load(Ordering::Relaxed));
         loop {
             sleep(look.min(patience)).await;
-            let State { open, heard, waits, stuck, .. } = &*self.0;
-            let now = self.0.begun.load(Ordering::Relaxed);
-            if now != begun || open.load(Ordering::Relaxed) > 0 || stuck.load(Ordering::Relaxed) {
-                (begun, since) = (now, Instant::now());
-            } else if waits.load(Ordering::Relaxed) && !heard.load(Ordering::Relaxed) {
-                return Lull::Rest;
+            let State { begun, open, ended, heard, waits, stuck } = &*self.0;
+            // In this order: who sees none open sees that they ended. hyper is to have a look of its own after that.
+            let open = open.load(Ordering::Acquire) > 0;
+            let now = (begun.load(Ordering::Relaxed), ended.load(Ordering::Relaxed));
+            if now != seen || open || stuck.load(Ordering::Relaxed) {
+                (seen, *since) = (now, Instant::now());
             } else if since.elapsed() >= patience {
                 return Lull::TooLong;
+            } else if waits.load(Ordering::Relaxed) && !heard.load(Ordering::Relaxed) {
+                return Lull::Rest;
             }
         }
     }
@@ -102,9 +106,9 @@ impl Clone for Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if self.0.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // What came since it began was its body. What was read of a next request is read again after a lull.
-            self.0.0.heard.store(false, Ordering::Relaxed);
-        }
+        // What came since it began was its body. What was read of a next request is read again after a lull.
+        self.0.0.heard.store(false, Ordering::Relaxed);
+        self.0.0.ended.fetch_add(1, Ordering::Relaxed);
+        self.0.0.open.fetch_sub(1, Ordering::Release);
     }
 }

@@ -119,7 +119,9 @@ impl AsyncWrite for LingeringIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = ready!(self.io().poll_shutdown(cx));
+        let shut = self.io().poll_shutdown(cx);
+        self.activity.wrote(&shut);
+        let shut = ready!(shut);
         self.said_last = shut.is_ok();
         Poll::Ready(shut)
     }
@@ -158,12 +160,14 @@ impl RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
+        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
         if let Ok(runtime) = Handle::try_current() {
             let turn = self.turn.clone();
             runtime.spawn(tokio::time::timeout(PATIENCE, async move {
                 // Until then the connection is not between two requests.
                 let _turn = turn;
+                // It goes first.
+                let mut body = body;
                 let mut left = MOST;
                 while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
                     let length = frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tower_service::Service;
 use tracing::{debug, warn};
 
@@ -361,6 +361,7 @@ where
             return ended.map_err(|e| e.to_string());
         }
         let http1 = limits.http1();
+        let mut since = Instant::now();
         loop {
             let mut connection = Box::new(http1.serve_connection(TokioIo::new(io), &service));
             let lull = tokio::select! {
@@ -369,9 +370,15 @@ where
                 ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
                 () = dismissed.as_mut() => {
                     Pin::new(&mut *connection).graceful_shutdown();
-                    return last_answer(connection, &activity).await.map_err(|e| e.to_string());
+                    since = Instant::now();
+                    return tokio::select! {
+                        biased;
+                        ended = connection.as_mut() => ended.map_err(|e| e.to_string()),
+                        // Half a head, say.
+                        _ = activity.lull(&mut since, FIRST_REQUEST, FIRST_REQUEST) => Ok(()),
+                    };
                 }
-                lull = activity.lull(limits.rest, limits.header_timeout) => lull,
+                lull = activity.lull(&mut since, limits.rest, limits.header_timeout) => lull,
             };
             debug!(endpoint = info.endpoint, ?lull, "connection does nothing");
             let parts = connection.into_parts();
@@ -380,7 +387,7 @@ where
             drop(parts.read_buf);
             let more = lull == Lull::Rest
                 && tokio::select! {
-                    more = timeout(limits.header_timeout, io.readable()) => more.is_ok(),
+                    more = timeout_at(since + limits.header_timeout, io.readable()) => more.is_ok(),
                     () = dismissed.as_mut() => false,
                 };
             if !more {
