@@ -109,6 +109,16 @@ impl Door {
         connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
     }
 
+    /// Waits for some looks at all connections: another one rests again and again, as a clock.
+    async fn some_looks(&mut self) {
+        let mut other = self.connect().await;
+        for body in ["one", "two", "three"] {
+            other.write_all(post("/", body).as_bytes()).await.unwrap();
+            read_to(&mut other, body).await;
+            assert_eq!(self.lull().await, "rest");
+        }
+    }
+
     /// Waits until a connection does nothing.
     async fn lull(&mut self) -> &'static str {
         loop {
@@ -204,14 +214,7 @@ async fn no_rest_before_the_answer_has_ended() {
     let mut slow = door.connect().await;
     slow.write_all(post("/slow", "").as_bytes()).await.unwrap();
     read_to(&mut slow, "part\r\n").await;
-    // Another one rests again and again, as a clock.
-    let mut other = door.connect().await;
-    for body in ["one", "two", "three"] {
-        other.write_all(post("/", body).as_bytes()).await.unwrap();
-        read_to(&mut other, body).await;
-        assert_eq!(door.lull().await, "rest");
-    }
-    drop(other);
+    door.some_looks().await;
     door.end.notify_one();
     read_to(&mut slow, "0\r\n\r\n").await;
     assert_eq!(door.lull().await, "rest");
@@ -227,12 +230,7 @@ async fn no_rest_before_the_request_has_ended() {
     let (begin, end) = request.split_at(request.len() - 5);
     early.write_all(begin.as_bytes()).await.unwrap();
     read_to(&mut early, "early").await;
-    let mut other = door.connect().await;
-    for body in ["one", "two", "three"] {
-        other.write_all(post("/", body).as_bytes()).await.unwrap();
-        read_to(&mut other, body).await;
-        assert_eq!(door.lull().await, "rest");
-    }
+    door.some_looks().await;
     // Taken for its body, and not for a request, which it could not be.
     early.write_all(format!("{end}{}", post("/", "four")).as_bytes()).await.unwrap();
     assert!(read_to(&mut early, "four").await.starts_with("HTTP/1.1 200 "));

@@ -4,6 +4,7 @@ mod file;
 mod flightsql;
 mod format;
 mod listing;
+mod literal;
 mod memory;
 mod object;
 mod outbound;

@@ -3,17 +3,13 @@
 //! times with a zone) is not asked for.
 
 use datafusion::arrow::datatypes::{DataType, Decimal128Type, DecimalType, SchemaRef};
-use datafusion::arrow::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
-use crate::connectors::quoted;
+use crate::connectors::{literal, quoted};
 
 /// Values of one list, at most: a statement has its limits.
 const MOST_VALUES: usize = 1_000;
-
-/// From the year 1 to 9999, which are written in four digits everywhere.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// The filter as any engine reads it, where it keeps no less there.
 pub(super) fn condition(filter: &Expr, schema: &SchemaRef) -> Option<String> {
@@ -138,10 +134,7 @@ fn written(one: Side<'_>, value: &ScalarValue) -> Option<String> {
             (at, true) => time(at),
             _ => None,
         },
-        (DataType::Date32, ScalarValue::Date32(Some(days))) => {
-            let days = Some(*days).filter(|days| SECONDS.contains(&(i64::from(*days) * 86_400)))?;
-            Some(format!("DATE '{}'", date32_to_datetime(days)?.format("%Y-%m-%d")))
-        }
+        (DataType::Date32, ScalarValue::Date32(Some(days))) => literal::date(*days),
         (DataType::Decimal128(precision, scale), ScalarValue::Decimal128(Some(value), ..)) if *scale >= 0 => {
             let digits = Decimal128Type::format_decimal(*value, *precision, *scale);
             Some(format!("CAST('{digits}' AS DECIMAL({precision}, {scale}))"))
@@ -162,7 +155,7 @@ fn truth(is: bool) -> &'static str {
 /// A text in quotes. What has a backslash in it is read in more than one way.
 fn text(value: &ScalarValue) -> Option<String> {
     let text = value.try_as_str()??;
-    (!text.contains(['\0', '\\'])).then(|| format!("'{}'", text.replace('\'', "''")))
+    (!text.contains(['\0', '\\'])).then(|| literal::text(text))
 }
 
 /// The time that a column is compared with in microseconds, rounded down, and whether it is none more.
@@ -178,9 +171,8 @@ fn microseconds(one: Side<'_>, value: &ScalarValue) -> Option<(i64, bool)> {
 }
 
 fn time(microseconds: i64) -> Option<String> {
-    let at = Some(microseconds).filter(|at| SECONDS.contains(&at.div_euclid(1_000_000)))?;
-    let digits = if at % 1_000_000 == 0 { "%Y-%m-%d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S%.6f" };
-    Some(format!("TIMESTAMP '{}'", timestamp_us_to_datetime(at)?.format(digits)))
+    let digits = if microseconds % 1_000_000 == 0 { "%Y-%m-%d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S%.6f" };
+    Some(format!("TIMESTAMP '{}'", literal::time(microseconds, digits)?))
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Decimal128Type, DecimalType};
-use datafusion::arrow::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
 
+use super::super::literal;
 use super::types::{Kind, MOST_DIGITS, Reading};
 
 /// The columns that an expression is about: what each is called in the statement, and how it is read.
@@ -373,15 +373,10 @@ fn of_time(call: &ScalarFunction, columns: Columns<'_>) -> Option<Value> {
     }
 }
 
-/// From the year 1 to 9999, which are written in four digits everywhere.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-
 /// A constant, where the session has `standard_conforming_strings` on and its zone is UTC.
 fn constant(value: &ScalarValue) -> Option<Value> {
     let time = |microseconds: i64, zone: &Option<Arc<str>>| {
-        let at = Some(microseconds).filter(|at| SECONDS.contains(&at.div_euclid(1_000_000)))?;
-        let at = timestamp_us_to_datetime(at)?;
-        let at = at.format("%Y-%m-%d %H:%M:%S%.6f");
+        let at = literal::time(microseconds, "%Y-%m-%d %H:%M:%S%.6f")?;
         Some(match zone {
             None => (format!("TIMESTAMP '{at}'"), Kind::Timestamp { utc: false }),
             Some(_) => (format!("TIMESTAMPTZ '{at}+00'"), Kind::Timestamp { utc: true }),
@@ -394,7 +389,7 @@ fn constant(value: &ScalarValue) -> Option<Value> {
             if text.contains('\0') {
                 return None;
             }
-            (format!("'{}'", text.replace('\'', "''")), Kind::Text)
+            (literal::text(text), Kind::Text)
         }
         ScalarValue::Boolean(Some(value)) => (value.to_string(), Kind::Bool),
         ScalarValue::Int16(Some(value)) => (format!("({value})"), Kind::Int2),
@@ -412,11 +407,7 @@ fn constant(value: &ScalarValue) -> Option<Value> {
             let written = Decimal128Type::format_decimal(*value, *precision, *scale);
             (format!("({written})"), Kind::Numeric(*precision, *scale))
         }
-        ScalarValue::Date32(Some(days)) => {
-            let day = Some(*days).filter(|days| SECONDS.contains(&(i64::from(*days) * 86_400)))?;
-            let day = date32_to_datetime(day)?;
-            (format!("DATE '{}'", day.format("%Y-%m-%d")), Kind::Date)
-        }
+        ScalarValue::Date32(Some(days)) => (literal::date(*days)?, Kind::Date),
         ScalarValue::TimestampMicrosecond(Some(at), zone) => time(*at, zone)?,
         _ => return None,
     };
