@@ -26,18 +26,24 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 @pytest.fixture
 def peer(tmp_path):
     """The other server: `people`, `sales.wide`, and a key that reads."""
-    pod = Pod(tmp_path / "peer")
+    server = other(tmp_path / "peer", people=data.PEOPLE)
+    yield server
+    server.pod.close()
+
+
+def other(folder, **tables):
+    pod = Pod(folder)
     key = LEDGER.mark("a key of the peer")
-    data.write(data.PEOPLE, pod.folder / "people.parquet")
-    sets = [{"from": "file:people.parquet", "name": "people"}]
+    for name, table in tables.items():
+        data.write(table, pod.folder / f"{name}.parquet")
+    sets = [{"from": f"file:{name}.parquet", "name": name} for name in tables]
     views = [{"name": "sales.wide", "sql": "SELECT value AS \"Id\", repeat('x', 100) AS filler FROM generate_series(1, 300000)"}]
     pod.yaml(
         tls=pod.write_pair(), datasets=sets, views=views, runtime={"auth": {"api_key": {"keys": [f"{key}:rw"]}}}
     )
     server = pod.serve()
     server.key, server.pod = key, pod
-    yield server
-    pod.close()
+    return server
 
 
 def described(pod, peer, table: str, name: str = "t", **params) -> dict:
@@ -103,7 +109,8 @@ class DuckDb(flight.FlightServerBase):
         self.database, self.asked = duckdb.connect(), []
         self.database.execute("SET TimeZone = 'UTC'")
         self.database.register("given", table)
-        self.database.execute("CREATE TABLE edges AS SELECT * FROM given")
+        # A type of its own, which is text elsewhere.
+        self.database.execute("CREATE TABLE edges AS SELECT * REPLACE (CAST(own AS UUID) AS own) FROM given")
 
     def _answer(self, sql: str) -> pa.Table:
         return self.database.cursor().sql(sql).to_arrow_table()
@@ -119,6 +126,9 @@ class DuckDb(flight.FlightServerBase):
         return flight.RecordBatchStream(self._answer(ticket.ticket.decode()))
 
 
+OWN = "00000000-0000-4000-8000-000000000001"
+
+
 def edges() -> pa.Table:
     """What engines might see in different ways, and a row of nothing."""
     hour = dt.datetime(2026, 3, 29, 1, 0, 0)
@@ -132,6 +142,9 @@ def edges() -> pa.Table:
         "d": pa.array([dt.date(1, 1, 1), dt.date(1969, 12, 31), dt.date(2026, 1, 1), dt.date(9999, 12, 31), None]),
         "price": pa.array([Decimal("-1.50"), Decimal("0.00"), Decimal("99999999.99"), Decimal("1.50"), None], pa.decimal128(10, 2)),
         "at": pa.array([hour, hour + dt.timedelta(microseconds=1), hour + dt.timedelta(seconds=1), None, None], pa.timestamp("us")),
+        "ms": pa.array([hour, hour + dt.timedelta(milliseconds=1), hour - dt.timedelta(milliseconds=1), None, None], pa.timestamp("ms")),
+        "far": pa.array([hour, dt.datetime(9999, 12, 31), dt.datetime(1, 1, 1), None, None], pa.timestamp("us")),
+        "own": pa.array([OWN, OWN.replace("0", "1"), None, None, None]),
         "zoned": pa.array([hour, hour + dt.timedelta(hours=1), None, None, hour], pa.timestamp("us", "UTC")),
     }
     return pa.table(rows)
@@ -179,6 +192,19 @@ FILTERS = [
     "at < TIMESTAMP '2026-03-29 01:00:00.000000500'",
     "at <= TIMESTAMP '2026-03-29 01:00:00.000001'",
     "at < now()",
+    "ms = TIMESTAMP '2026-03-29 01:00:00.001'",
+    "ms > TIMESTAMP '2026-03-29 01:00:00.000000500'",
+    "ms < TIMESTAMP '2026-03-29 01:00:00.000500'",
+    "ms >= TIMESTAMP '2026-03-29 00:59:59.999000001'",
+    "ms IN (TIMESTAMP '2026-03-29 01:00:00', TIMESTAMP '2026-03-29 01:00:00.000001')",
+    "far > TIMESTAMP '2026-03-29 00:00:00'",
+    "far < arrow_cast('9999-12-31T00:00:00', 'Timestamp(Microsecond, None)')",
+    "far = arrow_cast('0001-01-01T00:00:00', 'Timestamp(Microsecond, None)')",
+    f"own = '{OWN}'",
+    "own = 'none of its own'",
+    "own LIKE '0%' AND n > 0",
+    "own IS NOT NULL",
+    " OR ".join(f"n = {n} OR (b AND small = {n})" for n in range(100)),
     "zoned > TIMESTAMP '2026-03-29 01:30:00'",
     "n > 1 AND (t = 'a' OR small = 127)",
     "n > 1 AND f > 0 AND (t = 'A' OR f < 0)",
@@ -189,23 +215,27 @@ FILTERS = [
 
 @pytest.fixture(scope="module")
 def edged(tmp_path_factory):
-    """The same rows in a file and behind DuckDB."""
+    """The same rows in a file, behind DuckDB and behind another spiced."""
     pod, table = Pod(tmp_path_factory.mktemp("edges")), edges()
+    peer = other(tmp_path_factory.mktemp("peer"), edges=table)
     with DuckDb(table) as engine:
         data.write(table, pod.folder / "edges.parquet")
         params = {"flightsql_endpoint": f"grpc://127.0.0.1:{engine.port}"}
-        sets = [{"from": "file:edges.parquet", "name": "here"}, {"from": "flightsql:edges", "name": "there", "params": params}]
+        sets = [{"from": "file:edges.parquet", "name": "here"}, {"from": "flightsql:edges", "name": "duckdb", "params": params}]
+        sets.append(described(pod, peer, "edges", "spiced"))
         pod.yaml(tls=pod.write_pair(), datasets=sets)
         server = pod.serve()
         server.engine = engine
         yield server
         pod.close()
+    peer.pod.close()
 
 
 @pytest.mark.parametrize("words", FILTERS)
-def test_filters_over_an_engine_of_somebody_else(edged, words):
-    query = "SELECT n, small, big, t, b, d, price, at, f IS NULL AS f FROM {} WHERE {} ORDER BY n NULLS LAST, zoned"
-    there, here = (clients.rows(edged, query.format(table, words)) for table in ("there", "here"))
+@pytest.mark.parametrize("engine", ["duckdb", "spiced"])
+def test_filters_over_another_engine(edged, engine, words):
+    query = "SELECT * EXCEPT (f), f IS NULL AS f FROM {} WHERE {} ORDER BY n NULLS LAST, zoned"
+    there, here = (clients.rows(edged, query.format(table, words)) for table in (engine, "here"))
     assert there == here
 
 
@@ -213,9 +243,18 @@ def test_filters_are_left_to_it(edged):
     """So the test before is about something."""
     edged.engine.asked.clear()
     for words in FILTERS:
-        clients.rows(edged, f"SELECT count(*) AS n FROM there WHERE {words}")
+        clients.rows(edged, f"SELECT count(*) AS n FROM duckdb WHERE {words}")
     with_filter = [sql for sql in edged.engine.asked if " WHERE " in sql]
     assert len(with_filter) >= 30, edged.engine.asked
+
+
+def test_a_filter_that_it_does_not_understand(edged):
+    """It is asked again without, and the log says so."""
+    edged.engine.asked.clear()
+    assert clients.rows(edged, "SELECT n FROM duckdb WHERE own = 'none of its own'") == []
+    filtered, plain = edged.engine.asked
+    assert filtered == f"{plain} WHERE (\"own\" = 'none of its own')"
+    assert edged.logged("WARN", match="asked again without filters")
 
 
 WRONG = {

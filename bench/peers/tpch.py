@@ -1,15 +1,21 @@
 """What the doors cost: TPC-H through spiced over TLS (ADBC, Flight SQL) beside DataFusion alone, in one run, by turns.
 
-`cargo xtask bench tpch` builds spiced as it is shipped and runs this: PYTHON bench/peers/tpch.py SPICED [ROUNDS]
+`just bench tpch [--rounds N] [--page FILE]` builds spiced as it is shipped and runs this.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import os
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "conformance"))
@@ -19,6 +25,39 @@ import datafusion
 from harness import clients, tpch
 from harness.pod import Pod
 from harness.waiting import eventually
+
+PAGE = """# TPC-H through a door
+
+What a door costs over the engine behind it, where the engine has work to do:
+
+```
+just bench tpch --write
+```
+
+Taken {date} on {cores} cores, {version} beside Python's datafusion {datafusion}; scale {scale}, {rounds} rounds, in each of which both have
+their turn. *Alone* is that library within the bench's own process, over the same Parquet files and as `spiced` sets it up. *Through the
+door* is ADBC's driver of Flight SQL, over TLS, to the last row as an Arrow table. *CPU* is what the server's process spent, or the bench's own
+for DataFusion alone, user and system; what a client spends on reading its answer is not in it. Times are the rounds' medians, CPU is their mean.
+
+{table}
+
+It is the same engine, so what differs is how it is built (allocator, compiler flags, a minor version), and what the door does: plan and
+schema are made once for `GetFlightInfo` and `DoGet` together, and the answers here are at most a few thousand rows.
+"""
+
+
+@dataclass
+class Taken:
+    """One query, of one side."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def take(self, work: Callable[[], object], cpu: Callable[[], float]) -> None:
+        before, start = cpu(), time.perf_counter()
+        work()
+        self.seconds.append(time.perf_counter() - start)
+        self.cpu.append(cpu() - before)
 
 
 def alone() -> datafusion.SessionContext:
@@ -30,39 +69,70 @@ def alone() -> datafusion.SessionContext:
     return context
 
 
-def timed(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def own_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
-def main(spiced: str, rounds: int) -> None:
-    os.environ["SPICED_BIN"] = spiced
+def take(rounds: int) -> dict[int, tuple[Taken, Taken]]:
+    """Each query, alone and through the door."""
     pod = Pod(Path(tempfile.mkdtemp()))
     pod.yaml(tls=pod.write_pair(), datasets=[{"from": f"file:{tpch.file(table)}", "name": table} for table in tpch.TABLES])
     server = pod.serve()
     eventually(lambda: clients.get(server, "/v1/ready").status == 200, "every table is loaded")
-    context, sums, ratios = alone(), [0.0, 0.0], []
-    print(f"scale {tpch.SCALE}, medians of {rounds} rounds, milliseconds\nquery  alone  spiced  ratio")
+    context, taken = alone(), {number: (Taken(), Taken()) for number in tpch.QUERIES}
     with clients.adbc(server) as connection, connection.cursor() as cursor:
 
         def through(text: str) -> None:
             cursor.execute(text)
             cursor.fetch_arrow_table()
 
-        for number in tpch.QUERIES:
-            text, took = tpch.query(number), ([], [])
+        for number, (inner, outer) in taken.items():
+            text = tpch.query(number)
             through(text), context.sql(text).to_arrow_table()  # warm
             for _ in range(rounds):
-                took[0].append(timed(lambda: context.sql(text).to_arrow_table()))
-                took[1].append(timed(lambda: through(text)))
-            inner, outer = (statistics.median(all_of_it) * 1e3 for all_of_it in took)
-            sums[0], sums[1] = sums[0] + inner, sums[1] + outer
-            ratios.append(outer / inner)
-            print(f"{number:5}  {inner:5.1f}  {outer:6.1f}  {outer / inner:5.2f}")
-    print(f"  all  {sums[0]:5.0f}  {sums[1]:6.0f}  {sums[1] / sums[0]:5.2f}   (median of the ratios {statistics.median(ratios):.2f})")
+                inner.take(lambda: context.sql(text).to_arrow_table(), own_cpu)
+                outer.take(lambda: through(text), server.cpu)
     pod.close()
+    return taken
+
+
+def table(taken: dict[int, tuple[Taken, Taken]]) -> str:
+    def row(name: str, values: list[float]) -> str:
+        inner, outer, inner_cpu, outer_cpu = values
+        cells = f"{inner:.1f} ms | {outer:.1f} ms | {outer / inner:.2f} | {inner_cpu:.1f} ms | {outer_cpu:.1f} ms | {outer_cpu / inner_cpu:.2f}"
+        return f"| {name} | {cells} |"
+
+    rows = [
+        "| query | alone | through the door | ratio | CPU alone | CPU, the server's | ratio |",
+        "|:--|--:|--:|--:|--:|--:|--:|",
+    ]
+    sums = [0.0] * 4
+    for number, both in taken.items():
+        values = [1e3 * statistics.median(one.seconds) for one in both] + [1e3 * statistics.mean(one.cpu) for one in both]
+        sums = [a + b for a, b in zip(sums, values)]
+        rows.append(row(f"{number}", values))
+    return "\n".join([*rows, row("all", sums)])
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("spiced")
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--page", type=Path)
+    said = arguments.parse_args()
+    os.environ["SPICED_BIN"] = said.spiced
+    found = table(take(said.rounds))
+    print(found)
+    if said.page:
+        version = subprocess.run([said.spiced, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        said.page.write_text(
+            PAGE.format(
+                date=datetime.date.today(), cores=os.cpu_count(), version=version, datafusion=datafusion.__version__,
+                scale=tpch.SCALE, rounds=said.rounds, table=found,
+            )
+        )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5)
+    main()

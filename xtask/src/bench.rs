@@ -14,22 +14,31 @@ pub fn run(arguments: &[String]) -> Outcome {
     tools::run(cargo().args(["build", "--release", "-p", "spiced", "-p", "spiced-bench"]))?;
 
     let built = target().join("release");
-    if arguments.first().is_some_and(|what| what == "tpch") {
-        let mut tpch = Command::new(python);
-        tpch.current_dir(root()).arg("bench/peers/tpch.py").arg(built.join("spiced"));
-        return tools::run(tpch.args(&arguments[1..]));
-    }
-    let mut bench = Command::new(built.join("spiced-bench"));
+    let (what, page) = match arguments.first().map(String::as_str) {
+        Some("tpch") => ("tpch", "tpch.md"),
+        Some("growth") => ("growth", "growth.md"),
+        _ => ("", "figures.md"),
+    };
+    let mut bench = match what {
+        "tpch" => {
+            let mut bench = Command::new(python);
+            bench.arg("bench/peers/tpch.py").arg(built.join("spiced"));
+            bench
+        }
+        _ => {
+            let mut bench = Command::new(built.join("spiced-bench"));
+            bench.arg("--spiced").arg(built.join("spiced")).arg("--nginx").arg(nginx).arg("--python").arg(python);
+            bench.arg("--out").arg(target().join("bench"));
+            bench
+        }
+    };
     bench.current_dir(root());
-    bench.arg("--spiced").arg(built.join("spiced")).arg("--nginx").arg(nginx).arg("--python").arg(python);
-    bench.arg("--out").arg(target().join("bench"));
-    let grows = arguments.first().is_some_and(|what| what == "growth");
-    let page = if grows { "growth.md" } else { "figures.md" };
+    if what == "growth" {
+        bench.arg("--growth");
+    }
     if arguments.iter().any(|argument| argument == "--write") {
         bench.arg("--page").arg(root().join("docs").join(page));
     }
-    if grows {
-        bench.arg("--growth");
-    }
-    tools::run(bench.args(arguments.iter().skip(usize::from(grows)).filter(|argument| *argument != "--write")))
+    let rest = arguments.iter().skip(usize::from(!what.is_empty())).filter(|argument| *argument != "--write");
+    tools::run(bench.args(rest))
 }

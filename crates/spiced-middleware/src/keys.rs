@@ -399,13 +399,15 @@ mod tests {
         let throttle = Arc::new(Throttle::new(std::num::NonZero::new(1).unwrap()));
         let source = Some(Source::from(std::net::IpAddr::from([192, 0, 2, 1])));
         let slowly = async |text: &str, source| {
-            assert!(matches!(keys.check(text.as_bytes()), Checked::Unclear));
             let guesses = Guesses { throttle: throttle.clone(), source };
             keys.clone().check_slowly(text.into(), guesses).await.unwrap()
         };
+        let unclear = |text: &str| matches!(keys.check(text.as_bytes()), Checked::Unclear);
+        assert!(unclear("wrong") && unclear("chosen"));
         assert!(matches!(slowly("wrong", source).await, Slowly::Unknown { waits: false }));
         assert!(matches!(slowly("wrong", source).await, Slowly::Unknown { waits: true }));
         assert!(matches!(slowly("chosen", source).await, Slowly::Waits(_)), "it is not computed for who waits");
+        assert!(unclear("wrong") && unclear("chosen"));
         // Several at once are all let in, whoever of them is first.
         let all = futures::future::join_all([0; 4].map(|_| slowly("chosen", None))).await;
         assert!(all.iter().all(|one| matches!(one, Slowly::Known(_))));

@@ -168,8 +168,9 @@ impl App {
             datasets: engine.datasets(),
             readiness: ready.clone(),
         };
-        let connections = connections(&settings, doors.iter().count() as u64);
+        let connections = connections(&settings, doors.iter().count());
         let limits = Limits {
+            spare: Arc::new(Semaphore::new(connections.spare)),
             handshakes: Arc::new(Semaphore::new(settings.limits.handshakes.min(Semaphore::MAX_PERMITS))),
             handshake_timeout,
             ..Limits::default()
@@ -200,7 +201,7 @@ impl App {
         Ok(Self {
             routers,
             reloading: Reloading::new(Live::new(pod.clone(), files, served, policy, fixed), follower, stores.0, asked),
-            connections,
+            connections: connections.own,
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
             stopping,
@@ -318,13 +319,60 @@ fn start_engine(
     })
 }
 
-/// How many connections a door may have: what was set, within what the system allows this process.
-fn connections(settings: &Settings, doors: u64) -> usize {
-    let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
-    let each = descriptors.saturating_sub(SPARE_DESCRIPTORS.min(descriptors / 2)) / doors.max(1);
-    let connections = settings.limits.connections.min(usize::try_from(each).unwrap_or(usize::MAX).max(1));
-    if connections < settings.limits.connections {
-        info!(connections, open_files = descriptors, "connections of a door are bounded by the limit of open files");
+/// How many connections the doors may have: what was set, within what the system allows this process.
+fn connections(settings: &Settings, doors: usize) -> Shares {
+    let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
+    let all = open_files.saturating_sub(SPARE_DESCRIPTORS.min(open_files / 2));
+    let most = settings.limits.connections.min(Semaphore::MAX_PERMITS);
+    let shares = Shares::of(most, usize::try_from(all).unwrap_or(usize::MAX), doors);
+    if shares.own < most {
+        let Shares { own, spare } = shares;
+        info!(
+            each = own,
+            shared = spare,
+            open_files,
+            "the limit of open files bounds how many connections there can be"
+        );
     }
-    connections
+    shares
+}
+
+/// Connections that a door has for itself, and those that are there for whichever door needs them: so one that is
+/// flooded leaves the others theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shares {
+    own: usize,
+    spare: usize,
+}
+
+impl Shares {
+    /// No door gets more than `most`, and all of them no more than `all`, or one each.
+    fn of(most: usize, all: usize, doors: usize) -> Self {
+        let doors = doors.max(1);
+        if all / doors >= most {
+            return Self { own: most, spare: 0 };
+        }
+        let own = (all / (2 * doors)).max(1);
+        Self { own, spare: all.saturating_sub(own * doors).min(most - own) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_door_leaves_the_others_theirs() {
+        for (most, all, own, spare) in [
+            (10_000, 1 << 20, 10_000, 0),
+            (10_000, 30_000, 10_000, 0),
+            (10_000, 19_744, 3_290, 6_710),
+            (10_000, 768, 128, 384),
+            (10, 20, 3, 7),
+            (10, 0, 1, 0),
+            (1, 0, 1, 0),
+        ] {
+            assert_eq!(Shares::of(most, all, 3), Shares { own, spare }, "{most} of {all}");
+        }
+    }
 }

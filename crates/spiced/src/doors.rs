@@ -116,7 +116,7 @@ impl Opened {
         }
     }
 
-    /// Serves `router` on every socket until the drain, `connections` at a time over all of them; the
+    /// Serves `router` on every socket until the drain, with `connections` for itself over all of them; the
     /// accept loops are added to `loops`.
     pub(crate) fn serve(
         self,
@@ -127,7 +127,7 @@ impl Opened {
         drain: &Drain,
         loops: &mut JoinSet<io::Result<()>>,
     ) {
-        let connections = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        let connections = Arc::new(Semaphore::new(connections));
         for socket in self.sockets {
             let acceptor = self.acceptor.clone();
             let limits = Limits { connections: connections.clone(), ..limits.clone() };

@@ -75,7 +75,8 @@ impl Activity {
     pub(crate) async fn lull(&self, since: &mut Instant, look: Duration, patience: Duration) -> Lull {
         let mut seen = (self.0.begun.load(Ordering::Relaxed), self.0.ended.load(Ordering::Relaxed));
         loop {
-            sleep(look.min(patience)).await;
+            // Not for no time: that would be to look without a rest.
+            sleep(look.min(patience).max(Duration::from_millis(1))).await;
             let State { begun, open, ended, heard, waits, stuck } = &*self.0;
             // In this order: who sees none open sees that they ended. hyper is to have a look of its own after that.
             let open = open.load(Ordering::Acquire) > 0;

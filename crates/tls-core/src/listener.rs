@@ -43,6 +43,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 pub struct Limits {
     /// Connections at a time; further ones wait in the kernel's queue. Default 10,000.
     pub connections: Arc<Semaphore>,
+    /// Further connections, over all doors that share these limits, where a door has no place of its own left. Default none.
+    pub spare: Arc<Semaphore>,
     /// Handshakes in progress, over all doors that share these limits. Default 1,024.
     pub handshakes: Arc<Semaphore>,
     /// From the accept to the end of the handshake. Default 10 s.
@@ -65,6 +67,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: Arc::new(Semaphore::new(10_000)),
+            spare: Arc::new(Semaphore::new(0)),
             handshakes: Arc::new(Semaphore::new(1_024)),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
@@ -210,8 +213,7 @@ where
             let (tcp, remote) = listener.async_io(Interest::READABLE, TcpListener::accept).await?;
             tcp.set_nonblocking(true)?;
             // Only now: a permit that an idle socket waits with would be one less for its door's other.
-            let permit = connection.limits.connections.clone().acquire_owned().await;
-            Ok((tcp, remote, permit.expect("nobody closes the semaphore")))
+            Ok((tcp, remote, connection.limits.place().await))
         };
         let next = tokio::select! {
             biased;
@@ -371,12 +373,12 @@ where
                 () = dismissed.as_mut() => {
                     Pin::new(&mut *connection).graceful_shutdown();
                     since = Instant::now();
-                    return tokio::select! {
+                    tokio::select! {
                         biased;
-                        ended = connection.as_mut() => ended.map_err(|e| e.to_string()),
-                        // Half a head, say.
-                        _ = activity.lull(&mut since, FIRST_REQUEST, FIRST_REQUEST) => Ok(()),
-                    };
+                        ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
+                        // Half a head, say, which is not waited for.
+                        _ = activity.lull(&mut since, FIRST_REQUEST, FIRST_REQUEST) => Lull::TooLong,
+                    }
                 }
                 lull = activity.lull(&mut since, limits.rest, limits.header_timeout) => lull,
             };
@@ -429,6 +431,16 @@ async fn distrusted(clients: Option<watch::Receiver<Arc<ClientTrust>>>, tls: Opt
 }
 
 impl Limits {
+    /// Waits for a place for one more connection.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        let place = tokio::select! {
+            biased;
+            own = self.connections.clone().acquire_owned() => own,
+            spare = self.spare.clone().acquire_owned() => spare,
+        };
+        place.expect("nobody closes the semaphores")
+    }
+
     fn http1(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
         // Its own timer is made anew for each request; `Activity` has one for them all.

@@ -209,6 +209,35 @@ async fn who_rests_for_long_is_not_kept() {
 }
 
 #[tokio::test]
+async fn a_byte_now_and_then_prolongs_nothing() {
+    let door = Door::open(Duration::from_millis(200)).await;
+    let (mut tcp, _tls) = door.connect().await.into_inner();
+    // The begin of a record that is never whole (RFC 8446 §5.1).
+    let record = [&[0x17, 3, 3, 0x40, 0][..], &[0; 0x3fff]].concat();
+    let (mut said, mut pace) = ([0; 1024], tokio::time::interval(Duration::from_millis(10)));
+    let ended = async {
+        for byte in record {
+            tokio::select! {
+                read = tcp.read(&mut said) => if read.is_ok_and(|read| read > 0) { continue } else { return },
+                _ = pace.tick() => if tcp.write_all(&[byte]).await.is_err() { return },
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_no_half_head() {
+    let mut door = Door::open(LONG).await;
+    let mut stream = door.connect().await;
+    stream.write_all(b"GET / HT").await.unwrap();
+    door.some_looks().await;
+    let stopped = tokio::time::timeout(LONG / 3, door.trigger.drain(LONG)).await;
+    assert_eq!(stopped, Ok(0));
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "with a close_notify");
+}
+
+#[tokio::test]
 async fn no_rest_before_the_answer_has_ended() {
     let mut door = Door::open(LONG).await;
     let mut slow = door.connect().await;

@@ -2,8 +2,9 @@
 //! keep too many rows there, and never too few: what engines order or tell apart in ways of their own (text, floats,
 //! times with a zone) is not asked for.
 
-use datafusion::arrow::datatypes::{DataType, Decimal128Type, DecimalType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Decimal128Type, DecimalType, SchemaRef, TimeUnit};
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::utils::split_binary;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
 use crate::connectors::{literal, quoted};
@@ -11,14 +12,46 @@ use crate::connectors::{literal, quoted};
 /// Values of one list, at most: a statement has its limits.
 const MOST_VALUES: usize = 1_000;
 
+/// Bytes of all that is asked of rows in one statement, at most.
+const LONGEST: usize = 256 * 1024;
+
+/// How deep conditions nest, at most. A parser goes one or two steps down for each, and has its limit: DataFusion's is 50.
+const DEEPEST: usize = 16;
+
+/// Whether there is something that any engine can be asked for.
+pub(super) fn is_plain(filter: &Expr, schema: &SchemaRef) -> bool {
+    condition(filter, schema, DEEPEST).is_some_and(|said| said.len() <= LONGEST)
+}
+
+/// All that any engine can be asked for, of filters that all are to hold.
+pub(super) fn conditions(filters: &[Expr], schema: &SchemaRef) -> Option<String> {
+    let said = filters.iter().filter_map(|filter| condition(filter, schema, DEEPEST));
+    let all = said.scan(LONGEST, |left, one| {
+        // What is too long is left out, and what comes after it has its turn.
+        Some(left.checked_sub(one.len()).map(|rest| {
+            *left = rest;
+            one
+        }))
+    });
+    let all: Vec<String> = all.flatten().collect();
+    (!all.is_empty()).then(|| all.join(" AND "))
+}
+
 /// The filter as any engine reads it, where it keeps no less there.
-pub(super) fn condition(filter: &Expr, schema: &SchemaRef) -> Option<String> {
+fn condition(filter: &Expr, schema: &SchemaRef, deep: usize) -> Option<String> {
+    let deep = deep.checked_sub(1)?;
     match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
-            match (op, condition(left, schema), condition(right, schema)) {
-                (Operator::And, Some(left), Some(right)) => Some(format!("({left} AND {right})")),
-                (Operator::And, one, other) => one.or(other),
-                (_, left, right) => Some(format!("({} OR {})", left?, right?)),
+        Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) => {
+            // A chain is one pair of parentheses, however long it is.
+            let parts = split_binary(filter, *op).into_iter().map(|part| condition(part, schema, deep));
+            let parts: Vec<String> = match op {
+                Operator::And => parts.flatten().collect(),
+                _ => parts.collect::<Option<_>>()?,
+            };
+            match &*parts {
+                [] => None,
+                [one] => Some(one.clone()),
+                all => Some(format!("({})", all.join(&format!(" {op} ")))),
             }
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (&**left, &**right) {
@@ -26,7 +59,7 @@ pub(super) fn condition(filter: &Expr, schema: &SchemaRef) -> Option<String> {
             (Expr::Literal(value, _), one) => compared(Side::of(one, schema)?, op.swap()?, value),
             _ => None,
         },
-        Expr::InList(list) if !list.negated && list.list.len() <= MOST_VALUES => {
+        Expr::InList(list) if !list.negated && (1..=MOST_VALUES).contains(&list.list.len()) => {
             let one = Side::of(&list.expr, schema)?;
             let items = list.list.iter().map(|item| written(one, item.as_literal()?)).collect::<Option<Vec<_>>>()?;
             Some(format!("({} IN ({}))", one.name(), items.join(", ")))
@@ -39,11 +72,12 @@ pub(super) fn condition(filter: &Expr, schema: &SchemaRef) -> Option<String> {
         }
         Expr::Like(like) if !like.negated && !like.case_insensitive && like.escape_char.is_none() => {
             let one = Side::of(&like.expr, schema)?;
-            let pattern = text(like.pattern.as_literal()?)?;
+            // Some engines read a class of characters after a bracket.
+            let pattern = text(like.pattern.as_literal()?).filter(|pattern| !pattern.contains('['))?;
             is_text(one.column.1).then(|| format!("({} LIKE {pattern})", one.name()))
         }
-        Expr::IsNull(inner) => Some(format!("({} IS NULL)", Side::of(inner, schema)?.name())),
-        Expr::IsNotNull(inner) => Some(format!("({} IS NOT NULL)", Side::of(inner, schema)?.name())),
+        Expr::IsNull(inner) => Some(format!("({} IS NULL)", Side::plain(inner, schema)?.name())),
+        Expr::IsNotNull(inner) => Some(format!("({} IS NOT NULL)", Side::plain(inner, schema)?.name())),
         Expr::Column(_) => compared(Side::of(filter, schema)?, Operator::Eq, &true.into()),
         Expr::Not(inner) => compared(Side::of(inner, schema)?, Operator::Eq, &false.into()),
         _ => None,
@@ -85,6 +119,11 @@ impl<'s> Side<'s> {
         }
     }
 
+    /// One that is a value and not made of values, of which some engines ask each whether it is null.
+    fn plain(expr: &'s Expr, schema: &'s SchemaRef) -> Option<Self> {
+        Self::of(expr, schema).filter(|one| !one.column.1.is_nested())
+    }
+
     fn name(self) -> String {
         quoted(self.column.0)
     }
@@ -112,10 +151,11 @@ fn compared(one: Side<'_>, op: Operator, value: &ScalarValue) -> Option<String> 
     if let Some(value) = written(one, value) {
         return both(word, value);
     }
-    let (DataType::Timestamp(_, None), (at, _)) = (one.column.1, microseconds(one, value)?) else { return None };
+    // Between two times that can be written: the one before it, or the one after.
+    let Moment { step, before, .. } = moment(one, value)?;
     match op {
-        Operator::Gt | Operator::GtEq => both(">=", time(at)?),
-        Operator::Lt | Operator::LtEq => both("<=", time(at.checked_add(1)?)?),
+        Operator::Gt | Operator::GtEq => both(">=", time(before, step)?),
+        Operator::Lt | Operator::LtEq => both("<=", time(before.checked_add(step)?, step)?),
         _ => None,
     }
 }
@@ -130,19 +170,22 @@ fn written(one: Side<'_>, value: &ScalarValue) -> Option<String> {
     }
     match (one.column.1, value) {
         (DataType::Boolean, ScalarValue::Boolean(Some(is))) => Some(truth(*is).to_owned()),
-        (DataType::Timestamp(_, None), _) => match microseconds(one, value)? {
-            (at, true) => time(at),
-            _ => None,
-        },
+        (DataType::Timestamp(..), _) => {
+            let Moment { step, before, .. } = moment(one, value).filter(|moment| moment.exact)?;
+            time(before, step)
+        }
         (DataType::Date32, ScalarValue::Date32(Some(days))) => literal::date(*days),
         (DataType::Decimal128(precision, scale), ScalarValue::Decimal128(Some(value), ..)) if *scale >= 0 => {
             let digits = Decimal128Type::format_decimal(*value, *precision, *scale);
             Some(format!("CAST('{digits}' AS DECIMAL({precision}, {scale}))"))
         }
         (column, value) if column.is_integer() => {
-            // Beyond that, engines read a number that is not whole.
-            let ScalarValue::Int64(Some(value)) = value.cast_to(&DataType::Int64).ok()? else { return None };
-            Some(if value < 0 { format!("({value})") } else { value.to_string() })
+            // Beyond that, engines read a number that is not whole. So they do with the least, before they see its sign.
+            match value.cast_to(&DataType::Int64).ok()? {
+                ScalarValue::Int64(Some(value @ 0..)) => Some(value.to_string()),
+                ScalarValue::Int64(Some(value)) if value > i64::MIN => Some(format!("({value})")),
+                _ => None,
+            }
         }
         _ => None,
     }
@@ -158,21 +201,45 @@ fn text(value: &ScalarValue) -> Option<String> {
     (!text.contains(['\0', '\\'])).then(|| literal::text(text))
 }
 
-/// The time that a column is compared with in microseconds, rounded down, and whether it is none more.
-fn microseconds(one: Side<'_>, value: &ScalarValue) -> Option<(i64, bool)> {
-    match *value {
-        _ if value.data_type() != *one.read => None,
-        ScalarValue::TimestampSecond(Some(at), _) => Some((at.checked_mul(1_000_000)?, true)),
-        ScalarValue::TimestampMillisecond(Some(at), _) => Some((at.checked_mul(1_000)?, true)),
-        ScalarValue::TimestampMicrosecond(Some(at), _) => Some((at, true)),
-        ScalarValue::TimestampNanosecond(Some(at), _) => Some((at.div_euclid(1_000), at.rem_euclid(1_000) == 0)),
-        _ => None,
-    }
+/// The time that a column is compared with, as can be written: in microseconds, and no finer than the column.
+/// (A finer one is cut by some engines, and others bring the column to its unit, in which far times have no place.)
+struct Moment {
+    /// What is next to each other that can be written.
+    step: i64,
+    /// The last that is not after it.
+    before: i64,
+    /// Whether it is that one.
+    exact: bool,
 }
 
-fn time(microseconds: i64) -> Option<String> {
-    let digits = if microseconds % 1_000_000 == 0 { "%Y-%m-%d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S%.6f" };
-    Some(format!("TIMESTAMP '{}'", literal::time(microseconds, digits)?))
+fn moment(one: Side<'_>, value: &ScalarValue) -> Option<Moment> {
+    let DataType::Timestamp(unit, None) = one.column.1 else { return None };
+    let step = match unit {
+        TimeUnit::Second => 1_000_000,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond | TimeUnit::Nanosecond => 1,
+    };
+    let (at, whole) = match *value {
+        _ if value.data_type() != *one.read => return None,
+        ScalarValue::TimestampSecond(Some(at), _) => (at.checked_mul(1_000_000)?, true),
+        ScalarValue::TimestampMillisecond(Some(at), _) => (at.checked_mul(1_000)?, true),
+        ScalarValue::TimestampMicrosecond(Some(at), _) => (at, true),
+        ScalarValue::TimestampNanosecond(Some(at), _) => (at.div_euclid(1_000), at.rem_euclid(1_000) == 0),
+        _ => return None,
+    };
+    let past = at.rem_euclid(step);
+    Some(Moment { step, before: at.checked_sub(past)?, exact: whole && past == 0 })
+}
+
+/// A time in microseconds, where an engine that reads it in nanoseconds has it.
+fn time(at: i64, step: i64) -> Option<String> {
+    at.checked_mul(1_000)?;
+    let digits = match step {
+        _ if at % 1_000_000 == 0 => "%Y-%m-%d %H:%M:%S",
+        1_000 => "%Y-%m-%d %H:%M:%S%.3f",
+        _ => "%Y-%m-%d %H:%M:%S%.6f",
+    };
+    Some(format!("TIMESTAMP '{}'", literal::time(at, digits)?))
 }
 
 #[cfg(test)]
@@ -195,15 +262,18 @@ mod tests {
             field("n", DataType::Decimal128(10, 2)),
             field("d", DataType::Date32),
             field("at", DataType::Timestamp(TimeUnit::Microsecond, None)),
+            field("ms", DataType::Timestamp(TimeUnit::Millisecond, None)),
+            field("s", DataType::Struct(vec![field("x", DataType::Int32)].into())),
             field("zoned", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
         ]);
-        condition(filter, &Arc::new(schema))
+        condition(filter, &Arc::new(schema), DEEPEST)
     }
 
     #[test]
     fn what_every_engine_reads() {
         let ns = |at: i64| lit(ScalarValue::TimestampNanosecond(Some(at), Some("+00:00".into())));
         let as_ns = cast(col("at"), DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())));
+        let as_ms = cast(col("ms"), DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())));
         for (filter, sql) in [
             (col("i").gt(lit(5)), r#"("i" > 5)"#),
             (lit(-5).gt(col("i")), r#"("i" < (-5))"#),
@@ -224,6 +294,17 @@ mod tests {
             // Between two microseconds: a little wider.
             (as_ns.clone().gt(ns(1_000_000_001)), r#"("at" >= TIMESTAMP '1970-01-01 00:00:01')"#),
             (as_ns.clone().lt(ns(1_000_000_001)), r#"("at" <= TIMESTAMP '1970-01-01 00:00:01.000001')"#),
+            // No finer than the column, nor than what is needed.
+            (as_ms.clone().eq(ns(1_500_000_000)), r#"("ms" = TIMESTAMP '1970-01-01 00:00:01.500')"#),
+            (as_ms.clone().gt(ns(1_500_000_001)), r#"("ms" >= TIMESTAMP '1970-01-01 00:00:01.500')"#),
+            (as_ms.clone().lt_eq(ns(-1)), r#"("ms" <= TIMESTAMP '1970-01-01 00:00:00')"#),
+            (as_ms.clone().gt(ns(-1)), r#"("ms" >= TIMESTAMP '1969-12-31 23:59:59.999')"#),
+            // A chain does not nest, whichever way it was put together.
+            (
+                col("i").eq(lit(1)).or(col("i").gt(lit(2)).or(col("i").gt(lit(3)))).and(col("b")),
+                r#"((("i" = 1) OR ("i" > 2) OR ("i" > 3)) AND ("b" = TRUE))"#,
+            ),
+            (cast(col("i"), DataType::Int64).gt(lit(i64::MIN + 1)), r#"("i" > (-9223372036854775807))"#),
             // What can be said of a conjunction.
             (col("i").eq(lit(1)).and(col("f").gt(lit(0.5))), r#"("i" = 1)"#),
         ] {
@@ -234,6 +315,7 @@ mod tests {
     #[test]
     fn what_engines_see_in_ways_of_their_own() {
         let ns = lit(ScalarValue::TimestampNanosecond(Some(1), None));
+        let us = |at: i64| lit(ScalarValue::TimestampMicrosecond(Some(at), None));
         for filter in [
             col("f").gt(lit(0.5)),
             col("t").gt(lit("a")),
@@ -246,6 +328,14 @@ mod tests {
             col("u").eq(lit(u64::MAX)),
             col("zoned").gt(lit(ScalarValue::TimestampMicrosecond(Some(0), Some("UTC".into())))),
             cast(col("at"), DataType::Timestamp(TimeUnit::Nanosecond, None)).eq(ns),
+            cast(col("ms"), DataType::Timestamp(TimeUnit::Microsecond, None)).eq(us(1)),
+            // Further than nanoseconds go.
+            col("at").lt(us(253_402_214_400_000_000)),
+            col("at").gt(us(i64::MIN)),
+            col("s").is_not_null(),
+            col("t").like(lit("[a]%")),
+            col("i").in_list(vec![], false),
+            cast(col("i"), DataType::Int64).gt(lit(i64::MIN)),
             cast(col("i"), DataType::Int16).eq(lit(1_i16)),
             cast(col("i"), DataType::Float64).eq(lit(1.0)),
             col("i").eq(col("i")),
@@ -257,5 +347,29 @@ mod tests {
         ] {
             assert_eq!(said(&filter), None, "{filter}");
         }
+    }
+
+    #[test]
+    fn what_is_too_deep_is_left_out() {
+        let nested = |deep: Expr, at| if at % 2 == 0 { deep.and(col("b")) } else { deep.or(col("b")) };
+        let said = said(&(0..4 * DEEPEST).fold(col("i").eq(lit(1)), nested)).expect("what is not too deep");
+        let depths = said.chars().scan(0, |depth, c| {
+            *depth = *depth + usize::from(c == '(') - usize::from(c == ')');
+            Some(*depth)
+        });
+        // What does not fit goes with what it is an alternative to.
+        assert!(depths.max().is_some_and(|depth| (DEEPEST - 2..=DEEPEST).contains(&depth)), "{said}");
+    }
+
+    #[test]
+    fn what_is_too_long_is_left_out() {
+        let schema = Arc::new(Schema::new(vec![Field::new("t", DataType::Utf8, true)]));
+        let long = col("t").eq(lit("x".repeat(LONGEST)));
+        let half = col("t").eq(lit("x".repeat(LONGEST / 2)));
+        let short = col("t").is_null();
+        assert!(!is_plain(&long, &schema) && is_plain(&half, &schema));
+        assert_eq!(conditions(std::slice::from_ref(&long), &schema), None);
+        let said = conditions(&[long, half.clone(), half, short], &schema).expect("what fits");
+        assert!(said.len() <= LONGEST && said.ends_with(r#" AND ("t" IS NULL)"#) && said.matches("AND").count() == 1);
     }
 }

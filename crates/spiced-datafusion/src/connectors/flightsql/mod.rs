@@ -4,6 +4,7 @@
 mod condition;
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +32,12 @@ use spiced_engine::{ErrorKind, Principal};
 use tls_core::Secret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tracing::warn;
 use url::Url;
 
-use self::condition::condition;
+use self::condition::{conditions, is_plain};
 use super::outbound::{MATERIAL, Material, innermost};
 use super::params::Params;
 use super::remote::RemoteScan;
@@ -154,7 +157,7 @@ impl Source for Peer {
         let (server, relation) = (Arc::new(self.server.clone()), self.relation.to_quoted_string());
         let connection = server.connect().await?;
         let sql = format!("SELECT * FROM {relation} LIMIT 0");
-        let (schema, _) = server.query(connection.clone(), &sql, None).await?;
+        let (schema, _) = server.query(connection.clone(), &sql, None).await.map_err(|failure| failure.why)?;
         if schema.fields().is_empty() {
             return Err(server.trouble(&format!("{relation} has no columns")));
         }
@@ -211,11 +214,12 @@ impl Server {
         connection: Channel,
         sql: &str,
         traceparent: Option<String>,
-    ) -> Result<(SchemaRef, BoxStream<'static, Result<RecordBatch, String>>), String> {
-        let said = |error: FlightError| self.trouble(&words(&error));
+    ) -> Result<(SchemaRef, Batches), Failure> {
+        let said = |error: FlightError| Failure::of(&error, |why| self.trouble(why));
         let inner = FlightServiceClient::new(connection).max_decoding_message_size(LARGEST_MESSAGE);
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
-        let not_text = |_| self.trouble("the credentials are not UTF-8");
+        let other = |why: &str| Failure { why: self.trouble(why), is_refusal: false };
+        let not_text = |_| other("the credentials are not UTF-8");
         match &self.credentials {
             Credentials::None => {}
             Credentials::Bearer(token) => client.set_token(token.expose_text().map_err(not_text)?.trim().to_owned()),
@@ -233,9 +237,9 @@ impl Server {
             if !endpoint.location.is_empty()
                 && !endpoint.location.iter().any(|at| at.uri.starts_with("arrow-flight-reuse"))
             {
-                return Err(self.trouble("it gives its answers elsewhere, which is not followed"));
+                return Err(other("it gives its answers elsewhere, which is not followed"));
             }
-            let ticket = endpoint.ticket.ok_or_else(|| self.trouble("an answer has no ticket"))?;
+            let ticket = endpoint.ticket.ok_or_else(|| other("an answer has no ticket"))?;
             answers.push(client.do_get(ticket).await.map_err(said)?);
         }
         let schema = match (announced, answers.first_mut()) {
@@ -248,9 +252,60 @@ impl Server {
             (None, None) => Schema::empty(),
         };
         let server = self.trouble("");
-        let failed = move |error: FlightError| format!("{server} {}", words(&error));
+        let failed = move |error: FlightError| Failure::of(&error, |why| format!("{server} {why}"));
         let batches = futures::stream::iter(answers).flatten().map_err(failed).boxed();
         Ok((Arc::new(Schema::new(schema.fields)), batches))
+    }
+
+    /// What a table has: the rows that hold, or all of them where the engine there does not understand what is asked of
+    /// them (a text here may be a type of its own there, which is compared with less).
+    async fn rows(
+        &self,
+        connection: &Channel,
+        filtered: Option<String>,
+        plain: &str,
+        traceparent: Option<String>,
+    ) -> Result<Batches, String> {
+        let begun = async |sql: &str| {
+            let (_, batches) = self.query(connection.clone(), sql, traceparent.clone()).await?;
+            // Some servers look at a statement only as its rows are fetched.
+            let mut batches = batches.peekable();
+            match Pin::new(&mut batches).next_if(Result::is_err).await {
+                Some(Err(failure)) => Err(failure),
+                _ => Ok(batches.boxed()),
+            }
+        };
+        if let Some(sql) = filtered {
+            match begun(&sql).await {
+                Err(Failure { why, is_refusal: true }) => warn!(
+                    sql,
+                    "{why}; asked again without filters. With `flightsql_pushdown: columns` it is asked for none"
+                ),
+                other => return other.map_err(|failure| failure.why),
+            }
+        }
+        begun(plain).await.map_err(|failure| failure.why)
+    }
+}
+
+type Batches = BoxStream<'static, Result<RecordBatch, Failure>>;
+
+/// Why there are no rows, or no more of them.
+#[derive(Debug)]
+struct Failure {
+    why: String,
+    /// Whether the other server may answer another statement.
+    is_refusal: bool,
+}
+
+impl Failure {
+    fn of(error: &FlightError, trouble: impl FnOnce(&str) -> String) -> Self {
+        let is_refusal = matches!(error, FlightError::Tonic(status) if matches!(
+            status.code(),
+            Code::InvalidArgument | Code::Unimplemented | Code::Internal | Code::Unknown | Code::FailedPrecondition
+                | Code::NotFound | Code::OutOfRange
+        ));
+        Self { why: trouble(&words(error)), is_refusal }
     }
 }
 
@@ -289,9 +344,9 @@ impl TableProvider for PeerTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let support = |filter: &&Expr| match condition(filter, &self.schema) {
-            Some(_) if self.filters => TableProviderFilterPushDown::Inexact,
-            _ => TableProviderFilterPushDown::Unsupported,
+        let support = |filter: &&Expr| match self.filters && is_plain(filter, &self.schema) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(support).collect())
     }
@@ -308,21 +363,17 @@ impl TableProvider for PeerTable {
         // To count rows takes a column all the same.
         let asked = if columns.is_empty() { vec![0] } else { columns };
         let names = asked.iter().map(|at| quoted(self.schema.field(*at).name()));
-        let mut sql = format!("SELECT {} FROM {}", names.collect::<Vec<_>>().join(", "), self.relation);
+        let from = format!("SELECT {} FROM {}", names.collect::<Vec<_>>().join(", "), self.relation);
+        let limit = limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
         // They are looked at again here: one that the optimizer has made worse since costs rows that need not travel.
-        let conditions: Vec<String> = filters.iter().filter_map(|filter| condition(filter, &self.schema)).collect();
-        if !conditions.is_empty() {
-            sql += &format!(" WHERE {}", conditions.join(" AND "));
-        }
-        if let Some(limit) = limit {
-            sql += &format!(" LIMIT {limit}");
-        }
+        let filtered = conditions(filters, &self.schema).map(|all| format!("{from} WHERE {all}{limit}"));
         let caller = state.config().get_extension::<Principal>();
         let trace = caller.and_then(|caller| caller.way().trace);
         let scan = Scan {
             server: self.server.clone(),
             connection: self.connection.clone(),
-            sql,
+            filtered,
+            plain: from + &limit,
             asked: Arc::new(self.schema.project(&asked)?),
             schema,
             traceparent: trace.map(|trace| trace.to_string()),
@@ -335,7 +386,10 @@ impl TableProvider for PeerTable {
 struct Scan {
     server: Arc<Server>,
     connection: Channel,
-    sql: String,
+    /// The statement with filters, where there are any.
+    filtered: Option<String>,
+    /// The statement without.
+    plain: String,
     /// The columns that are asked for.
     asked: SchemaRef,
     /// Those that are given.
@@ -345,7 +399,7 @@ struct Scan {
 
 impl fmt::Debug for Scan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Flight SQL: {}", self.sql)
+        write!(f, "Flight SQL: {}", self.filtered.as_ref().unwrap_or(&self.plain))
     }
 }
 
@@ -355,14 +409,15 @@ impl PartitionStream for Scan {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (server, connection, sql) = (self.server.clone(), self.connection.clone(), self.sql.clone());
+        let (server, connection) = (self.server.clone(), self.connection.clone());
+        let (filtered, plain) = (self.filtered.clone(), self.plain.clone());
         let (asked, wanted, traceparent) = (self.asked.clone(), self.schema.clone(), self.traceparent.clone());
         let unavailable = |why: String| -> DataFusionError { refusal(ErrorKind::Unavailable, why) };
         let batches = async move {
-            let (_, batches) = server.query(connection, &sql, traceparent).await.map_err(unavailable)?;
+            let batches = server.rows(&connection, filtered, &plain, traceparent).await.map_err(unavailable)?;
             let columns: Vec<usize> = (0..wanted.fields().len()).collect();
             Ok::<_, DataFusionError>(batches.map(move |batch| {
-                let batch = batch.map_err(unavailable)?;
+                let batch = batch.map_err(|failure| unavailable(failure.why))?;
                 if batch.num_columns() != asked.fields().len() {
                     return Err(unavailable(server.trouble("an answer has other columns than were asked for")));
                 }
