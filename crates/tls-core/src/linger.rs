@@ -172,6 +172,8 @@ impl Drop for RequestBody {
                 while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
                     let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                     match left.checked_sub(length) {
+                        // After the answer, hyper tells the end of a body only with the next request.
+                        Some(_) if body.is_end_stream() => break,
                         Some(rest) => left = rest,
                         None => break,
                     }

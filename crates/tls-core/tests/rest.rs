@@ -210,20 +210,26 @@ async fn who_rests_for_long_is_not_kept() {
 
 #[tokio::test]
 async fn a_byte_now_and_then_prolongs_nothing() {
-    let door = Door::open(Duration::from_millis(200)).await;
-    let (mut tcp, _tls) = door.connect().await.into_inner();
-    // The begin of a record that is never whole (RFC 8446 §5.1).
-    let record = [&[0x17, 3, 3, 0x40, 0][..], &[0; 0x3fff]].concat();
-    let (mut said, mut pace) = ([0; 1024], tokio::time::interval(Duration::from_millis(10)));
-    let ended = async {
-        for byte in record {
-            tokio::select! {
-                read = tcp.read(&mut said) => if read.is_ok_and(|read| read > 0) { continue } else { return },
-                _ = pace.tick() => if tcp.write_all(&[byte]).await.is_err() { return },
-            }
+    let mut door = Door::open(Duration::from_millis(200)).await;
+    let (tcp, _tls) = door.connect().await.into_inner();
+    let (mut reading, mut writing) = tcp.into_split();
+    let writes = async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(10));
+        // The begin of a record that is never whole (RFC 8446 §5.1).
+        for byte in [0x17, 3, 3, 0x40, 0].into_iter().chain([0; 0x3fff]) {
+            pace.tick().await;
+            writing.write_all(&[byte]).await?;
         }
+        Ok::<_, std::io::Error>(())
     };
-    tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+    let writes = tokio::spawn(writes);
+    let mut said = Vec::new();
+    let ended = tokio::time::timeout(LONG / 3, reading.read_to_end(&mut said)).await;
+    assert!(ended.is_ok());
+    while let Ok(line) = door.said.try_recv() {
+        assert!(line.contains("connection does nothing"), "what came is no error: {line}");
+    }
+    writes.abort();
 }
 
 #[tokio::test]
