@@ -88,6 +88,18 @@ def test_options_by_hand(server):
         assert act(client, "GetSessionOptions") == b""
 
 
+# What ArrowDatabaseMetadata of Arrow's JDBC driver reads, by the member of the union that it takes it for: text, truth,
+# wide number, bits, list of texts, map.
+JDBC = {
+    0: [0, 1, 504, 513, 514, 529, 530, 531],
+    1: [3, 515, 516, *range(518, 522), 523, 524, 527, 532, 536, 537, 539, 556, 563, 565, 566, *range(572, 577)],
+    2: [*range(541, 556), *range(557, 563)],
+    3: [522, 525, 526, 528, 533, 534, 535, 538, 540, 564, 567],
+    4: range(508, 513),
+    5: [517],
+}
+
+
 def test_what_drivers_ask(server):
     with clients.adbc(server) as connection:
         assert connection.adbc_get_info()["vendor_name"] == "spiced"
@@ -96,8 +108,13 @@ def test_what_drivers_ask(server):
     command = bytes([0x0A, len(name)]) + name
     client = clients.flight_client(server)
     info = client.get_flight_info(flight.FlightDescriptor.for_command(command), clients.call())
-    rows = client.do_get(info.endpoints[0].ticket, clients.call()).read_all().to_pylist()
-    told = {row["info_name"]: row["value"] for row in rows}
+    table = client.do_get(info.endpoints[0].ticket, clients.call()).read_all().combine_chunks()
+    told = {row["info_name"]: row["value"] for row in table.to_pylist()}
+    kinds = dict(zip(told, table["value"].chunk(0).type_codes.to_pylist(), strict=True))
+    wrong = {code: kinds.get(code) for kind, codes in JDBC.items() for code in codes if kinds.get(code) != kind}
+    assert not wrong, f"Arrow's JDBC driver takes these for another type: {wrong}"
+    assert told[562] == 0 and told[522] == 3 and told[528] == 6 and "SELECT" in told[508]
+    assert 19 in dict(told[517])[7], "an INTEGER is cast to a VARCHAR"
     assert told[504] == '"' and told[507] == 0 and told[503] == 3
     assert "abs" in told[509] and "upper" in told[510] and "date_trunc" in told[512]
     eventually(lambda: clients.get(server, "/health").status == 200, "it is well")

@@ -152,8 +152,8 @@ async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Ou
     let along = "TLS connections that are open";
     let mut memory = Curve::of("memory", "Memory for each idle connection", along, "KiB");
     let mut cpu = Curve::of("connections", "CPU for `/health` over HTTP/1.1, on one of them", along, "µs");
-    // spiced keeps a third of its files for each of its doors.
-    let most = (files.saturating_sub(256) / 3 / 100 * 100).max(100);
+    // spiced keeps a third of its files for its other doors.
+    let most = (files.saturating_sub(256) * 2 / 3 / 100 * 100).max(100);
     let mut counts: Vec<u64> = CONNECTIONS.iter().map(|count| (*count).min(most)).collect();
     counts.dedup();
     for count in counts {

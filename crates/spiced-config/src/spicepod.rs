@@ -376,7 +376,7 @@ pub(crate) struct Http {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
-    /// Connections of one door, within the limit of open files; where that is low, half of it is for whichever door needs it.
+    /// Connections of one door, within the limit of open files; where that is low, a part of it is for whichever door needs it.
     #[schemars(extend("default" = 10_000))]
     pub(crate) connections: Option<Placed<usize>>,
     /// Handshakes in progress, all doors.

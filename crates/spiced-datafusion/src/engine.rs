@@ -13,6 +13,7 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
+use datafusion::sql::sqlparser::keywords;
 use spiced_engine::{DatasetState, DatasetStatus, Dialect, Engine, EngineError, Principal, Session};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -138,7 +139,10 @@ impl Engine for DataFusionEngine {
     }
 
     fn dialect(&self) -> Option<Dialect> {
-        let mut dialect = Dialect { nulls_are_high: true, ..Dialect::default() };
+        let reserved = [keywords::RESERVED_FOR_TABLE_ALIAS, keywords::RESERVED_FOR_COLUMN_ALIAS];
+        let reserved: BTreeSet<String> = reserved.into_iter().flatten().map(|word| word.to_string()).collect();
+        let mut dialect =
+            Dialect { nulls_are_high: true, keywords: reserved.into_iter().collect(), ..Dialect::default() };
         for (name, function) in self.shared.state.scalar_functions() {
             // An alias is in the map beside its function.
             let kind = match function.documentation().map(|told| told.doc_section.label) {

@@ -38,6 +38,8 @@ pub trait Engine: Send + Sync + 'static {
 pub struct Dialect {
     /// Where nulls stand in an order that does not say.
     pub nulls_are_high: bool,
+    /// Words that are no names unless they are quoted.
+    pub keywords: Vec<String>,
     /// The functions of numbers, by name.
     pub numeric_functions: Vec<String>,
     /// The functions of text.

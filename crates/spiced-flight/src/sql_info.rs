@@ -1,13 +1,22 @@
 //! What `GetSqlInfo` tells: this server's own properties, and how its engine's SQL reads where the engine says.
+//! All that Arrow's JDBC driver asks for is there, as the type that it takes it for: what is missing was a
+//! NullPointerException in the drivers of many years.
+
+use std::collections::BTreeMap;
 
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
 use arrow_flight::sql::{
-    SqlInfo, SqlNullOrdering, SqlSupportedCaseSensitivity, SqlSupportedTransaction, SqlSupportedUnions,
+    SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity, SqlSupportedGroupBy,
+    SqlSupportedResultSetConcurrency, SqlSupportedResultSetType, SqlSupportedSubqueries, SqlSupportedTransaction,
+    SqlSupportedUnions, SqlSupportsConvert, SqlTransactionIsolationLevel, SupportedSqlGrammar,
 };
 use spiced_engine::Dialect;
 
 /// The version of Arrow's format that arrow-ipc writes: <https://arrow.apache.org/docs/format/Versioning.html>.
 const ARROW_FORMAT: &str = "1.5";
+
+/// `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, which arrow-flight keeps to itself.
+const ANSI92_ENTRY: i32 = 0;
 
 /// All of it; a client may ask for a part.
 pub(crate) fn info(dialect: Option<&Dialect>) -> SqlInfoData {
@@ -23,17 +32,103 @@ pub(crate) fn info(dialect: Option<&Dialect>) -> SqlInfoData {
     info.append(SqlInfo::FlightSqlServerBulkIngestion, true);
     info.append(SqlInfo::FlightSqlServerIngestTransactionsSupported, false);
     info.append(SqlInfo::SqlIdentifierQuoteChar, "\"");
-    // What JDBC calls a transaction.
-    info.append(SqlInfo::SqlTransactionsSupported, false);
-    info.append(SqlInfo::SqlSavepointsSupported, false);
-    info.append(SqlInfo::SqlStoredProceduresSupported, false);
-    info.append(SqlInfo::SqlSelectForUpdateSupported, false);
+    info.append(SqlInfo::SqlExtraNameCharacters, "");
+    info.append(SqlInfo::SqlProcedureTerm, "procedure");
+    for length in UNBOUNDED {
+        info.append(length, 0_i64);
+    }
+    // What JDBC calls a transaction. It takes the level for a wide number, whatever the protocol says.
+    info.append(SqlInfo::SqlDefaultTransactionIsolation, SqlTransactionIsolationLevel::SqlTransactionNone as i64);
+    let isolation = bits(&[SqlTransactionIsolationLevel::SqlTransactionNone as i32]);
+    info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, isolation);
+    let answers = bits(&[SqlSupportedResultSetType::SqlResultSetTypeForwardOnly as i32]);
+    info.append(SqlInfo::SqlSupportedResultSetTypes, answers);
+    let read = bits(&[SqlSupportedResultSetConcurrency::SqlResultSetConcurrencyReadOnly as i32]);
+    info.append(SqlInfo::SqlSupportedConcurrenciesForResultSetForwardOnly, read);
+    for none in [
+        SqlInfo::SqlSchemasSupportedActions,
+        SqlInfo::SqlCatalogsSupportedActions,
+        SqlInfo::SqlSupportedPositionedCommands,
+        SqlInfo::SqlSupportedConcurrenciesForResultSetUnspecified,
+        SqlInfo::SqlSupportedConcurrenciesForResultSetScrollSensitive,
+        SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive,
+    ] {
+        info.append(none, 0_i32);
+    }
+    for untrue in [
+        SqlInfo::SqlTransactionsSupported,
+        SqlInfo::SqlSavepointsSupported,
+        SqlInfo::SqlStoredProceduresSupported,
+        SqlInfo::SqlSelectForUpdateSupported,
+        SqlInfo::SqlDataDefinitionCausesTransactionCommit,
+        SqlInfo::SqlDataDefinitionsInTransactionsIgnored,
+        SqlInfo::SqlLocatorsUpdateCopy,
+        SqlInfo::SqlStoredFunctionsUsingCallSyntaxSupported,
+        SqlInfo::SqlMaxRowSizeIncludesBlobs,
+    ] {
+        info.append(untrue, false);
+    }
     info.append(SqlInfo::SqlNamedParametersSupported, true);
     info.append(SqlInfo::SqlBatchUpdatesSupported, true);
     if let Some(dialect) = dialect {
         speak(&mut info, dialect);
     }
     info.build().expect("names and values are of the types that the protocol gives them")
+}
+
+/// What has no bound that could be told: 0 (`java.sql.DatabaseMetaData`).
+const UNBOUNDED: [SqlInfo; 20] = [
+    SqlInfo::SqlMaxBinaryLiteralLength,
+    SqlInfo::SqlMaxCharLiteralLength,
+    SqlInfo::SqlMaxColumnNameLength,
+    SqlInfo::SqlMaxColumnsInGroupBy,
+    SqlInfo::SqlMaxColumnsInIndex,
+    SqlInfo::SqlMaxColumnsInOrderBy,
+    SqlInfo::SqlMaxColumnsInSelect,
+    SqlInfo::SqlMaxColumnsInTable,
+    SqlInfo::SqlMaxConnections,
+    SqlInfo::SqlMaxCursorNameLength,
+    SqlInfo::SqlMaxIndexLength,
+    SqlInfo::SqlDbSchemaNameLength,
+    SqlInfo::SqlMaxProcedureNameLength,
+    SqlInfo::SqlMaxCatalogNameLength,
+    SqlInfo::SqlMaxRowSize,
+    SqlInfo::SqlMaxStatementLength,
+    SqlInfo::SqlMaxStatements,
+    SqlInfo::SqlMaxTableNameLength,
+    SqlInfo::SqlMaxTablesInSelect,
+    SqlInfo::SqlMaxUsernameLength,
+];
+
+/// A set of what has numbers from 0 on.
+fn bits(members: &[i32]) -> i32 {
+    members.iter().fold(0, |set, member| set | 1 << member)
+}
+
+/// What can be cast to what: numbers, texts, bytes and times among themselves, and to and from texts.
+fn conversions() -> BTreeMap<i32, Vec<i32>> {
+    use SqlSupportsConvert as To;
+    let numbers = [
+        To::SqlConvertTinyint,
+        To::SqlConvertSmallint,
+        To::SqlConvertInteger,
+        To::SqlConvertBigint,
+        To::SqlConvertReal,
+        To::SqlConvertFloat,
+        To::SqlConvertDecimal,
+        To::SqlConvertNumeric,
+        To::SqlConvertBit,
+    ];
+    let texts = [To::SqlConvertChar, To::SqlConvertVarchar, To::SqlConvertLongvarchar];
+    let bytes = [To::SqlConvertBinary, To::SqlConvertVarbinary, To::SqlConvertLongvarbinary];
+    let times = [To::SqlConvertDate, To::SqlConvertTimestamp];
+    let kinds = [&numbers[..], &bytes, &times];
+    let all: Vec<i32> = kinds.iter().copied().flatten().chain(&texts).map(|to| *to as i32).collect();
+    let among = kinds.into_iter().flat_map(|kind| {
+        let to: Vec<i32> = kind.iter().chain(&texts).map(|to| *to as i32).collect();
+        kind.iter().map(move |from| (*from as i32, to.clone()))
+    });
+    among.chain(texts.map(|from| (from as i32, all.clone()))).collect()
 }
 
 fn speak(info: &mut SqlInfoDataBuilder, dialect: &Dialect) {
@@ -46,6 +141,7 @@ fn speak(info: &mut SqlInfoDataBuilder, dialect: &Dialect) {
     info.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
     // Quoted names are as they are written, for which there is no word but this.
     info.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);
+    info.append(SqlInfo::SqlKeywords, names(&dialect.keywords).as_slice());
     info.append(SqlInfo::SqlNumericFunctions, names(&dialect.numeric_functions).as_slice());
     info.append(SqlInfo::SqlStringFunctions, names(&dialect.string_functions).as_slice());
     info.append(SqlInfo::SqlDatetimeFunctions, names(&dialect.datetime_functions).as_slice());
@@ -70,6 +166,39 @@ fn speak(info: &mut SqlInfoDataBuilder, dialect: &Dialect) {
     ] {
         info.append(truth, true);
     }
-    let unions = 1 << SqlSupportedUnions::SqlUnion as i32 | 1 << SqlSupportedUnions::SqlUnionAll as i32;
-    info.append(SqlInfo::SqlSupportedUnions, unions);
+    info.append(SqlInfo::SqlSupportsDifferentTableCorrelationNames, false);
+    info.append(SqlInfo::SqlSupportsIntegrityEnhancementFacility, false);
+    info.append(SqlInfo::SqlSupportsConvert, conversions());
+    for (of, members) in [
+        (
+            SqlInfo::SqlSupportedUnions,
+            &[SqlSupportedUnions::SqlUnion as i32, SqlSupportedUnions::SqlUnionAll as i32][..],
+        ),
+        (
+            SqlInfo::SqlSupportedGroupBy,
+            &[SqlSupportedGroupBy::SqlGroupByUnrelated as i32, SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32],
+        ),
+        (
+            SqlInfo::SqlSupportedGrammar,
+            &[SupportedSqlGrammar::SqlMinimumGrammar as i32, SupportedSqlGrammar::SqlCoreGrammar as i32],
+        ),
+        (SqlInfo::SqlAnsi92SupportedLevel, &[ANSI92_ENTRY]),
+        (
+            SqlInfo::SqlOuterJoinsSupportLevel,
+            &[
+                SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32,
+                SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32,
+            ],
+        ),
+        (
+            SqlInfo::SqlSupportedSubqueries,
+            &[
+                SqlSupportedSubqueries::SqlSubqueriesInComparisons as i32,
+                SqlSupportedSubqueries::SqlSubqueriesInExists as i32,
+                SqlSupportedSubqueries::SqlSubqueriesInIns as i32,
+            ],
+        ),
+    ] {
+        info.append(of, bits(members));
+    }
 }

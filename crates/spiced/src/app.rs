@@ -352,7 +352,8 @@ impl Shares {
         if all / doors >= most {
             return Self { own: most, spare: 0 };
         }
-        let own = (all / (2 * doors)).max(1);
+        // Half of its part; more where the others can have all they may with less.
+        let own = (all / (2 * doors)).max(all.saturating_sub(most) / (doors - 1).max(1)).max(1);
         Self { own, spare: all.saturating_sub(own * doors).min(most - own) }
     }
 }
@@ -366,9 +367,10 @@ mod tests {
         for (most, all, own, spare) in [
             (10_000, 1 << 20, 10_000, 0),
             (10_000, 30_000, 10_000, 0),
-            (10_000, 19_744, 3_290, 6_710),
+            (10_000, 29_999, 9_999, 1),
+            (10_000, 19_744, 4_872, 5_128),
             (10_000, 768, 128, 384),
-            (10, 20, 3, 7),
+            (10, 20, 5, 5),
             (10, 0, 1, 0),
             (1, 0, 1, 0),
         ] {

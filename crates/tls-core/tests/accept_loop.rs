@@ -2,6 +2,8 @@
 //! bounded, what a rotation and a stop do.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,18 +12,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::CertificateDer;
+use support::{client, connect, identity, socket, tls};
 use tls_core::drain::{self, Trigger};
-use tls_core::listener::{self, Limits, ListenAddress, RequestBody};
+use tls_core::listener::{self, Limits, RequestBody};
 use tls_core::rotation::{self, Identities, Publisher};
-use tls_core::{Acceptor, ConnInfo, Derivation, Identity, MinVersion, Origin, TlsOptions, Workers, provider};
+use tls_core::{Acceptor, ConnInfo, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 /// A door that answers with what it knows of the connection.
 struct Door {
@@ -29,13 +28,6 @@ struct Door {
     publisher: Publisher,
     trigger: Trigger,
     root: CertificateDer<'static>,
-}
-
-fn identity(name: &str) -> (Identity, CertificateDer<'static>) {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let chain = vec![cert.der().clone()];
-    (Identity::new(chain, key, Origin::Default, Origin::Default).unwrap(), cert.der().clone())
 }
 
 async fn echo(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -47,33 +39,14 @@ async fn echo(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, In
     Ok(Response::new(Full::from(text)))
 }
 
-fn tls(identities: Identities) -> Acceptor {
-    let options =
-        TlsOptions { min_version: MinVersion::Tls12, tickets: Derivation::random().unwrap(), insecure_key_log: false };
-    Acceptor::tls("test", options.server(identities).unwrap())
-}
-
 async fn open(limits: Limits, acceptor: impl FnOnce(Identities) -> Acceptor) -> Door {
     let (first, root) = identity("localhost");
     let (publisher, identities) = rotation::channel(first);
     let (trigger, drain) = drain::channel();
-    let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
-    let address = socket.local_addr().unwrap();
+    let (socket, address) = socket();
     let service = tower::service_fn(echo);
     tokio::spawn(listener::serve(socket, acceptor(identities), service, limits, Workers::current(), drain));
     Door { address, publisher, trigger, root }
-}
-
-fn client(root: &CertificateDer<'static>) -> Arc<ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(root.clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-async fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect(address).await?;
-    TlsConnector::from(config.clone()).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
 /// One request, and its answer up to the end of its body.
@@ -194,6 +167,27 @@ async fn connections_are_bounded_and_wait_their_turn() {
     let mut third = TcpStream::connect(door.address).await.unwrap();
     drop(second);
     assert_eq!(ask(&mut third).await, "test plain");
+}
+
+#[tokio::test]
+async fn what_is_spare_is_for_the_door_that_needs_it() {
+    let spare = Arc::new(Semaphore::new(1));
+    let limits = || Limits { connections: Arc::new(Semaphore::new(1)), spare: spare.clone(), ..Limits::default() };
+    let (one, other) =
+        (open(limits(), |_| Acceptor::plain("test")).await, open(limits(), |_| Acceptor::plain("test")).await);
+    let asked = async |door: &Door| {
+        let mut stream = TcpStream::connect(door.address).await.unwrap();
+        ask(&mut stream).await;
+        stream
+    };
+    let held = [asked(&one).await, asked(&one).await];
+    assert_eq!(spare.available_permits(), 0);
+    // The other door has its own.
+    drop(asked(&other).await);
+    let waits = tokio::time::timeout(Duration::from_millis(200), asked(&one)).await;
+    assert!(waits.is_err(), "there is no room yet");
+    drop(held);
+    drop([asked(&one).await, asked(&one).await]);
 }
 
 #[tokio::test]

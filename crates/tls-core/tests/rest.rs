@@ -1,6 +1,8 @@
 //! A connection that does nothing keeps no buffers, and loses nothing by it. That it rests is seen in the log.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,17 +14,15 @@ use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::CertificateDer;
+use support::{client, connect, identity, socket, tls};
 use tls_core::drain::{self, Trigger};
-use tls_core::listener::{self, Limits, ListenAddress, RequestBody};
-use tls_core::{Acceptor, Derivation, Identity, MinVersion, Origin, TlsOptions, Workers, provider, rotation};
+use tls_core::listener::{self, Limits, RequestBody};
+use tls_core::{Workers, rotation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -81,32 +81,21 @@ impl Door {
         let subscriber = subscriber.with_writer(move || Log(log.clone())).finish();
         let _log = tracing::subscriber::set_default(subscriber);
 
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        let identity = Identity::new(vec![cert.der().clone()], key, Origin::Default, Origin::Default).unwrap();
-        let tickets = Derivation::random().unwrap();
-        let options = TlsOptions { min_version: MinVersion::Tls12, tickets, insecure_key_log: false };
-        let acceptor = Acceptor::tls("test", options.server(rotation::channel(identity).1).unwrap());
-
+        let (identity, root) = identity("localhost");
+        let acceptor = tls(rotation::channel(identity).1);
         let (trigger, drain) = drain::channel();
-        let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
-        let address = socket.local_addr().unwrap();
+        let (socket, address) = socket();
         let end = Arc::new(Notify::new());
         let ends = end.clone();
         let service = tower::service_fn(move |request| answer(request, ends.clone()));
         let limits = Limits { rest: Duration::from_millis(10), header_timeout, ..Limits::default() };
         // On this thread, whose log is ours.
         tokio::spawn(listener::serve(socket, acceptor, service, limits, Workers::current(), drain));
-        Self { address, trigger, root: cert.der().clone(), end, said, _log }
+        Self { address, trigger, root, end, said, _log }
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.root.clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-        let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
-        let tcp = TcpStream::connect(self.address).await.unwrap();
-        connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
+        connect(self.address, &client(&self.root)).await.unwrap()
     }
 
     /// Waits for some looks at all connections: another one rests again and again, as a clock.

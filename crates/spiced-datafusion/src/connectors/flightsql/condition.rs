@@ -15,6 +15,8 @@ const MOST_VALUES: usize = 1_000;
 /// Bytes of all that is asked of rows in one statement, at most.
 const LONGEST: usize = 256 * 1024;
 
+const NANOSECONDS_A_DAY: i64 = 86_400_000_000_000;
+
 /// How deep conditions nest, at most. A parser goes one or two steps down for each, and has its limit: DataFusion's is 50.
 const DEEPEST: usize = 16;
 
@@ -174,7 +176,11 @@ fn written(one: Side<'_>, value: &ScalarValue) -> Option<String> {
             let Moment { step, before, .. } = moment(one, value).filter(|moment| moment.exact)?;
             time(before, step)
         }
-        (DataType::Date32, ScalarValue::Date32(Some(days))) => literal::date(*days),
+        (DataType::Date32, ScalarValue::Date32(Some(days))) => {
+            // As far as times go, and no calendar counts in a way of its own.
+            i64::from(*days).checked_mul(NANOSECONDS_A_DAY)?;
+            literal::date(*days)
+        }
         (DataType::Decimal128(precision, scale), ScalarValue::Decimal128(Some(value), ..)) if *scale >= 0 => {
             let digits = Decimal128Type::format_decimal(*value, *precision, *scale);
             Some(format!("CAST('{digits}' AS DECIMAL({precision}, {scale}))"))
@@ -332,6 +338,7 @@ mod tests {
             // Further than nanoseconds go.
             col("at").lt(us(253_402_214_400_000_000)),
             col("at").gt(us(i64::MIN)),
+            col("d").eq(lit(ScalarValue::Date32(Some(-719_162)))),
             col("s").is_not_null(),
             col("t").like(lit("[a]%")),
             col("i").in_list(vec![], false),

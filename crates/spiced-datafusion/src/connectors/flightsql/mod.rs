@@ -3,9 +3,11 @@
 
 mod condition;
 
+use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow_flight::error::FlightError;
@@ -34,7 +36,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tracing::warn;
+use tracing::{debug, warn};
 use url::Url;
 
 use self::condition::{conditions, is_plain};
@@ -161,7 +163,14 @@ impl Source for Peer {
         if schema.fields().is_empty() {
             return Err(server.trouble(&format!("{relation} has no columns")));
         }
-        Ok(Arc::new(PeerTable { server, connection, relation, schema, filters: self.filters }))
+        Ok(Arc::new(PeerTable {
+            server,
+            connection,
+            relation,
+            schema,
+            filters: self.filters,
+            was_refused: Arc::default(),
+        }))
     }
 }
 
@@ -215,7 +224,9 @@ impl Server {
         sql: &str,
         traceparent: Option<String>,
     ) -> Result<(SchemaRef, Batches), Failure> {
-        let said = |error: FlightError| Failure::of(&error, |why| self.trouble(why));
+        let said = |error: FlightError| Failure::of(&error, |why| self.trouble(why), &REFUSALS);
+        let began =
+            |error: FlightError| Failure::of(&error, |why| self.trouble(why), &[&REFUSALS[..], &UNSAID].concat());
         let inner = FlightServiceClient::new(connection).max_decoding_message_size(LARGEST_MESSAGE);
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
         let other = |why: &str| Failure { why: self.trouble(why), is_refusal: false };
@@ -230,7 +241,7 @@ impl Server {
         if let Some(traceparent) = traceparent {
             client.set_header("traceparent", traceparent);
         }
-        let info = client.execute(sql.to_owned(), None).await.map_err(said)?;
+        let info = client.execute(sql.to_owned(), None).await.map_err(began)?;
         let announced = info.clone().try_decode_schema().ok().filter(|schema| !schema.fields().is_empty());
         let mut answers = Vec::new();
         for endpoint in info.endpoint {
@@ -252,22 +263,16 @@ impl Server {
             (None, None) => Schema::empty(),
         };
         let server = self.trouble("");
-        let failed = move |error: FlightError| Failure::of(&error, |why| format!("{server} {why}"));
+        let failed = move |error: FlightError| Failure::of(&error, |why| format!("{server} {why}"), &REFUSALS);
         let batches = futures::stream::iter(answers).flatten().map_err(failed).boxed();
         Ok((Arc::new(Schema::new(schema.fields)), batches))
     }
 
     /// What a table has: the rows that hold, or all of them where the engine there does not understand what is asked of
     /// them (a text here may be a type of its own there, which is compared with less).
-    async fn rows(
-        &self,
-        connection: &Channel,
-        filtered: Option<String>,
-        plain: &str,
-        traceparent: Option<String>,
-    ) -> Result<Batches, String> {
+    async fn rows(&self, asked: &Asked, connection: &Channel) -> Result<Batches, String> {
         let begun = async |sql: &str| {
-            let (_, batches) = self.query(connection.clone(), sql, traceparent.clone()).await?;
+            let (_, batches) = self.query(connection.clone(), sql, asked.traceparent.clone()).await?;
             // Some servers look at a statement only as its rows are fetched.
             let mut batches = batches.peekable();
             match Pin::new(&mut batches).next_if(Result::is_err).await {
@@ -275,16 +280,23 @@ impl Server {
                 _ => Ok(batches.boxed()),
             }
         };
-        if let Some(sql) = filtered {
-            match begun(&sql).await {
-                Err(Failure { why, is_refusal: true }) => warn!(
-                    sql,
-                    "{why}; asked again without filters. With `flightsql_pushdown: columns` it is asked for none"
-                ),
+        if let Some(sql) = &asked.filtered {
+            match begun(sql).await {
+                Err(Failure { why, is_refusal: true }) => {
+                    // Both have a caller's constants in them.
+                    debug!(sql, why, "a statement is refused for its filters");
+                    if !asked.was_refused.swap(true, Ordering::Relaxed) {
+                        let refused = self.trouble("it refuses a statement with filters, and is asked again without");
+                        warn!(
+                            plain = asked.plain,
+                            "{refused}; with `flightsql_pushdown: columns` it is asked for none"
+                        );
+                    }
+                }
                 other => return other.map_err(|failure| failure.why),
             }
         }
-        begun(plain).await.map_err(|failure| failure.why)
+        begun(&asked.plain).await.map_err(|failure| failure.why)
     }
 }
 
@@ -298,13 +310,19 @@ struct Failure {
     is_refusal: bool,
 }
 
+/// A statement that is not understood, or has what is not there.
+const REFUSALS: [Code; 5] =
+    [Code::InvalidArgument, Code::Unimplemented, Code::FailedPrecondition, Code::NotFound, Code::OutOfRange];
+/// What servers say that do not tell one failure from another: of a statement that has not begun, it is that.
+const UNSAID: [Code; 2] = [Code::Internal, Code::Unknown];
+
 impl Failure {
-    fn of(error: &FlightError, trouble: impl FnOnce(&str) -> String) -> Self {
-        let is_refusal = matches!(error, FlightError::Tonic(status) if matches!(
-            status.code(),
-            Code::InvalidArgument | Code::Unimplemented | Code::Internal | Code::Unknown | Code::FailedPrecondition
-                | Code::NotFound | Code::OutOfRange
-        ));
+    /// A connection that breaks has a cause of its own, whatever its code, and is no refusal.
+    fn of(error: &FlightError, trouble: impl FnOnce(&str) -> String, refusals: &[Code]) -> Self {
+        let is_refusal = matches!(
+            error,
+            FlightError::Tonic(status) if status.source().is_none() && refusals.contains(&status.code())
+        );
         Self { why: trouble(&words(error)), is_refusal }
     }
 }
@@ -331,6 +349,7 @@ struct PeerTable {
     relation: String,
     schema: SchemaRef,
     filters: bool,
+    was_refused: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -372,11 +391,14 @@ impl TableProvider for PeerTable {
         let scan = Scan {
             server: self.server.clone(),
             connection: self.connection.clone(),
-            filtered,
-            plain: from + &limit,
-            asked: Arc::new(self.schema.project(&asked)?),
+            asked: Asked {
+                filtered,
+                plain: from + &limit,
+                traceparent: trace.map(|trace| trace.to_string()),
+                was_refused: self.was_refused.clone(),
+            },
+            read: Arc::new(self.schema.project(&asked)?),
             schema,
-            traceparent: trace.map(|trace| trace.to_string()),
         };
         Ok(RemoteScan::plan(scan))
     }
@@ -386,20 +408,28 @@ impl TableProvider for PeerTable {
 struct Scan {
     server: Arc<Server>,
     connection: Channel,
+    asked: Asked,
+    /// The columns that are asked for.
+    read: SchemaRef,
+    /// Those that are given.
+    schema: SchemaRef,
+}
+
+/// What is asked.
+#[derive(Clone)]
+struct Asked {
     /// The statement with filters, where there are any.
     filtered: Option<String>,
     /// The statement without.
     plain: String,
-    /// The columns that are asked for.
-    asked: SchemaRef,
-    /// Those that are given.
-    schema: SchemaRef,
     traceparent: Option<String>,
+    /// Whether one with filters was refused before, of the same table.
+    was_refused: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Scan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Flight SQL: {}", self.filtered.as_ref().unwrap_or(&self.plain))
+        write!(f, "Flight SQL: {}", self.asked.filtered.as_ref().unwrap_or(&self.asked.plain))
     }
 }
 
@@ -410,18 +440,17 @@ impl PartitionStream for Scan {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (server, connection) = (self.server.clone(), self.connection.clone());
-        let (filtered, plain) = (self.filtered.clone(), self.plain.clone());
-        let (asked, wanted, traceparent) = (self.asked.clone(), self.schema.clone(), self.traceparent.clone());
+        let (asked, read, wanted) = (self.asked.clone(), self.read.clone(), self.schema.clone());
         let unavailable = |why: String| -> DataFusionError { refusal(ErrorKind::Unavailable, why) };
         let batches = async move {
-            let batches = server.rows(&connection, filtered, &plain, traceparent).await.map_err(unavailable)?;
+            let batches = server.rows(&asked, &connection).await.map_err(unavailable)?;
             let columns: Vec<usize> = (0..wanted.fields().len()).collect();
             Ok::<_, DataFusionError>(batches.map(move |batch| {
                 let batch = batch.map_err(|failure| unavailable(failure.why))?;
-                if batch.num_columns() != asked.fields().len() {
+                if batch.num_columns() != read.fields().len() {
                     return Err(unavailable(server.trouble("an answer has other columns than were asked for")));
                 }
-                Ok(conform(batch, &asked)?.project(&columns)?)
+                Ok(conform(batch, &read)?.project(&columns)?)
             }))
         };
         let stream = futures::stream::once(batches).try_flatten();

@@ -9,6 +9,7 @@ mod query;
 mod table;
 mod texts;
 mod types;
+mod values;
 mod write;
 
 use std::sync::Arc;
