@@ -8,18 +8,19 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{LogicalPlan, ResetVariable, SetVariable, Statement as PlanStatement, TableType};
 use datafusion::prelude::SessionContext;
 use spiced_engine::{
-    Catalog, Effect, EngineError, ErrorKind, Ingest, Prepared, Principal, Session, Statement, TableInfo,
+    Catalog, Effect, EngineError, ErrorKind, ForeignKey, Ingest, Prepared, Principal, Session, Statement, TableInfo,
 };
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer;
 use crate::clock::Alarm;
+use crate::connectors::{Keys, Reference};
 use crate::engine::Shared;
 use crate::error::{engine_error, invalid};
 use crate::execution::{Planned, timed_out};
 use crate::plans::Known;
-use crate::{changes, effect, parameters, size, statement};
+use crate::{changes, connectors, effect, parameters, size, statement};
 
 /// The session. Cheap to make: it shares the engine's state until something is set.
 pub(crate) struct DataFusionSession {
@@ -134,7 +135,7 @@ impl Session for DataFusionSession {
 /// Everything that can be queried now, by name.
 async fn list(state: &SessionState) -> Catalog {
     let catalogs = state.catalog_list();
-    let mut seen = Catalog::default();
+    let (mut seen, mut found) = (Catalog::default(), Vec::new());
     for catalog_name in sorted(catalogs.catalog_names()) {
         let Some(catalog) = catalogs.catalog(&catalog_name) else { continue };
         for schema_name in sorted(catalog.schema_names()) {
@@ -149,9 +150,26 @@ async fn list(state: &SessionState) -> Catalog {
                     name,
                     kind: if table.table_type() == TableType::View { "VIEW" } else { "BASE TABLE" },
                     columns: answer::plain_schema(&table.schema()),
+                    primary_key: None,
+                    foreign_keys: Vec::new(),
                 });
+                found.push(table);
             }
         }
+    }
+    let places: Vec<_> = seen.tables.iter().map(|t| [t.catalog.clone(), t.schema.clone(), t.name.clone()]).collect();
+    for (table, Keys { own, held }) in seen.tables.iter_mut().zip(connectors::keys(&found)) {
+        table.primary_key = own;
+        table.foreign_keys = held
+            .into_iter()
+            .map(|(at, Reference { key, referred, on_update, on_delete, .. })| ForeignKey {
+                key,
+                table: places[at].clone(),
+                referred,
+                on_update,
+                on_delete,
+            })
+            .collect();
     }
     seen
 }

@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::{EngineError, ErrorKind, Ingest, Principal};
+use crate::{EngineError, ErrorKind, ForeignKey, Ingest, Key, Principal};
 
 /// A query engine. Shared by all doors; cheap to call.
 #[async_trait]
@@ -228,6 +228,10 @@ pub struct TableInfo {
     pub kind: &'static str,
     /// The columns.
     pub columns: Arc<Schema>,
+    /// The key that its source says it has.
+    pub primary_key: Option<Key>,
+    /// The keys of other tables that its columns hold, as far as those tables are to be seen too.
+    pub foreign_keys: Vec<ForeignKey>,
 }
 
 /// A data set of the pod, and how it fares.

@@ -39,6 +39,7 @@ mod frames;
 mod get;
 mod handshake;
 mod ingest;
+mod keys;
 mod metadata;
 mod options;
 mod parameters;

@@ -1,17 +1,17 @@
-//! Catalogs, schemas, tables, table types and keys, in the columns that Flight SQL lays down.
+//! Catalogs, schemas, tables and table types, in the columns that Flight SQL lays down.
 //!
 //! A metadata command is its own ticket: it holds nothing that the caller did not send, and what
 //! the caller may see is asked of the engine when the ticket is used.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::metadata::GetCatalogsBuilder;
 use arrow_flight::sql::{Command, CommandGetDbSchemas, CommandGetTableTypes, CommandGetTables};
 use arrow_flight::{FlightDescriptor, FlightInfo};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use prost::Message;
 use spiced_engine::{Catalog, TableInfo};
@@ -22,6 +22,7 @@ use crate::call::Answer;
 use crate::command;
 use crate::door::Door;
 use crate::encode::{Parts, wire_schema};
+use crate::keys::{self, FOREIGN_KEYS, PRIMARY_KEYS};
 use crate::session::Caller;
 use crate::status;
 use crate::xdbc;
@@ -37,7 +38,13 @@ impl Door {
     /// The rows for a metadata command.
     pub(crate) async fn metadata_rows(&self, caller: &Caller, command: Command) -> Result<Answer<Parts>, Status> {
         let catalog = match command {
-            Command::CommandGetCatalogs(_) | Command::CommandGetDbSchemas(_) | Command::CommandGetTables(_) => {
+            Command::CommandGetCatalogs(_)
+            | Command::CommandGetDbSchemas(_)
+            | Command::CommandGetTables(_)
+            | Command::CommandGetPrimaryKeys(_)
+            | Command::CommandGetExportedKeys(_)
+            | Command::CommandGetImportedKeys(_)
+            | Command::CommandGetCrossReference(_) => {
                 self.session(caller).await?.catalog().await.map_err(status::from_engine)?
             }
             _ => Catalog::default(),
@@ -70,16 +77,14 @@ impl Door {
 }
 
 fn rows(command: Command, catalog: &Catalog) -> Result<RecordBatch, Status> {
+    if let Some(keys) = keys::rows(&command, catalog) {
+        return keys.map_err(status::unencodable);
+    }
     match command {
         Command::CommandGetCatalogs(_) => catalogs(catalog),
         Command::CommandGetDbSchemas(command) => schemas(command, catalog),
         Command::CommandGetTables(command) => tables(command, catalog),
         Command::CommandGetTableTypes(command) => table_types(command),
-        // Data sets have no keys, so every list of them is empty.
-        Command::CommandGetPrimaryKeys(_) => Ok(RecordBatch::new_empty(Arc::clone(&PRIMARY_KEYS))),
-        Command::CommandGetExportedKeys(_)
-        | Command::CommandGetImportedKeys(_)
-        | Command::CommandGetCrossReference(_) => Ok(RecordBatch::new_empty(Arc::clone(&FOREIGN_KEYS))),
         Command::CommandGetXdbcTypeInfo(command) => command.into_builder(&xdbc::TYPES).build(),
         other => return Err(command::misplaced(&other, "DoGet")),
     }
@@ -107,7 +112,7 @@ fn tables(mut command: CommandGetTables, catalog: &Catalog) -> Result<RecordBatc
         *kind = table_type(kind).to_owned();
     }
     let mut builder = command.into_builder();
-    for TableInfo { catalog, schema, name, kind, columns } in &catalog.tables {
+    for TableInfo { catalog, schema, name, kind, columns, .. } in &catalog.tables {
         builder.append(catalog, schema, name, table_type(kind), columns)?;
     }
     builder.build()
@@ -126,32 +131,3 @@ fn table_types(command: CommandGetTableTypes) -> Result<RecordBatch, FlightError
 fn table_type(kind: &str) -> &str {
     if kind == "BASE TABLE" { "TABLE" } else { kind }
 }
-
-static PRIMARY_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
-    Arc::new(Schema::new(vec![
-        Field::new("catalog_name", DataType::Utf8, true),
-        Field::new("db_schema_name", DataType::Utf8, true),
-        Field::new("table_name", DataType::Utf8, false),
-        Field::new("column_name", DataType::Utf8, false),
-        Field::new("key_name", DataType::Utf8, true),
-        Field::new("key_sequence", DataType::Int32, false),
-    ]))
-});
-
-static FOREIGN_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
-    Arc::new(Schema::new(vec![
-        Field::new("pk_catalog_name", DataType::Utf8, true),
-        Field::new("pk_db_schema_name", DataType::Utf8, true),
-        Field::new("pk_table_name", DataType::Utf8, false),
-        Field::new("pk_column_name", DataType::Utf8, false),
-        Field::new("fk_catalog_name", DataType::Utf8, true),
-        Field::new("fk_db_schema_name", DataType::Utf8, true),
-        Field::new("fk_table_name", DataType::Utf8, false),
-        Field::new("fk_column_name", DataType::Utf8, false),
-        Field::new("key_sequence", DataType::Int32, false),
-        Field::new("fk_key_name", DataType::Utf8, true),
-        Field::new("pk_key_name", DataType::Utf8, true),
-        Field::new("update_rule", DataType::UInt8, false),
-        Field::new("delete_rule", DataType::UInt8, false),
-    ]))
-});

@@ -16,10 +16,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
+use datafusion::common::Constraint;
 use datafusion::execution::context::SessionState;
 use datafusion::optimizer::OptimizerRule;
+use spiced_engine::Key;
 use tls_core::Secret;
 
+pub(crate) use self::postgres::Reference;
 use crate::DatasetSpec;
 use crate::changes::Changeable;
 use crate::memory_table::MemoryTable;
@@ -124,6 +127,38 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
 pub(crate) fn changeable(table: &dyn TableProvider) -> Option<&dyn Changeable> {
     let in_memory = table.downcast_ref::<MemoryTable>().map(|table| table as &dyn Changeable);
     in_memory.or_else(|| postgres::changeable(table))
+}
+
+/// A table's own key, and those of others that it holds, by where the other stands in a list of tables.
+pub(crate) struct Keys {
+    pub(crate) own: Option<Key>,
+    pub(crate) held: Vec<(usize, Reference)>,
+}
+
+/// What sources say of the keys of `tables`, in their order.
+pub(crate) fn keys(tables: &[Arc<dyn TableProvider>]) -> Vec<Keys> {
+    let keyed: Vec<_> = tables.iter().map(|table| postgres::Keyed::of(table.as_ref())).collect();
+    let of = |(at, table): (usize, &Arc<dyn TableProvider>)| {
+        let Some(own) = &keyed[at] else { return Keys { own: declared(table.as_ref()), held: Vec::new() } };
+        let held = own.keys.foreign.iter().filter_map(|reference| {
+            let is_meant = |other: &Option<postgres::Keyed<'_>>| {
+                other.as_ref().is_some_and(|other| own.refers_to(&reference.to, other))
+            };
+            Some((keyed.iter().position(is_meant)?, reference.clone()))
+        });
+        Keys { own: own.keys.primary.clone(), held: held.collect() }
+    };
+    tables.iter().enumerate().map(of).collect()
+}
+
+/// The key that `CREATE TABLE` gave it.
+fn declared(table: &dyn TableProvider) -> Option<Key> {
+    let columns = table.constraints()?.iter().find_map(|constraint| match constraint {
+        Constraint::PrimaryKey(columns) => Some(columns),
+        Constraint::Unique(_) => None,
+    })?;
+    let schema = table.schema();
+    Some(Key { name: None, columns: columns.iter().map(|at| schema.field(*at).name().clone()).collect() })
 }
 
 /// What the optimizer can leave to a connector's server.

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use axum::{Extension, Router};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use spiced_engine::{
-    Catalog, DatasetStatus, Effect, Engine, EngineError, ErrorKind, Execution, Guarded, Parameters, Prepared,
-    Principal, Role, Session, Statement, TableInfo,
+    Catalog, DatasetStatus, Effect, Engine, EngineError, ErrorKind, Execution, ForeignKey, Guarded, Key, KeyRule,
+    Parameters, Prepared, Principal, Role, Session, Statement, TableInfo,
 };
 use spiced_flight::FlightOptions;
 use tokio::sync::watch;
@@ -97,12 +97,21 @@ impl Session for Toy {
     }
 
     async fn catalog(&self) -> Result<Catalog, EngineError> {
+        let key = |name: &str| Key { name: Some(name.to_owned()), columns: vec!["id".to_owned()] };
         let table = |schema: &str, name: &str, kind| TableInfo {
             catalog: "spice".into(),
             schema: schema.into(),
             name: name.into(),
             kind,
             columns: Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)])),
+            primary_key: (name == "zones").then(|| key("zones_key")),
+            foreign_keys: Vec::from_iter((kind == "BASE TABLE" && name != "zones").then(|| ForeignKey {
+                key: key("in_zone"),
+                table: ["spice", "public", "zones"].map(str::to_owned),
+                referred: key("zones_key"),
+                on_update: KeyRule::Cascade,
+                on_delete: KeyRule::NoAction,
+            })),
         };
         Ok(Catalog {
             schemas: vec![

@@ -5,6 +5,7 @@
 mod change;
 mod connect;
 mod expression;
+mod keys;
 mod query;
 mod table;
 mod texts;
@@ -20,6 +21,8 @@ use datafusion::common::TableReference;
 use datafusion::execution::context::SessionState;
 
 use self::connect::{Params, Pool};
+pub(crate) use self::keys::Reference;
+use self::keys::{Keys, Place};
 pub(super) use self::query::WholeQueries;
 use self::table::PostgresTable;
 use super::{Connector, Opened, Request, Source, quoted};
@@ -31,6 +34,24 @@ pub(super) const CONNECTOR: Connector =
 /// The table as one whose rows can be changed, where it is one of PostgreSQL's.
 pub(super) fn changeable(table: &dyn TableProvider) -> Option<&dyn Changeable> {
     table.downcast_ref::<PostgresTable>().map(|table| table as &dyn Changeable)
+}
+
+/// A table of PostgreSQL's, by what its server knows of its keys.
+#[derive(Clone, Copy)]
+pub(super) struct Keyed<'t> {
+    pool: &'t Pool,
+    pub(super) keys: &'t Keys,
+}
+
+impl<'t> Keyed<'t> {
+    pub(super) fn of(table: &'t dyn TableProvider) -> Option<Self> {
+        table.downcast_ref::<PostgresTable>().map(PostgresTable::keyed)
+    }
+
+    /// Whether `other` is the table that `to` means to this one.
+    pub(super) fn refers_to(&self, to: &Place, other: &Self) -> bool {
+        *to == other.keys.place && self.pool.is_of_one_server(other.pool)
+    }
 }
 
 fn open(request: Request<'_>) -> Opened {

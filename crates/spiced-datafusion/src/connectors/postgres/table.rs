@@ -29,10 +29,11 @@ use super::super::remote::RemoteScan;
 use super::change::{ADDRESSES, Change};
 use super::connect::{Busy, Pool, Trouble};
 use super::expression::{Condition, Value, condition};
+use super::keys::Keys;
 use super::types::{Collation, Reading};
 use super::values::Raw;
 use super::write::Copy;
-use super::{Relation, quoted};
+use super::{Keyed, Relation, quoted};
 use crate::changes::{Changeable, address};
 use crate::error::refusal;
 
@@ -70,6 +71,7 @@ pub(super) struct PostgresTable {
     /// Whether its rows have addresses: it is a table, and no view.
     has_addresses: bool,
     writable: bool,
+    keys: Arc<Keys>,
 }
 
 impl PostgresTable {
@@ -120,13 +122,19 @@ impl PostgresTable {
             return Err(Trouble::unavailable(format!("PostgreSQL: {name} has no columns")));
         }
         let own = readings.len();
-        Ok(Self { pool, from: From::Relation(relation), schema, readings, own, has_addresses, writable })
+        let keys = Arc::new(Keys::of(&client, &name).await?);
+        Ok(Self { pool, from: From::Relation(relation), schema, readings, own, has_addresses, writable, keys })
     }
 
     /// What `sql` gives.
     pub(super) fn of_query(pool: Pool, sql: String, schema: SchemaRef, readings: Vec<Reading>) -> Self {
         let own = readings.len();
-        Self { pool, from: From::Query(sql), schema, readings, own, has_addresses: false, writable: false }
+        let keys = Arc::default();
+        Self { pool, from: From::Query(sql), schema, readings, own, has_addresses: false, writable: false, keys }
+    }
+
+    pub(super) fn keyed(&self) -> Keyed<'_> {
+        Keyed { pool: &self.pool, keys: &self.keys }
     }
 
     /// The table, where it may be a part of a larger statement: it is the server's as it is, and its rows need no address.

@@ -1,0 +1,85 @@
+//! The keys of a table, as PostgreSQL keeps them.
+
+use spiced_engine::{Key, KeyRule};
+use tokio_postgres::{Client, Row};
+
+/// A table by what it is called on its server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    schema: String,
+    table: String,
+}
+
+/// What is known of a table's keys, and where it is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Keys {
+    pub(crate) place: Place,
+    pub(crate) primary: Option<Key>,
+    pub(crate) foreign: Vec<Reference>,
+}
+
+/// A foreign key.
+#[derive(Debug, Clone)]
+pub(crate) struct Reference {
+    pub(crate) key: Key,
+    pub(crate) to: Place,
+    pub(crate) referred: Key,
+    pub(crate) on_update: KeyRule,
+    pub(crate) on_delete: KeyRule,
+}
+
+/// A foreign key of a partitioned table, or one to it, has further ones below it, which say the same.
+const QUERY: &str = "SELECT space.nspname::text, own.relname::text, con.contype::text, con.conname::text, \
+         ARRAY(SELECT attname::text FROM unnest(con.conkey) WITH ORDINALITY AS at(number, place) \
+               JOIN pg_catalog.pg_attribute ON attrelid = con.conrelid AND attnum = at.number ORDER BY place), \
+         other_space.nspname::text, other.relname::text, \
+         (SELECT conname::text FROM pg_catalog.pg_constraint AS key \
+          WHERE key.conindid = con.conindid AND key.conrelid = con.confrelid AND key.contype IN ('p', 'u') LIMIT 1), \
+         ARRAY(SELECT attname::text FROM unnest(con.confkey) WITH ORDINALITY AS at(number, place) \
+               JOIN pg_catalog.pg_attribute ON attrelid = con.confrelid AND attnum = at.number ORDER BY place), \
+         con.confupdtype::text, con.confdeltype::text \
+     FROM pg_catalog.pg_class AS own \
+     JOIN pg_catalog.pg_namespace AS space ON space.oid = own.relnamespace \
+     LEFT JOIN pg_catalog.pg_constraint AS con ON con.conrelid = own.oid AND con.contype IN ('p', 'f') \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS above \
+                         WHERE above.oid = con.conparentid AND above.conrelid = con.conrelid) \
+     LEFT JOIN pg_catalog.pg_class AS other ON other.oid = con.confrelid \
+     LEFT JOIN pg_catalog.pg_namespace AS other_space ON other_space.oid = other.relnamespace \
+     WHERE own.oid = $1::text::regclass ORDER BY con.conname";
+
+impl Keys {
+    /// Those of the table `name`, which is quoted.
+    pub(super) async fn of(client: &Client, name: &str) -> Result<Self, tokio_postgres::Error> {
+        let mut keys = Self::default();
+        for row in client.query(QUERY, &[&name]).await? {
+            keys.place = Place { schema: row.try_get(0)?, table: row.try_get(1)? };
+            match row.try_get(2)? {
+                Some("p") => keys.primary = Some(Key { name: row.try_get(3)?, columns: row.try_get(4)? }),
+                Some("f") => keys.foreign.push(reference(&row)?),
+                _ => {}
+            }
+        }
+        Ok(keys)
+    }
+}
+
+fn reference(row: &Row) -> Result<Reference, tokio_postgres::Error> {
+    Ok(Reference {
+        key: Key { name: row.try_get(3)?, columns: row.try_get(4)? },
+        to: Place { schema: row.try_get(5)?, table: row.try_get(6)? },
+        referred: Key { name: row.try_get(7)?, columns: row.try_get(8)? },
+        on_update: rule(row.try_get(9)?),
+        on_delete: rule(row.try_get(10)?),
+    })
+}
+
+/// `pg_constraint.confupdtype`.
+fn rule(said: &str) -> KeyRule {
+    match said {
+        "c" => KeyRule::Cascade,
+        "r" => KeyRule::Restrict,
+        "n" => KeyRule::SetNull,
+        "d" => KeyRule::SetDefault,
+        _ => KeyRule::NoAction,
+    }
+}
