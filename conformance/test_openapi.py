@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -49,5 +48,5 @@ def test_schemathesis(server, tmp_path):
     (tmp_path / "schemathesis.toml").write_text("")
     run = subprocess.run(command, capture_output=True, text=True, timeout=290, cwd=tmp_path)
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
-    assert json.dumps(run.stdout).count("❌") == 0
+    assert "❌" not in run.stdout and "✅" in run.stdout, run.stdout[-8000:]
     clients.get(server, "/health").ok()

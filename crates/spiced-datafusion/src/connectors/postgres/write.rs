@@ -1,4 +1,4 @@
-//! `INSERT` as one COPY: all rows are there, or none.
+//! `INSERT` as one COPY in a transaction: all rows are there, or none.
 
 use std::fmt;
 use std::pin::pin;
@@ -15,7 +15,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
 use futures::{SinkExt, Stream, StreamExt};
 use tokio_postgres::Client;
 
-use super::connect::{Pool, Trouble};
+use super::connect::{Busy, Pool, Trouble};
 use super::texts::Texts;
 use super::{Relation, quoted};
 
@@ -35,8 +35,19 @@ impl Copy {
     }
 
     async fn append(&self, rows: SendableRecordBatchStream) -> Result<u64> {
-        let loan = self.pool.get().await?;
-        copy(&loan, &self.statement, rows).await
+        let mut busy = Busy::new(self.pool.clone()).await?;
+        let client = busy.client().expect("it has just begun");
+        // COPY is at its end before constraints that are deferred are looked at: only COMMIT tells of those.
+        client.batch_execute("BEGIN").await.map_err(Trouble::from)?;
+        let copied = copy(client, &self.statement, rows).await;
+        let end = if copied.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = client.batch_execute(end).await.map_err(Trouble::from);
+        if ended.is_ok() {
+            busy.over();
+        }
+        let count = copied?;
+        ended?;
+        Ok(count)
     }
 }
 
