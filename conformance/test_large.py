@@ -1,6 +1,6 @@
 """Large answers: half a gigabyte in every form, in bounded memory; clients that read slowly or go away.
 
-`SPICED_LARGE_ROWS` says how many rows of a kilobyte (500,000): with ten million it is a soak.
+`SPICED_LARGE_ROWS` says how many rows of a kilobyte (a million): with ten million it is a soak.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from harness import clients, data
 from harness.waiting import eventually
 
-ROWS = int(os.environ.get("SPICED_LARGE_ROWS", "500000"))
+ROWS = int(os.environ.get("SPICED_LARGE_ROWS", "1000000"))
 PATIENCE = 170 + ROWS // 10_000
 TEXT = f"SELECT value, repeat('x', 1000) AS filler FROM generate_series(1, {ROWS})"
 ENDLESS = "SELECT value, repeat('x', 1000) AS filler FROM generate_series(1, 1000000000)"

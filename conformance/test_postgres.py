@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import socket
+import socketserver
+import struct
+import threading
 
 import pytest
 
@@ -56,6 +61,7 @@ def test_modes_that_work(pod, filled, how):
 FAILS = {
     "disable": ({"pg_sslmode": "disable", "pg_sslrootcert": ""}, "pg_hba.conf"),
     "another CA": ({"ca": "other"}, "is not trusted"),
+    "another CA, verify-ca": ({"ca": "other", "pg_sslmode": "verify-ca"}, "is not trusted"),
     "another CA, require with a CA": ({"ca": "other", "pg_sslmode": "require"}, "is not trusted"),
     "the system's store": ({"pg_sslrootcert": ""}, "is not trusted"),
     "another name": ({"pg_host": "127.0.0.1"}, "is not for"),
@@ -91,6 +97,77 @@ def test_a_client_certificate_that_is_renewed(pod, filled):
     pod.write("me.crt", mine.certificate)
     pod.write("me.key", mine.key_text)
     eventually(lambda: clients.sql(server, "SELECT count(*) AS n FROM t").status == 200, "the next one is taken", 60)
+
+
+def test_a_root_that_is_renewed(pod, filled):
+    """So is the CA's, for PostgreSQL's own certificate."""
+    pod.write("root.pem", Authority("another").pem)
+    server = serve(pod, filled, pg_sslrootcert="root.pem")
+    eventually(lambda: "is not trusted" in json.dumps(state(server)), "it is refused")
+    pod.write("root.pem", filled.ca.pem)
+    eventually(lambda: clients.sql(server, "SELECT count(*) AS n FROM t").status == 200, "the next one is taken", 60)
+
+
+@pytest.mark.parametrize("mode", ["prefer", "require", "verify-ca", "verify-full"])
+def test_a_client_certificate_in_every_mode(pod, filled, mode):
+    mine = filled.ca.issue(names=(), common_name="by_certificate", client=True)
+    pod.write("me.crt", mine.certificate)
+    pod.write("me.key", mine.key_text)
+    server = serve(pod, filled, pg_sslmode=mode, pg_user="by_certificate", pg_pass="", pg_sslcert="me.crt", pg_sslkey="me.key")
+    assert clients.rows(server, "SELECT name FROM t WHERE id = 7") == [{"name": "name 7"}]
+
+
+@pytest.mark.parametrize("mode, works", [("prefer", True), ("require", False), ("verify-full", False)])
+def test_a_server_that_has_no_tls(pod, filled, mode, works):
+    """`prefer` falls to plain text there, and no other mode does."""
+    with WithoutTls(filled.port) as front:
+        root = {} if mode == "verify-full" else {"pg_sslrootcert": ""}
+        server = serve(pod, filled, pg_sslmode=mode, pg_user="in_the_clear", pg_port=str(front.port), **root)
+        if works:
+            assert clients.rows(server, "SELECT name FROM t WHERE id = 7") == [{"name": "name 7"}]
+        else:
+            eventually(lambda: "TLS" in json.dumps(state(server)), f"it says why: {state(server)}")
+        assert front.asked
+
+
+class WithoutTls(socketserver.ThreadingTCPServer):
+    """A way to PostgreSQL on which there is no TLS: it answers `SSLRequest` with `N`, as a server without TLS does
+    (PostgreSQL, "Message Flow")."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        self.behind, self.asked = port, 0
+        super().__init__(("127.0.0.1", 0), Forward)
+        self.port = self.server_address[1]
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *_) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Forward(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        first = self.request.recv(8, socket.MSG_WAITALL)
+        with socket.create_connection(("127.0.0.1", self.server.behind)) as behind:
+            if first == struct.pack("!II", 8, 80877103):
+                self.server.asked += 1
+                self.request.sendall(b"N")
+            else:
+                behind.sendall(first)
+            back = threading.Thread(target=self._pass, args=(behind, self.request), daemon=True)
+            back.start()
+            self._pass(self.request, behind)
+            back.join()
+
+    @staticmethod
+    def _pass(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
 
 
 PARAMS = {

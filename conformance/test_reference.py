@@ -253,6 +253,19 @@ def test_pod(pod, example):
     assert_serves(server, pod.pair, *(["-H", f"X-API-Key: {env[example.key]}"] if example.key else []))
 
 
+def test_the_complete_configuration_reads_rows(pod, postgres):
+    """As it is printed, but for where the database is."""
+    (example,) = (example for example in PODS if example.name == "Complete configuration")
+    postgres.sql("CREATE DATABASE production")
+    postgres.sql("CREATE TABLE production_db AS SELECT 7 AS id, 'Ada' AS name; GRANT SELECT ON production_db TO app", "production")
+    env = {**_laid(pod, example), "PG_USER": "app", "PG_PASSWORD": postgres.password}
+    text = (pod.folder / "spicepod.yaml").read_text()
+    pod.write("spicepod.yaml", text.replace("db.example.com", "localhost").replace('"5432"', f'"{postgres.port}"'))
+    server = pod.serve(env=env)
+    key = ("-H", f"X-API-Key: {env['SPICE_API_KEY_READONLY']}")
+    assert clients.sql(server, "SELECT * FROM customers", *key).ok().json() == [{"id": 7, "name": "Ada"}]
+
+
 # Shell
 
 

@@ -43,7 +43,7 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
             kind,
             format!(
                 "the memory that all queries share is used up: {}; ask for less at once, or raise the limit",
-                first_line(&sentence(root))
+                exhausted(&sentence(root))
             ),
         ),
         ErrorKind::Internal => {
@@ -129,13 +129,18 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or(text)
 }
 
+/// What could not be had, without who else has how much: the pool's own words are its last line.
+fn exhausted(text: &str) -> &str {
+    text.lines().find_map(|line| line.strip_prefix("Error: ")).unwrap_or_else(|| first_line(text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn each_class_and_its_sentence() {
-        let cases: [(DataFusionError, ErrorKind, &str); 9] = [
+        let cases: [(DataFusionError, ErrorKind, &str); 10] = [
             (DataFusionError::Plan("Table x not found.".into()), ErrorKind::InvalidStatement, "table x not found"),
             (
                 DataFusionError::SQL(Box::new(ParserError::ParserError("Expected: a".into())), None),
@@ -148,6 +153,13 @@ mod tests {
                 ErrorKind::Exhausted,
                 "the memory that all queries share is used up: failed to grow; \
                  ask for less at once, or raise the limit",
+            ),
+            (
+                DataFusionError::ResourcesExhausted(
+                    "No room with top consumers as:\n  x had 1 MB\nError: no more for y".into(),
+                ),
+                ErrorKind::Exhausted,
+                "the memory that all queries share is used up: no more for y; ask for less at once, or raise the limit",
             ),
             (
                 DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), None),
