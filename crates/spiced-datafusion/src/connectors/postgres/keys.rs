@@ -28,7 +28,8 @@ pub(crate) struct Reference {
     pub(crate) on_delete: KeyRule,
 }
 
-/// A foreign key of a partitioned table, or one to it, has further ones below it, which say the same.
+/// A foreign key of a partitioned table, or one to it, has further ones below it, which say the same. (PostgreSQL 10 has no
+/// `conparentid`, and nothing for which it would be.)
 const QUERY: &str = "SELECT space.nspname::text, own.relname::text, con.contype::text, con.conname::text, \
          ARRAY(SELECT attname::text FROM unnest(con.conkey) WITH ORDINALITY AS at(number, place) \
                JOIN pg_catalog.pg_attribute ON attrelid = con.conrelid AND attnum = at.number ORDER BY place), \
@@ -42,14 +43,21 @@ const QUERY: &str = "SELECT space.nspname::text, own.relname::text, con.contype:
      JOIN pg_catalog.pg_namespace AS space ON space.oid = own.relnamespace \
      LEFT JOIN pg_catalog.pg_constraint AS con ON con.conrelid = own.oid AND con.contype IN ('p', 'f') \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS above \
-                         WHERE above.oid = con.conparentid AND above.conrelid = con.conrelid) \
+                         WHERE above.oid::text = to_jsonb(con) ->> 'conparentid' AND above.conrelid = con.conrelid) \
      LEFT JOIN pg_catalog.pg_class AS other ON other.oid = con.confrelid \
      LEFT JOIN pg_catalog.pg_namespace AS other_space ON other_space.oid = other.relnamespace \
      WHERE own.oid = $1::text::regclass ORDER BY con.conname";
 
 impl Keys {
-    /// Those of the table `name`, which is quoted.
-    pub(super) async fn of(client: &Client, name: &str) -> Result<Self, tokio_postgres::Error> {
+    /// Those of the table `name`, which is quoted. What speaks PostgreSQL's protocol and does not know of them has none.
+    pub(super) async fn of(client: &Client, name: &str) -> Self {
+        Self::told(client, name).await.unwrap_or_else(|error| {
+            tracing::debug!(table = name, %error, "the keys of a table are not known");
+            Self::default()
+        })
+    }
+
+    async fn told(client: &Client, name: &str) -> Result<Self, tokio_postgres::Error> {
         let mut keys = Self::default();
         for row in client.query(QUERY, &[&name]).await? {
             keys.place = Place { schema: row.try_get(0)?, table: row.try_get(1)? };

@@ -122,7 +122,7 @@ impl PostgresTable {
             return Err(Trouble::unavailable(format!("PostgreSQL: {name} has no columns")));
         }
         let own = readings.len();
-        let keys = Arc::new(Keys::of(&client, &name).await?);
+        let keys = Arc::new(Keys::of(&client, &name).await);
         Ok(Self { pool, from: From::Relation(relation), schema, readings, own, has_addresses, writable, keys })
     }
 
