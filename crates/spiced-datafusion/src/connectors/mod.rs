@@ -144,7 +144,9 @@ pub(crate) fn keys(tables: &[Arc<dyn TableProvider>]) -> Vec<Keys> {
             let is_meant = |other: &Option<postgres::Keyed<'_>>| {
                 other.as_ref().is_some_and(|other| own.refers_to(&reference.to, other))
             };
-            Some((keyed.iter().position(is_meant)?, reference.clone()))
+            // Under several names, a table that refers to itself does so under its own.
+            let to = if is_meant(&keyed[at]) { at } else { keyed.iter().position(is_meant)? };
+            Some((to, reference.clone()))
         });
         Keys { own: own.keys.primary.clone(), held: held.collect() }
     };

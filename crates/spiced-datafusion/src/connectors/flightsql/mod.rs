@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arrow_flight::Ticket;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
@@ -59,6 +60,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// The largest message that is taken.
 const LARGEST_MESSAGE: usize = 64 << 20;
+
+/// Bytes of all answers that are not read yet.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// Where Flight SQL is served, unless the endpoint says.
 const PORT: u16 = 50051;
@@ -159,7 +163,7 @@ impl Source for Peer {
         let (server, relation) = (Arc::new(self.server.clone()), self.relation.to_quoted_string());
         let connection = server.connect().await?;
         let sql = format!("SELECT * FROM {relation} LIMIT 0");
-        let (schema, _) = server.query(connection.clone(), &sql, None).await.map_err(|failure| failure.why)?;
+        let schema = Arc::new(Schema::new(server.columns(connection.clone(), &sql).await?.fields));
         if schema.fields().is_empty() {
             return Err(server.trouble(&format!("{relation} has no columns")));
         }
@@ -191,6 +195,8 @@ impl Server {
             Endpoint::from_shared(format!("http://{host}:{port}")).map_err(|e| self.trouble(&e.to_string()))?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_WITHIN)
+            // Who reads slowly is to leave room for the others of the same table.
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_while_idle(true);
         endpoint.connect_with_connector(dial).await.map_err(|error| self.trouble(&innermost(&error)))
@@ -217,13 +223,8 @@ impl Server {
         Ok(Box::new(stream))
     }
 
-    /// Begins a query; gives the schema of its answer, and the answer.
-    async fn query(
-        &self,
-        connection: Channel,
-        sql: &str,
-        traceparent: Option<String>,
-    ) -> Result<(SchemaRef, Batches), Failure> {
+    /// Begins a query.
+    async fn query(&self, connection: Channel, sql: &str, traceparent: Option<String>) -> Result<Answer, Failure> {
         let said = |error: FlightError| Failure::of(&error, |why| self.trouble(why), &REFUSALS);
         let began =
             |error: FlightError| Failure::of(&error, |why| self.trouble(why), &[&REFUSALS[..], &UNSAID].concat());
@@ -243,38 +244,40 @@ impl Server {
         }
         let info = client.execute(sql.to_owned(), None).await.map_err(began)?;
         let announced = info.clone().try_decode_schema().ok().filter(|schema| !schema.fields().is_empty());
-        let mut answers = Vec::new();
+        let mut tickets = Vec::new();
         for endpoint in info.endpoint {
             if !endpoint.location.is_empty()
                 && !endpoint.location.iter().any(|at| at.uri.starts_with("arrow-flight-reuse"))
             {
                 return Err(other("it gives its answers elsewhere, which is not followed"));
             }
-            let ticket = endpoint.ticket.ok_or_else(|| other("an answer has no ticket"))?;
-            answers.push(client.do_get(ticket).await.map_err(said)?);
+            tickets.push(endpoint.ticket.ok_or_else(|| other("an answer has no ticket"))?);
         }
-        let schema = match (announced, answers.first_mut()) {
-            (Some(schema), _) => schema,
-            (None, Some(first)) => {
-                // Only the answer tells. It is that of no rows, so nothing is lost.
-                while first.try_next().await.map_err(said)?.is_some() {}
-                first.schema().map(|schema| Schema::clone(schema)).unwrap_or_else(Schema::empty)
-            }
-            (None, None) => Schema::empty(),
-        };
-        let server = self.trouble("");
-        let failed = move |error: FlightError| Failure::of(&error, |why| format!("{server} {why}"), &REFUSALS);
-        let batches = futures::stream::iter(answers).flatten().map_err(failed).boxed();
-        Ok((Arc::new(Schema::new(schema.fields)), batches))
+        Ok(Answer { client, announced, tickets })
+    }
+
+    /// The columns of what a statement answers that has no rows.
+    async fn columns(&self, connection: Channel, sql: &str) -> Result<Schema, String> {
+        let Answer { mut client, announced, tickets } =
+            self.query(connection, sql, None).await.map_err(|failure| failure.why)?;
+        if let Some(schema) = announced {
+            return Ok(schema);
+        }
+        // Only the answer tells.
+        let Some(ticket) = tickets.into_iter().next() else { return Ok(Schema::empty()) };
+        let said = |error: FlightError| self.trouble(&words(&error));
+        let mut answer = client.do_get(ticket).await.map_err(said)?;
+        while answer.try_next().await.map_err(said)?.is_some() {}
+        Ok(answer.schema().map(|schema| Schema::clone(schema)).unwrap_or_else(Schema::empty))
     }
 
     /// What a table has: the rows that hold, or all of them where the engine there does not understand what is asked of
     /// them (a text here may be a type of its own there, which is compared with less).
     async fn rows(&self, asked: &Asked, connection: &Channel) -> Result<Batches, String> {
         let begun = async |sql: &str| {
-            let (_, batches) = self.query(connection.clone(), sql, asked.traceparent.clone()).await?;
+            let answer = self.query(connection.clone(), sql, asked.traceparent.clone()).await?;
             // Some servers look at a statement only as its rows are fetched.
-            let mut batches = batches.peekable();
+            let mut batches = answer.batches(self.trouble("")).peekable();
             match Pin::new(&mut batches).next_if(Result::is_err).await {
                 Some(Err(failure)) => Err(failure),
                 _ => Ok(batches.boxed()),
@@ -297,6 +300,28 @@ impl Server {
             }
         }
         begun(&asked.plain).await.map_err(|failure| failure.why)
+    }
+}
+
+/// What a server has for a query.
+struct Answer {
+    client: FlightSqlServiceClient<Channel>,
+    /// Its columns, where they are told before.
+    announced: Option<Schema>,
+    /// Its parts.
+    tickets: Vec<Ticket>,
+}
+
+impl Answer {
+    /// The rows, part by part: one that is not read yet takes no room of the connection's.
+    fn batches(self, server: String) -> Batches {
+        let Self { client, tickets, .. } = self;
+        let parts = futures::stream::iter(tickets).then(move |ticket| {
+            let mut client = client.clone();
+            async move { client.do_get(ticket).await }
+        });
+        let failed = move |error: FlightError| Failure::of(&error, |why| format!("{server} {why}"), &REFUSALS);
+        parts.try_flatten().map_err(failed).boxed()
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Reference {
 }
 
 /// A foreign key of a partitioned table, or one to it, has further ones below it, which say the same. (PostgreSQL 10 has no
-/// `conparentid`, and nothing for which it would be.)
+/// `conparentid`, and nothing for which it would be.) Rows of a table's children are under no key of its own.
 const QUERY: &str = "SELECT space.nspname::text, own.relname::text, con.contype::text, con.conname::text, \
          ARRAY(SELECT attname::text FROM unnest(con.conkey) WITH ORDINALITY AS at(number, place) \
                JOIN pg_catalog.pg_attribute ON attrelid = con.conrelid AND attnum = at.number ORDER BY place), \
@@ -42,6 +42,9 @@ const QUERY: &str = "SELECT space.nspname::text, own.relname::text, con.contype:
      FROM pg_catalog.pg_class AS own \
      JOIN pg_catalog.pg_namespace AS space ON space.oid = own.relnamespace \
      LEFT JOIN pg_catalog.pg_constraint AS con ON con.conrelid = own.oid AND con.contype IN ('p', 'f') \
+         AND (con.contype = 'f' OR own.relkind = 'p' OR NOT EXISTS ( \
+             SELECT FROM pg_catalog.pg_inherits WHERE inhparent = own.oid \
+         )) \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS above \
                          WHERE above.oid::text = to_jsonb(con) ->> 'conparentid' AND above.conrelid = con.conrelid) \
      LEFT JOIN pg_catalog.pg_class AS other ON other.oid = con.confrelid \

@@ -122,7 +122,10 @@ impl PostgresTable {
             return Err(Trouble::unavailable(format!("PostgreSQL: {name} has no columns")));
         }
         let own = readings.len();
-        let keys = Arc::new(Keys::of(&client, &name).await);
+        let mut keys = Keys::of(&client, &name).await;
+        // What is hidden from `SELECT *` is no column here.
+        keys.primary.take_if(|key| !key.columns.iter().all(|column| schema.index_of(column).is_ok()));
+        let keys = Arc::new(keys);
         Ok(Self { pool, from: From::Relation(relation), schema, readings, own, has_addresses, writable, keys })
     }
 
