@@ -157,19 +157,16 @@ async fn list(state: &SessionState) -> Catalog {
             }
         }
     }
-    let places: Vec<_> = seen.tables.iter().map(|t| [t.catalog.clone(), t.schema.clone(), t.name.clone()]).collect();
-    for (table, Keys { own, held }) in seen.tables.iter_mut().zip(connectors::keys(&found)) {
-        table.primary_key = own;
-        table.foreign_keys = held
-            .into_iter()
-            .map(|(at, Reference { key, referred, on_update, on_delete, .. })| ForeignKey {
-                key,
-                table: places[at].clone(),
-                referred,
-                on_update,
-                on_delete,
-            })
-            .collect();
+    let place = |TableInfo { catalog, schema, name, .. }: &TableInfo| [catalog.clone(), schema.clone(), name.clone()];
+    for (at, Keys { own, held }) in connectors::keys(&found).into_iter().enumerate() {
+        let foreign = held.into_iter().map(|(to, Reference { key, referred, on_update, on_delete, .. })| ForeignKey {
+            key,
+            table: place(&seen.tables[to]),
+            referred,
+            on_update,
+            on_delete,
+        });
+        (seen.tables[at].foreign_keys, seen.tables[at].primary_key) = (foreign.collect(), own);
     }
     seen
 }
