@@ -101,11 +101,23 @@ def test_what_is_asked_of_the_peer(pod, peer, query):
     assert f"Flight SQL: {ASKED[query]}" in plan
 
 
+class Seen(flight.ServerMiddlewareFactory):
+    """The headers of every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.headers = []
+
+    def start_call(self, _info, headers):
+        self.headers.append(headers)
+
+
 class DuckDb(flight.FlightServerBase):
     """An engine of somebody else behind Flight SQL's statements, in the clear."""
 
     def __init__(self, table: pa.Table):
-        super().__init__("grpc://127.0.0.1:0")
+        self.seen = Seen()
+        super().__init__("grpc://127.0.0.1:0", middleware={"seen": self.seen})
         self.database, self.asked, self.announces = duckdb.connect(), [], True
         self.database.execute("SET TimeZone = 'UTC'")
         self.database.register("given", table)
@@ -262,6 +274,36 @@ def test_a_server_that_does_not_announce_its_columns(tmp_path):
         server = pod.serve()
         assert clients.rows(server, "SELECT n FROM t ORDER BY n") == [{"n": n} for n in (1, 2, 3, 4, None)]
         assert clients.rows(server, "SELECT n FROM t WHERE n > 2 ORDER BY n") == [{"n": 3}, {"n": 4}]
+    pod.close()
+
+
+TRACED = {
+    "one state": (["a=1,b@c=x y"], ["a=1,b@c=x y"]),
+    "two headers": (["a=1", "b=2 "], ["a=1,b=2"]),
+    "none": ([], None),
+    "malformed": (["a"], None),
+    "too long": (["a=" + "x" * 511], None),
+}
+
+
+@pytest.mark.parametrize("given, passed", TRACED.values(), ids=TRACED)
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_what_is_passed_on_of_a_trace(tmp_path, flags, given, passed):
+    """W3C Trace Context: `traceparent` as it came, sampled or not, and `tracestate` where it is one."""
+    pod = Pod(tmp_path)
+    with DuckDb(edges()) as engine:
+        params = {"flightsql_endpoint": f"grpc://127.0.0.1:{engine.port}"}
+        pod.yaml(tls=pod.write_pair(), datasets=[{"from": "flightsql:edges", "name": "t", "params": params}])
+        server = pod.serve()
+        clients.rows(server, "SELECT n FROM t WHERE n > 2")
+        engine.seen.headers.clear()
+        parent = f"00-{TRACE}-{SPAN}-{flags}"
+        more = [option for state in given for option in ("-H", f"tracestate: {state}")]
+        answer = clients.sql(server, "SELECT n FROM t WHERE n > 3", "-H", f"traceparent: {parent}", *more)
+        assert answer.ok().json() == [{"n": 4}]
+        assert len(engine.seen.headers) == 4, "a statement and its three parts"
+        for headers in engine.seen.headers:
+            assert headers["traceparent"] == [parent] and headers.get("tracestate") == passed, headers
     pod.close()
 
 

@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from harness import clients
+from harness import audit, clients
 from harness.waiting import eventually
 
 READER, WRITER = "a-reader-of-telemetry", "a-sender-of-telemetry"
@@ -149,17 +149,23 @@ def metrics(points: int = 1, size: int = 0, name: str = "m"):
     return request
 
 
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+REASONS = {grpc.StatusCode.PERMISSION_DENIED: "role", grpc.StatusCode.UNAUTHENTICATED: "wrong_key"}
+
+
 def test_it_needs_the_right_to_write(pod):
     server = serve(pod)
     with channel_of(server) as channel:
         stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
         for key, code in ((READER, grpc.StatusCode.PERMISSION_DENIED), ("nobody's", grpc.StatusCode.UNAUTHENTICATED)):
             with pytest.raises(grpc.RpcError) as caught:
-                stub.Export(metrics(), metadata=told(key), timeout=clients.DEADLINE)
+                traced = ("traceparent", f"00-{TRACE}-{SPAN}-01")
+                stub.Export(metrics(), metadata=(*told(key), traced), timeout=clients.DEADLINE)
             assert caught.value.code() is code, caught.value
+            assert audit.line(server, outcome="denied", door="grpc", reason=REASONS[code])["trace"] == TRACE
     assert rows(server, "SELECT count(*) AS n FROM otel.metrics") == [{"n": 0}]
-    denied = rows(server, "SELECT statement, outcome FROM runtime.queries WHERE outcome = 'denied'")
-    assert denied == [{"statement": "INGEST INTO otel.metrics", "outcome": "denied"}]
+    denied = rows(server, "SELECT statement, trace_id, parent_span_id FROM runtime.queries WHERE outcome = 'denied'")
+    assert denied == [{"statement": "INGEST INTO otel.metrics", "trace_id": TRACE, "parent_span_id": SPAN}]
 
 
 def test_the_oldest_goes_when_the_table_is_full(pod):

@@ -1,12 +1,22 @@
-//! Which trace a request belongs to, as its caller says it (W3C Trace Context, Level 1).
+//! Which trace a request belongs to, as its caller says it (W3C Trace Context, Level 2).
 
 use std::fmt;
+use std::sync::Arc;
 
-/// The `traceparent` of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The flags that are passed on (§3.2.2.5): sampled, and random.
+const KNOWN_FLAGS: u8 = 0b11;
+/// How much of a `tracestate` is passed on (§3.3.1.5).
+const LONGEST_STATE: usize = 512;
+/// How many members a `tracestate` has (§3.3.1.1).
+const MOST_MEMBERS: usize = 32;
+
+/// The `traceparent` of a request, and its `tracestate`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     id: u128,
     parent: u64,
+    flags: u8,
+    state: Option<Arc<str>>,
 }
 
 impl Trace {
@@ -20,10 +30,33 @@ impl Trace {
             "00" => flags,
             _ => flags.split('-').next()?,
         };
-        let (version, _flags) = (hex(version, 2)?, hex(flags, 2)?);
+        let (version, flags) = (hex(version, 2)?, hex(flags, 2)?);
         let (id, parent) = (hex(id, 32)?, hex(parent, 16)?);
         let whole = version != 0xff && id != 0 && parent != 0;
-        whole.then_some(Self { id, parent: u64::try_from(parent).ok()? })
+        let flags = u8::try_from(flags).ok()? & KNOWN_FLAGS;
+        whole.then_some(Self { id, parent: u64::try_from(parent).ok()?, flags, state: None })
+    }
+
+    /// The same with the `tracestate` beside it: the values of all headers of that name, in order. One that is malformed,
+    /// or longer than 512 characters, is left out whole (§3.3.1): the trace is there without.
+    #[must_use]
+    pub fn with_state<'a>(self, values: impl IntoIterator<Item = &'a str>) -> Self {
+        let members =
+            values.into_iter().flat_map(|value| value.split(',')).map(|member| member.trim_matches([' ', '\t']));
+        let members: Vec<&str> = members.filter(|member| !member.is_empty()).take(MOST_MEMBERS + 1).collect();
+        let is_well_formed = members.len() <= MOST_MEMBERS
+            && members.iter().all(|member| {
+                let is_printable = member.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+                is_printable && member.split_once('=').is_some_and(|(key, value)| !key.is_empty() && !value.is_empty())
+            });
+        let state =
+            Some(members.join(",")).filter(|state| is_well_formed && (1..=LONGEST_STATE).contains(&state.len()));
+        Self { state: state.map(Arc::from), ..self }
+    }
+
+    /// The `tracestate`, as it is passed on.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
     }
 
     /// The trace: 32 hex digits.
@@ -37,10 +70,10 @@ impl Trace {
     }
 }
 
-/// As it is passed on: a `traceparent` of version 00, sampled, as this server knows no reason not to.
+/// As it is passed on: a `traceparent` of version 00 with the caller's own flags.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-01", self.id, self.parent)
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.id, self.parent, self.flags)
     }
 }
 
@@ -53,6 +86,27 @@ fn hex(text: &str, digits: usize) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_passed_on() {
+        let (id, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        for (given, flags) in [("00", "00"), ("01", "01"), ("03", "03"), ("ff", "03")] {
+            let trace = Trace::parse(&format!("00-{id}-{parent}-{given}")).unwrap();
+            assert_eq!(trace.to_string(), format!("00-{id}-{parent}-{flags}"));
+        }
+        let trace = Trace::parse(&format!("00-{id}-{parent}-01")).unwrap();
+        let state = |values: &[&str]| trace.clone().with_state(values.iter().copied()).state().map(str::to_owned);
+        assert_eq!(state(&[]), None);
+        assert_eq!(state(&["", " , "]), None);
+        assert_eq!(state(&["a=1,b@c=x y", "\td=4 ,"]).as_deref(), Some("a=1,b@c=x y,d=4"));
+        let longest = format!("a={}", "x".repeat(LONGEST_STATE - 2));
+        assert_eq!(state(&[&longest]).as_deref(), Some(&*longest));
+        let members = |count| vec!["a=1"; count].join(",");
+        assert_eq!(state(&[&members(MOST_MEMBERS)]), Some(members(MOST_MEMBERS)));
+        for bad in [&*format!("{longest}x"), &members(MOST_MEMBERS + 1), "a", "=1", "a=", "a=1,b", "a=\u{e9}"] {
+            assert_eq!(state(&[bad]), None, "{bad}");
+        }
+    }
 
     #[test]
     fn what_is_a_traceparent() {

@@ -333,7 +333,8 @@ pub enum Admitted {
 fn trace(headers: &HeaderMap) -> Option<Trace> {
     let mut given = headers.get_all("traceparent").iter();
     let (only, None) = (given.next()?, given.next()) else { return None };
-    Trace::parse(only.to_str().ok()?)
+    let state = headers.get_all("tracestate").iter().map(|value| value.to_str().unwrap_or("malformed"));
+    Some(Trace::parse(only.to_str().ok()?)?.with_state(state))
 }
 
 impl Admitted {

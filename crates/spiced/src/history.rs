@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use spiced_datafusion::SystemTable;
-use spiced_engine::{Effect, Outcome, Principal, Role, Seen, Statement, Witness};
+use spiced_engine::{Effect, Outcome, Principal, Role, Seen, Statement, Trace, Witness};
 
 /// How much of a statement is kept, in bytes.
 const LONGEST_STATEMENT: usize = 4 * 1024;
@@ -130,15 +130,17 @@ fn batch(schema: &SchemaRef, rows: &[Ended]) -> RecordBatch {
         Arc::new(rows.iter().map(|row| value(row).as_secs_f64() * 1e3).collect::<Float64Array>())
     };
     let started = rows.iter().map(|row| microseconds(row.started)).collect::<TimestampMicrosecondArray>();
-    let trace = |row: &Ended| row.principal.way().trace;
+    fn trace(row: &Ended) -> Option<&Trace> {
+        row.principal.way().trace.as_ref()
+    }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(started.with_timezone("UTC")),
         text(rows, |row| Some(row.principal.way().door.to_owned())),
         text(rows, |row| Some(row.principal.name().to_owned())),
         text(rows, |row| Some(row.principal.role().to_string())),
         text(rows, |row| row.principal.way().address.map(|address| address.to_string())),
-        text(rows, |row| trace(row).map(|trace| trace.id())),
-        text(rows, |row| trace(row).map(|trace| trace.parent())),
+        text(rows, |row| trace(row).map(Trace::id)),
+        text(rows, |row| trace(row).map(Trace::parent)),
         text(rows, |row| row.statement.clone()),
         text(rows, |row| row.effect.map(|effect| effect.name().to_owned())),
         text(rows, |row| Some(row.outcome.name().to_owned())),

@@ -31,7 +31,7 @@ use futures::{StreamExt, TryStreamExt};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use spiced_certs::client::Refusal;
-use spiced_engine::{ErrorKind, Principal};
+use spiced_engine::{ErrorKind, Principal, Trace};
 use tls_core::Secret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -224,7 +224,7 @@ impl Server {
     }
 
     /// Begins a query.
-    async fn query(&self, connection: Channel, sql: &str, traceparent: Option<String>) -> Result<Answer, Failure> {
+    async fn query(&self, connection: Channel, sql: &str, trace: Option<Trace>) -> Result<Answer, Failure> {
         let said = |error: FlightError| Failure::of(&error, |why| self.trouble(why), &REFUSALS);
         let began =
             |error: FlightError| Failure::of(&error, |why| self.trouble(why), &[&REFUSALS[..], &UNSAID].concat());
@@ -239,8 +239,11 @@ impl Server {
                 client.handshake(user, password.expose_text().map_err(not_text)?).await.map_err(said)?;
             }
         }
-        if let Some(traceparent) = traceparent {
-            client.set_header("traceparent", traceparent);
+        if let Some(trace) = trace {
+            client.set_header("traceparent", trace.to_string());
+            if let Some(state) = trace.state() {
+                client.set_header("tracestate", state);
+            }
         }
         let info = client.execute(sql.to_owned(), None).await.map_err(began)?;
         let announced = info.clone().try_decode_schema().ok().filter(|schema| !schema.fields().is_empty());
@@ -275,7 +278,7 @@ impl Server {
     /// them (a text here may be a type of its own there, which is compared with less).
     async fn rows(&self, asked: &Asked, connection: &Channel) -> Result<Batches, String> {
         let begun = async |sql: &str| {
-            let answer = self.query(connection.clone(), sql, asked.traceparent.clone()).await?;
+            let answer = self.query(connection.clone(), sql, asked.trace.clone()).await?;
             // Some servers look at a statement only as its rows are fetched.
             let mut batches = answer.batches(self.trouble("")).peekable();
             match Pin::new(&mut batches).next_if(Result::is_err).await {
@@ -412,16 +415,11 @@ impl TableProvider for PeerTable {
         // They are looked at again here: one that the optimizer has made worse since costs rows that need not travel.
         let filtered = conditions(filters, &self.schema).map(|all| format!("{from} WHERE {all}{limit}"));
         let caller = state.config().get_extension::<Principal>();
-        let trace = caller.and_then(|caller| caller.way().trace);
+        let trace = caller.and_then(|caller| caller.way().trace.clone());
         let scan = Scan {
             server: self.server.clone(),
             connection: self.connection.clone(),
-            asked: Asked {
-                filtered,
-                plain: from + &limit,
-                traceparent: trace.map(|trace| trace.to_string()),
-                was_refused: self.was_refused.clone(),
-            },
+            asked: Asked { filtered, plain: from + &limit, trace, was_refused: self.was_refused.clone() },
             read: Arc::new(self.schema.project(&asked)?),
             schema,
         };
@@ -447,7 +445,7 @@ struct Asked {
     filtered: Option<String>,
     /// The statement without.
     plain: String,
-    traceparent: Option<String>,
+    trace: Option<Trace>,
     /// Whether one with filters was refused before, of the same table.
     was_refused: Arc<AtomicBool>,
 }
