@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::host_paths::HostPaths;
 use crate::loader::Loader;
+use crate::memory::SharedPool;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::permission::Rules;
 use crate::plans::Plans;
@@ -35,6 +36,9 @@ use crate::{EngineOptions, StartError};
 
 /// How many consumers an error about memory counts up in the log.
 const TRACKED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(5).expect("five is not zero");
+
+/// The part of the memory that one statement's sort sets aside for merging: one in so many.
+const SORTS_SET_ASIDE: usize = 8;
 
 /// The embedded engine: DataFusion. Its loaders end with it and the last of its sessions.
 pub struct DataFusionEngine {
@@ -206,6 +210,10 @@ fn base_state(options: &EngineOptions, catalogs: Arc<dyn CatalogProviderList>) -
     // plain text, which leaves nothing to convert at the door.
     config.options_mut().execution.parquet.schema_force_view_types = false;
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    let execution = &mut config.options_mut().execution;
+    // Each partition of a sort sets this aside before it has a row: an eighth of the memory for a statement's sort.
+    let aside = options.memory_limit / SORTS_SET_ASIDE / execution.target_partitions.max(1);
+    execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
     let runtime = runtime_env(options.memory_limit).map_err(|e| StartError::engine(&e))?;
     Ok(SessionStateBuilder::new()
         .with_config(config)
@@ -218,9 +226,8 @@ fn base_state(options: &EngineOptions, catalogs: Arc<dyn CatalogProviderList>) -
 }
 
 fn runtime_env(memory_limit: usize) -> datafusion::error::Result<RuntimeEnv> {
-    // Fair: a query that can spill may not starve the next one. What spills lies in the system's
-    // temporary folder, up to DataFusion's bound of 100 GB.
-    let pool = TrackConsumersPool::new(FairSpillPool::new(memory_limit), TRACKED_CONSUMERS);
+    // What spills lies in the system's temporary folder, up to DataFusion's bound of 100 GB.
+    let pool = TrackConsumersPool::new(SharedPool::new(memory_limit), TRACKED_CONSUMERS);
     RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         // Listings would be kept for ever: a file that is added to a folder would never be seen.

@@ -39,13 +39,18 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
         _ => ErrorKind::Internal,
     };
     match kind {
-        ErrorKind::Exhausted => EngineError::new(
-            kind,
-            format!(
-                "the memory that all queries share is used up: {}; ask for less at once, or raise the limit",
-                exhausted(&sentence(root))
-            ),
-        ),
+        ErrorKind::Exhausted => {
+            // With who has how much of it, which is not the caller's to know.
+            tracing::info!(error = %root, "a query found no memory");
+            let sentence = sentence(root);
+            EngineError::new(
+                kind,
+                format!(
+                    "the memory that all queries share is used up: {}; ask for less at once, or raise the limit",
+                    exhausted(&sentence)
+                ),
+            )
+        }
         ErrorKind::Internal => {
             tracing::error!(error = %error, "a query failed for a reason that is not its own");
             EngineError::new(kind, internal_sentence(root))

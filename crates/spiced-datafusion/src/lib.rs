@@ -48,6 +48,7 @@ mod execution;
 mod host_paths;
 mod ingest;
 mod loader;
+mod memory;
 mod memory_table;
 mod merging;
 mod name;

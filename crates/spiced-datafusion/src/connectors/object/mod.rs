@@ -13,7 +13,7 @@ use datafusion::execution::context::SessionState;
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{Error, ObjectStoreExt};
 use object_store::RetryConfig;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::http::HttpBuilder;
 use url::Url;
 
@@ -45,8 +45,23 @@ const S3_PARAMS: &[&str] =
     &["s3_region", "s3_endpoint", "s3_auth", "s3_key", "s3_secret", "s3_session_token", "allow_http"];
 const HTTP_PARAMS: &[&str] = &["http_username", "http_password"];
 
-/// Where a bucket lies whose region the pod does not name.
+/// Where a bucket lies whose region nothing names.
 const REGION: &str = "us-east-1";
+
+/// The variables by which AWS tells a program who it is: a key, a web identity (EKS), a task's role (ECS), a pod's (EKS).
+/// Without any it asks the machine (EC2).
+const IDENTITY: [(&str, AmazonS3ConfigKey); 10] = [
+    ("AWS_ACCESS_KEY_ID", AmazonS3ConfigKey::AccessKeyId),
+    ("AWS_SECRET_ACCESS_KEY", AmazonS3ConfigKey::SecretAccessKey),
+    ("AWS_SESSION_TOKEN", AmazonS3ConfigKey::Token),
+    ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", AmazonS3ConfigKey::WebIdentityTokenFile),
+    ("AWS_ROLE_SESSION_NAME", AmazonS3ConfigKey::RoleSessionName),
+    ("AWS_ENDPOINT_URL_STS", AmazonS3ConfigKey::StsEndpoint),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", AmazonS3ConfigKey::ContainerCredentialsRelativeUri),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", AmazonS3ConfigKey::ContainerCredentialsFullUri),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", AmazonS3ConfigKey::ContainerAuthorizationTokenFile),
+];
 
 /// How often a request is tried again that a busy server refuses; a load is tried again besides.
 fn retries() -> RetryConfig {
@@ -89,7 +104,9 @@ fn open_s3(request: Request<'_>) -> Opened {
     if auth == Auth::Key && (key.is_none() || secret.is_none()) {
         params.refuse("`s3_key` and `s3_secret` belong together; one is missing");
     }
-    let region = params.text("s3_region").unwrap_or_else(|| REGION.to_owned());
+    let said = |name: &str| std::env::var(name).ok().filter(|value| auth == Auth::Role && !value.is_empty());
+    let region = params.text("s3_region").or_else(|| said("AWS_REGION")).or_else(|| said("AWS_DEFAULT_REGION"));
+    let region = region.unwrap_or_else(|| REGION.to_owned());
     let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_region(region).with_allow_http(allow_http);
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
@@ -104,7 +121,10 @@ fn open_s3(request: Request<'_>) -> Opened {
                 None => builder,
             }
         }
-        Auth::Role => builder,
+        Auth::Role => IDENTITY.into_iter().fold(builder, |builder, (name, key)| match said(name) {
+            Some(value) => builder.with_config(key, value),
+            None => builder,
+        }),
     };
     let connect = move || {
         let store =
