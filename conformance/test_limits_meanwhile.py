@@ -61,6 +61,31 @@ def test_sort_that_spills(pod, tmp_path):
     eventually(lambda: not [path for path in spilled.rglob("*") if path.is_file()], "what was spilled is removed")
 
 
+SORTS = {
+    "one column": "SELECT k, filler FROM t ORDER BY k",
+    "two columns": "SELECT k, filler FROM t ORDER BY filler, k",
+    "a window": "SELECT k, row_number() OVER (PARTITION BY filler ORDER BY k) AS n FROM t",
+    "groups": "SELECT filler, k, count(*) AS n FROM t GROUP BY filler, k",
+}
+
+
+@pytest.mark.parametrize("text", SORTS.values(), ids=SORTS)
+def test_what_spills_under_a_small_limit(pod, text):
+    """As much memory as a small container has: of a statement's own two partitions none takes what the other one needs."""
+    width, rows = 200, 400_000
+    k = numpy.arange(rows) * 7919 % rows
+    filler = pa.array([letter * width for letter in "abcdefgh"]).take(pa.array(k % 8))
+    whole = pa.table({"k": k, "filler": filler})
+    for part in range(2):
+        data.write(whole.slice(part * rows // 2, rows // 2), pod.folder / f"t/{part}.parquet")
+    described = {"from": "file:t/", "name": "t", "params": {"file_format": "parquet"}}
+    pod.yaml(tls=pod.write_pair(), runtime={"sql": {"memory_limit": "64MiB"}}, datasets=[described])
+    server = pod.serve()
+    options = clients.call(headers=session(server, **{"datafusion.execution.target_partitions": 2}))
+    with clients.flight_client(server) as client:
+        assert clients.query(client, text, options).num_rows == rows
+
+
 # Small queries, each on a connection of its own so that no door's trouble hides behind another's.
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pyarrow as pa
 import pytest
@@ -80,6 +81,124 @@ def test_an_object_that_comes_later_is_seen(pod, s3, tmp_path):
     assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 3}]
     client.upload_file(str(tmp_path / "a.csv"), "lake", "growing/b.csv")
     assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 6}]
+
+
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}, {"Effect": "Allow", "Action": "sts:*", "Resource": "*"}],
+}
+TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:*"}]}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A bucket of which every request's signature and rights are looked at: a user who may, one who may not, a role."""
+    root, ca = tmp_path_factory.mktemp("guarded"), Authority("the guarded root")
+    (root / "ca.pem").write_text(ca.pem)
+    moto = Moto(root / "moto", ca.issue(("localhost",)), str(root / "ca.pem"))
+    moto.authority = ca
+    store, iam, sts = moto.client("s3"), moto.client("iam"), moto.client("sts")
+    store.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": REGION})
+    data.write(data.PEOPLE, root / "people.csv")
+    store.upload_file(str(root / "people.csv"), "lake", "in/people.csv")
+    for user in ("ada", "eve"):
+        iam.create_user(UserName=user)
+    iam.put_user_policy(UserName="ada", PolicyName="all", PolicyDocument=json.dumps(POLICY))
+    moto.role = iam.create_role(RoleName="reader", AssumeRolePolicyDocument=json.dumps(TRUST))["Role"]["Arn"]
+    iam.put_role_policy(RoleName="reader", PolicyName="all", PolicyDocument=json.dumps(POLICY))
+    keys = {user: iam.create_access_key(UserName=user)["AccessKey"] for user in ("ada", "eve")}
+    keys = {user: (key["AccessKeyId"], key["SecretAccessKey"]) for user, key in keys.items()}
+    assumed = sts.assume_role(RoleArn=moto.role, RoleSessionName="session")["Credentials"]
+    keys["role"] = (assumed["AccessKeyId"], assumed["SecretAccessKey"], assumed["SessionToken"])
+    for _key, *secrets in keys.values():
+        for secret in secrets:
+            LEDGER.add("a secret of S3", secret)
+    moto.keys = keys
+    moto.enforce_policies()
+    yield moto
+    moto.stop()
+
+
+REFUSED = "403 Forbidden; see that `s3_key` and `s3_secret` .* are right, and that the bucket's policy"
+IN_PARAMS = {
+    "a key": ("ada", {}, None),
+    "a session": ("role", {}, None),
+    "a session without its token": ("role", {"s3_session_token": None}, REFUSED),
+    "a wrong secret": ("ada", {"s3_secret": "x" * 40}, REFUSED),
+    "a key that nobody has": ("ada", {"s3_key": "AKIANOBODY"}, REFUSED),
+    "a user who may not": ("eve", {}, REFUSED),
+    "nobody": ("ada", {"s3_auth": "public"}, REFUSED),
+}
+
+
+@pytest.mark.parametrize("who, params, words", IN_PARAMS.values(), ids=IN_PARAMS)
+def test_signatures(pod, guarded, who, params, words):
+    """Moto looks at each, as S3 does."""
+    names = dict(zip(("s3_key", "s3_secret", "s3_session_token"), guarded.keys[who]))
+    pod.yaml(tls=pod.write_pair(), datasets=[lake(pod, guarded, "in/people.csv", **{**names, **params})])
+    server = pod.serve()
+    if words is None:
+        assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 3}]
+    else:
+        assert re.search(words, trouble(server)), trouble(server)
+
+
+def test_public(pod, s3):
+    """Where anybody may read, nothing is signed and no credentials are looked for."""
+    s3.client("s3").put_object_acl(Bucket="lake", Key="in/people.csv", ACL="public-read")
+    pod.yaml(tls=pod.write_pair(), datasets=[lake(pod, s3, "in/people.csv", s3_auth="public", s3_key=None, s3_secret=None)])
+    assert clients.rows(pod.serve(), "SELECT count(*) AS n FROM t") == [{"n": 3}]
+
+
+IDENTITIES = ("a key", "a session", "a web identity", "a pod's identity")
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+@pytest.mark.parametrize("written", [None, "iam_role"], ids=["by default", "written"])
+def test_who_the_machine_is(pod, guarded, fronts, tmp_path, identity, written):
+    """As AWS tells a program by its environment: what EKS, ECS and a shell set."""
+    key, secret, *token = guarded.keys["ada" if identity == "a key" else "role"]
+    if identity in ("a key", "a session"):
+        env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, **({"AWS_SESSION_TOKEN": token[0]} if token else {})}
+    elif identity == "a web identity":
+        (tmp_path / "token").write_text("a.b.c")
+
+        def sts(asked):
+            """AWS's: keys for a token. (Moto takes a request that is not signed for one to S3.)"""
+            given = parse_qs(urlsplit(asked.path).query)
+            wanted = {"Action": "AssumeRoleWithWebIdentity", "RoleArn": guarded.role, "WebIdentityToken": "a.b.c"}
+            if any(given.get(name) != [value] for name, value in wanted.items()):
+                return asked.answer(403, b"")
+            told = {"AccessKeyId": key, "SecretAccessKey": secret, "SessionToken": token[0], "Expiration": "2099-01-01T00:00:00Z"}
+            told = "".join(f"<{name}>{value}</{name}>" for name, value in told.items())
+            name = "AssumeRoleWithWebIdentity"
+            told = f"<{name}Response><{name}Result><Credentials>{told}</Credentials></{name}Result></{name}Response>"
+            return asked.answer(200, told.encode(), "text/xml")
+
+        env = {
+            "AWS_ROLE_ARN": guarded.role,
+            "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+            "AWS_ENDPOINT_URL_STS": fronts(sts, guarded.authority.issue(("localhost",))).url,
+        }
+    else:
+        word = LEDGER.mark("a token of a pod's identity")
+        (tmp_path / "token").write_text(word)
+
+        def agent(asked):
+            """Amazon's agent on the node."""
+            if asked.headers.get("Authorization") != word:
+                return asked.answer(401, b"")
+            told = {"AccessKeyId": key, "SecretAccessKey": secret, "Token": token[0], "Expiration": "2099-01-01T00:00:00Z"}
+            return asked.answer(200, json.dumps(told).encode(), "application/json")
+
+        env = {
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{fronts(agent).url}/v1/credentials",
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(tmp_path / "token"),
+        }
+    described = lake(pod, guarded, "in/people.csv", s3_auth=written, s3_key=None, s3_secret=None, s3_region=None)
+    pod.yaml(tls=pod.write_pair(), datasets=[described])
+    server = pod.serve(env={"AWS_REGION": REGION, **env})
+    assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 3}]
 
 
 WRONG = {

@@ -99,7 +99,8 @@ class Moto(Process):
         """From now on every request's signature and policies are looked at."""
         import requests
 
-        requests.post(f"{self.url}/moto-api/reset-auth", data=b"0", timeout=DEADLINE).raise_for_status()
+        url = f"{self.url}/moto-api/reset-auth"
+        requests.post(url, data=b"0", timeout=DEADLINE, verify=self.ca or True).raise_for_status()
 
 
 REGION = "eu-west-1"

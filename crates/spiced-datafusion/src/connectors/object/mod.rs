@@ -63,6 +63,10 @@ const IDENTITY: [(&str, AmazonS3ConfigKey); 10] = [
     ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", AmazonS3ConfigKey::ContainerAuthorizationTokenFile),
 ];
 
+const S3_HINT: &str = "see that `s3_key` and `s3_secret` (or the role, where neither is given) are right, \
+                       and that the bucket's policy lets it be read";
+const HTTP_HINT: &str = "see that `http_username` and `http_password` are right";
+
 /// How often a request is tried again that a busy server refuses; a load is tried again besides.
 fn retries() -> RetryConfig {
     RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() }
@@ -217,6 +221,13 @@ where
                 Ok(_) => {}
                 Err(Error::NotFound { .. }) if self.has_folders => base.push('/'),
                 Err(Error::NotFound { .. }) => return Err(format!("there is no file at `{written}`")),
+                // What the server says of it is in a body, which an answer to HEAD has not.
+                Err(error @ (Error::Unauthenticated { .. } | Error::PermissionDenied { .. })) => {
+                    let why = innermost(&error);
+                    let why = why.trim_end_matches([':', ' ']);
+                    let hint = if self.has_folders { S3_HINT } else { HTTP_HINT };
+                    return Err(format!("`{written}` cannot be read: {why}; {hint}"));
+                }
                 Err(error) => return Err(format!("`{written}` cannot be read: {}", innermost(&error))),
             }
         }
