@@ -9,6 +9,7 @@ import socket
 import socketserver
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -360,3 +361,24 @@ def test_the_server_goes_and_comes(pod, filled):
     assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 1000}]
     filled.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spiced'")
     eventually(lambda: clients.sql(server, "SELECT count(*) AS n FROM t").status == 200, "it answers again")
+
+
+def test_connections_are_bounded(pod, postgres):
+    """`connection_pool_size` of them, however many ask; who finds none within ten seconds is told, and nobody else harmed."""
+    postgres.sql("CREATE TABLE busy (n integer); INSERT INTO busy VALUES (1); GRANT ALL ON busy TO app")
+    server = serve(pod, postgres, "busy", connection_pool_size="2")
+    assert clients.rows(server, "SELECT n FROM t") == [{"n": 1}]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'spiced' AND wait_event_type = 'Lock' AND query LIKE '%busy%'"
+    with postgres.session() as other, ThreadPoolExecutor(5) as all_at_once:
+        other("BEGIN; LOCK TABLE busy IN ACCESS EXCLUSIVE MODE;")
+        asked = [all_at_once.submit(clients.sql, server, f"SELECT n + {number} AS n FROM t") for number in range(5)]
+        eventually(lambda: postgres.sql(waiting) == "2", "two wait for the table")
+        eventually(lambda: sum(one.done() for one in asked) == 3, "the others have given up")
+        assert postgres.sql(waiting) == "2"
+        assert clients.rows(server, "SELECT 1 AS n") == [{"n": 1}]
+        for one in asked:
+            if one.done():
+                assert one.result().status == 503 and "was free within 10s" in one.result().text, one.result()
+        other("COMMIT;")
+        assert sum(one.result().status == 200 for one in asked) == 2
+    assert clients.rows(server, "SELECT n FROM t") == [{"n": 1}]

@@ -36,6 +36,46 @@ def test_adbc_sets_the_schema_for_what_comes(server):
         cursor.execute("SELECT count(*) FROM orders")
 
 
+OPTION = "adbc.flight.sql.session.option"
+TYPED = {
+    "a text": ("datafusion.execution.time_zone", {f"{OPTION}.": "+05:00"}, "+05:00"),
+    "a number": ("datafusion.execution.batch_size", {f"{OPTION}.": 1024}, "1024"),
+    "a truth": ("datafusion.optimizer.prefer_hash_join", {f"{OPTION}bool.": "false"}, "false"),
+}
+
+
+@pytest.mark.parametrize("name, given, shown", TYPED.values(), ids=TYPED)
+def test_adbc_sets_options_of_every_type(server, name, given, shown):
+    """As what it is in the protocol: a string, an int64, a bool; erased, it is what it was."""
+    ((kind, value),) = given.items()
+
+    def now(connection) -> str:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SHOW {name}")
+            return cursor.fetchone()[1]
+
+    with clients.adbc(server, **COOKIES) as connection:
+        before = now(connection)
+        assert before != shown
+        connection.adbc_connection.set_options(**{kind + name: value})
+        assert now(connection) == shown
+        connection.adbc_connection.set_options(**{f"{OPTION}erase.{name}": ""})
+        assert now(connection) == before
+        with pytest.raises(adbc_driver_manager.Error, match="batch_size|INVALID"):
+            connection.adbc_connection.set_options(**{f"{OPTION}.datafusion.execution.batch_size": "many"})
+
+
+def test_adbc_without_autocommit(server):
+    """There are no transactions: who asks for them is told so, by the driver's own look at SqlInfo, and each statement is
+    its own."""
+    with pytest.warns(Warning, match="autocommit"), clients.adbc(server, autocommit=False) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchone() == (1,)
+        with pytest.raises(adbc_driver_manager.Error):
+            connection.adbc_connection.set_autocommit(False)
+
+
 class Cookies(flight.ClientMiddlewareFactory):
     """Keeps the server's cookie and shows it again."""
 

@@ -278,14 +278,14 @@ def adbc(server: Server, **more):
     return adbc_at(f"localhost:{server.port('flight')}", pem, **more)
 
 
-def adbc_at(address: str, pem: str | None, **more):
+def adbc_at(address: str, pem: str | None, autocommit: bool = True, **more):
     """The same at any address; `pem` is whom it trusts, without it plain text."""
     kinds = (DatabaseOptions.TIMEOUT_QUERY, DatabaseOptions.TIMEOUT_UPDATE, DatabaseOptions.TIMEOUT_FETCH)
     options = {kind.value: str(DEADLINE) for kind in kinds}
     if pem:
         options[DatabaseOptions.TLS_ROOT_CERTS.value] = pem
     scheme = "grpc+tls" if pem else "grpc"
-    return flightsql.connect(f"{scheme}://{address}", db_kwargs={**options, **more}, autocommit=True)
+    return flightsql.connect(f"{scheme}://{address}", db_kwargs={**options, **more}, autocommit=autocommit)
 
 
 # gRPC
