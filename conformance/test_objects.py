@@ -20,15 +20,22 @@ from harness.waiting import eventually
 MANY = pa.table({"id": pa.array(range(200_000), pa.int64()), "name": [f"name {n}" for n in range(200_000)]})
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory):
-    """A bucket behind TLS of its own CA: people in every form, a folder in parts."""
-    root, ca = tmp_path_factory.mktemp("s3"), Authority("moto's root")
+def bucket(root):
+    """A server behind TLS of its own CA with an empty bucket, and a client of it."""
+    ca = Authority("moto's root")
     (root / "ca.pem").write_text(ca.pem)
     moto = Moto(root / "moto", ca.issue(("localhost",)), str(root / "ca.pem"))
     moto.authority = ca
     client = moto.client("s3")
     client.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": REGION})
+    return moto, client
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    """A bucket behind TLS of its own CA: people in every form, a folder in parts."""
+    root = tmp_path_factory.mktemp("s3")
+    moto, client = bucket(root)
     for form in ("parquet", "csv", "ndjson"):
         data.write(data.PEOPLE, root / f"people.{form}")
         client.upload_file(str(root / f"people.{form}"), "lake", f"in/people.{form}")
@@ -93,12 +100,9 @@ TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal":
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     """A bucket of which every request's signature and rights are looked at: a user who may, one who may not, a role."""
-    root, ca = tmp_path_factory.mktemp("guarded"), Authority("the guarded root")
-    (root / "ca.pem").write_text(ca.pem)
-    moto = Moto(root / "moto", ca.issue(("localhost",)), str(root / "ca.pem"))
-    moto.authority = ca
-    store, iam, sts = moto.client("s3"), moto.client("iam"), moto.client("sts")
-    store.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": REGION})
+    root = tmp_path_factory.mktemp("guarded")
+    moto, store = bucket(root)
+    iam, sts = moto.client("iam"), moto.client("sts")
     data.write(data.PEOPLE, root / "people.csv")
     store.upload_file(str(root / "people.csv"), "lake", "in/people.csv")
     for user in ("ada", "eve"):
