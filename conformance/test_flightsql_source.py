@@ -124,6 +124,10 @@ class DuckDb(flight.FlightServerBase):
         # A type of its own, which is text elsewhere.
         self.database.execute("CREATE TABLE edges AS SELECT * REPLACE (CAST(own AS UUID) AS own) FROM given")
 
+    def described(self, name: str) -> dict:
+        """Its table, as a data set."""
+        return {"from": "flightsql:edges", "name": name, "params": {"flightsql_endpoint": f"grpc://127.0.0.1:{self.port}"}}
+
     def _answer(self, sql: str) -> pa.Table:
         return self.database.cursor().sql(sql).to_arrow_table()
 
@@ -236,8 +240,7 @@ def edged(tmp_path_factory):
     peer = other(tmp_path_factory.mktemp("peer"), edges=table)
     with DuckDb(table) as engine:
         data.write(table, pod.folder / "edges.parquet")
-        params = {"flightsql_endpoint": f"grpc://127.0.0.1:{engine.port}"}
-        sets = [{"from": "file:edges.parquet", "name": "here"}, {"from": "flightsql:edges", "name": "duckdb", "params": params}]
+        sets = [{"from": "file:edges.parquet", "name": "here"}, engine.described("duckdb")]
         sets.append(described(pod, peer, "edges", "spiced"))
         pod.yaml(tls=pod.write_pair(), datasets=sets)
         server = pod.serve()
@@ -264,17 +267,14 @@ def test_filters_are_left_to_it(edged):
     assert len(with_filter) >= 30, edged.engine.asked
 
 
-def test_a_server_that_does_not_announce_its_columns(tmp_path):
+def test_a_server_that_does_not_announce_its_columns(pod):
     """They are read of an answer without rows, and no row of any other is lost by that."""
-    pod = Pod(tmp_path)
     with DuckDb(edges()) as engine:
         engine.announces = False
-        params = {"flightsql_endpoint": f"grpc://127.0.0.1:{engine.port}"}
-        pod.yaml(tls=pod.write_pair(), datasets=[{"from": "flightsql:edges", "name": "t", "params": params}])
+        pod.yaml(tls=pod.write_pair(), datasets=[engine.described("t")])
         server = pod.serve()
         assert clients.rows(server, "SELECT n FROM t ORDER BY n") == [{"n": n} for n in (1, 2, 3, 4, None)]
         assert clients.rows(server, "SELECT n FROM t WHERE n > 2 ORDER BY n") == [{"n": 3}, {"n": 4}]
-    pod.close()
 
 
 TRACED = {
@@ -288,12 +288,10 @@ TRACED = {
 
 @pytest.mark.parametrize("given, passed", TRACED.values(), ids=TRACED)
 @pytest.mark.parametrize("flags", ["00", "01"])
-def test_what_is_passed_on_of_a_trace(tmp_path, flags, given, passed):
+def test_what_is_passed_on_of_a_trace(pod, flags, given, passed):
     """W3C Trace Context: `traceparent` as it came, sampled or not, and `tracestate` where it is one."""
-    pod = Pod(tmp_path)
     with DuckDb(edges()) as engine:
-        params = {"flightsql_endpoint": f"grpc://127.0.0.1:{engine.port}"}
-        pod.yaml(tls=pod.write_pair(), datasets=[{"from": "flightsql:edges", "name": "t", "params": params}])
+        pod.yaml(tls=pod.write_pair(), datasets=[engine.described("t")])
         server = pod.serve()
         clients.rows(server, "SELECT n FROM t WHERE n > 2")
         engine.seen.headers.clear()
@@ -304,7 +302,6 @@ def test_what_is_passed_on_of_a_trace(tmp_path, flags, given, passed):
         assert len(engine.seen.headers) == 4, "a statement and its three parts"
         for headers in engine.seen.headers:
             assert headers["traceparent"] == [parent] and headers.get("tracestate") == passed, headers
-    pod.close()
 
 
 def test_a_filter_that_it_does_not_understand(edged):
