@@ -1,21 +1,25 @@
 //! Running a planned statement: on the queries' runtime, in a task of its own that ends when its
-//! stream is dropped, within the time limit. Rows that lie in memory as they are asked for need no task.
+//! stream is dropped, within the time limit. A result that waits for its reader holds few rows, which count against the
+//! memory that all share, and lets another statement run. Rows that lie in memory as they are asked for need no task.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use futures::{StreamExt, stream};
-use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared};
-use tokio::sync::{mpsc, oneshot};
+use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared, Slot};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::at_rest::AtRest;
@@ -23,10 +27,14 @@ use crate::engine::Shared;
 use crate::error::engine_error;
 use crate::plans::Known;
 use crate::session::{Own, Strike, ended};
+use crate::work::{Work, uninterrupted};
 use crate::{answer, at_rest, ddl, parameters};
 
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
+
+/// How many bytes of rows may wait for such a caller before the query has to; a batch that is larger waits alone.
+const BYTES_AHEAD: usize = 2 << 20;
 
 /// How much later than the query's own clock, which stands still while the query computes, the
 /// other one strikes.
@@ -58,6 +66,8 @@ impl Prepared for Planned {
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
         let (ready, started) = oneshot::channel();
         let (batches, received) = mpsc::channel(BATCHES_AHEAD);
+        let (slot, begun, stop) = (Slot::take_current(), self.shared.overdue.begin(), CancellationToken::new());
+        let is_late = begun.deadline();
         let limit = self.shared.query_timeout;
         let run = Run {
             shared: self.shared.clone(),
@@ -66,15 +76,23 @@ impl Prepared for Planned {
             parameters,
             limit,
             deadline: Instant::now() + limit.saturating_sub(self.spent),
+            slot,
+            stop: stop.clone(),
+            _begun: begun,
         };
         let strikes = (run.deadline + GRACE).into_std();
-        let task = AbortOnDropHandle::new(self.shared.runtime.spawn(run.drive(ready, batches)));
+        let runtime = self.shared.runtimes.of(self.own.principal.role());
+        let task = AbortOnDropHandle::new(runtime.spawn(run.drive(ready, batches)));
         let (work, held) = (task.abort_handle(), AtRest::default());
-        let holds = held.clone();
+        let (holds, stops) = (held.clone(), stop.clone());
         let mut strike = self.shared.strike(strikes, move || {
             work.abort();
+            stops.cancel();
             holds.end();
+            is_late();
         });
+        // A caller that goes away stops the planning, too.
+        let _stops = stop.drop_guard();
         let started = tokio::select! {
             biased;
             started = started => started,
@@ -87,7 +105,7 @@ impl Prepared for Planned {
                         held.begin(stream);
                         Source::AtRest(held)
                     }
-                    None => Source::Task { received, task },
+                    None => Source::Task { received, task, held: None },
                 };
                 let fetch = Fetch { source: Some(source), strike, limit };
                 let batches = stream::unfold(fetch, Fetch::next).boxed();
@@ -123,13 +141,29 @@ struct Run {
     parameters: Parameters,
     limit: Duration,
     deadline: Instant,
+    slot: Option<Slot>,
+    /// Ends planning where the time is up or the caller has gone.
+    stop: CancellationToken,
+    _begun: Work,
+}
+
+/// A batch on its way to its reader, and what it takes meanwhile.
+struct Waiting {
+    batch: RecordBatch,
+    held: Waits,
+}
+
+/// The memory and the room of a batch that waits, or that its reader is at.
+struct Waits {
+    _memory: MemoryReservation,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Run {
     async fn drive(
-        self,
+        mut self,
         ready: oneshot::Sender<Result<Begun, EngineError>>,
-        batches: mpsc::Sender<Result<RecordBatch, EngineError>>,
+        batches: mpsc::Sender<Result<Waiting, EngineError>>,
     ) {
         let (limit, deadline, promised) = (self.limit, self.deadline, self.known.schema.clone());
         let stream = match timeout_at(deadline, self.start()).await {
@@ -152,30 +186,81 @@ impl Run {
         if ready.send(Ok(Begun { schema: schema.clone(), at_rest: None })).is_err() {
             return;
         }
+        let room = Arc::new(Semaphore::new(BYTES_AHEAD));
         let last = loop {
+            // The query waits, and not its rows: the next batch is made when there is room for it.
+            let mut taken = match room.clone().try_acquire_owned() {
+                Ok(first) => first,
+                Err(_) => match timeout_at(deadline, self.paused(room.clone().acquire_owned(), &batches)).await {
+                    Ok(Some(Ok(first))) => first,
+                    Ok(_gone) => return,
+                    Err(_elapsed) => break timed_out(limit),
+                },
+            };
             let item = match timeout_at(deadline, stream.next()).await {
                 Ok(None) => return,
                 Ok(Some(Ok(batch))) if batch.num_rows() == 0 => continue,
                 Ok(Some(batch)) => batch.and_then(|batch| answer::conform(batch, &schema)).map_err(engine_error),
                 Err(_elapsed) => Err(timed_out(limit)),
             };
-            match item {
-                Ok(batch) => match timeout_at(deadline, batches.send(Ok(batch))).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_gone)) => return,
-                    Err(_elapsed) => break timed_out(limit),
-                },
+            let size = |batch: &RecordBatch| {
+                let columns = batch.columns().iter();
+                columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or_default()).sum::<usize>()
+            };
+            let batch = match item.and_then(|batch| {
+                let size = size(&batch);
+                let memory = self.shared.reserve("rows that wait for their reader", size)?;
+                let more = u32::try_from(size.saturating_sub(1).min(room.available_permits())).unwrap_or(u32::MAX);
+                if let Ok(more) = room.clone().try_acquire_many_owned(more) {
+                    taken.merge(more);
+                }
+                Ok(Waiting { batch, held: Waits { _memory: memory, _room: taken } })
+            }) {
+                Ok(batch) => batch,
                 Err(error) => break error,
+            };
+            let sent = match batches.try_send(Ok(batch)) {
+                Ok(()) => Ok(Ok(())),
+                Err(TrySendError::Closed(_)) => return,
+                Err(TrySendError::Full(batch)) => {
+                    timeout_at(deadline, async { self.paused(batches.send(batch), &batches).await.unwrap_or(Ok(())) }).await
+                }
+            };
+            match sent {
+                Ok(Ok(())) => {}
+                Ok(Err(_gone)) => return,
+                Err(_elapsed) => break timed_out(limit),
             }
         };
-        // A caller that does not fetch may leave this waiting; the query's memory need not wait too.
+        // A caller that does not fetch may leave this waiting; the query's memory and its slot need not wait too.
         drop(stream);
+        drop(self);
         let _ = batches.send(Err(last)).await;
     }
 
+    /// Waits for `reader`, which the result's reader lets go on, and lets another statement run meanwhile. `None` where
+    /// the reader has gone.
+    async fn paused<T>(
+        &mut self,
+        reader: impl Future<Output = T>,
+        batches: &mpsc::Sender<Result<Waiting, EngineError>>,
+    ) -> Option<T> {
+        if let Some(slot) = &mut self.slot {
+            slot.pause();
+        }
+        let went_on = tokio::select! {
+            went_on = reader => went_on,
+            () = batches.closed() => return None,
+        };
+        if let Some(slot) = &mut self.slot {
+            slot.resume().await;
+        }
+        Some(went_on)
+    }
+
     /// The batches, and whether they only have to be read from memory.
-    async fn start(self) -> Result<(SendableRecordBatchStream, bool), EngineError> {
-        let Self { shared, known, .. } = &self;
+    async fn start(&self) -> Result<(SendableRecordBatchStream, bool), EngineError> {
+        let Self { shared, known, .. } = self;
         let plan = parameters::bind(known.plan.clone(), &known.parameters, &self.parameters)?;
         let own = self.own.state();
         let is_unset = shared.is_unset(&own);
@@ -190,10 +275,18 @@ impl Run {
             }
             plan => {
                 // What a session has set steers the optimizer too.
-                let optimized = if is_unset { known.optimized(&state).map_err(engine_error)? } else { None };
-                let physical = match optimized {
+                let physical = match known.kept_optimized().filter(|_| is_unset) {
                     Some(optimized) => state.query_planner().create_physical_plan(optimized, &state).await,
-                    None => state.create_physical_plan(&plan).await,
+                    None => {
+                        let planned = async {
+                            let optimized = if is_unset { known.optimized(&state)? } else { None };
+                            match optimized {
+                                Some(optimized) => state.query_planner().create_physical_plan(optimized, &state).await,
+                                None => state.create_physical_plan(&plan).await,
+                            }
+                        };
+                        uninterrupted(&self.stop, planned).ok_or_else(|| timed_out(self.limit))?
+                    }
                 };
                 let physical = physical.map_err(engine_error)?;
                 let is_at_rest = is_unset && at_rest::lies_in_memory(physical.as_ref());
@@ -228,8 +321,10 @@ struct Fetch {
 enum Source {
     /// A query that computes. Dropping the task ends it.
     Task {
-        received: mpsc::Receiver<Result<RecordBatch, EngineError>>,
+        received: mpsc::Receiver<Result<Waiting, EngineError>>,
         task: AbortOnDropHandle<()>,
+        /// Of the batch that the reader has: it counts until the next one is asked for.
+        held: Option<Waits>,
     },
     AtRest(AtRest),
 }
@@ -237,7 +332,15 @@ enum Source {
 impl Source {
     async fn next(&mut self) -> Option<Result<RecordBatch, EngineError>> {
         match self {
-            Self::Task { received, .. } => received.recv().await,
+            Self::Task { received, held, .. } => {
+                *held = None;
+                let Waiting { batch, held: waits } = match received.recv().await? {
+                    Ok(waiting) => waiting,
+                    Err(error) => return Some(Err(error)),
+                };
+                *held = Some(waits);
+                Some(Ok(batch))
+            }
             Self::AtRest(held) => held.next().await.map(|batch| batch.map_err(engine_error)),
         }
     }

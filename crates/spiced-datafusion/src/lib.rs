@@ -39,6 +39,7 @@ mod at_rest;
 mod catalog;
 mod changes;
 mod clock;
+mod complexity;
 mod connectors;
 mod ddl;
 mod effect;
@@ -60,15 +61,19 @@ mod retained_table;
 mod runtime;
 mod session;
 mod settings;
-mod size;
+mod spill;
 mod start_error;
 mod statement;
 mod system_table;
 mod view;
+mod work;
 mod yielding;
 
 pub use engine::DataFusionEngine;
-pub use options::{ColumnSpec, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DatasetSpec, EngineOptions, ViewSpec};
+pub use options::{
+    ColumnSpec, DEFAULT_MAX_STATEMENT_SIZE, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DEFAULT_SPILL_LIMIT,
+    DatasetSpec, EngineOptions, ViewSpec,
+};
 pub use retained_table::{RetainedSpec, Retention};
 pub use runtime::query_runtime;
 pub use start_error::StartError;

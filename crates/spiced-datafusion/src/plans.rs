@@ -34,6 +34,11 @@ impl Known {
         Self { plan, schema, parameters, effect, optimized: OnceLock::new() }
     }
 
+    /// The optimized plan, where it was made before and is the same each time.
+    pub(crate) fn kept_optimized(&self) -> Option<&LogicalPlan> {
+        self.optimized.get()?.as_ref()
+    }
+
     /// The optimized plan, where it is the same at each execution in a session that has set nothing.
     pub(crate) fn optimized(&self, state: &SessionState) -> Result<Option<&LogicalPlan>> {
         if let Some(known) = self.optimized.get() {

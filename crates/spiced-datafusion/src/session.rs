@@ -5,22 +5,22 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{LogicalPlan, ResetVariable, SetVariable, Statement as PlanStatement, TableType};
 use datafusion::prelude::SessionContext;
 use spiced_engine::{
     Catalog, Effect, EngineError, ErrorKind, ForeignKey, Ingest, Prepared, Principal, Session, Statement, TableInfo,
 };
 use tokio::sync::oneshot;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::answer;
 use crate::clock::Alarm;
 use crate::connectors::{Keys, Reference};
 use crate::engine::Shared;
 use crate::error::{engine_error, invalid};
-use crate::execution::{Planned, timed_out};
+use crate::execution::Planned;
 use crate::plans::Known;
-use crate::{changes, connectors, effect, parameters, size, statement};
+use crate::{changes, complexity, connectors, effect, parameters, statement};
 
 /// The session. Cheap to make: it shares the engine's state until something is set.
 pub(crate) struct DataFusionSession {
@@ -86,7 +86,7 @@ impl Session for DataFusionSession {
             return Ok(Box::new(Planned { shared, own, known, spent: Duration::ZERO }));
         }
         let work = plan(self.shared.clone(), self.own.clone(), sql);
-        Ok(Box::new(self.shared.within_limit(work).await??))
+        Ok(Box::new(self.shared.within_limit(self.own.principal.role(), work).await??))
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
@@ -96,7 +96,7 @@ impl Session for DataFusionSession {
             let plan = crate::ingest::plan(ingest, &state).await?;
             planned(shared, own, plan, &state, started)
         };
-        Ok(Box::new(self.shared.within_limit(work).await??))
+        Ok(Box::new(self.shared.within_limit(self.own.principal.role(), work).await??))
     }
 
     async fn set(&self, name: &str, value: Option<&str>) -> Result<(), EngineError> {
@@ -128,7 +128,7 @@ impl Session for DataFusionSession {
 
     async fn catalog(&self) -> Result<Catalog, EngineError> {
         let state = self.own.state();
-        self.shared.within_limit(async move { list(&state).await }).await
+        self.shared.within_limit(self.own.principal.role(), async move { list(&state).await }).await
     }
 }
 
@@ -171,11 +171,15 @@ async fn list(state: &SessionState) -> Catalog {
     seen
 }
 
+/// How much memory planning takes for each byte of a text, as measured with long lists (`SELECT 1,1,…`).
+const BYTES_PER_BYTE_OF_SQL: usize = 128;
+
 /// Plans `sql` for the session of `own`. Runs on the queries' runtime.
 async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned, EngineError> {
     let started = Instant::now();
     let (age, state) = (shared.plans.age(), own.state());
-    let statement = statement::parse(&sql, &state)?;
+    let _planning = shared.reserve("the text of a statement", sql.len().saturating_mul(BYTES_PER_BYTE_OF_SQL))?;
+    let statement = statement::parse(&sql, &state, shared.max_statement)?;
     let mut plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::Execute(execute)) = &plan {
         // What EXECUTE does is what was prepared under its name: the plan tells, so look at that.
@@ -199,7 +203,7 @@ fn planned(
     state: &SessionState,
     started: Instant,
 ) -> Result<Planned, EngineError> {
-    size::check_plan(&plan).map_err(engine_error)?;
+    complexity::plan::check(&plan).map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::TransactionStart(_) | PlanStatement::TransactionEnd(_)) = &plan {
         return Err(EngineError::new(ErrorKind::Unsupported, "this engine has no transactions"));
     }
@@ -207,11 +211,22 @@ fn planned(
     let effect = effect::of(&plan).map_err(engine_error)?;
     let parameters = parameters::of(&plan).map_err(engine_error)?;
     let schema = answer::schema(&plan, &parameters, state).map_err(engine_error)?;
+    complexity::plan::check_types(&schema).map_err(engine_error)?;
     let spent = started.elapsed();
     Ok(Planned { shared, own, known: Arc::new(Known::new(plan, schema, parameters, effect)), spent })
 }
 
 impl Shared {
+    /// Counts `bytes` against the memory that all share, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// There is not so much left.
+    pub(crate) fn reserve(&self, who: &str, bytes: usize) -> Result<MemoryReservation, EngineError> {
+        let reservation = MemoryConsumer::new(who).register(&self.state.runtime_env().memory_pool);
+        reservation.try_grow(bytes).map_err(engine_error)?;
+        Ok(reservation)
+    }
+
     /// Whether `state` is the one that each session starts from: nothing has been set in it.
     pub(crate) fn is_unset(&self, state: &Arc<SessionState>) -> bool {
         Arc::ptr_eq(state, &self.state)
@@ -226,22 +241,6 @@ impl Shared {
             let _ = strike.send(());
         });
         Strike { struck, has_come: false, _alarm: alarm }
-    }
-
-    /// Runs `work` on the queries' runtime, within the limit.
-    async fn within_limit<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, EngineError> {
-        let limit = self.query_timeout;
-        let mut work = AbortOnDropHandle::new(self.runtime.spawn(work));
-        let end = work.abort_handle();
-        let mut strike = self.strike(Instant::now() + limit, move || end.abort());
-        tokio::select! {
-            biased;
-            done = &mut work => done.map_err(|failure| if strike.has_come() { timed_out(limit) } else { ended(failure) }),
-            () = strike.comes() => Err(timed_out(limit)),
-        }
     }
 }
 

@@ -14,35 +14,43 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use spiced_engine::EngineError;
 
 use crate::error::{engine_error, invalid};
-use crate::{changes, size};
+use crate::changes;
+use crate::complexity::{ctes, syntax, tokens};
 
 /// Parses `sql`.
 ///
 /// # Errors
-/// It is no SQL, no statement, or more than one.
-pub(crate) fn parse(sql: &str, state: &SessionState) -> Result<Statement, EngineError> {
+/// It is no SQL, no statement, more than one, or more than `max_size` bytes allow.
+pub(crate) fn parse(sql: &str, state: &SessionState, max_size: usize) -> Result<Statement, EngineError> {
+    tokens::check_length(sql, max_size)?;
     let options = &state.config_options().sql_parser;
     let dialect = dialect_from_str(options.dialect)
         .ok_or_else(|| invalid(format!("there is no SQL dialect `{}`", options.dialect)))?;
     let sql_error = |error: ParserError| engine_error(error.into());
     let mut tokens = Tokenizer::new(dialect.as_ref(), sql).tokenize_with_location().map_err(|e| sql_error(e.into()))?;
-    size::check_tokens(&tokens)?;
+    tokens::check(&tokens)?;
     number_placeholders(&mut tokens)?;
-    let mut statements = DFParserBuilder::new(tokens)
-        .with_dialect(dialect.as_ref())
-        .with_recursion_limit(options.recursion_limit.get())
-        .build()
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(engine_error)?;
-    match (statements.pop_front(), statements.len()) {
-        (Some(statement), 0) => {
-            size::check_tables(&statement)?;
-            changes::check(&statement)?;
-            Ok(statement)
+    let length = tokens.len();
+    syntax::with_stack(length, move || {
+        let mut statements = DFParserBuilder::new(tokens)
+            .with_dialect(dialect.as_ref())
+            .with_recursion_limit(options.recursion_limit.get())
+            .build()
+            .and_then(|mut parser| parser.parse_statements())
+            .map_err(engine_error)?;
+        match (statements.pop_front(), statements.len()) {
+            (Some(statement), 0) if syntax::is_too_deep(&statement, length) => {
+                Err(invalid("the statement is nested too deeply"))
+            }
+            (Some(statement), 0) => {
+                ctes::check(&statement)?;
+                changes::check(&statement)?;
+                Ok(statement)
+            }
+            (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),
+            (None, _) => Err(invalid("there is no statement in the text")),
         }
-        (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),
-        (None, _) => Err(invalid("there is no statement in the text")),
-    }
+    })
 }
 
 /// Shows `visitor` all of `statement`.
@@ -87,7 +95,7 @@ mod tests {
     use super::*;
 
     fn parsed(sql: &str) -> Result<String, String> {
-        parse(sql, &SessionContext::new().state()).map(|s| s.to_string()).map_err(|e| e.to_string())
+        parse(sql, &SessionContext::new().state(), usize::MAX).map(|s| s.to_string()).map_err(|e| e.to_string())
     }
 
     #[test]

@@ -9,7 +9,7 @@ use axum::Router;
 use spiced_certs::FileWatch;
 use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec};
-use spiced_engine::{AnswerBounds, Engine, Guarded, Lane, Turns};
+use spiced_engine::{AdmissionControl, AnswerBounds, Engine, Guarded, RoleLimits};
 use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
 use spiced_secrets::Resolver;
 use spiced_telemetry::Metrics;
@@ -266,11 +266,11 @@ impl App {
 
 /// The engine as the doors see it: each statement within the caller's role and the limits, and told of.
 fn guarded(engine: DataFusionEngine, settings: &Settings, history: Arc<History>) -> Guarded<DataFusionEngine> {
-    let lane = |turns: spiced_config::Turns| Lane::new(turns.running, turns.waiting);
-    let turns = Turns::new(lane(settings.readers), lane(settings.writers), settings.queue_timeout);
+    let limits = |turns: spiced_config::Turns| RoleLimits { running: turns.running, waiting: turns.waiting };
+    let admission = AdmissionControl::new(limits(settings.readers), limits(settings.writers), settings.queue_timeout);
     let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
     let bounds = AnswerBounds { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
-    let guarded = Guarded::new(engine).in_turns(turns).within(bounds);
+    let guarded = Guarded::new(engine).admitted_by(admission).within(bounds);
     guarded.witnessed(Arc::new(AuditLog)).witnessed(Arc::new(Statements)).witnessed(history)
 }
 

@@ -1,0 +1,155 @@
+//! Work for a statement: where it runs, until when, and what becomes of work that outlives its time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use spiced_engine::{EngineError, Role, Slot};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::engine::Shared;
+use crate::execution::timed_out;
+use crate::session::ended;
+
+/// The runtimes that statements run on: those of callers that only read never take a thread from those that write.
+#[derive(Debug, Clone)]
+pub(crate) struct Runtimes {
+    pub(crate) readers: Handle,
+    pub(crate) writers: Handle,
+}
+
+impl Runtimes {
+    pub(crate) fn of(&self, role: Role) -> &Handle {
+        match role {
+            Role::ReadOnly => &self.readers,
+            Role::ReadWrite => &self.writers,
+        }
+    }
+}
+
+/// How many pieces of work go on although their time is up: they compute and look at no clock.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overdue(Arc<AtomicUsize>);
+
+/// The gauge of work that is overdue, as Prometheus knows it.
+pub(crate) const OVERDUE_METRIC: &str = "spiced_sql_overdue_statements";
+
+const RUNNING: u8 = 0;
+const OVERDUE: u8 = 1;
+const ENDED: u8 = 2;
+
+impl Overdue {
+    /// A piece of work that begins. It ends when what is returned is dropped.
+    pub(crate) fn begin(&self) -> Work {
+        Work { state: Arc::new(AtomicU8::new(RUNNING)), count: self.clone() }
+    }
+
+    fn add(&self, more: isize) {
+        let count = match more {
+            1 => self.0.fetch_add(1, Ordering::Relaxed) + 1,
+            _ => self.0.fetch_sub(1, Ordering::Relaxed) - 1,
+        };
+        metrics::gauge!(OVERDUE_METRIC).set(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+}
+
+/// A piece of work that goes on.
+pub(crate) struct Work {
+    state: Arc<AtomicU8>,
+    count: Overdue,
+}
+
+impl Work {
+    /// To be called when the time of the work is up.
+    pub(crate) fn deadline(&self) -> impl FnOnce() + Send + 'static {
+        let (state, count) = (self.state.clone(), self.count.clone());
+        move || {
+            if state.compare_exchange(RUNNING, OVERDUE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                count.add(1);
+            }
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if self.state.swap(ENDED, Ordering::AcqRel) == OVERDUE {
+            self.count.add(-1);
+        }
+    }
+}
+
+/// Runs `work`, which may compute for long between two points where it could be stopped, such as planning: another thread
+/// takes over the runtime's tasks meanwhile. `None` where `stop` came first, as far as the work looks up at all.
+///
+/// Must be called in a task of a multi-threaded runtime.
+pub(crate) fn uninterrupted<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::task::block_in_place(|| Handle::current().block_on(stop.run_until_cancelled(work)))
+}
+
+impl Shared {
+    /// Runs `work`, which plans, for a caller with `role` within the time limit. The slot of the call belongs to the work:
+    /// it is free when the work has ended, which may be after the caller was answered.
+    ///
+    /// # Errors
+    /// The time is up, or the work panicked.
+    pub(crate) async fn within_limit<T: Send + 'static>(
+        &self,
+        role: Role,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let limit = self.query_timeout;
+        let (slot, begun) = (Slot::take_current(), self.overdue.begin());
+        let (stop, is_late) = (CancellationToken::new(), begun.deadline());
+        let end = stop.clone();
+        let mut strike = self.strike(Instant::now() + limit, move || {
+            end.cancel();
+            is_late();
+        });
+        // A caller that goes away stops the work, too.
+        let _stops = stop.clone().drop_guard();
+        let task = async move {
+            let _begun = begun;
+            (uninterrupted(&stop, work), slot)
+        };
+        let mut task = AbortOnDropHandle::new(self.runtimes.of(role).spawn(task));
+        let done = tokio::select! {
+            biased;
+            done = &mut task => done,
+            // What has begun cannot be aborted; it is stopped where it looks up, and keeps its slot until then.
+            () = strike.comes() => return Err(timed_out(limit)),
+        };
+        match done {
+            Ok((Some(done), slot)) => {
+                if let Some(slot) = slot {
+                    slot.give_back();
+                }
+                Ok(done)
+            }
+            Ok((None, _)) => Err(timed_out(limit)),
+            Err(_) if strike.has_come() => Err(timed_out(limit)),
+            Err(failure) => Err(ended(failure)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_overdue_between_its_deadline_and_its_end() {
+        let overdue = Overdue::default();
+        let count = || overdue.0.load(Ordering::Relaxed);
+        let (late, in_time) = (overdue.begin(), overdue.begin());
+        let (first, second) = (late.deadline(), in_time.deadline());
+        drop(in_time);
+        first();
+        second();
+        assert_eq!(count(), 1);
+        drop(late);
+        assert_eq!(count(), 0);
+    }
+}
