@@ -17,7 +17,7 @@ use crate::settings::{
     Warning,
 };
 use crate::spicepod::{Access, ClientAuthMode, Door, Profile, Spicepod, Version};
-use crate::units::Span;
+use crate::units::{Size, Span};
 use crate::{spicepod, tls};
 
 /// The versions of the pod file that are read.
@@ -79,6 +79,13 @@ impl Spicepod {
         let sql = runtime.sql;
         let memory = sql.memory_limit.map(|size| Placed(size.0.map(|s| s.0)));
         let query_memory = positive(memory, 2 << 30, &mut problems);
+        let mut size = |given: Option<Placed<Size>>, default| {
+            positive(given.map(|size| Placed(size.0.map(|s| s.0))), default, &mut problems)
+        };
+        let process_memory =
+            size(sql.process_memory_limit, query_memory.saturating_add(query_memory / 2).saturating_add(256 << 20));
+        let max_statement_size = size(sql.max_statement_size, 1 << 20);
+        let spill_limit = size(sql.spill_limit, 10 << 30);
         let mut lasting = |span: Option<Placed<Span>>, default: Duration| match span {
             Some(Placed(span)) if span.value.0.is_zero() => {
                 problems.push(Problem::new(span.origin, "takes a duration above zero").hint("write 5m, say"));
@@ -133,6 +140,10 @@ impl Spicepod {
             max_result_bytes,
             query_history: sql.history.unwrap_or(1_000),
             query_memory,
+            process_memory,
+            max_statement_size,
+            spill_directory: sql.spill_directory.map(|path| place.path(path.0)),
+            spill_limit,
             telemetry_retention,
             telemetry_memory,
             http_body_limit: runtime.http.body_limit.map_or(16 << 20, |s| s.0),

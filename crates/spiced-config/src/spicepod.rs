@@ -306,7 +306,20 @@ pub(crate) struct Sql {
     /// Memory of all queries and memory tables together; then they spill or fail.
     #[schemars(extend("default" = "2GiB"))]
     pub(crate) memory_limit: Option<Placed<Size>>,
-    /// Statements that run at a time, from planning until their last row is fetched, by the callers' role.
+    /// Memory of the whole process. Above it, the statements during which it grew most are ended.
+    #[schemars(extend("x-unset" = "256 MiB more than one and a half times `memory_limit`"))]
+    pub(crate) process_memory_limit: Option<Placed<Size>>,
+    /// The longest statement.
+    #[schemars(extend("default" = "1MiB"))]
+    pub(crate) max_statement_size: Option<Placed<Size>>,
+    /// The directory in which queries get a private directory to spill to.
+    #[schemars(extend("x-unset" = "the system's temporary directory"))]
+    pub(crate) spill_directory: Option<Placed<String>>,
+    /// What all queries may have spilled at a time.
+    #[schemars(extend("default" = "10GiB"))]
+    pub(crate) spill_limit: Option<Placed<Size>>,
+    /// Statements that run at a time, by the callers' role; one whose result waits for its reader does not count. One
+    /// caller has three quarters of them at most.
     pub(crate) concurrency: Concurrency,
     /// Statements that may wait for that; one more is refused (503, RESOURCE_EXHAUSTED).
     pub(crate) queue: Queue,

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::catalog::{PodSchema, Slot};
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
+use crate::governor::Governor;
 use crate::host_paths::HostPaths;
 use crate::loader::Loader;
 use crate::memory::SharedPool;
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) max_statement: usize,
     pub(crate) runtimes: Runtimes,
     pub(crate) overdue: Overdue,
+    pub(crate) governor: Governor,
     pub(crate) clock: Clock,
     pub(crate) plans: Plans,
     /// The loaders; dropping them ends them.
@@ -137,6 +139,7 @@ impl DataFusionEngine {
                 writers: options.runtime,
             },
             overdue: Overdue::default(),
+            governor: Governor::start(options.process_memory_limit).map_err(|e| StartError::engine(&e.into()))?,
             clock: Clock::start().map_err(|e| StartError::engine(&DataFusionError::IoError(e)))?,
             plans: Plans::default(),
             _loaders: loaders,

@@ -26,8 +26,8 @@ use crate::at_rest::AtRest;
 use crate::engine::Shared;
 use crate::error::engine_error;
 use crate::plans::Known;
-use crate::session::{Own, Strike, ended};
-use crate::work::{Work, uninterrupted};
+use crate::session::{Own, ended};
+use crate::work::{Strike, Work, uninterrupted};
 use crate::{answer, at_rest, ddl, parameters};
 
 /// How many batches may wait for a caller that is slower than the query.
@@ -96,7 +96,7 @@ impl Prepared for Planned {
         let started = tokio::select! {
             biased;
             started = started => started,
-            () = strike.comes() => return Err(timed_out(limit)),
+            why = strike.comes() => return Err(why),
         };
         match started {
             Ok(Ok(Begun { schema, at_rest })) => {
@@ -107,15 +107,14 @@ impl Prepared for Planned {
                     }
                     None => Source::Task { received, task, held: None },
                 };
-                let fetch = Fetch { source: Some(source), strike, limit };
+                let fetch = Fetch { source: Some(source), strike };
                 let batches = stream::unfold(fetch, Fetch::next).boxed();
                 Ok(Execution { schema, batches })
             }
             Ok(Err(error)) => Err(error),
             Err(_gone) => Err(match task.await {
                 Ok(()) => EngineError::new(ErrorKind::Internal, "the query ended without an answer"),
-                Err(_) if strike.has_come() => timed_out(limit),
-                Err(failure) => ended(failure),
+                Err(failure) => strike.has_come().unwrap_or_else(|| ended(failure)),
             }),
         }
     }
@@ -315,7 +314,6 @@ struct Fetch {
     source: Option<Source>,
     /// What ends the query at its limit, wherever it is.
     strike: Strike,
-    limit: Duration,
 }
 
 enum Source {
@@ -360,9 +358,9 @@ impl Fetch {
         let item = tokio::select! {
             biased;
             item = source.next() => item,
-            () = self.strike.comes() => {
+            why = self.strike.comes() => {
                 self.source = None;
-                return Some((Err(timed_out(self.limit)), self));
+                return Some((Err(why), self));
             }
         };
         if let Some(item) = item {
@@ -370,8 +368,7 @@ impl Fetch {
         }
         match self.source.take()?.end().await {
             Ok(()) => None,
-            Err(_) if self.strike.has_come() => Some((Err(timed_out(self.limit)), self)),
-            Err(failure) => Some((Err(ended(failure)), self)),
+            Err(failure) => Some((Err(self.strike.has_come().unwrap_or_else(|| ended(failure))), self)),
         }
     }
 }

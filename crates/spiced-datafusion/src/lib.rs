@@ -46,6 +46,7 @@ mod effect;
 mod engine;
 mod error;
 mod execution;
+mod governor;
 mod host_paths;
 mod ingest;
 mod loader;

@@ -11,10 +11,7 @@ use datafusion::prelude::SessionContext;
 use spiced_engine::{
     Catalog, Effect, EngineError, ErrorKind, ForeignKey, Ingest, Prepared, Principal, Session, Statement, TableInfo,
 };
-use tokio::sync::oneshot;
-
 use crate::answer;
-use crate::clock::Alarm;
 use crate::connectors::{Keys, Reference};
 use crate::engine::Shared;
 use crate::error::{engine_error, invalid};
@@ -230,44 +227,6 @@ impl Shared {
     /// Whether `state` is the one that each session starts from: nothing has been set in it.
     pub(crate) fn is_unset(&self, state: &Arc<SessionState>) -> bool {
         Arc::ptr_eq(state, &self.state)
-    }
-
-    /// Calls `end`, which ends some work and must not block, at `when`, unless what is returned is dropped before.
-    pub(crate) fn strike(&self, when: Instant, end: impl FnOnce() + Send + 'static) -> Strike {
-        let (strike, struck) = oneshot::channel();
-        let alarm = self.clock.at(when, move || {
-            end();
-            // Nobody waits for it where the work has just been done.
-            let _ = strike.send(());
-        });
-        Strike { struck, has_come: false, _alarm: alarm }
-    }
-}
-
-/// The end of the time that some work has. The work may compute on for a while before it sees it; who waits for it need
-/// not.
-pub(crate) struct Strike {
-    struck: oneshot::Receiver<()>,
-    has_come: bool,
-    _alarm: Alarm,
-}
-
-impl Strike {
-    /// Waits for it.
-    pub(crate) async fn comes(&mut self) {
-        if !self.has_come && !self.struck.is_terminated() {
-            self.has_come = (&mut self.struck).await.is_ok();
-        }
-        if !self.has_come {
-            // It cannot any more: the engine has gone, and its clock with it.
-            std::future::pending().await
-        }
-    }
-
-    /// Whether it was.
-    pub(crate) fn has_come(&mut self) -> bool {
-        self.has_come |= self.struck.try_recv().is_ok();
-        self.has_come
     }
 }
 

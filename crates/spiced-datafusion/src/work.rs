@@ -1,16 +1,19 @@
 //! Work for a statement: where it runs, until when, and what becomes of work that outlives its time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use spiced_engine::{EngineError, Role, Slot};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::clock::Alarm;
 use crate::engine::Shared;
 use crate::execution::timed_out;
+use crate::governor::Watched;
 use crate::session::ended;
 
 /// The runtimes that statements run on: those of callers that only read never take a thread from those that write.
@@ -89,7 +92,75 @@ pub(crate) fn uninterrupted<T>(stop: &CancellationToken, work: impl Future<Outpu
     tokio::task::block_in_place(|| Handle::current().block_on(stop.run_until_cancelled(work)))
 }
 
+/// Ends a statement from elsewhere, with the error that its caller gets. Cheap to clone; the first error counts.
+#[derive(Clone)]
+pub(crate) struct Ender(Arc<Mutex<Option<Box<dyn FnOnce(EngineError) + Send>>>>);
+
+impl Ender {
+    fn new(end: impl FnOnce(EngineError) + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(end)))))
+    }
+
+    /// Ends the statement; does not block.
+    pub(crate) fn end(&self, error: EngineError) {
+        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(end) = end {
+            end(error);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn idle() -> Self {
+        Self::new(|_| {})
+    }
+}
+
+/// What ends a statement from elsewhere: its deadline, or the memory of the process. The work may compute on for a while
+/// before it sees that; whoever waits for it need not.
+pub(crate) struct Strike {
+    struck: oneshot::Receiver<EngineError>,
+    why: Option<EngineError>,
+    _alarm: Alarm,
+    _watched: Watched,
+}
+
+impl Strike {
+    /// Waits for it.
+    pub(crate) async fn comes(&mut self) -> EngineError {
+        if self.why.is_none() && !self.struck.is_terminated() {
+            self.why = (&mut self.struck).await.ok();
+        }
+        match &self.why {
+            Some(why) => why.clone(),
+            // It cannot come any more: the engine has gone, and its clock with it.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Why the statement was ended, where it was.
+    pub(crate) fn has_come(&mut self) -> Option<EngineError> {
+        if self.why.is_none() {
+            self.why = self.struck.try_recv().ok();
+        }
+        self.why.clone()
+    }
+}
+
 impl Shared {
+    /// Calls `end`, which ends some work and must not block, at `when`, or sooner where the process has too much memory,
+    /// unless what is returned is dropped before.
+    pub(crate) fn strike(&self, when: Instant, end: impl FnOnce() + Send + 'static) -> Strike {
+        let (strike, struck) = oneshot::channel();
+        let ender = Ender::new(move |why| {
+            end();
+            // Nobody waits for it where the work has just been done.
+            let _ = strike.send(why);
+        });
+        let (limit, at_deadline) = (self.query_timeout, ender.clone());
+        let alarm = self.clock.at(when, move || at_deadline.end(timed_out(limit)));
+        Strike { struck, why: None, _alarm: alarm, _watched: self.governor.watch(ender) }
+    }
+
     /// Runs `work`, which plans, for a caller with `role` within the time limit. The slot of the call belongs to the work:
     /// it is free when the work has ended, which may be after the caller was answered.
     ///
@@ -119,7 +190,7 @@ impl Shared {
             biased;
             done = &mut task => done,
             // What has begun cannot be aborted; it is stopped where it looks up, and keeps its slot until then.
-            () = strike.comes() => return Err(timed_out(limit)),
+            why = strike.comes() => return Err(why),
         };
         match done {
             Ok((Some(done), slot)) => {
@@ -128,9 +199,8 @@ impl Shared {
                 }
                 Ok(done)
             }
-            Ok((None, _)) => Err(timed_out(limit)),
-            Err(_) if strike.has_come() => Err(timed_out(limit)),
-            Err(failure) => Err(ended(failure)),
+            Ok((None, _)) => Err(strike.has_come().unwrap_or_else(|| timed_out(limit))),
+            Err(failure) => Err(strike.has_come().unwrap_or_else(|| ended(failure))),
         }
     }
 }

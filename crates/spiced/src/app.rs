@@ -63,7 +63,8 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     }
     // This thread keeps the accept loops, signals and timers; connections and queries have others.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
-    let queries = spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()))?;
+    let queries = || spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()));
+    let queries = Queries { readers: queries()?, writers: queries()? };
     let outcome = control.block_on(async {
         let (settings, resolver) = settle::settle(pod).await?;
         if pod.shows_key() {
@@ -77,7 +78,8 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     });
     // What is still running has had its time. It is waited for a little all the same: a thread that works on while the
     // process ends would use what is being torn down.
-    queries.shutdown_timeout(LAST_WAIT);
+    queries.readers.shutdown_timeout(LAST_WAIT);
+    queries.writers.shutdown_timeout(LAST_WAIT);
     control.shutdown_timeout(LAST_WAIT);
     outcome
 }
@@ -96,6 +98,12 @@ fn key_log(log: &LogArgs) -> bool {
         (false, None) => {}
     }
     false
+}
+
+/// The runtimes of statements: those of callers that only read take no thread from those that write.
+struct Queries {
+    readers: Runtime,
+    writers: Runtime,
 }
 
 /// Everything that was read and bound, and is not served yet.
@@ -117,7 +125,7 @@ impl App {
         mut settings: Settings,
         resolver: Resolver,
         key_log: bool,
-        queries: &Runtime,
+        queries: &Queries,
     ) -> Result<Self, Failure> {
         let fixed = Fixed::of(&settings);
         let files = FileWatch::new(settle::files(pod));
@@ -278,9 +286,10 @@ fn start_engine(
     settings: &Settings,
     identities: Option<Identities>,
     history: &Arc<History>,
-    queries: &Runtime,
+    runtimes: &Queries,
 ) -> Result<DataFusionEngine, Failure> {
-    let mut options = EngineOptions::new(queries.handle().clone());
+    let Queries { readers, writers } = runtimes;
+    let mut options = EngineOptions::new(writers.handle().clone());
     let metrics = settings.listen.metrics.as_ref().map(|_| "metrics");
     let endpoints = ["http", "flight", "grpc"].into_iter().chain(metrics).collect();
     options.views =
@@ -297,6 +306,11 @@ fn start_engine(
     options.host_paths = settings.host_paths.clone();
     options.query_timeout = settings.query_timeout;
     options.memory_limit = settings.query_memory;
+    options.process_memory_limit = Some(settings.process_memory);
+    options.max_statement_size = settings.max_statement_size;
+    options.spill_directory = settings.spill_directory.clone();
+    options.spill_limit = settings.spill_limit as u64;
+    options.readers = Some(readers.handle().clone());
     options.datasets = settings
         .datasets
         .iter()

@@ -64,7 +64,9 @@ impl Fixed {
             ("runtime.sql", {
                 let Settings { host_paths, query_timeout, query_memory, query_history, .. } = settings;
                 let Settings { readers, writers, queue_timeout, max_result_rows, max_result_bytes, .. } = settings;
-                let turns = (readers, writers, queue_timeout);
+                let Settings { process_memory, max_statement_size, spill_directory, spill_limit, .. } = settings;
+                let sizes = (process_memory, max_statement_size, spill_directory, spill_limit);
+                let turns = (readers, writers, queue_timeout, sizes);
                 let bounds = (query_timeout, query_memory, max_result_rows, max_result_bytes, query_history);
                 format!("{:?}", (host_paths, turns, bounds))
             }),
