@@ -8,6 +8,7 @@ use datafusion::execution::context::SessionState;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::{LogicalPlan, ResetVariable, SetVariable, Statement as PlanStatement, TableType};
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement as ParsedStatement;
 use spiced_engine::{
     Catalog, Effect, EngineError, ErrorKind, ForeignKey, Ingest, Prepared, Principal, Session, Statement, TableInfo,
 };
@@ -168,15 +169,16 @@ async fn list(state: &SessionState) -> Catalog {
     seen
 }
 
-/// How much memory planning takes for each byte of a text, as measured with long lists (`SELECT 1,1,…`).
-const BYTES_PER_BYTE_OF_SQL: usize = 128;
+/// How much memory splitting a text into tokens takes for each of its bytes, and planning for each token, as measured with
+/// long lists (`VALUES (1),(1),…`, `make_array(1,1,…)`).
+const BYTES_PER_BYTE: usize = 64;
+const BYTES_PER_TOKEN: usize = 640;
 
 /// Plans `sql` for the session of `own`. Runs on the queries' runtime.
 async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned, EngineError> {
     let started = Instant::now();
     let (age, state) = (shared.plans.age(), own.state());
-    let _planning = shared.reserve("the text of a statement", sql.len().saturating_mul(BYTES_PER_BYTE_OF_SQL))?;
-    let statement = statement::parse(&sql, &state, shared.max_statement)?;
+    let (statement, _planning) = parsed(&shared, &sql, &state)?;
     let mut plan = state.statement_to_plan(statement).await.map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::Execute(execute)) = &plan {
         // What EXECUTE does is what was prepared under its name: the plan tells, so look at that.
@@ -190,6 +192,18 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned
         planned.shared.plans.keep(&sql, age, &planned.known);
     }
     Ok(planned)
+}
+
+/// The statement, and the memory that planning it takes.
+fn parsed(
+    shared: &Shared,
+    sql: &str,
+    state: &SessionState,
+) -> Result<(ParsedStatement, MemoryReservation), EngineError> {
+    let planning = shared.reserve("the text of a statement", sql.len().min(shared.max_statement) * BYTES_PER_BYTE)?;
+    let tokens = statement::tokenize(sql, state, shared.max_statement)?;
+    planning.try_grow(tokens.count().saturating_mul(BYTES_PER_TOKEN)).map_err(engine_error)?;
+    Ok((tokens.parse()?, planning))
 }
 
 /// What is to be known of a plan before it runs, for the session of `own`.

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use datafusion::execution::context::SessionState;
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{Visit, Visitor};
-use datafusion::sql::sqlparser::dialect::dialect_from_str;
+use datafusion::sql::sqlparser::dialect::{Dialect, dialect_from_str};
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use spiced_engine::EngineError;
@@ -17,40 +17,70 @@ use crate::error::{engine_error, invalid};
 use crate::changes;
 use crate::complexity::{ctes, syntax, tokens};
 
-/// Parses `sql`.
+/// A text as the parser takes it.
+pub(crate) struct Tokens {
+    tokens: Vec<TokenWithSpan>,
+    dialect: Box<dyn Dialect>,
+    recursion_limit: usize,
+}
+
+/// Splits `sql` into tokens.
 ///
 /// # Errors
-/// It is no SQL, no statement, more than one, or more than `max_size` bytes allow.
-pub(crate) fn parse(sql: &str, state: &SessionState, max_size: usize) -> Result<Statement, EngineError> {
+/// It has more than `max_size` bytes, chains or nests too much, or is no SQL.
+pub(crate) fn tokenize(sql: &str, state: &SessionState, max_size: usize) -> Result<Tokens, EngineError> {
     tokens::check_length(sql, max_size)?;
     let options = &state.config_options().sql_parser;
     let dialect = dialect_from_str(options.dialect)
         .ok_or_else(|| invalid(format!("there is no SQL dialect `{}`", options.dialect)))?;
-    let sql_error = |error: ParserError| engine_error(error.into());
-    let mut tokens = Tokenizer::new(dialect.as_ref(), sql).tokenize_with_location().map_err(|e| sql_error(e.into()))?;
+    let mut tokens = Tokenizer::new(dialect.as_ref(), sql)
+        .tokenize_with_location()
+        .map_err(|e| engine_error(ParserError::from(e).into()))?;
     tokens::check(&tokens)?;
     number_placeholders(&mut tokens)?;
-    let length = tokens.len();
-    syntax::with_stack(length, move || {
-        let mut statements = DFParserBuilder::new(tokens)
-            .with_dialect(dialect.as_ref())
-            .with_recursion_limit(options.recursion_limit.get())
-            .build()
-            .and_then(|mut parser| parser.parse_statements())
-            .map_err(engine_error)?;
-        match (statements.pop_front(), statements.len()) {
-            (Some(statement), 0) if syntax::is_too_deep(&statement, length) => {
-                Err(invalid("the statement is nested too deeply"))
+    Ok(Tokens { tokens, dialect, recursion_limit: options.recursion_limit.get() })
+}
+
+/// Parses `sql`, a text of the pod.
+///
+/// # Errors
+/// It is no SQL, no statement, or more than one.
+pub(crate) fn parse(sql: &str, state: &SessionState) -> Result<Statement, EngineError> {
+    tokenize(sql, state, usize::MAX)?.parse()
+}
+
+impl Tokens {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// # Errors
+    /// They are no statement, or more than one, or one that is too deep or too large.
+    pub(crate) fn parse(self) -> Result<Statement, EngineError> {
+        let Self { tokens, dialect, recursion_limit } = self;
+        let length = tokens.len();
+        syntax::with_stack(length, move || {
+            let mut statements = DFParserBuilder::new(tokens)
+                .with_dialect(dialect.as_ref())
+                .with_recursion_limit(recursion_limit)
+                .build()
+                .and_then(|mut parser| parser.parse_statements())
+                .map_err(engine_error)?;
+            match (statements.pop_front(), statements.len()) {
+                (Some(statement), 0) if syntax::is_too_deep(&statement, length) => {
+                    Err(invalid("the statement is nested too deeply"))
+                }
+                (Some(statement), 0) => {
+                    ctes::check(&statement)?;
+                    changes::check(&statement)?;
+                    Ok(statement)
+                }
+                (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),
+                (None, _) => Err(invalid("there is no statement in the text")),
             }
-            (Some(statement), 0) => {
-                ctes::check(&statement)?;
-                changes::check(&statement)?;
-                Ok(statement)
-            }
-            (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),
-            (None, _) => Err(invalid("there is no statement in the text")),
-        }
-    })
+        })
+    }
 }
 
 /// Shows `visitor` all of `statement`.
@@ -95,7 +125,7 @@ mod tests {
     use super::*;
 
     fn parsed(sql: &str) -> Result<String, String> {
-        parse(sql, &SessionContext::new().state(), usize::MAX).map(|s| s.to_string()).map_err(|e| e.to_string())
+        parse(sql, &SessionContext::new().state()).map(|s| s.to_string()).map_err(|e| e.to_string())
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl View {
     /// # Errors
     /// It is not one statement of SQL.
     pub(crate) fn open(sql: &str, state: &SessionState) -> Result<Self, String> {
-        statement::parse(sql, state, usize::MAX).map_err(|e| format!("sql: {e}"))?;
+        statement::parse(sql, state).map_err(|e| format!("sql: {e}"))?;
         Ok(Self { sql: sql.to_owned() })
     }
 }
@@ -29,7 +29,7 @@ impl View {
 #[async_trait]
 impl Source for View {
     async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
-        let statement = statement::parse(&self.sql, state, usize::MAX).map_err(|e| e.to_string())?;
+        let statement = statement::parse(&self.sql, state).map_err(|e| e.to_string())?;
         // Waits for the data sets that it names.
         let plan = state.statement_to_plan(statement).await.map_err(|e| reason(&e))?;
         complexity::plan::check(&plan).map_err(|e| reason(&e))?;

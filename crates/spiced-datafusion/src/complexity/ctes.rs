@@ -106,7 +106,7 @@ mod tests {
     use datafusion::prelude::SessionContext;
 
     fn admitted(sql: &str) -> bool {
-        let parsed = crate::statement::parse(sql, &SessionContext::new().state(), usize::MAX);
+        let parsed = crate::statement::parse(sql, &SessionContext::new().state());
         parsed.inspect_err(|error| assert!(error.to_string().contains("common table"), "{error}")).is_ok()
     }
 

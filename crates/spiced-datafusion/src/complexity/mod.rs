@@ -6,8 +6,10 @@
 //! 1. [`tokens`]: the text's length, its brackets, and the length of each chain, before anything is parsed;
 //! 2. [`syntax`]: the depth of what was parsed, whatever grammar produced it, measured on a stack of its own size;
 //! 3. [`ctes`]: how many tables the plan has once common table expressions are expanded;
-//! 4. [`plan`]: the depth and the size of the plan with its views, and the depth of its types.
+//! 4. [`plan`]: the depth and the size of the plan with its views, and the depth of its types;
+//! 5. [`conditions`]: how large its conditions become once they are pushed down.
 
+pub(crate) mod conditions;
 pub(crate) mod ctes;
 pub(crate) mod plan;
 pub(crate) mod syntax;

@@ -6,7 +6,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use spiced_engine::ErrorKind;
 
-use super::{MAX_COLUMNS, MAX_NODES};
+use super::{MAX_COLUMNS, MAX_NODES, conditions};
 use crate::error::refusal;
 
 /// The deepest plan, and the deepest expression in it.
@@ -19,7 +19,8 @@ pub(crate) const MAX_TYPE_DEPTH: usize = 32;
 /// # Errors
 /// It is too deep or too large.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
-    plan.visit_with_subqueries(&mut PlanSize::default()).map(|_| ())
+    plan.visit_with_subqueries(&mut PlanSize::default())?;
+    conditions::check(plan)
 }
 
 /// Checks the types of an answer's columns.
