@@ -281,8 +281,7 @@ mod tests {
         let table = ConnectionTable::default();
         let few: Vec<_> = (0..3).map(|_| connection(&table, "192.0.2.1", "admitted")).collect();
         let many: Vec<_> = (0..20).map(|_| connection(&table, "192.0.2.2", "admitted")).collect();
-        let networks: Vec<_> =
-            (0..10).map(|n| connection(&table, &format!("2001:db8::{n}"), "admitted")).collect();
+        let networks: Vec<_> = (0..10).map(|n| connection(&table, &format!("2001:db8::{n}"), "admitted")).collect();
         let chosen = table.choose(uptime() + LATER, 25, false);
         let of = |text: &str| chosen.iter().filter(|(_, entry)| entry.address() == address(text)).count();
         assert_eq!((of("192.0.2.2"), of("2001:db8::"), of("192.0.2.1")), (20, 5, 0));

@@ -66,9 +66,7 @@ fn say(acceptor: &Acceptor, bytes: &[u8]) -> Vec<u8> {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let acceptor = acceptor.clone();
-        let accepting = tokio::spawn(async move {
-            acceptor.accept(server, Duration::from_secs(5)).await.map(|_| ())
-        });
+        let accepting = tokio::spawn(async move { acceptor.accept(server, Duration::from_secs(5)).await.map(|_| ()) });
         // The server may close first.
         let _ = client.write_all(bytes).await;
         let _ = client.shutdown().await;

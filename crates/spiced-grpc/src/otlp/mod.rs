@@ -21,9 +21,13 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceReq
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{self, TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use serde::Serialize;
-use spiced_engine::{Engine, EngineError, ErrorKind, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath};
+use spiced_engine::{
+    Engine, EngineError, ErrorKind, IfExists, IfMissing, Ingest, Parameters, Principal, Role, TablePath,
+};
+use spiced_middleware::role_denied;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
 
 use self::rows::Rows;
@@ -55,14 +59,29 @@ pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
     // One line each, as the generated servers have no trait in common.
     macro_rules! served {
         ($server:ident) => {
-            $server::new(Otlp { engine: engine.clone() })
-                .accept_compressed(Gzip)
-                .accept_compressed(Zstd)
-                .max_decoding_message_size(LARGEST_EXPORT)
+            InterceptedService::new(
+                $server::new(Otlp { engine: engine.clone() })
+                    .accept_compressed(Gzip)
+                    .accept_compressed(Zstd)
+                    .max_decoding_message_size(LARGEST_EXPORT),
+                may_write,
+            )
         };
     }
     let routes = Routes::new(served!(LogsServiceServer));
     crate::mergeable(routes.add_service(served!(MetricsServiceServer)).add_service(served!(TraceServiceServer)))
+}
+
+/// Lets a request pass whose caller may write, before what it sends is read.
+fn may_write(request: Request<()>) -> Result<Request<()>, Status> {
+    match request.extensions().get::<Principal>() {
+        Some(caller) if caller.role() == Role::ReadWrite => Ok(request),
+        Some(caller) => {
+            role_denied(caller);
+            Err(Status::permission_denied("telemetry is written, and this caller may only read"))
+        }
+        None => Err(Status::unauthenticated("this server does not know the caller")),
+    }
 }
 
 #[derive(Clone)]
