@@ -12,7 +12,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Uri};
 use metrics::counter;
 use spiced_engine::{Principal, Role, Trace, Way};
-use tls_core::{ClientCertificate, ConnInfo, Secret};
+use tls_core::{ClientCertificate, ConnInfo, Secret, Standing};
 use tokio::sync::watch;
 
 use crate::address::TrustedProxies;
@@ -134,7 +134,7 @@ impl Access {
 
     /// Tells the audit log of a caller that was let in and whose role does not suffice for what it asks.
     pub fn denied(&self, principal: &Principal) {
-        audit::denied(Some(principal.name()), principal.way(), "role", None);
+        audit::role_denied(principal);
     }
 
     fn decide(
@@ -153,7 +153,8 @@ impl Access {
             certificate: certificate.map(|c| c.summary().fingerprint.as_str().into()),
             trace: trace(headers),
         };
-        let caller = Caller { access: self.clone(), source: address.map(Source::from), way };
+        let standing = connection.map(|c| c.standing.clone());
+        let caller = Caller { access: self.clone(), source: address.map(Source::from), way, standing };
         let (keys, key) = match (&policy.keys, credentials) {
             // Where no keys are set up, whatever looks like one is somebody else's.
             (None, _) | (Some(_), Credentials::None) => {
@@ -241,9 +242,9 @@ impl Access {
             }
         }
         match host {
-            Some(host) if self.0.loopback_names && !ambient && !is_loopback_name(host.host()) => {
-                Err(Refusal::ForeignHost)
-            }
+            Some(host) if is_loopback_name(host.host()) => Ok(()),
+            // One that is missing, or cannot be read, is no loopback name either.
+            _ if self.0.loopback_names && !ambient => Err(Refusal::ForeignHost),
             _ => Ok(()),
         }
     }
@@ -272,6 +273,8 @@ struct Caller {
     access: Access,
     source: Option<Source>,
     way: Way,
+    /// Of the connection.
+    standing: Option<Standing>,
 }
 
 impl Caller {
@@ -306,8 +309,16 @@ impl Caller {
     /// Counts and tells a refusal.
     fn end(self, decided: Result<Principal, Refusal>) -> Result<Principal, Refusal> {
         match decided {
-            Ok(principal) => Ok(principal.by(self.way)),
+            Ok(principal) => {
+                if let Some(standing) = self.standing {
+                    standing.admit();
+                }
+                Ok(principal.by(self.way))
+            }
             Err(refusal) => {
+                if let Some(standing) = self.standing {
+                    standing.refuse();
+                }
                 let door = if self.way.door.is_empty() { "unknown" } else { self.way.door };
                 counter!("spiced_auth_failures_total", "endpoint" => door, "reason" => refusal.reason()).increment(1);
                 let detail = match refusal {

@@ -9,12 +9,19 @@ use axum::body::Body;
 use axum::response::Response;
 use futures::future::{BoxFuture, Either};
 use http::header::{ACCEPT, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderValue, Request, StatusCode};
+use spiced_engine::Principal;
+use tls_core::ConnInfo;
+use tls_core::listener::RequestCharge;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::access::{Access, Admitted, Kind, Refusal};
 use crate::problem::Problem;
+
+/// The name of callers without credentials ([`Principal::anonymous`]).
+const ANONYMOUS: &str = "anonymous";
 
 /// How a door words a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,13 +90,16 @@ where
         let AdmissionLayer { access, dialect, open } = &self.layer;
         if open.iter().any(|prefix| request.uri().path().starts_with(prefix)) {
             request.extensions_mut().insert(access.clone());
+            if let Some(connection) = request.extensions().get::<ConnInfo>() {
+                connection.standing.refuse();
+            }
             return Either::Left(self.inner.call(request));
         }
         let dialect = *dialect;
         let (mut parts, body) = request.into_parts();
         match access.admit(&parts, dialect) {
             Admitted::Now(Ok(principal)) => {
-                parts.extensions.insert(principal);
+                let_in(&mut parts, principal);
                 Either::Left(self.inner.call(Request::from_parts(parts, body)))
             }
             Admitted::Now(Err(refusal)) => {
@@ -102,7 +112,7 @@ where
                 Either::Right(Either::Right(Box::pin(async move {
                     match decision.await {
                         Ok(principal) => {
-                            parts.extensions.insert(principal);
+                            let_in(&mut parts, principal);
                             inner.call(Request::from_parts(parts, body)).await
                         }
                         Err(refusal) => Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))),
@@ -111,6 +121,18 @@ where
             }
         }
     }
+}
+
+/// Puts the caller into the request, and has it pay for the memory that the body will take.
+fn let_in(parts: &mut Parts, principal: Principal) {
+    if let Some(charge) = parts.extensions.get::<RequestCharge>() {
+        match principal.way().address {
+            // Callers without credentials are told apart by their addresses.
+            Some(address) if principal.name() == ANONYMOUS => charge.on_behalf_of(&address.to_string()),
+            _ => charge.on_behalf_of(principal.name()),
+        }
+    }
+    parts.extensions.insert(principal);
 }
 
 impl Dialect {

@@ -10,15 +10,16 @@ use spiced_certs::FileWatch;
 use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec};
 use spiced_engine::{AdmissionControl, AnswerBounds, Engine, Guarded, RoleLimits};
-use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
+use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured, well_formed};
 use spiced_secrets::Resolver;
 use spiced_telemetry::Metrics;
-use tls_core::listener::Limits;
+use tls_core::listener::{Limits, RequestMemory};
 use tls_core::rotation::Identities;
 use tls_core::{ClientAuth, Workers, drain};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tower::layer::util::Stack;
 use tracing::{info, warn};
 
 use crate::args::{Args, LogArgs, PodArgs};
@@ -179,7 +180,8 @@ impl App {
         let connections = connections(&settings, doors.iter().count());
         let limits = Limits {
             spare: Arc::new(Semaphore::new(connections.spare)),
-            handshakes: Arc::new(Semaphore::new(settings.limits.handshakes.min(Semaphore::MAX_PERMITS))),
+            handshakes: settings.limits.handshakes,
+            memory: request_memory(settings.http_body_limit),
             handshake_timeout,
             ..Limits::default()
         };
@@ -227,13 +229,14 @@ impl App {
             for address in door.addresses() {
                 info!(endpoint = door.endpoint, %address, tls = door.is_tls(), "listening");
             }
-            let router = router.layer(measured(door.endpoint));
+            let router = router.layer(Stack::new(well_formed(), measured(door.endpoint)));
             door.serve(router, self.connections, &self.limits, &self.workers, &drain, &mut loops);
         }
         // A closed standard output is no reason not to serve.
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
         info!("serving");
 
+        tokio::spawn(spiced_telemetry::report_suppressed());
         let mut reloading = self.reloading;
         loop {
             tokio::select! {
@@ -255,6 +258,9 @@ impl App {
         let (delay, timeout) = self.shutdown;
         info!(?delay, ?timeout, "stopping: readiness is off; a second signal ends at once");
         self.stopping.send_replace(true);
+        if !delay.is_zero() {
+            trigger.announce();
+        }
         let orderly = async {
             tokio::time::sleep(delay).await;
             // The end of readiness ends the health watches, which would hold their connections.
@@ -331,6 +337,13 @@ fn start_engine(
         causes: e.causes().to_vec(),
         hints: vec!["change the data sets in spicepod.yaml".to_owned()],
     })
+}
+
+/// What the bodies of requests may hold in memory: room for some of the largest that are taken.
+fn request_memory(body_limit: usize) -> RequestMemory {
+    const PROCESS: usize = 512 << 20;
+    const CONNECTION: usize = 64 << 20;
+    RequestMemory::new(PROCESS.max(body_limit.saturating_mul(8)), CONNECTION.max(body_limit.saturating_mul(2)))
 }
 
 /// How many connections the doors may have: what was set, within what the system allows this process.

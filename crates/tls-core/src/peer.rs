@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
@@ -22,6 +22,41 @@ pub struct ConnInfo {
     pub local: SocketAddr,
     /// What the handshake agreed on; `None` on a door without TLS.
     pub tls: Option<Arc<TlsInfo>>,
+    /// Whether its requests were admitted; whoever decides that says so here.
+    pub standing: Standing,
+}
+
+/// Whether requests of a connection were admitted. Clones are of the same connection.
+///
+/// Where an endpoint has no place left, a connection none of whose requests was ever admitted is the first to go.
+#[derive(Debug, Clone, Default)]
+pub struct Standing(Arc<AtomicU8>);
+
+impl Standing {
+    const REFUSED: u8 = 1;
+    const ADMITTED: u8 = 2;
+
+    /// A request was admitted.
+    pub fn admit(&self) {
+        if !self.is_admitted() {
+            self.0.store(Self::ADMITTED, Ordering::Relaxed);
+        }
+    }
+
+    /// A request was refused, or asked for what is open to everyone.
+    pub fn refuse(&self) {
+        self.0.fetch_max(Self::REFUSED, Ordering::Relaxed);
+    }
+
+    /// True from the first request that was admitted.
+    pub fn is_admitted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::ADMITTED
+    }
+
+    /// True where there were requests to decide on, and none was admitted.
+    pub fn is_refused(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::REFUSED
+    }
 }
 
 /// What a handshake agreed on.
