@@ -62,7 +62,10 @@ impl Writing {
             found.push(finding(
                 "TLS-CHAIN-DOUBLED",
                 Severity::Info,
-                format!("the file has the same certificate more than once: {}; it is sent once", self.doubled.join("; ")),
+                format!(
+                    "the file has the same certificate more than once: {}; it is sent once",
+                    self.doubled.join("; ")
+                ),
                 rewritten("leave each certificate in the file once"),
             ));
         }

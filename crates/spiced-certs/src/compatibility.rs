@@ -33,16 +33,8 @@ impl Clients {
     /// All of them.
     pub const ALL: Self = Self(u8::MAX);
 
-    const EACH: [Self; 8] = [
-        Self::CURL,
-        Self::OPENSSL,
-        Self::PYTHON,
-        Self::GO,
-        Self::JAVA,
-        Self::GRPCIO,
-        Self::BROWSERS,
-        Self::RUSTLS,
-    ];
+    const EACH: [Self; 8] =
+        [Self::CURL, Self::OPENSSL, Self::PYTHON, Self::GO, Self::JAVA, Self::GRPCIO, Self::BROWSERS, Self::RUSTLS];
 
     /// True where no client is in it.
     pub fn is_empty(&self) -> bool {
@@ -80,6 +72,12 @@ impl Clients {
             [one] => (*one).to_owned(),
             [first @ .., last] => format!("{} and {last}", first.join(", ")),
         }
+    }
+
+    /// As the subject of a sentence with its verb: `curl and Go refuse`, `Java refuses`.
+    pub(crate) fn refuse(self) -> String {
+        let singular = self.is_all() || self.names().count() == 1 && self != Self::BROWSERS;
+        format!("{} refuse{}", self.listed(), if singular { "s" } else { "" })
     }
 
     /// For each client, whether it is not in the set: who accepts, where this set refuses.
@@ -231,6 +229,7 @@ mod tests {
     #[test]
     fn a_set_lists_its_clients() {
         assert_eq!(Clients::ALL.listed(), "every client");
+        assert_eq!(Clients::JAVA.refuse(), "Java refuses");
         assert_eq!(Clients::LIBSSL.listed(), "curl, OpenSSL and Python");
         assert_eq!(Clients::ALL.without(Clients::ALL), Clients::NONE);
         assert_eq!(Clients::JAVA.accepted_by()[4], ("java", false));

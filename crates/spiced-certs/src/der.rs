@@ -17,7 +17,8 @@ pub(crate) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (length, rest) = match usize::from(*first) {
         short @ ..=0x7f => (short, rest),
         long => {
-            let (bytes, rest) = rest.split_at_checked(long & 0x7f).filter(|(bytes, _)| (1..=4).contains(&bytes.len()))?;
+            let (bytes, rest) =
+                rest.split_at_checked(long & 0x7f).filter(|(bytes, _)| (1..=4).contains(&bytes.len()))?;
             (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
         }
     };

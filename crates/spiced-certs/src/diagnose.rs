@@ -19,6 +19,39 @@ const DAY: i64 = 86_400;
 /// The longest lifetime that Apple's clients take, also of a private CA's certificate.
 pub(crate) const MOST_DAYS: i64 = 825;
 
+/// The codes of the findings for which clients refuse a certificate: those that keep a reload from taking effect.
+pub const REFUSALS: [&str; 29] = [
+    "TLS-CHAIN-REFUSED",
+    "TLS-CHAIN-SIGNATURE",
+    "TLS-CRITICAL-EXTENSION",
+    "TLS-EMPTY-SUBJECT",
+    "TLS-EXPIRED",
+    "TLS-INTERMEDIATE-EXPIRED",
+    "TLS-INTERMEDIATE-MISSING",
+    "TLS-INTERMEDIATE-NOT-YET-VALID",
+    "TLS-IP-AS-DNS",
+    "TLS-ISSUER-KEY-ID",
+    "TLS-ISSUER-KEY-USAGE",
+    "TLS-ISSUER-NOT-CA",
+    "TLS-ISSUER-USAGE",
+    "TLS-KEY-USAGE",
+    "TLS-LEAF-IS-CA",
+    "TLS-NAME-CONSTRAINTS",
+    "TLS-NAME-INVALID",
+    "TLS-NAME-NOT-COVERED",
+    "TLS-NAME-UNDERSCORE",
+    "TLS-NO-SAN",
+    "TLS-NO-SERVER-AUTH",
+    "TLS-OTHER-CA",
+    "TLS-PATH-LENGTH",
+    "TLS-ROOT-EXPIRED",
+    "TLS-UNUSUAL-KEY",
+    "TLS-WEAK-KEY",
+    "TLS-WEAK-SIGNATURE",
+    "TLS-WILDCARD",
+    "TLS-X509-V1",
+];
+
 /// How bad a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -29,7 +29,11 @@ pub(crate) enum Format {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Foreign {
     /// A Kubernetes Secret, and what it is called.
-    Secret { json: bool, name: Option<String>, namespace: Option<String> },
+    Secret {
+        json: bool,
+        name: Option<String>,
+        namespace: Option<String>,
+    },
     SealedSecret,
     Putty,
     SshPublicKey,
@@ -185,7 +189,9 @@ impl Format {
     /// What to do, where `wanted` was looked for in `file`, or in a setting; `None` where only a description of what is
     /// wanted helps.
     pub(crate) fn fix(&self, wanted: Wanted, file: Option<&Path>) -> Option<String> {
-        let (from, to) = files(file, "pem");
+        // A container may be the file of both settings.
+        let is_container = matches!(self, Self::Pkcs12 { .. } | Self::JavaKeystore) && wanted == Wanted::Key;
+        let (from, to) = files(file, if is_container { "key.pem" } else { "pem" });
         let (_, between) = files(file, "p12");
         let unpack = match wanted {
             Wanted::Key => "-nocerts -nodes",
@@ -205,8 +211,16 @@ impl Format {
                 "`keytool -importkeystore -srckeystore {from} -destkeystore {between} -deststoretype PKCS12 && openssl pkcs12 -in \
                  {between} {unpack} -out {to}`"
             ),
+            (Self::Path { .. }, _) if file.is_some() => {
+                return Some(
+                    "give the file that it names; git and zip archives write a link as such a file where links are off"
+                        .to_owned(),
+                );
+            }
             (Self::Path { quoted: false }, _) => {
-                return Some("for a path use certificate_file or key_file: the settings that end with _file".to_owned());
+                return Some(
+                    "for a path use certificate_file or key_file: the settings that end with _file".to_owned(),
+                );
             }
             (Self::Path { quoted: true }, _) => {
                 return Some(
@@ -268,8 +282,10 @@ impl Foreign {
     }
 
     fn fix(&self, wanted: Wanted, file: Option<&Path>) -> Option<String> {
-        let (from, to) = files(file, "pem");
+        let (from, to) = files(file, if wanted == Wanted::Key { "key.pem" } else { "pem" });
         let (_, directory) = files(file, "d");
+        let parent = file.and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
+        let repository = parent.map_or_else(|| ".".to_owned(), |parent| quoted(&parent.display().to_string()));
         let private = if wanted == Wanted::Key { "umask 077 && " } else { "" };
         let field = match wanted {
             Wanted::Key => "tls\\.key",
@@ -280,14 +296,13 @@ impl Foreign {
             Self::Secret { json, name, namespace } => {
                 let pick = match json {
                     true => format!("s/.*\"{field}\": *\"\\([^\"]*\\)\".*/\\1/p"),
-                    false => format!("s/^ *\"\\{{0,1\\}}{field}\"\\{{0,1\\}}: *//p"),
+                    false => format!("s/^ *{field}: *//p"),
                 };
                 let name = name.as_deref().unwrap_or("NAME");
                 let namespace = namespace.as_deref().map(|name| format!(" -n {name}")).unwrap_or_default();
                 return Some(format!(
-                    "take the value out of it and give the new file: `{private}sed -n {} {from} | base64 -d > {to}`; or write \
-                     it so in the first place: kubectl get secret {name}{namespace} -o jsonpath='{{.data.{field}}}' | base64 -d",
-                    quoted(&pick)
+                    "take the value out of it and give the new file: `{private}sed -n '{pick}' {from} | base64 -d > {to}`; or write \
+                     it so in the first place: kubectl get secret {name}{namespace} -o jsonpath='{{.data.{field}}}' | base64 -d"
                 ));
             }
             Self::SealedSecret => {
@@ -315,8 +330,8 @@ impl Foreign {
             Self::Age => format!("{private}age --decrypt -i IDENTITY -o {to} {from}"),
             Self::AnsibleVault => format!("{private}ansible-vault decrypt --output {to} {from}"),
             Self::Pgp => format!("{private}gpg --output {to} --decrypt {from}"),
-            Self::GitLfs => return Some(format!("fetch the file itself: `git lfs pull --include {from}`")),
-            Self::GitCrypt => return Some("unlock the repository: `git-crypt unlock`".to_owned()),
+            Self::GitLfs => return Some(format!("fetch the file itself: `git -C {repository} lfs pull`")),
+            Self::GitCrypt => return Some(format!("unlock the repository: `cd {repository} && git-crypt unlock`")),
             Self::CertificateText | Self::KeyText | Self::RequestText => {
                 let tool = if wanted == Wanted::Key { "pkey" } else { "x509" };
                 return Some(format!(

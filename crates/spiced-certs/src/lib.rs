@@ -56,7 +56,7 @@ mod verify;
 
 pub use clients::{ClientMaterial, LoadedClients, clients_ending, load_clients};
 pub use compatibility::Clients;
-pub use diagnose::{Finding, Severity, ending};
+pub use diagnose::{Finding, REFUSALS, Severity, ending};
 pub use examine::{Examined, examine};
 pub use load::{LoadError, Loaded, Mismatch, Unusable, load};
 pub use presented::{Presented, looking};

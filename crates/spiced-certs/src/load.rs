@@ -119,9 +119,7 @@ fn wrong_texts(pair: &Pair, certificate: Option<PemError>, key: Option<PemError>
                 (first, second) => vec![first, second],
             }
         }
-        (certificate, key) => {
-            certificate.iter().map(of_certificate).chain(key.iter().map(of_key)).collect()
-        }
+        (certificate, key) => certificate.iter().map(of_certificate).chain(key.iter().map(of_key)).collect(),
     }
 }
 
@@ -155,7 +153,8 @@ fn assemble(
             fix: note.1,
         })),
         other => {
-            let file = pair.certificate.value.file().map_or("FILE".to_owned(), |f| pem::quoted(&f.display().to_string()));
+            let file =
+                pair.certificate.value.file().map_or("FILE".to_owned(), |f| pem::quoted(&f.display().to_string()));
             let fix = format!("have it issued again; `openssl x509 -text -noout -in {file}` shows what it says");
             Unusable::of(&pair.certificate, Wanted::Certificate, "TLS-CERTIFICATE-UNUSABLE", other.to_string(), fix)
         }
@@ -167,12 +166,43 @@ fn assemble(
     })?;
     let diagnosis = diagnose::identity(&identity, roots, SystemTime::now());
     let mut findings = diagnosis.findings;
+    if let Some(v1) = findings.iter_mut().find(|finding| finding.code == "TLS-X509-V1") {
+        v1.fix = sign_again(&identity, pair);
+    }
     let (subject, root) = (&identity.leaf().subject, diagnosis.root_sent.as_deref());
     findings.extend(writing.findings(&pair.certificate.origin, subject, root, plain));
     if let Input::File(path) = &pair.key.value {
         findings.extend(diagnose::key_file(path, &pair.key.origin));
     }
     Ok(Loaded { identity, findings, unchecked: diagnosis.unchecked })
+}
+
+/// How a certificate of X.509 v1 becomes one with names: its request is made of it and its key, and signed again.
+fn sign_again(identity: &Identity, pair: &Pair) -> String {
+    let file = |input: &Sourced<Input>, otherwise: &str| {
+        input.value.file().map_or_else(|| otherwise.to_owned(), |file| file.display().to_string())
+    };
+    let (certificate, key) = (file(&pair.certificate, "CERT"), file(&pair.key, "KEY"));
+    let [from, key_word, request, extensions, to] = [
+        certificate.clone(),
+        key,
+        format!("{certificate}.csr"),
+        format!("{certificate}.ext"),
+        format!("{certificate}.pem"),
+    ]
+    .map(|path| pem::quoted(&path));
+    let leaf = identity.certified_key().cert.first().and_then(Facts::of);
+    let own = leaf.map(|leaf| crate::names::own(&leaf)).unwrap_or_default();
+    let names = crate::names::alternative_names(&own, "NAME");
+    let signer = match identity.leaf().self_signed {
+        true => format!("-signkey {key_word}"),
+        false => "-CA CA.pem -CAkey CA.key -CAcreateserial".to_owned(),
+    };
+    format!(
+        "sign its request again, with extensions: `openssl x509 -x509toreq -in {from} -signkey {key_word} -out {request} && \
+         printf '{names}\\nbasicConstraints=CA:FALSE\\nextendedKeyUsage=serverAuth\\n' > {extensions} && openssl x509 -req -in \
+         {request} {signer} -days 365 -sha256 -extfile {extensions} -out {to}`"
+    )
 }
 
 /// What a mismatch looks like, where that can be told, and what to do about it.
@@ -199,7 +229,10 @@ fn mismatch_note(chain: &[CertificateDer<'_>], key: &str, pair: &Pair) -> (Strin
             None => "give fullchain.pem".to_owned(),
         };
         let fix = format!("{which}, which begins with the server's certificate: cert.pem, then chain.pem");
-        return ("; the first certificate is a CA's: this looks like chain.pem, the intermediates alone".to_owned(), fix);
+        return (
+            "; the first certificate is a CA's: this looks like chain.pem, the intermediates alone".to_owned(),
+            fix,
+        );
     }
     let other = first.key();
     let note = if other == key { String::new() } else { format!("; the key is {key}, and the certificate's {other}") };

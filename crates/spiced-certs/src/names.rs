@@ -47,17 +47,20 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
     let nameless = names.dns.is_empty() && names.addresses.is_empty();
     if nameless {
         let refused = refusing_any(leaf, tried).or(Clients::GO).or(Clients::BROWSERS).or(Clients::RUSTLS);
+        // What X.509 v1 is about says so already.
+        let is_said = leaf.is_v1() && refused.without(Clients::GO.or(Clients::BROWSERS).or(Clients::RUSTLS)).is_empty();
         let common = names.common.first().map(|name| format!("; its common name is {name}")).unwrap_or_default();
-        found.push(finding(
+        let no_san = finding(
             "TLS-NO-SAN",
             Severity::Warning,
             refused,
             format!(
-                "the certificate has no subject alternative name{common}: Python requests and {} refuse it",
-                refused.without(Clients::PYTHON).listed()
+                "the certificate has no subject alternative name{common}: {} it, and so does Python's requests",
+                refused.refuse()
             ),
             format!("make it again with -addext {}", alternative_names(tried, "NAME")),
-        ));
+        );
+        found.extend((!is_said).then_some(no_san));
     }
     for name in names.dns.iter().filter(|name| !is_host_name(name)).take(3) {
         found.push(finding(
@@ -109,13 +112,12 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
 /// Why clients refuse `name`.
 fn explained(leaf: &Facts<'_>, name: &str, refused: Clients, own: bool) -> (&'static str, String) {
     let names = leaf.names();
-    let who = refused.listed();
-    let verb = if refused.is_all() { "refuses" } else { "refuse" };
+    let refuse = refused.refuse();
     let address: Option<IpAddr> = name.parse().ok();
     if address.is_some() && names.dns.iter().any(|dns| dns == name) {
         return (
             "TLS-IP-AS-DNS",
-            format!("{name} is an address and stands in the certificate as a DNS name: {who} {verb} it"),
+            format!("{name} is an address and stands in the certificate as a DNS name: {refuse} it"),
         );
     }
     if refused.is_all() || !own {
@@ -141,26 +143,26 @@ fn explained(leaf: &Facts<'_>, name: &str, refused: Clients, own: bool) -> (&'st
         };
         let message = match refused.is_all() {
             true => format!("the certificate is not for {name}; {for_what}{star}"),
-            false if name.contains('_') => format!("{name} has an underscore: {who} {verb} it"),
-            false => format!("for {name}, {who} {verb} the certificate; {for_what}"),
+            false if name.contains('_') => format!("{name} has an underscore: {refuse} it"),
+            false => format!("for {name}, {refuse} the certificate; {for_what}"),
         };
         return (code, message);
     }
     if name.contains('_') {
         return (
             "TLS-NAME-UNDERSCORE",
-            format!("the name {name} has an underscore, which host names do not have (RFC 1123 §2.1): {who} {verb} it"),
+            format!("the name {name} has an underscore, which host names do not have (RFC 1123 §2.1): {refuse} it"),
         );
     }
     let pattern = names.dns.iter().find(|dns| dns.replace('*', "x") == name && dns.contains('*'));
     match pattern {
-        Some(pattern) => ("TLS-WILDCARD", format!("the wildcard {pattern} is of a kind that {who} {verb}")),
-        None => ("TLS-NAME-INVALID", format!("the name {name} is written in a way that {who} {verb}")),
+        Some(pattern) => ("TLS-WILDCARD", format!("the wildcard {pattern} is of a kind that {refuse}")),
+        None => ("TLS-NAME-INVALID", format!("the name {name} is written in a way that {refuse}")),
     }
 }
 
 /// `names` as the value of openssl's option: `subjectAltName=DNS:a,IP:b`.
-fn alternative_names(names: &[String], instead: &str) -> String {
+pub(crate) fn alternative_names(names: &[String], instead: &str) -> String {
     let each = |name: &String| match name.parse::<IpAddr>() {
         Ok(_) => format!("IP:{name}"),
         Err(_) => format!("DNS:{name}"),

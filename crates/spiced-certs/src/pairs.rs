@@ -42,7 +42,13 @@ impl Kept {
         let read = Read::of(pair)?;
         let digest = read.digest(pair);
         if let Some(identity) = self.0.get(&digest) {
-            return Ok(One { digest, identity: identity.clone(), findings: Vec::new(), is_new: false, unchecked: Vec::new() });
+            return Ok(One {
+                digest,
+                identity: identity.clone(),
+                findings: Vec::new(),
+                is_new: false,
+                unchecked: Vec::new(),
+            });
         }
         let loaded = read.pair(pair, roots)?;
         let Loaded { identity, findings, unchecked } = loaded;

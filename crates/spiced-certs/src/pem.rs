@@ -172,7 +172,9 @@ pub(crate) fn oddities(pem: &Secret) -> Vec<String> {
     .filter_map(|(is, what)| is.then(|| what.to_owned()))
     .collect();
     if let Some(line) = nearly.first() {
-        odd.push(format!("has a line {line} that is nearly a BEGIN or END line, which has five hyphens on either side"));
+        odd.push(format!(
+            "has a line {line} that is nearly a BEGIN or END line, which has five hyphens on either side"
+        ));
     }
     odd
 }
@@ -286,9 +288,9 @@ impl PemError {
                 format.fix(wanted, file).unwrap_or_else(|| wanted.description().to_owned())
             }
             Self::NoKey { instead: Instead::Pkcs7 } => no_key_in_pkcs7(),
-            Self::NoCertificate { instead: Instead::Pkcs7 } => format!(
-                "convert it and give the new file: `openssl pkcs7 -print_certs -in {from} -out {to}`"
-            ),
+            Self::NoCertificate { instead: Instead::Pkcs7 } => {
+                format!("convert it and give the new file: `openssl pkcs7 -print_certs -in {from} -out {to}`")
+            }
             Self::UnknownCipher { .. } => format!(
                 "convert it and give the new file: `openssl pkcs8 -topk8 -v2 aes-256-cbc -provider legacy -provider default -in \
                  {from} -out {to}`"
@@ -457,14 +459,16 @@ fn layers(text: &[u8]) -> Option<(usize, Zeroizing<String>)> {
 
 /// The text of UTF-16, with a byte order mark or with the zeros that Latin letters have in it.
 fn utf16(bytes: &[u8]) -> Option<Zeroizing<String>> {
-    let zeros = |parity: usize| bytes.len() >= 8 && bytes.iter().take(64).skip(parity).step_by(2).all(|byte| *byte == 0);
+    let zeros =
+        |parity: usize| bytes.len() >= 8 && bytes.iter().take(64).skip(parity).step_by(2).all(|byte| *byte == 0);
     let (bytes, big) = match bytes {
         [0xff, 0xfe, rest @ ..] => (rest, false),
         [0xfe, 0xff, rest @ ..] => (rest, true),
         _ if bytes.len() % 2 != 0 || zeros(0) == zeros(1) => return None,
         _ => (bytes, zeros(0)),
     };
-    let unit = |pair: &[u8]| if big { u16::from_be_bytes([pair[0], pair[1]]) } else { u16::from_le_bytes([pair[0], pair[1]]) };
+    let unit =
+        |pair: &[u8]| if big { u16::from_be_bytes([pair[0], pair[1]]) } else { u16::from_le_bytes([pair[0], pair[1]]) };
     let units = Zeroizing::new(bytes.chunks_exact(2).map(unit).collect::<Vec<u16>>());
     String::from_utf16(&units).ok().map(Zeroizing::new)
 }
@@ -599,12 +603,20 @@ mod tests {
             ),
             ("no padding", pem.replace("==", "")),
             ("base64 twice more", LENIENT.encode(LENIENT.encode(pem))),
-            ("base64 three times more, wrapped", format!("{}\n", LENIENT.encode(LENIENT.encode(LENIENT.encode(pem) + "\n")))),
+            (
+                "base64 three times more, wrapped",
+                format!("{}\n", LENIENT.encode(LENIENT.encode(LENIENT.encode(pem) + "\n"))),
+            ),
             ("four dashes", pem.replace("-----", "----")),
             ("six dashes", pem.replace("-----", "------")),
             ("a dash too few at one end", pem.replacen("-----\n", "----\n", 1)),
             ("word processor", pem.replace("-----", "\u{2014}\u{2014}-")),
-            ("small letters", pem.replace("BEGIN", "Begin").replace("CERTIFICATE", "certificate").replace("PRIVATE KEY", "private key")),
+            (
+                "small letters",
+                pem.replace("BEGIN", "Begin")
+                    .replace("CERTIFICATE", "certificate")
+                    .replace("PRIVATE KEY", "private key"),
+            ),
             ("blank before the dashes", pem.replace("-----BEGIN", "  ----- BEGIN").replace("-----\n", " -----\n")),
         ]
     }
@@ -692,9 +704,10 @@ mod tests {
         let key = |text: &str| private_key(&text.into(), None).unwrap_err();
         assert_eq!(key(&format!("{KEY}{KEY}")), PemError::SeveralKeys { count: 2 });
         assert_eq!(key(&KEY.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")), PemError::Encrypted);
-        let dsa = format!("-----BEGIN DSA PRIVATE KEY-----\n{}\n-----END DSA PRIVATE KEY-----", LENIENT.encode([
-            0x30, 18, 2, 1, 0, 2, 1, 7, 2, 1, 7, 2, 1, 7, 2, 1, 7, 2, 1, 7,
-        ]));
+        let dsa = format!(
+            "-----BEGIN DSA PRIVATE KEY-----\n{}\n-----END DSA PRIVATE KEY-----",
+            LENIENT.encode([0x30, 18, 2, 1, 0, 2, 1, 7, 2, 1, 7, 2, 1, 7, 2, 1, 7, 2, 1, 7,])
+        );
         assert_eq!(key(&dsa), PemError::UnknownKey { kind: "DSA".to_owned() });
         let legacy = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00FF\n\nMAEC\n-----END RSA PRIVATE KEY-----";
         assert_eq!(key(legacy), PemError::Encrypted);

@@ -70,7 +70,9 @@ impl Presented {
                 severity: Severity::Info,
                 origin: origin.to_owned(),
                 subject: leaf.subject.clone(),
-                message: format!("the chain ends with the root {root}: whoever trusts it has it, and it is sent for nothing"),
+                message: format!(
+                    "the chain ends with the root {root}: whoever trusts it has it, and it is sent for nothing"
+                ),
                 fix: format!("take the certificate of {root} out of the file"),
                 refused_by: Clients::NONE,
             });

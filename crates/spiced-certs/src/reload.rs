@@ -9,18 +9,18 @@ use tls_core::rotation::{self, Identities, Publisher};
 use tls_core::{CertificateSummary, ClientTrust, Identity, IdentitySet, Validity};
 use tokio::sync::watch;
 
+use crate::clients::{LoadedClients, lists_ended, load_clients};
 use crate::compatibility::{self, Clients};
 use crate::diagnose::{self, Finding, Severity};
 use crate::examine::names_of;
 use crate::facts::Facts;
-use crate::names;
-use crate::trust::Roots;
-use crate::clients::{LoadedClients, lists_ended, load_clients};
 use crate::load::LoadError;
+use crate::names;
 use crate::pairs::{self, Kept, One};
 #[cfg(feature = "self-signed")]
 use crate::source::self_signed::SelfSigned;
 use crate::source::{Input, Sources, watched};
+use crate::trust::Roots;
 
 /// How often material is looked at again that may be half written.
 const LOOK: Duration = Duration::from_millis(250);
@@ -155,8 +155,7 @@ impl Reloader {
         let candidate = Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust, force);
         if candidate.is_ok() {
             self.sources = sources;
-        } else if let Ok(before) = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust, false)
-        {
+        } else if let Ok(before) = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust, false) {
             self.take(before);
         } else {
             self.take_trust();
@@ -314,14 +313,16 @@ fn not_refused(
         let origin = identity.certificate_origin().to_string();
         diagnose::chain(&identity.certified_key().cert, identity.leaf(), &origin, roots, hints, now).findings
     };
-    let counts = |finding: &&Finding| {
-        finding.severity > Severity::Info && !accepted.iter().any(|code| code == finding.code)
-    };
-    let refused_before =
-        chain(before, &[]).iter().map(|finding| finding.refused_by).fold(Clients::NONE, Clients::or);
+    let counts =
+        |finding: &&Finding| finding.severity > Severity::Info && !accepted.iter().any(|code| code == finding.code);
+    let refused_before = chain(before, &[]).iter().map(|finding| finding.refused_by).fold(Clients::NONE, Clients::or);
     let refuse = |finding: &Finding, before: Clients| {
         let clients = finding.refused_by.without(before);
-        if clients.is_empty() { Ok(()) } else { Err(LoadError::Refused { finding: Box::new(finding.clone()), clients }) }
+        if clients.is_empty() {
+            Ok(())
+        } else {
+            Err(LoadError::Refused { finding: Box::new(finding.clone()), clients })
+        }
     };
     chain(new, &before.certified_key().cert)
         .iter()

@@ -127,8 +127,7 @@ fn climb<'r, 'f>(
             return Top::Known(root);
         }
         let on_path = |one: &&Facts<'_>| path.iter().any(|other| other.der == one.der);
-        let named: Vec<&Facts<'_>> =
-            facts.iter().filter(|one| child.names_as_issuer(one) && !on_path(one)).collect();
+        let named: Vec<&Facts<'_>> = facts.iter().filter(|one| child.names_as_issuer(one) && !on_path(one)).collect();
         let best = named.iter().find(|one| child.signed_by(one) == Signed::Yes);
         let best = best.or_else(|| named.iter().find(|one| child.signed_by(one) == Signed::Unknown));
         match (best, named.first()) {
@@ -463,9 +462,10 @@ fn missing_because(top: &Facts<'_>, hints: &[CertificateDer<'_>], roots: &Roots)
         return Some("it is a public CA's, whose roots issue no certificate directly".to_owned());
     }
     let above = top.authority_key().and_then(|id| id.authority_cert_issuer);
-    let names_another = above.iter().flatten().any(
-        |name| matches!(name, GeneralName::DirectoryName(name) if name.as_raw() != top.x509.issuer().as_raw()),
-    );
+    let names_another = above
+        .iter()
+        .flatten()
+        .any(|name| matches!(name, GeneralName::DirectoryName(name) if name.as_raw() != top.x509.issuer().as_raw()));
     if names_another {
         return Some("the certificate says who issued it in turn (authorityKeyIdentifier)".to_owned());
     }
@@ -517,7 +517,7 @@ fn signature_faults(one: &Facts<'_>, found: &mut Verified) {
     found.faults.push(Fault {
         code: "TLS-WEAK-SIGNATURE",
         refused_by: refused,
-        message: format!("{} is signed with {hash}: {} refuse it", one.subject(), refused.listed()),
+        message: format!("{} is signed with {hash}: {} it", one.subject(), refused.refuse()),
         fix: "have it issued again, signed with SHA-256".to_owned(),
     });
 }
@@ -533,9 +533,7 @@ fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
             "the certificate is X.509 version 1, which has no subject alternative names: Go, browsers and rustls refuse \
              it; `openssl x509 -req` makes one where it is given no -extfile"
                 .to_owned(),
-            "sign the request again, with extensions: `printf 'subjectAltName=DNS:NAME\\nbasicConstraints=CA:FALSE\\n\
-             extendedKeyUsage=serverAuth\\n' > v3.ext && openssl x509 -req -in REQUEST -CA CA.pem -CAkey CA.key \
-             -CAcreateserial -days 365 -sha256 -extfile v3.ext -out NEW.pem`",
+            "have it issued again, with extensions: openssl x509 -req -extfile FILE",
         );
     }
     if leaf.is_ca() {
@@ -554,11 +552,7 @@ fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
         fault(
             "TLS-NO-SERVER-AUTH",
             refused,
-            format!(
-                "the certificate's extended key usage leaves out server authentication: {} refuse{} it",
-                refused.listed(),
-                if refused.is_all() { "s" } else { "" }
-            ),
+            format!("the certificate's extended key usage leaves out server authentication: {} it", refused.refuse()),
             "have it issued with extendedKeyUsage=serverAuth",
         );
     }
@@ -571,7 +565,7 @@ fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
         fault(
             "TLS-KEY-USAGE",
             refused,
-            format!("the certificate's key usage leaves out digitalSignature: {} refuse it", refused.listed()),
+            format!("the certificate's key usage leaves out digitalSignature: {} it", refused.refuse()),
             "have it issued with keyUsage=digitalSignature",
         );
     }

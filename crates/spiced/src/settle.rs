@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use spiced_certs::REFUSALS;
 use spiced_config::{Layers, Resolved, Settings};
 use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
@@ -14,7 +15,15 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     let layers = read(pod)?;
     let resolver = open(&layers).await?;
     let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
-    Ok((settings.map_err(failed)?, resolver))
+    let settings = settings.map_err(failed)?;
+    let accepted = settings.tls.iter().flat_map(|tls| &tls.accept_findings);
+    if let Some(unknown) = accepted.into_iter().find(|code| !REFUSALS.contains(&code.as_str())) {
+        return Err(Failure::configuration(
+            format!("runtime.tls.accept_findings: `{unknown}` is no finding for which clients refuse a certificate"),
+            format!("known here: {}", REFUSALS.join(", ")),
+        ));
+    }
+    Ok((settings, resolver))
 }
 
 /// Why the layers cannot be settled, as the run's end.

@@ -73,8 +73,8 @@ fn not_found(path: &Path) -> (String, String) {
     let missing = path.ancestors().skip(1).filter(|up| !up.as_os_str().is_empty()).find(|up| up.exists());
     let first_missing = path.ancestors().filter(|one| one.parent() == missing || missing.is_none()).last();
     let (reason, near) = match first_missing.filter(|one| *one != path) {
-        Some(directory) if missing.is_some_and(|up| up.is_file()) => {
-            (format!("{:?} is a file, not a directory", missing.unwrap_or(directory)), Vec::new())
+        _ if missing.is_some_and(Path::is_file) => {
+            (format!("{:?} is a file, not a directory", missing.unwrap_or(path)), Vec::new())
         }
         Some(directory) => (format!("there is no directory {directory:?}"), alike(directory)),
         None => ("there is no such file".to_owned(), alike(path)),
@@ -168,6 +168,9 @@ fn alike(path: &Path) -> Vec<String> {
     });
     // The same but for case is what is meant.
     near.sort_by_key(|other| (other.to_lowercase() != wanted, other.clone()));
+    if near.iter().any(|other| other.to_lowercase() == wanted) {
+        near.retain(|other| other.to_lowercase() == wanted);
+    }
     near.truncate(3);
     near
 }
@@ -239,9 +242,12 @@ mod tests {
 
     #[test]
     fn one_letter_off() {
-        for (one, other, off) in
-            [("tls.crt", "tsl.crt", false), ("tls.crt", "tls.cr", true), ("tls.crt", "tls.cry", true), ("ab", "a", false)]
-        {
+        for (one, other, off) in [
+            ("tls.crt", "tsl.crt", false),
+            ("tls.crt", "tls.cr", true),
+            ("tls.crt", "tls.cry", true),
+            ("ab", "a", false),
+        ] {
             assert_eq!(is_one_off(one, other), off, "{one} {other}");
         }
     }
