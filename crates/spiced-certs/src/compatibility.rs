@@ -175,7 +175,7 @@ fn fits(client: Clients, pattern: &str, name: &str) -> bool {
     match client {
         Clients::OPENSSL => beyond_one_label && host(label) && fits_label(first, label),
         Clients::PYTHON => beyond_one_label && host(label) && first == "*",
-        Clients::CURL | Clients::GRPCIO | Clients::BROWSERS => beyond_one_label && first == "*",
+        Clients::CURL | Clients::BROWSERS => beyond_one_label && first == "*",
         _ => first == "*",
     }
 }
@@ -212,7 +212,7 @@ mod tests {
             ("*.example.com", "a.example.com", all),
             ("*.example.com", "example.com", Clients::NONE),
             ("*.example.com", "a.b.example.com", Clients::NONE),
-            ("*.localhost", "a.localhost", Clients::GO.or(Clients::JAVA)),
+            ("*.localhost", "a.localhost", Clients::GO.or(Clients::JAVA).or(Clients::GRPCIO)),
             ("*", "localhost", Clients::NONE),
             ("d*.example.com", "db.example.com", Clients::OPENSSL.or(Clients::JAVA)),
             ("a.*.example.com", "a.b.example.com", Clients::JAVA),

@@ -88,6 +88,10 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
         if refused.is_empty() || nameless && !refused.is_all() {
             continue;
         }
+        // Which names a wildcard is used for is not known, where there are others.
+        let is_sample = asked.is_empty()
+            && names.dns.iter().any(|dns| dns.contains('*') && dns.replace('*', "x") == *name)
+            && own.len() > 1;
         let (code, message) = explained(leaf, name, refused, asked.is_empty());
         // An address among the DNS names is what is wrong.
         let dns = names.dns.iter().filter(|one| is_host_name(one) && one.parse::<IpAddr>().is_err()).cloned();
@@ -104,7 +108,8 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
                 format!("have it issued with {}", alternative_names(&wanted, name))
             }
         };
-        found.push(finding(code, severity(refused), refused, message, fix));
+        let refused_by = if is_sample { Clients::NONE } else { refused };
+        found.push(finding(code, severity(refused_by), refused_by, message, fix));
     }
     found
 }
