@@ -171,6 +171,16 @@ pub(crate) fn oddities(pem: &Secret) -> Vec<String> {
     .into_iter()
     .filter_map(|(is, what)| is.then(|| what.to_owned()))
     .collect();
+    let misnamed = blocks(pem).is_ok_and(|blocks| {
+        blocks.iter().any(|block| match (block.label.as_str(), KeyForm::of(&block.der)) {
+            ("PRIVATE KEY", form) => form.is_some_and(|form| form != KeyForm::Pkcs8),
+            ("RSA PRIVATE KEY" | "EC PRIVATE KEY", form) => form == Some(KeyForm::Pkcs8),
+            _ => false,
+        })
+    });
+    if misnamed {
+        odd.push("has a label that does not fit its block".to_owned());
+    }
     if let Some(line) = nearly.first() {
         odd.push(format!(
             "has a line {line} that is nearly a BEGIN or END line, which has five hyphens on either side"

@@ -358,16 +358,6 @@ fn one_of(
                 return Err(Problem::new(file.origin, "the path is empty").hint(tls::WAYS));
             }
             // What a reference gives may be a password by mistake: it is shown only if it is a file's path.
-            let quoted = ['"', '\'']
-                .into_iter()
-                .any(|quote| file.value.len() > 2 && file.value.starts_with(quote) && file.value.ends_with(quote));
-            if quoted && !folder.path(file.clone()).exists() {
-                return Err(Problem::new(
-                    file.origin,
-                    "the path begins and ends with a quote, and there is no such file",
-                )
-                .hint("take the quotes out of the value: docker --env-file takes them for a part of it"));
-            }
             if reference && !folder.path(file.clone()).exists() {
                 return Err(Problem::new(file.origin, "there is no file by the path that the reference gives")
                     .hint("is it the PEM text itself? for text use certificate and key, without _file"));

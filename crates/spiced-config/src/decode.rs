@@ -10,7 +10,7 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::error::{Problem, called_elsewhere, nearest};
+use crate::error::{Problem, nearest};
 use crate::tree::{Key, Kind, Node, Text};
 use crate::units;
 
@@ -94,9 +94,7 @@ impl de::Error for Failure {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        // What other products call it comes before what is spelt alike.
-        let elsewhere = called_elsewhere(field).filter(|name| expected.contains(name));
-        let hint = match elsewhere.or_else(|| nearest(field, expected.iter().copied())) {
+        let hint = match nearest(field, expected.iter().copied()) {
             Some(like) => format!("did you mean `{like}`?"),
             None => format!("known here: {}", expected.join(", ")),
         };
@@ -150,22 +148,6 @@ fn wrong(given: &str, wanted: &str) -> Failure {
     Failure::custom_hint(format!("takes {wanted}, not {given}"))
 }
 
-/// A list where one text is wanted; of PEM files, with the command that makes one of them.
-fn a_list_for_one(items: &[Node]) -> Failure {
-    let is_word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b));
-    let is_pem = |text: &str| [".pem", ".crt", ".cer", ".cert", ".key"].iter().any(|end| text.ends_with(end));
-    let paths: Option<Vec<String>> = items
-        .iter()
-        .map(|item| Value(item.clone()).text("a path").ok().filter(|shown| !shown.secret).map(|shown| shown.text))
-        .collect();
-    let paths = paths.filter(|paths| paths.len() > 1 && paths.iter().all(|path| is_word(path) && is_pem(path)));
-    let hint = match paths {
-        Some(paths) => format!("make one file of them, and give that: `cat {} > fullchain.pem`", paths.join(" ")),
-        None => "give one value, without the list".to_owned(),
-    };
-    Failure { message: format!("takes one text, not a list of {}", items.len()), hint: Some(hint), origin: None }
-}
-
 impl Failure {
     fn custom_hint(message: String) -> Self {
         Self { message, hint: None, origin: None }
@@ -197,17 +179,6 @@ impl<'de> Deserializer<'de> for Value {
             Kind::List(items) => visitor.visit_seq(Items(items.into_iter())),
             Kind::Map(entries) => visitor.visit_map(Entries { entries: entries.into_iter(), value: None }),
         }
-    }
-
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-        match &self.0.kind {
-            Kind::List(items) => Err(a_list_for_one(items)),
-            _ => self.deserialize_any(visitor),
-        }
-    }
-
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-        self.deserialize_str(visitor)
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
@@ -284,7 +255,8 @@ impl<'de> Deserializer<'de> for Value {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i128 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+        i8 i16 i32 i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct identifier
+        ignored_any
     }
 }
 

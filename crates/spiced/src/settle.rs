@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use spiced_certs::REFUSALS;
 use spiced_config::{Layers, Resolved, Settings};
 use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
@@ -17,10 +16,10 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
     let settings = settings.map_err(failed)?;
     let accepted = settings.tls.iter().flat_map(|tls| &tls.accept_findings);
-    if let Some(unknown) = accepted.into_iter().find(|code| !REFUSALS.contains(&code.as_str())) {
+    if let Some(unknown) = accepted.into_iter().find(|code| !spiced_certs::REFUSALS.contains(&code.as_str())) {
         return Err(Failure::configuration(
             format!("runtime.tls.accept_findings: `{unknown}` is no finding for which clients refuse a certificate"),
-            format!("known here: {}", REFUSALS.join(", ")),
+            format!("known here: {}", spiced_certs::REFUSALS.join(", ")),
         ));
     }
     Ok((settings, resolver))
