@@ -318,7 +318,8 @@ impl spicepod::Tls {
         };
         let handshake_timeout = self.handshake_timeout.map_or(Duration::from_secs(10), |s| s.0);
         let strict_sni = self.strict_sni.unwrap_or(false);
-        Ok(Tls { material, more, strict_sni, min_version, clients, handshake_timeout })
+        let accept_findings = self.accept_findings;
+        Ok(Tls { material, more, strict_sni, min_version, clients, handshake_timeout, accept_findings })
     }
 }
 

@@ -176,6 +176,8 @@ pub struct Tls {
     pub clients: Option<Clients>,
     /// From the accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
+    /// Codes of findings that keep no reload from taking effect.
+    pub accept_findings: Vec<String>,
 }
 
 /// Whose client certificates are taken.

@@ -148,6 +148,8 @@ pub(crate) struct Tls {
     pub(crate) client_auth_ca: Option<Placed<Hidden>>,
     /// Revocation lists of client certificates, PEM or DER; where there are any, each CA needs one.
     pub(crate) client_crl_files: Vec<Placed<String>>,
+    /// Codes of findings (`spiced tls check`) that keep no reload from taking effect: `[TLS-UNUSUAL-KEY]`.
+    pub(crate) accept_findings: Vec<String>,
     /// At least 16 bytes. Replicas that share it resume each other's TLS sessions and take each other's
     /// Flight tickets.
     #[schemars(extend("x-unset" = "random, of this process alone"))]

@@ -123,7 +123,10 @@ pub(crate) struct TlsCheckArgs {
     /// A name that clients call the server by; the certificate has to be for it (may be given again)
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Vec<String>,
-    /// Fail for warnings, too
+    /// The roots that clients trust, as PEM: the chain has to lead to one of them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Fail for warnings, too, and for all that makes a client refuse
     #[arg(long)]
     pub(crate) strict: bool,
     /// Print one JSON document

@@ -14,7 +14,15 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     let layers = read(pod)?;
     let resolver = open(&layers).await?;
     let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
-    Ok((settings.map_err(failed)?, resolver))
+    let settings = settings.map_err(failed)?;
+    let accepted = settings.tls.iter().flat_map(|tls| &tls.accept_findings);
+    if let Some(unknown) = accepted.into_iter().find(|code| !spiced_certs::REFUSALS.contains(&code.as_str())) {
+        return Err(Failure::configuration(
+            format!("runtime.tls.accept_findings: `{unknown}` is no finding for which clients refuse a certificate"),
+            format!("known here: {}", spiced_certs::REFUSALS.join(", ")),
+        ));
+    }
+    Ok((settings, resolver))
 }
 
 /// Why the layers cannot be settled, as the run's end.

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
 use serde_json::{Value, json};
-use spiced_certs::{Presented, Severity, looking};
+use spiced_certs::{Presented, looking};
 use tls_core::CertificateSummary;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &TlsInspectArgs) -> Result<(), Failure> {
     } else {
         in_words(&args.address, &seen, &presented)
     };
-    if presented.findings.iter().any(|finding| finding.severity == Severity::Error) {
+    if presented.findings.iter().any(|finding| finding.fails(false)) {
         return Err(Failure::Answered { text, code: BAD });
     }
     print(&text)
