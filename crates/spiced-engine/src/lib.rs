@@ -30,6 +30,7 @@ mod ingest;
 mod keys;
 mod limits;
 mod principal;
+mod redact;
 mod trace;
 
 pub use ends::{passed, until};
@@ -44,4 +45,5 @@ pub use ingest::{IfExists, IfMissing, Ingest, TablePath};
 pub use keys::{ForeignKey, Key, KeyRule};
 pub use limits::{AnswerBounds, Lane, Turns};
 pub use principal::{Principal, Role, Way};
+pub use redact::Redacted;
 pub use trace::Trace;

@@ -14,6 +14,7 @@
 
 mod certificates;
 mod logs;
+mod printable;
 mod prometheus;
 
 pub use logs::{LogError, LogFormat, init_logs};
