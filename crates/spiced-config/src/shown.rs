@@ -34,11 +34,18 @@ fn is_pem_in_base64(text: &[u8]) -> bool {
     CODED.iter().any(|coded| text.starts_with(coded))
 }
 
+/// Where absolute paths begin. A line of Base64 may begin with a slash, too.
+const ROOTS: [&str; 26] = [
+    "app", "cert", "certs", "config", "data", "dev", "etc", "home", "mnt", "media", "nix", "opt", "pod", "private", "proc", "root", "run",
+    "secrets", "srv", "ssl", "tls", "tmp", "usr", "var", "Users", "Volumes",
+];
+
 /// One long run of Base64, of capitals, small letters and digits, as no path or name has it.
 fn is_coded(text: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
+    let is_path = text.strip_prefix('/').is_some_and(|rest| ROOTS.contains(&rest.split('/').next().unwrap_or_default()));
     text.len() >= MIN_CODED
-        && !text.starts_with('/')
+        && !is_path
         && text.bytes().all(is_base64)
         && text.bytes().any(|byte| byte.is_ascii_digit())
         && text.bytes().any(|byte| byte.is_ascii_uppercase())
