@@ -86,7 +86,7 @@ pub(crate) struct Listen {
     /// Arrow Flight SQL.
     #[schemars(extend("default" = "localhost:50051"))]
     pub(crate) flight: Option<Referred>,
-    /// gRPC health and reflection.
+    /// gRPC health, reflection and OTLP.
     #[schemars(extend("default" = "localhost:50052"))]
     pub(crate) grpc: Option<Referred>,
     /// Prometheus text.
@@ -405,7 +405,8 @@ pub(crate) struct Limits {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dataset {
-    /// The source: `file:PATH` (a file, a folder or a glob; Parquet, CSV, NDJSON), `postgres:[SCHEMA.]TABLE` or `memory:`.
+    /// The source: `file:PATH` (a file, a directory or a glob; Parquet, CSV, NDJSON), `s3://BUCKET/PATH`, `https://HOST/PATH`,
+    /// `postgres:[SCHEMA.]TABLE`, `flightsql:[CATALOG.][SCHEMA.]TABLE` or `memory:`.
     pub(crate) from: Placed<String>,
     /// What queries call it: `trips`, or `schema.table`.
     pub(crate) name: Placed<String>,

@@ -31,6 +31,7 @@ mod ingest;
 mod keys;
 mod limits;
 mod principal;
+mod redact;
 mod trace;
 
 pub use admission::{AdmissionControl, RoleLimits, Slot};
@@ -46,4 +47,5 @@ pub use ingest::{IfExists, IfMissing, Ingest, TablePath};
 pub use keys::{ForeignKey, Key, KeyRule};
 pub use limits::AnswerBounds;
 pub use principal::{Principal, Role, Way};
+pub use redact::Redacted;
 pub use trace::Trace;

@@ -112,7 +112,7 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_statement_seconds",
         kind: "histogram",
         labels: &["role"],
-        help: "From the coming of a statement to its last batch that was fetched",
+        help: "Time from receiving a statement to fetching its last batch",
     },
     Metric {
         name: "spiced_statement_queue_seconds",

@@ -32,7 +32,7 @@ use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
 use crate::statements::Statements;
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, expiry, identity, policy, routes, secrets, settle, tables};
+use crate::{banner, commands, core_dumps, expiry, exposure, identity, policy, routes, secrets, settle, tables};
 
 /// How long the threads of a process that ends may take.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -196,6 +196,7 @@ impl App {
             throttle: Arc::new(Throttle::new(settings.limits.auth_failures)),
             proxies: TrustedProxies::new(std::mem::take(&mut settings.trusted_proxies)),
         };
+        exposure::report(&settings, &doors, &callers);
         let behind = Behind {
             engine,
             ready,
