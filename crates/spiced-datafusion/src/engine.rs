@@ -23,7 +23,7 @@ use crate::catalog::{PodSchema, Slot};
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::host_paths::HostPaths;
-use crate::loader::Loader;
+use crate::loader::{Loader, Reloads};
 use crate::memory::SharedPool;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::permission::Rules;
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) query_timeout: Duration,
     pub(crate) runtime: Handle,
     pub(crate) clock: Clock,
-    pub(crate) plans: Plans,
+    pub(crate) plans: Arc<Plans>,
     /// The loaders; dropping them ends them.
     _loaders: JoinSet<()>,
 }
@@ -83,13 +83,15 @@ impl DataFusionEngine {
             })
             .collect();
         let (statuses, watched) = watch::channel(first.clone());
-        let mut loading = Vec::new();
+        let (plans, mut loading) = (Arc::new(Plans::default()), Vec::new());
+        let reloads = Reloads::new(plans.clone());
         let mut writable = BTreeMap::new();
         for (index, (name, source)) in datasets.into_iter().enumerate() {
             let (slot, seen) = watch::channel(Slot::Loading);
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
             writable.insert(name, first[index].writable);
-            loading.push(Loader { index, source, state: state.clone(), slot, statuses: statuses.clone() });
+            let (state, statuses, reloads) = (state.clone(), statuses.clone(), reloads.clone());
+            loading.push(Loader { index, source, state, slot, statuses, reloads });
         }
         for table in options.system {
             // It is there from the start, and nobody changes it.
@@ -125,7 +127,7 @@ impl DataFusionEngine {
             query_timeout: options.query_timeout,
             runtime: options.runtime,
             clock: Clock::start().map_err(|e| StartError::engine(&DataFusionError::IoError(e)))?,
-            plans: Plans::default(),
+            plans,
             _loaders: loaders,
         };
         Ok(Self { shared: Arc::new(shared), statuses: watched })
