@@ -1,8 +1,10 @@
 //! The connectors: one file each, one line in [`CONNECTORS`].
 
+mod checked;
 mod file;
 mod flightsql;
 mod format;
+mod inferred;
 mod listing;
 mod literal;
 mod memory;
