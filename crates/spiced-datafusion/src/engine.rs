@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::governor::Governor;
 use crate::host_paths::HostPaths;
-use crate::loader::Loader;
+use crate::loader::{Loader, Reloads};
 use crate::memory::SharedPool;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::permission::Rules;
@@ -61,7 +61,7 @@ pub(crate) struct Shared {
     pub(crate) overdue: Overdue,
     pub(crate) governor: Governor,
     pub(crate) clock: Clock,
-    pub(crate) plans: Plans,
+    pub(crate) plans: Arc<Plans>,
     /// The loaders; dropping them ends them.
     _loaders: JoinSet<()>,
     /// Removed when the engine has ended.
@@ -93,13 +93,15 @@ impl DataFusionEngine {
             })
             .collect();
         let (statuses, watched) = watch::channel(first.clone());
-        let mut loading = Vec::new();
+        let (plans, mut loading) = (Arc::new(Plans::default()), Vec::new());
+        let reloads = Reloads::new(plans.clone());
         let mut writable = BTreeMap::new();
         for (index, (name, source)) in datasets.into_iter().enumerate() {
             let (slot, seen) = watch::channel(Slot::Loading);
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
             writable.insert(name, first[index].writable);
-            loading.push(Loader { index, source, state: state.clone(), slot, statuses: statuses.clone() });
+            let (state, statuses, reloads) = (state.clone(), statuses.clone(), reloads.clone());
+            loading.push(Loader { index, source, state, slot, statuses, reloads });
         }
         for table in options.system {
             // It is there from the start, and nobody changes it.
@@ -141,7 +143,7 @@ impl DataFusionEngine {
             overdue: Overdue::default(),
             governor: Governor::start(options.process_memory_limit).map_err(|e| StartError::engine(&e.into()))?,
             clock: Clock::start().map_err(|e| StartError::engine(&DataFusionError::IoError(e)))?,
-            plans: Plans::default(),
+            plans,
             _loaders: loaders,
             _spill: spill,
         };

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{Array, RecordBatch};
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::compute::can_cast_types;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -28,7 +29,7 @@ use crate::error::engine_error;
 use crate::plans::Known;
 use crate::session::{Own, ended};
 use crate::work::{Strike, Work, uninterrupted};
-use crate::{answer, at_rest, ddl, parameters};
+use crate::{answer, at_rest, ddl, parameters, session};
 
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
@@ -61,6 +62,16 @@ impl Prepared for Planned {
 
     fn effect(&self) -> Effect {
         self.known.effect
+    }
+
+    async fn schema_with(&self, parameters: &Parameters) -> Result<SchemaRef, EngineError> {
+        let values = parameters::values(&self.known.parameters, parameters)?;
+        if values.is_empty() {
+            return Ok(self.known.schema.clone());
+        }
+        let (shared, own, known) = (self.shared.clone(), self.own.clone(), self.known.clone());
+        let work = async move { session::bind(&shared, &own, &known, &values).await };
+        Ok(self.shared.within_limit(self.own.principal.role(), work).await??.schema.clone())
     }
 
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
@@ -164,12 +175,12 @@ impl Run {
         ready: oneshot::Sender<Result<Begun, EngineError>>,
         batches: mpsc::Sender<Result<Waiting, EngineError>>,
     ) {
-        let (limit, deadline, promised) = (self.limit, self.deadline, self.known.schema.clone());
+        let (limit, deadline) = (self.limit, self.deadline);
         let stream = match timeout_at(deadline, self.start()).await {
             Ok(stream) => stream,
             Err(_elapsed) => Err(timed_out(limit)),
         };
-        let (mut stream, is_at_rest) = match stream {
+        let Started { mut stream, promised, is_at_rest } = match stream {
             Ok(stream) => stream,
             Err(error) => {
                 // Nobody listens: the caller has gone, and the error with it.
@@ -258,27 +269,39 @@ impl Run {
     }
 
     /// The batches, and whether they only have to be read from memory.
-    async fn start(&self) -> Result<(SendableRecordBatchStream, bool), EngineError> {
+    async fn start(&self) -> Result<Started, EngineError> {
         let Self { shared, known, .. } = self;
-        let plan = parameters::bind(known.plan.clone(), &known.parameters, &self.parameters)?;
+        let values = parameters::values(&known.parameters, &self.parameters)?;
+        let known = match values.is_empty() {
+            true => known.clone(),
+            false => {
+                let bound = session::bind(shared, &self.own, known, &values);
+                Arc::new(uninterrupted(&self.stop, bound).ok_or_else(|| timed_out(self.limit))??)
+            }
+        };
+        let (plan, promised) = (known.plan.clone(), known.schema.clone());
         let own = self.own.state();
         let is_unset = shared.is_unset(&own);
+        // What is planned for these values alone is optimized once.
+        let is_kept = is_unset && values.is_empty();
         let mut state = SessionState::clone(&own);
         state.mark_start_execution();
         state.config_mut().set_extension(self.own.principal.clone());
         match plan {
-            LogicalPlan::Statement(statement) => self.own.change(statement).await.map_err(engine_error)?,
+            LogicalPlan::Statement(statement) => {
+                self.own.change(statement, known.statement.as_deref()).await.map_err(engine_error)?;
+            }
             LogicalPlan::Ddl(ddl) => {
                 let _change = shared.plans.forgets();
                 ddl::run(ddl, state).await?;
             }
             plan => {
                 // What a session has set steers the optimizer too.
-                let physical = match known.kept_optimized().filter(|_| is_unset) {
+                let physical = match known.kept_optimized().filter(|_| is_kept) {
                     Some(optimized) => state.query_planner().create_physical_plan(optimized, &state).await,
                     None => {
                         let planned = async {
-                            let optimized = if is_unset { known.optimized(&state)? } else { None };
+                            let optimized = if is_kept { known.optimized(&state)? } else { None };
                             match optimized {
                                 Some(optimized) => state.query_planner().create_physical_plan(optimized, &state).await,
                                 None => state.create_physical_plan(&plan).await,
@@ -294,18 +317,33 @@ impl Run {
                 } else {
                     execute_stream(physical, state.task_ctx())
                 };
-                return stream.map(|stream| (stream, is_at_rest)).map_err(engine_error);
+                return stream.map(|stream| Started { stream, promised, is_at_rest }).map_err(engine_error);
             }
         }
-        Ok((Box::pin(EmptyRecordBatchStream::new(Arc::new(Schema::empty()))), false))
+        let stream = Box::pin(EmptyRecordBatchStream::new(Arc::new(Schema::empty())));
+        Ok(Started { stream, promised, is_at_rest: false })
     }
 }
 
-/// The schema of the batches: the one that was promised where the batches keep to it (it may leave
-/// more open, such as nulls), else their own.
+/// A statement that gives its batches.
+struct Started {
+    stream: SendableRecordBatchStream,
+    /// The schema that was promised.
+    promised: SchemaRef,
+    /// Whether they only have to be read from memory.
+    is_at_rest: bool,
+}
+
+/// The schema of the batches: the one that was promised, which [`answer::conform`] makes them keep to. Only where no
+/// cast leads there, their own.
 fn settle(promised: &SchemaRef, actual: &SchemaRef) -> SchemaRef {
-    let actual = answer::plain_schema(actual);
-    if promised.contains(&actual) { promised.clone() } else { actual }
+    let (wanted, given) = (promised.fields(), actual.fields());
+    let leads = |(wanted, given): (&Arc<Field>, &Arc<Field>)| can_cast_types(given.data_type(), wanted.data_type());
+    if wanted.len() == given.len() && wanted.iter().zip(given).all(leads) {
+        promised.clone()
+    } else {
+        answer::plain_schema(actual)
+    }
 }
 
 /// The receiving end: it does nothing but wait.

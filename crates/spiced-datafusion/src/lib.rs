@@ -36,6 +36,7 @@
 
 mod answer;
 mod at_rest;
+mod bound;
 mod catalog;
 mod changes;
 mod clock;
@@ -54,6 +55,7 @@ mod memory;
 mod memory_table;
 mod merging;
 mod name;
+mod names;
 mod options;
 mod parameters;
 mod permission;

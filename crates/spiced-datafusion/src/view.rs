@@ -38,4 +38,8 @@ impl Source for View {
             _ => Err("its statement does more than read; a view is a SELECT".to_owned()),
         }
     }
+
+    fn reads_others(&self) -> bool {
+        true
+    }
 }

@@ -257,6 +257,10 @@ impl Prepared for GuardedStatement {
         self.inner.schema()
     }
 
+    async fn schema_with(&self, parameters: &Parameters) -> Result<SchemaRef, EngineError> {
+        self.inner.schema_with(parameters).await
+    }
+
     fn parameters(&self) -> &Schema {
         self.inner.parameters()
     }
