@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::catalog::{PodSchema, Slot};
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
+use crate::functions;
 use crate::host_paths::HostPaths;
 use crate::loader::Loader;
 use crate::memory::SharedPool;
@@ -215,14 +216,15 @@ fn base_state(options: &EngineOptions, catalogs: Arc<dyn CatalogProviderList>) -
     let aside = options.memory_limit / SORTS_SET_ASIDE / execution.target_partitions.max(1);
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
     let runtime = runtime_env(options.memory_limit).map_err(|e| StartError::engine(&e))?;
-    Ok(SessionStateBuilder::new()
+    let memory = runtime.memory_pool.clone();
+    let builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))
         .with_catalog_list(catalogs)
         .with_default_features()
         .with_optimizer_rule(connectors::optimizer_rule())
-        .with_physical_optimizer_rule(Arc::new(YieldAfterJoins))
-        .build())
+        .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
+    Ok(functions::govern(builder, options.memory_limit, memory).build())
 }
 
 fn runtime_env(memory_limit: usize) -> datafusion::error::Result<RuntimeEnv> {

@@ -23,7 +23,7 @@ use crate::engine::Shared;
 use crate::error::engine_error;
 use crate::plans::Known;
 use crate::session::{Own, Strike, ended};
-use crate::{answer, at_rest, ddl, parameters};
+use crate::{answer, at_rest, ddl, functions, parameters};
 
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
@@ -180,6 +180,7 @@ impl Run {
         let own = self.own.state();
         let is_unset = shared.is_unset(&own);
         let mut state = SessionState::clone(&own);
+        functions::watch(state.config_mut().options_mut(), self.deadline.into_std());
         state.mark_start_execution();
         state.config_mut().set_extension(self.own.principal.clone());
         match plan {

@@ -45,6 +45,7 @@ mod effect;
 mod engine;
 mod error;
 mod execution;
+mod functions;
 mod host_paths;
 mod ingest;
 mod loader;

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use spiced_engine::EngineError;
 
 use crate::error::{engine_error, invalid};
-use crate::{changes, size};
+use crate::{changes, functions, size};
 
 /// Parses `sql`.
 ///
@@ -38,6 +38,7 @@ pub(crate) fn parse(sql: &str, state: &SessionState) -> Result<Statement, Engine
         (Some(statement), 0) => {
             size::check_tables(&statement)?;
             changes::check(&statement)?;
+            functions::check_grouping(&statement)?;
             Ok(statement)
         }
         (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),
