@@ -3,12 +3,14 @@
 
 use std::any::Any;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, WindowFunctionParams};
 use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
 use datafusion::logical_expr::udf_eq::UdfEq;
@@ -19,22 +21,39 @@ use datafusion::logical_expr::{
 };
 use spiced_engine::ErrorKind;
 
+use super::Governor;
 use super::contain::contain;
-use super::sizes::Numbers;
+use super::sizes::{self, Numbers};
 use crate::error::refusal;
 
 /// The most places of a sketch of a distribution: each group has one. DataFusion's own number is 100.
 const MOST_CENTROIDS: i64 = 10_000;
+/// Up to so many bytes a result is small.
+const SMALL: u64 = 256;
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Governed(UdfEq<Arc<dyn AggregateUDFImpl>>);
+#[derive(Debug)]
+struct Governed(UdfEq<Arc<dyn AggregateUDFImpl>>, Arc<Governor>);
+
+impl PartialEq for Governed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Governed {}
+
+impl Hash for Governed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 /// `function`, governed.
-pub(super) fn govern(function: &Arc<AggregateUDF>) -> Arc<AggregateUDF> {
+pub(super) fn govern(function: &Arc<AggregateUDF>, governor: &Arc<Governor>) -> Arc<AggregateUDF> {
     if is_governed(function) {
         return function.clone();
     }
-    Arc::new(AggregateUDF::new_from_impl(Governed(Arc::clone(function.inner()).into())))
+    Arc::new(AggregateUDF::new_from_impl(Governed(Arc::clone(function.inner()).into(), governor.clone())))
 }
 
 /// Whether it is.
@@ -64,7 +83,9 @@ impl Governed {
     }
 
     fn contained<A: ?Sized>(&self, inner: Box<A>) -> Contained<A> {
-        Contained { name: self.0.name().to_owned(), inner }
+        let name = self.0.name().to_owned();
+        let results = Results::new(&name, &self.1);
+        Contained { name, inner, results }
     }
 }
 
@@ -143,8 +164,8 @@ impl AggregateUDFImpl for Governed {
         self: Arc<Self>,
         beneficial_ordering: bool,
     ) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
-        let ordered = Arc::clone(&self.0).with_beneficial_ordering(beneficial_ordering)?;
-        Ok(ordered.map(|inner| Arc::new(Self(inner.into())) as Arc<dyn AggregateUDFImpl>))
+        let ordered = Arc::clone(&*self.0).with_beneficial_ordering(beneficial_ordering)?;
+        Ok(ordered.map(|inner| Arc::new(Self(inner.into(), self.1.clone())) as Arc<dyn AggregateUDFImpl>))
     }
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
@@ -168,7 +189,7 @@ impl AggregateUDFImpl for Governed {
 
     fn reverse_expr(&self) -> ReversedUDAF {
         match self.0.reverse_expr() {
-            ReversedUDAF::Reversed(reversed) => ReversedUDAF::Reversed(govern(&reversed)),
+            ReversedUDAF::Reversed(reversed) => ReversedUDAF::Reversed(govern(&reversed, &self.1)),
             same => same,
         }
     }
@@ -206,10 +227,35 @@ impl AggregateUDFImpl for Governed {
     }
 }
 
+/// The results for the rows of a window: there is one for each, and all may be as large as all rows before it.
+#[derive(Debug)]
+pub(super) struct Results {
+    /// Whether it has given one: a group gives one only.
+    has_one: bool,
+    kept: MemoryReservation,
+}
+
+impl Results {
+    pub(super) fn new(name: &str, governor: &Governor) -> Self {
+        let kept = MemoryConsumer::new(format!("the results of {name}")).register(&governor.pool);
+        Self { has_one: false, kept }
+    }
+
+    /// # Errors
+    /// There is no memory for it.
+    pub(super) fn count(&mut self, result: &ScalarValue) -> Result<()> {
+        let bytes = if self.has_one { sizes::of_scalar(result) } else { 0 };
+        self.has_one = true;
+        // Those that are like numbers are counted with the rows.
+        if bytes > SMALL { self.kept.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)) } else { Ok(()) }
+    }
+}
+
 /// What collects the rows of a group; where it panics, the statement fails.
 struct Contained<A: ?Sized> {
     name: String,
     inner: Box<A>,
+    results: Results,
 }
 
 impl<A: ?Sized + Any> fmt::Debug for Contained<A> {
@@ -224,7 +270,9 @@ impl Accumulator for Contained<dyn Accumulator> {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        contain(&self.name, || self.inner.evaluate())
+        let result = contain(&self.name, || self.inner.evaluate())?;
+        self.results.count(&result)?;
+        Ok(result)
     }
 
     fn size(&self) -> usize {

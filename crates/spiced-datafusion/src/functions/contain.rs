@@ -4,24 +4,48 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use datafusion::error::{DataFusionError, Result};
-use spiced_engine::ErrorKind;
+use spiced_engine::{EngineError, ErrorKind};
 
 use crate::error::refusal;
 
+/// The longest reason, in bytes.
+const LONGEST: usize = 2 << 10;
+
 /// Runs `call`, a part of the function `name`. What panics or finds itself wrong has met arguments that nobody thought of.
 pub(super) fn contain<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Err(DataFusionError::Internal(why))) => Err(unfit(name, &why)),
-        Ok(done) => done,
-        Err(panic) => Err(unfit(name, said(panic.as_ref()))),
-    }
+    contained(call, || format!("`{name}` cannot take these arguments"))
 }
 
-/// The error of a function that cannot do with its arguments.
-fn unfit(name: &str, why: &str) -> DataFusionError {
-    let why = why.lines().next().unwrap_or_default();
-    let why = why.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(why);
-    refusal(ErrorKind::InvalidStatement, format!("`{name}` cannot take these arguments: {}", why.trim_end_matches('.')))
+/// Runs `call`; where it panics or finds itself wrong, the statement is to blame, as `subject` says.
+pub(super) fn contained<T>(call: impl FnOnce() -> Result<T>, subject: impl FnOnce() -> String) -> Result<T> {
+    let unfit = |why: &str| {
+        let why = why.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(why);
+        let why = why.lines().next().unwrap_or_default().trim_end_matches('.');
+        refusal(ErrorKind::InvalidStatement, format!("{}: {}", subject(), short(why)))
+    };
+    let error = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Err(error)) => error,
+        Ok(done) => return done,
+        Err(panic) => return Err(unfit(said(panic.as_ref()))),
+    };
+    Err(match error {
+        DataFusionError::Internal(why) => unfit(&why),
+        // A pattern, say, is repeated whole.
+        DataFusionError::Execution(why) if why.len() > LONGEST => {
+            DataFusionError::Execution(format!("{}…", short(&why)))
+        }
+        error => match error.find_root() {
+            // That it is no pattern is said by another crate.
+            DataFusionError::External(why) if !why.is::<EngineError>() => {
+                DataFusionError::Execution(short(&why.to_string()).to_owned())
+            }
+            _ => error,
+        },
+    })
+}
+
+fn short(why: &str) -> &str {
+    &why[..why.floor_char_boundary(LONGEST)]
 }
 
 fn said(panic: &(dyn Any + Send)) -> &str {

@@ -10,6 +10,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule};
 use spiced_engine::ErrorKind;
 
+use super::contain::contained;
 use crate::error::refusal;
 
 /// The most that one constant may have, in bytes.
@@ -75,6 +76,6 @@ impl OptimizerRule for Bounded {
         if MADE.get().0 != whose {
             MADE.set((whose, 0));
         }
-        self.0.rewrite(plan, config)
+        contained(|| self.0.rewrite(plan, config), || "the statement cannot be planned".to_owned())
     }
 }

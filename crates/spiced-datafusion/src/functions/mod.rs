@@ -14,6 +14,7 @@ mod grouping;
 mod growth;
 mod literals;
 mod projection;
+mod rows;
 mod rules;
 mod scalar;
 mod sizes;
@@ -48,10 +49,10 @@ pub(crate) fn govern(
         *function = scalar::govern(function, &governor);
     }
     for function in builder.aggregate_functions().iter_mut().flatten() {
-        *function = aggregates::govern(function);
+        *function = aggregates::govern(function, &governor);
     }
     for function in builder.window_functions().iter_mut().flatten() {
-        *function = windows::govern(function);
+        *function = windows::govern(function, &governor);
     }
     literals::bound(builder.optimizer().get_or_insert_default());
     builder

@@ -27,7 +27,7 @@ use futures::{StreamExt, stream};
 
 use super::bounds::{Bounds, too_large};
 use super::concat::Concat;
-use super::{Governor, scalar, sizes};
+use super::{Governor, rows, scalar, sizes};
 
 /// From so many bytes on a constant is large: it is written out for every row.
 const LARGE_CONSTANT: u64 = 1 << 10;
@@ -80,7 +80,7 @@ fn within<T>(left: u64, make: impl FnOnce() -> Result<T>) -> (Result<T>, bool) {
     (made, PIECE.get().is_some_and(|piece| piece.exceeded))
 }
 
-/// Cuts the rows that are given to projections which make much of them.
+/// Cuts the rows that are given to projections which make much of them, and counts those that other operators keep.
 #[derive(Debug)]
 pub(super) struct InPieces(pub(super) Arc<Governor>);
 
@@ -104,7 +104,10 @@ impl PhysicalOptimizerRule for InPieces {
                 let governed = FilterExecBuilder::from(filter).with_predicate(predicate).build()?;
                 return Ok(Transformed::yes(Arc::new(governed) as Arc<dyn ExecutionPlan>));
             }
-            Ok(Transformed::no(node))
+            Ok(match rows::counted(&node, &self.0) {
+                Some(counted) => Transformed::yes(counted),
+                None => Transformed::no(node),
+            })
         })?;
         Ok(governed.data)
     }

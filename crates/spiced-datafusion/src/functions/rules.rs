@@ -93,7 +93,7 @@ pub(super) fn expression(whole: Expr, governor: &Arc<Governor>) -> Result<Transf
                 Expr::ScalarFunction(call)
             }
             Expr::AggregateFunction(mut call) => {
-                call.func = aggregates::govern(&call.func);
+                call.func = aggregates::govern(&call.func, governor);
                 if is_ordered_in_vain(&call) {
                     call.params.order_by.clear();
                 }
@@ -103,10 +103,10 @@ pub(super) fn expression(whole: Expr, governor: &Arc<Governor>) -> Result<Transf
                 let WindowFunction { fun, params } = *call;
                 let fun = match fun {
                     WindowFunctionDefinition::AggregateUDF(function) => {
-                        WindowFunctionDefinition::AggregateUDF(aggregates::govern(&function))
+                        WindowFunctionDefinition::AggregateUDF(aggregates::govern(&function, governor))
                     }
                     WindowFunctionDefinition::WindowUDF(function) => {
-                        WindowFunctionDefinition::WindowUDF(windows::govern(&function))
+                        WindowFunctionDefinition::WindowUDF(windows::govern(&function, governor))
                     }
                 };
                 Expr::WindowFunction(Box::new(WindowFunction { fun, params }))
@@ -116,7 +116,36 @@ pub(super) fn expression(whole: Expr, governor: &Arc<Governor>) -> Result<Transf
     })
 }
 
-/// Whether it counts, which comes to the same in any order; DataFusion's count of groups cannot do with one.
+/// What comes to the same in any order, and cannot do with one in DataFusion: as soon as there are groups, it panics.
+const UNORDERED: [&str; 26] = [
+    "approx_distinct",
+    "approx_median",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "median",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "var",
+    "var_pop",
+];
+
 fn is_ordered_in_vain(call: &AggregateFunction) -> bool {
-    call.func.name() == "count" && !call.params.order_by.is_empty()
+    !call.params.order_by.is_empty() && UNORDERED.contains(&call.func.name())
 }

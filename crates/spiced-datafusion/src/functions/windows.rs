@@ -1,5 +1,7 @@
-//! A window function under the governor: each makes one value a row, so that only panics are left.
+//! A window function under the governor: each makes one value a row, which are counted where they are large; what is left
+//! are panics.
 
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,18 +21,34 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use spiced_engine::ErrorKind;
 
+use super::Governor;
+use super::aggregates::Results;
 use super::contain::contain;
 use crate::error::refusal;
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Governed(UdfEq<Arc<dyn WindowUDFImpl>>);
+#[derive(Debug)]
+struct Governed(UdfEq<Arc<dyn WindowUDFImpl>>, Arc<Governor>);
+
+impl PartialEq for Governed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Governed {}
+
+impl Hash for Governed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 /// `function`, governed.
-pub(super) fn govern(function: &Arc<WindowUDF>) -> Arc<WindowUDF> {
+pub(super) fn govern(function: &Arc<WindowUDF>, governor: &Arc<Governor>) -> Arc<WindowUDF> {
     if is_governed(function) {
         return function.clone();
     }
-    Arc::new(WindowUDF::new_from_impl(Governed(Arc::clone(function.inner()).into())))
+    Arc::new(WindowUDF::new_from_impl(Governed(Arc::clone(function.inner()).into(), governor.clone())))
 }
 
 /// Whether it is.
@@ -57,7 +75,9 @@ impl WindowUDFImpl for Governed {
 
     fn partition_evaluator(&self, args: PartitionEvaluatorArgs<'_>) -> Result<Box<dyn PartitionEvaluator>> {
         let inner = contain(self.name(), || self.0.partition_evaluator(args))?;
-        Ok(Box::new(Contained { name: self.name().to_owned(), inner }))
+        let name = self.name().to_owned();
+        let results = Results::new(&name, &self.1);
+        Ok(Box::new(Contained { name, inner, results }))
     }
 
     fn simplify(&self) -> Option<WindowFunctionSimplification> {
@@ -83,7 +103,7 @@ impl WindowUDFImpl for Governed {
 
     fn reverse_expr(&self) -> ReversedUDWF {
         match self.0.reverse_expr() {
-            ReversedUDWF::Reversed(reversed) => ReversedUDWF::Reversed(govern(&reversed)),
+            ReversedUDWF::Reversed(reversed) => ReversedUDWF::Reversed(govern(&reversed, &self.1)),
             same => same,
         }
     }
@@ -102,6 +122,7 @@ impl WindowUDFImpl for Governed {
 struct Contained {
     name: String,
     inner: Box<dyn PartitionEvaluator>,
+    results: Results,
 }
 
 impl PartitionEvaluator for Contained {
@@ -122,7 +143,9 @@ impl PartitionEvaluator for Contained {
     }
 
     fn evaluate(&mut self, values: &[ArrayRef], range: &Range<usize>) -> Result<ScalarValue> {
-        contain(&self.name, || self.inner.evaluate(values, range))
+        let result = contain(&self.name, || self.inner.evaluate(values, range))?;
+        self.results.count(&result)?;
+        Ok(result)
     }
 
     fn evaluate_all_with_rank(&self, num_rows: usize, ranks_in_partition: &[Range<usize>]) -> Result<ArrayRef> {
