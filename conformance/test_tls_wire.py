@@ -311,14 +311,42 @@ def test_more_half_open_handshakes_than_are_allowed(pod):
 
 
 def test_more_connections_than_are_allowed(pod):
+    """A connection with a request in progress keeps its place; an idle one makes room for a newcomer."""
     pod.yaml(tls=pod.write_pair(), runtime={"limits": {"connections": 4}})
     server = pod.serve()
-    idle = [clients.handshake(server.port("http"), alpn=("http/1.1",)) for _ in range(4)]
+    busy = [clients.handshake(server.port("http"), alpn=("http/1.1",)) for _ in range(4)]
+    for connection in busy:
+        connection.sendall(b"POST /v1/sql HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nSELECT")
     with pytest.raises((OSError, ssl.SSLError)):
         clients.handshake(server.port("http"), timeout=1)
-    for connection in idle:
+    for connection in busy:
         connection.close()
     eventually(lambda: clients.get(server, "/health").status == 200, "room after others left")
+
+
+@pytest.mark.parametrize("state", ["silent", "handshake", "h2", "h1", "h1 kept alive"])
+def test_who_does_nothing_makes_room(pod, state):
+    """However the places are held without a request, a newcomer is served within a second or so."""
+    pod.yaml(tls=pod.write_pair(), runtime={"limits": {"connections": 8}})
+    server = pod.serve()
+    held = []
+    for _ in range(8):
+        if state in ("silent", "handshake"):
+            connection = socket.create_connection(("127.0.0.1", server.port("http")))
+            connection.sendall(b"\x16\x03\x01\x02\x00" if state == "handshake" else b"")
+        else:
+            connection = clients.handshake(server.port("http"), alpn=("h2" if state == "h2" else "http/1.1",))
+            if state == "h2":
+                connection.sendall(http2.PREFACE + http2.frame(http2.SETTINGS))
+            if state == "h1 kept alive":
+                connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        held.append(connection)
+    for _ in range(4):
+        started = time.monotonic()
+        clients.get(server, "/health").ok()
+        assert time.monotonic() - started < 5
+    for connection in held:
+        connection.close()
 
 
 def descriptors(pid: int) -> list[str]:

@@ -11,6 +11,7 @@ use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::sql::parser::Statement;
 use spiced_engine::Effect;
 
 /// Plans that are kept: as many again may be on their way out.
@@ -25,13 +26,25 @@ pub(crate) struct Known {
     pub(crate) schema: SchemaRef,
     pub(crate) parameters: Schema,
     pub(crate) effect: Effect,
+    /// What it was planned from, where that is SQL: with values for its parameters it is planned again.
+    pub(crate) statement: Option<Arc<Statement>>,
     /// What the optimizer made of it, where that is the same each time; `None` where it is not.
     optimized: OnceLock<Option<LogicalPlan>>,
 }
 
 impl Known {
     pub(crate) fn new(plan: LogicalPlan, schema: SchemaRef, parameters: Schema, effect: Effect) -> Self {
-        Self { plan, schema, parameters, effect, optimized: OnceLock::new() }
+        Self { plan, schema, parameters, effect, statement: None, optimized: OnceLock::new() }
+    }
+
+    /// The plan as that of `statement`.
+    pub(crate) fn of_statement(self, statement: Arc<Statement>) -> Self {
+        Self { statement: Some(statement), ..self }
+    }
+
+    /// The optimized plan, where it was made before and is the same each time.
+    pub(crate) fn kept_optimized(&self) -> Option<&LogicalPlan> {
+        self.optimized.get()?.as_ref()
     }
 
     /// The optimized plan, where it is the same at each execution in a session that has set nothing.

@@ -11,6 +11,7 @@ use arrow_flight::{
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use prost::Message;
+use spiced_middleware::excerpt;
 use tonic::{Response, Status};
 
 use crate::call::Answer;
@@ -142,7 +143,7 @@ impl Door {
 fn refusal(action: &str) -> String {
     let known = NOT_SERVED.iter().find(|(name, _)| *name == action);
     known.map_or_else(
-        || format!("there is no action `{action}` here; ListActions tells which there are"),
+        || format!("there is no action `{}` here; ListActions tells which there are", excerpt(action)),
         |(_, why)| (*why).into(),
     )
 }

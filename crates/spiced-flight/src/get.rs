@@ -18,6 +18,7 @@ pub(crate) const PATH: &str = "/arrow.flight.protocol.FlightService/DoGet";
 /// Answers the call.
 pub(crate) async fn get(State(door): State<Arc<Door>>, request: Request) -> Response {
     let answer = async {
+        wire::expect_one_message(request.extensions());
         let (metadata, extensions, received) = wire::received(request, door.max_message_bytes)?.into_parts();
         let within = door.request_timeout;
         let ticket = timeout(within, ticket(received)).await;

@@ -60,6 +60,7 @@ use std::sync::Arc;
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use axum::Router;
+use axum::middleware::map_request;
 use axum::routing::post;
 use spiced_engine::Engine;
 use tonic::server::NamedService;
@@ -81,5 +82,5 @@ pub fn router(engine: Arc<dyn Engine>, options: FlightOptions) -> Router {
     let door = Arc::new(door::Door::new(engine, options));
     let service = FlightServiceServer::from_arc(door.clone()).max_decoding_message_size(limit);
     let by_hand = Router::new().route(get::PATH, post(get::get)).route(put::PATH, post(put::put)).with_state(door);
-    Routes::new(service).into_axum_router().reset_fallback().merge(by_hand)
+    Routes::new(service).into_axum_router().reset_fallback().layer(map_request(wire::prepared)).merge(by_hand)
 }

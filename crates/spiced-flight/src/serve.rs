@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use spiced_engine::Engine;
-use spiced_middleware::{Access, Dialect, admission};
+use spiced_middleware::{Access, Dialect, admission, well_formed};
 use tls_core::drain::Drain;
 use tls_core::listener::{self, Limits};
 use tls_core::{Acceptor, Workers};
@@ -36,6 +36,6 @@ pub async fn serve(
     drain: Drain,
 ) -> io::Result<()> {
     let FlightState { engine, access, options } = state;
-    let router = router(engine, options).layer(admission(access, Dialect::Grpc).except(HANDSHAKE));
+    let router = router(engine, options).layer(admission(access, Dialect::Grpc).except(HANDSHAKE)).layer(well_formed());
     listener::serve(socket, acceptor, router, limits, workers, drain).await
 }

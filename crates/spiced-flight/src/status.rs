@@ -2,7 +2,9 @@
 
 use arrow_flight::error::FlightError;
 use arrow_schema::ArrowError;
+use http_body_util::LengthLimitError;
 use spiced_engine::{EngineError, ErrorKind};
+use tls_core::listener::BodyError;
 use tonic::{Code, Status};
 
 /// The engine's failure in gRPC's terms.
@@ -20,6 +22,19 @@ pub(crate) fn from_engine(error: EngineError) -> Status {
         _ => Code::Internal,
     };
     Status::new(code, error.to_string())
+}
+
+/// The failure of a request's body in gRPC's terms.
+pub(crate) fn from_body(error: &(dyn std::error::Error + 'static)) -> Status {
+    if std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<LengthLimitError>()) {
+        return Status::resource_exhausted("the message is larger than this call takes");
+    }
+    match BodyError::find(error) {
+        Some(why @ BodyError::Late(_)) => Status::deadline_exceeded(why.to_string()),
+        Some(why @ BodyError::Exhausted) => Status::resource_exhausted(why.to_string()),
+        Some(why @ BodyError::Stopping) => Status::unavailable(why.to_string()),
+        _ => Status::cancelled(format!("the request broke off: {error}")),
+    }
 }
 
 /// An answer could not be encoded, which is the server's own failure.

@@ -15,19 +15,24 @@ use futures::stream::{self, StreamExt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use tls_core::listener::RequestCharge;
 use tls_core::pieces::{Beside, Gathered, Pieces};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::call::Answer;
 use crate::encode::{DATA_BODY, DATA_HEADER, GRPC_PREFIX, Owned, Parts};
+use crate::{HANDSHAKE, status};
 
 /// The fields of `arrow.flight.protocol.FlightData` beside those that are sent too.
 const DESCRIPTOR: u32 = 1;
 const APP_METADATA: u32 = 3;
+
+/// What a Handshake may send in all: a user and a password.
+const MAX_HANDSHAKE: usize = 16 << 10;
 
 /// The longest key, or length, of a field ("Base 128 Varints" of Protocol Buffers).
 const VARINT: usize = 10;
@@ -41,6 +46,24 @@ pub(crate) fn received(request: Request, most: usize) -> Result<tonic::Request<R
     }
     let received = Received { body, ahead: Pieces::default(), most };
     Ok(tonic::Request::from_parts(MetadataMap::from_headers(parts.headers), parts.extensions, received))
+}
+
+/// Prepares a request for tonic: why its body fails is told in gRPC's terms, and who is not let in yet sends little.
+pub(crate) async fn prepared(request: Request) -> Request {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let body = if path == HANDSHAKE { Body::new(Limited::new(body, MAX_HANDSHAKE)) } else { body };
+    if path != HANDSHAKE {
+        expect_one_message(&parts.extensions);
+    }
+    Request::from_parts(parts, Body::new(body.map_err(|error| status::from_body(&error))))
+}
+
+/// Says that the request is one message, whose end has a deadline, too.
+pub(crate) fn expect_one_message(extensions: &http::Extensions) {
+    if let Some(charge) = extensions.get::<RequestCharge>() {
+        charge.expect_one_message();
+    }
 }
 
 /// The messages of a request, as they come.
@@ -161,7 +184,7 @@ impl Received {
     /// Waits for more; false at the end.
     async fn more(&mut self) -> Result<bool, Status> {
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| Status::cancelled(format!("the request broke off: {error}")))?;
+            let frame = frame.map_err(|error| status::from_body(&error))?;
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {

@@ -8,12 +8,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use futures::stream::{self, BoxStream, StreamExt};
+use spiced_middleware::excerpt;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{self, HealthServer, SERVICE_NAME};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+/// The largest request, in bytes: the name of a service. Anybody may send one.
+const MAX_MESSAGE: usize = 4 << 10;
 
 /// The health service: every name it knows follows one watch. Cheap to clone.
 ///
@@ -34,7 +38,7 @@ impl Health {
 
     /// The service as a router.
     pub fn into_router(self) -> Router {
-        crate::mergeable(Routes::new(HealthServer::new(self)))
+        crate::mergeable(Routes::new(HealthServer::new(self).max_decoding_message_size(MAX_MESSAGE)))
     }
 }
 
@@ -43,7 +47,7 @@ impl health_server::Health for Health {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         if !self.services.contains(&service) {
-            return Err(Status::not_found(format!("service `{service}` is not served here")));
+            return Err(Status::not_found(format!("service `{}` is not served here", excerpt(&service))));
         }
         Ok(Response::new(answer(serving(*self.readiness.borrow()))))
     }

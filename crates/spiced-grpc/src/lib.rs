@@ -21,6 +21,7 @@
 //!
 //! [`Principal`]: spiced_engine::Principal
 
+mod body;
 mod health;
 mod otlp;
 mod reflection;
@@ -33,6 +34,7 @@ pub use otlp::{TELEMETRY_SCHEMA, telemetry_tables};
 pub use serve::{GrpcState, serve};
 
 use axum::Router;
+use axum::middleware::map_request;
 use spiced_engine::Engine;
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -66,5 +68,5 @@ pub fn router(readiness: watch::Receiver<bool>, services: &[&str], engine: Optio
 
 /// The routes without tonic's own fallback: two routers that have one cannot be merged.
 fn mergeable(routes: Routes) -> Router {
-    routes.into_axum_router().reset_fallback()
+    routes.into_axum_router().reset_fallback().layer(map_request(body::prepared))
 }

@@ -10,6 +10,9 @@ use tonic_reflection::server::Builder;
 
 use crate::otlp;
 
+/// The largest request, in bytes: the name of a file or symbol.
+const MAX_MESSAGE: usize = 8 << 10;
+
 /// The names of the two services.
 pub(crate) const NAMES: [&str; 2] =
     [v1::server_reflection_server::SERVICE_NAME, v1alpha::server_reflection_server::SERVICE_NAME];
@@ -21,8 +24,14 @@ const DESCRIPTORS: [&[u8]; 3] =
 /// Both services as one router; `telemetry` says whether OTLP's are there to be described.
 pub(crate) fn router(telemetry: bool) -> Router {
     const VALID: &str = "the descriptors are generated together with the services";
-    let v1 = InterceptedService::new(builder(telemetry).build_v1().expect(VALID), known);
-    let v1alpha = InterceptedService::new(builder(telemetry).build_v1alpha().expect(VALID), known);
+    let v1 = InterceptedService::new(
+        builder(telemetry).build_v1().expect(VALID).max_decoding_message_size(MAX_MESSAGE),
+        known,
+    );
+    let v1alpha = InterceptedService::new(
+        builder(telemetry).build_v1alpha().expect(VALID).max_decoding_message_size(MAX_MESSAGE),
+        known,
+    );
     crate::mergeable(Routes::new(v1).add_service(v1alpha))
 }
 

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use spiced_engine::Engine;
-use spiced_middleware::{Access, Dialect, admission};
+use spiced_middleware::{Access, Dialect, admission, well_formed};
 use tls_core::drain::Drain;
 use tls_core::listener::{self, Limits};
 use tls_core::{Acceptor, Workers};
@@ -48,6 +48,6 @@ pub async fn serve(
 ) -> io::Result<()> {
     let services: Vec<&str> = state.services.iter().map(String::as_str).collect();
     let admission = admission(state.access, Dialect::Grpc).except(HEALTH_PREFIX);
-    let router = router(state.readiness, &services, state.engine).layer(admission);
+    let router = router(state.readiness, &services, state.engine).layer(admission).layer(well_formed());
     listener::serve(socket, acceptor, router, limits, workers, drain).await
 }

@@ -5,7 +5,7 @@ use spiced_engine::{EngineError, ErrorKind};
 use spiced_middleware::Problem;
 
 /// After how many seconds a caller may try again where the engine is at a limit.
-const TRY_AGAIN_AFTER: u32 = 1;
+pub(crate) const TRY_AGAIN_AFTER: u32 = 1;
 
 /// The status and the sentence for a failure that came before the first rows.
 pub(crate) fn problem(error: &EngineError) -> Problem {

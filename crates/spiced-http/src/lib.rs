@@ -47,6 +47,6 @@ mod sql;
 pub use accept::Format;
 pub use answer::{RowWriter, WriteError};
 pub use probe::probe_router;
-pub use reload::{Reload, ReloadHandle};
+pub use reload::{Reload, ReloadHandle, ReloadOptions};
 pub use router::{HttpOptions, HttpState, router};
 pub use serve::serve;

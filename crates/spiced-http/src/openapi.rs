@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use axum::Json;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ArrayBuilder, Content, OneOfBuilder, RefOr, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, OpenApi, PartialSchema, ToSchema};
 
-use crate::router::{HttpState, described};
+use crate::router::{AsIs, HttpState, described};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -50,8 +51,15 @@ pub(crate) static ROUTES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyL
     security(("api_key" = []), ("bearer" = []))
 )]
 pub(crate) async fn openapi(_: axum::extract::State<Arc<HttpState>>, _: Request) -> Response {
-    Json(&*DOCUMENT).into_response()
+    // All answers share the text, however many of them wait for their readers.
+    let mut response = ([(CONTENT_TYPE, "application/json")], TEXT.clone()).into_response();
+    response.extensions_mut().insert(AsIs);
+    response
 }
+
+/// The document as it is sent.
+static TEXT: LazyLock<Bytes> =
+    LazyLock::new(|| serde_json::to_vec(&*DOCUMENT).expect("the document has no maps but by text").into());
 
 /// What any route may answer instead.
 pub(crate) struct Problems;

@@ -10,9 +10,11 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use spiced_engine::{AnswerBounds, Parameters, Statement};
-use spiced_middleware::Problem;
+use spiced_middleware::{Problem, excerpt};
+use tls_core::listener::BodyError;
 use utoipa::ToSchema;
 
+use crate::failure::TRY_AGAIN_AFTER;
 use crate::parameters::Given;
 use crate::router::HttpOptions;
 
@@ -88,7 +90,10 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), Problem> {
         None => Ok(()),
         Some(coding) => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            format!("the body is coded as {}; send it as it is, without content-encoding", coding.escape_ascii()),
+            format!(
+                "the body is coded as {}; send it as it is, without content-encoding",
+                excerpt(&coding.escape_ascii().to_string())
+            ),
         )),
     }
 }
@@ -104,7 +109,13 @@ async fn collect(headers: &HeaderMap, body: Body, options: &HttpOptions) -> Resu
     match tokio::time::timeout(options.request_timeout, Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(bad("the body broke off")),
+        Ok(Err(e)) => Err(match BodyError::find(&*e) {
+            Some(why @ BodyError::Late(_)) => Problem::new(StatusCode::REQUEST_TIMEOUT, why.to_string()),
+            Some(why @ (BodyError::Exhausted | BodyError::Stopping)) => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, why.to_string()).retry_after(TRY_AGAIN_AFTER)
+            }
+            _ => bad("the body broke off"),
+        }),
         Err(_) => Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             format!("the body did not arrive within {:?}", options.request_timeout),

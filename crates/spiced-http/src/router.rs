@@ -4,18 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use http::header::{ACCEPT, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http_body_util::BodyExt;
 use spiced_engine::Engine;
-use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Problem, admission};
-use tokio::sync::watch;
+use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Problem, admission, excerpt};
+use tokio::sync::{Semaphore, watch};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
+use tower_http::compression::predicate::{And, Predicate, SizeAbove};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -27,6 +29,9 @@ use crate::sql;
 
 /// Answers below this many bytes are not worth compressing.
 const COMPRESSED_ABOVE: u64 = 1024;
+
+/// Answers that are compressed at a time.
+const MAX_ENCODERS: usize = 128;
 
 /// What the API needs of the program around it.
 #[derive(Clone)]
@@ -93,6 +98,7 @@ pub fn router(state: HttpState) -> Router {
         .route_layer(admission(access, Dialect::Http))
         .with_state(Arc::new(state))
         .route_layer(compressed())
+        .route_layer(from_fn_with_state(Encoders::default(), Encoders::bound))
         .merge(probe_router(readiness))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
@@ -127,8 +133,56 @@ fn guarded() -> OpenApiRouter<Arc<HttpState>> {
 
 /// Answers are compressed for who accepts it (RFC 9110 §12.5.3), at the speed of a network rather than as small
 /// as can be; small ones go out as they are.
-fn compressed() -> CompressionLayer<SizeAbove> {
-    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(COMPRESSED_ABOVE))
+fn compressed() -> CompressionLayer<And<SizeAbove, NotAsIs>> {
+    let worth_it = SizeAbove::new(COMPRESSED_ABOVE).and(NotAsIs);
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it)
+}
+
+/// Marks an answer that is sent as it is, whatever its caller accepts; in the extensions of a response.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AsIs;
+
+/// True but for answers that are sent as they are.
+#[derive(Debug, Clone, Copy)]
+struct NotAsIs;
+
+impl Predicate for NotAsIs {
+    fn should_compress<B: axum::body::HttpBody>(&self, response: &http::Response<B>) -> bool {
+        response.extensions().get::<AsIs>().is_none()
+    }
+}
+
+/// The encoders in use: each holds up to a megabyte while its answer waits for its reader.
+#[derive(Debug, Clone)]
+struct Encoders(Arc<Semaphore>);
+
+impl Default for Encoders {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_ENCODERS)))
+    }
+}
+
+impl Encoders {
+    /// Bounds the encoders: where all are in use, answers go out as they are.
+    async fn bound(State(Self(encoders)): State<Self>, mut request: Request, next: Next) -> Response {
+        if !request.headers().contains_key(ACCEPT_ENCODING) {
+            return next.run(request).await;
+        }
+        let Ok(encoder) = encoders.try_acquire_owned() else {
+            request.headers_mut().remove(ACCEPT_ENCODING);
+            return next.run(request).await;
+        };
+        let response = next.run(request).await;
+        if !response.headers().contains_key(CONTENT_ENCODING) || response.extensions().get::<AsIs>().is_some() {
+            return response;
+        }
+        response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _in_use = &encoder;
+                frame
+            }))
+        })
+    }
 }
 
 /// The data sets, and how each fares.
@@ -156,16 +210,19 @@ async fn status(State(state): State<Arc<HttpState>>) -> Response {
 
 async fn no_such_route(uri: Uri, headers: HeaderMap) -> Response {
     let known: Vec<String> = ROUTES.iter().map(|(path, methods)| format!("{methods} {path}")).collect();
-    let detail = format!("there is no route {}; there are {}", uri.path(), known.join(", "));
+    let detail = format!("there is no route {}; there are {}", excerpt(uri.path()), known.join(", "));
     Problem::new(StatusCode::NOT_FOUND, detail).respond(headers.get(ACCEPT))
 }
 
 async fn no_such_method(request: Request) -> Response {
     let (path, method) = (request.uri().path(), request.method());
     let known = ROUTES.get(path).copied().unwrap_or_default();
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}, but {known}"))
-        .allow(known)
-        .respond(request.headers().get(ACCEPT))
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{path} does not take {}, but {known}", excerpt(method.as_str())),
+    )
+    .allow(known)
+    .respond(request.headers().get(ACCEPT))
 }
 
 /// Answers are a caller's own and of the moment, and no browser is to guess what they are.

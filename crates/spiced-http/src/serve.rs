@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 
+use spiced_middleware::well_formed;
 use tls_core::drain::Drain;
 use tls_core::listener::{self, Limits};
 use tls_core::{Acceptor, Workers};
@@ -21,5 +22,5 @@ pub async fn serve(
     workers: Workers,
     drain: Drain,
 ) -> io::Result<()> {
-    listener::serve(socket, acceptor, router(state), limits, workers, drain).await
+    listener::serve(socket, acceptor, router(state).layer(well_formed()), limits, workers, drain).await
 }

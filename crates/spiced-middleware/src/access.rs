@@ -12,7 +12,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Uri};
 use metrics::counter;
 use spiced_engine::{Principal, Role, Trace, Way};
-use tls_core::{ClientCertificate, ConnInfo, Secret};
+use tls_core::{ClientCertificate, ConnInfo, Secret, Standing, TlsInfo};
 use tokio::sync::watch;
 
 use crate::address::TrustedProxies;
@@ -132,9 +132,17 @@ impl Access {
         self.0.policy.borrow().has_credentials()
     }
 
+    /// What lets `principal` go on, whose request came by `connection`.
+    pub(crate) fn grant(&self, principal: &Principal, connection: Option<&ConnInfo>) -> Grant {
+        let mut policy = self.0.policy.clone();
+        policy.mark_unchanged();
+        let tls = connection.and_then(|connection| connection.tls.clone());
+        Grant { policy, principal: principal.clone(), tls, is_local: self.0.is_local }
+    }
+
     /// Tells the audit log of a caller that was let in and whose role does not suffice for what it asks.
     pub fn denied(&self, principal: &Principal) {
-        audit::denied(Some(principal.name()), principal.way(), "role", None);
+        audit::role_denied(principal);
     }
 
     fn decide(
@@ -153,7 +161,8 @@ impl Access {
             certificate: certificate.map(|c| c.summary().fingerprint.as_str().into()),
             trace: trace(headers),
         };
-        let caller = Caller { access: self.clone(), source: address.map(Source::from), way };
+        let standing = connection.map(|c| c.standing.clone());
+        let caller = Caller { access: self.clone(), source: address.map(Source::from), way, standing };
         let (keys, key) = match (&policy.keys, credentials) {
             // Where no keys are set up, whatever looks like one is somebody else's.
             (None, _) | (Some(_), Credentials::None) => {
@@ -241,9 +250,9 @@ impl Access {
             }
         }
         match host {
-            Some(host) if self.0.loopback_names && !ambient && !is_loopback_name(host.host()) => {
-                Err(Refusal::ForeignHost)
-            }
+            Some(host) if is_loopback_name(host.host()) => Ok(()),
+            // One that is missing, or cannot be read, is no loopback name either.
+            _ if self.0.loopback_names && !ambient => Err(Refusal::ForeignHost),
             _ => Ok(()),
         }
     }
@@ -267,11 +276,79 @@ impl Policy {
     }
 }
 
+/// What a caller was let in by, as long as its request runs.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    policy: watch::Receiver<Arc<Policy>>,
+    principal: Principal,
+    tls: Option<Arc<TlsInfo>>,
+    is_local: bool,
+}
+
+impl Grant {
+    /// Waits until the caller would not be let in any more, or not with the same rights: its key or its identity is taken
+    /// away or may do less, its certificate is revoked. Counts it and tells the audit log.
+    pub(crate) async fn revoked(mut self) {
+        let tls = self.tls.clone();
+        let distrusted = async {
+            match tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+                Some(certificate) => certificate.distrusted().await,
+                None => std::future::pending().await,
+            }
+        };
+        let withdrawn = async {
+            // It may have changed since the caller was let in.
+            while self.policy.borrow_and_update().still_admits(&self.principal, self.tls.as_deref(), self.is_local) {
+                if self.policy.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = distrusted => {}
+            () = withdrawn => {}
+        }
+        let way = self.principal.way();
+        let door = if way.door.is_empty() { "unknown" } else { way.door };
+        let reason = Refusal::Revoked.reason();
+        counter!("spiced_auth_failures_total", "endpoint" => door, "reason" => reason).increment(1);
+        audit::denied(Some(self.principal.name()), way, reason, Some("the running request was ended"));
+    }
+}
+
+impl Policy {
+    /// Whether a caller that was let in as `principal` would be let in now, with the same rights at least.
+    fn still_admits(&self, principal: &Principal, tls: Option<&TlsInfo>, is_local: bool) -> bool {
+        let certificate = tls.and_then(|tls| tls.client.as_ref());
+        let holder = self.holder(certificate);
+        if let Err(Refusal::CertificateEnded | Refusal::CertificateDistrusted) = holder {
+            return false;
+        }
+        let suffices = |role: Role| role >= principal.role();
+        let holder = holder.ok().flatten();
+        if *principal == Principal::anonymous(principal.role()) {
+            return holder.is_none() && self.anonymous(is_local).is_some_and(suffices);
+        }
+        let mut bearers = self.keys.iter().flat_map(|keys| keys.bearers());
+        if self.wants_both() {
+            return holder.is_some_and(|(name, role)| {
+                bearers.any(|key| {
+                    principal.name() == format!("{} {name}", key.name) && suffices(role.min(key.role))
+                })
+            });
+        }
+        bearers.any(|key| *key.name == *principal.name() && suffices(key.role))
+            || holder.is_some_and(|(name, role)| name == principal.name() && suffices(role))
+    }
+}
+
 /// One request's caller, as far as it is known before it is let in.
 struct Caller {
     access: Access,
     source: Option<Source>,
     way: Way,
+    /// Of the connection.
+    standing: Option<Standing>,
 }
 
 impl Caller {
@@ -306,8 +383,16 @@ impl Caller {
     /// Counts and tells a refusal.
     fn end(self, decided: Result<Principal, Refusal>) -> Result<Principal, Refusal> {
         match decided {
-            Ok(principal) => Ok(principal.by(self.way)),
+            Ok(principal) => {
+                if let Some(standing) = self.standing {
+                    standing.admit();
+                }
+                Ok(principal.by(self.way))
+            }
             Err(refusal) => {
+                if let Some(standing) = self.standing {
+                    standing.refuse();
+                }
                 let door = if self.way.door.is_empty() { "unknown" } else { self.way.door };
                 counter!("spiced_auth_failures_total", "endpoint" => door, "reason" => refusal.reason()).increment(1);
                 let detail = match refusal {
@@ -372,6 +457,8 @@ pub enum Refusal {
     KeyMissing,
     /// A certificate is wanted beside the key.
     CertificateMissing,
+    /// What the caller was let in by has been taken away while its request ran.
+    Revoked,
     /// The client's certificate has ended since its connection began.
     CertificateEnded,
     /// The client's certificate is trusted no more, by a change of the CA or a revocation list.
@@ -418,6 +505,7 @@ impl Refusal {
                 "an API key is wanted beside the client certificate (X-API-Key, or Authorization: Bearer)"
             }
             Self::CertificateMissing => "a client certificate is wanted beside the API key",
+            Self::Revoked => "the credentials of this request were revoked while it ran, or may do less now",
             Self::CertificateEnded => "the client certificate has ended since this connection began; renew it",
             Self::CertificateDistrusted => {
                 "the client certificate is trusted no more: it was revoked, or its CA was taken away"
@@ -441,6 +529,7 @@ impl Refusal {
             | Self::SeveralKeys
             | Self::KeyMissing
             | Self::CertificateMissing
+            | Self::Revoked
             | Self::CertificateEnded
             | Self::CertificateDistrusted => Kind::Unauthenticated,
             Self::Unmapped | Self::CrossSite | Self::ForeignHost => Kind::Denied,
@@ -466,6 +555,7 @@ impl Refusal {
             Self::SeveralKeys => "several_keys",
             Self::KeyMissing => "key_missing",
             Self::CertificateMissing => "certificate_missing",
+            Self::Revoked => "revoked",
             Self::CertificateEnded => "certificate_ended",
             Self::CertificateDistrusted => "certificate_distrusted",
             Self::Unmapped => "unmapped_certificate",

@@ -1,7 +1,7 @@
 //! The audit log: a line for each request that was denied, and for each statement that was to change
 //! something. The target of the lines is `spiced::audit`; nothing of a credential is in them.
 
-use spiced_engine::{Effect, Outcome, Seen, Statement, Trace, Way, Witness};
+use spiced_engine::{Effect, Outcome, Principal, Seen, Statement, Trace, Way, Witness};
 use tracing::{info, warn};
 
 use crate::keys::{hex, sha256};
@@ -43,6 +43,11 @@ impl Witness for AuditLog {
             ),
         }
     }
+}
+
+/// Logs that a caller who was let in has a role that does not suffice for what it asks.
+pub fn role_denied(principal: &Principal) {
+    denied(Some(principal.name()), principal.way(), "role", None);
 }
 
 /// A request that was denied before it was known what it asks.

@@ -13,8 +13,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod certificates;
+mod line_limit;
 mod logs;
+mod printable;
 mod prometheus;
 
+pub use line_limit::report_suppressed;
 pub use logs::{LogError, LogFormat, init_logs};
 pub use prometheus::{METRICS, Metric, Metrics, MetricsError};

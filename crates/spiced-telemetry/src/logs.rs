@@ -6,6 +6,9 @@ use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::line_limit::LineLimit;
+use crate::printable::PrintableFields;
+
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -31,16 +34,17 @@ pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Resu
         }
         _ => "debug,h2=info,hyper_util=info,sqlparser=info,datafusion=info,datafusion_optimizer=info",
     };
-    let filter = EnvFilter::try_new(filter.unwrap_or(ours)).map_err(|e| LogError(e.to_string()))?;
+    // Its error quotes what was given, which is not to be repeated.
+    let filter = EnvFilter::try_new(filter.unwrap_or(ours)).map_err(|_| LogError("it is malformed".to_owned()))?;
     // Without the hint every line of every library would be made, however fine, before it is found that nobody wants it.
     let harmless = filter_fn(|line| !tells_secrets(line)).with_max_level_hint(LevelFilter::TRACE);
-    let filter = filter.and(harmless);
+    let filter = filter.and(harmless).and(LineLimit);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
         LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(filter)).try_init(),
         LogFormat::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-            let lines = lines.with_ansi(colour).with_target(false);
+            let lines = lines.fmt_fields(PrintableFields).with_ansi(colour).with_target(false);
             tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
         }
     }

@@ -43,6 +43,30 @@ pub const METRICS: &[Metric] = &[
     },
     Metric { name: "spiced_tls_connections", kind: "gauge", labels: &["endpoint"], help: "Open TLS connections" },
     Metric {
+        name: "spiced_connections_shed_total",
+        kind: "counter",
+        labels: &["endpoint", "state"],
+        help: "Connections that were ended to make room for others, since runtime.limits.connections or handshakes was reached: handshake (in progress), never_admitted (no request was ever admitted) or idle",
+    },
+    Metric {
+        name: "spiced_http2_floods_total",
+        kind: "counter",
+        labels: &[],
+        help: "HTTP/2 connections that were ended with ENHANCE_YOUR_CALM for too many frames without data",
+    },
+    Metric {
+        name: "spiced_request_bodies_refused_total",
+        kind: "counter",
+        labels: &["reason"],
+        help: "Request bodies that were not taken: late (past their deadline), exhausted (callers hold as much memory as they may), stopping (nothing came after a stop was called)",
+    },
+    Metric {
+        name: "spiced_log_lines_suppressed_total",
+        kind: "counter",
+        labels: &["target"],
+        help: "Log lines that were left out because the same line came too often, by the module that logs it",
+    },
+    Metric {
         name: certificates::NOT_AFTER,
         kind: "gauge",
         labels: &["endpoint", "subject", "fingerprint", "origin"],
@@ -88,7 +112,7 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_statement_seconds",
         kind: "histogram",
         labels: &["role"],
-        help: "From the coming of a statement to its last batch that was fetched",
+        help: "Time from receiving a statement to fetching its last batch",
     },
     Metric {
         name: "spiced_statement_queue_seconds",

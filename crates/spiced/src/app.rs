@@ -9,16 +9,17 @@ use axum::Router;
 use spiced_certs::FileWatch;
 use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec};
-use spiced_engine::{AnswerBounds, Engine, Guarded, Lane, Turns};
-use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured};
+use spiced_engine::{AdmissionControl, AnswerBounds, Engine, Guarded, RoleLimits};
+use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured, well_formed};
 use spiced_secrets::Resolver;
 use spiced_telemetry::Metrics;
-use tls_core::listener::Limits;
+use tls_core::listener::{Limits, RequestMemory};
 use tls_core::rotation::Identities;
 use tls_core::{ClientAuth, Workers, drain};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tower::layer::util::Stack;
 use tracing::{info, warn};
 
 use crate::args::{Args, LogArgs, PodArgs};
@@ -31,7 +32,7 @@ use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
 use crate::statements::Statements;
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, expiry, identity, policy, routes, secrets, settle, tables};
+use crate::{banner, commands, core_dumps, expiry, exposure, identity, policy, routes, secrets, settle, tables};
 
 /// How long the threads of a process that ends may take.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -63,7 +64,8 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     }
     // This thread keeps the accept loops, signals and timers; connections and queries have others.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
-    let queries = spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()))?;
+    let queries = || spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()));
+    let queries = Queries { readers: queries()?, writers: queries()? };
     let outcome = control.block_on(async {
         let (settings, resolver) = settle::settle(pod).await?;
         if pod.shows_key() {
@@ -77,7 +79,8 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     });
     // What is still running has had its time. It is waited for a little all the same: a thread that works on while the
     // process ends would use what is being torn down.
-    queries.shutdown_timeout(LAST_WAIT);
+    queries.readers.shutdown_timeout(LAST_WAIT);
+    queries.writers.shutdown_timeout(LAST_WAIT);
     control.shutdown_timeout(LAST_WAIT);
     outcome
 }
@@ -96,6 +99,12 @@ fn key_log(log: &LogArgs) -> bool {
         (false, None) => {}
     }
     false
+}
+
+/// The runtimes of statements: those of callers that only read take no thread from those that write.
+struct Queries {
+    readers: Runtime,
+    writers: Runtime,
 }
 
 /// Everything that was read and bound, and is not served yet.
@@ -117,7 +126,7 @@ impl App {
         mut settings: Settings,
         resolver: Resolver,
         key_log: bool,
-        queries: &Runtime,
+        queries: &Queries,
     ) -> Result<Self, Failure> {
         let fixed = Fixed::of(&settings);
         let files = FileWatch::new(settle::files(pod));
@@ -171,7 +180,8 @@ impl App {
         let connections = connections(&settings, doors.iter().count());
         let limits = Limits {
             spare: Arc::new(Semaphore::new(connections.spare)),
-            handshakes: Arc::new(Semaphore::new(settings.limits.handshakes.min(Semaphore::MAX_PERMITS))),
+            handshakes: settings.limits.handshakes,
+            memory: request_memory(settings.http_body_limit),
             handshake_timeout,
             ..Limits::default()
         };
@@ -186,6 +196,7 @@ impl App {
             throttle: Arc::new(Throttle::new(settings.limits.auth_failures)),
             proxies: TrustedProxies::new(std::mem::take(&mut settings.trusted_proxies)),
         };
+        exposure::report(&settings, &doors, &callers);
         let behind = Behind {
             engine,
             ready,
@@ -219,13 +230,14 @@ impl App {
             for address in door.addresses() {
                 info!(endpoint = door.endpoint, %address, tls = door.is_tls(), "listening");
             }
-            let router = router.layer(measured(door.endpoint));
+            let router = router.layer(Stack::new(well_formed(), measured(door.endpoint)));
             door.serve(router, self.connections, &self.limits, &self.workers, &drain, &mut loops);
         }
         // A closed standard output is no reason not to serve.
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
         info!("serving");
 
+        tokio::spawn(spiced_telemetry::report_suppressed());
         let mut reloading = self.reloading;
         loop {
             tokio::select! {
@@ -247,6 +259,9 @@ impl App {
         let (delay, timeout) = self.shutdown;
         info!(?delay, ?timeout, "stopping: readiness is off; a second signal ends at once");
         self.stopping.send_replace(true);
+        if !delay.is_zero() {
+            trigger.announce();
+        }
         let orderly = async {
             tokio::time::sleep(delay).await;
             // The end of readiness ends the health watches, which would hold their connections.
@@ -266,11 +281,11 @@ impl App {
 
 /// The engine as the doors see it: each statement within the caller's role and the limits, and told of.
 fn guarded(engine: DataFusionEngine, settings: &Settings, history: Arc<History>) -> Guarded<DataFusionEngine> {
-    let lane = |turns: spiced_config::Turns| Lane::new(turns.running, turns.waiting);
-    let turns = Turns::new(lane(settings.readers), lane(settings.writers), settings.queue_timeout);
+    let limits = |turns: spiced_config::Turns| RoleLimits { running: turns.running, waiting: turns.waiting };
+    let admission = AdmissionControl::new(limits(settings.readers), limits(settings.writers), settings.queue_timeout);
     let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
     let bounds = AnswerBounds { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
-    let guarded = Guarded::new(engine).in_turns(turns).within(bounds);
+    let guarded = Guarded::new(engine).admitted_by(admission).within(bounds);
     guarded.witnessed(Arc::new(AuditLog)).witnessed(Arc::new(Statements)).witnessed(history)
 }
 
@@ -278,9 +293,10 @@ fn start_engine(
     settings: &Settings,
     identities: Option<Identities>,
     history: &Arc<History>,
-    queries: &Runtime,
+    runtimes: &Queries,
 ) -> Result<DataFusionEngine, Failure> {
-    let mut options = EngineOptions::new(queries.handle().clone());
+    let Queries { readers, writers } = runtimes;
+    let mut options = EngineOptions::new(writers.handle().clone());
     let metrics = settings.listen.metrics.as_ref().map(|_| "metrics");
     let endpoints = ["http", "flight", "grpc"].into_iter().chain(metrics).collect();
     options.views =
@@ -297,6 +313,11 @@ fn start_engine(
     options.host_paths = settings.host_paths.clone();
     options.query_timeout = settings.query_timeout;
     options.memory_limit = settings.query_memory;
+    options.process_memory_limit = Some(settings.process_memory);
+    options.max_statement_size = settings.max_statement_size;
+    options.spill_directory = settings.spill_directory.clone();
+    options.spill_limit = settings.spill_limit as u64;
+    options.readers = Some(readers.handle().clone());
     options.datasets = settings
         .datasets
         .iter()
@@ -317,6 +338,13 @@ fn start_engine(
         causes: e.causes().to_vec(),
         hints: vec!["change the data sets in spicepod.yaml".to_owned()],
     })
+}
+
+/// What the bodies of requests may hold in memory: room for some of the largest that are taken.
+fn request_memory(body_limit: usize) -> RequestMemory {
+    const PROCESS: usize = 512 << 20;
+    const CONNECTION: usize = 64 << 20;
+    RequestMemory::new(PROCESS.max(body_limit.saturating_mul(8)), CONNECTION.max(body_limit.saturating_mul(2)))
 }
 
 /// How many connections the doors may have: what was set, within what the system allows this process.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use spiced_config::Listen;
 use tls_core::drain::Drain;
-use tls_core::listener::{self, Limits, ListenAddress};
+use tls_core::listener::{self, ConnectionTable, Limits, ListenAddress};
 use tls_core::{Acceptor, ServerTls, Sourced, Workers};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -127,10 +127,10 @@ impl Opened {
         drain: &Drain,
         loops: &mut JoinSet<io::Result<()>>,
     ) {
-        let connections = Arc::new(Semaphore::new(connections));
+        let (connections, table) = (Arc::new(Semaphore::new(connections)), ConnectionTable::default());
         for socket in self.sockets {
             let acceptor = self.acceptor.clone();
-            let limits = Limits { connections: connections.clone(), ..limits.clone() };
+            let limits = Limits { connections: connections.clone(), table: table.clone(), ..limits.clone() };
             loops.spawn(listener::serve(socket, acceptor, router.clone(), limits, workers.clone(), drain.clone()));
         }
     }

@@ -13,6 +13,7 @@ mod commands;
 mod core_dumps;
 mod doors;
 mod expiry;
+mod exposure;
 mod failure;
 mod history;
 mod identity;
@@ -27,6 +28,7 @@ mod signals;
 mod statements;
 mod status;
 mod tables;
+mod usage;
 
 pub use app::run;
 pub use args::Args;

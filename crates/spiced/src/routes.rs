@@ -31,6 +31,11 @@ pub(crate) struct Callers {
 }
 
 impl Callers {
+    /// Whether only this machine calls. A proxy on this machine speaks for callers elsewhere.
+    pub(crate) fn is_local(&self, door: &Opened) -> bool {
+        door.is_local() && !self.proxies.are_local()
+    }
+
     fn on(&self, door: &Opened) -> Access {
         let access =
             Access::following(self.policy.clone()).throttled(self.throttle.clone()).behind(self.proxies.clone());
@@ -41,8 +46,7 @@ impl Callers {
                 "API keys travel in plain text to this door, and others on the way can read them; set up runtime.tls"
             );
         }
-        // A proxy on this machine speaks for callers elsewhere.
-        let is_local = door.is_local() && !self.proxies.are_local();
+        let is_local = self.is_local(door);
         let anonymous = policy.anonymous(is_local);
         if anonymous.is_none() && !policy.has_credentials() {
             warn!(

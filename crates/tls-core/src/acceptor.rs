@@ -3,7 +3,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +13,6 @@ use metrics::{counter, histogram};
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tokio_rustls::LazyConfigAcceptor;
 
@@ -77,21 +78,15 @@ impl Acceptor {
         self.tls.as_ref().map(ServerTls::clients)
     }
 
-    /// Brings a connection to where its protocol begins. A permit of `turns` is held from
-    /// the whole ClientHello to the end of the handshake; a client that says less holds none.
+    /// Brings a connection to where its protocol begins.
     ///
     /// # Errors
     /// The client said nothing, spoke plain text to TLS (it has been answered), or the handshake
     /// failed or took longer than `deadline`.
-    pub async fn accept(
-        &self,
-        tcp: TcpStream,
-        deadline: Duration,
-        turns: &Semaphore,
-    ) -> Result<Accepted, HandshakeError> {
+    pub async fn accept(&self, tcp: TcpStream, deadline: Duration) -> Result<Accepted, HandshakeError> {
         let started = Instant::now();
         let end = tokio::time::Instant::now() + deadline;
-        let outcome = match timeout_at(end, self.shake(tcp, turns)).await {
+        let outcome = match timeout_at(end, self.shake(tcp)).await {
             Ok(Ok(accepted)) => Ok(accepted),
             Ok(Err(Refusal::Failed(error))) => Err(error),
             Ok(Err(Refusal::PlainText { first, tcp })) => {
@@ -106,7 +101,7 @@ impl Acceptor {
         outcome
     }
 
-    async fn shake(&self, mut tcp: TcpStream, turns: &Semaphore) -> Result<Accepted, Refusal> {
+    async fn shake(&self, mut tcp: TcpStream) -> Result<Accepted, Refusal> {
         let remote = match self.proxied {
             true => proxy::read(&mut tcp).await.map_err(HandshakeError::NoProxy)?,
             false => None,
@@ -120,21 +115,36 @@ impl Acceptor {
         if first.first() != Some(&TLS_HANDSHAKE) {
             return Err(Refusal::PlainText { first, tcp });
         }
-        let hello = LazyConfigAcceptor::new(Default::default(), Replayed::new(first, tcp));
-        let mut hello = hello.await.map_err(HandshakeError::Failed)?;
+        let mut hello = LazyConfigAcceptor::new(Default::default(), Replayed::new(first, tcp));
+        let mut hello = match (&mut hello).await {
+            Ok(hello) => hello,
+            Err(error) => {
+                if let Some(alert) = hello.take_io().and_then(|io| alert(&error).map(|alert| (io, alert))) {
+                    send_alert(alert.0, alert.1).await;
+                }
+                return Err(HandshakeError::Failed(error).into());
+            }
+        };
         if !tls.answers(hello.client_hello().server_name()) {
             // The client may have gone; it is refused all the same.
             let _ = hello.io.write_all(&UNRECOGNIZED_NAME).await;
             let _ = hello.io.shutdown().await;
             return Err(HandshakeError::UnknownName.into());
         }
-        let _turn = turns.acquire().await.expect("nobody closes the semaphore");
         let order = Order::of(hello.client_hello().cipher_suites());
         let config = tls.config(order).map_err(|e| HandshakeError::Failed(io::Error::other(e)))?;
-        let stream = hello
-            .into_stream_with(config, |connection| connection.set_buffer_limit(Some(TLS_BUFFER)))
-            .await
-            .map_err(HandshakeError::Failed)?;
+        let mut came_with_it = Ok(());
+        let mut handshake = hello.into_stream_with(config, |connection| {
+            connection.set_buffer_limit(Some(TLS_BUFFER));
+            // What lies behind the ClientHello in the same segment, which is otherwise read with what comes next.
+            came_with_it = connection.process_new_packets().map(drop);
+        });
+        if let Err(error) = came_with_it {
+            // Sends the alert, as far as the socket takes it at once.
+            let _ = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut handshake).poll(cx))).await;
+            return Err(HandshakeError::Failed(io::Error::new(io::ErrorKind::InvalidData, error)).into());
+        }
+        let stream = handshake.await.map_err(HandshakeError::Failed)?;
         let (_, connection) = stream.get_ref();
         let client = match connection.peer_certificates() {
             Some(chain) => {
@@ -260,6 +270,34 @@ fn failure(error: &io::Error) -> &'static str {
         rustls::Error::AlertReceived(_) => "refused_by_client",
         _ => "failed",
     }
+}
+
+/// The fatal alert for what is no ClientHello, where rustls has sent none.
+fn alert(error: &io::Error) -> Option<u8> {
+    const UNEXPECTED_MESSAGE: u8 = 10;
+    const RECORD_OVERFLOW: u8 = 22;
+    const DECODE_ERROR: u8 = 50;
+    let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    match tls {
+        rustls::Error::InappropriateMessage { .. } | rustls::Error::InappropriateHandshakeMessage { .. } => {
+            Some(UNEXPECTED_MESSAGE)
+        }
+        rustls::Error::PeerSentOversizedRecord => Some(RECORD_OVERFLOW),
+        rustls::Error::InvalidMessage(_) => Some(DECODE_ERROR),
+        _ => None,
+    }
+}
+
+/// Sends a fatal alert (RFC 8446 §6), unless one was sent, before anything is encrypted.
+async fn send_alert(mut io: Replayed, description: u8) {
+    const ALERT: u8 = 21;
+    const FATAL: u8 = 2;
+    if io.has_written() {
+        return;
+    }
+    // The client may have gone.
+    let _ = io.write_all(&[ALERT, 3, 3, 0, 2, FATAL, description]).await;
+    let _ = io.shutdown().await;
 }
 
 /// How an attempt ends that gives no connection.

@@ -1,8 +1,8 @@
 //! What a connection does, and when it does nothing: an HTTP/1 connection between two requests needs none of the buffers
 //! that hyper has for it, and is not to take for ever over the next one's head.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,8 +11,14 @@ use tokio::time::{Instant, sleep};
 /// What happens on one connection. Clones are of the same.
 ///
 /// All of it is said and asked by the one task of the connection, but for the end of a turn.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Activity(Arc<State>);
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(Arc::new(State { idle_since: AtomicU64::new(now()), ..State::default() }))
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -28,6 +34,20 @@ struct State {
     waits: AtomicBool,
     /// The last write found no room.
     stuck: AtomicBool,
+    /// The connection takes no further request after the current ones.
+    closing: AtomicBool,
+    /// When the last request ended, in milliseconds of [`uptime`]; when the connection began, where there was none.
+    idle_since: AtomicU64,
+}
+
+/// Time since the first call.
+pub(crate) fn uptime() -> Duration {
+    static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+    START.elapsed()
+}
+
+fn now() -> u64 {
+    u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A request that has begun, until the last clone of this is dropped.
@@ -56,6 +76,26 @@ impl Activity {
         self.0.begun.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether a request is in progress.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.0.open.load(Ordering::Acquire) > 0
+    }
+
+    /// Since when no request has been in progress; of no meaning while one is.
+    pub(crate) fn idle_since(&self) -> Duration {
+        Duration::from_millis(self.0.idle_since.load(Ordering::Relaxed))
+    }
+
+    /// The connection is idle from now on.
+    pub(crate) fn touch(&self) {
+        self.0.idle_since.store(now(), Ordering::Relaxed);
+    }
+
+    /// The connection takes no further request.
+    pub(crate) fn close(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
+    }
+
     /// What a read gave: how many bytes.
     pub(crate) fn read<E>(&self, read: &Poll<Result<usize, E>>) {
         self.0.waits.store(read.is_pending(), Ordering::Relaxed);
@@ -77,7 +117,7 @@ impl Activity {
         loop {
             // Not for no time: that would be to look without a rest.
             sleep(look.min(patience).max(Duration::from_millis(1))).await;
-            let State { begun, open, ended, heard, waits, stuck } = &*self.0;
+            let State { begun, open, ended, heard, waits, stuck, .. } = &*self.0;
             // In this order: who sees none open sees that they ended. hyper is to have a look of its own after that.
             let open = open.load(Ordering::Acquire) > 0;
             let now = (begun.load(Ordering::Relaxed), ended.load(Ordering::Relaxed));
@@ -97,6 +137,11 @@ impl Turn {
         activity.0.open.fetch_add(1, Ordering::Relaxed);
         Self(activity)
     }
+
+    /// Whether the connection takes no further request.
+    pub(crate) fn is_last(&self) -> bool {
+        self.0.0.closing.load(Ordering::Relaxed)
+    }
 }
 
 impl Clone for Turn {
@@ -110,6 +155,9 @@ impl Drop for Turn {
         // What came since it began was its body. What was read of a next request is read again after a lull.
         self.0.0.heard.store(false, Ordering::Relaxed);
         self.0.0.ended.fetch_add(1, Ordering::Relaxed);
+        if self.0.0.open.load(Ordering::Relaxed) == 1 {
+            self.0.0.idle_since.store(now(), Ordering::Relaxed);
+        }
         self.0.0.open.fetch_sub(1, Ordering::Release);
     }
 }

@@ -31,10 +31,16 @@
 mod acceptor;
 #[cfg(feature = "serve")]
 mod activity;
+#[cfg(feature = "serve")]
+mod body;
 mod clients;
+#[cfg(feature = "serve")]
+mod connection_table;
 mod derive;
 #[cfg(feature = "serve")]
 pub mod drain;
+#[cfg(feature = "serve")]
+mod frame_budget;
 mod hkdf;
 mod identity;
 #[cfg(feature = "serve")]
@@ -50,6 +56,8 @@ mod peer;
 pub mod pieces;
 mod plaintext;
 mod proxy;
+#[cfg(feature = "serve")]
+mod request_memory;
 pub mod rotation;
 mod secret;
 mod set;
@@ -64,7 +72,7 @@ pub use derive::Derivation;
 pub use identity::{CertificateSummary, Identity, IdentityError, Validity};
 pub use options::{MinVersion, ServerTls, TlsOptions, install_provider, provider};
 pub use origin::{Origin, Sourced};
-pub use peer::{ClientCertificate, ClientNames, ConnInfo, TlsInfo};
+pub use peer::{ClientCertificate, ClientNames, ConnInfo, Standing, TlsInfo};
 pub use secret::Secret;
 pub use set::IdentitySet;
 pub use stream::{Io, Replayed};

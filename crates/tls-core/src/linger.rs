@@ -1,6 +1,5 @@
 //! Ends without losing the last words. A socket that is closed while bytes of the other side are
-//! unread resets the connection, and what was sent last may never be read; a stream of HTTP/2 whose
-//! request is dropped half read is reset under the answer. Both are read away for a moment first.
+//! unread resets the connection, and what was sent last may never be read: it is read away for a moment first.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,19 +7,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use metrics::counter;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::runtime::Handle;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::activity::{Activity, Turn};
+use crate::activity::Activity;
+use crate::frame_budget::FrameBudget;
 use crate::stream::Io;
 
 /// How long, and how much, is read away.
-const PATIENCE: Duration = Duration::from_secs(2);
-const MOST: u64 = 1024 * 1024;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const MOST: u64 = 1024 * 1024;
 
 /// A connection that, once this side has said its last, waits for the other to close.
 pub(crate) struct LingeringIo {
@@ -28,6 +26,10 @@ pub(crate) struct LingeringIo {
     /// What was read of it before, and is read again.
     ahead: Bytes,
     activity: Activity,
+    /// Of an HTTP/2 connection.
+    frames: Option<Box<FrameBudget>>,
+    /// What is sent before the connection is closed.
+    goaway: Option<Vec<u8>>,
     /// The drain waits for the lingering too.
     token: Option<TaskTrackerToken>,
     said_last: bool,
@@ -36,7 +38,22 @@ pub(crate) struct LingeringIo {
 
 impl LingeringIo {
     pub(crate) fn new(io: Io, token: TaskTrackerToken, activity: Activity) -> Self {
-        Self { io: Some(io), ahead: Bytes::new(), activity, token: Some(token), said_last: false, heard_last: false }
+        Self {
+            io: Some(io),
+            ahead: Bytes::new(),
+            activity,
+            frames: None,
+            goaway: None,
+            token: Some(token),
+            said_last: false,
+            heard_last: false,
+        }
+    }
+
+    /// Limits the HTTP/2 frames without data that the client may send.
+    pub(crate) fn limiting_frames(mut self) -> Self {
+        self.frames = Some(Box::new(FrameBudget::new()));
+        self
     }
 
     /// Bytes that were read, and are to be read again: a copy, since even none keep the buffer that they lie in.
@@ -59,12 +76,22 @@ impl LingeringIo {
 
 impl Drop for LingeringIo {
     fn drop(&mut self) {
-        let (Some(io), token) = (self.io.take(), self.token.take()) else { return };
-        if !self.said_last || self.heard_last {
+        let (Some(mut io), token) = (self.io.take(), self.token.take()) else { return };
+        let goaway = self.goaway.take();
+        if goaway.is_none() && (!self.said_last || self.heard_last) {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
+                if let Some(goaway) = goaway {
+                    let last = async {
+                        io.write_all(&goaway).await?;
+                        io.shutdown().await
+                    };
+                    if !matches!(tokio::time::timeout(PATIENCE, last).await, Ok(Ok(()))) {
+                        return;
+                    }
+                }
                 let rest = async { tokio::io::copy(&mut io.take(MOST), &mut tokio::io::sink()).await };
                 let _ = tokio::time::timeout(PATIENCE, rest).await;
                 drop(token);
@@ -87,6 +114,15 @@ impl AsyncRead for LingeringIo {
         self.activity.read(&read);
         let read = ready!(read);
         self.heard_last |= read.is_err() || (matches!(read, Ok(0)) && buf.remaining() > 0);
+        if let Some(frames) = &mut self.frames
+            && !frames.receive(&buf.filled()[before..])
+        {
+            counter!("spiced_http2_floods_total").increment(1);
+            self.goaway = frames.goaway();
+            // What has come is not looked at any more.
+            buf.set_filled(before);
+            return Poll::Ready(Err(io::Error::other("too many HTTP/2 frames without data")));
+        }
         Poll::Ready(read.map(drop))
     }
 }
@@ -95,6 +131,9 @@ impl AsyncWrite for LingeringIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = self.io().poll_write(cx, buf);
         self.activity.wrote(&wrote);
+        if let (Some(frames), Poll::Ready(Ok(count))) = (&mut self.frames, &wrote) {
+            frames.send(&buf[..*count]);
+        }
         wrote
     }
 
@@ -105,6 +144,17 @@ impl AsyncWrite for LingeringIo {
     ) -> Poll<io::Result<usize>> {
         let wrote = self.io().poll_write_vectored(cx, bufs);
         self.activity.wrote(&wrote);
+        if let (Some(frames), Poll::Ready(Ok(count))) = (&mut self.frames, &wrote) {
+            let mut left = *count;
+            for buf in bufs {
+                let part = left.min(buf.len());
+                frames.send(&buf[..part]);
+                left -= part;
+                if left == 0 {
+                    break;
+                }
+            }
+        }
         wrote
     }
 
@@ -124,84 +174,5 @@ impl AsyncWrite for LingeringIo {
         let shut = ready!(shut);
         self.said_last = shut.is_ok();
         Poll::Ready(shut)
-    }
-}
-
-/// The body of a request. Dropped before its end it is read on for a moment, so that over HTTP/2 an
-/// answer that does not wait for the request (a refusal, say) reaches a client that still sends.
-///
-/// Over HTTP/2 it ends well only with its END_STREAM: one that its client resets fails with [`BodyError::Reset`].
-pub struct RequestBody {
-    body: Option<Incoming>,
-    version: Version,
-    turn: Turn,
-}
-
-/// Why a body is not whole.
-#[derive(Debug, thiserror::Error)]
-pub enum BodyError {
-    /// The connection failed, or what came is no body.
-    #[error(transparent)]
-    Connection(#[from] hyper::Error),
-    /// The client took the request back (RFC 9113 §8.1, RST_STREAM) before it had sent all of it.
-    #[error("the client reset the stream before the end of its request")]
-    Reset,
-}
-
-impl RequestBody {
-    pub(crate) fn new(body: Incoming, version: Version, turn: Turn) -> Self {
-        Self { body: Some(body), version, turn }
-    }
-
-    fn inner(&self) -> &Incoming {
-        self.body.as_ref().expect("taken only when dropped")
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
-        if let Ok(runtime) = Handle::try_current() {
-            let turn = self.turn.clone();
-            runtime.spawn(tokio::time::timeout(PATIENCE, async move {
-                // Until then the connection is not between two requests.
-                let _turn = turn;
-                // It goes first.
-                let mut body = body;
-                let mut left = MOST;
-                while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    match left.checked_sub(length) {
-                        // After the answer, hyper tells the end of a body only with the next request.
-                        Some(_) if body.is_end_stream() => break,
-                        Some(rest) => left = rest,
-                        None => break,
-                    }
-                }
-            }));
-        }
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let body = self.body.as_mut().expect("taken only when dropped");
-        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-        // hyper takes a reset with NO_ERROR or CANCEL for the end. Half a request is none.
-        if frame.is_none() && self.version == Version::HTTP_2 && !self.inner().is_end_stream() {
-            return Poll::Ready(Some(Err(BodyError::Reset)));
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner().is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner().size_hint()
     }
 }

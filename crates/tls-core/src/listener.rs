@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,35 +19,58 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::acceptor::{Accepted, Acceptor};
 use crate::activity::{Activity, Lull};
+pub use crate::body::{BodyError, RequestBody};
 use crate::clients::ClientTrust;
+pub use crate::connection_table::ConnectionTable;
+use crate::connection_table::{Lease, POLL_INTERVAL};
 use crate::drain::Drain;
 use crate::linger::LingeringIo;
-pub use crate::linger::{BodyError, RequestBody};
 use crate::peer::{ConnInfo, TlsInfo};
+pub use crate::request_memory::{RequestCharge, RequestMemory};
 use crate::workers::Workers;
 use crate::{path, pieces};
 
 /// After a stop: how long a connection that has asked for nothing yet may still do so.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
+/// After a stop: how long an idle connection may still ask, since a request may be on its way.
+const LAST_REQUEST: Duration = Duration::from_millis(250);
+
+/// After a stop: how long a handshake in progress may take.
+const LAST_HANDSHAKE: Duration = Duration::from_secs(1);
+
+/// How long a connection that makes room for others has to say so.
+const LEAVE: Duration = Duration::from_millis(200);
+
+/// The places that are kept free for newcomers: this part of all, and no more than so many.
+const RESERVE: usize = 16;
+const MAX_RESERVE: usize = 64;
+
 /// How long the end of a connection that did nothing may take to be said.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// What bounds a door. Clones share the counts: of connections, so that the sockets of one door are
-/// counted together, and of handshakes in progress.
+/// What bounds an endpoint. Clones share the counts: of connections, so that the sockets of one endpoint are
+/// counted together, and of the memory that requests hold.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at a time; further ones wait in the kernel's queue. Default 10,000.
+    /// Connections at a time. Where few are left, those that do nothing make room; further ones wait in the kernel's
+    /// queue. Default 10,000.
     pub connections: Arc<Semaphore>,
+    /// The same connections one by one; one for all sockets of an endpoint.
+    pub table: ConnectionTable,
     /// Further connections, over all doors that share these limits, where a door has no place of its own left. Default none.
     pub spare: Arc<Semaphore>,
-    /// Handshakes in progress, over all doors that share these limits. Default 1,024.
-    pub handshakes: Arc<Semaphore>,
+    /// Handshakes in progress, for each endpoint. Beyond it, those that take longest are ended before their deadline,
+    /// first those of the address that has the most. Default 1,024.
+    pub handshakes: usize,
+    /// What the bodies of requests may hold in memory, over all endpoints that share these limits.
+    pub memory: RequestMemory,
     /// From the accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
     /// For the first request of a connection, and the head of each further HTTP/1 request, which is looked at once a second.
@@ -67,8 +91,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: Arc::new(Semaphore::new(10_000)),
+            table: ConnectionTable::default(),
             spare: Arc::new(Semaphore::new(0)),
-            handshakes: Arc::new(Semaphore::new(1_024)),
+            handshakes: 1_024,
+            memory: RequestMemory::default(),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(60),
             rest: Duration::from_secs(1),
@@ -134,6 +160,10 @@ impl std::str::FromStr for ListenAddress {
         if bracketed.is_none() && (host.is_empty() || host.contains([':', '[', ']', '/'])) {
             return Err(AddressError::BadHost);
         }
+        // Neither a name nor an address; whoever cannot listen there would repeat it.
+        if host.len() > 255 || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(AddressError::BadHost);
+        }
         let host = bracketed.unwrap_or(host).to_owned();
         Ok(Self { host, port: port.parse().map_err(|_| AddressError::BadPort)? })
     }
@@ -188,7 +218,7 @@ pub async fn serve<S, B>(
     service: S,
     limits: Limits,
     workers: Workers,
-    mut drain: Drain,
+    drain: Drain,
 ) -> io::Result<()>
 where
     S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -206,36 +236,47 @@ where
         reason = "what replaces it is unsafe to call; a listener keeps its descriptor, which is all it wants"
     )]
     let listener = AsyncFd::with_interest(socket, Interest::READABLE)?;
+    let endpoint = acceptor.endpoint();
     let connection = Connection { acceptor, service, limits };
+    let start = |tcp: std::net::TcpStream, remote: SocketAddr, permit| {
+        let (connection, drain, token) = (connection.clone(), drain.clone(), drain.hold());
+        let activity = Activity::default();
+        let lease = connection.limits.table.add(remote.ip(), activity.clone());
+        let (worker, place) = workers.place();
+        worker.spawn(async move {
+            connection.run(tcp, remote, (lease, permit), activity, drain, token).await;
+            drop(place);
+        });
+    };
+    let mut stop = drain.clone();
     let mut back_off = BackOff::default();
     loop {
         let next = async {
             let (tcp, remote) = listener.async_io(Interest::READABLE, TcpListener::accept).await?;
             tcp.set_nonblocking(true)?;
             // Only now: a permit that an idle socket waits with would be one less for its door's other.
-            Ok((tcp, remote, connection.limits.place().await))
+            Ok((tcp, remote, connection.limits.place(endpoint).await))
         };
         let next = tokio::select! {
             biased;
-            () = drain.signaled() => return Ok(()),
+            () = stop.signaled() => {
+                // Clients that the kernel has let in are served; it refuses those that come later.
+                while let (Some(permit), Ok((tcp, remote))) = (connection.limits.try_place(), listener.get_ref().accept()) {
+                    if tcp.set_nonblocking(true).is_ok() {
+                        start(tcp, remote, permit);
+                    }
+                }
+                return Ok(());
+            }
             next = next => next,
         };
-        let (tcp, remote, permit) = match next {
-            Ok(next) => {
+        match next {
+            Ok((tcp, remote, permit)) => {
                 back_off = BackOff::default();
-                next
+                start(tcp, remote, permit);
             }
-            Err(e) => {
-                back_off.after(connection.acceptor.endpoint(), &e).await;
-                continue;
-            }
-        };
-        let (connection, drain, token) = (connection.clone(), drain.clone(), drain.hold());
-        let (worker, place) = workers.place();
-        worker.spawn(async move {
-            connection.run(tcp, remote, permit, drain).await;
-            drop((place, token));
-        });
+            Err(e) => back_off.after(endpoint, &e).await,
+        }
     }
 }
 
@@ -273,10 +314,18 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    async fn run(self, tcp: std::net::TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit, drain: Drain) {
+    async fn run(
+        self,
+        tcp: std::net::TcpStream,
+        remote: SocketAddr,
+        (lease, permit): (Lease, OwnedSemaphorePermit),
+        activity: Activity,
+        drain: Drain,
+        token: TaskTrackerToken,
+    ) {
         let endpoint = self.acceptor.endpoint();
         let open = gauge!("spiced_tls_connections", "endpoint" => endpoint);
-        let (info, accepted) = match self.open(tcp, remote, drain.clone()).await {
+        let (info, accepted) = match self.open(tcp, remote, &lease, drain.clone()).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(error) => return debug!(endpoint, %error, "connection lost before it began"),
@@ -285,8 +334,19 @@ where
         if is_tls {
             open.increment(1);
         }
-        if let Err(error) = self.speak(info, accepted, drain).await {
-            debug!(endpoint, error, "connection ended");
+        let io = LingeringIo::new(accepted.io, token, activity.clone());
+        let io = if accepted.h2 { io.limiting_frames() } else { io };
+        let left = async {
+            lease.leave().await;
+            sleep(LEAVE).await;
+        };
+        tokio::select! {
+            ended = self.speak(info, accepted.h2, io, activity, &lease, drain) => {
+                if let Err(error) = ended {
+                    debug!(endpoint, error, "connection ended");
+                }
+            }
+            () = left => debug!(endpoint, "connection ended to make room for others"),
         }
         if is_tls {
             open.decrement(1);
@@ -299,21 +359,32 @@ where
         &self,
         tcp: std::net::TcpStream,
         remote: SocketAddr,
+        lease: &Lease,
         mut drain: Drain,
     ) -> io::Result<Option<(ConnInfo, Accepted)>> {
         let tcp = TcpStream::from_std(tcp)?;
         path::fit(&tcp)?;
         let local = tcp.local_addr()?;
         let endpoint = self.acceptor.endpoint();
+        let stopped = async {
+            drain.signaled().await;
+            sleep(LAST_HANDSHAKE).await;
+        };
         let outcome = tokio::select! {
             biased;
-            outcome = self.acceptor.accept(tcp, self.limits.handshake_timeout, &self.limits.handshakes) => outcome,
-            () = drain.signaled() => return Ok(None),
+            outcome = self.acceptor.accept(tcp, self.limits.handshake_timeout) => outcome,
+            () = stopped => return Ok(None),
+            () = lease.leave() => {
+                debug!(endpoint, %remote, "no connection: a handshake that takes long makes room for others");
+                return Ok(None);
+            }
         };
         match outcome {
             Ok(accepted) => {
+                lease.established(accepted.remote.map(|remote| remote.ip()));
                 let remote = accepted.remote.unwrap_or(remote);
-                Ok(Some((ConnInfo { endpoint, remote, local, tls: accepted.tls.clone() }, accepted)))
+                let (tls, standing) = (accepted.tls.clone(), lease.standing());
+                Ok(Some((ConnInfo { endpoint, remote, local, tls, standing }, accepted)))
             }
             Err(error) => {
                 debug!(endpoint, %remote, %error, result = error.result(), "no connection");
@@ -322,27 +393,43 @@ where
         }
     }
 
-    async fn speak(self, info: ConnInfo, accepted: Accepted, mut drain: Drain) -> Result<(), String> {
+    async fn speak(
+        self,
+        info: ConnInfo,
+        h2: bool,
+        mut io: LingeringIo,
+        activity: Activity,
+        lease: &Lease,
+        mut drain: Drain,
+    ) -> Result<(), String> {
         let Self { acceptor, service, limits } = self;
-        let token = drain.hold();
+        let memory = limits.memory.connection(drain.clone());
+        // HTTP/2 has a word for it that loses nothing; HTTP/1 says it with its next answer.
+        let on_announcement = h2 && !drain.is_announced();
         let mut dismissed = pin!(async {
             tokio::select! {
                 () = distrusted(acceptor.clients(), info.tls.clone()) => {}
-                () = drain.signaled() => {}
+                () = lease.leave() => {}
+                () = async { if on_announcement { drain.announced().await } else { drain.signaled().await } } => {}
             }
         });
-        let activity = Activity::default();
-        let mut io = LingeringIo::new(accepted.io, token, activity.clone());
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
             let turn = activity.begin();
-            let version = request.version();
-            let mut request = request.map(|body| RequestBody::new(body, version, turn.clone()));
+            let (mut request, charge) = RequestBody::take(request, &turn, &memory);
             request.extensions_mut().insert(info.clone());
             // A router is always ready (its `poll_ready` says so at once); a clone is a fresh one.
             let answer = service.clone().call(request);
-            async move { answer.await.map(|response| pieces::whole(response, turn)) }
+            let memory = (!h2).then(|| memory.clone());
+            async move {
+                let mut response = answer.await?;
+                drop(charge);
+                if memory.is_some_and(|memory| turn.is_last() || memory.drain.is_announced()) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(pieces::whole(response, turn))
+            }
         });
-        if accepted.h2 {
+        if h2 {
             let mut connection = pin!(limits.http2().serve_connection(TokioIo::new(io), service));
             // HTTP/2 has no deadline of its own for a client that asks for nothing.
             let never_asks = async {
@@ -364,24 +451,38 @@ where
         }
         let http1 = limits.http1();
         let mut since = Instant::now();
+        let mut closing = false;
         loop {
             let mut connection = Box::new(http1.serve_connection(TokioIo::new(io), &service));
-            let lull = tokio::select! {
-                // First, so that nothing is left to be done where it is quiet.
-                biased;
-                ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
-                () = dismissed.as_mut() => {
-                    Pin::new(&mut *connection).graceful_shutdown();
-                    since = Instant::now();
-                    tokio::select! {
-                        biased;
-                        ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
-                        // Half a head, say, which is not waited for.
-                        _ = activity.lull(&mut since, FIRST_REQUEST, FIRST_REQUEST) => Lull::TooLong,
-                    }
+            let mut lull = Lull::TooLong;
+            if !closing {
+                tokio::select! {
+                    // First, so that nothing is left to be done where it is quiet.
+                    biased;
+                    ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
+                    () = dismissed.as_mut() => closing = true,
+                    seen = activity.lull(&mut since, limits.rest, limits.header_timeout) => lull = seen,
                 }
-                lull = activity.lull(&mut since, limits.rest, limits.header_timeout) => lull,
-            };
+            }
+            if closing {
+                // The next answer is the last, and says so.
+                activity.close();
+                if activity.is_busy() {
+                    Pin::new(&mut *connection).graceful_shutdown();
+                }
+                since = Instant::now();
+                let patience = match (lease.is_leaving(), activity.has_begun()) {
+                    (true, _) => Duration::ZERO,
+                    (false, true) => LAST_REQUEST,
+                    (false, false) => FIRST_REQUEST,
+                };
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
+                    // Half a head, say, which is not waited for.
+                    _ = activity.lull(&mut since, patience, patience) => lull = Lull::TooLong,
+                }
+            }
             debug!(endpoint = info.endpoint, ?lull, "connection does nothing");
             let parts = connection.into_parts();
             io = parts.io.into_inner();
@@ -390,7 +491,11 @@ where
             let more = lull == Lull::Rest
                 && tokio::select! {
                     more = timeout_at(since + limits.header_timeout, io.readable()) => more.is_ok(),
-                    () = dismissed.as_mut() => false,
+                    () = dismissed.as_mut() => {
+                        closing = true;
+                        // A request may be on its way.
+                        !lease.is_leaving() && timeout(LAST_REQUEST, io.readable()).await.is_ok()
+                    }
                 };
             if !more {
                 // Who does not read is not waited for.
@@ -431,14 +536,40 @@ async fn distrusted(clients: Option<watch::Receiver<Arc<ClientTrust>>>, tls: Opt
 }
 
 impl Limits {
-    /// Waits for a place for one more connection.
-    async fn place(&self) -> OwnedSemaphorePermit {
-        let place = tokio::select! {
-            biased;
-            own = self.connections.clone().acquire_owned() => own,
-            spare = self.spare.clone().acquire_owned() => spare,
+    /// Waits for a place for one more connection. Where few are left, connections that do nothing make room.
+    async fn place(&self, endpoint: &'static str) -> OwnedSemaphorePermit {
+        let place = async {
+            let place = tokio::select! {
+                biased;
+                own = self.connections.clone().acquire_owned() => own,
+                spare = self.spare.clone().acquire_owned() => spare,
+            };
+            place.expect("nobody closes the semaphores")
         };
-        place.expect("nobody closes the semaphores")
+        let mut place = pin!(place);
+        loop {
+            if let Ok(place) = timeout(self.relieve(endpoint), place.as_mut()).await {
+                return place;
+            }
+        }
+    }
+
+    /// A place for one more connection, where there is one.
+    fn try_place(&self) -> Option<OwnedSemaphorePermit> {
+        let own = self.connections.clone().try_acquire_owned();
+        own.or_else(|_| self.spare.clone().try_acquire_owned()).ok()
+    }
+
+    /// Has connections make room where there are too few places, or too many handshakes. Returns when to look again.
+    fn relieve(&self, endpoint: &'static str) -> Duration {
+        let free = self.connections.available_permits() + self.spare.available_permits();
+        let reserve = (self.table.len() / RESERVE).clamp(1, MAX_RESERVE);
+        if free < reserve {
+            self.table.relieve(endpoint, reserve - free, false);
+        } else if self.table.handshakes() >= self.handshakes {
+            self.table.relieve(endpoint, self.table.handshakes() - self.handshakes / 8 * 7, true);
+        }
+        POLL_INTERVAL
     }
 
     fn http1(&self) -> http1::Builder {

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 use x509_parser::prelude::GeneralName;
 
 use crate::identity::parse;
@@ -22,6 +23,41 @@ pub struct ConnInfo {
     pub local: SocketAddr,
     /// What the handshake agreed on; `None` on a door without TLS.
     pub tls: Option<Arc<TlsInfo>>,
+    /// Whether its requests were admitted; whoever decides that says so here.
+    pub standing: Standing,
+}
+
+/// Whether requests of a connection were admitted. Clones are of the same connection.
+///
+/// Where an endpoint has no place left, a connection none of whose requests was ever admitted is the first to go.
+#[derive(Debug, Clone, Default)]
+pub struct Standing(Arc<AtomicU8>);
+
+impl Standing {
+    const REFUSED: u8 = 1;
+    const ADMITTED: u8 = 2;
+
+    /// A request was admitted.
+    pub fn admit(&self) {
+        if !self.is_admitted() {
+            self.0.store(Self::ADMITTED, Ordering::Relaxed);
+        }
+    }
+
+    /// A request was refused, or asked for what is open to everyone.
+    pub fn refuse(&self) {
+        self.0.fetch_max(Self::REFUSED, Ordering::Relaxed);
+    }
+
+    /// True from the first request that was admitted.
+    pub fn is_admitted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::ADMITTED
+    }
+
+    /// True where there were requests to decide on, and none was admitted.
+    pub fn is_refused(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::REFUSED
+    }
 }
 
 /// What a handshake agreed on.
@@ -49,7 +85,7 @@ pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     summary: CertificateSummary,
     names: ClientNames,
-    distrusted: Arc<AtomicBool>,
+    distrusted: Arc<watch::Sender<bool>>,
 }
 
 /// What a client's certificate calls its holder.
@@ -104,12 +140,19 @@ impl ClientCertificate {
 
     /// True from when a change of whom the server trusts has left its holder out.
     pub fn is_distrusted(&self) -> bool {
-        self.distrusted.load(Ordering::Relaxed)
+        *self.distrusted.borrow()
+    }
+
+    /// Waits until that is so.
+    pub async fn distrusted(&self) {
+        let mut distrusted = self.distrusted.subscribe();
+        // Its sender is this certificate's own, and stays as long.
+        let _ = distrusted.wait_for(|distrusted| *distrusted).await;
     }
 
     #[cfg(feature = "serve")]
     pub(crate) fn distrust(&self) {
-        self.distrusted.store(true, Ordering::Relaxed);
+        self.distrusted.send_replace(true);
     }
 
     /// The leaf, and what the client sent with it.

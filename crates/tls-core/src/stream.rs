@@ -18,12 +18,19 @@ pub struct Replayed {
     ahead: Bytes,
     /// Whether the last read took all that was asked for: there is more.
     more: bool,
+    /// Whether anything was written.
+    written: bool,
     tcp: TcpStream,
 }
 
 impl Replayed {
     pub(crate) fn new(first: Bytes, tcp: TcpStream) -> Self {
-        Self { ahead: first, more: false, tcp }
+        Self { ahead: first, more: false, written: false, tcp }
+    }
+
+    /// Whether anything was written.
+    pub(crate) fn has_written(&self) -> bool {
+        self.written
     }
 
     /// Waits until the kernel has something, or the connection has ended.
@@ -57,6 +64,7 @@ impl AsyncRead for Replayed {
 
 impl AsyncWrite for Replayed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.written = true;
         Pin::new(&mut self.tcp).poll_write(cx, buf)
     }
 
@@ -65,6 +73,7 @@ impl AsyncWrite for Replayed {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.written = true;
         Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
     }
 

@@ -15,7 +15,6 @@ use tls_core::{Acceptor, Identity, IdentitySet, Origin, TlsOptions, rotation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
 
 fn identity(name: &str) -> Arc<Identity> {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
@@ -67,10 +66,7 @@ fn say(acceptor: &Acceptor, bytes: &[u8]) -> Vec<u8> {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         let acceptor = acceptor.clone();
-        let accepting = tokio::spawn(async move {
-            let turns = Semaphore::new(1);
-            acceptor.accept(server, Duration::from_secs(5), &turns).await.map(|_| ())
-        });
+        let accepting = tokio::spawn(async move { acceptor.accept(server, Duration::from_secs(5)).await.map(|_| ()) });
         // The server may close first.
         let _ = client.write_all(bytes).await;
         let _ = client.shutdown().await;

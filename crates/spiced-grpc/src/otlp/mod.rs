@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use axum::Router;
-use futures::TryStreamExt;
+use axum::extract::State;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response as AxumResponse;
+use futures::{StreamExt, TryStreamExt, stream};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{self, LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
@@ -21,7 +24,9 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceReq
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{self, TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use serde::Serialize;
-use spiced_engine::{Engine, EngineError, ErrorKind, IfExists, IfMissing, Ingest, Parameters, Principal, TablePath};
+use spiced_engine::{
+    Engine, EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, Principal, Role, TablePath,
+};
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -62,7 +67,37 @@ pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
         };
     }
     let routes = Routes::new(served!(LogsServiceServer));
-    crate::mergeable(routes.add_service(served!(MetricsServiceServer)).add_service(served!(TraceServiceServer)))
+    let routes = routes.add_service(served!(MetricsServiceServer)).add_service(served!(TraceServiceServer));
+    crate::mergeable(routes).layer(from_fn_with_state(engine, may_write))
+}
+
+/// Refuses a caller that may not write before what it sends is read and unpacked.
+async fn may_write(State(engine): State<Arc<dyn Engine>>, request: axum::extract::Request, next: Next) -> AxumResponse {
+    let caller = request.extensions().get::<Principal>();
+    if let Some(caller) = caller.filter(|caller| caller.role() == Role::ReadOnly).cloned() {
+        let path = request.uri().path();
+        let table = match path {
+            _ if path.contains(logs_service_server::SERVICE_NAME) => Some((LOGS, &logs::SCHEMA)),
+            _ if path.contains(metrics_service_server::SERVICE_NAME) => Some((METRICS, &metrics::SCHEMA)),
+            _ if path.contains(trace_service_server::SERVICE_NAME) => Some((TRACES, &traces::SCHEMA)),
+            _ => None,
+        };
+        if let Some((table, schema)) = table {
+            // The engine decides, and has it in its records, as it does with every statement.
+            let nothing = Execution { schema: SchemaRef::clone(schema), batches: stream::empty().boxed() };
+            let otlp = Otlp { engine };
+            if let Err(error) = otlp.ingest(&caller, ingest(table, nothing)).await {
+                return refused(error).into_http();
+            }
+        }
+    }
+    next.run(request).await
+}
+
+/// Rows for a table of telemetry.
+fn ingest(table: &str, rows: Execution) -> Ingest {
+    let table = TablePath { catalog: None, schema: Some(TELEMETRY_SCHEMA.to_owned()), name: table.to_owned() };
+    Ingest { table, if_missing: IfMissing::Fail, if_exists: IfExists::Append, rows, routine: true }
 }
 
 #[derive(Clone)]
@@ -114,10 +149,7 @@ impl Otlp {
         let rows = rows(request.into_inner())?;
         if !rows.is_empty() {
             let rows = rows.batches(schema.clone()).map_err(|error| Status::internal(error.to_string()))?;
-            let table = TablePath { catalog: None, schema: Some(TELEMETRY_SCHEMA.to_owned()), name: table.to_owned() };
-            let (if_missing, if_exists) = (IfMissing::Fail, IfExists::Append);
-            let ingest = Ingest { table, if_missing, if_exists, rows, routine: true };
-            self.ingest(&caller, ingest).await.map_err(refused)?;
+            self.ingest(&caller, ingest(table, rows)).await.map_err(refused)?;
         }
         Ok(Response::new(Answer::default()))
     }

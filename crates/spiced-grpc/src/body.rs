@@ -1,0 +1,31 @@
+//! The bodies of requests, as tonic reads them: why one failed is told in gRPC's terms.
+
+use axum::body::Body;
+use axum::extract::Request;
+use http_body_util::BodyExt;
+use tls_core::listener::{BodyError, RequestCharge};
+use tonic::Status;
+
+/// The end of the paths whose requests are streams of messages. All others send one message.
+const STREAM: &str = "/ServerReflectionInfo";
+
+/// Prepares a request for tonic.
+pub(crate) async fn prepared(request: Request) -> Request {
+    let (parts, body) = request.into_parts();
+    if !parts.uri.path().ends_with(STREAM)
+        && let Some(charge) = parts.extensions.get::<RequestCharge>()
+    {
+        charge.expect_one_message();
+    }
+    Request::from_parts(parts, Body::new(body.map_err(|error| status(&error))))
+}
+
+/// The failure of a request's body.
+fn status(error: &(dyn std::error::Error + 'static)) -> Status {
+    match BodyError::find(error) {
+        Some(why @ BodyError::Late(_)) => Status::deadline_exceeded(why.to_string()),
+        Some(why @ BodyError::Exhausted) => Status::resource_exhausted(why.to_string()),
+        Some(why @ BodyError::Stopping) => Status::unavailable(why.to_string()),
+        _ => Status::cancelled("the request broke off"),
+    }
+}

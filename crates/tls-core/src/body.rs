@@ -1,0 +1,310 @@
+//! The body of a request: counted while it is held, given a deadline, and read on for a moment where it is dropped
+//! before its end, so that over HTTP/2 an answer that does not wait for it is not reset.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Request, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use metrics::counter;
+use tokio::runtime::Handle;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::activity::Turn;
+use crate::linger::{MOST, PATIENCE};
+use crate::request_memory::{ConnectionMemory, RequestCharge};
+
+/// How long a body, or a message of gRPC, may take to arrive, and how much longer for each second that this many bytes take.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
+
+/// A body that waits is looked at this often.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After a stop was called: how long a body may bring nothing.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The flag and the length before each message ("Length-Prefixed-Message" of the gRPC protocol).
+const GRPC_PREFIX: usize = 5;
+
+/// The body of a request. Dropped before its end it is read on for a moment, so that over HTTP/2 an
+/// answer that does not wait for the request (a refusal, say) reaches a client that still sends.
+///
+/// Over HTTP/2 it ends well only with its END_STREAM: one that its client resets fails with [`BodyError::Reset`].
+pub struct RequestBody {
+    body: Option<Incoming>,
+    version: Version,
+    turn: Turn,
+    /// `None` where there is nothing to come.
+    meter: Option<Meter>,
+}
+
+/// Why a body is not whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The connection failed, or what came is no body.
+    #[error(transparent)]
+    Connection(#[from] hyper::Error),
+    /// The client took the request back (RFC 9113 §8.1, RST_STREAM) before it had sent all of it.
+    #[error("the client reset the stream before the end of its request")]
+    Reset,
+    /// The body, or a message of gRPC, did not arrive in time.
+    #[error("the request did not arrive within {0:?}")]
+    Late(Duration),
+    /// The bodies of the caller, or of all callers, hold as much memory as they may.
+    #[error("too many large requests at a time; try again later")]
+    Exhausted,
+    /// The server stops, and the body brings nothing.
+    #[error("the server is shutting down, and the rest of the request did not arrive")]
+    Stopping,
+}
+
+impl BodyError {
+    /// The failure of a request's body among the causes of `error`, whatever layers have wrapped it in.
+    pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
+    }
+}
+
+impl RequestBody {
+    /// Takes the body of a request. What it holds is charged to `memory` until the charge in the request's extensions,
+    /// and the one that is returned, are dropped.
+    pub(crate) fn take(
+        request: Request<Incoming>,
+        turn: &Turn,
+        memory: &Arc<ConnectionMemory>,
+    ) -> (Request<Self>, Option<RequestCharge>) {
+        let version = request.version();
+        let (mut parts, body) = request.into_parts();
+        let meter = (!body.is_end_stream()).then(|| {
+            let charge = memory.charge();
+            parts.extensions.insert(charge.clone());
+            let kind = parts.headers.get(CONTENT_TYPE);
+            let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+            Meter::new(charge, is_grpc)
+        });
+        let charge = meter.as_ref().map(|meter| meter.charge.clone());
+        let body = Self { body: Some(body), version, turn: turn.clone(), meter };
+        (Request::from_parts(parts, body), charge)
+    }
+
+    fn inner(&self) -> &Incoming {
+        self.body.as_ref().expect("taken only when dropped")
+    }
+}
+
+/// Counts one body.
+struct Meter {
+    charge: RequestCharge,
+    /// Where the messages of a gRPC request lie.
+    messages: Option<Messages>,
+    /// Since when the current message, or the body, has been arriving, and how much of it has come.
+    since: Instant,
+    arrived: u64,
+    /// When something came last.
+    last: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    waits: Option<Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>>,
+}
+
+/// The framing of gRPC messages.
+#[derive(Default)]
+struct Messages {
+    prefix: [u8; GRPC_PREFIX],
+    filled: usize,
+    left: u64,
+}
+
+impl Messages {
+    /// Passes over `bytes`. Returns how many of them belong to the message that is not whole yet, or was the last to
+    /// become whole; `None` where all of them belong to the message of before.
+    fn pass(&mut self, mut bytes: &[u8]) -> Option<usize> {
+        let mut begun = None;
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                if self.filled == 0 {
+                    begun = Some(bytes.len());
+                }
+                let count = (GRPC_PREFIX - self.filled).min(bytes.len());
+                self.prefix[self.filled..self.filled + count].copy_from_slice(&bytes[..count]);
+                self.filled += count;
+                bytes = &bytes[count..];
+                if self.filled == GRPC_PREFIX {
+                    let [_, a, b, c, d] = self.prefix;
+                    (self.left, self.filled) = (u32::from_be_bytes([a, b, c, d]).into(), 0);
+                }
+            }
+            let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+            self.left -= count as u64;
+            bytes = &bytes[count..];
+        }
+        begun
+    }
+}
+
+impl Meter {
+    fn new(charge: RequestCharge, is_grpc: bool) -> Self {
+        let now = Instant::now();
+        let messages = is_grpc.then(Messages::default);
+        Self { charge, messages, since: now, arrived: 0, last: now, timer: None, waits: None }
+    }
+
+    /// Waits until there is room for more.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waits.is_none() {
+            let Some(semaphore) = self.charge.wait_for() else { return Poll::Ready(()) };
+            self.waits = Some(Box::pin(semaphore.acquire_owned()));
+        }
+        if let Some(waits) = &mut self.waits {
+            if let Ok(permit) = ready!(waits.as_mut().poll(cx)) {
+                self.charge.overdraw(permit);
+            }
+            self.waits = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Counts what has come.
+    fn count(&mut self, data: &[u8]) -> Result<(), BodyError> {
+        self.last = Instant::now();
+        match self.messages.as_mut().and_then(|messages| messages.pass(data)) {
+            Some(of_this_message) => {
+                self.charge.release();
+                (self.since, self.arrived) = (self.last, of_this_message as u64);
+            }
+            None => self.arrived += data.len() as u64,
+        }
+        if self.charge.add(data.len()) {
+            return Ok(());
+        }
+        self.charge.release();
+        Err(BodyError::Exhausted)
+    }
+
+    /// Ends a body that brings nothing: at its deadline, or once a stop was called.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        loop {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(POLL_INTERVAL)));
+            ready!(timer.as_mut().poll(cx));
+            let limit = MESSAGE_TIMEOUT + Duration::from_secs(self.arrived / MIN_BYTES_PER_SECOND);
+            // Between two messages of a stream nothing is awaited.
+            let is_due = self.messages.as_ref().is_none_or(|messages| {
+                messages.left > 0 || messages.filled > 0 || self.arrived == 0 || self.charge.is_unary()
+            });
+            if is_due && self.since.elapsed() >= limit {
+                return Poll::Ready(BodyError::Late(limit));
+            }
+            if self.charge.drain().is_signaled() && self.last.elapsed() >= STOP_TIMEOUT {
+                return Poll::Ready(BodyError::Stopping);
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(POLL_INTERVAL)));
+            timer.as_mut().reset(Instant::now() + POLL_INTERVAL);
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
+        if let Ok(runtime) = Handle::try_current() {
+            let turn = self.turn.clone();
+            runtime.spawn(tokio::time::timeout(PATIENCE, async move {
+                // Until then the connection is not between two requests.
+                let _turn = turn;
+                // It goes first.
+                let mut body = body;
+                let mut left = MOST;
+                while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    match left.checked_sub(length) {
+                        // After the answer, hyper tells the end of a body only with the next request.
+                        Some(_) if body.is_end_stream() => break,
+                        Some(rest) => left = rest,
+                        None => break,
+                    }
+                }
+            }));
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let body = this.body.as_mut().expect("taken only when dropped");
+        let Some(meter) = &mut this.meter else {
+            return Pin::new(body).poll_frame(cx).map_err(BodyError::from);
+        };
+        let frame = match meter.poll_room(cx) {
+            Poll::Ready(()) => Pin::new(&mut *body).poll_frame(cx),
+            Poll::Pending => Poll::Pending,
+        };
+        let Poll::Ready(frame) = frame else {
+            let late = ready!(meter.poll_late(cx));
+            let reason = match late {
+                BodyError::Stopping => "stopping",
+                _ => "late",
+            };
+            counter!("spiced_request_bodies_refused_total", "reason" => reason).increment(1);
+            return Poll::Ready(Some(Err(late)));
+        };
+        // hyper takes a reset with NO_ERROR or CANCEL for the end. Half a request is none.
+        if frame.is_none() && this.version == Version::HTTP_2 && !body.is_end_stream() {
+            return Poll::Ready(Some(Err(BodyError::Reset)));
+        }
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Err(error) = meter.count(data)
+        {
+            counter!("spiced_request_bodies_refused_total", "reason" => "exhausted").increment(1);
+            return Poll::Ready(Some(Err(error)));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner().size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_told_apart_however_they_are_cut() {
+        let message = |length: usize| {
+            let mut message = vec![0, 0, 0, (length >> 8) as u8, length as u8];
+            message.resize(GRPC_PREFIX + length, 7);
+            message
+        };
+        let bytes: Vec<u8> = [300, 0, 1, 5, 260].into_iter().flat_map(message).collect();
+        for size in [1, 2, 3, 4, 5, 6, 64, 1000] {
+            let mut messages = Messages::default();
+            let mut current = 0;
+            for chunk in bytes.chunks(size) {
+                current = messages.pass(chunk).unwrap_or(current + chunk.len());
+            }
+            assert_eq!(current, GRPC_PREFIX + 260, "{size}");
+            assert!(messages.left == 0 && messages.filled == 0);
+        }
+        let mut messages = Messages::default();
+        assert_eq!(messages.pass(&bytes[..100]), Some(100));
+        assert_eq!(messages.pass(&bytes[100..200]), None);
+        assert_eq!(messages.left, 105);
+    }
+}

@@ -1,0 +1,290 @@
+//! Counts the bytes of request bodies that are held in memory: for each connection, each caller and the whole process.
+//!
+//! A request is charged for what it has sent until its answer begins; of a gRPC request, for the current message
+//! alone. A connection that reaches its share sends on with one request at a time, the others wait (HTTP/2 flow control
+//! holds the client back). A caller, or a process, that reaches its share has further bodies refused.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::drain::Drain;
+
+/// So much of each body is not held against its connection, and may use the reserve of the process.
+const SMALL: usize = 64 << 10;
+
+/// The share of the process that is kept for small bodies: an eighth.
+const RESERVE: usize = 8;
+
+/// Callers that are told apart at a time; see [`RequestMemory::caller`].
+const MAX_CALLERS: usize = 4096;
+
+/// What request bodies may hold in memory. Clones share the count.
+#[derive(Debug, Clone)]
+pub struct RequestMemory(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    process: Pool,
+    connection: usize,
+    callers: Mutex<HashMap<String, Weak<Pool>>>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl Pool {
+    fn new(limit: usize) -> Self {
+        Self { used: AtomicUsize::new(0), limit }
+    }
+}
+
+impl Default for RequestMemory {
+    /// 512 MiB for the process, half of that for one caller, 64 MiB for one connection.
+    fn default() -> Self {
+        Self::new(512 << 20, 64 << 20)
+    }
+}
+
+impl RequestMemory {
+    /// Limits the bytes that all request bodies hold to `process`, those of one caller to half of that, and those of one
+    /// connection to `connection` (a single request may exceed the latter, one at a time).
+    pub fn new(process: usize, connection: usize) -> Self {
+        Self(Arc::new(Shared { process: Pool::new(process), connection, callers: Mutex::default() }))
+    }
+
+    /// The bytes that are held.
+    pub fn used(&self) -> usize {
+        self.0.process.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn connection(&self, drain: Drain) -> Arc<ConnectionMemory> {
+        Arc::new(ConnectionMemory {
+            memory: self.clone(),
+            used: AtomicUsize::new(0),
+            overdraft: Arc::new(Semaphore::new(1)),
+            drain,
+        })
+    }
+
+    /// The share of a caller. Where there are too many callers, further ones share with those of the same hash.
+    fn caller(&self, name: &str) -> Arc<Pool> {
+        let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = callers.get(name).and_then(Weak::upgrade) {
+            return pool;
+        }
+        if callers.len() >= MAX_CALLERS {
+            callers.retain(|_, pool| pool.strong_count() > 0);
+        }
+        let name = if callers.len() >= MAX_CALLERS { "" } else { name };
+        if let Some(pool) = callers.get(name).and_then(Weak::upgrade) {
+            return pool;
+        }
+        let pool = Arc::new(Pool::new(self.0.process.limit / 2));
+        callers.insert(name.to_owned(), Arc::downgrade(&pool));
+        pool
+    }
+}
+
+/// What the requests of one connection hold.
+#[derive(Debug)]
+pub(crate) struct ConnectionMemory {
+    memory: RequestMemory,
+    used: AtomicUsize,
+    /// Held by the one request that may exceed the connection's share.
+    overdraft: Arc<Semaphore>,
+    pub(crate) drain: Drain,
+}
+
+impl ConnectionMemory {
+    /// A place for one request's charge.
+    pub(crate) fn charge(self: &Arc<Self>) -> RequestCharge {
+        RequestCharge(Arc::new(Charge {
+            connection: self.clone(),
+            caller: OnceLock::new(),
+            pool: OnceLock::new(),
+            used: AtomicUsize::new(0),
+            pooled: AtomicUsize::new(0),
+            is_unary: AtomicBool::new(false),
+            overdraft: Mutex::default(),
+        }))
+    }
+}
+
+/// What one request holds, until the last clone is dropped; in the extensions of a request that has a body.
+#[derive(Debug, Clone)]
+pub struct RequestCharge(Arc<Charge>);
+
+#[derive(Debug)]
+struct Charge {
+    connection: Arc<ConnectionMemory>,
+    caller: OnceLock<Box<str>>,
+    pool: OnceLock<Arc<Pool>>,
+    used: AtomicUsize,
+    /// What of it the caller's share is charged with.
+    pooled: AtomicUsize,
+    /// One message is expected, and the end of the request after it.
+    is_unary: AtomicBool,
+    overdraft: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl RequestCharge {
+    /// Says whose request it is, before the body is read.
+    pub fn on_behalf_of(&self, caller: &str) {
+        let _ = self.0.caller.set(caller.into());
+    }
+
+    /// Says that the request is one message of gRPC: the end of the request has to follow in time, too.
+    pub fn expect_one_message(&self) {
+        self.0.is_unary.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_unary(&self) -> bool {
+        self.0.is_unary.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.0.connection.drain
+    }
+
+    /// The semaphore to wait for before more is read; `None` where there is room.
+    pub(crate) fn wait_for(&self) -> Option<Arc<Semaphore>> {
+        let connection = &self.0.connection;
+        let is_full = self.0.used.load(Ordering::Relaxed) > SMALL
+            && connection.used.load(Ordering::Relaxed) >= connection.memory.0.connection;
+        (is_full && self.overdraft().is_none()).then(|| connection.overdraft.clone())
+    }
+
+    /// The wait is over.
+    pub(crate) fn overdraw(&self, permit: OwnedSemaphorePermit) {
+        *self.overdraft() = Some(permit);
+    }
+
+    /// Charges `count` more bytes. False where there is no room for them: they are to be dropped.
+    pub(crate) fn add(&self, count: usize) -> bool {
+        let charge = &*self.0;
+        let used = charge.used.fetch_add(count, Ordering::Relaxed) + count;
+        charge.connection.used.fetch_add(count, Ordering::Relaxed);
+        let process = &charge.connection.memory.0.process;
+        let all = process.used.fetch_add(count, Ordering::Relaxed) + count;
+        if used <= SMALL {
+            return all <= process.limit;
+        }
+        // From here on a caller of its own; what came before is charged with it.
+        let pool = charge.pool.get_or_init(|| self.pool());
+        let count = used - charge.pooled.swap(used, Ordering::Relaxed);
+        let callers = pool.used.fetch_add(count, Ordering::Relaxed) + count;
+        callers <= pool.limit && all <= process.limit - process.limit / RESERVE
+    }
+
+    /// Gives everything back: what was read is not held any more.
+    pub(crate) fn release(&self) {
+        self.0.release();
+    }
+
+    fn pool(&self) -> Arc<Pool> {
+        self.0.connection.memory.caller(self.0.caller.get().map_or("", |caller| caller))
+    }
+
+    fn overdraft(&self) -> std::sync::MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        // Nothing that can panic is done with the lock.
+        self.0.overdraft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Charge {
+    fn release(&self) {
+        let used = self.used.swap(0, Ordering::Relaxed);
+        if used > 0 {
+            self.connection.used.fetch_sub(used, Ordering::Relaxed);
+            self.connection.memory.0.process.used.fetch_sub(used, Ordering::Relaxed);
+            if let Some(pool) = self.pool.get() {
+                pool.used.fetch_sub(self.pooled.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        *self.overdraft.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn connection(memory: &RequestMemory) -> Arc<ConnectionMemory> {
+        memory.connection(crate::drain::channel().1)
+    }
+
+    #[test]
+    fn everything_is_given_back() {
+        let memory = RequestMemory::new(64 * MIB, 8 * MIB);
+        let connection = connection(&memory);
+        for sizes in [&[100][..], &[SMALL, 1], &[SMALL - 1, 2, 3 * MIB], &[MIB, MIB]] {
+            let charge = connection.charge();
+            charge.on_behalf_of("somebody");
+            assert!(sizes.iter().all(|size| charge.add(*size)));
+            assert_eq!(memory.used(), sizes.iter().sum::<usize>());
+            charge.release();
+            assert_eq!(memory.used(), 0);
+            // The next message of the same request.
+            assert!(sizes.iter().all(|size| charge.add(*size)));
+            drop(charge);
+            assert_eq!((memory.used(), connection.used.load(Ordering::Relaxed)), (0, 0));
+            assert_eq!(memory.caller("somebody").used.load(Ordering::Relaxed), 0);
+        }
+    }
+
+    #[test]
+    fn a_caller_has_half_and_small_bodies_have_a_reserve() {
+        let memory = RequestMemory::new(64 * MIB, 64 * MIB);
+        let charge = |name: &str| {
+            let charge = connection(&memory).charge();
+            charge.on_behalf_of(name);
+            charge
+        };
+        let (one, two, three) = (charge("one"), charge("one"), charge("other"));
+        assert!(one.add(20 * MIB) && two.add(12 * MIB));
+        assert!(!two.add(1), "the caller has its half, on whatever connection");
+        assert!(three.add(20 * MIB), "others have theirs");
+        assert!(!three.add(5 * MIB), "an eighth is for small bodies");
+        three.release();
+        assert!(three.add(24 * MIB - 2));
+        let small = charge("one");
+        assert!(small.add(SMALL));
+        assert!(!small.add(1));
+    }
+
+    #[test]
+    fn one_request_at_a_time_exceeds_the_share_of_a_connection() {
+        let memory = RequestMemory::new(64 * MIB, 2 * MIB);
+        let connection = connection(&memory);
+        let (one, two, small) = (connection.charge(), connection.charge(), connection.charge());
+        assert!(one.add(MIB) && two.add(MIB) && small.add(SMALL));
+        assert!(small.wait_for().is_none());
+        one.overdraw(one.wait_for().unwrap().try_acquire_owned().unwrap());
+        assert!(one.wait_for().is_none() && one.add(MIB));
+        assert!(two.wait_for().unwrap().try_acquire_owned().is_err());
+        drop(one);
+        assert!(two.wait_for().is_none(), "there is room again");
+    }
+
+    #[test]
+    fn callers_are_bounded() {
+        let memory = RequestMemory::new(64 * MIB, 2 * MIB);
+        let held: Vec<_> = (0..2 * MAX_CALLERS).map(|n| memory.caller(&n.to_string())).collect();
+        assert!(memory.0.callers.lock().unwrap().len() <= MAX_CALLERS + 1);
+        drop(held);
+    }
+}
