@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::catalog::{PodSchema, Slot};
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
+use crate::functions;
 use crate::governor::Governor;
 use crate::host_paths::HostPaths;
 use crate::loader::{Loader, Reloads};
@@ -238,14 +239,15 @@ fn base_state(
     let aside = options.memory_limit / SORTS_SET_ASIDE / execution.target_partitions.max(1);
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
     let runtime = runtime_env(options, spill).map_err(|e| StartError::engine(&e))?;
-    Ok(SessionStateBuilder::new()
+    let memory = runtime.memory_pool.clone();
+    let builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))
         .with_catalog_list(catalogs)
         .with_default_features()
         .with_optimizer_rule(connectors::optimizer_rule())
-        .with_physical_optimizer_rule(Arc::new(YieldAfterJoins))
-        .build())
+        .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
+    Ok(functions::govern(builder, options.memory_limit, memory).build())
 }
 
 /// The directory to spill to. Without a writable temporary directory there is none; one that was asked for has to be there.
@@ -253,10 +255,9 @@ fn spill_directory(options: &EngineOptions) -> Result<Option<SpillDirectory>, St
     let base = options.spill_directory.clone().unwrap_or_else(std::env::temp_dir);
     match SpillDirectory::create(&base) {
         Ok(spill) => Ok(Some(spill)),
-        Err(error) if options.spill_directory.is_some() => Err(StartError::engine(&DataFusionError::Execution(format!(
-            "nothing can be spilled to {}: {error}; name a directory that this user may write",
-            base.display()
-        )))),
+        Err(error) if options.spill_directory.is_some() => Err(StartError::engine(&DataFusionError::Execution(
+            format!("nothing can be spilled to {}: {error}; name a directory that this user may write", base.display()),
+        ))),
         Err(error) => {
             let directory = base.display();
             tracing::warn!(%directory, %error, "the temporary directory cannot be written: queries that need to spill will fail");
@@ -268,7 +269,10 @@ fn spill_directory(options: &EngineOptions) -> Result<Option<SpillDirectory>, St
 fn runtime_env(options: &EngineOptions, spill: Option<&SpillDirectory>) -> datafusion::error::Result<RuntimeEnv> {
     let pool = TrackConsumersPool::new(SharedPool::new(options.memory_limit), TRACKED_CONSUMERS);
     let disk = DiskManagerBuilder::default()
-        .with_mode(spill.map_or(DiskManagerMode::Disabled, |spill| DiskManagerMode::Directories(vec![spill.path().to_owned()])))
+        .with_mode(
+            spill
+                .map_or(DiskManagerMode::Disabled, |spill| DiskManagerMode::Directories(vec![spill.path().to_owned()])),
+        )
         .with_max_temp_directory_size(options.spill_limit);
     RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))

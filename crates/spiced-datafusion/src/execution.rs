@@ -29,7 +29,7 @@ use crate::error::engine_error;
 use crate::plans::Known;
 use crate::session::{Own, ended};
 use crate::work::{Strike, Work, uninterrupted};
-use crate::{answer, at_rest, ddl, parameters, session};
+use crate::{answer, at_rest, ddl, functions, parameters, session};
 
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
@@ -233,7 +233,8 @@ impl Run {
                 Ok(()) => Ok(Ok(())),
                 Err(TrySendError::Closed(_)) => return,
                 Err(TrySendError::Full(batch)) => {
-                    timeout_at(deadline, async { self.paused(batches.send(batch), &batches).await.unwrap_or(Ok(())) }).await
+                    timeout_at(deadline, async { self.paused(batches.send(batch), &batches).await.unwrap_or(Ok(())) })
+                        .await
                 }
             };
             match sent {
@@ -285,6 +286,7 @@ impl Run {
         // What is planned for these values alone is optimized once.
         let is_kept = is_unset && values.is_empty();
         let mut state = SessionState::clone(&own);
+        functions::watch(state.config_mut().options_mut(), self.deadline.into_std());
         state.mark_start_execution();
         state.config_mut().set_extension(self.own.principal.clone());
         match plan {

@@ -101,7 +101,12 @@ fn watch(running: &Weak<Running>, limit: usize) {
         drop(statements);
         (grace, at_last_end) = (GRACE, now);
         if let Some(Suspect { ender, grew }) = suspect {
-            tracing::warn!(resident = now, limit, grew, "the process has more memory than its limit; a statement is ended");
+            tracing::warn!(
+                resident = now,
+                limit,
+                grew,
+                "the process has more memory than its limit; a statement is ended"
+            );
             metrics::counter!(ENDED_METRIC).increment(1);
             ender.end(EngineError::new(
                 ErrorKind::Exhausted,

@@ -47,6 +47,7 @@ mod effect;
 mod engine;
 mod error;
 mod execution;
+mod functions;
 mod governor;
 mod host_paths;
 mod ingest;

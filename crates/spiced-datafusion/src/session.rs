@@ -4,6 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::answer;
+use crate::bound::Values;
+use crate::connectors::{Keys, Reference};
+use crate::engine::Shared;
+use crate::error::{engine_error, invalid};
+use crate::execution::Planned;
+use crate::names::{self, Names};
+use crate::plans::Known;
+use crate::{changes, complexity, connectors, effect, parameters, statement};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::execution::context::SessionState;
@@ -19,15 +28,6 @@ use datafusion::sql::sqlparser::ast::Statement as Ast;
 use spiced_engine::{
     Catalog, Effect, EngineError, ErrorKind, ForeignKey, Ingest, Prepared, Principal, Session, Statement, TableInfo,
 };
-use crate::answer;
-use crate::bound::Values;
-use crate::connectors::{Keys, Reference};
-use crate::engine::Shared;
-use crate::error::{engine_error, invalid};
-use crate::execution::Planned;
-use crate::names::{self, Names};
-use crate::plans::Known;
-use crate::{changes, complexity, connectors, effect, parameters, statement};
 
 /// The session. Cheap to make: it shares the engine's state until something is set.
 pub(crate) struct DataFusionSession {
@@ -239,11 +239,7 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned
 }
 
 /// The statement, and the memory that planning it takes.
-fn parsed(
-    shared: &Shared,
-    sql: &str,
-    state: &SessionState,
-) -> Result<(Parsed, MemoryReservation), EngineError> {
+fn parsed(shared: &Shared, sql: &str, state: &SessionState) -> Result<(Parsed, MemoryReservation), EngineError> {
     let planning = shared.reserve("the text of a statement", sql.len().min(shared.max_statement) * BYTES_PER_BYTE)?;
     let tokens = statement::tokenize(sql, state, shared.max_statement)?;
     planning.try_grow(tokens.count().saturating_mul(BYTES_PER_TOKEN)).map_err(engine_error)?;

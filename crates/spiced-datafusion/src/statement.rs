@@ -13,9 +13,9 @@ use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use spiced_engine::EngineError;
 
-use crate::error::{engine_error, invalid};
-use crate::changes;
 use crate::complexity::{ctes, syntax, tokens};
+use crate::error::{engine_error, invalid};
+use crate::{changes, functions};
 
 /// A text as the parser takes it.
 pub(crate) struct Tokens {
@@ -74,6 +74,7 @@ impl Tokens {
                 (Some(statement), 0) => {
                     ctes::check(&statement)?;
                     changes::check(&statement)?;
+                    functions::check_grouping(&statement)?;
                     Ok(statement)
                 }
                 (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),

@@ -43,9 +43,7 @@ fn terms(plan: &LogicalPlan) -> Result<Vec<usize>> {
     let size = |expression: &Expr| size(expression, plan, &inputs);
     let conditions: Vec<&Expr> = match plan {
         LogicalPlan::Filter(filter) => vec![&filter.predicate],
-        LogicalPlan::Join(join) => {
-            join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter).collect()
-        }
+        LogicalPlan::Join(join) => join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter).collect(),
         _ => Vec::new(),
     };
     for condition in conditions {
@@ -65,7 +63,9 @@ fn terms(plan: &LogicalPlan) -> Result<Vec<usize>> {
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.iter().map(size).collect::<Result<_>>()?,
         // Each branch gets the condition.
         LogicalPlan::Union(_) => (0..width)
-            .map(|at| inputs.iter().filter_map(|input| input.get(at)).fold(0, |all: usize, one| all.saturating_add(*one)))
+            .map(|at| {
+                inputs.iter().filter_map(|input| input.get(at)).fold(0, |all: usize, one| all.saturating_add(*one))
+            })
             .collect(),
         _ => inputs.concat(),
     };

@@ -23,9 +23,9 @@ pub(crate) fn check(statement: &Statement) -> Result<(), EngineError> {
         ControlFlow::Break(Excess::Tables) => Err(invalid(format!(
             "the common table expressions of the statement, put in where they are named, are more than {MAX_NODES} tables"
         ))),
-        ControlFlow::Break(Excess::Columns) => Err(invalid(format!(
-            "a SELECT of the statement lists more than {MAX_COLUMNS} columns"
-        ))),
+        ControlFlow::Break(Excess::Columns) => {
+            Err(invalid(format!("a SELECT of the statement lists more than {MAX_COLUMNS} columns")))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod changes;
 mod datasets;
 mod effects;
 mod files;
+mod functions;
 mod ingest;
 mod limits;
 mod parameters;
