@@ -259,11 +259,9 @@ impl App {
             }
         }
         let (delay, timeout) = self.shutdown;
-        info!(?delay, ?timeout, "stopping: readiness is off; a second signal ends at once");
         self.stopping.send_replace(true);
-        if !delay.is_zero() {
-            trigger.announce();
-        }
+        trigger.announce();
+        info!(?delay, ?timeout, "stopping: readiness is off; a second signal ends at once");
         let orderly = async {
             tokio::time::sleep(delay).await;
             // The end of readiness ends the health watches, which would hold their connections.
