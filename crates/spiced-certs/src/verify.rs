@@ -71,6 +71,9 @@ pub(crate) fn verify(
             names_outside(root, leaf, &mut above);
             expired_root(root, now, &mut above);
             found.faults.append(&mut above.faults);
+            let is_root =
+                |one: &&Facts<'_>| one.is_self_signed() && one.x509.public_key().raw == root.x509.public_key().raw;
+            found.root_sent = facts.iter().skip(1).find(is_root).map(Facts::subject);
         }
         Top::SelfSigned if path.len() > 1 => {
             let root = path[path.len() - 1];
