@@ -17,7 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from harness import clients
+from harness import chains, clients
 from harness.chains import KINDS
 from harness.commands import run
 from harness.pod import Pod
@@ -211,6 +211,102 @@ def test_what_could_not_be_checked_is_said(presenting, pod):
     other = presenting.folders["self-signed"] / "root.pem"
     code, report = _check(pod, "--ca", other)
     assert code == 1 and not any(report["accepted_by"].values()), report
+
+
+def test_the_file_beside_it_tells_what_is_missing(pod):
+    """By names that say nothing: certbot's chain.pem shows that the issuer is an intermediate, a root beside it that it is
+    none; and the command of the fix makes the whole chain."""
+    between = chains.issue("Plain Name", chains.root(), ca=True, ends=800 * chains.DAY)
+    leaf = chains.issue("db", between)
+    pod.write("cert.pem", chains.certificate_pem(leaf.certificate))
+    pod.write("privkey.pem", chains.key_pem(leaf.key))
+    pod.yaml(tls={"certificate_file": "cert.pem", "key_file": "privkey.pem"})
+    assert _check(pod)[0] == 0, "nothing tells"
+    pod.write("chain.pem", chains.certificate_pem(between.certificate))
+    code, report = _check(pod)
+    (found,) = [f for f in report["findings"] if f["code"] == "TLS-INTERMEDIATE-MISSING"]
+    assert code == 1 and not report["unchecked"] and "chain.pem" in found["message"], report
+    (command,) = re.findall(r"`([^`]+)`", found["fix"])
+    subprocess.run(["sh", "-c", command], cwd=pod.folder, check=True)
+    pod.yaml(tls={"certificate_file": command.split()[-1], "key_file": "privkey.pem"})
+    assert _check(pod)[0] == 0
+    direct = chains.issue("db", chains.root())
+    pod.write("cert.pem", chains.certificate_pem(direct.certificate))
+    pod.write("privkey.pem", chains.key_pem(direct.key))
+    pod.write("chain.pem", chains.certificate_pem(chains.root().certificate))
+    pod.yaml(tls={"certificate_file": "cert.pem", "key_file": "privkey.pem"})
+    assert _check(pod)[0] == 0
+
+
+def test_the_development_certificate_raises_no_alarm(pod):
+    run(pod, "tls", "init", "--dir", str(pod.folder / "d"))
+    pod.yaml(tls={"certificate_file": "d/server.pem", "key_file": "d/server-key.pem"})
+    said = run(pod, "tls", "check", "--strict", "--ca", str(pod.folder / "d/ca.pem"), pod.folder).stdout.decode()
+    assert said.startswith("nothing is wrong") and "not checked" not in said, said
+    assert run(pod, "tls", "check", "--strict", pod.folder).stdout.startswith(b"nothing is wrong")
+
+
+def _lines_of(fix: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", fix)
+
+
+@pytest.mark.parametrize("kind", ["root first", "doubled", "stray", "not in order"])
+def test_the_command_for_a_chain_works(pod, kind):
+    """In a file that holds the key, too, which the command leaves out."""
+    inner = chains.issue("Inner", chains.between(), ca=True, ends=700 * chains.DAY)
+    leaf = chains.issue("db", inner)
+    stray = chains.issue("Stray", ca=True)
+    one, two, three, root = (c.certificate for c in (leaf, inner, chains.between(), chains.root()))
+    order = {
+        "root first": [root, three, two, one],
+        "doubled": [one, two, one, three, two],
+        "stray": [one, stray.certificate, two, three],
+        "not in order": [one, three, two],
+    }[kind]
+    pod.write("it's all.pem", "# comment\n" + chains.certificate_pem(*order) + chains.key_pem(leaf.key))
+    pod.yaml(tls={"certificate_file": "it's all.pem", "key_file": "it's all.pem"})
+    report = _check(pod)[1]
+    commands = {c for f in report["findings"] if f["code"].startswith(("TLS-CHAIN", "TLS-ROOT")) for c in _lines_of(f["fix"])}
+    assert len(commands) == 1, report
+    subprocess.run(["sh", "-c", commands.pop()], cwd=pod.folder, check=True)
+    written = (pod.folder / "it's all.pem.pem").read_text()
+    assert written == chains.certificate_pem(one, two, three)
+
+
+def test_a_key_in_the_certificates_file_is_nobody_elses(pod):
+    combined = pod.pair.certificate + pod.pair.key_text
+    pod.write("tls.pem", combined, mode=0o644)
+    pod.write("tls.key", pod.pair.key_text)
+    pod.yaml(tls={"certificate_file": "tls.pem", "key_file": "tls.key"})
+    (found,) = [f for f in _check(pod)[1]["findings"] if f["code"] == "TLS-KEY-PERMISSIONS"]
+    assert "tls.pem" in found["fix"] and found["origin"].endswith("certificate_file"), found
+
+
+def test_everything_is_said_at_once(pod):
+    """Certificate and key; names and dates."""
+    pod.write("tls.crt", "nothing of the kind")
+    pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "none.key"})
+    pod.refuse().names("tls.crt", "none.key")
+    assert {f["code"] for f in _check(pod)[1]["findings"]} == {"TLS-NOT-PEM", "TLS-UNREADABLE"}
+    pod.write("none.key", "nothing either")
+    assert len(_check(pod)[1]["findings"]) == 2
+    pod.yaml(tls=pod.write_pair(pod.ca.issue(("a.test",), starts=-3 * chains.DAY, ends=-chains.DAY)))
+    codes = {f["code"] for f in _check(pod, "--name", "b.test")[1]["findings"]}
+    assert {"TLS-EXPIRED", "TLS-NAME-NOT-COVERED"} <= codes, codes
+
+
+def test_x509_v1_is_signed_again_by_the_command(pod):
+    """Self-signed, so that every file of the command is there."""
+    clients.openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "v1.key", "-out", "v1.csr", "-subj", "/CN=db.example.com", cwd=pod.folder)
+    clients.openssl("x509", "-req", "-in", "v1.csr", "-signkey", "v1.key", "-days", "60", "-out", "v1.crt", cwd=pod.folder)
+    pod.yaml(tls={"certificate_file": "v1.crt", "key_file": "v1.key"})
+    code, report = _check(pod)
+    (found,) = [f for f in report["findings"] if f["code"] == "TLS-X509-V1"]
+    assert code == 1 and "TLS-NO-SAN" not in {f["code"] for f in report["findings"]}, report
+    subprocess.run(["sh", "-c", _lines_of(found["fix"])[0]], cwd=pod.folder, check=True, capture_output=True)
+    pod.yaml(tls={"certificate_file": "v1.crt.pem", "key_file": "v1.key"})
+    code, report = _check(pod)
+    assert code == 0 and all(report["accepted_by"].values()), report
 
 
 def test_infos_that_affect_a_client_are_strict(pod):
