@@ -176,7 +176,7 @@ fn assemble(
     let mut findings = diagnosis.findings;
     let mut unchecked = diagnosis.unchecked;
     let is_missing = match (&diagnosis.open_end, pair.certificate.value.file()) {
-        (Some(top), Some(file)) if !roots.are_given() => issuer_beside(top, file, &identity, &mut findings),
+        (Some(top), Some(file)) if roots.look_beside() => issuer_beside(top, file, &identity, &mut findings),
         _ => false,
     };
     unchecked.extend(diagnosis.taken_for_root.filter(|_| !is_missing));
@@ -197,12 +197,7 @@ const MAX_BESIDE_BYTES: u64 = 64 * 1024;
 
 /// Looks for the issuer of `top` in the files beside `file`, as certbot and CAs deliver it: an intermediate there is
 /// missing in the chain, and a root there issued the certificate itself. True where one is missing.
-fn issuer_beside(
-    top: &CertificateDer<'_>,
-    file: &Path,
-    identity: &Identity,
-    findings: &mut Vec<Finding>,
-) -> bool {
+fn issuer_beside(top: &CertificateDer<'_>, file: &Path, identity: &Identity, findings: &mut Vec<Finding>) -> bool {
     const MISSING: &str = "TLS-INTERMEDIATE-MISSING";
     let Some(top) = Facts::of(top) else { return false };
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -211,7 +206,9 @@ fn issuer_beside(
         .flatten()
         .take(MAX_BESIDE)
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path != file && path.extension().is_some_and(|end| ["pem", "crt", "cer"].iter().any(|e| end == *e)))
+        .filter(|path| {
+            path != file && path.extension().is_some_and(|end| ["pem", "crt", "cer"].iter().any(|e| end == *e))
+        })
         .filter(|path| path.metadata().is_ok_and(|found| found.is_file() && found.len() <= MAX_BESIDE_BYTES))
         .collect();
     beside.sort();
