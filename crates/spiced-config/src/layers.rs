@@ -245,9 +245,8 @@ impl Layers {
             root.kind = Kind::Map(Vec::new());
         }
         if !matches!(root.kind, Kind::Map(_)) {
-            let problem =
-                Problem::new(root.origin.clone(), "a pod is a map of keys, such as `datasets:`, not this")
-                    .hint("see docs/configuration.md for what a pod may hold");
+            let problem = Problem::new(root.origin.clone(), "a pod is a map of keys, such as `datasets:`, not this")
+                .hint("see docs/configuration.md for what a pod may hold");
             problems.push(problem);
             damaged.push(root.origin.clone());
             root.kind = Kind::Map(Vec::new());
@@ -293,7 +292,9 @@ fn is_of_access(origin: &Origin) -> bool {
         "runtime.otel",
     ];
     let Origin::File { key, .. } = origin else { return true };
-    !OTHERS.iter().any(|other| key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+    !OTHERS
+        .iter()
+        .any(|other| key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
 }
 
 /// The names of variables that the pod's references may be answered by.
@@ -389,7 +390,10 @@ fn tls_problems(root: &Node, folder: &Path) -> Vec<Problem> {
 fn several_files(name: &str, value: &Node, folder: &Path) -> Option<Problem> {
     let Kind::List(items) = &value.kind else { return None };
     let (targets, order) = match name {
-        "certificate_file" => (["fullchain.pem", "tls-chain.pem", "spiced-chain.pem"], "the server's own certificate first, then its intermediates"),
+        "certificate_file" => (
+            ["fullchain.pem", "tls-chain.pem", "spiced-chain.pem"],
+            "the server's own certificate first, then its intermediates",
+        ),
         "client_auth_ca_file" => (["client-cas.pem", "clients-ca.pem", "spiced-client-cas.pem"], "in any order"),
         "key_file" => {
             let problem = Problem::new(value.origin.clone(), "takes the path of one file, not a list");
@@ -398,14 +402,17 @@ fn several_files(name: &str, value: &Node, folder: &Path) -> Option<Problem> {
         _ => return None,
     };
     let path = |item: &Node| match &item.kind {
-        Kind::Text(Text::Written(template)) => template.as_literal().filter(|text| !may_be_secret(text)).map(str::to_owned),
+        Kind::Text(Text::Written(template)) => {
+            template.as_literal().filter(|text| !may_be_secret(text)).map(str::to_owned)
+        }
         _ => None,
     };
     let files: Option<Vec<String>> = items.iter().map(path).collect();
     let problem = Problem::new(value.origin.clone(), "takes the path of one file, not a list");
     let one = |files: Vec<String>| {
         // A command that is followed from anywhere, and that writes over none of what is there.
-        let is_free = |target: &&&str| !files.iter().any(|file| file.ends_with(**target)) && !folder.join(target).exists();
+        let is_free =
+            |target: &&&str| !files.iter().any(|file| file.ends_with(**target)) && !folder.join(target).exists();
         let target = targets.iter().find(is_free)?;
         let shell = |path: &str| quoted(&folder.join(path).to_string_lossy());
         let sources: Vec<String> = files.iter().map(|file| shell(file)).collect();
@@ -419,7 +426,11 @@ fn several_files(name: &str, value: &Node, folder: &Path) -> Option<Problem> {
 /// A path as a shell takes it.
 fn quoted(path: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
-    if !path.is_empty() && path.chars().all(is_plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+    if !path.is_empty() && path.chars().all(is_plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
+    }
 }
 
 /// What a layer says of the switches.
