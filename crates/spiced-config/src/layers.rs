@@ -194,8 +194,8 @@ impl Layers {
         }
     }
 
-    /// One tree of the winners alone, its references not yet replaced, and whether TLS is on; beside it all that is wrong
-    /// so far, which is not in the tree any more.
+    /// One tree of the winners alone, its references not yet replaced, and whether TLS is on; beside it all that is
+    /// wrong so far, which is not in the tree any more.
     pub(crate) async fn merge<E>(
         mut self,
         resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
@@ -275,7 +275,8 @@ pub(crate) fn why<E>(problems: Vec<Problem>, lost: Vec<E>) -> Resolved<E> {
     }
 }
 
-/// Whether something at `origin` may have to do with TLS or with who may do what; else it has nothing to do with either.
+/// Whether something at `origin` may have to do with TLS or with who may do what; else it has nothing to do with
+/// either.
 fn is_of_access(origin: &Origin) -> bool {
     const OTHERS: [&str; 12] = [
         "version",

@@ -9,6 +9,7 @@ use spiced_secrets::Template;
 use tls_core::Origin;
 
 use crate::error::{ConfigError, Problem};
+use crate::shown::may_be_secret;
 use crate::tree::{Key, Kind, Node, Text};
 
 /// Values of one document, those that aliases repeat included; more is an attack or a mistake.
@@ -127,7 +128,9 @@ impl<'t> Reader<'t> {
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => return Err(self.problem(span.start, "a key has to be a word")),
             };
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            // A place is told in messages, so it is no place for what may be a secret.
+            let shown = if may_be_secret(&name) { "…" } else { &name };
+            let path = if path.is_empty() { shown.to_owned() } else { format!("{path}.{shown}") };
             let next = self.next()?;
             let value = self.value(next, &path, depth + 1)?;
             if name == "<<" {
@@ -135,7 +138,7 @@ impl<'t> Reader<'t> {
             } else if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
                 let first = first.origin.clone();
                 self.problems
-                    .push(*self.problem(span.start, format!("the key `{name}` is here twice; first at {first}")));
+                    .push(*self.problem(span.start, format!("the key `{shown}` is here twice; first at {first}")));
             } else {
                 entries.push((Key { name, origin: self.origin(span.start, &path) }, value));
             }

@@ -220,6 +220,7 @@ fn what_an_option_gives_is_not_shown() {
             ("SPICED_RUNTIME__LIMITS__CONNECTIONS", "runtime.limits.connections"),
             ("SPICED_RUNTIME__TLS__CERTIFICATES", "runtime.tls.certificates"),
             ("SPICED_RUNTIME__HTTP", "runtime.http"),
+            ("SPICED_RUNTIME__TLS__SELF_SIGNED", "runtime.tls.self_signed"),
         ] {
             for text in [settle("", &[(setting, value)], &[]), settle("", &[], &[("--flag", flag, value)])] {
                 let text = text.unwrap_err();
@@ -227,6 +228,27 @@ fn what_an_option_gives_is_not_shown() {
             }
         }
     }
+}
+
+/// A secret where a path or a source belongs is not shown, and the quotes that Docker keeps are named.
+#[test]
+fn secrets_in_the_place_of_paths() {
+    let pem = "-----BEGIN PRIVATE KEY-----hush";
+    for pod in [
+        format!("runtime: {{ sql: {{ host_paths: ['{pem}'] }} }}"),
+        format!(
+            "runtime: {{ tls: {{ certificate: c, key: k, client_auth_mode: request, client_auth_ca: a, client_crl_files: ['{pem}'] }} }}"
+        ),
+        format!("datasets: [{{ from: '{pem}', name: a }}]"),
+        format!("datasets: [{{ from: 'file:a', name: '{pem}' }}]"),
+        format!("runtime: {{ '{pem}': 1 }}"),
+        format!("runtime: {{ listen: {{ http: '{pem}:1' }}, tls: {{ profile: '{pem}' }} }}"),
+    ] {
+        let text = settle(&pod, &[], &[]).unwrap_err();
+        assert!(!text.contains("hush"), "{pod}: {text}");
+    }
+    let text = settle("", &[("SPICED_RUNTIME__TLS__ENABLED", "\"true\"")], &[]).unwrap_err();
+    assert!(text.contains("take the quotes away"), "{text}");
 }
 
 #[test]
