@@ -18,12 +18,12 @@ const MOST_NODES: usize = 100_000;
 /// How deep values may be nested.
 const DEEPEST: usize = 64;
 
-/// Reads one document. `name` is what messages call the file.
+/// Reads one document. `name` is what messages call the file. Beside it is what is wrong and leaves the rest readable: a key
+/// that is repeated, a malformed reference, for which there is nothing in the tree.
 ///
 /// # Errors
-/// It is not YAML, holds several documents, repeats a key, or has malformed references: all of
-/// those.
-pub(crate) fn read(name: &Path, text: &str) -> Result<Node, ConfigError> {
+/// It is not YAML, or holds several documents: that, and what else is wrong before it.
+pub(crate) fn read(name: &Path, text: &str) -> Result<(Node, Vec<Problem>), ConfigError> {
     let mut reader = Reader {
         name,
         lines: text.lines().collect(),
@@ -32,8 +32,10 @@ pub(crate) fn read(name: &Path, text: &str) -> Result<Node, ConfigError> {
         budget: MOST_NODES,
         problems: Vec::new(),
     };
-    let root = reader.document().map_err(|problem| ConfigError(vec![*problem]))?;
-    if reader.problems.is_empty() { Ok(root) } else { Err(ConfigError(reader.problems)) }
+    match reader.document() {
+        Ok(root) => Ok((root, reader.problems)),
+        Err(problem) => Err(ConfigError(reader.problems.into_iter().chain([*problem]).collect())),
+    }
 }
 
 struct Reader<'t> {
@@ -236,6 +238,11 @@ fn size(node: &Node) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(name: &Path, text: &str) -> Result<Node, ConfigError> {
+        let (root, wrong) = super::read(name, text)?;
+        if wrong.is_empty() { Ok(root) } else { Err(ConfigError(wrong)) }
+    }
 
     fn fails(text: &str) -> String {
         read(Path::new("spicepod.yaml"), text).unwrap_err().to_string()

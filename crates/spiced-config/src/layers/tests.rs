@@ -159,6 +159,12 @@ fn everything_at_once() {
     // The certificate and its key, and the client CA.
     let pod = "runtime:\n  tls:\n    certificate_file: ''\n    key_file: ''\n    client_auth_mode: request\n    client_auth_ca_file: ''\n";
     assert_eq!(settle(pod, &[], &[]).unwrap_err().lines().count(), 3);
+    // A key that is there twice, a malformed reference, and an unknown key.
+    let pod =
+        "runtime:\n  tls: { key: \"${env\", certificate: c }\n  limits: { handshakes: 1, handshakes: 2 }\n  tsl: {}\n";
+    let text = settle(pod, &[], &[]).unwrap_err();
+    assert_eq!(text.matches(" / ").count(), 3, "{text}");
+    assert!(text.contains("`tsl`") && text.contains("twice") && text.contains("runtime.tls.key"), "{text}");
     // What is wrong elsewhere hides no contradiction; what follows from a wrong key is none.
     let pod = "runtime: { tls: { certificate_file: c }, limits: { handshakes: x } }";
     assert_eq!(settle(pod, &[], &[]).unwrap_err().lines().count(), 2);
