@@ -8,10 +8,11 @@ import re
 import signal
 import subprocess
 
+import pyarrow
 import pyarrow.flight as flight
 import pytest
 
-from harness import clients, data
+from harness import clients, data, wire
 from harness.access import RO, Access, asking, replace
 from harness.commands import run
 from harness.ledger import LEDGER
@@ -235,6 +236,24 @@ def test_a_revoked_key_ends_what_runs(pod, change):
     other.kill()
     other.communicate()
     eventually(lambda: server.logged("WARN", match='"reason": *"revoked"') or "revoked" in server.stderr, "the audit log tells")
+
+
+def test_a_revoked_key_ends_an_upload(pod):
+    keyed(pod)
+    server = pod.serve()
+    client = clients.flight_client(server)
+    batch = pyarrow.record_batch({"id": pyarrow.array(range(1000), pyarrow.int64())})
+    ingest = flight.FlightDescriptor.for_command(wire.ingest("notes"))
+    writer, _ = client.do_put(ingest, batch.schema, clients.call(headers=[(b"x-api-key", KEYS["WRITE"].encode())]))
+    writer.write_batch(batch)
+    pod.write(".env", f"READ={KEYS['READ']}\nWRITE=another-key-0123456789\n")
+    with pytest.raises(flight.FlightUnauthenticatedError):
+        while True:
+            writer.write_batch(batch)
+    pod.write(".env", "".join(f"{name}={KEYS[name]}\n" for name in KEYS))
+    count = lambda: clients.sql(server, "SELECT count(*) AS n FROM notes", "-H", f"X-API-Key: {KEYS['WRITE']}")
+    eventually(lambda: count().status == 200, "the key is taken again")
+    assert count().json() == [{"n": 0}], "nothing of it is kept"
 
 
 def test_a_revoked_certificate_ends_what_runs(pod):

@@ -9,7 +9,7 @@ use spiced_secrets::Template;
 use tls_core::listener::ListenAddress;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::decode::{Hidden, Placed, Referred, instead};
+use crate::decode::{Hidden, Placed, Referred, UNQUOTE, instead, quotes};
 use crate::error::{ConfigError, Problem};
 use crate::layers::{Written, WrittenPair};
 use crate::settings::{
@@ -28,8 +28,8 @@ const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v2"];
 const SHORTEST_TICKET_SECRET: usize = 16;
 
 impl Spicepod {
-    /// Decides. `tls_on` says whether TLS is on; the tree holds the winners alone. `contradictions`: whether what cannot
-    /// stand together, or lacks its other half, is told; not where a part of it is known to be wrong.
+    /// Decides. `tls_on` says whether TLS is on; the tree holds the winners alone. `contradictions`: whether what
+    /// cannot stand together, or lacks its other half, is told; not where a part of it is known to be wrong.
     pub(crate) fn decide(
         self,
         tls_on: bool,
@@ -119,6 +119,7 @@ impl Spicepod {
             Some(true) => Some(runtime.cors.allowed_origins.into_iter().map(|origin| origin.0).collect()),
             _ => None,
         };
+        let host_paths = sql.host_paths.into_iter().filter_map(|path| place.readable(path.0, &mut problems)).collect();
         let datasets = self.datasets.into_iter().map(|d| dataset(d, &mut problems)).collect();
         let views = self.views.into_iter().map(|Placed(view)| view.value);
         let views = views.map(|view| View { name: view.name.0.value, sql: view.sql.0.value }).collect();
@@ -137,7 +138,7 @@ impl Spicepod {
             trusted_proxies,
             shutdown_delay: runtime.shutdown_delay.map_or(Duration::ZERO, |s| s.0),
             shutdown_timeout: runtime.shutdown_timeout.map_or(Duration::from_secs(25), |s| s.0),
-            host_paths: sql.host_paths.into_iter().map(|path| place.path(path.0)).collect(),
+            host_paths,
             query_timeout,
             readers,
             writers,
@@ -308,9 +309,9 @@ impl spicepod::Tls {
                 lists: self
                     .client_crl_files
                     .into_iter()
-                    .map(|Placed(path)| {
+                    .filter_map(|Placed(path)| {
                         let origin = path.origin.clone();
-                        Sourced::new(folder.path(path), origin)
+                        folder.readable(path, &mut problems).map(|path| Sourced::new(path, origin))
                     })
                     .collect(),
             }),
@@ -401,9 +402,7 @@ fn one_of(
             let is_there = folder.path(file.clone()).exists();
             if let (false, Some(quote)) = (is_there, quotes(&file.value)) {
                 let message = format!("the path begins and ends with {quote}, and no file is called that");
-                return Err(Problem::new(file.origin, message).hint(
-                    "take the quotes away: `docker --env-file` and Kubernetes keep them as a part of the value, unlike a shell",
-                ));
+                return Err(Problem::new(file.origin, message).hint(UNQUOTE));
             }
             // What a reference gives may be a password by mistake: it is shown only if it is a file's path.
             if reference && !is_there {
@@ -431,13 +430,6 @@ fn one_of(
     Ok(Some(input))
 }
 
-/// The quotes around a value that a shell would have taken away.
-fn quotes(text: &str) -> Option<&'static str> {
-    let text = text.trim();
-    let within = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
-    if within('"') { Some("a double quote") } else { within('\'').then_some("a single quote") }
-}
-
 /// Networks, or single addresses.
 fn proxies(given: Vec<Placed<String>>, problems: &mut Vec<Problem>) -> Vec<IpNet> {
     let network = |Placed(text): Placed<String>| {
@@ -460,6 +452,10 @@ fn half(origin: Origin, given: &str, missing: &str) -> Problem {
 fn dataset(Placed(given): Placed<spicepod::Dataset>, problems: &mut Vec<Problem>) -> Dataset {
     let Sourced { value: dataset, origin } = given;
     for (what, Placed(text)) in [("name", &dataset.name), ("from", &dataset.from)] {
+        if may_be_secret(&text.value) {
+            let message = format!("the data set's `{what}` is none; it is not shown: it may be a secret");
+            problems.push(Problem::new(text.origin.clone(), message).hint("every data set has a name and a from"));
+        }
         if text.value.trim().is_empty() {
             let message = format!("the data set's `{what}` is empty");
             problems.push(Problem::new(text.origin.clone(), message).hint("every data set has a name and a from"));
@@ -484,6 +480,19 @@ fn dataset(Placed(given): Placed<spicepod::Dataset>, problems: &mut Vec<Problem>
 struct Folder<'a>(&'a Path);
 
 impl Folder<'_> {
+    /// A path that errors may repeat.
+    fn readable(&self, text: Sourced<String>, problems: &mut Vec<Problem>) -> Option<PathBuf> {
+        let origin = text.origin.clone();
+        let is_secret = may_be_secret(&text.value);
+        let path = self.path(text);
+        if is_secret && !path.exists() {
+            let problem = Problem::new(origin, "takes paths; this is none, and it is not shown: it may be a key");
+            problems.push(problem.hint("write the path of a file"));
+            return None;
+        }
+        Some(path)
+    }
+
     fn path(&self, text: Sourced<String>) -> PathBuf {
         let path = PathBuf::from(text.value.trim_end_matches(['\n', '\r']));
         match text.origin {

@@ -25,9 +25,10 @@ pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {
     T::deserialize(Value(node)).map_err(|e| e.into_problem(origin))
 }
 
-/// Gives a tree a type and tells every problem, not only the first: what is wrong is taken out, and the rest is read again.
-/// `damaged` are maps and lists from which something is missing already; what they lack is no problem of its own. Gives a
-/// value also where there are problems, if what is left has one.
+/// Gives a tree a type and tells every problem, not only the first: what is wrong is taken out, and the rest is read
+/// again.
+/// `damaged` are maps and lists from which something is missing already; what they lack is no problem of its own. Gives
+/// a value also where there are problems, if what is left has one.
 pub(crate) fn decode_all<T: DeserializeOwned>(mut root: Node, damaged: &mut Vec<Origin>) -> (Option<T>, Vec<Problem>) {
     let mut problems = Vec::new();
     loop {
@@ -162,8 +163,22 @@ impl Value {
 
     fn parse<T>(&self, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Failure> {
         let shown = self.text(wanted)?;
-        parse(shown.text.trim()).ok_or_else(|| Failure::custom_hint(format!("takes {wanted}, not {}", shown.given())))
+        parse(shown.text.trim()).ok_or_else(|| Failure {
+            hint: quotes(&shown.text).map(|_| UNQUOTE.to_owned()),
+            ..Failure::custom_hint(format!("takes {wanted}, not {}", shown.given()))
+        })
     }
+}
+
+/// For who has quotes in a value.
+pub(crate) const UNQUOTE: &str =
+    "take the quotes away: `docker --env-file` and Kubernetes keep them as a part of the value, unlike a shell";
+
+/// The quotes around a value that a shell would have taken away.
+pub(crate) fn quotes(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    let within = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if within('"') { Some("a double quote") } else { within('\'').then_some("a single quote") }
 }
 
 struct Shown {
@@ -182,8 +197,8 @@ impl Shown {
     }
 }
 
-/// What a message says instead of a value: options and variables are never repeated, nor what a reference gives, nor what
-/// looks like a key in the wrong place.
+/// What a message says instead of a value: options and variables are never repeated, nor what a reference gives, nor
+/// what looks like a key in the wrong place.
 pub(crate) fn instead(text: &str, reference: bool, origin: &Origin) -> Option<&'static str> {
     match origin {
         _ if reference => Some("what the reference gives"),

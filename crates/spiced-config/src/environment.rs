@@ -139,8 +139,9 @@ impl Names {
         }
         let form = collapsed(name);
         let Some(rest) = form.strip_prefix("SPICED_").or_else(|| form.strip_prefix("SPICE_")) else {
-            // The prefix itself may be mistyped; a name that has no levels is somebody else's.
-            let near = name.contains("__").then(|| self.near(&form)).flatten();
+            // The prefix itself may be mistyped, or missing; a name that has no levels is somebody else's.
+            let bare = || self.settings.iter().find(|(setting, _)| *setting == form).map(|(_, right)| right.clone());
+            let near = name.contains("__").then(|| bare().or_else(|| self.near(&form))).flatten();
             return near.map_or(Meaning::Elsewhere, |right| Meaning::Similar(Some(right)));
         };
         if OURS.contains(&name) {
@@ -324,6 +325,7 @@ mod tests {
             ("SPICED_RUNTIME_TLS_CERTIFICAT_FILE", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"),
             ("SPCIED_RUNTIME__TLS__ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
             ("SPICED_RUNTIM__TLS__ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
+            ("RUNTIME__TLS__ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
             ("SPICED_TLS_CERTFICATE_FILE", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"),
             ("SPICED_TLS_CERT_FILE", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"),
             ("SPICED_SSL_KEY", "SPICED_RUNTIME__TLS__KEY_FILE"),

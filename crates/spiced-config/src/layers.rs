@@ -39,7 +39,7 @@ pub struct Layers {
     pod: Node,
     folder: PathBuf,
     warnings: Vec<Warning>,
-    /// What is wrong with variables.
+    /// What is wrong with variables, and with values of the pod that are not in its tree.
     problems: Vec<Problem>,
 }
 
@@ -104,10 +104,16 @@ impl Layers {
         options: &[KnownOption],
     ) -> Result<Self, ConfigError> {
         let pod = yaml::read(name, text);
-        let referred = pod.as_ref().map(referred).unwrap_or_default();
-        let Environment { settings, problems, warnings: of_variables } =
+        let referred = pod.as_ref().map(|(pod, _)| referred(pod)).unwrap_or_default();
+        let Environment { settings, mut problems, warnings: of_variables } =
             environment::read(variables, options, |name| referred.contains(name));
-        let mut pod = pod.map_err(|error| ConfigError(problems.iter().cloned().chain(error.0).collect()))?;
+        let mut pod = match pod {
+            Ok((pod, wrong)) => {
+                problems.extend(wrong);
+                pod
+            }
+            Err(error) => return Err(ConfigError(problems.into_iter().chain(error.0).collect())),
+        };
         let mut warnings = foreign::prune(&mut pod);
         warnings.extend(of_variables);
         keys::rename(&mut pod);
@@ -194,13 +200,15 @@ impl Layers {
         }
     }
 
-    /// One tree of the winners alone, its references not yet replaced, and whether TLS is on; beside it all that is wrong
-    /// so far, which is not in the tree any more.
+    /// One tree of the winners alone, its references not yet replaced, and whether TLS is on; beside it all that is
+    /// wrong so far, which is not in the tree any more.
     pub(crate) async fn merge<E>(
         mut self,
         resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
     ) -> Merged<E> {
-        let (mut problems, mut damaged, mut lost) = (self.problems, Vec::new(), Vec::new());
+        // What has no value because it is malformed is told once.
+        let mut damaged: Vec<Origin> = self.problems.iter().filter_map(|problem| problem.origin.clone()).collect();
+        let (mut problems, mut lost) = (self.problems, Vec::new());
         // The two switches may be references themselves, and say which of the others count.
         for name in ["enabled", "self_signed"] {
             let path = ["runtime", "tls", name];
@@ -275,7 +283,8 @@ pub(crate) fn why<E>(problems: Vec<Problem>, lost: Vec<E>) -> Resolved<E> {
     }
 }
 
-/// Whether something at `origin` may have to do with TLS or with who may do what; else it has nothing to do with either.
+/// Whether something at `origin` may have to do with TLS or with who may do what; else it has nothing to do with
+/// either.
 fn is_of_access(origin: &Origin) -> bool {
     const OTHERS: [&str; 12] = [
         "version",

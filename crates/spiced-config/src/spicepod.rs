@@ -405,7 +405,8 @@ pub(crate) struct Limits {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dataset {
-    /// The source: `file:PATH` (a file, a directory or a glob; Parquet, CSV, NDJSON), `s3://BUCKET/PATH`, `https://HOST/PATH`,
+    /// The source: `file:PATH` (a file, a directory or a glob; Parquet, CSV, NDJSON), `s3://BUCKET/PATH`,
+    /// `https://HOST/PATH`,
     /// `postgres:[SCHEMA.]TABLE`, `flightsql:[CATALOG.][SCHEMA.]TABLE` or `memory:`.
     pub(crate) from: Placed<String>,
     /// What queries call it: `trips`, or `schema.table`.

@@ -110,8 +110,8 @@ impl Node {
         }
     }
 
-    /// Takes out the innermost value that stands at `origin`, or whose key does. Gives where the map or list stands that it
-    /// was in.
+    /// Takes out the innermost value that stands at `origin`, or whose key does. Gives where the map or list stands
+    /// that it was in.
     pub(crate) fn take_at(&mut self, origin: &Origin) -> Option<Origin> {
         match &mut self.kind {
             Kind::Map(entries) => {

@@ -9,6 +9,7 @@ use spiced_secrets::Template;
 use tls_core::Origin;
 
 use crate::error::{ConfigError, Problem};
+use crate::shown::may_be_secret;
 use crate::tree::{Key, Kind, Node, Text};
 
 /// Values of one document, those that aliases repeat included; more is an attack or a mistake.
@@ -17,12 +18,12 @@ const MOST_NODES: usize = 100_000;
 /// How deep values may be nested.
 const DEEPEST: usize = 64;
 
-/// Reads one document. `name` is what messages call the file.
+/// Reads one document. `name` is what messages call the file. Beside it is what is wrong and leaves the rest readable: a key
+/// that is repeated, a malformed reference, for which there is nothing in the tree.
 ///
 /// # Errors
-/// It is not YAML, holds several documents, repeats a key, or has malformed references: all of
-/// those.
-pub(crate) fn read(name: &Path, text: &str) -> Result<Node, ConfigError> {
+/// It is not YAML, or holds several documents: that, and what else is wrong before it.
+pub(crate) fn read(name: &Path, text: &str) -> Result<(Node, Vec<Problem>), ConfigError> {
     let mut reader = Reader {
         name,
         lines: text.lines().collect(),
@@ -31,8 +32,10 @@ pub(crate) fn read(name: &Path, text: &str) -> Result<Node, ConfigError> {
         budget: MOST_NODES,
         problems: Vec::new(),
     };
-    let root = reader.document().map_err(|problem| ConfigError(vec![*problem]))?;
-    if reader.problems.is_empty() { Ok(root) } else { Err(ConfigError(reader.problems)) }
+    match reader.document() {
+        Ok(root) => Ok((root, reader.problems)),
+        Err(problem) => Err(ConfigError(reader.problems.into_iter().chain([*problem]).collect())),
+    }
 }
 
 struct Reader<'t> {
@@ -127,7 +130,9 @@ impl<'t> Reader<'t> {
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => return Err(self.problem(span.start, "a key has to be a word")),
             };
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            // A place is told in messages, so it is no place for what may be a secret.
+            let shown = if may_be_secret(&name) { "…" } else { &name };
+            let path = if path.is_empty() { shown.to_owned() } else { format!("{path}.{shown}") };
             let next = self.next()?;
             let value = self.value(next, &path, depth + 1)?;
             if name == "<<" {
@@ -135,7 +140,7 @@ impl<'t> Reader<'t> {
             } else if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
                 let first = first.origin.clone();
                 self.problems
-                    .push(*self.problem(span.start, format!("the key `{name}` is here twice; first at {first}")));
+                    .push(*self.problem(span.start, format!("the key `{shown}` is here twice; first at {first}")));
             } else {
                 entries.push((Key { name, origin: self.origin(span.start, &path) }, value));
             }
@@ -233,6 +238,11 @@ fn size(node: &Node) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(name: &Path, text: &str) -> Result<Node, ConfigError> {
+        let (root, wrong) = super::read(name, text)?;
+        if wrong.is_empty() { Ok(root) } else { Err(ConfigError(wrong)) }
+    }
 
     fn fails(text: &str) -> String {
         read(Path::new("spicepod.yaml"), text).unwrap_err().to_string()

@@ -1,8 +1,8 @@
 //! The text of a statement without what may be a credential in it: fit to be kept, shown to other callers, and logged.
 //!
 //! A statement is read as tokens, not parsed: one that is malformed is redacted as well. What is replaced by `***`: the
-//! values of `OPTIONS (…)`; every literal of `COPY` and `CREATE EXTERNAL TABLE`; a literal that is given to, or compared
-//! with, a name such as `password`; a literal or comment that looks like a credential itself.
+//! values of `OPTIONS (…)`; every literal of `COPY` and `CREATE EXTERNAL TABLE`; a literal that is given to, or
+//! compared with, a name such as `password`; a literal or comment that looks like a credential itself.
 
 use std::borrow::Cow;
 

@@ -286,8 +286,8 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// Waits until the caller would not be let in any more, or not with the same rights: its key or its identity is taken
-    /// away or may do less, its certificate is revoked. Counts it and tells the audit log.
+    /// Waits until the caller would not be let in any more, or not with the same rights: its key or its identity is
+    /// taken away or may do less, its certificate is revoked. Counts it and tells the audit log.
     pub(crate) async fn revoked(mut self) {
         let tls = self.tls.clone();
         let distrusted = async {

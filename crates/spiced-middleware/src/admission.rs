@@ -313,7 +313,7 @@ mod tests {
             anonymous: crate::Anonymous::Said(Some(Role::ReadOnly)),
             ..crate::Policy::default()
         }));
-        let endless = get(|| std::future::pending::<&'static str>());
+        let endless = get(std::future::pending::<&'static str>);
         let app = Router::new().route("/", endless).layer(admission(Access::following(followed), Dialect::Http));
         let asked = tokio::spawn(app.oneshot(Request::get("/").body(Body::empty()).unwrap()));
         tokio::task::yield_now().await;

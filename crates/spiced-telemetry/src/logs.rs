@@ -51,9 +51,9 @@ pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Resu
     .map_err(|e| LogError(e.to_string()))
 }
 
-/// True for lines that no filter brings out: at `trace` the AWS SDK tells whole requests and answers, with session tokens in
-/// them; at `debug` what parses and plans a statement tells its text and its literals, which may be anybody's data or a
-/// credential. `EXPLAIN VERBOSE` shows a plan to whom it belongs.
+/// True for lines that no filter brings out: at `trace` the AWS SDK tells whole requests and answers, with session
+/// tokens in them; at `debug` what parses and plans a statement tells its text and its literals, which may be anybody's
+/// data or a credential. `EXPLAIN VERBOSE` shows a plan to whom it belongs.
 fn tells_secrets(line: &Metadata<'_>) -> bool {
     const STATEMENTS: [&str; 4] = ["sqlparser", "datafusion", "tokio_postgres", "postgres"];
     let is_of = |krate: &str| {

@@ -91,8 +91,17 @@ impl<W: Write> Write for Escaped<'_, W> {
 /// Control characters (C0, DEL and C1), line and paragraph separators, marks that turn the direction of text, and those
 /// that are not seen.
 fn is_escaped(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+    const UNSEEN: [std::ops::RangeInclusive<char>; 8] = [
+        '\u{ad}'..='\u{ad}',
+        '\u{61c}'..='\u{61c}',
+        '\u{180e}'..='\u{180e}',
+        '\u{200b}'..='\u{200f}',
+        '\u{2028}'..='\u{202e}',
+        '\u{2060}'..='\u{206f}',
+        '\u{feff}'..='\u{feff}',
+        '\u{fff9}'..='\u{fffb}',
+    ];
+    letter.is_control() || UNSEEN.iter().any(|range| range.contains(&letter))
 }
 
 #[cfg(test)]

@@ -88,8 +88,8 @@ impl Witness for History {
     }
 }
 
-/// Whether nothing of a statement is kept: `COPY` and `CREATE EXTERNAL TABLE`, whose options have credentials in them, even
-/// where they could not be planned. Of all others what may be a credential is taken out.
+/// Whether nothing of a statement is kept: `COPY` and `CREATE EXTERNAL TABLE`, whose options have credentials in them,
+/// even where they could not be planned. Of all others what may be a credential is taken out.
 fn may_tell_secrets(sql: &str, effect: Option<Effect>) -> bool {
     let words = || sql.split(|c: char| !c.is_ascii_alphanumeric());
     match effect {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spiced_config::{ConfigError, Layers, Resolved, Settings};
+use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings};
 use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
 use crate::args::{PodArgs, known_options};
@@ -58,7 +58,9 @@ pub(crate) async fn open(layers: &Layers) -> Result<Resolver, Failure> {
         // What else is wrong is told at once.
         Err(error) => {
             let others = layers.clone().problems().await;
-            return Err(ConfigError(error.0.into_iter().chain(others).collect()).into());
+            let is_new = |problem: &Problem| !others.iter().any(|other| other.origin == problem.origin);
+            let of_stores: Vec<Problem> = error.0.into_iter().filter(is_new).collect();
+            return Err(ConfigError(of_stores.into_iter().chain(others).collect()).into());
         }
     };
     let declared = stores

@@ -1,5 +1,5 @@
-//! What is wrong with a command line, in words that repeat nothing of it. A word that is wrong may be a key, or a line of
-//! one: a shell splits what `$(cat tls.key)` gives, and the dashes that PEM begins with look like an option.
+//! What is wrong with a command line, in words that repeat nothing of it. A word that is wrong may be a key, or a line
+//! of one: a shell splits what `$(cat tls.key)` gives, and the dashes that PEM begins with look like an option.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -8,13 +8,19 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
 use spiced_config::meant;
 
-/// Words an error. `words` are those of the command line, the program's name first; `command` is what they were read by.
+/// Words an error. `words` are those of the command line, the program's name first; `command` is what they were read
+/// by.
 pub(crate) fn explain(error: &Error, words: &[OsString], command: &Command) -> String {
     let message = message(error, words, command);
     let mut text = format!("error: {message}\n");
     // Only what this program itself calls something is suggested.
     let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
     match other_name(error, command) {
+        _ if names(error, ContextKind::InvalidArg).iter().any(|argument| is_pem(argument)) => {
+            text.push_str(
+                "hint: PEM text is a value of --tls-certificate or --tls-key, in quotes: --tls-key \"$(cat FILE)\"\n",
+            );
+        }
         Some(option) => {
             let _ = writeln!(text, "hint: here it is called `--{option}`");
         }
@@ -46,9 +52,11 @@ fn message(error: &Error, words: &[OsString], command: &Command) -> String {
         }
         ErrorKind::UnknownArgument => {
             let place = place(&option(), words);
-            let kind =
-                if option().starts_with('-') && !option().starts_with("---") { "an option" } else { "an argument" };
-            format!("{place} is {kind} that is not known here (it is not repeated: it may be a secret)")
+            let kind = match option().starts_with('-') && !is_pem(&option()) {
+                true => "is an option that is not known here",
+                false => "is not expected here",
+            };
+            format!("{place} {kind} (it is not repeated: it may be a secret)")
         }
         ErrorKind::InvalidSubcommand => {
             let place = place(&of(ContextKind::InvalidSubcommand), words);
@@ -71,6 +79,11 @@ fn message(error: &Error, words: &[OsString], command: &Command) -> String {
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
         _ => "the command line is wrong".to_owned(),
     }
+}
+
+/// PEM begins, and each of its frames ends, with dashes, more than an option has.
+fn is_pem(argument: &str) -> bool {
+    argument.starts_with("---") || argument.ends_with("---")
 }
 
 fn one_of(error: &Error) -> String {

@@ -1,5 +1,6 @@
-//! No value of an option or argument is ever printed where it may be a key: every option of every command, as clap's own
-//! tree has them, is given marked key material in every form that people have it in, and all output is searched for it.
+//! No value of an option or argument is ever printed where it may be a key: every option of every command, as clap's
+//! own tree has them, is given marked key material in every form that people have it in, and all output is searched for
+//! it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -98,8 +99,8 @@ fn no_option_of_any_command_prints_its_value() {
     let mut runs = Vec::new();
     for (at, (form, value, hidden)) in forms().into_iter().enumerate() {
         for (words, command) in commands() {
-            // The settings' options are the same for every command that has a pod. PEM is tried everywhere; the other forms,
-            // which are told by the same code, with a part of the lines each.
+            // The settings' options are the same for every command that has a pod. PEM is tried everywhere; the other
+            // forms, which are told by the same code, with a part of the lines each.
             let is_server = words.is_empty();
             for (nth, line) in lines(&words, &command, &value).into_iter().enumerate() {
                 if at == 0 || (nth + at) % if is_server { 2 } else { 12 } == 0 {

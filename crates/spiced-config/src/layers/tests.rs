@@ -159,6 +159,12 @@ fn everything_at_once() {
     // The certificate and its key, and the client CA.
     let pod = "runtime:\n  tls:\n    certificate_file: ''\n    key_file: ''\n    client_auth_mode: request\n    client_auth_ca_file: ''\n";
     assert_eq!(settle(pod, &[], &[]).unwrap_err().lines().count(), 3);
+    // A key that is there twice, a malformed reference, and an unknown key.
+    let pod =
+        "runtime:\n  tls: { key: \"${env\", certificate: c }\n  limits: { handshakes: 1, handshakes: 2 }\n  tsl: {}\n";
+    let text = settle(pod, &[], &[]).unwrap_err();
+    assert_eq!(text.matches(" / ").count(), 3, "{text}");
+    assert!(text.contains("`tsl`") && text.contains("twice") && text.contains("runtime.tls.key"), "{text}");
     // What is wrong elsewhere hides no contradiction; what follows from a wrong key is none.
     let pod = "runtime: { tls: { certificate_file: c }, limits: { handshakes: x } }";
     assert_eq!(settle(pod, &[], &[]).unwrap_err().lines().count(), 2);
@@ -220,6 +226,7 @@ fn what_an_option_gives_is_not_shown() {
             ("SPICED_RUNTIME__LIMITS__CONNECTIONS", "runtime.limits.connections"),
             ("SPICED_RUNTIME__TLS__CERTIFICATES", "runtime.tls.certificates"),
             ("SPICED_RUNTIME__HTTP", "runtime.http"),
+            ("SPICED_RUNTIME__TLS__SELF_SIGNED", "runtime.tls.self_signed"),
         ] {
             for text in [settle("", &[(setting, value)], &[]), settle("", &[], &[("--flag", flag, value)])] {
                 let text = text.unwrap_err();
@@ -227,6 +234,27 @@ fn what_an_option_gives_is_not_shown() {
             }
         }
     }
+}
+
+/// A secret where a path or a source belongs is not shown, and the quotes that Docker keeps are named.
+#[test]
+fn secrets_in_the_place_of_paths() {
+    let pem = "-----BEGIN PRIVATE KEY-----hush";
+    for pod in [
+        format!("runtime: {{ sql: {{ host_paths: ['{pem}'] }} }}"),
+        format!(
+            "runtime: {{ tls: {{ certificate: c, key: k, client_auth_mode: request, client_auth_ca: a, client_crl_files: ['{pem}'] }} }}"
+        ),
+        format!("datasets: [{{ from: '{pem}', name: a }}]"),
+        format!("datasets: [{{ from: 'file:a', name: '{pem}' }}]"),
+        format!("runtime: {{ '{pem}': 1 }}"),
+        format!("runtime: {{ listen: {{ http: '{pem}:1' }}, tls: {{ profile: '{pem}' }} }}"),
+    ] {
+        let text = settle(&pod, &[], &[]).unwrap_err();
+        assert!(!text.contains("hush"), "{pod}: {text}");
+    }
+    let text = settle("", &[("SPICED_RUNTIME__TLS__ENABLED", "\"true\"")], &[]).unwrap_err();
+    assert!(text.contains("take the quotes away"), "{text}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use spiced_certs::client::{ClientTls, Trust};
 use spiced_certs::{Input, Pair};
+use spiced_config::may_be_secret;
 use tls_core::{Origin, Secret, Sourced};
 
 use super::endpoint::Endpoint;
@@ -151,7 +152,7 @@ impl SqlArgs {
         let tls_asked = root.is_some() || certificate.is_some() || key.is_some();
         let identity = match (certificate, key) {
             (None, None) => None,
-            (Some(certificate), Some(key)) => Some(Pair::new(file(certificate), file(key))),
+            (Some(certificate), Some(key)) => Some(Pair::new(file(certificate)?, file(key)?)),
             (Some(certificate), None) => {
                 return Err(usage(certificate.origin, format!("its key is missing: give it with {}", KEY.0)));
             }
@@ -161,7 +162,7 @@ impl SqlArgs {
         };
         let development = folder.join(DEVELOPMENT_CA);
         let trust = match root {
-            Some(root) => Trust::only(file(root)),
+            Some(root) => Trust::only(file(root)?),
             None if endpoint.is_loopback() && development.is_file() => {
                 Trust::system().and(Sourced::new(Input::File(development), Origin::Default))
             }
@@ -182,8 +183,12 @@ impl SqlArgs {
     }
 }
 
-fn file(path: Sourced<OsString>) -> Sourced<Input> {
-    path.map(|path| Input::File(path.into()))
+/// A path, which errors repeat: so a variable that holds something else is refused, as an option is.
+fn file(path: Sourced<OsString>) -> Result<Sourced<Input>, Failure> {
+    if path.value.to_str().is_some_and(may_be_secret) && !Path::new(&path.value).exists() {
+        return Err(usage(path.origin, "it is no path: it looks like the text of a key or certificate"));
+    }
+    Ok(path.map(|path| Input::File(path.into())))
 }
 
 fn secret(text: &str) -> Result<Secret, &'static str> {
