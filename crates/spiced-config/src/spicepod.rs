@@ -394,7 +394,7 @@ pub(crate) struct Limits {
     /// Connections of one door, within the limit of open files; where that is low, a part of it is for whichever door needs it.
     #[schemars(extend("default" = 10_000))]
     pub(crate) connections: Option<Placed<usize>>,
-    /// Handshakes in progress, all doors.
+    /// Handshakes in progress, for each endpoint; beyond it the slowest is ended.
     #[schemars(extend("default" = 1_024))]
     pub(crate) handshakes: Option<Placed<usize>>,
     /// Wrong keys of one address, at once and a minute after that; further ones have to wait.
