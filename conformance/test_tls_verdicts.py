@@ -6,10 +6,14 @@ The clients are asked through a server of Python's that presents anything; each 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
+import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +25,7 @@ from harness import chains, clients
 from harness.chains import KINDS
 from harness.commands import run
 from harness.pod import Pod
+from harness.server import binary
 from harness.waiting import DEADLINE
 
 OWN = Path(__file__).parent / "clients" / "handshake"
@@ -293,6 +298,34 @@ def test_everything_is_said_at_once(pod):
     pod.yaml(tls=pod.write_pair(pod.ca.issue(("a.test",), starts=-3 * chains.DAY, ends=-chains.DAY)))
     codes = {f["code"] for f in _check(pod, "--name", "b.test")[1]["findings"]}
     assert {"TLS-EXPIRED", "TLS-NAME-NOT-COVERED"} <= codes, codes
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's place")
+def test_the_directory_that_denies_is_named(pod, request):
+    """certbot's archive is root's; who asks is somebody else, and the links in live lead there."""
+    # pytest's own folders keep everybody else out.
+    open_to_all = Path(tempfile.mkdtemp())
+    request.addfinalizer(lambda: shutil.rmtree(open_to_all))
+    os.chmod(open_to_all, 0o755)
+    home = open_to_all / "letsencrypt"
+    for folder in ("live", "archive"):
+        (home / folder).mkdir(parents=True)
+    for name, text in [("fullchain.pem", pod.pair.certificate), ("privkey.pem", pod.pair.key_text)]:
+        pod.write(str(home / "archive" / name), text)
+        os.symlink(f"../archive/{name}", home / "live" / name)
+    (home / "archive").chmod(0o700)
+    path = home / "live" / "fullchain.pem"
+    code = "import os, sys; os.setgid(65534); os.setuid(65534); os.execv(sys.argv[1], sys.argv[1:])"
+    program = open_to_all / "spiced"
+    shutil.copy(binary(), program)
+    words = ["tls", "check", "--tls-certificate-file", path, "--tls-key-file", home / "live" / "privkey.pem"]
+    (open_to_all / "spicepod.yaml").write_text("version: v1\nkind: Spicepod\nname: x\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code, program, *map(str, words)], cwd=open_to_all, capture_output=True, text=True, timeout=DEADLINE
+    )
+    said = done.stdout + done.stderr
+    assert f'may not enter the directory "{home / "archive"}" (mode 0700, of root (uid 0))' in said, said
+    assert "(uid 65534)" in said, said
 
 
 def test_x509_v1_is_signed_again_by_the_command(pod):

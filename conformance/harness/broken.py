@@ -145,6 +145,13 @@ def _p12(pod: Pod, pair: Pair | None = None) -> bytes:
     return pkcs12.serialize_key_and_certificates(b"spice", pair.key, pair.leaf, [pod.ca.certificate], how)
 
 
+def _old_p12(pod: Pod) -> bytes:
+    """With RC2, as Windows and OpenSSL 1.1 wrote it."""
+    words = ["pkcs12", "-export", "-legacy", "-in", "crt", "-inkey", "key", "-out", "old.p12", "-passout", f"pass:{PASSWORD}"]
+    folder = in_home(pod, clients.tool("openssl"), *words, crt=pod.pair.certificate, key=pod.pair.key_text)
+    return (folder / "old.p12").read_bytes()
+
+
 def jks(pod: Pod, pair: Pair | None = None) -> bytes:
     """A keystore in Java's own format."""
     keytool = clients.optional_tool("keytool")
@@ -381,6 +388,7 @@ BROKEN: dict[str, Broken] = {
     "key: DER, SEC1": Broken("TLS-DER", _key(lambda pod: der(pod.pair.key, SEC1))),
     "key: DER, PKCS#1": Broken("TLS-DER", _rsa_key(lambda pod, pair: der(pair.key, SEC1))),
     "key: PKCS#12": Broken("TLS-PKCS12", _key(_p12)),
+    "key: PKCS#12, old": Broken("TLS-PKCS12", _key(_old_p12)),
     "key: Java keystore": Broken("TLS-JKS", _key(jks)),
     "key: a path": Broken("TLS-PATH-AS-PEM", _key(lambda pod: "/etc/tls/tls.key")),
     "key: a web page": Broken("TLS-HTML", _key(lambda pod: HTML)),

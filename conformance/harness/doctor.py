@@ -193,7 +193,7 @@ def row(pod: Pod, found: dict) -> str:
     """A line of the page, without what differs from run to run."""
 
     def tidy(text: str) -> str:
-        return text.replace(f"{pod.folder}/", "/etc/spice/").replace("|", "\\|")
+        return text.replace(str(pod.folder), "/etc/spice").replace("|", "\\|")
 
     shown = [f"`{found['code']}`", MEANS[found["code"]], tidy(found["message"]), tidy(found["fix"])]
     return "| " + " | ".join(shown) + " |"

@@ -80,7 +80,7 @@ impl Format {
             _ if bytes.starts_with(b"age-encryption.org/") => other(Foreign::Age),
             _ if bytes.get(257..262) == Some(b"ustar") => other(Foreign::Tar),
             // OpenPGP (RFC 9580 §4.2): a session key's packet, old format and new, or of a passphrase.
-            [0x84 | 0x85 | 0x8c, _, 2 | 3 | 4, ..] | [0xc1 | 0xc3, _, 3..=6, ..] => other(Foreign::Pgp),
+            [0x84 | 0x85 | 0x8c, _, 2..=4, ..] | [0xc1 | 0xc3, _, 3..=6, ..] => other(Foreign::Pgp),
             [SEQUENCE, length, content @ ..] => {
                 let more = usize::from(if *length > 0x80 { length & 0x7f } else { 0 });
                 // Java's newer keystores and some of Windows' are BER, of indefinite length.

@@ -79,7 +79,7 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
                 Severity::Info,
                 Clients::NONE,
                 format!("the common name {common} is none of the alternative names: clients that call it so refuse it"),
-                format!("have it issued with {}", alternative_names(&[common.clone()], "NAME")),
+                format!("have it issued with {}", alternative_names(std::slice::from_ref(common), "NAME")),
             ));
         }
     }

@@ -169,7 +169,8 @@ pub(crate) fn oddities(pem: &Secret) -> Vec<String> {
         (text.contains("-----BEGIN OPENSSH PRIVATE KEY-----"), "is in OpenSSH's form"),
     ]
     .into_iter()
-    .filter_map(|(is, what)| is.then(|| what.to_owned()))
+    .filter(|(is, _)| *is)
+    .map(|(_, what)| what.to_owned())
     .collect();
     let misnamed = blocks(pem).is_ok_and(|blocks| {
         blocks.iter().any(|block| match (block.label.as_str(), KeyForm::of(&block.der)) {
@@ -478,7 +479,7 @@ fn utf16(bytes: &[u8]) -> Option<Zeroizing<String>> {
     let (bytes, big) = match bytes {
         [0xff, 0xfe, rest @ ..] => (rest, false),
         [0xfe, 0xff, rest @ ..] => (rest, true),
-        _ if bytes.len() % 2 != 0 || zeros(0) == zeros(1) => return None,
+        _ if !bytes.len().is_multiple_of(2) || zeros(0) == zeros(1) => return None,
         _ => (bytes, zeros(0)),
     };
     let unit =
@@ -651,15 +652,15 @@ mod tests {
             text.encode_utf16().flat_map(|u| if big { u.to_be_bytes() } else { u.to_le_bytes() }).collect()
         };
         let latin = |pem: &str| [b"# Schl\xfcssel\n".as_slice(), pem.as_bytes(), b"\xfc"].concat();
-        let forms: [(&str, fn(&[u8], &dyn Fn(&str, bool) -> Vec<u8>, &str) -> Vec<u8>); 4] = [
-            ("little, mark", |_, to, pem| to(&format!("\u{feff}{pem}"), false)),
-            ("big, mark", |_, to, pem| to(&format!("\u{feff}{pem}"), true)),
-            ("little", |_, to, pem| to(pem, false)),
-            ("big", |_, to, pem| to(pem, true)),
-        ];
-        for (name, form) in forms {
-            assert!(certificates(&Secret::new(form(&[], &utf16, CERTIFICATE))).is_ok(), "{name}");
-            assert!(private_key(&Secret::new(form(&[], &utf16, KEY)), None).is_ok(), "{name}");
+        for (name, mark, big) in [
+            ("little, mark", "\u{feff}", false),
+            ("big, mark", "\u{feff}", true),
+            ("little", "", false),
+            ("big", "", true),
+        ] {
+            let coded = |pem: &str| Secret::new(utf16(&format!("{mark}{pem}"), big));
+            assert!(certificates(&coded(CERTIFICATE)).is_ok(), "{name}");
+            assert!(private_key(&coded(KEY), None).is_ok(), "{name}");
         }
         assert!(certificates(&Secret::new(latin(CERTIFICATE))).is_ok());
         assert!(private_key(&Secret::new(latin(KEY)), None).is_ok());

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -46,14 +47,17 @@ impl Issued {
     }
 }
 
+/// Certificates whose issuer is looked for in the files beside them; of thousands, the first say enough.
+const MAX_LOOKS_BESIDE: usize = 16;
+
 /// The roots that clients trust, as far as they are known here: those that are given, or else this system's, which are
 /// read once and only where somebody asks.
 #[derive(Default)]
 pub(crate) struct Roots {
     store: OnceLock<Store>,
     given: bool,
-    /// Whether the files beside a certificate may be asked who issued it: the doctor has the time.
-    beside: bool,
+    /// For how many certificates the files beside them may be asked who issued it: the doctor has the time.
+    looks_beside: AtomicUsize,
 }
 
 struct Store {
@@ -85,16 +89,17 @@ impl Store {
 impl Roots {
     /// These alone.
     pub(crate) fn given(certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self { store: OnceLock::from(Store::new(certificates)), given: true, beside: false }
+        Self { store: OnceLock::from(Store::new(certificates)), given: true, looks_beside: AtomicUsize::new(0) }
     }
 
     /// This system's, for a look that may take its time.
     pub(crate) fn thorough() -> Self {
-        Self { beside: true, ..Self::default() }
+        Self { looks_beside: AtomicUsize::new(MAX_LOOKS_BESIDE), ..Self::default() }
     }
 
+    /// True where there is time for one more look at the files beside a certificate.
     pub(crate) fn look_beside(&self) -> bool {
-        self.beside
+        self.looks_beside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
     pub(crate) fn are_given(&self) -> bool {

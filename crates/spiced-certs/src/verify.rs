@@ -40,7 +40,7 @@ enum Top<'a> {
     /// With a certificate of the path that vouches for itself.
     SelfSigned,
     /// With a root that clients have: one that is given, or one of this system's.
-    Known(Facts<'a>),
+    Known(Box<Facts<'a>>),
     /// With an issuer whose certificate is not here.
     Unknown,
     /// With an issuer that did not sign.
@@ -140,7 +140,7 @@ fn climb<'r, 'f>(
             return Top::SelfSigned;
         }
         if let Some(root) = roots.issuer_of(child) {
-            return Top::Known(root);
+            return Top::Known(Box::new(root));
         }
         let on_path = |one: &&Facts<'_>| path.iter().any(|other| other.der == one.der);
         let named: Vec<&Facts<'_>> = facts.iter().filter(|one| child.names_as_issuer(one) && !on_path(one)).collect();
@@ -194,7 +194,8 @@ fn issuer_faults(
         found.faults.push(Fault { code, refused_by, message, fix });
     };
     // A root of version 1 is one because clients trust it.
-    if !issuer.is_ca() && !(is_root && issuer.is_v1()) {
+    let is_ca = issuer.is_ca() || is_root && issuer.is_v1();
+    if !is_ca {
         fault(
             "TLS-ISSUER-NOT-CA",
             Clients::ALL,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::{Uid, User, geteuid};
 
@@ -105,8 +105,7 @@ fn dangling(path: &Path) -> Option<(PathBuf, PathBuf)> {
     let ancestors: Vec<&Path> = path.ancestors().filter(|one| !one.as_os_str().is_empty()).collect();
     let mut link = ancestors.into_iter().rev().find(|one| one.is_symlink() && !one.exists())?.to_owned();
     for _ in 0..MAX_LINKS {
-        let target = fs::read_link(&link).ok()?;
-        let target = link.parent().unwrap_or(Path::new("")).join(target);
+        let target = target(&link)?;
         if !target.is_symlink() {
             return Some((link, target));
         }
@@ -115,7 +114,34 @@ fn dangling(path: &Path) -> Option<(PathBuf, PathBuf)> {
     None
 }
 
+/// Where a link leads, without the `..` in it.
+fn target(link: &Path) -> Option<PathBuf> {
+    let joined = link.parent().unwrap_or(Path::new("")).join(fs::read_link(link).ok()?);
+    let mut plain = PathBuf::new();
+    for part in joined.components() {
+        match part {
+            Component::ParentDir if plain.file_name().is_some() => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    Some(plain)
+}
+
 fn denied(path: &Path) -> (String, String) {
+    // The way that counts is the link's: certbot's `live` leads to `archive`.
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match target(&path) {
+            Some(target) => path = target,
+            None => break,
+        }
+    }
+    denied_at(&path)
+}
+
+fn denied_at(path: &Path) -> (String, String) {
     let uid = geteuid();
     let me = user(uid);
     // Whose contents may be looked up may be entered.
