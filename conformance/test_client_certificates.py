@@ -274,7 +274,8 @@ NAMED = {
     "uri, star within": (["spiffe://prod/ns/web/reader"], "", "ro"),
     "uri, two segments within": (["spiffe://prod/ns/a/b/reader"], "", "403"),
     "uri, first that fits": (["spiffe://prod/first"], "", "ro"),
-    "uri, one of two": (["spiffe://else/where", "spiffe://prod/ns/etl/job"], "", "rw"),
+    # An X509-SVID has exactly one URI.
+    "uri, one of two": (["spiffe://else/where", "spiffe://prod/ns/etl/job"], "", "403"),
     "dns": (["daily.reports.example.com"], "", "ro"),
     "dns, in another case": (["DAILY.Reports.EXAMPLE.com"], "", "ro"),
     "dns, a rule in another case": (["WRITER.example.COM"], "", "rw"),

@@ -129,11 +129,13 @@ def test_everything_that_is_missing_or_unreachable_comes_in_one_report(pod):
     assert plain(pod.refuse(env=aws_environment()).report, pod.folder) == (
         "error: 3 things keep spiced from starting\n"
         "  - spicepod.yaml: secrets[1].params.hashicorp_vault_token: ${here:T}: there is no `T`\n"
+        "    fix: set it in one of: POD/here/T\n"
         "  - spicepod.yaml: secrets[2]: secret store `aws`: cannot reach https://localhost:PORT: Connection refused "
         "(os error N) (asked for by spicepod.yaml: datasets[1].from and 1 more)\n"
+        "    fix: see that this machine reaches it, and aws_endpoint_url where it is set\n"
         "  - spicepod.yaml: datasets[0].from: ${here:FILE}: there is no `FILE`\n"
-        "hint: set it in one of: POD/here/T; see that this machine reaches it, and aws_endpoint_url where it is set; "
-        "set it in one of: POD/here/FILE"
+        "    fix: set it in one of: POD/here/FILE\n"
+        "hint: do what each `fix` says for the lines above it; all of them are needed"
     )
 
 

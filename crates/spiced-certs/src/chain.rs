@@ -1,81 +1,149 @@
 //! The order of a chain: the leaf first, then whoever signed the one before (RFC 5246 §7.4.2, RFC
 //! 8446 §4.4.2).
 
+use std::path::Path;
+
 use rustls::sign::SigningKey;
 use rustls_pki_types::CertificateDer;
 use tls_core::Origin;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::compatibility::Clients;
 use crate::diagnose::{Finding, Severity};
+use crate::facts::{Facts, Signed};
+use crate::pem::quoted;
 
 /// How a chain was written.
+#[derive(Debug, Default)]
 pub(crate) struct Writing {
     /// True where it was not in order.
     changed: bool,
     /// The subjects of certificates that signed none of the others.
     stray: Vec<String>,
+    /// The subjects of certificates that are in the file more than once.
+    doubled: Vec<String>,
+    /// Where the chain's certificates stand in the file, the leaf first and without a root.
+    places: Vec<usize>,
 }
 
 impl Writing {
-    /// What is to be said of how the chain of `subject` was written.
-    pub(crate) fn findings(&self, origin: &Origin, subject: &str) -> Vec<Finding> {
-        let finding = |code, severity, message: String, fix: &str| Finding {
+    /// What is to be said of how the chain of `subject` was written. `root` is the root that ends it; `file` is where
+    /// it was read, where each certificate has lines of its own there.
+    pub(crate) fn findings(
+        &self,
+        origin: &Origin,
+        subject: &str,
+        root: Option<&str>,
+        file: Option<&Path>,
+    ) -> Vec<Finding> {
+        let finding = |code, severity, message: String, fix: String| Finding {
             code,
             severity,
             origin: origin.to_string(),
             subject: subject.to_owned(),
             message,
-            fix: fix.to_owned(),
+            fix,
+            refused_by: Clients::NONE,
         };
-        let order = self.changed.then(|| {
-            finding(
+        let rewrite = file.map(|file| self.command(file));
+        let rewritten = |otherwise: &str| match &rewrite {
+            Some(command) => format!("write the chain as it should be, and give the new file: {command}"),
+            None => otherwise.to_owned(),
+        };
+        let mut found = Vec::new();
+        if self.changed {
+            found.push(finding(
                 "TLS-CHAIN-ORDER",
                 Severity::Warning,
-                "the chain is not in order; it is served in the right one".to_owned(),
-                "put the server's certificate first, then each intermediate after the one it signed",
-            )
-        });
-        let stray = (!self.stray.is_empty()).then(|| {
-            finding(
+                format!("the chain is not in order; it is served in the right one, from {subject} up"),
+                rewritten("put the server's certificate first, then each intermediate after the one it signed"),
+            ));
+        }
+        if !self.doubled.is_empty() {
+            found.push(finding(
+                "TLS-CHAIN-DOUBLED",
+                Severity::Info,
+                format!(
+                    "the file has the same certificate more than once: {}; it is sent once",
+                    self.doubled.join("; ")
+                ),
+                rewritten("leave each certificate in the file once"),
+            ));
+        }
+        if !self.stray.is_empty() {
+            found.push(finding(
                 "TLS-CHAIN-STRAY",
                 Severity::Info,
                 format!("the file has certificates that are no part of the chain: {}", self.stray.join("; ")),
-                "take them out of the file: they are sent with every handshake",
-            )
-        });
-        order.into_iter().chain(stray).collect()
+                rewritten("take them out of the file: they are sent with every handshake"),
+            ));
+        }
+        if let Some(root) = root {
+            found.push(finding(
+                "TLS-ROOT-SENT",
+                Severity::Info,
+                format!("the chain ends with the root {root}: whoever trusts it has it, and it is sent for nothing"),
+                rewritten(&format!("take the certificate of {root} out of the file")),
+            ));
+        }
+        found
+    }
+
+    /// Writes the chain's certificates, in order, into a file beside `file`.
+    fn command(&self, file: &Path) -> String {
+        let from = file.display().to_string();
+        let places: Vec<String> = self.places.iter().map(|at| format!("c[{}]", at + 1)).collect();
+        format!(
+            "`awk '/-----BEGIN CERTIFICATE-----/{{n++; on=1}} on{{c[n]=c[n] $0 \"\\n\"}} /-----END CERTIFICATE-----/{{on=0}} \
+             END{{printf \"%s\", {}}}' {} > {}`",
+            places.join(" "),
+            quoted(&from),
+            quoted(&format!("{from}.pem"))
+        )
     }
 }
 
 /// Puts the certificate that `key` belongs to first, and the others after whom they signed. What
-/// belongs to neither stays at the end, in its order. Where no certificate is the key's, nothing is
-/// changed, so that the mismatch is reported of the chain as it was written.
+/// belongs to neither stays at the end, in its order; what is there twice is left out. Where no certificate is the
+/// key's, nothing is changed, so that the mismatch is reported of the chain as it was written.
 pub(crate) fn order(
     chain: Vec<CertificateDer<'static>>,
     key: &dyn SigningKey,
 ) -> (Vec<CertificateDer<'static>>, Writing) {
-    let unchanged = |chain| (chain, Writing { changed: false, stray: Vec::new() });
-    let Some(spki) = key.public_key() else { return unchanged(chain) };
-    let parsed: Vec<Option<X509Certificate<'_>>> =
-        chain.iter().map(|der| X509Certificate::from_der(der).ok().map(|(_, c)| c)).collect();
-    let is_leaf = |at: &usize| parsed[*at].as_ref().is_some_and(|c| c.public_key().raw == spki.as_ref());
-    let Some(leaf) = (0..chain.len()).find(is_leaf) else { return unchanged(chain) };
+    let Some(spki) = key.public_key() else { return (chain, Writing::default()) };
+    let parsed: Vec<Option<Facts<'_>>> = chain.iter().map(Facts::of).collect();
+    let is_leaf = |at: &usize| parsed[*at].as_ref().is_some_and(|c| c.x509.public_key().raw == spki.as_ref());
+    let Some(leaf) = (0..chain.len()).find(is_leaf) else {
+        drop(parsed);
+        return (chain, Writing::default());
+    };
+    let subject = |at: &usize| parsed[*at].as_ref().map_or_else(String::new, Facts::subject);
+    let is_double = |at: &usize| chain[..*at].contains(&chain[*at]);
+    let mut doubled: Vec<String> = (0..chain.len()).filter(is_double).map(|at| subject(&at)).collect();
+    doubled.dedup();
 
     let mut order = vec![leaf];
-    let mut rest: Vec<usize> = (0..chain.len()).filter(|at| *at != leaf).collect();
+    let mut rest: Vec<usize> = (0..chain.len()).filter(|at| chain[*at] != chain[leaf] && !is_double(at)).collect();
     while let Some(last) = order.last().and_then(|at| parsed[*at].as_ref()) {
-        let issuer = rest
-            .iter()
-            .position(|at| parsed[*at].as_ref().is_some_and(|c| c.subject().as_raw() == last.issuer().as_raw()));
+        let named = |at: &&usize| parsed[**at].as_ref().is_some_and(|c| last.names_as_issuer(c));
+        let signed = |at: &&usize| parsed[**at].as_ref().is_some_and(|c| last.signed_by(c) == Signed::Yes);
+        // Of several with the issuer's name, the one that signed.
+        let issuer = rest.iter().filter(named).find(signed).or_else(|| rest.iter().find(named)).copied();
         match issuer {
-            Some(found) => order.push(rest.remove(found)),
+            Some(found) => {
+                rest.retain(|at| *at != found);
+                order.push(found);
+            }
             None => break,
         }
     }
-    let subject = |at: &usize| parsed[*at].as_ref().map_or_else(String::new, |c| c.subject().to_string());
-    let stray = rest.iter().map(subject).collect();
+    let root = |at: &usize| parsed[*at].as_ref().is_some_and(Facts::is_self_signed);
+    let places = order.iter().copied().filter(|at| *at == leaf || !root(at)).collect();
+    let stray: Vec<String> = rest.iter().map(subject).collect();
     order.extend(rest);
-    let changed = order.iter().enumerate().any(|(place, at)| place != *at);
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    let changed = order != sorted;
+    drop(parsed);
     let chain = order.into_iter().map(|at| chain[at].clone()).collect();
-    (chain, Writing { changed, stray })
+    (chain, Writing { changed, stray, doubled, places })
 }

@@ -8,6 +8,7 @@ use tls_core::{CertificateSummary, ClientAuth, ClientTrust, ClientTrustError, So
 use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+use crate::compatibility::Clients;
 use crate::diagnose::{Finding, Severity, Whose, span};
 use crate::load::{LoadError, Unusable};
 use crate::pem::{self, Wanted};
@@ -60,6 +61,7 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
                     message: "the client CA is not marked as a CA: it vouches for itself at most".to_owned(),
                     fix: "give the certificate of the CA that signs client certificates (basicConstraints=CA:TRUE)"
                         .to_owned(),
+                    refused_by: Clients::NONE,
                 });
             }
             issuers.push(parsed.subject().to_string());
@@ -96,6 +98,7 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
                     "there are revocation lists, and none is of this CA: every client that it vouches for is refused"
                         .to_owned(),
                 fix: "add the CA's own list to client_crl_files".to_owned(),
+                refused_by: Clients::NONE,
             });
         }
     }
@@ -141,6 +144,7 @@ fn list_ended(until: Option<i64>, origin: &str, subject: String, now: SystemTime
         subject,
         message: format!("{message}: every client of its CA is refused"),
         fix: "fetch the CA's current list; it is taken by itself".to_owned(),
+        refused_by: Clients::NONE,
     }
 }
 

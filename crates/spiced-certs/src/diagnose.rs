@@ -7,17 +7,50 @@ use std::time::SystemTime;
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use tls_core::{CertificateSummary, Identity, Origin, Secret, Sourced, Validity};
-use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::public_key::PublicKey;
 
+use crate::compatibility::Clients;
+use crate::facts::Facts;
 use crate::source::Input;
 use crate::trust::Roots;
-use crate::{pem, trust};
+use crate::{pem, verify};
 
 const DAY: i64 = 86_400;
 
 /// The longest lifetime that Apple's clients take, also of a private CA's certificate.
 pub(crate) const MOST_DAYS: i64 = 825;
+
+/// The codes of the findings for which clients refuse a certificate: those that keep a reload from taking effect.
+pub const REFUSALS: [&str; 29] = [
+    "TLS-CHAIN-REFUSED",
+    "TLS-CHAIN-SIGNATURE",
+    "TLS-CRITICAL-EXTENSION",
+    "TLS-EMPTY-SUBJECT",
+    "TLS-EXPIRED",
+    "TLS-INTERMEDIATE-EXPIRED",
+    "TLS-INTERMEDIATE-MISSING",
+    "TLS-INTERMEDIATE-NOT-YET-VALID",
+    "TLS-IP-AS-DNS",
+    "TLS-ISSUER-KEY-ID",
+    "TLS-ISSUER-KEY-USAGE",
+    "TLS-ISSUER-NOT-CA",
+    "TLS-ISSUER-USAGE",
+    "TLS-KEY-USAGE",
+    "TLS-LEAF-IS-CA",
+    "TLS-NAME-CONSTRAINTS",
+    "TLS-NAME-INVALID",
+    "TLS-NAME-NOT-COVERED",
+    "TLS-NAME-UNDERSCORE",
+    "TLS-NO-SAN",
+    "TLS-NO-SERVER-AUTH",
+    "TLS-OTHER-CA",
+    "TLS-PATH-LENGTH",
+    "TLS-ROOT-EXPIRED",
+    "TLS-UNUSUAL-KEY",
+    "TLS-WEAK-KEY",
+    "TLS-WEAK-SIGNATURE",
+    "TLS-WILDCARD",
+    "TLS-X509-V1",
+];
 
 /// How bad a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -46,6 +79,22 @@ pub struct Finding {
     pub message: String,
     /// What to do.
     pub fix: String,
+    /// The clients that refuse the certificate for it.
+    #[serde(skip_serializing_if = "Clients::is_empty")]
+    pub refused_by: Clients,
+}
+
+impl Finding {
+    /// True where it affects clients enough to fail `spiced tls check`; `strict`: any effect counts, and so does a
+    /// warning.
+    pub fn fails(&self, strict: bool) -> bool {
+        let refused = !self.refused_by.is_empty();
+        match self.severity {
+            Severity::Error => true,
+            Severity::Warning => refused || strict,
+            Severity::Info => refused && strict,
+        }
+    }
 }
 
 /// Whose certificate it is that ends.
@@ -105,7 +154,9 @@ impl Whose {
             }
         };
         let (origin, subject) = (origin.to_owned(), certificate.subject.clone());
-        Some(Finding { code, severity, origin, subject, message, fix: fix.to_owned() })
+        let ended = matches!(certificate.validity(now), Validity::Expired | Validity::NotYet { .. });
+        let refused_by = if ended && self != Self::ClientCa { Clients::ALL } else { Clients::NONE };
+        Some(Finding { code, severity, origin, subject, message, fix: fix.to_owned(), refused_by })
     }
 }
 
@@ -133,173 +184,106 @@ pub(crate) fn intermediates(chain: &[CertificateDer<'_>]) -> Vec<CertificateSumm
     above.filter(|one| !one.self_signed).collect()
 }
 
-/// What is to be said of an identity at the time `now`.
-pub(crate) fn identity(identity: &Identity, roots: &Roots, now: SystemTime) -> Vec<Finding> {
-    let origin = identity.certificate_origin().to_string();
-    chain(&identity.certified_key().cert, identity.leaf(), origin, roots, now)
+/// What is to be said of a chain, and what could not be checked.
+#[derive(Debug, Default)]
+pub(crate) struct Diagnosis {
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) unchecked: Vec<String>,
+    /// The root that is presented, where there is one.
+    pub(crate) root_sent: Option<String>,
+    /// The topmost certificate, where its issuer's is not here.
+    pub(crate) open_end: Option<CertificateDer<'static>>,
+    /// That its issuer is taken for a root that clients have.
+    pub(crate) taken_for_root: Option<String>,
 }
 
-/// What is to be said of a chain, whoever presents it.
+/// What is to be said of an identity at the time `now`, apart from its names.
+pub(crate) fn identity(identity: &Identity, roots: &Roots, now: SystemTime) -> Diagnosis {
+    let origin = identity.certificate_origin().to_string();
+    chain(&identity.certified_key().cert, identity.leaf(), &origin, roots, &[], now)
+}
+
+/// What is to be said of a chain, whoever presents it. `hints` are certificates that it may lack.
 pub(crate) fn chain(
     chain: &[CertificateDer<'_>],
     leaf: &CertificateSummary,
-    origin: String,
+    origin: &str,
     roots: &Roots,
+    hints: &[CertificateDer<'_>],
     now: SystemTime,
-) -> Vec<Finding> {
-    let mut found = chain_ending(chain, leaf, &origin, now);
-    let mut say = |code, severity, message: String, fix: &str| {
-        let (origin, subject) = (origin.clone(), leaf.subject.clone());
-        found.push(Finding { code, severity, origin, subject, message, fix: fix.to_owned() });
+) -> Diagnosis {
+    let mut findings = chain_ending(chain, leaf, origin, now);
+    let mut verified = verify::verify(chain, roots, hints, now);
+    let faults = std::mem::take(&mut verified.faults);
+    findings.extend(faults.into_iter().map(|fault| Finding {
+        code: fault.code,
+        severity: severity(fault.refused_by),
+        origin: origin.to_owned(),
+        subject: leaf.subject.clone(),
+        message: fault.message,
+        fix: fault.fix,
+        refused_by: fault.refused_by,
+    }));
+    if let Some(facts) = chain.first().and_then(Facts::of) {
+        findings.extend(long_lived(&facts, leaf, origin));
+    }
+    let verify::Verified { unchecked, root_sent, open_end, taken_for_root, .. } = verified;
+    Diagnosis { findings, unchecked, root_sent, open_end, taken_for_root }
+}
+
+/// How bad it is that these clients refuse.
+pub(crate) fn severity(refused_by: Clients) -> Severity {
+    if refused_by.is_all() { Severity::Error } else { Severity::Warning }
+}
+
+/// The longest lifetime that the Baseline Requirements allow for a certificate that a public CA issues at a time
+/// (§6.3.2), in days.
+fn most_days(issued: i64) -> i64 {
+    // 2029-03-15, 2027-03-15, 2026-03-15, 2020-09-01.
+    match issued {
+        at if at >= 1_868_227_200 => 47,
+        at if at >= 1_805_068_800 => 100,
+        at if at >= 1_773_532_800 => 200,
+        at if at >= 1_598_918_400 => 398,
+        _ => MOST_DAYS,
+    }
+}
+
+fn long_lived(facts: &Facts<'_>, leaf: &CertificateSummary, origin: &str) -> Vec<Finding> {
+    let info = |code, refused_by, message, fix: &str| Finding {
+        code,
+        severity: Severity::Info,
+        origin: origin.to_owned(),
+        subject: leaf.subject.clone(),
+        message,
+        fix: fix.to_owned(),
+        refused_by,
     };
-    if leaf.names.is_empty() {
-        say(
-            "TLS-NO-SAN",
-            Severity::Warning,
-            "the certificate has no subject alternative name: Go, Python requests, browsers and rustls refuse it"
+    let mut found = Vec::new();
+    let public = facts.is_public();
+    let most = if public { most_days(leaf.not_before) } else { MOST_DAYS };
+    // Both ends belong to it (RFC 5280 §4.1.2.5).
+    if leaf.not_after - leaf.not_before + 1 > most * DAY {
+        let message = match public {
+            true => format!(
+                "the certificate is valid for more than {most} days, the most that a public CA may issue for at its date: \
+                 browsers refuse it"
+            ),
+            false => format!("the certificate is valid for more than {most} days: Apple's clients refuse it"),
+        };
+        let fix = "have it issued for a shorter time, and renew it by itself";
+        found.push(info("TLS-LONG-LIFETIME", Clients::BROWSERS, message, fix));
+    }
+    if public && facts.extended_key_usage().is_some_and(|usage| usage.client_auth && usage.server_auth) {
+        found.push(info(
+            "TLS-PUBLIC-CLIENT-AUTH",
+            Clients::NONE,
+            "the certificate is for clients, too; public CAs no longer issue that, and its renewal will be for servers alone"
                 .to_owned(),
-            "make it again with -addext subjectAltName=DNS:NAME",
-        );
-    }
-    let Ok((_, parsed)) = X509Certificate::from_der(&chain[0]) else { return found };
-    if parsed.is_ca() {
-        say(
-            "TLS-LEAF-IS-CA",
-            Severity::Warning,
-            "the certificate is a CA's: rustls and others refuse it as a server's".to_owned(),
-            "sign a server certificate with it, or make one with -addext basicConstraints=CA:FALSE",
-        );
-    }
-    if let Some(usage) = parsed.extended_key_usage().ok().flatten().map(|e| e.value)
-        && !usage.server_auth
-        && !usage.any
-    {
-        say(
-            "TLS-NO-SERVER-AUTH",
-            Severity::Warning,
-            "the certificate's extended key usage leaves out server authentication: clients refuse it".to_owned(),
-            "have it issued with extendedKeyUsage=serverAuth",
-        );
-    }
-    let kind = LeafKey::of(&parsed);
-    if let LeafKey::Unusual(name) = kind {
-        say(
-            "TLS-UNUSUAL-KEY",
-            Severity::Warning,
-            format!("the key is {name}: browsers and grpcio (BoringSSL) refuse it"),
-            "have it issued for a P-256 or an RSA key",
-        );
-    }
-    if let Some(bits) = chain.iter().find_map(weak_rsa) {
-        say(
-            "TLS-WEAK-KEY",
-            Severity::Warning,
-            format!("a certificate of the chain has an RSA key of {bits} bits: nearly every client refuses it"),
-            "have it issued for a P-256 key, or RSA of 2048 bits or more",
-        );
-    }
-    if chain.iter().any(|der| has_weak_signature(der)) {
-        say(
-            "TLS-WEAK-SIGNATURE",
-            Severity::Warning,
-            "a certificate of the chain is signed with SHA-1 or MD5: nearly every client refuses it".to_owned(),
-            "have it issued anew, signed with SHA-256",
-        );
-    }
-    if leaf.not_after - leaf.not_before > MOST_DAYS * DAY {
-        say(
-            "TLS-LONG-LIFETIME",
-            Severity::Info,
-            format!("the certificate is valid for more than {MOST_DAYS} days: Apple's clients refuse it"),
-            "have it issued for a year or less, and renew it by itself",
-        );
-    }
-    let last = chain.iter().rev().take(2).map(|der| CertificateSummary::read(der).ok()).collect::<Vec<_>>();
-    // One that signed nothing of the chain is no root of it.
-    if let [Some(root), Some(below)] = last.as_slice()
-        && root.self_signed
-        && below.issuer == root.subject
-    {
-        say(
-            "TLS-ROOT-SENT",
-            Severity::Info,
-            format!(
-                "the chain ends with the root {}: whoever trusts it has it, and it is sent for nothing",
-                root.subject
-            ),
-            "take the last certificate out of the file",
-        );
-    }
-    if chain.len() == 1
-        && !leaf.self_signed
-        && !parsed.is_ca()
-        && let Some(severity) = intermediate_missing(&chain[0], roots, now)
-    {
-        say(
-            "TLS-INTERMEDIATE-MISSING",
-            severity,
-            format!(
-                "there is no intermediate, and the issuer ({}) is not a root of this system's trust store",
-                leaf.issuer
-            ),
-            "append the issuer's intermediate certificates to the certificate (fullchain.pem)",
-        );
+            "where it is shown as a client's, have a private CA issue one for that",
+        ));
     }
     found
-}
-
-/// The kind of a leaf's key, as far as clients differ about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LeafKey {
-    Usual,
-    Unusual(&'static str),
-}
-
-impl LeafKey {
-    pub(crate) fn of(leaf: &X509Certificate<'_>) -> Self {
-        let key = &leaf.public_key().algorithm;
-        let curve = key.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
-        match key.algorithm.to_id_string().as_str() {
-            "1.3.101.112" => Self::Unusual("Ed25519"),
-            _ if curve.is_some_and(|curve| curve.to_id_string() == "1.3.132.0.35") => Self::Unusual("ECDSA on P-521"),
-            _ => Self::Usual,
-        }
-    }
-}
-
-/// True where a certificate is signed with SHA-1 or MD5. A root's own signature is not looked at by anybody.
-pub(crate) fn has_weak_signature(der: &CertificateDer<'_>) -> bool {
-    const WEAK: [&str; 3] = ["1.2.840.113549.1.1.5", "1.2.840.113549.1.1.4", "1.2.840.10045.4.1"];
-    X509Certificate::from_der(der).is_ok_and(|(_, parsed)| {
-        parsed.subject().as_raw() != parsed.issuer().as_raw()
-            && WEAK.contains(&parsed.signature_algorithm.algorithm.to_id_string().as_str())
-    })
-}
-
-/// Whether a leaf that comes alone seems to lack an intermediate. A private CA may well sign leaves
-/// directly, so that is only info; where the system's store has a root with the very organisation
-/// that issued it, clients with that store will refuse.
-fn intermediate_missing(leaf: &CertificateDer<'_>, roots: &Roots, now: SystemTime) -> Option<Severity> {
-    match roots.verify(leaf, &[], now) {
-        // A root of the store signed it itself.
-        Ok(()) => None,
-        Err(webpki::Error::UnknownIssuer) => {
-            let issuer =
-                X509Certificate::from_der(leaf).ok().and_then(|(_, parsed)| trust::organisation(parsed.issuer()));
-            let public = issuer.is_some_and(|issuer| roots.are_of(&issuer));
-            Some(if public { Severity::Warning } else { Severity::Info })
-        }
-        Err(_) => None,
-    }
-}
-
-/// The length of an RSA key that is too short (NIST SP 800-131A).
-fn weak_rsa(der: &CertificateDer<'_>) -> Option<usize> {
-    let (_, parsed) = X509Certificate::from_der(der).ok()?;
-    match parsed.public_key().parsed().ok()? {
-        PublicKey::RSA(key) => Some(key.key_size()).filter(|bits| *bits < 2048),
-        _ => None,
-    }
 }
 
 /// PEM that is read all the same.
@@ -315,6 +299,7 @@ pub(crate) fn oddly_written(text: &Secret, from: &Sourced<Input>, what: &str, su
             odd.join(", ")
         ),
         fix: "write it as it came from its CA: PEM with plain line ends (LF)".to_owned(),
+        refused_by: Clients::NONE,
     })
 }
 
@@ -326,6 +311,7 @@ pub(crate) fn unused_passphrase(origin: &Origin, subject: &str) -> Finding {
         subject: subject.to_owned(),
         message: "there is a passphrase, and the key is not encrypted".to_owned(),
         fix: "take it away, or encrypt the key: `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`".to_owned(),
+        refused_by: Clients::NONE,
     }
 }
 
@@ -356,6 +342,7 @@ pub(crate) fn key_file(path: &Path, origin: &Origin) -> Vec<Finding> {
         subject: path.display().to_string(),
         message,
         fix,
+        refused_by: Clients::NONE,
     };
     let mut found = Vec::new();
     let (owner, file) = (metadata.uid(), pem::quoted(&path.display().to_string()));

@@ -97,7 +97,7 @@ fn too_costly(kdf: &Kdf) -> Option<String> {
 }
 
 /// A file that holds a passphrase ends with a newline, and the passphrase does not.
-fn line(passphrase: &Secret) -> &[u8] {
+pub(crate) fn line(passphrase: &Secret) -> &[u8] {
     let text = passphrase.expose();
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     text.strip_suffix(b"\r").unwrap_or(text)

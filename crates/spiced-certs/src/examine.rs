@@ -2,15 +2,19 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use tls_core::{Identity, IdentitySet};
+use tls_core::{Identity, IdentitySet, Sourced};
 
-use crate::accepted::{CLIENTS, accepted_by, missing_names};
 use crate::clients::load_clients;
+use crate::compatibility::Clients;
 use crate::diagnose::{Finding, Severity};
+use crate::facts::Facts;
+use crate::load::{LoadError, Unusable};
+use crate::names;
 use crate::pairs::{self, Kept};
-use crate::source::Sources;
+use crate::pem::{self, Wanted};
+use crate::source::{Input, Sources, read};
+use crate::trust::Roots;
 
 /// What was found.
 #[derive(Debug)]
@@ -19,40 +23,53 @@ pub struct Examined {
     pub findings: Vec<Finding>,
     /// For each client whether it would take what it gets, once it trusts the CA; empty where nothing can be served.
     pub accepted_by: Vec<(&'static str, bool)>,
+    /// What could not be checked, each a sentence.
+    pub unchecked: Vec<String>,
 }
 
-/// Reads all of `sources` and says what is wrong with it; `names` are those that clients will call the server by.
-pub fn examine(sources: &mut Sources, names: &[String], now: SystemTime) -> Examined {
+/// Reads all of `sources` and says what is wrong with it; `names` are those that clients will call the server by, and
+/// `authority` holds the roots that they trust, as PEM, where it is known.
+///
+/// # Errors
+/// `authority` cannot be read, or holds no certificate.
+pub fn examine(
+    sources: &mut Sources,
+    names: &[String],
+    authority: Option<&mut Sourced<Input>>,
+) -> Result<Examined, LoadError> {
+    let roots = match authority {
+        Some(authority) => Roots::given(
+            pem::certificates(&read::read(authority)?)
+                .map_err(|reason| Unusable::pem(authority, Wanted::Authority, &reason))?,
+        ),
+        None => Roots::thorough(),
+    };
     let mut findings = Vec::new();
+    let mut unchecked = Vec::new();
     let mut read = Vec::new();
     let mut whole = true;
-    for one in pairs::read_all(sources, &Kept::default()) {
+    for one in pairs::read_all(sources, &Kept::default(), &roots) {
         match one {
             Ok(mut one) => {
                 findings.append(&mut one.findings);
+                unchecked.append(&mut one.unchecked);
                 read.push(one);
             }
-            Err(error) => {
+            Err(errors) => {
                 whole = false;
-                findings.push(error.finding());
+                findings.extend(errors.iter().map(LoadError::finding));
             }
         }
     }
-    let mut accepted = Vec::new();
+    let mut accepted_by = Vec::new();
     if whole {
         let (set, doubled) = pairs::set(&read, sources.strict_sni);
         findings.extend(doubled);
-        accepted = CLIENTS.iter().map(|(client, _)| (*client, true)).collect();
-        let asked = asked(&set, names, &mut findings);
-        if asked.iter().map(|(_, names)| names.len()).sum::<usize>() < names.len() {
-            // Who asks for a name that is refused takes nothing.
-            accepted.iter_mut().for_each(|(_, all)| *all = false);
+        for (identity, names) in asked(&set, names, &mut findings) {
+            findings.extend(names_of(&identity, &names));
         }
-        for (identity, names) in asked {
-            findings.extend(missing_names(&identity, &names));
-            let takes = accepted_by(&identity, &names, now);
-            accepted.iter_mut().zip(takes).for_each(|((_, all), (_, this))| *all &= this);
-        }
+        let refused = findings.iter().map(|finding| finding.refused_by).fold(Clients::NONE, Clients::or);
+        accepted_by = refused.accepted_by();
     }
     if let Some(clients) = &mut sources.clients {
         match load_clients(clients) {
@@ -60,7 +77,15 @@ pub fn examine(sources: &mut Sources, names: &[String], now: SystemTime) -> Exam
             Err(error) => findings.push(error.finding()),
         }
     }
-    Examined { findings, accepted_by: accepted }
+    unchecked.sort();
+    unchecked.dedup();
+    Ok(Examined { findings, accepted_by, unchecked })
+}
+
+/// What is to be said of the names of `identity`, for clients that call it by `names`, or by its own.
+pub(crate) fn names_of(identity: &Identity, names: &[String]) -> Vec<Finding> {
+    let leaf = identity.certified_key().cert.first().and_then(Facts::of);
+    leaf.map(|leaf| names::findings(&leaf, &identity.certificate_origin().to_string(), names)).unwrap_or_default()
 }
 
 /// Which identity is asked for by which of `names`; each of them, where no name is given.
@@ -86,6 +111,7 @@ fn asked(set: &IdentitySet, names: &[String], findings: &mut Vec<Finding>) -> Ve
                     Some(name) => format!("add a pair for {name} to runtime.tls.certificates"),
                     None => "have them come by a name, or take strict_sni away".to_owned(),
                 },
+                refused_by: Clients::ALL,
             });
             continue;
         };

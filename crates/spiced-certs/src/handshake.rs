@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::kx_group::X25519;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
@@ -13,6 +16,7 @@ use rustls::{
     SideData, SignatureScheme,
 };
 use tls_core::{Identity, provider};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// More flights than any handshake has.
 const MOST_FLIGHTS: usize = 10;
@@ -97,7 +101,12 @@ impl ServerCertVerifier for AnyChain {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, leaf, signed, &self.0)
+        // By the key alone: webpki reads no X.509 v1, which serves all the same.
+        let key = X509Certificate::from_der(leaf).map(|(_, parsed)| parsed.public_key().raw.to_vec());
+        match key {
+            Ok(key) => verify_tls13_signature_with_raw_key(message, &key.into(), signed, &self.0),
+            Err(_) => verify_tls13_signature(message, leaf, signed, &self.0),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -32,24 +32,31 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod accepted;
 mod chain;
 pub mod client;
 mod clients;
+mod compatibility;
+mod der;
 mod diagnose;
 mod encrypted;
 mod examine;
+mod facts;
+mod format;
 mod handshake;
 mod load;
+mod names;
+mod openssh;
 mod pairs;
 mod pem;
 mod presented;
 mod reload;
 mod source;
 mod trust;
+mod verify;
 
 pub use clients::{ClientMaterial, LoadedClients, clients_ending, load_clients};
-pub use diagnose::{Finding, Severity, ending};
+pub use compatibility::Clients;
+pub use diagnose::{Finding, REFUSALS, Severity, ending};
 pub use examine::{Examined, examine};
 pub use load::{LoadError, Loaded, Mismatch, Unusable, load};
 pub use presented::{Presented, looking};

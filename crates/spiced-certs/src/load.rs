@@ -1,17 +1,19 @@
 //! From a [`Pair`] to an identity, and what is to be said about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tls_core::{Identity, IdentityError, Origin, Secret, Sourced, provider};
 
+use crate::compatibility::Clients;
 use crate::diagnose::{self, Finding, Severity};
+use crate::facts::{Facts, Signed};
 use crate::pem::{self, PemError, Wanted};
 use crate::source::{Input, Pair, read};
 use crate::trust::Roots;
-use crate::{chain, handshake};
+use crate::{chain, der, handshake};
 
 /// An identity, and what an operator should know of it.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Loaded {
     pub identity: Identity,
     /// Findings, none of which keeps it from serving.
     pub findings: Vec<Finding>,
+    /// What could not be checked, each a sentence.
+    pub unchecked: Vec<String>,
 }
 
 /// Reads certificate and key and pairs them. A FIFO is read once: it becomes text in `pair`.
@@ -27,8 +31,8 @@ pub struct Loaded {
 /// # Errors
 /// Either cannot be read, is not what it should be, or they are no pair.
 pub fn load(pair: &mut Pair) -> Result<Loaded, LoadError> {
-    let read = Read::of(pair)?;
-    read.pair(pair, &Roots::default())
+    let read = Read::of(pair).map_err(LoadError::all)?;
+    read.pair(pair, &Roots::default()).map_err(LoadError::all)
 }
 
 /// The bytes of a pair, as they were read, once.
@@ -39,12 +43,27 @@ pub(crate) struct Read {
 }
 
 impl Read {
-    pub(crate) fn of(pair: &mut Pair) -> Result<Self, LoadError> {
-        Ok(Self {
-            certificate: read::read(&mut pair.certificate)?,
-            key: read::read(&mut pair.key)?,
-            passphrase: pair.passphrase.as_mut().map(read::read).transpose()?,
-        })
+    /// Reads all of it; gives everything that cannot be read.
+    pub(crate) fn of(pair: &mut Pair) -> Result<Self, Vec<LoadError>> {
+        let certificate = read::read(&mut pair.certificate);
+        let key = read::read(&mut pair.key);
+        let passphrase = pair.passphrase.as_mut().map(read::read).transpose();
+        match (certificate, key, passphrase) {
+            (Ok(certificate), Ok(key), Ok(passphrase)) => Ok(Self { certificate, key, passphrase }),
+            (certificate, key, passphrase) => {
+                // What can be read may be wrong, too.
+                let of_certificate = certificate.map(|text| pem::certificates(&text).err());
+                let of_key = key.map(|text| match &passphrase {
+                    Ok(passphrase) => pem::private_key(&text, passphrase.as_ref()).err(),
+                    Err(_) => None,
+                });
+                let said = |reason: Option<PemError>, input, wanted| Some(Unusable::pem(input, wanted, &reason?));
+                let certificate =
+                    of_certificate.map_or_else(Some, |why| said(why, &pair.certificate, Wanted::Certificate));
+                let key = of_key.map_or_else(Some, |why| said(why, &pair.key, Wanted::Key));
+                Err(certificate.into_iter().chain(key).chain(passphrase.err()).collect())
+            }
+        }
     }
 
     /// What differs where the material does, or where it comes from.
@@ -60,24 +79,55 @@ impl Read {
         context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
-    /// Makes an identity of it.
-    pub(crate) fn pair(self, pair: &Pair, roots: &Roots) -> Result<Loaded, LoadError> {
-        let certificates = pem::certificates(&self.certificate)
-            .map_err(|reason| Unusable::pem(&pair.certificate, Wanted::Certificate, &reason))?;
-        let key = pem::private_key(&self.key, self.passphrase.as_ref())
-            .map_err(|reason| Unusable::pem(&pair.key, Wanted::Key, &reason))?;
+    /// Makes an identity of it; gives everything that is wrong.
+    pub(crate) fn pair(self, pair: &Pair, roots: &Roots) -> Result<Loaded, Vec<LoadError>> {
+        let certificates = pem::certificates(&self.certificate);
+        let key = pem::private_key(&self.key, self.passphrase.as_ref());
+        let (certificates, key) = match (certificates, key) {
+            (Ok(certificates), Ok(key)) => (certificates, key),
+            (certificates, key) => return Err(wrong_texts(pair, certificates.err(), key.err())),
+        };
         let encrypted = key.encrypted;
-        let mut loaded = assemble(certificates, key.der, pair, roots)?;
-        let subject = &loaded.identity.leaf().subject;
+        let plain = pair.certificate.value.file().filter(|_| pem::is_plain(&self.certificate, certificates.len()));
+        let mut loaded = assemble(certificates, key.der, pair, plain, roots).map_err(|error| vec![error])?;
+        let subject = loaded.identity.leaf().subject.clone();
         for (text, input, what) in
             [(&self.certificate, &pair.certificate, "certificate"), (&self.key, &pair.key, "key")]
         {
-            loaded.findings.extend(diagnose::oddly_written(text, input, what, subject));
+            loaded.findings.extend(diagnose::oddly_written(text, input, what, &subject));
+        }
+        let key_file = pair.key.value.file();
+        if let Some(path) = pair.certificate.value.file().filter(|path| Some(*path) != key_file)
+            && pem::count_keys(&self.certificate) > 0
+        {
+            loaded.findings.extend(diagnose::key_file(path, &pair.certificate.origin));
         }
         if let (false, Some(passphrase)) = (encrypted, &pair.passphrase) {
-            loaded.findings.push(diagnose::unused_passphrase(&passphrase.origin, subject));
+            loaded.findings.push(diagnose::unused_passphrase(&passphrase.origin, &subject));
         }
         Ok(loaded)
+    }
+}
+
+/// What is wrong with the texts of a pair: once for both where that is one mistake.
+fn wrong_texts(pair: &Pair, certificate: Option<PemError>, key: Option<PemError>) -> Vec<LoadError> {
+    let swapped = |error: &PemError| error.code() == "TLS-SWAPPED";
+    let of_certificate = |reason: &PemError| Unusable::pem(&pair.certificate, Wanted::Certificate, reason);
+    let of_key = |reason: &PemError| Unusable::pem(&pair.key, Wanted::Key, reason);
+    match (certificate, key) {
+        (Some(certificate), Some(key)) if swapped(&certificate) && swapped(&key) => vec![of_certificate(&certificate)],
+        (Some(certificate), Some(key)) if certificate == key && certificate.is_container() => {
+            let (first, second) = (of_certificate(&certificate), of_key(&key));
+            match (first, second) {
+                (LoadError::Unusable(mut both), LoadError::Unusable(second)) => {
+                    both.place = format!("{} and the key{}", both.place, second.place);
+                    both.fix = format!("{}; and for the key: {}", both.fix, second.fix);
+                    vec![LoadError::Unusable(both)]
+                }
+                (first, second) => vec![first, second],
+            }
+        }
+        (certificate, key) => certificate.iter().map(of_certificate).chain(key.iter().map(of_key)).collect(),
     }
 }
 
@@ -88,15 +138,18 @@ fn assemble(
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     pair: &Pair,
+    plain: Option<&Path>,
     roots: &Roots,
 ) -> Result<Loaded, LoadError> {
     let signer = provider().key_provider.load_private_key(key.clone_key()).map_err(|_| {
-        let reason = IdentityError::UnusableKey.to_string();
-        let fix = "have the certificate issued for another key: RSA of 2048 to 8192 bits, P-256 or P-384";
+        let reason = format!("the key is {}, which is not supported here (rustls)", der::kind_of_key(&key));
+        let fix = "have the certificate issued for another key: RSA of 2048 to 8192 bits, or ECDSA on P-256 or P-384";
         Unusable::of(&pair.key, Wanted::Key, "TLS-KEY-UNUSABLE", reason, fix.to_owned())
     })?;
     let (chain, writing) = chain::order(certificates, signer.as_ref());
     let (certificate_origin, key_origin) = (pair.certificate.origin.clone(), pair.key.origin.clone());
+    let kind = der::kind_of_key(&key);
+    let note = mismatch_note(&chain, &kind, pair);
     let identity = Identity::new(chain, key, certificate_origin, key_origin).map_err(|reason| match reason {
         IdentityError::NotAPair { subject } => LoadError::NotAPair(Box::new(Mismatch {
             subject,
@@ -104,9 +157,13 @@ fn assemble(
             certificate_origin: pair.certificate.origin.clone(),
             key: place(&pair.key),
             key_origin: pair.key.origin.clone(),
+            note: note.0,
+            fix: note.1,
         })),
         other => {
-            let fix = "have it issued anew; `openssl x509 -text -noout -in FILE` shows what it says".to_owned();
+            let file =
+                pair.certificate.value.file().map_or("FILE".to_owned(), |f| pem::quoted(&f.display().to_string()));
+            let fix = format!("have it issued again; `openssl x509 -text -noout -in {file}` shows what it says");
             Unusable::of(&pair.certificate, Wanted::Certificate, "TLS-CERTIFICATE-UNUSABLE", other.to_string(), fix)
         }
     })?;
@@ -115,12 +172,140 @@ fn assemble(
         origin: pair.certificate.origin.clone(),
         reason: error.to_string(),
     })?;
-    let mut findings = diagnose::identity(&identity, roots, SystemTime::now());
-    findings.extend(writing.findings(&pair.certificate.origin, &identity.leaf().subject));
+    let diagnosis = diagnose::identity(&identity, roots, SystemTime::now());
+    let mut findings = diagnosis.findings;
+    let mut unchecked = diagnosis.unchecked;
+    let is_missing = match (&diagnosis.open_end, pair.certificate.value.file()) {
+        (Some(top), Some(file)) if roots.look_beside() => issuer_beside(top, file, &identity, &mut findings),
+        _ => false,
+    };
+    unchecked.extend(diagnosis.taken_for_root.filter(|_| !is_missing));
+    if let Some(v1) = findings.iter_mut().find(|finding| finding.code == "TLS-X509-V1") {
+        v1.fix = sign_again(&identity, pair);
+    }
+    let (subject, root) = (&identity.leaf().subject, diagnosis.root_sent.as_deref());
+    findings.extend(writing.findings(&pair.certificate.origin, subject, root, plain));
     if let Input::File(path) = &pair.key.value {
         findings.extend(diagnose::key_file(path, &pair.key.origin));
     }
-    Ok(Loaded { identity, findings })
+    Ok(Loaded { identity, findings, unchecked })
+}
+
+/// Files that are looked at beside a certificate, and how large they may be.
+const MAX_BESIDE: usize = 64;
+const MAX_BESIDE_BYTES: u64 = 64 * 1024;
+
+/// Looks for the issuer of `top` in the files beside `file`, as certbot and CAs deliver it: an intermediate there is
+/// missing in the chain, and a root there issued the certificate itself. True where one is missing.
+fn issuer_beside(top: &CertificateDer<'_>, file: &Path, identity: &Identity, findings: &mut Vec<Finding>) -> bool {
+    const MISSING: &str = "TLS-INTERMEDIATE-MISSING";
+    let Some(top) = Facts::of(top) else { return false };
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut beside: Vec<PathBuf> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .take(MAX_BESIDE)
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path != file && path.extension().is_some_and(|end| ["pem", "crt", "cer"].iter().any(|e| end == *e))
+        })
+        .filter(|path| path.metadata().is_ok_and(|found| found.is_file() && found.len() <= MAX_BESIDE_BYTES))
+        .collect();
+    beside.sort();
+    for path in beside {
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let Ok(certificates) = pem::certificates(&Secret::new(bytes)) else { continue };
+        let facts: Vec<Facts<'_>> = certificates.iter().filter_map(Facts::of).collect();
+        let signed = |one: &&Facts<'_>| top.names_as_issuer(one) && top.signed_by(one) == Signed::Yes;
+        let Some(issuer) = facts.iter().find(signed) else { continue };
+        findings.retain(|finding| finding.code != MISSING);
+        if issuer.is_self_issued() {
+            return false;
+        }
+        let [from, other, to] = [file.to_owned(), path.clone(), file.with_extension("chain.pem")]
+            .map(|path| pem::quoted(&path.display().to_string()));
+        let has_leaf = facts.iter().any(|one| one.der == top.der);
+        findings.push(Finding {
+            code: MISSING,
+            severity: Severity::Error,
+            origin: identity.certificate_origin().to_string(),
+            subject: identity.leaf().subject.clone(),
+            message: format!(
+                "the certificate of the issuer ({}) is missing: it is an intermediate, and stands in {path:?}; clients cannot \
+                 build the chain",
+                issuer.subject()
+            ),
+            fix: match has_leaf {
+                true => format!("give {other}, which has both"),
+                false => format!("put them into one file and give that: `cat {from} {other} > {to}`"),
+            },
+            refused_by: Clients::ALL,
+        });
+        return true;
+    }
+    false
+}
+
+/// How a certificate of X.509 v1 becomes one with names: its request is made of it and its key, and signed again.
+fn sign_again(identity: &Identity, pair: &Pair) -> String {
+    let file = |input: &Sourced<Input>, otherwise: &str| {
+        input.value.file().map_or_else(|| otherwise.to_owned(), |file| file.display().to_string())
+    };
+    let (certificate, key) = (file(&pair.certificate, "CERT"), file(&pair.key, "KEY"));
+    let [from, key_word, request, extensions, to] = [
+        certificate.clone(),
+        key,
+        format!("{certificate}.csr"),
+        format!("{certificate}.ext"),
+        format!("{certificate}.pem"),
+    ]
+    .map(|path| pem::quoted(&path));
+    let leaf = identity.certified_key().cert.first().and_then(Facts::of);
+    let own = leaf.map(|leaf| crate::names::own(&leaf)).unwrap_or_default();
+    let names = crate::names::alternative_names(&own, "NAME");
+    let signer = match identity.leaf().self_signed {
+        true => format!("-signkey {key_word}"),
+        false => "-CA CA.pem -CAkey CA.key -CAcreateserial".to_owned(),
+    };
+    format!(
+        "sign its request again, with extensions: `openssl x509 -x509toreq -in {from} -signkey {key_word} -out {request} && \
+         printf '{names}\\nbasicConstraints=CA:FALSE\\nextendedKeyUsage=serverAuth\\n' > {extensions} && openssl x509 -req -in \
+         {request} {signer} -days 365 -sha256 -extfile {extensions} -out {to}`"
+    )
+}
+
+/// What a mismatch looks like, where that can be told, and what to do about it.
+fn mismatch_note(chain: &[CertificateDer<'_>], key: &str, pair: &Pair) -> (String, String) {
+    let word = |input: &Sourced<Input>, otherwise: &str| {
+        input.value.file().map_or_else(|| otherwise.to_owned(), |file| pem::quoted(&file.display().to_string()))
+    };
+    let compare = format!(
+        "compare `openssl x509 -in {} -noout -pubkey` with `openssl pkey -in {} -pubout`: a renewal may have changed only \
+         one of the files",
+        word(&pair.certificate, "CERT"),
+        word(&pair.key, "KEY")
+    );
+    let facts: Vec<Facts<'_>> = chain.iter().filter_map(Facts::of).collect();
+    let Some(first) = facts.first() else { return (String::new(), compare) };
+    if facts.len() >= 20 && facts.iter().all(Facts::is_self_issued) {
+        let fix = "give the server's own certificate; a trust store is what clients have".to_owned();
+        return (format!("; it holds {} certificates, which are roots: a trust store", facts.len()), fix);
+    }
+    if first.is_ca() {
+        let fullchain = pair.certificate.value.file().map(|file| file.with_file_name("fullchain.pem"));
+        let which = match fullchain.filter(|file| file.is_file()) {
+            Some(file) => format!("give {}", pem::quoted(&file.display().to_string())),
+            None => "give fullchain.pem".to_owned(),
+        };
+        let fix = format!("{which}, which begins with the server's certificate: cert.pem, then chain.pem");
+        return (
+            "; the first certificate is a CA's: this looks like chain.pem, the intermediates alone".to_owned(),
+            fix,
+        );
+    }
+    let other = first.key();
+    let note = if other == key { String::new() } else { format!("; the key is {key}, and the certificate's {other}") };
+    (note, compare)
 }
 
 /// Why a pair gives no identity. Nothing of what was read is in it.
@@ -128,14 +313,16 @@ fn assemble(
 #[non_exhaustive]
 pub enum LoadError {
     /// A file cannot be read.
-    #[error("{origin}: cannot read {}: {reason}", path.display())]
+    #[error("{origin}: cannot read {path:?}: {reason}")]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// The setting that names it.
         origin: Origin,
-        /// Why.
+        /// Why, and which file or directory is at fault.
         reason: String,
+        /// What to change.
+        fix: String,
     },
     /// What was read is not what it should be.
     #[error(transparent)]
@@ -177,20 +364,31 @@ pub enum LoadError {
     /// The key is another certificate's.
     #[error(transparent)]
     NotAPair(Box<Mismatch>),
-    /// Several pairs give no identity.
-    #[error("{first} (and {more} more; spiced tls check lists all)")]
+    /// Clients would refuse what a reload found, and they take what serves.
+    #[error(
+        "{}: {} would refuse the new certificate, and accept what serves: {}",
+        finding.origin,
+        clients.listed(),
+        finding.message
+    )]
+    Refused {
+        /// What they would refuse it for.
+        finding: Box<Finding>,
+        /// Those that would.
+        clients: Clients,
+    },
+    /// Several things are wrong.
+    #[error("{} (and {} more; spiced tls check lists all)", errors[0], errors.len() - 1)]
     Several {
-        /// The first of them.
-        first: Box<LoadError>,
-        /// How many there are besides.
-        more: usize,
+        /// Each of them; at least two.
+        errors: Vec<LoadError>,
     },
 }
 
 /// A key that is another certificate's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the key{key} (from {key_origin}) is not the key of the certificate {subject}{certificate} (from {certificate_origin})"
+    "the key{key} (from {key_origin}) is not the key of the certificate {subject}{certificate} (from {certificate_origin}){note}"
 )]
 pub struct Mismatch {
     /// The leaf's subject.
@@ -203,6 +401,10 @@ pub struct Mismatch {
     pub key: String,
     /// The setting that gives it.
     pub key_origin: Origin,
+    /// What it looks like, to be appended to a message.
+    pub note: String,
+    /// What to do.
+    pub fix: String,
 }
 
 /// Material that is not what it should be.
@@ -225,6 +427,7 @@ impl Unusable {
             Wanted::Certificate | Wanted::Key => reason.code(),
             Wanted::ClientCa => "TLS-CLIENT-CA",
             Wanted::RevocationList => "TLS-CRL",
+            Wanted::Authority => "TLS-CA-FILE",
         };
         let mut fix = reason.fix(wanted, from.value.file());
         // A variable reaches the pair above the list alone.
@@ -250,6 +453,7 @@ impl Unusable {
             Wanted::Key => "key",
             Wanted::ClientCa => "client CA",
             Wanted::RevocationList => "revocation list",
+            Wanted::Authority => "CA",
         };
         let (place, origin) = (place(from), from.origin.clone());
         LoadError::Unusable(Box::new(Self { what, place, origin, code, reason, fix, may_be_torn: false }))
@@ -266,7 +470,8 @@ impl LoadError {
             Self::OutOfDate { origin, subject } => ("TLS-OUT-OF-DATE", origin, subject.clone()),
             Self::ListOutOfDate { origin } => ("TLS-CRL-OUT-OF-DATE", origin, String::new()),
             Self::NotYet { origin, subject, .. } => ("TLS-NOT-YET-VALID", origin, subject.clone()),
-            Self::Several { first, .. } => return Finding { message: self.to_string(), ..first.finding() },
+            Self::Refused { finding, .. } => return Finding { message: self.to_string(), ..(**finding).clone() },
+            Self::Several { errors } => return Finding { message: self.to_string(), ..errors[0].finding() },
             Self::NotAPair(mismatch) => ("TLS-KEY-MISMATCH", &mismatch.key_origin, mismatch.subject.clone()),
         };
         Finding {
@@ -276,13 +481,14 @@ impl LoadError {
             subject,
             message: self.to_string(),
             fix: self.hint().to_owned(),
+            refused_by: Clients::NONE,
         }
     }
 
     /// What to change, in one sentence.
     pub fn hint(&self) -> &str {
         match self {
-            Self::Unreadable { .. } => "check the path and that this user may read the file",
+            Self::Unreadable { fix, .. } => fix,
             Self::Unusable(unusable) => &unusable.fix,
             Self::NoHandshake { .. } => {
                 "have it issued for another kind of key: RSA of 2048 bits or more, P-256 or P-384"
@@ -290,12 +496,15 @@ impl LoadError {
             Self::OutOfDate { .. } => "put a certificate there that is in date, or check this machine's clock",
             Self::ListOutOfDate { .. } => "put the CA's current list there",
             Self::NotYet { .. } => "wait, or check this machine's clock",
-            Self::Several { first, .. } => first.hint(),
-            Self::NotAPair(_) => {
-                "compare `openssl x509 -in CERT -noout -pubkey` with `openssl pkey -in KEY -pubout`: a renewal may have changed only \
-                 one of the files"
-            }
+            Self::Refused { finding, .. } => &finding.fix,
+            Self::Several { errors } => errors[0].hint(),
+            Self::NotAPair(mismatch) => &mismatch.fix,
         }
+    }
+
+    /// One error of at least one.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Self {
+        if errors.len() == 1 { errors.swap_remove(0) } else { Self::Several { errors } }
     }
 
     /// True where the material may be one that is being written: another look may find it whole.
@@ -303,7 +512,9 @@ impl LoadError {
         match self {
             Self::NotAPair(_) | Self::Unreadable { .. } => true,
             Self::Unusable(unusable) => unusable.may_be_torn,
-            Self::Several { first, .. } => first.may_be_torn(),
+            // A file that is written in parts has the leaf first.
+            Self::Refused { finding, .. } => finding.code == "TLS-INTERMEDIATE-MISSING",
+            Self::Several { errors } => errors.iter().any(Self::may_be_torn),
             _ => false,
         }
     }
@@ -314,7 +525,7 @@ impl LoadError {
         match self {
             Self::NotAPair(_) => true,
             Self::Unusable(unusable) => ["TLS-KEY-PASSPHRASE", "TLS-KEY-ENCRYPTED"].contains(&unusable.code),
-            Self::Several { first, .. } => first.is_half_rotated(),
+            Self::Several { errors } => errors.iter().any(Self::is_half_rotated),
             _ => false,
         }
     }
@@ -331,7 +542,7 @@ impl LoadError {
 /// Where it is read, for a message: ` in /etc/tls.crt`, or empty.
 pub(crate) fn place(from: &Sourced<Input>) -> String {
     match &from.value {
-        Input::File(path) => format!(" in {}", path.display()),
+        Input::File(path) => format!(" in {path:?}"),
         Input::Text(_) | Input::Watched(_) => String::new(),
     }
 }

@@ -8,8 +8,9 @@ use std::thread;
 use rustls::SignatureAlgorithm;
 use tls_core::{Identity, IdentitySet};
 
+use crate::compatibility::Clients;
 use crate::diagnose::{Finding, Severity};
-use crate::load::{Digest, LoadError, Read};
+use crate::load::{Digest, LoadError, Loaded, Read};
 use crate::source::{Pair, Sources};
 use crate::trust::Roots;
 
@@ -26,6 +27,10 @@ pub(crate) struct One {
     pub(crate) identity: Arc<Identity>,
     /// What is to be said of it, where it is new.
     pub(crate) findings: Vec<Finding>,
+    /// True where it was made anew.
+    pub(crate) is_new: bool,
+    /// What could not be checked of it, where it is new.
+    pub(crate) unchecked: Vec<String>,
 }
 
 impl Kept {
@@ -33,26 +38,32 @@ impl Kept {
         Self(read.iter().map(|one| (one.digest, one.identity.clone())).collect())
     }
 
-    fn read(&self, pair: &mut Pair, roots: &Roots) -> Result<One, LoadError> {
+    fn read(&self, pair: &mut Pair, roots: &Roots) -> Result<One, Vec<LoadError>> {
         let read = Read::of(pair)?;
         let digest = read.digest(pair);
         if let Some(identity) = self.0.get(&digest) {
-            return Ok(One { digest, identity: identity.clone(), findings: Vec::new() });
+            return Ok(One {
+                digest,
+                identity: identity.clone(),
+                findings: Vec::new(),
+                is_new: false,
+                unchecked: Vec::new(),
+            });
         }
         let loaded = read.pair(pair, roots)?;
-        Ok(One { digest, identity: Arc::new(loaded.identity), findings: loaded.findings })
+        let Loaded { identity, findings, unchecked } = loaded;
+        Ok(One { digest, identity: Arc::new(identity), findings, is_new: true, unchecked })
     }
 }
 
 /// Reads each pair of `sources`, in their order.
-pub(crate) fn read_all(sources: &mut Sources, kept: &Kept) -> Vec<Result<One, LoadError>> {
-    let roots = Roots::default();
+pub(crate) fn read_all(sources: &mut Sources, kept: &Kept, roots: &Roots) -> Vec<Result<One, Vec<LoadError>>> {
     let pairs: Vec<&mut Pair> = sources.pairs_mut().collect();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let helpers = cores.min(pairs.len().div_ceil(WORTH_A_THREAD)) - 1;
     let left = Mutex::new(pairs.into_iter().enumerate());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let work = || -> Vec<_> { std::iter::from_fn(next).map(|(at, pair)| (at, kept.read(pair, &roots))).collect() };
+    let work = || -> Vec<_> { std::iter::from_fn(next).map(|(at, pair)| (at, kept.read(pair, roots))).collect() };
     let mut read = thread::scope(|scope| {
         // Where the system gives no thread, those that there are do it all.
         let helpers: Vec<_> =
@@ -107,5 +118,6 @@ fn doubled(identity: &Arc<Identity>, set: &IdentitySet) -> Option<Finding> {
             other.certificate_origin()
         ),
         fix: "take one of the two out of runtime.tls.certificates".to_owned(),
+        refused_by: Clients::NONE,
     })
 }

@@ -1,22 +1,22 @@
 //! PEM (RFC 7468), read tolerantly and meant strictly.
 //!
-//! Tolerated: a BOM, CRLF, literal `\n`, newlines turned to blanks, text around the blocks, one
-//! more layer of base64, blocks that are neither certificate nor key (`EC PARAMETERS`). Never
-//! guessed: which of two keys is meant.
+//! Tolerated: a BOM, UTF-16, CRLF, literal `\n`, newlines turned to blanks, text around the blocks in any encoding, more
+//! layers of base64, a line that is nearly BEGIN or END, a label that does not fit its block, blocks that are neither
+//! certificate nor key (`EC PARAMETERS`). Never guessed: which of two keys is meant.
 
 use std::path::Path;
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use rustls_pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer,
-    PrivateSec1KeyDer,
-};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tls_core::Secret;
 use zeroize::Zeroizing;
 
+use crate::der::KeyForm;
 use crate::encrypted::{self, Dek};
+use crate::format::{Format, no_key_in_pkcs7};
+use crate::openssh;
 
 /// Base64 as people's tools wrap and cut it.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -89,28 +89,60 @@ pub(crate) fn private_key(pem: &Secret, passphrase: Option<&Secret>) -> Result<R
         [one] => *one,
         several => return Err(PemError::SeveralKeys { count: several.len() }),
     };
-    let sealed = key.dek.is_some() || key.label == "ENCRYPTED PRIVATE KEY";
+    if key.label == "OPENSSH PRIVATE KEY" {
+        let (der, encrypted) = openssh::private_key(&key.der, passphrase)?;
+        return Ok(ReadKey { der, encrypted });
+    }
+    // The structure tells what it is: programs write one form under another's label.
+    let sealed = key.dek.is_some()
+        || KeyForm::of(&key.der) == Some(KeyForm::EncryptedPkcs8)
+        || key.label == "ENCRYPTED PRIVATE KEY" && KeyForm::of(&key.der).is_none();
     let der = match (&key.dek, passphrase) {
         _ if !sealed => key.der.clone(),
         (_, None) => return Err(PemError::Encrypted),
         (Some(dek), Some(passphrase)) => dek.open(&key.der, passphrase)?,
         (None, Some(passphrase)) => encrypted::pkcs8(&key.der, passphrase)?,
     };
-    let der = der.to_vec();
-    let der = match key.label.as_str() {
-        "PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der)),
-        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der)),
-        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der)),
-        "OPENSSH PRIVATE KEY" => return Err(PemError::OpenSsh),
-        label => return Err(PemError::UnknownKey { label: label.to_owned() }),
+    let form = KeyForm::of(&der).or(match key.label.as_str() {
+        "PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => Some(KeyForm::Pkcs8),
+        "RSA PRIVATE KEY" => Some(KeyForm::Pkcs1),
+        "EC PRIVATE KEY" => Some(KeyForm::Sec1),
+        _ => None,
+    });
+    let der = form.and_then(|form| form.key(der.to_vec()));
+    let kind = || match form {
+        Some(KeyForm::Dsa) => "DSA".to_owned(),
+        _ => key.label.trim_end_matches("PRIVATE KEY").trim().to_owned(),
     };
-    Ok(ReadKey { der, encrypted: sealed })
+    match der {
+        Some(der) => Ok(ReadKey { der, encrypted: sealed }),
+        None => Err(PemError::UnknownKey { kind: kind() }),
+    }
+}
+
+/// The private keys of a text, whatever it was read for; none where it cannot be read.
+pub(crate) fn count_keys(pem: &Secret) -> usize {
+    blocks(pem).map_or(0, |blocks| blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY")).count())
+}
+
+/// True where each of `count` certificates has lines of its own in the text, fit for tools that go by lines.
+pub(crate) fn is_plain(pem: &Secret, count: usize) -> bool {
+    let text = pem.expose_text().unwrap_or_default();
+    let lines = text.lines().filter(|line| *line == "-----BEGIN CERTIFICATE-----").count();
+    lines == count && text.matches(BEGIN).count() == text.lines().filter(|line| line.starts_with(BEGIN)).count()
 }
 
 /// In what a PEM text is unlike what programs write, where it is read all the same.
-pub(crate) fn oddities(pem: &Secret) -> Vec<&'static str> {
+pub(crate) fn oddities(pem: &Secret) -> Vec<String> {
     let bytes = pem.expose();
-    let Ok(text) = std::str::from_utf8(bytes) else { return Vec::new() };
+    let utf16 = utf16(bytes);
+    let is_utf16 = utf16.is_some();
+    let latin = utf16.is_none() && std::str::from_utf8(bytes).is_err();
+    let Some(text) = utf16.or_else(|| Some(Zeroizing::new(String::from_utf8_lossy(bytes).into_owned()))) else {
+        return Vec::new();
+    };
+    let (tidied, nearly) = with_whole_lines(&text);
+    let text = tidied.as_str();
     let begun = text.contains(BEGIN);
     let one_line = begun && !text.trim().contains('\n');
     let around = |text: &str| {
@@ -123,17 +155,38 @@ pub(crate) fn oddities(pem: &Secret) -> Vec<&'static str> {
             !part.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty()
         })
     };
-    [
+    let layers = if begun { 0 } else { layers(text.as_bytes()).map_or(1, |(layers, _)| layers) };
+    let mut odd: Vec<String> = [
+        (is_utf16, "is in UTF-16, as PowerShell writes it"),
+        (latin && begun, "has bytes that are not UTF-8 outside its blocks"),
         (text.starts_with('\u{feff}'), "begins with a byte order mark"),
         (text.contains("\r\n"), "has Windows' line ends"),
         (begun && text.contains("\\n"), "has \\n in letters for its line ends"),
         (one_line && !text.contains("\\n"), "has blanks for its line ends"),
-        (!begun, "is coded in base64 once more"),
+        (!begun && layers < 2, "is coded in base64 once more"),
+        (layers > 1, "is coded in base64 more than once"),
         (begun && !text.contains("\\n") && around(text), "has other text around its blocks"),
+        (text.contains("-----BEGIN OPENSSH PRIVATE KEY-----"), "is in OpenSSH's form"),
     ]
     .into_iter()
-    .filter_map(|(is, what)| is.then_some(what))
-    .collect()
+    .filter_map(|(is, what)| is.then(|| what.to_owned()))
+    .collect();
+    let misnamed = blocks(pem).is_ok_and(|blocks| {
+        blocks.iter().any(|block| match (block.label.as_str(), KeyForm::of(&block.der)) {
+            ("PRIVATE KEY", form) => form.is_some_and(|form| form != KeyForm::Pkcs8),
+            ("RSA PRIVATE KEY" | "EC PRIVATE KEY", form) => form == Some(KeyForm::Pkcs8),
+            _ => false,
+        })
+    });
+    if misnamed {
+        odd.push("has a label that does not fit its block".to_owned());
+    }
+    if let Some(line) = nearly.first() {
+        odd.push(format!(
+            "has a line {line} that is nearly a BEGIN or END line, which has five hyphens on either side"
+        ));
+    }
+    odd
 }
 
 /// Why a PEM text does not give what it should. No variant holds any of the text.
@@ -144,10 +197,10 @@ pub(crate) enum PemError {
     #[error("it is empty")]
     Empty,
     /// There is no PEM block.
-    #[error("it holds no PEM block{}", hint(*.looks_like))]
+    #[error("it holds no PEM block{}", .format.as_ref().map_or("", Format::instead))]
     NoPem {
-        /// What it looks like instead.
-        looks_like: Option<LooksLike>,
+        /// What it is instead, where that is known.
+        format: Option<Format>,
     },
     /// A block begins and does not end.
     #[error("the block `{label}` has no end; the text is cut off")]
@@ -197,15 +250,12 @@ pub(crate) enum PemError {
         /// The cipher, where the file names it.
         cipher: Option<String>,
     },
-    /// The private key is of a kind that TLS has no use for.
-    #[error("the `{label}` is of a kind that TLS cannot use")]
+    /// The private key is of a kind that is not supported.
+    #[error("the private key is {kind}, which is not supported here (rustls)")]
     UnknownKey {
-        /// The block's label.
-        label: String,
+        /// The kind.
+        kind: String,
     },
-    /// The private key is in OpenSSH's own form.
-    #[error("the private key is in OpenSSH's form")]
-    OpenSsh,
 }
 
 impl PemError {
@@ -213,17 +263,14 @@ impl PemError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Empty => "TLS-EMPTY",
-            Self::NoPem { looks_like: Some(LooksLike::Path) } => "TLS-PATH-AS-PEM",
-            Self::NoPem { looks_like: Some(LooksLike::Html) } => "TLS-HTML",
-            Self::NoPem { looks_like: Some(LooksLike::Der) } => "TLS-DER",
-            Self::NoPem { looks_like: Some(LooksLike::Pkcs12) } => "TLS-PKCS12",
-            Self::NoPem { looks_like: Some(LooksLike::JavaKeystore) } => "TLS-JKS",
-            Self::NoPem { .. } => "TLS-NOT-PEM",
+            Self::NoPem { format: Some(format) } => format.code(),
+            Self::NoPem { format: None } => "TLS-NOT-PEM",
             Self::Unfinished { .. } => "TLS-PEM-CUT",
             Self::NotBase64 { .. } => "TLS-PEM-DAMAGED",
             Self::NoCertificate { instead: Instead::Key } | Self::NoKey { instead: Instead::Certificate } => {
                 "TLS-SWAPPED"
             }
+            Self::NoCertificate { instead: Instead::Pkcs7 } | Self::NoKey { instead: Instead::Pkcs7 } => "TLS-PKCS7",
             Self::NoCertificate { .. } => "TLS-NO-CERTIFICATE",
             Self::NoKey { .. } => "TLS-NO-KEY",
             Self::NoRevocationList { .. } => "TLS-NO-CRL",
@@ -232,60 +279,45 @@ impl PemError {
             Self::WrongPassphrase => "TLS-KEY-PASSPHRASE",
             Self::UnknownCipher { .. } => "TLS-KEY-CIPHER",
             Self::UnknownKey { .. } => "TLS-KEY-UNUSABLE",
-            Self::OpenSsh => "TLS-KEY-OPENSSH",
         }
     }
 
     /// What to change, where `wanted` was looked for in `file`, or in a setting. Commands stand between backticks, fit
     /// to be run.
     pub(crate) fn fix(&self, wanted: Wanted, file: Option<&Path>) -> String {
-        let (from, to, between) = match file.map(|file| file.display().to_string()) {
-            Some(file) => (quoted(&file), quoted(&format!("{file}.pem")), quoted(&format!("{file}.p12"))),
-            None => ("FILE".to_owned(), "FILE.pem".to_owned(), "FILE.p12".to_owned()),
+        let (from, to) = match file.map(|file| file.display().to_string()) {
+            Some(file) => (quoted(&file), quoted(&format!("{file}.pem"))),
+            None => ("FILE".to_owned(), "FILE.pem".to_owned()),
         };
-        let unpack = match wanted {
-            Wanted::Key => "-nocerts -nodes",
-            _ => "-nokeys",
-        };
-        let convert = match (self, wanted) {
-            (Self::NoPem { looks_like: Some(LooksLike::Der) }, Wanted::Key) => {
-                format!("`openssl pkey -inform der -in {from} -out {to}`")
-            }
-            (Self::NoPem { looks_like: Some(LooksLike::Der) }, Wanted::RevocationList) => {
-                format!("`openssl crl -inform der -in {from} -out {to}`")
-            }
-            (Self::NoPem { looks_like: Some(LooksLike::Der) }, _) => {
-                format!("`openssl x509 -inform der -in {from} -out {to}`")
-            }
-            (Self::NoPem { looks_like: Some(LooksLike::Pkcs12) }, _) => {
-                format!("`openssl pkcs12 -in {from} {unpack} -out {to}`")
-            }
-            (Self::NoPem { looks_like: Some(LooksLike::JavaKeystore) }, _) => format!(
-                "`keytool -importkeystore -srckeystore {from} -destkeystore {between} -deststoretype PKCS12 && openssl pkcs12 -in \
-                 {between} {unpack} -out {to}`"
-            ),
-            (Self::UnknownCipher { .. }, _) => format!(
-                "`openssl pkcs8 -topk8 -v2 aes-256-cbc -provider legacy -provider default -in {from} -out {to}`"
-            ),
-            (Self::OpenSsh, _) => {
-                format!("`cp {from} {to} && chmod 600 {to} && ssh-keygen -p -m PKCS8 -N '' -f {to}`")
-            }
-            _ => String::new(),
-        };
-        if !convert.is_empty() {
-            return format!("convert it and give the new file: {convert}");
-        }
         match self {
             Self::Encrypted => "set key_passphrase beside it, a reference such as ${env:TLS_KEY_PASSPHRASE}".to_owned(),
             Self::WrongPassphrase => {
                 format!("compare key_passphrase with what opens it: `openssl pkey -noout -in {from}`")
             }
-            Self::NoPem { looks_like: Some(LooksLike::Path) } => {
-                "for a path use certificate_file or key_file: the settings that end with _file".to_owned()
+            Self::NoPem { format: Some(format) } => {
+                format.fix(wanted, file).unwrap_or_else(|| wanted.description().to_owned())
             }
+            Self::NoKey { instead: Instead::Pkcs7 } => no_key_in_pkcs7(),
+            Self::NoCertificate { instead: Instead::Pkcs7 } => {
+                format!("convert it and give the new file: `openssl pkcs7 -print_certs -in {from} -out {to}`")
+            }
+            Self::UnknownCipher { .. } => format!(
+                "convert it and give the new file: `openssl pkcs8 -topk8 -v2 aes-256-cbc -provider legacy -provider default -in \
+                 {from} -out {to}`"
+            ),
+            Self::Unfinished { .. } if file.is_none() => format!(
+                "a value of several lines has to be quoted where it is set: in .env NAME=\"-----BEGIN …\", in YAML with a block \
+                 sign (|); {}",
+                wanted.description()
+            ),
             Self::SeveralKeys { .. } => "leave the one key in it that is the certificate's".to_owned(),
             _ => wanted.description().to_owned(),
         }
+    }
+
+    /// True where the file is of one kind as a whole, whatever was looked for in it.
+    pub(crate) fn is_container(&self) -> bool {
+        matches!(self, Self::NoPem { format: Some(_) })
     }
 
     /// True where the text may be one that is being written.
@@ -296,7 +328,7 @@ impl PemError {
                 | Self::Unfinished { .. }
                 | Self::NotBase64 { .. }
                 | Self::WrongPassphrase
-                | Self::NoPem { looks_like: None }
+                | Self::NoPem { format: None }
                 | Self::NoCertificate { instead: Instead::Other }
                 | Self::NoKey { instead: Instead::Other }
         )
@@ -310,6 +342,8 @@ pub(crate) enum Wanted {
     Key,
     ClientCa,
     RevocationList,
+    /// The roots that clients trust.
+    Authority,
 }
 
 impl Wanted {
@@ -321,6 +355,7 @@ impl Wanted {
             Self::ClientCa => {
                 "it takes a PEM file with the certificate of the CA that signs client certificates, not a client's own"
             }
+            Self::Authority => "it takes a PEM file with the certificates of the roots that clients trust",
             Self::RevocationList => "it takes the CA's revocation list (CRL), PEM or DER",
         }
     }
@@ -344,6 +379,8 @@ pub(crate) enum Instead {
     Request,
     /// A public key.
     PublicKey,
+    /// PKCS#7: certificates without a key.
+    Pkcs7,
 }
 
 impl Instead {
@@ -354,6 +391,7 @@ impl Instead {
             () if has("CERTIFICATE REQUEST") => Self::Request,
             () if has("CERTIFICATE") => Self::Certificate,
             () if has("PUBLIC KEY") => Self::PublicKey,
+            () if has("PKCS7") || has("CMS") || has("PKCS #7 SIGNED DATA") => Self::Pkcs7,
             () => Self::Other,
         }
     }
@@ -365,36 +403,8 @@ impl Instead {
             Self::Key => ", but a private key: are certificate and key swapped?",
             Self::Request => ", but a certificate request: the CA's answer to it is wanted",
             Self::PublicKey => ", but a public key",
+            Self::Pkcs7 => ", but PKCS#7 (.p7b), certificates without a key",
         }
-    }
-}
-
-/// What a text without PEM looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LooksLike {
-    /// DER.
-    Der,
-    /// PKCS#12, with a certificate and its key.
-    Pkcs12,
-    /// Java's own keystore.
-    JavaKeystore,
-    /// Other binary data.
-    Binary,
-    /// A path.
-    Path,
-    /// A web page.
-    Html,
-}
-
-fn hint(looks_like: Option<LooksLike>) -> &'static str {
-    match looks_like {
-        None => "",
-        Some(LooksLike::Der) => ", but DER, the binary form",
-        Some(LooksLike::Pkcs12) => ", but a PKCS#12 store (.p12, .pfx)",
-        Some(LooksLike::JavaKeystore) => ", but a Java keystore",
-        Some(LooksLike::Binary) => ", but binary data",
-        Some(LooksLike::Path) => ", but what looks like a path",
-        Some(LooksLike::Html) => ", but a web page",
     }
 }
 
@@ -409,27 +419,117 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
     if pem.is_blank() {
         return Err(PemError::Empty);
     }
-    let binary = || PemError::NoPem { looks_like: Some(LooksLike::of_bytes(pem.expose())) };
-    let Some(text) = text(pem.expose()) else { return Err(binary()) };
-    if text.contains(BEGIN) {
-        return parse(&text);
+    let bytes = pem.expose();
+    // An archive may hold PEM, and more than one file.
+    if let archive @ Format::Other(_) = Format::of_bytes(bytes) {
+        return Err(PemError::NoPem { format: Some(archive) });
     }
-    // One more layer of base64, as in a Kubernetes secret copied from its manifest.
-    let compact = Zeroizing::new(text.split_whitespace().collect::<String>());
-    let inner = LENIENT.decode(compact.as_bytes()).ok().map(Zeroizing::new);
-    if let Some(inner) = inner.and_then(|bytes| self::text(&bytes)).filter(|inner| inner.contains(BEGIN)) {
+    let decoded = utf16(bytes);
+    let is_binary = decoded.is_none() && std::str::from_utf8(bytes).is_err();
+    // Only the blocks count: what stands around them may be in any encoding.
+    let has_block = || bytes.windows(BEGIN.len()).any(|window| window == BEGIN.as_bytes());
+    if is_binary && !has_block() {
+        return Err(PemError::NoPem { format: Some(Format::of_bytes(bytes)) });
+    }
+    let text = self::text(decoded.unwrap_or_else(|| Zeroizing::new(String::from_utf8_lossy(bytes).into_owned())));
+    if text.contains(BEGIN) {
+        // What another program has encrypted is armoured alike.
+        let foreign = |label: &str| label.starts_with("PGP ") || label.starts_with("AGE ");
+        return match parse(&text) {
+            Ok(blocks) if blocks.iter().any(|block| foreign(&block.label)) => {
+                Err(PemError::NoPem { format: Format::of_text(text.trim()) })
+            }
+            Err(PemError::NotBase64 { label } | PemError::Unfinished { label }) if foreign(&label) => {
+                Err(PemError::NoPem { format: Format::of_text(text.trim()) })
+            }
+            parsed => parsed,
+        };
+    }
+    // More layers of base64, as in a Kubernetes secret copied from its manifest.
+    if let Some((_, inner)) = layers(text.as_bytes()) {
         return parse(&inner);
     }
-    Err(PemError::NoPem { looks_like: looks_like(text.trim()) })
+    Err(PemError::NoPem { format: Format::of_text(text.trim()) })
 }
 
-/// The text of the bytes, with newlines where they belong.
-fn text(bytes: &[u8]) -> Option<Zeroizing<String>> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+/// The most layers of base64 that are taken off.
+const MAX_LAYERS: usize = 4;
+
+/// The PEM below layers of base64, and how many there are.
+fn layers(text: &[u8]) -> Option<(usize, Zeroizing<String>)> {
+    let mut inner = Zeroizing::new(text.to_vec());
+    for layer in 1..=MAX_LAYERS {
+        inner.retain(|byte| !byte.is_ascii_whitespace());
+        inner = Zeroizing::new(LENIENT.decode(inner.as_slice()).ok()?);
+        let bytes = inner.as_slice();
+        let decoded = utf16(bytes).or_else(|| Some(Zeroizing::new(std::str::from_utf8(bytes).ok()?.to_owned())));
+        let text = self::text(decoded?);
+        if text.contains(BEGIN) {
+            return Some((layer, text));
+        }
+    }
+    None
+}
+
+/// The text of UTF-16, with a byte order mark or with the zeros that Latin letters have in it.
+fn utf16(bytes: &[u8]) -> Option<Zeroizing<String>> {
+    let zeros =
+        |parity: usize| bytes.len() >= 8 && bytes.iter().take(64).skip(parity).step_by(2).all(|byte| *byte == 0);
+    let (bytes, big) = match bytes {
+        [0xff, 0xfe, rest @ ..] => (rest, false),
+        [0xfe, 0xff, rest @ ..] => (rest, true),
+        _ if bytes.len() % 2 != 0 || zeros(0) == zeros(1) => return None,
+        _ => (bytes, zeros(0)),
+    };
+    let unit =
+        |pair: &[u8]| if big { u16::from_be_bytes([pair[0], pair[1]]) } else { u16::from_le_bytes([pair[0], pair[1]]) };
+    let units = Zeroizing::new(bytes.chunks_exact(2).map(unit).collect::<Vec<u16>>());
+    String::from_utf16(&units).ok().map(Zeroizing::new)
+}
+
+/// The text with newlines where they belong, and with whole BEGIN and END lines.
+fn text(text: Zeroizing<String>) -> Zeroizing<String> {
+    let bare = text.strip_prefix('\u{feff}').unwrap_or(&text);
     // Literal `\r` and `\n`, as environment files and JSON pasted as text have them. A backslash is
     // in no base64, so nothing else can be meant.
-    Some(Zeroizing::new(text.replace("\\r", "\n").replace("\\n", "\n")))
+    let text = Zeroizing::new(bare.replace("\\r", "\n").replace("\\n", "\n"));
+    with_whole_lines(&text).0
+}
+
+/// Mends lines that are nearly BEGIN or END lines: too many hyphens or too few, dashes of a word processor, small
+/// letters. Gives the numbers of those lines, too.
+fn with_whole_lines(text: &str) -> (Zeroizing<String>, Vec<usize>) {
+    let mut mended = Vec::new();
+    let mut out = Zeroizing::new(String::with_capacity(text.len() + 64));
+    for (at, line) in text.split_inclusive('\n').enumerate() {
+        match whole(line.trim()) {
+            Some(whole) => {
+                mended.push(at + 1);
+                out.push_str(&whole);
+                out.push('\n');
+            }
+            None => out.push_str(line),
+        }
+    }
+    (out, mended)
+}
+
+/// The line that `line` nearly is.
+fn whole(line: &str) -> Option<String> {
+    const DASH: [char; 7] = ['-', '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2212}'];
+    let inner = line.trim_start_matches(DASH);
+    let words = inner.trim_end_matches(DASH);
+    let has_dashes = inner.len() < line.len() || words.len() < inner.len();
+    if line.len() > 100 || !has_dashes {
+        return None;
+    }
+    let label = words.trim().to_ascii_uppercase();
+    let (word, rest) = label.split_once(' ')?;
+    let rest = rest.trim();
+    let known = ["CERTIFICATE", "PRIVATE KEY", "X509 CRL", "PARAMETERS"].iter().any(|end| rest.ends_with(end));
+    let whole = format!("{DASHES}{word} {rest}{DASHES}");
+    let is_label = rest.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == ' ');
+    (["BEGIN", "END"].contains(&word) && known && is_label && whole != line).then_some(whole)
 }
 
 fn parse(text: &str) -> Result<Vec<Block>, PemError> {
@@ -480,39 +580,6 @@ fn label_of(text: &str) -> String {
     if plausible { label } else { "?".to_owned() }
 }
 
-impl LooksLike {
-    /// By the first bytes of what is no text.
-    fn of_bytes(bytes: &[u8]) -> Self {
-        const SEQUENCE: u8 = 0x30;
-        // PFX (RFC 7292 §4): the version 3, then a sequence, which in a key or a certificate is never so.
-        const PFX: [u8; 4] = [0x02, 0x01, 0x03, SEQUENCE];
-        match bytes {
-            // JKS and JCEKS.
-            [0xfe, 0xed, 0xfe, 0xed, ..] | [0xce, 0xce, 0xce, 0xce, ..] => Self::JavaKeystore,
-            [SEQUENCE, length, content @ ..] => {
-                let more = usize::from(if *length > 0x80 { length & 0x7f } else { 0 });
-                match content.get(more..) {
-                    Some(content) if content.starts_with(&PFX) => Self::Pkcs12,
-                    _ => Self::Der,
-                }
-            }
-            _ => Self::Binary,
-        }
-    }
-}
-
-fn looks_like(text: &str) -> Option<LooksLike> {
-    let start = text.get(..200.min(text.len())).unwrap_or(text).to_ascii_lowercase();
-    if start.contains("<html") || start.contains("<!doctype") {
-        return Some(LooksLike::Html);
-    }
-    let one_line = !text.contains('\n') && text.len() < 4096;
-    (one_line
-        && (text.starts_with(['/', '.', '~'])
-            || [".pem", ".crt", ".key", ".cer"].iter().any(|end| text.ends_with(end))))
-    .then_some(LooksLike::Path)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -549,6 +616,22 @@ mod tests {
                     .collect(),
             ),
             ("no padding", pem.replace("==", "")),
+            ("base64 twice more", LENIENT.encode(LENIENT.encode(pem))),
+            (
+                "base64 three times more, wrapped",
+                format!("{}\n", LENIENT.encode(LENIENT.encode(LENIENT.encode(pem) + "\n"))),
+            ),
+            ("four dashes", pem.replace("-----", "----")),
+            ("six dashes", pem.replace("-----", "------")),
+            ("a dash too few at one end", pem.replacen("-----\n", "----\n", 1)),
+            ("word processor", pem.replace("-----", "\u{2014}\u{2014}-")),
+            (
+                "small letters",
+                pem.replace("BEGIN", "Begin")
+                    .replace("CERTIFICATE", "certificate")
+                    .replace("PRIVATE KEY", "private key"),
+            ),
+            ("blank before the dashes", pem.replace("-----BEGIN", "  ----- BEGIN").replace("-----\n", " -----\n")),
         ]
     }
 
@@ -559,6 +642,64 @@ mod tests {
         }
         for (name, text) in deformed(KEY) {
             assert!(private_key(&text.into(), None).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn text_in_other_encodings_is_read() {
+        let utf16 = |text: &str, big: bool| -> Vec<u8> {
+            text.encode_utf16().flat_map(|u| if big { u.to_be_bytes() } else { u.to_le_bytes() }).collect()
+        };
+        let latin = |pem: &str| [b"# Schl\xfcssel\n".as_slice(), pem.as_bytes(), b"\xfc"].concat();
+        let forms: [(&str, fn(&[u8], &dyn Fn(&str, bool) -> Vec<u8>, &str) -> Vec<u8>); 4] = [
+            ("little, mark", |_, to, pem| to(&format!("\u{feff}{pem}"), false)),
+            ("big, mark", |_, to, pem| to(&format!("\u{feff}{pem}"), true)),
+            ("little", |_, to, pem| to(pem, false)),
+            ("big", |_, to, pem| to(pem, true)),
+        ];
+        for (name, form) in forms {
+            assert!(certificates(&Secret::new(form(&[], &utf16, CERTIFICATE))).is_ok(), "{name}");
+            assert!(private_key(&Secret::new(form(&[], &utf16, KEY)), None).is_ok(), "{name}");
+        }
+        assert!(certificates(&Secret::new(latin(CERTIFICATE))).is_ok());
+        assert!(private_key(&Secret::new(latin(KEY)), None).is_ok());
+        assert!(oddities(&Secret::new(latin(KEY))).iter().any(|odd| odd.contains("UTF-8")));
+        assert!(oddities(&KEY.replace("-----", "----").as_str().into()).iter().any(|odd| odd.contains("line 1 ")));
+    }
+
+    #[test]
+    fn formats_are_told_by_their_content() {
+        let code = |bytes: &[u8]| certificates(&Secret::new(bytes.to_vec())).unwrap_err().code();
+        let table: [(&[u8], &str); 26] = [
+            (b"PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n", "TLS-PUTTY"),
+            (b"PK\x03\x04\x14\0\0\0\xff\xfe", "TLS-ARCHIVE"),
+            (b"\x1f\x8b\x08\0\xff", "TLS-ARCHIVE"),
+            (b"\xfd7zXZ\0\0", "TLS-ARCHIVE"),
+            (&[b"PK\x03\x04".as_slice(), CERTIFICATE.as_bytes()].concat(), "TLS-ARCHIVE"),
+            (&[[0; 257].as_slice(), b"ustar", CERTIFICATE.as_bytes()].concat(), "TLS-ARCHIVE"),
+            (b"{\"data\": \"ENC[AES256_GCM,data:x]\", \"sops\": {}}", "TLS-FILE-ENCRYPTED"),
+            (b"data: ENC[AES256_GCM,data:x]\nsops:\n    age: []\n", "TLS-FILE-ENCRYPTED"),
+            (b"age-encryption.org/v1\n-> X25519 abc\n", "TLS-FILE-ENCRYPTED"),
+            (b"age-encryption.org/v1\n-> X25519 abc\n\xff\xfe", "TLS-FILE-ENCRYPTED"),
+            (b"-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n-----END AGE ENCRYPTED FILE-----\n", "TLS-FILE-ENCRYPTED"),
+            (b"$ANSIBLE_VAULT;1.1;AES256\n6133\n", "TLS-FILE-ENCRYPTED"),
+            (b"-----BEGIN PGP MESSAGE-----\n\nhQEM\n=ab12\n-----END PGP MESSAGE-----\n", "TLS-FILE-ENCRYPTED"),
+            (b"\0GITCRYPT\0\xff\xfe", "TLS-FILE-ENCRYPTED"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "TLS-GIT-LFS"),
+            (b"apiVersion: v1\ndata:\n  tls.crt: LS0t\nkind: Secret\nmetadata:\n  name: db\n", "TLS-KUBERNETES-SECRET"),
+            (b"{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"Secret\",\n  \"data\": {}\n}", "TLS-KUBERNETES-SECRET"),
+            (b"kind: SealedSecret\n", "TLS-KUBERNETES-SECRET"),
+            (b"Certificate:\n    Data:\n        Version: 3 (0x2)\n", "TLS-TEXT-OUTPUT"),
+            (b"Private-Key: (256 bit)\npriv:\n", "TLS-TEXT-OUTPUT"),
+            (b"ssh-ed25519 AAAA me@here\n", "TLS-SSH-PUBLIC-KEY"),
+            (b"\"/etc/tls/tls.crt\"", "TLS-PATH-AS-PEM"),
+            (b"-----BEGIN PKCS7-----\nMAEC\n-----END PKCS7-----\n", "TLS-PKCS7"),
+            (&[0x30, 0x82, 4, 0xe2, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2, 0xff], "TLS-PKCS7"),
+            (b"-----BEGIN CERTIFICATE REQUEST-----\nMAEC\n-----END CERTIFICATE REQUEST-----\n", "TLS-NO-CERTIFICATE"),
+            (b"hello\n", "TLS-NOT-PEM"),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(code(bytes), expected, "{}", String::from_utf8_lossy(bytes));
         }
     }
 
@@ -579,6 +720,11 @@ mod tests {
         let key = |text: &str| private_key(&text.into(), None).unwrap_err();
         assert_eq!(key(&format!("{KEY}{KEY}")), PemError::SeveralKeys { count: 2 });
         assert_eq!(key(&KEY.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")), PemError::Encrypted);
+        let dsa = format!(
+            "-----BEGIN DSA PRIVATE KEY-----\n{}\n-----END DSA PRIVATE KEY-----",
+            LENIENT.encode([0x30, 18, 2, 1, 0, 2, 1, 7, 2, 1, 7, 2, 1, 7, 2, 1, 7, 2, 1, 7,])
+        );
+        assert_eq!(key(&dsa), PemError::UnknownKey { kind: "DSA".to_owned() });
         let legacy = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00FF\n\nMAEC\n-----END RSA PRIVATE KEY-----";
         assert_eq!(key(legacy), PemError::Encrypted);
     }

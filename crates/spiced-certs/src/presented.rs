@@ -7,9 +7,11 @@ use rustls::{ClientConfig, Error, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use tls_core::{CertificateSummary, IdentityError, provider};
 
-use crate::accepted::{chain_accepted_by, names_missing};
-use crate::diagnose::{self, Finding};
+use crate::compatibility::Clients;
+use crate::diagnose::{self, Finding, Severity};
+use crate::facts::Facts;
 use crate::handshake::AnyChain;
+use crate::names;
 use crate::trust::Roots;
 
 /// A configuration for who only looks: it takes every chain, and sends nothing that is worth a secret. `alpn` lists
@@ -57,10 +59,27 @@ impl Presented {
         };
         let roots = Roots::default();
         let trusted = roots.verify(first, intermediates, now);
-        let mut findings = diagnose::chain(chain, leaf, origin.to_owned(), &roots, now);
-        findings.extend(names_missing(leaf, origin, names));
+        let diagnosis = diagnose::chain(chain, leaf, origin, &roots, &[], now);
+        let mut findings = diagnosis.findings;
+        if let Some(facts) = Facts::of(first) {
+            findings.extend(names::findings(&facts, origin, names));
+        }
+        if let Some(root) = diagnosis.root_sent {
+            findings.push(Finding {
+                code: "TLS-ROOT-SENT",
+                severity: Severity::Info,
+                origin: origin.to_owned(),
+                subject: leaf.subject.clone(),
+                message: format!(
+                    "the chain ends with the root {root}: whoever trusts it has it, and it is sent for nothing"
+                ),
+                fix: format!("take the certificate of {root} out of the file"),
+                refused_by: Clients::NONE,
+            });
+        }
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-        let accepted_by = chain_accepted_by(chain, leaf, names, now);
+        let refused = findings.iter().map(|finding| finding.refused_by).fold(Clients::NONE, Clients::or);
+        let accepted_by = refused.accepted_by();
         Ok(Self { trusted: trusted.map_err(|e| e.to_string()), findings, accepted_by, chain: summaries })
     }
 }

@@ -1,5 +1,6 @@
 //! Reads the material again, checks it as a whole, and publishes it; what fails keeps what serves.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,13 +9,18 @@ use tls_core::rotation::{self, Identities, Publisher};
 use tls_core::{CertificateSummary, ClientTrust, Identity, IdentitySet, Validity};
 use tokio::sync::watch;
 
-use crate::Finding;
 use crate::clients::{LoadedClients, lists_ended, load_clients};
+use crate::compatibility::{self, Clients};
+use crate::diagnose::{self, Finding, Severity};
+use crate::examine::names_of;
+use crate::facts::Facts;
 use crate::load::LoadError;
+use crate::names;
 use crate::pairs::{self, Kept, One};
 #[cfg(feature = "self-signed")]
 use crate::source::self_signed::SelfSigned;
 use crate::source::{Input, Sources, watched};
+use crate::trust::Roots;
 
 /// How often material is looked at again that may be half written.
 const LOOK: Duration = Duration::from_millis(250);
@@ -49,8 +55,8 @@ impl Reloader {
     pub fn start(mut sources: Sources) -> Result<Started, Vec<LoadError>> {
         let mut errors = Vec::new();
         let mut read = Vec::new();
-        for one in pairs::read_all(&mut sources, &Kept::default()) {
-            one.map_or_else(|error| errors.push(error), |one| read.push(one));
+        for one in pairs::read_all(&mut sources, &Kept::default(), &Roots::default()) {
+            one.map_or_else(|failed| errors.extend(failed), |one| read.push(one));
         }
         let clients = match load(&mut sources) {
             Ok(clients) if errors.is_empty() => clients,
@@ -61,7 +67,9 @@ impl Reloader {
         };
         let (set, doubled) = pairs::set(&read, sources.strict_sni);
         let kept = Kept::of(&read);
-        let findings = read.into_iter().flat_map(|one| one.findings).chain(doubled).chain(clients.findings).collect();
+        let names: Vec<Finding> = read.iter().flat_map(|one| names_of(&one.identity, &[])).collect();
+        let findings = read.into_iter().flat_map(|one| one.findings).chain(names).chain(doubled);
+        let findings = findings.chain(clients.findings).collect();
         let (publisher, identities) = rotation::channel(set);
         let (trust, clients) = watch::channel(Arc::new(clients.trust));
         Ok(Started { identities, clients, findings, reloader: Self { sources, kept, publisher, trust } })
@@ -97,7 +105,7 @@ impl Reloader {
 
     /// Reads the material now. Blocks for as long as the file system does.
     pub fn reload(&mut self) -> Outcome {
-        let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust);
+        let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust, false);
         self.settle_again(candidate)
     }
 
@@ -106,7 +114,7 @@ impl Reloader {
     pub fn reload_patiently(&mut self, patience: Duration) -> Outcome {
         let end = Instant::now() + patience;
         loop {
-            let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust);
+            let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust, false);
             match candidate {
                 Err(error) if error.may_be_torn() && Instant::now() < end => std::thread::sleep(LOOK),
                 candidate => return self.settle_again(candidate),
@@ -142,11 +150,12 @@ impl Reloader {
 
     /// Reads the material from `sources`, which are those from then on, unless it is rejected. What is where it was
     /// before is then read all the same: it is not to end, nor a revoked client to stay, because of what takes its place.
-    pub fn reload_from(&mut self, mut sources: Sources) -> Outcome {
-        let candidate = Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust);
+    /// `force`: also where clients would refuse it.
+    pub fn reload_from(&mut self, mut sources: Sources, force: bool) -> Outcome {
+        let candidate = Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust, force);
         if candidate.is_ok() {
             self.sources = sources;
-        } else if let Ok(before) = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust) {
+        } else if let Ok(before) = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust, false) {
             self.take(before);
         } else {
             self.take_trust();
@@ -155,8 +164,8 @@ impl Reloader {
     }
 
     /// Reads the material from `sources` and says what a reload would do, without doing it.
-    pub fn check(&self, mut sources: Sources) -> Outcome {
-        match Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust) {
+    pub fn check(&self, mut sources: Sources, force: bool) -> Outcome {
+        match Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust, force) {
             Ok(Candidate { set: None, clients: None, .. }) => Outcome::Unchanged,
             Ok(Candidate { set, clients, .. }) => {
                 let clients = clients.map(|loaded| loaded.findings).unwrap_or_default();
@@ -216,9 +225,11 @@ impl Candidate {
         kept: &Kept,
         publisher: &Publisher,
         trust: &watch::Sender<Arc<ClientTrust>>,
+        force: bool,
     ) -> Result<Self, LoadError> {
         let now = SystemTime::now();
-        let read = all(pairs::read_all(sources, kept))?;
+        let roots = Roots::default();
+        let read = all(pairs::read_all(sources, kept, &roots))?;
         let clients = load(sources)?;
         let clients = (!clients.trust.same(&trust.borrow())).then_some(clients);
         if let Some(new) = &clients {
@@ -240,28 +251,35 @@ impl Candidate {
                 .leaf()
                 .dns_names()
                 .filter_map(|name| serving.for_name(name).find(|one| pairs::kind(one) == pairs::kind(identity)));
-            let mut before = named.chain(is_default.then(|| serving.default()));
-            if before.any(|before| worse(identity.leaf(), before.leaf(), now)) {
+            let mut before: Vec<&Arc<Identity>> = named.chain(is_default.then(|| serving.default())).collect();
+            if before.iter().any(|before| worse(identity.leaf(), before.leaf(), now)) {
                 return Err(not_taken(identity, now));
             }
+            if force || serving.iter().any(|one| one.same_chain(identity)) {
+                continue;
+            }
+            // What it takes the place of, where the names say nothing of it.
+            before.extend(serving.iter().filter(|one| one.certificate_origin() == identity.certificate_origin()));
+            before.sort_by_key(|one| Arc::as_ptr(one));
+            before.dedup_by(|one, other| Arc::ptr_eq(one, other));
+            for before in before {
+                not_refused(identity, before, &set, &sources.accept_findings, &roots, now)?;
+            }
         }
-        let findings = read.into_iter().flat_map(|one| one.findings).chain(doubled).collect();
+        let names: Vec<Finding> =
+            read.iter().filter(|one| one.is_new).flat_map(|one| names_of(&one.identity, &[])).collect();
+        let findings = read.into_iter().flat_map(|one| one.findings).chain(names).chain(doubled).collect();
         Ok(Self { set: Some((set, findings)), clients, kept })
     }
 }
 
-/// All of them, or the first that failed and how many more did.
-fn all(read: Vec<Result<One, LoadError>>) -> Result<Vec<One>, LoadError> {
+/// All of them, or everything that failed.
+fn all(read: Vec<Result<One, Vec<LoadError>>>) -> Result<Vec<One>, LoadError> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for one in read {
-        one.map_or_else(|error| bad.push(error), |one| good.push(one));
+        one.map_or_else(|errors| bad.extend(errors), |one| good.push(one));
     }
-    let more = bad.len().saturating_sub(1);
-    match bad.into_iter().next() {
-        None => Ok(good),
-        Some(first) if more == 0 => Err(first),
-        Some(first) => Err(LoadError::Several { first: Box::new(first), more }),
-    }
+    if bad.is_empty() { Ok(good) } else { Err(LoadError::all(bad)) }
 }
 
 /// Whose client certificates `sources` take.
@@ -278,6 +296,48 @@ fn not_taken(new: &Identity, now: SystemTime) -> LoadError {
         Validity::NotYet { starts_in } => LoadError::NotYet { subject, origin, starts_in },
         _ => LoadError::OutOfDate { subject, origin },
     }
+}
+
+/// Refuses a certificate that clients would refuse where they take `before`, which it replaces in part or as a whole:
+/// for its chain, and for the names that `set` answers for with another one from then on. `accepted` are the codes of
+/// findings that keep nothing from being taken.
+fn not_refused(
+    new: &Arc<Identity>,
+    before: &Identity,
+    set: &IdentitySet,
+    accepted: &[String],
+    roots: &Roots,
+    now: SystemTime,
+) -> Result<(), LoadError> {
+    let chain = |identity: &Identity, hints: &[_]| {
+        let origin = identity.certificate_origin().to_string();
+        diagnose::chain(&identity.certified_key().cert, identity.leaf(), &origin, roots, hints, now).findings
+    };
+    let counts =
+        |finding: &&Finding| finding.severity > Severity::Info && !accepted.iter().any(|code| code == finding.code);
+    let refused_before = chain(before, &[]).iter().map(|finding| finding.refused_by).fold(Clients::NONE, Clients::or);
+    let refuse = |finding: &Finding, before: Clients| {
+        let clients = finding.refused_by.without(before);
+        if clients.is_empty() {
+            Ok(())
+        } else {
+            Err(LoadError::Refused { finding: Box::new(finding.clone()), clients })
+        }
+    };
+    chain(new, &before.certified_key().cert)
+        .iter()
+        .filter(counts)
+        .try_for_each(|finding| refuse(finding, refused_before))?;
+    let Some(leaf) = before.certified_key().cert.first().and_then(Facts::of) else { return Ok(()) };
+    for name in names::own(&leaf) {
+        // An address is asked for by nobody (RFC 6066 §3).
+        let asked = Some(name.as_str()).filter(|name| name.parse::<IpAddr>().is_err());
+        // Without an answer, whoever asked was refused on purpose (strict_sni), and is so by the pod.
+        let Some(answer) = set.answer(asked) else { continue };
+        let before = refused_before.or(compatibility::refusing(&leaf, &name));
+        names_of(answer, &[name]).iter().filter(counts).try_for_each(|finding| refuse(finding, before))?;
+    }
+    Ok(())
 }
 
 /// Refuses CAs and revocation lists that are out of date in place of ones that are not: all clients would be refused.

@@ -4,6 +4,7 @@ pub(crate) mod files;
 pub(crate) mod read;
 #[cfg(feature = "self-signed")]
 pub(crate) mod self_signed;
+pub(crate) mod unreadable;
 pub(crate) mod watched;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ pub struct Sources {
     pub strict_sni: bool,
     /// Whose client certificates are taken; `None` where no client is asked.
     pub clients: Option<ClientMaterial>,
+    /// Codes of findings that keep no reload from taking effect.
+    pub accept_findings: Vec<String>,
 }
 
 impl Sources {
@@ -71,7 +74,7 @@ impl Sources {
 
 impl From<Pair> for Sources {
     fn from(pair: Pair) -> Self {
-        Self { pair, more: Vec::new(), strict_sni: false, clients: None }
+        Self { pair, more: Vec::new(), strict_sni: false, clients: None, accept_findings: Vec::new() }
     }
 }
 

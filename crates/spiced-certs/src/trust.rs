@@ -1,6 +1,6 @@
 //! Who issued a certificate, as far as it can be known here: what its clients have to trust.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +8,8 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use tls_core::{CertificateSummary, Identity, provider};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+
+use crate::facts::{Facts, Signed};
 
 /// Who issued a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,31 +46,80 @@ impl Issued {
     }
 }
 
-/// The roots of this system's store, as they can be read: once, and only where somebody asks.
+/// The roots that clients trust, as far as they are known here: those that are given, or else this system's, which are
+/// read once and only where somebody asks.
 #[derive(Default)]
-pub(crate) struct Roots(OnceLock<Store>);
+pub(crate) struct Roots {
+    store: OnceLock<Store>,
+    given: bool,
+    /// Whether the files beside a certificate may be asked who issued it: the doctor has the time.
+    beside: bool,
+}
 
 struct Store {
-    anchors: Vec<TrustAnchor<'static>>,
+    certificates: Vec<CertificateDer<'static>>,
+    /// Where those with a name stand among them, by the DER of the name.
+    by_subject: HashMap<Vec<u8>, Vec<usize>>,
     organisations: HashSet<String>,
 }
 
+impl Store {
+    fn new(certificates: Vec<CertificateDer<'static>>) -> Self {
+        let mut by_subject: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+        let mut organisations = HashSet::new();
+        for (at, root) in certificates.iter().enumerate() {
+            if let Ok((_, parsed)) = X509Certificate::from_der(root) {
+                by_subject.entry(parsed.subject().as_raw().to_vec()).or_default().push(at);
+                organisations.extend(organisation(parsed.subject()));
+            }
+        }
+        Self { certificates, by_subject, organisations }
+    }
+
+    fn called<'s>(&'s self, name: &X509Name<'_>) -> impl Iterator<Item = Facts<'s>> {
+        let places = self.by_subject.get(name.as_raw()).map(Vec::as_slice).unwrap_or_default();
+        places.iter().filter_map(|at| Facts::of(&self.certificates[*at]))
+    }
+}
+
 impl Roots {
+    /// These alone.
+    pub(crate) fn given(certificates: Vec<CertificateDer<'static>>) -> Self {
+        Self { store: OnceLock::from(Store::new(certificates)), given: true, beside: false }
+    }
+
+    /// This system's, for a look that may take its time.
+    pub(crate) fn thorough() -> Self {
+        Self { beside: true, ..Self::default() }
+    }
+
+    pub(crate) fn look_beside(&self) -> bool {
+        self.beside
+    }
+
+    pub(crate) fn are_given(&self) -> bool {
+        self.given
+    }
+
     fn store(&self) -> &Store {
-        self.0.get_or_init(|| {
-            let certificates = rustls_native_certs::load_native_certs().certs;
-            let anchors = certificates.iter().filter_map(|root| Some(anchor_from_trusted_cert(root).ok()?.to_owned()));
-            let organisations = certificates.iter().filter_map(|root| {
-                let (_, parsed) = X509Certificate::from_der(root).ok()?;
-                organisation(parsed.subject())
-            });
-            Store { anchors: anchors.collect(), organisations: organisations.collect() }
-        })
+        self.store.get_or_init(|| Store::new(rustls_native_certs::load_native_certs().certs))
     }
 
     /// True where one of them is of the organisation called `name`.
     pub(crate) fn are_of(&self, name: &str) -> bool {
         self.store().organisations.contains(name)
+    }
+
+    /// True where `certificate` is one of them, by name and key.
+    pub(crate) fn holds(&self, certificate: &Facts<'_>) -> bool {
+        let key = certificate.x509.public_key().raw;
+        self.store().called(certificate.x509.subject()).any(|root| root.x509.public_key().raw == key)
+    }
+
+    /// The one that issued `certificate`.
+    pub(crate) fn issuer_of<'s>(&'s self, certificate: &Facts<'_>) -> Option<Facts<'s>> {
+        let mut named = self.store().called(certificate.x509.issuer());
+        named.find(|root| certificate.signed_by(root) != Signed::No)
     }
 
     /// Verifies a server's certificate up to one of them.
@@ -78,13 +129,34 @@ impl Roots {
         intermediates: &[CertificateDer<'_>],
         now: SystemTime,
     ) -> Result<(), webpki::Error> {
-        let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
-        let algorithms = provider().signature_verification_algorithms.all;
-        let usage = KeyUsage::server_auth();
-        EndEntityCert::try_from(leaf)?
-            .verify_for_usage(algorithms, &self.store().anchors, intermediates, time, usage, None, None)
-            .map(|_| ())
+        let anchors: Vec<TrustAnchor<'_>> =
+            self.store().certificates.iter().filter_map(|root| anchor_from_trusted_cert(root).ok()).collect();
+        verify(&anchors, leaf, intermediates, now)
     }
+}
+
+/// Verifies a server's certificate up to `anchor`, as rustls does.
+pub(crate) fn verify_to(
+    anchor: &CertificateDer<'_>,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: SystemTime,
+) -> Result<(), webpki::Error> {
+    verify(&[anchor_from_trusted_cert(anchor)?], leaf, intermediates, now)
+}
+
+fn verify(
+    anchors: &[TrustAnchor<'_>],
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: SystemTime,
+) -> Result<(), webpki::Error> {
+    let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+    let algorithms = provider().signature_verification_algorithms.all;
+    let usage = KeyUsage::server_auth();
+    EndEntityCert::try_from(leaf)?
+        .verify_for_usage(algorithms, anchors, intermediates, time, usage, None, None)
+        .map(|_| ())
 }
 
 /// The organisation that a name is of.

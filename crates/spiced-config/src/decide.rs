@@ -9,15 +9,16 @@ use spiced_secrets::Template;
 use tls_core::listener::ListenAddress;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::decode::{Hidden, Placed, Referred};
+use crate::decode::{Hidden, Placed, Referred, instead};
 use crate::error::{ConfigError, Problem};
 use crate::layers::{Written, WrittenPair};
 use crate::settings::{
     Clients, Column, Dataset, Limits, Listen, Material, MaterialInput, Pair, Settings, Tls, TlsVersion, Turns, View,
     Warning,
 };
+use crate::shown::{is_pem, may_be_secret};
 use crate::spicepod::{Access, ClientAuthMode, Door, Profile, Spicepod, Version};
-use crate::units::Span;
+use crate::units::{Size, Span};
 use crate::{spicepod, tls};
 
 /// The versions of the pod file that are read.
@@ -27,22 +28,24 @@ const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v2"];
 const SHORTEST_TICKET_SECRET: usize = 16;
 
 impl Spicepod {
-    /// Decides. `tls_on` says whether TLS is on; the tree holds the winners alone.
+    /// Decides. `tls_on` says whether TLS is on; the tree holds the winners alone. `contradictions`: whether what cannot
+    /// stand together, or lacks its other half, is told; not where a part of it is known to be wrong.
     pub(crate) fn decide(
         self,
         tls_on: bool,
         folder: &Path,
         written: Written,
         mut warnings: Vec<Warning>,
+        contradictions: bool,
     ) -> Result<Settings, ConfigError> {
-        let mut problems = Vec::new();
+        let (mut problems, mut contradicting) = (Vec::new(), Vec::new());
         self.header(&mut problems);
         let runtime = self.runtime;
         let listen = runtime.listen.decide(&mut problems);
         let place = Folder(folder);
         let mut tls_said = runtime.tls;
-        let asks = tls_said.asks(tls_on, &mut problems, &mut warnings);
-        let auth = runtime.auth.decide(asks, written.api_keys.clone(), &mut problems);
+        let asks = tls_said.asks(tls_on, &mut contradicting, &mut warnings);
+        let auth = runtime.auth.decide(asks, written.api_keys.clone(), &mut contradicting);
         let session_ticket_secret = match tls_said.session_ticket_secret.take() {
             Some(Placed(secret)) if secret.value.0.expose().len() < SHORTEST_TICKET_SECRET => {
                 let problem = Problem::new(secret.origin, format!("takes at least {SHORTEST_TICKET_SECRET} bytes"));
@@ -52,12 +55,15 @@ impl Spicepod {
             secret => secret.map(|s| s.0.value.0),
         };
         if !tls_on {
-            tls_said.without_tls(&mut problems, &mut warnings);
+            tls_said.without_tls(&mut contradicting, &mut warnings);
         }
         let tls = match tls_on {
-            true => tls_said.decide(&place, written, asks).map_err(|p| problems.push(p)).ok(),
+            true => tls_said.decide(&place, written, asks).map_err(|wrong| contradicting.extend(wrong)).ok(),
             false => None,
         };
+        if contradictions {
+            problems.extend(contradicting);
+        }
         let positive = |value: Option<Placed<usize>>, default: usize, problems: &mut Vec<Problem>| match value {
             Some(Placed(Sourced { value: 0, origin })) => {
                 problems.push(
@@ -79,6 +85,13 @@ impl Spicepod {
         let sql = runtime.sql;
         let memory = sql.memory_limit.map(|size| Placed(size.0.map(|s| s.0)));
         let query_memory = positive(memory, 2 << 30, &mut problems);
+        let mut size = |given: Option<Placed<Size>>, default| {
+            positive(given.map(|size| Placed(size.0.map(|s| s.0))), default, &mut problems)
+        };
+        let process_memory =
+            size(sql.process_memory_limit, query_memory.saturating_add(query_memory / 2).saturating_add(256 << 20));
+        let max_statement_size = size(sql.max_statement_size, 1 << 20);
+        let spill_limit = size(sql.spill_limit, 10 << 30);
         let mut lasting = |span: Option<Placed<Span>>, default: Duration| match span {
             Some(Placed(span)) if span.value.0.is_zero() => {
                 problems.push(Problem::new(span.origin, "takes a duration above zero").hint("write 5m, say"));
@@ -109,7 +122,7 @@ impl Spicepod {
         let datasets = self.datasets.into_iter().map(|d| dataset(d, &mut problems)).collect();
         let views = self.views.into_iter().map(|Placed(view)| view.value);
         let views = views.map(|view| View { name: view.name.0.value, sql: view.sql.0.value }).collect();
-        if !problems.is_empty() {
+        if !problems.is_empty() || (tls_on && tls.is_none()) {
             return Err(ConfigError(problems));
         }
         Ok(Settings {
@@ -133,6 +146,10 @@ impl Spicepod {
             max_result_bytes,
             query_history: sql.history.unwrap_or(1_000),
             query_memory,
+            process_memory,
+            max_statement_size,
+            spill_directory: sql.spill_directory.map(|path| place.path(path.0)),
+            spill_limit,
             telemetry_retention,
             telemetry_memory,
             http_body_limit: runtime.http.body_limit.map_or(16 << 20, |s| s.0),
@@ -151,7 +168,8 @@ impl Spicepod {
             if known.contains(&given.value.as_str()) {
                 continue;
             }
-            let shown = if *reference { "what the reference gives".to_owned() } else { format!("`{}`", given.value) };
+            let shown = instead(&given.value, *reference, &given.origin)
+                .map_or_else(|| format!("`{}`", given.value), str::to_owned);
             let problem = Problem::new(given.origin.clone(), format!("{shown} is no {what} that this program reads"));
             problems.push(problem.hint(format!("write {what}: {}", known.join(" or "))));
         }
@@ -168,9 +186,9 @@ impl spicepod::Listen {
             match text.value.trim().parse() {
                 Ok(address) => Some(Sourced::new(address, text.origin)),
                 Err(error) => {
-                    let message = match reference {
-                        true => format!("what the reference gives is no address: {error}"),
-                        false => format!("`{}` is no address: {error}", text.value),
+                    let message = match instead(&text.value, reference, &text.origin) {
+                        Some(instead) => format!("{instead} is no address: {error}"),
+                        None => format!("`{}` is no address: {error}", text.value),
                     };
                     problems.push(
                         Problem::new(text.origin, message).hint("such as localhost:3000, or 0.0.0.0:3000 for all"),
@@ -246,14 +264,14 @@ impl spicepod::Tls {
         }
     }
 
-    fn decide(self, folder: &Folder<'_>, written: Written, asks: bool) -> Result<Tls, Problem> {
+    fn decide(self, folder: &Folder<'_>, written: Written, asks: bool) -> Result<Tls, Vec<Problem>> {
+        let mut problems = Vec::new();
         let min_version = match (self.profile, self.min_version) {
             (Some(Placed(p)), Some(Placed(v))) if p.value == Profile::Modern && v.value == Version::Tls12 => {
-                return Err(Problem::new(
-                    v.origin,
-                    format!("TLS 1.2 contradicts the profile `modern` at {}", p.origin),
-                )
-                .hint("the profile `modern` is TLS 1.3 alone; take one of the two away"));
+                let message = format!("TLS 1.2 contradicts the profile `modern` at {}", p.origin);
+                let problem = Problem::new(v.origin, message);
+                problems.push(problem.hint("the profile `modern` is TLS 1.3 alone; take one of the two away"));
+                TlsVersion::Tls13
             }
             (Some(Placed(p)), None) if p.value == Profile::Modern => TlsVersion::Tls13,
             (_, Some(Placed(v))) if v.value == Version::Tls13 => TlsVersion::Tls13,
@@ -266,26 +284,25 @@ impl spicepod::Tls {
             key: self.key,
             key_passphrase: self.key_passphrase,
         };
-        let main = main.decide(written.pair, folder)?;
+        let main = main.decide(written.pair, folder).unwrap_or_else(|wrong| {
+            problems.extend(wrong);
+            None
+        });
         let mut more = Vec::new();
         for (Placed(Sourced { value: pair, origin }), written) in self.certificates.into_iter().zip(written.more) {
-            let nothing = || Problem::new(origin, "a pair has a certificate and a key, and this one has neither");
-            more.push(
-                pair.decide(written, folder)?.ok_or_else(|| nothing().hint("write certificate_file and key_file"))?,
-            );
+            match pair.decide(written, folder) {
+                Ok(Some(pair)) => more.push(pair),
+                Ok(None) => {
+                    let problem = Problem::new(origin, "a pair has a certificate and a key, and this one has neither");
+                    problems.push(problem.hint("write certificate_file and key_file"));
+                }
+                Err(wrong) => problems.extend(wrong),
+            }
         }
-        let material = match main {
-            Some(pair) => Material::Pair(Box::new(pair)),
-            None if more.is_empty() => Material::SelfSigned {
-                folder: folder.0.join(".spice").join("tls"),
-                origin: self.self_signed.map_or(Origin::Default, |asked| asked.0.origin),
-            },
-            // Somebody has to answer for names that nobody has.
-            None => Material::Pair(Box::new(more.remove(0))),
-        };
-        let authority = one_of(self.client_auth_ca_file, self.client_auth_ca, written.client_ca, folder)?;
+        let authority = one_of(self.client_auth_ca_file, self.client_auth_ca, written.client_ca, folder);
+        let authority = authority.map_err(|problem| problems.push(problem));
         let clients = match (self.client_auth_mode, authority) {
-            (Some(Placed(mode)), Some(authority)) if asks => Some(Clients {
+            (Some(Placed(mode)), Ok(Some(authority))) if asks => Some(Clients {
                 required: mode.value == ClientAuthMode::Required,
                 authority,
                 lists: self
@@ -297,25 +314,39 @@ impl spicepod::Tls {
                     })
                     .collect(),
             }),
-            (Some(Placed(mode)), None) if asks => {
-                return Err(Problem::new(mode.origin, "wants client certificates, and nothing says whose are taken")
-                    .hint(
-                        "set client_auth_ca_file (or client_auth_ca, PEM text) beside it, or --tls-client-auth-ca-file",
-                    ));
+            (Some(Placed(mode)), Ok(None)) if asks => {
+                let problem = Problem::new(mode.origin, "wants client certificates, and nothing says whose are taken");
+                problems.push(problem.hint(
+                    "set client_auth_ca_file (or client_auth_ca, PEM text) beside it, or --tls-client-auth-ca-file",
+                ));
+                None
             }
             _ => None,
         };
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let material = match main {
+            Some(pair) => Material::Pair(Box::new(pair)),
+            None if more.is_empty() => Material::SelfSigned {
+                folder: folder.0.join(".spice").join("tls"),
+                origin: self.self_signed.map_or(Origin::Default, |asked| asked.0.origin),
+            },
+            // Somebody has to answer for names that nobody has.
+            None => Material::Pair(Box::new(more.remove(0))),
+        };
         let handshake_timeout = self.handshake_timeout.map_or(Duration::from_secs(10), |s| s.0);
         let strict_sni = self.strict_sni.unwrap_or(false);
-        Ok(Tls { material, more, strict_sni, min_version, clients, handshake_timeout })
+        let accept_findings = self.accept_findings;
+        Ok(Tls { material, more, strict_sni, min_version, clients, handshake_timeout, accept_findings })
     }
 }
 
 impl spicepod::TlsPair {
     /// A pair, or nothing where nothing of it is given.
-    fn decide(self, written: WrittenPair, folder: &Folder<'_>) -> Result<Option<Pair>, Problem> {
-        let certificate = one_of(self.certificate_file, self.certificate, written.certificate, folder)?;
-        let key = one_of(self.key_file, self.key, written.key, folder)?;
+    fn decide(self, written: WrittenPair, folder: &Folder<'_>) -> Result<Option<Pair>, Vec<Problem>> {
+        let certificate = one_of(self.certificate_file, self.certificate, written.certificate, folder);
+        let key = one_of(self.key_file, self.key, written.key, folder);
         let passphrase = self.key_passphrase.map(|Placed(text)| {
             let origin = text.origin.clone();
             if text.value.0.is_empty() {
@@ -323,14 +354,21 @@ impl spicepod::TlsPair {
             }
             Ok(text.map(|Hidden(secret)| followed(secret, written.passphrase)))
         });
-        let passphrase = passphrase.transpose()?;
+        let (certificate, key, passphrase) = match (certificate, key, passphrase.transpose()) {
+            (Ok(certificate), Ok(key), Ok(passphrase)) => (certificate, key, passphrase),
+            (certificate, key, passphrase) => {
+                return Err([certificate.err(), key.err(), passphrase.err()].into_iter().flatten().collect());
+            }
+        };
         match (certificate, key, passphrase) {
             (Some(certificate), Some(key), passphrase) => Ok(Some(Pair { certificate, key, passphrase })),
-            (Some(certificate), None, _) => Err(half(certificate.origin, "a certificate", "its key")),
-            (None, Some(key), _) => Err(half(key.origin, "a key", "its certificate")),
+            (Some(certificate), None, _) => Err(vec![half(certificate.origin, "a certificate", "its key")]),
+            (None, Some(key), _) => Err(vec![half(key.origin, "a key", "its certificate")]),
             (None, None, Some(passphrase)) => {
-                Err(Problem::new(passphrase.origin, "gives the passphrase of a key, and there is no key beside it")
-                    .hint("write it beside the key_file or key that it opens"))
+                let message = "gives the passphrase of a key, and there is no key beside it";
+                Err(vec![
+                    Problem::new(passphrase.origin, message).hint("write it beside the key_file or key that it opens"),
+                ])
             }
             (None, None, None) => Ok(None),
         }
@@ -356,14 +394,27 @@ fn one_of(
             if file.value.trim().is_empty() {
                 return Err(Problem::new(file.origin, "the path is empty").hint(tls::WAYS));
             }
+            if is_pem(file.value.as_bytes()) {
+                return Err(Problem::new(file.origin, "takes the path of a file, and this is PEM text")
+                    .hint("for PEM text use certificate and key (--tls-certificate, --tls-key), without _file"));
+            }
+            let is_there = folder.path(file.clone()).exists();
+            if let (false, Some(quote)) = (is_there, quotes(&file.value)) {
+                let message = format!("the path begins and ends with {quote}, and no file is called that");
+                return Err(Problem::new(file.origin, message).hint(
+                    "take the quotes away: `docker --env-file` and Kubernetes keep them as a part of the value, unlike a shell",
+                ));
+            }
             // What a reference gives may be a password by mistake: it is shown only if it is a file's path.
-            if reference && !folder.path(file.clone()).exists() {
+            if reference && !is_there {
                 return Err(Problem::new(file.origin, "there is no file by the path that the reference gives")
                     .hint("is it the PEM text itself? for text use certificate and key, without _file"));
             }
-            if looks_like_pem(file.value.as_bytes()) {
-                return Err(Problem::new(file.origin, "takes the path of a file, and this is PEM text")
-                    .hint("for PEM text use certificate and key (--tls-certificate, --tls-key), without _file"));
+            // So is a key that somebody gave as it is, without its frame.
+            if may_be_secret(&file.value) && !is_there {
+                let message = "takes the path of a file; this is none, and it is not shown: it may be a key";
+                return Err(Problem::new(file.origin, message)
+                    .hint("write the path of a PEM file; for PEM text use certificate and key, without _file"));
             }
             let origin = file.origin.clone();
             Sourced::new(MaterialInput::File(folder.path(file)), origin)
@@ -380,9 +431,11 @@ fn one_of(
     Ok(Some(input))
 }
 
-/// PEM, or PEM coded in base64 once more.
-fn looks_like_pem(text: &[u8]) -> bool {
-    text.windows(10).any(|w| w == b"-----BEGIN") || text.trim_ascii_start().starts_with(b"LS0tLS1CRUdJTi")
+/// The quotes around a value that a shell would have taken away.
+fn quotes(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    let within = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if within('"') { Some("a double quote") } else { within('\'').then_some("a single quote") }
 }
 
 /// Networks, or single addresses.

@@ -10,14 +10,41 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use tls_core::{Origin, Secret, Sourced};
 
+use crate::aliases::meant;
 use crate::error::{Problem, nearest};
+use crate::shown::may_be_secret;
 use crate::tree::{Key, Kind, Node, Text};
 use crate::units;
+
+/// Problems of one report; a person reads no more.
+const MAX_PROBLEMS: usize = 50;
 
 /// Gives a tree a type.
 pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {
     let origin = node.origin.clone();
     T::deserialize(Value(node)).map_err(|e| e.into_problem(origin))
+}
+
+/// Gives a tree a type and tells every problem, not only the first: what is wrong is taken out, and the rest is read again.
+/// `damaged` are maps and lists from which something is missing already; what they lack is no problem of its own. Gives a
+/// value also where there are problems, if what is left has one.
+pub(crate) fn decode_all<T: DeserializeOwned>(mut root: Node, damaged: &mut Vec<Origin>) -> (Option<T>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    loop {
+        let problem = match decode(root.clone()) {
+            Ok(value) => return (Some(value), problems),
+            Err(problem) => problem,
+        };
+        let taken = problem.origin.as_ref().and_then(|origin| root.take_at(origin));
+        let follows = problem.origin.as_ref().is_some_and(|origin| damaged.contains(origin));
+        if !follows && !problems.contains(&problem) {
+            problems.push(problem);
+        }
+        match taken {
+            Some(place) if problems.len() < MAX_PROBLEMS => damaged.push(place),
+            _ => return (None, problems),
+        }
+    }
 }
 
 /// The keys that a type of the schema knows, as serde's derive has them.
@@ -94,15 +121,18 @@ impl de::Error for Failure {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let hint = match nearest(field, expected.iter().copied()) {
-            Some(like) => format!("did you mean `{like}`?"),
-            None => format!("known here: {}", expected.join(", ")),
+        let hint = match (meant(field, expected), nearest(field, expected.iter().copied())) {
+            (Some(ours), _) => format!("here it is called `{ours}`: write that instead"),
+            (None, Some(like)) => format!("did you mean `{like}`?"),
+            (None, None) => format!("known here: {}", expected.join(", ")),
         };
-        Self { message: format!("unknown key `{field}`"), hint: Some(hint), origin: None }
+        let message = if may_be_secret(field) { "unknown key".to_owned() } else { format!("unknown key `{field}`") };
+        Self { message, hint: Some(hint), origin: None }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(format!("`{variant}` is none of {}", expected.join(", ")))
+        let given = if may_be_secret(variant) { "this".to_owned() } else { format!("`{variant}`") };
+        Self::custom(format!("{given} is none of {}", expected.join(", ")))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -117,11 +147,11 @@ impl Value {
         let shown = match &self.0.kind {
             Kind::Text(Text::Final { value, secret, .. }) => {
                 let text = value.expose_text().map_err(|_| wrong("text that is not UTF-8", wanted))?;
-                Shown { text: text.to_owned(), secret: *secret }
+                Shown::new(text, *secret, &self.0.origin)
             }
             Kind::Text(Text::Written(template)) => {
                 let text = template.as_literal().ok_or_else(|| wrong("a reference that was not replaced", wanted))?;
-                Shown { text: text.to_owned(), secret: false }
+                Shown::new(text, false, &self.0.origin)
             }
             Kind::Null => return Err(wrong("nothing", wanted)),
             Kind::List(_) => return Err(wrong("a list", wanted)),
@@ -132,20 +162,44 @@ impl Value {
 
     fn parse<T>(&self, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Failure> {
         let shown = self.text(wanted)?;
-        parse(shown.text.trim()).ok_or_else(|| {
-            let given = if shown.secret { "what the reference gives".to_owned() } else { format!("`{}`", shown.text) };
-            Failure::custom_hint(format!("takes {wanted}, not {given}"))
-        })
+        parse(shown.text.trim()).ok_or_else(|| Failure::custom_hint(format!("takes {wanted}, not {}", shown.given())))
     }
 }
 
 struct Shown {
     text: String,
-    secret: bool,
+    /// What to say instead of the text in a message; `None` where the text itself may be said.
+    instead: Option<&'static str>,
+}
+
+impl Shown {
+    fn new(text: &str, reference: bool, origin: &Origin) -> Self {
+        Self { text: text.to_owned(), instead: instead(text, reference, origin) }
+    }
+
+    fn given(&self) -> String {
+        self.instead.map_or_else(|| format!("`{}`", self.text), str::to_owned)
+    }
+}
+
+/// What a message says instead of a value: options and variables are never repeated, nor what a reference gives, nor what
+/// looks like a key in the wrong place.
+pub(crate) fn instead(text: &str, reference: bool, origin: &Origin) -> Option<&'static str> {
+    match origin {
+        _ if reference => Some("what the reference gives"),
+        Origin::Flag(_) | Origin::Variable(_) => Some("the value that is given"),
+        _ if may_be_secret(text) => Some("what is written there"),
+        _ => None,
+    }
 }
 
 fn wrong(given: &str, wanted: &str) -> Failure {
     Failure::custom_hint(format!("takes {wanted}, not {given}"))
+}
+
+fn one_value(given: &str) -> Failure {
+    let hint = "write one value; text that begins with [ or { stands in quotes";
+    Failure { hint: Some(hint.to_owned()), ..wrong(given, "one value") }
 }
 
 impl Failure {
@@ -172,9 +226,7 @@ impl<'de> Deserializer<'de> for Value {
                 let shown = self.text("text")?;
                 let answer = visitor.visit_string::<Failure>(shown.text);
                 // Whatever a type says of a value may repeat it.
-                answer.map_err(
-                    |e| if shown.secret { wrong("what the reference gives", "another kind of text") } else { e },
-                )
+                answer.map_err(|e| shown.instead.map_or(e, |instead| wrong(instead, "another kind of text")))
             }
             Kind::List(items) => visitor.visit_seq(Items(items.into_iter())),
             Kind::Map(entries) => visitor.visit_map(Entries { entries: entries.into_iter(), value: None }),
@@ -200,6 +252,14 @@ impl<'de> Deserializer<'de> for Value {
             }
             Some(Wanted::Size) => visitor.visit_u64(self.parse("a size, such as 16MiB, 2GB or 1048576", units::size)?),
             None => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.0.kind {
+            Kind::List(_) => Err(one_value("a list")),
+            Kind::Map(_) => Err(one_value("keys and values")),
+            _ => self.deserialize_any(visitor),
         }
     }
 
@@ -246,17 +306,19 @@ impl<'de> Deserializer<'de> for Value {
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _name: &'static str,
-        _variants: &'static [&'static str],
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Failure> {
         let shown = self.text("a word")?;
         let answer = visitor.visit_enum(shown.text.trim().to_owned().into_deserializer());
-        answer.map_err(|e: Failure| if shown.secret { wrong("what the reference gives", "another word") } else { e })
+        answer.map_err(|e: Failure| {
+            let one_of = || Failure::custom_hint(format!("takes one of {}", variants.join(", ")));
+            if shown.instead.is_some() { one_of() } else { e }
+        })
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i128 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct identifier
-        ignored_any
+        i8 i16 i32 i128 u128 f32 f64 char str bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
     }
 }
 

@@ -1,27 +1,409 @@
-//! The environment as a layer: `SPICED_RUNTIME__TLS__ENABLED=true` is `runtime.tls.enabled`. Other
-//! `SPICED_…` names (Kubernetes' service links, say) are somebody else's.
+//! The environment as a layer: `SPICED_RUNTIME__TLS__ENABLED=true` is `runtime.tls.enabled`. Other `SPICED_…` names
+//! (Kubernetes' service links, say) are somebody else's. A name that is almost that of a setting is nobody's: whoever
+//! wrote it believes that it counts, so it is an error, or a warning where it is only similar.
 
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use serde_json::Value;
 use tls_core::{Origin, Secret};
 
+use crate::aliases::meant;
+use crate::error::Problem;
+use crate::schema::schema;
+use crate::settings::Warning;
 use crate::tree::{Kind, Node, Text};
 
 const PREFIX: &str = "SPICED_RUNTIME__";
 
-/// The layer of those `variables` that are settings of the runtime.
-pub(crate) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Node {
+/// Letters that may be wrong in a name that is still taken for a typo.
+const MAX_TYPOS: usize = 2;
+
+/// An option of the command line, as variables are compared with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownOption {
+    /// Its long name without dashes: `tls-key-file`.
+    pub name: String,
+    /// The setting that it gives, where it gives one.
+    pub setting: Option<&'static str>,
+}
+
+/// What the environment gives.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    pub(crate) settings: Node,
+    pub(crate) problems: Vec<Problem>,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// The layer of those `variables` that are settings of the runtime, and what is wrong with those that look like one.
+/// `referred` tells names that the pod reads as secrets.
+pub(crate) fn read(
+    variables: impl IntoIterator<Item = (String, String)>,
+    options: &[KnownOption],
+    referred: impl Fn(&str) -> bool,
+) -> Environment {
     let mut root = Node::map(Origin::Default);
-    let mut settings: Vec<_> = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let mut variables: Vec<_> = variables.into_iter().collect();
     // The environment has no order; messages have.
-    settings.sort_unstable();
-    for (name, value) in settings {
-        let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
-        let path: Vec<&str> = std::iter::once("runtime").chain(path.iter().map(String::as_str)).collect();
-        root.put(&path, literal(value, Origin::Variable(name.clone())));
+    variables.sort_unstable();
+    let names = Names::new(options);
+    for (name, value) in variables {
+        match names.of(&name) {
+            Meaning::Setting(path) => {
+                let path: Vec<&str> = path.split('.').collect();
+                root.put(&path, literal(value, Origin::Variable(name)));
+            }
+            Meaning::Elsewhere => {}
+            // What answers a reference of the pod counts as what it is.
+            _ if referred(&name) => {}
+            Meaning::Misspelled(right) => problems.push(misspelled(name, &right)),
+            Meaning::Unknown(near) => {
+                let hint = match near {
+                    Some(right) => format!("did you mean {right}?"),
+                    None => "the settings and their variables are in docs/reference/configuration.md".to_owned(),
+                };
+                problems.push(Problem::new(Origin::Variable(name), "there is no such setting").hint(hint));
+            }
+            Meaning::Similar(right) => {
+                let message = match right {
+                    Some(right) => format!("this variable is no setting and does nothing; did you mean {right}?"),
+                    None => "this variable is no setting and does nothing".to_owned(),
+                };
+                warnings.push(Warning { origin: Some(Origin::Variable(name)), message });
+            }
+        }
     }
-    root
+    Environment { settings: root, problems, warnings }
+}
+
+fn misspelled(name: String, right: &Right) -> Problem {
+    let problem =
+        Problem::new(Origin::Variable(name), "this variable does nothing: it is not quite the name of a setting");
+    problem.hint(match right {
+        Right::Variable(right) => format!("write {right}, or unset it"),
+        Right::Option(option) => format!("no variable stands for it: give --{option} on the command line, or unset it"),
+    })
+}
+
+/// What a name is for.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    /// A setting, by its dotted path.
+    Setting(String),
+    /// Not ours.
+    Elsewhere,
+    /// A setting or an option, but for underscores, case or the prefix.
+    Misspelled(Right),
+    /// Of the form of a setting, and none.
+    Unknown(Option<String>),
+    /// Close to a setting.
+    Similar(Option<String>),
+}
+
+/// What should have been written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Right {
+    Variable(String),
+    Option(String),
+}
+
+/// The right names, each with its form for comparison.
+struct Names {
+    /// `RUNTIME_TLS_KEY_FILE`, and the variable for it.
+    settings: Vec<(String, String)>,
+    /// `TLS_KEY_FILE`: an option, or a setting without `RUNTIME`.
+    short: Vec<(String, Right)>,
+}
+
+impl Names {
+    fn new(options: &[KnownOption]) -> Self {
+        let variable = |path: &str| format!("SPICED_{}", path.to_uppercase().replace('.', "__"));
+        let settings: Vec<_> = paths().leaves.iter().map(|path| (collapsed(path), variable(path))).collect();
+        let given = options.iter().map(|KnownOption { name, setting }| {
+            let right = setting.map_or_else(|| Right::Option(name.clone()), |path| Right::Variable(variable(path)));
+            (collapsed(name), right)
+        });
+        let without = settings.iter().filter_map(|(form, variable)| {
+            Some((form.strip_prefix("RUNTIME_")?.to_owned(), Right::Variable(variable.clone())))
+        });
+        Self { short: given.chain(without).collect(), settings }
+    }
+
+    fn of(&self, name: &str) -> Meaning {
+        let path =
+            name.strip_prefix(PREFIX).map(|rest| format!("runtime.{}", rest.to_ascii_lowercase().replace("__", ".")));
+        if let Some(path) = path.filter(|path| paths().speaks_of(path)) {
+            return Meaning::Setting(path);
+        }
+        let form = collapsed(name);
+        let Some(rest) = form.strip_prefix("SPICED_").or_else(|| form.strip_prefix("SPICE_")) else {
+            // The prefix itself may be mistyped; a name that has no levels is somebody else's.
+            let near = name.contains("__").then(|| self.near(&form)).flatten();
+            return near.map_or(Meaning::Elsewhere, |right| Meaning::Similar(Some(right)));
+        };
+        if OURS.contains(&name) {
+            return Meaning::Elsewhere;
+        }
+        let exact = self.settings.iter().find(|(setting, _)| setting == rest);
+        if let Some((_, variable)) = exact {
+            return Meaning::Misspelled(Right::Variable(variable.clone()));
+        }
+        if let Some((_, right)) = self.short.iter().find(|(option, _)| option == rest) {
+            return Meaning::Misspelled(right.clone());
+        }
+        if name.starts_with(PREFIX) {
+            return Meaning::Unknown(self.near(&format!("SPICED_{rest}")).or_else(|| self.by_meaning(rest)));
+        }
+        if is_service_link(rest) || name.starts_with("SPICED_SQL_") {
+            return Meaning::Elsewhere;
+        }
+        let near = self.near(&format!("SPICED_{rest}")).or_else(|| self.by_meaning(rest));
+        if near.is_some() || rest.starts_with("RUNTIME_") { Meaning::Similar(near) } else { Meaning::Elsewhere }
+    }
+
+    /// The variable that a form is a typo of.
+    fn near(&self, form: &str) -> Option<String> {
+        let settings = self.settings.iter().map(|(setting, variable)| (format!("SPICED_{setting}"), variable.clone()));
+        let short = self.short.iter().filter_map(|(option, right)| match right {
+            // Short names are like many others.
+            Right::Variable(variable) if option.len() > 8 => Some((format!("SPICED_{option}"), variable.clone())),
+            _ => None,
+        });
+        settings
+            .chain(short)
+            .map(|(right, variable)| (strsim::damerau_levenshtein(form, &right), variable))
+            .filter(|(typos, _)| *typos <= MAX_TYPOS)
+            .min_by_key(|(typos, _)| *typos)
+            .map(|(_, variable)| variable)
+    }
+
+    /// The TLS setting that a name says in another product's words: `TLS_CERT_FILE`, `SSL_KEY`.
+    fn by_meaning(&self, rest: &str) -> Option<String> {
+        let rest = rest.strip_prefix("RUNTIME_").unwrap_or(rest);
+        let name = ["TLS_", "SSL_", "HTTPS_"].iter().find_map(|prefix| rest.strip_prefix(prefix))?;
+        let known: Vec<&str> = paths().leaves.iter().filter_map(|path| path.strip_prefix("runtime.tls.")).collect();
+        let setting = meant(&name.to_ascii_lowercase(), &known)?;
+        Some(format!("SPICED_RUNTIME__TLS__{}", setting.to_uppercase()))
+    }
+}
+
+/// Variables of this program that are no settings.
+const OURS: [&str; 1] = ["SPICED_LOG"];
+
+/// A name as names are compared: in capitals, with one underscore for any run of separators.
+fn collapsed(name: &str) -> String {
+    let mut form = String::with_capacity(name.len());
+    for letter in name.chars() {
+        let letter = if letter == '-' || letter == '.' { '_' } else { letter.to_ascii_uppercase() };
+        if letter != '_' || !form.ends_with('_') {
+            form.push(letter);
+        }
+    }
+    form.trim_matches('_').to_owned()
+}
+
+/// What Kubernetes and Docker set for a service called `spiced`, `spiced-http` and so on: `SPICED_PORT`,
+/// `SPICED_HTTP_SERVICE_HOST`, `SPICED_PORT_3000_TCP_ADDR`.
+fn is_service_link(rest: &str) -> bool {
+    let words: Vec<&str> = rest.split('_').collect();
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let is_protocol = |word: &str| ["TCP", "UDP", "SCTP"].contains(&word);
+    (0..words.len()).any(|at| match &words[at..] {
+        ["PORT"] | ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
+        ["PORT", number, protocol] => is_number(number) && is_protocol(protocol),
+        ["PORT", number, protocol, "ADDR" | "PORT" | "PROTO"] => is_number(number) && is_protocol(protocol),
+        _ => false,
+    })
+}
+
+/// The dotted paths of the runtime's settings.
+struct Paths {
+    leaves: Vec<String>,
+    sections: BTreeSet<String>,
+    lists: BTreeSet<String>,
+}
+
+impl Paths {
+    /// Whether the schema, or who merges the layers, has something to say of `path`.
+    fn speaks_of(&self, path: &str) -> bool {
+        self.leaves.iter().any(|leaf| leaf == path)
+            || self.sections.contains(path)
+            || self.lists.iter().any(|list| path.strip_prefix(list.as_str()).is_some_and(|rest| rest.starts_with('.')))
+    }
+}
+
+fn paths() -> &'static Paths {
+    static PATHS: OnceLock<Paths> = OnceLock::new();
+    PATHS.get_or_init(|| {
+        let mut paths = Paths { leaves: Vec::new(), sections: BTreeSet::new(), lists: BTreeSet::new() };
+        gather(&schema()["properties"]["runtime"], "runtime", &mut paths);
+        paths
+    })
+}
+
+fn gather(schema: &Value, path: &str, paths: &mut Paths) {
+    let Some(properties) = schema["properties"].as_object() else {
+        if schema["type"] == "array" {
+            paths.lists.insert(path.to_owned());
+        }
+        paths.leaves.push(path.to_owned());
+        return;
+    };
+    paths.sections.insert(path.to_owned());
+    for (name, inner) in properties.iter().filter(|(_, inner)| inner["deprecated"] != true) {
+        gather(inner, &format!("{path}.{name}"), paths);
+    }
 }
 
 /// A value of the command line or the environment: literal, whatever it holds.
 pub(crate) fn literal(value: String, origin: Origin) -> Node {
     Node { kind: Kind::Text(Text::Final { value: Secret::from(value), secret: false, list: true }), origin }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Vec<KnownOption> {
+        let option = |name: &str, setting| KnownOption { name: name.to_owned(), setting };
+        vec![
+            option("http", Some("runtime.listen.http")),
+            option("tls-enabled", Some("runtime.tls.enabled")),
+            option("tls-certificate-file", Some("runtime.tls.certificate_file")),
+            option("tls-key-file", Some("runtime.tls.key_file")),
+            option("log-format", None),
+        ]
+    }
+
+    /// Every setting, however its name is distorted.
+    #[test]
+    fn a_name_that_is_nearly_a_setting_is_an_error_that_names_it() {
+        let options = options();
+        let names = Names::new(&options);
+        assert!(paths().leaves.len() > 40, "{}", paths().leaves.len());
+        for path in &paths().leaves {
+            let right = format!("SPICED_{}", path.to_uppercase().replace('.', "__"));
+            assert_eq!(names.of(&right), Meaning::Setting(path.clone()), "{right}");
+            let misspelled = Meaning::Misspelled(Right::Variable(right.clone()));
+            let mut wrong = vec![
+                right.replace("__", "_"),
+                right.replacen("__", "_", 1),
+                right.replace("__", "___"),
+                right.replace("SPICED_", "SPICE_"),
+                right.replace("SPICED_", "SPICE_").replace("__", "_"),
+                right.replace("SPICED_", "SPICED__"),
+                right.replace("_RUNTIME__", "_"),
+                right.replace("_RUNTIME__", "__"),
+                right.to_lowercase(),
+                right.replace("__", ".").to_lowercase(),
+                format!("_{right}"),
+            ];
+            if let Some((head, last)) = right.rsplit_once("__").filter(|(head, _)| head.len() > PREFIX.len()) {
+                wrong.push(format!("{head}_{last}"));
+            }
+            for wrong in wrong {
+                assert_eq!(names.of(&wrong), misspelled, "{wrong}");
+            }
+        }
+        for (wrong, right) in [
+            ("SPICED_TLS_CERTIFICATE_FILE", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"),
+            ("SPICE_TLS_ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
+            ("SPICED_HTTP", "SPICED_RUNTIME__LISTEN__HTTP"),
+        ] {
+            assert_eq!(names.of(wrong), Meaning::Misspelled(Right::Variable(right.to_owned())), "{wrong}");
+        }
+        assert_eq!(names.of("SPICED_LOG_FORMAT"), Meaning::Misspelled(Right::Option("log-format".to_owned())));
+    }
+
+    #[test]
+    fn typos_and_other_names_are_told() {
+        let names = Names::new(&[]);
+        for (name, right) in [
+            ("SPICED_RUNTIME_TLS_CERTIFICAT_FILE", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"),
+            ("SPCIED_RUNTIME__TLS__ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
+            ("SPICED_RUNTIM__TLS__ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
+            ("SPICED_TLS_CERTFICATE_FILE", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"),
+            ("SPICED_TLS_CERT_FILE", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"),
+            ("SPICED_SSL_KEY", "SPICED_RUNTIME__TLS__KEY_FILE"),
+            ("SPICE_RUNTIME_SSL_PRIVATE_KEY_FILE", "SPICED_RUNTIME__TLS__KEY_FILE"),
+        ] {
+            assert_eq!(names.of(name), Meaning::Similar(Some(right.to_owned())), "{name}");
+        }
+        assert_eq!(names.of("SPICED_RUNTIME_NONSENSE"), Meaning::Similar(None));
+        for (name, right) in [
+            ("SPICED_RUNTIME__TLS__CERTIFICAT_FILE", Some("SPICED_RUNTIME__TLS__CERTIFICATE_FILE")),
+            ("SPICED_RUNTIME__TSL__ENABLED", Some("SPICED_RUNTIME__TLS__ENABLED")),
+            ("SPICED_RUNTIME__TLS__CERT_FILE", Some("SPICED_RUNTIME__TLS__CERTIFICATE_FILE")),
+            ("SPICED_RUNTIME__NONSENSE", None),
+        ] {
+            assert_eq!(names.of(name), Meaning::Unknown(right.map(str::to_owned)), "{name}");
+        }
+    }
+
+    /// Kubernetes' links of services by any of these names, and Docker's, change nothing.
+    #[test]
+    fn service_links_pass() {
+        let options = options();
+        let names = Names::new(&options);
+        for service in [
+            "SPICED",
+            "SPICE",
+            "SPICED_HTTP",
+            "SPICED_TLS",
+            "SPICED_METRICS",
+            "SPICED_RUNTIME",
+            "SPICED_RUNTIME_TLS",
+            "SPICED_TLS_KEY",
+            "SPICED_SQL",
+            "SPICED_TLS_CERTIFICATE",
+            "SPICED_HEADLESS",
+            "SPICE_SPICED",
+            "SPICED_FLIGHT",
+            "SPICED_TLS_ENABLE",
+            "SPICED_LISTEN_HTTP",
+        ] {
+            for link in [
+                "PORT",
+                "SERVICE_HOST",
+                "SERVICE_PORT",
+                "SERVICE_PORT_HTTP",
+                "SERVICE_PORT_HTTPS_TLS",
+                "PORT_3000_TCP",
+                "PORT_3000_TCP_ADDR",
+                "PORT_3000_TCP_PORT",
+                "PORT_3000_TCP_PROTO",
+                "PORT_50051_UDP_ADDR",
+            ] {
+                let name = format!("{service}_{link}");
+                assert_eq!(names.of(&name), Meaning::Elsewhere, "{name}");
+            }
+        }
+        for name in [
+            "SPICED_LOG",
+            "SPICED_SQL_API_KEY",
+            "SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE",
+            "SPICED_VERSION",
+            "PATH",
+            "SPICE_API_KEY_READONLY",
+            "TLS_KEY_FILE",
+            "SSL_CERT_FILE",
+            "SPICED_CERT_NAME",
+            "SPICED_KEY_MODE",
+            "SPICED",
+        ] {
+            assert_eq!(names.of(name), Meaning::Elsewhere, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_in_one_report_and_no_value() {
+        let variables =
+            ["SPICED_RUNTIME_TLS__ENABLED", "SPICE_TLS_KEY_FILE", "SPICED_TLS_CERTIFICATE_FILE", "SPICED_TLS_ENABLED"];
+        let variables = variables.map(|name| (name.to_owned(), "hush".to_owned()));
+        let read = read(variables, &options(), |name| name == "SPICED_TLS_ENABLED");
+        assert_eq!(read.problems.len(), 3);
+        assert!(!format!("{:?}", read.problems).contains("hush"));
+    }
 }

@@ -66,8 +66,23 @@ impl From<Problem> for ConfigError {
     }
 }
 
+/// Each problem once: those of the command line and the environment, then those of the file, by its lines.
+pub(crate) fn in_order(problems: Vec<Problem>) -> Vec<Problem> {
+    let mut once: Vec<Problem> = Vec::with_capacity(problems.len());
+    for problem in problems {
+        if !once.contains(&problem) {
+            once.push(problem);
+        }
+    }
+    once.sort_by_key(|problem| match &problem.origin {
+        Some(Origin::File { line, column, .. }) => (*line, *column),
+        _ => (0, 0),
+    });
+    once
+}
+
 /// The known name that `name` is most likely a slip of, where there is one.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k))

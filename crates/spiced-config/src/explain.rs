@@ -6,9 +6,10 @@ use serde_json::Value;
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::layers::{Layers, Merged, Resolved};
+use crate::layers::{Layers, Merged, Resolved, why as why_not};
 use crate::schema::schema;
 use crate::settings::Warning;
+use crate::shown::may_be_secret;
 use crate::tree::{Kind, Node, Text};
 
 /// Everything that is in effect.
@@ -85,7 +86,10 @@ impl Layers {
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
     ) -> Result<Explanation, Resolved<E>> {
         let said = self.trees();
-        let Merged { root, tls, warnings } = self.clone().merge(&resolve).await?;
+        let Merged { root, tls, warnings, problems, lost, .. } = self.clone().merge(&resolve).await;
+        if !problems.is_empty() || !lost.is_empty() {
+            return Err(why_not(problems, lost));
+        }
         let mut effective = leaves(&root);
         let stores: Vec<_> = said[2].get(&["secrets"]).map(|node| leaves_below(node, "secrets")).unwrap_or_default();
         effective.extend(stores);
@@ -220,7 +224,7 @@ fn is_role(text: &str) -> bool {
 
 /// On one line, and never PEM, whatever key it was written under.
 fn plain(text: &str) -> String {
-    if text.contains("-----BEGIN") { MASKED.to_owned() } else { text.trim().replace('\n', "\\n") }
+    if may_be_secret(text.trim().trim_end_matches('\n')) { MASKED.to_owned() } else { text.trim().replace('\n', "\\n") }
 }
 
 /// True where a plain value under this key may be a secret.

@@ -1,17 +1,20 @@
 //! The layers, topmost first: the command line, the environment, `spicepod.yaml`, the defaults. How
 //! they become one [`Settings`].
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::decode::{decode, keys_of, unknown_key};
-use crate::error::{ConfigError, Problem};
+use crate::decode::{decode, decode_all, keys_of, unknown_key};
+use crate::environment::{Environment, KnownOption};
+use crate::error::{ConfigError, Problem, in_order};
 use crate::settings::{Settings, Store, Warning};
+use crate::shown::{may_be_secret, shown_path};
 use crate::spicepod::Spicepod;
 use crate::tls::Said;
-use crate::tree::{Kind, Node, Text};
+use crate::tree::{Key, Kind, Node, Text};
 use crate::{environment, foreign, keys, spicepod, stores, tls, yaml};
 
 /// A pod is a few pages; more is the wrong file.
@@ -36,6 +39,8 @@ pub struct Layers {
     pod: Node,
     folder: PathBuf,
     warnings: Vec<Warning>,
+    /// What is wrong with variables.
+    problems: Vec<Problem>,
 }
 
 /// Why the layers could not be settled.
@@ -43,8 +48,10 @@ pub struct Layers {
 pub enum Resolved<E> {
     /// What was said is wrong.
     Config(ConfigError),
-    /// A reference could not be replaced.
-    Secrets(E),
+    /// References could not be replaced; a problem each time that they were asked for.
+    Secrets(Vec<E>),
+    /// Both: everything in one report.
+    Both(ConfigError, Vec<E>),
 }
 
 impl<E> From<ConfigError> for Resolved<E> {
@@ -61,7 +68,8 @@ impl<E> From<Problem> for Resolved<E> {
 
 impl Layers {
     /// Reads the pod at `path` (a folder that holds one, or the file) and lays environment and
-    /// command line over it.
+    /// command line over it. `options` are all that the command line knows: a variable that is called like one of them,
+    /// or nearly like a setting, is an error.
     ///
     /// # Errors
     /// There is no pod, or it is not YAML.
@@ -69,16 +77,17 @@ impl Layers {
         path: &Path,
         variables: impl IntoIterator<Item = (String, String)>,
         flags: &[Flag],
+        options: &[KnownOption],
     ) -> Result<Self, ConfigError> {
         let (file, folder) = find(path)?;
         let size = std::fs::metadata(&file).map_err(|e| unreadable(&file, &e))?.len();
         if size > LARGEST_POD {
-            let problem = format!("{} has {size} bytes; a pod has {LARGEST_POD} at most", file.display());
+            let problem = format!("{} has {size} bytes; a pod has {LARGEST_POD} at most", shown_path(&file));
             return Err(Problem::new(None, problem).hint("is this the right file?").into());
         }
         let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, &e))?;
         let name = file.file_name().map_or_else(|| file.clone(), PathBuf::from);
-        let mut layers = Self::from_text(&name, &text, folder, variables, flags)?;
+        let mut layers = Self::from_text(&name, &text, folder, variables, flags, options)?;
         if path.is_dir() && path.join("spicepod.yaml").is_file() && path.join("spicepod.yml").is_file() {
             let message = "spicepod.yml beside it is not read".to_owned();
             layers.warnings.push(Warning { origin: Some(layers.pod.origin.clone()), message });
@@ -92,16 +101,22 @@ impl Layers {
         folder: PathBuf,
         variables: impl IntoIterator<Item = (String, String)>,
         flags: &[Flag],
+        options: &[KnownOption],
     ) -> Result<Self, ConfigError> {
-        let mut pod = yaml::read(name, text)?;
-        let warnings = foreign::prune(&mut pod);
+        let pod = yaml::read(name, text);
+        let referred = pod.as_ref().map(referred).unwrap_or_default();
+        let Environment { settings, problems, warnings: of_variables } =
+            environment::read(variables, options, |name| referred.contains(name));
+        let mut pod = pod.map_err(|error| ConfigError(problems.iter().cloned().chain(error.0).collect()))?;
+        let mut warnings = foreign::prune(&mut pod);
+        warnings.extend(of_variables);
         keys::rename(&mut pod);
         let mut root = Node::map(Origin::Default);
         for Flag { name, setting, value } in flags {
             let path: Vec<&str> = setting.split('.').collect();
             root.put(&path, environment::literal(value.clone(), Origin::Flag(name.clone())));
         }
-        Ok(Self { flags: root, environment: environment::read(variables), pod, folder, warnings })
+        Ok(Self { flags: root, environment: settings, pod, folder, warnings, problems })
     }
 
     /// The folder that the pod's relative paths start from.
@@ -147,19 +162,45 @@ impl Layers {
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
     ) -> Result<Settings, Resolved<E>> {
         let folder = self.folder.clone();
-        let Merged { mut root, tls, warnings } = self.merge(&resolve).await?;
+        let Merged { mut root, tls, warnings, mut problems, mut damaged, mut lost } = self.merge(&resolve).await;
         keys::split(&mut root);
         let written = Written::of(&root);
-        replace_references(&mut root, &resolve).await.map_err(Resolved::Secrets)?;
-        let pod: Spicepod = decode(root)?;
-        Ok(pod.decide(tls, &folder, written, warnings)?)
+        if let Err(error) = replace_references(&mut root, &resolve).await {
+            lost.push(error);
+            damaged.extend(root.take_references());
+        }
+        let is_damaged = damaged.iter().any(is_of_access);
+        let (pod, wrong) = decode_all::<Spicepod>(root, &mut damaged);
+        problems.extend(wrong);
+        if let Some(pod) = pod {
+            // What is missing because it is wrong elsewhere is told there.
+            let is_whole = lost.is_empty() && problems.is_empty();
+            let of_access = |problem: &Problem| problem.origin.as_ref().is_none_or(is_of_access);
+            let is_told = is_damaged || problems.iter().any(of_access);
+            match pod.decide(tls, &folder, written, warnings, is_whole || !is_told) {
+                Ok(settings) if is_whole => return Ok(settings),
+                Ok(_) => {}
+                Err(error) => problems.extend(error.0),
+            }
+        }
+        Err(why(problems, lost))
     }
 
-    /// One tree of the winners alone, its references not yet replaced, and whether TLS is on.
+    /// What is wrong with the layers, as far as it can be told without any secret store.
+    pub async fn problems(self) -> Vec<Problem> {
+        match self.settle(async |_| Err::<Vec<Secret>, ()>(())).await {
+            Ok(_) | Err(Resolved::Secrets(_)) => Vec::new(),
+            Err(Resolved::Config(error) | Resolved::Both(error, _)) => error.0,
+        }
+    }
+
+    /// One tree of the winners alone, its references not yet replaced, and whether TLS is on; beside it all that is wrong
+    /// so far, which is not in the tree any more.
     pub(crate) async fn merge<E>(
         mut self,
         resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
-    ) -> Result<Merged, Resolved<E>> {
+    ) -> Merged<E> {
+        let (mut problems, mut damaged, mut lost) = (self.problems, Vec::new(), Vec::new());
         // The two switches may be references themselves, and say which of the others count.
         for name in ["enabled", "self_signed"] {
             let path = ["runtime", "tls", name];
@@ -167,41 +208,108 @@ impl Layers {
             if beaten {
                 self.pod.take(&path);
             }
-            if let Some(node) = self.pod.get_mut(&["runtime", "tls", name]) {
-                replace_references(node, resolve).await.map_err(Resolved::Secrets)?;
+            let Some(node) = self.pod.get_mut(&path) else { continue };
+            if let Err(error) = replace_references(node, resolve).await {
+                lost.push(error);
+                damaged.extend(self.pod.take(&path).map(|node| node.origin));
             }
         }
         let mut layers = [self.flags, self.environment, self.pod];
-        // Who gives the material is decided before the schema is asked; a slip of the pen among its
-        // keys must not read as "nothing is given".
-        let slips: Vec<Problem> = layers.iter().flat_map(unknown_tls_keys).collect();
-        if !slips.is_empty() {
-            return Err(ConfigError(slips).into());
+        // Who gives the material is decided before the schema is asked; a typo among its keys must not read as "nothing
+        // is given".
+        for layer in &mut layers {
+            for problem in tls_problems(layer, &self.folder) {
+                damaged.extend(problem.origin.as_ref().and_then(|origin| layer.get_mut(&TLS)?.take_at(origin)));
+                problems.push(problem);
+            }
         }
-        let said = layers.iter().map(said).collect::<Result<Vec<_>, Problem>>()?;
+        let said = layers.each_mut().map(|layer| {
+            said(layer).unwrap_or_else(|problem| {
+                damaged.extend(problem.origin.as_ref().and_then(|origin| layer.get_mut(&TLS)?.take_at(origin)));
+                problems.push(problem);
+                Said::default()
+            })
+        });
         let mut warnings = self.warnings;
-        let tls = tls::settle(&mut layers, &said, &mut warnings)?;
+        let is_whole = damaged.is_empty();
+        let tls = tls::settle(&mut layers, &said, &mut warnings).unwrap_or_else(|problem| {
+            damaged.extend(problem.origin.clone());
+            if is_whole {
+                problems.push(problem);
+            }
+            false
+        });
 
         let [flags, environment, mut root] = layers;
         if root.is_null() {
             root.kind = Kind::Map(Vec::new());
         }
         if !matches!(root.kind, Kind::Map(_)) {
-            return Err(Problem::new(root.origin, "a pod is a map of keys, such as `datasets:`, not this")
-                .hint("see docs/configuration.md for what a pod may hold")
-                .into());
+            let problem = Problem::new(root.origin.clone(), "a pod is a map of keys, such as `datasets:`, not this")
+                .hint("see docs/configuration.md for what a pod may hold");
+            problems.push(problem);
+            damaged.push(root.origin.clone());
+            root.kind = Kind::Map(Vec::new());
         }
         if let Some(origin) = root.keys_over_lists(&environment) {
-            return Err(Problem::new(origin, "speaks of an item of a list, which a variable cannot")
-                .hint("write a reference such as ${env:NAME} at the item in spicepod.yaml")
-                .into());
+            let problem = Problem::new(origin.clone(), "speaks of an item of a list, which a variable cannot")
+                .hint("write a reference such as ${env:NAME} at the item in spicepod.yaml");
+            problems.push(problem);
+            damaged.push(origin);
+        } else {
+            root.overlay(environment);
         }
-        root.overlay(environment);
         root.overlay(flags);
         // The stores are read on their own; the rest may refer to them.
         root.take(&["secrets"]);
-        Ok(Merged { root, tls, warnings })
+        Merged { root, tls, warnings, problems, damaged, lost }
     }
+}
+
+/// Everything that is wrong, each thing once.
+pub(crate) fn why<E>(problems: Vec<Problem>, lost: Vec<E>) -> Resolved<E> {
+    match (problems.is_empty(), lost.is_empty()) {
+        (_, true) => Resolved::Config(ConfigError(in_order(problems))),
+        (true, false) => Resolved::Secrets(lost),
+        (false, false) => Resolved::Both(ConfigError(in_order(problems)), lost),
+    }
+}
+
+/// Whether something at `origin` may have to do with TLS or with who may do what; else it has nothing to do with either.
+fn is_of_access(origin: &Origin) -> bool {
+    const OTHERS: [&str; 12] = [
+        "version",
+        "kind",
+        "name",
+        "secrets",
+        "datasets",
+        "views",
+        "runtime.listen",
+        "runtime.shutdown_delay",
+        "runtime.shutdown_timeout",
+        "runtime.sql",
+        "runtime.limits",
+        "runtime.otel",
+    ];
+    let Origin::File { key, .. } = origin else { return true };
+    !OTHERS
+        .iter()
+        .any(|other| key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+}
+
+/// The names of variables that the pod's references may be answered by.
+fn referred(pod: &Node) -> HashSet<String> {
+    let mut names = HashSet::new();
+    pod.clone().each_text(&mut |_, text| {
+        let Text::Written(template) = text else { return };
+        for reference in template.references() {
+            for key in [reference.key().to_owned(), reference.key().to_ascii_uppercase()] {
+                names.insert(format!("SPICE_{key}"));
+                names.insert(key);
+            }
+        }
+    });
+    names
 }
 
 /// Values whose references go on being followed, as they were written.
@@ -255,18 +363,73 @@ fn referring(node: &Node, name: &str) -> Option<Template> {
 }
 
 /// What [`Layers::merge`] leaves.
-pub(crate) struct Merged {
+pub(crate) struct Merged<E> {
     pub(crate) root: Node,
     pub(crate) tls: bool,
     pub(crate) warnings: Vec<Warning>,
+    /// What is wrong so far; it is not in the tree any more.
+    pub(crate) problems: Vec<Problem>,
+    /// Where something was taken out that is wrong, or has no value.
+    pub(crate) damaged: Vec<Origin>,
+    /// The references of the switches that have no value.
+    pub(crate) lost: Vec<E>,
 }
 
-fn unknown_tls_keys(root: &Node) -> Vec<Problem> {
-    match root.get(&["runtime", "tls"]).map(|node| &node.kind) {
-        Some(Kind::Map(entries)) => {
-            entries.iter().filter_map(|(key, _)| unknown_key(key, keys_of::<spicepod::Tls>())).collect()
+const TLS: [&str; 2] = ["runtime", "tls"];
+
+/// What is wrong with the keys of `runtime.tls`: those that nobody knows, and several files where one belongs.
+fn tls_problems(root: &Node, folder: &Path) -> Vec<Problem> {
+    let Some(Kind::Map(entries)) = root.get(&TLS).map(|node| &node.kind) else { return Vec::new() };
+    let wrong = |(key, value): &(Key, Node)| {
+        unknown_key(key, keys_of::<spicepod::Tls>()).or_else(|| several_files(&key.name, value, folder))
+    };
+    entries.iter().filter_map(wrong).collect()
+}
+
+/// A list where the path of one file belongs: the files can be put into one.
+fn several_files(name: &str, value: &Node, folder: &Path) -> Option<Problem> {
+    let Kind::List(items) = &value.kind else { return None };
+    let (targets, order) = match name {
+        "certificate_file" => (
+            ["fullchain.pem", "tls-chain.pem", "spiced-chain.pem"],
+            "the server's own certificate first, then its intermediates",
+        ),
+        "client_auth_ca_file" => (["client-cas.pem", "clients-ca.pem", "spiced-client-cas.pem"], "in any order"),
+        "key_file" => {
+            let problem = Problem::new(value.origin.clone(), "takes the path of one file, not a list");
+            return Some(problem.hint("name the one file that holds the certificate's key"));
         }
-        _ => Vec::new(),
+        _ => return None,
+    };
+    let path = |item: &Node| match &item.kind {
+        Kind::Text(Text::Written(template)) => {
+            template.as_literal().filter(|text| !may_be_secret(text)).map(str::to_owned)
+        }
+        _ => None,
+    };
+    let files: Option<Vec<String>> = items.iter().map(path).collect();
+    let problem = Problem::new(value.origin.clone(), "takes the path of one file, not a list");
+    let one = |files: Vec<String>| {
+        // A command that is followed from anywhere, and that writes over none of what is there.
+        let is_free =
+            |target: &&&str| !files.iter().any(|file| file.ends_with(**target)) && !folder.join(target).exists();
+        let target = targets.iter().find(is_free)?;
+        let shell = |path: &str| quoted(&folder.join(path).to_string_lossy());
+        let sources: Vec<String> = files.iter().map(|file| shell(file)).collect();
+        let command = format!("`cat {} > {}`", sources.join(" "), shell(target));
+        Some(format!("put them into one file, {order}: {command}; then write {name}: {target}"))
+    };
+    let hint = files.filter(|files| !files.is_empty()).and_then(one);
+    Some(problem.hint(hint.unwrap_or_else(|| format!("put them into one file, {order}, and name that"))))
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
+    if !path.is_empty() && path.chars().all(is_plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
     }
 }
 
@@ -313,7 +476,7 @@ fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
             }
         }
         let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let message = format!("there is no spicepod.yaml (or spicepod.yml) in {}", folder.display());
+        let message = format!("there is no spicepod.yaml (or spicepod.yml) in {}", shown_path(&folder));
         return Err(Problem::new(None, message).hint("name the folder that holds one: spiced [OPTIONS] PATH").into());
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -328,7 +491,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
         std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
         _ => error.to_string(),
     };
-    Problem::new(None, format!("cannot read {}: {why}", path.display()))
+    Problem::new(None, format!("cannot read {}: {why}", shown_path(path)))
         .hint("PATH is a folder that holds spicepod.yaml, or such a file itself")
         .into()
 }

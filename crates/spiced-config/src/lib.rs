@@ -16,7 +16,7 @@
 //! std::fs::write(folder.path().join("spicepod.yaml"), "name: my-app\nruntime: { shutdown_delay: 5s }\n")?;
 //! let variables = [("SPICED_RUNTIME__LISTEN__HTTP".to_owned(), "localhost:8080".to_owned())];
 //! let flag = Flag { name: "--flight".into(), setting: "runtime.listen.flight", value: "localhost:0".into() };
-//! let layers = Layers::read(folder.path(), variables, &[flag])?;
+//! let layers = Layers::read(folder.path(), variables, &[flag], &[])?;
 //!
 //! // Whoever holds the secret stores replaces the references.
 //! let resolve = async |values: &[tls_core::Sourced<spiced_secrets::Template>]| {
@@ -31,6 +31,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod aliases;
 mod auth;
 mod decide;
 mod decode;
@@ -42,6 +43,7 @@ mod keys;
 mod layers;
 mod schema;
 mod settings;
+mod shown;
 mod spicepod;
 mod stores;
 mod tls;
@@ -49,7 +51,9 @@ mod tree;
 mod units;
 mod yaml;
 
-pub use error::{ConfigError, Problem};
+pub use aliases::meant;
+pub use environment::KnownOption;
+pub use error::{ConfigError, Problem, nearest};
 pub use explain::{Beaten, Explained, Explanation};
 pub use layers::{Flag, Layers, Resolved};
 pub use schema::schema;
@@ -57,3 +61,4 @@ pub use settings::{
     ApiKey, Auth, Clients, Column, Dataset, Identity, IdentityName, Limits, Listen, Material, MaterialInput, Pair,
     Role, Settings, Store, Tls, TlsVersion, Turns, View, Warning,
 };
+pub use shown::{may_be_secret, shown_path};

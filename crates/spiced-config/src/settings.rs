@@ -43,6 +43,14 @@ pub struct Settings {
     pub query_timeout: Duration,
     /// Memory that all queries share, in bytes. Default 2 GiB.
     pub query_memory: usize,
+    /// Memory of the whole process, in bytes. Default 1.5 times `query_memory`, and 256 MiB.
+    pub process_memory: usize,
+    /// The longest statement, in bytes. Default 1 MiB.
+    pub max_statement_size: usize,
+    /// Where queries spill to. Default: the system's temporary directory.
+    pub spill_directory: Option<PathBuf>,
+    /// What they may have spilled at a time, in bytes. Default 10 GiB.
+    pub spill_limit: usize,
     /// Statements at a time of callers that read, and how many may wait. Default 64 and 256.
     pub readers: Turns,
     /// The same of callers that also write.
@@ -168,6 +176,8 @@ pub struct Tls {
     pub clients: Option<Clients>,
     /// From the accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
+    /// Codes of findings that keep no reload from taking effect.
+    pub accept_findings: Vec<String>,
 }
 
 /// Whose client certificates are taken.

@@ -86,7 +86,7 @@ pub(crate) struct Listen {
     /// Arrow Flight SQL.
     #[schemars(extend("default" = "localhost:50051"))]
     pub(crate) flight: Option<Referred>,
-    /// gRPC health and reflection.
+    /// gRPC health, reflection and OTLP.
     #[schemars(extend("default" = "localhost:50052"))]
     pub(crate) grpc: Option<Referred>,
     /// Prometheus text.
@@ -148,6 +148,8 @@ pub(crate) struct Tls {
     pub(crate) client_auth_ca: Option<Placed<Hidden>>,
     /// Revocation lists of client certificates, PEM or DER; where there are any, each CA needs one.
     pub(crate) client_crl_files: Vec<Placed<String>>,
+    /// Codes of findings (`spiced tls check`) that keep no reload from taking effect: `[TLS-UNUSUAL-KEY]`.
+    pub(crate) accept_findings: Vec<String>,
     /// At least 16 bytes. Replicas that share it resume each other's TLS sessions and take each other's
     /// Flight tickets.
     #[schemars(extend("x-unset" = "random, of this process alone"))]
@@ -306,7 +308,20 @@ pub(crate) struct Sql {
     /// Memory of all queries and memory tables together; then they spill or fail.
     #[schemars(extend("default" = "2GiB"))]
     pub(crate) memory_limit: Option<Placed<Size>>,
-    /// Statements that run at a time, from planning until their last row is fetched, by the callers' role.
+    /// Memory of the whole process. Above it, the statements during which it grew most are ended.
+    #[schemars(extend("x-unset" = "256 MiB more than one and a half times `memory_limit`"))]
+    pub(crate) process_memory_limit: Option<Placed<Size>>,
+    /// The longest statement.
+    #[schemars(extend("default" = "1MiB"))]
+    pub(crate) max_statement_size: Option<Placed<Size>>,
+    /// The directory in which queries get a private directory to spill to.
+    #[schemars(extend("x-unset" = "the system's temporary directory"))]
+    pub(crate) spill_directory: Option<Placed<String>>,
+    /// What all queries may have spilled at a time.
+    #[schemars(extend("default" = "10GiB"))]
+    pub(crate) spill_limit: Option<Placed<Size>>,
+    /// Statements that run at a time, by the callers' role; one whose result waits for its reader does not count. One
+    /// caller has three quarters of them at most.
     pub(crate) concurrency: Concurrency,
     /// Statements that may wait for that; one more is refused (503, RESOURCE_EXHAUSTED).
     pub(crate) queue: Queue,
@@ -390,7 +405,8 @@ pub(crate) struct Limits {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Dataset {
-    /// The source: `file:PATH` (a file, a folder or a glob; Parquet, CSV, NDJSON), `postgres:[SCHEMA.]TABLE` or `memory:`.
+    /// The source: `file:PATH` (a file, a directory or a glob; Parquet, CSV, NDJSON), `s3://BUCKET/PATH`, `https://HOST/PATH`,
+    /// `postgres:[SCHEMA.]TABLE`, `flightsql:[CATALOG.][SCHEMA.]TABLE` or `memory:`.
     pub(crate) from: Placed<String>,
     /// What queries call it: `trips`, or `schema.table`.
     pub(crate) name: Placed<String>,

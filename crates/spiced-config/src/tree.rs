@@ -110,6 +110,53 @@ impl Node {
         }
     }
 
+    /// Takes out the innermost value that stands at `origin`, or whose key does. Gives where the map or list stands that it
+    /// was in.
+    pub(crate) fn take_at(&mut self, origin: &Origin) -> Option<Origin> {
+        match &mut self.kind {
+            Kind::Map(entries) => {
+                if let Some(found) = entries.iter_mut().find_map(|(_, value)| value.take_at(origin)) {
+                    return Some(found);
+                }
+                let at = entries.iter().position(|(key, value)| key.origin == *origin || value.origin == *origin)?;
+                entries.remove(at);
+            }
+            Kind::List(items) => {
+                if let Some(found) = items.iter_mut().find_map(|item| item.take_at(origin)) {
+                    return Some(found);
+                }
+                let at = items.iter().position(|item| item.origin == *origin)?;
+                items.remove(at);
+            }
+            Kind::Null | Kind::Text(_) => return None,
+        }
+        Some(self.origin.clone())
+    }
+
+    /// Takes out every value that holds a reference. Gives where the maps and lists stand that they were in.
+    pub(crate) fn take_references(&mut self) -> Vec<Origin> {
+        let mut damaged = Vec::new();
+        let taken = match &mut self.kind {
+            Kind::Map(entries) => {
+                let before = entries.len();
+                entries.retain(|(_, value)| !value.has_reference());
+                entries.iter_mut().for_each(|(_, value)| damaged.extend(value.take_references()));
+                before - entries.len()
+            }
+            Kind::List(items) => {
+                let before = items.len();
+                items.retain(|item| !item.has_reference());
+                items.iter_mut().for_each(|item| damaged.extend(item.take_references()));
+                before - items.len()
+            }
+            Kind::Null | Kind::Text(_) => 0,
+        };
+        if taken > 0 {
+            damaged.push(self.origin.clone());
+        }
+        damaged
+    }
+
     /// True for a value that says nothing.
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.kind, Kind::Null)

@@ -4,6 +4,7 @@
 //!
 //! DataFusion's own way hands a table the filters of its optimized plan, where `WHERE false` and subqueries are lost.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::default_table_source::{provider_as_source, source_as_provider};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, TableReference};
+use datafusion::common::{Column, ScalarValue, TableReference};
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::dml::InsertOp;
@@ -43,6 +45,34 @@ pub(crate) trait Changeable: TableProvider {
     /// # Errors
     /// It cannot change these columns.
     fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>>;
+
+    /// Takes rows that have `columns` alone, and fills in the rest itself: a default, a sequence's next number, what is
+    /// generated. `None` where it cannot.
+    ///
+    /// # Errors
+    /// It takes no rows.
+    fn insert(&self, _columns: &[usize]) -> Result<Option<Arc<dyn DataSink>>> {
+        Ok(None)
+    }
+}
+
+/// What stands for a column that an INSERT leaves out, as a [`Changeable`] table's default for it: the table itself fills it
+/// in.
+pub(crate) fn left_out() -> Expr {
+    let mark = [(LEFT_OUT.to_owned(), String::new())];
+    Expr::Literal(ScalarValue::Null, Some(FieldMetadata::from(BTreeMap::from(mark))))
+}
+
+/// The mark of [`left_out`].
+const LEFT_OUT: &str = "spiced.left_out";
+
+fn is_left_out(value: &Expr) -> bool {
+    match value {
+        Expr::Alias(alias) => is_left_out(&alias.expr),
+        Expr::Cast(cast) => is_left_out(&cast.expr),
+        Expr::Literal(ScalarValue::Null, Some(metadata)) => metadata.inner().contains_key(LEFT_OUT),
+        _ => false,
+    }
 }
 
 /// The name of a column of addresses, which no column of `schema` has.
@@ -122,6 +152,11 @@ pub(crate) fn plan(plan: LogicalPlan) -> Result<LogicalPlan> {
             LogicalPlan::Dml(dml) if !matches!(dml.op, WriteOp::Insert(_)) => {
                 Transformed::new(LogicalPlan::Dml(change(&dml)?), true, TreeNodeRecursion::Stop)
             }
+            LogicalPlan::Dml(dml) => {
+                let narrowed = insert(&dml)?;
+                let changed = narrowed.is_some();
+                Transformed::new(LogicalPlan::Dml(narrowed.unwrap_or(dml)), changed, TreeNodeRecursion::Stop)
+            }
             // A statement is not found within another one elsewhere.
             LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::Statement(Statement::Prepare(_)) => {
                 Transformed::no(node)
@@ -175,6 +210,25 @@ fn change(dml: &DmlStatement) -> Result<DmlStatement> {
     let sink = changeable.change(&columns, input.schema().inner().clone())?;
     let into = provider_as_source(Arc::new(Into { sink }));
     Ok(DmlStatement::new(name.clone(), into, WriteOp::Insert(InsertOp::Overwrite), Arc::new(input)))
+}
+
+/// An INSERT without the columns that it leaves out; `None` where there is none that the table fills in.
+fn insert(dml: &DmlStatement) -> Result<Option<DmlStatement>> {
+    let LogicalPlan::Projection(projection) = dml.input.as_ref() else { return Ok(None) };
+    if !projection.expr.iter().any(is_left_out) {
+        return Ok(None);
+    }
+    let (columns, values): (Vec<usize>, Vec<Expr>) =
+        projection.expr.iter().cloned().enumerate().filter(|(_, value)| !is_left_out(value)).unzip();
+    let table = source_as_provider(&dml.target)?;
+    let sink = match connectors::changeable(table.as_ref()) {
+        Some(changeable) => changeable.insert(&columns)?,
+        None => None,
+    };
+    let Some(sink) = sink else { return Ok(None) };
+    let input = LogicalPlanBuilder::from(projection.input.as_ref().clone()).project(values)?.build()?;
+    let into = provider_as_source(Arc::new(Into { sink }));
+    Ok(Some(DmlStatement::new(dml.table_name.clone(), into, dml.op.clone(), Arc::new(input))))
 }
 
 /// What an UPDATE's projection gives another value: the column's place, and the value.

@@ -9,28 +9,32 @@ use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::keywords;
 use spiced_engine::{DatasetState, DatasetStatus, Dialect, Engine, EngineError, Principal, Session};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::catalog::{PodSchema, Slot};
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
+use crate::functions;
+use crate::governor::Governor;
 use crate::host_paths::HostPaths;
-use crate::loader::Loader;
+use crate::loader::{Loader, Reloads};
 use crate::memory::SharedPool;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::permission::Rules;
 use crate::plans::Plans;
 use crate::retained_table::RetainedTable;
 use crate::session::DataFusionSession;
+use crate::spill::SpillDirectory;
 use crate::view::View;
+use crate::work::{Overdue, Runtimes};
 use crate::yielding::YieldAfterJoins;
 use crate::{EngineOptions, StartError};
 
@@ -52,11 +56,17 @@ pub(crate) struct Shared {
     pub(crate) state: Arc<SessionState>,
     pub(crate) rules: Rules,
     pub(crate) query_timeout: Duration,
-    pub(crate) runtime: Handle,
+    /// The longest statement, in bytes.
+    pub(crate) max_statement: usize,
+    pub(crate) runtimes: Runtimes,
+    pub(crate) overdue: Overdue,
+    pub(crate) governor: Governor,
     pub(crate) clock: Clock,
-    pub(crate) plans: Plans,
+    pub(crate) plans: Arc<Plans>,
     /// The loaders; dropping them ends them.
     _loaders: JoinSet<()>,
+    /// Removed when the engine has ended.
+    _spill: Option<SpillDirectory>,
 }
 
 impl DataFusionEngine {
@@ -66,7 +76,8 @@ impl DataFusionEngine {
     /// What can never work, of all data sets at once.
     pub fn start(options: EngineOptions) -> Result<Self, StartError> {
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
-        let state = Arc::new(base_state(&options, catalogs.clone())?);
+        let spill = spill_directory(&options)?;
+        let state = Arc::new(base_state(&options, catalogs.clone(), spill.as_ref())?);
         let datasets = check(&options, &state)?;
 
         let mut schemas: BTreeMap<String, BTreeMap<String, watch::Receiver<Slot>>> = BTreeMap::new();
@@ -83,13 +94,15 @@ impl DataFusionEngine {
             })
             .collect();
         let (statuses, watched) = watch::channel(first.clone());
-        let mut loading = Vec::new();
+        let (plans, mut loading) = (Arc::new(Plans::default()), Vec::new());
+        let reloads = Reloads::new(plans.clone());
         let mut writable = BTreeMap::new();
         for (index, (name, source)) in datasets.into_iter().enumerate() {
             let (slot, seen) = watch::channel(Slot::Loading);
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
             writable.insert(name, first[index].writable);
-            loading.push(Loader { index, source, state: state.clone(), slot, statuses: statuses.clone() });
+            let (state, statuses, reloads) = (state.clone(), statuses.clone(), reloads.clone());
+            loading.push(Loader { index, source, state, slot, statuses, reloads });
         }
         for table in options.system {
             // It is there from the start, and nobody changes it.
@@ -123,10 +136,17 @@ impl DataFusionEngine {
             state,
             rules,
             query_timeout: options.query_timeout,
-            runtime: options.runtime,
+            max_statement: options.max_statement_size,
+            runtimes: Runtimes {
+                readers: options.readers.unwrap_or_else(|| options.runtime.clone()),
+                writers: options.runtime,
+            },
+            overdue: Overdue::default(),
+            governor: Governor::start(options.process_memory_limit).map_err(|e| StartError::engine(&e.into()))?,
             clock: Clock::start().map_err(|e| StartError::engine(&DataFusionError::IoError(e)))?,
-            plans: Plans::default(),
+            plans,
             _loaders: loaders,
+            _spill: spill,
         };
         Ok(Self { shared: Arc::new(shared), statuses: watched })
     }
@@ -201,7 +221,11 @@ fn check(options: &EngineOptions, state: &SessionState) -> Result<Vec<Named>, St
     wrong.into_result(opened)
 }
 
-fn base_state(options: &EngineOptions, catalogs: Arc<dyn CatalogProviderList>) -> Result<SessionState, StartError> {
+fn base_state(
+    options: &EngineOptions,
+    catalogs: Arc<dyn CatalogProviderList>,
+    spill: Option<&SpillDirectory>,
+) -> Result<SessionState, StartError> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)
@@ -214,22 +238,45 @@ fn base_state(options: &EngineOptions, catalogs: Arc<dyn CatalogProviderList>) -
     // Each partition of a sort sets this aside before it has a row: an eighth of the memory for a statement's sort.
     let aside = options.memory_limit / SORTS_SET_ASIDE / execution.target_partitions.max(1);
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
-    let runtime = runtime_env(options.memory_limit).map_err(|e| StartError::engine(&e))?;
-    Ok(SessionStateBuilder::new()
+    let runtime = runtime_env(options, spill).map_err(|e| StartError::engine(&e))?;
+    let memory = runtime.memory_pool.clone();
+    let builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))
         .with_catalog_list(catalogs)
         .with_default_features()
         .with_optimizer_rule(connectors::optimizer_rule())
-        .with_physical_optimizer_rule(Arc::new(YieldAfterJoins))
-        .build())
+        .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
+    Ok(functions::govern(builder, options.memory_limit, memory).build())
 }
 
-fn runtime_env(memory_limit: usize) -> datafusion::error::Result<RuntimeEnv> {
-    // What spills lies in the system's temporary folder, up to DataFusion's bound of 100 GB.
-    let pool = TrackConsumersPool::new(SharedPool::new(memory_limit), TRACKED_CONSUMERS);
+/// The directory to spill to. Without a writable temporary directory there is none; one that was asked for has to be there.
+fn spill_directory(options: &EngineOptions) -> Result<Option<SpillDirectory>, StartError> {
+    let base = options.spill_directory.clone().unwrap_or_else(std::env::temp_dir);
+    match SpillDirectory::create(&base) {
+        Ok(spill) => Ok(Some(spill)),
+        Err(error) if options.spill_directory.is_some() => Err(StartError::engine(&DataFusionError::Execution(
+            format!("nothing can be spilled to {}: {error}; name a directory that this user may write", base.display()),
+        ))),
+        Err(error) => {
+            let directory = base.display();
+            tracing::warn!(%directory, %error, "the temporary directory cannot be written: queries that need to spill will fail");
+            Ok(None)
+        }
+    }
+}
+
+fn runtime_env(options: &EngineOptions, spill: Option<&SpillDirectory>) -> datafusion::error::Result<RuntimeEnv> {
+    let pool = TrackConsumersPool::new(SharedPool::new(options.memory_limit), TRACKED_CONSUMERS);
+    let disk = DiskManagerBuilder::default()
+        .with_mode(
+            spill
+                .map_or(DiskManagerMode::Disabled, |spill| DiskManagerMode::Directories(vec![spill.path().to_owned()])),
+        )
+        .with_max_temp_directory_size(options.spill_limit);
     RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(disk)
         // Listings would be kept for ever: a file that is added to a folder would never be seen.
         .with_object_list_cache_limit(0)
         .build()

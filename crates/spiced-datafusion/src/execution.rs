@@ -1,32 +1,41 @@
 //! Running a planned statement: on the queries' runtime, in a task of its own that ends when its
-//! stream is dropped, within the time limit. Rows that lie in memory as they are asked for need no task.
+//! stream is dropped, within the time limit. A result that waits for its reader holds few rows, which count against the
+//! memory that all share, and lets another statement run. Rows that lie in memory as they are asked for need no task.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::array::{Array, RecordBatch};
+use datafusion::arrow::compute::can_cast_types;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use futures::{StreamExt, stream};
-use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared};
-use tokio::sync::{mpsc, oneshot};
+use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared, Slot};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::at_rest::AtRest;
 use crate::engine::Shared;
 use crate::error::engine_error;
 use crate::plans::Known;
-use crate::session::{Own, Strike, ended};
-use crate::{answer, at_rest, ddl, parameters};
+use crate::session::{Own, ended};
+use crate::work::{Strike, Work, uninterrupted};
+use crate::{answer, at_rest, ddl, functions, parameters, session};
 
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
+
+/// How many bytes of rows may wait for such a caller before the query has to; a batch that is larger waits alone.
+const BYTES_AHEAD: usize = 2 << 20;
 
 /// How much later than the query's own clock, which stands still while the query computes, the
 /// other one strikes.
@@ -55,9 +64,21 @@ impl Prepared for Planned {
         self.known.effect
     }
 
+    async fn schema_with(&self, parameters: &Parameters) -> Result<SchemaRef, EngineError> {
+        let values = parameters::values(&self.known.parameters, parameters)?;
+        if values.is_empty() {
+            return Ok(self.known.schema.clone());
+        }
+        let (shared, own, known) = (self.shared.clone(), self.own.clone(), self.known.clone());
+        let work = async move { session::bind(&shared, &own, &known, &values).await };
+        Ok(self.shared.within_limit(self.own.principal.role(), work).await??.schema.clone())
+    }
+
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
         let (ready, started) = oneshot::channel();
         let (batches, received) = mpsc::channel(BATCHES_AHEAD);
+        let (slot, begun, stop) = (Slot::take_current(), self.shared.overdue.begin(), CancellationToken::new());
+        let is_late = begun.deadline();
         let limit = self.shared.query_timeout;
         let run = Run {
             shared: self.shared.clone(),
@@ -66,19 +87,27 @@ impl Prepared for Planned {
             parameters,
             limit,
             deadline: Instant::now() + limit.saturating_sub(self.spent),
+            slot,
+            stop: stop.clone(),
+            _begun: begun,
         };
         let strikes = (run.deadline + GRACE).into_std();
-        let task = AbortOnDropHandle::new(self.shared.runtime.spawn(run.drive(ready, batches)));
+        let runtime = self.shared.runtimes.of(self.own.principal.role());
+        let task = AbortOnDropHandle::new(runtime.spawn(run.drive(ready, batches)));
         let (work, held) = (task.abort_handle(), AtRest::default());
-        let holds = held.clone();
+        let (holds, stops) = (held.clone(), stop.clone());
         let mut strike = self.shared.strike(strikes, move || {
             work.abort();
+            stops.cancel();
             holds.end();
+            is_late();
         });
+        // A caller that goes away stops the planning, too.
+        let _stops = stop.drop_guard();
         let started = tokio::select! {
             biased;
             started = started => started,
-            () = strike.comes() => return Err(timed_out(limit)),
+            why = strike.comes() => return Err(why),
         };
         match started {
             Ok(Ok(Begun { schema, at_rest })) => {
@@ -87,17 +116,16 @@ impl Prepared for Planned {
                         held.begin(stream);
                         Source::AtRest(held)
                     }
-                    None => Source::Task { received, task },
+                    None => Source::Task { received, task, held: None },
                 };
-                let fetch = Fetch { source: Some(source), strike, limit };
+                let fetch = Fetch { source: Some(source), strike };
                 let batches = stream::unfold(fetch, Fetch::next).boxed();
                 Ok(Execution { schema, batches })
             }
             Ok(Err(error)) => Err(error),
             Err(_gone) => Err(match task.await {
                 Ok(()) => EngineError::new(ErrorKind::Internal, "the query ended without an answer"),
-                Err(_) if strike.has_come() => timed_out(limit),
-                Err(failure) => ended(failure),
+                Err(failure) => strike.has_come().unwrap_or_else(|| ended(failure)),
             }),
         }
     }
@@ -123,20 +151,36 @@ struct Run {
     parameters: Parameters,
     limit: Duration,
     deadline: Instant,
+    slot: Option<Slot>,
+    /// Ends planning where the time is up or the caller has gone.
+    stop: CancellationToken,
+    _begun: Work,
+}
+
+/// A batch on its way to its reader, and what it takes meanwhile.
+struct Waiting {
+    batch: RecordBatch,
+    held: Waits,
+}
+
+/// The memory and the room of a batch that waits, or that its reader is at.
+struct Waits {
+    _memory: MemoryReservation,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Run {
     async fn drive(
-        self,
+        mut self,
         ready: oneshot::Sender<Result<Begun, EngineError>>,
-        batches: mpsc::Sender<Result<RecordBatch, EngineError>>,
+        batches: mpsc::Sender<Result<Waiting, EngineError>>,
     ) {
-        let (limit, deadline, promised) = (self.limit, self.deadline, self.known.schema.clone());
+        let (limit, deadline) = (self.limit, self.deadline);
         let stream = match timeout_at(deadline, self.start()).await {
             Ok(stream) => stream,
             Err(_elapsed) => Err(timed_out(limit)),
         };
-        let (mut stream, is_at_rest) = match stream {
+        let Started { mut stream, promised, is_at_rest } = match stream {
             Ok(stream) => stream,
             Err(error) => {
                 // Nobody listens: the caller has gone, and the error with it.
@@ -152,48 +196,121 @@ impl Run {
         if ready.send(Ok(Begun { schema: schema.clone(), at_rest: None })).is_err() {
             return;
         }
+        let room = Arc::new(Semaphore::new(BYTES_AHEAD));
         let last = loop {
+            // The query waits, and not its rows: the next batch is made when there is room for it.
+            let mut taken = match room.clone().try_acquire_owned() {
+                Ok(first) => first,
+                Err(_) => match timeout_at(deadline, self.paused(room.clone().acquire_owned(), &batches)).await {
+                    Ok(Some(Ok(first))) => first,
+                    Ok(_gone) => return,
+                    Err(_elapsed) => break timed_out(limit),
+                },
+            };
             let item = match timeout_at(deadline, stream.next()).await {
                 Ok(None) => return,
                 Ok(Some(Ok(batch))) if batch.num_rows() == 0 => continue,
                 Ok(Some(batch)) => batch.and_then(|batch| answer::conform(batch, &schema)).map_err(engine_error),
                 Err(_elapsed) => Err(timed_out(limit)),
             };
-            match item {
-                Ok(batch) => match timeout_at(deadline, batches.send(Ok(batch))).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_gone)) => return,
-                    Err(_elapsed) => break timed_out(limit),
-                },
+            let size = |batch: &RecordBatch| {
+                let columns = batch.columns().iter();
+                columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or_default()).sum::<usize>()
+            };
+            let batch = match item.and_then(|batch| {
+                let size = size(&batch);
+                let memory = self.shared.reserve("rows that wait for their reader", size)?;
+                let more = u32::try_from(size.saturating_sub(1).min(room.available_permits())).unwrap_or(u32::MAX);
+                if let Ok(more) = room.clone().try_acquire_many_owned(more) {
+                    taken.merge(more);
+                }
+                Ok(Waiting { batch, held: Waits { _memory: memory, _room: taken } })
+            }) {
+                Ok(batch) => batch,
                 Err(error) => break error,
+            };
+            let sent = match batches.try_send(Ok(batch)) {
+                Ok(()) => Ok(Ok(())),
+                Err(TrySendError::Closed(_)) => return,
+                Err(TrySendError::Full(batch)) => {
+                    timeout_at(deadline, async { self.paused(batches.send(batch), &batches).await.unwrap_or(Ok(())) })
+                        .await
+                }
+            };
+            match sent {
+                Ok(Ok(())) => {}
+                Ok(Err(_gone)) => return,
+                Err(_elapsed) => break timed_out(limit),
             }
         };
-        // A caller that does not fetch may leave this waiting; the query's memory need not wait too.
+        // A caller that does not fetch may leave this waiting; the query's memory and its slot need not wait too.
         drop(stream);
+        drop(self);
         let _ = batches.send(Err(last)).await;
     }
 
+    /// Waits for `reader`, which the result's reader lets go on, and lets another statement run meanwhile. `None` where
+    /// the reader has gone.
+    async fn paused<T>(
+        &mut self,
+        reader: impl Future<Output = T>,
+        batches: &mpsc::Sender<Result<Waiting, EngineError>>,
+    ) -> Option<T> {
+        if let Some(slot) = &mut self.slot {
+            slot.pause();
+        }
+        let went_on = tokio::select! {
+            went_on = reader => went_on,
+            () = batches.closed() => return None,
+        };
+        if let Some(slot) = &mut self.slot {
+            slot.resume().await;
+        }
+        Some(went_on)
+    }
+
     /// The batches, and whether they only have to be read from memory.
-    async fn start(self) -> Result<(SendableRecordBatchStream, bool), EngineError> {
-        let Self { shared, known, .. } = &self;
-        let plan = parameters::bind(known.plan.clone(), &known.parameters, &self.parameters)?;
+    async fn start(&self) -> Result<Started, EngineError> {
+        let Self { shared, known, .. } = self;
+        let values = parameters::values(&known.parameters, &self.parameters)?;
+        let known = match values.is_empty() {
+            true => known.clone(),
+            false => {
+                let bound = session::bind(shared, &self.own, known, &values);
+                Arc::new(uninterrupted(&self.stop, bound).ok_or_else(|| timed_out(self.limit))??)
+            }
+        };
+        let (plan, promised) = (known.plan.clone(), known.schema.clone());
         let own = self.own.state();
         let is_unset = shared.is_unset(&own);
+        // What is planned for these values alone is optimized once.
+        let is_kept = is_unset && values.is_empty();
         let mut state = SessionState::clone(&own);
+        functions::watch(state.config_mut().options_mut(), self.deadline.into_std());
         state.mark_start_execution();
         state.config_mut().set_extension(self.own.principal.clone());
         match plan {
-            LogicalPlan::Statement(statement) => self.own.change(statement).await.map_err(engine_error)?,
+            LogicalPlan::Statement(statement) => {
+                self.own.change(statement, known.statement.as_deref()).await.map_err(engine_error)?;
+            }
             LogicalPlan::Ddl(ddl) => {
                 let _change = shared.plans.forgets();
                 ddl::run(ddl, state).await?;
             }
             plan => {
                 // What a session has set steers the optimizer too.
-                let optimized = if is_unset { known.optimized(&state).map_err(engine_error)? } else { None };
-                let physical = match optimized {
+                let physical = match known.kept_optimized().filter(|_| is_kept) {
                     Some(optimized) => state.query_planner().create_physical_plan(optimized, &state).await,
-                    None => state.create_physical_plan(&plan).await,
+                    None => {
+                        let planned = async {
+                            let optimized = if is_kept { known.optimized(&state)? } else { None };
+                            match optimized {
+                                Some(optimized) => state.query_planner().create_physical_plan(optimized, &state).await,
+                                None => state.create_physical_plan(&plan).await,
+                            }
+                        };
+                        uninterrupted(&self.stop, planned).ok_or_else(|| timed_out(self.limit))?
+                    }
                 };
                 let physical = physical.map_err(engine_error)?;
                 let is_at_rest = is_unset && at_rest::lies_in_memory(physical.as_ref());
@@ -202,18 +319,33 @@ impl Run {
                 } else {
                     execute_stream(physical, state.task_ctx())
                 };
-                return stream.map(|stream| (stream, is_at_rest)).map_err(engine_error);
+                return stream.map(|stream| Started { stream, promised, is_at_rest }).map_err(engine_error);
             }
         }
-        Ok((Box::pin(EmptyRecordBatchStream::new(Arc::new(Schema::empty()))), false))
+        let stream = Box::pin(EmptyRecordBatchStream::new(Arc::new(Schema::empty())));
+        Ok(Started { stream, promised, is_at_rest: false })
     }
 }
 
-/// The schema of the batches: the one that was promised where the batches keep to it (it may leave
-/// more open, such as nulls), else their own.
+/// A statement that gives its batches.
+struct Started {
+    stream: SendableRecordBatchStream,
+    /// The schema that was promised.
+    promised: SchemaRef,
+    /// Whether they only have to be read from memory.
+    is_at_rest: bool,
+}
+
+/// The schema of the batches: the one that was promised, which [`answer::conform`] makes them keep to. Only where no
+/// cast leads there, their own.
 fn settle(promised: &SchemaRef, actual: &SchemaRef) -> SchemaRef {
-    let actual = answer::plain_schema(actual);
-    if promised.contains(&actual) { promised.clone() } else { actual }
+    let (wanted, given) = (promised.fields(), actual.fields());
+    let leads = |(wanted, given): (&Arc<Field>, &Arc<Field>)| can_cast_types(given.data_type(), wanted.data_type());
+    if wanted.len() == given.len() && wanted.iter().zip(given).all(leads) {
+        promised.clone()
+    } else {
+        answer::plain_schema(actual)
+    }
 }
 
 /// The receiving end: it does nothing but wait.
@@ -222,14 +354,15 @@ struct Fetch {
     source: Option<Source>,
     /// What ends the query at its limit, wherever it is.
     strike: Strike,
-    limit: Duration,
 }
 
 enum Source {
     /// A query that computes. Dropping the task ends it.
     Task {
-        received: mpsc::Receiver<Result<RecordBatch, EngineError>>,
+        received: mpsc::Receiver<Result<Waiting, EngineError>>,
         task: AbortOnDropHandle<()>,
+        /// Of the batch that the reader has: it counts until the next one is asked for.
+        held: Option<Waits>,
     },
     AtRest(AtRest),
 }
@@ -237,7 +370,15 @@ enum Source {
 impl Source {
     async fn next(&mut self) -> Option<Result<RecordBatch, EngineError>> {
         match self {
-            Self::Task { received, .. } => received.recv().await,
+            Self::Task { received, held, .. } => {
+                *held = None;
+                let Waiting { batch, held: waits } = match received.recv().await? {
+                    Ok(waiting) => waiting,
+                    Err(error) => return Some(Err(error)),
+                };
+                *held = Some(waits);
+                Some(Ok(batch))
+            }
             Self::AtRest(held) => held.next().await.map(|batch| batch.map_err(engine_error)),
         }
     }
@@ -257,9 +398,9 @@ impl Fetch {
         let item = tokio::select! {
             biased;
             item = source.next() => item,
-            () = self.strike.comes() => {
+            why = self.strike.comes() => {
                 self.source = None;
-                return Some((Err(timed_out(self.limit)), self));
+                return Some((Err(why), self));
             }
         };
         if let Some(item) = item {
@@ -267,8 +408,7 @@ impl Fetch {
         }
         match self.source.take()?.end().await {
             Ok(()) => None,
-            Err(_) if self.strike.has_come() => Some((Err(timed_out(self.limit)), self)),
-            Err(failure) => Some((Err(ended(failure)), self)),
+            Err(failure) => Some((Err(self.strike.has_come().unwrap_or_else(|| ended(failure))), self)),
         }
     }
 }

@@ -36,15 +36,19 @@
 
 mod answer;
 mod at_rest;
+mod bound;
 mod catalog;
 mod changes;
 mod clock;
+mod complexity;
 mod connectors;
 mod ddl;
 mod effect;
 mod engine;
 mod error;
 mod execution;
+mod functions;
+mod governor;
 mod host_paths;
 mod ingest;
 mod loader;
@@ -52,6 +56,7 @@ mod memory;
 mod memory_table;
 mod merging;
 mod name;
+mod names;
 mod options;
 mod parameters;
 mod permission;
@@ -60,15 +65,19 @@ mod retained_table;
 mod runtime;
 mod session;
 mod settings;
-mod size;
+mod spill;
 mod start_error;
 mod statement;
 mod system_table;
 mod view;
+mod work;
 mod yielding;
 
 pub use engine::DataFusionEngine;
-pub use options::{ColumnSpec, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DatasetSpec, EngineOptions, ViewSpec};
+pub use options::{
+    ColumnSpec, DEFAULT_MAX_STATEMENT_SIZE, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DEFAULT_SPILL_LIMIT,
+    DatasetSpec, EngineOptions, ViewSpec,
+};
 pub use retained_table::{RetainedSpec, Retention};
 pub use runtime::query_runtime;
 pub use start_error::StartError;

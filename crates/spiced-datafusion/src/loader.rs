@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::catalog::Slot;
 use crate::connectors::Source;
+use crate::plans::Plans;
 
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -29,21 +30,72 @@ pub(crate) struct Loader {
     pub(crate) state: Arc<SessionState>,
     pub(crate) slot: watch::Sender<Slot>,
     pub(crate) statuses: watch::Sender<Vec<DatasetStatus>>,
+    pub(crate) reloads: Reloads,
+}
+
+/// Data sets that are loaded again because their source is another one now, and what that makes old: plans that were
+/// kept, and views.
+#[derive(Clone)]
+pub(crate) struct Reloads {
+    count: watch::Sender<u64>,
+    plans: Arc<Plans>,
+}
+
+impl Reloads {
+    pub(crate) fn new(plans: Arc<Plans>) -> Self {
+        Self { count: watch::Sender::new(0), plans }
+    }
+
+    /// A data set has been loaded again, or could not be.
+    fn tell(&self) {
+        drop(self.plans.forgets());
+        self.count.send_modify(|count| *count += 1);
+    }
 }
 
 impl Loader {
-    /// Tries until the data set is loaded. It then stays loaded, so this ends.
+    /// Tries until the data set is loaded, and again when it is no longer what its source has.
     pub(crate) async fn run(self) {
+        let mut others = self.reloads.count.subscribe();
+        let mut is_first = true;
+        loop {
+            others.mark_unchanged();
+            self.load(is_first).await;
+            is_first = false;
+            let reads_others = self.source.reads_others();
+            tokio::select! {
+                () = self.source.outdated() => {}
+                told = others.changed(), if reads_others => {
+                    if told.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries until the data set is loaded.
+    async fn load(&self, is_first: bool) {
         let name = self.statuses.borrow()[self.index].name.clone();
         let mut pause = FIRST_PAUSE;
         let mut last_error = None;
         loop {
             let error = match self.attempt().await {
                 Ok(table) => {
+                    let schema = table.schema();
                     // The slot first: whoever sees `Ready` can query it.
-                    self.slot.send_replace(Slot::Ready(table));
+                    let before = self.slot.send_replace(Slot::Ready(table));
                     self.publish(DatasetState::Ready);
-                    tracing::info!(dataset = name, "data set loaded");
+                    match before {
+                        Slot::Loading => tracing::info!(dataset = name, "data set loaded"),
+                        // Whatever it was: a caller can have it asked for again, and fills no log with it.
+                        Slot::Ready(before) if before.schema() == schema => {
+                            tracing::debug!(dataset = name, "no change")
+                        }
+                        _ if self.source.reads_others() => tracing::debug!(dataset = name, "view planned again"),
+                        _ => tracing::info!(dataset = name, "data set loaded again"),
+                    }
+                    self.told(is_first);
                     return;
                 }
                 Err(error) => error,
@@ -54,6 +106,9 @@ impl Loader {
             let wait = jittered(pause);
             self.slot.send_replace(Slot::Failed(error.clone()));
             self.publish(DatasetState::Failed { error: error.clone(), next_attempt: SystemTime::now() + wait });
+            if last_error.is_none() {
+                self.told(is_first);
+            }
             last_error = Some(error);
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -66,6 +121,14 @@ impl Loader {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(_panic)) => Err("its reader failed; the server's log says where".to_owned()),
             Err(_) => Err(format!("it took longer than {ATTEMPT_LIMIT:?} to load")),
+        }
+    }
+
+    /// Tells those that read it that it is another one now. Those that read others are told by those.
+    fn told(&self, is_first: bool) {
+        match self.source.reads_others() {
+            false if !is_first => self.reloads.tell(),
+            _ => drop(self.reloads.plans.forgets()),
         }
     }
 

@@ -15,6 +15,12 @@ pub const DEFAULT_QUERY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How much memory all queries and memory tables together may take where nobody says otherwise: 2 GiB.
 pub const DEFAULT_MEMORY_LIMIT: usize = 2 << 30;
 
+/// How much may be spilled where nobody says otherwise: 10 GiB.
+pub const DEFAULT_SPILL_LIMIT: u64 = 10 << 30;
+
+/// How long a statement may be where nobody says otherwise: 1 MiB.
+pub const DEFAULT_MAX_STATEMENT_SIZE: usize = 1 << 20;
+
 /// What a [`DataFusionEngine`](crate::DataFusionEngine) is started with.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -31,8 +37,20 @@ pub struct EngineOptions {
     /// How long a query may take from the start of its planning until its last batch is fetched.
     pub query_timeout: Duration,
     /// Bytes that all queries and memory tables may hold together. What can spill then spills to
-    /// the system's temporary folder; what cannot fails.
+    /// `spill_directory`; what cannot fails.
     pub memory_limit: usize,
+    /// Bytes that the whole process may have; above them, the statements during which it grew most are ended. `None`: no
+    /// bound. Counts where the system tells a process its size (Linux).
+    pub process_memory_limit: Option<usize>,
+    /// Where a directory is made to spill to, which nobody else may read; it is removed at the end, or by the next start.
+    /// `None`: in the system's temporary directory, where that can be written.
+    pub spill_directory: Option<PathBuf>,
+    /// Bytes that all queries may have spilled at a time; beyond them, what would spill fails.
+    pub spill_limit: u64,
+    /// The longest statement, in bytes.
+    pub max_statement_size: usize,
+    /// Where the statements of callers that may only read are planned and run; `None`: where all others are.
+    pub readers: Option<Handle>,
     /// Where queries are planned and run: a multi-threaded runtime with its timer enabled, and
     /// with stacks for deep plans; [`query_runtime`](crate::query_runtime) makes one.
     pub runtime: Handle,
@@ -49,6 +67,11 @@ impl EngineOptions {
             host_paths: Vec::new(),
             query_timeout: DEFAULT_QUERY_TIMEOUT,
             memory_limit: DEFAULT_MEMORY_LIMIT,
+            process_memory_limit: None,
+            spill_directory: None,
+            spill_limit: DEFAULT_SPILL_LIMIT,
+            max_statement_size: DEFAULT_MAX_STATEMENT_SIZE,
+            readers: None,
             runtime,
         }
     }

@@ -1,27 +1,24 @@
-//! The parameters of a statement: which there are, and binding values to them.
+//! The parameters of a statement: which there are, and which value is for which.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
-use datafusion::arrow::util::display::FormatOptions;
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use spiced_engine::{EngineError, Parameters};
 
+use crate::bound::Values;
 use crate::error::{engine_error, invalid};
 
-/// A value that does not fit is an error, and never becomes null.
-const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
-
 /// The parameters of `plan`: `$1`, `$2`, `$10`, then those with names by the alphabet. `$1::bigint` is
-/// a `bigint`, as PostgreSQL has it: some clients turn what they are given to the type they are told.
+/// a `bigint`, as PostgreSQL has it: some clients turn what they are given to the type they are told. It is a hint: a
+/// value of another type is taken as it is.
 /// A type that is not known, or that two places see differently, is `Null`.
 pub(crate) fn of(plan: &LogicalPlan) -> Result<Schema> {
     if matches!(plan, LogicalPlan::Statement(_)) {
@@ -65,14 +62,15 @@ fn parameter(expr: &Expr) -> Option<(&String, Option<DataType>)> {
     }
 }
 
-/// Puts `values` in the place of the parameters of `plan`, which are `wanted`.
+/// The values that `given` has for the parameters that are `wanted`, each as it came: what a place in the statement would
+/// like it to be is for the statement to say, as it is of a literal.
 ///
 /// # Errors
-/// A parameter has no value, a value no parameter, or a value is not of its parameter's type.
-pub(crate) fn bind(plan: LogicalPlan, wanted: &Schema, values: &Parameters) -> Result<LogicalPlan, EngineError> {
-    let Some(batch) = values.batch().filter(|batch| batch.num_columns() > 0) else {
+/// A parameter has no value, or a value no parameter.
+pub(crate) fn values(wanted: &Schema, given: &Parameters) -> Result<Values, EngineError> {
+    let Some(batch) = given.batch().filter(|batch| batch.num_columns() > 0) else {
         return match wanted.fields().len() {
-            0 => Ok(plan),
+            0 => Ok(Values::default()),
             _ => Err(missing(wanted.fields().iter().map(|field| field.name().as_str()))),
         };
     };
@@ -80,22 +78,15 @@ pub(crate) fn bind(plan: LogicalPlan, wanted: &Schema, values: &Parameters) -> R
         return Err(invalid(format!("the statement has no parameters, and {} came with it", batch.num_columns())));
     }
     let columns = assign(batch, wanted)?;
-    let mut bound = Vec::new();
-    for (field, column) in wanted.fields().iter().zip(columns) {
-        let name = field.name();
-        let value = match field.data_type() {
-            DataType::Null => batch.column(column).clone(),
-            wanted => cast_with_options(batch.column(column), wanted, &STRICT)
-                .map_err(|why| invalid(format!("the value of the parameter `{name}` does not fit {wanted}: {why}")))?,
-        };
-        let value = match ScalarValue::try_from_array(&value, 0).map_err(engine_error)? {
+    let value = |(field, column): (&Arc<Field>, usize)| {
+        let value = match ScalarValue::try_from_array(batch.column(column), 0).map_err(engine_error)? {
             // flightsql-dbapi sends every value as one of a union; what is meant is the value in it.
             ScalarValue::Union(Some((_, value)), ..) => *value,
             value => value,
         };
-        bound.push((name.trim_start_matches('$').to_owned(), value));
-    }
-    plan.with_param_values(ParamValues::from(bound)).map_err(engine_error)
+        Ok((field.name().clone(), value))
+    };
+    wanted.fields().iter().zip(columns).map(value).collect()
 }
 
 /// Which column of `batch` each wanted parameter gets: by name or by order.

@@ -7,41 +7,80 @@ use std::ops::ControlFlow;
 
 use datafusion::execution::context::SessionState;
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{Visit, Visitor};
-use datafusion::sql::sqlparser::dialect::dialect_from_str;
+use datafusion::sql::sqlparser::ast::{Visit, VisitMut, Visitor, VisitorMut};
+use datafusion::sql::sqlparser::dialect::{Dialect, dialect_from_str};
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use spiced_engine::EngineError;
 
+use crate::complexity::{ctes, syntax, tokens};
 use crate::error::{engine_error, invalid};
-use crate::{changes, size};
+use crate::{changes, functions};
 
-/// Parses `sql`.
+/// A text as the parser takes it.
+pub(crate) struct Tokens {
+    tokens: Vec<TokenWithSpan>,
+    dialect: Box<dyn Dialect>,
+    recursion_limit: usize,
+}
+
+/// Splits `sql` into tokens.
+///
+/// # Errors
+/// It has more than `max_size` bytes, chains or nests too much, or is no SQL.
+pub(crate) fn tokenize(sql: &str, state: &SessionState, max_size: usize) -> Result<Tokens, EngineError> {
+    tokens::check_length(sql, max_size)?;
+    let options = &state.config_options().sql_parser;
+    let dialect = dialect_from_str(options.dialect)
+        .ok_or_else(|| invalid(format!("there is no SQL dialect `{}`", options.dialect)))?;
+    let mut tokens = Tokenizer::new(dialect.as_ref(), sql)
+        .tokenize_with_location()
+        .map_err(|e| engine_error(ParserError::from(e).into()))?;
+    tokens::check(&tokens)?;
+    number_placeholders(&mut tokens)?;
+    Ok(Tokens { tokens, dialect, recursion_limit: options.recursion_limit.get() })
+}
+
+/// Parses `sql`, a text of the pod.
 ///
 /// # Errors
 /// It is no SQL, no statement, or more than one.
 pub(crate) fn parse(sql: &str, state: &SessionState) -> Result<Statement, EngineError> {
-    let options = &state.config_options().sql_parser;
-    let dialect = dialect_from_str(options.dialect)
-        .ok_or_else(|| invalid(format!("there is no SQL dialect `{}`", options.dialect)))?;
-    let sql_error = |error: ParserError| engine_error(error.into());
-    let mut tokens = Tokenizer::new(dialect.as_ref(), sql).tokenize_with_location().map_err(|e| sql_error(e.into()))?;
-    size::check_tokens(&tokens)?;
-    number_placeholders(&mut tokens)?;
-    let mut statements = DFParserBuilder::new(tokens)
-        .with_dialect(dialect.as_ref())
-        .with_recursion_limit(options.recursion_limit.get())
-        .build()
-        .and_then(|mut parser| parser.parse_statements())
-        .map_err(engine_error)?;
-    match (statements.pop_front(), statements.len()) {
-        (Some(statement), 0) => {
-            size::check_tables(&statement)?;
-            changes::check(&statement)?;
-            Ok(statement)
-        }
-        (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),
-        (None, _) => Err(invalid("there is no statement in the text")),
+    tokenize(sql, state, usize::MAX)?.parse()
+}
+
+impl Tokens {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// # Errors
+    /// They are no statement, or more than one, or one that is too deep or too large.
+    pub(crate) fn parse(self) -> Result<Statement, EngineError> {
+        let Self { tokens, dialect, recursion_limit } = self;
+        let length = tokens.len();
+        syntax::with_stack(length, move || {
+            let mut statements = DFParserBuilder::new(tokens)
+                .with_dialect(dialect.as_ref())
+                .with_recursion_limit(recursion_limit)
+                .build()
+                .and_then(|mut parser| parser.parse_statements())
+                .map_err(engine_error)?;
+            match (statements.pop_front(), statements.len()) {
+                (Some(statement), 0) if syntax::is_too_deep(&statement, length) => {
+                    Err(invalid("the statement is nested too deeply"))
+                }
+                (Some(statement), 0) => {
+                    ctes::check(&statement)?;
+                    changes::check(&statement)?;
+                    functions::check_grouping(&statement)?;
+                    Ok(statement)
+                }
+                (Some(_), more) => Err(invalid(format!("one statement at a time; here are {}", more + 1))),
+                (None, _) => Err(invalid("there is no statement in the text")),
+            }
+        })
     }
 }
 
@@ -51,6 +90,19 @@ pub(crate) fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> Contr
         Statement::Statement(statement) => statement.visit(visitor),
         Statement::Explain(explain) => visit(&explain.statement, visitor),
         Statement::CopyTo(copy) => match &copy.source {
+            CopyToSource::Query(query) => query.visit(visitor),
+            CopyToSource::Relation(_) => ControlFlow::Continue(()),
+        },
+        Statement::CreateExternalTable(_) | Statement::Reset(_) => ControlFlow::Continue(()),
+    }
+}
+
+/// Lets `visitor` change all of `statement`.
+pub(crate) fn visit_mut<V: VisitorMut>(statement: &mut Statement, visitor: &mut V) -> ControlFlow<V::Break> {
+    match statement {
+        Statement::Statement(statement) => statement.visit(visitor),
+        Statement::Explain(explain) => visit_mut(&mut explain.statement, visitor),
+        Statement::CopyTo(copy) => match &mut copy.source {
             CopyToSource::Query(query) => query.visit(visitor),
             CopyToSource::Relation(_) => ControlFlow::Continue(()),
         },

@@ -10,7 +10,7 @@ use spiced_engine::Effect;
 
 use crate::connectors::Source;
 use crate::error::reason;
-use crate::{effect, size, statement};
+use crate::{complexity, effect, statement};
 
 /// A query under a name.
 pub(crate) struct View {
@@ -32,10 +32,14 @@ impl Source for View {
         let statement = statement::parse(&self.sql, state).map_err(|e| e.to_string())?;
         // Waits for the data sets that it names.
         let plan = state.statement_to_plan(statement).await.map_err(|e| reason(&e))?;
-        size::check_plan(&plan).map_err(|e| reason(&e))?;
+        complexity::plan::check(&plan).map_err(|e| reason(&e))?;
         match effect::of(&plan).map_err(|e| reason(&e))? {
             Effect::Read => Ok(Arc::new(ViewTable::new(plan, Some(self.sql.clone())))),
             _ => Err("its statement does more than read; a view is a SELECT".to_owned()),
         }
+    }
+
+    fn reads_others(&self) -> bool {
+        true
     }
 }

@@ -94,6 +94,15 @@ pub trait Prepared: Send + Sync {
     /// The schema of the answer. For a statement that changes data: one column, `count`, `UInt64`.
     fn schema(&self) -> SchemaRef;
 
+    /// The schema of the answer with these parameters: that of every batch that [`Self::execute`] gives with them. Without
+    /// values, a parameter whose type is open leaves open what depends on it.
+    ///
+    /// # Errors
+    /// A parameter is missing or does not fit.
+    async fn schema_with(&self, _parameters: &Parameters) -> Result<SchemaRef, EngineError> {
+        Ok(self.schema())
+    }
+
     /// One field for each parameter, in order. Names are as written (`$1`, `$name`); a type that
     /// could not be inferred is `DataType::Null`.
     fn parameters(&self) -> &Schema;

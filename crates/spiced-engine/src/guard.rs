@@ -1,8 +1,8 @@
-//! The one place where a caller's role is compared with what a statement would do, where statements wait for their
-//! turn, and where it is told who did what.
+//! The one place where a caller's role is compared with what a statement would do, where statements wait for a
+//! slot, and where it is told who did what.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,12 +10,12 @@ use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use crate::engine::{
     Batches, Catalog, DatasetStatus, Dialect, Engine, Execution, Parameters, Prepared, Session, Statement,
 };
-use crate::{AnswerBounds, Effect, EngineError, ErrorKind, Ingest, Principal, Role, Turns};
+use crate::{AdmissionControl, AnswerBounds, Effect, EngineError, ErrorKind, Ingest, Principal, Role, Slot};
 
 /// An engine behind which every statement is checked against the caller's role.
 ///
@@ -30,7 +30,7 @@ pub struct Guarded<E> {
 #[derive(Clone, Default)]
 struct Rules {
     witnesses: Vec<Arc<dyn Witness>>,
-    turns: Turns,
+    admission: AdmissionControl,
     bounds: AnswerBounds,
 }
 
@@ -77,7 +77,7 @@ pub enum Outcome {
 }
 
 impl<E: Engine> Guarded<E> {
-    /// Guards `engine`, with the default [`Turns`] and answers of any size.
+    /// Guards `engine`, with the default [`AdmissionControl`] and answers of any size.
     pub fn new(engine: E) -> Self {
         Self { engine, rules: Arc::default() }
     }
@@ -88,11 +88,11 @@ impl<E: Engine> Guarded<E> {
         self.ruled(|rules| rules.witnesses.push(witness))
     }
 
-    /// Lets statements wait for these turns. A statement has its turn from its planning until it, and every answer of
-    /// it, is dropped.
+    /// Lets as many statements run as `admission` does. A statement has a slot from its planning until its work has
+    /// ended ([`Slot`]).
     #[must_use]
-    pub fn in_turns(self, turns: Turns) -> Self {
-        self.ruled(|rules| rules.turns = turns)
+    pub fn admitted_by(self, admission: AdmissionControl) -> Self {
+        self.ruled(|rules| rules.admission = admission)
     }
 
     /// Lets no query answer more than this.
@@ -133,9 +133,9 @@ struct GuardedSession {
 impl Session for GuardedSession {
     async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError> {
         let mut asked = self.asked(statement.clone());
-        let turn = self.turn(&mut asked).await?;
-        let planned = self.inner.prepare(statement).await;
-        self.guard(planned, asked, turn)
+        let slot = self.admit(&mut asked).await?;
+        let (planned, slot) = Slot::within(Some(slot), self.inner.prepare(statement)).await;
+        self.guard(planned, asked, slot)
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
@@ -147,9 +147,9 @@ impl Session for GuardedSession {
             asked.told(Some(least), Outcome::Denied, Some(&denied), 0);
             return Err(denied);
         }
-        let turn = self.turn(&mut asked).await?;
-        let planned = self.inner.ingest(ingest).await;
-        self.guard(planned, asked, turn)
+        let slot = self.admit(&mut asked).await?;
+        let (planned, slot) = Slot::within(Some(slot), self.inner.ingest(ingest)).await;
+        self.guard(planned, asked, slot)
     }
 
     /// It changes the caller's own session alone, which every role may.
@@ -174,10 +174,10 @@ impl GuardedSession {
         }
     }
 
-    async fn turn(&self, asked: &mut Asked) -> Result<OwnedSemaphorePermit, EngineError> {
-        let turn = self.rules.turns.take(self.principal.role()).await;
+    async fn admit(&self, asked: &mut Asked) -> Result<Slot, EngineError> {
+        let slot = self.rules.admission.admit(&self.principal).await;
         asked.queued = asked.started.1.elapsed();
-        turn.inspect_err(|error| asked.told(None, Outcome::Failed, Some(error), 0))
+        slot.inspect_err(|error| asked.told(None, Outcome::Failed, Some(error), 0))
     }
 
     /// Lets through what has been planned, where the caller may do it, and sees to it that its end is told.
@@ -185,7 +185,7 @@ impl GuardedSession {
         &self,
         planned: Result<Box<dyn Prepared>, EngineError>,
         asked: Asked,
-        turn: OwnedSemaphorePermit,
+        slot: Option<Slot>,
     ) -> Result<Box<dyn Prepared>, EngineError> {
         let inner = planned.inspect_err(|error| match error.kind() {
             // What no role may do is denied by the engine itself, which alone knows the plan.
@@ -195,7 +195,7 @@ impl GuardedSession {
         let effect = inner.effect();
         permit(self.principal.role(), effect)
             .inspect_err(|denied| asked.told(Some(effect), Outcome::Denied, Some(denied), 0))?;
-        Ok(Box::new(GuardedStatement { inner, held: Arc::new(Held { asked, effect, _turn: turn }) }))
+        Ok(Box::new(GuardedStatement { inner, held: Arc::new(Held { asked, effect, slot: Mutex::new(slot) }) }))
     }
 }
 
@@ -232,7 +232,7 @@ impl Asked {
     }
 }
 
-/// A planned statement that has its turn.
+/// A planned statement.
 struct GuardedStatement {
     inner: Box<dyn Prepared>,
     held: Arc<Held>,
@@ -241,13 +241,24 @@ struct GuardedStatement {
 struct Held {
     asked: Asked,
     effect: Effect,
-    _turn: OwnedSemaphorePermit,
+    /// For the first execution; each further one is admitted by itself.
+    slot: Mutex<Option<Slot>>,
+}
+
+impl Held {
+    fn take_slot(&self) -> Option<Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 #[async_trait]
 impl Prepared for GuardedStatement {
     fn schema(&self) -> SchemaRef {
         self.inner.schema()
+    }
+
+    async fn schema_with(&self, parameters: &Parameters) -> Result<SchemaRef, EngineError> {
+        self.inner.schema_with(parameters).await
     }
 
     fn parameters(&self) -> &Schema {
@@ -261,14 +272,21 @@ impl Prepared for GuardedStatement {
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
         // Made first: a caller that goes away meanwhile drops it.
         let mut ending = Ending { held: self.held.clone(), outcome: Outcome::Cancelled, error: None, rows: 0 };
-        match self.inner.execute(parameters).await {
+        let slot = match self.held.take_slot() {
+            Some(slot) => slot,
+            None => self.held.asked.rules.admission.admit(&self.held.asked.principal).await.inspect_err(|error| {
+                ending.failed(error);
+            })?,
+        };
+        let (execution, slot) = Slot::within(Some(slot), self.inner.execute(parameters)).await;
+        match execution {
             Ok(execution) => {
                 let bounds = match self.held.effect {
                     Effect::Read => self.held.asked.rules.bounds,
                     _ => AnswerBounds::default(),
                 };
                 let Execution { schema, batches } = execution.within(bounds);
-                Ok(Execution { schema, batches: WitnessedBatches { inner: batches, ending }.boxed() })
+                Ok(Execution { schema, batches: WitnessedBatches { inner: batches, ending, _slot: slot }.boxed() })
             }
             Err(error) => {
                 ending.failed(&error);
@@ -317,6 +335,8 @@ impl Drop for Ending {
 struct WitnessedBatches {
     inner: Batches,
     ending: Ending,
+    /// Where the engine did not take it.
+    _slot: Option<Slot>,
 }
 
 impl Stream for WitnessedBatches {
@@ -336,8 +356,6 @@ impl Stream for WitnessedBatches {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
     use crate::engine_fn;
 
@@ -384,9 +402,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_statement_has_its_turn_until_its_answer_is_dropped() {
-        let turns = Turns::new(crate::Lane::new(1, 0), crate::Lane::default(), Duration::from_secs(60));
-        let engine = Guarded::new(engine_fn(|_, _| Ok(Execution::of(Vec::new())))).in_turns(turns);
+    async fn a_statement_has_its_slot_until_its_result_is_dropped() {
+        let readers = crate::RoleLimits { running: 1, waiting: 0 };
+        let admission = AdmissionControl::new(readers, crate::RoleLimits::default(), Duration::from_secs(60));
+        let engine = Guarded::new(engine_fn(|_, _| Ok(Execution::of(Vec::new())))).admitted_by(admission);
         let session = engine.session(&Principal::new("p", Role::ReadOnly)).await.unwrap();
         let statement = || Statement::Sql("SELECT 1".to_owned());
         let prepared = session.prepare(statement()).await.unwrap();

@@ -21,6 +21,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod admission;
 mod ends;
 mod engine;
 mod error;
@@ -30,8 +31,10 @@ mod ingest;
 mod keys;
 mod limits;
 mod principal;
+mod redact;
 mod trace;
 
+pub use admission::{AdmissionControl, RoleLimits, Slot};
 pub use ends::{passed, until};
 pub use engine::{
     Batches, Catalog, DatasetState, DatasetStatus, Dialect, Effect, Engine, Execution, Parameters, Prepared, Session,
@@ -42,6 +45,7 @@ pub use function::engine_fn;
 pub use guard::{Guarded, Outcome, Seen, Witness};
 pub use ingest::{IfExists, IfMissing, Ingest, TablePath};
 pub use keys::{ForeignKey, Key, KeyRule};
-pub use limits::{AnswerBounds, Lane, Turns};
+pub use limits::AnswerBounds;
 pub use principal::{Principal, Role, Way};
+pub use redact::Redacted;
 pub use trace::Trace;

@@ -36,6 +36,9 @@ impl fmt::Display for Role {
     }
 }
 
+/// The name of callers without credentials.
+const ANONYMOUS: &str = "anonymous";
+
 /// A caller that a door has let in.
 ///
 /// Two requests with equal principals are the same caller, by whatever way each came: signed Flight
@@ -68,7 +71,12 @@ impl Principal {
 
     /// The caller that gave no credentials, where such callers are let in.
     pub fn anonymous(role: Role) -> Self {
-        Self::new("anonymous", role)
+        Self::new(ANONYMOUS, role)
+    }
+
+    /// Whether the caller gave no credentials.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        &*self.name == ANONYMOUS
     }
 
     /// The same caller, come by `way`.

@@ -73,15 +73,14 @@ impl Door {
         handle: &[u8],
     ) -> Result<FlightInfo, Status> {
         let Sealed { sql, parameters, .. } = self.opened(caller, handle)?;
-        // Said here rather than when the ticket is used: this is where a driver shows an error.
-        parameters::of_query(parameters::decode(&parameters)?)?;
         // A ticket has an id of its own: to cancel it cancels no other run of the statement.
         self.statement_info(caller, descriptor, &Sealed::new(sql, parameters)).await
     }
 
     /// The schema of a prepared query's answer.
     pub(crate) async fn prepared_schema(&self, caller: &Caller, handle: &[u8]) -> Result<SchemaRef, Status> {
-        self.statement_schema(caller, self.opened(caller, handle)?.sql).await
+        let Sealed { sql, parameters, .. } = self.opened(caller, handle)?;
+        self.statement_schema(caller, sql, &parameters).await
     }
 
     /// Runs a prepared query by its handle, for clients that use it as the ticket.

@@ -72,9 +72,9 @@ impl FlightService for Door {
         let (caller, mut end) = (self.caller(&request)?, End::of(&request));
         end.within(async {
             let schema = match Asked::by(request.into_inner())? {
-                Asked::Sql(sql) => self.statement_schema(&caller, sql).await?,
+                Asked::Sql(sql) => self.statement_schema(&caller, sql, &Bytes::new()).await?,
                 Asked::Command(Command::CommandStatementQuery(query)) => {
-                    self.statement_schema(&caller, query.query).await?
+                    self.statement_schema(&caller, query.query, &Bytes::new()).await?
                 }
                 Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
                     self.prepared_schema(&caller, &query.prepared_statement_handle).await?

@@ -32,15 +32,36 @@ impl Door {
         sealed: &Sealed,
     ) -> Result<FlightInfo, Status> {
         let planned = self.plan(caller, sealed.sql.clone()).await?;
+        // Said here rather than when the ticket is used: this is where a driver shows an error.
+        let parameters = parameters::of_query(parameters::decode(&sealed.parameters)?)?;
         // Without a schema a driver waits for the answer's own, and so for the statement to be done:
         // one that is executed and never fetched (ADBC's `execute`) has then had its effect.
-        let schema = (planned.effect() == Effect::Read).then(|| wire_schema(&planned.schema()));
+        let schema = match planned.effect() {
+            Effect::Read => {
+                // Drivers compare it with the answer's own: it is that of these parameters.
+                let schema = planned.schema_with(&parameters).await.map_err(status::from_engine)?;
+                Some(wire_schema(&schema))
+            }
+            _ => None,
+        };
         answer::info(descriptor, schema.as_deref(), self.ticket(caller, sealed)?)
     }
 
     /// The schema of a statement's answer.
-    pub(crate) async fn statement_schema(&self, caller: &Caller, sql: String) -> Result<SchemaRef, Status> {
-        Ok(wire_schema(&self.plan(caller, sql).await?.schema()))
+    ///
+    /// Before its parameters are bound, what depends on them is open.
+    pub(crate) async fn statement_schema(
+        &self,
+        caller: &Caller,
+        sql: String,
+        parameters: &Bytes,
+    ) -> Result<SchemaRef, Status> {
+        let planned = self.plan(caller, sql).await?;
+        let schema = match parameters::decode(parameters)? {
+            None => planned.schema(),
+            bound => planned.schema_with(&parameters::of_query(bound)?).await.map_err(status::from_engine)?,
+        };
+        Ok(wire_schema(&schema))
     }
 
     /// Runs the statement of a ticket.

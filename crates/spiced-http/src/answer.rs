@@ -160,8 +160,8 @@ impl Rest {
 
 fn encoder(format: Format, schema: &Schema) -> Result<Box<dyn Encode>, ArrowError> {
     Ok(match format {
-        Format::Json => Box::new(json::Json::array()),
-        Format::Ndjson => Box::new(json::Json::lines()),
+        Format::Json => Box::new(json::Json::array(schema)),
+        Format::Ndjson => Box::new(json::Json::lines(schema)),
         Format::Spice => Box::new(json::Json::spice(schema)?),
         Format::Csv => Box::new(csv::Csv::new(schema)),
         Format::Table => Box::new(table::Table::new(schema)),
@@ -170,5 +170,8 @@ fn encoder(format: Format, schema: &Schema) -> Result<Box<dyn Encode>, ArrowErro
 }
 
 fn unwritable(format: Format, error: &ArrowError) -> EngineError {
-    EngineError::new(ErrorKind::Internal, format!("the answer cannot be written as {}: {error}", format.media_type()))
+    // A value that has no text is the statement's; anything else is ours.
+    let kind =
+        if matches!(error, ArrowError::CastError(_)) { ErrorKind::InvalidStatement } else { ErrorKind::Internal };
+    EngineError::new(kind, format!("the answer cannot be written as {}: {error}", format.media_type()))
 }

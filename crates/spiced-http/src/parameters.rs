@@ -1,20 +1,125 @@
 //! The `parameters` of a JSON request as the one row of values that an engine takes.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{Field, Schema};
-use serde::Deserialize;
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use spiced_engine::Parameters;
 
+/// The most values that one statement may have: as many as PostgreSQL's protocol can count.
+const MAX_PARAMETERS: usize = 65_535;
+
 /// The values: by position, or by name.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "`parameters` is an array of values, or an object of values by name")]
+#[derive(Debug)]
 pub(crate) enum Given {
     Positional(Vec<Value>),
     Named(Map<String, Value>),
+}
+
+/// By hand, so that what is too much is refused as it is read, and not when it is all in memory: a JSON value takes a
+/// hundred times its text.
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Given;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`parameters`: an array of values, or an object of values by name")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut given: A) -> Result<Given, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Scalar(value)) = given.next_element()? {
+            room(values.len())?;
+            values.push(value);
+        }
+        Ok(Given::Positional(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut given: A) -> Result<Given, A::Error> {
+        let mut values = Map::new();
+        while let Some((name, Scalar(value))) = given.next_entry::<String, _>()? {
+            room(values.len())?;
+            values.insert(name, value);
+        }
+        Ok(Given::Named(values))
+    }
+}
+
+/// Whether another value may be added to so many.
+fn room<E: Error>(values: usize) -> Result<(), E> {
+    match values < MAX_PARAMETERS {
+        true => Ok(()),
+        false => Err(E::custom(format_args!("a statement has at most {MAX_PARAMETERS} parameters"))),
+    }
+}
+
+/// A value, of which nothing is kept where it is an array or an object: those are no parameters.
+struct Scalar(Value);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarReader)
+    }
+}
+
+struct ScalarReader;
+
+impl<'de> Visitor<'de> for ScalarReader {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("null, true, false, a number or a string")
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar, E> {
+        Ok(Scalar(Value::Null))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
+        Ok(Scalar(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
+        Ok(Scalar(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
+        Ok(Scalar(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
+        Ok(Scalar(value.into()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
+        Ok(Scalar(value.into()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Scalar, E> {
+        Ok(Scalar(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Scalar, A::Error> {
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar(Value::Array(Vec::new())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Scalar, A::Error> {
+        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar(Value::Object(Map::new())))
+    }
 }
 
 impl Given {
@@ -86,6 +191,15 @@ mod tests {
         assert_eq!(read(json!({ "b": 1, "$a": "x" })).unwrap().unwrap(), ["$a Utf8", "$b Int64"]);
         assert_eq!(read(json!([])).unwrap(), None);
         assert_eq!(read(json!({})).unwrap(), None);
+    }
+
+    #[test]
+    fn values_beyond_the_bound_are_refused() {
+        assert!(read(json!(vec![0; MAX_PARAMETERS])).is_ok());
+        let many: Map<String, Value> = (0..=MAX_PARAMETERS).map(|n| (n.to_string(), Value::Null)).collect();
+        for given in [json!(vec![0; MAX_PARAMETERS + 1]), Value::Object(many)] {
+            assert_eq!(read(given).unwrap_err(), "a statement has at most 65535 parameters");
+        }
     }
 
     #[test]

@@ -20,12 +20,11 @@ use crate::router::HttpState;
 
 /// What reloads when it is asked to.
 #[derive(Clone)]
-pub struct ReloadHandle(Arc<dyn Fn(bool) -> BoxFuture<'static, Reload> + Send + Sync>);
+pub struct ReloadHandle(Arc<dyn Fn(ReloadOptions) -> BoxFuture<'static, Reload> + Send + Sync>);
 
 impl ReloadHandle {
-    /// `reload` reads everything again, or only looks what that would do where it is given `true`, and says
-    /// how it ended.
-    pub fn new(reload: impl Fn(bool) -> BoxFuture<'static, Reload> + Send + Sync + 'static) -> Self {
+    /// `reload` reads everything again, or only looks what that would do, and says how it ended.
+    pub fn new(reload: impl Fn(ReloadOptions) -> BoxFuture<'static, Reload> + Send + Sync + 'static) -> Self {
         Self(Arc::new(reload))
     }
 }
@@ -34,6 +33,15 @@ impl fmt::Debug for ReloadHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ReloadHandle")
     }
+}
+
+/// What is asked of a reload.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReloadOptions {
+    /// Only looks what a reload would do.
+    pub dry_run: bool,
+    /// Takes also material that clients would refuse where they accept what serves.
+    pub force: bool,
 }
 
 /// How a reload ended.
@@ -54,6 +62,9 @@ pub(crate) struct Asked {
     /// Only looks what a reload would do.
     #[param(default = false)]
     dry_run: bool,
+    /// Takes also a certificate that clients would refuse where they accept what serves.
+    #[param(default = false)]
+    force: bool,
 }
 
 /// Reads secrets and TLS material again, for whoever may write.
@@ -63,7 +74,7 @@ pub(crate) struct Asked {
     params(Asked),
     responses(
         (status = 200, description = "`result` is `swapped` or `unchanged`", body = Object),
-        (status = 409, description = "`result` is `rejected`, with `reason` and `fix`", body = Object),
+        (status = 409, description = "`result` is `rejected`, with `reason` and `fix`, and `findings` where clients would refuse it", body = Object),
         Problems,
     ),
     security(("api_key" = []), ("bearer" = []))
@@ -88,10 +99,13 @@ pub(crate) async fn reload(
         state.access.denied(&principal);
         return problem(StatusCode::FORBIDDEN, "a reload changes what is served, and this caller may only read");
     }
-    let Ok(Query(Asked { dry_run })) = asked else {
-        return problem(StatusCode::BAD_REQUEST, "the query may be dry_run=true or dry_run=false, and nothing else");
+    let Ok(Query(Asked { dry_run, force })) = asked else {
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "the query may hold dry_run and force, each true or false, and nothing else",
+        );
     };
-    match reload(dry_run).await {
+    match reload(ReloadOptions { dry_run, force }).await {
         Reload::Ended(answer) if answer["result"] == "rejected" => (StatusCode::CONFLICT, Json(answer)).into_response(),
         Reload::Ended(answer) => Json(answer).into_response(),
         Reload::Lost => problem(

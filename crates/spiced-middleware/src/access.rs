@@ -12,7 +12,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Uri};
 use metrics::counter;
 use spiced_engine::{Principal, Role, Trace, Way};
-use tls_core::{ClientCertificate, ConnInfo, Secret, Standing};
+use tls_core::{ClientCertificate, ConnInfo, Secret, Standing, TlsInfo};
 use tokio::sync::watch;
 
 use crate::address::TrustedProxies;
@@ -130,6 +130,14 @@ impl Access {
     /// Whether there are credentials that a caller could give.
     pub fn has_credentials(&self) -> bool {
         self.0.policy.borrow().has_credentials()
+    }
+
+    /// What lets `principal` go on, whose request came by `connection`.
+    pub(crate) fn grant(&self, principal: &Principal, connection: Option<&ConnInfo>) -> Grant {
+        let mut policy = self.0.policy.clone();
+        policy.mark_unchanged();
+        let tls = connection.and_then(|connection| connection.tls.clone());
+        Grant { policy, principal: principal.clone(), tls, is_local: self.0.is_local }
     }
 
     /// Tells the audit log of a caller that was let in and whose role does not suffice for what it asks.
@@ -268,6 +276,70 @@ impl Policy {
     }
 }
 
+/// What a caller was let in by, as long as its request runs.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    policy: watch::Receiver<Arc<Policy>>,
+    principal: Principal,
+    tls: Option<Arc<TlsInfo>>,
+    is_local: bool,
+}
+
+impl Grant {
+    /// Waits until the caller would not be let in any more, or not with the same rights: its key or its identity is taken
+    /// away or may do less, its certificate is revoked. Counts it and tells the audit log.
+    pub(crate) async fn revoked(mut self) {
+        let tls = self.tls.clone();
+        let distrusted = async {
+            match tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+                Some(certificate) => certificate.distrusted().await,
+                None => std::future::pending().await,
+            }
+        };
+        let withdrawn = async {
+            // It may have changed since the caller was let in.
+            while self.policy.borrow_and_update().still_admits(&self.principal, self.tls.as_deref(), self.is_local) {
+                if self.policy.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = distrusted => {}
+            () = withdrawn => {}
+        }
+        let way = self.principal.way();
+        let door = if way.door.is_empty() { "unknown" } else { way.door };
+        let reason = Refusal::Revoked.reason();
+        counter!("spiced_auth_failures_total", "endpoint" => door, "reason" => reason).increment(1);
+        audit::denied(Some(self.principal.name()), way, reason, Some("the running request was ended"));
+    }
+}
+
+impl Policy {
+    /// Whether a caller that was let in as `principal` would be let in now, with the same rights at least.
+    fn still_admits(&self, principal: &Principal, tls: Option<&TlsInfo>, is_local: bool) -> bool {
+        let certificate = tls.and_then(|tls| tls.client.as_ref());
+        let holder = self.holder(certificate);
+        if let Err(Refusal::CertificateEnded | Refusal::CertificateDistrusted) = holder {
+            return false;
+        }
+        let suffices = |role: Role| role >= principal.role();
+        let holder = holder.ok().flatten();
+        if *principal == Principal::anonymous(principal.role()) {
+            return holder.is_none() && self.anonymous(is_local).is_some_and(suffices);
+        }
+        let mut bearers = self.keys.iter().flat_map(|keys| keys.bearers());
+        if self.wants_both() {
+            return holder.is_some_and(|(name, role)| {
+                bearers.any(|key| principal.name() == format!("{} {name}", key.name) && suffices(role.min(key.role)))
+            });
+        }
+        bearers.any(|key| *key.name == *principal.name() && suffices(key.role))
+            || holder.is_some_and(|(name, role)| name == principal.name() && suffices(role))
+    }
+}
+
 /// One request's caller, as far as it is known before it is let in.
 struct Caller {
     access: Access,
@@ -383,6 +455,8 @@ pub enum Refusal {
     KeyMissing,
     /// A certificate is wanted beside the key.
     CertificateMissing,
+    /// What the caller was let in by has been taken away while its request ran.
+    Revoked,
     /// The client's certificate has ended since its connection began.
     CertificateEnded,
     /// The client's certificate is trusted no more, by a change of the CA or a revocation list.
@@ -429,6 +503,7 @@ impl Refusal {
                 "an API key is wanted beside the client certificate (X-API-Key, or Authorization: Bearer)"
             }
             Self::CertificateMissing => "a client certificate is wanted beside the API key",
+            Self::Revoked => "the credentials of this request were revoked while it ran, or may do less now",
             Self::CertificateEnded => "the client certificate has ended since this connection began; renew it",
             Self::CertificateDistrusted => {
                 "the client certificate is trusted no more: it was revoked, or its CA was taken away"
@@ -452,6 +527,7 @@ impl Refusal {
             | Self::SeveralKeys
             | Self::KeyMissing
             | Self::CertificateMissing
+            | Self::Revoked
             | Self::CertificateEnded
             | Self::CertificateDistrusted => Kind::Unauthenticated,
             Self::Unmapped | Self::CrossSite | Self::ForeignHost => Kind::Denied,
@@ -477,6 +553,7 @@ impl Refusal {
             Self::SeveralKeys => "several_keys",
             Self::KeyMissing => "key_missing",
             Self::CertificateMissing => "certificate_missing",
+            Self::Revoked => "revoked",
             Self::CertificateEnded => "certificate_ended",
             Self::CertificateDistrusted => "certificate_distrusted",
             Self::Unmapped => "unmapped_certificate",

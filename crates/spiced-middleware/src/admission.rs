@@ -3,14 +3,16 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures::future::{BoxFuture, Either};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
 use spiced_engine::Principal;
 use tls_core::ConnInfo;
 use tls_core::listener::RequestCharge;
@@ -95,31 +97,100 @@ where
             }
             return Either::Left(self.inner.call(request));
         }
-        let dialect = *dialect;
-        let (mut parts, body) = request.into_parts();
-        match access.admit(&parts, dialect) {
-            Admitted::Now(Ok(principal)) => {
-                let_in(&mut parts, principal);
-                Either::Left(self.inner.call(Request::from_parts(parts, body)))
-            }
+        let (access, dialect) = (access.clone(), *dialect);
+        let (parts, body) = request.into_parts();
+        let decision = match access.admit(&parts, dialect) {
             Admitted::Now(Err(refusal)) => {
-                Either::Right(Either::Left(ready(Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))))))
+                return Either::Right(Either::Left(ready(Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))))));
             }
-            Admitted::Later(decision) => {
-                // The one that was polled ready goes along; its clone takes its place.
-                let clone = self.inner.clone();
-                let mut inner = std::mem::replace(&mut self.inner, clone);
-                Either::Right(Either::Right(Box::pin(async move {
-                    match decision.await {
-                        Ok(principal) => {
-                            let_in(&mut parts, principal);
-                            inner.call(Request::from_parts(parts, body)).await
-                        }
-                        Err(refusal) => Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))),
-                    }
-                })))
+            decision => decision,
+        };
+        // The one that was polled ready goes along; its clone takes its place.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        Either::Right(Either::Right(Box::pin(async move {
+            match decision.decision().await {
+                Ok(principal) => Ok(admitted(inner, parts, body, principal, &access, dialect).await),
+                Err(refusal) => Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))),
             }
+        })))
+    }
+}
+
+/// Answers a caller that was let in, as long as it would be.
+async fn admitted<S>(
+    mut inner: S,
+    mut parts: Parts,
+    body: Body,
+    principal: Principal,
+    access: &Access,
+    dialect: Dialect,
+) -> Response
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible>,
+{
+    let mut revoked: BoxFuture<'static, ()> =
+        Box::pin(access.grant(&principal, parts.extensions.get::<ConnInfo>()).revoked());
+    let accept = parts.headers.get(ACCEPT).cloned();
+    let_in(&mut parts, principal);
+    let answer = tokio::select! {
+        biased;
+        answer = inner.call(Request::from_parts(parts, body)) => answer,
+        // What ran for the caller is dropped, and so ended.
+        () = &mut revoked => return dialect.refuse(Refusal::Revoked, accept.as_ref()),
+    };
+    let Ok(response) = answer;
+    // What is complete is not held back.
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    response.map(|inner| Body::new(Revocable { inner, revoked, dialect, is_over: false }))
+}
+
+/// The body of an answer that ends when its caller would not be let in any more.
+struct Revocable {
+    inner: Body,
+    revoked: BoxFuture<'static, ()>,
+    dialect: Dialect,
+    is_over: bool,
+}
+
+impl http_body::Body for Revocable {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.is_over {
+            return Poll::Ready(None);
         }
+        if self.revoked.as_mut().poll(cx).is_pending() {
+            let frame = Pin::new(&mut self.inner).poll_frame(cx);
+            self.is_over = matches!(frame, Poll::Ready(None | Some(Err(_))));
+            return frame;
+        }
+        self.is_over = true;
+        // What still runs for it ends with it.
+        self.inner = Body::empty();
+        let refusal = Refusal::Revoked;
+        Poll::Ready(Some(match self.dialect {
+            // The answer breaks off: a client never takes it for a whole one.
+            Dialect::Http => Err(axum::Error::new(std::io::Error::other(refusal.message()))),
+            Dialect::Grpc => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from(refusal.grpc_code()));
+                trailers.insert("grpc-message", HeaderValue::from_static(refusal.message()));
+                Ok(Frame::trailers(trailers))
+            }
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // The end may come early.
+        SizeHint::default()
     }
 }
 
@@ -165,9 +236,12 @@ impl Dialect {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::routing::get;
     use axum::{Extension, Router};
-    use spiced_engine::{Principal, Role};
+    use http_body_util::BodyExt;
+    use spiced_engine::Role;
     use tower::ServiceExt;
 
     use super::*;
@@ -176,6 +250,75 @@ mod tests {
         Router::new()
             .route("/", get(|caller: Extension<Principal>| async move { caller.name().to_owned() }))
             .layer(admission(access, dialect))
+    }
+
+    /// A change of the policy ends what runs for a caller that it leaves out, and nothing else.
+    #[tokio::test]
+    async fn a_revoked_caller_s_stream_ends() {
+        let policy = |keys: &[(&str, Role)]| {
+            let key = |(key, role): &(&str, Role)| crate::ApiKey {
+                key: tls_core::Sourced::new((*key).into(), tls_core::Origin::Default),
+                role: *role,
+            };
+            let keys = crate::ApiKeys::new(&keys.iter().map(key).collect::<Vec<_>>()).unwrap();
+            Arc::new(crate::Policy { keys: Some(Arc::new(keys)), ..crate::Policy::default() })
+        };
+        let (rw, ro) = (Role::ReadWrite, Role::ReadOnly);
+        let all = [("first-key-of-this-test", rw), ("second-key-of-this-test", rw)];
+        for (after, is_left) in [
+            (vec![all[0], all[1]], true),
+            (vec![all[0]], true),
+            (vec![(all[0].0, ro), all[1]], false),
+            (vec![all[1]], false),
+        ] {
+            for dialect in [Dialect::Http, Dialect::Grpc] {
+                let (policies, followed) = tokio::sync::watch::channel(policy(&all));
+                let (send, frames) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
+                let frames = Arc::new(std::sync::Mutex::new(Some(frames)));
+                let stream = move || async move {
+                    let frames = frames.lock().unwrap().take().unwrap();
+                    let frames = futures::stream::unfold(frames, |mut frames| async {
+                        Some((Ok::<_, Infallible>(frames.recv().await?), frames))
+                    });
+                    Body::from_stream(frames)
+                };
+                let app = Router::new().route("/", get(stream)).layer(admission(Access::following(followed), dialect));
+                let request = Request::get("/").header("x-api-key", all[0].0).body(Body::empty()).unwrap();
+                let mut body = app.oneshot(request).await.unwrap().into_body();
+                send.send(Bytes::from_static(b"a")).unwrap();
+                assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
+                // A reader that waits is woken.
+                let next = tokio::spawn(async move { body.frame().await });
+                tokio::task::yield_now().await;
+                policies.send_replace(policy(&after));
+                if is_left {
+                    tokio::task::yield_now().await;
+                    send.send(Bytes::from_static(b"b")).unwrap();
+                    assert_eq!(next.await.unwrap().unwrap().unwrap().into_data().unwrap(), "b");
+                    continue;
+                }
+                match (dialect, next.await.unwrap().unwrap()) {
+                    (Dialect::Http, Err(_)) => {}
+                    (Dialect::Grpc, Ok(frame)) => assert_eq!(frame.trailers_ref().unwrap()["grpc-status"], "16"),
+                    (dialect, other) => panic!("{dialect:?}: {other:?}"),
+                }
+                assert!(send.is_closed(), "what made the answer is dropped");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_revoked_caller_is_not_answered() {
+        let (policies, followed) = tokio::sync::watch::channel(Arc::new(crate::Policy {
+            anonymous: crate::Anonymous::Said(Some(Role::ReadOnly)),
+            ..crate::Policy::default()
+        }));
+        let endless = get(|| std::future::pending::<&'static str>());
+        let app = Router::new().route("/", endless).layer(admission(Access::following(followed), Dialect::Http));
+        let asked = tokio::spawn(app.oneshot(Request::get("/").body(Body::empty()).unwrap()));
+        tokio::task::yield_now().await;
+        policies.send_replace(Arc::default());
+        assert_eq!(asked.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
     }
 
     #[tokio::test]

@@ -58,12 +58,20 @@ impl Identities {
 
     /// Name and role of a certificate's holder; `None` where no identity names it.
     pub(crate) fn find(&self, certificate: &ClientCertificate) -> Option<(String, Role)> {
+        let uris = &certificate.names().uris;
+        // An X509-SVID with more than one URI, or with a malformed one, is to be rejected (SPIFFE X509-SVID §2, §5.2).
+        if uris.iter().any(|uri| is_spiffe(uri)) && !matches!(uris.as_slice(), [only] if is_spiffe_id(only)) {
+            return None;
+        }
         if self.0.is_empty() {
             return Some((format!("subject:{}", certificate.summary().subject), Role::ReadOnly));
         }
         let names = certificate.names();
         self.0.iter().find_map(|Identity { name, pattern, role }| {
             let (borne, separator) = match name {
+                // Which of several URIs is meant, nobody knows.
+                IdentityName::SanUri if names.uris.len() != 1 => return None,
+                IdentityName::SanUri if names.uris.iter().any(|uri| is_ambiguous(uri)) => return None,
                 IdentityName::SanUri => (&names.uris, '/'),
                 IdentityName::SanDns => (&names.dns, '.'),
                 IdentityName::SubjectCn => (&names.common, '.'),
@@ -75,6 +83,31 @@ impl Identities {
             borne.iter().find(fits).map(|text| (format!("{}:{text}", name.label()), *role))
         })
     }
+}
+
+fn is_spiffe(uri: &str) -> bool {
+    uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"))
+}
+
+/// Whether a URI is a SPIFFE id (SPIFFE-ID §2): a trust domain and a path of plain segments, and nothing else.
+fn is_spiffe_id(uri: &str) -> bool {
+    const MAX_ID: usize = 2048;
+    const MAX_DOMAIN: usize = 255;
+    let Some(rest) = uri.strip_prefix("spiffe://").filter(|_| uri.len() <= MAX_ID) else { return false };
+    let mut parts = rest.split('/');
+    let domain = parts.next().unwrap_or_default();
+    let is_domain_letter = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b".-_".contains(&c);
+    let is_path_letter = |c: u8| c.is_ascii_alphanumeric() || b".-_".contains(&c);
+    (1..=MAX_DOMAIN).contains(&domain.len())
+        && domain.bytes().all(is_domain_letter)
+        && parts.all(|part| !matches!(part, "" | "." | "..") && part.bytes().all(is_path_letter))
+}
+
+/// Whether a URI could be read as another one: by dot segments, percent-encoding, a query or a fragment.
+fn is_ambiguous(uri: &str) -> bool {
+    uri.contains(['%', '?', '#', '\\'])
+        || uri.chars().any(|c| c.is_control() || c.is_whitespace())
+        || uri.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 /// Whether `text` fits `pattern`, whose `*` each stand for one or more characters but `separator`.
@@ -96,6 +129,44 @@ fn fits_segment(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_a_spiffe_id() {
+        for good in ["spiffe://prod/a", "spiffe://prod.example-1_x/ns/A.b_c-d/e", "spiffe://prod", "spiffe://1/..."] {
+            assert!(is_spiffe_id(good), "{good}");
+        }
+        let long = format!("spiffe://prod/{}", "x".repeat(2048));
+        for bad in [
+            "spiffe://prod/ns/../admin",
+            "spiffe://prod/./a",
+            "spiffe://prod/..",
+            "spiffe://prod/a%2Fb",
+            "spiffe://prod/a%2fb",
+            "spiffe://prod/%2e%2e/a",
+            "spiffe://prod/a?b",
+            "spiffe://prod/a#b",
+            "spiffe://prod/",
+            "spiffe://prod//a",
+            "spiffe://prod/a/",
+            "spiffe://Prod/a",
+            "spiffe://me@prod/a",
+            "spiffe://prod:1/a",
+            "spiffe:///a",
+            "spiffe:prod/a",
+            "SPIFFE://prod/a",
+            "spiffe://prod/a b",
+            "spiffe://prod/\u{e9}",
+            "spiffe://prod/a\n",
+            "https://prod/a",
+            long.as_str(),
+        ] {
+            assert!(!is_spiffe_id(bad), "{bad}");
+        }
+        for uri in ["https://a/../b", "https://a/%2e", "urn:a?b", "urn:a#b", "https://a/.", "urn:a b"] {
+            assert!(is_ambiguous(uri), "{uri}");
+        }
+        assert!(!is_ambiguous("https://a.example/b..c/d"));
+    }
 
     #[test]
     fn a_star_stays_within_its_segment() {

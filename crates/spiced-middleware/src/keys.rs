@@ -117,6 +117,11 @@ impl ApiKeys {
         all(self) == all(other)
     }
 
+    /// Who bears each of them.
+    pub(crate) fn bearers(&self) -> impl Iterator<Item = &Key> {
+        self.fast.iter().map(|(key, _)| key).chain(self.slow.iter().map(|slow| &slow.key))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.fast.len() + self.slow.len()

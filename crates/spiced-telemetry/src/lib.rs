@@ -15,6 +15,7 @@
 mod certificates;
 mod line_limit;
 mod logs;
+mod printable;
 mod prometheus;
 
 pub use line_limit::report_suppressed;

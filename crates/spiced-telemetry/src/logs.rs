@@ -7,6 +7,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::line_limit::LineLimit;
+use crate::printable::PrintableFields;
 
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,7 +34,8 @@ pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Resu
         }
         _ => "debug,h2=info,hyper_util=info,sqlparser=info,datafusion=info,datafusion_optimizer=info",
     };
-    let filter = EnvFilter::try_new(filter.unwrap_or(ours)).map_err(|e| LogError(e.to_string()))?;
+    // Its error quotes what was given, which is not to be repeated.
+    let filter = EnvFilter::try_new(filter.unwrap_or(ours)).map_err(|_| LogError("it is malformed".to_owned()))?;
     // Without the hint every line of every library would be made, however fine, before it is found that nobody wants it.
     let harmless = filter_fn(|line| !tells_secrets(line)).with_max_level_hint(LevelFilter::TRACE);
     let filter = filter.and(harmless).and(LineLimit);
@@ -42,17 +44,27 @@ pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Resu
         LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(filter)).try_init(),
         LogFormat::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-            let lines = lines.with_ansi(colour).with_target(false);
+            let lines = lines.fmt_fields(PrintableFields).with_ansi(colour).with_target(false);
             tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()
         }
     }
     .map_err(|e| LogError(e.to_string()))
 }
 
-/// True for lines that no filter brings out: at `trace` the AWS SDK tells whole requests and answers,
-/// with session tokens in them.
+/// True for lines that no filter brings out: at `trace` the AWS SDK tells whole requests and answers, with session tokens in
+/// them; at `debug` what parses and plans a statement tells its text and its literals, which may be anybody's data or a
+/// credential. `EXPLAIN VERBOSE` shows a plan to whom it belongs.
 fn tells_secrets(line: &Metadata<'_>) -> bool {
-    *line.level() == Level::TRACE && line.target().starts_with("aws_")
+    const STATEMENTS: [&str; 4] = ["sqlparser", "datafusion", "tokio_postgres", "postgres"];
+    let is_of = |krate: &str| {
+        let rest = line.target().strip_prefix(krate);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with('_'))
+    };
+    match *line.level() {
+        Level::TRACE if line.target().starts_with("aws_") => true,
+        Level::TRACE | Level::DEBUG => STATEMENTS.into_iter().any(is_of),
+        _ => false,
+    }
 }
 
 /// The filter is malformed.

@@ -9,7 +9,8 @@ use axum::Router;
 use spiced_certs::FileWatch;
 use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec};
-use spiced_engine::{AnswerBounds, Engine, Guarded, Lane, Turns};
+use spiced_engine::{AdmissionControl, AnswerBounds, Engine, Guarded, RoleLimits};
+use spiced_http::HttpOptions;
 use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured, well_formed};
 use spiced_secrets::Resolver;
 use spiced_telemetry::Metrics;
@@ -32,7 +33,7 @@ use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
 use crate::statements::Statements;
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, expiry, identity, policy, routes, secrets, settle, tables};
+use crate::{banner, commands, core_dumps, engine_watch, expiry, exposure, identity, policy, routes, secrets, settle, tables};
 
 /// How long the threads of a process that ends may take.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -64,7 +65,8 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     }
     // This thread keeps the accept loops, signals and timers; connections and queries have others.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
-    let queries = spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()))?;
+    let queries = || spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()));
+    let queries = Queries { readers: queries()?, writers: queries()? };
     let outcome = control.block_on(async {
         let (settings, resolver) = settle::settle(pod).await?;
         if pod.shows_key() {
@@ -78,7 +80,8 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     });
     // What is still running has had its time. It is waited for a little all the same: a thread that works on while the
     // process ends would use what is being torn down.
-    queries.shutdown_timeout(LAST_WAIT);
+    queries.readers.shutdown_timeout(LAST_WAIT);
+    queries.writers.shutdown_timeout(LAST_WAIT);
     control.shutdown_timeout(LAST_WAIT);
     outcome
 }
@@ -97,6 +100,12 @@ fn key_log(log: &LogArgs) -> bool {
         (false, None) => {}
     }
     false
+}
+
+/// The runtimes of statements: those of callers that only read take no thread from those that write.
+struct Queries {
+    readers: Runtime,
+    writers: Runtime,
 }
 
 /// Everything that was read and bound, and is not served yet.
@@ -118,7 +127,7 @@ impl App {
         mut settings: Settings,
         resolver: Resolver,
         key_log: bool,
-        queries: &Runtime,
+        queries: &Queries,
     ) -> Result<Self, Failure> {
         let fixed = Fixed::of(&settings);
         let files = FileWatch::new(settle::files(pod));
@@ -143,7 +152,8 @@ impl App {
         let doors = Doors::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
 
         let (stopping, stop) = watch::channel(false);
-        let (ready, follow) = readiness(engine.datasets(), stop);
+        let responsive = engine_watch::start(queries.readers.handle(), queries.writers.handle());
+        let (ready, follow) = readiness(engine.datasets(), stop, responsive.ready);
         // On this thread, which no query can keep busy.
         tokio::spawn(follow);
         if let Some((identities, clients)) = identities.clone().zip(clients.clone()) {
@@ -188,12 +198,13 @@ impl App {
             throttle: Arc::new(Throttle::new(settings.limits.auth_failures)),
             proxies: TrustedProxies::new(std::mem::take(&mut settings.trusted_proxies)),
         };
+        exposure::report(&settings, &doors, &callers);
         let behind = Behind {
             engine,
             ready,
             status,
             metrics,
-            http,
+            http: HttpOptions { responsive: Some(responsive.healthy), ..http },
             signing_secret: ticket_secret,
             guards_metrics: settings.auth.metrics,
             query_timeout: settings.query_timeout,
@@ -270,11 +281,11 @@ impl App {
 
 /// The engine as the doors see it: each statement within the caller's role and the limits, and told of.
 fn guarded(engine: DataFusionEngine, settings: &Settings, history: Arc<History>) -> Guarded<DataFusionEngine> {
-    let lane = |turns: spiced_config::Turns| Lane::new(turns.running, turns.waiting);
-    let turns = Turns::new(lane(settings.readers), lane(settings.writers), settings.queue_timeout);
+    let limits = |turns: spiced_config::Turns| RoleLimits { running: turns.running, waiting: turns.waiting };
+    let admission = AdmissionControl::new(limits(settings.readers), limits(settings.writers), settings.queue_timeout);
     let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
     let bounds = AnswerBounds { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
-    let guarded = Guarded::new(engine).in_turns(turns).within(bounds);
+    let guarded = Guarded::new(engine).admitted_by(admission).within(bounds);
     guarded.witnessed(Arc::new(AuditLog)).witnessed(Arc::new(Statements)).witnessed(history)
 }
 
@@ -282,9 +293,10 @@ fn start_engine(
     settings: &Settings,
     identities: Option<Identities>,
     history: &Arc<History>,
-    queries: &Runtime,
+    runtimes: &Queries,
 ) -> Result<DataFusionEngine, Failure> {
-    let mut options = EngineOptions::new(queries.handle().clone());
+    let Queries { readers, writers } = runtimes;
+    let mut options = EngineOptions::new(writers.handle().clone());
     let metrics = settings.listen.metrics.as_ref().map(|_| "metrics");
     let endpoints = ["http", "flight", "grpc"].into_iter().chain(metrics).collect();
     options.views =
@@ -301,6 +313,11 @@ fn start_engine(
     options.host_paths = settings.host_paths.clone();
     options.query_timeout = settings.query_timeout;
     options.memory_limit = settings.query_memory;
+    options.process_memory_limit = Some(settings.process_memory);
+    options.max_statement_size = settings.max_statement_size;
+    options.spill_directory = settings.spill_directory.clone();
+    options.spill_limit = settings.spill_limit as u64;
+    options.readers = Some(readers.handle().clone());
     options.datasets = settings
         .datasets
         .iter()

@@ -1,20 +1,22 @@
 //! The command line: what may be said there, and as which setting it counts.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
-use spiced_config::Flag;
+use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
+use spiced_config::{Flag, KnownOption, may_be_secret};
 use spiced_telemetry::LogFormat;
 
 use crate::commands::sql::SqlArgs;
 use crate::failure::Failure;
+use crate::usage;
 
 /// Options whose value may be left out. A word that follows is theirs only if it is a boolean.
 const SWITCHES: [&str; 2] = ["--tls-enabled", "--tls-self-signed"];
 
-/// A SQL data runtime whose every door is TLS.
+/// A SQL query server: HTTP, Arrow Flight SQL and gRPC, secured by one certificate.
 #[derive(Debug, Parser)]
 #[command(
     name = "spiced",
@@ -41,13 +43,13 @@ pub struct Args {
 /// What the program does instead of serving.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Tell what is set, by whom, and what it beat
+    /// Show the effective configuration and where each value comes from
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Look at certificates, and make some for development
+    /// Check, inspect and create certificates
     #[command(subcommand)]
     Tls(TlsCommand),
-    /// Tell which store answers each secret reference
+    /// Check that every secret reference resolves
     #[command(subcommand)]
     Secrets(SecretsCommand),
     /// Make API keys
@@ -55,7 +57,7 @@ pub(crate) enum Command {
     Key(KeyCommand),
     /// Print lines to paste for a client, filled in from the configuration
     Connect(ConnectArgs),
-    /// Ask a server in SQL: a prompt, or one QUERY
+    /// Run SQL against a server, interactively or as a one-off query
     Sql(SqlArgs),
     /// Print the JSON Schema of spicepod.yaml, for editors
     Schema,
@@ -121,9 +123,12 @@ pub(crate) struct TlsCheckArgs {
     #[command(flatten)]
     pub(crate) pod: PodArgs,
     /// A name that clients call the server by; the certificate has to be for it (may be given again)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = host)]
     pub(crate) name: Vec<String>,
-    /// Fail for warnings, too
+    /// The roots that clients trust, as PEM: the chain has to lead to one of them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Fail for warnings, too, and for all that makes a client refuse
     #[arg(long)]
     pub(crate) strict: bool,
     /// Print one JSON document
@@ -141,7 +146,7 @@ pub(crate) struct TlsInspectArgs {
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     pub(crate) starttls: Option<StartTls>,
     /// A name that clients call the server by [default: HOST] (may be given again)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = host)]
     pub(crate) name: Vec<String>,
     /// Print one JSON document
     #[arg(long)]
@@ -159,7 +164,7 @@ pub(crate) enum StartTls {
 #[derive(Debug, clap::Args)]
 pub(crate) struct TlsInitArgs {
     /// Where to put them
-    #[arg(long, value_name = "DIR", default_value = ".spice/tls")]
+    #[arg(long, value_name = "DIR", default_value = ".spice/tls", value_parser = path())]
     pub(crate) dir: PathBuf,
 }
 
@@ -186,7 +191,7 @@ pub(crate) struct ConnectArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PodArgs {
     /// A folder that holds spicepod.yaml, or such a file
-    #[arg(default_value = ".")]
+    #[arg(default_value = ".", value_parser = path())]
     path: PathBuf,
 
     /// Where HTTP listens [default: localhost:3000]
@@ -209,13 +214,13 @@ pub(crate) struct PodArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch)]
     tls_enabled: Option<String>,
     /// The certificate with its intermediates, a PEM file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true, value_parser = path_or_pem)]
     tls_certificate_file: Option<String>,
     /// The certificate with its intermediates, PEM text
     #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
     tls_certificate: Option<String>,
     /// The certificate's key, a PEM file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true, value_parser = path_or_pem)]
     tls_key_file: Option<String>,
     /// The certificate's key, PEM text (others on this machine can see it in the process list)
     #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
@@ -227,7 +232,7 @@ pub(crate) struct PodArgs {
     #[arg(long, value_name = "MODE")]
     tls_client_auth_mode: Option<String>,
     /// Whose client certificates are trusted, a PEM file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true, value_parser = path_or_pem)]
     tls_client_auth_ca_file: Option<String>,
     /// Whose client certificates are trusted, PEM text
     #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
@@ -261,9 +266,14 @@ impl Args {
     /// It is wrong, or it asks for help or the version.
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, Failure> {
         let words = join_switches(words);
-        Self::try_parse_from(words).map_err(|error| match error.kind() {
+        let mut command = Self::command();
+        // Its values are read by the same definition; what it says of a mistake is worded anew, without them.
+        let matches = command.try_get_matches_from_mut(words.clone());
+        let read = matches.and_then(|matches| <Self as clap::FromArgMatches>::from_arg_matches(&matches));
+        read.map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Shown(error.to_string()),
-            _ => Failure::Usage(error.to_string()),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Failure::Usage(error.to_string()),
+            _ => Failure::Usage(usage::explain(&error, &words, chosen(&command, &words))),
         })
     }
 
@@ -311,28 +321,72 @@ impl PodArgs {
 
     /// The settings that were given.
     pub(crate) fn flags(&self) -> Vec<Flag> {
-        let given: [(&str, &'static str, &Option<String>); 14] = [
-            ("--http", "runtime.listen.http", &self.http),
-            ("--flight", "runtime.listen.flight", &self.flight),
-            ("--grpc", "runtime.listen.grpc", &self.grpc),
-            ("--metrics", "runtime.listen.metrics", &self.metrics),
-            ("--probe", "runtime.listen.probe", &self.probe),
-            ("--tls-enabled", "runtime.tls.enabled", &self.tls_enabled),
-            ("--tls-certificate-file", "runtime.tls.certificate_file", &self.tls_certificate_file),
-            ("--tls-certificate", "runtime.tls.certificate", &self.tls_certificate),
-            ("--tls-key-file", "runtime.tls.key_file", &self.tls_key_file),
-            ("--tls-key", "runtime.tls.key", &self.tls_key),
-            ("--tls-self-signed", "runtime.tls.self_signed", &self.tls_self_signed),
-            ("--tls-client-auth-mode", "runtime.tls.client_auth_mode", &self.tls_client_auth_mode),
-            ("--tls-client-auth-ca-file", "runtime.tls.client_auth_ca_file", &self.tls_client_auth_ca_file),
-            ("--tls-client-auth-ca", "runtime.tls.client_auth_ca", &self.tls_client_auth_ca),
+        let given = [
+            &self.http,
+            &self.flight,
+            &self.grpc,
+            &self.metrics,
+            &self.probe,
+            &self.tls_enabled,
+            &self.tls_certificate_file,
+            &self.tls_certificate,
+            &self.tls_key_file,
+            &self.tls_key,
+            &self.tls_self_signed,
+            &self.tls_client_auth_mode,
+            &self.tls_client_auth_ca_file,
+            &self.tls_client_auth_ca,
         ];
-        let value = |(name, setting, value): (&str, &'static str, &Option<String>)| {
+        let value = |((name, setting), value): ((&str, &'static str), &Option<String>)| {
             Some(Flag { name: name.to_owned(), setting, value: value.clone()? })
         };
-        given.into_iter().filter_map(value).collect()
+        FLAGS.into_iter().zip(given).filter_map(value).collect()
     }
 }
+
+/// The command that `words` choose, as far as they do.
+fn chosen<'c>(command: &'c clap::Command, words: &[OsString]) -> &'c clap::Command {
+    let names = words.iter().skip(1).map_while(|word| word.to_str());
+    names
+        .fold((command, true), |(command, goes_on), word| match command.find_subcommand(word) {
+            Some(inner) if goes_on => (inner, true),
+            _ => (command, false),
+        })
+        .0
+}
+
+/// The options of the server's own command line, for who compares variables with them.
+pub(crate) fn known_options() -> Vec<KnownOption> {
+    let command = Args::command();
+    let mut known = Vec::new();
+    for option in command.get_opts() {
+        let setting = option.get_long().and_then(|long| {
+            FLAGS.iter().find(|(name, _)| name.strip_prefix("--") == Some(long)).map(|(_, setting)| *setting)
+        });
+        let names = option.get_long().into_iter().map(str::to_owned);
+        let aliases = option.get_all_aliases().into_iter().flatten().map(str::to_owned);
+        known.extend(names.chain(aliases).map(|name| KnownOption { name, setting }));
+    }
+    known
+}
+
+/// The options that give settings.
+const FLAGS: [(&str, &str); 14] = [
+    ("--http", "runtime.listen.http"),
+    ("--flight", "runtime.listen.flight"),
+    ("--grpc", "runtime.listen.grpc"),
+    ("--metrics", "runtime.listen.metrics"),
+    ("--probe", "runtime.listen.probe"),
+    ("--tls-enabled", "runtime.tls.enabled"),
+    ("--tls-certificate-file", "runtime.tls.certificate_file"),
+    ("--tls-certificate", "runtime.tls.certificate"),
+    ("--tls-key-file", "runtime.tls.key_file"),
+    ("--tls-key", "runtime.tls.key"),
+    ("--tls-self-signed", "runtime.tls.self_signed"),
+    ("--tls-client-auth-mode", "runtime.tls.client_auth_mode"),
+    ("--tls-client-auth-ca-file", "runtime.tls.client_auth_ca_file"),
+    ("--tls-client-auth-ca", "runtime.tls.client_auth_ca"),
+];
 
 /// `--tls-enabled true` becomes `--tls-enabled=true`; `--tls-enabled ./pod` is left as it is.
 fn join_switches(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -369,6 +423,38 @@ fn switch(text: &str) -> Result<String, String> {
 fn pem_text(text: &str) -> Result<String, String> {
     let option = text.strip_prefix("--").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()));
     if option { Err("PEM text is missing: the next option follows at once".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// The path of a PEM file. PEM text, which begins with dashes, is let through to whoever says that it is no path.
+fn path_or_pem(text: &str) -> Result<String, String> {
+    if text.starts_with('-') && !text.starts_with("---") {
+        return Err(
+            "a path is missing: the next option follows at once (a path that begins with - is written ./-)".to_owned()
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// A path that is used as it is, and that errors repeat: so it is none that may be a secret.
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|text| {
+        let path = PathBuf::from(text);
+        match path.to_str().is_some_and(may_be_secret) && !is_there(&path) {
+            true => Err("it is no path: it looks like the text of a key or certificate"),
+            false => Ok(path),
+        }
+    })
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// A host name or an address, which errors repeat.
+pub(crate) fn host(text: &str) -> Result<String, &'static str> {
+    let is_part = |c: char| c.is_alphanumeric() || "-._*:[]%".contains(c);
+    let is_host = !text.is_empty() && text.len() <= 255 && text.chars().all(is_part) && !may_be_secret(text);
+    if is_host { Ok(text.to_owned()) } else { Err("it takes a host name or an IP address") }
 }
 
 #[cfg(test)]
@@ -412,6 +498,45 @@ mod tests {
         assert!(args.pod.shows_key());
         let swallowed = Args::read(["spiced", "--tls-certificate", "--tls-key-file", "k"].map(OsString::from));
         assert!(matches!(swallowed, Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn a_path_of_a_pem_file_and_what_is_none() {
+        let args = read(&["--tls-key-file", "-----BEGIN PRIVATE KEY-----\nx"]);
+        assert!(flag(&args, "runtime.tls.key_file").unwrap().starts_with("-----BEGIN"));
+        for line in [
+            &["--tls-key-file", "--tls-enabled"][..],
+            &["--tls-key-file", "-v"],
+            &["\n-----BEGIN PRIVATE KEY-----\nx"],
+            &["tls", "init", "--dir", "\n-----BEGIN PRIVATE KEY-----\nx"],
+            &["tls", "check", "--name", "a b"],
+        ] {
+            let failed = Args::read(["spiced"].iter().chain(line).map(OsString::from));
+            assert!(matches!(failed, Err(Failure::Usage(_))), "{line:?}");
+        }
+        let usage = |line: &[&str]| match Args::read(["spiced"].iter().chain(line).map(OsString::from)) {
+            Err(Failure::Usage(text)) => text,
+            other => panic!("{line:?}: {other:?}"),
+        };
+        let text = usage(&["--tls-key-fil", "k"]);
+        assert!(text.contains("argument 1 ") && text.contains("did you mean `--tls-key-file`"), "{text}");
+        for (theirs, ours) in [("--cert-file", "--tls-certificate-file"), ("--ssl-key=k", "--tls-key-file")] {
+            let text = usage(&[theirs, "x"]);
+            assert!(text.contains(&format!("`{ours}`")), "{theirs}: {text}");
+        }
+        let text = usage(&["--log-format", "hush"]);
+        assert!(text.contains("text, json") && !text.contains("hush"), "{text}");
+    }
+
+    #[test]
+    fn every_option_is_known_to_who_compares_variables() {
+        let known = known_options();
+        let setting = |name: &str| known.iter().find(|option| option.name == name).and_then(|option| option.setting);
+        for (name, path) in FLAGS {
+            assert_eq!(setting(name.trim_start_matches('-')), Some(path), "{name}");
+        }
+        assert_eq!(setting("open-telemetry"), Some("runtime.listen.grpc"));
+        assert!(known.iter().any(|option| option.name == "log-format" && option.setting.is_none()));
     }
 
     #[test]

@@ -45,10 +45,26 @@ impl Failure {
         Self::Configuration { causes: vec![cause.to_string()], hints: vec![hint.into()] }
     }
 
+    /// Both in one report, where both are about the configuration.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (
+                Self::Configuration { mut causes, mut hints },
+                Self::Configuration { causes: more_causes, hints: more_hints },
+            ) => {
+                // Where not every cause has its own hint, the hints are those of all together.
+                causes.extend(more_causes);
+                hints.extend(more_hints);
+                Self::Configuration { causes, hints }
+            }
+            (first, _) => first,
+        }
+    }
+
     /// What is wrong and what to change, each on a line, for a log.
     pub(crate) fn in_words(&self) -> (String, String) {
         match self {
-            Self::Configuration { causes, hints } => (causes.join("; "), hints.join("; ")),
+            Self::Configuration { causes, hints } => (causes.join("; "), once(hints)),
             Self::Unavailable { cause, hint } => (cause.clone(), hint.clone()),
             Self::Shown(text) | Self::Usage(text) | Self::Other(text) | Self::Answered { text, .. } => {
                 (text.clone(), String::new())
@@ -71,32 +87,59 @@ impl Failure {
     fn text(&self) -> String {
         match self {
             Self::Shown(text) | Self::Usage(text) | Self::Answered { text, .. } => text.clone(),
-            Self::Configuration { causes, hints } => {
-                let error = match causes.as_slice() {
-                    [one] => format!("error: {one}\n"),
-                    many => {
-                        let items: String =
-                            many.iter().map(|c| format!("  - {}\n", c.replace('\n', "\n    "))).collect();
-                        format!("error: {} things keep spiced from starting\n{items}", many.len())
-                    }
-                };
-                let mut shown: Vec<&str> = Vec::new();
-                for hint in hints.iter().map(String::as_str).filter(|hint| !hint.is_empty()) {
-                    if !shown.contains(&hint) {
-                        shown.push(hint);
-                    }
-                }
-                if shown.is_empty() { error } else { format!("{error}hint: {}\n", shown.join("; ")) }
-            }
+            Self::Configuration { causes, hints } => report_of(causes, hints),
             Self::Unavailable { cause, hint } => format!("error: {cause}\nhint: {hint}\n"),
             Self::Other(cause) => format!("error: {cause}\n"),
         }
     }
 }
 
+/// Each hint once, on one line.
+fn once(hints: &[String]) -> String {
+    let mut once: Vec<&str> = Vec::new();
+    for hint in hints.iter().map(String::as_str).filter(|hint| !hint.is_empty()) {
+        if !once.contains(&hint) {
+            once.push(hint);
+        }
+    }
+    once.join("; ")
+}
+
+/// All causes, and beside each its fix where they have different ones.
+fn report_of(causes: &[String], hints: &[String]) -> String {
+    let indented = |text: &str| text.replace('\n', "\n    ");
+    let heading = || format!("error: {} things keep spiced from starting\n", causes.len());
+    let all = once(hints);
+    match causes {
+        [one] if all.is_empty() => format!("error: {one}\n"),
+        [one] => format!("error: {one}\nhint: {all}\n"),
+        _ if causes.len() != hints.len() || hints.iter().all(|hint| *hint == hints[0]) => {
+            let items: String = causes.iter().map(|c| format!("  - {}\n", indented(c))).collect();
+            let hint = if all.is_empty() { String::new() } else { format!("hint: {all}\n") };
+            format!("{}{items}{hint}", heading())
+        }
+        _ => {
+            let mut text = heading();
+            let mut told: Vec<&str> = Vec::new();
+            for hint in hints {
+                if told.contains(&hint.as_str()) {
+                    continue;
+                }
+                told.push(hint);
+                let these = causes.iter().zip(hints).filter(|(_, theirs)| *theirs == hint);
+                these.for_each(|(cause, _)| text.push_str(&format!("  - {}\n", indented(cause))));
+                if !hint.is_empty() {
+                    text.push_str(&format!("    fix: {}\n", indented(hint)));
+                }
+            }
+            format!("{text}hint: do what each `fix` says for the lines above it; all of them are needed\n")
+        }
+    }
+}
+
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let hints = error.0.iter().filter_map(|problem| problem.hint.clone()).collect();
+        let hints = error.0.iter().map(|problem| problem.hint.clone().unwrap_or_default()).collect();
         Self::Configuration { causes: error.0.iter().map(ToString::to_string).collect(), hints }
     }
 }
@@ -128,6 +171,19 @@ mod tests {
           - b is wrong
               3 | b: …
         hint: mend it
+        ");
+        let different = Failure::Configuration {
+            causes: vec!["a is wrong".into(), "b is wrong".into(), "c is wrong".into()],
+            hints: vec!["mend a".into(), "mend b".into(), "mend a".into()],
+        };
+        insta::assert_snapshot!(different.text(), @r"
+        error: 3 things keep spiced from starting
+          - a is wrong
+          - c is wrong
+            fix: mend a
+          - b is wrong
+            fix: mend b
+        hint: do what each `fix` says for the lines above it; all of them are needed
         ");
         assert_eq!(Failure::configuration("x", "y").text(), "error: x\nhint: y\n");
     }

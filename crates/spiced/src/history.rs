@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use spiced_datafusion::SystemTable;
-use spiced_engine::{Effect, Outcome, Principal, Role, Seen, Statement, Trace, Witness};
+use spiced_engine::{Effect, Outcome, Principal, Redacted, Role, Seen, Statement, Trace, Witness};
 
 /// How much of a statement is kept, in bytes.
 const LONGEST_STATEMENT: usize = 4 * 1024;
@@ -64,15 +64,16 @@ impl Witness for History {
             return;
         }
         let statement = match seen.statement {
-            Statement::Sql(sql) if !may_tell_secrets(sql, seen.effect) => Some(cut(sql, LONGEST_STATEMENT)),
+            Statement::Sql(sql) if !may_tell_secrets(sql, seen.effect) => Some(Redacted::of(sql)),
             _ => None,
         };
+        // What was said of a text that is not kept may quote it.
+        let error = seen.error.and_then(|error| statement.as_ref()?.message(&error.to_string()));
         let ended = Ended {
             principal: seen.principal.clone(),
             started: seen.started,
-            // What was said of a text that is not kept may quote it.
-            error: seen.error.filter(|_| statement.is_some()).map(|error| cut(&error.to_string(), LONGEST_ERROR)),
-            statement,
+            error: error.map(|error| cut(&error, LONGEST_ERROR)),
+            statement: statement.map(|statement| cut(&statement.text, LONGEST_STATEMENT)),
             effect: seen.effect,
             outcome: seen.outcome,
             rows: seen.rows,
@@ -87,8 +88,8 @@ impl Witness for History {
     }
 }
 
-/// Whether a statement may have credentials in it: the options of `COPY` and `CREATE EXTERNAL TABLE`, even where
-/// they could not be planned.
+/// Whether nothing of a statement is kept: `COPY` and `CREATE EXTERNAL TABLE`, whose options have credentials in them, even
+/// where they could not be planned. Of all others what may be a credential is taken out.
 fn may_tell_secrets(sql: &str, effect: Option<Effect>) -> bool {
     let words = || sql.split(|c: char| !c.is_ascii_alphanumeric());
     match effect {
@@ -183,6 +184,9 @@ mod tests {
         saw("SELECT '\u{e9}'", Some(Effect::Read));
         saw("COPY t TO 's3://b' OPTIONS (key 'k')", Some(Effect::Admin));
         assert_eq!(kept(), [Some("SELECT '\u{e9}'".to_owned()), None]);
+        // One that was denied before it was known what it does.
+        saw("COPY t TO 's3://b' OPTIONS ('aws.secret_access_key' 'hush')", Some(Effect::Write));
+        assert_eq!(kept()[1].as_deref(), Some("COPY t TO '***' OPTIONS ('aws.secret_access_key' '***')"));
         saw("create EXTERNAL table broken", None);
         saw(&"\u{e9}".repeat(LONGEST_STATEMENT), None);
         let last = kept().pop().flatten().unwrap();

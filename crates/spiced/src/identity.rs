@@ -106,7 +106,8 @@ pub(crate) fn sources(tls: Tls, followed: Vec<watch::Receiver<Secret>>) -> (Sour
         authority: input(clients.authority, &mut followed),
         lists: clients.lists.into_iter().map(|list| list.map(Input::File)).collect(),
     });
-    (Sources { pair, more, strict_sni: tls.strict_sni, clients }, development)
+    let accept_findings = tls.accept_findings;
+    (Sources { pair, more, strict_sni: tls.strict_sni, clients, accept_findings }, development)
 }
 
 fn pair(pair: spiced_config::Pair, followed: &mut impl Iterator<Item = watch::Receiver<Secret>>) -> Pair {
@@ -126,8 +127,19 @@ pub(crate) fn tell(outcome: &Outcome) {
         }
         Outcome::Unchanged => info!("the TLS material was read again and is unchanged"),
         Outcome::Rejected(reason) => {
-            error!(%reason, hint = reason.hint(), "the new TLS material is rejected; what was before goes on serving");
+            error!(%reason, hint = hint(reason), "the new TLS material is rejected; what was before goes on serving");
         }
+    }
+}
+
+/// What to change, and how to have it taken all the same where that may be wanted.
+pub(crate) fn hint(error: &LoadError) -> String {
+    match error {
+        LoadError::Refused { finding, .. } => format!(
+            "{}; to take it all the same: POST /v1/tls/reload?force=true, or runtime.tls.accept_findings: [{}]",
+            finding.fix, finding.code
+        ),
+        other => other.hint().to_owned(),
     }
 }
 

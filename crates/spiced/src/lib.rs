@@ -12,7 +12,9 @@ mod clients;
 mod commands;
 mod core_dumps;
 mod doors;
+mod engine_watch;
 mod expiry;
+mod exposure;
 mod failure;
 mod history;
 mod identity;
@@ -27,6 +29,7 @@ mod signals;
 mod statements;
 mod status;
 mod tables;
+mod usage;
 
 pub use app::run;
 pub use args::Args;

@@ -64,7 +64,9 @@ impl Fixed {
             ("runtime.sql", {
                 let Settings { host_paths, query_timeout, query_memory, query_history, .. } = settings;
                 let Settings { readers, writers, queue_timeout, max_result_rows, max_result_bytes, .. } = settings;
-                let turns = (readers, writers, queue_timeout);
+                let Settings { process_memory, max_statement_size, spill_directory, spill_limit, .. } = settings;
+                let sizes = (process_memory, max_statement_size, spill_directory, spill_limit);
+                let turns = (readers, writers, queue_timeout, sizes);
                 let bounds = (query_timeout, query_memory, max_result_rows, max_result_bytes, query_history);
                 format!("{:?}", (host_paths, turns, bounds))
             }),
@@ -120,6 +122,8 @@ pub(crate) enum Reloaded {
     Rejected {
         reason: String,
         fix: String,
+        /// What clients would refuse it for.
+        findings: Vec<Finding>,
     },
 }
 
@@ -129,7 +133,12 @@ impl Reloaded {
         match self {
             Self::Swapped { what, findings } => json!({ "result": "swapped", "changed": what, "findings": findings }),
             Self::Unchanged => json!({ "result": "unchanged" }),
-            Self::Rejected { reason, fix } => json!({ "result": "rejected", "reason": reason, "fix": fix }),
+            Self::Rejected { reason, fix, findings } if findings.is_empty() => {
+                json!({ "result": "rejected", "reason": reason, "fix": fix })
+            }
+            Self::Rejected { reason, fix, findings } => {
+                json!({ "result": "rejected", "reason": reason, "fix": fix, "findings": findings })
+            }
         }
     }
 }
@@ -258,8 +267,8 @@ impl Live {
     }
 
     /// Reads everything again: the stores, by `refresher` where they are followed; then the pod and the environment, and
-    /// the material. `dry`: only looks.
-    pub(crate) async fn reload(self, refresher: Option<Refresher>, dry: bool) -> Ended {
+    /// the material. `dry`: only looks. `force`: takes also what clients would refuse.
+    pub(crate) async fn reload(self, refresher: Option<Refresher>, dry: bool, force: bool) -> Ended {
         if let Some(refresher) = refresher {
             // What is followed keeps its values and its account of its stores, also where the pod cannot be read.
             refresher.refresh().await;
@@ -281,10 +290,10 @@ impl Live {
         let before = this.in_force();
         let read = move || {
             let outcome = match (&mut this.served, sources) {
-                (Some(served), Some(sources)) if dry => served.reloader.check(sources),
+                (Some(served), Some(sources)) if dry => served.reloader.check(sources, force),
                 (Some(served), Some(sources)) => {
                     let files = FileWatch::new(sources.files());
-                    let outcome = served.reloader.reload_from(sources);
+                    let outcome = served.reloader.reload_from(sources, force);
                     if !matches!(outcome, Outcome::Rejected(_)) {
                         served.files = files;
                     }
@@ -373,7 +382,7 @@ impl Live {
             error!(%reason, hint = fix, "the new configuration is rejected; the one before stays");
             (self.reread(false).await, true)
         };
-        Ended { reloaded: Reloaded::Rejected { reason, fix }, refused, dry, ..ended }
+        Ended { reloaded: Reloaded::Rejected { reason, fix, findings: Vec::new() }, refused, dry, ..ended }
     }
 }
 
@@ -395,7 +404,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn reloaded(outcome: Outcome, policy_changed: bool) -> Reloaded {
     match outcome {
-        Outcome::Rejected(reason) => Reloaded::Rejected { reason: reason.to_string(), fix: reason.hint().to_owned() },
+        Outcome::Rejected(error) => {
+            let findings = match &error {
+                LoadError::Refused { finding, .. } => vec![(**finding).clone()],
+                _ => Vec::new(),
+            };
+            Reloaded::Rejected { reason: error.to_string(), fix: identity::hint(&error), findings }
+        }
         Outcome::Unchanged if !policy_changed => Reloaded::Unchanged,
         outcome => {
             let (tls, findings) = match outcome {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::select_all;
-use spiced_certs::{Finding, Severity};
+use spiced_certs::{Clients, Finding, Severity};
 use spiced_config::{Auth, IdentityName as Named, Role as Said};
 use spiced_engine::Role;
 use spiced_middleware::{Anonymous, ApiKey, ApiKeys, Identities, Identity, IdentityName, KeyError, Policy, is_weak};
@@ -54,7 +54,7 @@ pub(crate) fn establish(
 pub(crate) fn findings(auth: &Auth, asks: bool) -> Vec<Finding> {
     let finding = |code, severity, origin: String, message: &str, fix: &str| {
         let [message, fix] = [message, fix].map(str::to_owned);
-        Finding { code, severity, origin, subject: String::new(), message, fix }
+        Finding { code, severity, origin, subject: String::new(), message, fix, refused_by: Clients::default() }
     };
     let mut found = Vec::new();
     for key in auth.keys.iter().flatten() {

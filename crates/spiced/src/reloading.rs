@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use serde_json::Value;
-use spiced_http::{Reload, ReloadHandle};
+use spiced_http::{Reload, ReloadHandle, ReloadOptions};
 use spiced_secrets::StoreStatus;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -51,17 +51,18 @@ pub(crate) struct Reloading {
 /// Somebody who waits for the end of a reload.
 pub(crate) struct Ask {
     dry_run: bool,
+    force: bool,
     answer: oneshot::Sender<Value>,
 }
 
 /// What asks for a reload, and where it is asked: made before the doors are, which hold the former.
 pub(crate) fn handle() -> (ReloadHandle, mpsc::Receiver<Ask>) {
     let (asks, asked) = mpsc::channel(MOST_ASKS);
-    let handle = ReloadHandle::new(move |dry_run| {
+    let handle = ReloadHandle::new(move |ReloadOptions { dry_run, force }| {
         let asks = asks.clone();
         async move {
             let (answer, answered) = oneshot::channel();
-            if asks.try_send(Ask { dry_run, answer }).is_err() {
+            if asks.try_send(Ask { dry_run, force, answer }).is_err() {
                 return Reload::Busy;
             }
             answered.await.map_or(Reload::Lost, Reload::Ended)
@@ -160,9 +161,14 @@ impl Reloading {
         let Some(live) = self.live.take() else { return self.waiting.clear() };
         let (real, dry): (Vec<Ask>, Vec<Ask>) = self.waiting.drain(..).partition(|ask| !ask.dry_run);
         let counts = std::mem::take(&mut self.told) || !real.is_empty();
-        (self.served_by_this, self.waiting) = if counts { (real, dry) } else { (dry, real) };
+        let (now, later) = if counts { (real, dry) } else { (dry, real) };
+        // Those that agree in whether it is forced share it; whoever forces one goes first.
+        let force = now.iter().any(|ask| ask.force);
+        let (now, other): (Vec<Ask>, Vec<Ask>) = now.into_iter().partition(|ask| ask.force == force);
+        self.served_by_this = now;
+        self.waiting = later.into_iter().chain(other).collect();
         let refresher = counts.then(|| self.follower.refresher.clone());
-        self.running = Some(tokio::spawn(live.reload(refresher, !counts)));
+        self.running = Some(tokio::spawn(live.reload(refresher, !counts, force)));
     }
 
     /// Arms what is to be tried again by itself, after a reload that counted.

@@ -7,7 +7,7 @@ use axum::Router;
 use spiced_config::Settings;
 use spiced_engine::Engine;
 use spiced_flight::FlightOptions;
-use spiced_http::{HttpOptions, HttpState, ReloadHandle};
+use spiced_http::{HttpOptions, HttpState, Probes, ReloadHandle};
 use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Policy, Throttle, TrustedProxies, admission};
 use spiced_telemetry::Metrics;
 use tls_core::{Secret, Sourced};
@@ -31,6 +31,11 @@ pub(crate) struct Callers {
 }
 
 impl Callers {
+    /// Whether only this machine calls. A proxy on this machine speaks for callers elsewhere.
+    pub(crate) fn is_local(&self, door: &Opened) -> bool {
+        door.is_local() && !self.proxies.are_local()
+    }
+
     fn on(&self, door: &Opened) -> Access {
         let access =
             Access::following(self.policy.clone()).throttled(self.throttle.clone()).behind(self.proxies.clone());
@@ -41,8 +46,7 @@ impl Callers {
                 "API keys travel in plain text to this door, and others on the way can read them; set up runtime.tls"
             );
         }
-        // A proxy on this machine speaks for callers elsewhere.
-        let is_local = door.is_local() && !self.proxies.are_local();
+        let is_local = self.is_local(door);
         let anonymous = policy.anonymous(is_local);
         if anonymous.is_none() && !policy.has_credentials() {
             warn!(
@@ -82,6 +86,7 @@ pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Ope
     let grpc_access = |door: &Opened| admission(callers.on(door), Dialect::Grpc).except(spiced_grpc::HEALTH_PREFIX);
     let health = || spiced_grpc::health(ready.clone(), &[spiced_flight::SERVICE_NAME]);
 
+    let probed = Probes { readiness: ready.clone(), responsive: options.responsive.clone() };
     let http_router = spiced_http::router(HttpState {
         engine: engine.clone(),
         readiness: ready.clone(),
@@ -115,7 +120,7 @@ pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Ope
             false => (door, router),
         }
     }));
-    routers.extend(probe.map(|door| (door, either(health(), spiced_http::probe_router(ready.clone())))));
+    routers.extend(probe.map(|door| (door, either(health(), spiced_http::probe_router(probed)))));
     routers
 }
 

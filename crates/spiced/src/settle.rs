@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use spiced_config::{Layers, Resolved, Settings};
+use spiced_config::{ConfigError, Layers, Resolved, Settings};
 use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
-use crate::args::PodArgs;
+use crate::args::{PodArgs, known_options};
 use crate::failure::Failure;
 
 /// From what was said to what was decided, and the stores that the references were asked of.
@@ -14,7 +14,15 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     let layers = read(pod)?;
     let resolver = open(&layers).await?;
     let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
-    Ok((settings.map_err(failed)?, resolver))
+    let settings = settings.map_err(failed)?;
+    let accepted = settings.tls.iter().flat_map(|tls| &tls.accept_findings);
+    if let Some(unknown) = accepted.into_iter().find(|code| !spiced_certs::REFUSALS.contains(&code.as_str())) {
+        return Err(Failure::configuration(
+            format!("runtime.tls.accept_findings: `{unknown}` is no finding for which clients refuse a certificate"),
+            format!("known here: {}", spiced_certs::REFUSALS.join(", ")),
+        ));
+    }
+    Ok((settings, resolver))
 }
 
 /// Why the layers cannot be settled, as the run's end.
@@ -22,6 +30,7 @@ pub(crate) fn failed(why: Resolved<ResolveErrors>) -> Failure {
     match why {
         Resolved::Config(e) => e.into(),
         Resolved::Secrets(e) => secrets(&e),
+        Resolved::Both(config, e) => Failure::from(config).and(secrets(&e)),
     }
 }
 
@@ -39,13 +48,20 @@ pub(crate) fn files(pod: &PodArgs) -> Vec<PathBuf> {
 
 /// What was said.
 pub(crate) fn read(pod: &PodArgs) -> Result<Layers, Failure> {
-    Ok(Layers::read(pod.path(), variables()?, &pod.flags())?)
+    Ok(Layers::read(pod.path(), variables()?, &pod.flags(), &known_options())?)
 }
 
 /// The stores that the pod declares.
 pub(crate) async fn open(layers: &Layers) -> Result<Resolver, Failure> {
-    let declared = layers
-        .stores()?
+    let stores = match layers.stores() {
+        Ok(stores) => stores,
+        // What else is wrong is told at once.
+        Err(error) => {
+            let others = layers.clone().problems().await;
+            return Err(ConfigError(error.0.into_iter().chain(others).collect()).into());
+        }
+    };
+    let declared = stores
         .into_iter()
         .map(|s| DeclaredStore {
             name: s.name,
@@ -77,12 +93,17 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
     Ok(read)
 }
 
-/// Every reference without a value, as the run's end.
-pub(crate) fn secrets(errors: &ResolveErrors) -> Failure {
-    Failure::Configuration {
-        causes: errors.0.iter().map(|e| format!("{}: {}: {}", e.origin, e.subject, e.problem)).collect(),
-        hints: errors.0.iter().map(|e| e.hint.clone()).collect(),
+/// Every reference without a value, each once, as the run's end.
+pub(crate) fn secrets(errors: &[ResolveErrors]) -> Failure {
+    let mut wrong: Vec<(String, String)> = Vec::new();
+    for e in errors.iter().flat_map(|errors| &errors.0) {
+        let one = (format!("{}: {}: {}", e.origin, e.subject, e.problem), e.hint.clone());
+        if !wrong.contains(&one) {
+            wrong.push(one);
+        }
     }
+    let (causes, hints) = wrong.into_iter().unzip();
+    Failure::Configuration { causes, hints }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use serde::Serialize;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 
 use crate::{Origin, provider};
 
@@ -43,6 +43,7 @@ impl Identity {
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
             Ok(()) => {}
+            Err(_) if is_v1_of(&certified) => {}
             Err(rustls::Error::InconsistentKeys(_)) => {
                 return Err(IdentityError::NotAPair { subject: leaf.subject });
             }
@@ -85,6 +86,14 @@ impl Identity {
     }
 }
 
+/// True for an X.509 v1 certificate (no extensions, as `openssl x509 -req` makes it) and its own key. rustls' client side
+/// reads none; many clients do, so that it can be served.
+fn is_v1_of(certified: &CertifiedKey) -> bool {
+    let Some(Ok(leaf)) = certified.cert.first().map(parse) else { return false };
+    let key = certified.key.public_key();
+    leaf.version() == X509Version::V1 && key.is_some_and(|key| key.as_ref() == leaf.public_key().raw)
+}
+
 /// Why a chain and a key do not make an [`Identity`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -107,7 +116,7 @@ pub enum IdentityError {
         reason: String,
     },
     /// The key is none of RSA (2048 to 8192 bits), ECDSA (P-256, P-384, P-521) and Ed25519.
-    #[error("the key is of a kind or size that TLS cannot use")]
+    #[error("the key is of a kind or size that is not supported here (rustls)")]
     UnusableKey,
     /// The key belongs to another certificate.
     #[error("the key is not the key of the certificate {subject}")]

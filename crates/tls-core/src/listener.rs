@@ -163,6 +163,10 @@ impl std::str::FromStr for ListenAddress {
         if bracketed.is_none() && (host.is_empty() || host.contains([':', '[', ']', '/'])) {
             return Err(AddressError::BadHost);
         }
+        // Neither a name nor an address; whoever cannot listen there would repeat it.
+        if host.len() > 255 || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(AddressError::BadHost);
+        }
         let host = bracketed.unwrap_or(host).to_owned();
         Ok(Self { host, port: port.parse().map_err(|_| AddressError::BadPort)? })
     }

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 use x509_parser::prelude::GeneralName;
 
 use crate::identity::parse;
@@ -84,7 +85,7 @@ pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     summary: CertificateSummary,
     names: ClientNames,
-    distrusted: Arc<AtomicBool>,
+    distrusted: Arc<watch::Sender<bool>>,
 }
 
 /// What a client's certificate calls its holder.
@@ -139,12 +140,19 @@ impl ClientCertificate {
 
     /// True from when a change of whom the server trusts has left its holder out.
     pub fn is_distrusted(&self) -> bool {
-        self.distrusted.load(Ordering::Relaxed)
+        *self.distrusted.borrow()
+    }
+
+    /// Waits until that is so.
+    pub async fn distrusted(&self) {
+        let mut distrusted = self.distrusted.subscribe();
+        // Its sender is this certificate's own, and stays as long.
+        let _ = distrusted.wait_for(|distrusted| *distrusted).await;
     }
 
     #[cfg(feature = "serve")]
     pub(crate) fn distrust(&self) {
-        self.distrusted.store(true, Ordering::Relaxed);
+        self.distrusted.send_replace(true);
     }
 
     /// The leaf, and what the client sent with it.

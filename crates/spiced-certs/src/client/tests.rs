@@ -208,10 +208,10 @@ fn the_kit_names_the_file_and_its_origin() {
         let tls = ClientTls { trust: Trust::only(authority), ..ClientTls::default() };
         tls.config(&[]).unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR")
     };
-    assert_eq!(reason(&missing), "--tls-root-certificate-file: cannot read DIR/none.pem: there is no such file");
+    assert_eq!(reason(&missing), "--tls-root-certificate-file: cannot read \"DIR/none.pem\": there is no such file");
     assert_eq!(
         reason(&wrong),
-        "--tls-root-certificate-file: the CA certificate in DIR/key.pem: it holds no certificate, but a private key: are certificate \
+        "--tls-root-certificate-file: the CA certificate in \"DIR/key.pem\": it holds no certificate, but a private key: are certificate \
          and key swapped?"
     );
     let nobody = ClientTls::default().config(&[]).unwrap_err();

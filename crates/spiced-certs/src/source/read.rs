@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use tls_core::{Secret, Sourced};
 
 use crate::load::LoadError;
-use crate::source::{Input, watched};
+use crate::source::{Input, unreadable, watched};
 
 /// A chain with a dozen certificates has 30 KB; more is the wrong file.
 const LARGEST: u64 = 1024 * 1024;
@@ -19,10 +19,10 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
         Input::Watched(receiver) => return Ok(watched::newest(receiver)),
         Input::File(path) => path.clone(),
     };
-    let unreadable = |cause: std::io::Error| LoadError::Unreadable {
-        path: path.clone(),
-        origin: input.origin.clone(),
-        reason: reason(&cause, &path),
+    let origin = input.origin.clone();
+    let unreadable = |cause: std::io::Error| {
+        let (reason, fix) = unreadable::explain(&cause, &path);
+        LoadError::Unreadable { path: path.clone(), origin: origin.clone(), reason, fix }
     };
     let file = File::open(&path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
@@ -51,15 +51,4 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
         input.value = Input::Text(secret.clone());
     }
     Ok(secret)
-}
-
-fn reason(cause: &std::io::Error, path: &std::path::Path) -> String {
-    use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied};
-    match cause.kind() {
-        NotFound if path.is_symlink() => "it is a link to a file that is not there".to_owned(),
-        NotFound => "there is no such file".to_owned(),
-        PermissionDenied => "this process may not read it; check its owner and mode".to_owned(),
-        IsADirectory => "it is a folder, not a file".to_owned(),
-        _ => cause.to_string(),
-    }
 }

@@ -32,7 +32,7 @@ fn explain(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, 
         .iter()
         .map(|(name, setting, value)| Flag { name: (*name).to_owned(), setting, value: (*value).to_owned() })
         .collect();
-    let layers = Layers::from_text(Path::new("pod.yaml"), pod, "/pod".into(), variables, &flags).unwrap();
+    let layers = Layers::from_text(Path::new("pod.yaml"), pod, "/pod".into(), variables, &flags, &[]).unwrap();
     let resolve = async |values: &[Sourced<Template>]| -> Result<Vec<Secret>, Infallible> {
         Ok(values
             .iter()
@@ -42,6 +42,7 @@ fn explain(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, 
     let explanation = match at_once(layers.explain(resolve)) {
         Ok(explanation) => explanation,
         Err(Resolved::Config(e)) => return e.to_string(),
+        Err(Resolved::Secrets(_) | Resolved::Both(..)) => panic!("nothing is lost"),
     };
     let mut out = String::new();
     for s in explanation.settings.iter().filter(|s| s.origin != "the default") {
@@ -110,7 +111,7 @@ fn what_the_schema_calls_a_default_is_what_is_decided() {
         *place = value.clone();
     }
     let settle = |pod: &str| {
-        let layers = Layers::from_text(Path::new("pod.yaml"), pod, "/pod".into(), [], &[]).unwrap();
+        let layers = Layers::from_text(Path::new("pod.yaml"), pod, "/pod".into(), [], &[], &[]).unwrap();
         let resolve = async |values: &[Sourced<Template>]| -> Result<Vec<Secret>, Infallible> {
             Ok(values.iter().map(|v| v.value.render(|_| Secret::default())).collect())
         };

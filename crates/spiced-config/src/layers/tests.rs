@@ -33,7 +33,7 @@ fn settle(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &
         .iter()
         .map(|(name, setting, value)| Flag { name: (*name).to_owned(), setting, value: (*value).to_owned() })
         .collect();
-    let layers = Layers::from_text(Path::new("spicepod.yaml"), pod, "/pod".into(), variables, &flags)
+    let layers = Layers::from_text(Path::new("spicepod.yaml"), pod, "/pod".into(), variables, &flags, &[])
         .map_err(|e| e.to_string())?;
     match at_once(layers.settle(stand_in)) {
         Ok(settings) => Ok(settings),
@@ -43,6 +43,7 @@ fn settle(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &
             .map(|p| format!("{p} / {}", p.hint.as_deref().unwrap_or_default()))
             .collect::<Vec<_>>()
             .join("\n")),
+        Err(Resolved::Secrets(never) | Resolved::Both(_, never)) => panic!("{never:?}"),
     }
 }
 
@@ -118,13 +119,114 @@ fn unknown_keys_name_the_place_and_the_nearest() {
             .unwrap_err();
     assert!(text.contains("line 4") && text.contains("did you mean `certificate_file`"), "{text}");
     let text = settle("", &[("SPICED_RUNTIME__TSL__ENABLED", "true")], &[]).unwrap_err();
-    assert!(text.contains("SPICED_RUNTIME__TSL__ENABLED") && text.contains("`tls`"), "{text}");
+    assert!(text.contains("SPICED_RUNTIME__TSL__ENABLED") && text.contains("SPICED_RUNTIME__TLS__ENABLED"), "{text}");
     let warned = settle(
         "models: []\nruntime: { task_history: {} }\ndatasets: [{ from: \"file:x\", name: x, description: y }]",
         &[],
         &[],
     );
     assert_eq!(warned.unwrap().warnings.len(), 3);
+}
+
+/// Unknown keys, values of the wrong kind, variables and contradictions in one report, and nothing that only follows.
+#[test]
+fn everything_at_once() {
+    let pod = "version: v9\nruntime:\n  tsl: { enabled: true }\n  limits: { connections: many }\n  listen: { http: nowhere }\n\
+               \u{20} shutdown_delay: soon\ndataset: []\ndatasets:\n  - { frm: a, name: b }\n  - { from: x, name: y, access: maybe }\n";
+    let text = settle(pod, &[("SPICED_RUNTIME_TLS__KEY_FILE", "k"), ("SPICED_RUNTIME__SQL__TIMEOUT", "never")], &[]);
+    let text = text.unwrap_err();
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, part) in [
+        "SPICED_RUNTIME_TLS__KEY_FILE",
+        "SPICED_RUNTIME__SQL__TIMEOUT",
+        "`v9`",
+        "`tsl`",
+        "connections",
+        "listen.http",
+        "shutdown_delay",
+        "`dataset`",
+        "`frm`",
+        "`maybe`",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert!(lines.get(at).is_some_and(|line| line.contains(part)), "{part}: {text}");
+    }
+    assert_eq!(lines.len(), 10, "{text}");
+    assert!(!text.contains("never"), "{text}");
+
+    // The certificate and its key, and the client CA.
+    let pod = "runtime:\n  tls:\n    certificate_file: ''\n    key_file: ''\n    client_auth_mode: request\n    client_auth_ca_file: ''\n";
+    assert_eq!(settle(pod, &[], &[]).unwrap_err().lines().count(), 3);
+    // What is wrong elsewhere hides no contradiction; what follows from a wrong key is none.
+    let pod = "runtime: { tls: { certificate_file: c }, limits: { handshakes: x } }";
+    assert_eq!(settle(pod, &[], &[]).unwrap_err().lines().count(), 2);
+    let pod = "runtime: { tls: { certificate_file: c, key_fil: k, client_auth_mode: x } }";
+    assert_eq!(settle(pod, &[], &[]).unwrap_err().lines().count(), 2);
+}
+
+/// Missing secrets are in the same report.
+#[test]
+fn missing_secrets_beside_what_else_is_wrong() {
+    let pod = "runtime:\n  tls: { enabled: \"${env:ON}\", certificate: \"${env:C}\", key: \"${env:K}\" }\n  tsl: {}\n\
+               datasets: [{ from: \"${env:F}\", name: a, acess: read }]\n";
+    let layers = Layers::from_text(Path::new("spicepod.yaml"), pod, "/pod".into(), [], &[], &[]).unwrap();
+    let lost = async |values: &[Sourced<Template>]| -> Result<Vec<Secret>, usize> { Err(values.len()) };
+    match at_once(layers.clone().settle(lost)) {
+        Err(Resolved::Both(error, lost)) => {
+            let text = error.to_string();
+            assert!(text.contains("`tsl`") && text.contains("`acess`") && error.0.len() == 2, "{text}");
+            assert_eq!(lost[0], 1, "the switch");
+            assert!(lost.len() == 2 && lost[1] >= 3, "{lost:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(at_once(layers.problems()).len(), 2);
+}
+
+#[test]
+fn what_other_products_write() {
+    for (tls, wanted) in [
+        ("cert_file: a, private_key_file: b", &["`certificate_file`", "`key_file`"][..]),
+        ("ssl_cert: a, ssl_key: b, ca_file: c", &["`certificate_file`", "`key_file`", "`client_auth_ca_file`"]),
+        (
+            "certificate_file: [tls.crt, 'my chain.pem'], key_file: k",
+            &["`cat /pod/tls.crt '/pod/my chain.pem' > /pod/fullchain.pem`", "takes the path of one file"],
+        ),
+        ("certificate_file: [tls.crt, fullchain.pem], key_file: k", &["fullchain.pem > /pod/tls-chain.pem`"]),
+        ("certificate_file: c, key_file: [a, b]", &["takes the path of one file"]),
+        ("certificate: [a], key: k", &["takes one value, not a list"]),
+        ("certificate_file: '\"tls.crt\"', key_file: \"'tls.key'\"", &["double quote", "single quote", "--env-file"]),
+    ] {
+        let text = settle(&format!("runtime: {{ tls: {{ {tls} }} }}"), &[], &[]).unwrap_err();
+        for part in wanted {
+            assert!(text.contains(part), "{tls}: {part}: {text}");
+        }
+    }
+}
+
+/// No value of an option or a variable is repeated, whatever it is given to.
+#[test]
+fn what_an_option_gives_is_not_shown() {
+    for value in ["hush", "-----BEGIN PRIVATE KEY-----\nhush", "\nhush", "hush\\nhush"] {
+        for (setting, flag) in [
+            ("SPICED_RUNTIME__LISTEN__HTTP", "runtime.listen.http"),
+            ("SPICED_RUNTIME__TLS__ENABLED", "runtime.tls.enabled"),
+            ("SPICED_RUNTIME__TLS__CLIENT_AUTH_MODE", "runtime.tls.client_auth_mode"),
+            ("SPICED_RUNTIME__TLS__MIN_VERSION", "runtime.tls.min_version"),
+            ("SPICED_RUNTIME__SQL__TIMEOUT", "runtime.sql.timeout"),
+            ("SPICED_RUNTIME__SQL__MEMORY_LIMIT", "runtime.sql.memory_limit"),
+            ("SPICED_RUNTIME__LIMITS__CONNECTIONS", "runtime.limits.connections"),
+            ("SPICED_RUNTIME__TLS__CERTIFICATES", "runtime.tls.certificates"),
+            ("SPICED_RUNTIME__HTTP", "runtime.http"),
+        ] {
+            for text in [settle("", &[(setting, value)], &[]), settle("", &[], &[("--flag", flag, value)])] {
+                let text = text.unwrap_err();
+                assert!(!text.contains("hush"), "{setting}: {text}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -277,7 +379,7 @@ fn a_beaten_switch_is_not_read() {
 fn stores_with_references_and_intervals() {
     let read = |secrets: &str| {
         let pod = format!("secrets:\n{secrets}");
-        let layers = Layers::from_text(Path::new("spicepod.yaml"), &pod, "/pod".into(), [], &[]).unwrap();
+        let layers = Layers::from_text(Path::new("spicepod.yaml"), &pod, "/pod".into(), [], &[], &[]).unwrap();
         layers.stores().map_err(|e| e.to_string())
     };
     let stores = read(

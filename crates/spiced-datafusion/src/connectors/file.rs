@@ -34,6 +34,10 @@ struct Files {
 
 #[async_trait]
 impl Source for Files {
+    async fn outdated(&self) {
+        self.listing.outdated().await;
+    }
+
     async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
         let Listing { written, glob, .. } = &self.listing;
         let is_folder = match tokio::fs::metadata(&self.base).await {

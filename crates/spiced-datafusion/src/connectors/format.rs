@@ -9,6 +9,7 @@ use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::execution::context::SessionState;
 
+use super::inferred::{Separated, Text};
 use super::text;
 use crate::DatasetSpec;
 
@@ -28,9 +29,6 @@ pub(super) const PARAMS: &[&str] = &[
     "tsv_escape",
     "tsv_schema_infer_max_records",
 ];
-
-/// How many records are read to find out the types of a CSV or NDJSON file, where no param says.
-const INFER_RECORDS: usize = 1000;
 
 /// A kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,18 +59,10 @@ pub(super) struct Reading {
     pub(super) format: Option<Format>,
     /// True where folders named `column=value` are columns.
     pub(super) hive: bool,
-    infer_records: usize,
+    /// How many records of a text file are read to find out its columns; all where no param says.
+    infer_records: Option<usize>,
     csv: Separated,
     tsv: Separated,
-}
-
-#[derive(Debug, Clone)]
-struct Separated {
-    has_header: bool,
-    delimiter: u8,
-    quote: u8,
-    escape: Option<u8>,
-    infer_records: Option<usize>,
 }
 
 impl Reading {
@@ -91,7 +81,7 @@ impl Reading {
         let reading = Self {
             format,
             hive: params.get("hive_partitioning_enabled", "`true` or `false`", boolean).unwrap_or(false),
-            infer_records: params.get("schema_infer_max_records", COUNT, count).unwrap_or(INFER_RECORDS),
+            infer_records: params.get("schema_infer_max_records", COUNT, count),
             csv: params.separated("csv", b','),
             tsv: params.separated("tsv", b'\t'),
         };
@@ -108,22 +98,35 @@ impl Reading {
                 };
                 Arc::new(ParquetFormat::default().with_options(options))
             }
-            Format::Csv => Arc::new(self.csv.reader(self.infer_records)),
-            Format::Tsv => Arc::new(self.tsv.reader(self.infer_records)),
-            Format::Json => Arc::new(JsonFormat::default().with_schema_infer_max_rec(self.infer_records)),
+            Format::Csv => Arc::new(reader(&self.csv)),
+            Format::Tsv => Arc::new(reader(&self.tsv)),
+            Format::Json => Arc::new(JsonFormat::default()),
+        }
+    }
+
+    /// How the columns of files of `format` are found out, where they do not say.
+    pub(super) fn text(&self, format: Format) -> Option<Text> {
+        let separated = |separated: &Separated| {
+            let records = separated.records.or(self.infer_records);
+            Some(Text::Separated(Separated { records, ..separated.clone() }))
+        };
+        match format {
+            Format::Parquet => None,
+            Format::Csv => separated(&self.csv),
+            Format::Tsv => separated(&self.tsv),
+            Format::Json => Some(Text::Json { records: self.infer_records }),
         }
     }
 }
 
-impl Separated {
-    fn reader(&self, infer_records: usize) -> CsvFormat {
-        CsvFormat::default()
-            .with_has_header(self.has_header)
-            .with_delimiter(self.delimiter)
-            .with_quote(self.quote)
-            .with_escape(self.escape)
-            .with_schema_infer_max_rec(self.infer_records.unwrap_or(infer_records))
-    }
+fn reader(separated: &Separated) -> CsvFormat {
+    CsvFormat::default()
+        .with_has_header(separated.has_header)
+        .with_delimiter(separated.delimiter)
+        .with_quote(separated.quote)
+        .with_escape(separated.escape)
+        // Else a large file is cut into parts at line ends, whether they stand within quotes or not.
+        .with_newlines_in_values(true)
 }
 
 const CHARACTER: &str = "one ASCII character";
@@ -156,7 +159,7 @@ impl Params<'_> {
             delimiter: self.get(&format!("{prefix}_delimiter"), CHARACTER, character).unwrap_or(delimiter),
             quote: self.get(&format!("{prefix}_quote"), CHARACTER, character).unwrap_or(b'"'),
             escape: self.get(&format!("{prefix}_escape"), CHARACTER, character),
-            infer_records: self.get(&format!("{prefix}_schema_infer_max_records"), COUNT, count),
+            records: self.get(&format!("{prefix}_schema_infer_max_records"), COUNT, count),
         }
     }
 }

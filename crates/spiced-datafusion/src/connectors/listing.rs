@@ -9,10 +9,16 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
+use datafusion::object_store::{ObjectMeta, ObjectStore};
+use datafusion::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use datafusion::parquet::arrow::async_reader::ParquetObjectReader;
 use futures::TryStreamExt;
+use tokio::sync::Notify;
 
+use super::checked::Checked;
 use super::format::{Format, Reading};
-use super::list;
+use super::outdated::Outdated;
+use super::{inferred, list};
 use crate::DatasetSpec;
 use crate::error::reason;
 
@@ -23,6 +29,8 @@ pub(super) struct Listing {
     /// Which files of the folder, where the pod says so.
     pub(super) glob: Option<String>,
     reading: Reading,
+    /// Says that the files no longer hold what they held.
+    changed: Arc<Notify>,
 }
 
 impl Listing {
@@ -42,7 +50,7 @@ impl Listing {
         }
         let glob = (!glob.is_empty()).then(|| glob.to_owned());
         match Reading::new(spec) {
-            Ok(reading) if wrong.is_empty() => Ok((base, Self { written, glob, reading })),
+            Ok(reading) if wrong.is_empty() => Ok((base, Self { written, glob, reading, changed: Arc::default() })),
             Ok(_) => Err(wrong),
             Err(more) => {
                 wrong.extend(more);
@@ -69,17 +77,49 @@ impl Listing {
             url = url.with_glob(glob)?;
         }
         let (format, extension) = self.format(&url, is_folder, state).await?;
-        let options = ListingOptions::new(self.reading.reader(format, state)).with_file_extension(extension);
-        let mut config = ListingTableConfig::new(url).with_listing_options(options);
+        let options = ListingOptions::new(self.reading.reader(format, state)).with_file_extension(&extension);
+        let files = files(&url, &extension, state).await?;
+        let mut config = ListingTableConfig::new(url.clone()).with_listing_options(options);
         if self.reading.hive && is_folder {
             config = config.infer_partitions_from_path(state).await?;
         }
-        let config = config.infer_schema(state).await?;
-        if config.file_schema.as_ref().is_none_or(|schema| schema.fields().is_empty()) {
+        let store = state.runtime_env().object_store(&url)?;
+        let config = match self.reading.text(format) {
+            Some(text) => match inferred::schema(text, store, files).await {
+                Ok(schema) => config.with_schema(Arc::new(schema)),
+                Err(inferred::Failure::Content(why)) => return Err(Failure::Sentence(why)),
+                Err(inferred::Failure::Store(error)) => return Err(Failure::Engine(error)),
+            },
+            None => {
+                for file in &files {
+                    check_names(file, store.clone()).await?;
+                }
+                config.infer_schema(state).await?
+            }
+        };
+        let Some(schema) = config.file_schema.as_ref().filter(|schema| !schema.fields().is_empty()) else {
             return Err(Failure::Sentence(format!("`{}` holds no columns", self.written)));
+        };
+        let partitions = config.options.iter().flat_map(|options| &options.table_partition_cols);
+        if let Some((name, _)) = partitions.into_iter().find(|(name, _)| schema.index_of(name).is_ok()) {
+            return Err(Failure::Sentence(format!(
+                "`{}`: the column `{name}` is in the files and in the names of their folders; leave it out of the files, or say \
+                 `hive_partitioning_enabled: false`",
+                self.written
+            )));
         }
+        let is_text = self.reading.text(format).is_some();
         let cache = state.runtime_env().cache_manager.get_file_statistic_cache();
-        Ok(Arc::new(ListingTable::try_new(config)?.with_cache(cache)))
+        let table = ListingTable::try_new(config)?.with_cache(cache);
+        Ok(match is_text {
+            true => Arc::new(Checked::new(table, &self.written, Outdated::new(self.changed.clone()))),
+            false => Arc::new(table),
+        })
+    }
+
+    /// Waits until the files no longer hold what they held.
+    pub(super) async fn outdated(&self) {
+        self.changed.notified().await;
     }
 
     /// The format, and the end of the names of the files to read (empty: any).
@@ -117,6 +157,35 @@ impl Listing {
                 known.first().expect("several are at least one")
             ))),
         }
+    }
+}
+
+/// The files at `url` with names that end so, in the order of their paths, without those that are empty.
+async fn files(
+    url: &ListingTableUrl,
+    extension: &str,
+    state: &SessionState,
+) -> Result<Vec<ObjectMeta>, DataFusionError> {
+    let store = state.runtime_env().object_store(url)?;
+    let files = url.list_all_files(state, store.as_ref(), extension).await?;
+    let mut files: Vec<ObjectMeta> = files.try_filter(|file| std::future::ready(file.size > 0)).try_collect().await?;
+    files.sort_by(|one, other| one.location.cmp(&other.location));
+    Ok(files)
+}
+
+/// Refuses a Parquet file with two columns of one name: a table would have the first alone.
+async fn check_names(file: &ObjectMeta, store: Arc<dyn ObjectStore>) -> Result<(), Failure> {
+    let name = file.location.filename().unwrap_or_default();
+    let mut reader = ParquetObjectReader::new(store, file.location.clone()).with_file_size(file.size);
+    let metadata = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::default()).await;
+    let metadata = metadata.map_err(|error| Failure::Engine(DataFusionError::ParquetError(Box::new(error))))?;
+    let mut names = BTreeSet::new();
+    match metadata.schema().fields().iter().find(|field| !names.insert(field.name())) {
+        Some(twice) => Err(Failure::Sentence(format!(
+            "`{name}` has two columns called `{}`; give each a name of its own",
+            twice.name()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -1,13 +1,16 @@
 //! The connectors: one file each, one line in [`CONNECTORS`].
 
+mod checked;
 mod file;
 mod flightsql;
 mod format;
+mod inferred;
 mod listing;
 mod literal;
 mod memory;
 mod object;
 mod outbound;
+mod outdated;
 mod params;
 mod postgres;
 mod remote;
@@ -71,6 +74,16 @@ pub(crate) trait Source: Send + Sync {
     /// # Errors
     /// Why not, in one line; it is tried again.
     async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String>;
+
+    /// Whether it is made of other data sets.
+    fn reads_others(&self) -> bool {
+        false
+    }
+
+    /// Waits until what was loaded is no longer what the source has: it is then loaded again.
+    async fn outdated(&self) {
+        std::future::pending().await
+    }
 }
 
 /// Finds the connector of `spec` and lets it check the rest.

@@ -3,11 +3,13 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod access;
+mod admission;
 mod bundled;
 mod changes;
 mod datasets;
 mod effects;
 mod files;
+mod functions;
 mod ingest;
 mod limits;
 mod parameters;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    ArrayRef, Float64Array, Int32Array, Int64Array, NullArray, RecordBatch, StringArray, UnionArray,
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, NullArray, RecordBatch,
+    StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt64Array, UnionArray,
 };
 use datafusion::arrow::datatypes::{DataType, Field, UnionFields};
 use futures::TryStreamExt;
@@ -131,11 +132,8 @@ async fn what_is_missing_or_too_much_is_named() {
         (named, batch(vec![("id", int(1)), ("$id", int(1)), ("name", text("c"))]), "the parameter `id` has two values"),
         (named, batch(vec![("$a", int(1)), ("$b", text("c"))]), "no value for `$id`, `$name`"),
         ("SELECT 1", batch(vec![("$1", int(1))]), "the statement has no parameters, and 1 came with it"),
-        (
-            both,
-            batch(vec![("$1", text("one")), ("$2", text("c"))]),
-            "the value of the parameter `$1` does not fit Int64: ",
-        ),
+        // As `id = 'one'` does.
+        (both, batch(vec![("$1", text("one")), ("$2", text("c"))]), "cannot cast string 'one' to value of Int64 type"),
     ] {
         let error = with(&*session, sql, parameters).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidStatement);
@@ -174,4 +172,180 @@ async fn a_change_that_is_prepared_runs_again() {
         assert_eq!(lines(&batches), [count]);
     }
     assert_eq!(crate::run(&*session, "SELECT name FROM m ORDER BY id").await, ["y", "b", "c"]);
+}
+
+/// A value, and the literal that says the same.
+fn values() -> Vec<(&'static str, ArrayRef)> {
+    let day = 19_723;
+    vec![
+        ("2", int(2)),
+        ("1099511627776", int(1 << 40)),
+        ("-1", int(-1)),
+        ("18446744073709551615", Arc::new(UInt64Array::from(vec![u64::MAX]))),
+        ("2.5", Arc::new(Float64Array::from(vec![2.5]))),
+        ("2.0", Arc::new(Float64Array::from(vec![2.0]))),
+        ("1.005", Arc::new(Float64Array::from(vec![1.005]))),
+        ("'2'", text("2")),
+        ("'2.5'", text("2.5")),
+        ("'x'", text("x")),
+        ("'2024-01-01 12:00:00'", text("2024-01-01 12:00:00")),
+        ("true", Arc::new(BooleanArray::from(vec![true]))),
+        ("NULL", Arc::new(NullArray::new(1))),
+        ("DATE '2024-01-01'", Arc::new(Date32Array::from(vec![day]))),
+        (
+            "arrow_cast(TIMESTAMP '2024-01-01 12:00:00', 'Timestamp(Microsecond, None)')",
+            Arc::new(TimestampMicrosecondArray::from(vec![(i64::from(day) * 86_400 + 43_200) * 1_000_000])),
+        ),
+        ("arrow_cast('12:00:00', 'Time64(Microsecond)')", Arc::new(Time64MicrosecondArray::from(vec![43_200_000_000]))),
+        (
+            "arrow_cast(1.005, 'Decimal128(10, 3)')",
+            Arc::new(Decimal128Array::from(vec![1005]).with_precision_and_scale(10, 3).unwrap()),
+        ),
+    ]
+}
+
+/// The answer with its types, or that there is none.
+async fn outcome(session: &dyn Session, sql: &str, parameters: Parameters) -> Result<String, ErrorKind> {
+    let run = async {
+        let prepared = prepare(session, sql).await?;
+        let promised = prepared.schema_with(&parameters).await?;
+        let answer = prepared.execute(parameters).await?;
+        assert_eq!(promised, answer.schema, "{sql}: the schema is not the one that was promised");
+        let schema = answer.schema.clone();
+        let batches: Vec<_> = answer.batches.try_collect().await?;
+        assert!(batches.iter().all(|batch| batch.schema() == schema), "{sql}");
+        let types: Vec<String> = schema.fields().iter().map(|field| field.data_type().to_string()).collect();
+        Ok::<_, spiced_engine::EngineError>(format!("{}: {}", types.join(", "), lines(&batches).join("; ")))
+    };
+    run.await.map_err(|error| error.kind())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parameter_means_what_the_literal_means() {
+    let pod = Pod::new();
+    let session = pod.session().await;
+    crate::run(
+        &*session,
+        "CREATE TABLE t (i int, b bigint, u bigint unsigned, f double, p decimal(10, 2), s varchar, d date, \
+         ts timestamp, tm time, bo boolean)",
+    )
+    .await;
+    let row = "2, 2, 2, 2.0, 1.00, '2', DATE '2024-01-01', TIMESTAMP '2024-01-01 12:00:00', '12:00:00', true";
+    let other = "3, 3, 3, 2.5, 1.01, 'x', DATE '2024-01-02', TIMESTAMP '2024-01-01 00:00:00', '13:00:00', false";
+    crate::run(&*session, &format!("INSERT INTO t VALUES ({row}), ({other})")).await;
+    let columns = ["i", "b", "u", "f", "p", "s", "d", "ts", "tm", "bo"];
+    let mut forms: Vec<String> = Vec::new();
+    for column in columns {
+        for form in ["{c} = $1", "$1 < {c}", "{c} >= $1", "{c} IN ($1, NULL)", "{c} BETWEEN $1 AND $1"] {
+            forms.push(format!("SELECT b FROM t WHERE {} ORDER BY b", form.replace("{c}", column)));
+        }
+        for form in ["{c} * $1", "$1 - {c}", "coalesce({c}, $1)", "CASE WHEN b = 2 THEN {c} ELSE $1 END"] {
+            forms.push(format!("SELECT {} AS v FROM t ORDER BY b", form.replace("{c}", column)));
+        }
+        forms.push(format!("SELECT {column} AS v FROM t UNION ALL SELECT $1 ORDER BY v NULLS FIRST"));
+    }
+    let further = [
+        "SELECT $1 AS v",
+        "SELECT sum(i) * $1 AS v FROM t",
+        "SELECT 10 / $1 AS v",
+        "SELECT * FROM (VALUES (1, $1), (2, $1)) AS v(x, y)",
+        "SELECT greatest(i, $1) AS v FROM t ORDER BY b",
+        "SELECT b FROM t WHERE i = (SELECT max(x) FROM (VALUES ($1)) AS v(x))",
+        "SELECT b, count(*) AS n FROM t GROUP BY b HAVING count(*) < $1 ORDER BY b",
+        "WITH w AS (SELECT $1 AS x) SELECT b FROM t JOIN w ON t.f > w.x ORDER BY b",
+    ];
+    forms.extend(further.map(str::to_owned));
+    for sql in forms {
+        for (literal, value) in values() {
+            let with_literal = outcome(&*session, &sql.replace("$1", literal), Parameters::none()).await;
+            let bound = outcome(&*session, &sql, batch(vec![("$1", value)])).await;
+            assert_eq!(bound.ok(), with_literal.ok(), "{sql} with {literal}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_with_a_parameter_does_what_the_literal_does() {
+    let pod = Pod::new();
+    let session = pod.session().await;
+    let changes = [
+        "DELETE FROM t WHERE i = $1",
+        "DELETE FROM t WHERE f > $1",
+        "UPDATE t SET s = $1 WHERE b = 2",
+        "UPDATE t SET i = $1 WHERE i < $1",
+        "UPDATE t SET p = p * $1",
+        "INSERT INTO t (i) VALUES ($1)",
+        "INSERT INTO t (f, p) SELECT $1, $1",
+        "INSERT INTO t (s, d) VALUES ($1, NULL), ('y', NULL)",
+    ];
+    for sql in changes {
+        for (literal, value) in values() {
+            let mut left = Vec::new();
+            for (sql, parameters) in
+                [(sql.replace("$1", literal), Parameters::none()), (sql.to_owned(), batch(vec![("$1", value.clone())]))]
+            {
+                crate::run(
+                    &*session,
+                    "CREATE OR REPLACE TABLE t AS SELECT arrow_cast(i, 'Int32') AS i, arrow_cast(i, 'Int64') AS b, \
+                     arrow_cast(i, 'Float64') AS f, arrow_cast(i, 'Decimal128(10, 2)') AS p, arrow_cast(i, 'Utf8') AS s, \
+                     arrow_cast(NULL, 'Date32') AS d FROM (VALUES (1), (2), (3)) AS v(i)",
+                )
+                .await;
+                let count = outcome(&*session, &sql, parameters).await.ok();
+                left.push((count, crate::run(&*session, "SELECT * FROM t ORDER BY b, i, f, s").await));
+            }
+            assert_eq!(left[0], left[1], "{sql} with {literal}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_executed_keeps_its_values_too() {
+    let session = session().await;
+    crate::run(&*session, "PREPARE p AS SELECT id FROM m WHERE id >= $1 ORDER BY id").await;
+    assert_eq!(crate::run(&*session, "EXECUTE p(1.5)").await, ["2", "3"]);
+    assert_eq!(crate::run(&*session, "EXECUTE p(2)").await, ["2", "3"]);
+    crate::run(&*session, "PREPARE q(int) AS SELECT $1 + 1").await;
+    assert_eq!(crate::run(&*session, "EXECUTE q('41')").await, ["42"]);
+    for (sql, why) in [
+        ("EXECUTE p", "the prepared statement `p` has 1 parameters, and 0 came with it"),
+        ("EXECUTE p(1, 2)", "the prepared statement `p` has 1 parameters, and 2 came with it"),
+        ("EXECUTE none", "prepared statement 'none' does not exist"),
+    ] {
+        assert_eq!(crate::fails(&*session, sql).await.to_string(), why, "{sql}");
+    }
+    crate::run(&*session, "DEALLOCATE p").await;
+    assert!(crate::fails(&*session, "EXECUTE p(1)").await.to_string().contains("does not exist"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_of_one_name_are_both_answered() {
+    let session = session().await;
+    for (sql, names, rows) in [
+        ("SELECT 1, 1", "Int64(1), Int64(1)", "1 | 1"),
+        ("SELECT name, name FROM m WHERE id = 1", "name, name", "a | a"),
+        ("SELECT count(*), count(*) FROM m", "count(*), count(*)", "3 | 3"),
+        ("SELECT *, id FROM m WHERE id = 1", "id, name, id", "1 | a | 1"),
+        ("SELECT id AS x, name AS x FROM m WHERE id = 2", "x, x", "2 | b"),
+        ("SELECT name, upper(name), name FROM m ORDER BY name LIMIT 1", "name, upper(m.name), name", "a | A | a"),
+        ("SELECT DISTINCT 1, 1 FROM m", "Int64(1), Int64(1)", "1 | 1"),
+        ("SELECT 1, 1 UNION ALL SELECT 2, 2 ORDER BY 1", "Int64(1), Int64(1)", "1 | 1; 2 | 2"),
+        ("SELECT * FROM (SELECT 1, 1) AS s", "Int64(1), Int64(1)", "1 | 1"),
+        ("SELECT CAST(id AS text) FROM (VALUES (2), (10)) AS a(id) ORDER BY id", "a.id", "10; 2"),
+        ("WITH w AS (SELECT 2 AS a) SELECT a, a FROM w", "a, a", "2 | 2"),
+    ] {
+        let prepared = prepare(&*session, sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let schema = prepared.schema();
+        let seen: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(seen.join(", "), names, "{sql}");
+        assert_eq!(crate::run(&*session, sql).await.join("; "), rows, "{sql}");
+    }
+    for sql in ["CREATE TABLE c AS SELECT 1, 1", "CREATE VIEW v AS SELECT 1 AS a, 2 AS a", "SELECT id, nothing FROM m"]
+    {
+        crate::fails(&*session, sql).await;
+    }
+    crate::run(&*session, "CREATE TABLE two (a bigint, b bigint)").await;
+    crate::run(&*session, "INSERT INTO two SELECT 1, 1").await;
+    assert_eq!(crate::run(&*session, "SELECT * FROM two").await, ["1 | 1"]);
+    assert_eq!(with(&*session, "SELECT $1, $1", batch(vec![("$1", int(7))])).await.unwrap(), "7 | 7");
 }

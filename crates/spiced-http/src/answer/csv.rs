@@ -1,47 +1,71 @@
 //! Comma-separated values after RFC 4180, with a header line, lines ending in LF.
 //!
-//! Null is an empty field. A nested value (list, struct, map, union) is its JSON text in one field.
+//! Null is an empty field, and an empty text is one in quotes, as PostgreSQL's COPY has them: `,""`. A nested value (list,
+//! struct, map, union) is its JSON text in one field.
 
 use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
-use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, StructArray};
+use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
-use arrow_csv::WriterBuilder;
-use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
+use arrow_schema::{ArrowError, Field, Fields, Schema};
 
 use super::Encode;
-use super::nested::with_rows;
+use super::nested::{no_text, with_rows};
 use super::out::Out;
 
 pub(super) struct Csv {
-    /// The names of the columns, which is all that the header line needs.
-    header: SchemaRef,
+    header: Vec<String>,
 }
 
 impl Csv {
     pub(super) fn new(schema: &Schema) -> Self {
-        let fields: Fields =
-            schema.fields().iter().map(|field| Field::new(field.name(), DataType::Utf8, true)).collect();
-        Self { header: Arc::new(Schema::new(fields)) }
+        Self { header: schema.fields().iter().map(|field| field.name().clone()).collect() }
     }
 }
 
 impl Encode for Csv {
     fn begin(&mut self, out: &mut Out) -> Result<(), ArrowError> {
-        WriterBuilder::new().build(out.text()).write(&RecordBatch::new_empty(self.header.clone()))
+        let out = out.text();
+        for (at, name) in self.header.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            write(name, out);
+        }
+        out.push(b'\n');
+        Ok(())
     }
 
     fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError> {
         let out = out.text();
-        let start = out.len();
-        let flat = with_text(batch, |kind| kind.is_nested(), json)?;
-        if write(&flat, out).is_ok() {
-            return Ok(());
+        let fields = batch.schema_ref().fields();
+        let flat = |(column, field): (&ArrayRef, &Arc<Field>)| match field.data_type().is_nested() {
+            true => json(column, field),
+            false => Ok(column.clone()),
+        };
+        let columns: Vec<ArrayRef> = batch.columns().iter().zip(fields).map(flat).collect::<Result<_, _>>()?;
+        let nulls: Vec<_> = columns.iter().map(|column| column.logical_nulls()).collect();
+        let options = FormatOptions::new().with_display_error(false);
+        let formatters: Vec<ArrayFormatter<'_>> =
+            columns.iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<_, _>>()?;
+        let mut text = String::new();
+        for row in 0..batch.num_rows() {
+            for (at, formatter) in formatters.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                if nulls[at].as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+                    continue;
+                }
+                text.clear();
+                let (name, data_type) = (fields[at].name(), fields[at].data_type());
+                formatter.value(row).write(&mut text).map_err(|_| no_text(name, data_type))?;
+                write(&text, out);
+            }
+            out.push(b'\n');
         }
-        // A date or time beyond the calendar: it is shown as in the other forms, with what is wrong.
-        out.truncate(start);
-        write(&with_text(&flat, DataType::is_temporal, |column, _| displayed(column))?, out)
+        Ok(())
     }
 
     fn end(&mut self, _: &mut Out) -> Result<(), ArrowError> {
@@ -49,34 +73,20 @@ impl Encode for Csv {
     }
 }
 
-fn write(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowError> {
-    WriterBuilder::new().with_header(false).build(out).write(batch)
-}
-
-/// The batch with text, made by `text`, in the columns whose type is `chosen`.
-fn with_text(
-    batch: &RecordBatch,
-    chosen: impl Fn(&DataType) -> bool,
-    text: impl Fn(&ArrayRef, &Field) -> Result<ArrayRef, ArrowError>,
-) -> Result<RecordBatch, ArrowError> {
-    if !batch.columns().iter().any(|column| chosen(column.data_type())) {
-        return Ok(batch.clone());
+/// A text as a field: within quotes where it is empty, or would be read as something else without.
+fn write(text: &str, out: &mut Vec<u8>) {
+    let special = |byte| matches!(byte, b',' | b'"' | b'\n' | b'\r');
+    if !text.is_empty() && !text.bytes().any(special) {
+        return out.extend_from_slice(text.as_bytes());
     }
-    let (mut fields, mut columns) = (Vec::new(), Vec::new());
-    for (column, field) in batch.columns().iter().zip(batch.schema_ref().fields()) {
-        let column = if chosen(column.data_type()) { text(column, field)? } else { column.clone() };
-        fields.push(Field::new(field.name(), column.data_type().clone(), true));
-        columns.push(column);
+    out.push(b'"');
+    for byte in text.bytes() {
+        if byte == b'"' {
+            out.push(byte);
+        }
+        out.push(byte);
     }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
-}
-
-/// The values of a column as a person reads them.
-fn displayed(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    let options = FormatOptions::new().with_display_error(true);
-    let formatter = ArrayFormatter::try_new(column, &options)?;
-    let values = (0..column.len()).map(|at| column.is_valid(at).then(|| formatter.value(at).to_string()));
-    Ok(Arc::new(values.collect::<StringArray>()))
+    out.push(b'"');
 }
 
 /// The values of a column as JSON text.

@@ -1,9 +1,11 @@
 //! The three JSON forms: one array on one line, an object a line, and what the Spice SDKs read.
 
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
+use std::sync::Arc;
 
 use arrow_array::{RecordBatch, StructArray};
-use arrow_schema::{ArrowError, Schema};
+use arrow_schema::{ArrowError, Field, Fields, Schema};
 
 use super::Encode;
 use super::nested::with_rows;
@@ -18,25 +20,55 @@ pub(super) struct Json {
     /// Whether the number of rows comes last; it is not known earlier.
     counted: bool,
     rows: u64,
+    /// The columns with names that are all different, where theirs are not.
+    distinct: Option<Fields>,
 }
 
 impl Json {
     /// `[{…},{…}]`. There is no newline at all: clients take a second line for NDJSON.
-    pub(super) fn array() -> Self {
-        Self { before: "[".into(), between: b",", after_each: b"", after: b"]", counted: false, rows: 0 }
+    pub(super) fn array(schema: &Schema) -> Self {
+        let distinct = distinct(schema.fields());
+        Self { before: "[".into(), between: b",", after_each: b"", after: b"]", counted: false, rows: 0, distinct }
     }
 
     /// An object a line.
-    pub(super) fn lines() -> Self {
-        Self { before: String::new(), between: b"", after_each: b"\n", after: b"", counted: false, rows: 0 }
+    pub(super) fn lines(schema: &Schema) -> Self {
+        Self { before: String::new(), between: b"", after_each: b"\n", after: b"", ..Self::array(schema) }
     }
 
     /// `{"schema":…,"data":[…],"row_count":N}`.
     pub(super) fn spice(schema: &Schema) -> Result<Self, ArrowError> {
-        let schema = serde_json::to_string(schema).map_err(|e| ArrowError::JsonError(e.to_string()))?;
-        let before = format!("{{\"schema\":{schema},\"data\":[");
-        Ok(Self { before, after: b"]", counted: true, ..Self::array() })
+        let form = Self::array(schema);
+        let fields = form.distinct.as_ref().unwrap_or_else(|| schema.fields());
+        let schema = Schema::new_with_metadata(fields.clone(), schema.metadata().clone());
+        let schema = serde_json::to_string(&schema).map_err(|e| ArrowError::JsonError(e.to_string()))?;
+        Ok(Self { before: format!("{{\"schema\":{schema},\"data\":["), counted: true, ..form })
     }
+}
+
+/// `fields` with names that are all different: of those with one name, the second is `name_2`, the third `name_3`, unless
+/// another one is called so. `None` where they are already: an object has no key twice.
+fn distinct(fields: &Fields) -> Option<Fields> {
+    let mut names: HashSet<&str> = HashSet::new();
+    if fields.iter().all(|field| names.insert(field.name())) {
+        return None;
+    }
+    let mut taken: HashSet<String> = names.into_iter().map(str::to_owned).collect();
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let renamed = fields.iter().map(|field| {
+        let count = seen.entry(field.name()).or_default();
+        *count += 1;
+        if *count == 1 {
+            return field.clone();
+        }
+        let mut name = format!("{}_{count}", field.name());
+        while !taken.insert(name.clone()) {
+            *count += 1;
+            name = format!("{}_{count}", field.name());
+        }
+        Arc::new(Field::clone(field).with_name(name))
+    });
+    Some(renamed.collect())
 }
 
 impl Encode for Json {
@@ -47,7 +79,13 @@ impl Encode for Json {
 
     fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError> {
         let out = out.text();
-        with_rows(&StructArray::from(batch.clone()), |row, encoder| {
+        let rows = match &self.distinct {
+            Some(fields) => {
+                StructArray::try_new_with_length(fields.clone(), batch.columns().to_vec(), None, batch.num_rows())?
+            }
+            None => StructArray::from(batch.clone()),
+        };
+        with_rows(&rows, |row, encoder| {
             if self.rows > 0 {
                 out.extend_from_slice(self.between);
             }
@@ -63,5 +101,29 @@ impl Encode for Json {
             write!(out.text(), ",\"row_count\":{}}}", self.rows)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_schema::DataType;
+
+    use super::*;
+
+    #[test]
+    fn no_key_is_there_twice() {
+        for (names, expected) in [
+            (&["a", "b"][..], None),
+            (&["a", "a"], Some("a a_2")),
+            (&["a", "a", "a", "b", "b"], Some("a a_2 a_3 b b_2")),
+            (&["a", "a_2", "a"], Some("a a_2 a_3")),
+            (&["a", "a", "a_2", "a"], Some("a a_3 a_2 a_4")),
+            (&["", ""], Some(" _2")),
+        ] {
+            let fields = names.iter().map(|name| Field::new(*name, DataType::Null, true)).collect();
+            let renamed = distinct(&fields)
+                .map(|fields| fields.iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(" "));
+            assert_eq!(renamed.as_deref(), expected, "{names:?}");
+        }
     }
 }

@@ -3,8 +3,7 @@
 //! Binary is hexadecimal, decimals are numbers, dates and times are ISO 8601 text, floats that are
 //! no number are null. Unions, and maps whose keys are no text, are text.
 
-use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, StructArray};
@@ -13,8 +12,16 @@ use arrow_json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncode
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields};
 
 /// Every null is written; what arrow-json lacks is ours.
-pub(super) fn options() -> EncoderOptions {
-    EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Ours))
+fn options(ours: &Arc<Ours>) -> EncoderOptions {
+    EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(ours.clone())
+}
+
+/// The error of a value of the column `name` that has no text. Without the value: errors hold no data.
+pub(super) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
+    ArrowError::CastError(format!(
+        "the column `{name}` ({data_type}) holds a value that has no text, such as a date or time beyond the calendar; ask for \
+         Arrow, or CAST it to BIGINT"
+    ))
 }
 
 /// The field of a batch as one struct.
@@ -23,20 +30,39 @@ pub(super) fn row_field(fields: &Fields) -> FieldRef {
 }
 
 /// Calls `each` with an encoder of the rows of `array`.
+///
+/// # Errors
+/// A value cannot be written.
 pub(super) fn with_rows(
     array: &StructArray,
     mut each: impl FnMut(usize, &mut NullableEncoder<'_>),
 ) -> Result<(), ArrowError> {
-    let (options, field) = (options(), row_field(array.fields()));
+    let ours = Arc::<Ours>::default();
+    let (options, field) = (options(&ours), row_field(array.fields()));
     let mut encoder = make_encoder(&field, array, &options)?;
     for row in 0..array.len() {
         each(row, &mut encoder);
+        if let Some((name, data_type)) = ours.failed.get() {
+            return Err(no_text(name, data_type));
+        }
     }
     Ok(())
 }
 
-#[derive(Debug)]
-struct Ours;
+#[derive(Debug, Default)]
+struct Ours {
+    /// The column of a value that could not be written: an encoder has no other way to say so.
+    failed: Arc<OnceLock<(String, DataType)>>,
+}
+
+impl Ours {
+    fn text<'a>(&self, field: &FieldRef, array: &'a dyn Array) -> Result<Box<dyn Encoder + 'a>, ArrowError> {
+        const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
+        let formatter = ArrayFormatter::try_new(array, &OPTIONS)?;
+        let of = (field.name().clone(), field.data_type().clone());
+        Ok(Box::new(Text { formatter, text: String::new(), of, failed: self.failed.clone() }))
+    }
+}
 
 impl EncoderFactory for Ours {
     fn make_default_encoder<'a>(
@@ -54,11 +80,10 @@ impl EncoderFactory for Ours {
                 Box::new(Dictionary { keys, values: make_encoder(field, values.as_ref(), options)? })
             }
             // arrow-json refuses these two.
-            DataType::Union(_, _) => Box::new(Text::new(array)?),
-            DataType::Map(entries, _) if !has_text_keys(entries) => Box::new(Text::new(array)?),
-            // arrow-json writes these without escaping, and what a time beyond the calendar is
-            // written as may hold a quote.
-            kind if kind.is_temporal() => Box::new(Text::new(array)?),
+            DataType::Union(_, _) => self.text(field, array)?,
+            DataType::Map(entries, _) if !has_text_keys(entries) => self.text(field, array)?,
+            // arrow-json panics at a time beyond the calendar.
+            kind if kind.is_temporal() => self.text(field, array)?,
             _ => return Ok(None),
         };
         Ok(Some(NullableEncoder::new(encoder, array.logical_nulls())))
@@ -82,26 +107,25 @@ impl Encoder for Dictionary<'_> {
 }
 
 /// A value as a JSON string of its text.
-struct Text<'a>(ArrayFormatter<'a>);
-
-impl<'a> Text<'a> {
-    fn new(array: &'a dyn Array) -> Result<Self, ArrowError> {
-        const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(true);
-        ArrayFormatter::try_new(array, &OPTIONS).map(Self)
-    }
+struct Text<'a> {
+    formatter: ArrayFormatter<'a>,
+    text: String,
+    of: (String, DataType),
+    failed: Arc<OnceLock<(String, DataType)>>,
 }
 
 impl Encoder for Text<'_> {
     fn encode(&mut self, idx: usize, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.push(b'"');
-        // Writing to memory does not fail, and a value that has no text shows why instead.
-        let _ = write!(out, "{}", self.0.value(idx));
-        if out[start + 1..].iter().any(|b| matches!(b, b'"' | b'\\' | 0..0x20)) {
-            let text = String::from_utf8_lossy(&out[start + 1..]).into_owned();
-            out.truncate(start);
-            out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+        self.text.clear();
+        if self.formatter.value(idx).write(&mut self.text).is_err() {
+            // The first counts.
+            let _ = self.failed.set(self.of.clone());
+        }
+        if self.text.bytes().any(|b| matches!(b, b'"' | b'\\' | 0..0x20)) {
+            out.extend_from_slice(serde_json::Value::from(self.text.as_str()).to_string().as_bytes());
         } else {
+            out.push(b'"');
+            out.extend_from_slice(self.text.as_bytes());
             out.push(b'"');
         }
     }

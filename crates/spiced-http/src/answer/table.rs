@@ -4,14 +4,13 @@
 //! that comes later pushes its row out. Control characters are shown escaped, so that a value
 //! neither breaks its row nor drives the terminal. Null is empty.
 
-use std::fmt::Write as _;
-
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Schema};
 use unicode_width::UnicodeWidthStr;
 
 use super::Encode;
+use super::nested::no_text;
 use super::out::Out;
 
 /// How many of the first rows are measured.
@@ -50,25 +49,27 @@ impl Encode for Table {
 
     fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError> {
         let out = out.text();
-        let options = FormatOptions::new().with_display_error(true);
+        let options = FormatOptions::new().with_display_error(false);
         let columns: Vec<ArrayFormatter<'_>> =
             batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options)).collect::<Result<_, _>>()?;
-        let cell = |column: &ArrayFormatter<'_>, at: usize, text: &mut String| {
+        let schema = batch.schema_ref();
+        let cell = |number: usize, at: usize, text: &mut String| {
             text.clear();
-            // Writing to memory does not fail, and a value that has no text shows why instead.
-            let _ = write!(text, "{}", column.value(at));
+            let field = schema.field(number);
+            columns[number].value(at).write(text).map_err(|_| no_text(field.name(), field.data_type()))?;
             if text.contains(char::is_control) {
                 *text = escaped(text);
             }
+            Ok::<_, ArrowError>(())
         };
         let mut cells = vec![String::new(); columns.len()];
         let widths = match self.widths.take() {
             Some(widths) => widths,
             None => {
                 let mut widths: Vec<usize> = self.names.iter().map(|name| name.width()).collect();
-                for (width, (column, text)) in widths.iter_mut().zip(columns.iter().zip(&mut cells)) {
+                for (number, (width, text)) in widths.iter_mut().zip(&mut cells).enumerate() {
                     for at in 0..batch.num_rows() {
-                        cell(column, at, text);
+                        cell(number, at, text)?;
                         *width = (*width).max(text.width());
                     }
                     *width = (*width).min(WIDEST);
@@ -78,8 +79,8 @@ impl Encode for Table {
             }
         };
         for at in 0..batch.num_rows() {
-            for (column, text) in columns.iter().zip(&mut cells) {
-                cell(column, at, text);
+            for (number, text) in cells.iter_mut().enumerate() {
+                cell(number, at, text)?;
             }
             row(&widths, &cells, out);
         }

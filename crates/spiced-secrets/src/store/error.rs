@@ -33,6 +33,8 @@ pub enum StoreError {
         line: usize,
         /// What is wrong; nothing of the file's text.
         what: &'static str,
+        /// What to change.
+        hint: &'static str,
     },
     /// The store did not answer in time.
     #[error("no answer within {within:?}{}", at(endpoint))]
@@ -123,11 +125,13 @@ impl StoreError {
             | Self::Refused { hint, .. }
             | Self::Absent { hint, .. }
             | Self::Keyring { hint, .. } => hint,
+            Self::Syntax { hint, .. } => hint,
             Self::Timeout { endpoint: Some(_), .. } => {
                 "see that the server is well and that nothing between here and there swallows packets"
             }
             Self::Answer { .. } => "see that the address is that of the store itself, not of a proxy or a login page",
             Self::Unreadable { .. } => "check the path, and that this user may read it",
+            Self::Syntax { .. } => "correct the file there: a value of several lines stands in quotes, NAME=\"…\"",
             _ => "make it answer, or refer to another store",
         }
     }

@@ -15,7 +15,11 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         let layers = settle::read(&args.pod)?;
         let resolver = settle::open(&layers).await?;
         let resolve = async |values: &[_]| resolver.resolve_all(values).await;
-        let explanation = layers.explain(&resolve).await.map_err(settle::failed)?;
+        let explanation = match layers.explain(&resolve).await {
+            Ok(explanation) => explanation,
+            // The start tells all that is wrong, not only what keeps this from being explained.
+            Err(why) => return Err(layers.settle(&resolve).await.map_or_else(settle::failed, |_| settle::failed(why))),
+        };
         let text = match args.json {
             true => format!("{:#}\n", serde_json::json!(explanation)),
             false => text(&explanation),

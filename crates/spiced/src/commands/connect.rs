@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use spiced_certs::{Issued, Sources, load};
-use spiced_config::{Listen, Settings};
+use spiced_config::{Listen, Settings, nearest};
 use tls_core::Sourced;
 use tls_core::listener::ListenAddress;
 
@@ -78,10 +78,15 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
     })
 }
 
+/// What was given is repeated only where it is nearly one of ours: a folder or a key may stand in the wrong place.
 fn unknown(name: &str) -> Failure {
     let known: Vec<&str> = CLIENTS.iter().map(|client| client.name).collect();
+    let (given, like) = match nearest(name, known.iter().copied()) {
+        Some(like) => (format!("`{name}`"), format!("did you mean `{like}`? ")),
+        None => ("like the first argument".to_owned(), String::new()),
+    };
     Failure::Usage(format!(
-        "error: no client is called `{name}`\nhint: there are {}; for a folder, name the client first: spiced connect curl {name}\n",
+        "error: no client is called {given}\nhint: {like}there are {}; for a folder, name the client first: spiced connect curl FOLDER\n",
         known.join(", ")
     ))
 }

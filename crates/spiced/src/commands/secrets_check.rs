@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use spiced_config::Resolved;
 use spiced_secrets::{Answer, Lack, ResolveError, ResolveErrors, Unanswered};
 use tls_core::{Origin, Secret};
 
@@ -54,8 +53,7 @@ async fn check(pod: &PodArgs) -> Result<(Report, Result<(), Failure>), Failure> 
     });
     let config = match settled.await {
         Ok(_) => Ok(()),
-        Err(Resolved::Config(error)) => Err(error.into()),
-        Err(Resolved::Secrets(errors)) => Err(settle::secrets(&errors)),
+        Err(why) => Err(settle::failed(why)),
     };
     let asked = whole.into_inner().then(|| asked.into_inner());
     let of_stores = resolver.check(&[]).await.len();

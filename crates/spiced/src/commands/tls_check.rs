@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 use std::io::IsTerminal;
-use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
-use spiced_certs::{Examined, Finding, Severity};
+use spiced_certs::{Clients, Examined, Finding, Input, Severity};
 use spiced_config::{Settings, Tls};
+use tls_core::{Origin, Sourced};
 
 use crate::args::TlsCheckArgs;
 use crate::commands::{print, runtime};
@@ -20,13 +20,12 @@ pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
     let report = runtime.block_on(async {
         let (settings, _) = settle::settle(&args.pod).await?;
-        Ok::<_, Failure>(examine(settings, &args.name))
+        examine(settings, args)
     });
     runtime.shutdown_background();
     let report = report?;
     let text = if args.json { format!("{:#}\n", report.json()) } else { report.text(colours()) };
-    let least = if args.strict { Severity::Warning } else { Severity::Error };
-    if report.findings.iter().any(|finding| finding.severity >= least) {
+    if report.fails(args.strict) {
         return Err(Failure::Answered { text, code: BAD });
     }
     print(&text)
@@ -36,9 +35,13 @@ pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
 struct Report {
     findings: Vec<Finding>,
     accepted_by: Vec<(&'static str, bool)>,
+    /// What could not be checked, each a sentence.
+    unchecked: Vec<String>,
+    /// Codes of findings that the pod accepts.
+    accepted: Vec<String>,
 }
 
-fn examine(mut settings: Settings, names: &[String]) -> Report {
+fn examine(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure> {
     let tls = settings.tls.take();
     let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let mut report = match tls {
@@ -51,8 +54,10 @@ fn examine(mut settings: Settings, names: &[String]) -> Report {
                 "for development: spiced --tls-self-signed; else give a certificate and its key",
             )],
             accepted_by: Vec::new(),
+            unchecked: Vec::new(),
+            accepted: Vec::new(),
         },
-        Some(tls) => of_tls(tls, names),
+        Some(tls) => of_tls(tls, args)?,
     };
     report.findings.extend(policy::findings(&settings.auth, asks));
     if let Err(failure) = policy::establish(&settings.auth, asks, Vec::new()) {
@@ -60,36 +65,56 @@ fn examine(mut settings: Settings, names: &[String]) -> Report {
         report.findings.push(finding("AUTH-KEYS", Severity::Error, "runtime.auth.api_key.keys", &message, &fix));
     }
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    report
+    Ok(report)
 }
 
-fn of_tls(tls: Tls, names: &[String]) -> Report {
+fn of_tls(tls: Tls, args: &TlsCheckArgs) -> Result<Report, Failure> {
+    let accepted = tls.accept_findings.clone();
     let (mut sources, development) = identity::sources(tls, Vec::new());
     if development.as_ref().is_some_and(|made| !made.is_made()) {
         let origin = sources.pair.certificate.origin.to_string();
         let message = "the development CA and certificate are not there yet: the first start makes them";
         let fix = "start spiced, or make them now: spiced tls init --dir .spice/tls";
         let findings = vec![finding("TLS-DEVELOPMENT", Severity::Info, &origin, message, fix)];
-        return Report { findings, accepted_by: Vec::new() };
+        return Ok(Report { findings, accepted_by: Vec::new(), unchecked: Vec::new(), accepted });
     }
-    let Examined { mut findings, accepted_by } = spiced_certs::examine(&mut sources, names, SystemTime::now());
+    let mut ca = args.ca.as_ref().map(|path| Sourced::new(Input::File(path.clone()), Origin::Flag("--ca".to_owned())));
+    let examined = spiced_certs::examine(&mut sources, &args.name, ca.as_mut());
+    let Examined { mut findings, accepted_by, mut unchecked } =
+        examined.map_err(|error| Failure::configuration(&error, error.hint()))?;
+    if development.is_some() {
+        // Whoever has it made trusts it.
+        unchecked.clear();
+    }
     // A development CA of ours has no intermediates, and its user knows.
     findings.retain(|finding| development.is_none() || finding.severity > Severity::Info);
-    Report { findings, accepted_by }
+    Ok(Report { findings, accepted_by, unchecked, accepted })
 }
 
 fn finding(code: &'static str, severity: Severity, origin: &str, message: &str, fix: &str) -> Finding {
     let [origin, message, fix] = [origin, message, fix].map(str::to_owned);
-    Finding { code, severity, origin, subject: String::new(), message, fix }
+    Finding { code, severity, origin, subject: String::new(), message, fix, refused_by: Clients::default() }
 }
 
 impl Report {
     fn json(&self) -> Value {
-        json!({ "findings": self.findings, "accepted_by": accepted(&self.accepted_by) })
+        json!({
+            "findings": self.findings,
+            "accepted_by": accepted(&self.accepted_by),
+            "unchecked": self.unchecked,
+        })
     }
 
     fn text(&self, colours: bool) -> String {
-        findings(&self.findings, colours) + &takers(&self.accepted_by)
+        let unchecked = self.unchecked.iter().map(|what| format!("not checked: {what}\n"));
+        findings(&self.findings, colours) + &takers(&self.accepted_by) + &unchecked.collect::<String>()
+    }
+
+    /// True where the command fails: for an error, and for a warning that makes a client refuse; `strict`: for every
+    /// warning, and for all that makes a client refuse.
+    fn fails(&self, strict: bool) -> bool {
+        let counts = |finding: &&Finding| !self.accepted.iter().any(|code| code == finding.code);
+        self.findings.iter().filter(counts).any(|finding| finding.fails(strict))
     }
 }
 
@@ -102,7 +127,7 @@ pub(super) fn accepted(by: &[(&'static str, bool)]) -> Value {
 /// The findings for a person, two lines each.
 pub(super) fn findings(found: &[Finding], colours: bool) -> String {
     let mut out = String::new();
-    for Finding { code, severity, origin, subject, message, fix } in found {
+    for Finding { code, severity, origin, subject, message, fix, .. } in found {
         let (word, colour) = match severity {
             Severity::Error => ("error", "31"),
             Severity::Warning => ("warning", "33"),
@@ -118,7 +143,7 @@ pub(super) fn findings(found: &[Finding], colours: bool) -> String {
         };
         let _ = writeln!(out, "{word} {code}: {place}{message}{about}\n  fix: {fix}");
     }
-    if found.iter().all(|finding| finding.severity == Severity::Info) {
+    if found.is_empty() {
         out.push_str("nothing is wrong\n");
     }
     out

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
 use serde_json::{Value, json};
-use spiced_certs::{Presented, Severity, looking};
+use spiced_certs::{Presented, looking};
 use tls_core::CertificateSummary;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::args::{StartTls, TlsInspectArgs};
+use crate::args::{StartTls, TlsInspectArgs, host};
 use crate::commands::tls_check::{accepted, colours, findings, takers};
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &TlsInspectArgs) -> Result<(), Failure> {
     } else {
         in_words(&args.address, &seen, &presented)
     };
-    if presented.findings.iter().any(|finding| finding.severity == Severity::Error) {
+    if presented.findings.iter().any(|finding| finding.fails(false)) {
         return Err(Failure::Answered { text, code: BAD });
     }
     print(&text)
@@ -60,10 +60,12 @@ pub(crate) fn run(args: &TlsInspectArgs) -> Result<(), Failure> {
 fn address(text: &str) -> Result<(String, u16), Failure> {
     let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     match parsed {
-        Some((host, port)) if !host.is_empty() && !host.contains('/') => Ok((host.to_owned(), port)),
-        _ => Err(Failure::Usage(format!(
-            "error: `{text}` is no HOST:PORT\nhint: such as localhost:3000, or [::1]:3000; no scheme and no path\n"
-        ))),
+        Some((name, port)) if host(name).is_ok() => Ok((name.to_owned(), port)),
+        // Not repeated: what stands here by mistake may be a key.
+        _ => Err(Failure::Usage(
+            "error: the argument is no HOST:PORT\nhint: such as localhost:3000, or [::1]:3000; no scheme and no path\n"
+                .to_owned(),
+        )),
     }
 }
 

@@ -16,7 +16,7 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::error::{DataFusionError, Result};
@@ -31,9 +31,10 @@ use futures::{StreamExt, TryStreamExt};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use spiced_certs::client::Refusal;
-use spiced_engine::{ErrorKind, Principal, Trace};
+use spiced_engine::{ErrorKind, Principal, Redacted, Trace};
 use tls_core::Secret;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -42,6 +43,7 @@ use url::Url;
 
 use self::condition::{conditions, is_plain};
 use super::outbound::{MATERIAL, Material, innermost};
+use super::outdated::Outdated;
 use super::params::Params;
 use super::remote::RemoteScan;
 use super::{Connector, Opened, Request, Source, quoted};
@@ -100,7 +102,8 @@ fn open(request: Request<'_>) -> Opened {
                 params.refuse("credentials would travel in plain text; use grpc+tls://");
                 return Err(params.wrong);
             }
-            Ok(Arc::new(Peer { server: Server { endpoint, material, credentials }, relation, filters }))
+            let (server, changed) = (Server { endpoint, material, credentials }, Arc::default());
+            Ok(Arc::new(Peer { server, relation, filters, changed }))
         }
         _ => Err(params.wrong),
     }
@@ -155,10 +158,16 @@ struct Peer {
     relation: TableReference,
     /// Whether filters are left to it.
     filters: bool,
+    /// Says that the table is another one now.
+    changed: Arc<Notify>,
 }
 
 #[async_trait]
 impl Source for Peer {
+    async fn outdated(&self) {
+        self.changed.notified().await;
+    }
+
     async fn load(&self, _: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
         let (server, relation) = (Arc::new(self.server.clone()), self.relation.to_quoted_string());
         let connection = server.connect().await?;
@@ -174,6 +183,7 @@ impl Source for Peer {
             schema,
             filters: self.filters,
             was_refused: Arc::default(),
+            outdated: Outdated::new(self.changed.clone()),
         }))
     }
 }
@@ -290,7 +300,8 @@ impl Server {
             match begun(sql).await {
                 Err(Failure { why, is_refusal: true }) => {
                     // Both have a caller's constants in them.
-                    debug!(sql, why, "a statement is refused for its filters");
+                    let kept = Redacted::of(sql);
+                    debug!(sql = %kept.text, why = kept.message(&why), "a statement is refused for its filters");
                     if !asked.was_refused.swap(true, Ordering::Relaxed) {
                         let refused = self.trouble("it refuses a statement with filters, and is asked again without");
                         warn!(
@@ -378,6 +389,7 @@ struct PeerTable {
     schema: SchemaRef,
     filters: bool,
     was_refused: Arc<AtomicBool>,
+    outdated: Outdated,
 }
 
 #[async_trait]
@@ -422,6 +434,7 @@ impl TableProvider for PeerTable {
             asked: Asked { filtered, plain: from + &limit, trace, was_refused: self.was_refused.clone() },
             read: Arc::new(self.schema.project(&asked)?),
             schema,
+            outdated: self.outdated.clone(),
         };
         Ok(RemoteScan::plan(scan))
     }
@@ -436,6 +449,7 @@ struct Scan {
     read: SchemaRef,
     /// Those that are given.
     schema: SchemaRef,
+    outdated: Outdated,
 }
 
 /// What is asked.
@@ -464,6 +478,7 @@ impl PartitionStream for Scan {
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (server, connection) = (self.server.clone(), self.connection.clone());
         let (asked, read, wanted) = (self.asked.clone(), self.read.clone(), self.schema.clone());
+        let outdated = self.outdated.clone();
         let unavailable = |why: String| -> DataFusionError { refusal(ErrorKind::Unavailable, why) };
         let batches = async move {
             let batches = server.rows(&asked, &connection).await.map_err(unavailable)?;
@@ -473,10 +488,41 @@ impl PartitionStream for Scan {
                 if batch.num_columns() != read.fields().len() {
                     return Err(unavailable(server.trouble("an answer has other columns than were asked for")));
                 }
+                if let Some(changed) = changed(&batch.schema(), &read) {
+                    outdated.notify();
+                    return Err(unavailable(server.trouble(&changed)));
+                }
                 Ok(conform(batch, &read)?.project(&columns)?)
             }))
         };
         let stream = futures::stream::once(batches).try_flatten();
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream))
     }
+}
+
+/// How the columns that come differ from those that were announced when the data set was loaded.
+fn changed(given: &Schema, wanted: &Schema) -> Option<String> {
+    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let is_bytes =
+        |data_type: &DataType| matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView);
+    fn values(data_type: &DataType) -> &DataType {
+        match data_type {
+            DataType::Dictionary(_, values) => values,
+            other => other,
+        }
+    }
+    let differs = |(given, wanted): (&DataType, &DataType)| {
+        !(given.equals_datatype(wanted) || is_text(given) && is_text(wanted) || is_bytes(given) && is_bytes(wanted))
+    };
+    given.fields().iter().zip(wanted.fields()).find_map(|(given, wanted)| {
+        differs((values(given.data_type()), values(wanted.data_type()))).then(|| {
+            format!(
+                "the column `{}` is {} now, and was {} when the data set was loaded; it is being loaded again, so send the \
+                 statement again",
+                wanted.name(),
+                given.data_type(),
+                wanted.data_type()
+            )
+        })
+    })
 }

@@ -210,6 +210,10 @@ impl<Connect> Source for Objects<Connect>
 where
     Connect: Fn() -> Result<Remote, String> + Send + Sync + 'static,
 {
+    async fn outdated(&self) {
+        self.listing.outdated().await;
+    }
+
     async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
         let written = &self.listing.written;
         let store = (self.connect)().map_err(|why| format!("`{written}` cannot be reached: {why}"))?;

@@ -33,6 +33,7 @@ pub(super) const PARAMS: &[&str] = &[
     "pg_sslkey",
     "connection_pool_size",
     "pg_pushdown",
+    "pg_options",
 ];
 
 /// Connections of one data set.
@@ -43,8 +44,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What our statements and texts mean must not depend on a role's or a database's defaults: a backslash in a literal is
 /// one, a time without a zone is UTC, and no digit of a number is left out.
-const SESSION: &str = "-c standard_conforming_strings=on -c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres \
-                       -c extra_float_digits=1";
+const SESSION: [(&str, &str); 5] = [
+    ("standard_conforming_strings", "on"),
+    ("TimeZone", "UTC"),
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("extra_float_digits", "1"),
+];
+/// Where no statement can write.
+const READ_ONLY: (&str, &str) = ("default_transaction_read_only", "on");
+
+/// How a session gets its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settings {
+    /// With the start-up packet, in `options`.
+    AtStart,
+    /// By `SET`, once there is a session: connection poolers (PgBouncer, Odyssey) refuse `options`.
+    BySet,
+}
 
 /// libpq's modes (PostgreSQL, "SSL Support", table 34.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +94,7 @@ pub(super) struct Params {
     connections: usize,
     /// Whether joins, aggregates and orders are left to the server.
     whole_queries: bool,
+    settings: Settings,
 }
 
 impl Params {
@@ -99,6 +117,8 @@ impl Params {
         let (mode, authority) = (get("pg_sslmode"), get("pg_sslrootcert"));
         let (certificate, key, size) = (get("pg_sslcert"), get("pg_sslkey"), get("connection_pool_size"));
         let pushdown = get("pg_pushdown");
+        // Empty means what it says: none.
+        let options = spec.params.get("pg_options").map(|value| text("pg_options", value));
         // Blanks may belong to it.
         let password = spec.params.get("pg_pass").cloned();
         for (name, given) in [("pg_db", &database), ("pg_user", &user)] {
@@ -151,14 +171,33 @@ impl Params {
                 None
             }
         };
+        let settings = match options {
+            None => Some(Settings::AtStart),
+            Some(Ok(word)) => match word.trim() {
+                "startup" => Some(Settings::AtStart),
+                "" | "none" => Some(Settings::BySet),
+                _ => {
+                    wrong.push(
+                        "params: `pg_options` wants one of startup, none (for connection poolers: nothing is sent with the \
+                         start-up packet, and settings are made by SET)"
+                            .to_owned(),
+                    );
+                    None
+                }
+            },
+            Some(Err(why)) => {
+                wrong.push(why);
+                None
+            }
+        };
         let (port, mode, connections, whole_queries) = (port?, mode?, connections?, whole_queries?);
-        let (database, user) = (database?, user?);
-        Some(Self { host, port, database, user, password, mode, material, connections, whole_queries })
+        let (database, user, settings) = (database?, user?, settings?);
+        Some(Self { host, port, database, user, password, mode, material, connections, whole_queries, settings })
     }
 
     /// Who is asked, by whom, and how it is secured.
     fn way(&self) -> impl PartialEq {
-        let Self { host, port, database, user, password, mode, material, connections: _, whole_queries: _ } = self;
+        let Self { host, port, database, user, password, mode, material, .. } = self;
         (host, port, database, user, password.as_ref().map(Secret::expose), mode, material)
     }
 }
@@ -314,8 +353,12 @@ impl managed::Manager for Server {
         let mut config = Config::new();
         config.host(host).port(*port).dbname(database).user(user).application_name("spiced");
         config.connect_timeout(PATIENCE).keepalives_idle(Duration::from_secs(60));
-        let read_only = if self.writable { "" } else { " -c default_transaction_read_only=on" };
-        config.options(format!("{SESSION}{read_only}"));
+        let read_only = (!self.writable).then_some(READ_ONLY);
+        let session = SESSION.iter().copied().chain(read_only);
+        if self.params.settings == Settings::AtStart {
+            let options: Vec<String> = session.clone().map(|(name, value)| format!("-c {name}={value}")).collect();
+            config.options(options.join(" "));
+        }
         if let Some(password) = password {
             config.password(password.expose());
         }
@@ -327,18 +370,23 @@ impl managed::Manager for Server {
         let said = |error: tokio_postgres::Error, witness: Option<&Witness>| {
             Trouble::of(&format!("PostgreSQL at {host}:{port}"), &error, witness)
         };
-        match self.tls()? {
+        let client = match self.tls()? {
             Some((tls, witness)) => {
                 let (client, connection) = config.connect(tls).await.map_err(|e| said(e, Some(&witness)))?;
                 drive(connection);
-                Ok(client)
+                client
             }
             None => {
                 let (client, connection) = config.connect(NoTls).await.map_err(|e| said(e, None))?;
                 drive(connection);
-                Ok(client)
+                client
             }
+        };
+        if self.params.settings == Settings::BySet {
+            let set: Vec<String> = session.map(|(name, value)| format!("SET {name} TO '{value}'")).collect();
+            client.batch_execute(&set.join("; ")).await.map_err(|e| said(e, None))?;
         }
+        Ok(client)
     }
 
     async fn recycle(&self, client: &mut Client, _: &Metrics) -> RecycleResult<Trouble> {

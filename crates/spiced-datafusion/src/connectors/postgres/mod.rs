@@ -19,12 +19,14 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::execution::context::SessionState;
+use tokio::sync::Notify;
 
 use self::connect::{Params, Pool};
 pub(crate) use self::keys::Reference;
 use self::keys::{Keys, Place};
 pub(super) use self::query::WholeQueries;
 use self::table::PostgresTable;
+use super::outdated::Outdated;
 use super::{Connector, Opened, Request, Source, quoted};
 use crate::changes::Changeable;
 
@@ -77,6 +79,7 @@ fn open(request: Request<'_>) -> Opened {
             pool: Pool::new(params, request.spec.writable),
             relation,
             writable: request.spec.writable,
+            changed: Arc::default(),
         })),
         _ => Err(wrong),
     }
@@ -101,12 +104,19 @@ struct Postgres {
     pool: Pool,
     relation: Relation,
     writable: bool,
+    /// Says that the table is another one now.
+    changed: Arc<Notify>,
 }
 
 #[async_trait]
 impl Source for Postgres {
     async fn load(&self, _state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
-        let table = PostgresTable::open(self.pool.clone(), self.relation.clone(), self.writable).await;
+        let outdated = Outdated::new(self.changed.clone());
+        let table = PostgresTable::open(self.pool.clone(), self.relation.clone(), self.writable, outdated).await;
         Ok(Arc::new(table.map_err(|trouble| trouble.to_string())?))
+    }
+
+    async fn outdated(&self) {
+        self.changed.notified().await;
     }
 }

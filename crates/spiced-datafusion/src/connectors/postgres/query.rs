@@ -12,6 +12,7 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, LogicalPlanBuilder, Projection, Sort, TableScan};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
+use super::super::outdated::Outdated;
 use super::connect::Pool;
 use super::expression::{Columns, Value, aligned, condition, value};
 use super::table::PostgresTable;
@@ -99,6 +100,7 @@ struct Query {
     conditions: Vec<String>,
     /// Whether it does more than a scan can.
     is_worth_it: bool,
+    outdated: Outdated,
 }
 
 /// Where a statement's rows come from.
@@ -129,6 +131,7 @@ impl Query {
             from: Rows::Of(format!("{} AS t", relation.quoted())),
             conditions,
             is_worth_it: false,
+            outdated: table.outdated().clone(),
         };
         Some(match scan.fetch {
             Some(rows) => query.closed(&format!(" LIMIT {rows}")),
@@ -234,7 +237,8 @@ impl Query {
         let on = on.join(" AND ");
         let (l, r) = (format!("({}) AS l", left.sql("")), format!("({}) AS r", right.sql("")));
         let query = |columns: Vec<Value>, from: String, conditions: Vec<String>| {
-            Some(Self { pool: left.pool.clone(), columns, from: Rows::Of(from), conditions, is_worth_it: true })
+            let (pool, from, outdated) = (left.pool.clone(), Rows::Of(from), left.outdated.and(&right.outdated));
+            Some(Self { pool, columns, from, conditions, is_worth_it: true, outdated })
         };
         let both = || columns_left.iter().chain(&columns_right).cloned().collect();
         match join.join_type {
@@ -279,7 +283,7 @@ impl Query {
             fields.map(|((name, field), column)| Field::new(name, column.reading.data_type(), field.is_nullable()));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let readings = self.columns.iter().map(|column| column.reading.clone()).collect();
-        let table = PostgresTable::of_query(self.pool.clone(), self.sql(""), schema, readings);
+        let table = PostgresTable::of_query(self.pool.clone(), self.sql(""), schema, readings, self.outdated.clone());
         let columns = names.zip(plan.schema().iter()).map(|(name, (qualifier, field))| {
             Expr::Column(Column::from_name(name)).alias_qualified(qualifier.cloned(), field.name())
         });

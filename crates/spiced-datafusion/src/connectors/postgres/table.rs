@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
@@ -22,9 +22,11 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::{StreamExt, TryStreamExt};
 use spiced_engine::ErrorKind;
-use tokio_postgres::RowStream;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{RowStream, Statement};
 
+use super::super::outdated::Outdated;
 use super::super::remote::RemoteScan;
 use super::change::{ADDRESSES, Change};
 use super::connect::{Busy, Pool, Trouble};
@@ -34,7 +36,7 @@ use super::types::{Collation, Reading};
 use super::values::Raw;
 use super::write::Copy;
 use super::{Keyed, Relation, quoted};
-use crate::changes::{Changeable, address};
+use crate::changes::{Changeable, address, left_out};
 use crate::error::refusal;
 
 /// A batch is full with this many bytes as they came, however few rows that is.
@@ -72,11 +74,17 @@ pub(super) struct PostgresTable {
     has_addresses: bool,
     writable: bool,
     keys: Arc<Keys>,
+    outdated: Outdated,
 }
 
 impl PostgresTable {
     /// Asks the server what the table is.
-    pub(super) async fn open(pool: Pool, relation: Relation, writable: bool) -> std::result::Result<Self, Trouble> {
+    pub(super) async fn open(
+        pool: Pool,
+        relation: Relation,
+        writable: bool,
+        outdated: Outdated,
+    ) -> std::result::Result<Self, Trouble> {
         let client = pool.get().await?;
         let name = relation.quoted();
         let statement = client.prepare(&format!("SELECT * FROM {name}")).await?;
@@ -126,14 +134,25 @@ impl PostgresTable {
         // What is hidden from `SELECT *` is no column here.
         keys.primary.take_if(|key| !key.columns.iter().all(|column| schema.index_of(column).is_ok()));
         let keys = Arc::new(keys);
-        Ok(Self { pool, from: From::Relation(relation), schema, readings, own, has_addresses, writable, keys })
+        let from = From::Relation(relation);
+        Ok(Self { pool, from, schema, readings, own, has_addresses, writable, keys, outdated })
     }
 
-    /// What `sql` gives.
-    pub(super) fn of_query(pool: Pool, sql: String, schema: SchemaRef, readings: Vec<Reading>) -> Self {
-        let own = readings.len();
-        let keys = Arc::default();
-        Self { pool, from: From::Query(sql), schema, readings, own, has_addresses: false, writable: false, keys }
+    /// What `sql` gives, which is made of tables for which `outdated` is said.
+    pub(super) fn of_query(
+        pool: Pool,
+        sql: String,
+        schema: SchemaRef,
+        readings: Vec<Reading>,
+        outdated: Outdated,
+    ) -> Self {
+        let (own, from, keys) = (readings.len(), From::Query(sql), Arc::default());
+        Self { pool, from, schema, readings, own, has_addresses: false, writable: false, keys, outdated }
+    }
+
+    /// Says that the table is another one now.
+    pub(super) fn outdated(&self) -> &Outdated {
+        &self.outdated
     }
 
     pub(super) fn keyed(&self) -> Keyed<'_> {
@@ -243,6 +262,12 @@ impl TableProvider for PostgresTable {
         Ok(Arc::new(filter))
     }
 
+    /// What an INSERT leaves out is PostgreSQL's to fill in.
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        static LEFT_OUT: LazyLock<Expr> = LazyLock::new(left_out);
+        (self.written().is_some() && self.schema.index_of(column).is_ok()).then(|| &*LEFT_OUT)
+    }
+
     async fn insert_into(
         &self,
         _state: &dyn Session,
@@ -250,8 +275,7 @@ impl TableProvider for PostgresTable {
         op: InsertOp,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let Some(relation) = self.written().filter(|_| op == InsertOp::Append) else {
-            let why = "a PostgreSQL data set takes INSERT INTO where its access is read_write, and does not overwrite";
-            return Err(refusal(ErrorKind::Unsupported, why));
+            return Err(takes_no_rows());
         };
         self.schema.logically_equivalent_names_and_types(&input.schema())?;
         let copy = Copy::new(self.pool.clone(), relation, self.schema.clone());
@@ -273,6 +297,8 @@ impl PostgresTable {
             sql,
             schema,
             readings: columns.iter().map(|at| self.readings[*at].clone()).collect(),
+            is_own: matches!(self.from, From::Relation(_)),
+            outdated: self.outdated.clone(),
         };
         Ok(RemoteScan::plan(scan))
     }
@@ -298,14 +324,58 @@ impl Changeable for PostgresTable {
         let columns: Vec<&str> = columns.iter().map(|at| self.schema.field(*at).name().as_str()).collect();
         Ok(Arc::new(Change::new(self.pool.clone(), relation, &columns, given)))
     }
+
+    fn insert(&self, columns: &[usize]) -> Result<Option<Arc<dyn DataSink>>> {
+        let Some(relation) = self.written() else { return Err(takes_no_rows()) };
+        let schema = Arc::new(self.schema.project(columns)?);
+        Ok(Some(Arc::new(Copy::new(self.pool.clone(), relation, schema))))
+    }
+}
+
+fn takes_no_rows() -> DataFusionError {
+    let why = "a PostgreSQL data set takes INSERT INTO where its access is read_write, and does not overwrite";
+    refusal(ErrorKind::Unsupported, why)
 }
 
 /// One statement.
+#[derive(Clone)]
 struct Scan {
     pool: Pool,
     sql: String,
     schema: SchemaRef,
     readings: Vec<Reading>,
+    /// Whether its columns are the table's own.
+    is_own: bool,
+    outdated: Outdated,
+}
+
+impl Scan {
+    /// What the server says of the statement. Where it says that it is wrong, what is known of the table is: the statement
+    /// was made of that (PostgreSQL, "Error Codes", class 42).
+    fn refused(&self, error: tokio_postgres::Error) -> Trouble {
+        let code = error.as_db_error().map(|said| said.code());
+        if code.is_some_and(|code| code.code().starts_with("42") && *code != SqlState::INSUFFICIENT_PRIVILEGE) {
+            self.outdated.notify();
+        }
+        Trouble::from(error)
+    }
+
+    /// How what comes differs from what is expected: the values would be taken for others than they are.
+    fn changed(&self, statement: &Statement) -> Option<String> {
+        let mut columns = statement.columns().iter().zip(&self.readings).zip(self.schema.fields());
+        columns.find_map(|((column, reading), field)| {
+            let same = reading.reads(column.type_(), column.type_modifier(), self.is_own);
+            (!same).then(|| {
+                format!(
+                    "PostgreSQL: the column `{}` is {} now, and was read as {} when the data set was loaded; the data set is \
+                     being loaded again, so send the statement again",
+                    field.name(),
+                    column.type_().name(),
+                    field.data_type()
+                )
+            })
+        })
+    }
 }
 
 impl fmt::Debug for Scan {
@@ -321,12 +391,10 @@ impl PartitionStream for Scan {
     }
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (pool, sql) = (self.pool.clone(), self.sql.clone());
-        let (schema, readings) = (self.schema.clone(), self.readings.clone());
-        let rows = context.session_config().batch_size();
+        let (scan, rows) = (self.clone(), context.session_config().batch_size());
         let batches = async move {
-            let running = Running::start(pool, &sql).await?;
-            Ok::<_, DataFusionError>(batches(running, schema, readings, rows))
+            let running = Running::start(&scan).await?;
+            Ok::<_, DataFusionError>(batches(running, scan.schema, scan.readings, rows))
         };
         let stream = futures::stream::once(batches).try_flatten();
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream))
@@ -340,12 +408,24 @@ struct Running {
 }
 
 impl Running {
-    async fn start(pool: Pool, sql: &str) -> std::result::Result<Self, Trouble> {
+    async fn start(scan: &Scan) -> std::result::Result<Self, Trouble> {
         let none: [&(dyn ToSql + Sync); 0] = [];
         // Before anything is sent: the first word of an answer may take as long as all of it.
-        let busy = Busy::new(pool).await?;
+        let mut busy = Busy::new(scan.pool.clone()).await?;
         let client = busy.client().expect("it has just begun");
-        let rows = Box::pin(client.query_raw(sql, none).await?);
+        let statement = match client.prepare(&scan.sql).await {
+            Ok(statement) => statement,
+            Err(error) => {
+                busy.over();
+                return Err(scan.refused(error));
+            }
+        };
+        if let Some(changed) = scan.changed(&statement) {
+            busy.over();
+            scan.outdated.notify();
+            return Err(Trouble::unavailable(changed));
+        }
+        let rows = Box::pin(client.query_raw(&statement, none).await?);
         Ok(Self { rows, busy })
     }
 }

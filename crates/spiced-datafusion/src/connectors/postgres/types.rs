@@ -41,7 +41,7 @@ enum Sameness {
 }
 
 /// What a value is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
     Int2,
@@ -123,6 +123,17 @@ impl Reading {
     /// Whether the statement asks for the column's text.
     pub(super) fn is_text(&self) -> bool {
         matches!(self.kind, Kind::AsText | Kind::Char)
+    }
+
+    /// Whether a column that an answer has is still to be read so. Of a table's own column all of its type counts; of a
+    /// computed one PostgreSQL does not say how many digits it has.
+    pub(super) fn reads(&self, pg: &Type, modifier: i32, is_own: bool) -> bool {
+        let kind = Kind::of(pg, modifier);
+        match (&self.kind, &kind) {
+            (Kind::Text | Kind::Char | Kind::AsText, Kind::Text | Kind::Char | Kind::AsText) => true,
+            (Kind::Numeric(..), Kind::Numeric(..)) if !is_own => true,
+            (known, now) => known == now,
+        }
     }
 
     /// Takes values, and makes an array of them.

@@ -12,6 +12,7 @@ use tls_core::{Origin, Secret, Sourced};
 
 use super::endpoint::Endpoint;
 use super::meta;
+use crate::args::path;
 use crate::failure::Failure;
 
 /// Where `spiced` puts its development CA, seen from the pod's folder.
@@ -42,20 +43,20 @@ pub(crate) struct SqlArgs {
     /// Statements to run, separated by `;`; without, a prompt, or what standard input holds
     query: Option<String>,
     /// Run the statements of a file
-    #[arg(short, long, value_name = "PATH", conflicts_with = "query")]
+    #[arg(short, long, value_name = "PATH", conflicts_with = "query", value_parser = path())]
     file: Option<PathBuf>,
     /// Where the server's Flight SQL door is [default: localhost:50051]
     #[arg(long, value_name = "ENDPOINT")]
     endpoint: Option<String>,
     /// Whose certificates are trusted, a PEM file [default: this system's trust store]
-    #[arg(long, value_name = "PATH")]
-    tls_root_certificate_file: Option<OsString>,
+    #[arg(long, value_name = "PATH", value_parser = path())]
+    tls_root_certificate_file: Option<PathBuf>,
     /// The certificate to show to a server that asks for one, a PEM file
-    #[arg(long, value_name = "PATH")]
-    client_certificate_file: Option<OsString>,
+    #[arg(long, value_name = "PATH", value_parser = path())]
+    client_certificate_file: Option<PathBuf>,
     /// That certificate's key, a PEM file
-    #[arg(long, value_name = "PATH")]
-    client_key_file: Option<OsString>,
+    #[arg(long, value_name = "PATH", value_parser = path())]
+    client_key_file: Option<PathBuf>,
     /// The API key (others on this machine can see it in the process list; SPICED_SQL_API_KEY hides it)
     #[arg(long, value_name = "KEY", value_parser = secret)]
     api_key: Option<Secret>,
@@ -132,9 +133,9 @@ impl SqlArgs {
                 value.to_string_lossy().parse::<Endpoint>().map_err(|e| usage(origin, e))?
             }
         };
-        let root = choose(self.tls_root_certificate_file, ROOT);
-        let certificate = choose(self.client_certificate_file, CERTIFICATE);
-        let key = choose(self.client_key_file, KEY);
+        let root = choose(self.tls_root_certificate_file.map(Into::into), ROOT);
+        let certificate = choose(self.client_certificate_file.map(Into::into), CERTIFICATE);
+        let key = choose(self.client_key_file.map(Into::into), KEY);
         let api_key = match self.api_key {
             Some(key) => Some(Sourced::new(key, Origin::Flag(API_KEY.0.to_owned()))),
             None => match environment(API_KEY.1).filter(|key| !key.is_empty()) {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use spiced_config::may_be_secret;
+
 /// Where the Flight door is by default.
 const PORT: u16 = 50051;
 
@@ -79,11 +81,17 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
+        if text.contains(char::is_control) {
+            return Err(EndpointError::Path);
+        }
         let (asked, default_port, rest) = match text.split_once("://") {
             None => (Asked::TlsFirst, PORT, text),
             Some((scheme, rest)) => {
                 let known = SCHEMES.iter().find(|(name, ..)| scheme.eq_ignore_ascii_case(name));
-                let (_, asked, port) = known.ok_or_else(|| EndpointError::Scheme(scheme.to_owned()))?;
+                let (_, asked, port) = known.ok_or_else(|| match may_be_secret(scheme) {
+                    true => EndpointError::Path,
+                    false => EndpointError::Scheme(scheme.to_owned()),
+                })?;
                 (*asked, *port, rest.strip_suffix('/').unwrap_or(rest))
             }
         };
@@ -91,7 +99,7 @@ impl FromStr for Endpoint {
         if rest.contains('@') {
             return Err(EndpointError::Credentials);
         }
-        if rest.contains(['/', '?', '#', ' ']) {
+        if rest.contains(['/', '?', '#', ' ']) || may_be_secret(rest) {
             return Err(EndpointError::Path);
         }
         let (host, port) = split(rest)?;

@@ -24,16 +24,19 @@ impl Expanded {
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch, out: &mut dyn Write) -> Result<(), Halt> {
-        let options = FormatOptions::new().with_display_error(true);
+        let options = FormatOptions::new().with_display_error(false);
         let columns: Result<Vec<_>, ArrowError> =
             batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect();
         let columns = columns?;
+        let mut text = String::new();
         for row in 0..batch.num_rows() {
             self.rows += 1;
             writeln!(out, "-[ {} ]{}", self.rows, "-".repeat(self.width.max(20)))?;
             for (name, column) in self.names.iter().zip(&columns) {
                 let pad = " ".repeat(self.width - name.chars().count());
-                writeln!(out, "{name}{pad} | {}", one_line(&column.value(row).to_string()))?;
+                text.clear();
+                column.value(row).write(&mut text)?;
+                writeln!(out, "{name}{pad} | {}", one_line(&text))?;
             }
         }
         Ok(())

@@ -1,0 +1,165 @@
+//! As much of DER as tells one structure from another, and the few that are written.
+
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
+use zeroize::Zeroizing;
+
+use crate::facts::key_name;
+
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const OCTETS: u8 = 0x04;
+pub(crate) const OID: u8 = 0x06;
+pub(crate) const SEQUENCE: u8 = 0x30;
+
+/// The first element of `der`: its tag, its content, and what follows it.
+pub(crate) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (tag, rest) = der.split_first()?;
+    let (first, rest) = rest.split_first()?;
+    let (length, rest) = match usize::from(*first) {
+        short @ ..=0x7f => (short, rest),
+        long => {
+            let (bytes, rest) =
+                rest.split_at_checked(long & 0x7f).filter(|(bytes, _)| (1..=4).contains(&bytes.len()))?;
+            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+        }
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((*tag, content, rest))
+}
+
+/// The elements of a SEQUENCE, where `der` begins with one.
+pub(crate) fn sequence(der: &[u8]) -> Option<Vec<(u8, &[u8])>> {
+    let (SEQUENCE, mut content, _) = element(der)? else { return None };
+    let mut elements = Vec::new();
+    while !content.is_empty() && elements.len() < 64 {
+        let (tag, inner, rest) = element(content)?;
+        elements.push((tag, inner));
+        content = rest;
+    }
+    Some(elements)
+}
+
+/// What a private key is written as, by its structure: the label of a PEM block may be another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyForm {
+    /// RFC 5958.
+    Pkcs8,
+    /// RFC 5958 §3, encrypted.
+    EncryptedPkcs8,
+    /// RFC 8017 §A.1.2.
+    Pkcs1,
+    /// RFC 5915.
+    Sec1,
+    /// OpenSSL's for DSA.
+    Dsa,
+}
+
+impl KeyForm {
+    pub(crate) fn of(der: &[u8]) -> Option<Self> {
+        let elements = sequence(der)?;
+        let tags: Vec<u8> = elements.iter().map(|(tag, _)| *tag).collect();
+        match tags.as_slice() {
+            [INTEGER, SEQUENCE, OCTETS, ..] => Some(Self::Pkcs8),
+            [SEQUENCE, OCTETS] => Some(Self::EncryptedPkcs8),
+            [INTEGER, OCTETS, ..] => Some(Self::Sec1),
+            [INTEGER, INTEGER, INTEGER, INTEGER, INTEGER, INTEGER] => Some(Self::Dsa),
+            [INTEGER, INTEGER, INTEGER, ..] if tags.len() >= 9 => Some(Self::Pkcs1),
+            _ => None,
+        }
+    }
+
+    /// The key for rustls; `None` for a form that it has no use for.
+    pub(crate) fn key(self, der: Vec<u8>) -> Option<PrivateKeyDer<'static>> {
+        match self {
+            Self::Pkcs8 => Some(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der))),
+            Self::Pkcs1 => Some(PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der))),
+            Self::Sec1 => Some(PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der))),
+            Self::EncryptedPkcs8 | Self::Dsa => None,
+        }
+    }
+}
+
+/// The kind and size of a private key, for a message.
+pub(crate) fn kind_of_key(key: &PrivateKeyDer<'_>) -> String {
+    let unknown = || "of a kind that cannot be told".to_owned();
+    let bits = |modulus: &[u8]| {
+        let digits = modulus.iter().position(|byte| *byte != 0).map_or(&[][..], |at| &modulus[at..]);
+        digits.first().map_or(0, |first| digits.len() * 8 - first.leading_zeros() as usize)
+    };
+    let rsa = |der: &[u8]| sequence(der).and_then(|elements| Some(bits(elements.get(1)?.1)));
+    match key {
+        PrivateKeyDer::Pkcs1(der) => key_name("1.2.840.113549.1.1.1", None, rsa(der.secret_pkcs1_der())),
+        PrivateKeyDer::Sec1(der) => {
+            let elements = sequence(der.secret_sec1_der()).unwrap_or_default();
+            let curve = elements.iter().find(|(tag, _)| *tag == 0xa0).and_then(|(_, inner)| oid(inner));
+            key_name("1.2.840.10045.2.1", curve.as_deref(), None)
+        }
+        PrivateKeyDer::Pkcs8(der) => {
+            let elements = sequence(der.secret_pkcs8_der()).unwrap_or_default();
+            let [_, (SEQUENCE, algorithm), (OCTETS, inner), ..] = elements.as_slice() else { return unknown() };
+            let Some((_, _, parameters)) = element(algorithm) else { return unknown() };
+            let Some(kind) = oid(algorithm) else { return unknown() };
+            key_name(&kind, oid(parameters).as_deref(), rsa(inner))
+        }
+        _ => unknown(),
+    }
+}
+
+/// The object identifier that `der` begins with, in dots.
+pub(crate) fn oid(der: &[u8]) -> Option<String> {
+    let (OID, content, _) = element(der)? else { return None };
+    let mut arcs: Vec<u64> = Vec::new();
+    let mut arc = 0_u64;
+    for byte in content {
+        arc = arc.checked_mul(128)? + u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            match arcs.is_empty() {
+                true => arcs.extend([(arc / 40).min(2), arc - 40 * (arc / 40).min(2)]),
+                false => arcs.push(arc),
+            }
+            arc = 0;
+        }
+    }
+    Some(arcs.iter().map(u64::to_string).collect::<Vec<_>>().join("."))
+}
+
+/// An element with `tag` around `content`.
+pub(crate) fn wrap(tag: u8, content: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut der = Zeroizing::new(Vec::with_capacity(content.len() + 6));
+    der.push(tag);
+    let length = content.len().to_be_bytes();
+    match content.len() {
+        short @ ..=0x7f => der.push(short as u8),
+        _ => {
+            let bytes = &length[length.iter().position(|byte| *byte != 0).unwrap_or(0)..];
+            der.push(0x80 | bytes.len() as u8);
+            der.extend_from_slice(bytes);
+        }
+    }
+    der.extend_from_slice(content);
+    der
+}
+
+/// A number that is not negative.
+pub(crate) fn unsigned(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    let digits = bytes.iter().position(|byte| *byte != 0).map_or(&[0][..], |at| &bytes[at..]);
+    let mut content = Zeroizing::new(Vec::with_capacity(digits.len() + 1));
+    if digits[0] & 0x80 != 0 {
+        content.push(0);
+    }
+    content.extend_from_slice(digits);
+    wrap(INTEGER, &content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_and_identifiers() {
+        assert_eq!(element(&[0x30, 0x81, 1, 5, 9]), Some((0x30, &[5][..], &[9][..])));
+        assert_eq!(element(&[0x30, 2, 5]), None);
+        assert_eq!(oid(&[6, 3, 0x2b, 0x65, 0x70]).as_deref(), Some("1.3.101.112"));
+        assert_eq!(wrap(4, &[7; 200])[..3], [4, 0x81, 200]);
+        assert_eq!(unsigned(&[0, 0, 0x80])[..], [2, 2, 0, 0x80]);
+    }
+}

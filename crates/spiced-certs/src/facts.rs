@@ -1,0 +1,293 @@
+//! One certificate, and what of it decides whether a client takes it.
+
+use aws_lc_rs::signature as alg;
+use aws_lc_rs::signature::{UnparsedPublicKey, VerificationAlgorithm};
+use rustls_pki_types::CertificateDer;
+use x509_parser::extensions::{AuthorityKeyIdentifier, GeneralName, NameConstraints, ParsedExtension};
+use x509_parser::prelude::{ExtendedKeyUsage, FromDer, KeyUsage, X509Certificate, X509Version};
+use x509_parser::public_key::PublicKey;
+use x509_parser::signature_algorithm::RsaSsaPssParams;
+
+use crate::compatibility::Names;
+
+/// A certificate that is X.509.
+pub(crate) struct Facts<'a> {
+    pub(crate) der: &'a CertificateDer<'a>,
+    pub(crate) x509: X509Certificate<'a>,
+}
+
+/// Whether a signature is a key's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signed {
+    Yes,
+    No,
+    /// Nothing here can verify a signature of that kind.
+    Unknown,
+}
+
+impl<'a> Facts<'a> {
+    /// `None` where it is not X.509.
+    pub(crate) fn of(der: &'a CertificateDer<'a>) -> Option<Self> {
+        X509Certificate::from_der(der).ok().map(|(_, x509)| Self { der, x509 })
+    }
+
+    pub(crate) fn subject(&self) -> String {
+        match self.x509.subject().to_string() {
+            empty if empty.is_empty() => "(no subject)".to_owned(),
+            text => text,
+        }
+    }
+
+    /// True where the issuer has the subject's name.
+    pub(crate) fn is_self_issued(&self) -> bool {
+        self.x509.subject().as_raw() == self.x509.issuer().as_raw()
+    }
+
+    /// True where it vouches for itself.
+    pub(crate) fn is_self_signed(&self) -> bool {
+        self.is_self_issued() && self.signed_by(self) != Signed::No
+    }
+
+    /// True where `issuer` has the name that this certificate gives its issuer.
+    pub(crate) fn names_as_issuer(&self, issuer: &Facts<'_>) -> bool {
+        self.x509.issuer().as_raw() == issuer.x509.subject().as_raw()
+    }
+
+    /// Verifies the signature with the key of `issuer`.
+    pub(crate) fn signed_by(&self, issuer: &Facts<'_>) -> Signed {
+        let Some(algorithm) = verification(self, issuer) else { return Signed::Unknown };
+        let key = UnparsedPublicKey::new(algorithm, &issuer.x509.public_key().subject_public_key.data);
+        match key.verify(self.x509.tbs_certificate.as_ref(), &self.x509.signature_value.data) {
+            Ok(()) => Signed::Yes,
+            Err(_) => Signed::No,
+        }
+    }
+
+    pub(crate) fn is_v1(&self) -> bool {
+        self.x509.version() != X509Version::V3
+    }
+
+    pub(crate) fn is_ca(&self) -> bool {
+        self.x509.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca)
+    }
+
+    /// How many intermediates may stand below it.
+    pub(crate) fn path_length(&self) -> Option<u32> {
+        self.x509.basic_constraints().ok().flatten().and_then(|constraints| constraints.value.path_len_constraint)
+    }
+
+    pub(crate) fn key_usage(&self) -> Option<&KeyUsage> {
+        self.x509.key_usage().ok().flatten().map(|usage| usage.value)
+    }
+
+    pub(crate) fn extended_key_usage(&self) -> Option<&ExtendedKeyUsage<'_>> {
+        self.x509.extended_key_usage().ok().flatten().map(|usage| usage.value)
+    }
+
+    fn extension<T>(&self, pick: impl Fn(&ParsedExtension<'a>) -> Option<T>) -> Option<T> {
+        self.x509.extensions().iter().find_map(|extension| pick(extension.parsed_extension()))
+    }
+
+    pub(crate) fn authority_key(&self) -> Option<AuthorityKeyIdentifier<'a>> {
+        self.extension(|parsed| match parsed {
+            ParsedExtension::AuthorityKeyIdentifier(id) => Some(id.clone()),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn subject_key(&self) -> Option<&'a [u8]> {
+        self.extension(|parsed| match parsed {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+            _ => None,
+        })
+    }
+
+    /// The name constraints, and whether they are critical.
+    pub(crate) fn name_constraints(&self) -> Option<(&NameConstraints<'_>, bool)> {
+        self.x509.name_constraints().ok().flatten().map(|constraints| (constraints.value, constraints.critical))
+    }
+
+    /// Where the certificate says that its issuer's is to be had (RFC 5280 §4.2.2.1), as HTTP.
+    pub(crate) fn issuer_urls(&self) -> Vec<&'a str> {
+        const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
+        let urls = |parsed: &ParsedExtension<'a>| match parsed {
+            ParsedExtension::AuthorityInfoAccess(access) => Some(
+                access
+                    .accessdescs
+                    .iter()
+                    .filter(|one| one.access_method.to_id_string() == CA_ISSUERS)
+                    .filter_map(|one| match one.access_location {
+                        GeneralName::URI(url) if url.starts_with("http") => Some(url),
+                        _ => None,
+                    })
+                    .collect(),
+            ),
+            _ => None,
+        };
+        self.extension(urls).unwrap_or_default()
+    }
+
+    /// True where it says that it is issued by the rules of the CA/Browser Forum, or holds proofs of a public log:
+    /// no private CA has either.
+    pub(crate) fn is_public(&self) -> bool {
+        self.x509.extensions().iter().any(|extension| match extension.parsed_extension() {
+            ParsedExtension::SCT(_) => true,
+            ParsedExtension::CertificatePolicies(policies) => {
+                policies.iter().any(|policy| policy.policy_id.to_id_string().starts_with("2.23.140.1."))
+            }
+            _ => false,
+        })
+    }
+
+    /// A critical extension that nobody knows.
+    pub(crate) fn unknown_critical(&self) -> Option<String> {
+        let unknown = |extension: &&x509_parser::extensions::X509Extension<'_>| {
+            extension.critical && extension.parsed_extension().unsupported()
+        };
+        self.x509.extensions().iter().find(unknown).map(|extension| extension.oid.to_id_string())
+    }
+
+    pub(crate) fn alternative_names_are_critical(&self) -> bool {
+        self.x509.subject_alternative_name().ok().flatten().is_some_and(|names| names.critical)
+    }
+
+    /// The names that it is for.
+    pub(crate) fn names(&self) -> Names {
+        let mut names = Names {
+            common: self
+                .x509
+                .subject()
+                .iter_common_name()
+                .filter_map(|name| name.as_str().ok().map(str::to_owned))
+                .collect(),
+            ..Names::default()
+        };
+        let Some(given) = self.x509.subject_alternative_name().ok().flatten() else { return names };
+        for name in &given.value.general_names {
+            match name {
+                GeneralName::DNSName(name) => names.dns.push((*name).to_owned()),
+                GeneralName::IPAddress(bytes) => names.addresses.extend(address(bytes)),
+                _ => {}
+            }
+        }
+        names
+    }
+
+    /// The kind and size of its key, for a message.
+    pub(crate) fn key(&self) -> String {
+        let key = self.x509.public_key();
+        let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+        let bits = match key.parsed() {
+            Ok(PublicKey::RSA(rsa)) => Some(rsa.key_size()),
+            _ => None,
+        };
+        key_name(&key.algorithm.algorithm.to_id_string(), curve.map(|oid| oid.to_id_string()).as_deref(), bits)
+    }
+
+    pub(crate) fn rsa_bits(&self) -> Option<usize> {
+        match self.x509.public_key().parsed().ok()? {
+            PublicKey::RSA(key) => Some(key.key_size()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn hash(&self) -> Hash {
+        Hash::of(&self.x509.signature_algorithm.algorithm.to_id_string())
+    }
+}
+
+/// An address of an alternative name.
+pub(crate) fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(Into::into),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(Into::into),
+        _ => None,
+    }
+}
+
+/// The kind of a key by its OIDs, as people call it.
+pub(crate) fn key_name(algorithm: &str, curve: Option<&str>, bits: Option<usize>) -> String {
+    let sized = |name: &str| bits.map_or_else(|| name.to_owned(), |bits| format!("{name} of {bits} bits"));
+    match (algorithm, curve) {
+        ("1.2.840.113549.1.1.1", _) => sized("RSA"),
+        ("1.2.840.113549.1.1.10", _) => sized("RSA-PSS"),
+        ("1.2.840.10040.4.1", _) => sized("DSA"),
+        ("1.2.840.113549.1.3.1", _) => "Diffie-Hellman".to_owned(),
+        ("1.3.101.110", _) => "X25519".to_owned(),
+        ("1.3.101.111", _) => "X448".to_owned(),
+        ("1.3.101.112", _) => "Ed25519".to_owned(),
+        ("1.3.101.113", _) => "Ed448".to_owned(),
+        ("2.16.840.1.101.3.4.3.17" | "2.16.840.1.101.3.4.3.18" | "2.16.840.1.101.3.4.3.19", _) => "ML-DSA".to_owned(),
+        ("1.2.840.10045.2.1", Some(curve)) => match curve {
+            "1.2.840.10045.3.1.7" => "ECDSA on P-256".to_owned(),
+            "1.3.132.0.34" => "ECDSA on P-384".to_owned(),
+            "1.3.132.0.35" => "ECDSA on P-521".to_owned(),
+            "1.3.132.0.33" => "ECDSA on P-224".to_owned(),
+            "1.2.840.10045.3.1.1" => "ECDSA on P-192".to_owned(),
+            "1.3.132.0.10" => "ECDSA on secp256k1".to_owned(),
+            "1.3.36.3.3.2.8.1.1.7" => "ECDSA on brainpoolP256r1".to_owned(),
+            "1.3.36.3.3.2.8.1.1.11" => "ECDSA on brainpoolP384r1".to_owned(),
+            "1.3.36.3.3.2.8.1.1.13" => "ECDSA on brainpoolP512r1".to_owned(),
+            "1.2.156.10197.1.301" => "SM2".to_owned(),
+            other => format!("ECDSA on the curve {other}"),
+        },
+        ("1.2.840.10045.2.1", None) => "ECDSA with a curve written out in numbers".to_owned(),
+        (other, _) => format!("of the kind {other}"),
+    }
+}
+
+/// The hash that a signature is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hash {
+    Md5,
+    Sha1,
+    Sha224,
+    Good,
+}
+
+impl Hash {
+    fn of(algorithm: &str) -> Self {
+        match algorithm {
+            "1.2.840.113549.1.1.2" | "1.2.840.113549.1.1.4" => Self::Md5,
+            "1.2.840.113549.1.1.5" | "1.2.840.10045.4.1" | "1.2.840.10040.4.3" | "1.3.14.3.2.29" => Self::Sha1,
+            "1.2.840.113549.1.1.14" | "1.2.840.10045.4.3.1" => Self::Sha224,
+            _ => Self::Good,
+        }
+    }
+}
+
+fn verification(signed: &Facts<'_>, issuer: &Facts<'_>) -> Option<&'static dyn VerificationAlgorithm> {
+    let algorithm = &signed.x509.signature_algorithm;
+    let key = &issuer.x509.public_key().algorithm;
+    let curve = key.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok()).map(|oid| oid.to_id_string());
+    Some(match (algorithm.algorithm.to_id_string().as_str(), curve.as_deref()) {
+        ("1.2.840.113549.1.1.5" | "1.3.14.3.2.29", _) => &alg::RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY,
+        ("1.2.840.113549.1.1.11", _) => &alg::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
+        ("1.2.840.113549.1.1.12", _) => &alg::RSA_PKCS1_2048_8192_SHA384,
+        ("1.2.840.113549.1.1.13", _) => &alg::RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
+        ("1.2.840.113549.1.1.10", _) => {
+            let parameters = algorithm.parameters.as_ref()?;
+            match RsaSsaPssParams::try_from(parameters).ok()?.hash_algorithm_oid().to_id_string().as_str() {
+                "2.16.840.1.101.3.4.2.1" => &alg::RSA_PSS_2048_8192_SHA256,
+                "2.16.840.1.101.3.4.2.2" => &alg::RSA_PSS_2048_8192_SHA384,
+                "2.16.840.1.101.3.4.2.3" => &alg::RSA_PSS_2048_8192_SHA512,
+                _ => return None,
+            }
+        }
+        ("1.2.840.10045.4.1", Some("1.2.840.10045.3.1.7")) => &alg::ECDSA_P256_SHA1_ASN1,
+        ("1.2.840.10045.4.3.2", Some("1.2.840.10045.3.1.7")) => &alg::ECDSA_P256_SHA256_ASN1,
+        ("1.2.840.10045.4.3.3", Some("1.2.840.10045.3.1.7")) => &alg::ECDSA_P256_SHA384_ASN1,
+        ("1.2.840.10045.4.3.4", Some("1.2.840.10045.3.1.7")) => &alg::ECDSA_P256_SHA512_ASN1,
+        ("1.2.840.10045.4.3.2", Some("1.3.132.0.34")) => &alg::ECDSA_P384_SHA256_ASN1,
+        ("1.2.840.10045.4.3.3", Some("1.3.132.0.34")) => &alg::ECDSA_P384_SHA384_ASN1,
+        ("1.2.840.10045.4.3.4", Some("1.3.132.0.34")) => &alg::ECDSA_P384_SHA512_ASN1,
+        ("1.2.840.10045.4.1", Some("1.3.132.0.35")) => &alg::ECDSA_P521_SHA1_ASN1,
+        ("1.2.840.10045.4.3.1", Some("1.3.132.0.35")) => &alg::ECDSA_P521_SHA224_ASN1,
+        ("1.2.840.10045.4.3.2", Some("1.3.132.0.35")) => &alg::ECDSA_P521_SHA256_ASN1,
+        ("1.2.840.10045.4.3.3", Some("1.3.132.0.35")) => &alg::ECDSA_P521_SHA384_ASN1,
+        ("1.2.840.10045.4.3.4", Some("1.3.132.0.35")) => &alg::ECDSA_P521_SHA512_ASN1,
+        ("1.2.840.10045.4.3.2", Some("1.3.132.0.10")) => &alg::ECDSA_P256K1_SHA256_ASN1,
+        ("1.3.101.112", _) => &alg::ED25519,
+        _ => return None,
+    })
+}

@@ -1,0 +1,390 @@
+//! What stands in a file where PEM should: recognized by its content, never by its name.
+
+use std::path::Path;
+
+use crate::pem::{Wanted, quoted};
+
+/// What a file without PEM is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// DER.
+    Der,
+    /// PKCS#12, with a certificate and its key. `old`: encrypted in a way that OpenSSL 3 leaves to its legacy provider.
+    Pkcs12 { old: bool },
+    /// PKCS#7 in DER: certificates without a key.
+    Pkcs7Der,
+    /// Java's own keystore.
+    JavaKeystore,
+    /// Other binary data.
+    Binary,
+    /// A path. `quoted`: with the quotes around it.
+    Path { quoted: bool },
+    /// A web page.
+    Html,
+    /// A file of another program, by the name that its users have for it.
+    Other(Foreign),
+}
+
+/// Files of other programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Foreign {
+    /// A Kubernetes Secret, and what it is called.
+    Secret {
+        json: bool,
+        name: Option<String>,
+        namespace: Option<String>,
+    },
+    SealedSecret,
+    Putty,
+    SshPublicKey,
+    Zip,
+    Gzip,
+    Bzip2,
+    Xz,
+    Zstd,
+    SevenZip,
+    Tar,
+    Sops,
+    Age,
+    AnsibleVault,
+    GitLfs,
+    GitCrypt,
+    Pgp,
+    /// `openssl … -text -noout`.
+    CertificateText,
+    KeyText,
+    RequestText,
+    JsonWebKey,
+    XmlKey,
+}
+
+impl Format {
+    /// By the first bytes of what is no text.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        const SEQUENCE: u8 = 0x30;
+        // PFX (RFC 7292 §4): the version 3, then a sequence, which in a key or a certificate is never so.
+        const PFX: [u8; 4] = [0x02, 0x01, 0x03, SEQUENCE];
+        // signedData, 1.2.840.113549.1.7.2.
+        const SIGNED_DATA: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
+        let other = Self::Other;
+        match bytes {
+            // JKS and JCEKS.
+            [0xfe, 0xed, 0xfe, 0xed, ..] | [0xce, 0xce, 0xce, 0xce, ..] => Self::JavaKeystore,
+            [b'P', b'K', 3 | 5, 4 | 6, ..] => other(Foreign::Zip),
+            [0x1f, 0x8b, ..] => other(Foreign::Gzip),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => other(Foreign::Bzip2),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => other(Foreign::Xz),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => other(Foreign::Zstd),
+            [b'7', b'z', 0xbc, 0xaf, 0x27, 0x1c, ..] => other(Foreign::SevenZip),
+            [0, b'G', b'I', b'T', b'C', b'R', b'Y', b'P', b'T', ..] => other(Foreign::GitCrypt),
+            _ if bytes.starts_with(b"age-encryption.org/") => other(Foreign::Age),
+            _ if bytes.get(257..262) == Some(b"ustar") => other(Foreign::Tar),
+            // OpenPGP (RFC 9580 §4.2): a session key's packet, old format and new, or of a passphrase.
+            [0x84 | 0x85 | 0x8c, _, 2 | 3 | 4, ..] | [0xc1 | 0xc3, _, 3..=6, ..] => other(Foreign::Pgp),
+            [SEQUENCE, length, content @ ..] => {
+                let more = usize::from(if *length > 0x80 { length & 0x7f } else { 0 });
+                // Java's newer keystores and some of Windows' are BER, of indefinite length.
+                match content.get(more..) {
+                    Some(content) if content.starts_with(&PFX) => Self::Pkcs12 { old: is_old(bytes) },
+                    Some(content) if content.starts_with(&SIGNED_DATA) => Self::Pkcs7Der,
+                    _ => Self::Der,
+                }
+            }
+            _ => Self::Binary,
+        }
+    }
+
+    /// Of a text without a PEM block that is read.
+    pub(crate) fn of_text(text: &str) -> Option<Self> {
+        let start: String = text.chars().take(400).collect();
+        let lower = start.to_ascii_lowercase();
+        let line = |wanted: &str| text.lines().take(2000).any(|line| line.trim_start().starts_with(wanted));
+        let foreign = |what| Some(Self::Other(what));
+        if lower.contains("<html") || lower.contains("<!doctype") {
+            return Some(Self::Html);
+        }
+        if start.starts_with("PuTTY-User-Key-File-") {
+            return foreign(Foreign::Putty);
+        }
+        if start.starts_with("$ANSIBLE_VAULT;") {
+            return foreign(Foreign::AnsibleVault);
+        }
+        if start.starts_with("version https://git-lfs.github.com/") {
+            return foreign(Foreign::GitLfs);
+        }
+        if start.starts_with("age-encryption.org/") || line("-----BEGIN AGE ENCRYPTED FILE") {
+            return foreign(Foreign::Age);
+        }
+        if line("-----BEGIN PGP") {
+            return foreign(Foreign::Pgp);
+        }
+        if text.contains("ENC[AES256_GCM,") || line("sops:") || line("\"sops\":") || line("sops_version=") {
+            return foreign(Foreign::Sops);
+        }
+        if ["ssh-rsa ", "ssh-ed25519 ", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-", "---- BEGIN SSH2 PUBLIC KEY"]
+            .iter()
+            .any(|begin| start.starts_with(begin))
+        {
+            return foreign(Foreign::SshPublicKey);
+        }
+        if let Some(secret) = kubernetes(text) {
+            return foreign(secret);
+        }
+        if lower.starts_with("certificate request:") {
+            return foreign(Foreign::RequestText);
+        }
+        if lower.starts_with("certificate:") {
+            return foreign(Foreign::CertificateText);
+        }
+        if lower.starts_with("private-key:") || lower.starts_with("rsa private-key:") {
+            return foreign(Foreign::KeyText);
+        }
+        if lower.contains("<rsakeyvalue") {
+            return foreign(Foreign::XmlKey);
+        }
+        if lower.trim_start().starts_with('{') && text.contains("\"kty\"") {
+            return foreign(Foreign::JsonWebKey);
+        }
+        let one_line = !text.contains('\n') && text.len() < 4096;
+        let is_quoted = |text: &str| {
+            let quote = text.chars().next().filter(|c| ['"', '\''].contains(c));
+            text.len() > 2 && quote.is_some_and(|quote| text.ends_with(quote))
+        };
+        let bare = text.trim_matches(['"', '\'']);
+        (one_line
+            && (bare.starts_with(['/', '.', '~'])
+                || bare.starts_with("file:")
+                || [".pem", ".crt", ".key", ".cer"].iter().any(|end| bare.ends_with(end))))
+        .then(|| Self::Path { quoted: is_quoted(text) })
+    }
+
+    /// What follows `it holds no PEM block`.
+    pub(crate) fn instead(&self) -> &'static str {
+        match self {
+            Self::Der => ", but DER, the binary form",
+            Self::Pkcs12 { .. } => ", but a PKCS#12 store (.p12, .pfx)",
+            Self::Pkcs7Der => ", but PKCS#7 in its binary form (.p7b), certificates without a key",
+            Self::JavaKeystore => ", but a Java keystore",
+            Self::Binary => ", but binary data",
+            Self::Path { quoted: false } => ", but what looks like a path",
+            Self::Path { quoted: true } => ", but what looks like a path, with the quotes around it",
+            Self::Html => ", but a web page",
+            Self::Other(foreign) => foreign.instead(),
+        }
+    }
+
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Der => "TLS-DER",
+            Self::Pkcs12 { .. } => "TLS-PKCS12",
+            Self::Pkcs7Der => "TLS-PKCS7",
+            Self::JavaKeystore => "TLS-JKS",
+            Self::Binary => "TLS-NOT-PEM",
+            Self::Path { .. } => "TLS-PATH-AS-PEM",
+            Self::Html => "TLS-HTML",
+            Self::Other(foreign) => foreign.code(),
+        }
+    }
+
+    /// What to do, where `wanted` was looked for in `file`, or in a setting; `None` where only a description of what is
+    /// wanted helps.
+    pub(crate) fn fix(&self, wanted: Wanted, file: Option<&Path>) -> Option<String> {
+        // A container may be the file of both settings.
+        let is_container = matches!(self, Self::Pkcs12 { .. } | Self::JavaKeystore) && wanted == Wanted::Key;
+        let (from, to) = files(file, if is_container { "key.pem" } else { "pem" });
+        let (_, between) = files(file, "p12");
+        let unpack = match wanted {
+            Wanted::Key => "-nocerts -nodes",
+            _ => "-nokeys",
+        };
+        let convert = match (self, wanted) {
+            (Self::Der, Wanted::Key) => format!("`openssl pkey -inform der -in {from} -out {to}`"),
+            (Self::Der, Wanted::RevocationList) => format!("`openssl crl -inform der -in {from} -out {to}`"),
+            (Self::Der, _) => format!("`openssl x509 -inform der -in {from} -out {to}`"),
+            (Self::Pkcs12 { old }, _) => {
+                let legacy = if *old { " -legacy" } else { "" };
+                format!("`openssl pkcs12{legacy} -in {from} {unpack} -out {to}`")
+            }
+            (Self::Pkcs7Der, Wanted::Key) => return Some(no_key_in_pkcs7()),
+            (Self::Pkcs7Der, _) => format!("`openssl pkcs7 -inform der -print_certs -in {from} -out {to}`"),
+            (Self::JavaKeystore, _) => format!(
+                "`keytool -importkeystore -srckeystore {from} -destkeystore {between} -deststoretype PKCS12 && openssl pkcs12 -in \
+                 {between} {unpack} -out {to}`"
+            ),
+            (Self::Path { .. }, _) if file.is_some() => {
+                return Some(
+                    "give the file that it names; git and zip archives write a link as such a file where links are off"
+                        .to_owned(),
+                );
+            }
+            (Self::Path { quoted: false }, _) => {
+                return Some(
+                    "for a path use certificate_file or key_file: the settings that end with _file".to_owned(),
+                );
+            }
+            (Self::Path { quoted: true }, _) => {
+                return Some(
+                    "take the quotes away, and for a path use certificate_file or key_file: docker --env-file takes quotes \
+                     for a part of the value"
+                        .to_owned(),
+                );
+            }
+            (Self::Other(foreign), _) => return foreign.fix(wanted, file),
+            (Self::Binary | Self::Html, _) => return None,
+        };
+        Some(format!("convert it and give the new file: {convert}"))
+    }
+}
+
+pub(crate) fn no_key_in_pkcs7() -> String {
+    "PKCS#7 holds no key: give the key file that was made with the certificate's request".to_owned()
+}
+
+impl Foreign {
+    fn instead(&self) -> &'static str {
+        match self {
+            Self::Secret { .. } => ", but a Kubernetes Secret",
+            Self::SealedSecret => ", but a Kubernetes SealedSecret, which only its cluster opens",
+            Self::Putty => ", but a key in PuTTY's format (.ppk)",
+            Self::SshPublicKey => ", but an SSH public key",
+            Self::Zip => ", but a zip archive",
+            Self::Gzip => ", but a gzip archive",
+            Self::Bzip2 => ", but a bzip2 archive",
+            Self::Xz => ", but an xz archive",
+            Self::Zstd => ", but a zstd archive",
+            Self::SevenZip => ", but a 7z archive",
+            Self::Tar => ", but a tar archive",
+            Self::Sops => ", but a file that SOPS has encrypted",
+            Self::Age => ", but a file that age has encrypted",
+            Self::AnsibleVault => ", but a file that Ansible Vault has encrypted",
+            Self::GitLfs => ", but a pointer of Git LFS: the file itself was not fetched",
+            Self::GitCrypt => ", but a file that git-crypt has encrypted",
+            Self::Pgp => ", but an OpenPGP message",
+            Self::CertificateText => ", but openssl's description of a certificate (-text -noout)",
+            Self::KeyText => ", but openssl's description of a key (-text -noout)",
+            Self::RequestText => ", but openssl's description of a certificate request",
+            Self::JsonWebKey => ", but a JSON Web Key",
+            Self::XmlKey => ", but a key in .NET's XML",
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Secret { .. } | Self::SealedSecret => "TLS-KUBERNETES-SECRET",
+            Self::Putty => "TLS-PUTTY",
+            Self::SshPublicKey => "TLS-SSH-PUBLIC-KEY",
+            Self::Zip | Self::Gzip | Self::Bzip2 | Self::Xz | Self::Zstd | Self::SevenZip | Self::Tar => "TLS-ARCHIVE",
+            Self::Sops | Self::Age | Self::AnsibleVault | Self::GitCrypt | Self::Pgp => "TLS-FILE-ENCRYPTED",
+            Self::GitLfs => "TLS-GIT-LFS",
+            Self::CertificateText | Self::KeyText | Self::RequestText => "TLS-TEXT-OUTPUT",
+            Self::JsonWebKey | Self::XmlKey => "TLS-NOT-PEM",
+        }
+    }
+
+    fn fix(&self, wanted: Wanted, file: Option<&Path>) -> Option<String> {
+        let (from, to) = files(file, if wanted == Wanted::Key { "key.pem" } else { "pem" });
+        let (_, directory) = files(file, "d");
+        let parent = file.and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
+        let repository = parent.map_or_else(|| ".".to_owned(), |parent| quoted(&parent.display().to_string()));
+        let private = if wanted == Wanted::Key { "umask 077 && " } else { "" };
+        let field = match wanted {
+            Wanted::Key => "tls\\.key",
+            Wanted::ClientCa => "ca\\.crt",
+            _ => "tls\\.crt",
+        };
+        let command = match self {
+            Self::Secret { json, name, namespace } => {
+                let pick = match json {
+                    true => format!("s/.*\"{field}\": *\"\\([^\"]*\\)\".*/\\1/p"),
+                    false => format!("s/^ *{field}: *//p"),
+                };
+                let name = name.as_deref().unwrap_or("NAME");
+                let namespace = namespace.as_deref().map(|name| format!(" -n {name}")).unwrap_or_default();
+                return Some(format!(
+                    "take the value out of it and give the new file: `{private}sed -n '{pick}' {from} | base64 -d > {to}`; or write \
+                     it so in the first place: kubectl get secret {name}{namespace} -o jsonpath='{{.data.{field}}}' | base64 -d"
+                ));
+            }
+            Self::SealedSecret => {
+                return Some(
+                    "give the Secret that the cluster makes of it: kubectl get secret NAME -o \
+                     jsonpath='{.data.tls\\.crt}' | base64 -d"
+                        .to_owned(),
+                );
+            }
+            Self::Putty => format!("puttygen {from} -O private-openssh -o {to}"),
+            Self::SshPublicKey => {
+                return Some(match wanted {
+                    Wanted::Key => "give the private key that belongs to it: the file without .pub".to_owned(),
+                    _ => "SSH keys are no certificates: have a CA issue one, or make one: spiced tls init".to_owned(),
+                });
+            }
+            Self::Zip => format!("unzip {from} -d {directory}"),
+            Self::SevenZip => format!("7z x {from} -o{directory}"),
+            Self::Tar => format!("mkdir {directory} && tar -xf {from} -C {directory}"),
+            Self::Gzip => format!("{private}gunzip -c < {from} > {to}"),
+            Self::Bzip2 => format!("{private}bunzip2 -c < {from} > {to}"),
+            Self::Xz => format!("{private}xz -dc < {from} > {to}"),
+            Self::Zstd => format!("{private}zstd -dc < {from} > {to}"),
+            Self::Sops => format!("{private}sops --decrypt --output {to} {from}"),
+            Self::Age => format!("{private}age --decrypt -i IDENTITY -o {to} {from}"),
+            Self::AnsibleVault => format!("{private}ansible-vault decrypt --output {to} {from}"),
+            Self::Pgp => format!("{private}gpg --output {to} --decrypt {from}"),
+            Self::GitLfs => return Some(format!("fetch the file itself: `git -C {repository} lfs pull`")),
+            Self::GitCrypt => return Some(format!("unlock the repository: `cd {repository} && git-crypt unlock`")),
+            Self::CertificateText | Self::KeyText | Self::RequestText => {
+                let tool = if wanted == Wanted::Key { "pkey" } else { "x509" };
+                return Some(format!(
+                    "it was written by openssl {tool} -text -noout; write PEM from the file that it was given: `openssl {tool} -in \
+                     ORIGINAL -out {to}`"
+                ));
+            }
+            Self::JsonWebKey | Self::XmlKey => return None,
+        };
+        let what = match self {
+            Self::Zip | Self::SevenZip | Self::Tar => "unpack it, and give the files in it",
+            Self::Putty => "convert it and give the new file",
+            Self::Gzip | Self::Bzip2 | Self::Xz | Self::Zstd => "unpack it and give the new file",
+            _ => "decrypt it and give the new file",
+        };
+        Some(format!("{what}: `{command}`"))
+    }
+}
+
+/// `file` as a word of a shell's line, and the same with one more extension.
+fn files(file: Option<&Path>, extension: &str) -> (String, String) {
+    match file.map(|file| file.display().to_string()) {
+        Some(file) => (quoted(&file), quoted(&format!("{file}.{extension}"))),
+        None => ("FILE".to_owned(), format!("FILE.{extension}")),
+    }
+}
+
+/// True for PKCS#12 that is encrypted with RC2 or RC4 (RFC 7292 §B: 1.2.840.113549.1.12.1.1, .2, .5 and .6).
+fn is_old(bytes: &[u8]) -> bool {
+    const PBE: [u8; 11] = [0x06, 0x0a, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x01];
+    bytes.windows(12).any(|window| window[..11] == PBE && [1, 2, 5, 6].contains(&window[11]))
+}
+
+/// A Kubernetes Secret, as `kubectl get -o yaml` or `-o json` writes it.
+fn kubernetes(text: &str) -> Option<Foreign> {
+    let plain = |value: &str| value.trim().trim_matches(['"', '\'', ',']).trim_matches('"').to_owned();
+    let value = |key: &str| {
+        text.lines().take(2000).find_map(|line| {
+            let line = line.trim_start().trim_start_matches('"');
+            let rest = line.strip_prefix(key)?.trim_start_matches('"').strip_prefix(':')?;
+            Some(plain(rest)).filter(|value| !value.is_empty())
+        })
+    };
+    let is_name = |name: &String| {
+        name.len() < 254 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+    };
+    match value("kind")?.as_str() {
+        "SealedSecret" => Some(Foreign::SealedSecret),
+        "Secret" | "List" => Some(Foreign::Secret {
+            json: text.trim_start().starts_with('{'),
+            name: value("name").filter(is_name),
+            namespace: value("namespace").filter(is_name),
+        }),
+        _ => None,
+    }
+}

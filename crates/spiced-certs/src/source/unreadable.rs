@@ -1,0 +1,254 @@
+//! Why a file cannot be read: which file, link or directory is at fault, and what to write instead.
+
+use std::fs;
+use std::io::{Error, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Uid, User, geteuid};
+
+use crate::pem::quoted;
+
+/// Links that lead to links end somewhere.
+const MAX_LINKS: usize = 20;
+/// A directory with more entries than this is not searched for similar names.
+const MAX_ENTRIES: usize = 2_000;
+
+/// Why `path` cannot be read, and what to change.
+pub(crate) fn explain(cause: &Error, path: &Path) -> (String, String) {
+    match cause.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => not_found(path),
+        ErrorKind::PermissionDenied => denied(path),
+        ErrorKind::IsADirectory => {
+            let files = similar(path, |_| true).into_iter().filter(|name| is_pem_name(name)).collect::<Vec<_>>();
+            let fix = match files.is_empty() {
+                true => "give a file".to_owned(),
+                false => format!("give a file of it: there is {}", listed(path, &files)),
+            };
+            ("it is a directory, not a file".to_owned(), fix)
+        }
+        _ => (cause.to_string(), "check the path and that this user may read the file".to_owned()),
+    }
+}
+
+fn not_found(path: &Path) -> (String, String) {
+    let text = path.to_string_lossy();
+    if let Some(at) = text.find("file:/") {
+        let bare = text[at + "file:".len()..].trim_start_matches('/');
+        let bare = bare.strip_prefix("localhost/").unwrap_or(bare);
+        return (
+            "it is a URL, and a path is wanted".to_owned(),
+            format!("write it without file://: {:?}", format!("/{bare}")),
+        );
+    }
+    if let Some(rest) = after_tilde(path) {
+        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let written = home.map(|home| format!("{:?}", home.join(rest)));
+        return (
+            "`~` is not expanded here, only by a shell".to_owned(),
+            format!("write the whole path{}", written.map(|path| format!(": {path}")).unwrap_or_default()),
+        );
+    }
+    if text.contains('$') || text.matches('%').count() > 1 {
+        return (
+            "variables are not expanded in a path".to_owned(),
+            "write the whole path, or ${env:NAME} for a variable that holds it".to_owned(),
+        );
+    }
+    let ends_quoted = text.rsplit('/').next().is_some_and(|name| name.ends_with(['"', '\'']));
+    if ends_quoted {
+        return (
+            "there is no such file; its name ends with a quote".to_owned(),
+            "take the quotes out of the value: docker --env-file takes them for a part of it".to_owned(),
+        );
+    }
+    if let Some((link, target)) = dangling(path) {
+        let which = if link == path { "it".to_owned() } else { format!("{link:?}") };
+        return (
+            format!("{which} is a link to {target:?}, which is not there"),
+            "make the link's target available, mount its directory, too, or give the file itself".to_owned(),
+        );
+    }
+    let blank = text.ends_with(char::is_whitespace) || text.split('/').any(|part| part.trim() != part);
+    let missing = path.ancestors().skip(1).filter(|up| !up.as_os_str().is_empty()).find(|up| up.exists());
+    let first_missing = path.ancestors().filter(|one| one.parent() == missing || missing.is_none()).last();
+    let (reason, near) = match first_missing.filter(|one| *one != path) {
+        _ if missing.is_some_and(Path::is_file) => {
+            (format!("{:?} is a file, not a directory", missing.unwrap_or(path)), Vec::new())
+        }
+        Some(directory) => (format!("there is no directory {directory:?}"), alike(directory)),
+        None => ("there is no such file".to_owned(), alike(path)),
+    };
+    let reason = if blank { format!("{reason}; the path has a blank at an end of a name") } else { reason };
+    let fix = match near.is_empty() {
+        false => format!("there is {}: upper and lower case and endings count", {
+            let parent = first_missing.unwrap_or(path).parent().unwrap_or(path);
+            listed(parent, &near)
+        }),
+        true => match std::env::current_dir().ok().filter(|_| path.is_relative()) {
+            Some(current) => format!("check the path: it counts from {current:?}"),
+            None => "check the path".to_owned(),
+        },
+    };
+    (reason, fix)
+}
+
+/// What follows `~/`, where a part of the path is that.
+fn after_tilde(path: &Path) -> Option<PathBuf> {
+    let mut parts = path.components();
+    parts.find(|part| part.as_os_str() == "~")?;
+    Some(parts.as_path().to_owned())
+}
+
+/// The last link on the way to `path` that leads nowhere, and where it leads.
+fn dangling(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let ancestors: Vec<&Path> = path.ancestors().filter(|one| !one.as_os_str().is_empty()).collect();
+    let mut link = ancestors.into_iter().rev().find(|one| one.is_symlink() && !one.exists())?.to_owned();
+    for _ in 0..MAX_LINKS {
+        let target = fs::read_link(&link).ok()?;
+        let target = link.parent().unwrap_or(Path::new("")).join(target);
+        if !target.is_symlink() {
+            return Some((link, target));
+        }
+        link = target;
+    }
+    None
+}
+
+fn denied(path: &Path) -> (String, String) {
+    let uid = geteuid();
+    let me = user(uid);
+    // Whose contents may be looked up may be entered.
+    let closed = path.ancestors().skip(1).filter(|up| !up.as_os_str().is_empty()).filter(|up| {
+        fs::metadata(up.join(".")).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+            && fs::metadata(up).is_ok()
+    });
+    let (place, what, verb) = match closed.last() {
+        Some(directory) => (directory, "the directory ", "enter"),
+        None => (path, "the file ", "read"),
+    };
+    let whose = fs::metadata(place).map(|found| {
+        let owner = user(Uid::from_raw(found.uid()));
+        format!(" (mode {:04o}, of {owner})", found.mode() & 0o7777)
+    });
+    (
+        format!("this process runs as {me}, who may not {verb} {what}{place:?}{}", whose.unwrap_or_default()),
+        match verb {
+            "enter" => {
+                let from = quoted(&place.display().to_string());
+                format!("let that user in: `setfacl -m u:{}:x {from}`, or give a copy that it may read", uid.as_raw())
+            }
+            _ => {
+                let from = quoted(&place.display().to_string());
+                format!("let that user read it: `setfacl -m u:{}:r {from}`, or give it to them by chown", uid.as_raw())
+            }
+        },
+    )
+}
+
+fn user(uid: Uid) -> String {
+    match User::from_uid(uid) {
+        Ok(Some(user)) => format!("{} (uid {uid})", user.name),
+        _ => format!("uid {uid}"),
+    }
+}
+
+/// Names beside `path` that are meant by it: the same but for case, blanks and the ending, or one letter away.
+fn alike(path: &Path) -> Vec<String> {
+    let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { return Vec::new() };
+    let plain = |name: &str| {
+        let lower = name.trim().to_lowercase();
+        lower.rsplit_once('.').map_or(lower.clone(), |(stem, _)| stem.to_owned())
+    };
+    let wanted = name.trim().to_lowercase();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut near = similar(parent, |other| {
+        let lower = other.to_lowercase();
+        lower == wanted || is_pem_name(other) && plain(other) == plain(&name) || is_one_off(&lower, &wanted)
+    });
+    // The same but for case is what is meant.
+    near.sort_by_key(|other| (other.to_lowercase() != wanted, other.clone()));
+    if near.iter().any(|other| other.to_lowercase() == wanted) {
+        near.retain(|other| other.to_lowercase() == wanted);
+    }
+    near.truncate(3);
+    near
+}
+
+fn similar(directory: &Path, fits: impl Fn(&str) -> bool) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().take(MAX_ENTRIES);
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| fits(name)).collect()
+}
+
+fn is_pem_name(name: &str) -> bool {
+    [".pem", ".crt", ".cer", ".key", ".cert"].iter().any(|end| name.to_lowercase().ends_with(end))
+}
+
+fn listed(directory: &Path, names: &[String]) -> String {
+    names.iter().take(3).map(|name| format!("{:?}", directory.join(name))).collect::<Vec<_>>().join(" and ")
+}
+
+/// True where one letter is changed, left out or put in.
+fn is_one_off(one: &str, other: &str) -> bool {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    if one.len().abs_diff(other.len()) > 1 || one.len() < 3 {
+        return false;
+    }
+    let start = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
+    let end = one[start..].iter().rev().zip(other[start..].iter().rev()).take_while(|(a, b)| a == b).count();
+    one.len() - start - end <= 1 && other.len() - start - end <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_file_at_fault_is_named() {
+        let pod = tempfile::tempdir().unwrap();
+        let at = |name: &str| pod.path().join(name);
+        fs::write(at("tls.crt"), "x").unwrap();
+        fs::create_dir(at("certs")).unwrap();
+        fs::write(at("certs/server.pem"), "x").unwrap();
+        symlink("../../archive/fullchain1.pem", at("fullchain.pem")).unwrap();
+        symlink("fullchain.pem", at("second.pem")).unwrap();
+        symlink("/nowhere/data", at("data")).unwrap();
+        let table = [
+            ("TLS.crt", "no such file", "tls.crt\""),
+            ("tls.pem", "no such file", "tls.crt\""),
+            ("tls.crtt", "no such file", "tls.crt\""),
+            ("tls.crt ", "blank", "tls.crt\""),
+            ("cert/server.pem", "there is no directory", "certs\""),
+            ("tls.crt/x.pem", "is a file, not a directory", "check"),
+            ("certs", "it is a directory", "server.pem\""),
+            ("fullchain.pem", "archive/fullchain1.pem\", which is not there", "target"),
+            ("second.pem", "fullchain.pem\" is a link to", "target"),
+            ("data/tls.crt", "is a link to \"/nowhere/data\"", "mount"),
+            ("~/tls/tls.crt", "`~` is not expanded", "tls/tls.crt\""),
+            ("file:///etc/spice/tls.crt", "it is a URL", "\"/etc/spice/tls.crt\""),
+            ("$HOME/tls.crt", "variables", "${env:NAME}"),
+            ("tls.crt\"", "ends with a quote", "docker"),
+        ];
+        for (name, reason, fix) in table {
+            let error = fs::read(at(name)).unwrap_err();
+            let (said, mend) = explain(&error, &at(name));
+            assert!(said.contains(reason), "{name}: {said}");
+            assert!(mend.contains(fix), "{name}: {mend}");
+        }
+    }
+
+    #[test]
+    fn one_letter_off() {
+        for (one, other, off) in [
+            ("tls.crt", "tsl.crt", false),
+            ("tls.crt", "tls.cr", true),
+            ("tls.crt", "tls.cry", true),
+            ("ab", "a", false),
+        ] {
+            assert_eq!(is_one_off(one, other), off, "{one} {other}");
+        }
+    }
+}

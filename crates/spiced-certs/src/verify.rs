@@ -1,0 +1,639 @@
+//! Verifies a chain as clients do: from the leaf through the certificates that are presented up to the topmost issuer,
+//! every signature, CA flag, path length, name constraint and usage. Each fault names the clients that refuse for it.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::X509Name;
+
+use crate::compatibility::Clients;
+use crate::facts::{Facts, Hash, Signed};
+use crate::trust::{Roots, organisation};
+
+/// A fault of a chain.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) code: &'static str,
+    pub(crate) refused_by: Clients,
+    pub(crate) message: String,
+    pub(crate) fix: String,
+}
+
+/// What verification found.
+#[derive(Debug, Default)]
+pub(crate) struct Verified {
+    pub(crate) faults: Vec<Fault>,
+    /// What could not be checked, each a sentence.
+    pub(crate) unchecked: Vec<String>,
+    /// The root that the chain leads to was found in the file itself.
+    pub(crate) root_sent: Option<String>,
+    /// The topmost certificate, where its issuer's is not here.
+    pub(crate) open_end: Option<CertificateDer<'static>>,
+    /// That its issuer is taken for a root that clients have, where nothing speaks against it.
+    pub(crate) taken_for_root: Option<String>,
+}
+
+/// Where a path ends.
+enum Top<'a> {
+    /// With a certificate of the path that vouches for itself.
+    SelfSigned,
+    /// With a root that clients have: one that is given, or one of this system's.
+    Known(Facts<'a>),
+    /// With an issuer whose certificate is not here.
+    Unknown,
+    /// With an issuer that did not sign.
+    Broken,
+}
+
+/// Verifies `chain`, the leaf first. `roots` are those that clients trust, as far as they are known; `hints` are
+/// certificates that are not presented and may prove that one is missing.
+pub(crate) fn verify(
+    chain: &[CertificateDer<'_>],
+    roots: &Roots,
+    hints: &[CertificateDer<'_>],
+    now: SystemTime,
+) -> Verified {
+    let facts: Vec<Facts<'_>> = chain.iter().filter_map(Facts::of).collect();
+    let Some(leaf) = facts.first() else { return Verified::default() };
+    let mut found = Verified::default();
+    let mut path = vec![leaf];
+    let top = climb(&facts, &mut path, roots, &mut found);
+    let links: Vec<(&Facts<'_>, bool)> = path.iter().skip(1).map(|one| (*one, one.is_self_signed())).collect();
+    for (at, (issuer, is_root)) in links.iter().enumerate() {
+        let below = path[1..=at].iter().filter(|one| !one.is_self_issued()).count();
+        issuer_faults(issuer, path[at], at == 0, below, *is_root, &mut found);
+        names_outside(issuer, leaf, &mut found);
+    }
+    match &top {
+        Top::Known(root) => {
+            let last = path.len() - 1;
+            let below = path[1..].iter().filter(|one| !one.is_self_issued()).count();
+            let mut above = Verified::default();
+            issuer_faults(root, path[last], last == 0, below, true, &mut above);
+            names_outside(root, leaf, &mut above);
+            expired_root(root, now, &mut above);
+            found.faults.append(&mut above.faults);
+            let is_root =
+                |one: &&Facts<'_>| one.is_self_signed() && one.x509.public_key().raw == root.x509.public_key().raw;
+            found.root_sent = facts.iter().skip(1).find(is_root).map(Facts::subject);
+        }
+        Top::SelfSigned if path.len() > 1 => {
+            let root = path[path.len() - 1];
+            expired_root(root, now, &mut found);
+            found.root_sent = Some(root.subject());
+            not_the_given(root, roots, &mut found);
+        }
+        Top::SelfSigned => not_the_given(leaf, roots, &mut found),
+        Top::Unknown => {
+            found.open_end = path.last().map(|top| top.der.clone().into_owned());
+            unknown_issuer(&path, roots, hints, &mut found);
+        }
+        Top::Broken => {}
+    }
+    for one in &path {
+        signature_faults(one, &mut found);
+    }
+    leaf_faults(leaf, &mut found);
+    if let Some(reason) = path.iter().find_map(|one| strict_fault(one)) {
+        found.unchecked.push(format!(
+            "Python 3.13 and later by its default, which goes by RFC 5280 to the letter (VERIFY_X509_STRICT): it refuses the \
+             chain, because {reason}"
+        ));
+    }
+    // rustls itself has the last word about what it takes.
+    let anchor = match &top {
+        Top::Known(root) => Some(root.der),
+        _ if path.len() > 1 => path.last().map(|last| last.der),
+        _ => None,
+    };
+    if let Some(anchor) = anchor
+        && !found.faults.iter().any(|fault| Clients::RUSTLS.without(fault.refused_by).is_empty())
+        && let Err(reason) = crate::trust::verify_to(anchor, leaf.der, &chain[1..], now)
+        && !is_about_time(&reason)
+    {
+        found.faults.push(Fault {
+            code: "TLS-CHAIN-REFUSED",
+            refused_by: Clients::RUSTLS,
+            message: format!("rustls does not take the chain: {reason}"),
+            fix: "have the certificate issued again, as its CA issues it for web servers".to_owned(),
+        });
+    }
+    found
+}
+
+fn is_about_time(reason: &webpki::Error) -> bool {
+    matches!(reason, webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. })
+}
+
+/// Follows issuers for as long as there are any, into `path`.
+fn climb<'r, 'f>(
+    facts: &'f [Facts<'f>],
+    path: &mut Vec<&'f Facts<'f>>,
+    roots: &'r Roots,
+    found: &mut Verified,
+) -> Top<'r> {
+    loop {
+        let child = path[path.len() - 1];
+        if child.is_self_signed() {
+            return Top::SelfSigned;
+        }
+        if let Some(root) = roots.issuer_of(child) {
+            return Top::Known(root);
+        }
+        let on_path = |one: &&Facts<'_>| path.iter().any(|other| other.der == one.der);
+        let named: Vec<&Facts<'_>> = facts.iter().filter(|one| child.names_as_issuer(one) && !on_path(one)).collect();
+        let best = named.iter().find(|one| child.signed_by(one) == Signed::Yes);
+        let best = best.or_else(|| named.iter().find(|one| child.signed_by(one) == Signed::Unknown));
+        match (best, named.first()) {
+            (Some(issuer), _) => {
+                if child.signed_by(issuer) == Signed::Unknown {
+                    found.unchecked.push(format!(
+                        "the signature of {}: it is of a kind that nothing here can verify",
+                        child.subject()
+                    ));
+                }
+                path.push(issuer);
+            }
+            (None, Some(impostor)) => {
+                let url = child.issuer_urls().first().map(|url| format!(" ({url})")).unwrap_or_default();
+                found.faults.push(Fault {
+                    code: "TLS-CHAIN-SIGNATURE",
+                    refused_by: Clients::ALL,
+                    message: format!(
+                        "the certificate {} in the file has the name of the issuer of {}, and did not sign it: it \
+                         has another key",
+                        impostor.subject(),
+                        child.subject()
+                    ),
+                    fix: format!(
+                        "replace it by the intermediate that the CA delivered with the certificate{url}: \
+                         fullchain.pem, not one of an earlier issue"
+                    ),
+                });
+                return Top::Broken;
+            }
+            (None, None) => return Top::Unknown,
+        }
+    }
+}
+
+/// What keeps `issuer` from vouching for `child`, with `below` intermediates under it.
+fn issuer_faults(
+    issuer: &Facts<'_>,
+    child: &Facts<'_>,
+    child_is_leaf: bool,
+    below: usize,
+    is_root: bool,
+    found: &mut Verified,
+) {
+    let (name, below_name) = (issuer.subject(), child.subject());
+    let again = || "have the certificate issued by a CA that may issue it, and replace the whole file".to_owned();
+    let mut fault = |code, refused_by, message: String, fix: String| {
+        found.faults.push(Fault { code, refused_by, message, fix });
+    };
+    // A root of version 1 is one because clients trust it.
+    if !issuer.is_ca() && !(is_root && issuer.is_v1()) {
+        fault(
+            "TLS-ISSUER-NOT-CA",
+            Clients::ALL,
+            format!("{name}, which issued {below_name}, is not a CA (basicConstraints does not say CA:TRUE)"),
+            again(),
+        );
+    }
+    if issuer.key_usage().is_some_and(|usage| !usage.key_cert_sign()) {
+        fault(
+            "TLS-ISSUER-KEY-USAGE",
+            Clients::ALL,
+            format!("{name}, which issued {below_name}, may not sign certificates (keyUsage lacks keyCertSign)"),
+            again(),
+        );
+    }
+    if let Some(most) = issuer.path_length().filter(|most| below > *most as usize) {
+        let of_root = Clients::ALL.without(Clients::JAVA).without(Clients::GRPCIO).without(Clients::RUSTLS);
+        fault(
+            "TLS-PATH-LENGTH",
+            if is_root { of_root } else { Clients::ALL },
+            format!("{name} allows {most} intermediates below it (pathLenConstraint), and there are {below}"),
+            again(),
+        );
+    }
+    if let Some(usage) = issuer.extended_key_usage().filter(|usage| !usage.server_auth && !is_root) {
+        let all = Clients::ALL.without(Clients::JAVA);
+        fault(
+            "TLS-ISSUER-USAGE",
+            if usage.any { all.without(Clients::GO) } else { all },
+            format!("{name} may not issue certificates for servers (extendedKeyUsage lacks serverAuth)"),
+            again(),
+        );
+    }
+    if let Some(oid) = issuer.unknown_critical() {
+        fault(
+            "TLS-CRITICAL-EXTENSION",
+            Clients::ALL,
+            format!("{name} has a critical extension that clients do not know ({oid})"),
+            again(),
+        );
+    }
+    if let Some(id) = child.authority_key() {
+        let names_key = id.key_identifier.as_ref().zip(issuer.subject_key()).is_some_and(|(id, key)| id.0 != key);
+        let names_serial = id.authority_cert_serial.is_some_and(|serial| serial != issuer.x509.raw_serial());
+        let refused = match (names_key, names_serial) {
+            (true, _) if !child_is_leaf => Clients::LIBSSL.or(Clients::GRPCIO).or(Clients::JAVA),
+            (true, _) | (_, true) => Clients::LIBSSL.or(Clients::GRPCIO),
+            _ => Clients::NONE,
+        };
+        if !refused.is_empty() {
+            fault(
+                "TLS-ISSUER-KEY-ID",
+                refused,
+                format!(
+                    "{below_name} names another certificate as its issuer's than that of {name} \
+                     (authorityKeyIdentifier)"
+                ),
+                "replace the intermediate by the one that the CA delivered with the certificate".to_owned(),
+            );
+        }
+    }
+    if issuer.rsa_bits().is_some_and(|bits| bits < 2048) {
+        fault(
+            "TLS-WEAK-KEY",
+            Clients::LIBSSL.or(Clients::RUSTLS).or(Clients::BROWSERS),
+            format!("{name}, which issued {below_name}, has a key that is too short: {}", issuer.key()),
+            "have the certificate issued by a CA with a P-256 key, or RSA of 2048 bits or more".to_owned(),
+        );
+    }
+    if issuer.key().starts_with("Ed") {
+        fault(
+            "TLS-UNUSUAL-KEY",
+            Clients::BROWSERS,
+            format!("{name}, which issued {below_name}, has a key that browsers do not know: {}", issuer.key()),
+            "have the certificate issued by a CA with a P-256 or an RSA key".to_owned(),
+        );
+    }
+}
+
+/// The clients that refuse `leaf` for the name constraints of `issuer` (RFC 5280 §4.2.1.10).
+fn names_outside(issuer: &Facts<'_>, leaf: &Facts<'_>, found: &mut Verified) {
+    let Some((constraints, critical)) = issuer.name_constraints() else { return };
+    let bases = |subtrees: &'_ Option<Vec<x509_parser::extensions::GeneralSubtree<'_>>>| -> Vec<Base> {
+        subtrees.iter().flatten().filter_map(|subtree| Base::of(&subtree.base)).collect()
+    };
+    let (permitted, excluded) = (bases(&constraints.permitted_subtrees), bases(&constraints.excluded_subtrees));
+    let names = leaf.names();
+    let mut dns = names.dns.clone();
+    if dns.is_empty() {
+        dns.extend(names.common.iter().filter(|name| name.contains('.') && !name.contains(' ')).cloned());
+    }
+    let subject = rdns(leaf.x509.subject());
+    let mut presented: Vec<(String, Presented<'_>)> =
+        dns.iter().map(|name| (name.clone(), Presented::Dns(name))).collect();
+    presented.extend(names.addresses.iter().map(|ip| (ip.to_string(), Presented::Address(*ip))));
+    if !subject.is_empty() {
+        presented.push((leaf.subject(), Presented::Directory(&subject)));
+    }
+    let is_outside = |presented: &Presented<'_>| {
+        let of_kind = |base: &&Base| base.is_kind_of(presented);
+        let mut kind = permitted.iter().filter(of_kind).peekable();
+        let lacks = kind.peek().is_some() && !kind.any(|base| base.holds(presented));
+        lacks || excluded.iter().filter(of_kind).any(|base| base.holds(presented))
+    };
+    let outside: Vec<&str> =
+        presented.iter().filter(|(_, one)| is_outside(one)).map(|(name, _)| name.as_str()).collect();
+    if !outside.is_empty() {
+        // Java knows a trusted root by its name and key alone.
+        let refused = if issuer.is_self_signed() { Clients::ALL.without(Clients::JAVA) } else { Clients::ALL };
+        found.faults.push(Fault {
+            code: "TLS-NAME-CONSTRAINTS",
+            refused_by: refused,
+            message: format!(
+                "{} may not issue certificates for {} (name constraints)",
+                issuer.subject(),
+                outside.join(", ")
+            ),
+            fix: "have it issued for names that this CA may issue for, or by another CA".to_owned(),
+        });
+        return;
+    }
+    let any = |wanted: fn(&Base) -> bool| permitted.iter().chain(&excluded).any(wanted);
+    let mut refused = Clients::NONE;
+    if !names.addresses.is_empty() && any(|base| matches!(base, Base::Address(..))) {
+        refused = refused.or(Clients::GRPCIO);
+    }
+    if critical && any(|base| matches!(base, Base::Directory(_))) {
+        refused = refused.or(Clients::GO);
+    }
+    if !refused.is_empty() {
+        found.faults.push(Fault {
+            code: "TLS-NAME-CONSTRAINTS",
+            refused_by: refused,
+            message: format!(
+                "{} has name constraints of a kind that {} cannot check",
+                issuer.subject(),
+                refused.listed()
+            ),
+            fix: "have it issued by a CA that is constrained to DNS names alone".to_owned(),
+        });
+    }
+}
+
+enum Presented<'a> {
+    Dns(&'a str),
+    Address(IpAddr),
+    Directory(&'a [Vec<u8>]),
+}
+
+/// The base of a subtree.
+enum Base {
+    Dns(String),
+    Address(Vec<u8>, Vec<u8>),
+    Directory(Vec<Vec<u8>>),
+}
+
+impl Base {
+    fn of(name: &GeneralName<'_>) -> Option<Self> {
+        match name {
+            GeneralName::DNSName(name) => Some(Self::Dns(name.trim_start_matches('.').to_ascii_lowercase())),
+            GeneralName::IPAddress(bytes) if [8, 32].contains(&bytes.len()) => {
+                let (address, mask) = bytes.split_at(bytes.len() / 2);
+                Some(Self::Address(address.to_vec(), mask.to_vec()))
+            }
+            GeneralName::DirectoryName(name) => Some(Self::Directory(rdns(name))),
+            _ => None,
+        }
+    }
+
+    fn is_kind_of(&self, presented: &Presented<'_>) -> bool {
+        matches!(
+            (self, presented),
+            (Self::Dns(_), Presented::Dns(_))
+                | (Self::Address(..), Presented::Address(_))
+                | (Self::Directory(_), Presented::Directory(_))
+        )
+    }
+
+    fn holds(&self, presented: &Presented<'_>) -> bool {
+        match (self, presented) {
+            (Self::Dns(base), Presented::Dns(name)) => {
+                let name = name.trim_start_matches("*.").to_ascii_lowercase();
+                base.is_empty() || name == *base || name.ends_with(&format!(".{base}"))
+            }
+            (Self::Address(base, mask), Presented::Address(ip)) => {
+                let bytes = match ip {
+                    IpAddr::V4(ip) => ip.octets().to_vec(),
+                    IpAddr::V6(ip) => ip.octets().to_vec(),
+                };
+                bytes.len() == base.len() && bytes.iter().zip(base).zip(mask).all(|((a, b), mask)| a & mask == b & mask)
+            }
+            (Self::Directory(base), Presented::Directory(name)) => name.starts_with(base),
+            _ => false,
+        }
+    }
+}
+
+/// The relative names of a distinguished name, to be compared.
+fn rdns(name: &X509Name<'_>) -> Vec<Vec<u8>> {
+    name.iter_rdn()
+        .map(|rdn| {
+            rdn.iter()
+                .flat_map(|one| {
+                    let mut bytes = one.attr_type().as_bytes().to_vec();
+                    bytes.extend(one.as_str().map_or_else(|_| one.as_slice().to_vec(), |s| s.to_lowercase().into()));
+                    bytes
+                })
+                .collect()
+        })
+        .collect()
+}
+
+fn expired_root(root: &Facts<'_>, now: SystemTime, found: &mut Verified) {
+    let at = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    if root.x509.validity().not_after.timestamp() < at {
+        found.faults.push(Fault {
+            code: "TLS-ROOT-EXPIRED",
+            refused_by: Clients::ALL.without(Clients::JAVA).without(Clients::RUSTLS),
+            message: format!("the root {} has expired", root.subject()),
+            fix: "have the certificate issued by a CA whose root is in date, and have clients trust that".to_owned(),
+        });
+    }
+}
+
+/// A root that is presented is of no use to clients that trust others.
+fn not_the_given(root: &Facts<'_>, roots: &Roots, found: &mut Verified) {
+    if roots.are_given() && !roots.holds(root) {
+        found.faults.push(Fault {
+            code: "TLS-OTHER-CA",
+            refused_by: Clients::ALL,
+            message: format!("the chain leads to {}, which is none of the certificates of --ca", root.subject()),
+            fix: "give clients that root, or have the certificate issued by the CA that they trust".to_owned(),
+        });
+    }
+}
+
+/// The topmost certificate's issuer is not here: it is a root that clients have, or it is missing.
+fn unknown_issuer(path: &[&Facts<'_>], roots: &Roots, hints: &[CertificateDer<'_>], found: &mut Verified) {
+    let top = path[path.len() - 1];
+    let issuer = match top.x509.issuer().to_string() {
+        empty if empty.is_empty() => "(no name)".to_owned(),
+        text => text,
+    };
+    let why = if roots.are_given() {
+        Some("none of the certificates of --ca issued it".to_owned())
+    } else {
+        missing_because(top, hints, roots)
+    };
+    let Some(why) = why else {
+        let who = if path.len() == 1 { "the certificate" } else { "the topmost intermediate" };
+        found.taken_for_root = Some(format!(
+            "whether clients trust the issuer of {who} ({issuer}): its certificate is not here, and it is taken for a \
+             root that they have; --ca FILE checks it"
+        ));
+        return;
+    };
+    let urls = top.issuer_urls();
+    let fetch = urls.first().map(|url| format!("; its CA publishes it at {url}")).unwrap_or_default();
+    found.faults.push(Fault {
+        code: "TLS-INTERMEDIATE-MISSING",
+        refused_by: Clients::ALL,
+        message: format!("the certificate of the issuer ({issuer}) is missing: {why}; clients cannot build the chain"),
+        fix: format!(
+            "append the issuer's certificate to the file (fullchain.pem instead of cert.pem){fetch}; where the issuer is a \
+             root that clients trust, --ca FILE shows that all is well"
+        ),
+    });
+}
+
+/// What shows that the issuer of `top` is an intermediate, and not a root that issued it directly.
+fn missing_because(top: &Facts<'_>, hints: &[CertificateDer<'_>], roots: &Roots) -> Option<String> {
+    let signed = |hint: &CertificateDer<'_>| {
+        Facts::of(hint).is_some_and(|hint| {
+            top.names_as_issuer(&hint) && !hint.is_self_issued() && top.signed_by(&hint) == Signed::Yes
+        })
+    };
+    if hints.iter().any(signed) {
+        return Some("it is an intermediate, which was presented before".to_owned());
+    }
+    if top.is_public() {
+        return Some("it is a public CA's, whose roots issue no certificate directly".to_owned());
+    }
+    let above = top.authority_key().and_then(|id| id.authority_cert_issuer);
+    let names_another = above
+        .iter()
+        .flatten()
+        .any(|name| matches!(name, GeneralName::DirectoryName(name) if name.as_raw() != top.x509.issuer().as_raw()));
+    if names_another {
+        return Some("the certificate says who issued it in turn (authorityKeyIdentifier)".to_owned());
+    }
+    if let Some(name) = organisation(top.x509.issuer()).filter(|name| is_public_ca(name) || roots.are_of(name)) {
+        return Some(format!("{name} is a public CA, and this is none of its roots"));
+    }
+    if !top.issuer_urls().is_empty() {
+        return Some("the certificate says where it is to be had (authorityInfoAccess)".to_owned());
+    }
+    let common = top.x509.issuer().iter_common_name().find_map(|name| name.as_str().ok().map(str::to_ascii_lowercase));
+    let words = ["issuing", "intermediate", "subordinate", "sub ca", "subca", "sub-ca"];
+    common
+        .filter(|name| words.iter().any(|word| name.contains(word)))
+        .map(|_| "by its name it is an intermediate".to_owned())
+}
+
+/// Public CAs whose intermediates do not bear the name of the organisation of their roots.
+fn is_public_ca(organisation: &str) -> bool {
+    const NAMES: [&str; 14] = [
+        "Let's Encrypt",
+        "ZeroSSL",
+        "ZeroSSL GmbH",
+        "Google Trust Services",
+        "Google Trust Services LLC",
+        "Amazon",
+        "DigiCert Inc",
+        "DigiCert, Inc.",
+        "Sectigo Limited",
+        "GlobalSign nv-sa",
+        "GoDaddy.com, Inc.",
+        "SSL Corporation",
+        "Buypass AS-983163327",
+        "Microsoft Corporation",
+    ];
+    NAMES.contains(&organisation)
+}
+
+/// What is wrong with how a certificate of the path is signed. A root's own signature is checked by nobody.
+fn signature_faults(one: &Facts<'_>, found: &mut Verified) {
+    if one.is_self_issued() {
+        return;
+    }
+    let (hash, refused) = match one.hash() {
+        Hash::Good => return,
+        Hash::Md5 => ("MD5", Clients::ALL),
+        Hash::Sha1 => ("SHA-1", Clients::ALL.without(Clients::JAVA).without(Clients::GRPCIO)),
+        Hash::Sha224 => ("SHA-224", Clients::GO.or(Clients::RUSTLS).or(Clients::BROWSERS)),
+    };
+    found.faults.push(Fault {
+        code: "TLS-WEAK-SIGNATURE",
+        refused_by: refused,
+        message: format!("{} is signed with {hash}: {} it", one.subject(), refused.refuse()),
+        fix: "have it issued again, signed with SHA-256".to_owned(),
+    });
+}
+
+/// What a client refuses that takes RFC 5280 §4.2.1 by the letter.
+fn strict_fault(one: &Facts<'_>) -> Option<String> {
+    let name = one.subject();
+    if one.is_v1() {
+        return None;
+    }
+    if !one.is_self_issued() && one.authority_key().and_then(|id| id.key_identifier).is_none() {
+        return Some(format!("{name} does not name its issuer's key (authorityKeyIdentifier)"));
+    }
+    if one.is_ca() && one.subject_key().is_none() {
+        return Some(format!("{name} is a CA's and has no key identifier (subjectKeyIdentifier)"));
+    }
+    if one.is_ca() && one.key_usage().is_none() {
+        return Some(format!("{name} is a CA's and has no key usage"));
+    }
+    None
+}
+
+fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
+    let mut fault = |code, refused_by: Clients, message: String, fix: &str| {
+        found.faults.push(Fault { code, refused_by, message, fix: fix.to_owned() });
+    };
+    if leaf.is_v1() {
+        fault(
+            "TLS-X509-V1",
+            Clients::GO.or(Clients::RUSTLS).or(Clients::BROWSERS),
+            "the certificate is X.509 version 1, which has no subject alternative names: Go, browsers and rustls refuse \
+             it; `openssl x509 -req` makes one where it is given no -extfile"
+                .to_owned(),
+            "have it issued again, with extensions: openssl x509 -req -extfile FILE",
+        );
+    }
+    if leaf.is_ca() {
+        fault(
+            "TLS-LEAF-IS-CA",
+            Clients::RUSTLS.or(Clients::BROWSERS),
+            "the certificate is a CA's: rustls and browsers refuse it as a server's".to_owned(),
+            "sign a server certificate with it, or make one with -addext basicConstraints=CA:FALSE",
+        );
+    }
+    if let Some(usage) = leaf.extended_key_usage().filter(|usage| !usage.server_auth) {
+        let refused = match usage.any {
+            true => Clients::ALL.without(Clients::GO).without(Clients::JAVA),
+            false => Clients::ALL,
+        };
+        fault(
+            "TLS-NO-SERVER-AUTH",
+            refused,
+            format!("the certificate's extended key usage leaves out server authentication: {} it", refused.refuse()),
+            "have it issued with extendedKeyUsage=serverAuth",
+        );
+    }
+    if let Some(usage) = leaf.key_usage().filter(|usage| !usage.digital_signature()) {
+        let refused = Clients::JAVA.or(Clients::GRPCIO).or(Clients::BROWSERS);
+        let refused = match usage.key_encipherment() || usage.key_agreement() {
+            true => refused,
+            false => refused.or(Clients::LIBSSL),
+        };
+        fault(
+            "TLS-KEY-USAGE",
+            refused,
+            format!("the certificate's key usage leaves out digitalSignature: {} it", refused.refuse()),
+            "have it issued with keyUsage=digitalSignature",
+        );
+    }
+    if let Some(oid) = leaf.unknown_critical() {
+        fault(
+            "TLS-CRITICAL-EXTENSION",
+            Clients::ALL,
+            format!("the certificate has a critical extension that clients do not know ({oid})"),
+            "have it issued without that extension, or with the extension not critical",
+        );
+    }
+    let key = leaf.key();
+    if ["Ed25519", "ECDSA on P-521"].contains(&key.as_str()) {
+        fault(
+            "TLS-UNUSUAL-KEY",
+            Clients::GRPCIO.or(Clients::BROWSERS),
+            format!("the key is {key}: browsers and grpcio (BoringSSL) refuse it"),
+            "have it issued for a P-256 or an RSA key",
+        );
+    }
+    if leaf.rsa_bits().is_some_and(|bits| bits < 2047) {
+        fault(
+            "TLS-WEAK-KEY",
+            Clients::LIBSSL.or(Clients::RUSTLS).or(Clients::BROWSERS),
+            format!("the key is too short: {key}"),
+            "have it issued for a P-256 key, or RSA of 2048 bits or more",
+        );
+    }
+    if leaf.x509.subject().as_raw().len() <= 2 && !leaf.alternative_names_are_critical() {
+        fault(
+            "TLS-EMPTY-SUBJECT",
+            Clients::JAVA,
+            "the certificate has no subject, and its alternative names are not critical: Java refuses it".to_owned(),
+            "have it issued with a subject, or with subjectAltName=critical,DNS:NAME",
+        );
+    }
+}

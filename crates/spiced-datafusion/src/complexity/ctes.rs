@@ -1,0 +1,134 @@
+//! How many tables a plan has once common table expressions are expanded.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{GroupByExpr, Ident, ObjectName, Query, Select, Visitor};
+use spiced_engine::EngineError;
+
+use super::{MAX_COLUMNS, MAX_NODES};
+use crate::error::invalid;
+use crate::statement::visit;
+
+/// Checks how large the plan of `statement` would be with each common table expression put in where
+/// it is named. The planner does so, and a chain of which each names the one before twice doubles
+/// the plan at every step; the planner cannot be stopped, so it must not start.
+///
+/// # Errors
+/// It would be too large.
+pub(crate) fn check(statement: &Statement) -> Result<(), EngineError> {
+    match visit(statement, &mut Weights::default()) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(Excess::Tables) => Err(invalid(format!(
+            "the common table expressions of the statement, put in where they are named, are more than {MAX_NODES} tables"
+        ))),
+        ControlFlow::Break(Excess::Columns) => {
+            Err(invalid(format!("a SELECT of the statement lists more than {MAX_COLUMNS} columns")))
+        }
+    }
+}
+
+/// What there is too much of.
+enum Excess {
+    Tables,
+    Columns,
+}
+
+/// How many tables a query reads, common table expressions put in.
+#[derive(Default)]
+struct Weights {
+    /// One for each query that is being visited.
+    open: Vec<usize>,
+    /// The bodies of common table expressions, which are visited before what names them.
+    bodies: HashMap<*const Query, String>,
+    /// By name, the heaviest of all that have it: which one a name stands for depends on scopes, quotes and settings,
+    /// and the planner decides it. An upper bound does not have to follow.
+    heaviest: HashMap<String, usize>,
+    /// All bodies together: each is planned, whether it is named or not.
+    planned: usize,
+}
+
+/// The same for all names that the planner could take for one another.
+fn folded<'a>(parts: impl Iterator<Item = &'a Ident>) -> String {
+    parts.map(|part| part.value.to_lowercase()).collect::<Vec<_>>().join(".")
+}
+
+impl Visitor for Weights {
+    type Break = Excess;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Excess> {
+        self.open.push(1);
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.bodies.insert(&raw const *cte.query, folded(std::iter::once(&cte.alias.name)));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Excess> {
+        let name = folded(relation.0.iter().filter_map(|part| part.as_ident()));
+        let weight = self.heaviest.get(&name).copied().unwrap_or(1);
+        self.add(weight)
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Excess> {
+        let groups = match &select.group_by {
+            GroupByExpr::Expressions(expressions, _) => expressions.len(),
+            GroupByExpr::All(_) => 0,
+        };
+        // Each becomes a field with a name of its own, at every step of the plan.
+        if select.projection.len().max(groups) > MAX_COLUMNS {
+            return ControlFlow::Break(Excess::Columns);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Excess> {
+        let weight = self.open.pop().unwrap_or(1);
+        let Some(name) = self.bodies.remove(&(&raw const *query)) else { return self.add(weight) };
+        let heaviest = self.heaviest.entry(name).or_default();
+        *heaviest = weight.max(*heaviest);
+        self.planned = self.planned.saturating_add(weight);
+        if self.planned > MAX_NODES { ControlFlow::Break(Excess::Tables) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Weights {
+    fn add(&mut self, weight: usize) -> ControlFlow<Excess> {
+        let Some(open) = self.open.last_mut() else { return ControlFlow::Continue(()) };
+        *open = open.saturating_add(weight);
+        if *open > MAX_NODES { ControlFlow::Break(Excess::Tables) } else { ControlFlow::Continue(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::prelude::SessionContext;
+
+    fn admitted(sql: &str) -> bool {
+        let parsed = crate::statement::parse(sql, &SessionContext::new().state());
+        parsed.inspect_err(|error| assert!(error.to_string().contains("common table"), "{error}")).is_ok()
+    }
+
+    /// `steps` common table expressions, each of which names the one before twice; `beside` adds what could hide one.
+    fn doubling(steps: usize, beside: impl Fn(usize) -> String) -> String {
+        let step = |n: usize| format!("a{n} AS (SELECT l.x FROM a{0} l, a{0} r){1}", n - 1, beside(n));
+        let steps: Vec<_> = (1..=steps).map(step).collect();
+        format!("WITH a0 AS (SELECT 1 AS x){}, {} SELECT * FROM a{}", beside(0), steps.join(", "), steps.len())
+    }
+
+    #[test]
+    fn what_doubles_is_refused_whatever_hides_it() {
+        assert!(admitted(&doubling(5, |_| String::new())));
+        let hidden: [fn(usize) -> String; 5] = [
+            |_| String::new(),
+            |n| format!(", \"A{n}\" AS (SELECT 1 AS x)"),
+            |n| format!(", \"a{n} \" AS (SELECT 1 AS x)"),
+            |n| format!(", b{n} AS (WITH a{n} AS (SELECT 1 AS x) SELECT * FROM a{n})"),
+            |n| format!(", `A{n}` AS (SELECT 1 AS x)"),
+        ];
+        for (which, beside) in hidden.into_iter().enumerate() {
+            assert!(!admitted(&doubling(20, beside)), "{which}");
+        }
+    }
+}

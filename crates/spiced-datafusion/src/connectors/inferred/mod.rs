@@ -1,0 +1,191 @@
+//! The columns of text files, found out from all that they hold, so that what cannot be read is known when a data set is
+//! loaded, with its file and line, and no value is taken for another.
+//!
+//! DataFusion looks at the first records alone, cuts them at line ends within quotes, and takes numbers that are too large
+//! for the nearest float. No message here has a value in it: they go to logs and to who may not read the data.
+
+mod csv;
+mod json;
+
+use std::io::{BufReader, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::arrow::datatypes::Schema;
+use datafusion::error::DataFusionError;
+use datafusion::object_store::{GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::runtime::Handle;
+
+pub(super) use self::csv::Separated;
+
+/// What is read of a data set's files to find out their columns, at most: what comes behind is taken for more of the same.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// How the files are read.
+#[derive(Debug, Clone)]
+pub(super) enum Text {
+    Separated(Separated),
+    Json {
+        /// How many records of each file are looked at; all where it does not say.
+        records: Option<usize>,
+    },
+}
+
+/// Why there are no columns.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// What is wrong with a file, in one line.
+    Content(String),
+    Store(DataFusionError),
+}
+
+/// The columns of `files`, by what they hold.
+///
+/// # Errors
+/// A file cannot be read, or not as what it is said to be.
+pub(super) async fn schema(text: Text, store: Arc<dyn ObjectStore>, files: Vec<ObjectMeta>) -> Result<Schema, Failure> {
+    let mut found = match text {
+        Text::Separated(separated) => Found::Separated(csv::Columns::new(separated)),
+        Text::Json { records } => Found::Json(json::Columns::new(records)),
+    };
+    let mut left = MOST_BYTES;
+    for file in files {
+        let name = file.location.filename().unwrap_or_default().to_owned();
+        if left == 0 {
+            tracing::debug!(file = name, "the columns are taken from the files before");
+            break;
+        }
+        let store_error = |error| Failure::Store(DataFusionError::ObjectStore(Box::new(error)));
+        let bytes: Box<dyn Read + Send> = match store.get(&file.location).await.map_err(store_error)?.payload {
+            GetResultPayload::File(file, _) => Box::new(file),
+            GetResultPayload::Stream(chunks) => {
+                Box::new(Fetched { runtime: Handle::current(), chunks, chunk: Bytes::new() })
+            }
+        };
+        let is_whole = file.size <= left;
+        let bytes = BufReader::with_capacity(64 << 10, bytes.take(left));
+        left = left.saturating_sub(file.size);
+        let read = tokio::task::spawn_blocking(move || {
+            let read = found.read(bytes, &name, is_whole);
+            (found, read.map_err(|why| format!("`{name}`{why}")))
+        });
+        let (back, read) =
+            read.await.map_err(|error| Failure::Store(DataFusionError::ExecutionJoin(Box::new(error))))?;
+        read.map_err(Failure::Content)?;
+        found = back;
+    }
+    match found {
+        Found::Separated(columns) => Ok(columns.schema()),
+        Found::Json(columns) => Ok(columns.schema()),
+    }
+}
+
+/// What comes over the network, for a thread that may wait for it.
+struct Fetched {
+    runtime: Handle,
+    chunks: BoxStream<'static, datafusion::object_store::Result<Bytes>>,
+    chunk: Bytes,
+}
+
+impl Read for Fetched {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.runtime.block_on(self.chunks.next()) {
+                Some(chunk) => self.chunk = chunk.map_err(std::io::Error::other)?,
+                None => return Ok(0),
+            }
+        }
+        let count = into.len().min(self.chunk.len());
+        into[..count].copy_from_slice(&self.chunk.split_to(count));
+        Ok(count)
+    }
+}
+
+enum Found {
+    Separated(csv::Columns),
+    Json(json::Columns),
+}
+
+impl Found {
+    /// Reads a file, of which the end may be missing.
+    fn read(&mut self, bytes: impl Read, name: &str, is_whole: bool) -> Result<(), String> {
+        let mut bytes = bytes;
+        let mut start = Vec::with_capacity(START);
+        bytes.by_ref().take(START as u64).read_to_end(&mut start).map_err(|error| unreadable(&error))?;
+        if let Some(form) = form(&start) {
+            return Err(format!(" is {form}; wanted is plain text in UTF-8"));
+        }
+        let bytes = std::io::Cursor::new(start).chain(bytes);
+        match self {
+            Self::Separated(columns) => columns.read(bytes, name, is_whole),
+            Self::Json(columns) => columns.read(BufReader::new(bytes), is_whole),
+        }
+    }
+}
+
+/// How much of a file tells what it is.
+const START: usize = 8;
+
+/// What a file is by its first bytes, where it is no plain text.
+fn form(start: &[u8]) -> Option<&'static str> {
+    const FORMS: [(&[u8], &str); 9] = [
+        (&[0x1f, 0x8b], "compressed (gzip)"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "compressed (zstd)"),
+        (b"BZh", "compressed (bzip2)"),
+        (&[0xfd, b'7', b'z', b'X', b'Z'], "compressed (xz)"),
+        (b"PK\x03\x04", "an archive (zip), as spreadsheets are"),
+        (b"PAR1", "a Parquet file"),
+        (b"ARROW1", "an Arrow file"),
+        (&[0xff, 0xfe], "text in UTF-16"),
+        (&[0xfe, 0xff], "text in UTF-16"),
+    ];
+    FORMS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, form)| *form)
+}
+
+fn unreadable(error: &std::io::Error) -> String {
+    format!(" cannot be read: {}", error.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::object_store::memory::InMemory;
+    use datafusion::object_store::path::Path;
+
+    use super::*;
+
+    /// The columns of files with these texts, as `name type`, or why there are none.
+    pub(super) async fn columns(text: Text, files: &[(&str, &[u8])]) -> Result<String, String> {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut metas = Vec::new();
+        for (name, bytes) in files {
+            let path = Path::from(*name);
+            store.put(&path, bytes.to_vec().into()).await.unwrap();
+            metas.push(store.head(&path).await.unwrap());
+        }
+        match schema(text, store, metas).await {
+            Ok(schema) => {
+                let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+                Ok(columns.collect::<Vec<_>>().join(", "))
+            }
+            Err(Failure::Content(why)) => Err(why),
+            Err(Failure::Store(error)) => panic!("{error}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_plain_text_is_named() {
+        for (start, form) in [
+            (&[0x1f, 0x8b, 8, 0][..], "compressed (gzip)"),
+            (b"PK\x03\x04rest", "an archive (zip), as spreadsheets are"),
+            (b"PAR1....", "a Parquet file"),
+            (&[0xff, 0xfe, b'a', 0], "text in UTF-16"),
+        ] {
+            for text in [Text::Json { records: None }, Text::Separated(Separated::default())] {
+                let expected = format!("`x` is {form}; wanted is plain text in UTF-8");
+                assert_eq!(columns(text, &[("x", start)]).await.unwrap_err(), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Panics of functions become errors of the statement.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use datafusion::error::{DataFusionError, Result};
+use spiced_engine::{EngineError, ErrorKind};
+
+use crate::error::refusal;
+
+/// The longest reason, in bytes.
+const LONGEST: usize = 2 << 10;
+
+/// Runs `call`, a part of the function `name`. What panics or finds itself wrong has met arguments that nobody thought of.
+pub(super) fn contain<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    contained(call, || format!("`{name}` cannot take these arguments"))
+}
+
+/// Runs `call`; where it panics or finds itself wrong, the statement is to blame, as `subject` says.
+pub(super) fn contained<T>(call: impl FnOnce() -> Result<T>, subject: impl FnOnce() -> String) -> Result<T> {
+    let unfit = |why: &str| {
+        let why = why.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(why);
+        let why = why.lines().next().unwrap_or_default().trim_end_matches('.');
+        refusal(ErrorKind::InvalidStatement, format!("{}: {}", subject(), short(why)))
+    };
+    let error = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Err(error)) => error,
+        Ok(done) => return done,
+        Err(panic) => return Err(unfit(said(panic.as_ref()))),
+    };
+    Err(match error {
+        DataFusionError::Internal(why) => unfit(&why),
+        // A pattern, say, is repeated whole.
+        DataFusionError::Execution(why) if why.len() > LONGEST => {
+            DataFusionError::Execution(format!("{}…", short(&why)))
+        }
+        error => match error.find_root() {
+            // That it is no pattern is said by another crate.
+            DataFusionError::External(why) if !why.is::<EngineError>() => {
+                DataFusionError::Execution(short(&why.to_string()).to_owned())
+            }
+            _ => error,
+        },
+    })
+}
+
+fn short(why: &str) -> &str {
+    &why[..why.floor_char_boundary(LONGEST)]
+}
+
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_and_inner_errors_are_the_statements() {
+        let panics = contain::<()>("f", || panic!("index {} is too much", 1)).unwrap_err();
+        assert_eq!(
+            panics.find_root().to_string(),
+            "External error: `f` cannot take these arguments: index 1 is too much"
+        );
+        let wrong = contain::<()>("f", || datafusion::common::internal_err!("no such size")).unwrap_err();
+        assert_eq!(wrong.find_root().to_string(), "External error: `f` cannot take these arguments: no such size");
+        assert!(matches!(
+            contain::<()>("f", || datafusion::common::exec_err!("no")),
+            Err(DataFusionError::Execution(_))
+        ));
+    }
+}

@@ -1,0 +1,81 @@
+//! Constants are computed while a statement is planned, and stay in its plan. The optimizer may make small ones; a large one
+//! is left to be made where it is used.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::Transformed;
+use datafusion::error::Result;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerRule};
+use spiced_engine::ErrorKind;
+
+use super::contain::contained;
+use crate::error::refusal;
+
+/// The most that one constant may have, in bytes.
+const ONE: u64 = 64 << 10;
+/// The most that those of one statement may have together, small ones aside.
+const ALL: u64 = 4 << 20;
+
+thread_local! {
+    /// Whether a step of the optimizer runs on this thread.
+    static RUNS: Cell<bool> = const { Cell::new(false) };
+    /// What the constants of the last statement that was optimized here come to. It is known by its generator of aliases, of
+    /// which each execution has one; were two to lie at one place after one another, constants of the second might stay calls.
+    static MADE: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
+}
+
+/// Lets no step of `optimizer` make large constants.
+pub(super) fn bound(optimizer: &mut Optimizer) {
+    for rule in &mut optimizer.rules {
+        *rule = Arc::new(Bounded(rule.clone()));
+    }
+}
+
+/// # Errors
+/// It is for the optimizer, and too much: the call stays a call.
+pub(super) fn admit(name: &str, bytes: u64) -> Result<()> {
+    if !RUNS.get() {
+        return Ok(());
+    }
+    let (whose, made) = MADE.get();
+    let made = made.saturating_add(bytes);
+    // Small ones are text in any case.
+    if bytes > ONE || (made > ALL && bytes > 1 << 10) {
+        return Err(refusal(ErrorKind::InvalidStatement, format!("`{name}` is left to be computed where it is used")));
+    }
+    MADE.set((whose, made));
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Bounded(Arc<dyn OptimizerRule + Send + Sync>);
+
+/// Ends the step, also where it panics.
+struct Ends(bool);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        RUNS.set(self.0);
+    }
+}
+
+impl OptimizerRule for Bounded {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let _ends = Ends(RUNS.replace(true));
+        let whose = Arc::as_ptr(config.alias_generator()).addr();
+        if MADE.get().0 != whose {
+            MADE.set((whose, 0));
+        }
+        contained(|| self.0.rewrite(plan, config), || "the statement cannot be planned".to_owned())
+    }
+}

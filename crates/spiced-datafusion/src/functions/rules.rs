@@ -1,0 +1,151 @@
+//! Governs what the planner and the optimizer write as functions, and checks what stands in a plan and is no function.
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{AggregateFunction, Cast, TryCast, WindowFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
+use datafusion::optimizer::{AnalyzerRule, OptimizerConfig, OptimizerRule};
+
+use super::{Governor, aggregates, scalar, types, windows};
+
+/// Looks through a plan for functions that nobody governs.
+#[derive(Debug)]
+pub(super) struct Govern(pub(super) Arc<Governor>);
+
+impl AnalyzerRule for Govern {
+    fn name(&self) -> &str {
+        "govern_functions"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        govern(plan, &self.0).map(|governed| governed.data)
+    }
+}
+
+impl OptimizerRule for Govern {
+    fn name(&self) -> &str {
+        "govern_functions"
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        govern(plan, &self.0)
+    }
+}
+
+fn govern(plan: LogicalPlan, governor: &Arc<Governor>) -> Result<Transformed<LogicalPlan>> {
+    if !is_needed(&plan)? {
+        return Ok(Transformed::no(plan));
+    }
+    plan.transform_down_with_subqueries(|node| {
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|whole| {
+            if !whole.exists(|part| Ok(needs(part)))? {
+                return Ok(Transformed::no(whole));
+            }
+            let name = names.save(&whole);
+            expression(whole, governor).map(|governed| governed.update_data(|governed| name.restore(governed)))
+        })
+    })
+}
+
+/// Whether a plan has something to be governed; what it may not have is an error.
+fn is_needed(plan: &LogicalPlan) -> Result<bool> {
+    let mut needed = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|whole| {
+            whole.apply(|part| {
+                if let Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) = part {
+                    types::check(field.data_type())?;
+                }
+                needed |= needs(part);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(needed)
+}
+
+fn needs(part: &Expr) -> bool {
+    match part {
+        Expr::ScalarFunction(call) => !scalar::is_governed(&call.func),
+        Expr::AggregateFunction(call) => !aggregates::is_governed(&call.func) || is_ordered_in_vain(call),
+        Expr::WindowFunction(call) => match &call.fun {
+            WindowFunctionDefinition::AggregateUDF(function) => !aggregates::is_governed(function),
+            WindowFunctionDefinition::WindowUDF(function) => !windows::is_governed(function),
+        },
+        _ => false,
+    }
+}
+
+/// The same with every function in it governed.
+pub(super) fn expression(whole: Expr, governor: &Arc<Governor>) -> Result<Transformed<Expr>> {
+    whole.transform_up(|part| {
+        if !needs(&part) {
+            return Ok(Transformed::no(part));
+        }
+        Ok(Transformed::yes(match part {
+            Expr::ScalarFunction(mut call) => {
+                call.func = scalar::govern(&call.func, governor);
+                Expr::ScalarFunction(call)
+            }
+            Expr::AggregateFunction(mut call) => {
+                call.func = aggregates::govern(&call.func, governor);
+                if is_ordered_in_vain(&call) {
+                    call.params.order_by.clear();
+                }
+                Expr::AggregateFunction(call)
+            }
+            Expr::WindowFunction(call) => {
+                let WindowFunction { fun, params } = *call;
+                let fun = match fun {
+                    WindowFunctionDefinition::AggregateUDF(function) => {
+                        WindowFunctionDefinition::AggregateUDF(aggregates::govern(&function, governor))
+                    }
+                    WindowFunctionDefinition::WindowUDF(function) => {
+                        WindowFunctionDefinition::WindowUDF(windows::govern(&function, governor))
+                    }
+                };
+                Expr::WindowFunction(Box::new(WindowFunction { fun, params }))
+            }
+            other => other,
+        }))
+    })
+}
+
+/// What comes to the same in any order, and cannot do with one in DataFusion: as soon as there are groups, it panics.
+const UNORDERED: [&str; 26] = [
+    "approx_distinct",
+    "approx_median",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "median",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "var",
+    "var_pop",
+];
+
+fn is_ordered_in_vain(call: &AggregateFunction) -> bool {
+    !call.params.order_by.is_empty() && UNORDERED.contains(&call.func.name())
+}

@@ -1,0 +1,237 @@
+//! A scalar function under the governor.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{ExprSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::logical_expr::interval_arithmetic::Interval;
+use datafusion::logical_expr::preimage::PreimageResult;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::udf_eq::UdfEq;
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, StructFieldMapping,
+};
+
+use super::contain::contain;
+use super::growth::{self, Growth};
+use super::{Governor, bounds, literals, projection, rules, types, watch};
+
+/// Functions that DataFusion finds by their type: a field of a struct is read out of a file by itself, and what names the
+/// file is filled in where it is read. None of them makes more than it is given.
+const RAW: [&str; 3] = ["get_field", "input_file_name", "file_row_index"];
+
+/// From so many bytes on a call says to the pool what it takes.
+const COUNTED: u64 = 1 << 20;
+
+/// A function that is asked how much it would make before it does.
+#[derive(Debug)]
+struct Governed {
+    inner: UdfEq<Arc<dyn ScalarUDFImpl>>,
+    growth: Growth,
+    governor: Arc<Governor>,
+}
+
+/// `function`, under `governor`.
+pub(super) fn govern(function: &Arc<ScalarUDF>, governor: &Arc<Governor>) -> Arc<ScalarUDF> {
+    if is_governed(function) {
+        return function.clone();
+    }
+    let growth = growth::of(function.name()).unwrap_or(growth::UNKNOWN);
+    let inner = function.inner().clone().into();
+    Arc::new(ScalarUDF::new_from_impl(Governed { inner, growth, governor: governor.clone() }))
+}
+
+/// Whether nothing is to be done about it.
+pub(super) fn is_governed(function: &ScalarUDF) -> bool {
+    function.inner().is::<Governed>() || RAW.contains(&function.name())
+}
+
+/// Whether what it makes can be larger than what it is given.
+pub(super) fn grows(function: &ScalarUDF) -> bool {
+    let governed = function.inner().downcast_ref::<Governed>();
+    governed.is_some_and(|governed| !matches!(governed.growth, Growth::Fixed | Growth::Cast))
+}
+
+/// The function itself, for those that look at what kind of function another one is.
+fn raw(expression: Expr) -> Expr {
+    match expression {
+        Expr::ScalarFunction(mut call) => {
+            if let Some(governed) = call.func.inner().downcast_ref::<Governed>() {
+                call.func = Arc::new(ScalarUDF::new_from_shared_impl(Arc::clone(&governed.inner)));
+            }
+            Expr::ScalarFunction(call)
+        }
+        other => other,
+    }
+}
+
+impl Governed {
+    /// Sets aside what a call makes, for as long as what is returned is there.
+    ///
+    /// # Errors
+    /// It is too much.
+    fn admit(&self, args: &[ColumnarValue], rows: usize) -> Result<Option<MemoryReservation>> {
+        let Governor { bounds, pool } = &*self.governor;
+        let enough = projection::most(bounds).min(bounds.value);
+        let made = growth::estimate(self.growth, args, rows, enough);
+        let name = self.inner.name();
+        if made.value > bounds.value {
+            return Err(bounds::too_large(name, made.value, 1, bounds.value));
+        }
+        literals::admit(name, made.total)?;
+        projection::admit(name, made.total, rows, bounds)?;
+        if made.total < COUNTED {
+            return Ok(None);
+        }
+        let taken = MemoryConsumer::new(format!("the function {name}")).register(pool);
+        taken.try_grow(usize::try_from(made.total).unwrap_or(usize::MAX))?;
+        Ok(Some(taken))
+    }
+}
+
+impl PartialEq for Governed {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner == other.inner
+    }
+}
+
+impl Eq for Governed {}
+
+impl Hash for Governed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Governed {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    #[expect(deprecated)]
+    fn display_name(&self, args: &[Expr]) -> Result<String> {
+        self.inner.display_name(args)
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        self.inner.schema_name(args)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        contain(self.name(), || self.inner.return_type(arg_types))
+    }
+
+    fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
+        let inner = self.inner.with_updated_config(config)?.inner().clone().into();
+        Some(ScalarUDF::new_from_impl(Self { inner, growth: self.growth, governor: self.governor.clone() }))
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        if self.growth == Growth::Cast
+            && let Some(Some(name)) = args.scalar_arguments.get(1).map(|name| name.and_then(ScalarValue::try_as_str))
+        {
+            types::check_name(name.unwrap_or(""))?;
+        }
+        let field = contain(self.name(), || self.inner.return_field_from_args(args))?;
+        if self.growth == Growth::Cast {
+            types::check(field.data_type())?;
+        }
+        Ok(field)
+    }
+
+    #[expect(deprecated)]
+    fn is_nullable(&self, args: &[Expr], schema: &dyn ExprSchema) -> bool {
+        self.inner.is_nullable(args, schema)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.inner.is_strict()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        watch::check(&args.config_options)?;
+        let _taken = self.admit(&args.args, args.number_rows)?;
+        contain(self.name(), || self.inner.invoke_with_args(args))
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        let args = args.into_iter().map(raw).collect();
+        Ok(match contain(self.name(), || self.inner.simplify(args, info))? {
+            ExprSimplifyResult::Simplified(made) => {
+                ExprSimplifyResult::Simplified(rules::expression(made, &self.governor)?.data)
+            }
+            ExprSimplifyResult::Original(args) => {
+                let govern = |arg| match arg {
+                    Expr::ScalarFunction(mut call) => {
+                        call.func = govern(&call.func, &self.governor);
+                        Expr::ScalarFunction(call)
+                    }
+                    other => other,
+                };
+                ExprSimplifyResult::Original(args.into_iter().map(govern).collect())
+            }
+        })
+    }
+
+    fn preimage(&self, args: &[Expr], lit_expr: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
+        contain(self.name(), || self.inner.preimage(args, lit_expr, info))
+    }
+
+    fn short_circuits(&self) -> bool {
+        self.inner.short_circuits()
+    }
+
+    fn conditional_arguments<'a>(&self, args: &'a [Expr]) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        self.inner.conditional_arguments(args)
+    }
+
+    fn evaluate_bounds(&self, input: &[&Interval]) -> Result<Interval> {
+        contain(self.name(), || self.inner.evaluate_bounds(input))
+    }
+
+    fn propagate_constraints(&self, interval: &Interval, inputs: &[&Interval]) -> Result<Option<Vec<Interval>>> {
+        contain(self.name(), || self.inner.propagate_constraints(interval, inputs))
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        self.inner.output_ordering(inputs)
+    }
+
+    fn preserves_lex_ordering(&self, inputs: &[ExprProperties]) -> Result<bool> {
+        self.inner.preserves_lex_ordering(inputs)
+    }
+
+    fn strictly_order_preserving(&self, inputs: &[ExprProperties]) -> Result<bool> {
+        self.inner.strictly_order_preserving(inputs)
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        contain(self.name(), || self.inner.coerce_types(arg_types))
+    }
+
+    fn struct_field_mapping(&self, literal_args: &[Option<ScalarValue>]) -> Option<StructFieldMapping> {
+        self.inner.struct_field_mapping(literal_args)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.documentation()
+    }
+
+    fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
+        self.inner.placement(args)
+    }
+}

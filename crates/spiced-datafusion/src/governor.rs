@@ -1,0 +1,163 @@
+//! Watches the memory of the whole process: functions and operators allocate more than they tell the memory pool of.
+//!
+//! Above the limit, statements are ended one after the other, first those during which the process grew most. That is
+//! not an account of who allocated what, but a statement that runs while nothing grows is never blamed.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use spiced_engine::{EngineError, ErrorKind};
+
+use crate::work::Ender;
+
+/// How often the process is measured.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// For how many measurements a statement that was ended may take to give back what it had, and the allocator to return it,
+/// before another one is ended; sooner where the process grows on by an eighth of the limit.
+const GRACE: u32 = 30;
+
+/// Statements that were ended for the memory of the process, as Prometheus knows them.
+pub(crate) const ENDED_METRIC: &str = "spiced_statements_ended_for_memory_total";
+
+/// The statements that run, for the watch to blame. Dropping it ends the watch.
+#[derive(Clone, Default)]
+pub(crate) struct Governor(Arc<Running>);
+
+#[derive(Default)]
+struct Running {
+    statements: Mutex<HashMap<u64, Suspect>>,
+    next: AtomicU64,
+}
+
+struct Suspect {
+    ender: Ender,
+    /// How much the process grew while it ran, shared with all that ran.
+    grew: usize,
+}
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Suspect>> {
+        // Nothing that can panic is done in between.
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A statement that runs, until it is dropped.
+pub(crate) struct Watched {
+    running: Arc<Running>,
+    number: u64,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let gone = self.running.lock().remove(&self.number);
+        // Outside the lock: it may own what is watched itself.
+        drop(gone);
+    }
+}
+
+impl Governor {
+    /// Ends statements where the process has more than `limit` bytes.
+    ///
+    /// # Errors
+    /// The system gives no more threads.
+    pub(crate) fn start(limit: Option<usize>) -> io::Result<Self> {
+        let governor = Self::default();
+        if let (Some(limit), true) = (limit, resident().is_some()) {
+            let running = Arc::downgrade(&governor.0);
+            std::thread::Builder::new().name("memory-watch".to_owned()).spawn(move || watch(&running, limit))?;
+        }
+        Ok(governor)
+    }
+
+    /// Watches a statement that begins.
+    pub(crate) fn watch(&self, ender: Ender) -> Watched {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.0.lock().insert(number, Suspect { ender, grew: 0 });
+        Watched { running: self.0.clone(), number }
+    }
+}
+
+fn watch(running: &Weak<Running>, limit: usize) {
+    let (mut before, mut grace, mut at_last_end) = (0, 0_u32, 0_usize);
+    loop {
+        std::thread::sleep(POLL_INTERVAL);
+        let Some(running) = running.upgrade() else { return };
+        let Some(now) = resident() else { continue };
+        let mut statements = running.lock();
+        share(now.saturating_sub(before), &mut statements);
+        before = now;
+        grace = grace.saturating_sub(1);
+        let grows_on = now > at_last_end.saturating_add(limit / 8);
+        if now <= limit || (grace > 0 && !grows_on) {
+            continue;
+        }
+        let Some(number) = most_suspect(&statements) else { continue };
+        let suspect = statements.remove(&number);
+        drop(statements);
+        (grace, at_last_end) = (GRACE, now);
+        if let Some(Suspect { ender, grew }) = suspect {
+            tracing::warn!(
+                resident = now,
+                limit,
+                grew,
+                "the process has more memory than its limit; a statement is ended"
+            );
+            metrics::counter!(ENDED_METRIC).increment(1);
+            ender.end(EngineError::new(
+                ErrorKind::Exhausted,
+                "the server has more memory in use than it may, and this statement ran while it grew; ask for less at once",
+            ));
+        }
+    }
+}
+
+/// Notes for each statement its part of what the process grew.
+fn share(grown: usize, statements: &mut HashMap<u64, Suspect>) {
+    let each = grown / statements.len().max(1);
+    statements.values_mut().for_each(|suspect| suspect.grew = suspect.grew.saturating_add(each));
+}
+
+/// The statement to end first: of those with which the process grew equally, the one that began last.
+fn most_suspect(statements: &HashMap<u64, Suspect>) -> Option<u64> {
+    statements.iter().max_by_key(|(number, suspect)| (suspect.grew, **number)).map(|(number, _)| *number)
+}
+
+/// The bytes of memory that the process has; `None` where the system does not tell.
+fn resident() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statement_that_ran_while_memory_grew_is_ended_first() {
+        let governor = Governor::default();
+        let begin = || governor.watch(Ender::idle());
+        let (first, second) = (begin(), begin());
+        share(1000, &mut governor.0.lock());
+        let third = begin();
+        share(300, &mut governor.0.lock());
+        assert_eq!(most_suspect(&governor.0.lock()), Some(second.number), "of equals, the later one");
+        drop(second);
+        assert_eq!(most_suspect(&governor.0.lock()), Some(first.number));
+        share(10_000, &mut HashMap::new());
+        drop(first);
+        assert_eq!(most_suspect(&governor.0.lock()), Some(third.number));
+        drop(third);
+        assert_eq!(most_suspect(&governor.0.lock()), None);
+    }
+
+    #[test]
+    fn the_process_is_measured() {
+        assert!(!cfg!(target_os = "linux") || resident().is_some_and(|bytes| bytes > 100_000));
+    }
+}

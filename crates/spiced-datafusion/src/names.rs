@@ -1,0 +1,168 @@
+//! Columns of one name: `SELECT value, value`, `SELECT 1, 1`, `SELECT count(*), count(*)`.
+//!
+//! DataFusion refuses a list of columns in which a name repeats, and PostgreSQL answers both. Such a list is planned with
+//! names that are all different; the answer gets the names back that its columns would have had.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    Expr as SqlExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, VisitorMut,
+};
+
+use crate::statement::visit_mut;
+
+/// What columns are called while they are planned.
+const ALIAS: &str = "__column_";
+
+/// Names that columns have in a plan, and those that they get in the answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names(HashMap<String, String>);
+
+/// Plans `statement`.
+///
+/// # Errors
+/// It cannot be planned, as it is written.
+pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<(LogicalPlan, Names)> {
+    let error = match state.statement_to_plan(statement.clone()).await {
+        Ok(plan) => return Ok((plan, Names::default())),
+        Err(error) => error,
+    };
+    let mut distinct = Distinct::default();
+    let mut renamed = statement.clone();
+    // It cannot break off.
+    let _ = visit_mut(&mut renamed, &mut distinct);
+    if distinct.count == 0 {
+        return Err(error);
+    }
+    // Where it still cannot be planned, what is wrong with it as it is written counts.
+    let Ok(plan) = state.statement_to_plan(renamed).await else { return Err(error) };
+    if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Copy(_)) {
+        // A table has no two columns of one name.
+        return Err(error);
+    }
+    let names = Names(distinct.names(&plan)?);
+    Ok((plan, names))
+}
+
+impl Names {
+    /// `schema` with the names that its columns get in the answer.
+    pub(crate) fn restore(&self, schema: SchemaRef) -> SchemaRef {
+        if self.0.is_empty() {
+            return schema;
+        }
+        let fields = schema.fields().iter().map(|field| match self.0.get(field.name()) {
+            Some(name) => Arc::new(Field::clone(field).with_name(name)),
+            None => field.clone(),
+        });
+        Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
+    }
+}
+
+/// Gives each column of a list a name of its own.
+#[derive(Default)]
+struct Distinct {
+    count: usize,
+    /// The aliases that were replaced, by those that stand for them.
+    aliases: HashMap<String, String>,
+}
+
+impl Distinct {
+    fn alias(&mut self) -> Ident {
+        self.count += 1;
+        Ident::with_quote('"', format!("{ALIAS}{}", self.count))
+    }
+
+    /// What each name of ours stands for.
+    fn names(mut self, plan: &LogicalPlan) -> Result<HashMap<String, String>> {
+        plan.apply_with_subqueries(|node| {
+            node.apply_expressions(|expr| {
+                if let Expr::Alias(alias) = expr
+                    && alias.name.starts_with(ALIAS)
+                {
+                    let name = || alias.expr.qualified_name().1;
+                    self.aliases.entry(alias.name.clone()).or_insert_with(name);
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        Ok(self.aliases)
+    }
+}
+
+impl VisitorMut for Distinct {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let is_wildcard =
+            |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+        // A wildcard may have any name.
+        let any = select.projection.iter().any(is_wildcard);
+        let mut taken = HashSet::new();
+        for item in &mut select.projection {
+            match item {
+                SelectItem::UnnamedExpr(expr) => {
+                    let keeps = !any && column(expr).is_some_and(|name| taken.insert(normal(name)));
+                    if !keeps {
+                        let (expr, alias) = (expr.clone(), self.alias());
+                        *item = SelectItem::ExprWithAlias { expr, alias };
+                    }
+                }
+                SelectItem::ExprWithAlias { alias, .. } => {
+                    let name = normal(alias);
+                    if any || !taken.insert(name.clone()) {
+                        let ours = self.alias();
+                        self.aliases.insert(ours.value.clone(), name);
+                        *alias = ours;
+                    }
+                }
+                _ => {}
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// `ORDER BY id` orders by the column of the answer that PostgreSQL calls so, `CAST(id AS text)` say.
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let (SetExpr::Select(select), Some(order)) = (query.body.as_ref(), &mut query.order_by) else {
+            return ControlFlow::Continue(());
+        };
+        let OrderByKind::Expressions(keys) = &mut order.kind else { return ControlFlow::Continue(()) };
+        for key in keys {
+            let SqlExpr::Identifier(name) = &key.expr else { continue };
+            let mut called = select.projection.iter().filter_map(|item| match item {
+                SelectItem::ExprWithAlias { expr: SqlExpr::Cast { expr, .. }, alias }
+                    if alias.value.starts_with(ALIAS) =>
+                {
+                    column(expr).filter(|column| normal(column) == normal(name)).map(|_| alias)
+                }
+                _ => None,
+            });
+            if let (Some(alias), None) = (called.next(), called.next()) {
+                key.expr = SqlExpr::Identifier(alias.clone());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The name of the column that `expr` is.
+fn column(expr: &SqlExpr) -> Option<&Ident> {
+    match expr {
+        SqlExpr::Identifier(name) => Some(name),
+        SqlExpr::CompoundIdentifier(names) => names.last(),
+        _ => None,
+    }
+}
+
+/// The name as the planner takes it.
+fn normal(name: &Ident) -> String {
+    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
+}

@@ -1,0 +1,225 @@
+//! Work for a statement: where it runs, until when, and what becomes of work that outlives its time.
+
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use spiced_engine::{EngineError, Role, Slot};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::clock::Alarm;
+use crate::engine::Shared;
+use crate::execution::timed_out;
+use crate::governor::Watched;
+use crate::session::ended;
+
+/// The runtimes that statements run on: those of callers that only read never take a thread from those that write.
+#[derive(Debug, Clone)]
+pub(crate) struct Runtimes {
+    pub(crate) readers: Handle,
+    pub(crate) writers: Handle,
+}
+
+impl Runtimes {
+    pub(crate) fn of(&self, role: Role) -> &Handle {
+        match role {
+            Role::ReadOnly => &self.readers,
+            Role::ReadWrite => &self.writers,
+        }
+    }
+}
+
+/// How many pieces of work go on although their time is up: they compute and look at no clock.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overdue(Arc<AtomicUsize>);
+
+/// The gauge of work that is overdue, as Prometheus knows it.
+pub(crate) const OVERDUE_METRIC: &str = "spiced_statements_overdue";
+
+const RUNNING: u8 = 0;
+const OVERDUE: u8 = 1;
+const ENDED: u8 = 2;
+
+impl Overdue {
+    /// A piece of work that begins. It ends when what is returned is dropped.
+    pub(crate) fn begin(&self) -> Work {
+        Work { state: Arc::new(AtomicU8::new(RUNNING)), count: self.clone() }
+    }
+
+    fn add(&self, more: isize) {
+        let count = match more {
+            1 => self.0.fetch_add(1, Ordering::Relaxed) + 1,
+            _ => self.0.fetch_sub(1, Ordering::Relaxed) - 1,
+        };
+        metrics::gauge!(OVERDUE_METRIC).set(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+}
+
+/// A piece of work that goes on.
+pub(crate) struct Work {
+    state: Arc<AtomicU8>,
+    count: Overdue,
+}
+
+impl Work {
+    /// To be called when the time of the work is up.
+    pub(crate) fn deadline(&self) -> impl FnOnce() + Send + 'static {
+        let (state, count) = (self.state.clone(), self.count.clone());
+        move || {
+            if state.compare_exchange(RUNNING, OVERDUE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                count.add(1);
+            }
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if self.state.swap(ENDED, Ordering::AcqRel) == OVERDUE {
+            self.count.add(-1);
+        }
+    }
+}
+
+/// Runs `work`, which may compute for long between two points where it could be stopped, such as planning: another thread
+/// takes over the runtime's tasks meanwhile. `None` where `stop` came first, as far as the work looks up at all.
+///
+/// Must be called in a task of a multi-threaded runtime.
+pub(crate) fn uninterrupted<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::task::block_in_place(|| Handle::current().block_on(stop.run_until_cancelled(work)))
+}
+
+/// Ends a statement from elsewhere, with the error that its caller gets. Cheap to clone; the first error counts.
+#[derive(Clone)]
+pub(crate) struct Ender(Arc<Mutex<Option<Box<dyn FnOnce(EngineError) + Send>>>>);
+
+impl Ender {
+    fn new(end: impl FnOnce(EngineError) + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(end)))))
+    }
+
+    /// Ends the statement; does not block.
+    pub(crate) fn end(&self, error: EngineError) {
+        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(end) = end {
+            end(error);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn idle() -> Self {
+        Self::new(|_| {})
+    }
+}
+
+/// What ends a statement from elsewhere: its deadline, or the memory of the process. The work may compute on for a while
+/// before it sees that; whoever waits for it need not.
+pub(crate) struct Strike {
+    struck: oneshot::Receiver<EngineError>,
+    why: Option<EngineError>,
+    _alarm: Alarm,
+    _watched: Watched,
+}
+
+impl Strike {
+    /// Waits for it.
+    pub(crate) async fn comes(&mut self) -> EngineError {
+        if self.why.is_none() && !self.struck.is_terminated() {
+            self.why = (&mut self.struck).await.ok();
+        }
+        match &self.why {
+            Some(why) => why.clone(),
+            // It cannot come any more: the engine has gone, and its clock with it.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Why the statement was ended, where it was.
+    pub(crate) fn has_come(&mut self) -> Option<EngineError> {
+        if self.why.is_none() {
+            self.why = self.struck.try_recv().ok();
+        }
+        self.why.clone()
+    }
+}
+
+impl Shared {
+    /// Calls `end`, which ends some work and must not block, at `when`, or sooner where the process has too much memory,
+    /// unless what is returned is dropped before.
+    pub(crate) fn strike(&self, when: Instant, end: impl FnOnce() + Send + 'static) -> Strike {
+        let (strike, struck) = oneshot::channel();
+        let ender = Ender::new(move |why| {
+            end();
+            // Nobody waits for it where the work has just been done.
+            let _ = strike.send(why);
+        });
+        let (limit, at_deadline) = (self.query_timeout, ender.clone());
+        let alarm = self.clock.at(when, move || at_deadline.end(timed_out(limit)));
+        Strike { struck, why: None, _alarm: alarm, _watched: self.governor.watch(ender) }
+    }
+
+    /// Runs `work`, which plans, for a caller with `role` within the time limit. The slot of the call belongs to the work:
+    /// it is free when the work has ended, which may be after the caller was answered.
+    ///
+    /// # Errors
+    /// The time is up, or the work panicked.
+    pub(crate) async fn within_limit<T: Send + 'static>(
+        &self,
+        role: Role,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let limit = self.query_timeout;
+        let (slot, begun) = (Slot::take_current(), self.overdue.begin());
+        let (stop, is_late) = (CancellationToken::new(), begun.deadline());
+        let end = stop.clone();
+        let mut strike = self.strike(Instant::now() + limit, move || {
+            end.cancel();
+            is_late();
+        });
+        // A caller that goes away stops the work, too.
+        let _stops = stop.clone().drop_guard();
+        let task = async move {
+            let _begun = begun;
+            (uninterrupted(&stop, work), slot)
+        };
+        let mut task = AbortOnDropHandle::new(self.runtimes.of(role).spawn(task));
+        let done = tokio::select! {
+            biased;
+            done = &mut task => done,
+            // What has begun cannot be aborted; it is stopped where it looks up, and keeps its slot until then.
+            why = strike.comes() => return Err(why),
+        };
+        match done {
+            Ok((Some(done), slot)) => {
+                if let Some(slot) = slot {
+                    slot.give_back();
+                }
+                Ok(done)
+            }
+            Ok((None, _)) => Err(strike.has_come().unwrap_or_else(|| timed_out(limit))),
+            Err(failure) => Err(strike.has_come().unwrap_or_else(|| ended(failure))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_overdue_between_its_deadline_and_its_end() {
+        let overdue = Overdue::default();
+        let count = || overdue.0.load(Ordering::Relaxed);
+        let (late, in_time) = (overdue.begin(), overdue.begin());
+        let (first, second) = (late.deadline(), in_time.deadline());
+        drop(in_time);
+        first();
+        second();
+        assert_eq!(count(), 1);
+        drop(late);
+        assert_eq!(count(), 0);
+    }
+}
