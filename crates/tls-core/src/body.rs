@@ -100,6 +100,9 @@ impl RequestBody {
     }
 }
 
+/// The wait for a place among the requests that may exceed the share of their connection.
+type Room = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+
 /// Counts one body.
 struct Meter {
     charge: RequestCharge,
@@ -111,7 +114,7 @@ struct Meter {
     /// When something came last.
     last: Instant,
     timer: Option<Pin<Box<Sleep>>>,
-    waits: Option<Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>>,
+    waits: Option<Room>,
 }
 
 /// The framing of gRPC messages.
