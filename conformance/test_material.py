@@ -164,7 +164,7 @@ def test_certificate_without_its_intermediate_is_served(pod):
     server, pair = _chain(pod, ("leaf",))
     for door in DOORS:
         assert clients.presented(server, door) == pair.der
-    assert server.logged("INFO", "WARN", match="intermediate"), server.stderr
+    assert server.logged("WARN", "ERROR", match="intermediate"), server.stderr
 
 
 # PEM that something on its way deformed.

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import datetime
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from harness import clients
+from harness import chains, clients
 from harness.clock import Clock
 from harness.commands import run
 from harness.ledger import LEDGER
+from harness.pod import DOORS
 from harness.waiting import eventually
 
 DAY = datetime.timedelta(days=1)
@@ -125,3 +127,100 @@ def test_what_somebody_else_made_is_theirs(pod):
 
     eventually(reminded, "the end is told")
     assert ((pod.folder / "d/server.pem").read_bytes(), (pod.folder / "d/server-key.pem").read_bytes()) == before
+
+
+# What clients would refuse
+
+
+def _files(chain: chains.Chain, folder) -> dict[str, bytes]:
+    chain.lay(folder)
+    return {name: (folder / name).read_bytes() for name in ("tls.crt", "tls.key")}
+
+
+def _serving(pod, **tls):
+    """A server with a good chain, and who may reload it."""
+    pod.key = LEDGER.mark("an API key")
+    for name, content in _files(chains.KINDS["good"].make(), pod.home / "good").items():
+        pod.write(name, content)
+    auth = {"auth": {"api_key": {"keys": [f"{pod.key}:rw"]}}}
+    pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "tls.key", **tls}, runtime=auth)
+    return pod.serve()
+
+
+def _ask(pod, server, query: str = ""):
+    return clients.get(server, f"/v1/tls/reload{query}", "-k", "-X", "POST", "-H", f"X-API-Key: {pod.key}")
+
+
+REFUSED = [
+    "no intermediate",
+    "intermediate of the same name",
+    "another intermediate",
+    "issuer is no CA",
+    "issuer for clients",
+    "path length",
+    "names that are not permitted",
+    "for mail",
+    "key usage without digitalSignature",
+    "SHA-1",
+    "Ed25519",
+    "X.509 v1",
+    "no alternative names",
+    "another name",
+]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_clients_would_refuse_is_not_taken(pod, name):
+    """Unless it is forced; and what is served by force is no reason to refuse the next one."""
+    server = _serving(pod)
+    before = clients.presented(server)
+    for file, content in _files(chains.KINDS[name].make(), pod.home / "bad").items():
+        pod.write(file, content)
+    said = server.wait_for_log("ERROR", match="would refuse the new certificate")["fields"]
+    assert "force=true" in said["hint"] and "accept_findings" in said["hint"], said
+    looked = _ask(pod, server, "?dry_run=true")
+    assert looked.status == 409, looked
+    answer = looked.json()
+    assert answer["result"] == "rejected" and answer["findings"][0]["code"].startswith("TLS-"), answer
+    assert answer["findings"][0]["refused_by"], answer
+    for door in DOORS:
+        assert clients.presented(server, door) == before
+    forced = _ask(pod, server, "?force=true")
+    assert forced.status == 200 and forced.json()["result"] == "swapped", forced.text
+    assert clients.presented(server) != before
+    assert _ask(pod, server).json()["result"] == "unchanged"
+
+
+def test_a_finding_may_be_accepted(pod):
+    server = _serving(pod, accept_findings=["TLS-UNUSUAL-KEY"])
+    before = clients.presented(server)
+    for file, content in _files(chains.KINDS["Ed25519"].make(), pod.home / "new").items():
+        pod.write(file, content)
+    eventually(lambda: clients.presented(server) not in (before, None), "it is taken")
+    run(pod, "tls", "check", pod.folder)
+
+
+def test_a_code_that_is_none_is_refused(pod):
+    pod.yaml(tls={**pod.write_pair(), "accept_findings": ["TLS-UNUSUAL"]})
+    pod.refuse().names("TLS-UNUSUAL", "TLS-UNUSUAL-KEY")
+
+
+def test_more_names_and_other_keys_are_taken(pod):
+    """A good chain of another CA, with another kind of key and more names, takes nothing from anybody."""
+    server = _serving(pod)
+    before = clients.presented(server)
+    new = chains.leaf(kind="rsa2048", names=("localhost", "127.0.0.1", "db.example.com"))()
+    for file, content in _files(new, pod.home / "new").items():
+        pod.write(file, content)
+    eventually(lambda: clients.presented(server) not in (before, None), "it is taken")
+
+
+def test_a_pair_that_the_pod_gives_up_takes_its_names_with_it(pod):
+    other = pod.write_pair(pod.ca.issue(("b.test",)), "more")
+    pod.key = LEDGER.mark("an API key")
+    auth = {"auth": {"api_key": {"keys": [f"{pod.key}:rw"]}}}
+    pod.yaml(tls={**pod.write_pair(), "certificates": [other]}, runtime=auth)
+    server = pod.serve()
+    pod.yaml(tls=pod.write_pair(), runtime=auth)
+    assert _ask(pod, server).json()["result"] in ("swapped", "unchanged")
+    assert named(server, "b.test") == pod.pair.der

@@ -4,12 +4,16 @@ log line there is. What the server prints is held against the ledger when it end
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import signal
 import uuid
 
+import pyarrow
 import pytest
 
 from harness import clients, data, front
+from harness.certificates import key_pem
 from harness.cluster import Cluster
 from harness.ledger import LEDGER
 from harness.stores import aws_environment
@@ -161,3 +165,79 @@ def test_material_that_is_no_material(pod, loud):
         pod.yaml(**setting)
         done = pod.refuse(*args, env={**marked, **more})
         LEDGER.assert_clean(done.stderr, "standard error")
+
+
+@pytest.mark.parametrize("loud", LOUD)
+def test_what_callers_and_data_sets_bring(pod, loud):
+    """Keys in every header and payload, right, wrong and malformed; credentials in statements; parameters of data sets
+    whose sources answer, refuse, and are not there; a passphrase; a reload of all that."""
+    args, more = LOUD[loud]
+    mark = LEDGER.mark
+    keys = {"KEY_RO": mark("a read-only key"), "KEY_RW": mark("a read-write key")}
+    other = {name: mark(f"the parameter {name}") for name in ("PG_PASS", "TOKEN", "S3_KEY", "S3_SECRET", "HTTP_PASS")}
+    passphrase = mark("a passphrase")
+    pod.write("tls.crt", pod.pair.certificate)
+    pod.write("tls.key", key_pem(pod.pair.key, "pkcs8", passphrase.encode()))
+    nowhere = f"localhost:{front.refused_port()}"
+    pod.yaml(
+        tls={"certificate_file": "tls.crt", "key_file": "tls.key", "key_passphrase": "${env:PASSPHRASE}"},
+        runtime={"auth": {"api_key": {"keys": ["${env:KEY_RO}:ro", "${env:KEY_RW}:rw"]}}},
+        datasets=[
+            {"from": "memory:", "name": "notes", "access": "read_write", "columns": [{"name": "id", "type": "bigint"}]},
+            {
+                "from": "postgres:public.t",
+                "name": "pg",
+                "params": {
+                    "pg_host": "127.0.0.1", "pg_port": nowhere.rsplit(":")[-1], "pg_db": "d", "pg_user": "u",
+                    "pg_pass": "${env:PG_PASS}", "pg_sslmode": "disable",
+                },
+            },
+            {
+                "from": "flightsql:t",
+                "name": "fl",
+                "params": {"flightsql_endpoint": f"grpc+tls://{nowhere}", "flightsql_token": "${env:TOKEN}"},
+            },
+            {
+                "from": "s3://bucket/x.parquet",
+                "name": "s3",
+                "params": {
+                    "s3_endpoint": f"http://{nowhere}", "allow_http": "true", "s3_key": "${env:S3_KEY}", "s3_secret": "${env:S3_SECRET}",
+                    "client_timeout": "1s",
+                },
+            },
+            {
+                "from": f"https://{nowhere}/x.csv",
+                "name": "web",
+                "params": {"http_username": "u", "http_password": "${env:HTTP_PASS}", "client_timeout": "1s"},
+            },
+        ],
+    )
+    server = pod.serve(*args, env={**keys, **other, "PASSPHRASE": passphrase, **more})
+    wrong = mark("a wrong key")
+    for key in (*keys.values(), wrong):
+        basic = base64.b64encode(f"anybody:{key}".encode()).decode()
+        LEDGER.add("Basic credentials", basic)
+        for header in (f"X-API-Key: {key}", f"Authorization: Bearer {key}", f"Authorization: Basic {basic}", f"Authorization: {key}", f"Cookie: k={key}"):
+            for http in ("--http1.1", "--http2"):
+                clients.sql(server, "SELECT 1", http, "-H", header)
+        client = clients.flight_client(server)
+        for options in ([(b"x-api-key", key.encode())], [(b"authorization", f"Bearer {key}".encode())], [(b"authorization", f"Basic {basic}".encode())]):
+            with contextlib.suppress(pyarrow.ArrowException):
+                clients.query(client, "SELECT 1", clients.call(headers=options))
+        with contextlib.suppress(pyarrow.ArrowException):
+            client.authenticate_basic_token("anybody", key)
+    for key in keys.values():
+        for text in (
+            "COPY notes TO 's3://b/x' STORED AS CSV OPTIONS ('aws.secret_access_key' '{}')",
+            "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION 's3://b/x' OPTIONS ('aws.secret_access_key' '{}')",
+            "SELECT '{}' AS password FROM notes WHERE 'password={}' = 'x'",
+            "SELECT * FROM nothing WHERE password = '{}'",
+            "SELECT 'broken password={}",
+            "SET datafusion.secret_token = '{}'",
+        ):
+            in_statement = mark("a credential in a statement")
+            clients.sql(server, text.replace("{}", in_statement), "-H", f"X-API-Key: {key}")
+            with contextlib.suppress(pyarrow.ArrowException):
+                clients.query(client, text.replace("{}", in_statement), clients.call(headers=[(b"x-api-key", key.encode())]))
+    server.signal(signal.SIGHUP)
+    server.wait_for_log(match="was read again and is unchanged")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import datetime
+import gzip
+import io
+import json
 import os
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from . import clients
+from . import chains, clients
 from .certificates import DEFORMED, LOCAL, Authority, Pair, certificate_pem, key_pem, make_key, self_signed
 from .ledger import LEDGER
 from .pod import Pod
@@ -260,9 +264,53 @@ def _pkcs1_legacy(pod: Pod, pair: Pair) -> str:
     return with_openssl(pod, pair.key_text, *words)
 
 
-def _openssh(pod: Pod) -> str:
+def openssh(pod: Pod, key, encrypted: bool = False) -> str:
+    """The key as ssh-keygen writes it, under the pod's passphrase where it is encrypted."""
     form = serialization.PrivateFormat.OpenSSH
-    return pod.pair.key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+    plain = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+    if not encrypted:
+        return plain
+    folder = in_home(pod, **{"id": plain})
+    (folder / "id").chmod(0o600)
+    in_home(pod, clients.tool("ssh-keygen"), "-q", "-p", "-a", "2", "-P", "", "-N", passphrase(pod), "-f", "id")
+    return (folder / "id").read_text()
+
+
+def _ssh_public(pod: Pod) -> str:
+    form = serialization.PublicFormat.OpenSSH
+    return pod.pair.leaf.public_key().public_bytes(serialization.Encoding.OpenSSH, form).decode() + " me@here\n"
+
+
+def _secret(pod: Pod, json_form: bool) -> str:
+    """What `kubectl get secret -o yaml` or `-o json` prints."""
+    coded = {
+        "tls.crt": base64.b64encode(pod.pair.certificate.encode()).decode(),
+        "tls.key": base64.b64encode(pod.pair.key_text.encode()).decode(),
+    }
+    if json_form:
+        head = {"apiVersion": "v1", "data": coded, "kind": "Secret", "metadata": {"name": "db-tls"}}
+        return json.dumps(head, indent=4) + "\n"
+    data = "".join(f"  {name}: {value}\n" for name, value in coded.items())
+    return f"apiVersion: v1\ndata:\n{data}kind: Secret\nmetadata:\n  name: db-tls\n  namespace: data\ntype: kubernetes.io/tls\n"
+
+
+def _zip(pod: Pod) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("tls.crt", pod.pair.certificate)
+    return out.getvalue()
+
+
+def _text_output(pod: Pod) -> str:
+    folder = in_home(pod, **{"in": pod.pair.certificate})
+    words = [clients.tool("openssl"), "x509", "-in", "in", "-text", "-noout"]
+    return subprocess.run(words, cwd=folder, capture_output=True, check=True).stdout.decode()
+
+
+def _p7b_der(pod: Pod) -> bytes:
+    words = ["crl2pkcs7", "-nocrl", "-certfile", "in", "-outform", "der", "-out", "out"]
+    folder = in_home(pod, clients.tool("openssl"), *words, **{"in": pod.pair.certificate})
+    return (folder / "out").read_bytes()
 
 
 def _other_passphrase(pod: Pod) -> str:
@@ -273,6 +321,9 @@ def _clients_file(name: str, make: Callable[[Pod], Content]) -> Callable[[Pod], 
     return lambda pod: {name: make(pod)}
 
 
+PUTTY = "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\nComment: mine\nPublic-Lines: 2\n"
+SOPS = '{"data": "ENC[AES256_GCM,data:mV0=,iv:x=,tag:y==,type:str]", "sops": {"version": "3.8.1"}}'
+GIT_LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 241\n"
 HTML = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Sign in</body></html>\n"
 TEXT = "this is where the certificate goes\n"
 SEC1 = serialization.PrivateFormat.TraditionalOpenSSL
@@ -304,7 +355,16 @@ BROKEN: dict[str, Broken] = {
     "certificate: a request": Broken("TLS-NO-CERTIFICATE", _cert(lambda pod: _request(pod.pair))),
     "certificate: a public key": Broken("TLS-NO-CERTIFICATE", _cert(lambda pod: _public(pod.pair))),
     "certificate: a revocation list": Broken("TLS-NO-CERTIFICATE", _cert(lambda pod: pod.ca.crl())),
-    "certificate: PKCS#7": Broken("TLS-NO-CERTIFICATE", _cert(_p7b)),
+    "certificate: PKCS#7": Broken("TLS-PKCS7", _cert(_p7b)),
+    "certificate: PKCS#7, DER": Broken("TLS-PKCS7", _cert(_p7b_der)),
+    "certificate: Kubernetes Secret": Broken("TLS-KUBERNETES-SECRET", _cert(lambda pod: _secret(pod, json_form=False))),
+    "certificate: Kubernetes Secret, JSON": Broken(
+        "TLS-KUBERNETES-SECRET", _cert(lambda pod: _secret(pod, json_form=True))
+    ),
+    "certificate: an SSH public key": Broken("TLS-SSH-PUBLIC-KEY", _cert(_ssh_public)),
+    "certificate: zip": Broken("TLS-ARCHIVE", _cert(_zip)),
+    "certificate: gzip": Broken("TLS-ARCHIVE", _cert(lambda pod: gzip.compress(pod.pair.certificate.encode()))),
+    "certificate: openssl's text": Broken("TLS-TEXT-OUTPUT", _cert(_text_output)),
     "certificate: bytes in PEM": Broken(
         "TLS-CERTIFICATE-UNUSABLE", _cert(lambda pod: wrapped("CERTIFICATE", b"\x30\x03\x02\x01\x05"))
     ),
@@ -348,7 +408,15 @@ BROKEN: dict[str, Broken] = {
     ),
     "key: Proc-Type, single DES": Broken("TLS-KEY-CIPHER", _key(_proc_type("des")), "encrypted"),
     "key: Proc-Type, Camellia": Broken("TLS-KEY-CIPHER", _key(_proc_type("camellia128")), "encrypted"),
-    "key: OpenSSH": Broken("TLS-KEY-OPENSSH", _key(_openssh)),
+    "key: OpenSSH, encrypted": Broken("TLS-KEY-ENCRYPTED", _key(lambda pod: openssh(pod, pod.pair.key, True))),
+    "key: PuTTY": Broken("TLS-PUTTY", _key(lambda pod: PUTTY)),
+    "key: Kubernetes Secret": Broken("TLS-KUBERNETES-SECRET", _key(lambda pod: _secret(pod, json_form=False))),
+    "key: SOPS": Broken("TLS-FILE-ENCRYPTED", _key(lambda pod: SOPS)),
+    "key: age": Broken("TLS-FILE-ENCRYPTED", _key(lambda pod: "age-encryption.org/v1\n-> X25519 c29tZWJvZHk\n")),
+    "key: Ansible Vault": Broken("TLS-FILE-ENCRYPTED", _key(lambda pod: "$ANSIBLE_VAULT;1.1;AES256\n6133\n")),
+    "key: OpenPGP": Broken("TLS-FILE-ENCRYPTED", _key(lambda pod: wrapped("PGP MESSAGE", b"\x85\x01\x0c\x03abc"))),
+    "key: Git LFS": Broken("TLS-GIT-LFS", _key(lambda pod: GIT_LFS)),
+    "key: openssl's text": Broken("TLS-TEXT-OUTPUT", _key(lambda pod: "Private-Key: (256 bit)\npriv:\n    00\n")),
     "key: RSA 1024": Broken("TLS-KEY-UNUSABLE", lambda pod: _matching(pod, _rsa1024(pod))),
     "key: DSA": Broken("TLS-KEY-UNUSABLE", lambda pod: _matching(pod, dsa.generate_private_key(2048))),
     "key: secp256k1": Broken("TLS-KEY-UNUSABLE", lambda pod: _matching(pod, _secp256k1())),
@@ -431,7 +499,43 @@ def _weak_signature(pod: Pod) -> None:
 
 
 def _between(pod: Pod) -> Pair:
-    return Authority("Between", pod.ca).issue()
+    return Authority("Between: Issuing CA", pod.ca).issue()
+
+
+def _chain(name: str) -> Callable[[Pod], None]:
+    """A kind of chain, served."""
+
+    def make(pod: Pod) -> None:
+        chains.KINDS[name].make().lay(pod.folder)
+        (pod.cwd / "root.pem").write_bytes((pod.folder / "root.pem").read_bytes())
+        pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "tls.key"})
+
+    return make
+
+
+def _another_root(pod: Pod) -> None:
+    pair = pod.pair
+    _serving(pod, pair, certificate=pair.certificate + pod.ca.pem)
+    (pod.cwd / "root.pem").write_text(Authority("Another Root").pem)
+
+
+def _public_ca(pod: Pod) -> None:
+    """As the CA/Browser Forum has it marked."""
+    policy = x509.PolicyInformation(x509.ObjectIdentifier("2.23.140.1.2.1"), None)
+    more = [(x509.CertificatePolicies([policy]), False)]
+    extended = [chains.Usage.SERVER_AUTH, chains.Usage.CLIENT_AUTH]
+    one, between = chains.issue("db", chains.between(), extended=extended, more=more), chains.between()
+    chains.Chain([one, between], chains.root()).lay(pod.folder)
+    pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "tls.key"})
+
+
+def _utf16(pod: Pod) -> bytes:
+    """As PowerShell's `>` writes it."""
+    return pod.pair.certificate.replace("\n", "\r\n").encode("utf-16")
+
+
+def _four(pod: Pod) -> str:
+    return pod.pair.certificate.replace("-----", "----")
 
 
 def _chain_order(pod: Pod) -> None:
@@ -472,7 +576,7 @@ ODD: dict[str, tuple[str, Odd]] = {
         Odd("error", lambda pod: _serving(pod, pod.pair), ("--name", "db.example.com")),
     ),
     "a CA's": ("TLS-LEAF-IS-CA", Odd("warning", lambda pod: _serving(pod, Authority("localhost", pod.ca).as_leaf()))),
-    "a client's": ("TLS-NO-SERVER-AUTH", Odd("warning", lambda pod: _serving(pod, pod.ca.issue(client=True)))),
+    "a client's": ("TLS-NO-SERVER-AUTH", Odd("error", lambda pod: _serving(pod, pod.ca.issue(client=True)))),
     "Ed25519": ("TLS-UNUSUAL-KEY", Odd("warning", lambda pod: _serving(pod, pod.ca.issue(kind="ed25519")))),
     "P-521": ("TLS-UNUSUAL-KEY", Odd("warning", lambda pod: _serving(pod, pod.ca.issue(kind="p521")))),
     "SHA-1": ("TLS-WEAK-SIGNATURE", Odd("warning", _weak_signature)),
@@ -487,7 +591,7 @@ ODD: dict[str, tuple[str, Odd]] = {
     ),
     "without its intermediate": (
         "TLS-INTERMEDIATE-MISSING",
-        Odd("info", lambda pod: _serving(pod, (pair := _between(pod)), certificate=certificate_pem(pair.leaf))),
+        Odd("error", lambda pod: _serving(pod, (pair := _between(pod)), certificate=certificate_pem(pair.leaf))),
     ),
     "intermediates in the wrong order": ("TLS-CHAIN-ORDER", Odd("warning", _chain_order)),
     "a certificate too many": ("TLS-CHAIN-STRAY", Odd("info", _stray)),
@@ -497,6 +601,45 @@ ODD: dict[str, tuple[str, Odd]] = {
     "blanks for newlines": ("TLS-PEM-TIDIED", Odd("info", _tidied("newlines-to-blanks"))),
     "text around it": ("TLS-PEM-TIDIED", Odd("info", _tidied("text-before-begin"))),
     "base64 once more": ("TLS-PEM-TIDIED", Odd("info", _tidied("base64-once-more"))),
+    "UTF-16": ("TLS-PEM-TIDIED", Odd("info", lambda pod: _serving(pod, pod.pair, certificate=_utf16(pod)))),
+    "four hyphens": ("TLS-PEM-TIDIED", Odd("info", lambda pod: _serving(pod, pod.pair, certificate=_four(pod)))),
+    "an OpenSSH key": (
+        "TLS-PEM-TIDIED",
+        Odd("info", lambda pod: _serving(pod, pod.pair, key=openssh(pod, pod.pair.key))),
+    ),
+    **{
+        name: (chains.KINDS[name].code, Odd(level, _chain(name), words))
+        for name, level, words in [
+            ("intermediate of the same name", "error", ()),
+            ("issuer is no CA", "error", ()),
+            ("issuer may not sign", "error", ()),
+            ("issuer for clients", "warning", ()),
+            ("another issuer's key id", "warning", ()),
+            ("path length", "error", ()),
+            ("names that are not permitted", "error", ()),
+            ("issuer with an unknown critical extension", "error", ()),
+            ("root has ended", "warning", ("--ca", "root.pem")),
+            ("intermediate with RSA 1024", "warning", ()),
+            ("key usage without digitalSignature", "warning", ()),
+            ("no subject", "warning", ()),
+            ("X.509 v1", "warning", ()),
+            ("an address as DNS name", "warning", ()),
+            ("an underscore", "warning", ()),
+            ("a wildcard in a label", "warning", ()),
+            ("a URL as name", "error", ()),
+        ]
+    },
+    "a subject that is permitted": ("TLS-CHAIN-REFUSED", Odd("warning", _chain("a subject that is permitted"))),
+    "another root": ("TLS-OTHER-CA", Odd("error", _another_root, ("--ca", "root.pem"))),
+    "another common name": (
+        "TLS-COMMON-NAME-NOT-COVERED",
+        Odd("info", lambda pod: _serving(pod, pod.ca.issue(("localhost",), common_name="db.example.com"))),
+    ),
+    "a public CA's for clients, too": ("TLS-PUBLIC-CLIENT-AUTH", Odd("info", _public_ca)),
+    "the same twice": (
+        "TLS-CHAIN-DOUBLED",
+        Odd("info", lambda pod: _serving(pod, pod.pair, certificate=pod.pair.certificate * 2)),
+    ),
     "a passphrase for nothing": (
         "TLS-PASSPHRASE-UNUSED",
         Odd("info", lambda pod: _serving(pod, pod.pair, key_passphrase="${env:TLS_KEY_PASSPHRASE}")),

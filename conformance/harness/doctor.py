@@ -24,6 +24,14 @@ MEANS = {
     "TLS-DER": "certificate or key in DER, the binary form",
     "TLS-PKCS12": "a PKCS#12 store (`.p12`, `.pfx`)",
     "TLS-JKS": "a Java keystore",
+    "TLS-PKCS7": "PKCS#7 (`.p7b`): certificates, and no key",
+    "TLS-KUBERNETES-SECRET": "a Kubernetes Secret as `kubectl get` prints it, not a value of it",
+    "TLS-PUTTY": "a key of PuTTY's",
+    "TLS-SSH-PUBLIC-KEY": "a public key of SSH's",
+    "TLS-ARCHIVE": "an archive: zip, gzip, tar and others",
+    "TLS-FILE-ENCRYPTED": "a file that SOPS, age, Ansible Vault, git-crypt or OpenPGP has encrypted",
+    "TLS-GIT-LFS": "a pointer of Git LFS, not the file",
+    "TLS-TEXT-OUTPUT": "what `openssl … -text -noout` prints, without the PEM",
     "TLS-PATH-AS-PEM": "a path where the PEM text itself belongs",
     "TLS-HTML": "a web page: a download that asked for a password, say",
     "TLS-PEM-CUT": "a PEM block has no end",
@@ -36,8 +44,7 @@ MEANS = {
     "TLS-KEY-ENCRYPTED": "an encrypted key without its passphrase",
     "TLS-KEY-PASSPHRASE": "a passphrase that does not open the key",
     "TLS-KEY-CIPHER": "a key that is encrypted with what is not supported",
-    "TLS-KEY-OPENSSH": "a key as `ssh-keygen` writes it",
-    "TLS-KEY-UNUSABLE": "a kind or size of key that TLS cannot use: RSA 1024, DSA, secp256k1",
+    "TLS-KEY-UNUSABLE": "a kind or size of key that is not supported: RSA 1024, DSA, secp256k1, Ed448",
     "TLS-KEY-MISMATCH": "the key is not the certificate's",
     "TLS-EXPIRED": "the certificate has ended. A start serves it, a reload does not take it",
     "TLS-NOT-YET-VALID": "the certificate has not begun. A start serves it, a reload takes it when its time comes",
@@ -66,7 +73,29 @@ MEANS = {
     "TLS-CRL-MISSING": "a CA of client certificates has no revocation list, and others have one",
     "AUTH-KEY-SHORT": "an API key that may be guessed",
     "AUTH-NO-IDENTITIES": "client certificates are asked for, and no identity is named",
-    "TLS-INTERMEDIATE-MISSING": "the issuer's certificate is not in the file, nor a root of this system",
+    "TLS-INTERMEDIATE-MISSING": "the issuer's certificate is not in the file, and all says that it is no root",
+    "TLS-CHAIN-SIGNATURE": "an intermediate has the issuer's name, and another key",
+    "TLS-ISSUER-NOT-CA": "a certificate is issued by one that is no CA's",
+    "TLS-ISSUER-KEY-USAGE": "a CA that may not sign certificates",
+    "TLS-ISSUER-USAGE": "a CA that may not issue certificates for servers",
+    "TLS-ISSUER-KEY-ID": "a certificate that names another issuer's certificate than the one in the file",
+    "TLS-PATH-LENGTH": "more intermediates than a CA allows below it",
+    "TLS-NAME-CONSTRAINTS": "names that the CA may not issue for, or constraints that a client cannot check",
+    "TLS-CRITICAL-EXTENSION": "a critical extension that clients do not know",
+    "TLS-ROOT-EXPIRED": "the root has ended",
+    "TLS-OTHER-CA": "the chain leads to another root than those of `--ca`",
+    "TLS-CHAIN-REFUSED": "rustls refuses the chain for a reason of its own",
+    "TLS-WEAK-KEY": "an RSA key of less than 2048 bits",
+    "TLS-KEY-USAGE": "the key usage leaves out digitalSignature",
+    "TLS-EMPTY-SUBJECT": "no subject, and alternative names that are not critical",
+    "TLS-X509-V1": "X.509 version 1, which has no extensions. It is served",
+    "TLS-IP-AS-DNS": "an address among the DNS names",
+    "TLS-NAME-UNDERSCORE": "a name with an underscore",
+    "TLS-WILDCARD": "a wildcard of a kind that some clients refuse",
+    "TLS-NAME-INVALID": "an alternative name that is no host name: a URL, a port, a blank",
+    "TLS-COMMON-NAME-NOT-COVERED": "a common name that is none of the alternative names",
+    "TLS-PUBLIC-CLIENT-AUTH": "a public CA's certificate for clients, too",
+    "TLS-CHAIN-DOUBLED": "the same certificate twice",
     "TLS-CHAIN-STRAY": "a certificate that is no part of the chain",
     "TLS-ROOT-SENT": "the root is in the file",
     "TLS-LONG-LIFETIME": "the certificate lives longer than some clients accept",
@@ -86,7 +115,11 @@ def check(pod: Pod, *words: str, code: int | None = None) -> list[dict]:
     """The findings; the exit code has to fit them, or be the one that is given."""
     done = run(pod, "tls", "check", "--json", *words, pod.folder, code=code, env=secrets(pod))
     findings = json.loads(done.stdout)["findings"]
-    bad = any(finding["severity"] == "error" for finding in findings)
+    levels = {"error": True, "warning": None, "info": False}
+    bad = any(
+        bool(finding.get("refused_by")) if levels[finding["severity"]] is None else levels[finding["severity"]]
+        for finding in findings
+    )
     assert done.returncode == (1 if bad else 0), (done.returncode, findings)
     return findings
 

@@ -104,11 +104,15 @@ impl Serialize for Clients {
 
 /// The clients that refuse the certificate `leaf` when they call the server by `name`, a host name or an address.
 pub(crate) fn refusing(leaf: &Facts<'_>, name: &str) -> Clients {
-    let names = leaf.names();
+    refusing_by(leaf, &leaf.names(), name)
+}
+
+/// The same, where the names of `leaf` were read before.
+pub(crate) fn refusing_by(leaf: &Facts<'_>, names: &Names, name: &str) -> Clients {
     let takes = |client: Clients| match name.parse::<IpAddr>() {
-        Ok(address) => takes_address(client, &names, address, name),
+        Ok(address) => takes_address(client, names, address, name),
         Err(_) if client == Clients::RUSTLS => rustls_takes(leaf, name),
-        Err(_) => takes_name(client, &names, name),
+        Err(_) => takes_name(client, names, name),
     };
     Clients::EACH.into_iter().filter(|client| !takes(*client)).fold(Clients::NONE, Clients::or)
 }

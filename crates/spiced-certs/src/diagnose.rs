@@ -191,6 +191,10 @@ pub(crate) struct Diagnosis {
     pub(crate) unchecked: Vec<String>,
     /// The root that is presented, where there is one.
     pub(crate) root_sent: Option<String>,
+    /// The topmost certificate, where its issuer's is not here.
+    pub(crate) open_end: Option<CertificateDer<'static>>,
+    /// That its issuer is taken for a root that clients have.
+    pub(crate) taken_for_root: Option<String>,
 }
 
 /// What is to be said of an identity at the time `now`, apart from its names.
@@ -209,8 +213,9 @@ pub(crate) fn chain(
     now: SystemTime,
 ) -> Diagnosis {
     let mut findings = chain_ending(chain, leaf, origin, now);
-    let verified = verify::verify(chain, roots, hints, now);
-    findings.extend(verified.faults.into_iter().map(|fault| Finding {
+    let mut verified = verify::verify(chain, roots, hints, now);
+    let faults = std::mem::take(&mut verified.faults);
+    findings.extend(faults.into_iter().map(|fault| Finding {
         code: fault.code,
         severity: severity(fault.refused_by),
         origin: origin.to_owned(),
@@ -222,7 +227,8 @@ pub(crate) fn chain(
     if let Some(facts) = chain.first().and_then(Facts::of) {
         findings.extend(long_lived(&facts, leaf, origin));
     }
-    Diagnosis { findings, unchecked: verified.unchecked, root_sent: verified.root_sent }
+    let verify::Verified { unchecked, root_sent, open_end, taken_for_root, .. } = verified;
+    Diagnosis { findings, unchecked, root_sent, open_end, taken_for_root }
 }
 
 /// How bad it is that these clients refuse.

@@ -42,7 +42,7 @@ pub fn examine(
             pem::certificates(&read::read(authority)?)
                 .map_err(|reason| Unusable::pem(authority, Wanted::Authority, &reason))?,
         ),
-        None => Roots::default(),
+        None => Roots::thorough(),
     };
     let mut findings = Vec::new();
     let mut unchecked = Vec::new();

@@ -9,7 +9,7 @@ use tls_core::{Identity, IdentityError, Origin, Secret, Sourced, provider};
 
 use crate::compatibility::Clients;
 use crate::diagnose::{self, Finding, Severity};
-use crate::facts::Facts;
+use crate::facts::{Facts, Signed};
 use crate::pem::{self, PemError, Wanted};
 use crate::source::{Input, Pair, read};
 use crate::trust::Roots;
@@ -51,9 +51,17 @@ impl Read {
         match (certificate, key, passphrase) {
             (Ok(certificate), Ok(key), Ok(passphrase)) => Ok(Self { certificate, key, passphrase }),
             (certificate, key, passphrase) => {
-                let mut errors: Vec<LoadError> = certificate.err().into_iter().chain(key.err()).collect();
-                errors.extend(passphrase.err());
-                Err(errors)
+                // What can be read may be wrong, too.
+                let of_certificate = certificate.map(|text| pem::certificates(&text).err());
+                let of_key = key.map(|text| match &passphrase {
+                    Ok(passphrase) => pem::private_key(&text, passphrase.as_ref()).err(),
+                    Err(_) => None,
+                });
+                let said = |reason: Option<PemError>, input, wanted| Some(Unusable::pem(input, wanted, &reason?));
+                let certificate =
+                    of_certificate.map_or_else(Some, |why| said(why, &pair.certificate, Wanted::Certificate));
+                let key = of_key.map_or_else(Some, |why| said(why, &pair.key, Wanted::Key));
+                Err(certificate.into_iter().chain(key).chain(passphrase.err()).collect())
             }
         }
     }
@@ -166,6 +174,12 @@ fn assemble(
     })?;
     let diagnosis = diagnose::identity(&identity, roots, SystemTime::now());
     let mut findings = diagnosis.findings;
+    let mut unchecked = diagnosis.unchecked;
+    let is_missing = match (&diagnosis.open_end, pair.certificate.value.file()) {
+        (Some(top), Some(file)) if roots.look_beside() => issuer_beside(top, file, &identity, &mut findings),
+        _ => false,
+    };
+    unchecked.extend(diagnosis.taken_for_root.filter(|_| !is_missing));
     if let Some(v1) = findings.iter_mut().find(|finding| finding.code == "TLS-X509-V1") {
         v1.fix = sign_again(&identity, pair);
     }
@@ -174,7 +188,62 @@ fn assemble(
     if let Input::File(path) = &pair.key.value {
         findings.extend(diagnose::key_file(path, &pair.key.origin));
     }
-    Ok(Loaded { identity, findings, unchecked: diagnosis.unchecked })
+    Ok(Loaded { identity, findings, unchecked })
+}
+
+/// Files that are looked at beside a certificate, and how large they may be.
+const MAX_BESIDE: usize = 64;
+const MAX_BESIDE_BYTES: u64 = 64 * 1024;
+
+/// Looks for the issuer of `top` in the files beside `file`, as certbot and CAs deliver it: an intermediate there is
+/// missing in the chain, and a root there issued the certificate itself. True where one is missing.
+fn issuer_beside(top: &CertificateDer<'_>, file: &Path, identity: &Identity, findings: &mut Vec<Finding>) -> bool {
+    const MISSING: &str = "TLS-INTERMEDIATE-MISSING";
+    let Some(top) = Facts::of(top) else { return false };
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut beside: Vec<PathBuf> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .take(MAX_BESIDE)
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path != file && path.extension().is_some_and(|end| ["pem", "crt", "cer"].iter().any(|e| end == *e))
+        })
+        .filter(|path| path.metadata().is_ok_and(|found| found.is_file() && found.len() <= MAX_BESIDE_BYTES))
+        .collect();
+    beside.sort();
+    for path in beside {
+        let Ok(bytes) = std::fs::read(&path) else { continue };
+        let Ok(certificates) = pem::certificates(&Secret::new(bytes)) else { continue };
+        let facts: Vec<Facts<'_>> = certificates.iter().filter_map(Facts::of).collect();
+        let signed = |one: &&Facts<'_>| top.names_as_issuer(one) && top.signed_by(one) == Signed::Yes;
+        let Some(issuer) = facts.iter().find(signed) else { continue };
+        findings.retain(|finding| finding.code != MISSING);
+        if issuer.is_self_issued() {
+            return false;
+        }
+        let [from, other, to] = [file.to_owned(), path.clone(), file.with_extension("chain.pem")]
+            .map(|path| pem::quoted(&path.display().to_string()));
+        let has_leaf = facts.iter().any(|one| one.der == top.der);
+        findings.push(Finding {
+            code: MISSING,
+            severity: Severity::Error,
+            origin: identity.certificate_origin().to_string(),
+            subject: identity.leaf().subject.clone(),
+            message: format!(
+                "the certificate of the issuer ({}) is missing: it is an intermediate, and stands in {path:?}; clients cannot \
+                 build the chain",
+                issuer.subject()
+            ),
+            fix: match has_leaf {
+                true => format!("give {other}, which has both"),
+                false => format!("put them into one file and give that: `cat {from} {other} > {to}`"),
+            },
+            refused_by: Clients::ALL,
+        });
+        return true;
+    }
+    false
 }
 
 /// How a certificate of X.509 v1 becomes one with names: its request is made of it and its key, and signed again.

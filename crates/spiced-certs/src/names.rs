@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::compatibility::{Clients, refusing};
+use crate::compatibility::{Clients, refusing, refusing_by};
 use crate::diagnose::{Finding, Severity, severity};
 use crate::facts::Facts;
 
@@ -84,7 +84,7 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
         }
     }
     for name in tried {
-        let refused = refusing(leaf, name);
+        let refused = refusing_by(leaf, &names, name);
         if refused.is_empty() || nameless && !refused.is_all() {
             continue;
         }

@@ -420,6 +420,10 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
         return Err(PemError::Empty);
     }
     let bytes = pem.expose();
+    // An archive may hold PEM, and more than one file.
+    if let archive @ Format::Other(_) = Format::of_bytes(bytes) {
+        return Err(PemError::NoPem { format: Some(archive) });
+    }
     let decoded = utf16(bytes);
     let is_binary = decoded.is_none() && std::str::from_utf8(bytes).is_err();
     // Only the blocks count: what stands around them may be in any encoding.
@@ -666,11 +670,13 @@ mod tests {
     #[test]
     fn formats_are_told_by_their_content() {
         let code = |bytes: &[u8]| certificates(&Secret::new(bytes.to_vec())).unwrap_err().code();
-        let table: [(&[u8], &str); 24] = [
+        let table: [(&[u8], &str); 26] = [
             (b"PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n", "TLS-PUTTY"),
             (b"PK\x03\x04\x14\0\0\0\xff\xfe", "TLS-ARCHIVE"),
             (b"\x1f\x8b\x08\0\xff", "TLS-ARCHIVE"),
             (b"\xfd7zXZ\0\0", "TLS-ARCHIVE"),
+            (&[b"PK\x03\x04".as_slice(), CERTIFICATE.as_bytes()].concat(), "TLS-ARCHIVE"),
+            (&[[0; 257].as_slice(), b"ustar", CERTIFICATE.as_bytes()].concat(), "TLS-ARCHIVE"),
             (b"{\"data\": \"ENC[AES256_GCM,data:x]\", \"sops\": {}}", "TLS-FILE-ENCRYPTED"),
             (b"data: ENC[AES256_GCM,data:x]\nsops:\n    age: []\n", "TLS-FILE-ENCRYPTED"),
             (b"age-encryption.org/v1\n-> X25519 abc\n", "TLS-FILE-ENCRYPTED"),

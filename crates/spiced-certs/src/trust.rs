@@ -52,6 +52,8 @@ impl Issued {
 pub(crate) struct Roots {
     store: OnceLock<Store>,
     given: bool,
+    /// Whether the files beside a certificate may be asked who issued it: the doctor has the time.
+    beside: bool,
 }
 
 struct Store {
@@ -83,7 +85,16 @@ impl Store {
 impl Roots {
     /// These alone.
     pub(crate) fn given(certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self { store: OnceLock::from(Store::new(certificates)), given: true }
+        Self { store: OnceLock::from(Store::new(certificates)), given: true, beside: false }
+    }
+
+    /// This system's, for a look that may take its time.
+    pub(crate) fn thorough() -> Self {
+        Self { beside: true, ..Self::default() }
+    }
+
+    pub(crate) fn look_beside(&self) -> bool {
+        self.beside
     }
 
     pub(crate) fn are_given(&self) -> bool {

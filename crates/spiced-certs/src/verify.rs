@@ -29,6 +29,10 @@ pub(crate) struct Verified {
     pub(crate) unchecked: Vec<String>,
     /// The root that the chain leads to was found in the file itself.
     pub(crate) root_sent: Option<String>,
+    /// The topmost certificate, where its issuer's is not here.
+    pub(crate) open_end: Option<CertificateDer<'static>>,
+    /// That its issuer is taken for a root that clients have, where nothing speaks against it.
+    pub(crate) taken_for_root: Option<String>,
 }
 
 /// Where a path ends.
@@ -71,6 +75,9 @@ pub(crate) fn verify(
             names_outside(root, leaf, &mut above);
             expired_root(root, now, &mut above);
             found.faults.append(&mut above.faults);
+            let is_root =
+                |one: &&Facts<'_>| one.is_self_signed() && one.x509.public_key().raw == root.x509.public_key().raw;
+            found.root_sent = facts.iter().skip(1).find(is_root).map(Facts::subject);
         }
         Top::SelfSigned if path.len() > 1 => {
             let root = path[path.len() - 1];
@@ -79,13 +86,22 @@ pub(crate) fn verify(
             not_the_given(root, roots, &mut found);
         }
         Top::SelfSigned => not_the_given(leaf, roots, &mut found),
-        Top::Unknown => unknown_issuer(&path, roots, hints, &mut found),
+        Top::Unknown => {
+            found.open_end = path.last().map(|top| top.der.clone().into_owned());
+            unknown_issuer(&path, roots, hints, &mut found);
+        }
         Top::Broken => {}
     }
     for one in &path {
         signature_faults(one, &mut found);
     }
     leaf_faults(leaf, &mut found);
+    if let Some(reason) = path.iter().find_map(|one| strict_fault(one)) {
+        found.unchecked.push(format!(
+            "Python 3.13 and later by its default, which goes by RFC 5280 to the letter (VERIFY_X509_STRICT): it refuses the \
+             chain, because {reason}"
+        ));
+    }
     // rustls itself has the last word about what it takes.
     let anchor = match &top {
         Top::Known(root) => Some(root.der),
@@ -429,7 +445,7 @@ fn unknown_issuer(path: &[&Facts<'_>], roots: &Roots, hints: &[CertificateDer<'_
     };
     let Some(why) = why else {
         let who = if path.len() == 1 { "the certificate" } else { "the topmost intermediate" };
-        found.unchecked.push(format!(
+        found.taken_for_root = Some(format!(
             "whether clients trust the issuer of {who} ({issuer}): its certificate is not here, and it is taken for a \
              root that they have; --ca FILE checks it"
         ));
@@ -520,6 +536,24 @@ fn signature_faults(one: &Facts<'_>, found: &mut Verified) {
         message: format!("{} is signed with {hash}: {} it", one.subject(), refused.refuse()),
         fix: "have it issued again, signed with SHA-256".to_owned(),
     });
+}
+
+/// What a client refuses that takes RFC 5280 §4.2.1 by the letter.
+fn strict_fault(one: &Facts<'_>) -> Option<String> {
+    let name = one.subject();
+    if one.is_v1() {
+        return None;
+    }
+    if !one.is_self_issued() && one.authority_key().and_then(|id| id.key_identifier).is_none() {
+        return Some(format!("{name} does not name its issuer's key (authorityKeyIdentifier)"));
+    }
+    if one.is_ca() && one.subject_key().is_none() {
+        return Some(format!("{name} is a CA's and has no key identifier (subjectKeyIdentifier)"));
+    }
+    if one.is_ca() && one.key_usage().is_none() {
+        return Some(format!("{name} is a CA's and has no key usage"));
+    }
+    None
 }
 
 fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {

@@ -4,7 +4,8 @@
 /// The known name that says what `name` says, where there is one among `known`.
 pub fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let find = |wanted: &str| known.iter().copied().find(|known| *known == wanted);
-    let section = SECTIONS.iter().filter(|(theirs, _)| name.eq_ignore_ascii_case(theirs)).find_map(|(_, ours)| find(ours));
+    let section =
+        SECTIONS.iter().filter(|(theirs, _)| name.eq_ignore_ascii_case(theirs)).find_map(|(_, ours)| find(ours));
     section.or_else(|| candidates(&words(name)?).iter().find_map(|ours| find(ours)))
 }
 
@@ -188,8 +189,17 @@ mod tests {
     #[test]
     fn what_other_products_call_it() {
         let tls = [
-            "enabled", "certificate_file", "certificate", "key_file", "key", "key_passphrase", "min_version",
-            "client_auth_mode", "client_auth_ca_file", "client_auth_ca", "client_crl_files",
+            "enabled",
+            "certificate_file",
+            "certificate",
+            "key_file",
+            "key",
+            "key_passphrase",
+            "min_version",
+            "client_auth_mode",
+            "client_auth_ca_file",
+            "client_auth_ca",
+            "client_crl_files",
         ];
         for (theirs, ours) in [
             ("cert_file", Some("certificate_file")),

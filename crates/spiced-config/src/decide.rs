@@ -16,8 +16,8 @@ use crate::settings::{
     Clients, Column, Dataset, Limits, Listen, Material, MaterialInput, Pair, Settings, Tls, TlsVersion, Turns, View,
     Warning,
 };
-use crate::spicepod::{Access, ClientAuthMode, Door, Profile, Spicepod, Version};
 use crate::shown::{is_pem, may_be_secret};
+use crate::spicepod::{Access, ClientAuthMode, Door, Profile, Spicepod, Version};
 use crate::units::{Size, Span};
 use crate::{spicepod, tls};
 

@@ -162,9 +162,7 @@ impl Value {
 
     fn parse<T>(&self, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Failure> {
         let shown = self.text(wanted)?;
-        parse(shown.text.trim()).ok_or_else(|| {
-            Failure::custom_hint(format!("takes {wanted}, not {}", shown.given()))
-        })
+        parse(shown.text.trim()).ok_or_else(|| Failure::custom_hint(format!("takes {wanted}, not {}", shown.given())))
     }
 }
 
@@ -197,6 +195,11 @@ pub(crate) fn instead(text: &str, reference: bool, origin: &Origin) -> Option<&'
 
 fn wrong(given: &str, wanted: &str) -> Failure {
     Failure::custom_hint(format!("takes {wanted}, not {given}"))
+}
+
+fn one_value(given: &str) -> Failure {
+    let hint = "write one value; text that begins with [ or { stands in quotes";
+    Failure { hint: Some(hint.to_owned()), ..wrong(given, "one value") }
 }
 
 impl Failure {
@@ -254,8 +257,8 @@ impl<'de> Deserializer<'de> for Value {
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         match self.0.kind {
-            Kind::List(_) => Err(wrong("a list", "one value")),
-            Kind::Map(_) => Err(wrong("keys and values", "one value")),
+            Kind::List(_) => Err(one_value("a list")),
+            Kind::Map(_) => Err(one_value("keys and values")),
             _ => self.deserialize_any(visitor),
         }
     }

@@ -79,7 +79,8 @@ pub(crate) fn read(
 }
 
 fn misspelled(name: String, right: &Right) -> Problem {
-    let problem = Problem::new(Origin::Variable(name), "this variable does nothing: it is not quite the name of a setting");
+    let problem =
+        Problem::new(Origin::Variable(name), "this variable does nothing: it is not quite the name of a setting");
     problem.hint(match right {
         Right::Variable(right) => format!("write {right}, or unset it"),
         Right::Option(option) => format!("no variable stands for it: give --{option} on the command line, or unset it"),
@@ -131,7 +132,8 @@ impl Names {
     }
 
     fn of(&self, name: &str) -> Meaning {
-        let path = name.strip_prefix(PREFIX).map(|rest| format!("runtime.{}", rest.to_ascii_lowercase().replace("__", ".")));
+        let path =
+            name.strip_prefix(PREFIX).map(|rest| format!("runtime.{}", rest.to_ascii_lowercase().replace("__", ".")));
         if let Some(path) = path.filter(|path| paths().speaks_of(path)) {
             return Meaning::Setting(path);
         }
@@ -346,9 +348,21 @@ mod tests {
         let options = options();
         let names = Names::new(&options);
         for service in [
-            "SPICED", "SPICE", "SPICED_HTTP", "SPICED_TLS", "SPICED_METRICS", "SPICED_RUNTIME", "SPICED_RUNTIME_TLS",
-            "SPICED_TLS_KEY", "SPICED_SQL", "SPICED_TLS_CERTIFICATE", "SPICED_HEADLESS", "SPICE_SPICED", "SPICED_FLIGHT",
-            "SPICED_TLS_ENABLE", "SPICED_LISTEN_HTTP",
+            "SPICED",
+            "SPICE",
+            "SPICED_HTTP",
+            "SPICED_TLS",
+            "SPICED_METRICS",
+            "SPICED_RUNTIME",
+            "SPICED_RUNTIME_TLS",
+            "SPICED_TLS_KEY",
+            "SPICED_SQL",
+            "SPICED_TLS_CERTIFICATE",
+            "SPICED_HEADLESS",
+            "SPICE_SPICED",
+            "SPICED_FLIGHT",
+            "SPICED_TLS_ENABLE",
+            "SPICED_LISTEN_HTTP",
         ] {
             for link in [
                 "PORT",
@@ -366,16 +380,27 @@ mod tests {
                 assert_eq!(names.of(&name), Meaning::Elsewhere, "{name}");
             }
         }
-        for name in ["SPICED_LOG", "SPICED_SQL_API_KEY", "SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE", "SPICED_VERSION", "PATH",
-            "SPICE_API_KEY_READONLY", "TLS_KEY_FILE", "SSL_CERT_FILE", "SPICED_CERT_NAME", "SPICED_KEY_MODE", "SPICED"]
-        {
+        for name in [
+            "SPICED_LOG",
+            "SPICED_SQL_API_KEY",
+            "SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE",
+            "SPICED_VERSION",
+            "PATH",
+            "SPICE_API_KEY_READONLY",
+            "TLS_KEY_FILE",
+            "SSL_CERT_FILE",
+            "SPICED_CERT_NAME",
+            "SPICED_KEY_MODE",
+            "SPICED",
+        ] {
             assert_eq!(names.of(name), Meaning::Elsewhere, "{name}");
         }
     }
 
     #[test]
     fn all_in_one_report_and_no_value() {
-        let variables = ["SPICED_RUNTIME_TLS__ENABLED", "SPICE_TLS_KEY_FILE", "SPICED_TLS_CERTIFICATE_FILE", "SPICED_TLS_ENABLED"];
+        let variables =
+            ["SPICED_RUNTIME_TLS__ENABLED", "SPICE_TLS_KEY_FILE", "SPICED_TLS_CERTIFICATE_FILE", "SPICED_TLS_ENABLED"];
         let variables = variables.map(|name| (name.to_owned(), "hush".to_owned()));
         let read = read(variables, &options(), |name| name == "SPICED_TLS_ENABLED");
         assert_eq!(read.problems.len(), 3);

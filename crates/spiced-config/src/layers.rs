@@ -218,7 +218,7 @@ impl Layers {
         // Who gives the material is decided before the schema is asked; a typo among its keys must not read as "nothing
         // is given".
         for layer in &mut layers {
-            for problem in tls_problems(layer) {
+            for problem in tls_problems(layer, &self.folder) {
                 damaged.extend(problem.origin.as_ref().and_then(|origin| layer.get_mut(&TLS)?.take_at(origin)));
                 problems.push(problem);
             }
@@ -245,9 +245,8 @@ impl Layers {
             root.kind = Kind::Map(Vec::new());
         }
         if !matches!(root.kind, Kind::Map(_)) {
-            let problem =
-                Problem::new(root.origin.clone(), "a pod is a map of keys, such as `datasets:`, not this")
-                    .hint("see docs/configuration.md for what a pod may hold");
+            let problem = Problem::new(root.origin.clone(), "a pod is a map of keys, such as `datasets:`, not this")
+                .hint("see docs/configuration.md for what a pod may hold");
             problems.push(problem);
             damaged.push(root.origin.clone());
             root.kind = Kind::Map(Vec::new());
@@ -293,7 +292,9 @@ fn is_of_access(origin: &Origin) -> bool {
         "runtime.otel",
     ];
     let Origin::File { key, .. } = origin else { return true };
-    !OTHERS.iter().any(|other| key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+    !OTHERS
+        .iter()
+        .any(|other| key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
 }
 
 /// The names of variables that the pod's references may be answered by.
@@ -377,20 +378,23 @@ pub(crate) struct Merged<E> {
 const TLS: [&str; 2] = ["runtime", "tls"];
 
 /// What is wrong with the keys of `runtime.tls`: those that nobody knows, and several files where one belongs.
-fn tls_problems(root: &Node) -> Vec<Problem> {
+fn tls_problems(root: &Node, folder: &Path) -> Vec<Problem> {
     let Some(Kind::Map(entries)) = root.get(&TLS).map(|node| &node.kind) else { return Vec::new() };
     let wrong = |(key, value): &(Key, Node)| {
-        unknown_key(key, keys_of::<spicepod::Tls>()).or_else(|| several_files(&key.name, value))
+        unknown_key(key, keys_of::<spicepod::Tls>()).or_else(|| several_files(&key.name, value, folder))
     };
     entries.iter().filter_map(wrong).collect()
 }
 
 /// A list where the path of one file belongs: the files can be put into one.
-fn several_files(name: &str, value: &Node) -> Option<Problem> {
+fn several_files(name: &str, value: &Node, folder: &Path) -> Option<Problem> {
     let Kind::List(items) = &value.kind else { return None };
-    let (target, order) = match name {
-        "certificate_file" => ("chain.pem", "the server's own certificate first, then its intermediates"),
-        "client_auth_ca_file" => ("clients-ca.pem", "in any order"),
+    let (targets, order) = match name {
+        "certificate_file" => (
+            ["fullchain.pem", "tls-chain.pem", "spiced-chain.pem"],
+            "the server's own certificate first, then its intermediates",
+        ),
+        "client_auth_ca_file" => (["client-cas.pem", "clients-ca.pem", "spiced-client-cas.pem"], "in any order"),
         "key_file" => {
             let problem = Problem::new(value.origin.clone(), "takes the path of one file, not a list");
             return Some(problem.hint("name the one file that holds the certificate's key"));
@@ -398,24 +402,35 @@ fn several_files(name: &str, value: &Node) -> Option<Problem> {
         _ => return None,
     };
     let path = |item: &Node| match &item.kind {
-        Kind::Text(Text::Written(template)) => template.as_literal().filter(|text| !may_be_secret(text)).map(quoted),
+        Kind::Text(Text::Written(template)) => {
+            template.as_literal().filter(|text| !may_be_secret(text)).map(str::to_owned)
+        }
         _ => None,
     };
     let files: Option<Vec<String>> = items.iter().map(path).collect();
     let problem = Problem::new(value.origin.clone(), "takes the path of one file, not a list");
-    Some(problem.hint(match files.filter(|files| !files.is_empty()) {
-        Some(files) => {
-            let files = files.join(" ");
-            format!("put them into one file, {order}: `cat {files} > {target}`; then write {name}: {target}")
-        }
-        None => format!("put them into one file, {order}, and name that"),
-    }))
+    let one = |files: Vec<String>| {
+        // A command that is followed from anywhere, and that writes over none of what is there.
+        let is_free =
+            |target: &&&str| !files.iter().any(|file| file.ends_with(**target)) && !folder.join(target).exists();
+        let target = targets.iter().find(is_free)?;
+        let shell = |path: &str| quoted(&folder.join(path).to_string_lossy());
+        let sources: Vec<String> = files.iter().map(|file| shell(file)).collect();
+        let command = format!("`cat {} > {}`", sources.join(" "), shell(target));
+        Some(format!("put them into one file, {order}: {command}; then write {name}: {target}"))
+    };
+    let hint = files.filter(|files| !files.is_empty()).and_then(one);
+    Some(problem.hint(hint.unwrap_or_else(|| format!("put them into one file, {order}, and name that"))))
 }
 
 /// A path as a shell takes it.
 fn quoted(path: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
-    if !path.is_empty() && path.chars().all(is_plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
+    if !path.is_empty() && path.chars().all(is_plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
+    }
 }
 
 /// What a layer says of the switches.

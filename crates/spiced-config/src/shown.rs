@@ -16,7 +16,7 @@ pub fn may_be_secret(text: &str) -> bool {
     text.len() > MAX_SHOWN
         || text.chars().any(char::is_control)
         || text.contains("---")
-        || ["PRIVATE KEY", "BEGIN CERTIFICATE", "BEGIN PUBLIC"].iter().any(|mark| upper().contains(mark))
+        || ["PRIVATE KEY", "BEGIN CERTIFICATE", "BEGIN PUBLIC", "SECRET-KEY-"].iter().any(|mark| upper().contains(mark))
         || is_pem_in_base64(text.as_bytes())
         || is_coded(text)
 }
@@ -29,27 +29,31 @@ pub(crate) fn is_pem(text: &[u8]) -> bool {
 /// Base64 of text that begins with PEM, with a line break and PEM, or with Base64 of those.
 fn is_pem_in_base64(text: &[u8]) -> bool {
     // `-----BEGI`, and the same behind `\n` and `\r\n`; each once more and twice more.
-    const CODED: [&[u8]; 5] = [b"LS0tLS1CRUdJTi", b"Ci0tLS0tQkVHSU", b"DQotLS0tLUJFR0", b"TFMwdExTMUNSVWRKVG", b"VEZNd2RFeFRNVU5TVldSS1ZH"];
+    const CODED: [&[u8]; 5] =
+        [b"LS0tLS1CRUdJTi", b"Ci0tLS0tQkVHSU", b"DQotLS0tLUJFR0", b"TFMwdExTMUNSVWRKVG", b"VEZNd2RFeFRNVU5TVldSS1ZH"];
     let text = text.trim_ascii_start();
     CODED.iter().any(|coded| text.starts_with(coded))
 }
 
 /// Where absolute paths begin. A line of Base64 may begin with a slash, too.
 const ROOTS: [&str; 26] = [
-    "app", "cert", "certs", "config", "data", "dev", "etc", "home", "mnt", "media", "nix", "opt", "pod", "private", "proc", "root", "run",
-    "secrets", "srv", "ssl", "tls", "tmp", "usr", "var", "Users", "Volumes",
+    "app", "cert", "certs", "config", "data", "dev", "etc", "home", "mnt", "media", "nix", "opt", "pod", "private",
+    "proc", "root", "run", "secrets", "srv", "ssl", "tls", "tmp", "usr", "var", "Users", "Volumes",
 ];
 
 /// One long run of Base64, of capitals, small letters and digits, as no path or name has it.
 fn is_coded(text: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
-    let is_path = text.strip_prefix('/').is_some_and(|rest| ROOTS.contains(&rest.split('/').next().unwrap_or_default()));
+    let is_path =
+        text.strip_prefix('/').is_some_and(|rest| ROOTS.contains(&rest.split('/').next().unwrap_or_default()));
+    let has = |is: fn(&u8) -> bool| text.bytes().any(|byte| is(&byte));
+    // Hex has one case; what has neither slashes nor dashes is no path of directories either.
+    let is_one_word = !text.contains(['/', '-', '_']);
     text.len() >= MIN_CODED
         && !is_path
         && text.bytes().all(is_base64)
-        && text.bytes().any(|byte| byte.is_ascii_digit())
-        && text.bytes().any(|byte| byte.is_ascii_uppercase())
-        && text.bytes().any(|byte| byte.is_ascii_lowercase())
+        && has(u8::is_ascii_digit)
+        && (has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) || is_one_word && has(u8::is_ascii_alphabetic))
 }
 
 /// A path for a message: itself, or what it is instead.
@@ -79,6 +83,9 @@ mod tests {
             "Ci0tLS0tQkVHSU4gUFJJVkFURQ",
             "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g",
             "a\u{1b}[31m",
+            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            "AGE-SECRET-KEY-1QQPSX",
+            "/Cz9v0kJ3lQb7rT1xYw5uHn2mKfDsEaGpVcBiOjNqLtZyXwRe8hU6g4SdMkPoIaFvBnQrTs",
         ] {
             assert!(may_be_secret(hidden), "{hidden}");
         }
@@ -91,6 +98,7 @@ mod tests {
             "localhost:3000",
             "C:\\certs\\key.pem",
             "intermediate",
+            "certificates/2026-11-30/production/server-key-of-the-second-node",
             "~/certs/a-very-long-name-of-a-directory-with-letters-only/tls.key",
         ] {
             assert!(!may_be_secret(shown), "{shown}");

@@ -21,7 +21,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const GRACE: u32 = 30;
 
 /// Statements that were ended for the memory of the process, as Prometheus knows them.
-pub(crate) const ENDED_METRIC: &str = "spiced_sql_ended_for_memory_total";
+pub(crate) const ENDED_METRIC: &str = "spiced_statements_ended_for_memory_total";
 
 /// The statements that run, for the watch to blame. Dropping it ends the watch.
 #[derive(Clone, Default)]

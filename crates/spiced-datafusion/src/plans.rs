@@ -10,6 +10,7 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::context::SessionState;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::sql::parser::Statement;
 use spiced_engine::Effect;
@@ -19,6 +20,33 @@ const MOST: usize = 256;
 
 /// The longest statement whose plan is kept, in bytes.
 const LONGEST: usize = 4 * 1024;
+
+/// The most memory that a plan may take to be kept. What the optimizer makes of it has the constants that it computed
+/// (`repeat('x', 100000000)`), so that is weighed too.
+const MAX_PLAN_BYTES: usize = 512 * 1024;
+
+/// What a node of a plan and a node of an expression take, about, with their names and schemas.
+const BYTES_PER_NODE: usize = 1_024;
+const BYTES_PER_EXPRESSION: usize = 256;
+
+/// About how many bytes of memory `plan` takes.
+fn weigh(plan: &LogicalPlan) -> Result<usize> {
+    let mut bytes = 0_usize;
+    plan.apply_with_subqueries(|node| {
+        bytes = bytes.saturating_add(BYTES_PER_NODE * (1 + node.schema().fields().len()));
+        node.apply_expressions(|expression| {
+            expression.apply(|part| {
+                let constant = match part {
+                    Expr::Literal(value, _) => value.size(),
+                    _ => 0,
+                };
+                bytes = bytes.saturating_add(BYTES_PER_EXPRESSION).saturating_add(constant);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(bytes)
+}
 
 /// A plan, and what is to be known of it before it runs.
 pub(crate) struct Known {
@@ -30,11 +58,13 @@ pub(crate) struct Known {
     pub(crate) statement: Option<Arc<Statement>>,
     /// What the optimizer made of it, where that is the same each time; `None` where it is not.
     optimized: OnceLock<Option<LogicalPlan>>,
+    /// What it counts for, once it is kept.
+    memory: OnceLock<MemoryReservation>,
 }
 
 impl Known {
     pub(crate) fn new(plan: LogicalPlan, schema: SchemaRef, parameters: Schema, effect: Effect) -> Self {
-        Self { plan, schema, parameters, effect, statement: None, optimized: OnceLock::new() }
+        Self { plan, schema, parameters, effect, statement: None, optimized: OnceLock::new(), memory: OnceLock::new() }
     }
 
     /// The plan as that of `statement`.
@@ -53,7 +83,10 @@ impl Known {
             return Ok(known.as_ref());
         }
         let optimized = match self.is_timeless(state)? {
-            true => Some(state.optimize(&self.plan)?),
+            // Where it is too large to be kept, it is made again each time.
+            true => {
+                Some(state.optimize(&self.plan)?).filter(|plan| weigh(plan).is_ok_and(|size| size <= MAX_PLAN_BYTES))
+            }
             false => None,
         };
         Ok(self.optimized.get_or_init(|| optimized).as_ref())
@@ -116,10 +149,24 @@ impl Plans {
         self.lock().age
     }
 
-    /// Keeps the plan of `sql`, which was begun at `age`.
-    pub(crate) fn keep(&self, sql: &str, age: u64, known: &Arc<Known>) {
+    /// Keeps the plan of `sql`, which was begun at `age`, where it is small. It counts against the memory that `reserve`
+    /// gives, for as long as anybody has it.
+    pub(crate) fn keep(
+        &self,
+        sql: &str,
+        age: u64,
+        known: &Arc<Known>,
+        reserve: impl FnOnce(usize) -> Option<MemoryReservation>,
+    ) {
+        if sql.len() > LONGEST {
+            return;
+        }
+        let Some(bytes) = weigh(&known.plan).ok().filter(|bytes| *bytes <= MAX_PLAN_BYTES) else { return };
+        // Once more for what the optimizer makes of it.
+        let Some(memory) = reserve(2 * bytes + LONGEST) else { return };
+        let _ = known.memory.set(memory);
         let mut kept = self.lock();
-        if kept.age == age && sql.len() <= LONGEST {
+        if kept.age == age {
             kept.add(sql.into(), known.clone());
         }
     }
@@ -161,6 +208,7 @@ impl Drop for Forgets<'_> {
 #[cfg(test)]
 mod tests {
     use datafusion::arrow::datatypes::{DataType, Field};
+    use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
     use datafusion::prelude::SessionContext;
 
     use super::*;
@@ -171,26 +219,51 @@ mod tests {
         Arc::new(Known::new(plan, schema, Schema::empty(), Effect::Read))
     }
 
+    /// Memory without a bound.
+    fn free(bytes: usize) -> Option<MemoryReservation> {
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let memory = MemoryConsumer::new("plans").register(&pool);
+        memory.grow(bytes);
+        Some(memory)
+    }
+
+    #[tokio::test]
+    async fn large_plans_are_not_kept_and_the_others_count() {
+        let plans = Plans::default();
+        let lists = format!("SELECT 1 WHERE 1 IN ({}1)", "1,".repeat(1_900));
+        let (small, large) = (known("SELECT 1").await, known(&lists).await);
+        plans.keep("small", 0, &small, free);
+        plans.keep("large", 0, &large, free);
+        plans.keep("full", 0, &known("SELECT 2").await, |_| None);
+        assert!(plans.get("small").is_some() && plans.get("large").is_none() && plans.get("full").is_none());
+        assert!(small.memory.get().unwrap().size() > 1_000);
+        // Constants that only the optimizer computes.
+        let state = SessionContext::new().state();
+        let folded = known("SELECT repeat('x', 1000000)").await;
+        assert!(folded.optimized(&state).unwrap().is_none());
+        assert!(known("SELECT repeat('x', 1000)").await.optimized(&state).unwrap().is_some());
+    }
+
     #[tokio::test]
     async fn what_is_asked_for_stays_and_the_rest_goes() {
         let (plans, one) = (Plans::default(), known("SELECT 1").await);
         for number in 0..3 * MOST {
-            plans.keep(&format!("SELECT {number}"), 0, &one);
+            plans.keep(&format!("SELECT {number}"), 0, &one, free);
             assert!(plans.get("SELECT 0").is_some(), "{number}");
         }
         assert!(plans.get("SELECT 1").is_none());
-        plans.keep(&"x".repeat(LONGEST + 1), 0, &one);
+        plans.keep(&"x".repeat(LONGEST + 1), 0, &one, free);
         assert!(plans.get(&"x".repeat(LONGEST + 1)).is_none());
     }
 
     #[tokio::test]
     async fn a_change_forgets_what_was_planned_before_it() {
         let (plans, one) = (Plans::default(), known("SELECT 1").await);
-        plans.keep("SELECT 1", plans.age(), &one);
+        plans.keep("SELECT 1", plans.age(), &one, free);
         let (age, change) = (plans.age(), plans.forgets());
         assert!(plans.get("SELECT 1").is_some());
         drop(change);
-        plans.keep("SELECT 1", age, &one);
+        plans.keep("SELECT 1", age, &one, free);
         assert!(plans.get("SELECT 1").is_none());
     }
 

@@ -233,7 +233,7 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned
     let (statement, _planning) = parsed(&shared, &sql, &state)?;
     let known = Arc::new(of_statement(&shared, &own, Arc::new(statement), &Values::default(), &state).await?);
     if shared.is_unset(&state) && matches!(known.effect, Effect::Read | Effect::Write) {
-        shared.plans.keep(&sql, age, &known);
+        shared.plans.keep(&sql, age, &known, |bytes| shared.reserve("a plan that is kept", bytes).ok());
     }
     Ok(Planned { shared, own, known, spent: started.elapsed() })
 }

@@ -37,7 +37,7 @@ impl Runtimes {
 pub(crate) struct Overdue(Arc<AtomicUsize>);
 
 /// The gauge of work that is overdue, as Prometheus knows it.
-pub(crate) const OVERDUE_METRIC: &str = "spiced_sql_overdue_statements";
+pub(crate) const OVERDUE_METRIC: &str = "spiced_statements_overdue";
 
 const RUNNING: u8 = 0;
 const OVERDUE: u8 = 1;

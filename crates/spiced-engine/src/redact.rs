@@ -158,7 +158,8 @@ impl<'a> Redactor<'a> {
             if is_masked {
                 self.mask(token, if token.kind == Kind::Text { "'***'" } else { MASK });
             }
-            let is_keyword = |words: &[&str]| token.kind == Kind::Word && words.iter().any(|w| text.eq_ignore_ascii_case(w));
+            let is_keyword =
+                |words: &[&str]| token.kind == Kind::Word && words.iter().any(|w| text.eq_ignore_ascii_case(w));
             follows_options = is_keyword(&["options"]);
             outbound |= is_keyword(&["copy", "external", "unload"]);
             if !is_keyword(&["to", "is", "like", "ilike", "in", "not", "by", "as", "encrypted", "e", "b", "x", "n"]) {
@@ -185,14 +186,13 @@ fn token(sql: &str, at: usize) -> Option<Token<'_>> {
     let begin = at + sql[at..].find(|c: char| !c.is_whitespace())?;
     let rest = &sql[begin..];
     let first = rest.chars().next()?;
-    let whole = |kind, length: usize| {
-        Some(Token { kind, at: (begin, begin + length), inner: &rest[..length] })
-    };
+    let whole = |kind, length: usize| Some(Token { kind, at: (begin, begin + length), inner: &rest[..length] });
     let until = |end: Option<usize>, mark: &str| end.map_or(rest.len(), |end| end + mark.len());
     match first {
         '\'' | '"' | '`' => {
             let before = sql[..begin].strip_suffix(['e', 'E']);
-            let escapes = first == '\'' && before.is_some_and(|text| !text.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+            let escapes =
+                first == '\'' && before.is_some_and(|text| !text.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
             let (end, closed) = quoted(rest, first, escapes);
             let kind = if first == '\'' { Kind::Text } else { Kind::Name };
             let inner = &rest[1..if closed { end - 1 } else { end }];
@@ -238,8 +238,24 @@ fn quoted(rest: &str, quote: char, escapes: bool) -> (usize, bool) {
 /// Whether a name says that its value is a credential.
 fn is_secret_name(name: &str) -> bool {
     const PARTS: [&str; 18] = [
-        "secret", "password", "passwd", "passphrase", "pwd", "token", "credential", "apikey", "accesskey", "privatekey",
-        "accountkey", "sharedkey", "encryptionkey", "signature", "authorization", "saskey", "connectionstring", "identified",
+        "secret",
+        "password",
+        "passwd",
+        "passphrase",
+        "pwd",
+        "token",
+        "credential",
+        "apikey",
+        "accesskey",
+        "privatekey",
+        "accountkey",
+        "sharedkey",
+        "encryptionkey",
+        "signature",
+        "authorization",
+        "saskey",
+        "connectionstring",
+        "identified",
     ];
     let name: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     name == "pass" || name == "sig" || PARTS.iter().any(|part| name.contains(part))
@@ -248,7 +264,18 @@ fn is_secret_name(name: &str) -> bool {
 /// Whether a text looks like a credential, or holds one.
 fn looks_secret(text: &str) -> bool {
     const MARKS: [&str; 12] = [
-        "-----BEGIN", "PRIVATE KEY", "AKIA", "ASIA", "eyJ", "ghp_", "github_pat_", "xoxb-", "xoxp-", "AIza", "sk-", "LS0tLS1CRUdJTi",
+        "-----BEGIN",
+        "PRIVATE KEY",
+        "AKIA",
+        "ASIA",
+        "eyJ",
+        "ghp_",
+        "github_pat_",
+        "xoxb-",
+        "xoxp-",
+        "AIza",
+        "sk-",
+        "LS0tLS1CRUdJTi",
     ];
     let has_mark = MARKS.iter().any(|mark| {
         text.find(mark).is_some_and(|at| {
@@ -298,14 +325,20 @@ mod tests {
                 "COPY t TO '***' OPTIONS ('aws.secret_access_key' '***', aws.region '***')",
             ),
             ("copy (SELECT 1) to 'hush.csv'", "copy (SELECT 1) to '***'"),
-            ("EXPLAIN COPY t TO 'hush' STORED AS CSV OPTIONS(k hush)", "EXPLAIN COPY t TO '***' STORED AS CSV OPTIONS(k ***)"),
+            (
+                "EXPLAIN COPY t TO 'hush' STORED AS CSV OPTIONS(k hush)",
+                "EXPLAIN COPY t TO '***' STORED AS CSV OPTIONS(k ***)",
+            ),
             (
                 "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'hush' OPTIONS ('k' = 'hush', \"k\" \"hush\", n 1)",
                 "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '***' OPTIONS ('k' = '***', \"k\" ***, n ***)",
             ),
             ("COPY t TO 'hush' OPTIONS ('k' 'it''s hush", "COPY t TO '***' OPTIONS ('k' '***'"),
             ("COPY t TO $x$hush$x$ OPTIONS ('k' $$hush$$)", "COPY t TO '***' OPTIONS ('k' '***')"),
-            ("SELECT * FROM u WHERE password = 'hush' AND name = 'x'", "SELECT * FROM u WHERE password = '***' AND name = 'x'"),
+            (
+                "SELECT * FROM u WHERE password = 'hush' AND name = 'x'",
+                "SELECT * FROM u WHERE password = '***' AND name = 'x'",
+            ),
             ("SELECT * FROM u WHERE \"API_KEY\" IN ('hush')", "SELECT * FROM u WHERE \"API_KEY\" IN ('***')"),
             ("SET my.secret_access_key TO 'hush'", "SET my.secret_access_key TO '***'"),
             ("CREATE USER u WITH PASSWORD 'hush'", "CREATE USER u WITH PASSWORD '***'"),

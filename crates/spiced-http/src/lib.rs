@@ -46,7 +46,7 @@ mod sql;
 
 pub use accept::Format;
 pub use answer::{RowWriter, WriteError};
-pub use probe::probe_router;
+pub use probe::{Probes, probe_router};
 pub use reload::{Reload, ReloadHandle, ReloadOptions};
 pub use router::{HttpOptions, HttpState, router};
 pub use serve::serve;

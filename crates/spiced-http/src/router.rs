@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::openapi::{self, Api, Problems, ROUTES, Rows};
-use crate::probe::{probe_router, probes};
+use crate::probe::{Probes, probe_router, probes};
 use crate::reload::{self, ReloadHandle};
 use crate::sql;
 
@@ -70,6 +70,8 @@ pub struct HttpOptions {
     pub hsts: Option<Hsts>,
     /// What `POST /v1/tls/reload` reloads; `None` where there is nothing of the kind.
     pub reload: Option<ReloadHandle>,
+    /// False while the query engine has not answered for so long that `/health` says so; `None`: never.
+    pub responsive: Option<watch::Receiver<bool>>,
 }
 
 impl Default for HttpOptions {
@@ -80,13 +82,15 @@ impl Default for HttpOptions {
             allowed_origins: None,
             hsts: None,
             reload: None,
+            responsive: None,
         }
     }
 }
 
 /// The whole API.
 pub fn router(state: HttpState) -> Router {
-    let (access, readiness) = (state.access.clone(), state.readiness.clone());
+    let access = state.access.clone();
+    let probed = Probes { readiness: state.readiness.clone(), responsive: state.options.responsive.clone() };
     let HttpOptions { allowed_origins, hsts, .. } = state.options.clone();
     let access = match &allowed_origins {
         Some(origins) => access.from_pages_of(origins.clone()),
@@ -99,7 +103,7 @@ pub fn router(state: HttpState) -> Router {
         .with_state(Arc::new(state))
         .route_layer(compressed())
         .route_layer(from_fn_with_state(Encoders::default(), Encoders::bound))
-        .merge(probe_router(readiness))
+        .merge(probe_router(probed))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(map_response(never_stored));

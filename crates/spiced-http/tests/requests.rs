@@ -13,7 +13,7 @@ use common::{Reply, Toy, call, query};
 use futures::{StreamExt, stream};
 use http::{Request, StatusCode};
 use spiced_engine::{EngineError, ErrorKind, Role};
-use spiced_http::{HttpOptions, probe_router};
+use spiced_http::{HttpOptions, Probes, probe_router};
 use spiced_middleware::Access;
 use tokio::sync::watch;
 
@@ -198,8 +198,8 @@ async fn a_foreign_page_is_refused() {
 
 #[tokio::test]
 async fn probes_follow_readiness() {
-    let (readiness, ready) = watch::channel(false);
-    let api = probe_router(ready);
+    let ((readiness, ready), (responsive, responds)) = (watch::channel(false), watch::channel(true));
+    let api = probe_router(Probes { readiness: ready, responsive: Some(responds) });
     let get = |path: &str| Request::get(path).body(Body::empty()).unwrap();
     let reply = call(api.clone(), get("/v1/ready")).await;
     assert_eq!((reply.status, reply.text()), (StatusCode::SERVICE_UNAVAILABLE, "not ready"));
@@ -208,5 +208,8 @@ async fn probes_follow_readiness() {
     let reply = call(api.clone(), get("/v1/ready")).await;
     assert_eq!((reply.status, reply.text()), (StatusCode::OK, "ready"));
     assert_eq!(call(api.clone(), get("/health")).await.text(), "ok");
+    responsive.send_replace(false);
+    let reply = call(api.clone(), get("/health")).await;
+    assert_eq!((reply.status, reply.text()), (StatusCode::SERVICE_UNAVAILABLE, "the query engine does not answer"));
     assert_eq!(call(api, get("/v1/sql")).await.status, 404);
 }

@@ -332,9 +332,7 @@ impl Policy {
         let mut bearers = self.keys.iter().flat_map(|keys| keys.bearers());
         if self.wants_both() {
             return holder.is_some_and(|(name, role)| {
-                bearers.any(|key| {
-                    principal.name() == format!("{} {name}", key.name) && suffices(role.min(key.role))
-                })
+                bearers.any(|key| principal.name() == format!("{} {name}", key.name) && suffices(role.min(key.role)))
             });
         }
         bearers.any(|key| *key.name == *principal.name() && suffices(key.role))

@@ -105,7 +105,8 @@ fn is_spiffe_id(uri: &str) -> bool {
 
 /// Whether a URI could be read as another one: by dot segments, percent-encoding, a query or a fragment.
 fn is_ambiguous(uri: &str) -> bool {
-    uri.contains(['%', '?', '#', '\\']) || uri.chars().any(|c| c.is_control() || c.is_whitespace())
+    uri.contains(['%', '?', '#', '\\'])
+        || uri.chars().any(|c| c.is_control() || c.is_whitespace())
         || uri.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 

@@ -9,7 +9,7 @@ use metrics::counter;
 use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata, warn};
+use tracing::{Level, Metadata, warn};
 use tracing_subscriber::layer::{Context, Filter};
 
 /// How often the lines that were left out are reported.
@@ -79,20 +79,22 @@ fn allows(line: &'static Metadata<'static>, now: Instant) -> bool {
 pub(crate) struct LineLimit;
 
 impl<S> Filter<S> for LineLimit {
-    fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        true
+    // Not `event_enabled`: tracing-subscriber keeps the state of a filter that refuses there.
+    fn enabled(&self, line: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        if line.is_span() {
+            return true;
+        }
+        let allowed = allows(line.callsite().0.metadata(), Instant::now());
+        if !allowed {
+            let target = line.callsite().0.metadata().target();
+            counter!("spiced_log_lines_suppressed_total", "target" => target).increment(1);
+        }
+        allowed
     }
 
     fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::always()
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
-        let allowed = allows(event.metadata(), Instant::now());
-        if !allowed {
-            counter!("spiced_log_lines_suppressed_total", "target" => event.metadata().target()).increment(1);
-        }
-        allowed
+        // Asked for each line.
+        Interest::sometimes()
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -123,7 +125,7 @@ mod tests {
     use std::io::Write;
     use std::sync::Arc;
 
-    use tracing::{error, info};
+    use tracing::{Event, error, info};
     use tracing_subscriber::Layer;
     use tracing_subscriber::layer::SubscriberExt;
 

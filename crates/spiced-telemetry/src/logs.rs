@@ -51,10 +51,20 @@ pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Resu
     .map_err(|e| LogError(e.to_string()))
 }
 
-/// True for lines that no filter brings out: at `trace` the AWS SDK tells whole requests and answers,
-/// with session tokens in them.
+/// True for lines that no filter brings out: at `trace` the AWS SDK tells whole requests and answers, with session tokens in
+/// them; at `debug` what parses and plans a statement tells its text and its literals, which may be anybody's data or a
+/// credential. `EXPLAIN VERBOSE` shows a plan to whom it belongs.
 fn tells_secrets(line: &Metadata<'_>) -> bool {
-    *line.level() == Level::TRACE && line.target().starts_with("aws_")
+    const STATEMENTS: [&str; 4] = ["sqlparser", "datafusion", "tokio_postgres", "postgres"];
+    let is_of = |krate: &str| {
+        let rest = line.target().strip_prefix(krate);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::") || rest.starts_with('_'))
+    };
+    match *line.level() {
+        Level::TRACE if line.target().starts_with("aws_") => true,
+        Level::TRACE | Level::DEBUG => STATEMENTS.into_iter().any(is_of),
+        _ => false,
+    }
 }
 
 /// The filter is malformed.

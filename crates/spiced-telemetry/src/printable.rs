@@ -139,11 +139,8 @@ mod tests {
     /// Every control character there is, in the message and in every kind of field, also of a span.
     #[test]
     fn no_control_character_comes_through() {
-        let hostile: String = (0..=0xa0)
-            .chain(0x200b..=0x206f)
-            .filter_map(char::from_u32)
-            .filter(|c| !c.is_alphanumeric())
-            .collect();
+        let hostile: String =
+            (0..=0xa0).chain(0x200b..=0x206f).filter_map(char::from_u32).filter(|c| !c.is_alphanumeric()).collect();
         for text in [hostile.as_str(), "a\nERROR forged", "\x1b]0;title\x07", "a\u{202e}b", "\u{9b}31m"] {
             let line = logged(|| {
                 let span = tracing::info_span!("request", path = %text, other = text);

@@ -109,6 +109,24 @@ pub const METRICS: &[Metric] = &[
         help: "Statements by the caller's role and how they ended: done, cancelled, denied, refused (wrong, or not supported), exhausted (a limit, or no turn), timeout, unavailable or failed",
     },
     Metric {
+        name: "spiced_statements_overdue",
+        kind: "gauge",
+        labels: &[],
+        help: "Statements whose callers were answered at the time limit and whose work has not ended yet; each keeps its slot",
+    },
+    Metric {
+        name: "spiced_statements_ended_for_memory_total",
+        kind: "counter",
+        labels: &[],
+        help: "Statements that were ended since the process had more memory than runtime.sql.process_memory_limit",
+    },
+    Metric {
+        name: "spiced_statements_stalled_seconds",
+        kind: "gauge",
+        labels: &["role"],
+        help: "For how long no statement of callers with the role could run: from 10 s the server is not ready, from 60 s /health fails",
+    },
+    Metric {
         name: "spiced_statement_seconds",
         kind: "histogram",
         labels: &["role"],

@@ -10,6 +10,7 @@ use spiced_certs::FileWatch;
 use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec};
 use spiced_engine::{AdmissionControl, AnswerBounds, Engine, Guarded, RoleLimits};
+use spiced_http::HttpOptions;
 use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured, well_formed};
 use spiced_secrets::Resolver;
 use spiced_telemetry::Metrics;
@@ -32,7 +33,7 @@ use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
 use crate::statements::Statements;
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, expiry, exposure, identity, policy, routes, secrets, settle, tables};
+use crate::{banner, commands, core_dumps, engine_watch, expiry, exposure, identity, policy, routes, secrets, settle, tables};
 
 /// How long the threads of a process that ends may take.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -151,7 +152,8 @@ impl App {
         let doors = Doors::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
 
         let (stopping, stop) = watch::channel(false);
-        let (ready, follow) = readiness(engine.datasets(), stop);
+        let responsive = engine_watch::start(queries.readers.handle(), queries.writers.handle());
+        let (ready, follow) = readiness(engine.datasets(), stop, responsive.ready);
         // On this thread, which no query can keep busy.
         tokio::spawn(follow);
         if let Some((identities, clients)) = identities.clone().zip(clients.clone()) {
@@ -202,7 +204,7 @@ impl App {
             ready,
             status,
             metrics,
-            http,
+            http: HttpOptions { responsive: Some(responsive.healthy), ..http },
             signing_secret: ticket_secret,
             guards_metrics: settings.auth.metrics,
             query_timeout: settings.query_timeout,
@@ -257,11 +259,9 @@ impl App {
             }
         }
         let (delay, timeout) = self.shutdown;
-        info!(?delay, ?timeout, "stopping: readiness is off; a second signal ends at once");
         self.stopping.send_replace(true);
-        if !delay.is_zero() {
-            trigger.announce();
-        }
+        trigger.announce();
+        info!(?delay, ?timeout, "stopping: readiness is off; a second signal ends at once");
         let orderly = async {
             tokio::time::sleep(delay).await;
             // The end of readiness ends the health watches, which would hold their connections.

@@ -347,10 +347,12 @@ impl PodArgs {
 /// The command that `words` choose, as far as they do.
 fn chosen<'c>(command: &'c clap::Command, words: &[OsString]) -> &'c clap::Command {
     let names = words.iter().skip(1).map_while(|word| word.to_str());
-    names.fold((command, true), |(command, goes_on), word| match command.find_subcommand(word) {
-        Some(inner) if goes_on => (inner, true),
-        _ => (command, false),
-    }).0
+    names
+        .fold((command, true), |(command, goes_on), word| match command.find_subcommand(word) {
+            Some(inner) if goes_on => (inner, true),
+            _ => (command, false),
+        })
+        .0
 }
 
 /// The options of the server's own command line, for who compares variables with them.
@@ -426,7 +428,9 @@ fn pem_text(text: &str) -> Result<String, String> {
 /// The path of a PEM file. PEM text, which begins with dashes, is let through to whoever says that it is no path.
 fn path_or_pem(text: &str) -> Result<String, String> {
     if text.starts_with('-') && !text.starts_with("---") {
-        return Err("a path is missing: the next option follows at once (a path that begins with - is written ./-)".to_owned());
+        return Err(
+            "a path is missing: the next option follows at once (a path that begins with - is written ./-)".to_owned()
+        );
     }
     Ok(text.to_owned())
 }

@@ -12,6 +12,7 @@ mod clients;
 mod commands;
 mod core_dumps;
 mod doors;
+mod engine_watch;
 mod expiry;
 mod exposure;
 mod failure;

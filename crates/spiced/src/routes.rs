@@ -7,7 +7,7 @@ use axum::Router;
 use spiced_config::Settings;
 use spiced_engine::Engine;
 use spiced_flight::FlightOptions;
-use spiced_http::{HttpOptions, HttpState, ReloadHandle};
+use spiced_http::{HttpOptions, HttpState, Probes, ReloadHandle};
 use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Policy, Throttle, TrustedProxies, admission};
 use spiced_telemetry::Metrics;
 use tls_core::{Secret, Sourced};
@@ -86,6 +86,7 @@ pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Ope
     let grpc_access = |door: &Opened| admission(callers.on(door), Dialect::Grpc).except(spiced_grpc::HEALTH_PREFIX);
     let health = || spiced_grpc::health(ready.clone(), &[spiced_flight::SERVICE_NAME]);
 
+    let probed = Probes { readiness: ready.clone(), responsive: options.responsive.clone() };
     let http_router = spiced_http::router(HttpState {
         engine: engine.clone(),
         readiness: ready.clone(),
@@ -119,7 +120,7 @@ pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Ope
             false => (door, router),
         }
     }));
-    routers.extend(probe.map(|door| (door, either(health(), spiced_http::probe_router(ready.clone())))));
+    routers.extend(probe.map(|door| (door, either(health(), spiced_http::probe_router(probed)))));
     routers
 }
 

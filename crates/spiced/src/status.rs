@@ -144,16 +144,19 @@ pub(crate) fn stamp(at: SystemTime) -> String {
 pub(crate) fn readiness(
     mut datasets: watch::Receiver<Vec<DatasetStatus>>,
     mut stopping: watch::Receiver<bool>,
+    mut responsive: watch::Receiver<bool>,
 ) -> (watch::Receiver<bool>, impl Future<Output = ()> + Send + 'static) {
     let (sender, receiver) = watch::channel(false);
     let follow = async move {
         loop {
             let stop = *stopping.borrow_and_update();
             let loaded = datasets.borrow_and_update().iter().all(|set| set.state == DatasetState::Ready);
-            sender.send_if_modified(|ready| std::mem::replace(ready, loaded && !stop) != (loaded && !stop));
+            let is_ready = loaded && !stop && *responsive.borrow_and_update();
+            sender.send_if_modified(|ready| std::mem::replace(ready, is_ready) != is_ready);
             tokio::select! {
                 // An engine with nothing left to load says nothing more: only the stop is waited for then.
                 Ok(()) = datasets.changed() => {}
+                Ok(()) = responsive.changed() => {}
                 changed = stopping.changed() => if changed.is_err() { return },
             }
         }

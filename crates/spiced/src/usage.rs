@@ -46,7 +46,8 @@ fn message(error: &Error, words: &[OsString], command: &Command) -> String {
         }
         ErrorKind::UnknownArgument => {
             let place = place(&option(), words);
-            let kind = if option().starts_with('-') && !option().starts_with("---") { "an option" } else { "an argument" };
+            let kind =
+                if option().starts_with('-') && !option().starts_with("---") { "an option" } else { "an argument" };
             format!("{place} is {kind} that is not known here (it is not repeated: it may be a secret)")
         }
         ErrorKind::InvalidSubcommand => {

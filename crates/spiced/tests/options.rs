@@ -64,7 +64,9 @@ fn commands() -> Vec<(Vec<String>, clap::Command)> {
 /// The command lines that give `value` to each option and argument of a command.
 fn lines(words: &[String], command: &clap::Command, value: &str) -> Vec<Vec<String>> {
     let mut lines = Vec::new();
-    let mut line = |more: &[&str]| lines.push(words.iter().map(String::as_str).chain(more.iter().copied()).map(str::to_owned).collect());
+    let mut line = |more: &[&str]| {
+        lines.push(words.iter().map(String::as_str).chain(more.iter().copied()).map(str::to_owned).collect())
+    };
     for arg in command.get_arguments().filter(|arg| !["help", "version"].contains(&arg.get_id().as_str())) {
         if let Some(long) = arg.get_long() {
             line(&[&format!("--{long}"), value]);
@@ -121,7 +123,13 @@ fn no_option_of_any_command_prints_its_value() {
         }
     });
     let leaks = leaks.into_inner().unwrap();
-    assert!(leaks.is_empty(), "{} of {} command lines print it:\n{}", leaks.len(), runs.len(), leaks[..leaks.len().min(5)].join("\n"));
+    assert!(
+        leaks.is_empty(),
+        "{} of {} command lines print it:\n{}",
+        leaks.len(),
+        runs.len(),
+        leaks[..leaks.len().min(5)].join("\n")
+    );
 }
 
 /// Runs it to its end, or for long enough to have said what it says of its options.

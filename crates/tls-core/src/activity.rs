@@ -34,6 +34,8 @@ struct State {
     waits: AtomicBool,
     /// The last write found no room.
     stuck: AtomicBool,
+    /// How often bytes were read or written.
+    moved: AtomicUsize,
     /// The connection takes no further request after the current ones.
     closing: AtomicBool,
     /// When the last request ended, in milliseconds of [`uptime`]; when the connection began, where there was none.
@@ -101,6 +103,25 @@ impl Activity {
         self.0.waits.store(read.is_pending(), Ordering::Relaxed);
         if matches!(read, Poll::Ready(Ok(1..))) {
             self.0.heard.store(true, Ordering::Relaxed);
+            self.0.moved.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes were written.
+    pub(crate) fn sent(&self) {
+        self.0.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until nothing has been read or written for `patience`, and no request is in progress.
+    pub(crate) async fn silence(&self, patience: Duration) {
+        let mut seen = self.0.moved.load(Ordering::Relaxed);
+        loop {
+            sleep(patience).await;
+            let now = self.0.moved.load(Ordering::Relaxed);
+            if now == seen && !self.is_busy() {
+                return;
+            }
+            seen = now;
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::counter;
-use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, uptime};
 use crate::peer::Standing;
@@ -20,7 +20,7 @@ use crate::peer::Standing;
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The same for a connection whose requests are in progress, but none of which has ever been admitted.
-const GRACE_NOT_ADMITTED: Duration = Duration::from_secs(5);
+const GRACE_NOT_ADMITTED: Duration = Duration::from_secs(1);
 
 /// Connections are chosen at most this often, and then so many at once that it need not be more often.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -45,8 +45,8 @@ struct Entry {
     handshaking: AtomicBool,
     activity: Activity,
     standing: Standing,
-    leaving: AtomicBool,
-    leave: Notify,
+    /// Cancelled where the connection is to make room for others.
+    leave: CancellationToken,
 }
 
 /// One connection in the table, until it is dropped.
@@ -88,8 +88,7 @@ impl ConnectionTable {
             handshaking: AtomicBool::new(true),
             activity,
             standing: Standing::default(),
-            leaving: AtomicBool::new(false),
-            leave: Notify::new(),
+            leave: CancellationToken::new(),
         });
         self.0.handshakes.fetch_add(1, Ordering::Relaxed);
         self.entries().insert(id, entry.clone());
@@ -117,8 +116,7 @@ impl ConnectionTable {
             *chosen = Some(Instant::now());
         }
         for (rank, entry) in self.choose(uptime(), count, only_handshakes) {
-            entry.leaving.store(true, Ordering::Relaxed);
-            entry.leave.notify_one();
+            entry.leave.cancel();
             counter!("spiced_connections_shed_total", "endpoint" => endpoint, "state" => rank.label()).increment(1);
         }
     }
@@ -128,7 +126,7 @@ impl ConnectionTable {
         let (mut found, mut leaving) = (Vec::new(), 0);
         for entry in self.entries().values() {
             *addresses.entry(entry.address()).or_default() += 1;
-            leaving += usize::from(entry.leaving.load(Ordering::Relaxed));
+            leaving += usize::from(entry.leave.is_cancelled());
             if let Some((rank, since)) = entry.rank(now)
                 && (rank == Rank::Handshake || !only_handshakes)
             {
@@ -164,7 +162,7 @@ impl Entry {
 
     /// Whether the connection may be made to leave: how early, and since when it has done nothing.
     fn rank(&self, now: Duration) -> Option<(Rank, Duration)> {
-        if self.leaving.load(Ordering::Relaxed) {
+        if self.leave.is_cancelled() {
             return None;
         }
         let (rank, since, grace) = if self.handshaking.load(Ordering::Relaxed) {
@@ -200,14 +198,12 @@ impl Lease {
 
     /// Waits until the connection is to make room for others.
     pub(crate) async fn leave(&self) {
-        if !self.is_leaving() {
-            self.entry.leave.notified().await;
-        }
+        self.entry.leave.cancelled().await;
     }
 
     /// True once the connection is to make room for others.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.entry.leaving.load(Ordering::Relaxed)
+        self.entry.leave.is_cancelled()
     }
 
     fn end_handshake(&self) {
@@ -268,7 +264,7 @@ mod tests {
             vec!["admitted", "refused busy", "refused", "handshake"],
         ]) {
             for (_, entry) in table.choose(uptime() + LATER, count, false) {
-                entry.leaving.store(true, Ordering::Relaxed);
+                entry.leave.cancel();
             }
             assert_eq!(leaving(), expected);
         }

@@ -133,6 +133,7 @@ impl AsyncWrite for LingeringIo {
         self.activity.wrote(&wrote);
         if let (Some(frames), Poll::Ready(Ok(count))) = (&mut self.frames, &wrote) {
             frames.send(&buf[..*count]);
+            self.activity.sent();
         }
         wrote
     }
@@ -154,6 +155,7 @@ impl AsyncWrite for LingeringIo {
                     break;
                 }
             }
+            self.activity.sent();
         }
         wrote
     }

@@ -42,6 +42,9 @@ const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// After a stop: how long an idle connection may still ask, since a request may be on its way.
 const LAST_REQUEST: Duration = Duration::from_millis(250);
 
+/// After a stop: how long an HTTP/2 connection without a request in progress may be silent.
+const LAST_SILENCE: Duration = Duration::from_secs(2);
+
 /// After a stop: how long a handshake in progress may take.
 const LAST_HANDSHAKE: Duration = Duration::from_secs(1);
 
@@ -506,7 +509,8 @@ where
     }
 }
 
-/// What a connection that was told to end still has to say. hyper waits for the first request of one however long it takes.
+/// What an HTTP/2 connection that was told to end still has to say. hyper waits for the first request of one however long
+/// it takes, and for the client to acknowledge the GOAWAY.
 async fn last_answer(
     mut connection: impl Future<Output = hyper::Result<()>> + Unpin,
     activity: &Activity,
@@ -515,7 +519,13 @@ async fn last_answer(
         ended = &mut connection => return ended,
         () = sleep(FIRST_REQUEST) => {}
     }
-    if activity.has_begun() { connection.await } else { Ok(()) }
+    if !activity.has_begun() {
+        return Ok(());
+    }
+    tokio::select! {
+        ended = connection => ended,
+        () = activity.silence(LAST_SILENCE) => Ok(()),
+    }
 }
 
 /// Waits until a change of whom the door trusts leaves this client out.

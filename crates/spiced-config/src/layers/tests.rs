@@ -192,8 +192,9 @@ fn what_other_products_write() {
         ("ssl_cert: a, ssl_key: b, ca_file: c", &["`certificate_file`", "`key_file`", "`client_auth_ca_file`"]),
         (
             "certificate_file: [tls.crt, 'my chain.pem'], key_file: k",
-            &["`cat tls.crt 'my chain.pem' > chain.pem`", "takes the path of one file"],
+            &["`cat /pod/tls.crt '/pod/my chain.pem' > /pod/fullchain.pem`", "takes the path of one file"],
         ),
+        ("certificate_file: [tls.crt, fullchain.pem], key_file: k", &["fullchain.pem > /pod/tls-chain.pem`"]),
         ("certificate_file: c, key_file: [a, b]", &["takes the path of one file"]),
         ("certificate: [a], key: k", &["takes one value, not a list"]),
         ("certificate_file: '\"tls.crt\"', key_file: \"'tls.key'\"", &["double quote", "single quote", "--env-file"]),

@@ -45,6 +45,7 @@ pub(crate) fn govern(
     memory_limit: usize,
     pool: Arc<dyn MemoryPool>,
 ) -> SessionStateBuilder {
+    contain::keep_quiet();
     let governor = Arc::new(Governor { bounds: Bounds::of(memory_limit), pool });
     for function in builder.scalar_functions().iter_mut().flatten() {
         *function = scalar::govern(function, &governor);

@@ -208,6 +208,21 @@ async fn shapes_that_eat_stack() {
         format!("SELECT {} true", repeat("NOT ", 2_000)),
         format!("SELECT {} 1", repeat("- ", 2_000)),
         format!("SELECT a{}", repeat("[1]", 100_000)),
+        // Commas, branches and braces within the links of a chain.
+        format!("SELECT 1{}", repeat(" + CASE WHEN true THEN 1 ELSE 2 END", 20_000)),
+        format!("SELECT 1{}", repeat(" = {a: 1, b: 2}", 60_000)),
+        format!("SELECT 1{}", repeat("::STRUCT<a INT, b INT>", 40_000)),
+        // Types that nest, as SQL and as text.
+        format!("SELECT NULL::INT{}", repeat("[]", 400)),
+        format!("SELECT CAST(NULL AS {}INT{})", repeat("ARRAY<", 100), repeat(">", 100)),
+        format!("SELECT arrow_cast(NULL, '{}Int8{}')", repeat("List(", 3_000), repeat(")", 3_000)),
+        format!("SELECT arrow_cast(NULL, '{}Int8{}')", repeat("List(", 80_000), repeat(")", 80_000)),
+        format!("SELECT arrow_typeof({}1{})", repeat("[", 40), repeat("]", 40)),
+        format!("SELECT {}1{}", repeat("[", 40), repeat("]", 40)),
+        // An error at the end of a long text.
+        format!("SELECT 1{} FROM FROM", repeat(" + 1", 200_000)),
+        format!("SELECT 1{}", repeat(",1", 5_000)),
+        "x".repeat(2 << 20),
     ] {
         assert_eq!(fails(&*session, &sql).await.kind(), ErrorKind::InvalidStatement, "{}", &sql[..30]);
     }
@@ -215,6 +230,45 @@ async fn shapes_that_eat_stack() {
     assert_eq!(run(&*session, &list).await, ["false"]);
     let cases = format!("SELECT max(CASE {} END){from}", repeat("WHEN x = 1 THEN 7 ", 1_000));
     assert_eq!(run(&*session, &cases).await, ["7"]);
+}
+
+/// A condition that is pushed down is written out with what makes its columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_that_grow_out_of_a_short_text() {
+    let mut pod = Pod::new();
+    pod.options.query_timeout = Duration::from_secs(20);
+    let session = pod.session().await;
+    let steps: String = (1..60).map(|n| format!(", t{n} AS (SELECT c + c AS c FROM t{})", n - 1)).collect();
+    let sql = format!("WITH t0 AS (SELECT value AS c FROM generate_series(1, 2)){steps} SELECT * FROM t59 WHERE c > 0");
+    let error = fails(&*session, &sql).await;
+    assert!(error.to_string().starts_with("a condition of the statement"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_spilled_lies_in_a_private_directory_within_a_limit() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mut pod = Pod::new();
+    pod.options.memory_limit = 64 << 20;
+    pod.options.spill_directory = Some(pod.path());
+    pod.options.spill_limit = 1 << 20;
+    let engine = pod.start();
+    let directory = std::fs::read_dir(pod.path()).unwrap().next().unwrap().unwrap();
+    assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    let session = crate::session(&engine).await;
+    let sort = "SELECT * FROM (SELECT value, repeat('x', 500) AS x FROM generate_series(1, 400000)) ORDER BY x, value";
+    assert_eq!(fails(&*session, sort).await.kind(), ErrorKind::Exhausted);
+    drop((session, engine));
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while directory.path().exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it goes with the engine");
+    pod.options.spill_directory = Some(pod.path().join("not-there"));
+    let error = DataFusionEngine::start(pod.options.clone()).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("nothing can be spilled to"), "{error}");
 }
 
 /// Views and common table expressions multiply what a short text says.

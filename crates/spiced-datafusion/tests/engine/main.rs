@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod access;
+mod admission;
 mod bundled;
 mod changes;
 mod datasets;

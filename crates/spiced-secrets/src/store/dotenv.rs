@@ -14,7 +14,13 @@ use tls_core::Secret;
 pub(super) struct Problem {
     pub(super) line: usize,
     pub(super) what: &'static str,
+    /// What to change.
+    pub(super) hint: &'static str,
 }
+
+const CORRECT: &str = "correct this line: NAME=value, or NAME=\"value\" where the value has several lines";
+const CLOSE: &str = "close the quote behind the value; a quote within it is written \\\" in double quotes";
+const QUOTE_PEM: &str = "put double quotes around it, NAME=\"-----BEGIN …-----END …-----\", one before -----BEGIN and one after the last line";
 
 /// The names and values of a file, in order.
 pub(super) fn parse(text: &[u8]) -> Result<Vec<(String, Secret)>, Problem> {
@@ -30,6 +36,10 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<(String, Secret)>, Problem> {
     }
 }
 
+/// What people do who paste a PEM file.
+const UNQUOTED_PEM: &str =
+    "PEM text of several lines begins in this line, and it is not in quotes, so the value would end with this line";
+
 struct Cursor<'a> {
     rest: &'a [u8],
     line: usize,
@@ -38,7 +48,7 @@ struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     fn entry(&mut self) -> Result<(String, Secret), Problem> {
         let line = self.line;
-        let problem = |what| Problem { line, what };
+        let problem = |what| Problem { line, what, hint: CORRECT };
         if let Some(rest) = self.rest.strip_prefix(b"export").filter(|rest| rest.first().is_some_and(is_blank)) {
             self.rest = rest;
             self.skip(|b| is_blank(&b));
@@ -57,7 +67,15 @@ impl<'a> Cursor<'a> {
                 self.rest = &self.rest[blanks..];
                 if *quote == b'"' { self.double_quoted()? } else { self.single_quoted()? }
             }
-            _ => self.unquoted(),
+            _ => {
+                let value = self.unquoted();
+                let begins = |mark: &[u8]| value.expose().windows(mark.len()).any(|window| window == mark);
+                // The lines that follow are no entries, though one that ends with Base64's `=` looks like one.
+                if begins(b"-----BEGIN") && !begins(b"-----END") {
+                    return Err(Problem { line, what: UNQUOTED_PEM, hint: QUOTE_PEM });
+                }
+                value
+            }
         };
         Ok((String::from_utf8_lossy(name).into_owned(), value))
     }
@@ -105,14 +123,14 @@ impl<'a> Cursor<'a> {
     /// Takes the closing quote of a value that began in `line`, and sees that nothing follows it.
     fn close(&mut self, line: usize, quote: u8) -> Result<(), Problem> {
         if self.rest.first() != Some(&quote) {
-            return Err(Problem { line, what: "the quote that opens in this line is never closed" });
+            return Err(Problem { line, what: "the quote that opens in this line is never closed", hint: CLOSE });
         }
         self.rest = &self.rest[1..];
         let after = self.take(|b| b != b'\n').trim_ascii();
         if after.is_empty() || after.starts_with(b"#") {
             return Ok(());
         }
-        Err(Problem { line: self.line, what: "there is text after the closing quote" })
+        Err(Problem { line: self.line, what: "there is text after the closing quote", hint: CLOSE })
     }
 
     fn skip(&mut self, wanted: impl Fn(u8) -> bool) {
@@ -168,6 +186,8 @@ mod tests {
             ("A=\"$B\"", "$B"),
             ("A=\"\"", ""),
             ("A=it's", "it's"),
+            ("A=-----BEGIN X-----\\nx\\n-----END X-----", "-----BEGIN X-----\\nx\\n-----END X-----"),
+            ("A=\"-----BEGIN X-----\nx\n-----END X-----\n\"", "-----BEGIN X-----\nx\n-----END X-----\n"),
         ] {
             assert_eq!(entries(text), [("A".to_owned(), value.to_owned())], "{text:?}");
         }
@@ -192,6 +212,7 @@ mod tests {
             ("A=\"hunter2\\", 1, "never closed"),
             ("A='x'hunter2", 1, "after the closing quote"),
             ("export", 1, "no `=`"),
+            ("A=1\nB=-----BEGIN PRIVATE KEY-----\nhunter2=\n-----END PRIVATE KEY-----\n", 2, "not in quotes"),
         ] {
             let problem = parse(text.as_bytes()).unwrap_err();
             assert_eq!(problem.line, line, "{text:?}");

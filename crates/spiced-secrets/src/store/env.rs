@@ -122,6 +122,7 @@ impl DotenvFile {
             path: self.path.clone(),
             line: problem.line,
             what: problem.what,
+            hint: problem.hint,
         })
     }
 }

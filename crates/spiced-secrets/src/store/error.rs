@@ -33,6 +33,8 @@ pub enum StoreError {
         line: usize,
         /// What is wrong; nothing of the file's text.
         what: &'static str,
+        /// What to change.
+        hint: &'static str,
     },
     /// The store did not answer in time.
     #[error("no answer within {within:?}{}", at(endpoint))]
@@ -123,6 +125,7 @@ impl StoreError {
             | Self::Refused { hint, .. }
             | Self::Absent { hint, .. }
             | Self::Keyring { hint, .. } => hint,
+            Self::Syntax { hint, .. } => hint,
             Self::Timeout { endpoint: Some(_), .. } => {
                 "see that the server is well and that nothing between here and there swallows packets"
             }

@@ -31,7 +31,7 @@ use futures::{StreamExt, TryStreamExt};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use spiced_certs::client::Refusal;
-use spiced_engine::{ErrorKind, Principal, Trace};
+use spiced_engine::{ErrorKind, Principal, Redacted, Trace};
 use tls_core::Secret;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -300,7 +300,8 @@ impl Server {
             match begun(sql).await {
                 Err(Failure { why, is_refusal: true }) => {
                     // Both have a caller's constants in them.
-                    debug!(sql, why, "a statement is refused for its filters");
+                    let kept = Redacted::of(sql);
+                    debug!(sql = %kept.text, why = kept.message(&why), "a statement is refused for its filters");
                     if !asked.was_refused.swap(true, Ordering::Relaxed) {
                         let refused = self.trouble("it refuses a statement with filters, and is asked again without");
                         warn!(
