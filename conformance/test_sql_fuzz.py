@@ -38,13 +38,13 @@ class Guard(threading.Thread):
         while not self.over.wait(0.02):
             try:
                 size = self.server.memory()
-            except (OSError, StopIteration, ValueError, AssertionError):
-                return
+            except (OSError, AttributeError):
+                return  # It has ended.
             self.peak = max(self.peak, size)
             if size > MOST_MEMORY:
                 self.to_blame = [f"{size >> 20} MiB: {short(sql)}" for sql in list(self.asked.values())]
                 self.server.process.kill()
-                return
+                return  # It has ended.
 
 
 def short(sql: str) -> str:
@@ -87,7 +87,7 @@ def test_any_statement_is_answered_or_refused(pod):
             with turn:
                 statement = next(statements, None)
             if statement is None:
-                return
+                return  # It has ended.
             guard.asked[me] = statement
             try:
                 status, answer = ask(port, statement)

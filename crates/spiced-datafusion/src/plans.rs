@@ -84,7 +84,9 @@ impl Known {
         }
         let optimized = match self.is_timeless(state)? {
             // Where it is too large to be kept, it is made again each time.
-            true => Some(state.optimize(&self.plan)?).filter(|plan| weigh(plan).is_ok_and(|size| size <= MAX_PLAN_BYTES)),
+            true => {
+                Some(state.optimize(&self.plan)?).filter(|plan| weigh(plan).is_ok_and(|size| size <= MAX_PLAN_BYTES))
+            }
             false => None,
         };
         Ok(self.optimized.get_or_init(|| optimized).as_ref())

@@ -1,12 +1,34 @@
 //! Panics of functions become errors of the statement.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 use datafusion::error::{DataFusionError, Result};
 use spiced_engine::{EngineError, ErrorKind};
 
 use crate::error::refusal;
+
+thread_local! {
+    /// How many calls that are contained this thread is in.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Keeps contained panics out of the log, which is told of the failed statement: else a caller could fill it.
+pub(super) fn keep_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if DEPTH.get() == 0 {
+                others(panic);
+            } else {
+                tracing::debug!(%panic, "a function panicked");
+            }
+        }));
+    });
+}
 
 /// The longest reason, in bytes.
 const LONGEST: usize = 2 << 10;
@@ -23,7 +45,10 @@ pub(super) fn contained<T>(call: impl FnOnce() -> Result<T>, subject: impl FnOnc
         let why = why.lines().next().unwrap_or_default().trim_end_matches('.');
         refusal(ErrorKind::InvalidStatement, format!("{}: {}", subject(), short(why)))
     };
-    let error = match catch_unwind(AssertUnwindSafe(call)) {
+    DEPTH.set(DEPTH.get() + 1);
+    let done = catch_unwind(AssertUnwindSafe(call));
+    DEPTH.set(DEPTH.get() - 1);
+    let error = match done {
         Ok(Err(error)) => error,
         Ok(done) => return done,
         Err(panic) => return Err(unfit(said(panic.as_ref()))),

@@ -13,8 +13,8 @@ use spiced_engine::ErrorKind;
 use super::contain::contained;
 use crate::error::refusal;
 
-/// The most that one constant may have, in bytes.
-const ONE: u64 = 64 << 10;
+/// The most that one constant may have, in bytes: it may be written out for every row.
+pub(super) const ONE: u64 = 8 << 10;
 /// The most that those of one statement may have together, small ones aside.
 const ALL: u64 = 4 << 20;
 

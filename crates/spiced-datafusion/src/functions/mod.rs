@@ -9,6 +9,7 @@
 mod aggregates;
 mod bounds;
 mod concat;
+mod constant;
 mod contain;
 mod grouping;
 mod growth;
@@ -44,6 +45,7 @@ pub(crate) fn govern(
     memory_limit: usize,
     pool: Arc<dyn MemoryPool>,
 ) -> SessionStateBuilder {
+    contain::keep_quiet();
     let governor = Arc::new(Governor { bounds: Bounds::of(memory_limit), pool });
     for function in builder.scalar_functions().iter_mut().flatten() {
         *function = scalar::govern(function, &governor);
@@ -54,6 +56,7 @@ pub(crate) fn govern(
     for function in builder.window_functions().iter_mut().flatten() {
         *function = windows::govern(function, &governor);
     }
+    rules::contain(builder.analyzer().get_or_insert_default());
     literals::bound(builder.optimizer().get_or_insert_default());
     builder
         .with_analyzer_rule(Arc::new(rules::Govern(governor.clone())))

@@ -8,9 +8,10 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Cast, TryCast, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
-use datafusion::optimizer::{AnalyzerRule, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::{Analyzer, AnalyzerRule, OptimizerConfig, OptimizerRule};
 
-use super::{Governor, aggregates, scalar, types, windows};
+use super::contain::contained;
+use super::{Governor, aggregates, constant, scalar, types, windows};
 
 /// Looks through a plan for functions that nobody governs.
 #[derive(Debug)]
@@ -32,7 +33,57 @@ impl OptimizerRule for Govern {
     }
 
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        govern(plan, &self.0)
+        let governed = govern(plan, &self.0)?;
+        governed.transform_data(|plan| constants(plan, &self.0))
+    }
+}
+
+/// Puts functions in the place of large constants, where they are written out for every row.
+fn constants(plan: LogicalPlan, governor: &Arc<Governor>) -> Result<Transformed<LogicalPlan>> {
+    let mut needed = false;
+    plan.apply_with_subqueries(|node| match constant::spreads(node) {
+        true => node.apply_expressions(|whole| {
+            needed |= whole.exists(|part| Ok(constant::is_large(part)))?;
+            Ok(TreeNodeRecursion::Continue)
+        }),
+        false => Ok(TreeNodeRecursion::Continue),
+    })?;
+    if !needed {
+        return Ok(Transformed::no(plan));
+    }
+    plan.transform_down_with_subqueries(|node| {
+        if !constant::spreads(&node) {
+            return Ok(Transformed::no(node));
+        }
+        node.map_expressions(|whole| {
+            whole.transform_up(|part| {
+                Ok(match constant::is_large(&part) {
+                    true => Transformed::yes(constant::govern(part, governor)),
+                    false => Transformed::no(part),
+                })
+            })
+        })
+    })
+}
+
+/// A rule of DataFusion's own: where it panics or finds itself wrong, the statement is to blame.
+#[derive(Debug)]
+struct Contained(Arc<dyn AnalyzerRule + Send + Sync>);
+
+/// Contains the rules of `analyzer`.
+pub(super) fn contain(analyzer: &mut Analyzer) {
+    for rule in &mut analyzer.rules {
+        *rule = Arc::new(Contained(rule.clone()));
+    }
+}
+
+impl AnalyzerRule for Contained {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        contained(|| self.0.analyze(plan, config), || "the statement cannot be planned".to_owned())
     }
 }
 
