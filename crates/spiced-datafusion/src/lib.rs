@@ -36,9 +36,11 @@
 
 mod answer;
 mod at_rest;
+mod at_time_zone;
 mod bound;
 mod catalog;
 mod changes;
+mod checked_arithmetic;
 mod clock;
 mod connectors;
 mod ddl;
@@ -47,6 +49,7 @@ mod engine;
 mod error;
 mod execution;
 mod host_paths;
+mod host_store;
 mod ingest;
 mod loader;
 mod memory;
@@ -66,6 +69,7 @@ mod size;
 mod start_error;
 mod statement;
 mod system_table;
+mod time_literals;
 mod view;
 mod yielding;
 

@@ -10,10 +10,12 @@ mod effects;
 mod files;
 mod ingest;
 mod limits;
+mod numbers;
 mod parameters;
 mod plans;
 mod sessions;
 mod system;
+mod times;
 mod views;
 
 use std::path::{Path, PathBuf};
