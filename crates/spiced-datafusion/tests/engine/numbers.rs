@@ -9,7 +9,7 @@ async fn what_leaves_its_type_is_an_error() {
     let session = Pod::new().session().await;
     run(&*session, "CREATE TABLE n (i int, b bigint, s smallint, u bigint unsigned)").await;
     run(&*session, "INSERT INTO n VALUES (2147483647, 9223372036854775807, 32767, 0), (1, 2, 3, 4)").await;
-    for expr in ["b + 1", "i * i * i * i", "-2 - b", "b * 2", "u - 1", "9223372036854775807 + 1", "CAST(b AS int)"] {
+    for expr in ["b + 1", "i * i * i * i", "-2 - b", "b * 2", "9223372036854775807 + 1", "CAST(b AS int)"] {
         let why = fails(&*session, &format!("SELECT {expr} AS v FROM n")).await;
         assert_eq!(why.kind(), ErrorKind::InvalidStatement, "{expr}: {why}");
     }
