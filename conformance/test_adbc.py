@@ -34,6 +34,13 @@ ADBC_PARAMETERS = {
     "two": ("SELECT name FROM people WHERE id >= $1 AND name <> $2 ORDER BY id", (2, "Grace"), [("Edsger",)]),
     "cast": ("SELECT $1::bigint + $2::bigint AS x", (40, 2), [(42,)]),
     "null": ("SELECT count(*) FROM people WHERE name = $1", (None,), [(0,)]),
+    "a fraction beside an integer": ("SELECT name FROM people WHERE id > $1 ORDER BY id", (1.5,), [("Grace",), ("Edsger",)]),
+    "a fraction that equals no integer": ("SELECT name FROM people WHERE id = $1", (2.5,), []),
+    "arithmetic": ("SELECT id * $1 AS x FROM people WHERE id = 2", (2.5,), [(5.0,)]),
+    "alone": ("SELECT $1 AS x, $2 AS y", (1, "a"), [(1, "a")]),
+    "in values": ("SELECT * FROM (VALUES ($1), ($2)) AS v(x)", (1, 2), [(1,), (2,)]),
+    "in a case": ("SELECT CASE WHEN id = 1 THEN $1 ELSE $2 END AS v FROM people WHERE id < 3 ORDER BY id", ("a", "b"), [("a",), ("b",)]),
+    "one name twice": ("SELECT $1, $1, name, name FROM people WHERE id = 1", (7,), [(7, 7, "Ada", "Ada")]),
 }
 
 

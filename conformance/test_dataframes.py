@@ -211,10 +211,9 @@ def test_no_rows(access, name):
 
 
 def test_no_rows_of_pandas(access, name):
-    """It hands over no batch, and then ADBC's driver sends nothing at all: an error, and nothing is made."""
+    """It hands over no batch, and then ADBC's driver sends nothing at all (arrow-adbc#2071): no row is written, and no table is made."""
     frames = Pandas()
-    with pytest.raises(frames.refusal, match="sent nothing"):
-        frames.write(frames.frame(SAMPLE.slice(0, 0)), name, access.writer, "fail")
+    assert frames.write(frames.frame(SAMPLE.slice(0, 0)), name, access.writer, "fail") in (0, -1)
     with pytest.raises(adbc_driver_manager.Error, match="not found"):
         count(access, name)
 

@@ -13,6 +13,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::keywords;
 use spiced_engine::{DatasetState, DatasetStatus, Dialect, Engine, EngineError, Principal, Session};
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::catalog::{PodSchema, Slot};
+use crate::checked_arithmetic::CheckedArithmetic;
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::functions;
@@ -33,10 +35,11 @@ use crate::plans::Plans;
 use crate::retained_table::RetainedTable;
 use crate::session::DataFusionSession;
 use crate::spill::SpillDirectory;
+use crate::time_literals::TimeLiterals;
 use crate::view::View;
 use crate::work::{Overdue, Runtimes};
 use crate::yielding::YieldAfterJoins;
-use crate::{EngineOptions, StartError};
+use crate::{EngineOptions, StartError, at_time_zone};
 
 /// How many consumers an error about memory counts up in the log.
 const TRACKED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(5).expect("five is not zero");
@@ -131,7 +134,9 @@ impl DataFusionEngine {
         for loader in loading {
             loaders.spawn_on(loader.run(), &options.runtime);
         }
-        let rules = Rules::new(writable, names, HostPaths::new(options.host_paths));
+        let host_paths = HostPaths::new(options.host_paths);
+        host_paths.register(state.runtime_env()).map_err(|e| StartError::engine(&e))?;
+        let rules = Rules::new(writable, names, host_paths);
         let shared = Shared {
             state,
             rules,
@@ -240,13 +245,18 @@ fn base_state(
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
     let runtime = runtime_env(options, spill).map_err(|e| StartError::engine(&e))?;
     let memory = runtime.memory_pool.clone();
-    let builder = SessionStateBuilder::new()
+    let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TimeLiterals)];
+    analyzer_rules.extend(Analyzer::new().rules);
+    analyzer_rules.push(Arc::new(CheckedArithmetic::new()));
+    let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))
         .with_catalog_list(catalogs)
         .with_default_features()
+        .with_analyzer_rules(analyzer_rules)
         .with_optimizer_rule(connectors::optimizer_rule())
         .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
+    builder.scalar_functions().get_or_insert_default().push(at_time_zone::function());
     Ok(functions::govern(builder, options.memory_limit, memory).build())
 }
 

@@ -2,6 +2,7 @@
 
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use datafusion::object_store::Error as StoreError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use spiced_engine::{EngineError, ErrorKind};
 
@@ -28,6 +29,14 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
             Some(own) => return own.clone(),
             None => ErrorKind::Internal,
         },
+        DataFusionError::ObjectStore(inner) => match inner.as_ref() {
+            // Where a store of ours refuses, it says why.
+            StoreError::PermissionDenied { source, .. } => match source.downcast_ref::<EngineError>() {
+                Some(own) => return own.clone(),
+                None => ErrorKind::Internal,
+            },
+            _ => ErrorKind::Internal,
+        },
         DataFusionError::SQL(..)
         | DataFusionError::Plan(_)
         | DataFusionError::SchemaError(..)
@@ -52,7 +61,14 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
             )
         }
         ErrorKind::Internal => {
-            tracing::error!(error = %error, "a query failed for a reason that is not its own");
+            match root {
+                DataFusionError::ArrowError(inner, _)
+                    if matches!(inner.as_ref(), ArrowError::CsvError(_) | ArrowError::JsonError(_)) =>
+                {
+                    tracing::error!("a query failed: a file does not hold what the table's columns are");
+                }
+                _ => tracing::error!(error = %error, "a query failed for a reason that is not its own"),
+            }
             EngineError::new(kind, internal_sentence(root))
         }
         _ => EngineError::new(kind, sentence(root)),
@@ -82,15 +98,16 @@ fn arrow_kind(error: &ArrowError) -> ErrorKind {
 fn internal_sentence(root: &DataFusionError) -> String {
     match root {
         DataFusionError::ObjectStore(inner) => match inner.as_ref() {
-            datafusion::object_store::Error::NotFound { .. } => "a file that the table reads is gone".to_owned(),
+            StoreError::NotFound { .. } => "a file that the table reads is gone".to_owned(),
             _ => "a file that the table reads could not be read; the server's log says which and why".to_owned(),
         },
         DataFusionError::ParquetError(_) | DataFusionError::IoError(_) => {
             "a file that the table reads could not be read; the server's log says why".to_owned()
         }
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
-            ArrowError::CsvError(text) | ArrowError::JsonError(text) => {
-                format!("a file does not hold what the table's schema says: {}", plain(text))
+            // Their words have a row's data in them.
+            ArrowError::CsvError(_) | ArrowError::JsonError(_) => {
+                "a file does not hold what the table's columns are".to_owned()
             }
             _ => "the engine failed; the server's log says why".to_owned(),
         },

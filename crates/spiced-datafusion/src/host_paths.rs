@@ -1,23 +1,62 @@
 //! Where SQL may reach on the host: the folders of `runtime.sql.host_paths`, and nothing else.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use datafusion::datasource::listing::ListingTableUrl;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::runtime_env::RuntimeEnv;
 use spiced_engine::ErrorKind;
+use url::Url;
 
 use crate::error::refusal;
+use crate::host_store::HostStore;
 
 /// The setting that messages name.
-const SETTING: &str = "runtime.sql.host_paths";
+pub(crate) const SETTING: &str = "runtime.sql.host_paths";
 
 /// The folders that `COPY` and `CREATE EXTERNAL TABLE` may reach.
 #[derive(Debug, Clone)]
-pub(crate) struct HostPaths(Vec<PathBuf>);
+pub(crate) struct HostPaths(Arc<[PathBuf]>);
 
 impl HostPaths {
     pub(crate) fn new(folders: Vec<PathBuf>) -> Self {
         Self(folders.iter().map(|folder| absolute(folder)).collect())
+    }
+
+    /// Has `runtime` reach the host's files through stores that look where each really lies: one for paths with a wildcard,
+    /// and one for each folder, whose paths begin there.
+    ///
+    /// # Errors
+    /// A folder is no path.
+    pub(crate) fn register(&self, runtime: &RuntimeEnv) -> Result<()> {
+        let register = |url: &str, store: HostStore| {
+            let url = Url::parse(url).map_err(|error| DataFusionError::External(Box::new(error)))?;
+            runtime.register_object_store(&url, Arc::new(store));
+            Ok::<_, DataFusionError>(())
+        };
+        register("file:///", HostStore::new(self.0.clone()))?;
+        for (at, folder) in self.0.iter().enumerate() {
+            let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+            let store = HostStore::rooted(&folder, self.0.clone());
+            register(&root(at), store.map_err(|error| DataFusionError::ObjectStore(Box::new(error)))?)?;
+        }
+        Ok(())
+    }
+
+    /// What was [admitted](Self::admit), by the store of its folder: what shows it shows no place on the host.
+    pub(crate) fn rooted(&self, admitted: String) -> String {
+        let Ok(url) = Url::parse(&admitted) else { return admitted };
+        let Ok(path) = url.to_file_path() else { return admitted };
+        let within = self.0.iter().enumerate().find_map(|(at, folder)| {
+            let rest = path.strip_prefix(folder.canonicalize().ok()?).ok()?;
+            Some(format!("{}{}", root(at), encoded(rest)))
+        });
+        match within {
+            Some(within) if admitted.ends_with('/') && !within.ends_with('/') => format!("{within}/"),
+            Some(within) => within,
+            None => admitted,
+        }
     }
 
     /// Checks `location`, as a statement names it, and returns the URL to use in its place: that of
@@ -72,9 +111,14 @@ impl HostPaths {
     }
 }
 
+/// The URL of the store of a folder.
+fn root(at: usize) -> String {
+    format!("hostpath{at}://files/")
+}
+
 /// The path with every link resolved, of which the last parts may not exist yet. None where a part
 /// is a link to nowhere, or cannot be looked at.
-fn canonical(path: &Path) -> Option<PathBuf> {
+pub(crate) fn canonical(path: &Path) -> Option<PathBuf> {
     let mut missing = Vec::new();
     let mut existing = path;
     loop {
@@ -111,8 +155,17 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
 
 /// `file://` and the path, percent-encoded; with a slash at the end for a folder.
 pub(crate) fn file_url(path: &Path, is_folder: bool) -> String {
+    let mut url = format!("file://{}", encoded(path));
+    if is_folder && !url.ends_with('/') {
+        url.push('/');
+    }
+    url
+}
+
+/// The path as it stands in a URL.
+pub(crate) fn encoded(path: &Path) -> String {
     use std::fmt::Write;
-    let mut url = String::from("file://");
+    let mut url = String::new();
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
             b'/' | b'-' | b'_' | b'.' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => url.push(char::from(*byte)),
@@ -120,9 +173,6 @@ pub(crate) fn file_url(path: &Path, is_folder: bool) -> String {
                 let _ = write!(url, "%{other:02X}");
             }
         }
-    }
-    if is_folder && !url.ends_with('/') {
-        url.push('/');
     }
     url
 }

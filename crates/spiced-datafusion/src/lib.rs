@@ -36,9 +36,11 @@
 
 mod answer;
 mod at_rest;
+mod at_time_zone;
 mod bound;
 mod catalog;
 mod changes;
+mod checked_arithmetic;
 mod clock;
 mod complexity;
 mod connectors;
@@ -50,6 +52,7 @@ mod execution;
 mod functions;
 mod governor;
 mod host_paths;
+mod host_store;
 mod ingest;
 mod loader;
 mod memory;
@@ -69,6 +72,7 @@ mod spill;
 mod start_error;
 mod statement;
 mod system_table;
+mod time_literals;
 mod view;
 mod work;
 mod yielding;

@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, VisitorMut,
 };
 
+use crate::at_time_zone;
 use crate::statement::visit_mut;
 
 /// What columns are called while they are planned.
@@ -31,12 +32,16 @@ pub(crate) struct Names(HashMap<String, String>);
 /// # Errors
 /// It cannot be planned, as it is written.
 pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<(LogicalPlan, Names)> {
+    let (mut statement, mut state) = (statement.clone(), state.clone());
+    at_time_zone::rewrite(&mut statement);
+    // What is `timestamptz` has a zone: that of the session, or UTC.
+    state.config_mut().options_mut().execution.time_zone.get_or_insert_with(|| "UTC".to_owned());
     let error = match state.statement_to_plan(statement.clone()).await {
         Ok(plan) => return Ok((plan, Names::default())),
         Err(error) => error,
     };
     let mut distinct = Distinct::default();
-    let mut renamed = statement.clone();
+    let mut renamed = statement;
     // It cannot break off.
     let _ = visit_mut(&mut renamed, &mut distinct);
     if distinct.count == 0 {
@@ -53,6 +58,10 @@ pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<
 }
 
 impl Names {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// `schema` with the names that its columns get in the answer.
     pub(crate) fn restore(&self, schema: SchemaRef) -> SchemaRef {
         if self.0.is_empty() {

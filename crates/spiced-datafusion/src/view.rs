@@ -10,7 +10,7 @@ use spiced_engine::Effect;
 
 use crate::connectors::Source;
 use crate::error::reason;
-use crate::{complexity, effect, statement};
+use crate::{complexity, effect, names, statement};
 
 /// A query under a name.
 pub(crate) struct View {
@@ -31,7 +31,10 @@ impl Source for View {
     async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
         let statement = statement::parse(&self.sql, state).map_err(|e| e.to_string())?;
         // Waits for the data sets that it names.
-        let plan = state.statement_to_plan(statement).await.map_err(|e| reason(&e))?;
+        let (plan, names) = names::plan(&statement, state).await.map_err(|e| reason(&e))?;
+        if !names.is_empty() {
+            return Err("two of its columns have one name; give one of them an alias".to_owned());
+        }
         complexity::plan::check(&plan).map_err(|e| reason(&e))?;
         match effect::of(&plan).map_err(|e| reason(&e))? {
             Effect::Read => Ok(Arc::new(ViewTable::new(plan, Some(self.sql.clone())))),

@@ -39,7 +39,9 @@ impl Door {
         let within = self.request_timeout;
         let first = timeout(within, messages.try_next()).await;
         let first = first.map_err(|_| Status::deadline_exceeded(format!("no message came within {within:?}")))??;
-        let mut first = first.ok_or_else(|| Status::invalid_argument("DoPut was sent nothing"))?;
+        // ADBC's driver for Go sends no message at all where it has no rows to put in (arrow-adbc#2071): neither the
+        // command nor the columns. Nothing is what is then done, and its count is 0.
+        let Some(mut first) = first else { return Ok(once(&DoPutUpdateResult { record_count: 0 })) };
         let descriptor = first.flight_descriptor.take();
         let descriptor =
             descriptor.ok_or_else(|| Status::invalid_argument("the first message of DoPut has no descriptor"))?;

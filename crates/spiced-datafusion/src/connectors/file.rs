@@ -2,16 +2,19 @@
 //! glob. Read only. Files that are added to a folder later are seen by the next query; the schema
 //! is that of the first load.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::context::SessionState;
+use url::Url;
 
 use super::listing::Listing;
 use super::{Connector, Opened, Request, Source, format};
-use crate::host_paths::{absolute, file_url};
+use crate::host_paths::{absolute, encoded};
+use crate::host_store::rooted;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "file", writable: false, params: &[format::PARAMS], columns: false, open };
@@ -23,10 +26,15 @@ fn open(request: Request<'_>) -> Opened {
         wrong.push("from: no path stands after `file:`".to_owned());
     }
     let (base, listing) = Listing::open(request.spec, written.to_owned(), written, wrong)?;
-    Ok(Arc::new(Files { base: absolute(&request.spec.folder.join(base)), listing }))
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ok(Arc::new(Files { base: absolute(&request.spec.folder.join(base)), listing, number }))
 }
 
+/// Each data set has a store of its own, whose paths begin at its folder.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 struct Files {
+    number: u64,
     /// The file, or the folder of files.
     base: PathBuf,
     listing: Listing,
@@ -50,6 +58,16 @@ impl Source for Files {
         if glob.is_some() && !is_folder {
             return Err(format!("the part of `{written}` before the wildcard is not a folder"));
         }
-        self.listing.table(&file_url(&self.base, is_folder), state).await
+        // Paths that begin at the folder tell callers nothing of the host: plans have them, and `input_file_name()`.
+        let (folder, file) = match (is_folder, self.base.parent(), self.base.file_name()) {
+            (false, Some(folder), Some(name)) => (folder, encoded(Path::new(name))),
+            _ => (self.base.as_path(), String::new()),
+        };
+        let store = rooted(folder).map_err(|error| format!("`{written}` is no path: {error}"))?;
+        // A scheme that SQL cannot name.
+        let root = format!("files{}://objects/", self.number);
+        let url = Url::parse(&root).map_err(|error| error.to_string())?;
+        state.runtime_env().register_object_store(&url, Arc::new(store));
+        self.listing.table(&format!("{root}{file}"), state).await
     }
 }

@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::object_store::{ObjectMeta, ObjectStore};
-use datafusion::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use datafusion::parquet::arrow::async_reader::ParquetObjectReader;
 use futures::TryStreamExt;
 use tokio::sync::Notify;
 
@@ -176,11 +175,10 @@ async fn files(
 /// Refuses a Parquet file with two columns of one name: a table would have the first alone.
 async fn check_names(file: &ObjectMeta, store: Arc<dyn ObjectStore>) -> Result<(), Failure> {
     let name = file.location.filename().unwrap_or_default();
-    let mut reader = ParquetObjectReader::new(store, file.location.clone()).with_file_size(file.size);
-    let metadata = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::default()).await;
-    let metadata = metadata.map_err(|error| Failure::Engine(DataFusionError::ParquetError(Box::new(error))))?;
+    let metadata = DFParquetMetadata::new(store.as_ref(), file).fetch_metadata().await?;
     let mut names = BTreeSet::new();
-    match metadata.schema().fields().iter().find(|field| !names.insert(field.name())) {
+    let columns = metadata.file_metadata().schema().get_fields();
+    match columns.iter().find(|column| !names.insert(column.name())) {
         Some(twice) => Err(Failure::Sentence(format!(
             "`{name}` has two columns called `{}`; give each a name of its own",
             twice.name()

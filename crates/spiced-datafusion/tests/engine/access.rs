@@ -161,6 +161,30 @@ async fn sql_reaches_the_host_where_the_operator_says_so() {
     }
 }
 
+/// A folder within, in which a link leads out: what a listing yields is looked at where it lies.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_within_lead_nowhere_else() {
+    let mut pod = Pod::new();
+    pod.write("in/sub/a.csv", "a,b\n1,x\n").write("out/secret.csv", "a,b\n9,z\n").write("in/x.arrow", "no Arrow file");
+    let root = pod.path();
+    std::os::unix::fs::symlink(root.join("out/secret.csv"), root.join("in/sub/b.csv")).unwrap();
+    pod.options.host_paths = vec![root.join("in")];
+    pod.dataset("mine", "file:in/sub/a.csv");
+    let session = pod.session().await;
+    let root = root.display().to_string();
+    run(&*session, &format!("CREATE EXTERNAL TABLE folder STORED AS CSV LOCATION '{root}/in/sub/'")).await;
+    assert_eq!(run(&*session, "SELECT * FROM folder").await, ["1 | x"]);
+    run(&*session, &format!("CREATE EXTERNAL TABLE some STORED AS CSV LOCATION '{root}/in/sub/*.csv'")).await;
+    assert_eq!(run(&*session, "SELECT * FROM some").await, ["1 | x"]);
+    let external = format!("CREATE EXTERNAL TABLE f STORED AS ARROW LOCATION '{root}/in/x.arrow'");
+    assert_eq!(fails(&*session, &external).await.kind(), ErrorKind::Unsupported);
+    // Nor do plans tell where on the host the files are.
+    for table in ["folder", "mine"] {
+        let shown = run(&*session, &format!("EXPLAIN SELECT * FROM {table}")).await.join("\n");
+        assert!(!shown.contains(root.trim_start_matches('/')), "{shown}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_bounds_a_caller_cannot_be_set() {
     let session = Pod::new().session().await;

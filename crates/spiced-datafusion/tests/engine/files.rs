@@ -165,3 +165,77 @@ async fn what_cannot_load_says_why() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_told_when_it_is_loaded() {
+    let mut pod = Pod::new();
+    let batch = RecordBatch::try_from_iter([("v", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]).unwrap();
+    let twice = batch.schema().field(0).clone();
+    let schema = Arc::new(datafusion::arrow::datatypes::Schema::new(vec![twice.clone(), twice]));
+    let column = batch.column(0).clone();
+    let batch = RecordBatch::try_new(schema.clone(), vec![column.clone(), column]).unwrap();
+    let mut writer =
+        ArrowWriter::try_new(File::create(pod.path().join("twice.parquet")).unwrap(), schema, None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    pod.write("mixed.ndjson", "{\"v\":1}\n{\"v\":\"secret\"}\n").write("ragged.csv", "a,b\n1,2\n3\n");
+    pod.write("hive/day=1/a.csv", "day,n\n1,2\n").write("two/a.csv", "x,y\n1,2\n").write("two/b.csv", "y,x\n1,2\n");
+    let cases = [
+        ("file:twice.parquet", "`twice.parquet` has two columns called `v`; give each a name of its own"),
+        (
+            "file:mixed.ndjson",
+            "`mixed.ndjson`, line 2: `v` is text here, and a number before; values of one name are of one type",
+        ),
+        (
+            "file:ragged.csv",
+            "`ragged.csv`, line 3: it has 1 fields, and there are 2 columns; a delimiter may be missing, or stand outside of \
+             quotes",
+        ),
+        (
+            "file:hive",
+            "`hive`: the column `day` is in the files and in the names of their folders; leave it out of the files, or say \
+             `hive_partitioning_enabled: false`",
+        ),
+        (
+            "file:two",
+            "`b.csv`, line 1: its columns are (y, x), and those of `a.csv` are (x, y); files of one data set have the same, in \
+             one order",
+        ),
+    ];
+    for (index, (from, _)) in cases.iter().enumerate() {
+        pod.dataset(&format!("d{index}"), from);
+        if *from == "file:hive" {
+            pod.params(&[("hive_partitioning_enabled", "true")]);
+        }
+    }
+    let engine = pod.start();
+    for (index, (from, expected)) in cases.iter().enumerate() {
+        let state = until(&engine, index, |state| *state != DatasetState::Loading).await;
+        let DatasetState::Failed { error, .. } = state else { panic!("{from}: {state:?}") };
+        assert_eq!(error, *expected, "{from}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_becomes_another_one_is_loaded_again_or_marked() {
+    let mut pod = Pod::new();
+    pod.write("x.csv", "id\n1\n");
+    pod.dataset("x", "file:x.csv");
+    let engine = pod.start();
+    let session = crate::session(&engine).await;
+    assert_eq!(run(&*session, "SELECT sum(id) FROM x").await, ["1"]);
+    pod.write("x.csv", "id\nsecret\n");
+    let error = fails(&*session, "SELECT sum(id) FROM x").await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!error.to_string().contains("secret"), "{error}");
+    // The reload follows: what is asked for then is text.
+    let seen = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        loop {
+            if let Ok(rows) = crate::rows(&*session, "SELECT max(id) FROM x").await {
+                return rows;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(seen.await.unwrap(), ["secret"]);
+}

@@ -12,10 +12,12 @@ mod files;
 mod functions;
 mod ingest;
 mod limits;
+mod numbers;
 mod parameters;
 mod plans;
 mod sessions;
 mod system;
+mod times;
 mod views;
 
 use std::path::{Path, PathBuf};

@@ -233,7 +233,7 @@ async fn a_parameter_means_what_the_literal_means() {
     let row = "2, 2, 2, 2.0, 1.00, '2', DATE '2024-01-01', TIMESTAMP '2024-01-01 12:00:00', '12:00:00', true";
     let other = "3, 3, 3, 2.5, 1.01, 'x', DATE '2024-01-02', TIMESTAMP '2024-01-01 00:00:00', '13:00:00', false";
     crate::run(&*session, &format!("INSERT INTO t VALUES ({row}), ({other})")).await;
-    let columns = ["i", "b", "u", "f", "p", "s", "d", "ts", "tm", "bo"];
+    let columns = ["i", "f", "p", "s", "d", "ts"];
     let mut forms: Vec<String> = Vec::new();
     for column in columns {
         for form in ["{c} = $1", "$1 < {c}", "{c} >= $1", "{c} IN ($1, NULL)", "{c} BETWEEN $1 AND $1"] {

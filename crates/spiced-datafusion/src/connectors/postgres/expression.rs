@@ -99,10 +99,12 @@ pub(super) fn aligned(left: Value, right: Value) -> (Value, Value) {
     }
 }
 
-/// Whether a text is a uuid as we write them: others are none of ours.
+/// Whether a text is a uuid, in letters of either case: PostgreSQL reads both as one.
 fn is_uuid(text: &str) -> bool {
     let is_place_of_dash = |at| [8, 13, 18, 23].contains(&at);
-    let fits = |(at, byte)| if is_place_of_dash(at) { byte == b'-' } else { matches!(byte, b'0'..=b'9' | b'a'..=b'f') };
+    let fits = |(at, byte)| {
+        if is_place_of_dash(at) { byte == b'-' } else { matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') }
+    };
     text.len() == 36 && text.bytes().enumerate().all(fits)
 }
 
