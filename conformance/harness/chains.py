@@ -161,7 +161,7 @@ def below(name: str = "Fault", **said) -> Callable[[], Chain]:
     """A good leaf of an intermediate that is not."""
 
     def make() -> Chain:
-        issuer = issue(name, root(), ca=said.pop("ca", True), names=(), extended=said.pop("extended", None), **said)
+        issuer = issue(name, root(), **{"ca": True, "names": (), "extended": None, **said})
         return Chain([issue("db", issuer), issuer], root())
 
     return make
