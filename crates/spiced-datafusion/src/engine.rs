@@ -22,7 +22,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::catalog::{PodSchema, Slot};
-use crate::checked_arithmetic::CheckedArithmetic;
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::host_paths::HostPaths;
@@ -225,7 +224,6 @@ fn base_state(options: &EngineOptions, catalogs: Arc<dyn CatalogProviderList>) -
     let runtime = runtime_env(options.memory_limit).map_err(|e| StartError::engine(&e))?;
     let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TimeLiterals)];
     analyzer_rules.extend(Analyzer::new().rules);
-    analyzer_rules.push(Arc::new(CheckedArithmetic::new()));
     let mut state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))

@@ -10,7 +10,6 @@ mod effects;
 mod files;
 mod ingest;
 mod limits;
-mod numbers;
 mod parameters;
 mod plans;
 mod sessions;
