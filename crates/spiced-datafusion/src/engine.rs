@@ -21,7 +21,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::catalog::{PodSchema, Slot};
-use crate::checked_arithmetic::CheckedArithmetic;
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::functions;
@@ -247,7 +246,6 @@ fn base_state(
     let memory = runtime.memory_pool.clone();
     let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TimeLiterals)];
     analyzer_rules.extend(Analyzer::new().rules);
-    analyzer_rules.push(Arc::new(CheckedArithmetic::new()));
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))

@@ -40,7 +40,6 @@ mod at_time_zone;
 mod bound;
 mod catalog;
 mod changes;
-mod checked_arithmetic;
 mod clock;
 mod complexity;
 mod connectors;

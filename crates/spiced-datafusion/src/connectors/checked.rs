@@ -14,6 +14,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::TryStreamExt;
@@ -114,6 +115,11 @@ impl ExecutionPlan for CheckedExec {
             (Some(input), true) => Ok(self.over(input)),
             _ => Err(DataFusionError::Internal("it has one input".to_owned())),
         }
+    }
+
+    /// What only the files can give, such as their names, is asked of them.
+    fn try_swapping_with_projection(&self, projection: &ProjectionExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        Ok(self.input.try_swapping_with_projection(projection)?.map(|input| self.over(input)))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

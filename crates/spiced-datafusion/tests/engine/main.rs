@@ -12,7 +12,6 @@ mod files;
 mod functions;
 mod ingest;
 mod limits;
-mod numbers;
 mod parameters;
 mod plans;
 mod sessions;

@@ -131,7 +131,6 @@ impl StoreError {
             }
             Self::Answer { .. } => "see that the address is that of the store itself, not of a proxy or a login page",
             Self::Unreadable { .. } => "check the path, and that this user may read it",
-            Self::Syntax { .. } => "correct the file there: a value of several lines stands in quotes, NAME=\"…\"",
             _ => "make it answer, or refer to another store",
         }
     }

@@ -151,7 +151,9 @@ struct Seen {
     floats: bool,
     dates: bool,
     times: bool,
+    /// Times with a zone, and times without.
     zoned: bool,
+    naive: bool,
     /// The most digits of a fraction of a second.
     fraction: usize,
     /// Times that do not fit a count of nanoseconds.
@@ -215,17 +217,17 @@ impl Seen {
         let Ok(time) = string_to_datetime(&*UTC, value) else { return false };
         self.times = true;
         self.zoned |= !zone.is_empty();
-        // Both in one column are no one type.
-        self.dates |= zone.is_empty() && self.zoned;
+        self.naive |= zone.is_empty();
         self.fraction = self.fraction.max(digits);
         self.far |= time.timestamp_nanos_opt().is_none();
         true
     }
 
     fn data_type(self) -> DataType {
-        let Self { booleans, integers, wide, floats, dates, times, zoned, fraction, far, texts } = self;
+        let Self { booleans, integers, wide, floats, dates, times, zoned, naive, fraction, far, texts } = self;
         match (booleans, integers, floats, dates, times) {
-            _ if texts => DataType::Utf8,
+            // Both kinds of times in one column are no one type.
+            _ if texts || (zoned && naive) => DataType::Utf8,
             (true, false, false, false, false) => DataType::Boolean,
             (false, true, false, false, false) => DataType::Int64,
             (false, integers, true, false, false) if !(integers && wide) => DataType::Float64,
