@@ -33,7 +33,9 @@ use crate::routes::{Behind, Callers};
 use crate::signals::{Signals, Told};
 use crate::statements::Statements;
 use crate::status::{DoorStatus, Status, readiness};
-use crate::{banner, commands, core_dumps, engine_watch, expiry, exposure, identity, policy, routes, secrets, settle, tables};
+use crate::{
+    banner, commands, core_dumps, engine_watch, expiry, exposure, identity, policy, routes, secrets, settle, tables,
+};
 
 /// How long the threads of a process that ends may take.
 const LAST_WAIT: Duration = Duration::from_millis(500);
