@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
+use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Cast, TryCast, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
+use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrame, WindowFrameBound, WindowFunctionDefinition};
 use datafusion::optimizer::{Analyzer, AnalyzerRule, OptimizerConfig, OptimizerRule};
+
+use spiced_engine::ErrorKind;
 
 use super::contain::contained;
 use super::{Governor, aggregates, constant, scalar, types, windows};
+use crate::error::refusal;
 
 /// Looks through a plan for functions that nobody governs.
 #[derive(Debug)]
@@ -112,12 +116,33 @@ fn is_needed(plan: &LogicalPlan) -> Result<bool> {
                 if let Expr::Cast(Cast { field, .. }) | Expr::TryCast(TryCast { field, .. }) = part {
                     types::check(field.data_type())?;
                 }
+                if let Expr::WindowFunction(call) = part {
+                    check_frame(&call.params.window_frame)?;
+                }
                 needed |= needs(part);
                 Ok(TreeNodeRecursion::Continue)
             })
         })
     })?;
     Ok(needed)
+}
+
+/// The furthest row that a frame may reach to: DataFusion adds it to the number of a row.
+const FURTHEST: u64 = i64::MAX as u64;
+
+/// # Errors
+/// The frame reaches too far.
+fn check_frame(frame: &WindowFrame) -> Result<()> {
+    for bound in [&frame.start_bound, &frame.end_bound] {
+        if let WindowFrameBound::Preceding(ScalarValue::UInt64(Some(rows)))
+        | WindowFrameBound::Following(ScalarValue::UInt64(Some(rows))) = bound
+            && *rows > FURTHEST
+        {
+            let why = format!("the frame of a window reaches {rows} rows far; the most is {FURTHEST}");
+            return Err(refusal(ErrorKind::InvalidStatement, why));
+        }
+    }
+    Ok(())
 }
 
 fn needs(part: &Expr) -> bool {
