@@ -392,8 +392,21 @@ def test_body_above_16_mib(over_tls, framing, protocol):
 
 
 def test_body_below_16_mib(over_tls):
-    text = "SELECT 1 AS x -- " + "x" * (15 << 20)
-    assert clients.sql(over_tls, text).ok().json() == [{"x": 1}]
+    """A statement has 1 MiB at most; what is large is a parameter."""
+    for size, status in ((1_000_000, 200), (15 << 20, 400)):
+        answer = clients.sql(over_tls, "SELECT 1 AS x -- " + "x" * size)
+        assert answer.status == status, answer
+    assert "may have 1048576" in answer.text
+    body = json.dumps({"sql": "SELECT length($1) AS x", "parameters": ["x" * (15 << 20)]}).encode()
+    kind = ("-H", "Content-Type: application/json", "--data-binary", "@-")
+    assert clients.get(over_tls, "/v1/sql", *kind, body=body).ok().json() == [{"x": 15 << 20}]
+
+
+def test_more_parameters_than_any_statement_has(over_tls):
+    body = json.dumps({"sql": "SELECT 1", "parameters": [0] * 65_536}).encode()
+    kind = ("-H", "Content-Type: application/json", "--data-binary", "@-")
+    refused = clients.get(over_tls, "/v1/sql", *kind, body=body)
+    assert refused.status == 400 and "at most 65535 parameters" in refused.text, refused
 
 
 def test_failure_in_mid_stream_is_no_complete_answer(transport):

@@ -30,16 +30,15 @@ def queries(server, who=WRITES, where="true"):
     return clients.sql(server, f"SELECT * FROM runtime.queries WHERE {where} ORDER BY started_at", *who).ok().json()
 
 
-class Stalled:
-    """A client that has begun to read an answer without end, and reads no further."""
+class Calling:
+    """A client that has sent a statement without end."""
+
+    text = "SELECT sum(a.value % 7) FROM generate_series(1, 10000000) a, generate_series(1, 10000000) b"
 
     def __init__(self, server, who):
-        command = clients.curl_command(server.url("/v1/sql"), *who, "-N", "-d", ENDLESS, ca=server.ca)
+        self.server, self.who = server, who
+        command = clients.curl_command(server.url("/v1/sql"), *who, "-N", "-d", self.text, ca=server.ca)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-    def __enter__(self):
-        assert self.process.stdout.read(1000)
-        return self
 
     def __exit__(self, *_):
         self.process.kill()
@@ -47,26 +46,57 @@ class Stalled:
         self.process.wait()
 
 
-def test_turns_by_role(pod):
-    """Readers that hold all their turns hold up no writer, and who finds no place in the queue is told at once."""
+class Busy(Calling):
+    """Its statement computes, and has the one slot of the role."""
+
+    def __enter__(self):
+        eventually(lambda: clients.sql(self.server, "SELECT 1 AS x", *self.who).status == 503, "the slot that is taken")
+        return self
+
+
+class Stalled(Calling):
+    """It has begun to read an answer without end, and reads no further."""
+
+    text = ENDLESS
+
+    def __enter__(self):
+        assert self.process.stdout.read(1000)
+        return self
+
+
+def test_slots_by_role(pod):
+    """Readers that hold all their slots hold up no writer, and who finds no place in the queue is told at once."""
     server = serve(pod, concurrency={"ro": 1}, queue={"ro": 0})
-    with Stalled(server, READS):
+    with Busy(server, READS):
         refused = clients.sql(server, "SELECT 1 AS x", *READS)
-        assert refused.status == 503 and "role ro run already" in refused.text, refused
+        assert refused.status == 503 and "role ro" in refused.text and "run already" in refused.text, refused
         assert int(refused.headers["retry-after"]) > 0
-        with pytest.raises(pa.ArrowException, match="role ro run already"):
+        with pytest.raises(pa.ArrowException, match="run already"):
             clients.query(clients.flight_client(server), "SELECT 1 AS x", bearer(READER))
         assert clients.sql(server, "SELECT 1 AS x", *WRITES).ok().json() == [{"x": 1}]
         clients.get(server, "/health").ok()
-    eventually(lambda: clients.sql(server, "SELECT 1 AS x", *READS).status == 200, "the turn that came back")
+    eventually(lambda: clients.sql(server, "SELECT 1 AS x", *READS).status == 200, "the slot that came back")
+
+
+def test_a_caller_that_does_not_read_takes_no_slot(pod):
+    """A slot belongs to work: an answer that waits for its reader keeps nobody else from running, past its time limit too."""
+    server = serve(pod, concurrency={"ro": 1}, queue={"ro": 0}, timeout="3s")
+    with Stalled(server, READS), Stalled(server, READS):
+        for _ in range(2):
+            eventually(lambda: clients.sql(server, "SELECT 1 AS x", *READS).status == 200, "an answer meanwhile")
+    # Four open results for each slot, of which one caller has three; those end with the time limit.
+    opened = [Stalled(server, READS) for _ in range(8)]
+    eventually(lambda: clients.sql(server, "SELECT 1 AS x", *READS).status == 200, "an answer once their time is up")
+    for one in opened:
+        one.__exit__()
 
 
 def test_who_waits_too_long_is_sent_away_and_who_need_not_is_served(pod):
     server = serve(pod, concurrency={"ro": 1}, queue={"ro": 8}, queue_timeout="300ms")
-    with Stalled(server, READS):
+    with Busy(server, READS):
         refused = clients.sql(server, "SELECT 1 AS x", *READS)
         assert refused.status == 503 and "none ended within 300ms" in refused.text, refused
-    eventually(lambda: clients.sql(server, "SELECT 1 AS x", *READS).status == 200, "the turn that came back")
+    eventually(lambda: clients.sql(server, "SELECT 1 AS x", *READS).status == 200, "the slot that came back")
     told = queries(server, where="outcome = 'failed' AND role = 'ro'")
     assert "none ended within 300ms" in told[0]["error"] and told[0]["duration_ms"] >= 300, told
 

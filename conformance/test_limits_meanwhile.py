@@ -4,6 +4,7 @@ nobody else notices."""
 from __future__ import annotations
 
 import re
+import signal
 import threading
 
 import numpy
@@ -57,8 +58,15 @@ def test_sort_that_spills(pod, tmp_path):
     plan = str(clients.query(client, f"EXPLAIN ANALYZE {text}", options).to_pylist())
     (count,) = re.findall(r"SortExec[^\n]*?spill_count=(\d+)", plan.replace("\\n", "\n"))
     assert int(count) > 0, plan
-    assert list(spilled.iterdir()), "it spilled elsewhere"
-    eventually(lambda: not [path for path in spilled.rglob("*") if path.is_file()], "what was spilled is removed")
+    (directory,) = spilled.iterdir()
+    assert directory.stat().st_mode & 0o777 == 0o700, "nobody else may read what is spilled"
+    eventually(lambda: [path.name for path in spilled.rglob("*") if path.is_file()] == ["lock"], "what was spilled is removed")
+    # What a process that is killed leaves behind goes at the next start.
+    server.signal(signal.SIGKILL)
+    server.wait_for_exit()
+    assert directory.exists()
+    pod.serve(env={"TMPDIR": str(spilled)})
+    assert not directory.exists() and len(list(spilled.iterdir())) == 1
 
 
 SORTS = {

@@ -94,7 +94,10 @@ pub(crate) fn uninterrupted<T>(stop: &CancellationToken, work: impl Future<Outpu
 
 /// Ends a statement from elsewhere, with the error that its caller gets. Cheap to clone; the first error counts.
 #[derive(Clone)]
-pub(crate) struct Ender(Arc<Mutex<Option<Box<dyn FnOnce(EngineError) + Send>>>>);
+pub(crate) struct Ender(Arc<Mutex<Option<End>>>);
+
+/// What ends a statement.
+type End = Box<dyn FnOnce(EngineError) + Send>;
 
 impl Ender {
     fn new(end: impl FnOnce(EngineError) + Send + 'static) -> Self {

@@ -71,7 +71,8 @@ fn not_found(path: &Path) -> (String, String) {
     }
     let blank = text.ends_with(char::is_whitespace) || text.split('/').any(|part| part.trim() != part);
     let missing = path.ancestors().skip(1).filter(|up| !up.as_os_str().is_empty()).find(|up| up.exists());
-    let first_missing = path.ancestors().filter(|one| one.parent() == missing || missing.is_none()).last();
+    let named = path.ancestors().filter(|one| !one.as_os_str().is_empty());
+    let first_missing = named.filter(|one| one.parent() == missing || missing.is_none()).last();
     let (reason, near) = match first_missing.filter(|one| *one != path) {
         _ if missing.is_some_and(Path::is_file) => {
             (format!("{:?} is a file, not a directory", missing.unwrap_or(path)), Vec::new())

@@ -445,7 +445,7 @@ fn regexp_replace(
     };
     let flags = flags.and_then(Texts::of);
     let flags = |row| flags.as_ref().and_then(|flags| flags.at(row)).unwrap_or("");
-    let with = |mut matches: Box<dyn FnMut(&str, usize) -> u64 + '_>| {
+    let with = |matches: &mut dyn FnMut(&str, usize) -> u64| {
         Estimate::each(rows, |row| {
             let (text, to) = (text.at(row).unwrap_or(""), to.at(row).unwrap_or(""));
             let matches = if flags(row).contains('g') { matches(text, row) } else { 1 };
@@ -455,12 +455,12 @@ fn regexp_replace(
             length.saturating_add(matches.saturating_mul(to)).saturating_add(mentions.saturating_mul(length))
         })
     };
-    let most = with(Box::new(|text, _| text.len() as u64 + 1));
+    let most = with(&mut |text, _| text.len() as u64 + 1);
     if most.total <= enough {
         return most;
     }
     let mut last: Option<(String, Option<Regex>)> = None;
-    with(Box::new(move |text, row| {
+    with(&mut |text, row| {
         let flags: String = flags(row).chars().filter(|flag| *flag != 'g').collect();
         let pattern = pattern.at(row).unwrap_or("");
         let pattern = if flags.is_empty() { pattern.to_owned() } else { format!("(?{flags}){pattern}") };
@@ -470,7 +470,7 @@ fn regexp_replace(
         }
         // What is no pattern is an error of the function's own.
         last.as_ref().and_then(|(_, regex)| regex.as_ref()).map_or(0, |regex| regex.find_iter(text).count() as u64)
-    }))
+    })
 }
 
 fn series(args: &[ColumnarValue], rows: usize) -> Estimate {

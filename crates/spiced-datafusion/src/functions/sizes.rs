@@ -95,7 +95,7 @@ pub(super) fn of_scalar(value: &ScalarValue) -> u64 {
         ScalarValue::Struct(fields) => of_array(fields.as_ref()),
         ScalarValue::Map(map) => of_array(map.as_ref()),
         ScalarValue::Dictionary(_, value) => of_scalar(value),
-        other => other.data_type().primitive_width().map_or_else(|| other.size(), |width| width) as u64,
+        other => other.data_type().primitive_width().unwrap_or_else(|| other.size()) as u64,
     }
 }
 

@@ -103,7 +103,7 @@ pub(super) fn aligned(left: Value, right: Value) -> (Value, Value) {
 fn is_uuid(text: &str) -> bool {
     let is_place_of_dash = |at| [8, 13, 18, 23].contains(&at);
     let fits = |(at, byte)| {
-        if is_place_of_dash(at) { byte == b'-' } else { matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') }
+        if is_place_of_dash(at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
     };
     text.len() == 36 && text.bytes().enumerate().all(fits)
 }
