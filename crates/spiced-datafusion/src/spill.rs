@@ -127,6 +127,6 @@ mod tests {
         let second = SpillDirectory::create(base.path()).unwrap();
         assert!(first.path().exists(), "a process that lives keeps its own");
         drop((first, second));
-        assert_eq!(left(base.path()), [format!("{PREFIX}link"), "spiced-other".to_owned(), "target".to_owned()]);
+        assert_eq!(left(base.path()), ["spiced-other".to_owned(), format!("{PREFIX}link"), "target".to_owned()]);
     }
 }

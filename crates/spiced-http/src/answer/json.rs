@@ -49,8 +49,8 @@ impl Json {
 /// `fields` with names that are all different: of those with one name, the second is `name_2`, the third `name_3`, unless
 /// another one is called so. `None` where they are already: an object has no key twice.
 fn distinct(fields: &Fields) -> Option<Fields> {
-    let mut names: HashSet<&str> = HashSet::new();
-    if fields.iter().all(|field| names.insert(field.name())) {
+    let names: HashSet<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+    if names.len() == fields.len() {
         return None;
     }
     let mut taken: HashSet<String> = names.into_iter().map(str::to_owned).collect();
