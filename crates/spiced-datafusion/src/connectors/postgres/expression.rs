@@ -102,7 +102,7 @@ pub(super) fn aligned(left: Value, right: Value) -> (Value, Value) {
 /// Whether a text is a uuid, in letters of either case: PostgreSQL reads both as one.
 fn is_uuid(text: &str) -> bool {
     let is_place_of_dash = |at| [8, 13, 18, 23].contains(&at);
-    let fits = |(at, byte)| {
+    let fits = |(at, byte): (usize, u8)| {
         if is_place_of_dash(at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
     };
     text.len() == 36 && text.bytes().enumerate().all(fits)
