@@ -112,7 +112,7 @@ async fn what_is_within_the_bounds_is_answered() {
             "800030893 | 8000",
         ),
         ("SELECT count(c ORDER BY c) FROM (VALUES ('a', 1), ('b', 1), (NULL, 2)) t(c, g) GROUP BY g ORDER BY 1", "0"),
-        ("SELECT approx_percentile_cont(value, 0.5, 200) FROM generate_series(1, 101)", "51"),
+        ("SELECT approx_percentile_cont(value, 0.5, 200) FROM generate_series(1, 101)", "51.0"),
         (
             "SELECT last_value(v) OVER (ORDER BY v ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) FROM (VALUES (1)) t(v)",
             "1",
