@@ -65,10 +65,10 @@ class Metric:
     help: str
 
 
-ROWS = re.findall(r"^\| `(\w+)` \| (\w+) \| (.+?) \| (.+) \|$", (ROOT / "docs/reference/metrics.md").read_text(), re.M)
+ROWS = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\| (.+) \|$", (ROOT / "docs/reference/metrics.md").read_text(), re.M)
 METRICS = {name: Metric(kind, set(re.findall(r"`(\w+)`", labels)), text) for name, kind, labels, text in ROWS}
 OF_THE_SCRAPE = {"job", "instance"}
-_SELECTOR = re.compile(r"\b(spiced[_:][a-z_:]+|up)\b(?:\{([^}]*)\})?")
+_SELECTOR = re.compile(r"\b(spiced[_:][a-z0-9_:]+|up)\b(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)(?:=~|!~|!=|=)"([^"]*)"')
 _LABELS = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right) ?\(([^)]*)\)")
 
