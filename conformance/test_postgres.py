@@ -370,7 +370,7 @@ def test_what_an_insert_leaves_out_is_left_to_postgresql(pod, postgres, how):
 
 
 def test_a_parameter_matches_the_rows_that_the_literal_does(pod, postgres):
-    postgres.sql("CREATE TABLE bound (id int, n int); INSERT INTO bound VALUES (1, 2), (2, 3); GRANT ALL ON bound TO app")
+    postgres.sql("DROP TABLE IF EXISTS bound; CREATE TABLE bound (id int, n int); INSERT INTO bound VALUES (1, 2), (2, 3); GRANT ALL ON bound TO app")
     server = serve(pod, postgres, "bound", access="read_write")
 
     def ask(sql: str, *parameters):

@@ -295,7 +295,7 @@ def test_files_that_cannot_be_used(over_tls, home):
     )
     (home / "key.pem").write_text(over_tls.pair.key_text)
     assert refused(home, *place, root, "key.pem") == (
-        f"error: {root}: the CA certificate in key.pem: it holds no certificate, but a private key: are certificate and key "
+        f'error: {root}: the CA certificate in "key.pem": it holds no certificate, but a private key: are certificate and key '
         "swapped?\n"
         "hint: it takes a PEM file with the certificate of the CA that issued the server's\n"
     )

@@ -60,8 +60,10 @@ def test_the_prompt(walk):
     talk = Prompt(pod.home, env=environment, cwd=pod.folder)
     for step in steps:
         first, *rest = step.splitlines()
-        # What goes on below the prompt was typed too.
-        typed = [first] + [line for line in rest if line.startswith("        ")]
+        # What goes on until the `;` was typed too.
+        typed = [first]
+        while not (typed[0].startswith("\\") or typed[-1].endswith(";")):
+            typed.append(rest[len(typed) - 1])
         expected = "".join(line + "\n" for line in rest[len(typed) - 1 :])
         said = talk.ask(*typed)
         assert timeless(said).endswith(timeless(f"{typed[-1]}\n{expected}")), said

@@ -68,9 +68,13 @@ struct Place {
 }
 
 impl Quota {
+    /// So many places, of which one caller may have three quarters.
     fn new(places: usize) -> Self {
-        let places = places.min(Semaphore::MAX_PERMITS);
-        let share = RoleLimits::share(places);
+        Self::of(places, RoleLimits::share(places))
+    }
+
+    fn of(places: usize, share: usize) -> Self {
+        let [places, share] = [places, share].map(|count| count.min(Semaphore::MAX_PERMITS));
         Self { all: Arc::new(Semaphore::new(places)), share, callers: Mutex::default() }
     }
 
@@ -114,10 +118,16 @@ impl RoleQueue {
         Self {
             limits,
             running: Quota::new(limits.running),
-            waiting: Quota::new(limits.waiting),
-            open: Quota::new(limits.running.saturating_mul(OPEN_PER_RUNNING)),
+            // All that are configured for one caller, and a quarter more for the others.
+            waiting: Quota::of(limits.waiting.saturating_add(limits.waiting / 4), limits.waiting),
+            open: Quota::new(limits_open(limits)),
         }
     }
+}
+
+/// How many results may be open at a time.
+fn limits_open(limits: RoleLimits) -> usize {
+    limits.running.saturating_mul(OPEN_PER_RUNNING)
 }
 
 impl Default for AdmissionControl {
@@ -145,17 +155,20 @@ impl AdmissionControl {
         let RoleLimits { running, waiting } = queue.limits;
         let role = principal.role();
         let busy = |why: String| EngineError::new(ErrorKind::Exhausted, format!("{why}; try again"));
-        let Some(open) = queue.open.try_take(&caller) else {
-            return Err(busy(format!(
-                "results of callers with the role {role} are open and wait to be read, as many as there may be: {} in \
-                 all, {} of one caller",
-                running.saturating_mul(OPEN_PER_RUNNING),
-                queue.open.share
-            )));
+        // What waits for its turn has no result yet.
+        let slot = |running| {
+            let Some(open) = queue.open.try_take(&caller) else {
+                return Err(busy(format!(
+                    "results of callers with the role {role} are open and wait to be read, as many as there may be: {} in \
+                     all, {} of one caller",
+                    limits_open(queue.limits),
+                    queue.open.share
+                )));
+            };
+            Ok(Slot { queue: queue.clone(), caller: caller.clone(), _open: open, running: Some(running) })
         };
-        let slot = |running| Slot { queue: queue.clone(), caller: caller.clone(), _open: open, running: Some(running) };
         if let Some(running) = queue.running.try_take(&caller) {
-            return Ok(slot(running));
+            return slot(running);
         }
         let taken = |more: String| {
             let share = queue.running.share;
@@ -167,7 +180,7 @@ impl AdmissionControl {
             return Err(taken(format!("and {waiting} wait")));
         };
         match timeout(self.queue_timeout, queue.running.take(&caller)).await {
-            Ok(Some(running)) => Ok(slot(running)),
+            Ok(Some(running)) => slot(running),
             _ => Err(taken(format!("and none ended within {:?}", self.queue_timeout))),
         }
     }
