@@ -263,7 +263,7 @@ def test_the_doctor_has_nothing_to_say(pod, secrets, tmp_path):
 def test_secrets_that_change_need_no_restart(pod, secrets, tmp_path):
     container = Container(pod, kustomized(tmp_path), secrets)
     server = container.serve()
-    renewed, new = pod.ca.issue(common_name="renewed"), LEDGER.mark("a new API key")
+    renewed, new = pod.ca.issue((*LOCAL, "spiced", "spiced.default.svc"), common_name="renewed"), LEDGER.mark("a new API key")
     container.update("spiced-tls", pair_of(renewed))
     for door in DOORS:
         eventually(lambda door=door: clients.presented(server, door) == renewed.der, f"the renewed one on the {door} door")
@@ -343,7 +343,7 @@ def test_the_secret_store(pod, secrets, tmp_path):
         server = container.serve()
         assert clients.sql(server, "SELECT 1 AS x", *key(secrets)).ok().json() == [{"x": 1}]
         cluster.wait_for_watch()
-        renewed = pod.ca.issue(common_name="renewed")
+        renewed = pod.ca.issue((*LOCAL, "spiced", "spiced.default.svc"), common_name="renewed")
         cluster.put(name, pair_of(renewed))
         eventually(lambda: clients.presented(server) == renewed.der, "the renewed one, by watch")
         assert not server.logged("WARN", "ERROR"), server.stderr

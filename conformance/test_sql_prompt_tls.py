@@ -304,7 +304,7 @@ def test_files_that_cannot_be_used(over_tls, home):
     (home / "cert.pem").write_text(Authority("x").issue().certificate)
     said = refused(home, *place, "--client-certificate-file", "cert.pem", "--client-key-file", "key.pem")
     assert said.startswith(
-        "error: the key in key.pem (from --client-key-file) is not the key of the certificate CN=localhost in cert.pem (from "
+        'error: the key in "key.pem" (from --client-key-file) is not the key of the certificate CN=localhost in "cert.pem" (from '
         "--client-certificate-file)\n"
     )
 
