@@ -76,6 +76,13 @@ impl<'n> TreeNodeVisitor<'n> for PlanSize {
         if node.schema().fields().len() > MAX_COLUMNS {
             return Err(too("wide", MAX_COLUMNS, "columns"));
         }
+        if is_taken_for_its_input(node) {
+            return Err(refusal(
+                ErrorKind::InvalidStatement,
+                "two steps of the statement list the same expressions, and the optimizer would leave one out; give a column \
+                 of the inner one another name",
+            ));
+        }
         node.apply_expressions(|expr| {
             let mut depth = ExprDepth(0);
             expr.visit(&mut depth)
@@ -87,6 +94,15 @@ impl<'n> TreeNodeVisitor<'n> for PlanSize {
         self.depth -= 1;
         Ok(TreeNodeRecursion::Continue)
     }
+}
+
+/// Whether DataFusion 55 would leave out `node`, a projection that computes from its input what that computes from its own:
+/// `SELECT x + x AS x FROM (SELECT x + x AS x FROM t)` would answer the inner one's rows.
+fn is_taken_for_its_input(node: &LogicalPlan) -> bool {
+    let LogicalPlan::Projection(outer) = node else { return false };
+    let LogicalPlan::Projection(inner) = outer.input.as_ref() else { return false };
+    let is_column = |expression: &Expr| matches!(expression.clone().unalias(), Expr::Column(_) | Expr::Literal(..));
+    outer.expr == inner.expr && !outer.expr.iter().all(is_column)
 }
 
 struct ExprDepth(usize);

@@ -120,7 +120,9 @@ async fn what_is_within_the_bounds_is_answered() {
     ] {
         assert_eq!(run(&*session, sql).await[0], expected, "{sql}");
     }
-    assert_eq!(rows(&*session, &doubled(10)).await.unwrap()[1].len(), 2_048);
+    // DataFusion takes the second step for the first and answers two letters less: an error beats a wrong row.
+    let error = fails(&*session, &doubled(2)).await;
+    assert!(error.to_string().contains("list the same expressions"), "{error}");
 }
 
 /// What panics in DataFusion, or finds itself wrong, is an error of the statement.
