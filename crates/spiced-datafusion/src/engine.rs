@@ -24,10 +24,10 @@ use crate::catalog::{PodSchema, Slot};
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::functions;
-use crate::governor::Governor;
 use crate::host_paths::HostPaths;
 use crate::loader::{Loader, Reloads};
 use crate::memory::SharedPool;
+use crate::memory_watch::MemoryWatch;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::permission::Rules;
 use crate::plans::Plans;
@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) max_statement: usize,
     pub(crate) runtimes: Runtimes,
     pub(crate) overdue: Overdue,
-    pub(crate) governor: Governor,
+    pub(crate) memory_watch: MemoryWatch,
     pub(crate) clock: Clock,
     pub(crate) plans: Arc<Plans>,
     /// The loaders; dropping them ends them.
@@ -146,7 +146,8 @@ impl DataFusionEngine {
                 writers: options.runtime,
             },
             overdue: Overdue::default(),
-            governor: Governor::start(options.process_memory_limit).map_err(|e| StartError::engine(&e.into()))?,
+            memory_watch: MemoryWatch::start(options.process_memory_limit)
+                .map_err(|e| StartError::engine(&e.into()))?,
             clock: Clock::start().map_err(|e| StartError::engine(&DataFusionError::IoError(e)))?,
             plans,
             _loaders: loaders,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{Array, RecordBatch};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::can_cast_types;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
@@ -16,7 +16,7 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use futures::{StreamExt, stream};
-use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared, Slot};
+use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared, Slot, rows_size};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -213,12 +213,8 @@ impl Run {
                 Ok(Some(batch)) => batch.and_then(|batch| answer::conform(batch, &schema)).map_err(engine_error),
                 Err(_elapsed) => Err(timed_out(limit)),
             };
-            let size = |batch: &RecordBatch| {
-                let columns = batch.columns().iter();
-                columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or_default()).sum::<usize>()
-            };
             let batch = match item.and_then(|batch| {
-                let size = size(&batch);
+                let size = usize::try_from(rows_size(&batch)).unwrap_or(usize::MAX);
                 let memory = self.shared.reserve("rows that wait for their reader", size)?;
                 let more = u32::try_from(size.saturating_sub(1).min(room.available_permits())).unwrap_or(u32::MAX);
                 if let Ok(more) = room.clone().try_acquire_many_owned(more) {

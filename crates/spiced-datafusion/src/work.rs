@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock::Alarm;
 use crate::engine::Shared;
 use crate::execution::timed_out;
-use crate::governor::Watched;
+use crate::memory_watch::Watched;
 use crate::session::ended;
 
 /// The runtimes that statements run on: those of callers that only read never take a thread from those that write.
@@ -161,7 +161,7 @@ impl Shared {
         });
         let (limit, at_deadline) = (self.query_timeout, ender.clone());
         let alarm = self.clock.at(when, move || at_deadline.end(timed_out(limit)));
-        Strike { struck, why: None, _alarm: alarm, _watched: self.governor.watch(ender) }
+        Strike { struck, why: None, _alarm: alarm, _watched: self.memory_watch.watch(ender) }
     }
 
     /// Runs `work`, which plans, for a caller with `role` within the time limit. The slot of the call belongs to the work:

@@ -45,7 +45,7 @@ pub use function::engine_fn;
 pub use guard::{Guarded, Outcome, Seen, Witness};
 pub use ingest::{IfExists, IfMissing, Ingest, TablePath};
 pub use keys::{ForeignKey, Key, KeyRule};
-pub use limits::AnswerBounds;
+pub use limits::{AnswerBounds, rows_size};
 pub use principal::{Principal, Role, Way};
 pub use redact::Redacted;
 pub use trace::Trace;

@@ -32,14 +32,14 @@ impl AnswerBounds {
             *rows = rows.checked_sub(batch.num_rows() as u64).ok_or_else(|| over("rows", whole.rows))?;
         }
         if let Some(bytes) = &mut self.bytes {
-            *bytes = bytes.checked_sub(size(batch)).ok_or_else(|| over("bytes", whole.bytes))?;
+            *bytes = bytes.checked_sub(rows_size(batch)).ok_or_else(|| over("bytes", whole.bytes))?;
         }
         Ok(())
     }
 }
 
 /// The bytes of a batch's own rows, whatever they share with other batches.
-fn size(batch: &RecordBatch) -> u64 {
+pub fn rows_size(batch: &RecordBatch) -> u64 {
     let columns = batch.columns().iter();
     columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or_default() as u64).sum()
 }

@@ -25,7 +25,7 @@ pub(crate) const ENDED_METRIC: &str = "spiced_statements_ended_for_memory_total"
 
 /// The statements that run, for the watch to blame. Dropping it ends the watch.
 #[derive(Clone, Default)]
-pub(crate) struct Governor(Arc<Running>);
+pub(crate) struct MemoryWatch(Arc<Running>);
 
 #[derive(Default)]
 struct Running {
@@ -60,18 +60,18 @@ impl Drop for Watched {
     }
 }
 
-impl Governor {
+impl MemoryWatch {
     /// Ends statements where the process has more than `limit` bytes.
     ///
     /// # Errors
     /// The system gives no more threads.
     pub(crate) fn start(limit: Option<usize>) -> io::Result<Self> {
-        let governor = Self::default();
+        let started = Self::default();
         if let (Some(limit), true) = (limit, resident().is_some()) {
-            let running = Arc::downgrade(&governor.0);
+            let running = Arc::downgrade(&started.0);
             std::thread::Builder::new().name("memory-watch".to_owned()).spawn(move || watch(&running, limit))?;
         }
-        Ok(governor)
+        Ok(started)
     }
 
     /// Watches a statement that begins.
@@ -140,20 +140,20 @@ mod tests {
 
     #[test]
     fn the_statement_that_ran_while_memory_grew_is_ended_first() {
-        let governor = Governor::default();
-        let begin = || governor.watch(Ender::idle());
+        let watch = MemoryWatch::default();
+        let begin = || watch.watch(Ender::idle());
         let (first, second) = (begin(), begin());
-        share(1000, &mut governor.0.lock());
+        share(1000, &mut watch.0.lock());
         let third = begin();
-        share(300, &mut governor.0.lock());
-        assert_eq!(most_suspect(&governor.0.lock()), Some(second.number), "of equals, the later one");
+        share(300, &mut watch.0.lock());
+        assert_eq!(most_suspect(&watch.0.lock()), Some(second.number), "of equals, the later one");
         drop(second);
-        assert_eq!(most_suspect(&governor.0.lock()), Some(first.number));
+        assert_eq!(most_suspect(&watch.0.lock()), Some(first.number));
         share(10_000, &mut HashMap::new());
         drop(first);
-        assert_eq!(most_suspect(&governor.0.lock()), Some(third.number));
+        assert_eq!(most_suspect(&watch.0.lock()), Some(third.number));
         drop(third);
-        assert_eq!(most_suspect(&governor.0.lock()), None);
+        assert_eq!(most_suspect(&watch.0.lock()), None);
     }
 
     #[test]
