@@ -151,7 +151,7 @@ impl AdmissionControl {
             Role::ReadOnly => &self.readers,
             Role::ReadWrite => &self.writers,
         };
-        let caller = caller(principal);
+        let caller = principal.share_key();
         let RoleLimits { running, waiting } = queue.limits;
         let role = principal.role();
         let busy = |why: String| EngineError::new(ErrorKind::Exhausted, format!("{why}; try again"));
@@ -183,14 +183,6 @@ impl AdmissionControl {
             Ok(Some(running)) => slot(running),
             _ => Err(taken(format!("and none ended within {:?}", self.queue_timeout))),
         }
-    }
-}
-
-/// Who shares a share: callers without credentials are told apart by their addresses.
-fn caller(principal: &Principal) -> Arc<str> {
-    match principal.way().address {
-        Some(address) if principal.is_anonymous() => format!("{} {address}", principal.name()).into(),
-        _ => principal.name().into(),
     }
 }
 

@@ -74,9 +74,12 @@ impl Principal {
         Self::new(ANONYMOUS, role)
     }
 
-    /// Whether the caller gave no credentials.
-    pub(crate) fn is_anonymous(&self) -> bool {
-        &*self.name == ANONYMOUS
+    /// With whom the caller shares what is divided among callers: its name, or, for one without credentials, its address.
+    pub fn share_key(&self) -> Arc<str> {
+        match self.way.address {
+            Some(address) if &*self.name == ANONYMOUS => format!("{ANONYMOUS} {address}").into(),
+            _ => self.name.clone(),
+        }
     }
 
     /// The same caller, come by `way`.

@@ -22,9 +22,6 @@ use tower_service::Service;
 use crate::access::{Access, Admitted, Kind, Refusal};
 use crate::problem::Problem;
 
-/// The name of callers without credentials ([`Principal::anonymous`]).
-const ANONYMOUS: &str = "anonymous";
-
 /// How a door words a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -197,11 +194,7 @@ impl http_body::Body for Revocable {
 /// Puts the caller into the request, and has it pay for the memory that the body will take.
 fn let_in(parts: &mut Parts, principal: Principal) {
     if let Some(charge) = parts.extensions.get::<RequestCharge>() {
-        match principal.way().address {
-            // Callers without credentials are told apart by their addresses.
-            Some(address) if principal.name() == ANONYMOUS => charge.on_behalf_of(&address.to_string()),
-            _ => charge.on_behalf_of(principal.name()),
-        }
+        charge.on_behalf_of(&principal.share_key());
     }
     parts.extensions.insert(principal);
 }
