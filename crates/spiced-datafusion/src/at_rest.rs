@@ -62,6 +62,15 @@ impl AtRest {
         drop(before);
     }
 
+    /// As [`end`](Self::end), unless a batch is being made right now: whoever makes it has to be stopped otherwise.
+    pub(crate) fn end_if_idle(&self) {
+        let before = match self.0.try_lock() {
+            Ok(mut state) => std::mem::replace(&mut *state, State::Over),
+            Err(_) => return,
+        };
+        drop(before);
+    }
+
     /// The next batch that has rows; waits for ever where the time is up.
     pub(crate) async fn next(&self) -> Option<Result<RecordBatch>> {
         poll_fn(|cx| {

@@ -38,7 +38,7 @@ use crate::time_literals::TimeLiterals;
 use crate::view::View;
 use crate::work::{Overdue, Runtimes};
 use crate::yielding::YieldAfterJoins;
-use crate::{EngineOptions, StartError, at_time_zone};
+use crate::{EngineOptions, StartError, at_time_zone, projections, similar_to};
 
 /// How many consumers an error about memory counts up in the log.
 const TRACKED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(5).expect("five is not zero");
@@ -79,7 +79,9 @@ impl DataFusionEngine {
     pub fn start(options: EngineOptions) -> Result<Self, StartError> {
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         let spill = spill_directory(&options)?;
-        let state = Arc::new(base_state(&options, catalogs.clone(), spill.as_ref())?);
+        let memory_watch =
+            MemoryWatch::start(options.process_memory_limit).map_err(|e| StartError::engine(&e.into()))?;
+        let state = Arc::new(base_state(&options, catalogs.clone(), spill.as_ref(), &memory_watch)?);
         let datasets = check(&options, &state)?;
 
         let mut schemas: BTreeMap<String, BTreeMap<String, watch::Receiver<Slot>>> = BTreeMap::new();
@@ -146,8 +148,7 @@ impl DataFusionEngine {
                 writers: options.runtime,
             },
             overdue: Overdue::default(),
-            memory_watch: MemoryWatch::start(options.process_memory_limit)
-                .map_err(|e| StartError::engine(&e.into()))?,
+            memory_watch,
             clock: Clock::start().map_err(|e| StartError::engine(&DataFusionError::IoError(e)))?,
             plans,
             _loaders: loaders,
@@ -230,6 +231,7 @@ fn base_state(
     options: &EngineOptions,
     catalogs: Arc<dyn CatalogProviderList>,
     spill: Option<&SpillDirectory>,
+    memory_watch: &MemoryWatch,
 ) -> Result<SessionState, StartError> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
@@ -243,10 +245,11 @@ fn base_state(
     // Each partition of a sort sets this aside before it has a row: an eighth of the memory for a statement's sort.
     let aside = options.memory_limit / SORTS_SET_ASIDE / execution.target_partitions.max(1);
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
-    let runtime = runtime_env(options, spill).map_err(|e| StartError::engine(&e))?;
+    let runtime = runtime_env(options, spill, memory_watch).map_err(|e| StartError::engine(&e))?;
     let memory = runtime.memory_pool.clone();
     let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TimeLiterals)];
     analyzer_rules.extend(Analyzer::new().rules);
+    analyzer_rules.push(Arc::new(functions::CheckedArithmetic));
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))
@@ -255,7 +258,8 @@ fn base_state(
         .with_analyzer_rules(analyzer_rules)
         .with_optimizer_rule(connectors::optimizer_rule())
         .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
-    builder.scalar_functions().get_or_insert_default().push(at_time_zone::function());
+    builder.scalar_functions().get_or_insert_default().extend([at_time_zone::function(), similar_to::function()]);
+    projections::keep_apart(builder.optimizer().get_or_insert_default());
     Ok(functions::govern(builder, options.memory_limit, memory).build())
 }
 
@@ -275,8 +279,14 @@ fn spill_directory(options: &EngineOptions) -> Result<Option<SpillDirectory>, St
     }
 }
 
-fn runtime_env(options: &EngineOptions, spill: Option<&SpillDirectory>) -> datafusion::error::Result<RuntimeEnv> {
-    let pool = TrackConsumersPool::new(SharedPool::new(options.memory_limit), TRACKED_CONSUMERS);
+fn runtime_env(
+    options: &EngineOptions,
+    spill: Option<&SpillDirectory>,
+    memory_watch: &MemoryWatch,
+) -> datafusion::error::Result<RuntimeEnv> {
+    let watch = memory_watch.clone();
+    let pool = SharedPool::new(options.memory_limit).with_relief(move || watch.end_stalled());
+    let pool = TrackConsumersPool::new(pool, TRACKED_CONSUMERS);
     let disk = DiskManagerBuilder::default()
         .with_mode(
             spill

@@ -3,7 +3,9 @@
 //! memory that all share, and lets another statement run. Rows that lie in memory as they are asked for need no task.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -77,6 +79,7 @@ impl Prepared for Planned {
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
         let (ready, started) = oneshot::channel();
         let (batches, received) = mpsc::channel(BATCHES_AHEAD);
+        let (received, rows) = (Received::new(received), AtRest::default());
         let (slot, begun, stop) = (Slot::take_current(), self.shared.overdue.begin(), CancellationToken::new());
         let is_late = begun.deadline();
         let limit = self.shared.query_timeout;
@@ -89,17 +92,21 @@ impl Prepared for Planned {
             deadline: Instant::now() + limit.saturating_sub(self.spent),
             slot,
             stop: stop.clone(),
+            rows: rows.clone(),
             _begun: begun,
         };
         let strikes = (run.deadline + GRACE).into_std();
         let runtime = self.shared.runtimes.of(self.own.principal.role());
         let task = AbortOnDropHandle::new(runtime.spawn(run.drive(ready, batches)));
         let (work, held) = (task.abort_handle(), AtRest::default());
-        let (holds, stops) = (held.clone(), stop.clone());
+        let (holds, stops, ahead) = (held.clone(), stop.clone(), received.clone());
         let mut strike = self.shared.strike(strikes, move || {
             work.abort();
             stops.cancel();
+            // What the reader leaves alone goes at once, and not when the task comes to it.
             holds.end();
+            rows.end_if_idle();
+            ahead.end();
             is_late();
         });
         // A caller that goes away stops the planning, too.
@@ -118,6 +125,7 @@ impl Prepared for Planned {
                     }
                     None => Source::Task { received, task, held: None },
                 };
+                strike.watched.is_awaited(false);
                 let fetch = Fetch { source: Some(source), strike };
                 let batches = stream::unfold(fetch, Fetch::next).boxed();
                 Ok(Execution { schema, batches })
@@ -154,6 +162,8 @@ struct Run {
     slot: Option<Slot>,
     /// Ends planning where the time is up or the caller has gone.
     stop: CancellationToken,
+    /// The rows as they are computed.
+    rows: AtRest,
     _begun: Work,
 }
 
@@ -169,6 +179,37 @@ struct Waits {
     _room: OwnedSemaphorePermit,
 }
 
+/// The batches that wait for their reader, until they are let go of.
+#[derive(Clone)]
+struct Received(Arc<Mutex<Option<mpsc::Receiver<Result<Waiting, EngineError>>>>>);
+
+impl Received {
+    fn new(received: mpsc::Receiver<Result<Waiting, EngineError>>) -> Self {
+        Self(Arc::new(Mutex::new(Some(received))))
+    }
+
+    /// Lets go of them, and of those to come.
+    fn end(&self) {
+        let before = self.lock().take();
+        // Not under the lock.
+        drop(before);
+    }
+
+    /// The next one; waits for ever where they were let go of.
+    async fn next(&self) -> Option<Result<Waiting, EngineError>> {
+        poll_fn(|cx| match &mut *self.lock() {
+            Some(received) => received.poll_recv(cx),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<mpsc::Receiver<Result<Waiting, EngineError>>>> {
+        // Nothing that can panic is done in between.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Run {
     async fn drive(
         mut self,
@@ -180,7 +221,7 @@ impl Run {
             Ok(stream) => stream,
             Err(_elapsed) => Err(timed_out(limit)),
         };
-        let Started { mut stream, promised, is_at_rest } = match stream {
+        let Started { stream, promised, is_at_rest } = match stream {
             Ok(stream) => stream,
             Err(error) => {
                 // Nobody listens: the caller has gone, and the error with it.
@@ -196,6 +237,8 @@ impl Run {
         if ready.send(Ok(Begun { schema: schema.clone(), at_rest: None })).is_err() {
             return;
         }
+        let rows = self.rows.clone();
+        rows.begin(stream);
         let room = Arc::new(Semaphore::new(BYTES_AHEAD));
         let last = loop {
             // The query waits, and not its rows: the next batch is made when there is room for it.
@@ -207,9 +250,8 @@ impl Run {
                     Err(_elapsed) => break timed_out(limit),
                 },
             };
-            let item = match timeout_at(deadline, stream.next()).await {
+            let item = match timeout_at(deadline, rows.next()).await {
                 Ok(None) => return,
-                Ok(Some(Ok(batch))) if batch.num_rows() == 0 => continue,
                 Ok(Some(batch)) => batch.and_then(|batch| answer::conform(batch, &schema)).map_err(engine_error),
                 Err(_elapsed) => Err(timed_out(limit)),
             };
@@ -240,7 +282,7 @@ impl Run {
             }
         };
         // A caller that does not fetch may leave this waiting; the query's memory and its slot need not wait too.
-        drop(stream);
+        rows.end();
         drop(self);
         let _ = batches.send(Err(last)).await;
     }
@@ -355,7 +397,7 @@ struct Fetch {
 enum Source {
     /// A query that computes. Dropping the task ends it.
     Task {
-        received: mpsc::Receiver<Result<Waiting, EngineError>>,
+        received: Received,
         task: AbortOnDropHandle<()>,
         /// Of the batch that the reader has: it counts until the next one is asked for.
         held: Option<Waits>,
@@ -368,7 +410,7 @@ impl Source {
         match self {
             Self::Task { received, held, .. } => {
                 *held = None;
-                let Waiting { batch, held: waits } = match received.recv().await? {
+                let Waiting { batch, held: waits } = match received.next().await? {
                     Ok(waiting) => waiting,
                     Err(error) => return Some(Err(error)),
                 };
@@ -391,6 +433,7 @@ impl Source {
 impl Fetch {
     async fn next(mut self) -> Option<(Result<RecordBatch, EngineError>, Self)> {
         let source = self.source.as_mut()?;
+        self.strike.watched.is_awaited(true);
         let item = tokio::select! {
             biased;
             item = source.next() => item,
@@ -400,6 +443,7 @@ impl Fetch {
             }
         };
         if let Some(item) = item {
+            self.strike.watched.is_awaited(false);
             return Some((item, self));
         }
         match self.source.take()?.end().await {

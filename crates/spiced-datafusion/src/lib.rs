@@ -35,6 +35,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
+mod any;
 mod at_rest;
 mod at_time_zone;
 mod bound;
@@ -63,10 +64,12 @@ mod options;
 mod parameters;
 mod permission;
 mod plans;
+mod projections;
 mod retained_table;
 mod runtime;
 mod session;
 mod settings;
+mod similar_to;
 mod spill;
 mod start_error;
 mod statement;

@@ -19,6 +19,8 @@ use datafusion::execution::memory_pool::{
 pub(crate) struct SharedPool {
     limit: usize,
     used: AtomicUsize,
+    /// What makes room where there is none; whether it has.
+    relief: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// How many times what is left a consumer may have, as a fraction; `None` where it cannot do with less.
@@ -36,7 +38,12 @@ fn share(consumer: &MemoryConsumer) -> Option<(usize, usize)> {
 
 impl SharedPool {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
+        Self { limit, used: AtomicUsize::new(0), relief: Box::new(|| false) }
+    }
+
+    /// The same, which calls `relief` where there is no room, again and again while that makes some.
+    pub(crate) fn with_relief(self, relief: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { relief: Box::new(relief), ..self }
     }
 
     /// How much more a consumer could have.
@@ -67,7 +74,16 @@ impl MemoryPool for SharedPool {
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let grown = |used| (additional <= self.available(used, reservation)).then(|| used + additional);
-        let Err(used) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) else { return Ok(()) };
+        let used = loop {
+            let Err(used) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) else { return Ok(()) };
+            // Whoever can do with less does. What could never be had is not worth anybody's result.
+            if share(reservation.consumer()).is_some()
+                || additional > self.limit.saturating_sub(reservation.size())
+                || !(self.relief)()
+            {
+                break used;
+            }
+        };
         let available = self.available(used, reservation);
         let [additional, held, available] = [additional, reservation.size(), available].map(human_readable_size);
         let who = reservation.consumer().name();
@@ -156,6 +172,27 @@ mod tests {
         assert_eq!(rows.size(), LIMIT / 3);
         fill(&merge);
         assert!(merge.size() >= rows.size() && pool.reserved() < LIMIT * 4 / 5);
+    }
+
+    #[test]
+    fn relief_is_asked_for_until_there_is_room_or_it_makes_none() {
+        let held = Arc::new(std::sync::Mutex::new(Vec::<MemoryReservation>::new()));
+        let gives = held.clone();
+        let relief = move || gives.lock().unwrap().pop().is_some();
+        let pool: Arc<dyn MemoryPool> = Arc::new(SharedPool::new(LIMIT).with_relief(relief));
+        for _ in 0..4 {
+            let one = reservation(&pool, false);
+            one.try_grow(LIMIT / 4).unwrap();
+            held.lock().unwrap().push(one);
+        }
+        let it = reservation(&pool, false);
+        assert!(it.try_grow(LIMIT + 1).is_err(), "it could never be had");
+        assert_eq!(held.lock().unwrap().len(), 4);
+        it.try_grow(LIMIT / 2).unwrap();
+        assert_eq!(held.lock().unwrap().len(), 2);
+        assert!(reservation(&pool, true).try_grow(LIMIT / 4).is_err(), "it can do with less");
+        it.try_grow(LIMIT / 2).unwrap();
+        assert!(held.lock().unwrap().is_empty() && it.try_grow(1).is_err());
     }
 
     #[test]

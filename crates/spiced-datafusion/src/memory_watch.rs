@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spiced_engine::{EngineError, ErrorKind};
 
@@ -20,7 +20,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// before another one is ended; sooner where the process grows on by an eighth of the limit.
 const GRACE: u32 = 30;
 
-/// Statements that were ended for the memory of the process, as Prometheus knows them.
+/// For how long a reader may leave its result alone while others find no memory.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Statements that were ended for the memory of the process or of the results that nobody reads, as Prometheus knows them.
 pub(crate) const ENDED_METRIC: &str = "spiced_statements_ended_for_memory_total";
 
 /// The statements that run, for the watch to blame. Dropping it ends the watch.
@@ -37,6 +40,8 @@ struct Suspect {
     ender: Ender,
     /// How much the process grew while it ran, shared with all that ran.
     grew: usize,
+    /// Since when its reader has left it alone; `None` while the reader waits for it.
+    unread: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Running {
@@ -50,6 +55,15 @@ impl Running {
 pub(crate) struct Watched {
     running: Arc<Running>,
     number: u64,
+    unread: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Watched {
+    /// Its reader waits for it, or leaves it alone from now on.
+    pub(crate) fn is_awaited(&self, is_awaited: bool) {
+        let since = if is_awaited { None } else { Some(Instant::now()) };
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
 }
 
 impl Drop for Watched {
@@ -77,8 +91,35 @@ impl MemoryWatch {
     /// Watches a statement that begins.
     pub(crate) fn watch(&self, ender: Ender) -> Watched {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        self.0.lock().insert(number, Suspect { ender, grew: 0 });
-        Watched { running: self.0.clone(), number }
+        let unread = Arc::<Mutex<Option<Instant>>>::default();
+        self.0.lock().insert(number, Suspect { ender, grew: 0, unread: unread.clone() });
+        Watched { running: self.0.clone(), number, unread }
+    }
+
+    /// Ends the statement whose result its reader has left alone for longest, if that is too long; whether there was one.
+    pub(crate) fn end_stalled(&self) -> bool {
+        self.end_unread_before(Instant::now().checked_sub(PATIENCE))
+    }
+
+    fn end_unread_before(&self, before: Option<Instant>) -> bool {
+        let mut statements = self.0.lock();
+        let since = |suspect: &Suspect| *suspect.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let stalled = statements.iter().filter_map(|(number, suspect)| Some((since(suspect)?, *number))).min();
+        let Some((since, number)) = stalled.filter(|(since, _)| before.is_some_and(|before| *since <= before)) else {
+            return false;
+        };
+        let suspect = statements.remove(&number);
+        drop(statements);
+        let Some(Suspect { ender, .. }) = suspect else { return false };
+        let unread = since.elapsed();
+        tracing::info!(?unread, "a result that nobody reads is ended, as others find no memory");
+        metrics::counter!(ENDED_METRIC, "reason" => "unread").increment(1);
+        ender.end(EngineError::new(
+            ErrorKind::Exhausted,
+            "the result was left unread while other statements found no memory, so it was ended; \
+             read it as it comes, or ask for less at once",
+        ));
+        true
     }
 }
 
@@ -100,14 +141,14 @@ fn watch(running: &Weak<Running>, limit: usize) {
         let suspect = statements.remove(&number);
         drop(statements);
         (grace, at_last_end) = (GRACE, now);
-        if let Some(Suspect { ender, grew }) = suspect {
+        if let Some(Suspect { ender, grew, .. }) = suspect {
             tracing::warn!(
                 resident = now,
                 limit,
                 grew,
                 "the process has more memory than its limit; a statement is ended"
             );
-            metrics::counter!(ENDED_METRIC).increment(1);
+            metrics::counter!(ENDED_METRIC, "reason" => "process").increment(1);
             ender.end(EngineError::new(
                 ErrorKind::Exhausted,
                 "the server has more memory in use than it may, and this statement ran while it grew; ask for less at once",
@@ -154,6 +195,24 @@ mod tests {
         assert_eq!(most_suspect(&watch.0.lock()), Some(third.number));
         drop(third);
         assert_eq!(most_suspect(&watch.0.lock()), None);
+    }
+
+    #[test]
+    fn the_result_that_was_left_alone_longest_is_ended_first() {
+        let watch = MemoryWatch::default();
+        let begin = || watch.watch(Ender::idle());
+        let (computing, first, second, read) = (begin(), begin(), begin(), begin());
+        for unread in [&first, &second, &read] {
+            unread.is_awaited(false);
+        }
+        read.is_awaited(true);
+        let numbers = || watch.0.lock().keys().copied().collect::<std::collections::BTreeSet<_>>();
+        assert!(!watch.end_stalled(), "none has waited for so long");
+        assert!(watch.end_unread_before(Some(Instant::now())));
+        assert_eq!(numbers(), [computing.number, second.number, read.number].into());
+        assert!(watch.end_unread_before(Some(Instant::now())));
+        assert!(!watch.end_unread_before(Some(Instant::now())), "of the others, one computes and one is read");
+        assert_eq!(numbers(), [computing.number, read.number].into());
     }
 
     #[test]

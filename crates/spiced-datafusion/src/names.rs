@@ -14,11 +14,11 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, VisitorMut,
+    Expr as SqlExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, Statement as SqlStatement, VisitorMut,
 };
 
-use crate::at_time_zone;
 use crate::statement::visit_mut;
+use crate::{any, at_time_zone, similar_to};
 
 /// What columns are called while they are planned.
 const ALIAS: &str = "__column_";
@@ -34,6 +34,8 @@ pub(crate) struct Names(HashMap<String, String>);
 pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<(LogicalPlan, Names)> {
     let (mut statement, mut state) = (statement.clone(), state.clone());
     at_time_zone::rewrite(&mut statement);
+    any::rewrite(&mut statement);
+    similar_to::rewrite(&mut statement);
     // What is `timestamptz` has a zone: that of the session, or UTC.
     state.config_mut().options_mut().execution.time_zone.get_or_insert_with(|| "UTC".to_owned());
     let error = match state.statement_to_plan(statement.clone()).await {
@@ -42,6 +44,7 @@ pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<
     };
     let mut distinct = Distinct::default();
     let mut renamed = statement;
+    spell_out(&mut renamed, &state).await;
     // It cannot break off.
     let _ = visit_mut(&mut renamed, &mut distinct);
     if distinct.count == 0 {
@@ -55,6 +58,44 @@ pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<
     }
     let names = Names(distinct.names(&plan)?);
     Ok((plan, names))
+}
+
+/// Puts the columns that they stand for in the place of the wildcards of the outermost list: `SELECT *, *`.
+async fn spell_out(statement: &mut Statement, state: &SessionState) {
+    let Statement::Statement(whole) = statement else { return };
+    let SqlStatement::Query(query) = whole.as_mut() else { return };
+    let mut alone = query.clone();
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let is_wildcard = |item: &&SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    // One alone repeats no name.
+    if select.projection.len() < 2 || select.projection.iter().filter(is_wildcard).count() == 0 {
+        return;
+    }
+    (alone.order_by, alone.limit_clause, alone.fetch) = (None, None, None);
+    let mut items = Vec::new();
+    for item in &select.projection {
+        if !is_wildcard(&item) {
+            items.push(item.clone());
+            continue;
+        }
+        if let SetExpr::Select(alone) = alone.body.as_mut() {
+            alone.projection = vec![item.clone()];
+            (alone.distinct, alone.having, alone.qualify) = (None, None, None);
+        }
+        let alone = Statement::Statement(Box::new(SqlStatement::Query(alone.clone())));
+        // What cannot be planned alone cannot be planned with others, and that is said.
+        let Ok(plan) = state.statement_to_plan(alone).await else { return };
+        items.extend(plan.schema().iter().map(|(table, field)| {
+            let mut names = table.map(|table| table.to_vec()).unwrap_or_default();
+            names.push(field.name().clone());
+            let mut names: Vec<Ident> = names.into_iter().map(|name| Ident::with_quote('"', name)).collect();
+            SelectItem::UnnamedExpr(match names.len() {
+                1 => SqlExpr::Identifier(names.remove(0)),
+                _ => SqlExpr::CompoundIdentifier(names),
+            })
+        }));
+    }
+    select.projection = items;
 }
 
 impl Names {

@@ -124,7 +124,7 @@ pub(crate) struct Strike {
     struck: oneshot::Receiver<EngineError>,
     why: Option<EngineError>,
     _alarm: Alarm,
-    _watched: Watched,
+    pub(crate) watched: Watched,
 }
 
 impl Strike {
@@ -161,7 +161,7 @@ impl Shared {
         });
         let (limit, at_deadline) = (self.query_timeout, ender.clone());
         let alarm = self.clock.at(when, move || at_deadline.end(timed_out(limit)));
-        Strike { struck, why: None, _alarm: alarm, _watched: self.memory_watch.watch(ender) }
+        Strike { struck, why: None, _alarm: alarm, watched: self.memory_watch.watch(ender) }
     }
 
     /// Runs `work`, which plans, for a caller with `role` within the time limit. The slot of the call belongs to the work:

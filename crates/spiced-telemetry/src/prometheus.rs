@@ -117,8 +117,8 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "spiced_statements_ended_for_memory_total",
         kind: "counter",
-        labels: &[],
-        help: "Statements that were ended since the process had more memory than runtime.sql.process_memory_limit",
+        labels: &["reason"],
+        help: "Statements that were ended since the process had more memory than runtime.sql.process_memory_limit (process), or since their results were left unread while others found no memory (unread)",
     },
     Metric {
         name: "spiced_statements_stalled_seconds",

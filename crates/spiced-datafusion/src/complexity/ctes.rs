@@ -1,10 +1,12 @@
-//! How many tables a plan has once common table expressions are expanded.
+//! How many tables a plan has once common table expressions are expanded, and how many columns they have side by side.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{GroupByExpr, Ident, ObjectName, Query, Select, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    GroupByExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Visitor,
+};
 use spiced_engine::EngineError;
 
 use super::{MAX_COLUMNS, MAX_NODES};
@@ -24,7 +26,7 @@ pub(crate) fn check(statement: &Statement) -> Result<(), EngineError> {
             "the common table expressions of the statement, put in where they are named, are more than {MAX_NODES} tables"
         ))),
         ControlFlow::Break(Excess::Columns) => {
-            Err(invalid(format!("a SELECT of the statement lists more than {MAX_COLUMNS} columns")))
+            Err(invalid(format!("a SELECT of the statement lists or joins more than {MAX_COLUMNS} columns")))
         }
     }
 }
@@ -45,6 +47,8 @@ struct Weights {
     /// By name, the heaviest of all that have it: which one a name stands for depends on scopes, quotes and settings,
     /// and the planner decides it. An upper bound does not have to follow.
     heaviest: HashMap<String, usize>,
+    /// By name, the most columns of all that have it, as far as the text says.
+    widest: HashMap<String, usize>,
     /// All bodies together: each is planned, whether it is named or not.
     planned: usize,
 }
@@ -77,7 +81,9 @@ impl Visitor for Weights {
             GroupByExpr::All(_) => 0,
         };
         // Each becomes a field with a name of its own, at every step of the plan.
-        if select.projection.len().max(groups) > MAX_COLUMNS {
+        // So does each column of what is joined.
+        let joined = self.width_of_all(&select.from);
+        if select.projection.len().max(groups).max(joined) > MAX_COLUMNS {
             return ControlFlow::Break(Excess::Columns);
         }
         ControlFlow::Continue(())
@@ -86,6 +92,9 @@ impl Visitor for Weights {
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Excess> {
         let weight = self.open.pop().unwrap_or(1);
         let Some(name) = self.bodies.remove(&(&raw const *query)) else { return self.add(weight) };
+        let width = self.width(&query.body);
+        let widest = self.widest.entry(name.clone()).or_default();
+        *widest = width.max(*widest);
         let heaviest = self.heaviest.entry(name).or_default();
         *heaviest = weight.max(*heaviest);
         self.planned = self.planned.saturating_add(weight);
@@ -94,6 +103,50 @@ impl Visitor for Weights {
 }
 
 impl Weights {
+    /// How many columns a query gives. Those of tables are not in the text, and count as one.
+    fn width(&self, body: &SetExpr) -> usize {
+        match body {
+            SetExpr::Select(select) => {
+                // Once: a list can have many wildcards at each of many levels.
+                let joined = self.width_of_all(&select.from);
+                let mut has_qualified = false;
+                let listed = select.projection.iter().map(|item| match item {
+                    SelectItem::Wildcard(_) => joined,
+                    // All of them together are not more than what is joined.
+                    SelectItem::QualifiedWildcard(..) if has_qualified => 0,
+                    SelectItem::QualifiedWildcard(..) => {
+                        has_qualified = true;
+                        joined
+                    }
+                    _ => 1,
+                });
+                listed.fold(0, usize::saturating_add)
+            }
+            SetExpr::Query(query) => self.width(&query.body),
+            SetExpr::SetOperation { left, .. } => self.width(left),
+            SetExpr::Values(values) => values.rows.first().map_or(1, |row| row.len()),
+            _ => 1,
+        }
+    }
+
+    fn width_of_all(&self, tables: &[TableWithJoins]) -> usize {
+        let factors = tables
+            .iter()
+            .flat_map(|table| std::iter::once(&table.relation).chain(table.joins.iter().map(|join| &join.relation)));
+        let width = |factor: &TableFactor| match factor {
+            TableFactor::Table { name, .. } => {
+                let name = folded(name.0.iter().filter_map(|part| part.as_ident()));
+                self.widest.get(&name).copied().unwrap_or(1)
+            }
+            TableFactor::Derived { subquery, .. } => self.width(&subquery.body),
+            TableFactor::NestedJoin { table_with_joins, .. } => {
+                self.width_of_all(std::slice::from_ref(table_with_joins.as_ref()))
+            }
+            _ => 1,
+        };
+        factors.map(width).fold(0, usize::saturating_add)
+    }
+
     fn add(&mut self, weight: usize) -> ControlFlow<Excess> {
         let Some(open) = self.open.last_mut() else { return ControlFlow::Continue(()) };
         *open = open.saturating_add(weight);
@@ -115,6 +168,23 @@ mod tests {
         let step = |n: usize| format!("a{n} AS (SELECT l.x FROM a{0} l, a{0} r){1}", n - 1, beside(n));
         let steps: Vec<_> = (1..=steps).map(step).collect();
         format!("WITH a0 AS (SELECT 1 AS x){}, {} SELECT * FROM a{}", beside(0), steps.join(", "), steps.len())
+    }
+
+    #[test]
+    fn columns_side_by_side_are_counted() {
+        let admitted = |sql: &str| crate::statement::parse(sql, &SessionContext::new().state()).is_ok();
+        let listed = (0..1000).map(|n| format!("1 c{n}")).collect::<Vec<_>>().join(", ");
+        let beside = |of: usize, what: &str| (0..of).map(|n| format!("{what} t{n}")).collect::<Vec<_>>().join(", ");
+        for (of, expected) in [(4, true), (90, false)] {
+            let with = format!("WITH a AS (SELECT {listed})");
+            assert_eq!(admitted(&format!("{with} SELECT * FROM {}", beside(of, "a"))), expected);
+            assert_eq!(
+                admitted(&format!("{with}, b AS (SELECT x.* FROM a x) SELECT 1 FROM {}", beside(of, "b"))),
+                expected
+            );
+            assert_eq!(admitted(&format!("SELECT 1 FROM {}", beside(of, &format!("(SELECT {listed})")))), expected);
+            assert_eq!(admitted(&format!("SELECT 1 WHERE 1 IN ({with} SELECT 1 FROM {})", beside(of, "a"))), expected);
+        }
     }
 
     #[test]

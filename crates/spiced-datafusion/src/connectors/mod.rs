@@ -168,7 +168,8 @@ pub(crate) fn keys(tables: &[Arc<dyn TableProvider>]) -> Vec<Keys> {
 
 /// The key that `CREATE TABLE` gave it.
 fn declared(table: &dyn TableProvider) -> Option<Key> {
-    let columns = table.constraints()?.iter().find_map(|constraint| match constraint {
+    let in_memory = table.downcast_ref::<MemoryTable>()?;
+    let columns = in_memory.declared().iter().find_map(|constraint| match constraint {
         Constraint::PrimaryKey(columns) => Some(columns),
         Constraint::Unique(_) => None,
     })?;

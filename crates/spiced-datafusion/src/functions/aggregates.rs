@@ -24,6 +24,7 @@ use spiced_engine::ErrorKind;
 use super::Governor;
 use super::contain::contain;
 use super::sizes::{self, Numbers};
+use super::sums;
 use crate::error::refusal;
 
 /// The most places of a sketch of a distribution: each group has one. DataFusion's own number is 100.
@@ -82,6 +83,11 @@ impl Governed {
         }
     }
 
+    /// What `help` gives, where this is the sum.
+    fn sums<T>(&self, help: impl FnOnce(&dyn AggregateUDFImpl) -> Option<T>) -> Option<T> {
+        if self.0.name() == "sum" { help(self.0.as_ref()) } else { None }
+    }
+
     fn contained<A: ?Sized>(&self, inner: Box<A>) -> Contained<A> {
         let name = self.0.name().to_owned();
         let results = Results::new(&name, &self.1);
@@ -136,12 +142,18 @@ impl AggregateUDFImpl for Governed {
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         self.check(&args)?;
-        let inner = contain(self.name(), || self.0.accumulator(args))?;
+        let inner = contain(self.name(), || match self.sums(|sum| sums::accumulator(sum, &args)) {
+            Some(inner) => inner,
+            None => self.0.accumulator(args),
+        })?;
         Ok(Box::new(self.contained(inner)))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        contain(self.name(), || self.0.state_fields(args))
+        contain(self.name(), || match self.sums(|sum| sums::state_fields(sum, &args)) {
+            Some(fields) => fields,
+            None => self.0.state_fields(args),
+        })
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
@@ -150,13 +162,19 @@ impl AggregateUDFImpl for Governed {
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
         self.check(&args)?;
-        let inner = contain(self.name(), || self.0.create_groups_accumulator(args))?;
+        let inner = contain(self.name(), || match self.sums(|sum| sums::groups(sum, &args)) {
+            Some(inner) => inner,
+            None => self.0.create_groups_accumulator(args),
+        })?;
         Ok(Box::new(self.contained(inner)))
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         self.check(&args)?;
-        let inner = contain(self.name(), || self.0.create_sliding_accumulator(args))?;
+        let inner = contain(self.name(), || match self.sums(|sum| sums::sliding(sum, &args)) {
+            Some(inner) => inner,
+            None => self.0.create_sliding_accumulator(args),
+        })?;
         Ok(Box::new(self.contained(inner)))
     }
 

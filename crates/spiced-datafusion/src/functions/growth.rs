@@ -160,6 +160,7 @@ const SCALAR: &[(&[&str], Growth)] = &[
             "regexp_count",
             "regexp_instr",
             "regexp_like",
+            "similar_to",
             "array_has",
             "array_has_all",
             "array_has_any",

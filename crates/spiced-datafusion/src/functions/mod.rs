@@ -11,6 +11,7 @@ mod bounds;
 mod concat;
 mod constant;
 mod contain;
+mod formula;
 mod grouping;
 mod growth;
 mod literals;
@@ -19,6 +20,7 @@ mod rows;
 mod rules;
 mod scalar;
 mod sizes;
+mod sums;
 mod types;
 mod watch;
 mod windows;
@@ -29,6 +31,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionStateBuilder;
 
 use self::bounds::Bounds;
+pub(crate) use self::formula::{CheckedArithmetic, unfold};
 pub(crate) use self::grouping::check as check_grouping;
 pub(crate) use self::watch::watch;
 

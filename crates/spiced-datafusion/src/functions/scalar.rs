@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
 
 use super::contain::contain;
 use super::growth::{self, Growth};
-use super::{Governor, bounds, constant, literals, projection, rules, types, watch};
+use super::{Governor, bounds, constant, formula, literals, projection, rules, types, watch};
 
 /// Functions that DataFusion finds by their type: a field of a struct is read out of a file by itself, and what names the
 /// file is filled in where it is read. None of them makes more than it is given.
@@ -49,7 +49,10 @@ pub(super) fn govern(function: &Arc<ScalarUDF>, governor: &Arc<Governor>) -> Arc
 
 /// Whether nothing is to be done about it.
 pub(super) fn is_governed(function: &ScalarUDF) -> bool {
-    function.inner().is::<Governed>() || constant::is_governed(function) || RAW.contains(&function.name())
+    function.inner().is::<Governed>()
+        || constant::is_governed(function)
+        || formula::is_formula(function)
+        || RAW.contains(&function.name())
 }
 
 /// Whether what it makes can be larger than what it is given.

@@ -12,6 +12,7 @@ mod files;
 mod functions;
 mod ingest;
 mod limits;
+mod numbers;
 mod parameters;
 mod plans;
 mod sessions;

@@ -12,6 +12,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPu
 
 use super::super::literal;
 use super::types::{Kind, MOST_DIGITS, Reading};
+use crate::functions::unfold;
 
 /// The columns that an expression is about: what each is called in the statement, and how it is read.
 pub(super) type Columns<'a> = &'a dyn Fn(&Column) -> Option<Value>;
@@ -272,7 +273,10 @@ pub(super) fn value(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
         }
         Expr::Cast(cast) => widened(value(&cast.expr, columns)?, cast.field.data_type()),
         Expr::Case(case) => chosen(case, columns),
-        Expr::ScalarFunction(call) => of_time(call, columns),
+        Expr::ScalarFunction(call) => match unfold(call) {
+            Some(arithmetic) => value(&arithmetic, columns),
+            None => of_time(call, columns),
+        },
         truth => Some(Value::native(condition(truth, columns)?.exactly()?, Kind::Bool)),
     }
 }
