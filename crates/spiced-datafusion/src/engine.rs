@@ -245,7 +245,8 @@ fn base_state(
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
     let runtime = runtime_env(options, spill).map_err(|e| StartError::engine(&e))?;
     let memory = runtime.memory_pool.clone();
-    let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TimeLiterals)];
+    let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![connectors::analyzer_rule(), Arc::new(TimeLiterals)];
     analyzer_rules.extend(Analyzer::new().rules);
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
@@ -256,7 +257,11 @@ fn base_state(
         .with_optimizer_rule(connectors::optimizer_rule())
         .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
     builder.scalar_functions().get_or_insert_default().push(at_time_zone::function());
-    Ok(functions::govern(builder, options.memory_limit, memory).build())
+    let mut state = functions::govern(builder, options.memory_limit, memory).build();
+    for format in connectors::file_formats() {
+        state.register_file_format(format, true).map_err(|e| StartError::engine(&e))?;
+    }
+    Ok(state)
 }
 
 /// The directory to spill to. Without a writable temporary directory there is none; one that was asked for has to be there.
