@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::catalog::{PodSchema, Slot};
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
+use crate::external_tables::ExternalTables;
 use crate::functions;
 use crate::host_paths::HostPaths;
 use crate::loader::{Loader, Reloads};
@@ -79,7 +80,13 @@ impl DataFusionEngine {
     pub fn start(options: EngineOptions) -> Result<Self, StartError> {
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         let spill = spill_directory(&options)?;
-        let state = Arc::new(base_state(&options, catalogs.clone(), spill.as_ref())?);
+        let mut state = base_state(&options, catalogs.clone(), spill.as_ref())?;
+        let host_paths = HostPaths::new(options.host_paths.clone());
+        host_paths.register(state.runtime_env()).map_err(|e| StartError::engine(&e))?;
+        for factory in state.table_factories_mut().values_mut() {
+            *factory = Arc::new(ExternalTables(host_paths.clone()));
+        }
+        let state = Arc::new(state);
         let datasets = check(&options, &state)?;
 
         let mut schemas: BTreeMap<String, BTreeMap<String, watch::Receiver<Slot>>> = BTreeMap::new();
@@ -133,8 +140,6 @@ impl DataFusionEngine {
         for loader in loading {
             loaders.spawn_on(loader.run(), &options.runtime);
         }
-        let host_paths = HostPaths::new(options.host_paths);
-        host_paths.register(state.runtime_env()).map_err(|e| StartError::engine(&e))?;
         let rules = Rules::new(writable, names, host_paths);
         let shared = Shared {
             state,

@@ -15,15 +15,15 @@ use memchr::{memchr, memchr_iter, memchr2, memrchr, memrchr2};
 
 /// How the values of a file are separated.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Syntax {
-    pub(super) delimiter: u8,
-    pub(super) quote: u8,
-    pub(super) escape: Option<u8>,
+pub(in super::super) struct Syntax {
+    pub(in super::super) delimiter: u8,
+    pub(in super::super) quote: u8,
+    pub(in super::super) escape: Option<u8>,
     /// What ends a record; CR, LF or both where it is `None`.
-    pub(super) terminator: Option<u8>,
+    pub(in super::super) terminator: Option<u8>,
     /// Lines that start with it are left out.
-    pub(super) comment: Option<u8>,
-    pub(super) has_header: bool,
+    pub(in super::super) comment: Option<u8>,
+    pub(in super::super) has_header: bool,
 }
 
 impl Syntax {
@@ -72,9 +72,17 @@ enum State {
     Comment,
 }
 
+/// What is inserted.
+#[derive(Debug, Clone, Copy)]
+enum Insertion {
+    Mark,
+    /// An empty pair of quotes without a mark, which is NULL.
+    Null,
+}
+
 /// Inserts marks into the bytes of one file, which come in pieces of any size.
 #[derive(Debug)]
-pub(super) struct Marker {
+pub(in super::super) struct Marker {
     syntax: Syntax,
     mark: u8,
     /// Which columns are marked.
@@ -89,12 +97,16 @@ pub(super) struct Marker {
     start: usize,
     /// The byte before was a CR that ended a record.
     after_return: bool,
+    insertion: Option<Insertion>,
 }
+
+/// From how many bytes on a search is faster than a look at each.
+const AT_ONCE: usize = 32;
 
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 impl Marker {
-    pub(super) fn new(syntax: Syntax, text: Arc<[bool]>) -> Self {
+    pub(in super::super) fn new(syntax: Syntax, text: Arc<[bool]>) -> Self {
         Self {
             syntax,
             mark: syntax.mark(),
@@ -105,11 +117,12 @@ impl Marker {
             column: 0,
             start: 0,
             after_return: false,
+            insertion: None,
         }
     }
 
     /// Appends `input` to `output`, with marks.
-    pub(super) fn feed(&mut self, input: &[u8], output: &mut Vec<u8>) {
+    pub(in super::super) fn feed(&mut self, input: &[u8], output: &mut Vec<u8>) {
         let mut rest = input;
         while self.start < BYTE_ORDER_MARK.len() && rest.first() == Some(&BYTE_ORDER_MARK[self.start]) {
             output.push(rest[0]);
@@ -119,52 +132,81 @@ impl Marker {
         if !rest.is_empty() {
             self.start = BYTE_ORDER_MARK.len();
         }
-        while let Some(&byte) = rest.first() {
-            let taken = match self.state {
-                State::RecordStart | State::FieldStart | State::Unquoted if self.is_careful => self.step(byte, output),
-                State::RecordStart | State::FieldStart | State::Unquoted => {
-                    let end = memchr2(self.syntax.quote, self.mark, rest).unwrap_or(rest.len());
-                    self.pass(&rest[..end]);
-                    output.extend_from_slice(&rest[..end]);
-                    rest = &rest[end..];
-                    match rest.first() {
-                        Some(&byte) => self.step(byte, output),
+        let end = rest.len();
+        // What is copied so far, and what is looked at.
+        let (mut copied, mut at) = (0, 0);
+        while let Some(&byte) = rest.get(at) {
+            let is_taken = match self.state {
+                State::RecordStart | State::FieldStart | State::Unquoted if self.is_careful => self.step(byte),
+                State::RecordStart => {
+                    // Most records have no quote: all of them are gone over at once.
+                    let plain = memchr2(self.syntax.quote, self.mark, &rest[at..]).unwrap_or(end - at);
+                    if plain >= AT_ONCE {
+                        self.pass(&rest[at..at + plain]);
+                        at += plain;
+                        continue;
+                    }
+                    self.step(byte)
+                }
+                State::Unquoted => {
+                    let is_inner = |byte: &u8| *byte != self.syntax.delimiter && !self.syntax.ends_record(*byte);
+                    match rest[at..].iter().position(|byte| !is_inner(byte)) {
+                        Some(inner) => {
+                            at += inner;
+                            self.step(rest[at])
+                        }
                         None => break,
                     }
                 }
                 State::Quoted => {
-                    let end = match self.syntax.escape {
-                        Some(escape) => memchr2(self.syntax.quote, escape, rest),
-                        None => memchr(self.syntax.quote, rest),
-                    };
-                    let Some(end) = end else {
-                        output.extend_from_slice(rest);
-                        break;
-                    };
-                    output.extend_from_slice(&rest[..end]);
-                    rest = &rest[end..];
-                    let closes = rest[0] == self.syntax.quote;
+                    let (quote, escape) = (self.syntax.quote, self.syntax.escape);
+                    let is_inner = |byte: &u8| *byte != quote && Some(*byte) != escape;
+                    // Texts are short, mostly: a search would take longer to set out.
+                    let near = &rest[at..end.min(at + AT_ONCE)];
+                    let inner = near.iter().position(|byte| !is_inner(byte)).or_else(|| {
+                        let far = &rest[at + near.len()..];
+                        let found = match escape {
+                            Some(escape) => memchr2(quote, escape, far),
+                            None => memchr(quote, far),
+                        };
+                        found.map(|found| near.len() + found)
+                    });
+                    let Some(inner) = inner else { break };
+                    at += inner;
+                    let closes = rest[at] == quote;
                     self.state = if closes { State::Closing } else { State::Escaped { is_first: false } };
                     true
                 }
-                _ => self.step(byte, output),
+                _ => self.step(byte),
             };
-            if taken {
-                output.push(rest[0]);
-                rest = &rest[1..];
+            match self.insertion.take() {
+                None => {}
+                Some(insertion) => {
+                    output.extend_from_slice(&rest[copied..at]);
+                    copied = at;
+                    self.insert(insertion, output);
+                }
             }
+            at += usize::from(is_taken);
         }
+        output.extend_from_slice(&rest[copied..]);
+    }
+
+    /// Whether the bytes so far end within quotes.
+    pub(in super::super) fn is_within_quotes(&self) -> bool {
+        matches!(self.state, State::Opened | State::Quoted | State::Escaped { .. })
     }
 
     /// Appends what the end of the file tells.
     pub(super) fn finish(&mut self, output: &mut Vec<u8>) {
-        if self.state == State::Empty {
-            self.insert(output);
+        if self.state == State::Empty && self.is_text() {
+            self.insert(Insertion::Mark, output);
         }
     }
 
-    /// Goes on by one byte, and says whether it is done with it; if not, the state has changed.
-    fn step(&mut self, byte: u8, output: &mut Vec<u8>) -> bool {
+    /// Goes on by one byte, and says whether it is done with it; if not, the state has changed. What is to stand before the
+    /// byte is the insertion.
+    fn step(&mut self, byte: u8) -> bool {
         let Syntax { delimiter, quote, escape, comment, .. } = self.syntax;
         let ends_record = self.syntax.ends_record(byte);
         let after_return = std::mem::take(&mut self.after_return);
@@ -174,13 +216,13 @@ impl Marker {
                 let is_second_of_two = after_return && byte == b'\n' && self.syntax.terminator.is_none();
                 if self.text.len() == 1 && !self.in_header && !is_second_of_two {
                     // The reader leaves empty lines out; here one is a record, whose value is NULL.
-                    output.extend_from_slice(&[quote, quote]);
+                    self.insertion = Some(Insertion::Null);
                 }
                 self.after_return = byte == b'\r';
             }
             State::RecordStart | State::FieldStart if byte == quote => self.state = State::Opened,
             State::RecordStart | State::FieldStart if byte == self.mark => {
-                self.insert(output);
+                self.mark_here();
                 self.state = State::Unquoted;
             }
             State::RecordStart | State::FieldStart | State::Unquoted => {
@@ -200,7 +242,7 @@ impl Marker {
                     State::Escaped { is_first: true }
                 } else {
                     if byte == self.mark {
-                        self.insert(output);
+                        self.mark_here();
                     }
                     State::Quoted
                 };
@@ -208,7 +250,7 @@ impl Marker {
             State::Empty if byte == quote => self.state = State::Quoted,
             State::Empty => {
                 if byte == delimiter || ends_record || byte == self.mark {
-                    self.insert(output);
+                    self.mark_here();
                 }
                 self.state = State::Unquoted;
                 return false;
@@ -220,7 +262,7 @@ impl Marker {
             }
             State::Escaped { is_first } => {
                 if is_first && byte == self.mark {
-                    self.insert(output);
+                    self.mark_here();
                 }
                 self.state = State::Quoted;
             }
@@ -257,9 +299,18 @@ impl Marker {
         self.state = State::RecordStart;
     }
 
-    fn insert(&self, output: &mut Vec<u8>) {
-        if self.text.get(self.column).copied().unwrap_or_default() {
-            output.push(self.mark);
+    fn is_text(&self) -> bool {
+        self.text.get(self.column).copied().unwrap_or_default()
+    }
+
+    fn mark_here(&mut self) {
+        self.insertion = self.is_text().then_some(Insertion::Mark);
+    }
+
+    fn insert(&self, insertion: Insertion, output: &mut Vec<u8>) {
+        match insertion {
+            Insertion::Mark => output.push(self.mark),
+            Insertion::Null => output.extend_from_slice(&[self.syntax.quote, self.syntax.quote]),
         }
     }
 }

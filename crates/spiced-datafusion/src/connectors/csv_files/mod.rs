@@ -28,6 +28,7 @@ use datafusion::object_store::{ObjectMeta, ObjectStore};
 use datafusion::physical_expr::LexRequirement;
 use datafusion::physical_plan::ExecutionPlan;
 
+pub(super) use self::marker::{Marker, Syntax};
 use self::sink::CsvFileSink;
 use self::source::CsvFileSource;
 use super::inferred::{self, Separated, Text};

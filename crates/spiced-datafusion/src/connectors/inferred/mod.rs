@@ -5,6 +5,7 @@
 //! for the nearest float. No message here has a value in it: they go to logs and to who may not read the data.
 
 mod csv;
+mod decimal;
 mod json;
 
 use std::io::{BufReader, Read};
