@@ -269,7 +269,7 @@ def test_types_of_own_rules(pod, postgres):
         "(2, 'hello', 'a@b.c', '9.0.0.1', '9.0.0.0/8', '08:00:2b:01:02:04', 'ok', '9', '[10,20)', '[]', 'ab   ', '11',"
         " '11:00:00+01', '0/2', 'strasse'),"
         "(3, 'WORLD', 'x@y.z', '::1', '10.0.0.0/8', '08:00:2b:01:02:05', 'happy', '100', 'empty', '1', 'b', '1', '12:00:00', '0/10', 'x'),"
-        "(4); GRANT ALL ON own_rules TO app"
+        "(4" + ", NULL" * 14 + "); GRANT ALL ON own_rules TO app"
     )
     server = serve(pod, postgres, "own_rules", access="read_write")
     for condition in OWN_RULES:
