@@ -233,6 +233,14 @@ def test_out_of_order(unchanged, order):
             assert told.code == "INVALID_ARGUMENT" and told.details, told
 
 
+def test_a_schema_alone_makes_the_table(server):
+    """A result without rows, ingested: the table is there, and has its columns."""
+    with wire.Wire(server) as flight:
+        told = flight.ask("DoPut", *flight_data(SCHEMA, command=wire.ingest("no_rows", 1, 1)))
+    assert told.code == "OK", told
+    assert clients.rows(server, "SELECT count(id) AS n, count(name) AS m FROM no_rows") == [{"n": 0, "m": 0}]
+
+
 def test_rows_for_two_tables(unchanged):
     """A second descriptor does not lead the rows elsewhere."""
     second = wire.message(f1=wire.descriptor(wire.ingest("made", 2, 3))) + wire.message(f2=HEAD, f1000=BODY)

@@ -245,6 +245,47 @@ def test_types(pod, postgres):
         assert clients.rows(server, f"SELECT count(*) AS n FROM t WHERE {text}") == [{"n": 1}], text
 
 
+# Conditions on types that PostgreSQL compares by rules of their own: letters of either case, several ways to write a value,
+# another order. Each is answered as PostgreSQL answers it, or refused.
+OWN_RULES = [
+    "ci = 'hello'", "ci = 'HELLO' OR ci = 'x'", "ci IN ('HELLO', 'world')", "ci <> 'hello'", "NOT ci = 'hello'", "ci LIKE 'h%'",
+    "ci NOT LIKE 'h%'", "ci > 'HZ'", "ci BETWEEN 'h' AND 'HZ'", "mail = 'a@b.c'", "'HELLO' = ci AND id > 1", "ci::text = 'hello'",
+    "ip = '10.0.0.1'", "ip = '10.0.0.1/32'", "ip < '9.5.0.0'", "ip IN ('9.0.0.1', '::1')", "ip::text = '10.0.0.1/32'", "net = '10/8'",
+    "mac = '08-00-2B-01-02-03'", "feeling < 'ok'", "feeling >= 'ok'", "feeling = 'sad'", "cash = '12.34'", "cash > '9.5'",
+    "span = '[1,4]'", "span = 'empty'", "doc = '{\"b\": 1, \"a\": 2}'", "padded = 'ab'", "padded = 'ab   '", "padded <> 'ab '",
+    "padded IN ('ab  ', 'x')", "bits = '101'", "clock = '11:00:00+01'", "lsn = '0/01'", "folded = 'STRASSE'", "folded <> 'X'",
+    "folded IN ('x', 'STRASSE')", "ci IS NULL OR ip IS NULL", "ci = 'hello' OR ip = '::1' OR id = 2",
+]  # fmt: skip
+
+
+def test_types_of_own_rules(pod, postgres):
+    postgres.sql(
+        "CREATE EXTENSION citext; CREATE DOMAIN address AS citext; CREATE TYPE feeling AS ENUM ('sad', 'ok', 'happy');"
+        "CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+        "CREATE TABLE own_rules (id int, ci citext, mail address, ip inet, net cidr, mac macaddr, feeling feeling, cash money,"
+        " span int4range, doc jsonb, padded char(5), bits varbit, clock timetz, lsn pg_lsn, folded text COLLATE folded);"
+        "INSERT INTO own_rules VALUES (1, 'Hello', 'A@b.C', '10.0.0.1', '10.0.0.0/8', '08:00:2b:01:02:03', 'sad', '12.34', '[1,5)',"
+        " '{\"a\": 2, \"b\": 1}', 'ab', '101', '12:00:00+02', '0/1', 'Strasse'),"
+        "(2, 'hello', 'a@b.c', '9.0.0.1', '9.0.0.0/8', '08:00:2b:01:02:04', 'ok', '9', '[10,20)', '[]', 'ab   ', '11',"
+        " '11:00:00+01', '0/2', 'strasse'),"
+        "(3, 'WORLD', 'x@y.z', '::1', '10.0.0.0/8', '08:00:2b:01:02:05', 'happy', '100', 'empty', '1', 'b', '1', '12:00:00', '0/10', 'x'),"
+        "(4" + ", NULL" * 14 + "); GRANT ALL ON own_rules TO app"
+    )
+    server = serve(pod, postgres, "own_rules", access="read_write")
+    for condition in OWN_RULES:
+        wanted = [int(id) for id in postgres.sql(f"SELECT id FROM own_rules WHERE {condition} ORDER BY id").split()]
+        seen = [row["id"] for row in clients.rows(server, f"SELECT id FROM t WHERE {condition} ORDER BY id")]
+        assert seen == wanted, condition
+    # What cannot be left to it as a whole is refused, unless it is the text that is compared.
+    refused = clients.sql(server, "SELECT id FROM t WHERE ci = 'hello' OR sqrt(id) > 9")
+    assert refused.status == 501 and "`ci`" in refused.text and "ci::text" in refused.text, refused
+    assert clients.rows(server, "SELECT id FROM t WHERE ci::text = 'hello' OR sqrt(id) > 9") == [{"id": 2}]
+    unlike = clients.sql(server, "SELECT id FROM t WHERE ip = 'no address'")
+    assert unlike.status == 400, unlike
+    assert clients.sql(server, "DELETE FROM t WHERE ci = 'HELLO'").ok().json() == [{"count": 2}]
+    assert postgres.sql("SELECT id FROM own_rules ORDER BY id") == "3\n4"
+
+
 BEYOND = {
     "a decimal too many": ("numeric", "1.00000000001", "decimals"),
     "NaN": ("numeric", "'NaN'", "NaN"),

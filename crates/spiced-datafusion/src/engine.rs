@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::catalog::{PodSchema, Slot};
 use crate::clock::Clock;
 use crate::connectors::{self, Source};
+use crate::external_tables::ExternalTables;
 use crate::functions;
 use crate::host_paths::HostPaths;
 use crate::loader::{Loader, Reloads};
@@ -81,7 +82,13 @@ impl DataFusionEngine {
         let spill = spill_directory(&options)?;
         let memory_watch =
             MemoryWatch::start(options.process_memory_limit).map_err(|e| StartError::engine(&e.into()))?;
-        let state = Arc::new(base_state(&options, catalogs.clone(), spill.as_ref(), &memory_watch)?);
+        let mut state = base_state(&options, catalogs.clone(), spill.as_ref(), &memory_watch)?;
+        let host_paths = HostPaths::new(options.host_paths.clone());
+        host_paths.register(state.runtime_env()).map_err(|e| StartError::engine(&e))?;
+        for factory in state.table_factories_mut().values_mut() {
+            *factory = Arc::new(ExternalTables(host_paths.clone()));
+        }
+        let state = Arc::new(state);
         let datasets = check(&options, &state)?;
 
         let mut schemas: BTreeMap<String, BTreeMap<String, watch::Receiver<Slot>>> = BTreeMap::new();
@@ -135,8 +142,6 @@ impl DataFusionEngine {
         for loader in loading {
             loaders.spawn_on(loader.run(), &options.runtime);
         }
-        let host_paths = HostPaths::new(options.host_paths);
-        host_paths.register(state.runtime_env()).map_err(|e| StartError::engine(&e))?;
         let rules = Rules::new(writable, names, host_paths);
         let shared = Shared {
             state,
@@ -247,7 +252,8 @@ fn base_state(
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
     let runtime = runtime_env(options, spill, memory_watch).map_err(|e| StartError::engine(&e))?;
     let memory = runtime.memory_pool.clone();
-    let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TimeLiterals)];
+    let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![connectors::analyzer_rule(), Arc::new(TimeLiterals)];
     analyzer_rules.extend(Analyzer::new().rules);
     analyzer_rules.push(Arc::new(functions::CheckedArithmetic));
     let mut builder = SessionStateBuilder::new()
@@ -260,7 +266,11 @@ fn base_state(
         .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
     builder.scalar_functions().get_or_insert_default().extend([at_time_zone::function(), similar_to::function()]);
     projections::keep_apart(builder.optimizer().get_or_insert_default());
-    Ok(functions::govern(builder, options.memory_limit, memory).build())
+    let mut state = functions::govern(builder, options.memory_limit, memory).build();
+    for format in connectors::file_formats() {
+        state.register_file_format(format, true).map_err(|e| StartError::engine(&e))?;
+    }
+    Ok(state)
 }
 
 /// The directory to spill to. Without a writable temporary directory there is none; one that was asked for has to be there.

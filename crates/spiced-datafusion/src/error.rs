@@ -127,12 +127,49 @@ fn sentence(error: &DataFusionError) -> String {
             | ArrowError::ParseError(text)
             | ArrowError::ComputeError(text)
             | ArrowError::ArithmeticOverflow(text)
-            | ArrowError::InvalidArgumentError(text) => text.clone(),
+            | ArrowError::InvalidArgumentError(text) => without_values(text),
             other => other.to_string(),
         },
         other => other.message().into_owned(),
     };
     plain(text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(&text))
+}
+
+/// What Arrow says of a value that it cannot cast or compute, without the value, which may be a row's: whatever stands in
+/// quotes, and every number but those of a type such as `Decimal128(10, 2)`.
+pub(crate) fn without_values(text: &str) -> String {
+    let text = first_line(text);
+    let opens =
+        |(at, letter): (usize, char)| matches!(letter, '\'' | '"') && !text[..at].ends_with(char::is_alphanumeric);
+    let Some((first, _)) = text.char_indices().find(|found| opens(*found)) else { return without_numbers(text) };
+    // A value may have quotes too: what stands between the first and the last is left out.
+    let last = text[first + 1..].rfind(['\'', '"']).map_or(text.len() - 1, |last| first + 1 + last);
+    let rest = text.get(last + 1..).unwrap_or_default();
+    format!("{}'…'{}", without_numbers(&text[..first]), without_numbers(rest))
+}
+
+fn without_numbers(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    let (mut before, mut is_in_type) = (' ', false);
+    while let Some(letter) = letters.next() {
+        is_in_type = match letter {
+            '(' => before.is_alphanumeric(),
+            ')' => false,
+            _ => is_in_type,
+        };
+        let begins = letter.is_ascii_digit() && !before.is_alphanumeric() && before != '_';
+        before = letter;
+        if !begins || is_in_type {
+            out.push(letter);
+            continue;
+        }
+        out.push('…');
+        while let Some(more) = letters.next_if(|more| more.is_alphanumeric() || *more == '.') {
+            before = more;
+        }
+    }
+    out
 }
 
 /// Lower case at the start, unless the first word is a name, and no full stop at the end.
@@ -159,6 +196,32 @@ fn exhausted(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_value_is_in_a_sentence() {
+        for (text, expected) in [
+            (
+                "Cannot cast string 'it's a secret' to value of Int32 type",
+                "cannot cast string '…' to value of Int32 type",
+            ),
+            ("Can't cast value 300 to type Int8", "can't cast value … to type Int8"),
+            (
+                "Cannot cast to Decimal128(10, 2). Overflowing on 123.45",
+                "cannot cast to Decimal128(10, 2). Overflowing on …",
+            ),
+            (
+                "123.45 is too large to store in a Decimal128 of precision 5",
+                "… is too large to store in a Decimal128 of precision …",
+            ),
+            ("Overflow happened on: -719162 * 86400000000000", "overflow happened on: -… * …"),
+            ("regex parse error:\n    (secret\n    ^", "regex parse error:"),
+            ("Divide by zero", "divide by zero"),
+        ] {
+            let seen = engine_error(ArrowError::CastError(text.into()).into()).to_string();
+            assert!(seen.starts_with(expected), "{seen}");
+            assert!(!["secret", "300", "719162", "123"].iter().any(|value| seen.contains(value)), "{seen}");
+        }
+    }
 
     #[test]
     fn each_class_and_its_sentence() {

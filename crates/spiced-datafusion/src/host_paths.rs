@@ -59,6 +59,32 @@ impl HostPaths {
         }
     }
 
+    /// The path of what was [admitted](Self::admit), from its folder on.
+    pub(crate) fn within(&self, admitted: &str) -> Option<String> {
+        let path = match Url::parse(admitted) {
+            Ok(url) => url.to_file_path().ok()?,
+            // One with a wildcard is a path.
+            Err(_) => PathBuf::from(admitted),
+        };
+        self.0.iter().find_map(|folder| {
+            let rest = path.strip_prefix(folder.canonicalize().ok()?).ok()?;
+            Some(rest.to_string_lossy().into_owned())
+        })
+    }
+
+    /// The same of a folder whose files are listed, by a wildcard or not.
+    pub(crate) fn rooted_listing(&self, listed: &ListingTableUrl) -> Option<ListingTableUrl> {
+        let path = PathBuf::from(format!("/{}", listed.prefix()));
+        self.0.iter().enumerate().find_map(|(at, folder)| {
+            let rest = path.strip_prefix(folder.canonicalize().ok()?).ok()?;
+            let mut url = format!("{}{}", root(at), encoded(rest));
+            if listed.is_collection() && !url.ends_with('/') {
+                url.push('/');
+            }
+            ListingTableUrl::try_new(Url::parse(&url).ok()?, listed.get_glob().clone()).ok()
+        })
+    }
+
     /// Checks `location`, as a statement names it, and returns the URL to use in its place: that of
     /// the file or folder that was checked, without links or dots that could mean another one later.
     ///

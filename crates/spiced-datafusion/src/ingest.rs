@@ -22,6 +22,7 @@ use futures::stream::{self, StreamExt};
 use spiced_engine::{Batches, EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, TablePath};
 
 use crate::error::{engine_error, invalid};
+use crate::exact_cast::exact_cast;
 
 /// The plan of `ingest`.
 pub(crate) async fn plan(ingest: Ingest, state: &SessionState) -> Result<LogicalPlan, EngineError> {
@@ -89,7 +90,11 @@ fn append(
     let provider = source_as_provider(&target).map_err(engine_error)?;
     let column = |field: &datafusion::arrow::datatypes::Field| -> Result<Expr, EngineError> {
         let value = match given.field_with_name(field.name()) {
-            Ok(_) => Expr::Column(Column::from_name(field.name())),
+            Ok(column) => {
+                let value = Expr::Column(Column::from_name(field.name()));
+                let value = exact_cast(value, column.data_type(), field.data_type(), field.name());
+                return value.map(|value| value.alias(field.name())).map_err(engine_error);
+            }
             Err(_) => match provider.get_column_default(field.name()) {
                 Some(default) => default.clone(),
                 None if field.is_nullable() => lit(ScalarValue::Null),

@@ -124,10 +124,18 @@ impl Rules {
                     let why = "Arrow files are not read here; write them as Parquet, and say STORED AS PARQUET";
                     return Err(refusal(ErrorKind::Unsupported, why));
                 }
+                let mut definition = create.definition.take();
                 for location in &mut create.locations {
                     let admitted = self.host_paths.admit(location, "CREATE EXTERNAL TABLE")?;
+                    // Callers read it; where on the host the folder lies is not theirs to know.
+                    let within = self.host_paths.within(&admitted);
+                    definition = definition
+                        .filter(|definition| definition.contains(location.as_str()))
+                        .zip(within)
+                        .map(|(definition, within)| definition.replace(location.as_str(), &within));
                     *location = self.host_paths.rooted(admitted);
                 }
+                create.definition = definition;
                 Transformed::yes(LogicalPlan::Ddl(DdlStatement::CreateExternalTable(create)))
             }
             node => Transformed::no(node),

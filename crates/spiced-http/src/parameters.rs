@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{Field, Schema};
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use spiced_engine::Parameters;
 
@@ -51,6 +52,12 @@ impl<'de> Visitor<'de> for Reader {
         let mut values = Map::new();
         while let Some((name, Scalar(value))) = given.next_entry::<String, _>()? {
             room(values.len())?;
+            if values.contains_key(&name) {
+                return Err(A::Error::custom(format_args!(
+                    "parameter ${} is given twice",
+                    name.trim_start_matches('$')
+                )));
+            }
             values.insert(name, value);
         }
         Ok(Given::Named(values))
@@ -70,56 +77,25 @@ struct Scalar(Value);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScalarReader)
+        // As it is written: serde_json takes an integer of more than 64 bits for the nearest float.
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let text = raw.get();
+        Ok(Self(match text.as_bytes().first() {
+            Some(b'[') => Value::Array(Vec::new()),
+            Some(b'{') => Value::Object(Map::new()),
+            Some(b'-' | b'0'..=b'9') if !text.contains(['.', 'e', 'E']) && !is_integer(text) => {
+                return Err(D::Error::custom(
+                    "a parameter is an integer of more than 64 bits; give it as a string, and CAST it: `CAST($1 AS DECIMAL(38, 0))`",
+                ));
+            }
+            _ => serde_json::from_str(text).map_err(D::Error::custom)?,
+        }))
     }
 }
 
-struct ScalarReader;
-
-impl<'de> Visitor<'de> for ScalarReader {
-    type Value = Scalar;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("null, true, false, a number or a string")
-    }
-
-    fn visit_unit<E>(self) -> Result<Scalar, E> {
-        Ok(Scalar(Value::Null))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
-        Ok(Scalar(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
-        Ok(Scalar(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
-        Ok(Scalar(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
-        Ok(Scalar(value.into()))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
-        Ok(Scalar(value.into()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Scalar, E> {
-        Ok(Scalar(value.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Scalar, A::Error> {
-        while elements.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar(Value::Array(Vec::new())))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Scalar, A::Error> {
-        while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar(Value::Object(Map::new())))
-    }
+/// Whether 64 bits have it, with a sign or without.
+fn is_integer(text: &str) -> bool {
+    text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok()
 }
 
 impl Given {
@@ -200,6 +176,23 @@ mod tests {
         for given in [json!(vec![0; MAX_PARAMETERS + 1]), Value::Object(many)] {
             assert_eq!(read(given).unwrap_err(), "a statement has at most 65535 parameters");
         }
+    }
+
+    #[test]
+    fn no_number_is_taken_for_another() {
+        let read = |text: &str| {
+            serde_json::from_str::<Given>(text).map_err(|e| e.to_string()).and_then(Given::into_parameters).map(|_| ())
+        };
+        for text in
+            ["[18446744073709551616]", "[-9223372036854775809]", "{\"a\": 99999999999999999999999999999999999999}"]
+        {
+            assert!(read(text).unwrap_err().starts_with("a parameter is an integer of more than 64 bits;"), "{text}");
+        }
+        for text in ["[18446744073709551615, -9223372036854775808, 1e20, -0, 1.5, null, true, \"x\"]", "{\"a\": 1}"] {
+            assert_eq!(read(text), Ok(()), "{text}");
+        }
+        assert!(read("[1e400]").is_err());
+        assert!(read("{\"a\": 1, \"a\": 2}").unwrap_err().starts_with("parameter $a is given twice"));
     }
 
     #[test]

@@ -258,7 +258,7 @@ fn every_type() -> Vec<(&'static str, ArrayRef, Option<&'static str>, Option<&'s
         ("list", column(lists.clone()), Some("[1,null]"), Some("\"[1,null]\"")),
         ("struct", column(structs), Some(r#"{"x":1,"l":[1,null]}"#), Some(r#""{""x"":1,""l"":[1,null]}""#)),
         ("map", column(maps.finish()), Some(r#"{"k\"":1}"#), None),
-        ("numbered_map", column(numbered.finish()), Some(r#""{7: seven\"}""#), None),
+        ("numbered_map", column(numbered.finish()), Some(r#"{"7":"seven\""}"#), None),
         ("union", column(union), Some("\"{i=5}\""), None),
         ("dictionary", column(null_value), Some("\"v\""), Some("v")),
         ("dictionary_of_lists", column(of_lists), Some("[1,null]"), Some("\"[1,null]\"")),
@@ -266,6 +266,37 @@ fn every_type() -> Vec<(&'static str, ArrayRef, Option<&'static str>, Option<&'s
         ("runs", column(runs), Some("\"r\""), Some("r")),
         ("time_null", column(new_null_array(&DataType::Timestamp(TimeUnit::Second, None), 3)), Some("null"), Some("")),
     ]
+}
+
+/// An object has no key twice, however deep it lies.
+#[tokio::test]
+async fn keys_that_repeat_within_values_get_numbers() {
+    let mut maps = MapBuilder::new(None, StringBuilder::new(), Int32Builder::new());
+    for (key, value) in [("k", 1), ("k", 2), ("k_2", 3)] {
+        maps.keys().append_value(key);
+        maps.values().append_value(value);
+    }
+    maps.append(true).unwrap();
+    let field = |name: &str| Field::new(name, DataType::Int32, true);
+    let columns = vec![column(Int32Array::from(vec![1])), column(Int32Array::from(vec![None]))];
+    let structs = StructArray::try_new(vec![field("a"), field("a")].into(), columns, None).unwrap();
+    let batch = RecordBatch::try_from_iter([("m", column(maps.finish())), ("s", column(structs))]).unwrap();
+    let reply = call(Toy::batches(vec![batch]).api(), query("SELECT 1", "application/json")).await;
+    assert_eq!(reply.text(), r#"[{"m":{"k":1,"k_3":2,"k_2":3},"s":{"a":1,"a_2":null}}]"#);
+}
+
+/// What formats a duration writes a word of its own for one that it cannot count.
+#[tokio::test]
+async fn a_duration_that_has_no_text_is_an_error() {
+    let seconds = |value| column(arrow_array::DurationSecondArray::from(vec![Some(1), value]));
+    for (accept, _) in FORMS {
+        for (value, status) in [(Some(1_i64 << 62), 400), (Some(1 << 50), 200), (None, 200)] {
+            let batch = RecordBatch::try_from_iter_with_nullable([("c", seconds(value), true)]).unwrap();
+            let reply = call(Toy::batches(vec![batch]).api(), query("SELECT 1", accept)).await;
+            let wanted = if accept.contains("arrow") { 200 } else { status };
+            assert_eq!(reply.status, wanted, "{accept}: {}", String::from_utf8_lossy(&reply.body));
+        }
+    }
 }
 
 fn i256(value: i64) -> <Decimal256Type as ArrowPrimitiveType>::Native {

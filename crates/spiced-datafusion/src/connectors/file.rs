@@ -49,6 +49,10 @@ impl Source for Files {
     async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
         let Listing { written, glob, .. } = &self.listing;
         let is_folder = match tokio::fs::metadata(&self.base).await {
+            // A pipe or a device would be waited for.
+            Ok(metadata) if !metadata.is_dir() && !metadata.is_file() => {
+                return Err(format!("`{written}` is neither a file nor a folder"));
+            }
             Ok(metadata) => metadata.is_dir(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(format!("there is no file or folder at `{written}`"));

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use datafusion::common::config::CsvOptions;
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::file_format::FileFormat;
-use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
-use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::execution::context::SessionState;
 
+use super::csv_files::CsvFiles;
 use super::inferred::{Separated, Text};
+use super::parquet_files::ParquetFiles;
 use super::text;
 use crate::DatasetSpec;
 
@@ -96,7 +97,7 @@ impl Reading {
                     global: state.config_options().execution.parquet.clone(),
                     ..TableParquetOptions::default()
                 };
-                Arc::new(ParquetFormat::default().with_options(options))
+                Arc::new(ParquetFiles::new(options))
             }
             Format::Csv => Arc::new(reader(&self.csv)),
             Format::Tsv => Arc::new(reader(&self.tsv)),
@@ -119,14 +120,9 @@ impl Reading {
     }
 }
 
-fn reader(separated: &Separated) -> CsvFormat {
-    CsvFormat::default()
-        .with_has_header(separated.has_header)
-        .with_delimiter(separated.delimiter)
-        .with_quote(separated.quote)
-        .with_escape(separated.escape)
-        // Else a large file is cut into parts at line ends, whether they stand within quotes or not.
-        .with_newlines_in_values(true)
+fn reader(separated: &Separated) -> CsvFiles {
+    let Separated { has_header, delimiter, quote, escape, .. } = *separated;
+    CsvFiles::new(CsvOptions { has_header: Some(has_header), delimiter, quote, escape, ..CsvOptions::default() })
 }
 
 const CHARACTER: &str = "one ASCII character";

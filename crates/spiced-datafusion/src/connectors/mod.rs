@@ -1,10 +1,12 @@
 //! The connectors: one file each, one line in [`CONNECTORS`].
 
 mod checked;
+mod csv_files;
 mod file;
 mod flightsql;
 mod format;
 mod inferred;
+mod json_files;
 mod listing;
 mod literal;
 mod memory;
@@ -12,6 +14,7 @@ mod object;
 mod outbound;
 mod outdated;
 mod params;
+mod parquet_files;
 mod postgres;
 mod remote;
 
@@ -20,8 +23,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Constraint;
+use datafusion::datasource::file_format::FileFormatFactory;
 use datafusion::execution::context::SessionState;
-use datafusion::optimizer::OptimizerRule;
+use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 use spiced_engine::Key;
 use tls_core::Secret;
 
@@ -177,9 +181,23 @@ fn declared(table: &dyn TableProvider) -> Option<Key> {
     Some(Key { name: None, columns: columns.iter().map(|at| schema.field(*at).name().clone()).collect() })
 }
 
+/// The formats of files, in place of DataFusion's.
+pub(crate) fn file_formats() -> [Arc<dyn FileFormatFactory>; 3] {
+    [
+        Arc::new(csv_files::CsvFilesFactory::new()),
+        Arc::new(json_files::JsonFilesFactory::new()),
+        Arc::new(parquet_files::ParquetFilesFactory::new()),
+    ]
+}
+
 /// What the optimizer can leave to a connector's server.
 pub(crate) fn optimizer_rule() -> Arc<dyn OptimizerRule + Send + Sync> {
     Arc::new(postgres::WholeQueries)
+}
+
+/// What a connector has to see before the planner's own rules.
+pub(crate) fn analyzer_rule() -> Arc<dyn AnalyzerRule + Send + Sync> {
+    Arc::new(postgres::TextOf)
 }
 
 /// `, did you mean …?`, where one of `known` is near.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::file::properties::WriterProperties;
@@ -238,4 +238,74 @@ async fn a_file_that_becomes_another_one_is_loaded_again_or_marked() {
         }
     });
     assert_eq!(seen.await.unwrap(), ["secret"]);
+}
+
+/// PostgreSQL's rule for CSV: nothing is NULL, and `""` is an empty text.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_text_is_no_null_in_csv() {
+    let mut pod = Pod::new();
+    let many: String = (0..20_000).map(|n| format!("{n},{}\n", ["", "\"\"", "\"x\ny\""][n % 3])).collect();
+    pod.write("x.csv", "id,t,n\r\n1,\"\",\r\n2,,5\r\n3,\"a,\"\"\",\"\"\r\n").write("one.csv", "v\na\n\n\"\"\n");
+    pod.write("q.tsv", "1\t''\n2\t\n").write("many.csv", &format!("id,t\n{many}")).write("out/here", "");
+    pod.options.host_paths = vec![pod.path().join("out")];
+    pod.dataset("x", "file:x.csv");
+    pod.dataset("one", "file:one.csv");
+    pod.dataset("q", "file:q.tsv").params(&[("tsv_quote", "'"), ("tsv_has_header", "false")]);
+    pod.dataset("many", "file:many.csv");
+    let session = pod.session().await;
+    let out = pod.path().join("out").display().to_string();
+    let texts = "SELECT id, CASE WHEN t IS NULL THEN 'NULL' ELSE '<' || t || '>' END";
+    assert_eq!(run(&*session, &format!("{texts}, n FROM x ORDER BY id")).await.len(), 3);
+    let expected = ["1 | <> | -1", "2 | NULL | 5", "3 | <a,\"> | -1"];
+    assert_eq!(run(&*session, &format!("{texts}, coalesce(n, -1) FROM x ORDER BY id")).await, expected);
+    assert_eq!(run(&*session, "SELECT count(*), count(t), count(n) FROM x").await, ["3 | 2 | 1"]);
+    assert_eq!(run(&*session, "SELECT id FROM x WHERE t = ''").await, ["1"]);
+    assert_eq!(run(&*session, "SELECT coalesce('<' || v || '>', 'NULL') FROM one").await, ["<a>", "NULL", "<>"]);
+    assert_eq!(run(&*session, "SELECT column_1, column_2 IS NULL FROM q ORDER BY 1").await, ["1 | false", "2 | true"]);
+    let counts = "SELECT count(*), count(t), count(*) FILTER (WHERE t = ''), sum(id) FROM";
+    let expected = ["20000 | 13333 | 6667 | 199990000"];
+    assert_eq!(run(&*session, &format!("{counts} many")).await, expected);
+    // What is written comes back, by what is listed too.
+    run(&*session, &format!("COPY many TO '{out}/m/' STORED AS CSV")).await;
+    run(&*session, &format!("CREATE EXTERNAL TABLE back STORED AS CSV LOCATION '{out}/m/'")).await;
+    assert_eq!(run(&*session, &format!("{counts} back")).await, expected);
+    run(&*session, &format!("COPY one TO '{out}/one.csv'")).await;
+    run(&*session, &format!("CREATE EXTERNAL TABLE one_back STORED AS CSV LOCATION '{out}/on*.csv'")).await;
+    assert_eq!(run(&*session, "SELECT coalesce('<' || v || '>', 'NULL') FROM one_back").await, ["<a>", "NULL", "<>"]);
+}
+
+/// The statistics of a Parquet file leave NaN out.
+#[tokio::test(flavor = "multi_thread")]
+async fn nan_in_a_parquet_file_stays() {
+    let mut pod = Pod::new();
+    for (name, values) in [("constant", [0.1, 0.1, f64::NAN]), ("ordered", [0.1, 0.2, f64::NAN])] {
+        let values: ArrayRef = Arc::new(Float64Array::from(values.to_vec()));
+        let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+        let batch = RecordBatch::try_from_iter([("id", ids), ("v", values)]).unwrap();
+        let file = File::create(pod.path().join(format!("{name}.parquet"))).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        pod.dataset(name, &format!("file:{name}.parquet"));
+    }
+    let session = pod.session().await;
+    assert_eq!(run(&*session, "SELECT v FROM constant").await, ["0.1", "0.1", "NaN"]);
+    assert_eq!(run(&*session, "SELECT id FROM ordered WHERE v > 5").await, ["3"]);
+    assert_eq!(run(&*session, "SELECT id FROM ordered WHERE v = 'NaN'::double").await, ["3"]);
+    assert_eq!(run(&*session, "SELECT max(v), count(*), count(v) FROM ordered").await, ["NaN | 3 | 3"]);
+    assert_eq!(run(&*session, "SELECT id FROM ordered WHERE id > 2").await, ["3"]);
+    assert_eq!(run(&*session, "SELECT id FROM ordered ORDER BY v DESC LIMIT 1").await, ["3"]);
+}
+
+/// Numbers that a float would change are decimals.
+#[tokio::test(flavor = "multi_thread")]
+async fn decimals_in_text_files_are_not_rounded() {
+    let mut pod = Pod::new();
+    pod.write("x.csv", "a\n0.1\n12345678901234567.89\n");
+    pod.write("x.ndjson", "{\"a\":0.1}\n{\"a\":12345678901234567.89}\n{\"a\":1.5e2}\n");
+    pod.dataset("c", "file:x.csv");
+    pod.dataset("j", "file:x.ndjson");
+    let session = pod.session().await;
+    assert_eq!(run(&*session, "SELECT a FROM c").await, ["0.10", "12345678901234567.89"]);
+    assert_eq!(run(&*session, "SELECT a FROM j").await, ["0.10", "12345678901234567.89", "150.00"]);
 }

@@ -146,7 +146,8 @@ async fn errors_have_their_class() {
     let session = pod.session().await;
     for (sql, kind, part) in [
         ("SELECT 1/0", ErrorKind::InvalidStatement, "divide by zero"),
-        ("SELECT CAST('x' AS INT)", ErrorKind::InvalidStatement, "'x'"),
+        // Without the value, which may be a row's.
+        ("SELECT CAST('x' AS INT)", ErrorKind::InvalidStatement, "cannot cast string '…' to value of Int32 type"),
         ("SELECT nope FROM m", ErrorKind::InvalidStatement, "nope"),
         ("SELECT * FROM nope", ErrorKind::InvalidStatement, "table 'spice.public.nope' not found"),
         ("SELECT nope(1)", ErrorKind::InvalidStatement, "nope"),

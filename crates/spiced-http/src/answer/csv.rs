@@ -11,7 +11,7 @@ use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Field, Fields, Schema};
 
 use super::Encode;
-use super::nested::{no_text, with_rows};
+use super::nested::{check_durations, no_text, with_rows};
 use super::out::Out;
 
 pub(super) struct Csv {
@@ -40,6 +40,9 @@ impl Encode for Csv {
     fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError> {
         let out = out.text();
         let fields = batch.schema_ref().fields();
+        for (field, column) in fields.iter().zip(batch.columns()) {
+            check_durations(field, column.as_ref())?;
+        }
         let flat = |(column, field): (&ArrayRef, &Arc<Field>)| match field.data_type().is_nested() {
             true => json(column, field),
             false => Ok(column.clone()),

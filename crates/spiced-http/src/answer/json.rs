@@ -1,14 +1,12 @@
 //! The three JSON forms: one array on one line, an object a line, and what the Spice SDKs read.
 
-use std::collections::{HashMap, HashSet};
 use std::io::Write;
-use std::sync::Arc;
 
 use arrow_array::{RecordBatch, StructArray};
-use arrow_schema::{ArrowError, Field, Fields, Schema};
+use arrow_schema::{ArrowError, Fields, Schema};
 
 use super::Encode;
-use super::nested::with_rows;
+use super::nested::{distinct, with_rows};
 use super::out::Out;
 
 /// Rows as objects, between fixed texts.
@@ -46,31 +44,6 @@ impl Json {
     }
 }
 
-/// `fields` with names that are all different: of those with one name, the second is `name_2`, the third `name_3`, unless
-/// another one is called so. `None` where they are already: an object has no key twice.
-fn distinct(fields: &Fields) -> Option<Fields> {
-    let names: HashSet<&str> = fields.iter().map(|field| field.name().as_str()).collect();
-    if names.len() == fields.len() {
-        return None;
-    }
-    let mut taken: HashSet<String> = names.into_iter().map(str::to_owned).collect();
-    let mut seen: HashMap<&str, usize> = HashMap::new();
-    let renamed = fields.iter().map(|field| {
-        let count = seen.entry(field.name()).or_default();
-        *count += 1;
-        if *count == 1 {
-            return field.clone();
-        }
-        let mut name = format!("{}_{count}", field.name());
-        while !taken.insert(name.clone()) {
-            *count += 1;
-            name = format!("{}_{count}", field.name());
-        }
-        Arc::new(Field::clone(field).with_name(name))
-    });
-    Some(renamed.collect())
-}
-
 impl Encode for Json {
     fn begin(&mut self, out: &mut Out) -> Result<(), ArrowError> {
         out.text().extend_from_slice(self.before.as_bytes());
@@ -106,7 +79,7 @@ impl Encode for Json {
 
 #[cfg(test)]
 mod tests {
-    use arrow_schema::DataType;
+    use arrow_schema::{DataType, Field};
 
     use super::*;
 

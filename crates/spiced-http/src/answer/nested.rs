@@ -1,15 +1,18 @@
 //! How values become JSON: arrow-json's encoders, and ours where those give up or go wrong.
 //!
 //! Binary is hexadecimal, decimals are numbers, dates and times are ISO 8601 text, floats that are
-//! no number are null. Unions, and maps whose keys are no text, are text.
+//! no number are null. Unions are text. Maps are objects, whose keys are the text of theirs. A key that an object would have
+//! twice gets a number, as columns do.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, StructArray};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_data::ArrayData;
 use arrow_json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
-use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, TimeUnit};
 
 /// Every null is written; what arrow-json lacks is ours.
 fn options(ours: &Arc<Ours>) -> EncoderOptions {
@@ -22,6 +25,39 @@ pub(super) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
         "the column `{name}` ({data_type}) holds a value that has no text, such as a date or time beyond the calendar; ask for \
          Arrow, or CAST it to BIGINT"
     ))
+}
+
+/// Refuses durations of more milliseconds than 64 bits count: what formats them writes a word of its own in their place.
+pub(super) fn check_durations(field: &Field, array: &dyn Array) -> Result<(), ArrowError> {
+    fn holds(data_type: &DataType) -> bool {
+        match data_type {
+            DataType::Duration(TimeUnit::Second | TimeUnit::Millisecond) => true,
+            DataType::Dictionary(_, values) => holds(values),
+            DataType::List(field)
+            | DataType::LargeList(field)
+            | DataType::ListView(field)
+            | DataType::LargeListView(field)
+            | DataType::FixedSizeList(field, _)
+            | DataType::Map(field, _)
+            | DataType::RunEndEncoded(_, field) => holds(field.data_type()),
+            DataType::Struct(fields) => fields.iter().any(|field| holds(field.data_type())),
+            DataType::Union(fields, _) => fields.iter().any(|(_, field)| holds(field.data_type())),
+            _ => false,
+        }
+    }
+    fn overflows(data: &ArrayData) -> bool {
+        let most = match data.data_type() {
+            DataType::Duration(TimeUnit::Second) => i64::MAX / 1_000,
+            DataType::Duration(TimeUnit::Millisecond) => i64::MAX,
+            _ => return data.child_data().iter().any(overflows),
+        };
+        let values = data.buffer::<i64>(0).iter().take(data.len()).enumerate();
+        values.into_iter().any(|(at, value)| !(-most..=most).contains(value) && data.is_valid(at))
+    }
+    match holds(field.data_type()) && overflows(&array.to_data()) {
+        true => Err(no_text(field.name(), field.data_type())),
+        false => Ok(()),
+    }
 }
 
 /// The field of a batch as one struct.
@@ -37,6 +73,9 @@ pub(super) fn with_rows(
     array: &StructArray,
     mut each: impl FnMut(usize, &mut NullableEncoder<'_>),
 ) -> Result<(), ArrowError> {
+    for (field, column) in array.fields().iter().zip(array.columns()) {
+        check_durations(field, column.as_ref())?;
+    }
     let ours = Arc::<Ours>::default();
     let (options, field) = (options(&ours), row_field(array.fields()));
     let mut encoder = make_encoder(&field, array, &options)?;
@@ -79,9 +118,29 @@ impl EncoderFactory for Ours {
                 let keys = if values.is_empty() { Vec::new() } else { dictionary.normalized_keys() };
                 Box::new(Dictionary { keys, values: make_encoder(field, values.as_ref(), options)? })
             }
-            // arrow-json refuses these two.
+            // arrow-json refuses these.
             DataType::Union(_, _) => self.text(field, array)?,
-            DataType::Map(entries, _) if !has_text_keys(entries) => self.text(field, array)?,
+            // arrow-json has keys that are no text for an error, and writes one twice that is there twice.
+            DataType::Map(entries, _) => {
+                const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
+                let map = array.as_map();
+                let DataType::Struct(parts) = entries.data_type() else { return Ok(None) };
+                let Some(of) = parts.get(1) else { return Ok(None) };
+                Box::new(Map {
+                    offsets: map.value_offsets(),
+                    keys: ArrayFormatter::try_new(map.keys().as_ref(), &OPTIONS)?,
+                    values: make_encoder(of, map.values().as_ref(), options)?,
+                    of: (field.name().clone(), field.data_type().clone()),
+                    failed: self.failed.clone(),
+                })
+            }
+            DataType::Struct(fields) if let Some(names) = distinct(fields) => {
+                let columns = fields.iter().zip(array.as_struct().columns()).zip(&names);
+                let columns = columns.map(|((field, column), name)| {
+                    Ok((key(name.name()), make_encoder(field, column.as_ref(), options)?))
+                });
+                Box::new(Struct(columns.collect::<Result<_, ArrowError>>()?))
+            }
             // arrow-json panics at a time beyond the calendar.
             kind if kind.is_temporal() => self.text(field, array)?,
             _ => return Ok(None),
@@ -90,9 +149,100 @@ impl EncoderFactory for Ours {
     }
 }
 
-fn has_text_keys(entries: &Field) -> bool {
-    let DataType::Struct(fields) = entries.data_type() else { return false };
-    fields.first().is_some_and(|key| key.data_type().is_string())
+/// `fields` with names that are all different: of those with one name, the second is `name_2`, the third `name_3`, unless
+/// another one is called so. `None` where they are already: an object has no key twice.
+pub(super) fn distinct(fields: &Fields) -> Option<Fields> {
+    let names = distinct_names(&fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>())?;
+    let renamed = fields.iter().zip(names).map(|(field, name)| match *field.name() == name {
+        true => field.clone(),
+        false => Arc::new(Field::clone(field).with_name(name)),
+    });
+    Some(renamed.collect())
+}
+
+fn distinct_names(names: &[&str]) -> Option<Vec<String>> {
+    let mut taken: HashSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    if taken.len() == names.len() {
+        return None;
+    }
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let renamed = names.iter().map(|known| {
+        let count = seen.entry(known).or_default();
+        *count += 1;
+        if *count == 1 {
+            return (*known).to_owned();
+        }
+        let mut name = format!("{known}_{count}");
+        while !taken.insert(name.clone()) {
+            *count += 1;
+            name = format!("{known}_{count}");
+        }
+        name
+    });
+    Some(renamed.collect())
+}
+
+/// A name as a key of an object, with the colon.
+fn key(name: &str) -> Vec<u8> {
+    let mut key = serde_json::Value::from(name).to_string().into_bytes();
+    key.push(b':');
+    key
+}
+
+/// A struct whose fields have names that repeat.
+struct Struct<'a>(Vec<(Vec<u8>, NullableEncoder<'a>)>);
+
+impl Encoder for Struct<'_> {
+    fn encode(&mut self, idx: usize, out: &mut Vec<u8>) {
+        for (at, (key, value)) in self.0.iter_mut().enumerate() {
+            out.push(if at == 0 { b'{' } else { b',' });
+            out.extend_from_slice(key);
+            value_or_null(value, idx, out);
+        }
+        out.push(b'}');
+    }
+}
+
+fn value_or_null(value: &mut NullableEncoder<'_>, idx: usize, out: &mut Vec<u8>) {
+    match value.is_null(idx) {
+        true => out.extend_from_slice(b"null"),
+        false => value.encode(idx, out),
+    }
+}
+
+struct Map<'a> {
+    offsets: &'a [i32],
+    keys: ArrayFormatter<'a>,
+    values: NullableEncoder<'a>,
+    of: (String, DataType),
+    failed: Arc<OnceLock<(String, DataType)>>,
+}
+
+impl Encoder for Map<'_> {
+    fn encode(&mut self, idx: usize, out: &mut Vec<u8>) {
+        let entries = self.offsets[idx] as usize..self.offsets[idx + 1] as usize;
+        let mut names = Vec::with_capacity(entries.len());
+        for entry in entries.clone() {
+            let mut name = String::new();
+            if self.keys.value(entry).write(&mut name).is_err() {
+                // The first counts.
+                let _ = self.failed.set(self.of.clone());
+            }
+            names.push(name);
+        }
+        if let Some(renamed) = distinct_names(&names.iter().map(String::as_str).collect::<Vec<_>>()) {
+            names = renamed;
+        }
+        out.push(b'{');
+        for (at, (entry, name)) in entries.zip(names).enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&key(&name));
+            value_or_null(&mut self.values, entry, out);
+        }
+        out.push(b'}');
+    }
 }
 
 struct Dictionary<'a> {

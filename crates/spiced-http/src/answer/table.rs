@@ -10,7 +10,7 @@ use arrow_schema::{ArrowError, Schema};
 use unicode_width::UnicodeWidthStr;
 
 use super::Encode;
-use super::nested::no_text;
+use super::nested::{check_durations, no_text};
 use super::out::Out;
 
 /// How many of the first rows are measured.
@@ -49,6 +49,9 @@ impl Encode for Table {
 
     fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError> {
         let out = out.text();
+        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+            check_durations(field, column.as_ref())?;
+        }
         let options = FormatOptions::new().with_display_error(false);
         let columns: Vec<ArrayFormatter<'_>> =
             batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options)).collect::<Result<_, _>>()?;

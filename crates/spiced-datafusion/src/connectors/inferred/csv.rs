@@ -1,5 +1,6 @@
 //! The columns of files with separated values.
 
+use std::cell::Cell;
 use std::io::Read;
 use std::sync::{Arc, LazyLock};
 
@@ -8,6 +9,8 @@ use datafusion::arrow::array::timezone::Tz;
 use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use datafusion::arrow::datatypes::{DataType, Date32Type, Field, Schema, TimeUnit};
 
+use super::super::csv_files::{Marker, Syntax};
+use super::decimal::Fractions;
 use super::unreadable;
 
 /// How the values are separated.
@@ -27,6 +30,25 @@ impl Default for Separated {
     }
 }
 
+/// The bytes of a file on their way to the reader, which takes the end of a file for the end of a quote.
+struct Quotes<'a, R> {
+    bytes: R,
+    marker: Marker,
+    output: Vec<u8>,
+    /// Whether the bytes so far end within quotes.
+    are_open: &'a Cell<bool>,
+}
+
+impl<R: Read> Read for Quotes<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.bytes.read(into)?;
+        self.output.clear();
+        self.marker.feed(&into[..count], &mut self.output);
+        self.are_open.set(self.marker.is_within_quotes());
+        Ok(count)
+    }
+}
+
 /// What is known of the columns so far.
 pub(super) struct Columns {
     separated: Separated,
@@ -43,6 +65,10 @@ impl Columns {
     /// Reads a file, of which the end may be missing.
     pub(super) fn read(&mut self, bytes: impl Read, name: &str, is_whole: bool) -> Result<(), String> {
         let Separated { has_header, delimiter, quote, escape, records } = self.separated;
+        let syntax = Syntax { delimiter, quote, escape, terminator: None, comment: None, has_header };
+        let quotes = Cell::new(false);
+        let bytes =
+            Quotes { bytes, marker: Marker::new(syntax, Arc::default()), output: Vec::new(), are_open: &quotes };
         let mut reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -71,6 +97,13 @@ impl Columns {
                 self.add(line, &whole)?;
                 count += 1;
             }
+        }
+        if is_whole && count < most && quotes.get() {
+            let line = last.map_or(1, |(line, _)| line);
+            return Err(format!(
+                ", line {line}: a quote is opened in this record, and the file ends before it is closed; write a quote within a \
+                 value twice"
+            ));
         }
         match last {
             Some((line, record)) if is_whole && count < most => self.add(line, &record),
@@ -149,6 +182,7 @@ struct Seen {
     /// Integers that a float does not have.
     wide: bool,
     floats: bool,
+    fractions: Fractions,
     dates: bool,
     times: bool,
     /// Times with a zone, and times without.
@@ -181,6 +215,7 @@ impl Seen {
         }
         if is_float(digits) {
             self.floats = true;
+            self.fractions = self.fractions.and(Fractions::of(digits));
         } else if value.eq_ignore_ascii_case("true") || value.eq_ignore_ascii_case("false") {
             self.booleans = true;
         } else if is_date(value) && Date32Type::parse(value).is_some() {
@@ -224,13 +259,16 @@ impl Seen {
     }
 
     fn data_type(self) -> DataType {
-        let Self { booleans, integers, wide, floats, dates, times, zoned, naive, fraction, far, texts } = self;
+        let Self { booleans, integers, wide, floats, fractions, dates, times, zoned, naive, fraction, far, texts } =
+            self;
         match (booleans, integers, floats, dates, times) {
             // Both kinds of times in one column are no one type.
             _ if texts || (zoned && naive) => DataType::Utf8,
             (true, false, false, false, false) => DataType::Boolean,
             (false, true, false, false, false) => DataType::Int64,
-            (false, integers, true, false, false) if !(integers && wide) => DataType::Float64,
+            (false, integers, true, false, false) if !(integers && wide) => {
+                fractions.data_type(if integers { INTEGER_DIGITS } else { 0 }).unwrap_or(DataType::Utf8)
+            }
             (false, false, false, true, false) => DataType::Date32,
             (false, false, false, false, true) if !(far && fraction > 6) => {
                 let unit = match fraction {
@@ -245,6 +283,9 @@ impl Seen {
         }
     }
 }
+
+/// The digits of an integer that a float of 64 bits has, and so a decimal beside one.
+const INTEGER_DIGITS: usize = 16;
 
 static UTC: LazyLock<Tz> = LazyLock::new(|| "+00:00".parse().expect("it is a zone"));
 
@@ -293,6 +334,10 @@ mod tests {
             (&["1", "2.5"], "Float64"),
             (&[".5", "1.", "1e5", "-1.5E-3"], "Float64"),
             (&["9007199254740993", "2.5"], "Utf8"),
+            (&["0.1", "12345678901234567.89", "3"], "Decimal128(38, 2)"),
+            (&["-0.1234567890123456789"], "Decimal128(38, 19)"),
+            (&["1.12345678901234567890123456789012345678901"], "Utf8"),
+            (&["1e-400"], "Utf8"),
             (&["9223372036854775807"], "Int64"),
             (&["9223372036854775808"], "Utf8"),
             (&["007"], "Utf8"),
@@ -360,6 +405,12 @@ mod tests {
         }
         let seen = columns(Text::Separated(Separated::default()), &[("a", b"x\nok\n\xff\n")]).await;
         assert_eq!(seen.unwrap_err(), "`a`, line 3: it is not UTF-8; save the file as UTF-8");
+        for (file, line) in [("a,b\n1,\"abc\n2,d\n", 2), ("a,\"b\n1,2\n", 1), ("a,b\n1,2\n3,\"x\"\"", 3)] {
+            let seen = columns(Text::Separated(Separated::default()), &[("a", file.as_bytes())]).await;
+            let expected =
+                format!("`a`, line {line}: a quote is opened in this record, and the file ends before it is closed;");
+            assert!(seen.as_ref().is_err_and(|why| why.starts_with(&expected)), "{file:?}: {seen:?}");
+        }
         let bare = Separated { has_header: false, ..Separated::default() };
         assert_eq!(columns(Text::Separated(bare), &[("a", b"1,x\n")]).await.unwrap(), "column_1 Int64, column_2 Utf8");
         let few = Separated { records: Some(1), ..Separated::default() };

@@ -9,6 +9,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::decimal::Fractions;
 use super::unreadable;
 
 /// The longest line.
@@ -97,19 +98,28 @@ struct Number {
     /// The least and the largest of those without a point or an exponent.
     integers: Option<(i128, i128)>,
     floats: bool,
+    fractions: Fractions,
 }
 
 impl Number {
     fn of(text: &str) -> Result<Self, &'static str> {
         if text.contains(['.', 'e', 'E']) {
             return match text.parse::<f64>() {
-                Ok(number) if number.is_finite() => Ok(Self { integers: None, floats: true }),
+                Ok(number) if number.is_finite() => {
+                    let fractions = Fractions::of(text);
+                    match fractions.data_type(0) {
+                        Some(_) => Ok(Self { integers: None, floats: true, fractions }),
+                        None => Err(
+                            "is a number that neither a float of 64 bits nor a decimal of 38 digits has; write it as text",
+                        ),
+                    }
+                }
                 _ => Err("is a number that no float of 64 bits has; write it as text"),
             };
         }
         match text.parse::<i128>() {
             Ok(number) if text.trim_start_matches('-').len() <= DIGITS => {
-                Ok(Self { integers: Some((number, number)), floats: false })
+                Ok(Self { integers: Some((number, number)), floats: false, fractions: Fractions::default() })
             }
             _ => Err("is an integer of more than 38 digits; write it as text"),
         }
@@ -120,7 +130,13 @@ impl Number {
             (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
             (one, other) => one.or(other),
         };
-        let both = Self { integers, floats: self.floats || other.floats };
+        let fractions = self.fractions.and(other.fractions);
+        let both = Self { integers, floats: self.floats || other.floats, fractions };
+        if both.floats && both.fractions.data_type(both.integer_digits()).is_none() {
+            return Err(
+                "has numbers that together no decimal of 38 digits has, and a float would change; write it as text",
+            );
+        }
         // An integer is never changed, and a float of 64 bits has those up to 2^53.
         let wide = 1_i128 << f64::MANTISSA_DIGITS;
         match integers {
@@ -131,9 +147,15 @@ impl Number {
         }
     }
 
+    /// The most digits of an integer among them.
+    fn integer_digits(self) -> usize {
+        let digits = |number: i128| number.unsigned_abs().checked_ilog10().map_or(1, |power| power as usize + 1);
+        self.integers.map_or(0, |(least, largest)| digits(least).max(digits(largest)))
+    }
+
     fn data_type(self) -> DataType {
         match self.integers {
-            _ if self.floats => DataType::Float64,
+            _ if self.floats => self.fractions.data_type(self.integer_digits()).unwrap_or(DataType::Float64),
             Some((least, largest)) if i64::try_from(least).is_ok() && i64::try_from(largest).is_ok() => DataType::Int64,
             Some((least, largest)) if least >= 0 && u64::try_from(largest).is_ok() => DataType::UInt64,
             _ => DataType::Decimal128(38, 0),
@@ -151,6 +173,10 @@ impl Seen {
         Ok(match text.as_bytes().first() {
             Some(b'n') => Self::Null,
             Some(b't' | b'f') => Self::Boolean,
+            // Half of a surrogate pair is no text, and is found where an escape is read.
+            Some(b'"') if text.contains("\\u") && serde_json::from_str::<String>(text).is_err() => {
+                return Err(format!("`{path}` holds half of a surrogate pair, which is no text"));
+            }
             Some(b'"') => Self::Text,
             Some(b'[') => {
                 let mut element = Self::Null;
@@ -282,6 +308,15 @@ mod tests {
             (&[r#"{"a":9007199254740993}"#, r#"{"a":18446744073709551615}"#], Ok("a UInt64")),
             (&[r#"{"a":-1}"#, r#"{"a":18446744073709551615}"#], Ok("a Decimal128(38, 0)")),
             (&[r#"{"a":1}"#, r#"{"a":2.5}"#], Ok("a Float64")),
+            (&[r#"{"a":12345678901234567.89}"#, r#"{"a":2}"#], Ok("a Decimal128(38, 2)")),
+            (
+                &[r#"{"a":1e-400}"#],
+                Err(
+                    "line 1: `a` is a number that neither a float of 64 bits nor a decimal of 38 digits has; write it as text",
+                ),
+            ),
+            (&[r#"{"a":"\ud800"}"#], Err("line 1: `a` holds half of a surrogate pair, which is no text")),
+            (&[r#"{"a":"\ud83d\ude00"}"#], Ok("a Utf8")),
             (
                 &[r#"{"a":2.5}"#, r#"{"a":9007199254740993}"#],
                 Err(

@@ -5,20 +5,23 @@
 //! for the nearest float. No message here has a value in it: they go to logs and to who may not read the data.
 
 mod csv;
+mod decimal;
 mod json;
 
 use std::io::{BufReader, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::object_store::{GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use spiced_engine::ErrorKind;
 use tokio::runtime::Handle;
 
 pub(super) use self::csv::Separated;
+use crate::error::refusal;
 
 /// What is read of a data set's files to find out their columns, at most: what comes behind is taken for more of the same.
 const MOST_BYTES: u64 = 256 << 20;
@@ -79,6 +82,22 @@ pub(super) async fn schema(text: Text, store: Arc<dyn ObjectStore>, files: Vec<O
     match found {
         Found::Separated(columns) => Ok(columns.schema()),
         Found::Json(columns) => Ok(columns.schema()),
+    }
+}
+
+/// The columns of the files of an external table.
+///
+/// # Errors
+/// A sentence for the caller, or the store's error.
+pub(super) async fn of_objects(
+    text: Text,
+    store: &Arc<dyn ObjectStore>,
+    objects: &[ObjectMeta],
+) -> Result<SchemaRef, DataFusionError> {
+    match schema(text, store.clone(), objects.to_vec()).await {
+        Ok(schema) => Ok(Arc::new(schema)),
+        Err(Failure::Content(why)) => Err(refusal(ErrorKind::InvalidStatement, why)),
+        Err(Failure::Store(error)) => Err(error),
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::super::outbound::Material;
 use super::super::text;
 use crate::DatasetSpec;
-use crate::error::refusal;
+use crate::error::{refusal, without_values};
 
 pub(super) const PARAMS: &[&str] = &[
     "pg_host",
@@ -430,7 +430,12 @@ impl Server {
 fn told(error: &tokio_postgres::Error, witness: Option<&Witness>) -> String {
     if let Some(said) = error.as_db_error() {
         let code = said.code().code();
-        return format!("{} (SQLSTATE {code})", said.message());
+        // Class 22, data exceptions, has the value in its words, which may be a row's.
+        let message = match code.starts_with("22") {
+            true => without_values(said.message()),
+            false => said.message().to_owned(),
+        };
+        return format!("{message} (SQLSTATE {code})");
     }
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

@@ -6,11 +6,13 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Decimal128Type, DecimalType};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
 
 use super::super::literal;
+use super::text_of::is_text_of;
 use super::types::{Kind, MOST_DIGITS, Reading};
 use crate::functions::unfold;
 
@@ -83,8 +85,8 @@ pub(super) fn aligned(left: Value, right: Value) -> (Value, Value) {
         let text = text.filter(|_| value.form == Form::Constant)?;
         match kind {
             Kind::Uuid if is_uuid(text) => Some(Value::native(format!("{}::uuid", value.sql), Kind::Uuid)),
-            // There blanks at the end do not count; no value of ours has any.
-            Kind::Char if !text.ends_with(' ') => Some(Value::native(value.sql.clone(), Kind::Char)),
+            // Blanks at the end do not count there, and no value of ours has any.
+            Kind::Char => Some(Value::native(value.sql.clone(), Kind::Char)),
             _ => None,
         }
     }
@@ -163,7 +165,12 @@ pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition
             compared(value(left, columns)?, *op, value(right, columns)?)
         }
         Expr::Like(like) if !like.case_insensitive && like.escape_char.is_none() => {
-            let (text, pattern) = (value(&like.expr, columns)?.text(), like.pattern.as_literal()?.try_as_str()??);
+            let (value_of, pattern) = (value(&like.expr, columns)?, like.pattern.as_literal()?.try_as_str()??);
+            if value_of.reading.is_case_insensitive() && !pattern.contains('\\') {
+                let (pattern, not) = (value(&like.pattern, columns)?, if like.negated { "NOT " } else { "" });
+                return Some(Condition::same(format!("({} {not}LIKE {})", value_of.sql, pattern.sql)));
+            }
+            let text = value_of.text();
             // PostgreSQL refuses one that ends in it.
             if !matches!(text.kind()?, Kind::Text) || pattern.contains('\\') {
                 return None;
@@ -203,6 +210,13 @@ fn within(one: Value, items: Vec<Value>) -> Option<Condition> {
     let mut meaning = Meaning::Same;
     let mut written: Vec<(String, Vec<String>)> = Vec::new();
     for item in items {
+        if by_own_rules(&one, &item) {
+            match written.iter_mut().find(|(of, _)| *of == one.sql) {
+                Some((_, items)) => items.push(item.sql),
+                None => written.push((one.sql.clone(), vec![item.sql])),
+            }
+            continue;
+        }
         let (one, item) = aligned(one.clone(), item);
         meaning = meaning.max(compared_as_they_are(&one, Operator::Eq, &item)?.meaning);
         match written.iter_mut().find(|(of, _)| *of == one.sql) {
@@ -216,26 +230,77 @@ fn within(one: Value, items: Vec<Value>) -> Option<Condition> {
 
 /// The comparison, where both sides order their values, or tell them apart, in one way.
 fn compared(left: Value, op: Operator, right: Value) -> Option<Condition> {
+    if by_own_rules(&left, &right) {
+        return Some(Condition::same(format!("({} {} {})", left.sql, word(op)?, right.sql)));
+    }
     let (left, right) = aligned(left, right);
     compared_as_they_are(&left, op, &right)
 }
 
+/// Whether PostgreSQL compares the two by rules of its own: a column of such a type with a constant, or with another one.
+fn by_own_rules(left: &Value, right: &Value) -> bool {
+    let is_text = |value: &Value| value.form == Form::Constant && value.kind() == Some(&Kind::Text);
+    match (left.reading.has_own_rules(), right.reading.has_own_rules()) {
+        (true, true) => true,
+        (true, false) => is_text(right),
+        (false, true) => is_text(left),
+        (false, false) => false,
+    }
+}
+
+fn word(op: Operator) -> Option<&'static str> {
+    Some(match op {
+        Operator::Eq => "=",
+        Operator::NotEq => "<>",
+        Operator::Lt => "<",
+        Operator::LtEq => "<=",
+        Operator::Gt => ">",
+        Operator::GtEq => ">=",
+        _ => return None,
+    })
+}
+
+/// The column of a comparison that PostgreSQL makes by rules of its own, within what has no words there as a whole.
+pub(super) fn compared_by_own_rules(filter: &Expr, columns: Columns<'_>) -> Option<String> {
+    let column = |expr: &Expr| match expr {
+        Expr::Column(column) => {
+            columns(column).filter(|value| value.reading.has_own_rules()).map(|_| column.name.clone())
+        }
+        _ => None,
+    };
+    let is_text =
+        |expr: &Expr| expr.as_literal().is_some_and(|value| value.try_as_str().is_some_and(|text| text.is_some()));
+    let pair = |one: &Expr, other: &Expr| match (column(one), column(other)) {
+        (Some(name), other_name) if other_name.is_some() || is_text(other) => Some(name),
+        (None, Some(name)) if is_text(one) => Some(name),
+        _ => None,
+    };
+    let mut found = None;
+    let _ = filter.apply(|expr| {
+        found = match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if word(*op).is_some() => pair(left, right),
+            Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: Operator::IsDistinctFrom | Operator::IsNotDistinctFrom,
+                right,
+            }) => pair(left, right),
+            Expr::InList(list) => list.list.iter().find_map(|item| pair(&list.expr, item)),
+            Expr::Between(between) => pair(&between.expr, &between.low).or_else(|| pair(&between.expr, &between.high)),
+            _ => None,
+        };
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found
+}
+
 /// The same of values that are aligned.
 fn compared_as_they_are(left: &Value, op: Operator, right: &Value) -> Option<Condition> {
-    use Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    use Operator::{Eq, Gt, Lt, NotEq};
     let kind = left.kind()?;
     if kind.data_type() != right.kind()?.data_type() {
         return None;
     }
-    let word = match op {
-        Eq => "=",
-        NotEq => "<>",
-        Lt => "<",
-        LtEq => "<=",
-        Gt => ">",
-        GtEq => ">=",
-        _ => return None,
-    };
+    let word = word(op)?;
     let is_non_zero = [left.form, right.form].contains(&Form::NonZero);
     let mut sql = format!("({} {word} {})", left.sql, right.sql);
     let meaning = match kind {
@@ -273,6 +338,7 @@ pub(super) fn value(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
         }
         Expr::Cast(cast) => widened(value(&cast.expr, columns)?, cast.field.data_type()),
         Expr::Case(case) => chosen(case, columns),
+        Expr::ScalarFunction(call) if is_text_of(call) => Some(value(call.args.first()?, columns)?.text()),
         Expr::ScalarFunction(call) => match unfold(call) {
             Some(arithmetic) => value(&arithmetic, columns),
             None => of_time(call, columns),

@@ -30,7 +30,7 @@ use super::super::outdated::Outdated;
 use super::super::remote::RemoteScan;
 use super::change::{ADDRESSES, Change};
 use super::connect::{Busy, Pool, Trouble};
-use super::expression::{Condition, Value, condition};
+use super::expression::{Condition, Value, compared_by_own_rules, condition};
 use super::keys::Keys;
 use super::types::{Collation, Reading};
 use super::values::Raw;
@@ -101,7 +101,8 @@ impl PostgresTable {
                          SELECT FROM parts JOIN pg_catalog.pg_foreign_table ON ftrelid = parts.oid \
                      ), \
                      attcollation NOT IN (0, 100), \
-                     current_setting('server_encoding') <> 'UTF8' OR EXISTS ( \
+                     current_setting('server_encoding') <> 'UTF8', \
+                     EXISTS ( \
                          SELECT FROM pg_catalog.pg_collation AS known WHERE known.oid = attcollation \
                          AND to_jsonb(known) ->> 'collisdeterministic' = 'false' \
                      ) \
@@ -111,13 +112,19 @@ impl PostgresTable {
         let has_addresses = known.iter().all(|row| row.get(2));
         // Whether a column is never null (a child of a table may say otherwise), and how its texts are compared (100 is the
         // database's own way).
-        let collation = |is_other: bool, is_lax: bool| match (is_other, is_lax) {
-            (_, true) => Collation::Lax,
-            (true, false) => Collation::Other,
-            (false, false) => Collation::Default,
+        let collation = |is_other: bool, is_lax: bool, is_nondeterministic: bool| {
+            if is_nondeterministic {
+                Collation::Nondeterministic
+            } else if is_lax {
+                Collation::Lax
+            } else if is_other {
+                Collation::Other
+            } else {
+                Collation::Default
+            }
         };
         let known: HashMap<String, (bool, Collation)> =
-            known.iter().map(|row| (row.get(0), (row.get(1), collation(row.get(3), row.get(4))))).collect();
+            known.iter().map(|row| (row.get(0), (row.get(1), collation(row.get(3), row.get(4), row.get(5))))).collect();
         let (mut fields, mut readings) = (Vec::new(), Vec::new());
         for column in statement.columns() {
             let (never_null, collation) = known.get(column.name()).copied().unwrap_or((false, Collation::Lax));
@@ -169,6 +176,12 @@ impl PostgresTable {
         }
     }
 
+    /// The columns that PostgreSQL compares by rules of their own.
+    pub(super) fn of_own_rules(&self) -> impl Iterator<Item = &str> {
+        let columns = self.schema.fields().iter().zip(&self.readings);
+        columns.filter(|(_, reading)| reading.has_own_rules()).map(|(field, _)| field.name().as_str())
+    }
+
     /// How many columns there are.
     pub(super) fn width(&self) -> usize {
         self.readings.len()
@@ -217,6 +230,14 @@ impl PostgresTable {
     }
 }
 
+/// Why a condition is refused that PostgreSQL cannot be asked, and this engine would answer by another rule.
+fn own_rules(column: &str) -> String {
+    format!(
+        "PostgreSQL compares the column `{column}` by rules of its type, and this condition cannot be left to it as a whole; put the \
+         comparison into a condition of its own (AND), or compare its text: `{column}::text`"
+    )
+}
+
 #[async_trait]
 impl TableProvider for PostgresTable {
     fn schema(&self) -> SchemaRef {
@@ -228,7 +249,18 @@ impl TableProvider for PostgresTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(filters.iter().map(|filter| Condition::support(self.condition(filter).as_ref())).collect())
+        let support = |filter: &&Expr| {
+            let condition = self.condition(filter);
+            let column = match condition {
+                Some(_) => None,
+                None => compared_by_own_rules(filter, &|column| self.named("", column)),
+            };
+            match column {
+                Some(column) => Err(refusal(ErrorKind::Unsupported, own_rules(&column))),
+                None => Ok(Condition::support(condition.as_ref())),
+            }
+        };
+        filters.iter().map(support).collect()
     }
 
     async fn scan(

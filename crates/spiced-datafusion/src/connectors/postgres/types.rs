@@ -16,6 +16,8 @@ const WIDE: (u8, i8) = (MOST_DIGITS, 10);
 pub(super) struct Reading {
     kind: Kind,
     sameness: Sameness,
+    has_own_rules: bool,
+    is_case_insensitive: bool,
 }
 
 /// By which rules PostgreSQL compares a column's texts.
@@ -25,8 +27,10 @@ pub(super) enum Collation {
     Default,
     /// Others: two of them are not compared with one another there.
     Other,
-    /// Such that texts can be equal that differ, or in an encoding that has not all of them.
+    /// In an encoding that has not all of them.
     Lax,
+    /// Such that texts can be equal that differ.
+    Nondeterministic,
 }
 
 /// Where a value is the same as another, or before it, there as it is here.
@@ -72,8 +76,11 @@ impl Reading {
     /// Of a column of type `pg`, with its type modifier.
     pub(super) fn of(pg: &Type, modifier: i32, collation: Collation) -> Self {
         let kind = Kind::of(pg, modifier);
+        let is_lax = matches!(collation, Collation::Lax | Collation::Nondeterministic);
+        let has_own_rules =
+            has_own_rules(pg) || (collation == Collation::Nondeterministic && matches!(kind, Kind::Text | Kind::Char));
         let sameness = match &kind {
-            kind if collation == Collation::Lax && kind.data_type() == DataType::Utf8 => Sameness::Nowhere,
+            kind if is_lax && kind.data_type() == DataType::Utf8 => Sameness::Nowhere,
             // An enum's label, a JSON text, a name (which cuts off what it is compared with): sent as they are, compared in
             // another way.
             Kind::Text if ![Type::TEXT, Type::VARCHAR].contains(pg) => Sameness::AsText,
@@ -84,17 +91,17 @@ impl Reading {
             Kind::List(_) | Kind::Bytea | Kind::Time | Kind::Interval | Kind::Oid => Sameness::Nowhere,
             _ => Sameness::AsItIs,
         };
-        Self { kind, sameness }
+        Self { kind, sameness, has_own_rules, is_case_insensitive: is_citext(pg) }
     }
 
     /// Of a part of a row's address, as text.
     pub(super) fn address() -> Self {
-        Self { kind: Kind::Text, sameness: Sameness::Nowhere }
+        Self { kind: Kind::Text, sameness: Sameness::Nowhere, has_own_rules: false, is_case_insensitive: false }
     }
 
     /// Of a value that means the same here and there.
     pub(super) fn native(kind: Kind) -> Self {
-        Self { kind, sameness: Sameness::AsItIs }
+        Self { kind, sameness: Sameness::AsItIs, has_own_rules: false, is_case_insensitive: false }
     }
 
     /// Whether a value means the same there.
@@ -110,6 +117,16 @@ impl Reading {
     /// Whether it does beside a constant.
     pub(super) fn is_native_by_constant(&self) -> bool {
         self.sameness == Sameness::ByConstant
+    }
+
+    /// Whether PostgreSQL compares it by rules that those of its text are not: beside a constant it is compared there.
+    pub(super) fn has_own_rules(&self) -> bool {
+        self.has_own_rules
+    }
+
+    /// Whether `LIKE` takes letters of either case for the same there.
+    pub(super) fn is_case_insensitive(&self) -> bool {
+        self.is_case_insensitive
     }
 
     pub(super) fn kind(&self) -> &Kind {
@@ -140,6 +157,38 @@ impl Reading {
     pub(super) fn filler(&self) -> Box<dyn Filler> {
         self.kind.filler()
     }
+}
+
+fn is_citext(pg: &Type) -> bool {
+    match pg.kind() {
+        PgKind::Domain(inner) => is_citext(inner),
+        _ => pg.name() == "citext",
+    }
+}
+
+/// The types that are text here, and that PostgreSQL compares with a constant by rules of their own: letters of either case
+/// are the same (`citext`), there are several ways to write one value (`inet`, `macaddr`, `jsonb`, ranges), or the order is
+/// another one (enums, `money`). What has no comparison there, such as `json`, `xml` and `point`, stays text.
+fn has_own_rules(pg: &Type) -> bool {
+    match pg.kind() {
+        PgKind::Enum(_) | PgKind::Range(_) | PgKind::Multirange(_) => return true,
+        PgKind::Domain(inner) => return has_own_rules(inner),
+        PgKind::Simple => {}
+        _ => return false,
+    }
+    let built_in = [
+        Type::INET,
+        Type::CIDR,
+        Type::MACADDR,
+        Type::MACADDR8,
+        Type::MONEY,
+        Type::BIT,
+        Type::VARBIT,
+        Type::TIMETZ,
+        Type::JSONB,
+        Type::PG_LSN,
+    ];
+    built_in.contains(pg) || ["citext", "ltree", "hstore"].contains(&pg.name())
 }
 
 impl Kind {

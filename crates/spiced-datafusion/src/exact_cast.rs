@@ -1,0 +1,175 @@
+//! A cast that changes no value: what the type has no room for is an error, and so is what it would round or cut off. For rows
+//! in bulk, whose types a program chose and nobody reads.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::compute::kernels::cmp::not_distinct;
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
+use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type};
+use datafusion::arrow::util::display::FormatOptions;
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, cast,
+};
+use spiced_engine::ErrorKind;
+
+use crate::error::refusal;
+
+/// `value`, which is a `from`, as the `to` of the column `name`.
+///
+/// # Errors
+/// Values of the one are not values of the other.
+pub(crate) fn exact_cast(value: Expr, from: &DataType, to: &DataType, name: &str) -> Result<Expr> {
+    if from == to || *from == DataType::Null {
+        return Ok(cast(value, to.clone()));
+    }
+    if !is_same_kind(from, to) {
+        let why = format!(
+            "the column `{name}` is a {to}, and the rows give it as {from}; cast it to {to} where the rows are made"
+        );
+        return Err(refusal(ErrorKind::InvalidStatement, why));
+    }
+    let signature = Signature::any(1, Volatility::Immutable);
+    let function = ScalarUDF::from(ExactCast { signature, to: to.clone(), name: name.to_owned() });
+    Ok(function.call(vec![value]))
+}
+
+/// Whether a number stays a number, and a time a time. A text is read as whatever it says, and everything has a text.
+fn is_same_kind(from: &DataType, to: &DataType) -> bool {
+    let is_number = |data_type: &DataType| data_type.is_numeric();
+    let is_time = |data_type: &DataType| data_type.is_temporal();
+    let is_truth = |data_type: &DataType| *data_type == DataType::Boolean;
+    match from {
+        DataType::Dictionary(_, values) => is_same_kind(values, to),
+        from if is_number(from) => !is_time(to) && !is_truth(to),
+        from if is_time(from) => !is_number(to) && !is_truth(to),
+        from if is_truth(from) => !is_number(to) && !is_time(to),
+        _ => true,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ExactCast {
+    signature: Signature,
+    to: DataType,
+    name: String,
+}
+
+impl ScalarUDFImpl for ExactCast {
+    fn name(&self) -> &str {
+        "exact_cast"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.to.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let to = self.cast(&arrays[0])?;
+        Ok(ColumnarValue::Array(to))
+    }
+}
+
+impl ExactCast {
+    fn cast(&self, given: &ArrayRef) -> Result<ArrayRef> {
+        const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
+        let cast = cast_with_options(given, &self.to, &STRICT)?;
+        let from = given.data_type();
+        let is_compared = |data_type: &DataType| data_type.is_numeric() || data_type.is_temporal();
+        let stays = match (from, &self.to) {
+            // A float of fewer bits is the nearest one, but no infinity.
+            (DataType::Float64, DataType::Float32) => {
+                let (wide, narrow) = (given.as_primitive::<Float64Type>(), cast.as_primitive::<Float32Type>());
+                wide.iter().zip(narrow).all(|(wide, narrow)| {
+                    wide.is_none_or(|wide| !wide.is_finite()) || narrow.is_none_or(f32::is_finite)
+                })
+            }
+            (from, to) if is_compared(from) && is_compared(to) => {
+                // What goes back as another value has been changed.
+                let back = cast_with_options(&cast, from, &CastOptions { safe: true, ..STRICT })?;
+                not_distinct(&Arc::clone(&back), given)?.true_count() == given.len()
+            }
+            _ => true,
+        };
+        if stays {
+            return Ok(cast);
+        }
+        let why = format!(
+            "a value of the column `{}` does not fit {} without a change; round it, or cast it, where the rows are made",
+            self.name, self.to
+        );
+        Err(refusal(ErrorKind::InvalidStatement, why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{
+        BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array, StringArray, TimestampNanosecondArray,
+    };
+    use datafusion::arrow::datatypes::DataType::{
+        Boolean, Date32, Decimal128, Float32, Float64, Int16, Int32, Int64, Timestamp, Utf8,
+    };
+    use datafusion::arrow::datatypes::TimeUnit::{Microsecond, Nanosecond};
+    use datafusion::logical_expr::col;
+
+    use super::*;
+
+    #[test]
+    fn no_value_is_changed() {
+        fn floats(values: &[f64]) -> ArrayRef {
+            Arc::new(Float64Array::from(values.to_vec()))
+        }
+        let decimals =
+            |value| Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(10, 1).unwrap()) as ArrayRef;
+        let times = |value| Arc::new(TimestampNanosecondArray::from(vec![Some(value), None])) as ArrayRef;
+        let texts = |value| Arc::new(StringArray::from(vec![value])) as ArrayRef;
+        let integers = |value| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
+        for (given, to, fits) in [
+            (floats(&[2.0, 3.0]), Int32, true),
+            (floats(&[2.0, 2.5]), Int32, false),
+            (floats(&[f64::NAN]), Int32, false),
+            (floats(&[0.1]), Float32, true),
+            (floats(&[1e39]), Float32, false),
+            (floats(&[f64::INFINITY]), Float32, true),
+            (floats(&[0.1]), Decimal128(10, 2), true),
+            (floats(&[0.125]), Decimal128(10, 2), false),
+            (decimals(20), Int64, true),
+            (decimals(15), Int64, false),
+            (integers(1 << 53), Float64, true),
+            (integers((1 << 53) + 1), Float64, false),
+            (integers(1 << 20), Int16, false),
+            (times(1_000), Timestamp(Microsecond, None), true),
+            (times(1_001), Timestamp(Microsecond, None), false),
+            (times(86_400_000_000_000), Date32, true),
+            (times(1), Date32, false),
+            (Arc::new(Date32Array::from(vec![1])), Timestamp(Nanosecond, None), true),
+            (texts("007"), Int32, true),
+            (texts("x"), Int32, false),
+            (integers(1), Utf8, true),
+        ] {
+            let name = "c".to_owned();
+            let cast = ExactCast { signature: Signature::any(1, Volatility::Immutable), to: to.clone(), name };
+            let seen = cast.cast(&given);
+            assert_eq!(seen.is_ok(), fits, "{given:?} as {to}: {seen:?}");
+        }
+        for (from, to, fits) in [
+            (Boolean, Int32, false),
+            (Date32, Int32, false),
+            (Int64, Timestamp(Microsecond, None), false),
+            (Int64, Boolean, false),
+            (Utf8, Boolean, true),
+            (Boolean, Utf8, true),
+            (Int32, Int64, true),
+            (BooleanArray::from(vec![true]).data_type().clone(), Boolean, true),
+        ] {
+            assert_eq!(exact_cast(col("c"), &from, &to, "c").is_ok(), fits, "{from} as {to}");
+        }
+    }
+}

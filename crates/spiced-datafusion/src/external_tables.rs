@@ -1,0 +1,47 @@
+//! External tables whose LOCATION has a wildcard, by the store of their folder: plans and `input_file_name()` show callers no
+//! place on the host.
+//!
+//! DataFusion takes wildcards in a path of the host alone, and not in a URL. The table it makes is therefore made once more.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::Schema;
+use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
+use datafusion::datasource::listing::{ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::datasource::listing_table_factory::ListingTableFactory;
+use datafusion::error::Result;
+use datafusion::logical_expr::CreateExternalTable;
+
+use crate::host_paths::HostPaths;
+
+/// What `CREATE EXTERNAL TABLE` makes its tables with.
+#[derive(Debug)]
+pub(crate) struct ExternalTables(pub(crate) HostPaths);
+
+#[async_trait]
+impl TableProviderFactory for ExternalTables {
+    async fn create(&self, state: &dyn Session, create: &CreateExternalTable) -> Result<Arc<dyn TableProvider>> {
+        let made = ListingTableFactory::new().create(state, create).await?;
+        let Some(table) = made.downcast_ref::<ListingTable>() else { return Ok(made) };
+        let is_of_host = |url: &ListingTableUrl| url.scheme() == "file";
+        if !table.table_paths().iter().any(is_of_host) {
+            return Ok(made);
+        }
+        let paths = table.table_paths().iter().map(|url| self.0.rooted_listing(url)).collect::<Option<Vec<_>>>();
+        let Some(paths) = paths else { return Ok(made) };
+        let schema = table.schema();
+        // The columns of the folders' names come last.
+        let of_files = schema.fields().len() - table.options().table_partition_cols.len();
+        let schema = Schema::new_with_metadata(&schema.fields()[..of_files], schema.metadata().clone());
+        let config = ListingTableConfig::new_with_multi_paths(paths)
+            .with_listing_options(table.options().clone())
+            .with_schema(Arc::new(schema));
+        let table = ListingTable::try_new(config)?
+            .with_cache(state.runtime_env().cache_manager.get_file_statistic_cache())
+            .with_definition(create.definition.clone())
+            .with_constraints(create.constraints.clone())
+            .with_column_defaults(create.column_defaults.clone());
+        Ok(Arc::new(table))
+    }
+}
