@@ -4,14 +4,18 @@ why, and a stop loses nobody's request."""
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
 import ssl
 import struct
+import threading
 import time
 
+import pyarrow as pa
 import pytest
+from pyarrow import flight
 
 from harness import clients, data, http2, wire
 from harness.waiting import DEADLINE, eventually
@@ -313,6 +317,22 @@ def test_garbage_behind_a_client_hello_is_noticed_at_once(shared, behind):
     assert time.monotonic() - started < 3
 
 
+def in_records(message: bytes, size: int) -> bytes:
+    parts = [message[at : at + size] for at in range(0, len(message), size)]
+    return b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for part in parts)
+
+
+def test_a_client_hello_in_thousands_of_records_is_refused(shared):
+    """Each costs more than the one before; in some dozens it is taken."""
+    claims_much = b"\x01\x00\xff\xff\x03\x03" + bytes(3000)
+    with socket.create_connection(("127.0.0.1", shared.port("http")), timeout=DEADLINE) as connection:
+        connection.sendall(in_records(claims_much, 1))
+        assert http2.read_to_end(connection)[:7] == b"\x15\x03\x03\x00\x02\x02\x32"
+    with socket.create_connection(("127.0.0.1", shared.port("http")), timeout=DEADLINE) as connection:
+        connection.sendall(in_records(hello()[5:], 8))
+        assert connection.recv(1) == b"\x16"
+
+
 # Places
 
 
@@ -428,44 +448,230 @@ def test_the_warning_counts_each_connection_once(pod):
         connection.close()
 
 
-def test_stops_under_load_lose_no_request(pod):
-    """Clients with a connection for each request, and clients that keep theirs, ask until the port is closed."""
-    import threading
+class Asking:
+    """Asks again and again in a thread of its own, until the port is closed. A request that was sent and not answered is lost."""
 
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    ask = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
-    for _ in range(3):
-        server = serve(pod)
-        lost, served = [], []
+    def __init__(self, server, how: str) -> None:
+        self.port = server.port("flight" if how == "flight" else "http")
+        self.lost: list[str] = []
+        self.served = 0
+        self.thread = threading.Thread(target=getattr(self, how.split("-")[0]), args=how.split("-")[1:])
+        self.thread.start()
 
-        def client(keep: bool, port=server.port("http"), lost=lost, served=served):
-            connection = None
+    def may_connect(self) -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE).close()
+            return True
+        return False
+
+    def connect(self, alpn: str) -> ssl.SSLSocket | None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols([alpn])
+        try:
+            raw = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
+        except OSError:
+            return None
+        return context.wrap_socket(raw, server_hostname="localhost")
+
+    def http1(self, keep: str) -> None:
+        connection = None
+        while True:
+            try:
+                connection = connection or self.connect("http/1.1")
+                if connection is None:
+                    return
+                connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                answer = connection.recv(65536)
+                assert answer.startswith(b"HTTP/1.1 200 "), answer
+                self.served += 1
+                if keep == "fresh" or b"connection: close" in answer:
+                    connection.close()
+                    connection = None
+            except (OSError, AssertionError) as trouble:
+                self.lost.append(repr(trouble))
+                connection = None
+
+    def http2(self) -> None:
+        while True:
+            try:
+                connection = self.connect("h2")
+                if connection is None:
+                    return
+                connection.sendall(http2.PREFACE + http2.frame(SETTINGS))
+                last, stream = 2**31 - 1, 1
+                while last == 2**31 - 1 and not self.is_told_to_go(connection, stream):
+                    self.served += 1
+                    stream += 2
+                connection.close()
+            except (OSError, AssertionError) as trouble:
+                self.lost.append(repr(trouble))
+
+    @staticmethod
+    def is_told_to_go(connection: ssl.SSLSocket, stream: int) -> bool:
+        """Asks once. True where a GOAWAY came: the answer has come all the same, or the request was not taken (RFC 9113 §6.8)."""
+        connection.sendall(http2.frame(HEADERS, block("GET", "/health"), END_HEADERS | END_STREAM, stream))
+        goes = False
+        while True:
+            head = http2.read_exactly(connection, 9)
+            assert head is not None, "closed without an answer"
+            length = int.from_bytes(head[:3], "big")
+            payload = http2.read_exactly(connection, length) if length else b""
+            if head[3] == GOAWAY:
+                goes = True
+                if int.from_bytes(payload[:4], "big") < stream:
+                    return True
+            elif head[3] == PING and not head[4] & ACK:
+                connection.sendall(http2.frame(PING, payload, ACK))
+            elif head[3] in (HEADERS, DATA) and head[4] & END_STREAM:
+                return goes
+
+    def flight(self) -> None:
+        client = flight.FlightClient(f"grpc+tls://localhost:{self.port}", disable_server_verification=True)
+        with client:
             while True:
                 try:
-                    if connection is None:
-                        raw = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
-                except OSError:
-                    return
-                try:
-                    connection = connection or context.wrap_socket(raw, server_hostname="localhost")
-                    connection.sendall(ask)
-                    answer = connection.recv(65536)
-                    assert answer.startswith(b"HTTP/1.1 200 "), answer
-                    served.append(1)
-                    if not keep or b"connection: close" in answer:
-                        connection.close()
-                        connection = None
-                except (OSError, AssertionError) as trouble:
-                    lost.append(repr(trouble))
-                    connection = None
+                    info = client.get_flight_info(flight.FlightDescriptor.for_command(b"SELECT 1 AS x"))
+                    assert client.do_get(info.endpoints[0].ticket).read_all().num_rows == 1
+                    self.served += 1
+                except (pa.ArrowException, AssertionError) as trouble:
+                    # A call that found no server was not sent.
+                    if self.may_connect() or not re.search("refused|failed to connect", str(trouble)):
+                        self.lost.append(repr(trouble))
+                    if not self.may_connect():
+                        return
 
-        threads = [threading.Thread(target=client, args=(n % 2 == 0,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        eventually(lambda served=served: len(served) > 100, "requests under way")
+
+def test_stops_under_load_lose_no_request(pod):
+    """`SPICED_STOPS` says how many stops (2); a hundred are for the soak."""
+    for _ in range(int(os.environ.get("SPICED_STOPS", "2"))):
+        server = serve(pod)
+        asking = [Asking(server, how) for how in ("http1-fresh", "http1-keep", "http2", "flight") * 2]
+        eventually(lambda asking=asking: all(each.served > 5 for each in asking), "requests under way")
         server.signal(signal.SIGTERM)
         assert server.wait_for_exit() == 0
-        for thread in threads:
-            thread.join()
+        for each in asking:
+            each.thread.join()
+        lost = [trouble for each in asking for trouble in each.lost]
         assert not lost, lost[:5]
+
+
+# The rules of HTTP/2 (RFC 9113): a connection or a stream that breaks one ends with the code that is due
+
+PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR, COMPRESSION_ERROR = 1, 3, 5, 6, 9
+RULES_HEAD = block("POST", "/v1/sql", ("content-type", "text/plain"))
+
+
+def literal(*fields: tuple[str, str]) -> bytes:
+    return b"".join(b"\x10" + bytes([len(n)]) + n.encode() + bytes([len(v)]) + v.encode() for n, v in fields)
+
+
+def asked(*fields: tuple[str, str], flags: int = END_HEADERS | END_STREAM, stream: int = 1) -> bytes:
+    return http2.frame(HEADERS, literal(*fields), flags, stream)
+
+
+PSEUDO = ((":method", "GET"), (":scheme", "https"), (":path", "/health"), (":authority", "localhost"))
+OPEN = http2.frame(HEADERS, RULES_HEAD, END_HEADERS, 1)
+CONTINUATION, PUSH_PROMISE = 9, 5
+
+CONNECTION_ERRORS = {
+    "data-on-stream-0": (http2.frame(DATA, b"x"), PROTOCOL_ERROR),
+    "headers-on-stream-0": (http2.frame(HEADERS, RULES_HEAD, 5), PROTOCOL_ERROR),
+    "headers-on-an-even-stream": (http2.frame(HEADERS, RULES_HEAD, 5, 2), PROTOCOL_ERROR),
+    "a-stream-below-the-last": (asked(*PSEUDO, stream=5) + asked(*PSEUDO, stream=3), {PROTOCOL_ERROR, STREAM_CLOSED}),
+    "data-on-an-idle-stream": (http2.frame(DATA, b"x", 1, 1), PROTOCOL_ERROR),
+    "reset-of-stream-0": (http2.frame(RST_STREAM, bytes(4)), PROTOCOL_ERROR),
+    "reset-of-an-idle-stream": (http2.frame(RST_STREAM, bytes(4), 0, 1), PROTOCOL_ERROR),
+    "reset-of-3-bytes": (OPEN + http2.frame(RST_STREAM, bytes(3), 0, 1), FRAME_SIZE_ERROR),
+    "priority-on-stream-0": (http2.frame(PRIORITY, b"\0\0\0\1\1"), PROTOCOL_ERROR),
+    "settings-on-a-stream": (http2.frame(SETTINGS, b"", 0, 1), PROTOCOL_ERROR),
+    "settings-ack-with-a-payload": (http2.frame(SETTINGS, bytes(6), ACK), FRAME_SIZE_ERROR),
+    "settings-of-5-bytes": (http2.frame(SETTINGS, bytes(5)), FRAME_SIZE_ERROR),
+    "settings-push-2": (http2.frame(SETTINGS, struct.pack(">HI", 2, 2)), PROTOCOL_ERROR),
+    "settings-window-of-2-to-31": (http2.frame(SETTINGS, struct.pack(">HI", 4, 2**31)), FLOW_CONTROL_ERROR),
+    "settings-frame-size-1": (http2.frame(SETTINGS, struct.pack(">HI", 5, 1)), PROTOCOL_ERROR),
+    "settings-frame-size-2-to-24": (http2.frame(SETTINGS, struct.pack(">HI", 5, 2**24)), PROTOCOL_ERROR),
+    "push-promise": (http2.frame(PUSH_PROMISE, bytes(4) + RULES_HEAD, 4, 1), PROTOCOL_ERROR),
+    "ping-on-a-stream": (http2.frame(PING, bytes(8), 0, 1), PROTOCOL_ERROR),
+    "ping-of-7-bytes": (http2.frame(PING, bytes(7)), FRAME_SIZE_ERROR),
+    "goaway-on-a-stream": (http2.frame(GOAWAY, bytes(8), 0, 1), PROTOCOL_ERROR),
+    "window-update-of-0": (http2.frame(WINDOW_UPDATE, bytes(4)), PROTOCOL_ERROR),
+    "window-update-of-3-bytes": (http2.frame(WINDOW_UPDATE, bytes(3)), FRAME_SIZE_ERROR),
+    "window-beyond-2-to-31": (http2.frame(WINDOW_UPDATE, struct.pack(">I", 2**31 - 1)), FLOW_CONTROL_ERROR),
+    "window-update-of-an-idle-stream": (http2.frame(WINDOW_UPDATE, struct.pack(">I", 1), 0, 1), PROTOCOL_ERROR),
+    "headers-of-more-than-16-kib": (http2.frame(HEADERS, bytes(16385), 5, 1), FRAME_SIZE_ERROR),
+    "continuation-of-nothing": (http2.frame(CONTINUATION, RULES_HEAD, 4, 1), PROTOCOL_ERROR),
+    "a-frame-between-headers-and-continuation": (
+        http2.frame(HEADERS, RULES_HEAD, 0, 1) + http2.frame(PING, bytes(8)),
+        PROTOCOL_ERROR,
+    ),
+    "continuation-of-another-stream": (
+        http2.frame(HEADERS, RULES_HEAD, 0, 1) + http2.frame(CONTINUATION, b"", 4, 3),
+        PROTOCOL_ERROR,
+    ),
+    "padding-longer-than-the-frame": (OPEN + http2.frame(DATA, b"\x09abc", 8, 1), PROTOCOL_ERROR),
+    "index-that-is-not-in-the-table": (http2.frame(HEADERS, b"\xff\xff\x7f", 5, 1), COMPRESSION_ERROR),
+    "table-larger-than-agreed": (http2.frame(HEADERS, b"\x3f\xe1\xff\x03" + RULES_HEAD, 5, 1), COMPRESSION_ERROR),
+    "string-longer-than-the-block": (http2.frame(HEADERS, b"\x10\x7f" + b"abc", 5, 1), COMPRESSION_ERROR),
+}
+
+STREAM_ERRORS = {
+    "name-in-capitals": (asked(*PSEUDO, ("X-Big", "1")), PROTOCOL_ERROR),
+    "unknown-pseudo-header": (asked(*PSEUDO, (":x", "1")), PROTOCOL_ERROR),
+    "pseudo-header-of-answers": (asked(*PSEUDO, (":status", "200")), PROTOCOL_ERROR),
+    "pseudo-header-after-another": (asked(*PSEUDO[:3], ("x", "1"), PSEUDO[3]), PROTOCOL_ERROR),
+    "connection-header": (asked(*PSEUDO, ("connection", "close")), PROTOCOL_ERROR),
+    "transfer-encoding": (asked(*PSEUDO, ("transfer-encoding", "chunked")), PROTOCOL_ERROR),
+    "te-other-than-trailers": (asked(*PSEUDO, ("te", "gzip")), PROTOCOL_ERROR),
+    "no-method": (asked(*PSEUDO[1:]), PROTOCOL_ERROR),
+    "no-scheme": (asked(PSEUDO[0], *PSEUDO[2:]), PROTOCOL_ERROR),
+    "no-path": (asked(*PSEUDO[:2], PSEUDO[3]), PROTOCOL_ERROR),
+    "empty-path": (asked(*PSEUDO[:2], (":path", ""), PSEUDO[3]), PROTOCOL_ERROR),
+    "two-methods": (asked(PSEUDO[0], *PSEUDO), PROTOCOL_ERROR),
+    "two-paths": (asked(*PSEUDO[:3], PSEUDO[2]), PROTOCOL_ERROR),
+    "content-length-too-small": (
+        http2.frame(HEADERS, RULES_HEAD + literal(("content-length", "1")), 4, 1) + http2.frame(DATA, b"SELECT 1", 1, 1),
+        PROTOCOL_ERROR,
+    ),
+    "content-length-too-large": (
+        http2.frame(HEADERS, RULES_HEAD + literal(("content-length", "99")), 4, 1) + http2.frame(DATA, b"SELECT 1", 1, 1),
+        PROTOCOL_ERROR,
+    ),
+    "trailers-without-an-end": (OPEN + http2.frame(HEADERS, literal(("x", "1")), 4, 1), PROTOCOL_ERROR),
+    "pseudo-header-in-trailers": (OPEN + http2.frame(HEADERS, literal((":method", "GET")), 5, 1), PROTOCOL_ERROR),
+    "window-of-a-stream-beyond-2-to-31": (
+        OPEN + http2.frame(WINDOW_UPDATE, struct.pack(">I", 2**31 - 1), 0, 1),
+        FLOW_CONTROL_ERROR,
+    ),
+    "window-update-of-0-on-a-stream": (OPEN + http2.frame(WINDOW_UPDATE, bytes(4), 0, 1), PROTOCOL_ERROR),
+    "priority-of-itself": (http2.frame(PRIORITY, b"\0\0\0\1\1", 0, 1), PROTOCOL_ERROR),
+    "priority-of-4-bytes": (http2.frame(PRIORITY, bytes(4), 0, 1), FRAME_SIZE_ERROR),
+    "data-after-the-end": (
+        http2.frame(HEADERS, RULES_HEAD, 4, 1) + http2.frame(DATA, b"", 1, 1) + http2.frame(DATA, b"x", 1, 1),
+        STREAM_CLOSED,
+    ),
+}
+
+
+def ended_with(server, door: str, frames: bytes, is_connection_error: bool) -> int | None:
+    """The code that a connection or a stream ends with; None where a malformed request is answered by a refusal."""
+    with H2(server, door) as connection:
+        connection.send(frames)
+        kinds = (GOAWAY,) if is_connection_error else (GOAWAY, RST_STREAM, HEADERS)
+        frame = connection.until(*kinds)
+        if frame.kind == HEADERS:
+            return None if frame.payload[0] != 0x88 else -1
+        return frame.goaway[0] if frame.kind == GOAWAY else int.from_bytes(frame.payload, "big")
+
+
+@pytest.mark.parametrize("door", ["http", "metrics"])
+def test_what_http2_forbids_ends_with_its_code(shared, door):
+    """Or with PROTOCOL_ERROR, which the library says of some of it; a malformed request may be answered, by refusing it (§8.1.1)."""
+    wrong = {}
+    for rule, (frames, code) in {**CONNECTION_ERRORS, **STREAM_ERRORS}.items():
+        is_connection_error = rule in CONNECTION_ERRORS
+        codes = (code if isinstance(code, set) else {code}) | {PROTOCOL_ERROR}
+        found = ended_with(shared, door, frames, is_connection_error)
+        if found not in codes and (is_connection_error or found is not None):
+            wrong[rule] = found
+    assert not wrong

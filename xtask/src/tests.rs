@@ -28,8 +28,9 @@ pub fn clients_table() -> Outcome {
     suite(&prepared()?, &["-rs", "-m", "feature", "--clients-table=write"], &[])
 }
 
-/// What takes too long for every day: fuzzed for longer, a thousand rotations under load, 10 GB through each door, TPC-H at
-/// scale 1. `PROPTEST_CASES`, `SPICED_ROTATIONS`, `SPICED_LARGE_ROWS` and `SPICED_TPCH_SCALE` say how much.
+/// What takes too long for every day: fuzzed for longer, a thousand rotations and a hundred stops under load, 10 GB through
+/// each door, TPC-H at scale 1. `PROPTEST_CASES`, `SPICED_ROTATIONS`, `SPICED_STOPS`, `SPICED_LARGE_ROWS` and `SPICED_TPCH_SCALE`
+/// say how much.
 pub fn soak() -> Outcome {
     let often = |name: &str, times: &str| (name.to_owned(), std::env::var(name).unwrap_or_else(|_| times.to_owned()));
     let python = prepared()?;
@@ -43,6 +44,7 @@ pub fn soak() -> Outcome {
         often("SPICED_ROTATIONS", "1000"),
         often("SPICED_LARGE_ROWS", "10000000"),
         often("SPICED_TPCH_SCALE", "1"),
+        often("SPICED_STOPS", "100"),
     ]);
     long.args([
         "-m",
@@ -50,6 +52,7 @@ pub fn soak() -> Outcome {
         "conformance/test_rotation_under_load.py",
         "conformance/test_large.py",
         "conformance/test_tpch.py",
+        "conformance/test_wire_limits.py::test_stops_under_load_lose_no_request",
         "-q",
         "-rs",
         "-s",

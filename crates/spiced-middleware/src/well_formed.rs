@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::response::Response;
 use futures::future::Either;
 use http::header::{ACCEPT, CONNECTION, HOST, TRANSFER_ENCODING};
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -81,6 +81,9 @@ fn fault<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
             ));
         }
     }
+    if request.uri().scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return bad("the scheme of the request target is neither http nor https");
+    }
     let mut hosts = headers.get_all(HOST).iter();
     let (host, other) = (hosts.next(), hosts.next());
     if other.is_some() {
@@ -101,8 +104,11 @@ fn fault<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
                 _ => None,
             }
         }
-        // RFC 9112 §3.2: HTTP/1.0 has none, and a request without a body to be misread harms nobody.
-        (None, None) if request.version() >= Version::HTTP_11 => {
+        // RFC 9112 §3.2: HTTP/1.1 wants one whatever the target says, HTTP/2 has `:authority`; HTTP/1.0 has none, and a request
+        // without a body to be misread harms nobody.
+        (None, target)
+            if request.version() == Version::HTTP_11 || (target.is_none() && request.version() == Version::HTTP_2) =>
+        {
             bad("there is no Host header; send the host that the request is for")
         }
         (None, _) => None,
@@ -171,6 +177,9 @@ mod tests {
             (one, "http://localhost/", &["localhost"], ok),
             (one, "http://localhost/", &["LOCALHOST"], ok),
             (one, "http://localhost/", &["evil.example"], bad),
+            (one, "http://localhost/", &[], bad),
+            (one, "ftp://localhost/", &["localhost"], bad),
+            (Version::HTTP_10, "http://localhost/", &[], ok),
             (Version::HTTP_10, "/", &[], ok),
             (Version::HTTP_10, "/", &["a", "a"], bad),
             (Version::HTTP_10, "/", &["a b"], bad),

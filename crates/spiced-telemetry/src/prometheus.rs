@@ -58,7 +58,13 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_request_bodies_refused_total",
         kind: "counter",
         labels: &["reason"],
-        help: "Request bodies that were not taken: late (past their deadline), exhausted (callers hold as much memory as they may), stopping (nothing came after a stop was called)",
+        help: "Request bodies that were not taken: late (past their deadline), exhausted (callers hold as much memory as they may), stopping (nothing came after a stop was called), unread (over HTTP/2: the requests of a connection did not read what it sent, while all connections together had too much of it)",
+    },
+    Metric {
+        name: "spiced_http2_stalls_total",
+        kind: "counter",
+        labels: &["direction"],
+        help: "Times that an HTTP/2 connection had to wait since too much was buffered: received (data that no request had read), sent (frames of answers that its client did not take)",
     },
     Metric {
         name: "spiced_log_lines_suppressed_total",

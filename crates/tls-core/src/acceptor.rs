@@ -18,7 +18,7 @@ use tokio_rustls::LazyConfigAcceptor;
 
 use crate::options::{Order, ServerTls};
 use crate::peer::{ClientCertificate, TlsInfo};
-use crate::stream::{Io, Replayed};
+use crate::stream::{Io, Replayed, TooManyRecords};
 use crate::{plaintext, proxy};
 
 /// The first byte of every TLS connection: a handshake record (RFC 8446 §5.1).
@@ -115,7 +115,7 @@ impl Acceptor {
         if first.first() != Some(&TLS_HANDSHAKE) {
             return Err(Refusal::PlainText { first, tcp });
         }
-        let mut hello = LazyConfigAcceptor::new(Default::default(), Replayed::new(first, tcp));
+        let mut hello = LazyConfigAcceptor::new(Default::default(), Replayed::new(first, tcp).limiting_records());
         let mut hello = match (&mut hello).await {
             Ok(hello) => hello,
             Err(error) => {
@@ -144,7 +144,8 @@ impl Acceptor {
             let _ = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut handshake).poll(cx))).await;
             return Err(HandshakeError::Failed(io::Error::new(io::ErrorKind::InvalidData, error)).into());
         }
-        let stream = handshake.await.map_err(HandshakeError::Failed)?;
+        let mut stream = handshake.await.map_err(HandshakeError::Failed)?;
+        stream.get_mut().0.end_handshake();
         let (_, connection) = stream.get_ref();
         let client = match connection.peer_certificates() {
             Some(chain) => {
@@ -277,8 +278,11 @@ fn alert(error: &io::Error) -> Option<u8> {
     const UNEXPECTED_MESSAGE: u8 = 10;
     const RECORD_OVERFLOW: u8 = 22;
     const DECODE_ERROR: u8 = 50;
-    let tls = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    match tls {
+    let error = error.get_ref()?;
+    if error.is::<TooManyRecords>() {
+        return Some(DECODE_ERROR);
+    }
+    match error.downcast_ref::<rustls::Error>()? {
         rustls::Error::InappropriateMessage { .. } | rustls::Error::InappropriateHandshakeMessage { .. } => {
             Some(UNEXPECTED_MESSAGE)
         }

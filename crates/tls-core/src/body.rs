@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::activity::Turn;
 use crate::linger::{MOST, PATIENCE};
-use crate::request_memory::{ConnectionMemory, RequestCharge};
+use crate::request_memory::{ConnectionMemory, RequestCharge, Unread};
 
 /// How long a body, or a message of gRPC, may take to arrive, and how much longer for each second that this many bytes take.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +43,7 @@ pub struct RequestBody {
     turn: Turn,
     /// `None` where there is nothing to come.
     meter: Option<Meter>,
+    unread: Option<Unread>,
 }
 
 /// Why a body is not whole.
@@ -91,7 +92,8 @@ impl RequestBody {
             Meter::new(charge, is_grpc)
         });
         let charge = meter.as_ref().map(|meter| meter.charge.clone());
-        let body = Self { body: Some(body), version, turn: turn.clone(), meter };
+        let unread = meter.as_ref().map(|_| Unread::new(memory));
+        let body = Self { body: Some(body), version, turn: turn.clone(), meter, unread };
         (Request::from_parts(parts, body), charge)
     }
 
@@ -217,15 +219,19 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
         if let Ok(runtime) = Handle::try_current() {
-            let turn = self.turn.clone();
+            let (turn, unread) = (self.turn.clone(), self.unread.take());
             runtime.spawn(tokio::time::timeout(PATIENCE, async move {
                 // Until then the connection is not between two requests.
                 let _turn = turn;
-                // It goes first.
+                // They go after it.
+                let unread = unread;
                 let mut body = body;
                 let mut left = MOST;
                 while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
                     let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    if let Some(unread) = &unread {
+                        unread.read(frame.data_ref().map_or(0, Bytes::len));
+                    }
                     match left.checked_sub(length) {
                         // After the answer, hyper tells the end of a body only with the next request.
                         Some(_) if body.is_end_stream() => break,
@@ -265,8 +271,11 @@ impl Body for RequestBody {
         if frame.is_none() && this.version == Version::HTTP_2 && !body.is_end_stream() {
             return Poll::Ready(Some(Err(BodyError::Reset)));
         }
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
+        let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+        if let (Some(unread), Some(data)) = (&this.unread, data) {
+            unread.read(data.len());
+        }
+        if let Some(data) = data
             && let Err(error) = meter.count(data)
         {
             counter!("spiced_request_bodies_refused_total", "reason" => "exhausted").increment(1);

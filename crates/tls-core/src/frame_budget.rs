@@ -84,6 +84,8 @@ pub(crate) struct FrameBudget {
     left: i32,
     refilled: Instant,
     last_stream: u32,
+    /// The payloads of DATA frames that have come, or begun to, since the last [`Self::take_data`].
+    data: usize,
 }
 
 impl FrameBudget {
@@ -94,12 +96,18 @@ impl FrameBudget {
             left: INITIAL,
             refilled: Instant::now(),
             last_stream: 0,
+            data: 0,
         }
+    }
+
+    /// How many bytes of DATA have come, or begun to, since the last call.
+    pub(crate) fn take_data(&mut self) -> usize {
+        std::mem::take(&mut self.data)
     }
 
     /// Counts what was received. False once the budget is used up.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> bool {
-        let (mut left, mut last_stream) = (self.left, self.last_stream);
+        let (mut left, mut last_stream, mut data) = (self.left, self.last_stream, self.data);
         self.received.scan(bytes, |length, kind, flags, stream| match kind {
             HEADERS => {
                 // Trailers, and headers that are refused, earn nothing.
@@ -108,11 +116,14 @@ impl FrameBudget {
                     left = left.saturating_add(PER_REQUEST);
                 }
             }
-            DATA if length > 0 => left = left.saturating_add(PER_DATA),
+            DATA if length > 0 => {
+                left = left.saturating_add(PER_DATA);
+                data += length;
+            }
             DATA if flags & END_STREAM != 0 => {}
             _ => left = left.saturating_sub(cost(kind, length)),
         });
-        (self.left, self.last_stream) = (left.min(MAX), last_stream);
+        (self.left, self.last_stream, self.data) = (left.min(MAX), last_stream, data);
         self.left >= 0 || self.refill()
     }
 
@@ -127,18 +138,17 @@ impl FrameBudget {
         self.left = left.min(MAX);
     }
 
-    /// The GOAWAY frame (RFC 9113 §6.8) that ends the connection; `None` within a frame that was sent only in part.
-    pub(crate) fn goaway(&self) -> Option<Vec<u8>> {
+    /// The GOAWAY frame (RFC 9113 §6.8) that ends the connection for `reason`; `None` within a frame that was sent only in part.
+    pub(crate) fn goaway(&self, reason: &'static str) -> Option<Vec<u8>> {
         const GOAWAY: u8 = 7;
         const ENHANCE_YOUR_CALM: u32 = 0xb;
-        const REASON: &[u8] = b"too many frames without data";
         if !self.sent.at_boundary() {
             return None;
         }
-        let mut frame = vec![0, 0, 8 + REASON.len() as u8, GOAWAY, 0, 0, 0, 0, 0];
+        let mut frame = vec![0, 0, 8 + reason.len() as u8, GOAWAY, 0, 0, 0, 0, 0];
         frame.extend(self.last_stream.to_be_bytes());
         frame.extend(ENHANCE_YOUR_CALM.to_be_bytes());
-        frame.extend(REASON);
+        frame.extend(reason.as_bytes());
         Some(frame)
     }
 
@@ -249,9 +259,9 @@ mod tests {
         assert!(budget.receive(&[vec![0; PREFACE], frame(HEADERS, 5, 7, 10)].concat()));
         let sent = frame(DATA, 0, 1, 100);
         budget.send(&sent[..50]);
-        assert_eq!(budget.goaway(), None);
+        assert_eq!(budget.goaway("too many"), None);
         budget.send(&sent[50..]);
-        let goaway = budget.goaway().unwrap();
+        let goaway = budget.goaway("too many").unwrap();
         assert_eq!(goaway[..HEADER + 8], [0, 0, 36, 7, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0xb]);
         assert_eq!(goaway.len(), HEADER + 36);
     }

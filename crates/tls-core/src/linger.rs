@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use bytes::Bytes;
 use metrics::counter;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::activity::Activity;
 use crate::frame_budget::FrameBudget;
+use crate::request_memory::ConnectionMemory;
 use crate::stream::Io;
 
 /// How long, and how much, is read away.
@@ -28,12 +31,29 @@ pub(crate) struct LingeringIo {
     activity: Activity,
     /// Of an HTTP/2 connection.
     frames: Option<Box<FrameBudget>>,
+    memory: Option<Arc<ConnectionMemory>>,
+    /// While nothing is received, since too much is unread.
+    stall: Option<Box<Stall>>,
     /// What is sent before the connection is closed.
     goaway: Option<Vec<u8>>,
     /// The drain waits for the lingering too.
     token: Option<TaskTrackerToken>,
     said_last: bool,
     heard_last: bool,
+}
+
+/// How long a connection that holds too much unread DATA may wait for a handler to read any of it.
+const STALL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked at, since others may have made room.
+const STALL_POLL: Duration = Duration::from_millis(100);
+
+/// A connection from which nothing is received for now.
+struct Stall {
+    /// When a handler read last, and what it had read by then.
+    since: Instant,
+    read: usize,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl LingeringIo {
@@ -43,6 +63,8 @@ impl LingeringIo {
             ahead: Bytes::new(),
             activity,
             frames: None,
+            memory: None,
+            stall: None,
             goaway: None,
             token: Some(token),
             said_last: false,
@@ -50,10 +72,33 @@ impl LingeringIo {
         }
     }
 
-    /// Limits the HTTP/2 frames without data that the client may send.
-    pub(crate) fn limiting_frames(mut self) -> Self {
+    /// Limits the HTTP/2 frames without data that the client may send, and the DATA that waits for its handlers.
+    pub(crate) fn limiting_frames(mut self, memory: Arc<ConnectionMemory>) -> Self {
         self.frames = Some(Box::new(FrameBudget::new()));
+        self.memory = Some(memory);
         self
+    }
+
+    /// Waits while too much DATA is unread. An error where no handler reads any of it.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(memory) = &self.memory else { return Poll::Ready(Ok(())) };
+        while !memory.may_receive(cx.waker()) {
+            let stall = self.stall.get_or_insert_with(|| {
+                counter!("spiced_http2_stalls_total", "direction" => "received").increment(1);
+                Box::new(Stall { since: Instant::now(), read: memory.has_read(), timer: Box::pin(sleep(STALL_POLL)) })
+            });
+            if memory.has_read() != stall.read {
+                (stall.since, stall.read) = (Instant::now(), memory.has_read());
+            } else if stall.since.elapsed() >= STALL_PATIENCE {
+                counter!("spiced_request_bodies_refused_total", "reason" => "unread").increment(1);
+                self.goaway = self.frames.as_ref().and_then(|frames| frames.goaway("too much data that waits"));
+                return Poll::Ready(Err(io::Error::other("too much HTTP/2 DATA that no request has read")));
+            }
+            ready!(stall.timer.as_mut().poll(cx));
+            stall.timer.as_mut().reset(Instant::now() + STALL_POLL);
+        }
+        self.stall = None;
+        Poll::Ready(Ok(()))
     }
 
     /// Bytes that were read, and are to be read again: a copy, since even none keep the buffer that they lie in.
@@ -102,6 +147,7 @@ impl Drop for LingeringIo {
 
 impl AsyncRead for LingeringIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_room(cx))?;
         let before = buf.filled().len();
         let read = if self.ahead.is_empty() {
             self.io().poll_read(cx, buf)
@@ -114,14 +160,18 @@ impl AsyncRead for LingeringIo {
         self.activity.read(&read);
         let read = ready!(read);
         self.heard_last |= read.is_err() || (matches!(read, Ok(0)) && buf.remaining() > 0);
-        if let Some(frames) = &mut self.frames
+        let this = &mut *self;
+        if let Some(frames) = &mut this.frames
             && !frames.receive(&buf.filled()[before..])
         {
             counter!("spiced_http2_floods_total").increment(1);
-            self.goaway = frames.goaway();
+            this.goaway = frames.goaway("too many frames without data");
             // What has come is not looked at any more.
             buf.set_filled(before);
             return Poll::Ready(Err(io::Error::other("too many HTTP/2 frames without data")));
+        }
+        if let (Some(frames), Some(memory)) = (&mut this.frames, &this.memory) {
+            memory.received(frames.take_data());
         }
         Poll::Ready(read.map(drop))
     }

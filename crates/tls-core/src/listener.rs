@@ -32,6 +32,7 @@ use crate::connection_table::{Lease, POLL_INTERVAL};
 use crate::drain::Drain;
 use crate::linger::LingeringIo;
 use crate::peer::{ConnInfo, TlsInfo};
+use crate::request_memory::{CONNECTION_WINDOW, ConnectionMemory};
 pub use crate::request_memory::{RequestCharge, RequestMemory};
 use crate::workers::Workers;
 use crate::{path, pieces};
@@ -328,7 +329,8 @@ where
     ) {
         let endpoint = self.acceptor.endpoint();
         let open = gauge!("spiced_tls_connections", "endpoint" => endpoint);
-        let (info, accepted) = match self.open(tcp, remote, &lease, drain.clone()).await {
+        // On the heap, so that it takes no memory of the connection's task once it is over.
+        let (info, accepted) = match Box::pin(self.open(tcp, remote, &lease, drain.clone())).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(error) => return debug!(endpoint, %error, "connection lost before it began"),
@@ -338,13 +340,14 @@ where
             open.increment(1);
         }
         let io = LingeringIo::new(accepted.io, token, activity.clone());
-        let io = if accepted.h2 { io.limiting_frames() } else { io };
+        let memory = self.limits.memory.connection(drain.clone());
+        let io = if accepted.h2 { io.limiting_frames(memory.clone()) } else { io };
         let left = async {
             lease.leave().await;
             sleep(LEAVE).await;
         };
         tokio::select! {
-            ended = self.speak(info, accepted.h2, io, activity, &lease, drain) => {
+            ended = self.speak(info, accepted.h2, io, memory, activity, &lease, drain) => {
                 if let Err(error) = ended {
                     debug!(endpoint, error, "connection ended");
                 }
@@ -401,12 +404,12 @@ where
         info: ConnInfo,
         h2: bool,
         mut io: LingeringIo,
+        memory: Arc<ConnectionMemory>,
         activity: Activity,
         lease: &Lease,
         mut drain: Drain,
     ) -> Result<(), String> {
         let Self { acceptor, service, limits } = self;
-        let memory = limits.memory.connection(drain.clone());
         // HTTP/2 has a word for it that loses nothing; HTTP/1 says it with its next answer.
         let on_announcement = h2 && !drain.is_announced();
         let mut dismissed = pin!(async {
@@ -422,18 +425,18 @@ where
             request.extensions_mut().insert(info.clone());
             // A router is always ready (its `poll_ready` says so at once); a clone is a fresh one.
             let answer = service.clone().call(request);
-            let memory = (!h2).then(|| memory.clone());
+            let memory = memory.clone();
             async move {
                 let mut response = answer.await?;
                 drop(charge);
-                if memory.is_some_and(|memory| turn.is_last() || memory.drain.is_announced()) {
+                if !h2 && (turn.is_last() || memory.drain.is_announced()) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(pieces::whole(response, turn))
+                Ok::<_, Infallible>(pieces::whole(response, turn, h2.then_some(memory)))
             }
         });
         if h2 {
-            let mut connection = pin!(limits.http2().serve_connection(TokioIo::new(io), service));
+            let mut connection = Box::pin(limits.http2().serve_connection(TokioIo::new(io), service));
             // HTTP/2 has no deadline of its own for a client that asks for nothing.
             let never_asks = async {
                 sleep(limits.header_timeout).await;
@@ -591,7 +594,6 @@ impl Limits {
 
     fn http2(&self) -> http2::Builder<TokioExecutor> {
         const STREAM_WINDOW: u32 = 1 << 20;
-        const CONNECTION_WINDOW: u32 = 4 << 20;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())

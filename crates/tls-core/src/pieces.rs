@@ -10,14 +10,18 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::buf::Chain;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::Response;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
+use metrics::counter;
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::activity::Turn;
+use crate::request_memory::{ConnectionMemory, Unsent};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -209,18 +213,57 @@ pin_project_lite::pin_project! {
         body: B,
         beside: Option<Beside>,
         turn: Turn,
+        // Counts the frames until they are sent.
+        memory: Option<Arc<ConnectionMemory>>,
+        // While the connection holds too much that its client does not take.
+        stall: Option<Pin<Box<Sleep>>>,
     }
 }
 
-/// `response` with a body of whole frames; its turn ends with it.
-pub(crate) fn whole<B>(mut response: Response<B>, turn: Turn) -> Response<Whole<B>> {
+/// How often a body that has to wait is looked at.
+const STALL_POLL: Duration = Duration::from_millis(20);
+
+/// A frame that is counted until it is sent.
+pub(crate) struct Counted<B> {
+    data: B,
+    _unsent: Option<Unsent>,
+}
+
+impl<B: Buf> Buf for Counted<B> {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(slices)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        self.data.copy_to_bytes(count)
+    }
+}
+
+/// `response` with a body of whole frames; its turn ends with it. Over HTTP/2 `memory` counts them until they are sent.
+pub(crate) fn whole<B>(
+    mut response: Response<B>,
+    turn: Turn,
+    memory: Option<Arc<ConnectionMemory>>,
+) -> Response<Whole<B>> {
     let beside: Option<Beside> = response.extensions_mut().remove();
     // Compressed, the body is a layer's, which takes the pieces one by one.
     let beside = beside.filter(|_| !response.headers().contains_key(CONTENT_ENCODING));
     if let Some(beside) = &beside {
         beside.lock().wanted = true;
     }
-    response.map(|body| Whole { body, beside, turn })
+    response.map(|body| Whole { body, beside, turn, memory, stall: None })
 }
 
 impl<B> Body for Whole<B>
@@ -228,11 +271,20 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    type Data = Chain<B::Data, Pieces>;
+    type Data = Counted<Chain<B::Data, Pieces>>;
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
         let this = self.project();
+        while this.memory.as_ref().is_some_and(|memory| !memory.may_send()) {
+            let timer = this.stall.get_or_insert_with(|| {
+                counter!("spiced_http2_stalls_total", "direction" => "sent").increment(1);
+                Box::pin(sleep(STALL_POLL))
+            });
+            ready!(timer.as_mut().poll(cx));
+            timer.as_mut().reset(Instant::now() + STALL_POLL);
+        }
+        *this.stall = None;
         let frame = match ready!(this.body.poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
@@ -242,7 +294,13 @@ where
             (Some(data), Some(beside)) => beside.after(data.chunk()),
             _ => Ok(Pieces::default()),
         };
-        Poll::Ready(Some(rest.map(|rest| frame.map_data(|data| data.chain(rest))).map_err(BoxError::from)))
+        let memory = this.memory.as_ref();
+        let counted = |data: B::Data, rest| {
+            let data = data.chain(rest);
+            let _unsent = memory.map(|memory| Unsent::new(memory, data.remaining()));
+            Counted { data, _unsent }
+        };
+        Poll::Ready(Some(rest.map(|rest| frame.map_data(|data| counted(data, rest))).map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -330,7 +388,7 @@ mod tests {
     #[tokio::test]
     async fn a_frame_goes_with_what_lies_beside_it() {
         assert_eq!(
-            frames(whole(response(), Activity::default().begin()).into_body()).await.unwrap(),
+            frames(whole(response(), Activity::default().begin(), None).into_body()).await.unwrap(),
             ["one two ", "three"]
         );
     }
@@ -343,7 +401,7 @@ mod tests {
     #[tokio::test]
     async fn a_layer_that_changes_the_frames_breaks_the_answer() {
         let response = response().map(|body| body.map_frame(|frame| frame.map_data(|_| Bytes::from_static(b"zipped"))));
-        let error = frames(whole(response, Activity::default().begin()).into_body()).await.unwrap_err();
+        let error = frames(whole(response, Activity::default().begin(), None).into_body()).await.unwrap_err();
         assert!(error.to_string().contains("were changed"), "{error}");
     }
 }

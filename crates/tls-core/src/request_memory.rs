@@ -3,10 +3,15 @@
 //! A request is charged for what it has sent until its answer begins; of a gRPC request, for the current message
 //! alone. A connection that reaches its share sends on with one request at a time, the others wait (HTTP/2 flow control
 //! holds the client back). A caller, or a process, that reaches its share has further bodies refused.
+//!
+//! What HTTP/2 buffers between the socket and the handlers is counted beside it: DATA that no handler has read yet, and
+//! frames of answers that the client does not take. Where all connections together reach the bound for one of these,
+//! connections that hold more than a little wait, and go on as their own bytes move.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::task::Waker;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,6 +23,15 @@ const SMALL: usize = 64 << 10;
 /// The share of the process that is kept for small bodies: an eighth.
 const RESERVE: usize = 8;
 
+/// A connection may always receive while it holds no more unread DATA than this.
+const UNREAD: usize = 32 << 10;
+
+/// A connection may always send while it holds no more unsent frames than this.
+const UNSENT: usize = 1 << 20;
+
+/// What a connection can hold of unread DATA: its HTTP/2 window.
+pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
+
 /// Callers that are told apart at a time; see [`RequestMemory::caller`].
 const MAX_CALLERS: usize = 4096;
 
@@ -28,6 +42,10 @@ pub struct RequestMemory(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     process: Pool,
+    /// DATA frames that no handler has read.
+    unread: Pool,
+    /// Frames of answers that are not sent.
+    unsent: Pool,
     connection: usize,
     callers: Mutex<HashMap<String, Weak<Pool>>>,
 }
@@ -53,14 +71,26 @@ impl Default for RequestMemory {
 
 impl RequestMemory {
     /// Limits the bytes that all request bodies hold to `process`, those of one caller to half of that, and those of one
-    /// connection to `connection` (a single request may exceed the latter, one at a time).
+    /// connection to `connection` (a single request may exceed the latter, one at a time). Unread DATA of HTTP/2 may take
+    /// another half of `process`; unsent frames as much as bodies, in total and for each connection.
     pub fn new(process: usize, connection: usize) -> Self {
-        Self(Arc::new(Shared { process: Pool::new(process), connection, callers: Mutex::default() }))
+        Self(Arc::new(Shared {
+            process: Pool::new(process),
+            unread: Pool::new(process / 2),
+            unsent: Pool::new(process),
+            connection,
+            callers: Mutex::default(),
+        }))
     }
 
     /// The bytes that are held.
     pub fn used(&self) -> usize {
         self.0.process.used.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of HTTP/2 DATA that no request has read.
+    pub fn unread(&self) -> usize {
+        self.0.unread.used.load(Ordering::Relaxed)
     }
 
     pub(crate) fn connection(&self, drain: Drain) -> Arc<ConnectionMemory> {
@@ -69,6 +99,11 @@ impl RequestMemory {
             used: AtomicUsize::new(0),
             overdraft: Arc::new(Semaphore::new(1)),
             drain,
+            unread: AtomicUsize::new(0),
+            read: AtomicUsize::new(0),
+            bodies: AtomicUsize::new(0),
+            waits: Mutex::default(),
+            unsent: AtomicUsize::new(0),
         })
     }
 
@@ -99,9 +134,73 @@ pub(crate) struct ConnectionMemory {
     /// Held by the one request that may exceed the connection's share.
     overdraft: Arc<Semaphore>,
     pub(crate) drain: Drain,
+    /// DATA that came and no handler has read.
+    unread: AtomicUsize,
+    /// All that handlers have read; wraps.
+    read: AtomicUsize,
+    /// Request bodies of which something may be unread.
+    bodies: AtomicUsize,
+    /// The connection's task, where it waits for a handler to read.
+    waits: Mutex<Option<Waker>>,
+    /// Frames of answers that are not sent.
+    unsent: AtomicUsize,
 }
 
 impl ConnectionMemory {
+    /// DATA frames of so many bytes came.
+    pub(crate) fn received(&self, count: usize) {
+        // A client cannot have more on its way; padding, and what was sent to a request that is over, are never read.
+        let room = (CONNECTION_WINDOW as usize).saturating_sub(self.unread.load(Ordering::Relaxed));
+        let count = count.min(room);
+        self.unread.fetch_add(count, Ordering::Relaxed);
+        self.memory.0.unread.used.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A handler read so many bytes.
+    pub(crate) fn read(&self, count: usize) {
+        self.read.fetch_add(count, Ordering::Relaxed);
+        self.forget(count);
+    }
+
+    fn forget(&self, count: usize) {
+        let less = |unread: usize| Some(unread.saturating_sub(count));
+        let before = self.unread.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_default();
+        self.memory.0.unread.used.fetch_sub(before.min(count), Ordering::Relaxed);
+        if before.saturating_sub(count) <= UNREAD
+            && let Some(waker) = self.waits().take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Whether more may be read from the socket. Where not, `waker` is called once the handlers have read enough.
+    pub(crate) fn may_receive(&self, waker: &Waker) -> bool {
+        let may = || {
+            self.unread.load(Ordering::Relaxed) <= UNREAD
+                || self.memory.0.unread.used.load(Ordering::Relaxed) < self.memory.0.unread.limit
+        };
+        if may() {
+            return true;
+        }
+        *self.waits() = Some(waker.clone());
+        may()
+    }
+
+    /// How much handlers have read so far; tells progress alone.
+    pub(crate) fn has_read(&self) -> usize {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Whether an answer may give another frame.
+    pub(crate) fn may_send(&self) -> bool {
+        let (own, all) = (self.unsent.load(Ordering::Relaxed), &self.memory.0.unsent);
+        own < self.memory.0.connection && (own < UNSENT || all.used.load(Ordering::Relaxed) < all.limit)
+    }
+
+    fn waits(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A place for one request's charge.
     pub(crate) fn charge(self: &Arc<Self>) -> RequestCharge {
         RequestCharge(Arc::new(Charge {
@@ -113,6 +212,58 @@ impl ConnectionMemory {
             is_unary: AtomicBool::new(false),
             overdraft: Mutex::default(),
         }))
+    }
+}
+
+impl Drop for ConnectionMemory {
+    fn drop(&mut self) {
+        self.forget(usize::MAX);
+    }
+}
+
+/// A request body of which something may be unread. HTTP/2 frees what is left of the last one that is dropped.
+#[derive(Debug)]
+pub(crate) struct Unread(Arc<ConnectionMemory>);
+
+impl Unread {
+    pub(crate) fn new(connection: &Arc<ConnectionMemory>) -> Self {
+        connection.bodies.fetch_add(1, Ordering::Relaxed);
+        Self(connection.clone())
+    }
+
+    /// So many bytes of it were read.
+    pub(crate) fn read(&self, count: usize) {
+        self.0.read(count);
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if self.0.bodies.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.forget(usize::MAX);
+        }
+    }
+}
+
+/// A frame of an answer, until it is sent or given up.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    connection: Arc<ConnectionMemory>,
+    count: usize,
+}
+
+impl Unsent {
+    pub(crate) fn new(connection: &Arc<ConnectionMemory>, count: usize) -> Self {
+        connection.unsent.fetch_add(count, Ordering::Relaxed);
+        connection.memory.0.unsent.used.fetch_add(count, Ordering::Relaxed);
+        Self { connection: connection.clone(), count }
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.connection.unsent.fetch_sub(self.count, Ordering::Relaxed);
+        self.connection.memory.0.unsent.used.fetch_sub(self.count, Ordering::Relaxed);
     }
 }
 
@@ -278,6 +429,49 @@ mod tests {
         assert!(two.wait_for().unwrap().try_acquire_owned().is_err());
         drop(one);
         assert!(two.wait_for().is_none(), "there is room again");
+    }
+
+    #[test]
+    fn what_is_unread_is_bounded_over_all_connections() {
+        let memory = RequestMemory::new(16 * MIB, MIB);
+        let waker = Waker::noop();
+        let (one, two, three) = (connection(&memory), connection(&memory), connection(&memory));
+        let unread = |connection: &ConnectionMemory| connection.unread.load(Ordering::Relaxed);
+        let bodies: Vec<_> = [&one, &two, &three].map(Unread::new).into();
+        one.received(3 * MIB);
+        two.received(3 * MIB);
+        assert!(one.may_receive(waker) && two.may_receive(waker));
+        two.received(3 * MIB);
+        assert_eq!(unread(&two), CONNECTION_WINDOW as usize, "no more than its window can be on its way");
+        three.received(MIB);
+        assert!(!one.may_receive(waker) && !two.may_receive(waker) && !three.may_receive(waker));
+        bodies[2].read(MIB - UNREAD);
+        assert!(three.may_receive(waker), "who holds little goes on");
+        bodies[0].read(2 * MIB);
+        assert!(two.may_receive(waker), "there is room again");
+        // The last body of a connection takes along what is left.
+        let another = Unread::new(&one);
+        drop(bodies);
+        assert_eq!((unread(&one), unread(&two), unread(&three)), (MIB, 0, 0));
+        drop((another, one, two));
+        three.received(7);
+        drop(three);
+        assert_eq!(memory.0.unread.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_unsent_is_bounded() {
+        let memory = RequestMemory::new(8 * MIB, 4 * MIB);
+        let (one, two, three) = (connection(&memory), connection(&memory), connection(&memory));
+        let held = Unsent::new(&one, 4 * MIB);
+        assert!(!one.may_send() && two.may_send());
+        let more = [Unsent::new(&two, 3 * MIB), Unsent::new(&three, MIB / 2), Unsent::new(&one, MIB / 2)];
+        assert!(!two.may_send(), "all together hold what they may");
+        assert!(three.may_send(), "who holds little goes on");
+        drop(held);
+        assert!(one.may_send() && two.may_send());
+        drop(more);
+        assert_eq!(memory.0.unsent.used.load(Ordering::Relaxed), 0);
     }
 
     #[test]

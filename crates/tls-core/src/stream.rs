@@ -12,6 +12,52 @@ use tokio_rustls::server::TlsStream;
 /// So much is taken from the kernel at once, from a client that sends much. rustls asks for 4 KiB at a time.
 const AHEAD: usize = 64 * 1024;
 
+/// The most TLS records that a client may send in its handshake. A ClientHello that needs 64 KiB comes in four; each record
+/// costs the more, the more parts of one message came before it.
+const MAX_HANDSHAKE_RECORDS: usize = 512;
+
+/// The length of a record's header (RFC 8446 §5.1).
+const RECORD_HEADER: usize = 5;
+
+/// A handshake in too many parts.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("a handshake of more than {MAX_HANDSHAKE_RECORDS} records")]
+pub(crate) struct TooManyRecords;
+
+/// Counts the TLS records that pass.
+#[derive(Debug, Default)]
+struct Records {
+    count: usize,
+    header: [u8; RECORD_HEADER],
+    filled: usize,
+    /// What is to come of the current one.
+    left: usize,
+}
+
+impl Records {
+    /// Passes over `bytes`.
+    fn pass(&mut self, mut bytes: &[u8]) -> Result<(), TooManyRecords> {
+        while !bytes.is_empty() {
+            let skipped = self.left.min(bytes.len());
+            self.left -= skipped;
+            bytes = &bytes[skipped..];
+            let count = (RECORD_HEADER - self.filled).min(bytes.len());
+            self.header[self.filled..self.filled + count].copy_from_slice(&bytes[..count]);
+            self.filled += count;
+            bytes = &bytes[count..];
+            if self.filled == RECORD_HEADER {
+                let [.., high, low] = self.header;
+                (self.left, self.filled) = (u16::from_be_bytes([high, low]).into(), 0);
+                self.count += 1;
+                if self.count > MAX_HANDSHAKE_RECORDS {
+                    return Err(TooManyRecords);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A TCP stream of which some bytes were read already; they are read again first.
 #[derive(Debug)]
 pub struct Replayed {
@@ -20,28 +66,29 @@ pub struct Replayed {
     more: bool,
     /// Whether anything was written.
     written: bool,
+    /// Until the handshake is over.
+    records: Option<Box<Records>>,
     tcp: TcpStream,
 }
 
 impl Replayed {
     pub(crate) fn new(first: Bytes, tcp: TcpStream) -> Self {
-        Self { ahead: first, more: false, written: false, tcp }
+        Self { ahead: first, more: false, written: false, records: None, tcp }
     }
 
-    /// Whether anything was written.
-    pub(crate) fn has_written(&self) -> bool {
-        self.written
+    /// Limits the TLS records until [`Self::end_handshake`].
+    pub(crate) fn limiting_records(mut self) -> Self {
+        self.records = Some(Box::default());
+        self
     }
 
-    /// Waits until the kernel has something, or the connection has ended.
-    #[cfg(feature = "serve")]
-    async fn readable(&self) -> io::Result<()> {
-        self.tcp.readable().await
+    /// The handshake is over.
+    pub(crate) fn end_handshake(&mut self) {
+        self.records = None;
     }
-}
 
-impl AsyncRead for Replayed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads what was read before, then the socket.
+    fn poll_read_on(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let wanted = buf.remaining();
         if !self.ahead.has_remaining() {
             if !self.more || wanted >= AHEAD {
@@ -58,6 +105,28 @@ impl AsyncRead for Replayed {
         let count = self.ahead.len().min(wanted);
         // The last of it takes its memory along.
         buf.put_slice(&self.ahead.split_to(count));
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether anything was written.
+    pub(crate) fn has_written(&self) -> bool {
+        self.written
+    }
+
+    /// Waits until the kernel has something, or the connection has ended.
+    #[cfg(feature = "serve")]
+    async fn readable(&self) -> io::Result<()> {
+        self.tcp.readable().await
+    }
+}
+
+impl AsyncRead for Replayed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(self.poll_read_on(cx, buf))?;
+        if let Some(records) = &mut self.records {
+            records.pass(&buf.filled()[before..]).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -157,5 +226,24 @@ impl AsyncWrite for Io {
             Self::Plain(io) => Pin::new(io).poll_shutdown(cx),
             Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_counted_however_they_are_cut() {
+        let record = |length: u16| [&[22, 3, 1][..], &length.to_be_bytes(), &vec![22; length.into()]].concat();
+        let some: Vec<u8> = [1, 0, 300, 5, 16_384].into_iter().flat_map(record).collect();
+        for size in [1, 2, 3, 4, 5, 6, 64, 20_000] {
+            let mut records = Records::default();
+            assert!(some.chunks(size).all(|chunk| records.pass(chunk).is_ok()));
+            assert_eq!((records.count, records.left, records.filled), (5, 0, 0), "{size}");
+        }
+        let most = record(1).repeat(MAX_HANDSHAKE_RECORDS);
+        let mut records = Records::default();
+        assert!(records.pass(&most).is_ok() && records.pass(&record(1)).is_err());
     }
 }

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use rustls::pki_types::CertificateDer;
 use support::{client, connect, identity, socket, tls};
 use tls_core::drain::{self, Trigger};
-use tls_core::listener::{self, Limits, RequestBody};
+use tls_core::listener::{self, Limits, RequestBody, RequestMemory};
 use tls_core::rotation::{self, Identities, Publisher};
 use tls_core::{Acceptor, ConnInfo, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,6 +108,70 @@ async fn plain_text_is_answered_in_its_own_protocol() {
     let (_, _, goaway) = frames_of(&frames).last().unwrap();
     assert_eq!(goaway[..8], [0, 0, 0, 1, 0, 0, 0, 0xc]);
     assert!(String::from_utf8_lossy(&goaway[8..]).contains("use grpc+tls://"));
+}
+
+/// A connection that fills the share of all goes on once its requests are read.
+#[tokio::test]
+async fn unread_data_of_http2_waits_in_the_kernel() {
+    const REQUESTS: usize = 4;
+    const LENGTH: usize = 900 << 10;
+    // Of which half is for what is unread.
+    let limits = Limits { memory: RequestMemory::new(2 << 20, 8 << 20), ..Limits::default() };
+    let (begin, begun) = tokio::sync::watch::channel(false);
+    let begun_by = begun.clone();
+    let service = tower::service_fn(move |request: Request<RequestBody>| {
+        let mut begun = begun_by.clone();
+        async move {
+            begun.wait_for(|begun| *begun).await.unwrap();
+            let mut body = request.into_body();
+            let mut length = 0;
+            while let Some(frame) = body.frame().await {
+                length += frame.unwrap().data_ref().map_or(0, Bytes::len);
+            }
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(length.to_string())))
+        }
+    });
+    let (_trigger, drain) = drain::channel();
+    let (socket, address) = socket();
+    let memory = limits.memory.clone();
+    tokio::spawn(listener::serve(socket, Acceptor::plain("test"), service, limits, Workers::current(), drain));
+
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let (mut reader, mut writer) = client.into_split();
+    let sent = tokio::spawn(async move {
+        for stream in (0..REQUESTS).map(|n| 2 * n as u8 + 1) {
+            // POST https:/ with the authority `a`, by the static table of HPACK.
+            let head = [0x83, 0x87, 0x84, 0x41, 1, b'a'];
+            writer.write_all(&[0, 0, head.len() as u8, 1, 4, 0, 0, 0, stream]).await.unwrap();
+            writer.write_all(&head).await.unwrap();
+            for at in (0..LENGTH).step_by(16 << 10) {
+                let length = (LENGTH - at).min(16 << 10);
+                let is_last = u8::from(at + length == LENGTH);
+                let [_, a, b, c] = (length as u32).to_be_bytes();
+                writer.write_all(&[a, b, c, 0, is_last, 0, 0, 0, stream]).await.unwrap();
+                writer.write_all(&vec![7; length]).await.unwrap();
+            }
+        }
+        writer
+    });
+    // The windows would take all of it.
+    while memory.unread() < 1 << 20 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(memory.unread() < (1 << 20) + (64 << 10), "{} unread", memory.unread());
+    begin.send_replace(true);
+    let mut answers = Vec::new();
+    let whole = |answers: &[u8]| frames_of(answers).filter(|(kind, _, data)| *kind == 0 && !data.is_empty()).count();
+    while whole(&answers) < REQUESTS {
+        assert!(reader.read_buf(&mut answers).await.unwrap() > 0);
+    }
+    for (_, _, data) in frames_of(&answers).filter(|(kind, _, data)| *kind == 0 && !data.is_empty()) {
+        assert_eq!(data, LENGTH.to_string().as_bytes());
+    }
+    drop(sent.await.unwrap());
+    assert_eq!(memory.unread(), 0);
 }
 
 fn frames_of(mut bytes: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
