@@ -11,6 +11,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tls_core::Secret;
+use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::der::KeyForm;
@@ -43,6 +44,28 @@ pub(crate) fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>,
         return Err(PemError::NoCertificate { instead: Instead::of(&blocks) });
     }
     Ok(chain)
+}
+
+/// The certificates of a PEM text, or the one that is DER: for a description of what cannot be served as it is.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn certificates_or_der(text: &Secret) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    match certificates(text) {
+        Err(PemError::NoPem { format: Some(Format::Der) }) if X509Certificate::from_der(text.expose()).is_ok() => {
+            Ok(vec![CertificateDer::from(text.expose().to_vec())])
+        }
+        read => read,
+    }
+}
+
+/// Returns true where `text` is PEM or another form that certificates and keys come in, readable here or not.
+pub(crate) fn is_material(text: &Secret) -> bool {
+    match blocks(text) {
+        Ok(_) => true,
+        Err(PemError::Empty | PemError::NoPem { format: None | Some(Format::Path { .. }) }) => false,
+        Err(_) => true,
+    }
 }
 
 /// The revocation lists (RFC 5280 §5) of a PEM text, or the one that is DER: CAs publish both.

@@ -9,7 +9,7 @@ use spiced_secrets::Template;
 use tls_core::Origin;
 
 use crate::error::{ConfigError, Problem};
-use crate::shown::may_be_secret;
+use crate::shown::{is_secret_place, may_be_secret, shown_key};
 use crate::tree::{Key, Kind, Node, Text};
 
 /// Values of one document, those that aliases repeat included; more is an attack or a mistake.
@@ -131,8 +131,8 @@ impl<'t> Reader<'t> {
                 _ => return Err(self.problem(span.start, "a key has to be a word")),
             };
             // A place is told in messages, so it is no place for what may be a secret.
-            let shown = if may_be_secret(&name) { "…" } else { &name };
-            let path = if path.is_empty() { shown.to_owned() } else { format!("{path}.{shown}") };
+            let shown = shown_key(path, &name).to_owned();
+            let path = if path.is_empty() { shown.clone() } else { format!("{path}.{shown}") };
             let next = self.next()?;
             let value = self.value(next, &path, depth + 1)?;
             if name == "<<" {
@@ -165,6 +165,9 @@ impl<'t> Reader<'t> {
             Ok(template) => Kind::Text(Text::Written(template)),
             Err(errors) => {
                 for error in errors {
+                    // `${` may be a part of a password.
+                    let key = if let Origin::File { key, .. } = origin { key.as_str() } else { "" };
+                    let error = if is_secret_place(key) || may_be_secret(text) { error.unquoted() } else { error };
                     let problem = Problem::new(origin.clone(), error.to_string())
                         .hint("a reference is ${store:KEY}, such as ${env:NAME} or ${secrets:NAME}");
                     self.problems.push(Problem { excerpt: Some(self.excerpt(at)), ..problem });
@@ -188,7 +191,8 @@ impl<'t> Reader<'t> {
     fn syntax(&self, error: &ScanError) -> Box<Problem> {
         let mut problem = self.problem(*error.marker(), format!("not valid YAML: {}", error.info()));
         problem.hint = Some(
-            "check the indentation (blanks, no tabs), and put quotes around values that hold a colon or begin with a special character"
+            "check the indentation (blanks, no tabs), and put quotes around values that hold a colon or begin with a special character; \
+             nothing from this line on, no secret and no certificate can be checked before that"
                 .to_owned(),
         );
         problem

@@ -71,7 +71,8 @@ pub(crate) enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TlsCommand {
-    /// The doctor: what is wrong with certificates, keys and auth, and how to mend it, without serving
+    /// The doctor: what is wrong with certificates, keys and auth of a pod, or with a certificate and its key, and how
+    /// to fix it, without serving
     Check(Box<TlsCheckArgs>),
     /// What a server on the network presents: chain, names, validity, versions; and what is wrong with it
     Inspect(TlsInspectArgs),
@@ -119,9 +120,13 @@ pub(crate) struct ExplainArgs {
 
 /// `spiced tls check`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "spiced tls check [OPTIONS] [PATH]\n       spiced tls check [OPTIONS] CERT [KEY]")]
 pub(crate) struct TlsCheckArgs {
     #[command(flatten)]
     pub(crate) pod: PodArgs,
+    /// The key of a certificate that is checked without a pod: PATH is the certificate's file then
+    #[arg(value_name = "KEY", value_parser = path())]
+    pub(crate) key: Option<PathBuf>,
     /// A name that clients call the server by; the certificate has to be for it (may be given again)
     #[arg(long, value_name = "NAME", value_parser = host)]
     pub(crate) name: Vec<String>,

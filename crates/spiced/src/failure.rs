@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use spiced_config::ConfigError;
+use spiced_config::{ConfigError, without_secrets};
 
 /// Why the program ends with an error.
 #[derive(Debug)]
@@ -140,7 +140,10 @@ fn report_of(causes: &[String], hints: &[String]) -> String {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let hints = error.0.iter().map(|problem| problem.hint.clone().unwrap_or_default()).collect();
-        Self::Configuration { causes: error.0.iter().map(ToString::to_string).collect(), hints }
+        Self::Configuration {
+            causes: error.0.iter().map(|problem| without_secrets(&problem.to_string())).collect(),
+            hints,
+        }
     }
 }
 

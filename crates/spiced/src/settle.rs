@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings};
+use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings, without_secrets};
 use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
 use crate::args::{PodArgs, known_options};
@@ -18,7 +18,9 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     let accepted = settings.tls.iter().flat_map(|tls| &tls.accept_findings);
     if let Some(unknown) = accepted.into_iter().find(|code| !spiced_certs::REFUSALS.contains(&code.as_str())) {
         return Err(Failure::configuration(
-            format!("runtime.tls.accept_findings: `{unknown}` is no finding for which clients refuse a certificate"),
+            without_secrets(&format!(
+                "runtime.tls.accept_findings: `{unknown}` is no finding for which clients refuse a certificate"
+            )),
             format!("known here: {}", spiced_certs::REFUSALS.join(", ")),
         ));
     }
@@ -99,7 +101,7 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
 pub(crate) fn secrets(errors: &[ResolveErrors]) -> Failure {
     let mut wrong: Vec<(String, String)> = Vec::new();
     for e in errors.iter().flat_map(|errors| &errors.0) {
-        let one = (format!("{}: {}: {}", e.origin, e.subject, e.problem), e.hint.clone());
+        let one = (without_secrets(&format!("{}: {}: {}", e.origin, e.subject, e.problem)), e.hint.clone());
         if !wrong.contains(&one) {
             wrong.push(one);
         }
