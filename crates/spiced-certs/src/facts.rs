@@ -166,6 +166,24 @@ impl<'a> Facts<'a> {
         self.x509.extensions().iter().find(unknown).map(|extension| extension.oid.to_id_string())
     }
 
+    pub(crate) fn has_critical(&self, oid: &str) -> bool {
+        self.x509.extensions().iter().any(|extension| extension.critical && extension.oid.to_id_string() == oid)
+    }
+
+    /// The alternative names that are neither host names nor addresses.
+    pub(crate) fn other_names(&self) -> OtherNames<'_> {
+        let mut names = OtherNames::default();
+        let given = self.x509.subject_alternative_name().ok().flatten();
+        for name in given.iter().flat_map(|given| &given.value.general_names) {
+            match name {
+                GeneralName::RFC822Name(mail) => names.mails.push(mail),
+                GeneralName::URI(uri) => names.uris.push(uri),
+                _ => {}
+            }
+        }
+        names
+    }
+
     pub(crate) fn alternative_names_are_critical(&self) -> bool {
         self.x509.subject_alternative_name().ok().flatten().is_some_and(|names| names.critical)
     }
@@ -213,6 +231,13 @@ impl<'a> Facts<'a> {
     pub(crate) fn hash(&self) -> Hash {
         Hash::of(&self.x509.signature_algorithm.algorithm.to_id_string())
     }
+}
+
+/// Mail addresses and URIs.
+#[derive(Debug, Default)]
+pub(crate) struct OtherNames<'a> {
+    pub(crate) mails: Vec<&'a str>,
+    pub(crate) uris: Vec<&'a str>,
 }
 
 /// An address of an alternative name.

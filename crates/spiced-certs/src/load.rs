@@ -201,7 +201,9 @@ pub(crate) fn load_chain(certificate: &mut Sourced<Input>, roots: &Roots) -> Res
     let leaf = CertificateSummary::read(first).map_err(|reason| unusable_certificate(certificate, &reason))?;
     let ordered = Ordered { chain: &chain, leaf: &leaf, writing: &writing, plain };
     let (mut findings, unchecked) = ordered.findings(certificate, None, roots);
-    findings.extend(diagnose::oddly_written(&text, certificate, "certificate", &leaf.subject));
+    if pem::certificates(&text).is_ok() {
+        findings.extend(diagnose::oddly_written(&text, certificate, "certificate", &leaf.subject));
+    }
     if let Some(path) = certificate.value.file().filter(|_| pem::count_keys(&text) > 0) {
         findings.extend(diagnose::key_file(path, &certificate.origin));
     }

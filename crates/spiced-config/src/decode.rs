@@ -43,7 +43,14 @@ pub(crate) fn decode_all<T: DeserializeOwned>(mut root: Node, damaged: &mut Vec<
         }
         match taken {
             Some(place) if problems.len() < MAX_PROBLEMS => damaged.push(place),
-            _ => return (None, problems),
+            taken => {
+                if taken.is_some() {
+                    let message = "there may be more that is wrong: after so much, the rest is not read";
+                    problems
+                        .push(Problem::new(None, message).hint("correct these first; the others are reported then"));
+                }
+                return (None, problems);
+            }
         }
     }
 }

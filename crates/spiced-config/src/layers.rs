@@ -173,7 +173,7 @@ impl Layers {
     ) -> Result<Settings, Resolved<E>> {
         let folder = self.folder.clone();
         let Merged { mut root, tls, warnings, mut problems, mut damaged, mut lost } = self.merge(&resolve).await;
-        keys::split(&mut root);
+        problems.extend(keys::split(&mut root));
         let written = Written::of(&root);
         if let Err(error) = replace_references(&mut root, &resolve).await {
             lost.push(error);
@@ -509,6 +509,9 @@ fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
         .into()
 }
 
+/// Lines before an error of syntax in which it may have begun.
+const MAX_LINES_BACK: usize = 32;
+
 /// What is wrong in the lines before those that are not YAML, as far as the schema can tell.
 fn before(name: &Path, text: &str, error: &ConfigError) -> Vec<Problem> {
     let at = error.0.iter().rev().find_map(|problem| match &problem.origin {
@@ -516,8 +519,11 @@ fn before(name: &Path, text: &str, error: &ConfigError) -> Vec<Problem> {
         _ => None,
     });
     let Some(line) = at else { return Vec::new() };
-    let whole: String = text.split_inclusive('\n').take(line.saturating_sub(1)).collect();
-    let Ok((mut pod, _)) = yaml::read(name, &whole) else { return Vec::new() };
+    // What is not YAML may have begun some lines before it was found.
+    let lines: Vec<&str> = text.split_inclusive('\n').take(line.saturating_sub(1)).collect();
+    let read = (0..lines.len().min(MAX_LINES_BACK))
+        .find_map(|back| yaml::read(name, &lines[..lines.len() - back].concat()).ok());
+    let Some((mut pod, _)) = read else { return Vec::new() };
     foreign::prune(&mut pod);
     keys::rename(&mut pod);
     // References have no value yet, and what holds the place of the error may lack what follows it.

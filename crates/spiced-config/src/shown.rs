@@ -139,6 +139,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn places_of_secrets_and_what_stands_in_them() {
+        for path in [
+            "runtime.auth.api_key.keys[0]",
+            "runtime.auth.api_key.keys[0].key",
+            "runtime.auth.api_key",
+            "runtime.auth",
+            "runtime.auth.api_keys",
+            "runtime.tls.key",
+            "runtime.tls.key_passphrase.x",
+            "runtime.tls.certificates[1].key_passphrase",
+            "datasets[0].params.pg_pass",
+        ] {
+            assert!(is_secret_place(path), "{path}");
+        }
+        for path in ["runtime.tls.key_file", "runtime.tls.certificates[0].key_file", "runtime.auth.require", "name"] {
+            assert!(!is_secret_place(path), "{path}");
+        }
+        assert_eq!(shown_key("runtime.auth.api_key.keys[0]", "Zq7Canary"), "…");
+        assert_eq!(shown_key("runtime.auth.api_key", "enabeld"), "enabeld");
+        assert_eq!(shown_key("runtime.tls", "keyfile"), "keyfile");
+    }
+
+    #[test]
+    fn urls_lose_their_credentials() {
+        for (text, shown) in [
+            ("postgres://u:Zq7@h/db", "postgres://***@h/db"),
+            ("s3://AK:Zq7/x@bucket/x", "s3://***@bucket/x"),
+            ("https://h/x.csv?sig=Zq7&b=1", "https://h/x.csv?sig=***&b=***"),
+            ("https://h:8443/x.csv", "https://h:8443/x.csv"),
+            ("file:data/x.csv", "file:data/x.csv"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+        let pem = "-----BEGIN PRIVATE KEY-----\nx";
+        assert_eq!(without_secrets(&format!("`{pem}` is none of `a`")), "`…` is none of `a`");
+    }
+
+    #[test]
     fn what_is_not_repeated() {
         for hidden in [
             "-----BEGIN PRIVATE KEY-----\nx",

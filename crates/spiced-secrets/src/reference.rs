@@ -305,6 +305,29 @@ pub(crate) fn is_store_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
+#[cfg(test)]
+mod key_material {
+    use super::Template;
+
+    #[test]
+    fn a_reference_that_is_a_secret_itself_is_refused_and_not_repeated() {
+        for text in [
+            "${secrets:MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC1uvGuthhvA+GG}",
+            "${MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj:x}",
+        ] {
+            let errors = Template::parse(text).unwrap_err();
+            assert!(!errors[0].to_string().contains("MIIE"), "{}", errors[0]);
+        }
+        for text in
+            ["${env:SPICE_API_KEY_READONLY_OF_THE_SECOND_NODE_2026}", "${aws:rdsCredentialsProduction2024Primary}"]
+        {
+            assert!(Template::parse(text).is_ok(), "{text}");
+        }
+        let malformed = Template::parse("x${Zq7Canary}").unwrap_err().remove(0);
+        assert!(!malformed.unquoted().to_string().contains("Zq7"));
+    }
+}
+
 fn flush(parts: &mut Vec<Part>, literal: &mut String) {
     if !literal.is_empty() {
         parts.push(Part::Literal(Secret::from(std::mem::take(literal))));

@@ -128,7 +128,7 @@ pub(crate) struct TlsCheckArgs {
     #[arg(value_name = "KEY", value_parser = path())]
     pub(crate) key: Option<PathBuf>,
     /// A name that clients call the server by; the certificate has to be for it (may be given again)
-    #[arg(long, value_name = "NAME", value_parser = host)]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) name: Vec<String>,
     /// The roots that clients trust, as PEM: the chain has to lead to one of them
     #[arg(long, value_name = "FILE")]
@@ -151,7 +151,7 @@ pub(crate) struct TlsInspectArgs {
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     pub(crate) starttls: Option<StartTls>,
     /// A name that clients call the server by [default: HOST] (may be given again)
-    #[arg(long, value_name = "NAME", value_parser = host)]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) name: Vec<String>,
     /// Print one JSON document
     #[arg(long)]
@@ -453,6 +453,16 @@ pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
 
 fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
+}
+
+/// A name that clients ask for: a host name or an address, an IPv6 one in brackets or without.
+fn name(text: &str) -> Result<String, &'static str> {
+    let text = host(text)?;
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
+    match bare.contains(':') && bare.parse::<std::net::IpAddr>().is_err() {
+        true => Err("it takes a host name or an IP address, without a port"),
+        false => Ok(bare.to_owned()),
+    }
 }
 
 /// A host name or an address, which errors repeat.

@@ -1,6 +1,7 @@
 //! From the command line to the settings: the layers, the stores that answer their references, and
 //! what was decided.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings, without_secrets};
@@ -100,14 +101,15 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
 /// Every reference without a value, each once, as the run's end.
 pub(crate) fn secrets(errors: &[ResolveErrors]) -> Failure {
     let mut wrong: Vec<(String, String)> = Vec::new();
+    let mut seen = HashSet::new();
     for e in errors.iter().flat_map(|errors| &errors.0) {
         let one = (without_secrets(&format!("{}: {}: {}", e.origin, e.subject, e.problem)), e.hint.clone());
-        if !wrong.contains(&one) {
+        if seen.insert(one.clone()) {
             wrong.push(one);
         }
     }
     let (causes, hints) = wrong.into_iter().unzip();
-    Failure::Configuration { causes, hints }
+    Failure::several(causes, hints)
 }
 
 #[cfg(test)]
