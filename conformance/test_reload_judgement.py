@@ -4,12 +4,16 @@ certificate of the server's is broken, looks that must change nothing, and mater
 from __future__ import annotations
 
 import datetime
+import json
+import os
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from harness import chains, clients
+from harness.certificates import Authority, self_signed
 from harness.clock import Clock
 from harness.commands import run
 from harness.ledger import LEDGER
@@ -224,3 +228,76 @@ def test_a_pair_that_the_pod_gives_up_takes_its_names_with_it(pod):
     pod.yaml(tls=pod.write_pair(), runtime=auth)
     assert _ask(pod, server).json()["result"] in ("swapped", "unchanged")
     assert named(server, "b.test") == pod.pair.der
+
+
+# Whose clients are let in: what a reload must not take
+
+def _forged(pod) -> dict[str, str]:
+    """A list with the name of the CA, which another key signed."""
+    other = Authority("another key")
+    other.certificate = pod.ca.certificate
+    return {"clients.crl": other.crl(number=2)}
+
+
+LOCKED_OUT = {
+    "TLS-CRL-SIGNATURE": _forged,
+    "TLS-CRL-MISSING": lambda pod: {"clients.crl": Authority("another").crl()},
+    "TLS-CLIENT-CA-NOT-CA": lambda pod: {"ca.pem": pod.ca.issue(names=(), common_name="a client", client=True).certificate},
+}
+
+
+@pytest.mark.parametrize("code", LOCKED_OUT)
+def test_a_reload_locks_no_client_out(pod, code):
+    mine = pod.ca.issue(names=(), common_name="a client", client=True)
+    pod.write("ca.pem", pod.ca.pem)
+    pod.write("clients.crl", pod.ca.crl())
+    asks = {"client_auth_mode": "request", "client_auth_ca_file": "ca.pem", "client_crl_files": ["clients.crl"]}
+    pod.yaml(tls={**pod.write_pair(), **asks})
+    server = pod.serve()
+    show = clients.showing(mine, pod.home)
+    clients.get(server, "/health", *show).ok()
+    for file, content in LOCKED_OUT[code](pod).items():
+        pod.write(file, content)
+    said = server.wait_for_log("ERROR", match="is rejected")["fields"]
+    assert "would be refused" in said["reason"] and code in said["hint"], said
+    clients.get(server, "/health", *show).ok()
+    found = json.loads(run(pod, "tls", "check", "--json", pod.folder, code=None).stdout)["findings"]
+    assert code in {finding["code"] for finding in found}, found
+    pod.write("ca.pem", pod.ca.pem)
+    pod.write("clients.crl", pod.ca.crl(mine, number=3))
+    eventually(lambda: clients.get(server, "/health", *show).exit != 0, "the next good list is taken")
+
+
+def test_a_fifo_in_place_of_a_file_ends_no_reload(pod):
+    pod.yaml(tls=pod.write_pair())
+    server = pod.serve()
+    before = clients.presented(server)
+    (pod.folder / "tls.crt").unlink()
+    os.mkfifo(pod.folder / "tls.crt")
+    server.wait_for_log("ERROR", match="is rejected")
+    (pod.folder / "tls.crt").unlink()
+    pod.write_pair(pod.ca.issue())
+    eventually(lambda: clients.presented(server) not in (before, None), "the good one that came after")
+
+
+def test_a_certificate_that_vouches_for_itself_takes_no_place_of_an_issued_one(pod):
+    pod.yaml(tls=pod.write_pair())
+    server = pod.serve()
+    before = clients.presented(server)
+    pod.write_pair(self_signed())
+    said = server.wait_for_log("ERROR", match="is rejected")["fields"]
+    assert "vouches for itself" in said["reason"] and "TLS-OTHER-CA" in said["hint"], said
+    assert clients.presented(server) == before
+
+
+def test_an_intermediate_of_the_present_chain_is_no_root(pod):
+    """The serving chain shows that the new one lacks its upper intermediate."""
+    upper = Authority("Upper", pod.ca)
+    pod.yaml(tls=pod.write_pair(upper.issue()))
+    server = pod.serve()
+    before = clients.presented(server)
+    pair = Authority("Lower", upper).issue()
+    pod.write_pair(replace(pair, intermediates=pair.intermediates[:1]))
+    said = server.wait_for_log("ERROR", match="is rejected")["fields"]
+    assert "TLS-INTERMEDIATE-MISSING" in said["hint"], said
+    assert clients.presented(server) == before

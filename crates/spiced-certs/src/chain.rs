@@ -102,17 +102,32 @@ impl Writing {
     }
 }
 
-/// Puts the certificate that `key` belongs to first, and the others after whom they signed. What
+/// Which certificate of a chain is the leaf.
+#[derive(Clone, Copy)]
+pub(crate) enum Leaf<'a> {
+    /// The one that this key belongs to.
+    OfKey(&'a dyn SigningKey),
+    /// The first that is no CA's, as the key is not known.
+    Guessed,
+}
+
+/// Puts the leaf first, and the others after whom they signed. What
 /// belongs to neither stays at the end, in its order; what is there twice is left out. Where no certificate is the
-/// key's, nothing is changed, so that the mismatch is reported of the chain as it was written.
-pub(crate) fn order(
-    chain: Vec<CertificateDer<'static>>,
-    key: &dyn SigningKey,
-) -> (Vec<CertificateDer<'static>>, Writing) {
-    let Some(spki) = key.public_key() else { return (chain, Writing::default()) };
+/// leaf, nothing is changed, so that the mismatch is reported of the chain as it was written.
+pub(crate) fn order(chain: Vec<CertificateDer<'static>>, leaf: Leaf<'_>) -> (Vec<CertificateDer<'static>>, Writing) {
     let parsed: Vec<Option<Facts<'_>>> = chain.iter().map(Facts::of).collect();
-    let is_leaf = |at: &usize| parsed[*at].as_ref().is_some_and(|c| c.x509.public_key().raw == spki.as_ref());
-    let Some(leaf) = (0..chain.len()).find(is_leaf) else {
+    let found = match leaf {
+        Leaf::OfKey(key) => key.public_key().and_then(|spki| {
+            parsed.iter().position(|c| c.as_ref().is_some_and(|c| c.x509.public_key().raw == spki.as_ref()))
+        }),
+        Leaf::Guessed => parsed.iter().position(|c| c.as_ref().is_some_and(|c| !c.is_ca())).or_else(|| {
+            // A CA's certificate that issued none of the others.
+            let facts = || parsed.iter().flatten();
+            let issued = |one: &Facts<'_>| facts().any(|other| other.der != one.der && other.names_as_issuer(one));
+            parsed.iter().position(|c| c.as_ref().is_some_and(|c| !issued(c)))
+        }),
+    };
+    let Some(leaf) = found else {
         drop(parsed);
         return (chain, Writing::default());
     };

@@ -3,13 +3,14 @@
 
 use std::time::SystemTime;
 
-use rustls_pki_types::CertificateRevocationListDer;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tls_core::{CertificateSummary, ClientAuth, ClientTrust, ClientTrustError, Sourced};
 use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use crate::compatibility::Clients;
 use crate::diagnose::{Finding, Severity, Whose, span};
+use crate::facts::{Facts, Signed};
 use crate::load::{LoadError, Unusable};
 use crate::pem::{self, Wanted};
 use crate::source::{Input, read};
@@ -76,7 +77,7 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
                 let bytes = der.clone();
                 let (_, parsed) = CertificateRevocationList::from_der(&bytes)
                     .map_err(|_| unusable_list(list, "it is not one in DER (RFC 5280 §5)".to_owned()))?;
-                Listed::of(der, &parsed, list)
+                Listed::of(der, &parsed, list, &authorities)
             };
             match lists.iter_mut().find(|other| other.is_about_the_same(&listed)) {
                 // A CA's older list says nothing that its newer one does not.
@@ -87,6 +88,18 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
         }
     }
     findings.extend(lists.iter().filter_map(|list| list.finding(now)));
+    findings.extend(lists.iter().filter(|list| list.is_forged).map(|list| Finding {
+        code: "TLS-CRL-SIGNATURE",
+        severity: Severity::Error,
+        origin: list.origin.clone(),
+        subject: list.issuer.clone(),
+        message: format!(
+            "the revocation list bears the name of the CA {}, which did not sign it: every client of that CA is refused",
+            list.issuer
+        ),
+        fix: "fetch the CA's current list; it is taken by itself".to_owned(),
+        refused_by: Clients::NONE,
+    }));
     if !lists.is_empty() {
         for issuer in issuers.iter().filter(|issuer| !lists.iter().any(|list| list.issuer == **issuer)) {
             findings.push(Finding {
@@ -161,6 +174,8 @@ struct Listed {
     since: i64,
     until: Option<i64>,
     origin: String,
+    /// True where it bears the name of a CA that did not sign it.
+    is_forged: bool,
 }
 
 impl Listed {
@@ -168,7 +183,11 @@ impl Listed {
         der: CertificateRevocationListDer<'static>,
         list: &CertificateRevocationList<'_>,
         from: &Sourced<Input>,
+        authorities: &[CertificateDer<'_>],
     ) -> Self {
+        let authorities = authorities.iter().filter_map(Facts::of);
+        let mut of_issuer = authorities.filter(|ca| ca.x509.subject().as_raw() == list.issuer().as_raw()).peekable();
+        let is_forged = of_issuer.peek().is_some() && of_issuer.all(|ca| ca.signed_list(list) == Signed::No);
         let part = list.extensions().iter().find(|e| e.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
         Self {
             issuer: list.issuer().to_string(),
@@ -176,6 +195,7 @@ impl Listed {
             since: list.last_update().timestamp(),
             until: list.next_update().map(|next| next.timestamp()),
             origin: from.origin.to_string(),
+            is_forged,
             der,
         }
     }

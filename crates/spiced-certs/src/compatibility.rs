@@ -159,6 +159,9 @@ fn fits(client: Clients, pattern: &str, name: &str) -> bool {
     let strips_dot = [Clients::CURL, Clients::GRPCIO].contains(&client);
     let pattern = if strips_dot { pattern.strip_suffix('.').unwrap_or(pattern) } else { pattern };
     let name = name.strip_suffix('.').unwrap_or(name);
+    if client == Clients::GO && pattern == "*" {
+        return !name.is_empty() && !name.contains('.');
+    }
     if !pattern.contains('*') {
         return pattern.eq_ignore_ascii_case(name);
     }
@@ -217,7 +220,7 @@ mod tests {
             ("*.example.com", "example.com", Clients::NONE),
             ("*.example.com", "a.b.example.com", Clients::NONE),
             ("*.localhost", "a.localhost", Clients::GO.or(Clients::JAVA).or(Clients::GRPCIO)),
-            ("*", "localhost", Clients::NONE),
+            ("*", "localhost", Clients::GO),
             ("d*.example.com", "db.example.com", Clients::OPENSSL.or(Clients::JAVA)),
             ("a.*.example.com", "a.b.example.com", Clients::JAVA),
             ("my_db.example.com", "my_db.example.com", all.without(Clients::JAVA)),

@@ -19,10 +19,14 @@ const DAY: i64 = 86_400;
 /// The longest lifetime that Apple's clients take, also of a private CA's certificate.
 pub(crate) const MOST_DAYS: i64 = 825;
 
-/// The codes of the findings for which clients refuse a certificate: those that keep a reload from taking effect.
-pub const REFUSALS: [&str; 29] = [
+/// The codes of the findings for which clients refuse a certificate, or are refused: those that keep a reload from taking
+/// effect.
+pub const REFUSALS: [&str; 32] = [
     "TLS-CHAIN-REFUSED",
     "TLS-CHAIN-SIGNATURE",
+    "TLS-CLIENT-CA-NOT-CA",
+    "TLS-CRL-MISSING",
+    "TLS-CRL-SIGNATURE",
     "TLS-CRITICAL-EXTENSION",
     "TLS-EMPTY-SUBJECT",
     "TLS-EXPIRED",
@@ -195,12 +199,6 @@ pub(crate) struct Diagnosis {
     pub(crate) open_end: Option<CertificateDer<'static>>,
     /// That its issuer is taken for a root that clients have.
     pub(crate) taken_for_root: Option<String>,
-}
-
-/// What is to be said of an identity at the time `now`, apart from its names.
-pub(crate) fn identity(identity: &Identity, roots: &Roots, now: SystemTime) -> Diagnosis {
-    let origin = identity.certificate_origin().to_string();
-    chain(&identity.certified_key().cert, identity.leaf(), &origin, roots, &[], now)
 }
 
 /// What is to be said of a chain, whoever presents it. `hints` are certificates that it may lack.

@@ -6,7 +6,9 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::{AuthorityKeyIdentifier, GeneralName, NameConstraints, ParsedExtension};
 use x509_parser::prelude::{ExtendedKeyUsage, FromDer, KeyUsage, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
+use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
+use x509_parser::x509::AlgorithmIdentifier;
 
 use crate::compatibility::Names;
 
@@ -38,6 +40,13 @@ impl<'a> Facts<'a> {
         }
     }
 
+    pub(crate) fn issuer(&self) -> String {
+        match self.x509.issuer().to_string() {
+            empty if empty.is_empty() => "(no name)".to_owned(),
+            text => text,
+        }
+    }
+
     /// True where the issuer has the subject's name.
     pub(crate) fn is_self_issued(&self) -> bool {
         self.x509.subject().as_raw() == self.x509.issuer().as_raw()
@@ -55,9 +64,19 @@ impl<'a> Facts<'a> {
 
     /// Verifies the signature with the key of `issuer`.
     pub(crate) fn signed_by(&self, issuer: &Facts<'_>) -> Signed {
-        let Some(algorithm) = verification(self, issuer) else { return Signed::Unknown };
-        let key = UnparsedPublicKey::new(algorithm, &issuer.x509.public_key().subject_public_key.data);
-        match key.verify(self.x509.tbs_certificate.as_ref(), &self.x509.signature_value.data) {
+        let signature = &self.x509.signature_value.data;
+        issuer.signed(self.x509.tbs_certificate.as_ref(), &self.x509.signature_algorithm, signature)
+    }
+
+    /// Verifies the signature of `list` with the key of this certificate.
+    pub(crate) fn signed_list(&self, list: &CertificateRevocationList<'_>) -> Signed {
+        self.signed(list.tbs_cert_list.as_ref(), &list.signature_algorithm, &list.signature_value.data)
+    }
+
+    fn signed(&self, content: &[u8], algorithm: &AlgorithmIdentifier<'_>, signature: &[u8]) -> Signed {
+        let Some(algorithm) = verification(algorithm, self) else { return Signed::Unknown };
+        let key = UnparsedPublicKey::new(algorithm, &self.x509.public_key().subject_public_key.data);
+        match key.verify(content, signature) {
             Ok(()) => Signed::Yes,
             Err(_) => Signed::No,
         }
@@ -147,6 +166,24 @@ impl<'a> Facts<'a> {
         self.x509.extensions().iter().find(unknown).map(|extension| extension.oid.to_id_string())
     }
 
+    pub(crate) fn has_critical(&self, oid: &str) -> bool {
+        self.x509.extensions().iter().any(|extension| extension.critical && extension.oid.to_id_string() == oid)
+    }
+
+    /// The alternative names that are neither host names nor addresses.
+    pub(crate) fn other_names(&self) -> OtherNames<'_> {
+        let mut names = OtherNames::default();
+        let given = self.x509.subject_alternative_name().ok().flatten();
+        for name in given.iter().flat_map(|given| &given.value.general_names) {
+            match name {
+                GeneralName::RFC822Name(mail) => names.mails.push(mail),
+                GeneralName::URI(uri) => names.uris.push(uri),
+                _ => {}
+            }
+        }
+        names
+    }
+
     pub(crate) fn alternative_names_are_critical(&self) -> bool {
         self.x509.subject_alternative_name().ok().flatten().is_some_and(|names| names.critical)
     }
@@ -194,6 +231,13 @@ impl<'a> Facts<'a> {
     pub(crate) fn hash(&self) -> Hash {
         Hash::of(&self.x509.signature_algorithm.algorithm.to_id_string())
     }
+}
+
+/// Mail addresses and URIs.
+#[derive(Debug, Default)]
+pub(crate) struct OtherNames<'a> {
+    pub(crate) mails: Vec<&'a str>,
+    pub(crate) uris: Vec<&'a str>,
 }
 
 /// An address of an alternative name.
@@ -256,8 +300,7 @@ impl Hash {
     }
 }
 
-fn verification(signed: &Facts<'_>, issuer: &Facts<'_>) -> Option<&'static dyn VerificationAlgorithm> {
-    let algorithm = &signed.x509.signature_algorithm;
+fn verification(algorithm: &AlgorithmIdentifier<'_>, issuer: &Facts<'_>) -> Option<&'static dyn VerificationAlgorithm> {
     let key = &issuer.x509.public_key().algorithm;
     let curve = key.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok()).map(|oid| oid.to_id_string());
     Some(match (algorithm.algorithm.to_id_string().as_str(), curve.as_deref()) {

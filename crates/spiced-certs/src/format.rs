@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+
 use crate::pem::{Wanted, quoted};
 
 /// What a file without PEM is.
@@ -15,6 +18,14 @@ pub(crate) enum Format {
     Pkcs7Der,
     /// Java's own keystore.
     JavaKeystore,
+    /// A certificate request in DER.
+    RequestDer,
+    /// DER in base64, without the lines of PEM around it. `key`: a private key.
+    Coded { key: bool },
+    /// PKCS#12, PKCS#7 or a Java keystore in base64.
+    CodedStore,
+    /// A template that nothing has filled in.
+    Template,
     /// Other binary data.
     Binary,
     /// A path. `quoted`: with the quotes around it.
@@ -50,6 +61,9 @@ pub(crate) enum Foreign {
     GitLfs,
     GitCrypt,
     Pgp,
+    PgpKey,
+    /// cert-manager's `kind: Certificate`.
+    CertManager,
     /// `openssl … -text -noout`.
     CertificateText,
     KeyText,
@@ -87,6 +101,7 @@ impl Format {
                 match content.get(more..) {
                     Some(content) if content.starts_with(&PFX) => Self::Pkcs12 { old: is_old(bytes) },
                     Some(content) if content.starts_with(&SIGNED_DATA) => Self::Pkcs7Der,
+                    _ if X509CertificationRequest::from_der(bytes).is_ok() => Self::RequestDer,
                     _ => Self::Der,
                 }
             }
@@ -115,6 +130,9 @@ impl Format {
         if start.starts_with("age-encryption.org/") || line("-----BEGIN AGE ENCRYPTED FILE") {
             return foreign(Foreign::Age);
         }
+        if line("-----BEGIN PGP PUBLIC KEY") || line("-----BEGIN PGP PRIVATE KEY") {
+            return foreign(Foreign::PgpKey);
+        }
         if line("-----BEGIN PGP") {
             return foreign(Foreign::Pgp);
         }
@@ -124,6 +142,7 @@ impl Format {
         if ["ssh-rsa ", "ssh-ed25519 ", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-", "---- BEGIN SSH2 PUBLIC KEY"]
             .iter()
             .any(|begin| start.starts_with(begin))
+            || start.contains("-cert-v01@openssh.com ")
         {
             return foreign(Foreign::SshPublicKey);
         }
@@ -145,6 +164,13 @@ impl Format {
         if lower.trim_start().starts_with('{') && text.contains("\"kty\"") {
             return foreign(Foreign::JsonWebKey);
         }
+        let is_reference = |text: &str| {
+            let name = text.strip_prefix('$').map(|rest| rest.trim_matches(['{', '}']));
+            name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+        };
+        if text.contains("{{") && text.contains("}}") || is_reference(text) {
+            return Some(Self::Template);
+        }
         let one_line = !text.contains('\n') && text.len() < 4096;
         let is_quoted = |text: &str| {
             let quote = text.chars().next().filter(|c| ['"', '\''].contains(c));
@@ -165,6 +191,11 @@ impl Format {
             Self::Pkcs12 { .. } => ", but a PKCS#12 store (.p12, .pfx)",
             Self::Pkcs7Der => ", but PKCS#7 in its binary form (.p7b), certificates without a key",
             Self::JavaKeystore => ", but a Java keystore",
+            Self::RequestDer => ", but a certificate request in DER: the CA's answer to it is wanted",
+            Self::Coded { key: false } => ", but a certificate in base64, without the lines that begin and end it",
+            Self::Coded { key: true } => ", but a private key in base64, without the lines that begin and end it",
+            Self::CodedStore => ", but a keystore (PKCS#12, PKCS#7 or Java's) in base64",
+            Self::Template => ", but a template that nothing has filled in",
             Self::Binary => ", but binary data",
             Self::Path { quoted: false } => ", but what looks like a path",
             Self::Path { quoted: true } => ", but what looks like a path, with the quotes around it",
@@ -179,7 +210,10 @@ impl Format {
             Self::Pkcs12 { .. } => "TLS-PKCS12",
             Self::Pkcs7Der => "TLS-PKCS7",
             Self::JavaKeystore => "TLS-JKS",
-            Self::Binary => "TLS-NOT-PEM",
+            Self::RequestDer => "TLS-NO-CERTIFICATE",
+            Self::Coded { .. } => "TLS-PEM-CUT",
+            Self::CodedStore => "TLS-PKCS12",
+            Self::Binary | Self::Template => "TLS-NOT-PEM",
             Self::Path { .. } => "TLS-PATH-AS-PEM",
             Self::Html => "TLS-HTML",
             Self::Other(foreign) => foreign.code(),
@@ -204,6 +238,22 @@ impl Format {
             (Self::Pkcs12 { old }, _) => {
                 let legacy = if *old { " -legacy" } else { "" };
                 format!("`openssl pkcs12{legacy} -in {from} {unpack} -out {to}`")
+            }
+            (Self::RequestDer, _) => {
+                return Some("give the certificate that the CA issued for it; a request cannot be served".to_owned());
+            }
+            (Self::Coded { key }, _) => {
+                let tool = if *key { "pkey" } else { "x509" };
+                format!("`grep -v -- ----- {from} | base64 -d | openssl {tool} -inform der -out {to}`")
+            }
+            (Self::CodedStore, _) => {
+                let (from, to) = files(file, "bin");
+                return Some(format!(
+                    "decode it, and give the new file for what comes next: `base64 -d < {from} > {to}`"
+                ));
+            }
+            (Self::Template, _) => {
+                return Some("give the file that the template is rendered to, with the values in it".to_owned());
             }
             (Self::Pkcs7Der, Wanted::Key) => return Some(no_key_in_pkcs7()),
             (Self::Pkcs7Der, _) => format!("`openssl pkcs7 -inform der -print_certs -in {from} -out {to}`"),
@@ -260,6 +310,8 @@ impl Foreign {
             Self::GitLfs => ", but a pointer of Git LFS: the file itself was not fetched",
             Self::GitCrypt => ", but a file that git-crypt has encrypted",
             Self::Pgp => ", but an OpenPGP message",
+            Self::PgpKey => ", but an OpenPGP key",
+            Self::CertManager => ", but what cert-manager makes a certificate from (kind: Certificate)",
             Self::CertificateText => ", but openssl's description of a certificate (-text -noout)",
             Self::KeyText => ", but openssl's description of a key (-text -noout)",
             Self::RequestText => ", but openssl's description of a certificate request",
@@ -277,7 +329,8 @@ impl Foreign {
             Self::Sops | Self::Age | Self::AnsibleVault | Self::GitCrypt | Self::Pgp => "TLS-FILE-ENCRYPTED",
             Self::GitLfs => "TLS-GIT-LFS",
             Self::CertificateText | Self::KeyText | Self::RequestText => "TLS-TEXT-OUTPUT",
-            Self::JsonWebKey | Self::XmlKey => "TLS-NOT-PEM",
+            Self::CertManager => "TLS-KUBERNETES-SECRET",
+            Self::JsonWebKey | Self::XmlKey | Self::PgpKey => "TLS-NOT-PEM",
         }
     }
 
@@ -322,7 +375,9 @@ impl Foreign {
             Self::Zip => format!("unzip {from} -d {directory}"),
             Self::SevenZip => format!("7z x {from} -o{directory}"),
             Self::Tar => format!("mkdir {directory} && tar -xf {from} -C {directory}"),
-            Self::Gzip => format!("{private}gunzip -c < {from} > {to}"),
+            Self::Gzip => format!(
+                "{private}mkdir {directory} && {{ tar -xzf {from} -C {directory} || gunzip -c < {from} > {directory}/pem; }}"
+            ),
             Self::Bzip2 => format!("{private}bunzip2 -c < {from} > {to}"),
             Self::Xz => format!("{private}xz -dc < {from} > {to}"),
             Self::Zstd => format!("{private}zstd -dc < {from} > {to}"),
@@ -330,7 +385,12 @@ impl Foreign {
             Self::Age => format!("{private}age --decrypt -i IDENTITY -o {to} {from}"),
             Self::AnsibleVault => format!("{private}ansible-vault decrypt --output {to} {from}"),
             Self::Pgp => format!("{private}gpg --output {to} --decrypt {from}"),
-            Self::GitLfs => return Some(format!("fetch the file itself: `git -C {repository} lfs pull`")),
+            Self::GitLfs => {
+                // Without its filters, which `install` sets up, a pull leaves the pointers as they are.
+                return Some(format!(
+                    "fetch the file itself: `git -C {repository} lfs install --local && git -C {repository} lfs pull`"
+                ));
+            }
             Self::GitCrypt => return Some(format!("unlock the repository: `cd {repository} && git-crypt unlock`")),
             Self::CertificateText | Self::KeyText | Self::RequestText => {
                 let tool = if wanted == Wanted::Key { "pkey" } else { "x509" };
@@ -339,12 +399,24 @@ impl Foreign {
                      ORIGINAL -out {to}`"
                 ));
             }
+            Self::PgpKey => {
+                return Some(
+                    "OpenPGP keys are none for TLS: have a CA issue a certificate, or make one: spiced tls init"
+                        .to_owned(),
+                );
+            }
+            Self::CertManager => {
+                return Some(format!(
+                    "give the Secret that cert-manager writes (its spec.secretName): kubectl get secret NAME -o \
+                     jsonpath='{{.data.{field}}}' | base64 -d"
+                ));
+            }
             Self::JsonWebKey | Self::XmlKey => return None,
         };
         let what = match self {
-            Self::Zip | Self::SevenZip | Self::Tar => "unpack it, and give the files in it",
+            Self::Zip | Self::SevenZip | Self::Tar | Self::Gzip => "unpack it, and give the files in it",
             Self::Putty => "convert it and give the new file",
-            Self::Gzip | Self::Bzip2 | Self::Xz | Self::Zstd => "unpack it and give the new file",
+            Self::Bzip2 | Self::Xz | Self::Zstd => "unpack it and give the new file",
             _ => "decrypt it and give the new file",
         };
         Some(format!("{what}: `{command}`"))
@@ -379,6 +451,7 @@ fn kubernetes(text: &str) -> Option<Foreign> {
         name.len() < 254 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
     };
     match value("kind")?.as_str() {
+        "Certificate" if text.contains("cert-manager.io") => Some(Foreign::CertManager),
         "SealedSecret" => Some(Foreign::SealedSecret),
         "Secret" | "List" => Some(Foreign::Secret {
             json: text.trim_start().starts_with('{'),

@@ -57,7 +57,7 @@ mod verify;
 pub use clients::{ClientMaterial, LoadedClients, clients_ending, load_clients};
 pub use compatibility::Clients;
 pub use diagnose::{Finding, REFUSALS, Severity, ending};
-pub use examine::{Examined, examine};
+pub use examine::{CertificateContents, Contents, Examined, Material, examine, examine_material};
 pub use load::{LoadError, Loaded, Mismatch, Unusable, load};
 pub use presented::{Presented, looking};
 pub use reload::{Outcome, Reloader, Started};
@@ -66,3 +66,8 @@ pub use source::files::FileWatch;
 pub use source::self_signed::{SelfSigned, SelfSignedError};
 pub use source::{Input, Pair, Sources};
 pub use trust::Issued;
+
+/// Returns true where a file's content is PEM or another form that certificates and keys come in, readable here or not.
+pub fn is_material(content: &tls_core::Secret) -> bool {
+    pem::is_material(content)
+}

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use aws_lc_rs::digest;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tls_core::{Identity, IdentityError, Origin, Secret, Sourced, provider};
+use tls_core::{CertificateSummary, Identity, IdentityError, Origin, Secret, Sourced, provider};
 
 use crate::compatibility::Clients;
 use crate::diagnose::{self, Finding, Severity};
@@ -146,7 +146,7 @@ fn assemble(
         let fix = "have the certificate issued for another key: RSA of 2048 to 8192 bits, or ECDSA on P-256 or P-384";
         Unusable::of(&pair.key, Wanted::Key, "TLS-KEY-UNUSABLE", reason, fix.to_owned())
     })?;
-    let (chain, writing) = chain::order(certificates, signer.as_ref());
+    let (chain, writing) = chain::order(certificates, chain::Leaf::OfKey(signer.as_ref()));
     let (certificate_origin, key_origin) = (pair.certificate.origin.clone(), pair.key.origin.clone());
     let kind = der::kind_of_key(&key);
     let note = mismatch_note(&chain, &kind, pair);
@@ -160,35 +160,91 @@ fn assemble(
             note: note.0,
             fix: note.1,
         })),
-        other => {
-            let file =
-                pair.certificate.value.file().map_or("FILE".to_owned(), |f| pem::quoted(&f.display().to_string()));
-            let fix = format!("have it issued again; `openssl x509 -text -noout -in {file}` shows what it says");
-            Unusable::of(&pair.certificate, Wanted::Certificate, "TLS-CERTIFICATE-UNUSABLE", other.to_string(), fix)
-        }
+        other => unusable_certificate(&pair.certificate, &other),
     })?;
     handshake::with_itself(&identity).map_err(|error| LoadError::NoHandshake {
         subject: identity.leaf().subject.clone(),
         origin: pair.certificate.origin.clone(),
         reason: error.to_string(),
     })?;
-    let diagnosis = diagnose::identity(&identity, roots, SystemTime::now());
-    let mut findings = diagnosis.findings;
-    let mut unchecked = diagnosis.unchecked;
-    let is_missing = match (&diagnosis.open_end, pair.certificate.value.file()) {
-        (Some(top), Some(file)) if roots.look_beside() => issuer_beside(top, file, &identity, &mut findings),
-        _ => false,
-    };
-    unchecked.extend(diagnosis.taken_for_root.filter(|_| !is_missing));
-    if let Some(v1) = findings.iter_mut().find(|finding| finding.code == "TLS-X509-V1") {
-        v1.fix = sign_again(&identity, pair);
-    }
-    let (subject, root) = (&identity.leaf().subject, diagnosis.root_sent.as_deref());
-    findings.extend(writing.findings(&pair.certificate.origin, subject, root, plain));
+    let ordered = Ordered { chain: &identity.certified_key().cert, leaf: identity.leaf(), writing: &writing, plain };
+    let (mut findings, unchecked) = ordered.findings(&pair.certificate, Some(&pair.key), roots);
     if let Input::File(path) = &pair.key.value {
         findings.extend(diagnose::key_file(path, &pair.key.origin));
     }
     Ok(Loaded { identity, findings, unchecked })
+}
+
+/// A certificate that rustls cannot use.
+fn unusable_certificate(from: &Sourced<Input>, reason: &IdentityError) -> LoadError {
+    let file = from.value.file().map_or("FILE".to_owned(), |f| pem::quoted(&f.display().to_string()));
+    let fix = format!("have it issued again; `openssl x509 -text -noout -in {file}` shows what it says");
+    Unusable::of(from, Wanted::Certificate, "TLS-CERTIFICATE-UNUSABLE", reason.to_string(), fix)
+}
+
+/// A certificate chain that is examined without its key.
+pub(crate) struct LoadedChain {
+    /// The leaf first.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) unchecked: Vec<String>,
+}
+
+/// Reads a certificate chain without its key: the first certificate that is no CA's is taken for the leaf.
+pub(crate) fn load_chain(certificate: &mut Sourced<Input>, roots: &Roots) -> Result<LoadedChain, LoadError> {
+    let text = read::read(certificate)?;
+    let certificates =
+        pem::certificates_or_der(&text).map_err(|reason| Unusable::pem(certificate, Wanted::Certificate, &reason))?;
+    let plain = certificate.value.file().filter(|_| pem::is_plain(&text, certificates.len()));
+    let (chain, writing) = chain::order(certificates, chain::Leaf::Guessed);
+    let first = chain.first().expect("a text that holds no certificate is an error");
+    let leaf = CertificateSummary::read(first).map_err(|reason| unusable_certificate(certificate, &reason))?;
+    let ordered = Ordered { chain: &chain, leaf: &leaf, writing: &writing, plain };
+    let (mut findings, unchecked) = ordered.findings(certificate, None, roots);
+    if pem::certificates(&text).is_ok() {
+        findings.extend(diagnose::oddly_written(&text, certificate, "certificate", &leaf.subject));
+    }
+    if let Some(path) = certificate.value.file().filter(|_| pem::count_keys(&text) > 0) {
+        findings.extend(diagnose::key_file(path, &certificate.origin));
+    }
+    Ok(LoadedChain { chain, findings, unchecked })
+}
+
+/// A chain in its order, the leaf first, and how it was written.
+struct Ordered<'a> {
+    chain: &'a [CertificateDer<'static>],
+    leaf: &'a CertificateSummary,
+    writing: &'a chain::Writing,
+    /// The file, where each certificate has lines of its own in it.
+    plain: Option<&'a Path>,
+}
+
+impl Ordered<'_> {
+    /// Returns the findings of the chain apart from its names, and what could not be checked.
+    fn findings(
+        &self,
+        certificate: &Sourced<Input>,
+        key: Option<&Sourced<Input>>,
+        roots: &Roots,
+    ) -> (Vec<Finding>, Vec<String>) {
+        let origin = certificate.origin.to_string();
+        let diagnosis = diagnose::chain(self.chain, self.leaf, &origin, roots, &[], SystemTime::now());
+        let mut findings = diagnosis.findings;
+        let mut unchecked = diagnosis.unchecked;
+        let is_missing = match (&diagnosis.open_end, certificate.value.file()) {
+            (Some(top), Some(file)) if roots.look_beside() => {
+                issuer_beside(top, file, &origin, &self.leaf.subject, &mut findings)
+            }
+            _ => false,
+        };
+        unchecked.extend(diagnosis.taken_for_root.filter(|_| !is_missing));
+        if let Some(v1) = findings.iter_mut().find(|finding| finding.code == "TLS-X509-V1") {
+            v1.fix = sign_again(self, certificate, key);
+        }
+        let root = diagnosis.root_sent.as_deref();
+        findings.extend(self.writing.findings(&certificate.origin, &self.leaf.subject, root, self.plain));
+        (findings, unchecked)
+    }
 }
 
 /// Files that are looked at beside a certificate, and how large they may be.
@@ -197,7 +253,13 @@ const MAX_BESIDE_BYTES: u64 = 64 * 1024;
 
 /// Looks for the issuer of `top` in the files beside `file`, as certbot and CAs deliver it: an intermediate there is
 /// missing in the chain, and a root there issued the certificate itself. True where one is missing.
-fn issuer_beside(top: &CertificateDer<'_>, file: &Path, identity: &Identity, findings: &mut Vec<Finding>) -> bool {
+fn issuer_beside(
+    top: &CertificateDer<'_>,
+    file: &Path,
+    origin: &str,
+    subject: &str,
+    findings: &mut Vec<Finding>,
+) -> bool {
     const MISSING: &str = "TLS-INTERMEDIATE-MISSING";
     let Some(top) = Facts::of(top) else { return false };
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -228,8 +290,8 @@ fn issuer_beside(top: &CertificateDer<'_>, file: &Path, identity: &Identity, fin
         findings.push(Finding {
             code: MISSING,
             severity: Severity::Error,
-            origin: identity.certificate_origin().to_string(),
-            subject: identity.leaf().subject.clone(),
+            origin: origin.to_owned(),
+            subject: subject.to_owned(),
             message: format!(
                 "the certificate of the issuer ({}) is missing: it is an intermediate, and stands in {path:?}; clients cannot \
                  build the chain",
@@ -247,11 +309,11 @@ fn issuer_beside(top: &CertificateDer<'_>, file: &Path, identity: &Identity, fin
 }
 
 /// How a certificate of X.509 v1 becomes one with names: its request is made of it and its key, and signed again.
-fn sign_again(identity: &Identity, pair: &Pair) -> String {
+fn sign_again(ordered: &Ordered<'_>, certificate: &Sourced<Input>, key: Option<&Sourced<Input>>) -> String {
     let file = |input: &Sourced<Input>, otherwise: &str| {
         input.value.file().map_or_else(|| otherwise.to_owned(), |file| file.display().to_string())
     };
-    let (certificate, key) = (file(&pair.certificate, "CERT"), file(&pair.key, "KEY"));
+    let (certificate, key) = (file(certificate, "CERT"), key.map_or_else(|| "KEY".to_owned(), |key| file(key, "KEY")));
     let [from, key_word, request, extensions, to] = [
         certificate.clone(),
         key,
@@ -260,10 +322,10 @@ fn sign_again(identity: &Identity, pair: &Pair) -> String {
         format!("{certificate}.pem"),
     ]
     .map(|path| pem::quoted(&path));
-    let leaf = identity.certified_key().cert.first().and_then(Facts::of);
+    let leaf = ordered.chain.first().and_then(Facts::of);
     let own = leaf.map(|leaf| crate::names::own(&leaf)).unwrap_or_default();
     let names = crate::names::alternative_names(&own, "NAME");
-    let signer = match identity.leaf().self_signed {
+    let signer = match ordered.leaf.self_signed {
         true => format!("-signkey {key_word}"),
         false => "-CA CA.pem -CAkey CA.key -CAcreateserial".to_owned(),
     };
@@ -377,6 +439,12 @@ pub enum LoadError {
         /// Those that would.
         clients: Clients,
     },
+    /// Clients whose certificates are accepted now would be refused for what a reload found.
+    #[error("{}: clients whose certificates are accepted now would be refused: {}", finding.origin, finding.message)]
+    LocksOut {
+        /// What they would be refused for.
+        finding: Box<Finding>,
+    },
     /// Several things are wrong.
     #[error("{} (and {} more; spiced tls check lists all)", errors[0], errors.len() - 1)]
     Several {
@@ -470,7 +538,9 @@ impl LoadError {
             Self::OutOfDate { origin, subject } => ("TLS-OUT-OF-DATE", origin, subject.clone()),
             Self::ListOutOfDate { origin } => ("TLS-CRL-OUT-OF-DATE", origin, String::new()),
             Self::NotYet { origin, subject, .. } => ("TLS-NOT-YET-VALID", origin, subject.clone()),
-            Self::Refused { finding, .. } => return Finding { message: self.to_string(), ..(**finding).clone() },
+            Self::Refused { finding, .. } | Self::LocksOut { finding } => {
+                return Finding { message: self.to_string(), ..(**finding).clone() };
+            }
             Self::Several { errors } => return Finding { message: self.to_string(), ..errors[0].finding() },
             Self::NotAPair(mismatch) => ("TLS-KEY-MISMATCH", &mismatch.key_origin, mismatch.subject.clone()),
         };
@@ -496,7 +566,7 @@ impl LoadError {
             Self::OutOfDate { .. } => "put a certificate there that is in date, or check this machine's clock",
             Self::ListOutOfDate { .. } => "put the CA's current list there",
             Self::NotYet { .. } => "wait, or check this machine's clock",
-            Self::Refused { finding, .. } => &finding.fix,
+            Self::Refused { finding, .. } | Self::LocksOut { finding } => &finding.fix,
             Self::Several { errors } => errors[0].hint(),
             Self::NotAPair(mismatch) => &mismatch.fix,
         }
@@ -512,6 +582,8 @@ impl LoadError {
         match self {
             Self::NotAPair(_) | Self::Unreadable { .. } => true,
             Self::Unusable(unusable) => unusable.may_be_torn,
+            // A CA and its list are written one after the other.
+            Self::LocksOut { .. } => true,
             // A file that is written in parts has the leaf first.
             Self::Refused { finding, .. } => finding.code == "TLS-INTERMEDIATE-MISSING",
             Self::Several { errors } => errors.iter().any(Self::may_be_torn),

@@ -11,6 +11,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tls_core::Secret;
+use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::der::KeyForm;
@@ -43,6 +44,28 @@ pub(crate) fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>,
         return Err(PemError::NoCertificate { instead: Instead::of(&blocks) });
     }
     Ok(chain)
+}
+
+/// The certificates of a PEM text, or the one that is DER: for a description of what cannot be served as it is.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn certificates_or_der(text: &Secret) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    match certificates(text) {
+        Err(PemError::NoPem { format: Some(Format::Der) }) if X509Certificate::from_der(text.expose()).is_ok() => {
+            Ok(vec![CertificateDer::from(text.expose().to_vec())])
+        }
+        read => read,
+    }
+}
+
+/// Returns true where `text` is PEM or another form that certificates and keys come in, readable here or not.
+pub(crate) fn is_material(text: &Secret) -> bool {
+    match blocks(text) {
+        Ok(_) => true,
+        Err(PemError::Empty | PemError::NoPem { format: None | Some(Format::Path { .. }) }) => false,
+        Err(_) => true,
+    }
 }
 
 /// The revocation lists (RFC 5280 §5) of a PEM text, or the one that is DER: CAs publish both.
@@ -382,6 +405,12 @@ pub(crate) enum Instead {
     PublicKey,
     /// PKCS#7: certificates without a key.
     Pkcs7,
+    /// A revocation list.
+    RevocationList,
+    /// An attribute certificate (RFC 5755).
+    AttributeCertificate,
+    /// Parameters of Diffie-Hellman or a curve.
+    Parameters,
 }
 
 impl Instead {
@@ -390,8 +419,11 @@ impl Instead {
         match () {
             () if has("PRIVATE KEY") => Self::Key,
             () if has("CERTIFICATE REQUEST") => Self::Request,
+            () if has("ATTRIBUTE CERTIFICATE") => Self::AttributeCertificate,
             () if has("CERTIFICATE") => Self::Certificate,
             () if has("PUBLIC KEY") => Self::PublicKey,
+            () if has("X509 CRL") => Self::RevocationList,
+            () if has("PARAMETERS") => Self::Parameters,
             () if has("PKCS7") || has("CMS") || has("PKCS #7 SIGNED DATA") => Self::Pkcs7,
             () => Self::Other,
         }
@@ -405,6 +437,9 @@ impl Instead {
             Self::Request => ", but a certificate request: the CA's answer to it is wanted",
             Self::PublicKey => ", but a public key",
             Self::Pkcs7 => ", but PKCS#7 (.p7b), certificates without a key",
+            Self::RevocationList => ", but a revocation list (CRL)",
+            Self::AttributeCertificate => ", but an attribute certificate, which is none for TLS",
+            Self::Parameters => ", but parameters alone (DH or EC)",
         }
     }
 }
@@ -446,11 +481,28 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
             parsed => parsed,
         };
     }
+    if let Some(coded) = coded(&text) {
+        return Err(PemError::NoPem { format: Some(coded) });
+    }
     // More layers of base64, as in a Kubernetes secret copied from its manifest.
     if let Some((_, inner)) = layers(text.as_bytes()) {
         return parse(&inner);
     }
     Err(PemError::NoPem { format: Format::of_text(text.trim()) })
+}
+
+/// What is coded in base64 without the lines of PEM around it, where that is known.
+fn coded(text: &str) -> Option<Format> {
+    let body: Zeroizing<String> =
+        Zeroizing::new(text.lines().filter(|line| !line.trim_start().starts_with("-----END")).collect());
+    let compact = Zeroizing::new(body.split_whitespace().collect::<String>());
+    let inner = Zeroizing::new(LENIENT.decode(compact.as_bytes()).ok().filter(|inner| inner.len() > 64)?);
+    match Format::of_bytes(&inner) {
+        Format::Der => Some(Format::Coded { key: KeyForm::of(&inner).is_some() })
+            .filter(|_| KeyForm::of(&inner).is_some() || X509Certificate::from_der(&inner).is_ok()),
+        Format::Pkcs12 { .. } | Format::Pkcs7Der | Format::JavaKeystore => Some(Format::CodedStore),
+        _ => None,
+    }
 }
 
 /// The most layers of base64 that are taken off.

@@ -13,7 +13,7 @@ use crate::clients::{LoadedClients, lists_ended, load_clients};
 use crate::compatibility::{self, Clients};
 use crate::diagnose::{self, Finding, Severity};
 use crate::examine::names_of;
-use crate::facts::Facts;
+use crate::facts::{Facts, Signed};
 use crate::load::LoadError;
 use crate::names;
 use crate::pairs::{self, Kept, One};
@@ -32,6 +32,8 @@ pub struct Reloader {
     kept: Kept,
     publisher: Publisher,
     trust: watch::Sender<Arc<ClientTrust>>,
+    /// What was found of the trust in force.
+    of_trust: Vec<Finding>,
 }
 
 /// Material that is read, and whoever reads it again.
@@ -69,16 +71,17 @@ impl Reloader {
         let kept = Kept::of(&read);
         let names: Vec<Finding> = read.iter().flat_map(|one| names_of(&one.identity, &[])).collect();
         let findings = read.into_iter().flat_map(|one| one.findings).chain(names).chain(doubled);
+        let of_trust = clients.findings.clone();
         let findings = findings.chain(clients.findings).collect();
         let (publisher, identities) = rotation::channel(set);
         let (trust, clients) = watch::channel(Arc::new(clients.trust));
-        Ok(Started { identities, clients, findings, reloader: Self { sources, kept, publisher, trust } })
+        Ok(Started { identities, clients, findings, reloader: Self { sources, kept, publisher, trust, of_trust } })
     }
 
     /// Reloads `sources` into `publisher`, and asks no client for a certificate.
     pub fn new(sources: impl Into<Sources>, publisher: Publisher) -> Self {
         let (trust, _) = watch::channel(Arc::new(ClientTrust::nobody()));
-        Self { sources: sources.into(), kept: Kept::default(), publisher, trust }
+        Self { sources: sources.into(), kept: Kept::default(), publisher, trust, of_trust: Vec::new() }
     }
 
     /// Waits until a secret of the material has changed since the last reading; for ever where it
@@ -105,7 +108,7 @@ impl Reloader {
 
     /// Reads the material now. Blocks for as long as the file system does.
     pub fn reload(&mut self) -> Outcome {
-        let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust, false);
+        let candidate = self.candidate(false);
         self.settle_again(candidate)
     }
 
@@ -114,12 +117,25 @@ impl Reloader {
     pub fn reload_patiently(&mut self, patience: Duration) -> Outcome {
         let end = Instant::now() + patience;
         loop {
-            let candidate = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust, false);
-            match candidate {
+            match self.candidate(false) {
                 Err(error) if error.may_be_torn() && Instant::now() < end => std::thread::sleep(LOOK),
                 candidate => return self.settle_again(candidate),
             }
         }
+    }
+
+    /// Reads the material from where it was before.
+    fn candidate(&mut self, force: bool) -> Result<Candidate, LoadError> {
+        let in_force =
+            InForce { kept: &self.kept, publisher: &self.publisher, trust: &self.trust, of_trust: &self.of_trust };
+        Candidate::of(&mut self.sources, &in_force, force)
+    }
+
+    /// Reads the material from `sources`.
+    fn candidate_of(&self, sources: &mut Sources, force: bool) -> Result<Candidate, LoadError> {
+        let in_force =
+            InForce { kept: &self.kept, publisher: &self.publisher, trust: &self.trust, of_trust: &self.of_trust };
+        Candidate::of(sources, &in_force, force)
     }
 
     /// Settles material from where it was before. A client that is revoked does not stay because a certificate of ours is
@@ -136,7 +152,9 @@ impl Reloader {
         if let Ok(clients) = load(&mut self.sources)
             && !clients.trust.same(&self.trust.borrow())
             && as_good(&clients.trust, &self.trust.borrow(), SystemTime::now()).is_ok()
+            && locks_out(&clients, &self.trust.borrow(), &self.of_trust, &self.sources.accept_findings).is_none()
         {
+            self.of_trust = clients.findings;
             self.trust.send_replace(Arc::new(clients.trust));
         }
     }
@@ -152,10 +170,10 @@ impl Reloader {
     /// before is then read all the same: it is not to end, nor a revoked client to stay, because of what takes its place.
     /// `force`: also where clients would refuse it.
     pub fn reload_from(&mut self, mut sources: Sources, force: bool) -> Outcome {
-        let candidate = Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust, force);
+        let candidate = self.candidate_of(&mut sources, force);
         if candidate.is_ok() {
             self.sources = sources;
-        } else if let Ok(before) = Candidate::of(&mut self.sources, &self.kept, &self.publisher, &self.trust, false) {
+        } else if let Ok(before) = self.candidate(false) {
             self.take(before);
         } else {
             self.take_trust();
@@ -165,7 +183,7 @@ impl Reloader {
 
     /// Reads the material from `sources` and says what a reload would do, without doing it.
     pub fn check(&self, mut sources: Sources, force: bool) -> Outcome {
-        match Candidate::of(&mut sources, &self.kept, &self.publisher, &self.trust, force) {
+        match self.candidate_of(&mut sources, force) {
             Ok(Candidate { set: None, clients: None, .. }) => Outcome::Unchanged,
             Ok(Candidate { set, clients, .. }) => {
                 let clients = clients.map(|loaded| loaded.findings).unwrap_or_default();
@@ -198,6 +216,7 @@ impl Reloader {
         let mut said = Vec::new();
         if let Some(LoadedClients { trust, findings }) = clients {
             self.trust.send_replace(Arc::new(trust));
+            self.of_trust = findings.clone();
             said.extend(findings);
         }
         match set {
@@ -211,6 +230,14 @@ impl Reloader {
     }
 }
 
+/// What serves.
+struct InForce<'a> {
+    kept: &'a Kept,
+    publisher: &'a Publisher,
+    trust: &'a watch::Sender<Arc<ClientTrust>>,
+    of_trust: &'a [Finding],
+}
+
 /// What is new.
 struct Candidate {
     set: Option<(IdentitySet, Vec<Finding>)>,
@@ -220,13 +247,9 @@ struct Candidate {
 
 impl Candidate {
     /// What may be served instead of what is; nothing of what is the same.
-    fn of(
-        sources: &mut Sources,
-        kept: &Kept,
-        publisher: &Publisher,
-        trust: &watch::Sender<Arc<ClientTrust>>,
-        force: bool,
-    ) -> Result<Self, LoadError> {
+    fn of(sources: &mut Sources, in_force: &InForce<'_>, force: bool) -> Result<Self, LoadError> {
+        let InForce { kept, publisher, trust, of_trust } = *in_force;
+        let mut overridden = Vec::new();
         let now = SystemTime::now();
         let roots = Roots::default();
         let read = all(pairs::read_all(sources, kept, &roots))?;
@@ -234,6 +257,11 @@ impl Candidate {
         let clients = (!clients.trust.same(&trust.borrow())).then_some(clients);
         if let Some(new) = &clients {
             as_good(&new.trust, &trust.borrow(), now)?;
+            if let Some(finding) = locks_out(new, &trust.borrow(), of_trust, &sources.accept_findings)
+                && !force
+            {
+                return Err(LoadError::LocksOut { finding: Box::new(finding) });
+            }
         }
         let serving = publisher.served().identities;
         let (set, doubled) = pairs::set(&read, sources.strict_sni);
@@ -255,7 +283,7 @@ impl Candidate {
             if before.iter().any(|before| worse(identity.leaf(), before.leaf(), now)) {
                 return Err(not_taken(identity, now));
             }
-            if force || serving.iter().any(|one| one.same_chain(identity)) {
+            if serving.iter().any(|one| one.same_chain(identity)) {
                 continue;
             }
             // What it takes the place of, where the names say nothing of it.
@@ -263,12 +291,21 @@ impl Candidate {
             before.sort_by_key(|one| Arc::as_ptr(one));
             before.dedup_by(|one, other| Arc::ptr_eq(one, other));
             for before in before {
-                not_refused(identity, before, &set, &sources.accept_findings, &roots, now)?;
+                match not_refused(identity, before, &set, &sources.accept_findings, &roots, now) {
+                    Err(LoadError::Refused { finding, .. }) if force => overridden.push(*finding),
+                    other => overridden.extend(other?),
+                }
             }
         }
         let names: Vec<Finding> =
             read.iter().filter(|one| one.is_new).flat_map(|one| names_of(&one.identity, &[])).collect();
-        let findings = read.into_iter().flat_map(|one| one.findings).chain(names).chain(doubled).collect();
+        let findings = read.into_iter().flat_map(|one| one.findings).chain(names).chain(doubled);
+        let mut findings: Vec<Finding> = findings.collect();
+        for finding in overridden {
+            if !findings.iter().any(|other| (other.code, &other.message) == (finding.code, &finding.message)) {
+                findings.push(finding);
+            }
+        }
         Ok(Self { set: Some((set, findings)), clients, kept })
     }
 }
@@ -298,6 +335,97 @@ fn not_taken(new: &Identity, now: SystemTime) -> LoadError {
     }
 }
 
+/// The finding for which clients that are accepted now would be refused from then on, if there is one: of a CA that is in
+/// force or, where there is no other, of a new one. `accepted` are the codes of findings that keep nothing from being
+/// taken.
+fn locks_out(new: &LoadedClients, serving: &ClientTrust, known: &[Finding], accepted: &[String]) -> Option<Finding> {
+    const CODES: [&str; 3] = ["TLS-CRL-SIGNATURE", "TLS-CRL-MISSING", "TLS-CLIENT-CA-NOT-CA"];
+    let authorities = new.trust.authorities();
+    let counts = |finding: &&Finding| {
+        CODES.contains(&finding.code)
+            && !accepted.iter().any(|code| code == finding.code)
+            && !known.iter().any(|other| (other.code, &other.subject) == (finding.code, &finding.subject))
+    };
+    let serves = |subject: &str| serving.authorities().iter().any(|ca| ca.subject == subject);
+    let is_lost = |subject: &str| new.findings.iter().filter(counts).any(|finding| finding.subject == subject);
+    let all_lost = authorities.iter().all(|ca| is_lost(&ca.subject));
+    let mut found = new.findings.iter().filter(counts);
+    if serving.authorities().is_empty() {
+        return None;
+    }
+    found.find(|finding| all_lost || finding.code != "TLS-CLIENT-CA-NOT-CA" && serves(&finding.subject)).cloned()
+}
+
+/// What speaks against a new certificate by who issued the one before: clients trust that CA.
+fn other_ca(new: &Identity, before: &Identity, roots: &Roots, now: SystemTime) -> Option<Finding> {
+    let chains = [new, before].map(|identity| &identity.certified_key().cert);
+    let [facts, facts_before] = chains.map(|chain| chain.iter().filter_map(Facts::of).collect::<Vec<_>>());
+    let (leaf, leaf_before) = (facts.first()?, facts_before.first()?);
+    let (der, intermediates) = chains[0].split_first()?;
+    if leaf_before.is_self_issued() || roots.verify(der, intermediates, now).is_ok() {
+        return None;
+    }
+    let (path, path_before) = (climb(&facts), climb(&facts_before));
+    let (top, top_before) = (path.last()?, path_before.last()?);
+    let finding = |code, severity, message: String, fix: &str| {
+        let refused_by = if severity == Severity::Error { Clients::ALL } else { Clients::NONE };
+        let (origin, subject) = (new.certificate_origin().to_string(), new.leaf().subject.clone());
+        Some(Finding { code, severity, origin, subject, message, fix: fix.to_owned(), refused_by })
+    };
+    const GIVE: &str = "give the certificate that the CA of the present one issued, with its intermediates";
+    if leaf.is_self_issued() {
+        let message = format!("the new certificate vouches for itself, and clients trust {}", leaf_before.issuer());
+        return finding("TLS-OTHER-CA", Severity::Error, message, GIVE);
+    }
+    // What the certificate before was issued by, from the leaf up to a root.
+    let is_known = path_before.iter().any(|one| one.x509.issuer().as_raw() == top.x509.issuer().as_raw());
+    let is_intermediate = path_before.iter().skip(1).any(|one| top.names_as_issuer(one) && !one.is_self_issued());
+    let stray = facts.iter().find(|one| !one.is_self_issued() && !path.iter().any(|other| other.der == one.der));
+    if is_intermediate && !top.is_self_issued() {
+        let message = format!(
+            "the certificate of the issuer ({}) is missing: the present chain has it as an intermediate; clients cannot build              the chain",
+            top.issuer()
+        );
+        return finding("TLS-INTERMEDIATE-MISSING", Severity::Error, message, GIVE);
+    }
+    if let (Some(stray), false, false) = (stray, is_known, top.is_self_issued()) {
+        let message = format!(
+            "the certificate of the issuer ({}) is missing, and {}, which is in the file, did not sign any of its chain",
+            top.issuer(),
+            stray.subject()
+        );
+        return finding("TLS-INTERMEDIATE-MISSING", Severity::Error, message, GIVE);
+    }
+    let key_id = |one: &Facts<'_>| one.authority_key().and_then(|id| id.key_identifier).map(|id| id.0.to_vec());
+    let same_name = top.x509.issuer().as_raw() == top_before.x509.issuer().as_raw();
+    let ids = key_id(top).zip(key_id(top_before));
+    let is_another = !same_name || ids.is_some_and(|(new, before)| new != before);
+    let may_be_root = !top.is_self_issued() && !top_before.is_self_issued();
+    if is_another && (may_be_root || !same_name) {
+        let what = if same_name { "another key of " } else { "" };
+        let message = format!(
+            "the new certificate is issued by {what}{}, and the present one by {}: clients that do not trust the new CA              refuse it",
+            top.issuer(),
+            top_before.issuer()
+        );
+        return finding("TLS-OTHER-CA", Severity::Warning, message, "have clients trust the new CA, too");
+    }
+    None
+}
+
+/// The leaf and those that signed it, one after the other.
+fn climb<'f>(facts: &'f [Facts<'f>]) -> Vec<&'f Facts<'f>> {
+    let mut path: Vec<&Facts<'_>> = facts.first().into_iter().collect();
+    while let Some(last) = path.last().filter(|last| !last.is_self_issued()) {
+        let is_issuer = |one: &&Facts<'_>| last.names_as_issuer(one) && last.signed_by(one) == Signed::Yes;
+        match facts.iter().filter(|one| !path.iter().any(|other| other.der == one.der)).find(is_issuer) {
+            Some(issuer) => path.push(issuer),
+            None => break,
+        }
+    }
+    path
+}
+
 /// Refuses a certificate that clients would refuse where they take `before`, which it replaces in part or as a whole:
 /// for its chain, and for the names that `set` answers for with another one from then on. `accepted` are the codes of
 /// findings that keep nothing from being taken.
@@ -308,7 +436,7 @@ fn not_refused(
     accepted: &[String],
     roots: &Roots,
     now: SystemTime,
-) -> Result<(), LoadError> {
+) -> Result<Option<Finding>, LoadError> {
     let chain = |identity: &Identity, hints: &[_]| {
         let origin = identity.certificate_origin().to_string();
         diagnose::chain(&identity.certified_key().cert, identity.leaf(), &origin, roots, hints, now).findings
@@ -328,7 +456,11 @@ fn not_refused(
         .iter()
         .filter(counts)
         .try_for_each(|finding| refuse(finding, refused_before))?;
-    let Some(leaf) = before.certified_key().cert.first().and_then(Facts::of) else { return Ok(()) };
+    let other_ca = other_ca(new, before, roots, now).filter(|finding| counts(&finding));
+    if let Some(finding) = &other_ca {
+        refuse(finding, refused_before)?;
+    }
+    let Some(leaf) = before.certified_key().cert.first().and_then(Facts::of) else { return Ok(other_ca) };
     for name in names::own(&leaf) {
         // An address is asked for by nobody (RFC 6066 §3).
         let asked = Some(name.as_str()).filter(|name| name.parse::<IpAddr>().is_err());
@@ -337,7 +469,7 @@ fn not_refused(
         let before = refused_before.or(compatibility::refusing(&leaf, &name));
         names_of(answer, &[name]).iter().filter(counts).try_for_each(|finding| refuse(finding, before))?;
     }
-    Ok(())
+    Ok(other_ca)
 }
 
 /// Refuses CAs and revocation lists that are out of date in place of ones that are not: all clients would be refused.

@@ -74,6 +74,18 @@ pub(crate) fn verify(
             issuer_faults(root, path[last], last == 0, below, true, &mut above);
             names_outside(root, leaf, &mut above);
             expired_root(root, now, &mut above);
+            if roots.are_given() && !root.is_self_signed() && roots.issuer_of(root).is_none() {
+                above.faults.push(Fault {
+                    code: "TLS-OTHER-CA",
+                    refused_by: Clients::OPENSSL.or(Clients::PYTHON),
+                    message: format!(
+                        "--ca holds the intermediate {}, and not the root above it: OpenSSL and Python take no chain that \
+                         does not end with a root",
+                        root.subject()
+                    ),
+                    fix: "give clients the root's certificate".to_owned(),
+                });
+            }
             found.faults.append(&mut above.faults);
             let is_root =
                 |one: &&Facts<'_>| one.is_self_signed() && one.x509.public_key().raw == root.x509.public_key().raw;
@@ -291,6 +303,9 @@ fn names_outside(issuer: &Facts<'_>, leaf: &Facts<'_>, found: &mut Verified) {
     let mut presented: Vec<(String, Presented<'_>)> =
         dns.iter().map(|name| (name.clone(), Presented::Dns(name))).collect();
     presented.extend(names.addresses.iter().map(|ip| (ip.to_string(), Presented::Address(*ip))));
+    let others = leaf.other_names();
+    presented.extend(others.mails.iter().map(|mail| ((*mail).to_owned(), Presented::Mail(mail))));
+    presented.extend(others.uris.iter().map(|uri| ((*uri).to_owned(), Presented::Uri(uri))));
     if !subject.is_empty() {
         presented.push((leaf.subject(), Presented::Directory(&subject)));
     }
@@ -322,6 +337,13 @@ fn names_outside(issuer: &Facts<'_>, leaf: &Facts<'_>, found: &mut Verified) {
     if !names.addresses.is_empty() && any(|base| matches!(base, Base::Address(..))) {
         refused = refused.or(Clients::GRPCIO);
     }
+    // Java takes the common name for a host name where there is no DNS name, and cannot read an empty base.
+    let is_common = |name: &&String| dns.is_empty() && !name.is_empty() && !name.contains([' ', '.']);
+    if names.common.iter().filter(is_common).any(|name| is_outside(&Presented::Dns(name)))
+        || any(|base| matches!(base, Base::Dns(name) if name.is_empty()))
+    {
+        refused = refused.or(Clients::JAVA);
+    }
     if critical && any(|base| matches!(base, Base::Directory(_))) {
         refused = refused.or(Clients::GO);
     }
@@ -341,6 +363,8 @@ fn names_outside(issuer: &Facts<'_>, leaf: &Facts<'_>, found: &mut Verified) {
 
 enum Presented<'a> {
     Dns(&'a str),
+    Mail(&'a str),
+    Uri(&'a str),
     Address(IpAddr),
     Directory(&'a [Vec<u8>]),
 }
@@ -348,6 +372,8 @@ enum Presented<'a> {
 /// The base of a subtree.
 enum Base {
     Dns(String),
+    Mail(String),
+    Uri(String),
     Address(Vec<u8>, Vec<u8>),
     Directory(Vec<Vec<u8>>),
 }
@@ -355,7 +381,9 @@ enum Base {
 impl Base {
     fn of(name: &GeneralName<'_>) -> Option<Self> {
         match name {
-            GeneralName::DNSName(name) => Some(Self::Dns(name.trim_start_matches('.').to_ascii_lowercase())),
+            GeneralName::DNSName(name) => Some(Self::Dns(name.to_ascii_lowercase())),
+            GeneralName::RFC822Name(name) => Some(Self::Mail(name.to_ascii_lowercase())),
+            GeneralName::URI(host) => Some(Self::Uri(host.to_ascii_lowercase())),
             GeneralName::IPAddress(bytes) if [8, 32].contains(&bytes.len()) => {
                 let (address, mask) = bytes.split_at(bytes.len() / 2);
                 Some(Self::Address(address.to_vec(), mask.to_vec()))
@@ -369,6 +397,8 @@ impl Base {
         matches!(
             (self, presented),
             (Self::Dns(_), Presented::Dns(_))
+                | (Self::Mail(_), Presented::Mail(_))
+                | (Self::Uri(_), Presented::Uri(_))
                 | (Self::Address(..), Presented::Address(_))
                 | (Self::Directory(_), Presented::Directory(_))
         )
@@ -378,8 +408,16 @@ impl Base {
         match (self, presented) {
             (Self::Dns(base), Presented::Dns(name)) => {
                 let name = name.trim_start_matches("*.").to_ascii_lowercase();
-                base.is_empty() || name == *base || name.ends_with(&format!(".{base}"))
+                // With a dot before it, it is of the names below it alone.
+                base.is_empty()
+                    || name == *base
+                    || name.strip_suffix(base.as_str()).is_some_and(|rest| rest.ends_with('.') || base.starts_with('.'))
             }
+            (Self::Mail(base), Presented::Mail(name)) => {
+                let name = name.to_ascii_lowercase();
+                base.contains('@') && name == *base || !base.contains('@') && is_host_in(&name, base)
+            }
+            (Self::Uri(base), Presented::Uri(uri)) => is_host_in(&host_of(uri), base),
             (Self::Address(base, mask), Presented::Address(ip)) => {
                 let bytes = match ip {
                     IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -391,6 +429,20 @@ impl Base {
             _ => false,
         }
     }
+}
+
+/// Whether the host of a mail address or a URI is `base`, or below it where that begins with a dot (RFC 5280 §4.2.1.10).
+fn is_host_in(name: &str, base: &str) -> bool {
+    let host = name.rsplit('@').next().unwrap_or_default();
+    base.is_empty() || host == base || base.starts_with('.') && host.ends_with(base)
+}
+
+/// The host of a URI, without user and port.
+fn host_of(uri: &str) -> String {
+    let rest = uri.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    host.split(':').next().unwrap_or_default().to_ascii_lowercase()
 }
 
 /// The relative names of a distinguished name, to be compared.
@@ -452,11 +504,14 @@ fn unknown_issuer(path: &[&Facts<'_>], roots: &Roots, hints: &[CertificateDer<'_
         ));
         return;
     };
+    // Some clients take what they are told to trust, whoever issued it.
+    let by_itself = Clients::CURL.or(Clients::GRPCIO).or(Clients::GO).or(Clients::JAVA);
+    let is_pinned = roots.are_given() && roots.holds(path[0]);
     let urls = top.issuer_urls();
     let fetch = urls.first().map(|url| format!("; its CA publishes it at {url}")).unwrap_or_default();
     found.faults.push(Fault {
         code: "TLS-INTERMEDIATE-MISSING",
-        refused_by: Clients::ALL,
+        refused_by: if is_pinned { Clients::ALL.without(by_itself) } else { Clients::ALL },
         message: format!("the certificate of the issuer ({issuer}) is missing: {why}; clients cannot build the chain"),
         fix: format!(
             "append the issuer's certificate to the file (fullchain.pem instead of cert.pem){fetch}; where the issuer is a \
@@ -557,6 +612,15 @@ fn strict_fault(one: &Facts<'_>) -> Option<String> {
     None
 }
 
+/// Extensions that some clients know and others do not, where they are critical.
+const CRITICAL: [(&str, &str, Clients); 5] = [
+    ("2.5.29.31", "cRLDistributionPoints", Clients::GRPCIO.or(Clients::JAVA)),
+    ("2.5.29.32", "certificatePolicies", Clients::RUSTLS),
+    ("2.5.29.36", "policyConstraints", Clients::RUSTLS),
+    ("2.5.29.54", "inhibitAnyPolicy", Clients::RUSTLS),
+    ("2.16.840.1.113730.1.1", "netscapeCertType", Clients::RUSTLS),
+];
+
 fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
     let mut fault = |code, refused_by: Clients, message: String, fix: &str| {
         found.faults.push(Fault { code, refused_by, message, fix: fix.to_owned() });
@@ -580,7 +644,10 @@ fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
         );
     }
     if let Some(usage) = leaf.extended_key_usage().filter(|usage| !usage.server_auth) {
+        // Netscape's, of the last century.
+        let is_gated_crypto = usage.other.iter().any(|oid| oid.to_id_string() == "2.16.840.1.113730.4.1");
         let refused = match usage.any {
+            _ if is_gated_crypto => Clients::ALL.without(Clients::LIBSSL).without(Clients::JAVA),
             true => Clients::ALL.without(Clients::GO).without(Clients::JAVA),
             false => Clients::ALL,
         };
@@ -611,6 +678,16 @@ fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
             format!("the certificate has a critical extension that clients do not know ({oid})"),
             "have it issued without that extension, or with the extension not critical",
         );
+    }
+    for (oid, name, refused_by) in CRITICAL {
+        if leaf.has_critical(oid) {
+            fault(
+                "TLS-CRITICAL-EXTENSION",
+                refused_by,
+                format!("the certificate's extension {name} is critical: {} it", refused_by.refuse()),
+                "have it issued with that extension not critical",
+            );
+        }
     }
     let key = leaf.key();
     if ["Ed25519", "ECDSA on P-521"].contains(&key.as_str()) {

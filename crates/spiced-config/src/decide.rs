@@ -123,11 +123,12 @@ impl Spicepod {
         let datasets = self.datasets.into_iter().map(|d| dataset(d, &mut problems)).collect();
         let views = self.views.into_iter().map(|Placed(view)| view.value);
         let views = views.map(|view| View { name: view.name.0.value, sql: view.sql.0.value }).collect();
+        let name = pod_name(self.name, &mut problems);
         if !problems.is_empty() || (tls_on && tls.is_none()) {
             return Err(ConfigError(problems));
         }
         Ok(Settings {
-            name: self.name.unwrap_or_else(|| "spicepod".to_owned()),
+            name,
             folder: folder.to_owned(),
             listen: listen.expect("a bad address is a problem, and there is none"),
             tls,
@@ -473,6 +474,17 @@ fn dataset(Placed(given): Placed<spicepod::Dataset>, problems: &mut Vec<Problem>
             .collect(),
         origin,
     }
+}
+
+/// The pod's name, which logs, metrics and `/v1/status` show: one line.
+fn pod_name(name: Option<Placed<String>>, problems: &mut Vec<Problem>) -> String {
+    let Some(Placed(name)) = name else { return "spicepod".to_owned() };
+    if may_be_secret(&name.value) {
+        let message = "takes a short name on one line; this is none, and it is not shown: it may be a secret";
+        problems.push(Problem::new(name.origin, message).hint("write a name, such as my-app"));
+        return "spicepod".to_owned();
+    }
+    name.value
 }
 
 /// The pod's folder: where the paths that the pod writes start. Those of the command line and the

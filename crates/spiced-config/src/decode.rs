@@ -12,7 +12,7 @@ use tls_core::{Origin, Secret, Sourced};
 
 use crate::aliases::meant;
 use crate::error::{Problem, nearest};
-use crate::shown::may_be_secret;
+use crate::shown::{is_secret_place, may_be_secret};
 use crate::tree::{Key, Kind, Node, Text};
 use crate::units;
 
@@ -43,7 +43,14 @@ pub(crate) fn decode_all<T: DeserializeOwned>(mut root: Node, damaged: &mut Vec<
         }
         match taken {
             Some(place) if problems.len() < MAX_PROBLEMS => damaged.push(place),
-            _ => return (None, problems),
+            taken => {
+                if taken.is_some() {
+                    let message = "there may be more that is wrong: after so much, the rest is not read";
+                    problems
+                        .push(Problem::new(None, message).hint("correct these first; the others are reported then"));
+                }
+                return (None, problems);
+            }
         }
     }
 }
@@ -94,6 +101,7 @@ pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
     origin: Option<Origin>,
+    is_unknown_key: bool,
 }
 
 impl Failure {
@@ -103,8 +111,12 @@ impl Failure {
     }
 
     fn into_problem(self, outermost: Origin) -> Problem {
+        let origin = self.origin.unwrap_or(outermost);
+        // Where the place hides the key, it may be a secret.
+        let is_hidden = self.is_unknown_key && matches!(&origin, Origin::File { key, .. } if key.ends_with('…'));
+        let message = if is_hidden { "unknown key (not shown: it may be a secret)".to_owned() } else { self.message };
         let hint = self.hint.unwrap_or_else(|| "change the value, or take the key away for its default".to_owned());
-        Problem::new(self.origin.unwrap_or(outermost), self.message).hint(hint)
+        Problem::new(origin, message).hint(hint)
     }
 }
 
@@ -118,7 +130,7 @@ impl std::error::Error for Failure {}
 
 impl de::Error for Failure {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { message: message.to_string(), hint: None, origin: None }
+        Self { message: message.to_string(), hint: None, origin: None, is_unknown_key: false }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -128,7 +140,7 @@ impl de::Error for Failure {
             (None, None) => format!("known here: {}", expected.join(", ")),
         };
         let message = if may_be_secret(field) { "unknown key".to_owned() } else { format!("unknown key `{field}`") };
-        Self { message, hint: Some(hint), origin: None }
+        Self { message, hint: Some(hint), origin: None, is_unknown_key: true }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -204,6 +216,7 @@ pub(crate) fn instead(text: &str, reference: bool, origin: &Origin) -> Option<&'
         _ if reference => Some("what the reference gives"),
         Origin::Flag(_) | Origin::Variable(_) => Some("the value that is given"),
         _ if may_be_secret(text) => Some("what is written there"),
+        Origin::File { key, .. } if is_secret_place(key) => Some("what is written there"),
         _ => None,
     }
 }
@@ -219,7 +232,7 @@ fn one_value(given: &str) -> Failure {
 
 impl Failure {
     fn custom_hint(message: String) -> Self {
-        Self { message, hint: None, origin: None }
+        Self { message, hint: None, origin: None, is_unknown_key: false }
     }
 }
 

@@ -138,7 +138,8 @@ impl Names {
             return Meaning::Setting(path);
         }
         let form = collapsed(name);
-        let Some(rest) = form.strip_prefix("SPICED_").or_else(|| form.strip_prefix("SPICE_")) else {
+        const PREFIXES: [&str; 4] = ["SPICED_", "SPICE_AI_", "SPICEAI_", "SPICE_"];
+        let Some(rest) = PREFIXES.iter().find_map(|prefix| form.strip_prefix(prefix)) else {
             // The prefix itself may be mistyped, or missing; a name that has no levels is somebody else's.
             let bare = || self.settings.iter().find(|(setting, _)| *setting == form).map(|(_, right)| right.clone());
             let near = name.contains("__").then(|| bare().or_else(|| self.near(&form))).flatten();
@@ -152,6 +153,15 @@ impl Names {
             return Meaning::Misspelled(Right::Variable(variable.clone()));
         }
         if let Some((_, right)) = self.short.iter().find(|(option, _)| option == rest) {
+            return Meaning::Misspelled(right.clone());
+        }
+        // Without any separators, as `KEYFILE`. A short one may be another program's.
+        let squashed = |text: &str| text.replace('_', "");
+        let is_squashed = |known: &str| known.len() > 8 && squashed(known) == squashed(rest);
+        if let Some((_, variable)) = self.settings.iter().find(|(setting, _)| is_squashed(setting)) {
+            return Meaning::Misspelled(Right::Variable(variable.clone()));
+        }
+        if let Some((_, right)) = self.short.iter().find(|(option, _)| is_squashed(option)) {
             return Meaning::Misspelled(right.clone());
         }
         if name.starts_with(PREFIX) {
@@ -312,6 +322,10 @@ mod tests {
             ("SPICED_TLS_CERTIFICATE_FILE", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"),
             ("SPICE_TLS_ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
             ("SPICED_HTTP", "SPICED_RUNTIME__LISTEN__HTTP"),
+            ("SPICED_RUNTIME_TLS_KEYFILE", "SPICED_RUNTIME__TLS__KEY_FILE"),
+            ("SPICED_TLSKEYFILE", "SPICED_RUNTIME__TLS__KEY_FILE"),
+            ("SPICEAI_RUNTIME__TLS__ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
+            ("SPICE_AI_TLS_KEY_FILE", "SPICED_RUNTIME__TLS__KEY_FILE"),
         ] {
             assert_eq!(names.of(wrong), Meaning::Misspelled(Right::Variable(right.to_owned())), "{wrong}");
         }

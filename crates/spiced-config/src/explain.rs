@@ -6,10 +6,11 @@ use serde_json::Value;
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
+use crate::decode::boolean;
 use crate::layers::{Layers, Merged, Resolved, why as why_not};
 use crate::schema::schema;
 use crate::settings::Warning;
-use crate::shown::may_be_secret;
+use crate::shown::{is_secret_place, may_be_secret, shown_key, without_credentials};
 use crate::tree::{Kind, Node, Text};
 
 /// Everything that is in effect.
@@ -51,6 +52,9 @@ pub struct Beaten {
 
 /// What is shown instead of a secret.
 const MASKED: &str = "***";
+
+/// What is shown instead of a value that was refused.
+const REFUSED: &str = "(refused, not shown)";
 
 /// Parameters of stores and data sets that are no secrets by their names. All others are masked: a
 /// name that nobody here knows may hold anything.
@@ -141,6 +145,21 @@ impl Layers {
     }
 }
 
+impl Explanation {
+    /// Masks the values of `origins`, which were refused: what is no path, address or word may be a secret.
+    pub fn mask(&mut self, origins: &[Origin]) {
+        let refused: Vec<String> = origins.iter().map(Origin::to_string).collect();
+        for setting in &mut self.settings {
+            if refused.contains(&setting.origin) {
+                setting.value = REFUSED.to_owned();
+            }
+            for beaten in setting.beat.iter_mut().filter(|beaten| refused.contains(&beaten.origin)) {
+                beaten.value = REFUSED.to_owned();
+            }
+        }
+    }
+}
+
 /// Whether TLS is on, where nobody says so: it follows from what is given.
 fn switch(said: &[Node; 3], tls: bool) -> Explained {
     let key = "runtime.tls.enabled".to_owned();
@@ -211,10 +230,32 @@ fn shown(key: &str, node: &Node) -> String {
         Kind::Text(Text::Final { secret: true, .. }) => MASKED.to_owned(),
         Kind::Text(Text::Written(template)) if !template.is_literal() => template
             .shown(|literal| if is_secret(key) && !is_role(literal) { MASKED.to_owned() } else { plain(literal) }),
+        Kind::Text(Text::Written(template)) if is_word_of_auth(key, template.as_literal()) => {
+            plain(template.as_literal().unwrap_or(MASKED))
+        }
+        Kind::Text(Text::Final { value, .. }) if is_word_of_auth(key, value.expose_text().ok()) => {
+            value.expose_text().map_or(MASKED.to_owned(), plain)
+        }
         Kind::Text(_) if is_secret(key) => MASKED.to_owned(),
+        Kind::Text(Text::Final { value, .. }) if value.expose_text().is_ok_and(|text| is_no_path(key, text)) => {
+            MASKED.to_owned()
+        }
         Kind::Text(Text::Written(template)) => plain(template.as_literal().unwrap_or(MASKED)),
         Kind::Text(Text::Final { value, .. }) => value.expose_text().map_or(MASKED.to_owned(), plain),
     }
+}
+
+/// Returns true for a value beside API keys that is what it should be, a switch or a role: anything else there may be a
+/// key in the wrong place.
+fn is_word_of_auth(key: &str, text: Option<&str>) -> bool {
+    let name = key.rsplit('.').next().unwrap_or_default();
+    let is_api = key.starts_with("runtime.auth.api");
+    is_api
+        && text.is_some_and(|text| match name {
+            "enabled" => boolean(text.trim()).is_some(),
+            "role" => ["ro", "rw", "read_only", "read_write"].contains(&text.trim()),
+            _ => false,
+        })
 }
 
 /// What may stand behind the reference to an API key.
@@ -222,9 +263,23 @@ fn is_role(text: &str) -> bool {
     [":ro", ":rw"].contains(&text)
 }
 
+/// Returns true for a value of a setting that takes a path, and looks like none: a line of a key, or a JSON Web Key.
+fn is_no_path(key: &str, text: &str) -> bool {
+    let name = key.rsplit('.').next().unwrap_or_default();
+    let has = |is: fn(&u8) -> bool| text.bytes().any(|byte| is(&byte));
+    let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte));
+    (name.ends_with("_file") || name.contains("_files"))
+        && (text.contains(['{', '"'])
+            || is_word && text.len() >= 16 && has(u8::is_ascii_digit) && has(u8::is_ascii_uppercase))
+        && !std::path::Path::new(text).exists()
+}
+
 /// On one line, and never PEM, whatever key it was written under.
 fn plain(text: &str) -> String {
-    if may_be_secret(text.trim().trim_end_matches('\n')) { MASKED.to_owned() } else { text.trim().replace('\n', "\\n") }
+    match may_be_secret(text.trim().trim_end_matches('\n')) {
+        true => MASKED.to_owned(),
+        false => without_credentials(text.trim()).replace('\n', "\\n"),
+    }
 }
 
 /// True where a plain value under this key may be a secret.
@@ -242,7 +297,7 @@ fn is_secret(key: &str) -> bool {
     let of_pair = key.starts_with("runtime.tls.certificates") && !name.ends_with("_file");
     SECRETS.contains(&key)
         || of_pair
-        || (key.starts_with("runtime.auth.api") && name.starts_with("keys"))
+        || !param && is_secret_place(key)
         || (param && !PLAIN_PARAMS.iter().any(|plain| name.starts_with(plain) || name.ends_with(plain)))
 }
 
@@ -257,7 +312,7 @@ fn leaves_below<'n>(node: &'n Node, key: &str) -> Vec<(String, &'n Node)> {
             .iter()
             .flat_map(|(name, value)| {
                 let dot = if key.is_empty() { "" } else { "." };
-                leaves_below(value, &format!("{key}{dot}{}", name.name))
+                leaves_below(value, &format!("{key}{dot}{}", shown_key(key, &name.name)))
             })
             .collect(),
         Kind::List(items) if items.iter().any(|item| matches!(item.kind, Kind::Map(_))) => {

@@ -1,9 +1,10 @@
 //! API keys in the tree: each is split into the key and its role, by what was written and never by what
 //! a reference gives.
 
-use spiced_secrets::Template;
+use spiced_secrets::{Part, Template};
 use tls_core::Secret;
 
+use crate::error::Problem;
 use crate::tree::{Key, Kind, Node, Text};
 
 /// Where the keys are.
@@ -11,10 +12,32 @@ pub(crate) const KEYS: [&str; 4] = ["runtime", "auth", "api_key", "keys"];
 
 const ROLES: [&str; 2] = ["ro", "rw"];
 
+/// What people write for a role, which is none here: it would become a part of the key.
+const NOT_ROLES: [&str; 17] = [
+    "ro",
+    "rw",
+    "r",
+    "w",
+    "wr",
+    "r/w",
+    "read",
+    "write",
+    "readonly",
+    "read-only",
+    "read_only",
+    "readwrite",
+    "read-write",
+    "read_write",
+    "admin",
+    "user",
+    "rd",
+];
+
 /// Makes of each key that is text a map of `key` and `role`. What is no text stays, so that the schema
-/// can say so.
-pub(crate) fn split(root: &mut Node) {
-    let Some(node) = root.get_mut(&KEYS) else { return };
+/// can say so. Returns a problem for each role that is nearly right.
+pub(crate) fn split(root: &mut Node) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let Some(node) = root.get_mut(&KEYS) else { return problems };
     if let Kind::Text(Text::Final { value, secret, list: true }) = &node.kind {
         let text = value.expose_text().unwrap_or_default().trim();
         // A key that is left out between two commas is a mistake, as an empty one is anywhere; and so is a variable
@@ -25,7 +48,7 @@ pub(crate) fn split(root: &mut Node) {
         });
         node.kind = Kind::List(items.collect());
     }
-    let Kind::List(items) = &mut node.kind else { return };
+    let Kind::List(items) = &mut node.kind else { return problems };
     for item in items {
         let Kind::Text(text) = &item.kind else { continue };
         let (key, role) = match text {
@@ -44,6 +67,10 @@ pub(crate) fn split(root: &mut Node) {
             }
         };
         let origin = item.origin.clone();
+        if role.is_none() && ends_with_no_role(&key) {
+            let message = "what stands after the last colon of the API key is no role, and would be a part of the key";
+            problems.push(Problem::new(origin.clone(), message).hint("write :ro or :rw at its end, in small letters"));
+        }
         let entry = |name: &str, text| {
             (
                 Key { name: name.to_owned(), origin: origin.clone() },
@@ -53,6 +80,22 @@ pub(crate) fn split(root: &mut Node) {
         let role = role.map(|role| entry("role", Text::Written(Template::literal(role))));
         item.kind = Kind::Map([entry("key", key)].into_iter().chain(role).collect());
     }
+    problems
+}
+
+/// Returns true where the text that was written ends with a colon and a word for a role.
+fn ends_with_no_role(text: &Text) -> bool {
+    let last = match text {
+        Text::Written(template) => match template.parts().last() {
+            Some(Part::Literal(text)) => text,
+            _ => return false,
+        },
+        Text::Final { secret: true, .. } => return false,
+        Text::Final { value, .. } => value,
+    };
+    let word =
+        last.expose_text().ok().and_then(|text| text.rsplit_once(':')).map(|(_, word)| word.trim().to_lowercase());
+    word.is_some_and(|word| NOT_ROLES.contains(&word.as_str()))
 }
 
 /// Each key as it was written, where it holds references.

@@ -112,7 +112,11 @@ impl Layers {
                 problems.extend(wrong);
                 pod
             }
-            Err(error) => return Err(ConfigError(problems.into_iter().chain(error.0).collect())),
+            Err(error) => {
+                problems.extend(before(name, text, &error));
+                problems.extend(error.0);
+                return Err(ConfigError(in_order(problems)));
+            }
         };
         let mut warnings = foreign::prune(&mut pod);
         warnings.extend(of_variables);
@@ -169,7 +173,7 @@ impl Layers {
     ) -> Result<Settings, Resolved<E>> {
         let folder = self.folder.clone();
         let Merged { mut root, tls, warnings, mut problems, mut damaged, mut lost } = self.merge(&resolve).await;
-        keys::split(&mut root);
+        problems.extend(keys::split(&mut root));
         let written = Written::of(&root);
         if let Err(error) = replace_references(&mut root, &resolve).await {
             lost.push(error);
@@ -503,6 +507,43 @@ fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
     Problem::new(None, format!("cannot read {}: {why}", shown_path(path)))
         .hint("PATH is a folder that holds spicepod.yaml, or such a file itself")
         .into()
+}
+
+/// Lines before an error of syntax in which it may have begun.
+const MAX_LINES_BACK: usize = 32;
+
+/// What is wrong in the lines before those that are not YAML, as far as the schema can tell.
+fn before(name: &Path, text: &str, error: &ConfigError) -> Vec<Problem> {
+    let at = error.0.iter().rev().find_map(|problem| match &problem.origin {
+        Some(Origin::File { line, key, .. }) if key.is_empty() => Some(*line),
+        _ => None,
+    });
+    let Some(line) = at else { return Vec::new() };
+    // What is not YAML may have begun some lines before it was found.
+    let lines: Vec<&str> = text.split_inclusive('\n').take(line.saturating_sub(1)).collect();
+    let read = (0..lines.len().min(MAX_LINES_BACK))
+        .find_map(|back| yaml::read(name, &lines[..lines.len() - back].concat()).ok());
+    let Some((mut pod, _)) = read else { return Vec::new() };
+    foreign::prune(&mut pod);
+    keys::rename(&mut pod);
+    // References have no value yet, and what holds the place of the error may lack what follows it.
+    let mut not_told = Vec::new();
+    pod.each_text(&mut |origin, text| {
+        if matches!(text, Text::Written(template) if !template.is_literal()) {
+            not_told.push(origin.clone());
+        }
+    });
+    let mut last = Some(&pod);
+    while let Some(node) = last {
+        not_told.push(node.origin.clone());
+        last = match &node.kind {
+            Kind::Map(entries) => entries.last().map(|(_, value)| value),
+            Kind::List(items) => items.last(),
+            _ => None,
+        };
+    }
+    let (_, problems) = decode_all::<Spicepod>(pod, &mut Vec::new());
+    problems.into_iter().filter(|problem| problem.origin.as_ref().is_some_and(|o| !not_told.contains(o))).collect()
 }
 
 #[cfg(test)]

@@ -61,4 +61,4 @@ pub use settings::{
     ApiKey, Auth, Clients, Column, Dataset, Identity, IdentityName, Limits, Listen, Material, MaterialInput, Pair,
     Role, Settings, Store, Tls, TlsVersion, Turns, View, Warning,
 };
-pub use shown::{may_be_secret, shown_path};
+pub use shown::{may_be_secret, shown_path, without_secrets};

@@ -1,7 +1,10 @@
 //! What a message may repeat of a value, and what it may not. A value that could be key material, or another secret in
 //! the wrong place, is described instead.
 
+use std::borrow::Cow;
 use std::path::Path;
+
+use crate::error::nearest;
 
 /// No path, address or word of a setting is longer.
 const MAX_SHOWN: usize = 1024;
@@ -56,6 +59,71 @@ fn is_coded(text: &str) -> bool {
         && (has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) || is_one_word && has(u8::is_ascii_alphabetic))
 }
 
+/// Returns true for a place of a pod file where whatever is written may be a secret: API keys, passphrases, inline
+/// keys, and the parameters of stores and data sets.
+pub(crate) fn is_secret_place(path: &str) -> bool {
+    const PLAIN_AUTH: [&str; 5] = ["mtls", "require", "allow_anonymous", "metrics", "allow-anonymous"];
+    const SECRETS: [&str; 3] = ["key", "key_passphrase", "session_ticket_secret"];
+    let mut steps = path.split(['.', '[']);
+    match (steps.next(), steps.next(), steps.next()) {
+        (Some("runtime"), Some("auth"), Some(next)) => !PLAIN_AUTH.contains(&next),
+        (Some("runtime"), Some("auth"), None) => true,
+        (Some("runtime"), Some("tls"), Some("certificates")) => steps.nth(1).is_some_and(|key| SECRETS.contains(&key)),
+        (Some("runtime"), Some("tls"), Some(key)) => SECRETS.contains(&key),
+        (Some("datasets" | "secrets"), ..) => path.contains("].params"),
+        _ => false,
+    }
+}
+
+/// A key for a message. In a place of secrets an unknown key may be one: a blank after the colon of `KEY:ro` makes a
+/// map of it.
+pub(crate) fn shown_key<'n>(parent: &str, name: &'n str) -> &'n str {
+    const KNOWN: [&str; 6] = ["enabled", "keys", "key", "role", "api_key", "api-key"];
+    let is_hidden = match is_secret_place(parent) {
+        // The names of parameters are names.
+        true => !parent.contains("].params") && nearest(name, KNOWN).is_none() && !is_auth_key(parent, name),
+        false => false,
+    };
+    if is_hidden || may_be_secret(name) { "…" } else { name }
+}
+
+fn is_auth_key(parent: &str, name: &str) -> bool {
+    const AUTH: [&str; 6] = ["api_key", "mtls", "require", "allow_anonymous", "metrics", "api_keys"];
+    parent == "runtime.auth" && (nearest(name, AUTH).is_some() || !name.bytes().any(|byte| byte.is_ascii_uppercase()))
+}
+
+/// `text` without the credentials of its URLs: what stands before an `@`, and the values of a query.
+pub(crate) fn without_credentials(text: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = text.split_once("://") else { return Cow::Borrowed(text) };
+    let end = rest.find(['/', '?', '#', ' ', '\'']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    let (path, query) = tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
+    // A password may hold what ends an authority.
+    let (host, path) = match (authority.rsplit_once('@'), path.rsplit_once('@')) {
+        (Some((_, host)), _) => (format!("***@{host}"), path),
+        (None, Some((_, after))) if authority.contains(':') => ("***@".to_owned(), after),
+        (None, _) => (authority.to_owned(), path),
+    };
+    let query = query.map(|query| {
+        let values = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) => format!("{name}=***"),
+            None => "***".to_owned(),
+        });
+        format!("?{}", values.collect::<Vec<_>>().join("&"))
+    });
+    Cow::Owned(format!("{scheme}://{host}{path}{}", query.unwrap_or_default()))
+}
+
+/// `message` without what stands between backticks and may be a secret.
+pub fn without_secrets(message: &str) -> String {
+    message
+        .split('`')
+        .enumerate()
+        .map(|(at, part)| if at % 2 == 1 && may_be_secret(part) { "…" } else { part })
+        .collect::<Vec<_>>()
+        .join("`")
+}
+
 /// A path for a message: itself, or what it is instead.
 pub fn shown_path(path: &Path) -> String {
     match path.to_str() {
@@ -69,6 +137,44 @@ pub fn shown_path(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn places_of_secrets_and_what_stands_in_them() {
+        for path in [
+            "runtime.auth.api_key.keys[0]",
+            "runtime.auth.api_key.keys[0].key",
+            "runtime.auth.api_key",
+            "runtime.auth",
+            "runtime.auth.api_keys",
+            "runtime.tls.key",
+            "runtime.tls.key_passphrase.x",
+            "runtime.tls.certificates[1].key_passphrase",
+            "datasets[0].params.pg_pass",
+        ] {
+            assert!(is_secret_place(path), "{path}");
+        }
+        for path in ["runtime.tls.key_file", "runtime.tls.certificates[0].key_file", "runtime.auth.require", "name"] {
+            assert!(!is_secret_place(path), "{path}");
+        }
+        assert_eq!(shown_key("runtime.auth.api_key.keys[0]", "Zq7Canary"), "…");
+        assert_eq!(shown_key("runtime.auth.api_key", "enabeld"), "enabeld");
+        assert_eq!(shown_key("runtime.tls", "keyfile"), "keyfile");
+    }
+
+    #[test]
+    fn urls_lose_their_credentials() {
+        for (text, shown) in [
+            ("postgres://u:Zq7@h/db", "postgres://***@h/db"),
+            ("s3://AK:Zq7/x@bucket/x", "s3://***@bucket/x"),
+            ("https://h/x.csv?sig=Zq7&b=1", "https://h/x.csv?sig=***&b=***"),
+            ("https://h:8443/x.csv", "https://h:8443/x.csv"),
+            ("file:data/x.csv", "file:data/x.csv"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
+        let pem = "-----BEGIN PRIVATE KEY-----\nx";
+        assert_eq!(without_secrets(&format!("`{pem}` is none of `a`")), "`…` is none of `a`");
+    }
 
     #[test]
     fn what_is_not_repeated() {

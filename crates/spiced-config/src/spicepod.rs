@@ -21,7 +21,7 @@ pub(crate) struct Spicepod {
     pub(crate) kind: Option<Referred>,
     /// What the pod is called in logs and in `/v1/status`.
     #[schemars(extend("default" = "spicepod"))]
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<Placed<String>>,
     /// Secret stores. `${secrets:KEY}` asks the last one first; `env` is always there, asked last.
     pub(crate) secrets: Vec<Placed<Store>>,
     /// How the program runs. Every key is also an environment variable, two underscores a level:

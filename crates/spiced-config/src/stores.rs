@@ -10,6 +10,7 @@ use tls_core::Sourced;
 use crate::decode::{Placed, decode};
 use crate::error::{ConfigError, Problem};
 use crate::settings::Store;
+use crate::shown::may_be_secret;
 use crate::spicepod;
 use crate::tree::{Kind, Node, Text};
 
@@ -34,6 +35,13 @@ pub(crate) fn read(mut node: Node) -> Result<Vec<Store>, ConfigError> {
     let stores: Vec<Placed<spicepod::Store>> = decode(node)?;
     let stores = stores.into_iter().zip(params).map(|(Placed(store), params)| {
         let Sourced { value: store, origin } = store;
+        for (what, text) in [("name", &store.name), ("from", &store.from)] {
+            if may_be_secret(text) {
+                let message = format!("the `{what}` of the secret store is none; it is not shown: it may be a secret");
+                problems
+                    .push(Problem::new(origin.clone(), message).hint("every store has a name, and a from: env, say"));
+            }
+        }
         let refresh_interval = match store.refresh_interval {
             Some(Placed(interval)) if interval.value.0 < SHORTEST_INTERVAL => {
                 problems.push(

@@ -9,11 +9,14 @@ use spiced_secrets::Template;
 use tls_core::Origin;
 
 use crate::error::{ConfigError, Problem};
-use crate::shown::may_be_secret;
+use crate::shown::{is_secret_place, may_be_secret, shown_key};
 use crate::tree::{Key, Kind, Node, Text};
 
 /// Values of one document, those that aliases repeat included; more is an attack or a mistake.
 const MOST_NODES: usize = 100_000;
+
+/// Bytes of text that aliases may repeat.
+const MAX_REPEATED: usize = 8 * 1024 * 1024;
 
 /// How deep values may be nested.
 const DEEPEST: usize = 64;
@@ -30,6 +33,7 @@ pub(crate) fn read(name: &Path, text: &str) -> Result<(Node, Vec<Problem>), Conf
         parser: Parser::new_from_str(text),
         anchors: HashMap::new(),
         budget: MOST_NODES,
+        repeatable: MAX_REPEATED,
         problems: Vec::new(),
     };
     match reader.document() {
@@ -44,6 +48,8 @@ struct Reader<'t> {
     parser: Parser<'t, saphyr_parser::StrInput<'t>>,
     anchors: HashMap<usize, Node>,
     budget: usize,
+    /// Bytes that aliases may still repeat.
+    repeatable: usize,
     problems: Vec<Problem>,
 }
 
@@ -103,12 +109,17 @@ impl<'t> Reader<'t> {
             }
             Event::MappingStart(anchor, _) => (self.mapping(path, depth)?, anchor),
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| self.problem(span.start, "an alias to itself or to nothing"))?;
-                self.budget = self
-                    .budget
-                    .checked_sub(size(&node))
-                    .ok_or_else(|| self.problem(span.start, format!("aliases repeat more than {MOST_NODES} values")))?;
+                let Some(node) = self.anchors.get(&anchor) else {
+                    return Err(self.problem(span.start, "an alias to itself or to nothing"));
+                };
+                let (values, bytes) = size(node);
+                let left = (self.budget.checked_sub(values), self.repeatable.checked_sub(bytes));
+                let (Some(budget), Some(repeatable)) = left else {
+                    let message = format!("aliases repeat more than {MOST_NODES} values, or {MAX_REPEATED} bytes");
+                    return Err(self.problem(span.start, message));
+                };
+                let node = node.clone();
+                (self.budget, self.repeatable) = (budget, repeatable);
                 return Ok(Node { origin, ..node });
             }
             _ => return Err(self.problem(span.start, "a value is missing here")),
@@ -123,6 +134,8 @@ impl<'t> Reader<'t> {
     fn mapping(&mut self, path: &str, depth: usize) -> Step<Kind> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
         let mut merged = Vec::new();
+        // Where each key was first: a document may have very many.
+        let mut places: HashMap<String, usize> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             let name = match event {
@@ -131,17 +144,18 @@ impl<'t> Reader<'t> {
                 _ => return Err(self.problem(span.start, "a key has to be a word")),
             };
             // A place is told in messages, so it is no place for what may be a secret.
-            let shown = if may_be_secret(&name) { "…" } else { &name };
-            let path = if path.is_empty() { shown.to_owned() } else { format!("{path}.{shown}") };
+            let shown = shown_key(path, &name).to_owned();
+            let path = if path.is_empty() { shown.clone() } else { format!("{path}.{shown}") };
             let next = self.next()?;
             let value = self.value(next, &path, depth + 1)?;
             if name == "<<" {
                 merged.push(value);
-            } else if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
-                let first = first.origin.clone();
+            } else if let Some(at) = places.get(&name) {
+                let first = entries[*at].0.origin.clone();
                 self.problems
                     .push(*self.problem(span.start, format!("the key `{shown}` is here twice; first at {first}")));
             } else {
+                places.insert(name.clone(), entries.len());
                 entries.push((Key { name, origin: self.origin(span.start, &path) }, value));
             }
         }
@@ -149,7 +163,8 @@ impl<'t> Reader<'t> {
         for base in merged.into_iter().flat_map(|m| if let Kind::List(l) = m.kind { l } else { vec![m] }) {
             let Kind::Map(defaults) = base.kind else { continue };
             for (key, value) in defaults {
-                if !entries.iter().any(|(k, _)| k.name == key.name) {
+                if !places.contains_key(&key.name) {
+                    places.insert(key.name.clone(), entries.len());
                     entries.push((key, value));
                 }
             }
@@ -165,6 +180,9 @@ impl<'t> Reader<'t> {
             Ok(template) => Kind::Text(Text::Written(template)),
             Err(errors) => {
                 for error in errors {
+                    // `${` may be a part of a password.
+                    let key = if let Origin::File { key, .. } = origin { key.as_str() } else { "" };
+                    let error = if is_secret_place(key) || may_be_secret(text) { error.unquoted() } else { error };
                     let problem = Problem::new(origin.clone(), error.to_string())
                         .hint("a reference is ${store:KEY}, such as ${env:NAME} or ${secrets:NAME}");
                     self.problems.push(Problem { excerpt: Some(self.excerpt(at)), ..problem });
@@ -188,7 +206,8 @@ impl<'t> Reader<'t> {
     fn syntax(&self, error: &ScanError) -> Box<Problem> {
         let mut problem = self.problem(*error.marker(), format!("not valid YAML: {}", error.info()));
         problem.hint = Some(
-            "check the indentation (blanks, no tabs), and put quotes around values that hold a colon or begin with a special character"
+            "check the indentation (blanks, no tabs), and put quotes around values that hold a colon or begin with a special character; \
+             nothing from this line on, no secret and no certificate can be checked before that"
                 .to_owned(),
         );
         problem
@@ -227,12 +246,21 @@ pub(crate) fn excerpt(line: &str, number: usize, column: usize) -> String {
     format!("{:gutter$} |\n{number} | {shown}\n{:gutter$} | {mark}^", "", "")
 }
 
-fn size(node: &Node) -> usize {
-    1 + match &node.kind {
-        Kind::Null | Kind::Text(_) => 0,
-        Kind::List(items) => items.iter().map(size).sum(),
-        Kind::Map(entries) => entries.iter().map(|(_, value)| size(value)).sum(),
-    }
+/// How many values a node has, and how many bytes of text.
+fn size(node: &Node) -> (usize, usize) {
+    let add = |(values, bytes): (usize, usize), (more_values, more_bytes): (usize, usize)| {
+        (values + more_values, bytes + more_bytes)
+    };
+    let below = match &node.kind {
+        Kind::Null => (0, 0),
+        Kind::Text(Text::Written(template)) => (0, template.as_literal().map_or(64, str::len)),
+        Kind::Text(Text::Final { value, .. }) => (0, value.expose().len()),
+        Kind::List(items) => items.iter().map(size).fold((0, 0), add),
+        Kind::Map(entries) => {
+            entries.iter().map(|(key, value)| add(size(value), (0, key.name.len()))).fold((0, 0), add)
+        }
+    };
+    add((1, 0), below)
 }
 
 #[cfg(test)]

@@ -9,6 +9,21 @@ use std::fmt;
 
 use tls_core::Secret;
 
+/// Returns true for the name of a secret that looks like the secret itself: long, and its letters change between
+/// capitals, small ones and digits as those of Base64 do and those of words do not.
+fn may_be_key_material(name: &str) -> bool {
+    const MIN_LENGTH: usize = 32;
+    let class = |byte: u8| match byte {
+        b'A'..=b'Z' => 1,
+        b'a'..=b'z' => 2,
+        b'0'..=b'9' => 4,
+        _ => 0,
+    };
+    let classes: Vec<u8> = name.bytes().map(class).filter(|class| *class != 0).collect();
+    let changes = classes.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    name.len() >= MIN_LENGTH && classes.iter().fold(0, |all, class| all | class) == 7 && changes * 4 > name.len()
+}
+
 /// A malformed reference longer than this, in bytes, is not repeated in the message: it is more
 /// likely to be text that happens to hold a `${` than a reference.
 const LONGEST_QUOTED: usize = 100;
@@ -196,9 +211,17 @@ impl ReferenceError {
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         // Only what could be a mistyped reference is repeated: never lines, never long text.
         let quoted = inside
+            .filter(|_| what != Malformed::Secret)
             .filter(|inside| inside.len() <= LONGEST_QUOTED && !inside.contains(|c: char| c == '$' || c.is_control()))
             .map(|inside| format!("${{{inside}}}"));
         Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1, quoted, what }
+    }
+
+    /// The same without what is written between the braces: where a secret stands, `${` may be a part of it.
+    #[must_use]
+    pub fn unquoted(mut self) -> Self {
+        self.quoted = None;
+        self
     }
 
     /// The line of the value, from 1.
@@ -247,6 +270,8 @@ enum Malformed {
     StoreCharacter,
     #[error("KEY may hold letters, digits and `_ . + = @ / -` only")]
     KeyCharacter,
+    #[error("what stands between the braces looks like a secret itself; a reference holds the name of one")]
+    Secret,
 }
 
 /// Reads what stands between the braces.
@@ -266,6 +291,9 @@ fn reference(inside: &str) -> Result<Reference, Malformed> {
     if key.is_empty() {
         return Err(Malformed::EmptyKey);
     }
+    if may_be_key_material(store) || may_be_key_material(key) {
+        return Err(Malformed::Secret);
+    }
     if !key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.+=@/-".contains(&b)) {
         return Err(Malformed::KeyCharacter);
     }
@@ -275,6 +303,29 @@ fn reference(inside: &str) -> Result<Reference, Malformed> {
 /// What a store may be called: what can stand before the `:` of a reference.
 pub(crate) fn is_store_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+#[cfg(test)]
+mod key_material {
+    use super::Template;
+
+    #[test]
+    fn a_reference_that_is_a_secret_itself_is_refused_and_not_repeated() {
+        for text in [
+            "${secrets:MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC1uvGuthhvA+GG}",
+            "${MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj:x}",
+        ] {
+            let errors = Template::parse(text).unwrap_err();
+            assert!(!errors[0].to_string().contains("MIIE"), "{}", errors[0]);
+        }
+        for text in
+            ["${env:SPICE_API_KEY_READONLY_OF_THE_SECOND_NODE_2026}", "${aws:rdsCredentialsProduction2024Primary}"]
+        {
+            assert!(Template::parse(text).is_ok(), "{text}");
+        }
+        let malformed = Template::parse("x${Zq7Canary}").unwrap_err().remove(0);
+        assert!(!malformed.unquoted().to_string().contains("Zq7"));
+    }
 }
 
 fn flush(parts: &mut Vec<Part>, literal: &mut String) {

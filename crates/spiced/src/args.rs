@@ -71,7 +71,8 @@ pub(crate) enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TlsCommand {
-    /// The doctor: what is wrong with certificates, keys and auth, and how to mend it, without serving
+    /// The doctor: what is wrong with certificates, keys and auth of a pod, or with a certificate and its key, and how
+    /// to fix it, without serving
     Check(Box<TlsCheckArgs>),
     /// What a server on the network presents: chain, names, validity, versions; and what is wrong with it
     Inspect(TlsInspectArgs),
@@ -119,11 +120,15 @@ pub(crate) struct ExplainArgs {
 
 /// `spiced tls check`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "spiced tls check [OPTIONS] [PATH]\n       spiced tls check [OPTIONS] CERT [KEY]")]
 pub(crate) struct TlsCheckArgs {
     #[command(flatten)]
     pub(crate) pod: PodArgs,
+    /// The key of a certificate that is checked without a pod: PATH is the certificate's file then
+    #[arg(value_name = "KEY", value_parser = path())]
+    pub(crate) key: Option<PathBuf>,
     /// A name that clients call the server by; the certificate has to be for it (may be given again)
-    #[arg(long, value_name = "NAME", value_parser = host)]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) name: Vec<String>,
     /// The roots that clients trust, as PEM: the chain has to lead to one of them
     #[arg(long, value_name = "FILE")]
@@ -146,7 +151,7 @@ pub(crate) struct TlsInspectArgs {
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     pub(crate) starttls: Option<StartTls>,
     /// A name that clients call the server by [default: HOST] (may be given again)
-    #[arg(long, value_name = "NAME", value_parser = host)]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) name: Vec<String>,
     /// Print one JSON document
     #[arg(long)]
@@ -448,6 +453,16 @@ pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
 
 fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
+}
+
+/// A name that clients ask for: a host name or an address, an IPv6 one in brackets or without.
+fn name(text: &str) -> Result<String, &'static str> {
+    let text = host(text)?;
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
+    match bare.contains(':') && bare.parse::<std::net::IpAddr>().is_err() {
+        true => Err("it takes a host name or an IP address, without a port"),
+        false => Ok(bare.to_owned()),
+    }
 }
 
 /// A host name or an address, which errors repeat.

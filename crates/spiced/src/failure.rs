@@ -4,7 +4,10 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use spiced_config::ConfigError;
+use spiced_config::{ConfigError, without_secrets};
+
+/// Causes that one report shows.
+const MAX_CAUSES: usize = 60;
 
 /// Why the program ends with an error.
 #[derive(Debug)]
@@ -43,6 +46,18 @@ impl Failure {
     /// A configuration error with one cause.
     pub(crate) fn configuration(cause: impl ToString, hint: impl Into<String>) -> Self {
         Self::Configuration { causes: vec![cause.to_string()], hints: vec![hint.into()] }
+    }
+
+    /// A configuration error with these causes, of which a report shows as many as a person reads.
+    pub(crate) fn several(mut causes: Vec<String>, mut hints: Vec<String>) -> Self {
+        if causes.len() > MAX_CAUSES {
+            let more = causes.len() - MAX_CAUSES;
+            causes.truncate(MAX_CAUSES);
+            hints.truncate(MAX_CAUSES);
+            causes.push(format!("and {more} more"));
+            hints.push("correct these first; the others are reported then".to_owned());
+        }
+        Self::Configuration { causes, hints }
     }
 
     /// Both in one report, where both are about the configuration.
@@ -140,7 +155,7 @@ fn report_of(causes: &[String], hints: &[String]) -> String {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let hints = error.0.iter().map(|problem| problem.hint.clone().unwrap_or_default()).collect();
-        Self::Configuration { causes: error.0.iter().map(ToString::to_string).collect(), hints }
+        Self::several(error.0.iter().map(|problem| without_secrets(&problem.to_string())).collect(), hints)
     }
 }
 

@@ -135,7 +135,7 @@ pub(crate) fn tell(outcome: &Outcome) {
 /// What to change, and how to have it taken all the same where that may be wanted.
 pub(crate) fn hint(error: &LoadError) -> String {
     match error {
-        LoadError::Refused { finding, .. } => format!(
+        LoadError::Refused { finding, .. } | LoadError::LocksOut { finding } => format!(
             "{}; to take it all the same: POST /v1/tls/reload?force=true, or runtime.tls.accept_findings: [{}]",
             finding.fix, finding.code
         ),

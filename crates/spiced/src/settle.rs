@@ -1,9 +1,10 @@
 //! From the command line to the settings: the layers, the stores that answer their references, and
 //! what was decided.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings};
+use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings, without_secrets};
 use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, Surroundings};
 
 use crate::args::{PodArgs, known_options};
@@ -18,7 +19,9 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     let accepted = settings.tls.iter().flat_map(|tls| &tls.accept_findings);
     if let Some(unknown) = accepted.into_iter().find(|code| !spiced_certs::REFUSALS.contains(&code.as_str())) {
         return Err(Failure::configuration(
-            format!("runtime.tls.accept_findings: `{unknown}` is no finding for which clients refuse a certificate"),
+            without_secrets(&format!(
+                "runtime.tls.accept_findings: `{unknown}` is no finding for which clients refuse a certificate"
+            )),
             format!("known here: {}", spiced_certs::REFUSALS.join(", ")),
         ));
     }
@@ -98,14 +101,15 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
 /// Every reference without a value, each once, as the run's end.
 pub(crate) fn secrets(errors: &[ResolveErrors]) -> Failure {
     let mut wrong: Vec<(String, String)> = Vec::new();
+    let mut seen = HashSet::new();
     for e in errors.iter().flat_map(|errors| &errors.0) {
-        let one = (format!("{}: {}: {}", e.origin, e.subject, e.problem), e.hint.clone());
-        if !wrong.contains(&one) {
+        let one = (without_secrets(&format!("{}: {}: {}", e.origin, e.subject, e.problem)), e.hint.clone());
+        if seen.insert(one.clone()) {
             wrong.push(one);
         }
     }
     let (causes, hints) = wrong.into_iter().unzip();
-    Failure::Configuration { causes, hints }
+    Failure::several(causes, hints)
 }
 
 #[cfg(test)]

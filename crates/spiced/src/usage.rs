@@ -67,6 +67,9 @@ fn message(error: &Error, words: &[OsString], command: &Command) -> String {
         ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
             format!("`{}` takes another number of values", option())
         }
+        ErrorKind::ArgumentConflict if option().is_empty() => {
+            "there is one argument too many: PATH is one directory or file, and a command stands first".to_owned()
+        }
         ErrorKind::ArgumentConflict => {
             let other = of(ContextKind::PriorArg);
             let other = if other.is_empty() { "another argument".to_owned() } else { format!("`{other}`") };

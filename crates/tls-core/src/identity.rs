@@ -9,7 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use serde::Serialize;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::{Origin, provider};
 
@@ -43,7 +43,7 @@ impl Identity {
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
             Ok(()) => {}
-            Err(_) if is_v1_of(&certified) => {}
+            Err(rustls::Error::InvalidCertificate(_)) if is_key_of(&certified) => {}
             Err(rustls::Error::InconsistentKeys(_)) => {
                 return Err(IdentityError::NotAPair { subject: leaf.subject });
             }
@@ -86,12 +86,12 @@ impl Identity {
     }
 }
 
-/// True for an X.509 v1 certificate (no extensions, as `openssl x509 -req` makes it) and its own key. rustls' client side
-/// reads none; many clients do, so that it can be served.
-fn is_v1_of(certified: &CertifiedKey) -> bool {
+/// Returns true for a certificate that is X.509 and its own key. rustls' client side reads no X.509 v1 (no extensions, as
+/// `openssl x509 -req` makes it) and not every critical extension; many clients do, so that it can be served.
+fn is_key_of(certified: &CertifiedKey) -> bool {
     let Some(Ok(leaf)) = certified.cert.first().map(parse) else { return false };
     let key = certified.key.public_key();
-    leaf.version() == X509Version::V1 && key.is_some_and(|key| key.as_ref() == leaf.public_key().raw)
+    key.is_some_and(|key| key.as_ref() == leaf.public_key().raw)
 }
 
 /// Why a chain and a key do not make an [`Identity`].

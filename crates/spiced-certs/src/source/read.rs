@@ -1,8 +1,12 @@
 //! Reads the bytes of an [`Input`], once and bounded.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileTypeExt;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::libc::O_NONBLOCK;
 
 use tls_core::{Secret, Sourced};
 
@@ -24,7 +28,9 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
         let (reason, fix) = unreadable::explain(&cause, &path);
         LoadError::Unreadable { path: path.clone(), origin: origin.clone(), reason, fix }
     };
-    let file = File::open(&path).map_err(unreadable)?;
+    // A FIFO that nobody writes into holds up nobody.
+    let open = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&path);
+    let mut file = open.map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let kind = metadata.file_type();
     if kind.is_dir() {
@@ -37,7 +43,10 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
         _ => LARGEST,
     };
     let mut bytes = Vec::with_capacity(most as usize + 1);
-    file.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    match kind.is_file() {
+        true => file.take(most + 1).read_to_end(&mut bytes).map(|_| ()).map_err(unreadable)?,
+        false => wait_for(&mut file, most + 1, &mut bytes).map_err(unreadable)?,
+    }
     if bytes.len() as u64 > most && most < LARGEST {
         return Err(unreadable(std::io::Error::other("it changed while it was read")));
     }
@@ -51,4 +60,34 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
         input.value = Input::Text(secret.clone());
     }
     Ok(secret)
+}
+
+/// How long a FIFO may have no writer, and how long its writer may take: it may be a program that asks a secret store.
+const NO_WRITER: Duration = Duration::from_secs(5);
+const WRITER: Duration = Duration::from_secs(60);
+
+/// From one look at a FIFO to the next.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Reads what is no file to its end, at most `most` bytes, within a time.
+fn wait_for(file: &mut File, most: u64, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    let began = Instant::now();
+    let mut chunk = zeroize::Zeroizing::new([0; 4096]);
+    while (bytes.len() as u64) < most {
+        let left = usize::try_from(most - bytes.len() as u64).unwrap_or(usize::MAX).min(chunk.len());
+        match file.read(&mut chunk[..left]) {
+            Ok(0) if !bytes.is_empty() || began.elapsed() > NO_WRITER => return Ok(()),
+            Ok(0) => thread::sleep(POLL_INTERVAL),
+            Ok(read) => bytes.extend_from_slice(&chunk[..read]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < WRITER => {
+                thread::sleep(POLL_INTERVAL);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(std::io::Error::other("nothing more was written into it within 60 s"));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use spiced_config::{Explained, Explanation};
+use spiced_config::{Explained, Explanation, Resolved};
 
 use crate::args::ExplainArgs;
 use crate::commands::{print, runtime};
@@ -15,17 +15,22 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         let layers = settle::read(&args.pod)?;
         let resolver = settle::open(&layers).await?;
         let resolve = async |values: &[_]| resolver.resolve_all(values).await;
-        let explanation = match layers.explain(&resolve).await {
+        let settled = layers.clone().settle(&resolve).await;
+        let mut explanation = match layers.explain(&resolve).await {
             Ok(explanation) => explanation,
             // The start tells all that is wrong, not only what keeps this from being explained.
-            Err(why) => return Err(layers.settle(&resolve).await.map_or_else(settle::failed, |_| settle::failed(why))),
+            Err(why) => return Err(settled.map_or_else(settle::failed, |_| settle::failed(why))),
         };
+        if let Err(Resolved::Config(error) | Resolved::Both(error, _)) = &settled {
+            let refused: Vec<_> = error.0.iter().filter_map(|problem| problem.origin.clone()).collect();
+            explanation.mask(&refused);
+        }
         let text = match args.json {
             true => format!("{:#}\n", serde_json::json!(explanation)),
             false => text(&explanation),
         };
         print(&text)?;
-        layers.settle(&resolve).await.map(|_| ()).map_err(settle::failed)
+        settled.map(|_| ()).map_err(settle::failed)
     })
 }
 

@@ -1,5 +1,7 @@
 //! `spiced tls check`: the doctor. All that the start would find about TLS and auth, and more, without serving.
 
+mod material;
+
 use std::fmt::Write;
 use std::io::IsTerminal;
 
@@ -17,6 +19,9 @@ use crate::{identity, policy, settle};
 const BAD: u8 = 1;
 
 pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
+    if let Some(material) = material::of(args)? {
+        return material::run(material, args);
+    }
     let runtime = runtime()?;
     let report = runtime.block_on(async {
         let (settings, _) = settle::settle(&args.pod).await?;
@@ -78,7 +83,7 @@ fn of_tls(tls: Tls, args: &TlsCheckArgs) -> Result<Report, Failure> {
         let findings = vec![finding("TLS-DEVELOPMENT", Severity::Info, &origin, message, fix)];
         return Ok(Report { findings, accepted_by: Vec::new(), unchecked: Vec::new(), accepted });
     }
-    let mut ca = args.ca.as_ref().map(|path| Sourced::new(Input::File(path.clone()), Origin::Flag("--ca".to_owned())));
+    let mut ca = authority(args);
     let examined = spiced_certs::examine(&mut sources, &args.name, ca.as_mut());
     let Examined { mut findings, accepted_by, mut unchecked } =
         examined.map_err(|error| Failure::configuration(&error, error.hint()))?;
@@ -89,6 +94,11 @@ fn of_tls(tls: Tls, args: &TlsCheckArgs) -> Result<Report, Failure> {
     // A development CA of ours has no intermediates, and its user knows.
     findings.retain(|finding| development.is_none() || finding.severity > Severity::Info);
     Ok(Report { findings, accepted_by, unchecked, accepted })
+}
+
+/// The roots that `--ca` names.
+fn authority(args: &TlsCheckArgs) -> Option<Sourced<Input>> {
+    args.ca.as_ref().map(|path| Sourced::new(Input::File(path.clone()), Origin::Flag("--ca".to_owned())))
 }
 
 fn finding(code: &'static str, severity: Severity, origin: &str, message: &str, fix: &str) -> Finding {

@@ -90,6 +90,12 @@ fn open_s3(request: Request<'_>) -> Opened {
     if bucket.is_empty() {
         params.wrong.push("from: no bucket stands after `s3:`; write `s3://bucket/folder/`".to_owned());
     }
+    // What stands before an `@` is a credential, which logs and errors would repeat.
+    if bucket.contains('@') {
+        params.wrong.push(
+            "from: a bucket's name has no `@`; credentials belong into the params `s3_key` and `s3_secret`".to_owned(),
+        );
+    }
     let way = Way::read(&mut params);
     let allow_http =
         params.read("allow_http", "`true` or `false`", |value| value.parse::<bool>().ok()).unwrap_or(false);
