@@ -25,6 +25,8 @@ use crate::clock::Clock;
 use crate::connectors::{self, Source};
 use crate::functions;
 use crate::host_paths::HostPaths;
+use crate::in_lists::InLists;
+use crate::in_subqueries::InSubqueries;
 use crate::loader::{Loader, Reloads};
 use crate::memory::SharedPool;
 use crate::memory_watch::MemoryWatch;
@@ -247,6 +249,7 @@ fn base_state(
     let memory = runtime.memory_pool.clone();
     let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TimeLiterals)];
     analyzer_rules.extend(Analyzer::new().rules);
+    analyzer_rules.extend([Arc::new(InSubqueries) as Arc<dyn AnalyzerRule + Send + Sync>, Arc::new(InLists)]);
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))
