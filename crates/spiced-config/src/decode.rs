@@ -16,8 +16,8 @@ use crate::shown::may_be_secret;
 use crate::tree::{Key, Kind, Node, Text};
 use crate::units;
 
-/// Problems of one report; a person reads no more.
-const MAX_PROBLEMS: usize = 50;
+/// Where the search for problems ends: one more than a report lists, so that it says that there are more.
+const MAX_PROBLEMS: usize = 51;
 
 /// Gives a tree a type.
 pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration: each thing once, with its place and the way out.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use tls_core::Origin;
@@ -68,12 +69,9 @@ impl From<Problem> for ConfigError {
 
 /// Each problem once: those of the command line and the environment, then those of the file, by its lines.
 pub(crate) fn in_order(problems: Vec<Problem>) -> Vec<Problem> {
-    let mut once: Vec<Problem> = Vec::with_capacity(problems.len());
-    for problem in problems {
-        if !once.contains(&problem) {
-            once.push(problem);
-        }
-    }
+    let mut seen = HashSet::with_capacity(problems.len());
+    let mut once: Vec<Problem> =
+        problems.into_iter().filter(|problem| seen.insert(format!("{problem}\n{:?}", problem.hint))).collect();
     once.sort_by_key(|problem| match &problem.origin {
         Some(Origin::File { line, column, .. }) => (*line, *column),
         _ => (0, 0),

@@ -15,6 +15,9 @@ use crate::tree::{Key, Kind, Node, Text};
 /// Values of one document, those that aliases repeat included; more is an attack or a mistake.
 const MOST_NODES: usize = 100_000;
 
+/// So many bytes of a text that an alias repeats count as a value: 10 MB are the budget.
+const BYTES_PER_VALUE: usize = 100;
+
 /// How deep values may be nested.
 const DEEPEST: usize = 64;
 
@@ -122,6 +125,7 @@ impl<'t> Reader<'t> {
 
     fn mapping(&mut self, path: &str, depth: usize) -> Step<Kind> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut places: HashMap<String, Origin> = HashMap::new();
         let mut merged = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -137,19 +141,21 @@ impl<'t> Reader<'t> {
             let value = self.value(next, &path, depth + 1)?;
             if name == "<<" {
                 merged.push(value);
-            } else if let Some((first, _)) = entries.iter().find(|(key, _)| key.name == name) {
-                let first = first.origin.clone();
-                self.problems
-                    .push(*self.problem(span.start, format!("the key `{shown}` is here twice; first at {first}")));
+            } else if let Some(first) = places.get(&name) {
+                let message = format!("the key `{shown}` is here twice; first at {first}");
+                self.problems.push(*self.problem(span.start, message));
             } else {
-                entries.push((Key { name, origin: self.origin(span.start, &path) }, value));
+                let origin = self.origin(span.start, &path);
+                places.insert(name.clone(), origin.clone());
+                entries.push((Key { name, origin }, value));
             }
         }
         // `<<: *anchor` gives what is not said here (YAML's merge key).
         for base in merged.into_iter().flat_map(|m| if let Kind::List(l) = m.kind { l } else { vec![m] }) {
             let Kind::Map(defaults) = base.kind else { continue };
             for (key, value) in defaults {
-                if !entries.iter().any(|(k, _)| k.name == key.name) {
+                if !places.contains_key(&key.name) {
+                    places.insert(key.name.clone(), key.origin.clone());
                     entries.push((key, value));
                 }
             }
@@ -227,9 +233,12 @@ pub(crate) fn excerpt(line: &str, number: usize, column: usize) -> String {
     format!("{:gutter$} |\n{number} | {shown}\n{:gutter$} | {mark}^", "", "")
 }
 
+/// What an alias to `node` costs of the budget.
 fn size(node: &Node) -> usize {
     1 + match &node.kind {
-        Kind::Null | Kind::Text(_) => 0,
+        Kind::Null => 0,
+        Kind::Text(Text::Written(template)) => template.shown(str::to_owned).len() / BYTES_PER_VALUE,
+        Kind::Text(Text::Final { value, .. }) => value.expose().len() / BYTES_PER_VALUE,
         Kind::List(items) => items.iter().map(size).sum(),
         Kind::Map(entries) => entries.iter().map(|(_, value)| size(value)).sum(),
     }
@@ -276,5 +285,7 @@ mod tests {
             bomb += &format!("a{i}: &a{i} [*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p}]\n");
         }
         assert!(fails(&bomb).contains("aliases repeat"));
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(50_000), ["*a"; 2_000].join(","));
+        assert!(fails(&long).contains("aliases repeat"));
     }
 }

@@ -41,7 +41,8 @@ impl AnalyzerRule for InSubqueries {
 /// Where an expression is in a condition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It is the condition, or one of those that all have to hold: DataFusion joins, and heeds NULLs.
+    /// It is the condition, or one of those that all have to hold: DataFusion joins, and heeds NULLs. Its join that does so
+    /// for NOT IN forgets what else the subquery asks of the row.
     Conjunct,
     /// False and NULL are the same there.
     Positive,
@@ -65,7 +66,12 @@ fn condition(expr: Expr, schema: &DFSchema, place: Place) -> Result<Transformed<
             inner => Ok(condition(inner, schema, Place::Anywhere)?.update_data(|inner| Expr::Not(Box::new(inner)))),
         },
         Expr::InSubquery(subquery) => {
-            let is_right = place == Place::Conjunct || (place == Place::Positive && !subquery.negated);
+            let is_uncorrelated = subquery.subquery.outer_ref_columns.is_empty();
+            let is_right = match place {
+                Place::Conjunct => !subquery.negated || is_uncorrelated,
+                Place::Positive => !subquery.negated,
+                Place::Anywhere => false,
+            };
             if is_right {
                 return Ok(Transformed::no(Expr::InSubquery(subquery)));
             }
@@ -75,22 +81,37 @@ fn condition(expr: Expr, schema: &DFSchema, place: Place) -> Result<Transformed<
     }
 }
 
-/// `a IN S OR ((EXISTS (a row of S that is NULL) OR (a IS NULL AND EXISTS S)) AND NULL)`, negated where `subquery` is.
-fn three_valued(subquery: InSubquery, schema: &DFSchema) -> Result<Transformed<Expr>> {
-    let InSubquery { expr, subquery, negated } = subquery;
-    let column = subquery.subquery.schema().columns().into_iter().next();
-    let column = column.filter(|_| subquery.subquery.schema().field(0).is_nullable());
-    let is_nullable = expr.nullable(schema).unwrap_or(true);
+/// `EXISTS (S WHERE b = a) OR ((EXISTS (S WHERE b IS NULL) OR (a IS NULL AND EXISTS S)) AND NULL)`, negated where `subquery`
+/// is; `b` is the column of `S`.
+fn three_valued(InSubquery { expr, subquery, negated }: InSubquery, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let rows = &subquery.subquery;
+    let is_plain = !expr.exists(|part| Ok(matches!(part, Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_))))?;
+    let Some(column) = rows.schema().columns().into_iter().next().filter(|_| is_plain) else {
+        return Ok(Transformed::no(Expr::InSubquery(InSubquery { expr, subquery, negated })));
+    };
+    let filtered = |condition: Expr, outer: Vec<Expr>| -> Result<Expr> {
+        let plan = LogicalPlanBuilder::from(Arc::unwrap_or_clone(rows.clone())).filter(condition)?.build()?;
+        let outer_ref_columns = subquery.outer_ref_columns.iter().cloned().chain(outer).collect();
+        Ok(exists(Subquery { subquery: Arc::new(plan), outer_ref_columns, ..subquery.clone() }))
+    };
+    let mut outer = Vec::new();
+    let value = expr.clone().transform(|part| match part {
+        Expr::Column(column) => {
+            let (_, field) = schema.qualified_field_from_column(&column)?;
+            let reference = Expr::OuterReferenceColumn(field.clone(), column);
+            outer.push(reference.clone());
+            Ok(Transformed::yes(reference))
+        }
+        part => Ok(Transformed::no(part)),
+    })?;
+    let matched = filtered(Expr::Column(column.clone()).eq(value.data), outer)?;
     let mut unknown = Vec::new();
-    if let Some(column) = column {
-        let rows = LogicalPlanBuilder::from(Arc::unwrap_or_clone(subquery.subquery.clone()));
-        let nulls = rows.filter(Expr::IsNull(Box::new(Expr::Column(column))))?.build()?;
-        unknown.push(exists(Subquery { subquery: Arc::new(nulls), ..subquery.clone() }));
+    if rows.schema().field(0).is_nullable() {
+        unknown.push(filtered(Expr::IsNull(Box::new(Expr::Column(column))), Vec::new())?);
     }
-    if is_nullable {
-        unknown.push(Expr::IsNull(expr.clone()).and(exists(subquery.clone())));
+    if expr.nullable(schema).unwrap_or(true) {
+        unknown.push(Expr::IsNull(expr).and(exists(subquery.clone())));
     }
-    let matched = Expr::InSubquery(InSubquery { expr, subquery, negated: false });
     let is_in = match unknown.into_iter().reduce(Expr::or) {
         Some(unknown) => matched.or(unknown.and(Expr::Literal(ScalarValue::Boolean(None), None))),
         None => matched,

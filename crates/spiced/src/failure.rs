@@ -105,8 +105,17 @@ fn once(hints: &[String]) -> String {
     once.join("; ")
 }
 
+/// At most so many causes are listed: a person reads no more.
+const MAX_LISTED: usize = 50;
+
 /// All causes, and beside each its fix where they have different ones.
 fn report_of(causes: &[String], hints: &[String]) -> String {
+    if causes.len() > MAX_LISTED {
+        let listed = report_of(&causes[..MAX_LISTED], hints.get(..MAX_LISTED).unwrap_or(hints));
+        let count = format!("error: {MAX_LISTED} things");
+        return listed.replacen(&count, &format!("error: more than {MAX_LISTED} things"), 1)
+            + "hint: the rest is not listed; fix these first\n";
+    }
     let indented = |text: &str| text.replace('\n', "\n    ");
     let heading = || format!("error: {} things keep spiced from starting\n", causes.len());
     let all = once(hints);

@@ -29,6 +29,8 @@ const TRUE: &[(&str, &[i64])] = &[
     ("(a IN (SELECT b FROM u)) IS NULL", &[2, 3, 5]),
     ("CASE WHEN a IN (SELECT b FROM u) THEN true ELSE id = 3 END", &[1, 3, 4]),
     ("a NOT IN (SELECT b FROM u)", &[]),
+    ("a NOT IN (SELECT b FROM u WHERE u.b > t.id)", &[2, 4, 5]),
+    ("a IN (CASE WHEN a > 4 THEN 1 ELSE a END, 2)", &[2, 4]),
     ("a IS DISTINCT FROM b AND id < 4", &[1, 3]),
     ("a IS NOT DISTINCT FROM b AND id > 2", &[4]),
     ("id = 5 OR a IS NOT DISTINCT FROM b AND id > 2", &[4, 5]),
