@@ -38,6 +38,10 @@ alone:
 docs:
     cargo xtask docs
 
+# links between pages, and words that do not come back
+docs-lint:
+    cargo xtask docs-lint
+
 # what it costs, beside nginx and a pyarrow Flight server (growth: how that grows); --write puts it into docs/
 bench *ARGS:
     cargo xtask bench {{ARGS}}

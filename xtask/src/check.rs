@@ -1,16 +1,16 @@
-//! What must hold of the source: format, clippy, rustdoc, licences and banned crates, edges, the book.
+//! What must hold of the source: format, clippy, rustdoc, licences and banned crates, edges, docs.
 
 use std::process::Command;
 
 use crate::tools::{self, Outcome, cargo, crates_io, root};
-use crate::{book, edges};
+use crate::{docs_lint, edges};
 
 const CARGO_DENY: &str = "0.20.2";
 
 pub fn run() -> Outcome {
     tools::run(cargo().args(["fmt", "--all", "--check"]))?;
     edges::run()?;
-    book::run()?;
+    docs_lint::run()?;
     tools::run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     let mut docs = cargo();
     docs.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");

@@ -1,4 +1,4 @@
-//! What `just` runs: `cargo xtask test`, `soak`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `bench`, `guard`,
+//! What `just` runs: `cargo xtask test`, `soak`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `docs-lint`, `bench`, `guard`,
 //! `first-command`.
 
 mod alone;
@@ -7,6 +7,7 @@ mod book;
 mod check;
 mod clients;
 mod docs;
+mod docs_lint;
 mod edges;
 mod first_command;
 mod guard;
@@ -15,7 +16,7 @@ mod tools;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask test [PYTEST ARGS] | soak | clients | clients-table | check | edges | alone | docs | \
+const USAGE: &str = "usage: cargo xtask test [PYTEST ARGS] | soak | clients | clients-table | check | edges | alone | docs | docs-lint | \
                      bench [--quick] [--only NAME…] [--write] | guard [--write] | first-command";
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Some("edges") => edges::run(),
         Some("alone") => alone::run(),
         Some("docs") => docs::run(),
+        Some("docs-lint") => docs_lint::run(),
         Some("first-command") => first_command::run(),
         Some("guard") => guard::run(words.any(|word| word == "--write")),
         Some("bench") => bench::run(&words.collect::<Vec<_>>()),

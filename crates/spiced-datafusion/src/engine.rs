@@ -26,6 +26,8 @@ use crate::connectors::{self, Source};
 use crate::external_tables::ExternalTables;
 use crate::functions;
 use crate::host_paths::HostPaths;
+use crate::in_lists::InLists;
+use crate::in_subqueries::InSubqueries;
 use crate::loader::{Loader, Reloads};
 use crate::memory::SharedPool;
 use crate::memory_watch::MemoryWatch;
@@ -255,7 +257,10 @@ fn base_state(
     let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![connectors::analyzer_rule(), Arc::new(TimeLiterals)];
     analyzer_rules.extend(Analyzer::new().rules);
-    analyzer_rules.push(Arc::new(functions::CheckedArithmetic));
+    // Arithmetic last: a constant of a list is a cast until then.
+    let own: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
+        [Arc::new(InSubqueries), Arc::new(InLists), Arc::new(functions::CheckedArithmetic)];
+    analyzer_rules.extend(own);
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))

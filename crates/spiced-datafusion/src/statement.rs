@@ -15,7 +15,7 @@ use spiced_engine::EngineError;
 
 use crate::complexity::{ctes, syntax, tokens};
 use crate::error::{engine_error, invalid};
-use crate::{changes, functions};
+use crate::{changes, distinct_from, functions};
 
 /// A text as the parser takes it.
 pub(crate) struct Tokens {
@@ -71,7 +71,8 @@ impl Tokens {
                 (Some(statement), 0) if syntax::is_too_deep(&statement, length) => {
                     Err(invalid("the statement is nested too deeply"))
                 }
-                (Some(statement), 0) => {
+                (Some(mut statement), 0) => {
+                    distinct_from::rewrite(&mut statement);
                     ctes::check(&statement)?;
                     changes::check(&statement)?;
                     functions::check_grouping(&statement)?;

@@ -40,7 +40,7 @@ pub enum Lack {
 }
 
 /// One reference that has no value, or one store that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{origin}: {subject}: {problem}; {hint}")]
 pub struct ResolveError {
     /// Where it is written.

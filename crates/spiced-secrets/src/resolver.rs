@@ -3,7 +3,7 @@
 //! What a store has said is kept until [`Resolver::follow`] hands it on, so each secret is asked for
 //! once, however many references to it there are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tls_core::{Origin, Secret, Sourced};
@@ -207,15 +207,15 @@ fn references(values: &[Sourced<Template>]) -> Vec<&Reference> {
 
 /// Each store that keeps a reference from its value, once, then each other reference without one.
 fn failures(shelves: &Shelves, values: &[Sourced<Template>], asker: Option<usize>) -> Vec<ResolveError> {
-    let mut by_store: BTreeMap<usize, Vec<&Origin>> = BTreeMap::new();
+    let mut by_store: BTreeMap<usize, (Vec<&Origin>, HashSet<&Origin>)> = BTreeMap::new();
     let mut of_references = Vec::new();
     for value in values {
         for reference in value.value.references() {
             let Look::Failed { why, fault } = shelves.look(reference, asker) else { continue };
             match fault {
                 Some(at) => {
-                    let places = by_store.entry(at).or_default();
-                    if !places.contains(&&value.origin) {
+                    let (places, seen) = by_store.entry(at).or_default();
+                    if seen.insert(&value.origin) {
                         places.push(&value.origin);
                     }
                 }
@@ -228,7 +228,7 @@ fn failures(shelves: &Shelves, values: &[Sourced<Template>], asker: Option<usize
             }
         }
     }
-    let of_stores = by_store.into_iter().filter_map(|(at, places)| {
+    let of_stores = by_store.into_iter().filter_map(|(at, (places, _))| {
         let shelf = &shelves.0[at];
         let fault = shelf.fault().filter(|fault| fault.own)?;
         let asked_for = match places.as_slice() {
@@ -269,13 +269,8 @@ fn subject(name: &str) -> String {
 
 /// Each error once, in order.
 fn unique(errors: Vec<ResolveError>) -> Vec<ResolveError> {
-    let mut kept: Vec<ResolveError> = Vec::new();
-    for error in errors {
-        if !kept.contains(&error) {
-            kept.push(error);
-        }
-    }
-    kept
+    let mut seen = HashSet::with_capacity(errors.len());
+    errors.into_iter().filter(|error| seen.insert(error.clone())).collect()
 }
 
 impl std::fmt::Debug for Resolver {

@@ -4,7 +4,7 @@
 //! that knows KEY answers. An empty value is an answer, and a failure; so is a store that cannot be
 //! read: asking on would silently take a value that the pod ranks lower.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use futures::future::join_all;
 use tls_core::{Secret, Sourced};
@@ -79,11 +79,11 @@ impl Shelves {
     /// twice for what it has said.
     pub(crate) async fn ask(&mut self, references: &[&Reference], asker: Option<usize>) {
         loop {
-            let mut wanted: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+            let mut wanted: BTreeMap<usize, (Vec<String>, HashSet<&str>)> = BTreeMap::new();
             for reference in references {
                 if let Look::Ask(at) = self.look(reference, asker) {
-                    let keys = wanted.entry(at).or_default();
-                    if !keys.iter().any(|key| key == reference.key()) {
+                    let (keys, seen) = wanted.entry(at).or_default();
+                    if seen.insert(reference.key()) {
                         keys.push(reference.key().to_owned());
                     }
                 }
@@ -91,7 +91,7 @@ impl Shelves {
             if wanted.is_empty() {
                 return;
             }
-            let questions = wanted.into_iter().map(|(at, keys)| {
+            let questions = wanted.into_iter().map(|(at, (keys, _))| {
                 let question = self.0[at].question(keys);
                 async move { (at, question.await) }
             });

@@ -6,6 +6,7 @@ mod access;
 mod admission;
 mod bundled;
 mod changes;
+mod conditions;
 mod datasets;
 mod effects;
 mod files;
