@@ -76,11 +76,9 @@ impl MemoryPool for SharedPool {
         let grown = |used| (additional <= self.available(used, reservation)).then(|| used + additional);
         let used = loop {
             let Err(used) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) else { return Ok(()) };
-            // Whoever can do with less does. What could never be had is not worth anybody's result.
-            if share(reservation.consumer()).is_some()
-                || additional > self.limit.saturating_sub(reservation.size())
-                || !(self.relief)()
-            {
+            // Whoever has enough to spill does with less. What could never be had is not worth anybody's result.
+            let spills = share(reservation.consumer()).is_some() && reservation.size() >= additional;
+            if spills || additional > self.limit.saturating_sub(reservation.size()) || !(self.relief)() {
                 break used;
             }
         };
@@ -180,19 +178,23 @@ mod tests {
         let gives = held.clone();
         let relief = move || gives.lock().unwrap().pop().is_some();
         let pool: Arc<dyn MemoryPool> = Arc::new(SharedPool::new(LIMIT).with_relief(relief));
-        for _ in 0..4 {
+        let spills = reservation(&pool, true);
+        spills.try_grow(LIMIT / 4).unwrap();
+        for _ in 0..3 {
             let one = reservation(&pool, false);
             one.try_grow(LIMIT / 4).unwrap();
             held.lock().unwrap().push(one);
         }
+        let left = || held.lock().unwrap().len();
         let it = reservation(&pool, false);
         assert!(it.try_grow(LIMIT + 1).is_err(), "it could never be had");
-        assert_eq!(held.lock().unwrap().len(), 4);
+        assert!(spills.try_grow(LIMIT / 8).is_err(), "it can spill what it has");
+        assert_eq!(left(), 3);
         it.try_grow(LIMIT / 2).unwrap();
-        assert_eq!(held.lock().unwrap().len(), 2);
-        assert!(reservation(&pool, true).try_grow(LIMIT / 4).is_err(), "it can do with less");
-        it.try_grow(LIMIT / 2).unwrap();
-        assert!(held.lock().unwrap().is_empty() && it.try_grow(1).is_err());
+        assert_eq!(left(), 1);
+        reservation(&pool, true).try_grow(LIMIT / 8).unwrap();
+        assert_eq!(left(), 0, "who has nothing yet has nothing to spill");
+        assert!(it.try_grow(LIMIT / 2).is_err());
     }
 
     #[test]
