@@ -565,7 +565,9 @@ mod tests {
             (col("char").eq(col("t")), Exact),
             (col("char").gt(lit("a")), Unsupported),
             (col("inet").eq(lit("::1")), Exact),
-            (col("inet").gt(lit("::1")), Unsupported),
+            (col("inet").gt(lit("::1")), Exact),
+            (col("inet").gt(col("t")), Unsupported),
+            (col("inet").like(lit("1%")), Exact),
             (col("f").eq(lit(f64::NAN)), Unsupported),
             (col("as text").eq(lit("a")), Unsupported),
             (col("n").eq(col("f")), Unsupported),
@@ -603,13 +605,15 @@ mod tests {
             ),
             (col("char").like(lit("a%")), r#"(("char"::text COLLATE "default") LIKE 'a%')"#.into()),
             (col("char").eq(lit("a")), r#"("char" = 'a')"#.into()),
-            (col("char").eq(lit("a ")), r#"(("char"::text COLLATE "default") = 'a ')"#.into()),
+            (col("char").eq(lit("a ")), r#"("char" = 'a ')"#.into()),
             (col("char").eq(col("t")), r#"(("char"::text COLLATE "default") = "t")"#.into()),
             (col("\"C\"").eq(lit("a")), r#"("C" = 'a')"#.into()),
             (col("\"C\"").eq(col("t")), r#"(("C"::text COLLATE "default") = "t")"#.into()),
             (col("name").eq(lit("a")), r#"(("name"::text COLLATE "default") = 'a')"#.into()),
             (lit(0.5).gt(col("f")), r#"((('5e-1'::float8) > "f") OR ("f" = 'NaN'))"#.into()),
-            (col("inet").eq(lit("::1")), r#"(("inet"::text COLLATE "default") = '::1')"#.into()),
+            (col("inet").eq(lit("::1")), r#"("inet" = '::1')"#.into()),
+            (col("inet").in_list(vec![lit("::1"), lit("::2")], false), r#"("inet" IN ('::1', '::2'))"#.into()),
+            (col("inet").eq(col("t")), r#"(("inet"::text COLLATE "default") = "t")"#.into()),
         ] {
             assert_eq!(reads(filter), expected);
         }
