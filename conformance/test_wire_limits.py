@@ -542,9 +542,13 @@ class Asking:
                         return
 
 
+STOPS = int(os.environ.get("SPICED_STOPS", "2"))
+
+
+@pytest.mark.timeout(90 + 20 * STOPS)
 def test_stops_under_load_lose_no_request(pod):
-    """`SPICED_STOPS` says how many stops (2); a hundred are for the soak."""
-    for _ in range(int(os.environ.get("SPICED_STOPS", "2"))):
+    """`SPICED_STOPS` says how many stops; a hundred are for the soak."""
+    for _ in range(STOPS):
         server = serve(pod)
         asking = [Asking(server, how) for how in ("http1-fresh", "http1-keep", "http2", "flight") * 2]
         eventually(lambda asking=asking: all(each.served > 5 for each in asking), "requests under way")

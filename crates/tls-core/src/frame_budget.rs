@@ -259,9 +259,9 @@ mod tests {
         assert!(budget.receive(&[vec![0; PREFACE], frame(HEADERS, 5, 7, 10)].concat()));
         let sent = frame(DATA, 0, 1, 100);
         budget.send(&sent[..50]);
-        assert_eq!(budget.goaway("too many"), None);
+        assert_eq!(budget.goaway("too many frames without data"), None);
         budget.send(&sent[50..]);
-        let goaway = budget.goaway("too many").unwrap();
+        let goaway = budget.goaway("too many frames without data").unwrap();
         assert_eq!(goaway[..HEADER + 8], [0, 0, 36, 7, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0xb]);
         assert_eq!(goaway.len(), HEADER + 36);
     }

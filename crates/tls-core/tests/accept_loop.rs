@@ -139,7 +139,13 @@ async fn unread_data_of_http2_waits_in_the_kernel() {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let (mut reader, mut writer) = client.into_split();
+    let mut answers = Vec::new();
+    // The windows are small until the server has raised them, and the client has acknowledged it.
+    while !frames_of(&answers).any(|(kind, ..)| kind == 8) {
+        assert!(reader.read_buf(&mut answers).await.unwrap() > 0);
+    }
     let sent = tokio::spawn(async move {
+        writer.write_all(b"\0\0\0\x04\x01\0\0\0\0").await.unwrap();
         for stream in (0..REQUESTS).map(|n| 2 * n as u8 + 1) {
             // POST https:/ with the authority `a`, by the static table of HPACK.
             let head = [0x83, 0x87, 0x84, 0x41, 1, b'a'];
@@ -162,7 +168,6 @@ async fn unread_data_of_http2_waits_in_the_kernel() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(memory.unread() < (1 << 20) + (64 << 10), "{} unread", memory.unread());
     begin.send_replace(true);
-    let mut answers = Vec::new();
     let whole = |answers: &[u8]| frames_of(answers).filter(|(kind, _, data)| *kind == 0 && !data.is_empty()).count();
     while whole(&answers) < REQUESTS {
         assert!(reader.read_buf(&mut answers).await.unwrap() > 0);
