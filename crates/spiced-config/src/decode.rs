@@ -20,7 +20,7 @@ use crate::units;
 const MAX_PROBLEMS: usize = 50;
 
 /// How often a tree is read again without what is wrong in it.
-const MAX_ROUNDS: usize = 200;
+const MAX_ROUNDS: usize = 100;
 
 /// Gives a tree a type.
 pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {
