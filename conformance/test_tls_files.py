@@ -52,8 +52,9 @@ def test_a_good_pair_is_described(pod, files):
     assert certificate["names"] == ["db.test", "192.0.2.7"] and 98 <= certificate["days_left"] <= 100, certificate
     assert certificate["key"] == report["key"]["kind"] == "ECDSA on P-256" and report["key"]["matches"] is True
     assert [one["subject"] for one in report["chain"]] == [certificate["subject"], "CN=Between"]
-    for line in ("subject:", "names:   db.test, 192.0.2.7", "issuer:  CN=Between", "(in 99 days)", "key:     ECDSA", "nothing is wrong"):
+    for line in ("subject:", "names:   db.test, 192.0.2.7", "issuer:  CN=Between", "key:     ECDSA", "nothing is wrong"):
         assert line in said, said
+    assert f"(in {certificate['days_left']} days)" in said, said
 
 
 def test_without_a_key(pod, files):
@@ -190,7 +191,7 @@ def test_the_passphrase_comes_from_the_variable(pod, files):
 def test_a_pod_stays_a_pod(pod, files):
     pod.yaml(tls=pod.write_pair())
     for path in (pod.folder, pod.folder / "spicepod.yaml"):
-        assert b"certificate " not in run(pod, "tls", "check", path).stdout
+        assert not run(pod, "tls", "check", path).stdout.startswith(b"certificate ")
     run(pod, "tls", "check", pod.folder, pod.folder / "tls.key", code=64)
     run(pod, "tls", "check", pod.folder / "tls.crt", "--http", "localhost:0", code=64)
 

@@ -74,6 +74,16 @@ pub fn examine_material(
     authority: Option<&mut Sourced<Input>>,
 ) -> Result<(Examined, Contents), LoadError> {
     let Material { mut certificate, mut key, mut passphrase } = material;
+    // A FIFO without a writer is waited for once.
+    for input in [Some(&mut certificate), key.as_mut()].into_iter().flatten() {
+        if is_fifo(input)
+            && let Err(error) = read::read(input)
+        {
+            let findings = vec![error.finding()];
+            let examined = Examined { findings, accepted_by: Vec::new(), unchecked: Vec::new() };
+            return Ok((examined, Contents::default()));
+        }
+    }
     let text = read::read(&mut certificate).ok();
     let key_text = key.as_mut().and_then(|key| read::read(key).ok());
     let holds = |text: &Option<Secret>| {
@@ -119,6 +129,11 @@ pub fn examine_material(
     };
     examined.findings.splice(0..0, swapped);
     Ok((examined, contents))
+}
+
+fn is_fifo(input: &Sourced<Input>) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    input.value.file().and_then(|file| file.metadata().ok()).is_some_and(|found| found.file_type().is_fifo())
 }
 
 /// Returns what the files hold, as far as it can be read.

@@ -334,6 +334,9 @@ impl PemError {
                  sign (|); {}",
                 wanted.description()
             ),
+            Self::NotBase64 { .. } | Self::Unfinished { .. } => {
+                format!("copy it again, whole, from where it came; {}", wanted.description())
+            }
             Self::SeveralKeys { .. } => "leave the one key in it that is the certificate's".to_owned(),
             _ => wanted.description().to_owned(),
         }

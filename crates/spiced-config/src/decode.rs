@@ -19,6 +19,9 @@ use crate::units;
 /// Problems of one report; a person reads no more.
 const MAX_PROBLEMS: usize = 50;
 
+/// How often a tree is read again without what is wrong in it.
+const MAX_ROUNDS: usize = 100;
+
 /// Gives a tree a type.
 pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {
     let origin = node.origin.clone();
@@ -31,7 +34,8 @@ pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {
 /// a value also where there are problems, if what is left has one.
 pub(crate) fn decode_all<T: DeserializeOwned>(mut root: Node, damaged: &mut Vec<Origin>) -> (Option<T>, Vec<Problem>) {
     let mut problems = Vec::new();
-    loop {
+    // What follows from something else is no problem of its own, and costs a reading all the same.
+    for round in 1.. {
         let problem = match decode(root.clone()) {
             Ok(value) => return (Some(value), problems),
             Err(problem) => problem,
@@ -42,9 +46,9 @@ pub(crate) fn decode_all<T: DeserializeOwned>(mut root: Node, damaged: &mut Vec<
             problems.push(problem);
         }
         match taken {
-            Some(place) if problems.len() < MAX_PROBLEMS => damaged.push(place),
+            Some(place) if problems.len() < MAX_PROBLEMS && round < MAX_ROUNDS => damaged.push(place),
             taken => {
-                if taken.is_some() {
+                if taken.is_some() && problems.len() >= MAX_PROBLEMS {
                     let message = "there may be more that is wrong: after so much, the rest is not read";
                     problems
                         .push(Problem::new(None, message).hint("correct these first; the others are reported then"));
@@ -53,6 +57,7 @@ pub(crate) fn decode_all<T: DeserializeOwned>(mut root: Node, damaged: &mut Vec<
             }
         }
     }
+    (None, problems)
 }
 
 /// The keys that a type of the schema knows, as serde's derive has them.

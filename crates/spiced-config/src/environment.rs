@@ -155,15 +155,6 @@ impl Names {
         if let Some((_, right)) = self.short.iter().find(|(option, _)| option == rest) {
             return Meaning::Misspelled(right.clone());
         }
-        // Without any separators, as `KEYFILE`. A short one may be another program's.
-        let squashed = |text: &str| text.replace('_', "");
-        let is_squashed = |known: &str| known.len() > 8 && squashed(known) == squashed(rest);
-        if let Some((_, variable)) = self.settings.iter().find(|(setting, _)| is_squashed(setting)) {
-            return Meaning::Misspelled(Right::Variable(variable.clone()));
-        }
-        if let Some((_, right)) = self.short.iter().find(|(option, _)| is_squashed(option)) {
-            return Meaning::Misspelled(right.clone());
-        }
         if name.starts_with(PREFIX) {
             return Meaning::Unknown(self.near(&format!("SPICED_{rest}")).or_else(|| self.by_meaning(rest)));
         }
@@ -322,8 +313,6 @@ mod tests {
             ("SPICED_TLS_CERTIFICATE_FILE", "SPICED_RUNTIME__TLS__CERTIFICATE_FILE"),
             ("SPICE_TLS_ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
             ("SPICED_HTTP", "SPICED_RUNTIME__LISTEN__HTTP"),
-            ("SPICED_RUNTIME_TLS_KEYFILE", "SPICED_RUNTIME__TLS__KEY_FILE"),
-            ("SPICED_TLSKEYFILE", "SPICED_RUNTIME__TLS__KEY_FILE"),
             ("SPICEAI_RUNTIME__TLS__ENABLED", "SPICED_RUNTIME__TLS__ENABLED"),
             ("SPICE_AI_TLS_KEY_FILE", "SPICED_RUNTIME__TLS__KEY_FILE"),
         ] {

@@ -542,7 +542,8 @@ fn before(name: &Path, text: &str, error: &ConfigError) -> Vec<Problem> {
             _ => None,
         };
     }
-    let (_, problems) = decode_all::<Spicepod>(pod, &mut Vec::new());
+    let mut problems = keys::split(&mut pod);
+    problems.extend(decode_all::<Spicepod>(pod, &mut Vec::new()).1);
     problems.into_iter().filter(|problem| problem.origin.as_ref().is_some_and(|o| !not_told.contains(o))).collect()
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
     let mut bytes = Vec::with_capacity(most as usize + 1);
     match kind.is_file() {
         true => file.take(most + 1).read_to_end(&mut bytes).map(|_| ()).map_err(unreadable)?,
-        false => wait_for(&mut file, most + 1, &mut bytes).map_err(unreadable)?,
+        false => wait_for(&mut file, kind.is_fifo(), most + 1, &mut bytes).map_err(unreadable)?,
     }
     if bytes.len() as u64 > most && most < LARGEST {
         return Err(unreadable(std::io::Error::other("it changed while it was read")));
@@ -70,13 +70,17 @@ const WRITER: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Reads what is no file to its end, at most `most` bytes, within a time.
-fn wait_for(file: &mut File, most: u64, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+fn wait_for(file: &mut File, is_fifo: bool, most: u64, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     let began = Instant::now();
     let mut chunk = zeroize::Zeroizing::new([0; 4096]);
     while (bytes.len() as u64) < most {
         let left = usize::try_from(most - bytes.len() as u64).unwrap_or(usize::MAX).min(chunk.len());
         match file.read(&mut chunk[..left]) {
-            Ok(0) if !bytes.is_empty() || began.elapsed() > NO_WRITER => return Ok(()),
+            Ok(0) if !is_fifo || !bytes.is_empty() => return Ok(()),
+            Ok(0) if began.elapsed() > NO_WRITER => {
+                let message = format!("it is no file, and nothing came out of it within {} s", NO_WRITER.as_secs());
+                return Err(std::io::Error::other(message));
+            }
             Ok(0) => thread::sleep(POLL_INTERVAL),
             Ok(read) => bytes.extend_from_slice(&chunk[..read]),
             Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < WRITER => {
