@@ -86,7 +86,7 @@ def test_wrong_name(certified, client):
         client.health(At.of(certified("another name")))
 
 
-@each("is told that the door speaks TLS")
+@each("is told that the endpoint speaks TLS")
 def test_plain_text_to_a_tls_door(over_tls, client):
     with pytest.raises(Untrusted, match="speaks TLS and got plain"):
         client.health(At(over_tls, None))
