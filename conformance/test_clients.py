@@ -1,4 +1,4 @@
-"""Every client does the same things over TLS and in the clear: the table of docs/clients.md."""
+"""Every client does the same things over TLS and in plain text: the table of docs/clients.md."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_query_over_tls(over_tls, driver):
     assert driver.rows(At.of(over_tls), ASKED) == PEOPLE
 
 
-@each("in the clear")
+@each("plain text")
 def test_query_in_the_clear(in_clear, driver):
     assert driver.rows(At.of(in_clear), ASKED) == PEOPLE
 
@@ -78,7 +78,7 @@ def test_wrong_name(certified, driver):
         driver.rows(At.of(certified("another name")), "SELECT 1 AS x")
 
 
-@each("is told that the endpoint speaks TLS")
+@each("reports that the endpoint speaks TLS")
 def test_plain_text_to_a_tls_door(over_tls, driver):
     """The server's own sentence reaches the user."""
     with pytest.raises(Untrusted, match="speaks TLS and got plain"):

@@ -34,13 +34,13 @@ TABLES = {
         _CLIENTS,
         [
             "over TLS",
-            "in the clear",
+            "plain text",
             "parameters",
             "reports bad SQL",
             "large answer",
             "refuses a wrong CA",
             "refuses a wrong name",
-            "is told that the endpoint speaks TLS",
+            "reports that the endpoint speaks TLS",
             "fails on a plain endpoint",
         ],
         {(driver.name, column): why for driver in DRIVERS for column, why in driver.lacks.items()},
@@ -53,14 +53,14 @@ TABLES = {
         ["grpcio", "grpc-go"],
         [
             "health over TLS",
-            "health in the clear",
+            "health in plain text",
             "reflection",
             "refuses a wrong CA",
             "refuses a wrong name",
-            "is told that the endpoint speaks TLS",
+            "reports that the endpoint speaks TLS",
         ],
     ),
-    "h2load": Table(["h2load"], ["h2 over TLS", "h1 over TLS", "h2 in the clear", "h1 in the clear"]),
+    "h2load": Table(["h2load"], ["h2 over TLS", "h1 over TLS", "h2 in plain text", "h1 in plain text"]),
     "proxies": Table(
         [proxy.name for proxy in PROXIES],
         [
