@@ -208,7 +208,7 @@ def test_alerts_come_and_go(watched):
         "subject": "CN=localhost",
         "origin": "spicepod.yaml: runtime.tls.certificate",
     }
-    assert "ends in 2d 23h" in alert["annotations"]["summary"] and fingerprint in alert["annotations"]["description"], alert
+    assert "expires in 2d 23h" in alert["annotations"]["summary"] and fingerprint in alert["annotations"]["description"], alert
 
     # The book's rule for short lives has nothing to say of one that has most of its life before it.
     [expression] = pages.blocks("monitoring.md", "promql")

@@ -1,4 +1,4 @@
-"""Every client does the same things over TLS and in the clear: the table of docs/clients.md."""
+"""Every client does the same things over TLS and in plain text: the table of docs/clients.md."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_query_over_tls(over_tls, driver):
     assert driver.rows(At.of(over_tls), ASKED) == PEOPLE
 
 
-@each("in the clear")
+@each("plain text")
 def test_query_in_the_clear(in_clear, driver):
     assert driver.rows(At.of(in_clear), ASKED) == PEOPLE
 
@@ -50,7 +50,7 @@ def test_parameters(served, driver):
     assert driver.rows(At.of(served), text, (2, "Grace")) == [{"name": "Edsger"}]
 
 
-@each("bad SQL told")
+@each("reports bad SQL")
 def test_bad_sql(served, driver):
     at = At.of(served)
     for text, told in (("SELEC 1", "SELEC"), ("SELECT * FROM no_such_table", "no_such_table")):
@@ -78,14 +78,14 @@ def test_wrong_name(certified, driver):
         driver.rows(At.of(certified("another name")), "SELECT 1 AS x")
 
 
-@each("is told that the door speaks TLS")
+@each("reports that the endpoint speaks TLS")
 def test_plain_text_to_a_tls_door(over_tls, driver):
     """The server's own sentence reaches the user."""
     with pytest.raises(Untrusted, match="speaks TLS and got plain"):
         driver.rows(At(over_tls, None), ASKED)
 
 
-@each("fails on a plain door")
+@each("fails on a plain endpoint")
 def test_tls_to_a_plain_door(in_clear, over_tls, driver):
     with pytest.raises(Untrusted):
         driver.rows(At(in_clear, over_tls.ca), ASKED)

@@ -62,7 +62,7 @@ def test_health_over_tls(over_tls, client):
     assert client.health(At.of(over_tls)) == "SERVING"
 
 
-@each("health in the clear")
+@each("health in plain text")
 def test_health_in_the_clear(in_clear, client):
     assert client.health(At.of(in_clear)) == "SERVING"
 
@@ -86,7 +86,7 @@ def test_wrong_name(certified, client):
         client.health(At.of(certified("another name")))
 
 
-@each("is told that the door speaks TLS")
+@each("reports that the endpoint speaks TLS")
 def test_plain_text_to_a_tls_door(over_tls, client):
     with pytest.raises(Untrusted, match="speaks TLS and got plain"):
         client.health(At(over_tls, None))

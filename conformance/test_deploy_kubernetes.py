@@ -519,6 +519,6 @@ def test_the_chart_s_notes():
     install = ["install", "spiced", CHART, "--dry-run=client"]
     helm = kubernetes.tool("helm")
     done = kubernetes.run(helm, *install)
-    assert "NOBODY IS LET IN" in done.stdout and "create secret tls spiced-tls" in done.stdout
+    assert "EVERY CALLER IS REFUSED" in done.stdout and "create secret tls spiced-tls" in done.stdout
     done = kubernetes.run(helm, *install, "--set", "allowAnonymous=ro,tls.certManager.enabled=true,tls.certManager.issuerRef.name=ca")
     assert "NOBODY" not in done.stdout and "create secret tls" not in done.stdout

@@ -21,8 +21,8 @@ def each(column: str):
 CASES = [
     pytest.param("over_tls", [], "TLSv1.3", "h2", marks=each("h2 over TLS")),
     pytest.param("over_tls", ["--h1"], "TLSv1.3", "http/1.1", marks=each("h1 over TLS")),
-    pytest.param("in_clear", [], None, "h2c", marks=each("h2 in the clear")),
-    pytest.param("in_clear", ["--h1"], None, "http/1.1", marks=each("h1 in the clear")),
+    pytest.param("in_clear", [], None, "h2c", marks=each("h2 in plain text")),
+    pytest.param("in_clear", ["--h1"], None, "http/1.1", marks=each("h1 in plain text")),
 ]
 
 

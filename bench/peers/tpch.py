@@ -1,4 +1,4 @@
-"""What the doors cost: TPC-H through spiced over TLS (ADBC, Flight SQL) beside DataFusion alone, in one run, by turns.
+"""What the endpoints cost: TPC-H through spiced over TLS (ADBC, Flight SQL) and DataFusion alone, in one run, in turns.
 
 `just bench tpch [--rounds N] [--page FILE]` builds spiced as it is shipped and runs this.
 """
@@ -26,23 +26,30 @@ from harness import clients, tpch
 from harness.pod import Pod
 from harness.waiting import eventually
 
-PAGE = """# TPC-H through a door
+PAGE = """# TPC-H over Flight SQL
 
-What a door costs over the engine behind it, where the engine has work to do:
+What an endpoint costs on top of its engine when the engine has work to do:
 
 ```
 just bench tpch --write
 ```
 
-Taken {date} on {cores} cores, {version} beside Python's datafusion {datafusion}; scale {scale}, {rounds} rounds, in each of which both have
-their turn. *Alone* is that library within the bench's own process, over the same Parquet files and as `spiced` sets it up. *Through the
-door* is ADBC's driver of Flight SQL, over TLS, to the last row as an Arrow table. *CPU* is what the server's process spent, or the bench's own
-for DataFusion alone, user and system; what a client spends on reading its answer is not in it. Times are the rounds' medians, CPU is their mean.
+Measured {date} on {cores} cores: {version} and Python's datafusion {datafusion}; scale {scale}, {rounds} rounds, in each of which
+both take turns.
+
+| column | meaning |
+| --- | --- |
+| alone | the datafusion library inside the benchmark's process, over the same Parquet files and with the settings of `spiced` |
+| over Flight SQL | ADBC's Flight SQL driver, over TLS, up to the last row as an Arrow table |
+| CPU | user and system time of the server's process, or of the benchmark's for DataFusion alone; without what the client spends on reading the result |
+
+Times are the medians of the rounds; CPU is their mean.
 
 {table}
 
-It is the same engine, so what differs is how it is built (allocator, compiler flags, a minor version), and what the door does: plan and
-schema are made once for `GetFlightInfo` and `DoGet` together, and the answers here are at most a few thousand rows.
+Both sides run the same engine. They differ in how it is built (allocator, compiler flags, a minor version) and in what
+the endpoint does: plan and schema are made once for `GetFlightInfo` and `DoGet` together, and the results here have at
+most a few thousand rows.
 """
 
 
@@ -81,7 +88,7 @@ def cpu_of(process: int) -> float:
 
 
 def take(rounds: int) -> dict[int, tuple[Taken, Taken]]:
-    """Each query, alone and through the door."""
+    """Each query, alone and over Flight SQL."""
     pod = Pod(Path(tempfile.mkdtemp()))
     pod.yaml(tls=pod.write_pair(), datasets=[{"from": f"file:{tpch.file(table)}", "name": table} for table in tpch.TABLES])
     server = pod.serve()
@@ -110,7 +117,7 @@ def table(taken: dict[int, tuple[Taken, Taken]]) -> str:
         return f"| {name} | {cells} |"
 
     rows = [
-        "| query | alone | through the door | ratio | CPU alone | CPU, the server's | ratio |",
+        "| query | alone | over Flight SQL | ratio | CPU alone | CPU, the server's | ratio |",
         "|:--|--:|--:|--:|--:|--:|--:|",
     ]
     sums = [0.0] * 4

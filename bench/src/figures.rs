@@ -59,13 +59,13 @@ pub(crate) const FIGURES: &[Figure] = &[
     },
     Figure {
         name: "handshake-hybrid",
-        title: "the same, X25519MLKEM768 where the server has it",
+        title: "full handshake, X25519MLKEM768 if supported",
         unit: Unit::Connection,
         load: Load::Handshake(Shake::Hybrid),
     },
     Figure {
         name: "handshake-resumed",
-        title: "the first again, session resumed",
+        title: "resumed handshake (X25519), `/health`, close",
         unit: Unit::Connection,
         load: Load::Handshake(Shake::Resumed),
     },
@@ -107,13 +107,13 @@ pub(crate) const FIGURES: &[Figure] = &[
     },
     Figure {
         name: "json",
-        title: "the same rows as JSON",
+        title: "10 MB of Arrow as JSON, HTTP/1.1",
         unit: Unit::Request,
         load: Load::KeepAlive { version: Version::H1, ask: &JSON },
     },
     Figure {
         name: "csv",
-        title: "the same rows as CSV",
+        title: "10 MB of Arrow as CSV, HTTP/1.1",
         unit: Unit::Request,
         load: Load::KeepAlive { version: Version::H1, ask: &CSV },
     },
@@ -131,14 +131,14 @@ pub(crate) const FIGURES: &[Figure] = &[
     },
     Figure {
         name: "doget-streams",
-        title: "the same, 4 streams at once",
+        title: "DoGet, 65,536 rows, 4 concurrent streams",
         unit: Unit::Gigabyte,
         load: Load::DoGet { batch: 65_536, streams: 4 },
     },
     Figure { name: "doput", title: "DoPut, batches of 65,536 rows", unit: Unit::Gigabyte, load: Load::DoPut },
     Figure {
         name: "arrow",
-        title: "Arrow by HTTP/1.1, batches of 65,536 rows",
+        title: "Arrow over HTTP/1.1, batches of 65,536 rows",
         unit: Unit::Gigabyte,
         load: Load::Arrow,
     },

@@ -149,9 +149,9 @@ fn joined<T>(task: Option<Result<Outcome<T>, tokio::task::JoinError>>) -> Outcom
 /// Memory for a connection that asked once and stays, and CPU for a request on one of many.
 async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Outcome<Vec<Curve>> {
     let figure = figure("health-h1")?;
-    let along = "TLS connections that are open";
+    let along = "open TLS connections";
     let mut memory = Curve::of("memory", "Memory for each idle connection", along, "KiB");
-    let mut cpu = Curve::of("connections", "CPU for `/health` over HTTP/1.1, on one of them", along, "µs");
+    let mut cpu = Curve::of("connections", "CPU for `/health` over HTTP/1.1, on one connection", along, "µs");
     // spiced keeps a third of its files for its other doors.
     let most = (files.saturating_sub(256) * 2 / 3 / 100 * 100).max(100);
     let mut counts: Vec<u64> = CONNECTIONS.iter().map(|count| (*count).min(most)).collect();
@@ -241,10 +241,10 @@ async fn sizes(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
 
 /// CPU for a handshake, and how long a start takes, with many certificates.
 async fn certificates(args: &Args, scale: Scale, folder: &Path) -> Outcome<[Curve; 2]> {
-    let along = "certificates, each for a name of its own";
+    let along = "certificates, each with its own name";
     let title = "CPU for a full handshake and `/health`, each for another name";
     let mut handshake = Curve::of("certificates", title, along, "µs");
-    let mut start = Curve::of("start", "From the start of the process to ready", along, "ms");
+    let mut start = Curve::of("start", "Time from process start to ready", along, "ms");
     for count in CERTIFICATES {
         say(&format!("{count} certificates"));
         let folder = part(folder, &format!("certificates-{count}"))?;

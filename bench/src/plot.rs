@@ -76,16 +76,19 @@ pub(crate) fn page(curves: &[Curve], machine: &Machine, scale: Scale, folder: &s
     let mut page = format!(
         "# How cost grows
 
-What `spiced` costs where there is more of something, in one run of
+What `spiced` costs with more connections, streams, bytes and certificates, measured in one run of
 
 ```
 just bench growth --write
 ```
 
-Taken {} on {} cores of {}, Linux {}: {}. Each point is the median of {} rounds and `±` half of what lies between their quartiles; memory is
-looked at once. CPU is that of the server's process, user and system. What each server is, and who asks it, is as for
-[the figures](figures.md). Answers that are larger than the table of 1 GB are the table over and over (`UNION ALL`), which goes through
-the queries' threads; with many certificates the look at their files, four times a second at most, is in what a handshake costs.
+Measured {} on {} cores of {},
+Linux {}: {}.
+
+- Each point is the median of {} rounds, and `±` is half the interquartile range. Memory is measured once.
+- CPU is user and system time of the server's process. The servers and clients are those of [the figures](figures.md).
+- Results larger than the 1 GB table repeat the table (`UNION ALL`), so they pass through the query threads.
+- With many certificates, the cost of a handshake includes polling their files, at most four times a second.
 ",
         machine.date, machine.cores, machine.processor, machine.kernel, machine.spiced, scale.rounds
     );

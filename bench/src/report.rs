@@ -68,36 +68,39 @@ pub(crate) fn page(rows: &[Row], machine: &Machine, versions: &[String], scale: 
     format!(
         "# Figures
 
-What `spiced` costs, beside what you would pick instead, in one run of
+What `spiced` costs compared with the alternatives, measured in one run of
 
 ```
 just bench --write
 ```
 
-Taken {date} on {cores} cores of {processor}, Linux {kernel}: {spiced}, {versions}.
+Measured {date} on {cores} cores of {processor},
+Linux {kernel}: {spiced}, {versions}.
 
 ## How to read them
 
-*CPU* is what the server's process spent, user and system, for one connection, one request or one gigabyte; that is what a
-server costs you, and it is about the same on a busy machine. *Rate* is on the clock, with one client thread on the same
-machine; where it ends in `*` it was that thread that had no more time, and the server could do more. `±` is half of what
-lies between the quartiles of {rounds} rounds, in each of which every server has its turn (of {slice:?}, or of {gigabyte} GB). A ratio is
-the median of the rounds' own ratios: below 1 it is in favour of `spiced`. *TLS ÷ plain* is a server against itself
-in the clear, in CPU.
+| column | meaning |
+| --- | --- |
+| CPU | user and system time of the server's process for one connection, one request or one gigabyte. It is what a server costs, and it changes little on a busy machine. |
+| rate | per second of elapsed time, with one client thread on the same machine. `*` means that the client thread was the limit, so the server could do more. |
+| ± | half the interquartile range of {rounds} rounds. In each round every server has a slot ({slice:?}, or {gigabyte} GB). |
+| A ÷ B | the median of the rounds' own ratios; below 1 is in favour of `spiced` |
+| TLS ÷ plain | the same server with TLS and in plain text, in CPU |
 
-nginx has a worker for each core, as Debian sets it up and as `spiced` has threads, and answers from its configuration; it has the same certificate (P-256), and the same client asks it, which
-offers X25519 alone but in the line that says otherwise. The
-pyarrow server is C++ behind ten lines of Python, with the same table. `spiced` takes its rows from a `memory:` table through
-DataFusion, in batches of as many rows of eight columns as pyarrow's; what is sent by DoPut becomes a table there, and is kept by
-pyarrow. *DataFusion alone* plans and runs the statement over and over, 16 at a time, within the
-bench's own process and without a door; `spiced` plans it once and keeps the plan. *arrow-json alone* and *arrow-csv alone* are Arrow's own writers,
-which write the same rows to nowhere, two at a time. The answers of `spiced` to `/health` are counted, measured and logged like any other. What the doors do by themselves is
-also counted in instructions (`just guard`), which a busy machine does not change. [How cost grows](growth.md) has what more
-connections, streams, bytes and certificates do to it.
+| compared with | setup |
+| --- | --- |
+| nginx | one worker per core, as in Debian's default configuration and like the threads of `spiced`; it answers from its configuration, with the same certificate (P-256) and the same client. The client offers only X25519, except in the row that says otherwise. |
+| pyarrow | a C++ Flight server started by ten lines of Python, with the same table. `spiced` reads its rows from a `memory:` table through DataFusion, in batches of as many rows of eight columns. Data sent by DoPut becomes a table in `spiced`; pyarrow keeps it in memory. |
+| DataFusion alone | plans and runs the statement repeatedly, 16 at a time, inside the benchmark's process and without an endpoint; `spiced` plans it once and caches the plan |
+| arrow-json alone, arrow-csv alone | Arrow's own writers, which write the same rows to nowhere, two at a time |
+
+The responses of `spiced` to `/health` are counted, measured and logged like any other. The work of the endpoints alone
+is also measured in instructions (`just guard`), which a busy machine does not change. [How cost grows](growth.md) shows
+the effect of more connections, streams, bytes and certificates.
 
 {table}
-The reference puts what TLS costs at 5 to 15% of CPU. Read the last column for what it depends on: a statement that does
-some work pays less than that; a large answer that is only copied, or a request that does nothing, pays more.
+What TLS costs depends on the statement, as the last column shows. A statement that does some work pays less than that;
+a large result that is only copied, or a request that does nothing, pays more.
 ",
         date = machine.date,
         cores = machine.cores,

@@ -700,6 +700,10 @@ ODD: dict[str, tuple[str, Odd]] = {
         "TLS-CRL-OUT-OF-DATE",
         Odd("error", lambda pod: _asking(pod, pod.ca.pem, (pod.ca.crl(starts=-9 * DAY, ends=-1.5 * DAY),))),
     ),
+    "a revocation list that its CA did not sign": (
+        "TLS-CRL-SIGNATURE",
+        Odd("error", lambda pod: _asking(pod, pod.ca.pem, (Authority().crl(),))),
+    ),
     "one revocation list for two CAs": (
         "TLS-CRL-MISSING",
         Odd("warning", lambda pod: _asking(pod, pod.ca.pem + Authority("More clients").pem, (pod.ca.crl(),))),

@@ -1,20 +1,22 @@
 #!/bin/sh
-# Gives a certificate of certbot's to spiced, which runs as a user that may not read /etc/letsencrypt. No restart: spiced notices.
+# Copies a certificate of certbot for spiced, whose user cannot read /etc/letsencrypt. spiced reloads it without a
+# restart.
 #
 #   install -m 0755 spiced-deploy-hook.sh /etc/letsencrypt/renewal-hooks/deploy/spiced
-#   /etc/letsencrypt/renewal-hooks/deploy/spiced /etc/letsencrypt/live/NAME        the first time, by hand
+#   /etc/letsencrypt/renewal-hooks/deploy/spiced /etc/letsencrypt/live/NAME        once, by hand
 #
-# From then on certbot runs it after each renewal, with RENEWED_LINEAGE and RENEWED_DOMAINS. These may be set in
-# /etc/default/spiced-certbot (SPICED_CERTBOT_CONF), as a shell reads them:
+# Then certbot runs it after each renewal, with RENEWED_LINEAGE and RENEWED_DOMAINS. Settings, in
+# /etc/default/spiced-certbot (SPICED_CERTBOT_CONF), in shell syntax:
 #
-#   SPICED_CERT_NAME=        the certificate's name (certbot certificates); others are left alone. Unset: any, but always the same
+#   SPICED_CERT_NAME=        the certificate (certbot certificates); others are ignored. Unset: the first one seen
 #   SPICED_CERT_DIR=/etc/spiced/tls
 #   SPICED_CERT_OWNER=spiced
-#   SPICED_CERT_GROUP=       of both files; the owner's own, where nothing is said
-#   SPICED_KEY_MODE=0600     or 0640, where root is the owner and the group may read
+#   SPICED_CERT_GROUP=       of both files; default: the owner's group
+#   SPICED_KEY_MODE=0600     or 0640, if root is the owner and the group may read
 #
-# In that folder, fullchain.pem and privkey.pem are links by way of ..data to a folder of one version, as Kubernetes lays a volume out:
-# one rename replaces both, and whoever reads gets the old pair or the new one. The same certificate again changes nothing.
+# In that directory, fullchain.pem and privkey.pem are links through ..data to a directory per version, like a
+# Kubernetes volume: one rename replaces both, so a reader sees the old pair or the new one. An unchanged certificate
+# changes nothing.
 
 set -eu
 umask 077
@@ -47,7 +49,7 @@ group=${SPICED_CERT_GROUP:-$(id -g "$owner")}
 mode=${SPICED_KEY_MODE:-0600}
 case $mode in
     0600 | 600) ;;
-    # PostgreSQL's rule, and spiced's.
+    # The rule of PostgreSQL and of spiced.
     0640 | 640) [ "$(id -u "$owner")" = 0 ] || fail "SPICED_KEY_MODE=$mode is for a key that root owns: SPICED_CERT_OWNER=root SPICED_CERT_GROUP=…" ;;
     *) fail "SPICED_KEY_MODE is 0600 or 0640, not $mode" ;;
 esac
@@ -57,7 +59,7 @@ for file in fullchain.pem privkey.pem; do
 done
 
 (umask 022 && mkdir -p "$folder")
-# Two at a time would clear away each other's versions.
+# Concurrent runs would remove each other's versions.
 if command -v flock >/dev/null 2>&1; then
     exec 9<"$folder"
     flock 9
@@ -68,7 +70,7 @@ if [ -f "$folder/..data/lineage" ]; then
         fail "$folder has the certificate $before, and this is $name: say which in $configuration (SPICED_CERT_NAME=$name)"
 fi
 
-# The new version, whole before anybody sees it.
+# The new version, complete before it becomes visible.
 new=$(mktemp -d "$folder/..version.XXXXXX")
 trap 'rm -rf "$new" "$new.link"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -86,7 +88,7 @@ chmod 0644 "$new/fullchain.pem" "$new/lineage"
 chmod "$mode" "$new/privkey.pem"
 chmod 0755 "$new"
 
-# What there is to compare: content, owner, group and mode.
+# What is compared: content, owner, group and mode.
 # shellcheck disable=SC2012
 state() { (cd "$1" && ls -nL fullchain.pem privkey.pem | awk '{ print $1, $3, $4 }' && cat fullchain.pem privkey.pem lineage); }
 if [ -L "$folder/fullchain.pem" ] && [ -L "$folder/privkey.pem" ] && [ -d "$folder/..data" ] &&
@@ -96,13 +98,13 @@ if [ -L "$folder/fullchain.pem" ] && [ -L "$folder/privkey.pem" ] && [ -d "$fold
 fi
 
 ln -s "${new##*/}" "$new.link"
-# -T: over a link to a folder, never into the folder. BSD calls it -h.
+# -T: replaces a link to a directory instead of moving into the directory. BSD: -h.
 mv -T "$new.link" "$folder/..data" 2>/dev/null || mv -h "$new.link" "$folder/..data"
 trap - EXIT
 for file in fullchain.pem privkey.pem; do
     [ -L "$folder/$file" ] || ln -sf "..data/$file" "$folder/$file"
 done
-# Old keys, and what a run that was killed has left.
+# Old versions, and what a killed run left.
 for old in "$folder"/..version.*; do
     [ "$old" = "$new" ] || rm -rf "$old"
 done

@@ -8,7 +8,8 @@ use crate::tools::{Outcome, root};
 pub fn run() -> Outcome {
     let docs = root().join("docs");
     let contents = docs.join("SUMMARY.md");
-    let mut pages = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let top = ["README.md", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+    let mut pages: Vec<PathBuf> = top.map(|page| root().join(page)).into();
     let mut listed = BTreeSet::new();
     let mut wrong = Vec::new();
     collect(&docs, &mut pages)?;
