@@ -472,7 +472,13 @@ class Asking:
             raw = socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
         except OSError:
             return None
-        return context.wrap_socket(raw, server_hostname="localhost")
+        try:
+            return context.wrap_socket(raw, server_hostname="localhost")
+        except ConnectionResetError:
+            # It came between the last accept and the close of the port: nothing was asked on it.
+            if self.may_connect():
+                raise
+            return None
 
     def http1(self, keep: str) -> None:
         connection = None
@@ -489,7 +495,7 @@ class Asking:
                     connection.close()
                     connection = None
             except (OSError, AssertionError) as trouble:
-                self.lost.append(repr(trouble))
+                self.lost.append(f"http1 {keep}: {trouble!r}")
                 connection = None
 
     def http2(self) -> None:
@@ -505,7 +511,7 @@ class Asking:
                     stream += 2
                 connection.close()
             except (OSError, AssertionError) as trouble:
-                self.lost.append(repr(trouble))
+                self.lost.append(f"http2: {trouble!r}")
 
     @staticmethod
     def is_told_to_go(connection: ssl.SSLSocket, stream: int) -> bool:
