@@ -14,7 +14,7 @@ run *ARGS:
 test *ARGS:
     cargo xtask test {{ARGS}}
 
-# fuzzed for longer, a thousand rotations under load, 10 GB through each door, TPC-H at scale 1
+# fuzzed for longer, a thousand rotations under load, 10 GB through each endpoint, TPC-H at scale 1
 soak:
     cargo xtask soak
 
@@ -46,6 +46,6 @@ docs-lint:
 bench *ARGS:
     cargo xtask bench {{ARGS}}
 
-# what the doors cost in instructions, held against guard/baseline.json; --write makes it the baseline
+# what the endpoints cost in instructions, held against guard/baseline.json; --write makes it the baseline
 guard *ARGS:
     cargo xtask guard {{ARGS}}

@@ -14,8 +14,8 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PRO
 import pytest
 
 from harness import data, features
-from harness.front import Front
-from harness.kinds import Certified
+from harness.scripted_server import Front
+from harness.cert_kinds import Certified
 from harness.pod import Pod
 from harness.postgres import Postgres
 from harness.server import binary
@@ -75,7 +75,7 @@ def _shared(root, tls: bool):
 
 @pytest.fixture(scope="session")
 def over_tls(tmp_path_factory):
-    """A server with TLS, metrics and probe doors, and the read-only data set `people`."""
+    """A server with TLS, metrics and probe endpoints, and the read-only data set `people`."""
     pod, server = _shared(tmp_path_factory.mktemp("over_tls"), True)
     yield server
     pod.close()

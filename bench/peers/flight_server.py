@@ -1,4 +1,4 @@
-"""The peer of spiced's Flight door: a pyarrow Flight server with the table that a spiced serves.
+"""The peer of spiced's Flight endpoint: a pyarrow Flight server with the table that a spiced serves.
 
 Reads the table from spiced once, then serves it in the clear and over TLS, in batches of as many rows as the ticket
 says, and keeps the table that it is sent last. Prints `serving PLAIN_PORT TLS_PORT`; ends with its standard input.
@@ -34,7 +34,7 @@ class Server(flight.FlightServerBase):
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--source", required=True, help="where spiced's Flight door is")
+    arguments.add_argument("--source", required=True, help="where spiced's Flight endpoint is")
     arguments.add_argument("--query", required=True)
     arguments.add_argument("--rows", nargs="+", required=True, help="rows of a batch")
     arguments.add_argument("--certificate", type=Path, required=True)

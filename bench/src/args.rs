@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Where the raw results go, as JSON
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     pub(crate) out: PathBuf,
-    /// Writes the page of the docs here, with pictures in a folder of the same name
+    /// Writes the page of the docs here, with pictures in a directory of the same name
     #[arg(long, value_name = "PATH")]
     pub(crate) page: Option<PathBuf>,
 }

@@ -24,7 +24,7 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    /// Makes a CA and a P-256 leaf in `folder`.
+    /// Makes a CA and a P-256 leaf in `directory`.
     pub(crate) fn make(folder: &Path) -> Outcome<Self> {
         let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -36,7 +36,7 @@ impl Certificate {
         Ok(Self { chain, key, root: ca.der().clone(), issuer })
     }
 
-    /// The files of a leaf and its key for each of `names`, in `folder`.
+    /// The files of a leaf and its key for each of `names`, in `directory`.
     pub(crate) fn more(&self, names: &[String], folder: &Path) -> Outcome<Vec<(PathBuf, PathBuf)>> {
         names.iter().map(|name| issue(&self.issuer, &[name], folder, name)).collect()
     }

@@ -150,7 +150,7 @@ impl Figure {
         only.is_empty() || only.iter().any(|part| self.name.contains(part.as_str()))
     }
 
-    /// True where it is the Flight door that is measured.
+    /// True where it is the Flight endpoint that is measured.
     pub(crate) fn is_flight(&self) -> bool {
         matches!(self.load, Load::DoGet { .. } | Load::DoPut)
     }
@@ -160,7 +160,7 @@ impl Figure {
         self.is_flight() || matches!(self.load, Load::Arrow)
     }
 
-    /// The work behind the door, and how often at a time, where it is compared with that by itself.
+    /// The work behind the endpoint, and how often at a time, where it is compared with that by itself.
     pub(crate) fn alone(&self) -> Option<(Work, usize)> {
         let Load::KeepAlive { ask, .. } = self.load else { return None };
         let work = match (ask.sql?, ask.accept) {

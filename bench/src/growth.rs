@@ -77,7 +77,7 @@ pub(crate) async fn take(args: &Args, scale: Scale) -> Outcome<Vec<Curve>> {
     Ok(curves)
 }
 
-/// A folder for a part of the run.
+/// A directory for a part of the run.
 fn part(folder: &Path, name: &str) -> Outcome<PathBuf> {
     let folder = folder.join(name);
     fs::create_dir_all(&folder).map(|()| folder.clone()).map_err(|e| format!("{}: {e}", folder.display()))
@@ -152,7 +152,7 @@ async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Ou
     let along = "open TLS connections";
     let mut memory = Curve::of("memory", "Memory for each idle connection", along, "KiB");
     let mut cpu = Curve::of("connections", "CPU for `/health` over HTTP/1.1, on one connection", along, "µs");
-    // spiced keeps a third of its files for its other doors.
+    // spiced keeps a third of its files for its other endpoints.
     let most = (files.saturating_sub(256) * 2 / 3 / 100 * 100).max(100);
     let mut counts: Vec<u64> = CONNECTIONS.iter().map(|count| (*count).min(most)).collect();
     counts.dedup();

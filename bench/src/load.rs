@@ -25,7 +25,7 @@ pub(crate) struct Target<'a> {
     pub(crate) address: SocketAddr,
     /// What to trust, where TLS is spoken.
     pub(crate) tls: Option<&'a Certificate>,
-    /// What a Flight door is asked for, or which table it is sent.
+    /// What a Flight endpoint is asked for, or which table it is sent.
     pub(crate) command: &'a str,
 }
 

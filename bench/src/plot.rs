@@ -71,7 +71,7 @@ fn quantity(value: u64) -> String {
     format!("{:.decimals$}{name}", value as f64 / unit as f64)
 }
 
-/// The page of the docs, with the pictures in `folder` beside it.
+/// The page of the docs, with the pictures in `directory` beside it.
 pub(crate) fn page(curves: &[Curve], machine: &Machine, scale: Scale, folder: &str) -> String {
     let mut page = format!(
         "# How cost grows

@@ -55,7 +55,7 @@ impl Contestant<'_> {
 }
 
 impl Field {
-    /// Starts them in `folder`, with what they serve loaded.
+    /// Starts them in `directory`, with what they serve loaded.
     pub(crate) async fn start(args: &Args, scale: Scale, figures: &[&Figure], folder: &Path) -> Outcome<Self> {
         let certificate = Certificate::make(folder)?;
         let flight = figures.iter().any(|figure| figure.is_flight());

@@ -8,9 +8,9 @@ import signal
 from functools import cached_property
 
 from . import data
-from .callers import NOBODY, Caller, argon2id, sha256
+from .identities import NOBODY, Caller, argon2id, sha256
 from .certificates import Authority, Pair
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 from .pod import Pod
 
 # Who fails often is not locked out, where that is not what is tested.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import clients
 from .certificates import Authority
-from .front import refused_port
+from .scripted_server import refused_port
 from .stores import Process
 from .waiting import DEADLINE, eventually
 
@@ -39,7 +39,7 @@ class Pebble:
         }
         (folder / "pebble.json").write_text(json.dumps({"pebble": said}))
         pebble, names = clients.optional_tool("pebble"), clients.optional_tool("pebble-challtestsrv")
-        off = [word for door in ("http01", "https01", "tlsalpn01") for word in (f"-{door}", "")]
+        off = [word for endpoint in ("http01", "https01", "tlsalpn01") for word in (f"-{endpoint}", "")]
         at = ["-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{refused_port()}", "-defaultIPv6", ""]
         env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
         self._processes = [Process([names, *off, *at], env, folder)]

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, p
 
 from . import chains, clients
 from .certificates import DEFORMED, LOCAL, Authority, Pair, certificate_pem, key_pem, make_key, self_signed
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 from .pod import Pod
 
 DAY = datetime.timedelta(days=1)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 _SERVER = ExtendedKeyUsageOID.SERVER_AUTH

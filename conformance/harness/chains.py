@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from . import clients
 from .certificates import _general_name, certificate_pem, key_pem, make_key
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 
 DAY = datetime.timedelta(days=1)
 LIBSSL = "curl openssl python"

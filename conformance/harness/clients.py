@@ -93,8 +93,8 @@ def curl_command(url: str, *args: str, ca: str | None = None, deadline: float = 
     return [tool("curl"), "-q", "-sS", "--noproxy", "*", "--max-time", str(deadline), *trust, *args, url]
 
 
-def get(server: Server, path: str, *args: str, door: str = "http", host: str = "localhost", **more) -> Answer:
-    return curl(server.url(path, door, host), *args, ca=server.ca, **more)
+def get(server: Server, path: str, *args: str, endpoint: str = "http", host: str = "localhost", **more) -> Answer:
+    return curl(server.url(path, endpoint, host), *args, ca=server.ca, **more)
 
 
 def statuses(server: Server, requests: list[tuple[str, tuple[str, ...]]]) -> list[int]:
@@ -146,7 +146,7 @@ def s_client(port: int, *args: str, send: bytes = b"", deadline: float = DEADLIN
     return done.stdout.decode("utf-8", "replace")
 
 
-def save_session(server: Server, door: str, version: str, path: Path, *args: str) -> None:
+def save_session(server: Server, endpoint: str, version: str, path: Path, *args: str) -> None:
     """A first connection, held open until openssl has saved its session: a TLS 1.3 ticket comes after the handshake.
 
     The file is the event: what openssl prints about a ticket may stay in its buffer.
@@ -156,7 +156,7 @@ def save_session(server: Server, door: str, version: str, path: Path, *args: str
             [
                 tool("openssl"),
                 "s_client",
-                *("-connect", f"127.0.0.1:{server.port(door)}", "-servername", "localhost"),
+                *("-connect", f"127.0.0.1:{server.port(endpoint)}", "-servername", "localhost"),
                 *(f"-{version}", "-alpn", "h2", "-sess_out", str(path), *args),
             ],
             stdin=subprocess.PIPE,
@@ -164,7 +164,7 @@ def save_session(server: Server, door: str, version: str, path: Path, *args: str
             stderr=subprocess.STDOUT,
         )
     try:
-        eventually(lambda: "END SSL SESSION" in path.read_text(), f"a session of the {door} door")
+        eventually(lambda: "END SSL SESSION" in path.read_text(), f"a session of the {endpoint} endpoint")
         process.stdin.close()
         process.wait(DEADLINE)
     finally:
@@ -218,17 +218,17 @@ def handshake(
         raise
 
 
-def presented(server: Server, door: str = "http") -> bytes:
-    """The leaf that the door presents, DER."""
-    with handshake(server.port(door)) as connection:
+def presented(server: Server, endpoint: str = "http") -> bytes:
+    """The leaf that the endpoint presents, DER."""
+    with handshake(server.port(endpoint)) as connection:
         return connection.getpeercert(binary_form=True)
 
 
 def assert_serves(server: Server, pair: Pair, *args: str) -> None:
-    """Every door presents this certificate, and curl (with `args`), which trusts the test's authority, gets an answer."""
-    for door in ("http", "flight", "grpc"):
-        assert server.tls(door), f"the {door} door speaks plain text"
-        assert presented(server, door) == pair.der, f"another certificate on the {door} door"
+    """Every endpoint presents this certificate, and curl (with `args`), which trusts the test's authority, gets an answer."""
+    for endpoint in ("http", "flight", "grpc"):
+        assert server.tls(endpoint), f"the {endpoint} endpoint speaks plain text"
+        assert presented(server, endpoint) == pair.der, f"another certificate on the {endpoint} endpoint"
     assert sql(server, "SELECT 1 AS x", *args).ok().json() == [{"x": 1}]
 
 
@@ -238,7 +238,7 @@ def assert_serves(server: Server, pair: Pair, *args: str) -> None:
 def flight_client(
     server: Server, *, ca: str | bytes | None = None, host: str = "localhost", **more
 ) -> flight.FlightClient:
-    """pyarrow's client, with TLS where the door has it."""
+    """pyarrow's client, with TLS where the endpoint has it."""
     port = server.port("flight")
     if not server.tls("flight"):
         return flight.FlightClient(f"grpc://{host}:{port}", **more)
@@ -291,10 +291,10 @@ def adbc_at(address: str, pem: str | None, autocommit: bool = True, **more):
 # gRPC
 
 
-def channel(server: Server, door: str = "grpc", pair: Pair | None = None, host: str = "localhost") -> grpc.Channel:
-    """grpcio's channel, with TLS where the door has it; `pair` is the client's certificate."""
-    pem = Path(server.ca).read_bytes() if server.tls(door) else None
-    return channel_at(f"{host}:{server.port(door)}", pem, pair)
+def channel(server: Server, endpoint: str = "grpc", pair: Pair | None = None, host: str = "localhost") -> grpc.Channel:
+    """grpcio's channel, with TLS where the endpoint has it; `pair` is the client's certificate."""
+    pem = Path(server.ca).read_bytes() if server.tls(endpoint) else None
+    return channel_at(f"{host}:{server.port(endpoint)}", pem, pair)
 
 
 def channel_at(target: str, pem: bytes | None, pair: Pair | None = None) -> grpc.Channel:

@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from .front import Asked, Front
-from .ledger import LEDGER
+from .scripted_server import Asked, Front
+from .leak_scanner import LEDGER
 
 READER = {"get", "watch"}
 

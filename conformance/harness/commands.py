@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 from .pod import Pod
 from .server import Server, binary
 from .waiting import DEADLINE
@@ -27,10 +27,10 @@ def run(pod: Pod, *words, code: int | None = 0, env: dict[str, str] | None = Non
     return done
 
 
-def doors(server: Server) -> list[str]:
+def endpoints(server: Server) -> list[str]:
     """The options that name the ports which a server on port 0 has got."""
     found = []
-    for door in ("http", "flight", "grpc", "metrics", "probe"):
-        if server.addresses(door):
-            found += [f"--{door}", f"localhost:{server.port(door)}"]
+    for endpoint in ("http", "flight", "grpc", "metrics", "probe"):
+        if server.addresses(endpoint):
+            found += [f"--{endpoint}", f"localhost:{server.port(endpoint)}"]
     return found

@@ -1,11 +1,11 @@
-"""What the metrics door says, as Prometheus reads it."""
+"""What the metrics endpoint says, as Prometheus reads it."""
 
 from __future__ import annotations
 
 import re
 
 from . import clients
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 
 _LINE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)')
@@ -13,7 +13,7 @@ _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)')
 
 def metrics(server) -> list[tuple[str, dict[str, str], float]]:
     """Every sample; a line that is no Prometheus text is a failure."""
-    answer = clients.get(server, "/metrics", door="metrics").ok()
+    answer = clients.get(server, "/metrics", endpoint="metrics").ok()
     assert answer.media_type in ("text/plain", "application/openmetrics-text"), answer.headers
     LEDGER.assert_clean(answer.body, "/metrics")
     samples = []

@@ -12,11 +12,11 @@ from pathlib import Path
 import yaml
 
 from .certificates import Authority, Pair
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 from .server import Server, binary, parse
 from .waiting import DEADLINE
 
-DOORS = ("http", "flight", "grpc")
+ENDPOINTS = ("http", "flight", "grpc")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -101,22 +101,22 @@ class Pod:
         }
         return {**kept, "HOME": str(self.home), **(more or {})}
 
-    def command(self, args, path, doors=DOORS, address="localhost:0") -> list[str]:
+    def command(self, args, path, endpoints=ENDPOINTS, address="localhost:0") -> list[str]:
         command = [binary(), "--log-format", "json"]
-        for door in doors:
-            command += [f"--{door}", address]
+        for endpoint in endpoints:
+            command += [f"--{endpoint}", address]
         command += [str(a) for a in args]
         if path is not None:
             command.append(str(path))
         return command
 
-    def serve(self, *args, env=None, path="", doors=DOORS, cwd=None, wrap=(), wait=True) -> Server:
-        """Starts it and waits until all doors are open. `path=None` gives no PATH; `wrap` goes before the program."""
+    def serve(self, *args, env=None, path="", endpoints=ENDPOINTS, cwd=None, wrap=(), wait=True) -> Server:
+        """Starts it and waits until all endpoints are open. `path=None` gives no PATH; `wrap` goes before the program."""
         path = self.folder if path == "" else path
         if path is self.folder and not any(self.folder.glob("spicepod.y*ml")):
             self.yaml()
         server = Server(
-            [*wrap, *self.command(args, path, doors)],
+            [*wrap, *self.command(args, path, endpoints)],
             cwd=cwd or self.cwd,
             env=self.environment(env),
             ca=self.ca_file,
@@ -127,7 +127,7 @@ class Pod:
     def refuse(self, *args, env=None, path="", code: int = 78, cwd=None) -> Refusal:
         """Runs it and wants it to refuse.
 
-        Its doors are given a port that is taken: had it tried to open one, it would have ended with 69.
+        Its endpoints are given a port that is taken: had it tried to open one, it would have ended with 69.
         """
         path = self.folder if path == "" else path
         if path is self.folder and not any(self.folder.glob("spicepod.y*ml")):

@@ -15,7 +15,7 @@ import pytest
 
 from . import clients
 from .certificates import Authority
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 from .waiting import DEADLINE, eventually
 
 # Who may come how; the first line that fits decides (PostgreSQL, "The pg_hba.conf File").

@@ -11,7 +11,7 @@ from pathlib import Path
 import pexpect
 
 from .certificates import Authority
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 from .server import Server, binary
 from .waiting import DEADLINE
 
@@ -34,7 +34,7 @@ class Ran:
 
 
 def endpoint(server: Server, scheme: str | None = None) -> str:
-    """Where the Flight door is, as `--endpoint` takes it."""
+    """Where the Flight endpoint is, as `--endpoint` takes it."""
     prefix = "" if scheme is None else f"{scheme}://"
     return f"{prefix}localhost:{server.port('flight')}"
 

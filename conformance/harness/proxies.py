@@ -16,7 +16,7 @@ import yaml
 
 from . import clients
 from .certificates import Authority
-from .pod import DOORS
+from .pod import ENDPOINTS
 from .server import Server
 from .waiting import DEADLINE, eventually
 
@@ -29,8 +29,8 @@ class Upstream:
     ca: str
     name: str = "localhost"
 
-    def address(self, door: str) -> str:
-        return f"127.0.0.1:{self.server.port(door)}"
+    def address(self, endpoint: str) -> str:
+        return f"127.0.0.1:{self.server.port(endpoint)}"
 
 
 class Proxy:
@@ -58,13 +58,13 @@ class Proxy:
         raise NotImplementedError
 
     def listen(self) -> None:
-        """A socket a door, for the proxy to inherit."""
-        for door in DOORS:
-            self.sockets[door] = socket.create_server(("127.0.0.1", 0), backlog=128)
-            self.sockets[door].set_inheritable(True)
+        """A socket an endpoint, for the proxy to inherit."""
+        for endpoint in ENDPOINTS:
+            self.sockets[endpoint] = socket.create_server(("127.0.0.1", 0), backlog=128)
+            self.sockets[endpoint].set_inheritable(True)
 
-    def fd(self, door: str) -> int:
-        return self.sockets[door].fileno()
+    def fd(self, endpoint: str) -> int:
+        return self.sockets[endpoint].fileno()
 
     def spawn(self, *command: object, **env: str) -> subprocess.Popen:
         with open(self.folder / "log", "wb") as log:
@@ -85,14 +85,14 @@ class Proxy:
 
     # As a server is asked
 
-    def port(self, door: str) -> int:
-        return self.sockets[door].getsockname()[1]
+    def port(self, endpoint: str) -> int:
+        return self.sockets[endpoint].getsockname()[1]
 
-    def tls(self, door: str = "http") -> bool:
+    def tls(self, endpoint: str = "http") -> bool:
         return True
 
-    def url(self, path: str = "/", door: str = "http", host: str = "localhost") -> str:
-        return f"https://{host}:{self.port(door)}{path}"
+    def url(self, path: str = "/", endpoint: str = "http", host: str = "localhost") -> str:
+        return f"https://{host}:{self.port(endpoint)}{path}"
 
     def close(self) -> None:
         for open_one in self.sockets.values():
@@ -112,12 +112,12 @@ class Nginx(Proxy):
     def start(self) -> subprocess.Popen:
         self.listen()
         configuration = self.write("nginx.conf", self.configuration())
-        inherited = "".join(f"{self.fd(door)};" for door in DOORS)  # as nginx hands them on in its own upgrades
+        inherited = "".join(f"{self.fd(endpoint)};" for endpoint in ENDPOINTS)  # as nginx hands them on in its own upgrades
         words = ["-p", self.folder, "-c", configuration, "-e", "stderr"]
         return self.spawn(clients.optional_tool("nginx"), *words, NGINX=inherited)
 
     def configuration(self) -> str:
-        servers = "\n".join(self.server(door) for door in DOORS)
+        servers = "\n".join(self.server(endpoint) for endpoint in ENDPOINTS)
         scratch = "\n".join(
             f"    {kind}_temp_path {self.folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
@@ -136,14 +136,14 @@ http {{
 }}
 """
 
-    def server(self, door: str) -> str:
-        kind = "proxy" if door == "http" else "grpc"
-        target = f"https://{self.upstream.address(door)}" if door == "http" else f"grpcs://{self.upstream.address(door)}"
-        http2 = "" if door == "http" else "http2"
+    def server(self, endpoint: str) -> str:
+        kind = "proxy" if endpoint == "http" else "grpc"
+        target = f"https://{self.upstream.address(endpoint)}" if endpoint == "http" else f"grpcs://{self.upstream.address(endpoint)}"
+        http2 = "" if endpoint == "http" else "http2"
         asked = f"ssl_client_certificate {self.clients_ca}; ssl_verify_client on;" if self.clients_ca else ""
         return f"""
     server {{
-        listen 127.0.0.1:{self.port(door)} ssl {http2};
+        listen 127.0.0.1:{self.port(endpoint)} ssl {http2};
         ssl_certificate {self.certificate};
         ssl_certificate_key {self.key};
         {asked}
@@ -172,16 +172,16 @@ class HAProxy(Proxy):
             "global\n    log stderr format raw local0\n"
             f"defaults\n    mode http\n    timeout connect {DEADLINE:.0f}s\n"
             f"    timeout client {DEADLINE:.0f}s\n    timeout server {DEADLINE:.0f}s\n    retries 0\n"
-            + "\n".join(self.proxied(door) for door in DOORS)
+            + "\n".join(self.proxied(endpoint) for endpoint in ENDPOINTS)
         )
 
-    def proxied(self, door: str) -> str:
-        alpn = "http/1.1" if door == "http" else "h2"
+    def proxied(self, endpoint: str) -> str:
+        alpn = "http/1.1" if endpoint == "http" else "h2"
         asked = f"verify required ca-file {self.clients_ca}" if self.clients_ca else ""
         return f"""
-listen {door}
-    bind fd@{self.fd(door)} ssl crt {self.certificate} alpn h2,http/1.1 {asked}
-    server spiced {self.upstream.address(door)} ssl verify required ca-file {self.upstream.ca} """ + (
+listen {endpoint}
+    bind fd@{self.fd(endpoint)} ssl crt {self.certificate} alpn h2,http/1.1 {asked}
+    server spiced {self.upstream.address(endpoint)} ssl verify required ca-file {self.upstream.ca} """ + (
             f"verifyhost {self.upstream.name} sni str({self.upstream.name}) alpn {alpn}\n"
         )
 
@@ -203,24 +203,24 @@ class Envoy(Proxy):
             answer = clients.curl(f"http://{told.read_text()}/listeners?format=json").ok().json()
             for status in answer["listener_statuses"]:
                 self.ports[status["name"]] = status["local_address"]["socket_address"]["port_value"]
-            return set(self.ports) == set(DOORS)
+            return set(self.ports) == set(ENDPOINTS)
 
         eventually(listening, "Envoy's listeners")
         return process
 
-    def port(self, door: str) -> int:
-        return self.ports[door]
+    def port(self, endpoint: str) -> int:
+        return self.ports[endpoint]
 
     def configuration(self) -> dict:
         return {
             "admin": {"address": _address("127.0.0.1", 0)},
             "static_resources": {
-                "listeners": [self.listener(door) for door in DOORS],
-                "clusters": [self.cluster(door) for door in DOORS],
+                "listeners": [self.listener(endpoint) for endpoint in ENDPOINTS],
+                "clusters": [self.cluster(endpoint) for endpoint in ENDPOINTS],
             },
         }
 
-    def listener(self, door: str) -> dict:
+    def listener(self, endpoint: str) -> dict:
         context = {
             "alpn_protocols": ["h2", "http/1.1"],
             "tls_certificates": [
@@ -231,16 +231,16 @@ class Envoy(Proxy):
         if self.clients_ca:
             context["validation_context"] = {"trusted_ca": {"filename": self.clients_ca}}
             more = {"require_client_certificate": True}
-        hosts = [{"name": door, "domains": ["*"], "routes": [_route(door)]}]
+        hosts = [{"name": endpoint, "domains": ["*"], "routes": [_route(endpoint)]}]
         manager = {
-            "stat_prefix": door,
+            "stat_prefix": endpoint,
             "codec_type": "AUTO",
-            "route_config": {"name": door, "virtual_hosts": hosts},
+            "route_config": {"name": endpoint, "virtual_hosts": hosts},
             "http_filters": [{"name": "router", "typed_config": _typed("filters.http.router.v3.Router")}],
         }
         typed = "filters.network.http_connection_manager.v3.HttpConnectionManager"
         return {
-            "name": door,
+            "name": endpoint,
             "address": _address("127.0.0.1", 0),
             "filter_chains": [
                 {
@@ -250,20 +250,20 @@ class Envoy(Proxy):
             ],
         }
 
-    def cluster(self, door: str) -> dict:
-        host, port = self.upstream.address(door).split(":")
-        protocol = {"http_protocol_options": {}} if door == "http" else {"http2_protocol_options": {}}
+    def cluster(self, endpoint: str) -> dict:
+        host, port = self.upstream.address(endpoint).split(":")
+        protocol = {"http_protocol_options": {}} if endpoint == "http" else {"http2_protocol_options": {}}
         options = _typed("upstreams.http.v3.HttpProtocolOptions", explicit_http_config=protocol)
         names = [{"san_type": "DNS", "matcher": {"exact": self.upstream.name}}]
         trusted = {"trusted_ca": {"filename": self.upstream.ca}, "match_typed_subject_alt_names": names}
-        context = {"validation_context": trusted, "alpn_protocols": ["http/1.1" if door == "http" else "h2"]}
+        context = {"validation_context": trusted, "alpn_protocols": ["http/1.1" if endpoint == "http" else "h2"]}
         endpoint = {"endpoint": {"address": _address(host, int(port))}}
         return {
-            "name": door,
+            "name": endpoint,
             "type": "STATIC",
             "typed_extension_protocol_options": {_TYPES + "upstreams.http.v3.HttpProtocolOptions": options},
             "transport_socket": _tls("UpstreamTlsContext", sni=self.upstream.name, common_tls_context=context),
-            "load_assignment": {"cluster_name": door, "endpoints": [{"lb_endpoints": [endpoint]}]},
+            "load_assignment": {"cluster_name": endpoint, "endpoints": [{"lb_endpoints": [endpoint]}]},
         }
 
 

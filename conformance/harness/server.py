@@ -1,4 +1,4 @@
-"""A running `spiced`: its output as it comes, its doors as it announces them, its end."""
+"""A running `spiced`: its output as it comes, its endpoints as it announces them, its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from .ledger import LEDGER
+from .leak_scanner import LEDGER
 from .waiting import DEADLINE
 
 
@@ -77,36 +77,36 @@ class Server:
         )
 
     def wait_until_serving(self) -> Server:
-        """Returns once all doors are open."""
+        """Returns once all endpoints are open."""
         self.wait_for_log(match=r'"message": "serving"')
         return self
 
-    # Its doors
+    # Its endpoints
 
-    def addresses(self, door: str) -> list[str]:
+    def addresses(self, endpoint: str) -> list[str]:
         """As announced: `127.0.0.1:40123`, `[::1]:40123`."""
         return [
             record["fields"]["address"]
             for record in self.log
-            if record.get("fields", {}).get("message") == "listening" and record["fields"]["endpoint"] == door
+            if record.get("fields", {}).get("message") == "listening" and record["fields"]["endpoint"] == endpoint
         ]
 
-    def port(self, door: str) -> int:
-        addresses = self.addresses(door)
-        assert addresses, f"no listening line for the {door} door in:\n{self.stderr}"
+    def port(self, endpoint: str) -> int:
+        addresses = self.addresses(endpoint)
+        assert addresses, f"no listening line for the {endpoint} endpoint in:\n{self.stderr}"
         return int(addresses[0].rsplit(":", 1)[1])
 
-    def tls(self, door: str = "http") -> bool:
-        """Whether the door says that it speaks TLS."""
+    def tls(self, endpoint: str = "http") -> bool:
+        """Whether the endpoint says that it speaks TLS."""
         return next(
             record["fields"]["tls"]
             for record in self.log
-            if record.get("fields", {}).get("message") == "listening" and record["fields"]["endpoint"] == door
+            if record.get("fields", {}).get("message") == "listening" and record["fields"]["endpoint"] == endpoint
         )
 
-    def url(self, path: str = "/", door: str = "http", host: str = "localhost") -> str:
-        scheme = "https" if self.tls(door) else "http"
-        return f"{scheme}://{host}:{self.port(door)}{path}"
+    def url(self, path: str = "/", endpoint: str = "http", host: str = "localhost") -> str:
+        scheme = "https" if self.tls(endpoint) else "http"
+        return f"{scheme}://{host}:{self.port(endpoint)}{path}"
 
     # What it costs
 

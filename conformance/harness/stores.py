@@ -12,8 +12,8 @@ import threading
 from functools import cached_property
 from pathlib import Path
 
-from .front import refused_port
-from .ledger import LEDGER
+from .scripted_server import refused_port
+from .leak_scanner import LEDGER
 from .waiting import DEADLINE, eventually
 
 BIN = Path(sys.executable).parent

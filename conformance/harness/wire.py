@@ -140,18 +140,18 @@ class Outcome:
 
 
 class Wire:
-    """Calls to one door, with what the caller shows: a key's metadata, a certificate."""
+    """Calls to one endpoint, with what the caller shows: a key's metadata, a certificate."""
 
     def __init__(
         self,
         server: Server,
         *,
-        door: str = "flight",
+        endpoint: str = "flight",
         headers: dict[str, str] | None = None,
         pair: Pair | None = None,
         host: str = "localhost",
     ) -> None:
-        self._channel = clients.channel(server, door, pair, host)
+        self._channel = clients.channel(server, endpoint, pair, host)
         self._metadata = list((headers or {}).items())
 
     def __enter__(self) -> Wire:

@@ -1,4 +1,4 @@
-//! What the doors do, without sockets and without a query engine, so that it can be counted in instructions:
+//! What the endpoints do, without sockets and without a query engine, so that it can be counted in instructions:
 //! `spiced-guard NAME` does one piece of work twice, and callgrind counts the second time alone, which is
 //! [`counted`]. `spiced-guard` alone says the names.
 
@@ -39,13 +39,13 @@ fn main() -> ExitCode {
 
 fn run(work: &Work) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|e| e.to_string())?;
-    let door = (work.door)();
-    let ask = || runtime.block_on((work.request)(door.clone()));
+    let endpoint = (work.endpoint)();
+    let ask = || runtime.block_on((work.request)(endpoint.clone()));
     // What is made once is made now.
     let (first, second) = (ask()?, ask()?);
-    let warm = answered(&runtime, door.clone(), first)?;
-    // The door itself stays.
-    let bytes = counted(&runtime, door.clone(), second)?;
+    let warm = answered(&runtime, endpoint.clone(), first)?;
+    // The endpoint itself stays.
+    let bytes = counted(&runtime, endpoint.clone(), second)?;
     if bytes != warm || bytes < work.least {
         return Err(format!("an answer of {bytes} bytes, and of {warm} before; there are {} at least", work.least));
     }
@@ -54,14 +54,14 @@ fn run(work: &Work) -> Result<(), String> {
 
 /// What is counted: the name is known to `cargo xtask guard`.
 #[inline(never)]
-fn counted(runtime: &Runtime, door: Router, request: Request<Body>) -> Result<usize, String> {
-    answered(runtime, door, request)
+fn counted(runtime: &Runtime, endpoint: Router, request: Request<Body>) -> Result<usize, String> {
+    answered(runtime, endpoint, request)
 }
 
 /// The bytes of the answer.
-fn answered(runtime: &Runtime, door: Router, request: Request<Body>) -> Result<usize, String> {
+fn answered(runtime: &Runtime, endpoint: Router, request: Request<Body>) -> Result<usize, String> {
     runtime.block_on(async {
-        let answer = door.oneshot(request).await.map_err(|never: std::convert::Infallible| never.to_string())?;
+        let answer = endpoint.oneshot(request).await.map_err(|never: std::convert::Infallible| never.to_string())?;
         let (head, mut body) = answer.into_parts();
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {

@@ -19,7 +19,7 @@ use prost::Message;
 use spiced_engine::Role;
 use spiced_flight::FlightOptions;
 use spiced_http::{HttpOptions, HttpState};
-use spiced_middleware::{Access, Dialect, admission, measured};
+use spiced_middleware::{Access, Dialect, admission, request_metrics};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -29,7 +29,7 @@ use crate::engine::{Ready, batch};
 pub(crate) struct Work {
     pub(crate) name: &'static str,
     /// What answers.
-    pub(crate) door: fn() -> Router,
+    pub(crate) endpoint: fn() -> Router,
     /// What it is asked; it may be asked something before.
     pub(crate) request: fn(Router) -> BoxFuture<'static, Result<Request<Body>, String>>,
     /// The least that the answer has, in bytes.
@@ -44,17 +44,17 @@ const HTTP2_FRAME: usize = 16 << 10;
 
 /// All of them.
 pub(crate) const ALL: [Work; 6] = [
-    Work { name: "doget-8k", door: || flight(16, 8_192), request: ticket, least: 16 * 8_192 * ROW },
-    Work { name: "doget-64k", door: || flight(4, 65_536), request: ticket, least: 4 * 65_536 * ROW },
-    Work { name: "doput-64k", door: || flight(1, 1), request: ingest, least: 1 },
-    Work { name: "sql-json", door: || http(4, 1_024), request: |_| sql("application/json"), least: 4 * 1_024 * 8 },
+    Work { name: "doget-8k", endpoint: || flight(16, 8_192), request: ticket, least: 16 * 8_192 * ROW },
+    Work { name: "doget-64k", endpoint: || flight(4, 65_536), request: ticket, least: 4 * 65_536 * ROW },
+    Work { name: "doput-64k", endpoint: || flight(1, 1), request: ingest, least: 1 },
+    Work { name: "sql-json", endpoint: || http(4, 1_024), request: |_| sql("application/json"), least: 4 * 1_024 * 8 },
     Work {
         name: "sql-arrow",
-        door: || http(16, 8_192),
+        endpoint: || http(16, 8_192),
         request: |_| sql("application/vnd.apache.arrow.stream"),
         least: 16 * 8_192 * ROW,
     },
-    Work { name: "health", door: || http(1, 1), request: |_| health(), least: 2 },
+    Work { name: "health", endpoint: || http(1, 1), request: |_| health(), least: 2 },
 ];
 
 fn answers(batches: usize, rows: usize) -> Arc<Ready> {
@@ -63,7 +63,9 @@ fn answers(batches: usize, rows: usize) -> Arc<Ready> {
 
 fn flight(batches: usize, rows: usize) -> Router {
     let access = admission(Access::anonymous(Some(Role::ReadWrite)), Dialect::Grpc);
-    spiced_flight::router(answers(batches, rows), FlightOptions::default()).layer(access).layer(measured("flight"))
+    spiced_flight::router(answers(batches, rows), FlightOptions::default())
+        .layer(access)
+        .layer(request_metrics("flight"))
 }
 
 fn http(batches: usize, rows: usize) -> Router {
@@ -74,7 +76,7 @@ fn http(batches: usize, rows: usize) -> Router {
         access: Access::anonymous(Some(Role::ReadWrite)),
         options: HttpOptions::default(),
     };
-    spiced_http::router(state).layer(measured("http"))
+    spiced_http::router(state).layer(request_metrics("http"))
 }
 
 fn health() -> BoxFuture<'static, Result<Request<Body>, String>> {
@@ -105,10 +107,10 @@ fn framed(message: &impl Message) -> Bytes {
 }
 
 /// The DoGet of a statement.
-fn ticket(door: Router) -> BoxFuture<'static, Result<Request<Body>, String>> {
+fn ticket(endpoint: Router) -> BoxFuture<'static, Result<Request<Body>, String>> {
     async move {
         let asked = call("GetFlightInfo", framed(&FlightDescriptor::new_cmd("SELECT 1")).into())?;
-        let answer = door.oneshot(asked).await.map_err(|never: std::convert::Infallible| never.to_string())?;
+        let answer = endpoint.oneshot(asked).await.map_err(|never: std::convert::Infallible| never.to_string())?;
         let answer = answer.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
         let info = FlightInfo::decode(answer.get(5..).unwrap_or_default()).map_err(|e| e.to_string())?;
         let ticket = info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket).ok_or("no ticket")?;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::tools::{self, NGINX, Outcome, cargo, find, need, python, root, target};
 
-/// `tpch` measures the doors' cost of TPC-H beside DataFusion alone, `growth` how cost grows. `--write` also writes the page
+/// `tpch` measures the endpoints' cost of TPC-H beside DataFusion alone, `growth` how cost grows. `--write` also writes the page
 /// of the docs; whatever else is said is for the bench.
 pub fn run(arguments: &[String]) -> Outcome {
     need(&[NGINX])?;

@@ -91,7 +91,7 @@ fn kubernetes() -> Outcome<PathBuf> {
     })
 }
 
-/// The folder with the packages that `npm ci` installs, whose scripts are not run, and what is made of them.
+/// The directory with the packages that `npm ci` installs, whose scripts are not run, and what is made of them.
 fn packages(files: &[&str], then: &dyn Fn(&Path) -> Outcome) -> Outcome<PathBuf> {
     need(&[("node", "nodejs"), ("npm", "npm")])?;
     made_of(files, &|folder| {
@@ -144,7 +144,7 @@ fn quickly(install: &mut Command) -> &mut Command {
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
 }
 
-/// Makes something in a folder of its own, and makes it anew where one of these files has changed since.
+/// Makes something in a directory of its own, and makes it again where one of these files has changed since.
 fn made_of(files: &[&str], make: &dyn Fn(&Path) -> Outcome<PathBuf>) -> Outcome<PathBuf> {
     let read = |file: &&str| std::fs::read_to_string(source(file)).map_err(|e| format!("{file}: {e}"));
     let made_from = files.iter().map(read).collect::<Result<Vec<_>, _>>()?.concat();

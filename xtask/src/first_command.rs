@@ -1,4 +1,4 @@
-//! The README's first command, run as a newcomer does: `cargo run -p spiced` in this folder, with
+//! The README's first command, run as a newcomer does: `cargo run -p spiced` in this directory, with
 //! the line to paste that it prints, then Ctrl-C.
 
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::tools::{Outcome, cargo, need};
 
 /// A cold build is in it.
-const PATIENCE: Duration = Duration::from_secs(40 * 60);
+const TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
 pub fn run() -> Outcome {
     need(&[("curl", "curl")])?;
@@ -28,7 +28,7 @@ pub fn run() -> Outcome {
 /// Waits for the line, runs it in a shell, looks at the answer.
 fn paste(child: &mut Child) -> Outcome {
     let lines = lines(child)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let line = lines.recv_timeout(left).map_err(|_| "`cargo run -p spiced` printed no curl line".to_owned())?;

@@ -1,4 +1,4 @@
-//! What the doors cost in instructions, held against `guard/baseline.json`: a figure that a busy machine does not change.
+//! What the endpoints cost in instructions, held against `guard/baseline.json`: a figure that a busy machine does not change.
 
 use std::collections::BTreeMap;
 use std::path::Path;

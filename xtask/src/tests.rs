@@ -29,7 +29,7 @@ pub fn clients_table() -> Outcome {
 }
 
 /// What takes too long for every day: fuzzed for longer, a thousand rotations and a hundred stops under load, 10 GB through
-/// each door, TPC-H at scale 1. `PROPTEST_CASES`, `SPICED_ROTATIONS`, `SPICED_STOPS`, `SPICED_LARGE_ROWS` and `SPICED_TPCH_SCALE`
+/// each endpoint, TPC-H at scale 1. `PROPTEST_CASES`, `SPICED_ROTATIONS`, `SPICED_STOPS`, `SPICED_LARGE_ROWS` and `SPICED_TPCH_SCALE`
 /// say how much.
 pub fn soak() -> Outcome {
     let often = |name: &str, times: &str| (name.to_owned(), std::env::var(name).unwrap_or_else(|_| times.to_owned()));
@@ -49,10 +49,10 @@ pub fn soak() -> Outcome {
     long.args([
         "-m",
         "pytest",
-        "conformance/test_rotation_under_load.py",
-        "conformance/test_large.py",
-        "conformance/test_tpch.py",
-        "conformance/test_wire_limits.py::test_stops_under_load_lose_no_request",
+        "conformance/tls/test_rotation_under_load.py",
+        "conformance/http/test_large.py",
+        "conformance/sql/test_tpch.py",
+        "conformance/http/test_wire_limits.py::test_stops_under_load_lose_no_request",
         "-q",
         "-rs",
         "-s",

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 /// What a task returns: nothing, or one sentence.
 pub type Outcome<T = ()> = Result<T, String>;
 
-/// The folder above `xtask`.
+/// The directory above `xtask`.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
 }
@@ -111,7 +111,7 @@ pub fn crates_io(name: &str, version: &str) -> Outcome<PathBuf> {
     Ok(program)
 }
 
-/// Python with the packages of a requirements file, made anew when the file changes; `name` is its folder in the cache.
+/// Python with the packages of a requirements file, made again when the file changes; `name` is its directory in the cache.
 pub fn python(name: &str, requirements: &Path) -> Outcome<PathBuf> {
     let text = std::fs::read_to_string(requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
     let folder = cache().join(name);
@@ -133,7 +133,7 @@ pub fn python(name: &str, requirements: &Path) -> Outcome<PathBuf> {
     Ok(program)
 }
 
-/// The target folder that cargo builds into.
+/// The target directory that cargo builds into.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! What the work behind a door costs without one: DataFusion, or Arrow's writers, by themselves, in this process.
+//! What the work behind an endpoint costs without one: DataFusion, or Arrow's writers, by themselves, in this process.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::figures::SMALL_ROWS;
 use crate::meter::{Sample, own_cpu};
 
-/// Work that needs no door.
+/// Work that needs no endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Work {
     /// A statement is planned and run.

@@ -46,7 +46,7 @@ pub(super) fn columns() -> impl Iterator<Item = (&'static str, &'static str)> {
     COLUMNS.iter().map(|(name, _, expression)| (*name, *expression))
 }
 
-/// One process of it: all doors over TLS, or all in the clear.
+/// One process of it: all endpoints over TLS, or all in the clear.
 pub(crate) struct Spiced {
     pub(crate) who: &'static str,
     pub(crate) tls: bool,
@@ -76,8 +76,8 @@ impl Spiced {
         written.map_err(|e| format!("{}: {e}", pod.display()))?;
         let mut command = Command::new(program);
         command.current_dir(&folder).args(["--log-format", "json"]);
-        for door in ["--http", "--flight", "--grpc"] {
-            command.args([door, "127.0.0.1:0"]);
+        for endpoint in ["--http", "--flight", "--grpc"] {
+            command.args([endpoint, "127.0.0.1:0"]);
         }
         let mut process = Process::start(name, command.arg(&folder))?;
         let (mut http, mut flight) = (None, None);

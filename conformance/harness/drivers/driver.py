@@ -26,11 +26,11 @@ class At:
     def of(server: Server, key: str | None = None) -> At:
         return At(server, server.ca if server.tls() else None, key=key)
 
-    def port(self, door: str) -> int:
-        return self.server.port(door)
+    def port(self, endpoint: str) -> int:
+        return self.server.port(endpoint)
 
-    def address(self, door: str) -> str:
-        return f"{self.host}:{self.port(door)}"
+    def address(self, endpoint: str) -> str:
+        return f"{self.host}:{self.port(endpoint)}"
 
     @property
     def pem(self) -> str:
@@ -49,7 +49,7 @@ class Driver:
     """One client. A method that fails raises `Untrusted` or `Refused`, with the client's own words."""
 
     name: str
-    door = "flight"
+    endpoint = "flight"
     # Rows of 1,000 bytes in the large answer: a hundred megabytes where the client keeps pace.
     large_rows = 100_000
     # What it cannot do, whoever serves, with the reason.

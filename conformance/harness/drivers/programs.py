@@ -20,7 +20,7 @@ _WEBPKI = {
 
 class Curl(Driver):
     name = "curl"
-    door = "http"
+    endpoint = "http"
 
     def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
         if parameters:
@@ -137,7 +137,7 @@ class SpiceJs(Driver):
 
 class SpiceJsHttp(SpiceJs):
     name = "@spiceai/spice (HTTP)"
-    door = "http"
+    endpoint = "http"
 
     def options(self, at: At) -> dict:
         return {"httpUrl": f"http{'s' if at.ca else ''}://{at.address('http')}", "httpOnly": True}
@@ -163,9 +163,9 @@ class Go(Driver):
     def _table(self, at: At, sql: str) -> pa.Table:
         return pa.ipc.open_stream(self.ask(at, "flight", "flight", sql)).read_all()
 
-    def ask(self, at: At, door: str, *words: str) -> bytes:
+    def ask(self, at: At, endpoint: str, *words: str) -> bytes:
         more = [*(["-ca", at.ca] if at.ca else []), *(["-key", at.key] if at.key else [])]
-        done = run([program("SPICED_CLIENT_GO"), *more, at.address(door), *words])
+        done = run([program("SPICED_CLIENT_GO"), *more, at.address(endpoint), *words])
         if done.returncode:
             said = done.stderr.decode()
             raise (Untrusted if "code = Unavailable" in said else Refused)(said)

@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 use tls_core::Origin;
 
 use crate::compatibility::Clients;
-use crate::diagnose::{Finding, Severity};
+use crate::diagnostics::{Finding, Severity};
 use crate::facts::{Facts, Signed};
 use crate::pem::quoted;
 

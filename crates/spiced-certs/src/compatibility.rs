@@ -1,6 +1,6 @@
 //! The clients whose behaviour is known, and what each makes of the names of a certificate.
 //!
-//! Every rule is what the client itself did when it was tried (`conformance/test_tls_verdicts.py`): curl 7.88 and
+//! Every rule is what the client itself did when it was tried (`conformance/tls/test_tls_verdicts.py`): curl 7.88 and
 //! OpenSSL 3.0, Python's `ssl` with its default context, Go 1.27, OpenJDK 17, grpcio 1.85 (BoringSSL), rustls 0.23.
 //! `browsers` is refused where one of Chrome, Firefox and Safari refuses.
 

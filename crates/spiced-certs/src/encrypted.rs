@@ -16,10 +16,10 @@ use zeroize::Zeroizing;
 use crate::pem::PemError;
 
 /// PBKDF2: ten times what OpenSSL and others do today (NIST SP 800-132 §5.2 names ten million as much).
-const MOST_ROUNDS: u32 = 10_000_000;
+const MAX_ROUNDS: u32 = 10_000_000;
 /// scrypt: OpenSSL's own bound is 32 MiB.
-const MOST_MEMORY: u64 = 256 * 1024 * 1024;
-const MOST_LANES: u16 = 16;
+const MAX_MEMORY: u64 = 256 * 1024 * 1024;
+const MAX_LANES: u16 = 16;
 
 /// How a block is encrypted of which RFC 1421's headers say so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,13 +84,13 @@ pub(crate) fn pkcs8(sealed: &[u8], passphrase: &Secret) -> Result<Zeroizing<Vec<
 /// What a damaged file may ask for, and no key does.
 fn too_costly(kdf: &Kdf) -> Option<String> {
     match kdf {
-        Kdf::Pbkdf2(p) if p.iteration_count > MOST_ROUNDS => {
-            Some(format!("{} rounds of PBKDF2, and {MOST_ROUNDS} are the most", p.iteration_count))
+        Kdf::Pbkdf2(p) if p.iteration_count > MAX_ROUNDS => {
+            Some(format!("{} rounds of PBKDF2, and {MAX_ROUNDS} are the most", p.iteration_count))
         }
         Kdf::Scrypt(p) => {
             let memory = p.cost_parameter.saturating_mul(128 * u64::from(p.block_size));
-            let costly = memory > MOST_MEMORY || p.parallelization > MOST_LANES;
-            costly.then(|| format!("scrypt with {memory} bytes, and {MOST_MEMORY} are the most"))
+            let costly = memory > MAX_MEMORY || p.parallelization > MAX_LANES;
+            costly.then(|| format!("scrypt with {memory} bytes, and {MAX_MEMORY} are the most"))
         }
         _ => None,
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
-use crate::pem::{Wanted, quoted};
+use crate::pem::{Expected, quoted};
 
 /// What a file without PEM is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,18 +222,18 @@ impl Format {
 
     /// What to do, where `wanted` was looked for in `file`, or in a setting; `None` where only a description of what is
     /// wanted helps.
-    pub(crate) fn fix(&self, wanted: Wanted, file: Option<&Path>) -> Option<String> {
+    pub(crate) fn fix(&self, wanted: Expected, file: Option<&Path>) -> Option<String> {
         // A container may be the file of both settings.
-        let is_container = matches!(self, Self::Pkcs12 { .. } | Self::JavaKeystore) && wanted == Wanted::Key;
+        let is_container = matches!(self, Self::Pkcs12 { .. } | Self::JavaKeystore) && wanted == Expected::Key;
         let (from, to) = files(file, if is_container { "key.pem" } else { "pem" });
         let (_, between) = files(file, "p12");
         let unpack = match wanted {
-            Wanted::Key => "-nocerts -nodes",
+            Expected::Key => "-nocerts -nodes",
             _ => "-nokeys",
         };
         let convert = match (self, wanted) {
-            (Self::Der, Wanted::Key) => format!("`openssl pkey -inform der -in {from} -out {to}`"),
-            (Self::Der, Wanted::RevocationList) => format!("`openssl crl -inform der -in {from} -out {to}`"),
+            (Self::Der, Expected::Key) => format!("`openssl pkey -inform der -in {from} -out {to}`"),
+            (Self::Der, Expected::RevocationList) => format!("`openssl crl -inform der -in {from} -out {to}`"),
             (Self::Der, _) => format!("`openssl x509 -inform der -in {from} -out {to}`"),
             (Self::Pkcs12 { old }, _) => {
                 let legacy = if *old { " -legacy" } else { "" };
@@ -255,7 +255,7 @@ impl Format {
             (Self::Template, _) => {
                 return Some("give the file that the template is rendered to, with the values in it".to_owned());
             }
-            (Self::Pkcs7Der, Wanted::Key) => return Some(no_key_in_pkcs7()),
+            (Self::Pkcs7Der, Expected::Key) => return Some(no_key_in_pkcs7()),
             (Self::Pkcs7Der, _) => format!("`openssl pkcs7 -inform der -print_certs -in {from} -out {to}`"),
             (Self::JavaKeystore, _) => format!(
                 "`keytool -importkeystore -srckeystore {from} -destkeystore {between} -deststoretype PKCS12 && openssl pkcs12 -in \
@@ -334,15 +334,15 @@ impl Foreign {
         }
     }
 
-    fn fix(&self, wanted: Wanted, file: Option<&Path>) -> Option<String> {
-        let (from, to) = files(file, if wanted == Wanted::Key { "key.pem" } else { "pem" });
+    fn fix(&self, wanted: Expected, file: Option<&Path>) -> Option<String> {
+        let (from, to) = files(file, if wanted == Expected::Key { "key.pem" } else { "pem" });
         let (_, directory) = files(file, "d");
         let parent = file.and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
         let repository = parent.map_or_else(|| ".".to_owned(), |parent| quoted(&parent.display().to_string()));
-        let private = if wanted == Wanted::Key { "umask 077 && " } else { "" };
+        let private = if wanted == Expected::Key { "umask 077 && " } else { "" };
         let field = match wanted {
-            Wanted::Key => "tls\\.key",
-            Wanted::ClientCa => "ca\\.crt",
+            Expected::Key => "tls\\.key",
+            Expected::ClientCa => "ca\\.crt",
             _ => "tls\\.crt",
         };
         let command = match self {
@@ -368,7 +368,7 @@ impl Foreign {
             Self::Putty => format!("puttygen {from} -O private-openssh -o {to}"),
             Self::SshPublicKey => {
                 return Some(match wanted {
-                    Wanted::Key => "give the private key that belongs to it: the file without .pub".to_owned(),
+                    Expected::Key => "give the private key that belongs to it: the file without .pub".to_owned(),
                     _ => "SSH keys are no certificates: have a CA issue one, or make one: spiced tls init".to_owned(),
                 });
             }
@@ -393,7 +393,7 @@ impl Foreign {
             }
             Self::GitCrypt => return Some(format!("unlock the repository: `cd {repository} && git-crypt unlock`")),
             Self::CertificateText | Self::KeyText | Self::RequestText => {
-                let tool = if wanted == Wanted::Key { "pkey" } else { "x509" };
+                let tool = if wanted == Expected::Key { "pkey" } else { "x509" };
                 return Some(format!(
                     "it was written by openssl {tool} -text -noout; write PEM from the file that it was given: `openssl {tool} -in \
                      ORIGINAL -out {to}`"

@@ -19,7 +19,7 @@ use tls_core::{Identity, provider};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// More flights than any handshake has.
-const MOST_FLIGHTS: usize = 10;
+const MAX_FLIGHTS: usize = 10;
 
 /// Has a client and a server of `identity` shake hands, TLS 1.3.
 pub(crate) fn with_itself(identity: &Identity) -> Result<(), Error> {
@@ -39,7 +39,7 @@ pub(crate) fn with_itself(identity: &Identity) -> Result<(), Error> {
     let name = ServerName::try_from("localhost").expect("it is a name");
     let mut client = ClientConnection::new(Arc::new(client), name)?;
     let mut server = ServerConnection::new(Arc::new(server))?;
-    for _ in 0..MOST_FLIGHTS {
+    for _ in 0..MAX_FLIGHTS {
         if !client.is_handshaking() && !server.is_handshaking() {
             return Ok(());
         }

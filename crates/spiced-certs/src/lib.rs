@@ -2,16 +2,16 @@
 //!
 //! A [`Pair`] says where a certificate and its key are. [`load`] reads both, makes an identity of
 //! them and tells what an operator should know ([`Finding`]). [`Reloader`] does it again and
-//! publishes what is new. [`load_clients`] reads whose client certificates a server takes. [`examine`] is the
+//! publishes what is new. [`load_clients`] reads whose client certificates a server takes. [`check_config`] is the
 //! doctor's whole look. [`client`] is the same for connections that go out.
 //!
 //! What is absent on purpose: secret stores (a secret comes here as a value), and serving.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let folder = tempfile::tempdir()?;
+//! # let directory = tempfile::tempdir()?;
 //! # let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-//! # let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+//! # let (certificate, key) = (directory.path().join("tls.crt"), directory.path().join("tls.key"));
 //! # std::fs::write(&certificate, made.cert.pem())?;
 //! # std::fs::write(&key, made.signing_key.serialize_pem())?;
 //! use spiced_certs::{Outcome, Pair, Reloader, load};
@@ -33,33 +33,33 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod chain;
-pub mod client;
-mod clients;
+mod check_config;
+mod client_ca;
 mod compatibility;
 mod der;
-mod diagnose;
+mod diagnostics;
 mod encrypted;
-mod examine;
 mod facts;
 mod format;
 mod handshake;
+mod inspect_remote;
 mod load;
 mod names;
 mod openssh;
+pub mod outbound;
 mod pairs;
 mod pem;
-mod presented;
 mod reload;
 mod source;
 mod trust;
 mod verify;
 
-pub use clients::{ClientMaterial, LoadedClients, clients_ending, load_clients};
+pub use check_config::{CertificateContents, Contents, Examined, Material, check_config, examine_material};
+pub use client_ca::{ClientMaterial, LoadedClients, clients_ending, load_clients};
 pub use compatibility::Clients;
-pub use diagnose::{Finding, REFUSALS, Severity, ending};
-pub use examine::{CertificateContents, Contents, Examined, Material, examine, examine_material};
+pub use diagnostics::{Finding, REFUSALS, Severity, ending};
+pub use inspect_remote::{Presented, no_verify};
 pub use load::{LoadError, Loaded, Mismatch, Unusable, load};
-pub use presented::{Presented, looking};
 pub use reload::{Outcome, Reloader, Started};
 pub use source::files::FileWatch;
 #[cfg(feature = "self-signed")]

@@ -8,9 +8,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tls_core::{CertificateSummary, Identity, IdentityError, Origin, Secret, Sourced, provider};
 
 use crate::compatibility::Clients;
-use crate::diagnose::{self, Finding, Severity};
+use crate::diagnostics::{self, Finding, Severity};
 use crate::facts::{Facts, Signed};
-use crate::pem::{self, PemError, Wanted};
+use crate::pem::{self, Expected, PemError};
 use crate::source::{Input, Pair, read};
 use crate::trust::Roots;
 use crate::{chain, der, handshake};
@@ -59,8 +59,8 @@ impl Read {
                 });
                 let said = |reason: Option<PemError>, input, wanted| Some(Unusable::pem(input, wanted, &reason?));
                 let certificate =
-                    of_certificate.map_or_else(Some, |why| said(why, &pair.certificate, Wanted::Certificate));
-                let key = of_key.map_or_else(Some, |why| said(why, &pair.key, Wanted::Key));
+                    of_certificate.map_or_else(Some, |why| said(why, &pair.certificate, Expected::Certificate));
+                let key = of_key.map_or_else(Some, |why| said(why, &pair.key, Expected::Key));
                 Err(certificate.into_iter().chain(key).chain(passphrase.err()).collect())
             }
         }
@@ -94,16 +94,16 @@ impl Read {
         for (text, input, what) in
             [(&self.certificate, &pair.certificate, "certificate"), (&self.key, &pair.key, "key")]
         {
-            loaded.findings.extend(diagnose::oddly_written(text, input, what, &subject));
+            loaded.findings.extend(diagnostics::oddly_written(text, input, what, &subject));
         }
         let key_file = pair.key.value.file();
         if let Some(path) = pair.certificate.value.file().filter(|path| Some(*path) != key_file)
             && pem::count_keys(&self.certificate) > 0
         {
-            loaded.findings.extend(diagnose::key_file(path, &pair.certificate.origin));
+            loaded.findings.extend(diagnostics::key_file(path, &pair.certificate.origin));
         }
         if let (false, Some(passphrase)) = (encrypted, &pair.passphrase) {
-            loaded.findings.push(diagnose::unused_passphrase(&passphrase.origin, &subject));
+            loaded.findings.push(diagnostics::unused_passphrase(&passphrase.origin, &subject));
         }
         Ok(loaded)
     }
@@ -112,8 +112,8 @@ impl Read {
 /// What is wrong with the texts of a pair: once for both where that is one mistake.
 fn wrong_texts(pair: &Pair, certificate: Option<PemError>, key: Option<PemError>) -> Vec<LoadError> {
     let swapped = |error: &PemError| error.code() == "TLS-SWAPPED";
-    let of_certificate = |reason: &PemError| Unusable::pem(&pair.certificate, Wanted::Certificate, reason);
-    let of_key = |reason: &PemError| Unusable::pem(&pair.key, Wanted::Key, reason);
+    let of_certificate = |reason: &PemError| Unusable::pem(&pair.certificate, Expected::Certificate, reason);
+    let of_key = |reason: &PemError| Unusable::pem(&pair.key, Expected::Key, reason);
     match (certificate, key) {
         (Some(certificate), Some(key)) if swapped(&certificate) && swapped(&key) => vec![of_certificate(&certificate)],
         (Some(certificate), Some(key)) if certificate == key && certificate.is_container() => {
@@ -144,7 +144,7 @@ fn assemble(
     let signer = provider().key_provider.load_private_key(key.clone_key()).map_err(|_| {
         let reason = format!("the key is {}, which is not supported here (rustls)", der::kind_of_key(&key));
         let fix = "have the certificate issued for another key: RSA of 2048 to 8192 bits, or ECDSA on P-256 or P-384";
-        Unusable::of(&pair.key, Wanted::Key, "TLS-KEY-UNUSABLE", reason, fix.to_owned())
+        Unusable::of(&pair.key, Expected::Key, "TLS-KEY-UNUSABLE", reason, fix.to_owned())
     })?;
     let (chain, writing) = chain::order(certificates, chain::Leaf::OfKey(signer.as_ref()));
     let (certificate_origin, key_origin) = (pair.certificate.origin.clone(), pair.key.origin.clone());
@@ -170,7 +170,7 @@ fn assemble(
     let ordered = Ordered { chain: &identity.certified_key().cert, leaf: identity.leaf(), writing: &writing, plain };
     let (mut findings, unchecked) = ordered.findings(&pair.certificate, Some(&pair.key), roots);
     if let Input::File(path) = &pair.key.value {
-        findings.extend(diagnose::key_file(path, &pair.key.origin));
+        findings.extend(diagnostics::key_file(path, &pair.key.origin));
     }
     Ok(Loaded { identity, findings, unchecked })
 }
@@ -179,7 +179,7 @@ fn assemble(
 fn unusable_certificate(from: &Sourced<Input>, reason: &IdentityError) -> LoadError {
     let file = from.value.file().map_or("FILE".to_owned(), |f| pem::quoted(&f.display().to_string()));
     let fix = format!("have it issued again; `openssl x509 -text -noout -in {file}` shows what it says");
-    Unusable::of(from, Wanted::Certificate, "TLS-CERTIFICATE-UNUSABLE", reason.to_string(), fix)
+    Unusable::of(from, Expected::Certificate, "TLS-CERTIFICATE-UNUSABLE", reason.to_string(), fix)
 }
 
 /// A certificate chain that is examined without its key.
@@ -194,7 +194,7 @@ pub(crate) struct LoadedChain {
 pub(crate) fn load_chain(certificate: &mut Sourced<Input>, roots: &Roots) -> Result<LoadedChain, LoadError> {
     let text = read::read(certificate)?;
     let certificates =
-        pem::certificates_or_der(&text).map_err(|reason| Unusable::pem(certificate, Wanted::Certificate, &reason))?;
+        pem::certificates_or_der(&text).map_err(|reason| Unusable::pem(certificate, Expected::Certificate, &reason))?;
     let plain = certificate.value.file().filter(|_| pem::is_plain(&text, certificates.len()));
     let (chain, writing) = chain::order(certificates, chain::Leaf::Guessed);
     let first = chain.first().expect("a text that holds no certificate is an error");
@@ -202,10 +202,10 @@ pub(crate) fn load_chain(certificate: &mut Sourced<Input>, roots: &Roots) -> Res
     let ordered = Ordered { chain: &chain, leaf: &leaf, writing: &writing, plain };
     let (mut findings, unchecked) = ordered.findings(certificate, None, roots);
     if pem::certificates(&text).is_ok() {
-        findings.extend(diagnose::oddly_written(&text, certificate, "certificate", &leaf.subject));
+        findings.extend(diagnostics::oddly_written(&text, certificate, "certificate", &leaf.subject));
     }
     if let Some(path) = certificate.value.file().filter(|_| pem::count_keys(&text) > 0) {
-        findings.extend(diagnose::key_file(path, &certificate.origin));
+        findings.extend(diagnostics::key_file(path, &certificate.origin));
     }
     Ok(LoadedChain { chain, findings, unchecked })
 }
@@ -228,7 +228,7 @@ impl Ordered<'_> {
         roots: &Roots,
     ) -> (Vec<Finding>, Vec<String>) {
         let origin = certificate.origin.to_string();
-        let diagnosis = diagnose::chain(self.chain, self.leaf, &origin, roots, &[], SystemTime::now());
+        let diagnosis = diagnostics::chain(self.chain, self.leaf, &origin, roots, &[], SystemTime::now());
         let mut findings = diagnosis.findings;
         let mut unchecked = diagnosis.unchecked;
         let is_missing = match (&diagnosis.open_end, certificate.value.file()) {
@@ -490,12 +490,12 @@ pub struct Unusable {
 
 impl Unusable {
     /// PEM that does not hold what is wanted.
-    pub(crate) fn pem(from: &Sourced<Input>, wanted: Wanted, reason: &PemError) -> LoadError {
+    pub(crate) fn pem(from: &Sourced<Input>, wanted: Expected, reason: &PemError) -> LoadError {
         let code = match wanted {
-            Wanted::Certificate | Wanted::Key => reason.code(),
-            Wanted::ClientCa => "TLS-CLIENT-CA",
-            Wanted::RevocationList => "TLS-CRL",
-            Wanted::Authority => "TLS-CA-FILE",
+            Expected::Certificate | Expected::Key => reason.code(),
+            Expected::ClientCa => "TLS-CLIENT-CA",
+            Expected::RevocationList => "TLS-CRL",
+            Expected::Authority => "TLS-CA-FILE",
         };
         let mut fix = reason.fix(wanted, from.value.file());
         // A variable reaches the pair above the list alone.
@@ -505,23 +505,23 @@ impl Unusable {
         let LoadError::Unusable(mut unusable) = Self::of(from, wanted, code, reason.to_string(), fix) else {
             unreachable!("made as such")
         };
-        unusable.may_be_torn = reason.may_be_torn();
+        unusable.may_be_torn = reason.maybe_partial_write();
         LoadError::Unusable(unusable)
     }
 
     pub(crate) fn of(
         from: &Sourced<Input>,
-        wanted: Wanted,
+        wanted: Expected,
         code: &'static str,
         reason: String,
         fix: String,
     ) -> LoadError {
         let what = match wanted {
-            Wanted::Certificate => "certificate",
-            Wanted::Key => "key",
-            Wanted::ClientCa => "client CA",
-            Wanted::RevocationList => "revocation list",
-            Wanted::Authority => "CA",
+            Expected::Certificate => "certificate",
+            Expected::Key => "key",
+            Expected::ClientCa => "client CA",
+            Expected::RevocationList => "revocation list",
+            Expected::Authority => "CA",
         };
         let (place, origin) = (place(from), from.origin.clone());
         LoadError::Unusable(Box::new(Self { what, place, origin, code, reason, fix, may_be_torn: false }))
@@ -578,7 +578,7 @@ impl LoadError {
     }
 
     /// True where the material may be one that is being written: another look may find it whole.
-    pub(crate) fn may_be_torn(&self) -> bool {
+    pub(crate) fn maybe_partial_write(&self) -> bool {
         match self {
             Self::NotAPair(_) | Self::Unreadable { .. } => true,
             Self::Unusable(unusable) => unusable.may_be_torn,
@@ -586,18 +586,18 @@ impl LoadError {
             Self::LocksOut { .. } => true,
             // A file that is written in parts has the leaf first.
             Self::Refused { finding, .. } => finding.code == "TLS-INTERMEDIATE-MISSING",
-            Self::Several { errors } => errors.iter().any(Self::may_be_torn),
+            Self::Several { errors } => errors.iter().any(Self::maybe_partial_write),
             _ => false,
         }
     }
 
     /// True where one of two secrets may have changed before the other: certificate and key are no pair, or a passphrase
     /// does not open its key.
-    pub fn is_half_rotated(&self) -> bool {
+    pub fn is_mid_rotation(&self) -> bool {
         match self {
             Self::NotAPair(_) => true,
             Self::Unusable(unusable) => ["TLS-KEY-PASSPHRASE", "TLS-KEY-ENCRYPTED"].contains(&unusable.code),
-            Self::Several { errors } => errors.iter().any(Self::is_half_rotated),
+            Self::Several { errors } => errors.iter().any(Self::is_mid_rotation),
             _ => false,
         }
     }

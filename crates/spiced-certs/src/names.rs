@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::compatibility::{Clients, refusing, refusing_by};
-use crate::diagnose::{Finding, Severity, severity};
+use crate::diagnostics::{Finding, Severity, severity};
 use crate::facts::Facts;
 
 /// A certificate may have a thousand names; as many of them say what there is to say.

@@ -1,4 +1,4 @@
-//! All pairs of a server, read together: side by side on all cores, and what is unchanged is not paired anew.
+//! All pairs of a server, read together: side by side on all cores, and what is unchanged is not paired again.
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustls::SignatureAlgorithm;
-use tls_core::{Identity, IdentitySet};
+use tls_core::{Identity, SniCertResolver};
 
 use crate::compatibility::Clients;
-use crate::diagnose::{Finding, Severity};
+use crate::diagnostics::{Finding, Severity};
 use crate::load::{Digest, LoadError, Loaded, Read};
 use crate::source::{Pair, Sources};
 use crate::trust::Roots;
@@ -19,30 +19,30 @@ const WORTH_A_THREAD: usize = 16;
 
 /// Identities by what they were made of.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(HashMap<Digest, Arc<Identity>>);
+pub(crate) struct IdentityCache(HashMap<Digest, Arc<Identity>>);
 
 /// A pair that was read.
-pub(crate) struct One {
+pub(crate) struct LoadedPair {
     digest: Digest,
     pub(crate) identity: Arc<Identity>,
     /// What is to be said of it, where it is new.
     pub(crate) findings: Vec<Finding>,
-    /// True where it was made anew.
+    /// True where it was made again.
     pub(crate) is_new: bool,
     /// What could not be checked of it, where it is new.
     pub(crate) unchecked: Vec<String>,
 }
 
-impl Kept {
-    pub(crate) fn of(read: &[One]) -> Self {
+impl IdentityCache {
+    pub(crate) fn of(read: &[LoadedPair]) -> Self {
         Self(read.iter().map(|one| (one.digest, one.identity.clone())).collect())
     }
 
-    fn read(&self, pair: &mut Pair, roots: &Roots) -> Result<One, Vec<LoadError>> {
+    fn read(&self, pair: &mut Pair, roots: &Roots) -> Result<LoadedPair, Vec<LoadError>> {
         let read = Read::of(pair)?;
         let digest = read.digest(pair);
         if let Some(identity) = self.0.get(&digest) {
-            return Ok(One {
+            return Ok(LoadedPair {
                 digest,
                 identity: identity.clone(),
                 findings: Vec::new(),
@@ -52,12 +52,16 @@ impl Kept {
         }
         let loaded = read.pair(pair, roots)?;
         let Loaded { identity, findings, unchecked } = loaded;
-        Ok(One { digest, identity: Arc::new(identity), findings, is_new: true, unchecked })
+        Ok(LoadedPair { digest, identity: Arc::new(identity), findings, is_new: true, unchecked })
     }
 }
 
 /// Reads each pair of `sources`, in their order.
-pub(crate) fn read_all(sources: &mut Sources, kept: &Kept, roots: &Roots) -> Vec<Result<One, Vec<LoadError>>> {
+pub(crate) fn read_all(
+    sources: &mut Sources,
+    kept: &IdentityCache,
+    roots: &Roots,
+) -> Vec<Result<LoadedPair, Vec<LoadError>>> {
     let pairs: Vec<&mut Pair> = sources.pairs_mut().collect();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let helpers = cores.min(pairs.len().div_ceil(WORTH_A_THREAD)) - 1;
@@ -79,10 +83,10 @@ pub(crate) fn read_all(sources: &mut Sources, kept: &Kept, roots: &Roots) -> Vec
 }
 
 /// The set of what was read, and what is to be said of it as a set.
-pub(crate) fn set(read: &[One], strict: bool) -> (IdentitySet, Vec<Finding>) {
+pub(crate) fn set(read: &[LoadedPair], strict: bool) -> (SniCertResolver, Vec<Finding>) {
     let mut identities = read.iter().map(|one| one.identity.clone());
     let default = identities.next().expect("there is always a first pair");
-    let set = IdentitySet::new(default, identities, strict);
+    let set = SniCertResolver::new(default, identities, strict);
     let doubled = set.iter().filter_map(|identity| doubled(identity, &set)).collect();
     (set, doubled)
 }
@@ -93,7 +97,7 @@ pub(crate) fn kind(identity: &Identity) -> SignatureAlgorithm {
 }
 
 /// The names of `identity` that another one answers for, which comes before it and has a key of the same kind.
-fn doubled(identity: &Arc<Identity>, set: &IdentitySet) -> Option<Finding> {
+fn doubled(identity: &Arc<Identity>, set: &SniCertResolver) -> Option<Finding> {
     let mut names = Vec::new();
     let mut other = None;
     for name in identity.leaf().dns_names() {

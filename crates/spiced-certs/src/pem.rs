@@ -41,7 +41,7 @@ pub(crate) fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>,
         .map(|block| CertificateDer::from(block.der.to_vec()))
         .collect();
     if chain.is_empty() {
-        return Err(PemError::NoCertificate { instead: Instead::of(&blocks) });
+        return Err(PemError::NoCertificate { instead: FoundInstead::of(&blocks) });
     }
     Ok(chain)
 }
@@ -84,7 +84,7 @@ pub(crate) fn revocation_lists(text: &Secret) -> Result<Vec<CertificateRevocatio
         .map(|block| CertificateRevocationListDer::from(block.der.to_vec()))
         .collect();
     if lists.is_empty() {
-        return Err(PemError::NoRevocationList { instead: Instead::of(&blocks) });
+        return Err(PemError::NoRevocationList { instead: FoundInstead::of(&blocks) });
     }
     Ok(lists)
 }
@@ -108,7 +108,7 @@ pub(crate) fn private_key(pem: &Secret, passphrase: Option<&Secret>) -> Result<R
     let blocks = blocks(pem)?;
     let keys: Vec<&Block> = blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY")).collect();
     let key = match keys.as_slice() {
-        [] => return Err(PemError::NoKey { instead: Instead::of(&blocks) }),
+        [] => return Err(PemError::NoKey { instead: FoundInstead::of(&blocks) }),
         [one] => *one,
         several => return Err(PemError::SeveralKeys { count: several.len() }),
     };
@@ -156,7 +156,7 @@ pub(crate) fn is_plain(pem: &Secret, count: usize) -> bool {
 }
 
 /// In what a PEM text is unlike what programs write, where it is read all the same.
-pub(crate) fn oddities(pem: &Secret) -> Vec<String> {
+pub(crate) fn leniencies(pem: &Secret) -> Vec<String> {
     let bytes = pem.expose();
     let utf16 = utf16(bytes);
     let is_utf16 = utf16.is_some();
@@ -242,19 +242,19 @@ pub(crate) enum PemError {
     #[error("it holds no certificate{}", .instead.text())]
     NoCertificate {
         /// What there is.
-        instead: Instead,
+        instead: FoundInstead,
     },
     /// There are blocks, and none is a private key.
     #[error("it holds no private key{}", .instead.text())]
     NoKey {
         /// What there is.
-        instead: Instead,
+        instead: FoundInstead,
     },
     /// There are blocks, and none is a revocation list.
     #[error("it holds no revocation list{}", .instead.text())]
     NoRevocationList {
         /// What there is.
-        instead: Instead,
+        instead: FoundInstead,
     },
     /// There are several private keys.
     #[error("it holds {count} private keys; one is wanted")]
@@ -291,10 +291,12 @@ impl PemError {
             Self::NoPem { format: None } => "TLS-NOT-PEM",
             Self::Unfinished { .. } => "TLS-PEM-CUT",
             Self::NotBase64 { .. } => "TLS-PEM-DAMAGED",
-            Self::NoCertificate { instead: Instead::Key } | Self::NoKey { instead: Instead::Certificate } => {
+            Self::NoCertificate { instead: FoundInstead::Key } | Self::NoKey { instead: FoundInstead::Certificate } => {
                 "TLS-SWAPPED"
             }
-            Self::NoCertificate { instead: Instead::Pkcs7 } | Self::NoKey { instead: Instead::Pkcs7 } => "TLS-PKCS7",
+            Self::NoCertificate { instead: FoundInstead::Pkcs7 } | Self::NoKey { instead: FoundInstead::Pkcs7 } => {
+                "TLS-PKCS7"
+            }
             Self::NoCertificate { .. } => "TLS-NO-CERTIFICATE",
             Self::NoKey { .. } => "TLS-NO-KEY",
             Self::NoRevocationList { .. } => "TLS-NO-CRL",
@@ -308,7 +310,7 @@ impl PemError {
 
     /// What to change, where `wanted` was looked for in `file`, or in a setting. Commands stand between backticks, fit
     /// to be run.
-    pub(crate) fn fix(&self, wanted: Wanted, file: Option<&Path>) -> String {
+    pub(crate) fn fix(&self, wanted: Expected, file: Option<&Path>) -> String {
         let (from, to) = match file.map(|file| file.display().to_string()) {
             Some(file) => (quoted(&file), quoted(&format!("{file}.pem"))),
             None => ("FILE".to_owned(), "FILE.pem".to_owned()),
@@ -321,8 +323,8 @@ impl PemError {
             Self::NoPem { format: Some(format) } => {
                 format.fix(wanted, file).unwrap_or_else(|| wanted.description().to_owned())
             }
-            Self::NoKey { instead: Instead::Pkcs7 } => no_key_in_pkcs7(),
-            Self::NoCertificate { instead: Instead::Pkcs7 } => {
+            Self::NoKey { instead: FoundInstead::Pkcs7 } => no_key_in_pkcs7(),
+            Self::NoCertificate { instead: FoundInstead::Pkcs7 } => {
                 format!("convert it and give the new file: `openssl pkcs7 -print_certs -in {from} -out {to}`")
             }
             Self::UnknownCipher { .. } => format!(
@@ -348,7 +350,7 @@ impl PemError {
     }
 
     /// True where the text may be one that is being written.
-    pub(crate) fn may_be_torn(&self) -> bool {
+    pub(crate) fn maybe_partial_write(&self) -> bool {
         matches!(
             self,
             Self::Empty
@@ -356,15 +358,15 @@ impl PemError {
                 | Self::NotBase64 { .. }
                 | Self::WrongPassphrase
                 | Self::NoPem { format: None }
-                | Self::NoCertificate { instead: Instead::Other }
-                | Self::NoKey { instead: Instead::Other }
+                | Self::NoCertificate { instead: FoundInstead::Other }
+                | Self::NoKey { instead: FoundInstead::Other }
         )
     }
 }
 
 /// What is looked for in a PEM text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum Expected {
     Certificate,
     Key,
     ClientCa,
@@ -373,7 +375,7 @@ pub(crate) enum Wanted {
     Authority,
 }
 
-impl Wanted {
+impl Expected {
     /// What it takes.
     fn description(self) -> &'static str {
         match self {
@@ -395,7 +397,7 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// What stands there instead of what was wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Instead {
+pub(crate) enum FoundInstead {
     /// Blocks of other kinds.
     Other,
     /// A certificate, where a key was wanted.
@@ -416,7 +418,7 @@ pub(crate) enum Instead {
     Parameters,
 }
 
-impl Instead {
+impl FoundInstead {
     fn of(blocks: &[Block]) -> Self {
         let has = |end: &str| blocks.iter().any(|b| b.label.ends_with(end));
         match () {
@@ -719,8 +721,8 @@ mod tests {
         }
         assert!(certificates(&Secret::new(latin(CERTIFICATE))).is_ok());
         assert!(private_key(&Secret::new(latin(KEY)), None).is_ok());
-        assert!(oddities(&Secret::new(latin(KEY))).iter().any(|odd| odd.contains("UTF-8")));
-        assert!(oddities(&KEY.replace("-----", "----").as_str().into()).iter().any(|odd| odd.contains("line 1 ")));
+        assert!(leniencies(&Secret::new(latin(KEY))).iter().any(|odd| odd.contains("UTF-8")));
+        assert!(leniencies(&KEY.replace("-----", "----").as_str().into()).iter().any(|odd| odd.contains("line 1 ")));
     }
 
     #[test]
@@ -802,7 +804,7 @@ mod tests {
             let _ = certificates(&secret);
             let _ = private_key(&secret, None);
             let _ = revocation_lists(&secret);
-            let _ = oddities(&secret);
+            let _ = leniencies(&secret);
         }
 
         #[test]

@@ -6,32 +6,32 @@ use std::time::{Duration, Instant, SystemTime};
 
 use metrics::counter;
 use tls_core::rotation::{self, Identities, Publisher};
-use tls_core::{CertificateSummary, ClientTrust, Identity, IdentitySet, Validity};
+use tls_core::{CertificateSummary, ClientAuthPolicy, Identity, SniCertResolver, Validity};
 use tokio::sync::watch;
 
-use crate::clients::{LoadedClients, lists_ended, load_clients};
+use crate::check_config::names_of;
+use crate::client_ca::{LoadedClients, lists_ended, load_clients};
 use crate::compatibility::{self, Clients};
-use crate::diagnose::{self, Finding, Severity};
-use crate::examine::names_of;
+use crate::diagnostics::{self, Finding, Severity};
 use crate::facts::{Facts, Signed};
 use crate::load::LoadError;
 use crate::names;
-use crate::pairs::{self, Kept, One};
+use crate::pairs::{self, IdentityCache, LoadedPair};
 #[cfg(feature = "self-signed")]
 use crate::source::self_signed::SelfSigned;
 use crate::source::{Input, Sources, watched};
 use crate::trust::Roots;
 
 /// How often material is looked at again that may be half written.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Reloads the pairs of a server, and whom it trusts among clients.
 #[derive(Debug)]
 pub struct Reloader {
     sources: Sources,
-    kept: Kept,
+    kept: IdentityCache,
     publisher: Publisher,
-    trust: watch::Sender<Arc<ClientTrust>>,
+    trust: watch::Sender<Arc<ClientAuthPolicy>>,
     /// What was found of the trust in force.
     of_trust: Vec<Finding>,
 }
@@ -39,10 +39,10 @@ pub struct Reloader {
 /// Material that is read, and whoever reads it again.
 #[derive(Debug)]
 pub struct Started {
-    /// What doors present.
+    /// What endpoints present.
     pub identities: Identities,
     /// Whom they trust among clients.
-    pub clients: watch::Receiver<Arc<ClientTrust>>,
+    pub clients: watch::Receiver<Arc<ClientAuthPolicy>>,
     /// What an operator should know.
     pub findings: Vec<Finding>,
     /// Who changes it.
@@ -57,7 +57,7 @@ impl Reloader {
     pub fn start(mut sources: Sources) -> Result<Started, Vec<LoadError>> {
         let mut errors = Vec::new();
         let mut read = Vec::new();
-        for one in pairs::read_all(&mut sources, &Kept::default(), &Roots::default()) {
+        for one in pairs::read_all(&mut sources, &IdentityCache::default(), &Roots::default()) {
             one.map_or_else(|failed| errors.extend(failed), |one| read.push(one));
         }
         let clients = match load(&mut sources) {
@@ -68,7 +68,7 @@ impl Reloader {
             }
         };
         let (set, doubled) = pairs::set(&read, sources.strict_sni);
-        let kept = Kept::of(&read);
+        let kept = IdentityCache::of(&read);
         let names: Vec<Finding> = read.iter().flat_map(|one| names_of(&one.identity, &[])).collect();
         let findings = read.into_iter().flat_map(|one| one.findings).chain(names).chain(doubled);
         let of_trust = clients.findings.clone();
@@ -80,19 +80,19 @@ impl Reloader {
 
     /// Reloads `sources` into `publisher`, and asks no client for a certificate.
     pub fn new(sources: impl Into<Sources>, publisher: Publisher) -> Self {
-        let (trust, _) = watch::channel(Arc::new(ClientTrust::nobody()));
-        Self { sources: sources.into(), kept: Kept::default(), publisher, trust, of_trust: Vec::new() }
+        let (trust, _) = watch::channel(Arc::new(ClientAuthPolicy::nobody()));
+        Self { sources: sources.into(), kept: IdentityCache::default(), publisher, trust, of_trust: Vec::new() }
     }
 
-    /// Waits until a secret of the material has changed since the last reading; for ever where it
+    /// Waits until a secret of the material has changed since the last reading; forever where it
     /// holds none that could.
     pub async fn changed(&mut self) {
         watched::changed(self.inputs()).await;
     }
 
     /// What has changed so far is no reason to read the material again: it is about to be read.
-    pub fn seen(&mut self) {
-        watched::seen(self.inputs());
+    pub fn mark_seen(&mut self) {
+        watched::mark_seen(self.inputs());
     }
 
     fn inputs(&mut self) -> impl Iterator<Item = &mut Input> {
@@ -118,7 +118,7 @@ impl Reloader {
         let end = Instant::now() + patience;
         loop {
             match self.candidate(false) {
-                Err(error) if error.may_be_torn() && Instant::now() < end => std::thread::sleep(LOOK),
+                Err(error) if error.maybe_partial_write() && Instant::now() < end => std::thread::sleep(POLL_INTERVAL),
                 candidate => return self.settle_again(candidate),
             }
         }
@@ -151,7 +151,7 @@ impl Reloader {
     fn take_trust(&mut self) {
         if let Ok(clients) = load(&mut self.sources)
             && !clients.trust.same(&self.trust.borrow())
-            && as_good(&clients.trust, &self.trust.borrow(), SystemTime::now()).is_ok()
+            && not_worse(&clients.trust, &self.trust.borrow(), SystemTime::now()).is_ok()
             && locks_out(&clients, &self.trust.borrow(), &self.of_trust, &self.sources.accept_findings).is_none()
         {
             self.of_trust = clients.findings;
@@ -174,7 +174,7 @@ impl Reloader {
         if candidate.is_ok() {
             self.sources = sources;
         } else if let Ok(before) = self.candidate(false) {
-            self.take(before);
+            self.swap(before);
         } else {
             self.take_trust();
         }
@@ -200,7 +200,7 @@ impl Reloader {
                 self.publisher.unchanged();
                 (Outcome::Unchanged, "unchanged")
             }
-            Ok(candidate) => (Outcome::Swapped(self.take(candidate)), "swapped"),
+            Ok(candidate) => (Outcome::Swapped(self.swap(candidate)), "swapped"),
             Err(error) => {
                 self.publisher.reject(error.to_string());
                 (Outcome::Rejected(error), "rejected")
@@ -211,7 +211,7 @@ impl Reloader {
     }
 
     /// Puts a candidate before every handshake from now on; gives what is to be said of it.
-    fn take(&mut self, Candidate { set, clients, kept }: Candidate) -> Vec<Finding> {
+    fn swap(&mut self, Candidate { set, clients, kept }: Candidate) -> Vec<Finding> {
         self.kept = kept;
         let mut said = Vec::new();
         if let Some(LoadedClients { trust, findings }) = clients {
@@ -232,17 +232,17 @@ impl Reloader {
 
 /// What serves.
 struct InForce<'a> {
-    kept: &'a Kept,
+    kept: &'a IdentityCache,
     publisher: &'a Publisher,
-    trust: &'a watch::Sender<Arc<ClientTrust>>,
+    trust: &'a watch::Sender<Arc<ClientAuthPolicy>>,
     of_trust: &'a [Finding],
 }
 
 /// What is new.
 struct Candidate {
-    set: Option<(IdentitySet, Vec<Finding>)>,
+    set: Option<(SniCertResolver, Vec<Finding>)>,
     clients: Option<LoadedClients>,
-    kept: Kept,
+    kept: IdentityCache,
 }
 
 impl Candidate {
@@ -256,7 +256,7 @@ impl Candidate {
         let clients = load(sources)?;
         let clients = (!clients.trust.same(&trust.borrow())).then_some(clients);
         if let Some(new) = &clients {
-            as_good(&new.trust, &trust.borrow(), now)?;
+            not_worse(&new.trust, &trust.borrow(), now)?;
             if let Some(finding) = locks_out(new, &trust.borrow(), of_trust, &sources.accept_findings)
                 && !force
             {
@@ -265,11 +265,11 @@ impl Candidate {
         }
         let serving = publisher.served().identities;
         let (set, doubled) = pairs::set(&read, sources.strict_sni);
-        let kept = Kept::of(&read);
+        let kept = IdentityCache::of(&read);
         if set.same(&serving) {
             return Ok(Self { set: None, clients, kept });
         }
-        for (at, One { identity, .. }) in read.iter().enumerate() {
+        for (at, LoadedPair { identity, .. }) in read.iter().enumerate() {
             let is_default = at == 0 && !identity.same_chain(serving.default());
             if !is_default && serving.iter().any(|one| one.same_chain(identity)) {
                 continue;
@@ -280,7 +280,7 @@ impl Candidate {
                 .dns_names()
                 .filter_map(|name| serving.for_name(name).find(|one| pairs::kind(one) == pairs::kind(identity)));
             let mut before: Vec<&Arc<Identity>> = named.chain(is_default.then(|| serving.default())).collect();
-            if before.iter().any(|before| worse(identity.leaf(), before.leaf(), now)) {
+            if before.iter().any(|before| would_regress(identity.leaf(), before.leaf(), now)) {
                 return Err(not_taken(identity, now));
             }
             if serving.iter().any(|one| one.same_chain(identity)) {
@@ -311,7 +311,7 @@ impl Candidate {
 }
 
 /// All of them, or everything that failed.
-fn all(read: Vec<Result<One, Vec<LoadError>>>) -> Result<Vec<One>, LoadError> {
+fn all(read: Vec<Result<LoadedPair, Vec<LoadError>>>) -> Result<Vec<LoadedPair>, LoadError> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for one in read {
         one.map_or_else(|errors| bad.extend(errors), |one| good.push(one));
@@ -323,7 +323,7 @@ fn all(read: Vec<Result<One, Vec<LoadError>>>) -> Result<Vec<One>, LoadError> {
 fn load(sources: &mut Sources) -> Result<LoadedClients, LoadError> {
     match &mut sources.clients {
         Some(material) => load_clients(material),
-        None => Ok(LoadedClients { trust: ClientTrust::nobody(), findings: Vec::new() }),
+        None => Ok(LoadedClients { trust: ClientAuthPolicy::nobody(), findings: Vec::new() }),
     }
 }
 
@@ -338,7 +338,12 @@ fn not_taken(new: &Identity, now: SystemTime) -> LoadError {
 /// The finding for which clients that are accepted now would be refused from then on, if there is one: of a CA that is in
 /// force or, where there is no other, of a new one. `accepted` are the codes of findings that keep nothing from being
 /// taken.
-fn locks_out(new: &LoadedClients, serving: &ClientTrust, known: &[Finding], accepted: &[String]) -> Option<Finding> {
+fn locks_out(
+    new: &LoadedClients,
+    serving: &ClientAuthPolicy,
+    known: &[Finding],
+    accepted: &[String],
+) -> Option<Finding> {
     const CODES: [&str; 3] = ["TLS-CRL-SIGNATURE", "TLS-CRL-MISSING", "TLS-CLIENT-CA-NOT-CA"];
     let authorities = new.trust.authorities();
     let counts = |finding: &&Finding| {
@@ -432,14 +437,14 @@ fn climb<'f>(facts: &'f [Facts<'f>]) -> Vec<&'f Facts<'f>> {
 fn not_refused(
     new: &Arc<Identity>,
     before: &Identity,
-    set: &IdentitySet,
+    set: &SniCertResolver,
     accepted: &[String],
     roots: &Roots,
     now: SystemTime,
 ) -> Result<Option<Finding>, LoadError> {
     let chain = |identity: &Identity, hints: &[_]| {
         let origin = identity.certificate_origin().to_string();
-        diagnose::chain(&identity.certified_key().cert, identity.leaf(), &origin, roots, hints, now).findings
+        diagnostics::chain(&identity.certified_key().cert, identity.leaf(), &origin, roots, hints, now).findings
     };
     let counts =
         |finding: &&Finding| finding.severity > Severity::Info && !accepted.iter().any(|code| code == finding.code);
@@ -473,8 +478,8 @@ fn not_refused(
 }
 
 /// Refuses CAs and revocation lists that are out of date in place of ones that are not: all clients would be refused.
-fn as_good(new: &ClientTrust, serving: &ClientTrust, now: SystemTime) -> Result<(), LoadError> {
-    let in_date = |trust: &ClientTrust| trust.authorities().iter().any(|ca| ca.validity(now).is_in_date());
+fn not_worse(new: &ClientAuthPolicy, serving: &ClientAuthPolicy, now: SystemTime) -> Result<(), LoadError> {
+    let in_date = |trust: &ClientAuthPolicy| trust.authorities().iter().any(|ca| ca.validity(now).is_in_date());
     let origin = || new.origin().clone();
     match new.authorities().first() {
         Some(ca) if !in_date(new) && in_date(serving) => {
@@ -489,7 +494,7 @@ fn as_good(new: &ClientTrust, serving: &ClientTrust, now: SystemTime) -> Result<
 
 /// True where `new` is out of date and taking it would be no gain: what serves is in date, or ends
 /// later all the same.
-fn worse(new: &CertificateSummary, serving: &CertificateSummary, now: SystemTime) -> bool {
+fn would_regress(new: &CertificateSummary, serving: &CertificateSummary, now: SystemTime) -> bool {
     let in_date = |leaf: &CertificateSummary| leaf.validity(now).is_in_date();
     !in_date(new) && (in_date(serving) || new.not_after <= serving.not_after)
 }

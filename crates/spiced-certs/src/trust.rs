@@ -48,7 +48,7 @@ impl Issued {
 }
 
 /// Certificates whose issuer is looked for in the files beside them; of thousands, the first say enough.
-const MAX_LOOKS_BESIDE: usize = 16;
+const MAX_SIBLINGS: usize = 16;
 
 /// The roots that clients trust, as far as they are known here: those that are given, or else this system's, which are
 /// read once and only where somebody asks.
@@ -94,7 +94,7 @@ impl Roots {
 
     /// This system's, for a look that may take its time.
     pub(crate) fn thorough() -> Self {
-        Self { looks_beside: AtomicUsize::new(MAX_LOOKS_BESIDE), ..Self::default() }
+        Self { looks_beside: AtomicUsize::new(MAX_SIBLINGS), ..Self::default() }
     }
 
     /// True where there is time for one more look at the files beside a certificate.

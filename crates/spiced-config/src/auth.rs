@@ -4,9 +4,9 @@
 use spiced_secrets::Template;
 use tls_core::{Origin, Sourced};
 
-use crate::decode::{Hidden, Placed};
+use crate::decode::{SecretText, Spanned};
 use crate::error::Problem;
-use crate::settings::{ApiKey, Auth, Identity, IdentityName, Role};
+use crate::settings::{ApiKey, Auth, ClientIdentityRule, IdentityName, Role};
 use crate::spicepod::{self, Anonymous, Require};
 
 impl spicepod::Auth {
@@ -16,7 +16,7 @@ impl spicepod::Auth {
         let mut refused = |origin: Origin, message: &str, hint: &str| {
             problems.push(Problem::new(origin, message).hint(hint));
         };
-        if let (false, Some(Placed(first))) = (asks, self.mtls.identities.first()) {
+        if let (false, Some(Spanned(first))) = (asks, self.mtls.identities.first()) {
             refused(
                 first.origin.clone(),
                 "gives client certificates a role, and clients are not asked for one",
@@ -24,7 +24,7 @@ impl spicepod::Auth {
             );
         }
         let require_all = match self.require {
-            Some(Placed(Sourced { value: Require::All, origin })) => {
+            Some(Spanned(Sourced { value: Require::All, origin })) => {
                 if keys.is_none() || !asks {
                     refused(
                         origin,
@@ -37,11 +37,11 @@ impl spicepod::Auth {
             _ => false,
         };
         let metrics = match self.metrics {
-            Some(Placed(Sourced { value: true, origin })) => {
+            Some(Spanned(Sourced { value: true, origin })) => {
                 if keys.is_none() && !asks && self.allow_anonymous.is_none() {
                     refused(
                         origin,
-                        "wants credentials on the metrics door, and none are set up",
+                        "wants credentials on the metrics endpoint, and none are set up",
                         "set up runtime.auth.api_key.keys or runtime.tls.client_auth_mode",
                     );
                 }
@@ -71,8 +71,8 @@ impl spicepod::Auth {
 impl spicepod::ApiKeys {
     fn decide(self, written: Vec<Option<Template>>, problems: &mut Vec<Problem>) -> Option<Vec<ApiKey>> {
         match &self.enabled {
-            Some(Placed(on)) if !on.value => return None,
-            Some(Placed(on)) if self.keys.is_empty() => {
+            Some(Spanned(on)) if !on.value => return None,
+            Some(Spanned(on)) if self.keys.is_empty() => {
                 problems.push(
                     Problem::new(on.origin.clone(), "API keys are switched on, and there is none")
                         .hint("list them under runtime.auth.api_key.keys; make one with: spiced key generate"),
@@ -84,7 +84,7 @@ impl spicepod::ApiKeys {
         }
         let written = written.into_iter().chain(std::iter::repeat(None));
         let keys = self.keys.into_iter().zip(written).map(|(key, written)| ApiKey {
-            key: key.key.0.map(|Hidden(secret)| secret),
+            key: key.key.0.map(|SecretText(secret)| secret),
             written,
             role: key.role.map(Role::from),
         });
@@ -101,14 +101,17 @@ impl From<spicepod::Role> for Role {
     }
 }
 
-fn identity_of(Placed(given): Placed<spicepod::Identity>, problems: &mut Vec<Problem>) -> Option<Identity> {
-    let Sourced { value: spicepod::Identity { san_uri, san_dns, subject_cn, role }, origin } = given;
+fn identity_of(
+    Spanned(given): Spanned<spicepod::RawClientIdentity>,
+    problems: &mut Vec<Problem>,
+) -> Option<ClientIdentityRule> {
+    let Sourced { value: spicepod::RawClientIdentity { san_uri, san_dns, subject_cn, role }, origin } = given;
     let names =
         [(IdentityName::SanUri, san_uri), (IdentityName::SanDns, san_dns), (IdentityName::SubjectCn, subject_cn)];
     let mut given = names.into_iter().filter_map(|(name, pattern)| Some((name, pattern?)));
     match (given.next(), given.next()) {
         (Some((name, pattern)), None) if !pattern.trim().is_empty() => {
-            Some(Identity { name, pattern: pattern.trim().to_owned(), role: role.into() })
+            Some(ClientIdentityRule { name, pattern: pattern.trim().to_owned(), role: role.into() })
         }
         _ => {
             let message = "an identity has exactly one of san_uri, san_dns and subject_cn, and it is not empty";

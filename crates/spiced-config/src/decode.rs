@@ -279,11 +279,13 @@ impl<'de> Deserializer<'de> for Value {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Failure> {
-        match Wanted::ALL.iter().find(|wanted| wanted.marker() == name) {
-            Some(Wanted::Duration) => {
+        match Expected::ALL.iter().find(|wanted| wanted.marker() == name) {
+            Some(Expected::Duration) => {
                 visitor.visit_u64(self.parse("a duration, such as 10s, 5m or 250ms", units::duration)?)
             }
-            Some(Wanted::Size) => visitor.visit_u64(self.parse("a size, such as 16MiB, 2GB or 1048576", units::size)?),
+            Some(Expected::Size) => {
+                visitor.visit_u64(self.parse("a size, such as 16MiB, 2GB or 1048576", units::size)?)
+            }
             None => visitor.visit_newtype_struct(self),
         }
     }
@@ -331,7 +333,7 @@ impl<'de> Deserializer<'de> for Value {
         visitor: V,
     ) -> Result<V::Value, Failure> {
         if name == PLACED {
-            return visitor.visit_seq(WithPlace { node: Some(self.0), given: 0 });
+            return visitor.visit_seq(SpannedSeed { node: Some(self.0), given: 0 });
         }
         self.deserialize_map(visitor)
     }
@@ -401,12 +403,12 @@ impl<'de> MapAccess<'de> for Entries {
 /// A number that is written with a unit. The text is read here, where it is known whether it may be
 /// shown in a message.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Wanted {
+pub(crate) enum Expected {
     Duration,
     Size,
 }
 
-impl Wanted {
+impl Expected {
     const ALL: [Self; 2] = [Self::Duration, Self::Size];
 
     fn marker(self) -> &'static str {
@@ -418,7 +420,7 @@ impl Wanted {
 }
 
 /// Milliseconds or bytes.
-pub(crate) fn parsed<'de, D: Deserializer<'de>>(deserializer: D, wanted: Wanted) -> Result<u64, D::Error> {
+pub(crate) fn parsed<'de, D: Deserializer<'de>>(deserializer: D, wanted: Expected) -> Result<u64, D::Error> {
     struct Number;
     impl Visitor<'_> for Number {
         type Value = u64;
@@ -438,24 +440,24 @@ const PLACED: &str = "$spiced::Placed";
 
 /// A typed value with its place: what [`Sourced`] is, made by serde.
 #[derive(Debug, Clone)]
-pub(crate) struct Placed<T>(pub(crate) Sourced<T>);
+pub(crate) struct Spanned<T>(pub(crate) Sourced<T>);
 
 /// Text with its place, and whether a reference gave it: then it is not shown in a message.
 #[derive(Debug, Clone)]
-pub(crate) struct Referred {
-    pub(crate) placed: Placed<String>,
+pub(crate) struct Templated {
+    pub(crate) placed: Spanned<String>,
     pub(crate) reference: bool,
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Placed<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         with_place(deserializer).map(|(sourced, _)| Self(sourced))
     }
 }
 
-impl<'de> Deserialize<'de> for Referred {
+impl<'de> Deserialize<'de> for Templated {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        with_place(deserializer).map(|(sourced, reference)| Self { placed: Placed(sourced), reference })
+        with_place(deserializer).map(|(sourced, reference)| Self { placed: Spanned(sourced), reference })
     }
 }
 
@@ -481,12 +483,12 @@ fn with_place<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -
 }
 
 /// Hands serde whether a reference gave the value, its place, then the value.
-struct WithPlace {
+struct SpannedSeed {
     node: Option<Node>,
     given: usize,
 }
 
-impl<'de> SeqAccess<'de> for WithPlace {
+impl<'de> SeqAccess<'de> for SpannedSeed {
     type Error = Failure;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Failure> {
@@ -540,9 +542,9 @@ fn unpack(text: &str) -> Option<Origin> {
 
 /// Text that may be a secret.
 #[derive(Debug, Clone)]
-pub(crate) struct Hidden(pub(crate) Secret);
+pub(crate) struct SecretText(pub(crate) Secret);
 
-impl<'de> Deserialize<'de> for Hidden {
+impl<'de> Deserialize<'de> for SecretText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|text| Self(Secret::from(text)))
     }

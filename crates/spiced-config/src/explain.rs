@@ -169,7 +169,7 @@ fn switch(said: &[Node; 3], tls: bool) -> Explained {
     });
     let (origin, why) = match by.filter(|_| tls) {
         Some(node) => (node.origin.to_string(), "certificate material turns TLS on where nobody says `enabled`"),
-        None => (Origin::Default.to_string(), "nobody gives a certificate: all doors speak plain text"),
+        None => (Origin::Default.to_string(), "nobody gives a certificate: all endpoints speak plain text"),
     };
     Explained { key, value: tls.to_string(), origin, why: Some(why.to_owned()), beat: Vec::new() }
 }

@@ -15,10 +15,10 @@ use crate::shown::{may_be_secret, shown_path};
 use crate::spicepod::Spicepod;
 use crate::tls::Said;
 use crate::tree::{Key, Kind, Node, Text};
-use crate::{environment, foreign, keys, spicepod, stores, tls, yaml};
+use crate::{environment, keys, spicepod, stores, tls, unsupported_keys, yaml};
 
 /// A pod is a few pages; more is the wrong file.
-const LARGEST_POD: u64 = 4 * 1024 * 1024;
+const MAX_POD_SIZE: u64 = 4 * 1024 * 1024;
 
 /// A setting that the command line gives.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl<E> From<Problem> for Resolved<E> {
 }
 
 impl Layers {
-    /// Reads the pod at `path` (a folder that holds one, or the file) and lays environment and
+    /// Reads the pod at `path` (a directory that holds one, or the file) and lays environment and
     /// command line over it. `options` are all that the command line knows: a variable that is called like one of them,
     /// or nearly like a setting, is an error.
     ///
@@ -81,8 +81,8 @@ impl Layers {
     ) -> Result<Self, ConfigError> {
         let (file, folder) = find(path)?;
         let size = std::fs::metadata(&file).map_err(|e| unreadable(&file, &e))?.len();
-        if size > LARGEST_POD {
-            let problem = format!("{} has {size} bytes; a pod has {LARGEST_POD} at most", shown_path(&file));
+        if size > MAX_POD_SIZE {
+            let problem = format!("{} has {size} bytes; a pod has {MAX_POD_SIZE} at most", shown_path(&file));
             return Err(Problem::new(None, problem).hint("is this the right file?").into());
         }
         let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, &e))?;
@@ -118,7 +118,7 @@ impl Layers {
                 return Err(ConfigError(in_order(problems)));
             }
         };
-        let mut warnings = foreign::prune(&mut pod);
+        let mut warnings = unsupported_keys::prune(&mut pod);
         warnings.extend(of_variables);
         keys::rename(&mut pod);
         let mut root = Node::map(Origin::Default);
@@ -129,7 +129,7 @@ impl Layers {
         Ok(Self { flags: root, environment: settings, pod, folder, warnings, problems })
     }
 
-    /// The folder that the pod's relative paths start from.
+    /// The directory that the pod's relative paths start from.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -174,7 +174,7 @@ impl Layers {
         let folder = self.folder.clone();
         let Merged { mut root, tls, warnings, mut problems, mut damaged, mut lost } = self.merge(&resolve).await;
         problems.extend(keys::split(&mut root));
-        let written = Written::of(&root);
+        let written = SecretTemplate::of(&root);
         if let Err(error) = replace_references(&mut root, &resolve).await {
             lost.push(error);
             damaged.extend(root.take_references());
@@ -327,37 +327,37 @@ fn referred(pod: &Node) -> HashSet<String> {
 
 /// Values whose references go on being followed, as they were written.
 #[derive(Debug, Default)]
-pub(crate) struct Written {
-    pub(crate) pair: WrittenPair,
+pub(crate) struct SecretTemplate {
+    pub(crate) pair: PairTemplate,
     /// Those of `certificates`, in their order.
-    pub(crate) more: Vec<WrittenPair>,
+    pub(crate) more: Vec<PairTemplate>,
     pub(crate) client_ca: Option<Template>,
     pub(crate) api_keys: Vec<Option<Template>>,
 }
 
 /// A pair's values whose references go on being followed.
 #[derive(Debug, Default)]
-pub(crate) struct WrittenPair {
+pub(crate) struct PairTemplate {
     pub(crate) certificate: Option<Template>,
     pub(crate) key: Option<Template>,
     pub(crate) passphrase: Option<Template>,
 }
 
-impl Written {
+impl SecretTemplate {
     fn of(root: &Node) -> Self {
         let Some(tls) = root.get(&["runtime", "tls"]) else {
             return Self { api_keys: keys::written(root), ..Self::default() };
         };
         let more = match tls.get(&["certificates"]).map(|node| &node.kind) {
-            Some(Kind::List(items)) => items.iter().map(WrittenPair::of).collect(),
+            Some(Kind::List(items)) => items.iter().map(PairTemplate::of).collect(),
             _ => Vec::new(),
         };
         let client_ca = referring(tls, "client_auth_ca");
-        Self { pair: WrittenPair::of(tls), more, client_ca, api_keys: keys::written(root) }
+        Self { pair: PairTemplate::of(tls), more, client_ca, api_keys: keys::written(root) }
     }
 }
 
-impl WrittenPair {
+impl PairTemplate {
     fn of(node: &Node) -> Self {
         Self {
             certificate: referring(node, "certificate"),
@@ -483,7 +483,7 @@ fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
     if path.is_dir() {
         for name in ["spicepod.yaml", "spicepod.yml"] {
             if path.join(name).is_file() {
-                // The current folder is not worth a `./` in every message.
+                // The current directory is not worth a `./` in every message.
                 let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
                 return Ok((path.join(name), folder));
             }
@@ -524,7 +524,7 @@ fn before(name: &Path, text: &str, error: &ConfigError) -> Vec<Problem> {
     let read = (0..lines.len().min(MAX_LINES_BACK))
         .find_map(|back| yaml::read(name, &lines[..lines.len() - back].concat()).ok());
     let Some((mut pod, _)) = read else { return Vec::new() };
-    foreign::prune(&mut pod);
+    unsupported_keys::prune(&mut pod);
     keys::rename(&mut pod);
     // References have no value yet, and what holds the place of the error may lack what follows it.
     let mut not_told = Vec::new();

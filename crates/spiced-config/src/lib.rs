@@ -10,13 +10,13 @@
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let folder = tempfile::tempdir()?;
+//! # let directory = tempfile::tempdir()?;
 //! use spiced_config::{Flag, Layers};
 //!
-//! std::fs::write(folder.path().join("spicepod.yaml"), "name: my-app\nruntime: { shutdown_delay: 5s }\n")?;
+//! std::fs::write(directory.path().join("spicepod.yaml"), "name: my-app\nruntime: { shutdown_delay: 5s }\n")?;
 //! let variables = [("SPICED_RUNTIME__LISTEN__HTTP".to_owned(), "localhost:8080".to_owned())];
 //! let flag = Flag { name: "--flight".into(), setting: "runtime.listen.flight", value: "localhost:0".into() };
-//! let layers = Layers::read(folder.path(), variables, &[flag], &[])?;
+//! let layers = Layers::read(directory.path(), variables, &[flag], &[])?;
 //!
 //! // Whoever holds the secret stores replaces the references.
 //! let resolve = async |values: &[tls_core::Sourced<spiced_secrets::Template>]| {
@@ -33,14 +33,13 @@
 
 mod aliases;
 mod auth;
-mod decide;
 mod decode;
 mod environment;
 mod error;
 mod explain;
-mod foreign;
 mod keys;
 mod layers;
+mod resolve;
 mod schema;
 mod settings;
 mod shown;
@@ -49,6 +48,7 @@ mod stores;
 mod tls;
 mod tree;
 mod units;
+mod unsupported_keys;
 mod yaml;
 
 pub use aliases::meant;
@@ -58,7 +58,7 @@ pub use explain::{Beaten, Explained, Explanation};
 pub use layers::{Flag, Layers, Resolved};
 pub use schema::schema;
 pub use settings::{
-    ApiKey, Auth, Clients, Column, Dataset, Identity, IdentityName, Limits, Listen, Material, MaterialInput, Pair,
-    Role, Settings, Store, Tls, TlsVersion, Turns, View, Warning,
+    ApiKey, Auth, ClientIdentityRule, Clients, Column, ConcurrencySettings, Dataset, IdentityName, Limits, Listen,
+    Material, MaterialInput, Pair, Role, Settings, Store, Tls, TlsVersion, View, Warning,
 };
 pub use shown::{may_be_secret, shown_path, without_secrets};

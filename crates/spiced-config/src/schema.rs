@@ -7,10 +7,10 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use crate::decode::{Hidden, Placed, Referred};
-use crate::foreign::FOREIGN;
+use crate::decode::{SecretText, Spanned, Templated};
 use crate::spicepod::{self, Spicepod};
 use crate::units;
+use crate::unsupported_keys::FOREIGN;
 
 /// A value that holds a reference, whatever it is when the reference is replaced.
 const REFERENCE: &str = r"\$\{";
@@ -69,7 +69,7 @@ fn take_references(schema: &mut Value) {
 }
 
 /// In the schema a value looks as it does without its place.
-impl<T: JsonSchema> JsonSchema for Placed<T> {
+impl<T: JsonSchema> JsonSchema for Spanned<T> {
     fn inline_schema() -> bool {
         true
     }
@@ -102,9 +102,9 @@ macro_rules! schemas {
 }
 
 schemas! {
-    Referred: { "type": "string" },
+    Templated: { "type": "string" },
     // YAML makes numbers and booleans of what is text here: a port, say.
-    Hidden: { "type": ["string", "number", "boolean"] },
+    SecretText: { "type": ["string", "number", "boolean"] },
     units::Span: { "type": ["string", "integer"], "examples": ["250ms", "10s", "5m"] },
     units::Size: { "type": ["string", "integer"], "examples": ["16MiB", "2GB"] },
     // YAML reads 1.2 as a number and false as a boolean.

@@ -16,11 +16,11 @@ use tls_core::{Origin, Secret, Sourced};
 pub struct Settings {
     /// The pod's name.
     pub name: String,
-    /// The folder that the pod's relative paths start from.
+    /// The directory that the pod's relative paths start from.
     pub folder: PathBuf,
-    /// The doors' addresses.
+    /// The endpoints' addresses.
     pub listen: Listen,
-    /// TLS; `None` where all doors speak plain text.
+    /// TLS; `None` where all endpoints speak plain text.
     pub tls: Option<Tls>,
     /// Shared by replicas that resume each other's sessions and take each other's Flight tickets; it
     /// counts without TLS too, as replicas behind a proxy have tickets.
@@ -33,7 +33,7 @@ pub struct Settings {
     pub hsts: Option<Duration>,
     /// Proxies whose `X-Forwarded-For` counts. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long all doors go on serving after a stop, with readiness off. Default 0 s.
+    /// How long all endpoints go on serving after a stop, with readiness off. Default 0 s.
     pub shutdown_delay: Duration,
     /// How long running requests may take after that. Default 25 s.
     pub shutdown_timeout: Duration,
@@ -52,9 +52,9 @@ pub struct Settings {
     /// What they may have spilled at a time, in bytes. Default 10 GiB.
     pub spill_limit: usize,
     /// Statements at a time of callers that read, and how many may wait. Default 64 and 256.
-    pub readers: Turns,
+    pub readers: ConcurrencySettings,
     /// The same of callers that also write.
-    pub writers: Turns,
+    pub writers: ConcurrencySettings,
     /// How long a statement waits for its turn. Default 10 s.
     pub queue_timeout: Duration,
     /// The most rows of an answer. Default: no bound.
@@ -92,13 +92,13 @@ pub struct Auth {
     /// API keys; `None` where they are not set up.
     pub keys: Option<Vec<ApiKey>>,
     /// The identities of client certificates; the first that fits decides.
-    pub identities: Vec<Identity>,
+    pub identities: Vec<ClientIdentityRule>,
     /// Whether a caller needs a key and a certificate. Default: either.
     pub require_all: bool,
     /// What callers without credentials may do: `Some(None)` nothing; `None` is the default, which depends
-    /// on where a door listens.
+    /// on where an endpoint listens.
     pub allow_anonymous: Option<Option<Role>>,
-    /// Whether the metrics door asks for credentials. Default: it does not.
+    /// Whether the metrics endpoint asks for credentials. Default: it does not.
     pub metrics: bool,
 }
 
@@ -124,7 +124,7 @@ pub struct ApiKey {
 
 /// Who the bearer of a client certificate is.
 #[derive(Debug)]
-pub struct Identity {
+pub struct ClientIdentityRule {
     /// Which of the certificate's names it is about.
     pub name: IdentityName,
     /// The name; `*` stands for what is within one segment.
@@ -144,7 +144,7 @@ pub enum IdentityName {
     SubjectCn,
 }
 
-/// The doors' addresses.
+/// The endpoints' addresses.
 #[derive(Debug)]
 pub struct Listen {
     /// HTTP. Default `localhost:3000`.
@@ -157,7 +157,7 @@ pub struct Listen {
     pub metrics: Option<Sourced<ListenAddress>>,
     /// Probes in plain text. Default: off.
     pub probe: Option<Sourced<ListenAddress>>,
-    /// The doors (`http`, `flight`, `grpc`, `metrics`) that stand behind a proxy which says for whom it speaks.
+    /// The endpoints (`http`, `flight`, `grpc`, `metrics`) that stand behind a proxy which says for whom it speaks.
     pub proxy_protocol: Vec<&'static str>,
 }
 
@@ -205,9 +205,9 @@ pub enum TlsVersion {
 pub enum Material {
     /// A certificate and its key, each from where it was chosen.
     Pair(Box<Pair>),
-    /// A development CA and leaf, made on first use in this folder.
+    /// A development CA and leaf, made on first use in this directory.
     SelfSigned {
-        /// `.spice/tls` in the pod's folder.
+        /// `.spice/tls` in the pod's directory.
         folder: PathBuf,
         /// Who asked for it.
         origin: Origin,
@@ -251,9 +251,9 @@ pub enum MaterialInput {
 /// Connections and handshakes.
 #[derive(Debug)]
 pub struct Limits {
-    /// Connections of one door. Default 10,000.
+    /// Connections of one endpoint. Default 10,000.
     pub connections: usize,
-    /// Handshakes in progress over all doors. Default 1,024.
+    /// Handshakes in progress over all endpoints. Default 1,024.
     pub handshakes: usize,
     /// Wrong keys of one address at once, and a minute after that. Default 30.
     pub auth_failures: NonZero<u32>,
@@ -261,7 +261,7 @@ pub struct Limits {
 
 /// Statements of one role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turns {
+pub struct ConcurrencySettings {
     /// At a time.
     pub running: usize,
     /// That may wait.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use spiced_secrets::Template;
 use tls_core::Sourced;
 
-use crate::decode::{Placed, decode};
+use crate::decode::{Spanned, decode};
 use crate::error::{ConfigError, Problem};
 use crate::settings::Store;
 use crate::shown::may_be_secret;
@@ -32,8 +32,8 @@ pub(crate) fn read(mut node: Node) -> Result<Vec<Store>, ConfigError> {
     if !problems.is_empty() {
         return Err(ConfigError(problems));
     }
-    let stores: Vec<Placed<spicepod::Store>> = decode(node)?;
-    let stores = stores.into_iter().zip(params).map(|(Placed(store), params)| {
+    let stores: Vec<Spanned<spicepod::Store>> = decode(node)?;
+    let stores = stores.into_iter().zip(params).map(|(Spanned(store), params)| {
         let Sourced { value: store, origin } = store;
         for (what, text) in [("name", &store.name), ("from", &store.from)] {
             if may_be_secret(text) {
@@ -43,7 +43,7 @@ pub(crate) fn read(mut node: Node) -> Result<Vec<Store>, ConfigError> {
             }
         }
         let refresh_interval = match store.refresh_interval {
-            Some(Placed(interval)) if interval.value.0 < SHORTEST_INTERVAL => {
+            Some(Spanned(interval)) if interval.value.0 < SHORTEST_INTERVAL => {
                 problems.push(
                     Problem::new(interval.origin, "takes a duration of a second or more").hint("write 60s or 5m, say"),
                 );
@@ -52,7 +52,7 @@ pub(crate) fn read(mut node: Node) -> Result<Vec<Store>, ConfigError> {
             interval => interval.map(|interval| interval.0.value.0),
         };
         // What the schema took for a literal is what the tree has.
-        let literal = store.params.into_iter().map(|(name, Placed(value))| (name, value.map(Template::literal)));
+        let literal = store.params.into_iter().map(|(name, Spanned(value))| (name, value.map(Template::literal)));
         let params = literal.chain(params).collect();
         Store { name: store.name, from: store.from, params, refresh_interval, origin }
     });

@@ -57,7 +57,7 @@ pub(crate) fn settle(layers: &mut [Node], said: &[Said], warnings: &mut Vec<Warn
             if let Some(beaten) = anything {
                 warnings.push(Warning {
                     origin: Some(origin),
-                    message: format!("TLS is off, so {beaten} is not used and all doors speak plain text"),
+                    message: format!("TLS is off, so {beaten} is not used and all endpoints speak plain text"),
                 });
             }
             false

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer};
 
-use crate::decode::{Wanted, parsed};
+use crate::decode::{Expected, parsed};
 
 /// A duration: `250ms`, `10s`, `5m`, `1h 30m`; a bare number is seconds.
 #[derive(Debug, Clone, Copy)]
@@ -12,7 +12,7 @@ pub(crate) struct Span(pub(crate) Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer, Wanted::Duration).map(|milliseconds| Self(Duration::from_millis(milliseconds)))
+        parsed(deserializer, Expected::Duration).map(|milliseconds| Self(Duration::from_millis(milliseconds)))
     }
 }
 
@@ -22,7 +22,7 @@ pub(crate) struct Size(pub(crate) usize);
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = parsed(deserializer, Wanted::Size)?;
+        let bytes = parsed(deserializer, Expected::Size)?;
         usize::try_from(bytes).map(Self).map_err(serde::de::Error::custom)
     }
 }

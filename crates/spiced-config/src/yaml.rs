@@ -13,13 +13,13 @@ use crate::shown::{is_secret_place, may_be_secret, shown_key};
 use crate::tree::{Key, Kind, Node, Text};
 
 /// Values of one document, those that aliases repeat included; more is an attack or a mistake.
-const MOST_NODES: usize = 100_000;
+const MAX_NODES: usize = 100_000;
 
 /// Bytes of text that aliases may repeat.
 const MAX_REPEATED: usize = 8 * 1024 * 1024;
 
 /// How deep values may be nested.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// Reads one document. `name` is what messages call the file. Beside it is what is wrong and leaves the rest readable: a key
 /// that is repeated, a malformed reference, for which there is nothing in the tree.
@@ -32,7 +32,7 @@ pub(crate) fn read(name: &Path, text: &str) -> Result<(Node, Vec<Problem>), Conf
         lines: text.lines().collect(),
         parser: Parser::new_from_str(text),
         anchors: HashMap::new(),
-        budget: MOST_NODES,
+        budget: MAX_NODES,
         repeatable: MAX_REPEATED,
         problems: Vec::new(),
     };
@@ -85,11 +85,11 @@ impl<'t> Reader<'t> {
         self.budget = self.budget.checked_sub(1).ok_or_else(|| {
             self.problem(
                 span.start,
-                format!("the document has more than {MOST_NODES} values, counting what aliases repeat"),
+                format!("the document has more than {MAX_NODES} values, counting what aliases repeat"),
             )
         })?;
-        if depth > DEEPEST {
-            return Err(self.problem(span.start, format!("values are nested more than {DEEPEST} deep")));
+        if depth > MAX_DEPTH {
+            return Err(self.problem(span.start, format!("values are nested more than {MAX_DEPTH} deep")));
         }
         let origin = self.origin(span.start, path);
         let (kind, anchor) = match event {
@@ -115,7 +115,7 @@ impl<'t> Reader<'t> {
                 let (values, bytes) = size(node);
                 let left = (self.budget.checked_sub(values), self.repeatable.checked_sub(bytes));
                 let (Some(budget), Some(repeatable)) = left else {
-                    let message = format!("aliases repeat more than {MOST_NODES} values, or {MAX_REPEATED} bytes");
+                    let message = format!("aliases repeat more than {MAX_NODES} values, or {MAX_REPEATED} bytes");
                     return Err(self.problem(span.start, message));
                 };
                 let node = node.clone();

@@ -18,7 +18,7 @@ const WAIT_FOR_FIRST_LOAD: Duration = Duration::from_secs(10);
 
 /// What a loader has made of its data set so far.
 #[derive(Debug, Clone)]
-pub(crate) enum Slot {
+pub(crate) enum LoadState {
     /// The first load is under way.
     Loading,
     /// It can be queried.
@@ -30,13 +30,13 @@ pub(crate) enum Slot {
 /// The schema.
 #[derive(Debug)]
 pub(crate) struct PodSchema {
-    datasets: BTreeMap<String, watch::Receiver<Slot>>,
+    datasets: BTreeMap<String, watch::Receiver<LoadState>>,
     made: MemorySchemaProvider,
 }
 
 impl PodSchema {
     /// A schema with these data sets.
-    pub(crate) fn new(datasets: BTreeMap<String, watch::Receiver<Slot>>) -> Self {
+    pub(crate) fn new(datasets: BTreeMap<String, watch::Receiver<LoadState>>) -> Self {
         Self { datasets, made: MemorySchemaProvider::new() }
     }
 }
@@ -46,7 +46,7 @@ impl SchemaProvider for PodSchema {
     /// Only what can be queried now: `information_schema` asks for each of these, and one that
     /// failed would spoil its whole answer.
     fn table_names(&self) -> Vec<String> {
-        let ready = self.datasets.iter().filter(|(_, slot)| matches!(&*slot.borrow(), Slot::Ready(_)));
+        let ready = self.datasets.iter().filter(|(_, slot)| matches!(&*slot.borrow(), LoadState::Ready(_)));
         let mut names: Vec<String> = ready.map(|(name, _)| name.clone()).collect();
         names.extend(self.made.table_names());
         names
@@ -57,19 +57,19 @@ impl SchemaProvider for PodSchema {
             return self.made.table(name).await;
         };
         let mut slot = slot.clone();
-        let settled = slot.wait_for(|slot| !matches!(slot, Slot::Loading));
+        let settled = slot.wait_for(|slot| !matches!(slot, LoadState::Loading));
         let state = match tokio::time::timeout(WAIT_FOR_FIRST_LOAD, settled).await {
             Ok(Ok(slot)) => slot.clone(),
-            Ok(Err(_)) => Slot::Failed("the engine is stopping".to_owned()),
-            Err(_) => Slot::Loading,
+            Ok(Err(_)) => LoadState::Failed("the engine is stopping".to_owned()),
+            Err(_) => LoadState::Loading,
         };
         match state {
-            Slot::Ready(table) => Ok(Some(table)),
-            Slot::Loading => Err(refusal(
+            LoadState::Ready(table) => Ok(Some(table)),
+            LoadState::Loading => Err(refusal(
                 ErrorKind::NotFound,
                 format!("the data set `{name}` is not loaded yet; its first load is still under way"),
             )),
-            Slot::Failed(why) => Err(refusal(
+            LoadState::Failed(why) => Err(refusal(
                 ErrorKind::NotFound,
                 format!("the data set `{name}` is not loaded: {why}; it is tried again by itself"),
             )),

@@ -49,7 +49,7 @@ async fn create_table(create: CreateMemoryTable, state: &SessionState) -> Result
     if let Some(twice) = schema.fields().iter().find(|field| !columns.insert(field.name().as_str())) {
         return Err(invalid(format!("the column `{}` would be there twice; give one of them an alias", twice.name())));
     }
-    let made = MemoryTable::new(crate::answer::plain_schema(&schema), &state.runtime_env().memory_pool)
+    let made = MemoryTable::new(crate::output_schema::plain_schema(&schema), &state.runtime_env().memory_pool)
         .with_definition(constraints, column_defaults.into_iter().collect());
     let physical = state.create_physical_plan(&input).await.map_err(engine_error)?;
     let rows = execute_stream(physical, state.task_ctx()).map_err(engine_error)?;

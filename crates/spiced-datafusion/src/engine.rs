@@ -20,9 +20,11 @@ use spiced_engine::{DatasetState, DatasetStatus, Dialect, Engine, EngineError, P
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::catalog::{PodSchema, Slot};
-use crate::clock::Clock;
+use crate::catalog::{LoadState, PodSchema};
+use crate::catalog_policy::CatalogPolicy;
 use crate::connectors::{self, Source};
+use crate::cooperative::YieldAfterJoins;
+use crate::deadline_timer::Clock;
 use crate::external_tables::ExternalTables;
 use crate::functions;
 use crate::host_paths::HostPaths;
@@ -32,15 +34,13 @@ use crate::loader::{Loader, Reloads};
 use crate::memory::SharedPool;
 use crate::memory_watch::MemoryWatch;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
-use crate::permission::Rules;
-use crate::plans::Plans;
-use crate::retained_table::RetainedTable;
+use crate::plan_cache::PlanCache;
+use crate::ring_table::RingTable;
 use crate::session::DataFusionSession;
 use crate::spill::SpillDirectory;
 use crate::time_literals::TimeLiterals;
 use crate::view::View;
 use crate::work::{Overdue, Runtimes};
-use crate::yielding::YieldAfterJoins;
 use crate::{EngineOptions, StartError, at_time_zone, projections, similar_to};
 
 /// How many consumers an error about memory counts up in the log.
@@ -51,15 +51,15 @@ const SORTS_SET_ASIDE: usize = 8;
 
 /// The embedded engine: DataFusion. Its loaders end with it and the last of its sessions.
 pub struct DataFusionEngine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     statuses: watch::Receiver<Vec<DatasetStatus>>,
 }
 
 /// What all sessions share.
-pub(crate) struct Shared {
+pub(crate) struct EngineShared {
     /// The state that each session starts from.
     pub(crate) state: Arc<SessionState>,
-    pub(crate) rules: Rules,
+    pub(crate) rules: CatalogPolicy,
     pub(crate) query_timeout: Duration,
     /// The longest statement, in bytes.
     pub(crate) max_statement: usize,
@@ -67,7 +67,7 @@ pub(crate) struct Shared {
     pub(crate) overdue: Overdue,
     pub(crate) memory_watch: MemoryWatch,
     pub(crate) clock: Clock,
-    pub(crate) plans: Arc<Plans>,
+    pub(crate) plans: Arc<PlanCache>,
     /// The loaders; dropping them ends them.
     _loaders: JoinSet<()>,
     /// Removed when the engine has ended.
@@ -93,7 +93,7 @@ impl DataFusionEngine {
         let state = Arc::new(state);
         let datasets = check(&options, &state)?;
 
-        let mut schemas: BTreeMap<String, BTreeMap<String, watch::Receiver<Slot>>> = BTreeMap::new();
+        let mut schemas: BTreeMap<String, BTreeMap<String, watch::Receiver<LoadState>>> = BTreeMap::new();
         schemas.entry(DEFAULT_SCHEMA.to_owned()).or_default();
         let sets = options.datasets.iter().map(|spec| (&spec.name, spec.from.clone(), spec.writable));
         let views = options.views.iter().map(|view| (&view.name, "view".to_owned(), false));
@@ -107,11 +107,11 @@ impl DataFusionEngine {
             })
             .collect();
         let (statuses, watched) = watch::channel(first.clone());
-        let (plans, mut loading) = (Arc::new(Plans::default()), Vec::new());
+        let (plans, mut loading) = (Arc::new(PlanCache::default()), Vec::new());
         let reloads = Reloads::new(plans.clone());
         let mut writable = BTreeMap::new();
         for (index, (name, source)) in datasets.into_iter().enumerate() {
-            let (slot, seen) = watch::channel(Slot::Loading);
+            let (slot, seen) = watch::channel(LoadState::Loading);
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
             writable.insert(name, first[index].writable);
             let (state, statuses, reloads) = (state.clone(), statuses.clone(), reloads.clone());
@@ -119,7 +119,7 @@ impl DataFusionEngine {
         }
         for table in options.system {
             // It is there from the start, and nobody changes it.
-            let (_, seen) = watch::channel(Slot::Ready(Arc::new(table.clone())));
+            let (_, seen) = watch::channel(LoadState::Ready(Arc::new(table.clone())));
             let name = TableName { schema: SYSTEM_SCHEMA.to_owned(), table: table.name };
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
             writable.insert(name, false);
@@ -127,8 +127,8 @@ impl DataFusionEngine {
         for spec in options.retained {
             let name = TableName { schema: spec.schema, table: spec.table };
             let memory = &state.runtime_env().memory_pool;
-            let table = RetainedTable::new(&name.to_string(), spec.columns, spec.retention, memory);
-            let (_, seen) = watch::channel(Slot::Ready(Arc::new(table)));
+            let table = RingTable::new(&name.to_string(), spec.columns, spec.retention, memory);
+            let (_, seen) = watch::channel(LoadState::Ready(Arc::new(table)));
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
             writable.insert(name, true);
         }
@@ -144,8 +144,8 @@ impl DataFusionEngine {
         for loader in loading {
             loaders.spawn_on(loader.run(), &options.runtime);
         }
-        let rules = Rules::new(writable, names, host_paths);
-        let shared = Shared {
+        let rules = CatalogPolicy::new(writable, names, host_paths);
+        let shared = EngineShared {
             state,
             rules,
             query_timeout: options.query_timeout,
@@ -245,7 +245,7 @@ fn base_state(
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true);
     // Many clients (Java, Go, JavaScript) do not know Arrow's view types yet, so text is read as
-    // plain text, which leaves nothing to convert at the door.
+    // plain text, which leaves nothing to convert at the endpoint.
     config.options_mut().execution.parquet.schema_force_view_types = false;
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     let execution = &mut config.options_mut().execution;
@@ -311,7 +311,7 @@ fn runtime_env(
     RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(disk)
-        // Listings would be kept for ever: a file that is added to a folder would never be seen.
+        // Listings would be kept forever: a file that is added to a directory would never be seen.
         .with_object_list_cache_limit(0)
         .build()
 }

@@ -25,13 +25,13 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::at_rest::AtRest;
-use crate::engine::Shared;
+use crate::engine::EngineShared;
 use crate::error::engine_error;
-use crate::plans::Known;
-use crate::session::{Own, ended};
-use crate::work::{Strike, Work, uninterrupted};
-use crate::{answer, at_rest, ddl, functions, parameters, session};
+use crate::in_memory::InMemoryStream;
+use crate::plan_cache::CachedPlan;
+use crate::session::{SessionOwn, ended};
+use crate::work::{DeadlineGuard, Work, uninterrupted};
+use crate::{ddl, functions, in_memory, output_schema, parameters, session};
 
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
@@ -45,9 +45,9 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// A statement that is planned.
 pub(crate) struct Planned {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) own: Arc<Own>,
-    pub(crate) known: Arc<Known>,
+    pub(crate) shared: Arc<EngineShared>,
+    pub(crate) own: Arc<SessionOwn>,
+    pub(crate) known: Arc<CachedPlan>,
     /// How long planning took: the limit is on both together.
     pub(crate) spent: Duration,
 }
@@ -79,7 +79,7 @@ impl Prepared for Planned {
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
         let (ready, started) = oneshot::channel();
         let (batches, received) = mpsc::channel(BATCHES_AHEAD);
-        let (received, rows) = (Received::new(received), AtRest::default());
+        let (received, rows) = (Received::new(received), InMemoryStream::default());
         let (slot, begun, stop) = (Slot::take_current(), self.shared.overdue.begin(), CancellationToken::new());
         let is_late = begun.deadline();
         let limit = self.shared.query_timeout;
@@ -98,7 +98,7 @@ impl Prepared for Planned {
         let strikes = (run.deadline + GRACE).into_std();
         let runtime = self.shared.runtimes.of(self.own.principal.role());
         let task = AbortOnDropHandle::new(runtime.spawn(run.drive(ready, batches)));
-        let (work, held) = (task.abort_handle(), AtRest::default());
+        let (work, held) = (task.abort_handle(), InMemoryStream::default());
         let (holds, stops, ahead) = (held.clone(), stop.clone(), received.clone());
         let mut strike = self.shared.strike(strikes, move || {
             work.abort();
@@ -153,9 +153,9 @@ struct Begun {
 
 /// One execution, on its way.
 struct Run {
-    shared: Arc<Shared>,
-    own: Arc<Own>,
-    known: Arc<Known>,
+    shared: Arc<EngineShared>,
+    own: Arc<SessionOwn>,
+    known: Arc<CachedPlan>,
     parameters: Parameters,
     limit: Duration,
     deadline: Instant,
@@ -163,7 +163,7 @@ struct Run {
     /// Ends planning where the time is up or the caller has gone.
     stop: CancellationToken,
     /// The rows as they are computed.
-    rows: AtRest,
+    rows: InMemoryStream,
     _begun: Work,
 }
 
@@ -195,7 +195,7 @@ impl Received {
         drop(before);
     }
 
-    /// The next one; waits for ever where they were let go of.
+    /// The next one; waits forever where they were let go of.
     async fn next(&self) -> Option<Result<Waiting, EngineError>> {
         poll_fn(|cx| match &mut *self.lock() {
             Some(received) => received.poll_recv(cx),
@@ -252,7 +252,7 @@ impl Run {
             };
             let item = match timeout_at(deadline, rows.next()).await {
                 Ok(None) => return,
-                Ok(Some(batch)) => batch.and_then(|batch| answer::conform(batch, &schema)).map_err(engine_error),
+                Ok(Some(batch)) => batch.and_then(|batch| output_schema::conform(batch, &schema)).map_err(engine_error),
                 Err(_elapsed) => Err(timed_out(limit)),
             };
             let batch = match item.and_then(|batch| {
@@ -351,9 +351,9 @@ impl Run {
                     }
                 };
                 let physical = physical.map_err(engine_error)?;
-                let is_at_rest = is_unset && at_rest::lies_in_memory(physical.as_ref());
+                let is_at_rest = is_unset && in_memory::lies_in_memory(physical.as_ref());
                 let stream = if is_at_rest {
-                    at_rest::read(physical, &mut state)
+                    in_memory::read(physical, &mut state)
                 } else {
                     execute_stream(physical, state.task_ctx())
                 };
@@ -382,7 +382,7 @@ fn settle(promised: &SchemaRef, actual: &SchemaRef) -> SchemaRef {
     if wanted.len() == given.len() && wanted.iter().zip(given).all(leads) {
         promised.clone()
     } else {
-        answer::plain_schema(actual)
+        output_schema::plain_schema(actual)
     }
 }
 
@@ -391,7 +391,7 @@ struct Fetch {
     /// `None` where all has been said.
     source: Option<Source>,
     /// What ends the query at its limit, wherever it is.
-    strike: Strike,
+    strike: DeadlineGuard,
 }
 
 enum Source {
@@ -402,7 +402,7 @@ enum Source {
         /// Of the batch that the reader has: it counts until the next one is asked for.
         held: Option<Waits>,
     },
-    AtRest(AtRest),
+    AtRest(InMemoryStream),
 }
 
 impl Source {
@@ -455,7 +455,7 @@ impl Fetch {
 
 impl Debug for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Known { effect, schema, .. } = &*self.known;
+        let CachedPlan { effect, schema, .. } = &*self.known;
         f.debug_struct("Planned").field("effect", effect).field("schema", schema).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! External tables whose LOCATION has a wildcard, by the store of their folder: plans and `input_file_name()` show callers no
+//! External tables whose LOCATION has a wildcard, by the store of their directory: plans and `input_file_name()` show callers no
 //! place on the host.
 //!
 //! DataFusion takes wildcards in a path of the host alone, and not in a URL. The table it makes is therefore made once more.
@@ -31,7 +31,7 @@ impl TableProviderFactory for ExternalTables {
         let paths = table.table_paths().iter().map(|url| self.0.rooted_listing(url)).collect::<Option<Vec<_>>>();
         let Some(paths) = paths else { return Ok(made) };
         let schema = table.schema();
-        // The columns of the folders' names come last.
+        // The columns of the directories' names come last.
         let of_files = schema.fields().len() - table.options().table_partition_cols.len();
         let schema = Schema::new_with_metadata(&schema.fields()[..of_files], schema.metadata().clone());
         let config = ListingTableConfig::new_with_multi_paths(paths)

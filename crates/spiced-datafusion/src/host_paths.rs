@@ -1,4 +1,4 @@
-//! Where SQL may reach on the host: the folders of `runtime.sql.host_paths`, and nothing else.
+//! Where SQL may reach on the host: the directories of `runtime.sql.host_paths`, and nothing else.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::host_store::HostStore;
 /// The setting that messages name.
 pub(crate) const SETTING: &str = "runtime.sql.host_paths";
 
-/// The folders that `COPY` and `CREATE EXTERNAL TABLE` may reach.
+/// The directories that `COPY` and `CREATE EXTERNAL TABLE` may reach.
 #[derive(Debug, Clone)]
 pub(crate) struct HostPaths(Arc<[PathBuf]>);
 
@@ -25,10 +25,10 @@ impl HostPaths {
     }
 
     /// Has `runtime` reach the host's files through stores that look where each really lies: one for paths with a wildcard,
-    /// and one for each folder, whose paths begin there.
+    /// and one for each directory, whose paths begin there.
     ///
     /// # Errors
-    /// A folder is no path.
+    /// A directory is no path.
     pub(crate) fn register(&self, runtime: &RuntimeEnv) -> Result<()> {
         let register = |url: &str, store: HostStore| {
             let url = Url::parse(url).map_err(|error| DataFusionError::External(Box::new(error)))?;
@@ -44,7 +44,7 @@ impl HostPaths {
         Ok(())
     }
 
-    /// What was [admitted](Self::admit), by the store of its folder: what shows it shows no place on the host.
+    /// What was [admitted](Self::admit), by the store of its directory: what shows it shows no place on the host.
     pub(crate) fn rooted(&self, admitted: String) -> String {
         let Ok(url) = Url::parse(&admitted) else { return admitted };
         let Ok(path) = url.to_file_path() else { return admitted };
@@ -59,7 +59,7 @@ impl HostPaths {
         }
     }
 
-    /// The path of what was [admitted](Self::admit), from its folder on.
+    /// The path of what was [admitted](Self::admit), from its directory on.
     pub(crate) fn within(&self, admitted: &str) -> Option<String> {
         let path = match Url::parse(admitted) {
             Ok(url) => url.to_file_path().ok()?,
@@ -72,7 +72,7 @@ impl HostPaths {
         })
     }
 
-    /// The same of a folder whose files are listed, by a wildcard or not.
+    /// The same of a directory whose files are listed, by a wildcard or not.
     pub(crate) fn rooted_listing(&self, listed: &ListingTableUrl) -> Option<ListingTableUrl> {
         let path = PathBuf::from(format!("/{}", listed.prefix()));
         self.0.iter().enumerate().find_map(|(at, folder)| {
@@ -86,10 +86,10 @@ impl HostPaths {
     }
 
     /// Checks `location`, as a statement names it, and returns the URL to use in its place: that of
-    /// the file or folder that was checked, without links or dots that could mean another one later.
+    /// the file or directory that was checked, without links or dots that could mean another one later.
     ///
     /// # Errors
-    /// It is not within the folders, or it is no path of this host.
+    /// It is not within the directories, or it is no path of this host.
     pub(crate) fn admit(&self, location: &str, what: &str) -> Result<String> {
         let scheme = location.split_once("://").map(|(scheme, _)| scheme);
         if scheme.is_some_and(|scheme| !scheme.eq_ignore_ascii_case("file")) {
@@ -126,7 +126,7 @@ impl HostPaths {
             return Err(outside());
         }
         if let Some(glob) = url.get_glob() {
-            // A scheme turns globs off, so one with a glob stays a path; and the folder must not
+            // A scheme turns globs off, so one with a glob stays a path; and the directory must not
             // be taken for a part of it.
             return match real.to_str() {
                 Some(folder) if !folder.contains(['*', '?', '[']) => Ok(format!("{folder}/{}", glob.as_str())),
@@ -137,7 +137,7 @@ impl HostPaths {
     }
 }
 
-/// The URL of the store of a folder.
+/// The URL of the store of a directory.
 fn root(at: usize) -> String {
     format!("hostpath{at}://files/")
 }
@@ -179,7 +179,7 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
     clean
 }
 
-/// `file://` and the path, percent-encoded; with a slash at the end for a folder.
+/// `file://` and the path, percent-encoded; with a slash at the end for a directory.
 pub(crate) fn file_url(path: &Path, is_folder: bool) -> String {
     let mut url = format!("file://{}", encoded(path));
     if is_folder && !url.ends_with('/') {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever is admitted is, as DataFusion reads it, within the folder.
+        /// Whatever is admitted is, as DataFusion reads it, within the directory.
         #[test]
         fn nothing_else_gets_through(
             scheme in proptest::sample::select(vec!["", "file://", "FILE://", "file:", "http://"]),

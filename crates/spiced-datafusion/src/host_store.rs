@@ -18,7 +18,7 @@ use spiced_engine::{EngineError, ErrorKind};
 
 use crate::host_paths::{SETTING, canonical};
 
-/// The files of a folder, whose paths begin there: they tell nobody where on the host it is. What a pod names is the
+/// The files of a directory, whose paths begin there: they tell nobody where on the host it is. What a pod names is the
 /// operator's, and its links are followed.
 pub(crate) fn rooted(folder: &HostPath) -> Result<HostStore> {
     let root = Path::from_absolute_path(folder)?;
@@ -31,7 +31,7 @@ pub(crate) struct HostStore {
     inner: Box<dyn ObjectStore>,
     /// Where the paths of the store begin.
     root: Path,
-    /// The folders in which all lies that SQL may reach; `None` where it is not SQL that reaches.
+    /// The directories in which all lies that SQL may reach; `None` where it is not SQL that reaches.
     folders: Option<Arc<[PathBuf]>>,
 }
 
@@ -41,7 +41,7 @@ impl HostStore {
         Self { inner: Box::new(LocalFileSystem::new()), root: Path::default(), folders: Some(folders) }
     }
 
-    /// With paths that begin at `folder`.
+    /// With paths that begin at `directory`.
     pub(crate) fn rooted(folder: &HostPath, folders: Arc<[PathBuf]>) -> Result<Self> {
         Ok(Self { folders: Some(folders), ..rooted(folder)? })
     }

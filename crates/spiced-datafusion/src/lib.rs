@@ -34,18 +34,18 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod answer;
 mod any;
-mod at_rest;
 mod at_time_zone;
-mod bound;
 mod catalog;
-mod changes;
-mod clock;
+mod catalog_policy;
+mod coalesce;
 mod complexity;
 mod connectors;
+mod cooperative;
 mod ddl;
+mod deadline_timer;
 mod distinct_from;
+mod dml;
 mod effect;
 mod engine;
 mod error;
@@ -56,21 +56,21 @@ mod functions;
 mod host_paths;
 mod host_store;
 mod in_lists;
+mod in_memory;
 mod in_subqueries;
 mod ingest;
 mod loader;
 mod memory;
 mod memory_table;
 mod memory_watch;
-mod merging;
 mod name;
 mod names;
 mod options;
+mod output_schema;
 mod parameters;
-mod permission;
-mod plans;
+mod plan_cache;
 mod projections;
-mod retained_table;
+mod ring_table;
 mod runtime;
 mod session;
 mod settings;
@@ -80,16 +80,16 @@ mod start_error;
 mod statement;
 mod system_table;
 mod time_literals;
+mod typed_parameters;
 mod view;
 mod work;
-mod yielding;
 
 pub use engine::DataFusionEngine;
 pub use options::{
     ColumnSpec, DEFAULT_MAX_STATEMENT_SIZE, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DEFAULT_SPILL_LIMIT,
     DatasetSpec, EngineOptions, ViewSpec,
 };
-pub use retained_table::{RetainedSpec, Retention};
+pub use ring_table::{RetainedSpec, Retention};
 pub use runtime::query_runtime;
 pub use start_error::StartError;
 pub use system_table::SystemTable;

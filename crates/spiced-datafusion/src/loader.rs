@@ -11,14 +11,14 @@ use futures::FutureExt;
 use spiced_engine::{DatasetState, DatasetStatus};
 use tokio::sync::watch;
 
-use crate::catalog::Slot;
+use crate::catalog::LoadState;
 use crate::connectors::Source;
-use crate::plans::Plans;
+use crate::plan_cache::PlanCache;
 
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How long one attempt may take.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(5 * 60);
 
@@ -28,7 +28,7 @@ pub(crate) struct Loader {
     pub(crate) index: usize,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) state: Arc<SessionState>,
-    pub(crate) slot: watch::Sender<Slot>,
+    pub(crate) slot: watch::Sender<LoadState>,
     pub(crate) statuses: watch::Sender<Vec<DatasetStatus>>,
     pub(crate) reloads: Reloads,
 }
@@ -38,11 +38,11 @@ pub(crate) struct Loader {
 #[derive(Clone)]
 pub(crate) struct Reloads {
     count: watch::Sender<u64>,
-    plans: Arc<Plans>,
+    plans: Arc<PlanCache>,
 }
 
 impl Reloads {
-    pub(crate) fn new(plans: Arc<Plans>) -> Self {
+    pub(crate) fn new(plans: Arc<PlanCache>) -> Self {
         Self { count: watch::Sender::new(0), plans }
     }
 
@@ -84,12 +84,12 @@ impl Loader {
                 Ok(table) => {
                     let schema = table.schema();
                     // The slot first: whoever sees `Ready` can query it.
-                    let before = self.slot.send_replace(Slot::Ready(table));
+                    let before = self.slot.send_replace(LoadState::Ready(table));
                     self.publish(DatasetState::Ready);
                     match before {
-                        Slot::Loading => tracing::info!(dataset = name, "data set loaded"),
+                        LoadState::Loading => tracing::info!(dataset = name, "data set loaded"),
                         // Whatever it was: a caller can have it asked for again, and fills no log with it.
-                        Slot::Ready(before) if before.schema() == schema => {
+                        LoadState::Ready(before) if before.schema() == schema => {
                             tracing::debug!(dataset = name, "no change")
                         }
                         _ if self.source.reads_others() => tracing::debug!(dataset = name, "view planned again"),
@@ -104,14 +104,14 @@ impl Loader {
                 tracing::warn!(dataset = name, error, "data set not loaded; it is tried again until it is");
             }
             let wait = jittered(pause);
-            self.slot.send_replace(Slot::Failed(error.clone()));
+            self.slot.send_replace(LoadState::Failed(error.clone()));
             self.publish(DatasetState::Failed { error: error.clone(), next_attempt: SystemTime::now() + wait });
             if last_error.is_none() {
                 self.told(is_first);
             }
             last_error = Some(error);
             tokio::time::sleep(wait).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 

@@ -5,7 +5,7 @@
 //! and `UPDATE` while they are planned, so that even `EXPLAIN DELETE` deletes.
 //!
 //! A row's address is a number that no other row of the table ever has: where rows are changed, or moved, what holds them
-//! is numbered anew.
+//! is numbered again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,9 +32,9 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan};
 use futures::stream;
 use spiced_engine::ErrorKind;
 
-use crate::changes::{Changeable, address};
+use crate::coalesce::{collect, merged};
+use crate::dml::{UpdatableTable, row_id_column};
 use crate::error::refusal;
-use crate::merging::{gathered, merged};
 
 /// The table.
 #[derive(Debug)]
@@ -117,9 +117,9 @@ impl TableProvider for MemoryTable {
     }
 }
 
-impl Changeable for MemoryTable {
+impl UpdatableTable for MemoryTable {
     fn addressed(&self) -> Result<Arc<dyn TableProvider>> {
-        let address = Arc::new(Field::new(address("row", &self.schema), DataType::UInt64, false));
+        let address = Arc::new(Field::new(row_id_column("row", &self.schema), DataType::UInt64, false));
         let fields: Vec<_> = self.schema.fields().iter().cloned().chain([address]).collect();
         let schema = Arc::new(Schema::new(fields));
         let rows = Numbered { rows: self.rows.clone(), schema: schema.clone() };
@@ -180,7 +180,7 @@ impl Rows {
 
     async fn append(&self, stream: SendableRecordBatchStream) -> Result<u64> {
         let coming = self.held().reservation.new_empty();
-        let (fresh, rows) = gathered(stream, &self.schema, &coming).await?;
+        let (fresh, rows) = collect(stream, &self.schema, &coming).await?;
         let mut held = self.held();
         for mut batch in fresh {
             while let Some(both) = held.parts.last().and_then(|last| merged(&last.batch, &batch)) {
@@ -315,7 +315,7 @@ impl DataSink for Change {
 
     async fn write_all(&self, data: SendableRecordBatchStream, _context: &Arc<TaskContext>) -> Result<u64> {
         let coming = self.rows.held().reservation.new_empty();
-        let (given, rows) = gathered(data, &self.wanted, &coming).await?;
+        let (given, rows) = collect(data, &self.wanted, &coming).await?;
         self.rows.change(&given, &self.columns, &coming)?;
         Ok(rows)
     }

@@ -32,7 +32,7 @@ pub struct EngineOptions {
     pub system: Vec<SystemTable>,
     /// Tables of what came last.
     pub retained: Vec<RetainedSpec>,
-    /// The folders that `COPY` and `CREATE EXTERNAL TABLE` may reach; empty: nowhere.
+    /// The directories that `COPY` and `CREATE EXTERNAL TABLE` may reach; empty: nowhere.
     pub host_paths: Vec<PathBuf>,
     /// How long a query may take from the start of its planning until its last batch is fetched.
     pub query_timeout: Duration,
@@ -86,7 +86,7 @@ pub struct DatasetSpec {
     pub from: String,
     /// True where SQL may change it.
     pub writable: bool,
-    /// The folder at which relative paths of `from` start.
+    /// The directory at which relative paths of `from` start.
     pub folder: PathBuf,
     /// What the connector needs to know besides.
     pub params: BTreeMap<String, Secret>,

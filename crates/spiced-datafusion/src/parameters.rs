@@ -13,8 +13,8 @@ use datafusion::logical_expr::expr::{Cast, Placeholder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use spiced_engine::{EngineError, Parameters};
 
-use crate::bound::Values;
 use crate::error::{engine_error, invalid};
+use crate::typed_parameters::Values;
 
 /// The parameters of `plan`: `$1`, `$2`, `$10`, then those with names by the alphabet. `$1::bigint` is
 /// a `bigint`, as PostgreSQL has it: some clients turn what they are given to the type they are told. It is a hint: a

@@ -67,7 +67,7 @@ impl OptimizerRule for Apart {
                     part => Ok(Transformed::no(part)),
                 })
             })?;
-            // What the rule has made anew has the mark in its schema, and so have those above it.
+            // What the rule has made again has the mark in its schema, and so have those above it.
             match plain.data.schema().fields().iter().any(|field| field.metadata().contains_key(MARK)) {
                 true => plain.map_data(LogicalPlan::recompute_schema),
                 false => Ok(plain),

@@ -10,7 +10,7 @@ const THREADS_A_CORE: usize = 4;
 
 /// The stack of each of its threads, in bytes. It is address space until it is used.
 ///
-/// Planning and evaluating recurse with the depth of a statement. What `size` lets through was
+/// Planning and evaluating recurse with the depth of a statement. What `term_count` lets through was
 /// measured to need up to 8 MiB, without optimization.
 const STACK: usize = 16 << 20;
 

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::answer;
-use crate::bound::Values;
 use crate::connectors::{Keys, Reference};
-use crate::engine::Shared;
+use crate::engine::EngineShared;
 use crate::error::{engine_error, invalid};
 use crate::execution::Planned;
 use crate::names::{self, Names};
-use crate::plans::Known;
-use crate::{changes, complexity, connectors, effect, parameters, statement};
+use crate::output_schema;
+use crate::plan_cache::CachedPlan;
+use crate::typed_parameters::Values;
+use crate::{complexity, connectors, dml, effect, parameters, statement};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::execution::context::SessionState;
@@ -31,12 +31,12 @@ use spiced_engine::{
 
 /// The session. Cheap to make: it shares the engine's state until something is set.
 pub(crate) struct DataFusionSession {
-    shared: Arc<Shared>,
-    own: Arc<Own>,
+    shared: Arc<EngineShared>,
+    own: Arc<SessionOwn>,
 }
 
 /// What belongs to one session alone: DataFusion's state, replaced as a whole by `SET` and `PREPARE`.
-pub(crate) struct Own {
+pub(crate) struct SessionOwn {
     state: Mutex<Arc<SessionState>>,
     /// Whose it is.
     pub(crate) principal: Arc<Principal>,
@@ -55,7 +55,7 @@ struct PreparedSql {
     parameters: Schema,
 }
 
-impl Own {
+impl SessionOwn {
     /// The state as it is now.
     pub(crate) fn state(&self) -> Arc<SessionState> {
         self.lock().clone()
@@ -107,14 +107,14 @@ impl Own {
 }
 
 impl DataFusionSession {
-    pub(crate) fn new(shared: Arc<Shared>, principal: Principal) -> Self {
+    pub(crate) fn new(shared: Arc<EngineShared>, principal: Principal) -> Self {
         let (state, principal) = (Mutex::new(shared.state.clone()), Arc::new(principal));
         let (changing, prepared) = (tokio::sync::Mutex::new(()), Mutex::default());
-        Self { shared, own: Arc::new(Own { state, principal, changing, prepared }) }
+        Self { shared, own: Arc::new(SessionOwn { state, principal, changing, prepared }) }
     }
 
     /// The plan of `sql`, where it was made before for a session like this one.
-    fn known(&self, sql: &str) -> Option<Arc<Known>> {
+    fn known(&self, sql: &str) -> Option<Arc<CachedPlan>> {
         if self.shared.is_unset(&self.own.state()) { self.shared.plans.get(sql) } else { None }
     }
 }
@@ -199,7 +199,7 @@ async fn list(state: &SessionState) -> Catalog {
                     schema: schema_name.clone(),
                     name,
                     kind: if table.table_type() == TableType::View { "VIEW" } else { "BASE TABLE" },
-                    columns: answer::plain_schema(&table.schema()),
+                    columns: output_schema::plain_schema(&table.schema()),
                     primary_key: None,
                     foreign_keys: Vec::new(),
                 });
@@ -227,9 +227,9 @@ const BYTES_PER_BYTE: usize = 64;
 const BYTES_PER_TOKEN: usize = 640;
 
 /// Plans `sql` for the session of `own`. Runs on the queries' runtime.
-async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned, EngineError> {
+async fn plan(shared: Arc<EngineShared>, own: Arc<SessionOwn>, sql: String) -> Result<Planned, EngineError> {
     let started = Instant::now();
-    let (age, state) = (shared.plans.age(), own.state());
+    let (age, state) = (shared.plans.epoch(), own.state());
     let (statement, _planning) = parsed(&shared, &sql, &state)?;
     let known = Arc::new(of_statement(&shared, &own, Arc::new(statement), &Values::default(), &state).await?);
     if shared.is_unset(&state) && matches!(known.effect, Effect::Read | Effect::Write) {
@@ -239,7 +239,7 @@ async fn plan(shared: Arc<Shared>, own: Arc<Own>, sql: String) -> Result<Planned
 }
 
 /// The statement, and the memory that planning it takes.
-fn parsed(shared: &Shared, sql: &str, state: &SessionState) -> Result<(Parsed, MemoryReservation), EngineError> {
+fn parsed(shared: &EngineShared, sql: &str, state: &SessionState) -> Result<(Parsed, MemoryReservation), EngineError> {
     let planning = shared.reserve("the text of a statement", sql.len().min(shared.max_statement) * BYTES_PER_BYTE)?;
     let tokens = statement::tokenize(sql, state, shared.max_statement)?;
     planning.try_grow(tokens.count().saturating_mul(BYTES_PER_TOKEN)).map_err(engine_error)?;
@@ -250,7 +250,12 @@ fn parsed(shared: &Shared, sql: &str, state: &SessionState) -> Result<(Parsed, M
 ///
 /// # Errors
 /// With them, it cannot be planned.
-pub(crate) async fn bind(shared: &Shared, own: &Own, known: &Known, values: &Values) -> Result<Known, EngineError> {
+pub(crate) async fn bind(
+    shared: &EngineShared,
+    own: &SessionOwn,
+    known: &CachedPlan,
+    values: &Values,
+) -> Result<CachedPlan, EngineError> {
     let Some(statement) = known.statement.clone() else {
         return Err(EngineError::new(ErrorKind::Internal, "a statement with parameters that is no SQL"));
     };
@@ -264,12 +269,12 @@ pub(crate) async fn bind(shared: &Shared, own: &Own, known: &Known, values: &Val
 
 /// The plan of `statement` with `values` in the place of its parameters.
 async fn of_statement(
-    shared: &Shared,
-    own: &Own,
+    shared: &EngineShared,
+    own: &SessionOwn,
     statement: Arc<Parsed>,
     values: &Values,
     state: &SessionState,
-) -> Result<Known, EngineError> {
+) -> Result<CachedPlan, EngineError> {
     let mut made = make(&statement, values, state).await.map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::Execute(execute)) = &made.0 {
         // What EXECUTE does is what was prepared under its name.
@@ -279,7 +284,11 @@ async fn of_statement(
 }
 
 /// What an EXECUTE runs.
-async fn run_prepared(own: &Own, execute: &Execute, state: &SessionState) -> Result<(LogicalPlan, Names), EngineError> {
+async fn run_prepared(
+    own: &SessionOwn,
+    execute: &Execute,
+    state: &SessionState,
+) -> Result<(LogicalPlan, Names), EngineError> {
     let name = &execute.name;
     let prepared = own.prepared(name).ok_or_else(|| invalid(format!("prepared statement '{name}' does not exist")))?;
     let (given, wanted) = (execute.parameters.len(), prepared.parameters.fields().len());
@@ -322,20 +331,24 @@ async fn make(
 }
 
 /// What is to be known of a plan before it runs.
-fn known(shared: &Shared, (plan, names): (LogicalPlan, Names), state: &SessionState) -> Result<Known, EngineError> {
+fn known(
+    shared: &EngineShared,
+    (plan, names): (LogicalPlan, Names),
+    state: &SessionState,
+) -> Result<CachedPlan, EngineError> {
     complexity::plan::check(&plan).map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::TransactionStart(_) | PlanStatement::TransactionEnd(_)) = &plan {
         return Err(EngineError::new(ErrorKind::Unsupported, "this engine has no transactions"));
     }
-    let plan = shared.rules.apply(plan, state).and_then(changes::plan).map_err(engine_error)?;
+    let plan = shared.rules.apply(plan, state).and_then(dml::plan).map_err(engine_error)?;
     let effect = effect::of(&plan).map_err(engine_error)?;
     let parameters = parameters::of(&plan).map_err(engine_error)?;
-    let schema = answer::schema(&plan, &parameters, state).map_err(engine_error)?;
+    let schema = output_schema::schema(&plan, &parameters, state).map_err(engine_error)?;
     complexity::plan::check_types(&schema).map_err(engine_error)?;
-    Ok(Known::new(plan, names.restore(schema), parameters, effect))
+    Ok(CachedPlan::new(plan, names.restore(schema), parameters, effect))
 }
 
-impl Shared {
+impl EngineShared {
     /// Counts `bytes` against the memory that all share, until what is returned is dropped.
     ///
     /// # Errors

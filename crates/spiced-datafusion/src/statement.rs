@@ -15,7 +15,7 @@ use spiced_engine::EngineError;
 
 use crate::complexity::{ctes, syntax, tokens};
 use crate::error::{engine_error, invalid};
-use crate::{changes, distinct_from, functions};
+use crate::{distinct_from, dml, functions};
 
 /// A text as the parser takes it.
 pub(crate) struct Tokens {
@@ -74,7 +74,7 @@ impl Tokens {
                 (Some(mut statement), 0) => {
                     distinct_from::rewrite(&mut statement);
                     ctes::check(&statement)?;
-                    changes::check(&statement)?;
+                    dml::check(&statement)?;
                     functions::check_grouping(&statement)?;
                     Ok(statement)
                 }

@@ -1,4 +1,4 @@
-//! Tables of the schema `runtime`: what the program says of itself, asked anew by each query.
+//! Tables of the schema `runtime`: what the program says of itself, asked again by each query.
 
 use std::fmt;
 use std::sync::Arc;

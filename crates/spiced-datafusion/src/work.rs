@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::clock::Alarm;
-use crate::engine::Shared;
+use crate::deadline_timer::TimerGuard;
+use crate::engine::EngineShared;
 use crate::execution::timed_out;
 use crate::memory_watch::Watched;
 use crate::session::ended;
@@ -94,10 +94,10 @@ pub(crate) fn uninterrupted<T>(stop: &CancellationToken, work: impl Future<Outpu
 
 /// Ends a statement from elsewhere, with the error that its caller gets. Cheap to clone; the first error counts.
 #[derive(Clone)]
-pub(crate) struct Ender(Arc<Mutex<Option<End>>>);
+pub(crate) struct Ender(Arc<Mutex<Option<EndWith>>>);
 
 /// What ends a statement.
-type End = Box<dyn FnOnce(EngineError) + Send>;
+type EndWith = Box<dyn FnOnce(EngineError) + Send>;
 
 impl Ender {
     fn new(end: impl FnOnce(EngineError) + Send + 'static) -> Self {
@@ -120,14 +120,14 @@ impl Ender {
 
 /// What ends a statement from elsewhere: its deadline, or the memory of the process. The work may compute on for a while
 /// before it sees that; whoever waits for it need not.
-pub(crate) struct Strike {
+pub(crate) struct DeadlineGuard {
     struck: oneshot::Receiver<EngineError>,
     why: Option<EngineError>,
-    _alarm: Alarm,
+    _alarm: TimerGuard,
     pub(crate) watched: Watched,
 }
 
-impl Strike {
+impl DeadlineGuard {
     /// Waits for it.
     pub(crate) async fn comes(&mut self) -> EngineError {
         if self.why.is_none() && !self.struck.is_terminated() {
@@ -149,10 +149,10 @@ impl Strike {
     }
 }
 
-impl Shared {
+impl EngineShared {
     /// Calls `end`, which ends some work and must not block, at `when`, or sooner where the process has too much memory,
     /// unless what is returned is dropped before.
-    pub(crate) fn strike(&self, when: Instant, end: impl FnOnce() + Send + 'static) -> Strike {
+    pub(crate) fn strike(&self, when: Instant, end: impl FnOnce() + Send + 'static) -> DeadlineGuard {
         let (strike, struck) = oneshot::channel();
         let ender = Ender::new(move |why| {
             end();
@@ -161,7 +161,7 @@ impl Shared {
         });
         let (limit, at_deadline) = (self.query_timeout, ender.clone());
         let alarm = self.clock.at(when, move || at_deadline.end(timed_out(limit)));
-        Strike { struck, why: None, _alarm: alarm, watched: self.memory_watch.watch(ender) }
+        DeadlineGuard { struck, why: None, _alarm: alarm, watched: self.memory_watch.watch(ender) }
     }
 
     /// Runs `work`, which plans, for a caller with `role` within the time limit. The slot of the call belongs to the work:
@@ -198,7 +198,7 @@ impl Shared {
         match done {
             Ok((Some(done), slot)) => {
                 if let Some(slot) = slot {
-                    slot.give_back();
+                    slot.release();
                 }
                 Ok(done)
             }

@@ -62,7 +62,7 @@ struct Quota {
 
 /// A place within a [`Quota`].
 #[derive(Debug)]
-struct Place {
+struct QueuePlace {
     _own: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
 }
@@ -92,16 +92,16 @@ impl Quota {
         own
     }
 
-    fn try_take(&self, caller: &Arc<str>) -> Option<Place> {
+    fn try_take(&self, caller: &Arc<str>) -> Option<QueuePlace> {
         let _own = self.own(caller).try_acquire_owned().ok()?;
         let _all = self.all.clone().try_acquire_owned().ok()?;
-        Some(Place { _own, _all })
+        Some(QueuePlace { _own, _all })
     }
 
-    async fn take(&self, caller: &Arc<str>) -> Option<Place> {
+    async fn take(&self, caller: &Arc<str>) -> Option<QueuePlace> {
         let _own = self.own(caller).acquire_owned().await.ok()?;
         let _all = self.all.clone().acquire_owned().await.ok()?;
-        Some(Place { _own, _all })
+        Some(QueuePlace { _own, _all })
     }
 }
 
@@ -193,9 +193,9 @@ impl AdmissionControl {
 pub struct Slot {
     queue: Arc<RoleQueue>,
     caller: Arc<str>,
-    _open: Place,
+    _open: QueuePlace,
     /// `None` while the result waits for its reader.
-    running: Option<Place>,
+    running: Option<QueuePlace>,
 }
 
 tokio::task_local! {
@@ -209,7 +209,7 @@ impl Slot {
     }
 
     /// Leaves the slot to the statement's next step.
-    pub fn give_back(self) {
+    pub fn release(self) {
         // Outside a call of `Guarded`'s there is no next step, and the slot is free.
         let _ = CURRENT.try_with(|slot| slot.replace(Some(self)));
     }
@@ -248,7 +248,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::Way;
+    use crate::RequestContext;
 
     fn limits(running: usize, waiting: usize) -> RoleLimits {
         RoleLimits { running, waiting }
@@ -293,7 +293,7 @@ mod tests {
         // Without credentials, an address is a caller.
         let from = |last| {
             let address = Some(Ipv4Addr::new(127, 0, 0, last).into());
-            Principal::anonymous(Role::ReadOnly).by(Way { address, ..Way::default() })
+            Principal::anonymous(Role::ReadOnly).with_context(RequestContext { address, ..RequestContext::default() })
         };
         drop(held);
         let mut held = Vec::new();
@@ -331,7 +331,7 @@ mod tests {
         let slot = || async { Some(control.admit(&reader("a")).await.unwrap()) };
         let (taken, left) = Slot::within(slot().await, async { Slot::take_current() }).await;
         assert!(taken.is_some() && left.is_none());
-        let call = async { Slot::take_current().unwrap().give_back() };
+        let call = async { Slot::take_current().unwrap().release() };
         assert!(Slot::within(slot().await, call).await.1.is_some());
         assert!(Slot::take_current().is_none());
     }

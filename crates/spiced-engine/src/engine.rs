@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{EngineError, ErrorKind, ForeignKey, Ingest, Key, Principal};
 
-/// A query engine. Shared by all doors; cheap to call.
+/// A query engine. Shared by all endpoints; cheap to call.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
     /// A session of the caller's own. What it sets or prepares is seen by nobody else.

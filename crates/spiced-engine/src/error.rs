@@ -1,6 +1,6 @@
 //! Why an engine did not answer, in terms that each protocol has a code for.
 
-/// The class of a failure; a door maps it to its own code.
+/// The class of a failure; an endpoint maps it to its own code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -1,4 +1,4 @@
-//! An engine made of one function, for those who embed a door over something that is no query engine, and for tests.
+//! An engine made of one function, for those who embed an endpoint over something that is no query engine, and for tests.
 
 use std::sync::{Arc, Mutex};
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::engine::{
     Batches, Catalog, DatasetStatus, Dialect, Engine, Execution, Parameters, Prepared, Session, Statement,
 };
-use crate::{AdmissionControl, AnswerBounds, Effect, EngineError, ErrorKind, Ingest, Principal, Role, Slot};
+use crate::{AdmissionControl, Effect, EngineError, ErrorKind, Ingest, Principal, ResultLimits, Role, Slot};
 
 /// An engine behind which every statement is checked against the caller's role.
 ///
@@ -29,20 +29,20 @@ pub struct Guarded<E> {
 /// What holds for all sessions.
 #[derive(Clone, Default)]
 struct Rules {
-    witnesses: Vec<Arc<dyn Witness>>,
+    witnesses: Vec<Arc<dyn StatementObserver>>,
     admission: AdmissionControl,
-    bounds: AnswerBounds,
+    bounds: ResultLimits,
 }
 
 /// Is told of every statement that ran, that failed to be planned, and that was denied.
-pub trait Witness: Send + Sync + 'static {
+pub trait StatementObserver: Send + Sync + 'static {
     /// A statement came to its end, or was not begun. It is called once for each execution, and must not block.
-    fn saw(&self, seen: &Seen<'_>);
+    fn on_complete(&self, seen: &StatementRecord<'_>);
 }
 
 /// A statement at its end.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub struct StatementRecord<'a> {
     /// Who sent it.
     pub principal: &'a Principal,
     /// The statement.
@@ -84,7 +84,7 @@ impl<E: Engine> Guarded<E> {
 
     /// Tells `witness` too.
     #[must_use]
-    pub fn witnessed(self, witness: Arc<dyn Witness>) -> Self {
+    pub fn witnessed(self, witness: Arc<dyn StatementObserver>) -> Self {
         self.ruled(|rules| rules.witnesses.push(witness))
     }
 
@@ -97,7 +97,7 @@ impl<E: Engine> Guarded<E> {
 
     /// Lets no query answer more than this.
     #[must_use]
-    pub fn within(self, bounds: AnswerBounds) -> Self {
+    pub fn limited(self, bounds: ResultLimits) -> Self {
         self.ruled(|rules| rules.bounds = bounds)
     }
 
@@ -163,8 +163,8 @@ impl Session for GuardedSession {
 }
 
 impl GuardedSession {
-    fn asked(&self, statement: Statement) -> Asked {
-        Asked {
+    fn asked(&self, statement: Statement) -> StatementContext {
+        StatementContext {
             rules: self.rules.clone(),
             principal: self.principal.clone(),
             statement,
@@ -174,7 +174,7 @@ impl GuardedSession {
         }
     }
 
-    async fn admit(&self, asked: &mut Asked) -> Result<Slot, EngineError> {
+    async fn admit(&self, asked: &mut StatementContext) -> Result<Slot, EngineError> {
         let slot = self.rules.admission.admit(&self.principal).await;
         asked.queued = asked.started.1.elapsed();
         slot.inspect_err(|error| asked.told(None, Outcome::Failed, Some(error), 0))
@@ -184,7 +184,7 @@ impl GuardedSession {
     fn guard(
         &self,
         planned: Result<Box<dyn Prepared>, EngineError>,
-        asked: Asked,
+        asked: StatementContext,
         slot: Option<Slot>,
     ) -> Result<Box<dyn Prepared>, EngineError> {
         let inner = planned.inspect_err(|error| match error.kind() {
@@ -211,7 +211,7 @@ fn permit(role: Role, effect: Effect) -> Result<(), EngineError> {
 }
 
 /// A statement as it came.
-struct Asked {
+struct StatementContext {
     rules: Arc<Rules>,
     principal: Principal,
     statement: Statement,
@@ -220,15 +220,15 @@ struct Asked {
     routine: bool,
 }
 
-impl Asked {
+impl StatementContext {
     fn told(&self, effect: Option<Effect>, outcome: Outcome, error: Option<&EngineError>, rows: u64) {
         let Self { rules, principal, statement, started: (started, since), queued, routine } = self;
         if *routine && outcome == Outcome::Done {
             return;
         }
         let (started, queued, took) = (*started, *queued, since.elapsed());
-        let seen = Seen { principal, statement, effect, outcome, error, started, queued, took, rows };
-        rules.witnesses.iter().for_each(|witness| witness.saw(&seen));
+        let seen = StatementRecord { principal, statement, effect, outcome, error, started, queued, took, rows };
+        rules.witnesses.iter().for_each(|witness| witness.on_complete(&seen));
     }
 }
 
@@ -239,7 +239,7 @@ struct GuardedStatement {
 }
 
 struct Held {
-    asked: Asked,
+    asked: StatementContext,
     effect: Effect,
     /// For the first execution; each further one is admitted by itself.
     slot: Mutex<Option<Slot>>,
@@ -283,10 +283,10 @@ impl Prepared for GuardedStatement {
             Ok(execution) => {
                 let bounds = match self.held.effect {
                     Effect::Read => self.held.asked.rules.bounds,
-                    _ => AnswerBounds::default(),
+                    _ => ResultLimits::default(),
                 };
-                let Execution { schema, batches } = execution.within(bounds);
-                Ok(Execution { schema, batches: WitnessedBatches { inner: batches, ending, _slot: slot }.boxed() })
+                let Execution { schema, batches } = execution.limited(bounds);
+                Ok(Execution { schema, batches: ObservedBatches { inner: batches, ending, _slot: slot }.boxed() })
             }
             Err(error) => {
                 ending.failed(&error);
@@ -332,14 +332,14 @@ impl Drop for Ending {
     }
 }
 
-struct WitnessedBatches {
+struct ObservedBatches {
     inner: Batches,
     ending: Ending,
     /// Where the engine did not take it.
     _slot: Option<Slot>,
 }
 
-impl Stream for WitnessedBatches {
+impl Stream for ObservedBatches {
     type Item = Result<RecordBatch, EngineError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -374,8 +374,8 @@ mod tests {
     #[derive(Default)]
     struct Kept(Mutex<Vec<(Option<Effect>, Outcome, u64)>>);
 
-    impl Witness for Kept {
-        fn saw(&self, seen: &Seen<'_>) {
+    impl StatementObserver for Kept {
+        fn on_complete(&self, seen: &StatementRecord<'_>) {
             self.0.lock().unwrap().push((seen.effect, seen.outcome, seen.rows));
         }
     }

@@ -15,7 +15,7 @@ pub struct Ingest {
     pub if_exists: IfExists,
     /// The rows. Columns are told by name.
     pub rows: Execution,
-    /// True for what comes all day long, as telemetry does: a [`Witness`](crate::Witness) is told of it only where it is
+    /// True for what comes all day long, as telemetry does: a [`StatementObserver`](crate::Witness) is told of it only where it is
     /// denied or fails.
     pub routine: bool,
 }

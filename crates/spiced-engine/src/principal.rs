@@ -39,7 +39,7 @@ impl fmt::Display for Role {
 /// The name of callers without credentials.
 const ANONYMOUS: &str = "anonymous";
 
-/// A caller that a door has let in.
+/// A caller that an endpoint has let in.
 ///
 /// Two requests with equal principals are the same caller, by whatever way each came: signed Flight
 /// tickets and prepared handles are bound to it.
@@ -47,14 +47,14 @@ const ANONYMOUS: &str = "anonymous";
 pub struct Principal {
     name: Arc<str>,
     role: Role,
-    way: Way,
+    way: RequestContext,
 }
 
 /// By which way a caller came: for the audit log, and no part of who it is.
 #[derive(Debug, Clone, Default)]
-pub struct Way {
-    /// The door: `http`, `flight` or `grpc`; empty where a program called the engine itself.
-    pub door: &'static str,
+pub struct RequestContext {
+    /// The endpoint: `http`, `flight` or `grpc`; empty where a program called the engine itself.
+    pub endpoint: &'static str,
     /// The caller's address.
     pub address: Option<IpAddr>,
     /// The SHA-256 of the client certificate that it showed, in lower-case hex.
@@ -66,7 +66,7 @@ pub struct Way {
 impl Principal {
     /// A caller by name.
     pub fn new(name: impl Into<Arc<str>>, role: Role) -> Self {
-        Self { name: name.into(), role, way: Way::default() }
+        Self { name: name.into(), role, way: RequestContext::default() }
     }
 
     /// The caller that gave no credentials, where such callers are let in.
@@ -84,7 +84,7 @@ impl Principal {
 
     /// The same caller, come by `way`.
     #[must_use]
-    pub fn by(self, way: Way) -> Self {
+    pub fn with_context(self, way: RequestContext) -> Self {
         Self { way, ..self }
     }
 
@@ -99,7 +99,7 @@ impl Principal {
     }
 
     /// By which way it came.
-    pub fn way(&self) -> &Way {
+    pub fn way(&self) -> &RequestContext {
         &self.way
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 /// The flags that are passed on (§3.2.2.5): sampled, and random.
 const KNOWN_FLAGS: u8 = 0b11;
 /// How much of a `tracestate` is passed on (§3.3.1.5).
-const LONGEST_STATE: usize = 512;
+const MAX_TRACESTATE: usize = 512;
 /// How many members a `tracestate` has (§3.3.1.1).
-const MOST_MEMBERS: usize = 32;
+const MAX_MEMBERS: usize = 32;
 
 /// The `traceparent` of a request, and its `tracestate`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +43,14 @@ impl Trace {
     pub fn with_state<'a>(self, values: impl IntoIterator<Item = &'a str>) -> Self {
         let members =
             values.into_iter().flat_map(|value| value.split(',')).map(|member| member.trim_matches([' ', '\t']));
-        let members: Vec<&str> = members.filter(|member| !member.is_empty()).take(MOST_MEMBERS + 1).collect();
-        let is_well_formed = members.len() <= MOST_MEMBERS
+        let members: Vec<&str> = members.filter(|member| !member.is_empty()).take(MAX_MEMBERS + 1).collect();
+        let is_well_formed = members.len() <= MAX_MEMBERS
             && members.iter().all(|member| {
                 let is_printable = member.bytes().all(|byte| (b' '..=b'~').contains(&byte));
                 is_printable && member.split_once('=').is_some_and(|(key, value)| !key.is_empty() && !value.is_empty())
             });
         let state =
-            Some(members.join(",")).filter(|state| is_well_formed && (1..=LONGEST_STATE).contains(&state.len()));
+            Some(members.join(",")).filter(|state| is_well_formed && (1..=MAX_TRACESTATE).contains(&state.len()));
         Self { state: state.map(Arc::from), ..self }
     }
 
@@ -99,11 +99,11 @@ mod tests {
         assert_eq!(state(&[]), None);
         assert_eq!(state(&["", " , "]), None);
         assert_eq!(state(&["a=1,b@c=x y", "\td=4 ,"]).as_deref(), Some("a=1,b@c=x y,d=4"));
-        let longest = format!("a={}", "x".repeat(LONGEST_STATE - 2));
+        let longest = format!("a={}", "x".repeat(MAX_TRACESTATE - 2));
         assert_eq!(state(&[&longest]).as_deref(), Some(&*longest));
         let members = |count| vec!["a=1"; count].join(",");
-        assert_eq!(state(&[&members(MOST_MEMBERS)]), Some(members(MOST_MEMBERS)));
-        for bad in [&*format!("{longest}x"), &members(MOST_MEMBERS + 1), "a", "=1", "a=", "a=1,b", "a=\u{e9}"] {
+        assert_eq!(state(&[&members(MAX_MEMBERS)]), Some(members(MAX_MEMBERS)));
+        for bad in [&*format!("{longest}x"), &members(MAX_MEMBERS + 1), "a", "=1", "a=", "a=1,b", "a=\u{e9}"] {
             assert_eq!(state(&[bad]), None, "{bad}");
         }
     }

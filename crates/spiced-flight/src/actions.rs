@@ -14,11 +14,11 @@ use prost::Message;
 use spiced_middleware::excerpt;
 use tonic::{Response, Status};
 
-use crate::call::Answer;
-use crate::command::Asked;
-use crate::door::Door;
-use crate::seal::Kind;
+use crate::command::Requested;
+use crate::request_context::Answer;
 use crate::session::Caller;
+use crate::signed_handle::Kind;
+use crate::state::FlightServiceState;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";
 const CLOSE_PREPARED: &str = "ClosePreparedStatement";
@@ -69,7 +69,7 @@ pub(crate) fn list() -> Answer<ActionType> {
     stream::iter(served).boxed()
 }
 
-impl Door {
+impl FlightServiceState {
     /// Does one action.
     pub(crate) async fn act(&self, caller: &Caller, action: Action) -> Result<Response<Answer<ActionResult>>, Status> {
         let mut cookie = None;
@@ -125,8 +125,8 @@ impl Door {
         let mut cancelled = false;
         for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
             // A metadata command's ticket is none of ours to sign, and nothing runs by it.
-            if let Asked::Command(Command::TicketStatementQuery(ticket)) = Asked::read(&ticket.ticket)? {
-                let sealed = self.sealer.open(Kind::Ticket, &ticket.statement_handle, caller)?;
+            if let Requested::Command(Command::TicketStatementQuery(ticket)) = Requested::read(&ticket.ticket)? {
+                let sealed = self.sealer.verify(Kind::Ticket, &ticket.statement_handle, caller)?;
                 cancelled |= self.running.cancel(&sealed.id);
             }
         }

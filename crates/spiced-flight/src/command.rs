@@ -12,14 +12,14 @@ const TYPE_URL: &str = "type.googleapis.com/";
 
 /// What is asked for.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Asked {
+pub(crate) enum Requested {
     /// A Flight SQL command that arrow-flight knows.
     Command(Command),
     /// SQL text.
     Sql(String),
 }
 
-impl Asked {
+impl Requested {
     /// Reads a descriptor: a command, SQL text as the command (as pyarrow's `for_command` sends it),
     /// or a path, which is a table's name in one to three parts.
     pub(crate) fn by(descriptor: FlightDescriptor) -> Result<Self, Status> {
@@ -85,8 +85,8 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<Asked, Status> {
-        Asked::by(FlightDescriptor::new_cmd(bytes.to_vec()))
+    fn read(bytes: &[u8]) -> Result<Requested, Status> {
+        Requested::by(FlightDescriptor::new_cmd(bytes.to_vec()))
     }
 
     #[test]
@@ -95,13 +95,13 @@ mod tests {
         for sql in
             ["SELECT 1", "  select 'ü'", "\nSELECT 'a text that is long enough for a length of 83 bytes ....'", "x"]
         {
-            assert_eq!(read(sql.as_bytes()).unwrap(), Asked::Sql(sql.into()));
+            assert_eq!(read(sql.as_bytes()).unwrap(), Requested::Sql(sql.into()));
         }
         let command = CommandStatementQuery { query: "SELECT 1".into(), transaction_id: None };
         let asked = read(&command.as_any().encode_to_vec()).unwrap();
-        assert_eq!(asked, Asked::Command(Command::CommandStatementQuery(command)));
+        assert_eq!(asked, Requested::Command(Command::CommandStatementQuery(command)));
         let asked = read(&CommandGetCatalogs {}.as_any().encode_to_vec()).unwrap();
-        assert!(matches!(asked, Asked::Command(command) if name(&command) == "CommandGetCatalogs"));
+        assert!(matches!(asked, Requested::Command(command) if name(&command) == "CommandGetCatalogs"));
     }
 
     #[test]
@@ -127,9 +127,9 @@ mod tests {
     #[test]
     fn a_path_is_a_table() {
         let path =
-            |parts: &[&str]| Asked::by(FlightDescriptor::new_path(parts.iter().map(ToString::to_string).collect()));
-        assert_eq!(path(&["trips"]).unwrap(), Asked::Sql("SELECT * FROM \"trips\"".into()));
-        assert_eq!(path(&["a", "b\"c"]).unwrap(), Asked::Sql("SELECT * FROM \"a\".\"b\"\"c\"".into()));
+            |parts: &[&str]| Requested::by(FlightDescriptor::new_path(parts.iter().map(ToString::to_string).collect()));
+        assert_eq!(path(&["trips"]).unwrap(), Requested::Sql("SELECT * FROM \"trips\"".into()));
+        assert_eq!(path(&["a", "b\"c"]).unwrap(), Requested::Sql("SELECT * FROM \"a\".\"b\"\"c\"".into()));
         assert_eq!(path(&[]).unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(path(&["a", ""]).unwrap_err().code(), Code::InvalidArgument);
     }

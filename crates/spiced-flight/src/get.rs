@@ -9,23 +9,24 @@ use prost::Message;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::door::Door;
-use crate::wire::{self, Received};
+use crate::grpc_framing::{self, Received};
+use crate::state::FlightServiceState;
 
 /// The path of the call.
 pub(crate) const PATH: &str = "/arrow.flight.protocol.FlightService/DoGet";
 
 /// Answers the call.
-pub(crate) async fn get(State(door): State<Arc<Door>>, request: Request) -> Response {
+pub(crate) async fn get(State(endpoint): State<Arc<FlightServiceState>>, request: Request) -> Response {
     let answer = async {
-        wire::expect_one_message(request.extensions());
-        let (metadata, extensions, received) = wire::received(request, door.max_message_bytes)?.into_parts();
-        let within = door.request_timeout;
+        grpc_framing::expect_one_message(request.extensions());
+        let (metadata, extensions, received) =
+            grpc_framing::decode_request(request, endpoint.max_message_bytes)?.into_parts();
+        let within = endpoint.request_timeout;
         let ticket = timeout(within, ticket(received)).await;
         let ticket = ticket.map_err(|_| Status::deadline_exceeded(format!("no ticket came within {within:?}")))??;
-        door.get(tonic::Request::from_parts(metadata, extensions, ticket)).await
+        endpoint.get(tonic::Request::from_parts(metadata, extensions, ticket)).await
     };
-    wire::answered(answer.await)
+    grpc_framing::encode_response(answer.await)
 }
 
 /// The one message of the call.

@@ -14,13 +14,13 @@ use tls_core::{ConnInfo, Secret};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::call::Answer;
+use crate::request_context::Answer;
 
 /// The path of the call, to be left open by what decides who may call: it decides by itself.
 pub const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 
 /// How long a client may take for its first message.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn answer(
     request: Request<Streaming<HandshakeRequest>>,
@@ -33,7 +33,7 @@ pub(crate) async fn answer(
     // Who has shown its credentials need not say more; some say nothing at all.
     let payload = match headers.contains_key("authorization") || headers.contains_key("x-api-key") {
         true => None,
-        false => tokio::time::timeout(PATIENCE, messages.message())
+        false => tokio::time::timeout(TIMEOUT, messages.message())
             .await
             .map_err(|_| Status::deadline_exceeded("no message came within 10 s"))??,
     };

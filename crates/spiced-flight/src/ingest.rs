@@ -9,13 +9,13 @@ use futures::stream::{StreamExt, TryStreamExt};
 use spiced_engine::{EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, TablePath};
 use tonic::Status;
 
-use crate::call::Answer;
-use crate::door::Door;
-use crate::frames::{Frames, LARGEST_UNPACKED};
+use crate::ipc_decoder::{IpcDecoder, MAX_UNPACKED};
+use crate::request_context::Answer;
 use crate::session::Caller;
+use crate::state::FlightServiceState;
 use crate::{prepared, status};
 
-impl Door {
+impl FlightServiceState {
     /// Puts the rows of a `DoPut` stream into a table; gives their number once they are there.
     pub(crate) async fn ingest(
         &self,
@@ -30,7 +30,7 @@ impl Door {
         }
         let (if_missing, if_exists) = definition(command.table_definition_options.as_ref())?;
         // Batches are read when the engine asks for them, which it does for who may write.
-        let Some(frames) = Frames::open(first, rest, self.request_timeout, LARGEST_UNPACKED).await? else {
+        let Some(frames) = IpcDecoder::open(first, rest, self.request_timeout, MAX_UNPACKED).await? else {
             return Err(Status::invalid_argument("DoPut was sent no schema of the rows that are to be put in"));
         };
         let schema = frames.schema().clone();

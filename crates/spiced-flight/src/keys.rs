@@ -40,9 +40,9 @@ pub(crate) static FOREIGN_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 /// A table that is asked about. What is not said is not looked at.
-struct Asked<'a>(Option<&'a str>, Option<&'a str>, &'a str);
+struct KeyQuery<'a>(Option<&'a str>, Option<&'a str>, &'a str);
 
-impl Asked<'_> {
+impl KeyQuery<'_> {
     fn is(&self, [catalog, schema, name]: [&str; 3]) -> bool {
         let Self(wanted, within, table) = self;
         wanted.is_none_or(|wanted| wanted == catalog) && within.is_none_or(|within| within == schema) && *table == name
@@ -53,14 +53,14 @@ impl Asked<'_> {
 pub(crate) fn rows(command: &Command, catalog: &Catalog) -> Option<Result<RecordBatch, FlightError>> {
     Some(match command {
         Command::CommandGetPrimaryKeys(CommandGetPrimaryKeys { catalog: of, db_schema, table }) => {
-            primary(catalog, &Asked(of.as_deref(), db_schema.as_deref(), table))
+            primary(catalog, &KeyQuery(of.as_deref(), db_schema.as_deref(), table))
         }
         Command::CommandGetImportedKeys(CommandGetImportedKeys { catalog: of, db_schema, table }) => {
-            let asked = Asked(of.as_deref(), db_schema.as_deref(), table);
+            let asked = KeyQuery(of.as_deref(), db_schema.as_deref(), table);
             foreign(catalog, By::Referred, |from, _| asked.is(from))
         }
         Command::CommandGetExportedKeys(CommandGetExportedKeys { catalog: of, db_schema, table }) => {
-            let asked = Asked(of.as_deref(), db_schema.as_deref(), table);
+            let asked = KeyQuery(of.as_deref(), db_schema.as_deref(), table);
             foreign(catalog, By::Referring, |_, to| asked.is(to))
         }
         Command::CommandGetCrossReference(CommandGetCrossReference {
@@ -71,8 +71,8 @@ pub(crate) fn rows(command: &Command, catalog: &Catalog) -> Option<Result<Record
             fk_db_schema,
             fk_table,
         }) => {
-            let referred = Asked(pk_catalog.as_deref(), pk_db_schema.as_deref(), pk_table);
-            let referring = Asked(fk_catalog.as_deref(), fk_db_schema.as_deref(), fk_table);
+            let referred = KeyQuery(pk_catalog.as_deref(), pk_db_schema.as_deref(), pk_table);
+            let referring = KeyQuery(fk_catalog.as_deref(), fk_db_schema.as_deref(), fk_table);
             foreign(catalog, By::Referring, |from, to| referring.is(from) && referred.is(to))
         }
         _ => return None,
@@ -83,7 +83,7 @@ fn place(table: &TableInfo) -> [&str; 3] {
     [&table.catalog, &table.schema, &table.name]
 }
 
-fn primary(catalog: &Catalog, asked: &Asked<'_>) -> Result<RecordBatch, FlightError> {
+fn primary(catalog: &Catalog, asked: &KeyQuery<'_>) -> Result<RecordBatch, FlightError> {
     // Tables are in their order already.
     let tables = catalog.tables.iter().filter(|table| asked.is(place(table)));
     let keys = tables.filter_map(|table| Some((place(table), table.primary_key.as_ref()?)));

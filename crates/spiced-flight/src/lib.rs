@@ -3,14 +3,14 @@
 //! [`router`] gives an [`axum::Router`] that answers `arrow.flight.protocol.FlightService`. Who
 //! calls is read from the request's extensions, where a middleware has put a
 //! [`Principal`](spiced_engine::Principal); a request without one is refused. [`serve()`] puts the
-//! whole on a socket, for those who embed this door alone.
+//! whole on a socket, for those who embed this endpoint alone.
 //!
 //! The service keeps no session between requests. A ticket or a prepared statement's handle is the
-//! statement itself, signed (`seal`), so that any replica with the same secret can go on with it.
+//! statement itself, signed (`sign`), so that any replica with the same secret can go on with it.
 //!
 //! The way through the files: `service` takes the nine calls of Flight; `command` says what a
 //! descriptor or ticket asks for; `statements`, `prepared`, `metadata` and `actions` do it, each a
-//! part of `door::Door`; `answer` turns batches into messages.
+//! part of `endpoint::FlightServiceState`; `answer` turns batches into messages.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -21,7 +21,7 @@
 //!
 //! let engine = engine_fn(|_sql, _parameters| Ok(Execution::of(Vec::new())));
 //! let who = admission(Access::anonymous(Some(Role::ReadOnly)), Dialect::Grpc).except(spiced_flight::HANDSHAKE);
-//! let door: axum::Router = router(Arc::new(engine), FlightOptions::default()).layer(who);
+//! let endpoint: axum::Router = router(Arc::new(engine), FlightOptions::default()).layer(who);
 //! ```
 //!
 //! `examples/embed_flight.rs` serves it over TLS.
@@ -29,31 +29,31 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod actions;
-mod answer;
-mod bound;
-mod call;
+mod bound_parameters;
 mod command;
-mod door;
-mod encode;
-mod frames;
 mod get;
+mod grpc_framing;
 mod handshake;
 mod ingest;
+mod ipc_decoder;
+mod ipc_encoder;
 mod keys;
 mod metadata;
 mod options;
 mod parameters;
 mod prepared;
 mod put;
-mod running;
-mod seal;
+mod request_context;
+mod responses;
+mod running_queries;
 mod serve;
 mod service;
 mod session;
+mod signed_handle;
 mod sql_info;
+mod state;
 mod statements;
 mod status;
-mod wire;
 mod xdbc;
 
 use std::sync::Arc;
@@ -71,7 +71,7 @@ pub use options::FlightOptions;
 pub use serve::{FlightState, serve};
 
 /// The full name of the gRPC service, for health and metrics.
-pub const SERVICE_NAME: &str = <FlightServiceServer<door::Door> as NamedService>::NAME;
+pub const SERVICE_NAME: &str = <FlightServiceServer<state::FlightServiceState> as NamedService>::NAME;
 
 /// Flight SQL over `engine`, as a router without a fallback: it can be merged with others.
 ///
@@ -79,8 +79,8 @@ pub const SERVICE_NAME: &str = <FlightServiceServer<door::Door> as NamedService>
 /// UNAUTHENTICATED.
 pub fn router(engine: Arc<dyn Engine>, options: FlightOptions) -> Router {
     let limit = options.max_message_bytes;
-    let door = Arc::new(door::Door::new(engine, options));
-    let service = FlightServiceServer::from_arc(door.clone()).max_decoding_message_size(limit);
-    let by_hand = Router::new().route(get::PATH, post(get::get)).route(put::PATH, post(put::put)).with_state(door);
-    Routes::new(service).into_axum_router().reset_fallback().layer(map_request(wire::prepared)).merge(by_hand)
+    let endpoint = Arc::new(state::FlightServiceState::new(engine, options));
+    let service = FlightServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(limit);
+    let by_hand = Router::new().route(get::PATH, post(get::get)).route(put::PATH, post(put::put)).with_state(endpoint);
+    Routes::new(service).into_axum_router().reset_fallback().layer(map_request(grpc_framing::prepared)).merge(by_hand)
 }

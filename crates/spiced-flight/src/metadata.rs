@@ -17,26 +17,26 @@ use prost::Message;
 use spiced_engine::{Catalog, TableInfo};
 use tonic::Status;
 
-use crate::answer;
-use crate::call::Answer;
 use crate::command;
-use crate::door::Door;
-use crate::encode::{Parts, wire_schema};
+use crate::ipc_encoder::{Chunks, wire_schema};
 use crate::keys::{self, FOREIGN_KEYS, PRIMARY_KEYS};
+use crate::request_context::Answer;
+use crate::responses;
 use crate::session::Caller;
+use crate::state::FlightServiceState;
 use crate::status;
 use crate::xdbc;
 
-impl Door {
+impl FlightServiceState {
     /// What `GetFlightInfo` answers for a metadata command.
     pub(crate) fn metadata_info(&self, descriptor: FlightDescriptor, command: Command) -> Result<FlightInfo, Status> {
         let schema = self.metadata_schema(&command)?;
         let ticket: Bytes = command.into_any().encode_to_vec().into();
-        answer::info(descriptor, Some(&wire_schema(&schema)), ticket)
+        responses::info(descriptor, Some(&wire_schema(&schema)), ticket)
     }
 
     /// The rows for a metadata command.
-    pub(crate) async fn metadata_rows(&self, caller: &Caller, command: Command) -> Result<Answer<Parts>, Status> {
+    pub(crate) async fn metadata_rows(&self, caller: &Caller, command: Command) -> Result<Answer<Chunks>, Status> {
         let catalog = match command {
             Command::CommandGetCatalogs(_)
             | Command::CommandGetDbSchemas(_)
@@ -55,7 +55,7 @@ impl Door {
             }
             command => rows(command, &catalog)?,
         };
-        answer::batch(rows)
+        responses::batch(rows)
     }
 
     /// The schema of a metadata command's answer.

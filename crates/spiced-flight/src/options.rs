@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use tls_core::Secret;
 
-/// Settings of the Flight door.
+/// Settings of the Flight endpoint.
 #[derive(Debug, Clone)]
 pub struct FlightOptions {
     /// What tickets and handles are signed with. Random by default, so that they end with the

@@ -12,8 +12,8 @@ use futures::stream::{Stream, TryStreamExt};
 use spiced_engine::Parameters;
 use tonic::Status;
 
-use crate::frames::Frames;
-use crate::seal::MAX_HANDLE_BYTES;
+use crate::ipc_decoder::IpcDecoder;
+use crate::signed_handle::MAX_HANDLE_BYTES;
 use crate::status;
 
 /// All rows of a stream as one batch; none where the client sent no column or no row.
@@ -30,7 +30,7 @@ where
         std::future::ready(left.map(|_| message).ok_or_else(too_large))
     });
     let read = async {
-        let Some(frames) = Frames::open(first, bounded, within, MAX_HANDLE_BYTES).await? else { return Ok(None) };
+        let Some(frames) = IpcDecoder::open(first, bounded, within, MAX_HANDLE_BYTES).await? else { return Ok(None) };
         let schema = frames.schema().clone();
         let rows: Vec<RecordBatch> = frames.into_stream().try_collect().await?;
         let batch = arrow_select::concat::concat_batches(&schema, &rows).map_err(status::internal)?;

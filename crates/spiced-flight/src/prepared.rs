@@ -10,17 +10,17 @@ use futures::stream::Stream;
 use spiced_engine::{Effect, Parameters};
 use tonic::Status;
 
-use crate::answer;
-use crate::call::{Answer, End};
-use crate::door::Door;
-use crate::encode::{Parts, wire_schema};
-use crate::frames::{Frames, LARGEST_UNPACKED};
+use crate::ipc_decoder::{IpcDecoder, MAX_UNPACKED};
+use crate::ipc_encoder::{Chunks, wire_schema};
 use crate::parameters;
-use crate::seal::{Kind, SealError, Sealed};
+use crate::request_context::{Answer, RequestDeadline};
+use crate::responses;
 use crate::session::Caller;
+use crate::signed_handle::{HandleError, Kind, StatementHandle};
+use crate::state::FlightServiceState;
 use crate::statements;
 
-impl Door {
+impl FlightServiceState {
     /// Plans a statement and gives its handle, the schema of its answer, and its parameters.
     pub(crate) async fn create_prepared(
         &self,
@@ -31,14 +31,14 @@ impl Door {
         let planned = self.plan(caller, request.query.clone()).await?;
         // A client tells a query from an update by whether there is a schema; JDBC chooses its call by it.
         let dataset_schema = match planned.effect() {
-            Effect::Read => answer::schema_bytes(&wire_schema(&planned.schema()))?,
+            Effect::Read => responses::schema_bytes(&wire_schema(&planned.schema()))?,
             _ => Bytes::new(),
         };
-        let sealed = Sealed::new(request.query, Bytes::new());
+        let sealed = StatementHandle::new(request.query, Bytes::new());
         Ok(ActionCreatePreparedStatementResult {
-            prepared_statement_handle: self.sealer.seal(Kind::Prepared, &sealed, caller)?,
+            prepared_statement_handle: self.sealer.sign(Kind::Prepared, &sealed, caller)?,
             dataset_schema,
-            parameter_schema: answer::schema_bytes(planned.parameters())?,
+            parameter_schema: responses::schema_bytes(planned.parameters())?,
         })
     }
 
@@ -54,9 +54,9 @@ impl Door {
     where
         S: Stream<Item = Result<FlightData, Status>> + Send + 'static,
     {
-        let mut sealed = self.sealer.open(Kind::Prepared, handle, caller)?;
+        let mut sealed = self.sealer.verify(Kind::Prepared, handle, caller)?;
         sealed.parameters = parameters::encode(parameters::collect(first, rest, self.request_timeout).await?.as_ref())?;
-        let handle = self.sealer.seal(Kind::Prepared, &sealed, caller)?;
+        let handle = self.sealer.sign(Kind::Prepared, &sealed, caller)?;
         if sealed.parameters.is_empty() {
             self.bound.remove(&sealed.id);
         } else {
@@ -72,14 +72,14 @@ impl Door {
         descriptor: FlightDescriptor,
         handle: &[u8],
     ) -> Result<FlightInfo, Status> {
-        let Sealed { sql, parameters, .. } = self.opened(caller, handle)?;
+        let StatementHandle { sql, parameters, .. } = self.opened(caller, handle)?;
         // A ticket has an id of its own: to cancel it cancels no other run of the statement.
-        self.statement_info(caller, descriptor, &Sealed::new(sql, parameters)).await
+        self.statement_info(caller, descriptor, &StatementHandle::new(sql, parameters)).await
     }
 
     /// The schema of a prepared query's answer.
     pub(crate) async fn prepared_schema(&self, caller: &Caller, handle: &[u8]) -> Result<SchemaRef, Status> {
-        let Sealed { sql, parameters, .. } = self.opened(caller, handle)?;
+        let StatementHandle { sql, parameters, .. } = self.opened(caller, handle)?;
         self.statement_schema(caller, sql, &parameters).await
     }
 
@@ -87,9 +87,9 @@ impl Door {
     pub(crate) async fn prepared_rows(
         &self,
         caller: &Caller,
-        end: End,
+        end: RequestDeadline,
         handle: &[u8],
-    ) -> Result<Answer<Parts>, Status> {
+    ) -> Result<Answer<Chunks>, Status> {
         let sealed = self.opened(caller, handle)?;
         self.run(caller, end, sealed).await
     }
@@ -116,7 +116,7 @@ impl Door {
             Ok::<(), Status>(())
         };
 
-        match Frames::open(first, rest, self.request_timeout, LARGEST_UNPACKED).await? {
+        match IpcDecoder::open(first, rest, self.request_timeout, MAX_UNPACKED).await? {
             // A client that sends columns but no row has run its statement for each of no rows.
             Some(mut sent) => {
                 while let Some(batch) = sent.next().await? {
@@ -139,17 +139,17 @@ impl Door {
 
     /// Forgets what is bound to a handle. The handle itself ends with its time.
     pub(crate) fn close_prepared(&self, caller: &Caller, handle: &[u8]) -> Result<(), Status> {
-        match self.sealer.open(Kind::Prepared, handle, caller) {
+        match self.sealer.verify(Kind::Prepared, handle, caller) {
             Ok(sealed) => self.bound.remove(&sealed.id),
-            Err(SealError::Expired) => {}
+            Err(HandleError::Expired) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
     /// What a handle stands for, with the parameters that were bound to it, by either way.
-    fn opened(&self, caller: &Caller, handle: &[u8]) -> Result<Sealed, Status> {
-        let mut sealed = self.sealer.open(Kind::Prepared, handle, caller)?;
+    fn opened(&self, caller: &Caller, handle: &[u8]) -> Result<StatementHandle, Status> {
+        let mut sealed = self.sealer.verify(Kind::Prepared, handle, caller)?;
         if sealed.parameters.is_empty()
             && let Some(bound) = self.bound.get(&sealed.id)
         {

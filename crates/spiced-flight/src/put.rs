@@ -11,31 +11,35 @@ use prost::Message;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::call::{Answer, End};
-use crate::command::{self, Asked};
-use crate::door::Door;
-use crate::encode::Parts;
+use crate::command::{self, Requested};
+use crate::grpc_framing;
+use crate::ipc_encoder::Chunks;
 use crate::prepared;
+use crate::request_context::{Answer, RequestDeadline};
 use crate::session::Caller;
-use crate::wire;
+use crate::state::FlightServiceState;
 
 /// The path of the call.
 pub(crate) const PATH: &str = "/arrow.flight.protocol.FlightService/DoPut";
 
 /// Answers the call.
-pub(crate) async fn put(State(door): State<Arc<Door>>, request: Request) -> Response {
+pub(crate) async fn put(State(endpoint): State<Arc<FlightServiceState>>, request: Request) -> Response {
     let answer = async {
-        let request = wire::received(request, door.max_message_bytes)?;
-        let (caller, mut end) = (door.caller(&request)?, End::of(&request));
-        let answer = end.within(door.put(&caller, request.into_inner().flight_data())).await?;
+        let request = grpc_framing::decode_request(request, endpoint.max_message_bytes)?;
+        let (caller, mut end) = (endpoint.caller(&request)?, RequestDeadline::of(&request));
+        let answer = end.within(endpoint.put(&caller, request.into_inner().flight_data())).await?;
         Ok(end.limit(answer))
     };
-    wire::answered(answer.await)
+    grpc_framing::encode_response(answer.await)
 }
 
-impl Door {
+impl FlightServiceState {
     /// Does what the first message's descriptor asks for.
-    pub(crate) async fn put(&self, caller: &Caller, mut messages: Answer<FlightData>) -> Result<Answer<Parts>, Status> {
+    pub(crate) async fn put(
+        &self,
+        caller: &Caller,
+        mut messages: Answer<FlightData>,
+    ) -> Result<Answer<Chunks>, Status> {
         let within = self.request_timeout;
         let first = timeout(within, messages.try_next()).await;
         let first = first.map_err(|_| Status::deadline_exceeded(format!("no message came within {within:?}")))??;
@@ -45,42 +49,42 @@ impl Door {
         let descriptor = first.flight_descriptor.take();
         let descriptor =
             descriptor.ok_or_else(|| Status::invalid_argument("the first message of DoPut has no descriptor"))?;
-        match Asked::by(descriptor)? {
-            Asked::Command(Command::CommandStatementUpdate(update)) => {
+        match Requested::by(descriptor)? {
+            Requested::Command(Command::CommandStatementUpdate(update)) => {
                 prepared::no_transaction(update.transaction_id.as_ref())?;
                 let record_count = self.statement_update(caller, update.query).await?;
                 // Some clients end their side only after they have read the count.
                 let rest = messages.filter_map(|message| async { message.err().map(Err) });
                 Ok(stream::iter([Ok(result(&DoPutUpdateResult { record_count }))]).chain(rest).boxed())
             }
-            Asked::Command(Command::CommandPreparedStatementUpdate(update)) => {
+            Requested::Command(Command::CommandPreparedStatementUpdate(update)) => {
                 let handle = update.prepared_statement_handle;
                 let record_count = self.prepared_update(caller, &handle, first, messages).await?;
                 Ok(once(&DoPutUpdateResult { record_count }))
             }
-            Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+            Requested::Command(Command::CommandPreparedStatementQuery(query)) => {
                 let handle = query.prepared_statement_handle;
                 Ok(once(&self.bind(caller, &handle, first, messages).await?))
             }
-            Asked::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(
+            Requested::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(
                 "Substrait plans are not served here; send SQL text as CommandStatementUpdate",
             )),
-            Asked::Command(Command::CommandStatementIngest(ingest)) => {
+            Requested::Command(Command::CommandStatementIngest(ingest)) => {
                 let record_count = self.ingest(caller, ingest, first, messages).await?;
                 Ok(once(&DoPutUpdateResult { record_count }))
             }
-            Asked::Command(other) => Err(command::misplaced(&other, "DoPut")),
-            Asked::Sql(_) => {
+            Requested::Command(other) => Err(command::misplaced(&other, "DoPut")),
+            Requested::Sql(_) => {
                 Err(Status::invalid_argument("DoPut takes SQL text as CommandStatementUpdate, not as the bare command"))
             }
         }
     }
 }
 
-fn once(message: &impl Message) -> Answer<Parts> {
+fn once(message: &impl Message) -> Answer<Chunks> {
     stream::iter([Ok(result(message))]).boxed()
 }
 
-fn result(message: &impl Message) -> Parts {
-    wire::framed(&PutResult { app_metadata: message.encode_to_vec().into() })
+fn result(message: &impl Message) -> Chunks {
+    grpc_framing::framed(&PutResult { app_metadata: message.encode_to_vec().into() })
 }

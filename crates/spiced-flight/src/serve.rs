@@ -12,14 +12,14 @@ use tls_core::{Acceptor, Workers};
 
 use crate::{FlightOptions, HANDSHAKE, router};
 
-/// What the door is made of.
+/// What the endpoint is made of.
 #[derive(Clone)]
 pub struct FlightState {
     /// What answers.
     pub engine: Arc<dyn Engine>,
     /// Who may call, and as whom.
     pub access: Access,
-    /// The door's own settings.
+    /// The endpoint's own settings.
     pub options: FlightOptions,
 }
 

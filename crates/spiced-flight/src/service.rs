@@ -1,5 +1,5 @@
 //! The calls of `arrow.flight.protocol.FlightService`: each finds its caller and its end, and hands
-//! over to the part of [`Door`] that does it.
+//! over to the part of [`FlightServiceState`] that does it.
 
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::Command;
@@ -13,21 +13,21 @@ use spiced_engine::TableInfo;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::actions;
-use crate::answer;
-use crate::call::{Answer, End};
-use crate::command::Asked;
-use crate::door::Door;
-use crate::encode::{Parts, wire_schema};
+use crate::command::Requested;
 use crate::handshake;
+use crate::ipc_encoder::{Chunks, wire_schema};
 use crate::prepared::no_transaction;
-use crate::seal::Sealed;
+use crate::request_context::{Answer, RequestDeadline};
+use crate::responses;
 use crate::session::Caller;
+use crate::signed_handle::StatementHandle;
+use crate::state::FlightServiceState;
 use crate::status;
 
 const NO_SUBSTRAIT: &str = "Substrait plans are not served here; send SQL text";
 
 #[tonic::async_trait]
-impl FlightService for Door {
+impl FlightService for FlightServiceState {
     type HandshakeStream = Answer<HandshakeResponse>;
     type ListFlightsStream = Answer<FlightInfo>;
     type DoGetStream = stream::Empty<Result<FlightData, Status>>;
@@ -45,7 +45,7 @@ impl FlightService for Door {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         end.within(async {
             if !request.get_ref().expression.is_empty() {
                 return Err(Status::unimplemented("ListFlights takes no criteria; leave the expression empty"));
@@ -56,32 +56,32 @@ impl FlightService for Door {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         end.within(self.info(&caller, request.into_inner())).await.map(Response::new)
     }
 
     /// A query is planned, never begun, before its rows are asked for, so there is nothing to wait for.
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         let info = end.within(self.info(&caller, request.into_inner())).await?;
         let poll = PollInfo::new().with_info(info).try_with_progress(1.0).map_err(status::unencodable)?;
         Ok(Response::new(poll))
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         end.within(async {
-            let schema = match Asked::by(request.into_inner())? {
-                Asked::Sql(sql) => self.statement_schema(&caller, sql, &Bytes::new()).await?,
-                Asked::Command(Command::CommandStatementQuery(query)) => {
+            let schema = match Requested::by(request.into_inner())? {
+                Requested::Sql(sql) => self.statement_schema(&caller, sql, &Bytes::new()).await?,
+                Requested::Command(Command::CommandStatementQuery(query)) => {
                     self.statement_schema(&caller, query.query, &Bytes::new()).await?
                 }
-                Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+                Requested::Command(Command::CommandPreparedStatementQuery(query)) => {
                     self.prepared_schema(&caller, &query.prepared_statement_handle).await?
                 }
-                Asked::Command(command) => wire_schema(&self.metadata_schema(&command)?),
+                Requested::Command(command) => wire_schema(&self.metadata_schema(&command)?),
             };
-            answer::schema_result(&schema).map(Response::new)
+            responses::schema_result(&schema).map(Response::new)
         })
         .await
     }
@@ -97,7 +97,7 @@ impl FlightService for Door {
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
+        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         end.within(self.act(&caller, request.into_inner())).await
     }
 
@@ -115,39 +115,41 @@ impl FlightService for Door {
     }
 }
 
-impl Door {
+impl FlightServiceState {
     /// What a ticket stands for.
-    pub(crate) async fn get(&self, request: Request<Ticket>) -> Result<Answer<Parts>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, End::of(&request));
-        match Asked::read(&request.into_inner().ticket)? {
-            Asked::Command(Command::TicketStatementQuery(ticket)) => {
+    pub(crate) async fn get(&self, request: Request<Ticket>) -> Result<Answer<Chunks>, Status> {
+        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
+        match Requested::read(&request.into_inner().ticket)? {
+            Requested::Command(Command::TicketStatementQuery(ticket)) => {
                 self.statement_rows(&caller, end, &ticket.statement_handle).await
             }
-            Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+            Requested::Command(Command::CommandPreparedStatementQuery(query)) => {
                 self.prepared_rows(&caller, end, &query.prepared_statement_handle).await
             }
-            Asked::Command(command) => {
+            Requested::Command(command) => {
                 let rows = end.within(self.metadata_rows(&caller, command)).await?;
                 Ok(end.limit(rows))
             }
-            Asked::Sql(_) => {
+            Requested::Sql(_) => {
                 Err(Status::invalid_argument("this is no ticket of this server; GetFlightInfo gives tickets"))
             }
         }
     }
 
     async fn info(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
-        match Asked::by(descriptor.clone())? {
-            Asked::Sql(sql) => self.statement_info(caller, descriptor, &Sealed::new(sql, Bytes::new())).await,
-            Asked::Command(Command::CommandStatementQuery(query)) => {
-                no_transaction(query.transaction_id.as_ref())?;
-                self.statement_info(caller, descriptor, &Sealed::new(query.query, Bytes::new())).await
+        match Requested::by(descriptor.clone())? {
+            Requested::Sql(sql) => {
+                self.statement_info(caller, descriptor, &StatementHandle::new(sql, Bytes::new())).await
             }
-            Asked::Command(Command::CommandPreparedStatementQuery(query)) => {
+            Requested::Command(Command::CommandStatementQuery(query)) => {
+                no_transaction(query.transaction_id.as_ref())?;
+                self.statement_info(caller, descriptor, &StatementHandle::new(query.query, Bytes::new())).await
+            }
+            Requested::Command(Command::CommandPreparedStatementQuery(query)) => {
                 self.prepared_info(caller, descriptor, &query.prepared_statement_handle).await
             }
-            Asked::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(NO_SUBSTRAIT)),
-            Asked::Command(command) => self.metadata_info(descriptor, command),
+            Requested::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(NO_SUBSTRAIT)),
+            Requested::Command(command) => self.metadata_info(descriptor, command),
         }
     }
 
@@ -156,11 +158,11 @@ impl Door {
         let catalog = self.session(caller).await?.catalog().await.map_err(status::from_engine)?;
         let flights = catalog.tables.into_iter().map(|TableInfo { catalog, schema, name, columns, .. }| {
             let descriptor = FlightDescriptor::new_path(vec![catalog, schema, name]);
-            let Asked::Sql(sql) = Asked::by(descriptor.clone())? else {
+            let Requested::Sql(sql) = Requested::by(descriptor.clone())? else {
                 return Err(Status::internal("a table's path does not stand for a query"));
             };
-            let ticket = self.ticket(caller, &Sealed::new(sql, Bytes::new()))?;
-            answer::info(descriptor, Some(&wire_schema(&columns)), ticket)
+            let ticket = self.ticket(caller, &StatementHandle::new(sql, Bytes::new()))?;
+            responses::info(descriptor, Some(&wire_schema(&columns)), ticket)
         });
         Ok(stream::iter(flights.collect::<Vec<_>>()).boxed())
     }

@@ -1,5 +1,5 @@
 //! Session options (`SetSessionOptions` and its like): what a caller has set travels in a signed cookie, as tickets travel
-//! in the client's hands, and is set anew for each request. Nothing is kept here.
+//! in the client's hands, and is set again for each request. Nothing is kept here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
@@ -12,16 +12,16 @@ use spiced_engine::{ErrorKind, Principal};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
-use crate::call;
-use crate::door::Door;
-use crate::seal::{Kind, Sealed};
+use crate::request_context;
+use crate::signed_handle::{Kind, StatementHandle};
+use crate::state::FlightServiceState;
 use crate::status;
 
 /// The cookie's name, which is Arrow's own.
 const COOKIE: &str = "arrow_flight_session_id";
 
 /// What clients and servers take of a header without being told.
-const LARGEST_COOKIE: usize = 4 << 10;
+const MAX_COOKIE: usize = 4 << 10;
 
 /// Who calls, and what that caller has set.
 pub(crate) struct Caller {
@@ -119,15 +119,15 @@ impl OptionValue {
     }
 }
 
-impl Door {
+impl FlightServiceState {
     /// The caller, with the options of the session that its cookie carries.
     pub(crate) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let principal = call::caller(request)?;
+        let principal = request_context::caller(request)?;
         let options = match cookie(request.metadata()) {
             None => BTreeMap::new(),
             Some(cookie) => {
                 let handle = BASE64_URL_SAFE_NO_PAD.decode(cookie).unwrap_or_default();
-                let sealed = self.sealer.open(Kind::Session, &handle, &principal)?;
+                let sealed = self.sealer.verify(Kind::Session, &handle, &principal)?;
                 Options::decode(sealed.parameters).map_err(|_| Status::invalid_argument("this is no session"))?.options
             }
         };
@@ -176,9 +176,9 @@ impl Door {
     }
 
     fn seal_options(&self, caller: &Caller, options: BTreeMap<String, OptionValue>) -> Result<String, Status> {
-        let sealed = Sealed::new("", Options { options }.encode_to_vec().into());
-        let handle = BASE64_URL_SAFE_NO_PAD.encode(self.sealer.seal(Kind::Session, &sealed, caller)?);
-        if handle.len() > LARGEST_COOKIE {
+        let sealed = StatementHandle::new("", Options { options }.encode_to_vec().into());
+        let handle = BASE64_URL_SAFE_NO_PAD.encode(self.sealer.sign(Kind::Session, &sealed, caller)?);
+        if handle.len() > MAX_COOKIE {
             return Err(Status::resource_exhausted("the options of a session may take 3 KiB together; set fewer"));
         }
         Ok(format!("{COOKIE}={handle}"))

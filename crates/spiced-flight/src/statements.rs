@@ -11,25 +11,25 @@ use prost::Message;
 use spiced_engine::{Effect, Execution, Parameters, Prepared};
 use tonic::Status;
 
-use crate::answer;
-use crate::call::{Answer, End};
-use crate::door::Door;
-use crate::encode::{Parts, wire_schema};
+use crate::ipc_encoder::{Chunks, wire_schema};
 use crate::parameters;
-use crate::seal::{Kind, Sealed};
+use crate::request_context::{Answer, RequestDeadline};
+use crate::responses;
 use crate::session::Caller;
+use crate::signed_handle::{Kind, StatementHandle};
+use crate::state::FlightServiceState;
 use crate::status;
 
 /// What an update answers where the statement does not say how many rows it touched.
 const UNKNOWN_COUNT: i64 = -1;
 
-impl Door {
+impl FlightServiceState {
     /// Plans a statement and gives the ticket for it.
     pub(crate) async fn statement_info(
         &self,
         caller: &Caller,
         descriptor: FlightDescriptor,
-        sealed: &Sealed,
+        sealed: &StatementHandle,
     ) -> Result<FlightInfo, Status> {
         let planned = self.plan(caller, sealed.sql.clone()).await?;
         // Said here rather than when the ticket is used: this is where a driver shows an error.
@@ -44,7 +44,7 @@ impl Door {
             }
             _ => None,
         };
-        answer::info(descriptor, schema.as_deref(), self.ticket(caller, sealed)?)
+        responses::info(descriptor, schema.as_deref(), self.ticket(caller, sealed)?)
     }
 
     /// The schema of a statement's answer.
@@ -68,16 +68,21 @@ impl Door {
     pub(crate) async fn statement_rows(
         &self,
         caller: &Caller,
-        end: End,
+        end: RequestDeadline,
         ticket: &[u8],
-    ) -> Result<Answer<Parts>, Status> {
-        let sealed = self.sealer.open(Kind::Ticket, ticket, caller)?;
+    ) -> Result<Answer<Chunks>, Status> {
+        let sealed = self.sealer.verify(Kind::Ticket, ticket, caller)?;
         self.run(caller, end, sealed).await
     }
 
     /// Runs a statement with the one row of parameters that is bound to it, if any. From here to
     /// the last row it can be cancelled by its ticket.
-    pub(crate) async fn run(&self, caller: &Caller, end: End, sealed: Sealed) -> Result<Answer<Parts>, Status> {
+    pub(crate) async fn run(
+        &self,
+        caller: &Caller,
+        end: RequestDeadline,
+        sealed: StatementHandle,
+    ) -> Result<Answer<Chunks>, Status> {
         let mut end = end.or_cancelled(self.running.enter(sealed.id));
         let parameters = parameters::of_query(parameters::decode(&sealed.parameters)?)?;
         let execution = end
@@ -90,7 +95,7 @@ impl Door {
                 }
             })
             .await?;
-        Ok(end.limit(answer::query(execution)?))
+        Ok(end.limit(responses::query(execution)?))
     }
 
     /// Runs a statement for its effect; gives the number of rows that it touched.
@@ -99,8 +104,8 @@ impl Door {
     }
 
     /// The signed ticket of a statement, as `DoGet` takes it.
-    pub(crate) fn ticket(&self, caller: &Caller, sealed: &Sealed) -> Result<Bytes, Status> {
-        let statement_handle = self.sealer.seal(Kind::Ticket, sealed, caller)?;
+    pub(crate) fn ticket(&self, caller: &Caller, sealed: &StatementHandle) -> Result<Bytes, Status> {
+        let statement_handle = self.sealer.sign(Kind::Ticket, sealed, caller)?;
         Ok(TicketStatementQuery { statement_handle }.as_any().encode_to_vec().into())
     }
 }

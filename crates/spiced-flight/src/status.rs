@@ -18,7 +18,7 @@ pub(crate) fn from_engine(error: EngineError) -> Status {
         ErrorKind::Timeout => Code::DeadlineExceeded,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::Cancelled => Code::Cancelled,
-        // `ErrorKind` may grow; what this door does not know is the server's own affair.
+        // `ErrorKind` may grow; what this endpoint does not know is the server's own affair.
         _ => Code::Internal,
     };
     Status::new(code, error.to_string())

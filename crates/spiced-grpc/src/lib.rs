@@ -1,7 +1,7 @@
-//! The gRPC door: health, server reflection, and telemetry in (OTLP).
+//! The gRPC endpoint: health, server reflection, and telemetry in (OTLP).
 //!
-//! [`health`] alone is for the doors that carry something else (Flight, the probe port);
-//! [`router`] is the whole gRPC door. Both give an [`axum::Router`] without a fallback, so that they
+//! [`health`] alone is for the endpoints that carry something else (Flight, the probe port);
+//! [`router`] is the whole gRPC endpoint. Both give an [`axum::Router`] without a fallback, so that they
 //! can be merged with others; [`serve()`] puts the latter on a socket. Nothing here spawns a task, so a router may serve on any number of
 //! runtimes.
 //!
@@ -11,10 +11,10 @@
 //!
 //! ```
 //! let (ready, readiness) = tokio::sync::watch::channel(true);
-//! let door: axum::Router = spiced_grpc::router(readiness, &["arrow.flight.protocol.FlightService"], None);
+//! let endpoint: axum::Router = spiced_grpc::router(readiness, &["arrow.flight.protocol.FlightService"], None);
 //! // Health says NOT_SERVING from here on.
 //! ready.send_replace(false);
-//! # drop(door);
+//! # drop(endpoint);
 //! ```
 //!
 //! `examples/embed_grpc.rs` serves it over TLS.
@@ -54,15 +54,15 @@ pub fn health(readiness: watch::Receiver<bool>, services: &[&str]) -> Router {
     Health::new(readiness, services).into_router()
 }
 
-/// The gRPC door: [`health`], which answers for all of it, server reflection v1 and v1alpha, which describe every
-/// service of this door, and OTLP's, which put what they are sent into the tables of `engine`.
+/// The gRPC endpoint: [`health`], which answers for all of it, server reflection v1 and v1alpha, which describe every
+/// service of this endpoint, and OTLP's, which put what they are sent into the tables of `engine`.
 pub fn router(readiness: watch::Receiver<bool>, services: &[&str], engine: Option<Arc<dyn Engine>>) -> Router {
     let own = reflection::NAMES.into_iter().chain(engine.iter().flat_map(|_| otlp::NAMES));
     let names: Vec<&str> = services.iter().copied().chain(own).collect();
-    let door = health(readiness, &names).merge(reflection::router(engine.is_some()));
+    let endpoint = health(readiness, &names).merge(reflection::router(engine.is_some()));
     match engine {
-        Some(engine) => door.merge(otlp::router(engine)),
-        None => door,
+        Some(engine) => endpoint.merge(otlp::router(engine)),
+        None => endpoint,
     }
 }
 

@@ -17,7 +17,7 @@ const MAX_MESSAGE: usize = 8 << 10;
 pub(crate) const NAMES: [&str; 2] =
     [v1::server_reflection_server::SERVICE_NAME, v1alpha::server_reflection_server::SERVICE_NAME];
 
-/// What each of the two describes: every service of this door, both versions of reflection too, and OTLP's.
+/// What each of the two describes: every service of this endpoint, both versions of reflection too, and OTLP's.
 const DESCRIPTORS: [&[u8]; 3] =
     [tonic_health::pb::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
 

@@ -1,4 +1,4 @@
-//! The gRPC door on a socket, for those who embed it alone.
+//! The gRPC endpoint on a socket, for those who embed it alone.
 
 use std::fmt;
 use std::io;
@@ -14,12 +14,12 @@ use tokio::sync::watch;
 
 use crate::{HEALTH_PREFIX, router};
 
-/// What the door is made of.
+/// What the endpoint is made of.
 #[derive(Clone)]
 pub struct GrpcState {
     /// What health follows.
     pub readiness: watch::Receiver<bool>,
-    /// The services of other doors that health answers for.
+    /// The services of other endpoints that health answers for.
     pub services: Vec<String>,
     /// Who may call; health is open to all.
     pub access: Access,
@@ -34,7 +34,7 @@ impl fmt::Debug for GrpcState {
     }
 }
 
-/// Serves the gRPC door on one socket, over whatever `acceptor` speaks, until the drain is called.
+/// Serves the gRPC endpoint on one socket, over whatever `acceptor` speaks, until the drain is called.
 ///
 /// # Errors
 /// The socket cannot be registered with the runtime.

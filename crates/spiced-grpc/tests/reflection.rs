@@ -12,7 +12,7 @@ use tonic::Code;
 const SERVICES: [&str; 3] =
     ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
-fn door() -> Router {
+fn endpoint() -> Router {
     let (_ready, readiness) = watch::channel(true);
     spiced_grpc::router(readiness, &[], None)
 }
@@ -45,7 +45,7 @@ macro_rules! reflection {
             #[tokio::test]
             async fn lists_and_describes_every_service() {
                 let caller = Principal::anonymous(Role::ReadOnly);
-                let mut client = ServerReflectionClient::new(door().layer(Extension(caller)));
+                let mut client = ServerReflectionClient::new(endpoint().layer(Extension(caller)));
                 let MessageResponse::ListServicesResponse(list) =
                     ask(&mut client, MessageRequest::ListServices(String::new())).await
                 else {
@@ -67,7 +67,7 @@ macro_rules! reflection {
 
             #[tokio::test]
             async fn needs_a_principal() {
-                let mut client = ServerReflectionClient::new(door());
+                let mut client = ServerReflectionClient::new(endpoint());
                 let refusal = client
                     .server_reflection_info(stream::iter([ServerReflectionRequest::default()]))
                     .await
@@ -84,7 +84,7 @@ reflection!(v1alpha);
 #[tokio::test]
 async fn health_answers_for_every_service_and_needs_nobody() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-    let mut client = HealthClient::new(door());
+    let mut client = HealthClient::new(endpoint());
     for service in SERVICES {
         client.check(HealthCheckRequest { service: service.into() }).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! The whole door on a socket: who is let in where nobody is, and what a drain waits for.
+//! The whole endpoint on a socket: who is let in where nobody is, and what a drain waits for.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,10 +18,10 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
-async fn door(readiness: watch::Receiver<bool>) -> (Channel, Trigger) {
+async fn endpoint(readiness: watch::Receiver<bool>) -> (Channel, Trigger) {
     let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
     let address = socket.local_addr().unwrap();
-    let (services, access) = (vec!["other.Door".into()], Access::anonymous(None));
+    let (services, access) = (vec!["other.Endpoint".into()], Access::anonymous(None));
     let state = GrpcState { readiness, services, access, engine: None };
     let (trigger, drain) = drain::channel();
     let acceptor = Acceptor::plain("grpc");
@@ -33,8 +33,8 @@ async fn door(readiness: watch::Receiver<bool>) -> (Channel, Trigger) {
 #[tokio::test]
 async fn health_is_open_where_nobody_is_let_in() {
     let (_ready, readiness) = watch::channel(true);
-    let (channel, _trigger) = door(readiness).await;
-    let asking = HealthCheckRequest { service: "other.Door".into() };
+    let (channel, _trigger) = endpoint(readiness).await;
+    let asking = HealthCheckRequest { service: "other.Endpoint".into() };
     let answer = HealthClient::new(channel.clone()).check(asking).await.unwrap().into_inner();
     assert_eq!(answer.status(), ServingStatus::Serving);
     let asking = futures::stream::iter([ServerReflectionRequest::default()]);
@@ -45,7 +45,7 @@ async fn health_is_open_where_nobody_is_let_in() {
 #[tokio::test]
 async fn a_drain_waits_for_no_watch_once_the_sender_is_gone() {
     let (ready, readiness) = watch::channel(true);
-    let (channel, trigger) = door(readiness).await;
+    let (channel, trigger) = endpoint(readiness).await;
     let asking = HealthCheckRequest { service: String::new() };
     let mut told = HealthClient::new(channel).watch(asking).await.unwrap().into_inner();
     assert_eq!(told.message().await.unwrap().unwrap().status(), ServingStatus::Serving);

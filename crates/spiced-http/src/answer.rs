@@ -17,7 +17,7 @@ use arrow_schema::{ArrowError, Schema, SchemaRef};
 use axum::body::Body;
 use futures::{FutureExt, StreamExt, stream};
 use spiced_engine::{Batches, EngineError, ErrorKind};
-use tls_core::pieces::{Beside, Pieces};
+use tls_core::buf_list::{BufList, VectoredBody};
 
 use crate::accept::Format;
 use out::Out;
@@ -43,7 +43,7 @@ trait Encode: Send {
 
 /// An answer whose first frame is made.
 pub(crate) struct Answer {
-    first: Pieces,
+    first: BufList,
     rest: Rest,
 }
 
@@ -59,8 +59,8 @@ impl Answer {
 
     /// The body, and what the response has beside it. Where a later batch fails the body breaks off, and with it the
     /// response.
-    pub(crate) fn into_body(self) -> (Body, Beside) {
-        let beside = Beside::default();
+    pub(crate) fn into_body(self) -> (Body, VectoredBody) {
+        let beside = VectoredBody::default();
         let frames = stream::try_unfold((self, beside.clone()), |(mut answer, beside)| async {
             match answer.ready().await {
                 Ok(ready) => Ok(beside.frame(ready).map(|data| (data, (answer, beside)))),
@@ -74,7 +74,7 @@ impl Answer {
     }
 
     /// What can be sent now; nothing at the end.
-    async fn ready(&mut self) -> Result<&mut Pieces, EngineError> {
+    async fn ready(&mut self) -> Result<&mut BufList, EngineError> {
         if self.first.is_empty() {
             tokio::task::yield_now().await;
             self.first = self.rest.next().await?.unwrap_or_default();
@@ -104,7 +104,7 @@ enum Stage {
 
 impl Rest {
     /// The next frame; `None` after the last.
-    async fn next(&mut self) -> Result<Option<Pieces>, EngineError> {
+    async fn next(&mut self) -> Result<Option<BufList>, EngineError> {
         loop {
             if self.out.is_full() || self.stage == Stage::End {
                 return Ok(self.take());
@@ -152,7 +152,7 @@ impl Rest {
     }
 
     /// What is written; `None` where nothing is.
-    fn take(&mut self) -> Option<Pieces> {
+    fn take(&mut self) -> Option<BufList> {
         self.has_rows = false;
         Some(self.out.take()).filter(|pieces| !pieces.is_empty())
     }

@@ -16,7 +16,7 @@ use crate::router::{AsIs, HttpState, described};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "spiced", description = "SQL over HTTP: one statement in, its rows out. Arrow Flight SQL and gRPC have doors of their own."),
+    info(title = "spiced", description = "SQL over HTTP: one statement in, its rows out. Arrow Flight SQL and gRPC have endpoints of their own."),
     modifiers(&Credentials)
 )]
 pub(crate) struct Api;

@@ -58,7 +58,7 @@ pub enum Reload {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Asked {
+pub(crate) struct ReloadQuery {
     /// Only looks what a reload would do.
     #[param(default = false)]
     dry_run: bool,
@@ -71,7 +71,7 @@ pub(crate) struct Asked {
 #[utoipa::path(
     post,
     path = "/v1/tls/reload",
-    params(Asked),
+    params(ReloadQuery),
     responses(
         (status = 200, description = "`result` is `swapped` or `unchanged`", body = Object),
         (status = 409, description = "`result` is `rejected`, with `reason` and `fix`, and `findings` where clients would refuse it", body = Object),
@@ -83,7 +83,7 @@ pub(crate) async fn reload(
     State(state): State<Arc<HttpState>>,
     Extension(principal): Extension<Principal>,
     headers: HeaderMap,
-    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+    asked: Result<Query<ReloadQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let problem = |status, detail: &str| Problem::new(status, detail).respond(headers.get(ACCEPT));
     let Some(ReloadHandle(reload)) = &state.options.reload else {
@@ -99,7 +99,7 @@ pub(crate) async fn reload(
         state.access.denied(&principal);
         return problem(StatusCode::FORBIDDEN, "a reload changes what is served, and this caller may only read");
     }
-    let Ok(Query(Asked { dry_run, force })) = asked else {
+    let Ok(Query(ReloadQuery { dry_run, force })) = asked else {
         return problem(
             StatusCode::BAD_REQUEST,
             "the query may hold dry_run and force, each true or false, and nothing else",

@@ -9,7 +9,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
-use spiced_engine::{AnswerBounds, Parameters, Statement};
+use spiced_engine::{Parameters, ResultLimits, Statement};
 use spiced_middleware::{Problem, excerpt};
 use tls_core::listener::BodyError;
 use utoipa::ToSchema;
@@ -24,7 +24,7 @@ pub(crate) struct Query {
     pub(crate) statement: Statement,
     pub(crate) parameters: Parameters,
     /// How large the caller wants the answer at most.
-    pub(crate) bounds: AnswerBounds,
+    pub(crate) bounds: ResultLimits,
 }
 
 /// A statement with what belongs to it.
@@ -58,12 +58,12 @@ impl Query {
                 bad(format!("the body is not the JSON that is expected, {{\"sql\": …, \"parameters\": …}}: {e}"))
             })?;
             let parameters = document.parameters.map_or(Ok(Parameters::none()), Given::into_parameters).map_err(bad)?;
-            let bounds = AnswerBounds { rows: document.max_result_rows, bytes: document.max_result_bytes };
+            let bounds = ResultLimits { rows: document.max_result_rows, bytes: document.max_result_bytes };
             (document.sql, parameters, bounds)
         } else if text.trim_start().starts_with('{') {
             return Err(bad("the body is JSON, but its type is not: send it with `content-type: application/json`"));
         } else {
-            (text.to_owned(), Parameters::none(), AnswerBounds::default())
+            (text.to_owned(), Parameters::none(), ResultLimits::default())
         };
         if sql.trim().is_empty() {
             return Err(bad("there is no SQL in the body"));

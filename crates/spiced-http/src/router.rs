@@ -201,7 +201,7 @@ async fn datasets(State(state): State<Arc<HttpState>>) -> Response {
     Json(datasets).into_response()
 }
 
-/// Doors, certificates, secret stores and data sets.
+/// Endpoints, certificates, secret stores and data sets.
 #[utoipa::path(
     get,
     path = "/v1/status",

@@ -20,7 +20,7 @@ use crate::request::{Document, Query, wait};
 use crate::router::HttpState;
 
 /// Longer than any server lets a query run.
-const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Runs one statement, in the form of answer that `Accept` prefers.
 #[utoipa::path(
@@ -86,7 +86,7 @@ struct Until {
 impl Until {
     /// `wait` from now; a time beyond all clocks is that of the server's own limit.
     fn passed(wait: Duration) -> Self {
-        let wait = wait.min(LONGEST_WAIT);
+        let wait = wait.min(MAX_WAIT);
         let seconds = wait.as_secs();
         let why = format!("the answer was not whole within the caller's limit (Prefer: wait={seconds})");
         Self {
@@ -108,7 +108,7 @@ async fn run(
     let start = async {
         let session = state.engine.session(principal).await?;
         let prepared = session.prepare(query.statement).await?;
-        let mut execution = prepared.execute(query.parameters).await?.within(query.bounds);
+        let mut execution = prepared.execute(query.parameters).await?.limited(query.bounds);
         if let Some(Until { deadline, error, .. }) = end {
             execution = execution.until(*deadline, error.clone());
         }

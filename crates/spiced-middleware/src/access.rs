@@ -1,4 +1,4 @@
-//! Who calls, and whether that caller is let in. The one place that decides it for every door.
+//! Who calls, and whether that caller is let in. The one place that decides it for every endpoint.
 
 use std::borrow::Cow;
 use std::num::NonZero;
@@ -11,13 +11,13 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 use metrics::counter;
-use spiced_engine::{Principal, Role, Trace, Way};
+use spiced_engine::{Principal, RequestContext, Role, Trace};
 use tls_core::{ClientCertificate, ConnInfo, Secret, Standing, TlsInfo};
 use tokio::sync::watch;
 
 use crate::address::TrustedProxies;
 use crate::credentials::Credentials;
-use crate::keys::{ApiKeys, Busy, Checked, Guesses, Key, Slowly};
+use crate::keys::{ApiKeys, AttemptTracker, Busy, Checked, Key, SlowCheck};
 use crate::origins::AllowedOrigins;
 use crate::policy::{Anonymous, Policy};
 use crate::throttle::{Source, Throttle};
@@ -26,7 +26,7 @@ use crate::{Dialect, audit};
 /// How often an address may fail at once, and a minute after that, unless it is set.
 const FAILURES: NonZero<u32> = NonZero::new(30).expect("it is not zero");
 
-/// Decides who calls a door. Cheap to clone.
+/// Decides who calls an endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Access(Arc<Inner>);
 
@@ -65,14 +65,14 @@ impl Access {
         }))
     }
 
-    /// The same for a door that only this machine reaches.
+    /// The same for an endpoint that only this machine reaches.
     #[must_use]
     pub fn local(self) -> Self {
         self.with(|inner| inner.is_local = true)
     }
 
     /// The same, and a request without credentials whose `Host` is no loopback name is refused, so that no
-    /// web page reaches the door by rebinding a name of its own.
+    /// web page reaches the endpoint by rebinding a name of its own.
     #[must_use]
     pub fn loopback(self) -> Self {
         self.with(|inner| (inner.is_local, inner.loopback_names) = (true, true))
@@ -103,7 +103,7 @@ impl Access {
     }
 
     /// Lets a request in, as whom, or says why not. What is refused is counted and told to the audit log.
-    pub fn admit(&self, request: &Parts, dialect: Dialect) -> Admitted {
+    pub fn admit(&self, request: &Parts, dialect: Dialect) -> Decision {
         let credentials = Credentials::read(&request.headers, dialect);
         self.decide(credentials, &request.headers, Some(&request.uri), request.extensions.get())
     }
@@ -115,7 +115,7 @@ impl Access {
         headers: &HeaderMap,
         key: Option<Secret>,
         connection: Option<&ConnInfo>,
-    ) -> (Admitted, Option<Secret>) {
+    ) -> (Decision, Option<Secret>) {
         let credentials = match (Credentials::read(headers, Dialect::Grpc), key.filter(|key| !key.is_blank())) {
             (Credentials::None, Some(key)) => Credentials::Key(key),
             (credentials, _) => credentials,
@@ -151,12 +151,12 @@ impl Access {
         headers: &HeaderMap,
         uri: Option<&Uri>,
         connection: Option<&ConnInfo>,
-    ) -> Admitted {
+    ) -> Decision {
         let policy = self.0.policy.borrow().clone();
         let address = connection.map(|c| self.0.proxies.client(c.remote.ip(), headers));
         let certificate = connection.and_then(|c| c.tls.as_ref()?.client.as_ref());
-        let way = Way {
-            door: connection.map_or("", |c| c.endpoint),
+        let way = RequestContext {
+            endpoint: connection.map_or("", |c| c.endpoint),
             address,
             certificate: certificate.map(|c| c.summary().fingerprint.as_str().into()),
             trace: trace(headers),
@@ -166,32 +166,32 @@ impl Access {
         let (keys, key) = match (&policy.keys, credentials) {
             // Where no keys are set up, whatever looks like one is somebody else's.
             (None, _) | (Some(_), Credentials::None) => {
-                return Admitted::Now(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
+                return Decision::Ready(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
             }
-            (Some(_), Credentials::Several) => return Admitted::Now(caller.end(Err(Refusal::SeveralKeys))),
-            (Some(_), Credentials::Malformed) => return Admitted::Now(caller.end(Err(Refusal::Malformed))),
+            (Some(_), Credentials::Several) => return Decision::Ready(caller.end(Err(Refusal::SeveralKeys))),
+            (Some(_), Credentials::Malformed) => return Decision::Ready(caller.end(Err(Refusal::Malformed))),
             (Some(keys), Credentials::Key(key)) => (keys, key),
         };
         let checked = keys.check(key.expose());
         if let Some(after) = caller.source.and_then(|source| self.0.throttle.wait(source)) {
             let is_known = matches!((&checked, caller.source), (Checked::Known(key), Some(source))
-                if self.0.throttle.knows(source, key));
+                if self.0.throttle.recently_authenticated(source, key));
             if !is_known {
-                return Admitted::Now(caller.end(Err(Refusal::Throttled { after })));
+                return Decision::Ready(caller.end(Err(Refusal::Throttled { after })));
             }
         }
         match checked {
-            Checked::Known(key) => Admitted::Now(caller.with_key(key, &policy, certificate)),
-            Checked::Unknown => Admitted::Now(caller.with_wrong_key()),
+            Checked::Known(key) => Decision::Ready(caller.with_key(key, &policy, certificate)),
+            Checked::Unknown => Decision::Ready(caller.with_wrong_key()),
             Checked::Unclear => {
-                let guesses = Guesses { throttle: self.0.throttle.clone(), source: caller.source };
+                let guesses = AttemptTracker { throttle: self.0.throttle.clone(), source: caller.source };
                 let (keys, tls) = (keys.clone(), connection.and_then(|c| c.tls.clone()));
-                Admitted::Later(Box::pin(async move {
+                Decision::Pending(Box::pin(async move {
                     let certificate = tls.as_ref().and_then(|tls| tls.client.as_ref());
                     match ApiKeys::check_slowly(keys, key, guesses).await {
-                        Ok(Slowly::Known(key)) => caller.with_key(&key, &policy, certificate),
-                        Ok(Slowly::Unknown { waits }) => caller.end(Err(Refusal::WrongKey { waits })),
-                        Ok(Slowly::Waits(after)) => caller.end(Err(Refusal::Throttled { after })),
+                        Ok(SlowCheck::Known(key)) => caller.with_key(&key, &policy, certificate),
+                        Ok(SlowCheck::Unknown { waits }) => caller.end(Err(Refusal::WrongKey { waits })),
+                        Ok(SlowCheck::Waits(after)) => caller.end(Err(Refusal::Throttled { after })),
                         Err(Busy) => caller.end(Err(Refusal::Throttled { after: Duration::from_secs(1) })),
                     }
                 }))
@@ -209,7 +209,7 @@ impl Access {
         connection: Option<&ConnInfo>,
         certificate: Option<&ClientCertificate>,
     ) -> Result<Principal, Refusal> {
-        let principal = match policy.holder(certificate)? {
+        let principal = match policy.client_identity(certificate)? {
             Some(_) if policy.wants_both() => return Err(Refusal::KeyMissing),
             Some((name, role)) => Principal::new(name, role),
             None => Principal::anonymous(
@@ -222,7 +222,7 @@ impl Access {
         Ok(principal)
     }
 
-    /// No web page of another origin may use a developer's or an intranet's open door (Fetch
+    /// No web page of another origin may use a developer's or an intranet's open endpoint (Fetch
     /// Metadata, and RFC 6454 §7 for `Origin`).
     fn refuse_foreign_pages(
         &self,
@@ -264,7 +264,7 @@ impl Policy {
     }
 
     /// Name and role of who showed a certificate; `None` where nobody did.
-    fn holder(&self, certificate: Option<&ClientCertificate>) -> Result<Option<(String, Role)>, Refusal> {
+    fn client_identity(&self, certificate: Option<&ClientCertificate>) -> Result<Option<(String, Role)>, Refusal> {
         let (Some(identities), Some(certificate)) = (&self.certificates, certificate) else { return Ok(None) };
         if !certificate.is_in_date(SystemTime::now()) {
             return Err(Refusal::CertificateEnded);
@@ -309,9 +309,9 @@ impl Grant {
             () = withdrawn => {}
         }
         let way = self.principal.way();
-        let door = if way.door.is_empty() { "unknown" } else { way.door };
+        let endpoint = if way.endpoint.is_empty() { "unknown" } else { way.endpoint };
         let reason = Refusal::Revoked.reason();
-        counter!("spiced_auth_failures_total", "endpoint" => door, "reason" => reason).increment(1);
+        counter!("spiced_auth_failures_total", "endpoint" => endpoint, "reason" => reason).increment(1);
         audit::denied(Some(self.principal.name()), way, reason, Some("the running request was ended"));
     }
 }
@@ -320,7 +320,7 @@ impl Policy {
     /// Whether a caller that was let in as `principal` would be let in now, with the same rights at least.
     fn still_admits(&self, principal: &Principal, tls: Option<&TlsInfo>, is_local: bool) -> bool {
         let certificate = tls.and_then(|tls| tls.client.as_ref());
-        let holder = self.holder(certificate);
+        let holder = self.client_identity(certificate);
         if let Err(Refusal::CertificateEnded | Refusal::CertificateDistrusted) = holder {
             return false;
         }
@@ -344,7 +344,7 @@ impl Policy {
 struct Caller {
     access: Access,
     source: Option<Source>,
-    way: Way,
+    way: RequestContext,
     /// Of the connection.
     standing: Option<Standing>,
 }
@@ -363,9 +363,9 @@ impl Caller {
         certificate: Option<&ClientCertificate>,
     ) -> Result<Principal, Refusal> {
         if let Some(source) = self.source {
-            self.access.0.throttle.let_in(source, key);
+            self.access.0.throttle.record_success(source, key);
         }
-        let principal = match policy.holder(certificate) {
+        let principal = match policy.client_identity(certificate) {
             Ok(Some((name, role))) if policy.wants_both() => {
                 Ok(Principal::new(format!("{} {name}", key.name), role.min(key.role)))
             }
@@ -385,14 +385,15 @@ impl Caller {
                 if let Some(standing) = self.standing {
                     standing.admit();
                 }
-                Ok(principal.by(self.way))
+                Ok(principal.with_context(self.way))
             }
             Err(refusal) => {
                 if let Some(standing) = self.standing {
                     standing.refuse();
                 }
-                let door = if self.way.door.is_empty() { "unknown" } else { self.way.door };
-                counter!("spiced_auth_failures_total", "endpoint" => door, "reason" => refusal.reason()).increment(1);
+                let endpoint = if self.way.endpoint.is_empty() { "unknown" } else { self.way.endpoint };
+                counter!("spiced_auth_failures_total", "endpoint" => endpoint, "reason" => refusal.reason())
+                    .increment(1);
                 let detail = match refusal {
                     Refusal::WrongKey { waits: true } => Some("the address has to wait from now on"),
                     _ => None,
@@ -405,11 +406,11 @@ impl Caller {
 }
 
 /// A decision: made, or to be waited for.
-pub enum Admitted {
+pub enum Decision {
     /// It is made.
-    Now(Result<Principal, Refusal>),
+    Ready(Result<Principal, Refusal>),
     /// A hash is to be computed first.
-    Later(BoxFuture<'static, Result<Principal, Refusal>>),
+    Pending(BoxFuture<'static, Result<Principal, Refusal>>),
 }
 
 /// The trace of a request. Two headers are none: nobody knows which of them is meant.
@@ -420,15 +421,15 @@ fn trace(headers: &HeaderMap) -> Option<Trace> {
     Some(Trace::parse(only.to_str().ok()?)?.with_state(state))
 }
 
-impl Admitted {
+impl Decision {
     /// Waits for the decision.
     ///
     /// # Errors
     /// The caller is not let in.
     pub async fn decision(self) -> Result<Principal, Refusal> {
         match self {
-            Self::Now(decision) => decision,
-            Self::Later(decision) => decision.await,
+            Self::Ready(decision) => decision,
+            Self::Pending(decision) => decision.await,
         }
     }
 }
@@ -470,7 +471,7 @@ pub enum Refusal {
     },
     /// A browser sent it for a page of another origin.
     CrossSite,
-    /// The `Host` is no name of this door.
+    /// The `Host` is no name of this endpoint.
     ForeignHost,
 }
 
@@ -514,7 +515,7 @@ impl Refusal {
             Self::Throttled { .. } => "too many wrong keys from this address; try again later",
             Self::CrossSite => "a page of another origin may not use this server",
             Self::ForeignHost => {
-                "the Host header is no loopback name: this door is for this machine alone; use localhost, 127.0.0.1 or [::1]"
+                "the Host header is no loopback name: this endpoint is for this machine alone; use localhost, 127.0.0.1 or [::1]"
             }
         }
     }

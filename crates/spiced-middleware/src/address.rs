@@ -37,7 +37,7 @@ impl TrustedProxies {
         client
     }
 
-    /// True where a proxy on this machine is believed: then a door of this machine alone is none.
+    /// True where a proxy on this machine is believed: then an endpoint of this machine alone is none.
     pub fn are_local(&self) -> bool {
         self.trusts(Ipv4Addr::LOCALHOST.into()) || self.trusts(Ipv6Addr::LOCALHOST.into())
     }

@@ -1,5 +1,5 @@
 //! The layer that puts the caller's [`Principal`](spiced_engine::Principal) into a request, or
-//! answers in the door's own protocol that it is not let in.
+//! answers in the endpoint's own protocol that it is not let in.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -19,10 +19,10 @@ use tls_core::listener::RequestCharge;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::access::{Access, Admitted, Kind, Refusal};
+use crate::access::{Access, Decision, Kind, Refusal};
 use crate::problem::Problem;
 
-/// How a door words a refusal.
+/// How an endpoint words a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
     /// A status and problem JSON.
@@ -97,7 +97,7 @@ where
         let (access, dialect) = (access.clone(), *dialect);
         let (parts, body) = request.into_parts();
         let decision = match access.admit(&parts, dialect) {
-            Admitted::Now(Err(refusal)) => {
+            Decision::Ready(Err(refusal)) => {
                 return Either::Right(Either::Left(ready(Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))))));
             }
             decision => decision,

@@ -1,7 +1,7 @@
 //! The audit log: a line for each request that was denied, and for each statement that was to change
 //! something. The target of the lines is `spiced::audit`; nothing of a credential is in them.
 
-use spiced_engine::{Effect, Outcome, Principal, Seen, Statement, Trace, Way, Witness};
+use spiced_engine::{Effect, Outcome, Principal, RequestContext, Statement, StatementObserver, StatementRecord, Trace};
 use tracing::{info, warn};
 
 use crate::keys::{hex, sha256};
@@ -13,32 +13,32 @@ const TARGET: &str = "spiced::audit";
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AuditLog;
 
-impl Witness for AuditLog {
-    fn saw(&self, seen: &Seen<'_>) {
-        let Seen { principal, statement, effect: Some(effect), outcome, .. } = *seen else { return };
+impl StatementObserver for AuditLog {
+    fn on_complete(&self, seen: &StatementRecord<'_>) {
+        let StatementRecord { principal, statement, effect: Some(effect), outcome, .. } = *seen else { return };
         if outcome != Outcome::Denied && matches!(effect, Effect::Read | Effect::Session) {
             return;
         }
-        let Way { door, address, certificate, trace } = principal.way();
+        let RequestContext { endpoint, address, certificate, trace } = principal.way();
         let address = address.map(tracing::field::display);
         let certificate = certificate.as_deref();
         let trace = trace.as_ref().map(Trace::id).map(tracing::field::display);
         let (principal, statement, effect) = (principal.name(), fingerprint(statement), effect.name());
         match outcome {
             Outcome::Denied => warn!(
-                target: TARGET, principal, door, address, certificate, trace, statement, effect,
+                target: TARGET, principal, endpoint, address, certificate, trace, statement, effect,
                 outcome = "denied", reason = "role", "a statement was denied"
             ),
             Outcome::Done => info!(
-                target: TARGET, principal, door, address, certificate, trace, statement, effect,
+                target: TARGET, principal, endpoint, address, certificate, trace, statement, effect,
                 outcome = "done", "a statement changed something"
             ),
             Outcome::Failed => info!(
-                target: TARGET, principal, door, address, certificate, trace, statement, effect,
+                target: TARGET, principal, endpoint, address, certificate, trace, statement, effect,
                 outcome = "failed", "a statement that was to change something failed"
             ),
             Outcome::Cancelled => info!(
-                target: TARGET, principal, door, address, certificate, trace, statement, effect,
+                target: TARGET, principal, endpoint, address, certificate, trace, statement, effect,
                 outcome = "cancelled", "a statement that was to change something was cancelled"
             ),
         }
@@ -51,13 +51,13 @@ pub fn role_denied(principal: &Principal) {
 }
 
 /// A request that was denied before it was known what it asks.
-pub(crate) fn denied(principal: Option<&str>, way: &Way, reason: &'static str, detail: Option<&str>) {
-    let Way { door, address, certificate, trace } = way;
+pub(crate) fn denied(principal: Option<&str>, way: &RequestContext, reason: &'static str, detail: Option<&str>) {
+    let RequestContext { endpoint, address, certificate, trace } = way;
     let address = address.map(tracing::field::display);
     let certificate = certificate.as_deref();
     let trace = trace.as_ref().map(Trace::id).map(tracing::field::display);
     warn!(
-        target: TARGET, principal, door, address, certificate, trace, outcome = "denied", reason, detail,
+        target: TARGET, principal, endpoint, address, certificate, trace, outcome = "denied", reason, detail,
         "a request was denied"
     );
 }

@@ -22,14 +22,14 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(crate) enum Credentials {
     None,
     Key(Secret),
-    /// A scheme that the door does not take, or what is not of its scheme's form.
+    /// A scheme that the endpoint does not take, or what is not of its scheme's form.
     Malformed,
     /// Two keys that differ, or a header that is given twice.
     Several,
 }
 
 impl Credentials {
-    /// Reads `X-API-Key`, or else `Authorization` (RFC 9110 §11.6.2): Bearer (RFC 6750) on every door,
+    /// Reads `X-API-Key`, or else `Authorization` (RFC 9110 §11.6.2): Bearer (RFC 6750) on every endpoint,
     /// Basic (RFC 7617) where gRPC is spoken, as Flight SQL's clients use it. An empty key is none: a
     /// client without one may send the bare scheme.
     pub(crate) fn read(headers: &HeaderMap, dialect: Dialect) -> Self {

@@ -5,7 +5,7 @@ use tls_core::ClientCertificate;
 
 /// A name in a certificate, and the role of who bears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct ClientIdentityRule {
     /// Which name it is about.
     pub name: IdentityName,
     /// The name. `*` stands for one or more characters within a segment: up to a `/` in a URI, up to a
@@ -15,7 +15,7 @@ pub struct Identity {
     pub role: Role,
 }
 
-/// The kinds of names that an [`Identity`] may be about.
+/// The kinds of names that an [`ClientIdentityRule`] may be about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityName {
     /// A subject alternative name that is a URI, such as a SPIFFE id. Compared octet by octet.
@@ -38,11 +38,11 @@ impl IdentityName {
 
 /// Who the bearers of verified certificates are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Identities(Vec<Identity>);
+pub struct Identities(Vec<ClientIdentityRule>);
 
 impl Identities {
     /// The first that fits decides. Without any, every verified certificate may read.
-    pub fn new(identities: Vec<Identity>) -> Self {
+    pub fn new(identities: Vec<ClientIdentityRule>) -> Self {
         Self(identities)
     }
 
@@ -67,7 +67,7 @@ impl Identities {
             return Some((format!("subject:{}", certificate.summary().subject), Role::ReadOnly));
         }
         let names = certificate.names();
-        self.0.iter().find_map(|Identity { name, pattern, role }| {
+        self.0.iter().find_map(|ClientIdentityRule { name, pattern, role }| {
             let (borne, separator) = match name {
                 // Which of several URIs is meant, nobody knows.
                 IdentityName::SanUri if names.uris.len() != 1 => return None,

@@ -19,10 +19,10 @@ use crate::throttle::{Source, Throttle};
 const SLOW_AT_A_TIME: usize = 2;
 
 /// How long a request waits for its turn.
-const SLOW_PATIENCE: Duration = Duration::from_secs(5);
+const SLOW_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most memory that an argon2id hash may ask for, in KiB.
-const MOST_MEMORY: u32 = 256 * 1024;
+const MAX_MEMORY: u32 = 256 * 1024;
 
 /// A key that is shorter can be guessed.
 const SHORT: usize = 16;
@@ -41,7 +41,7 @@ pub struct ApiKey {
 /// The keys of a server. No key is kept, only its SHA-256.
 pub struct ApiKeys {
     fast: Vec<(Key, [u8; DIGEST])>,
-    slow: Vec<Slow>,
+    slow: Vec<Argon2Key>,
     turns: Arc<Semaphore>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Key {
 }
 
 /// An argon2id hash. Once a key has fitted it, that key's digest is enough.
-struct Slow {
+struct Argon2Key {
     key: Key,
     hash: Secret,
     proven: OnceLock<[u8; DIGEST]>,
@@ -98,7 +98,7 @@ impl ApiKeys {
             }
             match form {
                 Form::Digest(digest) => fast.push((key, digest)),
-                Form::Slow(hash) => slow.push(Slow { key, hash, proven: OnceLock::new() }),
+                Form::Slow(hash) => slow.push(Argon2Key { key, hash, proven: OnceLock::new() }),
             }
         }
         if errors.is_empty() {
@@ -151,19 +151,23 @@ impl ApiKeys {
 
     /// Tries the hashes that no key has fitted yet, off this thread. Who is waited for there, and how a wrong key
     /// counts, is `guesses`' to say, whether or not the caller still waits for the answer.
-    pub(crate) async fn check_slowly(self: Arc<Self>, given: Secret, guesses: Guesses) -> Result<Slowly, Busy> {
-        let turn = timeout(SLOW_PATIENCE, self.turns.clone().acquire_owned()).await;
+    pub(crate) async fn check_slowly(
+        self: Arc<Self>,
+        given: Secret,
+        guesses: AttemptTracker,
+    ) -> Result<SlowCheck, Busy> {
+        let turn = timeout(SLOW_CHECK_TIMEOUT, self.turns.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| Busy)?.map_err(|_| Busy)?;
         if let Some(after) = guesses.wait() {
-            return Ok(Slowly::Waits(after));
+            return Ok(SlowCheck::Waits(after));
         }
         let keys = self.clone();
         let computed = tokio::task::spawn_blocking(move || {
             // Held for as long as it computes: a caller that goes away makes no room for another.
             let _turn = turn;
             match keys.compute(&given) {
-                Some(key) => Slowly::Known(key),
-                None => Slowly::Unknown { waits: guesses.failed() },
+                Some(key) => SlowCheck::Known(key),
+                None => SlowCheck::Unknown { waits: guesses.failed() },
             }
         });
         computed.await.map_err(|_| Busy)
@@ -201,12 +205,12 @@ impl ApiKeys {
 }
 
 /// Who guesses, for a hash that takes its time.
-pub(crate) struct Guesses {
+pub(crate) struct AttemptTracker {
     pub(crate) throttle: Arc<Throttle>,
     pub(crate) source: Option<Source>,
 }
 
-impl Guesses {
+impl AttemptTracker {
     fn wait(&self) -> Option<Duration> {
         self.source.and_then(|source| self.throttle.wait(source))
     }
@@ -217,7 +221,7 @@ impl Guesses {
 }
 
 /// What comes of a key that takes its time.
-pub(crate) enum Slowly {
+pub(crate) enum SlowCheck {
     Known(Key),
     /// `waits`: the address has failed too often by now.
     Unknown {
@@ -227,7 +231,7 @@ pub(crate) enum Slowly {
     Waits(Duration),
 }
 
-impl Slow {
+impl Argon2Key {
     fn fits(&self, given: &Secret) -> bool {
         let text = self.hash.expose_text().unwrap_or_default();
         PasswordHash::new(text).is_ok_and(|hash| Argon2::default().verify_password(given.expose(), &hash).is_ok())
@@ -295,7 +299,7 @@ impl Form {
             let within = |hash: &PasswordHash| {
                 hash.algorithm.as_str() == "argon2id"
                     && hash.hash.is_some()
-                    && hash.params.get_decimal("m").is_some_and(|m| m <= MOST_MEMORY)
+                    && hash.params.get_decimal("m").is_some_and(|m| m <= MAX_MEMORY)
                     && ["t", "p"].into_iter().all(|cost| hash.params.get_decimal(cost).is_some())
             };
             return hash.filter(within).map(|_| Self::Slow(Secret::new(phc.to_vec()))).ok_or(KeyError::Argon2id);
@@ -404,18 +408,18 @@ mod tests {
         let throttle = Arc::new(Throttle::new(std::num::NonZero::new(1).unwrap()));
         let source = Some(Source::from(std::net::IpAddr::from([192, 0, 2, 1])));
         let slowly = async |text: &str, source| {
-            let guesses = Guesses { throttle: throttle.clone(), source };
+            let guesses = AttemptTracker { throttle: throttle.clone(), source };
             keys.clone().check_slowly(text.into(), guesses).await.unwrap()
         };
         let unclear = |text: &str| matches!(keys.check(text.as_bytes()), Checked::Unclear);
         assert!(unclear("wrong") && unclear("chosen"));
-        assert!(matches!(slowly("wrong", source).await, Slowly::Unknown { waits: false }));
-        assert!(matches!(slowly("wrong", source).await, Slowly::Unknown { waits: true }));
-        assert!(matches!(slowly("chosen", source).await, Slowly::Waits(_)), "it is not computed for who waits");
+        assert!(matches!(slowly("wrong", source).await, SlowCheck::Unknown { waits: false }));
+        assert!(matches!(slowly("wrong", source).await, SlowCheck::Unknown { waits: true }));
+        assert!(matches!(slowly("chosen", source).await, SlowCheck::Waits(_)), "it is not computed for who waits");
         assert!(unclear("wrong") && unclear("chosen"));
         // Several at once are all let in, whoever of them is first.
         let all = futures::future::join_all([0; 4].map(|_| slowly("chosen", None))).await;
-        assert!(all.iter().all(|one| matches!(one, Slowly::Known(_))));
+        assert!(all.iter().all(|one| matches!(one, SlowCheck::Known(_))));
         assert!(matches!(keys.check(b"chosen"), Checked::Known(_)));
         assert!(matches!(keys.check(b"wrong"), Checked::Unknown));
         let again = ApiKeys::new(&entry).unwrap().remembering(&keys);

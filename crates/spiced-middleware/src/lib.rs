@@ -1,6 +1,6 @@
-//! Layers that every door shares: who calls and whether it may ([`admission`]), what a browser may
+//! Layers that every endpoint shares: who calls and whether it may ([`admission`]), what a browser may
 //! do ([`Access`] decides both, by a [`Policy`]), how an error is worded ([`Problem`]), how requests are
-//! counted ([`measured`]), and who changed what ([`AuditLog`]).
+//! counted ([`request_metrics`]), and who changed what ([`AuditLog`]).
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -24,24 +24,24 @@ mod excerpt;
 mod hsts;
 mod identities;
 mod keys;
-mod measured;
 mod origins;
 mod policy;
 mod problem;
+mod request_metrics;
 mod throttle;
 mod well_formed;
 
-pub use access::{Access, Admitted, Refusal};
+pub use access::{Access, Decision, Refusal};
 pub use address::TrustedProxies;
 pub use admission::{Admission, AdmissionLayer, Dialect, admission};
 pub use audit::{AuditLog, role_denied};
 pub use excerpt::excerpt;
 pub use hsts::Hsts;
-pub use identities::{Identities, Identity, IdentityName};
+pub use identities::{ClientIdentityRule, Identities, IdentityName};
 pub use keys::{ApiKey, ApiKeys, KeyError, NoRandom, generate_key, is_weak};
-pub use measured::{Measured, MeasuredLayer, measured};
 pub use origins::{AllowedOrigins, OriginError};
 pub use policy::{Anonymous, Policy};
 pub use problem::Problem;
+pub use request_metrics::{Measured, MeasuredLayer, request_metrics};
 pub use throttle::Throttle;
 pub use well_formed::{WellFormed, WellFormedLayer, well_formed};

@@ -1,4 +1,4 @@
-//! Who may do what, as it is set up: the same for all doors, and replaced as a whole.
+//! Who may do what, as it is set up: the same for all endpoints, and replaced as a whole.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub struct Policy {
 /// What callers without credentials may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Anonymous {
-    /// Everything on a door that only this machine reaches, where no credentials are set up; elsewhere
+    /// Everything on an endpoint that only this machine reaches, where no credentials are set up; elsewhere
     /// nothing.
     #[default]
     Unsaid,
@@ -48,7 +48,7 @@ impl Policy {
         self.keys.is_some() || self.certificates.is_some()
     }
 
-    /// The role of a caller without credentials; `is_local`: only this machine reaches the door.
+    /// The role of a caller without credentials; `is_local`: only this machine reaches the endpoint.
     pub fn anonymous(&self, is_local: bool) -> Option<Role> {
         match self.anonymous {
             Anonymous::Said(role) => role,

@@ -13,7 +13,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use crate::keys::Key;
 
 /// Addresses that are told apart; beyond it those that fail next share one allowance.
-const MOST_ADDRESSES: usize = 10_000;
+const MAX_ADDRESSES: usize = 10_000;
 
 /// How long a key counts as known from an address.
 const KNOWN: Duration = Duration::from_secs(10 * 60);
@@ -21,7 +21,7 @@ const KNOWN: Duration = Duration::from_secs(10 * 60);
 /// Full tables are looked through for what is over at most this often.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Counts failures by address, for all doors together.
+/// Counts failures by address, for all endpoints together.
 pub struct Throttle {
     failures: DefaultKeyedRateLimiter<Source>,
     clock: DefaultClock,
@@ -66,14 +66,14 @@ impl Throttle {
     /// Counts a failure. Says whether the address has to wait from now on.
     pub(crate) fn failed(&self, source: Source) -> bool {
         let now = Instant::now();
-        if self.failures.len() >= MOST_ADDRESSES {
+        if self.failures.len() >= MAX_ADDRESSES {
             let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
             if swept.is_none_or(|at| now.duration_since(at) >= SWEEP) {
                 self.failures.retain_recent();
                 *swept = Some(now);
             }
         }
-        let counted = if self.failures.len() >= MOST_ADDRESSES { Source(None) } else { source };
+        let counted = if self.failures.len() >= MAX_ADDRESSES { Source(None) } else { source };
         let Err(not_until) = self.failures.check_key(&counted) else { return false };
         let wait = not_until.wait_time_from(self.clock.now());
         self.waiting.write().unwrap_or_else(PoisonError::into_inner).insert(source, now + wait, now);
@@ -81,7 +81,7 @@ impl Throttle {
     }
 
     /// Notes that a key was let in from an address.
-    pub(crate) fn let_in(&self, source: Source, key: &Key) {
+    pub(crate) fn record_success(&self, source: Source, key: &Key) {
         let now = Instant::now();
         let entry = (source, key.name.clone());
         let is_fresh = |until: Instant| until > now + KNOWN / 2;
@@ -92,7 +92,7 @@ impl Throttle {
     }
 
     /// Whether a key was let in from an address lately.
-    pub(crate) fn knows(&self, source: Source, key: &Key) -> bool {
+    pub(crate) fn recently_authenticated(&self, source: Source, key: &Key) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.until(&(source, key.name.clone())).is_some_and(|until| until > Instant::now())
     }
@@ -116,12 +116,12 @@ impl<K: Eq + Hash> Table<K> {
     }
 
     fn insert(&mut self, key: K, until: Instant, now: Instant) {
-        let full = self.entries.len() >= MOST_ADDRESSES;
+        let full = self.entries.len() >= MAX_ADDRESSES;
         if full && self.swept.is_none_or(|at| now.duration_since(at) >= SWEEP) {
             self.entries.retain(|_, until| *until > now);
             self.swept = Some(now);
         }
-        if self.entries.len() < MOST_ADDRESSES || self.entries.contains_key(&key) {
+        if self.entries.len() < MAX_ADDRESSES || self.entries.contains_key(&key) {
             self.entries.insert(key, until);
         }
     }
@@ -153,14 +153,14 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let throttle = Throttle::new(NonZero::new(1).unwrap());
-        for n in 0..3 * MOST_ADDRESSES as u32 {
+        for n in 0..3 * MAX_ADDRESSES as u32 {
             let source = Source::from(IpAddr::V4(n.into()));
             throttle.failed(source);
             throttle.failed(source);
-            throttle.let_in(source, &Key { name: "k".into(), role: spiced_engine::Role::ReadOnly });
+            throttle.record_success(source, &Key { name: "k".into(), role: spiced_engine::Role::ReadOnly });
         }
-        assert!(throttle.failures.len() <= MOST_ADDRESSES + 1);
-        assert!(throttle.waiting.read().unwrap().entries.len() <= MOST_ADDRESSES);
-        assert!(throttle.known.read().unwrap().entries.len() <= MOST_ADDRESSES);
+        assert!(throttle.failures.len() <= MAX_ADDRESSES + 1);
+        assert!(throttle.waiting.read().unwrap().entries.len() <= MAX_ADDRESSES);
+        assert!(throttle.known.read().unwrap().entries.len() <= MAX_ADDRESSES);
     }
 }

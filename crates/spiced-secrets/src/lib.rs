@@ -1,10 +1,10 @@
 //! Secret references, the stores that answer them, and the resolver between the two.
 //!
 //! - [`Template`] is a value of the pod file with its `${store:KEY}` references; it needs no store.
-//! - [`SecretStore`] is one place that secrets are read from; [`Environment`] and the pod's folder
-//!   ([`Surroundings`]) are handed in, so nothing here reads a global.
+//! - [`SecretStore`] is one place that secrets are read from; [`Environment`] and the pod's directory
+//!   ([`StoreEnv`]) are handed in, so nothing here reads a global.
 //! - [`Resolver`] asks the stores, fails closed, and reports every failure at once.
-//! - [`Following`] reads the stores again, and values change with them.
+//! - [`SecretsRefresh`] reads the stores again, and values change with them.
 //!
 //! ```
 //! use spiced_secrets::{Environment, Resolver, Surroundings, Template};
@@ -23,20 +23,20 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod following;
+mod cached_store;
+mod dependency_order;
 mod jitter;
-mod order;
-mod reference;
+mod refresh;
 mod report;
 mod resolver;
-mod shelf;
-mod shelves;
 mod status;
 mod store;
+mod store_chain;
+mod template;
 
-pub use following::{Followed, Following, Refresher};
-pub use reference::{Part, Reference, ReferenceError, Template};
-pub use report::{Answer, Lack, ResolveError, ResolveErrors, Unanswered};
+pub use refresh::{Refresher, SecretsRefresh, WatchedSecrets};
+pub use report::{FailureKind, Resolution, ResolveError, ResolveErrors, Unresolved};
 pub use resolver::{DeclaredStore, Resolver};
 pub use status::{Refresh, StoreStatus, StoreTrouble};
-pub use store::{Environment, Reading, SecretStore, StoreError, Surroundings};
+pub use store::{Environment, SecretStore, Snapshot, StoreEnv, StoreError};
+pub use template::{Part, Reference, ReferenceError, Template};

@@ -8,7 +8,7 @@ use crate::Reference;
 
 /// What came of one reference; for `spiced secrets check`. Never a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Resolution {
     /// Where the reference is written.
     pub origin: Origin,
     /// The reference.
@@ -16,14 +16,14 @@ pub struct Answer {
     /// The names of the stores that were asked, in order.
     pub asked: Vec<String>,
     /// The name of the store that answered, or why none did.
-    pub outcome: Result<String, Unanswered>,
+    pub outcome: Result<String, Unresolved>,
 }
 
 /// Why a reference has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unanswered {
+pub struct Unresolved {
     /// Whose fault it is.
-    pub kind: Lack,
+    pub kind: FailureKind,
     /// What is wrong: one sentence, lower case, no full stop.
     pub problem: String,
     /// What to do.
@@ -32,7 +32,7 @@ pub struct Unanswered {
 
 /// Whose fault it is that a reference has no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lack {
+pub enum FailureKind {
     /// The stores answered, and none has it (or its value is empty, or there is no such store).
     Missing,
     /// A store could not say.

@@ -9,13 +9,13 @@ use std::time::Duration;
 use tls_core::{Origin, Secret, Sourced};
 use tokio::sync::Mutex;
 
-use crate::following::{Followed, Following};
-use crate::order::order;
-use crate::report::{Answer, Lack, ResolveError, ResolveErrors, Unanswered};
-use crate::shelf::Shelf;
-use crate::shelves::{ALL, Look, Shelves};
-use crate::store::{Declared, Surroundings};
-use crate::{Reference, Template, reference};
+use crate::cached_store::CachedStore;
+use crate::dependency_order::dependency_order;
+use crate::refresh::{SecretsRefresh, WatchedSecrets};
+use crate::report::{FailureKind, Resolution, ResolveError, ResolveErrors, Unresolved};
+use crate::store::{Declared, StoreEnv};
+use crate::store_chain::{ALL, Look, StoreChain};
+use crate::{Reference, Template, template};
 
 /// The store that is always there.
 const ENV: &str = "env";
@@ -38,8 +38,8 @@ pub struct DeclaredStore {
 /// The stores of a pod, open.
 pub struct Resolver {
     names: Vec<String>,
-    shelves: Mutex<Shelves>,
-    surroundings: Surroundings,
+    shelves: Mutex<StoreChain>,
+    surroundings: StoreEnv,
     /// What is wrong with the declarations and their parameters.
     errors: Vec<ResolveError>,
 }
@@ -49,7 +49,7 @@ impl Resolver {
     /// Only stores that parameters of others refer to are asked for anything.
     ///
     /// What is wrong with a declaration comes with the first report, beside all else that is missing.
-    pub async fn open(declared: Vec<DeclaredStore>, surroundings: &Surroundings) -> Self {
+    pub async fn open(declared: Vec<DeclaredStore>, surroundings: &StoreEnv) -> Self {
         let (mut shelves, mut errors) = shelve(declared);
         let needs: Vec<Vec<usize>> = (0..shelves.0.len())
             .map(|at| {
@@ -59,7 +59,7 @@ impl Resolver {
                 needs.into_iter().collect()
             })
             .collect();
-        let (order, cycles) = order(&needs);
+        let (order, cycles) = dependency_order(&needs);
         for cycle in cycles {
             errors.push(in_a_circle(&shelves, &cycle));
         }
@@ -118,7 +118,7 @@ impl Resolver {
 
     /// Asks the same questions as [`resolve_all`](Self::resolve_all), those of the stores' own
     /// parameters too, and tells for each reference, in order, who answered or why nobody did.
-    pub async fn check(&self, values: &[Sourced<Template>]) -> Vec<Answer> {
+    pub async fn check(&self, values: &[Sourced<Template>]) -> Vec<Resolution> {
         let mut shelves = self.shelves.lock().await;
         shelves.ask(&references(values), None).await;
         let of_params = (0..shelves.0.len()).flat_map(|at| {
@@ -139,13 +139,13 @@ impl Resolver {
 
     /// Hands the stores on to be followed: the values, which have been resolved before, go on
     /// changing with what the stores hold. Nothing else that the stores said is kept.
-    pub fn follow(self, values: Vec<Sourced<Template>>) -> Followed {
-        Following::start(self.shelves.into_inner(), values, self.surroundings)
+    pub fn follow(self, values: Vec<Sourced<Template>>) -> WatchedSecrets {
+        SecretsRefresh::start(self.shelves.into_inner(), values, self.surroundings)
     }
 }
 
 /// Holds the declarations against the kinds that there are. The first shelf is asked first.
-fn shelve(declared: Vec<DeclaredStore>) -> (Shelves, Vec<ResolveError>) {
+fn shelve(declared: Vec<DeclaredStore>) -> (StoreChain, Vec<ResolveError>) {
     let (mut shelves, mut errors) = (Vec::new(), Vec::new());
     let mut names: HashMap<String, Origin> = HashMap::new();
     for DeclaredStore { name, from, params, refresh_interval, origin } in declared {
@@ -155,7 +155,7 @@ fn shelve(declared: Vec<DeclaredStore>) -> (Shelves, Vec<ResolveError>) {
             problem,
             hint: hint.to_owned(),
         };
-        let wrong = if !reference::is_store_name(&name) {
+        let wrong = if !template::is_store_name(&name) {
             Some(refuse("no reference could name it".into(), "use letters, digits, `_` and `-` only"))
         } else if name == ALL {
             Some(refuse(format!("`${{{ALL}:KEY}}` asks all stores"), "give this one another name"))
@@ -168,7 +168,7 @@ fn shelve(declared: Vec<DeclaredStore>) -> (Shelves, Vec<ResolveError>) {
             names.get(&name).map(taken)
         };
         names.entry(name.clone()).or_insert_with(|| origin.clone());
-        let mut shelf = Shelf::new(name.clone(), origin.clone(), refresh_interval);
+        let mut shelf = CachedStore::new(name.clone(), origin.clone(), refresh_interval);
         match wrong.map_or_else(|| Declared::read(&from, params).map_err(|e| refuse(e.to_string(), e.hint())), Err) {
             Ok(declared) => shelf.declared = Some(declared),
             Err(error) => {
@@ -177,20 +177,20 @@ fn shelve(declared: Vec<DeclaredStore>) -> (Shelves, Vec<ResolveError>) {
             }
         }
         // A reference means the first of a name.
-        if !shelves.iter().any(|other: &Shelf| other.name == name) {
+        if !shelves.iter().any(|other: &CachedStore| other.name == name) {
             shelves.push(shelf);
         }
     }
     shelves.reverse();
     if !shelves.iter().any(|shelf| shelf.name == ENV) {
-        let mut env = Shelf::new(ENV.to_owned(), Origin::Default, None);
+        let mut env = CachedStore::new(ENV.to_owned(), Origin::Default, None);
         env.declared = Declared::read(ENV, BTreeMap::new()).ok();
         shelves.push(env);
     }
-    (Shelves(shelves), errors)
+    (StoreChain(shelves), errors)
 }
 
-fn in_a_circle(shelves: &Shelves, cycle: &[usize]) -> ResolveError {
+fn in_a_circle(shelves: &StoreChain, cycle: &[usize]) -> ResolveError {
     let first = &shelves.0[cycle[0]];
     let steps: Vec<&str> = cycle.iter().chain(&cycle[..1]).map(|at| shelves.0[*at].name.as_str()).collect();
     ResolveError {
@@ -206,7 +206,7 @@ fn references(values: &[Sourced<Template>]) -> Vec<&Reference> {
 }
 
 /// Each store that keeps a reference from its value, once, then each other reference without one.
-fn failures(shelves: &Shelves, values: &[Sourced<Template>], asker: Option<usize>) -> Vec<ResolveError> {
+fn failures(shelves: &StoreChain, values: &[Sourced<Template>], asker: Option<usize>) -> Vec<ResolveError> {
     let mut by_store: BTreeMap<usize, (Vec<&Origin>, HashSet<&Origin>)> = BTreeMap::new();
     let mut of_references = Vec::new();
     for value in values {
@@ -246,7 +246,7 @@ fn failures(shelves: &Shelves, values: &[Sourced<Template>], asker: Option<usize
     of_stores.chain(of_references).collect()
 }
 
-fn answer(shelves: &Shelves, origin: &Origin, reference: &Reference, asker: Option<usize>) -> Answer {
+fn answer(shelves: &StoreChain, origin: &Origin, reference: &Reference, asker: Option<usize>) -> Resolution {
     let asked = |until: Option<usize>| {
         let places = shelves.asked_by(reference, asker).take_while(move |at| until.is_none_or(|until| *at <= until));
         places.map(|at| shelves.0[at].name.clone()).collect()
@@ -257,10 +257,10 @@ fn answer(shelves: &Shelves, origin: &Origin, reference: &Reference, asker: Opti
         // Its store is in a circle, so that it is never asked.
         Look::Ask(at) => {
             let problem = format!("store `{}` cannot be asked", shelves.0[at].name);
-            (Vec::new(), Err(Unanswered { kind: Lack::Unreachable, problem, hint: String::new() }))
+            (Vec::new(), Err(Unresolved { kind: FailureKind::Unreachable, problem, hint: String::new() }))
         }
     };
-    Answer { origin: origin.clone(), reference: reference.clone(), asked, outcome }
+    Resolution { origin: origin.clone(), reference: reference.clone(), asked, outcome }
 }
 
 fn subject(name: &str) -> String {

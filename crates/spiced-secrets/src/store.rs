@@ -41,12 +41,12 @@ const AT_ONCE: usize = 8;
 /// A place that secrets are read from.
 #[async_trait]
 pub trait SecretStore: Send + Sync {
-    /// Reads the secrets called `keys`, anew.
+    /// Reads the secrets called `keys`, again.
     ///
     /// # Errors
     /// The store as a whole cannot say. What is wrong with one key alone is in the reading. No error
     /// holds any of a value, or of what the store is asked with.
-    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError>;
+    async fn read(&self, keys: &[String]) -> Result<Snapshot, StoreError>;
 
     /// Where [`read`](Self::read) looks for `key`, for the message that it is not there.
     fn places(&self, key: &str) -> String;
@@ -66,7 +66,7 @@ pub trait SecretStore: Send + Sync {
         false
     }
 
-    /// Waits until the store says of itself that it may have changed; for ever where it has no word
+    /// Waits until the store says of itself that it may have changed; forever where it has no word
     /// for that. It is polled for as long as anybody follows the store, so what has to go on beside
     /// the reading, such as the renewal of a token, goes on here.
     async fn changed(&self) {
@@ -76,7 +76,7 @@ pub trait SecretStore: Send + Sync {
 
 /// What a store said.
 #[derive(Debug)]
-pub enum Reading {
+pub enum Snapshot {
     /// Everything that it has: a key that is not in it is not there.
     Whole(BTreeMap<String, Secret>),
     /// An answer to each key that it was asked for.
@@ -84,7 +84,7 @@ pub enum Reading {
 }
 
 /// Asks for each of `keys` by itself.
-async fn each<F>(keys: &[String], ask: impl Fn(String) -> F) -> Reading
+async fn each<F>(keys: &[String], ask: impl Fn(String) -> F) -> Snapshot
 where
     F: Future<Output = Result<Option<Secret>, StoreError>>,
 {
@@ -92,13 +92,13 @@ where
         let answer = ask(key.clone());
         async move { (key, answer.await) }
     });
-    Reading::Each(stream::iter(answers).buffer_unordered(AT_ONCE).collect().await)
+    Snapshot::Each(stream::iter(answers).buffer_unordered(AT_ONCE).collect().await)
 }
 
 /// What a store may need of the world: handed in, so that tests need neither globals nor order.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
-    /// The pod's folder; relative paths of a declaration are relative to it.
+pub struct StoreEnv {
+    /// The pod's directory; relative paths of a declaration are relative to it.
     pub pod_folder: PathBuf,
     /// The environment variables of the process.
     pub environment: Environment,
@@ -106,8 +106,8 @@ pub struct Surroundings {
     pub service_account: PathBuf,
 }
 
-impl Surroundings {
-    /// The usual service account folder (`ServiceAccount` admission in Kubernetes puts it there).
+impl StoreEnv {
+    /// The usual service account directory (`ServiceAccount` admission in Kubernetes puts it there).
     pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
     /// Those of this process, for the pod in `pod_folder`.
@@ -117,13 +117,13 @@ impl Surroundings {
 }
 
 /// The text after `kind:` and the parameters, checked against the kind's line in the table.
-struct Opening<'a> {
+struct OpenArgs<'a> {
     argument: Option<&'a str>,
     params: &'a BTreeMap<String, Secret>,
-    surroundings: &'a Surroundings,
+    surroundings: &'a StoreEnv,
 }
 
-impl Opening<'_> {
+impl OpenArgs<'_> {
     /// A parameter, which may be secret.
     #[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault"))]
     fn secret(&self, name: &str) -> Option<&Secret> {
@@ -139,7 +139,7 @@ impl Opening<'_> {
 }
 
 /// Opens a store. Nothing is asked of a server yet, so a store that nobody refers to may be down.
-type Open = fn(&Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError>;
+type Open = fn(&OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError>;
 
 struct Kind {
     /// What stands before the `:` of `from`.
@@ -215,8 +215,8 @@ mod tests {
     /// What a store says of one key.
     pub(super) async fn one(store: &Arc<dyn SecretStore>, key: &str) -> Result<Option<Secret>, StoreError> {
         match store.read(&[key.to_owned()]).await? {
-            Reading::Whole(mut all) => Ok(all.remove(key)),
-            Reading::Each(mut answers) => answers.remove(key).unwrap(),
+            Snapshot::Whole(mut all) => Ok(all.remove(key)),
+            Snapshot::Each(mut answers) => answers.remove(key).unwrap(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use tls_core::ClientTrust;
+use tls_core::ClientAuthPolicy;
 use tls_core::rotation::Identities;
 
 use crate::prometheus::METRICS;
@@ -39,7 +39,7 @@ pub(crate) fn render(served: &[(&'static str, Identities)], out: &mut String) {
 }
 
 /// The CAs whose client certificates are taken.
-pub(crate) fn render_clients(trust: &ClientTrust, out: &mut String) {
+pub(crate) fn render_clients(trust: &ClientAuthPolicy, out: &mut String) {
     if trust.authorities().is_empty() {
         return;
     }

@@ -8,7 +8,7 @@ use axum::response::Redirect;
 use axum::routing::get;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tls_core::ClientTrust;
+use tls_core::ClientAuthPolicy;
 use tls_core::rotation::Identities;
 use tokio::sync::watch;
 
@@ -180,11 +180,11 @@ const SECONDS: &[f64] = &[
 pub struct Metrics {
     recorder: PrometheusHandle,
     served: Arc<[(&'static str, Identities)]>,
-    clients: Option<watch::Receiver<Arc<ClientTrust>>>,
+    clients: Option<watch::Receiver<Arc<ClientAuthPolicy>>>,
 }
 
 impl Metrics {
-    /// Takes what the facade records from now on. `served` is what each door presents.
+    /// Takes what the facade records from now on. `served` is what each endpoint presents.
     ///
     /// # Errors
     /// Somebody else took it already.
@@ -203,7 +203,7 @@ impl Metrics {
 
     /// Tells of the CAs whose client certificates are taken, too.
     #[must_use]
-    pub fn with_clients(self, clients: watch::Receiver<Arc<ClientTrust>>) -> Self {
+    pub fn with_clients(self, clients: watch::Receiver<Arc<ClientAuthPolicy>>) -> Self {
         Self { clients: Some(clients), ..self }
     }
 

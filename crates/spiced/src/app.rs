@@ -1,4 +1,4 @@
-//! Composes and serves: settings, then identity, engine and sockets, then doors, then the stop.
+//! Composes and serves: settings, then identity, engine and sockets, then endpoints, then the stop.
 
 use std::io::{self, Write};
 use std::num::NonZero;
@@ -9,9 +9,9 @@ use axum::Router;
 use spiced_certs::FileWatch;
 use spiced_config::Settings;
 use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec};
-use spiced_engine::{AdmissionControl, AnswerBounds, Engine, Guarded, RoleLimits};
+use spiced_engine::{AdmissionControl, Engine, Guarded, ResultLimits, RoleLimits};
 use spiced_http::HttpOptions;
-use spiced_middleware::{AuditLog, Throttle, TrustedProxies, measured, well_formed};
+use spiced_middleware::{AuditLog, Throttle, TrustedProxies, request_metrics, well_formed};
 use spiced_secrets::Resolver;
 use spiced_telemetry::Metrics;
 use tls_core::listener::{Limits, RequestMemory};
@@ -24,17 +24,17 @@ use tower::layer::util::Stack;
 use tracing::{info, warn};
 
 use crate::args::{Args, LogArgs, PodArgs};
-use crate::doors::{Doors, Opened};
+use crate::endpoints::{BoundEndpoint, Endpoints};
 use crate::failure::Failure;
 use crate::history::History;
-use crate::live::{Fixed, Follower, Live};
-use crate::reloading::{self, Reloading};
-use crate::routes::{Behind, Callers};
+use crate::reload::{self, ReloadCoordinator};
+use crate::reloadable::{Follower, ReloadableState, RestartOnlySettings};
+use crate::routes::{AuthContext, EndpointDeps};
 use crate::signals::{Signals, Told};
 use crate::statements::Statements;
-use crate::status::{DoorStatus, Status, readiness};
+use crate::status::{EndpointStatus, Status, readiness};
 use crate::{
-    banner, commands, core_dumps, engine_watch, expiry, exposure, identity, policy, routes, secrets, settle, tables,
+    banner, commands, core_dumps, engine_watch, expiry, exposure, identity, load, policy, routes, secrets, tables,
 };
 
 /// How long the threads of a process that ends may take.
@@ -70,7 +70,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     let queries = || spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()));
     let queries = Queries { readers: queries()?, writers: queries()? };
     let outcome = control.block_on(async {
-        let (settings, resolver) = settle::settle(pod).await?;
+        let (settings, resolver) = load::settle(pod).await?;
         if pod.shows_key() {
             warn!("--tls-key shows the key to everybody who can list processes; use --tls-key-file or a secret");
         }
@@ -112,8 +112,8 @@ struct Queries {
 
 /// Everything that was read and bound, and is not served yet.
 struct App {
-    routers: Vec<(Opened, Router)>,
-    reloading: Reloading,
+    routers: Vec<(BoundEndpoint, Router)>,
+    reloading: ReloadCoordinator,
     connections: usize,
     limits: Limits,
     workers: Workers,
@@ -123,7 +123,7 @@ struct App {
 }
 
 impl App {
-    /// Reads the material, starts the engine, binds the doors. Must be called in a runtime.
+    /// Reads the material, starts the engine, binds the endpoints. Must be called in a runtime.
     fn build(
         pod: &PodArgs,
         mut settings: Settings,
@@ -131,8 +131,8 @@ impl App {
         key_log: bool,
         queries: &Queries,
     ) -> Result<Self, Failure> {
-        let fixed = Fixed::of(&settings);
-        let files = FileWatch::new(settle::files(pod));
+        let fixed = RestartOnlySettings::of(&settings);
+        let files = FileWatch::new(load::files(pod));
         let tls = settings.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
         let ticket_secret = settings.session_ticket_secret.take();
@@ -144,14 +144,14 @@ impl App {
         policy::findings(&settings.auth, mode != ClientAuth::None).iter().for_each(identity::say);
         let (policy, rotation) = policy::establish(&settings.auth, mode != ClientAuth::None, values.keys)?;
         let (policy, policies) = watch::channel(Arc::new(policy));
-        let (reload, asked) = reloading::handle();
+        let (reload, asked) = reload::handle();
         let http = routes::http_options(&settings, served.as_ref(), reload)?;
         let history = History::of(settings.query_history);
         let identities = served.as_ref().map(|served| served.identities.clone());
         let engine = start_engine(&settings, identities.clone(), &history, queries)?;
         let engine: Arc<dyn Engine> = Arc::new(guarded(engine, &settings, history));
 
-        let doors = Doors::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
+        let endpoints = Endpoints::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
 
         let (stopping, stop) = watch::channel(false);
         let responsive = engine_watch::start(queries.readers.handle(), queries.writers.handle());
@@ -161,8 +161,8 @@ impl App {
         if let Some((identities, clients)) = identities.clone().zip(clients.clone()) {
             tokio::spawn(expiry::remind(identities, clients));
         }
-        let tls_doors = doors.iter().filter(|door| door.is_tls()).map(|door| door.endpoint);
-        let presented = tls_doors.filter_map(|endpoint| Some((endpoint, identities.clone()?))).collect();
+        let tls_endpoints = endpoints.iter().filter(|endpoint| endpoint.is_tls()).map(|endpoint| endpoint.endpoint);
+        let presented = tls_endpoints.filter_map(|endpoint| Some((endpoint, identities.clone()?))).collect();
         let metrics = Metrics::install(presented).map_err(|e| Failure::Other(e.to_string()))?;
         let metrics = match &clients {
             Some(clients) => metrics.with_clients(clients.clone()),
@@ -173,7 +173,7 @@ impl App {
         let stores = watch::channel(follower.status.clone());
         let status = Status {
             name: settings.name.clone(),
-            doors: doors.iter().map(DoorStatus::of).collect(),
+            endpoints: endpoints.iter().map(EndpointStatus::of).collect(),
             identities,
             clients,
             policy: policies.clone(),
@@ -181,7 +181,7 @@ impl App {
             datasets: engine.datasets(),
             readiness: ready.clone(),
         };
-        let connections = connections(&settings, doors.iter().count());
+        let connections = connections(&settings, endpoints.iter().count());
         let limits = Limits {
             spare: Arc::new(Semaphore::new(connections.spare)),
             handshakes: settings.limits.handshakes,
@@ -193,15 +193,15 @@ impl App {
             let ca = served.as_ref().and_then(|served| served.development_ca.as_deref());
             let names =
                 status.identities.as_ref().map(|i| i.served().identity().leaf().names.clone()).unwrap_or_default();
-            banner::text(&settings, &doors, &names, ca, mode == ClientAuth::Required)
+            banner::text(&settings, &endpoints, &names, ca, mode == ClientAuth::Required)
         };
-        let callers = Callers {
+        let callers = AuthContext {
             policy: policies,
             throttle: Arc::new(Throttle::new(settings.limits.auth_failures)),
             proxies: TrustedProxies::new(std::mem::take(&mut settings.trusted_proxies)),
         };
-        exposure::report(&settings, &doors, &callers);
-        let behind = Behind {
+        exposure::report(&settings, &endpoints, &callers);
+        let behind = EndpointDeps {
             engine,
             ready,
             status,
@@ -211,11 +211,16 @@ impl App {
             guards_metrics: settings.auth.metrics,
             query_timeout: settings.query_timeout,
         };
-        let routers = routes::build(doors, behind, &callers);
+        let routers = routes::build(endpoints, behind, &callers);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Ok(Self {
             routers,
-            reloading: Reloading::new(Live::new(pod.clone(), files, served, policy, fixed), follower, stores.0, asked),
+            reloading: ReloadCoordinator::new(
+                ReloadableState::new(pod.clone(), files, served, policy, fixed),
+                follower,
+                stores.0,
+                asked,
+            ),
             connections: connections.own,
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
@@ -230,12 +235,12 @@ impl App {
         let mut signals = Signals::listen().map_err(|e| Failure::Other(e.to_string()))?;
         let (trigger, drain) = drain::channel();
         let mut loops = JoinSet::new();
-        for (door, router) in self.routers {
-            for address in door.addresses() {
-                info!(endpoint = door.endpoint, %address, tls = door.is_tls(), "listening");
+        for (endpoint, router) in self.routers {
+            for address in endpoint.addresses() {
+                info!(endpoint = endpoint.endpoint, %address, tls = endpoint.is_tls(), "listening");
             }
-            let router = router.layer(Stack::new(well_formed(), measured(door.endpoint)));
-            door.serve(router, self.connections, &self.limits, &self.workers, &drain, &mut loops);
+            let router = router.layer(Stack::new(well_formed(), request_metrics(endpoint.endpoint)));
+            endpoint.serve(router, self.connections, &self.limits, &self.workers, &drain, &mut loops);
         }
         // A closed standard output is no reason not to serve.
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
@@ -281,13 +286,14 @@ impl App {
     }
 }
 
-/// The engine as the doors see it: each statement within the caller's role and the limits, and told of.
+/// The engine as the endpoints see it: each statement within the caller's role and the limits, and told of.
 fn guarded(engine: DataFusionEngine, settings: &Settings, history: Arc<History>) -> Guarded<DataFusionEngine> {
-    let limits = |turns: spiced_config::Turns| RoleLimits { running: turns.running, waiting: turns.waiting };
+    let limits =
+        |turns: spiced_config::ConcurrencySettings| RoleLimits { running: turns.running, waiting: turns.waiting };
     let admission = AdmissionControl::new(limits(settings.readers), limits(settings.writers), settings.queue_timeout);
     let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
-    let bounds = AnswerBounds { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
-    let guarded = Guarded::new(engine).admitted_by(admission).within(bounds);
+    let bounds = ResultLimits { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
+    let guarded = Guarded::new(engine).admitted_by(admission).limited(bounds);
     guarded.witnessed(Arc::new(AuditLog)).witnessed(Arc::new(Statements)).witnessed(history)
 }
 
@@ -349,12 +355,12 @@ fn request_memory(body_limit: usize) -> RequestMemory {
     RequestMemory::new(PROCESS.max(body_limit.saturating_mul(8)), CONNECTION.max(body_limit.saturating_mul(2)))
 }
 
-/// How many connections the doors may have: what was set, within what the system allows this process.
-fn connections(settings: &Settings, doors: usize) -> Shares {
+/// How many connections the endpoints may have: what was set, within what the system allows this process.
+fn connections(settings: &Settings, endpoints: usize) -> Shares {
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let all = open_files.saturating_sub(SPARE_DESCRIPTORS.min(open_files / 2));
     let most = settings.limits.connections.min(Semaphore::MAX_PERMITS);
-    let shares = Shares::of(most, usize::try_from(all).unwrap_or(usize::MAX), doors);
+    let shares = Shares::of(most, usize::try_from(all).unwrap_or(usize::MAX), endpoints);
     if shares.own < most {
         let Shares { own, spare } = shares;
         info!(
@@ -367,7 +373,7 @@ fn connections(settings: &Settings, doors: usize) -> Shares {
     shares
 }
 
-/// Connections that a door has for itself, and those that are there for whichever door needs them: so one that is
+/// Connections that an endpoint has for itself, and those that are there for whichever endpoint needs them: so one that is
 /// flooded leaves the others theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shares {
@@ -376,15 +382,15 @@ struct Shares {
 }
 
 impl Shares {
-    /// No door gets more than `most`, and all of them no more than `all`, or one each.
-    fn of(most: usize, all: usize, doors: usize) -> Self {
-        let doors = doors.max(1);
-        if all / doors >= most {
+    /// No endpoint gets more than `most`, and all of them no more than `all`, or one each.
+    fn of(most: usize, all: usize, endpoints: usize) -> Self {
+        let endpoints = endpoints.max(1);
+        if all / endpoints >= most {
             return Self { own: most, spare: 0 };
         }
         // Half of its part; more where the others can have all they may with less.
-        let own = (all / (2 * doors)).max(all.saturating_sub(most) / (doors - 1).max(1)).max(1);
-        Self { own, spare: all.saturating_sub(own * doors).min(most - own) }
+        let own = (all / (2 * endpoints)).max(all.saturating_sub(most) / (endpoints - 1).max(1)).max(1);
+        Self { own, spare: all.saturating_sub(own * endpoints).min(most - own) }
     }
 }
 
@@ -393,7 +399,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_door_leaves_the_others_theirs() {
+    fn one_endpoint_leaves_the_others_theirs() {
         for (most, all, own, spare) in [
             (10_000, 1 << 20, 10_000, 0),
             (10_000, 30_000, 10_000, 0),

@@ -195,7 +195,7 @@ pub(crate) struct ConnectArgs {
 /// Which pod, and what the command line lays over it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PodArgs {
-    /// A folder that holds spicepod.yaml, or such a file
+    /// A directory that holds spicepod.yaml, or such a file
     #[arg(default_value = ".", value_parser = path())]
     path: PathBuf,
 
@@ -272,11 +272,11 @@ impl Args {
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, Failure> {
         let words = join_switches(words);
         let mut command = Self::command();
-        // Its values are read by the same definition; what it says of a mistake is worded anew, without them.
+        // Its values are read by the same definition; what it says of a mistake is worded again, without them.
         let matches = command.try_get_matches_from_mut(words.clone());
         let read = matches.and_then(|matches| <Self as clap::FromArgMatches>::from_arg_matches(&matches));
         read.map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Shown(error.to_string()),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Help(error.to_string()),
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Failure::Usage(error.to_string()),
             _ => Failure::Usage(usage::explain(&error, &words, chosen(&command, &words))),
         })

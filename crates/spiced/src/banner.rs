@@ -1,42 +1,50 @@
-//! What a person reads on standard output at the start: each door's address and a line to paste.
+//! What a person reads on standard output at the start: each endpoint's address and a line to paste.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use spiced_config::Settings;
 
-use crate::clients::{self, DoorAt, Target, Trust};
-use crate::doors::{Doors, Opened};
+use crate::client_snippets::{self, EndpointUrl, Target, Trust};
+use crate::endpoints::{BoundEndpoint, Endpoints};
 
 /// The lines. `names` are those of the certificate, `ca` what a client has to trust, where that is known;
 /// `required`: there is no connection without a client certificate.
-pub(crate) fn text(settings: &Settings, doors: &Doors, names: &[String], ca: Option<&Path>, required: bool) -> String {
+pub(crate) fn text(
+    settings: &Settings,
+    endpoints: &Endpoints,
+    names: &[String],
+    ca: Option<&Path>,
+    required: bool,
+) -> String {
     let (name, auth) = (&settings.name, &settings.auth);
-    let at = |door: &Opened| DoorAt::new(door.asked(), door.port(), if door.is_tls() { names } else { &[] });
+    let at = |endpoint: &BoundEndpoint| {
+        EndpointUrl::new(endpoint.asked(), endpoint.port(), if endpoint.is_tls() { names } else { &[] })
+    };
     let trust = match ca {
         Some(ca) => Trust::File(ca.to_owned()),
         None => Trust::System,
     };
     let target = Target {
-        http: at(&doors.http),
-        flight: at(&doors.flight),
-        grpc: at(&doors.grpc),
-        metrics: doors.metrics.as_ref().map(at),
-        probe: doors.probe.as_ref().map(at),
-        trust: doors.http.is_tls().then_some(trust),
+        http: at(&endpoints.http),
+        flight: at(&endpoints.flight),
+        grpc: at(&endpoints.grpc),
+        metrics: endpoints.metrics.as_ref().map(at),
+        probe: endpoints.probe.as_ref().map(at),
+        trust: endpoints.http.is_tls().then_some(trust),
         query: settings.sample_query(),
         key: auth.keys.is_some(),
         metrics_key: auth.keys.is_some() && auth.metrics,
         certificate: required,
     };
     let mut out = format!("\nspiced {} serves `{name}`\n\n", env!("CARGO_PKG_VERSION"));
-    for door in doors.iter() {
-        let _ = writeln!(out, "  {:<8} {}://{}", door.endpoint, door.scheme(), at(door).authority());
-        let line = match door.endpoint {
-            "http" => clients::curl(&target),
-            "flight" => clients::sql(&target),
-            "metrics" => clients::curl_get(&target, &at(door), door.is_tls(), "/metrics"),
-            "probe" => clients::curl_get(&target, &at(door), false, "/v1/ready"),
+    for endpoint in endpoints.iter() {
+        let _ = writeln!(out, "  {:<8} {}://{}", endpoint.endpoint, endpoint.scheme(), at(endpoint).authority());
+        let line = match endpoint.endpoint {
+            "http" => client_snippets::curl(&target),
+            "flight" => client_snippets::sql(&target),
+            "metrics" => client_snippets::curl_get(&target, &at(endpoint), endpoint.is_tls(), "/metrics"),
+            "probe" => client_snippets::curl_get(&target, &at(endpoint), false, "/v1/ready"),
             _ => continue,
         };
         let _ = write!(out, "           {line}");

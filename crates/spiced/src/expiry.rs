@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use spiced_certs::{clients_ending, ending};
-use tls_core::ClientTrust;
+use tls_core::ClientAuthPolicy;
 use tls_core::rotation::Identities;
 use tokio::sync::watch;
 
@@ -14,9 +14,9 @@ use crate::identity::say_all;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Looks once a day, and when a revocation list ends; what the start found has been said then.
-pub(crate) async fn remind(identities: Identities, mut clients: watch::Receiver<Arc<ClientTrust>>) {
+pub(crate) async fn remind(identities: Identities, mut clients: watch::Receiver<Arc<ClientAuthPolicy>>) {
     loop {
-        let until = clients.borrow_and_update().lists_until();
+        let until = clients.borrow_and_update().crl_next_update();
         tokio::select! {
             () = tokio::time::sleep(pause(until, SystemTime::now())) => {}
             // New lists have another end.

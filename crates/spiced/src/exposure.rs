@@ -4,20 +4,20 @@ use spiced_config::Settings;
 use spiced_engine::Role;
 use tracing::{error, info, warn};
 
-use crate::doors::{Doors, Opened};
-use crate::routes::Callers;
+use crate::endpoints::{BoundEndpoint, Endpoints};
+use crate::routes::AuthContext;
 
 /// Logs it, once at a start.
-pub(crate) fn report(settings: &Settings, doors: &Doors, callers: &Callers) {
-    let may_write = |door: &&Opened| {
-        let anonymous = callers.policy.borrow().anonymous(callers.is_local(door));
-        ["http", "flight", "grpc"].contains(&door.endpoint) && anonymous == Some(Role::ReadWrite)
+pub(crate) fn report(settings: &Settings, endpoints: &Endpoints, callers: &AuthContext) {
+    let may_write = |endpoint: &&BoundEndpoint| {
+        let anonymous = callers.policy.borrow().anonymous(callers.is_local(endpoint));
+        ["http", "flight", "grpc"].contains(&endpoint.endpoint) && anonymous == Some(Role::ReadWrite)
     };
-    plain_text(doors, may_write);
+    plain_text(endpoints, may_write);
     let any_origin = settings.allowed_origins.iter().flatten().any(|origin| origin.value.trim() == "*");
-    if any_origin && may_write(&&doors.http) {
+    if any_origin && may_write(&&endpoints.http) {
         warn!(
-            endpoint = doors.http.endpoint,
+            endpoint = endpoints.http.endpoint,
             "pages of any origin may change data here: runtime.cors allows `*`, and callers without credentials may write; \
              name the origins, set up runtime.auth, or set runtime.auth.allow_anonymous to ro"
         );
@@ -25,11 +25,13 @@ pub(crate) fn report(settings: &Settings, doors: &Doors, callers: &Callers) {
 }
 
 /// One line where endpoints speak plain text that could speak TLS.
-fn plain_text(doors: &Doors, may_write: impl Fn(&&Opened) -> bool) {
-    let plain = || doors.iter().filter(|door| !door.is_tls() && door.endpoint != "probe");
-    let names = |doors: Vec<&Opened>| doors.iter().map(|door| door.endpoint).collect::<Vec<_>>().join(", ");
-    let far: Vec<&Opened> = plain().filter(|door| !door.is_loopback()).collect();
-    let open: Vec<&Opened> = far.iter().copied().filter(|door| may_write(door)).collect();
+fn plain_text(endpoints: &Endpoints, may_write: impl Fn(&&BoundEndpoint) -> bool) {
+    let plain = || endpoints.iter().filter(|endpoint| !endpoint.is_tls() && endpoint.endpoint != "probe");
+    let names = |endpoints: Vec<&BoundEndpoint>| {
+        endpoints.iter().map(|endpoint| endpoint.endpoint).collect::<Vec<_>>().join(", ")
+    };
+    let far: Vec<&BoundEndpoint> = plain().filter(|endpoint| !endpoint.is_loopback()).collect();
+    let open: Vec<&BoundEndpoint> = far.iter().copied().filter(|endpoint| may_write(endpoint)).collect();
     if !open.is_empty() {
         error!(
             endpoints = names(open),

@@ -14,9 +14,9 @@ const MAX_CAUSES: usize = 60;
 #[non_exhaustive]
 pub enum Failure {
     /// Help or version was asked for; the text is printed to standard output. No error.
-    Shown(String),
+    Help(String),
     /// What was asked for is printed to standard output, and the exit code says that not all is well.
-    Answered {
+    Output {
         /// What is printed.
         text: String,
         /// The exit code.
@@ -81,7 +81,7 @@ impl Failure {
         match self {
             Self::Configuration { causes, hints } => (causes.join("; "), once(hints)),
             Self::Unavailable { cause, hint } => (cause.clone(), hint.clone()),
-            Self::Shown(text) | Self::Usage(text) | Self::Other(text) | Self::Answered { text, .. } => {
+            Self::Help(text) | Self::Usage(text) | Self::Other(text) | Self::Output { text, .. } => {
                 (text.clone(), String::new())
             }
         }
@@ -89,8 +89,8 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
-            Self::Shown(_) => 0,
-            Self::Answered { code, .. } => *code,
+            Self::Help(_) => 0,
+            Self::Output { code, .. } => *code,
             Self::Usage(_) => 64,
             Self::Unavailable { .. } => 69,
             Self::Configuration { .. } => 78,
@@ -101,7 +101,7 @@ impl Failure {
     /// What a person reads.
     fn text(&self) -> String {
         match self {
-            Self::Shown(text) | Self::Usage(text) | Self::Answered { text, .. } => text.clone(),
+            Self::Help(text) | Self::Usage(text) | Self::Output { text, .. } => text.clone(),
             Self::Configuration { causes, hints } => report_of(causes, hints),
             Self::Unavailable { cause, hint } => format!("error: {cause}\nhint: {hint}\n"),
             Self::Other(cause) => format!("error: {cause}\n"),
@@ -164,7 +164,7 @@ pub fn report(outcome: Result<(), Failure>) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     // A reader that went away is no reason to fail differently.
     let _ = match &failure {
-        Failure::Shown(text) | Failure::Answered { text, .. } => std::io::stdout().write_all(text.as_bytes()),
+        Failure::Help(text) | Failure::Output { text, .. } => std::io::stdout().write_all(text.as_bytes()),
         other => std::io::stderr().write_all(other.text().as_bytes()),
     };
     ExitCode::from(failure.code())

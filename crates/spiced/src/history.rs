@@ -7,23 +7,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use spiced_datafusion::SystemTable;
-use spiced_engine::{Effect, Outcome, Principal, Redacted, Role, Seen, Statement, Trace, Witness};
+use spiced_engine::{Effect, Outcome, Principal, Redacted, Role, Statement, StatementObserver, StatementRecord, Trace};
 
 /// How much of a statement is kept, in bytes.
-const LONGEST_STATEMENT: usize = 4 * 1024;
+const MAX_STATEMENT: usize = 4 * 1024;
 
 /// How much of an error is kept, in bytes.
-const LONGEST_ERROR: usize = 1024;
+const MAX_ERROR: usize = 1024;
 
 /// The last statements, the oldest first; bounded.
 #[derive(Debug)]
 pub(crate) struct History {
-    ended: Mutex<VecDeque<Ended>>,
+    ended: Mutex<VecDeque<FinishedStatement>>,
     most: usize,
 }
 
 #[derive(Debug, Clone)]
-struct Ended {
+struct FinishedStatement {
     principal: Principal,
     started: SystemTime,
     statement: Option<String>,
@@ -46,20 +46,20 @@ impl History {
         let (schema, history) = (schema(), self.clone());
         SystemTable::new("queries", schema.clone(), move |caller| {
             let all = caller.role() == Role::ReadWrite;
-            let seen = |ended: &&Ended| all || ended.principal == *caller;
-            let rows: Vec<Ended> = history.lock().iter().filter(seen).cloned().collect();
+            let seen = |ended: &&FinishedStatement| all || ended.principal == *caller;
+            let rows: Vec<FinishedStatement> = history.lock().iter().filter(seen).cloned().collect();
             batch(&schema, &rows)
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Ended>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<FinishedStatement>> {
         // A statement is added whole, so a panic elsewhere leaves them as they were.
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Witness for History {
-    fn saw(&self, seen: &Seen<'_>) {
+impl StatementObserver for History {
+    fn on_complete(&self, seen: &StatementRecord<'_>) {
         if self.most == 0 {
             return;
         }
@@ -69,11 +69,11 @@ impl Witness for History {
         };
         // What was said of a text that is not kept may quote it.
         let error = seen.error.and_then(|error| statement.as_ref()?.message(&error.to_string()));
-        let ended = Ended {
+        let ended = FinishedStatement {
             principal: seen.principal.clone(),
             started: seen.started,
-            error: error.map(|error| cut(&error, LONGEST_ERROR)),
-            statement: statement.map(|statement| cut(&statement.text, LONGEST_STATEMENT)),
+            error: error.map(|error| cut(&error, MAX_ERROR)),
+            statement: statement.map(|statement| cut(&statement.text, MAX_STATEMENT)),
             effect: seen.effect,
             outcome: seen.outcome,
             rows: seen.rows,
@@ -123,20 +123,20 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-fn batch(schema: &SchemaRef, rows: &[Ended]) -> RecordBatch {
-    fn text<'a>(rows: &'a [Ended], value: impl Fn(&'a Ended) -> Option<String>) -> ArrayRef {
+fn batch(schema: &SchemaRef, rows: &[FinishedStatement]) -> RecordBatch {
+    fn text<'a>(rows: &'a [FinishedStatement], value: impl Fn(&'a FinishedStatement) -> Option<String>) -> ArrayRef {
         Arc::new(rows.iter().map(value).collect::<StringArray>())
     }
-    let milliseconds = |value: fn(&Ended) -> Duration| -> ArrayRef {
+    let milliseconds = |value: fn(&FinishedStatement) -> Duration| -> ArrayRef {
         Arc::new(rows.iter().map(|row| value(row).as_secs_f64() * 1e3).collect::<Float64Array>())
     };
     let started = rows.iter().map(|row| microseconds(row.started)).collect::<TimestampMicrosecondArray>();
-    fn trace(row: &Ended) -> Option<&Trace> {
+    fn trace(row: &FinishedStatement) -> Option<&Trace> {
         row.principal.way().trace.as_ref()
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(started.with_timezone("UTC")),
-        text(rows, |row| Some(row.principal.way().door.to_owned())),
+        text(rows, |row| Some(row.principal.way().endpoint.to_owned())),
         text(rows, |row| Some(row.principal.name().to_owned())),
         text(rows, |row| Some(row.principal.role().to_string())),
         text(rows, |row| row.principal.way().address.map(|address| address.to_string())),
@@ -167,7 +167,7 @@ mod tests {
         let reader = Principal::new("reader", Role::ReadOnly);
         let saw = |sql: &str, effect| {
             let statement = Statement::Sql(sql.to_owned());
-            history.saw(&Seen {
+            history.on_complete(&StatementRecord {
                 principal: &reader,
                 statement: &statement,
                 effect,
@@ -188,9 +188,9 @@ mod tests {
         saw("COPY t TO 's3://b' OPTIONS ('aws.secret_access_key' 'hush')", Some(Effect::Write));
         assert_eq!(kept()[1].as_deref(), Some("COPY t TO '***' OPTIONS ('aws.secret_access_key' '***')"));
         saw("create EXTERNAL table broken", None);
-        saw(&"\u{e9}".repeat(LONGEST_STATEMENT), None);
+        saw(&"\u{e9}".repeat(MAX_STATEMENT), None);
         let last = kept().pop().flatten().unwrap();
-        assert_eq!((kept()[0].clone(), last.len()), (None, LONGEST_STATEMENT));
+        assert_eq!((kept()[0].clone(), last.len()), (None, MAX_STATEMENT));
         assert_eq!(batch(&schema(), history.lock().make_contiguous()).num_rows(), 2);
     }
 }

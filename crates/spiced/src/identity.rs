@@ -1,4 +1,4 @@
-//! From the settings to what every door presents: read, checked, said, and put on the channel.
+//! From the settings to what every endpoint presents: read, checked, said, and put on the channel.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,20 +10,20 @@ use spiced_certs::{
 };
 use spiced_config::{Material, MaterialInput, Tls, TlsVersion};
 use tls_core::rotation::Identities;
-use tls_core::{ClientAuth, ClientTrust, Derivation, MinVersion, Secret, ServerTls, Sourced, TlsOptions};
+use tls_core::{ClientAuth, ClientAuthPolicy, KeyDeriver, MinVersion, Secret, ServerTls, Sourced, TlsOptions};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::failure::Failure;
 
 /// Causes that a failing start lists, and findings of one kind that the log does.
-const MOST_CAUSES: usize = 10;
+const MAX_CAUSES: usize = 10;
 
-/// What the doors need to speak TLS, and who changes it.
+/// What the endpoints need to speak TLS, and who changes it.
 pub(crate) struct Served {
     pub(crate) identities: Identities,
     /// Whose client certificates are taken.
-    pub(crate) clients: watch::Receiver<Arc<ClientTrust>>,
+    pub(crate) clients: watch::Receiver<Arc<ClientAuthPolicy>>,
     pub(crate) tls: ServerTls,
     pub(crate) reloader: Reloader,
     /// The files that it reloads from.
@@ -61,8 +61,8 @@ pub(crate) fn establish(
     let worth_saying = |finding: &&Finding| development.is_none() || finding.severity > Severity::Info;
     say_all(findings.iter().filter(worth_saying));
     let tickets = match ticket_secret {
-        Some(secret) => Derivation::new(secret),
-        None => Derivation::random().map_err(|e| Failure::Other(e.to_string()))?,
+        Some(secret) => KeyDeriver::new(secret),
+        None => KeyDeriver::random().map_err(|e| Failure::Other(e.to_string()))?,
     };
     let server = TlsOptions { min_version, tickets, insecure_key_log }
         .server_asking(identities.clone(), clients.clone())
@@ -73,9 +73,9 @@ pub(crate) fn establish(
 /// Each cause once, within what a person reads.
 fn refused(errors: &[LoadError]) -> Failure {
     let (mut causes, mut hints): (Vec<String>, Vec<String>) =
-        errors.iter().take(MOST_CAUSES).map(|e| (e.to_string(), e.hint().to_owned())).unzip();
-    if errors.len() > MOST_CAUSES {
-        causes.push(format!("and {} more", errors.len() - MOST_CAUSES));
+        errors.iter().take(MAX_CAUSES).map(|e| (e.to_string(), e.hint().to_owned())).unzip();
+    if errors.len() > MAX_CAUSES {
+        causes.push(format!("and {} more", errors.len() - MAX_CAUSES));
         hints.push("spiced tls check lists all".to_owned());
     }
     Failure::Configuration { causes, hints }
@@ -149,12 +149,12 @@ pub(crate) fn say_all<'f>(findings: impl IntoIterator<Item = &'f Finding>) {
     for finding in findings {
         let count = said.entry(finding.code).or_default();
         *count += 1;
-        if *count <= MOST_CAUSES {
+        if *count <= MAX_CAUSES {
             say(finding);
         }
     }
-    for (code, count) in said.into_iter().filter(|(_, count)| *count > MOST_CAUSES) {
-        warn!(code, more = count - MOST_CAUSES, "there are more findings of this kind; spiced tls check lists all");
+    for (code, count) in said.into_iter().filter(|(_, count)| *count > MAX_CAUSES) {
+        warn!(code, more = count - MAX_CAUSES, "there are more findings of this kind; spiced tls check lists all");
     }
 }
 

@@ -1,30 +1,30 @@
-//! The program: reads what was said, composes the doors, serves until it is told to stop.
+//! The program: reads what was said, composes the endpoints, serves until it is told to stop.
 //!
 //! Every other crate is a room that knows nothing of the others' insides; here they are put
-//! together, in one direction: [`Args`] → settings → identity, engine, sockets → doors → drain.
+//! together, in one direction: [`Args`] → settings → identity, engine, sockets → endpoints → drain.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod app;
 mod args;
 mod banner;
-mod browse;
-mod clients;
+mod client_snippets;
 mod commands;
 mod core_dumps;
-mod doors;
+mod endpoints;
 mod engine_watch;
 mod expiry;
 mod exposure;
 mod failure;
 mod history;
 mod identity;
-mod live;
+mod load;
 mod policy;
-mod reloading;
+mod protocol_mismatch;
+mod reload;
+mod reloadable;
 mod routes;
 mod secrets;
-mod settle;
-mod shell;
+mod shell_quote;
 mod signals;
 mod statements;
 mod status;

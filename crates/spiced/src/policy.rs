@@ -6,7 +6,9 @@ use futures::future::select_all;
 use spiced_certs::{Clients, Finding, Severity};
 use spiced_config::{Auth, IdentityName as Named, Role as Said};
 use spiced_engine::Role;
-use spiced_middleware::{Anonymous, ApiKey, ApiKeys, Identities, Identity, IdentityName, KeyError, Policy, is_weak};
+use spiced_middleware::{
+    Anonymous, ApiKey, ApiKeys, ClientIdentityRule, Identities, IdentityName, KeyError, Policy, is_weak,
+};
 use tls_core::{Secret, Sourced};
 use tokio::sync::watch;
 use tracing::{error, info};
@@ -28,7 +30,7 @@ pub(crate) fn establish(
         }
         keys.push(ApiKey { key: key.key.clone(), role: key.role.map_or(Role::ReadOnly, role) });
     }
-    let identities = auth.identities.iter().map(|identity| Identity {
+    let identities = auth.identities.iter().map(|identity| ClientIdentityRule {
         name: match identity.name {
             Named::SanUri => IdentityName::SanUri,
             Named::SanDns => IdentityName::SanDns,

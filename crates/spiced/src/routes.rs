@@ -1,4 +1,4 @@
-//! What stands behind each door: the protocol crates' routers, and who is let in to them.
+//! What stands behind each endpoint: the protocol crates' routers, and who is let in to them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,48 +14,49 @@ use tls_core::{Secret, Sourced};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::browse::{either, grpc_only};
-use crate::doors::{Doors, Opened};
+use crate::endpoints::{BoundEndpoint, Endpoints};
 use crate::failure::Failure;
 use crate::identity::Served;
+use crate::protocol_mismatch::{either, grpc_only};
 use crate::status::Status;
 
-const FLIGHT_ONLY: &str = "this door speaks Arrow Flight SQL (gRPC over HTTP/2); SQL over HTTP is on the http door\n";
-const GRPC_ONLY: &str = "this door speaks gRPC (HTTP/2); SQL over HTTP is on the http door\n";
+const FLIGHT_ONLY: &str =
+    "this endpoint speaks Arrow Flight SQL (gRPC over HTTP/2); SQL over HTTP is on the http endpoint\n";
+const GRPC_ONLY: &str = "this endpoint speaks gRPC (HTTP/2); SQL over HTTP is on the http endpoint\n";
 
-/// Who is let in, on every door.
-pub(crate) struct Callers {
+/// Who is let in, on every endpoint.
+pub(crate) struct AuthContext {
     pub(crate) policy: watch::Receiver<Arc<Policy>>,
     pub(crate) throttle: Arc<Throttle>,
     pub(crate) proxies: TrustedProxies,
 }
 
-impl Callers {
+impl AuthContext {
     /// Whether only this machine calls. A proxy on this machine speaks for callers elsewhere.
-    pub(crate) fn is_local(&self, door: &Opened) -> bool {
-        door.is_local() && !self.proxies.are_local()
+    pub(crate) fn is_local(&self, endpoint: &BoundEndpoint) -> bool {
+        endpoint.is_local() && !self.proxies.are_local()
     }
 
-    fn on(&self, door: &Opened) -> Access {
+    fn on(&self, endpoint: &BoundEndpoint) -> Access {
         let access =
             Access::following(self.policy.clone()).throttled(self.throttle.clone()).behind(self.proxies.clone());
         let policy = self.policy.borrow();
-        if policy.keys.is_some() && !door.is_tls() && !door.is_loopback() {
+        if policy.keys.is_some() && !endpoint.is_tls() && !endpoint.is_loopback() {
             warn!(
-                endpoint = door.endpoint,
-                "API keys travel in plain text to this door, and others on the way can read them; set up runtime.tls"
+                endpoint = endpoint.endpoint,
+                "API keys travel in plain text to this endpoint, and others on the way can read them; set up runtime.tls"
             );
         }
-        let is_local = self.is_local(door);
+        let is_local = self.is_local(endpoint);
         let anonymous = policy.anonymous(is_local);
         if anonymous.is_none() && !policy.has_credentials() {
             warn!(
-                endpoint = door.endpoint,
-                "nobody is let in: the door is not for this machine alone and there are no credentials; set up runtime.auth.api_key, or set runtime.auth.allow_anonymous to ro or rw"
+                endpoint = endpoint.endpoint,
+                "nobody is let in: the endpoint is not for this machine alone and there are no credentials; set up runtime.auth.api_key, or set runtime.auth.allow_anonymous to ro or rw"
             );
         }
-        debug!(endpoint = door.endpoint, ?anonymous, "callers without credentials");
-        match (is_local, door.endpoint) {
+        debug!(endpoint = endpoint.endpoint, ?anonymous, "callers without credentials");
+        match (is_local, endpoint.endpoint) {
             (true, "http" | "metrics") => access.loopback(),
             (true, _) => access.local(),
             (false, _) => access,
@@ -63,8 +64,8 @@ impl Callers {
     }
 }
 
-/// What the doors' routers are made of.
-pub(crate) struct Behind {
+/// What the endpoints' routers are made of.
+pub(crate) struct EndpointDeps {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) ready: watch::Receiver<bool>,
     pub(crate) status: Status,
@@ -72,18 +73,19 @@ pub(crate) struct Behind {
     pub(crate) http: HttpOptions,
     /// What replicas share to take each other's Flight tickets.
     pub(crate) signing_secret: Option<Secret>,
-    /// Whether the metrics door asks for credentials.
+    /// Whether the metrics endpoint asks for credentials.
     pub(crate) guards_metrics: bool,
     /// How long a query may take, and so also what it begins with.
     pub(crate) query_timeout: Duration,
 }
 
-/// Puts a router behind each door.
-pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Opened, Router)> {
-    let Doors { http, flight, grpc, metrics: metrics_door, probe } = doors;
-    let Behind { engine, ready, status, metrics, http: options, signing_secret, guards_metrics, query_timeout } =
+/// Puts a router behind each endpoint.
+pub(crate) fn build(endpoints: Endpoints, behind: EndpointDeps, callers: &AuthContext) -> Vec<(BoundEndpoint, Router)> {
+    let Endpoints { http, flight, grpc, metrics: metrics_endpoint, probe } = endpoints;
+    let EndpointDeps { engine, ready, status, metrics, http: options, signing_secret, guards_metrics, query_timeout } =
         behind;
-    let grpc_access = |door: &Opened| admission(callers.on(door), Dialect::Grpc).except(spiced_grpc::HEALTH_PREFIX);
+    let grpc_access =
+        |endpoint: &BoundEndpoint| admission(callers.on(endpoint), Dialect::Grpc).except(spiced_grpc::HEALTH_PREFIX);
     let health = || spiced_grpc::health(ready.clone(), &[spiced_flight::SERVICE_NAME]);
 
     let probed = Probes { readiness: ready.clone(), responsive: options.responsive.clone() };
@@ -110,21 +112,21 @@ pub(crate) fn build(doors: Doors, behind: Behind, callers: &Callers) -> Vec<(Ope
         (flight, grpc_only(flight_router, FLIGHT_ONLY)),
         (grpc, grpc_only(grpc_router, GRPC_ONLY)),
     ];
-    routers.extend(metrics_door.map(|door| {
+    routers.extend(metrics_endpoint.map(|endpoint| {
         let router = metrics.router();
         match guards_metrics {
             true => {
-                let access = callers.on(&door);
-                (door, router.layer(admission(access, Dialect::Http)))
+                let access = callers.on(&endpoint);
+                (endpoint, router.layer(admission(access, Dialect::Http)))
             }
-            false => (door, router),
+            false => (endpoint, router),
         }
     }));
-    routers.extend(probe.map(|door| (door, either(health(), spiced_http::probe_router(probed)))));
+    routers.extend(probe.map(|endpoint| (endpoint, either(health(), spiced_http::probe_router(probed)))));
     routers
 }
 
-/// What the HTTP door is set to. A development certificate is no reason to tell browsers anything for long.
+/// What the HTTP endpoint is set to. A development certificate is no reason to tell browsers anything for long.
 pub(crate) fn http_options(
     settings: &Settings,
     served: Option<&Served>,

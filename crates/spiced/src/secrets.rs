@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use spiced_config::{Auth, Material, MaterialInput, Pair, Tls};
-use spiced_secrets::{Followed, Refresh, Resolver, StoreStatus, StoreTrouble, Template};
+use spiced_secrets::{Refresh, Resolver, StoreStatus, StoreTrouble, Template, WatchedSecrets};
 use tls_core::{Secret, Sourced};
 use tokio::sync::watch;
 
@@ -17,7 +17,7 @@ pub(crate) struct Values {
 }
 
 /// Hands the stores on to be followed.
-pub(crate) fn follow(resolver: Resolver, tls: Option<&Tls>, auth: &Auth) -> (Values, Followed) {
+pub(crate) fn follow(resolver: Resolver, tls: Option<&Tls>, auth: &Auth) -> (Values, WatchedSecrets) {
     let mut written = tls.map_or_else(Vec::new, followed);
     let of_tls = written.len();
     let keys = auth.keys.iter().flatten();

@@ -2,13 +2,13 @@
 //! `spiced_statement_queue_seconds`.
 
 use metrics::{counter, histogram};
-use spiced_engine::{ErrorKind, Outcome, Seen, Witness};
+use spiced_engine::{ErrorKind, Outcome, StatementObserver, StatementRecord};
 
 /// Counts statements.
 pub(crate) struct Statements;
 
-impl Witness for Statements {
-    fn saw(&self, seen: &Seen<'_>) {
+impl StatementObserver for Statements {
+    fn on_complete(&self, seen: &StatementRecord<'_>) {
         let role = seen.principal.role().name();
         counter!("spiced_statements_total", "role" => role, "outcome" => outcome(seen)).increment(1);
         histogram!("spiced_statement_seconds", "role" => role).record(seen.took.as_secs_f64());
@@ -17,7 +17,7 @@ impl Witness for Statements {
 }
 
 /// One of few words.
-fn outcome(seen: &Seen<'_>) -> &'static str {
+fn outcome(seen: &StatementRecord<'_>) -> &'static str {
     match (seen.outcome, seen.error.map(|error| error.kind())) {
         (Outcome::Done, _) => "done",
         (Outcome::Cancelled, _) => "cancelled",

@@ -9,34 +9,34 @@ use spiced_engine::{DatasetState, DatasetStatus};
 use spiced_middleware::Policy;
 use spiced_secrets::StoreStatus;
 use tls_core::rotation::{Identities, Rejection};
-use tls_core::{CertificateSummary, ClientAuth, ClientTrust, Identity, Validity};
+use tls_core::{CertificateSummary, ClientAuth, ClientAuthPolicy, Identity, Validity};
 use tokio::sync::watch;
 
-use crate::doors::Opened;
+use crate::endpoints::BoundEndpoint;
 use crate::secrets::store_status;
 
-/// Where a door listens.
+/// Where an endpoint listens.
 #[derive(Debug, Clone)]
-pub(crate) struct DoorStatus {
+pub(crate) struct EndpointStatus {
     pub(crate) endpoint: &'static str,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) tls: bool,
 }
 
-impl DoorStatus {
-    pub(crate) fn of(door: &Opened) -> Self {
-        Self { endpoint: door.endpoint, addresses: door.addresses().to_vec(), tls: door.is_tls() }
+impl EndpointStatus {
+    pub(crate) fn of(endpoint: &BoundEndpoint) -> Self {
+        Self { endpoint: endpoint.endpoint, addresses: endpoint.addresses().to_vec(), tls: endpoint.is_tls() }
     }
 }
 
 /// Everything the document is made from.
 pub(crate) struct Status {
     pub(crate) name: String,
-    pub(crate) doors: Vec<DoorStatus>,
+    pub(crate) endpoints: Vec<EndpointStatus>,
     pub(crate) identities: Option<Identities>,
-    pub(crate) clients: Option<watch::Receiver<Arc<ClientTrust>>>,
+    pub(crate) clients: Option<watch::Receiver<Arc<ClientAuthPolicy>>>,
     pub(crate) policy: watch::Receiver<Arc<Policy>>,
-    /// The stores of now: a reload of the pod opens them anew.
+    /// The stores of now: a reload of the pod opens them again.
     pub(crate) stores: watch::Receiver<watch::Receiver<Vec<StoreStatus>>>,
     pub(crate) datasets: watch::Receiver<Vec<DatasetStatus>>,
     pub(crate) readiness: watch::Receiver<bool>,
@@ -45,10 +45,10 @@ pub(crate) struct Status {
 impl Status {
     /// The document now.
     pub(crate) fn document(&self) -> Value {
-        let doors: Vec<Value> = self
-            .doors
+        let endpoints: Vec<Value> = self
+            .endpoints
             .iter()
-            .map(|door| json!({ "endpoint": door.endpoint, "addresses": door.addresses, "tls": door.tls }))
+            .map(|endpoint| json!({ "endpoint": endpoint.endpoint, "addresses": endpoint.addresses, "tls": endpoint.tls }))
             .collect();
         let served = self.identities.as_ref().map(Identities::served);
         let identities = served.iter().flat_map(|served| served.identities.iter());
@@ -58,7 +58,7 @@ impl Status {
             "name": self.name,
             "version": env!("CARGO_PKG_VERSION"),
             "ready": *self.readiness.borrow(),
-            "doors": doors,
+            "endpoints": endpoints,
             "tls": {
                 "enabled": self.identities.is_some(),
                 "certificates": certificates,
@@ -72,7 +72,7 @@ impl Status {
     }
 }
 
-fn client_auth(trust: &ClientTrust) -> Value {
+fn client_auth(trust: &ClientAuthPolicy) -> Value {
     let authorities: Vec<Value> = trust
         .authorities()
         .iter()

@@ -1,4 +1,4 @@
-//! What SQL can ask of the program itself: `runtime.tls`, a row for each certificate of each door.
+//! What SQL can ask of the program itself: `runtime.tls`, a row for each certificate of each endpoint.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 use tokio_rustls::LazyConfigAcceptor;
 
-use crate::options::{Order, ServerTls};
-use crate::peer::{ClientCertificate, TlsInfo};
-use crate::stream::{Io, Replayed, TooManyRecords};
-use crate::{plaintext, proxy};
+use crate::conn_info::{ClientCertificate, TlsInfo};
+use crate::prefixed_io::{Io, PrefixedIo, TooManyRecords};
+use crate::tls_options::{CipherPreference, ServerTls};
+use crate::{plaintext_reply, proxy_protocol};
 
 /// The first byte of every TLS connection: a handshake record (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -36,7 +36,7 @@ const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 /// TLS data that may wait for a slow socket. rustls' own 64 KiB makes four times as many `writev`.
 const TLS_BUFFER: usize = 256 * 1024;
 
-/// Shakes hands for one door.
+/// Shakes hands for one endpoint.
 #[derive(Clone)]
 pub struct Acceptor {
     tls: Option<ServerTls>,
@@ -50,7 +50,7 @@ impl Acceptor {
         Self { tls: Some(tls), endpoint, proxied: false }
     }
 
-    /// An acceptor for a door without TLS: it only waits for the first bytes.
+    /// An acceptor for an endpoint without TLS: it only waits for the first bytes.
     pub fn plain(endpoint: &'static str) -> Self {
         Self { tls: None, endpoint, proxied: false }
     }
@@ -62,7 +62,7 @@ impl Acceptor {
         Self { proxied: true, ..self }
     }
 
-    /// The door this is for.
+    /// The endpoint this is for.
     pub fn endpoint(&self) -> &'static str {
         self.endpoint
     }
@@ -74,7 +74,7 @@ impl Acceptor {
 
     /// Whom it trusts among its clients, and the changes of it; `None` without TLS.
     #[cfg(feature = "serve")]
-    pub(crate) fn clients(&self) -> Option<tokio::sync::watch::Receiver<Arc<crate::ClientTrust>>> {
+    pub(crate) fn clients(&self) -> Option<tokio::sync::watch::Receiver<Arc<crate::ClientAuthPolicy>>> {
         self.tls.as_ref().map(ServerTls::clients)
     }
 
@@ -86,12 +86,12 @@ impl Acceptor {
     pub async fn accept(&self, tcp: TcpStream, deadline: Duration) -> Result<Accepted, HandshakeError> {
         let started = Instant::now();
         let end = tokio::time::Instant::now() + deadline;
-        let outcome = match timeout_at(end, self.shake(tcp)).await {
+        let outcome = match timeout_at(end, self.handshake(tcp)).await {
             Ok(Ok(accepted)) => Ok(accepted),
             Ok(Err(Refusal::Failed(error))) => Err(error),
             Ok(Err(Refusal::PlainText { first, tcp })) => {
                 // The answer has a bound of its own, so that it is given even late.
-                Err(HandshakeError::PlainText { protocol: plaintext::answer(first, tcp, self.endpoint).await })
+                Err(HandshakeError::PlainText { protocol: plaintext_reply::reply(first, tcp, self.endpoint).await })
             }
             Err(_) => Err(HandshakeError::Deadline(deadline)),
         };
@@ -101,21 +101,21 @@ impl Acceptor {
         outcome
     }
 
-    async fn shake(&self, mut tcp: TcpStream) -> Result<Accepted, Refusal> {
+    async fn handshake(&self, mut tcp: TcpStream) -> Result<Accepted, Refusal> {
         let remote = match self.proxied {
-            true => proxy::read(&mut tcp).await.map_err(HandshakeError::NoProxy)?,
+            true => proxy_protocol::read(&mut tcp).await.map_err(HandshakeError::NoProxy)?,
             false => None,
         };
         let Some(tls) = &self.tls else {
             let first = first_bytes(&mut tcp, H2_PREFACE.len()).await?;
             let h2 = first.starts_with(H2_PREFACE);
-            return Ok(Accepted { io: Io::Plain(Replayed::new(first, tcp)), h2, tls: None, remote });
+            return Ok(Accepted { io: Io::Plain(PrefixedIo::new(first, tcp)), h2, tls: None, remote });
         };
         let first = first_bytes(&mut tcp, 1).await?;
         if first.first() != Some(&TLS_HANDSHAKE) {
             return Err(Refusal::PlainText { first, tcp });
         }
-        let mut hello = LazyConfigAcceptor::new(Default::default(), Replayed::new(first, tcp).limiting_records());
+        let mut hello = LazyConfigAcceptor::new(Default::default(), PrefixedIo::new(first, tcp).limiting_records());
         let mut hello = match (&mut hello).await {
             Ok(hello) => hello,
             Err(error) => {
@@ -131,7 +131,7 @@ impl Acceptor {
             let _ = hello.io.shutdown().await;
             return Err(HandshakeError::UnknownName.into());
         }
-        let order = Order::of(hello.client_hello().cipher_suites());
+        let order = CipherPreference::of(hello.client_hello().cipher_suites());
         let config = tls.config(order).map_err(|e| HandshakeError::Failed(io::Error::other(e)))?;
         let mut came_with_it = Ok(());
         let mut handshake = hello.into_stream_with(config, |connection| {
@@ -156,7 +156,7 @@ impl Acceptor {
         };
         // A ticket is bound to whom the server trusts, but not to the time: a revocation list may have ended since.
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        if resumed && client.is_some() && !tls.clients().borrow().passes(client.as_ref()) {
+        if resumed && client.is_some() && !tls.clients().borrow().still_trusted(client.as_ref()) {
             let reason = "the client certificate of a resumed session does not pass any more";
             return Err(HandshakeError::Failed(io::Error::new(io::ErrorKind::PermissionDenied, reason)).into());
         }
@@ -194,7 +194,7 @@ impl Acceptor {
 pub struct Accepted {
     /// Its bytes.
     pub io: Io,
-    /// True where HTTP/2 is spoken: by ALPN, or by the preface on a door without TLS.
+    /// True where HTTP/2 is spoken: by ALPN, or by the preface on an endpoint without TLS.
     pub h2: bool,
     /// What the handshake agreed on.
     pub tls: Option<Arc<TlsInfo>>,
@@ -218,7 +218,7 @@ pub enum HandshakeError {
         /// `http/1`, `h2` or `unknown`.
         protocol: &'static str,
     },
-    /// The door is behind a proxy, and the connection does not begin as a proxy's.
+    /// The endpoint is behind a proxy, and the connection does not begin as a proxy's.
     #[error("no PROXY protocol header: {0}")]
     NoProxy(io::Error),
     /// The client asked for a name that no certificate is for, or for none, where that is refused.
@@ -293,7 +293,7 @@ fn alert(error: &io::Error) -> Option<u8> {
 }
 
 /// Sends a fatal alert (RFC 8446 §6), unless one was sent, before anything is encrypted.
-async fn send_alert(mut io: Replayed, description: u8) {
+async fn send_alert(mut io: PrefixedIo, description: u8) {
     const ALERT: u8 = 21;
     const FATAL: u8 = 2;
     if io.has_written() {

@@ -16,8 +16,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::activity::Turn;
-use crate::linger::{MOST, PATIENCE};
+use crate::idle::RequestGuard;
+use crate::lingering_close::{MAX_BYTES, TIMEOUT};
 use crate::request_memory::{ConnectionMemory, RequestCharge, Unread};
 
 /// How long a body, or a message of gRPC, may take to arrive, and how much longer for each second that this many bytes take.
@@ -40,7 +40,7 @@ const GRPC_PREFIX: usize = 5;
 pub struct RequestBody {
     body: Option<Incoming>,
     version: Version,
-    turn: Turn,
+    turn: RequestGuard,
     /// `None` where there is nothing to come.
     meter: Option<Meter>,
     unread: Option<Unread>,
@@ -79,7 +79,7 @@ impl RequestBody {
     /// and the one that is returned, are dropped.
     pub(crate) fn take(
         request: Request<Incoming>,
-        turn: &Turn,
+        turn: &RequestGuard,
         memory: &Arc<ConnectionMemory>,
     ) -> (Request<Self>, Option<RequestCharge>) {
         let version = request.version();
@@ -220,13 +220,13 @@ impl Drop for RequestBody {
         let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
         if let Ok(runtime) = Handle::try_current() {
             let (turn, unread) = (self.turn.clone(), self.unread.take());
-            runtime.spawn(tokio::time::timeout(PATIENCE, async move {
+            runtime.spawn(tokio::time::timeout(TIMEOUT, async move {
                 // Until then the connection is not between two requests.
                 let _turn = turn;
                 // They go after it.
                 let unread = unread;
                 let mut body = body;
-                let mut left = MOST;
+                let mut left = MAX_BYTES;
                 while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
                     let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                     if let Some(unread) = &unread {

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
-use crate::activity::{Activity, uptime};
-use crate::peer::Standing;
+use crate::conn_info::Standing;
+use crate::idle::{Activity, uptime};
 
 /// How long a connection may do nothing before it can be made to leave. A round trip around the world is shorter.
 const GRACE: Duration = Duration::from_millis(500);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     /// A connection in the state that is given by name.
-    fn connection(table: &ConnectionTable, from: &str, state: &str) -> (Lease, Option<crate::activity::Turn>) {
+    fn connection(table: &ConnectionTable, from: &str, state: &str) -> (Lease, Option<crate::idle::RequestGuard>) {
         let activity = Activity::default();
         let lease = table.add(address(from), activity.clone());
         if state != "handshake" {

@@ -1,5 +1,5 @@
 //! TLS 1.3's key schedule (RFC 8446 §7.1) on HMAC keys that are made once. A handshake expands some of its secrets nine times;
-//! rustls' own way through aws-lc-rs extracts them anew each time, which takes twice as many hashes.
+//! rustls' own way through aws-lc-rs extracts them again each time, which takes twice as many hashes.
 
 use aws_lc_rs::hmac;
 use rustls::crypto::hmac::{Hmac, Key, Tag};
@@ -10,7 +10,7 @@ static SHA256: HkdfUsingHmac<'static> = HkdfUsingHmac(&Hash(hmac::HMAC_SHA256));
 static SHA384: HkdfUsingHmac<'static> = HkdfUsingHmac(&Hash(hmac::HMAC_SHA384));
 
 /// The suite with this key schedule, where it is one of TLS 1.3. Allocates for good: to be called once for each.
-pub(crate) fn with_keys_made_once(suite: SupportedCipherSuite) -> SupportedCipherSuite {
+pub(crate) fn with_cached_hmac(suite: SupportedCipherSuite) -> SupportedCipherSuite {
     let SupportedCipherSuite::Tls13(theirs) = suite else { return suite };
     let hkdf_provider = match theirs.common.suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => &SHA256,
@@ -76,7 +76,7 @@ mod tests {
     fn as_rustls_has_it() {
         for theirs in rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES {
             let (SupportedCipherSuite::Tls13(theirs), SupportedCipherSuite::Tls13(ours)) =
-                (*theirs, with_keys_made_once(*theirs))
+                (*theirs, with_cached_hmac(*theirs))
             else {
                 continue;
             };

@@ -2,9 +2,9 @@
 //! connections are accepted.
 //!
 //! An [`Identity`] is a chain and its key, proven to be a pair. [`rotation::channel`] carries it to
-//! every door; what is published there is used by the next handshake. An [`Acceptor`] makes TLS
+//! every endpoint; what is published there is used by the next handshake. An [`Acceptor`] makes TLS
 //! connections of TCP ones. With the feature `serve`, [`listener::serve`] is the accept loop that
-//! every door runs on.
+//! every endpoint runs on.
 //!
 //! What is absent on purpose: reading PEM (that is `spiced-certs`), and any protocol above HTTP's
 //! framing.
@@ -30,13 +30,13 @@
 
 mod acceptor;
 #[cfg(feature = "serve")]
-mod activity;
-#[cfg(feature = "serve")]
 mod body;
-mod clients;
+#[cfg(feature = "serve")]
+pub mod buf_list;
+mod client_auth;
+mod conn_info;
 #[cfg(feature = "serve")]
 mod connection_table;
-mod derive;
 #[cfg(feature = "serve")]
 pub mod drain;
 #[cfg(feature = "serve")]
@@ -44,37 +44,37 @@ mod frame_budget;
 mod hkdf;
 mod identity;
 #[cfg(feature = "serve")]
-mod linger;
+mod idle;
+mod key_deriver;
+#[cfg(feature = "serve")]
+mod lingering_close;
 #[cfg(feature = "serve")]
 pub mod listener;
-mod options;
 mod origin;
-#[cfg(feature = "serve")]
-mod path;
-mod peer;
-#[cfg(feature = "serve")]
-pub mod pieces;
-mod plaintext;
-mod proxy;
+mod plaintext_reply;
+mod prefixed_io;
+mod proxy_protocol;
 #[cfg(feature = "serve")]
 mod request_memory;
 pub mod rotation;
 mod secret;
-mod set;
-mod stream;
+mod sni_resolver;
+#[cfg(feature = "serve")]
+mod socket_options;
 mod tickets;
+mod tls_options;
 #[cfg(feature = "serve")]
 mod workers;
 
 pub use acceptor::{Accepted, Acceptor, HandshakeError};
-pub use clients::{ClientAuth, ClientTrust, ClientTrustError};
-pub use derive::Derivation;
+pub use client_auth::{ClientAuth, ClientAuthError, ClientAuthPolicy};
+pub use conn_info::{ClientCertificate, ClientNames, ConnInfo, Standing, TlsInfo};
 pub use identity::{CertificateSummary, Identity, IdentityError, Validity};
-pub use options::{MinVersion, ServerTls, TlsOptions, install_provider, provider};
+pub use key_deriver::KeyDeriver;
 pub use origin::{Origin, Sourced};
-pub use peer::{ClientCertificate, ClientNames, ConnInfo, Standing, TlsInfo};
+pub use prefixed_io::{Io, PrefixedIo};
 pub use secret::Secret;
-pub use set::IdentitySet;
-pub use stream::{Io, Replayed};
+pub use sni_resolver::SniCertResolver;
+pub use tls_options::{MinVersion, ServerTls, TlsOptions, install_provider, provider};
 #[cfg(feature = "serve")]
 pub use workers::Workers;

@@ -1,4 +1,4 @@
-//! Bind, then serve: the only accept loop there is. Every door runs on it.
+//! Bind, then serve: the only accept loop there is. Every endpoint runs on it.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,18 +24,18 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::acceptor::{Accepted, Acceptor};
-use crate::activity::{Activity, Lull};
 pub use crate::body::{BodyError, RequestBody};
-use crate::clients::ClientTrust;
+use crate::client_auth::ClientAuthPolicy;
+use crate::conn_info::{ConnInfo, TlsInfo};
 pub use crate::connection_table::ConnectionTable;
 use crate::connection_table::{Lease, POLL_INTERVAL};
 use crate::drain::Drain;
-use crate::linger::LingeringIo;
-use crate::peer::{ConnInfo, TlsInfo};
+use crate::idle::{Activity, Idle};
+use crate::lingering_close::LingeringIo;
 use crate::request_memory::{CONNECTION_WINDOW, ConnectionMemory};
 pub use crate::request_memory::{RequestCharge, RequestMemory};
 use crate::workers::Workers;
-use crate::{path, pieces};
+use crate::{buf_list, socket_options};
 
 /// After a stop: how long a connection that has asked for nothing yet may still do so.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ pub struct Limits {
     pub connections: Arc<Semaphore>,
     /// The same connections one by one; one for all sockets of an endpoint.
     pub table: ConnectionTable,
-    /// Further connections, over all doors that share these limits, where a door has no place of its own left. Default none.
+    /// Further connections, over all endpoints that share these limits, where an endpoint has no place of its own left. Default none.
     pub spare: Arc<Semaphore>,
     /// Handshakes in progress, for each endpoint. Beyond it, those that take longest are ended before their deadline,
     /// first those of the address that has the most. Default 1,024.
@@ -233,7 +233,7 @@ where
 {
     // An embedder's may be a blocking one, which tokio refuses with a panic.
     socket.set_nonblocking(true)?;
-    path::prepare(&SockRef::from(&socket))?;
+    socket_options::before_accept(&SockRef::from(&socket))?;
     // Not tokio's listener: it would watch each connection here, before its worker does.
     #[expect(
         deprecated,
@@ -258,7 +258,7 @@ where
         let next = async {
             let (tcp, remote) = listener.async_io(Interest::READABLE, TcpListener::accept).await?;
             tcp.set_nonblocking(true)?;
-            // Only now: a permit that an idle socket waits with would be one less for its door's other.
+            // Only now: a permit that an idle socket waits with would be one less for its endpoint's other.
             Ok((tcp, remote, connection.limits.place(endpoint).await))
         };
         let next = tokio::select! {
@@ -330,7 +330,7 @@ where
         let endpoint = self.acceptor.endpoint();
         let open = gauge!("spiced_tls_connections", "endpoint" => endpoint);
         // On the heap, so that it takes no memory of the connection's task once it is over.
-        let (info, accepted) = match Box::pin(self.open(tcp, remote, &lease, drain.clone())).await {
+        let (info, accepted) = match Box::pin(self.establish(tcp, remote, &lease, drain.clone())).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
             Err(error) => return debug!(endpoint, %error, "connection lost before it began"),
@@ -347,7 +347,7 @@ where
             sleep(LEAVE).await;
         };
         tokio::select! {
-            ended = self.speak(info, accepted.h2, io, memory, activity, &lease, drain) => {
+            ended = self.serve_connection(info, accepted.h2, io, memory, activity, &lease, drain) => {
                 if let Err(error) = ended {
                     debug!(endpoint, error, "connection ended");
                 }
@@ -361,7 +361,7 @@ where
     }
 
     /// From a bare socket to a connection whose protocol is known; `None` where it ended before.
-    async fn open(
+    async fn establish(
         &self,
         tcp: std::net::TcpStream,
         remote: SocketAddr,
@@ -369,7 +369,7 @@ where
         mut drain: Drain,
     ) -> io::Result<Option<(ConnInfo, Accepted)>> {
         let tcp = TcpStream::from_std(tcp)?;
-        path::fit(&tcp)?;
+        socket_options::after_accept(&tcp)?;
         let local = tcp.local_addr()?;
         let endpoint = self.acceptor.endpoint();
         let stopped = async {
@@ -399,7 +399,7 @@ where
         }
     }
 
-    async fn speak(
+    async fn serve_connection(
         self,
         info: ConnInfo,
         h2: bool,
@@ -412,7 +412,7 @@ where
         let Self { acceptor, service, limits } = self;
         // HTTP/2 has a word for it that loses nothing; HTTP/1 says it with its next answer.
         let on_announcement = h2 && !drain.is_announced();
-        let mut dismissed = pin!(async {
+        let mut closing_signal = pin!(async {
             tokio::select! {
                 () = distrusted(acceptor.clients(), info.tls.clone()) => {}
                 () = lease.leave() => {}
@@ -432,7 +432,7 @@ where
                 if !h2 && (turn.is_last() || memory.drain.is_announced()) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(pieces::whole(response, turn, h2.then_some(memory)))
+                Ok::<_, Infallible>(buf_list::whole_frames(response, turn, h2.then_some(memory)))
             }
         });
         if h2 {
@@ -448,7 +448,7 @@ where
                 ended = connection.as_mut() => ended,
                 () = never_asks => Ok(()),
                 // GOAWAY (RFC 9113 §6.8): what was asked before is still answered.
-                () = dismissed => {
+                () = closing_signal => {
                     connection.as_mut().graceful_shutdown();
                     last_answer(connection, &activity).await
                 }
@@ -460,14 +460,14 @@ where
         let mut closing = false;
         loop {
             let mut connection = Box::new(http1.serve_connection(TokioIo::new(io), &service));
-            let mut lull = Lull::TooLong;
+            let mut lull = Idle::TooLong;
             if !closing {
                 tokio::select! {
                     // First, so that nothing is left to be done where it is quiet.
                     biased;
                     ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
-                    () = dismissed.as_mut() => closing = true,
-                    seen = activity.lull(&mut since, limits.rest, limits.header_timeout) => lull = seen,
+                    () = closing_signal.as_mut() => closing = true,
+                    seen = activity.wait_idle(&mut since, limits.rest, limits.header_timeout) => lull = seen,
                 }
             }
             if closing {
@@ -486,7 +486,7 @@ where
                     biased;
                     ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
                     // Half a head, say, which is not waited for.
-                    _ = activity.lull(&mut since, patience, patience) => lull = Lull::TooLong,
+                    _ = activity.wait_idle(&mut since, patience, patience) => lull = Idle::TooLong,
                 }
             }
             debug!(endpoint = info.endpoint, ?lull, "connection does nothing");
@@ -494,10 +494,10 @@ where
             io = parts.io.into_inner();
             io.put_back(&parts.read_buf);
             drop(parts.read_buf);
-            let more = lull == Lull::Rest
+            let more = lull == Idle::Nothing
                 && tokio::select! {
                     more = timeout_at(since + limits.header_timeout, io.readable()) => more.is_ok(),
-                    () = dismissed.as_mut() => {
+                    () = closing_signal.as_mut() => {
                         closing = true;
                         // A request may be on its way.
                         !lease.is_leaving() && timeout(LAST_REQUEST, io.readable()).await.is_ok()
@@ -531,15 +531,15 @@ async fn last_answer(
     }
 }
 
-/// Waits until a change of whom the door trusts leaves this client out.
-async fn distrusted(clients: Option<watch::Receiver<Arc<ClientTrust>>>, tls: Option<Arc<TlsInfo>>) {
+/// Waits until a change of whom the endpoint trusts leaves this client out.
+async fn distrusted(clients: Option<watch::Receiver<Arc<ClientAuthPolicy>>>, tls: Option<Arc<TlsInfo>>) {
     if let (Some(mut clients), Some(tls)) = (clients, tls) {
         while clients.changed().await.is_ok() {
             let trust = clients.borrow_and_update().clone();
-            if !trust.passes(tls.client.as_ref()) {
+            if !trust.still_trusted(tls.client.as_ref()) {
                 // A client may ask on for a while: whoever decides about requests is to know.
                 if let Some(client) = &tls.client {
-                    client.distrust();
+                    client.mark_untrusted();
                 }
                 return;
             }
@@ -587,7 +587,7 @@ impl Limits {
 
     fn http1(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
-        // Its own timer is made anew for each request; `Activity` has one for them all.
+        // Its own timer is made again for each request; `Activity` has one for them all.
         builder.header_read_timeout(None).max_buf_size((self.header_bytes as usize).max(8 * 1024));
         builder
     }

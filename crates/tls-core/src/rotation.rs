@@ -1,4 +1,4 @@
-//! The channel that carries the identities to every door: what is published is used by the next
+//! The channel that carries the identities to every endpoint: what is published is used by the next
 //! handshake, and connections in flight are untouched.
 
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
-use crate::{Identity, IdentitySet};
+use crate::{Identity, SniCertResolver};
 
 /// Makes the channel, serving `initial` at once.
-pub fn channel(initial: impl Into<IdentitySet>) -> (Publisher, Identities) {
+pub fn channel(initial: impl Into<SniCertResolver>) -> (Publisher, Identities) {
     let served = Served { identities: Arc::new(initial.into()), rejection: None };
     let (sender, receiver) = watch::channel(served);
     (Publisher(sender), Identities(receiver))
@@ -21,7 +21,7 @@ pub fn channel(initial: impl Into<IdentitySet>) -> (Publisher, Identities) {
 #[derive(Debug, Clone)]
 pub struct Served {
     /// The identities of the next handshake.
-    pub identities: Arc<IdentitySet>,
+    pub identities: Arc<SniCertResolver>,
     /// The newest candidate that was refused since.
     pub rejection: Option<Rejection>,
 }
@@ -48,7 +48,7 @@ pub struct Publisher(watch::Sender<Served>);
 
 impl Publisher {
     /// Puts `identities` before every handshake from now on.
-    pub fn publish(&self, identities: impl Into<IdentitySet>) {
+    pub fn publish(&self, identities: impl Into<SniCertResolver>) {
         self.0.send_replace(Served { identities: Arc::new(identities.into()), rejection: None });
     }
 
@@ -68,7 +68,7 @@ impl Publisher {
     }
 }
 
-/// The reading end: cheap to clone, one for each door and each observer.
+/// The reading end: cheap to clone, one for each endpoint and each observer.
 #[derive(Debug, Clone)]
 pub struct Identities(watch::Receiver<Served>);
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use rustls::server::ProducesTickets;
 
-use crate::Derivation;
+use crate::KeyDeriver;
 
 /// How long one key seals. A ticket lives at least this long and at most twice as long.
 pub(crate) const WINDOW: Duration = Duration::from_secs(6 * 3600);
@@ -18,7 +18,7 @@ const MAX_TICKET: usize = 64 * 1024;
 /// The keys of a server's tickets.
 #[derive(Debug)]
 pub(crate) struct TicketKeys {
-    derivation: Derivation,
+    derivation: KeyDeriver,
     /// The last two that were asked for, of two windows as a rule: to make one costs more than a ticket.
     made: Mutex<[Option<Made>; 2]>,
 }
@@ -31,7 +31,7 @@ struct Made {
 }
 
 impl TicketKeys {
-    pub(crate) fn new(derivation: Derivation) -> Arc<Self> {
+    pub(crate) fn new(derivation: KeyDeriver) -> Arc<Self> {
         Arc::new(Self { derivation, made: Mutex::default() })
     }
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn ticketer(secret: &str, trust: &[u8]) -> Ticketer {
-        Ticketer::new(TicketKeys::new(Derivation::new(&secret.into())), trust.to_vec())
+        Ticketer::new(TicketKeys::new(KeyDeriver::new(&secret.into())), trust.to_vec())
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_shares_keys_shares_no_trust() {
-        let keys = TicketKeys::new(Derivation::new(&"s".into()));
+        let keys = TicketKeys::new(KeyDeriver::new(&"s".into()));
         let [ours, same, other] = ["ours", "ours", "other"].map(|trust| Ticketer::new(keys.clone(), trust.into()));
         let ticket = ours.encrypt(b"state").unwrap();
         assert!(other.decrypt(&ticket).is_none());

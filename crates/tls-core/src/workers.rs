@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 
 /// Each thread wakes so often. A timer that is set for before every other one wakes its thread's driver, by a system call, even
 /// where it is that thread which sets it; all that a connection waits for at most is later than this.
-const PULSE: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_secs(1);
 
 /// How long the threads may take to end, and how often they are looked at.
 const LAST_WAIT: Duration = Duration::from_millis(500);
-const LOOK: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Where connections run. Cheap to clone; dropping the last one ends the threads, and with them
 /// whatever connection is left.
@@ -43,7 +43,7 @@ impl Worker {
 
 /// A connection's place on a worker, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place(#[expect(dead_code, reason = "its clones are counted")] Arc<()>);
+pub(crate) struct WorkerLease(#[expect(dead_code, reason = "its clones are counted")] Arc<()>);
 
 #[derive(Debug)]
 struct Thread {
@@ -63,7 +63,7 @@ impl Drop for Pool {
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != here) {
             // A join has no bound of its own.
             while !thread.is_finished() && Instant::now() < end {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(POLL_INTERVAL);
             }
         }
     }
@@ -84,7 +84,7 @@ impl Workers {
             let thread = std::thread::Builder::new().name(format!("connections-{index}")).spawn(move || {
                 runtime.spawn(async {
                     loop {
-                        tokio::time::sleep(PULSE).await;
+                        tokio::time::sleep(TICK).await;
                     }
                 });
                 let _ = runtime.block_on(ended);
@@ -104,9 +104,9 @@ impl Workers {
     }
 
     /// A place for one more connection: on the worker that has the fewest.
-    pub(crate) fn place(&self) -> (&Handle, Place) {
+    pub(crate) fn place(&self) -> (&Handle, WorkerLease) {
         let fewest = self.0.workers.iter().min_by_key(|worker| Arc::strong_count(&worker.held));
         let worker = fewest.expect("there is one at least");
-        (&worker.runtime, Place(worker.held.clone()))
+        (&worker.runtime, WorkerLease(worker.held.clone()))
     }
 }

@@ -22,8 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// A door that answers with what it knows of the connection.
-struct Door {
+/// An endpoint that answers with what it knows of the connection.
+struct TestEndpoint {
     address: SocketAddr,
     publisher: Publisher,
     trigger: Trigger,
@@ -39,14 +39,14 @@ async fn echo(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, In
     Ok(Response::new(Full::from(text)))
 }
 
-async fn open(limits: Limits, acceptor: impl FnOnce(Identities) -> Acceptor) -> Door {
+async fn open(limits: Limits, acceptor: impl FnOnce(Identities) -> Acceptor) -> TestEndpoint {
     let (first, root) = identity("localhost");
     let (publisher, identities) = rotation::channel(first);
     let (trigger, drain) = drain::channel();
     let (socket, address) = socket();
     let service = tower::service_fn(echo);
     tokio::spawn(listener::serve(socket, acceptor(identities), service, limits, Workers::current(), drain));
-    Door { address, publisher, trigger, root }
+    TestEndpoint { address, publisher, trigger, root }
 }
 
 /// One request, and its answer up to the end of its body.
@@ -75,30 +75,30 @@ async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
 
 #[tokio::test]
 async fn tls_and_a_resumed_session() {
-    let door = open(Limits::default(), tls).await;
-    let config = client(&door.root);
-    let mut first = connect(door.address, &config).await.unwrap();
+    let endpoint = open(Limits::default(), tls).await;
+    let config = client(&endpoint.root);
+    let mut first = connect(endpoint.address, &config).await.unwrap();
     assert_eq!(ask(&mut first).await, "test 1.3 resumed=false");
-    let mut second = connect(door.address, &config).await.unwrap();
+    let mut second = connect(endpoint.address, &config).await.unwrap();
     assert_eq!(ask(&mut second).await, "test 1.3 resumed=true");
 }
 
 #[tokio::test]
-async fn a_door_without_tls() {
-    let door = open(Limits::default(), |_| Acceptor::plain("test")).await;
-    let mut stream = TcpStream::connect(door.address).await.unwrap();
+async fn a_endpoint_without_tls() {
+    let endpoint = open(Limits::default(), |_| Acceptor::plain("test")).await;
+    let mut stream = TcpStream::connect(endpoint.address).await.unwrap();
     assert_eq!(ask(&mut stream).await, "test plain");
 }
 
 #[tokio::test]
 async fn plain_text_is_answered_in_its_own_protocol() {
-    let door = open(Limits::default(), tls).await;
-    let mut http1 = TcpStream::connect(door.address).await.unwrap();
+    let endpoint = open(Limits::default(), tls).await;
+    let mut http1 = TcpStream::connect(endpoint.address).await.unwrap();
     http1.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let answer = String::from_utf8(read_all(&mut http1).await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("speaks TLS"), "{answer}");
 
-    let mut h2 = TcpStream::connect(door.address).await.unwrap();
+    let mut h2 = TcpStream::connect(endpoint.address).await.unwrap();
     h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     // A request on stream 1, as far as this server looks at it.
     h2.write_all(b"\0\0\0\x01\x05\0\0\0\x01").await.unwrap();
@@ -191,18 +191,18 @@ fn frames_of(mut bytes: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
 #[tokio::test]
 async fn silent_clients_delay_nobody_and_end_at_the_deadline() {
     let limits = Limits { handshake_timeout: Duration::from_millis(500), ..Limits::default() };
-    let door = open(limits, tls).await;
+    let endpoint = open(limits, tls).await;
     let started = Instant::now();
     let mut silent = Vec::new();
     for at in 0..100 {
-        let mut stream = TcpStream::connect(door.address).await.unwrap();
+        let mut stream = TcpStream::connect(endpoint.address).await.unwrap();
         if at % 2 == 0 {
             // Half a ClientHello: a record header that promises more.
             stream.write_all(&[0x16, 3, 1, 2, 0]).await.unwrap();
         }
         silent.push(stream);
     }
-    let mut good = connect(door.address, &client(&door.root)).await.unwrap();
+    let mut good = connect(endpoint.address, &client(&endpoint.root)).await.unwrap();
     assert_eq!(ask(&mut good).await, "test 1.3 resumed=false");
     for mut stream in silent {
         let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -212,46 +212,46 @@ async fn silent_clients_delay_nobody_and_end_at_the_deadline() {
 
 #[tokio::test]
 async fn a_rotation_is_for_the_next_handshake() {
-    let door = open(Limits::default(), tls).await;
-    let mut old = connect(door.address, &client(&door.root)).await.unwrap();
+    let endpoint = open(Limits::default(), tls).await;
+    let mut old = connect(endpoint.address, &client(&endpoint.root)).await.unwrap();
     ask(&mut old).await;
     let (next, root) = identity("localhost");
-    door.publisher.publish(next);
+    endpoint.publisher.publish(next);
     assert_eq!(ask(&mut old).await, "test 1.3 resumed=false", "a connection in flight goes on");
-    assert!(connect(door.address, &client(&door.root)).await.is_err(), "the old certificate is gone");
-    assert!(connect(door.address, &client(&root)).await.is_ok());
+    assert!(connect(endpoint.address, &client(&endpoint.root)).await.is_err(), "the old certificate is gone");
+    assert!(connect(endpoint.address, &client(&root)).await.is_ok());
 }
 
 #[tokio::test]
 async fn connections_are_bounded_and_wait_their_turn() {
-    let door =
+    let endpoint =
         open(Limits { connections: Arc::new(Semaphore::new(1)), ..Limits::default() }, |_| Acceptor::plain("test"))
             .await;
-    let mut first = TcpStream::connect(door.address).await.unwrap();
+    let mut first = TcpStream::connect(endpoint.address).await.unwrap();
     ask(&mut first).await;
-    let mut second = TcpStream::connect(door.address).await.unwrap();
+    let mut second = TcpStream::connect(endpoint.address).await.unwrap();
     let waits = tokio::time::timeout(Duration::from_millis(200), ask(&mut second)).await;
     assert!(waits.is_err(), "there is no room yet");
     drop(first);
-    let mut third = TcpStream::connect(door.address).await.unwrap();
+    let mut third = TcpStream::connect(endpoint.address).await.unwrap();
     drop(second);
     assert_eq!(ask(&mut third).await, "test plain");
 }
 
 #[tokio::test]
-async fn what_is_spare_is_for_the_door_that_needs_it() {
+async fn what_is_spare_is_for_the_endpoint_that_needs_it() {
     let spare = Arc::new(Semaphore::new(1));
     let limits = || Limits { connections: Arc::new(Semaphore::new(1)), spare: spare.clone(), ..Limits::default() };
     let (one, other) =
         (open(limits(), |_| Acceptor::plain("test")).await, open(limits(), |_| Acceptor::plain("test")).await);
-    let asked = async |door: &Door| {
-        let mut stream = TcpStream::connect(door.address).await.unwrap();
+    let asked = async |endpoint: &TestEndpoint| {
+        let mut stream = TcpStream::connect(endpoint.address).await.unwrap();
         ask(&mut stream).await;
         stream
     };
     let held = [asked(&one).await, asked(&one).await];
     assert_eq!(spare.available_permits(), 0);
-    // The other door has its own.
+    // The other endpoint has its own.
     drop(asked(&other).await);
     let waits = tokio::time::timeout(Duration::from_millis(200), asked(&one)).await;
     assert!(waits.is_err(), "there is no room yet");
@@ -262,22 +262,22 @@ async fn what_is_spare_is_for_the_door_that_needs_it() {
 #[tokio::test]
 async fn who_never_asks_is_not_kept() {
     let limits = Limits { header_timeout: Duration::from_millis(200), ..Limits::default() };
-    let door = open(limits, tls).await;
-    let mut config = Arc::unwrap_or_clone(client(&door.root));
+    let endpoint = open(limits, tls).await;
+    let mut config = Arc::unwrap_or_clone(client(&endpoint.root));
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let mut silent = connect(door.address, &Arc::new(config)).await.unwrap();
+    let mut silent = connect(endpoint.address, &Arc::new(config)).await.unwrap();
     let end = tokio::time::timeout(Duration::from_secs(10), silent.read_to_end(&mut Vec::new())).await;
     assert!(end.is_ok(), "the connection was closed");
 }
 
 #[tokio::test]
 async fn a_stop_closes_the_socket_and_idle_connections() {
-    let door = open(Limits::default(), tls).await;
-    let config = client(&door.root);
-    let mut idle = connect(door.address, &config).await.unwrap();
+    let endpoint = open(Limits::default(), tls).await;
+    let config = client(&endpoint.root);
+    let mut idle = connect(endpoint.address, &config).await.unwrap();
     ask(&mut idle).await;
-    assert_eq!(door.trigger.drain(Duration::from_secs(10)).await, 0);
+    assert_eq!(endpoint.trigger.drain(Duration::from_secs(10)).await, 0);
     let mut rest = Vec::new();
     let _ = idle.read_to_end(&mut rest).await;
-    assert!(connect(door.address, &config).await.is_err());
+    assert!(connect(endpoint.address, &config).await.is_err());
 }

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tls_core::drain::{self, Trigger};
 use tls_core::listener::{self, Limits, ListenAddress, RequestBody};
 use tls_core::rotation::{self, Publisher};
-use tls_core::{Acceptor, ClientAuth, ClientTrust, ConnInfo, Identity, Origin, TlsOptions, Workers, provider};
+use tls_core::{Acceptor, ClientAuth, ClientAuthPolicy, ConnInfo, Identity, Origin, TlsOptions, Workers, provider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -55,9 +55,9 @@ impl Authority {
     }
 }
 
-struct Door {
+struct Endpoint {
     address: SocketAddr,
-    trust: watch::Sender<Arc<ClientTrust>>,
+    trust: watch::Sender<Arc<ClientAuthPolicy>>,
     server: CertificateDer<'static>,
     _publisher: Publisher,
     _trigger: Trigger,
@@ -73,7 +73,7 @@ async fn echo(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, In
     Ok(Response::new(Full::from(format!("{} {who} resumed={}", info.remote.ip(), tls.resumed))))
 }
 
-async fn open(mode: ClientAuth, clients: &Authority, proxied: bool) -> Door {
+async fn open(mode: ClientAuth, clients: &Authority, proxied: bool) -> Endpoint {
     let authority = Authority::new("servers");
     let (chain, key) = authority.issue();
     let identity = Identity::new(chain, key, Origin::Program, Origin::Program).unwrap();
@@ -87,21 +87,21 @@ async fn open(mode: ClientAuth, clients: &Authority, proxied: bool) -> Door {
     let address = socket.local_addr().unwrap();
     let service = tower::service_fn(echo);
     tokio::spawn(listener::serve(socket, acceptor, service, Limits::default(), Workers::current(), drain));
-    Door { address, trust, server: authority.der, _publisher: publisher, _trigger: trigger }
+    Endpoint { address, trust, server: authority.der, _publisher: publisher, _trigger: trigger }
 }
 
-fn trusting(mode: ClientAuth, authority: &Authority) -> ClientTrust {
-    ClientTrust::new(mode, std::slice::from_ref(&authority.der), Vec::new()).unwrap()
+fn trusting(mode: ClientAuth, authority: &Authority) -> ClientAuthPolicy {
+    ClientAuthPolicy::new(mode, std::slice::from_ref(&authority.der), Vec::new()).unwrap()
 }
 
 /// A client that keeps its tickets.
 fn client(
-    door: &Door,
+    endpoint: &Endpoint,
     shows: Option<Pair>,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(door.server.clone()).unwrap();
+    roots.add(endpoint.server.clone()).unwrap();
     let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap();
     let config = config.with_root_certificates(roots);
     Arc::new(match shows {
@@ -110,15 +110,19 @@ fn client(
     })
 }
 
-async fn connect(door: &Door, config: &Arc<ClientConfig>, first: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut tcp = TcpStream::connect(door.address).await?;
+async fn connect(
+    endpoint: &Endpoint,
+    config: &Arc<ClientConfig>,
+    first: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut tcp = TcpStream::connect(endpoint.address).await?;
     tcp.write_all(first).await?;
     TlsConnector::from(config.clone()).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
 /// The answer to one request, or why there is none. With TLS 1.3 a client learns only then that it was refused.
-async fn ask(door: &Door, config: &Arc<ClientConfig>) -> std::io::Result<String> {
-    let mut stream = connect(door, config, b"").await?;
+async fn ask(endpoint: &Endpoint, config: &Arc<ClientConfig>) -> std::io::Result<String> {
+    let mut stream = connect(endpoint, config, b"").await?;
     exchange(&mut stream).await
 }
 
@@ -149,9 +153,9 @@ async fn a_mode_lets_in_whom_it_should() {
         let request = open(ClientAuth::Request, &clients, false).await;
         let required = open(ClientAuth::Required, &clients, false).await;
         let known = "127.0.0.1 [\"job\"] [\"spiffe://test/job\"] [\"localhost\"] resumed=false";
-        for door in [&request, &required] {
-            assert_eq!(ask(door, &client(door, Some(clients.issue()), versions)).await.unwrap(), known);
-            assert!(ask(door, &client(door, Some(strangers.issue()), versions)).await.is_err());
+        for endpoint in [&request, &required] {
+            assert_eq!(ask(endpoint, &client(endpoint, Some(clients.issue()), versions)).await.unwrap(), known);
+            assert!(ask(endpoint, &client(endpoint, Some(strangers.issue()), versions)).await.is_err());
         }
         assert_eq!(ask(&request, &client(&request, None, versions)).await.unwrap(), "127.0.0.1 nobody resumed=false");
         assert!(ask(&required, &client(&required, None, versions)).await.is_err());
@@ -162,30 +166,30 @@ async fn a_mode_lets_in_whom_it_should() {
 async fn no_ticket_outlives_a_change_of_trust() {
     let (clients, others) = (Authority::new("clients"), Authority::new("others"));
     for versions in BOTH {
-        let door = open(ClientAuth::Request, &clients, false).await;
-        let config = client(&door, Some(clients.issue()), versions);
-        ask(&door, &config).await.unwrap();
-        let resumed = ask(&door, &config).await.unwrap();
+        let endpoint = open(ClientAuth::Request, &clients, false).await;
+        let config = client(&endpoint, Some(clients.issue()), versions);
+        ask(&endpoint, &config).await.unwrap();
+        let resumed = ask(&endpoint, &config).await.unwrap();
         assert!(resumed.ends_with("resumed=true") && resumed.contains("spiffe://test/job"), "{resumed}");
 
-        door.trust.send_replace(Arc::new(trusting(ClientAuth::Request, &others)));
-        assert!(ask(&door, &config).await.is_err(), "the ticket stands for whom nobody trusts any more");
-        door.trust.send_replace(Arc::new(trusting(ClientAuth::Required, &clients)));
-        assert!(ask(&door, &config).await.unwrap().ends_with("resumed=false"), "the mode is a part of it");
+        endpoint.trust.send_replace(Arc::new(trusting(ClientAuth::Request, &others)));
+        assert!(ask(&endpoint, &config).await.is_err(), "the ticket stands for whom nobody trusts any more");
+        endpoint.trust.send_replace(Arc::new(trusting(ClientAuth::Required, &clients)));
+        assert!(ask(&endpoint, &config).await.unwrap().ends_with("resumed=false"), "the mode is a part of it");
     }
 }
 
 #[tokio::test]
 async fn a_change_of_trust_dismisses_whom_it_leaves_out() {
     let (clients, others) = (Authority::new("clients"), Authority::new("others"));
-    let door = open(ClientAuth::Request, &clients, false).await;
-    let config = client(&door, Some(clients.issue()), BOTH[0]);
-    let nobody = client(&door, None, BOTH[0]);
-    let mut known = connect(&door, &config, b"").await.unwrap();
-    let mut unknown = connect(&door, &nobody, b"").await.unwrap();
+    let endpoint = open(ClientAuth::Request, &clients, false).await;
+    let config = client(&endpoint, Some(clients.issue()), BOTH[0]);
+    let nobody = client(&endpoint, None, BOTH[0]);
+    let mut known = connect(&endpoint, &config, b"").await.unwrap();
+    let mut unknown = connect(&endpoint, &nobody, b"").await.unwrap();
     exchange(&mut known).await.unwrap();
     exchange(&mut unknown).await.unwrap();
-    door.trust.send_replace(Arc::new(trusting(ClientAuth::Request, &others)));
+    endpoint.trust.send_replace(Arc::new(trusting(ClientAuth::Request, &others)));
     let mut rest = Vec::new();
     timeout(DEADLINE, known.read_to_end(&mut rest)).await.expect("it is closed").unwrap();
     exchange(&mut unknown).await.expect("who showed nothing has lost nothing");
@@ -196,17 +200,17 @@ async fn a_proxy_says_for_whom_it_speaks() {
     // PROXY, TCP over IPv4, 192.0.2.7:4711 to 192.0.2.1:443.
     let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x01\xbb";
     let clients = Authority::new("clients");
-    let door = open(ClientAuth::Request, &clients, true).await;
-    let config = client(&door, None, BOTH[0]);
-    let mut stream = connect(&door, &config, header).await.unwrap();
+    let endpoint = open(ClientAuth::Request, &clients, true).await;
+    let config = client(&endpoint, None, BOTH[0]);
+    let mut stream = connect(&endpoint, &config, header).await.unwrap();
     assert_eq!(exchange(&mut stream).await.unwrap(), "192.0.2.7 nobody resumed=false");
     // A health check of the proxy's own.
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
-    let mut stream = connect(&door, &config, local).await.unwrap();
+    let mut stream = connect(&endpoint, &config, local).await.unwrap();
     assert!(exchange(&mut stream).await.unwrap().starts_with("127.0.0.1 nobody"));
-    assert!(connect(&door, &config, b"").await.is_err(), "without the header there is no connection");
+    assert!(connect(&endpoint, &config, b"").await.is_err(), "without the header there is no connection");
     assert!(
-        connect(&door, &config, b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n").await.is_err(),
+        connect(&endpoint, &config, b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n").await.is_err(),
         "nor with version 1"
     );
 }

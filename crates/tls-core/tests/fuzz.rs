@@ -1,4 +1,4 @@
-//! What a door does with first bytes that nobody meant: it ends within its deadline, and it does not panic.
+//! What an endpoint does with first bytes that nobody meant: it ends within its deadline, and it does not panic.
 //! `PROPTEST_CASES` says how often it is tried.
 
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use tls_core::{Acceptor, Identity, IdentitySet, Origin, TlsOptions, rotation};
+use tls_core::{Acceptor, Identity, Origin, SniCertResolver, TlsOptions, rotation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -22,11 +22,11 @@ fn identity(name: &str) -> Arc<Identity> {
     Arc::new(Identity::new(vec![made.cert.der().clone()], key, Origin::Program, Origin::Program).unwrap())
 }
 
-/// A door with several names, strict or not.
+/// An endpoint with several names, strict or not.
 fn acceptor(strict: bool) -> Acceptor {
     static SETS: OnceLock<[Arc<Identity>; 2]> = OnceLock::new();
     let [one, other] = SETS.get_or_init(|| [identity("a.test"), identity("*.b.test")]).clone();
-    let (_, identities) = rotation::channel(IdentitySet::new(one, [other], strict));
+    let (_, identities) = rotation::channel(SniCertResolver::new(one, [other], strict));
     Acceptor::tls("fuzz", TlsOptions::random().unwrap().server(identities).unwrap())
 }
 

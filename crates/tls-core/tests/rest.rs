@@ -27,8 +27,8 @@ use tokio_rustls::client::TlsStream;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A door that looks at its connections every few milliseconds, and what it says of them.
-struct Door {
+/// An endpoint that looks at its connections every few milliseconds, and what it says of them.
+struct Endpoint {
     address: SocketAddr,
     trigger: Trigger,
     root: CertificateDer<'static>,
@@ -74,7 +74,7 @@ async fn answer(request: Request<RequestBody>, end: Arc<Notify>) -> Result<Respo
     Ok(Response::new(body))
 }
 
-impl Door {
+impl Endpoint {
     async fn open(header_timeout: Duration) -> Self {
         let (log, said) = unbounded_channel();
         let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
@@ -137,61 +137,61 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_connection_rests_and_goes_on() {
-    let mut door = Door::open(LONG).await;
-    let mut stream = door.connect().await;
+    let mut endpoint = Endpoint::open(LONG).await;
+    let mut stream = endpoint.connect().await;
     // Even before it has asked for anything.
-    assert_eq!(door.lull().await, "rest");
+    assert_eq!(endpoint.lull().await, "rest");
     for body in ["one", "two", "three"] {
         stream.write_all(post("/", body).as_bytes()).await.unwrap();
         assert!(read_to(&mut stream, body).await.starts_with("HTTP/1.1 200 "));
-        assert_eq!(door.lull().await, "rest");
+        assert_eq!(endpoint.lull().await, "rest");
     }
     // Of a body that begins to come behind its request, too.
     stream.write_all(post("/early", "later").trim_end_matches("later").as_bytes()).await.unwrap();
     read_to(&mut stream, "early").await;
     stream.write_all(b"later").await.unwrap();
-    assert_eq!(door.lull().await, "rest");
-    assert_eq!(door.trigger.drain(Duration::from_secs(10)).await, 0, "a stop ends one that rests");
+    assert_eq!(endpoint.lull().await, "rest");
+    assert_eq!(endpoint.trigger.drain(Duration::from_secs(10)).await, 0, "a stop ends one that rests");
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "with a close_notify");
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_ends_it() {
-    let mut door = Door::open(LONG).await;
-    let stream = door.connect().await;
-    assert_eq!(door.lull().await, "rest");
+    let mut endpoint = Endpoint::open(LONG).await;
+    let stream = endpoint.connect().await;
+    assert_eq!(endpoint.lull().await, "rest");
     drop(stream);
-    assert_eq!(door.trigger.drain(Duration::from_secs(10)).await, 0);
+    assert_eq!(endpoint.trigger.drain(Duration::from_secs(10)).await, 0);
 }
 
 #[tokio::test]
 async fn half_a_request_is_kept() {
-    let mut door = Door::open(LONG).await;
-    let mut stream = door.connect().await;
+    let mut endpoint = Endpoint::open(LONG).await;
+    let mut stream = endpoint.connect().await;
     let second = post("/", "two");
     let (begin, end) = second.split_at(20);
     stream.write_all(format!("{}{begin}", post("/", "one")).as_bytes()).await.unwrap();
     read_to(&mut stream, "one").await;
-    assert_eq!(door.lull().await, "rest");
+    assert_eq!(endpoint.lull().await, "rest");
     stream.write_all(end.as_bytes()).await.unwrap();
     read_to(&mut stream, "two").await;
 }
 
 #[tokio::test]
 async fn nobody_takes_for_ever_over_a_head() {
-    let mut door = Door::open(Duration::from_millis(100)).await;
-    let mut stream = door.connect().await;
+    let mut endpoint = Endpoint::open(Duration::from_millis(100)).await;
+    let mut stream = endpoint.connect().await;
     stream.write_all(post("/", "one").as_bytes()).await.unwrap();
     read_to(&mut stream, "one").await;
     stream.write_all(b"GET / HT").await.unwrap();
-    while door.lull().await == "rest" {}
+    while endpoint.lull().await == "rest" {}
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn who_rests_for_long_is_not_kept() {
-    let door = Door::open(Duration::from_millis(100)).await;
-    let mut stream = door.connect().await;
+    let endpoint = Endpoint::open(Duration::from_millis(100)).await;
+    let mut stream = endpoint.connect().await;
     stream.write_all(post("/", "one").as_bytes()).await.unwrap();
     read_to(&mut stream, "one").await;
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
@@ -199,8 +199,8 @@ async fn who_rests_for_long_is_not_kept() {
 
 #[tokio::test]
 async fn a_byte_now_and_then_prolongs_nothing() {
-    let mut door = Door::open(Duration::from_millis(200)).await;
-    let (tcp, _tls) = door.connect().await.into_inner();
+    let mut endpoint = Endpoint::open(Duration::from_millis(200)).await;
+    let (tcp, _tls) = endpoint.connect().await.into_inner();
     let (mut reading, mut writing) = tcp.into_split();
     let writes = async move {
         let mut pace = tokio::time::interval(Duration::from_millis(10));
@@ -215,7 +215,7 @@ async fn a_byte_now_and_then_prolongs_nothing() {
     let mut said = Vec::new();
     let ended = tokio::time::timeout(LONG / 3, reading.read_to_end(&mut said)).await;
     assert!(ended.is_ok());
-    while let Ok(line) = door.said.try_recv() {
+    while let Ok(line) = endpoint.said.try_recv() {
         assert!(line.contains("connection does nothing"), "what came is no error: {line}");
     }
     writes.abort();
@@ -223,38 +223,38 @@ async fn a_byte_now_and_then_prolongs_nothing() {
 
 #[tokio::test]
 async fn a_stop_waits_for_no_half_head() {
-    let mut door = Door::open(LONG).await;
-    let mut stream = door.connect().await;
+    let mut endpoint = Endpoint::open(LONG).await;
+    let mut stream = endpoint.connect().await;
     stream.write_all(b"GET / HT").await.unwrap();
-    door.some_looks().await;
-    let stopped = tokio::time::timeout(LONG / 3, door.trigger.drain(LONG)).await;
+    endpoint.some_looks().await;
+    let stopped = tokio::time::timeout(LONG / 3, endpoint.trigger.drain(LONG)).await;
     assert_eq!(stopped, Ok(0));
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "with a close_notify");
 }
 
 #[tokio::test]
 async fn no_rest_before_the_answer_has_ended() {
-    let mut door = Door::open(LONG).await;
-    let mut slow = door.connect().await;
+    let mut endpoint = Endpoint::open(LONG).await;
+    let mut slow = endpoint.connect().await;
     slow.write_all(post("/slow", "").as_bytes()).await.unwrap();
     read_to(&mut slow, "part\r\n").await;
-    door.some_looks().await;
-    door.end.notify_one();
+    endpoint.some_looks().await;
+    endpoint.end.notify_one();
     read_to(&mut slow, "0\r\n\r\n").await;
-    assert_eq!(door.lull().await, "rest");
+    assert_eq!(endpoint.lull().await, "rest");
     slow.write_all(post("/", "four").as_bytes()).await.unwrap();
     read_to(&mut slow, "four").await;
 }
 
 #[tokio::test]
 async fn no_rest_before_the_request_has_ended() {
-    let mut door = Door::open(LONG).await;
-    let mut early = door.connect().await;
+    let mut endpoint = Endpoint::open(LONG).await;
+    let mut early = endpoint.connect().await;
     let request = post("/early", "01234(((((");
     let (begin, end) = request.split_at(request.len() - 5);
     early.write_all(begin.as_bytes()).await.unwrap();
     read_to(&mut early, "early").await;
-    door.some_looks().await;
+    endpoint.some_looks().await;
     // Taken for its body, and not for a request, which it could not be.
     early.write_all(format!("{end}{}", post("/", "four")).as_bytes()).await.unwrap();
     assert!(read_to(&mut early, "four").await.starts_with("HTTP/1.1 200 "));

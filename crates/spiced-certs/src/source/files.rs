@@ -1,5 +1,5 @@
 //! Watches files by looking at them: a rename, a swapped link (as Kubernetes updates its volumes), a change
-//! in place, a folder that is replaced, on every file system, also where the kernel tells nothing (network
+//! in place, a directory that is replaced, on every file system, also where the kernel tells nothing (network
 //! and overlay file systems). A look is one `stat` a file, four times a second, and never more than a twentieth of the
 //! time of one core: of very many files it is less often.
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// From one look to the next. A change is told when a second look finds the same: whoever writes a file, or
 /// one after the other, is given that time to finish.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A look that takes long is followed by a pause this many times as long.
 const PAUSE: u32 = 20;
@@ -38,16 +38,16 @@ impl FileWatch {
         let regular = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file()) || !path.exists();
         let paths: Arc<[PathBuf]> = paths.into_iter().filter(regular).collect();
         let seen = look(&paths);
-        Self { paths, seen, fresh: None, due: Instant::now() + LOOK }
+        Self { paths, seen, fresh: None, due: Instant::now() + POLL_INTERVAL }
     }
 
     /// What has changed so far is not told. Blocks for as long as the file system does.
-    pub fn seen(&mut self) {
+    pub fn mark_seen(&mut self) {
         self.seen = look(&self.paths);
         self.fresh = None;
     }
 
-    /// Waits until one of the files is another than at the last change that was told; for ever where there
+    /// Waits until one of the files is another than at the last change that was told; forever where there
     /// is none to watch. May be dropped and called again.
     pub async fn changed(&mut self) {
         if self.paths.is_empty() {
@@ -58,7 +58,7 @@ impl FileWatch {
             let paths = self.paths.clone();
             let began = Instant::now();
             let looked = tokio::task::spawn_blocking(move || look(&paths)).await;
-            self.due = Instant::now() + LOOK.max(began.elapsed() * PAUSE);
+            self.due = Instant::now() + POLL_INTERVAL.max(began.elapsed() * PAUSE);
             let Ok(now) = looked else { continue };
             if now == self.seen {
                 self.fresh = None;
@@ -134,9 +134,9 @@ mod tests {
                 .await
                 .unwrap_or_else(|_| panic!("change {at} is not told"));
         }
-        assert!(timeout(3 * LOOK, watch.changed()).await.is_err(), "nothing has changed since");
+        assert!(timeout(3 * POLL_INTERVAL, watch.changed()).await.is_err(), "nothing has changed since");
         in_place();
-        watch.seen();
-        assert!(timeout(3 * LOOK, watch.changed()).await.is_err(), "what was seen is not told");
+        watch.mark_seen();
+        assert!(timeout(3 * POLL_INTERVAL, watch.changed()).await.is_err(), "what was seen is not told");
     }
 }

@@ -14,7 +14,7 @@ use crate::load::LoadError;
 use crate::source::{Input, unreadable, watched};
 
 /// A chain with a dozen certificates has 30 KB; more is the wrong file.
-const LARGEST: u64 = 1024 * 1024;
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// The bytes of `input`. A FIFO (`<(…)` of a shell) gives its bytes once, so it becomes text.
 pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
@@ -38,21 +38,21 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
     }
     // Sized beforehand, so that no half-filled copy is left behind unwiped; only a file knows its size.
     let most = match metadata.len() {
-        0 => LARGEST,
-        size if metadata.is_file() => size.min(LARGEST),
-        _ => LARGEST,
+        0 => MAX_FILE,
+        size if metadata.is_file() => size.min(MAX_FILE),
+        _ => MAX_FILE,
     };
     let mut bytes = Vec::with_capacity(most as usize + 1);
     match kind.is_file() {
         true => file.take(most + 1).read_to_end(&mut bytes).map(|_| ()).map_err(unreadable)?,
         false => wait_for(&mut file, kind.is_fifo(), most + 1, &mut bytes).map_err(unreadable)?,
     }
-    if bytes.len() as u64 > most && most < LARGEST {
+    if bytes.len() as u64 > most && most < MAX_FILE {
         return Err(unreadable(std::io::Error::other("it changed while it was read")));
     }
-    if bytes.len() as u64 > LARGEST {
+    if bytes.len() as u64 > MAX_FILE {
         return Err(unreadable(std::io::Error::other(format!(
-            "it has more than {LARGEST} bytes; is it the right file?"
+            "it has more than {MAX_FILE} bytes; is it the right file?"
         ))));
     }
     let secret = Secret::new(bytes);

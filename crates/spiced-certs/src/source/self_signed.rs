@@ -1,4 +1,4 @@
-//! A development CA and a leaf for this machine, made on first use and kept in a folder.
+//! A development CA and a leaf for this machine, made on first use and kept in a directory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ use crate::source::{Input, Pair};
 const CA_LIFE: Duration = Duration::from_secs(3650 * 86_400);
 /// Browsers take no more than 398 days.
 const LEAF_LIFE: Duration = Duration::from_secs(397 * 86_400);
-/// A leaf that ends within this is made anew.
+/// A leaf that ends within this is made again.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 const CA_KEY: &str = "ca-key.pem";
@@ -38,7 +38,7 @@ pub struct SelfSigned {
 }
 
 impl SelfSigned {
-    /// In `folder`, which is made on first use.
+    /// In `directory`, which is made on first use.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
@@ -64,7 +64,7 @@ impl SelfSigned {
         self.folder.join(LEAF).is_file()
     }
 
-    /// The development CA and leaf that `pair` is, where both were made here, so that the leaf can be made anew. Reads
+    /// The development CA and leaf that `pair` is, where both were made here, so that the leaf can be made again. Reads
     /// files.
     pub fn keeping(pair: &Pair) -> Option<Self> {
         let (certificate, key) = (pair.certificate.value.file()?, pair.key.value.file()?);
@@ -92,7 +92,7 @@ impl SelfSigned {
     /// 0600.
     ///
     /// # Errors
-    /// The folder cannot be written, or holds a CA that cannot be read.
+    /// The directory cannot be written, or holds a CA that cannot be read.
     pub fn ensure(&self) -> Result<bool, SelfSignedError> {
         let fail = |cause| SelfSignedError::Write { folder: self.folder.clone(), cause };
         let folder = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
@@ -136,10 +136,10 @@ impl SelfSigned {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelfSignedError {
-    /// The folder cannot be written.
+    /// The directory cannot be written.
     #[error("cannot write the development certificate to {}: {cause}", folder.display())]
     Write {
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
         /// Why.
         cause: io::Error,
@@ -147,7 +147,7 @@ pub enum SelfSignedError {
     /// There is a CA, and it cannot be read.
     #[error("the development CA in {} cannot be used: {reason}; remove the folder, and a new CA is made", folder.display())]
     BrokenCa {
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
         /// Why.
         reason: String,

@@ -26,7 +26,7 @@ impl Pair {
 }
 
 /// Whoever waits for a change waits for one after now.
-pub(crate) fn seen<'i>(inputs: impl IntoIterator<Item = &'i mut Input>) {
+pub(crate) fn mark_seen<'i>(inputs: impl IntoIterator<Item = &'i mut Input>) {
     for input in inputs {
         if let Input::Watched(receiver) = input {
             receiver.mark_unchanged();
@@ -34,7 +34,7 @@ pub(crate) fn seen<'i>(inputs: impl IntoIterator<Item = &'i mut Input>) {
     }
 }
 
-/// Waits until a secret of `inputs` is another than the one that was read last; for ever where there is
+/// Waits until a secret of `inputs` is another than the one that was read last; forever where there is
 /// none that could change.
 pub(crate) async fn changed(inputs: impl IntoIterator<Item = &mut Input>) {
     let mut watched: Vec<_> = inputs
@@ -84,7 +84,7 @@ mod tests {
         drop(certificate);
         key.send_replace(Secret::from("k3"));
         changed(pair.inputs()).await;
-        seen(pair.inputs());
+        mark_seen(pair.inputs());
         assert!(futures::FutureExt::now_or_never(changed(pair.inputs())).is_none());
     }
 

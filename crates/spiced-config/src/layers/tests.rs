@@ -75,7 +75,7 @@ fn who_wins_layer_by_layer() {
     assert_eq!(pair(&settle(all, &[], &[]).unwrap()).0, "text <C>");
     assert_eq!(pair(&settle(all, &env, &[]).unwrap()).0, "text E");
     assert_eq!(pair(&settle(all, &env, &flag).unwrap()).0, "text F");
-    // Within one layer a file beats text; its path starts from the current folder.
+    // Within one layer a file beats text; its path starts from the current directory.
     let both = [env[0], ("SPICED_RUNTIME__TLS__CERTIFICATE_FILE", "e.pem")];
     assert_eq!(pair(&settle(all, &both, &[]).unwrap()).0, "e.pem");
 }

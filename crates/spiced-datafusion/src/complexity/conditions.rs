@@ -40,7 +40,7 @@ fn terms(plan: &LogicalPlan) -> Result<Vec<usize>> {
             Ok(TreeNodeRecursion::Continue)
         })
     })?;
-    let size = |expression: &Expr| size(expression, plan, &inputs);
+    let size = |expression: &Expr| term_count(expression, plan, &inputs);
     let conditions: Vec<&Expr> = match plan {
         LogicalPlan::Filter(filter) => vec![&filter.predicate],
         LogicalPlan::Join(join) => join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter).collect(),
@@ -74,7 +74,7 @@ fn terms(plan: &LogicalPlan) -> Result<Vec<usize>> {
 }
 
 /// The terms of `expression`, which `plan` computes from what its inputs give.
-fn size(expression: &Expr, plan: &LogicalPlan, inputs: &[Vec<usize>]) -> Result<usize> {
+fn term_count(expression: &Expr, plan: &LogicalPlan, inputs: &[Vec<usize>]) -> Result<usize> {
     let mut all = 0_usize;
     expression.apply(|part| {
         let terms = match part {

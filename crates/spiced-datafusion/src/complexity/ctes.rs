@@ -20,7 +20,7 @@ use crate::statement::visit;
 /// # Errors
 /// It would be too large.
 pub(crate) fn check(statement: &Statement) -> Result<(), EngineError> {
-    match visit(statement, &mut Weights::default()) {
+    match visit(statement, &mut CteWeights::default()) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(Excess::Tables) => Err(invalid(format!(
             "the common table expressions of the statement, put in where they are named, are more than {MAX_NODES} tables"
@@ -39,7 +39,7 @@ enum Excess {
 
 /// How many tables a query reads, common table expressions put in.
 #[derive(Default)]
-struct Weights {
+struct CteWeights {
     /// One for each query that is being visited.
     open: Vec<usize>,
     /// The bodies of common table expressions, which are visited before what names them.
@@ -58,7 +58,7 @@ fn folded<'a>(parts: impl Iterator<Item = &'a Ident>) -> String {
     parts.map(|part| part.value.to_lowercase()).collect::<Vec<_>>().join(".")
 }
 
-impl Visitor for Weights {
+impl Visitor for CteWeights {
     type Break = Excess;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Excess> {
@@ -102,7 +102,7 @@ impl Visitor for Weights {
     }
 }
 
-impl Weights {
+impl CteWeights {
     /// How many columns a query gives. Those of tables are not in the text, and count as one.
     fn width(&self, body: &SetExpr) -> usize {
         match body {

@@ -42,7 +42,7 @@ enum Bracket {
 }
 
 /// How long the chains within one pair of brackets are so far.
-struct Level {
+struct BracketLevel {
     bracket: Bracket,
     operators: usize,
     relations: usize,
@@ -58,7 +58,7 @@ struct Level {
 /// # Errors
 /// A chain is too long, or brackets are nested too deeply.
 pub(crate) fn check(tokens: &[TokenWithSpan]) -> Result<(), EngineError> {
-    let mut levels = vec![Level::new(Bracket::Top)];
+    let mut levels = vec![BracketLevel::new(Bracket::Top)];
     let mut names_type = false;
     for TokenWithSpan { token, .. } in tokens {
         let level = levels.last_mut().expect("the outermost level is never taken off");
@@ -77,7 +77,7 @@ pub(crate) fn check(tokens: &[TokenWithSpan]) -> Result<(), EngineError> {
             if levels.len() > MAX_BRACKETS {
                 return Err(invalid(format!("the statement nests brackets more than {MAX_BRACKETS} deep")));
             }
-            levels.push(Level::new(bracket));
+            levels.push(BracketLevel::new(bracket));
         }
         for _ in 0..closing(token) {
             if levels.last().is_some_and(|level| closes(token, level.bracket)) {
@@ -127,7 +127,7 @@ fn closes(token: &Token, bracket: Bracket) -> bool {
     }
 }
 
-impl Level {
+impl BracketLevel {
     fn new(bracket: Bracket) -> Self {
         Self { bracket, operators: 0, relations: 0, relations_follow: false }
     }

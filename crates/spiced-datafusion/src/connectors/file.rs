@@ -1,5 +1,5 @@
-//! `file:` data sets: Parquet, CSV, TSV and NDJSON on the host's disk, as one file, a folder, or a
-//! glob. Read only. Files that are added to a folder later are seen by the next query; the schema
+//! `file:` data sets: Parquet, CSV, TSV and NDJSON on the host's disk, as one file, a directory, or a
+//! glob. Read only. Files that are added to a directory later are seen by the next query; the schema
 //! is that of the first load.
 
 use std::path::{Path, PathBuf};
@@ -30,12 +30,12 @@ fn open(request: Request<'_>) -> Opened {
     Ok(Arc::new(Files { base: absolute(&request.spec.folder.join(base)), listing, number }))
 }
 
-/// Each data set has a store of its own, whose paths begin at its folder.
+/// Each data set has a store of its own, whose paths begin at its directory.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 struct Files {
     number: u64,
-    /// The file, or the folder of files.
+    /// The file, or the directory of files.
     base: PathBuf,
     listing: Listing,
 }
@@ -62,7 +62,7 @@ impl Source for Files {
         if glob.is_some() && !is_folder {
             return Err(format!("the part of `{written}` before the wildcard is not a folder"));
         }
-        // Paths that begin at the folder tell callers nothing of the host: plans have them, and `input_file_name()`.
+        // Paths that begin at the directory tell callers nothing of the host: plans have them, and `input_file_name()`.
         let (folder, file) = match (is_folder, self.base.parent(), self.base.file_name()) {
             (false, Some(folder), Some(name)) => (folder, encoded(Path::new(name))),
             _ => (self.base.as_path(), String::new()),

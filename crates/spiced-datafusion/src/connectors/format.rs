@@ -58,7 +58,7 @@ impl Format {
 pub(super) struct Reading {
     /// The format that the pod names, where it names one.
     pub(super) format: Option<Format>,
-    /// True where folders named `column=value` are columns.
+    /// True where directories named `column=value` are columns.
     pub(super) hive: bool,
     /// How many records of a text file are read to find out its columns; all where no param says.
     infer_records: Option<usize>,

@@ -1,4 +1,4 @@
-//! Files of one kind at a place, as a table: one file, a folder, or those of a folder that a glob names. Files that are
+//! Files of one kind at a place, as a table: one file, a directory, or those of a directory that a glob names. Files that are
 //! added later are seen by the next query; the schema is that of the first load.
 
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ use crate::error::reason;
 pub(super) struct Listing {
     /// The place as the pod has it, for messages.
     pub(super) written: String,
-    /// Which files of the folder, where the pod says so.
+    /// Which files of the directory, where the pod says so.
     pub(super) glob: Option<String>,
     reading: Reading,
     /// Says that the files no longer hold what they held.
@@ -34,7 +34,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Reads what of `spec` says which files and how, and adds to `wrong` what is. `path` is `written` without what
-    /// stands before it; its part up to a wildcard, the file or folder, is given too.
+    /// stands before it; its part up to a wildcard, the file or directory, is given too.
     pub(super) fn open<'a>(
         spec: &DatasetSpec,
         written: String,
@@ -58,7 +58,7 @@ impl Listing {
         }
     }
 
-    /// The table of what lies at `url`, which ends with a slash where it is a folder.
+    /// The table of what lies at `url`, which ends with a slash where it is a directory.
     ///
     /// # Errors
     /// Why there is none, in one sentence.

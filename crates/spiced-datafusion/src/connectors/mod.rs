@@ -31,7 +31,7 @@ use tls_core::Secret;
 
 pub(crate) use self::postgres::Reference;
 use crate::DatasetSpec;
-use crate::changes::Changeable;
+use crate::dml::UpdatableTable;
 use crate::memory_table::MemoryTable;
 
 /// All connectors.
@@ -141,8 +141,8 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
 }
 
 /// The table as one whose rows can be changed, where it is one.
-pub(crate) fn changeable(table: &dyn TableProvider) -> Option<&dyn Changeable> {
-    let in_memory = table.downcast_ref::<MemoryTable>().map(|table| table as &dyn Changeable);
+pub(crate) fn changeable(table: &dyn TableProvider) -> Option<&dyn UpdatableTable> {
+    let in_memory = table.downcast_ref::<MemoryTable>().map(|table| table as &dyn UpdatableTable);
     in_memory.or_else(|| postgres::changeable(table))
 }
 

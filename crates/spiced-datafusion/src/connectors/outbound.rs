@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-use spiced_certs::client::{ClientTls, Refusal, Trust, Witness};
+use spiced_certs::outbound::{ClientTls, HandshakeObserver, Refusal, Trust};
 use spiced_certs::{Input, Pair};
 use tls_core::{Origin, Sourced};
 
@@ -76,7 +76,7 @@ impl Material {
 }
 
 /// Why a handshake failed, where an error is that at its bottom.
-pub(super) fn refused(error: &(dyn Error + 'static), witness: &Witness) -> Option<Refusal> {
+pub(super) fn refused(error: &(dyn Error + 'static), witness: &HandshakeObserver) -> Option<Refusal> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         // They come within one another, and `source` passes over the inner one.

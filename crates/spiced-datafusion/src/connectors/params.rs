@@ -30,7 +30,7 @@ impl<'a> Params<'a> {
         self.read(name, "a value", |value| Some(value.to_owned()).filter(|value| !value.is_empty()))
     }
 
-    /// A file, from the pod's folder.
+    /// A file, from the pod's directory.
     pub(super) fn place(&mut self, name: &str) -> Option<PathBuf> {
         self.text(name).map(|path| self.spec.folder.join(path))
     }

@@ -28,7 +28,7 @@ use super::sums;
 use crate::error::refusal;
 
 /// The most places of a sketch of a distribution: each group has one. DataFusion's own number is 100.
-const MOST_CENTROIDS: i64 = 10_000;
+const MAX_CENTROIDS: i64 = 10_000;
 /// Up to so many bytes a result is small.
 const SMALL: u64 = 256;
 
@@ -75,9 +75,9 @@ impl Governed {
         let none = RecordBatch::new_empty(Arc::new(args.schema.clone()));
         let Ok(value @ ColumnarValue::Scalar(_)) = centroids.evaluate(&none) else { return Ok(()) };
         match Numbers::of(&value).and_then(|numbers| numbers.at(0)) {
-            Some(centroids) if centroids > MOST_CENTROIDS => Err(refusal(
+            Some(centroids) if centroids > MAX_CENTROIDS => Err(refusal(
                 ErrorKind::InvalidStatement,
-                format!("`{}` takes {MOST_CENTROIDS} centroids at most, and not {centroids}", self.0.name()),
+                format!("`{}` takes {MAX_CENTROIDS} centroids at most, and not {centroids}", self.0.name()),
             )),
             _ => Ok(()),
         }

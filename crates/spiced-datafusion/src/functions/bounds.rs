@@ -7,9 +7,9 @@ use spiced_engine::ErrorKind;
 use crate::error::refusal;
 
 /// The largest value that a function may make, where the memory limit allows for that much.
-const LARGEST_VALUE: usize = 64 << 20;
+const MAX_VALUE: usize = 64 << 20;
 /// The most that a function may make for the rows that it is given at once, where the memory limit allows for that much.
-const LARGEST_BATCH: usize = 512 << 20;
+const MAX_BATCH: usize = 512 << 20;
 /// What the values of a batch that is cut into pieces come to.
 const PIECE: usize = 16 << 20;
 
@@ -27,8 +27,8 @@ pub(super) struct Bounds {
 impl Bounds {
     /// An eighth and a quarter of the memory that all share, as long as that is not more than is sensible.
     pub(super) fn of(memory_limit: usize) -> Self {
-        let value = (memory_limit / 8).clamp(1 << 20, LARGEST_VALUE) as u64;
-        let batch = (memory_limit / 4).clamp(4 << 20, LARGEST_BATCH) as u64;
+        let value = (memory_limit / 8).clamp(1 << 20, MAX_VALUE) as u64;
+        let batch = (memory_limit / 4).clamp(4 << 20, MAX_BATCH) as u64;
         Self { value, batch, piece: batch.min(PIECE as u64) }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn keep_quiet() {
 }
 
 /// The longest reason, in bytes.
-const LONGEST: usize = 2 << 10;
+const MAX_MESSAGE: usize = 2 << 10;
 
 /// Runs `call`, a part of the function `name`. What panics or finds itself wrong has met arguments that nobody thought of.
 pub(super) fn contain<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -56,7 +56,7 @@ pub(super) fn contained<T>(call: impl FnOnce() -> Result<T>, subject: impl FnOnc
     Err(match error {
         DataFusionError::Internal(why) => unfit(&why),
         // A pattern, say, is repeated whole.
-        DataFusionError::Execution(why) if why.len() > LONGEST => {
+        DataFusionError::Execution(why) if why.len() > MAX_MESSAGE => {
             DataFusionError::Execution(format!("{}…", short(&why)))
         }
         error => match error.find_root() {
@@ -70,7 +70,7 @@ pub(super) fn contained<T>(call: impl FnOnce() -> Result<T>, subject: impl FnOnc
 }
 
 fn short(why: &str) -> &str {
-    &why[..why.floor_char_boundary(LONGEST)]
+    &why[..why.floor_char_boundary(MAX_MESSAGE)]
 }
 
 fn said(panic: &(dyn Any + Send)) -> &str {

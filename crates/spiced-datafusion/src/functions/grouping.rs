@@ -10,9 +10,9 @@ use crate::error::invalid;
 use crate::statement::visit;
 
 /// The most groups of columns of one `GROUP BY`.
-const MOST: u64 = 1_024;
+const MAX_SETS: u64 = 1_024;
 /// The most columns of all groups of one `GROUP BY`.
-const MOST_COLUMNS: u64 = 64 << 10;
+const MAX_COLUMNS: u64 = 64 << 10;
 
 /// Counts the groups of columns of each `GROUP BY`, before they are written out.
 ///
@@ -22,8 +22,8 @@ pub(crate) fn check(statement: &Statement) -> Result<(), EngineError> {
     match visit(statement, &mut Counts) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(sets) => Err(invalid(format!(
-            "a GROUP BY of the statement stands for {} groups of columns; the most is {MOST}, \
-             with {MOST_COLUMNS} columns in all",
+            "a GROUP BY of the statement stands for {} groups of columns; the most is {MAX_SETS}, \
+             with {MAX_COLUMNS} columns in all",
             if sets == u64::MAX { "countless".to_owned() } else { sets.to_string() }
         ))),
     }
@@ -71,7 +71,7 @@ fn of_select(select: &Select) -> ControlFlow<u64> {
         });
     }
     let each = expressions.iter().map(width).fold(0, u64::saturating_add).max(columns as u64);
-    let is_many = sets > MOST || (sets > 1 && sets.saturating_mul(each) > MOST_COLUMNS);
+    let is_many = sets > MAX_SETS || (sets > 1 && sets.saturating_mul(each) > MAX_COLUMNS);
     if is_many { ControlFlow::Break(sets) } else { ControlFlow::Continue(()) }
 }
 

@@ -261,7 +261,7 @@ pub(super) const UNKNOWN: Growth = Times(4);
 /// The bytes of a value of one size, with what a list or a text costs beside it.
 const SIZED: u64 = 16;
 /// The longest text of a number or a time.
-const LONGEST_NUMBER: u64 = 96;
+const MAX_NUMBER: u64 = 96;
 /// What one letter of a form can become: `%c` is a whole date.
 const FORM: u64 = 20;
 /// How many steps of work count as one byte.
@@ -337,13 +337,13 @@ pub(super) fn estimate(growth: Growth, args: &[ColumnarValue], rows: usize, enou
                 let texts = text.and_then(Texts::of);
                 texts.map_or(0, |texts| (0..rows).map(|row| texts.len(row)).max().unwrap_or(0))
             };
-            let item = longest(Some(between)).saturating_add(longest(null.first())).saturating_add(LONGEST_NUMBER);
+            let item = longest(Some(between)).saturating_add(longest(null.first())).saturating_add(MAX_NUMBER);
             let total = lists.saturating_add(leaves.saturating_mul(item));
             Estimate { value: if rows == 1 { total } else { 0 }, total }
         }
         (Format, [_, form]) => match Texts::of(form) {
-            Some(form) => Estimate::each(rows, |row| form.len(row).saturating_mul(FORM).saturating_add(LONGEST_NUMBER)),
-            None => Estimate::of(LONGEST_NUMBER * rows as u64),
+            Some(form) => Estimate::each(rows, |row| form.len(row).saturating_mul(FORM).saturating_add(MAX_NUMBER)),
+            None => Estimate::of(MAX_NUMBER * rows as u64),
         },
         (ArrayRepeat, [value, times]) => match Numbers::of(times) {
             Some(times) => Estimate::each(rows, |row| {
@@ -536,7 +536,7 @@ fn steps(step: &ColumnarValue, row: usize) -> Option<i128> {
 }
 
 /// Every aggregate function: whether what it keeps for a group grows with the rows of the group. What does says so itself, by
-/// `Accumulator::size`, and the memory of all bounds it.
+/// `Accumulator::term_count`, and the memory of all bounds it.
 #[cfg(test)]
 const AGGREGATE: &[(&[&str], bool)] = &[
     (

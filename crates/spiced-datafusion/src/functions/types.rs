@@ -10,9 +10,9 @@ use crate::error::refusal;
 /// The most bytes that each value of a type has, a null among them.
 const WIDEST: u64 = 64 << 10;
 /// How deep types nest.
-const DEEPEST: usize = 100;
+const MAX_DEPTH: usize = 100;
 /// The longest name of a type.
-const LONGEST_NAME: usize = 4 << 10;
+const MAX_NAME: usize = 4 << 10;
 
 /// Checks a type that a statement asks for.
 ///
@@ -25,7 +25,7 @@ pub(super) fn check(of: &DataType) -> Result<()> {
 
 /// The bytes of each value, whatever is in it.
 fn width(of: &DataType, depth: usize) -> Result<u64> {
-    if depth > DEEPEST {
+    if depth > MAX_DEPTH {
         return Err(too_deep());
     }
     let of_field = |field: &Field| width(field.data_type(), depth + 1);
@@ -76,12 +76,12 @@ pub(super) fn check_name(name: &str) -> Result<()> {
             b')' | b'>' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > DEEPEST {
+        if depth > MAX_DEPTH {
             return Err(too_deep());
         }
     }
-    if name.len() > LONGEST_NAME {
-        let why = format!("the name of a type has {} bytes; the most is {LONGEST_NAME}", name.len());
+    if name.len() > MAX_NAME {
+        let why = format!("the name of a type has {} bytes; the most is {MAX_NAME}", name.len());
         return Err(refusal(ErrorKind::InvalidStatement, why));
     }
     Ok(())
@@ -93,7 +93,7 @@ fn too_wide(width: u64) -> DataFusionError {
 }
 
 fn too_deep() -> DataFusionError {
-    refusal(ErrorKind::InvalidStatement, format!("the type nests more than {DEEPEST} levels deep"))
+    refusal(ErrorKind::InvalidStatement, format!("the type nests more than {MAX_DEPTH} levels deep"))
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ async fn sql_reaches_the_host_where_the_operator_says_so() {
     }
 }
 
-/// A folder within, in which a link leads out: what a listing yields is looked at where it lies.
+/// A directory within, in which a link leads out: what a listing yields is looked at where it lies.
 #[tokio::test(flavor = "multi_thread")]
 async fn links_within_lead_nowhere_else() {
     let mut pod = Pod::new();

@@ -40,7 +40,7 @@ fn queries() -> Handle {
     RUNTIME.get_or_init(|| spiced_datafusion::query_runtime().unwrap()).handle().clone()
 }
 
-/// An engine with a folder of its own.
+/// An engine with a directory of its own.
 struct Pod {
     folder: TempDir,
     options: EngineOptions,

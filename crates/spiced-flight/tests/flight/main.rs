@@ -1,4 +1,4 @@
-//! The Flight door as its clients see it, over an engine of a few words.
+//! The Flight endpoint as its clients see it, over an engine of a few words.
 
 #![allow(clippy::unwrap_used)]
 

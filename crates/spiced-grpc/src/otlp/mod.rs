@@ -44,7 +44,7 @@ pub(crate) const NAMES: [&str; 3] =
 pub(crate) const DESCRIPTORS: &[u8] = opentelemetry_proto::DESCRIPTORS;
 
 /// The largest export, in bytes, before and after it is unpacked: what collectors take too (`max_recv_msg_size_mib`).
-const LARGEST_EXPORT: usize = 4 << 20;
+const MAX_EXPORT: usize = 4 << 20;
 
 const LOGS: &str = "logs";
 const METRICS: &str = "metrics";
@@ -63,7 +63,7 @@ pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
             $server::new(Otlp { engine: engine.clone() })
                 .accept_compressed(Gzip)
                 .accept_compressed(Zstd)
-                .max_decoding_message_size(LARGEST_EXPORT)
+                .max_decoding_message_size(MAX_EXPORT)
         };
     }
     let routes = Routes::new(served!(LogsServiceServer));

@@ -11,7 +11,7 @@ use tonic::Status;
 
 /// What the rows of one export may take, with what they share written out in each. Without a bound, a sender's
 /// attributes of 1 MiB would stand in each of 100,000 rows.
-const LARGEST: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
 /// Rows in a batch.
 const ROWS_PER_BATCH: usize = 8192;
@@ -34,10 +34,10 @@ impl<Row: Serialize> Rows<Row> {
     /// It is too much for one export.
     pub(super) fn push(&mut self, row: Row, bytes: usize) -> Result<(), Status> {
         self.bytes += bytes + size_of::<Row>();
-        if self.bytes > LARGEST {
+        if self.bytes > MAX_BYTES {
             return Err(Status::invalid_argument(format!(
                 "the export is too large: its rows, each with the attributes of its resource, take more than {} MiB; send smaller batches",
-                LARGEST >> 20
+                MAX_BYTES >> 20
             )));
         }
         self.rows.push(row);

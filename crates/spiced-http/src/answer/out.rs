@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use bytes::Bytes;
-use tls_core::pieces::{Gathered, Pieces};
+use tls_core::buf_list::{BufList, ChunkBuilder};
 
 /// A frame goes out once so many bytes of text are in it, if not before.
 const TEXT: usize = 64 * 1024;
@@ -14,7 +14,7 @@ const ROWS: usize = 128;
 /// What is written and not yet sent.
 #[derive(Default)]
 pub(super) struct Out {
-    gathered: Gathered,
+    gathered: ChunkBuilder,
     /// Bytes of text for a row, as it was lately; 0 where there was none.
     row: usize,
 }
@@ -55,7 +55,7 @@ impl Out {
     }
 
     /// All that is written.
-    pub(super) fn take(&mut self) -> Pieces {
+    pub(super) fn take(&mut self) -> BufList {
         self.gathered.take()
     }
 }

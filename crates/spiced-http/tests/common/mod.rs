@@ -53,7 +53,7 @@ impl Toy {
         HttpState {
             engine: Arc::new(self.clone()),
             readiness: watch::channel(true).1,
-            status: Arc::new(|| serde_json::json!({ "doors": [] })),
+            status: Arc::new(|| serde_json::json!({ "endpoints": [] })),
             access,
             options,
         }

@@ -14,8 +14,8 @@ fn parts(headers: &[(&str, &str)]) -> Parts {
 
 fn now(access: &Access, headers: &[(&str, &str)]) -> Result<Principal, Refusal> {
     match access.admit(&parts(headers), Dialect::Http) {
-        Admitted::Now(decision) => decision,
-        Admitted::Later(_) => panic!("there is no slow hash"),
+        Decision::Ready(decision) => decision,
+        Decision::Pending(_) => panic!("there is no slow hash"),
     }
 }
 
@@ -81,7 +81,7 @@ fn keys_and_nothing() {
 }
 
 #[test]
-fn the_default_depends_on_who_reaches_the_door() {
+fn the_default_depends_on_who_reaches_the_endpoint() {
     let role = |access: &Access| now(access, &[]).map(|p| p.role()).ok();
     assert_eq!(role(&Access::of(Policy::default())), None);
     assert_eq!(role(&Access::of(Policy::default()).local()), Some(Role::ReadWrite));

@@ -7,12 +7,12 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::Environment;
-use crate::store::{Reading, SecretStore, StoreError};
+use crate::store::{SecretStore, Snapshot, StoreError};
 
-fn surroundings(folder: &Path) -> Surroundings {
-    Surroundings {
+fn surroundings(folder: &Path) -> StoreEnv {
+    StoreEnv {
         environment: Environment::of([("A", "env-a"), ("B", "env-b"), ("EMPTY", ""), ("BLANK", " \n"), ("DIR", "one")]),
-        ..Surroundings::of_process(folder.to_owned())
+        ..StoreEnv::of_process(folder.to_owned())
     }
 }
 
@@ -41,7 +41,7 @@ fn values(texts: &[&str]) -> Vec<Sourced<Template>> {
     texts.iter().enumerate().map(value).collect()
 }
 
-/// Two folders of secrets, `one` and `two`, both with A; only `one` has C.
+/// Two directories of secrets, `one` and `two`, both with A; only `one` has C.
 fn pod() -> tempfile::TempDir {
     let pod = tempfile::tempdir().unwrap();
     for (folder, key) in [("one", "A"), ("one", "C"), ("two", "A")] {
@@ -148,7 +148,7 @@ async fn check_tells_who_answers() {
             (line(102), "${env:X}".to_owned(), "env".to_owned(), Ok("env")),
             (line(1), "${secrets:A}".to_owned(), "mine one".to_owned(), Ok("one")),
             (line(1), "${secrets:C}".to_owned(), "mine".to_owned(), Ok("mine")),
-            (line(2), "${env:NONE}".to_owned(), "env".to_owned(), Err(Lack::Missing)),
+            (line(2), "${env:NONE}".to_owned(), "env".to_owned(), Err(FailureKind::Missing)),
         ]
     );
 }
@@ -221,12 +221,12 @@ struct Counting {
 
 #[async_trait]
 impl SecretStore for Arc<Counting> {
-    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError> {
+    async fn read(&self, keys: &[String]) -> Result<Snapshot, StoreError> {
         self.asked.lock().unwrap().push(keys.join(" "));
         let answer = |key: &String| (key.clone(), Secret::from("x"));
         Ok(match self.whole {
-            true => Reading::Whole([("A", "x"), ("B", "x")].map(|(k, v)| (k.to_owned(), Secret::from(v))).into()),
-            false => Reading::Each(keys.iter().map(answer).map(|(k, v)| (k, Ok(Some(v)))).collect()),
+            true => Snapshot::Whole([("A", "x"), ("B", "x")].map(|(k, v)| (k.to_owned(), Secret::from(v))).into()),
+            false => Snapshot::Each(keys.iter().map(answer).map(|(k, v)| (k, Ok(Some(v)))).collect()),
         })
     }
 
@@ -240,7 +240,7 @@ struct Silent;
 
 #[async_trait]
 impl SecretStore for Silent {
-    async fn read(&self, _: &[String]) -> Result<Reading, StoreError> {
+    async fn read(&self, _: &[String]) -> Result<Snapshot, StoreError> {
         std::future::pending().await
     }
 
@@ -253,10 +253,10 @@ impl SecretStore for Silent {
     }
 }
 
-fn resolver(shelves: Vec<Shelf>) -> Resolver {
+fn resolver(shelves: Vec<CachedStore>) -> Resolver {
     Resolver {
         names: shelves.iter().map(|shelf| shelf.name.clone()).collect(),
-        shelves: Mutex::new(Shelves(shelves)),
+        shelves: Mutex::new(StoreChain(shelves)),
         surroundings: surroundings(Path::new("/pod")),
         errors: Vec::new(),
     }
@@ -268,7 +268,7 @@ const SOON: Duration = Duration::from_millis(20);
 async fn each_secret_is_asked_for_once() {
     for whole in [false, true] {
         let counting = Arc::new(Counting { asked: Locked::default(), whole });
-        let resolver = resolver(vec![Shelf::with("c", Arc::new(counting.clone()), None, SOON)]);
+        let resolver = resolver(vec![CachedStore::with("c", Arc::new(counting.clone()), None, SOON)]);
         let secrets = resolver.resolve_all(&values(&["${c:A}${c:A}", "${c:A}-${secrets:B}"])).await.unwrap();
         assert_eq!(secrets.iter().map(|s| s.expose_text().unwrap()).collect::<Vec<_>>(), ["xx", "x-x"]);
         resolver.resolve_all(&values(&["${c:B}"])).await.unwrap();
@@ -284,7 +284,7 @@ async fn each_secret_is_asked_for_once() {
 
 #[tokio::test]
 async fn a_store_that_does_not_answer_is_one_error() {
-    let resolver = resolver(vec![Shelf::with("s", Arc::new(Silent), None, SOON)]);
+    let resolver = resolver(vec![CachedStore::with("s", Arc::new(Silent), None, SOON)]);
     let report = resolver.resolve_all(&values(&["${s:A}", "${s:B}", "${s:C}${s:D}"])).await.unwrap_err();
     assert_eq!(
         report.to_string(),

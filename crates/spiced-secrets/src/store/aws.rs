@@ -17,8 +17,8 @@ use tls_core::Secret;
 use tokio::sync::OnceCell;
 
 use super::document::fields_of;
-use super::remote::{ATTEMPT_WITHIN, LARGEST_ANSWER, innermost, said, trust_or};
-use super::{Opening, Reading, SecretStore, StoreError, each};
+use super::remote::{ATTEMPT_WITHIN, MAX_ANSWER, innermost, said, trust_or};
+use super::{OpenArgs, SecretStore, Snapshot, StoreError, each};
 use client::Access;
 
 /// Each reading is a request that is paid for.
@@ -32,7 +32,7 @@ struct Aws {
 }
 
 /// Opens the store; see [`super::KINDS`].
-pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
+pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
     let access = Access::read(opening)?;
     Ok(Arc::new(Aws { name: opening.argument.map(str::to_owned), access, client: OnceCell::new() }))
 }
@@ -81,9 +81,9 @@ impl Aws {
 
 #[async_trait]
 impl SecretStore for Aws {
-    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError> {
+    async fn read(&self, keys: &[String]) -> Result<Snapshot, StoreError> {
         match &self.name {
-            Some(name) => Ok(Reading::Whole(self.fields(name).await?)),
+            Some(name) => Ok(Snapshot::Whole(self.fields(name).await?)),
             None => {
                 // What is wrong with the client is one fault, not one a key.
                 self.client().await?;
@@ -152,7 +152,7 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
         }
         SdkError::ResponseError(_) => {
             let why = match cause() {
-                limit if limit.contains("length limit") => format!("it is larger than {LARGEST_ANSWER} bytes"),
+                limit if limit.contains("length limit") => format!("it is larger than {MAX_ANSWER} bytes"),
                 why => why,
             };
             StoreError::Answer { endpoint, why }

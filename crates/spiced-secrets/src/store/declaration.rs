@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tls_core::{Secret, Sourced};
 
-use super::{Argument, KINDS, Kind, Open, Opening, SecretStore, StoreError, Surroundings};
+use super::{Argument, KINDS, Kind, Open, OpenArgs, SecretStore, StoreEnv, StoreError};
 use crate::Template;
 
 /// A declaration whose kind, argument and names of parameters are known to be right.
@@ -61,12 +61,12 @@ impl Declared {
     pub(crate) fn open(
         &self,
         params: &BTreeMap<String, Secret>,
-        surroundings: &Surroundings,
+        surroundings: &StoreEnv,
     ) -> Result<Arc<dyn SecretStore>, StoreError> {
         if let Some((name, _)) = params.iter().find(|(_, value)| value.is_blank()) {
             return Err(StoreError::declaration(format!("param `{name}` is empty")));
         }
-        (self.open)(&Opening { argument: self.argument.as_deref(), params, surroundings })
+        (self.open)(&OpenArgs { argument: self.argument.as_deref(), params, surroundings })
     }
 
     /// The kind, `env` or `hashicorp_vault`.

@@ -1,4 +1,4 @@
-//! `env`: the environment of the process, then `.env.local` and `.env` in the pod's folder.
+//! `env`: the environment of the process, then `.env.local` and `.env` in the pod's directory.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use tls_core::Secret;
 use tokio::sync::Mutex;
 
 use super::read::{Content, read};
-use super::{Opening, Reading, SecretStore, StoreError, dotenv, each};
+use super::{OpenArgs, SecretStore, Snapshot, StoreError, dotenv, each};
 
 /// The files beside the pod that are read where `file_path` names no other.
 const FILES: [&str; 2] = [".env.local", ".env"];
@@ -64,7 +64,7 @@ struct DotenvFile {
 }
 
 /// Opens the store; see [`super::KINDS`].
-pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
+pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
     let folder = &opening.surroundings.pod_folder;
     let file = |name: &str, named| DotenvFile { path: folder.join(name), named, kept: Mutex::default() };
     let files = match opening.text("file_path")? {
@@ -93,7 +93,7 @@ impl EnvStore {
 
 #[async_trait]
 impl SecretStore for EnvStore {
-    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError> {
+    async fn read(&self, keys: &[String]) -> Result<Snapshot, StoreError> {
         Ok(each(keys, async |key| self.get(&key).await).await)
     }
 
@@ -142,7 +142,7 @@ fn names(key: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Surroundings;
+    use super::super::StoreEnv;
     use super::super::tests::one;
     use super::*;
 
@@ -158,12 +158,12 @@ mod tests {
         }
 
         fn store(&self, variables: &[(&str, &str)], file_path: Option<&str>) -> Arc<dyn SecretStore> {
-            let surroundings = Surroundings {
+            let surroundings = StoreEnv {
                 environment: Environment::of(variables.iter().copied()),
-                ..Surroundings::of_process(self.0.path().to_owned())
+                ..StoreEnv::of_process(self.0.path().to_owned())
             };
             let params = file_path.map(|path| ("file_path".to_owned(), Secret::from(path))).into_iter().collect();
-            open(&Opening { argument: None, params: &params, surroundings: &surroundings }).unwrap()
+            open(&OpenArgs { argument: None, params: &params, surroundings: &surroundings }).unwrap()
         }
     }
 

@@ -16,10 +16,10 @@ pub enum StoreError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// A file or folder of the store cannot be read.
+    /// A file or directory of the store cannot be read.
     #[error("cannot read {}: {cause}", path.display())]
     Unreadable {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// What the system says.
         cause: std::io::Error,

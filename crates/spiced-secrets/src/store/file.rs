@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use tls_core::Secret;
 
 use super::read::read;
-use super::{Opening, Reading, SecretStore, StoreError, each};
+use super::{OpenArgs, SecretStore, Snapshot, StoreError, each};
 
 struct FileStore {
     folder: PathBuf,
 }
 
 /// Opens the store; see [`super::KINDS`].
-pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
+pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
     let folder = opening.surroundings.pod_folder.join(opening.argument.unwrap_or_default());
     Ok(Arc::new(FileStore { folder }))
 }
@@ -38,7 +38,7 @@ impl FileStore {
 
 #[async_trait]
 impl SecretStore for FileStore {
-    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError> {
+    async fn read(&self, keys: &[String]) -> Result<Snapshot, StoreError> {
         Ok(each(keys, async |key| self.get(&key).await).await)
     }
 
@@ -47,7 +47,7 @@ impl SecretStore for FileStore {
     }
 }
 
-/// Refuses what would leave the folder. Kubernetes keeps its own links under `..data`, so no
+/// Refuses what would leave the directory. Kubernetes keeps its own links under `..data`, so no
 /// component may even begin so.
 fn check(key: &str) -> Result<(), StoreError> {
     let refuse = |why| Err(StoreError::Key { key: key.to_owned(), why });
@@ -73,13 +73,13 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use super::super::Surroundings;
+    use super::super::StoreEnv;
     use super::super::tests::one;
     use super::*;
 
     fn store(pod_folder: &Path, argument: &str) -> Arc<dyn SecretStore> {
-        let surroundings = Surroundings::of_process(pod_folder.to_owned());
-        open(&Opening { argument: Some(argument), params: &BTreeMap::new(), surroundings: &surroundings }).unwrap()
+        let surroundings = StoreEnv::of_process(pod_folder.to_owned());
+        open(&OpenArgs { argument: Some(argument), params: &BTreeMap::new(), surroundings: &surroundings }).unwrap()
     }
 
     #[tokio::test]

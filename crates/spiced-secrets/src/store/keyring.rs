@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use keyring_core::{CredentialStore, Error};
 use tls_core::Secret;
 
-use super::{Opening, Reading, SecretStore, StoreError, each};
+use super::{OpenArgs, SecretStore, Snapshot, StoreError, each};
 
 /// The account of our entries, as Spice has it.
 const ACCOUNT: &str = "spiced";
@@ -15,7 +15,7 @@ const ACCOUNT: &str = "spiced";
 struct Keyring(Arc<CredentialStore>);
 
 /// Opens the store; see [`super::KINDS`].
-pub(super) fn open(_: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
+pub(super) fn open(_: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
     #[cfg(target_os = "linux")]
     let store: Arc<CredentialStore> = linux_keyutils_keyring_store::Store::new().map_err(|e| unusable(&e))?;
     #[cfg(target_os = "macos")]
@@ -39,7 +39,7 @@ impl Keyring {
 
 #[async_trait]
 impl SecretStore for Keyring {
-    async fn read(&self, keys: &[String]) -> Result<Reading, StoreError> {
+    async fn read(&self, keys: &[String]) -> Result<Snapshot, StoreError> {
         Ok(each(keys, |key| self.get(key)).await)
     }
 

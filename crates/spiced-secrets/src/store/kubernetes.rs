@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::watch::Sender;
 use tracing::warn;
 
-use super::{Opening, Reading, SecretStore, StoreError};
+use super::{OpenArgs, SecretStore, Snapshot, StoreError};
 use api::Api;
 use watch::Ended;
 
@@ -23,7 +23,7 @@ struct Kubernetes {
 }
 
 /// Opens the store; see [`super::KINDS`].
-pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
+pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
     let secret = opening.argument.unwrap_or_default();
     let namespace = opening.text("namespace")?;
     // The names of Kubernetes' objects (RFC 1123), so that none is a piece of a path.
@@ -46,10 +46,10 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreE
 
 #[async_trait]
 impl SecretStore for Kubernetes {
-    async fn read(&self, _: &[String]) -> Result<Reading, StoreError> {
+    async fn read(&self, _: &[String]) -> Result<Snapshot, StoreError> {
         let (version, fields) = self.api.read().await?;
         self.seen.send_replace(version);
-        Ok(Reading::Whole(fields))
+        Ok(Snapshot::Whole(fields))
     }
 
     fn places(&self, key: &str) -> String {

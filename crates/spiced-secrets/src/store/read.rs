@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use super::StoreError;
 
 /// The most that is read of one file, in bytes: 1 MiB, the limit of a Kubernetes secret.
-pub(super) const LARGEST_FILE: u64 = 1024 * 1024;
+pub(super) const MAX_FILE: u64 = 1024 * 1024;
 
 /// What was read, and whether it can be read again.
 pub(super) struct Content {
@@ -27,13 +27,13 @@ pub(super) async fn read(path: &Path) -> Result<Option<Content>, StoreError> {
     };
     let metadata = file.metadata().await.map_err(unreadable)?;
     // Sized beforehand, so that growing leaves no copy behind unwiped.
-    let capacity = usize::try_from(metadata.len().min(LARGEST_FILE)).unwrap_or(0) + 1;
+    let capacity = usize::try_from(metadata.len().min(MAX_FILE)).unwrap_or(0) + 1;
     let mut bytes = Vec::with_capacity(capacity);
-    let read = file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).await;
+    let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes).await;
     let secret = Secret::new(bytes);
     read.map_err(unreadable)?;
-    if secret.expose().len() as u64 > LARGEST_FILE {
-        let what = format!("it is larger than {LARGEST_FILE} bytes");
+    if secret.expose().len() as u64 > MAX_FILE {
+        let what = format!("it is larger than {MAX_FILE} bytes");
         return Err(unreadable(std::io::Error::new(std::io::ErrorKind::FileTooLarge, what)));
     }
     Ok(Some(Content { secret, regular: metadata.is_file() }))

@@ -15,13 +15,13 @@ pub(super) const ATTEMPT_WITHIN: Duration = Duration::from_secs(4);
 
 /// The most that is read of one answer, in bytes. The largest secret of Kubernetes (1 MiB) fits in,
 /// coded in base64 and with its metadata.
-pub(super) const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
+pub(super) const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
 /// The most that is repeated of what a server says, in characters.
-const LONGEST_SAID: usize = 300;
+const MAX_QUOTED: usize = 300;
 
 /// A longer word is no word but a token, say.
-const LONGEST_WORD: usize = 100;
+const MAX_WORD: usize = 100;
 
 /// Two more attempts, after a quarter of a second and half a second or so.
 #[cfg(any(feature = "hashicorp_vault", feature = "kubernetes"))]
@@ -53,9 +53,9 @@ pub(super) fn said(text: &str, asked_with: &[&Secret]) -> String {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(if word.len() > LONGEST_WORD { "(…)" } else { word });
-        if line.len() > LONGEST_SAID {
-            return line.chars().take(LONGEST_SAID).chain(['…']).collect();
+        line.push_str(if word.len() > MAX_WORD { "(…)" } else { word });
+        if line.len() > MAX_QUOTED {
+            return line.chars().take(MAX_QUOTED).chain(['…']).collect();
         }
     }
     if line.is_empty() { "(no words)".to_owned() } else { line }
@@ -83,7 +83,7 @@ mod tests {
     fn what_a_server_says_is_short_and_repeats_nothing() {
         assert_eq!(said(" permission\n denied\u{0} ", &[]), "permission denied");
         assert_eq!(said("", &[]), "(no words)");
-        assert_eq!(said(&"no ".repeat(10_000), &[]).chars().count(), LONGEST_SAID + 1);
+        assert_eq!(said(&"no ".repeat(10_000), &[]).chars().count(), MAX_QUOTED + 1);
         assert!(said(&"né ".repeat(10_000), &[]).ends_with('…'));
         assert_eq!(said(&format!("bad token {}", "eyJ".repeat(100)), &[]), "bad token (…)");
         let token = Secret::from("hvs.marked\n");

@@ -2,7 +2,7 @@
 //! or 2; its fields are the keys.
 //!
 //! It speaks HTTP by itself rather than through a Vault crate: answers are bounded, redirects do not
-//! leave TLS, a namespace goes with every request, and a token is renewed or fetched anew as needed.
+//! leave TLS, a namespace goes with every request, and a token is renewed or fetched again as needed.
 
 mod http;
 mod session;
@@ -19,7 +19,7 @@ use tls_core::Secret;
 use tokio::sync::OnceCell;
 
 use super::document::fields_from;
-use super::{Opening, Reading, SecretStore, StoreError};
+use super::{OpenArgs, SecretStore, Snapshot, StoreError};
 use http::{Http, Said};
 use session::{Login, Sessions};
 
@@ -45,7 +45,7 @@ struct Layout {
 }
 
 /// Opens the store; see [`super::KINDS`].
-pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
+pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
     let path = opening.argument.unwrap_or_default().trim_matches('/').to_owned();
     let plain = |c: char| c.is_ascii_graphic() && !"?#%\\".contains(c);
     let good = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
@@ -59,7 +59,7 @@ pub(super) fn open(opening: &Opening<'_>) -> Result<Arc<dyn SecretStore>, StoreE
 }
 
 /// A parameter, or else the variable that Vault's and OpenBao's own clients read.
-fn param_or_variable(opening: &Opening<'_>, name: &str, variable: Option<&str>) -> Option<Secret> {
+fn param_or_variable(opening: &OpenArgs<'_>, name: &str, variable: Option<&str>) -> Option<Secret> {
     if let Some(value) = opening.secret(&format!("{PARAMS}{name}")) {
         return Some(value.clone());
     }
@@ -168,8 +168,8 @@ impl Vault {
 
 #[async_trait]
 impl SecretStore for Vault {
-    async fn read(&self, _: &[String]) -> Result<Reading, StoreError> {
-        Ok(Reading::Whole(self.fields().await?))
+    async fn read(&self, _: &[String]) -> Result<Snapshot, StoreError> {
+        Ok(Snapshot::Whole(self.fields().await?))
     }
 
     fn places(&self, key: &str) -> String {

@@ -7,19 +7,19 @@ use spiced_config::{Explained, Explanation, Resolved};
 use crate::args::ExplainArgs;
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
-use crate::settle;
+use crate::load;
 
 /// Explains what can be explained; then fails as the start would, where it would.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     runtime()?.block_on(async {
-        let layers = settle::read(&args.pod)?;
-        let resolver = settle::open(&layers).await?;
+        let layers = load::read(&args.pod)?;
+        let resolver = load::open(&layers).await?;
         let resolve = async |values: &[_]| resolver.resolve_all(values).await;
         let settled = layers.clone().settle(&resolve).await;
         let mut explanation = match layers.explain(&resolve).await {
             Ok(explanation) => explanation,
             // The start tells all that is wrong, not only what keeps this from being explained.
-            Err(why) => return Err(settled.map_or_else(settle::failed, |_| settle::failed(why))),
+            Err(why) => return Err(settled.map_or_else(load::failed, |_| load::failed(why))),
         };
         if let Err(Resolved::Config(error) | Resolved::Both(error, _)) = &settled {
             let refused: Vec<_> = error.0.iter().filter_map(|problem| problem.origin.clone()).collect();
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
             false => text(&explanation),
         };
         print(&text)?;
-        settled.map(|_| ()).map_err(settle::failed)
+        settled.map(|_| ()).map_err(load::failed)
     })
 }
 

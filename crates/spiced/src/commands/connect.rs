@@ -9,15 +9,15 @@ use tls_core::Sourced;
 use tls_core::listener::ListenAddress;
 
 use crate::args::ConnectArgs;
-use crate::clients::{CLIENTS, Client, DoorAt, Target, Trust, find};
+use crate::client_snippets::{CLIENTS, Client, EndpointUrl, Target, Trust, find};
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
-use crate::{identity, settle};
+use crate::{identity, load};
 
 pub(crate) fn run(args: &ConnectArgs) -> Result<(), Failure> {
     let chosen = args.client.as_deref().map(|name| find(name).ok_or_else(|| unknown(name))).transpose()?;
     runtime()?.block_on(async {
-        let (settings, _) = settle::settle(&args.pod).await?;
+        let (settings, _) = load::settle(&args.pod).await?;
         let target = target(settings)?;
         print(&match chosen {
             Some(client) => format!("{}{}", target.note(), (client.lines)(&target)),
@@ -57,19 +57,19 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
         }
     };
     let Listen { http, flight, grpc, metrics, probe, .. } = &settings.listen;
-    let door = |door: &str, address: &Sourced<ListenAddress>, names: &[String]| match address.value.port() {
+    let endpoint = |endpoint: &str, address: &Sourced<ListenAddress>, names: &[String]| match address.value.port() {
         0 => Err(Failure::configuration(
             format!("{}: port 0 takes another port at each start, so there is no line to print", address.origin),
-            format!("name the port that the server logged: --{door} localhost:PORT"),
+            format!("name the port that the server logged: --{endpoint} localhost:PORT"),
         )),
-        port => Ok(DoorAt::new(&address.value, port, names)),
+        port => Ok(EndpointUrl::new(&address.value, port, names)),
     };
     Ok(Target {
-        http: door("http", http, &names)?,
-        flight: door("flight", flight, &names)?,
-        grpc: door("grpc", grpc, &names)?,
-        metrics: metrics.as_ref().map(|address| door("metrics", address, &names)).transpose()?,
-        probe: probe.as_ref().map(|address| door("probe", address, &[])).transpose()?,
+        http: endpoint("http", http, &names)?,
+        flight: endpoint("flight", flight, &names)?,
+        grpc: endpoint("grpc", grpc, &names)?,
+        metrics: metrics.as_ref().map(|address| endpoint("metrics", address, &names)).transpose()?,
+        probe: probe.as_ref().map(|address| endpoint("probe", address, &[])).transpose()?,
         trust,
         query,
         key,
@@ -78,7 +78,7 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
     })
 }
 
-/// What was given is repeated only where it is nearly one of ours: a folder or a key may stand in the wrong place.
+/// What was given is repeated only where it is nearly one of ours: a directory or a key may stand in the wrong place.
 fn unknown(name: &str) -> Failure {
     let known: Vec<&str> = CLIENTS.iter().map(|client| client.name).collect();
     let (given, like) = match nearest(name, known.iter().copied()) {

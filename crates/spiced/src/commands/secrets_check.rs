@@ -8,13 +8,13 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use spiced_secrets::{Answer, Lack, ResolveError, ResolveErrors, Unanswered};
+use spiced_secrets::{FailureKind, Resolution, ResolveError, ResolveErrors, Unresolved};
 use tls_core::{Origin, Secret};
 
 use crate::args::{PodArgs, SecretsCheckArgs};
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
-use crate::settle;
+use crate::load;
 
 /// Exit code: something is missing.
 const CONFIGURATION: u8 = 78;
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &SecretsCheckArgs) -> Result<(), Failure> {
     runtime.shutdown_background();
     let text = if args.json { format!("{:#}\n", report.json()) } else { report.text() };
     if !report.is_good() {
-        return Err(Failure::Answered { text, code: CONFIGURATION });
+        return Err(Failure::Output { text, code: CONFIGURATION });
     }
     // Everything is there, and the pod is wrong all the same.
     config?;
@@ -35,8 +35,8 @@ pub(crate) fn run(args: &SecretsCheckArgs) -> Result<(), Failure> {
 
 /// What came of every reference, and whether the pod can be settled with that.
 async fn check(pod: &PodArgs) -> Result<(Report, Result<(), Failure>), Failure> {
-    let layers = settle::read(pod)?;
-    let resolver = settle::open(&layers).await?;
+    let layers = load::read(pod)?;
+    let resolver = load::open(&layers).await?;
     let written = layers.references();
     let asked = RefCell::new(HashSet::new());
     let whole = RefCell::new(false);
@@ -53,7 +53,7 @@ async fn check(pod: &PodArgs) -> Result<(Report, Result<(), Failure>), Failure> 
     });
     let config = match settled.await {
         Ok(_) => Ok(()),
-        Err(why) => Err(settle::failed(why)),
+        Err(why) => Err(load::failed(why)),
     };
     let asked = whole.into_inner().then(|| asked.into_inner());
     let of_stores = resolver.check(&[]).await.len();
@@ -77,7 +77,7 @@ struct Report {
 }
 
 struct Row {
-    answer: Answer,
+    answer: Resolution,
     /// False where the setting is beaten, so that nothing hangs on it.
     used: bool,
 }
@@ -86,13 +86,13 @@ impl Row {
     fn outcome(&self) -> &'static str {
         match &self.answer.outcome {
             Ok(_) => "found",
-            Err(Unanswered { kind: Lack::Missing, .. }) => "missing",
-            Err(Unanswered { kind: Lack::Unreachable, .. }) => "unreachable",
+            Err(Unresolved { kind: FailureKind::Missing, .. }) => "missing",
+            Err(Unresolved { kind: FailureKind::Unreachable, .. }) => "unreachable",
         }
     }
 
     fn json(&self) -> Value {
-        let Answer { origin, reference, asked, outcome } = &self.answer;
+        let Resolution { origin, reference, asked, outcome } = &self.answer;
         let line = match origin {
             Origin::File { line, .. } => Some(line),
             _ => None,

@@ -13,7 +13,7 @@ use tls_core::{Origin, Sourced};
 use crate::args::TlsCheckArgs;
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
-use crate::{identity, policy, settle};
+use crate::{identity, load, policy};
 
 /// Exit code: there is a finding that is bad enough.
 const BAD: u8 = 1;
@@ -24,14 +24,14 @@ pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
     }
     let runtime = runtime()?;
     let report = runtime.block_on(async {
-        let (settings, _) = settle::settle(&args.pod).await?;
-        examine(settings, args)
+        let (settings, _) = load::settle(&args.pod).await?;
+        check(settings, args)
     });
     runtime.shutdown_background();
     let report = report?;
     let text = if args.json { format!("{:#}\n", report.json()) } else { report.text(colours()) };
     if report.fails(args.strict) {
-        return Err(Failure::Answered { text, code: BAD });
+        return Err(Failure::Output { text, code: BAD });
     }
     print(&text)
 }
@@ -46,7 +46,7 @@ struct Report {
     accepted: Vec<String>,
 }
 
-fn examine(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure> {
+fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure> {
     let tls = settings.tls.take();
     let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let mut report = match tls {
@@ -55,7 +55,7 @@ fn examine(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failur
                 "TLS-OFF",
                 Severity::Info,
                 "the default",
-                "nothing asks for TLS: all doors speak plain text",
+                "nothing asks for TLS: all endpoints speak plain text",
                 "for development: spiced --tls-self-signed; else give a certificate and its key",
             )],
             accepted_by: Vec::new(),
@@ -84,7 +84,7 @@ fn of_tls(tls: Tls, args: &TlsCheckArgs) -> Result<Report, Failure> {
         return Ok(Report { findings, accepted_by: Vec::new(), unchecked: Vec::new(), accepted });
     }
     let mut ca = authority(args);
-    let examined = spiced_certs::examine(&mut sources, &args.name, ca.as_mut());
+    let examined = spiced_certs::check_config(&mut sources, &args.name, ca.as_mut());
     let Examined { mut findings, accepted_by, mut unchecked } =
         examined.map_err(|error| Failure::configuration(&error, error.hint()))?;
     if development.is_some() {

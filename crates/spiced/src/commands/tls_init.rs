@@ -9,7 +9,7 @@ use tls_core::{CertificateSummary, Origin};
 use crate::args::TlsInitArgs;
 use crate::commands::print;
 use crate::failure::Failure;
-use crate::shell::quoted;
+use crate::shell_quote::quoted;
 
 pub(crate) fn run(args: &TlsInitArgs) -> Result<(), Failure> {
     tls_core::install_provider();

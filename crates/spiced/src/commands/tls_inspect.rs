@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
 use serde_json::{Value, json};
-use spiced_certs::{Presented, looking};
+use spiced_certs::{Presented, no_verify};
 use tls_core::CertificateSummary;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,7 +25,7 @@ use crate::failure::Failure;
 use crate::status::date;
 
 /// A connection and its handshake.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a server may take to send its tickets, which TLS 1.3 has it do after the handshake.
 const TICKETS: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &TlsInspectArgs) -> Result<(), Failure> {
     let seen = runtime.block_on(look(&host, port, args.starttls));
     runtime.shutdown_background();
     let seen =
-        seen.map_err(|error| Failure::Answered { text: format!("error: {}: {error}\n", args.address), code: BAD })?;
+        seen.map_err(|error| Failure::Output { text: format!("error: {}: {error}\n", args.address), code: BAD })?;
     let mut names = args.name.clone();
     if names.is_empty() {
         names.push(host.trim_matches(['[', ']']).to_owned());
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &TlsInspectArgs) -> Result<(), Failure> {
         in_words(&args.address, &seen, &presented)
     };
     if presented.findings.iter().any(|finding| finding.fails(false)) {
-        return Err(Failure::Answered { text, code: BAD });
+        return Err(Failure::Output { text, code: BAD });
     }
     print(&text)
 }
@@ -70,7 +70,7 @@ fn address(text: &str) -> Result<(String, u16), Failure> {
 }
 
 /// What was seen of a server.
-struct Seen {
+struct Inspected {
     chain: Vec<CertificateDer<'static>>,
     version: &'static str,
     cipher: String,
@@ -81,15 +81,15 @@ struct Seen {
     versions: Vec<&'static str>,
 }
 
-async fn look(host: &str, port: u16, start: Option<StartTls>) -> io::Result<Seen> {
+async fn look(host: &str, port: u16, start: Option<StartTls>) -> io::Result<Inspected> {
     let both: [&'static SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
     let config = Arc::new(configured(&both)?);
-    let mut first = shake(host, port, start, config.clone()).await?;
+    let mut first = handshake(host, port, start, config.clone()).await?;
     // The tickets come now, if at all; whatever else comes is not looked at.
     let _ = timeout(TICKETS, first.read(&mut [0; 1])).await;
     let (_, connection) = first.get_ref();
     let chain = connection.peer_certificates().unwrap_or_default();
-    let mut seen = Seen {
+    let mut seen = Inspected {
         chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
         version: version(connection.protocol_version()),
         cipher: connection
@@ -103,11 +103,11 @@ async fn look(host: &str, port: u16, start: Option<StartTls>) -> io::Result<Seen
         versions: Vec::new(),
     };
     drop(first);
-    if let Ok(second) = shake(host, port, start, config).await {
+    if let Ok(second) = handshake(host, port, start, config).await {
         seen.resumed = second.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
     }
     for (one, name) in [(&TLS13, "1.3"), (&TLS12, "1.2")] {
-        if shake(host, port, start, Arc::new(configured(&[one])?)).await.is_ok() {
+        if handshake(host, port, start, Arc::new(configured(&[one])?)).await.is_ok() {
             seen.versions.push(name);
         }
     }
@@ -115,10 +115,10 @@ async fn look(host: &str, port: u16, start: Option<StartTls>) -> io::Result<Seen
 }
 
 fn configured(versions: &[&'static SupportedProtocolVersion]) -> io::Result<ClientConfig> {
-    looking(&["h2", "http/1.1"], versions).map_err(io::Error::other)
+    no_verify(&["h2", "http/1.1"], versions).map_err(io::Error::other)
 }
 
-async fn shake(
+async fn handshake(
     host: &str,
     port: u16,
     start: Option<StartTls>,
@@ -134,7 +134,7 @@ async fn shake(
         }
         TlsConnector::from(config).connect(name, tcp).await
     };
-    timeout(PATIENCE, shaking)
+    timeout(TIMEOUT, shaking)
         .await
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake within 10 s")))
 }
@@ -158,7 +158,7 @@ fn version(version: Option<ProtocolVersion>) -> &'static str {
     }
 }
 
-fn in_json(seen: &Seen, presented: &Presented) -> Value {
+fn in_json(seen: &Inspected, presented: &Presented) -> Value {
     json!({
         "tls": {
             "version": seen.version,
@@ -175,7 +175,7 @@ fn in_json(seen: &Seen, presented: &Presented) -> Value {
     })
 }
 
-fn in_words(address: &str, seen: &Seen, presented: &Presented) -> String {
+fn in_words(address: &str, seen: &Inspected, presented: &Presented) -> String {
     let mut out = String::new();
     let alpn = seen.alpn.as_deref().map_or("no ALPN".to_owned(), |name| format!("ALPN {name}"));
     let resumed = if seen.resumed { "sessions are resumed" } else { "sessions are not resumed" };

@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tls_core::listener::ListenAddress;
 use tls_core::rotation::Identities;
-use tls_core::{Acceptor, Derivation, Identity, MinVersion, Origin, TlsOptions, provider};
+use tls_core::{Acceptor, Identity, KeyDeriver, MinVersion, Origin, TlsOptions, provider};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -21,10 +21,10 @@ pub(crate) fn identity(name: &str) -> (Identity, CertificateDer<'static>) {
     (Identity::new(chain, key, Origin::Default, Origin::Default).unwrap(), cert.der().clone())
 }
 
-/// A door's TLS, named `test`.
+/// An endpoint's TLS, named `test`.
 pub(crate) fn tls(identities: Identities) -> Acceptor {
     let options =
-        TlsOptions { min_version: MinVersion::Tls12, tickets: Derivation::random().unwrap(), insecure_key_log: false };
+        TlsOptions { min_version: MinVersion::Tls12, tickets: KeyDeriver::random().unwrap(), insecure_key_log: false };
     Acceptor::tls("test", options.server(identities).unwrap())
 }
 

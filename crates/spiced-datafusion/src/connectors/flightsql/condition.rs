@@ -10,25 +10,25 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use crate::connectors::{literal, quoted};
 
 /// Values of one list, at most: a statement has its limits.
-const MOST_VALUES: usize = 1_000;
+const MAX_VALUES: usize = 1_000;
 
 /// Bytes of all that is asked of rows in one statement, at most.
-const LONGEST: usize = 256 * 1024;
+const MAX_TEXT: usize = 256 * 1024;
 
 const NANOSECONDS_A_DAY: i64 = 86_400_000_000_000;
 
 /// How deep conditions nest, at most. A parser goes one or two steps down for each, and has its limit: DataFusion's is 50.
-const DEEPEST: usize = 16;
+const MAX_DEPTH: usize = 16;
 
 /// Whether there is something that any engine can be asked for.
 pub(super) fn is_plain(filter: &Expr, schema: &SchemaRef) -> bool {
-    condition(filter, schema, DEEPEST).is_some_and(|said| said.len() <= LONGEST)
+    condition(filter, schema, MAX_DEPTH).is_some_and(|said| said.len() <= MAX_TEXT)
 }
 
 /// All that any engine can be asked for, of filters that all are to hold.
 pub(super) fn conditions(filters: &[Expr], schema: &SchemaRef) -> Option<String> {
-    let said = filters.iter().filter_map(|filter| condition(filter, schema, DEEPEST));
-    let all = said.scan(LONGEST, |left, one| {
+    let said = filters.iter().filter_map(|filter| condition(filter, schema, MAX_DEPTH));
+    let all = said.scan(MAX_TEXT, |left, one| {
         // What is too long is left out, and what comes after it has its turn.
         Some(left.checked_sub(one.len()).map(|rest| {
             *left = rest;
@@ -57,43 +57,43 @@ fn condition(filter: &Expr, schema: &SchemaRef, deep: usize) -> Option<String> {
             }
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (&**left, &**right) {
-            (one, Expr::Literal(value, _)) => compared(Side::of(one, schema)?, *op, value),
-            (Expr::Literal(value, _), one) => compared(Side::of(one, schema)?, op.swap()?, value),
+            (one, Expr::Literal(value, _)) => compared(Operand::of(one, schema)?, *op, value),
+            (Expr::Literal(value, _), one) => compared(Operand::of(one, schema)?, op.swap()?, value),
             _ => None,
         },
-        Expr::InList(list) if !list.negated && (1..=MOST_VALUES).contains(&list.list.len()) => {
-            let one = Side::of(&list.expr, schema)?;
+        Expr::InList(list) if !list.negated && (1..=MAX_VALUES).contains(&list.list.len()) => {
+            let one = Operand::of(&list.expr, schema)?;
             let items = list.list.iter().map(|item| written(one, item.as_literal()?)).collect::<Option<Vec<_>>>()?;
             Some(format!("({} IN ({}))", one.name(), items.join(", ")))
         }
         Expr::Between(between) if !between.negated => {
-            let one = Side::of(&between.expr, schema)?;
+            let one = Operand::of(&between.expr, schema)?;
             let low = compared(one, Operator::GtEq, between.low.as_literal()?)?;
             let high = compared(one, Operator::LtEq, between.high.as_literal()?)?;
             Some(format!("({low} AND {high})"))
         }
         Expr::Like(like) if !like.negated && !like.case_insensitive && like.escape_char.is_none() => {
-            let one = Side::of(&like.expr, schema)?;
+            let one = Operand::of(&like.expr, schema)?;
             // Some engines read a class of characters after a bracket.
             let pattern = text(like.pattern.as_literal()?).filter(|pattern| !pattern.contains('['))?;
             is_text(one.column.1).then(|| format!("({} LIKE {pattern})", one.name()))
         }
-        Expr::IsNull(inner) => Some(format!("({} IS NULL)", Side::plain(inner, schema)?.name())),
-        Expr::IsNotNull(inner) => Some(format!("({} IS NOT NULL)", Side::plain(inner, schema)?.name())),
-        Expr::Column(_) => compared(Side::of(filter, schema)?, Operator::Eq, &true.into()),
-        Expr::Not(inner) => compared(Side::of(inner, schema)?, Operator::Eq, &false.into()),
+        Expr::IsNull(inner) => Some(format!("({} IS NULL)", Operand::plain(inner, schema)?.name())),
+        Expr::IsNotNull(inner) => Some(format!("({} IS NOT NULL)", Operand::plain(inner, schema)?.name())),
+        Expr::Column(_) => compared(Operand::of(filter, schema)?, Operator::Eq, &true.into()),
+        Expr::Not(inner) => compared(Operand::of(inner, schema)?, Operator::Eq, &false.into()),
         _ => None,
     }
 }
 
 /// A column that is compared: its name and type there, and the type by which it is compared here.
 #[derive(Clone, Copy)]
-struct Side<'s> {
+struct Operand<'s> {
     column: (&'s str, &'s DataType),
     read: &'s DataType,
 }
 
-impl<'s> Side<'s> {
+impl<'s> Operand<'s> {
     /// A column, or one that is widened without a loss.
     fn of(expr: &'s Expr, schema: &'s SchemaRef) -> Option<Self> {
         match expr {
@@ -136,7 +136,7 @@ fn is_text(of: &DataType) -> bool {
 }
 
 /// The comparison, or a wider one.
-fn compared(one: Side<'_>, op: Operator, value: &ScalarValue) -> Option<String> {
+fn compared(one: Operand<'_>, op: Operator, value: &ScalarValue) -> Option<String> {
     let word = match (op, one.column.1) {
         // Whatever else is equal there, what is equal here is.
         (Operator::Eq, _) => "=",
@@ -163,7 +163,7 @@ fn compared(one: Side<'_>, op: Operator, value: &ScalarValue) -> Option<String> 
 }
 
 /// The value that a column is compared with.
-fn written(one: Side<'_>, value: &ScalarValue) -> Option<String> {
+fn written(one: Operand<'_>, value: &ScalarValue) -> Option<String> {
     if is_text(one.column.1) {
         return text(value);
     }
@@ -218,7 +218,7 @@ struct Moment {
     exact: bool,
 }
 
-fn moment(one: Side<'_>, value: &ScalarValue) -> Option<Moment> {
+fn moment(one: Operand<'_>, value: &ScalarValue) -> Option<Moment> {
     let DataType::Timestamp(unit, None) = one.column.1 else { return None };
     let step = match unit {
         TimeUnit::Second => 1_000_000,
@@ -272,7 +272,7 @@ mod tests {
             field("s", DataType::Struct(vec![field("x", DataType::Int32)].into())),
             field("zoned", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
         ]);
-        condition(filter, &Arc::new(schema), DEEPEST)
+        condition(filter, &Arc::new(schema), MAX_DEPTH)
     }
 
     #[test]
@@ -359,24 +359,24 @@ mod tests {
     #[test]
     fn what_is_too_deep_is_left_out() {
         let nested = |deep: Expr, at| if at % 2 == 0 { deep.and(col("b")) } else { deep.or(col("b")) };
-        let said = said(&(0..4 * DEEPEST).fold(col("i").eq(lit(1)), nested)).expect("what is not too deep");
+        let said = said(&(0..4 * MAX_DEPTH).fold(col("i").eq(lit(1)), nested)).expect("what is not too deep");
         let depths = said.chars().scan(0, |depth, c| {
             *depth = *depth + usize::from(c == '(') - usize::from(c == ')');
             Some(*depth)
         });
         // What does not fit goes with what it is an alternative to.
-        assert!(depths.max().is_some_and(|depth| (DEEPEST - 2..=DEEPEST).contains(&depth)), "{said}");
+        assert!(depths.max().is_some_and(|depth| (MAX_DEPTH - 2..=MAX_DEPTH).contains(&depth)), "{said}");
     }
 
     #[test]
     fn what_is_too_long_is_left_out() {
         let schema = Arc::new(Schema::new(vec![Field::new("t", DataType::Utf8, true)]));
-        let long = col("t").eq(lit("x".repeat(LONGEST)));
-        let half = col("t").eq(lit("x".repeat(LONGEST / 2)));
+        let long = col("t").eq(lit("x".repeat(MAX_TEXT)));
+        let half = col("t").eq(lit("x".repeat(MAX_TEXT / 2)));
         let short = col("t").is_null();
         assert!(!is_plain(&long, &schema) && is_plain(&half, &schema));
         assert_eq!(conditions(std::slice::from_ref(&long), &schema), None);
         let said = conditions(&[long, half.clone(), half, short], &schema).expect("what fits");
-        assert!(said.len() <= LONGEST && said.ends_with(r#" AND ("t" IS NULL)"#) && said.matches("AND").count() == 1);
+        assert!(said.len() <= MAX_TEXT && said.ends_with(r#" AND ("t" IS NULL)"#) && said.matches("AND").count() == 1);
     }
 }

@@ -30,7 +30,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use spiced_certs::client::Refusal;
+use spiced_certs::outbound::Refusal;
 use spiced_engine::{ErrorKind, Principal, Redacted, Trace};
 use tls_core::Secret;
 use tokio::net::TcpStream;
@@ -47,8 +47,8 @@ use super::outdated::Outdated;
 use super::params::Params;
 use super::remote::RemoteScan;
 use super::{Connector, Opened, Request, Source, quoted};
-use crate::answer::conform;
 use crate::error::refusal;
+use crate::output_schema::conform;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "flightsql", writable: false, params: &[PARAMS, MATERIAL], columns: false, open };
@@ -61,7 +61,7 @@ const PARAMS: &[&str] =
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// The largest message that is taken.
-const LARGEST_MESSAGE: usize = 64 << 20;
+const MAX_MESSAGE: usize = 64 << 20;
 
 /// Bytes of all answers that are not read yet.
 const CONNECTION_WINDOW: u32 = 64 << 20;
@@ -193,12 +193,12 @@ impl Server {
         format!("Flight SQL at {}:{}: {}", self.endpoint.host, self.endpoint.port, why.trim_end())
     }
 
-    /// A connection, which is made anew where it broke, each time with the certificates of then.
+    /// A connection, which is made again where it broke, each time with the certificates of then.
     async fn connect(self: &Arc<Self>) -> Result<Channel, String> {
         let server = self.clone();
         let dial = tower::service_fn(move |_: Uri| {
             let server = server.clone();
-            async move { server.dial().await.map(TokioIo::new) }
+            async move { server.open_channel().await.map(TokioIo::new) }
         });
         let Place { host, port, .. } = &self.endpoint;
         let endpoint =
@@ -212,7 +212,7 @@ impl Server {
         endpoint.connect_with_connector(dial).await.map_err(|error| self.trouble(&innermost(&error)))
     }
 
-    async fn dial(&self) -> std::io::Result<Line> {
+    async fn open_channel(&self) -> std::io::Result<BoxedIo> {
         let Place { host, port, tls } = &self.endpoint;
         let bare = host.trim_matches(['[', ']']);
         let connected = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((bare, *port))).await;
@@ -238,7 +238,7 @@ impl Server {
         let said = |error: FlightError| Failure::of(&error, |why| self.trouble(why), &REFUSALS);
         let began =
             |error: FlightError| Failure::of(&error, |why| self.trouble(why), &[&REFUSALS[..], &UNSAID].concat());
-        let inner = FlightServiceClient::new(connection).max_decoding_message_size(LARGEST_MESSAGE);
+        let inner = FlightServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
         let mut client = FlightSqlServiceClient::new_from_inner(inner);
         let other = |why: &str| Failure { why: self.trouble(why), is_refusal: false };
         let not_text = |_| other("the credentials are not UTF-8");
@@ -367,7 +367,7 @@ impl Failure {
 }
 
 /// What bytes go over.
-type Line = Box<dyn Wire>;
+type BoxedIo = Box<dyn Wire>;
 
 trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 

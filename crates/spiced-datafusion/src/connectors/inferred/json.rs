@@ -13,10 +13,10 @@ use super::decimal::Fractions;
 use super::unreadable;
 
 /// The longest line.
-const LONGEST: u64 = 64 << 20;
+const MAX_LINE: u64 = 64 << 20;
 
 /// How deep values nest, at most.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// The digits of Arrow's decimals of 128 bits.
 const DIGITS: usize = 38;
@@ -37,14 +37,14 @@ impl Columns {
         let (mut line, mut number, mut count) = (Vec::new(), 0_u64, 0);
         while self.records.is_none_or(|most| count < most) {
             line.clear();
-            let mut part = std::io::Read::take(&mut bytes, LONGEST);
+            let mut part = std::io::Read::take(&mut bytes, MAX_LINE);
             let read = part.read_until(b'\n', &mut line).map_err(|error| unreadable(&error))?;
             if read == 0 {
                 break;
             }
             number += 1;
             let says = |why: &str| format!(", line {number}: {why}");
-            if read as u64 == LONGEST {
+            if read as u64 == MAX_LINE {
                 return Err(says("it is longer than 64 MiB; wanted is an object a line"));
             }
             if !line.ends_with(b"\n") && !is_whole {
@@ -165,8 +165,8 @@ impl Number {
 
 impl Seen {
     fn of(raw: &RawValue, path: &str, depth: usize) -> Result<Self, String> {
-        if depth > DEEPEST {
-            return Err(format!("`{path}` nests deeper than {DEEPEST} levels"));
+        if depth > MAX_DEPTH {
+            return Err(format!("`{path}` nests deeper than {MAX_DEPTH} levels"));
         }
         let text = raw.get().trim();
         let torn = || format!("`{path}` is no JSON value");

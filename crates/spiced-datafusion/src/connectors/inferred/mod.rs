@@ -24,7 +24,7 @@ pub(super) use self::csv::Separated;
 use crate::error::refusal;
 
 /// What is read of a data set's files to find out their columns, at most: what comes behind is taken for more of the same.
-const MOST_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 256 << 20;
 
 /// How the files are read.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub(super) async fn schema(text: Text, store: Arc<dyn ObjectStore>, files: Vec<O
         Text::Separated(separated) => Found::Separated(csv::Columns::new(separated)),
         Text::Json { records } => Found::Json(json::Columns::new(records)),
     };
-    let mut left = MOST_BYTES;
+    let mut left = MAX_BYTES;
     for file in files {
         let name = file.location.filename().unwrap_or_default().to_owned();
         if left == 0 {

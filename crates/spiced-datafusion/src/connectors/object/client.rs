@@ -10,7 +10,7 @@ use object_store::client::{
 };
 use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use spiced_certs::client::Witness;
+use spiced_certs::outbound::HandshakeObserver;
 use tls_core::Secret;
 
 use super::super::outbound::{Material, refused};
@@ -93,7 +93,7 @@ impl HttpConnector for Connector {
 #[derive(Debug, Clone)]
 struct Opened {
     client: Client,
-    witness: Witness,
+    witness: HandshakeObserver,
     at: Instant,
 }
 

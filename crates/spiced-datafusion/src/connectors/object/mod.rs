@@ -191,9 +191,9 @@ fn open_http(scheme: &str, request: Request<'_>) -> Opened {
 /// Objects of a store that is reached when they are first loaded.
 struct Objects<Connect> {
     connect: Connect,
-    /// The file or folder, as a URL has it.
+    /// The file or directory, as a URL has it.
     base: String,
-    /// Whether there are folders there.
+    /// Whether there are directories there.
     has_folders: bool,
     listing: Listing,
 }
@@ -225,7 +225,7 @@ where
         let store = (self.connect)().map_err(|why| format!("`{written}` cannot be reached: {why}"))?;
         let mut base = self.base.clone();
         if !base.is_empty() && !base.ends_with('/') {
-            // Without a slash it is a file, or else a folder.
+            // Without a slash it is a file, or else a directory.
             let path = Path::from_url_path(&base).map_err(|error| format!("`{written}` is no path: {error}"))?;
             match store.head(&path).await {
                 Ok(_) => {}

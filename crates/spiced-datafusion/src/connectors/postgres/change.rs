@@ -20,8 +20,8 @@ use tokio_postgres::Client;
 use super::connect::{Busy, Pool, Trouble};
 use super::write::copy;
 use super::{Relation, quoted};
+use crate::coalesce::collect;
 use crate::error::refusal;
-use crate::merging::gathered;
 
 /// The temporary table.
 const CHANGES: &str = "spiced_changes";
@@ -115,7 +115,7 @@ impl DataSink for Change {
     async fn write_all(&self, data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
         // All of it first: what reads may have the last connection that is free.
         let coming = MemoryConsumer::new("changes for PostgreSQL").register(context.memory_pool());
-        let (given, rows) = gathered(data, &self.given, &coming).await?;
+        let (given, rows) = collect(data, &self.given, &coming).await?;
         if rows == 0 { Ok(0) } else { self.change(given).await }
     }
 }

@@ -8,7 +8,7 @@ use datafusion::error::DataFusionError;
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, RecycleError, RecycleResult, Timeouts};
 use rustls_pki_types::ServerName;
-use spiced_certs::client::{ClientTls, Refusal, Verify, Witness};
+use spiced_certs::outbound::{ClientTls, HandshakeObserver, Refusal, Verify};
 use spiced_engine::ErrorKind;
 use tls_core::Secret;
 use tokio_postgres::config::SslMode;
@@ -38,9 +38,9 @@ pub(super) const PARAMS: &[&str] = &[
 
 /// Connections of one data set.
 const CONNECTIONS: usize = 5;
-const MOST_CONNECTIONS: usize = 100;
+const MAX_CONNECTIONS: usize = 100;
 /// From the first packet to the end of the log-in; and how long a query waits for a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What our statements and texts mean must not depend on a role's or a database's defaults: a backslash in a literal is
 /// one, a time without a zone is UTC, and no digit of a number is left out.
@@ -157,9 +157,9 @@ impl Params {
         }
         let connections = match size.as_deref().map(str::parse::<usize>) {
             None => Some(CONNECTIONS),
-            Some(Ok(size)) if (1..=MOST_CONNECTIONS).contains(&size) => Some(size),
+            Some(Ok(size)) if (1..=MAX_CONNECTIONS).contains(&size) => Some(size),
             Some(_) => {
-                wrong.push(format!("params: `connection_pool_size` wants a number from 1 to {MOST_CONNECTIONS}"));
+                wrong.push(format!("params: `connection_pool_size` wants a number from 1 to {MAX_CONNECTIONS}"));
                 None
             }
         };
@@ -216,7 +216,7 @@ impl Trouble {
     }
 
     /// Of what `whom` said, or of how the connection to it failed.
-    fn of(whom: &str, error: &tokio_postgres::Error, witness: Option<&Witness>) -> Self {
+    fn of(whom: &str, error: &tokio_postgres::Error, witness: Option<&HandshakeObserver>) -> Self {
         let kind = match error.as_db_error().map(|said| said.code()) {
             Some(&SqlState::QUERY_CANCELED) => ErrorKind::Timeout,
             Some(&SqlState::LOCK_NOT_AVAILABLE) => ErrorKind::Unavailable,
@@ -255,7 +255,8 @@ impl Pool {
     /// Connects when it is first asked. Where the data set is not `writable`, no statement can write.
     pub(super) fn new(params: Params, writable: bool) -> Self {
         let size = params.connections;
-        let timeouts = Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) };
+        let timeouts =
+            Timeouts { wait: Some(CONNECT_TIMEOUT), create: Some(CONNECT_TIMEOUT), recycle: Some(CONNECT_TIMEOUT) };
         let pool = managed::Pool::builder(Server { params, writable })
             .max_size(size)
             .timeouts(timeouts)
@@ -271,10 +272,10 @@ impl Pool {
         self.0.get().await.map_err(|error| match error {
             PoolError::Backend(trouble) => trouble,
             PoolError::Timeout(managed::TimeoutType::Wait) => Trouble::unavailable(format!(
-                "no connection to PostgreSQL at {host}:{port} was free within {PATIENCE:?}"
+                "no connection to PostgreSQL at {host}:{port} was free within {CONNECT_TIMEOUT:?}"
             )),
             PoolError::Timeout(_) => {
-                Trouble::unavailable(format!("PostgreSQL at {host}:{port} did not answer within {PATIENCE:?}"))
+                Trouble::unavailable(format!("PostgreSQL at {host}:{port} did not answer within {CONNECT_TIMEOUT:?}"))
             }
             other => Trouble::unavailable(format!("no connection to PostgreSQL at {host}:{port}: {other}")),
         })
@@ -352,7 +353,7 @@ impl managed::Manager for Server {
         let Params { host, port, database, user, password, mode, .. } = &self.params;
         let mut config = Config::new();
         config.host(host).port(*port).dbname(database).user(user).application_name("spiced");
-        config.connect_timeout(PATIENCE).keepalives_idle(Duration::from_secs(60));
+        config.connect_timeout(CONNECT_TIMEOUT).keepalives_idle(Duration::from_secs(60));
         let read_only = (!self.writable).then_some(READ_ONLY);
         let session = SESSION.iter().copied().chain(read_only);
         if self.params.settings == Settings::AtStart {
@@ -367,7 +368,7 @@ impl managed::Manager for Server {
             Mode::Prefer => SslMode::Prefer,
             Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
         });
-        let said = |error: tokio_postgres::Error, witness: Option<&Witness>| {
+        let said = |error: tokio_postgres::Error, witness: Option<&HandshakeObserver>| {
             Trouble::of(&format!("PostgreSQL at {host}:{port}"), &error, witness)
         };
         let client = match self.tls()? {
@@ -408,7 +409,7 @@ fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + S
 
 impl Server {
     /// TLS as it is to be spoken now; nothing where it is not. Reads the certificates.
-    fn tls(&self) -> Result<Option<(MakeRustlsConnect, Witness)>, Trouble> {
+    fn tls(&self) -> Result<Option<(MakeRustlsConnect, HandshakeObserver)>, Trouble> {
         let Params { host, mode, material, .. } = &self.params;
         let verify = match mode {
             Mode::Disable => return Ok(None),
@@ -427,7 +428,7 @@ impl Server {
 }
 
 /// What an error says: the server's own words where it spoke, why TLS failed where it did.
-fn told(error: &tokio_postgres::Error, witness: Option<&Witness>) -> String {
+fn told(error: &tokio_postgres::Error, witness: Option<&HandshakeObserver>) -> String {
     if let Some(said) = error.as_db_error() {
         let code = said.code().code();
         // Class 22, data exceptions, has the value in its words, which may be a row's.

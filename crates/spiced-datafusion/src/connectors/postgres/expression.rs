@@ -13,7 +13,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPu
 
 use super::super::literal;
 use super::text_of::is_text_of;
-use super::types::{Kind, MOST_DIGITS, Reading};
+use super::types::{Kind, MAX_DIGITS, Reading};
 use crate::functions::unfold;
 
 /// The columns that an expression is about: what each is called in the statement, and how it is read.
@@ -359,8 +359,8 @@ fn decimals(left: &Value, op: Operator, right: &Value) -> Option<Value> {
             (word, whole(p1, s1).max(whole(p2, s2)) + scale + 1, scale)
         }
     };
-    let precision = u8::try_from(precision.min(MOST_DIGITS.into())).ok()?;
-    let scale = i8::try_from(scale).ok().filter(|scale| scale.unsigned_abs() <= MOST_DIGITS)?;
+    let precision = u8::try_from(precision.min(MAX_DIGITS.into())).ok()?;
+    let scale = i8::try_from(scale).ok().filter(|scale| scale.unsigned_abs() <= MAX_DIGITS)?;
     let kind = Kind::Numeric(precision, scale);
     Some(Value::native(format!("({} {word} {})", left.sql, right.sql), kind))
 }

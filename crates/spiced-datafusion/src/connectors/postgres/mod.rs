@@ -30,14 +30,14 @@ use self::table::PostgresTable;
 pub(super) use self::text_of::TextOf;
 use super::outdated::Outdated;
 use super::{Connector, Opened, Request, Source, quoted};
-use crate::changes::Changeable;
+use crate::dml::UpdatableTable;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "postgres", writable: true, params: &[connect::PARAMS], columns: false, open };
 
 /// The table as one whose rows can be changed, where it is one of PostgreSQL's.
-pub(super) fn changeable(table: &dyn TableProvider) -> Option<&dyn Changeable> {
-    table.downcast_ref::<PostgresTable>().map(|table| table as &dyn Changeable)
+pub(super) fn changeable(table: &dyn TableProvider) -> Option<&dyn UpdatableTable> {
+    table.downcast_ref::<PostgresTable>().map(|table| table as &dyn UpdatableTable)
 }
 
 /// A table of PostgreSQL's, by what its server knows of its keys.

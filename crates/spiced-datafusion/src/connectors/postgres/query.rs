@@ -16,13 +16,13 @@ use super::super::outdated::Outdated;
 use super::connect::Pool;
 use super::expression::{Columns, Value, aligned, condition, value};
 use super::table::PostgresTable;
-use super::types::{Kind, MOST_DIGITS};
+use super::types::{Kind, MAX_DIGITS};
 
 /// The longest statement that is made so, in bytes.
-const LONGEST: usize = 256 * 1024;
+const MAX_TEXT: usize = 256 * 1024;
 
 /// PostgreSQL's own limit of what a statement gives is 1,664 columns.
-const MOST_COLUMNS: usize = 1_600;
+const MAX_COLUMNS: usize = 1_600;
 
 /// Puts one statement in the place of what PostgreSQL can do by itself. Behind all other rules, which bring filters and
 /// columns to the tables.
@@ -142,7 +142,7 @@ impl Query {
     fn is_short(&self) -> bool {
         let (Rows::Of(from) | Rows::Closed(from)) = &self.from;
         let parts = self.columns.iter().map(|column| &column.sql).chain(&self.conditions).chain([from]);
-        parts.map(String::len).sum::<usize>() <= LONGEST && self.columns.len() <= MOST_COLUMNS
+        parts.map(String::len).sum::<usize>() <= MAX_TEXT && self.columns.len() <= MAX_COLUMNS
     }
 
     /// The whole statement; its columns are called `c0`, `c1` and so on.
@@ -354,16 +354,16 @@ fn aggregated(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
             (format!("(({} + '0'::float8) / nullif({}, 0))", call("sum"), call("count")), Kind::Float8)
         }
         ("sum", Kind::Numeric(precision, scale)) => {
-            (call("sum"), Kind::Numeric(precision.saturating_add(10).min(MOST_DIGITS), scale))
+            (call("sum"), Kind::Numeric(precision.saturating_add(10).min(MAX_DIGITS), scale))
         }
-        ("avg", Kind::Numeric(precision, scale)) if scale.unsigned_abs() <= MOST_DIGITS - 4 => {
+        ("avg", Kind::Numeric(precision, scale)) if scale.unsigned_abs() <= MAX_DIGITS - 4 => {
             // Cut off behind the last digit, as DataFusion does; PostgreSQL would round, to digits of its own choice.
             let scale = scale + 4;
             let width = usize::try_from(scale).ok()?;
             let quotient = format!("div({} * 1{:0>width$}, nullif({}, 0))", call("sum"), "", call("count"));
             (
                 format!("({quotient} * 0.{:0>width$})", 1),
-                Kind::Numeric(precision.saturating_add(4).min(MOST_DIGITS), scale),
+                Kind::Numeric(precision.saturating_add(4).min(MAX_DIGITS), scale),
             )
         }
         _ => return None,

@@ -36,7 +36,7 @@ use super::types::{Collation, Reading};
 use super::values::Raw;
 use super::write::Copy;
 use super::{Keyed, Relation, quoted};
-use crate::changes::{Changeable, address, left_out};
+use crate::dml::{UpdatableTable, left_out, row_id_column};
 use crate::error::refusal;
 
 /// A batch is full with this many bytes as they came, however few rows that is.
@@ -336,11 +336,11 @@ impl PostgresTable {
     }
 }
 
-impl Changeable for PostgresTable {
+impl UpdatableTable for PostgresTable {
     fn addressed(&self) -> Result<Arc<dyn TableProvider>> {
         let text = Reading::address();
         let fields =
-            ADDRESSES.map(|part| Arc::new(Field::new(address(part.name, &self.schema), text.data_type(), false)));
+            ADDRESSES.map(|part| Arc::new(Field::new(row_id_column(part.name, &self.schema), text.data_type(), false)));
         let fields = self.schema.fields().iter().cloned().chain(fields);
         let readings = self.readings.iter().cloned().chain(ADDRESSES.map(|_| text.clone()));
         let (schema, readings) = (Arc::new(Schema::new(fields.collect::<Vec<_>>())), readings.collect());

@@ -8,9 +8,9 @@ use tokio_postgres::types::{Kind as PgKind, Type};
 use super::values::Filler;
 
 /// Of Arrow's decimals of 128 bits.
-pub(super) const MOST_DIGITS: u8 = 38;
+pub(super) const MAX_DIGITS: u8 = 38;
 /// A `numeric` without precision: 28 digits before the point and 10 behind it.
-const WIDE: (u8, i8) = (MOST_DIGITS, 10);
+const WIDE: (u8, i8) = (MAX_DIGITS, 10);
 /// How a column is asked for and read.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {

@@ -6,7 +6,7 @@ use aws_sdk_secretsmanager::error::BoxError;
 use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
 
-use super::super::remote::LARGEST_ANSWER;
+use super::super::remote::MAX_ANSWER;
 
 /// Ends an answer that is larger than any secret of the service (64 KiB) could make it.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Intercept for Bound {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response_mut();
-        let body = Limited::new(response.take_body(), LARGEST_ANSWER);
+        let body = Limited::new(response.take_body(), MAX_ANSWER);
         *response.body_mut() = SdkBody::from_body_1_x(body);
         Ok(())
     }

@@ -14,7 +14,7 @@ use tls_core::Secret;
 use tracing::warn;
 
 use super::super::remote::{ATTEMPT_WITHIN, CONNECT_WITHIN, is_loopback};
-use super::super::{Opening, StoreError};
+use super::super::{OpenArgs, StoreError};
 use super::bound::Bound;
 
 /// All attempts together; a little less than a shelf waits, so that the answer names the endpoint.
@@ -37,7 +37,7 @@ struct Key {
 }
 
 impl Access {
-    pub(super) fn read(opening: &Opening<'_>) -> Result<Self, StoreError> {
+    pub(super) fn read(opening: &OpenArgs<'_>) -> Result<Self, StoreError> {
         let param = |name| opening.secret(name).cloned();
         let key = match (param("aws_access_key_id"), param("aws_secret_access_key"), param("aws_session_token")) {
             (Some(id), Some(secret), session_token) => Some(Key { id, secret, session_token }),
@@ -112,7 +112,7 @@ impl Access {
 
 /// An HTTP client that trusts what AWS's other SDKs trust: the system's store (or what SSL_CERT_FILE
 /// names), or else the CAs of the file that AWS_CA_BUNDLE names, which this SDK does not read itself.
-fn http(opening: &Opening<'_>) -> Result<SharedHttpClient, StoreError> {
+fn http(opening: &OpenArgs<'_>) -> Result<SharedHttpClient, StoreError> {
     let mut trust = TrustStore::default();
     if let Some(bundle) = opening.surroundings.environment.get("AWS_CA_BUNDLE").filter(|path| !path.is_blank()) {
         let path = bundle.expose_text().map_err(|_| StoreError::declaration("AWS_CA_BUNDLE is not UTF-8"))?;

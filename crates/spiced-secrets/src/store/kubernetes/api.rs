@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use super::super::StoreError;
 use super::super::env::Environment;
-use super::super::remote::{ATTEMPT_WITHIN, CONNECT_WITHIN, LARGEST_ANSWER, innermost, retries, said, trust_or};
+use super::super::remote::{ATTEMPT_WITHIN, CONNECT_WITHIN, MAX_ANSWER, innermost, retries, said, trust_or};
 
 /// The secret, and how to come to it.
 pub(super) struct Api {
@@ -30,7 +30,7 @@ pub(super) struct Api {
     namespace: Option<String>,
     service_account: PathBuf,
     environment: Environment,
-    /// Made when it is first needed, and anew when its credentials are refused.
+    /// Made when it is first needed, and again when its credentials are refused.
     connected: Mutex<Option<Connected>>,
     /// Scheme, host and port, and the namespace, once they are known.
     known: std::sync::OnceLock<(String, String)>,
@@ -292,7 +292,7 @@ impl Connected {
 }
 
 async fn bounded(response: Response<Body>) -> Result<Secret, String> {
-    let mut body = Limited::new(response.into_body(), LARGEST_ANSWER);
+    let mut body = Limited::new(response.into_body(), MAX_ANSWER);
     let mut bytes = zeroize::Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
         match frame {
@@ -302,7 +302,7 @@ async fn bounded(response: Response<Body>) -> Result<Secret, String> {
                 }
             }
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                return Err(format!("it is larger than {LARGEST_ANSWER} bytes"));
+                return Err(format!("it is larger than {MAX_ANSWER} bytes"));
             }
             Err(error) => return Err(format!("it breaks off: {}", innermost(&*error))),
         }

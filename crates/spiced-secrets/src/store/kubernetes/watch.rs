@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::super::StoreError;
-use super::super::remote::LARGEST_ANSWER;
+use super::super::remote::MAX_ANSWER;
 use super::api::{Api, Metadata};
 use crate::jitter::jittered;
 
-/// A connection is ended by the server after this, and made anew: one that is dead without anybody
+/// A connection is ended by the server after this, and made again: one that is dead without anybody
 /// knowing is not trusted for longer.
 const CONNECTION: Duration = Duration::from_secs(120);
 
@@ -37,7 +37,7 @@ pub(super) enum Ended {
 /// What a connection comes to.
 enum Connection {
     Ended(Ended),
-    /// It is to be made anew.
+    /// It is to be made again.
     Lost {
         said_something: bool,
     },
@@ -90,7 +90,7 @@ async fn connection(api: &Api, seen: &Sender<String>) -> Result<Connection, Stor
             }
             buffer.drain(..=length);
         }
-        if buffer.len() > LARGEST_ANSWER {
+        if buffer.len() > MAX_ANSWER {
             debug!(secret = api.shown(), "the watch says more in one line than a secret can hold");
             return Ok(Connection::Lost { said_something: false });
         }

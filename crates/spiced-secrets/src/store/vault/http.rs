@@ -15,13 +15,13 @@ use tls_core::Secret;
 use tracing::warn;
 
 use super::super::remote::{
-    ATTEMPT_WITHIN, CONNECT_WITHIN, LARGEST_ANSWER, innermost, is_loopback, retries, said, trust_or,
+    ATTEMPT_WITHIN, CONNECT_WITHIN, MAX_ANSWER, innermost, is_loopback, retries, said, trust_or,
 };
-use super::super::{Opening, StoreError};
+use super::super::{OpenArgs, StoreError};
 use super::{PARAMS, param_or_variable};
 
 /// A CA bundle is some hundred KB; more is the wrong file.
-const LARGEST_CA_FILE: u64 = 1024 * 1024;
+const MAX_CA_FILE: u64 = 1024 * 1024;
 
 /// A client of one Vault.
 pub(super) struct Http {
@@ -45,7 +45,7 @@ enum Attempt {
 
 impl Http {
     /// Reads address, CA file and namespace.
-    pub(super) fn open(opening: &Opening<'_>) -> Result<Self, StoreError> {
+    pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Self, StoreError> {
         let given = |name, variable| -> Result<Option<String>, StoreError> {
             let Some(value) = param_or_variable(opening, name, Some(variable)) else { return Ok(None) };
             let text =
@@ -162,8 +162,8 @@ impl Http {
     async fn bounded(&self, mut response: Response) -> Result<Secret, StoreError> {
         let mut bytes = zeroize::Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(&e))? {
-            if bytes.len() + chunk.len() > LARGEST_ANSWER {
-                return Err(self.unusable(&format!("it is larger than {LARGEST_ANSWER} bytes")));
+            if bytes.len() + chunk.len() > MAX_ANSWER {
+                return Err(self.unusable(&format!("it is larger than {MAX_ANSWER} bytes")));
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -240,7 +240,7 @@ fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, StoreError> {
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
     let unreadable = |cause| StoreError::Unreadable { path: path.to_owned(), cause };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > LARGEST_CA_FILE {
+    if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_CA_FILE {
         return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
     }
     let pem = std::fs::read(path).map_err(unreadable)?;

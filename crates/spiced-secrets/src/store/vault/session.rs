@@ -1,4 +1,4 @@
-//! The token that a Vault is asked with: given, or from a login; renewed while it can be, fetched anew
+//! The token that a Vault is asked with: given, or from a login; renewed while it can be, fetched again
 //! where it cannot.
 
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::super::{Opening, StoreError};
+use super::super::{OpenArgs, StoreError};
 use super::http::{Http, Said};
 use super::{PARAMS, param_or_variable};
 
@@ -26,7 +26,7 @@ pub(super) enum Login {
 
 impl Login {
     /// One way, and one only.
-    pub(super) fn read(opening: &Opening<'_>) -> Result<Self, StoreError> {
+    pub(super) fn read(opening: &OpenArgs<'_>) -> Result<Self, StoreError> {
         let param = |name: &str| opening.secret(&format!("{PARAMS}{name}")).cloned();
         let (token, role_id, secret_id) = (param("token"), param("role_id"), param("secret_id"));
         let kubernetes_role = opening.text(&format!("{PARAMS}kubernetes_role"))?.map(str::to_owned);
@@ -138,7 +138,7 @@ impl Sessions {
         });
     }
 
-    /// Renews tokens when their time has come; for ever.
+    /// Renews tokens when their time has come; forever.
     pub(super) async fn keep(&self) {
         let mut current = self.current.subscribe();
         loop {
@@ -170,7 +170,7 @@ impl Sessions {
                 self.log_in("v1/auth/approle/login", body, &asked_with, hint).await
             }
             Login::Kubernetes { role, token_file } => {
-                // It is read anew each time: the kubelet replaces it every hour or so.
+                // It is read again each time: the kubelet replaces it every hour or so.
                 let content = super::super::read::read(token_file).await?;
                 let jwt = content.map(|content| content.secret).ok_or_else(|| StoreError::Declaration {
                     message: format!("there is no service account token at {}", token_file.display()),

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::args::{Args, Command, SecretsCommand};
 
-/// A pod with two stores, and its report; `POD` stands for its folder.
+/// A pod with two stores, and its report; `POD` stands for its directory.
 fn report(secrets: &str, rest: &str, files: &[(&str, &str)], more: &[&str]) -> (Report, impl Fn(String) -> String) {
     let pod = tempfile::tempdir().unwrap();
     std::fs::write(pod.path().join("spicepod.yaml"), format!("secrets:\n{secrets}\n{rest}")).unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use spiced_certs::client::{ClientTls, Trust};
+use spiced_certs::outbound::{ClientTls, Trust};
 use spiced_certs::{Input, Pair};
 use spiced_config::may_be_secret;
 use tls_core::{Origin, Secret, Sourced};
@@ -16,7 +16,7 @@ use super::meta;
 use crate::args::path;
 use crate::failure::Failure;
 
-/// Where `spiced` puts its development CA, seen from the pod's folder.
+/// Where `spiced` puts its development CA, seen from the pod's directory.
 const DEVELOPMENT_CA: &str = ".spice/tls/ca.pem";
 
 const ENDPOINT: (&str, &str) = ("--endpoint", "SPICED_SQL_ENDPOINT");
@@ -46,7 +46,7 @@ pub(crate) struct SqlArgs {
     /// Run the statements of a file
     #[arg(short, long, value_name = "PATH", conflicts_with = "query", value_parser = path())]
     file: Option<PathBuf>,
-    /// Where the server's Flight SQL door is [default: localhost:50051]
+    /// Where the server's Flight SQL endpoint is [default: localhost:50051]
     #[arg(long, value_name = "ENDPOINT")]
     endpoint: Option<String>,
     /// Whose certificates are trusted, a PEM file [default: this system's trust store]
@@ -113,7 +113,7 @@ pub(crate) struct Reach {
 }
 
 impl SqlArgs {
-    /// Decides. `environment` reads a variable, `folder` is the current one.
+    /// Decides. `environment` reads a variable, `directory` is the current one.
     ///
     /// # Errors
     /// A value is wrong, or one of two that belong together is missing.

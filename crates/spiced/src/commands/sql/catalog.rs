@@ -8,7 +8,7 @@ use arrow_flight::IpcMessage;
 use arrow_schema::{ArrowError, Schema};
 
 /// How many tables are kept for completion.
-const MOST_TABLES: usize = 10_000;
+const MAX_TABLES: usize = 10_000;
 
 /// The tables of a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(crate) struct Table {
 impl Catalog {
     /// Reads what `GetTables` answers.
     pub(crate) fn read(batches: &[RecordBatch]) -> Self {
-        let tables = batches.iter().flat_map(tables_of).take(MOST_TABLES).collect();
+        let tables = batches.iter().flat_map(tables_of).take(MAX_TABLES).collect();
         Self { tables }
     }
 }

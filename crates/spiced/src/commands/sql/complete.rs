@@ -2,12 +2,12 @@
 
 use super::catalog::{Catalog, Table};
 use super::keywords::{KEYWORDS, is_keyword};
-use super::mentioned::{Mention, mentioned};
 use super::meta::{COMMANDS, FORMATS};
+use super::referenced_tables::{TableRef, referenced_tables};
 use super::splitter::Splitter;
 
 /// The most that is offered at once.
-const MOST: usize = 500;
+const MAX_SUGGESTIONS: usize = 500;
 
 /// Words after which a table stands.
 const BEFORE_TABLE: [&str; 7] = ["FROM", "JOIN", "INTO", "UPDATE", "TABLE", "DESCRIBE", "DESC"];
@@ -28,7 +28,7 @@ pub(crate) fn complete(line: &str, at: usize, catalog: &Catalog) -> (usize, Vec<
     let start = at - word.len();
     let left = &before[..start];
     let whole = whole_statement(line, at - statement.len());
-    let names = mentioned(whole);
+    let names = referenced_tables(whole);
     let offered: Vec<String> = match left.strip_suffix('.') {
         Some(left) => qualified(last_word(left), &names, catalog),
         None if stands_for_table(left) => {
@@ -41,7 +41,7 @@ pub(crate) fn complete(line: &str, at: usize, catalog: &Catalog) -> (usize, Vec<
             let tables = if tables.is_empty() && !word.is_empty() { catalog.tables.iter().collect() } else { tables };
             let columns = tables.iter().flat_map(|table| columns(table));
             // What is being typed may look like an alias.
-            let aliases = names.iter().map(Mention::known_as).filter(|alias| *alias != word).map(quoted);
+            let aliases = names.iter().map(TableRef::known_as).filter(|alias| *alias != word).map(quoted);
             columns.chain(aliases).chain(KEYWORDS.iter().map(|keyword| in_case_of(word, keyword))).collect()
         }
     };
@@ -56,7 +56,7 @@ fn beginning_with(word: &str, offered: impl IntoIterator<Item = String>) -> Vec<
         let fits = name.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
         if fits && !candidate.is_empty() && !kept.contains(&candidate) {
             kept.push(candidate);
-            if kept.len() == MOST {
+            if kept.len() == MAX_SUGGESTIONS {
                 break;
             }
         }
@@ -89,7 +89,7 @@ fn command(statement: &str, at: usize, catalog: &Catalog) -> (usize, Vec<String>
 }
 
 /// What follows a dot.
-fn qualified(qualifier: &str, names: &[Mention], catalog: &Catalog) -> Vec<String> {
+fn qualified(qualifier: &str, names: &[TableRef], catalog: &Catalog) -> Vec<String> {
     let mention = names.iter().find(|mention| mention.known_as().eq_ignore_ascii_case(qualifier));
     let by_mention = mention.and_then(|mention| find(mention, catalog));
     let table = by_mention.or_else(|| catalog.tables.iter().find(|table| table.name.eq_ignore_ascii_case(qualifier)));
@@ -102,7 +102,7 @@ fn tables_of_schema(schema: &str, catalog: &Catalog) -> Vec<String> {
     inside.map(|table| quoted(&table.name)).collect()
 }
 
-fn find<'c>(mention: &Mention, catalog: &'c Catalog) -> Option<&'c Table> {
+fn find<'c>(mention: &TableRef, catalog: &'c Catalog) -> Option<&'c Table> {
     catalog.tables.iter().find(|table| {
         table.name.eq_ignore_ascii_case(&mention.table)
             && mention.schema.as_ref().is_none_or(|schema| table.schema.eq_ignore_ascii_case(schema))

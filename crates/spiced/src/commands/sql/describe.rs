@@ -4,46 +4,46 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::catalog::Catalog;
-use super::dial::LinkTls;
+use super::connect::LinkTls;
+use super::error::SqlError;
 use super::meta::{Name, like, matches};
-use super::print::{Halt, print};
+use super::print::{Stop, print};
 use super::shell::Shell;
-use super::trouble::Trouble;
 
 /// All tables.
-pub(crate) async fn tables(shell: &mut Shell) -> Result<(), Halt> {
-    let info = shell.interrupt.or(shell.session.tables(None, None, false)).await.ok_or(Halt::Interrupted)??;
+pub(crate) async fn tables(shell: &mut Shell) -> Result<(), Stop> {
+    let info = shell.interrupt.or(shell.session.tables(None, None, false)).await.ok_or(Stop::Interrupted)??;
     shell.show(info).await.map(|_| ())
 }
 
 /// The schemas of all catalogs.
-pub(crate) async fn schemas(shell: &mut Shell) -> Result<(), Halt> {
-    let info = shell.interrupt.or(shell.session.schemas()).await.ok_or(Halt::Interrupted)??;
+pub(crate) async fn schemas(shell: &mut Shell) -> Result<(), Stop> {
+    let info = shell.interrupt.or(shell.session.schemas()).await.ok_or(Stop::Interrupted)??;
     shell.show(info).await.map(|_| ())
 }
 
 /// The catalogs.
-pub(crate) async fn catalogs(shell: &mut Shell) -> Result<(), Halt> {
-    let info = shell.interrupt.or(shell.session.catalogs()).await.ok_or(Halt::Interrupted)??;
+pub(crate) async fn catalogs(shell: &mut Shell) -> Result<(), Stop> {
+    let info = shell.interrupt.or(shell.session.catalogs()).await.ok_or(Stop::Interrupted)??;
     shell.show(info).await.map(|_| ())
 }
 
 /// The columns of the tables that a name stands for.
-pub(crate) async fn table(shell: &mut Shell, name: &Name) -> Result<(), Halt> {
+pub(crate) async fn table(shell: &mut Shell, name: &Name) -> Result<(), Stop> {
     let asked = async {
         let session = &mut shell.session;
         // `_` stands for any character there: what comes is looked at once more.
         let info = session.tables(name.schema.as_deref().map(like), Some(like(&name.table)), true).await?;
         session.all(&info).await
     };
-    let batches = shell.interrupt.or(asked).await.ok_or(Halt::Interrupted)??;
+    let batches = shell.interrupt.or(asked).await.ok_or(Stop::Interrupted)??;
     let mut found = Catalog::read(&batches).tables;
     let is = |wanted: &Option<String>, given: &str| wanted.as_ref().is_none_or(|wanted| matches(wanted, given));
     found.retain(|table| {
         matches(&name.table, &table.name) && is(&name.schema, &table.schema) && is(&name.catalog, &table.catalog)
     });
     if found.is_empty() {
-        return Err(Trouble::hinted(format!("there is no table `{}`", name.table), "\\d lists the tables").into());
+        return Err(SqlError::hinted(format!("there is no table `{}`", name.table), "\\d lists the tables").into());
     }
     for table in found {
         shell.screen.aside(&format!("{} ({})", table.full_name(), table.kind));
@@ -53,8 +53,8 @@ pub(crate) async fn table(shell: &mut Shell, name: &Name) -> Result<(), Halt> {
 }
 
 /// How the prompt is connected.
-pub(crate) async fn connection(shell: &mut Shell) -> Result<String, Halt> {
-    let server = shell.interrupt.or(shell.session.server()).await.ok_or(Halt::Interrupted)??;
+pub(crate) async fn connection(shell: &mut Shell) -> Result<String, Stop> {
+    let server = shell.interrupt.or(shell.session.server()).await.ok_or(Stop::Interrupted)??;
     let Some(link) = shell.session.link() else { return Ok("not connected".to_owned()) };
     let mut text = format!("endpoint     {}\n", link.endpoint);
     if let Some(server) = server {

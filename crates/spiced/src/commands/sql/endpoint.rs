@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use spiced_config::may_be_secret;
 
-/// Where the Flight door is by default.
+/// Where the Flight endpoint is by default.
 const PORT: u16 = 50051;
 
 /// A server's address, and how it is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    pub(crate) asked: Asked,
+    pub(crate) asked: Requested,
     /// A name, or an IP address without brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -20,7 +20,7 @@ pub(crate) struct Endpoint {
 
 /// What the scheme asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Requested {
     /// `grpc+tls://`, `https://`.
     Tls,
     /// `grpc://`, `grpc+tcp://`, `http://`.
@@ -30,12 +30,12 @@ pub(crate) enum Asked {
 }
 
 /// Each scheme, what it asks for, and the port that it means where none is written.
-const SCHEMES: [(&str, Asked, u16); 5] = [
-    ("grpc+tls", Asked::Tls, PORT),
-    ("https", Asked::Tls, 443),
-    ("grpc", Asked::Plain, PORT),
-    ("grpc+tcp", Asked::Plain, PORT),
-    ("http", Asked::Plain, 80),
+const SCHEMES: [(&str, Requested, u16); 5] = [
+    ("grpc+tls", Requested::Tls, PORT),
+    ("https", Requested::Tls, 443),
+    ("grpc", Requested::Plain, PORT),
+    ("grpc+tcp", Requested::Plain, PORT),
+    ("http", Requested::Plain, 80),
 ];
 
 impl Endpoint {
@@ -60,7 +60,7 @@ impl Endpoint {
     }
 
     /// The same place, asked for in another way, or by another name.
-    pub(crate) fn to(&self, asked: Asked, host: &str) -> Self {
+    pub(crate) fn to(&self, asked: Requested, host: &str) -> Self {
         Self { asked, host: host.to_owned(), port: self.port }
     }
 }
@@ -68,9 +68,9 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.asked {
-            Asked::Tls => f.write_str("grpc+tls://")?,
-            Asked::Plain => f.write_str("grpc://")?,
-            Asked::TlsFirst => {}
+            Requested::Tls => f.write_str("grpc+tls://")?,
+            Requested::Plain => f.write_str("grpc://")?,
+            Requested::TlsFirst => {}
         }
         f.write_str(&self.authority())
     }
@@ -85,7 +85,7 @@ impl FromStr for Endpoint {
             return Err(EndpointError::Path);
         }
         let (asked, default_port, rest) = match text.split_once("://") {
-            None => (Asked::TlsFirst, PORT, text),
+            None => (Requested::TlsFirst, PORT, text),
             Some((scheme, rest)) => {
                 let known = SCHEMES.iter().find(|(name, ..)| scheme.eq_ignore_ascii_case(name));
                 let (_, asked, port) = known.ok_or_else(|| match may_be_secret(scheme) {

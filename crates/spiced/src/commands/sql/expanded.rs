@@ -6,8 +6,8 @@ use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Schema};
 
-use super::print::Halt;
-use super::screen::printable;
+use super::output::printable;
+use super::print::Stop;
 
 /// Counts the rows that it has written.
 pub(crate) struct Expanded {
@@ -23,7 +23,7 @@ impl Expanded {
         Self { names, width, rows: 0 }
     }
 
-    pub(crate) fn write(&mut self, batch: &RecordBatch, out: &mut dyn Write) -> Result<(), Halt> {
+    pub(crate) fn write(&mut self, batch: &RecordBatch, out: &mut dyn Write) -> Result<(), Stop> {
         let options = FormatOptions::new().with_display_error(false);
         let columns: Result<Vec<_>, ArrowError> =
             batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect();

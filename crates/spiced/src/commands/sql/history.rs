@@ -7,10 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// How many entries are kept.
-pub(crate) const MOST_ENTRIES: usize = 10_000;
+pub(crate) const MAX_ENTRIES: usize = 10_000;
 
 /// An entry that is longer, in bytes, is not kept: it was pasted.
-pub(crate) const LONGEST_ENTRY: usize = 64 * 1024;
+pub(crate) const MAX_ENTRY: usize = 64 * 1024;
 
 /// `$XDG_STATE_HOME/spiced/sql_history`, or `~/.local/state/…`; none where there is no home.
 ///
@@ -21,7 +21,7 @@ pub(crate) fn path(environment: impl Fn(&str) -> Option<OsString>) -> Option<Pat
     Some(state.join("spiced").join("sql_history"))
 }
 
-/// Makes the folder, and sees to it that nobody else reads a file that is there already.
+/// Makes the directory, and sees to it that nobody else reads a file that is there already.
 pub(crate) fn prepare(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

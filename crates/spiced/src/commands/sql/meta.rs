@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::args::Format;
-use super::trouble::Trouble;
+use super::error::SqlError;
 
 /// The formats, by name.
 pub(crate) const FORMATS: [&str; 4] = ["table", "csv", "json", "ndjson"];
@@ -44,7 +44,7 @@ pub(crate) enum Meta {
 
 impl Meta {
     /// Reads a line.
-    pub(crate) fn parse(line: &str) -> Result<Self, Trouble> {
+    pub(crate) fn parse(line: &str) -> Result<Self, SqlError> {
         let line = line.trim();
         let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         // People end everything with a semicolon.
@@ -52,22 +52,22 @@ impl Meta {
         let name = name.trim_end_matches(';');
         let known = COMMANDS.iter().find(|(names, ..)| names.contains(&name));
         let Some((names, takes, _)) = known else {
-            return Err(Trouble::hinted(format!("there is no command {name}"), "\\? lists them"));
+            return Err(SqlError::hinted(format!("there is no command {name}"), "\\? lists them"));
         };
         let given = Some(argument).filter(|argument| !argument.is_empty());
         if takes.is_empty() && given.is_some() {
-            return Err(Trouble::new(format!("{name} takes nothing after it")));
+            return Err(SqlError::new(format!("{name} takes nothing after it")));
         }
         Ok(match names[0] {
             "\\d" => given.map_or(Ok(Self::Tables), |text| Name::parse(text).map(Self::Table))?,
             "\\dn" => Self::Schemas,
             "\\l" => Self::Catalogs,
-            "\\i" => Self::Include(given.ok_or_else(|| Trouble::new("\\i takes a file"))?.into()),
-            "\\format" => Self::Format(given.map(|text| text.parse::<Format>().map_err(Trouble::new)).transpose()?),
+            "\\i" => Self::Include(given.ok_or_else(|| SqlError::new("\\i takes a file"))?.into()),
+            "\\format" => Self::Format(given.map(|text| text.parse::<Format>().map_err(SqlError::new)).transpose()?),
             "\\x" => Self::Expanded(switch(name, given)?),
             "\\timing" => Self::Timing(switch(name, given)?),
             "\\maxrows" => {
-                let number = |text: &str| text.parse().map_err(|_| Trouble::new("\\maxrows takes a number"));
+                let number = |text: &str| text.parse().map_err(|_| SqlError::new("\\maxrows takes a number"));
                 Self::MaxRows(given.map(number).transpose()?)
             }
             "\\conninfo" => Self::ConnectionInfo,
@@ -78,12 +78,12 @@ impl Meta {
     }
 }
 
-fn switch(name: &str, given: Option<&str>) -> Result<Option<bool>, Trouble> {
+fn switch(name: &str, given: Option<&str>) -> Result<Option<bool>, SqlError> {
     match given {
         None => Ok(None),
         Some("on") => Ok(Some(true)),
         Some("off") => Ok(Some(false)),
-        Some(_) => Err(Trouble::new(format!("{name} takes on or off"))),
+        Some(_) => Err(SqlError::new(format!("{name} takes on or off"))),
     }
 }
 
@@ -109,7 +109,7 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    fn parse(text: &str) -> Result<Self, Trouble> {
+    fn parse(text: &str) -> Result<Self, SqlError> {
         let mut parts = vec![String::new()];
         let mut quoted = false;
         let mut chars = text.chars().peekable();
@@ -127,7 +127,7 @@ impl Name {
         let (schema, catalog) = (parts.pop(), parts.pop());
         let empty = |part: &Option<String>| part.as_ref().is_some_and(String::is_empty);
         if quoted || table.is_empty() || empty(&schema) || empty(&catalog) || !parts.is_empty() {
-            return Err(Trouble::new(format!("`{text}` is no name: TABLE, SCHEMA.TABLE or CATALOG.SCHEMA.TABLE")));
+            return Err(SqlError::new(format!("`{text}` is no name: TABLE, SCHEMA.TABLE or CATALOG.SCHEMA.TABLE")));
         }
         Ok(Self { catalog, schema, table })
     }

@@ -1,30 +1,30 @@
 //! `spiced sql`: a SQL prompt over Flight SQL, one query, or a script.
 //!
-//! The way through the files: `args` decides what is wanted; `dial` makes the connection, and
+//! The way through the files: `args` decides what is wanted; `connect` makes the connection, and
 //! `unreachable` tells why there is none; `session` speaks Flight SQL on it; `splitter` cuts text into
 //! statements; `shell` runs them and `print` writes what they give; `prompt` is the line editor.
 
 mod args;
 mod catalog;
 mod complete;
+mod connect;
+mod connect_error;
 mod describe;
-mod dial;
 mod endpoint;
+mod error;
 mod expanded;
 mod history;
 mod interrupt;
 mod keywords;
-mod mentioned;
 mod meta;
+mod output;
 mod print;
 mod prompt;
-mod screen;
+mod referenced_tables;
 mod script;
 mod session;
 mod shell;
 mod splitter;
-mod trouble;
-mod unreachable;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -37,8 +37,8 @@ pub(crate) use args::SqlArgs;
 use crate::failure::Failure;
 use args::{Given, Options, Reach};
 use interrupt::Interrupt;
-use print::Halt;
-use screen::Screen;
+use output::Screen;
+use print::Stop;
 use script::Script;
 use session::Session;
 use shell::{Settings, Shell};
@@ -53,13 +53,13 @@ pub(crate) fn run(args: SqlArgs) -> Result<(), Failure> {
     // A script that is still being read waits for nobody.
     runtime.shutdown_background();
     match ended {
-        Ok(()) | Err(Halt::Gone) => Ok(()),
-        Err(Halt::Interrupted) => Err(Failure::Other("cancelled".to_owned())),
-        Err(Halt::Trouble(trouble)) => Err(Failure::Other(screen::printable(&trouble.text()).into_owned())),
+        Ok(()) | Err(Stop::Gone) => Ok(()),
+        Err(Stop::Interrupted) => Err(Failure::Other("cancelled".to_owned())),
+        Err(Stop::Trouble(trouble)) => Err(Failure::Other(output::printable(&trouble.text()).into_owned())),
     }
 }
 
-fn converse(runtime: &Runtime, options: Options) -> Result<(), Halt> {
+fn converse(runtime: &Runtime, options: Options) -> Result<(), Stop> {
     let Options { input, reach, format, max_rows } = options;
     let prompt = input.is_none() && std::io::stdin().is_terminal();
     let mut screen = Screen::standard();
@@ -87,7 +87,7 @@ fn beware(reach: &Reach, screen: &mut Screen) {
     if matches!(key.origin, Origin::Flag(_)) {
         screen.say("warning: --api-key shows the key to everybody who can list processes; SPICED_SQL_API_KEY does not");
     }
-    if reach.endpoint.asked == endpoint::Asked::Plain && !reach.endpoint.is_loopback() {
+    if reach.endpoint.asked == endpoint::Requested::Plain && !reach.endpoint.is_loopback() {
         screen.say(&format!("warning: the key of {} travels in plain text to {}", key.origin, reach.endpoint));
     }
 }

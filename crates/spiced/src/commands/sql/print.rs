@@ -12,9 +12,9 @@ use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use spiced_http::{RowWriter, WriteError};
 
 use super::args::Format;
+use super::error::SqlError;
 use super::expanded::Expanded;
 use super::session::Rows;
-use super::trouble::Trouble;
 
 /// How answers are written.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +39,8 @@ pub(crate) enum Shown {
 
 /// Why an answer ends before its end.
 #[derive(Debug)]
-pub(crate) enum Halt {
-    Trouble(Trouble),
+pub(crate) enum Stop {
+    Trouble(SqlError),
     /// Ctrl-C.
     Interrupted,
     /// Nobody reads the output any more.
@@ -54,7 +54,7 @@ pub(crate) async fn show(
     announced: Option<SchemaRef>,
     layout: Layout,
     out: &mut dyn Write,
-) -> Result<Shown, Halt> {
+) -> Result<Shown, Stop> {
     let mut printer: Option<Printer> = None;
     let (mut count, mut changed) = (0, None);
     let limit = layout.limit.unwrap_or(usize::MAX);
@@ -92,7 +92,7 @@ pub(crate) async fn show(
 }
 
 /// Writes a batch of our own making.
-pub(crate) fn print(batch: &RecordBatch, layout: Layout, out: &mut dyn Write) -> Result<(), Halt> {
+pub(crate) fn print(batch: &RecordBatch, layout: Layout, out: &mut dyn Write) -> Result<(), Stop> {
     let mut printer = Printer::new(layout, batch.schema_ref())?;
     printer.write(batch, out)?;
     printer.finish(out)?;
@@ -110,7 +110,7 @@ enum Printer {
 }
 
 impl Printer {
-    fn new(layout: Layout, schema: &Schema) -> Result<Self, Halt> {
+    fn new(layout: Layout, schema: &Schema) -> Result<Self, Stop> {
         let format = match layout.format {
             Format::Table if layout.expanded => return Ok(Self::Expanded(Expanded::new(schema))),
             Format::Table => spiced_http::Format::Table,
@@ -121,14 +121,14 @@ impl Printer {
         Ok(Self::Rows { writer: RowWriter::new(format, schema)?, ends_line: layout.format != Format::Json })
     }
 
-    fn write(&mut self, batch: &RecordBatch, out: &mut dyn Write) -> Result<(), Halt> {
+    fn write(&mut self, batch: &RecordBatch, out: &mut dyn Write) -> Result<(), Stop> {
         match self {
             Self::Rows { writer, .. } => Ok(writer.write(batch, out)?),
             Self::Expanded(expanded) => Ok(expanded.write(batch, out)?),
         }
     }
 
-    fn finish(self, out: &mut dyn Write) -> Result<(), Halt> {
+    fn finish(self, out: &mut dyn Write) -> Result<(), Stop> {
         if let Self::Rows { writer, ends_line } = self {
             writer.finish(out)?;
             if !ends_line {
@@ -139,32 +139,32 @@ impl Printer {
     }
 }
 
-impl From<Trouble> for Halt {
-    fn from(trouble: Trouble) -> Self {
+impl From<SqlError> for Stop {
+    fn from(trouble: SqlError) -> Self {
         Self::Trouble(trouble)
     }
 }
 
-impl From<io::Error> for Halt {
+impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Gone,
-            _ => Self::Trouble(Trouble::new(format!("the answer cannot be written: {error}"))),
+            _ => Self::Trouble(SqlError::new(format!("the answer cannot be written: {error}"))),
         }
     }
 }
 
-impl From<ArrowError> for Halt {
+impl From<ArrowError> for Stop {
     fn from(error: ArrowError) -> Self {
-        Self::Trouble(Trouble::new(format!("the answer cannot be written: {error}")))
+        Self::Trouble(SqlError::new(format!("the answer cannot be written: {error}")))
     }
 }
 
-impl From<WriteError> for Halt {
+impl From<WriteError> for Stop {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::To(error) => error.into(),
-            other => Self::Trouble(Trouble::new(format!("the answer cannot be written: {other}"))),
+            other => Self::Trouble(SqlError::new(format!("the answer cannot be written: {other}"))),
         }
     }
 }

@@ -17,23 +17,23 @@ use tokio::sync::watch;
 
 use super::catalog::Catalog;
 use super::complete::complete;
+use super::error::SqlError;
 use super::history;
 use super::interrupt::Interrupt;
-use super::print::Halt;
+use super::print::Stop;
 use super::shell::{Next, Shell};
 use super::splitter::Splitter;
-use super::trouble::Trouble;
 
 const PROMPT: &str = "spiced> ";
 const PROMPT_IN_COLOUR: &str = "\x1b[1;32mspiced>\x1b[0m ";
 
 /// Asks and answers until the person leaves. `history` is the file, where there is one.
-pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, history: Option<PathBuf>) -> Result<(), Halt> {
+pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, history: Option<PathBuf>) -> Result<(), Stop> {
     let config = Config::builder()
         .behavior(Behavior::PreferTerm)
         .completion_type(CompletionType::List)
         .history_ignore_space(true)
-        .max_history_size(history::MOST_ENTRIES)
+        .max_history_size(history::MAX_ENTRIES)
         .map_err(unusable)?
         .build();
     let remembered = FileHistory::with_config(&config);
@@ -51,7 +51,7 @@ pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, history: Option<PathBuf>
             Err(ReadlineError::Eof) => return Ok(()),
             Err(error) => return Err(unusable(error).into()),
         };
-        if text.len() <= history::LONGEST_ENTRY
+        if text.len() <= history::MAX_ENTRY
             && editor.add_history_entry(text.trim_end()).unwrap_or(false)
             && let Some(path) = &history
         {
@@ -65,9 +65,9 @@ pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, history: Option<PathBuf>
         });
         match ran {
             Ok(Next::More) => {}
-            Ok(Next::Leave) | Err(Halt::Gone) => return Ok(()),
-            Err(Halt::Interrupted) => shell.screen.say("cancelled"),
-            Err(Halt::Trouble(trouble)) => shell.screen.trouble(&trouble),
+            Ok(Next::Leave) | Err(Stop::Gone) => return Ok(()),
+            Err(Stop::Interrupted) => shell.screen.say("cancelled"),
+            Err(Stop::Trouble(trouble)) => shell.screen.trouble(&trouble),
         }
     }
 }
@@ -84,8 +84,8 @@ fn remember(editor: &mut Editor<Assistant, FileHistory>, shell: &mut Shell, path
     loaded.is_ok()
 }
 
-fn unusable(error: ReadlineError) -> Trouble {
-    Trouble::new(format!("the terminal cannot be used: {error}"))
+fn unusable(error: ReadlineError) -> SqlError {
+    SqlError::new(format!("the terminal cannot be used: {error}"))
 }
 
 /// What people type who know other prompts.

@@ -6,15 +6,15 @@ use std::path::Path;
 
 use tokio::sync::mpsc;
 
-use super::splitter::{LONGEST, Piece, Splitter};
-use super::trouble::Trouble;
+use super::error::SqlError;
+use super::splitter::{MAX_STATEMENT, Piece, Splitter};
 
 /// A script that is being read, by a thread of its own: a pipe may give its next line much later,
 /// and Ctrl-C must not wait for it.
 pub(crate) struct Script {
     /// What stands before a line's number in messages.
     place: String,
-    pieces: mpsc::Receiver<Result<Piece, Trouble>>,
+    pieces: mpsc::Receiver<Result<Piece, SqlError>>,
 }
 
 impl Script {
@@ -30,13 +30,14 @@ impl Script {
         }
         let owned = path.to_owned();
         Self::read(format!("{}:", path.display()), move || {
-            let file = File::open(&owned).map_err(|e| Trouble::new(format!("cannot read {}: {e}", owned.display())))?;
+            let file =
+                File::open(&owned).map_err(|e| SqlError::new(format!("cannot read {}: {e}", owned.display())))?;
             Ok(Box::new(BufReader::new(file)))
         })
     }
 
     /// The next piece; `None` at the end.
-    pub(crate) async fn next(&mut self) -> Option<Result<Piece, Trouble>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Piece, SqlError>> {
         self.pieces.recv().await
     }
 
@@ -45,7 +46,7 @@ impl Script {
         format!("{}{line}", self.place)
     }
 
-    fn read(place: String, open: impl FnOnce() -> Result<Box<dyn BufRead>, Trouble> + Send + 'static) -> Self {
+    fn read(place: String, open: impl FnOnce() -> Result<Box<dyn BufRead>, SqlError> + Send + 'static) -> Self {
         let (send, pieces) = mpsc::channel(1);
         let at = place.clone();
         std::thread::spawn(move || {
@@ -61,21 +62,25 @@ impl Script {
 }
 
 /// Gives each piece to `take`, until that is enough.
-fn pieces_of(from: &mut dyn BufRead, place: &str, take: &dyn Fn(Piece) -> bool) -> Result<(), Trouble> {
+fn pieces_of(from: &mut dyn BufRead, place: &str, take: &dyn Fn(Piece) -> bool) -> Result<(), SqlError> {
     let mut splitter = Splitter::default();
     let mut line = Vec::new();
     for number in 1_usize.. {
         line.clear();
-        let room = LONGEST.saturating_sub(splitter.pending().len());
+        let room = MAX_STATEMENT.saturating_sub(splitter.pending().len());
         let read = (&mut *from).take(room as u64 + 1).read_until(b'\n', &mut line);
-        read.map_err(|e| Trouble::new(format!("{place}{number}: cannot be read: {e}")))?;
+        read.map_err(|e| SqlError::new(format!("{place}{number}: cannot be read: {e}")))?;
         if line.is_empty() {
             break;
         }
         if line.len() > room {
-            return Err(Trouble::new(format!("{place}{number}: a statement is longer than {} MiB", LONGEST >> 20)));
+            return Err(SqlError::new(format!(
+                "{place}{number}: a statement is longer than {} MiB",
+                MAX_STATEMENT >> 20
+            )));
         }
-        let text = std::str::from_utf8(&line).map_err(|_| Trouble::new(format!("{place}{number}: it is not UTF-8")))?;
+        let text =
+            std::str::from_utf8(&line).map_err(|_| SqlError::new(format!("{place}{number}: it is not UTF-8")))?;
         let text = if number == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
         for piece in splitter.push(text) {
             if !take(piece) {
@@ -83,7 +88,7 @@ fn pieces_of(from: &mut dyn BufRead, place: &str, take: &dyn Fn(Piece) -> bool) 
             }
         }
     }
-    if let Some(last) = splitter.finish().map_err(Trouble::new)? {
+    if let Some(last) = splitter.finish().map_err(SqlError::new)? {
         take(last);
     }
     Ok(())
@@ -113,7 +118,7 @@ mod tests {
         assert_eq!(read(b"\xef\xbb\xbfSELECT 1;\r\n\\d\r\nSELECT\n2").unwrap(), ["SELECT 1", "\\d", "SELECT\n2"]);
         assert_eq!(read(b"SELECT 1;\n\xff").unwrap_err(), "f:2: it is not UTF-8");
         assert_eq!(read(b"SELECT '").unwrap_err(), "a text in '…' that begins in line 1 has no end");
-        let long = [b"SELECT 1;\n".as_slice(), &vec![b'x'; LONGEST], b"yy"].concat();
+        let long = [b"SELECT 1;\n".as_slice(), &vec![b'x'; MAX_STATEMENT], b"yy"].concat();
         assert_eq!(read(&long).unwrap_err(), "f:2: a statement is longer than 16 MiB");
     }
 }

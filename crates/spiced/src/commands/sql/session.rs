@@ -25,12 +25,12 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::args::Reach;
-use super::dial::{Dialer, Line, Link};
-use super::trouble::{self, Trouble};
-use super::unreachable::Unreachable;
+use super::connect::{Connection, Dialer, Link};
+use super::connect_error::Unreachable;
+use super::error::{self, SqlError};
 
 /// The largest message that is taken, in bytes. A batch has a few MiB; one row may have more.
-const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
+const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// How long a cancel may take before it is given up; the dropped call ends the query too.
 const CANCEL: Duration = Duration::from_secs(2);
@@ -52,15 +52,15 @@ impl Session {
     ///
     /// # Errors
     /// The server is not reached, or the key is none.
-    pub(crate) async fn open(reach: &Reach) -> Result<Self, Trouble> {
+    pub(crate) async fn open(reach: &Reach) -> Result<Self, SqlError> {
         let bearer = Bearer::new(reach.api_key.as_ref())?;
         let dialer = Arc::new(Dialer::new(reach).map_err(Unreachable::from)?);
-        let first = dialer.dial().await?;
+        let first = dialer.connect().await?;
         let scheme = if first.link.tls.is_some() { "https" } else { "http" };
         let endpoint = Endpoint::from_shared(format!("{scheme}://{}", reach.endpoint.authority()))
             .and_then(|endpoint| endpoint.user_agent(concat!("spiced-sql/", env!("CARGO_PKG_VERSION"))))
-            .map_err(|e| Trouble::new(trouble::root(&e)))?;
-        let (lines, mut ready) = tokio::sync::mpsc::channel::<Line>(1);
+            .map_err(|e| SqlError::new(error::root(&e)))?;
+        let (lines, mut ready) = tokio::sync::mpsc::channel::<Connection>(1);
         // There is room for one.
         let _ = lines.try_send(first);
         let again = Arc::clone(&dialer);
@@ -69,13 +69,13 @@ impl Session {
             async move {
                 let line = match ready {
                     Some(line) => line,
-                    None => again.dial().await?,
+                    None => again.connect().await?,
                 };
                 Ok::<_, Unreachable>(TokioIo::new(line.io))
             }
         });
-        let channel = endpoint.connect_with_connector(connector).await.map_err(|e| Trouble::new(trouble::root(&e)))?;
-        let client = FlightServiceClient::with_interceptor(channel, bearer).max_decoding_message_size(LARGEST_MESSAGE);
+        let channel = endpoint.connect_with_connector(connector).await.map_err(|e| SqlError::new(error::root(&e)))?;
+        let client = FlightServiceClient::with_interceptor(channel, bearer).max_decoding_message_size(MAX_MESSAGE);
         Ok(Self {
             client: FlightSqlServiceClient::new_from_inner(client),
             dialer,
@@ -90,7 +90,7 @@ impl Session {
     }
 
     /// The server's name and version, where it tells.
-    pub(crate) async fn server(&mut self) -> Result<Option<String>, Trouble> {
+    pub(crate) async fn server(&mut self) -> Result<Option<String>, SqlError> {
         let asked = vec![SqlInfo::FlightSqlServerName, SqlInfo::FlightSqlServerVersion];
         let info = match self.client.get_sql_info(asked).await {
             Ok(info) => info,
@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// Has a statement planned; what is given back stands for its answer.
-    pub(crate) async fn plan(&mut self, sql: &str) -> Result<FlightInfo, Trouble> {
+    pub(crate) async fn plan(&mut self, sql: &str) -> Result<FlightInfo, SqlError> {
         let planned = self.client.execute(sql.to_owned(), None).await;
         self.said(planned).await
     }
@@ -124,13 +124,13 @@ impl Session {
     }
 
     /// The catalogs: one column, their names.
-    pub(crate) async fn catalogs(&mut self) -> Result<FlightInfo, Trouble> {
+    pub(crate) async fn catalogs(&mut self) -> Result<FlightInfo, SqlError> {
         let info = self.client.get_catalogs().await;
         self.said(info).await
     }
 
     /// The schemas of all catalogs.
-    pub(crate) async fn schemas(&mut self) -> Result<FlightInfo, Trouble> {
+    pub(crate) async fn schemas(&mut self) -> Result<FlightInfo, SqlError> {
         let info = self.client.get_db_schemas(CommandGetDbSchemas::default()).await;
         self.said(info).await
     }
@@ -141,7 +141,7 @@ impl Session {
         schema: Option<String>,
         name: Option<String>,
         columns: bool,
-    ) -> Result<FlightInfo, Trouble> {
+    ) -> Result<FlightInfo, SqlError> {
         let command = CommandGetTables {
             db_schema_filter_pattern: schema,
             table_name_filter_pattern: name,
@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// All rows of a metadata answer.
-    pub(crate) async fn all(&mut self, info: &FlightInfo) -> Result<Vec<RecordBatch>, Trouble> {
+    pub(crate) async fn all(&mut self, info: &FlightInfo) -> Result<Vec<RecordBatch>, SqlError> {
         let mut rows = self.rows(info);
         let mut batches = Vec::new();
         while let Some(batch) = rows.next().await? {
@@ -162,7 +162,7 @@ impl Session {
         Ok(batches)
     }
 
-    async fn said<T>(&self, result: Result<T, FlightError>) -> Result<T, Trouble> {
+    async fn said<T>(&self, result: Result<T, FlightError>) -> Result<T, SqlError> {
         match result {
             Ok(told) => {
                 self.proven.store(true, Ordering::Relaxed);
@@ -173,12 +173,12 @@ impl Session {
     }
 
     /// What an error means. One of the connection may need a look at who is there.
-    async fn explain(&self, error: FlightError) -> Trouble {
-        let status = trouble::status(error);
-        if let Some(unreachable) = trouble::cause::<Unreachable>(&status) {
+    async fn explain(&self, error: FlightError) -> SqlError {
+        let status = error::status(error);
+        if let Some(unreachable) = error::cause::<Unreachable>(&status) {
             return unreachable.clone().into();
         }
-        let Some(link) = self.link() else { return Trouble::answered(&status, self.key.as_ref()) };
+        let Some(link) = self.link() else { return SqlError::answered(&status, self.key.as_ref()) };
         if let Some(refusal) = link.refused() {
             return Unreachable::Tls { endpoint: link.endpoint.clone(), refusal }.into();
         }
@@ -188,9 +188,9 @@ impl Session {
         }
         if self.proven.load(Ordering::Relaxed) {
             return match std::error::Error::source(&status) {
-                None => Trouble::answered(&status, self.key.as_ref()),
-                Some(source) => Trouble::hinted(
-                    format!("the connection to {} is lost: {}", link.endpoint.authority(), trouble::root(source)),
+                None => SqlError::answered(&status, self.key.as_ref()),
+                Some(source) => SqlError::hinted(
+                    format!("the connection to {} is lost: {}", link.endpoint.authority(), error::root(source)),
                     "the next statement makes a new one",
                 ),
             };
@@ -199,10 +199,10 @@ impl Session {
             return Unreachable::SpeaksTls { endpoint: link.endpoint.clone() }.into();
         }
         if answered {
-            return Trouble::answered(&status, self.key.as_ref());
+            return SqlError::answered(&status, self.key.as_ref());
         }
         let reason = match (std::error::Error::source(&status), status.message().rsplit_once("status")) {
-            (Some(source), _) => trouble::root(source),
+            (Some(source), _) => error::root(source),
             // As tonic tells an answer that is HTTP and not gRPC.
             (None, Some((_, http))) => {
                 format!("it answers HTTP {}", http.trim_start_matches([':', ' ']).trim_start_matches("code "))
@@ -230,7 +230,7 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// The next batch; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, Trouble> {
+    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, SqlError> {
         loop {
             let Some(current) = &mut self.current else {
                 let Some(ticket) = self.tickets.pop_front() else { return Ok(None) };
@@ -260,10 +260,10 @@ impl Rows {
 pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Bearer {
-    fn new(key: Option<&Sourced<Secret>>) -> Result<Self, Trouble> {
+    fn new(key: Option<&Sourced<Secret>>) -> Result<Self, SqlError> {
         let Some(Sourced { value, origin }) = key else { return Ok(Self(None)) };
         let wrong = || {
-            Trouble::new(format!("{origin}: the key holds what no header can: blanks at its ends, or more than ASCII"))
+            SqlError::new(format!("{origin}: the key holds what no header can: blanks at its ends, or more than ASCII"))
         };
         let text = value.expose_text().ok().filter(|text| text.trim() == *text).ok_or_else(wrong)?;
         let mut header: MetadataValue<Ascii> = format!("Bearer {text}").parse().map_err(|_| wrong())?;

@@ -12,17 +12,17 @@ use tokio::sync::watch;
 use super::args::Format;
 use super::catalog::Catalog;
 use super::describe;
+use super::error::SqlError;
 use super::interrupt::Interrupt;
 use super::meta::{self, Meta};
-use super::print::{Halt, Layout, Shown, show};
-use super::screen::Screen;
+use super::output::Screen;
+use super::print::{Layout, Shown, Stop, show};
 use super::script::Script;
 use super::session::Session;
 use super::splitter::{Kind, Piece, Splitter};
-use super::trouble::Trouble;
 
 /// How deep files may include files.
-const DEEPEST: usize = 16;
+const MAX_INCLUDE_DEPTH: usize = 16;
 
 /// What a prompt or a script has in hand.
 pub(crate) struct Shell {
@@ -76,10 +76,10 @@ impl Shell {
     }
 
     /// Runs a text of statements and commands; the first that fails is the last.
-    pub(crate) async fn text(&mut self, text: &str) -> Result<Next, Halt> {
+    pub(crate) async fn text(&mut self, text: &str) -> Result<Next, Stop> {
         let mut splitter = Splitter::default();
         let mut pieces = splitter.push(text);
-        pieces.extend(splitter.finish().map_err(Trouble::new)?);
+        pieces.extend(splitter.finish().map_err(SqlError::new)?);
         for piece in pieces {
             if self.piece(&piece).await? == Next::Leave {
                 return Ok(Next::Leave);
@@ -89,21 +89,21 @@ impl Shell {
     }
 
     /// Runs a script.
-    pub(crate) async fn script(&mut self, mut script: Script) -> Result<Next, Halt> {
+    pub(crate) async fn script(&mut self, mut script: Script) -> Result<Next, Stop> {
         loop {
-            let piece = match self.interrupt.or(script.next()).await.ok_or(Halt::Interrupted)? {
+            let piece = match self.interrupt.or(script.next()).await.ok_or(Stop::Interrupted)? {
                 None => return Ok(Next::More),
                 Some(piece) => piece?,
             };
             match self.piece(&piece).await {
                 Ok(Next::More) => {}
-                Err(Halt::Trouble(trouble)) => return Err(trouble.at(&script.place(piece.line)).into()),
+                Err(Stop::Trouble(trouble)) => return Err(trouble.at(&script.place(piece.line)).into()),
                 other => return other,
             }
         }
     }
 
-    async fn piece(&mut self, piece: &Piece) -> Result<Next, Halt> {
+    async fn piece(&mut self, piece: &Piece) -> Result<Next, Stop> {
         match piece.kind {
             Kind::Blank => Ok(Next::More),
             Kind::Statement => self.statement(piece.body()).await.map(|()| Next::More),
@@ -112,9 +112,9 @@ impl Shell {
     }
 
     /// Runs one statement.
-    async fn statement(&mut self, sql: &str) -> Result<(), Halt> {
+    async fn statement(&mut self, sql: &str) -> Result<(), Stop> {
         let started = Instant::now();
-        let info = self.interrupt.or(self.session.plan(sql)).await.ok_or(Halt::Interrupted)??;
+        let info = self.interrupt.or(self.session.plan(sql)).await.ok_or(Stop::Interrupted)??;
         let shown = self.show(info).await?;
         if shown == Shown::Done && self.settings.prompt {
             // It may have made or dropped a table.
@@ -125,7 +125,7 @@ impl Shell {
     }
 
     /// Writes the answer that `info` stands for.
-    pub(crate) async fn show(&mut self, info: FlightInfo) -> Result<Shown, Halt> {
+    pub(crate) async fn show(&mut self, info: FlightInfo) -> Result<Shown, Stop> {
         let announced =
             (!info.schema.is_empty()).then(|| info.clone().try_decode_schema().ok().map(Arc::new)).flatten();
         let mut rows = self.session.rows(&info);
@@ -143,7 +143,7 @@ impl Shell {
             None => {
                 // What is written so far is whole lines.
                 self.screen.out().flush()?;
-                Err(Halt::Interrupted)
+                Err(Stop::Interrupted)
             }
             Some(Ok(Shown::Rows { count, more: true })) => {
                 self.session.cancel(info).await;
@@ -179,7 +179,7 @@ impl Shell {
         }
     }
 
-    async fn command(&mut self, command: Meta) -> Result<Next, Halt> {
+    async fn command(&mut self, command: Meta) -> Result<Next, Stop> {
         match command {
             Meta::Quit => return Ok(Next::Leave),
             Meta::Help => self.screen.answer(&meta::help())?,
@@ -203,9 +203,9 @@ impl Shell {
         Ok(Next::More)
     }
 
-    async fn include(&mut self, path: &Path) -> Result<Next, Halt> {
-        if self.depth == DEEPEST {
-            return Err(Trouble::new(format!("files include files more than {DEEPEST} deep")).into());
+    async fn include(&mut self, path: &Path) -> Result<Next, Stop> {
+        if self.depth == MAX_INCLUDE_DEPTH {
+            return Err(SqlError::new(format!("files include files more than {MAX_INCLUDE_DEPTH} deep")).into());
         }
         self.depth += 1;
         let ended = Box::pin(self.script(Script::file(path))).await;

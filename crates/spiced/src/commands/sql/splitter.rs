@@ -8,7 +8,7 @@
 
 /// A statement that is longer than this, in bytes, is refused: no server takes it (gRPC messages
 /// of this size are, by `spiced`'s own default).
-pub(crate) const LONGEST: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_STATEMENT: usize = 16 * 1024 * 1024;
 
 /// A piece of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -120,7 +120,7 @@ pub(super) fn run(material: Material, args: &TlsCheckArgs) -> Result<(), Failure
         in_words(&contents, now) + &report.text(colours())
     };
     if report.fails(args.strict) {
-        return Err(Failure::Answered { text, code: BAD });
+        return Err(Failure::Output { text, code: BAD });
     }
     print(&text)
 }

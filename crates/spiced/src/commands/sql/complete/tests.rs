@@ -78,6 +78,6 @@ proptest! {
         let at = line.char_indices().map(|(at, _)| at).nth(at).unwrap_or(line.len());
         let (start, candidates) = complete(&line, at, &catalog());
         prop_assert!(start <= at && line.is_char_boundary(start));
-        prop_assert!(candidates.len() <= MOST);
+        prop_assert!(candidates.len() <= MAX_SUGGESTIONS);
     }
 }

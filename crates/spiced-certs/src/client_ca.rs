@@ -1,0 +1,211 @@
+//! Whose client certificates a server takes: CA certificates and revocation lists in,
+//! [`ClientAuthPolicy`](tls_core::ClientTrust) out, and what an operator should know of them.
+
+use std::time::SystemTime;
+
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use tls_core::{CertificateSummary, ClientAuth, ClientAuthError, ClientAuthPolicy, Sourced};
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+use crate::compatibility::Clients;
+use crate::diagnostics::{Finding, Severity, Whose, span};
+use crate::facts::{Facts, Signed};
+use crate::load::{LoadError, Unusable};
+use crate::pem::{self, Expected};
+use crate::source::{Input, read};
+
+/// Where it is kept whose client certificates are taken.
+#[derive(Debug, Clone)]
+pub struct ClientMaterial {
+    /// Whether clients are asked.
+    pub mode: ClientAuth,
+    /// The CA certificates that vouch for clients.
+    pub authority: Sourced<Input>,
+    /// Revocation lists, PEM or DER; without any nothing is revoked.
+    pub lists: Vec<Sourced<Input>>,
+}
+
+/// Whom to trust, and what an operator should know of it.
+#[derive(Debug)]
+pub struct LoadedClients {
+    /// Whom to trust.
+    pub trust: ClientAuthPolicy,
+    /// Findings, none of which keeps it from serving.
+    pub findings: Vec<Finding>,
+}
+
+/// Reads the CA certificates and the revocation lists. A FIFO is read once: it becomes text.
+///
+/// # Errors
+/// One of them cannot be read, or is not what it should be.
+pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, LoadError> {
+    let now = SystemTime::now();
+    let refused = |authority: &Sourced<Input>, reason: String| {
+        let fix = "give the certificate of the CA that signs client certificates, as its CA publishes it".to_owned();
+        Unusable::of(authority, Expected::ClientCa, "TLS-CLIENT-CA", reason, fix)
+    };
+    let authorities = pem::certificates(&read::read(&mut material.authority)?)
+        .map_err(|reason| Unusable::pem(&material.authority, Expected::ClientCa, &reason))?;
+    let mut findings = Vec::new();
+    let mut issuers = Vec::new();
+    for authority in &authorities {
+        let summary = CertificateSummary::read(authority).map_err(|e| refused(&material.authority, e.to_string()))?;
+        findings.extend(Whose::ClientCa.ending(&summary, &material.authority.origin.to_string(), now));
+        if let Ok((_, parsed)) = X509Certificate::from_der(authority) {
+            if !parsed.is_ca() {
+                findings.push(Finding {
+                    code: "TLS-CLIENT-CA-NOT-CA",
+                    severity: Severity::Warning,
+                    origin: material.authority.origin.to_string(),
+                    subject: summary.subject,
+                    message: "the client CA is not marked as a CA: it vouches for itself at most".to_owned(),
+                    fix: "give the certificate of the CA that signs client certificates (basicConstraints=CA:TRUE)"
+                        .to_owned(),
+                    refused_by: Clients::NONE,
+                });
+            }
+            issuers.push(parsed.subject().to_string());
+        }
+    }
+    let mut lists: Vec<Listed> = Vec::new();
+    for list in &mut material.lists {
+        let found = pem::revocation_lists(&read::read(list)?)
+            .map_err(|reason| Unusable::pem(list, Expected::RevocationList, &reason))?;
+        for der in found {
+            let mut listed = {
+                let bytes = der.clone();
+                let (_, parsed) = CertificateRevocationList::from_der(&bytes)
+                    .map_err(|_| unusable_list(list, "it is not one in DER (RFC 5280 §5)".to_owned()))?;
+                Listed::of(der, &parsed, list, &authorities)
+            };
+            match lists.iter_mut().find(|other| other.is_about_the_same(&listed)) {
+                // A CA's older list says nothing that its newer one does not.
+                Some(other) if other.since >= listed.since => continue,
+                Some(other) => std::mem::swap(other, &mut listed),
+                None => lists.push(listed),
+            }
+        }
+    }
+    findings.extend(lists.iter().filter_map(|list| list.finding(now)));
+    findings.extend(lists.iter().filter(|list| list.is_forged).map(|list| Finding {
+        code: "TLS-CRL-SIGNATURE",
+        severity: Severity::Error,
+        origin: list.origin.clone(),
+        subject: list.issuer.clone(),
+        message: format!(
+            "the revocation list bears the name of the CA {}, which did not sign it: every client of that CA is refused",
+            list.issuer
+        ),
+        fix: "fetch the CA's current list; it is taken by itself".to_owned(),
+        refused_by: Clients::NONE,
+    }));
+    if !lists.is_empty() {
+        for issuer in issuers.iter().filter(|issuer| !lists.iter().any(|list| list.issuer == **issuer)) {
+            findings.push(Finding {
+                code: "TLS-CRL-MISSING",
+                severity: Severity::Warning,
+                origin: material.authority.origin.to_string(),
+                subject: issuer.clone(),
+                message:
+                    "there are revocation lists, and none is of this CA: every client that it vouches for is refused"
+                        .to_owned(),
+                fix: "add the CA's own list to client_crl_files".to_owned(),
+                refused_by: Clients::NONE,
+            });
+        }
+    }
+    let lists = lists.into_iter().map(|list| list.der).collect();
+    let trust = ClientAuthPolicy::new(material.mode, &authorities, lists).map_err(|error| match error {
+        ClientAuthError::Authority(_) => refused(&material.authority, error.to_string()),
+        _ => match material.lists.first() {
+            Some(list) => unusable_list(list, error.to_string()),
+            None => refused(&material.authority, error.to_string()),
+        },
+    })?;
+    let trust = trust.sourced(material.authority.origin.clone());
+    Ok(LoadedClients { trust, findings })
+}
+
+fn unusable_list(list: &Sourced<Input>, reason: String) -> LoadError {
+    let fix = "fetch the CA's current list anew; `openssl crl -text -noout -in FILE` shows what it says".to_owned();
+    Unusable::of(list, Expected::RevocationList, "TLS-CRL", reason, fix)
+}
+
+/// What is to be said of how long `trust` is still good: its authorities, and its revocation lists.
+pub fn clients_ending(trust: &ClientAuthPolicy, now: SystemTime) -> Vec<Finding> {
+    let origin = trust.origin().to_string();
+    let authorities = trust.authorities().iter().filter_map(|ca| Whose::ClientCa.ending(ca, &origin, now));
+    let lists = trust.crl_next_update().filter(|_| lists_ended(trust, now));
+    authorities.chain(lists.map(|until| list_ended(Some(until), &origin, String::new(), now))).collect()
+}
+
+/// True where a revocation list of `trust` is out of date.
+pub(crate) fn lists_ended(trust: &ClientAuthPolicy, now: SystemTime) -> bool {
+    trust.crl_next_update().is_some_and(|until| until <= seconds(now))
+}
+
+fn list_ended(until: Option<i64>, origin: &str, subject: String, now: SystemTime) -> Finding {
+    let message = match until {
+        Some(until) => format!("the revocation list is out of date since {}", span(seconds(now) - until, "")),
+        None => "the revocation list does not say when the next one comes (nextUpdate)".to_owned(),
+    };
+    Finding {
+        code: "TLS-CRL-OUT-OF-DATE",
+        severity: Severity::Error,
+        origin: origin.to_owned(),
+        subject,
+        message: format!("{message}: every client of its CA is refused"),
+        fix: "fetch the CA's current list; it is taken by itself".to_owned(),
+        refused_by: Clients::NONE,
+    }
+}
+
+fn seconds(now: SystemTime) -> i64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}
+
+/// A revocation list, and what is to be known of it.
+struct Listed {
+    der: CertificateRevocationListDer<'static>,
+    issuer: String,
+    /// Which part of the CA's certificates it is about (RFC 5280 §5.2.5); `None` for all.
+    part: Option<Vec<u8>>,
+    since: i64,
+    until: Option<i64>,
+    origin: String,
+    /// True where it bears the name of a CA that did not sign it.
+    is_forged: bool,
+}
+
+impl Listed {
+    fn of(
+        der: CertificateRevocationListDer<'static>,
+        list: &CertificateRevocationList<'_>,
+        from: &Sourced<Input>,
+        authorities: &[CertificateDer<'_>],
+    ) -> Self {
+        let authorities = authorities.iter().filter_map(Facts::of);
+        let mut of_issuer = authorities.filter(|ca| ca.x509.subject().as_raw() == list.issuer().as_raw()).peekable();
+        let is_forged = of_issuer.peek().is_some() && of_issuer.all(|ca| ca.signed_list(list) == Signed::No);
+        let part = list.extensions().iter().find(|e| e.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+        Self {
+            issuer: list.issuer().to_string(),
+            part: part.map(|part| part.value.to_vec()),
+            since: list.last_update().timestamp(),
+            until: list.next_update().map(|next| next.timestamp()),
+            origin: from.origin.to_string(),
+            is_forged,
+            der,
+        }
+    }
+
+    fn is_about_the_same(&self, other: &Self) -> bool {
+        (&self.issuer, &self.part) == (&other.issuer, &other.part)
+    }
+
+    fn finding(&self, now: SystemTime) -> Option<Finding> {
+        let ended = self.until.is_none_or(|until| until <= seconds(now));
+        ended.then(|| list_ended(self.until, &self.origin, self.issuer.clone(), now))
+    }
+}

@@ -1,0 +1,85 @@
+//! What a server on the network presents: looked at, and trusted in nothing.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::{ClientConfig, Error, SupportedProtocolVersion};
+use rustls_pki_types::CertificateDer;
+use tls_core::{CertificateSummary, IdentityError, provider};
+
+use crate::compatibility::Clients;
+use crate::diagnostics::{self, Finding, Severity};
+use crate::facts::Facts;
+use crate::handshake::AnyChain;
+use crate::names;
+use crate::trust::Roots;
+
+/// A configuration for who only looks: it takes every chain, and sends nothing that is worth a secret. `alpn` lists
+/// the protocols that are offered.
+///
+/// # Errors
+/// The provider refuses the versions.
+pub fn no_verify(alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyChain::new()))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
+/// A chain as it was presented, and what the doctor says of it.
+#[derive(Debug)]
+pub struct Presented {
+    /// Each certificate, the leaf first.
+    pub chain: Vec<CertificateSummary>,
+    /// Whether a root of this system's store vouches for it.
+    pub trusted: Result<(), String>,
+    /// What is wrong with it.
+    pub findings: Vec<Finding>,
+    /// Which clients would take it, once they trust its CA.
+    pub accepted_by: Vec<(&'static str, bool)>,
+}
+
+impl Presented {
+    /// Looks at `chain`, which `origin` presents to who calls it by each of `names`.
+    ///
+    /// # Errors
+    /// A certificate is not X.509.
+    pub fn of(
+        chain: &[CertificateDer<'_>],
+        origin: &str,
+        names: &[String],
+        now: SystemTime,
+    ) -> Result<Self, IdentityError> {
+        let summaries = chain.iter().map(CertificateSummary::read).collect::<Result<Vec<_>, _>>()?;
+        let (Some(leaf), Some((first, intermediates))) = (summaries.first(), chain.split_first()) else {
+            return Err(IdentityError::Empty);
+        };
+        let roots = Roots::default();
+        let trusted = roots.verify(first, intermediates, now);
+        let diagnosis = diagnostics::chain(chain, leaf, origin, &roots, &[], now);
+        let mut findings = diagnosis.findings;
+        if let Some(facts) = Facts::of(first) {
+            findings.extend(names::findings(&facts, origin, names));
+        }
+        if let Some(root) = diagnosis.root_sent {
+            findings.push(Finding {
+                code: "TLS-ROOT-SENT",
+                severity: Severity::Info,
+                origin: origin.to_owned(),
+                subject: leaf.subject.clone(),
+                message: format!(
+                    "the chain ends with the root {root}: whoever trusts it has it, and it is sent for nothing"
+                ),
+                fix: format!("take the certificate of {root} out of the file"),
+                refused_by: Clients::NONE,
+            });
+        }
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        let refused = findings.iter().map(|finding| finding.refused_by).fold(Clients::NONE, Clients::or);
+        let accepted_by = refused.accepted_by();
+        Ok(Self { trusted: trusted.map_err(|e| e.to_string()), findings, accepted_by, chain: summaries })
+    }
+}

@@ -1,0 +1,133 @@
+//! What a client has to know of a server: where its endpoints are, and whom to trust.
+
+use std::path::PathBuf;
+
+use spiced_certs::Issued;
+use tls_core::listener::ListenAddress;
+
+/// A server, as its clients see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) http: EndpointUrl,
+    pub(crate) flight: EndpointUrl,
+    pub(crate) grpc: EndpointUrl,
+    pub(crate) metrics: Option<EndpointUrl>,
+    pub(crate) probe: Option<EndpointUrl>,
+    /// `None` where the endpoints speak plain text.
+    pub(crate) trust: Option<Trust>,
+    /// A statement worth trying.
+    pub(crate) query: String,
+    /// True where a caller gives an API key.
+    pub(crate) key: bool,
+    /// True where the metrics endpoint asks for one, too.
+    pub(crate) metrics_key: bool,
+    /// True where there is no connection without a client certificate.
+    pub(crate) certificate: bool,
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone)]
+pub(crate) struct EndpointUrl {
+    /// A name or address, an IPv6 address in brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// True where nobody but this machine reaches it.
+    pub(crate) loopback: bool,
+}
+
+/// Whom a client has to trust.
+#[derive(Debug, Clone)]
+pub(crate) enum Trust {
+    /// Nobody new: a root of the system's store signed the certificate.
+    System,
+    /// What this file holds.
+    File(PathBuf),
+    /// A CA that only its owner has the certificate of; its name.
+    Issuer(String),
+}
+
+impl Trust {
+    /// From who issued the certificate, and the file that it was read from, where it was one.
+    pub(crate) fn of(issued: Issued, certificate_file: Option<PathBuf>) -> Self {
+        match (issued, certificate_file) {
+            (Issued::BySystemRoot, _) => Self::System,
+            (Issued::ByPresentedRoot { .. }, Some(file)) => Self::File(file),
+            (Issued::ByPresentedRoot { root: issuer } | Issued::ByUnknown { issuer }, _) => Self::Issuer(issuer),
+        }
+    }
+}
+
+impl Target {
+    /// True where the endpoints speak TLS.
+    pub(crate) fn tls(&self) -> bool {
+        self.trust.is_some()
+    }
+
+    /// The CA file that a client names; `None` where it need name none.
+    pub(crate) fn ca(&self) -> Option<String> {
+        match self.trust.as_ref()? {
+            Trust::System => None,
+            Trust::File(path) => Some(path.display().to_string()),
+            Trust::Issuer(_) => Some("ca.pem".to_owned()),
+        }
+    }
+
+    /// What is to be known before the lines work, as comments; empty where nothing is.
+    pub(crate) fn note(&self) -> String {
+        let mut note = match &self.trust {
+            Some(Trust::Issuer(name)) => {
+                format!("# ca.pem: the certificate of the CA {name}, from whoever runs it\n")
+            }
+            _ => String::new(),
+        };
+        if self.key {
+            note.push_str("# SPICE_API_KEY: your API key, exported\n");
+        }
+        if self.certificate {
+            note.push_str("# client.pem, client-key.pem: your client certificate and its key\n");
+        }
+        note
+    }
+}
+
+impl EndpointUrl {
+    /// An endpoint that listens on `address`, by a name that `names` (those of the certificate; none without TLS) has
+    /// where there is one.
+    pub(crate) fn new(address: &ListenAddress, port: u16, names: &[String]) -> Self {
+        let asked = address.host();
+        let everywhere = ["0.0.0.0", "::", "*"].contains(&asked);
+        let candidates = if everywhere { vec!["localhost", "127.0.0.1", "::1"] } else { vec![asked] };
+        let named = |host: &&str| names.iter().any(|name| name.eq_ignore_ascii_case(host));
+        let dns = || names.iter().find(|name| !name.starts_with('*') && !name.contains([':', '/'])).map(String::as_str);
+        let host = candidates.iter().copied().find(named).or_else(dns).unwrap_or(candidates[0]);
+        let loopback = asked == "localhost" || asked.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        Self { host: if host.contains(':') { format!("[{host}]") } else { host.to_owned() }, port, loopback }
+    }
+
+    /// `host:port`.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_endpoint_is_called_by_a_name_that_its_certificate_has() {
+        for (listen, names, host) in [
+            ("localhost:1", &["localhost", "127.0.0.1"] as &[&str], "localhost"),
+            ("localhost:1", &[], "localhost"),
+            ("localhost:1", &["*.example.com", "api.example.com"], "api.example.com"),
+            ("0.0.0.0:1", &["api.example.com", "localhost"], "localhost"),
+            ("0.0.0.0:1", &["spiffe://prod/x", "2001:db8::1", "api.example.com"], "api.example.com"),
+            ("[::]:1", &[], "localhost"),
+            ("[::1]:1", &["::1"], "[::1]"),
+            ("10.0.0.1:1", &["10.0.0.1"], "10.0.0.1"),
+        ] {
+            let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+            assert_eq!(EndpointUrl::new(&listen.parse().unwrap(), 1, &names).host, host, "{listen} {names:?}");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! From an endpoint to a connection: TCP, then TLS or not, within one deadline.
+//!
+//! Without a scheme TLS is tried first. Plain text comes second only where it cannot leave this
+//! machine and nothing asks for TLS, and once TLS was spoken it stays: nobody in between can talk a
+//! client down to plain text.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use spiced_certs::outbound::{ClientTls, ClientTlsError, HandshakeObserver, Refusal};
+use tls_core::CertificateSummary;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::args::Reach;
+use super::connect_error::Unreachable;
+use super::endpoint::{Endpoint, Requested};
+
+/// After how long without a word the other end is asked whether it is there.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Makes connections to one server.
+pub(crate) struct Dialer {
+    endpoint: Endpoint,
+    tls: Result<Tls, ClientTlsError>,
+    plain_allowed: bool,
+    timeout: Duration,
+    /// What was spoken when it first worked.
+    settled: OnceLock<Requested>,
+    latest: watch::Sender<Option<Arc<Link>>>,
+}
+
+struct Tls {
+    config: Arc<ClientConfig>,
+    witness: HandshakeObserver,
+}
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// How it was reached, the scheme that was spoken included.
+    pub(crate) endpoint: Endpoint,
+    pub(crate) tls: Option<LinkTls>,
+    /// What TLS said after the handshake, where it was the end: a server of TLS 1.3 refuses a
+    /// client's certificate only then.
+    refused: Mutex<Option<Refusal>>,
+}
+
+/// What the handshake agreed on.
+#[derive(Debug)]
+pub(crate) struct LinkTls {
+    pub(crate) version: String,
+    pub(crate) cipher: String,
+    pub(crate) group: String,
+    pub(crate) certificate: Option<CertificateSummary>,
+}
+
+impl Link {
+    /// Why TLS ended the connection, if it did.
+    pub(crate) fn refused(&self) -> Option<Refusal> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Dialer {
+    /// Reads what TLS needs.
+    ///
+    /// # Errors
+    /// It cannot be read, and TLS is not just one of two ways.
+    pub(crate) fn new(reach: &Reach) -> Result<Self, ClientTlsError> {
+        let Reach { endpoint, tls, tls_asked, timeout, .. } = reach;
+        let plain_allowed = endpoint.asked == Requested::TlsFirst && endpoint.is_loopback() && !tls_asked;
+        let tls = Tls::new(tls.clone());
+        match &tls {
+            // Where nothing is trusted, plain text on this machine may still do.
+            Err(ClientTlsError::NoAuthority { .. }) if plain_allowed => {}
+            Err(error) if endpoint.asked != Requested::Plain => return Err(error.clone()),
+            _ => {}
+        }
+        let (settled, (latest, _)) = (OnceLock::new(), watch::channel(None));
+        Ok(Self { endpoint: endpoint.clone(), tls, plain_allowed, timeout: *timeout, settled, latest })
+    }
+
+    /// The connection that was made last.
+    pub(crate) fn latest(&self) -> Option<Arc<Link>> {
+        self.latest.borrow().clone()
+    }
+
+    /// Makes a connection.
+    ///
+    /// # Errors
+    /// There is none, and why.
+    pub(crate) async fn connect(&self) -> Result<Connection, Unreachable> {
+        let asked = self.settled.get().copied().unwrap_or(self.endpoint.asked);
+        let line = match asked {
+            Requested::Plain => self.within(self.plain(false)).await?,
+            Requested::Tls => self.within(self.secure()).await?,
+            Requested::TlsFirst => match self.within(self.secure()).await {
+                Err(Unreachable::SpeaksPlain { .. } | Unreachable::Unset(ClientTlsError::NoAuthority { .. }))
+                    if self.plain_allowed =>
+                {
+                    self.within(self.plain(true)).await?
+                }
+                other => other?,
+            },
+        };
+        // Another dial may have settled it; they agree, or a later one fails.
+        let _ = self.settled.set(line.link.endpoint.asked);
+        self.latest.send_replace(Some(Arc::clone(&line.link)));
+        Ok(line)
+    }
+
+    /// Whether the server speaks TLS, whatever was asked: it answers a handshake with something
+    /// that is TLS, be it a refusal.
+    pub(crate) async fn speaks_tls(&self) -> bool {
+        match self.within(self.secure()).await {
+            Ok(_) => true,
+            Err(Unreachable::Tls { refusal, .. }) => !matches!(refusal, Refusal::Closed | Refusal::Other(_)),
+            Err(_) => false,
+        }
+    }
+
+    async fn within<T>(&self, work: impl Future<Output = Result<T, Unreachable>>) -> Result<T, Unreachable> {
+        let late = || Unreachable::Late { endpoint: self.endpoint.clone(), after: self.timeout };
+        timeout(self.timeout, work).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, Unreachable> {
+        let Endpoint { host, port, .. } = &self.endpoint;
+        let addresses = tokio::net::lookup_host((host.as_str(), *port)).await;
+        let unknown = |reason: String| Unreachable::UnknownHost { host: host.clone(), reason };
+        let addresses: Vec<_> = addresses.map_err(|e| unknown(e.to_string()))?.collect();
+        if addresses.is_empty() {
+            return Err(unknown("it has no address".to_owned()));
+        }
+        let tcp = TcpStream::connect(addresses.as_slice()).await;
+        let tcp = tcp.map_err(|cause| Unreachable::Tcp {
+            endpoint: self.endpoint.clone(),
+            kind: cause.kind(),
+            reason: cause.to_string(),
+        })?;
+        // Statements are small and someone waits for each.
+        let _ = tcp.set_nodelay(true);
+        // A server that vanished in the midst of a query is noticed within two minutes.
+        let keepalive = TcpKeepalive::new().with_time(IDLE).with_interval(IDLE).with_retries(3);
+        let _ = SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
+        Ok(tcp)
+    }
+
+    /// With `here`, only to this machine: a name may be resolved to anything.
+    async fn plain(&self, here: bool) -> Result<Connection, Unreachable> {
+        let tcp = self.tcp().await?;
+        let endpoint = self.endpoint.to(Requested::Plain, &self.endpoint.host);
+        if here && !tcp.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
+            return Err(Unreachable::SpeaksPlain { endpoint });
+        }
+        Ok(Connection { io: Box::new(tcp), link: Arc::new(Link { endpoint, tls: None, refused: Mutex::default() }) })
+    }
+
+    async fn secure(&self) -> Result<Connection, Unreachable> {
+        let Tls { config, witness } = self.tls.as_ref().map_err(|e| Unreachable::Unset(e.clone()))?;
+        let endpoint = self.endpoint.to(Requested::Tls, &self.endpoint.host);
+        let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| Unreachable::UnknownHost {
+            host: endpoint.host.clone(),
+            reason: "it is no host name".to_owned(),
+        })?;
+        let tcp = self.tcp().await?;
+        let stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(|error| {
+            match Refusal::of_io(&error, witness) {
+                Refusal::PlainText => Unreachable::SpeaksPlain { endpoint: endpoint.clone() },
+                refusal => Unreachable::Tls { endpoint: endpoint.clone(), refusal },
+            }
+        })?;
+        let (_, connection) = stream.get_ref();
+        if let Some(other) = connection.alpn_protocol().filter(|alpn| *alpn != b"h2") {
+            return Err(Unreachable::NotFlight {
+                endpoint,
+                reason: format!("it speaks {}", String::from_utf8_lossy(other)),
+            });
+        }
+        let certificate = connection.peer_certificates().and_then(<[_]>::first);
+        let tls = LinkTls {
+            version: connection.protocol_version().and_then(|v| v.as_str()).unwrap_or("?").replace("TLSv1_", "TLS 1."),
+            cipher: connection
+                .negotiated_cipher_suite()
+                .map_or_else(String::new, |suite| format!("{:?}", suite.suite())),
+            group: connection
+                .negotiated_key_exchange_group()
+                .map_or_else(String::new, |group| format!("{:?}", group.name())),
+            certificate: certificate.and_then(|der| CertificateSummary::read(der).ok()),
+        };
+        let link = Arc::new(Link { endpoint, tls: Some(tls), refused: Mutex::default() });
+        let heard = AlertCapturingStream { stream, link: Arc::clone(&link), witness: witness.clone(), answered: false };
+        Ok(Connection { io: Box::new(heard), link })
+    }
+}
+
+impl Tls {
+    fn new(tls: ClientTls) -> Result<Self, ClientTlsError> {
+        let (config, witness) = tls.witnessed(&["h2"])?;
+        Ok(Self { config, witness })
+    }
+}
+
+/// A connection, ready for HTTP/2.
+pub(crate) struct Connection {
+    pub(crate) io: Box<dyn Io>,
+    pub(crate) link: Arc<Link>,
+}
+
+/// What a connection is to those above.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// Listens for what TLS says at the end: above, an error is but a text. A server of TLS 1.3 looks at
+/// our certificate when the handshake is over for us.
+struct AlertCapturingStream {
+    stream: TlsStream<TcpStream>,
+    link: Arc<Link>,
+    witness: HandshakeObserver,
+    /// Whether anything came from the server since the handshake; then it has let us in.
+    answered: bool,
+}
+
+impl AlertCapturingStream {
+    fn hear(&self, refusal: Refusal) {
+        if !self.answered && refusal != Refusal::Closed {
+            *self.link.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+        }
+    }
+
+    /// A server that refuses sends an alert and closes. What is written then fails, while the alert
+    /// is still to be read, and nobody above reads on: so this waits for the end of what there is,
+    /// which on a broken connection is near.
+    fn wrote<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let error = match polled {
+            Poll::Ready(Err(error)) if !self.answered => error,
+            other => return other,
+        };
+        let mut bytes = [0; 1024];
+        loop {
+            match self.read(cx, &mut ReadBuf::new(&mut bytes)) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(_) => return Poll::Ready(Err(error)),
+                // The next write fails as this one did.
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Whether anything was read.
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = buf.filled().len() > before;
+        match &polled {
+            Poll::Ready(Ok(())) if read => self.answered = true,
+            Poll::Ready(Ok(())) => self.hear(Refusal::of_end(&self.witness)),
+            Poll::Ready(Err(error)) => self.hear(Refusal::of_io(error, &self.witness)),
+            Poll::Pending => {}
+        }
+        polled.map_ok(|()| read)
+    }
+}
+
+impl AsyncRead for AlertCapturingStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.read(cx, buf).map_ok(|_| ())
+    }
+}
+
+impl AsyncWrite for AlertCapturingStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(polled, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.wrote(polled, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,154 @@
+//! The endpoints: bound before anything is served, each an acceptor and a router on the one accept loop.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use axum::Router;
+use spiced_config::Listen;
+use tls_core::drain::Drain;
+use tls_core::listener::{self, ConnectionTable, Limits, ListenAddress};
+use tls_core::{Acceptor, ServerTls, Sourced, Workers};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::failure::Failure;
+
+/// All endpoints, bound. Dropping one closes it.
+pub(crate) struct Endpoints {
+    pub(crate) http: BoundEndpoint,
+    pub(crate) flight: BoundEndpoint,
+    pub(crate) grpc: BoundEndpoint,
+    pub(crate) metrics: Option<BoundEndpoint>,
+    pub(crate) probe: Option<BoundEndpoint>,
+}
+
+impl Endpoints {
+    /// Binds every address of `listen`, or none. The probe endpoint never speaks TLS.
+    pub(crate) fn bind(listen: &Listen, tls: Option<&ServerTls>) -> Result<Self, Failure> {
+        let open = |endpoint, address: &Sourced<ListenAddress>, tls: Option<&ServerTls>| {
+            BoundEndpoint::bind(endpoint, address, tls, listen.proxy_protocol.contains(&endpoint))
+        };
+        let optional = |endpoint, address: &Option<Sourced<ListenAddress>>, tls: Option<&ServerTls>| {
+            address.as_ref().map(|address| open(endpoint, address, tls)).transpose()
+        };
+        Ok(Self {
+            http: open("http", &listen.http, tls)?,
+            flight: open("flight", &listen.flight, tls)?,
+            grpc: open("grpc", &listen.grpc, tls)?,
+            metrics: optional("metrics", &listen.metrics, tls)?,
+            probe: optional("probe", &listen.probe, None)?,
+        })
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &BoundEndpoint> {
+        [&self.http, &self.flight, &self.grpc].into_iter().chain(&self.metrics).chain(&self.probe)
+    }
+}
+
+/// An endpoint whose sockets are bound and that nobody serves yet.
+pub(crate) struct BoundEndpoint {
+    pub(crate) endpoint: &'static str,
+    acceptor: Acceptor,
+    proxied: bool,
+    asked: ListenAddress,
+    addresses: Vec<SocketAddr>,
+    sockets: Vec<TcpListener>,
+}
+
+impl BoundEndpoint {
+    /// Binds an endpoint's address. `tls` is what it speaks TLS with; `None` for plain text. `proxied`: a proxy in
+    /// front says for whom it speaks.
+    fn bind(
+        endpoint: &'static str,
+        address: &Sourced<ListenAddress>,
+        tls: Option<&ServerTls>,
+        proxied: bool,
+    ) -> Result<Self, Failure> {
+        let asked = address.value.clone();
+        let bound = asked.bind().and_then(|sockets| {
+            let addresses = sockets.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+            Ok((sockets, addresses))
+        });
+        let (sockets, addresses) = bound.map_err(|error| cannot_bind(endpoint, address, &error))?;
+        let acceptor = match tls {
+            Some(tls) => Acceptor::tls(endpoint, tls.clone()),
+            None => Acceptor::plain(endpoint),
+        };
+        let acceptor = if proxied { acceptor.behind_proxy() } else { acceptor };
+        Ok(Self { endpoint, acceptor, proxied, asked, addresses, sockets })
+    }
+
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.addresses.first().map_or(0, SocketAddr::port)
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.acceptor.is_tls()
+    }
+
+    /// True where nobody but this machine can reach it.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
+    }
+
+    /// True where nobody but this machine calls: no proxy speaks there for others.
+    pub(crate) fn is_local(&self) -> bool {
+        self.is_loopback() && !self.proxied
+    }
+
+    /// The address as it was asked for.
+    pub(crate) fn asked(&self) -> &ListenAddress {
+        &self.asked
+    }
+
+    /// The scheme of its address, as its clients write it.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match (self.endpoint, self.is_tls()) {
+            ("flight", true) => "grpc+tls",
+            ("flight", false) => "grpc",
+            (_, true) => "https",
+            (_, false) => "http",
+        }
+    }
+
+    /// Serves `router` on every socket until the drain, with `connections` for itself over all of them; the
+    /// accept loops are added to `loops`.
+    pub(crate) fn serve(
+        self,
+        router: Router,
+        connections: usize,
+        limits: &Limits,
+        workers: &Workers,
+        drain: &Drain,
+        loops: &mut JoinSet<io::Result<()>>,
+    ) {
+        let (connections, table) = (Arc::new(Semaphore::new(connections)), ConnectionTable::default());
+        for socket in self.sockets {
+            let acceptor = self.acceptor.clone();
+            let limits = Limits { connections: connections.clone(), table: table.clone(), ..limits.clone() };
+            loops.spawn(listener::serve(socket, acceptor, router.clone(), limits, workers.clone(), drain.clone()));
+        }
+    }
+}
+
+fn cannot_bind(endpoint: &str, address: &Sourced<ListenAddress>, error: &io::Error) -> Failure {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not (ports below 1024 need a privilege)".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        _ => error.to_string(),
+    };
+    let from = match &address.origin {
+        tls_core::Origin::Default => "the default".to_owned(),
+        origin => format!("from {origin}"),
+    };
+    Failure::Unavailable {
+        cause: format!("the {endpoint} endpoint cannot listen on {} ({from}): {why}", address.value),
+        hint: format!("choose another address with --{endpoint} HOST:PORT; port 0 takes a free one"),
+    }
+}

@@ -1,0 +1,36 @@
+//! What an endpoint says to whoever speaks the wrong HTTP to it.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
+use http::header::CONTENT_TYPE;
+use http::{StatusCode, Version};
+use tower::ServiceExt;
+
+/// An endpoint that speaks gRPC alone refuses HTTP/1: a browser or curl gets a sentence, and no web page
+/// can reach gRPC, which browsers do not speak over HTTP/2 by themselves.
+pub(crate) fn grpc_only(router: Router, sentence: &'static str) -> Router {
+    router.layer(from_fn(move |request: Request, next: Next| async move {
+        if request.version() < Version::HTTP_2 {
+            return (StatusCode::HTTP_VERSION_NOT_SUPPORTED, sentence).into_response();
+        }
+        next.run(request).await
+    }))
+}
+
+/// One endpoint for two protocols: gRPC by its content type, everything else to `http`.
+pub(crate) fn either(grpc: Router, http: Router) -> Router {
+    Router::new().fallback(move |request: Request<Body>| {
+        let is_grpc =
+            request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let chosen = if is_grpc { grpc.clone() } else { http.clone() };
+        async move {
+            match chosen.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+    })
+}

@@ -1,0 +1,224 @@
+//! Reloads beside everything else: a file system or a store that hangs holds up no stop.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use serde_json::Value;
+use spiced_http::{Reload, ReloadHandle, ReloadOptions};
+use spiced_secrets::StoreStatus;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::error;
+
+use crate::reloadable::{Change, Follower, ReloadOutcome, ReloadableState};
+
+/// While certificate and key do not match, their stores are asked again after this long, then twice
+/// as long, and so on up to the longest.
+const FIRST_POLL: Duration = Duration::from_secs(1);
+const MAX_POLL: Duration = Duration::from_secs(15);
+
+/// A pod that was refused is read again after this long, then twice as long, and so on up to the longest: a store
+/// may be up again, a file be there.
+const FIRST_RETRY: Duration = Duration::from_secs(15);
+const MAX_RETRY: Duration = Duration::from_secs(5 * 60);
+
+/// Requests for a reload that may wait for one; they share it.
+const MAX_REQUESTS: usize = 16;
+
+/// At most one reload at a time; those that are asked for meanwhile are one more, after it.
+pub(crate) struct ReloadCoordinator {
+    live: Option<ReloadableState>,
+    follower: Follower,
+    /// Where the status finds the stores of now.
+    stores: watch::Sender<watch::Receiver<Vec<StoreStatus>>>,
+    running: Option<JoinHandle<ReloadOutcome>>,
+    /// Who waits for the reload that runs.
+    served_by_this: Vec<ReloadRequest>,
+    asked: mpsc::Receiver<ReloadRequest>,
+    /// Who waits for the next one.
+    waiting: Vec<ReloadRequest>,
+    /// Somebody said so who does not wait.
+    told: bool,
+    /// Certificate and key do not match: when to look again, and how long to wait after that.
+    mismatch: Option<(Instant, Duration)>,
+    /// What the pod says is not in force: when to try again, and how long to wait after that.
+    refused: Option<(Instant, Duration)>,
+    /// When material is valid that was found before its time.
+    held: Option<Instant>,
+}
+
+/// Somebody who waits for the end of a reload.
+pub(crate) struct ReloadRequest {
+    dry_run: bool,
+    force: bool,
+    answer: oneshot::Sender<Value>,
+}
+
+/// What asks for a reload, and where it is asked: made before the endpoints are, which hold the former.
+pub(crate) fn handle() -> (ReloadHandle, mpsc::Receiver<ReloadRequest>) {
+    let (asks, asked) = mpsc::channel(MAX_REQUESTS);
+    let handle = ReloadHandle::new(move |ReloadOptions { dry_run, force }| {
+        let asks = asks.clone();
+        async move {
+            let (answer, answered) = oneshot::channel();
+            if asks.try_send(ReloadRequest { dry_run, force, answer }).is_err() {
+                return Reload::Busy;
+            }
+            answered.await.map_or(Reload::Lost, Reload::Ended)
+        }
+        .boxed()
+    });
+    (handle, asked)
+}
+
+impl ReloadCoordinator {
+    pub(crate) fn new(
+        live: ReloadableState,
+        follower: Follower,
+        stores: watch::Sender<watch::Receiver<Vec<StoreStatus>>>,
+        asked: mpsc::Receiver<ReloadRequest>,
+    ) -> Self {
+        Self {
+            live: Some(live),
+            follower,
+            stores,
+            running: None,
+            served_by_this: Vec::new(),
+            asked,
+            waiting: Vec::new(),
+            told: false,
+            mismatch: None,
+            refused: None,
+            held: None,
+        }
+    }
+
+    /// Starts reading everything again, because somebody said so.
+    pub(crate) fn told(&mut self) {
+        self.told = true;
+        self.begin();
+    }
+
+    /// Goes on with what is to be done next: the end of the reload that runs, a request for one, a change
+    /// of a secret, or another look at a pair that does not match; forever where there is nothing of the kind.
+    pub(crate) async fn next(&mut self) {
+        if let Some(running) = &mut self.running {
+            tokio::select! {
+                ended = running => {
+                    self.running = None;
+                    match ended {
+                        Ok(ended) => self.ended(ended),
+                        Err(error) => {
+                            error!(%error, "the reload was lost; what serves goes on serving and is not reloaded any more");
+                            self.served_by_this.clear();
+                        }
+                    }
+                }
+                Some(ask) = self.asked.recv(), if self.waiting.len() < MAX_REQUESTS => self.waiting.push(ask),
+            }
+            return;
+        }
+        let (look, again, held) = (self.mismatch, self.refused, self.held);
+        let changed = async {
+            match &mut self.live {
+                Some(live) => live.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            change = changed => match (change, self.live.take()) {
+                // What the pod wants may be good with that.
+                (Change::Material, Some(live)) if again.is_none() => {
+                    self.running = Some(tokio::spawn(live.reread(true)));
+                }
+                (Change::Development(made), Some(live)) => self.running = Some(tokio::spawn(live.renew(made))),
+                (Change::Nothing, live) => self.live = live,
+                (_, live) => {
+                    self.live = live;
+                    self.told();
+                }
+            },
+            Some(ask) = self.asked.recv() => {
+                self.waiting.push(ask);
+                self.begin();
+            }
+            () = at(again.map(|(at, _)| at)) => self.told(),
+            () = at(held) => self.told(),
+            () = at(look.map(|(at, _)| at)) => {
+                self.follower.refresher.refresh_now();
+                self.mismatch = look.map(|(at, pause)| (at + pause, (pause * 2).min(MAX_POLL)));
+            }
+        }
+    }
+
+    /// Begins the next reload, where none runs: one that counts, or else one that only looks.
+    fn begin(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        // A reload that was lost has taken with it what could be reloaded; who asks then gets no answer.
+        let Some(live) = self.live.take() else { return self.waiting.clear() };
+        let (real, dry): (Vec<ReloadRequest>, Vec<ReloadRequest>) =
+            self.waiting.drain(..).partition(|ask| !ask.dry_run);
+        let counts = std::mem::take(&mut self.told) || !real.is_empty();
+        let (now, later) = if counts { (real, dry) } else { (dry, real) };
+        // Those that agree in whether it is forced share it; whoever forces one goes first.
+        let force = now.iter().any(|ask| ask.force);
+        let (now, other): (Vec<ReloadRequest>, Vec<ReloadRequest>) =
+            now.into_iter().partition(|ask| ask.force == force);
+        self.served_by_this = now;
+        self.waiting = later.into_iter().chain(other).collect();
+        let refresher = counts.then(|| self.follower.refresher.clone());
+        self.running = Some(tokio::spawn(live.reload(refresher, !counts, force)));
+    }
+
+    /// Arms what is to be tried again by itself, after a reload that counted.
+    fn wait_for(&mut self, mismatch: bool, refused: bool, held: Option<Duration>, live: &ReloadableState) {
+        self.held = held.map(|left| Instant::now() + left.max(FIRST_POLL));
+        self.refused = match self.refused {
+            _ if !refused => None,
+            None => Some((Instant::now() + FIRST_RETRY, 2 * FIRST_RETRY)),
+            Some((_, pause)) => Some((Instant::now() + pause, (2 * pause).min(MAX_RETRY))),
+        };
+        let is_watched = live.served.as_ref().is_some_and(|served| served.reloader.is_watched());
+        self.mismatch = match self.mismatch {
+            before if mismatch && is_watched => {
+                Some(before.unwrap_or_else(|| (Instant::now() + FIRST_POLL, FIRST_POLL)))
+            }
+            _ => None,
+        };
+    }
+
+    fn ended(&mut self, ReloadOutcome { live, reloaded, follower, dry, mismatch, refused, held }: ReloadOutcome) {
+        if !dry {
+            self.wait_for(mismatch, refused, held, &live);
+        }
+        self.live = Some(live);
+        if let Some(follower) = follower {
+            self.stores.send_replace(follower.status.clone());
+            self.follower = follower;
+        }
+        let answer = reloaded.answer();
+        self.served_by_this.drain(..).for_each(|ask| ask.tell(answer.clone()));
+        if self.told || !self.waiting.is_empty() {
+            self.begin();
+        }
+    }
+}
+
+/// Waits until then; forever where there is no such time.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl ReloadRequest {
+    fn tell(self, mut answer: Value) {
+        answer["dry_run"] = self.dry_run.into();
+        // Whoever asked may have gone.
+        let _ = self.answer.send(answer);
+    }
+}

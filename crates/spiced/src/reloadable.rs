@@ -1,0 +1,429 @@
+//! What can change while the program runs, and how: the TLS material, who may do what, and the stores
+//! that either comes from. It is read as at the start, checked as a whole, and then put in place at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use spiced_certs::{FileWatch, Finding, LoadError, Outcome, SelfSigned, Sources};
+use spiced_config::{Dataset, Listen, Settings};
+use spiced_middleware::Policy;
+use spiced_secrets::{Refresher, Resolver, StoreStatus, WatchedSecrets};
+use tls_core::{ClientAuthPolicy, SniCertResolver};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::args::PodArgs;
+use crate::failure::Failure;
+use crate::identity::{self, Served};
+use crate::policy::{self, KeyRotation};
+use crate::{load, secrets};
+
+/// How often it is looked whether a development certificate ends soon: the clock of a laptop that slept is ahead by hours.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// From one that could not be made to the next attempt.
+const RETRY: Duration = Duration::from_secs(60 * 60);
+
+/// How long material that has just changed may be half of what it is to be.
+const GRACE_PERIOD: Duration = Duration::from_secs(2);
+
+/// What is in force.
+pub(crate) struct ReloadableState {
+    pub(crate) pod: PodArgs,
+    /// The pod's own files.
+    pub(crate) files: FileWatch,
+    pub(crate) served: Option<Served>,
+    pub(crate) policy: Arc<watch::Sender<Arc<Policy>>>,
+    /// What only a restart changes, as it was at the start.
+    pub(crate) fixed: RestartOnlySettings,
+    /// When to look next whether a development certificate ends soon.
+    look: Instant,
+}
+
+/// Settings that a reload does not change, by their place in the pod.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RestartOnlySettings(Vec<(&'static str, String)>);
+
+impl RestartOnlySettings {
+    /// Those of `settings`. A secret shows in none, so a change of one alone is not seen.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let tls = settings.tls.as_ref().map(|tls| (tls.min_version, tls.handshake_timeout));
+        let origins = settings.allowed_origins.iter().flatten().map(|origin| &origin.value).collect::<Vec<_>>();
+        Self(vec![
+            ("runtime.listen", {
+                let Listen { http, flight, grpc, metrics, probe, proxy_protocol } = &settings.listen;
+                let optional = [metrics, probe].map(|endpoint| endpoint.as_ref().map(|endpoint| &endpoint.value));
+                format!("{:?}", (&http.value, &flight.value, &grpc.value, optional, proxy_protocol))
+            }),
+            ("runtime.tls.min_version or handshake_timeout", format!("{tls:?}")),
+            ("runtime.auth.metrics", format!("{}", settings.auth.metrics)),
+            ("runtime.sql", {
+                let Settings { host_paths, query_timeout, query_memory, query_history, .. } = settings;
+                let Settings { readers, writers, queue_timeout, max_result_rows, max_result_bytes, .. } = settings;
+                let Settings { process_memory, max_statement_size, spill_directory, spill_limit, .. } = settings;
+                let sizes = (process_memory, max_statement_size, spill_directory, spill_limit);
+                let turns = (readers, writers, queue_timeout, sizes);
+                let bounds = (query_timeout, query_memory, max_result_rows, max_result_bytes, query_history);
+                format!("{:?}", (host_paths, turns, bounds))
+            }),
+            ("runtime.limits", format!("{:?}", settings.limits)),
+            (
+                "runtime.http or runtime.cors",
+                format!("{:?}", (settings.http_body_limit, settings.hsts, &settings.trusted_proxies, origins)),
+            ),
+            ("runtime.shutdown", format!("{:?}", (settings.shutdown_delay, settings.shutdown_timeout))),
+            ("datasets", {
+                let told = |set: &Dataset| {
+                    let params: Vec<&String> = set.params.keys().collect();
+                    format!("{:?}", (&set.name, &set.from, set.writable, params, &set.columns))
+                };
+                settings.datasets.iter().map(told).collect()
+            }),
+            ("views", format!("{:?}", settings.views)),
+        ])
+    }
+
+    fn changed(&self, other: &Self) -> Vec<&'static str> {
+        let pairs = self.0.iter().zip(&other.0);
+        pairs.filter(|(mine, theirs)| mine != theirs).map(|((name, _), _)| *name).collect()
+    }
+}
+
+/// The stores that are followed, and who follows them. What is dropped follows no more.
+pub(crate) struct Follower {
+    pub(crate) refresher: Refresher,
+    pub(crate) status: watch::Receiver<Vec<StoreStatus>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Follower {
+    /// Follows from now on. Must be called in a runtime.
+    pub(crate) fn start(
+        followed: WatchedSecrets,
+        rotation: KeyRotation,
+        policy: Arc<watch::Sender<Arc<Policy>>>,
+    ) -> Self {
+        let WatchedSecrets { status, refresher, following, .. } = followed;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(following.run());
+        tasks.spawn(rotation.run(policy));
+        Self { refresher, status, _tasks: tasks }
+    }
+}
+
+/// How a reload ended.
+pub(crate) enum Reloaded {
+    /// Something new is in force, or would be.
+    Swapped {
+        what: Vec<&'static str>,
+        findings: Vec<Finding>,
+    },
+    Unchanged,
+    Rejected {
+        reason: String,
+        fix: String,
+        /// What clients would refuse it for.
+        findings: Vec<Finding>,
+    },
+}
+
+impl Reloaded {
+    /// As `POST /v1/tls/reload` answers it.
+    pub(crate) fn answer(&self) -> Value {
+        match self {
+            Self::Swapped { what, findings } => json!({ "result": "swapped", "changed": what, "findings": findings }),
+            Self::Unchanged => json!({ "result": "unchanged" }),
+            Self::Rejected { reason, fix, findings } if findings.is_empty() => {
+                json!({ "result": "rejected", "reason": reason, "fix": fix })
+            }
+            Self::Rejected { reason, fix, findings } => {
+                json!({ "result": "rejected", "reason": reason, "fix": fix, "findings": findings })
+            }
+        }
+    }
+}
+
+/// A reload that ended: what is in force now, and whom it follows where that is new.
+pub(crate) struct ReloadOutcome {
+    pub(crate) live: ReloadableState,
+    pub(crate) reloaded: Reloaded,
+    pub(crate) follower: Option<Follower>,
+    /// The pod was read again, and what it says now is not in force.
+    pub(crate) refused: bool,
+    /// It only looked: nothing is in force, or waits, because of it.
+    pub(crate) dry: bool,
+    /// Of two secrets that belong together one may have changed before the other.
+    pub(crate) mismatch: bool,
+    /// In how long the material that was found is valid, where its time has not come.
+    pub(crate) held: Option<Duration>,
+}
+
+impl ReloadOutcome {
+    /// After the material was read, or looked at, with this outcome.
+    fn of(live: ReloadableState, outcome: Outcome, policy_changed: bool) -> Self {
+        let rejected = match &outcome {
+            Outcome::Rejected(error) => Some(error),
+            _ => None,
+        };
+        let mismatch = rejected.is_some_and(LoadError::is_mid_rotation);
+        let held =
+            rejected.and_then(LoadError::starts_in).map(|left| Duration::from_secs(u64::try_from(left).unwrap_or(0)));
+        let reloaded = reloaded(outcome, policy_changed);
+        Self { live, reloaded, follower: None, refused: false, dry: false, mismatch, held }
+    }
+}
+
+/// What has changed by itself.
+pub(crate) enum Change {
+    /// The TLS material: a file or a secret.
+    Material,
+    /// The pod.
+    Pod,
+    /// The development certificate, which ends soon.
+    Development(SelfSigned),
+    /// Nothing; it was looked.
+    Nothing,
+}
+
+impl ReloadableState {
+    pub(crate) fn new(
+        pod: PodArgs,
+        files: FileWatch,
+        served: Option<Served>,
+        policy: Arc<watch::Sender<Arc<Policy>>>,
+        fixed: RestartOnlySettings,
+    ) -> Self {
+        Self { pod, files, served, policy, fixed, look: Instant::now() + POLL_INTERVAL }
+    }
+
+    /// Waits until something changes by itself. May be dropped and called again.
+    pub(crate) async fn changed(&mut self) -> Change {
+        let material = async {
+            match &mut self.served {
+                Some(Served { reloader, files, .. }) => tokio::select! {
+                    () = reloader.changed() => {}
+                    () = files.changed() => {}
+                },
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = material => return Change::Material,
+            () = self.files.changed() => return Change::Pod,
+            () = tokio::time::sleep_until(self.look) => {}
+        }
+        self.look = Instant::now() + POLL_INTERVAL;
+        match self.served.as_ref().and_then(|served| served.reloader.development_due()) {
+            Some(made) => Change::Development(made),
+            None => Change::Nothing,
+        }
+    }
+
+    /// Makes the development certificate again, by the same CA, and takes it.
+    pub(crate) async fn renew(mut self, made: SelfSigned) -> ReloadOutcome {
+        match blocking(move || made.ensure()).await {
+            Ok(_) => info!("the development certificate ends soon and was made anew, by the same CA"),
+            Err(reason) => {
+                let hint = "spiced tls init --dir DIR makes it too";
+                error!(%reason, hint, "the development certificate cannot be made anew");
+                self.look = Instant::now() + RETRY;
+            }
+        }
+        self.reread(false).await
+    }
+
+    /// Reads the material again from where it was. `changed`: it has just changed, so that it may still be changing.
+    pub(crate) async fn reread(mut self, changed: bool) -> ReloadOutcome {
+        let before = self.in_force();
+        let read = move || {
+            let outcome = match &mut self.served {
+                Some(served) if changed => served.reloader.reload_patiently(GRACE_PERIOD),
+                Some(served) => served.reloader.reload(),
+                None => Outcome::Unchanged,
+            };
+            (self, outcome)
+        };
+        let (live, outcome) = blocking(read).await;
+        live.tell(&outcome, before);
+        ReloadOutcome::of(live, outcome, false)
+    }
+
+    /// Whom the endpoints are, and whom they trust.
+    fn in_force(&self) -> Option<(Arc<SniCertResolver>, Arc<ClientAuthPolicy>)> {
+        let Served { identities, clients, .. } = self.served.as_ref()?;
+        Some((identities.served().identities, clients.borrow().clone()))
+    }
+
+    /// Says how a reading ended, and what of it was taken although the rest was rejected.
+    fn tell(&self, outcome: &Outcome, before: Option<(Arc<SniCertResolver>, Arc<ClientAuthPolicy>)>) {
+        identity::tell(outcome);
+        let (Outcome::Rejected(_), Some(before), Some(now)) = (outcome, before, self.in_force()) else { return };
+        if !Arc::ptr_eq(&before.0, &now.0) {
+            warn!("the certificate where it was before has changed, and was taken all the same");
+        }
+        if !Arc::ptr_eq(&before.1, &now.1) {
+            warn!("the client CA and revocation lists, which are good, were taken all the same");
+        }
+    }
+
+    /// Reads everything again: the stores, by `refresher` where they are followed; then the pod and the environment, and
+    /// the material. `dry`: only looks. `force`: takes also what clients would refuse.
+    pub(crate) async fn reload(self, refresher: Option<Refresher>, dry: bool, force: bool) -> ReloadOutcome {
+        if let Some(refresher) = refresher {
+            // What is followed keeps its values and its account of its stores, also where the pod cannot be read.
+            refresher.refresh().await;
+        }
+        let mut this = if dry { self } else { blocking(move || self.mark_seen()).await };
+        // On a thread of its own: the compiler cannot tell that this future may move between threads.
+        let (pod, runtime) = (this.pod.clone(), Handle::current());
+        let settled = blocking(move || runtime.block_on(load::settle(&pod))).await;
+        let wanted = match settled.and_then(|(settings, resolver)| this.wanted(settings, resolver, dry)) {
+            Ok(wanted) => wanted,
+            Err(failure) => return this.rejected(failure, dry).await,
+        };
+        let Candidate { fixed, sources, development, policy, rotation, followed } = wanted;
+        if let Some(made) = development.filter(|_| !dry)
+            && let Err(failure) = blocking(move || identity::make(&made)).await
+        {
+            return this.rejected(failure, dry).await;
+        }
+        let before = this.in_force();
+        let read = move || {
+            let outcome = match (&mut this.served, sources) {
+                (Some(served), Some(sources)) if dry => served.reloader.check(sources, force),
+                (Some(served), Some(sources)) => {
+                    let files = FileWatch::new(sources.files());
+                    let outcome = served.reloader.reload_from(sources, force);
+                    if !matches!(outcome, Outcome::Rejected(_)) {
+                        served.files = files;
+                    }
+                    outcome
+                }
+                // TLS is off.
+                _ => Outcome::Unchanged,
+            };
+            (this, outcome)
+        };
+        let (live, outcome) = blocking(read).await;
+        if !dry {
+            if live.served.is_some() {
+                live.tell(&outcome, before);
+            }
+            let restart = live.fixed.changed(&fixed);
+            if !restart.is_empty() {
+                warn!(changed = restart.join(", "), "settings have changed that take a restart; they are as they were");
+            }
+        }
+        if let Outcome::Rejected(_) = outcome {
+            return ReloadOutcome { refused: !dry, dry, ..ReloadOutcome::of(live, outcome, false) };
+        }
+        let policy_changed = !policy.same(&live.policy.borrow());
+        let mut follower = None;
+        if !dry {
+            if policy_changed {
+                live.policy.send_replace(Arc::new(policy));
+                info!("who may do what has changed; the next request is measured by it");
+            }
+            follower = Some(Follower::start(followed, rotation, live.policy.clone()));
+        }
+        ReloadOutcome { follower, dry, ..ReloadOutcome::of(live, outcome, policy_changed) }
+    }
+
+    /// What has changed so far is no reason to read everything again after this reading, which may reject it.
+    fn mark_seen(mut self) -> Self {
+        self.files.mark_seen();
+        if let Some(Served { reloader, files, .. }) = &mut self.served {
+            reloader.mark_seen();
+            files.mark_seen();
+        }
+        self
+    }
+
+    /// What the pod wants to be in force now, where a reload may bring it about.
+    fn wanted(&self, mut settings: Settings, resolver: Resolver, dry: bool) -> Result<Candidate, Failure> {
+        let fixed = RestartOnlySettings::of(&settings);
+        let tls = settings.tls.take();
+        if tls.is_some() != self.served.is_some() {
+            // Neither endpoints nor callers may be half of the one and half of the other.
+            return Err(Failure::configuration(
+                "TLS is switched on or off, and endpoints that are open keep what they speak",
+                "restart for it",
+            ));
+        }
+        let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
+        let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        if !dry {
+            policy::findings(&settings.auth, asks).iter().for_each(identity::say);
+        }
+        let (policy, rotation) = policy::establish(&settings.auth, asks, values.keys)?;
+        let (sources, development) = match tls.map(|tls| identity::sources(tls, values.tls)) {
+            // A development pair that would be made first cannot be looked at.
+            Some((_, Some(made))) if dry && !made.is_made() => (None, Some(made)),
+            Some((sources, development)) => (Some(sources), development),
+            None => (None, None),
+        };
+        if self.policy.borrow().has_credentials() && !policy.has_credentials() {
+            // An empty file, or one that is cut off, says the same as one that means it.
+            return Err(Failure::configuration(
+                "the pod sets up no credentials any more, and endpoints that asked for some are not opened by a reload",
+                "restart for it; or set runtime.auth.api_key or runtime.tls.client_auth_mode again",
+            ));
+        }
+        Ok(Candidate { fixed, sources, development, policy, rotation, followed })
+    }
+
+    /// A pod that cannot be read, or a store that is down, is no reason to miss a certificate that was renewed
+    /// where it was before.
+    async fn rejected(self, failure: Failure, dry: bool) -> ReloadOutcome {
+        let (reason, fix) = failure.in_words();
+        let (ended, refused) = if dry {
+            (ReloadOutcome::of(self, Outcome::Unchanged, false), false)
+        } else {
+            error!(%reason, hint = fix, "the new configuration is rejected; the one before stays");
+            (self.reread(false).await, true)
+        };
+        ReloadOutcome { reloaded: Reloaded::Rejected { reason, fix, findings: Vec::new() }, refused, dry, ..ended }
+    }
+}
+
+/// What a pod wants to be in force, checked as far as it can be without reading the material.
+struct Candidate {
+    fixed: RestartOnlySettings,
+    sources: Option<Sources>,
+    /// What is to be made where it is missing, before the material is read.
+    development: Option<SelfSigned>,
+    policy: Policy,
+    rotation: KeyRotation,
+    followed: WatchedSecrets,
+}
+
+/// Runs what may wait for a file system; a panic of it is this task's.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
+}
+
+fn reloaded(outcome: Outcome, policy_changed: bool) -> Reloaded {
+    match outcome {
+        Outcome::Rejected(error) => {
+            let findings = match &error {
+                LoadError::Refused { finding, .. } => vec![(**finding).clone()],
+                _ => Vec::new(),
+            };
+            Reloaded::Rejected { reason: error.to_string(), fix: identity::hint(&error), findings }
+        }
+        Outcome::Unchanged if !policy_changed => Reloaded::Unchanged,
+        outcome => {
+            let (tls, findings) = match outcome {
+                Outcome::Swapped(findings) => (true, findings),
+                _ => (false, Vec::new()),
+            };
+            let what = [(tls, "tls"), (policy_changed, "auth")];
+            let what = what.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect();
+            Reloaded::Swapped { what, findings }
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Bodies whose frames lie in several places of memory, sent as they lie.
+//!
+//! A body between here and a router is made of [`Bytes`], each of which is one place. A frame for each of an answer's
+//! buffers would be expensive: HTTP/2 writes and flushes frame by frame. So a body gives the first piece of a frame in its
+//! place and the rest beside it, and the accept loop puts them together again.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::buf::Chain;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::Response;
+use http::header::CONTENT_ENCODING;
+use http_body::{Body, Frame, SizeHint};
+use metrics::counter;
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::idle::RequestGuard;
+use crate::request_memory::{ConnectionMemory, Unsent};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Pieces of memory that are one stream of bytes. None is empty.
+#[derive(Debug, Default)]
+pub struct BufList {
+    pieces: VecDeque<Bytes>,
+    remaining: usize,
+}
+
+impl BufList {
+    /// Adds one at the end.
+    pub fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.remaining += piece.len();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    /// Takes the first one.
+    pub fn pop(&mut self) -> Option<Bytes> {
+        let first = self.pieces.pop_front()?;
+        self.remaining -= first.len();
+        Some(first)
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.remaining
+    }
+
+    /// True where there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.remaining == 0
+    }
+}
+
+impl Buf for BufList {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.front().map_or(&[], |first| first)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let filled = slices.iter_mut().zip(&self.pieces).map(|(slice, piece)| *slice = IoSlice::new(piece));
+        filled.count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.remaining, "advanced by {count} where {} remain", self.remaining);
+        self.remaining -= count;
+        while count > 0 {
+            let Some(first) = self.pieces.front_mut() else { return };
+            if count < first.len() {
+                return first.advance(count);
+            }
+            count -= first.len();
+            self.pieces.pop_front();
+        }
+    }
+
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        // Copied only where it is not all in one place.
+        if let Some(first) = self.pieces.front_mut().filter(|first| first.len() > count) {
+            self.remaining -= count;
+            return first.split_to(count);
+        }
+        if self.pieces.front().is_some_and(|first| first.len() == count) {
+            return self.pop().unwrap_or_default();
+        }
+        let mut copied = BytesMut::with_capacity(count);
+        copied.put(self.take(count));
+        copied.freeze()
+    }
+}
+
+/// Pieces below this size are copied together, which costs less than a place in a frame for each.
+const SMALL: usize = 4 << 10;
+
+/// A frame goes out once it has so many bytes, or as many as there are.
+const FRAME: usize = 1 << 20;
+
+/// A frame in the making: large pieces as they lie, small ones copied together.
+#[derive(Debug, Default)]
+pub struct ChunkBuilder {
+    whole: BufList,
+    /// What comes after it.
+    copied: Vec<u8>,
+}
+
+impl ChunkBuilder {
+    /// Adds a piece at the end: a copy where it is small, else what `shared` makes of it.
+    pub fn push<T: Deref<Target = [u8]>>(&mut self, piece: T, shared: impl FnOnce(T) -> Bytes) {
+        if piece.len() < SMALL {
+            self.copied.extend_from_slice(&piece);
+        } else {
+            self.close();
+            self.whole.push(shared(piece));
+        }
+    }
+
+    /// What was copied last, to be written on.
+    pub fn copied(&mut self) -> &mut Vec<u8> {
+        &mut self.copied
+    }
+
+    /// How many bytes were copied since the last that lie where they lay.
+    pub fn copied_len(&self) -> usize {
+        self.copied.len()
+    }
+
+    /// True where there is enough for a frame.
+    pub fn is_full(&self) -> bool {
+        self.whole.len() + self.copied.len() >= FRAME
+    }
+
+    /// All of it.
+    pub fn take(&mut self) -> BufList {
+        self.close();
+        std::mem::take(&mut self.whole)
+    }
+
+    fn close(&mut self) {
+        self.whole.push(std::mem::take(&mut self.copied).into());
+    }
+}
+
+/// What a response's body gives beside its frames; put into the response's extensions.
+///
+/// Where the response reaches the accept loop as it was made, each frame goes out with the pieces that belong to it.
+/// Where nobody asks for them, the body's frames are the pieces, one by one: the bytes are the same.
+#[derive(Debug, Clone, Default)]
+pub struct VectoredBody(Arc<Mutex<VectoredState>>);
+
+#[derive(Debug, Default)]
+struct VectoredState {
+    /// Whether somebody puts the pieces together.
+    wanted: bool,
+    /// Where the first piece of the frame lies, and those after it.
+    rest: Option<(Span, BufList)>,
+}
+
+/// Where bytes lie, and how many.
+type Span = (usize, usize);
+
+fn place(bytes: &[u8]) -> Span {
+    (bytes.as_ptr().addr(), bytes.len())
+}
+
+impl VectoredBody {
+    /// The data of the next frame: the first of `pieces`, and the others beside it where somebody takes them. What is left
+    /// in `pieces` is for the frames that follow.
+    pub fn frame(&self, pieces: &mut BufList) -> Option<Bytes> {
+        let first = pieces.pop()?;
+        let mut side = self.lock();
+        if side.wanted && !pieces.is_empty() {
+            side.rest = Some((place(&first), std::mem::take(pieces)));
+        }
+        Some(first)
+    }
+
+    /// The pieces that follow `first`.
+    fn after(&self, first: &[u8]) -> Result<BufList, FrameMismatch> {
+        match self.lock().rest.take() {
+            None => Ok(BufList::default()),
+            Some((wanted, rest)) if wanted == place(first) => Ok(rest),
+            Some(_) => Err(FrameMismatch),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VectoredState> {
+        // Nothing that can panic is done in between.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A layer between the body and the accept loop changed the frames, but left what was to be sent with them.
+#[derive(Debug, thiserror::Error)]
+#[error("the frames of a response were changed, and what lay beside them was not")]
+struct FrameMismatch;
+
+pin_project_lite::pin_project! {
+    /// A response's body with what was given beside it.
+    pub(crate) struct WholeFrames<B> {
+        #[pin]
+        body: B,
+        beside: Option<VectoredBody>,
+        turn: RequestGuard,
+        // Counts the frames until they are sent.
+        memory: Option<Arc<ConnectionMemory>>,
+        // While the connection holds too much that its client does not take.
+        stall: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+/// How often a body that has to wait is looked at.
+const STALL_POLL: Duration = Duration::from_millis(20);
+
+/// A frame that is counted until it is sent.
+pub(crate) struct Counted<B> {
+    data: B,
+    _unsent: Option<Unsent>,
+}
+
+impl<B: Buf> Buf for Counted<B> {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(slices)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, count: usize) -> Bytes {
+        self.data.copy_to_bytes(count)
+    }
+}
+
+/// `response` with a body of whole frames; its turn ends with it. Over HTTP/2 `memory` counts them until they are sent.
+pub(crate) fn whole_frames<B>(
+    mut response: Response<B>,
+    turn: RequestGuard,
+    memory: Option<Arc<ConnectionMemory>>,
+) -> Response<WholeFrames<B>> {
+    let beside: Option<VectoredBody> = response.extensions_mut().remove();
+    // Compressed, the body is a layer's, which takes the pieces one by one.
+    let beside = beside.filter(|_| !response.headers().contains_key(CONTENT_ENCODING));
+    if let Some(beside) = &beside {
+        beside.lock().wanted = true;
+    }
+    response.map(|body| WholeFrames { body, beside, turn, memory, stall: None })
+}
+
+impl<B> Body for WholeFrames<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Counted<Chain<B::Data, BufList>>;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, BoxError>>> {
+        let this = self.project();
+        while this.memory.as_ref().is_some_and(|memory| !memory.may_send()) {
+            let timer = this.stall.get_or_insert_with(|| {
+                counter!("spiced_http2_stalls_total", "direction" => "sent").increment(1);
+                Box::pin(sleep(STALL_POLL))
+            });
+            ready!(timer.as_mut().poll(cx));
+            timer.as_mut().reset(Instant::now() + STALL_POLL);
+        }
+        *this.stall = None;
+        let frame = match ready!(this.body.poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+            None => return Poll::Ready(None),
+        };
+        let rest = match (frame.data_ref(), this.beside) {
+            (Some(data), Some(beside)) => beside.after(data.chunk()),
+            _ => Ok(BufList::default()),
+        };
+        let memory = this.memory.as_ref();
+        let counted = |data: B::Data, rest| {
+            let data = data.chain(rest);
+            let _unsent = memory.map(|memory| Unsent::new(memory, data.remaining()));
+            Counted { data, _unsent }
+        };
+        Poll::Ready(Some(rest.map(|rest| frame.map_data(|data| counted(data, rest))).map_err(BoxError::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // The body counts its own frames alone.
+        if self.beside.is_some() { SizeHint::default() } else { self.body.size_hint() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+    use crate::idle::Activity;
+
+    fn pieces(of: &[&'static str]) -> BufList {
+        let mut pieces = BufList::default();
+        of.iter().for_each(|piece| pieces.push(Bytes::from_static(piece.as_bytes())));
+        pieces
+    }
+
+    #[test]
+    fn pieces_are_one_stream() {
+        let mut all = pieces(&["ab", "", "cde", "f"]);
+        assert_eq!(all.remaining(), 6);
+        let mut slices = [IoSlice::new(&[]); 2];
+        assert_eq!(all.chunks_vectored(&mut slices), 2);
+        assert_eq!((&*slices[0], &*slices[1]), (&b"ab"[..], &b"cde"[..]));
+        all.advance(3);
+        assert_eq!((all.chunk(), all.len()), (&b"de"[..], 3));
+        let place = all.chunk().as_ptr();
+        assert_eq!(all.copy_to_bytes(1).as_ptr(), place);
+        assert_eq!(&all.copy_to_bytes(2)[..], b"ef");
+        assert!(all.is_empty() && all.chunk().is_empty());
+    }
+
+    #[test]
+    fn small_pieces_are_copied_together_and_large_ones_are_not() {
+        let large = Bytes::from(vec![7; SMALL]);
+        let mut gathered = ChunkBuilder::default();
+        for piece in [&b"a"[..], b"b", &large, b"c"] {
+            gathered.push(piece, |_| large.clone());
+        }
+        gathered.copied().push(b'd');
+        assert_eq!((gathered.copied_len(), gathered.is_full()), (2, false));
+        let mut pieces = gathered.take();
+        assert_eq!(pieces.pop().unwrap(), "ab");
+        assert_eq!(pieces.pop().unwrap().as_ptr(), large.as_ptr());
+        assert_eq!(pieces.pop().unwrap(), "cd");
+        assert!(pieces.is_empty() && gathered.take().is_empty());
+    }
+
+    /// A response whose body gives two frames, of two pieces and of one.
+    fn response() -> Response<impl Body<Data = Bytes, Error = Infallible> + Unpin> {
+        let beside = VectoredBody::default();
+        let giver = beside.clone();
+        let mut left = pieces(&["one ", "two "]);
+        let mut last = pieces(&["three"]);
+        let frames = std::iter::from_fn(move || {
+            let next = giver.frame(&mut left).or_else(|| giver.frame(&mut last));
+            next.map(|data| Ok(Frame::data(data)))
+        });
+        let mut response = Response::new(StreamBody::new(futures::stream::iter(frames)));
+        response.extensions_mut().insert(beside);
+        response
+    }
+
+    async fn frames<B: Body + Unpin>(mut body: B) -> Result<Vec<String>, B::Error> {
+        let mut frames = Vec::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(mut data) = frame?.into_data() {
+                let bytes = data.copy_to_bytes(data.remaining());
+                frames.push(String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+        Ok(frames)
+    }
+
+    #[tokio::test]
+    async fn a_frame_goes_with_what_lies_beside_it() {
+        assert_eq!(
+            frames(whole_frames(response(), Activity::default().begin(), None).into_body()).await.unwrap(),
+            ["one two ", "three"]
+        );
+    }
+
+    #[tokio::test]
+    async fn where_nobody_asks_the_pieces_are_frames() {
+        assert_eq!(frames(response().into_body()).await.unwrap(), ["one ", "two ", "three"]);
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_changes_the_frames_breaks_the_answer() {
+        let response = response().map(|body| body.map_frame(|frame| frame.map_data(|_| Bytes::from_static(b"zipped"))));
+        let error = frames(whole_frames(response, Activity::default().begin(), None).into_body()).await.unwrap_err();
+        assert!(error.to_string().contains("were changed"), "{error}");
+    }
+}

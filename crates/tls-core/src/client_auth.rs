@@ -1,0 +1,286 @@
+//! Whom an endpoint asks for a certificate, and whose it takes (RFC 8446 §4.3.2, §4.4.2).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::SystemTime;
+
+use aws_lc_rs::digest;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ProducesTickets, WebPkiClientVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
+use crate::identity::unix;
+use crate::{CertificateSummary, ClientCertificate, Origin, provider};
+
+/// Whether clients are asked for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientAuth {
+    /// They are not asked.
+    #[default]
+    None,
+    /// They are asked and may have none; one that they show has to be good.
+    Request,
+    /// Without a good one there is no handshake.
+    Required,
+}
+
+/// Whom a server trusts among its clients. What changes it ends every older session ticket.
+#[derive(Debug)]
+pub struct ClientAuthPolicy {
+    mode: ClientAuth,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    authorities: Vec<CertificateSummary>,
+    lists_until: Option<i64>,
+    digest: Vec<u8>,
+    origin: Origin,
+}
+
+impl ClientAuthPolicy {
+    /// No client is asked.
+    pub fn nobody() -> Self {
+        Self {
+            mode: ClientAuth::None,
+            verifier: None,
+            authorities: Vec::new(),
+            lists_until: None,
+            digest: Vec::new(),
+            origin: Origin::Program,
+        }
+    }
+
+    /// Clients that `authorities` vouch for. Where there are `crls`, every CA of a client's chain needs
+    /// one that is in date (RFC 5280 §6.3).
+    ///
+    /// # Errors
+    /// No authority, or one that is no trust anchor, or a list that cannot be read.
+    pub fn new(
+        mode: ClientAuth,
+        authorities: &[CertificateDer<'static>],
+        crls: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Result<Self, ClientAuthError> {
+        if mode == ClientAuth::None {
+            return Ok(Self::nobody());
+        }
+        let mut roots = RootCertStore::empty();
+        let mut summaries = Vec::new();
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(&[u8::from(mode == ClientAuth::Required)]);
+        for authority in authorities {
+            let summary = CertificateSummary::read(authority).map_err(|e| ClientAuthError::Authority(e.to_string()))?;
+            roots.add(authority.clone()).map_err(|e| ClientAuthError::Authority(e.to_string()))?;
+            summaries.push(summary);
+            context.update(digest::digest(&digest::SHA256, authority).as_ref());
+        }
+        let mut lists_until: Option<i64> = None;
+        for crl in &crls {
+            let parsed = CertificateRevocationList::from_der(crl).map(|(_, list)| list);
+            let until = parsed.ok().and_then(|list| list.next_update()).map(|next| next.timestamp());
+            lists_until = lists_until.into_iter().chain(until).min();
+            context.update(digest::digest(&digest::SHA256, crl).as_ref());
+        }
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .with_crls(crls)
+            .enforce_revocation_expiration();
+        if mode == ClientAuth::Request {
+            verifier = verifier.allow_unauthenticated();
+        }
+        let verifier = verifier.build().map_err(|e| ClientAuthError::Unusable(e.to_string()))?;
+        Ok(Self {
+            mode,
+            verifier: Some(verifier),
+            authorities: summaries,
+            lists_until,
+            digest: context.finish().as_ref().to_vec(),
+            origin: Origin::Program,
+        })
+    }
+
+    /// The same, with where its authorities came from.
+    #[must_use]
+    pub fn sourced(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Where its authorities came from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether clients are asked.
+    pub fn mode(&self) -> ClientAuth {
+        self.mode
+    }
+
+    /// The certificate authorities, for status and metrics.
+    pub fn authorities(&self) -> &[CertificateSummary] {
+        &self.authorities
+    }
+
+    /// When the first of the revocation lists is out of date, in Unix seconds: from then on the clients of its CA are
+    /// refused.
+    pub fn crl_next_update(&self) -> Option<i64> {
+        self.lists_until
+    }
+
+    /// True where `other` trusts the same clients.
+    pub fn same(&self, other: &Self) -> bool {
+        (self.mode, &self.digest) == (other.mode, &other.digest)
+    }
+
+    /// What session tickets are bound to.
+    pub(crate) fn digest(&self) -> &[u8] {
+        &self.digest
+    }
+
+    /// Whether a client that is connected already would still be let in.
+    pub fn still_trusted(&self, client: Option<&ClientCertificate>) -> bool {
+        match (&self.verifier, client) {
+            (None, _) => true,
+            (Some(_), None) => self.mode != ClientAuth::Required,
+            (Some(verifier), Some(client)) => {
+                let (leaf, intermediates) = client.chain();
+                verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_ok()
+            }
+        }
+    }
+
+    pub(crate) fn verifier(&self) -> Option<&Arc<dyn ClientCertVerifier>> {
+        self.verifier.as_ref()
+    }
+}
+
+/// Why there is no [`ClientAuthPolicy`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientAuthError {
+    /// A certificate cannot be a trust anchor.
+    #[error("a certificate of the client CA cannot be used: {0}")]
+    Authority(String),
+    /// There is no authority, or a revocation list cannot be read.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// One connection's view: remembers when the client's certificate ends, so that its tickets end too.
+#[derive(Debug)]
+pub(crate) struct ExpiryTrackingVerifier {
+    verifier: Arc<dyn ClientCertVerifier>,
+    end: Arc<AtomicI64>,
+}
+
+/// Wraps a verifier and what makes tickets for one connection. A ticket begins with the end of the
+/// client's certificate, in Unix seconds, since a resumed session is not verified again.
+pub(crate) fn tracking_expiry(
+    verifier: Arc<dyn ClientCertVerifier>,
+    tickets: Arc<dyn ProducesTickets>,
+) -> (Arc<ExpiryTrackingVerifier>, Arc<CertBoundTickets>) {
+    let end = Arc::new(AtomicI64::new(i64::MAX));
+    (Arc::new(ExpiryTrackingVerifier { verifier, end: end.clone() }), Arc::new(CertBoundTickets { tickets, end }))
+}
+
+impl ClientCertVerifier for ExpiryTrackingVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.verifier.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.verifier.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.verifier.verify_client_cert(leaf, intermediates, now)?;
+        let summary = CertificateSummary::read(leaf).map_err(|e| Error::General(e.to_string()))?;
+        self.end.store(summary.not_after, Ordering::Relaxed);
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// Tickets that end with the client's certificate.
+#[derive(Debug)]
+pub(crate) struct CertBoundTickets {
+    tickets: Arc<dyn ProducesTickets>,
+    end: Arc<AtomicI64>,
+}
+
+impl ProducesTickets for CertBoundTickets {
+    fn enabled(&self) -> bool {
+        self.tickets.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.tickets.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let mut ending = self.end.load(Ordering::Relaxed).to_be_bytes().to_vec();
+        ending.extend_from_slice(plain);
+        self.tickets.encrypt(&ending)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let opened = self.tickets.decrypt(cipher)?;
+        let (end, plain) = opened.split_first_chunk()?;
+        let end = i64::from_be_bytes(*end);
+        if end < unix(SystemTime::now()) {
+            return None;
+        }
+        self.end.store(end, Ordering::Relaxed);
+        Some(plain.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KeyDeriver;
+    use crate::tickets::{TicketKeys, Ticketer};
+
+    #[test]
+    fn a_ticket_ends_with_the_certificate_that_it_stands_for() {
+        let tickets: Arc<dyn ProducesTickets> =
+            Arc::new(Ticketer::new(TicketKeys::new(KeyDeriver::new(&"s".into())), Vec::new()));
+        let ending = |end| CertBoundTickets { tickets: tickets.clone(), end: Arc::new(AtomicI64::new(end)) };
+        let now = unix(SystemTime::now());
+        let good = ending(now + 60).encrypt(b"state").unwrap();
+        let resumed = ending(i64::MAX);
+        assert_eq!(resumed.decrypt(&good).unwrap(), b"state");
+        assert_eq!(resumed.end.load(Ordering::Relaxed), now + 60, "the next ticket ends then too");
+        let over = ending(now - 1).encrypt(b"state").unwrap();
+        assert!(resumed.decrypt(&over).is_none());
+    }
+}
