@@ -121,7 +121,7 @@ impl Prepared for Planned {
                 let source = match at_rest {
                     Some(stream) => {
                         held.begin(stream);
-                        Source::AtRest(held)
+                        Source::InMemory(held)
                     }
                     None => Source::Task { received, task, held: None },
                 };
@@ -402,7 +402,7 @@ enum Source {
         /// Of the batch that the reader has: it counts until the next one is asked for.
         held: Option<Waits>,
     },
-    AtRest(InMemoryStream),
+    InMemory(InMemoryStream),
 }
 
 impl Source {
@@ -417,7 +417,7 @@ impl Source {
                 *held = Some(waits);
                 Some(Ok(batch))
             }
-            Self::AtRest(held) => held.next().await.map(|batch| batch.map_err(engine_error)),
+            Self::InMemory(held) => held.next().await.map(|batch| batch.map_err(engine_error)),
         }
     }
 
@@ -425,7 +425,7 @@ impl Source {
     async fn end(self) -> Result<(), tokio::task::JoinError> {
         match self {
             Self::Task { task, .. } => task.await,
-            Self::AtRest(_) => Ok(()),
+            Self::InMemory(_) => Ok(()),
         }
     }
 }

@@ -7,13 +7,13 @@
 //! - [`SecretsRefresh`] reads the stores again, and values change with them.
 //!
 //! ```
-//! use spiced_secrets::{Environment, Resolver, Surroundings, Template};
+//! use spiced_secrets::{Environment, Resolver, StoreEnv, Template};
 //! use tls_core::{Origin, Sourced};
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-//! let surroundings = Surroundings {
+//! let surroundings = StoreEnv {
 //!     environment: Environment::of([("PG_PASSWORD", "correct horse")]),
-//!     ..Surroundings::of_process("/srv/pod".into())
+//!     ..StoreEnv::of_process("/srv/pod".into())
 //! };
 //! let resolver = Resolver::open(Vec::new(), &surroundings).await;
 //! let url = Template::parse("postgres://app:${env:PG_PASSWORD}@db").unwrap();

@@ -460,14 +460,14 @@ where
         let mut closing = false;
         loop {
             let mut connection = Box::new(http1.serve_connection(TokioIo::new(io), &service));
-            let mut lull = Idle::TooLong;
+            let mut idle = Idle::TooLong;
             if !closing {
                 tokio::select! {
                     // First, so that nothing is left to be done where it is quiet.
                     biased;
                     ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
                     () = closing_signal.as_mut() => closing = true,
-                    seen = activity.wait_idle(&mut since, limits.rest, limits.header_timeout) => lull = seen,
+                    seen = activity.wait_idle(&mut since, limits.rest, limits.header_timeout) => idle = seen,
                 }
             }
             if closing {
@@ -486,15 +486,15 @@ where
                     biased;
                     ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
                     // Half a head, say, which is not waited for.
-                    _ = activity.wait_idle(&mut since, patience, patience) => lull = Idle::TooLong,
+                    _ = activity.wait_idle(&mut since, patience, patience) => idle = Idle::TooLong,
                 }
             }
-            debug!(endpoint = info.endpoint, ?lull, "connection does nothing");
+            debug!(endpoint = info.endpoint, ?idle, "connection does nothing");
             let parts = connection.into_parts();
             io = parts.io.into_inner();
             io.put_back(&parts.read_buf);
             drop(parts.read_buf);
-            let more = lull == Idle::Nothing
+            let more = idle == Idle::Nothing
                 && tokio::select! {
                     more = timeout_at(since + limits.header_timeout, io.readable()) => more.is_ok(),
                     () = closing_signal.as_mut() => {

@@ -113,7 +113,7 @@ impl Endpoint {
         loop {
             let line = self.said.recv().await.unwrap();
             if line.contains("connection does nothing") {
-                return if line.contains("lull=Rest") { "rest" } else { "too long" };
+                return if line.contains("idle=Nothing") { "rest" } else { "too long" };
             }
         }
     }
