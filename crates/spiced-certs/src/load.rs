@@ -386,7 +386,7 @@ pub enum LoadError {
         origin: Origin,
         /// Why, and which file or directory is at fault.
         reason: String,
-        /// What to change.
+        /// The fix.
         fix: String,
     },
     /// The material is invalid, or not of the expected kind.

@@ -43,7 +43,7 @@ pub enum FailureKind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{origin}: {subject}: {problem}; {hint}")]
 pub struct ResolveError {
-    /// Where it is written.
+    /// Where the reference or store is written.
     pub origin: Origin,
     /// The reference or store concerned, as written.
     pub subject: String,

@@ -66,9 +66,8 @@ pub trait SecretStore: Send + Sync {
         false
     }
 
-    /// Waits until the store says of itself that it may have changed; forever where it has no word
-    /// for that. It is polled for as long as anybody follows the store, so what has to go on beside
-    /// the reading, such as the renewal of a token, goes on here.
+    /// Waits until the store reports a possible change; waits forever if it cannot report changes. The future is polled
+    /// while the store is in use, so background work, such as the renewal of a token, is done here too.
     async fn changed(&self) {
         std::future::pending().await
     }
@@ -98,11 +97,11 @@ where
 /// The environment of a store. It is passed in, so that tests neither need globals nor depend on their order.
 #[derive(Debug, Clone)]
 pub struct StoreEnv {
-    /// The pod's directory; relative paths of a declaration are relative to it.
+    /// The pod's directory; relative paths in a declaration are resolved against it.
     pub pod_folder: PathBuf,
     /// The environment variables of the process.
     pub environment: Environment,
-    /// Where Kubernetes mounts the service account of the pod that this process runs in.
+    /// The directory where Kubernetes mounts the service account of the pod in which this process runs.
     pub service_account: PathBuf,
 }
 

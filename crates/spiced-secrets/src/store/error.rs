@@ -12,7 +12,7 @@ pub enum StoreError {
     Key {
         /// The key.
         key: String,
-        /// What is wrong with it.
+        /// Why the name is invalid.
         why: &'static str,
     },
     /// A file or directory of the store cannot be read.
@@ -38,7 +38,7 @@ pub enum StoreError {
     /// The store did not answer in time.
     #[error("no answer within {within:?}{}", at(endpoint))]
     Timeout {
-        /// How long it was waited for.
+        /// The timeout.
         within: Duration,
         /// The address that was queried, if known.
         endpoint: Option<String>,
@@ -48,7 +48,7 @@ pub enum StoreError {
     Declaration {
         /// The error.
         message: String,
-        /// What to change.
+        /// The fix.
         hint: String,
     },
     /// The connection could not be established, or broke.

@@ -140,7 +140,7 @@ impl Vault {
                     _ => plain,
                 })
             }
-            // Servers before 0.10 have no such question, and no version 2.
+            // Servers before 0.10 have neither this request nor version 2.
             404 => Ok(plain),
             403 => Err(Failed::Denied(self.http.refused(
                 &answer,
