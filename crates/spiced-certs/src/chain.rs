@@ -1,5 +1,4 @@
-//! The order of a chain: the leaf first, then whoever signed the one before (RFC 5246 §7.4.2, RFC
-//! 8446 §4.4.2).
+//! Orders a chain: the leaf first, then the issuer of each certificate (RFC 5246 §7.4.2, RFC 8446 §4.4.2).
 
 use std::path::Path;
 
@@ -12,22 +11,22 @@ use crate::diagnostics::{Finding, Severity};
 use crate::facts::{Facts, Signed};
 use crate::pem::quoted;
 
-/// How a chain was written.
+/// The form in which a chain was written.
 #[derive(Debug, Default)]
 pub(crate) struct Writing {
-    /// True where it was not in order.
+    /// Whether the chain was out of order.
     changed: bool,
-    /// The subjects of certificates that signed none of the others.
+    /// The subjects of certificates that signed no other certificate of the chain.
     stray: Vec<String>,
-    /// The subjects of certificates that are in the file more than once.
+    /// The subjects of certificates that occur more than once.
     doubled: Vec<String>,
-    /// Where the chain's certificates stand in the file, the leaf first and without a root.
+    /// The positions of the chain's certificates in the file, leaf first and without a root.
     places: Vec<usize>,
 }
 
 impl Writing {
-    /// What is to be said of how the chain of `subject` was written. `root` is the root that ends it; `file` is where
-    /// it was read, where each certificate has lines of its own there.
+    /// Returns the findings about how the chain of `subject` was written. `root` is the root that ends it. `file` is
+    /// the file it was read from, if each certificate in it is on lines of its own.
     pub(crate) fn findings(
         &self,
         origin: &Origin,
@@ -88,7 +87,7 @@ impl Writing {
         found
     }
 
-    /// Writes the chain's certificates, in order, into a file beside `file`.
+    /// Returns the command that writes the chain's certificates, in order, into a file next to `file`.
     fn command(&self, file: &Path) -> String {
         let from = file.display().to_string();
         let places: Vec<String> = self.places.iter().map(|at| format!("c[{}]", at + 1)).collect();
@@ -102,18 +101,18 @@ impl Writing {
     }
 }
 
-/// Which certificate of a chain is the leaf.
+/// How to find the leaf of a chain.
 #[derive(Clone, Copy)]
 pub(crate) enum Leaf<'a> {
-    /// The one that this key belongs to.
+    /// It is the certificate of this key.
     OfKey(&'a dyn SigningKey),
-    /// The first that is no CA's, as the key is not known.
+    /// It is the first certificate that is not a CA's, because the key is unknown.
     Guessed,
 }
 
-/// Puts the leaf first, and the others after whom they signed. What
-/// belongs to neither stays at the end, in its order; what is there twice is left out. Where no certificate is the
-/// leaf, nothing is changed, so that the mismatch is reported of the chain as it was written.
+/// Orders a chain: the leaf first, and each issuer after the certificate it signed. Certificates that are not part of
+/// the chain stay at the end, in their order; duplicates are removed. If no leaf is found, the order is kept, so that
+/// the mismatch is reported for the chain as it was written.
 pub(crate) fn order(chain: Vec<CertificateDer<'static>>, leaf: Leaf<'_>) -> (Vec<CertificateDer<'static>>, Writing) {
     let parsed: Vec<Option<Facts<'_>>> = chain.iter().map(Facts::of).collect();
     let found = match leaf {
@@ -121,7 +120,7 @@ pub(crate) fn order(chain: Vec<CertificateDer<'static>>, leaf: Leaf<'_>) -> (Vec
             parsed.iter().position(|c| c.as_ref().is_some_and(|c| c.x509.public_key().raw == spki.as_ref()))
         }),
         Leaf::Guessed => parsed.iter().position(|c| c.as_ref().is_some_and(|c| !c.is_ca())).or_else(|| {
-            // A CA's certificate that issued none of the others.
+            // Otherwise the first certificate that issued none of the others.
             let facts = || parsed.iter().flatten();
             let issued = |one: &Facts<'_>| facts().any(|other| other.der != one.der && other.names_as_issuer(one));
             parsed.iter().position(|c| c.as_ref().is_some_and(|c| !issued(c)))
@@ -141,7 +140,7 @@ pub(crate) fn order(chain: Vec<CertificateDer<'static>>, leaf: Leaf<'_>) -> (Vec
     while let Some(last) = order.last().and_then(|at| parsed[*at].as_ref()) {
         let named = |at: &&usize| parsed[**at].as_ref().is_some_and(|c| last.names_as_issuer(c));
         let signed = |at: &&usize| parsed[**at].as_ref().is_some_and(|c| last.signed_by(c) == Signed::Yes);
-        // Of several with the issuer's name, the one that signed.
+        // If several certificates have the issuer's name, take the one that signed.
         let issuer = rest.iter().filter(named).find(signed).or_else(|| rest.iter().find(named)).copied();
         match issuer {
             Some(found) => {

@@ -1,4 +1,4 @@
-//! All that can be said of a server's material, and which clients would take it: the doctor's whole look.
+//! Checks all of a server's material, and which clients would accept it. This is the check behind `spiced tls check`.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,40 +17,41 @@ use crate::source::{Input, Pair, Sources, read};
 use crate::trust::Roots;
 use crate::{chain, der, names};
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug)]
 pub struct Examined {
-    /// What is wrong, errors among it.
+    /// The findings, including errors.
     pub findings: Vec<Finding>,
-    /// For each client whether it would take what it gets, once it trusts the CA; empty where nothing can be served.
+    /// For each client, whether it would accept the certificate it receives, provided that it trusts the CA; empty if
+    /// there is nothing to serve.
     pub accepted_by: Vec<(&'static str, bool)>,
-    /// What could not be checked, each a sentence.
+    /// What could not be checked, one sentence each.
     pub unchecked: Vec<String>,
 }
 
-/// A certificate and its key that stand in files of their own, without a pod.
+/// A certificate and its key in separate files, without a pod.
 #[derive(Debug)]
 pub struct Material {
-    /// The certificate, with its intermediates.
+    /// The certificate, followed by its intermediates.
     pub certificate: Sourced<Input>,
-    /// The key, where it is given.
+    /// The key, if it is given.
     pub key: Option<Sourced<Input>>,
-    /// What opens an encrypted key.
+    /// The passphrase of an encrypted key.
     pub passphrase: Option<Sourced<Input>>,
 }
 
-/// What stands in the files of a [`Material`], whether or not it can be served.
+/// The contents of the files of a [`Material`], whether or not they can be served.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// The certificates, the leaf first.
+    /// The certificates, leaf first.
     pub chain: Vec<CertificateContents>,
-    /// The kind and size of the key that was given or stands beside the certificate, where it can be read.
+    /// The kind and size of the key, if it is given or in the certificate's file, and can be read.
     pub key: Option<String>,
-    /// Whether the key is the leaf's, where both can be read.
+    /// Whether the key belongs to the leaf, if both can be read.
     pub is_pair: Option<bool>,
-    /// Where the certificate was read: the second file, where the two are swapped.
+    /// The file that the certificate was read from; the other one if the two are swapped.
     pub certificate_file: Option<PathBuf>,
-    /// Where the key was read.
+    /// The file that the key was read from.
     pub key_file: Option<PathBuf>,
 }
 
@@ -63,18 +64,17 @@ pub struct CertificateContents {
     pub key: String,
 }
 
-/// Examines a certificate, and its key where that is given, as [`check_config`] does for a server's; and returns what
-/// stands in them.
+/// Checks a certificate, and its key if given, as [`check_config`] does for a server, and returns their contents too.
 ///
 /// # Errors
-/// `authority` cannot be read, or holds no certificate.
+/// Fails if `authority` cannot be read, or contains no certificate.
 pub fn examine_material(
     material: Material,
     names: &[String],
     authority: Option<&mut Sourced<Input>>,
 ) -> Result<(Examined, Contents), LoadError> {
     let Material { mut certificate, mut key, mut passphrase } = material;
-    // A FIFO without a writer is waited for once.
+    // Wait only once for a FIFO without a writer.
     for input in [Some(&mut certificate), key.as_mut()].into_iter().flatten() {
         if is_fifo(input)
             && let Err(error) = read::read(input)
@@ -91,7 +91,7 @@ pub fn examine_material(
     };
     let mut swapped = None;
     match (&mut key, holds(&text), holds(&key_text)) {
-        // A file that holds both is the file of both.
+        // A file that contains both is the source of both.
         (None, (true, true), _) => key = Some(certificate.clone()),
         (Some(key), (false, true), (true, false)) => {
             let reason = PemError::NoCertificate { instead: FoundInstead::Key };
@@ -136,7 +136,7 @@ fn is_fifo(input: &Sourced<Input>) -> bool {
     input.value.file().and_then(|file| file.metadata().ok()).is_some_and(|found| found.file_type().is_fifo())
 }
 
-/// Returns what the files hold, as far as it can be read.
+/// Returns the contents of the files, as far as they can be read.
 fn contents(
     certificate: &mut Sourced<Input>,
     mut key: Option<&mut Sourced<Input>>,
@@ -172,7 +172,7 @@ fn contents(
     found
 }
 
-/// Examines a certificate chain whose key is not known, or is not to be used.
+/// Checks a certificate chain whose key is unknown or cannot be used.
 fn chain_alone(certificate: &mut Sourced<Input>, names: &[String], roots: &Roots) -> Result<LoadedChain, LoadError> {
     let mut loaded = load_chain(certificate, roots)?;
     if let Some(leaf) = loaded.chain.first().and_then(Facts::of) {
@@ -181,12 +181,12 @@ fn chain_alone(certificate: &mut Sourced<Input>, names: &[String], roots: &Roots
     Ok(loaded)
 }
 
-/// The clients that refuse for one of `findings`.
+/// Returns the clients that refuse because of one of `findings`.
 fn refused(findings: &[Finding]) -> Clients {
     findings.iter().map(|finding| finding.refused_by).fold(Clients::NONE, Clients::or)
 }
 
-/// The roots that `authority` holds, or else this system's.
+/// Returns the roots in `authority`, or this system's roots if it is `None`.
 fn roots(authority: Option<&mut Sourced<Input>>) -> Result<Roots, LoadError> {
     let Some(authority) = authority else { return Ok(Roots::thorough()) };
     let certificates = pem::certificates(&read::read(authority)?)
@@ -194,11 +194,11 @@ fn roots(authority: Option<&mut Sourced<Input>>) -> Result<Roots, LoadError> {
     Ok(Roots::given(certificates))
 }
 
-/// Reads all of `sources` and says what is wrong with it; `names` are those that clients will call the server by, and
-/// `authority` holds the roots that they trust, as PEM, where it is known.
+/// Reads all of `sources` and returns the findings. `names` are the names that clients connect to, and `authority`
+/// contains the roots that they trust, as PEM, if known.
 ///
 /// # Errors
-/// `authority` cannot be read, or holds no certificate.
+/// Fails if `authority` cannot be read, or contains no certificate.
 pub fn check_config(
     sources: &mut Sources,
     names: &[String],
@@ -221,7 +221,7 @@ pub fn check_config(
             Err(errors) => {
                 whole = false;
                 findings.extend(errors.iter().map(LoadError::finding));
-                // What else is wrong with the certificate is reported in the same run.
+                // Report the other findings about the certificate in the same run.
                 let names = if is_single { names } else { &[] };
                 let chain = chain_alone(&mut pair.certificate, names, &roots);
                 let chain = chain
@@ -254,20 +254,21 @@ pub fn check_config(
     Ok(Examined { findings, accepted_by, unchecked })
 }
 
-/// What is to be said of the names of `identity`, for clients that call it by `names`, or by its own.
+/// Returns the findings about the names of `identity`, for clients that connect to `names`, or to the certificate's own
+/// names if `names` is empty.
 pub(crate) fn names_of(identity: &Identity, names: &[String]) -> Vec<Finding> {
     let leaf = identity.certified_key().cert.first().and_then(Facts::of);
     leaf.map(|leaf| names::findings(&leaf, &identity.certificate_origin().to_string(), names)).unwrap_or_default()
 }
 
-/// Which identity is asked for by which of `names`; each of them, where no name is given.
+/// Returns each identity with those of `names` that select it; every identity if `names` is empty.
 fn asked(set: &SniCertResolver, names: &[String], findings: &mut Vec<Finding>) -> Vec<(Arc<Identity>, Vec<String>)> {
     if names.is_empty() {
         return set.iter().map(|identity| (identity.clone(), Vec::new())).collect();
     }
     let mut asked: Vec<(Arc<Identity>, Vec<String>)> = Vec::new();
     for name in names {
-        // An address is asked for by nobody (RFC 6066 §3).
+        // No client sends an address as its SNI (RFC 6066 §3).
         let asked_for = Some(name.as_str()).filter(|name| name.parse::<IpAddr>().is_err());
         let Some(identity) = set.answer(asked_for) else {
             findings.push(Finding {

@@ -1,5 +1,5 @@
-//! Whose client certificates a server takes: CA certificates and revocation lists in,
-//! [`ClientAuthPolicy`](tls_core::ClientTrust) out, and what an operator should know of them.
+//! Loads CA certificates and revocation lists into a [`ClientAuthPolicy`](tls_core::ClientAuthPolicy), with the
+//! findings about them.
 
 use std::time::SystemTime;
 
@@ -15,30 +15,31 @@ use crate::load::{LoadError, Unusable};
 use crate::pem::{self, Expected};
 use crate::source::{Input, read};
 
-/// Where it is kept whose client certificates are taken.
+/// Where the material for verifying client certificates is read from.
 #[derive(Debug, Clone)]
 pub struct ClientMaterial {
-    /// Whether clients are asked.
+    /// Whether client certificates are requested.
     pub mode: ClientAuth,
-    /// The CA certificates that vouch for clients.
+    /// The CA certificates that client certificates are verified with.
     pub authority: Sourced<Input>,
-    /// Revocation lists, PEM or DER; without any nothing is revoked.
+    /// The revocation lists, PEM or DER; without one, no certificate is revoked.
     pub lists: Vec<Sourced<Input>>,
 }
 
-/// Whom to trust, and what an operator should know of it.
+/// A client policy, and what an operator should know about it.
 #[derive(Debug)]
 pub struct LoadedClients {
-    /// Whom to trust.
+    /// The policy.
     pub trust: ClientAuthPolicy,
-    /// Findings, none of which keeps it from serving.
+    /// Findings that do not prevent the policy from being used.
     pub findings: Vec<Finding>,
 }
 
-/// Reads the CA certificates and the revocation lists. A FIFO is read once: it becomes text.
+/// Reads the CA certificates and the revocation lists. A FIFO can be read only once, so its content replaces it as
+/// text.
 ///
 /// # Errors
-/// One of them cannot be read, or is not what it should be.
+/// Fails if an input cannot be read, or is not what it should be.
 pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, LoadError> {
     let now = SystemTime::now();
     let refused = |authority: &Sourced<Input>, reason: String| {
@@ -80,7 +81,7 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
                 Listed::of(der, &parsed, list, &authorities)
             };
             match lists.iter_mut().find(|other| other.is_about_the_same(&listed)) {
-                // A CA's older list says nothing that its newer one does not.
+                // A CA's older list adds nothing to its newer one.
                 Some(other) if other.since >= listed.since => continue,
                 Some(other) => std::mem::swap(other, &mut listed),
                 None => lists.push(listed),
@@ -132,7 +133,7 @@ fn unusable_list(list: &Sourced<Input>, reason: String) -> LoadError {
     Unusable::of(list, Expected::RevocationList, "TLS-CRL", reason, fix)
 }
 
-/// What is to be said of how long `trust` is still good: its authorities, and its revocation lists.
+/// Returns the findings about the expiry of the policy's CAs and revocation lists.
 pub fn clients_ending(trust: &ClientAuthPolicy, now: SystemTime) -> Vec<Finding> {
     let origin = trust.origin().to_string();
     let authorities = trust.authorities().iter().filter_map(|ca| Whose::ClientCa.ending(ca, &origin, now));
@@ -140,7 +141,7 @@ pub fn clients_ending(trust: &ClientAuthPolicy, now: SystemTime) -> Vec<Finding>
     authorities.chain(lists.map(|until| list_ended(Some(until), &origin, String::new(), now))).collect()
 }
 
-/// True where a revocation list of `trust` is out of date.
+/// Returns true if a revocation list of `trust` is out of date.
 pub(crate) fn lists_ended(trust: &ClientAuthPolicy, now: SystemTime) -> bool {
     trust.crl_next_update().is_some_and(|until| until <= seconds(now))
 }
@@ -165,16 +166,16 @@ fn seconds(now: SystemTime) -> i64 {
     now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
-/// A revocation list, and what is to be known of it.
+/// A revocation list and its properties.
 struct Listed {
     der: CertificateRevocationListDer<'static>,
     issuer: String,
-    /// Which part of the CA's certificates it is about (RFC 5280 §5.2.5); `None` for all.
+    /// The part of the CA's certificates that the list covers (RFC 5280 §5.2.5); `None` for all.
     part: Option<Vec<u8>>,
     since: i64,
     until: Option<i64>,
     origin: String,
-    /// True where it bears the name of a CA that did not sign it.
+    /// Whether the list bears the name of a CA that did not sign it.
     is_forged: bool,
 }
 

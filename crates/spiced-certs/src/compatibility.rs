@@ -1,8 +1,8 @@
-//! The clients whose behaviour is known, and what each makes of the names of a certificate.
+//! The known clients, and how each one matches the names of a certificate.
 //!
-//! Every rule is what the client itself did when it was tried (`conformance/tls/test_tls_verdicts.py`): curl 7.88 and
-//! OpenSSL 3.0, Python's `ssl` with its default context, Go 1.27, OpenJDK 17, grpcio 1.85 (BoringSSL), rustls 0.23.
-//! `browsers` is refused where one of Chrome, Firefox and Safari refuses.
+//! Every rule was observed in the client itself (`conformance/tls/test_tls_verdicts.py`): curl 7.88 and OpenSSL 3.0,
+//! Python's `ssl` with its default context, Go 1.27, OpenJDK 17, grpcio 1.85 (BoringSSL), rustls 0.23. `browsers`
+//! counts as refused if one of Chrome, Firefox and Safari refuses.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::facts::Facts;
 pub struct Clients(u8);
 
 impl Clients {
-    /// Every client that the doctor knows, in the order of their bits.
+    /// Every known client, in the order of the bits.
     pub const NAMES: [&'static str; 8] = ["curl", "openssl", "python", "go", "java", "grpcio", "browsers", "rustls"];
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const CURL: Self = Self(1);
@@ -28,42 +28,42 @@ impl Clients {
     pub(crate) const GRPCIO: Self = Self(1 << 5);
     pub(crate) const BROWSERS: Self = Self(1 << 6);
     pub(crate) const RUSTLS: Self = Self(1 << 7);
-    /// Those that verify by libssl.
+    /// The clients that verify with libssl.
     pub(crate) const LIBSSL: Self = Self(0b111);
-    /// All of them.
+    /// Every client.
     pub const ALL: Self = Self(u8::MAX);
 
     const EACH: [Self; 8] =
         [Self::CURL, Self::OPENSSL, Self::PYTHON, Self::GO, Self::JAVA, Self::GRPCIO, Self::BROWSERS, Self::RUSTLS];
 
-    /// True where no client is in it.
+    /// Returns true if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0 == 0
     }
 
-    /// True where every client is in it.
+    /// Returns true if every client is in the set.
     pub fn is_all(self) -> bool {
         self == Self::ALL
     }
 
-    /// The clients of either set.
+    /// Returns the union of both sets.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The clients of this set that are not in `other`.
+    /// Returns the clients of this set that are not in `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Their names.
+    /// Returns the names of the clients.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().enumerate().filter(move |(bit, _)| self.0 & (1 << bit) != 0).map(|(_, name)| name)
     }
 
-    /// As a sentence lists them: `curl, go and java`; `every client` for all.
+    /// Returns the clients as a list in a sentence: `curl, Go and Java`; `every client` for all.
     pub(crate) fn listed(self) -> String {
         let names: Vec<&str> = self.names().map(shown).collect();
         match names.as_slice() {
@@ -74,13 +74,13 @@ impl Clients {
         }
     }
 
-    /// As the subject of a sentence with its verb: `curl and Go refuse`, `Java refuses`.
+    /// Returns the clients as a subject with its verb: `curl and Go refuse`, `Java refuses`.
     pub(crate) fn refuse(self) -> String {
         let singular = self.is_all() || self.names().count() == 1 && self != Self::BROWSERS;
         format!("{} refuse{}", self.listed(), if singular { "s" } else { "" })
     }
 
-    /// For each client, whether it is not in the set: who accepts, where this set refuses.
+    /// Returns for each client whether it is absent from this set of clients that refuse, and therefore accepts.
     pub fn accepted_by(self) -> Vec<(&'static str, bool)> {
         Self::NAMES.into_iter().enumerate().map(|(bit, name)| (name, self.0 & (1 << bit) == 0)).collect()
     }
@@ -102,12 +102,12 @@ impl Serialize for Clients {
     }
 }
 
-/// The clients that refuse the certificate `leaf` when they call the server by `name`, a host name or an address.
+/// Returns the clients that refuse the certificate `leaf` when they connect to `name`, a host name or an address.
 pub(crate) fn refusing(leaf: &Facts<'_>, name: &str) -> Clients {
     refusing_by(leaf, &leaf.names(), name)
 }
 
-/// The same, where the names of `leaf` were read before.
+/// As [`refusing`], with the names of `leaf` already read.
 pub(crate) fn refusing_by(leaf: &Facts<'_>, names: &Names, name: &str) -> Clients {
     let takes = |client: Clients| match name.parse::<IpAddr>() {
         Ok(address) => takes_address(client, names, address, name),
@@ -117,7 +117,7 @@ pub(crate) fn refusing_by(leaf: &Facts<'_>, names: &Names, name: &str) -> Client
     Clients::EACH.into_iter().filter(|client| !takes(*client)).fold(Clients::NONE, Clients::or)
 }
 
-/// The names that a certificate is for.
+/// The names that a certificate is valid for.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     pub(crate) dns: Vec<String>,
@@ -139,14 +139,14 @@ fn takes_address(client: Clients, names: &Names, address: IpAddr, text: &str) ->
 }
 
 fn takes_name(client: Clients, names: &Names, name: &str) -> bool {
-    // The JDK encodes a name by UseSTD3ASCIIRules (RFC 3490 §4), which has no underscore.
+    // The JDK encodes names with UseSTD3ASCIIRules (RFC 3490 §4), which forbids underscores.
     if client == Clients::JAVA && name.contains('_') {
         return false;
     }
     let none = Vec::new();
     let patterns = match client {
         Clients::GO | Clients::BROWSERS => &names.dns,
-        // curl reads the common name only where there is no other name of a kind that it knows.
+        // curl reads the common name only if there is no other name of a kind that it supports.
         Clients::CURL if names.dns.is_empty() && !names.addresses.is_empty() => &none,
         _ if names.dns.is_empty() => &names.common,
         _ => &names.dns,
@@ -154,7 +154,7 @@ fn takes_name(client: Clients, names: &Names, name: &str) -> bool {
     patterns.iter().any(|pattern| fits(client, pattern, name))
 }
 
-/// Whether `pattern` is for `name`, as `client` compares them.
+/// Returns true if `pattern` matches `name` by the rules of `client`.
 fn fits(client: Clients, pattern: &str, name: &str) -> bool {
     let strips_dot = [Clients::CURL, Clients::GRPCIO].contains(&client);
     let pattern = if strips_dot { pattern.strip_suffix('.').unwrap_or(pattern) } else { pattern };
@@ -187,7 +187,7 @@ fn fits(client: Clients, pattern: &str, name: &str) -> bool {
     }
 }
 
-/// One label with at most one `*` in it.
+/// Matches one label against a pattern with at most one `*`.
 fn fits_label(pattern: &str, label: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern.eq_ignore_ascii_case(label),
@@ -209,7 +209,7 @@ fn rustls_takes(leaf: &Facts<'_>, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Pattern, name, and the clients that take it; as the clients themselves did.
+    /// Pattern, name, and the clients that accept it, as observed in the clients themselves.
     #[test]
     fn each_client_compares_names_in_its_own_way() {
         let not_rustls = |clients: Clients| clients.without(Clients::RUSTLS);

@@ -1,4 +1,4 @@
-//! As much of DER as tells one structure from another, and the few that are written.
+//! A minimal DER reader, enough to tell structures apart, and a writer for the few structures that are written.
 
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use zeroize::Zeroizing;
@@ -10,7 +10,7 @@ pub(crate) const OCTETS: u8 = 0x04;
 pub(crate) const OID: u8 = 0x06;
 pub(crate) const SEQUENCE: u8 = 0x30;
 
-/// The first element of `der`: its tag, its content, and what follows it.
+/// Returns the tag and the content of the first element of `der`, and the bytes that follow it.
 pub(crate) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = der.split_first()?;
     let (first, rest) = rest.split_first()?;
@@ -26,7 +26,7 @@ pub(crate) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*tag, content, rest))
 }
 
-/// The elements of a SEQUENCE, where `der` begins with one.
+/// Returns the elements of the SEQUENCE that `der` begins with.
 pub(crate) fn sequence(der: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     let (SEQUENCE, mut content, _) = element(der)? else { return None };
     let mut elements = Vec::new();
@@ -38,18 +38,18 @@ pub(crate) fn sequence(der: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     Some(elements)
 }
 
-/// What a private key is written as, by its structure: the label of a PEM block may be another's.
+/// The form of a private key, by its structure, because the label of a PEM block may be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyForm {
-    /// RFC 5958.
+    /// PKCS#8 (RFC 5958).
     Pkcs8,
-    /// RFC 5958 §3, encrypted.
+    /// Encrypted PKCS#8 (RFC 5958 §3).
     EncryptedPkcs8,
-    /// RFC 8017 §A.1.2.
+    /// PKCS#1 (RFC 8017 §A.1.2).
     Pkcs1,
-    /// RFC 5915.
+    /// SEC1 (RFC 5915).
     Sec1,
-    /// OpenSSL's for DSA.
+    /// OpenSSL's form for DSA keys.
     Dsa,
 }
 
@@ -67,7 +67,7 @@ impl KeyForm {
         }
     }
 
-    /// The key for rustls; `None` for a form that it has no use for.
+    /// Returns the key for rustls; `None` if rustls does not support this form.
     pub(crate) fn key(self, der: Vec<u8>) -> Option<PrivateKeyDer<'static>> {
         match self {
             Self::Pkcs8 => Some(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der))),
@@ -78,7 +78,7 @@ impl KeyForm {
     }
 }
 
-/// The kind and size of a private key, for a message.
+/// Returns the kind and size of a private key, for a message.
 pub(crate) fn kind_of_key(key: &PrivateKeyDer<'_>) -> String {
     let unknown = || "of a kind that cannot be told".to_owned();
     let bits = |modulus: &[u8]| {
@@ -104,7 +104,7 @@ pub(crate) fn kind_of_key(key: &PrivateKeyDer<'_>) -> String {
     }
 }
 
-/// The object identifier that `der` begins with, in dots.
+/// Returns the object identifier that `der` begins with, in dotted form.
 pub(crate) fn oid(der: &[u8]) -> Option<String> {
     let (OID, content, _) = element(der)? else { return None };
     let mut arcs: Vec<u64> = Vec::new();
@@ -122,7 +122,7 @@ pub(crate) fn oid(der: &[u8]) -> Option<String> {
     Some(arcs.iter().map(u64::to_string).collect::<Vec<_>>().join("."))
 }
 
-/// An element with `tag` around `content`.
+/// Returns an element with `tag` and `content`.
 pub(crate) fn wrap(tag: u8, content: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut der = Zeroizing::new(Vec::with_capacity(content.len() + 6));
     der.push(tag);
@@ -139,7 +139,7 @@ pub(crate) fn wrap(tag: u8, content: &[u8]) -> Zeroizing<Vec<u8>> {
     der
 }
 
-/// A number that is not negative.
+/// Returns a non-negative INTEGER.
 pub(crate) fn unsigned(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     let digits = bytes.iter().position(|byte| *byte != 0).map_or(&[0][..], |at| &bytes[at..]);
     let mut content = Zeroizing::new(Vec::with_capacity(digits.len() + 1));

@@ -1,5 +1,4 @@
-//! The doctor: what is wrong with a certificate that serves all the same, with a stable code, a
-//! sentence and a fix.
+//! Finds problems of a certificate that can still be served, each with a stable code, a sentence and a fix.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -16,11 +15,11 @@ use crate::{pem, verify};
 
 const DAY: i64 = 86_400;
 
-/// The longest lifetime that Apple's clients take, also of a private CA's certificate.
+/// The longest lifetime that Apple's clients accept, in days; it applies to certificates of private CAs too.
 pub(crate) const MAX_DAYS: i64 = 825;
 
-/// The codes of the findings for which clients refuse a certificate, or are refused: those that keep a reload from taking
-/// effect.
+/// The codes of findings for which clients refuse a certificate, or are themselves refused. These findings block a
+/// reload.
 pub const REFUSALS: [&str; 32] = [
     "TLS-CHAIN-REFUSED",
     "TLS-CHAIN-SIGNATURE",
@@ -56,41 +55,41 @@ pub const REFUSALS: [&str; 32] = [
     "TLS-X509-V1",
 ];
 
-/// How bad a [`Finding`] is.
+/// The severity of a [`Finding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth knowing.
+    /// Information only.
     Info,
-    /// Some clients will refuse, or soon will.
+    /// Some clients refuse, or soon will.
     Warning,
     /// Clients refuse now.
     Error,
 }
 
-/// Something an operator should know of a certificate or key that is served.
+/// What an operator should know about a certificate or key in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// A stable code, `TLS-EXPIRED`.
+    /// A stable code, such as `TLS-EXPIRED`.
     pub code: &'static str,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
     /// Where the material came from.
     pub origin: String,
     /// The certificate's subject, or the key's file.
     pub subject: String,
-    /// One sentence.
+    /// The finding, in one sentence.
     pub message: String,
-    /// What to do.
+    /// The fix.
     pub fix: String,
-    /// The clients that refuse the certificate for it.
+    /// The clients that refuse the certificate because of it.
     #[serde(skip_serializing_if = "Clients::is_empty")]
     pub refused_by: Clients,
 }
 
 impl Finding {
-    /// True where it affects clients enough to fail `spiced tls check`; `strict`: any effect counts, and so does a
-    /// warning.
+    /// Returns true if the finding affects clients enough to fail `spiced tls check`. With `strict`, every effect on
+    /// clients counts, and so does every warning.
     pub fn fails(&self, strict: bool) -> bool {
         let refused = !self.refused_by.is_empty();
         match self.severity {
@@ -101,7 +100,7 @@ impl Finding {
     }
 }
 
-/// Whose certificate it is that ends.
+/// The role of a certificate in findings about its expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whose {
     Server,
@@ -118,7 +117,7 @@ impl Whose {
         }
     }
 
-    /// The codes of: ends soon, over, not begun.
+    /// Returns the codes for: expires soon, expired, not yet valid.
     fn codes(self) -> [&'static str; 3] {
         match self {
             Self::Server => ["TLS-ENDS-SOON", "TLS-EXPIRED", "TLS-NOT-YET-VALID"],
@@ -139,7 +138,7 @@ impl Whose {
         }
     }
 
-    /// What is to be said of how long `certificate` is still good; nothing where it is for 30 days or more.
+    /// Returns the finding about the expiry of `certificate`; `None` if it is valid for 30 days or more.
     pub(crate) fn ending(self, certificate: &CertificateSummary, origin: &str, now: SystemTime) -> Option<Finding> {
         let left = certificate.seconds_left(now);
         let noun = self.noun();
@@ -164,7 +163,7 @@ impl Whose {
     }
 }
 
-/// What is to be said of how long `identity` is still good, its intermediates too; nothing where it is for 30 days or
+/// Returns the findings about the expiry of `identity` and its intermediates; none if they are valid for 30 days or
 /// more.
 pub fn ending(identity: &Identity, now: SystemTime) -> Vec<Finding> {
     let origin = identity.certificate_origin().to_string();
@@ -182,26 +181,27 @@ fn chain_ending(
     Whose::Server.ending(leaf, origin, now).into_iter().chain(above).collect()
 }
 
-/// The certificates between the leaf and a root: a root's end is its holders' business.
+/// Returns the certificates between the leaf and a root. Clients have their own copy of a root, so its expiry does not
+/// matter here.
 pub(crate) fn intermediates(chain: &[CertificateDer<'_>]) -> Vec<CertificateSummary> {
     let above = chain.iter().skip(1).filter_map(|der| CertificateSummary::read(der).ok());
     above.filter(|one| !one.self_signed).collect()
 }
 
-/// What is to be said of a chain, and what could not be checked.
+/// The findings about a chain, and what could not be checked.
 #[derive(Debug, Default)]
 pub(crate) struct Diagnosis {
     pub(crate) findings: Vec<Finding>,
     pub(crate) unchecked: Vec<String>,
-    /// The root that is presented, where there is one.
+    /// The subject of the root that is presented, if any.
     pub(crate) root_sent: Option<String>,
-    /// The topmost certificate, where its issuer's is not here.
+    /// The topmost certificate, if its issuer's certificate is not available.
     pub(crate) open_end: Option<CertificateDer<'static>>,
-    /// That its issuer is taken for a root that clients have.
+    /// A sentence stating the assumption that its issuer is a root that clients have.
     pub(crate) taken_for_root: Option<String>,
 }
 
-/// What is to be said of a chain, whoever presents it. `hints` are certificates that it may lack.
+/// Returns the findings about a chain. `hints` are certificates that may be missing from it.
 pub(crate) fn chain(
     chain: &[CertificateDer<'_>],
     leaf: &CertificateSummary,
@@ -229,13 +229,13 @@ pub(crate) fn chain(
     Diagnosis { findings, unchecked, root_sent, open_end, taken_for_root }
 }
 
-/// How bad it is that these clients refuse.
+/// Returns the severity of a finding for which these clients refuse.
 pub(crate) fn severity(refused_by: Clients) -> Severity {
     if refused_by.is_all() { Severity::Error } else { Severity::Warning }
 }
 
-/// The longest lifetime that the Baseline Requirements allow for a certificate that a public CA issues at a time
-/// (§6.3.2), in days.
+/// Returns the longest lifetime, in days, that the Baseline Requirements (§6.3.2) allow for a certificate that a public
+/// CA issues at `issued`.
 fn most_days(issued: i64) -> i64 {
     // 2029-03-15, 2027-03-15, 2026-03-15, 2020-09-01.
     match issued {
@@ -260,7 +260,7 @@ fn long_lived(facts: &Facts<'_>, leaf: &CertificateSummary, origin: &str) -> Vec
     let mut found = Vec::new();
     let public = facts.is_public();
     let most = if public { most_days(leaf.not_before) } else { MAX_DAYS };
-    // Both ends belong to it (RFC 5280 §4.1.2.5).
+    // The validity period includes both ends (RFC 5280 §4.1.2.5).
     if leaf.not_after - leaf.not_before + 1 > most * DAY {
         let message = match public {
             true => format!(
@@ -284,7 +284,7 @@ fn long_lived(facts: &Facts<'_>, leaf: &CertificateSummary, origin: &str) -> Vec
     found
 }
 
-/// PEM that is read all the same.
+/// Returns a finding if PEM deviates from the standard form but can be read.
 pub(crate) fn oddly_written(text: &Secret, from: &Sourced<Input>, what: &str, subject: &str) -> Option<Finding> {
     let odd = pem::leniencies(text);
     (!odd.is_empty()).then(|| Finding {
@@ -322,15 +322,15 @@ pub(crate) fn span(seconds: i64, after: &str) -> String {
     format!("{text} {after}").trim_end().to_owned()
 }
 
-/// PostgreSQL's rule for key files: this user's or root's, and 0600, or 0640 where root owns it; and a mounted secret,
-/// which nobody can change, is worth a word only.
+/// Checks a key file by PostgreSQL's rule: owned by this user with mode 0600, or by root with mode 0640. For a mounted
+/// secret, whose mode cannot be changed, the finding is information only.
 pub(crate) fn key_file(path: &Path, origin: &Origin) -> Vec<Finding> {
     use std::os::unix::fs::MetadataExt;
     let Ok(metadata) = std::fs::metadata(path) else { return Vec::new() };
     if !metadata.is_file() {
         return Vec::new();
     }
-    // Kubernetes and Docker mount secrets from memory or read-only, with a mode of their own.
+    // Kubernetes and Docker mount secrets from memory or read-only, with modes of their own.
     let mounted =
         path.parent().is_some_and(|folder| folder.join("..data").exists()) || path.starts_with("/run/secrets");
     let finding = |code, message: String, fix: String| Finding {

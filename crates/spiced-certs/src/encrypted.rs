@@ -1,5 +1,5 @@
-//! Encrypted private keys: PKCS#8 with PBES2 (RFC 5958 §3, RFC 8018 §6.2), and the form that OpenSSL wrote before
-//! (RFC 1421 §4.6 headers; the key by `EVP_BytesToKey` with MD5).
+//! Decrypts private keys: PKCS#8 with PBES2 (RFC 5958 §3, RFC 8018 §6.2), and OpenSSL's legacy format (RFC 1421 §4.6
+//! headers; the key is derived by `EVP_BytesToKey` with MD5).
 
 use aes::{Aes128, Aes192, Aes256};
 use cbc::Decryptor;
@@ -15,13 +15,13 @@ use zeroize::Zeroizing;
 
 use crate::pem::PemError;
 
-/// PBKDF2: ten times what OpenSSL and others do today (NIST SP 800-132 §5.2 names ten million as much).
+/// The PBKDF2 limit: ten times what OpenSSL and others use today (NIST SP 800-132 §5.2 mentions ten million).
 const MAX_ROUNDS: u32 = 10_000_000;
-/// scrypt: OpenSSL's own bound is 32 MiB.
+/// The scrypt limit; OpenSSL's own is 32 MiB.
 const MAX_MEMORY: u64 = 256 * 1024 * 1024;
 const MAX_LANES: u16 = 16;
 
-/// How a block is encrypted of which RFC 1421's headers say so.
+/// The encryption that the RFC 1421 headers of a block declare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dek {
     algorithm: String,
@@ -29,7 +29,7 @@ pub(crate) struct Dek {
 }
 
 impl Dek {
-    /// Reads the value of `DEK-Info`, `AES-256-CBC,00FF…`.
+    /// Parses the value of `DEK-Info`, such as `AES-256-CBC,00FF…`.
     pub(crate) fn read(value: &str) -> Self {
         let (algorithm, iv) = value.split_once(',').unwrap_or((value, ""));
         let digits = |at: usize| iv.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
@@ -37,7 +37,7 @@ impl Dek {
         Self { algorithm: algorithm.trim().to_ascii_uppercase(), iv }
     }
 
-    /// Opens what is encrypted this way.
+    /// Decrypts a block.
     pub(crate) fn open(&self, sealed: &[u8], passphrase: &Secret) -> Result<Zeroizing<Vec<u8>>, PemError> {
         let open = match self.algorithm.as_str() {
             "AES-128-CBC" => cbc::<Aes128>,
@@ -45,17 +45,17 @@ impl Dek {
             "AES-256-CBC" => cbc::<Aes256>,
             "DES-EDE3-CBC" => cbc::<TdesEde3>,
             _ => {
-                // What is shown was written in clear text, by whoever made the file.
+                // The name may be shown in a message: it was in clear text in the file.
                 let known = self.algorithm.len() <= 20 && self.algorithm.bytes().all(|b| b.is_ascii_graphic());
                 return Err(PemError::UnknownCipher { cipher: known.then(|| self.algorithm.clone()) });
             }
         };
-        // The padding alone is right for one wrong passphrase in 256.
+        // Check the structure too: one wrong passphrase in 256 produces valid padding.
         open(sealed, line(passphrase), &self.iv).filter(|key| is_sequence(key)).ok_or(PemError::WrongPassphrase)
     }
 }
 
-/// True for one DER SEQUENCE and nothing after it, which is what every key is.
+/// Returns true if `der` is exactly one DER SEQUENCE, as every key is.
 fn is_sequence(der: &[u8]) -> bool {
     match der {
         [0x30, length @ ..=0x7f, rest @ ..] => rest.len() == usize::from(*length),
@@ -65,7 +65,7 @@ fn is_sequence(der: &[u8]) -> bool {
     }
 }
 
-/// Opens a PKCS#8 key.
+/// Decrypts a PKCS#8 key.
 pub(crate) fn pkcs8(sealed: &[u8], passphrase: &Secret) -> Result<Zeroizing<Vec<u8>>, PemError> {
     let unknown = PemError::UnknownCipher { cipher: None };
     let parsed = EncryptedPrivateKeyInfoRef::try_from(sealed).map_err(|_| unknown.clone())?;
@@ -81,7 +81,7 @@ pub(crate) fn pkcs8(sealed: &[u8], passphrase: &Secret) -> Result<Zeroizing<Vec<
     }
 }
 
-/// What a damaged file may ask for, and no key does.
+/// Returns a description of a key derivation cost that only a damaged file would request.
 fn too_costly(kdf: &Kdf) -> Option<String> {
     match kdf {
         Kdf::Pbkdf2(p) if p.iteration_count > MAX_ROUNDS => {
@@ -96,7 +96,7 @@ fn too_costly(kdf: &Kdf) -> Option<String> {
     }
 }
 
-/// A file that holds a passphrase ends with a newline, and the passphrase does not.
+/// Removes the newline at the end of a passphrase: a file ends with one, but the passphrase does not include it.
 pub(crate) fn line(passphrase: &Secret) -> &[u8] {
     let text = passphrase.expose();
     let text = text.strip_suffix(b"\n").unwrap_or(text);
@@ -113,7 +113,7 @@ where
     Some(Zeroizing::new(opened))
 }
 
-/// OpenSSL's `EVP_BytesToKey` with MD5 and one round, as its PEM has it.
+/// Derives a key with OpenSSL's `EVP_BytesToKey`, using MD5 and one round, as its PEM format requires.
 fn bytes_to_key(passphrase: &[u8], salt: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
     let mut key = Zeroizing::new(Vec::with_capacity(length + 16));
     let mut last: Option<Zeroizing<[u8; 16]>> = None;
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::pem::private_key;
 
-    /// One key, as OpenSSL 3.0 wrote it in each way; the passphrase of all is `00 12ü`.
+    /// One key, written by OpenSSL 3.0 with each kind of encryption; the passphrase is always `00 12ü`.
     const KEYS: [(&str, &str); 5] = [
         ("aes256", include_str!("encrypted/aes256.pem")),
         ("des3-sha1", include_str!("encrypted/des3-sha1.pem")),
@@ -169,7 +169,7 @@ mod tests {
                 assert_eq!(opened(pem, wrong), Err(PemError::WrongPassphrase), "{name}");
             }
             assert_eq!(private_key(&pem.into(), None).unwrap_err(), PemError::Encrypted, "{name}");
-            // A shell that lost the newlines.
+            // The text after a shell has replaced the newlines.
             assert_eq!(opened(&pem.replace('\n', " "), "00 12ü").as_ref(), Ok(&plain), "{name}");
         }
     }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     proptest! {
-        /// A flipped byte is an error or opens nothing; it never panics, and never runs for minutes.
+        /// A changed byte causes an error or decrypts nothing. It never causes a panic or a computation of minutes.
         #[test]
         fn damage_does_no_harm(which in 0..5_usize, at in 0..600_usize, byte in 32..127_u8) {
             let mut pem = KEYS[which].1.as_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! One certificate, and what of it decides whether a client takes it.
+//! The properties of one certificate that decide whether a client accepts it.
 
 use aws_lc_rs::signature as alg;
 use aws_lc_rs::signature::{UnparsedPublicKey, VerificationAlgorithm};
@@ -12,23 +12,23 @@ use x509_parser::x509::AlgorithmIdentifier;
 
 use crate::compatibility::Names;
 
-/// A certificate that is X.509.
+/// A parsed X.509 certificate.
 pub(crate) struct Facts<'a> {
     pub(crate) der: &'a CertificateDer<'a>,
     pub(crate) x509: X509Certificate<'a>,
 }
 
-/// Whether a signature is a key's.
+/// Whether a signature was made with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signed {
     Yes,
     No,
-    /// Nothing here can verify a signature of that kind.
+    /// Signatures of this kind cannot be verified here.
     Unknown,
 }
 
 impl<'a> Facts<'a> {
-    /// `None` where it is not X.509.
+    /// Parses a certificate; `None` if it is not X.509.
     pub(crate) fn of(der: &'a CertificateDer<'a>) -> Option<Self> {
         X509Certificate::from_der(der).ok().map(|(_, x509)| Self { der, x509 })
     }
@@ -47,17 +47,17 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// True where the issuer has the subject's name.
+    /// Returns true if issuer and subject have the same name.
     pub(crate) fn is_self_issued(&self) -> bool {
         self.x509.subject().as_raw() == self.x509.issuer().as_raw()
     }
 
-    /// True where it vouches for itself.
+    /// Returns true if the certificate is signed with its own key.
     pub(crate) fn is_self_signed(&self) -> bool {
         self.is_self_issued() && self.signed_by(self) != Signed::No
     }
 
-    /// True where `issuer` has the name that this certificate gives its issuer.
+    /// Returns true if the subject of `issuer` is the issuer name of this certificate.
     pub(crate) fn names_as_issuer(&self, issuer: &Facts<'_>) -> bool {
         self.x509.issuer().as_raw() == issuer.x509.subject().as_raw()
     }
@@ -90,7 +90,7 @@ impl<'a> Facts<'a> {
         self.x509.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca)
     }
 
-    /// How many intermediates may stand below it.
+    /// Returns the number of intermediates that may follow below it.
     pub(crate) fn path_length(&self) -> Option<u32> {
         self.x509.basic_constraints().ok().flatten().and_then(|constraints| constraints.value.path_len_constraint)
     }
@@ -121,12 +121,12 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// The name constraints, and whether they are critical.
+    /// Returns the name constraints, and whether they are critical.
     pub(crate) fn name_constraints(&self) -> Option<(&NameConstraints<'_>, bool)> {
         self.x509.name_constraints().ok().flatten().map(|constraints| (constraints.value, constraints.critical))
     }
 
-    /// Where the certificate says that its issuer's is to be had (RFC 5280 §4.2.2.1), as HTTP.
+    /// Returns the HTTP URLs at which the certificate says its issuer's certificate is available (RFC 5280 §4.2.2.1).
     pub(crate) fn issuer_urls(&self) -> Vec<&'a str> {
         const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
         let urls = |parsed: &ParsedExtension<'a>| match parsed {
@@ -146,8 +146,8 @@ impl<'a> Facts<'a> {
         self.extension(urls).unwrap_or_default()
     }
 
-    /// True where it says that it is issued by the rules of the CA/Browser Forum, or holds proofs of a public log:
-    /// no private CA has either.
+    /// Returns true if the certificate has a policy of the CA/Browser Forum or proofs of a public log. No private CA
+    /// issues either.
     pub(crate) fn is_public(&self) -> bool {
         self.x509.extensions().iter().any(|extension| match extension.parsed_extension() {
             ParsedExtension::SCT(_) => true,
@@ -158,7 +158,7 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// A critical extension that nobody knows.
+    /// Returns the OID of a critical extension that is not supported.
     pub(crate) fn unknown_critical(&self) -> Option<String> {
         let unknown = |extension: &&x509_parser::extensions::X509Extension<'_>| {
             extension.critical && extension.parsed_extension().unsupported()
@@ -170,7 +170,7 @@ impl<'a> Facts<'a> {
         self.x509.extensions().iter().any(|extension| extension.critical && extension.oid.to_id_string() == oid)
     }
 
-    /// The alternative names that are neither host names nor addresses.
+    /// Returns the alternative names that are neither host names nor addresses.
     pub(crate) fn other_names(&self) -> OtherNames<'_> {
         let mut names = OtherNames::default();
         let given = self.x509.subject_alternative_name().ok().flatten();
@@ -188,7 +188,7 @@ impl<'a> Facts<'a> {
         self.x509.subject_alternative_name().ok().flatten().is_some_and(|names| names.critical)
     }
 
-    /// The names that it is for.
+    /// Returns the names that the certificate is valid for.
     pub(crate) fn names(&self) -> Names {
         let mut names = Names {
             common: self
@@ -210,7 +210,7 @@ impl<'a> Facts<'a> {
         names
     }
 
-    /// The kind and size of its key, for a message.
+    /// Returns the kind and size of its key, for a message.
     pub(crate) fn key(&self) -> String {
         let key = self.x509.public_key();
         let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
@@ -240,7 +240,7 @@ pub(crate) struct OtherNames<'a> {
     pub(crate) uris: Vec<&'a str>,
 }
 
-/// An address of an alternative name.
+/// Converts the address of an alternative name.
 pub(crate) fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
     match bytes.len() {
         4 => <[u8; 4]>::try_from(bytes).ok().map(Into::into),
@@ -249,7 +249,7 @@ pub(crate) fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
     }
 }
 
-/// The kind of a key by its OIDs, as people call it.
+/// Returns the common name of a kind of key, given its OIDs.
 pub(crate) fn key_name(algorithm: &str, curve: Option<&str>, bits: Option<usize>) -> String {
     let sized = |name: &str| bits.map_or_else(|| name.to_owned(), |bits| format!("{name} of {bits} bits"));
     match (algorithm, curve) {
@@ -280,7 +280,7 @@ pub(crate) fn key_name(algorithm: &str, curve: Option<&str>, bits: Option<usize>
     }
 }
 
-/// The hash that a signature is over.
+/// The hash of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hash {
     Md5,

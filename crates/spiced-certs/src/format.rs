@@ -1,4 +1,4 @@
-//! What stands in a file where PEM should: recognized by its content, never by its name.
+//! Recognizes the format of a file that is not PEM, by its content and never by its name.
 
 use std::path::Path;
 
@@ -7,39 +7,40 @@ use x509_parser::prelude::FromDer;
 
 use crate::pem::{Expected, quoted};
 
-/// What a file without PEM is.
+/// The format of a file without PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Format {
     /// DER.
     Der,
-    /// PKCS#12, with a certificate and its key. `old`: encrypted in a way that OpenSSL 3 leaves to its legacy provider.
+    /// PKCS#12, with a certificate and its key. `old`: encrypted with an algorithm that OpenSSL 3 supports only through
+    /// its legacy provider.
     Pkcs12 { old: bool },
     /// PKCS#7 in DER: certificates without a key.
     Pkcs7Der,
-    /// Java's own keystore.
+    /// Java's own keystore format.
     JavaKeystore,
     /// A certificate request in DER.
     RequestDer,
-    /// DER in base64, without the lines of PEM around it. `key`: a private key.
+    /// DER in base64, without PEM lines around it. `key`: whether it is a private key.
     Coded { key: bool },
     /// PKCS#12, PKCS#7 or a Java keystore in base64.
     CodedStore,
-    /// A template that nothing has filled in.
+    /// A template with placeholders that were not replaced.
     Template,
     /// Other binary data.
     Binary,
-    /// A path. `quoted`: with the quotes around it.
+    /// A path. `quoted`: whether it includes the quotes.
     Path { quoted: bool },
     /// A web page.
     Html,
-    /// A file of another program, by the name that its users have for it.
+    /// A file of another program.
     Other(Foreign),
 }
 
 /// Files of other programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Foreign {
-    /// A Kubernetes Secret, and what it is called.
+    /// A Kubernetes Secret, and its name.
     Secret {
         json: bool,
         name: Option<String>,
@@ -73,16 +74,16 @@ pub(crate) enum Foreign {
 }
 
 impl Format {
-    /// By the first bytes of what is no text.
+    /// Detects the format of data that is not text, by its first bytes.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         const SEQUENCE: u8 = 0x30;
-        // PFX (RFC 7292 §4): the version 3, then a sequence, which in a key or a certificate is never so.
+        // PFX (RFC 7292 §4): version 3, then a sequence. No key or certificate begins this way.
         const PFX: [u8; 4] = [0x02, 0x01, 0x03, SEQUENCE];
         // signedData, 1.2.840.113549.1.7.2.
         const SIGNED_DATA: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
         let other = Self::Other;
         match bytes {
-            // JKS and JCEKS.
+            // The magic numbers of JKS and JCEKS.
             [0xfe, 0xed, 0xfe, 0xed, ..] | [0xce, 0xce, 0xce, 0xce, ..] => Self::JavaKeystore,
             [b'P', b'K', 3 | 5, 4 | 6, ..] => other(Foreign::Zip),
             [0x1f, 0x8b, ..] => other(Foreign::Gzip),
@@ -93,11 +94,12 @@ impl Format {
             [0, b'G', b'I', b'T', b'C', b'R', b'Y', b'P', b'T', ..] => other(Foreign::GitCrypt),
             _ if bytes.starts_with(b"age-encryption.org/") => other(Foreign::Age),
             _ if bytes.get(257..262) == Some(b"ustar") => other(Foreign::Tar),
-            // OpenPGP (RFC 9580 §4.2): a session key's packet, old format and new, or of a passphrase.
+            // OpenPGP (RFC 9580 §4.2): a packet with an encrypted session key, for a public key or a passphrase, in the
+            // old or new packet format.
             [0x84 | 0x85 | 0x8c, _, 2..=4, ..] | [0xc1 | 0xc3, _, 3..=6, ..] => other(Foreign::Pgp),
             [SEQUENCE, length, content @ ..] => {
                 let more = usize::from(if *length > 0x80 { length & 0x7f } else { 0 });
-                // Java's newer keystores and some of Windows' are BER, of indefinite length.
+                // Newer Java keystores and some Windows files are BER with indefinite length.
                 match content.get(more..) {
                     Some(content) if content.starts_with(&PFX) => Self::Pkcs12 { old: is_old(bytes) },
                     Some(content) if content.starts_with(&SIGNED_DATA) => Self::Pkcs7Der,
@@ -109,7 +111,7 @@ impl Format {
         }
     }
 
-    /// Of a text without a PEM block that is read.
+    /// Detects the format of a text without a readable PEM block.
     pub(crate) fn of_text(text: &str) -> Option<Self> {
         let start: String = text.chars().take(400).collect();
         let lower = start.to_ascii_lowercase();
@@ -184,7 +186,7 @@ impl Format {
         .then(|| Self::Path { quoted: is_quoted(text) })
     }
 
-    /// What follows `it holds no PEM block`.
+    /// Returns the text that follows `it holds no PEM block` in a message.
     pub(crate) fn instead(&self) -> &'static str {
         match self {
             Self::Der => ", but DER, the binary form",
@@ -220,10 +222,10 @@ impl Format {
         }
     }
 
-    /// What to do, where `wanted` was looked for in `file`, or in a setting; `None` where only a description of what is
-    /// wanted helps.
+    /// Returns the fix, given that `wanted` was expected in `file`, or in a setting; `None` if only a description of
+    /// what is expected helps.
     pub(crate) fn fix(&self, wanted: Expected, file: Option<&Path>) -> Option<String> {
-        // A container may be the file of both settings.
+        // A container may be given for both the certificate and the key.
         let is_container = matches!(self, Self::Pkcs12 { .. } | Self::JavaKeystore) && wanted == Expected::Key;
         let (from, to) = files(file, if is_container { "key.pem" } else { "pem" });
         let (_, between) = files(file, "p12");
@@ -386,7 +388,7 @@ impl Foreign {
             Self::AnsibleVault => format!("{private}ansible-vault decrypt --output {to} {from}"),
             Self::Pgp => format!("{private}gpg --output {to} --decrypt {from}"),
             Self::GitLfs => {
-                // Without its filters, which `install` sets up, a pull leaves the pointers as they are.
+                // Without the filters that `install` sets up, a pull leaves the pointers in place.
                 return Some(format!(
                     "fetch the file itself: `git -C {repository} lfs install --local && git -C {repository} lfs pull`"
                 ));
@@ -423,7 +425,7 @@ impl Foreign {
     }
 }
 
-/// `file` as a word of a shell's line, and the same with one more extension.
+/// Returns `file` as a shell word, and the same with `extension` appended.
 fn files(file: Option<&Path>, extension: &str) -> (String, String) {
     match file.map(|file| file.display().to_string()) {
         Some(file) => (quoted(&file), quoted(&format!("{file}.{extension}"))),
@@ -431,13 +433,13 @@ fn files(file: Option<&Path>, extension: &str) -> (String, String) {
     }
 }
 
-/// True for PKCS#12 that is encrypted with RC2 or RC4 (RFC 7292 §B: 1.2.840.113549.1.12.1.1, .2, .5 and .6).
+/// Returns true for PKCS#12 encrypted with RC2 or RC4 (RFC 7292 §B: 1.2.840.113549.1.12.1.1, .2, .5 and .6).
 fn is_old(bytes: &[u8]) -> bool {
     const PBE: [u8; 11] = [0x06, 0x0a, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x01];
     bytes.windows(12).any(|window| window[..11] == PBE && [1, 2, 5, 6].contains(&window[11]))
 }
 
-/// A Kubernetes Secret, as `kubectl get -o yaml` or `-o json` writes it.
+/// Recognizes a Kubernetes Secret as written by `kubectl get -o yaml` or `-o json`.
 fn kubernetes(text: &str) -> Option<Foreign> {
     let plain = |value: &str| value.trim().trim_matches(['"', '\'', ',']).trim_matches('"').to_owned();
     let value = |key: &str| {

@@ -1,5 +1,5 @@
-//! A candidate shakes hands with itself, in memory, before it serves: what cannot sign is found here, and
-//! not by the first client.
+//! Runs an in-memory handshake with an identity before it is used, so that a key that cannot sign is found here and not
+//! by the first client.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use rustls::{
 use tls_core::{Identity, provider};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// More flights than any handshake has.
+/// More flights than any handshake takes.
 const MAX_FLIGHTS: usize = 10;
 
-/// Has a client and a server of `identity` shake hands, TLS 1.3.
+/// Runs a TLS 1.3 handshake between a client and a server of `identity`.
 pub(crate) fn with_itself(identity: &Identity) -> Result<(), Error> {
     let certified = SingleCertAndKey::from(identity.certified_key().as_ref().clone());
-    // How a key is agreed on is not in question here, and there may be thousands of pairs.
+    // The key exchange is not under test, and there may be thousands of pairs: one group is enough.
     let provider = Arc::new(CryptoProvider { kx_groups: vec![X25519], ..(*provider()).clone() });
     let server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
@@ -32,7 +32,7 @@ pub(crate) fn with_itself(identity: &Identity) -> Result<(), Error> {
         .with_cert_resolver(Arc::new(certified));
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        // The chain is the clients' business; the proof that the key is there is what counts here.
+        // Clients verify the chain; this handshake only proves possession of the key.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyChain::new()))
         .with_no_client_auth();
@@ -49,7 +49,7 @@ pub(crate) fn with_itself(identity: &Identity) -> Result<(), Error> {
     Err(Error::General("the handshake came to no end".to_owned()))
 }
 
-/// Brings what one side has to say to the other.
+/// Transfers pending data from one side to the other.
 fn carry<A, B: SideData>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) -> Result<(), Error> {
     let failed = |error: std::io::Error| Error::General(error.to_string());
     let mut flight = Vec::new();
@@ -64,7 +64,7 @@ fn carry<A, B: SideData>(from: &mut ConnectionCommon<A>, to: &mut ConnectionComm
     Ok(())
 }
 
-/// Takes every chain, and no signature that is not its key's.
+/// Accepts every chain, but verifies that signatures were made with its key.
 #[derive(Debug)]
 pub(crate) struct AnyChain(WebPkiSupportedAlgorithms);
 
@@ -101,7 +101,7 @@ impl ServerCertVerifier for AnyChain {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        // By the key alone: webpki reads no X.509 v1, which serves all the same.
+        // Verify with the raw key: webpki does not parse X.509 v1, which can be served nonetheless.
         let key = X509Certificate::from_der(leaf).map(|(_, parsed)| parsed.public_key().raw.to_vec());
         match key {
             Ok(key) => verify_tls13_signature_with_raw_key(message, &key.into(), signed, &self.0),

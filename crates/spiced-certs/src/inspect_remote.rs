@@ -1,4 +1,4 @@
-//! What a server on the network presents: looked at, and trusted in nothing.
+//! Inspects the certificates that a server on the network presents, without trusting them.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,11 +14,11 @@ use crate::handshake::AnyChain;
 use crate::names;
 use crate::trust::Roots;
 
-/// A configuration for who only looks: it takes every chain, and sends nothing that is worth a secret. `alpn` lists
-/// the protocols that are offered.
+/// Returns a configuration for inspection only: it accepts every chain, so no secret may be sent over the connection.
+/// `alpn` lists the protocols to offer.
 ///
 /// # Errors
-/// The provider refuses the versions.
+/// Fails if the provider does not support the versions.
 pub fn no_verify(alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, Error> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)?
@@ -29,24 +29,24 @@ pub fn no_verify(alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) 
     Ok(config)
 }
 
-/// A chain as it was presented, and what the doctor says of it.
+/// A chain as presented, and the findings about it.
 #[derive(Debug)]
 pub struct Presented {
-    /// Each certificate, the leaf first.
+    /// The certificates, leaf first.
     pub chain: Vec<CertificateSummary>,
-    /// Whether a root of this system's store vouches for it.
+    /// Whether a root in this system's store issued it.
     pub trusted: Result<(), String>,
-    /// What is wrong with it.
+    /// The findings.
     pub findings: Vec<Finding>,
-    /// Which clients would take it, once they trust its CA.
+    /// For each client, whether it would accept the chain, provided that it trusts the CA.
     pub accepted_by: Vec<(&'static str, bool)>,
 }
 
 impl Presented {
-    /// Looks at `chain`, which `origin` presents to who calls it by each of `names`.
+    /// Checks `chain`, which `origin` presents to clients that connect to each of `names`.
     ///
     /// # Errors
-    /// A certificate is not X.509.
+    /// Fails if a certificate is not X.509.
     pub fn of(
         chain: &[CertificateDer<'_>],
         origin: &str,

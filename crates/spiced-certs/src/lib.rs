@@ -1,11 +1,11 @@
-//! PEM in, [`Identity`](tls_core::Identity) out; and what is wrong with it, in one line.
+//! Loads certificates and keys from PEM into an [`Identity`](tls_core::Identity), and reports what is wrong with them.
 //!
-//! A [`Pair`] says where a certificate and its key are. [`load`] reads both, makes an identity of
-//! them and tells what an operator should know ([`Finding`]). [`Reloader`] does it again and
-//! publishes what is new. [`load_clients`] reads whose client certificates a server takes. [`check_config`] is the
-//! doctor's whole look. [`client`] is the same for connections that go out.
+//! A [`Pair`] names where a certificate and its key are read from. [`load`] reads both, builds an identity and reports
+//! what an operator should know ([`Finding`]). [`Reloader`] reads them again and publishes what changed.
+//! [`load_clients`] reads the CAs and revocation lists that a server verifies client certificates with.
+//! [`check_config`] is the full check behind `spiced tls check`. [`outbound`] does the same for outgoing connections.
 //!
-//! What is absent on purpose: secret stores (a secret comes here as a value), and serving.
+//! Out of scope: secret stores (secrets are passed in as values) and serving.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,7 +67,8 @@ pub use source::self_signed::{SelfSigned, SelfSignedError};
 pub use source::{Input, Pair, Sources};
 pub use trust::Issued;
 
-/// Returns true where a file's content is PEM or another form that certificates and keys come in, readable here or not.
+/// Returns true if `content` is PEM, or another form that certificates and keys are stored in, even one that cannot be
+/// read here.
 pub fn is_material(content: &tls_core::Secret) -> bool {
     pem::is_material(content)
 }

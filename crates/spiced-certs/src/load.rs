@@ -1,4 +1,4 @@
-//! From a [`Pair`] to an identity, and what is to be said about it.
+//! Loads a [`Pair`] into an identity and collects the findings about it.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -15,27 +15,28 @@ use crate::source::{Input, Pair, read};
 use crate::trust::Roots;
 use crate::{chain, der, handshake};
 
-/// An identity, and what an operator should know of it.
+/// An identity, and what an operator should know about it.
 #[derive(Debug)]
 pub struct Loaded {
     /// The identity.
     pub identity: Identity,
-    /// Findings, none of which keeps it from serving.
+    /// Findings that do not prevent the identity from being used.
     pub findings: Vec<Finding>,
-    /// What could not be checked, each a sentence.
+    /// What could not be checked, one sentence each.
     pub unchecked: Vec<String>,
 }
 
-/// Reads certificate and key and pairs them. A FIFO is read once: it becomes text in `pair`.
+/// Reads a certificate and its key, and pairs them. A FIFO can be read only once, so its content replaces it in `pair`
+/// as text.
 ///
 /// # Errors
-/// Either cannot be read, is not what it should be, or they are no pair.
+/// Fails if the certificate or the key cannot be read or used, or if the key belongs to another certificate.
 pub fn load(pair: &mut Pair) -> Result<Loaded, LoadError> {
     let read = Read::of(pair).map_err(LoadError::all)?;
     read.pair(pair, &Roots::default()).map_err(LoadError::all)
 }
 
-/// The bytes of a pair, as they were read, once.
+/// The bytes of a pair, read once.
 pub(crate) struct Read {
     certificate: Secret,
     key: Secret,
@@ -43,7 +44,7 @@ pub(crate) struct Read {
 }
 
 impl Read {
-    /// Reads all of it; gives everything that cannot be read.
+    /// Reads every input of the pair; returns every error, not only the first.
     pub(crate) fn of(pair: &mut Pair) -> Result<Self, Vec<LoadError>> {
         let certificate = read::read(&mut pair.certificate);
         let key = read::read(&mut pair.key);
@@ -51,7 +52,7 @@ impl Read {
         match (certificate, key, passphrase) {
             (Ok(certificate), Ok(key), Ok(passphrase)) => Ok(Self { certificate, key, passphrase }),
             (certificate, key, passphrase) => {
-                // What can be read may be wrong, too.
+                // The inputs that were readable may be invalid as well: report both kinds of error together.
                 let of_certificate = certificate.map(|text| pem::certificates(&text).err());
                 let of_key = key.map(|text| match &passphrase {
                     Ok(passphrase) => pem::private_key(&text, passphrase.as_ref()).err(),
@@ -66,7 +67,7 @@ impl Read {
         }
     }
 
-    /// What differs where the material does, or where it comes from.
+    /// Returns a digest that changes whenever the material or its origin changes.
     pub(crate) fn digest(&self, pair: &Pair) -> Digest {
         let mut context = digest::Context::new(&digest::SHA256);
         let origins = [&pair.certificate, &pair.key].map(|input| format!("{}{}", input.origin, place(input)));
@@ -79,7 +80,7 @@ impl Read {
         context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
-    /// Makes an identity of it; gives everything that is wrong.
+    /// Builds an identity from the bytes; returns every error, not only the first.
     pub(crate) fn pair(self, pair: &Pair, roots: &Roots) -> Result<Loaded, Vec<LoadError>> {
         let certificates = pem::certificates(&self.certificate);
         let key = pem::private_key(&self.key, self.passphrase.as_ref());
@@ -109,7 +110,7 @@ impl Read {
     }
 }
 
-/// What is wrong with the texts of a pair: once for both where that is one mistake.
+/// Converts the parse errors of a pair; a single mistake that affects both texts is reported once.
 fn wrong_texts(pair: &Pair, certificate: Option<PemError>, key: Option<PemError>) -> Vec<LoadError> {
     let swapped = |error: &PemError| error.code() == "TLS-SWAPPED";
     let of_certificate = |reason: &PemError| Unusable::pem(&pair.certificate, Expected::Certificate, reason);
@@ -131,7 +132,7 @@ fn wrong_texts(pair: &Pair, certificate: Option<PemError>, key: Option<PemError>
     }
 }
 
-/// A SHA-256.
+/// A SHA-256 digest.
 pub(crate) type Digest = [u8; 32];
 
 fn assemble(
@@ -175,22 +176,22 @@ fn assemble(
     Ok(Loaded { identity, findings, unchecked })
 }
 
-/// A certificate that rustls cannot use.
+/// Returns the error for a certificate that rustls cannot use.
 fn unusable_certificate(from: &Sourced<Input>, reason: &IdentityError) -> LoadError {
     let file = from.value.file().map_or("FILE".to_owned(), |f| pem::quoted(&f.display().to_string()));
     let fix = format!("have it issued again; `openssl x509 -text -noout -in {file}` shows what it says");
     Unusable::of(from, Expected::Certificate, "TLS-CERTIFICATE-UNUSABLE", reason.to_string(), fix)
 }
 
-/// A certificate chain that is examined without its key.
+/// A certificate chain that was loaded without its key.
 pub(crate) struct LoadedChain {
-    /// The leaf first.
+    /// The chain, leaf first.
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) unchecked: Vec<String>,
 }
 
-/// Reads a certificate chain without its key: the first certificate that is no CA's is taken for the leaf.
+/// Reads a certificate chain without its key. The leaf is the first certificate that is not a CA's.
 pub(crate) fn load_chain(certificate: &mut Sourced<Input>, roots: &Roots) -> Result<LoadedChain, LoadError> {
     let text = read::read(certificate)?;
     let certificates =
@@ -210,17 +211,17 @@ pub(crate) fn load_chain(certificate: &mut Sourced<Input>, roots: &Roots) -> Res
     Ok(LoadedChain { chain, findings, unchecked })
 }
 
-/// A chain in its order, the leaf first, and how it was written.
+/// A chain in order, leaf first, and the form it was written in.
 struct Ordered<'a> {
     chain: &'a [CertificateDer<'static>],
     leaf: &'a CertificateSummary,
     writing: &'a chain::Writing,
-    /// The file, where each certificate has lines of its own in it.
+    /// The file, if each certificate in it is on lines of its own.
     plain: Option<&'a Path>,
 }
 
 impl Ordered<'_> {
-    /// Returns the findings of the chain apart from its names, and what could not be checked.
+    /// Returns the findings about the chain, except those about its names, and what could not be checked.
     fn findings(
         &self,
         certificate: &Sourced<Input>,
@@ -247,12 +248,13 @@ impl Ordered<'_> {
     }
 }
 
-/// Files that are looked at beside a certificate, and how large they may be.
+/// The number of neighbouring files that are searched for an issuer, and the largest size of such a file.
 const MAX_BESIDE: usize = 64;
 const MAX_BESIDE_BYTES: u64 = 64 * 1024;
 
-/// Looks for the issuer of `top` in the files beside `file`, as certbot and CAs deliver it: an intermediate there is
-/// missing in the chain, and a root there issued the certificate itself. True where one is missing.
+/// Searches the files next to `file` for the issuer of `top`, since certbot and CAs deliver it there. An intermediate
+/// that is found is missing from the chain; a root that is found issued the certificate directly. Returns true if an
+/// intermediate is missing.
 fn issuer_beside(
     top: &CertificateDer<'_>,
     file: &Path,
@@ -308,7 +310,8 @@ fn issuer_beside(
     false
 }
 
-/// How a certificate of X.509 v1 becomes one with names: its request is made of it and its key, and signed again.
+/// Returns the commands that turn an X.509 v1 certificate into one with names: create a request from it and its key,
+/// then have it signed again.
 fn sign_again(ordered: &Ordered<'_>, certificate: &Sourced<Input>, key: Option<&Sourced<Input>>) -> String {
     let file = |input: &Sourced<Input>, otherwise: &str| {
         input.value.file().map_or_else(|| otherwise.to_owned(), |file| file.display().to_string())
@@ -336,7 +339,7 @@ fn sign_again(ordered: &Ordered<'_>, certificate: &Sourced<Input>, key: Option<&
     )
 }
 
-/// What a mismatch looks like, where that can be told, and what to do about it.
+/// Returns the likely cause of a mismatch, if it can be recognized, and the fix.
 fn mismatch_note(chain: &[CertificateDer<'_>], key: &str, pair: &Pair) -> (String, String) {
     let word = |input: &Sourced<Input>, otherwise: &str| {
         input.value.file().map_or_else(|| otherwise.to_owned(), |file| pem::quoted(&file.display().to_string()))
@@ -370,7 +373,7 @@ fn mismatch_note(chain: &[CertificateDer<'_>], key: &str, pair: &Pair) -> (Strin
     (note, compare)
 }
 
-/// Why a pair gives no identity. Nothing of what was read is in it.
+/// Why a pair cannot be loaded. No variant contains any of the material that was read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -383,50 +386,51 @@ pub enum LoadError {
         origin: Origin,
         /// Why, and which file or directory is at fault.
         reason: String,
-        /// What to change.
+        /// The fix.
         fix: String,
     },
-    /// What was read is not what it should be.
+    /// The material is invalid, or not of the expected kind.
     #[error(transparent)]
     Unusable(Box<Unusable>),
-    /// Certificate and key are a pair, and no handshake comes about with them.
+    /// Certificate and key match, but a handshake with them fails.
     #[error("{origin}: no handshake comes about with the certificate {subject}: {reason}")]
     NoHandshake {
         /// The leaf's subject.
         subject: String,
-        /// The setting that gives it.
+        /// The setting that provides the certificate.
         origin: Origin,
-        /// What rustls said.
+        /// The error that rustls returned.
         reason: String,
     },
-    /// A reload found a certificate that is out of date, and what serves is better.
+    /// A reload found a certificate that is out of date, and the current one is better.
     #[error("{origin}: the certificate {subject} is out of date, and what serves is in date or ends later")]
     OutOfDate {
         /// The leaf's subject.
         subject: String,
-        /// The setting that gives it.
+        /// The setting that provides the certificate.
         origin: Origin,
     },
-    /// A reload found a revocation list that is out of date, and the one in force is not.
+    /// A reload found a revocation list that is out of date, and the current one is not.
     #[error("{origin}: a revocation list is out of date, and those in force are not")]
     ListOutOfDate {
-        /// The setting that gives the client CA.
+        /// The setting that provides the client CA.
         origin: Origin,
     },
-    /// A reload found a certificate whose time has not come, and what serves is in date: it is to be read again then.
+    /// A reload found a certificate that is not valid yet, and the current one is in date. The new one must be read
+    /// again once it is valid.
     #[error("{origin}: the certificate {subject} is not valid yet; it is taken when its time comes, in {starts_in} s")]
     NotYet {
         /// The leaf's subject.
         subject: String,
-        /// The setting that gives it.
+        /// The setting that provides the certificate.
         origin: Origin,
-        /// In how many seconds it is valid.
+        /// Seconds until it becomes valid.
         starts_in: i64,
     },
-    /// The key is another certificate's.
+    /// The key belongs to another certificate.
     #[error(transparent)]
     NotAPair(Box<Mismatch>),
-    /// Clients would refuse what a reload found, and they take what serves.
+    /// Clients would refuse the new certificate, and they accept the current one.
     #[error(
         "{}: {} would refuse the new certificate, and accept what serves: {}",
         finding.origin,
@@ -434,26 +438,26 @@ pub enum LoadError {
         finding.message
     )]
     Refused {
-        /// What they would refuse it for.
+        /// The reason for the refusal.
         finding: Box<Finding>,
-        /// Those that would.
+        /// The clients that would refuse it.
         clients: Clients,
     },
-    /// Clients whose certificates are accepted now would be refused for what a reload found.
+    /// Clients whose certificates are accepted now would be refused after the reload.
     #[error("{}: clients whose certificates are accepted now would be refused: {}", finding.origin, finding.message)]
     LocksOut {
-        /// What they would be refused for.
+        /// The reason for the refusal.
         finding: Box<Finding>,
     },
-    /// Several things are wrong.
+    /// Several errors.
     #[error("{} (and {} more; spiced tls check lists all)", errors[0], errors.len() - 1)]
     Several {
-        /// Each of them; at least two.
+        /// The errors; at least two.
         errors: Vec<LoadError>,
     },
 }
 
-/// A key that is another certificate's.
+/// A key that belongs to another certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the key{key} (from {key_origin}) is not the key of the certificate {subject}{certificate} (from {certificate_origin}){note}"
@@ -461,21 +465,21 @@ pub enum LoadError {
 pub struct Mismatch {
     /// The leaf's subject.
     pub subject: String,
-    /// Where the certificate was read, for a message.
+    /// Where the certificate was read from, for a message.
     pub certificate: String,
-    /// The setting that gives it.
+    /// The setting that provides the certificate.
     pub certificate_origin: Origin,
-    /// Where the key was read, for a message.
+    /// Where the key was read from, for a message.
     pub key: String,
-    /// The setting that gives it.
+    /// The setting that provides the key.
     pub key_origin: Origin,
-    /// What it looks like, to be appended to a message.
+    /// The likely cause, to append to a message.
     pub note: String,
-    /// What to do.
+    /// The fix.
     pub fix: String,
 }
 
-/// Material that is not what it should be.
+/// Material that is invalid, or not of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{origin}: the {what}{place}: {reason}")]
 pub struct Unusable {
@@ -489,7 +493,7 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    /// PEM that does not hold what is wanted.
+    /// Returns the error for PEM that does not contain what was expected.
     pub(crate) fn pem(from: &Sourced<Input>, wanted: Expected, reason: &PemError) -> LoadError {
         let code = match wanted {
             Expected::Certificate | Expected::Key => reason.code(),
@@ -498,7 +502,7 @@ impl Unusable {
             Expected::Authority => "TLS-CA-FILE",
         };
         let mut fix = reason.fix(wanted, from.value.file());
-        // A variable reaches the pair above the list alone.
+        // The environment variable sets the passphrase of the default pair only, not of those in `certificates`.
         if *reason == PemError::Encrypted && !from.origin.to_string().contains("certificates[") {
             fix.push_str(", or SPICED_RUNTIME__TLS__KEY_PASSPHRASE");
         }
@@ -529,7 +533,7 @@ impl Unusable {
 }
 
 impl LoadError {
-    /// As a finding of the doctor.
+    /// Converts the error to a [`Finding`].
     pub fn finding(&self) -> Finding {
         let (code, origin, subject) = match self {
             Self::Unreadable { path, origin, .. } => ("TLS-UNREADABLE", origin, path.display().to_string()),
@@ -555,7 +559,7 @@ impl LoadError {
         }
     }
 
-    /// What to change, in one sentence.
+    /// Returns the fix, in one sentence.
     pub fn hint(&self) -> &str {
         match self {
             Self::Unreadable { fix, .. } => fix,
@@ -572,27 +576,27 @@ impl LoadError {
         }
     }
 
-    /// One error of at least one.
+    /// Combines one or more errors into one.
     pub(crate) fn all(mut errors: Vec<Self>) -> Self {
         if errors.len() == 1 { errors.swap_remove(0) } else { Self::Several { errors } }
     }
 
-    /// True where the material may be one that is being written: another look may find it whole.
+    /// Returns true if the material may have been read in the middle of a write, so that reading again may succeed.
     pub(crate) fn maybe_partial_write(&self) -> bool {
         match self {
             Self::NotAPair(_) | Self::Unreadable { .. } => true,
             Self::Unusable(unusable) => unusable.may_be_torn,
-            // A CA and its list are written one after the other.
+            // A CA and its revocation list are written one after the other.
             Self::LocksOut { .. } => true,
-            // A file that is written in parts has the leaf first.
+            // A file that is being written contains the leaf first.
             Self::Refused { finding, .. } => finding.code == "TLS-INTERMEDIATE-MISSING",
             Self::Several { errors } => errors.iter().any(Self::maybe_partial_write),
             _ => false,
         }
     }
 
-    /// True where one of two secrets may have changed before the other: certificate and key are no pair, or a passphrase
-    /// does not open its key.
+    /// Returns true if one of two secrets may have changed before the other: the certificate and the key do not match,
+    /// or the passphrase does not decrypt the key.
     pub fn is_mid_rotation(&self) -> bool {
         match self {
             Self::NotAPair(_) => true,
@@ -602,7 +606,7 @@ impl LoadError {
         }
     }
 
-    /// In how many seconds what was found is valid, where its time has not come.
+    /// Returns the seconds until the certificate is valid, if it is not valid yet.
     pub fn starts_in(&self) -> Option<i64> {
         match self {
             Self::NotYet { starts_in, .. } => Some(*starts_in),
@@ -611,7 +615,7 @@ impl LoadError {
     }
 }
 
-/// Where it is read, for a message: ` in /etc/tls.crt`, or empty.
+/// Returns where the input is read from, for a message: ` in /etc/tls.crt`, or empty.
 pub(crate) fn place(from: &Sourced<Input>) -> String {
     match &from.value {
         Input::File(path) => format!(" in {path:?}"),

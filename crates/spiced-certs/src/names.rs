@@ -1,5 +1,5 @@
-//! What is to be said of the names of a certificate: those that clients call the server by, or its own where nobody
-//! says which.
+//! Finds problems with the names of a certificate: for the names that clients connect to, or for the certificate's own
+//! names if these are unknown.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,11 +8,11 @@ use crate::compatibility::{Clients, refusing, refusing_by};
 use crate::diagnostics::{Finding, Severity, severity};
 use crate::facts::Facts;
 
-/// A certificate may have a thousand names; as many of them say what there is to say.
+/// The most names that are checked. A certificate may have a thousand, and this many show every problem.
 const MAX_NAMES: usize = 200;
 
-/// The names by which clients call a server that has this certificate, as it says itself; a wildcard with a label in
-/// its place.
+/// Returns the names that clients use for a server with this certificate, according to the certificate. The `*` of a
+/// wildcard is replaced by a label.
 pub(crate) fn own(leaf: &Facts<'_>) -> Vec<String> {
     let names = leaf.names();
     let dns = names.dns.iter().filter(|name| is_host_name(name)).map(|name| name.replace('*', "x"));
@@ -23,13 +23,13 @@ pub(crate) fn own(leaf: &Facts<'_>) -> Vec<String> {
     own.into_iter().collect()
 }
 
-/// The clients that refuse `leaf` for one of `names`.
+/// Returns the clients that refuse `leaf` for one of `names`.
 pub(crate) fn refusing_any(leaf: &Facts<'_>, names: &[String]) -> Clients {
     names.iter().map(|name| refusing(leaf, name)).fold(Clients::NONE, Clients::or)
 }
 
-/// What is to be said of the names of `leaf`, from `origin`, for clients that call the server by `asked`; by its own
-/// names where none is given.
+/// Returns the findings about the names of `leaf`, from `origin`, for clients that connect to `asked`, or to the
+/// certificate's own names if `asked` is empty.
 pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<Finding> {
     let names = leaf.names();
     let finding = |code, severity, refused_by, message: String, fix: String| Finding {
@@ -47,7 +47,7 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
     let nameless = names.dns.is_empty() && names.addresses.is_empty();
     if nameless {
         let refused = refusing_any(leaf, tried).or(Clients::GO).or(Clients::BROWSERS).or(Clients::RUSTLS);
-        // What X.509 v1 is about says so already.
+        // The finding about X.509 v1 covers this already.
         let is_said = leaf.is_v1() && refused.without(Clients::GO.or(Clients::BROWSERS).or(Clients::RUSTLS)).is_empty();
         let common = names.common.first().map(|name| format!("; its common name is {name}")).unwrap_or_default();
         let no_san = finding(
@@ -88,12 +88,12 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
         if refused.is_empty() || nameless && !refused.is_all() {
             continue;
         }
-        // Which names a wildcard is used for is not known, where there are others.
+        // If there are other names, it is unknown which names a wildcard is used for.
         let is_sample = asked.is_empty()
             && names.dns.iter().any(|dns| dns.contains('*') && dns.replace('*', "x") == *name)
             && own.len() > 1;
         let (code, message) = explained(leaf, name, refused, asked.is_empty());
-        // An address among the DNS names is what is wrong.
+        // An address among the DNS names is the fault itself, so the fix must not repeat it.
         let dns = names.dns.iter().filter(|one| is_host_name(one) && one.parse::<IpAddr>().is_err()).cloned();
         let mut wanted: Vec<String> = dns.chain(names.addresses.iter().map(ToString::to_string)).collect();
         wanted.retain(|one| one != name);
@@ -114,7 +114,7 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
     found
 }
 
-/// Why clients refuse `name`.
+/// Returns why clients refuse `name`, with the code.
 fn explained(leaf: &Facts<'_>, name: &str, refused: Clients, own: bool) -> (&'static str, String) {
     let names = leaf.names();
     let refuse = refused.refuse();
@@ -166,7 +166,7 @@ fn explained(leaf: &Facts<'_>, name: &str, refused: Clients, own: bool) -> (&'st
     }
 }
 
-/// `names` as the value of openssl's option: `subjectAltName=DNS:a,IP:b`.
+/// Returns `names` as the value of an openssl option: `subjectAltName=DNS:a,IP:b`.
 pub(crate) fn alternative_names(names: &[String], instead: &str) -> String {
     let each = |name: &String| match name.parse::<IpAddr>() {
         Ok(_) => format!("IP:{name}"),
@@ -178,7 +178,7 @@ pub(crate) fn alternative_names(names: &[String], instead: &str) -> String {
     }
 }
 
-/// True for what a client can be told to connect to.
+/// Returns true if `name` is something that a client can connect to.
 fn is_host_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._*".contains(&b))
 }

@@ -1,5 +1,5 @@
-//! Private keys in OpenSSH's own form (`PROTOCOL.key` of OpenSSH), plain or under a passphrase (bcrypt, AES-256-CTR):
-//! `ssh-keygen` writes nothing else for Ed25519, so that no command turns one into PKCS#8.
+//! Reads private keys in OpenSSH's own format (`PROTOCOL.key` of OpenSSH), plain or encrypted (bcrypt, AES-256-CTR).
+//! `ssh-keygen` writes Ed25519 keys only in this format, and no command converts them to PKCS#8.
 
 use aws_lc_rs::cipher::{AES_256, DecryptingKey, DecryptionContext, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
@@ -13,10 +13,10 @@ use crate::encrypted;
 use crate::pem::PemError;
 
 const MAGIC: &[u8] = b"openssh-key-v1\0";
-/// OpenSSH's default is 24; each round takes about 10 ms.
+/// The most bcrypt rounds. OpenSSH's default is 24; each round takes about 10 ms.
 const MAX_ROUNDS: u32 = 256;
 
-/// A key that was read, and whether it was encrypted.
+/// Returns the key, and whether it was encrypted.
 pub(crate) fn private_key(
     body: &[u8],
     passphrase: Option<&Secret>,
@@ -51,7 +51,7 @@ pub(crate) fn private_key(
         }
     };
     let mut rest = opened.as_slice();
-    // The same number twice, if the passphrase is right.
+    // The check number occurs twice, and matches if the passphrase is right.
     match (number(&mut rest), number(&mut rest)) {
         (Some(one), Some(other)) if one == other => {}
         _ if is_encrypted => return Err(PemError::WrongPassphrase),
@@ -83,7 +83,7 @@ fn open(sealed: &[u8], passphrase: &[u8], salt: &[u8], rounds: u32) -> Option<Ze
     Some(opened)
 }
 
-/// RFC 8410 §7.
+/// Reads an Ed25519 key into PKCS#8 (RFC 8410 §7).
 fn ed25519(rest: &mut &[u8]) -> Option<PrivateKeyDer<'static>> {
     let _public = string(rest)?;
     let seed = string(rest)?.get(..32)?;
@@ -93,7 +93,7 @@ fn ed25519(rest: &mut &[u8]) -> Option<PrivateKeyDer<'static>> {
     Some(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec())))
 }
 
-/// RFC 5915 §3.
+/// Reads an ECDSA key into SEC1 (RFC 5915 §3).
 fn ecdsa(rest: &mut &[u8], curve: &[u8], size: usize) -> Option<PrivateKeyDer<'static>> {
     let _curve = string(rest)?;
     let point = string(rest)?;
@@ -107,7 +107,7 @@ fn ecdsa(rest: &mut &[u8], curve: &[u8], size: usize) -> Option<PrivateKeyDer<'s
     Some(PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der.to_vec())))
 }
 
-/// RFC 8017 §A.1.2; the two exponents that OpenSSH leaves out are computed.
+/// Reads an RSA key into PKCS#1 (RFC 8017 §A.1.2). OpenSSH omits two exponents, which are computed.
 fn rsa(rest: &mut &[u8]) -> Option<PrivateKeyDer<'static>> {
     let [n, e, d, coefficient, p, q] =
         [string(rest)?, string(rest)?, string(rest)?, string(rest)?, string(rest)?, string(rest)?];
@@ -124,7 +124,7 @@ fn rsa(rest: &mut &[u8]) -> Option<PrivateKeyDer<'static>> {
 }
 
 trait Below: Sized {
-    /// One less; `None` for what has no such number above zero.
+    /// Returns the number minus one; `None` if the result is not positive.
     fn checked_sub_one(self) -> Option<Self>;
 }
 
@@ -156,7 +156,7 @@ mod tests {
     use crate::der::kind_of_key;
     use crate::pem::private_key as from_pem;
 
-    /// One key of each kind, as OpenSSH 9.2 wrote it; the passphrase of all is `00 12ü`.
+    /// One key of each kind, written by OpenSSH 9.2; the passphrase is always `00 12ü`.
     const KEYS: [(&str, &str); 5] = [
         ("Ed25519", include_str!("encrypted/openssh-ed25519.pem")),
         ("RSA of 2048 bits", include_str!("encrypted/openssh-rsa.pem")),
@@ -172,7 +172,7 @@ mod tests {
                 let key = from_pem(&pem.into(), Some(&passphrase.into())).unwrap();
                 assert!(key.encrypted);
                 assert_eq!(kind_of_key(&key.der), kind);
-                // It holds a public key beside the private one, and both are checked.
+                // rustls checks the private key against the public key stored with it.
                 tls_core::provider().key_provider.load_private_key(key.der).unwrap();
             }
             assert_eq!(from_pem(&pem.into(), Some(&"00 12u".into())).unwrap_err(), PemError::WrongPassphrase);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     proptest! {
-        // Each case costs what OpenSSH makes a passphrase cost.
+        // Few cases: each one runs the key derivation of OpenSSH.
         #![proptest_config(ProptestConfig::with_cases(16))]
 
         #[test]

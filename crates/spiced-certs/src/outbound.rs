@@ -1,11 +1,11 @@
-//! TLS for connections that go out: whom to trust, and who we are where the server asks.
+//! TLS for outgoing connections: which servers to trust, and which client certificate to present on request.
 //!
-//! Everything of this product that connects to a server does it with this kit: the SQL prompt, and
-//! every data source that speaks TLS. [`ClientTls`] says what is wanted, [`ClientTls::config`] reads
-//! it and gives rustls' configuration on the one provider: TLS 1.3 and 1.2, the server's chain and
-//! name verified. Who has to speak to a server that cannot be verified says so by [`Verify`].
+//! Every component that connects to a server uses this module: the SQL prompt, and every data source that speaks TLS.
+//! [`ClientTls`] describes the settings. [`ClientTls::config`] reads the material and returns a rustls configuration
+//! with the shared provider: TLS 1.3 and 1.2, with the server's chain and name verified. [`Verify`] relaxes this for
+//! servers that cannot be verified.
 //!
-//! [`Refusal`] tells why a handshake failed, in words that name the certificate that was presented.
+//! [`Refusal`] explains why a handshake failed, and names the certificate that the server presented.
 
 mod handshake_error;
 mod observer;
@@ -26,12 +26,12 @@ use crate::load::{LoadError, load};
 use crate::pem;
 use crate::source::{Input, Pair, read};
 
-/// What a connection that goes out is to be secured with.
+/// The TLS settings of an outgoing connection.
 #[derive(Debug, Clone, Default)]
 pub struct ClientTls {
-    /// Whose certificates are trusted.
+    /// The certificates to trust.
     pub trust: Trust,
-    /// What is shown to a server that asks for a certificate.
+    /// The client certificate for servers that request one.
     pub identity: Option<Pair>,
     /// How much of the server's certificate is verified.
     pub verify: Verify,
@@ -40,29 +40,30 @@ pub struct ClientTls {
 /// How much of a server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verify {
-    /// Its chain, and that it is for the name that was connected to (RFC 9525).
+    /// The chain, and that the certificate is valid for the name that was connected to (RFC 9525).
     #[default]
     Name,
-    /// Its chain alone: whoever has a certificate of a trusted CA may pose as the server.
+    /// The chain only: anyone with a certificate of a trusted CA can impersonate the server.
     Chain,
-    /// Nothing: whoever is on the way may read and change all of it. PostgreSQL's `require`, for one, means this.
+    /// Nothing: an attacker on the network path can read and change all data. PostgreSQL's `require` means this, for
+    /// example.
     Nothing,
 }
 
 impl ClientTls {
-    /// Reads the material. `alpn` lists the protocols that are offered, the preferred first (RFC 7301).
+    /// Reads the material. `alpn` lists the protocols to offer, in order of preference (RFC 7301).
     ///
     /// # Errors
-    /// A file cannot be read or is not what it should be, the key is not the certificate's, or there
-    /// is nobody to trust.
+    /// Fails if a file cannot be read or used, if the key belongs to another certificate, or if there is nothing to
+    /// trust.
     pub fn config(self, alpn: &[&str]) -> Result<Arc<ClientConfig>, ClientTlsError> {
         self.witnessed(alpn).map(|(config, _)| config)
     }
 
-    /// The same, with a [`HandshakeObserver`], which [`Refusal`] asks why a handshake failed.
+    /// As [`ClientTls::config`], with a [`HandshakeObserver`] from which [`Refusal`] learns why a handshake failed.
     ///
     /// # Errors
-    /// As [`ClientTls::config`].
+    /// Fails like [`ClientTls::config`].
     pub fn witnessed(self, alpn: &[&str]) -> Result<(Arc<ClientConfig>, HandshakeObserver), ClientTlsError> {
         let verifier: Arc<dyn ServerCertVerifier> = match self.verify {
             Verify::Nothing => Arc::new(AnyChain::new()),
@@ -80,7 +81,7 @@ impl ClientTls {
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|e| ClientTlsError::Unusable(e.to_string()))?
-            // It asks rustls' own verifier and remembers the answer.
+            // This verifier calls rustls' own and records its result.
             .dangerous()
             .with_custom_certificate_verifier(witness.verifier(verifier, self.verify))
             .with_client_cert_resolver(witness.resolver());
@@ -89,28 +90,28 @@ impl ClientTls {
     }
 }
 
-/// Whose certificates are trusted: CAs, or single certificates that vouch for themselves.
+/// The certificates to trust: CAs, or single self-signed certificates.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// Whether the system's store is: what `SSL_CERT_FILE` and `SSL_CERT_DIR` name, where they are
-    /// set, else the operating system's own.
+    /// Whether to trust the system's store: the files that `SSL_CERT_FILE` and `SSL_CERT_DIR` name if set, or the
+    /// operating system's own.
     pub system: bool,
     /// PEM with one or more certificates each.
     pub authorities: Vec<Sourced<Input>>,
 }
 
 impl Trust {
-    /// The system's store alone.
+    /// Trusts the system's store only.
     pub fn system() -> Self {
         Self { system: true, authorities: Vec::new() }
     }
 
-    /// These certificates and nothing else: who gives a CA of their own means no other.
+    /// Trusts these certificates only: a private CA replaces the system's store.
     pub fn only(authority: Sourced<Input>) -> Self {
         Self { system: false, authorities: vec![authority] }
     }
 
-    /// These certificates too.
+    /// Trusts these certificates as well.
     #[must_use]
     pub fn and(mut self, authority: Sourced<Input>) -> Self {
         self.authorities.push(authority);
@@ -133,7 +134,7 @@ impl Trust {
         }
         if self.system {
             let found = rustls_native_certs::load_native_certs();
-            // A store of hundreds may hold one that rustls cannot read; the others are good.
+            // One certificate among hundreds may be unreadable to rustls; the others are still used.
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
                 let reason = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
@@ -147,36 +148,36 @@ impl Trust {
     }
 }
 
-/// Why there is no configuration. Nothing of a key is in it.
+/// Why there is no configuration. No variant contains any key material.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientTlsError {
-    /// A file cannot be read, or certificate and key of our own are no pair.
+    /// A file cannot be read, or the client certificate and its key do not match.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// What is to be trusted is no certificate.
+    /// The CA certificate is invalid.
     #[error("{origin}: the CA certificate{place}: {reason}")]
     Authority {
-        /// Where it was read, for a message: ` in /etc/ca.pem`, or empty.
+        /// Where it was read from, for a message: ` in /etc/ca.pem`, or empty.
         place: String,
-        /// The setting that gives it.
+        /// The setting that provides it.
         origin: Origin,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The system's store is empty, and nothing else is trusted.
     #[error("this system's trust store holds no certificate{reason}")]
     NoAuthority {
-        /// What the store said, for a message: `: …`, or empty.
+        /// The error of the store, for a message: `: …`, or empty.
         reason: String,
     },
-    /// rustls refuses what it was given.
+    /// rustls rejects the settings.
     #[error("TLS cannot be set up: {0}")]
     Unusable(String),
 }
 
 impl ClientTlsError {
-    /// What to change, in one sentence.
+    /// Returns the fix, in one sentence.
     pub fn hint(&self) -> &str {
         match self {
             Self::Load(error) => error.hint(),

@@ -1,4 +1,4 @@
-//! All pairs of a server, read together: side by side on all cores, and what is unchanged is not paired again.
+//! Reads all pairs of a server in parallel on all cores. A pair that did not change is not built again.
 
 use std::collections::HashMap;
 use std::num::NonZero;
@@ -14,10 +14,10 @@ use crate::load::{Digest, LoadError, Loaded, Read};
 use crate::source::{Pair, Sources};
 use crate::trust::Roots;
 
-/// Pairs that are worth a thread of their own.
+/// The number of pairs that justifies a thread.
 const WORTH_A_THREAD: usize = 16;
 
-/// Identities by what they were made of.
+/// Identities by the digest of the material they were built from.
 #[derive(Debug, Default)]
 pub(crate) struct IdentityCache(HashMap<Digest, Arc<Identity>>);
 
@@ -25,11 +25,11 @@ pub(crate) struct IdentityCache(HashMap<Digest, Arc<Identity>>);
 pub(crate) struct LoadedPair {
     digest: Digest,
     pub(crate) identity: Arc<Identity>,
-    /// What is to be said of it, where it is new.
+    /// Its findings, if it is new.
     pub(crate) findings: Vec<Finding>,
-    /// True where it was made again.
+    /// Whether the identity was built again.
     pub(crate) is_new: bool,
-    /// What could not be checked of it, where it is new.
+    /// What could not be checked, if it is new.
     pub(crate) unchecked: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ impl IdentityCache {
     }
 }
 
-/// Reads each pair of `sources`, in their order.
+/// Reads each pair of `sources`, in order.
 pub(crate) fn read_all(
     sources: &mut Sources,
     kept: &IdentityCache,
@@ -69,7 +69,7 @@ pub(crate) fn read_all(
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || -> Vec<_> { std::iter::from_fn(next).map(|(at, pair)| (at, kept.read(pair, roots))).collect() };
     let mut read = thread::scope(|scope| {
-        // Where the system gives no thread, those that there are do it all.
+        // If a thread cannot be spawned, the existing ones do its work.
         let helpers: Vec<_> =
             (0..helpers).filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
         let mut read = work();
@@ -82,7 +82,7 @@ pub(crate) fn read_all(
     read.into_iter().map(|(_, one)| one).collect()
 }
 
-/// The set of what was read, and what is to be said of it as a set.
+/// Combines the pairs into a resolver, and returns the findings about the combination.
 pub(crate) fn set(read: &[LoadedPair], strict: bool) -> (SniCertResolver, Vec<Finding>) {
     let mut identities = read.iter().map(|one| one.identity.clone());
     let default = identities.next().expect("there is always a first pair");
@@ -91,12 +91,12 @@ pub(crate) fn set(read: &[LoadedPair], strict: bool) -> (SniCertResolver, Vec<Fi
     (set, doubled)
 }
 
-/// The kind of an identity's key.
+/// Returns the algorithm of an identity's key.
 pub(crate) fn kind(identity: &Identity) -> SignatureAlgorithm {
     identity.certified_key().key.algorithm()
 }
 
-/// The names of `identity` that another one answers for, which comes before it and has a key of the same kind.
+/// Returns a finding about the names of `identity` that an earlier identity with the same kind of key answers for.
 fn doubled(identity: &Arc<Identity>, set: &SniCertResolver) -> Option<Finding> {
     let mut names = Vec::new();
     let mut other = None;

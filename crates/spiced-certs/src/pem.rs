@@ -1,8 +1,8 @@
-//! PEM (RFC 7468), read tolerantly and meant strictly.
+//! Reads PEM (RFC 7468), leniently in form and strictly in content.
 //!
-//! Tolerated: a BOM, UTF-16, CRLF, literal `\n`, newlines turned to blanks, text around the blocks in any encoding, more
-//! layers of base64, a line that is nearly BEGIN or END, a label that does not fit its block, blocks that are neither
-//! certificate nor key (`EC PARAMETERS`). Never guessed: which of two keys is meant.
+//! Tolerated: a BOM, UTF-16, CRLF, literal `\n`, newlines replaced by blanks, text in any encoding around the blocks,
+//! more layers of base64, lines that are nearly BEGIN or END, labels that do not match their block, and blocks that are
+//! neither certificates nor keys (`EC PARAMETERS`). Never guessed: which of two keys is meant.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::encrypted::{self, Dek};
 use crate::format::{Format, no_key_in_pkcs7};
 use crate::openssh;
 
-/// Base64 as people's tools wrap and cut it.
+/// Base64 without strict padding, because tools wrap and cut it in different ways.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -29,10 +29,10 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-/// The certificates of a PEM text, in its order.
+/// Returns the certificates of a PEM text, in order.
 ///
 /// # Errors
-/// There is none, or one of them is not base64.
+/// Fails if there is no certificate, or a block is not base64.
 pub(crate) fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let blocks = blocks(pem)?;
     let chain: Vec<_> = blocks
@@ -46,10 +46,11 @@ pub(crate) fn certificates(pem: &Secret) -> Result<Vec<CertificateDer<'static>>,
     Ok(chain)
 }
 
-/// The certificates of a PEM text, or the one that is DER: for a description of what cannot be served as it is.
+/// Returns the certificates of a PEM text, or the single certificate of a DER file, to describe material that cannot be
+/// loaded as it is.
 ///
 /// # Errors
-/// There is none.
+/// Fails if there is no certificate.
 pub(crate) fn certificates_or_der(text: &Secret) -> Result<Vec<CertificateDer<'static>>, PemError> {
     match certificates(text) {
         Err(PemError::NoPem { format: Some(Format::Der) }) if X509Certificate::from_der(text.expose()).is_ok() => {
@@ -59,7 +60,8 @@ pub(crate) fn certificates_or_der(text: &Secret) -> Result<Vec<CertificateDer<'s
     }
 }
 
-/// Returns true where `text` is PEM or another form that certificates and keys come in, readable here or not.
+/// Returns true if `text` is PEM, or another form that certificates and keys are stored in, even one that cannot be
+/// read here.
 pub(crate) fn is_material(text: &Secret) -> bool {
     match blocks(text) {
         Ok(_) => true,
@@ -68,10 +70,10 @@ pub(crate) fn is_material(text: &Secret) -> bool {
     }
 }
 
-/// The revocation lists (RFC 5280 §5) of a PEM text, or the one that is DER: CAs publish both.
+/// Returns the revocation lists (RFC 5280 §5) of a PEM text, or the single list of a DER file. CAs publish both forms.
 ///
 /// # Errors
-/// There is none, or one of them is not base64.
+/// Fails if there is no revocation list, or a block is not base64.
 pub(crate) fn revocation_lists(text: &Secret) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
     const SEQUENCE: u8 = 0x30;
     if text.expose().first() == Some(&SEQUENCE) && std::str::from_utf8(text.expose()).is_err() {
@@ -89,7 +91,7 @@ pub(crate) fn revocation_lists(text: &Secret) -> Result<Vec<CertificateRevocatio
     Ok(lists)
 }
 
-/// A private key, and how it was kept.
+/// A private key, and whether it was stored encrypted.
 #[derive(Debug)]
 pub(crate) struct ReadKey {
     /// The key.
@@ -98,12 +100,12 @@ pub(crate) struct ReadKey {
     pub(crate) encrypted: bool,
 }
 
-/// The private key of a PEM text: PKCS#8, PKCS#1 or SEC1. An encrypted one is opened with `passphrase`: PKCS#8 with
-/// PBES2 (AES or triple DES; PBKDF2 or scrypt), and what OpenSSL wrote before (`Proc-Type: 4,ENCRYPTED`; AES or triple
-/// DES).
+/// Returns the private key of a PEM text: PKCS#8, PKCS#1, SEC1 or OpenSSH's form. An encrypted key is decrypted with
+/// `passphrase`: PKCS#8 with PBES2 (AES or triple DES; PBKDF2 or scrypt), or OpenSSL's legacy format (`Proc-Type:
+/// 4,ENCRYPTED`; AES or triple DES).
 ///
 /// # Errors
-/// There is none, there are several, or it is encrypted and not with this passphrase.
+/// Fails if there is no key or more than one, or if an encrypted key cannot be decrypted with this passphrase.
 pub(crate) fn private_key(pem: &Secret, passphrase: Option<&Secret>) -> Result<ReadKey, PemError> {
     let blocks = blocks(pem)?;
     let keys: Vec<&Block> = blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY")).collect();
@@ -116,7 +118,7 @@ pub(crate) fn private_key(pem: &Secret, passphrase: Option<&Secret>) -> Result<R
         let (der, encrypted) = openssh::private_key(&key.der, passphrase)?;
         return Ok(ReadKey { der, encrypted });
     }
-    // The structure tells what it is: programs write one form under another's label.
+    // Trust the structure over the label: programs write one form under the label of another.
     let sealed = key.dek.is_some()
         || KeyForm::of(&key.der) == Some(KeyForm::EncryptedPkcs8)
         || key.label == "ENCRYPTED PRIVATE KEY" && KeyForm::of(&key.der).is_none();
@@ -143,19 +145,19 @@ pub(crate) fn private_key(pem: &Secret, passphrase: Option<&Secret>) -> Result<R
     }
 }
 
-/// The private keys of a text, whatever it was read for; none where it cannot be read.
+/// Returns the number of private keys in a text; 0 if it cannot be read.
 pub(crate) fn count_keys(pem: &Secret) -> usize {
     blocks(pem).map_or(0, |blocks| blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY")).count())
 }
 
-/// True where each of `count` certificates has lines of its own in the text, fit for tools that go by lines.
+/// Returns true if each of `count` certificates is on lines of its own, so that line-based tools can process the text.
 pub(crate) fn is_plain(pem: &Secret, count: usize) -> bool {
     let text = pem.expose_text().unwrap_or_default();
     let lines = text.lines().filter(|line| *line == "-----BEGIN CERTIFICATE-----").count();
     lines == count && text.matches(BEGIN).count() == text.lines().filter(|line| line.starts_with(BEGIN)).count()
 }
 
-/// In what a PEM text is unlike what programs write, where it is read all the same.
+/// Returns the ways in which a PEM text that can be read deviates from what programs write.
 pub(crate) fn leniencies(pem: &Secret) -> Vec<String> {
     let bytes = pem.expose();
     let utf16 = utf16(bytes);
@@ -213,20 +215,20 @@ pub(crate) fn leniencies(pem: &Secret) -> Vec<String> {
     odd
 }
 
-/// Why a PEM text does not give what it should. No variant holds any of the text.
+/// Why a PEM text cannot be used. No variant contains any of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum PemError {
-    /// There is nothing but white space.
+    /// The text is only white space.
     #[error("it is empty")]
     Empty,
     /// There is no PEM block.
     #[error("it holds no PEM block{}", .format.as_ref().map_or("", Format::instead))]
     NoPem {
-        /// What it is instead, where that is known.
+        /// The detected format, if it is known.
         format: Option<Format>,
     },
-    /// A block begins and does not end.
+    /// A block has no END line.
     #[error("the block `{label}` has no end; the text is cut off")]
     Unfinished {
         /// The block's label.
@@ -238,31 +240,31 @@ pub(crate) enum PemError {
         /// The block's label.
         label: String,
     },
-    /// There are blocks, and none is a certificate.
+    /// There are blocks, but no certificate.
     #[error("it holds no certificate{}", .instead.text())]
     NoCertificate {
-        /// What there is.
+        /// What was found instead.
         instead: FoundInstead,
     },
-    /// There are blocks, and none is a private key.
+    /// There are blocks, but no private key.
     #[error("it holds no private key{}", .instead.text())]
     NoKey {
-        /// What there is.
+        /// What was found instead.
         instead: FoundInstead,
     },
-    /// There are blocks, and none is a revocation list.
+    /// There are blocks, but no revocation list.
     #[error("it holds no revocation list{}", .instead.text())]
     NoRevocationList {
-        /// What there is.
+        /// What was found instead.
         instead: FoundInstead,
     },
     /// There are several private keys.
     #[error("it holds {count} private keys; one is wanted")]
     SeveralKeys {
-        /// How many.
+        /// The number of keys.
         count: usize,
     },
-    /// The private key is encrypted, and there is no passphrase.
+    /// The private key is encrypted, and no passphrase is given.
     #[error("the private key is encrypted, and nothing gives its passphrase")]
     Encrypted,
     /// The private key is encrypted with another passphrase, or damaged.
@@ -271,7 +273,7 @@ pub(crate) enum PemError {
     /// The private key is encrypted in a way that is not supported.
     #[error("the private key is encrypted in a way that is not supported{}", .cipher.as_ref().map(|name| format!(" ({name})")).unwrap_or_default())]
     UnknownCipher {
-        /// The cipher, where the file names it.
+        /// The cipher, if the file names it.
         cipher: Option<String>,
     },
     /// The private key is of a kind that is not supported.
@@ -283,7 +285,7 @@ pub(crate) enum PemError {
 }
 
 impl PemError {
-    /// A stable code, as the doctor's findings have it.
+    /// Returns the stable code of the finding.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Empty => "TLS-EMPTY",
@@ -308,8 +310,8 @@ impl PemError {
         }
     }
 
-    /// What to change, where `wanted` was looked for in `file`, or in a setting. Commands stand between backticks, fit
-    /// to be run.
+    /// Returns the fix, given that `wanted` was expected in `file`, or in a setting. Commands are in backticks and can
+    /// be run as they are.
     pub(crate) fn fix(&self, wanted: Expected, file: Option<&Path>) -> String {
         let (from, to) = match file.map(|file| file.display().to_string()) {
             Some(file) => (quoted(&file), quoted(&format!("{file}.pem"))),
@@ -344,12 +346,12 @@ impl PemError {
         }
     }
 
-    /// True where the file is of one kind as a whole, whatever was looked for in it.
+    /// Returns true if the file has one other format as a whole, whatever was expected in it.
     pub(crate) fn is_container(&self) -> bool {
         matches!(self, Self::NoPem { format: Some(_) })
     }
 
-    /// True where the text may be one that is being written.
+    /// Returns true if the text may have been read in the middle of a write.
     pub(crate) fn maybe_partial_write(&self) -> bool {
         matches!(
             self,
@@ -364,7 +366,7 @@ impl PemError {
     }
 }
 
-/// What is looked for in a PEM text.
+/// What a PEM text is expected to contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     Certificate,
@@ -376,7 +378,7 @@ pub(crate) enum Expected {
 }
 
 impl Expected {
-    /// What it takes.
+    /// Describes what the setting accepts.
     fn description(self) -> &'static str {
         match self {
             Self::Certificate => "it takes a PEM file: the server's certificate, then its intermediates",
@@ -390,19 +392,19 @@ impl Expected {
     }
 }
 
-/// `text` as one word of a shell's line.
+/// Quotes `text` as one shell word.
 pub(crate) fn quoted(text: &str) -> String {
     shlex::try_quote(text).map_or_else(|_| "FILE".to_owned(), |word| word.into_owned())
 }
 
-/// What stands there instead of what was wanted.
+/// What a text contains instead of what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FoundInstead {
     /// Blocks of other kinds.
     Other,
-    /// A certificate, where a key was wanted.
+    /// A certificate, but a key was expected.
     Certificate,
-    /// A private key, where a certificate was wanted.
+    /// A private key, but a certificate was expected.
     Key,
     /// A certificate request.
     Request,
@@ -414,7 +416,7 @@ pub(crate) enum FoundInstead {
     RevocationList,
     /// An attribute certificate (RFC 5755).
     AttributeCertificate,
-    /// Parameters of Diffie-Hellman or a curve.
+    /// Diffie-Hellman or curve parameters.
     Parameters,
 }
 
@@ -452,7 +454,7 @@ impl FoundInstead {
 struct Block {
     label: String,
     der: Zeroizing<Vec<u8>>,
-    /// RFC 1421's `Proc-Type: 4,ENCRYPTED`, and how.
+    /// The cipher, if RFC 1421's `Proc-Type: 4,ENCRYPTED` is present.
     dek: Option<Dek>,
 }
 
@@ -461,20 +463,20 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
         return Err(PemError::Empty);
     }
     let bytes = pem.expose();
-    // An archive may hold PEM, and more than one file.
+    // Check for archives first: they may contain PEM, but also more than one file.
     if let archive @ Format::Other(_) = Format::of_bytes(bytes) {
         return Err(PemError::NoPem { format: Some(archive) });
     }
     let decoded = utf16(bytes);
     let is_binary = decoded.is_none() && std::str::from_utf8(bytes).is_err();
-    // Only the blocks count: what stands around them may be in any encoding.
+    // Only the blocks count; the text around them may be in any encoding.
     let has_block = || bytes.windows(BEGIN.len()).any(|window| window == BEGIN.as_bytes());
     if is_binary && !has_block() {
         return Err(PemError::NoPem { format: Some(Format::of_bytes(bytes)) });
     }
     let text = self::text(decoded.unwrap_or_else(|| Zeroizing::new(String::from_utf8_lossy(bytes).into_owned())));
     if text.contains(BEGIN) {
-        // What another program has encrypted is armoured alike.
+        // Files encrypted by other programs have similar armor.
         let foreign = |label: &str| label.starts_with("PGP ") || label.starts_with("AGE ");
         return match parse(&text) {
             Ok(blocks) if blocks.iter().any(|block| foreign(&block.label)) => {
@@ -489,14 +491,14 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
     if let Some(coded) = coded(&text) {
         return Err(PemError::NoPem { format: Some(coded) });
     }
-    // More layers of base64, as in a Kubernetes secret copied from its manifest.
+    // Remove more layers of base64, as in a Kubernetes secret copied from its manifest.
     if let Some((_, inner)) = layers(text.as_bytes()) {
         return parse(&inner);
     }
     Err(PemError::NoPem { format: Format::of_text(text.trim()) })
 }
 
-/// What is coded in base64 without the lines of PEM around it, where that is known.
+/// Returns the format of base64 data without PEM lines, if it is recognized.
 fn coded(text: &str) -> Option<Format> {
     let body: Zeroizing<String> =
         Zeroizing::new(text.lines().filter(|line| !line.trim_start().starts_with("-----END")).collect());
@@ -510,10 +512,10 @@ fn coded(text: &str) -> Option<Format> {
     }
 }
 
-/// The most layers of base64 that are taken off.
+/// The most layers of base64 that are removed.
 const MAX_LAYERS: usize = 4;
 
-/// The PEM below layers of base64, and how many there are.
+/// Returns the PEM text under layers of base64, and the number of layers.
 fn layers(text: &[u8]) -> Option<(usize, Zeroizing<String>)> {
     let mut inner = Zeroizing::new(text.to_vec());
     for layer in 1..=MAX_LAYERS {
@@ -529,7 +531,7 @@ fn layers(text: &[u8]) -> Option<(usize, Zeroizing<String>)> {
     None
 }
 
-/// The text of UTF-16, with a byte order mark or with the zeros that Latin letters have in it.
+/// Decodes UTF-16, detected by a byte order mark or by the zero bytes that it has between Latin letters.
 fn utf16(bytes: &[u8]) -> Option<Zeroizing<String>> {
     let zeros =
         |parity: usize| bytes.len() >= 8 && bytes.iter().take(64).skip(parity).step_by(2).all(|byte| *byte == 0);
@@ -545,17 +547,17 @@ fn utf16(bytes: &[u8]) -> Option<Zeroizing<String>> {
     String::from_utf16(&units).ok().map(Zeroizing::new)
 }
 
-/// The text with newlines where they belong, and with whole BEGIN and END lines.
+/// Returns the text with real newlines and with complete BEGIN and END lines.
 fn text(text: Zeroizing<String>) -> Zeroizing<String> {
     let bare = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    // Literal `\r` and `\n`, as environment files and JSON pasted as text have them. A backslash is
-    // in no base64, so nothing else can be meant.
+    // Replace literal `\r` and `\n`, which environment files and JSON pasted as text contain. Base64 has no backslash,
+    // so this is unambiguous.
     let text = Zeroizing::new(bare.replace("\\r", "\n").replace("\\n", "\n"));
     with_whole_lines(&text).0
 }
 
-/// Mends lines that are nearly BEGIN or END lines: too many hyphens or too few, dashes of a word processor, small
-/// letters. Gives the numbers of those lines, too.
+/// Repairs lines that are nearly BEGIN or END lines: too many or too few hyphens, typographic dashes, small letters.
+/// Also returns the numbers of those lines.
 fn with_whole_lines(text: &str) -> (Zeroizing<String>, Vec<usize>) {
     let mut mended = Vec::new();
     let mut out = Zeroizing::new(String::with_capacity(text.len() + 64));
@@ -572,7 +574,7 @@ fn with_whole_lines(text: &str) -> (Zeroizing<String>, Vec<usize>) {
     (out, mended)
 }
 
-/// The line that `line` nearly is.
+/// Returns the BEGIN or END line that `line` nearly is.
 fn whole(line: &str) -> Option<String> {
     const DASH: [char; 7] = ['-', '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2212}'];
     let inner = line.trim_start_matches(DASH);
@@ -599,7 +601,7 @@ fn parse(text: &str) -> Result<Vec<Block>, PemError> {
             return Err(PemError::Unfinished { label: "?".to_owned() });
         };
         let label = label_of(label);
-        // The end is searched by its dashes alone, so that a label that differs is still an end.
+        // Match the END line by its dashes only, so that one with another label still ends the block.
         let Some((body, tail)) = after.split_once(END) else { return Err(PemError::Unfinished { label }) };
         if body.contains(BEGIN) {
             return Err(PemError::Unfinished { label });
@@ -612,16 +614,16 @@ fn parse(text: &str) -> Result<Vec<Block>, PemError> {
 }
 
 fn block(label: String, body: &str) -> Result<Block, PemError> {
-    // RFC 1421 headers are words with a colon at the start; base64 has no colon.
+    // RFC 1421 headers are words followed by a colon; base64 contains no colon.
     let (value, content) = match body.rfind(':') {
-        // What follows the last header's value; headers end with an empty line, or a blank one.
+        // The content after the value of the last header. Headers end with an empty or blank line.
         Some(colon) => {
             let after = body[colon + 1..].trim_start();
             after.split_once(char::is_whitespace).unwrap_or((after, ""))
         }
         None => ("", body),
     };
-    // DEK-Info is the last header of OpenSSL's, and of everybody's after it.
+    // DEK-Info is the last header that OpenSSL writes, and programs that follow it do the same.
     let dek = (body.contains("Proc-Type:") && body.contains("ENCRYPTED")).then(|| Dek::read(value));
     let compact = Zeroizing::new(content.split_whitespace().collect::<String>());
     match LENIENT.decode(compact.as_bytes()) {
@@ -630,7 +632,7 @@ fn block(label: String, body: &str) -> Result<Block, PemError> {
     }
 }
 
-/// A label is shown in messages, so only what can be one is kept.
+/// Labels appear in messages, so implausible ones are replaced.
 fn label_of(text: &str) -> String {
     let label = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let plausible =
@@ -788,7 +790,7 @@ mod tests {
     }
 
     proptest! {
-        /// Good PEM with a few letters changed, cut or doubled.
+        /// Valid PEM with a few characters changed, removed or doubled.
         #[test]
         fn damage_does_no_harm(key in any::<bool>(), cuts in prop::collection::vec((0..120_usize, any::<char>(), 0..3_u8), 1..4)) {
             let mut text: Vec<char> = if key { KEY } else { CERTIFICATE }.chars().collect();

@@ -1,4 +1,5 @@
-//! Reads the material again, checks it as a whole, and publishes it; what fails keeps what serves.
+//! Reads the material again, checks it as a whole and publishes it. If a check fails, the current material stays in
+//! use.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,38 +23,39 @@ use crate::source::self_signed::SelfSigned;
 use crate::source::{Input, Sources, watched};
 use crate::trust::Roots;
 
-/// How often material is looked at again that may be half written.
+/// The time between two reads of material that may be partially written.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Reloads the pairs of a server, and whom it trusts among clients.
+/// Reloads a server's certificates and the policy for client certificates.
 #[derive(Debug)]
 pub struct Reloader {
     sources: Sources,
     kept: IdentityCache,
     publisher: Publisher,
     trust: watch::Sender<Arc<ClientAuthPolicy>>,
-    /// What was found of the trust in force.
+    /// The findings about the current client policy.
     of_trust: Vec<Finding>,
 }
 
-/// Material that is read, and whoever reads it again.
+/// Material that was loaded, and the [`Reloader`] for it.
 #[derive(Debug)]
 pub struct Started {
-    /// What endpoints present.
+    /// The identities that endpoints present.
     pub identities: Identities,
-    /// Whom they trust among clients.
+    /// The policy for client certificates.
     pub clients: watch::Receiver<Arc<ClientAuthPolicy>>,
-    /// What an operator should know.
+    /// The findings of the load.
     pub findings: Vec<Finding>,
-    /// Who changes it.
+    /// Reloads the material.
     pub reloader: Reloader,
 }
 
 impl Reloader {
-    /// Reads `sources` and puts them on channels of their own. A FIFO is read once: it becomes text.
+    /// Reads `sources` and publishes them on new channels. A FIFO can be read only once, so its content replaces it as
+    /// text.
     ///
     /// # Errors
-    /// Everything that cannot be read or used.
+    /// Returns every input that cannot be read or used.
     pub fn start(mut sources: Sources) -> Result<Started, Vec<LoadError>> {
         let mut errors = Vec::new();
         let mut read = Vec::new();
@@ -78,19 +80,18 @@ impl Reloader {
         Ok(Started { identities, clients, findings, reloader: Self { sources, kept, publisher, trust, of_trust } })
     }
 
-    /// Reloads `sources` into `publisher`, and asks no client for a certificate.
+    /// Creates a reloader that publishes `sources` through `publisher` and requests no client certificates.
     pub fn new(sources: impl Into<Sources>, publisher: Publisher) -> Self {
         let (trust, _) = watch::channel(Arc::new(ClientAuthPolicy::nobody()));
         Self { sources: sources.into(), kept: IdentityCache::default(), publisher, trust, of_trust: Vec::new() }
     }
 
-    /// Waits until a secret of the material has changed since the last reading; forever where it
-    /// holds none that could.
+    /// Waits until a secret of the material has changed since the last read; waits forever if none can change.
     pub async fn changed(&mut self) {
         watched::changed(self.inputs()).await;
     }
 
-    /// What has changed so far is no reason to read the material again: it is about to be read.
+    /// Marks the current secrets as seen: they are about to be read, so their changes must not trigger another reload.
     pub fn mark_seen(&mut self) {
         watched::mark_seen(self.inputs());
     }
@@ -101,19 +102,19 @@ impl Reloader {
         std::iter::once(pair).chain(more).flat_map(|pair| pair.inputs()).chain(clients)
     }
 
-    /// True where a change of a secret may change a pair.
+    /// Returns true if a change of a secret can change a pair.
     pub fn is_watched(&self) -> bool {
         self.sources.is_watched()
     }
 
-    /// Reads the material now. Blocks for as long as the file system does.
+    /// Reads the material now. Blocks on file system access.
     pub fn reload(&mut self) -> Outcome {
         let candidate = self.candidate(false);
         self.settle_again(candidate)
     }
 
-    /// Reads the material, which has just changed. What looks half written, or is not there, is looked at again for as
-    /// long as `patience`, and only then rejected. Blocks for that time.
+    /// Reads material that has just changed. Material that is missing or looks partially written is read again until
+    /// the given time has passed, and only then rejected. Blocks for that time.
     pub fn reload_patiently(&mut self, patience: Duration) -> Outcome {
         let end = Instant::now() + patience;
         loop {
@@ -124,7 +125,7 @@ impl Reloader {
         }
     }
 
-    /// Reads the material from where it was before.
+    /// Reads the material from the current sources.
     fn candidate(&mut self, force: bool) -> Result<Candidate, LoadError> {
         let in_force =
             InForce { kept: &self.kept, publisher: &self.publisher, trust: &self.trust, of_trust: &self.of_trust };
@@ -138,8 +139,8 @@ impl Reloader {
         Candidate::of(sources, &in_force, force)
     }
 
-    /// Settles material from where it was before. A client that is revoked does not stay because a certificate of ours is
-    /// broken: whom to trust is taken by itself where the pairs are rejected.
+    /// Settles a candidate from the current sources. If the pairs are rejected, the client policy is still updated, so
+    /// that a broken server certificate does not keep a revoked client accepted.
     fn settle_again(&mut self, candidate: Result<Candidate, LoadError>) -> Outcome {
         if candidate.is_err() {
             self.take_trust();
@@ -147,7 +148,7 @@ impl Reloader {
         self.settle(candidate)
     }
 
-    /// Takes whom to trust from where it was before, as far as that is good.
+    /// Updates the client policy from the current sources, if the new one passes its checks.
     fn take_trust(&mut self) {
         if let Ok(clients) = load(&mut self.sources)
             && !clients.trust.same(&self.trust.borrow())
@@ -159,16 +160,16 @@ impl Reloader {
         }
     }
 
-    /// The development CA and leaf that are served, where they are that and the leaf ends soon. Reads files.
+    /// Returns the development CA and leaf if they are in use and the leaf expires soon. Reads files.
     #[cfg(feature = "self-signed")]
     pub fn development_due(&self) -> Option<SelfSigned> {
         let served = self.publisher.served();
         if SelfSigned::is_due(served.identity().leaf()) { SelfSigned::keeping(&self.sources.pair) } else { None }
     }
 
-    /// Reads the material from `sources`, which are those from then on, unless it is rejected. What is where it was
-    /// before is then read all the same: it is not to end, nor a revoked client to stay, because of what takes its place.
-    /// `force`: also where clients would refuse it.
+    /// Reads the material from `sources`, which become the current sources unless the material is rejected. In that
+    /// case the previous sources are read again, so that a rejected replacement neither lets their certificates expire
+    /// nor keeps a revoked client accepted. With `force`, material that clients would refuse is accepted too.
     pub fn reload_from(&mut self, mut sources: Sources, force: bool) -> Outcome {
         let candidate = self.candidate_of(&mut sources, force);
         if candidate.is_ok() {
@@ -181,7 +182,7 @@ impl Reloader {
         self.settle(candidate)
     }
 
-    /// Reads the material from `sources` and says what a reload would do, without doing it.
+    /// Reads the material from `sources` and returns the outcome that a reload would have, without reloading.
     pub fn check(&self, mut sources: Sources, force: bool) -> Outcome {
         match self.candidate_of(&mut sources, force) {
             Ok(Candidate { set: None, clients: None, .. }) => Outcome::Unchanged,
@@ -210,7 +211,7 @@ impl Reloader {
         outcome
     }
 
-    /// Puts a candidate before every handshake from now on; gives what is to be said of it.
+    /// Uses the candidate for every handshake from now on; returns its findings.
     fn swap(&mut self, Candidate { set, clients, kept }: Candidate) -> Vec<Finding> {
         self.kept = kept;
         let mut said = Vec::new();
@@ -230,7 +231,7 @@ impl Reloader {
     }
 }
 
-/// What serves.
+/// The material in use.
 struct InForce<'a> {
     kept: &'a IdentityCache,
     publisher: &'a Publisher,
@@ -238,7 +239,7 @@ struct InForce<'a> {
     of_trust: &'a [Finding],
 }
 
-/// What is new.
+/// The parts of the new material that differ from the material in use.
 struct Candidate {
     set: Option<(SniCertResolver, Vec<Finding>)>,
     clients: Option<LoadedClients>,
@@ -246,7 +247,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// What may be served instead of what is; nothing of what is the same.
+    /// Reads `sources` and checks that they may replace the material in use. Parts that did not change are `None`.
     fn of(sources: &mut Sources, in_force: &InForce<'_>, force: bool) -> Result<Self, LoadError> {
         let InForce { kept, publisher, trust, of_trust } = *in_force;
         let mut overridden = Vec::new();
@@ -274,7 +275,8 @@ impl Candidate {
             if !is_default && serving.iter().any(|one| one.same_chain(identity)) {
                 continue;
             }
-            // What clients of each of its names get now, and everybody else where it is to be the default.
+            // The identities that clients get now for each of its names, and the current default if it becomes the
+            // default.
             let named = identity
                 .leaf()
                 .dns_names()
@@ -286,7 +288,7 @@ impl Candidate {
             if serving.iter().any(|one| one.same_chain(identity)) {
                 continue;
             }
-            // What it takes the place of, where the names say nothing of it.
+            // The identity that it replaces may share none of its names: match it by the setting too.
             before.extend(serving.iter().filter(|one| one.certificate_origin() == identity.certificate_origin()));
             before.sort_by_key(|one| Arc::as_ptr(one));
             before.dedup_by(|one, other| Arc::ptr_eq(one, other));
@@ -310,7 +312,7 @@ impl Candidate {
     }
 }
 
-/// All of them, or everything that failed.
+/// Returns every pair, or every error.
 fn all(read: Vec<Result<LoadedPair, Vec<LoadError>>>) -> Result<Vec<LoadedPair>, LoadError> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for one in read {
@@ -319,7 +321,7 @@ fn all(read: Vec<Result<LoadedPair, Vec<LoadError>>>) -> Result<Vec<LoadedPair>,
     if bad.is_empty() { Ok(good) } else { Err(LoadError::all(bad)) }
 }
 
-/// Whose client certificates `sources` take.
+/// Loads the client policy of `sources`.
 fn load(sources: &mut Sources) -> Result<LoadedClients, LoadError> {
     match &mut sources.clients {
         Some(material) => load_clients(material),
@@ -335,9 +337,9 @@ fn not_taken(new: &Identity, now: SystemTime) -> LoadError {
     }
 }
 
-/// The finding for which clients that are accepted now would be refused from then on, if there is one: of a CA that is in
-/// force or, where there is no other, of a new one. `accepted` are the codes of findings that keep nothing from being
-/// taken.
+/// Returns the finding for which clients that are accepted now would be refused, if any. It must concern a CA that is
+/// in use, unless every new CA has such a finding. Findings whose code is in `accepted` or that were known before do
+/// not count.
 fn locks_out(
     new: &LoadedClients,
     serving: &ClientAuthPolicy,
@@ -361,7 +363,7 @@ fn locks_out(
     found.find(|finding| all_lost || finding.code != "TLS-CLIENT-CA-NOT-CA" && serves(&finding.subject)).cloned()
 }
 
-/// What speaks against a new certificate by who issued the one before: clients trust that CA.
+/// Returns the finding that the new certificate has another issuer than the current one, whose CA clients trust.
 fn other_ca(new: &Identity, before: &Identity, roots: &Roots, now: SystemTime) -> Option<Finding> {
     let chains = [new, before].map(|identity| &identity.certified_key().cert);
     let [facts, facts_before] = chains.map(|chain| chain.iter().filter_map(Facts::of).collect::<Vec<_>>());
@@ -382,7 +384,7 @@ fn other_ca(new: &Identity, before: &Identity, roots: &Roots, now: SystemTime) -
         let message = format!("the new certificate vouches for itself, and clients trust {}", leaf_before.issuer());
         return finding("TLS-OTHER-CA", Severity::Error, message, GIVE);
     }
-    // What the certificate before was issued by, from the leaf up to a root.
+    // True if one of the issuers on the current certificate's path, from the leaf up, issued `top`.
     let is_known = path_before.iter().any(|one| one.x509.issuer().as_raw() == top.x509.issuer().as_raw());
     let is_intermediate = path_before.iter().skip(1).any(|one| top.names_as_issuer(one) && !one.is_self_issued());
     let stray = facts.iter().find(|one| !one.is_self_issued() && !path.iter().any(|other| other.der == one.der));
@@ -418,7 +420,7 @@ fn other_ca(new: &Identity, before: &Identity, roots: &Roots, now: SystemTime) -
     None
 }
 
-/// The leaf and those that signed it, one after the other.
+/// Returns the leaf and the certificates that signed it, in order.
 fn climb<'f>(facts: &'f [Facts<'f>]) -> Vec<&'f Facts<'f>> {
     let mut path: Vec<&Facts<'_>> = facts.first().into_iter().collect();
     while let Some(last) = path.last().filter(|last| !last.is_self_issued()) {
@@ -431,9 +433,9 @@ fn climb<'f>(facts: &'f [Facts<'f>]) -> Vec<&'f Facts<'f>> {
     path
 }
 
-/// Refuses a certificate that clients would refuse where they take `before`, which it replaces in part or as a whole:
-/// for its chain, and for the names that `set` answers for with another one from then on. `accepted` are the codes of
-/// findings that keep nothing from being taken.
+/// Refuses a certificate if clients would refuse it and accept `before`, which it replaces in part or entirely. The
+/// checks cover its chain, and the names of `before` that `set` answers with another identity from now on. Findings
+/// whose code is in `accepted` do not count.
 fn not_refused(
     new: &Arc<Identity>,
     before: &Identity,
@@ -467,9 +469,9 @@ fn not_refused(
     }
     let Some(leaf) = before.certified_key().cert.first().and_then(Facts::of) else { return Ok(other_ca) };
     for name in names::own(&leaf) {
-        // An address is asked for by nobody (RFC 6066 §3).
+        // No client sends an address as its SNI (RFC 6066 §3).
         let asked = Some(name.as_str()).filter(|name| name.parse::<IpAddr>().is_err());
-        // Without an answer, whoever asked was refused on purpose (strict_sni), and is so by the pod.
+        // No identity answers: strict_sni refuses these clients, as the pod configures it.
         let Some(answer) = set.answer(asked) else { continue };
         let before = refused_before.or(compatibility::refusing(&leaf, &name));
         names_of(answer, &[name]).iter().filter(counts).try_for_each(|finding| refuse(finding, before))?;
@@ -477,7 +479,7 @@ fn not_refused(
     Ok(other_ca)
 }
 
-/// Refuses CAs and revocation lists that are out of date in place of ones that are not: all clients would be refused.
+/// Refuses CAs and revocation lists that are out of date if the current ones are not: every client would be refused.
 fn not_worse(new: &ClientAuthPolicy, serving: &ClientAuthPolicy, now: SystemTime) -> Result<(), LoadError> {
     let in_date = |trust: &ClientAuthPolicy| trust.authorities().iter().any(|ca| ca.validity(now).is_in_date());
     let origin = || new.origin().clone();
@@ -492,20 +494,19 @@ fn not_worse(new: &ClientAuthPolicy, serving: &ClientAuthPolicy, now: SystemTime
     }
 }
 
-/// True where `new` is out of date and taking it would be no gain: what serves is in date, or ends
-/// later all the same.
+/// Returns true if `new` is out of date and no improvement: the current certificate is in date or expires no earlier.
 fn would_regress(new: &CertificateSummary, serving: &CertificateSummary, now: SystemTime) -> bool {
     let in_date = |leaf: &CertificateSummary| leaf.validity(now).is_in_date();
     !in_date(new) && (in_date(serving) || new.not_after <= serving.not_after)
 }
 
-/// How a reload ended.
+/// The outcome of a reload.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The next handshake uses the new material.
+    /// New handshakes use the new material.
     Swapped(Vec<Finding>),
-    /// It is the same as before.
+    /// The material did not change.
     Unchanged,
-    /// It was refused, and what served goes on serving.
+    /// The material was rejected, and the current material stays in use.
     Rejected(LoadError),
 }

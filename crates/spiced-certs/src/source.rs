@@ -1,4 +1,4 @@
-//! Where material comes from.
+//! The inputs that certificates and keys are read from.
 
 pub(crate) mod files;
 pub(crate) mod read;
@@ -14,47 +14,47 @@ use tokio::sync::watch;
 
 use crate::ClientMaterial;
 
-/// A certificate and its key, each from where it was chosen.
+/// A certificate and its key, each with the origin of the setting that chose it.
 #[derive(Debug, Clone)]
 pub struct Pair {
-    /// The certificate, with its intermediates.
+    /// The certificate, followed by its intermediates.
     pub certificate: Sourced<Input>,
     /// The key.
     pub key: Sourced<Input>,
-    /// What opens an encrypted key.
+    /// The passphrase of an encrypted key.
     pub passphrase: Option<Sourced<Input>>,
 }
 
 impl Pair {
-    /// A certificate and a key that is not encrypted.
+    /// Creates a pair with an unencrypted key.
     pub fn new(certificate: Sourced<Input>, key: Sourced<Input>) -> Self {
         Self { certificate, key, passphrase: None }
     }
 
-    /// Two PEM files that the calling program names.
+    /// Creates a pair from two PEM files named by the calling program.
     pub fn files(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         let file = |path| Sourced::new(Input::File(path), Origin::Program);
         Self::new(file(certificate.into()), file(key.into()))
     }
 }
 
-/// Where the material of a server is: its own, and that of its clients where they are asked for any.
+/// The inputs of a server: its certificates, and the client CA if client certificates are requested.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// The pair for whoever asks for no name that another is for.
+    /// The default pair, for clients that ask for no name covered by another pair.
     pub pair: Pair,
-    /// More pairs, chosen by the names of their certificates.
+    /// More pairs, selected by the names of their certificates.
     pub more: Vec<Pair>,
-    /// Whether a client is refused that asks for none of the names.
+    /// Whether to refuse clients that ask for a name that no certificate covers.
     pub strict_sni: bool,
-    /// Whose client certificates are taken; `None` where no client is asked.
+    /// How client certificates are verified; `None` if none is requested.
     pub clients: Option<ClientMaterial>,
-    /// Codes of findings that keep no reload from taking effect.
+    /// Codes of findings that do not block a reload.
     pub accept_findings: Vec<String>,
 }
 
 impl Sources {
-    /// The files that the material is in.
+    /// Returns the files that the material is read from.
     pub fn files(&self) -> Vec<PathBuf> {
         let pairs = std::iter::once(&self.pair).chain(&self.more);
         let pairs = pairs.flat_map(|pair| [&pair.certificate, &pair.key].into_iter().chain(&pair.passphrase));
@@ -62,7 +62,7 @@ impl Sources {
         pairs.chain(clients).filter_map(|input| input.value.file().map(Path::to_owned)).collect()
     }
 
-    /// Every pair, the default first.
+    /// Returns every pair, the default first.
     pub(crate) fn pairs_mut(&mut self) -> impl Iterator<Item = &mut Pair> {
         std::iter::once(&mut self.pair).chain(&mut self.more)
     }
@@ -78,19 +78,19 @@ impl From<Pair> for Sources {
     }
 }
 
-/// Where PEM is.
+/// Where PEM is read from.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// In a file.
+    /// A file.
     File(PathBuf),
-    /// In a setting.
+    /// The text of a setting.
     Text(Secret),
-    /// In a secret that changes; whoever holds the sender knows where it is kept.
+    /// A secret that can change; the holder of the sender knows where it is stored.
     Watched(watch::Receiver<Secret>),
 }
 
 impl Input {
-    /// The file that it is in, where it is in one.
+    /// Returns the file, if the input is a file.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),

@@ -1,4 +1,4 @@
-//! Who issued a certificate, as far as it can be known here: what its clients have to trust.
+//! Finds who issued a certificate, as far as this is known here, and therefore which CA clients must trust.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
@@ -15,22 +15,22 @@ use crate::facts::{Facts, Signed};
 /// Who issued a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Issued {
-    /// A root of this system's trust store, directly or through the intermediates that are presented.
+    /// A root in this system's trust store, directly or through the presented intermediates.
     BySystemRoot,
-    /// A root that is itself presented (the certificate may be its own): whoever has the chain can trust it.
+    /// A root that is presented too (it may be the certificate itself): a client that has the chain can trust it.
     ByPresentedRoot {
         /// The root's subject.
         root: String,
     },
-    /// A CA whose certificate is not here.
+    /// A CA whose certificate is not available.
     ByUnknown {
-        /// Its name.
+        /// The name of the CA.
         issuer: String,
     },
 }
 
 impl Issued {
-    /// Looks at `identity` as of `now`; reads the system's trust store.
+    /// Determines the issuer of `identity` as of `now`. Reads the system's trust store.
     pub fn of(identity: &Identity, now: SystemTime) -> Self {
         let chain = &identity.certified_key().cert;
         if let Some((leaf, intermediates)) = chain.split_first()
@@ -47,22 +47,22 @@ impl Issued {
     }
 }
 
-/// Certificates whose issuer is looked for in the files beside them; of thousands, the first say enough.
+/// The number of certificates whose issuer is searched for in neighbouring files. Of thousands, the first are enough.
 const MAX_SIBLINGS: usize = 16;
 
-/// The roots that clients trust, as far as they are known here: those that are given, or else this system's, which are
-/// read once and only where somebody asks.
+/// The roots that clients trust, as far as known here: the given ones, or this system's, which are read once, on first
+/// use.
 #[derive(Default)]
 pub(crate) struct Roots {
     store: OnceLock<Store>,
     given: bool,
-    /// For how many certificates the files beside them may be asked who issued it: the doctor has the time.
+    /// For how many more certificates the neighbouring files may be searched; only a full check takes that time.
     looks_beside: AtomicUsize,
 }
 
 struct Store {
     certificates: Vec<CertificateDer<'static>>,
-    /// Where those with a name stand among them, by the DER of the name.
+    /// The positions of certificates by subject name, in DER.
     by_subject: HashMap<Vec<u8>, Vec<usize>>,
     organisations: HashSet<String>,
 }
@@ -87,17 +87,17 @@ impl Store {
 }
 
 impl Roots {
-    /// These alone.
+    /// Uses only the given roots.
     pub(crate) fn given(certificates: Vec<CertificateDer<'static>>) -> Self {
         Self { store: OnceLock::from(Store::new(certificates)), given: true, looks_beside: AtomicUsize::new(0) }
     }
 
-    /// This system's, for a look that may take its time.
+    /// Uses this system's roots, and allows a search of neighbouring files.
     pub(crate) fn thorough() -> Self {
         Self { looks_beside: AtomicUsize::new(MAX_SIBLINGS), ..Self::default() }
     }
 
-    /// True where there is time for one more look at the files beside a certificate.
+    /// Returns true if the neighbouring files may be searched once more, and counts the search.
     pub(crate) fn look_beside(&self) -> bool {
         self.looks_beside.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
@@ -110,24 +110,24 @@ impl Roots {
         self.store.get_or_init(|| Store::new(rustls_native_certs::load_native_certs().certs))
     }
 
-    /// True where one of them is of the organisation called `name`.
+    /// Returns true if a root belongs to the organisation `name`.
     pub(crate) fn are_of(&self, name: &str) -> bool {
         self.store().organisations.contains(name)
     }
 
-    /// True where `certificate` is one of them, by name and key.
+    /// Returns true if `certificate` is one of the roots, by name and key.
     pub(crate) fn holds(&self, certificate: &Facts<'_>) -> bool {
         let key = certificate.x509.public_key().raw;
         self.store().called(certificate.x509.subject()).any(|root| root.x509.public_key().raw == key)
     }
 
-    /// The one that issued `certificate`.
+    /// Returns the root that issued `certificate`.
     pub(crate) fn issuer_of<'s>(&'s self, certificate: &Facts<'_>) -> Option<Facts<'s>> {
         let mut named = self.store().called(certificate.x509.issuer());
         named.find(|root| certificate.signed_by(root) != Signed::No)
     }
 
-    /// Verifies a server's certificate up to one of them.
+    /// Verifies a server's certificate up to one of the roots.
     pub(crate) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
@@ -164,7 +164,7 @@ fn verify(
         .map(|_| ())
 }
 
-/// The organisation that a name is of.
+/// Returns the organisation of a name.
 pub(crate) fn organisation(name: &X509Name<'_>) -> Option<String> {
     name.iter_organization().next()?.as_str().ok().map(str::to_owned)
 }

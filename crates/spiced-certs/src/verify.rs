@@ -1,5 +1,6 @@
-//! Verifies a chain as clients do: from the leaf through the certificates that are presented up to the topmost issuer,
-//! every signature, CA flag, path length, name constraint and usage. Each fault names the clients that refuse for it.
+//! Verifies a chain as clients do, from the leaf through the presented certificates up to the topmost issuer: every
+//! signature, CA flag, path length, name constraint and usage. Each fault lists the clients that refuse the chain for
+//! it.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -12,7 +13,7 @@ use crate::compatibility::Clients;
 use crate::facts::{Facts, Hash, Signed};
 use crate::trust::{Roots, organisation};
 
-/// A fault of a chain.
+/// A fault in a chain.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) code: &'static str,
@@ -21,33 +22,33 @@ pub(crate) struct Fault {
     pub(crate) fix: String,
 }
 
-/// What verification found.
+/// The result of a verification.
 #[derive(Debug, Default)]
 pub(crate) struct Verified {
     pub(crate) faults: Vec<Fault>,
-    /// What could not be checked, each a sentence.
+    /// What could not be checked, one sentence each.
     pub(crate) unchecked: Vec<String>,
-    /// The root that the chain leads to was found in the file itself.
+    /// The subject of the root that the chain leads to, if it is part of the chain.
     pub(crate) root_sent: Option<String>,
-    /// The topmost certificate, where its issuer's is not here.
+    /// The topmost certificate, if its issuer's certificate is not available.
     pub(crate) open_end: Option<CertificateDer<'static>>,
-    /// That its issuer is taken for a root that clients have, where nothing speaks against it.
+    /// A sentence stating the assumption that its issuer is a root that clients have, if nothing contradicts it.
     pub(crate) taken_for_root: Option<String>,
 }
 
-/// Where a path ends.
+/// How a path ends.
 enum Top<'a> {
-    /// With a certificate of the path that vouches for itself.
+    /// With a self-signed certificate of the path.
     SelfSigned,
-    /// With a root that clients have: one that is given, or one of this system's.
+    /// With a root that clients have: one that was given, or one of this system's.
     Known(Box<Facts<'a>>),
-    /// With an issuer whose certificate is not here.
+    /// With an issuer whose certificate is not available.
     Unknown,
-    /// With an issuer that did not sign.
+    /// With an issuer that did not sign the certificate below it.
     Broken,
 }
 
-/// Verifies `chain`, the leaf first. `roots` are those that clients trust, as far as they are known; `hints` are
+/// Verifies `chain`, the leaf first. `roots` are the roots that clients trust, as far as known. `hints` are
 /// certificates that are not presented and may prove that one is missing.
 pub(crate) fn verify(
     chain: &[CertificateDer<'_>],
@@ -114,7 +115,7 @@ pub(crate) fn verify(
              chain, because {reason}"
         ));
     }
-    // rustls itself has the last word about what it takes.
+    // rustls decides for itself which chains it accepts.
     let anchor = match &top {
         Top::Known(root) => Some(root.der),
         _ if path.len() > 1 => path.last().map(|last| last.der),
@@ -139,7 +140,7 @@ fn is_about_time(reason: &webpki::Error) -> bool {
     matches!(reason, webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. })
 }
 
-/// Follows issuers for as long as there are any, into `path`.
+/// Follows the issuers as far as possible and adds them to `path`.
 fn climb<'r, 'f>(
     facts: &'f [Facts<'f>],
     path: &mut Vec<&'f Facts<'f>>,
@@ -191,7 +192,7 @@ fn climb<'r, 'f>(
     }
 }
 
-/// What keeps `issuer` from vouching for `child`, with `below` intermediates under it.
+/// Finds the faults for which `issuer` cannot issue `child`, with `below` intermediates between `issuer` and the leaf.
 fn issuer_faults(
     issuer: &Facts<'_>,
     child: &Facts<'_>,
@@ -205,7 +206,7 @@ fn issuer_faults(
     let mut fault = |code, refused_by, message: String, fix: String| {
         found.faults.push(Fault { code, refused_by, message, fix });
     };
-    // A root of version 1 is one because clients trust it.
+    // A version 1 root is a CA only because clients trust it.
     let is_ca = issuer.is_ca() || is_root && issuer.is_v1();
     if !is_ca {
         fault(
@@ -287,7 +288,7 @@ fn issuer_faults(
     }
 }
 
-/// The clients that refuse `leaf` for the name constraints of `issuer` (RFC 5280 §4.2.1.10).
+/// Finds the clients that refuse `leaf` because of the name constraints of `issuer` (RFC 5280 §4.2.1.10).
 fn names_outside(issuer: &Facts<'_>, leaf: &Facts<'_>, found: &mut Verified) {
     let Some((constraints, critical)) = issuer.name_constraints() else { return };
     let bases = |subtrees: &'_ Option<Vec<x509_parser::extensions::GeneralSubtree<'_>>>| -> Vec<Base> {
@@ -318,7 +319,7 @@ fn names_outside(issuer: &Facts<'_>, leaf: &Facts<'_>, found: &mut Verified) {
     let outside: Vec<&str> =
         presented.iter().filter(|(_, one)| is_outside(one)).map(|(name, _)| name.as_str()).collect();
     if !outside.is_empty() {
-        // Java knows a trusted root by its name and key alone.
+        // Java knows only the name and the key of a trusted root.
         let refused = if issuer.is_self_signed() { Clients::ALL.without(Clients::JAVA) } else { Clients::ALL };
         found.faults.push(Fault {
             code: "TLS-NAME-CONSTRAINTS",
@@ -337,7 +338,7 @@ fn names_outside(issuer: &Facts<'_>, leaf: &Facts<'_>, found: &mut Verified) {
     if !names.addresses.is_empty() && any(|base| matches!(base, Base::Address(..))) {
         refused = refused.or(Clients::GRPCIO);
     }
-    // Java takes the common name for a host name where there is no DNS name, and cannot read an empty base.
+    // Java treats the common name as a host name if there is no DNS name, and cannot parse an empty base.
     let is_common = |name: &&String| dns.is_empty() && !name.is_empty() && !name.contains([' ', '.']);
     if names.common.iter().filter(is_common).any(|name| is_outside(&Presented::Dns(name)))
         || any(|base| matches!(base, Base::Dns(name) if name.is_empty()))
@@ -408,7 +409,7 @@ impl Base {
         match (self, presented) {
             (Self::Dns(base), Presented::Dns(name)) => {
                 let name = name.trim_start_matches("*.").to_ascii_lowercase();
-                // With a dot before it, it is of the names below it alone.
+                // A base with a leading dot matches only the names below it.
                 base.is_empty()
                     || name == *base
                     || name.strip_suffix(base.as_str()).is_some_and(|rest| rest.ends_with('.') || base.starts_with('.'))
@@ -431,13 +432,14 @@ impl Base {
     }
 }
 
-/// Whether the host of a mail address or a URI is `base`, or below it where that begins with a dot (RFC 5280 §4.2.1.10).
+/// Returns true if the host of a mail address or a URI is `base`, or below it if `base` begins with a dot (RFC 5280
+/// §4.2.1.10).
 fn is_host_in(name: &str, base: &str) -> bool {
     let host = name.rsplit('@').next().unwrap_or_default();
     base.is_empty() || host == base || base.starts_with('.') && host.ends_with(base)
 }
 
-/// The host of a URI, without user and port.
+/// Returns the host of a URI, without user and port.
 fn host_of(uri: &str) -> String {
     let rest = uri.split_once("://").map_or("", |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -445,7 +447,7 @@ fn host_of(uri: &str) -> String {
     host.split(':').next().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// The relative names of a distinguished name, to be compared.
+/// Returns the relative distinguished names of a name, in a form that can be compared.
 fn rdns(name: &X509Name<'_>) -> Vec<Vec<u8>> {
     name.iter_rdn()
         .map(|rdn| {
@@ -472,7 +474,7 @@ fn expired_root(root: &Facts<'_>, now: SystemTime, found: &mut Verified) {
     }
 }
 
-/// A root that is presented is of no use to clients that trust others.
+/// Reports a presented root that clients with the given roots do not trust.
 fn not_the_given(root: &Facts<'_>, roots: &Roots, found: &mut Verified) {
     if roots.are_given() && !roots.holds(root) {
         found.faults.push(Fault {
@@ -484,7 +486,7 @@ fn not_the_given(root: &Facts<'_>, roots: &Roots, found: &mut Verified) {
     }
 }
 
-/// The topmost certificate's issuer is not here: it is a root that clients have, or it is missing.
+/// Handles a chain whose topmost issuer is not available: it is either a root that clients have, or missing.
 fn unknown_issuer(path: &[&Facts<'_>], roots: &Roots, hints: &[CertificateDer<'_>], found: &mut Verified) {
     let top = path[path.len() - 1];
     let issuer = match top.x509.issuer().to_string() {
@@ -504,7 +506,7 @@ fn unknown_issuer(path: &[&Facts<'_>], roots: &Roots, hints: &[CertificateDer<'_
         ));
         return;
     };
-    // Some clients take what they are told to trust, whoever issued it.
+    // Some clients trust a certificate directly, regardless of its issuer.
     let by_itself = Clients::CURL.or(Clients::GRPCIO).or(Clients::GO).or(Clients::JAVA);
     let is_pinned = roots.are_given() && roots.holds(path[0]);
     let urls = top.issuer_urls();
@@ -520,7 +522,7 @@ fn unknown_issuer(path: &[&Facts<'_>], roots: &Roots, hints: &[CertificateDer<'_
     });
 }
 
-/// What shows that the issuer of `top` is an intermediate, and not a root that issued it directly.
+/// Returns the evidence that the issuer of `top` is an intermediate, and not a root that issued it directly.
 fn missing_because(top: &Facts<'_>, hints: &[CertificateDer<'_>], roots: &Roots) -> Option<String> {
     let signed = |hint: &CertificateDer<'_>| {
         Facts::of(hint).is_some_and(|hint| {
@@ -554,7 +556,7 @@ fn missing_because(top: &Facts<'_>, hints: &[CertificateDer<'_>], roots: &Roots)
         .map(|_| "by its name it is an intermediate".to_owned())
 }
 
-/// Public CAs whose intermediates do not bear the name of the organisation of their roots.
+/// Returns true for public CAs whose intermediates do not bear the organisation name of their roots.
 fn is_public_ca(organisation: &str) -> bool {
     const NAMES: [&str; 14] = [
         "Let's Encrypt",
@@ -575,7 +577,7 @@ fn is_public_ca(organisation: &str) -> bool {
     NAMES.contains(&organisation)
 }
 
-/// What is wrong with how a certificate of the path is signed. A root's own signature is checked by nobody.
+/// Finds faults in how a certificate of the path is signed. No client verifies a root's own signature.
 fn signature_faults(one: &Facts<'_>, found: &mut Verified) {
     if one.is_self_issued() {
         return;
@@ -594,7 +596,7 @@ fn signature_faults(one: &Facts<'_>, found: &mut Verified) {
     });
 }
 
-/// What a client refuses that takes RFC 5280 §4.2.1 by the letter.
+/// Returns why a client that applies RFC 5280 §4.2.1 strictly refuses the certificate.
 fn strict_fault(one: &Facts<'_>) -> Option<String> {
     let name = one.subject();
     if one.is_v1() {
@@ -612,7 +614,7 @@ fn strict_fault(one: &Facts<'_>) -> Option<String> {
     None
 }
 
-/// Extensions that some clients know and others do not, where they are critical.
+/// Extensions that some clients do not support, and refuse if they are critical.
 const CRITICAL: [(&str, &str, Clients); 5] = [
     ("2.5.29.31", "cRLDistributionPoints", Clients::GRPCIO.or(Clients::JAVA)),
     ("2.5.29.32", "certificatePolicies", Clients::RUSTLS),
@@ -644,7 +646,7 @@ fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
         );
     }
     if let Some(usage) = leaf.extended_key_usage().filter(|usage| !usage.server_auth) {
-        // Netscape's, of the last century.
+        // Netscape's Server Gated Crypto, from the 1990s.
         let is_gated_crypto = usage.other.iter().any(|oid| oid.to_id_string() == "2.16.840.1.113730.4.1");
         let refused = match usage.any {
             _ if is_gated_crypto => Clients::ALL.without(Clients::LIBSSL).without(Clients::JAVA),

@@ -1,4 +1,4 @@
-//! One store of the pod, and what it said last.
+//! A store of the pod, with a cache of its last answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use crate::report::{FailureKind, Unresolved};
 use crate::status::{Refresh, StoreStatus, StoreTrouble};
 use crate::store::{Declared, SecretStore, Snapshot, StoreEnv, StoreError};
 
-/// How long one question to one store may take.
+/// The timeout of one query to one store.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
-/// A store, declared and perhaps open, with its answers.
+/// A declared store, possibly open, and its cached answers.
 pub(crate) struct CachedStore {
     pub(crate) name: String,
-    /// Where it is declared.
+    /// Where the store is declared.
     pub(crate) origin: Origin,
-    /// `None` where the declaration is wrong.
+    /// The declaration; `None` if it is invalid.
     pub(crate) declared: Option<Declared>,
-    /// How often the pod wants it read again.
+    /// The refresh interval that the pod sets.
     interval: Option<Duration>,
     store: Option<Arc<dyn SecretStore>>,
-    /// The parameters it was opened with.
+    /// The parameters that the store was opened with.
     params: BTreeMap<String, Secret>,
-    /// Why it cannot be asked at all.
+    /// Why the store cannot be queried at all.
     fault: Option<Fault>,
     answers: BTreeMap<String, CachedSecret>,
-    /// What is not among the answers is not there.
+    /// Whether the answers are complete: a key that is not among them does not exist.
     whole: bool,
-    /// Nothing more is asked for than there are answers to, and nothing more is kept.
+    /// Whether the set of keys is fixed: only those keys are queried and kept.
     settled: bool,
     last_read: Option<SystemTime>,
     trouble: Option<StoreTrouble>,
     patience: Duration,
 }
 
-/// What a store said of a key.
+/// The answer of a store for one key.
 #[derive(Clone)]
 pub(crate) enum CachedSecret {
     Value(Secret),
@@ -45,21 +45,21 @@ pub(crate) enum CachedSecret {
     Fault(Unresolved),
 }
 
-/// Why a store cannot be asked at all.
+/// Why a store cannot be queried at all.
 #[derive(Clone)]
 pub(crate) struct Fault {
     pub(crate) problem: String,
     pub(crate) hint: String,
-    /// False where it follows from another failure, which has its own line in the report.
+    /// False if the fault results from another failure, which has its own line in the report.
     pub(crate) own: bool,
 }
 
-/// What came of a reading.
+/// The result of applying a read.
 pub(crate) struct ReadOutcome {
     pub(crate) changed: bool,
-    /// The first thing that is not well, and the way out.
+    /// The first problem, and its fix.
     pub(crate) trouble: Option<(String, String)>,
-    /// True where that has just begun, or has just ended.
+    /// Whether the problem has just begun or just ended.
     pub(crate) turned: bool,
 }
 
@@ -82,7 +82,7 @@ impl CachedStore {
         }
     }
 
-    /// An open store, for tests.
+    /// Creates an open store for tests.
     #[cfg(test)]
     pub(crate) fn with(
         name: &str,
@@ -94,7 +94,7 @@ impl CachedStore {
         Self { store: Some(store), declared, patience, ..Self::new(name.to_owned(), Origin::Default, interval) }
     }
 
-    /// Opens it, or opens it again with other parameters; what it said stays until it is asked again.
+    /// Opens the store, or reopens it with other parameters. The cached answers stay until the next read.
     pub(crate) fn open(&mut self, params: BTreeMap<String, Secret>, surroundings: &StoreEnv) {
         let Some(declared) = &self.declared else { return };
         match declared.open(&params, surroundings) {
@@ -104,7 +104,7 @@ impl CachedStore {
         self.params = params;
     }
 
-    /// It cannot be asked.
+    /// Marks the store as one that cannot be queried.
     pub(crate) fn fail(&mut self, problem: String, hint: String, own: bool) {
         self.fault = Some(Fault { problem, hint, own });
     }
@@ -113,7 +113,7 @@ impl CachedStore {
         self.fault.as_ref()
     }
 
-    /// A fault of its own, which from now on has its line in the report.
+    /// Returns the store's own fault, and marks it as reported.
     pub(crate) fn reported_fault(&mut self) -> Option<Fault> {
         let fault = self.fault.as_mut().filter(|fault| fault.own)?;
         let reported = fault.clone();
@@ -125,13 +125,13 @@ impl CachedStore {
         self.store.as_ref()
     }
 
-    /// True where it was opened with these very parameters.
+    /// Returns true if the store was opened with exactly these parameters.
     pub(crate) fn was_opened_with(&self, params: &BTreeMap<String, Secret>) -> bool {
         self.params.len() == params.len()
             && self.params.iter().zip(params).all(|((a, x), (b, y))| a == b && x.expose() == y.expose())
     }
 
-    /// What it says of `key`; `None` where it has to be asked.
+    /// Returns the cached answer for `key`; `None` if the store must be queried.
     pub(crate) fn answer(&self, key: &str) -> Option<CachedSecret> {
         if let Some(known) = self.answers.get(key) {
             return Some(known.clone());
@@ -147,12 +147,13 @@ impl CachedStore {
         }))
     }
 
-    /// Where it looks for `key`.
+    /// Describes where the store looks for `key`.
     pub(crate) fn places(&self, key: &str) -> String {
         self.store.as_ref().map_or_else(|| format!("store `{}`", self.name), |store| store.places(key))
     }
 
-    /// The question to it about `keys`; apart from the shelf, so that several are asked at a time.
+    /// Returns a future that queries the store about `keys`. It does not borrow the cache, so several stores can be
+    /// queried concurrently.
     pub(crate) fn question(
         &self,
         keys: Vec<String>,
@@ -170,7 +171,7 @@ impl CachedStore {
         }
     }
 
-    /// Takes in what it said of `keys`. A value that it had is kept where it now has trouble with it.
+    /// Applies the result of a read of `keys`. If a key can no longer be read, its previous value is kept.
     pub(crate) fn apply(&mut self, keys: Vec<String>, reading: Result<Snapshot, StoreError>) -> ReadOutcome {
         let mut learned = ReadOutcome { changed: false, trouble: None, turned: false };
         match reading {
@@ -241,7 +242,7 @@ impl CachedStore {
         match known {
             CachedSecret::Value(_) => {}
             CachedSecret::Absent if had.is_none() => {}
-            // What it had is kept: a slip of the pen in the store must not end what serves.
+            // Keep the previous value: a typo in the store must not disable a working configuration.
             CachedSecret::Absent => {
                 let hint = format!("put it back; looked at: {}", self.places(&key));
                 learned.trouble.get_or_insert((format!("`{key}` is not there any more"), hint));
@@ -258,19 +259,19 @@ impl CachedStore {
         self.answers.insert(key, known);
     }
 
-    /// From now on only `keys` are asked for; all else is forgotten.
+    /// Limits queries to `keys` from now on, and forgets every other answer.
     pub(crate) fn settle(&mut self, keys: &[String]) {
         let kept = keys.iter().filter_map(|key| Some((key.clone(), self.answer(key)?))).collect();
         self.answers = kept;
         (self.whole, self.settled) = (false, true);
     }
 
-    /// True where it tells of changes by itself.
+    /// Returns true if the store reports changes.
     pub(crate) fn watches(&self) -> bool {
         self.store.as_ref().is_some_and(|store| store.watches())
     }
 
-    /// How often it is read again by itself.
+    /// Returns the interval at which the store is read again.
     pub(crate) fn every(&self) -> Option<Duration> {
         self.interval.or_else(|| self.store.as_ref()?.interval())
     }

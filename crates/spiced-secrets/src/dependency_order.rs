@@ -1,7 +1,7 @@
-//! The order in which stores are opened: a store whose parameters refer to others comes after them.
+//! The order in which stores are opened: a store is opened after the stores that its parameters refer to.
 
-/// `needs[n]` are the stores that store `n` refers to. The order, and the cycles; a store that is in
-/// a cycle, or behind one, is in no order.
+/// Returns the order, and the cycles. `needs[n]` are the stores that store `n` refers to. A store that is in a cycle,
+/// or depends on one, is left out of the order.
 pub(crate) fn dependency_order(needs: &[Vec<usize>]) -> (Vec<usize>, Vec<Vec<usize>>) {
     let mut walk =
         Walk { needs, state: vec![State::New; needs.len()], path: Vec::new(), done: Vec::new(), cycles: Vec::new() };
@@ -28,7 +28,7 @@ enum State {
 }
 
 impl Walk<'_> {
-    /// True where `at` can be opened.
+    /// Returns true if the store at index `at` can be opened.
     fn visit(&mut self, at: usize) -> bool {
         match self.state[at] {
             State::Good => return true,
@@ -42,7 +42,7 @@ impl Walk<'_> {
         }
         self.state[at] = State::Open;
         self.path.push(at);
-        // Every need is looked at, so that every cycle is found.
+        // Visit every dependency, so that every cycle is found.
         let needs = self.needs;
         let good = needs[at].iter().filter(|need| !self.visit(**need)).count() == 0;
         self.path.pop();

@@ -1,11 +1,11 @@
-//! A little disorder, so that replicas do not ask their stores all at the same moment.
+//! Random jitter, so that replicas do not query their stores all at the same time.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// `span`, give or take a tenth of it.
+/// Returns `span`, varied by up to a tenth in either direction.
 pub(crate) fn jittered(span: Duration) -> Duration {
-    // The keys of a RandomState are random, and spreading requests asks for no more.
+    // The keys of a RandomState are random, which is random enough to spread requests.
     let random = RandomState::new().hash_one(0_u8) as f64 / u64::MAX as f64;
     span.mul_f64(0.9 + 0.2 * random)
 }

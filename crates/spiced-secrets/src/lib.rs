@@ -1,10 +1,10 @@
-//! Secret references, the stores that answer them, and the resolver between the two.
+//! Secret references, the secret stores, and the resolver that connects them.
 //!
-//! - [`Template`] is a value of the pod file with its `${store:KEY}` references; it needs no store.
-//! - [`SecretStore`] is one place that secrets are read from; [`Environment`] and the pod's directory
-//!   ([`StoreEnv`]) are handed in, so nothing here reads a global.
-//! - [`Resolver`] asks the stores, fails closed, and reports every failure at once.
-//! - [`SecretsRefresh`] reads the stores again, and values change with them.
+//! - [`Template`] is a value of the pod file with its `${store:KEY}` references; it does not depend on stores.
+//! - [`SecretStore`] is a place that secrets are read from. [`Environment`] and the pod's directory ([`StoreEnv`]) are
+//!   passed in, so nothing in this crate reads a global.
+//! - [`Resolver`] queries the stores, fails closed, and reports every failure at once.
+//! - [`SecretsRefresh`] reads the stores again and updates the values.
 //!
 //! ```
 //! use spiced_secrets::{Environment, Resolver, StoreEnv, Template};

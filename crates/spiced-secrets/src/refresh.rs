@@ -1,7 +1,7 @@
-//! What happens to the stores after the start: they are read again, by interval, by their own word or
-//! when told to, and values that refer to them change with them.
+//! Refreshes the stores after startup. They are read again at an interval, when they report a change, or on request,
+//! and values that refer to them are updated.
 //!
-//! A store that cannot be read later on changes nothing: the last good values stay.
+//! If a store cannot be read, the last good values stay in use.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,77 +21,77 @@ use crate::store::{Snapshot, StoreEnv, StoreError};
 use crate::store_chain::StoreChain;
 use crate::{Reference, Template};
 
-/// After a failure a store is read again after this long, then twice as long, and so on up to its
+/// The delay before a store is read again after a failure. It doubles with each further failure, up to the store's
 /// interval.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 
-/// Or up to this, where it has none and is watched.
+/// The longest delay for a watched store without an interval.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
-/// The values that go on changing, and what keeps them so.
+/// Values that are kept up to date, and the task that does so.
 pub struct WatchedSecrets {
-    /// One for each value, in order; each holds its value of now.
+    /// One receiver per value, in order, which holds the current value.
     pub values: Vec<watch::Receiver<Secret>>,
-    /// How the stores are.
+    /// The status of the stores.
     pub status: watch::Receiver<Vec<StoreStatus>>,
-    /// Has the stores read at once.
+    /// Requests an immediate refresh.
     pub refresher: Refresher,
-    /// The work itself: nothing changes until it runs.
+    /// The refresh task. Nothing is updated until it runs.
     pub following: SecretsRefresh,
 }
 
-/// Has the stores read at once.
+/// A handle that requests an immediate refresh.
 #[derive(Debug, Clone)]
 pub struct Refresher(mpsc::Sender<oneshot::Sender<()>>);
 
 impl Refresher {
-    /// Has every store read that is followed, without waiting for it.
+    /// Requests a refresh of every store in use, without waiting for it.
     pub fn refresh_now(&self) {
-        // Where there is no room, somebody has said so already.
+        // If the channel is full, a refresh has been requested already.
         let _ = self.0.try_send(oneshot::channel().0);
     }
 
-    /// Reads every store that is followed, and returns when their answers are in the values.
+    /// Reads every store in use, and returns once the values are updated.
     pub async fn refresh(&self) {
         let (done, wait) = oneshot::channel();
         if self.0.send(done).await.is_ok() {
-            // It is dropped where the following has ended, and then there is nothing to wait for.
+            // The sender is dropped if the refresh task has ended; then there is nothing to wait for.
             let _ = wait.await;
         }
     }
 }
 
-/// The stores of a pod, and the values that follow them. It ends with its future.
+/// The stores of a pod, and the values that depend on them. Dropping the future of [`run`](Self::run) ends the refresh.
 pub struct SecretsRefresh {
     shelves: StoreChain,
     surroundings: StoreEnv,
     values: Vec<(Sourced<Template>, watch::Sender<Secret>)>,
-    /// Of each store, the keys that values need.
+    /// For each store, the keys that values need.
     keys: Vec<Vec<String>>,
     told: mpsc::Receiver<oneshot::Sender<()>>,
     status: watch::Sender<Vec<StoreStatus>>,
 }
 
-/// What runs at the moment.
+/// The work in progress.
 #[derive(Default)]
 struct Running {
     readings: JoinSet<(usize, Vec<String>, Result<Snapshot, StoreError>)>,
     words: JoinSet<usize>,
-    /// Of each store.
+    /// The state of each store.
     state: Vec<State>,
-    /// Who waits for all readings to end.
+    /// Callers that wait until all reads have finished.
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Default, Clone)]
 struct State {
     reading: bool,
-    /// It has to be read once more after the reading that runs.
+    /// Whether the store must be read once more after the current read.
     again: bool,
     due: Option<Instant>,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: u32,
-    /// Ends the task that waits for the store's own word.
+    /// Aborts the task that waits for a change report from the store.
     listening: Option<tokio::task::AbortHandle>,
 }
 
@@ -115,7 +115,7 @@ impl SecretsRefresh {
         WatchedSecrets { values: receivers, status: watched, refresher: Refresher(refresher), following }
     }
 
-    /// Follows the stores until it is dropped.
+    /// Refreshes the stores until the future is dropped.
     pub async fn run(mut self) {
         let mut running = Running { state: vec![State::default(); self.keys.len()], ..Running::default() };
         for at in self.followed() {
@@ -135,7 +135,7 @@ impl SecretsRefresh {
                     }
                 }
                 Some(said) = running.words.join_next_with_id() => {
-                    // One that was ended for a store that is opened again says nothing.
+                    // Ignore a task that was aborted because its store was reopened.
                     if let Ok((id, at)) = said
                         && running.state[at].listening.take_if(|listening| listening.id() == id).is_some()
                     {
@@ -162,12 +162,12 @@ impl SecretsRefresh {
         }
     }
 
-    /// The stores that a value needs.
+    /// Returns the stores that values need.
     fn followed(&self) -> Vec<usize> {
         (0..self.keys.len()).filter(|at| !self.keys[*at].is_empty()).collect()
     }
 
-    /// Begins to read a store; at most one reading of it runs.
+    /// Starts to read a store. At most one read per store runs at a time.
     fn read(&self, running: &mut Running, at: usize) {
         let state = &mut running.state[at];
         state.due = None;
@@ -182,7 +182,7 @@ impl SecretsRefresh {
         });
     }
 
-    /// Waits for the store's own word.
+    /// Waits for a change report from the store.
     fn listen(&self, running: &mut Running, at: usize) {
         if running.state[at].listening.is_some() {
             return;
@@ -194,14 +194,14 @@ impl SecretsRefresh {
         }));
     }
 
-    /// Sets the time of the next reading.
+    /// Schedules the next read.
     fn plan(&self, running: &mut Running, at: usize) {
         let (state, shelf) = (&mut running.state[at], &self.shelves.0[at]);
         let wait = pause(state.failures, shelf.every(), shelf.watches());
         state.due = wait.map(|wait| Instant::now() + jittered(wait));
     }
 
-    /// Takes in what a store said.
+    /// Applies the result of a read.
     fn apply(&mut self, running: &mut Running, at: usize, keys: Vec<String>, reading: Result<Snapshot, StoreError>) {
         let learned = self.shelves.0[at].apply(keys, reading);
         let name = self.shelves.0[at].name.clone();
@@ -235,7 +235,7 @@ impl SecretsRefresh {
         self.status.send_if_modified(|status| std::mem::replace(status, now.clone()) != now);
     }
 
-    /// Opens those stores again whose parameters have changed with the store at `changed`.
+    /// Reopens the stores whose parameters were changed by the store at index `changed`.
     fn reopen(&mut self, running: &mut Running, changed: usize) {
         for at in self.followed().into_iter().filter(|at| *at != changed) {
             let Some(params) = self.shelves.render_params(at) else { continue };
@@ -256,7 +256,7 @@ impl SecretsRefresh {
         }
     }
 
-    /// Gives every value that has changed to who follows it.
+    /// Publishes every value that has changed.
     fn render(&self) {
         for (value, sender) in &self.values {
             let Some(rendered) = self.shelves.render(&value.value, None) else { continue };
@@ -274,7 +274,7 @@ impl SecretsRefresh {
     }
 }
 
-/// How long until the next reading; `None` where there is none until somebody says so.
+/// Returns the delay until the next read; `None` if the store is read only on request.
 fn pause(failures: u32, every: Option<Duration>, watches: bool) -> Option<Duration> {
     if failures == 0 {
         return every;
@@ -283,7 +283,7 @@ fn pause(failures: u32, every: Option<Duration>, watches: bool) -> Option<Durati
     Some(longest.min(FIRST_RETRY.saturating_mul(1 << (failures - 1).min(10))))
 }
 
-/// Forgets all that no value needs. Of each store, the keys that are needed.
+/// Forgets everything that no value needs. Returns the keys that are needed of each store.
 fn settle(shelves: &mut StoreChain, values: &[Sourced<Template>]) -> Vec<Vec<String>> {
     let mut needed: Vec<BTreeSet<String>> = vec![BTreeSet::new(); shelves.0.len()];
     let mut next: Vec<(Reference, Option<usize>)> =
@@ -299,7 +299,7 @@ fn settle(shelves: &mut StoreChain, values: &[Sourced<Template>]) -> Vec<Vec<Str
             if answer.is_some() {
                 needed[at].insert(reference.key().to_owned());
             }
-            // Stores behind the one that answers are not asked.
+            // The stores after the one that has the value are not queried.
             if matches!(answer, Some(CachedSecret::Value(_))) {
                 break;
             }

@@ -1,4 +1,4 @@
-//! What came of resolving: which store answered, or every failure in one report.
+//! The results of resolving: which store answered, or a report of every failure.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use tls_core::Origin;
 
 use crate::Reference;
 
-/// What came of one reference; for `spiced secrets check`. Never a value.
+/// The result for one reference, for `spiced secrets check`. It never contains a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
     /// Where the reference is written.
     pub origin: Origin,
     /// The reference.
     pub reference: Reference,
-    /// The names of the stores that were asked, in order.
+    /// The names of the stores that were queried, in order.
     pub asked: Vec<String>,
     /// The name of the store that answered, or why none did.
     pub outcome: Result<String, Unresolved>,
@@ -22,39 +22,39 @@ pub struct Resolution {
 /// Why a reference has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unresolved {
-    /// Whose fault it is.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// What is wrong: one sentence, lower case, no full stop.
+    /// The problem, in one sentence, lower case, without a full stop.
     pub problem: String,
-    /// What to do.
+    /// The fix.
     pub hint: String,
 }
 
-/// Whose fault it is that a reference has no value.
+/// The kind of failure that left a reference without a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The stores answered, and none has it (or its value is empty, or there is no such store).
+    /// The stores answered, and no store has the key (or its value is empty, or the named store does not exist).
     Missing,
-    /// A store could not say.
+    /// A store could not answer.
     Unreachable,
 }
 
-/// One reference that has no value, or one store that cannot be used.
+/// One reference without a value, or one store that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{origin}: {subject}: {problem}; {hint}")]
 pub struct ResolveError {
-    /// Where it is written.
+    /// Where the reference or store is written.
     pub origin: Origin,
-    /// The reference or the store that it is about, as written.
+    /// The reference or store concerned, as written.
     pub subject: String,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What to do.
+    /// The fix.
     pub hint: String,
 }
 
-/// Every failure: first the stores that cannot be used, then the references in the order of their
-/// values. `Display` has a line for each.
+/// Every failure: first the stores that cannot be used, then the references in the order of their values. `Display`
+/// writes one line for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolveErrors(pub Vec<ResolveError>);
 

@@ -1,7 +1,7 @@
-//! Opens the stores that a pod declares, replaces references, and reports every failure at once.
+//! Opens the stores that a pod declares, resolves references, and reports every failure at once.
 //!
-//! What a store has said is kept until [`Resolver::follow`] hands it on, so each secret is asked for
-//! once, however many references to it there are.
+//! Answers are cached until [`Resolver::follow`] hands the stores over, so each secret is requested only once, no
+//! matter how many references to it exist.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -17,44 +17,44 @@ use crate::store::{Declared, StoreEnv};
 use crate::store_chain::{ALL, Look, StoreChain};
 use crate::{Reference, Template, template};
 
-/// The store that is always there.
+/// The store that always exists.
 const ENV: &str = "env";
 
 /// A store as the pod declares it.
 #[derive(Debug, Clone)]
 pub struct DeclaredStore {
-    /// What references call it.
+    /// The name that references use.
     pub name: String,
-    /// Its kind, and what the kind needs: `env`, `file:DIR`.
+    /// The kind and its argument: `env`, `file:DIR`.
     pub from: String,
-    /// The kind's parameters; they may refer to other stores.
+    /// The parameters of the kind; they may refer to other stores.
     pub params: BTreeMap<String, Sourced<Template>>,
-    /// How often it is read again; `None` for the kind's own interval.
+    /// How often the store is read again; `None` for the kind's own interval.
     pub refresh_interval: Option<Duration>,
-    /// Where it is declared.
+    /// Where the store is declared.
     pub origin: Origin,
 }
 
-/// The stores of a pod, open.
+/// The opened stores of a pod.
 pub struct Resolver {
     names: Vec<String>,
     shelves: Mutex<StoreChain>,
     surroundings: StoreEnv,
-    /// What is wrong with the declarations and their parameters.
+    /// The errors in the declarations and their parameters.
     errors: Vec<ResolveError>,
 }
 
 impl Resolver {
-    /// Opens the declared stores, and `env`, which is asked last where the pod does not declare it.
-    /// Only stores that parameters of others refer to are asked for anything.
+    /// Opens the declared stores, and `env`, which is queried last unless the pod declares it. Only stores that the
+    /// parameters of others refer to are queried.
     ///
-    /// What is wrong with a declaration comes with the first report, beside all else that is missing.
+    /// Errors in the declarations are part of the first report, together with all other failures.
     pub async fn open(declared: Vec<DeclaredStore>, surroundings: &StoreEnv) -> Self {
         let (mut shelves, mut errors) = shelve(declared);
         let needs: Vec<Vec<usize>> = (0..shelves.0.len())
             .map(|at| {
                 let references = shelves.params(at).flat_map(|(_, value)| value.value.references());
-                // A name that no store has is found when it is looked up.
+                // A name that no store has is reported when it is looked up.
                 let needs: BTreeSet<usize> = references.flat_map(|r| shelves.asked_by(r, Some(at))).collect();
                 needs.into_iter().collect()
             })
@@ -94,16 +94,15 @@ impl Resolver {
         Self { names, shelves: Mutex::new(shelves), surroundings: surroundings.clone(), errors }
     }
 
-    /// The names of the stores, in the order in which `${secrets:KEY}` asks them.
+    /// Returns the names of the stores, in the order in which `${secrets:KEY}` queries them.
     pub fn store_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.names.iter().map(String::as_str)
     }
 
-    /// The values with their references replaced, in order.
+    /// Returns the values with their references replaced, in order.
     ///
     /// # Errors
-    /// Every store that cannot be used, and every reference of every value that has no value of its
-    /// own.
+    /// Returns every store that cannot be used, and every other reference without a value.
     pub async fn resolve_all(&self, values: &[Sourced<Template>]) -> Result<Vec<Secret>, ResolveErrors> {
         let mut shelves = self.shelves.lock().await;
         shelves.ask(&references(values), None).await;
@@ -116,8 +115,8 @@ impl Resolver {
         }
     }
 
-    /// Asks the same questions as [`resolve_all`](Self::resolve_all), those of the stores' own
-    /// parameters too, and tells for each reference, in order, who answered or why nobody did.
+    /// Runs the same queries as [`resolve_all`](Self::resolve_all), including those for the parameters of the stores.
+    /// For each reference, in order, returns the store that answered or why none did.
     pub async fn check(&self, values: &[Sourced<Template>]) -> Vec<Resolution> {
         let mut shelves = self.shelves.lock().await;
         shelves.ask(&references(values), None).await;
@@ -132,19 +131,20 @@ impl Resolver {
             .collect()
     }
 
-    /// What is wrong with the stores' declarations; in every report of [`resolve_all`](Self::resolve_all).
+    /// Returns the errors in the stores' declarations, which are part of every report of
+    /// [`resolve_all`](Self::resolve_all).
     pub fn declaration_errors(&self) -> &[ResolveError] {
         &self.errors
     }
 
-    /// Hands the stores on to be followed: the values, which have been resolved before, go on
-    /// changing with what the stores hold. Nothing else that the stores said is kept.
+    /// Hands the stores over to a refresh task, which keeps the values up to date. The values must have been resolved
+    /// before. All other cached answers are dropped.
     pub fn follow(self, values: Vec<Sourced<Template>>) -> WatchedSecrets {
         SecretsRefresh::start(self.shelves.into_inner(), values, self.surroundings)
     }
 }
 
-/// Holds the declarations against the kinds that there are. The first shelf is asked first.
+/// Checks the declarations against the known kinds. The store that is queried first comes first.
 fn shelve(declared: Vec<DeclaredStore>) -> (StoreChain, Vec<ResolveError>) {
     let (mut shelves, mut errors) = (Vec::new(), Vec::new());
     let mut names: HashMap<String, Origin> = HashMap::new();
@@ -176,7 +176,7 @@ fn shelve(declared: Vec<DeclaredStore>) -> (StoreChain, Vec<ResolveError>) {
                 shelf.fail("its declaration is wrong".to_owned(), "see what is wrong with it".to_owned(), false);
             }
         }
-        // A reference means the first of a name.
+        // A reference means the first store of that name.
         if !shelves.iter().any(|other: &CachedStore| other.name == name) {
             shelves.push(shelf);
         }
@@ -205,7 +205,8 @@ fn references(values: &[Sourced<Template>]) -> Vec<&Reference> {
     values.iter().flat_map(|value| value.value.references()).collect()
 }
 
-/// Each store that keeps a reference from its value, once, then each other reference without one.
+/// Returns an error for each store that leaves references without a value, once, then one for each other reference
+/// without a value.
 fn failures(shelves: &StoreChain, values: &[Sourced<Template>], asker: Option<usize>) -> Vec<ResolveError> {
     let mut by_store: BTreeMap<usize, (Vec<&Origin>, HashSet<&Origin>)> = BTreeMap::new();
     let mut of_references = Vec::new();
@@ -254,7 +255,7 @@ fn answer(shelves: &StoreChain, origin: &Origin, reference: &Reference, asker: O
     let (asked, outcome) = match shelves.look(reference, asker) {
         Look::Found { at, .. } => (asked(Some(at)), Ok(shelves.0[at].name.clone())),
         Look::Failed { why, fault } => (asked(fault), Err(why)),
-        // Its store is in a circle, so that it is never asked.
+        // The store is in a cycle, so it is never queried.
         Look::Ask(at) => {
             let problem = format!("store `{}` cannot be asked", shelves.0[at].name);
             (Vec::new(), Err(Unresolved { kind: FailureKind::Unreachable, problem, hint: String::new() }))
@@ -267,7 +268,7 @@ fn subject(name: &str) -> String {
     format!("secret store `{name}`")
 }
 
-/// Each error once, in order.
+/// Removes duplicate errors; keeps the order.
 fn unique(errors: Vec<ResolveError>) -> Vec<ResolveError> {
     let mut seen = HashSet::with_capacity(errors.len());
     errors.into_iter().filter(|error| seen.insert(error.clone())).collect()

@@ -1,38 +1,38 @@
-//! How the stores are: what `/v1/status` shows of them.
+//! The status of the stores, as `/v1/status` shows it.
 
 use std::time::{Duration, SystemTime};
 
-/// How one store is.
+/// The status of one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreStatus {
-    /// What references call it.
+    /// The name that references use.
     pub name: String,
-    /// Its kind, `hashicorp_vault`.
+    /// The kind, such as `hashicorp_vault`.
     pub kind: &'static str,
-    /// How changes are learnt of.
+    /// How changes are detected.
     pub refresh: Refresh,
-    /// When it last answered; `None` where nothing was asked of it.
+    /// When it last answered; `None` if it was not queried yet.
     pub last_read: Option<SystemTime>,
-    /// What keeps it from answering; the last good values are kept meanwhile.
+    /// The current error, if any. The last good values stay in use meanwhile.
     pub trouble: Option<StoreTrouble>,
 }
 
-/// How changes of a store are learnt of.
+/// How changes of a store are detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
-    /// When the program is told to reload.
+    /// The store is read again on reload only.
     Told,
-    /// It is read again that often.
+    /// The store is read again at this interval.
     Every(Duration),
-    /// It says so itself.
+    /// The store reports changes.
     Watch,
 }
 
-/// Why a store is not well.
+/// The error of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreTrouble {
-    /// Since when.
+    /// When the error first occurred.
     pub since: SystemTime,
-    /// The newest problem, in one sentence.
+    /// The most recent problem, in one sentence.
     pub problem: String,
 }

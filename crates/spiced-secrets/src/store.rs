@@ -1,6 +1,6 @@
-//! What a secret store is, and the one table of the kinds there are.
+//! The secret store trait, and the table of store kinds.
 //!
-//! A new kind is one file below `store/` and one line in [`KINDS`].
+//! A new kind takes one file in `store/` and one entry in [`KINDS`].
 
 #[cfg(feature = "aws_secrets_manager")]
 mod aws;
@@ -35,55 +35,54 @@ pub(crate) use declaration::{Declared, nearest};
 pub use env::Environment;
 pub use error::StoreError;
 
-/// How many secrets are asked for at once of a store that holds each by itself.
+/// The most concurrent requests to a store that returns one secret per request.
 const AT_ONCE: usize = 8;
 
 /// A place that secrets are read from.
 #[async_trait]
 pub trait SecretStore: Send + Sync {
-    /// Reads the secrets called `keys`, again.
+    /// Reads the secrets called `keys`, without caching.
     ///
     /// # Errors
-    /// The store as a whole cannot say. What is wrong with one key alone is in the reading. No error
-    /// holds any of a value, or of what the store is asked with.
+    /// Fails if the store as a whole cannot answer. An error of a single key is part of the snapshot. No error contains
+    /// any part of a value, or of the credentials for the store.
     async fn read(&self, keys: &[String]) -> Result<Snapshot, StoreError>;
 
-    /// Where [`read`](Self::read) looks for `key`, for the message that it is not there.
+    /// Describes where [`read`](Self::read) looks for `key`, for the message that the key is missing.
     fn places(&self, key: &str) -> String;
 
-    /// Where it is, for the message that it does not answer; `None` for one that is on this machine.
+    /// Returns the address of the store, for the message that it does not answer; `None` for a store on this machine.
     fn endpoint(&self) -> Option<String> {
         None
     }
 
-    /// How often it is read again where the pod does not say; `None`: only when it is told to.
+    /// Returns the default refresh interval; `None` if the store is read again only on request.
     fn interval(&self) -> Option<Duration> {
         None
     }
 
-    /// True where [`changed`](Self::changed) tells of changes.
+    /// Returns true if [`changed`](Self::changed) reports changes.
     fn watches(&self) -> bool {
         false
     }
 
-    /// Waits until the store says of itself that it may have changed; forever where it has no word
-    /// for that. It is polled for as long as anybody follows the store, so what has to go on beside
-    /// the reading, such as the renewal of a token, goes on here.
+    /// Waits until the store reports a possible change; waits forever if it cannot report changes. The future is polled
+    /// while the store is in use, so background work, such as the renewal of a token, is done here too.
     async fn changed(&self) {
         std::future::pending().await
     }
 }
 
-/// What a store said.
+/// The result of reading a store.
 #[derive(Debug)]
 pub enum Snapshot {
-    /// Everything that it has: a key that is not in it is not there.
+    /// All secrets of the store: a key that is absent here does not exist.
     Whole(BTreeMap<String, Secret>),
-    /// An answer to each key that it was asked for.
+    /// The result for each requested key.
     Each(BTreeMap<String, Result<Option<Secret>, StoreError>>),
 }
 
-/// Asks for each of `keys` by itself.
+/// Reads each of `keys` with a separate request.
 async fn each<F>(keys: &[String], ask: impl Fn(String) -> F) -> Snapshot
 where
     F: Future<Output = Result<Option<Secret>, StoreError>>,
@@ -95,28 +94,28 @@ where
     Snapshot::Each(stream::iter(answers).buffer_unordered(AT_ONCE).collect().await)
 }
 
-/// What a store may need of the world: handed in, so that tests need neither globals nor order.
+/// The environment of a store. It is passed in, so that tests neither need globals nor depend on their order.
 #[derive(Debug, Clone)]
 pub struct StoreEnv {
-    /// The pod's directory; relative paths of a declaration are relative to it.
+    /// The pod's directory; relative paths in a declaration are resolved against it.
     pub pod_folder: PathBuf,
     /// The environment variables of the process.
     pub environment: Environment,
-    /// Where Kubernetes mounts the service account of the pod that this process runs in.
+    /// The directory where Kubernetes mounts the service account of the pod in which this process runs.
     pub service_account: PathBuf,
 }
 
 impl StoreEnv {
-    /// The usual service account directory (`ServiceAccount` admission in Kubernetes puts it there).
+    /// The standard service account directory, which Kubernetes' `ServiceAccount` admission controller mounts.
     pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-    /// Those of this process, for the pod in `pod_folder`.
+    /// Returns the environment of this process, for the pod in `pod_folder`.
     pub fn of_process(pod_folder: PathBuf) -> Self {
         Self { pod_folder, environment: Environment::process(), service_account: Self::SERVICE_ACCOUNT.into() }
     }
 }
 
-/// The text after `kind:` and the parameters, checked against the kind's line in the table.
+/// The argument after `kind:` and the parameters, checked against the kind's entry in the table.
 struct OpenArgs<'a> {
     argument: Option<&'a str>,
     params: &'a BTreeMap<String, Secret>,
@@ -124,13 +123,13 @@ struct OpenArgs<'a> {
 }
 
 impl OpenArgs<'_> {
-    /// A parameter, which may be secret.
+    /// Returns a parameter that may be secret.
     #[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault"))]
     fn secret(&self, name: &str) -> Option<&Secret> {
         self.params.get(name)
     }
 
-    /// A parameter that is no secret, as text without blanks around it.
+    /// Returns a parameter that is not secret, as text without surrounding blanks.
     fn text(&self, name: &str) -> Result<Option<&str>, StoreError> {
         let Some(value) = self.params.get(name) else { return Ok(None) };
         let text = value.expose_text().map_err(|_| StoreError::declaration(format!("param `{name}` is not UTF-8")))?;
@@ -138,28 +137,28 @@ impl OpenArgs<'_> {
     }
 }
 
-/// Opens a store. Nothing is asked of a server yet, so a store that nobody refers to may be down.
+/// Opens a store. No request is sent yet, so a store without references may be down.
 type Open = fn(&OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError>;
 
 struct Kind {
-    /// What stands before the `:` of `from`.
+    /// The name before the `:` of `from`.
     name: &'static str,
-    /// What stands after it.
+    /// The argument after the `:`.
     argument: Argument,
-    /// The parameters it knows.
+    /// The supported parameters.
     params: &'static [&'static str],
-    /// How it is opened; `None` where this build leaves its feature out.
+    /// Opens a store of this kind; `None` if its feature is not built in.
     open: Option<Open>,
 }
 
 enum Argument {
     None,
     Optional,
-    /// With what a person would call it.
+    /// Required, with its name for messages.
     Required(&'static str),
 }
 
-/// A store's `open`, where the feature of that name is built in.
+/// Expands to the `open` function of a store, if the feature is built in.
 macro_rules! built {
     ($feature:literal, $open:path) => {{
         #[cfg(feature = $feature)]
@@ -212,7 +211,7 @@ impl fmt::Debug for dyn SecretStore {
 mod tests {
     use super::*;
 
-    /// What a store says of one key.
+    /// Returns the result of a store for one key.
     pub(super) async fn one(store: &Arc<dyn SecretStore>, key: &str) -> Result<Option<Secret>, StoreError> {
         match store.read(&[key.to_owned()]).await? {
             Snapshot::Whole(mut all) => Ok(all.remove(key)),

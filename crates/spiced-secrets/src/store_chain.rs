@@ -1,8 +1,8 @@
-//! The stores of a pod in the order in which they are asked, and who answers a reference.
+//! The stores of a pod in query order, and how a reference is looked up in them.
 //!
-//! `${name:KEY}` asks one store; `${secrets:KEY}` asks all, the first shelf first. The first store
-//! that knows KEY answers. An empty value is an answer, and a failure; so is a store that cannot be
-//! read: asking on would silently take a value that the pod ranks lower.
+//! `${name:KEY}` queries one store; `${secrets:KEY}` queries every store, in order, until one has KEY. An empty value,
+//! or a store that cannot be read, fails the reference and ends the search: continuing would silently use a value that
+//! the pod ranks lower.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,15 +14,15 @@ use crate::report::{FailureKind, Unresolved};
 use crate::store::nearest;
 use crate::{Reference, Template};
 
-/// The name that stands for all stores.
+/// The name that means every store.
 pub(crate) const ALL: &str = "secrets";
 
-/// The stores; the first is asked first.
+/// The stores; the first is queried first.
 pub(crate) struct StoreChain(pub(crate) Vec<CachedStore>);
 
-/// What a reference gives, as far as the stores were asked.
+/// The result of looking up a reference in the cached answers.
 pub(crate) enum Look {
-    /// The store at this place has to be asked.
+    /// The store at this index must be queried first.
     Ask(usize),
     Found {
         secret: Secret,
@@ -30,14 +30,14 @@ pub(crate) enum Look {
     },
     Failed {
         why: Unresolved,
-        /// The store that cannot be asked at all, where that is why.
+        /// The store that cannot be queried at all, if that is the reason.
         fault: Option<usize>,
     },
 }
 
 impl StoreChain {
-    /// What `reference` gives. `asker` is the store in whose parameters it stands, which is not asked
-    /// itself.
+    /// Looks up `reference`. `asker` is the store whose parameters contain the reference; that store is skipped for
+    /// `${secrets:KEY}`.
     pub(crate) fn look(&self, reference: &Reference, asker: Option<usize>) -> Look {
         let key = reference.key();
         let mut places = Vec::new();
@@ -63,7 +63,7 @@ impl StoreChain {
         Look::Failed { why: Unresolved { kind: FailureKind::Missing, problem, hint }, fault: None }
     }
 
-    /// The places of the stores that `reference` may come to, in order.
+    /// Returns the indices of the stores that `reference` may query, in order.
     pub(crate) fn asked_by(&self, reference: &Reference, asker: Option<usize>) -> impl Iterator<Item = usize> {
         self.0
             .iter()
@@ -75,8 +75,8 @@ impl StoreChain {
             .map(|(at, _)| at)
     }
 
-    /// Asks the stores until every reference has its answer: each store at most once a wave, and none
-    /// twice for what it has said.
+    /// Queries the stores until every reference has a result. Each round queries a store at most once, and no answer is
+    /// requested twice.
     pub(crate) async fn ask(&mut self, references: &[&Reference], asker: Option<usize>) {
         loop {
             let mut wanted: BTreeMap<usize, (Vec<String>, HashSet<&str>)> = BTreeMap::new();
@@ -101,7 +101,7 @@ impl StoreChain {
         }
     }
 
-    /// The value of `template`; `None` where a reference has none.
+    /// Returns the value of `template`; `None` if one of its references has no value.
     pub(crate) fn render(&self, template: &Template, asker: Option<usize>) -> Option<Secret> {
         let found: Option<Vec<Secret>> = template
             .references()
@@ -114,13 +114,13 @@ impl StoreChain {
         Some(template.render(|_| found.next().unwrap_or_default()))
     }
 
-    /// The values of the parameters of the store at `at`.
+    /// Returns the values of the parameters of the store at index `at`.
     pub(crate) fn render_params(&self, at: usize) -> Option<BTreeMap<String, Secret>> {
         let params = self.params(at);
         params.map(|(name, value)| Some((name.clone(), self.render(&value.value, Some(at))?))).collect()
     }
 
-    /// The parameters of the store at `at`, as the pod writes them.
+    /// Returns the parameters of the store at index `at`, as written in the pod file.
     pub(crate) fn params(&self, at: usize) -> impl Iterator<Item = (&String, &Sourced<Template>)> {
         self.0[at].declared.iter().flat_map(|declared| &declared.params)
     }

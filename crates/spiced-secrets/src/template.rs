@@ -1,16 +1,17 @@
-//! The `${store:KEY}` grammar: from the text of a value to its literal parts and references.
+//! The `${store:KEY}` grammar: parses a value into literal text and references.
 //!
-//! It knows no store. One pass, left to right; what a reference is replaced by is never looked at.
+//! Parsing does not depend on stores. It is a single pass from left to right; the replacement of a reference is never
+//! parsed.
 //!
-//! A run of `$` before a `{` is read in pairs, each a literal `$`: `${` opens a reference, `$${` is
-//! a literal `${`, `$$${` is a `$` and then a reference. A `$` anywhere else is itself.
+//! A run of `$` before a `{` is read in pairs, each a literal `$`: `${` opens a reference, `$${` is a literal `${`,
+//! `$$${` is a `$` followed by a reference. A `$` anywhere else is literal.
 
 use std::fmt;
 
 use tls_core::Secret;
 
-/// Returns true for the name of a secret that looks like the secret itself: long, and its letters change between
-/// capitals, small ones and digits as those of Base64 do and those of words do not.
+/// Returns true if a secret's name looks like the secret itself: it is long, and switches between capitals, small
+/// letters and digits as Base64 does and words do not.
 fn may_be_key_material(name: &str) -> bool {
     const MIN_LENGTH: usize = 32;
     let class = |byte: u8| match byte {
@@ -24,13 +25,13 @@ fn may_be_key_material(name: &str) -> bool {
     name.len() >= MIN_LENGTH && classes.iter().fold(0, |all, class| all | class) == 7 && changes * 4 > name.len()
 }
 
-/// A malformed reference longer than this, in bytes, is not repeated in the message: it is more
-/// likely to be text that happens to hold a `${` than a reference.
+/// A malformed reference longer than this, in bytes, is not quoted in the error: it is more likely text that happens to
+/// contain a `${` than a reference.
 const MAX_QUOTED: usize = 100;
 
-/// A value of the pod file, parsed: literal text and references, in order.
+/// A parsed value of the pod file: literal text and references, in order.
 ///
-/// The literal parts may themselves be secret (an inline key, say), so `Debug` shows none.
+/// The literal parts may be secret themselves (an inline key, for example), so `Debug` does not show them.
 #[derive(Debug, Clone, Default)]
 pub struct Template {
     parts: Vec<Part>,
@@ -39,13 +40,13 @@ pub struct Template {
 /// A part of a [`Template`].
 #[derive(Debug, Clone)]
 pub enum Part {
-    /// Text that stays as it is: UTF-8, never empty.
+    /// Literal text: UTF-8, never empty.
     Literal(Secret),
-    /// What a store is asked for.
+    /// A reference to a secret.
     Reference(Reference),
 }
 
-/// `${store:KEY}`: what is asked for, and of whom. `Display` writes it as the pod file would.
+/// A reference `${store:KEY}`. `Display` writes it as in the pod file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
     store: String,
@@ -53,12 +54,12 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The store's name as written, `secrets` for all of them.
+    /// Returns the name of the store as written; `secrets` means every store.
     pub fn store(&self) -> &str {
         &self.store
     }
 
-    /// What the store is asked for.
+    /// Returns the key to look up.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -71,7 +72,7 @@ impl fmt::Display for Reference {
 }
 
 impl Template {
-    /// Reads a value.
+    /// Parses a value.
     ///
     /// ```
     /// # use spiced_secrets::Template;
@@ -80,7 +81,7 @@ impl Template {
     /// ```
     ///
     /// # Errors
-    /// All malformed references, in order. No error repeats text around a reference.
+    /// Returns every malformed reference, in order. No error contains the text around a reference.
     pub fn parse(text: &str) -> Result<Self, Vec<ReferenceError>> {
         let (mut parts, mut errors) = (Vec::new(), Vec::new());
         let mut literal = String::with_capacity(text.len());
@@ -122,19 +123,19 @@ impl Template {
         if errors.is_empty() { Ok(Self { parts }) } else { Err(errors) }
     }
 
-    /// A value that is literal whatever it holds, as those of the command line and the environment.
+    /// Returns a template whose text is entirely literal, as for values from the command line and the environment.
     pub fn literal(text: impl Into<String>) -> Self {
         let mut parts = Vec::new();
         flush(&mut parts, &mut text.into());
         Self { parts }
     }
 
-    /// The parts, in order. No two literal parts follow each other.
+    /// Returns the parts, in order. Two literal parts are never adjacent.
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
-    /// The references, in order; one that is written twice comes twice.
+    /// Returns the references, in order, including repeated ones.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
         self.parts.iter().filter_map(|part| match part {
             Part::Reference(reference) => Some(reference),
@@ -142,7 +143,7 @@ impl Template {
         })
     }
 
-    /// The value for a person: references as they are written, the text around them as `literal` shows it.
+    /// Formats the value for display: references as written, literal text as formatted by `literal`.
     pub fn shown(&self, literal: impl Fn(&str) -> String) -> String {
         let part = |part: &Part| match part {
             Part::Literal(text) => literal(text_of(text)),
@@ -151,12 +152,12 @@ impl Template {
         self.parts.iter().map(part).collect()
     }
 
-    /// True where no store need be asked.
+    /// Returns true if the value contains no reference.
     pub fn is_literal(&self) -> bool {
         self.references().next().is_none()
     }
 
-    /// The text of a literal value; `None` where there is a reference.
+    /// Returns the text of a literal value; `None` if it contains a reference.
     pub fn as_literal(&self) -> Option<&str> {
         match self.parts.as_slice() {
             [] => Some(""),
@@ -165,9 +166,9 @@ impl Template {
         }
     }
 
-    /// The value without `suffix`, where its last part is literal text that ends so. What a
-    /// reference is replaced by is not looked at: `${env:KEY}:ro` has the suffix `:ro`, and
-    /// `${env:KEY}` has none even where the secret's value ends in `:ro`.
+    /// Returns the value without `suffix`, if its last part is literal text with that suffix. Replacements of
+    /// references do not count: `${env:KEY}:ro` has the suffix `:ro`, but `${env:KEY}` does not, even if the secret's
+    /// value ends in `:ro`.
     pub fn strip_suffix(&self, suffix: &str) -> Option<Self> {
         let (Part::Literal(last), before) = self.parts.split_last()? else { return None };
         let mut rest = text_of(last).strip_suffix(suffix)?.to_owned();
@@ -176,7 +177,7 @@ impl Template {
         Some(Self { parts })
     }
 
-    /// The value with every reference replaced by what `lookup` gives for it.
+    /// Returns the value with every reference replaced by the result of `lookup`.
     pub fn render(&self, mut lookup: impl FnMut(&Reference) -> Secret) -> Secret {
         let pieces: Vec<Secret> = self
             .parts
@@ -186,7 +187,7 @@ impl Template {
                 Part::Reference(reference) => lookup(reference),
             })
             .collect();
-        // Sized beforehand, so that no half-filled copy is left behind unwiped.
+        // Allocate the full size up front, because growing would leave partial copies behind that are not wiped.
         let mut bytes = Vec::with_capacity(pieces.iter().map(|p| p.expose().len()).sum());
         for piece in &pieces {
             bytes.extend_from_slice(piece.expose());
@@ -195,7 +196,7 @@ impl Template {
     }
 }
 
-/// A malformed reference: where in the value, and what is wrong.
+/// A malformed reference: its position in the value, and the error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {what}", Place { line: *line, column: *column, quoted: quoted.as_deref() })]
 pub struct ReferenceError {
@@ -209,7 +210,7 @@ impl ReferenceError {
     fn new(text: &str, start: usize, inside: Option<&str>, what: Malformed) -> Self {
         let before = &text[..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        // Only what could be a mistyped reference is repeated: never lines, never long text.
+        // Quote only text that could be a mistyped reference, never several lines or long text.
         let quoted = inside
             .filter(|_| what != Malformed::Secret)
             .filter(|inside| inside.len() <= MAX_QUOTED && !inside.contains(|c: char| c == '$' || c.is_control()))
@@ -217,19 +218,20 @@ impl ReferenceError {
         Self { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1, quoted, what }
     }
 
-    /// The same without what is written between the braces: where a secret stands, `${` may be a part of it.
+    /// Removes the quoted text between the braces, for settings that contain secrets: there, `${` may be part of a
+    /// secret.
     #[must_use]
     pub fn unquoted(mut self) -> Self {
         self.quoted = None;
         self
     }
 
-    /// The line of the value, from 1.
+    /// Returns the line of the value, from 1.
     pub fn line(&self) -> usize {
         self.line
     }
 
-    /// The character of the line, from 1, at which the reference begins.
+    /// Returns the character in the line, from 1, at which the reference begins.
     pub fn column(&self) -> usize {
         self.column
     }
@@ -274,7 +276,7 @@ enum Malformed {
     Secret,
 }
 
-/// Reads what stands between the braces.
+/// Parses the text between the braces.
 fn reference(inside: &str) -> Result<Reference, Malformed> {
     const BLANKS: [char; 2] = [' ', '\t'];
     if inside.contains("${") {
@@ -300,7 +302,7 @@ fn reference(inside: &str) -> Result<Reference, Malformed> {
     Ok(Reference { store: store.to_owned(), key: key.to_owned() })
 }
 
-/// What a store may be called: what can stand before the `:` of a reference.
+/// Returns true if `name` is a valid store name, which may precede the `:` of a reference.
 pub(crate) fn is_store_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }

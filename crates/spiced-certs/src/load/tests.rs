@@ -86,7 +86,7 @@ fn what_fails_names_the_setting_and_the_way_out() {
     let missing = Sourced::new(Input::File("/nowhere/tls.crt".into()), Origin::Flag("--tls-certificate-file".into()));
     let missing = load(&mut Pair { certificate: missing, ..text("", "") }).unwrap_err().to_string();
     let cause = "--tls-certificate-file: cannot read \"/nowhere/tls.crt\": there is no directory \"/nowhere\"";
-    // The key, which is empty, is the other one.
+    // The second error is about the key, which is empty.
     assert_eq!(missing, format!("{cause} (and 1 more; spiced tls check lists all)"));
 }
 

@@ -1,4 +1,4 @@
-//! Why a handshake with a server failed, told apart as far as its remedies differ.
+//! Classifies why a handshake with a server failed, as finely as the fixes differ.
 
 use std::io;
 
@@ -14,90 +14,90 @@ use crate::outbound::observer::Presented;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Nobody that is trusted issued the certificate.
+    /// No trusted CA issued the certificate.
     #[error("its certificate ({subject}) was issued by {issuer}, which is not trusted")]
     UnknownIssuer {
         /// The leaf's subject.
         subject: String,
-        /// Who issued the last certificate that was presented.
+        /// The issuer of the last certificate in the presented chain.
         issuer: String,
-        /// Whether intermediates came with the leaf; without, one may be missing on the server.
+        /// Whether the server sent intermediates. If not, one may be missing on the server.
         intermediates: bool,
     },
-    /// The certificate vouches for itself, and is not trusted.
+    /// The certificate is self-signed, and not trusted.
     #[error("its certificate ({subject}) is self-signed, and not trusted")]
     SelfSigned {
         /// The leaf's subject.
         subject: String,
     },
-    /// Somebody is trusted who has the issuer's name and another key, as a CA that was made again.
+    /// A trusted CA has the issuer's name but another key, as after the CA was created again.
     #[error(
         "its certificate ({subject}) was issued by another {issuer} than the one that is trusted: their keys differ"
     )]
     AnotherKey {
         /// The leaf's subject.
         subject: String,
-        /// Who issued the last certificate that was presented.
+        /// The issuer of the last certificate in the presented chain.
         issuer: String,
     },
-    /// The certificate is for other names.
+    /// The certificate is not valid for the name.
     #[error("its certificate is not for `{asked}`: {}", names_text(.names))]
     WrongName {
         /// The name that was connected to.
         asked: String,
-        /// The names that the certificate has.
+        /// The names that the certificate is valid for.
         names: Vec<String>,
     },
-    /// The certificate's time is over.
+    /// The certificate has expired.
     #[error("its certificate ({subject}) ended at {not_after}")]
     Expired {
         /// The leaf's subject.
         subject: String,
-        /// When, as RFC 3339 in UTC.
+        /// The time of expiry, as RFC 3339 in UTC.
         not_after: String,
     },
-    /// The certificate's time has not begun.
+    /// The certificate is not valid yet.
     #[error("its certificate ({subject}) is not valid before {not_before}")]
     NotYetValid {
         /// The leaf's subject.
         subject: String,
-        /// When it begins, as RFC 3339 in UTC.
+        /// The start of its validity, as RFC 3339 in UTC.
         not_before: String,
     },
-    /// The certificate is a CA's, or not for servers.
+    /// The certificate is a CA's, or not valid for servers.
     #[error("its certificate ({subject}) is not one for a server: {reason}")]
     NotForServers {
         /// The leaf's subject.
         subject: String,
-        /// What it is.
+        /// What the certificate is instead.
         reason: &'static str,
     },
-    /// Something else is wrong with the certificate.
+    /// The certificate has another fault.
     #[error("its certificate is refused: {0}")]
     Certificate(String),
-    /// What came back is not TLS.
+    /// The response is not TLS.
     #[error("it does not speak TLS")]
     PlainText,
-    /// The server wants a certificate of ours, and was shown none.
+    /// The server requires a client certificate, and none was presented.
     #[error("it asks for a client certificate")]
     CertificateRequired,
-    /// The server refuses the certificate that it was shown.
+    /// The server refuses the client certificate.
     #[error("it refuses the client certificate ({0})")]
     CertificateRefused(String),
-    /// The server ended the handshake, and says why.
+    /// The server ended the handshake with an alert.
     #[error("it ended the TLS handshake ({0})")]
     Alert(String),
-    /// The connection ended in the midst of the handshake.
+    /// The connection was closed during the handshake.
     #[error("it closed the connection during the TLS handshake")]
     Closed,
-    /// Anything else.
+    /// Another error.
     #[error("the TLS handshake failed: {0}")]
     Other(String),
 }
 
 impl Refusal {
-    /// Reads what a connection's I/O gave before anything was answered. `witness` is the
-    /// configuration's own.
+    /// Classifies an I/O error of a connection that failed before any response. `witness` is the observer of the
+    /// configuration.
     pub fn of_io(error: &io::Error, witness: &HandshakeObserver) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
@@ -109,11 +109,11 @@ impl Refusal {
         }
     }
 
-    /// Reads what rustls gave.
+    /// Classifies an error of rustls.
     pub fn of(error: &Error, witness: &HandshakeObserver) -> Self {
         match error {
             Error::InvalidCertificate(reason) => certificate(reason, witness),
-            // The first bytes that came back are no record of TLS.
+            // The first bytes of the response are not a TLS record.
             Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
                 Self::PlainText
             }
@@ -122,7 +122,7 @@ impl Refusal {
         }
     }
 
-    /// What it means that the server ended the connection without a word.
+    /// Classifies a connection that the server closed without an alert.
     pub fn of_end(witness: &HandshakeObserver) -> Self {
         match (witness.certificate_asked(), witness.has_certificate()) {
             (true, false) => Self::CertificateRequired,
@@ -135,7 +135,7 @@ impl Refusal {
 fn certificate(reason: &CertificateError, witness: &HandshakeObserver) -> Refusal {
     let seen = witness.refused();
     let subject = || seen.as_ref().map_or_else(|| "unreadable".to_owned(), |seen| seen.leaf.subject.clone());
-    // What is out of date may be an intermediate.
+    // The certificate that is out of date may be an intermediate.
     let whose = |end: fn(&CertificateSummary) -> i64, time: &UnixTime| match &seen {
         Some(seen) if end(&seen.leaf).unsigned_abs() != time.as_secs() => format!("one of the chain of {}", subject()),
         _ => subject(),
@@ -152,7 +152,7 @@ fn certificate(reason: &CertificateError, witness: &HandshakeObserver) -> Refusa
             match seen {
                 Some(seen) if seen.leaf.self_signed => Refusal::SelfSigned { subject: seen.leaf.subject },
                 Some(Presented { leaf, issuer, .. }) => Refusal::AnotherKey { subject: leaf.subject, issuer },
-                // The chain was good: it is the handshake's own signature.
+                // The chain was accepted, so it is the signature of the handshake that failed.
                 None => Refusal::Certificate(reason.to_string()),
             }
         }
@@ -179,7 +179,7 @@ fn certificate(reason: &CertificateError, witness: &HandshakeObserver) -> Refusa
     }
 }
 
-/// RFC 8446 §6.2. A server of TLS 1.2 has no word of its own for a certificate that is missing.
+/// Classifies an alert (RFC 8446 §6.2). TLS 1.2 has no alert of its own for a missing certificate.
 fn of_alert(alert: AlertDescription, showed: bool) -> Refusal {
     use AlertDescription as A;
     match alert {
@@ -207,7 +207,7 @@ fn names_text(names: &[String]) -> String {
     }
 }
 
-/// A time of a certificate as RFC 3339 in UTC.
+/// Formats a certificate's time as RFC 3339 in UTC.
 fn rfc3339(time: &UnixTime) -> String {
     let seconds = time.as_secs();
     let known = i64::try_from(seconds).ok().and_then(|seconds| ASN1Time::from_timestamp(seconds).ok());

@@ -1,5 +1,6 @@
-//! Remembers what a handshake said: which certificate was refused (rustls' own errors tell why and
-//! not which), and whether one of ours was asked for (servers that miss it may just hang up).
+//! Records facts about a handshake: which certificate was refused (the errors of rustls contain the reason but not the
+//! certificate), and whether a client certificate was requested (a server that misses it may just close the
+//! connection).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use tls_core::CertificateSummary;
 
 use crate::outbound::Verify;
 
-/// What was said in the handshakes of one configuration.
+/// What was observed in the handshakes of one configuration.
 #[derive(Debug, Clone)]
 pub struct HandshakeObserver(Arc<Observed>);
 
@@ -24,30 +25,30 @@ struct Observed {
     ours: Option<Arc<CertifiedKey>>,
 }
 
-/// A chain as it was presented.
+/// A chain as presented.
 #[derive(Debug, Clone)]
 pub(crate) struct Presented {
-    /// The server's own certificate.
+    /// The server's certificate.
     pub(crate) leaf: CertificateSummary,
-    /// Who issued the last certificate of the chain: whom to trust for it to be accepted.
+    /// The issuer of the last certificate in the chain, which must be trusted for the chain to be accepted.
     pub(crate) issuer: String,
-    /// How many certificates came with the leaf.
+    /// The number of certificates after the leaf.
     pub(crate) intermediates: usize,
 }
 
 impl HandshakeObserver {
-    /// Whether the server has asked for a certificate of ours (RFC 8446 §4.3.2).
+    /// Returns true if the server has requested a client certificate (RFC 8446 §4.3.2).
     pub fn certificate_asked(&self) -> bool {
         self.0.asked.load(Ordering::Relaxed)
     }
 
-    /// Whether there is one to show.
+    /// Returns true if there is a client certificate to present.
     pub(crate) fn has_certificate(&self) -> bool {
         self.0.ours.is_some()
     }
 
-    /// The chain that was last refused. Each verification replaces or clears it, so where several
-    /// connections share a configuration it may be another one's.
+    /// Returns the chain that was last refused. Each verification replaces or clears it, so if several connections
+    /// share a configuration, it may belong to another connection.
     pub(crate) fn refused(&self) -> Option<Presented> {
         self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -58,17 +59,17 @@ impl HandshakeObserver {
 }
 
 impl HandshakeObserver {
-    /// Of handshakes in which we are `ours`, if anybody.
+    /// Creates an observer for handshakes with the client certificate `ours`, if any.
     pub(super) fn new(ours: Option<Arc<CertifiedKey>>) -> Self {
         Self(Arc::new(Observed { refused: Mutex::default(), asked: AtomicBool::new(false), ours }))
     }
 
-    /// Lets `inner` decide, and remembers.
+    /// Wraps `inner` and records its result.
     pub(super) fn verifier(&self, inner: Arc<dyn ServerCertVerifier>, verify: Verify) -> Arc<dyn ServerCertVerifier> {
         Arc::new(Verifier { inner, verify, witness: self.clone() })
     }
 
-    /// Shows our certificate, and remembers that it was asked for.
+    /// Presents the client certificate, and records that one was requested.
     pub(super) fn resolver(&self) -> Arc<dyn ResolvesClientCert> {
         Arc::new(Resolver(self.clone()))
     }
@@ -107,7 +108,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, Error> {
         let verdict = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let verdict = match verdict {
-            // webpki looks at the name last, when the chain has been found good.
+            // webpki checks the name last, once the chain is verified.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if self.verify == Verify::Chain => Ok(ServerCertVerified::assertion()),

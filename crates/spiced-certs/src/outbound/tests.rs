@@ -27,7 +27,7 @@ fn authority(name: &str) -> Authority {
     Authority { pem: made.pem(), der: made.der().clone(), issuer }
 }
 
-/// A leaf for `localhost`, changed by `change`.
+/// Returns a leaf for `localhost`, modified by `change`.
 fn leaf(by: &Authority, change: impl FnOnce(&mut CertificateParams)) -> (String, CertificateDer<'static>, KeyPair) {
     let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, "leaf");
@@ -55,7 +55,7 @@ fn server(chain: Vec<CertificateDer<'static>>, key: &KeyPair, clients: Option<&A
     builder.with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap()
 }
 
-/// Shakes hands in memory, to the end; what the client is told.
+/// Runs a complete handshake in memory; returns the client's result.
 fn shake(config: Arc<ClientConfig>, server: ServerConfig, name: &str) -> Result<ClientConnection, rustls::Error> {
     let mut client = ClientConnection::new(config, ServerName::try_from(name.to_owned()).unwrap()).unwrap();
     let mut server = ServerConnection::new(Arc::new(server)).unwrap();
@@ -69,7 +69,7 @@ fn shake(config: Arc<ClientConfig>, server: ServerConfig, name: &str) -> Result<
         let mut sent = sent.as_slice();
         while !sent.is_empty() {
             server.read_tls(&mut sent).unwrap();
-            // What it refuses, it tells by an alert.
+            // The server reports its errors by an alert.
             let _ = server.process_new_packets();
         }
         let sent = carry(&mut |to| if server.wants_write() { server.write_tls(to) } else { Ok(0) });

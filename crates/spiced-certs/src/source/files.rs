@@ -1,7 +1,7 @@
-//! Watches files by looking at them: a rename, a swapped link (as Kubernetes updates its volumes), a change
-//! in place, a directory that is replaced, on every file system, also where the kernel tells nothing (network
-//! and overlay file systems). A look is one `stat` a file, four times a second, and never more than a twentieth of the
-//! time of one core: of very many files it is less often.
+//! Watches files by polling. Polling detects a rename, a swapped symlink (which is how Kubernetes updates volumes), a
+//! change in place and a replaced directory, on every file system, including those for which the kernel reports nothing
+//! (network and overlay file systems). A poll is one `stat` per file, four times a second. Polling takes at most a
+//! twentieth of one core's time: with very many files the interval grows.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -10,30 +10,31 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// From one look to the next. A change is told when a second look finds the same: whoever writes a file, or
-/// one after the other, is given that time to finish.
+/// The time between two polls. A change is reported once a second poll finds the same state, which gives a writer that
+/// time to finish, also if it writes several files in turn.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A look that takes long is followed by a pause this many times as long.
+/// After a slow poll, the pause is this many times as long as the poll took.
 const PAUSE: u32 = 20;
 
-/// Files, and how they were when they were looked at last.
+/// Files, and their state at the last poll.
 #[derive(Debug)]
 pub struct FileWatch {
     paths: Arc<[PathBuf]>,
     seen: Vec<Stamp>,
-    /// How they were at the last look, where that was new.
+    /// The state at the last poll, if it was new.
     fresh: Option<Vec<Stamp>>,
-    /// When to look next: whoever waits may be called away again and again.
+    /// The time of the next poll. It is stored because the future of [`changed`](FileWatch::changed) may be dropped at
+    /// any time.
     due: Instant,
 }
 
-/// What differs where a file does; `None` where there is none.
+/// Values that change whenever a file does; `None` if the file does not exist.
 type Stamp = Option<[i128; 5]>;
 
 impl FileWatch {
-    /// Watches `paths` from now on. Blocks for as long as the file system does. What is no regular file (a
-    /// FIFO can be read once) is left out.
+    /// Starts to watch `paths`. Blocks on file system access. Files that are not regular are left out: a FIFO can be
+    /// read only once.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let regular = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file()) || !path.exists();
         let paths: Arc<[PathBuf]> = paths.into_iter().filter(regular).collect();
@@ -41,14 +42,14 @@ impl FileWatch {
         Self { paths, seen, fresh: None, due: Instant::now() + POLL_INTERVAL }
     }
 
-    /// What has changed so far is not told. Blocks for as long as the file system does.
+    /// Discards the changes so far, so that they are not reported. Blocks on file system access.
     pub fn mark_seen(&mut self) {
         self.seen = look(&self.paths);
         self.fresh = None;
     }
 
-    /// Waits until one of the files is another than at the last change that was told; forever where there
-    /// is none to watch. May be dropped and called again.
+    /// Waits until one of the files differs from its state at the last reported change; waits forever if no file is
+    /// watched. Cancel safe.
     pub async fn changed(&mut self) {
         if self.paths.is_empty() {
             std::future::pending().await
@@ -106,7 +107,7 @@ mod tests {
     async fn every_way_that_a_file_changes_is_told_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        // As Kubernetes lays a volume: tls.crt -> ..data/tls.crt, ..data -> ..1
+        // The layout of a Kubernetes volume: tls.crt -> ..data/tls.crt, ..data -> ..1
         for (version, text) in [("..1", "one"), ("..2", "two")] {
             std::fs::create_dir(path(version)).unwrap();
             write(&path(version).join("tls.crt"), text);

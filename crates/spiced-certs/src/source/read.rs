@@ -1,4 +1,4 @@
-//! Reads the bytes of an [`Input`], once and bounded.
+//! Reads the bytes of an [`Input`] once, with a size limit.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -13,10 +13,10 @@ use tls_core::{Secret, Sourced};
 use crate::load::LoadError;
 use crate::source::{Input, unreadable, watched};
 
-/// A chain with a dozen certificates has 30 KB; more is the wrong file.
+/// The largest file that is read. A chain with a dozen certificates is 30 KB; a larger file is the wrong one.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// The bytes of `input`. A FIFO (`<(…)` of a shell) gives its bytes once, so it becomes text.
+/// Reads the bytes of `input`. A FIFO (`<(…)` in a shell) can be read only once, so its content replaces it as text.
 pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
     let path = match &mut input.value {
         Input::Text(text) => return Ok(text.clone()),
@@ -28,7 +28,7 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
         let (reason, fix) = unreadable::explain(&cause, &path);
         LoadError::Unreadable { path: path.clone(), origin: origin.clone(), reason, fix }
     };
-    // A FIFO that nobody writes into holds up nobody.
+    // Nonblocking, so that opening a FIFO without a writer does not hang.
     let open = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&path);
     let mut file = open.map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
@@ -36,7 +36,8 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
     if kind.is_dir() {
         return Err(unreadable(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
     }
-    // Sized beforehand, so that no half-filled copy is left behind unwiped; only a file knows its size.
+    // Allocate the full size up front, because growing would leave partial copies behind that are not wiped. Only a
+    // regular file knows its size.
     let most = match metadata.len() {
         0 => MAX_FILE,
         size if metadata.is_file() => size.min(MAX_FILE),
@@ -62,14 +63,15 @@ pub(crate) fn read(input: &mut Sourced<Input>) -> Result<Secret, LoadError> {
     Ok(secret)
 }
 
-/// How long a FIFO may have no writer, and how long its writer may take: it may be a program that asks a secret store.
+/// How long a FIFO may be without a writer, and how long its writer may take. The writer may be a program that queries
+/// a secret store.
 const NO_WRITER: Duration = Duration::from_secs(5);
 const WRITER: Duration = Duration::from_secs(60);
 
-/// From one look at a FIFO to the next.
+/// The time between two polls of a FIFO.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Reads what is no file to its end, at most `most` bytes, within a time.
+/// Reads an input that is not a regular file to its end, at most `most` bytes, with a timeout.
 fn wait_for(file: &mut File, is_fifo: bool, most: u64, bytes: &mut Vec<u8>) -> std::io::Result<()> {
     let began = Instant::now();
     let mut chunk = zeroize::Zeroizing::new([0; 4096]);

@@ -1,4 +1,4 @@
-//! A development CA and a leaf for this machine, made on first use and kept in a directory.
+//! A development CA and a leaf for this machine, created on first use and kept in a directory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -18,17 +18,17 @@ use crate::pem;
 use crate::source::{Input, Pair};
 
 const CA_LIFE: Duration = Duration::from_secs(3650 * 86_400);
-/// Browsers take no more than 398 days.
+/// Browsers accept at most 398 days.
 const LEAF_LIFE: Duration = Duration::from_secs(397 * 86_400);
-/// A leaf that ends within this is made again.
+/// A leaf that expires within this time is replaced.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 const CA_KEY: &str = "ca-key.pem";
 const LEAF: &str = "server.pem";
 const LEAF_KEY: &str = "server-key.pem";
-/// A development leaf's common name.
+/// The common name of a development leaf.
 const LEAF_NAME: &str = "localhost";
-/// How a development CA's common name begins.
+/// The prefix of a development CA's common name.
 const CA_NAME: &str = "spiced development CA";
 
 /// A development CA and leaf: `ca.pem`, `ca-key.pem`, `server.pem`, `server-key.pem`.
@@ -38,34 +38,34 @@ pub struct SelfSigned {
 }
 
 impl SelfSigned {
-    /// In `directory`, which is made on first use.
+    /// Uses the given directory, which is created on first use.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
-    /// The CA's certificate: what a client trusts.
+    /// Returns the path of the CA certificate, which clients must trust.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.join("ca.pem")
     }
 
-    /// True where `leaf` ends so soon that [`ensure`](Self::ensure) makes a new one.
+    /// Returns true if `leaf` expires so soon that [`ensure`](Self::ensure) replaces it.
     pub fn is_due(leaf: &CertificateSummary) -> bool {
         ends_within(leaf, RENEW_BEFORE)
     }
 
-    /// Where certificate and key are, or will be: nothing is made.
+    /// Returns the paths of certificate and key, without creating the files.
     pub fn pair(&self, origin: &Origin) -> Pair {
         let file = |name| Sourced::new(Input::File(self.folder.join(name)), origin.clone());
         Pair::new(file(LEAF), file(LEAF_KEY))
     }
 
-    /// True where a leaf has been made.
+    /// Returns true if the leaf exists.
     pub fn is_made(&self) -> bool {
         self.folder.join(LEAF).is_file()
     }
 
-    /// The development CA and leaf that `pair` is, where both were made here, so that the leaf can be made again. Reads
-    /// files.
+    /// Returns the development CA and leaf that `pair` refers to, if both were created here, so that the leaf can be
+    /// replaced. Reads files.
     pub fn keeping(pair: &Pair) -> Option<Self> {
         let (certificate, key) = (pair.certificate.value.file()?, pair.key.value.file()?);
         let made = Self::new(certificate.parent()?);
@@ -77,7 +77,7 @@ impl SelfSigned {
             CertificateSummary::read(chain.first()?).ok()
         };
         let (ca, leaf) = (read(&made.ca_file())?, read(certificate)?);
-        // One that somebody else made, with this CA's help perhaps, is theirs to keep.
+        // A certificate created by other means, perhaps signed with this CA, must not be replaced.
         let names = names();
         let ours = made.folder.join(CA_KEY).is_file()
             && ca.subject.contains(CA_NAME)
@@ -87,12 +87,11 @@ impl SelfSigned {
         ours.then_some(made)
     }
 
-    /// Makes what is missing, and a new leaf where the old one ends within 30 days or names another
-    /// machine; says whether there is a new one. The CA stays, so that whoever trusts it goes on doing so. Keys have mode
-    /// 0600.
+    /// Creates what is missing, and replaces a leaf that expires within 30 days or names another machine. Returns true
+    /// if the leaf is new. The CA is kept, so that clients that trust it continue to. Keys have mode 0600.
     ///
     /// # Errors
-    /// The directory cannot be written, or holds a CA that cannot be read.
+    /// Fails if the directory cannot be written, or contains a CA that cannot be read.
     pub fn ensure(&self) -> Result<bool, SelfSignedError> {
         let fail = |cause| SelfSignedError::Write { folder: self.folder.clone(), cause };
         let folder = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
@@ -103,7 +102,7 @@ impl SelfSigned {
         let issuer = match (fs::read_to_string(&ca_file), fs::read_to_string(&ca_key_file).map(Zeroizing::new)) {
             (Ok(certificate), Ok(key)) => issuer(&certificate, &key)
                 .map_err(|reason| SelfSignedError::BrokenCa { folder: self.folder.clone(), reason })?,
-            // Clients may trust a CA that is there: it is never replaced in silence.
+            // Clients may trust the existing CA: never replace it silently.
             (certificate, key) if ca_file.exists() || ca_key_file.exists() => {
                 let cause = certificate.err().or(key.err()).map_or_else(String::new, |e| e.to_string());
                 let reason = format!("ca.pem and ca-key.pem cannot both be read ({cause})");
@@ -112,7 +111,7 @@ impl SelfSigned {
             _ => {
                 let key = KeyPair::generate().map_err(SelfSignedError::Generate)?;
                 let certificate = ca_params().self_signed(&key).map_err(SelfSignedError::Generate)?.pem();
-                // The key first: a certificate without its key would never be repaired.
+                // Write the key first: a certificate without its key would never be repaired.
                 replace(&ca_key_file, 0o600, &key.serialize_pem()).map_err(fail)?;
                 replace(&ca_file, 0o644, &certificate).map_err(fail)?;
                 let _ = fs::remove_file(&leaf_file);
@@ -141,18 +140,18 @@ pub enum SelfSignedError {
     Write {
         /// The directory.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// There is a CA, and it cannot be read.
+    /// A CA exists but cannot be read.
     #[error("the development CA in {} cannot be used: {reason}; remove the folder, and a new CA is made", folder.display())]
     BrokenCa {
         /// The directory.
         folder: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A certificate could not be made.
+    /// A certificate could not be created.
     #[error("cannot make a development certificate: {0}")]
     Generate(rcgen::Error),
 }
@@ -197,14 +196,14 @@ fn distinguished_name(common_name: &str) -> DistinguishedName {
     name
 }
 
-/// From an hour ago, for clocks that differ.
+/// Sets the validity period. It starts an hour ago, to allow for clock skew.
 fn valid_for(params: &mut CertificateParams, life: Duration) {
     let start = SystemTime::now() - Duration::from_secs(3600);
     params.not_before = start.into();
     params.not_after = (start + life).into();
 }
 
-/// The names that people use for this machine when they develop on it.
+/// Returns the names that are used for this machine during development.
 fn names() -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), host(), "127.0.0.1".to_owned(), "::1".to_owned()];
     names.dedup();
@@ -228,7 +227,7 @@ fn ends_within(certificate: &CertificateSummary, span: Duration) -> bool {
     certificate.seconds_left(SystemTime::now()) < span.as_secs() as i64
 }
 
-/// Writes beside the file and renames, so that nobody reads half of it; the mode is set from the start.
+/// Writes a new file with the right mode and renames it over `path`, so that no reader sees a partial file.
 fn replace(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let _ = fs::remove_file(&new);
@@ -253,7 +252,7 @@ mod tests {
         let pair = made.pair(&Origin::Default);
         assert!(made.is_made() && SelfSigned::keeping(&pair).is_some());
         let loaded = crate::load(&mut pair.clone()).unwrap();
-        // A CA of one's own signs the leaf directly: worth a word, no more.
+        // A leaf signed directly by a private CA is reported as information only.
         assert!(loaded.findings.iter().all(|f| f.severity == crate::Severity::Info), "{:?}", loaded.findings);
         for name in ["localhost", "127.0.0.1", "::1"] {
             assert!(loaded.identity.leaf().names.contains(&name.to_owned()), "{name}");

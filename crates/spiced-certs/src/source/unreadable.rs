@@ -1,4 +1,4 @@
-//! Why a file cannot be read: which file, link or directory is at fault, and what to write instead.
+//! Explains why a file cannot be read: which file, link or directory is at fault, and what to write instead.
 
 use std::fs;
 use std::io::{Error, ErrorKind};
@@ -9,12 +9,12 @@ use nix::unistd::{Uid, User, geteuid};
 
 use crate::pem::quoted;
 
-/// Links that lead to links end somewhere.
+/// The most symlinks that are followed.
 const MAX_LINKS: usize = 20;
-/// A directory with more entries than this is not searched for similar names.
+/// The most directory entries that are searched for similar names.
 const MAX_ENTRIES: usize = 2_000;
 
-/// Why `path` cannot be read, and what to change.
+/// Returns why `path` cannot be read, and the fix.
 pub(crate) fn explain(cause: &Error, path: &Path) -> (String, String) {
     match cause.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => not_found(path),
@@ -94,14 +94,14 @@ fn not_found(path: &Path) -> (String, String) {
     (reason, fix)
 }
 
-/// What follows `~/`, where a part of the path is that.
+/// Returns the part of `path` after `~/`, if the path contains `~`.
 fn after_tilde(path: &Path) -> Option<PathBuf> {
     let mut parts = path.components();
     parts.find(|part| part.as_os_str() == "~")?;
     Some(parts.as_path().to_owned())
 }
 
-/// The last link on the way to `path` that leads nowhere, and where it leads.
+/// Returns the last link on the way to `path` that is dangling, and its target.
 fn dangling(path: &Path) -> Option<(PathBuf, PathBuf)> {
     let ancestors: Vec<&Path> = path.ancestors().filter(|one| !one.as_os_str().is_empty()).collect();
     let mut link = ancestors.into_iter().rev().find(|one| one.is_symlink() && !one.exists())?.to_owned();
@@ -115,7 +115,7 @@ fn dangling(path: &Path) -> Option<(PathBuf, PathBuf)> {
     None
 }
 
-/// Where a link leads, without the `..` in it.
+/// Returns the target of a link, with `..` resolved lexically.
 fn target(link: &Path) -> Option<PathBuf> {
     let joined = link.parent().unwrap_or(Path::new("")).join(fs::read_link(link).ok()?);
     let mut plain = PathBuf::new();
@@ -131,7 +131,7 @@ fn target(link: &Path) -> Option<PathBuf> {
 }
 
 fn denied(path: &Path) -> (String, String) {
-    // The way that counts is the link's: certbot's `live` leads to `archive`.
+    // Check the permissions along the link's target: certbot's `live` links to `archive`.
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         match target(&path) {
@@ -145,7 +145,7 @@ fn denied(path: &Path) -> (String, String) {
 fn denied_at(path: &Path) -> (String, String) {
     let uid = geteuid();
     let me = user(uid);
-    // Whose contents may be looked up may be entered.
+    // A directory that cannot be entered is one whose metadata can be read, but not that of its `.` entry.
     let closed = path.ancestors().skip(1).filter(|up| !up.as_os_str().is_empty()).filter(|up| {
         fs::metadata(up.join(".")).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
             && fs::metadata(up).is_ok()
@@ -180,7 +180,8 @@ fn user(uid: Uid) -> String {
     }
 }
 
-/// Names beside `path` that are meant by it: the same but for case, blanks and the ending, or one letter away.
+/// Returns up to three names in the same directory that `path` may be a typo for: equal except for case, surrounding
+/// blanks and extension, or different in one letter.
 fn alike(path: &Path) -> Vec<String> {
     let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { return Vec::new() };
     let plain = |name: &str| {
@@ -193,7 +194,7 @@ fn alike(path: &Path) -> Vec<String> {
         let lower = other.to_lowercase();
         lower == wanted || is_pem_name(other) && plain(other) == plain(&name) || is_one_off(&lower, &wanted)
     });
-    // The same but for case is what is meant.
+    // A name that differs only in case takes precedence.
     near.sort_by_key(|other| (other.to_lowercase() != wanted, other.clone()));
     if near.iter().any(|other| other.to_lowercase() == wanted) {
         near.retain(|other| other.to_lowercase() == wanted);
@@ -216,7 +217,7 @@ fn listed(directory: &Path, names: &[String]) -> String {
     names.iter().take(3).map(|name| format!("{:?}", directory.join(name))).collect::<Vec<_>>().join(" and ")
 }
 
-/// True where one letter is changed, left out or put in.
+/// Returns true if at most one letter is changed, removed or inserted.
 fn is_one_off(one: &str, other: &str) -> bool {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     if one.len().abs_diff(other.len()) > 1 || one.len() < 3 {

@@ -1,5 +1,5 @@
-//! Material that changes in a secret store: what is read is the newest value, and a change of it is a
-//! reason to read the pair again. The store itself is somebody else's.
+//! Material in a secret store that can change. A read returns the newest value, and a change triggers another read of
+//! the pair. The store itself is outside this crate.
 
 use futures::future::select_all;
 use tls_core::Secret;
@@ -7,25 +7,25 @@ use tokio::sync::watch;
 
 use super::{Input, Pair};
 
-/// The newest value, which counts as seen.
+/// Returns the newest value and marks it as seen.
 pub(crate) fn newest(receiver: &mut watch::Receiver<Secret>) -> Secret {
     receiver.borrow_and_update().clone()
 }
 
 impl Pair {
-    /// True where a change of a secret may change the pair.
+    /// Returns true if a change of a secret can change the pair.
     pub fn is_watched(&self) -> bool {
         let inputs = [&self.certificate, &self.key].into_iter().chain(&self.passphrase);
         inputs.into_iter().any(|input| matches!(input.value, Input::Watched(_)))
     }
 
-    /// All of them.
+    /// Returns the certificate, the key and the passphrase.
     pub(crate) fn inputs(&mut self) -> impl Iterator<Item = &mut Input> {
         [&mut self.certificate, &mut self.key].into_iter().chain(&mut self.passphrase).map(|input| &mut input.value)
     }
 }
 
-/// Whoever waits for a change waits for one after now.
+/// Marks the current values as seen, so that [`changed`] waits for the next change.
 pub(crate) fn mark_seen<'i>(inputs: impl IntoIterator<Item = &'i mut Input>) {
     for input in inputs {
         if let Input::Watched(receiver) = input {
@@ -34,8 +34,7 @@ pub(crate) fn mark_seen<'i>(inputs: impl IntoIterator<Item = &'i mut Input>) {
     }
 }
 
-/// Waits until a secret of `inputs` is another than the one that was read last; forever where there is
-/// none that could change.
+/// Waits until a secret of `inputs` differs from the value that was last read; waits forever if none can change.
 pub(crate) async fn changed(inputs: impl IntoIterator<Item = &mut Input>) {
     let mut watched: Vec<_> = inputs
         .into_iter()
@@ -49,7 +48,7 @@ pub(crate) async fn changed(inputs: impl IntoIterator<Item = &mut Input>) {
         let (changed, at, _) = select_all(waits).await;
         match changed {
             Ok(()) => return,
-            // Its sender is gone, so it stays as it is.
+            // The sender is gone, so this value cannot change any more.
             Err(_) => drop(watched.remove(at)),
         }
     }
@@ -74,7 +73,7 @@ mod tests {
         assert!(pair.is_watched());
         key.send_replace(Secret::from("k2"));
         changed(pair.inputs()).await;
-        // Both sides of a pair that change before it is read are one change.
+        // Changes of both inputs before a read count as one.
         certificate.send_replace(Secret::from("c2"));
         for (input, expected) in [(&mut pair.certificate.value, "c2"), (&mut pair.key.value, "k2")] {
             let Input::Watched(receiver) = input else { panic!("not watched") };

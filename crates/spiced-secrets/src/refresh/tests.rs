@@ -1,4 +1,4 @@
-//! What follows a store, and what does not.
+//! Which values are refreshed, and which are not.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::resolver::{DeclaredStore, Resolver};
 use crate::status::Refresh;
 use crate::store::SecretStore;
 
-/// A store in the hands of a test.
+/// A store controlled by a test.
 #[derive(Default)]
 struct Toy {
     values: Mutex<BTreeMap<String, String>>,

@@ -1,4 +1,4 @@
-//! The order in which stores are asked, and the report of what fails.
+//! The order in which stores are queried, and the report of failures.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex as Locked};
@@ -30,7 +30,7 @@ fn declared(name: &str, from: &str, at: usize) -> DeclaredStore {
     }
 }
 
-/// A store whose one parameter is `file_path`.
+/// Returns a store whose only parameter is `file_path`.
 fn with_file(name: &str, file_path: &str, at: usize) -> DeclaredStore {
     let value = Sourced::new(Template::parse(file_path).unwrap(), line(100 + at));
     DeclaredStore { params: [("file_path".to_owned(), value)].into(), ..declared(name, "env", at) }
@@ -41,7 +41,7 @@ fn values(texts: &[&str]) -> Vec<Sourced<Template>> {
     texts.iter().enumerate().map(value).collect()
 }
 
-/// Two directories of secrets, `one` and `two`, both with A; only `one` has C.
+/// Creates two directories of secrets, `one` and `two`: both contain A, only `one` contains C.
 fn pod() -> tempfile::TempDir {
     let pod = tempfile::tempdir().unwrap();
     for (folder, key) in [("one", "A"), ("one", "C"), ("two", "A")] {
@@ -164,7 +164,7 @@ async fn declarations_that_are_wrong_come_in_one_report() {
         declared("aws", "aws_secrets:x", 6),
     ];
     let resolver = Resolver::open(stores, &surroundings(Path::new("/pod"))).await;
-    // A reference to a store that is wrong has no line of its own.
+    // A reference to an invalid store has no line of its own.
     let report = resolver.resolve_all(&values(&["${aws:A}", "${env:NONE}"])).await.unwrap_err();
     let problems: Vec<_> = report.0.iter().map(|e| (e.origin.clone(), e.problem.as_str())).collect();
     assert_eq!(problems.iter().map(|(o, _)| o.clone()).collect::<Vec<_>>(), [1, 2, 3, 5, 6].map(line));
@@ -178,7 +178,7 @@ async fn parameters_may_refer_to_other_stores() {
     std::fs::write(pod.path().join("one/WHERE"), "deep").unwrap();
     std::fs::write(pod.path().join("deep.env"), "WHERE=deeper").unwrap();
     std::fs::write(pod.path().join("deeper.env"), "K=found").unwrap();
-    // Declared in another order than the one they have to be opened in.
+    // Declared in another order than the one in which they must be opened.
     let stores = vec![
         with_file("last", "${middle:WHERE}.env", 1),
         with_file("middle", "${first:WHERE}.env", 2),
@@ -213,7 +213,7 @@ async fn a_circle_is_named_and_a_parameter_that_is_missing_is_reported_once() {
     assert!(lines[3].contains("${env:OTHER}: there is no `OTHER`"), "{report}");
 }
 
-/// Counts what it is asked; knows everything, or all but some.
+/// Counts queries; returns either every key or all but some.
 struct Counting {
     asked: Locked<Vec<String>>,
     whole: bool,

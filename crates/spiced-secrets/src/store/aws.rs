@@ -1,5 +1,5 @@
-//! `aws_secrets_manager[:NAME]`: with NAME, one secret of AWS Secrets Manager that is a JSON object,
-//! whose fields are the keys; without, each KEY is a secret's name and its whole value is the secret.
+//! `aws_secrets_manager[:NAME]`: with NAME, one secret of AWS Secrets Manager that is a JSON object whose fields are
+//! the keys; without NAME, each KEY is the name of a secret, whose whole value is used.
 
 mod bound;
 mod client;
@@ -21,7 +21,7 @@ use super::remote::{ATTEMPT_WITHIN, MAX_ANSWER, innermost, said, trust_or};
 use super::{OpenArgs, SecretStore, Snapshot, StoreError, each};
 use client::Access;
 
-/// Each reading is a request that is paid for.
+/// The refresh interval. Each read is a billed request.
 const INTERVAL: Duration = Duration::from_secs(300);
 
 struct Aws {
@@ -38,13 +38,13 @@ pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, Store
 }
 
 impl Aws {
-    /// The client, and the region's or the endpoint's name for messages. It is made when it is first
-    /// needed, since looking for a region may mean asking the machine's metadata service.
+    /// Returns the client, and the name of the region or endpoint for messages. The client is created on first use,
+    /// because determining the region may query the machine's metadata service.
     async fn client(&self) -> Result<&(Client, String), StoreError> {
         self.client.get_or_try_init(|| self.access.client()).await
     }
 
-    /// The value of the secret called `name`; `None` where there is none.
+    /// Returns the value of the secret called `name`; `None` if it does not exist.
     async fn value(&self, name: &str) -> Result<Option<Secret>, StoreError> {
         let (client, endpoint) = self.client().await?;
         match client.get_secret_value().secret_id(name).send().await {
@@ -85,7 +85,7 @@ impl SecretStore for Aws {
         match &self.name {
             Some(name) => Ok(Snapshot::Whole(self.fields(name).await?)),
             None => {
-                // What is wrong with the client is one fault, not one a key.
+                // A problem with the client is one fault of the store, not one for each key.
                 self.client().await?;
                 Ok(each(keys, async |key| self.value(&key).await).await)
             }
@@ -110,7 +110,7 @@ impl SecretStore for Aws {
     }
 }
 
-/// The text, or else the bytes. Their buffers become the secret's own.
+/// Returns the text or the bytes of a secret, without copying them.
 fn value_of(output: GetSecretValueOutput) -> Option<Secret> {
     match (output.secret_string, output.secret_binary) {
         (Some(text), _) => Some(Secret::from(text)),
@@ -127,7 +127,7 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
             let status = answer.raw().status().as_u16();
             let Some(code) = answer.err().code() else {
                 return match status {
-                    // Some that stand in for AWS, and proxies, say no in words of their own.
+                    // Emulators of AWS and proxies refuse requests in formats of their own.
                     401 | 403 => StoreError::Refused {
                         endpoint,
                         why: format!("HTTP {status}"),
@@ -157,7 +157,7 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
             };
             StoreError::Answer { endpoint, why }
         }
-        // There are no credentials, or none that work. The first line says so, the others where it looked.
+        // There are no working credentials. The first line of the cause says so, the others list where the SDK looked.
         _ => StoreError::Unasked {
             endpoint,
             why: cause()

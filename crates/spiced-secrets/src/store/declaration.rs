@@ -1,4 +1,4 @@
-//! What a pod declares of a store, held against [`KINDS`] before anything is opened.
+//! The declaration of a store, checked against [`KINDS`] before anything is opened.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use tls_core::{Secret, Sourced};
 use super::{Argument, KINDS, Kind, Open, OpenArgs, SecretStore, StoreEnv, StoreError};
 use crate::Template;
 
-/// A declaration whose kind, argument and names of parameters are known to be right.
+/// A declaration with a valid kind, argument and parameter names.
 #[derive(Clone)]
 pub(crate) struct Declared {
     kind: &'static str,
     argument: Option<String>,
     open: Open,
-    /// The parameters, as the pod writes them.
+    /// The parameters, as written in the pod file.
     pub(crate) params: BTreeMap<String, Sourced<Template>>,
 }
 
 impl Declared {
-    /// Reads what stands after `from:`, and looks at the names of the parameters.
+    /// Parses the value of `from:`, and checks the names of the parameters.
     pub(crate) fn read(from: &str, params: BTreeMap<String, Sourced<Template>>) -> Result<Self, StoreError> {
         let (name, argument) = match from.split_once(':') {
             Some((name, argument)) => (name.trim(), Some(argument.trim()).filter(|a| !a.is_empty())),
@@ -69,15 +69,15 @@ impl Declared {
         (self.open)(&OpenArgs { argument: self.argument.as_deref(), params, surroundings })
     }
 
-    /// The kind, `env` or `hashicorp_vault`.
+    /// Returns the kind, such as `env` or `hashicorp_vault`.
     pub(crate) fn kind(&self) -> &'static str {
         self.kind
     }
 }
 
-/// A sentence that offers the known name nearest to `wrong`, or else all that are known.
+/// Returns a sentence that suggests the known name closest to `wrong`, or lists all known names.
 pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    /// How alike two names must be, from 0 to 1, for one to be offered for the other.
+    /// The similarity, from 0 to 1, that a suggested name must have.
     const ALIKE: f64 = 0.8;
     let near = known
         .clone()

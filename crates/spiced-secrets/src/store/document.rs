@@ -1,11 +1,11 @@
-//! A JSON object as a set of secrets: each field is one.
+//! A JSON object as a set of secrets, one per field.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use tls_core::Secret;
 
-/// The fields of `text`, which must be a JSON object. The error tells nothing of the text.
+/// Returns the fields of `text`, which must be a JSON object. The error contains nothing of the text.
 #[cfg(feature = "aws_secrets_manager")]
 pub(super) fn fields_of(text: &str) -> Result<BTreeMap<String, Secret>, String> {
     match serde_json::from_str(text) {
@@ -15,7 +15,7 @@ pub(super) fn fields_of(text: &str) -> Result<BTreeMap<String, Secret>, String> 
     }
 }
 
-/// Each field as a secret: text as it is, anything else as JSON writes it. `null` is not there.
+/// Converts each field to a secret: strings as they are, other values as JSON. A `null` field counts as absent.
 pub(super) fn fields_from(fields: Map<String, Value>) -> BTreeMap<String, Secret> {
     fields
         .into_iter()

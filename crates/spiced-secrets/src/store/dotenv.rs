@@ -1,20 +1,20 @@
-//! The format of `.env` files: names and values, and no expansion of any kind.
+//! The format of `.env` files: names and values, without any expansion.
 //!
-//! - `NAME=value`, blanks around each ignored, `export ` before it too. The last of several
-//!   lines with one name counts, as in a shell.
-//! - Without quotes the value ends with the line, or at a `#` after a blank.
-//! - In `'…'` everything is itself; in `"…"` `\n`, `\r`, `\t`, `\"` and `\\` are read, any other
-//!   backslash is itself. Both may hold newlines.
-//! - A byte order mark and CRLF are taken. `$` is nothing special anywhere.
+//! - `NAME=value`; blanks around either part and a leading `export ` are ignored. If a name occurs several times, the
+//!   last line counts, as in a shell.
+//! - An unquoted value ends at the end of the line, or at a `#` after a blank.
+//! - In `'…'` everything is literal. In `"…"` the escapes `\n`, `\r`, `\t`, `\"` and `\\` are recognized; any other
+//!   backslash is literal. Both may contain newlines.
+//! - A byte order mark and CRLF are accepted. `$` has no special meaning.
 
 use tls_core::Secret;
 
-/// What is wrong, and in which line, from 1. Nothing of the text: it may be a secret.
+/// An error and its line, from 1. It contains nothing of the text, which may be secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) line: usize,
     pub(super) what: &'static str,
-    /// What to change.
+    /// The fix.
     pub(super) hint: &'static str,
 }
 
@@ -22,7 +22,7 @@ const CORRECT: &str = "correct this line: NAME=value, or NAME=\"value\" where th
 const CLOSE: &str = "close the quote behind the value; a quote within it is written \\\" in double quotes";
 const QUOTE_PEM: &str = "put double quotes around it, NAME=\"-----BEGIN …-----END …-----\", one before -----BEGIN and one after the last line";
 
-/// The names and values of a file, in order.
+/// Returns the names and values of a file, in order.
 pub(super) fn parse(text: &[u8]) -> Result<Vec<(String, Secret)>, Problem> {
     let mut cursor = Cursor { rest: text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text), line: 1 };
     let mut entries = Vec::new();
@@ -36,7 +36,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<(String, Secret)>, Problem> {
     }
 }
 
-/// What people do who paste a PEM file.
+/// The error for a PEM file pasted without quotes.
 const UNQUOTED_PEM: &str =
     "PEM text of several lines begins in this line, and it is not in quotes, so the value would end with this line";
 
@@ -70,7 +70,7 @@ impl<'a> Cursor<'a> {
             _ => {
                 let value = self.unquoted();
                 let begins = |mark: &[u8]| value.expose().windows(mark.len()).any(|window| window == mark);
-                // The lines that follow are no entries, though one that ends with Base64's `=` looks like one.
+                // The lines that follow are not entries, although one that ends with Base64's `=` looks like one.
                 if begins(b"-----BEGIN") && !begins(b"-----END") {
                     return Err(Problem { line, what: UNQUOTED_PEM, hint: QUOTE_PEM });
                 }
@@ -82,7 +82,7 @@ impl<'a> Cursor<'a> {
 
     fn unquoted(&mut self) -> Secret {
         let line = self.take(|b| b != b'\n');
-        // A `#` begins a comment only after a blank, as in a shell: `a#b` is a value.
+        // A `#` starts a comment only after a blank, as in a shell: `a#b` is a value.
         let comment = line.windows(2).position(|pair| is_blank(&pair[0]) && pair[1] == b'#');
         Secret::new(line[..comment.unwrap_or(line.len())].trim_ascii().to_vec())
     }
@@ -108,7 +108,7 @@ impl<'a> Cursor<'a> {
                 b't' => value.push(b'\t'),
                 b'"' | b'\\' => value.push(*escaped),
                 _ => {
-                    // The backslash is itself, and so is what follows it.
+                    // The backslash is literal, and so is the next character.
                     value.push(b'\\');
                     self.rest = &self.rest[1..];
                     continue;
@@ -120,7 +120,7 @@ impl<'a> Cursor<'a> {
         Ok(Secret::new(value))
     }
 
-    /// Takes the closing quote of a value that began in `line`, and sees that nothing follows it.
+    /// Consumes the closing quote of a value that began in `line`, and checks that nothing follows it.
     fn close(&mut self, line: usize, quote: u8) -> Result<(), Problem> {
         if self.rest.first() != Some(&quote) {
             return Err(Problem { line, what: "the quote that opens in this line is never closed", hint: CLOSE });

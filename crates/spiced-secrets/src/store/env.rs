@@ -12,32 +12,32 @@ use tokio::sync::Mutex;
 use super::read::{Content, read};
 use super::{OpenArgs, SecretStore, Snapshot, StoreError, dotenv, each};
 
-/// The files beside the pod that are read where `file_path` names no other.
+/// The files in the pod's directory that are read unless `file_path` names another one.
 const FILES: [&str; 2] = [".env.local", ".env"];
 
-/// What Spice puts before the names of its variables.
+/// The prefix that Spice uses for its variables.
 const PREFIX: &str = "SPICE_";
 
 type Lookup = dyn Fn(&str) -> Option<Secret> + Send + Sync;
 
-/// Where environment variables are read: the process, or a fixed set in a test.
+/// The source of environment variables: the process, or a fixed set in tests.
 #[derive(Clone)]
 pub struct Environment(Arc<Lookup>);
 
 impl Environment {
-    /// The variables of this process, as they are when one is asked for.
+    /// Reads the variables of this process, at the time of each lookup.
     pub fn process() -> Self {
         Self(Arc::new(|name| std::env::var_os(name).map(|value| Secret::new(value.into_encoded_bytes()))))
     }
 
-    /// These variables and no others.
+    /// Uses only these variables.
     pub fn of<N: Into<String>, V: Into<String>>(variables: impl IntoIterator<Item = (N, V)>) -> Self {
         let variables: HashMap<String, Secret> =
             variables.into_iter().map(|(name, value)| (name.into(), Secret::from(value.into()))).collect();
         Self(Arc::new(move |name| variables.get(name).cloned()))
     }
 
-    /// The variable called `name`.
+    /// Returns the variable called `name`.
     pub fn get(&self, name: &str) -> Option<Secret> {
         (self.0)(name)
     }
@@ -49,7 +49,7 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// The store. Files are read when they are asked for, and only if what goes before has no answer.
+/// The store. Files are read on request, and only if the earlier sources do not have the key.
 struct EnvStore {
     environment: Environment,
     files: Vec<DotenvFile>,
@@ -57,9 +57,9 @@ struct EnvStore {
 
 struct DotenvFile {
     path: PathBuf,
-    /// The pod names it, so it must be there.
+    /// Whether the pod names the file, so that it must exist.
     named: bool,
-    /// What a FIFO gave: it gives it once.
+    /// The content of a FIFO, which can be read only once.
     kept: Mutex<Option<Secret>>,
 }
 
@@ -127,7 +127,7 @@ impl DotenvFile {
     }
 }
 
-/// The names that `key` is looked for under, in order, each once.
+/// Returns the names under which `key` is looked up, in order, without duplicates.
 fn names(key: &str) -> Vec<String> {
     let mut names = Vec::with_capacity(4);
     for key in [key.to_owned(), key.to_ascii_uppercase()] {

@@ -1,5 +1,4 @@
-//! Why a store could not answer, with the way out. No value, and nothing that the store is asked
-//! with, is in any of it.
+//! Errors of secret stores, each with a fix. No error contains any part of a value or of the credentials for a store.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,12 +7,12 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// No secret of this store could have such a name.
+    /// The key is not a valid name for a secret of this store.
     #[error("`{key}` {why}")]
     Key {
-        /// The name.
+        /// The key.
         key: String,
-        /// What is wrong with it.
+        /// Why the name is invalid.
         why: &'static str,
     },
     /// A file or directory of the store cannot be read.
@@ -21,102 +20,102 @@ pub enum StoreError {
     Unreadable {
         /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         cause: std::io::Error,
     },
-    /// A file of the store is not written as it should be.
+    /// A file of the store has a syntax error.
     #[error("{}:{line}: {what}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong; nothing of the file's text.
+        /// The error; it contains nothing of the file's text.
         what: &'static str,
-        /// What to change.
+        /// The fix.
         hint: &'static str,
     },
     /// The store did not answer in time.
     #[error("no answer within {within:?}{}", at(endpoint))]
     Timeout {
-        /// How long it was waited for.
+        /// The timeout.
         within: Duration,
-        /// Who was asked, where that is known.
+        /// The address that was queried, if known.
         endpoint: Option<String>,
     },
-    /// The declaration asks for something that no store does.
+    /// The declaration is invalid.
     #[error("{message}")]
     Declaration {
-        /// What is wrong with it.
+        /// The error.
         message: String,
-        /// What to change.
+        /// The fix.
         hint: String,
     },
-    /// No connection, or one that broke.
+    /// The connection could not be established, or broke.
     #[error("cannot reach {endpoint}: {cause}")]
     Unreachable {
         /// Scheme, host and port.
         endpoint: String,
-        /// The innermost cause.
+        /// The root cause.
         cause: String,
-        /// What to do.
+        /// The fix.
         hint: String,
     },
-    /// No question could be put: there are no credentials, say.
+    /// No request could be sent, for example because there are no credentials.
     #[error("{endpoint} cannot be asked: {why}")]
     Unasked {
         /// Scheme, host and port.
         endpoint: String,
-        /// Why.
+        /// The reason.
         why: String,
-        /// What to do.
+        /// The fix.
         hint: String,
     },
-    /// The server answers, and says no.
+    /// The server refused the request.
     #[error("{endpoint} refuses: {why}")]
     Refused {
         /// Scheme, host and port.
         endpoint: String,
-        /// What it says.
+        /// The server's reason.
         why: String,
-        /// What to do.
+        /// The fix.
         hint: String,
     },
-    /// The secret that the declaration names is not there.
+    /// The secret that the declaration names does not exist.
     #[error("there is no {what} at {endpoint}")]
     Absent {
         /// The secret.
         what: String,
         /// Scheme, host and port.
         endpoint: String,
-        /// What to do.
+        /// The fix.
         hint: String,
     },
-    /// What the server answers is not what it should be.
+    /// The server's response is invalid.
     #[error("the answer of {endpoint} cannot be used: {why}")]
     Answer {
         /// Scheme, host and port.
         endpoint: String,
-        /// What is wrong with it; nothing of the answer.
+        /// The error; it contains nothing of the response.
         why: String,
     },
     /// The keyring of this machine cannot be used.
     #[error("the keyring cannot be used: {why}")]
     Keyring {
-        /// What the system says.
+        /// The error of the operating system.
         why: String,
-        /// What to do.
+        /// The fix.
         hint: String,
     },
 }
 
 impl StoreError {
-    /// A declaration that cannot be, with the usual way out.
+    /// Returns the error for an invalid declaration, with the usual fix.
     pub(crate) fn declaration(message: impl Into<String>) -> Self {
         Self::Declaration { message: message.into(), hint: "change `from` or `params`, or take the store out".into() }
     }
 
-    /// What to change, in one sentence.
+    /// Returns the fix, in one sentence.
     pub fn hint(&self) -> &str {
         match self {
             Self::Declaration { hint, .. }
@@ -135,11 +134,11 @@ impl StoreError {
         }
     }
 
-    /// True where the same question may well be answered a moment later.
+    /// Returns true if the same request may succeed a moment later.
     #[cfg(any(feature = "hashicorp_vault", feature = "kubernetes"))]
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            // Trust does not come by itself, nor does a server stop to redirect.
+            // Trust problems and redirects are permanent.
             Self::Unreachable { cause, .. } => !cause.contains("certificate") && !cause.contains("redirects"),
             Self::Timeout { .. } => true,
             _ => false,

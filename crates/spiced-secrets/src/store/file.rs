@@ -1,7 +1,7 @@
-//! `file:DIR`: one file a key, as Docker and Kubernetes mount secrets.
+//! `file:DIR`: one file per key, as Docker and Kubernetes mount secrets.
 //!
-//! One newline at the end is not part of the secret: `echo secret > file` and editors put it
-//! there, and no mount has a secret that means it. Everything else is content.
+//! A newline at the end is not part of the secret: `echo secret > file` and editors add one, and no mounted secret
+//! includes it on purpose. Everything else is content.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl FileStore {
         if let Some(content) = read(&self.folder.join(key)).await? {
             return Ok(Some(without_last_newline(content.secret)));
         }
-        // A mount that is not there at all is a fault of the store, not a missing key.
+        // A mount that is missing entirely is a fault of the store, not a missing key.
         match tokio::fs::read_dir(&self.folder).await {
             Ok(_) => Ok(None),
             Err(cause) => Err(StoreError::Unreadable { path: self.folder.clone(), cause }),
@@ -47,8 +47,8 @@ impl SecretStore for FileStore {
     }
 }
 
-/// Refuses what would leave the directory. Kubernetes keeps its own links under `..data`, so no
-/// component may even begin so.
+/// Refuses keys that would leave the directory. Kubernetes keeps its own links under `..data`, so no component may
+/// start with `..` at all.
 fn check(key: &str) -> Result<(), StoreError> {
     let refuse = |why| Err(StoreError::Key { key: key.to_owned(), why });
     if key.starts_with('/') {
@@ -101,7 +101,7 @@ mod tests {
         ] {
             std::fs::write(folder.join(name), text).unwrap();
         }
-        // As a kubelet lays it out: the file is a link through a link.
+        // The layout that a kubelet creates: the file is a link through another link.
         std::os::unix::fs::symlink("..v1", folder.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/tls.crt", folder.join("tls.crt")).unwrap();
 

@@ -1,5 +1,5 @@
-//! `keyring`: the keyring of this machine. On Linux that is the kernel's (`keyctl`), on macOS the
-//! login keychain. An entry's account is `spiced`, its service is KEY.
+//! `keyring`: the keyring of this machine. On Linux it is the kernel's keyring (`keyctl`), on macOS the login keychain.
+//! An entry has the account `spiced` and the service KEY.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tls_core::Secret;
 
 use super::{OpenArgs, SecretStore, Snapshot, StoreError, each};
 
-/// The account of our entries, as Spice has it.
+/// The account of the entries, as in Spice.
 const ACCOUNT: &str = "spiced";
 
 struct Keyring(Arc<CredentialStore>);
@@ -26,7 +26,7 @@ pub(super) fn open(_: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError>
 impl Keyring {
     async fn get(&self, key: String) -> Result<Option<Secret>, StoreError> {
         let store = self.0.clone();
-        // A locked keychain asks its owner, which takes as long as it takes.
+        // A locked keychain prompts its owner, which may take any time.
         let read = tokio::task::spawn_blocking(move || store.build(&key, ACCOUNT, None)?.get_secret()).await;
         match read {
             Ok(Ok(bytes)) => Ok(Some(Secret::new(bytes))),
@@ -52,7 +52,7 @@ impl SecretStore for Keyring {
     }
 }
 
-/// What the system says, without anything of an entry.
+/// Converts an error of the system, without any content of an entry.
 fn unusable(error: &Error) -> StoreError {
     let (why, hint) = match error {
         Error::NoStorageAccess(cause) | Error::PlatformFailure(cause) => (
@@ -122,7 +122,7 @@ mod tests {
         let key = format!("SPICED_TEST_{}", std::process::id());
         let entry = match backend.build(&key, ACCOUNT, None) {
             Ok(entry) => entry,
-            // Container runtimes forbid the system call.
+            // Container runtimes block the system call.
             Err(error) => return eprintln!("skipped: this sandbox has no kernel keyring ({error})"),
         };
         if let Err(error) = entry.set_secret(b"from the kernel") {

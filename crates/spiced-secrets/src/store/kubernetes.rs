@@ -1,7 +1,7 @@
-//! `kubernetes:SECRET`: a secret of the cluster, by its API; its `data` are the keys. With the pod's
-//! service account, or with what KUBECONFIG names.
+//! `kubernetes:SECRET`: a secret of the cluster, read through its API; its `data` fields are the keys. Access uses the
+//! pod's service account, or the configuration that KUBECONFIG names.
 //!
-//! It is watched: a change is seen at once, without waiting for a kubelet to write it into a volume.
+//! The secret is watched, so a change is seen at once, without waiting for a kubelet to write it into a volume.
 
 mod api;
 mod watch;
@@ -18,7 +18,7 @@ use watch::Ended;
 
 struct Kubernetes {
     api: Api,
-    /// The version that was read last; empty where there was none.
+    /// The version that was read last; empty before the first read.
     seen: Sender<String>,
 }
 
@@ -26,7 +26,7 @@ struct Kubernetes {
 pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, StoreError> {
     let secret = opening.argument.unwrap_or_default();
     let namespace = opening.text("namespace")?;
-    // The names of Kubernetes' objects (RFC 1123), so that none is a piece of a path.
+    // Allow only the names that Kubernetes objects have (RFC 1123), so that no name can alter the path.
     let plain = |name: &str| {
         let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
         !name.is_empty() && !name.starts_with('.') && name.chars().all(letters)

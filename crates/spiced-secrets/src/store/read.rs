@@ -1,4 +1,4 @@
-//! Reading a small file whole, with a bound, into memory that is wiped.
+//! Reads small files completely, with a size limit, into memory that is wiped.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use tokio::io::AsyncReadExt;
 
 use super::StoreError;
 
-/// The most that is read of one file, in bytes: 1 MiB, the limit of a Kubernetes secret.
+/// The largest file that is read, in bytes: 1 MiB, the limit of a Kubernetes secret.
 pub(super) const MAX_FILE: u64 = 1024 * 1024;
 
-/// What was read, and whether it can be read again.
+/// The content of a file, and whether it can be read again.
 pub(super) struct Content {
     pub(super) secret: Secret,
-    /// False for a FIFO and the like, which gives its content once.
+    /// False for a FIFO and similar files, which can be read only once.
     pub(super) regular: bool,
 }
 
-/// The content of `path`; `None` where there is no such file.
+/// Returns the content of `path`; `None` if the file does not exist.
 pub(super) async fn read(path: &Path) -> Result<Option<Content>, StoreError> {
     let unreadable = |cause| StoreError::Unreadable { path: path.to_owned(), cause };
     let file = match tokio::fs::File::open(path).await {
@@ -26,7 +26,7 @@ pub(super) async fn read(path: &Path) -> Result<Option<Content>, StoreError> {
         Err(e) => return Err(unreadable(e)),
     };
     let metadata = file.metadata().await.map_err(unreadable)?;
-    // Sized beforehand, so that growing leaves no copy behind unwiped.
+    // Allocate the full size up front, because growing would leave copies behind that are not wiped.
     let capacity = usize::try_from(metadata.len().min(MAX_FILE)).unwrap_or(0) + 1;
     let mut bytes = Vec::with_capacity(capacity);
     let read = file.take(MAX_FILE + 1).read_to_end(&mut bytes).await;

@@ -1,35 +1,35 @@
-//! What every store that is a server has in common: bounds on time and size, and how much of what a
-//! server says may be repeated.
+//! What all stores on servers share: limits on time and size, and limits on how much of a server's text is repeated in
+//! messages.
 
 use std::error::Error;
 use std::time::Duration;
 
 use tls_core::Secret;
 
-/// From the first packet to the end of the TLS handshake.
+/// The timeout for establishing a connection, including the TLS handshake.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
-/// One attempt, from the request to the end of the answer. Three of them, and the pauses between, fit
-/// into the time that a shelf waits.
+/// The timeout of one attempt, from the request to the end of the response. Three attempts and the pauses between them
+/// fit into the time that the cache waits for a store.
 pub(super) const ATTEMPT_WITHIN: Duration = Duration::from_secs(4);
 
-/// The most that is read of one answer, in bytes. The largest secret of Kubernetes (1 MiB) fits in,
-/// coded in base64 and with its metadata.
+/// The largest response that is read, in bytes. The largest Kubernetes secret (1 MiB) fits, encoded in base64 and with
+/// its metadata.
 pub(super) const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
-/// The most that is repeated of what a server says, in characters.
+/// The most characters of a server's text that are repeated.
 const MAX_QUOTED: usize = 300;
 
-/// A longer word is no word but a token, say.
+/// The longest word that is repeated: a longer one may be a token.
 const MAX_WORD: usize = 100;
 
-/// Two more attempts, after a quarter of a second and half a second or so.
+/// Two more attempts, after about a quarter and half a second.
 #[cfg(any(feature = "hashicorp_vault", feature = "kubernetes"))]
 pub(super) fn retries() -> backon::ExponentialBuilder {
     backon::ExponentialBuilder::new().with_min_delay(Duration::from_millis(250)).with_max_times(2).with_jitter()
 }
 
-/// The innermost cause, which says the most: "Connection refused" rather than "error sending request".
+/// Returns the root cause, which is the most specific: "Connection refused" rather than "error sending request".
 pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -38,8 +38,8 @@ pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     innermost.to_string()
 }
 
-/// What a server says, on one line and not too long. Where it repeats what it was asked with, nothing
-/// of it is shown.
+/// Returns a server's text on one line, shortened. If the text repeats the credentials of the request, nothing of it is
+/// shown.
 pub(super) fn said(text: &str, asked_with: &[&Secret]) -> String {
     let repeats = |secret: &&Secret| {
         let secret = secret.expose().trim_ascii();
@@ -61,12 +61,12 @@ pub(super) fn said(text: &str, asked_with: &[&Secret]) -> String {
     if line.is_empty() { "(no words)".to_owned() } else { line }
 }
 
-/// What to do where a server's certificate is not trusted, or else `otherwise`.
+/// Returns `trust` as the fix if a server's certificate is not trusted, or else `otherwise`.
 pub(super) fn trust_or(cause: &str, trust: &str, otherwise: &str) -> String {
     if cause.contains("certificate") { trust.to_owned() } else { otherwise.to_owned() }
 }
 
-/// True where `host` is this machine, so that plain text does not leave it.
+/// Returns true if `host` is this machine, so that plain text does not leave it.
 #[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault"))]
 pub(super) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');

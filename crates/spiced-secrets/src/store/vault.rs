@@ -1,8 +1,8 @@
-//! `hashicorp_vault:PATH`: one secret of a key-value engine of HashiCorp Vault or OpenBao, version 1
-//! or 2; its fields are the keys.
+//! `hashicorp_vault:PATH`: one secret of a key-value engine (version 1 or 2) of HashiCorp Vault or OpenBao; its fields
+//! are the keys.
 //!
-//! It speaks HTTP by itself rather than through a Vault crate: answers are bounded, redirects do not
-//! leave TLS, a namespace goes with every request, and a token is renewed or fetched again as needed.
+//! This is a separate HTTP client rather than a Vault crate: responses are limited in size, redirects cannot leave TLS,
+//! the namespace is sent with every request, and the token is renewed or fetched again as needed.
 
 mod http;
 mod session;
@@ -23,7 +23,7 @@ use super::{OpenArgs, SecretStore, Snapshot, StoreError};
 use http::{Http, Said};
 use session::{Login, Sessions};
 
-/// Vault's own agents read as often.
+/// The refresh interval, the same as that of Vault's own agents.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 const PARAMS: &str = "hashicorp_vault_";
@@ -31,16 +31,16 @@ const PARAMS: &str = "hashicorp_vault_";
 struct Vault {
     http: Arc<Http>,
     sessions: Sessions,
-    /// Mount and secret, as the pod writes them.
+    /// The mount and the secret, as written in the pod file.
     path: String,
-    /// Where the API has it; known once it was asked for.
+    /// Where the API has the secret; known after the first lookup.
     layout: OnceCell<Layout>,
 }
 
-/// Where the API has a secret, which depends on the engine's version.
+/// The location of a secret in the API, which depends on the version of the engine.
 struct Layout {
     url: String,
-    /// Version 2 keeps several versions of a secret, and wraps the fields once more.
+    /// Whether the engine has version 2, which keeps several versions of a secret and wraps the fields once more.
     versioned: bool,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, Store
     Ok(Arc::new(Vault { http, sessions, path, layout: OnceCell::new() }))
 }
 
-/// A parameter, or else the variable that Vault's and OpenBao's own clients read.
+/// Returns a parameter, or else the variable that the official Vault and OpenBao clients read.
 fn param_or_variable(opening: &OpenArgs<'_>, name: &str, variable: Option<&str>) -> Option<Secret> {
     if let Some(value) = opening.secret(&format!("{PARAMS}{name}")) {
         return Some(value.clone());
@@ -75,7 +75,7 @@ impl Vault {
     async fn fields(&self) -> Result<BTreeMap<String, Secret>, StoreError> {
         let token = self.sessions.token().await?;
         match self.fields_with(&token).await {
-            // Vault says 403 to a token that it does not know any more.
+            // Vault responds with 403 to a token that has become invalid.
             Err(Failed::Denied(_)) if self.sessions.can_log_in() => {
                 self.sessions.forget(&token);
                 let token = self.sessions.token().await?;
@@ -92,7 +92,7 @@ impl Vault {
             200 => {
                 let data = answer.data()?;
                 let fields = match data {
-                    // A version that was deleted has no data.
+                    // A deleted version has no data.
                     Value::Object(mut data) if layout.versioned => data.remove("data").unwrap_or(Value::Null),
                     data => data,
                 };
@@ -115,7 +115,7 @@ impl Vault {
         }
     }
 
-    /// Asks which version the engine has, as Vault's own command does.
+    /// Determines the version of the engine, as Vault's own command does.
     async fn find(&self, token: &Secret) -> Result<Layout, Failed> {
         #[derive(Deserialize)]
         struct Mount {
@@ -140,7 +140,7 @@ impl Vault {
                     _ => plain,
                 })
             }
-            // Servers before 0.10 have no such question, and no version 2.
+            // Servers before 0.10 have neither this request nor version 2.
             404 => Ok(plain),
             403 => Err(Failed::Denied(self.http.refused(
                 &answer,
@@ -185,12 +185,12 @@ impl SecretStore for Vault {
     }
 
     async fn changed(&self) {
-        // Vault has no word for a change of a secret; what goes on meanwhile is the token's renewal.
+        // Vault does not report changes of a secret; this only keeps the token renewed.
         self.sessions.keep().await
     }
 }
 
-/// A question that failed: denied, where another token may be all that is missing, or otherwise.
+/// A failed request. `Denied` may succeed with another token.
 enum Failed {
     Denied(StoreError),
     Other(StoreError),
@@ -211,7 +211,7 @@ impl From<StoreError> for Failed {
 }
 
 impl Said {
-    /// What stands under `data`.
+    /// Returns the `data` field of the response.
     fn data(&self) -> Result<Value, StoreError> {
         #[derive(Deserialize)]
         struct Envelope {

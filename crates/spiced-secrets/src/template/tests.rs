@@ -5,7 +5,7 @@ use tls_core::Secret;
 
 use super::{Part, Reference, Template, text_of};
 
-/// The parts as text: literals as they are, references as `<store|KEY>`.
+/// Returns the parts as text: literals as they are, references as `<store|KEY>`.
 fn shape(text: &str) -> Result<Vec<String>, Vec<String>> {
     let show = |part: &Part| match part {
         Part::Literal(text) => text_of(text).to_owned(),
@@ -112,7 +112,7 @@ fn debug_shows_no_literal_text() {
     assert!(!shown.contains("hunter2") && shown.contains("\"A\""), "{shown}");
 }
 
-/// Writes literal text so that it reads as itself, in front of what `next` begins with.
+/// Escapes literal text so that it parses as itself, depending on whether a reference follows.
 fn escaped(text: &str, before_reference: bool) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -156,7 +156,7 @@ proptest! {
     fn what_is_written_is_read_back(pieces in pieces()) {
         let (mut written, mut expected) = (String::new(), String::new());
         let mut references = Vec::new();
-        // Neighbouring texts are one literal, so they are escaped as one.
+        // Adjacent texts form one literal, so they are escaped together.
         let mut literal = String::new();
         for piece in &pieces {
             match piece {

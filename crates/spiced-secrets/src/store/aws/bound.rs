@@ -1,4 +1,4 @@
-//! A bound on what the SDK reads of an answer; it has none of its own.
+//! Limits the size of responses, because the SDK has no limit of its own.
 
 use aws_sdk_secretsmanager::config::interceptors::BeforeDeserializationInterceptorContextMut;
 use aws_sdk_secretsmanager::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -8,7 +8,7 @@ use http_body_util::Limited;
 
 use super::super::remote::MAX_ANSWER;
 
-/// Ends an answer that is larger than any secret of the service (64 KiB) could make it.
+/// Aborts a response that is larger than any secret of the service (64 KiB) requires.
 #[derive(Debug)]
 pub(super) struct Bound;
 

@@ -1,5 +1,5 @@
-//! How Secrets Manager is reached: region, endpoint, credentials, trust; each from the pod, or else
-//! where the SDK looks for it.
+//! Configures access to Secrets Manager: region, endpoint, credentials and trust, each from the pod or else from where
+//! the SDK looks for it.
 
 use std::time::Duration;
 
@@ -17,12 +17,13 @@ use super::super::remote::{ATTEMPT_WITHIN, CONNECT_WITHIN, is_loopback};
 use super::super::{OpenArgs, StoreError};
 use super::bound::Bound;
 
-/// All attempts together; a little less than a shelf waits, so that the answer names the endpoint.
+/// The timeout of all attempts together. It is a little shorter than the time that the cache waits for a store, so that
+/// the error names the endpoint.
 const ATTEMPTS_WITHIN: Duration = Duration::from_secs(14);
 
 const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// What the pod says of it.
+/// The settings from the pod.
 pub(super) struct Access {
     region: Option<String>,
     endpoint_url: Option<String>,
@@ -59,7 +60,7 @@ impl Access {
         Ok(Self { region: opening.text("aws_region")?.map(str::to_owned), endpoint_url, key, http: http(opening)? })
     }
 
-    /// The client, and what messages call the place.
+    /// Returns the client, and the name of its endpoint for messages.
     pub(super) async fn client(&self) -> Result<(Client, String), StoreError> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.http.clone())
@@ -103,15 +104,15 @@ impl Access {
         Ok((Client::from_conf(config), place))
     }
 
-    /// What no server must be heard repeating.
+    /// Returns the secrets that no message may repeat.
     pub(super) fn credentials(&self) -> Vec<&Secret> {
         let key = self.key.iter();
         key.flat_map(|key| std::iter::once(&key.secret).chain(&key.session_token)).collect()
     }
 }
 
-/// An HTTP client that trusts what AWS's other SDKs trust: the system's store (or what SSL_CERT_FILE
-/// names), or else the CAs of the file that AWS_CA_BUNDLE names, which this SDK does not read itself.
+/// Returns an HTTP client with the same trust as AWS's other SDKs: the system's store (or the file that SSL_CERT_FILE
+/// names), or else the CAs in the file that AWS_CA_BUNDLE names. This SDK does not read AWS_CA_BUNDLE itself.
 fn http(opening: &OpenArgs<'_>) -> Result<SharedHttpClient, StoreError> {
     let mut trust = TrustStore::default();
     if let Some(bundle) = opening.surroundings.environment.get("AWS_CA_BUNDLE").filter(|path| !path.is_blank()) {
@@ -132,7 +133,7 @@ fn http(opening: &OpenArgs<'_>) -> Result<SharedHttpClient, StoreError> {
     Ok(aws_smithy_http_client::Builder::new().tls_provider(provider).tls_context(context).build_https())
 }
 
-/// A URL that came from the environment, without what may be a password.
+/// Returns a URL from the environment, unless it may contain a password.
 fn without_user(url: &str) -> &str {
     if url.contains('@') { "the endpoint of AWS_ENDPOINT_URL" } else { url }
 }

@@ -1,5 +1,5 @@
-//! One secret of the Kubernetes API: read, and opened for watching. Answers are bounded, and read by
-//! us rather than by kube's client, which logs an answer that it cannot read.
+//! Reads and watches one secret through the Kubernetes API. Responses are limited in size. They are parsed here rather
+//! than by kube's client, which logs responses that it cannot parse.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -23,16 +23,16 @@ use super::super::StoreError;
 use super::super::env::Environment;
 use super::super::remote::{ATTEMPT_WITHIN, CONNECT_WITHIN, MAX_ANSWER, innermost, retries, said, trust_or};
 
-/// The secret, and how to come to it.
+/// The secret, and the access to it.
 pub(super) struct Api {
     secret: String,
-    /// `None` for the one that the configuration names.
+    /// `None` for the namespace that the configuration names.
     namespace: Option<String>,
     service_account: PathBuf,
     environment: Environment,
-    /// Made when it is first needed, and again when its credentials are refused.
+    /// The connection, created on first use, and again if its credentials are refused.
     connected: Mutex<Option<Connected>>,
-    /// Scheme, host and port, and the namespace, once they are known.
+    /// The endpoint (scheme, host and port) and the namespace, once they are known.
     known: std::sync::OnceLock<(String, String)>,
 }
 
@@ -43,7 +43,7 @@ struct Connected {
     namespace: String,
 }
 
-/// What the API says of a secret, as far as it is of use.
+/// The fields of a secret that are used.
 #[derive(Deserialize)]
 struct Object<'a> {
     #[serde(borrow)]
@@ -58,7 +58,7 @@ pub(super) struct Metadata<'a> {
     pub(super) version: Cow<'a, str>,
 }
 
-/// What the API says where it says no.
+/// The API's response if it refuses a request.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Status {
@@ -77,7 +77,7 @@ impl Api {
         Self { secret, namespace, service_account, environment, connected, known }
     }
 
-    /// `namespace/secret`, as far as it is known.
+    /// Returns `namespace/secret`, as far as it is known.
     pub(super) fn shown(&self) -> String {
         match (&self.namespace, self.known.get()) {
             (Some(namespace), _) | (None, Some((_, namespace))) => format!("{namespace}/{}", self.secret),
@@ -89,7 +89,7 @@ impl Api {
         self.known.get().map_or_else(|| "the Kubernetes API".to_owned(), |(endpoint, _)| endpoint.clone())
     }
 
-    /// The version of the secret, and its keys.
+    /// Returns the version of the secret, and its keys.
     pub(super) async fn read(&self) -> Result<(String, BTreeMap<String, Secret>), StoreError> {
         let attempt = || async {
             let read = async {
@@ -115,7 +115,7 @@ impl Api {
         Ok((object.metadata.version.into_owned(), fields))
     }
 
-    /// Opens a watch of the secret. It begins with the secret as it is, and ends after `seconds`.
+    /// Opens a watch of the secret. It starts with the current secret, and ends after `seconds`.
     pub(super) async fn watch(&self, seconds: u64) -> Result<Response<Body>, StoreError> {
         let query = format!("?watch=1&timeoutSeconds={seconds}&fieldSelector=metadata.name%3D{}", self.secret);
         match tokio::time::timeout(ATTEMPT_WITHIN, self.ask(&query)).await {
@@ -124,8 +124,8 @@ impl Api {
         }
     }
 
-    /// Asks for the secret, or, with a query, for the namespace's secrets. Credentials that are refused
-    /// are read once more: a service account's token is replaced every hour or so.
+    /// Requests the secret or, with a query, the secrets of the namespace. If the credentials are refused, they are
+    /// read again and the request is repeated once: a service account's token is replaced about every hour.
     async fn ask(&self, query: &str) -> Result<(Connected, Response<Body>), StoreError> {
         let connected = self.connect().await?;
         match connected.get(&self.secret, query).await {
@@ -146,7 +146,7 @@ impl Api {
         }
         let mut config = self.config().await?;
         config.connect_timeout = Some(CONNECT_WITHIN);
-        // Retries are ours, and bounded.
+        // Retries are done here, with a limit.
         config.default_retry = false;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let uri = &config.cluster_url;
@@ -160,7 +160,7 @@ impl Api {
         Ok(connected.insert(Connected { client, endpoint, namespace }).clone())
     }
 
-    /// What KUBECONFIG names, where it names something; else the pod's service account; else
+    /// Returns the configuration that KUBECONFIG names, or else that of the pod's service account, or else
     /// `~/.kube/config`.
     async fn config(&self) -> Result<Config, StoreError> {
         let variable = |name| {
@@ -179,7 +179,7 @@ impl Api {
                     Some(path) => format!("KUBECONFIG: cannot read {path}: {}", innermost(&error)),
                     None => "there is neither a pod's service account nor a kubeconfig".to_owned(),
                 },
-                // What stands in a kubeconfig may be secret, and YAML's errors quote it.
+                // A kubeconfig may contain secrets, and YAML errors quote its text.
                 KubeconfigError::Parse(_) => "the kubeconfig is not YAML, or not of the right form".to_owned(),
                 error => format!("the kubeconfig cannot be used: {}", innermost(&error)),
             },
@@ -204,14 +204,15 @@ impl Api {
         let unreadable = |cause| StoreError::Unreadable { path: namespace.clone(), cause };
         let mut config = Config::new(url);
         config.default_namespace = std::fs::read_to_string(&namespace).map_err(unreadable)?.trim().to_owned();
-        // As long as its text is not there too, kube asks for the system's store first, which an image may lack.
+        // Set the CA's text as well as its path: without the text, kube loads the system's store first, which an image
+        // may lack.
         let authorities = CertificateDer::pem_file_iter(&ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let authorities = authorities.map_err(|e| StoreError::Declaration {
             message: format!("{} is no CA's certificate: {e}", ca.display()),
             hint: CONFIGURE.to_owned(),
         })?;
         config.root_cert = Some(authorities.into_iter().map(|authority| authority.to_vec()).collect());
-        // CA and token are read again as they are replaced.
+        // kube reads the CA and the token again when the files are replaced.
         config.root_cert_file = Some(ca);
         config.auth_info.token_file = Some(token.display().to_string());
         Ok(config)
@@ -220,9 +221,9 @@ impl Api {
 
 const CONFIGURE: &str = "run it in a pod with a service account, or name a kubeconfig with KUBECONFIG";
 
-/// Why there is no answer to read.
+/// Why there is no response to read.
 enum Asked {
-    /// 401.
+    /// The response status was 401.
     Unauthorized(StoreError),
     Other(StoreError),
 }
@@ -252,7 +253,7 @@ impl Connected {
         Err(if code == 401 { Asked::Unauthorized(error) } else { Asked::Other(error) })
     }
 
-    /// The server said no.
+    /// Returns the error for a refused request.
     fn refused(&self, secret: &str, status: Status) -> StoreError {
         let endpoint = self.endpoint.clone();
         let namespace = &self.namespace;
@@ -269,7 +270,7 @@ impl Connected {
                 "let the service account get and watch the secret: a Role with resources: [secrets], resourceNames: \
                  [{secret}], verbs: [get, watch] in the namespace {namespace}, and a RoleBinding"
             ),
-            // It is busy, or on its way up or down.
+            // The server is busy, starting or shutting down.
             429 | 500..=599 => {
                 let cause = format!("HTTP {}: {}", status.code, said(&status.message, &[]));
                 return StoreError::Unreachable { endpoint, cause, hint: "see how the API server is".to_owned() };

@@ -1,6 +1,5 @@
-//! The watch of one secret. Each connection begins with the secret as it is, so that nothing that
-//! happens between two of them is lost, and there is no version to go on from that could be too old
-//! (410 Gone).
+//! Watches one secret. Each connection starts with the current secret. Therefore no change between two connections is
+//! lost, and no stored version can be too old to continue from (410 Gone).
 
 use std::time::Duration;
 
@@ -16,34 +15,34 @@ use super::super::remote::MAX_ANSWER;
 use super::api::{Api, Metadata};
 use crate::jitter::jittered;
 
-/// A connection is ended by the server after this, and made again: one that is dead without anybody
-/// knowing is not trusted for longer.
+/// The lifetime of a connection, after which the server closes it and it is opened again. This bounds how long a dead
+/// connection goes unnoticed.
 const CONNECTION: Duration = Duration::from_secs(120);
 
-/// What a connection may take longer than that.
+/// The time that a connection may take beyond its lifetime.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How often a secret is read that may not be watched.
+/// The poll interval of a secret that may not be watched.
 const POLL: Duration = Duration::from_secs(60);
 
 /// How a watch ends.
 pub(super) enum Ended {
-    /// The secret is not what was read last.
+    /// The secret differs from what was read last.
     Changed,
-    /// It may not be watched.
+    /// Watching is forbidden.
     Forbidden { why: String, hint: String },
 }
 
-/// What a connection comes to.
+/// The result of a connection.
 enum Connection {
     Ended(Ended),
-    /// It is to be made again.
+    /// The connection must be opened again.
     Lost {
         said_something: bool,
     },
 }
 
-/// Waits until the secret is another than the version in `seen`.
+/// Waits until the version of the secret differs from the one in `seen`.
 pub(super) async fn until_changed(api: &Api, seen: &Sender<String>) -> Ended {
     let backoffs = ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(500))
@@ -69,7 +68,7 @@ pub(super) async fn until_changed(api: &Api, seen: &Sender<String>) -> Ended {
     }
 }
 
-/// Waits for the next reading of a secret that cannot be watched.
+/// Waits until it is time to read a secret that cannot be watched.
 pub(super) async fn poll() {
     tokio::time::sleep(jittered(POLL)).await;
 }
@@ -101,11 +100,11 @@ async fn connection(api: &Api, seen: &Sender<String>) -> Result<Connection, Stor
 enum Event {
     Changed,
     Nothing,
-    /// The server has no more to say (410 Gone, say).
+    /// The server sends no more events (for example, 410 Gone).
     Over,
 }
 
-/// Reads a line of a watch.
+/// Parses one line of a watch.
 fn event(line: &[u8], seen: &str) -> Event {
     #[derive(Deserialize)]
     struct Line<'a> {
@@ -113,7 +112,7 @@ fn event(line: &[u8], seen: &str) -> Event {
         #[serde(borrow)]
         object: Told<'a>,
     }
-    /// The secret, or why there is no more to come. The values are left for a reading.
+    /// The secret, or the status that ends the watch. Values are skipped; the next read fetches them.
     #[derive(Deserialize)]
     struct Told<'a> {
         #[serde(borrow, default)]
@@ -124,7 +123,7 @@ fn event(line: &[u8], seen: &str) -> Event {
     let Ok(Line { r#type, object }) = serde_json::from_slice(line) else { return Event::Over };
     match r#type {
         "ADDED" | "MODIFIED" if object.metadata.version == seen => Event::Nothing,
-        // Deleted: what was read last is kept, and a reading says why.
+        // If the secret is deleted, the last values are kept, and the next read reports why.
         "ADDED" | "MODIFIED" | "DELETED" => Event::Changed,
         "BOOKMARK" => Event::Nothing,
         _ => {

@@ -1,4 +1,4 @@
-//! Questions to a Vault over HTTP: bounded in time and size, tried again where that may help.
+//! HTTP requests to a Vault, with limits on time and size, and with retries where they may help.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,31 +20,31 @@ use super::super::remote::{
 use super::super::{OpenArgs, StoreError};
 use super::{PARAMS, param_or_variable};
 
-/// A CA bundle is some hundred KB; more is the wrong file.
+/// The largest CA bundle that is read. A bundle is a few hundred KB; a larger file is the wrong one.
 const MAX_CA_FILE: u64 = 1024 * 1024;
 
-/// A client of one Vault.
+/// An HTTP client for one Vault.
 pub(super) struct Http {
     client: Client,
     base: Url,
     endpoint: String,
 }
 
-/// What it answered.
+/// A response.
 pub(super) struct Said {
     pub(super) status: u16,
     pub(super) body: Secret,
     pub(super) endpoint: String,
 }
 
-/// An attempt that may be worth another.
+/// An attempt that failed and may be retried.
 enum Attempt {
     Busy(Said),
     Failed(StoreError),
 }
 
 impl Http {
-    /// Reads address, CA file and namespace.
+    /// Reads the address, the CA file and the namespace.
     pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Self, StoreError> {
         let given = |name, variable| -> Result<Option<String>, StoreError> {
             let Some(value) = param_or_variable(opening, name, Some(variable)) else { return Ok(None) };
@@ -79,7 +79,7 @@ impl Http {
         }
 
         let mut headers = HeaderMap::new();
-        // Vault's agents want it, as a guard against requests that a web page forges.
+        // Vault's agents require this header, as a guard against requests forged by a web page.
         headers.insert("x-vault-request", HeaderValue::from_static("true"));
         if let Some(namespace) = given("namespace", "NAMESPACE")? {
             let value = HeaderValue::from_str(&namespace)
@@ -102,12 +102,12 @@ impl Http {
         Ok(Self { client, base, endpoint })
     }
 
-    /// Scheme, host and port.
+    /// Returns scheme, host and port.
     pub(super) fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Asks. Any answer is good that the server itself gave; busy ones are asked again.
+    /// Sends a request. Every response of the server itself is returned; those of a busy server are retried.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -129,7 +129,7 @@ impl Http {
             Attempt::Failed(error) => error.is_passing(),
         };
         match attempt.retry(retries()).when(again).await {
-            // The last answer of a server that stays busy is its answer.
+            // If a server stays busy, return its last response.
             Ok(answer) | Err(Attempt::Busy(answer)) => Ok(answer),
             Err(Attempt::Failed(error)) => Err(error),
         }
@@ -158,7 +158,7 @@ impl Http {
         Ok(Said { status, body, endpoint: self.endpoint.clone() })
     }
 
-    /// The body, or an error where it is larger than any answer of ours can be.
+    /// Returns the body, or an error if it is larger than any expected response.
     async fn bounded(&self, mut response: Response) -> Result<Secret, StoreError> {
         let mut bytes = zeroize::Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(|e| self.unreachable(&e))? {
@@ -183,7 +183,7 @@ impl Http {
         StoreError::Unreachable { endpoint, cause, hint }
     }
 
-    /// The server said no. `asked_with` is what it must not be heard repeating.
+    /// Returns the error for a refused request. `asked_with` are secrets that the message must not repeat.
     pub(super) fn refused(&self, answer: &Said, asked_with: &[&Secret], hint: String) -> StoreError {
         #[derive(Deserialize)]
         struct Errors {
@@ -196,13 +196,14 @@ impl Http {
         StoreError::Refused { endpoint: self.endpoint.clone(), why: format!("HTTP {}: {words}", answer.status), hint }
     }
 
-    /// The answer is not what it should be.
+    /// Returns the error for an invalid response.
     pub(super) fn unusable(&self, why: &str) -> StoreError {
         StoreError::Answer { endpoint: self.endpoint.clone(), why: why.to_owned() }
     }
 }
 
-/// A standby sends its clients to the active server. The token goes with them, so never out of TLS.
+/// Follows redirects, because a standby redirects clients to the active server. The token is sent along, so a redirect
+/// must not leave TLS.
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let leaves_tls =
         attempt.previous().last().is_some_and(|from| from.scheme() == "https") && attempt.url().scheme() != "https";
@@ -215,8 +216,8 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     }
 }
 
-/// TLS with the one provider there is. Trusted are the CAs of the file, or else the system's (or those
-/// that SSL_CERT_FILE names).
+/// Returns a TLS configuration with the shared provider. It trusts the CAs in the file, or else the system's store (or
+/// the file that SSL_CERT_FILE names).
 fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, StoreError> {
     let certificates = match ca_file {
         Some(path) => read_certificates(path)?,

@@ -1,5 +1,5 @@
-//! The token that a Vault is asked with: given, or from a login; renewed while it can be, fetched again
-//! where it cannot.
+//! The token for a Vault: either given or obtained by a login. It is renewed while possible, and otherwise fetched
+//! again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::super::{OpenArgs, StoreError};
 use super::http::{Http, Said};
 use super::{PARAMS, param_or_variable};
 
-/// How a token is come by.
+/// How a token is obtained.
 pub(super) enum Login {
     Token(Secret),
     AppRole { role_id: Secret, secret_id: Option<Secret> },
@@ -25,7 +25,7 @@ pub(super) enum Login {
 }
 
 impl Login {
-    /// One way, and one only.
+    /// Reads the login method; exactly one must be given.
     pub(super) fn read(opening: &OpenArgs<'_>) -> Result<Self, StoreError> {
         let param = |name: &str| opening.secret(&format!("{PARAMS}{name}")).cloned();
         let (token, role_id, secret_id) = (param("token"), param("role_id"), param("secret_id"));
@@ -56,21 +56,21 @@ impl Login {
     }
 }
 
-/// The token of now.
+/// The current token.
 pub(super) struct Sessions {
     http: Arc<Http>,
     login: Login,
     current: watch::Sender<Option<Session>>,
-    /// One login at a time.
+    /// Allows one login at a time.
     logging_in: Mutex<()>,
 }
 
 #[derive(Clone)]
 struct Session {
     token: Secret,
-    /// When it is to be renewed; `None` where it lasts, or cannot be.
+    /// When the token must be renewed; `None` if it does not expire or cannot be renewed.
     renew_at: Option<Instant>,
-    /// When it ends.
+    /// When the token expires.
     ends_at: Option<Instant>,
 }
 
@@ -78,7 +78,7 @@ impl Session {
     fn new(token: Secret, lasts: u64, renewable: bool) -> Self {
         let now = Instant::now();
         let lasts = Some(Duration::from_secs(lasts)).filter(|lasts| !lasts.is_zero());
-        // Two thirds of its life, as Vault's agents do.
+        // Renew after two thirds of the lifetime, as Vault's agents do.
         let renew_at = lasts.filter(|_| renewable).map(|lasts| now + lasts * 2 / 3);
         Self { token, renew_at, ends_at: lasts.map(|lasts| now + lasts) }
     }
@@ -88,7 +88,7 @@ impl Session {
     }
 }
 
-/// What Vault says of a token, of a login or a renewal.
+/// Vault's response to a login or a renewal.
 #[derive(Deserialize)]
 struct Granted {
     auth: Auth,
@@ -108,12 +108,12 @@ impl Sessions {
         Self { http, login, current: watch::Sender::new(None), logging_in: Mutex::default() }
     }
 
-    /// True where another token can be had.
+    /// Returns true if a new token can be obtained.
     pub(super) fn can_log_in(&self) -> bool {
         !matches!(self.login, Login::Token(_))
     }
 
-    /// The token to ask with.
+    /// Returns the token to use.
     pub(super) async fn token(&self) -> Result<Secret, StoreError> {
         let _one = self.logging_in.lock().await;
         if let Some(session) = &*self.current.borrow()
@@ -127,7 +127,7 @@ impl Sessions {
         Ok(token)
     }
 
-    /// This token is not good any more.
+    /// Drops a token that is no longer valid.
     pub(super) fn forget(&self, token: &Secret) {
         self.current.send_if_modified(|current| {
             let is_it = current.as_ref().is_some_and(|session| session.token.expose() == token.expose());
@@ -138,7 +138,7 @@ impl Sessions {
         });
     }
 
-    /// Renews tokens when their time has come; forever.
+    /// Renews tokens when they are due, forever.
     pub(super) async fn keep(&self) {
         let mut current = self.current.subscribe();
         loop {
@@ -170,7 +170,7 @@ impl Sessions {
                 self.log_in("v1/auth/approle/login", body, &asked_with, hint).await
             }
             Login::Kubernetes { role, token_file } => {
-                // It is read again each time: the kubelet replaces it every hour or so.
+                // Read the file each time: the kubelet replaces it about every hour.
                 let content = super::super::read::read(token_file).await?;
                 let jwt = content.map(|content| content.secret).ok_or_else(|| StoreError::Declaration {
                     message: format!("there is no service account token at {}", token_file.display()),
@@ -204,7 +204,7 @@ impl Sessions {
         Ok(Session::new(Secret::from(token), auth.lease_duration, auth.renewable))
     }
 
-    /// How long a given token lasts. Where it may not ask, it is taken to last.
+    /// Determines the lifetime of a given token. If the token may not query its lifetime, it is assumed not to expire.
     async fn look_up(&self, token: &Secret) -> Result<Session, StoreError> {
         #[derive(Deserialize)]
         struct Found {
@@ -234,7 +234,7 @@ impl Sessions {
             self.http.ask(Method::POST, "v1/auth/token/renew-self", Some(&session.token), Some(&json!({}))).await;
         let auth = answer.ok().filter(|answer| answer.status == 200).and_then(|answer| granted(&answer));
         let next = match auth {
-            // A token near the end of its longest life is renewed to hardly anything.
+            // The renewal of a token near its maximum lifetime extends it by almost nothing.
             Some(auth) if auth.lease_duration > 1 => {
                 debug!(lasts = auth.lease_duration, "the Vault token is renewed");
                 Some(Session::new(session.token.clone(), auth.lease_duration, auth.renewable))
@@ -263,7 +263,7 @@ fn text(secret: &Secret) -> Result<&str, StoreError> {
     secret.expose_text().map(str::trim).map_err(|_| StoreError::declaration("what it is asked with is not UTF-8"))
 }
 
-/// Takes the credentials of a request out of memory.
+/// Wipes the credentials of a request from memory.
 fn wipe(body: Value) {
     if let Value::Object(fields) = body {
         for value in fields.into_values() {
