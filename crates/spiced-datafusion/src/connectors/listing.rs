@@ -34,7 +34,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Reads the params of `spec` that select files and their format, and adds every error to `wrong`. `path` is
-    /// `written` without its scheme. Also returns the part of the path before a wildcard: the file or directory.
+    /// `written` without its prefix. Also returns the part of the path before a wildcard: the file or directory.
     pub(super) fn open<'a>(
         spec: &DatasetSpec,
         written: String,

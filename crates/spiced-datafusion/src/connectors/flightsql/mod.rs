@@ -424,8 +424,8 @@ impl TableProvider for PeerTable {
         let names = asked.iter().map(|at| quoted(self.schema.field(*at).name()));
         let from = format!("SELECT {} FROM {}", names.collect::<Vec<_>>().join(", "), self.relation);
         let limit = limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
-        // The filters are evaluated again here: if the optimizer has since made one unsuitable for pushdown, only
-        // unneeded rows are transferred.
+        // The filters are evaluated again here: if the optimizer has since rewritten one into a form that cannot be
+        // pushed down, the only cost is the transfer of unneeded rows.
         let filtered = conditions(filters, &self.schema).map(|all| format!("{from} WHERE {all}{limit}"));
         let caller = state.config().get_extension::<Principal>();
         let trace = caller.and_then(|caller| caller.way().trace.clone());

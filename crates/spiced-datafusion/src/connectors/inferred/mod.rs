@@ -176,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    /// The columns of files with these texts, as `name type`, or why there are none.
+    /// Returns the columns of files with these texts, as `name type`, or why the inference failed.
     pub(super) async fn columns(text: Text, files: &[(&str, &[u8])]) -> Result<String, String> {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let mut metas = Vec::new();
