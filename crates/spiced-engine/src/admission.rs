@@ -1,7 +1,7 @@
-//! Which statements run now: slots by role, and a share of them by caller.
+//! Admission control: which statements may run now, by slots for each role and a share of them for each caller.
 //!
-//! A slot belongs to work, not to whoever waits for its result: the engine holds it until the work has really ended,
-//! also where the caller was answered long before, and gives it back while a result waits for a slow reader.
+//! A slot belongs to the work, not to the caller that waits for the result. The engine holds it until the work has
+//! really ended, even if the caller was answered long before, and releases it while a result waits for a slow reader.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,14 +14,14 @@ use tokio::time::timeout;
 
 use crate::{EngineError, ErrorKind, Principal, Role};
 
-/// How many results may be open for each statement that may run: most wait for their readers.
+/// How many results may be open for each statement that may run: most of them wait for their readers.
 const OPEN_PER_RUNNING: usize = 4;
 
-/// How many callers are remembered before those without a slot are forgotten.
+/// How many callers are remembered before those without a slot are dropped.
 const MAX_CALLERS: usize = 1_024;
 
-/// How many statements run at a time, and how many may wait for that, for each role: readers never keep writers from
-/// running, nor the other way round. Cheap to clone; clones share.
+/// Limits how many statements run concurrently and how many may wait, separately for each role: readers never block
+/// writers, nor writers readers. Clones are cheap and share the limits.
 #[derive(Debug, Clone)]
 pub struct AdmissionControl {
     readers: Arc<RoleQueue>,
@@ -29,30 +29,30 @@ pub struct AdmissionControl {
     queue_timeout: Duration,
 }
 
-/// The statements of one role.
+/// The limits of one role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoleLimits {
-    /// How many run at a time.
+    /// The maximum number of running statements.
     pub running: usize,
-    /// How many more may wait.
+    /// The maximum number of waiting statements.
     pub waiting: usize,
 }
 
 impl Default for RoleLimits {
-    /// 64 that run, 256 that wait.
+    /// 64 running, 256 waiting.
     fn default() -> Self {
         Self { running: 64, waiting: 256 }
     }
 }
 
 impl RoleLimits {
-    /// What one caller may have of `all`: three quarters, so that the others always find some.
+    /// Returns the share of `all` that one caller may hold: three quarters, so that some remain for the others.
     fn share(all: usize) -> usize {
         all - all / 4
     }
 }
 
-/// One count for all callers of a role, and one for each of them.
+/// A count for all callers of a role, and one for each caller.
 #[derive(Debug)]
 struct Quota {
     all: Arc<Semaphore>,
@@ -68,7 +68,7 @@ struct QueuePlace {
 }
 
 impl Quota {
-    /// So many places, of which one caller may have three quarters.
+    /// Creates a quota of `places`; one caller may hold three quarters of them.
     fn new(places: usize) -> Self {
         Self::of(places, RoleLimits::share(places))
     }
@@ -79,7 +79,7 @@ impl Quota {
     }
 
     fn own(&self, caller: &Arc<str>) -> Arc<Semaphore> {
-        // A map of counts that are shared: nothing in between can panic.
+        // A map of shared counts: no code here panics while it holds the lock.
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = callers.get(caller).and_then(Weak::upgrade) {
             return own;
@@ -118,28 +118,28 @@ impl RoleQueue {
         Self {
             limits,
             running: Quota::new(limits.running),
-            // All that are configured for one caller, and a quarter more for the others.
+            // One caller may use the whole configured number; a quarter more is added for the others.
             waiting: Quota::of(limits.waiting.saturating_add(limits.waiting / 4), limits.waiting),
             open: Quota::new(limits_open(limits)),
         }
     }
 }
 
-/// How many results may be open at a time.
+/// Returns the maximum number of open results.
 fn limits_open(limits: RoleLimits) -> usize {
     limits.running.saturating_mul(OPEN_PER_RUNNING)
 }
 
 impl Default for AdmissionControl {
-    /// The default for each role, and a queue timeout of 10 s.
+    /// The default limits for each role, and a queue timeout of 10 s.
     fn default() -> Self {
         Self::new(RoleLimits::default(), RoleLimits::default(), Duration::from_secs(10))
     }
 }
 
 impl AdmissionControl {
-    /// Limits for callers that read and for those that also write; one that waits for longer than `queue_timeout` is
-    /// refused.
+    /// Sets the limits for read-only callers and for callers that also write. A statement that waits longer than
+    /// `queue_timeout` is refused.
     pub fn new(readers: RoleLimits, writers: RoleLimits, queue_timeout: Duration) -> Self {
         let queue = |limits| Arc::new(RoleQueue::new(limits));
         Self { readers: queue(readers), writers: queue(writers), queue_timeout }
@@ -155,7 +155,7 @@ impl AdmissionControl {
         let RoleLimits { running, waiting } = queue.limits;
         let role = principal.role();
         let busy = |why: String| EngineError::new(ErrorKind::Exhausted, format!("{why}; try again"));
-        // What waits for its turn has no result yet.
+        // A waiting statement has no open result yet.
         let slot = |running| {
             let Some(open) = queue.open.try_take(&caller) else {
                 return Err(busy(format!(
@@ -186,10 +186,10 @@ impl AdmissionControl {
     }
 }
 
-/// The right of one statement to run. Dropping it lets another one run.
+/// The right of one statement to run. Dropping it lets another statement run.
 ///
-/// An engine that works on beyond the future it was asked with, in a task of its own say, takes the slot with it
-/// ([`Slot::take_current`]). Where it does not, [`Guarded`](crate::Guarded) holds the slot until the result is dropped.
+/// An engine whose work outlives the call, for example in a separate task, takes the slot with it
+/// ([`Slot::take_current`]). Otherwise, [`Guarded`](crate::Guarded) holds the slot until the result is dropped.
 pub struct Slot {
     queue: Arc<RoleQueue>,
     caller: Arc<str>,
@@ -203,14 +203,14 @@ tokio::task_local! {
 }
 
 impl Slot {
-    /// The slot of the call that is being made to the engine, for the work that outlives it.
+    /// Takes the slot of the current call to the engine, for work that outlives the call.
     pub fn take_current() -> Option<Self> {
         CURRENT.try_with(|slot| slot.borrow_mut().take()).ok().flatten()
     }
 
-    /// Leaves the slot to the statement's next step.
+    /// Returns the slot to the statement, for its next step.
     pub fn release(self) {
-        // Outside a call of `Guarded`'s there is no next step, and the slot is free.
+        // Outside a call from `Guarded` there is no next step, and the slot becomes free.
         let _ = CURRENT.try_with(|slot| slot.replace(Some(self)));
     }
 
@@ -219,14 +219,14 @@ impl Slot {
         self.running = None;
     }
 
-    /// Runs again; waits until it may.
+    /// Waits until the statement may run again.
     pub async fn resume(&mut self) {
         if self.running.is_none() {
             self.running = self.queue.running.take(&self.caller).await;
         }
     }
 
-    /// Makes `call` with `slot`; gives back the slot where nobody took it.
+    /// Makes `call` with `slot`; returns the slot if the call did not take it.
     pub(crate) async fn within<T>(slot: Option<Self>, call: impl Future<Output = T>) -> (T, Option<Self>) {
         CURRENT
             .scope(RefCell::new(slot), async {
@@ -290,7 +290,7 @@ mod tests {
         }
         assert_eq!(control.admit(&reader("greedy")).await.unwrap_err().kind(), ErrorKind::Exhausted);
         let other = control.admit(&reader("other")).await.unwrap();
-        // Without credentials, an address is a caller.
+        // Without credentials, the address identifies the caller.
         let from = |last| {
             let address = Some(Ipv4Addr::new(127, 0, 0, last).into());
             Principal::anonymous(Role::ReadOnly).with_context(RequestContext { address, ..RequestContext::default() })

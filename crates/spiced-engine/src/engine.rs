@@ -1,4 +1,4 @@
-//! The traits an engine implements, and the plain types that cross them.
+//! The traits that an engine implements, and the plain types that they exchange.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,56 +14,56 @@ use tokio::sync::watch;
 
 use crate::{EngineError, ErrorKind, ForeignKey, Ingest, Key, Principal};
 
-/// A query engine. Shared by all endpoints; cheap to call.
+/// A query engine. All endpoints share it; calls on it are cheap.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
-    /// A session of the caller's own. What it sets or prepares is seen by nobody else.
+    /// Opens a session for one caller. Its settings and prepared statements are not visible to other callers.
     ///
     /// # Errors
-    /// The engine cannot open a session now.
+    /// Fails if the engine cannot open a session now.
     async fn session(&self, principal: &Principal) -> Result<Box<dyn Session>, EngineError>;
 
-    /// The data sets and how each fares; the watch changes when one of them does.
+    /// Returns the data sets and their states. The watch channel is notified when a state changes.
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>>;
 
-    /// How its SQL reads, for drivers that ask; `None` where it does not say.
+    /// Describes the engine's SQL to drivers that ask for it; `None` if it is not known.
     fn dialect(&self) -> Option<Dialect> {
         None
     }
 }
 
-/// How the SQL of an engine reads, as far as drivers ask: names that are not quoted are in lower case, names that are
-/// quoted are as written, within `"`.
+/// The properties of an engine's SQL that drivers ask for. Unquoted names are folded to lower case; names quoted with
+/// `"` keep their case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dialect {
-    /// Where nulls stand in an order that does not say.
+    /// Whether nulls sort high if the order does not specify it.
     pub nulls_are_high: bool,
-    /// Words that are no names unless they are quoted.
+    /// Words that are names only if they are quoted.
     pub keywords: Vec<String>,
-    /// The functions of numbers, by name.
+    /// The numeric functions, by name.
     pub numeric_functions: Vec<String>,
-    /// The functions of text.
+    /// The string functions.
     pub string_functions: Vec<String>,
-    /// The functions of dates and times.
+    /// The date and time functions.
     pub datetime_functions: Vec<String>,
     /// All other functions.
     pub system_functions: Vec<String>,
 }
 
-/// One caller's session.
+/// The session of one caller.
 #[async_trait]
 pub trait Session: Send + Sync {
     /// Plans a statement without running it.
     ///
     /// # Errors
-    /// The statement is wrong, or names what is not there.
+    /// Fails if the statement is invalid, or names something that does not exist.
     async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError>;
 
-    /// Plans putting rows into a table. What it gives is executed once, and answers a count.
+    /// Plans a bulk insert into a table. The result is executed once, and returns a count.
     ///
     /// # Errors
-    /// The table is not there, or not as it is wanted; the rows do not fit it; or, unless it is overridden,
-    /// the engine takes no rows.
+    /// Fails if the table does not exist or is not in the required state, or if the rows do not fit it. The default
+    /// implementation always fails: the engine does not accept rows.
     async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
         Err(EngineError::new(
             ErrorKind::Unsupported,
@@ -71,54 +71,54 @@ pub trait Session: Send + Sync {
         ))
     }
 
-    /// Sets an option for what comes in this session, or with `None` gives it back its default: `catalog` and
-    /// `schema` are where names without one are looked up, others are the engine's own.
+    /// Sets an option for later statements of this session; `None` resets it to its default. `catalog` and `schema` are
+    /// where unqualified names are resolved; other options are specific to the engine.
     ///
     /// # Errors
-    /// There is no such option (`Denied`, `NotFound` or, unless it is overridden, `Unsupported`), or the value is none
-    /// for it (`InvalidStatement`).
+    /// Fails if there is no such option (`Denied`, `NotFound` or, in the default implementation, `Unsupported`), or if
+    /// the value is invalid for it (`InvalidStatement`).
     async fn set(&self, name: &str, _value: Option<&str>) -> Result<(), EngineError> {
         Err(EngineError::new(ErrorKind::Unsupported, format!("this engine has no options, and so not `{name}`")))
     }
 
-    /// The catalogs, schemas and tables that the caller may see.
+    /// Returns the catalogs, schemas and tables that are visible to the caller.
     ///
     /// # Errors
-    /// The catalog cannot be read.
+    /// Fails if the catalog cannot be read.
     async fn catalog(&self) -> Result<Catalog, EngineError>;
 }
 
-/// A statement that is planned and ready to run, any number of times.
+/// A planned statement that can run any number of times.
 #[async_trait]
 pub trait Prepared: Send + Sync {
-    /// The schema of the answer. For a statement that changes data: one column, `count`, `UInt64`.
+    /// Returns the result schema. For a statement that changes data: one column, `count`, `UInt64`.
     fn schema(&self) -> SchemaRef;
 
-    /// The schema of the answer with these parameters: that of every batch that [`Self::execute`] gives with them. Without
-    /// values, a parameter whose type is open leaves open what depends on it.
+    /// Returns the result schema for these parameters: the schema of every batch that [`Self::execute`] produces with
+    /// them. Without values, a parameter of unknown type leaves the types that depend on it unknown.
     ///
     /// # Errors
-    /// A parameter is missing or does not fit.
+    /// Fails if a parameter is missing or does not fit.
     async fn schema_with(&self, _parameters: &Parameters) -> Result<SchemaRef, EngineError> {
         Ok(self.schema())
     }
 
-    /// One field for each parameter, in order. Names are as written (`$1`, `$name`); a type that
-    /// could not be inferred is `DataType::Null`.
+    /// Returns one field for each parameter, in order. Names are as written (`$1`, `$name`). The type is
+    /// `DataType::Null` if it could not be inferred.
     fn parameters(&self) -> &Schema;
 
-    /// What running it does.
+    /// Returns what running the statement does.
     fn effect(&self) -> Effect;
 
-    /// Runs it. Dropping the execution, or its stream, cancels the query.
+    /// Runs the statement. Dropping the execution or its stream cancels the query.
     ///
     /// # Errors
-    /// A parameter is missing or does not fit, or the query cannot start. What fails later is an
-    /// item of the stream.
+    /// Fails if a parameter is missing or does not fit, or if the query cannot start. Later failures are items of the
+    /// stream.
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError>;
 }
 
-/// What is asked of the engine.
+/// A statement as the client sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Statement {
@@ -128,10 +128,10 @@ pub enum Statement {
     Substrait(Vec<u8>),
 }
 
-/// Values for a statement's parameters: nothing, or a batch of exactly one row.
+/// Values for the parameters of a statement: nothing, or a batch of exactly one row.
 ///
-/// A column called `$1` or `$name` is for that parameter. Without the `$`, names count where they are
-/// the parameters' own; else columns are taken in order (drivers number theirs from 0).
+/// A column named `$1` or `$name` binds that parameter. Without the `$`, columns are matched by name if their names are
+/// those of the parameters, and otherwise by position (drivers number theirs from 0).
 #[derive(Debug, Clone, Default)]
 pub struct Parameters(Option<RecordBatch>);
 
@@ -141,10 +141,10 @@ impl Parameters {
         Self(None)
     }
 
-    /// The parameters in a batch of one row.
+    /// Takes the parameters from a batch of one row.
     ///
     /// # Errors
-    /// The batch does not have exactly one row.
+    /// Fails if the batch does not have exactly one row.
     pub fn from_batch(batch: RecordBatch) -> Result<Self, EngineError> {
         if batch.num_rows() != 1 {
             return Err(EngineError::new(
@@ -155,19 +155,19 @@ impl Parameters {
         Ok(Self(Some(batch)))
     }
 
-    /// The batch, where there is one.
+    /// Returns the batch, if there is one.
     pub fn batch(&self) -> Option<&RecordBatch> {
         self.0.as_ref()
     }
 }
 
-/// What running a statement does, as the engine reads it from its plan.
+/// What running a statement does, as the engine derives it from the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
     /// Reads data or metadata.
     Read,
-    /// Changes the caller's own session (`SET`).
+    /// Changes the caller's session (`SET`).
     Session,
     /// Changes data.
     Write,
@@ -178,7 +178,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Its name in logs and tables: one word.
+    /// Returns the one-word name that is used in logs and tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -190,7 +190,7 @@ impl Effect {
     }
 }
 
-/// Batches as they are made. Dropping the stream cancels the query.
+/// Batches as they are produced. Dropping the stream cancels the query.
 pub type Batches = BoxStream<'static, Result<RecordBatch, EngineError>>;
 
 /// A running query.
@@ -202,7 +202,8 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// Batches that are there already; all have the schema of the first. No batches: no columns.
+    /// Wraps batches that are already in memory. All have the schema of the first; without a batch, the schema is
+    /// empty.
     pub fn of(batches: Vec<RecordBatch>) -> Self {
         let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
         Self { schema, batches: stream::iter(batches).map(Ok).boxed() }
@@ -215,10 +216,10 @@ impl fmt::Debug for Execution {
     }
 }
 
-/// What a caller may see: tables sorted by catalog, schema and name.
+/// The objects that are visible to a caller; tables are sorted by catalog, schema and name.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
-    /// Every catalog and schema, also those without a table.
+    /// Every catalog and schema, including those without a table.
     pub schemas: Vec<(String, String)>,
     /// The tables and views.
     pub tables: Vec<TableInfo>,
@@ -237,20 +238,20 @@ pub struct TableInfo {
     pub kind: &'static str,
     /// The columns.
     pub columns: Arc<Schema>,
-    /// The key that its source says it has.
+    /// The primary key that the source reports.
     pub primary_key: Option<Key>,
-    /// The keys of other tables that its columns hold, as far as those tables are to be seen too.
+    /// The foreign keys of the table, if the tables that they reference are visible too.
     pub foreign_keys: Vec<ForeignKey>,
 }
 
-/// A data set of the pod, and how it fares.
+/// A data set of the pod, and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DatasetStatus {
     /// The name it is queried by.
     pub name: String,
-    /// The source, as the pod writes it.
+    /// The source, as written in the pod.
     pub from: String,
-    /// True where it may be written.
+    /// Whether it is writable.
     pub writable: bool,
     /// Whether it can be queried.
     #[serde(flatten)]
@@ -261,13 +262,13 @@ pub struct DatasetStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum DatasetState {
-    /// The first load is under way.
+    /// The first load is in progress.
     Loading,
     /// It can be queried.
     Ready,
-    /// The last load failed; it is tried again.
+    /// The last load failed and will be retried.
     Failed {
-        /// Why, in one sentence.
+        /// The cause, in one sentence.
         error: String,
         /// When the next attempt starts.
         #[serde(serialize_with = "unix_seconds")]

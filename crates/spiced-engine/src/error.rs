@@ -1,6 +1,6 @@
-//! Why an engine did not answer, in terms that each protocol has a code for.
+//! Errors of an engine, in classes that each protocol has a code for.
 
-/// The class of a failure; an endpoint maps it to its own code.
+/// The class of an error; each endpoint maps it to a code of its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -8,23 +8,23 @@ pub enum ErrorKind {
     InvalidStatement,
     /// The caller's role does not allow the effect: 403, `PERMISSION_DENIED`.
     Denied,
-    /// What was named is not there: 404, `NOT_FOUND`.
+    /// The named object does not exist: 404, `NOT_FOUND`.
     NotFound,
-    /// The engine does not do this: 501, `UNIMPLEMENTED`.
+    /// The engine does not support the operation: 501, `UNIMPLEMENTED`.
     Unsupported,
     /// A limit (memory, concurrency, size) was reached: 503, `RESOURCE_EXHAUSTED`.
     Exhausted,
     /// The time limit was reached: 503, `DEADLINE_EXCEEDED`.
     Timeout,
-    /// Something that the engine needs, another server say, does not answer: 503, `UNAVAILABLE`.
+    /// A resource that the engine needs, such as another server, does not respond: 503, `UNAVAILABLE`.
     Unavailable,
-    /// The caller went away or asked to stop: `CANCELLED`.
+    /// The caller disconnected or cancelled the request: `CANCELLED`.
     Cancelled,
     /// Anything else: 500, `INTERNAL`.
     Internal,
 }
 
-/// A failure of the engine: its class, and one sentence for the caller.
+/// An error of the engine: its class, and one sentence for the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct EngineError {
@@ -33,12 +33,12 @@ pub struct EngineError {
 }
 
 impl EngineError {
-    /// A failure with a message that may be shown to the caller: no secret, no path of the host.
+    /// Creates an error. The message may be shown to the caller, so it must not contain a secret or a path of the host.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 
-    /// The class.
+    /// Returns the class.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

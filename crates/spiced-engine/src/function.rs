@@ -1,4 +1,4 @@
-//! An engine made of one function, for those who embed an endpoint over something that is no query engine, and for tests.
+//! An engine made from one function, for tests and for applications that embed an endpoint without a query engine.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,10 +11,11 @@ use crate::{
     Session, Statement,
 };
 
-/// An engine that answers every SQL statement by calling `answer`, and counts each as a read.
+/// Creates an engine that answers every SQL statement by calling `answer`, and treats each as a read.
 ///
-/// It is called when a statement is prepared, without parameters, for the schema of the answer, and again for a run
-/// with parameters and for every run after the first; so it should do its work in the stream.
+/// `answer` is called when a statement is prepared, without parameters, to get the result schema. It is called again
+/// for each execution with parameters and for each execution after the first. The actual work should therefore be done
+/// in the stream.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -50,7 +51,7 @@ impl Engine for FunctionEngine {
         Ok(Box::new(self.clone()))
     }
 
-    /// None: the function may answer anything.
+    /// Returns an empty list: the function may answer any statement.
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
         watch::channel(Vec::new()).1
     }
@@ -77,7 +78,7 @@ struct Planned {
     answer: Arc<Answer>,
     sql: String,
     schema: SchemaRef,
-    /// What the schema was taken from, for the first run.
+    /// The execution that provided the schema, for the first run.
     first: Mutex<Option<Execution>>,
     parameters: Schema,
 }

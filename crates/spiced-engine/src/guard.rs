@@ -1,5 +1,5 @@
-//! The one place where a caller's role is compared with what a statement would do, where statements wait for a
-//! slot, and where it is told who did what.
+//! The one place where a caller's role is compared with the effect of a statement, where statements wait for a slot,
+//! and where observers are notified.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,16 +17,16 @@ use crate::engine::{
 };
 use crate::{AdmissionControl, Effect, EngineError, ErrorKind, Ingest, Principal, ResultLimits, Role, Slot};
 
-/// An engine behind which every statement is checked against the caller's role.
+/// An engine that checks every statement against the caller's role.
 ///
-/// The check is made when a statement is prepared, so a statement that may not run is never held
-/// by anybody, and one prepared by one caller cannot be run by another.
+/// The check is made when a statement is prepared. A statement that may not run is therefore never kept, and a
+/// statement that one caller prepared cannot be run by another.
 pub struct Guarded<E> {
     engine: E,
     rules: Arc<Rules>,
 }
 
-/// What holds for all sessions.
+/// The rules for all sessions.
 #[derive(Clone, Default)]
 struct Rules {
     witnesses: Vec<Arc<dyn StatementObserver>>,
@@ -34,68 +34,68 @@ struct Rules {
     bounds: ResultLimits,
 }
 
-/// Is told of every statement that ran, that failed to be planned, and that was denied.
+/// Receives a record of every statement that ran, failed to be planned, or was denied.
 pub trait StatementObserver: Send + Sync + 'static {
-    /// A statement came to its end, or was not begun. It is called once for each execution, and must not block.
+    /// Called once for each execution, when the statement ends or is rejected before it starts. It must not block.
     fn on_complete(&self, seen: &StatementRecord<'_>);
 }
 
-/// A statement at its end.
+/// The record of a statement that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct StatementRecord<'a> {
-    /// Who sent it.
+    /// The caller.
     pub principal: &'a Principal,
     /// The statement.
     pub statement: &'a Statement,
-    /// What it does; `None` where it could not be planned.
+    /// The effect; `None` if the statement could not be planned.
     pub effect: Option<Effect>,
     /// How it ended.
     pub outcome: Outcome,
-    /// Why it failed or was denied.
+    /// The cause, if it failed or was denied.
     pub error: Option<&'a EngineError>,
-    /// When it came.
+    /// When it arrived.
     pub started: SystemTime,
-    /// How long it waited for its turn.
+    /// How long it waited for a slot.
     pub queued: Duration,
-    /// How long all of it took, from its coming to the last batch that was fetched.
+    /// The time from its arrival until the last batch was fetched.
     pub took: Duration,
-    /// The rows of the answer that were fetched.
+    /// The number of rows that were fetched.
     pub rows: u64,
 }
 
 /// How a statement ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has had its effect, or its whole answer was fetched.
+    /// It had its effect, or the whole result was fetched.
     Done,
     /// It ended with an error.
     Failed,
-    /// Its caller went away, or stopped it, before it was done: it may have had a part of its effect.
+    /// The caller disconnected or stopped it before it completed: it may have had part of its effect.
     Cancelled,
-    /// The caller may not: it was not begun.
+    /// The caller lacks the permission: it was not started.
     Denied,
 }
 
 impl<E: Engine> Guarded<E> {
-    /// Guards `engine`, with the default [`AdmissionControl`] and answers of any size.
+    /// Guards `engine`, with the default [`AdmissionControl`] and without result limits.
     pub fn new(engine: E) -> Self {
         Self { engine, rules: Arc::default() }
     }
 
-    /// Tells `witness` too.
+    /// Adds an observer.
     #[must_use]
     pub fn witnessed(self, witness: Arc<dyn StatementObserver>) -> Self {
         self.ruled(|rules| rules.witnesses.push(witness))
     }
 
-    /// Lets as many statements run as `admission` does. A statement has a slot from its planning until its work has
-    /// ended ([`Slot`]).
+    /// Limits concurrent statements by `admission`. A statement holds a slot from planning until its work has ended
+    /// ([`Slot`]).
     #[must_use]
     pub fn admitted_by(self, admission: AdmissionControl) -> Self {
         self.ruled(|rules| rules.admission = admission)
     }
 
-    /// Lets no query answer more than this.
+    /// Limits the size of every query result.
     #[must_use]
     pub fn limited(self, bounds: ResultLimits) -> Self {
         self.ruled(|rules| rules.bounds = bounds)
@@ -143,7 +143,7 @@ impl Session for GuardedSession {
         asked.routine = ingest.routine;
         let least = Effect::Write;
         if let Err(denied) = permit(self.principal.role(), least) {
-            // Before the table is looked up: whether it is there is not the caller's to learn this way.
+            // Checked before the table is looked up: the caller must not learn this way whether it exists.
             asked.told(Some(least), Outcome::Denied, Some(&denied), 0);
             return Err(denied);
         }
@@ -152,7 +152,7 @@ impl Session for GuardedSession {
         self.guard(planned, asked, slot)
     }
 
-    /// It changes the caller's own session alone, which every role may.
+    /// Sets an option of the caller's own session, which every role may do.
     async fn set(&self, name: &str, value: Option<&str>) -> Result<(), EngineError> {
         self.inner.set(name, value).await
     }
@@ -180,7 +180,7 @@ impl GuardedSession {
         slot.inspect_err(|error| asked.told(None, Outcome::Failed, Some(error), 0))
     }
 
-    /// Lets through what has been planned, where the caller may do it, and sees to it that its end is told.
+    /// Accepts a planned statement if the caller has the permission, and makes sure that its end is recorded.
     fn guard(
         &self,
         planned: Result<Box<dyn Prepared>, EngineError>,
@@ -188,7 +188,7 @@ impl GuardedSession {
         slot: Option<Slot>,
     ) -> Result<Box<dyn Prepared>, EngineError> {
         let inner = planned.inspect_err(|error| match error.kind() {
-            // What no role may do is denied by the engine itself, which alone knows the plan.
+            // The engine itself denies what no role may do, because it alone knows the plan.
             ErrorKind::Denied => asked.told(Some(Effect::Write), Outcome::Denied, Some(error), 0),
             _ => asked.told(None, Outcome::of(error), Some(error), 0),
         })?;
@@ -199,7 +199,7 @@ impl GuardedSession {
     }
 }
 
-/// Says whether `role` may do what has `effect`.
+/// Checks that `role` permits `effect`.
 fn permit(role: Role, effect: Effect) -> Result<(), EngineError> {
     let what = match (role, effect) {
         (Role::ReadWrite, _) | (Role::ReadOnly, Effect::Read | Effect::Session) => return Ok(()),
@@ -210,7 +210,7 @@ fn permit(role: Role, effect: Effect) -> Result<(), EngineError> {
     Err(EngineError::new(ErrorKind::Denied, format!("the statement {what}, and this caller may only read")))
 }
 
-/// A statement as it came.
+/// A statement as it arrived.
 struct StatementContext {
     rules: Arc<Rules>,
     principal: Principal,
@@ -241,7 +241,7 @@ struct GuardedStatement {
 struct Held {
     asked: StatementContext,
     effect: Effect,
-    /// For the first execution; each further one is admitted by itself.
+    /// The slot of the first execution; each later execution is admitted separately.
     slot: Mutex<Option<Slot>>,
 }
 
@@ -270,7 +270,7 @@ impl Prepared for GuardedStatement {
     }
 
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
-        // Made first: a caller that goes away meanwhile drops it.
+        // Created first, so that it is dropped, and records the end, if the caller disconnects meanwhile.
         let mut ending = Ending { held: self.held.clone(), outcome: Outcome::Cancelled, error: None, rows: 0 };
         let slot = match self.held.take_slot() {
             Some(slot) => slot,
@@ -297,7 +297,7 @@ impl Prepared for GuardedStatement {
 }
 
 impl Outcome {
-    /// Its name in logs and tables: one word.
+    /// Returns the one-word name that is used in logs and tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -312,7 +312,7 @@ impl Outcome {
     }
 }
 
-/// Tells how an execution ended, when it is dropped.
+/// Records the outcome of an execution when it is dropped.
 struct Ending {
     held: Arc<Held>,
     outcome: Outcome,
@@ -335,7 +335,7 @@ impl Drop for Ending {
 struct ObservedBatches {
     inner: Batches,
     ending: Ending,
-    /// Where the engine did not take it.
+    /// The slot, if the engine did not take it.
     _slot: Option<Slot>,
 }
 
@@ -370,7 +370,7 @@ mod tests {
         }
     }
 
-    /// Keeps how statements ended.
+    /// Records how statements ended.
     #[derive(Default)]
     struct Kept(Mutex<Vec<(Option<Effect>, Outcome, u64)>>);
 

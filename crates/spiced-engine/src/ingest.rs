@@ -1,53 +1,53 @@
-//! Rows for a table, in bulk: what a driver sends where it would otherwise write many `INSERT`s.
+//! Bulk inserts: rows that a driver sends in place of many `INSERT` statements.
 
 use std::fmt;
 
 use crate::Execution;
 
-/// Rows, and the table that they are for.
+/// Rows, and the table to insert them into.
 #[derive(Debug)]
 pub struct Ingest {
     /// The table.
     pub table: TablePath,
-    /// What happens where there is no such table.
+    /// What happens if the table does not exist.
     pub if_missing: IfMissing,
-    /// What happens where there is one.
+    /// What happens if the table exists.
     pub if_exists: IfExists,
-    /// The rows. Columns are told by name.
+    /// The rows. Columns are matched by name.
     pub rows: Execution,
-    /// True for what comes all day long, as telemetry does: a [`StatementObserver`](crate::Witness) is told of it only where it is
-    /// denied or fails.
+    /// True for continuous streams such as telemetry: a [`StatementObserver`](crate::StatementObserver) is notified
+    /// only if the insert is denied or fails.
     pub routine: bool,
 }
 
-/// A table by name, as far as the caller says it.
+/// The name of a table, as far as the caller qualifies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablePath {
-    /// The catalog; the session's own where it is not said.
+    /// The catalog; the session's default if it is absent.
     pub catalog: Option<String>,
-    /// The schema; the session's own where it is not said.
+    /// The schema; the session's default if it is absent.
     pub schema: Option<String>,
-    /// The table, exactly as it is called.
+    /// The table, matched exactly.
     pub name: String,
 }
 
-/// What happens where the table is not there.
+/// What happens if the table does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfMissing {
-    /// Nothing: it is an error.
+    /// The insert fails.
     Fail,
-    /// It is made, with the columns of the rows.
+    /// The table is created with the columns of the rows.
     Create,
 }
 
-/// What happens where the table is there.
+/// What happens if the table exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfExists {
-    /// Nothing: it is an error.
+    /// The insert fails.
     Fail,
-    /// The rows are added, all or none.
+    /// The rows are appended, all or none.
     Append,
-    /// The table is replaced by one with the columns of the rows.
+    /// The table is replaced by a new one with the columns of the rows.
     Replace,
 }
 

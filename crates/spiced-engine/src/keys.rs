@@ -1,41 +1,41 @@
-//! What a source says of its tables' keys. It is told, and not looked after: who owns the rows does that.
+//! The keys of tables, as their sources report them. They are not enforced here; the source enforces them.
 
-/// Columns that tell a table's rows apart, in the key's order.
+/// Columns that identify a row of a table, in the key's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// The constraint's name, where it has one.
+    /// The constraint's name, if it has one.
     pub name: Option<String>,
     /// The columns.
     pub columns: Vec<String>,
 }
 
-/// Columns that hold a key of a row of another table, or of the same.
+/// Columns that reference a key of another table, or of the same table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignKey {
-    /// The columns that refer, in the order of those that are referred to.
+    /// The referencing columns, in the order of the referenced columns.
     pub key: Key,
-    /// The catalog, schema and name of the table that is referred to.
+    /// The catalog, schema and name of the referenced table.
     pub table: [String; 3],
-    /// Its key.
+    /// The referenced key.
     pub referred: Key,
-    /// What happens to a row when the key that it holds changes.
+    /// What happens to a row when the key that it references changes.
     pub on_update: KeyRule,
-    /// What happens to it when the row that has that key goes.
+    /// What happens to a row when the row that it references is deleted.
     pub on_delete: KeyRule,
 }
 
-/// What happens to rows that refer, with the numbers of Flight SQL (`UpdateDeleteRules`), which are JDBC's.
+/// What happens to referencing rows, with the numbers of Flight SQL (`UpdateDeleteRules`), which are those of JDBC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum KeyRule {
-    /// The same as to what they refer to.
+    /// They are updated or deleted too.
     Cascade = 0,
-    /// They keep it from happening.
+    /// They prevent the change.
     Restrict = 1,
-    /// They refer to nothing.
+    /// Their reference is set to null.
     SetNull = 2,
-    /// They keep it from happening, at the end of the statement or later.
+    /// They prevent the change, at the end of the statement or later.
     NoAction = 3,
-    /// They refer to their default.
+    /// Their reference is set to its default.
     SetDefault = 4,
 }

@@ -1,12 +1,11 @@
-//! What a server needs of a query engine, on Arrow alone.
+//! The interface between a server and a query engine, on Arrow alone.
 //!
-//! The trait is session first: a caller gets a [`Session`] of its own, so that neither `SET` nor
-//! `PREPARE` leaks from one caller to another. A statement is prepared before it runs; preparing
-//! tells the answer's schema, the parameters, and the [`Effect`], which [`Guarded`] compares with
-//! the caller's [`Role`] in one place for all endpoints.
+//! The interface is session-based: each caller gets a separate [`Session`], so that neither `SET` nor `PREPARE` affects
+//! another caller. A statement is prepared before it runs. Preparing it yields the result schema, the parameters, and
+//! the [`Effect`], which [`Guarded`] compares with the caller's [`Role`] in one place for all endpoints.
 //!
-//! This crate knows no engine, no protocol and no TLS. [`engine_fn`] makes an engine of one function, for tests and
-//! for those who have no query engine to put behind an endpoint.
+//! This crate depends on no engine, no protocol and no TLS. [`engine_fn`] builds an engine from one function, for tests
+//! and for applications that have no query engine behind an endpoint.
 //!
 //! ```
 //! use spiced_engine::{Engine, Execution, Guarded, Parameters, Principal, Role, Statement, engine_fn};

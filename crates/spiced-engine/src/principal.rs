@@ -1,4 +1,4 @@
-//! Who calls, and what the caller may do.
+//! Callers and their permissions.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::Trace;
 
-/// What a caller may do.
+/// The permissions of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Role {
-    /// May query and read metadata.
+    /// May run queries and read metadata.
     #[serde(rename = "ro")]
     ReadOnly,
     /// May also change data and definitions.
@@ -21,7 +21,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// What it is called in settings, logs and metrics.
+    /// Returns the name that is used in settings, logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::ReadOnly => "ro",
@@ -39,10 +39,10 @@ impl fmt::Display for Role {
 /// The name of callers without credentials.
 const ANONYMOUS: &str = "anonymous";
 
-/// A caller that an endpoint has let in.
+/// A caller that an endpoint has authenticated or accepted as anonymous.
 ///
-/// Two requests with equal principals are the same caller, by whatever way each came: signed Flight
-/// tickets and prepared handles are bound to it.
+/// Requests with equal principals come from the same caller, whatever endpoint they arrived at: signed Flight tickets
+/// and prepared handles are bound to the principal.
 #[derive(Debug, Clone)]
 pub struct Principal {
     name: Arc<str>,
@@ -50,31 +50,32 @@ pub struct Principal {
     way: RequestContext,
 }
 
-/// By which way a caller came: for the audit log, and no part of who it is.
+/// How a request arrived. It is recorded in the audit log and is not part of the caller's identity.
 #[derive(Debug, Clone, Default)]
 pub struct RequestContext {
-    /// The endpoint: `http`, `flight` or `grpc`; empty where a program called the engine itself.
+    /// The endpoint: `http`, `flight` or `grpc`; empty if an application called the engine directly.
     pub endpoint: &'static str,
     /// The caller's address.
     pub address: Option<IpAddr>,
-    /// The SHA-256 of the client certificate that it showed, in lower-case hex.
+    /// The SHA-256 fingerprint of the client certificate, in lower-case hex.
     pub certificate: Option<Arc<str>>,
-    /// The trace that the caller says the request belongs to.
+    /// The trace that the caller assigns to the request.
     pub trace: Option<Trace>,
 }
 
 impl Principal {
-    /// A caller by name.
+    /// Creates a caller by name.
     pub fn new(name: impl Into<Arc<str>>, role: Role) -> Self {
         Self { name: name.into(), role, way: RequestContext::default() }
     }
 
-    /// The caller that gave no credentials, where such callers are let in.
+    /// Creates a caller without credentials, for endpoints that accept anonymous requests.
     pub fn anonymous(role: Role) -> Self {
         Self::new(ANONYMOUS, role)
     }
 
-    /// With whom the caller shares what is divided among callers: its name, or, for one without credentials, its address.
+    /// Returns the key by which quotas are divided among callers: the name or, for a caller without credentials, the
+    /// address.
     pub fn share_key(&self) -> Arc<str> {
         match self.way.address {
             Some(address) if &*self.name == ANONYMOUS => format!("{ANONYMOUS} {address}").into(),
@@ -82,23 +83,23 @@ impl Principal {
         }
     }
 
-    /// The same caller, come by `way`.
+    /// Returns the same caller with the context `way`.
     #[must_use]
     pub fn with_context(self, way: RequestContext) -> Self {
         Self { way, ..self }
     }
 
-    /// A stable name: fit for an audit log, and no credential.
+    /// Returns a stable name that is fit for an audit log and is not a credential.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the caller may do.
+    /// Returns the caller's permissions.
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// By which way it came.
+    /// Returns how the request arrived.
     pub fn way(&self) -> &RequestContext {
         &self.way
     }

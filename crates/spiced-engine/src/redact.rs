@@ -1,24 +1,25 @@
-//! The text of a statement without what may be a credential in it: fit to be kept, shown to other callers, and logged.
+//! Removes possible credentials from the text of a statement, so that it may be stored, shown to other callers, and
+//! logged.
 //!
-//! A statement is read as tokens, not parsed: one that is malformed is redacted as well. What is replaced by `***`: the
-//! values of `OPTIONS (…)`; every literal of `COPY` and `CREATE EXTERNAL TABLE`; a literal that is given to, or
-//! compared with, a name such as `password`; a literal or comment that looks like a credential itself.
+//! The statement is tokenized, not parsed, so that a malformed one is redacted as well. The following are replaced by
+//! `***`: the values of `OPTIONS (…)`; every literal of `COPY` and `CREATE EXTERNAL TABLE`; a literal that is assigned
+//! to, or compared with, a name such as `password`; a literal or comment that itself looks like a credential.
 
 use std::borrow::Cow;
 
-/// What stands for a credential.
+/// The replacement for a credential.
 const MASK: &str = "***";
 
-/// How much of a statement is read; the rest is left out.
+/// How much of a statement is read; the rest is dropped.
 const MAX_TEXT: usize = 64 * 1024;
 
-/// From this length on, letters of both cases and digits without a blank count as a key: an AWS secret has 40.
+/// A word of at least this length with letters of both cases and digits counts as a key: an AWS secret has 40.
 const MIN_CODED: usize = 40;
 
-/// A shorter secret is not looked for in an error: it would be a part of other words.
+/// Shorter secrets are not replaced in error messages, because they would match parts of other words.
 const MIN_QUOTED: usize = 4;
 
-/// A statement as it may be kept, and what was taken out of it.
+/// A redacted statement, and the secrets that were removed from it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redacted<'a> {
     /// The text.
@@ -34,7 +35,7 @@ impl std::fmt::Debug for Redacted<'_> {
 }
 
 impl<'a> Redacted<'a> {
-    /// Takes out of `sql` what may be a credential. Of a very long statement only the beginning is kept.
+    /// Removes possible credentials from `sql`. Only the beginning of a very long statement is kept.
     pub fn of(sql: &'a str) -> Self {
         let read = &sql[..sql.floor_char_boundary(MAX_TEXT)];
         let mut redactor = Redactor { out: String::with_capacity(read.len()), secrets: Vec::new(), from: 0, sql: read };
@@ -43,7 +44,8 @@ impl<'a> Redacted<'a> {
         Self { text, secrets: redactor.secrets, is_whole: read.len() == sql.len() }
     }
 
-    /// What was said of the statement, which may quote it; nothing where it may quote what was not read.
+    /// Redacts an error message, which may quote the statement. Returns `None` if it may quote a part that was not
+    /// read.
     pub fn message(&self, error: &str) -> Option<String> {
         if !self.is_whole {
             return None;
@@ -70,9 +72,9 @@ enum Kind {
 #[derive(Debug, Clone, Copy)]
 struct Token<'a> {
     kind: Kind,
-    /// Where it begins and ends.
+    /// The start and end.
     at: (usize, usize),
-    /// What stands between its quotes; for others all of it.
+    /// The text between the quotes; for other kinds, the whole token.
     inner: &'a str,
 }
 
@@ -80,11 +82,11 @@ struct Redactor<'a> {
     sql: &'a str,
     out: String,
     secrets: Vec<String>,
-    /// What is before is in `out`.
+    /// Everything before this offset is already in `out`.
     from: usize,
 }
 
-/// The list of options that is read: how deep it stands, and whether its item's key has been read.
+/// The list of options being read: its nesting depth, and whether the key of the current item has been read.
 struct Options {
     depth: usize,
     in_value: bool,
@@ -93,9 +95,10 @@ struct Options {
 impl<'a> Redactor<'a> {
     fn run(&mut self) {
         let (mut depth, mut options, mut follows_options) = (0_usize, None::<Options>, false);
-        // A statement that moves data to or from elsewhere: each of its literals may be a place with credentials in it.
+        // Set in a statement that moves data to or from elsewhere: each of its literals may be a location that includes
+        // credentials.
         let mut outbound = false;
-        // The name that a value may be of, and whether a comma may stand between them.
+        // The name that the next value may belong to, and its kind, which decides whether a comma may separate them.
         let mut name: Option<(bool, Kind)> = None;
         let mut at = 0;
         while let Some(token) = token(self.sql, at) {
@@ -143,7 +146,7 @@ impl<'a> Redactor<'a> {
             }
             let of_options = options.as_ref().is_some_and(|options| options.in_value || options.depth != depth);
             if let Some(options) = options.as_mut() {
-                // A key may be written in parts: format.delimiter.
+                // A key may consist of several parts: format.delimiter.
                 let goes_on = self.sql[at..].starts_with('.') || self.sql[..token.at.0].ends_with('.');
                 options.in_value |= options.depth == depth && !(goes_on && self.sql[at..].starts_with('.'));
             }
@@ -181,7 +184,7 @@ impl<'a> Redactor<'a> {
     }
 }
 
-/// The token at `at` or behind the blanks there.
+/// Returns the token at `at`, after any whitespace.
 fn token(sql: &str, at: usize) -> Option<Token<'_>> {
     let begin = at + sql[at..].find(|c: char| !c.is_whitespace())?;
     let rest = &sql[begin..];
@@ -222,7 +225,7 @@ fn token(sql: &str, at: usize) -> Option<Token<'_>> {
     }
 }
 
-/// Where quoted text ends, and whether it is closed.
+/// Returns the end of quoted text, and whether it is closed.
 fn quoted(rest: &str, quote: char, escapes: bool) -> (usize, bool) {
     let mut letters = rest.char_indices().skip(1).peekable();
     while let Some((at, letter)) = letters.next() {
@@ -235,7 +238,7 @@ fn quoted(rest: &str, quote: char, escapes: bool) -> (usize, bool) {
     (rest.len(), false)
 }
 
-/// Whether a name says that its value is a credential.
+/// Whether the name indicates that its value is a credential.
 fn is_secret_name(name: &str) -> bool {
     const PARTS: [&str; 18] = [
         "secret",
@@ -261,7 +264,7 @@ fn is_secret_name(name: &str) -> bool {
     name == "pass" || name == "sig" || PARTS.iter().any(|part| name.contains(part))
 }
 
-/// Whether a text looks like a credential, or holds one.
+/// Whether a text looks like a credential, or contains one.
 fn looks_secret(text: &str) -> bool {
     const MARKS: [&str; 12] = [
         "-----BEGIN",
@@ -280,7 +283,7 @@ fn looks_secret(text: &str) -> bool {
     let has_mark = MARKS.iter().any(|mark| {
         text.find(mark).is_some_and(|at| {
             let before = text[..at].chars().next_back();
-            // A mark begins a word and is not all of it.
+            // A mark starts a word and is followed by more.
             before.is_none_or(|c| !c.is_alphanumeric()) && text.len() >= at + mark.len() + 6
         })
     });

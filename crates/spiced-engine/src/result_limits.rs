@@ -1,4 +1,4 @@
-//! How large the answer of a statement may be.
+//! Limits on the size of a result.
 
 use arrow_array::{Array, RecordBatch};
 use futures::future::{FutureExt, pending};
@@ -9,17 +9,17 @@ use crate::deadline::{passed, until};
 use crate::engine::Execution;
 use crate::{EngineError, ErrorKind};
 
-/// How large an answer may be; what is `None` has no bound.
+/// The maximum size of a result; `None` means unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ResultLimits {
     /// Rows.
     pub rows: Option<u64>,
-    /// Bytes, as Arrow holds the rows.
+    /// Bytes, as the size of the rows in Arrow.
     pub bytes: Option<u64>,
 }
 
 impl ResultLimits {
-    /// Takes a batch off what is left.
+    /// Subtracts a batch from the remaining limits.
     fn spend(&mut self, batch: &RecordBatch, whole: Self) -> Result<(), EngineError> {
         let over = |what: &str, bound: Option<u64>| {
             let bound = bound.unwrap_or_default();
@@ -38,14 +38,14 @@ impl ResultLimits {
     }
 }
 
-/// The bytes of a batch's own rows, whatever they share with other batches.
+/// Returns the bytes of the rows in a batch, not counting buffers that it shares with other batches.
 pub fn rows_size(batch: &RecordBatch) -> u64 {
     let columns = batch.columns().iter();
     columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or_default() as u64).sum()
 }
 
 impl Execution {
-    /// The same answer, which fails where it grows beyond `bounds`: nothing of it is left out in silence.
+    /// Limits the result: it fails when it exceeds `bounds`. Rows are never dropped silently.
     #[must_use]
     pub fn limited(self, bounds: ResultLimits) -> Self {
         if bounds == ResultLimits::default() {
@@ -59,7 +59,7 @@ impl Execution {
         Self { batches: until(batches.boxed(), pending()), ..self }
     }
 
-    /// The same answer, which fails with `error` where it is not at its end at `deadline`.
+    /// Limits the result: it fails with `error` if it has not ended at `deadline`.
     #[must_use]
     pub fn until(self, deadline: Instant, error: EngineError) -> Self {
         Self { batches: until(self.batches, passed(deadline).map(|()| error)), ..self }
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(answer(rows(9)).await, [true; 3]);
         assert_eq!(answer(rows(5)).await, [true, false]);
         assert_eq!(answer(ResultLimits { rows: None, bytes: Some(24) }).await, [true, false]);
-        // Of two bounds the narrower counts, in each.
+        // The stricter of two limits applies, in either order.
         let both = |one, other| async move {
             let answer = Execution::of(vec![batch(3), batch(3), batch(3)]).limited(one).limited(other);
             answer.batches.map(|batch| batch.is_ok()).collect::<Vec<_>>().await

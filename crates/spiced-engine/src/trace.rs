@@ -1,16 +1,16 @@
-//! Which trace a request belongs to, as its caller says it (W3C Trace Context, Level 2).
+//! The trace that a request belongs to, as sent by the caller (W3C Trace Context, Level 2).
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The flags that are passed on (§3.2.2.5): sampled, and random.
+/// The flags that are propagated (§3.2.2.5): sampled and random.
 const KNOWN_FLAGS: u8 = 0b11;
-/// How much of a `tracestate` is passed on (§3.3.1.5).
+/// The maximum length of a `tracestate` that is propagated (§3.3.1.5).
 const MAX_TRACESTATE: usize = 512;
-/// How many members a `tracestate` has (§3.3.1.1).
+/// The maximum number of members of a `tracestate` (§3.3.1.1).
 const MAX_MEMBERS: usize = 32;
 
-/// The `traceparent` of a request, and its `tracestate`.
+/// The `traceparent` and the `tracestate` of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     id: u128,
@@ -20,8 +20,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Reads a `traceparent` (§3.2): `00-`, 32 hex digits, 16 more, the flags. A malformed one counts as none, as the
-    /// standard asks; of a later version what this one knows is taken (§3.2.4).
+    /// Parses a `traceparent` (§3.2): `00-`, 32 hex digits, 16 more, the flags. A malformed value is ignored, as the
+    /// standard requires. Of a later version, the fields of version 00 are read (§3.2.4).
     pub fn parse(text: &str) -> Option<Self> {
         let (version, rest) = text.split_once('-')?;
         let (id, rest) = rest.split_once('-')?;
@@ -37,8 +37,8 @@ impl Trace {
         whole.then_some(Self { id, parent: u64::try_from(parent).ok()?, flags, state: None })
     }
 
-    /// The same with the `tracestate` beside it: the values of all headers of that name, in order. One that is malformed,
-    /// or longer than 512 characters, is left out whole (§3.3.1): the trace is there without.
+    /// Adds the `tracestate`, from the values of all headers of that name, in order. One that is malformed or longer
+    /// than 512 characters is dropped as a whole (§3.3.1); the trace is kept.
     #[must_use]
     pub fn with_state<'a>(self, values: impl IntoIterator<Item = &'a str>) -> Self {
         let members =
@@ -54,30 +54,30 @@ impl Trace {
         Self { state: state.map(Arc::from), ..self }
     }
 
-    /// The `tracestate`, as it is passed on.
+    /// Returns the `tracestate` to propagate.
     pub fn state(&self) -> Option<&str> {
         self.state.as_deref()
     }
 
-    /// The trace: 32 hex digits.
+    /// Returns the trace id: 32 hex digits.
     pub fn id(&self) -> String {
         format!("{:032x}", self.id)
     }
 
-    /// The caller's own span: 16 hex digits.
+    /// Returns the id of the caller's span: 16 hex digits.
     pub fn parent(&self) -> String {
         format!("{:016x}", self.parent)
     }
 }
 
-/// As it is passed on: a `traceparent` of version 00 with the caller's own flags.
+/// Formats the `traceparent` to propagate: version 00, with the caller's flags.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{:032x}-{:016x}-{:02x}", self.id, self.parent, self.flags)
     }
 }
 
-/// A number of exactly `digits` lower-case hex digits.
+/// Parses exactly `digits` lower-case hex digits.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     (text.len() == digits && text.bytes().all(is_hex)).then(|| u128::from_str_radix(text, 16).ok())?

@@ -1,5 +1,5 @@
-//! Text files that no longer hold what they held when their columns were found out: an error without what is in them, and
-//! the data set is loaded again.
+//! Detects text files that no longer match the schema that was inferred from them. The query fails with an error that
+//! contains none of their data, and the data set is loaded again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use spiced_engine::ErrorKind;
 use super::outdated::Outdated;
 use crate::error::refusal;
 
-/// The files as a table.
+/// A table of files whose content is checked.
 #[derive(Debug)]
 pub(super) struct Checked {
     files: ListingTable,
@@ -117,7 +117,7 @@ impl ExecutionPlan for CheckedExec {
         }
     }
 
-    /// What only the files can give, such as their names, is asked of them.
+    /// Forwards the projection to the files, because only they can provide columns such as the file name.
     fn try_swapping_with_projection(&self, projection: &ProjectionExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         Ok(self.input.try_swapping_with_projection(projection)?.map(|input| self.over(input)))
     }
@@ -141,7 +141,7 @@ impl ExecutionPlan for CheckedExec {
     }
 }
 
-/// Whether the bytes were read and are not what they should be. The words of such an error have a row's data in them.
+/// Whether the bytes were read but have the wrong content. The message of such an error contains data of a row.
 fn is_of_content(error: &ArrowError) -> bool {
     matches!(
         error,

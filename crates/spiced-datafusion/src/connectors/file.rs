@@ -1,6 +1,6 @@
-//! `file:` data sets: Parquet, CSV, TSV and NDJSON on the host's disk, as one file, a directory, or a
-//! glob. Read only. Files that are added to a directory later are seen by the next query; the schema
-//! is that of the first load.
+//! `file:` data sets: Parquet, CSV, TSV and NDJSON on the local disk, as one file, a directory, or a glob. They are
+//! read only. Files that are added to a directory later are visible to the next query; the schema is that of the first
+//! load.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,12 +30,12 @@ fn open(request: Request<'_>) -> Opened {
     Ok(Arc::new(Files { base: absolute(&request.spec.folder.join(base)), listing, number }))
 }
 
-/// Each data set has a store of its own, whose paths begin at its directory.
+/// Each data set has a separate store, whose paths are relative to its directory.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 struct Files {
     number: u64,
-    /// The file, or the directory of files.
+    /// The file or directory.
     base: PathBuf,
     listing: Listing,
 }
@@ -49,7 +49,7 @@ impl Source for Files {
     async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
         let Listing { written, glob, .. } = &self.listing;
         let is_folder = match tokio::fs::metadata(&self.base).await {
-            // A pipe or a device would be waited for.
+            // Reading a pipe or a device would block.
             Ok(metadata) if !metadata.is_dir() && !metadata.is_file() => {
                 return Err(format!("`{written}` is neither a file nor a folder"));
             }
@@ -62,7 +62,8 @@ impl Source for Files {
         if glob.is_some() && !is_folder {
             return Err(format!("the part of `{written}` before the wildcard is not a folder"));
         }
-        // Paths that begin at the directory tell callers nothing of the host: plans have them, and `input_file_name()`.
+        // Paths relative to the directory reveal nothing about the host to callers: plans contain them, and so does
+        // `input_file_name()`.
         let (folder, file) = match (is_folder, self.base.parent(), self.base.file_name()) {
             (false, Some(folder), Some(name)) => (folder, encoded(Path::new(name))),
             _ => (self.base.as_path(), String::new()),

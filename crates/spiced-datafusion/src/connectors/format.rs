@@ -1,4 +1,4 @@
-//! What kind of file it is, and the params that say how to read it. Their names are Spice.ai's.
+//! File formats, and the params that specify how to read them. The params have the names of Spice.ai.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(super) const PARAMS: &[&str] = &[
     "tsv_schema_infer_max_records",
 ];
 
-/// A kind of file.
+/// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Parquet,
@@ -41,7 +41,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// By the end of a file's name, without the dot.
+    /// Returns the format for a file extension, without the dot.
     pub(super) fn of_extension(extension: &str) -> Option<Self> {
         match extension.to_ascii_lowercase().as_str() {
             "parquet" => Some(Self::Parquet),
@@ -53,14 +53,14 @@ impl Format {
     }
 }
 
-/// How to read the files of a data set.
+/// Specifies how to read the files of a data set.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
-    /// The format that the pod names, where it names one.
+    /// The format, if the pod names one.
     pub(super) format: Option<Format>,
-    /// True where directories named `column=value` are columns.
+    /// Whether directories named `column=value` become columns.
     pub(super) hive: bool,
-    /// How many records of a text file are read to find out its columns; all where no param says.
+    /// How many records of a text file are read to infer its schema; all of them if no param specifies it.
     infer_records: Option<usize>,
     csv: Separated,
     tsv: Separated,
@@ -70,7 +70,7 @@ impl Reading {
     /// Reads the params of `spec`.
     ///
     /// # Errors
-    /// Everything that is wrong, one sentence each.
+    /// Fails with every error, one sentence each.
     pub(super) fn new(spec: &DatasetSpec) -> Result<Self, Vec<String>> {
         let mut params = Params { spec, wrong: Vec::new() };
         let format = params.get("file_format", "`parquet`, `csv`, `tsv`, `json`, `jsonl` or `ndjson`", |value| {
@@ -89,7 +89,7 @@ impl Reading {
         if params.wrong.is_empty() { Ok(reading) } else { Err(params.wrong) }
     }
 
-    /// DataFusion's reader for files of `format`.
+    /// Returns the DataFusion reader for files of `format`.
     pub(super) fn reader(&self, format: Format, state: &SessionState) -> Arc<dyn FileFormat> {
         match format {
             Format::Parquet => {
@@ -105,7 +105,7 @@ impl Reading {
         }
     }
 
-    /// How the columns of files of `format` are found out, where they do not say.
+    /// Returns how the schema of files of `format` is inferred, if the files do not declare it.
     pub(super) fn text(&self, format: Format) -> Option<Text> {
         let separated = |separated: &Separated| {
             let records = separated.records.or(self.infer_records);
@@ -170,7 +170,7 @@ fn boolean(value: &str) -> Option<bool> {
 
 fn character(value: &str) -> Option<u8> {
     match value.as_bytes() {
-        // What a person writes for a tab in YAML without quotes.
+        // The usual way to write a tab in YAML without quotes.
         b"\\t" => Some(b'\t'),
         [byte] if byte.is_ascii() => Some(*byte),
         _ => None,

@@ -1,5 +1,5 @@
-//! NDJSON files of external tables: DataFusion reads them, but their columns are found out as those of data sets are, so that
-//! a large integer is not taken for the nearest float.
+//! NDJSON files of external tables. DataFusion reads them, but their schema is inferred in the same way as that of data
+//! sets, so that a large integer is not replaced by the nearest float.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::inferred::{self, Text};
 
-/// What `STORED AS JSON` means.
+/// The format of `STORED AS JSON`.
 #[derive(Debug)]
 pub(super) struct JsonFilesFactory(JsonFormatFactory);
 

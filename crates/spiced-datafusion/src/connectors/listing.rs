@@ -1,5 +1,5 @@
-//! Files of one kind at a place, as a table: one file, a directory, or those of a directory that a glob names. Files that are
-//! added later are seen by the next query; the schema is that of the first load.
+//! Files of one format at one location, as a table: one file, a directory, or the files of a directory that match a
+//! glob. Files that are added later are visible to the next query; the schema is that of the first load.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,20 +21,20 @@ use super::{inferred, list};
 use crate::DatasetSpec;
 use crate::error::reason;
 
-/// Which files, and how to read them.
+/// The files of a data set, and how to read them.
 pub(super) struct Listing {
-    /// The place as the pod has it, for messages.
+    /// The location as written in the pod, for messages.
     pub(super) written: String,
-    /// Which files of the directory, where the pod says so.
+    /// The glob that selects files of the directory, if the pod has one.
     pub(super) glob: Option<String>,
     reading: Reading,
-    /// Says that the files no longer hold what they held.
+    /// Notified when the files no longer match the inferred schema.
     changed: Arc<Notify>,
 }
 
 impl Listing {
-    /// Reads what of `spec` says which files and how, and adds to `wrong` what is. `path` is `written` without what
-    /// stands before it; its part up to a wildcard, the file or directory, is given too.
+    /// Reads the params of `spec` that select files and their format, and adds every error to `wrong`. `path` is
+    /// `written` without its prefix. Also returns the part of the path before a wildcard: the file or directory.
     pub(super) fn open<'a>(
         spec: &DatasetSpec,
         written: String,
@@ -58,10 +58,10 @@ impl Listing {
         }
     }
 
-    /// The table of what lies at `url`, which ends with a slash where it is a directory.
+    /// Returns the table of the files at `url`, which ends with a slash if it is a directory.
     ///
     /// # Errors
-    /// Why there is none, in one sentence.
+    /// Fails with the cause, in one sentence.
     pub(super) async fn table(&self, url: &str, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
         self.listed(url, state).await.map_err(|error| match error {
             Failure::Sentence(why) => why,
@@ -116,12 +116,12 @@ impl Listing {
         })
     }
 
-    /// Waits until the files no longer hold what they held.
+    /// Waits until the files no longer match the inferred schema.
     pub(super) async fn outdated(&self) {
         self.changed.notified().await;
     }
 
-    /// The format, and the end of the names of the files to read (empty: any).
+    /// Returns the format, and the extension of the files to read (empty: any).
     async fn format(
         &self,
         url: &ListingTableUrl,
@@ -159,7 +159,7 @@ impl Listing {
     }
 }
 
-/// The files at `url` with names that end so, in the order of their paths, without those that are empty.
+/// Returns the files at `url` whose names end with `extension`, sorted by path, without empty files.
 async fn files(
     url: &ListingTableUrl,
     extension: &str,
@@ -172,7 +172,7 @@ async fn files(
     Ok(files)
 }
 
-/// Refuses a Parquet file with two columns of one name: a table would have the first alone.
+/// Rejects a Parquet file that has two columns of the same name: a table would contain only the first.
 async fn check_names(file: &ObjectMeta, store: Arc<dyn ObjectStore>) -> Result<(), Failure> {
     let name = file.location.filename().unwrap_or_default();
     let metadata = DFParquetMetadata::new(store.as_ref(), file).fetch_metadata().await?;
@@ -187,7 +187,7 @@ async fn check_names(file: &ObjectMeta, store: Arc<dyn ObjectStore>) -> Result<(
     }
 }
 
-/// The names of the files at `url`, without those that are hidden or being written.
+/// Returns the names of the files at `url`, except files that are hidden or being written.
 async fn names(url: &ListingTableUrl, state: &SessionState) -> Result<Vec<String>, DataFusionError> {
     let store = state.runtime_env().object_store(url)?;
     let files = url.list_all_files(state, store.as_ref(), "").await?;
@@ -200,7 +200,7 @@ fn extension(name: &str) -> Option<&str> {
     Path::new(name).extension().and_then(|e| e.to_str())
 }
 
-/// Why a load failed.
+/// The cause of a failed load.
 enum Failure {
     Sentence(String),
     Engine(DataFusionError),
@@ -212,7 +212,7 @@ impl From<DataFusionError> for Failure {
     }
 }
 
-/// The path up to the first part with a wildcard, and the rest.
+/// Splits a path before the first component with a wildcard.
 fn split_glob(path: &str) -> (&str, &str) {
     match path.find(['*', '?', '[']) {
         None => (path, ""),

@@ -1,4 +1,4 @@
-//! `memory:` data sets: empty at start, filled by `INSERT` where they are writable, gone at the end.
+//! `memory:` data sets: empty at start, filled by `INSERT` if they are writable, and lost at exit.
 
 use std::sync::Arc;
 
@@ -55,10 +55,10 @@ impl Source for Memory {
     }
 }
 
-/// The type that SQL means by `text`, by way of the planner, so that it is the same as in `CAST`.
+/// Returns the type that SQL means by `text`. The planner resolves it, so that it is the same as in `CAST`.
 fn data_type(text: &str, state: &SessionState) -> Result<DataType, String> {
     let mut parser = Parser::new(&GenericDialect {}).try_with_sql(text).map_err(|e| e.to_string())?;
-    // The text is put into a statement below: it must be a type from its start to its end.
+    // The text is inserted into a statement below, so all of it must be a type.
     parser.parse_data_type().map_err(|e| e.to_string())?;
     if parser.peek_token().token != Token::EOF {
         return Err(format!("{} is left over", parser.peek_token()));

@@ -1,4 +1,4 @@
-//! The connectors: one file each, one line in [`CONNECTORS`].
+//! The connectors: one module and one entry in [`CONNECTORS`] each.
 
 mod checked;
 mod csv_files;
@@ -45,57 +45,57 @@ const CONNECTORS: &[Connector] = &[
     flightsql::CONNECTOR,
 ];
 
-/// What a connector is called and what it can do.
+/// The name and the capabilities of a connector.
 pub(crate) struct Connector {
-    /// What stands before the colon of `from`.
+    /// The part of `from` before the colon.
     name: &'static str,
-    /// True where its data sets may be written.
+    /// Whether its data sets may be writable.
     writable: bool,
-    /// The params that it knows, in groups.
+    /// The params that it accepts, in groups.
     params: &'static [&'static [&'static str]],
-    /// True where it takes `columns`.
+    /// Whether it accepts `columns`.
     columns: bool,
-    /// Checks what can be checked without touching the source, and says everything that is wrong.
+    /// Checks everything that can be checked without contacting the source, and reports every error.
     open: fn(Request<'_>) -> Opened,
 }
 
-/// A source that can be loaded, or everything that is wrong with its description, one sentence each.
+/// A source that can be loaded, or every error in its description, one sentence each.
 pub(crate) type Opened = Result<Arc<dyn Source>, Vec<String>>;
 
-/// A data set for a connector to open.
+/// A data set that a connector opens.
 pub(crate) struct Request<'a> {
     spec: &'a DatasetSpec,
-    /// What stands after the colon of `from`.
+    /// The part of `from` after the colon.
     rest: &'a str,
     state: &'a SessionState,
 }
 
-/// A data set that is described well enough to be loaded, now or later.
+/// A data set with a valid description, which can be loaded now or later.
 #[async_trait]
 pub(crate) trait Source: Send + Sync {
-    /// Reaches the source and finds out its schema.
+    /// Contacts the source and reads its schema.
     ///
     /// # Errors
-    /// Why not, in one line; it is tried again.
+    /// Fails with the cause, in one line; the load is retried.
     async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String>;
 
-    /// Whether it is made of other data sets.
+    /// Whether the data set is built from other data sets.
     fn reads_others(&self) -> bool {
         false
     }
 
-    /// Waits until what was loaded is no longer what the source has: it is then loaded again.
+    /// Waits until the loaded state no longer matches the source. The data set is then loaded again.
     async fn outdated(&self) {
         std::future::pending().await
     }
 }
 
-/// Finds the connector of `spec` and lets it check the rest.
+/// Finds the connector of `spec`, which then checks the rest.
 ///
 /// # Errors
-/// Everything that can never work, one sentence each.
+/// Fails with every permanent error, one sentence each.
 pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
-    // `memory:` needs quotes in YAML; `memory` says the same without.
+    // `memory:` needs quotes in YAML; `memory` is the same without them.
     let bare = (spec.from == "memory").then_some(("memory", ""));
     let Some((name, rest)) = spec.from.split_once(':').or(bare) else {
         return Err(vec![format!(
@@ -140,19 +140,19 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
     }
 }
 
-/// The table as one whose rows can be changed, where it is one.
+/// Returns the table as one whose rows can be changed, if it supports that.
 pub(crate) fn changeable(table: &dyn TableProvider) -> Option<&dyn UpdatableTable> {
     let in_memory = table.downcast_ref::<MemoryTable>().map(|table| table as &dyn UpdatableTable);
     in_memory.or_else(|| postgres::changeable(table))
 }
 
-/// A table's own key, and those of others that it holds, by where the other stands in a list of tables.
+/// A table's primary key and its foreign keys, with the index of the referenced table in the same list of tables.
 pub(crate) struct Keys {
     pub(crate) own: Option<Key>,
     pub(crate) held: Vec<(usize, Reference)>,
 }
 
-/// What sources say of the keys of `tables`, in their order.
+/// Returns the keys that the sources report for `tables`, in the same order.
 pub(crate) fn keys(tables: &[Arc<dyn TableProvider>]) -> Vec<Keys> {
     let keyed: Vec<_> = tables.iter().map(|table| postgres::Keyed::of(table.as_ref())).collect();
     let of = |(at, table): (usize, &Arc<dyn TableProvider>)| {
@@ -161,7 +161,7 @@ pub(crate) fn keys(tables: &[Arc<dyn TableProvider>]) -> Vec<Keys> {
             let is_meant = |other: &Option<postgres::Keyed<'_>>| {
                 other.as_ref().is_some_and(|other| own.refers_to(&reference.to, other))
             };
-            // Under several names, a table that refers to itself does so under its own.
+            // A self-referencing table that is listed under several names references itself under its own name.
             let to = if is_meant(&keyed[at]) { at } else { keyed.iter().position(is_meant)? };
             Some((to, reference.clone()))
         });
@@ -170,7 +170,7 @@ pub(crate) fn keys(tables: &[Arc<dyn TableProvider>]) -> Vec<Keys> {
     tables.iter().enumerate().map(of).collect()
 }
 
-/// The key that `CREATE TABLE` gave it.
+/// Returns the key from `CREATE TABLE`.
 fn declared(table: &dyn TableProvider) -> Option<Key> {
     let in_memory = table.downcast_ref::<MemoryTable>()?;
     let columns = in_memory.declared().iter().find_map(|constraint| match constraint {
@@ -181,7 +181,7 @@ fn declared(table: &dyn TableProvider) -> Option<Key> {
     Some(Key { name: None, columns: columns.iter().map(|at| schema.field(*at).name().clone()).collect() })
 }
 
-/// The formats of files, in place of DataFusion's.
+/// Returns the file formats that replace those of DataFusion.
 pub(crate) fn file_formats() -> [Arc<dyn FileFormatFactory>; 3] {
     [
         Arc::new(csv_files::CsvFilesFactory::new()),
@@ -190,19 +190,19 @@ pub(crate) fn file_formats() -> [Arc<dyn FileFormatFactory>; 3] {
     ]
 }
 
-/// What the optimizer can leave to a connector's server.
+/// Returns the optimizer rule that pushes work down to a connector's server.
 pub(crate) fn optimizer_rule() -> Arc<dyn OptimizerRule + Send + Sync> {
     Arc::new(postgres::WholeQueries)
 }
 
-/// What a connector has to see before the planner's own rules.
+/// Returns the analyzer rule that must run before the planner's own rules.
 pub(crate) fn analyzer_rule() -> Arc<dyn AnalyzerRule + Send + Sync> {
     Arc::new(postgres::TextOf)
 }
 
-/// `, did you mean …?`, where one of `known` is near.
+/// Returns a suggestion if one of `known` is similar.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    /// Below this likeness a suggestion confuses more than it helps.
+    /// Below this similarity, a suggestion confuses more than it helps.
     const NEAR: f64 = 0.6;
     known
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
@@ -216,12 +216,12 @@ fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     names.into_iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
-/// The text of a param. Its value is kept out of the message: it may be a secret.
+/// Returns the text of a param. Its value stays out of the message, because it may be a secret.
 fn text<'a>(name: &str, value: &'a Secret) -> Result<&'a str, String> {
     value.expose_text().map_err(|_| format!("params: `{name}` is not UTF-8"))
 }
 
-/// A name as SQL takes it, whatever is in it.
+/// Quotes a name for SQL, whatever characters it contains.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,4 +1,4 @@
-//! Connections to other servers: the TLS material that the pod names for them, and why there is none.
+//! Connections to other servers: the TLS material that the pod names for them, and the causes of failures.
 
 use std::error::Error;
 use std::io;
@@ -10,23 +10,23 @@ use tls_core::{Origin, Sourced};
 
 use super::params::Params;
 
-/// The params of [`Material::read`]: the CAs that are trusted, and our own certificate with its key.
+/// The params of [`Material::read`]: the trusted CAs, and the client certificate with its key.
 pub(super) const MATERIAL: &[&str] = &TLS;
 
 const TLS: [&str; 3] = ["tls_ca_file", "tls_certificate_file", "tls_key_file"];
 
-/// What a connection is secured with, by files that are read when it is made.
+/// The TLS material of a connection; its files are read when the connection is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Material {
-    /// The params that say it, for messages.
+    /// The params that name the files, for messages.
     names: [&'static str; 3],
     authority: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Material {
-    /// The files of a CA, of a certificate and of its key, and the params that name them. Half an identity is none,
-    /// and goes into `wrong`.
+    /// Takes the files of a CA, a certificate and its key, and the params that name them. A certificate without a key,
+    /// or a key without a certificate, is an error and is added to `wrong`.
     pub(super) fn new(
         names: [&'static str; 3],
         [authority, certificate, key]: [Option<PathBuf>; 3],
@@ -44,23 +44,23 @@ impl Material {
         Self { names, authority, identity }
     }
 
-    /// The same by [`MATERIAL`].
+    /// Reads the files that the [`MATERIAL`] params name.
     pub(super) fn read(params: &mut Params<'_>) -> Self {
         let files = TLS.map(|name| params.place(name));
         Self::new(TLS, files, &mut params.wrong)
     }
 
-    /// Whether a CA is named: others are then not trusted.
+    /// Whether a CA is named: other CAs are then not trusted.
     pub(super) fn has_authority(&self) -> bool {
         self.authority.is_some()
     }
 
-    /// Whether files say it, which may change.
+    /// Whether files, which may change, are named.
     pub(super) fn is_of_files(&self) -> bool {
         self.authority.is_some() || self.identity.is_some()
     }
 
-    /// What to connect with, for the files of now.
+    /// Returns the TLS configuration for the current files.
     pub(super) fn tls(&self) -> ClientTls {
         let file = |path: &PathBuf, param: &str| {
             Sourced::new(Input::File(path.clone()), Origin::Flag(format!("params: `{param}`")))
@@ -75,11 +75,11 @@ impl Material {
     }
 }
 
-/// Why a handshake failed, where an error is that at its bottom.
+/// Returns why a handshake failed, if a failed handshake is the root cause of an error.
 pub(super) fn refused(error: &(dyn Error + 'static), witness: &HandshakeObserver) -> Option<Refusal> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        // They come within one another, and `source` passes over the inner one.
+        // I/O errors are nested, and `source` skips the inner one.
         let mut io = error.downcast_ref::<io::Error>();
         while let Some(outer) = io {
             if outer.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
@@ -92,7 +92,7 @@ pub(super) fn refused(error: &(dyn Error + 'static), witness: &HandshakeObserver
     None
 }
 
-/// The last cause that has words, which says most.
+/// Returns the innermost cause with a message, which is the most specific one.
 pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
     let (mut cause, mut said) = (Some(error), String::new());
     while let Some(error) = cause {

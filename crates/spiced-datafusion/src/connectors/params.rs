@@ -1,4 +1,4 @@
-//! The params of a data set that lies elsewhere.
+//! The params of remote data sets.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use tls_core::Secret;
 use super::text;
 use crate::DatasetSpec;
 
-/// The params of a data set, and what is wrong with them.
+/// The params of a data set, and the errors found in them.
 pub(super) struct Params<'a> {
     pub(super) spec: &'a DatasetSpec,
     pub(super) wrong: Vec<String>,
@@ -30,7 +30,7 @@ impl<'a> Params<'a> {
         self.read(name, "a value", |value| Some(value.to_owned()).filter(|value| !value.is_empty()))
     }
 
-    /// A file, from the pod's directory.
+    /// Returns a file path, resolved against the pod directory.
     pub(super) fn place(&mut self, name: &str) -> Option<PathBuf> {
         self.text(name).map(|path| self.spec.folder.join(path))
     }

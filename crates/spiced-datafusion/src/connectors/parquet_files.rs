@@ -1,7 +1,7 @@
-//! Parquet files, without what their statistics say of floats.
+//! Parquet files, without the statistics of float columns.
 //!
-//! The format leaves NaN out of them (parquet-format, `ColumnOrder`), and DataFusion has NaN above all numbers: it would take a
-//! column of 0.1 and NaN for one that is 0.1 throughout, and find no row above the largest number.
+//! The format leaves NaN out of the statistics (parquet-format, `ColumnOrder`), but DataFusion orders NaN above all
+//! numbers. It would read a column of 0.1 and NaN as 0.1 throughout, and would find no row above the largest number.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -38,7 +38,7 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-/// What `STORED AS PARQUET` and `COPY … STORED AS PARQUET` mean.
+/// The format of `STORED AS PARQUET` and `COPY … STORED AS PARQUET`.
 #[derive(Debug)]
 pub(super) struct ParquetFilesFactory(ParquetFormatFactory);
 
@@ -210,7 +210,7 @@ impl AsyncFileReader for Reader {
     }
 }
 
-/// The metadata of a file without the statistics of its floats.
+/// Returns a file's metadata without the statistics of its float columns.
 fn without_floats(metadata: Arc<ParquetMetaData>) -> ParquetResult<Arc<ParquetMetaData>> {
     let columns = metadata.file_metadata().schema_descr_ptr();
     let is_float: Vec<bool> = columns.columns().iter().map(|column| holds_floats(column)).collect();

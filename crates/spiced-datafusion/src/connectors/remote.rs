@@ -1,4 +1,4 @@
-//! A scan of another server, which EXPLAIN shows with what that server is asked.
+//! A scan of another server; EXPLAIN shows it with the query that is sent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use datafusion::physical_plan::execution_plan::{
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
-/// One partition: the answer of the server.
+/// One partition: the server's result.
 #[derive(Debug)]
 pub(super) struct RemoteScan<P> {
-    /// Its `Debug` is what it asks for.
+    /// Its `Debug` output is the query that is sent.
     asked: P,
     properties: Arc<PlanProperties>,
 }

@@ -1,8 +1,8 @@
-//! Tells an empty text (`""`) from NULL (nothing) in separated values, as PostgreSQL's `COPY … CSV` does.
+//! Distinguishes an empty string (`""`) from NULL (an empty field) in CSV data, as PostgreSQL's `COPY … CSV` does.
 //!
-//! The reader of `arrow-csv` gets the same empty field for both. [`Marker`] therefore stands in front of it and inserts one
-//! control character, the mark, behind an empty pair of quotes; a value that starts with the mark gets a second one.
-//! [`unmarked`] takes one mark from the start of each value afterwards. Only columns of text are marked.
+//! The reader of `arrow-csv` sees the same empty field for both. [`Marker`] therefore preprocesses its input and
+//! inserts one control character, the mark, after an empty pair of quotes; a value that starts with the mark gets a
+//! second one. Afterwards, [`unmarked`] removes one mark from the start of each value. Only text columns are marked.
 
 use std::sync::Arc;
 
@@ -13,21 +13,21 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::error::ArrowError;
 use memchr::{memchr, memchr_iter, memchr2, memrchr, memrchr2};
 
-/// How the values of a file are separated.
+/// The CSV dialect of a file.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Syntax {
     pub(in super::super) delimiter: u8,
     pub(in super::super) quote: u8,
     pub(in super::super) escape: Option<u8>,
-    /// What ends a record; CR, LF or both where it is `None`.
+    /// The byte that ends a record; if `None`, CR, LF or both.
     pub(in super::super) terminator: Option<u8>,
-    /// Lines that start with it are left out.
+    /// Lines that start with this byte are skipped.
     pub(in super::super) comment: Option<u8>,
     pub(in super::super) has_header: bool,
 }
 
 impl Syntax {
-    /// A control character that separates nothing.
+    /// Returns a control character that has no meaning in this dialect.
     pub(super) fn mark(&self) -> u8 {
         let taken = [Some(self.delimiter), Some(self.quote), self.escape, self.terminator, self.comment];
         (1..=8).find(|mark| !taken.contains(&Some(*mark))).expect("five characters cannot take eight")
@@ -37,7 +37,7 @@ impl Syntax {
         self.terminator.map_or(matches!(byte, b'\r' | b'\n'), |terminator| terminator == byte)
     }
 
-    /// Where the last record within `bytes` ends.
+    /// Returns where the last record within `bytes` ends.
     fn last_end(&self, bytes: &[u8]) -> Option<usize> {
         match self.terminator {
             Some(terminator) => memrchr(terminator, bytes),
@@ -46,61 +46,62 @@ impl Syntax {
     }
 }
 
-/// Whether values of this type are told from NULL where they are empty.
+/// Whether empty values of this type are distinguished from NULL.
 pub(super) fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
-/// The states of `csv-core`, which reads the bytes afterwards.
+/// The states of `csv-core`, which reads the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     RecordStart,
     FieldStart,
     /// Within a field, outside of quotes.
     Unquoted,
-    /// Behind the quote that opens a field.
+    /// After the quote that opens a field.
     Opened,
-    /// Behind the second quote of a field that has nothing else.
+    /// After the second quote of an otherwise empty field.
     Empty,
     Quoted,
-    /// Behind a quote that ends the field's text, or is the first of two.
+    /// After a quote that ends the text of a field, or is the first of two.
     Closing,
-    /// Behind an escape character.
+    /// After an escape character.
     Escaped {
         is_first: bool,
     },
     Comment,
 }
 
-/// What is inserted.
+/// The bytes to insert.
 #[derive(Debug, Clone, Copy)]
 enum Insertion {
     Mark,
-    /// An empty pair of quotes without a mark, which is NULL.
+    /// An empty pair of quotes without a mark, which is read as NULL.
     Null,
 }
 
-/// Inserts marks into the bytes of one file, which come in pieces of any size.
+/// Inserts marks into the bytes of one file, which arrive in chunks of any size.
 #[derive(Debug)]
 pub(in super::super) struct Marker {
     syntax: Syntax,
     mark: u8,
     /// Which columns are marked.
     text: Arc<[bool]>,
-    /// True where each byte outside of quotes counts: with one column, where an empty line is a record, and with comments.
+    /// Whether each byte outside of quotes must be checked: with a single column, because an empty line is a record
+    /// there, and with comments.
     is_careful: bool,
-    /// The header is still to come.
+    /// Whether the header has not been read yet.
     in_header: bool,
     state: State,
     column: usize,
-    /// How many of the first bytes were those of a byte order mark.
+    /// How many of the first bytes belong to a byte order mark.
     start: usize,
-    /// The byte before was a CR that ended a record.
+    /// Whether the previous byte was a CR that ended a record.
     after_return: bool,
     insertion: Option<Insertion>,
 }
 
-/// From how many bytes on a search is faster than a look at each.
+/// The number of bytes from which a search is faster than checking each byte.
 const AT_ONCE: usize = 32;
 
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
@@ -133,13 +134,13 @@ impl Marker {
             self.start = BYTE_ORDER_MARK.len();
         }
         let end = rest.len();
-        // What is copied so far, and what is looked at.
+        // The number of bytes copied so far, and the current position.
         let (mut copied, mut at) = (0, 0);
         while let Some(&byte) = rest.get(at) {
             let is_taken = match self.state {
                 State::RecordStart | State::FieldStart | State::Unquoted if self.is_careful => self.step(byte),
                 State::RecordStart => {
-                    // Most records have no quote: all of them are gone over at once.
+                    // Most records have no quote, so they are skipped all at once.
                     let plain = memchr2(self.syntax.quote, self.mark, &rest[at..]).unwrap_or(end - at);
                     if plain >= AT_ONCE {
                         self.pass(&rest[at..at + plain]);
@@ -161,7 +162,7 @@ impl Marker {
                 State::Quoted => {
                     let (quote, escape) = (self.syntax.quote, self.syntax.escape);
                     let is_inner = |byte: &u8| *byte != quote && Some(*byte) != escape;
-                    // Texts are short, mostly: a search would take longer to set out.
+                    // Most texts are short, for which setting up a search takes longer than a plain loop.
                     let near = &rest[at..end.min(at + AT_ONCE)];
                     let inner = near.iter().position(|byte| !is_inner(byte)).or_else(|| {
                         let far = &rest[at + near.len()..];
@@ -197,15 +198,15 @@ impl Marker {
         matches!(self.state, State::Opened | State::Quoted | State::Escaped { .. })
     }
 
-    /// Appends what the end of the file tells.
+    /// Appends the mark that is due at the end of the file.
     pub(super) fn finish(&mut self, output: &mut Vec<u8>) {
         if self.state == State::Empty && self.is_text() {
             self.insert(Insertion::Mark, output);
         }
     }
 
-    /// Goes on by one byte, and says whether it is done with it; if not, the state has changed. What is to stand before the
-    /// byte is the insertion.
+    /// Processes one byte and returns whether it was consumed; if not, the state has changed. Bytes to insert before it
+    /// are stored in `insertion`.
     fn step(&mut self, byte: u8) -> bool {
         let Syntax { delimiter, quote, escape, comment, .. } = self.syntax;
         let ends_record = self.syntax.ends_record(byte);
@@ -215,7 +216,7 @@ impl Marker {
             State::RecordStart if ends_record => {
                 let is_second_of_two = after_return && byte == b'\n' && self.syntax.terminator.is_none();
                 if self.text.len() == 1 && !self.in_header && !is_second_of_two {
-                    // The reader leaves empty lines out; here one is a record, whose value is NULL.
+                    // The reader skips empty lines, but here an empty line is a record with the value NULL.
                     self.insertion = Some(Insertion::Null);
                 }
                 self.after_return = byte == b'\r';
@@ -272,7 +273,7 @@ impl Marker {
         true
     }
 
-    /// Goes over bytes outside of quotes, of which none is a quote or the mark.
+    /// Skips bytes outside of quotes that contain neither a quote nor the mark.
     fn pass(&mut self, bytes: &[u8]) {
         let Some(&last) = bytes.last() else { return };
         let mut record = bytes;
@@ -315,7 +316,7 @@ impl Marker {
     }
 }
 
-/// `batch`, whose texts lose the mark that they start with.
+/// Returns `batch` without the mark at the start of its texts.
 pub(super) fn unmarked(batch: RecordBatch, mark: u8) -> Result<RecordBatch, ArrowError> {
     let columns = batch.columns().iter().map(|column| match column.data_type() {
         DataType::Utf8 => unmarked_strings(column, column.as_string::<i32>(), mark),
@@ -358,7 +359,8 @@ mod tests {
     const PLAIN: Syntax =
         Syntax { delimiter: b',', quote: b'"', escape: None, terminator: None, comment: None, has_header: false };
 
-    /// The rows of a file of `columns` texts that comes in pieces of `piece` bytes: `NULL`, or the text within quotes.
+    /// Returns the rows of a file with `columns` text columns that arrives in chunks of `piece` bytes: `NULL`, or the
+    /// text within quotes.
     fn rows(syntax: Syntax, columns: usize, file: &[u8], piece: usize) -> Vec<String> {
         let mut marker = Marker::new(syntax, vec![true; columns].into());
         let mut marked = Vec::new();
@@ -445,8 +447,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever the bytes and the pieces: every value but the empty ones is what the reader alone gives, and what is
-        /// written as PostgreSQL writes it comes back.
+        /// For any bytes and chunks: every non-empty value is what the reader alone returns, and data in PostgreSQL's
+        /// notation round-trips.
         #[test]
         fn values_stay(
             values in proptest::collection::vec(

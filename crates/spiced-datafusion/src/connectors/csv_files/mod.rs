@@ -1,7 +1,7 @@
-//! Files with separated values (CSV, TSV): those of data sets, those of external tables, and those that `COPY` writes.
+//! CSV and TSV files: those of data sets, those of external tables, and those that `COPY` writes.
 //!
-//! DataFusion's own format differs in three ways: it reads `""` as NULL, it looks for line ends within quotes when it cuts a
-//! file into parts, and it finds out the columns from the first records.
+//! They differ from DataFusion's format in three ways: DataFusion reads `""` as NULL, treats line ends within quotes as
+//! record ends when it splits a file, and infers the schema from the first records only.
 
 mod marker;
 mod sink;
@@ -33,7 +33,7 @@ use self::sink::CsvFileSink;
 use self::source::CsvFileSource;
 use super::inferred::{self, Separated, Text};
 
-/// What `STORED AS CSV` and `COPY … STORED AS CSV` mean.
+/// The format of `STORED AS CSV` and `COPY … STORED AS CSV`.
 #[derive(Debug)]
 pub(super) struct CsvFilesFactory(CsvFormatFactory);
 
@@ -62,11 +62,11 @@ impl GetExt for CsvFilesFactory {
     }
 }
 
-/// Files with separated values.
+/// The CSV format.
 #[derive(Debug)]
 pub(super) struct CsvFiles {
     options: CsvOptions,
-    /// DataFusion's, for what is the same.
+    /// The format of DataFusion, for everything that does not differ.
     format: CsvFormat,
 }
 

@@ -1,4 +1,4 @@
-//! Writes separated values, with the difference between NULL (nothing) and an empty text (`""`).
+//! Writes CSV files in which NULL (an empty field) and an empty string (`""`) are distinct.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::object_store::ObjectStore;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
 
-/// Whether files are written as `options` say; where not, DataFusion does it, without the difference.
+/// Whether files with these `options` are written here; otherwise DataFusion writes them, without the distinction.
 pub(super) fn writes(options: &CsvOptions) -> bool {
     options.quote_style == CsvQuoteStyle::Necessary
         && options.terminator.is_none()
@@ -32,7 +32,7 @@ pub(super) fn writes(options: &CsvOptions) -> bool {
         && !options.ignore_trailing_whitespace.unwrap_or(false)
 }
 
-/// Files with separated values that a statement writes.
+/// The sink for CSV files that a statement writes.
 #[derive(Debug)]
 pub(super) struct CsvFileSink {
     config: FileSinkConfig,
@@ -146,7 +146,7 @@ impl Serializer {
         }
     }
 
-    /// A text as a field: within quotes where it is empty, or would be read as something else without.
+    /// Writes a text as a field. It is quoted if it is empty, or would be read differently without quotes.
     fn field(&self, text: &str, out: &mut Vec<u8>) {
         let CsvOptions { delimiter, quote, escape, comment, .. } = self.0;
         let is_special =

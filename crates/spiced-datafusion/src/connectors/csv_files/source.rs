@@ -1,4 +1,4 @@
-//! Reads separated values, with the difference between NULL and an empty text.
+//! Reads CSV files in which NULL and an empty string are distinct.
 
 use std::fmt;
 use std::io::{BufRead, Read};
@@ -25,10 +25,10 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use super::marker::{Marker, Syntax, is_text, unmarked};
 
-/// How much of a file is read at once.
+/// How many bytes of a file are read at once.
 const PIECE: usize = 64 << 10;
 
-/// Files with separated values. A file is never read in parts: a line end may be within quotes.
+/// The source of CSV files. A file is never split, because a line end may be within quotes.
 #[derive(Debug, Clone)]
 pub(super) struct CsvFileSource {
     options: CsvOptions,
@@ -194,7 +194,7 @@ struct Marked<R> {
     marker: Marker,
     piece: Box<[u8]>,
     output: Vec<u8>,
-    /// How much of `output` is taken.
+    /// How much of `output` has been consumed.
     taken: usize,
     is_over: bool,
 }
@@ -239,7 +239,7 @@ impl<R: Read> BufRead for Marked<R> {
 
 type Pieces = BoxStream<'static, Result<Bytes>>;
 
-/// The pieces of a file, with marks.
+/// Adds marks to the chunks of a file.
 fn marked(pieces: Pieces, marker: Marker) -> Pieces {
     let next = |(mut pieces, marker): (Pieces, Option<Marker>)| async move {
         let Some(mut marker) = marker else { return Ok(None) };
@@ -260,7 +260,7 @@ fn marked(pieces: Pieces, marker: Marker) -> Pieces {
     futures::stream::try_unfold((pieces, Some(marker)), next).boxed()
 }
 
-/// The batches that `decoder` makes of the pieces of a file.
+/// Returns the batches that `decoder` produces from the chunks of a file.
 fn decoded(pieces: Pieces, decoder: Decoder) -> BoxStream<'static, Result<RecordBatch>> {
     let next = |(mut pieces, mut decoder, mut piece): (Pieces, Decoder, Bytes)| async move {
         loop {
@@ -270,7 +270,7 @@ fn decoded(pieces: Pieces, decoder: Decoder) -> BoxStream<'static, Result<Record
                     None => break,
                 }
             }
-            // Without a byte left, an empty piece tells the decoder that the file is over.
+            // At the end of the input, an empty chunk signals the end of the file to the decoder.
             let read = decoder.decode(&piece)?;
             piece.advance(read);
             if read == 0 || decoder.capacity() == 0 {

@@ -1,6 +1,6 @@
-//! Which filters any server of Flight SQL can be left with, whatever its engine is. They are looked at again here, so one may
-//! keep too many rows there, and never too few: what engines order or tell apart in ways of their own (text, floats,
-//! times with a zone) is not asked for.
+//! Decides which filters can be pushed down to any Flight SQL server, whatever its engine. Filters are evaluated again
+//! here, so the server may return too many rows, but never too few. Values that engines order or compare differently
+//! (text, floats, times with a zone) are not pushed down.
 
 use datafusion::arrow::datatypes::{DataType, Decimal128Type, DecimalType, SchemaRef, TimeUnit};
 use datafusion::common::ScalarValue;
@@ -9,27 +9,28 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
 use crate::connectors::{literal, quoted};
 
-/// Values of one list, at most: a statement has its limits.
+/// The maximum number of values in one list: statements have a limited size.
 const MAX_VALUES: usize = 1_000;
 
-/// Bytes of all that is asked of rows in one statement, at most.
+/// The maximum size of all conditions in one statement, in bytes.
 const MAX_TEXT: usize = 256 * 1024;
 
 const NANOSECONDS_A_DAY: i64 = 86_400_000_000_000;
 
-/// How deep conditions nest, at most. A parser goes one or two steps down for each, and has its limit: DataFusion's is 50.
+/// The maximum nesting of conditions. A parser recurses one or two levels for each and has a limit: that of DataFusion
+/// is 50.
 const MAX_DEPTH: usize = 16;
 
-/// Whether there is something that any engine can be asked for.
+/// Whether any part of the filter can be pushed down to any engine.
 pub(super) fn is_plain(filter: &Expr, schema: &SchemaRef) -> bool {
     condition(filter, schema, MAX_DEPTH).is_some_and(|said| said.len() <= MAX_TEXT)
 }
 
-/// All that any engine can be asked for, of filters that all are to hold.
+/// Returns the parts of `filters`, which are combined with AND, that can be pushed down to any engine.
 pub(super) fn conditions(filters: &[Expr], schema: &SchemaRef) -> Option<String> {
     let said = filters.iter().filter_map(|filter| condition(filter, schema, MAX_DEPTH));
     let all = said.scan(MAX_TEXT, |left, one| {
-        // What is too long is left out, and what comes after it has its turn.
+        // A condition that is too long is skipped; later ones may still fit.
         Some(left.checked_sub(one.len()).map(|rest| {
             *left = rest;
             one
@@ -39,12 +40,12 @@ pub(super) fn conditions(filters: &[Expr], schema: &SchemaRef) -> Option<String>
     (!all.is_empty()).then(|| all.join(" AND "))
 }
 
-/// The filter as any engine reads it, where it keeps no less there.
+/// Returns the filter as SQL for any engine, if it never keeps fewer rows there.
 fn condition(filter: &Expr, schema: &SchemaRef, deep: usize) -> Option<String> {
     let deep = deep.checked_sub(1)?;
     match filter {
         Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) => {
-            // A chain is one pair of parentheses, however long it is.
+            // A chain needs one pair of parentheses, however long it is.
             let parts = split_binary(filter, *op).into_iter().map(|part| condition(part, schema, deep));
             let parts: Vec<String> = match op {
                 Operator::And => parts.flatten().collect(),
@@ -74,7 +75,7 @@ fn condition(filter: &Expr, schema: &SchemaRef, deep: usize) -> Option<String> {
         }
         Expr::Like(like) if !like.negated && !like.case_insensitive && like.escape_char.is_none() => {
             let one = Operand::of(&like.expr, schema)?;
-            // Some engines read a class of characters after a bracket.
+            // Some engines read a bracket as the start of a character class.
             let pattern = text(like.pattern.as_literal()?).filter(|pattern| !pattern.contains('['))?;
             is_text(one.column.1).then(|| format!("({} LIKE {pattern})", one.name()))
         }
@@ -86,7 +87,7 @@ fn condition(filter: &Expr, schema: &SchemaRef, deep: usize) -> Option<String> {
     }
 }
 
-/// A column that is compared: its name and type there, and the type by which it is compared here.
+/// A column in a comparison: its remote name and type, and the type by which it is compared here.
 #[derive(Clone, Copy)]
 struct Operand<'s> {
     column: (&'s str, &'s DataType),
@@ -94,7 +95,7 @@ struct Operand<'s> {
 }
 
 impl<'s> Operand<'s> {
-    /// A column, or one that is widened without a loss.
+    /// Returns a column, or a column that is cast to a wider type without loss.
     fn of(expr: &'s Expr, schema: &'s SchemaRef) -> Option<Self> {
         match expr {
             Expr::Column(column) => {
@@ -121,7 +122,7 @@ impl<'s> Operand<'s> {
         }
     }
 
-    /// One that is a value and not made of values, of which some engines ask each whether it is null.
+    /// Returns a column that is not nested: some engines test each nested value for null.
     fn plain(expr: &'s Expr, schema: &'s SchemaRef) -> Option<Self> {
         Self::of(expr, schema).filter(|one| !one.column.1.is_nested())
     }
@@ -135,10 +136,10 @@ fn is_text(of: &DataType) -> bool {
     matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
-/// The comparison, or a wider one.
+/// Returns the comparison, or a wider one.
 fn compared(one: Operand<'_>, op: Operator, value: &ScalarValue) -> Option<String> {
     let word = match (op, one.column.1) {
-        // Whatever else is equal there, what is equal here is.
+        // Values that are equal here are equal on any engine, whatever else is equal there.
         (Operator::Eq, _) => "=",
         (_, column) if is_text(column) => return None,
         (Operator::NotEq, _) => "<>",
@@ -153,7 +154,7 @@ fn compared(one: Operand<'_>, op: Operator, value: &ScalarValue) -> Option<Strin
     if let Some(value) = written(one, value) {
         return both(word, value);
     }
-    // Between two times that can be written: the one before it, or the one after.
+    // The value lies between two times that can be written; use the one before it or after it.
     let Moment { step, before, .. } = moment(one, value)?;
     match op {
         Operator::Gt | Operator::GtEq => both(">=", time(before, step)?),
@@ -162,7 +163,7 @@ fn compared(one: Operand<'_>, op: Operator, value: &ScalarValue) -> Option<Strin
     }
 }
 
-/// The value that a column is compared with.
+/// Returns the value that a column is compared with.
 fn written(one: Operand<'_>, value: &ScalarValue) -> Option<String> {
     if is_text(one.column.1) {
         return text(value);
@@ -177,7 +178,7 @@ fn written(one: Operand<'_>, value: &ScalarValue) -> Option<String> {
             time(before, step)
         }
         (DataType::Date32, ScalarValue::Date32(Some(days))) => {
-            // As far as times go, and no calendar counts in a way of its own.
+            // Limited to the range of times in nanoseconds, where all calendars agree.
             i64::from(*days).checked_mul(NANOSECONDS_A_DAY)?;
             literal::date(*days)
         }
@@ -186,7 +187,8 @@ fn written(one: Operand<'_>, value: &ScalarValue) -> Option<String> {
             Some(format!("CAST('{digits}' AS DECIMAL({precision}, {scale}))"))
         }
         (column, value) if column.is_integer() => {
-            // Beyond that, engines read a number that is not whole. So they do with the least, before they see its sign.
+            // Engines read a larger number as a decimal or float. They do the same with the minimum, because they read
+            // the digits before the sign.
             match value.cast_to(&DataType::Int64).ok()? {
                 ScalarValue::Int64(Some(value @ 0..)) => Some(value.to_string()),
                 ScalarValue::Int64(Some(value)) if value > i64::MIN => Some(format!("({value})")),
@@ -201,20 +203,21 @@ fn truth(is: bool) -> &'static str {
     if is { "TRUE" } else { "FALSE" }
 }
 
-/// A text in quotes. What has a backslash in it is read in more than one way.
+/// Returns a quoted text. Engines disagree about the meaning of a backslash, so a text with one is not pushed down.
 fn text(value: &ScalarValue) -> Option<String> {
     let text = value.try_as_str()??;
     (!text.contains(['\0', '\\'])).then(|| literal::text(text))
 }
 
-/// The time that a column is compared with, as can be written: in microseconds, and no finer than the column.
-/// (A finer one is cut by some engines, and others bring the column to its unit, in which far times have no place.)
+/// The time that a column is compared with, in a form that can be written: in microseconds, and no finer than the
+/// column. (Some engines truncate a finer one. Others convert the column to its unit, which cannot represent distant
+/// times.)
 struct Moment {
-    /// What is next to each other that can be written.
+    /// The distance between two adjacent times that can be written.
     step: i64,
-    /// The last that is not after it.
+    /// The last of these times that is not later than the value.
     before: i64,
-    /// Whether it is that one.
+    /// Whether the value is exactly that time.
     exact: bool,
 }
 
@@ -237,7 +240,7 @@ fn moment(one: Operand<'_>, value: &ScalarValue) -> Option<Moment> {
     Some(Moment { step, before: at.checked_sub(past)?, exact: whole && past == 0 })
 }
 
-/// A time in microseconds, where an engine that reads it in nanoseconds has it.
+/// Returns a time from microseconds, if an engine that reads it as nanoseconds can represent it.
 fn time(at: i64, step: i64) -> Option<String> {
     at.checked_mul(1_000)?;
     let digits = match step {
@@ -297,21 +300,21 @@ mod tests {
             ),
             (col("d").gt_eq(lit(ScalarValue::Date32(Some(0)))), r#"("d" >= DATE '1970-01-01')"#),
             (as_ns.clone().eq(ns(1_500_000_000)), r#"("at" = TIMESTAMP '1970-01-01 00:00:01.500000')"#),
-            // Between two microseconds: a little wider.
+            // Between two microseconds: slightly wider.
             (as_ns.clone().gt(ns(1_000_000_001)), r#"("at" >= TIMESTAMP '1970-01-01 00:00:01')"#),
             (as_ns.clone().lt(ns(1_000_000_001)), r#"("at" <= TIMESTAMP '1970-01-01 00:00:01.000001')"#),
-            // No finer than the column, nor than what is needed.
+            // No finer than the column, nor finer than needed.
             (as_ms.clone().eq(ns(1_500_000_000)), r#"("ms" = TIMESTAMP '1970-01-01 00:00:01.500')"#),
             (as_ms.clone().gt(ns(1_500_000_001)), r#"("ms" >= TIMESTAMP '1970-01-01 00:00:01.500')"#),
             (as_ms.clone().lt_eq(ns(-1)), r#"("ms" <= TIMESTAMP '1970-01-01 00:00:00')"#),
             (as_ms.clone().gt(ns(-1)), r#"("ms" >= TIMESTAMP '1969-12-31 23:59:59.999')"#),
-            // A chain does not nest, whichever way it was put together.
+            // A chain does not nest, in whatever order it was built.
             (
                 col("i").eq(lit(1)).or(col("i").gt(lit(2)).or(col("i").gt(lit(3)))).and(col("b")),
                 r#"((("i" = 1) OR ("i" > 2) OR ("i" > 3)) AND ("b" = TRUE))"#,
             ),
             (cast(col("i"), DataType::Int64).gt(lit(i64::MIN + 1)), r#"("i" > (-9223372036854775807))"#),
-            // What can be said of a conjunction.
+            // The part of a conjunction that can be pushed down.
             (col("i").eq(lit(1)).and(col("f").gt(lit(0.5))), r#"("i" = 1)"#),
         ] {
             assert_eq!(said(&filter).as_deref(), Some(sql), "{filter}");
@@ -335,7 +338,7 @@ mod tests {
             col("zoned").gt(lit(ScalarValue::TimestampMicrosecond(Some(0), Some("UTC".into())))),
             cast(col("at"), DataType::Timestamp(TimeUnit::Nanosecond, None)).eq(ns),
             cast(col("ms"), DataType::Timestamp(TimeUnit::Microsecond, None)).eq(us(1)),
-            // Further than nanoseconds go.
+            // Beyond the range of nanoseconds.
             col("at").lt(us(253_402_214_400_000_000)),
             col("at").gt(us(i64::MIN)),
             col("d").eq(lit(ScalarValue::Date32(Some(-719_162)))),
@@ -364,7 +367,7 @@ mod tests {
             *depth = *depth + usize::from(c == '(') - usize::from(c == ')');
             Some(*depth)
         });
-        // What does not fit goes with what it is an alternative to.
+        // A condition that does not fit is dropped together with its alternatives.
         assert!(depths.max().is_some_and(|depth| (MAX_DEPTH - 2..=MAX_DEPTH).contains(&depth)), "{said}");
     }
 

@@ -1,5 +1,5 @@
-//! `flightsql:` data sets: a table of another server of Arrow Flight SQL. What a query needs of it is asked for by SQL: its
-//! columns, its limit, and filters that any engine reads in one way; the rest is done here. Read only.
+//! `flightsql:` data sets: a table of another Arrow Flight SQL server. A query requests its columns, its limit, and the
+//! filters that all engines interpret in the same way by SQL; the rest is done here. They are read only.
 
 mod condition;
 
@@ -53,20 +53,20 @@ use crate::output_schema::conform;
 pub(super) const CONNECTOR: Connector =
     Connector { name: "flightsql", writable: false, params: &[PARAMS, MATERIAL], columns: false, open };
 
-/// The first three are Spice.ai's.
+/// The first three have the names of Spice.ai.
 const PARAMS: &[&str] =
     &["flightsql_endpoint", "flightsql_username", "flightsql_password", "flightsql_token", "flightsql_pushdown"];
 
-/// From the first packet to the end of the handshake.
+/// The timeout from the first packet to the end of the handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// The largest message that is taken.
+/// The maximum size of a message.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// Bytes of all answers that are not read yet.
+/// The maximum size of all results that have not been read yet, in bytes.
 const CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// Where Flight SQL is served, unless the endpoint says.
+/// The default port of Flight SQL, unless the endpoint names one.
 const PORT: u16 = 50051;
 
 fn open(request: Request<'_>) -> Opened {
@@ -109,7 +109,7 @@ fn open(request: Request<'_>) -> Opened {
     }
 }
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Debug, Clone)]
 struct Place {
     host: String,
@@ -136,7 +136,7 @@ fn place(text: &str) -> Option<Place> {
     bare.then(|| Place { host, port: url.port().unwrap_or(PORT), tls })
 }
 
-/// Who one is there.
+/// The credentials for the server.
 #[derive(Debug, Clone)]
 enum Credentials {
     None,
@@ -144,7 +144,7 @@ enum Credentials {
     Bearer(Secret),
 }
 
-/// A server, and how it is reached.
+/// A server, and how to connect to it.
 #[derive(Debug, Clone)]
 struct Server {
     endpoint: Place,
@@ -156,9 +156,9 @@ struct Server {
 struct Peer {
     server: Server,
     relation: TableReference,
-    /// Whether filters are left to it.
+    /// Whether filters are pushed down.
     filters: bool,
-    /// Says that the table is another one now.
+    /// Notified when the table has changed.
     changed: Arc<Notify>,
 }
 
@@ -193,7 +193,7 @@ impl Server {
         format!("Flight SQL at {}:{}: {}", self.endpoint.host, self.endpoint.port, why.trim_end())
     }
 
-    /// A connection, which is made again where it broke, each time with the certificates of then.
+    /// Opens a connection. It reconnects if it breaks, each time with the current certificates.
     async fn connect(self: &Arc<Self>) -> Result<Channel, String> {
         let server = self.clone();
         let dial = tower::service_fn(move |_: Uri| {
@@ -205,7 +205,7 @@ impl Server {
             Endpoint::from_shared(format!("http://{host}:{port}")).map_err(|e| self.trouble(&e.to_string()))?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_WITHIN)
-            // Who reads slowly is to leave room for the others of the same table.
+            // A slow reader must leave room for other queries of the same table.
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_while_idle(true);
@@ -233,7 +233,7 @@ impl Server {
         Ok(Box::new(stream))
     }
 
-    /// Begins a query.
+    /// Starts a query.
     async fn query(&self, connection: Channel, sql: &str, trace: Option<Trace>) -> Result<Answer, Failure> {
         let said = |error: FlightError| Failure::of(&error, |why| self.trouble(why), &REFUSALS);
         let began =
@@ -269,14 +269,14 @@ impl Server {
         Ok(Answer { client, announced, tickets })
     }
 
-    /// The columns of what a statement answers that has no rows.
+    /// Returns the schema of the result of a statement that returns no rows.
     async fn columns(&self, connection: Channel, sql: &str) -> Result<Schema, String> {
         let Answer { mut client, announced, tickets } =
             self.query(connection, sql, None).await.map_err(|failure| failure.why)?;
         if let Some(schema) = announced {
             return Ok(schema);
         }
-        // Only the answer tells.
+        // The schema is known only from the result itself.
         let Some(ticket) = tickets.into_iter().next() else { return Ok(Schema::empty()) };
         let said = |error: FlightError| self.trouble(&words(&error));
         let mut answer = client.do_get(ticket).await.map_err(said)?;
@@ -284,12 +284,12 @@ impl Server {
         Ok(answer.schema().map(|schema| Schema::clone(schema)).unwrap_or_else(Schema::empty))
     }
 
-    /// What a table has: the rows that hold, or all of them where the engine there does not understand what is asked of
-    /// them (a text here may be a type of its own there, which is compared with less).
+    /// Returns the rows of a table: those that match the filters, or all rows if the remote engine rejects the filters
+    /// (text here may be another type there, which is comparable with fewer values).
     async fn rows(&self, asked: &Asked, connection: &Channel) -> Result<Batches, String> {
         let begun = async |sql: &str| {
             let answer = self.query(connection.clone(), sql, asked.trace.clone()).await?;
-            // Some servers look at a statement only as its rows are fetched.
+            // Some servers check a statement only when its rows are fetched.
             let mut batches = answer.batches(self.trouble("")).peekable();
             match Pin::new(&mut batches).next_if(Result::is_err).await {
                 Some(Err(failure)) => Err(failure),
@@ -299,7 +299,7 @@ impl Server {
         if let Some(sql) = &asked.filtered {
             match begun(sql).await {
                 Err(Failure { why, is_refusal: true }) => {
-                    // Both have a caller's constants in them.
+                    // Both contain constants of the caller.
                     let kept = Redacted::of(sql);
                     debug!(sql = %kept.text, why = kept.message(&why), "a statement is refused for its filters");
                     if !asked.was_refused.swap(true, Ordering::Relaxed) {
@@ -317,17 +317,17 @@ impl Server {
     }
 }
 
-/// What a server has for a query.
+/// The response of a server to a query.
 struct Answer {
     client: FlightSqlServiceClient<Channel>,
-    /// Its columns, where they are told before.
+    /// The schema, if the server announces it in advance.
     announced: Option<Schema>,
-    /// Its parts.
+    /// The tickets of the parts.
     tickets: Vec<Ticket>,
 }
 
 impl Answer {
-    /// The rows, part by part: one that is not read yet takes no room of the connection's.
+    /// Returns the rows, part by part: a part that has not been requested uses none of the connection's window.
     fn batches(self, server: String) -> Batches {
         let Self { client, tickets, .. } = self;
         let parts = futures::stream::iter(tickets).then(move |ticket| {
@@ -341,22 +341,22 @@ impl Answer {
 
 type Batches = BoxStream<'static, Result<RecordBatch, Failure>>;
 
-/// Why there are no rows, or no more of them.
+/// The cause of an error before or during the transfer of rows.
 #[derive(Debug)]
 struct Failure {
     why: String,
-    /// Whether the other server may answer another statement.
+    /// Whether the server may accept a different statement.
     is_refusal: bool,
 }
 
-/// A statement that is not understood, or has what is not there.
+/// Codes for a statement that the server does not understand, or that names something that does not exist.
 const REFUSALS: [Code; 5] =
     [Code::InvalidArgument, Code::Unimplemented, Code::FailedPrecondition, Code::NotFound, Code::OutOfRange];
-/// What servers say that do not tell one failure from another: of a statement that has not begun, it is that.
+/// Unspecific codes: before a statement has started, they count as a refusal of it.
 const UNSAID: [Code; 2] = [Code::Internal, Code::Unknown];
 
 impl Failure {
-    /// A connection that breaks has a cause of its own, whatever its code, and is no refusal.
+    /// A broken connection has a cause, whatever its code, and is not a refusal.
     fn of(error: &FlightError, trouble: impl FnOnce(&str) -> String, refusals: &[Code]) -> Self {
         let is_refusal = matches!(
             error,
@@ -366,14 +366,14 @@ impl Failure {
     }
 }
 
-/// What bytes go over.
+/// The transport of a connection.
 type BoxedIo = Box<dyn Wire>;
 
 trait Wire: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Wire for T {}
 
-/// What the other server says, or why nothing was heard of it.
+/// Returns the server's message, or the cause if the server sent none.
 fn words(error: &FlightError) -> String {
     match error {
         FlightError::Tonic(status) => innermost(status.as_ref()),
@@ -419,12 +419,13 @@ impl TableProvider for PeerTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let columns: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&columns)?);
-        // To count rows takes a column all the same.
+        // Counting rows requires a column as well.
         let asked = if columns.is_empty() { vec![0] } else { columns };
         let names = asked.iter().map(|at| quoted(self.schema.field(*at).name()));
         let from = format!("SELECT {} FROM {}", names.collect::<Vec<_>>().join(", "), self.relation);
         let limit = limit.map(|limit| format!(" LIMIT {limit}")).unwrap_or_default();
-        // They are looked at again here: one that the optimizer has made worse since costs rows that need not travel.
+        // The filters are evaluated again here: if the optimizer has since rewritten one into a form that cannot be
+        // pushed down, the only cost is the transfer of unneeded rows.
         let filtered = conditions(filters, &self.schema).map(|all| format!("{from} WHERE {all}{limit}"));
         let caller = state.config().get_extension::<Principal>();
         let trace = caller.and_then(|caller| caller.way().trace.clone());
@@ -440,27 +441,27 @@ impl TableProvider for PeerTable {
     }
 }
 
-/// One statement.
+/// A scan by one statement.
 struct Scan {
     server: Arc<Server>,
     connection: Channel,
     asked: Asked,
-    /// The columns that are asked for.
+    /// The requested columns.
     read: SchemaRef,
-    /// Those that are given.
+    /// The resulting columns.
     schema: SchemaRef,
     outdated: Outdated,
 }
 
-/// What is asked.
+/// The statements to send.
 #[derive(Clone)]
 struct Asked {
-    /// The statement with filters, where there are any.
+    /// The statement with filters, if there are any.
     filtered: Option<String>,
-    /// The statement without.
+    /// The statement without filters.
     plain: String,
     trace: Option<Trace>,
-    /// Whether one with filters was refused before, of the same table.
+    /// Whether a statement with filters was refused before, for the same table.
     was_refused: Arc<AtomicBool>,
 }
 
@@ -500,7 +501,7 @@ impl PartitionStream for Scan {
     }
 }
 
-/// How the columns that come differ from those that were announced when the data set was loaded.
+/// Returns how the columns that arrive differ from those announced when the data set was loaded.
 fn changed(given: &Schema, wanted: &Schema) -> Option<String> {
     let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let is_bytes =

@@ -1,4 +1,4 @@
-//! The columns of files with separated values.
+//! Schema inference for CSV files.
 
 use std::cell::Cell;
 use std::io::Read;
@@ -13,14 +13,14 @@ use super::super::csv_files::{Marker, Syntax};
 use super::decimal::Fractions;
 use super::unreadable;
 
-/// How the values are separated.
+/// The CSV dialect.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Separated {
     pub(in super::super) has_header: bool,
     pub(in super::super) delimiter: u8,
     pub(in super::super) quote: u8,
     pub(in super::super) escape: Option<u8>,
-    /// How many records of each file are looked at; all where it does not say.
+    /// How many records of each file are read; all if it is `None`.
     pub(in super::super) records: Option<usize>,
 }
 
@@ -30,7 +30,8 @@ impl Default for Separated {
     }
 }
 
-/// The bytes of a file on their way to the reader, which takes the end of a file for the end of a quote.
+/// The bytes of a file, observed on their way to the reader, which accepts the end of a file as the end of a quoted
+/// text.
 struct Quotes<'a, R> {
     bytes: R,
     marker: Marker,
@@ -52,7 +53,7 @@ impl<R: Read> Read for Quotes<'_, R> {
 /// What is known of the columns so far.
 pub(super) struct Columns {
     separated: Separated,
-    /// Their names, and the file that has them.
+    /// The column names, and the file that they come from.
     named: Option<(Vec<String>, String)>,
     seen: Vec<Seen>,
 }
@@ -62,7 +63,7 @@ impl Columns {
         Self { separated, named: None, seen: Vec::new() }
     }
 
-    /// Reads a file, of which the end may be missing.
+    /// Reads a file, whose end may be missing.
     pub(super) fn read(&mut self, bytes: impl Read, name: &str, is_whole: bool) -> Result<(), String> {
         let Separated { has_header, delimiter, quote, escape, records } = self.separated;
         let syntax = Syntax { delimiter, quote, escape, terminator: None, comment: None, has_header };
@@ -77,7 +78,7 @@ impl Columns {
             .escape(escape)
             .from_reader(bytes);
         let mut record = ByteRecord::new();
-        // The last one is known to be whole once there is another, or the end.
+        // A record is known to be complete when another one or the end follows.
         let mut last: Option<(u64, ByteRecord)> = None;
         let mut next = |record: &mut ByteRecord| {
             reader.read_byte_record(record).map_err(|error| match error.kind() {
@@ -111,7 +112,7 @@ impl Columns {
         }
     }
 
-    /// Takes the names of a file's columns.
+    /// Takes the column names of a file.
     fn name(&mut self, header: Vec<String>, file: &str) -> Result<(), String> {
         if let Some((at, name)) = header.iter().enumerate().find(|(at, name)| header[..*at].contains(name)) {
             let first = header.iter().position(|other| other == name).unwrap_or_default();
@@ -158,7 +159,7 @@ impl Columns {
     pub(super) fn schema(self) -> Schema {
         let names = match self.named {
             Some((names, _)) => names,
-            // As DataFusion calls them.
+            // The names that DataFusion uses.
             None => (1..=self.seen.len()).map(|at| format!("column_{at}")).collect(),
         };
         let field = |(name, seen): (String, Seen)| Arc::new(Field::new(name, seen.data_type(), true));
@@ -174,21 +175,21 @@ fn no_text(line: u64) -> String {
     format!(", line {line}: it is not UTF-8; save the file as UTF-8")
 }
 
-/// What the values of a column are.
+/// The kinds of values in a column.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     booleans: bool,
     integers: bool,
-    /// Integers that a float does not have.
+    /// Integers that a float cannot represent.
     wide: bool,
     floats: bool,
     fractions: Fractions,
     dates: bool,
     times: bool,
-    /// Times with a zone, and times without.
+    /// Times with a zone, and times without one.
     zoned: bool,
     naive: bool,
-    /// The most digits of a fraction of a second.
+    /// The maximum number of digits in a fraction of a second.
     fraction: usize,
     /// Times that do not fit a count of nanoseconds.
     far: bool,
@@ -197,13 +198,13 @@ struct Seen {
 
 impl Seen {
     fn add(&mut self, value: &str) {
-        // What is text stays so.
+        // A column with text remains text.
         if self.texts || value.is_empty() {
             return;
         }
         let digits = value.strip_prefix('-').unwrap_or(value);
         if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
-            // Zeros before a number are a part of it: an article's number, a postcode.
+            // Leading zeros are significant, as in an article number or a postcode.
             let is_padded = digits.len() > 1 && digits.starts_with('0');
             return match value.parse::<i64>() {
                 Ok(number) if !is_padded => {
@@ -225,7 +226,7 @@ impl Seen {
         }
     }
 
-    /// Takes `2024-01-31 12:00:00`, with a fraction and a zone or without; says whether it is one.
+    /// Takes `2024-01-31 12:00:00`, with or without a fraction and a zone; returns whether the value is a time.
     fn time(&mut self, value: &str) -> bool {
         let bytes = value.as_bytes();
         let is_shaped = bytes.len() >= 19
@@ -262,7 +263,7 @@ impl Seen {
         let Self { booleans, integers, wide, floats, fractions, dates, times, zoned, naive, fraction, far, texts } =
             self;
         match (booleans, integers, floats, dates, times) {
-            // Both kinds of times in one column are no one type.
+            // Times with and without a zone in one column have no common type.
             _ if texts || (zoned && naive) => DataType::Utf8,
             (true, false, false, false, false) => DataType::Boolean,
             (false, true, false, false, false) => DataType::Int64,
@@ -284,12 +285,13 @@ impl Seen {
     }
 }
 
-/// The digits of an integer that a float of 64 bits has, and so a decimal beside one.
+/// The digits of an integer that a 64-bit float can represent, which a decimal must therefore hold as well.
 const INTEGER_DIGITS: usize = 16;
 
 static UTC: LazyLock<Tz> = LazyLock::new(|| "+00:00".parse().expect("it is a zone"));
 
-/// Whether it is a number with a point or an exponent, without a sign, that reads the same afterwards.
+/// Whether the value is a number with a point or an exponent, without a sign, that is unchanged when it is read and
+/// written.
 fn is_float(value: &str) -> bool {
     let (number, exponent) = match value.find(['e', 'E']) {
         Some(at) => (&value[..at], Some(&value[at + 1..])),

@@ -1,19 +1,19 @@
-//! Numbers with a fraction: whether a float of 64 bits has them, and how many digits a decimal needs that does.
+//! Numbers with a fraction: whether a 64-bit float represents them, and how many digits a decimal needs to do so.
 
 use datafusion::arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
 
-/// What the numbers with a fraction of a column are.
+/// The numbers with a fraction in a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Fractions {
-    /// The most digits before the point, and behind it.
+    /// The maximum number of digits before and after the point.
     whole: usize,
     behind: usize,
-    /// A float would change one of them.
+    /// Whether a float would change one of them.
     is_inexact: bool,
 }
 
 impl Fractions {
-    /// Of a number as it is written: digits with a point or an exponent.
+    /// Reads a number as written: digits with a point or an exponent.
     pub(super) fn of(text: &str) -> Self {
         let Some((digits, exponent)) = significant(text) else { return Self::default() };
         // `exponent` is that of the first digit.
@@ -30,7 +30,7 @@ impl Fractions {
         }
     }
 
-    /// The type that changes none of them, nor an integer of so many digits.
+    /// Returns the type that changes none of them, nor an integer of `integer_digits` digits.
     pub(super) fn data_type(self, integer_digits: usize) -> Option<DataType> {
         if !self.is_inexact {
             return Some(DataType::Float64);
@@ -42,11 +42,11 @@ impl Fractions {
     }
 }
 
-/// The digits of a number without zeros around them, and the power of ten of the first; `None` for zero.
+/// Returns the digits of a number without zeros around them, and the power of ten of the first digit; `None` for zero.
 fn significant(text: &str) -> Option<(Vec<u8>, i64)> {
     let text = text.trim_start_matches(['-', '+']);
     let (number, power) = match text.find(['e', 'E']) {
-        // A power that no i32 has is that of a number beyond every float and decimal.
+        // An exponent that does not fit an i32 is beyond every float and decimal.
         Some(at) => {
             let sign = if text[at + 1..].starts_with('-') { -1 } else { 1 };
             (&text[..at], text[at + 1..].parse::<i32>().map_or(sign * i64::from(i32::MAX), i64::from))
@@ -62,11 +62,11 @@ fn significant(text: &str) -> Option<(Vec<u8>, i64)> {
 
 /// Whether the nearest float, written with as many digits, is the same number.
 fn is_exact(text: &str, digits: &[u8], exponent: i64) -> bool {
-    // Every decimal of 15 digits comes back from a float, within its range.
+    // Every decimal of 15 digits survives the conversion to a float and back, within the range of floats.
     if digits.len() <= 15 && (-290..290).contains(&exponent) {
         return true;
     }
-    // No shorter float has more digits.
+    // No float has more significant digits.
     if digits.len() > 800 {
         return false;
     }

@@ -1,4 +1,4 @@
-//! The columns of files with a JSON object a line.
+//! Schema inference for NDJSON files.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,13 +12,13 @@ use serde_json::value::RawValue;
 use super::decimal::Fractions;
 use super::unreadable;
 
-/// The longest line.
+/// The maximum length of a line.
 const MAX_LINE: u64 = 64 << 20;
 
-/// How deep values nest, at most.
+/// The maximum nesting of values.
 const MAX_DEPTH: usize = 64;
 
-/// The digits of Arrow's decimals of 128 bits.
+/// The digits of a 128-bit Arrow decimal.
 const DIGITS: usize = 38;
 
 /// What is known of the columns so far.
@@ -32,7 +32,7 @@ impl Columns {
         Self { records, seen: Vec::new() }
     }
 
-    /// Reads a file, of which the end may be missing.
+    /// Reads a file, whose end may be missing.
     pub(super) fn read(&mut self, mut bytes: impl BufRead, is_whole: bool) -> Result<(), String> {
         let (mut line, mut number, mut count) = (Vec::new(), 0_u64, 0);
         while self.records.is_none_or(|most| count < most) {
@@ -81,7 +81,7 @@ fn fields(seen: &[(String, Seen)]) -> Fields {
     seen.iter().map(|(name, seen)| Arc::new(Field::new(name, seen.data_type(), true))).collect()
 }
 
-/// What the values of one name are.
+/// The type of the values of one name.
 #[derive(Debug, Clone, PartialEq)]
 enum Seen {
     Null,
@@ -92,10 +92,10 @@ enum Seen {
     Object(Vec<(String, Seen)>),
 }
 
-/// What numbers are.
+/// The numbers among the values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Number {
-    /// The least and the largest of those without a point or an exponent.
+    /// The minimum and maximum of the numbers without a point or an exponent.
     integers: Option<(i128, i128)>,
     floats: bool,
     fractions: Fractions,
@@ -137,7 +137,7 @@ impl Number {
                 "has numbers that together no decimal of 38 digits has, and a float would change; write it as text",
             );
         }
-        // An integer is never changed, and a float of 64 bits has those up to 2^53.
+        // An integer is never changed, and a 64-bit float represents those up to 2^53.
         let wide = 1_i128 << f64::MANTISSA_DIGITS;
         match integers {
             Some((least, largest)) if both.floats && (least < -wide || largest > wide) => {
@@ -147,7 +147,7 @@ impl Number {
         }
     }
 
-    /// The most digits of an integer among them.
+    /// Returns the maximum number of digits of an integer.
     fn integer_digits(self) -> usize {
         let digits = |number: i128| number.unsigned_abs().checked_ilog10().map_or(1, |power| power as usize + 1);
         self.integers.map_or(0, |(least, largest)| digits(least).max(digits(largest)))
@@ -173,7 +173,7 @@ impl Seen {
         Ok(match text.as_bytes().first() {
             Some(b'n') => Self::Null,
             Some(b't' | b'f') => Self::Boolean,
-            // Half of a surrogate pair is no text, and is found where an escape is read.
+            // An unpaired surrogate is not valid text; it is detected when an escape is decoded.
             Some(b'"') if text.contains("\\u") && serde_json::from_str::<String>(text).is_err() => {
                 return Err(format!("`{path}` holds half of a surrogate pair, which is no text"));
             }
@@ -194,7 +194,7 @@ impl Seen {
         })
     }
 
-    /// Both, where there is a type for them.
+    /// Merges both types, if there is a common one.
     fn and(self, other: Self, path: &str) -> Result<Self, String> {
         Ok(match (self, other) {
             (Self::Null, other) | (other, Self::Null) => other,
@@ -242,7 +242,7 @@ impl Seen {
     }
 }
 
-/// Takes a value of `name`, which objects mostly have in one place.
+/// Adds a value of `name`, which is usually at the same position in each object.
 fn add(all: &mut Vec<(String, Seen)>, at: usize, name: &str, seen: Seen, path: &str) -> Result<(), String> {
     let is_it = |known: &(String, Seen)| known.0 == name;
     let at = if all.get(at).is_some_and(is_it) { Some(at) } else { all.iter().position(is_it) };
@@ -257,7 +257,7 @@ fn add(all: &mut Vec<(String, Seen)>, at: usize, name: &str, seen: Seen, path: &
     Ok(())
 }
 
-/// An object as it is written.
+/// An object as written.
 struct Object<'a>(Vec<(String, &'a RawValue)>);
 
 impl Object<'_> {

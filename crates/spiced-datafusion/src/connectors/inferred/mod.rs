@@ -1,8 +1,9 @@
-//! The columns of text files, found out from all that they hold, so that what cannot be read is known when a data set is
-//! loaded, with its file and line, and no value is taken for another.
+//! Schema inference for text files. It reads all records, so that content that cannot be read is reported when a data
+//! set is loaded, with its file and line, and no value is misread.
 //!
-//! DataFusion looks at the first records alone, cuts them at line ends within quotes, and takes numbers that are too large
-//! for the nearest float. No message here has a value in it: they go to logs and to who may not read the data.
+//! DataFusion reads only the first records, splits them at line ends within quotes, and replaces numbers that are too
+//! large by the nearest float. No message here contains a value: messages go to logs and to users who may not read the
+//! data.
 
 mod csv;
 mod decimal;
@@ -23,7 +24,8 @@ use tokio::runtime::Handle;
 pub(super) use self::csv::Separated;
 use crate::error::refusal;
 
-/// What is read of a data set's files to find out their columns, at most: what comes behind is taken for more of the same.
+/// The maximum size that is read of a data set's files to infer their schema; the rest is assumed to be of the same
+/// types.
 const MAX_BYTES: u64 = 256 << 20;
 
 /// How the files are read.
@@ -31,12 +33,12 @@ const MAX_BYTES: u64 = 256 << 20;
 pub(super) enum Text {
     Separated(Separated),
     Json {
-        /// How many records of each file are looked at; all where it does not say.
+        /// How many records of each file are read; all if it is `None`.
         records: Option<usize>,
     },
 }
 
-/// Why there are no columns.
+/// The cause of a failed inference.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// What is wrong with a file, in one line.
@@ -44,10 +46,10 @@ pub(super) enum Failure {
     Store(DataFusionError),
 }
 
-/// The columns of `files`, by what they hold.
+/// Infers the schema of `files` from their content.
 ///
 /// # Errors
-/// A file cannot be read, or not as what it is said to be.
+/// Fails if a file cannot be read, or is not in the given format.
 pub(super) async fn schema(text: Text, store: Arc<dyn ObjectStore>, files: Vec<ObjectMeta>) -> Result<Schema, Failure> {
     let mut found = match text {
         Text::Separated(separated) => Found::Separated(csv::Columns::new(separated)),
@@ -85,10 +87,10 @@ pub(super) async fn schema(text: Text, store: Arc<dyn ObjectStore>, files: Vec<O
     }
 }
 
-/// The columns of the files of an external table.
+/// Infers the schema of the files of an external table.
 ///
 /// # Errors
-/// A sentence for the caller, or the store's error.
+/// Fails with a sentence for the caller, or with the error of the store.
 pub(super) async fn of_objects(
     text: Text,
     store: &Arc<dyn ObjectStore>,
@@ -101,7 +103,7 @@ pub(super) async fn of_objects(
     }
 }
 
-/// What comes over the network, for a thread that may wait for it.
+/// Bytes from the network, for a thread that may block.
 struct Fetched {
     runtime: Handle,
     chunks: BoxStream<'static, datafusion::object_store::Result<Bytes>>,
@@ -128,7 +130,7 @@ enum Found {
 }
 
 impl Found {
-    /// Reads a file, of which the end may be missing.
+    /// Reads a file, whose end may be missing.
     fn read(&mut self, bytes: impl Read, name: &str, is_whole: bool) -> Result<(), String> {
         let mut bytes = bytes;
         let mut start = Vec::with_capacity(START);
@@ -144,10 +146,10 @@ impl Found {
     }
 }
 
-/// How much of a file tells what it is.
+/// How many bytes of a file identify its format.
 const START: usize = 8;
 
-/// What a file is by its first bytes, where it is no plain text.
+/// Identifies a file by its first bytes, if it is not plain text.
 fn form(start: &[u8]) -> Option<&'static str> {
     const FORMS: [(&[u8], &str); 9] = [
         (&[0x1f, 0x8b], "compressed (gzip)"),
@@ -174,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    /// The columns of files with these texts, as `name type`, or why there are none.
+    /// Returns the columns of files with these texts, as `name type`, or why the inference failed.
     pub(super) async fn columns(text: Text, files: &[(&str, &[u8])]) -> Result<String, String> {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let mut metas = Vec::new();

@@ -1,5 +1,5 @@
-//! The way to a server of objects: HTTP over the product's own outbound TLS. Its material is read again while it is
-//! used, so that a renewed CA or client certificate needs no restart.
+//! The HTTP client for object stores, over the outbound TLS of this workspace. TLS material is read again periodically,
+//! so that a renewed CA or client certificate needs no restart.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,16 +18,16 @@ use super::super::params::Params;
 
 pub(super) const PARAMS: &[&str] = &["client_timeout"];
 
-/// How old material from files may be; the connections that it made end with it.
+/// The maximum age of material from files; its connections are closed with it.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// From the first packet to the end of the handshake.
+/// The timeout from the first packet to the end of the handshake.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long one request may take with its answer, where the pod does not say.
+/// The timeout of one request with its response, if the pod sets none.
 const REQUEST_WITHIN: Duration = Duration::from_secs(30);
 
-/// What the pod says of the way.
+/// The connection settings of the pod.
 #[derive(Debug, Clone)]
 pub(super) struct Way {
     material: Material,
@@ -45,7 +45,7 @@ impl Way {
         Self { material, timeout: timeout.unwrap_or(REQUEST_WITHIN), authorization: None }
     }
 
-    /// With a name and a password for the server (RFC 7617).
+    /// Adds a user name and a password for the server (RFC 7617).
     pub(super) fn authorized(mut self, user: &str, password: &Secret) -> Result<Self, String> {
         use base64::Engine as _;
         let password = password.expose_text().map_err(|_| "the password is not UTF-8".to_owned())?;
@@ -71,7 +71,7 @@ impl Way {
     }
 }
 
-/// Makes clients for a store.
+/// Creates clients for a store.
 #[derive(Debug)]
 pub(super) struct Connector(Way);
 
@@ -89,7 +89,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// A client with the material of `at`.
+/// A client with the TLS material of the time `at`.
 #[derive(Debug, Clone)]
 struct Opened {
     client: Client,
@@ -97,7 +97,7 @@ struct Opened {
     at: Instant,
 }
 
-/// A client whose material is read again.
+/// A client whose TLS material is read again.
 #[derive(Debug)]
 struct Service {
     way: Way,
@@ -105,7 +105,7 @@ struct Service {
 }
 
 impl Service {
-    /// The client of now. Material that cannot be read leaves the one before.
+    /// Returns the current client. If the material cannot be read, the previous client is kept.
     fn opened(&self) -> Opened {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if self.way.material.is_of_files() && opened.at.elapsed() > FRESH {
@@ -127,7 +127,7 @@ impl HttpService for Service {
         let Opened { client, witness, .. } = self.opened();
         let answer = HttpService::call(&client, request).await;
         answer.map_err(|error| match refused(&error, &witness) {
-            // It is not tried again: the certificate will be the same.
+            // It is not retried: the certificate would be the same.
             Some(refusal) => HttpError::new(HttpErrorKind::Unknown, refusal),
             None => error,
         })

@@ -1,4 +1,4 @@
-//! `s3:`, `https:` and `http:` data sets: Parquet, CSV, TSV and NDJSON that lie on other servers. Read only.
+//! `s3:`, `https:` and `http:` data sets: Parquet, CSV, TSV and NDJSON on other servers. They are read only.
 
 mod client;
 mod store;
@@ -40,16 +40,16 @@ pub(super) const HTTPS: Connector = Connector {
 };
 pub(super) const HTTP: Connector = Connector { name: "http", open: |request| open_http("http", request), ..HTTPS };
 
-/// Their names are Spice.ai's.
+/// Named as in Spice.ai.
 const S3_PARAMS: &[&str] =
     &["s3_region", "s3_endpoint", "s3_auth", "s3_key", "s3_secret", "s3_session_token", "allow_http"];
 const HTTP_PARAMS: &[&str] = &["http_username", "http_password"];
 
-/// Where a bucket lies whose region nothing names.
+/// The region of a bucket if none is specified.
 const REGION: &str = "us-east-1";
 
-/// The variables by which AWS tells a program who it is: a key, a web identity (EKS), a task's role (ECS), a pod's (EKS).
-/// Without any it asks the machine (EC2).
+/// The environment variables by which AWS passes an identity to a program: a key, a web identity (EKS), the role of a
+/// task (ECS) or of a pod (EKS). Without any of them, the instance metadata is used (EC2).
 const IDENTITY: [(&str, AmazonS3ConfigKey); 10] = [
     ("AWS_ACCESS_KEY_ID", AmazonS3ConfigKey::AccessKeyId),
     ("AWS_SECRET_ACCESS_KEY", AmazonS3ConfigKey::SecretAccessKey),
@@ -67,19 +67,19 @@ const S3_HINT: &str = "see that `s3_key` and `s3_secret` (or the role, where nei
                        and that the bucket's policy lets it be read";
 const HTTP_HINT: &str = "see that `http_username` and `http_password` are right";
 
-/// How often a request is tried again that a busy server refuses; a load is tried again besides.
+/// Limits how often a request that a busy server refuses is retried; a failed load is retried in addition.
 fn retries() -> RetryConfig {
     RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(30), ..RetryConfig::default() }
 }
 
-/// Who one is for S3.
+/// The identity for S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Auth {
-    /// Nobody: requests are not signed.
+    /// Anonymous: requests are not signed.
     Public,
-    /// Who has the key.
+    /// The owner of the given key.
     Key,
-    /// Who the machine is, by its environment: a role of EC2, ECS or EKS.
+    /// The identity of the machine, from its environment: a role of EC2, ECS or EKS.
     Role,
 }
 
@@ -90,7 +90,7 @@ fn open_s3(request: Request<'_>) -> Opened {
     if bucket.is_empty() {
         params.wrong.push("from: no bucket stands after `s3:`; write `s3://bucket/folder/`".to_owned());
     }
-    // What stands before an `@` is a credential, which logs and errors would repeat.
+    // The part before an `@` is a credential, which logs and errors would repeat.
     if bucket.contains('@') {
         params.wrong.push(
             "from: a bucket's name has no `@`; credentials belong into the params `s3_key` and `s3_secret`".to_owned(),
@@ -188,12 +188,12 @@ fn open_http(scheme: &str, request: Request<'_>) -> Opened {
     Objects::open(params, written, &path, false, connect)
 }
 
-/// Objects of a store that is reached when they are first loaded.
+/// Objects of a store that is contacted when they are first loaded.
 struct Objects<Connect> {
     connect: Connect,
-    /// The file or directory, as a URL has it.
+    /// The file or directory, as in a URL.
     base: String,
-    /// Whether there are directories there.
+    /// Whether the store has directories.
     has_folders: bool,
     listing: Listing,
 }
@@ -208,7 +208,7 @@ where
     }
 }
 
-/// Each data set has a store of its own, with its own credentials, though several may lie in one bucket.
+/// Each data set has a separate store with separate credentials, even if several use the same bucket.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 #[async_trait]
@@ -225,13 +225,13 @@ where
         let store = (self.connect)().map_err(|why| format!("`{written}` cannot be reached: {why}"))?;
         let mut base = self.base.clone();
         if !base.is_empty() && !base.ends_with('/') {
-            // Without a slash it is a file, or else a directory.
+            // Without a slash, it is a file or otherwise a directory.
             let path = Path::from_url_path(&base).map_err(|error| format!("`{written}` is no path: {error}"))?;
             match store.head(&path).await {
                 Ok(_) => {}
                 Err(Error::NotFound { .. }) if self.has_folders => base.push('/'),
                 Err(Error::NotFound { .. }) => return Err(format!("there is no file at `{written}`")),
-                // What the server says of it is in a body, which an answer to HEAD has not.
+                // The server explains the error in a body, which a response to HEAD lacks.
                 Err(error @ (Error::Unauthenticated { .. } | Error::PermissionDenied { .. })) => {
                     let why = innermost(&error);
                     let why = why.trim_end_matches([':', ' ']);
@@ -241,7 +241,7 @@ where
                 Err(error) => return Err(format!("`{written}` cannot be read: {}", innermost(&error))),
             }
         }
-        // A scheme that SQL cannot name: its statements reach the store through the table alone.
+        // A scheme that SQL cannot name: its statements reach the store only through the table.
         let root = format!("dataset{}://objects/", NEXT.fetch_add(1, Ordering::Relaxed));
         let url = Url::parse(&root).map_err(|error| error.to_string())?;
         state.runtime_env().register_object_store(&url, Arc::new(store));

@@ -1,4 +1,4 @@
-//! A store of object_store 0.14, which runs on aws-lc-rs, as one of 0.13, which DataFusion knows. It is read only.
+//! Adapts a store of object_store 0.14, which uses aws-lc-rs, to 0.13, which DataFusion uses. It is read only.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use datafusion::object_store::{
 use futures::stream::{BoxStream, StreamExt};
 use object_store as newer;
 
-/// The store.
+/// The adapted store.
 #[derive(Debug)]
 pub(super) struct Remote(pub(super) Arc<dyn newer::ObjectStore>);
 

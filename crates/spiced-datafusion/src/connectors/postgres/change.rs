@@ -1,6 +1,7 @@
-//! `UPDATE` and `DELETE` of the rows that a query has found, in one transaction: each is still there as it was read, or
-//! nothing is done. What is to be done goes into a temporary table whose columns are the table's own, so that values are
-//! taken as an assignment takes them, and is done by one statement, as PostgreSQL's constraints and triggers expect it.
+//! `UPDATE` and `DELETE` of the rows that a query has found, in one transaction: either each row is unchanged since it
+//! was read, or no row is changed. The changes are written to a temporary table whose columns have the types of the
+//! table, so that values are converted as by an assignment. One statement then applies them, as PostgreSQL's
+//! constraints and triggers expect.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,18 +24,18 @@ use super::{Relation, quoted};
 use crate::coalesce::collect;
 use crate::error::refusal;
 
-/// The temporary table.
+/// The name of the temporary table.
 const CHANGES: &str = "spiced_changes";
 
-/// A part of a row's address.
+/// A part of a row id.
 pub(super) struct Address {
     pub(super) name: &'static str,
     pub(super) sql: &'static str,
 }
 
-/// Where a row lies, which version of it that is, in which of a table's partitions, and in which file: a table that is
-/// rewritten (VACUUM FULL, CLUSTER) has its rows elsewhere, with the versions that they had (PostgreSQL, "System Columns",
-/// "Database Object Location Functions").
+/// The row id: the location of a row, its version, its partition, and the file. The file is included because a table
+/// rewrite (VACUUM FULL, CLUSTER) moves rows without changing their versions (PostgreSQL, "System Columns", "Database
+/// Object Location Functions").
 pub(super) const ADDRESSES: [Address; 4] = [
     Address { name: "ctid", sql: "ctid" },
     Address { name: "xmin", sql: "xmin" },
@@ -42,24 +43,24 @@ pub(super) const ADDRESSES: [Address; 4] = [
     Address { name: "file", sql: "pg_relation_filenode(tableoid)" },
 ];
 
-/// Changes the rows whose addresses a plan gives.
+/// Changes the rows whose ids a plan returns.
 #[derive(Debug)]
 pub(super) struct Change {
     pool: Pool,
     given: SchemaRef,
-    /// Makes the temporary table.
+    /// Creates the temporary table.
     make: String,
     fill: String,
-    /// How many rows it has decides how those of the target are best looked for.
+    /// Analyzes it, because its size decides how the rows of the target are best found.
     look: String,
-    /// Does what the table says.
+    /// Applies the changes.
     apply: String,
 }
 
 impl Change {
-    /// Gives `columns` new values; where there are none, deletes the rows.
+    /// Updates `columns`; deletes the rows if `columns` is empty.
     pub(super) fn new(pool: Pool, relation: &Relation, columns: &[&str], given: SchemaRef) -> Self {
-        // No name of the statement's own target.
+        // Must differ from the name of the target.
         let changes = if relation.table == CHANGES { "spiced_changes_" } else { CHANGES };
         let (table, relation) = (format!("pg_temp.{changes}"), relation.quoted());
         let places = ADDRESSES.iter().enumerate().map(|(at, address)| format!("{} AS a{at}", address.sql));
@@ -69,7 +70,7 @@ impl Change {
         let same = same.collect::<Vec<_>>().join(" AND ");
         let set = columns.iter().enumerate().map(|(at, name)| format!("{} = {changes}.v{at}", quoted(name)));
         let set = set.collect::<Vec<_>>().join(", ");
-        // As a query: a table would have a `ctid` of its own.
+        // A subquery, because a table would have a `ctid` itself.
         let from = format!("(SELECT * FROM {table}) AS {changes}");
         let apply = match columns.is_empty() {
             true => format!("DELETE FROM {relation} USING {from} WHERE {same}"),
@@ -85,7 +86,7 @@ impl Change {
     async fn change(&self, given: Vec<RecordBatch>) -> Result<u64> {
         let mut busy = Busy::new(self.pool.clone()).await?;
         let client = busy.client().expect("it has just begun");
-        // Where it fails, the connection ends, and the transaction with it.
+        // On an error, the connection is closed, which ends the transaction.
         let changed = self.run(client, given).await?;
         busy.over();
         changed.ok_or_else(|| {
@@ -113,7 +114,7 @@ impl DataSink for Change {
     }
 
     async fn write_all(&self, data: SendableRecordBatchStream, context: &Arc<TaskContext>) -> Result<u64> {
-        // All of it first: what reads may have the last connection that is free.
+        // Read completely first: the source may be using the last free connection.
         let coming = MemoryConsumer::new("changes for PostgreSQL").register(context.memory_pool());
         let (given, rows) = collect(data, &self.given, &coming).await?;
         if rows == 0 { Ok(0) } else { self.change(given).await }

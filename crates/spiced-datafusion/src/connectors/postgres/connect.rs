@@ -1,4 +1,4 @@
-//! The way to a PostgreSQL server: who, where, and how much of its certificate is verified; a pool of connections.
+//! Connections to a PostgreSQL server: address, credentials, certificate verification, and the connection pool.
 //! Certificates are read again for each new connection, so a renewed one needs no restart.
 
 use std::sync::Arc;
@@ -36,14 +36,14 @@ pub(super) const PARAMS: &[&str] = &[
     "pg_options",
 ];
 
-/// Connections of one data set.
+/// The default number of connections of a data set.
 const CONNECTIONS: usize = 5;
 const MAX_CONNECTIONS: usize = 100;
-/// From the first packet to the end of the log-in; and how long a query waits for a connection.
+/// The timeout from the first packet to the end of the login, and for a query that waits for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What our statements and texts mean must not depend on a role's or a database's defaults: a backslash in a literal is
-/// one, a time without a zone is UTC, and no digit of a number is left out.
+/// The meaning of generated statements and texts must not depend on the defaults of a role or database: a backslash in
+/// a literal is an ordinary character, a time without a zone is UTC, and no digit of a number is omitted.
 const SESSION: [(&str, &str); 5] = [
     ("standard_conforming_strings", "on"),
     ("TimeZone", "UTC"),
@@ -51,19 +51,19 @@ const SESSION: [(&str, &str); 5] = [
     ("IntervalStyle", "postgres"),
     ("extra_float_digits", "1"),
 ];
-/// Where no statement can write.
+/// Set if no statement may write.
 const READ_ONLY: (&str, &str) = ("default_transaction_read_only", "on");
 
-/// How a session gets its settings.
+/// How the session settings are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Settings {
-    /// With the start-up packet, in `options`.
+    /// In the `options` of the start-up packet.
     AtStart,
-    /// By `SET`, once there is a session: connection poolers (PgBouncer, Odyssey) refuse `options`.
+    /// By `SET` after the session has started: connection poolers (PgBouncer, Odyssey) refuse `options`.
     BySet,
 }
 
-/// libpq's modes (PostgreSQL, "SSL Support", table 34.1).
+/// The modes of libpq (PostgreSQL, "SSL Support", table 34.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Disable,
@@ -81,7 +81,7 @@ const MODES: [(&str, Mode); 5] = [
     ("verify-full", Mode::VerifyFull),
 ];
 
-/// What the pod says of a server.
+/// The connection settings of the pod.
 #[derive(Debug, Clone)]
 pub(super) struct Params {
     host: String,
@@ -92,13 +92,13 @@ pub(super) struct Params {
     mode: Mode,
     material: Material,
     connections: usize,
-    /// Whether joins, aggregates and orders are left to the server.
+    /// Whether joins, aggregates and sorts are pushed down to the server.
     whole_queries: bool,
     settings: Settings,
 }
 
 impl Params {
-    /// Reads the params of `spec`; says in `wrong` everything that is.
+    /// Reads the params of `spec`; adds every error to `wrong`.
     pub(super) fn read(spec: &DatasetSpec, wrong: &mut Vec<String>) -> Option<Self> {
         let mut get = |name: &str| match spec.params.get(name).map(|value| text(name, value)) {
             Some(Ok(value)) if value.trim().is_empty() => {
@@ -117,9 +117,9 @@ impl Params {
         let (mode, authority) = (get("pg_sslmode"), get("pg_sslrootcert"));
         let (certificate, key, size) = (get("pg_sslcert"), get("pg_sslkey"), get("connection_pool_size"));
         let pushdown = get("pg_pushdown");
-        // Empty means what it says: none.
+        // An empty value means `none`.
         let options = spec.params.get("pg_options").map(|value| text("pg_options", value));
-        // Blanks may belong to it.
+        // Blanks may be part of it.
         let password = spec.params.get("pg_pass").cloned();
         for (name, given) in [("pg_db", &database), ("pg_user", &user)] {
             if given.is_none() && !spec.params.contains_key(name) {
@@ -148,7 +148,7 @@ impl Params {
         let files = [authority, certificate, key].map(|path| path.map(|path| spec.folder.join(path)));
         let material = Material::new(["pg_sslrootcert", "pg_sslcert", "pg_sslkey"], files, wrong);
         let mode = match mode {
-            // libpq's rule, "for backward compatibility": who names a CA wants it to count.
+            // The rule of libpq "for backward compatibility": if a CA is named, it is verified.
             Some(Mode::Require) if material.has_authority() => Some(Mode::VerifyCa),
             mode => mode,
         };
@@ -195,14 +195,14 @@ impl Params {
         Some(Self { host, port, database, user, password, mode, material, connections, whole_queries, settings })
     }
 
-    /// Who is asked, by whom, and how it is secured.
+    /// Returns the server, the user and the security settings, for comparison.
     fn way(&self) -> impl PartialEq {
         let Self { host, port, database, user, password, mode, material, .. } = self;
         (host, port, database, user, password.as_ref().map(Secret::expose), mode, material)
     }
 }
 
-/// Why there is no connection, or no answer on one: half a sentence without a secret.
+/// An error of a connection or a query: a phrase without secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct Trouble {
@@ -215,13 +215,13 @@ impl Trouble {
         Self { message, kind: ErrorKind::Unavailable }
     }
 
-    /// Of what `whom` said, or of how the connection to it failed.
+    /// Creates the error for a message from `whom`, or for a failed connection to it.
     fn of(whom: &str, error: &tokio_postgres::Error, witness: Option<&HandshakeObserver>) -> Self {
         let kind = match error.as_db_error().map(|said| said.code()) {
             Some(&SqlState::QUERY_CANCELED) => ErrorKind::Timeout,
             Some(&SqlState::LOCK_NOT_AVAILABLE) => ErrorKind::Unavailable,
-            // Connection exceptions, transactions that are in each other's way, insufficient resources, operator
-            // intervention, system errors; who we are is no statement's fault either (PostgreSQL, "Error Codes").
+            // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention and system
+            // errors; nor is failed authentication the fault of a statement (PostgreSQL, "Error Codes").
             Some(code) if !["08", "28", "40", "53", "57", "58"].contains(&&code.code()[..2]) => {
                 ErrorKind::InvalidStatement
             }
@@ -237,22 +237,22 @@ impl From<tokio_postgres::Error> for Trouble {
     }
 }
 
-/// As a caller sees it: the server's own words, which speak of the caller's statement.
+/// The error for the caller: it has the server's message, which is about the caller's statement.
 impl From<Trouble> for DataFusionError {
     fn from(trouble: Trouble) -> Self {
         refusal(trouble.kind, trouble.message)
     }
 }
 
-/// The connections of a data set. Cheap to clone.
+/// The connections of a data set. Clones are cheap.
 #[derive(Debug, Clone)]
 pub(super) struct Pool(managed::Pool<Server>);
 
-/// A connection on loan.
+/// A connection borrowed from the pool.
 pub(super) type Loan = Object<Server>;
 
 impl Pool {
-    /// Connects when it is first asked. Where the data set is not `writable`, no statement can write.
+    /// Creates the pool, which connects on first use. Unless the data set is `writable`, no statement can write.
     pub(super) fn new(params: Params, writable: bool) -> Self {
         let size = params.connections;
         let timeouts =
@@ -266,7 +266,7 @@ impl Pool {
         Self(pool)
     }
 
-    /// A connection. Must be called in a runtime.
+    /// Returns a connection. Must be called within a runtime.
     pub(super) async fn get(&self) -> Result<Loan, Trouble> {
         let Params { host, port, .. } = &self.0.manager().params;
         self.0.get().await.map_err(|error| match error {
@@ -281,20 +281,20 @@ impl Pool {
         })
     }
 
-    /// Whether joins, aggregates and orders are left to the server.
+    /// Whether joins, aggregates and sorts are pushed down to the server.
     pub(super) fn takes_whole_queries(&self) -> bool {
         self.0.manager().params.whole_queries
     }
 
-    /// Whether both ask one server in one way, as one user: what each may read, both may.
+    /// Whether both pools use the same server with the same settings and user, so that both may read the same tables.
     pub(super) fn is_of_one_server(&self, other: &Self) -> bool {
         self.0.manager().params.way() == other.0.manager().params.way()
     }
 
-    /// Ends what runs on a connection, by one of its own, as PostgreSQL wants it.
+    /// Cancels the query of a connection over a separate connection, as PostgreSQL requires.
     pub(super) async fn cancel(&self, token: CancelToken) {
         let server = self.0.manager();
-        // Where it does not work, the end of the connection ends the query a little later.
+        // If the cancel request fails, closing the connection ends the query a little later.
         let _ = match server.tls() {
             Ok(Some((tls, _))) => token.cancel_query(tls).await,
             Ok(None) => token.cancel_query(NoTls).await,
@@ -303,8 +303,8 @@ impl Pool {
     }
 }
 
-/// A connection with a statement on it. Dropped before the statement's end, it ends it on the server too, and is not
-/// given back: what is left of the answer, or of a transaction, is still before it.
+/// A connection that runs a statement. If it is dropped before the statement ends, it cancels the statement on the
+/// server and is not returned to the pool, because the rest of the result or transaction is still pending.
 pub(super) struct Busy {
     loan: Option<Loan>,
     pool: Pool,
@@ -315,12 +315,12 @@ impl Busy {
         Ok(Self { loan: Some(pool.get().await?), pool })
     }
 
-    /// The connection; nothing where the statement is at its end.
+    /// Returns the connection, or `None` once the statement has ended.
     pub(super) fn client(&self) -> Option<&Client> {
         self.loan.as_deref()
     }
 
-    /// The statement is at its end.
+    /// Marks the statement as ended.
     pub(super) fn over(&mut self) {
         self.loan = None;
     }
@@ -338,7 +338,7 @@ impl Drop for Busy {
     }
 }
 
-/// Makes connections to one server.
+/// Opens connections to one server.
 #[derive(Debug)]
 pub(super) struct Server {
     params: Params,
@@ -398,7 +398,7 @@ impl managed::Manager for Server {
     }
 }
 
-/// A connection lives for as long as its client.
+/// Drives a connection, which lives as long as its client.
 fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) {
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -408,7 +408,7 @@ fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + S
 }
 
 impl Server {
-    /// TLS as it is to be spoken now; nothing where it is not. Reads the certificates.
+    /// Returns the current TLS configuration, or `None` if TLS is disabled. Reads the certificates.
     fn tls(&self) -> Result<Option<(MakeRustlsConnect, HandshakeObserver)>, Trouble> {
         let Params { host, mode, material, .. } = &self.params;
         let verify = match mode {
@@ -427,11 +427,11 @@ impl Server {
     }
 }
 
-/// What an error says: the server's own words where it spoke, why TLS failed where it did.
+/// Returns the message of an error: that of the server if it responded, or the cause of a failed handshake.
 fn told(error: &tokio_postgres::Error, witness: Option<&HandshakeObserver>) -> String {
     if let Some(said) = error.as_db_error() {
         let code = said.code().code();
-        // Class 22, data exceptions, has the value in its words, which may be a row's.
+        // Messages of class 22, data exceptions, contain the value, which may come from a row.
         let message = match code.starts_with("22") {
             true => without_values(said.message()),
             false => said.message().to_owned(),

@@ -1,7 +1,7 @@
-//! Which expressions mean the same to PostgreSQL, and how they read there.
+//! Decides which expressions have the same meaning in PostgreSQL, and writes them as SQL.
 //!
-//! Written here and not by an unparser: sqlparser's takes a quote behind a backslash for one that is escaped, and lets
-//! what follows out of its quotes; and no unparser asks whether both sides mean the same.
+//! No unparser is used. That of sqlparser takes a quote after a backslash as escaped, which lets the text after it
+//! escape its quotes, and no unparser checks whether both sides have the same meaning.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::text_of::is_text_of;
 use super::types::{Kind, MAX_DIGITS, Reading};
 use crate::functions::unfold;
 
-/// The columns that an expression is about: what each is called in the statement, and how it is read.
+/// Looks up a column of an expression: its SQL in the statement, and how it is read.
 pub(super) type Columns<'a> = &'a dyn Fn(&Column) -> Option<Value>;
 
 /// A value in a statement.
@@ -30,24 +30,24 @@ pub(super) struct Value {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Any,
-    /// A constant, whose type PostgreSQL guesses.
+    /// A constant, whose type PostgreSQL infers.
     Constant,
-    /// A constant that is no zero: PostgreSQL takes -0 for 0, Arrow does not.
+    /// A constant other than zero: PostgreSQL treats -0 and 0 as equal, Arrow does not.
     NonZero,
 }
 
 impl Value {
-    /// What is called `sql` there.
+    /// Creates the value that is written as `sql`.
     pub(super) fn new(sql: String, reading: Reading) -> Self {
         Self { sql, reading, form: Form::Any }
     }
 
-    /// The same, of a value that means the same here and there.
+    /// Creates a value that has the same meaning in both engines.
     pub(super) fn native(sql: String, kind: Kind) -> Self {
         Self::new(sql, Reading::native(kind))
     }
 
-    /// So that it has the type by which it is read.
+    /// Returns the SQL with the type as which it is read.
     pub(super) fn typed(&self) -> String {
         match (self.form, self.reading.kind().name()) {
             (Form::Constant | Form::NonZero, Some(name)) => format!("{}::{name}", self.sql),
@@ -55,37 +55,37 @@ impl Value {
         }
     }
 
-    /// Its kind, where PostgreSQL compares such values, and tells them apart, as Arrow does.
+    /// Returns the kind, if PostgreSQL orders and compares such values as Arrow does.
     pub(super) fn kind(&self) -> Option<&Kind> {
         self.reading.is_native().then(|| self.reading.kind())
     }
 
-    /// The value, or its text, where that is what means the same.
+    /// Returns the value, or its text if only the text has the same meaning.
     pub(super) fn comparable(self) -> Self {
         if self.reading.is_native_as_text() { self.text() } else { self }
     }
 
-    /// A value that is text here, as text there.
+    /// Converts a value that is text here to text in PostgreSQL.
     fn text(self) -> Self {
         match self.kind() {
             Some(Kind::Uuid | Kind::Char) => {}
             _ if self.reading.is_native_as_text() => {}
             _ => return self,
         }
-        // Else two collations of columns would be in each other's way.
+        // Otherwise the collations of two columns could conflict.
         Self::native(format!("({}::text COLLATE \"default\")", self.sql), Kind::Text)
     }
 }
 
-/// Both so that PostgreSQL compares them: as what they are where a text is one of those, so that indexes and statistics
-/// serve, else as their texts.
+/// Converts both values so that PostgreSQL compares them as Arrow does: by their type if a text is a valid value of it,
+/// so that indexes and statistics are used, and otherwise by their texts.
 pub(super) fn aligned(left: Value, right: Value) -> (Value, Value) {
     fn constant_as(kind: &Kind, value: &Value) -> Option<Value> {
         let text = value.sql.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
         let text = text.filter(|_| value.form == Form::Constant)?;
         match kind {
             Kind::Uuid if is_uuid(text) => Some(Value::native(format!("{}::uuid", value.sql), Kind::Uuid)),
-            // Blanks at the end do not count there, and no value of ours has any.
+            // PostgreSQL ignores trailing blanks of this type, and the values read here have none.
             Kind::Char => Some(Value::native(value.sql.clone(), Kind::Char)),
             _ => None,
         }
@@ -102,7 +102,7 @@ pub(super) fn aligned(left: Value, right: Value) -> (Value, Value) {
     }
 }
 
-/// Whether a text is a uuid, in letters of either case: PostgreSQL reads both as one.
+/// Whether a text is a UUID, in upper or lower case: PostgreSQL reads both as the same value.
 fn is_uuid(text: &str) -> bool {
     let is_place_of_dash = |at| [8, 13, 18, 23].contains(&at);
     let fits = |(at, byte): (usize, u8)| {
@@ -111,18 +111,18 @@ fn is_uuid(text: &str) -> bool {
     text.len() == 36 && text.bytes().enumerate().all(fits)
 }
 
-/// A filter as PostgreSQL reads it, and what it takes it for.
+/// A filter as SQL, and how its meaning in PostgreSQL compares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Condition {
     pub(super) sql: String,
     pub(super) meaning: Meaning,
 }
 
-/// What PostgreSQL takes a filter for.
+/// How the meaning of a filter in PostgreSQL compares with that in DataFusion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Meaning {
     Same,
-    /// It may keep rows that DataFusion leaves out, and never the other way.
+    /// It may keep rows that DataFusion removes, but never the opposite.
     Wider,
 }
 
@@ -131,7 +131,7 @@ impl Condition {
         Self { sql, meaning: Meaning::Same }
     }
 
-    /// How far the filter is left to PostgreSQL.
+    /// Returns how far the filter can be pushed down.
     pub(super) fn support(this: Option<&Self>) -> TableProviderFilterPushDown {
         match this.map(|condition| condition.meaning) {
             Some(Meaning::Same) => TableProviderFilterPushDown::Exact,
@@ -140,13 +140,13 @@ impl Condition {
         }
     }
 
-    /// Its SQL, where it means the same: what is wider within is narrower when it is turned round.
+    /// Returns the SQL if the meaning is the same: a wider condition becomes a narrower one when it is negated.
     pub(super) fn exactly(self) -> Option<String> {
         (self.meaning == Meaning::Same).then_some(self.sql)
     }
 }
 
-/// The filter, where it does not mean another thing there.
+/// Returns the filter as SQL, unless its meaning would differ.
 pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition> {
     let both = |left: Condition, op: &str, right: Condition| Condition {
         sql: format!("({} {op} {})", left.sql, right.sql),
@@ -171,7 +171,7 @@ pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition
                 return Some(Condition::same(format!("({} {not}LIKE {})", value_of.sql, pattern.sql)));
             }
             let text = value_of.text();
-            // PostgreSQL refuses one that ends in it.
+            // PostgreSQL rejects a pattern that ends in a backslash.
             if !matches!(text.kind()?, Kind::Text) || pattern.contains('\\') {
                 return None;
             }
@@ -205,7 +205,7 @@ pub(super) fn condition(filter: &Expr, columns: Columns<'_>) -> Option<Condition
     }
 }
 
-/// `IN`, where each comparison with an item means the same.
+/// Returns `IN`, if the comparison with each item can be pushed down.
 fn within(one: Value, items: Vec<Value>) -> Option<Condition> {
     let mut meaning = Meaning::Same;
     let mut written: Vec<(String, Vec<String>)> = Vec::new();
@@ -228,7 +228,7 @@ fn within(one: Value, items: Vec<Value>) -> Option<Condition> {
     Some(Condition { sql: format!("({})", written.collect::<Vec<_>>().join(" OR ")), meaning })
 }
 
-/// The comparison, where both sides order their values, or tell them apart, in one way.
+/// Returns the comparison, if both engines order or compare the values in the same way.
 fn compared(left: Value, op: Operator, right: Value) -> Option<Condition> {
     if by_own_rules(&left, &right) {
         return Some(Condition::same(format!("({} {} {})", left.sql, word(op)?, right.sql)));
@@ -237,7 +237,8 @@ fn compared(left: Value, op: Operator, right: Value) -> Option<Condition> {
     compared_as_they_are(&left, op, &right)
 }
 
-/// Whether PostgreSQL compares the two by rules of its own: a column of such a type with a constant, or with another one.
+/// Whether PostgreSQL compares the two by type-specific rules: a column of such a type with a constant or another such
+/// column.
 fn by_own_rules(left: &Value, right: &Value) -> bool {
     let is_text = |value: &Value| value.form == Form::Constant && value.kind() == Some(&Kind::Text);
     match (left.reading.has_own_rules(), right.reading.has_own_rules()) {
@@ -260,7 +261,7 @@ fn word(op: Operator) -> Option<&'static str> {
     })
 }
 
-/// The column of a comparison that PostgreSQL makes by rules of its own, within what has no words there as a whole.
+/// Returns the column of a comparison with type-specific rules within a filter that cannot be pushed down as a whole.
 pub(super) fn compared_by_own_rules(filter: &Expr, columns: Columns<'_>) -> Option<String> {
     let column = |expr: &Expr| match expr {
         Expr::Column(column) => {
@@ -293,7 +294,7 @@ pub(super) fn compared_by_own_rules(filter: &Expr, columns: Columns<'_>) -> Opti
     found
 }
 
-/// The same of values that are aligned.
+/// Returns the comparison of values that are already aligned.
 fn compared_as_they_are(left: &Value, op: Operator, right: &Value) -> Option<Condition> {
     use Operator::{Eq, Gt, Lt, NotEq};
     let kind = left.kind()?;
@@ -305,14 +306,14 @@ fn compared_as_they_are(left: &Value, op: Operator, right: &Value) -> Option<Con
     let mut sql = format!("({} {word} {})", left.sql, right.sql);
     let meaning = match kind {
         Kind::Bool => matches!(op, Eq | NotEq).then_some(Meaning::Same),
-        // How text is ordered is the database's own; whether it is the same is not.
+        // The order of text depends on the database, but equality does not.
         Kind::Text | Kind::Char => matches!(op, Eq | NotEq).then_some(Meaning::Same),
         Kind::Float4 | Kind::Float8 => match op {
             Eq | NotEq if is_non_zero => Some(Meaning::Same),
             Eq => Some(Meaning::Wider),
             NotEq => None,
             Lt | Gt if !is_non_zero => None,
-            // Arrow has a NaN before all numbers too, by its sign. What is kept is looked at again.
+            // In Arrow, a NaN with a negative sign sorts before all numbers. The remaining rows are filtered again.
             _ => {
                 for side in [left, right].into_iter().filter(|side| side.form == Form::Any) {
                     sql = format!("({sql} OR ({} = 'NaN'))", side.sql);
@@ -325,7 +326,7 @@ fn compared_as_they_are(left: &Value, op: Operator, right: &Value) -> Option<Con
     Some(Condition { sql, meaning: meaning? })
 }
 
-/// The value, where it is the same there.
+/// Returns the value as SQL, if it is the same in PostgreSQL.
 pub(super) fn value(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
     match expr {
         Expr::Column(column) => columns(column),
@@ -347,7 +348,7 @@ pub(super) fn value(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
     }
 }
 
-/// Arithmetic of decimals, which is exact on both sides. What has more than 38 digits is an error here.
+/// Decimal arithmetic, which is exact in both engines. More than 38 digits are an error here.
 fn decimals(left: &Value, op: Operator, right: &Value) -> Option<Value> {
     let (&Kind::Numeric(p1, s1), &Kind::Numeric(p2, s2)) = (left.kind()?, right.kind()?) else { return None };
     let whole = |precision: u8, scale: i8| i16::from(precision) - i16::from(scale);
@@ -365,7 +366,7 @@ fn decimals(left: &Value, op: Operator, right: &Value) -> Option<Value> {
     Some(Value::native(format!("({} {word} {})", left.sql, right.sql), kind))
 }
 
-/// A cast that loses nothing.
+/// A cast without loss.
 fn widened(value: Value, to: &DataType) -> Option<Value> {
     let kind = value.kind()?.clone();
     let digits = match kind {
@@ -420,7 +421,7 @@ fn chosen(case: &Case, columns: Columns<'_>) -> Option<Value> {
     Some(Value::native(sql + " END)", kind?))
 }
 
-/// Parts of a date or a time, and its beginning of a month, say.
+/// Parts of a date or time, and truncation, for example to the start of a month.
 fn of_time(call: &ScalarFunction, columns: Columns<'_>) -> Option<Value> {
     let [part, at] = &call.args[..] else { return None };
     let part = part.as_literal()?.try_as_str()??.to_ascii_lowercase();
@@ -431,7 +432,7 @@ fn of_time(call: &ScalarFunction, columns: Columns<'_>) -> Option<Value> {
             let extracted = format!("extract({part} FROM {})::int4", at.typed());
             let sql = match &*part {
                 "month" | "day" => format!("({extracted})"),
-                // Arrow has a year 0, PostgreSQL has none.
+                // Arrow has a year 0, PostgreSQL does not.
                 "year" => format!("(CASE WHEN {extracted} < 0 THEN {extracted} + 1 ELSE {extracted} END)"),
                 _ => return None,
             };
@@ -445,7 +446,7 @@ fn of_time(call: &ScalarFunction, columns: Columns<'_>) -> Option<Value> {
     }
 }
 
-/// A constant, where the session has `standard_conforming_strings` on and its zone is UTC.
+/// Returns a constant as SQL, for a session with `standard_conforming_strings` on and the time zone UTC.
 fn constant(value: &ScalarValue) -> Option<Value> {
     let time = |microseconds: i64, zone: &Option<Arc<str>>| {
         let at = literal::time(microseconds, "%Y-%m-%d %H:%M:%S%.6f")?;
@@ -457,7 +458,7 @@ fn constant(value: &ScalarValue) -> Option<Value> {
     let mut form = Form::Constant;
     let (sql, kind) = match value {
         ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
-            // PostgreSQL has no NUL in a text.
+            // A text in PostgreSQL cannot contain NUL.
             if text.contains('\0') {
                 return None;
             }
@@ -624,7 +625,7 @@ mod tests {
                 "TIMESTAMP '2024-01-01 00:00:00.000001'",
             ),
             (
-                // Whatever the zone is called, the number counts from 1970 in UTC.
+                // Whatever the zone is, the number counts from 1970 in UTC.
                 "at utc",
                 ScalarValue::TimestampMicrosecond(Some(1_704_067_200_500_000), Some("+01:00".into())),
                 "TIMESTAMPTZ '2024-01-01 00:00:00.500000+00'",
@@ -673,7 +674,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// No text leaves its quotes: between the first and the last there are quotes in pairs alone.
+        /// No text escapes its quotes: between the first and the last quote, all quotes are doubled.
         #[test]
         fn no_text_leaves_its_quotes(text in ".*") {
             if let Some(written) = constant(&ScalarValue::from(text.clone())) {

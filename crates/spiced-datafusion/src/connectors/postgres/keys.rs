@@ -1,16 +1,16 @@
-//! The keys of a table, as PostgreSQL keeps them.
+//! The keys of a table, from the PostgreSQL catalog.
 
 use spiced_engine::{Key, KeyRule};
 use tokio_postgres::{Client, Row};
 
-/// A table by what it is called on its server.
+/// A table by its name on the server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Place {
     schema: String,
     table: String,
 }
 
-/// What is known of a table's keys, and where it is.
+/// The known keys of a table, and its place.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Keys {
     pub(crate) place: Place,
@@ -28,8 +28,9 @@ pub(crate) struct Reference {
     pub(crate) on_delete: KeyRule,
 }
 
-/// A foreign key of a partitioned table, or one to it, has further ones below it, which say the same. (PostgreSQL 10 has no
-/// `conparentid`, and nothing for which it would be.) Rows of a table's children are under no key of its own.
+/// Reads the keys of a table. A foreign key of or to a partitioned table has child constraints that repeat it; these
+/// are left out. (PostgreSQL 10 has neither `conparentid` nor constraints that would need it.) The key of a table does
+/// not cover the rows of its inheritance children.
 const QUERY: &str = "SELECT space.nspname::text, own.relname::text, con.contype::text, con.conname::text, \
          ARRAY(SELECT attname::text FROM unnest(con.conkey) WITH ORDINALITY AS at(number, place) \
                JOIN pg_catalog.pg_attribute ON attrelid = con.conrelid AND attnum = at.number ORDER BY place), \
@@ -52,7 +53,8 @@ const QUERY: &str = "SELECT space.nspname::text, own.relname::text, con.contype:
      WHERE own.oid = $1::text::regclass ORDER BY con.conname";
 
 impl Keys {
-    /// Those of the table `name`, which is quoted. What speaks PostgreSQL's protocol and does not know of them has none.
+    /// Reads the keys of the table `name`, which is quoted. A server that speaks the PostgreSQL protocol but lacks
+    /// these catalogs yields no keys.
     pub(super) async fn of(client: &Client, name: &str) -> Self {
         Self::told(client, name).await.unwrap_or_else(|error| {
             tracing::debug!(table = name, %error, "the keys of a table are not known");
@@ -84,7 +86,7 @@ fn reference(row: &Row) -> Result<Reference, tokio_postgres::Error> {
     })
 }
 
-/// `pg_constraint.confupdtype`.
+/// Converts `pg_constraint.confupdtype`.
 fn rule(said: &str) -> KeyRule {
     match said {
         "c" => KeyRule::Cascade,

@@ -1,6 +1,6 @@
-//! `postgres:` data sets: a table or view of a PostgreSQL server. What a query needs is asked for by SQL: its
-//! columns, the filters that mean the same there, and its limit. Where the data set is writable, `INSERT` appends by
-//! COPY, and `UPDATE` and `DELETE` are one transaction: all rows or none.
+//! `postgres:` data sets: a table or view of a PostgreSQL server. A query requests by SQL what it needs: its columns,
+//! the filters that have the same meaning there, and its limit. If the data set is writable, `INSERT` appends by COPY,
+//! and `UPDATE` and `DELETE` are one transaction: all rows or none.
 
 mod change;
 mod connect;
@@ -35,12 +35,12 @@ use crate::dml::UpdatableTable;
 pub(super) const CONNECTOR: Connector =
     Connector { name: "postgres", writable: true, params: &[connect::PARAMS], columns: false, open };
 
-/// The table as one whose rows can be changed, where it is one of PostgreSQL's.
+/// Returns the table as one whose rows can be changed, if it is a PostgreSQL table.
 pub(super) fn changeable(table: &dyn TableProvider) -> Option<&dyn UpdatableTable> {
     table.downcast_ref::<PostgresTable>().map(|table| table as &dyn UpdatableTable)
 }
 
-/// A table of PostgreSQL's, by what its server knows of its keys.
+/// A PostgreSQL table with its keys.
 #[derive(Clone, Copy)]
 pub(super) struct Keyed<'t> {
     pool: &'t Pool,
@@ -52,7 +52,7 @@ impl<'t> Keyed<'t> {
         table.downcast_ref::<PostgresTable>().map(PostgresTable::keyed)
     }
 
-    /// Whether `other` is the table that `to` means to this one.
+    /// Whether `other` is the table that `to` denotes on this table's server.
     pub(super) fn refers_to(&self, to: &Place, other: &Self) -> bool {
         *to == other.keys.place && self.pool.is_of_one_server(other.pool)
     }
@@ -87,7 +87,7 @@ fn open(request: Request<'_>) -> Opened {
     }
 }
 
-/// A table or view, as PostgreSQL calls it.
+/// A table or view, by its PostgreSQL name.
 #[derive(Debug, Clone)]
 struct Relation {
     schema: Option<String>,
@@ -95,7 +95,7 @@ struct Relation {
 }
 
 impl Relation {
-    /// As it stands in a statement.
+    /// Returns the quoted name for use in a statement.
     fn quoted(&self) -> String {
         let table = quoted(&self.table);
         self.schema.as_ref().map_or(table.clone(), |schema| format!("{}.{table}", quoted(schema)))
@@ -106,7 +106,7 @@ struct Postgres {
     pool: Pool,
     relation: Relation,
     writable: bool,
-    /// Says that the table is another one now.
+    /// Notified when the table has changed.
     changed: Arc<Notify>,
 }
 

@@ -1,5 +1,6 @@
-//! Joins and aggregates of tables that lie on one server, and the first rows in an order: one statement for the whole of
-//! it, where every part of it means the same there. The rows that come are the answer's, and not the tables'.
+//! Pushes down joins and aggregates of tables on one server, and the first rows of a sort. They become a single
+//! statement if every part has the same meaning there. Only the rows of the result are transferred, not those of the
+//! tables.
 
 use std::sync::Arc;
 
@@ -18,14 +19,14 @@ use super::expression::{Columns, Value, aligned, condition, value};
 use super::table::PostgresTable;
 use super::types::{Kind, MAX_DIGITS};
 
-/// The longest statement that is made so, in bytes.
+/// The maximum length of a generated statement, in bytes.
 const MAX_TEXT: usize = 256 * 1024;
 
-/// PostgreSQL's own limit of what a statement gives is 1,664 columns.
+/// PostgreSQL limits the result of a statement to 1,664 columns.
 const MAX_COLUMNS: usize = 1_600;
 
-/// Puts one statement in the place of what PostgreSQL can do by itself. Behind all other rules, which bring filters and
-/// columns to the tables.
+/// Replaces the parts of a plan that PostgreSQL can compute by one statement. Runs after all other rules, which push
+/// filters and columns down to the tables.
 #[derive(Debug)]
 pub(in super::super) struct WholeQueries;
 
@@ -47,7 +48,7 @@ fn whole(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// `plan`, and the statement that gives the same; or `plan` with statements in it, where there is none for the whole.
+/// Returns `plan` and an equivalent statement, or `plan` with statements in it if it has no equivalent as a whole.
 fn gather(plan: LogicalPlan) -> Result<(Transformed<LogicalPlan>, Option<Query>)> {
     if let LogicalPlan::TableScan(scan) = &plan {
         let query = Query::scan(scan);
@@ -90,11 +91,11 @@ fn gather(plan: LogicalPlan) -> Result<(Transformed<LogicalPlan>, Option<Query>)
     Ok((put, None))
 }
 
-/// A statement in the making: `SELECT columns FROM from WHERE conditions`.
+/// A statement under construction: `SELECT columns FROM from WHERE conditions`.
 #[derive(Debug, Clone)]
 struct Query {
     pool: Pool,
-    /// One for each column of the plan that it stands for.
+    /// One value for each column of the plan that it replaces.
     columns: Vec<Value>,
     from: Rows,
     conditions: Vec<String>,
@@ -103,12 +104,12 @@ struct Query {
     outdated: Outdated,
 }
 
-/// Where a statement's rows come from.
+/// The source of a statement's rows.
 #[derive(Debug, Clone)]
 enum Rows {
-    /// A table, or joined ones.
+    /// A table, or joined tables.
     Of(String),
-    /// Another statement, called `q`.
+    /// A subquery, named `q`.
     Closed(String),
 }
 
@@ -117,7 +118,7 @@ impl Query {
         let provider = source_as_provider(&scan.source).ok()?;
         let table = provider.downcast_ref::<PostgresTable>()?;
         let (pool, relation) = table.whole()?;
-        // A bare name behind ORDER BY would be one of ours, where a column is called `c0`.
+        // In ORDER BY, a bare name would refer to an output column if a column is named `c0`.
         let columns: Vec<Value> = match &scan.projection {
             Some(projection) => projection.iter().map(|at| table.column("t.", *at)).collect(),
             None => (0..table.width()).map(|at| table.column("t.", at)).collect(),
@@ -145,7 +146,7 @@ impl Query {
         parts.map(String::len).sum::<usize>() <= MAX_TEXT && self.columns.len() <= MAX_COLUMNS
     }
 
-    /// The whole statement; its columns are called `c0`, `c1` and so on.
+    /// Returns the whole statement; its columns are named `c0`, `c1` and so on.
     fn sql(&self, behind: &str) -> String {
         let from = match &self.from {
             Rows::Of(from) => from.clone(),
@@ -158,19 +159,19 @@ impl Query {
         format!("SELECT {columns} FROM {from}{filter}{}{behind}", self.conditions.join(" AND "))
     }
 
-    /// Whether a closed statement gives what this one does.
+    /// Whether the subquery has the same result as this statement.
     fn is_as_closed(&self) -> bool {
         self.conditions.is_empty()
             && self.columns.iter().enumerate().all(|(at, column)| column.sql == format!("q.c{at}"))
     }
 
-    /// The columns of [`Query::sql`], where it is called `name`.
+    /// Returns the columns of [`Query::sql`], as a subquery named `name`.
     fn columns_of(&self, name: &str) -> Vec<Value> {
         let columns = self.columns.iter().enumerate();
         columns.map(|(at, column)| Value::new(format!("{name}.c{at}"), column.reading.clone())).collect()
     }
 
-    /// With its rows as a table.
+    /// Turns the statement into a subquery.
     fn closed(self, behind: &str) -> Self {
         let (from, columns) = (Rows::Closed(self.sql(behind)), self.columns_of("q"));
         Self { columns, from, conditions: Vec::new(), ..self }
@@ -210,7 +211,7 @@ impl Query {
         if !left.pool.is_of_one_server(&right.pool)
             || join.null_equality != NullEquality::NullEqualsNothing
             || join.null_aware
-            // All rows with all rows are more than the tables have.
+            // A cross join returns more rows than its tables have.
             || join.on.is_empty()
         {
             return None;
@@ -246,7 +247,8 @@ impl Query {
             JoinType::Left => query(both(), format!("{l} LEFT JOIN {r} ON {on}"), Vec::new()),
             JoinType::Right => query(both(), format!("{l} RIGHT JOIN {r} ON {on}"), Vec::new()),
             JoinType::LeftSemi => query(columns_left.clone(), l, vec![format!("EXISTS (SELECT FROM {r} WHERE {on})")]),
-            // With more than keys to compare, PostgreSQL expects next to no row of it, and loops over what follows for each.
+            // With conditions other than on keys, PostgreSQL estimates almost no rows and plans a nested loop for the
+            // joins that follow.
             JoinType::LeftAnti if join.filter.is_none() => {
                 query(columns_left.clone(), l, vec![format!("NOT EXISTS (SELECT FROM {r} WHERE {on})")])
             }
@@ -254,7 +256,7 @@ impl Query {
         }
     }
 
-    /// The first rows in an order, where there are to be no more.
+    /// Returns the first rows of a sort, if it has a limit.
     fn first(&self, sort: &Sort) -> Option<Self> {
         let rows = sort.fetch?;
         let mut order = Vec::with_capacity(sort.expr.len());
@@ -275,7 +277,7 @@ impl Query {
         |column| Some(self.columns[place(column, &[schema])?].clone())
     }
 
-    /// A plan that gives what `plan` gives, by the statement.
+    /// Returns a plan that is equivalent to `plan` and uses the statement.
     fn plan(self, plan: &LogicalPlan) -> Result<LogicalPlan> {
         let names = (0..self.columns.len()).map(|at| format!("c{at}"));
         let fields = names.clone().zip(plan.schema().fields()).zip(&self.columns);
@@ -291,7 +293,7 @@ impl Query {
     }
 }
 
-/// Which of the columns, one schema's behind the other's, where no other can be meant.
+/// Returns the position of a column in the concatenated schemas, if it is unambiguous.
 fn place(column: &Column, schemas: &[&DFSchemaRef]) -> Option<usize> {
     let fields = || schemas.iter().flat_map(|schema| schema.iter());
     let exact = fields().position(|(qualifier, field)| {
@@ -312,17 +314,17 @@ fn values(exprs: &[Expr], columns: Columns<'_>) -> Option<Vec<Value>> {
     exprs.iter().map(|expr| value(expr, columns)).collect()
 }
 
-/// Whether the plan has these types too.
+/// Whether the columns have the types of the plan.
 fn reads_as(columns: &[Value], schema: &DFSchemaRef) -> bool {
     columns.iter().zip(schema.fields()).all(|(column, field)| column.reading.data_type() == *field.data_type())
 }
 
-/// Whether two such values are one there where they are one here.
+/// Whether equality of such values is the same in both engines.
 fn tells_apart(value: &Value) -> bool {
     value.kind().is_some_and(|kind| !matches!(kind, Kind::Float4 | Kind::Float8))
 }
 
-/// An aggregate whose answer is the same: exact, or as near as the order lets it be in which numbers are added.
+/// Returns an aggregate whose result is the same: exactly, or as far as the order of floating-point additions permits.
 fn aggregated(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
     let call = match expr {
         Expr::Alias(alias) => return aggregated(&alias.expr, columns),
@@ -348,7 +350,8 @@ fn aggregated(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
         (name @ ("min" | "max"), kind) if kind.is_ordered() && kind.name().is_some() => (call(name), kind),
         (name @ ("bool_and" | "bool_or"), Kind::Bool) => (call(name), Kind::Bool),
         ("sum", Kind::Int2 | Kind::Int4 | Kind::Int8) => (format!("{}::int8", call("sum")), Kind::Int8),
-        // Begun with 0, so that zeros below it are none; and without PostgreSQL's squares, which are too large sooner.
+        // Adding 0 turns a sum of -0 into 0. PostgreSQL's `avg` is not used: it also sums squares, which overflow
+        // sooner.
         ("sum", Kind::Float8) => (format!("({} + '0'::float8)", call("sum")), Kind::Float8),
         ("avg", Kind::Float8) => {
             (format!("(({} + '0'::float8) / nullif({}, 0))", call("sum"), call("count")), Kind::Float8)
@@ -357,7 +360,7 @@ fn aggregated(expr: &Expr, columns: Columns<'_>) -> Option<Value> {
             (call("sum"), Kind::Numeric(precision.saturating_add(10).min(MAX_DIGITS), scale))
         }
         ("avg", Kind::Numeric(precision, scale)) if scale.unsigned_abs() <= MAX_DIGITS - 4 => {
-            // Cut off behind the last digit, as DataFusion does; PostgreSQL would round, to digits of its own choice.
+            // Truncated after the last digit, as in DataFusion; PostgreSQL would choose a number of digits and round.
             let scale = scale + 4;
             let width = usize::try_from(scale).ok()?;
             let quotient = format!("div({} * 1{:0>width$}, nullif({}, 0))", call("sum"), "", call("count"));

@@ -1,4 +1,4 @@
-//! The table: its schema from PostgreSQL, its rows by one statement a scan.
+//! A PostgreSQL table: it has the schema from the server, and each scan is one statement.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,20 +39,20 @@ use super::{Keyed, Relation, quoted};
 use crate::dml::{UpdatableTable, left_out, row_id_column};
 use crate::error::refusal;
 
-/// A batch is full with this many bytes as they came, however few rows that is.
+/// A batch is full at this many bytes on the wire, however few rows it has.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Where rows come from.
+/// The source of the rows.
 #[derive(Debug, Clone)]
 enum From {
     /// A table or view.
     Relation(Relation),
-    /// A statement, whose columns have names of their own.
+    /// A statement with generated column names.
     Query(String),
 }
 
 impl From {
-    /// As it stands in a statement.
+    /// Returns the SQL for use in a statement.
     fn sql(&self) -> String {
         match self {
             Self::Relation(relation) => relation.quoted(),
@@ -61,16 +61,16 @@ impl From {
     }
 }
 
-/// A table or view of a server, or what a statement makes of several.
+/// A table or view of a server, or the result of a statement over several.
 #[derive(Debug, Clone)]
 pub(super) struct PostgresTable {
     pool: Pool,
     from: From,
     schema: SchemaRef,
     readings: Vec<Reading>,
-    /// How many of the columns are the table's own; the rest are addresses.
+    /// How many of the columns belong to the table; the rest are parts of the row id.
     own: usize,
-    /// Whether its rows have addresses: it is a table, and no view.
+    /// Whether its rows have ids: it is a table, not a view.
     has_addresses: bool,
     writable: bool,
     keys: Arc<Keys>,
@@ -78,7 +78,7 @@ pub(super) struct PostgresTable {
 }
 
 impl PostgresTable {
-    /// Asks the server what the table is.
+    /// Reads the definition of the table from the server.
     pub(super) async fn open(
         pool: Pool,
         relation: Relation,
@@ -88,7 +88,7 @@ impl PostgresTable {
         let client = pool.get().await?;
         let name = relation.quoted();
         let statement = client.prepare(&format!("SELECT * FROM {name}")).await?;
-        // Rows of a foreign table, and of one that is a part of this one, have no version.
+        // Rows of foreign tables, including foreign partitions and children, have no version.
         let query = "WITH RECURSIVE parts(oid) AS ( \
                          SELECT $1::text::regclass::oid UNION \
                          SELECT inhrelid FROM pg_catalog.pg_inherits JOIN parts ON inhparent = parts.oid \
@@ -110,8 +110,8 @@ impl PostgresTable {
                      WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped";
         let known = client.query(query, &[&name]).await?;
         let has_addresses = known.iter().all(|row| row.get(2));
-        // Whether a column is never null (a child of a table may say otherwise), and how its texts are compared (100 is the
-        // database's own way).
+        // Whether a column is never null (which children of the table may not guarantee), and how its texts are
+        // compared (100 is the database default).
         let collation = |is_other: bool, is_lax: bool, is_nondeterministic: bool| {
             if is_nondeterministic {
                 Collation::Nondeterministic
@@ -138,14 +138,14 @@ impl PostgresTable {
         }
         let own = readings.len();
         let mut keys = Keys::of(&client, &name).await;
-        // What is hidden from `SELECT *` is no column here.
+        // A column that is hidden from `SELECT *` is not a column here.
         keys.primary.take_if(|key| !key.columns.iter().all(|column| schema.index_of(column).is_ok()));
         let keys = Arc::new(keys);
         let from = From::Relation(relation);
         Ok(Self { pool, from, schema, readings, own, has_addresses, writable, keys, outdated })
     }
 
-    /// What `sql` gives, which is made of tables for which `outdated` is said.
+    /// Creates a table from the result of `sql`; `outdated` is the signal of the tables in it.
     pub(super) fn of_query(
         pool: Pool,
         sql: String,
@@ -157,7 +157,7 @@ impl PostgresTable {
         Self { pool, from, schema, readings, own, has_addresses: false, writable: false, keys, outdated }
     }
 
-    /// Says that the table is another one now.
+    /// Returns the signal that the table has changed.
     pub(super) fn outdated(&self) -> &Outdated {
         &self.outdated
     }
@@ -166,7 +166,8 @@ impl PostgresTable {
         Keyed { pool: &self.pool, keys: &self.keys }
     }
 
-    /// The table, where it may be a part of a larger statement: it is the server's as it is, and its rows need no address.
+    /// Returns the table if it may become part of a larger statement: it is a relation of the server and has no row id
+    /// columns.
     pub(super) fn whole(&self) -> Option<(&Pool, &Relation)> {
         match &self.from {
             From::Relation(relation) if self.own == self.readings.len() && self.pool.takes_whole_queries() => {
@@ -176,23 +177,23 @@ impl PostgresTable {
         }
     }
 
-    /// The columns that PostgreSQL compares by rules of their own.
+    /// Returns the columns that PostgreSQL compares by type-specific rules.
     pub(super) fn of_own_rules(&self) -> impl Iterator<Item = &str> {
         let columns = self.schema.fields().iter().zip(&self.readings);
         columns.filter(|(_, reading)| reading.has_own_rules()).map(|(field, _)| field.name().as_str())
     }
 
-    /// How many columns there are.
+    /// Returns the number of columns.
     pub(super) fn width(&self) -> usize {
         self.readings.len()
     }
 
-    /// A column, in a statement about the table alone, which is called `of` there.
+    /// Returns a column for a statement about this table alone, where `of` is its prefix.
     pub(super) fn column(&self, of: &str, at: usize) -> Value {
         Value::new(format!("{of}{}", quoted(self.schema.field(at).name())), self.readings[at].clone())
     }
 
-    /// The same by its name.
+    /// Returns a column by name.
     pub(super) fn named(&self, of: &str, column: &Column) -> Option<Value> {
         Some(self.column(of, self.schema.index_of(column.name()).ok()?))
     }
@@ -221,7 +222,7 @@ impl PostgresTable {
         sql
     }
 
-    /// The table that may be written.
+    /// Returns the relation if it is writable.
     fn written(&self) -> Option<&Relation> {
         match &self.from {
             From::Relation(relation) if self.writable => Some(relation),
@@ -230,7 +231,8 @@ impl PostgresTable {
     }
 }
 
-/// Why a condition is refused that PostgreSQL cannot be asked, and this engine would answer by another rule.
+/// Returns the reason to refuse a condition that cannot be pushed down and that this engine would evaluate by different
+/// rules.
 fn own_rules(column: &str) -> String {
     format!(
         "PostgreSQL compares the column `{column}` by rules of its type, and this condition cannot be left to it as a whole; put the \
@@ -278,7 +280,8 @@ impl TableProvider for PostgresTable {
                 None => rest.push(filter.clone()),
             }
         }
-        // The optimizer may rewrite what it has handed over already into what has no words there.
+        // The optimizer may rewrite a filter that was already pushed down into one that has no equivalent in
+        // PostgreSQL.
         let Some(rest) = conjunction(rest) else { return self.scanned(&columns, &conditions, limit) };
         let wanted = columns.len();
         for column in rest.column_refs() {
@@ -294,7 +297,7 @@ impl TableProvider for PostgresTable {
         Ok(Arc::new(filter))
     }
 
-    /// What an INSERT leaves out is PostgreSQL's to fill in.
+    /// PostgreSQL fills in the columns that an INSERT leaves out.
     fn get_column_default(&self, column: &str) -> Option<&Expr> {
         static LEFT_OUT: LazyLock<Expr> = LazyLock::new(left_out);
         (self.written().is_some() && self.schema.index_of(column).is_ok()).then(|| &*LEFT_OUT)
@@ -369,21 +372,21 @@ fn takes_no_rows() -> DataFusionError {
     refusal(ErrorKind::Unsupported, why)
 }
 
-/// One statement.
+/// A scan by one statement.
 #[derive(Clone)]
 struct Scan {
     pool: Pool,
     sql: String,
     schema: SchemaRef,
     readings: Vec<Reading>,
-    /// Whether its columns are the table's own.
+    /// Whether its columns belong to the table.
     is_own: bool,
     outdated: Outdated,
 }
 
 impl Scan {
-    /// What the server says of the statement. Where it says that it is wrong, what is known of the table is: the statement
-    /// was made of that (PostgreSQL, "Error Codes", class 42).
+    /// Converts the server's error. If the server rejects the statement, the known definition of the table is outdated,
+    /// because the statement was generated from it (PostgreSQL, "Error Codes", class 42).
     fn refused(&self, error: tokio_postgres::Error) -> Trouble {
         let code = error.as_db_error().map(|said| said.code());
         if code.is_some_and(|code| code.code().starts_with("42") && *code != SqlState::INSUFFICIENT_PRIVILEGE) {
@@ -392,7 +395,7 @@ impl Scan {
         Trouble::from(error)
     }
 
-    /// How what comes differs from what is expected: the values would be taken for others than they are.
+    /// Returns how the columns of the result differ from those expected; their values would be misread.
     fn changed(&self, statement: &Statement) -> Option<String> {
         let mut columns = statement.columns().iter().zip(&self.readings).zip(self.schema.fields());
         columns.find_map(|((column, reading), field)| {
@@ -412,7 +415,7 @@ impl Scan {
 
 impl fmt::Debug for Scan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It is made of the caller's own statement.
+        // The SQL is derived from the caller's own statement.
         write!(f, "PostgreSQL: {}", self.sql)
     }
 }
@@ -433,7 +436,7 @@ impl PartitionStream for Scan {
     }
 }
 
-/// A statement that runs.
+/// A running statement.
 struct Running {
     rows: Pin<Box<RowStream>>,
     busy: Busy,
@@ -442,7 +445,7 @@ struct Running {
 impl Running {
     async fn start(scan: &Scan) -> std::result::Result<Self, Trouble> {
         let none: [&(dyn ToSql + Sync); 0] = [];
-        // Before anything is sent: the first word of an answer may take as long as all of it.
+        // Created before anything is sent: the first response may take as long as the whole result.
         let mut busy = Busy::new(scan.pool.clone()).await?;
         let client = busy.client().expect("it has just begun");
         let statement = match client.prepare(&scan.sql).await {

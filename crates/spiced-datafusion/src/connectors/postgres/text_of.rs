@@ -1,5 +1,6 @@
-//! `column::text` of a type that PostgreSQL compares by rules of its own. It is text here already, so that DataFusion leaves
-//! the cast out, and the comparison behind it would be that of the type. A function in its place stays.
+//! Preserves `column::text` for types that PostgreSQL compares by type-specific rules. Such a column is text here
+//! already, so DataFusion would remove the cast, and the comparison would then use the rules of the type. A function in
+//! place of the cast is kept.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
@@ -23,12 +24,12 @@ const NAME: &str = "text_of";
 static FUNCTION: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(ScalarUDF::from(Function { signature: Signature::any(1, Volatility::Immutable) })));
 
-/// Whether it is the function that the rule puts in.
+/// Whether this is the function that the rule inserts.
 pub(super) fn is_text_of(call: &ScalarFunction) -> bool {
     Arc::ptr_eq(&call.func, &FUNCTION)
 }
 
-/// The rule, before those that leave casts out.
+/// The analyzer rule, which runs before those that remove casts.
 #[derive(Debug)]
 pub(in super::super) struct TextOf;
 

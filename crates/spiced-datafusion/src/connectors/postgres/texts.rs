@@ -1,4 +1,4 @@
-//! Values as text that PostgreSQL reads as its own types.
+//! Formats values as text that PostgreSQL reads as its types.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::error::Result;
 
-/// The texts of one column.
+/// Formats the values of one column.
 pub(super) struct Texts<'a> {
     values: &'a dyn Array,
     form: Form<'a>,
@@ -41,7 +41,7 @@ impl<'a> Texts<'a> {
         Ok(Self { values: column.as_ref(), form })
     }
 
-    /// Adds the text of a row; false, and nothing, where it is NULL.
+    /// Appends the text of a row. Returns false and appends nothing if the value is NULL.
     pub(super) fn write(&self, row: usize, text: &mut String) -> Result<bool> {
         if self.values.is_null(row) {
             return Ok(false);
@@ -80,8 +80,8 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// Years as PostgreSQL reads them: those of more than four digits without a sign, and those before the year 1 counted back
-/// from it ("Date/Time Input").
+/// Rewrites a year for PostgreSQL: without a sign if it has more than four digits, and as BC if it is before year 1
+/// ("Date/Time Input").
 fn era(text: &mut String, start: usize) {
     let signed = &text[start..];
     let digits = signed.trim_start_matches(['+', '-']);
@@ -95,7 +95,7 @@ fn era(text: &mut String, start: usize) {
     }
 }
 
-/// An element of an array, whatever is in it.
+/// Quotes an array element, whatever characters it contains.
 fn quote(element: &str, text: &mut String) {
     text.push('"');
     for letter in element.chars() {

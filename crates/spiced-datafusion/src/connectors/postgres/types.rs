@@ -1,4 +1,4 @@
-//! PostgreSQL's types as Arrow's. What has no counterpart is sent as text.
+//! Maps PostgreSQL types to Arrow types. Types without a counterpart are sent as text.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use tokio_postgres::types::{Kind as PgKind, Type};
 
 use super::values::Filler;
 
-/// Of Arrow's decimals of 128 bits.
+/// The maximum number of digits of a 128-bit Arrow decimal.
 pub(super) const MAX_DIGITS: u8 = 38;
-/// A `numeric` without precision: 28 digits before the point and 10 behind it.
+/// A `numeric` without precision: 28 digits before the point and 10 after it.
 const WIDE: (u8, i8) = (MAX_DIGITS, 10);
-/// How a column is asked for and read.
+/// How a column is requested and read.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
     kind: Kind,
@@ -20,31 +20,31 @@ pub(super) struct Reading {
     is_case_insensitive: bool,
 }
 
-/// By which rules PostgreSQL compares a column's texts.
+/// How PostgreSQL compares the texts of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Collation {
-    /// The database's own, or none.
+    /// By the default collation of the database, or not at all.
     Default,
-    /// Others: two of them are not compared with one another there.
+    /// By another collation: PostgreSQL does not compare two different ones with each other.
     Other,
-    /// In an encoding that has not all of them.
+    /// In a server encoding that cannot represent all texts.
     Lax,
-    /// Such that texts can be equal that differ.
+    /// By a collation in which different texts can be equal.
     Nondeterministic,
 }
 
-/// Where a value is the same as another, or before it, there as it is here.
+/// In which form values are compared and ordered in PostgreSQL as they are here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sameness {
     AsItIs,
-    /// With a constant as it is, with others as its text by the database's own collation.
+    /// Compared with a constant, as is; compared with other values, as text in the default collation.
     ByConstant,
-    /// As its text, which is what it is here.
+    /// As text, which is their type here.
     AsText,
     Nowhere,
 }
 
-/// What a value is.
+/// The type of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
@@ -56,7 +56,7 @@ pub(super) enum Kind {
     Float8,
     Numeric(u8, i8),
     Text,
-    /// `char(n)`: read as text, without its blanks.
+    /// `char(n)`: read as text, without its trailing blanks.
     Char,
     Jsonb,
     Bytea,
@@ -68,12 +68,12 @@ pub(super) enum Kind {
     Interval,
     Uuid,
     List(Box<Kind>),
-    /// `::text` in the statement.
+    /// Requested with `::text`.
     AsText,
 }
 
 impl Reading {
-    /// Of a column of type `pg`, with its type modifier.
+    /// Returns the reading of a column of type `pg`, with its type modifier.
     pub(super) fn of(pg: &Type, modifier: i32, collation: Collation) -> Self {
         let kind = Kind::of(pg, modifier);
         let is_lax = matches!(collation, Collation::Lax | Collation::Nondeterministic);
@@ -81,50 +81,51 @@ impl Reading {
             has_own_rules(pg) || (collation == Collation::Nondeterministic && matches!(kind, Kind::Text | Kind::Char));
         let sameness = match &kind {
             kind if is_lax && kind.data_type() == DataType::Utf8 => Sameness::Nowhere,
-            // An enum's label, a JSON text, a name (which cuts off what it is compared with): sent as they are, compared in
-            // another way.
+            // Enum labels, JSON texts and names (which truncate the value that they are compared with) are sent
+            // unchanged, but compared differently.
             Kind::Text if ![Type::TEXT, Type::VARCHAR].contains(pg) => Sameness::AsText,
             Kind::Text if collation == Collation::Other => Sameness::ByConstant,
             Kind::Char if collation == Collation::Other => Sameness::AsText,
             Kind::Jsonb | Kind::AsText => Sameness::AsText,
-            // An oid's numbers have no sign, and bigints beside it become oids.
+            // The numbers of an oid are unsigned, and a bigint that is compared with it becomes an oid.
             Kind::List(_) | Kind::Bytea | Kind::Time | Kind::Interval | Kind::Oid => Sameness::Nowhere,
             _ => Sameness::AsItIs,
         };
         Self { kind, sameness, has_own_rules, is_case_insensitive: is_citext(pg) }
     }
 
-    /// Of a part of a row's address, as text.
+    /// Returns the reading of a part of a row id, as text.
     pub(super) fn address() -> Self {
         Self { kind: Kind::Text, sameness: Sameness::Nowhere, has_own_rules: false, is_case_insensitive: false }
     }
 
-    /// Of a value that means the same here and there.
+    /// Returns the reading of a value that has the same meaning in both engines.
     pub(super) fn native(kind: Kind) -> Self {
         Self { kind, sameness: Sameness::AsItIs, has_own_rules: false, is_case_insensitive: false }
     }
 
-    /// Whether a value means the same there.
+    /// Whether a value has the same meaning in PostgreSQL.
     pub(super) fn is_native(&self) -> bool {
         self.sameness == Sameness::AsItIs
     }
 
-    /// Whether its text does.
+    /// Whether its text has the same meaning.
     pub(super) fn is_native_as_text(&self) -> bool {
         matches!(self.sameness, Sameness::AsText | Sameness::ByConstant)
     }
 
-    /// Whether it does beside a constant.
+    /// Whether a value has the same meaning when it is compared with a constant.
     pub(super) fn is_native_by_constant(&self) -> bool {
         self.sameness == Sameness::ByConstant
     }
 
-    /// Whether PostgreSQL compares it by rules that those of its text are not: beside a constant it is compared there.
+    /// Whether PostgreSQL compares the type by rules other than those of text: comparisons with a constant are pushed
+    /// down.
     pub(super) fn has_own_rules(&self) -> bool {
         self.has_own_rules
     }
 
-    /// Whether `LIKE` takes letters of either case for the same there.
+    /// Whether `LIKE` ignores case in PostgreSQL.
     pub(super) fn is_case_insensitive(&self) -> bool {
         self.is_case_insensitive
     }
@@ -137,13 +138,13 @@ impl Reading {
         self.kind.data_type()
     }
 
-    /// Whether the statement asks for the column's text.
+    /// Whether the statement requests the column's text.
     pub(super) fn is_text(&self) -> bool {
         matches!(self.kind, Kind::AsText | Kind::Char)
     }
 
-    /// Whether a column that an answer has is still to be read so. Of a table's own column all of its type counts; of a
-    /// computed one PostgreSQL does not say how many digits it has.
+    /// Whether a column of a result can still be read in this way. The whole type of a table's own column must match;
+    /// of a computed column, PostgreSQL does not report the number of digits.
     pub(super) fn reads(&self, pg: &Type, modifier: i32, is_own: bool) -> bool {
         let kind = Kind::of(pg, modifier);
         match (&self.kind, &kind) {
@@ -153,7 +154,7 @@ impl Reading {
         }
     }
 
-    /// Takes values, and makes an array of them.
+    /// Creates the builder of an array of such values.
     pub(super) fn filler(&self) -> Box<dyn Filler> {
         self.kind.filler()
     }
@@ -166,9 +167,9 @@ fn is_citext(pg: &Type) -> bool {
     }
 }
 
-/// The types that are text here, and that PostgreSQL compares with a constant by rules of their own: letters of either case
-/// are the same (`citext`), there are several ways to write one value (`inet`, `macaddr`, `jsonb`, ranges), or the order is
-/// another one (enums, `money`). What has no comparison there, such as `json`, `xml` and `point`, stays text.
+/// Whether a type is text here but PostgreSQL compares it with a constant by type-specific rules: case is ignored
+/// (`citext`), a value has several notations (`inet`, `macaddr`, `jsonb`, ranges), or the order differs (enums,
+/// `money`). Types without comparison operators, such as `json`, `xml` and `point`, remain text.
 fn has_own_rules(pg: &Type) -> bool {
     match pg.kind() {
         PgKind::Enum(_) | PgKind::Range(_) | PgKind::Multirange(_) => return true,
@@ -230,7 +231,7 @@ impl Kind {
         }
     }
 
-    /// What PostgreSQL calls the type, where a value can be cast to it and stays what it is.
+    /// Returns PostgreSQL's name of the type, if a cast to it leaves values unchanged.
     pub(super) fn name(&self) -> Option<&'static str> {
         Some(match self {
             Self::Bool => "bool",
@@ -248,7 +249,7 @@ impl Kind {
         })
     }
 
-    /// Whether it is ordered there as it is here.
+    /// Whether the order is the same in both engines.
     pub(super) fn is_ordered(&self) -> bool {
         use Kind::{Date, Int2, Int4, Int8, Numeric, Timestamp, Uuid};
         matches!(self, Int2 | Int4 | Int8 | Numeric(..) | Date | Timestamp { .. } | Uuid)
@@ -278,7 +279,8 @@ pub(super) fn item(element: &Kind) -> FieldRef {
     Arc::new(Field::new_list_field(element.data_type(), true))
 }
 
-/// Precision and scale of a `numeric` (PostgreSQL's `numeric_typmod_precision`), where Arrow can hold them.
+/// Returns the precision and scale of a `numeric` (PostgreSQL's `numeric_typmod_precision`), if Arrow can represent
+/// them.
 fn precision(modifier: i32) -> Option<(u8, i8)> {
     let packed = modifier.checked_sub(4).filter(|packed| *packed >= 0)?;
     let scale = ((packed & 0x7ff) ^ 1024) - 1024;

@@ -1,4 +1,4 @@
-//! Values from PostgreSQL's binary form, column by column.
+//! Reads values from PostgreSQL's binary format, column by column.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -20,14 +20,14 @@ use tokio_postgres::types::{FromSql, Type};
 
 use super::types::{Kind, item};
 
-/// From 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
+/// From 1970-01-01 to 2000-01-01, the PostgreSQL epoch.
 const DAYS: i32 = 10_957;
 const MICROSECONDS: i64 = 946_684_800_000_000;
 
 const INFINITE: &str = "holds `infinity`, which Arrow has not; leave such rows out, or make it text in a view";
 
 impl Kind {
-    /// What takes values of it.
+    /// Creates the builder for values of this kind.
     pub(super) fn filler(&self) -> Box<dyn Filler> {
         match self {
             Self::Bool => Box::new(Bools(BooleanBuilder::new())),
@@ -49,7 +49,7 @@ impl Kind {
             Self::Bytea => Box::new(Bytes(BinaryBuilder::new())),
             Self::Date => primitive::<Date32Type>(self, |raw| {
                 let days = wire::date_from_sql(raw)?;
-                // The two ends stand for infinity.
+                // The minimum and the maximum represent infinity.
                 let finite = days != i32::MAX && days != i32::MIN;
                 days.checked_add(DAYS).filter(|_| finite).ok_or_else(|| INFINITE.into())
             }),
@@ -72,7 +72,7 @@ impl Kind {
 
 type Read<T> = Result<T, Box<dyn Error + Sync + Send>>;
 
-/// Takes the values of one column, in PostgreSQL's binary form.
+/// Builds one column from values in PostgreSQL's binary format.
 pub(super) trait Filler: Send {
     fn push(&mut self, raw: Option<&[u8]>) -> Read<()>;
     fn finish(&mut self) -> ArrayRef;
@@ -180,7 +180,7 @@ fn interval(raw: &[u8]) -> Read<IntervalMonthDayNano> {
 
 const CUT: &str = "holds a value that is cut off";
 
-/// A `numeric`: digits to the base 10,000, the weight of the first, a sign, and a scale for display.
+/// Reads a `numeric`: base-10,000 digits, the weight of the first, a sign, and a display scale.
 fn numeric(raw: &[u8], precision: u8, scale: i8) -> Read<i128> {
     const NEGATIVE: u16 = 0x4000;
     const BEYOND: &str = "holds a number that is too large for the column's precision";
@@ -259,7 +259,7 @@ impl Filler for Lists {
     }
 }
 
-/// A value as it came over the wire.
+/// A value as received.
 pub(super) struct Raw<'a>(pub(super) &'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {

@@ -1,4 +1,4 @@
-//! `INSERT` as one COPY in a transaction: all rows are there, or none.
+//! `INSERT` as one COPY in a transaction: all rows are inserted, or none.
 
 use std::fmt;
 use std::pin::pin;
@@ -19,7 +19,7 @@ use super::connect::{Busy, Pool, Trouble};
 use super::texts::Texts;
 use super::{Relation, quoted};
 
-/// Appends what a plan gives.
+/// Appends the rows of a plan.
 #[derive(Debug)]
 pub(super) struct Copy {
     pool: Pool,
@@ -37,7 +37,7 @@ impl Copy {
     async fn append(&self, rows: SendableRecordBatchStream) -> Result<u64> {
         let mut busy = Busy::new(self.pool.clone()).await?;
         let client = busy.client().expect("it has just begun");
-        // COPY is at its end before constraints that are deferred are looked at: only COMMIT tells of those.
+        // COPY ends before deferred constraints are checked: only COMMIT reports their violations.
         client.batch_execute("BEGIN").await.map_err(Trouble::from)?;
         let copied = copy(client, &self.statement, rows).await;
         let end = if copied.is_ok() { "COMMIT" } else { "ROLLBACK" };
@@ -58,7 +58,7 @@ pub(super) async fn copy(
     rows: impl Stream<Item = Result<RecordBatch>>,
 ) -> Result<u64> {
     let sink = client.copy_in::<_, Bytes>(statement).await.map_err(Trouble::from)?;
-    // Dropped before it is finished, the server takes nothing of it.
+    // If the sink is dropped before it is finished, the server discards all rows.
     let (mut sink, mut rows) = (pin!(sink), pin!(rows));
     while let Some(batch) = rows.next().await.transpose()? {
         for start in (0..batch.num_rows()).step_by(ROWS) {
@@ -69,10 +69,10 @@ pub(super) async fn copy(
     Ok(sink.finish().await.map_err(Trouble::from)?)
 }
 
-/// Rows that are sent at once.
+/// The number of rows that are sent at once.
 const ROWS: usize = 1024;
 
-/// The rows as COPY's text format has them (PostgreSQL, "COPY", "Text Format").
+/// Formats rows in the text format of COPY (PostgreSQL, "COPY", "Text Format").
 fn lines(batch: &RecordBatch) -> Result<Bytes> {
     let columns = batch.columns().iter().map(Texts::of).collect::<Result<Vec<_>>>()?;
     let mut out = BytesMut::new();
