@@ -364,7 +364,7 @@ impl ReloadableState {
         }
         let (policy, rotation) = policy::establish(&settings.auth, asks, values.keys)?;
         let (sources, development) = match tls.map(|tls| identity::sources(tls, values.tls)) {
-            // A dry run does not create a development pair, so there is none to check.
+            // A dry run does not create a development pair, so it cannot check one.
             Some((_, Some(made))) if dry && !made.is_made() => (None, Some(made)),
             Some((sources, development)) => (Some(sources), development),
             None => (None, None),

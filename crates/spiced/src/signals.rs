@@ -56,7 +56,7 @@ impl Signals {
     }
 }
 
-/// Returns whether there is a controlling terminal; opening `/dev/tty` fails if there is none.
+/// Returns whether there is a controlling terminal; opening `/dev/tty` fails otherwise.
 fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }

@@ -153,7 +153,7 @@ fn run(pod: &Path, line: &[String]) -> String {
     let printed = || String::from_utf8_lossy(&std::fs::read(out.path()).unwrap()).into_owned();
     loop {
         let is_over = child.try_wait().unwrap().is_some();
-        // A server that serves has printed all its messages.
+        // Once the server serves, it has printed all its messages.
         let serves = !is_over && since.elapsed() > Duration::from_millis(200) && printed().contains("serving");
         if is_over || serves || since.elapsed() > DEADLINE {
             let _ = child.kill();

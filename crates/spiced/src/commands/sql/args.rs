@@ -112,7 +112,7 @@ pub(crate) struct Reach {
 }
 
 impl SqlArgs {
-    /// Resolves the options. `environment` reads a variable, `folder` is the current directory.
+    /// Resolves the options. `environment` reads a variable; the second argument is the current directory.
     ///
     /// # Errors
     /// Fails if a value is invalid, or if one of two options that belong together is missing.
