@@ -1,5 +1,5 @@
 """What startup reports: variables that are almost settings, all errors in one report, plain text, and what callers can
-write into the log and the history. Also, which connections a change of access rights ends."""
+write into the log and the history. Also, what the revocation of a key or certificate ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`spiced sql` with a third-party Flight server: what it identifies itself as, and how it cancels."""
+"""`spiced sql` with a third-party Flight server: the key and certificate that it presents, and how it cancels."""
 
 from __future__ import annotations
 
