@@ -265,7 +265,7 @@ enum Format {
 }
 
 impl Args {
-    /// Parses the command line, including the program's name.
+    /// Parses the command line; the first word is the program's name.
     ///
     /// # Errors
     /// Fails if the command line is invalid, or if it asks for help or the version.
@@ -432,8 +432,8 @@ fn pem_text(text: &str) -> Result<String, String> {
     if option { Err("PEM text is missing: the next option follows at once".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// Accepts the path of a PEM file. PEM text, which begins with dashes, passes here and is reported when the file is
-/// opened.
+/// Accepts the path of a PEM file. PEM text, which begins with dashes, is accepted here and reported when the
+/// configuration is resolved.
 fn path_or_pem(text: &str) -> Result<String, String> {
     if text.starts_with('-') && !text.starts_with("---") {
         return Err(

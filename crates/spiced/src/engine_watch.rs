@@ -27,9 +27,9 @@ pub(crate) const STALLED_METRIC: &str = "spiced_statements_stalled_seconds";
 
 /// The result of the watch.
 pub(crate) struct Responsive {
-    /// False if no statement has run for [`UNREADY_AFTER`].
+    /// False if a runtime has been stalled for [`UNREADY_AFTER`].
     pub(crate) ready: watch::Receiver<bool>,
-    /// False if no statement has run for [`UNHEALTHY_AFTER`].
+    /// False if a runtime has been stalled for [`UNHEALTHY_AFTER`].
     pub(crate) healthy: watch::Receiver<bool>,
 }
 

@@ -16,7 +16,7 @@ use crate::commands::{print, runtime};
 use crate::failure::Failure;
 use crate::{identity, load, policy};
 
-/// Exit code: a finding is severe enough.
+/// Exit code: a finding makes the check fail.
 const BAD: u8 = 1;
 
 pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
