@@ -253,7 +253,8 @@ pub(crate) struct LogArgs {
     /// How log lines are written
     #[arg(long, value_enum, default_value = "text")]
     log_format: Format,
-    /// Write the keys of each TLS session to the file that SSLKEYLOGFILE names, for Wireshark: whoever has it reads all
+    /// Write the keys of each TLS session to the file that SSLKEYLOGFILE names, for Wireshark: anyone who has it can
+    /// read all traffic
     #[arg(long)]
     insecure_key_log: bool,
 }
