@@ -16,7 +16,7 @@ use crate::commands::{print, runtime};
 use crate::failure::Failure;
 use crate::load;
 
-/// Exit code: a secret is missing, or the pod is invalid.
+/// Exit code: a reference did not resolve.
 const CONFIGURATION: u8 = 78;
 
 /// Resolves the references and prints the report.
