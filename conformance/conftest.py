@@ -1,5 +1,5 @@
-"""Fixtures. `pod` is a folder, an authority and a server of the test's own; `served` are the shared servers,
-one with TLS and one without, for tests that only read."""
+"""Fixtures. `pod` is a directory, an authority and servers for one test; `served` are the shared servers, one with TLS
+and one without, for tests that only read."""
 
 from __future__ import annotations
 

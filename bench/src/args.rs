@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// Prints what spiced costs, beside nginx and a pyarrow Flight server
+/// Measures what spiced costs, compared with nginx and a pyarrow Flight server
 #[derive(Debug, Parser)]
 #[command(name = "spiced-bench")]
 pub(crate) struct Args {
-    /// The spiced that is measured: a release build
+    /// The release build of spiced to measure
     #[arg(long, value_name = "PATH")]
     pub(crate) spiced: PathBuf,
-    /// Another build of spiced, measured in the same rounds: what a change brings
+    /// Another build of spiced, measured in the same rounds for comparison
     #[arg(long, value_name = "PATH")]
     pub(crate) against: Option<PathBuf>,
     /// nginx
@@ -21,19 +21,19 @@ pub(crate) struct Args {
     /// A Python with pyarrow
     #[arg(long, value_name = "PATH", default_value = "python3")]
     pub(crate) python: PathBuf,
-    /// How cost grows with connections, streams, size and certificates, instead of the figures
+    /// Measure how cost grows with connections, streams, size and certificates, instead of the figures
     #[arg(long)]
     pub(crate) growth: bool,
     /// Only the figures whose name contains one of these
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub(crate) only: Vec<String>,
-    /// A tenth of the data and short rounds: shows that all works, and little else
+    /// A tenth of the data and short rounds: shows little more than that everything works
     #[arg(long)]
     pub(crate) quick: bool,
-    /// How often each figure is taken
+    /// How often each figure is measured
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Where the raw results go, as JSON
+    /// The directory for the raw results, as JSON
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     pub(crate) out: PathBuf,
     /// Writes the page of the docs here, with pictures in a directory of the same name
@@ -42,7 +42,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// How much is done.
+    /// Returns the scale of the run.
     pub(crate) fn scale(&self) -> Scale {
         let scale = if self.quick {
             Scale { rounds: 3, slice: Duration::from_millis(300), rows: 1_562_500 }
@@ -54,13 +54,13 @@ impl Args {
     }
 }
 
-/// How much is done.
+/// The scale of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
-    /// How often each figure is taken of each server.
+    /// How often each figure is measured for each server.
     pub(crate) rounds: usize,
     /// How long small work is repeated in a round.
     pub(crate) slice: Duration,
-    /// Rows of the large table, of 64 bytes each.
+    /// Rows of the large table, 64 bytes each.
     pub(crate) rows: u64,
 }

@@ -1,4 +1,4 @@
-//! One CA and one leaf, for all servers of a run.
+//! One CA and one leaf certificate, for all servers of a run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use rustls::{ClientConfig, NamedGroup, RootCertStore};
 
 use crate::Outcome;
 
-/// The name in the leaf.
+/// The name in the leaf certificate.
 pub(crate) const NAME: &str = "localhost";
 
-/// A leaf's chain and key as files, and what a client trusts.
+/// The chain and key files of a leaf certificate, and the CA for clients.
 pub(crate) struct Certificate {
     pub(crate) chain: PathBuf,
     pub(crate) key: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    /// Makes a CA and a P-256 leaf in `directory`.
+    /// Creates a CA and a P-256 leaf certificate in the given directory.
     pub(crate) fn make(folder: &Path) -> Outcome<Self> {
         let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -36,19 +36,20 @@ impl Certificate {
         Ok(Self { chain, key, root: ca.der().clone(), issuer })
     }
 
-    /// The files of a leaf and its key for each of `names`, in `directory`.
+    /// Creates the chain and key files of a leaf certificate for each of `names`, in the given directory.
     pub(crate) fn more(&self, names: &[String], folder: &Path) -> Outcome<Vec<(PathBuf, PathBuf)>> {
         names.iter().map(|name| issue(&self.issuer, &[name], folder, name)).collect()
     }
 
-    /// A client that trusts the CA, offers `protocol` and X25519, and resumes sessions or does not.
+    /// Returns a client configuration that trusts the CA, offers `protocol` and X25519, and resumes sessions if
+    /// `resumes`.
     pub(crate) fn client(&self, protocol: &str, resumes: bool) -> Outcome<Arc<ClientConfig>> {
         let mut provider = CryptoProvider::clone(&tls_core::provider());
         provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
         self.client_with(provider, protocol, resumes)
     }
 
-    /// The same; it offers X25519MLKEM768 first, as browsers and Go do.
+    /// Returns a client configuration that offers X25519MLKEM768 first, as browsers and Go do.
     pub(crate) fn modern_client(&self, protocol: &str) -> Outcome<Arc<ClientConfig>> {
         self.client_with(CryptoProvider::clone(&tls_core::provider()), protocol, false)
     }
@@ -71,7 +72,7 @@ fn failed(error: rcgen::Error) -> String {
     format!("cannot make a certificate: {error}")
 }
 
-/// A P-256 leaf for `names`, as two files that are called after `file`.
+/// Issues a P-256 leaf certificate for `names`, as two files named after `file`.
 fn issue(issuer: &Issuer<'_, KeyPair>, names: &[&str], folder: &Path, file: &str) -> Outcome<(PathBuf, PathBuf)> {
     let key = KeyPair::generate().map_err(failed)?;
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();

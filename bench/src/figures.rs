@@ -1,20 +1,20 @@
-//! What is measured: one line a figure.
+//! The figures: what is measured, one entry each.
 
 use crate::load::{Ask, Load, Shake, Version};
 use crate::servers::Work;
 
-/// One thing that is measured, of every server that does it, over TLS and in the clear.
+/// One measurement, taken of every server that supports it, over TLS and in plain text.
 #[derive(Debug)]
 pub(crate) struct Figure {
-    /// What `--only` looks at.
+    /// The name for `--only`.
     pub(crate) name: &'static str,
-    /// What the table says.
+    /// The title in the table.
     pub(crate) title: &'static str,
     pub(crate) unit: Unit,
     pub(crate) load: Load,
 }
 
-/// What is counted.
+/// The unit of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     Connection,
@@ -22,10 +22,10 @@ pub(crate) enum Unit {
     Gigabyte,
 }
 
-/// The smaller table's rows and bytes: an answer of 10 MB.
+/// Rows of the small table: a response of 10 MB.
 pub(crate) const SMALL_ROWS: u64 = 156_250;
 
-/// Column data of a row, in bytes: eight columns of eight.
+/// Column data of a row, in bytes: eight columns of eight bytes.
 pub(crate) const ROW: u64 = 64;
 
 const HEALTH: Ask = Ask { path: "/health", sql: None, accept: "*/*", at_a_time: 16, answer: 2 };
@@ -49,7 +49,7 @@ const TEN_MEGABYTES: Ask = Ask {
 const JSON: Ask = Ask { accept: "application/json", answer: SMALL_ROWS * 100, ..TEN_MEGABYTES };
 const CSV: Ask = Ask { accept: "text/csv", ..TEN_MEGABYTES };
 
-/// All of them, in the order of the table.
+/// All figures, in the order of the table.
 pub(crate) const FIGURES: &[Figure] = &[
     Figure {
         name: "handshake-full",
@@ -145,22 +145,22 @@ pub(crate) const FIGURES: &[Figure] = &[
 ];
 
 impl Figure {
-    /// True where `only` is empty or part of it is in the name.
+    /// Returns true if `only` is empty or contains a part of the name.
     pub(crate) fn is_wanted(&self, only: &[String]) -> bool {
         only.is_empty() || only.iter().any(|part| self.name.contains(part.as_str()))
     }
 
-    /// True where it is the Flight endpoint that is measured.
+    /// Returns true if the figure measures the Flight endpoint.
     pub(crate) fn is_flight(&self) -> bool {
         matches!(self.load, Load::DoGet { .. } | Load::DoPut)
     }
 
-    /// True where the large tables are needed.
+    /// Returns true if the figure needs the large tables.
     pub(crate) fn is_large(&self) -> bool {
         self.is_flight() || matches!(self.load, Load::Arrow)
     }
 
-    /// The work behind the endpoint, and how often at a time, where it is compared with that by itself.
+    /// Returns the work behind the endpoint and its concurrency, if the figure is also compared with that work alone.
     pub(crate) fn alone(&self) -> Option<(Work, usize)> {
         let Load::KeepAlive { ask, .. } = self.load else { return None };
         let work = match (ask.sql?, ask.accept) {
@@ -172,7 +172,7 @@ impl Figure {
         Some((work, ask.at_a_time))
     }
 
-    /// True where a server must be able to answer SQL over HTTP.
+    /// Returns true if the figure needs SQL over HTTP.
     pub(crate) fn asks_sql(&self) -> bool {
         matches!(self.load, Load::KeepAlive { ask: Ask { sql: Some(_), .. }, .. } | Load::Arrow)
     }

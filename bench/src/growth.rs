@@ -1,4 +1,4 @@
-//! How cost grows: with connections, with streams, with the size of an answer, with certificates.
+//! How cost grows: with connections, streams, the size of a result, and certificates.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,18 @@ use crate::servers::{Field, Spiced, WIDE};
 use crate::statistics::Median;
 use crate::{Outcome, say};
 
-/// What is measured along something that grows tenfold from point to point, or fourfold.
+/// A measurement along a quantity that grows tenfold or fourfold from point to point.
 pub(crate) struct Curve {
     /// The name of its picture.
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// What grows.
+    /// The quantity that grows.
     pub(crate) along: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) lines: Vec<Line>,
 }
 
-/// One server's part of it.
+/// The points of one server.
 pub(crate) struct Line {
     pub(crate) who: &'static str,
     pub(crate) points: Vec<(u64, Median)>,
@@ -38,7 +38,7 @@ impl Curve {
         Self { name, title, along, unit, lines: Vec::new() }
     }
 
-    /// Adds a point to a server's line, of what several rounds gave.
+    /// Adds a point to a server's line: the median of several rounds.
     fn enter(&mut self, who: &'static str, at: u64, values: &[f64]) {
         let Some(median) = Median::of(values.iter().copied()) else { return };
         match self.lines.iter_mut().find(|line| line.who == who) {
@@ -52,21 +52,21 @@ const CONNECTIONS: [u64; 4] = [10, 100, 1_000, 10_000];
 const STREAMS: [u64; 4] = [1, 4, 16, 64];
 const CERTIFICATES: [u64; 5] = [1, 10, 100, 1_000, 10_000];
 
-/// Files that server and load may have open, each.
+/// The limit of open files, for the server and for the load generator.
 const FILES: u64 = 65_536;
 
-/// Connections that are made, and requests that are asked, at a time.
+/// How many connections are opened, and how many requests are sent, concurrently.
 const AT_A_TIME: usize = 16;
 
-/// What a server gives back of a connection within this time after its last request is not counted.
+/// Memory that a server frees within this time after a connection's last request is not counted.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// Handshakes of a round.
+/// Handshakes per round.
 const HANDSHAKES: usize = 400;
 
-/// Takes all curves.
+/// Measures all curves.
 pub(crate) async fn take(args: &Args, scale: Scale) -> Outcome<Vec<Curve>> {
-    // The servers inherit it.
+    // The servers inherit the limit.
     let raised = rlimit::setrlimit(rlimit::Resource::NOFILE, FILES, FILES);
     let files = raised.map(|()| FILES).or_else(|_| rlimit::increase_nofile_limit(FILES)).map_err(|e| e.to_string())?;
     let folder = tempfile::tempdir().map_err(|e| format!("no folder for the run: {e}"))?;
@@ -77,7 +77,7 @@ pub(crate) async fn take(args: &Args, scale: Scale) -> Outcome<Vec<Curve>> {
     Ok(curves)
 }
 
-/// A directory for a part of the run.
+/// Creates a directory for a part of the run.
 fn part(folder: &Path, name: &str) -> Outcome<PathBuf> {
     let folder = folder.join(name);
     fs::create_dir_all(&folder).map(|()| folder.clone()).map_err(|e| format!("{}: {e}", folder.display()))
@@ -87,14 +87,14 @@ fn figure(name: &str) -> Outcome<&'static Figure> {
     FIGURES.iter().find(|figure| figure.name == name).ok_or_else(|| format!("there is no {name}"))
 }
 
-/// Connections to a server that stay.
+/// Open connections to a server.
 struct Held<'s> {
     process: &'s Process,
     open: Vec<Bare>,
 }
 
 impl<'s> Held<'s> {
-    /// As many as `count`, each of which asks once.
+    /// Opens `count` connections and sends one request on each.
     async fn open(target: Target<'s>, count: u64) -> Outcome<Self> {
         let config = target.tls.map(|certificate| certificate.client("http/1.1", false)).transpose()?;
         let (mut open, mut opening) = (Vec::new(), JoinSet::new());
@@ -114,7 +114,7 @@ impl<'s> Held<'s> {
         Ok(Self { process: target.process, open })
     }
 
-    /// Asks on one connection after the other, for `slice`.
+    /// Sends requests on one connection after the other, for `slice`.
     async fn sweep(&mut self, slice: Duration) -> Outcome<Sample> {
         let meter = Meter::start(self.process)?;
         let end = Instant::now() + slice;
@@ -146,26 +146,26 @@ fn joined<T>(task: Option<Result<Outcome<T>, tokio::task::JoinError>>) -> Outcom
     task.ok_or("no task is left")?.map_err(|e| e.to_string())?
 }
 
-/// Memory for a connection that asked once and stays, and CPU for a request on one of many.
+/// Measures the memory of an idle connection after one request, and the CPU for a request on one of many connections.
 async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Outcome<Vec<Curve>> {
     let figure = figure("health-h1")?;
     let along = "open TLS connections";
     let mut memory = Curve::of("memory", "Memory for each idle connection", along, "KiB");
     let mut cpu = Curve::of("connections", "CPU for `/health` over HTTP/1.1, on one connection", along, "µs");
-    // spiced keeps a third of its files for its other endpoints.
+    // spiced reserves a third of its file descriptors for its other endpoints.
     let most = (files.saturating_sub(256) * 2 / 3 / 100 * 100).max(100);
     let mut counts: Vec<u64> = CONNECTIONS.iter().map(|count| (*count).min(most)).collect();
     counts.dedup();
     for count in counts {
         say(&format!("{count} connections"));
-        // Servers of their own for each: what one had before would be counted as if it were free.
+        // Each count has its own servers: memory that an earlier count has left allocated would not be counted.
         let field = Field::start(args, scale, &[figure], &part(folder, &format!("connections-{count}"))?).await?;
         for (who, target) in field.servers(figure) {
             let before = target.process.resident()?;
             let mut held = Held::open(target, count).await?;
             tokio::time::sleep(SETTLED).await;
             let more = target.process.resident()?.saturating_sub(before);
-            // Of few, what a server has for all of them is most.
+            // With few connections, the memory that all connections share dominates.
             if count > CONNECTIONS[0] {
                 memory.enter(who, count, &[more as f64 / 1024.0 / count as f64]);
             }
@@ -179,10 +179,10 @@ async fn connections(args: &Args, scale: Scale, files: u64, folder: &Path) -> Ou
     Ok(vec![memory, cpu])
 }
 
-/// CPU for a gigabyte by DoGet over TLS, with streams on one connection.
+/// Measures the CPU for a gigabyte by DoGet over TLS, with several streams on one connection.
 async fn streams(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
     let figure = figure("doget-64k")?;
-    // 64 of them are enough of it.
+    // 100 MB for each of up to 64 streams is enough.
     let scale = Scale { rows: scale.rows.min(100_000_000 / ROW), ..scale };
     let field = Field::start(args, scale, &[figure], &part(folder, "streams")?).await?;
     let servers = field.servers(figure);
@@ -203,7 +203,7 @@ async fn streams(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
     Ok(curve)
 }
 
-/// CPU for a gigabyte by DoGet, of answers from a megabyte to ten times the table.
+/// Measures the CPU for a gigabyte by DoGet, for results from a megabyte to ten times the table.
 async fn sizes(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
     let folder = part(folder, "sizes")?;
     let certificate = Certificate::make(&folder)?;
@@ -223,7 +223,7 @@ async fn sizes(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
             let times = rows / table;
             (vec![WIDE; usize::try_from(times).unwrap_or(1)].join(" UNION ALL "), times * table)
         };
-        // Small answers are taken together: CPU time comes in hundredths of a second.
+        // Small results are measured together, because CPU time has a resolution of a hundredth of a second.
         let streams = (table / 2 / rows).clamp(1, 64);
         for server in &servers {
             let tls = server.tls.then_some(&certificate);
@@ -239,7 +239,7 @@ async fn sizes(args: &Args, scale: Scale, folder: &Path) -> Outcome<Curve> {
     Ok(curve)
 }
 
-/// CPU for a handshake, and how long a start takes, with many certificates.
+/// Measures the CPU for a handshake, and the time to start, with many certificates.
 async fn certificates(args: &Args, scale: Scale, folder: &Path) -> Outcome<[Curve; 2]> {
     let along = "certificates, each with its own name";
     let title = "CPU for a full handshake and `/health`, each for another name";

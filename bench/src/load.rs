@@ -1,5 +1,5 @@
-//! What is done to a server while it is measured. All of it runs on one thread, so that the other
-//! cores are the server's, and the same code does it to each server.
+//! The load on a server while it is measured. It runs on one thread, so that the other cores are the server's, and it
+//! is the same code for each server.
 
 mod connect;
 mod flight;
@@ -18,34 +18,34 @@ pub(crate) use flight::{Put, get, put};
 pub(crate) use handshakes::{Bare, Shake};
 pub(crate) use keep_alive::{Ask, Version, once};
 
-/// Where the load goes.
+/// The destination of the load.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     pub(crate) process: &'a Process,
     pub(crate) address: SocketAddr,
-    /// What to trust, where TLS is spoken.
+    /// The CA to trust, if the server uses TLS.
     pub(crate) tls: Option<&'a Certificate>,
-    /// What a Flight endpoint is asked for, or which table it is sent.
+    /// The command for a Flight endpoint, or the table to send.
     pub(crate) command: &'a str,
 }
 
-/// One kind of work.
+/// A kind of work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Load {
-    /// A connection for each request: a whole handshake, or one that resumes a session.
+    /// A connection for each request: a full or a resumed handshake.
     Handshake(Shake),
-    /// Requests on connections that stay.
+    /// Requests on connections that stay open.
     KeepAlive { version: Version, ask: &'static Ask },
-    /// So many answers at once, on one connection, each of as many bytes as the large table has.
+    /// Concurrent results on one connection, each as large as the large table.
     DoGet { batch: usize, streams: u64 },
-    /// A quarter of as many bytes, sent in batches of 65,536 rows.
+    /// A quarter of the large table, sent in batches of 65,536 rows.
     DoPut,
-    /// The answer of a DoGet, by HTTP/1.1.
+    /// The result of a DoGet, over HTTP/1.1.
     Arrow,
 }
 
 impl Load {
-    /// Does it once; small work is repeated for `slice`. `large` is how many bytes the large table has.
+    /// Runs the work once; repeats small work for `slice`. `large` is the size of the large table in bytes.
     pub(crate) async fn run(self, target: Target<'_>, slice: Duration, large: u64) -> Outcome<Sample> {
         match self {
             Self::Handshake(shake) => handshakes::run(target, shake, slice).await,

@@ -1,4 +1,4 @@
-//! Where and when the figures were taken.
+//! Where and when the figures were measured.
 
 use std::fs;
 use std::path::Path;
@@ -8,16 +8,16 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-/// A machine at a moment.
+/// The state of a machine at one moment.
 pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
     /// `2026-11-24`
     pub(crate) date: String,
-    /// What `spiced` says it is, and the commit that this was built from where git knows.
+    /// The version of `spiced`, and the commit of this build if git knows it.
     pub(crate) spiced: String,
-    /// Load average at the start and at the end: what else ran.
+    /// The load average at the start and at the end, which shows what else ran.
     load: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Machine {
         }
     }
 
-    /// Notes how busy it is now.
+    /// Records the current load.
     pub(crate) fn look_again(&mut self) {
         self.load.push(read("/proc/loadavg"));
     }

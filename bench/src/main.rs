@@ -1,12 +1,11 @@
-//! `just bench`: what `spiced` costs, beside what users would pick instead, in one run.
+//! `just bench`: measures what `spiced` costs compared with the alternatives, in one run.
 //!
-//! A figure is CPU seconds of the server's process for a piece of work (a handshake, a request, a
-//! gigabyte), since wall time says more about the machine's other tenants than about the server.
-//! Servers take turns in each round, so that whatever disturbs one disturbs its peers; of the
-//! rounds the median counts.
+//! A figure is the CPU time of the server's process for a unit of work (a handshake, a request, a gigabyte), because
+//! wall time depends more on the machine's other tenants than on the server. The servers take turns in each round, so
+//! that a disturbance affects them all; the figure is the median of the rounds.
 //!
-//! What is absent on purpose: any call into the servers' code. They are programs, reached by socket. DataFusion and Arrow's
-//! writers alone, whose cost is that of no server, are what runs in here.
+//! This crate calls no code of the servers: they are processes, reached by socket. Only DataFusion and Arrow's writers
+//! run in this process, to measure their cost without a server.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
@@ -30,11 +29,11 @@ use clap::Parser;
 
 use crate::args::Args;
 
-/// The one of `spiced`, for what runs in here beside it.
+/// The allocator of `spiced`, for the work that runs in this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What a step returns: something, or one sentence.
+/// The result of a step: a value, or an error message.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
 fn main() -> ExitCode {
@@ -47,8 +46,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tells whoever waits how far it is; the figures themselves go to standard output.
+/// Reports progress on standard error; the figures go to standard output.
 pub(crate) fn say(line: &str) {
-    // A closed standard error is no reason to stop.
+    // Standard error may be closed; the run continues.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,11 +1,12 @@
-//! What a server and the load cost from one moment to another.
+//! Measures the CPU time of a server and of the load.
 
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
 use crate::process::{Process, cpu_of};
 
-/// After the last answer the server still closes connections and counts what it did.
+/// The delay before the final reading: after the last response, the server still closes connections and updates
+/// counters.
 const SETTLE: Duration = Duration::from_millis(30);
 
 /// A running measurement.
@@ -16,16 +17,16 @@ pub(crate) struct Meter<'p> {
     started: Instant,
 }
 
-/// A finished one.
+/// A finished measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
-    /// How much was done: handshakes, requests, gigabytes.
+    /// The amount of work: handshakes, requests, gigabytes.
     pub(crate) units: f64,
     /// CPU time of the server.
     pub(crate) server: Duration,
     /// CPU time of the load, which has one thread.
     pub(crate) client: Duration,
-    /// Time on the clock.
+    /// Wall-clock time.
     pub(crate) wall: Duration,
 }
 
@@ -35,7 +36,7 @@ impl<'p> Meter<'p> {
         Ok(Self { process, server: process.cpu()?, client: own_cpu()?, started: Instant::now() })
     }
 
-    /// Ends when `units` have been done.
+    /// Finishes the measurement after `units` of work.
     pub(crate) async fn stop(self, units: f64) -> Outcome<Sample> {
         let wall = self.started.elapsed();
         let client = own_cpu()? - self.client;
@@ -46,17 +47,17 @@ impl<'p> Meter<'p> {
 }
 
 impl Sample {
-    /// CPU seconds of the server for one unit.
+    /// Returns the CPU seconds of the server per unit.
     pub(crate) fn cost(&self) -> f64 {
         self.server.as_secs_f64() / self.units
     }
 
-    /// Units in a second on the clock.
+    /// Returns the units per second of wall time.
     pub(crate) fn rate(&self) -> f64 {
         self.units / self.wall.as_secs_f64()
     }
 
-    /// The share of the time in which the load's one thread computed.
+    /// Returns the CPU utilization of the load's thread.
     pub(crate) fn client_share(&self) -> f64 {
         self.client.as_secs_f64() / self.wall.as_secs_f64()
     }

@@ -1,4 +1,4 @@
-//! Curves as pictures (SVG) and as a page of the docs.
+//! Draws curves as SVG pictures and writes their page of the docs.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::statistics::Median;
 
 const SIZE: (u32, u32) = (760, 360);
 
-/// Told apart by who sees no red or green (Okabe and Ito).
+/// Distinguishable without red-green vision (Okabe and Ito).
 const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(230, 159, 0), RGBColor(0, 158, 115)];
 
 /// Draws `curve` into the file.
@@ -59,7 +59,7 @@ fn drawn(curve: &Curve, svg: &mut String) -> Result<(), Box<dyn std::error::Erro
     Ok(())
 }
 
-/// `12 k`, or `6.5 k`.
+/// Formats a quantity, such as `12 k` or `6.5 k`.
 fn quantity(value: u64) -> String {
     let (unit, name) = match value {
         1_000_000_000.. => (1_000_000_000, " G"),
@@ -71,7 +71,7 @@ fn quantity(value: u64) -> String {
     format!("{:.decimals$}{name}", value as f64 / unit as f64)
 }
 
-/// The page of the docs, with the pictures in `directory` beside it.
+/// Returns the page of the docs, with the pictures in the given directory next to it.
 pub(crate) fn page(curves: &[Curve], machine: &Machine, scale: Scale, folder: &str) -> String {
     let mut page = format!(
         "# How cost grows
@@ -117,7 +117,7 @@ fn section(curve: &Curve, folder: &str, page: &mut String) {
         let _ = write!(page, "| {} |", quantity(*at));
         for line in &curve.lines {
             let _ = match line.points.iter().find(|(place, _)| place == at) {
-                // Of one value there is no spread.
+                // A single value has no spread.
                 Some((_, Median { value, spread: 0.0 })) => write!(page, " {} |", short(*value)),
                 Some((_, Median { value, spread })) => write!(page, " {} ±{:.0}% |", short(*value), spread * 100.0),
                 None => write!(page, " – |"),
@@ -127,7 +127,7 @@ fn section(curve: &Curve, folder: &str, page: &mut String) {
     }
 }
 
-/// With three digits or more that mean something.
+/// Formats a value with at least three significant digits.
 fn short(value: f64) -> String {
     match value {
         100.0.. => format!("{value:.0}"),

@@ -1,4 +1,4 @@
-//! A server's process: its output until it serves, its CPU time, its end.
+//! A server's process: its output, its CPU time, and its termination.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -9,23 +9,23 @@ use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
-/// How many ticks the kernel counts in a second of CPU time: 100 on every Linux (`USER_HZ`, proc(5)).
+/// Clock ticks per second of CPU time: 100 on every Linux (`USER_HZ`, proc(5)).
 const TICKS: u64 = 100;
 
-/// How long a server may take to end when it is told to.
+/// How long a server may take to exit after SIGTERM.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// A running server; dropping it ends it.
+/// A running server; dropping it stops it.
 pub(crate) struct Process {
     name: String,
     child: Child,
     lines: Receiver<String>,
-    /// The process and those that it has started and that do its work.
+    /// The process and those of its children that do its work.
     family: Vec<u32>,
 }
 
 impl Process {
-    /// Starts `command`. `name` is what messages call it.
+    /// Starts `command`. `name` is its name in messages.
     pub(crate) fn start(name: impl Into<String>, command: &mut Command) -> Outcome<Self> {
         let name = name.into();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -41,7 +41,7 @@ impl Process {
         Ok(Self { name, child, lines, family })
     }
 
-    /// Reads its output up to the first line of which `wanted` makes something.
+    /// Reads the output up to the first line for which `wanted` returns a value.
     pub(crate) fn wait_for<T>(&mut self, patience: Duration, mut wanted: impl FnMut(&str) -> Option<T>) -> Outcome<T> {
         let end = Instant::now() + patience;
         let mut said = Vec::new();
@@ -67,7 +67,7 @@ impl Process {
         }
     }
 
-    /// Counts the processes that it has started as well, nginx' workers; how many there are.
+    /// Includes the child processes (nginx's workers) in the measurements, and returns their number.
     pub(crate) fn adopt_children(&mut self) -> Outcome<usize> {
         let all = fs::read_dir("/proc").map_err(|e| format!("/proc: {e}"))?;
         let ids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -76,13 +76,13 @@ impl Process {
         Ok(self.family.len() - 1)
     }
 
-    /// CPU time so far, user and system. What the kernel does for a sender over loopback, the
-    /// receiving side included, is in it.
+    /// Returns the user and system CPU time so far. It includes the kernel's work for a sender over loopback, even on
+    /// the receiving side.
     pub(crate) fn cpu(&self) -> Outcome<Duration> {
         self.family.iter().map(|id| cpu_of(*id)).sum::<Outcome<_>>().map_err(|e| format!("{}: {e}", self.name))
     }
 
-    /// Bytes of memory that it has resident.
+    /// Returns the resident memory in bytes.
     pub(crate) fn resident(&self) -> Outcome<u64> {
         let of = |id: &u32| {
             let file = format!("/proc/{id}/status");
@@ -95,7 +95,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The standard library can only kill, which would leave nginx' workers behind.
+        // The standard library can only send SIGKILL, which would leave nginx's workers behind.
         let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let end = Instant::now() + FAREWELL;
         while told.as_ref().is_ok_and(|status| status.success()) && Instant::now() < end {
@@ -109,7 +109,7 @@ impl Drop for Process {
     }
 }
 
-/// CPU time of a process with all its threads, those that have ended included.
+/// Returns the CPU time of a process with all its threads, including those that have ended.
 pub(crate) fn cpu_of(id: u32) -> Outcome<Duration> {
     let stat = stat(id)?;
     ticks(&stat)
@@ -121,7 +121,7 @@ fn stat(id: u32) -> Outcome<String> {
     fs::read_to_string(format!("/proc/{id}/stat")).map_err(|e| format!("/proc/{id}/stat: {e}"))
 }
 
-/// The fields after the name, which may hold anything.
+/// Returns the fields after the name, which may contain any character.
 fn fields(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace()
 }
@@ -144,7 +144,7 @@ fn resident(status: &str) -> Option<u64> {
 fn forward(output: impl Read + Send + 'static, to: Sender<String>) {
     thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            // Read on where nobody listens any more: a full pipe would stop the server.
+            // Keeps reading without a receiver: a full pipe would block the server.
             let _ = to.send(line);
         }
     });

@@ -1,4 +1,4 @@
-//! From samples to a table, to JSON, and to the page of the docs.
+//! Turns samples into a table, JSON, and the page of the docs.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::meter::Sample;
 use crate::servers::Contestant;
 use crate::statistics::Median;
 
-/// Above this share of the time the load itself was what took so long.
+/// Above this CPU utilization, the load itself was the bottleneck.
 const BUSY: f64 = 0.9;
 
 /// All rounds of one server in one figure.
@@ -25,7 +25,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Empty rows for a figure: one for each server.
+    /// Creates the empty rows of a figure, one for each server.
     pub(crate) fn of(figure: &'static Figure, contestants: &[Contestant<'_>]) -> Vec<Self> {
         let row =
             |contestant: &Contestant<'_>| Self { figure, who: contestant.who, tls: Vec::new(), plain: Vec::new() };
@@ -62,7 +62,7 @@ pub(crate) fn print(rows: &[Row]) -> Outcome {
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())
 }
 
-/// The page of the docs.
+/// Returns the page of the docs.
 pub(crate) fn page(rows: &[Row], machine: &Machine, versions: &[String], scale: Scale) -> String {
     let Scale { rounds, slice, rows: large } = scale;
     format!(
@@ -113,7 +113,7 @@ a large result that is only copied, or a request that does nothing, pays more.
     )
 }
 
-/// The table, as Markdown that can be read as it is.
+/// Returns the table as Markdown, aligned so that it is readable as text.
 fn table(rows: &[Row]) -> String {
     let mut lines =
         vec![["", "", "CPU, TLS", "rate, TLS", "CPU, plain", "rate, plain", "TLS ÷ plain"].map(str::to_owned)];
@@ -131,7 +131,7 @@ fn table(rows: &[Row]) -> String {
             rate(&row.plain, unit),
             ratio(&row.tls, &row.plain, Sample::cost),
         ]);
-        // The product is the first of its figure; whoever follows is compared with it.
+        // spiced is the first row of its figure; the others are compared with it.
         if let Some(ours) = rows.iter().find(|ours| ours.figure.name == row.figure.name && ours.who != row.who)
             && ours.who == "spiced"
         {
@@ -160,7 +160,7 @@ fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
         out.push_str("|\n");
         if index == 0 {
             for (column, width) in widths.into_iter().enumerate() {
-                // Numbers to the right.
+                // Numbers are right-aligned.
                 let _ = if column < 2 { write!(out, "|:{:-<width$}-", "") } else { write!(out, "|-{:-<width$}:", "") };
             }
             out.push_str("|\n");
@@ -169,7 +169,7 @@ fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
     out
 }
 
-/// CPU for one unit.
+/// Formats the CPU time per unit.
 fn cost(samples: &[Sample], unit: Unit) -> String {
     let Some(Median { value, spread }) = Median::of(samples.iter().map(Sample::cost)) else { return "–".to_owned() };
     let text = match unit {
@@ -181,7 +181,7 @@ fn cost(samples: &[Sample], unit: Unit) -> String {
     format!("{text} ±{:.0}%", spread * 100.0)
 }
 
-/// Units a second on the clock.
+/// Formats the units per second of wall time.
 fn rate(samples: &[Sample], unit: Unit) -> String {
     let Some(Median { value, .. }) = Median::of(samples.iter().map(Sample::rate)) else { return "–".to_owned() };
     let busy = Median::of(samples.iter().map(Sample::client_share)).is_some_and(|share| share.value > BUSY);
@@ -194,7 +194,7 @@ fn rate(samples: &[Sample], unit: Unit) -> String {
     format!("{text}{}", if busy { "*" } else { " " })
 }
 
-/// The median of what the rounds say, round by round.
+/// Formats the median of the ratios of the rounds.
 fn ratio(above: &[Sample], below: &[Sample], of: impl Fn(&Sample) -> f64) -> String {
     match Median::of(above.iter().zip(below).map(|(above, below)| of(above) / of(below))) {
         Some(Median { value, spread }) => format!("{value:.2} ±{:.0}%", spread * 100.0),

@@ -1,4 +1,4 @@
-//! A run: servers up, rounds, results out.
+//! Runs the benchmark: starts the servers, takes the rounds, writes the results.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::report::{self, Row};
 use crate::servers::{Contestant, Field};
 use crate::{Outcome, growth, plot, say};
 
-/// Does what the command line asks for.
+/// Runs what the command line asks for.
 pub(crate) fn run(args: &Args) -> Outcome {
     if args.growth {
         return grow(args);
@@ -42,12 +42,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-/// One thread: the load never takes more than one core.
+/// Creates a single-threaded runtime: the load never uses more than one core.
 fn runtime() -> Outcome<Runtime> {
     Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())
 }
 
-/// Takes the curves, and draws them.
+/// Measures and draws the curves.
 fn grow(args: &Args) -> Outcome {
     let (machine, scale) = (Machine::look(&args.spiced), args.scale());
     let curves = runtime()?.block_on(growth::take(args, scale))?;
@@ -72,11 +72,11 @@ async fn take(args: &Args, figures: &[&'static Figure]) -> Outcome<(Vec<Row>, Ma
     let contests: Vec<(&Figure, Vec<Contestant<'_>>)> =
         figures.iter().map(|figure| (*figure, field.contestants(figure))).collect();
     let mut rows: Vec<Row> = contests.iter().flat_map(|(figure, contestants)| Row::of(figure, contestants)).collect();
-    // Round 0 is not counted: caches, pools and plans are made in it.
+    // Round 0 warms up caches, pools and plans, and is not counted.
     for round in 0..=scale.rounds {
         say(&format!("round {round} of {}", scale.rounds));
         for (figure, contestants) in &contests {
-            // Forth and back, so that nobody always comes after the same.
+            // The order alternates, so that no server always runs after the same one.
             let mut turns: Vec<&Contestant<'_>> = contestants.iter().collect();
             if round % 2 == 1 {
                 turns.reverse();

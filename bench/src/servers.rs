@@ -1,4 +1,4 @@
-//! The servers of a run, started as their users start them, and who of them does what.
+//! The servers of a run, started as their users start them, and the figures that each takes part in.
 
 mod alone;
 mod nginx;
@@ -30,9 +30,9 @@ pub(crate) struct Field {
     alone: Option<Alone>,
 }
 
-/// A server in one figure, over TLS or in the clear.
+/// A server in one figure, over TLS or in plain text.
 pub(crate) struct Contestant<'f> {
-    /// What the table calls it; the same over TLS and in the clear.
+    /// Its name in the table; the same with and without TLS.
     pub(crate) who: &'static str,
     pub(crate) tls: bool,
     by: By<'f>,
@@ -40,12 +40,12 @@ pub(crate) struct Contestant<'f> {
 
 enum By<'f> {
     Server(Target<'f>),
-    /// No server, and no difference between TLS and none: the work by itself.
+    /// The work alone, without a server; TLS makes no difference.
     Alone(&'f Alone, Work, usize),
 }
 
 impl Contestant<'_> {
-    /// Its turn in a round of `figure`.
+    /// Takes the contestant's turn in a round of `figure`.
     pub(crate) async fn turn(&self, figure: &Figure, scale: Scale) -> Outcome<Sample> {
         match self.by {
             By::Server(target) => figure.load.run(target, scale.slice, scale.rows * ROW).await,
@@ -55,7 +55,7 @@ impl Contestant<'_> {
 }
 
 impl Field {
-    /// Starts them in `directory`, with what they serve loaded.
+    /// Starts the servers in the given directory and loads their data.
     pub(crate) async fn start(args: &Args, scale: Scale, figures: &[&Figure], folder: &Path) -> Outcome<Self> {
         let certificate = Certificate::make(folder)?;
         let flight = figures.iter().any(|figure| figure.is_flight());
@@ -84,7 +84,7 @@ impl Field {
         Ok(Self { certificate, spiced, nginx, pyarrow, alone })
     }
 
-    /// Who takes part in `figure`, over TLS and in the clear.
+    /// Returns the contestants in `figure`, over TLS and in plain text.
     pub(crate) fn contestants(&self, figure: &Figure) -> Vec<Contestant<'_>> {
         let mut all = Vec::new();
         for tls in [true, false] {
@@ -122,7 +122,7 @@ impl Field {
         all
     }
 
-    /// The servers among them, over TLS.
+    /// Returns the servers among the contestants, over TLS.
     pub(crate) fn servers(&self, figure: &Figure) -> Vec<(&'static str, Target<'_>)> {
         let over_tls = self.contestants(figure).into_iter().filter(|contestant| contestant.tls);
         let servers = over_tls.filter_map(|contestant| match contestant.by {
@@ -132,7 +132,7 @@ impl Field {
         servers.collect()
     }
 
-    /// What the peers say they are.
+    /// Returns the versions of the peers.
     pub(crate) fn versions(&self) -> Vec<String> {
         let nginx = self.nginx.iter().map(|nginx| nginx.version.clone());
         nginx.chain(self.pyarrow.iter().map(|pyarrow| pyarrow.version.clone())).collect()

@@ -1,15 +1,15 @@
-//! Of many rounds, what they say: the median, and how far apart the middle half lies.
+//! Statistics of several rounds: the median, and the spread of the middle half.
 
-/// What several rounds say together.
+/// The median of several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Median {
     pub(crate) value: f64,
-    /// Half the distance between the quartiles, as a share of the median.
+    /// Half the distance between the quartiles, relative to the median.
     pub(crate) spread: f64,
 }
 
 impl Median {
-    /// `None` of nothing.
+    /// Returns the median, or `None` without values.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         if values.is_empty() {
@@ -21,7 +21,7 @@ impl Median {
     }
 }
 
-/// Between two values it is as far as `share` lies between their places.
+/// Interpolates linearly between two values.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);

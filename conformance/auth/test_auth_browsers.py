@@ -1,4 +1,5 @@
-"""Browsers: which pages may call (CORS), what foreign pages cannot do, and when a browser is told to use HTTPS alone (HSTS)."""
+"""Browsers: which pages may call (CORS), what other pages cannot do, and when a browser is told to use only HTTPS
+(HSTS)."""
 
 from __future__ import annotations
 

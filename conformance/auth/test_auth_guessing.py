@@ -1,4 +1,4 @@
-"""Guessing keys is slowed down for each address, behind proxies too; failures are counted, logged, and audited."""
+"""Key guessing is throttled per address, behind proxies too; failures are counted, logged, and audited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys: where they come from, what role they have, how they are shown, and what is refused at start."""
+"""API keys: their sources, their roles, how they are displayed, and which ones are refused at startup."""
 
 from __future__ import annotations
 

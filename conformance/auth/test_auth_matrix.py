@@ -1,4 +1,4 @@
-"""Who gets what: every way to set up access, everything a caller may show, every client, every operation."""
+"""Access matrix: every way to configure access, every credential, every client, every operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A read-only key stays read-only: every way to write past it that SQL, HTTP and Flight SQL offer, and nothing is changed."""
+"""A read-only key stays read-only: every way to write through SQL, HTTP and Flight SQL fails, and nothing changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""docs/client-certificates.md, command by command as printed: a CA, a certificate, a server that wants it, its revocation."""
+"""docs/client-certificates.md, command by command as printed: a CA, a certificate, a server that requires it, its
+revocation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Client certificates: who is asked for one, whose are trusted, whom they name, and what is refused at start."""
+"""Client certificates: when they are requested, which are trusted, what identity they give, and what is refused at
+startup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a client certificate stops being good: its end, a new CA, a revocation; for sessions and for open connections."""
+"""When a client certificate becomes invalid: expiry, a new CA, a revocation; for sessions and for open connections."""
 
 from __future__ import annotations
 

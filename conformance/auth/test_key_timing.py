@@ -1,4 +1,4 @@
-"""How long a wrong key takes does not tell how much of it is right: counted in instructions, by Valgrind."""
+"""The time to reject a wrong key does not reveal how much of it is right: counted in instructions, by Valgrind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a web page in a developer's browser must not reach: foreign origins, sites and hosts."""
+"""What a web page in a developer's browser must not reach: other origins, sites and hosts are refused."""
 
 from __future__ import annotations
 

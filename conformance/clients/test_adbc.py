@@ -1,4 +1,4 @@
-"""ADBC's Flight SQL driver: queries, prepared statements, metadata; and writing, over every Flight client."""
+"""ADBC's Flight SQL driver: queries, prepared statements, metadata; and writing, with every Flight client."""
 
 from __future__ import annotations
 

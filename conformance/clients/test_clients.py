@@ -1,4 +1,4 @@
-"""Every client does the same things over TLS and in plain text: the table of docs/clients.md."""
+"""Every client performs the same operations over TLS and in plain text: the table of docs/clients.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""gRPC clients at the gRPC endpoint: health and reflection by grpcio and by Go as the reference has it; whom they trust."""
+"""gRPC clients at the gRPC endpoint: health and reflection with grpcio and with Go as in the reference, and which CA
+they trust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What only the Spice SDKs do: typed and named parameters, answers in chunks, JSON, health, turning from Flight to HTTP."""
+"""Features of the Spice SDKs only: typed and named parameters, chunked results, JSON, health, fallback from Flight to
+HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data frames: polars and pandas over ADBC, there and back; what was written is what is read."""
+"""Data frames: polars and pandas over ADBC, in both directions; the data read equals the data written."""
 
 from __future__ import annotations
 

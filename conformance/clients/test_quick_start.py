@@ -1,7 +1,7 @@
-"""docs/quick-start.md, command by command as printed: a newcomer's walk.
+"""docs/quick-start.md, command by command as printed, as a new user runs it.
 
-Blocks marked `sh` run in a shell, in the folder of the repository; those marked `sh server` run beside the others until
-the next of their kind. A `text` block after a command is what it prints, `…` standing for whatever is there.
+Blocks marked `sh` run in a shell, in the repository's directory. Blocks marked `sh server` run in parallel until the
+next such block. A `text` block after a command is its output; `…` matches any text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md: each client of each table prints the message that the page has for it."""
+"""docs/troubleshooting.md: each client of each table prints the message that the page shows for it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Every example of the reference, as printed: its YAML is indented, and ports, folders and host names are the test's own.
+"""Every example of the reference, as printed, with indented YAML and with ports, directories and host names of the
+test.
 
-What cannot work anywhere is in docs/errata.md, and here is the nearest form that does. Examples that older tests run are
-marked there (`reference(…)`). The outcome of each is in docs/clients.md.
+Examples that cannot work anywhere are listed in docs/errata.md; the nearest form that works is tested here. Examples
+that other tests run are marked there (`reference(…)`). docs/clients.md lists the outcome of each.
 """
 
 from __future__ import annotations

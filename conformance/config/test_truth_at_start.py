@@ -1,5 +1,5 @@
-"""What a start says: variables that are nearly settings, everything that is wrong in one report, plain text, and what
-callers can put into the log and the history. And what a change of who may do what ends."""
+"""What startup reports: variables that are almost settings, all errors in one report, plain text, and what callers can
+write into the log and the history. Also, what the revocation of a key or certificate ends."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Data sets that are tables of another Flight SQL server: a second spiced, over TLS of a CA of its own, with a key or a
-client certificate."""
+"""Data sets from another Flight SQL server: a second spiced with its own CA, accessed with a key or a client
+certificate."""
 
 from __future__ import annotations
 

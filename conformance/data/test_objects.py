@@ -1,4 +1,4 @@
-"""Data sets on other servers, over HTTPS: `s3:` against moto, `https:` against a server of ranges."""
+"""Data sets on other servers, over HTTPS: `s3:` with moto, `https:` with a server that supports ranges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL as a data set: every sslmode with right and wrong material, types, what a query leaves to it, writes."""
+"""PostgreSQL as a data set: every sslmode with right and wrong certificates, types, pushdown of queries, writes."""
 
 from __future__ import annotations
 

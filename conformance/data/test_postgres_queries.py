@@ -1,4 +1,4 @@
-"""Joins and aggregates that PostgreSQL does by itself: the same answers as over the same rows in memory, and one statement."""
+"""Joins and aggregates that PostgreSQL executes: the same results as over the same rows in memory, in one statement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/status and /v1/datasets; the kinds of data sets; one that cannot load."""
+"""/v1/status and /v1/datasets; the kinds of data sets; a data set that cannot load."""
 
 from __future__ import annotations
 

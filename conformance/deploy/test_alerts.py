@@ -1,4 +1,5 @@
-"""deploy/prometheus and deploy/grafana: the rules by promtool, and both by a Prometheus that scrapes a real server."""
+"""deploy/prometheus and deploy/grafana: promtool tests the rules, and a Prometheus that scrapes a real server tests
+both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""deploy/certbot: the hook by itself, beside a server that runs as another user, and run by certbot against Pebble."""
+"""deploy/certbot: the hook alone, with a server that runs as another user, and run by certbot against Pebble."""
 
 from __future__ import annotations
 

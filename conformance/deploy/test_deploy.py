@@ -1,4 +1,4 @@
-"""deploy/: what can be tried of it without a container engine and without systemd as the first process."""
+"""deploy/: the parts that can be tested without a container engine and without systemd as PID 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""deploy/kubernetes and deploy/helm: rendered by kubectl and helm, judged by the schemas, and the container run as a kubelet would."""
+"""deploy/kubernetes and deploy/helm: rendered by kubectl and helm, validated by the schemas, and run as a kubelet
+would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of the server crates: each serves its endpoint over TLS, over an engine of its own."""
+"""The examples of the server crates: each serves its endpoint over TLS, with an engine of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The PROXY protocol, version 2: whose address counts, and who is refused on an endpoint that wants its header."""
+"""The PROXY protocol, version 2: which address counts, and which connections an endpoint refuses that requires the
+header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every type of Arrow: put in by Flight SQL or read from Parquet, asked back over Flight, ADBC and HTTP."""
+"""Every type of Arrow: written by Flight SQL or read from Parquet, and queried over Flight, ADBC and HTTP."""
 
 from __future__ import annotations
 

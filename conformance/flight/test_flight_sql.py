@@ -1,4 +1,4 @@
-"""The Flight endpoint: pyarrow with raw SQL, and raw gRPC calls where the exact status code counts."""
+"""The Flight endpoint: pyarrow with plain SQL, and raw gRPC calls where the exact status code matters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Streams of rows by clients that err, lie, stall or vanish: nothing of them is kept, and nobody else notices."""
+"""Row streams from clients that make errors, send false data, stall or disconnect: nothing is stored, and no other
+client is affected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows in bulk into PostgreSQL, over Flight: all of them are there, or none."""
+"""Bulk ingestion into PostgreSQL over Flight: either all rows are stored, or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Primary and foreign keys, as PostgreSQL and CREATE TABLE say them, by the four commands that Flight SQL has for them."""
+"""Primary and foreign keys, as declared in PostgreSQL and by CREATE TABLE, through the four Flight SQL commands for
+them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Session options over Flight SQL, in a signed cookie, and what drivers ask of the server."""
+"""Session options over Flight SQL, in a signed cookie, and the metadata that drivers request from the server."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the tests stand on: certificates, a pod's folder, the running server, its clients."""
+"""The foundation of the tests: certificates, the pod directory, the running server, and its clients."""

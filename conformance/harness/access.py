@@ -1,4 +1,4 @@
-"""Keys and client certificates of every kind, and what a pod says to let them in."""
+"""Keys and client certificates of every kind, and the pod settings that accept them."""
 
 from __future__ import annotations
 

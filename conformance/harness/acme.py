@@ -1,4 +1,5 @@
-"""Let's Encrypt, as far as Pebble has it, and certbot that asks it; names are resolved by pebble-challtestsrv, all to this machine."""
+"""Let's Encrypt as simulated by Pebble, and certbot as its client; pebble-challtestsrv resolves all names to this
+machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit log of a running server."""
+"""Reads the audit log of a running server."""
 
 from __future__ import annotations
 

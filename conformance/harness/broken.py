@@ -1,4 +1,4 @@
-"""A corpus of material that is broken, or only odd: each piece with the code that the doctor has for it."""
+"""A corpus of broken or unusual certificates and keys, each with the code that the doctor reports for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server for each kind of certificate that clients differ over."""
+"""A server for each kind of certificate that clients treat differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A certificate authority for one test: leaves of every key kind, chains, and the ways PEM gets deformed."""
+"""A certificate authority for one test: leaf certificates of every key kind, chains, and deformed PEM."""
 
 from __future__ import annotations
 

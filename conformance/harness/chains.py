@@ -1,6 +1,8 @@
-"""Chains of every kind that clients disagree about, or refuse: each with what the doctor says, and who refuses it.
+"""Chains of every kind that clients refuse or disagree about, each with the doctor's findings and the clients that
+refuse it.
 
-Who refuses is what the clients themselves did; `test_tls_verdicts.py` asks those that are on this machine again.
+The refusals were observed with the clients themselves; `test_tls_verdicts.py` checks those that are installed here
+again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote: curl, openssl, pyarrow, ADBC and grpcio, each set up for one server."""
+"""Third-party clients: curl, openssl, pyarrow, ADBC and grpcio, each configured for one server."""
 
 from __future__ import annotations
 

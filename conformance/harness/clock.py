@@ -1,4 +1,4 @@
-"""A clock for one server, moved by hand (libfaketime): the wall's and the steady one go together."""
+"""A clock for one server, set by the test (libfaketime). Wall-clock and monotonic time move together."""
 
 from __future__ import annotations
 

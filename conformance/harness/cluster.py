@@ -1,7 +1,7 @@
-"""A Kubernetes API that holds secrets, as faithful as the store can tell: TLS by the test's authority, bearer tokens,
-roles, `metav1.Status` answers, resource versions, and watches that begin, end, break and are too old.
+"""A Kubernetes API that holds secrets, faithful as far as the store can observe: TLS by the test's authority, bearer
+tokens, roles, `metav1.Status` responses, resource versions, and watches that begin, end, break and are too old.
 
-Building a real kube-apiserver takes minutes of Go, which is too much for every run.
+A build of a real kube-apiserver takes minutes of Go, too long for every run.
 """
 
 from __future__ import annotations

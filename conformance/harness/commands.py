@@ -1,4 +1,4 @@
-"""`spiced COMMAND`: what does not serve, but prints and exits."""
+"""Runs `spiced COMMAND`: the commands that print and exit instead of serving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets in the forms that a `file:` source reads."""
+"""Data sets in the formats that a `file:` source reads."""
 
 from __future__ import annotations
 

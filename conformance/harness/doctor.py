@@ -1,4 +1,4 @@
-"""What the doctor says of a pod, and docs/doctor.md, which is made of it."""
+"""The doctor's findings for a pod, and docs/doctor.md, which is generated from them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The tables of docs/clients.md, from the run: a pytest plugin.
+"""Fills the tables of docs/clients.md from the run: a pytest plugin.
 
-A test that fills a cell says so: `@pytest.mark.feature(TABLE, ROW, COLUMN)`, with `answer="refuses"` and `why=…` where
-passing means that the client turns something down. Several tests may fill one cell; an expected failure makes it a "no".
-`--clients-table=check` holds the page against the run and fails where they differ; `--clients-table=write` rewrites it.
-A cell whose tests were skipped keeps what the page has, and is counted; one that no test fills is an error.
+A test declares the cell that it fills: `@pytest.mark.feature(TABLE, ROW, COLUMN)`, with `answer="refuses"` and `why=…`
+if passing means that the client refuses something. Several tests may fill one cell; an expected failure makes it a
+"no". `--clients-table=check` compares the page with the run and fails if they differ; `--clients-table=write` rewrites
+it. A cell whose tests were skipped keeps its content on the page and is counted; a cell that no test fills is an error.
 """
 
 from __future__ import annotations

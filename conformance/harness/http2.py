@@ -1,4 +1,4 @@
-"""Just enough of HTTP/2's framing (RFC 9113 §4) to look at single frames."""
+"""Just enough of HTTP/2's framing (RFC 9113 §4) to inspect single frames."""
 
 from __future__ import annotations
 

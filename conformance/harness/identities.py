@@ -1,4 +1,4 @@
-"""Who calls: with a key, a certificate, both or neither; and the outcome in one word, whichever client asked."""
+"""Callers with a key, a certificate, both or neither, and the outcome of a call in one word, for every client."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What manifests come to without a cluster: kubectl and helm render them, their schemas judge them, and a kubelet's part is played
-by bubblewrap: the volumes laid out as it lays them out, the user, the read-only root, the environment, the probes."""
+"""Tests manifests without a cluster: kubectl and helm render them, their schemas validate them, and bubblewrap replaces
+the kubelet with its volumes, user, read-only root, environment and probes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The ledger of secrets: what must never be seen in anything that `spiced` prints or answers.
+"""The ledger of secrets, which must never appear in anything that `spiced` prints or answers.
 
-Every private key that the suite makes enters itself here, and so does every marked value; a server's
-whole output is held against the ledger when it ends.
+Every private key that the suite creates is registered here, as is every marked value. When a server ends, its whole
+output is checked against the ledger.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Messages as they are compared with what is expected: ports and folders, which differ each time, are left out."""
+"""Normalizes messages for comparison: removes ports and directories, which differ in each run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the metrics endpoint says, as Prometheus reads it."""
+"""Reads the metrics endpoint as Prometheus does."""
 
 from __future__ import annotations
 

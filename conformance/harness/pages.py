@@ -1,4 +1,4 @@
-"""The pages of docs/, so that what they print is what is run."""
+"""Reads the pages of docs/, so that the tests run exactly what the pages print."""
 
 from __future__ import annotations
 

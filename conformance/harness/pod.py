@@ -1,4 +1,4 @@
-"""A pod's folder with its own authority, and the server that is started on it."""
+"""A pod directory with its own authority, and the servers started on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A PostgreSQL server of one's own: its own CA, scram over TLS alone for most, certificates for one, plain text for one."""
+"""A PostgreSQL server for the suite, with a CA of its own: most users need scram over TLS, one a certificate, and one
+uses plain text."""
 
 from __future__ import annotations
 

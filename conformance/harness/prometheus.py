@@ -1,4 +1,4 @@
-"""A Prometheus of the test's own: on a free port, and each second it scrapes and looks at its rules."""
+"""A Prometheus for one test, on a free port, which scrapes and evaluates its rules every second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`spiced sql`: run to its end, or talked to on a terminal."""
+"""Runs `spiced sql` to its end, or interactively on a terminal."""
 
 from __future__ import annotations
 

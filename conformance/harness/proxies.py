@@ -1,7 +1,8 @@
-"""nginx, HAProxy and Envoy in front of `spiced`: TLS to their clients, and TLS to `spiced`, whose certificate they verify.
+"""nginx, HAProxy and Envoy in front of `spiced`: TLS to their clients, and TLS to `spiced`, whose certificate they
+verify.
 
-A proxy is given listening sockets that are open already (Envoy takes port 0 and tells), so that no port is fought for and
-a client may connect at once.
+A proxy inherits listening sockets that are already open (Envoy binds port 0 and reports its port), so that ports do not
+conflict and a client can connect immediately.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A server in the test's own hand: TLS by the test's authority, a function that answers, and a list of who asked.
+"""A server that the test controls: TLS by the test's authority, a function that answers, and a list of the requests.
 
-It stands for a store, or in front of a real one to make it slow, busy, endless or deaf.
+It replaces a store, or stands in front of a real one to make it slow, busy, endless or unresponsive.
 """
 
 from __future__ import annotations

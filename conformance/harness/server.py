@@ -1,4 +1,4 @@
-"""A running `spiced`: its output as it comes, its endpoints as it announces them, its end."""
+"""A running `spiced`: its output, its announced endpoints, and its exit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Flight server that nobody here wrote: pyarrow's, which answers every statement with one row."""
+"""A third-party Flight server: pyarrow's, which answers every statement with one row."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Statements that nobody would write: every function with extreme arguments of every type, every operator between any two
-types, every production of the grammar in a row and in itself. The same seed gives the same statements."""
+"""Generates unusual statements: every function with extreme arguments of every type, every operator between any two
+types, every production of the grammar repeated and nested. The same seed gives the same statements."""
 
 from __future__ import annotations
 

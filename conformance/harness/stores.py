@@ -1,4 +1,4 @@
-"""Real secret stores for the suite: AWS Secrets Manager by moto, Vault by OpenBao; each a process of its own."""
+"""Real secret stores for the suite: AWS Secrets Manager by moto, Vault by OpenBao, each in a process of its own."""
 
 from __future__ import annotations
 

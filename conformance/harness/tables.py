@@ -1,4 +1,4 @@
-"""The tables of docs/clients.md: their rows and columns, in the order in which they are shown."""
+"""The tables of docs/clients.md: their rows and columns, in display order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""TPC-H: its tables made once per machine and scale, DuckDB's answers to its queries, and when two answers are one."""
+"""TPC-H: tables generated once per machine and scale, DuckDB's results for the queries, and the comparison of
+results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting with a deadline. The only place where the suite asks again and again, for what announces itself to nobody."""
+"""Waiting with a deadline. The only place where the suite polls, for events that are not announced."""
 
 from __future__ import annotations
 

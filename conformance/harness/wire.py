@@ -1,4 +1,4 @@
-"""Flight and Flight SQL by hand: messages as bytes, and calls whose exact status is seen."""
+"""Flight and Flight SQL at the wire level: raw messages, and calls whose exact status is visible."""
 
 from __future__ import annotations
 

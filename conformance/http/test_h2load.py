@@ -1,4 +1,4 @@
-"""h2load: many requests at once, over HTTP/2 and HTTP/1.1, with and without TLS; every one answered with 2xx."""
+"""h2load: many concurrent requests, over HTTP/2 and HTTP/1.1, with and without TLS; every response is 2xx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP endpoint: bodies, answers, parameters, errors; over h1 and h2, TLS and plain."""
+"""The HTTP endpoint: bodies, responses, parameters, errors; over HTTP/1.1 and HTTP/2, with and without TLS."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Large answers: half a gigabyte in every form, in bounded memory; clients that read slowly or go away.
+"""Large results: half a gigabyte in every format, in bounded memory; clients that read slowly or disconnect.
 
-`SPICED_LARGE_ROWS` says how many rows of a kilobyte (a million): with ten million it is a soak.
+`SPICED_LARGE_ROWS` sets the number of rows of a kilobyte each (default: a million); with ten million it is a soak test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The API's own description: what it says is what is served, and what no client ought to send does no harm."""
+"""The API's own description: it matches the served API, and invalid requests do no harm."""
 
 from __future__ import annotations
 

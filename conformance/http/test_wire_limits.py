@@ -1,5 +1,5 @@
-"""Peers that flood, stall or break the rules of HTTP and TLS: what they can hold, fill or hold up is bounded, they are told
-why, and a stop loses nobody's request."""
+"""Peers that flood, stall or break the rules of HTTP and TLS: the resources that they can use are bounded, they are
+told the reason, and a shutdown loses no request."""
 
 from __future__ import annotations
 

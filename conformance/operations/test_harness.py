@@ -1,4 +1,4 @@
-"""The harness itself: that its checks can fail. Needs no server."""
+"""The harness itself: its checks can fail. Needs no server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Telemetry in: what the OpenTelemetry SDK exports over gRPC is there for SQL, within its bounds and the caller's rights."""
+"""Telemetry ingestion: data that the OpenTelemetry SDK exports over gRPC can be queried by SQL, within its limits and
+the caller's rights."""
 
 from __future__ import annotations
 

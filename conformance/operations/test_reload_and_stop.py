@@ -1,4 +1,4 @@
-"""SIGHUP swaps the certificate for the next handshake; SIGTERM and SIGINT stop in order."""
+"""SIGHUP swaps the certificate for the next handshake; SIGTERM and SIGINT shut down cleanly."""
 
 from __future__ import annotations
 

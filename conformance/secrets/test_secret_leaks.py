@@ -1,6 +1,5 @@
-"""Nothing leaks: marked secrets in every store, in every parameter of a store, through success and failure, with every
-log line there is. What the server prints is held against the ledger when it ends, and whatever it answers here.
-"""
+"""Nothing leaks: marked secrets in every store and in every parameter of a store, through success and failure, with all
+log levels. The server's output is checked against the ledger when it ends, and its responses are checked here."""
 
 from __future__ import annotations
 

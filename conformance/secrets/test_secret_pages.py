@@ -1,4 +1,4 @@
-"""Each page of docs/secrets: its commands are run as they are printed, its pod is served."""
+"""Each page of docs/secrets: its commands run as printed, and its pod is served."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What holds of every secret store: references between stores, one report, following, `spiced secrets check`, core
-dumps."""
+"""Behaviour common to all secret stores: references between stores, a single report, refresh, `spiced secrets check`,
+core dumps."""
 
 from __future__ import annotations
 

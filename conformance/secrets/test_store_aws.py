@@ -1,4 +1,4 @@
-"""AWS Secrets Manager, by moto: what it gives, its changes, and what is said when it does not answer."""
+"""AWS Secrets Manager, by moto: its values, their changes, and the report when it does not answer."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Kubernetes' secrets, by a stand-in for the API: how it is come to, the watch, tokens that change, roles that are too
-narrow, and what is said."""
+"""Kubernetes secrets, by a simulated API: how the API is found, the watch, tokens that change, roles that are too
+narrow, and the error messages."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""HashiCorp Vault, by a real OpenBao over TLS: engines, ways to log in, tokens that end, and what is said when it
-does not answer."""
+"""HashiCorp Vault, by a real OpenBao over TLS: engines, login methods, tokens that expire, and the report when it does
+not answer."""
 
 from __future__ import annotations
 

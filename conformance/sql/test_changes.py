@@ -1,4 +1,4 @@
-"""UPDATE, DELETE and TRUNCATE: of a table in memory and of one of PostgreSQL, as DuckDB does them."""
+"""UPDATE, DELETE and TRUNCATE, on a table in memory and on a table in PostgreSQL, compared with DuckDB."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""One statement among others: turns by role, time limits by header, answers of a bounded size, compression, and what is
-remembered of each in `runtime.queries`."""
+"""Limits of a statement: slots by role, timeouts by header, results of a bounded size, compression, and its record in
+`runtime.queries`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Queries that want more memory than there is, or answer more than they may: they spill, or end with their own code, and
-nobody else notices."""
+"""Queries that exceed the memory limit or the result limit: they spill, or fail with their own code, and other clients
+are not affected."""
 
 from __future__ import annotations
 

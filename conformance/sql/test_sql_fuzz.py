@@ -1,7 +1,7 @@
-"""Statements that nobody would write, by a caller who may only read: each is answered or refused in time, and the server
-stays as large as it may be.
+"""Unusual statements by a read-only caller: each is answered or refused in time, and the server's memory stays bounded.
 
-`SQL_FUZZ_STATEMENTS` and `SQL_FUZZ_SEED` give more of them, and others; `SQL_FUZZ_SECONDS` is how long that may take."""
+`SQL_FUZZ_STATEMENTS` sets their number, `SQL_FUZZ_SEED` selects others, and `SQL_FUZZ_SECONDS` limits the time.
+"""
 
 from __future__ import annotations
 

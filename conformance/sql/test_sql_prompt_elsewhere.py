@@ -1,4 +1,4 @@
-"""`spiced sql` against a Flight server that nobody here wrote: what it shows of itself, and how it cancels."""
+"""`spiced sql` with a third-party Flight server: the key and certificate that it presents, and how it cancels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`spiced sql` and trust: whom it believes, and what it says of whom it does not."""
+"""`spiced sql` and trust: which servers it trusts, and what it reports about others."""
 
 from __future__ import annotations
 

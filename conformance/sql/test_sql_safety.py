@@ -1,4 +1,4 @@
-"""SQL does not reach the host's files, does not run for ever, and does not eat the machine."""
+"""SQL does not reach the host's files, does not run without limit, and does not exhaust the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The page about the prompt, `docs/sql.md`, command by command as printed, against the pod that comes with the program."""
+"""The page about the prompt, `docs/sql.md`, command by command as printed, with the pod that is shipped with the
+program."""
 
 from __future__ import annotations
 

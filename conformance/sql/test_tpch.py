@@ -1,4 +1,4 @@
-"""TPC-H: its 22 queries through every endpoint, over Parquet and over PostgreSQL, answer as DuckDB does."""
+"""TPC-H: the 22 queries through every endpoint, over Parquet and over PostgreSQL, give the same results as DuckDB."""
 
 from __future__ import annotations
 

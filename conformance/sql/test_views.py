@@ -1,4 +1,4 @@
-"""`views:` of the pod: names for queries, over files and other views, listed and read by every endpoint."""
+"""`views:` of the pod: named queries over files and other views, listed and readable on every endpoint."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Broken material of every kind: at start, before the doctor, and offered to a server that has good material.
+"""Broken certificates and keys of every kind: at startup, with the doctor, and offered to a server that has valid ones.
 
-The corpus is harness/broken.py. docs/doctor.md is made of what is said of it: SPICED_WRITE_DOCS=1 rewrites the page.
+The corpus is harness/broken.py. docs/doctor.md is generated from the reports: SPICED_WRITE_DOCS=1 rewrites the page.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The development certificate looks after itself: it is made when a start needs it, never by who only looks, and made anew
-before it ends, by the CA that clients trust."""
+"""The development certificate is maintained automatically: it is created when a start needs it, never by commands that
+only check, and renewed before it expires, by the CA that clients trust."""
 
 from __future__ import annotations
 

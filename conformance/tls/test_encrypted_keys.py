@@ -1,4 +1,4 @@
-"""Encrypted keys: `key_passphrase`, in each form that OpenSSL writes; and no word of a passphrase anywhere."""
+"""Encrypted keys: `key_passphrase`, in each format that OpenSSL writes; a passphrase is never printed."""
 
 from __future__ import annotations
 

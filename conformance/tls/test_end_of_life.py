@@ -1,4 +1,5 @@
-"""A server whose clock is moved: to the end of its certificate's life and past it, and past the life of a session ticket."""
+"""A server whose clock is moved: past the end of its certificate's validity, and past the lifetime of a session
+ticket."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""It fails closed: exit 78, no port opened, a report that names the thing and its origin, nothing secret in it.
+"""The server fails closed: exit code 78, no open port, a report that names the problem and its origin, and no secret in
+it.
 
-What every refusal must look like stands in `Refusal.check`; here are the cases.
+`Refusal.check` defines what every refusal must look like; the cases are here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a handshake failed, by class, in `spiced_tls_handshakes_total`: what an operator is told before anybody calls."""
+"""How a handshake failed, by class, in `spiced_tls_handshakes_total`: operators see it before users report it."""
 
 from __future__ import annotations
 

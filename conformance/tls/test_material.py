@@ -1,4 +1,4 @@
-"""What the material may be: kinds of keys, chains, deformed PEM, and the development certificate."""
+"""Supported certificates and keys: kinds of keys, chains, deformed PEM, and the development certificate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which wins: command line, environment, a pod's value with a reference, a plain one; a file before inline text."""
+"""Precedence: command line, environment, a pod value with a reference, a plain value; a file before inline text."""
 
 from __future__ import annotations
 

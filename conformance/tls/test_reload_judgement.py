@@ -1,5 +1,5 @@
-"""What a reload takes and what it does not, where that is not plain: names that move, clients that are revoked while a
-certificate of the server's is broken, looks that must change nothing, and material that somebody else made."""
+"""What a reload accepts and what it rejects, in the less obvious cases: names that move, clients that are revoked while
+a server certificate is broken, dry runs that must change nothing, and files that another program creates."""
 
 from __future__ import annotations
 

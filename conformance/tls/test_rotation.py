@@ -1,4 +1,4 @@
-"""Files that change are taken without a word from anybody: on every endpoint, however they change."""
+"""Changed files are loaded automatically, on every endpoint, whichever way they change."""
 
 from __future__ import annotations
 

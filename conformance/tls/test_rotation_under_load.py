@@ -1,6 +1,7 @@
-"""Rotation after rotation while everybody works: no request fails, and every endpoint has the new certificate in time.
+"""Rotations under load: no request fails, and every endpoint has the new certificate in time.
 
-`SPICED_ROTATIONS` says how many (50). With thousands it is a soak: what a rotation leaves behind would be seen, too.
+`SPICED_ROTATIONS` sets their number (50). With thousands it is a soak test, which also reveals resources that a
+rotation leaks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""`runtime.tls`: the certificates of every endpoint, asked by SQL; and the keys of sessions, which are never written unasked."""
+"""`runtime.tls`: the certificates of every endpoint, queried by SQL; and TLS session keys, which are logged only on
+request."""
 
 from __future__ import annotations
 

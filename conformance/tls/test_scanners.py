@@ -1,4 +1,4 @@
-"""What scanners say: sslyze holds every endpoint against Mozilla's guidelines, testssl.sh looks for anything worse than LOW."""
+"""TLS scanners: sslyze checks every endpoint against Mozilla's guidelines, testssl.sh finds nothing worse than LOW."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several certificates, chosen by the name that a client asks for (SNI, RFC 6066 §3): `runtime.tls.certificates`."""
+"""Several certificates, selected by the name that a client requests (SNI, RFC 6066 §3): `runtime.tls.certificates`."""
 
 from __future__ import annotations
 

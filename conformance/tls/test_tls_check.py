@@ -1,4 +1,4 @@
-"""`spiced tls check`: what the doctor finds, by code, and whether the clients that are here agree with it."""
+"""`spiced tls check`: the doctor's findings, by code, and whether the installed clients agree with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`spiced tls check CERT [KEY]`: a pair without a pod, what it holds and what is wrong with it."""
+"""`spiced tls check CERT [KEY]`: a pair without a pod, its contents and its problems."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Who refuses a certificate: for every kind of chain the doctor, the table, and the clients themselves agree.
+"""Which clients refuse a certificate: for every kind of chain the doctor, the table, and the clients themselves agree.
 
-The clients are asked through a server of Python's that presents anything; each of them once, for all kinds.
+The clients connect to a Python server that presents any chain; each client connects once, for all kinds.
 """
 
 from __future__ import annotations

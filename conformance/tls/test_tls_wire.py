@@ -1,4 +1,4 @@
-"""TLS as it is on the wire: versions, suites, ALPN, resumption, plain text on a TLS port, clients that misbehave."""
+"""TLS on the wire: versions, suites, ALPN, resumption, plain text on a TLS port, clients that misbehave."""
 
 from __future__ import annotations
 

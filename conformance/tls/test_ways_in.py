@@ -1,4 +1,4 @@
-"""All ways in: where the certificate and key may come from; and that nothing asked for means no TLS."""
+"""Every source of the certificate and key; without any TLS setting there is no TLS."""
 
 from __future__ import annotations
 

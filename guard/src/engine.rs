@@ -1,4 +1,4 @@
-//! An engine that has its answer, and counts what it is sent.
+//! An engine with a fixed result, which counts the rows that it is sent.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use spiced_engine::{
 };
 use tokio::sync::{Mutex, watch};
 
-/// A batch of eight columns of eight bytes.
+/// Returns a batch of eight columns of eight bytes.
 pub(crate) fn batch(rows: usize) -> RecordBatch {
     let whole = |turn: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|n| n * turn))) };
     let broken = |part: i64| -> ArrayRef {
@@ -23,7 +23,7 @@ pub(crate) fn batch(rows: usize) -> RecordBatch {
     RecordBatch::try_from_iter(columns).expect("the columns are of one length")
 }
 
-/// Answers each statement with these batches.
+/// Returns these batches as the result of each statement.
 #[derive(Clone)]
 pub(crate) struct Ready(pub(crate) Arc<Vec<RecordBatch>>);
 

@@ -1,8 +1,8 @@
-//! What the endpoints do, without sockets and without a query engine, so that it can be counted in instructions:
-//! `spiced-guard NAME` does one piece of work twice, and callgrind counts the second time alone, which is
-//! [`counted`]. `spiced-guard` alone says the names.
+//! Runs the endpoints' work without sockets and without a query engine, to count its instructions. `spiced-guard NAME`
+//! runs one piece of work twice, and callgrind counts only the second run, which is [`counted`]. Without a name,
+//! `spiced-guard` lists the names.
 
-// It speaks to whoever counts.
+// It prints for the caller that counts.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod engine;
@@ -41,10 +41,10 @@ fn run(work: &Work) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|e| e.to_string())?;
     let endpoint = (work.endpoint)();
     let ask = || runtime.block_on((work.request)(endpoint.clone()));
-    // What is made once is made now.
+    // The first run does the one-time initialization.
     let (first, second) = (ask()?, ask()?);
     let warm = answered(&runtime, endpoint.clone(), first)?;
-    // The endpoint itself stays.
+    // The endpoint outlives the counted call, so dropping it is not counted.
     let bytes = counted(&runtime, endpoint.clone(), second)?;
     if bytes != warm || bytes < work.least {
         return Err(format!("an answer of {bytes} bytes, and of {warm} before; there are {} at least", work.least));
@@ -52,13 +52,13 @@ fn run(work: &Work) -> Result<(), String> {
     Ok(())
 }
 
-/// What is counted: the name is known to `cargo xtask guard`.
+/// The function that callgrind counts; `cargo xtask guard` knows it by name.
 #[inline(never)]
 fn counted(runtime: &Runtime, endpoint: Router, request: Request<Body>) -> Result<usize, String> {
     answered(runtime, endpoint, request)
 }
 
-/// The bytes of the answer.
+/// Sends the request and returns the size of the response in bytes.
 fn answered(runtime: &Runtime, endpoint: Router, request: Request<Body>) -> Result<usize, String> {
     runtime.block_on(async {
         let answer = endpoint.oneshot(request).await.map_err(|never: std::convert::Infallible| never.to_string())?;

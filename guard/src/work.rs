@@ -1,4 +1,4 @@
-//! The pieces of work.
+//! The pieces of work that are counted.
 
 use std::sync::Arc;
 
@@ -25,24 +25,24 @@ use tower::ServiceExt;
 
 use crate::engine::{Ready, batch};
 
-/// One piece.
+/// A piece of work.
 pub(crate) struct Work {
     pub(crate) name: &'static str,
-    /// What answers.
+    /// Creates the endpoint.
     pub(crate) endpoint: fn() -> Router,
-    /// What it is asked; it may be asked something before.
+    /// Creates the request; it may send another request first.
     pub(crate) request: fn(Router) -> BoxFuture<'static, Result<Request<Body>, String>>,
-    /// The least that the answer has, in bytes.
+    /// The minimum size of the response, in bytes.
     pub(crate) least: usize,
 }
 
 /// Column data of a row, in bytes.
 const ROW: usize = 64;
 
-/// As HTTP/2 gives a body that is sent (RFC 9113 §4.2).
+/// The frame size of request bodies over HTTP/2 (RFC 9113 §4.2).
 const HTTP2_FRAME: usize = 16 << 10;
 
-/// All of them.
+/// All pieces of work.
 pub(crate) const ALL: [Work; 6] = [
     Work { name: "doget-8k", endpoint: || flight(16, 8_192), request: ticket, least: 16 * 8_192 * ROW },
     Work { name: "doget-64k", endpoint: || flight(4, 65_536), request: ticket, least: 4 * 65_536 * ROW },
@@ -97,7 +97,7 @@ fn call(method: &str, body: Body) -> Result<Request<Body>, String> {
         .map_err(|e| e.to_string())
 }
 
-/// Not compressed, and the length: a message of gRPC.
+/// Frames a gRPC message: the flag for no compression, and the length.
 fn framed(message: &impl Message) -> Bytes {
     let mut framed = BytesMut::new();
     framed.put_u8(0);
@@ -106,7 +106,7 @@ fn framed(message: &impl Message) -> Bytes {
     framed.freeze()
 }
 
-/// The DoGet of a statement.
+/// Creates the DoGet of a statement.
 fn ticket(endpoint: Router) -> BoxFuture<'static, Result<Request<Body>, String>> {
     async move {
         let asked = call("GetFlightInfo", framed(&FlightDescriptor::new_cmd("SELECT 1")).into())?;
@@ -119,7 +119,7 @@ fn ticket(endpoint: Router) -> BoxFuture<'static, Result<Request<Body>, String>>
     .boxed()
 }
 
-/// The DoPut of four batches.
+/// Creates the DoPut of four batches.
 fn ingest(_: Router) -> BoxFuture<'static, Result<Request<Body>, String>> {
     let made = || {
         let batch: RecordBatch = batch(65_536);

@@ -1,12 +1,12 @@
-//! What `spiced` costs beside nginx and a pyarrow Flight server: builds it as it is shipped, and has
-//! the crate in `bench/` measure it.
+//! Builds `spiced` as it is shipped, and measures it with the crate in `bench/` against nginx and a pyarrow Flight
+//! server.
 
 use std::process::Command;
 
 use crate::tools::{self, NGINX, Outcome, cargo, find, need, python, root, target};
 
-/// `tpch` measures the endpoints' cost of TPC-H beside DataFusion alone, `growth` how cost grows. `--write` also writes the page
-/// of the docs; whatever else is said is for the bench.
+/// Runs the benchmark. `tpch` measures the endpoints' cost of TPC-H compared with DataFusion alone, `growth` how cost
+/// grows. `--write` also writes the page of the docs; other arguments are passed to the benchmark.
 pub fn run(arguments: &[String]) -> Outcome {
     need(&[NGINX])?;
     let nginx = find(NGINX.0).ok_or("nginx is installed, and cannot be found")?;

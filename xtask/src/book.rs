@@ -1,4 +1,4 @@
-//! The book under `docs/`: every page is in its table of contents, every link leads somewhere.
+//! Checks the pages under `docs/`: every page is in the table of contents, and every link resolves.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ fn collect(folder: &Path, pages: &mut Vec<PathBuf>) -> Outcome {
     Ok(())
 }
 
-/// The targets of `[text](target)` outside of code, without those on the network.
+/// Returns the targets of `[text](target)` outside of code, except URLs.
 fn links(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut fenced = false;
@@ -67,7 +67,7 @@ fn links(text: &str) -> Vec<&str> {
         if fenced {
             continue;
         }
-        // What stands between backticks is every second piece.
+        // Every second piece is between backticks.
         for prose in line.split('`').step_by(2) {
             let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
             found.extend(targets.filter(|target| !target.contains("://") && !target.is_empty()));

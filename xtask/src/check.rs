@@ -1,4 +1,4 @@
-//! What must hold of the source: format, clippy, rustdoc, licences and banned crates, edges, docs.
+//! Checks the source: format, clippy, rustdoc, licences and banned crates, crate dependencies, docs.
 
 use std::process::Command;
 

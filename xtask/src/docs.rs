@@ -1,4 +1,4 @@
-//! Writes again what the docs have from the code: the reference of keys, options and metrics.
+//! Regenerates the parts of the docs that come from the code: the reference of keys, options and metrics.
 
 use crate::book;
 use crate::tools::{self, Outcome, cargo};

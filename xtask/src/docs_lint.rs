@@ -1,4 +1,4 @@
-//! Words and constructions that do not come back: `xtask/docs-lint.txt`, held against docs, comments and messages.
+//! Checks docs, comments and messages for the words and constructions in `xtask/docs-lint.txt`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,10 +8,10 @@ use regex::Regex;
 use crate::book;
 use crate::tools::{Outcome, root};
 
-/// Columns of a line of prose.
+/// The maximum line length, in columns.
 const MAX_COLUMNS: usize = 120;
 
-/// At most so many findings are listed one by one.
+/// The maximum number of findings that are listed.
 const MAX_LISTED: usize = 50;
 
 /// What a rule applies to.
@@ -79,7 +79,7 @@ fn rules() -> Outcome<Vec<Rule>> {
         .collect()
 }
 
-/// The files under version control that a person reads.
+/// Returns the files under version control that a person reads.
 fn tracked() -> Outcome<Vec<PathBuf>> {
     let listed = Command::new("git").arg("ls-files").current_dir(root()).output();
     let listed = listed.map_err(|e| format!("cannot run git ls-files: {e}"))?;
@@ -91,7 +91,7 @@ fn tracked() -> Outcome<Vec<PathBuf>> {
     Ok(names.lines().filter(read).map(|name| root().join(name)).collect())
 }
 
-/// Each line outside code blocks: its number, the whole line, and the part of it that is prose.
+/// Returns each line outside code blocks: its number, the whole line, and the part of it that is prose.
 fn lines<'t>(path: &Path, text: &'t str) -> Vec<(usize, &'t str, &'t str)> {
     let is_page = path.extension().is_some_and(|extension| extension == "md");
     let mut fenced = false;
@@ -112,7 +112,7 @@ fn lines<'t>(path: &Path, text: &'t str) -> Vec<(usize, &'t str, &'t str)> {
     found
 }
 
-/// True where prose is longer than a line: tables, links, and words that cannot be broken may be.
+/// Returns true if prose exceeds the line length. Tables, links, and words that cannot be broken are exempt.
 fn is_too_long(path: &Path, line: &str, prose: &str) -> bool {
     let is_source = path.extension().is_some_and(|extension| extension == "rs" || extension == "md");
     let start = line.trim_start();

@@ -1,4 +1,4 @@
-//! Which crate may know which: `docs/architecture.md`, held against `cargo metadata`.
+//! Checks the dependencies between crates in `docs/architecture.md` against `cargo metadata`.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::tools::{Outcome, cargo};
 
-/// A crate of ours, and the crates of ours that it may depend on.
+/// Each workspace crate, with the workspace crates that it may depend on.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("tls-core", &[]),
     ("spiced-engine", &[]),
@@ -40,7 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("spiced-guard", &["spiced-http", "spiced-flight", "spiced-middleware", "spiced-engine"]),
 ];
 
-/// What must not be below the ground that all stand on, nor below the servers.
+/// Crates that must not appear among the dependencies of the base crates and of the servers.
 const ABSENT: &[(&str, &[&str])] = &[
     ("tls-core", &["clap", "figment", "datafusion", "axum", "tonic"]),
     ("spiced-engine", &["clap", "figment", "datafusion", "axum", "tonic", "rustls"]),
@@ -75,7 +75,7 @@ fn direct_edges(metadata: &Value) -> Vec<String> {
         };
         for dependency in list(&package["dependencies"]) {
             let to = text(&dependency["name"]);
-            // What only tests need is no edge of the house.
+            // Dependencies of tests do not count.
             if dependency["kind"].is_null() && ours.contains(to) && !allowed.contains(&to) {
                 wrong.push(format!("{name} -> {to}"));
             }
@@ -84,7 +84,7 @@ fn direct_edges(metadata: &Value) -> Vec<String> {
     wrong
 }
 
-/// Follows the resolved graph, without what only tests and build scripts need.
+/// Finds banned crates in the resolved graph, without the dependencies of tests and build scripts.
 fn buried(metadata: &Value) -> Vec<String> {
     let nodes = list(&metadata["resolve"]["nodes"]);
     let name_of = |id: &str| {

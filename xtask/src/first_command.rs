@@ -1,5 +1,5 @@
-//! The README's first command, run as a newcomer does: `cargo run -p spiced` in this directory, with
-//! the line to paste that it prints, then Ctrl-C.
+//! Runs the README's first command as a new user does: `cargo run -p spiced` in this directory, then the command that
+//! it prints, then Ctrl-C.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use crate::tools::{Outcome, cargo, need};
 
-/// A cold build is in it.
+/// Includes a cold build.
 const TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
 pub fn run() -> Outcome {
     need(&[("curl", "curl")])?;
     let mut child = cargo()
         .args(["run", "-p", "spiced", "--"])
-        // Free ports, so that a developer's own instance is in nobody's way.
+        // Free ports, so that they do not conflict with a developer's own instance.
         .args(["--http", "localhost:0", "--flight", "localhost:0", "--grpc", "localhost:0"])
         .stdout(Stdio::piped())
         .spawn()
@@ -25,7 +25,7 @@ pub fn run() -> Outcome {
     outcome.and(stopped)
 }
 
-/// Waits for the line, runs it in a shell, looks at the answer.
+/// Waits for the command, runs it in a shell, and checks the response.
 fn paste(child: &mut Child) -> Outcome {
     let lines = lines(child)?;
     let end = Instant::now() + TIMEOUT;
@@ -59,7 +59,7 @@ fn lines(child: &mut Child) -> Outcome<Receiver<String>> {
     Ok(receiver)
 }
 
-/// Ctrl-C for the program (cargo itself may have become it), and a clean exit.
+/// Sends Ctrl-C to the program (cargo may have replaced itself with it), and checks for a clean exit.
 fn stop(child: &mut Child) -> Outcome {
     let id = child.id().to_string();
     let told = Command::new("sh")

@@ -1,4 +1,4 @@
-//! What the endpoints cost in instructions, held against `guard/baseline.json`: a figure that a busy machine does not change.
+//! Compares the instruction counts of the endpoints with `guard/baseline.json`; a busy machine does not change them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::process::Command;
 
 use crate::tools::{self, Outcome, cargo, need, root, target};
 
-/// By how much of it a count may differ from the baseline, either way.
+/// The maximum relative difference from the baseline, in either direction.
 const TOLERANCE: f64 = 0.10;
 
-/// Copies are made by one sort of instruction on every processor: `rep movsb` counts once for each byte, where it is used.
+/// Forces the same kind of copy on every processor: where `rep movsb` is used, it counts one instruction for each byte.
 const SAME_COPIES: &str =
     "glibc.cpu.x86_rep_movsb_threshold=1073741824:glibc.cpu.x86_non_temporal_threshold=1073741824";
 
-/// Counts, and compares; with `write`, makes what was counted the baseline.
+/// Counts and compares; with `write`, makes the counts the new baseline.
 pub fn run(write: bool) -> Outcome {
     need(&[("valgrind", "valgrind")])?;
     tools::run(cargo().args(["build", "--release", "-p", "spiced-guard"]))?;
@@ -46,7 +46,7 @@ pub fn run(write: bool) -> Outcome {
     }
 }
 
-/// How many instructions `counted` takes.
+/// Returns the number of instructions in `counted`.
 fn count(program: &Path, work: &str) -> Outcome<u64> {
     let mut valgrind = Command::new("valgrind");
     valgrind.env("GLIBC_TUNABLES", SAME_COPIES);

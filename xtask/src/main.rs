@@ -1,5 +1,5 @@
-//! What `just` runs: `cargo xtask test`, `soak`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`, `docs-lint`, `bench`, `guard`,
-//! `first-command`.
+//! The tasks behind `just`: `cargo xtask test`, `soak`, `clients`, `clients-table`, `check`, `edges`, `alone`, `docs`,
+//! `docs-lint`, `bench`, `guard`, `first-command`.
 
 mod alone;
 mod bench;

@@ -1,5 +1,5 @@
-//! Every test: the crates' own, their examples in the docs, and the conformance suite, which drives
-//! a real `spiced` with clients that nobody here wrote.
+//! Runs every test: the crates' own tests, the examples in their docs, and the conformance suite, which tests a real
+//! `spiced` with third-party clients.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::tools::{self, Outcome, cargo, has, need, python, root, target};
 pub fn run(arguments: &[String]) -> Outcome {
     let python = prepared()?;
 
-    // One selection of packages for everything, so that nothing is built twice.
+    // One selection of packages for all steps, so that nothing is built twice.
     if has("cargo-nextest") {
         tools::run(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"]))?;
     } else {
@@ -18,19 +18,19 @@ pub fn run(arguments: &[String]) -> Outcome {
     }
     tools::run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
 
-    // Only a whole run can tell whether the table of clients is what was run.
+    // Only a full run can check the table of clients.
     let table = if arguments.is_empty() { "--clients-table=check" } else { "--clients-table=off" };
     suite(&python, &["-rs", table], arguments)
 }
 
-/// Runs what fills the tables of docs/clients.md, and rewrites them.
+/// Runs the tests that fill the tables of docs/clients.md, and rewrites the tables.
 pub fn clients_table() -> Outcome {
     suite(&prepared()?, &["-rs", "-m", "feature", "--clients-table=write"], &[])
 }
 
-/// What takes too long for every day: fuzzed for longer, a thousand rotations and a hundred stops under load, 10 GB through
-/// each endpoint, TPC-H at scale 1. `PROPTEST_CASES`, `SPICED_ROTATIONS`, `SPICED_STOPS`, `SPICED_LARGE_ROWS` and `SPICED_TPCH_SCALE`
-/// say how much.
+/// Runs the tests that take too long for every day: longer fuzzing, a thousand rotations and a hundred stops under
+/// load, 10 GB through each endpoint, TPC-H at scale 1. `PROPTEST_CASES`, `SPICED_ROTATIONS`, `SPICED_STOPS`,
+/// `SPICED_LARGE_ROWS` and `SPICED_TPCH_SCALE` set the amounts.
 pub fn soak() -> Outcome {
     let often = |name: &str, times: &str| (name.to_owned(), std::env::var(name).unwrap_or_else(|_| times.to_owned()));
     let python = prepared()?;

@@ -1,30 +1,30 @@
-//! What the tasks need of the machine, installed where it is missing, pinned.
+//! Installs the tools that the tasks need, pinned, if they are missing.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a task returns: nothing, or one sentence.
+/// The result of a task: a value, or an error message.
 pub type Outcome<T = ()> = Result<T, String>;
 
-/// The directory above `xtask`.
+/// Returns the workspace's root directory.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
 }
 
-/// Tools and virtual environments, kept between runs: `~/.cache/spiced`, or `SPICED_CACHE`.
+/// Returns the cache for tools and virtual environments: `~/.cache/spiced`, or `SPICED_CACHE`.
 pub fn cache() -> PathBuf {
     let home = || std::env::var_os("HOME").map_or_else(std::env::temp_dir, PathBuf::from).join(".cache").join("spiced");
     std::env::var_os("SPICED_CACHE").map_or_else(home, PathBuf::from)
 }
 
-/// cargo, as this run's.
+/// Returns a command for the cargo that runs this task.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// Runs to the end; anything but success is an error that shows the command.
+/// Runs a command; any failure is an error that shows the command.
 pub fn run(command: &mut Command) -> Outcome {
     eprintln!("+ {}", shown(command));
     let status = command.status().map_err(|e| format!("cannot run {}: {e}", shown(command)))?;
@@ -39,13 +39,13 @@ fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-/// nginx, and the package that brings it.
+/// nginx, and the package that provides it.
 pub const NGINX: (&str, &str) = ("nginx", "nginx-light");
 
-/// Where Debian keeps servers, which is not in everybody's `PATH`.
+/// Where Debian installs servers; not in every user's `PATH`.
 const SERVERS: &str = "/usr/sbin";
 
-/// What starts `program`; an absolute path only has to be there.
+/// Returns the path that starts `program`; an absolute path only has to exist.
 pub fn find(program: &str) -> Option<PathBuf> {
     if program.starts_with('/') {
         return Some(PathBuf::from(program)).filter(|path| path.exists());
@@ -56,19 +56,19 @@ pub fn find(program: &str) -> Option<PathBuf> {
     [PathBuf::from(program), Path::new(SERVERS).join(program)].into_iter().find(starts)
 }
 
-/// True where [`find`] finds it.
+/// Returns true if [`find`] finds it.
 pub fn has(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// Installs Debian packages for the programs that are missing, and starts no service that they bring.
+/// Installs the Debian packages of missing programs, without starting their services.
 pub fn need(programs: &[(&str, &str)]) -> Outcome {
     let missing: Vec<&str> =
         programs.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    // What this program prints may be read by another.
+    // Another program may read this program's standard output.
     let install = || -> Outcome {
         let _quiet = NoServices::new();
         run(Command::new("apt-get").args(["update", "-qq"]).stdout(std::io::stderr()))?;
@@ -78,8 +78,8 @@ pub fn need(programs: &[(&str, &str)]) -> Outcome {
     install().map_err(|e| format!("the tests need {}; install them by hand ({e})", missing.join(", ")))
 }
 
-/// Debian asks this script before it starts the service of a package (policy-rc.d, invoke-rc.d(8)): a web server that a
-/// test needs must not take port 80 of the machine.
+/// Prevents Debian from starting a package's services, by the script that Debian runs first (policy-rc.d,
+/// invoke-rc.d(8)): a web server that a test needs must not take the machine's port 80.
 struct NoServices(Option<PathBuf>);
 
 impl NoServices {
@@ -99,7 +99,7 @@ impl Drop for NoServices {
     }
 }
 
-/// A program from crates.io at this very version, built once into the cache.
+/// Returns a program from crates.io in exactly this version, built once into the cache.
 pub fn crates_io(name: &str, version: &str) -> Outcome<PathBuf> {
     let folder = cache().join("tools").join(format!("{name}-{version}"));
     let program = folder.join("bin").join(name);
@@ -111,7 +111,8 @@ pub fn crates_io(name: &str, version: &str) -> Outcome<PathBuf> {
     Ok(program)
 }
 
-/// Python with the packages of a requirements file, made again when the file changes; `name` is its directory in the cache.
+/// Returns a Python with the packages of a requirements file; rebuilt when the file changes. `name` is its directory in
+/// the cache.
 pub fn python(name: &str, requirements: &Path) -> Outcome<PathBuf> {
     let text = std::fs::read_to_string(requirements).map_err(|e| format!("{}: {e}", requirements.display()))?;
     let folder = cache().join(name);
@@ -122,7 +123,7 @@ pub fn python(name: &str, requirements: &Path) -> Outcome<PathBuf> {
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(cache()).map_err(|e| e.to_string())?;
     if run(Command::new("python3").args(["-m", "venv"]).arg(&folder)).is_err() {
-        // Debian splits the module off.
+        // Debian packages this module separately.
         need(&[("python3-venv-is-missing", "python3-venv")])?;
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
     }
@@ -133,7 +134,7 @@ pub fn python(name: &str, requirements: &Path) -> Outcome<PathBuf> {
     Ok(program)
 }
 
-/// The target directory that cargo builds into.
+/// Returns the target directory that cargo builds into.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! A client's connection, in the clear or over TLS.
+//! A client's connection, in plain text or over TLS.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use tokio_rustls::TlsConnector;
 use crate::Outcome;
 use crate::certificate::NAME;
 
-/// A connection's bytes.
+/// The transport of a connection.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Connects, and shakes hands where `tls` says how. The kind of handshake is `None` in the clear.
+/// Connects, with a TLS handshake if `tls` is set. The kind of handshake is `None` in plain text.
 pub(crate) async fn connect(
     address: SocketAddr,
     tls: Option<&Arc<ClientConfig>>,
@@ -25,7 +25,7 @@ pub(crate) async fn connect(
     connect_to(address, tls, NAME).await
 }
 
-/// The same, and asks for `name`.
+/// Connects as [`connect`] does, and requests `name` by SNI.
 pub(crate) async fn connect_to(
     address: SocketAddr,
     tls: Option<&Arc<ClientConfig>>,

@@ -1,5 +1,5 @@
-//! DoGet, read by a client that counts bytes and does nothing with them, and DoPut of one batch over and over, so that it
-//! is the server that is measured. The client's windows and frames are those that pyarrow's offers.
+//! DoGet with a client that only counts bytes, and DoPut of the same batch repeatedly, so that the server dominates the
+//! measurement. The client's windows and frames are those of pyarrow.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,18 +28,18 @@ use crate::load::Target;
 use crate::load::connect::connect;
 use crate::meter::{Meter, Sample};
 
-/// What pyarrow 26 says in its SETTINGS: window of a stream, of a connection, and the largest frame.
+/// The SETTINGS of pyarrow 26: the window of a stream and of a connection, and the maximum frame size.
 const OFFERED: u32 = 4 << 20;
 
 /// Rows of a batch that is sent.
 const BATCH: u64 = 65_536;
 
-/// The most by which an answer is larger than its columns: messages, schema, frames of gRPC.
+/// The maximum ratio between the size of a result and its columns: messages, schema and gRPC framing add to it.
 const MOST_OVERHEAD: f64 = 1.02;
 
 type Sender = SendRequest<BoxBody<Bytes, Infallible>>;
 
-/// A connection to `target`, with windows and frames as a pyarrow client has them.
+/// Connects to `target`, with the windows and frames of a pyarrow client.
 async fn open(target: Target<'_>, connections: &mut JoinSet<()>) -> Outcome<Sender> {
     let config = target.tls.map(|certificate| certificate.client("h2", false)).transpose()?;
     let (io, _) = connect(target.address, config.as_ref()).await?;
@@ -54,8 +54,8 @@ async fn open(target: Target<'_>, connections: &mut JoinSet<()>) -> Outcome<Send
     Ok(sender)
 }
 
-/// Asks for `target.command` on `streams` streams at once, each of which gives `columns` bytes of column data, and reads
-/// the answers.
+/// Requests `target.command` on `streams` concurrent streams, each of which returns `columns` bytes of column data, and
+/// reads the results.
 pub(crate) async fn get(target: Target<'_>, streams: u64, columns: u64) -> Outcome<Sample> {
     let mut connections = JoinSet::new();
     let mut sender = open(target, &mut connections).await?;
@@ -88,16 +88,16 @@ pub(crate) async fn get(target: Target<'_>, streams: u64, columns: u64) -> Outco
     Err(format!("{}: DoGet gave {bytes} bytes for {columns} bytes of columns", target.address))
 }
 
-/// What is sent to a table.
+/// The table that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Put {
-    /// More of what is there.
+    /// Appends to an existing table.
     Loaded,
-    /// A table of its own, in the place of the last.
+    /// Replaces the table.
     Measured,
 }
 
-/// Sends `columns` bytes of column data, at least, to the table `target.command`, and waits for the answer.
+/// Sends at least `columns` bytes of column data to the table `target.command`, and waits for the response.
 pub(crate) async fn put(target: Target<'_>, put: Put, columns: u64) -> Outcome<Sample> {
     let mut connections = JoinSet::new();
     let mut sender = open(target, &mut connections).await?;
@@ -126,7 +126,7 @@ pub(crate) async fn put(target: Target<'_>, put: Put, columns: u64) -> Outcome<S
     meter.stop(bytes as f64 / 1e9).await
 }
 
-/// The message with the schema, and that of a batch of eight columns.
+/// Returns the schema message, and the message of a batch of eight columns.
 fn messages(descriptor: &FlightDescriptor) -> Outcome<(Bytes, Bytes)> {
     let whole = |turn: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values((0..BATCH as i64).map(|n| n * turn))) };
     let broken = |part: i64| -> ArrayRef {
@@ -142,7 +142,7 @@ fn messages(descriptor: &FlightDescriptor) -> Outcome<(Bytes, Bytes)> {
     Ok((framed(&schema), framed(&data)))
 }
 
-/// Not compressed, and the length: a message of gRPC.
+/// Frames a gRPC message: the flag for no compression, and the length.
 fn framed<M: Message>(message: &M) -> Bytes {
     let mut body = BytesMut::new();
     body.put_u8(0);
@@ -159,7 +159,7 @@ fn request(method: &str) -> http::request::Builder {
 
 fn answered(method: &str, answer: hyper::Result<Response<Incoming>>) -> Outcome<Response<Incoming>> {
     let answer = answer.map_err(|e| format!("{method}: {e}"))?;
-    // An answer without messages has its status here.
+    // A response without messages has its status here.
     status(answer.headers())?;
     Ok(answer)
 }
@@ -170,9 +170,9 @@ async fn call<M: Message>(sender: &mut Sender, method: &str, message: &M) -> Out
     answered(method, sender.send_request(request).await)
 }
 
-/// Reads an answer to its end, which must say that all went well.
+/// Reads a response to its end and checks its status.
 async fn read(answer: &mut Response<Incoming>, mut each: impl FnMut(Bytes)) -> Outcome {
-    // Without messages it may all be in the head.
+    // Without messages, the status may be in the headers.
     let mut ended = answer.headers().contains_key("grpc-status");
     while let Some(frame) = answer.body_mut().frame().await {
         match frame.map_err(|e| e.to_string())?.into_data() {

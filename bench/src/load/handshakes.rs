@@ -1,4 +1,4 @@
-//! Connections that carry one small request each, as clients without a pool make them.
+//! Connections that carry one small request each, as made by clients without a connection pool.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use crate::load::Target;
 use crate::load::connect::{Io, connect_to};
 use crate::meter::{Meter, Sample};
 
-/// Connections at a time.
+/// Concurrent connections.
 const AT_A_TIME: usize = 8;
 
 const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// How a client shakes hands.
+/// The kind of handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shake {
-    /// With X25519, which every server has.
+    /// With X25519, which every server supports.
     Full,
-    /// With a key that a quantum computer does not find, where the server has that.
+    /// With a post-quantum hybrid key exchange, if the server supports it.
     Hybrid,
-    /// With X25519, by the ticket of a session before.
+    /// With X25519, resumed by a session ticket.
     Resumed,
 }
 
-/// Connects, asks, reads the answer and closes, over and over for `slice`.
+/// Connects, sends a request, reads the response and closes, repeatedly for `slice`.
 pub(crate) async fn run(target: Target<'_>, shake: Shake, slice: Duration) -> Outcome<Sample> {
     let config = target.tls.map(|certificate| match shake {
         Shake::Hybrid => certificate.modern_client("http/1.1"),
         Shake::Full | Shake::Resumed => certificate.client("http/1.1", shake == Shake::Resumed),
     });
     let config = config.transpose()?;
-    // The first cannot resume. They are made at once, so that each is a whole handshake and leaves a
-    // ticket: nginx gives one for one from then on.
+    // The first connections cannot resume. They are made concurrently, so that each makes a full handshake and gets a
+    // ticket; from then on nginx issues one ticket for each that is used.
     let mut first = JoinSet::new();
     for _ in 0..AT_A_TIME {
         first.spawn(repeat(target.address, config.clone(), None, Instant::now()));
@@ -67,7 +67,8 @@ async fn total(mut tasks: JoinSet<Outcome<u64>>) -> Outcome<u64> {
     Ok(total)
 }
 
-/// Connects once and then until `end`; counts all. `wanted` is the kind that each must be.
+/// Connects at least once and until `end`; returns the number of connections. `wanted` is the required kind of
+/// handshake.
 async fn repeat(
     address: SocketAddr,
     config: Option<Arc<ClientConfig>>,
@@ -93,14 +94,14 @@ async fn one(address: SocketAddr, config: Option<&Arc<ClientConfig>>) -> Outcome
     bare.close().await.map(|()| kind)
 }
 
-/// A connection on which a request is as little work as it can be.
+/// A connection with minimal client-side work per request.
 pub(crate) struct Bare {
     address: SocketAddr,
     io: Box<dyn Io>,
 }
 
 impl Bare {
-    /// Connects and asks for `name`.
+    /// Connects, and requests `name` by SNI.
     pub(crate) async fn open(
         address: SocketAddr,
         config: Option<&Arc<ClientConfig>>,
@@ -110,7 +111,7 @@ impl Bare {
         Ok((Self { address, io }, kind))
     }
 
-    /// Asks, and reads the answer.
+    /// Sends a request and reads the response.
     pub(crate) async fn ask(&mut self) -> Outcome {
         let exchange = async {
             self.io.write_all(REQUEST).await?;
@@ -130,13 +131,13 @@ impl Bare {
         Err(format!("{}: {}", self.address, answer.escape_ascii()))
     }
 
-    /// Says that there is no more.
+    /// Closes the sending side.
     pub(crate) async fn close(mut self) -> Outcome {
         self.io.shutdown().await.map_err(|e| format!("{}: {e}", self.address))
     }
 }
 
-/// Whether an answer with a `content-length` is there to its end.
+/// Returns whether a response with a `content-length` is complete.
 fn is_whole(answer: &[u8]) -> bool {
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();

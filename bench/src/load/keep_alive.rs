@@ -19,7 +19,7 @@ use crate::load::Target;
 use crate::load::connect::connect;
 use crate::meter::{Meter, Sample};
 
-/// How HTTP is spoken.
+/// The HTTP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     H1,
@@ -27,7 +27,7 @@ pub(crate) enum Version {
 }
 
 impl Version {
-    /// Its name in ALPN (RFC 7301).
+    /// Returns its ALPN protocol ID (RFC 7301).
     fn alpn(self) -> &'static str {
         match self {
             Self::H1 => "http/1.1",
@@ -36,23 +36,23 @@ impl Version {
     }
 }
 
-/// A request, and how many of it are under way.
+/// A request and its concurrency.
 #[derive(Debug)]
 pub(crate) struct Ask {
     pub(crate) path: &'static str,
-    /// A statement to be posted; where there is none the request is a GET.
+    /// The statement to POST; without one, the request is a GET.
     pub(crate) sql: Option<&'static str>,
     pub(crate) accept: &'static str,
-    /// Requests at a time: as many connections over HTTP/1.1, streams of four connections over HTTP/2.
+    /// Concurrent requests: one connection each over HTTP/1.1, streams on four connections over HTTP/2.
     pub(crate) at_a_time: usize,
-    /// The least that an answer has, in bytes.
+    /// The minimum size of a response, in bytes.
     pub(crate) answer: u64,
 }
 
 /// Connections over HTTP/2.
 const H2_CONNECTIONS: usize = 4;
 
-/// Asks over and over for `slice`, on connections that are there already.
+/// Sends requests for `slice`, on connections that are already open.
 pub(crate) async fn run(target: Target<'_>, version: Version, ask: &'static Ask, slice: Duration) -> Outcome<Sample> {
     let config = target.tls.map(|certificate| certificate.client(version.alpn(), false)).transpose()?;
     let mut connections = JoinSet::new();
@@ -90,7 +90,7 @@ async fn repeat(mut client: Client, ask: &'static Ask, end: Instant) -> Outcome<
     Ok(count)
 }
 
-/// Asks once for `target.command` as Arrow, which has `columns` bytes of column data.
+/// Requests `target.command` once as Arrow; the result has `columns` bytes of column data.
 pub(crate) async fn stream(target: Target<'_>, columns: u64) -> Outcome<Sample> {
     let config = target.tls.map(|certificate| certificate.client("http/1.1", false)).transpose()?;
     let mut connections = JoinSet::new();
@@ -101,7 +101,7 @@ pub(crate) async fn stream(target: Target<'_>, columns: u64) -> Outcome<Sample> 
     meter.stop(bytes as f64 / 1e9).await
 }
 
-/// Asks once, on a connection of its own, and gives the answer.
+/// Sends one request on a new connection, and returns the response.
 pub(crate) async fn once(target: Target<'_>, path: &str, sql: Option<&str>) -> Outcome<(StatusCode, Bytes)> {
     let config = target.tls.map(|certificate| certificate.client("http/1.1", false)).transpose()?;
     let mut connections = JoinSet::new();
@@ -123,7 +123,7 @@ enum Sender {
 }
 
 impl Client {
-    /// Connects. The connection itself runs in `connections`, and ends with it.
+    /// Connects. The connection's task runs in `connections`, and ends with it.
     async fn open(
         address: SocketAddr,
         tls: Option<&Arc<ClientConfig>>,
@@ -148,7 +148,7 @@ impl Client {
         Ok(Self { address, sender })
     }
 
-    /// The same connection once more.
+    /// Returns another handle for the same connection.
     fn share(&self) -> Outcome<Self> {
         match &self.sender {
             Sender::H1(_) => Err("a connection of HTTP/1.1 has one request at a time".to_owned()),
@@ -156,13 +156,13 @@ impl Client {
         }
     }
 
-    /// Asks, and reads the answer away.
+    /// Sends a request, and reads and discards the response.
     async fn ask(&mut self, ask: &Ask) -> Outcome {
         let answer = self.send(ask.path, ask.sql, ask.accept).await?;
         self.read(answer, ask.answer).await.map(drop)
     }
 
-    /// Reads an answer away, which has `least` bytes or more.
+    /// Reads and discards a response, which must have at least `least` bytes.
     async fn read(&self, answer: Response<Incoming>, least: u64) -> Outcome<u64> {
         let (status, mut body, mut length) = (answer.status(), answer.into_body(), 0);
         while let Some(frame) = body.frame().await {

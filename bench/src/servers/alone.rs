@@ -1,4 +1,4 @@
-//! What the work behind an endpoint costs without one: DataFusion, or Arrow's writers, by themselves, in this process.
+//! The cost of the work behind an endpoint without the endpoint: DataFusion or Arrow's writers alone, in this process.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -17,16 +17,16 @@ use crate::meter::{Sample, own_cpu};
 /// Work that needs no endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Work {
-    /// A statement is planned and run.
+    /// Plans and runs a statement.
     Statement(&'static str),
-    /// The small table is written as JSON,
+    /// Writes the small table as JSON.
     Json,
-    /// or as CSV, to nowhere.
+    /// Writes the small table as CSV.
     Csv,
 }
 
 impl Work {
-    /// What the table of figures calls it.
+    /// Returns its name in the table of figures.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Statement(_) => "DataFusion alone",
@@ -36,11 +36,11 @@ impl Work {
     }
 }
 
-/// A session, and the runtime that its queries run on, as the server has one.
+/// A session and the runtime for its queries, as in the server.
 pub(crate) struct Alone {
     context: SessionContext,
     small: OnceCell<Vec<RecordBatch>>,
-    /// `None` once it is dropped.
+    /// `None` once dropped.
     runtime: Option<Runtime>,
 }
 
@@ -50,7 +50,7 @@ impl Alone {
         Ok(Self { context: SessionContext::new(), small: OnceCell::new(), runtime: Some(runtime) })
     }
 
-    /// Does it over and over for `slice`, so often at a time.
+    /// Repeats the work for `slice`, with `at_a_time` concurrent tasks.
     pub(crate) async fn run(&self, work: Work, at_a_time: usize, slice: Duration) -> Outcome<Sample> {
         let small = self.small.get_or_try_init(|| self.make_small()).await?;
         let runtime = self.runtime.as_ref().ok_or("it has ended")?;
@@ -103,7 +103,7 @@ async fn once(work: Work, context: &SessionContext, small: &[RecordBatch]) -> Re
 }
 
 impl Drop for Alone {
-    /// It is dropped within another runtime, where it must not block.
+    /// Shuts the runtime down without blocking, because this is dropped within another runtime.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

@@ -1,4 +1,4 @@
-//! nginx with the same certificate and an answer that it has in its configuration.
+//! nginx with the same certificate and a fixed response from its configuration.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use crate::process::Process;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One nginx for all its figures: they are taken one at a time.
+/// One nginx for all its figures, which are measured one after the other.
 pub(crate) struct Nginx {
     pub(crate) process: Process,
     pub(crate) version: String,
@@ -38,7 +38,7 @@ impl Nginx {
         let mut command = Command::new(program);
         command.arg("-p").arg(&prefix).arg("-c").arg(&file).args(["-e", "stderr"]);
         let mut process = Process::start("nginx", &mut command)?;
-        // It says nothing when it serves, and listens before its workers are there.
+        // nginx reports nothing when it is ready, and listens before its workers have started.
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let end = Instant::now() + PATIENCE;
         while TcpStream::connect(tls).is_err() || process.adopt_children()? < cores {
@@ -50,7 +50,8 @@ impl Nginx {
         Ok(Self { process, version, h1, h2, tls })
     }
 
-    /// Over TLS one port speaks both, by ALPN; in the clear there is one for each.
+    /// Returns the address for a protocol. Over TLS, one port serves both versions by ALPN; in plain text each has its
+    /// own.
     pub(crate) fn address(&self, tls: bool, h2: bool) -> SocketAddr {
         match (tls, h2) {
             (true, _) => self.tls,
@@ -60,7 +61,7 @@ impl Nginx {
     }
 }
 
-/// Ports that were free a moment ago; nginx cannot say which it got for port 0.
+/// Finds free ports: nginx cannot report which port it got for port 0.
 fn free_addresses<const N: usize>() -> io::Result<[SocketAddr; N]> {
     let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
     let mut held = Vec::new();
@@ -72,7 +73,7 @@ fn free_addresses<const N: usize>() -> io::Result<[SocketAddr; N]> {
     Ok(addresses)
 }
 
-/// Debian's own settings, a worker for each core among them, without the log of requests.
+/// Returns Debian's default configuration, with a worker for each core, and without the access log.
 fn configuration(h1: SocketAddr, h2: SocketAddr, tls: SocketAddr, certificate: &Certificate) -> String {
     let (chain, key) = (certificate.chain.display(), certificate.key.display());
     format!(

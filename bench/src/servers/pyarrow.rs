@@ -1,4 +1,4 @@
-//! A pyarrow Flight server, that is C++ behind a few lines of Python, with spiced's own table.
+//! A pyarrow Flight server (C++ behind a few lines of Python) with the same table as spiced.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,18 +11,18 @@ use crate::certificate::Certificate;
 use crate::process::Process;
 use crate::servers::spiced::LARGE;
 
-/// The rows of its batches, by which it names its tables.
+/// The rows of its batches, which are also the names of its tables.
 const BATCHES: [&str; 2] = ["8192", "65536"];
 
-/// The table with batches of so many rows.
+/// Returns the name of the table with batches of this many rows.
 pub(crate) fn rows(batch: usize) -> &'static str {
     BATCHES[usize::from(batch > 8_192)]
 }
 
-/// It reads the large table first.
+/// Includes the time to read the large table.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One process, which serves both ways.
+/// A single process that has an endpoint with TLS and one without.
 pub(crate) struct Pyarrow {
     pub(crate) process: Process,
     pub(crate) version: String,

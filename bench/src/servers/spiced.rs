@@ -1,4 +1,4 @@
-//! `spiced`, on a pod with two tables in memory.
+//! `spiced`, with a pod of in-memory tables.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use crate::figures::{ROW, SMALL_ROWS};
 use crate::load::{Put, Target, once, put};
 use crate::process::Process;
 
-/// What the other build is called.
+/// The name of the other build.
 pub(crate) const AGAINST: &str = "spiced before";
 
-/// What is asked for: the large table in batches of 8,192 rows,
+/// Selects the large table in batches of 8,192 rows.
 pub(crate) const LARGE: &str = "SELECT * FROM large";
 
-/// and in batches of 65,536.
+/// Selects the large table in batches of 65,536 rows.
 pub(crate) const WIDE: &str = "SELECT * FROM wide";
 
 /// The table that is sent.
@@ -29,7 +29,7 @@ pub(crate) const PUT: &str = "put";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Eight columns of eight bytes.
+/// Eight columns of eight bytes: name, type and expression.
 const COLUMNS: &[(&str, &str, &str)] = &[
     ("a", "BIGINT", "value"),
     ("b", "BIGINT", "value * 7919 % 1000003"),
@@ -41,12 +41,12 @@ const COLUMNS: &[(&str, &str, &str)] = &[
     ("h", "DOUBLE", "CAST(-value AS DOUBLE)"),
 ];
 
-/// The columns' names, and what is in them.
+/// Returns the columns' names and expressions.
 pub(super) fn columns() -> impl Iterator<Item = (&'static str, &'static str)> {
     COLUMNS.iter().map(|(name, _, expression)| (*name, *expression))
 }
 
-/// One process of it: all endpoints over TLS, or all in the clear.
+/// A spiced process: all endpoints over TLS, or all in plain text.
 pub(crate) struct Spiced {
     pub(crate) who: &'static str,
     pub(crate) tls: bool,
@@ -61,7 +61,7 @@ impl Spiced {
         Self::start_with(who, program, tls, &[], folder)
     }
 
-    /// The same with more pairs than one: the files of a chain and of its key.
+    /// Starts `program` with additional certificates: the files of each chain and its key.
     pub(crate) fn start_with(
         who: &'static str,
         program: &Path,
@@ -96,7 +96,7 @@ impl Spiced {
         Ok(Self { who, tls: tls.is_some(), process, http, flight })
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until the server is ready.
     pub(crate) async fn ready(&self, certificate: &Certificate) -> Outcome {
         let tls = self.tls.then_some(certificate);
         let target = Target { process: &self.process, address: self.http, tls, command: "" };
@@ -110,7 +110,7 @@ impl Spiced {
         Ok(())
     }
 
-    /// Fills the tables: `large` and `wide` with `rows` rows each, `small` where it is wanted.
+    /// Fills the tables: `large` and `wide` with `rows` rows each, and `small` if requested.
     pub(crate) async fn load(&self, certificate: &Certificate, rows: u64, small: bool) -> Outcome {
         self.ready(certificate).await?;
         let tls = self.tls.then_some(certificate);

@@ -1,4 +1,5 @@
-"""Every client of the table in docs/clients.md, each driven in the same way. One file a kind, one line a client."""
+"""Every client of the table in docs/clients.md, with the same interface: one module for each kind, one class for each
+client."""
 
 from .driver import At, Driver, Refused, Untrusted
 from .programs import Curl, FlightSqlClient, Go, SpiceJs, SpiceJsHttp, SpiceRust

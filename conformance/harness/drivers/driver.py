@@ -1,4 +1,4 @@
-"""What a client is to the suite: it connects somewhere, trusts somebody, and asks."""
+"""The interface of a client for the suite: it connects to an address, trusts a CA, and runs SQL."""
 
 from __future__ import annotations
 

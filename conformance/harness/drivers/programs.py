@@ -1,4 +1,4 @@
-"""Clients that are programs: curl, arrow-flight's own, the Spice SDKs, Go."""
+"""Clients that are programs: curl, arrow-flight's own client, the Spice SDKs, Go."""
 
 from __future__ import annotations
 

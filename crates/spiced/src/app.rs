@@ -1,4 +1,4 @@
-//! Composes and serves: settings, then identity, engine and sockets, then endpoints, then the stop.
+//! Composes and runs the server: settings, then identity, engine and sockets, then endpoints, then the shutdown.
 
 use std::io::{self, Write};
 use std::num::NonZero;
@@ -37,19 +37,19 @@ use crate::{
     banner, commands, core_dumps, engine_watch, expiry, exposure, identity, load, policy, routes, secrets, tables,
 };
 
-/// How long the threads of a process that ends may take.
+/// How long each runtime may take to shut down when the process exits.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
-/// Descriptors kept free for data files, secrets and logs when connections are bounded.
+/// File descriptors kept free for data files, secrets and logs when the number of connections is limited.
 const SPARE_DESCRIPTORS: u64 = 256;
 
-/// Does what the command line asks for. Where that is to serve: reads, composes, serves, and returns after a
-/// clean stop.
+/// Runs the command that the command line asks for. Without a subcommand, loads the configuration, serves, and returns
+/// after a clean shutdown.
 ///
 /// # Errors
-/// Anything that keeps it from that.
+/// Fails if the command fails, or if the server cannot start or shut down cleanly.
 pub fn run(args: Args) -> Result<(), Failure> {
-    // Before anything secret is read.
+    // Before any secret is read.
     let core_dumps = if args.allows_core_dumps() { Ok(()) } else { core_dumps::forbid() };
     match args.split() {
         (Some(command), ..) => commands::run(command),
@@ -65,7 +65,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     if let Err(error) = core_dumps {
         warn!(%error, "core dumps cannot be switched off; one would hold secrets");
     }
-    // This thread keeps the accept loops, signals and timers; connections and queries have others.
+    // This thread runs the accept loops, signals and timers; connections and queries run on other threads.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
     let queries = || spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()));
     let queries = Queries { readers: queries()?, writers: queries()? };
@@ -80,15 +80,16 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
         let key_log = key_log(log);
         App::build(pod, settings, resolver, key_log, &queries)?.serve().await
     });
-    // What is still running has had its time. It is waited for a little all the same: a thread that works on while the
-    // process ends would use what is being torn down.
+    // The shutdown timeout has expired. The runtimes are still given a moment: a thread that runs on while the process
+    // exits would use state that is being torn down.
     queries.readers.shutdown_timeout(LAST_WAIT);
     queries.writers.shutdown_timeout(LAST_WAIT);
     control.shutdown_timeout(LAST_WAIT);
     outcome
 }
 
-/// Whether TLS keys are written down, which is said, as is that they are not where somebody seems to want it.
+/// Returns whether TLS keys are logged. Warns if they are, and reports `SSLKEYLOGFILE` or the option being set without
+/// the other.
 fn key_log(log: &LogArgs) -> bool {
     let file = std::env::var_os("SSLKEYLOGFILE").filter(|name| !name.is_empty());
     match (log.keys(), file) {
@@ -104,13 +105,13 @@ fn key_log(log: &LogArgs) -> bool {
     false
 }
 
-/// The runtimes of statements: those of callers that only read take no thread from those that write.
+/// The runtimes for statements: read-only callers never take a thread from callers that write.
 struct Queries {
     readers: Runtime,
     writers: Runtime,
 }
 
-/// Everything that was read and bound, and is not served yet.
+/// Everything that has been loaded and bound, before the endpoints start to serve.
 struct App {
     routers: Vec<(BoundEndpoint, Router)>,
     reloading: ReloadCoordinator,
@@ -123,7 +124,7 @@ struct App {
 }
 
 impl App {
-    /// Reads the material, starts the engine, binds the endpoints. Must be called in a runtime.
+    /// Loads the certificates, starts the engine and binds the endpoints. Must be called from within a Tokio runtime.
     fn build(
         pod: &PodArgs,
         mut settings: Settings,
@@ -156,7 +157,7 @@ impl App {
         let (stopping, stop) = watch::channel(false);
         let responsive = engine_watch::start(queries.readers.handle(), queries.writers.handle());
         let (ready, follow) = readiness(engine.datasets(), stop, responsive.ready);
-        // On this thread, which no query can keep busy.
+        // On this thread, which no query can block.
         tokio::spawn(follow);
         if let Some((identities, clients)) = identities.clone().zip(clients.clone()) {
             tokio::spawn(expiry::remind(identities, clients));
@@ -230,7 +231,7 @@ impl App {
         })
     }
 
-    /// Serves until told to stop, then lets what runs finish.
+    /// Serves until a stop signal arrives, then drains the connections.
     async fn serve(self) -> Result<(), Failure> {
         let mut signals = Signals::listen().map_err(|e| Failure::Other(e.to_string()))?;
         let (trigger, drain) = drain::channel();
@@ -242,7 +243,7 @@ impl App {
             let router = router.layer(Stack::new(well_formed(), request_metrics(endpoint.endpoint)));
             endpoint.serve(router, self.connections, &self.limits, &self.workers, &drain, &mut loops);
         }
-        // A closed standard output is no reason not to serve.
+        // Standard output may be closed; the server runs all the same.
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
         info!("serving");
 
@@ -271,7 +272,7 @@ impl App {
         info!(?delay, ?timeout, "stopping: readiness is off; a second signal ends at once");
         let orderly = async {
             tokio::time::sleep(delay).await;
-            // The end of readiness ends the health watches, which would hold their connections.
+            // The health watches end when readiness ends; otherwise they would hold their connections open.
             drop(self.stopping);
             trigger.drain(timeout).await
         };
@@ -286,7 +287,7 @@ impl App {
     }
 }
 
-/// The engine as the endpoints see it: each statement within the caller's role and the limits, and told of.
+/// Wraps the engine for the endpoints: every statement is subject to the caller's role and the limits, and is observed.
 fn guarded(engine: DataFusionEngine, settings: &Settings, history: Arc<History>) -> Guarded<DataFusionEngine> {
     let limits =
         |turns: spiced_config::ConcurrencySettings| RoleLimits { running: turns.running, waiting: turns.waiting };
@@ -348,14 +349,15 @@ fn start_engine(
     })
 }
 
-/// What the bodies of requests may hold in memory: room for some of the largest that are taken.
+/// Limits how much memory request bodies may use: enough for several bodies of the maximum size.
 fn request_memory(body_limit: usize) -> RequestMemory {
     const PROCESS: usize = 512 << 20;
     const CONNECTION: usize = 64 << 20;
     RequestMemory::new(PROCESS.max(body_limit.saturating_mul(8)), CONNECTION.max(body_limit.saturating_mul(2)))
 }
 
-/// How many connections the endpoints may have: what was set, within what the system allows this process.
+/// Returns how many connections the endpoints may have: the configured limit, capped by the file descriptors that the
+/// system allows this process.
 fn connections(settings: &Settings, endpoints: usize) -> Shares {
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let all = open_files.saturating_sub(SPARE_DESCRIPTORS.min(open_files / 2));
@@ -373,8 +375,8 @@ fn connections(settings: &Settings, endpoints: usize) -> Shares {
     shares
 }
 
-/// Connections that an endpoint has for itself, and those that are there for whichever endpoint needs them: so one that is
-/// flooded leaves the others theirs.
+/// How connections are divided: those reserved for each endpoint, and those shared by all. A flooded endpoint cannot
+/// use up the connections of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shares {
     own: usize,
@@ -382,13 +384,14 @@ struct Shares {
 }
 
 impl Shares {
-    /// No endpoint gets more than `most`, and all of them no more than `all`, or one each.
+    /// Divides `all` connections: no endpoint gets more than `most`. All endpoints together get no more than `all`,
+    /// except that each gets at least one.
     fn of(most: usize, all: usize, endpoints: usize) -> Self {
         let endpoints = endpoints.max(1);
         if all / endpoints >= most {
             return Self { own: most, spare: 0 };
         }
-        // Half of its part; more where the others can have all they may with less.
+        // Reserves half of an even share for each endpoint; more if the other endpoints can still reach their maximum.
         let own = (all / (2 * endpoints)).max(all.saturating_sub(most) / (endpoints - 1).max(1)).max(1);
         Self { own, spare: all.saturating_sub(own * endpoints).min(most - own) }
     }

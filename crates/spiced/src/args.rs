@@ -1,4 +1,4 @@
-//! The command line: what may be said there, and as which setting it counts.
+//! The command line: its options and commands, and the setting that each option sets.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::commands::sql::SqlArgs;
 use crate::failure::Failure;
 use crate::usage;
 
-/// Options whose value may be left out. A word that follows is theirs only if it is a boolean.
+/// Options whose value is optional. The next word counts as their value only if it is a boolean.
 const SWITCHES: [&str; 2] = ["--tls-enabled", "--tls-self-signed"];
 
 /// A SQL query server: HTTP, Arrow Flight SQL and gRPC, secured by one certificate.
@@ -253,7 +253,8 @@ pub(crate) struct LogArgs {
     /// How log lines are written
     #[arg(long, value_enum, default_value = "text")]
     log_format: Format,
-    /// Write the keys of each TLS session to the file that SSLKEYLOGFILE names, for Wireshark: whoever has it reads all
+    /// Write the keys of each TLS session to the file that SSLKEYLOGFILE names, for Wireshark: anyone who has it can
+    /// read all traffic
     #[arg(long)]
     insecure_key_log: bool,
 }
@@ -265,14 +266,15 @@ enum Format {
 }
 
 impl Args {
-    /// Reads the command line, the program's name first.
+    /// Parses the command line; the first word is the program's name.
     ///
     /// # Errors
-    /// It is wrong, or it asks for help or the version.
+    /// Fails if the command line is invalid, or if it asks for help or the version.
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, Failure> {
         let words = join_switches(words);
         let mut command = Self::command();
-        // Its values are read by the same definition; what it says of a mistake is worded again, without them.
+        // Values are parsed by the same definition; clap's error messages are reworded so that they do not repeat
+        // values.
         let matches = command.try_get_matches_from_mut(words.clone());
         let read = matches.and_then(|matches| <Self as clap::FromArgMatches>::from_arg_matches(&matches));
         read.map_err(|error| match error.kind() {
@@ -282,29 +284,30 @@ impl Args {
         })
     }
 
-    /// True where a crash may leave a core dump.
+    /// Returns true if core dumps are allowed.
     pub(crate) fn allows_core_dumps(&self) -> bool {
         self.allow_core_dumps
     }
 
-    /// What to do instead of serving, or else what to serve and how to log.
+    /// Splits the arguments into the command to run instead of serving, if any, the pod's arguments and the log
+    /// options.
     pub(crate) fn split(self) -> (Option<Command>, PodArgs, LogArgs) {
         (self.command, self.pod, self.log)
     }
 }
 
 impl LogArgs {
-    /// How much is logged.
+    /// How often `-v` was given.
     pub(crate) fn verbosity(&self) -> u8 {
         self.verbose
     }
 
-    /// Whether TLS keys are written to where `SSLKEYLOGFILE` says.
+    /// Whether TLS keys are written to the file that `SSLKEYLOGFILE` names.
     pub(crate) fn keys(&self) -> bool {
         self.insecure_key_log
     }
 
-    /// How log lines are written.
+    /// The format of log lines.
     pub(crate) fn format(&self) -> LogFormat {
         match self.log_format {
             Format::Text => LogFormat::Text,
@@ -314,17 +317,17 @@ impl LogArgs {
 }
 
 impl PodArgs {
-    /// Where the pod is.
+    /// The pod's path.
     pub(crate) fn path(&self) -> &std::path::Path {
         &self.path
     }
 
-    /// True where a key stands on the command line itself.
+    /// Returns true if a private key was given on the command line itself.
     pub(crate) fn shows_key(&self) -> bool {
         self.tls_key.is_some()
     }
 
-    /// The settings that were given.
+    /// Returns the settings that were given as options.
     pub(crate) fn flags(&self) -> Vec<Flag> {
         let given = [
             &self.http,
@@ -349,7 +352,7 @@ impl PodArgs {
     }
 }
 
-/// The command that `words` choose, as far as they do.
+/// Returns the command that `words` select, following subcommand names as far as they match.
 fn chosen<'c>(command: &'c clap::Command, words: &[OsString]) -> &'c clap::Command {
     let names = words.iter().skip(1).map_while(|word| word.to_str());
     names
@@ -360,7 +363,7 @@ fn chosen<'c>(command: &'c clap::Command, words: &[OsString]) -> &'c clap::Comma
         .0
 }
 
-/// The options of the server's own command line, for who compares variables with them.
+/// Returns the options of the server's own command line, for comparing variables with them.
 pub(crate) fn known_options() -> Vec<KnownOption> {
     let command = Args::command();
     let mut known = Vec::new();
@@ -375,7 +378,7 @@ pub(crate) fn known_options() -> Vec<KnownOption> {
     known
 }
 
-/// The options that give settings.
+/// The options that set a setting, each with the setting's key.
 const FLAGS: [(&str, &str); 14] = [
     ("--http", "runtime.listen.http"),
     ("--flight", "runtime.listen.flight"),
@@ -393,7 +396,7 @@ const FLAGS: [(&str, &str); 14] = [
     ("--tls-client-auth-ca", "runtime.tls.client_auth_ca"),
 ];
 
-/// `--tls-enabled true` becomes `--tls-enabled=true`; `--tls-enabled ./pod` is left as it is.
+/// Turns `--tls-enabled true` into `--tls-enabled=true`, and leaves `--tls-enabled ./pod` as it is.
 fn join_switches(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::new();
     let mut words = words.into_iter().peekable();
@@ -424,13 +427,14 @@ fn switch(text: &str) -> Result<String, String> {
     }
 }
 
-/// PEM text begins with dashes, like an option: what is an option was meant as one.
+/// Accepts PEM text, which begins with dashes as an option does; refuses text that looks like an option.
 fn pem_text(text: &str) -> Result<String, String> {
     let option = text.strip_prefix("--").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()));
     if option { Err("PEM text is missing: the next option follows at once".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The path of a PEM file. PEM text, which begins with dashes, is let through to whoever says that it is no path.
+/// Accepts the path of a PEM file. PEM text, which begins with dashes, is accepted here and reported when the
+/// configuration is resolved.
 fn path_or_pem(text: &str) -> Result<String, String> {
     if text.starts_with('-') && !text.starts_with("---") {
         return Err(
@@ -440,7 +444,7 @@ fn path_or_pem(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A path that is used as it is, and that errors repeat: so it is none that may be a secret.
+/// Accepts a path that is used as it is and that error messages repeat; refuses text that may be a secret.
 pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(|text| {
         let path = PathBuf::from(text);
@@ -455,7 +459,7 @@ fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// A name that clients ask for: a host name or an address, an IPv6 one in brackets or without.
+/// Accepts a server name: a host name or an IP address, an IPv6 address with or without brackets.
 fn name(text: &str) -> Result<String, &'static str> {
     let text = host(text)?;
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
@@ -465,7 +469,7 @@ fn name(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A host name or an address, which errors repeat.
+/// Accepts a host name or an IP address; error messages repeat it.
 pub(crate) fn host(text: &str) -> Result<String, &'static str> {
     let is_part = |c: char| c.is_alphanumeric() || "-._*:[]%".contains(c);
     let is_host = !text.is_empty() && text.len() <= 255 && text.chars().all(is_part) && !may_be_secret(text);
@@ -563,7 +567,7 @@ mod tests {
         assert!(matches!(unknown, Err(Failure::Usage(_))));
         assert_eq!(read(&["./tls"]).pod.path(), std::path::Path::new("./tls"));
         assert!(matches!(read(&["schema"]).command, Some(Command::Schema)));
-        // After an option of the server a command's name is a PATH: nothing is lost in silence.
+        // After an option of the server, the name of a command is a PATH: nothing is ignored silently.
         let both = read(&["--http", "localhost:1", "schema"]);
         assert!(both.command.is_none() && both.pod.path() == std::path::Path::new("schema"));
     }

@@ -1,4 +1,4 @@
-//! What a person reads on standard output at the start: each endpoint's address and a line to paste.
+//! The banner on standard output at startup: the address of each endpoint, and a command to paste.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,8 +8,8 @@ use spiced_config::Settings;
 use crate::client_snippets::{self, EndpointUrl, Target, Trust};
 use crate::endpoints::{BoundEndpoint, Endpoints};
 
-/// The lines. `names` are those of the certificate, `ca` what a client has to trust, where that is known;
-/// `required`: there is no connection without a client certificate.
+/// Returns the banner. `names` are the names in the certificate, `ca` is the CA file that a client has to trust, if
+/// known. `required` means that every connection needs a client certificate.
 pub(crate) fn text(
     settings: &Settings,
     endpoints: &Endpoints,

@@ -1,10 +1,10 @@
-//! A crash leaves nothing behind that holds secrets.
+//! Prevents core dumps, which would contain secrets.
 
 use std::io;
 
-/// Forbids core dumps of this process. On Linux it is made undumpable too: the limit alone does not
-/// count where dumps are piped to a program, as systemd does it, and other processes of the same user
-/// cannot look into its memory any more.
+/// Disables core dumps of this process. On Linux the process is also made non-dumpable: the limit alone has no effect
+/// if dumps are piped to a program, as systemd does. Other processes of the same user then cannot read its memory
+/// either.
 pub(crate) fn forbid() -> io::Result<()> {
     let hard = rlimit::Resource::CORE.get_hard()?;
     rlimit::Resource::CORE.set(0, hard)?;

@@ -1,4 +1,4 @@
-//! The endpoints: bound before anything is served, each an acceptor and a router on the one accept loop.
+//! The endpoints: each is an acceptor and a router on the shared accept loop, bound before any of them serves.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::failure::Failure;
 
-/// All endpoints, bound. Dropping one closes it.
+/// All endpoints, bound. Dropping one closes its sockets.
 pub(crate) struct Endpoints {
     pub(crate) http: BoundEndpoint,
     pub(crate) flight: BoundEndpoint,
@@ -24,7 +24,7 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// Binds every address of `listen`, or none. The probe endpoint never speaks TLS.
+    /// Binds every address of `listen`; if one fails, none stays bound. The probe endpoint never uses TLS.
     pub(crate) fn bind(listen: &Listen, tls: Option<&ServerTls>) -> Result<Self, Failure> {
         let open = |endpoint, address: &Sourced<ListenAddress>, tls: Option<&ServerTls>| {
             BoundEndpoint::bind(endpoint, address, tls, listen.proxy_protocol.contains(&endpoint))
@@ -46,7 +46,7 @@ impl Endpoints {
     }
 }
 
-/// An endpoint whose sockets are bound and that nobody serves yet.
+/// An endpoint whose sockets are bound but not yet served.
 pub(crate) struct BoundEndpoint {
     pub(crate) endpoint: &'static str,
     acceptor: Acceptor,
@@ -57,8 +57,8 @@ pub(crate) struct BoundEndpoint {
 }
 
 impl BoundEndpoint {
-    /// Binds an endpoint's address. `tls` is what it speaks TLS with; `None` for plain text. `proxied`: a proxy in
-    /// front says for whom it speaks.
+    /// Binds an endpoint's address. `tls` is its TLS configuration, `None` for plain text. With `proxied`, each
+    /// connection starts with the PROXY protocol header of a proxy.
     fn bind(
         endpoint: &'static str,
         address: &Sourced<ListenAddress>,
@@ -91,22 +91,22 @@ impl BoundEndpoint {
         self.acceptor.is_tls()
     }
 
-    /// True where nobody but this machine can reach it.
+    /// Returns true if only this machine can reach the endpoint.
     pub(crate) fn is_loopback(&self) -> bool {
         self.addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
     }
 
-    /// True where nobody but this machine calls: no proxy speaks there for others.
+    /// Returns true if all callers are on this machine: the endpoint is on loopback and not behind a proxy.
     pub(crate) fn is_local(&self) -> bool {
         self.is_loopback() && !self.proxied
     }
 
-    /// The address as it was asked for.
+    /// The address as configured.
     pub(crate) fn asked(&self) -> &ListenAddress {
         &self.asked
     }
 
-    /// The scheme of its address, as its clients write it.
+    /// The URL scheme that clients use for it.
     pub(crate) fn scheme(&self) -> &'static str {
         match (self.endpoint, self.is_tls()) {
             ("flight", true) => "grpc+tls",
@@ -116,8 +116,8 @@ impl BoundEndpoint {
         }
     }
 
-    /// Serves `router` on every socket until the drain, with `connections` for itself over all of them; the
-    /// accept loops are added to `loops`.
+    /// Serves `router` on every socket until the drain, with `connections` reserved for this endpoint over all its
+    /// sockets. Adds the accept loops to `loops`.
     pub(crate) fn serve(
         self,
         router: Router,

@@ -1,7 +1,7 @@
-//! Whether the threads that run statements still run anything.
+//! Detects that the threads that run statements are stuck.
 //!
-//! Each of the two runtimes has a task that says every second that it was run. Where one was not for long, all its threads
-//! are busy with work that never yields: then no statement of its callers completes, whatever the listeners answer.
+//! Each of the two runtimes has a task that ticks every second. If a runtime stops ticking, all its threads are busy
+//! with work that never yields: no statement of its callers completes, although the listeners still answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,27 +13,27 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{error, info};
 
-/// How often a runtime says that it runs, and is looked at.
+/// The interval of ticks, and of checks for them.
 const TICK: Duration = Duration::from_secs(1);
 
-/// After so long without a tick the server is not ready.
+/// Without a tick for this long, the server is not ready.
 const UNREADY_AFTER: Duration = Duration::from_secs(10);
 
-/// After so long `/health` says so too, and whoever supervises the process may restart it.
+/// Without a tick for this long, `/health` fails too, so that a supervisor may restart the process.
 const UNHEALTHY_AFTER: Duration = Duration::from_secs(60);
 
-/// For how long no statement could run, as Prometheus knows it.
+/// The Prometheus metric for how long no statement could run.
 pub(crate) const STALLED_METRIC: &str = "spiced_statements_stalled_seconds";
 
-/// What the watch found.
+/// The result of the watch.
 pub(crate) struct Responsive {
-    /// False where statements have not run for [`UNREADY_AFTER`].
+    /// False if a runtime has been stalled for [`UNREADY_AFTER`].
     pub(crate) ready: watch::Receiver<bool>,
-    /// False where they have not for [`UNHEALTHY_AFTER`].
+    /// False if a runtime has been stalled for [`UNHEALTHY_AFTER`].
     pub(crate) healthy: watch::Receiver<bool>,
 }
 
-/// Watches the runtimes of statements from the runtime that this is called in.
+/// Watches the runtimes of statements, from the runtime that calls this.
 pub(crate) fn start(readers: &Handle, writers: &Handle) -> Responsive {
     let runtimes = [(Role::ReadOnly, readers), (Role::ReadWrite, writers)];
     let mut pulses = runtimes.map(|(role, runtime)| {
@@ -73,17 +73,17 @@ pub(crate) fn start(readers: &Handle, writers: &Handle) -> Responsive {
     Responsive { ready, healthy }
 }
 
-/// What was seen of a runtime's ticks. Looks are counted and no clock is read: one that jumps, or a machine that slept,
-/// stalls nobody.
+/// The ticks seen from a runtime. Counts polls instead of reading a clock: a clock that jumps, or a machine that slept,
+/// causes no false alarm.
 #[derive(Default)]
 struct Pulse {
     last: u64,
-    /// How often in a row there was no new tick.
+    /// How many polls in a row found no new tick.
     missed: u32,
 }
 
 impl Pulse {
-    /// For how long the runtime has not run, at a look that finds so many ticks; one may be missed by chance.
+    /// Takes the current tick count and returns how long the runtime has been stalled. One missed tick is tolerated.
     fn look(&mut self, ticks: u64) -> Duration {
         self.missed = if ticks == self.last { self.missed.saturating_add(1) } else { 0 };
         self.last = ticks;
@@ -91,7 +91,7 @@ impl Pulse {
     }
 }
 
-/// Whether that is a change.
+/// Publishes `value` and returns whether it changed.
 fn publish(to: &watch::Sender<bool>, value: bool) -> bool {
     to.send_if_modified(|before| std::mem::replace(before, value) != value)
 }

@@ -1,5 +1,4 @@
-//! Says once a day what ends soon, for as long as it does, and at once when a revocation list is out of date: what
-//! nobody renews is in the log.
+//! Logs once a day which certificates and revocation lists expire soon, and immediately when a revocation list expires.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,13 +12,14 @@ use crate::identity::say_all;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Looks once a day, and when a revocation list ends; what the start found has been said then.
+/// Checks once a day, and whenever a revocation list expires. The first check is a day away: startup has already
+/// reported its own findings.
 pub(crate) async fn remind(identities: Identities, mut clients: watch::Receiver<Arc<ClientAuthPolicy>>) {
     loop {
         let until = clients.borrow_and_update().crl_next_update();
         tokio::select! {
             () = tokio::time::sleep(pause(until, SystemTime::now())) => {}
-            // New lists have another end.
+            // New lists have another expiry.
             Ok(()) = clients.changed() => continue,
         }
         let now = SystemTime::now();
@@ -31,7 +31,7 @@ pub(crate) async fn remind(identities: Identities, mut clients: watch::Receiver<
     }
 }
 
-/// How long to wait: a day, or until just after a revocation list ends, where that is sooner.
+/// Returns how long to wait: a day, or until just after a revocation list expires if that is sooner.
 fn pause(until: Option<i64>, now: SystemTime) -> Duration {
     match until.and_then(|until| left(until, now)) {
         Some(left) => DAY.min(left + Duration::from_secs(1)),
@@ -39,7 +39,7 @@ fn pause(until: Option<i64>, now: SystemTime) -> Duration {
     }
 }
 
-/// What is left of the time until `until`; nothing where it has come.
+/// Returns the time left until `until`, or `None` if it has passed.
 fn left(until: i64, now: SystemTime) -> Option<Duration> {
     let until = UNIX_EPOCH + Duration::from_secs(u64::try_from(until).ok()?);
     until.duration_since(now).ok().filter(|left| !left.is_zero())

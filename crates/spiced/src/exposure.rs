@@ -1,4 +1,4 @@
-//! What whoever starts the server should know of what it lets through: plain text, and pages of any origin.
+//! Warns an operator about what the server exposes: endpoints in plain text, and web pages of any origin.
 
 use spiced_config::Settings;
 use spiced_engine::Role;
@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use crate::endpoints::{BoundEndpoint, Endpoints};
 use crate::routes::AuthContext;
 
-/// Logs it, once at a start.
+/// Logs the warnings once at startup.
 pub(crate) fn report(settings: &Settings, endpoints: &Endpoints, callers: &AuthContext) {
     let may_write = |endpoint: &&BoundEndpoint| {
         let anonymous = callers.policy.borrow().anonymous(callers.is_local(endpoint));
@@ -24,7 +24,7 @@ pub(crate) fn report(settings: &Settings, endpoints: &Endpoints, callers: &AuthC
     }
 }
 
-/// One line where endpoints speak plain text that could speak TLS.
+/// Logs one line if endpoints that could use TLS use plain text.
 fn plain_text(endpoints: &Endpoints, may_write: impl Fn(&&BoundEndpoint) -> bool) {
     let plain = || endpoints.iter().filter(|endpoint| !endpoint.is_tls() && endpoint.endpoint != "probe");
     let names = |endpoints: Vec<&BoundEndpoint>| {

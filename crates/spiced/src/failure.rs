@@ -1,54 +1,53 @@
-//! How a run that fails ends: one error, each cause once, a hint, and the exit code that says of
-//! what kind it was.
+//! How a run fails: one error, each cause once, a hint, and an exit code for the kind of failure.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use spiced_config::{ConfigError, without_secrets};
 
-/// Causes that one report shows.
+/// The maximum number of causes in one report.
 const MAX_CAUSES: usize = 60;
 
-/// Why the program ends with an error.
+/// Why the program exits with an error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
-    /// Help or version was asked for; the text is printed to standard output. No error.
+    /// Help or the version was requested. The text goes to standard output; this is not an error.
     Help(String),
-    /// What was asked for is printed to standard output, and the exit code says that not all is well.
+    /// The requested output goes to standard output, and the exit code reports a problem.
     Output {
-        /// What is printed.
+        /// The output.
         text: String,
         /// The exit code.
         code: u8,
     },
-    /// The command line is wrong: exit code 64.
+    /// The command line is invalid: exit code 64.
     Usage(String),
-    /// Something that was said cannot be done: exit code 78.
+    /// The configuration is invalid: exit code 78.
     Configuration {
-        /// Each cause, once.
+        /// The causes, each once.
         causes: Vec<String>,
         /// What to change.
         hints: Vec<String>,
     },
     /// A port cannot be bound: exit code 69.
     Unavailable {
-        /// What, and why.
+        /// What failed, and why.
         cause: String,
         /// What to change.
         hint: String,
     },
-    /// Anything else: exit code 1.
+    /// Any other error: exit code 1.
     Other(String),
 }
 
 impl Failure {
-    /// A configuration error with one cause.
+    /// Creates a configuration error with one cause.
     pub(crate) fn configuration(cause: impl ToString, hint: impl Into<String>) -> Self {
         Self::Configuration { causes: vec![cause.to_string()], hints: vec![hint.into()] }
     }
 
-    /// A configuration error with these causes, of which a report shows as many as a person reads.
+    /// Creates a configuration error with several causes, at most [`MAX_CAUSES`] of them.
     pub(crate) fn several(mut causes: Vec<String>, mut hints: Vec<String>) -> Self {
         if causes.len() > MAX_CAUSES {
             let more = causes.len() - MAX_CAUSES;
@@ -60,14 +59,14 @@ impl Failure {
         Self::Configuration { causes, hints }
     }
 
-    /// Both in one report, where both are about the configuration.
+    /// Merges both into one report if both are configuration errors; otherwise keeps the first.
     pub(crate) fn and(self, other: Self) -> Self {
         match (self, other) {
             (
                 Self::Configuration { mut causes, mut hints },
                 Self::Configuration { causes: more_causes, hints: more_hints },
             ) => {
-                // Where not every cause has its own hint, the hints are those of all together.
+                // If not every cause has its own hint, the hints apply to all causes together.
                 causes.extend(more_causes);
                 hints.extend(more_hints);
                 Self::Configuration { causes, hints }
@@ -76,7 +75,7 @@ impl Failure {
         }
     }
 
-    /// What is wrong and what to change, each on a line, for a log.
+    /// Returns the causes and the hints, each as one line, for a log.
     pub(crate) fn in_words(&self) -> (String, String) {
         match self {
             Self::Configuration { causes, hints } => (causes.join("; "), once(hints)),
@@ -98,7 +97,7 @@ impl Failure {
         }
     }
 
-    /// What a person reads.
+    /// Returns the report as text.
     fn text(&self) -> String {
         match self {
             Self::Help(text) | Self::Usage(text) | Self::Output { text, .. } => text.clone(),
@@ -109,7 +108,7 @@ impl Failure {
     }
 }
 
-/// Each hint once, on one line.
+/// Joins the hints in one line, each once.
 fn once(hints: &[String]) -> String {
     let mut once: Vec<&str> = Vec::new();
     for hint in hints.iter().map(String::as_str).filter(|hint| !hint.is_empty()) {
@@ -120,7 +119,7 @@ fn once(hints: &[String]) -> String {
     once.join("; ")
 }
 
-/// All causes, and beside each its fix where they have different ones.
+/// Lists all causes, each with its fix if the fixes differ.
 fn report_of(causes: &[String], hints: &[String]) -> String {
     let indented = |text: &str| text.replace('\n', "\n    ");
     let heading = || format!("error: {} things keep spiced from starting\n", causes.len());
@@ -159,10 +158,10 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// Prints how the run ended, and gives its exit code.
+/// Prints the outcome of the run and returns its exit code.
 pub fn report(outcome: Result<(), Failure>) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
-    // A reader that went away is no reason to fail differently.
+    // A closed output does not change the exit code.
     let _ = match &failure {
         Failure::Help(text) | Failure::Output { text, .. } => std::io::stdout().write_all(text.as_bytes()),
         other => std::io::stderr().write_all(other.text().as_bytes()),

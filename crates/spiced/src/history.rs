@@ -1,4 +1,4 @@
-//! The statements that have ended, for who asks by SQL: `runtime.queries`.
+//! The recently completed statements, as the table `runtime.queries`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,13 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use spiced_datafusion::SystemTable;
 use spiced_engine::{Effect, Outcome, Principal, Redacted, Role, Statement, StatementObserver, StatementRecord, Trace};
 
-/// How much of a statement is kept, in bytes.
+/// The maximum length of a statement's text, in bytes.
 const MAX_STATEMENT: usize = 4 * 1024;
 
-/// How much of an error is kept, in bytes.
+/// The maximum length of an error's text, in bytes.
 const MAX_ERROR: usize = 1024;
 
-/// The last statements, the oldest first; bounded.
+/// The most recent statements, oldest first; bounded.
 #[derive(Debug)]
 pub(crate) struct History {
     ended: Mutex<VecDeque<FinishedStatement>>,
@@ -36,12 +36,13 @@ struct FinishedStatement {
 }
 
 impl History {
-    /// Of the last `most` statements.
+    /// Creates a history of at most `most` statements.
     pub(crate) fn of(most: usize) -> Arc<Self> {
         Arc::new(Self { ended: Mutex::default(), most })
     }
 
-    /// The table `runtime.queries`. Who may write sees all statements, others see their own.
+    /// Returns the table `runtime.queries`. A caller with write access sees all statements, any other caller only its
+    /// own.
     pub(crate) fn table(self: &Arc<Self>) -> SystemTable {
         let (schema, history) = (schema(), self.clone());
         SystemTable::new("queries", schema.clone(), move |caller| {
@@ -53,7 +54,7 @@ impl History {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<FinishedStatement>> {
-        // A statement is added whole, so a panic elsewhere leaves them as they were.
+        // A statement is added in one step, so a panic elsewhere leaves the list consistent.
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,7 +68,7 @@ impl StatementObserver for History {
             Statement::Sql(sql) if !may_tell_secrets(sql, seen.effect) => Some(Redacted::of(sql)),
             _ => None,
         };
-        // What was said of a text that is not kept may quote it.
+        // An error message may quote the statement, so it is dropped if the statement's text is dropped.
         let error = seen.error.and_then(|error| statement.as_ref()?.message(&error.to_string()));
         let ended = FinishedStatement {
             principal: seen.principal.clone(),
@@ -88,8 +89,8 @@ impl StatementObserver for History {
     }
 }
 
-/// Whether nothing of a statement is kept: `COPY` and `CREATE EXTERNAL TABLE`, whose options have credentials in them,
-/// even where they could not be planned. Of all others what may be a credential is taken out.
+/// Returns whether the whole text of a statement is dropped: `COPY` and `CREATE EXTERNAL TABLE`, whose options hold
+/// credentials, even if they could not be planned. In all other statements, only what may be a credential is removed.
 fn may_tell_secrets(sql: &str, effect: Option<Effect>) -> bool {
     let words = || sql.split(|c: char| !c.is_ascii_alphanumeric());
     match effect {
@@ -98,7 +99,7 @@ fn may_tell_secrets(sql: &str, effect: Option<Effect>) -> bool {
     }
 }
 
-/// At most `bytes` of a text, whole characters.
+/// Returns at most `bytes` of a text, cut at a character boundary.
 fn cut(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
 }
@@ -184,7 +185,7 @@ mod tests {
         saw("SELECT '\u{e9}'", Some(Effect::Read));
         saw("COPY t TO 's3://b' OPTIONS (key 'k')", Some(Effect::Admin));
         assert_eq!(kept(), [Some("SELECT '\u{e9}'".to_owned()), None]);
-        // One that was denied before it was known what it does.
+        // A statement that was denied before its effect was known.
         saw("COPY t TO 's3://b' OPTIONS ('aws.secret_access_key' 'hush')", Some(Effect::Write));
         assert_eq!(kept()[1].as_deref(), Some("COPY t TO '***' OPTIONS ('aws.secret_access_key' '***')"));
         saw("create EXTERNAL table broken", None);

@@ -1,4 +1,4 @@
-//! From the settings to what every endpoint presents: read, checked, said, and put on the channel.
+//! From the settings to the certificates that every endpoint presents: loads, checks, reports and publishes them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,25 +16,25 @@ use tracing::{error, info, warn};
 
 use crate::failure::Failure;
 
-/// Causes that a failing start lists, and findings of one kind that the log does.
+/// The maximum number of causes that a failed start lists, and of findings of one kind that are logged.
 const MAX_CAUSES: usize = 10;
 
-/// What the endpoints need to speak TLS, and who changes it.
+/// The TLS state of the endpoints, and the reloader that changes it.
 pub(crate) struct Served {
     pub(crate) identities: Identities,
-    /// Whose client certificates are taken.
+    /// Which client certificates are accepted.
     pub(crate) clients: watch::Receiver<Arc<ClientAuthPolicy>>,
     pub(crate) tls: ServerTls,
     pub(crate) reloader: Reloader,
-    /// The files that it reloads from.
+    /// The files that the reloader watches.
     pub(crate) files: FileWatch,
-    /// The CA file of a development certificate, for the lines to paste.
+    /// The CA file of a development certificate, for client snippets.
     pub(crate) development_ca: Option<PathBuf>,
 }
 
-/// Reads the material of `tls`. `ticket_secret` is what replicas share; `followed` are the values of
-/// the settings that refer to secrets, as [`crate::secrets::follow`] gives them. `insecure_key_log`: TLS keys are written
-/// down.
+/// Loads the certificates and keys of `tls`. `ticket_secret` is the secret that replicas share; `followed` are the
+/// values of the settings that refer to secrets, as returned by [`crate::secrets::follow`]. With `insecure_key_log`,
+/// TLS keys are logged.
 pub(crate) fn establish(
     tls: Tls,
     ticket_secret: Option<&Secret>,
@@ -53,11 +53,11 @@ pub(crate) fn establish(
         }
         None => None,
     };
-    // Before they are read: what changes meanwhile is seen later.
+    // Created before the files are read, so that a change in between is noticed.
     let files = FileWatch::new(sources.files());
     let Started { identities, clients, findings, reloader } =
         Reloader::start(sources).map_err(|errors| refused(&errors))?;
-    // A development CA of ours has no intermediates, and its user knows.
+    // A development CA has no intermediates, and its user knows that.
     let worth_saying = |finding: &&Finding| development.is_none() || finding.severity > Severity::Info;
     say_all(findings.iter().filter(worth_saying));
     let tickets = match ticket_secret {
@@ -70,7 +70,7 @@ pub(crate) fn establish(
     Ok(Served { identities, clients, tls: server, reloader, files, development_ca })
 }
 
-/// Each cause once, within what a person reads.
+/// Reports each cause once, at most [`MAX_CAUSES`] of them.
 fn refused(errors: &[LoadError]) -> Failure {
     let (mut causes, mut hints): (Vec<String>, Vec<String>) =
         errors.iter().take(MAX_CAUSES).map(|e| (e.to_string(), e.hint().to_owned())).unzip();
@@ -81,7 +81,7 @@ fn refused(errors: &[LoadError]) -> Failure {
     Failure::Configuration { causes, hints }
 }
 
-/// Makes what is missing of a development CA and leaf.
+/// Creates the parts of a development CA and leaf certificate that are missing.
 pub(crate) fn make(development: &SelfSigned) -> Result<(), Failure> {
     let made = development.ensure().map_err(|e| {
         Failure::configuration(e, "make the pod's folder writable, or give a certificate and key of your own")
@@ -89,8 +89,8 @@ pub(crate) fn make(development: &SelfSigned) -> Result<(), Failure> {
     made.map(|_new| ())
 }
 
-/// Where the material is that the settings name, and the development CA and leaf where it is that: nothing is made yet.
-/// `followed` are the values that refer to secrets, in order.
+/// Returns the sources of the material that the settings name, and the development CA and leaf if the settings ask for
+/// them. Creates nothing yet. `followed` are the values that refer to secrets, in order.
 pub(crate) fn sources(tls: Tls, followed: Vec<watch::Receiver<Secret>>) -> (Sources, Option<SelfSigned>) {
     let mut followed = followed.into_iter();
     let (pair, development) = match tls.material {
@@ -118,7 +118,7 @@ fn pair(pair: spiced_config::Pair, followed: &mut impl Iterator<Item = watch::Re
     }
 }
 
-/// Says how a reload ended.
+/// Logs the outcome of a reload.
 pub(crate) fn tell(outcome: &Outcome) {
     match outcome {
         Outcome::Swapped(findings) => {
@@ -132,7 +132,7 @@ pub(crate) fn tell(outcome: &Outcome) {
     }
 }
 
-/// What to change, and how to have it taken all the same where that may be wanted.
+/// Returns what to change, and, for a refusal, how to accept the material anyway.
 pub(crate) fn hint(error: &LoadError) -> String {
     match error {
         LoadError::Refused { finding, .. } | LoadError::LocksOut { finding } => format!(
@@ -143,7 +143,7 @@ pub(crate) fn hint(error: &LoadError) -> String {
     }
 }
 
-/// Says each finding; of many with one code the first few, and how many more there are.
+/// Logs the findings. Of many findings with the same code, logs the first few and the number of the others.
 pub(crate) fn say_all<'f>(findings: impl IntoIterator<Item = &'f Finding>) {
     let mut said: BTreeMap<&str, usize> = BTreeMap::new();
     for finding in findings {

@@ -1,7 +1,7 @@
-//! The program: reads what was said, composes the endpoints, serves until it is told to stop.
+//! The `spiced` program: loads the configuration, composes the endpoints, and serves until it is told to stop.
 //!
-//! Every other crate is a room that knows nothing of the others' insides; here they are put
-//! together, in one direction: [`Args`] → settings → identity, engine, sockets → endpoints → drain.
+//! The other crates do not know each other's internals. This crate puts them together, in one direction: [`Args`] →
+//! settings → identity, engine, sockets → endpoints → drain.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod app;

@@ -1,5 +1,4 @@
-//! From the command line to the settings: the layers, the stores that answer their references, and
-//! what was decided.
+//! From the command line to the settings: reads the layers, opens the secret stores, and resolves the settings.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,7 @@ use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, StoreEnv};
 use crate::args::{PodArgs, known_options};
 use crate::failure::Failure;
 
-/// From what was said to what was decided, and the stores that the references were asked of.
+/// Loads the settings. Also returns the stores that resolved their references.
 pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failure> {
     let layers = read(pod)?;
     let resolver = open(&layers).await?;
@@ -28,7 +27,7 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     Ok((settings, resolver))
 }
 
-/// Why the layers cannot be settled, as the run's end.
+/// Turns the errors of loading into the failure of the run.
 pub(crate) fn failed(why: Resolved<ResolveErrors>) -> Failure {
     match why {
         Resolved::Config(e) => e.into(),
@@ -37,7 +36,7 @@ pub(crate) fn failed(why: Resolved<ResolveErrors>) -> Failure {
     }
 }
 
-/// The files that say it, and those of the `env` store: where they are, or would be.
+/// Returns the pod's files and those of the `env` store, whether or not they exist yet.
 pub(crate) fn files(pod: &PodArgs) -> Vec<PathBuf> {
     let path = pod.path();
     let (folder, names): (&Path, &[&str]) = match path.is_dir() {
@@ -49,16 +48,16 @@ pub(crate) fn files(pod: &PodArgs) -> Vec<PathBuf> {
     pod.into_iter().chain(beside).collect()
 }
 
-/// What was said.
+/// Reads the raw layers: pod file, environment and options.
 pub(crate) fn read(pod: &PodArgs) -> Result<Layers, Failure> {
     Ok(Layers::read(pod.path(), variables()?, &pod.flags(), &known_options())?)
 }
 
-/// The stores that the pod declares.
+/// Opens the stores that the pod declares.
 pub(crate) async fn open(layers: &Layers) -> Result<Resolver, Failure> {
     let stores = match layers.stores() {
         Ok(stores) => stores,
-        // What else is wrong is told at once.
+        // Reports all other errors together with this one.
         Err(error) => {
             let others = layers.clone().problems().await;
             let is_new = |problem: &Problem| !others.iter().any(|other| other.origin == problem.origin);
@@ -79,8 +78,7 @@ pub(crate) async fn open(layers: &Layers) -> Result<Resolver, Failure> {
     Ok(Resolver::open(declared, &StoreEnv::of_process(layers.folder().to_owned())).await)
 }
 
-/// The environment. What is not UTF-8 is somebody else's, unless it is a setting: then it must not
-/// be lost.
+/// Reads the environment. A variable that is not UTF-8 is ignored, unless it is a setting: a setting must not be lost.
 fn variables() -> Result<Vec<(String, String)>, Failure> {
     let mut read = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -98,7 +96,7 @@ fn variables() -> Result<Vec<(String, String)>, Failure> {
     Ok(read)
 }
 
-/// Every reference without a value, each once, as the run's end.
+/// Reports every reference that did not resolve, each once.
 pub(crate) fn secrets(errors: &[ResolveErrors]) -> Failure {
     let mut wrong: Vec<(String, String)> = Vec::new();
     let mut seen = HashSet::new();
@@ -119,7 +117,7 @@ mod tests {
     use super::*;
     use crate::args::Args;
 
-    /// Whoever panics shows, by `Debug`, what they have in hand: here, all that was settled.
+    /// A panic may print values by `Debug`; here, all resolved settings.
     #[test]
     fn a_panic_shows_no_secret() {
         let pod = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `spiced`: reads the command line, runs, and says how it ended.
+//! The `spiced` binary: parses the command line, runs the command, and reports the outcome.
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -9,17 +9,18 @@ use std::time::Duration;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // Without it all runs, and keeps more than it needs.
+    // Without this thread the server works, but keeps more memory than it needs.
     let _ = thread::Builder::new().name("memory".to_owned()).spawn(purge_allocator);
     let outcome = spiced::Args::read(std::env::args_os()).and_then(spiced::run);
     spiced::report(outcome)
 }
 
-/// Has mimalloc give freed memory back to the system. It does so a second later, but only as it frees some more: what a burst
-/// has left would stay for as long as nothing happens. So once a second something is freed, which nobody has touched.
+/// Makes mimalloc return freed memory to the system. mimalloc does so with a delay of one second, but only when
+/// something else is freed, so the memory of a burst would be kept while the server is idle. This loop therefore frees
+/// an untouched allocation once a second.
 fn purge_allocator() {
     const EACH: Duration = Duration::from_secs(1);
-    /// So large that it is a page of its own, which is not kept for the next one.
+    /// Large enough for a page of its own, which mimalloc does not keep for the next allocation.
     const SOMETHING: usize = 4 << 20;
     loop {
         thread::sleep(EACH);

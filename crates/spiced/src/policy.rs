@@ -1,4 +1,4 @@
-//! From the settings to who may do what: checked, said, and followed where keys are in stores.
+//! From the settings to the access policy: checks it, reports findings, and follows keys that come from secret stores.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tracing::{error, info};
 
 use crate::failure::Failure;
 
-/// Decides who may do what. `asks`: clients are asked for certificates; `followed` are the values of the
+/// Builds the access policy. `asks` means that clients are asked for certificates; `followed` are the values of the
 /// keys that refer to secrets, in order.
 pub(crate) fn establish(
     auth: &Auth,
@@ -52,7 +52,7 @@ pub(crate) fn establish(
     Ok((policy, KeyRotation { keys, watched }))
 }
 
-/// What an operator should know of who may do what.
+/// Returns the findings about the access policy that an operator should know.
 pub(crate) fn findings(auth: &Auth, asks: bool) -> Vec<Finding> {
     let finding = |code, severity, origin: String, message: &str, fix: &str| {
         let [message, fix] = [message, fix].map(str::to_owned);
@@ -83,15 +83,15 @@ pub(crate) fn findings(auth: &Auth, asks: bool) -> Vec<Finding> {
     found
 }
 
-/// Follows the keys that are in stores.
+/// Follows the API keys that come from secret stores.
 pub(crate) struct KeyRotation {
     keys: Vec<ApiKey>,
     watched: Vec<(usize, watch::Receiver<Secret>)>,
 }
 
 impl KeyRotation {
-    /// Puts each change of a key into `policy`, before all requests from then on; ends where there is nothing
-    /// that could change. Keys that cannot be used leave those in force that were before.
+    /// Applies each change of a key to `policy`, for all later requests. Returns when no key can change any more. If
+    /// the new keys are unusable, the previous ones stay in force.
     pub(crate) async fn run(mut self, policy: Arc<watch::Sender<Arc<Policy>>>) {
         while !self.watched.is_empty() {
             let waits = self.watched.iter_mut().map(|(_, value)| Box::pin(value.changed()));

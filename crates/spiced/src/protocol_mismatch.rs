@@ -1,4 +1,4 @@
-//! What an endpoint says to whoever speaks the wrong HTTP to it.
+//! Answers clients that use the wrong HTTP version or protocol for an endpoint.
 
 use axum::Router;
 use axum::body::Body;
@@ -9,8 +9,8 @@ use http::header::CONTENT_TYPE;
 use http::{StatusCode, Version};
 use tower::ServiceExt;
 
-/// An endpoint that speaks gRPC alone refuses HTTP/1: a browser or curl gets a sentence, and no web page
-/// can reach gRPC, which browsers do not speak over HTTP/2 by themselves.
+/// Refuses HTTP/1 on an endpoint that only serves gRPC. A browser or curl gets a message, and no web page can reach
+/// gRPC, because browsers cannot send gRPC over HTTP/2 on their own.
 pub(crate) fn grpc_only(router: Router, sentence: &'static str) -> Router {
     router.layer(from_fn(move |request: Request, next: Next| async move {
         if request.version() < Version::HTTP_2 {
@@ -20,7 +20,7 @@ pub(crate) fn grpc_only(router: Router, sentence: &'static str) -> Router {
     }))
 }
 
-/// One endpoint for two protocols: gRPC by its content type, everything else to `http`.
+/// Serves two protocols on one endpoint: gRPC by its content type, everything else by `http`.
 pub(crate) fn either(grpc: Router, http: Router) -> Router {
     Router::new().fallback(move |request: Request<Body>| {
         let is_grpc =

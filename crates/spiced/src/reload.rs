@@ -1,4 +1,4 @@
-//! Reloads beside everything else: a file system or a store that hangs holds up no stop.
+//! Runs reloads in the background, so that a file system or a store that hangs does not delay a shutdown.
 
 use std::time::Duration;
 
@@ -13,49 +13,50 @@ use tracing::error;
 
 use crate::reloadable::{Change, Follower, ReloadOutcome, ReloadableState};
 
-/// While certificate and key do not match, their stores are asked again after this long, then twice
-/// as long, and so on up to the longest.
+/// While certificate and key do not match, their stores are polled again after this delay, which doubles up to
+/// [`MAX_POLL`].
 const FIRST_POLL: Duration = Duration::from_secs(1);
 const MAX_POLL: Duration = Duration::from_secs(15);
 
-/// A pod that was refused is read again after this long, then twice as long, and so on up to the longest: a store
-/// may be up again, a file be there.
+/// A pod that was rejected is read again after this delay, which doubles up to [`MAX_RETRY`]: a store may be reachable
+/// again, or a file may exist by then.
 const FIRST_RETRY: Duration = Duration::from_secs(15);
 const MAX_RETRY: Duration = Duration::from_secs(5 * 60);
 
-/// Requests for a reload that may wait for one; they share it.
+/// The maximum number of waiting reload requests.
 const MAX_REQUESTS: usize = 16;
 
-/// At most one reload at a time; those that are asked for meanwhile are one more, after it.
+/// Runs at most one reload at a time. Requests that arrive during a reload share the next one.
 pub(crate) struct ReloadCoordinator {
     live: Option<ReloadableState>,
     follower: Follower,
-    /// Where the status finds the stores of now.
+    /// Publishes the current stores to the status document.
     stores: watch::Sender<watch::Receiver<Vec<StoreStatus>>>,
     running: Option<JoinHandle<ReloadOutcome>>,
-    /// Who waits for the reload that runs.
+    /// The requests that wait for the running reload.
     served_by_this: Vec<ReloadRequest>,
     asked: mpsc::Receiver<ReloadRequest>,
-    /// Who waits for the next one.
+    /// The requests that wait for the next reload.
     waiting: Vec<ReloadRequest>,
-    /// Somebody said so who does not wait.
+    /// A reload was requested by a caller that does not wait for it, such as a signal.
     told: bool,
-    /// Certificate and key do not match: when to look again, and how long to wait after that.
+    /// Certificate and key do not match: when to poll again, and the delay after that.
     mismatch: Option<(Instant, Duration)>,
-    /// What the pod says is not in force: when to try again, and how long to wait after that.
+    /// The pod was rejected: when to try again, and the delay after that.
     refused: Option<(Instant, Duration)>,
-    /// When material is valid that was found before its time.
+    /// When material that is not valid yet becomes valid.
     held: Option<Instant>,
 }
 
-/// Somebody who waits for the end of a reload.
+/// A request that waits for the end of a reload.
 pub(crate) struct ReloadRequest {
     dry_run: bool,
     force: bool,
     answer: oneshot::Sender<Value>,
 }
 
-/// What asks for a reload, and where it is asked: made before the endpoints are, which hold the former.
+/// Returns the handle that requests reloads, and the channel that receives the requests. Both are created before the
+/// endpoints, which hold the handle.
 pub(crate) fn handle() -> (ReloadHandle, mpsc::Receiver<ReloadRequest>) {
     let (asks, asked) = mpsc::channel(MAX_REQUESTS);
     let handle = ReloadHandle::new(move |ReloadOptions { dry_run, force }| {
@@ -94,14 +95,14 @@ impl ReloadCoordinator {
         }
     }
 
-    /// Starts reading everything again, because somebody said so.
+    /// Requests a full reload without waiting for it.
     pub(crate) fn told(&mut self) {
         self.told = true;
         self.begin();
     }
 
-    /// Goes on with what is to be done next: the end of the reload that runs, a request for one, a change
-    /// of a secret, or another look at a pair that does not match; forever where there is nothing of the kind.
+    /// Waits for the next event and handles it: the end of the running reload, a request, a change of a file or secret,
+    /// or a scheduled retry. Waits forever if nothing can happen.
     pub(crate) async fn next(&mut self) {
         if let Some(running) = &mut self.running {
             tokio::select! {
@@ -128,7 +129,7 @@ impl ReloadCoordinator {
         };
         tokio::select! {
             change = changed => match (change, self.live.take()) {
-                // What the pod wants may be good with that.
+                // The pod's configuration may be valid with the new material.
                 (Change::Material, Some(live)) if again.is_none() => {
                     self.running = Some(tokio::spawn(live.reread(true)));
                 }
@@ -152,18 +153,18 @@ impl ReloadCoordinator {
         }
     }
 
-    /// Begins the next reload, where none runs: one that counts, or else one that only looks.
+    /// Starts the next reload unless one is running: a real one first, otherwise a dry run.
     fn begin(&mut self) {
         if self.running.is_some() {
             return;
         }
-        // A reload that was lost has taken with it what could be reloaded; who asks then gets no answer.
+        // A reload task that was lost has taken the reloadable state with it; later requests get no answer.
         let Some(live) = self.live.take() else { return self.waiting.clear() };
         let (real, dry): (Vec<ReloadRequest>, Vec<ReloadRequest>) =
             self.waiting.drain(..).partition(|ask| !ask.dry_run);
         let counts = std::mem::take(&mut self.told) || !real.is_empty();
         let (now, later) = if counts { (real, dry) } else { (dry, real) };
-        // Those that agree in whether it is forced share it; whoever forces one goes first.
+        // Requests with the same `force` share a reload; forced ones go first.
         let force = now.iter().any(|ask| ask.force);
         let (now, other): (Vec<ReloadRequest>, Vec<ReloadRequest>) =
             now.into_iter().partition(|ask| ask.force == force);
@@ -173,7 +174,7 @@ impl ReloadCoordinator {
         self.running = Some(tokio::spawn(live.reload(refresher, !counts, force)));
     }
 
-    /// Arms what is to be tried again by itself, after a reload that counted.
+    /// Schedules the retries after a reload that was not a dry run.
     fn wait_for(&mut self, mismatch: bool, refused: bool, held: Option<Duration>, live: &ReloadableState) {
         self.held = held.map(|left| Instant::now() + left.max(FIRST_POLL));
         self.refused = match self.refused {
@@ -207,7 +208,7 @@ impl ReloadCoordinator {
     }
 }
 
-/// Waits until then; forever where there is no such time.
+/// Waits until `when`, or forever if there is no such time.
 async fn at(when: Option<Instant>) {
     match when {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -218,7 +219,7 @@ async fn at(when: Option<Instant>) {
 impl ReloadRequest {
     fn tell(self, mut answer: Value) {
         answer["dry_run"] = self.dry_run.into();
-        // Whoever asked may have gone.
+        // The caller may have gone.
         let _ = self.answer.send(answer);
     }
 }

@@ -1,5 +1,5 @@
-//! What can change while the program runs, and how: the TLS material, who may do what, and the stores
-//! that either comes from. It is read as at the start, checked as a whole, and then put in place at once.
+//! The state that a reload can change: the TLS material, the access policy, and the stores that both come from. A
+//! reload reads them as startup does, checks them as a whole, and then swaps them in at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,34 +22,35 @@ use crate::identity::{self, Served};
 use crate::policy::{self, KeyRotation};
 use crate::{load, secrets};
 
-/// How often it is looked whether a development certificate ends soon: the clock of a laptop that slept is ahead by hours.
+/// How often to check whether a development certificate expires soon. It is short because the clock of a laptop that
+/// slept is ahead by hours.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// From one that could not be made to the next attempt.
+/// The delay before another attempt to create a development certificate that could not be created.
 const RETRY: Duration = Duration::from_secs(60 * 60);
 
-/// How long material that has just changed may be half of what it is to be.
+/// How long material that has just changed may be partially written.
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
 
-/// What is in force.
+/// The state in force.
 pub(crate) struct ReloadableState {
     pub(crate) pod: PodArgs,
     /// The pod's own files.
     pub(crate) files: FileWatch,
     pub(crate) served: Option<Served>,
     pub(crate) policy: Arc<watch::Sender<Arc<Policy>>>,
-    /// What only a restart changes, as it was at the start.
+    /// The settings that only a restart changes, as they were at startup.
     pub(crate) fixed: RestartOnlySettings,
-    /// When to look next whether a development certificate ends soon.
+    /// When to check next whether a development certificate expires soon.
     look: Instant,
 }
 
-/// Settings that a reload does not change, by their place in the pod.
+/// Settings that a reload does not change, by their key in the pod.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RestartOnlySettings(Vec<(&'static str, String)>);
 
 impl RestartOnlySettings {
-    /// Those of `settings`. A secret shows in none, so a change of one alone is not seen.
+    /// Takes them from `settings`. Secrets are masked in the comparison, so a change of a secret alone is not detected.
     pub(crate) fn of(settings: &Settings) -> Self {
         let tls = settings.tls.as_ref().map(|tls| (tls.min_version, tls.handshake_timeout));
         let origins = settings.allowed_origins.iter().flatten().map(|origin| &origin.value).collect::<Vec<_>>();
@@ -93,7 +94,7 @@ impl RestartOnlySettings {
     }
 }
 
-/// The stores that are followed, and who follows them. What is dropped follows no more.
+/// The watched stores and the tasks that follow them. Dropping it stops the tasks.
 pub(crate) struct Follower {
     pub(crate) refresher: Refresher,
     pub(crate) status: watch::Receiver<Vec<StoreStatus>>,
@@ -101,7 +102,7 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Follows from now on. Must be called in a runtime.
+    /// Starts to follow the stores. Must be called from within a Tokio runtime.
     pub(crate) fn start(
         followed: WatchedSecrets,
         rotation: KeyRotation,
@@ -117,7 +118,7 @@ impl Follower {
 
 /// How a reload ended.
 pub(crate) enum Reloaded {
-    /// Something new is in force, or would be.
+    /// Something new is in force, or would be after a real reload.
     Swapped {
         what: Vec<&'static str>,
         findings: Vec<Finding>,
@@ -126,13 +127,13 @@ pub(crate) enum Reloaded {
     Rejected {
         reason: String,
         fix: String,
-        /// What clients would refuse it for.
+        /// What clients would refuse the material for.
         findings: Vec<Finding>,
     },
 }
 
 impl Reloaded {
-    /// As `POST /v1/tls/reload` answers it.
+    /// Returns the response body of `POST /v1/tls/reload`.
     pub(crate) fn answer(&self) -> Value {
         match self {
             Self::Swapped { what, findings } => json!({ "result": "swapped", "changed": what, "findings": findings }),
@@ -147,23 +148,23 @@ impl Reloaded {
     }
 }
 
-/// A reload that ended: what is in force now, and whom it follows where that is new.
+/// A completed reload: the state now in force, and its follower if the stores are new.
 pub(crate) struct ReloadOutcome {
     pub(crate) live: ReloadableState,
     pub(crate) reloaded: Reloaded,
     pub(crate) follower: Option<Follower>,
-    /// The pod was read again, and what it says now is not in force.
+    /// The pod was read again and rejected.
     pub(crate) refused: bool,
-    /// It only looked: nothing is in force, or waits, because of it.
+    /// A dry run: nothing was changed or scheduled.
     pub(crate) dry: bool,
-    /// Of two secrets that belong together one may have changed before the other.
+    /// Of two secrets that belong together, one may have changed before the other.
     pub(crate) mismatch: bool,
-    /// In how long the material that was found is valid, where its time has not come.
+    /// The time until the new material becomes valid, if it is not valid yet.
     pub(crate) held: Option<Duration>,
 }
 
 impl ReloadOutcome {
-    /// After the material was read, or looked at, with this outcome.
+    /// Creates the outcome of reading the material again, or of a dry run of that.
     fn of(live: ReloadableState, outcome: Outcome, policy_changed: bool) -> Self {
         let rejected = match &outcome {
             Outcome::Rejected(error) => Some(error),
@@ -177,15 +178,15 @@ impl ReloadOutcome {
     }
 }
 
-/// What has changed by itself.
+/// A change that was detected without a request.
 pub(crate) enum Change {
     /// The TLS material: a file or a secret.
     Material,
     /// The pod.
     Pod,
-    /// The development certificate, which ends soon.
+    /// The development certificate, which expires soon.
     Development(SelfSigned),
-    /// Nothing; it was looked.
+    /// Nothing changed since the last check.
     Nothing,
 }
 
@@ -200,7 +201,7 @@ impl ReloadableState {
         Self { pod, files, served, policy, fixed, look: Instant::now() + POLL_INTERVAL }
     }
 
-    /// Waits until something changes by itself. May be dropped and called again.
+    /// Waits for a change. Cancel-safe.
     pub(crate) async fn changed(&mut self) -> Change {
         let material = async {
             match &mut self.served {
@@ -223,7 +224,7 @@ impl ReloadableState {
         }
     }
 
-    /// Makes the development certificate again, by the same CA, and takes it.
+    /// Renews the development certificate with the same CA, and loads it.
     pub(crate) async fn renew(mut self, made: SelfSigned) -> ReloadOutcome {
         match blocking(move || made.ensure()).await {
             Ok(_) => info!("the development certificate ends soon and was made anew, by the same CA"),
@@ -236,7 +237,8 @@ impl ReloadableState {
         self.reread(false).await
     }
 
-    /// Reads the material again from where it was. `changed`: it has just changed, so that it may still be changing.
+    /// Reads the material again from the same sources. `changed` means that it has just changed, so it may still be
+    /// partially written.
     pub(crate) async fn reread(mut self, changed: bool) -> ReloadOutcome {
         let before = self.in_force();
         let read = move || {
@@ -252,13 +254,13 @@ impl ReloadableState {
         ReloadOutcome::of(live, outcome, false)
     }
 
-    /// Whom the endpoints are, and whom they trust.
+    /// Returns the certificates that the endpoints present and the client certificates that they trust.
     fn in_force(&self) -> Option<(Arc<SniCertResolver>, Arc<ClientAuthPolicy>)> {
         let Served { identities, clients, .. } = self.served.as_ref()?;
         Some((identities.served().identities, clients.borrow().clone()))
     }
 
-    /// Says how a reading ended, and what of it was taken although the rest was rejected.
+    /// Logs the outcome of reading the material, and which parts took effect although the rest was rejected.
     fn tell(&self, outcome: &Outcome, before: Option<(Arc<SniCertResolver>, Arc<ClientAuthPolicy>)>) {
         identity::tell(outcome);
         let (Outcome::Rejected(_), Some(before), Some(now)) = (outcome, before, self.in_force()) else { return };
@@ -270,15 +272,15 @@ impl ReloadableState {
         }
     }
 
-    /// Reads everything again: the stores, by `refresher` where they are followed; then the pod and the environment, and
-    /// the material. `dry`: only looks. `force`: takes also what clients would refuse.
+    /// Reloads everything: the stores, through `refresher` if they are watched, then the pod and the environment, then
+    /// the material. With `dry`, changes nothing. With `force`, also accepts material that clients would refuse.
     pub(crate) async fn reload(self, refresher: Option<Refresher>, dry: bool, force: bool) -> ReloadOutcome {
         if let Some(refresher) = refresher {
-            // What is followed keeps its values and its account of its stores, also where the pod cannot be read.
+            // The watched secrets keep their values and the status of their stores, even if the pod cannot be read.
             refresher.refresh().await;
         }
         let mut this = if dry { self } else { blocking(move || self.mark_seen()).await };
-        // On a thread of its own: the compiler cannot tell that this future may move between threads.
+        // On a blocking thread: the compiler cannot prove that this future is `Send`.
         let (pod, runtime) = (this.pod.clone(), Handle::current());
         let settled = blocking(move || runtime.block_on(load::settle(&pod))).await;
         let wanted = match settled.and_then(|(settings, resolver)| this.wanted(settings, resolver, dry)) {
@@ -333,7 +335,8 @@ impl ReloadableState {
         ReloadOutcome { follower, dry, ..ReloadOutcome::of(live, outcome, policy_changed) }
     }
 
-    /// What has changed so far is no reason to read everything again after this reading, which may reject it.
+    /// Marks all changes up to now as seen: this reload reads them, even if it rejects them, so they must not trigger
+    /// another.
     fn mark_seen(mut self) -> Self {
         self.files.mark_seen();
         if let Some(Served { reloader, files, .. }) = &mut self.served {
@@ -343,12 +346,12 @@ impl ReloadableState {
         self
     }
 
-    /// What the pod wants to be in force now, where a reload may bring it about.
+    /// Returns the state that the pod asks for, if a reload can apply it.
     fn wanted(&self, mut settings: Settings, resolver: Resolver, dry: bool) -> Result<Candidate, Failure> {
         let fixed = RestartOnlySettings::of(&settings);
         let tls = settings.tls.take();
         if tls.is_some() != self.served.is_some() {
-            // Neither endpoints nor callers may be half of the one and half of the other.
+            // The switch would leave endpoints and callers in different states.
             return Err(Failure::configuration(
                 "TLS is switched on or off, and endpoints that are open keep what they speak",
                 "restart for it",
@@ -361,13 +364,13 @@ impl ReloadableState {
         }
         let (policy, rotation) = policy::establish(&settings.auth, asks, values.keys)?;
         let (sources, development) = match tls.map(|tls| identity::sources(tls, values.tls)) {
-            // A development pair that would be made first cannot be looked at.
+            // A dry run does not create a development pair, so it cannot check one.
             Some((_, Some(made))) if dry && !made.is_made() => (None, Some(made)),
             Some((sources, development)) => (Some(sources), development),
             None => (None, None),
         };
         if self.policy.borrow().has_credentials() && !policy.has_credentials() {
-            // An empty file, or one that is cut off, says the same as one that means it.
+            // An empty or truncated file looks the same as one that removes the credentials on purpose.
             return Err(Failure::configuration(
                 "the pod sets up no credentials any more, and endpoints that asked for some are not opened by a reload",
                 "restart for it; or set runtime.auth.api_key or runtime.tls.client_auth_mode again",
@@ -376,8 +379,8 @@ impl ReloadableState {
         Ok(Candidate { fixed, sources, development, policy, rotation, followed })
     }
 
-    /// A pod that cannot be read, or a store that is down, is no reason to miss a certificate that was renewed
-    /// where it was before.
+    /// Rejects the new configuration, but still reads the material from the previous sources: a pod that cannot be
+    /// read, or a store that is down, must not block the renewal of a certificate.
     async fn rejected(self, failure: Failure, dry: bool) -> ReloadOutcome {
         let (reason, fix) = failure.in_words();
         let (ended, refused) = if dry {
@@ -390,18 +393,18 @@ impl ReloadableState {
     }
 }
 
-/// What a pod wants to be in force, checked as far as it can be without reading the material.
+/// The state that a pod asks for, checked as far as possible without reading the material.
 struct Candidate {
     fixed: RestartOnlySettings,
     sources: Option<Sources>,
-    /// What is to be made where it is missing, before the material is read.
+    /// The development pair to create if it is missing, before the material is read.
     development: Option<SelfSigned>,
     policy: Policy,
     rotation: KeyRotation,
     followed: WatchedSecrets,
 }
 
-/// Runs what may wait for a file system; a panic of it is this task's.
+/// Runs work that may block on a file system. A panic of the work is propagated to this task.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
 }

@@ -1,4 +1,4 @@
-//! What stands behind each endpoint: the protocol crates' routers, and who is let in to them.
+//! Builds the router of each endpoint from the protocol crates, and puts access control in front of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const FLIGHT_ONLY: &str =
     "this endpoint speaks Arrow Flight SQL (gRPC over HTTP/2); SQL over HTTP is on the http endpoint\n";
 const GRPC_ONLY: &str = "this endpoint speaks gRPC (HTTP/2); SQL over HTTP is on the http endpoint\n";
 
-/// Who is let in, on every endpoint.
+/// The access policy that all endpoints share.
 pub(crate) struct AuthContext {
     pub(crate) policy: watch::Receiver<Arc<Policy>>,
     pub(crate) throttle: Arc<Throttle>,
@@ -32,7 +32,7 @@ pub(crate) struct AuthContext {
 }
 
 impl AuthContext {
-    /// Whether only this machine calls. A proxy on this machine speaks for callers elsewhere.
+    /// Returns whether all callers are on this machine. A proxy on this machine forwards for callers elsewhere.
     pub(crate) fn is_local(&self, endpoint: &BoundEndpoint) -> bool {
         endpoint.is_local() && !self.proxies.are_local()
     }
@@ -64,22 +64,22 @@ impl AuthContext {
     }
 }
 
-/// What the endpoints' routers are made of.
+/// The shared parts that the routers are built from.
 pub(crate) struct EndpointDeps {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) ready: watch::Receiver<bool>,
     pub(crate) status: Status,
     pub(crate) metrics: Metrics,
     pub(crate) http: HttpOptions,
-    /// What replicas share to take each other's Flight tickets.
+    /// The secret that replicas share, so that each accepts the others' Flight tickets.
     pub(crate) signing_secret: Option<Secret>,
-    /// Whether the metrics endpoint asks for credentials.
+    /// Whether the metrics endpoint requires credentials.
     pub(crate) guards_metrics: bool,
-    /// How long a query may take, and so also what it begins with.
+    /// How long a query may take; planning counts too.
     pub(crate) query_timeout: Duration,
 }
 
-/// Puts a router behind each endpoint.
+/// Builds the router of each endpoint.
 pub(crate) fn build(endpoints: Endpoints, behind: EndpointDeps, callers: &AuthContext) -> Vec<(BoundEndpoint, Router)> {
     let Endpoints { http, flight, grpc, metrics: metrics_endpoint, probe } = endpoints;
     let EndpointDeps { engine, ready, status, metrics, http: options, signing_secret, guards_metrics, query_timeout } =
@@ -126,7 +126,7 @@ pub(crate) fn build(endpoints: Endpoints, behind: EndpointDeps, callers: &AuthCo
     routers
 }
 
-/// What the HTTP endpoint is set to. A development certificate is no reason to tell browsers anything for long.
+/// Returns the options of the HTTP endpoint. A development certificate disables HSTS, which browsers would remember.
 pub(crate) fn http_options(
     settings: &Settings,
     served: Option<&Served>,
@@ -144,7 +144,7 @@ pub(crate) fn http_options(
     })
 }
 
-/// The origins whose pages may call; all that are none are told at once.
+/// Parses the allowed origins; reports all invalid ones at once.
 fn allowed(origins: &[Sourced<String>]) -> Result<AllowedOrigins, Failure> {
     let (mut allowed, mut causes) = (AllowedOrigins::default(), Vec::new());
     for Sourced { value, origin } in origins {

@@ -1,4 +1,4 @@
-//! From the pod's references to values that change with the stores that hold them.
+//! Follows the pod's secret references, so that their values change with the stores.
 
 use serde_json::{Value, json};
 use spiced_config::{Auth, Material, MaterialInput, Pair, Tls};
@@ -8,15 +8,15 @@ use tokio::sync::watch;
 
 use crate::status::stamp;
 
-/// The values that change with the stores, by who uses them.
+/// The values that change with the stores, grouped by use.
 pub(crate) struct Values {
-    /// Certificates, keys, passphrases, the client CA: those that refer to any.
+    /// Certificates, keys, passphrases and the client CA, as far as they refer to secrets.
     pub(crate) tls: Vec<watch::Receiver<Secret>>,
-    /// The API keys that refer to any, in their order.
+    /// The API keys that refer to secrets, in order.
     pub(crate) keys: Vec<watch::Receiver<Secret>>,
 }
 
-/// Hands the stores on to be followed.
+/// Hands the stores over to be followed, and returns the watched values.
 pub(crate) fn follow(resolver: Resolver, tls: Option<&Tls>, auth: &Auth) -> (Values, WatchedSecrets) {
     let mut written = tls.map_or_else(Vec::new, followed);
     let of_tls = written.len();
@@ -28,8 +28,8 @@ pub(crate) fn follow(resolver: Resolver, tls: Option<&Tls>, auth: &Auth) -> (Val
     (Values { tls: values, keys }, following)
 }
 
-/// The settings of TLS that change with the stores: pair by pair the certificate, the key, its passphrase, then the
-/// client CA, where they refer to any.
+/// Returns the TLS settings that refer to secrets: for each pair the certificate, the key and its passphrase, then the
+/// client CA.
 fn followed(tls: &Tls) -> Vec<Sourced<Template>> {
     let main = match &tls.material {
         Material::Pair(pair) => Some(&**pair),
@@ -43,7 +43,7 @@ fn followed(tls: &Tls) -> Vec<Sourced<Template>> {
     pairs.chain(tls.clients.as_ref().map(|clients| &clients.authority)).filter_map(written).collect()
 }
 
-/// A store, for `/v1/status`.
+/// Returns the status of a store for `/v1/status`.
 pub(crate) fn store_status(store: &StoreStatus) -> Value {
     let refresh = match store.refresh {
         Refresh::Told => "on reload".to_owned(),

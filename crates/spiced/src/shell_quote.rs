@@ -1,7 +1,7 @@
-//! Text as a shell reads it.
+//! Quoting for shells.
 
-/// `text` as one word of a shell's line.
+/// Quotes `text` as one word of a shell command.
 pub(crate) fn quoted(text: &str) -> String {
-    // No text that a person gives holds NUL, which no shell can be given.
+    // Quoting fails only for NUL, which no shell word can contain.
     shlex::try_quote(text).map_or_else(|_| String::new(), |word| word.into_owned())
 }

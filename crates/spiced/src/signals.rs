@@ -1,4 +1,4 @@
-//! What the process is told from outside: stop, or reload.
+//! Signals that stop or reload the program.
 
 use std::fs::File;
 use std::io;
@@ -8,19 +8,19 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// SIGTERM, SIGINT, or SIGHUP where the terminal is gone.
+    /// SIGTERM, SIGINT, or SIGHUP after the terminal is gone.
     Stop,
     /// SIGHUP.
     Reload,
 }
 
-/// The signals that the program listens to.
+/// The signals that the program handles.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
-    /// Whether there was a terminal at the start, so that losing it can be told from never having
-    /// had one (systemd, a container).
+    /// Whether there was a terminal at startup. Distinguishes losing the terminal from never having had one (systemd, a
+    /// container).
     had_terminal: bool,
 }
 
@@ -35,7 +35,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) -> Told {
         tokio::select! {
             _ = self.terminate.recv() => Told::Stop,
@@ -46,8 +46,8 @@ impl Signals {
         }
     }
 
-    /// Waits for a second word while stopping. A terminal that closes says SIGHUP more than once, so
-    /// that is none.
+    /// Waits for a second stop signal during the shutdown. SIGHUP does not count, because a terminal that closes sends
+    /// it more than once.
     pub(crate) async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -56,12 +56,12 @@ impl Signals {
     }
 }
 
-/// Opening the controlling terminal fails where there is none any more.
+/// Returns whether there is a controlling terminal; opening `/dev/tty` fails otherwise.
 fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// True under `nohup`, which has SIGHUP ignored: it must not stop the program, so it reloads.
+/// Returns true if SIGHUP is ignored, as under `nohup`: it must not stop the program, so it reloads.
 fn ignores_hang_up() -> bool {
     const HANG_UP: u64 = 1;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

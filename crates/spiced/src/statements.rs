@@ -1,10 +1,10 @@
-//! What statements cost and how they end, as metrics: `spiced_statements_total`, `spiced_statement_seconds` and
+//! Metrics of statements, their cost and outcome: `spiced_statements_total`, `spiced_statement_seconds` and
 //! `spiced_statement_queue_seconds`.
 
 use metrics::{counter, histogram};
 use spiced_engine::{ErrorKind, Outcome, StatementObserver, StatementRecord};
 
-/// Counts statements.
+/// Records the metrics of each statement.
 pub(crate) struct Statements;
 
 impl StatementObserver for Statements {
@@ -16,7 +16,7 @@ impl StatementObserver for Statements {
     }
 }
 
-/// One of few words.
+/// Returns the outcome as a label value from a small fixed set.
 fn outcome(seen: &StatementRecord<'_>) -> &'static str {
     match (seen.outcome, seen.error.map(|error| error.kind())) {
         (Outcome::Done, _) => "done",

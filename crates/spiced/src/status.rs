@@ -1,4 +1,4 @@
-//! The document of `GET /v1/status`, and whether the program is ready.
+//! The document of `GET /v1/status`, and the readiness of the program.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,21 +29,21 @@ impl EndpointStatus {
     }
 }
 
-/// Everything the document is made from.
+/// The sources of the status document.
 pub(crate) struct Status {
     pub(crate) name: String,
     pub(crate) endpoints: Vec<EndpointStatus>,
     pub(crate) identities: Option<Identities>,
     pub(crate) clients: Option<watch::Receiver<Arc<ClientAuthPolicy>>>,
     pub(crate) policy: watch::Receiver<Arc<Policy>>,
-    /// The stores of now: a reload of the pod opens them again.
+    /// The current stores; a reload of the pod replaces them.
     pub(crate) stores: watch::Receiver<watch::Receiver<Vec<StoreStatus>>>,
     pub(crate) datasets: watch::Receiver<Vec<DatasetStatus>>,
     pub(crate) readiness: watch::Receiver<bool>,
 }
 
 impl Status {
-    /// The document now.
+    /// Returns the current document.
     pub(crate) fn document(&self) -> Value {
         let endpoints: Vec<Value> = self
             .endpoints
@@ -118,7 +118,7 @@ fn certificate(identity: &Identity, rejection: Option<&Rejection>) -> Value {
     })
 }
 
-/// `ok`, or what an alert would say.
+/// Returns `ok`, or the reason for an alert.
 pub(crate) fn health(leaf: &CertificateSummary) -> &'static str {
     match leaf.validity(SystemTime::now()) {
         Validity::NotYet { .. } => "not valid yet",
@@ -129,18 +129,18 @@ pub(crate) fn health(leaf: &CertificateSummary) -> &'static str {
     }
 }
 
-/// A certificate's date, in UTC.
+/// Formats a certificate's date, in UTC.
 pub(crate) fn date(unix: i64) -> String {
     stamp(UNIX_EPOCH + Duration::from_secs(unix.max(0) as u64))
 }
 
-/// A point in time, in UTC.
+/// Formats a point in time, in UTC.
 pub(crate) fn stamp(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
-/// Makes a watch that is true while every data set can be queried and nobody has called a stop.
-/// `spawn` runs the task that follows.
+/// Returns a watch that is true while every data set can be queried, statements run, and no shutdown has begun, and the
+/// future that updates it.
 pub(crate) fn readiness(
     mut datasets: watch::Receiver<Vec<DatasetStatus>>,
     mut stopping: watch::Receiver<bool>,
@@ -154,7 +154,7 @@ pub(crate) fn readiness(
             let is_ready = loaded && !stop && *responsive.borrow_and_update();
             sender.send_if_modified(|ready| std::mem::replace(ready, is_ready) != is_ready);
             tokio::select! {
-                // An engine with nothing left to load says nothing more: only the stop is waited for then.
+                // A closed `datasets` channel means that nothing is left to load: then only the other channels matter.
                 Ok(()) = datasets.changed() => {}
                 Ok(()) = responsive.changed() => {}
                 changed = stopping.changed() => if changed.is_err() { return },

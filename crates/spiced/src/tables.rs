@@ -1,4 +1,4 @@
-//! What SQL can ask of the program itself: `runtime.tls`, a row for each certificate of each endpoint.
+//! The system table `runtime.tls`: a row for each certificate of each endpoint.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,8 @@ use tls_core::rotation::{Identities, Served};
 
 use crate::status::health;
 
-/// The table `runtime.tls` of `endpoints`, each of which presents `identities`; without any it has no rows.
+/// Returns the table `runtime.tls` for `endpoints`, each of which presents `identities`. Without identities it has no
+/// rows.
 pub(crate) fn tls(endpoints: Vec<&'static str>, identities: Option<Identities>) -> SystemTable {
     let schema = schema();
     SystemTable::new("tls", schema.clone(), move |_| {

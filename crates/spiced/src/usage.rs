@@ -1,5 +1,5 @@
-//! What is wrong with a command line, in words that repeat nothing of it. A word that is wrong may be a key, or a line
-//! of one: a shell splits what `$(cat tls.key)` gives, and the dashes that PEM begins with look like an option.
+//! Explains what is wrong with a command line without repeating any of it. A wrong word may be a key, or a line of a
+//! key: a shell splits the output of `$(cat tls.key)`, and the dashes that PEM begins with look like an option.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -8,12 +8,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
 use spiced_config::meant;
 
-/// Words an error. `words` are those of the command line, the program's name first; `command` is what they were read
-/// by.
+/// Explains an error. `words` are the words of the command line, including the program's name; `command` is the
+/// definition that parsed them.
 pub(crate) fn explain(error: &Error, words: &[OsString], command: &Command) -> String {
     let message = message(error, words, command);
     let mut text = format!("error: {message}\n");
-    // Only what this program itself calls something is suggested.
+    // Suggestions come only from the program's own names.
     let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
     match other_name(error, command) {
         _ if names(error, ContextKind::InvalidArg).iter().any(|argument| is_pem(argument)) => {
@@ -46,7 +46,7 @@ fn message(error: &Error, words: &[OsString], command: &Command) -> String {
         }
         ErrorKind::InvalidValue => format!("the value of `{}` is none that it takes{}", option(), one_of(error)),
         ErrorKind::ValueValidation => {
-            // The parsers of values say what they take, and repeat nothing.
+            // The value parsers describe what they accept, and do not repeat the value.
             let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
             format!("the value of `{}` cannot be used{source}", option())
         }
@@ -84,7 +84,7 @@ fn message(error: &Error, words: &[OsString], command: &Command) -> String {
     }
 }
 
-/// PEM begins, and each of its frames ends, with dashes, more than an option has.
+/// Returns true for PEM text: its frame lines begin and end with more dashes than an option has.
 fn is_pem(argument: &str) -> bool {
     argument.starts_with("---") || argument.ends_with("---")
 }
@@ -102,7 +102,7 @@ fn names(error: &Error, kind: ContextKind) -> Vec<String> {
     }
 }
 
-/// Which word of the command line it is.
+/// Describes the position of the word on the command line.
 fn place(argument: &str, words: &[OsString]) -> String {
     let name = argument.split('=').next().unwrap_or_default();
     let letter = name.strip_prefix('-').filter(|letter| letter.chars().count() == 1);
@@ -119,7 +119,7 @@ fn place(argument: &str, words: &[OsString]) -> String {
     }
 }
 
-/// The option that another product's name stands for.
+/// Returns the option that corresponds to another product's option name.
 fn other_name(error: &Error, command: &Command) -> Option<String> {
     if error.kind() != ErrorKind::UnknownArgument {
         return None;

@@ -1,6 +1,5 @@
-//! No value of an option or argument is ever printed where it may be a key: every option of every command, as clap's
-//! own tree has them, is given marked key material in every form that people have it in, and all output is searched for
-//! it.
+//! No option or argument prints a value that may be a key. Every option of every command, taken from clap's own tree,
+//! is given marked key material in every form that users have it in, and all output is searched for the mark.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,13 +13,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::CommandFactory;
 
-/// Stands in every form of the material; in coded ones as its coding.
+/// The mark in every form of the material; encoded forms contain its encoding.
 const MARK: &str = "MARKEDiKEYiMATERIALi0123456789abcdef";
 
-/// How long a run may take.
+/// The timeout of a run.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The material, and what must not be printed of it.
+/// Returns the forms of the material, and what must not be printed of each.
 fn forms() -> Vec<(&'static str, String, Vec<String>)> {
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{MARK}\n-----END PRIVATE KEY-----\n");
     let plain = |text: String| (text, vec![MARK.to_owned(), "BEGIN PRIVATE".to_owned()]);
@@ -46,7 +45,7 @@ fn forms() -> Vec<(&'static str, String, Vec<String>)> {
     all.into_iter().map(|(name, (text, hidden))| (name, text, hidden)).collect()
 }
 
-/// Every command with the words that choose it.
+/// Returns every command with the words that select it.
 fn commands() -> Vec<(Vec<String>, clap::Command)> {
     fn gather(command: &clap::Command, words: &[String], found: &mut Vec<(Vec<String>, clap::Command)>) {
         found.push((words.to_vec(), command.clone()));
@@ -62,7 +61,7 @@ fn commands() -> Vec<(Vec<String>, clap::Command)> {
     found
 }
 
-/// The command lines that give `value` to each option and argument of a command.
+/// Returns the command lines that pass `value` to each option and argument of a command.
 fn lines(words: &[String], command: &clap::Command, value: &str) -> Vec<Vec<String>> {
     let mut lines = Vec::new();
     let mut line = |more: &[&str]| {
@@ -77,13 +76,13 @@ fn lines(words: &[String], command: &clap::Command, value: &str) -> Vec<Vec<Stri
             line(&[&format!("-{short}{value}")]);
         }
     }
-    // As an argument, as one behind `--`, as one too many, and as an option that nobody knows.
+    // As an argument, as one after `--`, as a surplus argument, and as an unknown option.
     line(&[value]);
     line(&["--", value]);
     line(&[".", value, value]);
     line(&[&format!("--{value}")]);
     line(&[&format!("--tls-key-fil={value}")]);
-    // What a shell makes of it without quotes.
+    // As a shell splits it without quotes.
     let split: Vec<&str> = value.split_whitespace().collect();
     if split.len() > 1 {
         line(&[&["--tls-key-file"], split.as_slice()].concat());
@@ -99,8 +98,8 @@ fn no_option_of_any_command_prints_its_value() {
     let mut runs = Vec::new();
     for (at, (form, value, hidden)) in forms().into_iter().enumerate() {
         for (words, command) in commands() {
-            // The settings' options are the same for every command that has a pod. PEM is tried everywhere; the other
-            // forms, which are told by the same code, with a part of the lines each.
+            // The settings' options are the same for every command that has a pod. PEM is tried everywhere; of the
+            // other forms, which the same code reports, each gets a part of the lines.
             let is_server = words.is_empty();
             for (nth, line) in lines(&words, &command, &value).into_iter().enumerate() {
                 if at == 0 || (nth + at) % if is_server { 2 } else { 12 } == 0 {
@@ -133,7 +132,7 @@ fn no_option_of_any_command_prints_its_value() {
     );
 }
 
-/// Runs it to its end, or for long enough to have said what it says of its options.
+/// Runs the command until it exits or serves; by then it has reported everything about its options.
 fn run(pod: &Path, line: &[String]) -> String {
     let out = tempfile::NamedTempFile::new().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_spiced"))
@@ -154,7 +153,7 @@ fn run(pod: &Path, line: &[String]) -> String {
     let printed = || String::from_utf8_lossy(&std::fs::read(out.path()).unwrap()).into_owned();
     loop {
         let is_over = child.try_wait().unwrap().is_some();
-        // One that serves has said all that it says.
+        // Once the server serves, it has printed all its messages.
         let serves = !is_over && since.elapsed() > Duration::from_millis(200) && printed().contains("serving");
         if is_over || serves || since.elapsed() > DEADLINE {
             let _ = child.kill();

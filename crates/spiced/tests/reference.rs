@@ -1,5 +1,4 @@
-//! The reference pages of the book are made from the code; this test holds them against it.
-//! `cargo xtask docs` writes them again.
+//! Compares the reference pages of the docs with the code that generates them. `cargo xtask docs` regenerates them.
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Write;
@@ -34,7 +33,7 @@ fn configuration() {
     page("spicepod.schema.json", &format!("{schema:#}\n"));
 }
 
-/// A table of the keys below `path`, then a section for each that has keys of its own.
+/// Writes a table of the keys below `path`, then a section for each key that has keys of its own.
 fn section(schema: &Value, path: &str, out: &mut String) {
     let properties = schema["properties"].as_object().unwrap();
     let known = properties.iter().filter(|(_, inner)| inner["deprecated"] != true);
@@ -63,7 +62,7 @@ fn section(schema: &Value, path: &str, out: &mut String) {
     }
 }
 
-/// The schema of the keys below a value, and whether it is a list of such.
+/// Returns the schema of the keys below a value, and whether the value is a list.
 fn keyed(schema: &Value) -> Option<(&Value, bool)> {
     [(schema, false), (&schema["items"], true)].into_iter().find(|(s, _)| s["properties"].is_object())
 }

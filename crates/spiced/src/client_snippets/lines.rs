@@ -1,4 +1,4 @@
-//! The lines, client by client. What is printed here is run by the tests as it is.
+//! The snippets of each client. The tests run them exactly as printed.
 
 use crate::client_snippets::{EndpointUrl, Target};
 use crate::shell_quote::quoted;
@@ -15,7 +15,7 @@ fn curl_credentials(target: &Target, key: bool) -> String {
     format!("{certificate}{}", if key { "-H \"X-API-Key: $SPICE_API_KEY\" " } else { "" })
 }
 
-/// A plain GET, over TLS or not.
+/// A plain GET request, with or without TLS.
 pub(crate) fn curl_get(target: &Target, endpoint: &EndpointUrl, tls: bool, path: &str) -> String {
     let (scheme, ca) = if tls {
         let who = curl_credentials(target, target.metrics_key);
@@ -145,7 +145,7 @@ pub(crate) fn grpc(target: &Target) -> String {
     ))
 }
 
-/// Where a client would have to do more than a line to show a certificate.
+/// Returns a note for clients that need more than one line to present a client certificate.
 fn shows_no_certificate(target: &Target) -> &'static str {
     if target.certificate {
         "# these lines show no client certificate yet: see the client's own documentation\n"
@@ -169,7 +169,7 @@ pub(crate) fn go(target: &Target) -> String {
             "\tcreds := credentials.NewClientTLSFromCert(nil, \"\")\n".to_owned(),
             "grpc.WithTransportCredentials(creds)",
         ),
-        // Old releases, such as Debian's, have no package `insecure`.
+        // Old releases of grpc-go, such as Debian's, have no package `insecure`.
         (false, _) => ("", String::new(), "grpc.WithInsecure()"),
     };
     format!(
@@ -247,7 +247,7 @@ pub(crate) fn prometheus(target: &Target) -> String {
 }
 
 pub(crate) fn kubernetes_probe(target: &Target) -> String {
-    // A kubelet does not check the certificate, so there is nothing to trust.
+    // A kubelet does not verify the certificate, so there is no CA to trust.
     if target.probe.is_none() && target.certificate {
         return "# a kubelet has no client certificate: switch the probe endpoint on with --probe 0.0.0.0:8081, or runtime.listen.probe\n"
             .to_owned();
@@ -276,7 +276,7 @@ fn python(program: &str) -> String {
     format!("python3 - <<'EOF'\n{program}EOF\n")
 }
 
-/// `--option FILE ` where a CA is to be named.
+/// Returns `--option FILE ` if the client needs a CA file.
 fn option(target: &Target, option: &str) -> String {
     target.ca().map_or(String::new(), |ca| format!("{option} {} ", quoted(&ca)))
 }

@@ -1,5 +1,5 @@
-//! How each client connects: lines to paste, filled in with where the endpoints are and what is to be
-//! trusted. `spiced connect` prints them, and so does the banner.
+//! Snippets that connect each client: lines to paste, with the endpoints' addresses and the CA to trust filled in.
+//! `spiced connect` and the banner print them.
 
 mod lines;
 mod target;
@@ -7,17 +7,17 @@ mod target;
 pub(crate) use lines::{curl, curl_get, sql};
 pub(crate) use target::{EndpointUrl, Target, Trust};
 
-/// A client, and its lines.
+/// A client and its snippet.
 pub(crate) struct Client {
-    /// What `spiced connect NAME` calls it.
+    /// Its name for `spiced connect NAME`.
     pub(crate) name: &'static str,
-    /// What it is, and what it needs to be installed.
+    /// A description, and what to install.
     pub(crate) about: &'static str,
-    /// A shell's lines, or a file's, that end in a newline.
+    /// Returns shell lines or a file, ending in a newline.
     pub(crate) lines: fn(&Target) -> String,
 }
 
-/// Every client there is.
+/// All known clients.
 pub(crate) const CLIENTS: &[Client] = &[
     Client { name: "curl", about: "SQL over HTTP", lines: lines::curl },
     Client { name: "sql", about: "the prompt of spiced itself, over Flight SQL", lines: lines::sql },
@@ -33,7 +33,7 @@ pub(crate) const CLIENTS: &[Client] = &[
     Client { name: "kubernetes-probe", about: "for a container in a Deployment", lines: lines::kubernetes_probe },
 ];
 
-/// The client called `name`.
+/// Returns the client called `name`.
 pub(crate) fn find(name: &str) -> Option<&'static Client> {
     CLIENTS.iter().find(|client| client.name == name)
 }

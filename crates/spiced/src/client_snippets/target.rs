@@ -1,11 +1,11 @@
-//! What a client has to know of a server: where its endpoints are, and whom to trust.
+//! What a client needs to know about a server: the endpoints' addresses and the CA to trust.
 
 use std::path::PathBuf;
 
 use spiced_certs::Issued;
 use tls_core::listener::ListenAddress;
 
-/// A server, as its clients see it.
+/// A server as its clients see it.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) http: EndpointUrl,
@@ -13,41 +13,41 @@ pub(crate) struct Target {
     pub(crate) grpc: EndpointUrl,
     pub(crate) metrics: Option<EndpointUrl>,
     pub(crate) probe: Option<EndpointUrl>,
-    /// `None` where the endpoints speak plain text.
+    /// `None` if the endpoints use plain text.
     pub(crate) trust: Option<Trust>,
-    /// A statement worth trying.
+    /// A sample query.
     pub(crate) query: String,
-    /// True where a caller gives an API key.
+    /// True if callers need an API key.
     pub(crate) key: bool,
-    /// True where the metrics endpoint asks for one, too.
+    /// True if the metrics endpoint requires an API key too.
     pub(crate) metrics_key: bool,
-    /// True where there is no connection without a client certificate.
+    /// True if every connection needs a client certificate.
     pub(crate) certificate: bool,
 }
 
-/// Where an endpoint is.
+/// The address of an endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct EndpointUrl {
-    /// A name or address, an IPv6 address in brackets.
+    /// A host name or IP address; an IPv6 address is in brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// True where nobody but this machine reaches it.
+    /// True if only this machine can reach it.
     pub(crate) loopback: bool,
 }
 
-/// Whom a client has to trust.
+/// The CA that a client has to trust.
 #[derive(Debug, Clone)]
 pub(crate) enum Trust {
-    /// Nobody new: a root of the system's store signed the certificate.
+    /// The system's trust store contains the root that signed the certificate.
     System,
-    /// What this file holds.
+    /// The CA certificate in this file.
     File(PathBuf),
-    /// A CA that only its owner has the certificate of; its name.
+    /// The name of a CA whose certificate only its operator has.
     Issuer(String),
 }
 
 impl Trust {
-    /// From who issued the certificate, and the file that it was read from, where it was one.
+    /// Derives it from the certificate's issuer and the file that the certificate was read from, if any.
     pub(crate) fn of(issued: Issued, certificate_file: Option<PathBuf>) -> Self {
         match (issued, certificate_file) {
             (Issued::BySystemRoot, _) => Self::System,
@@ -58,12 +58,12 @@ impl Trust {
 }
 
 impl Target {
-    /// True where the endpoints speak TLS.
+    /// Returns true if the endpoints use TLS.
     pub(crate) fn tls(&self) -> bool {
         self.trust.is_some()
     }
 
-    /// The CA file that a client names; `None` where it need name none.
+    /// Returns the CA file that a client has to name, or `None` if it needs none.
     pub(crate) fn ca(&self) -> Option<String> {
         match self.trust.as_ref()? {
             Trust::System => None,
@@ -72,7 +72,7 @@ impl Target {
         }
     }
 
-    /// What is to be known before the lines work, as comments; empty where nothing is.
+    /// Returns what the snippets require, as shell comments; empty if they require nothing.
     pub(crate) fn note(&self) -> String {
         let mut note = match &self.trust {
             Some(Trust::Issuer(name)) => {
@@ -91,8 +91,8 @@ impl Target {
 }
 
 impl EndpointUrl {
-    /// An endpoint that listens on `address`, by a name that `names` (those of the certificate; none without TLS) has
-    /// where there is one.
+    /// Creates the URL of an endpoint that listens on `address`. Prefers a host in `names`, the names of the
+    /// certificate (empty without TLS).
     pub(crate) fn new(address: &ListenAddress, port: u16, names: &[String]) -> Self {
         let asked = address.host();
         let everywhere = ["0.0.0.0", "::", "*"].contains(&asked);
@@ -104,7 +104,7 @@ impl EndpointUrl {
         Self { host: if host.contains(':') { format!("[{host}]") } else { host.to_owned() }, port, loopback }
     }
 
-    /// `host:port`.
+    /// Returns `host:port`.
     pub(crate) fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }

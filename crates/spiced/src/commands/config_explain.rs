@@ -1,4 +1,4 @@
-//! `spiced config explain`: each effective value, its origin, what it beat and why.
+//! `spiced config explain`: each effective value, its origin, the values it overrides, and why.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::commands::{print, runtime};
 use crate::failure::Failure;
 use crate::load;
 
-/// Explains what can be explained; then fails as the start would, where it would.
+/// Explains as much as possible, then fails if the server would fail to start.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let layers = load::read(&args.pod)?;
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         let settled = layers.clone().settle(&resolve).await;
         let mut explanation = match layers.explain(&resolve).await {
             Ok(explanation) => explanation,
-            // The start tells all that is wrong, not only what keeps this from being explained.
+            // Report every error that startup would report, not only the one that prevents an explanation.
             Err(why) => return Err(settled.map_or_else(load::failed, |_| load::failed(why))),
         };
         if let Err(Resolved::Config(error) | Resolved::Both(error, _)) = &settled {

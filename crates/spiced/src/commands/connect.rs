@@ -1,4 +1,4 @@
-//! `spiced connect`: lines to paste, from the configuration that the server would have.
+//! `spiced connect`: prints client snippets, from the configuration that the server would use.
 
 use std::fmt::Write;
 use std::time::SystemTime;
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<(), Failure> {
     })
 }
 
-/// Every client's lines, one after the other.
+/// Returns the snippets of all clients.
 fn all(target: &Target) -> String {
     let mut out = target.note();
     for (at, Client { name, about, lines }) in CLIENTS.iter().enumerate() {
@@ -78,7 +78,8 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
     })
 }
 
-/// What was given is repeated only where it is nearly one of ours: a directory or a key may stand in the wrong place.
+/// Rejects an unknown client name. Repeats it only if it is close to a known one: it may be a directory or a key in the
+/// wrong place.
 fn unknown(name: &str) -> Failure {
     let known: Vec<&str> = CLIENTS.iter().map(|client| client.name).collect();
     let (given, like) = match nearest(name, known.iter().copied()) {

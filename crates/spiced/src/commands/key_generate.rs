@@ -1,4 +1,4 @@
-//! `spiced key generate`: a key for a caller, and its hash for the pod.
+//! `spiced key generate`: generates an API key for a caller, and its hash for the pod.
 
 use spiced_middleware::generate_key;
 
@@ -12,7 +12,7 @@ pub(crate) fn run(args: &KeyGenerateArgs) -> Result<(), Failure> {
         KeyRole::Ro => "ro",
         KeyRole::Rw => "rw",
     };
-    // The one place that shows a key: whoever runs this asked for it.
+    // The only place that prints a key: the user asked for it.
     let key = key.expose_text().unwrap_or_default();
     print(&format!(
         "key:  {key}      give this to the caller; it is not shown again\n\

@@ -1,4 +1,4 @@
-//! What the program does instead of serving, one file a command.
+//! The commands other than serving, one file each.
 
 mod config_explain;
 mod connect;
@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::args::{Command, ConfigCommand, KeyCommand, SecretsCommand, TlsCommand};
 use crate::failure::Failure;
 
-/// Does what `command` says, to its end.
+/// Runs `command` to completion.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Config(ConfigCommand::Explain(args)) => config_explain::run(&args),
@@ -32,7 +32,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// Writes to standard output. A reader that went away (`| head`) has what it wanted.
+/// Writes to standard output. A closed pipe (`| head`) is not an error.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -43,7 +43,7 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A runtime for a command, on this thread.
+/// Creates a single-threaded runtime for a command.
 fn runtime() -> Result<Runtime, Failure> {
     tls_core::install_provider();
     Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))

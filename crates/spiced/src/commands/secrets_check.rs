@@ -1,7 +1,7 @@
-//! `spiced secrets check`: each reference of the pod, who answers it, and what is missing; never a value.
+//! `spiced secrets check`: each reference of the pod, the store that resolves it, and what is missing; never a value.
 //!
-//! The stores are asked as the start would ask them. References of settings that another layer beats
-//! are asked for too, and said to be unused: what they lack keeps nothing from starting.
+//! The stores are queried as startup would query them. References of overridden settings are resolved too and marked as
+//! unused; if they fail, startup is not affected.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -16,10 +16,10 @@ use crate::commands::{print, runtime};
 use crate::failure::Failure;
 use crate::load;
 
-/// Exit code: something is missing.
+/// Exit code: a reference did not resolve.
 const CONFIGURATION: u8 = 78;
 
-/// Asks, and prints what came of it.
+/// Resolves the references and prints the report.
 pub(crate) fn run(args: &SecretsCheckArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
     let (report, config) = runtime.block_on(check(&args.pod))?;
@@ -28,19 +28,19 @@ pub(crate) fn run(args: &SecretsCheckArgs) -> Result<(), Failure> {
     if !report.is_good() {
         return Err(Failure::Output { text, code: CONFIGURATION });
     }
-    // Everything is there, and the pod is wrong all the same.
+    // All secrets resolve, but the pod may still be invalid.
     config?;
     print(&text)
 }
 
-/// What came of every reference, and whether the pod can be settled with that.
+/// Resolves every reference, and checks whether the pod is valid with the results.
 async fn check(pod: &PodArgs) -> Result<(Report, Result<(), Failure>), Failure> {
     let layers = load::read(pod)?;
     let resolver = load::open(&layers).await?;
     let written = layers.references();
     let asked = RefCell::new(HashSet::new());
     let whole = RefCell::new(false);
-    // What is missing is stood in for, so that everything else is asked for as well.
+    // A placeholder replaces a missing value, so that all other references are still resolved.
     let settled = layers.settle(async |values| {
         *whole.borrow_mut() |= !values.iter().any(|value| is_switch(&value.origin));
         let mut given = Vec::with_capacity(values.len());
@@ -64,21 +64,21 @@ async fn check(pod: &PodArgs) -> Result<(Report, Result<(), Failure>), Failure> 
     Ok((Report { rows: rows.collect(), errors: resolver.declaration_errors().to_vec() }, config))
 }
 
-/// A setting that is asked for before it is known which of the others count.
+/// Returns whether a setting is resolved first because it determines which other settings apply.
 fn is_switch(origin: &Origin) -> bool {
     matches!(origin, Origin::File { key, .. } if key == "runtime.tls.enabled" || key == "runtime.tls.self_signed")
 }
 
-/// Everything that is printed.
+/// The printed report.
 struct Report {
     rows: Vec<Row>,
-    /// What is wrong with the stores' declarations.
+    /// Errors in the declarations of the stores.
     errors: Vec<ResolveError>,
 }
 
 struct Row {
     answer: Resolution,
-    /// False where the setting is beaten, so that nothing hangs on it.
+    /// False if the setting is overridden, so that nothing depends on it.
     used: bool,
 }
 

@@ -1,4 +1,5 @@
-//! `spiced tls check`: the doctor. All that the start would find about TLS and auth, and more, without serving.
+//! `spiced tls check`, the doctor: finds everything that startup would find about TLS and auth, and more, without
+//! serving.
 
 mod material;
 
@@ -15,7 +16,7 @@ use crate::commands::{print, runtime};
 use crate::failure::Failure;
 use crate::{identity, load, policy};
 
-/// Exit code: there is a finding that is bad enough.
+/// Exit code: a finding makes the check fail.
 const BAD: u8 = 1;
 
 pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
@@ -36,13 +37,13 @@ pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
     print(&text)
 }
 
-/// What was found, the worst first, and which clients would take the certificate.
+/// The findings, most severe first, and the clients that would accept the certificate.
 struct Report {
     findings: Vec<Finding>,
     accepted_by: Vec<(&'static str, bool)>,
-    /// What could not be checked, each a sentence.
+    /// What could not be checked, one sentence each.
     unchecked: Vec<String>,
-    /// Codes of findings that the pod accepts.
+    /// The codes of findings that the pod accepts.
     accepted: Vec<String>,
 }
 
@@ -88,10 +89,10 @@ fn of_tls(tls: Tls, args: &TlsCheckArgs) -> Result<Report, Failure> {
     let Examined { mut findings, accepted_by, mut unchecked } =
         examined.map_err(|error| Failure::configuration(&error, error.hint()))?;
     if development.is_some() {
-        // Whoever has it made trusts it.
+        // The user of a development certificate trusts its CA.
         unchecked.clear();
     }
-    // A development CA of ours has no intermediates, and its user knows.
+    // A development CA has no intermediates, and its user knows that.
     findings.retain(|finding| development.is_none() || finding.severity > Severity::Info);
     Ok(Report { findings, accepted_by, unchecked, accepted })
 }
@@ -120,21 +121,21 @@ impl Report {
         findings(&self.findings, colours) + &takers(&self.accepted_by) + &unchecked.collect::<String>()
     }
 
-    /// True where the command fails: for an error, and for a warning that makes a client refuse; `strict`: for every
-    /// warning, and for all that makes a client refuse.
+    /// Returns true if the command fails: for an error, and for a warning that makes a client refuse. With `strict`,
+    /// for every warning, and for every finding that makes a client refuse.
     fn fails(&self, strict: bool) -> bool {
         let counts = |finding: &&Finding| !self.accepted.iter().any(|code| code == finding.code);
         self.findings.iter().filter(counts).any(|finding| finding.fails(strict))
     }
 }
 
-/// Who takes a certificate, as an object.
+/// Returns which clients accept a certificate, as a JSON object.
 pub(super) fn accepted(by: &[(&'static str, bool)]) -> Value {
     let entries = by.iter().map(|(client, takes)| ((*client).to_owned(), Value::Bool(*takes)));
     Value::Object(entries.collect::<Map<String, Value>>())
 }
 
-/// The findings for a person, two lines each.
+/// Formats the findings as text, two lines each.
 pub(super) fn findings(found: &[Finding], colours: bool) -> String {
     let mut out = String::new();
     for Finding { code, severity, origin, subject, message, fix, .. } in found {
@@ -144,7 +145,7 @@ pub(super) fn findings(found: &[Finding], colours: bool) -> String {
             Severity::Info => ("info", "36"),
         };
         let word = if colours { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() };
-        // A message that begins with where it is from needs not say it again.
+        // A message that begins with its origin does not repeat it.
         let place = if message.starts_with(origin.as_str()) { String::new() } else { format!("{origin}: ") };
         let about = if subject.is_empty() || message.contains(subject.as_str()) {
             String::new()
@@ -159,7 +160,7 @@ pub(super) fn findings(found: &[Finding], colours: bool) -> String {
     out
 }
 
-/// Who takes a certificate, for a person.
+/// Formats which clients accept a certificate as text.
 pub(super) fn takers(by: &[(&'static str, bool)]) -> String {
     let mut out = String::new();
     for (wanted, says) in [(true, "take"), (false, "refuse")] {

@@ -1,4 +1,4 @@
-//! `spiced tls init`: a development CA and a leaf, and how each client comes to trust them.
+//! `spiced tls init`: creates a development CA and a leaf certificate, and explains how each client trusts them.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! `spiced tls inspect`: what a server on the network presents, and what the doctor says of it. It shakes
-//! hands and leaves; nothing is trusted, and nothing is sent.
+//! `spiced tls inspect`: shows what a server on the network presents, and the doctor's findings. Performs the handshake
+//! and disconnects; trusts nothing and sends no request.
 
 use std::fmt::Write;
 use std::io;
@@ -24,10 +24,10 @@ use crate::commands::{print, runtime};
 use crate::failure::Failure;
 use crate::status::date;
 
-/// A connection and its handshake.
+/// The timeout of a connection and its handshake.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a server may take to send its tickets, which TLS 1.3 has it do after the handshake.
+/// How long to wait for the session tickets, which a TLS 1.3 server sends after the handshake.
 const TICKETS: Duration = Duration::from_millis(500);
 
 /// Exit code: there is a finding at error level.
@@ -61,7 +61,7 @@ fn address(text: &str) -> Result<(String, u16), Failure> {
     let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     match parsed {
         Some((name, port)) if host(name).is_ok() => Ok((name.to_owned(), port)),
-        // Not repeated: what stands here by mistake may be a key.
+        // The argument is not repeated, because it may be a key by mistake.
         _ => Err(Failure::Usage(
             "error: the argument is no HOST:PORT\nhint: such as localhost:3000, or [::1]:3000; no scheme and no path\n"
                 .to_owned(),
@@ -69,7 +69,7 @@ fn address(text: &str) -> Result<(String, u16), Failure> {
     }
 }
 
-/// What was seen of a server.
+/// The result of the inspection.
 struct Inspected {
     chain: Vec<CertificateDer<'static>>,
     version: &'static str,
@@ -77,7 +77,7 @@ struct Inspected {
     group: String,
     alpn: Option<String>,
     resumed: bool,
-    /// Versions that it speaks besides.
+    /// The other versions that the server supports.
     versions: Vec<&'static str>,
 }
 
@@ -85,7 +85,7 @@ async fn look(host: &str, port: u16, start: Option<StartTls>) -> io::Result<Insp
     let both: [&'static SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
     let config = Arc::new(configured(&both)?);
     let mut first = handshake(host, port, start, config.clone()).await?;
-    // The tickets come now, if at all; whatever else comes is not looked at.
+    // Session tickets arrive now, if at all; any other data is ignored.
     let _ = timeout(TICKETS, first.read(&mut [0; 1])).await;
     let (_, connection) = first.get_ref();
     let chain = connection.peer_certificates().unwrap_or_default();
@@ -139,7 +139,7 @@ async fn handshake(
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake within 10 s")))
 }
 
-/// PostgreSQL's SSLRequest, and its answer of one letter.
+/// Sends PostgreSQL's SSLRequest and reads the response, a single letter.
 async fn ask_postgres(tcp: &mut TcpStream) -> io::Result<()> {
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     tcp.write_all(&SSL_REQUEST).await?;

@@ -1,4 +1,4 @@
-//! What a person and a script read.
+//! Tests of the text and JSON reports.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::args::{Args, Command, SecretsCommand};
 
-/// A pod with two stores, and its report; `POD` stands for its directory.
+/// Returns the report for a pod with two stores; `POD` is a placeholder for its directory.
 fn report(secrets: &str, rest: &str, files: &[(&str, &str)], more: &[&str]) -> (Report, impl Fn(String) -> String) {
     let pod = tempfile::tempdir().unwrap();
     std::fs::write(pod.path().join("spicepod.yaml"), format!("secrets:\n{secrets}\n{rest}")).unwrap();

@@ -1,5 +1,4 @@
-//! What `spiced sql` takes: what was said on the command line and in the environment, and what was
-//! decided of it.
+//! The options of `spiced sql`: the raw options and environment variables, and the options resolved from them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use super::meta;
 use crate::args::path;
 use crate::failure::Failure;
 
-/// Where `spiced` puts its development CA, seen from the pod's directory.
+/// The path of the development CA, relative to the pod's directory.
 const DEVELOPMENT_CA: &str = ".spice/tls/ca.pem";
 
 const ENDPOINT: (&str, &str) = ("--endpoint", "SPICED_SQL_ENDPOINT");
@@ -85,7 +84,7 @@ pub(crate) enum Format {
     Ndjson,
 }
 
-/// What was decided.
+/// The resolved options.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) input: Option<Given>,
@@ -94,29 +93,29 @@ pub(crate) struct Options {
     pub(crate) max_rows: usize,
 }
 
-/// Where statements are, where that was said.
+/// The source of the statements, if given.
 #[derive(Debug)]
 pub(crate) enum Given {
     Query(String),
     File(PathBuf),
 }
 
-/// What is needed to reach the server.
+/// How to reach the server.
 #[derive(Debug)]
 pub(crate) struct Reach {
     pub(crate) endpoint: Endpoint,
     pub(crate) tls: ClientTls,
-    /// Whether something asks for TLS beside the endpoint's scheme.
+    /// Whether an option other than the endpoint's scheme asks for TLS.
     pub(crate) tls_asked: bool,
     pub(crate) api_key: Option<Sourced<Secret>>,
     pub(crate) timeout: Duration,
 }
 
 impl SqlArgs {
-    /// Decides. `environment` reads a variable, `directory` is the current one.
+    /// Resolves the options. `environment` reads a variable; the second argument is the current directory.
     ///
     /// # Errors
-    /// A value is wrong, or one of two that belong together is missing.
+    /// Fails if a value is invalid, or if one of two options that belong together is missing.
     pub(crate) fn decide(
         self,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -124,7 +123,7 @@ impl SqlArgs {
     ) -> Result<Options, Failure> {
         let choose = |flag: Option<OsString>, (name, variable): (&str, &str)| {
             let flag = flag.map(|value| Sourced::new(value, Origin::Flag(name.to_owned())));
-            // An empty variable is one that is not set, as shells and container files have it.
+            // An empty variable counts as not set, as in shells and container files.
             let from = || environment(variable).filter(|value| !value.is_empty());
             flag.or_else(|| from().map(|value| Sourced::new(value, Origin::Variable(variable.to_owned()))))
         };
@@ -183,7 +182,7 @@ impl SqlArgs {
     }
 }
 
-/// A path, which errors repeat: so a variable that holds something else is refused, as an option is.
+/// Accepts a path. Error messages repeat it, so a value that may be a secret is refused, as for an option.
 fn file(path: Sourced<OsString>) -> Result<Sourced<Input>, Failure> {
     if path.value.to_str().is_some_and(may_be_secret) && !Path::new(&path.value).exists() {
         return Err(usage(path.origin, "it is no path: it looks like the text of a key or certificate"));

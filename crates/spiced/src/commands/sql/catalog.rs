@@ -1,4 +1,4 @@
-//! What tables there are, read from the answers of Flight SQL's metadata commands.
+//! The tables of a server, read from the results of Flight SQL's metadata commands.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_flight::IpcMessage;
 use arrow_schema::{ArrowError, Schema};
 
-/// How many tables are kept for completion.
+/// The maximum number of tables kept for completion.
 const MAX_TABLES: usize = 10_000;
 
 /// The tables of a server.
@@ -16,19 +16,19 @@ pub(crate) struct Catalog {
     pub(crate) tables: Vec<Table>,
 }
 
-/// One of them.
+/// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) catalog: String,
     pub(crate) schema: String,
     pub(crate) name: String,
     pub(crate) kind: String,
-    /// With names and types, where they were asked for.
+    /// The columns with names and types, if they were requested.
     pub(crate) columns: Arc<Schema>,
 }
 
 impl Catalog {
-    /// Reads what `GetTables` answers.
+    /// Reads the result of `GetTables`.
     pub(crate) fn read(batches: &[RecordBatch]) -> Self {
         let tables = batches.iter().flat_map(tables_of).take(MAX_TABLES).collect();
         Self { tables }
@@ -36,12 +36,12 @@ impl Catalog {
 }
 
 impl Table {
-    /// `schema.table`.
+    /// Returns `schema.table`.
     pub(crate) fn full_name(&self) -> String {
         if self.schema.is_empty() { self.name.clone() } else { format!("{}.{}", self.schema, self.name) }
     }
 
-    /// Its columns as an answer.
+    /// Returns the table's columns as a record batch.
     pub(crate) fn describe(&self) -> Result<RecordBatch, ArrowError> {
         let fields = self.columns.fields();
         let text = |of: &dyn Fn(&arrow_schema::Field) -> String| -> ArrayRef {
@@ -75,7 +75,7 @@ fn tables_of(batch: &RecordBatch) -> Vec<Table> {
     (0..batch.num_rows()).map(table).collect()
 }
 
-/// Reads the server's name and version from what `GetSqlInfo` answers.
+/// Reads the server's name and version from the result of `GetSqlInfo`.
 pub(crate) fn server(batches: &[RecordBatch]) -> Option<String> {
     let mut told = Vec::new();
     for batch in batches {

@@ -1,4 +1,4 @@
-//! What may stand where the cursor is: keywords, tables, columns, and the prompt's own commands.
+//! Completion at the cursor: keywords, tables, columns, and the prompt's own commands.
 
 use super::catalog::{Catalog, Table};
 use super::keywords::{KEYWORDS, is_keyword};
@@ -6,13 +6,13 @@ use super::meta::{COMMANDS, FORMATS};
 use super::referenced_tables::{TableRef, referenced_tables};
 use super::splitter::Splitter;
 
-/// The most that is offered at once.
+/// The maximum number of suggestions.
 const MAX_SUGGESTIONS: usize = 500;
 
-/// Words after which a table stands.
+/// Keywords that a table name follows.
 const BEFORE_TABLE: [&str; 7] = ["FROM", "JOIN", "INTO", "UPDATE", "TABLE", "DESCRIBE", "DESC"];
 
-/// Where the word under the cursor begins, and what it may become.
+/// Returns where the word under the cursor begins, and its completions.
 pub(crate) fn complete(line: &str, at: usize, catalog: &Catalog) -> (usize, Vec<String>) {
     let before = &line[..at];
     let mut splitter = Splitter::default();
@@ -40,7 +40,7 @@ pub(crate) fn complete(line: &str, at: usize, catalog: &Catalog) -> (usize, Vec<
             // Before `FROM` is written, any column may be meant.
             let tables = if tables.is_empty() && !word.is_empty() { catalog.tables.iter().collect() } else { tables };
             let columns = tables.iter().flat_map(|table| columns(table));
-            // What is being typed may look like an alias.
+            // The word being typed may look like an alias.
             let aliases = names.iter().map(TableRef::known_as).filter(|alias| *alias != word).map(quoted);
             columns.chain(aliases).chain(KEYWORDS.iter().map(|keyword| in_case_of(word, keyword))).collect()
         }
@@ -48,7 +48,7 @@ pub(crate) fn complete(line: &str, at: usize, catalog: &Catalog) -> (usize, Vec<
     (start, beginning_with(word, offered))
 }
 
-/// Those that go on with `word`, each once.
+/// Returns the candidates that begin with `word`, each once.
 fn beginning_with(word: &str, offered: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();
     for candidate in offered {
@@ -64,7 +64,7 @@ fn beginning_with(word: &str, offered: impl IntoIterator<Item = String>) -> Vec<
     kept
 }
 
-/// A command of the prompt, or what it takes.
+/// Completes a command of the prompt, or its argument.
 fn command(statement: &str, at: usize, catalog: &Catalog) -> (usize, Vec<String>) {
     let Some((name, _)) = statement.split_once(char::is_whitespace) else {
         let names = COMMANDS.iter().flat_map(|(names, ..)| names.iter());
@@ -88,7 +88,7 @@ fn command(statement: &str, at: usize, catalog: &Catalog) -> (usize, Vec<String>
     (at - word.len(), beginning_with(word, offered))
 }
 
-/// What follows a dot.
+/// Completes the part after a dot.
 fn qualified(qualifier: &str, names: &[TableRef], catalog: &Catalog) -> Vec<String> {
     let mention = names.iter().find(|mention| mention.known_as().eq_ignore_ascii_case(qualifier));
     let by_mention = mention.and_then(|mention| find(mention, catalog));
@@ -113,14 +113,14 @@ fn columns(table: &Table) -> impl Iterator<Item = String> {
     table.columns.fields().iter().map(|field| quoted(field.name()))
 }
 
-/// The statement that begins at `start`, to its end, which may be behind the cursor.
+/// Returns the statement that begins at `start`, including any part behind the cursor.
 fn whole_statement(line: &str, start: usize) -> &str {
     let rest = &line[start..];
     let end = Splitter::default().push(rest).first().map_or(rest.len(), |piece| piece.text.len());
     &rest[..end]
 }
 
-/// Whether a table's name stands after this.
+/// Returns whether a table name is expected after `left`.
 fn stands_for_table(left: &str) -> bool {
     let left = left.trim_end();
     let word = last_word(left);
@@ -144,7 +144,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The name as SQL has to write it.
+/// Returns the name, quoted if SQL requires it.
 pub(crate) fn quoted(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
@@ -152,7 +152,7 @@ pub(crate) fn quoted(name: &str) -> String {
     if plain || name.is_empty() { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
-/// The keyword in the letters that the person uses.
+/// Returns the keyword in upper or lower case, as the user types.
 fn in_case_of(word: &str, keyword: &str) -> String {
     if word.chars().any(char::is_lowercase) { keyword.to_ascii_lowercase() } else { keyword.to_owned() }
 }

@@ -1,8 +1,8 @@
-//! From an endpoint to a connection: TCP, then TLS or not, within one deadline.
+//! Connects to an endpoint: TCP, then TLS or plain text, within one deadline.
 //!
-//! Without a scheme TLS is tried first. Plain text comes second only where it cannot leave this
-//! machine and nothing asks for TLS, and once TLS was spoken it stays: nobody in between can talk a
-//! client down to plain text.
+//! Without a scheme, TLS is tried first. Plain text is used only if the connection cannot leave this machine and no
+//! option asks for TLS. Once a connection has used TLS, later ones use TLS too, so an attacker on the network cannot
+//! downgrade the client to plain text.
 
 use std::future::Future;
 use std::io;
@@ -27,7 +27,7 @@ use super::args::Reach;
 use super::connect_error::Unreachable;
 use super::endpoint::{Endpoint, Requested};
 
-/// After how long without a word the other end is asked whether it is there.
+/// How long a connection may be idle before keep-alive probes check that the peer is still there.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Makes connections to one server.
@@ -36,7 +36,7 @@ pub(crate) struct Dialer {
     tls: Result<Tls, ClientTlsError>,
     plain_allowed: bool,
     timeout: Duration,
-    /// What was spoken when it first worked.
+    /// The protocol of the first connection that worked.
     settled: OnceLock<Requested>,
     latest: watch::Sender<Option<Arc<Link>>>,
 }
@@ -46,18 +46,18 @@ struct Tls {
     witness: HandshakeObserver,
 }
 
-/// What is known of a connection.
+/// The properties of a connection.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// How it was reached, the scheme that was spoken included.
+    /// The endpoint that was reached, with the scheme that was used.
     pub(crate) endpoint: Endpoint,
     pub(crate) tls: Option<LinkTls>,
-    /// What TLS said after the handshake, where it was the end: a server of TLS 1.3 refuses a
-    /// client's certificate only then.
+    /// The TLS alert that ended the connection after the handshake: a TLS 1.3 server refuses a client certificate only
+    /// then.
     refused: Mutex<Option<Refusal>>,
 }
 
-/// What the handshake agreed on.
+/// The result of the handshake.
 #[derive(Debug)]
 pub(crate) struct LinkTls {
     pub(crate) version: String,
@@ -67,23 +67,23 @@ pub(crate) struct LinkTls {
 }
 
 impl Link {
-    /// Why TLS ended the connection, if it did.
+    /// Returns why TLS ended the connection, if it did.
     pub(crate) fn refused(&self) -> Option<Refusal> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Dialer {
-    /// Reads what TLS needs.
+    /// Loads the TLS configuration.
     ///
     /// # Errors
-    /// It cannot be read, and TLS is not just one of two ways.
+    /// Fails if the configuration cannot be loaded, unless plain text may be used instead.
     pub(crate) fn new(reach: &Reach) -> Result<Self, ClientTlsError> {
         let Reach { endpoint, tls, tls_asked, timeout, .. } = reach;
         let plain_allowed = endpoint.asked == Requested::TlsFirst && endpoint.is_loopback() && !tls_asked;
         let tls = Tls::new(tls.clone());
         match &tls {
-            // Where nothing is trusted, plain text on this machine may still do.
+            // Without trusted roots, plain text on this machine may still work.
             Err(ClientTlsError::NoAuthority { .. }) if plain_allowed => {}
             Err(error) if endpoint.asked != Requested::Plain => return Err(error.clone()),
             _ => {}
@@ -92,15 +92,15 @@ impl Dialer {
         Ok(Self { endpoint: endpoint.clone(), tls, plain_allowed, timeout: *timeout, settled, latest })
     }
 
-    /// The connection that was made last.
+    /// Returns the most recent connection.
     pub(crate) fn latest(&self) -> Option<Arc<Link>> {
         self.latest.borrow().clone()
     }
 
-    /// Makes a connection.
+    /// Connects to the server.
     ///
     /// # Errors
-    /// There is none, and why.
+    /// Fails if the server cannot be reached; the error states why.
     pub(crate) async fn connect(&self) -> Result<Connection, Unreachable> {
         let asked = self.settled.get().copied().unwrap_or(self.endpoint.asked);
         let line = match asked {
@@ -115,14 +115,13 @@ impl Dialer {
                 other => other?,
             },
         };
-        // Another dial may have settled it; they agree, or a later one fails.
+        // A concurrent connection may have settled it already. Both agree, or a later one fails.
         let _ = self.settled.set(line.link.endpoint.asked);
         self.latest.send_replace(Some(Arc::clone(&line.link)));
         Ok(line)
     }
 
-    /// Whether the server speaks TLS, whatever was asked: it answers a handshake with something
-    /// that is TLS, be it a refusal.
+    /// Returns whether the server speaks TLS, whatever the scheme: it answers a handshake with TLS, even with an alert.
     pub(crate) async fn speaks_tls(&self) -> bool {
         match self.within(self.secure()).await {
             Ok(_) => true,
@@ -150,15 +149,15 @@ impl Dialer {
             kind: cause.kind(),
             reason: cause.to_string(),
         })?;
-        // Statements are small and someone waits for each.
+        // Statements are small, and a user waits for each.
         let _ = tcp.set_nodelay(true);
-        // A server that vanished in the midst of a query is noticed within two minutes.
+        // A server that vanishes during a query is detected within two minutes.
         let keepalive = TcpKeepalive::new().with_time(IDLE).with_interval(IDLE).with_retries(3);
         let _ = SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
         Ok(tcp)
     }
 
-    /// With `here`, only to this machine: a name may be resolved to anything.
+    /// Connects in plain text; with `here`, only to this machine, because a name may resolve to any address.
     async fn plain(&self, here: bool) -> Result<Connection, Unreachable> {
         let tcp = self.tcp().await?;
         let endpoint = self.endpoint.to(Requested::Plain, &self.endpoint.host);
@@ -219,18 +218,18 @@ pub(crate) struct Connection {
     pub(crate) link: Arc<Link>,
 }
 
-/// What a connection is to those above.
+/// The transport of a connection.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-/// Listens for what TLS says at the end: above, an error is but a text. A server of TLS 1.3 looks at
-/// our certificate when the handshake is over for us.
+/// Records the TLS alert that ends a connection, which the layers above only see as text. A TLS 1.3 server checks the
+/// client certificate after the client has completed its handshake.
 struct AlertCapturingStream {
     stream: TlsStream<TcpStream>,
     link: Arc<Link>,
     witness: HandshakeObserver,
-    /// Whether anything came from the server since the handshake; then it has let us in.
+    /// Whether the server has sent data since the handshake, which means that it has accepted the client.
     answered: bool,
 }
 
@@ -241,9 +240,9 @@ impl AlertCapturingStream {
         }
     }
 
-    /// A server that refuses sends an alert and closes. What is written then fails, while the alert
-    /// is still to be read, and nobody above reads on: so this waits for the end of what there is,
-    /// which on a broken connection is near.
+    /// Reads the pending alert after a failed write. A server that refuses a client sends an alert and closes; the
+    /// write then fails while the alert is still unread, and the layers above do not read any more. So this reads to
+    /// the end of the stream, which is near on a broken connection.
     fn wrote<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let error = match polled {
             Poll::Ready(Err(error)) if !self.answered => error,
@@ -254,13 +253,13 @@ impl AlertCapturingStream {
             match self.read(cx, &mut ReadBuf::new(&mut bytes)) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(_) => return Poll::Ready(Err(error)),
-                // The next write fails as this one did.
+                // The next write fails in the same way.
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    /// Whether anything was read.
+    /// Reads, and returns whether any data arrived.
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);

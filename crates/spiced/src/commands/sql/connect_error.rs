@@ -1,4 +1,4 @@
-//! Why a server is not reached, and what to write instead.
+//! Why a server cannot be reached, and how to fix it.
 
 use std::io;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use spiced_certs::outbound::{ClientTlsError, Refusal};
 
 use super::endpoint::{Endpoint, Requested};
 
-/// What `--tls-self-signed` names its CA.
+/// The name of the CA that `--tls-self-signed` creates.
 const DEVELOPMENT_CA: &str = "spiced development CA";
 
 /// Why there is no connection.
@@ -32,7 +32,7 @@ pub(crate) enum Unreachable {
 }
 
 impl Unreachable {
-    /// What to change.
+    /// Returns what to change.
     pub(crate) fn hint(&self) -> String {
         match self {
             Self::UnknownHost { .. } => "check the name in --endpoint".to_owned(),
@@ -104,12 +104,12 @@ fn of_refusal(endpoint: &Endpoint, refusal: &Refusal) -> String {
     }
 }
 
-/// Not a wildcard, and not a URI.
+/// Returns whether a name is neither a wildcard nor a URI.
 fn is_host(name: &str) -> bool {
     !name.contains(['*', '/'])
 }
 
-/// Without the number that the operating system's text ends with.
+/// Returns the operating system's error text without the error number at its end.
 fn tcp_text(kind: io::ErrorKind, reason: &str) -> String {
     match kind {
         io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),

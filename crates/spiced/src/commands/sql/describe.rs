@@ -1,4 +1,4 @@
-//! What `\d` and its like show, by the metadata commands of Flight SQL.
+//! The output of `\d` and similar commands, from the metadata commands of Flight SQL.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,29 +10,29 @@ use super::meta::{Name, like, matches};
 use super::print::{Stop, print};
 use super::shell::Shell;
 
-/// All tables.
+/// Lists all tables.
 pub(crate) async fn tables(shell: &mut Shell) -> Result<(), Stop> {
     let info = shell.interrupt.or(shell.session.tables(None, None, false)).await.ok_or(Stop::Interrupted)??;
     shell.show(info).await.map(|_| ())
 }
 
-/// The schemas of all catalogs.
+/// Lists the schemas of all catalogs.
 pub(crate) async fn schemas(shell: &mut Shell) -> Result<(), Stop> {
     let info = shell.interrupt.or(shell.session.schemas()).await.ok_or(Stop::Interrupted)??;
     shell.show(info).await.map(|_| ())
 }
 
-/// The catalogs.
+/// Lists the catalogs.
 pub(crate) async fn catalogs(shell: &mut Shell) -> Result<(), Stop> {
     let info = shell.interrupt.or(shell.session.catalogs()).await.ok_or(Stop::Interrupted)??;
     shell.show(info).await.map(|_| ())
 }
 
-/// The columns of the tables that a name stands for.
+/// Lists the columns of the tables that match a name.
 pub(crate) async fn table(shell: &mut Shell, name: &Name) -> Result<(), Stop> {
     let asked = async {
         let session = &mut shell.session;
-        // `_` stands for any character there: what comes is looked at once more.
+        // In this pattern `_` matches any character, so the results are filtered again below.
         let info = session.tables(name.schema.as_deref().map(like), Some(like(&name.table)), true).await?;
         session.all(&info).await
     };
@@ -52,7 +52,7 @@ pub(crate) async fn table(shell: &mut Shell, name: &Name) -> Result<(), Stop> {
     Ok(())
 }
 
-/// How the prompt is connected.
+/// Describes the connection of the prompt.
 pub(crate) async fn connection(shell: &mut Shell) -> Result<String, Stop> {
     let server = shell.interrupt.or(shell.session.server()).await.ok_or(Stop::Interrupted)??;
     let Some(link) = shell.session.link() else { return Ok("not connected".to_owned()) };
@@ -73,7 +73,7 @@ pub(crate) async fn connection(shell: &mut Shell) -> Result<String, Stop> {
     Ok(text)
 }
 
-/// A time of Unix as RFC 3339.
+/// Formats Unix seconds as RFC 3339.
 fn day(seconds: i64) -> String {
     let time = u64::try_from(seconds).ok().and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     humantime::format_rfc3339_seconds(time.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()

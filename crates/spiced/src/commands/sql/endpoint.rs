@@ -1,4 +1,4 @@
-//! Where a Flight SQL server is, as people write it.
+//! The address of a Flight SQL server, as users write it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,30 +6,30 @@ use std::str::FromStr;
 
 use spiced_config::may_be_secret;
 
-/// Where the Flight endpoint is by default.
+/// The default port of the Flight endpoint.
 const PORT: u16 = 50051;
 
-/// A server's address, and how it is spoken to.
+/// A server's address and protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) asked: Requested,
-    /// A name, or an IP address without brackets.
+    /// A host name, or an IP address without brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
 }
 
-/// What the scheme asks for.
+/// The protocol that the scheme asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Requested {
     /// `grpc+tls://`, `https://`.
     Tls,
     /// `grpc://`, `grpc+tcp://`, `http://`.
     Plain,
-    /// No scheme: TLS, and plain text where a server on this machine does not speak TLS.
+    /// No scheme: TLS, or plain text if a server on this machine does not speak TLS.
     TlsFirst,
 }
 
-/// Each scheme, what it asks for, and the port that it means where none is written.
+/// Each scheme with its protocol and default port.
 const SCHEMES: [(&str, Requested, u16); 5] = [
     ("grpc+tls", Requested::Tls, PORT),
     ("https", Requested::Tls, 443),
@@ -39,7 +39,7 @@ const SCHEMES: [(&str, Requested, u16); 5] = [
 ];
 
 impl Endpoint {
-    /// Whether only this machine can answer there.
+    /// Returns whether only this machine can answer at this address.
     pub(crate) fn is_loopback(&self) -> bool {
         match self.host.parse::<IpAddr>() {
             Ok(address) => address.is_loopback(),
@@ -50,7 +50,7 @@ impl Endpoint {
         }
     }
 
-    /// `host:port`, as a URL has it.
+    /// Returns `host:port`, as in a URL.
     pub(crate) fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -59,7 +59,7 @@ impl Endpoint {
         }
     }
 
-    /// The same place, asked for in another way, or by another name.
+    /// Returns the same endpoint with another protocol and host name.
     pub(crate) fn to(&self, asked: Requested, host: &str) -> Self {
         Self { asked, host: host.to_owned(), port: self.port }
     }
@@ -95,7 +95,7 @@ impl FromStr for Endpoint {
                 (*asked, *port, rest.strip_suffix('/').unwrap_or(rest))
             }
         };
-        // What stands before an `@` may be a password: it is not repeated.
+        // The text before an `@` may be a password, so it is not repeated.
         if rest.contains('@') {
             return Err(EndpointError::Credentials);
         }
@@ -134,7 +134,7 @@ fn split(rest: &str) -> Result<(&str, Option<&str>), EndpointError> {
     }
 }
 
-/// Why a text is no endpoint.
+/// Why a text is not a valid endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EndpointError {
     #[error("there is no scheme `{0}`: write grpc+tls:// (or https://), grpc:// (or http://) for plain text, or none")]

@@ -1,4 +1,4 @@
-//! What went wrong, as a person reads it.
+//! Errors, as they are shown to a user.
 
 use std::error::Error;
 
@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::connect_error::Unreachable;
 
-/// A sentence, and what to do about it.
+/// An error message and a hint how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SqlError {
     pub(crate) what: String,
@@ -16,23 +16,23 @@ pub(crate) struct SqlError {
 }
 
 impl SqlError {
-    /// Without a hint.
+    /// Creates an error without a hint.
     pub(crate) fn new(what: impl ToString) -> Self {
         Self { what: what.to_string(), hint: None }
     }
 
-    /// With one.
+    /// Creates an error with a hint.
     pub(crate) fn hinted(what: impl ToString, hint: impl Into<String>) -> Self {
         Self { what: what.to_string(), hint: Some(hint.into()) }
     }
 
-    /// Says where in a script it happened.
+    /// Adds the position in a script.
     #[must_use]
     pub(crate) fn at(self, place: &str) -> Self {
         Self { what: format!("{place}: {}", self.what), hint: self.hint }
     }
 
-    /// As it is printed, after `error: `.
+    /// Returns the text that is printed after `error: `.
     pub(crate) fn text(&self) -> String {
         match &self.hint {
             Some(hint) => format!("{}\nhint: {hint}", self.what),
@@ -40,7 +40,7 @@ impl SqlError {
         }
     }
 
-    /// What a server answered. `key` is where the key came from that was sent.
+    /// Creates an error from the server's status. `key` is the origin of the API key that was sent.
     pub(crate) fn answered(status: &Status, key: Option<&Origin>) -> Self {
         let what = match status.message() {
             "" => status.code().description().to_ascii_lowercase(),
@@ -65,7 +65,7 @@ impl From<Unreachable> for SqlError {
     }
 }
 
-/// The status that an error is, or that stands for what cannot be read.
+/// Returns the gRPC status of an error; an error that has no status becomes an internal one.
 pub(crate) fn status(error: FlightError) -> Status {
     match error {
         FlightError::Tonic(status) => *status,
@@ -73,12 +73,12 @@ pub(crate) fn status(error: FlightError) -> Status {
     }
 }
 
-/// Finds an error of this kind among the causes of `error`.
+/// Finds an error of type `E` among the causes of `error`.
 pub(crate) fn cause<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
     causes(error).find_map(|error| error.downcast_ref())
 }
 
-/// The last of the causes, which says most.
+/// Returns the text of the root cause, which is the most specific.
 pub(crate) fn root(error: &(dyn Error + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
 }

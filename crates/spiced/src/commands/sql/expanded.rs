@@ -1,4 +1,4 @@
-//! Rows a value a line, for those that are wider than the screen.
+//! Rows with one value a line, for tables that are wider than the screen.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use arrow_schema::{ArrowError, Schema};
 use super::output::printable;
 use super::print::Stop;
 
-/// Counts the rows that it has written.
+/// Writes rows in the expanded format, and counts them.
 pub(crate) struct Expanded {
     names: Vec<String>,
     width: usize,

@@ -1,4 +1,4 @@
-//! Where the prompt remembers what was typed.
+//! The history file of the prompt.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -6,22 +6,22 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// How many entries are kept.
+/// The maximum number of entries.
 pub(crate) const MAX_ENTRIES: usize = 10_000;
 
-/// An entry that is longer, in bytes, is not kept: it was pasted.
+/// The maximum length of an entry, in bytes; a longer one was pasted and is not kept.
 pub(crate) const MAX_ENTRY: usize = 64 * 1024;
 
-/// `$XDG_STATE_HOME/spiced/sql_history`, or `~/.local/state/…`; none where there is no home.
+/// Returns `$XDG_STATE_HOME/spiced/sql_history`, or `~/.local/state/…`; `None` if there is no home directory.
 ///
-/// <https://specifications.freedesktop.org/basedir-spec/latest/>: a path that is not absolute does not count.
+/// <https://specifications.freedesktop.org/basedir-spec/latest/>: a path that is not absolute is ignored.
 pub(crate) fn path(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
     Some(state.join("spiced").join("sql_history"))
 }
 
-/// Makes the directory, and sees to it that nobody else reads a file that is there already.
+/// Creates the directory, and restricts an existing file to its owner.
 pub(crate) fn prepare(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

@@ -1,5 +1,4 @@
-//! Ctrl-C, from the moment that statements run to the moment that they have ended: one that comes
-//! between two of them counts too.
+//! Ctrl-C while statements run, including between two statements.
 
 use std::future::Future;
 use std::io;
@@ -7,11 +6,11 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Whether Ctrl-C has come since it was made.
+/// Whether Ctrl-C has been pressed since this was created.
 pub(crate) struct Interrupt(watch::Receiver<bool>);
 
 impl Interrupt {
-    /// Listens from now on. Must be called in a runtime.
+    /// Starts to listen for Ctrl-C. Must be called from within a Tokio runtime.
     pub(crate) fn listen() -> io::Result<Self> {
         let mut signals = signal(SignalKind::interrupt())?;
         let (send, seen) = watch::channel(false);
@@ -26,7 +25,7 @@ impl Interrupt {
         Ok(Self(seen))
     }
 
-    /// Does `work`, unless Ctrl-C comes first; `work` is looked at again each time that it waits.
+    /// Runs `work`, unless Ctrl-C comes first. Ctrl-C is checked each time `work` is polled.
     pub(crate) async fn or<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut seen = self.0.clone();
         tokio::select! {

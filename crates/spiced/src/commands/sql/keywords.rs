@@ -1,6 +1,6 @@
-//! The words of SQL that completion offers, in the dialect of DataFusion.
+//! SQL keywords for completion, in DataFusion's dialect.
 
-/// Sorted.
+/// The keywords, sorted.
 pub(crate) const KEYWORDS: [&str; 122] = [
     "ALL",
     "ALTER",
@@ -126,7 +126,7 @@ pub(crate) const KEYWORDS: [&str; 122] = [
     "WITH",
 ];
 
-/// Whether a word is one of them.
+/// Returns whether `word` is a keyword.
 pub(crate) fn is_keyword(word: &str) -> bool {
     KEYWORDS.binary_search(&word.to_ascii_uppercase().as_str()).is_ok()
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use super::args::Format;
 use super::error::SqlError;
 
-/// The formats, by name.
+/// The names of the output formats.
 pub(crate) const FORMATS: [&str; 4] = ["table", "csv", "json", "ndjson"];
 
-/// Every command: its names, what it takes, what it does.
+/// Every command: its names, its arguments, and its description.
 pub(crate) const COMMANDS: [(&[&str], &str, &str); 12] = [
     (&["\\d", "\\dt"], "[NAME]", "the tables, or the columns of NAME (* stands for anything)"),
     (&["\\dn"], "", "the schemas"),
@@ -24,7 +24,7 @@ pub(crate) const COMMANDS: [(&[&str], &str, &str); 12] = [
     (&["\\q", "\\quit"], "", "leave (so does Ctrl-D)"),
 ];
 
-/// What is to be done.
+/// A parsed command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Meta {
     Tables,
@@ -43,11 +43,11 @@ pub(crate) enum Meta {
 }
 
 impl Meta {
-    /// Reads a line.
+    /// Parses a line.
     pub(crate) fn parse(line: &str) -> Result<Self, SqlError> {
         let line = line.trim();
         let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        // People end everything with a semicolon.
+        // Users end everything with a semicolon.
         let argument = argument.trim().trim_end_matches(';').trim_end();
         let name = name.trim_end_matches(';');
         let known = COMMANDS.iter().find(|(names, ..)| names.contains(&name));
@@ -87,7 +87,7 @@ fn switch(name: &str, given: Option<&str>) -> Result<Option<bool>, SqlError> {
     }
 }
 
-/// The help.
+/// Returns the help text.
 pub(crate) fn help() -> String {
     let lines = COMMANDS.iter().map(|(names, takes, what)| {
         let name = format!("{} {takes}", names.join(" "));
@@ -100,7 +100,7 @@ pub(crate) fn help() -> String {
     )
 }
 
-/// A table's name, with or without schema and catalog. `*` stands for anything.
+/// A table name with optional schema and catalog. `*` matches any text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) catalog: Option<String>,
@@ -118,7 +118,7 @@ impl Name {
                 '"' if quoted && chars.next_if_eq(&'"').is_some() => push(&mut parts, '"'),
                 '"' => quoted = !quoted,
                 '.' if !quoted => parts.push(String::new()),
-                // As the server does with names that are not quoted.
+                // The server lowercases unquoted names in the same way.
                 _ if !quoted => c.to_lowercase().for_each(|c| push(&mut parts, c)),
                 _ => push(&mut parts, c),
             }
@@ -139,7 +139,7 @@ fn push(parts: &mut [String], c: char) {
     }
 }
 
-/// Whether `text` is what `pattern` says, in which `*` stands for anything.
+/// Returns whether `text` matches `pattern`, in which `*` matches any text.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|start| text.strip_prefix(start)) else { return false };
@@ -151,7 +151,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     rest.ends_with(end)
 }
 
-/// The pattern of `LIKE` that lets through all that `matches` does, and perhaps more.
+/// Returns a `LIKE` pattern that matches at least everything that `matches` accepts.
 pub(crate) fn like(pattern: &str) -> String {
     pattern.replace('*', "%")
 }

@@ -1,8 +1,8 @@
-//! `spiced sql`: a SQL prompt over Flight SQL, one query, or a script.
+//! `spiced sql`: a SQL prompt over Flight SQL, a single query, or a script.
 //!
-//! The way through the files: `args` decides what is wanted; `connect` makes the connection, and
-//! `unreachable` tells why there is none; `session` speaks Flight SQL on it; `splitter` cuts text into
-//! statements; `shell` runs them and `print` writes what they give; `prompt` is the line editor.
+//! The modules: `args` resolves the options; `connect` makes the connection, and `connect_error` explains why there is
+//! none; `session` speaks Flight SQL on it; `splitter` cuts text into statements; `shell` runs them and `print` writes
+//! their results; `prompt` is the line editor.
 
 mod args;
 mod catalog;
@@ -43,14 +43,14 @@ use script::Script;
 use session::Session;
 use shell::{Settings, Shell};
 
-/// Runs what `args` asks for, to its end.
+/// Runs the prompt, the query or the script that `args` asks for.
 pub(crate) fn run(args: SqlArgs) -> Result<(), Failure> {
     let options = args.decide(|name| std::env::var_os(name), Path::new(""))?;
-    // One thread for the connection; statements and their output have this one.
+    // One worker thread for the connection; statements and their output run on this thread.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|e| Failure::Other(e.to_string()))?;
     let ended = converse(&runtime, options);
-    // A script that is still being read waits for nobody.
+    // Does not wait for a script that is still being read.
     runtime.shutdown_background();
     match ended {
         Ok(()) | Err(Stop::Gone) => Ok(()),
@@ -81,7 +81,7 @@ fn converse(runtime: &Runtime, options: Options) -> Result<(), Stop> {
     }
 }
 
-/// What a careful person would want to have been told.
+/// Warns about an API key that others can see.
 fn beware(reach: &Reach, screen: &mut Screen) {
     let Some(key) = &reach.api_key else { return };
     if matches!(key.origin, Origin::Flag(_)) {

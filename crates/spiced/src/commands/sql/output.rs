@@ -1,15 +1,15 @@
-//! Where the prompt writes: answers to one place, everything else to another.
+//! The output of the prompt: results go to standard output, everything else to standard error.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use super::error::SqlError;
 
-/// Two ways out. Answers alone go to `out`, so that they can be piped.
+/// The two outputs. Only results go to `out`, so that they can be piped.
 pub(crate) struct Screen {
     out: Box<dyn Write>,
     err: Box<dyn Write>,
-    /// Whether a person reads what is said beside answers.
+    /// Whether a user reads the messages.
     watched: bool,
     colour: bool,
 }
@@ -28,42 +28,42 @@ impl Screen {
         }
     }
 
-    /// Where answers go.
+    /// Returns the output for results.
     pub(crate) fn out(&mut self) -> &mut dyn Write {
         &mut self.out
     }
 
-    /// An answer that is a text of our own.
+    /// Prints a result that is the prompt's own text.
     pub(crate) fn answer(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "{}", printable(text))?;
         self.out.flush()
     }
 
-    /// Whether colours may be used.
+    /// Returns whether colours may be used.
     pub(crate) fn colour(&self) -> bool {
         self.colour
     }
 
-    /// Something that is said in any case. Where nobody can be told, nobody is.
+    /// Prints a message. Errors are ignored: there is no other place to report them.
     pub(crate) fn say(&mut self, text: &str) {
         let _ = writeln!(self.err, "{}", printable(text));
     }
 
-    /// Something that only a person who watches wants to know.
+    /// Prints a message only if the output is a terminal.
     pub(crate) fn aside(&mut self, text: &str) {
         if self.watched {
             self.say(text);
         }
     }
 
-    /// Something that went wrong.
+    /// Prints an error.
     pub(crate) fn trouble(&mut self, trouble: &SqlError) {
         let (red, end) = if self.colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let _ = writeln!(self.err, "{red}error:{end} {}", printable(&trouble.text()));
     }
 }
 
-/// The text without what would drive a terminal. Newlines stay.
+/// Escapes control characters, which could drive a terminal; keeps newlines.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let drives = |c: char| c.is_control() && c != '\n';
     if !text.contains(drives) {

@@ -1,7 +1,7 @@
-//! Writes the answer of a statement as it comes, a batch at a time.
+//! Writes the result of a statement as it arrives, batch by batch.
 //!
-//! A table's columns are as wide as the first 1,024 rows need; what is longer later pushes its row
-//! out. All forms but the expanded one are those of the HTTP API, by its own writers.
+//! The first 1,024 rows determine the widths of a table's columns; a longer value in a later row misaligns that row.
+//! All formats except the expanded one use the writers of the HTTP API.
 
 use std::io::{self, Write};
 
@@ -16,39 +16,39 @@ use super::error::SqlError;
 use super::expanded::Expanded;
 use super::session::Rows;
 
-/// How answers are written.
+/// How results are written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) format: Format,
-    /// Whether a table is written a value a line.
+    /// Whether a table is written with one value a line.
     pub(crate) expanded: bool,
-    /// How many rows are written at most.
+    /// The maximum number of rows to write.
     pub(crate) limit: Option<usize>,
 }
 
 /// What was written.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Shown {
-    /// So many rows; with `more`, there are others that were not written.
+    /// The number of rows; with `more`, there are further rows that were not written.
     Rows { count: usize, more: bool },
-    /// Nothing: the statement changed so many rows.
+    /// No rows: the statement changed this many rows.
     Changed(u64),
-    /// Nothing: the statement had its effect.
+    /// No rows: the statement succeeded.
     Done,
 }
 
-/// Why an answer ends before its end.
+/// Why writing stops before the end of the result.
 #[derive(Debug)]
 pub(crate) enum Stop {
     Trouble(SqlError),
     /// Ctrl-C.
     Interrupted,
-    /// Nobody reads the output any more.
+    /// The reader of the output has gone.
     Gone,
 }
 
-/// Writes `rows`. `announced` is the schema that the server gave beforehand; it gives none for
-/// statements that have an effect, whose answer is a count.
+/// Writes `rows`. `announced` is the schema that the server gave beforehand; it gives none for statements that have an
+/// effect, whose result is a count.
 pub(crate) async fn show(
     rows: &mut Rows,
     announced: Option<SchemaRef>,
@@ -74,7 +74,7 @@ pub(crate) async fn show(
             none => none.insert(Printer::new(layout, batch.schema_ref())?),
         };
         printer.write(&batch, out)?;
-        // What is there is seen, though the rest may take long; and Ctrl-C has its turn.
+        // Shows the rows received so far, since the next batch may take long, and yields so that Ctrl-C is handled.
         out.flush()?;
         tokio::task::yield_now().await;
         if more {
@@ -91,7 +91,7 @@ pub(crate) async fn show(
     Ok(Shown::Rows { count, more })
 }
 
-/// Writes a batch of our own making.
+/// Writes a batch that the prompt itself created.
 pub(crate) fn print(batch: &RecordBatch, layout: Layout, out: &mut dyn Write) -> Result<(), Stop> {
     let mut printer = Printer::new(layout, batch.schema_ref())?;
     printer.write(batch, out)?;
@@ -99,7 +99,7 @@ pub(crate) fn print(batch: &RecordBatch, layout: Layout, out: &mut dyn Write) ->
     Ok(out.flush()?)
 }
 
-/// What a statement that changes data answers.
+/// Returns whether the schema is that of the result of a statement that changes data.
 fn is_count(schema: &Schema) -> bool {
     matches!(schema.fields().as_ref(), [field] if field.name() == "count" && *field.data_type() == DataType::UInt64)
 }

@@ -1,4 +1,4 @@
-//! The prompt: a line editor with history and completion, and what it hands to the shell.
+//! The prompt: a line editor with history and completion that passes statements to the shell.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use super::splitter::Splitter;
 const PROMPT: &str = "spiced> ";
 const PROMPT_IN_COLOUR: &str = "\x1b[1;32mspiced>\x1b[0m ";
 
-/// Asks and answers until the person leaves. `history` is the file, where there is one.
+/// Reads and runs statements until the user leaves. `history` is the history file, if there is one.
 pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, history: Option<PathBuf>) -> Result<(), Stop> {
     let config = Config::builder()
         .behavior(Behavior::PreferTerm)
@@ -46,7 +46,7 @@ pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, history: Option<PathBuf>
     loop {
         let text = match editor.readline(&(PROMPT, coloured)) {
             Ok(text) => text,
-            // The line is given up.
+            // The user discarded the line.
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => return Ok(()),
             Err(error) => return Err(unusable(error).into()),
@@ -55,11 +55,11 @@ pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, history: Option<PathBuf>
             && editor.add_history_entry(text.trim_end()).unwrap_or(false)
             && let Some(path) = &history
         {
-            // At once, so that it is there whatever comes.
+            // Immediately, so that a crash does not lose it.
             let _ = editor.append_history(path);
         }
         let ran = runtime.block_on(async {
-            // One that came before was for what ran before.
+            // An earlier Ctrl-C was for the previous statement.
             shell.interrupt = Interrupt::listen()?;
             shell.text(as_command(&text)).await
         });
@@ -72,7 +72,7 @@ pub(crate) fn run(runtime: &Runtime, shell: &mut Shell, history: Option<PathBuf>
     }
 }
 
-/// Loads what was typed before. What keeps it from that is said, and the prompt does without.
+/// Loads the history. If that fails, prints a warning and returns false: the prompt works without history.
 fn remember(editor: &mut Editor<Assistant, FileHistory>, shell: &mut Shell, path: &Path) -> bool {
     let loaded = history::prepare(path).map_err(|e| e.to_string()).and_then(|()| match editor.load_history(path) {
         Err(ReadlineError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -88,7 +88,7 @@ fn unusable(error: ReadlineError) -> SqlError {
     SqlError::new(format!("the terminal cannot be used: {error}"))
 }
 
-/// What people type who know other prompts.
+/// Translates commands that users know from other prompts.
 fn as_command(text: &str) -> &str {
     match text.trim().trim_end_matches(';').to_ascii_lowercase().as_str() {
         "quit" | "exit" => "\\q",
@@ -97,7 +97,7 @@ fn as_command(text: &str) -> &str {
     }
 }
 
-/// What the line editor asks while a person types.
+/// The line editor's callbacks while the user types.
 struct Assistant {
     catalog: watch::Receiver<Arc<Catalog>>,
     files: FilenameCompleter,
@@ -116,7 +116,7 @@ impl Highlighter for Assistant {
 }
 
 impl Validator for Assistant {
-    /// Enter ends the line where all statements have ended; else it begins another line.
+    /// Enter submits the input if all statements are complete; otherwise it starts another line.
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         let text = context.input();
         let mut splitter = Splitter::default();

@@ -1,8 +1,8 @@
-//! The tables that a statement names, and what it calls them; enough of SQL to complete columns.
+//! Finds the tables that a statement references, and their aliases; knows just enough SQL to complete columns.
 
 use super::keywords::is_keyword;
 
-/// A table that a statement names.
+/// A table that a statement references.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TableRef {
     pub(crate) schema: Option<String>,
@@ -11,13 +11,13 @@ pub(crate) struct TableRef {
 }
 
 impl TableRef {
-    /// What the statement calls it.
+    /// Returns the name by which the statement refers to the table.
     pub(crate) fn known_as(&self) -> &str {
         self.alias.as_deref().unwrap_or(&self.table)
     }
 }
 
-/// Finds them after `FROM`, `JOIN`, `INTO` and `UPDATE`.
+/// Finds the tables after `FROM`, `JOIN`, `INTO` and `UPDATE`.
 pub(crate) fn referenced_tables(statement: &str) -> Vec<TableRef> {
     let mut tokens = tokens(statement).into_iter().peekable();
     let mut found = Vec::new();
@@ -70,7 +70,7 @@ impl Token {
     }
 }
 
-/// Without blanks and comments; a text in quotes is one token that is no name.
+/// Splits a statement into tokens without whitespace and comments. A string in quotes is one token and not a name.
 fn tokens(statement: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = statement;

@@ -1,4 +1,4 @@
-//! Statements from a file or from standard input, read as they are run and never all at once.
+//! Reads statements from a file or from standard input while they run, never all at once.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -9,21 +9,20 @@ use tokio::sync::mpsc;
 use super::error::SqlError;
 use super::splitter::{MAX_STATEMENT, Piece, Splitter};
 
-/// A script that is being read, by a thread of its own: a pipe may give its next line much later,
-/// and Ctrl-C must not wait for it.
+/// A script, read on a thread of its own: a pipe may deliver its next line much later, and Ctrl-C must not wait for it.
 pub(crate) struct Script {
-    /// What stands before a line's number in messages.
+    /// The text before a line number in messages.
     place: String,
     pieces: mpsc::Receiver<Result<Piece, SqlError>>,
 }
 
 impl Script {
-    /// Standard input.
+    /// Reads standard input.
     pub(crate) fn standard_input() -> Self {
         Self::read("line ".to_owned(), || Ok(Box::new(io::stdin().lock())))
     }
 
-    /// A file; `-` is standard input.
+    /// Reads a file; `-` is standard input.
     pub(crate) fn file(path: &Path) -> Self {
         if path == Path::new("-") {
             return Self::standard_input();
@@ -36,12 +35,12 @@ impl Script {
         })
     }
 
-    /// The next piece; `None` at the end.
+    /// Returns the next piece, or `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Result<Piece, SqlError>> {
         self.pieces.recv().await
     }
 
-    /// Where a line is.
+    /// Returns the position of a line, for messages.
     pub(crate) fn place(&self, line: usize) -> String {
         format!("{}{line}", self.place)
     }
@@ -50,7 +49,7 @@ impl Script {
         let (send, pieces) = mpsc::channel(1);
         let at = place.clone();
         std::thread::spawn(move || {
-            // An error of sending says that nobody runs the script any more.
+            // Sending fails if the script is not run any more.
             let read =
                 open().and_then(|mut from| pieces_of(&mut from, &at, &|piece| send.blocking_send(Ok(piece)).is_ok()));
             if let Err(trouble) = read {
@@ -61,7 +60,7 @@ impl Script {
     }
 }
 
-/// Gives each piece to `take`, until that is enough.
+/// Passes each piece to `take` until it returns false.
 fn pieces_of(from: &mut dyn BufRead, place: &str, take: &dyn Fn(Piece) -> bool) -> Result<(), SqlError> {
     let mut splitter = Splitter::default();
     let mut line = Vec::new();

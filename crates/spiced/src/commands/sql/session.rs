@@ -1,5 +1,4 @@
-//! A Flight SQL server, as the prompt needs it: statements, their rows, their cancel, and what
-//! tables there are.
+//! A session with a Flight SQL server: runs statements, fetches their rows, cancels them, and lists tables.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,21 +28,21 @@ use super::connect::{Connection, Dialer, Link};
 use super::connect_error::Unreachable;
 use super::error::{self, SqlError};
 
-/// The largest message that is taken, in bytes. A batch has a few MiB; one row may have more.
+/// The maximum message size, in bytes. A batch has a few MiB, but a single row may be larger.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
-/// How long a cancel may take before it is given up; the dropped call ends the query too.
+/// How long a cancellation may take. After that, dropping the call ends the query too.
 const CANCEL: Duration = Duration::from_secs(2);
 
 type Wire = InterceptedService<Channel, Bearer>;
 
-/// A connection to one server, made again when it is lost. Clones share it.
+/// A connection to one server, re-established when it is lost. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Session {
     client: FlightSqlServiceClient<Wire>,
     dialer: Arc<Dialer>,
     key: Option<Origin>,
-    /// Whether the server has ever answered as one.
+    /// Whether the server has ever answered as a Flight SQL server.
     proven: Arc<AtomicBool>,
 }
 
@@ -51,7 +50,7 @@ impl Session {
     /// Connects. `reach.api_key` is sent with every call.
     ///
     /// # Errors
-    /// The server is not reached, or the key is none.
+    /// Fails if the server cannot be reached, or if the key is invalid.
     pub(crate) async fn open(reach: &Reach) -> Result<Self, SqlError> {
         let bearer = Bearer::new(reach.api_key.as_ref())?;
         let dialer = Arc::new(Dialer::new(reach).map_err(Unreachable::from)?);
@@ -61,7 +60,7 @@ impl Session {
             .and_then(|endpoint| endpoint.user_agent(concat!("spiced-sql/", env!("CARGO_PKG_VERSION"))))
             .map_err(|e| SqlError::new(error::root(&e)))?;
         let (lines, mut ready) = tokio::sync::mpsc::channel::<Connection>(1);
-        // There is room for one.
+        // The channel has room for one.
         let _ = lines.try_send(first);
         let again = Arc::clone(&dialer);
         let connector = tower::service_fn(move |_| {
@@ -84,12 +83,12 @@ impl Session {
         })
     }
 
-    /// The connection as it is.
+    /// Returns the current connection.
     pub(crate) fn link(&self) -> Option<Arc<Link>> {
         self.dialer.latest()
     }
 
-    /// The server's name and version, where it tells.
+    /// Returns the server's name and version, if it reports them.
     pub(crate) async fn server(&mut self) -> Result<Option<String>, SqlError> {
         let asked = vec![SqlInfo::FlightSqlServerName, SqlInfo::FlightSqlServerVersion];
         let info = match self.client.get_sql_info(asked).await {
@@ -103,39 +102,39 @@ impl Session {
         Ok(super::catalog::server(&rows))
     }
 
-    /// Has a statement planned; what is given back stands for its answer.
+    /// Plans a statement and returns the handle for its result.
     pub(crate) async fn plan(&mut self, sql: &str) -> Result<FlightInfo, SqlError> {
         let planned = self.client.execute(sql.to_owned(), None).await;
         self.said(planned).await
     }
 
-    /// The rows that `info` stands for.
+    /// Returns the rows of `info`.
     pub(crate) fn rows(&self, info: &FlightInfo) -> Rows {
-        // Wherever an endpoint says that its rows are: the connection that is there is the one that
-        // was verified, and keys go nowhere else.
+        // The locations in the endpoints are ignored: the current connection is verified, and keys are sent nowhere
+        // else.
         let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.clone()).collect();
         Rows { session: self.clone(), tickets, current: None, schema: None }
     }
 
-    /// Ends what runs for `info`. A server that does not know how, or has ended it already, is none the worse.
+    /// Cancels the query of `info`. Errors are ignored: the server may not support it, or may have finished already.
     pub(crate) async fn cancel(&self, info: FlightInfo) {
         let mut client = FlightClient::new_from_inner(self.client.inner().clone());
         let _ = timeout(CANCEL, client.cancel_flight_info(CancelFlightInfoRequest::new(info))).await;
     }
 
-    /// The catalogs: one column, their names.
+    /// Lists the catalogs: one column with their names.
     pub(crate) async fn catalogs(&mut self) -> Result<FlightInfo, SqlError> {
         let info = self.client.get_catalogs().await;
         self.said(info).await
     }
 
-    /// The schemas of all catalogs.
+    /// Lists the schemas of all catalogs.
     pub(crate) async fn schemas(&mut self) -> Result<FlightInfo, SqlError> {
         let info = self.client.get_db_schemas(CommandGetDbSchemas::default()).await;
         self.said(info).await
     }
 
-    /// The tables that the patterns (of `LIKE`) match, with their columns where `columns` is set.
+    /// Lists the tables that match the `LIKE` patterns; with `columns`, includes their columns.
     pub(crate) async fn tables(
         &mut self,
         schema: Option<String>,
@@ -152,7 +151,7 @@ impl Session {
         self.said(info).await
     }
 
-    /// All rows of a metadata answer.
+    /// Fetches all rows of a metadata result.
     pub(crate) async fn all(&mut self, info: &FlightInfo) -> Result<Vec<RecordBatch>, SqlError> {
         let mut rows = self.rows(info);
         let mut batches = Vec::new();
@@ -172,7 +171,7 @@ impl Session {
         }
     }
 
-    /// What an error means. One of the connection may need a look at who is there.
+    /// Explains an error. For a connection error, may have to probe what the server speaks.
     async fn explain(&self, error: FlightError) -> SqlError {
         let status = error::status(error);
         if let Some(unreachable) = error::cause::<Unreachable>(&status) {
@@ -203,7 +202,7 @@ impl Session {
         }
         let reason = match (std::error::Error::source(&status), status.message().rsplit_once("status")) {
             (Some(source), _) => error::root(source),
-            // As tonic tells an answer that is HTTP and not gRPC.
+            // The text that tonic uses for a response that is HTTP but not gRPC.
             (None, Some((_, http))) => {
                 format!("it answers HTTP {}", http.trim_start_matches([':', ' ']).trim_start_matches("code "))
             }
@@ -213,14 +212,14 @@ impl Session {
     }
 }
 
-/// Whether a gRPC server answered this, rather than that a connection failed or the answer was no
-/// gRPC, which tonic has no other word for.
+/// Returns whether a gRPC server sent this status. Otherwise the connection failed or the response was not gRPC, which
+/// tonic reports only by its message.
 fn is_answer(status: &Status) -> bool {
     let no_grpc = ["grpc-status header missing", "protocol error: "];
     std::error::Error::source(status).is_none() && !no_grpc.iter().any(|start| status.message().starts_with(start))
 }
 
-/// The rows of one answer, as they come.
+/// The rows of one result, as they arrive.
 pub(crate) struct Rows {
     session: Session,
     tickets: VecDeque<Ticket>,
@@ -229,7 +228,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// The next batch; `None` after the last.
+    /// Returns the next batch, or `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, SqlError> {
         loop {
             let Some(current) = &mut self.current else {
@@ -249,13 +248,13 @@ impl Rows {
         }
     }
 
-    /// The schema, once a batch or the end was seen.
+    /// Returns the schema, once a batch or the end has been read.
     pub(crate) fn schema(&self) -> Option<&SchemaRef> {
         self.schema.as_ref()
     }
 }
 
-/// Puts the key on every call.
+/// Adds the API key to every call.
 #[derive(Clone)]
 pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
 

@@ -1,4 +1,4 @@
-//! Runs statements and commands, one after the other, and shows what they give.
+//! Runs statements and commands one after the other, and prints their results.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -21,10 +21,10 @@ use super::script::Script;
 use super::session::Session;
 use super::splitter::{Kind, Piece, Splitter};
 
-/// How deep files may include files.
+/// The maximum nesting depth of included files.
 const MAX_INCLUDE_DEPTH: usize = 16;
 
-/// What a prompt or a script has in hand.
+/// The state of a prompt or a script.
 pub(crate) struct Shell {
     pub(crate) session: Session,
     pub(crate) screen: Screen,
@@ -34,19 +34,19 @@ pub(crate) struct Shell {
     depth: usize,
 }
 
-/// What its commands set.
+/// Settings that the commands of the prompt change.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) format: Format,
     pub(crate) expanded: bool,
     pub(crate) timing: bool,
-    /// 0: all.
+    /// The maximum number of rows; 0 means all.
     pub(crate) max_rows: usize,
-    /// Whether a person types the statements.
+    /// Whether a user types the statements.
     pub(crate) prompt: bool,
 }
 
-/// What comes after a piece.
+/// Whether to continue after a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     More,
@@ -58,12 +58,12 @@ impl Shell {
         Self { session, screen, settings, interrupt, catalog: watch::Sender::default(), depth: 0 }
     }
 
-    /// The tables that completion knows; they change.
+    /// Returns a watch on the tables for completion.
     pub(crate) fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
         self.catalog.subscribe()
     }
 
-    /// Reads the tables again, behind the prompt. What fails leaves what was known.
+    /// Reads the tables again in the background. If that fails, the known tables stay.
     pub(crate) fn refresh(&self) {
         let (mut session, catalog) = (self.session.clone(), self.catalog.clone());
         tokio::spawn(async move {
@@ -75,7 +75,7 @@ impl Shell {
         });
     }
 
-    /// Runs a text of statements and commands; the first that fails is the last.
+    /// Runs a text of statements and commands; stops at the first that fails.
     pub(crate) async fn text(&mut self, text: &str) -> Result<Next, Stop> {
         let mut splitter = Splitter::default();
         let mut pieces = splitter.push(text);
@@ -117,14 +117,14 @@ impl Shell {
         let info = self.interrupt.or(self.session.plan(sql)).await.ok_or(Stop::Interrupted)??;
         let shown = self.show(info).await?;
         if shown == Shown::Done && self.settings.prompt {
-            // It may have made or dropped a table.
+            // The statement may have created or dropped a table.
             self.refresh();
         }
         self.tell(&shown, started.elapsed());
         Ok(())
     }
 
-    /// Writes the answer that `info` stands for.
+    /// Writes the result of `info`.
     pub(crate) async fn show(&mut self, info: FlightInfo) -> Result<Shown, Stop> {
         let announced =
             (!info.schema.is_empty()).then(|| info.clone().try_decode_schema().ok().map(Arc::new)).flatten();
@@ -134,14 +134,14 @@ impl Shell {
             let mut work = pin!(show(&mut rows, announced, layout, self.screen.out()));
             let shown = self.interrupt.or(&mut work).await;
             if shown.is_none() {
-                // Before the call is dropped, so that the server is told of what still runs.
+                // Cancels before the call is dropped, so that the server learns which query to stop.
                 self.session.cancel(info.clone()).await;
             }
             shown
         };
         match shown {
             None => {
-                // What is written so far is whole lines.
+                // The output so far consists of whole lines.
                 self.screen.out().flush()?;
                 Err(Stop::Interrupted)
             }
@@ -153,14 +153,14 @@ impl Shell {
         }
     }
 
-    /// How answers are written now.
+    /// Returns the current output format.
     pub(crate) fn layout(&self) -> Layout {
         let Settings { format, expanded, max_rows, prompt, .. } = self.settings;
         let limited = prompt && format == Format::Table && max_rows > 0;
         Layout { format, expanded, limit: limited.then_some(max_rows) }
     }
 
-    /// How a statement ended. What a script's query gave is in its answer; a change has no other sign.
+    /// Reports how a statement ended. In a script, a query's result needs no report, but a change has no other output.
     fn tell(&mut self, shown: &Shown, took: Duration) {
         let mut text = match shown {
             Shown::Rows { count: 1, more: false } => "1 row".to_owned(),
@@ -210,7 +210,7 @@ impl Shell {
         self.depth += 1;
         let ended = Box::pin(self.script(Script::file(path))).await;
         self.depth -= 1;
-        // A file that says `\\q` ends itself.
+        // `\\q` in a file ends only that file.
         ended.map(|_| Next::More)
     }
 }

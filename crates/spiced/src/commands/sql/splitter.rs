@@ -1,29 +1,29 @@
-//! Cuts SQL text into statements, as it comes in: at each `;` that stands in no quote and no comment.
+//! Splits SQL text into statements as it arrives: at each `;` outside of quotes and comments.
 //!
-//! What is a quote and what a comment is the server's dialect (DataFusion's generic one): `'…'`,
-//! `E'…\'…'`, `"…"`, `` `…` ``, `$$…$$`, `$tag$…$tag$`, `-- …` and nested `/* … */`. From a backslash
-//! where no statement has begun to the end of its line is a command of the prompt.
+//! Quotes and comments follow the server's dialect (DataFusion's generic one): `'…'`, `E'…\'…'`, `"…"`, `` `…` ``,
+//! `$$…$$`, `$tag$…$tag$`, `-- …` and nested `/* … */`. A backslash outside of any statement begins a command of the
+//! prompt, up to the end of its line.
 //!
-//! Nothing is lost: the texts of all pieces, joined, are the text that was put in.
+//! No text is lost: the texts of all pieces, joined, equal the input.
 
-/// A statement that is longer than this, in bytes, is refused: no server takes it (gRPC messages
-/// of this size are, by `spiced`'s own default).
+/// The maximum length of a statement, in bytes. No server accepts a longer one: by `spiced`'s default, gRPC messages
+/// are limited to this size.
 pub(crate) const MAX_STATEMENT: usize = 16 * 1024 * 1024;
 
 /// A piece of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// All of it, with the blanks before it and the `;` after it.
+    /// The full text, with the whitespace before it and the `;` after it.
     pub(crate) text: String,
     pub(crate) kind: Kind,
-    /// The line where it begins, from 1; blanks and comments before it do not count.
+    /// The line where it begins, from 1, not counting whitespace and comments before it.
     pub(crate) line: usize,
 }
 
-/// What a piece is.
+/// The kind of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Blanks, comments, a `;` by itself.
+    /// Whitespace, comments, or a lone `;`.
     Blank,
     Statement,
     /// A backslash and the rest of its line.
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
 }
 
 impl Piece {
-    /// The statement without its `;`, or the command, without blanks around it.
+    /// Returns the statement without its `;`, or the command, without surrounding whitespace.
     pub(crate) fn body(&self) -> &str {
         let text = self.text.trim();
         match self.kind {
@@ -41,42 +41,42 @@ impl Piece {
     }
 }
 
-/// Takes text bit by bit.
+/// Splits text that arrives in chunks.
 #[derive(Debug)]
 pub(crate) struct Splitter {
     at: At,
-    /// What is taken and not yet given out.
+    /// The text that has been read but not yet returned.
     pending: String,
     kind: Kind,
-    /// The line that is read, and the one where the pending piece, or its open quote, began.
+    /// The current line, and the lines where the pending piece and its open quote began.
     line: usize,
     began: usize,
     opened: usize,
 }
 
-/// Where in the text the next character stands.
+/// The lexical state before the next character.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
-    /// Outside of everything, after a character that matters or not.
+    /// Outside of quotes and comments.
     Open(Before),
-    /// After a `-` or a `/` which may begin a comment.
+    /// After a `-` or `/` that may begin a comment.
     Dash,
     Slash,
     LineComment,
-    /// In so many nested comments, after a `*` or a `/` which may end or begin one.
+    /// In nested comments, after a `*` or `/` that may end or begin one.
     Comment {
         depth: usize,
         before: char,
     },
-    /// Between two of these. With `escapes`, a backslash takes the next character with it.
+    /// Within quotes of this character. With `escapes`, a backslash escapes the next character.
     Quoted {
         by: char,
         escapes: bool,
         escaped: bool,
     },
-    /// After a `$`, in what may become a tag.
+    /// After a `$`, in a possible tag.
     Tag(String),
-    /// In `$tag$…`; the end of what was read so far, which may be the beginning of the end.
+    /// In `$tag$…`: the end tag, and how much of it has been seen.
     Dollar {
         end: String,
         seen: usize,
@@ -84,15 +84,15 @@ enum At {
     Command,
 }
 
-/// What a character that follows has to know.
+/// What precedes the next character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Before {
     Nothing,
     /// Part of a name or number.
     Word,
-    /// An `E` that is a word by itself: a quote after it knows escapes.
+    /// An `E` as a word of its own: a quote after it has escapes.
     Escape,
-    /// The end of such a quote: one that follows at once goes on with it.
+    /// The end of such a quote: a quote that follows directly continues it.
     EscapeEnd,
 }
 
@@ -104,12 +104,12 @@ impl Default for Splitter {
 }
 
 impl Splitter {
-    /// Takes more text; gives the pieces that are complete.
+    /// Reads more text and returns the pieces that are complete.
     pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
         let mut pieces = Vec::new();
         for c in text.chars() {
             if c == '\\' && self.kind == Kind::Blank && matches!(self.at, At::Open(_)) {
-                // A command. What stands before it is a piece of its own.
+                // A command. The text before it becomes a piece of its own.
                 if !self.pending.is_empty() {
                     pieces.push(self.cut());
                 }
@@ -127,10 +127,10 @@ impl Splitter {
         pieces
     }
 
-    /// What is left at the end of the text. It is a statement even without its `;`.
+    /// Returns the rest at the end of the text. It is a statement even without its `;`.
     ///
     /// # Errors
-    /// The text ends within a quote or a comment.
+    /// Fails if the text ends within a quote or a comment.
     pub(crate) fn finish(mut self) -> Result<Option<Piece>, Unfinished> {
         let what = match &self.at {
             At::Quoted { by: '\'', .. } => "a text in '…'",
@@ -142,17 +142,17 @@ impl Splitter {
         Err(Unfinished { what, line: self.opened })
     }
 
-    /// Whether a statement has begun and waits for its end.
+    /// Returns whether a statement has begun and is incomplete.
     pub(crate) fn is_within(&self) -> bool {
         self.kind == Kind::Statement || !matches!(self.at, At::Open(_) | At::LineComment | At::Command)
     }
 
-    /// What waits for its end.
+    /// Returns the incomplete text.
     pub(crate) fn pending(&self) -> &str {
         &self.pending
     }
 
-    /// Whether what comes next stands in a quote or a comment.
+    /// Returns whether the next character is within a quote or a comment.
     pub(crate) fn is_quoted(&self) -> bool {
         !matches!(self.at, At::Open(_) | At::Dash | At::Slash | At::Tag(_) | At::Command)
     }
@@ -163,7 +163,7 @@ impl Splitter {
         piece
     }
 
-    /// Takes one character; true where a piece ends with it.
+    /// Consumes one character; returns true if it ends a piece.
     fn step(&mut self, c: char) -> bool {
         let next = match &mut self.at {
             At::Open(before) => {
@@ -210,7 +210,7 @@ impl Splitter {
                 }
             }
             At::Dollar { end, seen } => {
-                // A `$` that breaks a beginning may begin the end itself.
+                // A `$` that breaks off the end tag may itself begin it.
                 *seen = match end[*seen..].chars().next() {
                     Some(expected) if expected == c => *seen + c.len_utf8(),
                     _ if c == '$' => 1,
@@ -246,14 +246,14 @@ impl Splitter {
         if matches!(self.at, At::Quoted { .. } | At::Tag(_) | At::Slash) {
             self.opened = self.line;
         }
-        // A `-` or `/` may yet turn out to begin a comment.
+        // A `-` or `/` may still begin a comment.
         if !c.is_whitespace() && !matches!(self.at, At::Dash | At::Slash) {
             self.begin();
         }
         false
     }
 
-    /// Something of a statement stands here.
+    /// Marks the pending piece as a statement.
     fn begin(&mut self) {
         if self.kind == Kind::Blank {
             (self.kind, self.began) = (Kind::Statement, self.line);
@@ -261,7 +261,7 @@ impl Splitter {
     }
 }
 
-/// A text that ends where it must not.
+/// A text that ends within a quote or a comment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} that begins in line {line} has no end")]
 pub(crate) struct Unfinished {

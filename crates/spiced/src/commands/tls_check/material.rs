@@ -1,4 +1,4 @@
-//! `spiced tls check CERT [KEY]`: a certificate and its key without a pod.
+//! `spiced tls check CERT [KEY]`: checks a certificate and its key without a pod.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -16,23 +16,24 @@ use crate::commands::print;
 use crate::failure::Failure;
 use crate::status::date;
 
-/// What gives the passphrase of an encrypted key: no option does, as others can see it in the process list.
+/// The variable for the passphrase of an encrypted key. There is no option, because others can see it in the process
+/// list.
 const PASSPHRASE: &str = "SPICED_RUNTIME__TLS__KEY_PASSPHRASE";
 
-/// As much of a file as tells what it is.
+/// How much of a file is read to detect its format, in bytes.
 const MAX_LOOK: u64 = 1024 * 1024;
 
-/// Names of files that hold certificates and keys, where the file itself cannot tell.
+/// File name extensions of certificates and keys, for files whose content cannot tell.
 const EXTENSIONS: [&str; 17] = [
     "pem", "crt", "cer", "cert", "der", "key", "p12", "pfx", "p7b", "p7c", "p7s", "jks", "ppk", "csr", "crl", "chain",
     "bundle",
 ];
 
-/// Keys at the top of a pod file.
+/// Keys at the top level of a pod file.
 const POD_KEYS: [&str; 8] =
     ["version:", "kind: Spicepod", "runtime:", "secrets:", "datasets:", "views:", "name:", "dependencies:"];
 
-/// Returns the material that the arguments name, or `None` where they name a pod.
+/// Returns the material that the arguments name, or `None` if they name a pod.
 pub(super) fn of(args: &TlsCheckArgs) -> Result<Option<Material>, Failure> {
     let path = args.pod.path();
     if !is_material(path, args.key.is_some()) {
@@ -63,7 +64,7 @@ pub(super) fn of(args: &TlsCheckArgs) -> Result<Option<Material>, Failure> {
     }))
 }
 
-/// Returns true where `path` is a certificate's file. A file that cannot be read is told by its name.
+/// Returns true if `path` is a certificate file. A file that cannot be read is judged by its name.
 fn is_material(path: &Path, has_key: bool) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let extension = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
@@ -72,7 +73,7 @@ fn is_material(path: &Path, has_key: bool) -> bool {
     if metadata.is_dir() {
         return false;
     }
-    // A FIFO (`<(…)` of a shell) can be read once.
+    // A FIFO (`<(…)` in a shell) can be read only once.
     if metadata.file_type().is_fifo() {
         return true;
     }
@@ -97,7 +98,7 @@ fn is_material(path: &Path, has_key: bool) -> bool {
     }
 }
 
-/// Checks the material, prints what it is and what is wrong with it.
+/// Checks the material; prints its contents and the findings.
 pub(super) fn run(material: Material, args: &TlsCheckArgs) -> Result<(), Failure> {
     tls_core::install_provider();
     let mut authority = authority(args);
@@ -125,7 +126,7 @@ pub(super) fn run(material: Material, args: &TlsCheckArgs) -> Result<(), Failure
     print(&text)
 }
 
-/// Words the fixes that are about arguments instead of settings.
+/// Rewords the fixes for arguments instead of settings.
 fn reword(finding: &mut Finding, contents: &Contents, args: &TlsCheckArgs) {
     let word = |path: &Option<PathBuf>, otherwise: &str| {
         let path = path.as_ref().map(|path| path.display().to_string());
@@ -174,7 +175,7 @@ fn certificate_json(contents: &Contents, now: SystemTime) -> Value {
     value
 }
 
-/// Whole days to the end of validity; negative after it.
+/// Returns the whole days until the certificate expires; negative after that.
 fn days_left(summary: &CertificateSummary, now: SystemTime) -> i64 {
     summary.seconds_left(now).div_euclid(86_400)
 }

@@ -24,7 +24,7 @@ fn catalog() -> Catalog {
     }
 }
 
-/// `|` is the cursor. The first few of what is offered, behind the word's own beginning.
+/// Returns the first suggestions at the cursor `|`, after the part of the word that is already typed.
 fn offered(text: &str) -> String {
     let at = text.find('|').unwrap();
     let line = text.replace('|', "");

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The bodies of what is no blank, the last one even without an end.
+/// Returns the bodies of the pieces that are not blank; the last one may be incomplete.
 fn bodies(text: &str) -> Vec<String> {
     let mut splitter = Splitter::default();
     let mut pieces = splitter.push(text);
@@ -26,7 +26,7 @@ fn statements_end_where_they_end() {
         ("SELECT ';'; SELECT 'it''s; x';", vec!["SELECT ';'", "SELECT 'it''s; x'"]),
         (r"SELECT E'it\'s; x', e'\\'; SELECT 'a\';", vec![r"SELECT E'it\'s; x', e'\\'", r"SELECT 'a\'"]),
         (r"SELECT E'a''\';b'; 1", vec![r"SELECT E'a''\';b'", "1"]),
-        // The `e` of a longer word means nothing.
+        // The `e` at the end of a longer word has no effect.
         (r"SELECT date'\'; 2", vec![r"SELECT date'\'", "2"]),
         (r#"SELECT ";" , `;` , "a"";"; x"#, vec![r#"SELECT ";" , `;` , "a"";""#, "x"]),
         ("SELECT 1 -- no; end\n; SELECT 2", vec!["SELECT 1 -- no; end", "SELECT 2"]),
@@ -96,7 +96,7 @@ fn each_piece_knows_its_line() {
     assert_eq!(lines, [(Kind::Statement, 1), (Kind::Statement, 5), (Kind::Command, 6), (Kind::Statement, 7)]);
 }
 
-/// Texts of what matters to the splitter, so that quotes and comments do open and close.
+/// Generates text of tokens that matter to the splitter, so that quotes and comments open and close.
 fn sql() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
         "'", "\"", "`", "$", "$$", "$t$", "--", "-", "/", "/*", "*/", "*", ";", "\n", " ", "\\", "E'", "e", "a", "ü",
@@ -126,7 +126,7 @@ proptest! {
 
     #[test]
     fn a_piece_split_again_is_the_same_piece(text in sql()) {
-        // Blanks before a command are a piece for its sake; by themselves they go on.
+        // Whitespace before a command is a piece because of the command; on its own it stays pending.
         for piece in Splitter::default().push(&text).into_iter().filter(|piece| piece.kind != Kind::Blank) {
             let again = Splitter::default().push(&piece.text);
             prop_assert_eq!(again.len(), 1, "{:?}", piece);
