@@ -66,7 +66,7 @@ def test_preflight(pod):
         assert answer.status in (200, 204), answer
         assert allowed(answer) == origin
         assert "post" in listed(answer, "access-control-allow-methods")
-        # `*` does not stand for `authorization` (Fetch, CORS-safelisted request headers).
+        # `*` does not cover `authorization` (Fetch, CORS-safelisted request headers).
         assert {"x-api-key", "authorization", "content-type"} <= listed(answer, "access-control-allow-headers")
         assert "origin" in listed(answer, "vary"), "a cache must not give one origin's answer to another"
     for origin in NEAR:

@@ -327,7 +327,7 @@ def test_every_flight_method_asks(shared, method):
             assert calls.ask(method, EVERY_METHOD[method]).code == "UNAUTHENTICATED", caller
 
 
-# Anonymous callers beside keys
+# Anonymous callers in addition to keys
 
 
 @pytest.mark.parametrize("allowed, wanted", [("ro", "ro"), ("rw", "rw"), (False, "401"), (None, "401")])

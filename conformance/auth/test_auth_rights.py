@@ -14,7 +14,7 @@ from harness.leak_scanner import LEDGER
 from harness.pod import Pod
 from harness.waiting import eventually
 
-# What a read-write caller may do. `{dir}` is a folder that `runtime.sql.host_paths` names; `extra`, `seen` and `spare`
+# What a read-write caller may do. `{dir}` is a directory that `runtime.sql.host_paths` names; `extra`, `seen` and `spare`
 # were made by SQL beforehand. Each must work once, in this order, for who may.
 WRITES = {
     "update": "UPDATE notes SET name = 'x'",
@@ -466,7 +466,7 @@ def test_query_of_another_is_not_cancelled(unchanged, cancel):
         assert maker.act(*cancel(info.answers[0])).code in ("OK", "NOT_FOUND"), "it has ended by itself"
 
 
-# What Flight SQL has beside statements
+# Flight SQL's commands other than statements
 
 INGESTS = {"append": (2, 2), "create": (1, 1), "replace": (1, 3), "create-or-append": (1, 2)}
 

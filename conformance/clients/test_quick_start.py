@@ -28,7 +28,7 @@ class Walk:
         for name in ("CARGO_HOME", "RUSTUP_HOME"):
             default = Path.home() / {"CARGO_HOME": ".cargo", "RUSTUP_HOME": ".rustup"}[name]
             self.env.setdefault(name, str(default))
-        # What is built is what the suite tests: the target folder that SPICED_BIN lies in.
+        # Builds into the target directory of SPICED_BIN, so that the suite tests what is built.
         self.env["CARGO_TARGET_DIR"] = str(Path(os.environ["SPICED_BIN"]).resolve().parent.parent)
         self.env["CARGO_NET_OFFLINE"] = "true"
         self.namespace = subprocess.Popen(

@@ -166,6 +166,6 @@ def test_the_message(servers, programs, title, client, messages):
         "pyarrow": lambda: _pyarrow(ca, address),
         "`spiced sql`": lambda: _spiced_sql(ca, address),
     }[client]()
-    # One of the messages in the cell; `…` stands for anything.
+    # One of the messages in the cell; `…` matches anything.
     wanted = [".*".join(map(re.escape, re.split(" ?… ?", text))) for text in re.findall(r"`([^`]+)`", messages)]
     assert any(re.search(pattern, said, re.S) for pattern in wanted), said

@@ -221,7 +221,7 @@ def connectable(request, pod):
     pod.write("cities.csv", "city\nLima\nOslo\n")
     tls = pod.write_pair() if request.param == "tls" else None
     if tls:
-        # The chain with its root: whoever has it knows whom to trust.
+        # The chain with its root: its holder knows which CA to trust.
         pod.write("tls.crt", pod.pair.certificate + pod.ca.pem)
     pod.yaml(tls=tls, datasets=[{"from": "file:cities.csv", "name": "cities"}])
     return pod, pod.serve("--metrics", "localhost:0", "--probe", "localhost:0")

@@ -217,11 +217,11 @@ def _laid(pod: Pod, example: Example) -> dict[str, str]:
     """Writes the pod as printed, and its material where it says; returns the environment."""
     text = textwrap.dedent(example.text)
     for printed, content in zip(example.paths or (), (pod.pair.certificate, pod.pair.key_text)):
-        # An absolute path gets the test's folder before it; a relative one stays as it is.
+        # An absolute path is prefixed with the test's directory; a relative one stays as it is.
         path = pod.write(printed.lstrip("/"), content)
         if printed.startswith("/"):
             text = text.replace(printed, str(path))
-    # The reference's PEM is three lines with an ellipsis; a real one stands in its place.
+    # The reference's PEM is three lines with an ellipsis; a real one replaces it.
     text = text.replace("MIIDXTCCAkWgAwIBAgIJAKJ...", _body(pod.pair.certificate, text))
     text = text.replace("MIIEvQIBADANBgkqhki...", _body(pod.pair.key_text, text))
     pod.write("spicepod.yaml", text)

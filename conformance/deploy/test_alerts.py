@@ -215,7 +215,7 @@ def test_alerts_come_and_go(watched):
     [expression] = pages.blocks("monitoring.md", "promql")
     assert prometheus.query(expression) == [] and len(prometheus.query(expression.replace("/ 3", "/ 1"))) == 1
 
-    # Its key is taken away: the store is named, and what serves is as it was.
+    # Its key is removed: the finding names the store, and the current certificate stays in use.
     key = pod.folder / "secrets/tls.key"
     key.rename(pod.folder / "tls.key")
     [alert] = fire(ends, failing)[failing]

@@ -39,7 +39,7 @@ class Host:
             "certificate_file": str(self.folder / "fullchain.pem"),
             "key_file": str(self.folder / "privkey.pem"),
         }
-        # pytest's folders are for their owner alone, and the server is somebody else.
+        # Only their owner can enter pytest's directories, and the server runs as another user.
         for folder in (root, *root.parents):
             if folder != Path("/") and folder.stat().st_uid == os.getuid():
                 os.chmod(folder, folder.stat().st_mode | 0o055)

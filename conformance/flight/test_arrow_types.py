@@ -29,7 +29,7 @@ _PAIR = pa.struct([("a", pa.int32()), ("b", pa.string())])
 _OFFSETS = pa.array([0, 2, None, 2, 6], pa.int32())
 _IN_A_LIST = [["a", None], [], None, ["b", "a", "b", "é"]]
 
-# Four values each, and how they stand in JSON.
+# Four values of each type, and their JSON.
 KINDS = {
     "dictionary": (dictionary(TEXT), ["a", LONG, None, "a"]),
     "dictionary-int8": (dictionary(TEXT, pa.int8()), ["a", LONG, None, "a"]),

@@ -76,7 +76,7 @@ def of(**columns) -> pa.RecordBatch:
     return pa.record_batch(columns)
 
 
-# What comes in the middle of a stream, after the schema and a good batch.
+# Messages in the middle of a stream, after the schema and a good batch.
 HOSTILE = {
     "garbage-header": ((b"\xff" * 64, b""), REFUSED),
     "short-header": ((b"\x01", b""), REFUSED),

@@ -21,7 +21,7 @@ from .drivers.python import unavailable
 from .server import Server
 from .wire import Wire
 
-# Cheap, since a test asks often; how dear it should be is not what is tested.
+# Cheap, because a test asks often; the cost itself is not under test.
 _ARGON2 = {"length": 32, "iterations": 1, "lanes": 1, "memory_cost": 1024}
 
 

@@ -58,7 +58,7 @@ class Pod:
         path.write_text(self.ca.pem)
         return str(path)
 
-    # What lies in the folder
+    # Contents of the directory
 
     def write(self, name: str, content: str | bytes, mode: int = 0o600) -> Path:
         """A file in the pod's folder (or at an absolute path)."""

@@ -14,11 +14,11 @@ from .proxies import PROXIES
 class Table:
     rows: list[str]
     columns: list[str]
-    # What cannot be, whoever serves: (row, column) and the reason.
+    # Impossible with any server: (row, column) and the reason.
     lacks: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-# Outcomes of the reference's examples, beside "as printed".
+# Outcomes of the reference's examples other than "as printed".
 NEAREST, NOT_BUILT = "the nearest form ([errata](errata.md))", "not built yet: refused"
 
 

@@ -90,7 +90,7 @@ def test_spans(pod, compression):
     # The statement that ran in the span is found by it.
     joined = "SELECT q.statement FROM runtime.queries q JOIN otel.traces t ON q.parent_span_id = t.span_id"
     assert rows(server, joined) == [{"statement": "SELECT 1 AS asked"}]
-    # What comes all day long is not in the history.
+    # Continuous telemetry is not in the history.
     assert rows(server, "SELECT count(*) AS n FROM runtime.queries WHERE statement LIKE 'INGEST%'") == [{"n": 0}]
     provider.shutdown()
 

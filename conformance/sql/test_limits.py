@@ -150,7 +150,7 @@ def test_compressed_answers(pod, coding):
     assert len(small.body) * 4 < len(plain.body)
     unpacked = gzip.decompress(small.body) if coding == "gzip" else zstd(small.body)
     assert unpacked == plain.body
-    # RFC 9110 §12.5.3: a coding of no weight is none.
+    # RFC 9110 §12.5.3: a coding with weight 0 is not acceptable.
     refused = clients.sql(server, LARGE, *READS, "-H", f"Accept-Encoding: {coding};q=0").ok()
     assert "content-encoding" not in refused.headers
 

@@ -14,7 +14,7 @@ from harness.waiting import eventually
 
 HEAVY = "SELECT count(*) AS n FROM generate_series(1, 300000) a, generate_series(1, 300000) b WHERE (a.value * b.value) % 7 = 3"
 
-# `{dir}` is a folder that the test made, with `secret.csv` in it.
+# `{dir}` is a directory that the test made, with `secret.csv` in it.
 REACHES = {
     "copy-csv": "COPY (SELECT 1 AS x) TO '{dir}/out.csv' STORED AS CSV",
     "copy-parquet": "COPY (SELECT 1 AS x) TO '{dir}/out.parquet' STORED AS PARQUET",

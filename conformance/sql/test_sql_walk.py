@@ -61,7 +61,7 @@ def test_the_prompt(walk):
     talk = Prompt(pod.home, env=environment, cwd=pod.folder)
     for step in steps:
         first, *rest = step.splitlines()
-        # What goes on until the `;` was typed too.
+        # The continuation lines, up to the `;`, were typed too.
         typed = [first]
         while not (typed[0].startswith("\\") or typed[-1].endswith(";")):
             typed.append(rest[len(typed) - 1])

@@ -358,7 +358,7 @@ def test_keys_that_spice_knows_are_a_warning(pod):
         assert server.logged("WARN", match=key), f"no warning for {key}:\n{server.stderr}"
 
 
-# What asks for a protection that could not be given is refused, too.
+# A setting that asks for a protection that is not available is refused, too.
 
 EMPTY = {
     "mtls": ({"auth": {"mtls": {"identities": [{"san_dns": "a.example", "role": "ro"}]}}}, "runtime.auth.mtls"),
@@ -379,7 +379,7 @@ def test_what_says_none_is_taken(pod):
     clients.get(pod.serve(), "/health").ok()
 
 
-# Usage, ports, and the folder.
+# Usage, ports, and the directory.
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_a_pair_that_the_pod_gives_up_takes_its_names_with_it(pod):
     assert named(server, "b.test") == pod.pair.der
 
 
-# Whose clients are let in: what a reload must not take
+# Client CAs that a reload must not drop
 
 def _forged(pod) -> dict[str, str]:
     """A list with the name of the CA, which another key signed."""

@@ -303,7 +303,7 @@ def test_everything_is_said_at_once(pod):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's place")
 def test_the_directory_that_denies_is_named(pod, request):
     """certbot's archive is root's; who asks is somebody else, and the links in live lead there."""
-    # pytest's own folders keep everybody else out.
+    # Other users cannot enter pytest's own directories.
     open_to_all = Path(tempfile.mkdtemp())
     request.addfinalizer(lambda: shutil.rmtree(open_to_all))
     os.chmod(open_to_all, 0o755)

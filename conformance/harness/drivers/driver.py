@@ -52,9 +52,9 @@ class Driver:
     endpoint = "flight"
     # Rows of 1,000 bytes in the large answer: a hundred megabytes where the client keeps pace.
     large_rows = 100_000
-    # What it cannot do, whoever serves, with the reason.
+    # What the client cannot do with any server, with the reason.
     lacks: dict[str, str] = {}
-    # Certificates that it refuses, whoever serves, with the reason.
+    # Certificates that the client refuses from any server, with the reason.
     refuses: dict[str, str] = {}
 
     def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
