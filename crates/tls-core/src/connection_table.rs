@@ -261,7 +261,7 @@ mod tests {
             vec!["refused", "handshake"],
             vec!["refused busy", "refused", "handshake"],
             vec!["admitted", "refused busy", "refused", "handshake"],
-            // Admitted requests in progress stay, however great the pressure.
+            // Requests in progress that were not refused stay, however great the pressure.
             vec!["admitted", "refused busy", "refused", "handshake"],
         ]) {
             for (_, entry) in table.choose(uptime() + LATER, count, false) {

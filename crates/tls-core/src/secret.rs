@@ -1,4 +1,4 @@
-//! A value that must not be seen: zeroized when dropped, and never printed by accident.
+//! A secret value: zeroized when dropped, and never printed by accident.
 
 use std::fmt;
 
@@ -23,25 +23,25 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The content. Every call is a place where a secret may leave its box.
+    /// Returns the content. Every call is a place where a secret may leak.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// The content as text.
+    /// Returns the content as text.
     ///
     /// # Errors
-    /// The content is not UTF-8; the error carries the position, not the bytes.
+    /// Fails if the content is not UTF-8; the error carries the position, not the bytes.
     pub fn expose_text(&self) -> Result<&str, std::str::Utf8Error> {
         std::str::from_utf8(&self.0)
     }
 
-    /// True where there is no content at all.
+    /// Returns true if the content is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True where there is nothing but ASCII white space.
+    /// Returns true if there is nothing but ASCII white space.
     pub fn is_blank(&self) -> bool {
         self.0.iter().all(u8::is_ascii_whitespace)
     }
