@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// Each thread wakes at this interval. A timer earlier than all others wakes the thread's driver with a system call,
-/// even if the thread itself sets it; with this tick, no timer of a connection is the earliest.
+/// even if the thread itself sets it; the timeouts of connections are longer than this interval.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How long the threads may take to end, and how often they are checked.
