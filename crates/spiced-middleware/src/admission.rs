@@ -170,7 +170,7 @@ impl http_body::Body for Revocable {
         self.inner = Body::empty();
         let refusal = Refusal::Revoked;
         Poll::Ready(Some(match self.dialect {
-            // The response breaks off, so that no client takes it for complete.
+            // The response breaks off, so that no client mistakes it for a complete one.
             Dialect::Http => Err(axum::Error::new(std::io::Error::other(refusal.message()))),
             Dialect::Grpc => {
                 let mut trailers = HeaderMap::new();

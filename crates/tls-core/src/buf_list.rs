@@ -311,7 +311,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        // The body counts its own frames alone.
+        // The inner body's hint covers only its own frames.
         if self.beside.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }
@@ -362,7 +362,7 @@ mod tests {
         assert!(pieces.is_empty() && gathered.take().is_empty());
     }
 
-    /// A response whose body gives two frames, of two pieces and of one.
+    /// A response whose body yields two frames, of two buffers and of one.
     fn response() -> Response<impl Body<Data = Bytes, Error = Infallible> + Unpin> {
         let beside = VectoredBody::default();
         let giver = beside.clone();

@@ -449,7 +449,7 @@ mod tests {
         assert!(three.may_receive(waker), "who holds little goes on");
         bodies[0].read(2 * MIB);
         assert!(two.may_receive(waker), "there is room again");
-        // The last body of a connection takes along what is left.
+        // Dropping the last body of a connection releases the rest.
         let another = Unread::new(&one);
         drop(bodies);
         assert_eq!((unread(&one), unread(&two), unread(&three)), (MIB, 0, 0));

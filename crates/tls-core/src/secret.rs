@@ -4,10 +4,10 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// Bytes that are wiped from memory when dropped and that no `Debug` or `Display` shows.
+/// Secret bytes, which are wiped from memory when dropped and which no `Debug` or `Display` shows.
 ///
-/// There is no `Display`, no `Deref` and no `PartialEq`. The content comes out by one of two
-/// named methods, [`Secret::expose`] and [`Secret::expose_text`], which are easy to search for.
+/// There is no `Display`, no `Deref` and no `PartialEq`. The content is only accessible through two methods,
+/// [`Secret::expose`] and [`Secret::expose_text`], whose calls are easy to search for.
 ///
 /// ```
 /// let key = tls_core::Secret::from("correct horse");
