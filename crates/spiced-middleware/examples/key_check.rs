@@ -1,5 +1,5 @@
-//! Is a key one of ours? `key_check KNOWN GIVEN`. The tests count the instructions that the answer takes.
-// An example may print.
+//! Checks whether a key is valid: `key_check KNOWN GIVEN`. The tests count the instructions that the check takes.
+// Examples may print.
 #![allow(clippy::print_stdout)]
 
 use std::sync::Arc;

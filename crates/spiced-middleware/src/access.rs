@@ -1,4 +1,4 @@
-//! Who calls, and whether that caller is let in. The one place that decides it for every endpoint.
+//! Authentication: decides for every endpoint who the caller is and whether the request is accepted.
 
 use std::borrow::Cow;
 use std::num::NonZero;
@@ -23,10 +23,10 @@ use crate::policy::{Anonymous, Policy};
 use crate::throttle::{Source, Throttle};
 use crate::{Dialect, audit};
 
-/// How often an address may fail at once, and a minute after that, unless it is set.
+/// Default for the failures that an address is allowed at once, and again per minute.
 const FAILURES: NonZero<u32> = NonZero::new(30).expect("it is not zero");
 
-/// Decides who calls an endpoint. Cheap to clone.
+/// Authenticates the callers of an endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Access(Arc<Inner>);
 
@@ -41,19 +41,19 @@ struct Inner {
 }
 
 impl Access {
-    /// Callers without credentials get `role`, or nothing where it is `None`. There are no others.
+    /// Accepts callers without credentials with `role`, or refuses them if it is `None`. No credentials are configured.
     pub fn anonymous(role: Option<Role>) -> Self {
         Self::of(Policy { anonymous: Anonymous::Said(role), ..Policy::default() })
     }
 
-    /// Callers as `policy` has it.
+    /// Authenticates callers by `policy`.
     pub fn of(policy: Policy) -> Self {
-        // Nobody changes it: the last value stays.
+        // The policy never changes: the receiver keeps the last value.
         let (_, policy) = watch::channel(Arc::new(policy));
         Self::following(policy)
     }
 
-    /// Callers as `policy` has it at each request.
+    /// Authenticates callers by `policy` as it is at each request.
     pub fn following(policy: watch::Receiver<Arc<Policy>>) -> Self {
         Self(Arc::new(Inner {
             policy,
@@ -65,32 +65,32 @@ impl Access {
         }))
     }
 
-    /// The same for an endpoint that only this machine reaches.
+    /// Marks the endpoint as reachable only from this machine.
     #[must_use]
     pub fn local(self) -> Self {
         self.with(|inner| inner.is_local = true)
     }
 
-    /// The same, and a request without credentials whose `Host` is no loopback name is refused, so that no
-    /// web page reaches the endpoint by rebinding a name of its own.
+    /// Marks the endpoint as reachable only from this machine, and refuses a request without credentials if its `Host`
+    /// is not a loopback name, so that no web page reaches the endpoint by DNS rebinding.
     #[must_use]
     pub fn loopback(self) -> Self {
         self.with(|inner| (inner.is_local, inner.loopback_names) = (true, true))
     }
 
-    /// Failures are counted together with all others that share `throttle`.
+    /// Counts failures in `throttle`, together with all others that share it.
     #[must_use]
     pub fn throttled(self, throttle: Arc<Throttle>) -> Self {
         self.with(|inner| inner.throttle = throttle)
     }
 
-    /// Whose word on the client's address counts.
+    /// Sets the proxies whose information on the client's address is trusted.
     #[must_use]
     pub fn behind(self, proxies: TrustedProxies) -> Self {
         self.with(|inner| inner.proxies = proxies)
     }
 
-    /// Pages of these origins may call.
+    /// Allows requests from pages of these origins.
     #[must_use]
     pub fn from_pages_of(self, origins: AllowedOrigins) -> Self {
         self.with(|inner| inner.origins = origins)
@@ -102,14 +102,14 @@ impl Access {
         Self(Arc::new(inner))
     }
 
-    /// Lets a request in, as whom, or says why not. What is refused is counted and told to the audit log.
+    /// Authenticates a request. Refusals are counted and logged to the audit log.
     pub fn admit(&self, request: &Parts, dialect: Dialect) -> Decision {
         let credentials = Credentials::read(&request.headers, dialect);
         self.decide(credentials, &request.headers, Some(&request.uri), request.extensions.get())
     }
 
-    /// The same for gRPC, where a key may come in a message, too: `key` counts where no header has one. Gives
-    /// the key as well, whichever it is.
+    /// Authenticates a gRPC request, where a key may also arrive in a message: `key` is used if no header has one. Also
+    /// returns the key, from either source.
     pub fn admit_bearer(
         &self,
         headers: &HeaderMap,
@@ -127,12 +127,12 @@ impl Access {
         (self.decide(credentials, headers, None, connection), key)
     }
 
-    /// Whether there are credentials that a caller could give.
+    /// Returns whether any credentials are configured.
     pub fn has_credentials(&self) -> bool {
         self.0.policy.borrow().has_credentials()
     }
 
-    /// What lets `principal` go on, whose request came by `connection`.
+    /// Returns the grant of `principal`, whose request arrived on `connection`.
     pub(crate) fn grant(&self, principal: &Principal, connection: Option<&ConnInfo>) -> Grant {
         let mut policy = self.0.policy.clone();
         policy.mark_unchanged();
@@ -140,7 +140,7 @@ impl Access {
         Grant { policy, principal: principal.clone(), tls, is_local: self.0.is_local }
     }
 
-    /// Tells the audit log of a caller that was let in and whose role does not suffice for what it asks.
+    /// Logs to the audit log that an authenticated caller's role does not permit its request.
     pub fn denied(&self, principal: &Principal) {
         audit::role_denied(principal);
     }
@@ -164,7 +164,7 @@ impl Access {
         let standing = connection.map(|c| c.standing.clone());
         let caller = Caller { access: self.clone(), source: address.map(Source::from), way, standing };
         let (keys, key) = match (&policy.keys, credentials) {
-            // Where no keys are set up, whatever looks like one is somebody else's.
+            // If no keys are configured, anything that looks like a key is meant for another server.
             (None, _) | (Some(_), Credentials::None) => {
                 return Decision::Ready(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
             }
@@ -199,8 +199,8 @@ impl Access {
         }
     }
 
-    /// A caller that gives no key: its certificate decides, or else it is anonymous. Browsers show either
-    /// for whatever page asks.
+    /// Handles a caller without a key: its certificate identifies it, otherwise it is anonymous. A browser presents a
+    /// certificate, or calls anonymously, for any page, so the page's origin is checked.
     fn without_key(
         &self,
         policy: &Policy,
@@ -222,8 +222,8 @@ impl Access {
         Ok(principal)
     }
 
-    /// No web page of another origin may use a developer's or an intranet's open endpoint (Fetch
-    /// Metadata, and RFC 6454 §7 for `Origin`).
+    /// Prevents web pages of other origins from using an open endpoint of a developer or an intranet (Fetch Metadata,
+    /// and RFC 6454 §7 for `Origin`).
     fn refuse_foreign_pages(
         &self,
         headers: &HeaderMap,
@@ -239,7 +239,7 @@ impl Access {
             return Err(Refusal::CrossSite);
         }
         if let Some(origin) = origin.filter(|_| !is_allowed) {
-            // Behind a proxy that ends TLS, the page is https and the connection is plain.
+            // Behind a proxy that terminates TLS, the page uses https and the connection is plain text.
             let schemes: &[&str] =
                 if connection.is_some_and(|c| c.tls.is_some()) { &["https"] } else { &["https", "http"] };
             let own = host.as_ref().is_some_and(|host| {
@@ -251,7 +251,7 @@ impl Access {
         }
         match host {
             Some(host) if is_loopback_name(host.host()) => Ok(()),
-            // One that is missing, or cannot be read, is no loopback name either.
+            // A missing or malformed host is not a loopback name either.
             _ if self.0.loopback_names && !ambient => Err(Refusal::ForeignHost),
             _ => Ok(()),
         }
@@ -263,7 +263,7 @@ impl Policy {
         self.require_all && self.keys.is_some() && self.certificates.is_some()
     }
 
-    /// Name and role of who showed a certificate; `None` where nobody did.
+    /// Returns the name and the role of a certificate's identity; `None` if no certificate was presented.
     fn client_identity(&self, certificate: Option<&ClientCertificate>) -> Result<Option<(String, Role)>, Refusal> {
         let (Some(identities), Some(certificate)) = (&self.certificates, certificate) else { return Ok(None) };
         if !certificate.is_in_date(SystemTime::now()) {
@@ -276,7 +276,7 @@ impl Policy {
     }
 }
 
-/// What a caller was let in by, as long as its request runs.
+/// The basis on which a caller was accepted, kept while its request runs.
 #[derive(Debug)]
 pub(crate) struct Grant {
     policy: watch::Receiver<Arc<Policy>>,
@@ -286,8 +286,8 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// Waits until the caller would not be let in any more, or not with the same rights: its key or its identity is
-    /// taken away or may do less, its certificate is revoked. Counts it and tells the audit log.
+    /// Waits until the caller would no longer be accepted, or only with fewer rights: its key or identity is removed or
+    /// gets a lesser role, or its certificate is revoked. Counts the revocation and logs it to the audit log.
     pub(crate) async fn revoked(mut self) {
         let tls = self.tls.clone();
         let distrusted = async {
@@ -297,7 +297,7 @@ impl Grant {
             }
         };
         let withdrawn = async {
-            // It may have changed since the caller was let in.
+            // The policy may have changed since the caller was accepted.
             while self.policy.borrow_and_update().still_admits(&self.principal, self.tls.as_deref(), self.is_local) {
                 if self.policy.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -317,7 +317,7 @@ impl Grant {
 }
 
 impl Policy {
-    /// Whether a caller that was let in as `principal` would be let in now, with the same rights at least.
+    /// Returns whether a caller accepted as `principal` would be accepted now, with at least the same rights.
     fn still_admits(&self, principal: &Principal, tls: Option<&TlsInfo>, is_local: bool) -> bool {
         let certificate = tls.and_then(|tls| tls.client.as_ref());
         let holder = self.client_identity(certificate);
@@ -340,12 +340,12 @@ impl Policy {
     }
 }
 
-/// One request's caller, as far as it is known before it is let in.
+/// A request's caller before authentication is complete.
 struct Caller {
     access: Access,
     source: Option<Source>,
     way: RequestContext,
-    /// Of the connection.
+    /// The standing of the connection.
     standing: Option<Standing>,
 }
 
@@ -355,7 +355,7 @@ impl Caller {
         self.end(Err(Refusal::WrongKey { waits }))
     }
 
-    /// Decides on a caller that gave a key of ours.
+    /// Decides on a caller with a valid key.
     fn with_key(
         self,
         key: &Key,
@@ -370,7 +370,7 @@ impl Caller {
                 Ok(Principal::new(format!("{} {name}", key.name), role.min(key.role)))
             }
             Ok(None) if policy.wants_both() => Err(Refusal::CertificateMissing),
-            // A connection that would not be let in any more has no use for a key either.
+            // If the certificate is no longer accepted, a valid key does not help.
             Err(refusal @ (Refusal::CertificateEnded | Refusal::CertificateDistrusted)) => Err(refusal),
             Err(refusal) if policy.wants_both() => Err(refusal),
             _ => Ok(Principal::new(key.name.clone(), key.role)),
@@ -378,7 +378,7 @@ impl Caller {
         self.end(principal)
     }
 
-    /// Counts and tells a refusal.
+    /// Completes the decision; counts and logs a refusal.
     fn end(self, decided: Result<Principal, Refusal>) -> Result<Principal, Refusal> {
         match decided {
             Ok(principal) => {
@@ -405,15 +405,15 @@ impl Caller {
     }
 }
 
-/// A decision: made, or to be waited for.
+/// A decision, which may still be pending.
 pub enum Decision {
-    /// It is made.
+    /// The decision is made.
     Ready(Result<Principal, Refusal>),
-    /// A hash is to be computed first.
+    /// A hash must be computed first.
     Pending(BoxFuture<'static, Result<Principal, Refusal>>),
 }
 
-/// The trace of a request. Two headers are none: nobody knows which of them is meant.
+/// Returns the trace of a request. If there are two headers, neither is used, because it is unclear which one is meant.
 fn trace(headers: &HeaderMap) -> Option<Trace> {
     let mut given = headers.get_all("traceparent").iter();
     let (only, None) = (given.next()?, given.next()) else { return None };
@@ -425,7 +425,7 @@ impl Decision {
     /// Waits for the decision.
     ///
     /// # Errors
-    /// The caller is not let in.
+    /// Fails if the caller is refused.
     pub async fn decision(self) -> Result<Principal, Refusal> {
         match self {
             Self::Ready(decision) => decision,
@@ -434,60 +434,60 @@ impl Decision {
     }
 }
 
-/// Why a request is not let in.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// No credentials, and callers without them are not let in here.
+    /// There are no credentials, and anonymous callers are refused here.
     Anonymous {
-        /// Whether there are any that the caller could give.
+        /// Whether any credentials are configured that the caller could present.
         has_credentials: bool,
     },
-    /// Nobody has the key that was given.
+    /// The key is unknown.
     WrongKey {
-        /// Whether the address has failed too often by now.
+        /// Whether the address is throttled from now on.
         waits: bool,
     },
-    /// The credentials are of no form that is taken here.
+    /// The form of the credentials is not supported.
     Malformed,
-    /// Two keys are given that differ.
+    /// Two different keys were given.
     SeveralKeys,
-    /// A key is wanted beside the certificate.
+    /// A key is required in addition to the certificate.
     KeyMissing,
-    /// A certificate is wanted beside the key.
+    /// A certificate is required in addition to the key.
     CertificateMissing,
-    /// What the caller was let in by has been taken away while its request ran.
+    /// The caller's credentials were revoked while its request ran.
     Revoked,
-    /// The client's certificate has ended since its connection began.
+    /// The client's certificate has expired since its connection began.
     CertificateEnded,
-    /// The client's certificate is trusted no more, by a change of the CA or a revocation list.
+    /// The client's certificate is no longer trusted, after a change of the CA or a revocation list.
     CertificateDistrusted,
-    /// No identity names the client's certificate.
+    /// No identity matches the client's certificate.
     Unmapped,
     /// The address has failed too often.
     Throttled {
-        /// When it may try again.
+        /// Time until it may try again.
         after: Duration,
     },
-    /// A browser sent it for a page of another origin.
+    /// A browser sent the request for a page of another origin.
     CrossSite,
-    /// The `Host` is no name of this endpoint.
+    /// The `Host` is not a name of this endpoint.
     ForeignHost,
 }
 
-/// How a refusal is worded: an HTTP status and a gRPC code.
+/// The class of a refusal: an HTTP status and a gRPC code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// 401, UNAUTHENTICATED: other credentials would help.
     Unauthenticated,
-    /// 403, PERMISSION_DENIED: they would not.
+    /// 403, PERMISSION_DENIED: other credentials would not help.
     Denied,
-    /// 429, RESOURCE_EXHAUSTED: later.
+    /// 429, RESOURCE_EXHAUSTED: a later attempt would help.
     Exhausted(Duration),
 }
 
 impl Refusal {
-    /// One sentence for the caller.
+    /// Returns one sentence for the caller.
     pub fn message(self) -> &'static str {
         match self {
             Self::Anonymous { has_credentials: true } => {
@@ -536,7 +536,7 @@ impl Refusal {
         }
     }
 
-    /// The gRPC code (`google.rpc.Code`).
+    /// Returns the gRPC code (`google.rpc.Code`).
     pub fn grpc_code(self) -> i32 {
         match self.kind() {
             Kind::Unauthenticated => 16,
@@ -545,7 +545,7 @@ impl Refusal {
         }
     }
 
-    /// The value of the label `reason` of `spiced_auth_failures_total`, and of the audit log.
+    /// Returns the value of the label `reason` of `spiced_auth_failures_total`, also used in the audit log.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Anonymous { .. } => "anonymous",
@@ -565,7 +565,7 @@ impl Refusal {
     }
 }
 
-/// The authority of the request: HTTP/2's pseudo-header, or HTTP/1's `Host`.
+/// Returns the authority of the request: HTTP/2's pseudo-header, or HTTP/1's `Host`.
 pub(crate) fn authority<'a>(headers: &HeaderMap, uri: Option<&'a Uri>) -> Option<Cow<'a, Authority>> {
     match uri.and_then(Uri::authority) {
         Some(authority) => Some(Cow::Borrowed(authority)),

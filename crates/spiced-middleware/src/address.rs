@@ -1,4 +1,4 @@
-//! Whose address a request comes from, where proxies stand in between.
+//! Determines the client's address of a request that arrived through proxies.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,24 +7,24 @@ use ipnet::IpNet;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Proxies whose word on their clients' addresses counts.
+/// Proxies whose information on their clients' addresses is trusted.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Proxies by network; a single address is a network of one.
+    /// Creates the list from networks; a single address is a network of one.
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
-    /// The client's address: the other end's, or, where that is a trusted proxy, the last address of
-    /// `X-Forwarded-For` that no trusted proxy has.
+    /// Returns the client's address: the peer's, or, if the peer is a trusted proxy, the last address in
+    /// `X-Forwarded-For` that is not a trusted proxy's.
     pub(crate) fn client(&self, other_end: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = other_end.to_canonical();
         if self.0.is_empty() || !self.trusts(client) {
             return client;
         }
-        // Each proxy appends whom it heard; a client may have written the beginning itself.
+        // Each proxy appends the address of its peer; a client may have forged the beginning.
         for value in headers.get_all(FORWARDED_FOR).iter().rev() {
             for text in value.to_str().unwrap_or_default().rsplit(',') {
                 let Some(address) = parse(text.trim()) else { return client };
@@ -37,7 +37,8 @@ impl TrustedProxies {
         client
     }
 
-    /// True where a proxy on this machine is believed: then an endpoint of this machine alone is none.
+    /// Returns true if a proxy on this machine is trusted: then an endpoint on loopback may serve callers from other
+    /// machines.
     pub fn are_local(&self) -> bool {
         self.trusts(Ipv4Addr::LOCALHOST.into()) || self.trusts(Ipv6Addr::LOCALHOST.into())
     }
@@ -47,7 +48,7 @@ impl TrustedProxies {
     }
 }
 
-/// An address, as proxies write it: some append the port.
+/// Parses an address as proxies write it: some append the port.
 fn parse(text: &str) -> Option<IpAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     let address = bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|a| a.ip()));

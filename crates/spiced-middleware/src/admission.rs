@@ -1,5 +1,5 @@
-//! The layer that puts the caller's [`Principal`](spiced_engine::Principal) into a request, or
-//! answers in the endpoint's own protocol that it is not let in.
+//! The layer that puts the caller's [`Principal`](spiced_engine::Principal) into a request, or refuses the request in
+//! the endpoint's own protocol.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -22,21 +22,21 @@ use tower_service::Service;
 use crate::access::{Access, Decision, Kind, Refusal};
 use crate::problem::Problem;
 
-/// How an endpoint words a refusal.
+/// The protocol in which an endpoint words a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// A status and problem JSON.
+    /// An HTTP status and problem JSON.
     Http,
     /// `grpc-status` in a response without a body ("Trailers-Only" of the gRPC protocol).
     Grpc,
 }
 
-/// Lets requests in by `access`, refusing in `dialect`.
+/// Creates a layer that authenticates requests by `access` and refuses them in `dialect`.
 pub fn admission(access: Access, dialect: Dialect) -> AdmissionLayer {
     AdmissionLayer { access, dialect, open: Vec::new() }
 }
 
-/// The layer that [`admission`] makes.
+/// The layer created by [`admission`].
 #[derive(Debug, Clone)]
 pub struct AdmissionLayer {
     access: Access,
@@ -45,8 +45,8 @@ pub struct AdmissionLayer {
 }
 
 impl AdmissionLayer {
-    /// Paths that begin with `prefix` are open to all. Their requests carry no principal but the
-    /// [`Access`], so that what is there may decide by itself.
+    /// Exempts paths that begin with `prefix`. Their requests carry the [`Access`] instead of a principal, so that
+    /// their handlers can decide themselves.
     #[must_use]
     pub fn except(mut self, prefix: &'static str) -> Self {
         self.open.push(prefix);
@@ -62,7 +62,7 @@ impl<S> Layer<S> for AdmissionLayer {
     }
 }
 
-/// The service that [`AdmissionLayer`] makes.
+/// The service created by [`AdmissionLayer`].
 #[derive(Debug, Clone)]
 pub struct Admission<S> {
     inner: S,
@@ -102,7 +102,7 @@ where
             }
             decision => decision,
         };
-        // The one that was polled ready goes along; its clone takes its place.
+        // The service that was polled ready is used; a clone takes its place.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
         Either::Right(Either::Right(Box::pin(async move {
@@ -114,7 +114,7 @@ where
     }
 }
 
-/// Answers a caller that was let in, as long as it would be.
+/// Answers an accepted caller, as long as it would still be accepted.
 async fn admitted<S>(
     mut inner: S,
     mut parts: Parts,
@@ -133,18 +133,18 @@ where
     let answer = tokio::select! {
         biased;
         answer = inner.call(Request::from_parts(parts, body)) => answer,
-        // What ran for the caller is dropped, and so ended.
+        // Dropping the inner future ends the caller's work.
         () = &mut revoked => return dialect.refuse(Refusal::Revoked, accept.as_ref()),
     };
     let Ok(response) = answer;
-    // What is complete is not held back.
+    // A complete response is not held back.
     if response.body().size_hint().exact().is_some() {
         return response;
     }
     response.map(|inner| Body::new(Revocable { inner, revoked, dialect, is_over: false }))
 }
 
-/// The body of an answer that ends when its caller would not be let in any more.
+/// A response body that ends when its caller would no longer be accepted.
 struct Revocable {
     inner: Body,
     revoked: BoxFuture<'static, ()>,
@@ -166,11 +166,11 @@ impl http_body::Body for Revocable {
             return frame;
         }
         self.is_over = true;
-        // What still runs for it ends with it.
+        // Dropping the inner body ends the work behind it.
         self.inner = Body::empty();
         let refusal = Refusal::Revoked;
         Poll::Ready(Some(match self.dialect {
-            // The answer breaks off: a client never takes it for a whole one.
+            // The response breaks off, so that no client mistakes it for a complete one.
             Dialect::Http => Err(axum::Error::new(std::io::Error::other(refusal.message()))),
             Dialect::Grpc => {
                 let mut trailers = HeaderMap::new();
@@ -186,12 +186,12 @@ impl http_body::Body for Revocable {
     }
 
     fn size_hint(&self) -> SizeHint {
-        // The end may come early.
+        // The body may end early.
         SizeHint::default()
     }
 }
 
-/// Puts the caller into the request, and has it pay for the memory that the body will take.
+/// Puts the caller into the request, and charges the memory of the body to the caller.
 fn let_in(parts: &mut Parts, principal: Principal) {
     if let Some(charge) = parts.extensions.get::<RequestCharge>() {
         charge.on_behalf_of(&principal.share_key());
@@ -219,7 +219,7 @@ impl Dialect {
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 headers.insert("grpc-status", HeaderValue::from(refusal.grpc_code()));
-                // The messages are ASCII without `%`, as the percent-encoding of gRPC wants them.
+                // The messages are ASCII without `%`, so gRPC's percent-encoding leaves them unchanged.
                 headers.insert("grpc-message", HeaderValue::from_static(refusal.message()));
                 response
             }
@@ -245,7 +245,7 @@ mod tests {
             .layer(admission(access, dialect))
     }
 
-    /// A change of the policy ends what runs for a caller that it leaves out, and nothing else.
+    /// A change of the policy ends the responses of callers that it excludes, and no others.
     #[tokio::test]
     async fn a_revoked_caller_s_stream_ends() {
         let policy = |keys: &[(&str, Role)]| {
@@ -280,7 +280,7 @@ mod tests {
                 let mut body = app.oneshot(request).await.unwrap().into_body();
                 send.send(Bytes::from_static(b"a")).unwrap();
                 assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "a");
-                // A reader that waits is woken.
+                // A waiting reader is woken.
                 let next = tokio::spawn(async move { body.frame().await });
                 tokio::task::yield_now().await;
                 policies.send_replace(policy(&after));

@@ -1,15 +1,15 @@
-//! The audit log: a line for each request that was denied, and for each statement that was to change
-//! something. The target of the lines is `spiced::audit`; nothing of a credential is in them.
+//! The audit log: one line for each denied request, and one for each statement that changes something or would have.
+//! The target of the lines is `spiced::audit`; they contain no part of a credential.
 
 use spiced_engine::{Effect, Outcome, Principal, RequestContext, Statement, StatementObserver, StatementRecord, Trace};
 use tracing::{info, warn};
 
 use crate::keys::{hex, sha256};
 
-/// The target of the log's lines.
+/// The target of the audit log's lines.
 const TARGET: &str = "spiced::audit";
 
-/// Writes what a [`Guarded`](spiced_engine::Guarded) engine tells.
+/// Logs the statements that a [`Guarded`](spiced_engine::Guarded) engine reports.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AuditLog;
 
@@ -45,12 +45,12 @@ impl StatementObserver for AuditLog {
     }
 }
 
-/// Logs that a caller who was let in has a role that does not suffice for what it asks.
+/// Logs that an authenticated caller's role does not permit its request.
 pub fn role_denied(principal: &Principal) {
     denied(Some(principal.name()), principal.way(), "role", None);
 }
 
-/// A request that was denied before it was known what it asks.
+/// Logs a request that was denied before its statement was known.
 pub(crate) fn denied(principal: Option<&str>, way: &RequestContext, reason: &'static str, detail: Option<&str>) {
     let RequestContext { endpoint, address, certificate, trace } = way;
     let address = address.map(tracing::field::display);
@@ -62,7 +62,7 @@ pub(crate) fn denied(principal: Option<&str>, way: &RequestContext, reason: &'st
     );
 }
 
-/// The first half of the SHA-256 of a statement: the same for the same text, and nothing of it.
+/// Returns the first half of a statement's SHA-256: equal for equal texts, and reveals nothing of the text.
 fn fingerprint(statement: &Statement) -> String {
     let bytes = match statement {
         Statement::Sql(sql) => sql.as_bytes(),

@@ -1,4 +1,4 @@
-//! What a request says of its sender: a key, or nothing, or something that cannot be read.
+//! Reads the credentials of a request: a key, nothing, or something malformed.
 
 use base64::Engine;
 use base64::alphabet;
@@ -9,7 +9,7 @@ use tls_core::Secret;
 
 use crate::Dialect;
 
-/// Go's Flight client leaves the padding out.
+/// Go's Flight client omits the padding.
 const STANDARD: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -17,23 +17,23 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// What a request gives.
+/// The credentials of a request.
 #[derive(Debug)]
 pub(crate) enum Credentials {
     None,
     Key(Secret),
-    /// A scheme that the endpoint does not take, or what is not of its scheme's form.
+    /// An unsupported scheme, or a value that does not fit its scheme.
     Malformed,
-    /// Two keys that differ, or a header that is given twice.
+    /// Two different keys, or a header given twice.
     Several,
 }
 
 impl Credentials {
-    /// Reads `X-API-Key`, or else `Authorization` (RFC 9110 §11.6.2): Bearer (RFC 6750) on every endpoint,
-    /// Basic (RFC 7617) where gRPC is spoken, as Flight SQL's clients use it. An empty key is none: a
-    /// client without one may send the bare scheme.
+    /// Reads `X-API-Key`, or else `Authorization` (RFC 9110 §11.6.2): Bearer (RFC 6750) on every endpoint, Basic (RFC
+    /// 7617) for gRPC, as Flight SQL clients use it. An empty key counts as no key, because a client without one may
+    /// send the bare scheme.
     pub(crate) fn read(headers: &HeaderMap, dialect: Dialect) -> Self {
-        // One that is given twice is two, of which one may be wrong.
+        // A header with two different values is ambiguous.
         for name in [API_KEY, AUTHORIZATION] {
             let mut values = headers.get_all(&name).iter();
             let first = values.next();
@@ -42,7 +42,8 @@ impl Credentials {
             }
         }
         if let Some(key) = headers.get(API_KEY) {
-            // A key is never ignored; what some proxy takes (Basic, say) is not meant for this server.
+            // A key is never ignored; an `Authorization` header for a proxy (Basic, for example) is not meant for this
+            // server.
             return match (Self::key(key.as_bytes()), Self::authorization(headers, dialect)) {
                 (Self::Key(one), Self::Key(two)) if one.expose() != two.expose() => Self::Several,
                 (Self::None, other) => other,

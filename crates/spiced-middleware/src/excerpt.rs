@@ -1,11 +1,11 @@
-//! Text of a caller's in an answer, within bounds.
+//! Excerpts of a caller's text for responses, bounded in length.
 
 use std::borrow::Cow;
 
-/// Bytes of a caller's text that an answer repeats at most.
+/// Maximum number of bytes of a caller's text that a response repeats.
 const MAX: usize = 128;
 
-/// The text, or its beginning where it is long, so that no answer is larger than what asked for it.
+/// Returns the text, or its beginning if it is long, so that no response is larger than its request.
 pub fn excerpt(text: &str) -> Cow<'_, str> {
     if text.len() <= MAX {
         return Cow::Borrowed(text);

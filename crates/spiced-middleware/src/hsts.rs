@@ -1,4 +1,4 @@
-//! Strict-Transport-Security (RFC 6797): browsers are told to come by HTTPS alone.
+//! Strict-Transport-Security (RFC 6797): makes browsers use HTTPS only.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tls_core::rotation::Identities;
 
 use crate::access::{authority, is_loopback_name};
 
-/// What says whether an answer carries the header.
+/// Decides whether a response carries the header.
 #[derive(Debug, Clone)]
 pub struct Hsts {
     value: HeaderValue,
@@ -20,15 +20,15 @@ pub struct Hsts {
 }
 
 impl Hsts {
-    /// For as long as `max_age`, where `identities` presents what a CA has signed.
+    /// Sets `max_age` for the header, which is sent if `identities` presents a certificate signed by a CA.
     pub fn new(max_age: Duration, identities: Identities) -> Self {
         let value = HeaderValue::try_from(format!("max-age={}", max_age.as_secs())).expect("digits fit a header");
         Self { value, identities }
     }
 
-    /// A middleware for `axum::middleware::from_fn_with_state`. The header is sent over TLS alone (§7.2), and
-    /// never where it would lock a developer out: for localhost, an address (§8.1.1), or a certificate that
-    /// vouches for itself.
+    /// Adds the header; a middleware for `axum::middleware::from_fn_with_state`. The header is sent only over TLS
+    /// (§7.2), and never where it would lock a developer out: for localhost, an IP address (§8.1.1), or a self-signed
+    /// certificate.
     pub async fn apply(State(hsts): State<Self>, request: Request, next: Next) -> Response {
         let tls = request.extensions().get::<ConnInfo>().and_then(|c| c.tls.clone());
         let is_name = tls.is_some()

@@ -1,21 +1,21 @@
-//! Client certificates: which of their names is whom, and what that one may do.
+//! Maps client certificates to identities and roles by their names.
 
 use spiced_engine::Role;
 use tls_core::ClientCertificate;
 
-/// A name in a certificate, and the role of who bears it.
+/// A rule that gives a role to the certificates with a matching name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIdentityRule {
-    /// Which name it is about.
+    /// The kind of name to match.
     pub name: IdentityName,
-    /// The name. `*` stands for one or more characters within a segment: up to a `/` in a URI, up to a
-    /// `.` in the others.
+    /// The pattern to match. `*` matches one or more characters within a segment: up to a `/` in a URI, up to a `.` in
+    /// other names.
     pub pattern: String,
-    /// What its bearer may do.
+    /// The role of matching certificates.
     pub role: Role,
 }
 
-/// The kinds of names that an [`ClientIdentityRule`] may be about.
+/// The kinds of names that a [`ClientIdentityRule`] can match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityName {
     /// A subject alternative name that is a URI, such as a SPIFFE id. Compared octet by octet.
@@ -36,30 +36,30 @@ impl IdentityName {
     }
 }
 
-/// Who the bearers of verified certificates are.
+/// The rules for verified client certificates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identities(Vec<ClientIdentityRule>);
 
 impl Identities {
-    /// The first that fits decides. Without any, every verified certificate may read.
+    /// Creates the rules; the first that matches decides. Without any, every verified certificate may read.
     pub fn new(identities: Vec<ClientIdentityRule>) -> Self {
         Self(identities)
     }
 
-    /// How many there are.
+    /// Returns the number of rules.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// True where there are none.
+    /// Returns true if there are no rules.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Name and role of a certificate's holder; `None` where no identity names it.
+    /// Returns the name and the role of a certificate's identity; `None` if no rule matches.
     pub(crate) fn find(&self, certificate: &ClientCertificate) -> Option<(String, Role)> {
         let uris = &certificate.names().uris;
-        // An X509-SVID with more than one URI, or with a malformed one, is to be rejected (SPIFFE X509-SVID §2, §5.2).
+        // An X509-SVID with more than one URI, or with a malformed one, must be rejected (SPIFFE X509-SVID §2, §5.2).
         if uris.iter().any(|uri| is_spiffe(uri)) && !matches!(uris.as_slice(), [only] if is_spiffe_id(only)) {
             return None;
         }
@@ -69,7 +69,7 @@ impl Identities {
         let names = certificate.names();
         self.0.iter().find_map(|ClientIdentityRule { name, pattern, role }| {
             let (borne, separator) = match name {
-                // Which of several URIs is meant, nobody knows.
+                // With several URIs it is unclear which one is meant.
                 IdentityName::SanUri if names.uris.len() != 1 => return None,
                 IdentityName::SanUri if names.uris.iter().any(|uri| is_ambiguous(uri)) => return None,
                 IdentityName::SanUri => (&names.uris, '/'),
@@ -89,7 +89,7 @@ fn is_spiffe(uri: &str) -> bool {
     uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"))
 }
 
-/// Whether a URI is a SPIFFE id (SPIFFE-ID §2): a trust domain and a path of plain segments, and nothing else.
+/// Returns whether a URI is a SPIFFE id (SPIFFE-ID §2): a trust domain and a path of plain segments, and nothing else.
 fn is_spiffe_id(uri: &str) -> bool {
     const MAX_ID: usize = 2048;
     const MAX_DOMAIN: usize = 255;
@@ -103,14 +103,15 @@ fn is_spiffe_id(uri: &str) -> bool {
         && parts.all(|part| !matches!(part, "" | "." | "..") && part.bytes().all(is_path_letter))
 }
 
-/// Whether a URI could be read as another one: by dot segments, percent-encoding, a query or a fragment.
+/// Returns whether a URI could be read as a different one: through dot segments, percent-encoding, a query or a
+/// fragment.
 fn is_ambiguous(uri: &str) -> bool {
     uri.contains(['%', '?', '#', '\\'])
         || uri.chars().any(|c| c.is_control() || c.is_whitespace())
         || uri.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
-/// Whether `text` fits `pattern`, whose `*` each stand for one or more characters but `separator`.
+/// Returns whether `text` matches `pattern`, in which each `*` matches one or more characters other than `separator`.
 fn fits(pattern: &str, text: &str, separator: char) -> bool {
     let (patterns, texts) = (pattern.split(separator), text.split(separator));
     patterns.clone().count() == texts.clone().count() && patterns.zip(texts).all(|(p, t)| fits_segment(p, t))
@@ -120,7 +121,7 @@ fn fits_segment(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {
-            // Each further end of what the star stands for; it stands for one character at least.
+            // Tries each possible end of the star's match, which has at least one character.
             rest.char_indices().any(|(at, c)| fits_segment(after, &rest[at + c.len_utf8()..]))
         }),
     }

@@ -1,4 +1,4 @@
-//! API keys: held as digests, compared with each in constant time.
+//! API keys: stored as digests, each compared in constant time.
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
@@ -15,67 +15,67 @@ use tokio::time::timeout;
 
 use crate::throttle::{Source, Throttle};
 
-/// Hashes that are computed at a time; each takes a core and the memory that its hash names.
+/// Maximum number of hashes computed concurrently; each takes a core and the memory that its hash specifies.
 const SLOW_AT_A_TIME: usize = 2;
 
-/// How long a request waits for its turn.
+/// How long a request waits for a slot to compute a hash.
 const SLOW_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most memory that an argon2id hash may ask for, in KiB.
+/// Maximum memory of an argon2id hash, in KiB.
 const MAX_MEMORY: u32 = 256 * 1024;
 
-/// A key that is shorter can be guessed.
+/// A shorter key can be guessed.
 const SHORT: usize = 16;
 
 const DIGEST: usize = digest::SHA256_OUTPUT_LEN;
 
-/// A key as it is set up: itself, or `sha256:HEX`, or `argon2id:` and a PHC string.
+/// A configured key: the key itself, `sha256:HEX`, or `argon2id:` and a PHC string.
 #[derive(Debug, Clone)]
 pub struct ApiKey {
-    /// The key or its hash, and where it is set.
+    /// The key or its hash, and its origin.
     pub key: Sourced<Secret>,
-    /// What its bearer may do.
+    /// The role of callers with this key.
     pub role: Role,
 }
 
-/// The keys of a server. No key is kept, only its SHA-256.
+/// The keys of a server. Only their digests and hashes are kept.
 pub struct ApiKeys {
     fast: Vec<(Key, [u8; DIGEST])>,
     slow: Vec<Argon2Key>,
     turns: Arc<Semaphore>,
 }
 
-/// Who bears a key.
+/// The name and the role of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) name: Arc<str>,
     pub(crate) role: Role,
 }
 
-/// An argon2id hash. Once a key has fitted it, that key's digest is enough.
+/// An argon2id hash. Once a key has matched it, that key's digest is enough.
 struct Argon2Key {
     key: Key,
     hash: Secret,
     proven: OnceLock<[u8; DIGEST]>,
 }
 
-/// What a key that is given turns out to be.
+/// The result of checking a key.
 pub(crate) enum Checked<'a> {
     Known(&'a Key),
     Unknown,
-    /// It fits no digest, and there are hashes that take their time.
+    /// The key matches no digest, and there are slow hashes to check.
     Unclear,
 }
 
-/// No hash could be computed in time: too many callers with keys that nobody knows.
+/// No hash could be computed in time, because too many callers present unknown keys.
 #[derive(Debug)]
 pub(crate) struct Busy;
 
 impl ApiKeys {
-    /// Takes keys as they are set up.
+    /// Reads the configured keys.
     ///
     /// # Errors
-    /// Each key that is empty, a malformed hash, or there twice.
+    /// Fails with an error for each key that is empty, is a malformed hash, or appears twice.
     pub fn new(keys: &[ApiKey]) -> Result<Self, Vec<Sourced<KeyError>>> {
         let (mut fast, mut slow, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         let mut seen = HashSet::new();
@@ -87,7 +87,7 @@ impl ApiKeys {
                     continue;
                 }
             };
-            // Of a key that somebody chose, the name tells nothing that is quicker to try than the hash.
+            // For a chosen key, the name reveals nothing that can be tested faster than the hash.
             let digest = match &form {
                 Form::Digest(digest) => *digest,
                 Form::Slow(hash) => sha256(hash.expose()),
@@ -108,7 +108,7 @@ impl ApiKeys {
         }
     }
 
-    /// True where `other` has the same keys with the same roles, in whatever order.
+    /// Returns true if `other` has the same keys with the same roles, in any order.
     pub(crate) fn same(&self, other: &Self) -> bool {
         let all = |keys: &Self| -> HashSet<(Vec<u8>, Role)> {
             let fast = keys.fast.iter().map(|(key, digest)| (digest.to_vec(), key.role));
@@ -117,22 +117,22 @@ impl ApiKeys {
         all(self) == all(other)
     }
 
-    /// Who bears each of them.
+    /// Returns the name and the role of each key.
     pub(crate) fn bearers(&self) -> impl Iterator<Item = &Key> {
         self.fast.iter().map(|(key, _)| key).chain(self.slow.iter().map(|slow| &slow.key))
     }
 
-    /// How many there are.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.fast.len() + self.slow.len()
     }
 
-    /// True where there are none.
+    /// Returns true if there are no keys.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Compares a key with all digests: the time it takes depends on its length alone.
+    /// Compares a key with all digests, in time that depends only on the key's length.
     pub(crate) fn check(&self, given: &[u8]) -> Checked<'_> {
         let digest = sha256(given);
         let mut found = None;
@@ -149,8 +149,8 @@ impl ApiKeys {
         }
     }
 
-    /// Tries the hashes that no key has fitted yet, off this thread. Who is waited for there, and how a wrong key
-    /// counts, is `guesses`' to say, whether or not the caller still waits for the answer.
+    /// Tries the hashes that no key has matched yet, on another thread. `guesses` decides whether the address must wait
+    /// and how a wrong key counts, even if the caller no longer waits for the result.
     pub(crate) async fn check_slowly(
         self: Arc<Self>,
         given: Secret,
@@ -163,7 +163,7 @@ impl ApiKeys {
         }
         let keys = self.clone();
         let computed = tokio::task::spawn_blocking(move || {
-            // Held for as long as it computes: a caller that goes away makes no room for another.
+            // Held while the hash is computed: a caller that disconnects does not free the slot for another.
             let _turn = turn;
             match keys.compute(&given) {
                 Some(key) => SlowCheck::Known(key),
@@ -173,7 +173,7 @@ impl ApiKeys {
         computed.await.map_err(|_| Busy)
     }
 
-    /// The key that fits, by a digest that another request has proven meanwhile, or by a hash.
+    /// Returns the matching key, by a digest that another request has proven in the meantime or by a hash.
     fn compute(&self, given: &Secret) -> Option<Key> {
         let known = || match self.check(given.expose()) {
             Checked::Known(key) => Some(key.clone()),
@@ -184,14 +184,14 @@ impl ApiKeys {
                 return Some(key);
             }
             if slow.proven.get().is_none() && slow.fits(given) {
-                // Another request may have been first, with the same key.
+                // Another request may have been first with the same key.
                 let _ = slow.proven.set(sha256(given.expose()));
             }
         }
         known()
     }
 
-    /// The same keys, with what `before` has computed of them.
+    /// Keeps the digests that `before` has already proven.
     #[must_use]
     pub fn remembering(self, before: &Self) -> Self {
         for slow in &self.slow {
@@ -204,7 +204,7 @@ impl ApiKeys {
     }
 }
 
-/// Who guesses, for a hash that takes its time.
+/// Tracks failed attempts by address while slow hashes are checked.
 pub(crate) struct AttemptTracker {
     pub(crate) throttle: Arc<Throttle>,
     pub(crate) source: Option<Source>,
@@ -220,14 +220,14 @@ impl AttemptTracker {
     }
 }
 
-/// What comes of a key that takes its time.
+/// The result of checking a slow hash.
 pub(crate) enum SlowCheck {
     Known(Key),
-    /// `waits`: the address has failed too often by now.
+    /// `waits`: the address is throttled from now on.
     Unknown {
         waits: bool,
     },
-    /// The address has failed too often, while this one waited for its turn.
+    /// The address has failed too often while this request waited for a slot.
     Waits(Duration),
 }
 
@@ -244,29 +244,29 @@ impl std::fmt::Debug for ApiKeys {
     }
 }
 
-/// Why a key cannot be set up. No variant holds any of it.
+/// Why a key cannot be configured. No variant contains any part of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// There is nothing but white space.
+    /// The key is empty or only white space.
     #[error("the API key is empty")]
     Empty,
-    /// White space at an end is a mistake of whoever wrote it, and no header can carry it.
+    /// White space at either end, which is a typo, or characters that no header can carry.
     #[error("the API key begins or ends with white space, or holds what no header can carry")]
     Unsendable,
-    /// Not 64 hex digits.
+    /// The value is not 64 hex digits.
     #[error("what follows `sha256:` is not the 64 hex digits of a SHA-256")]
     Sha256,
-    /// Not a PHC string of argon2id within bounds.
+    /// The value is not a PHC string of argon2id within the limits.
     #[error("what follows `argon2id:` is not a PHC string of argon2id, or asks for more than 256 MiB")]
     Argon2id,
-    /// Another entry is the same key.
+    /// Another entry has the same key.
     #[error("the API key is there twice")]
     Twice,
 }
 
 impl KeyError {
-    /// What to change, in one sentence.
+    /// Returns the fix, in one sentence.
     pub fn hint(self) -> &'static str {
         match self {
             Self::Empty | Self::Unsendable => "make a key with: spiced key generate",
@@ -304,7 +304,7 @@ impl Form {
             };
             return hash.filter(within).map(|_| Self::Slow(Secret::new(phc.to_vec()))).ok_or(KeyError::Argon2id);
         }
-        // What a header value may hold (RFC 9110 §5.5), without blanks at its ends.
+        // The characters allowed in a header value (RFC 9110 §5.5), without blanks at either end.
         let sendable = text.iter().all(|b| (0x20..0x7f).contains(b) || *b >= 0x80);
         if !sendable || text.first() == Some(&b' ') || text.last() == Some(&b' ') {
             return Err(KeyError::Unsendable);
@@ -313,14 +313,14 @@ impl Form {
     }
 }
 
-/// True for a key that is set up in plain and is short enough to be guessed.
+/// Returns true for a key that is configured in plain text and is short enough to be guessed.
 pub fn is_weak(key: &Secret) -> bool {
     let text = key.expose();
     !text.starts_with(b"sha256:") && !text.starts_with(b"argon2id:") && text.len() < SHORT
 }
 
-/// What a key is called: the beginning of its SHA-256, or of its argon2id hash's, so that an operator finds the
-/// entry in the pod. It is the same on every replica.
+/// Names a key by the beginning of its SHA-256, or of its argon2id hash's SHA-256, so that an operator can find the
+/// entry in the pod. The name is the same on every replica.
 fn name(digest: &[u8; DIGEST]) -> Arc<str> {
     format!("key:{}", hex(&digest[..6])).into()
 }
@@ -344,15 +344,15 @@ fn unhex(text: &[u8]) -> Option<[u8; DIGEST]> {
     Some(digest)
 }
 
-/// The system gave no random bytes.
+/// The system provides no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the system gives no random bytes")]
 pub struct NoRandom;
 
-/// A new key of 256 random bits, and its hash as a pod takes it.
+/// Generates a key of 256 random bits, and its hash in the form that a pod accepts.
 ///
 /// # Errors
-/// The system gives no random bytes.
+/// Fails if the system provides no random bytes.
 pub fn generate_key() -> Result<(Secret, String), NoRandom> {
     let mut bytes = [0; DIGEST];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandom)?;
@@ -417,7 +417,7 @@ mod tests {
         assert!(matches!(slowly("wrong", source).await, SlowCheck::Unknown { waits: true }));
         assert!(matches!(slowly("chosen", source).await, SlowCheck::Waits(_)), "it is not computed for who waits");
         assert!(unclear("wrong") && unclear("chosen"));
-        // Several at once are all let in, whoever of them is first.
+        // Concurrent requests are all accepted, whichever is first.
         let all = futures::future::join_all([0; 4].map(|_| slowly("chosen", None))).await;
         assert!(all.iter().all(|one| matches!(one, SlowCheck::Known(_))));
         assert!(matches!(keys.check(b"chosen"), Checked::Known(_)));

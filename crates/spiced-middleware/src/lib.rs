@@ -1,6 +1,6 @@
-//! Layers that every endpoint shares: who calls and whether it may ([`admission`]), what a browser may
-//! do ([`Access`] decides both, by a [`Policy`]), how an error is worded ([`Problem`]), how requests are
-//! counted ([`request_metrics`]), and who changed what ([`AuditLog`]).
+//! Layers that every endpoint shares: authentication and authorization ([`admission`]), rules for browsers ([`Access`]
+//! decides both, by a [`Policy`]), the format of errors ([`Problem`]), request metrics ([`request_metrics`]), and the
+//! audit log ([`AuditLog`]).
 //!
 //! ```
 //! use axum::{Router, routing::get};

@@ -1,4 +1,4 @@
-//! Which web pages may call: the CORS protocol of the Fetch standard (§3.2), by tower-http.
+//! The web pages that may call: the CORS protocol of the Fetch standard (§3.2), implemented by tower-http.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENT
 use http::{HeaderName, HeaderValue, Method};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// How long a browser may remember that it may call.
+/// How long a browser may cache a preflight response.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The origins whose pages may call.
@@ -16,26 +16,26 @@ pub struct AllowedOrigins {
     origins: Vec<HeaderValue>,
 }
 
-/// Why a text is no origin.
+/// Why a text is not an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is no origin: a scheme, a host and, unless it is the scheme's own, a port; no path")]
 pub struct OriginError;
 
 impl AllowedOrigins {
-    /// Reads origins as browsers send them (RFC 6454 §6.1): `https://app.example.com`. `*` is any.
+    /// Reads origins as browsers send them (RFC 6454 §6.1): `https://app.example.com`. `*` allows any origin.
     ///
     /// # Errors
-    /// One of them is none.
+    /// Fails if one of them is not an origin.
     pub fn read<'a>(origins: impl IntoIterator<Item = &'a str>) -> Result<Self, OriginError> {
         let mut read = Self::default();
         origins.into_iter().try_for_each(|origin| read.add(origin))?;
         Ok(read)
     }
 
-    /// Reads one more.
+    /// Adds one more origin.
     ///
     /// # Errors
-    /// It is none.
+    /// Fails if the text is not an origin.
     pub fn add(&mut self, origin: &str) -> Result<(), OriginError> {
         if origin == "*" {
             self.any = true;
@@ -54,13 +54,13 @@ impl AllowedOrigins {
         Ok(())
     }
 
-    /// Whether pages of an origin may call. A browser shows a certificate for whatever page asks
-    /// (`ambient`), so that for those an origin has to be named.
+    /// Returns whether pages of an origin may call. A browser presents a client certificate for any page (`ambient`),
+    /// so then the origin must be listed by name.
     pub(crate) fn allows(&self, origin: &HeaderValue, ambient: bool) -> bool {
         self.origins.contains(origin) || (self.any && !ambient)
     }
 
-    /// The layer that answers preflights and marks answers as theirs to read.
+    /// Returns the layer that answers preflights and marks responses as readable for these origins.
     pub fn layer(&self) -> CorsLayer {
         let origins = if self.any { AllowOrigin::any() } else { AllowOrigin::list(self.origins.iter().cloned()) };
         CorsLayer::new()

@@ -1,4 +1,4 @@
-//! Who may do what, as it is set up: the same for all endpoints, and replaced as a whole.
+//! The access policy: the same for all endpoints, and replaced as a whole.
 
 use std::sync::Arc;
 
@@ -7,32 +7,32 @@ use spiced_engine::Role;
 use crate::identities::Identities;
 use crate::keys::ApiKeys;
 
-/// What credentials there are, and what callers without any may do.
+/// The accepted credentials, and the rights of callers without any.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// API keys; `None` where none are set up: then keys are not looked at.
+    /// API keys; `None` if none are configured: then keys in requests are ignored.
     pub keys: Option<Arc<ApiKeys>>,
-    /// Who the bearers of verified client certificates are; `None` where clients are not asked for one.
+    /// The identities of verified client certificates; `None` if clients are not asked for one.
     pub certificates: Option<Identities>,
-    /// Whether a caller needs a key and a certificate, where both are set up.
+    /// Whether a caller needs both a key and a certificate, if both are configured.
     pub require_all: bool,
-    /// Callers without credentials.
+    /// The rights of callers without credentials.
     pub anonymous: Anonymous,
 }
 
-/// What callers without credentials may do.
+/// The rights of callers without credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Anonymous {
-    /// Everything on an endpoint that only this machine reaches, where no credentials are set up; elsewhere
-    /// nothing.
+    /// Full rights on an endpoint that only this machine reaches, if no credentials are configured; no access
+    /// otherwise.
     #[default]
     Unsaid,
-    /// Nothing, or what a role may.
+    /// No access, or the rights of a role.
     Said(Option<Role>),
 }
 
 impl Policy {
-    /// True where `other` lets in the same callers with the same rights.
+    /// Returns true if `other` accepts the same callers with the same rights.
     pub fn same(&self, other: &Self) -> bool {
         let keys = match (&self.keys, &other.keys) {
             (Some(mine), Some(theirs)) => mine.same(theirs),
@@ -43,12 +43,12 @@ impl Policy {
             && (self.require_all, self.anonymous) == (other.require_all, other.anonymous)
     }
 
-    /// Whether there are credentials that a caller could give.
+    /// Returns whether any credentials are configured.
     pub fn has_credentials(&self) -> bool {
         self.keys.is_some() || self.certificates.is_some()
     }
 
-    /// The role of a caller without credentials; `is_local`: only this machine reaches the endpoint.
+    /// Returns the role of a caller without credentials. `is_local` means that only this machine reaches the endpoint.
     pub fn anonymous(&self, is_local: bool) -> Option<Role> {
         match self.anonymous {
             Anonymous::Said(role) => role,

@@ -1,4 +1,4 @@
-//! An error as HTTP says it: problem JSON (RFC 9457), or one line of text for who asks for text.
+//! HTTP error responses: problem JSON (RFC 9457), or one line of text for clients that ask for text.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -6,7 +6,7 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
-/// An error: a status and one sentence that says what to change.
+/// An error response: a status and one sentence that says what to change.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
@@ -15,7 +15,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// An error with a sentence for the caller.
+    /// Creates an error with a sentence for the caller.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let mut headers = Vec::new();
         if status == StatusCode::UNAUTHORIZED {
@@ -24,27 +24,27 @@ impl Problem {
         Self { status, detail: detail.into(), headers }
     }
 
-    /// Names the methods that the route has (RFC 9110 §10.2.1); for a 405.
+    /// Adds an `Allow` header with the methods of the route (RFC 9110 §10.2.1); for a 405.
     #[must_use]
     pub fn allow(mut self, methods: &'static str) -> Self {
         self.headers.push((ALLOW, HeaderValue::from_static(methods)));
         self
     }
 
-    /// Says when to try again (RFC 9110 §10.2.3).
+    /// Adds a `Retry-After` header (RFC 9110 §10.2.3).
     #[must_use]
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.headers.push((RETRY_AFTER, seconds.into()));
         self
     }
 
-    /// The status.
+    /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The response, in the form that the request's `Accept` prefers: one line of text where it
-    /// begins with a text type (curl's `*/*` does not), else `application/problem+json`.
+    /// Builds the response in the form that the request's `Accept` prefers: one line of text if it begins with a text
+    /// type (curl's `*/*` does not), otherwise `application/problem+json`.
     pub fn respond(&self, accept: Option<&HeaderValue>) -> Response {
         let wants_text = accept
             .and_then(|a| a.to_str().ok())

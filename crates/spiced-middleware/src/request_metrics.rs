@@ -16,14 +16,15 @@ use metrics::{Counter, Histogram, counter, histogram};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Counts the requests of an endpoint. A request ends when its answer has been sent, or given up.
+/// Creates a layer that counts the requests of an endpoint. A request ends when its response has been sent or
+/// abandoned.
 ///
-/// A recorder that is installed after the first request of a kind does not see that kind.
+/// A recorder that is installed after the first request of a kind does not see requests of that kind.
 pub fn request_metrics(endpoint: &'static str) -> MeasuredLayer {
     MeasuredLayer { meters: Arc::new(Meters { endpoint, known: RwLock::default() }) }
 }
 
-/// The layer that [`request_metrics`] makes.
+/// The layer created by [`request_metrics`].
 #[derive(Debug, Clone)]
 pub struct MeasuredLayer {
     meters: Arc<Meters>,
@@ -37,18 +38,18 @@ impl<S> Layer<S> for MeasuredLayer {
     }
 }
 
-/// The service that [`MeasuredLayer`] makes.
+/// The service created by [`MeasuredLayer`].
 #[derive(Debug, Clone)]
 pub struct Measured<S> {
     inner: S,
     meters: Arc<Meters>,
 }
 
-/// The metrics of an endpoint. To look one up at the recorder costs more than all else that is done with it.
+/// The metrics of an endpoint, cached because a lookup in the recorder costs more than everything else here.
 #[derive(Debug)]
 struct Meters {
     endpoint: &'static str,
-    /// By method and code, of both of which there are few.
+    /// By method and code; there are few of either.
     known: RwLock<HashMap<(&'static str, Code), Meter>>,
 }
 
@@ -60,7 +61,7 @@ struct Meter {
 
 impl Meters {
     fn count(&self, method: &'static str, code: Code, took: Duration) {
-        // Nothing that can panic is done with the lock but to insert.
+        // No code that holds the lock can panic, except the insertion.
         if let Some(meter) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&(method, code)) {
             return meter.count(took);
         }
@@ -81,18 +82,18 @@ impl Meter {
     }
 }
 
-/// How a request ended: an HTTP status, a gRPC code (all of which are below any status), or without either.
+/// How a request ended: an HTTP status, a gRPC code (always below any status), or neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Code {
     Number(u16),
-    /// The caller went away, or the server did.
+    /// The caller disconnected, or the server stopped.
     Cancelled,
-    /// The status was sent already: the caller saw the stream break.
+    /// The response broke off after its status was sent.
     Aborted,
 }
 
 impl Code {
-    /// The gRPC code in headers or trailers. What is no number is UNKNOWN.
+    /// Returns the gRPC code in headers or trailers; a malformed code counts as UNKNOWN.
     fn grpc(headers: &HeaderMap) -> Option<Self> {
         let code = headers.get("grpc-status")?.to_str().ok().and_then(|code| code.parse().ok());
         Some(Self::Number(code.unwrap_or(2)))
@@ -141,13 +142,13 @@ where
     }
 }
 
-/// What is known of a request; written down when it is dropped.
+/// The measurements of a request, recorded on drop.
 struct Record {
     meters: Arc<Meters>,
     method: &'static str,
-    /// `None` before there is an answer.
+    /// `None` until there is a response.
     code: Option<Code>,
-    /// Whether the answer was sent to its end.
+    /// Whether the response was sent completely.
     complete: bool,
     started: Instant,
 }
@@ -198,7 +199,7 @@ impl http_body::Body for Counted {
     }
 }
 
-/// A label with few values: the HTTP method, or the gRPC method's last part, whatever a caller sends.
+/// Returns a label with few possible values: the HTTP method, or the last part of the gRPC method's path, or `other`.
 fn method_label(request: &Request<Body>) -> &'static str {
     const HTTP: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
     const GRPC: &[&str] = &[

@@ -1,4 +1,4 @@
-//! Slows down who guesses: an address that fails too often waits. Everything here is bounded.
+//! Throttles guessing: an address that fails too often must wait. All tables here are bounded.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,27 +12,27 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use crate::keys::Key;
 
-/// Addresses that are told apart; beyond it those that fail next share one allowance.
+/// Maximum number of addresses tracked separately; beyond it, further ones share one allowance.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// How long a key counts as known from an address.
 const KNOWN: Duration = Duration::from_secs(10 * 60);
 
-/// Full tables are looked through for what is over at most this often.
+/// Minimum time between two sweeps of a full table for expired entries.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Counts failures by address, for all endpoints together.
+/// Counts failures by address, across all endpoints.
 pub struct Throttle {
     failures: DefaultKeyedRateLimiter<Source>,
     clock: DefaultClock,
-    /// Until when an address waits.
+    /// When the wait of each address ends.
     waiting: RwLock<Table<Source>>,
-    /// Until when a key counts as known from an address.
+    /// When a key no longer counts as known from an address.
     known: RwLock<Table<(Source, Arc<str>)>>,
     swept: Mutex<Option<Instant>>,
 }
 
-/// An address as it is counted: an IPv6 network has 2^64 of them (RFC 4291 §2.5.1), which count as one.
+/// A counted address: an IPv6 network has 2^64 addresses (RFC 4291 §2.5.1), which count as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Source(Option<IpAddr>);
 
@@ -46,7 +46,7 @@ impl From<IpAddr> for Source {
 }
 
 impl Throttle {
-    /// Lets an address fail `failures` times at once, and as often a minute after that.
+    /// Allows an address `failures` failures at once, and the same number per minute after that.
     pub fn new(failures: NonZero<u32>) -> Self {
         Self {
             failures: RateLimiter::keyed(Quota::per_minute(failures)),
@@ -57,13 +57,13 @@ impl Throttle {
         }
     }
 
-    /// How long an address still waits; `None` where it does not.
+    /// Returns how long an address must still wait; `None` if it need not.
     pub(crate) fn wait(&self, source: Source) -> Option<Duration> {
         let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
         waiting.until(&source).and_then(|until| until.checked_duration_since(Instant::now())).filter(|w| !w.is_zero())
     }
 
-    /// Counts a failure. Says whether the address has to wait from now on.
+    /// Counts a failure. Returns whether the address must wait from now on.
     pub(crate) fn failed(&self, source: Source) -> bool {
         let now = Instant::now();
         if self.failures.len() >= MAX_ADDRESSES {
@@ -80,7 +80,7 @@ impl Throttle {
         true
     }
 
-    /// Notes that a key was let in from an address.
+    /// Records that a key was accepted from an address.
     pub(crate) fn record_success(&self, source: Source, key: &Key) {
         let now = Instant::now();
         let entry = (source, key.name.clone());
@@ -91,14 +91,14 @@ impl Throttle {
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(entry, now + KNOWN, now);
     }
 
-    /// Whether a key was let in from an address lately.
+    /// Returns whether a key was recently accepted from an address.
     pub(crate) fn recently_authenticated(&self, source: Source, key: &Key) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.until(&(source, key.name.clone())).is_some_and(|until| until > Instant::now())
     }
 }
 
-/// What is so until a time. Where it is full of what is not over, what comes is not taken.
+/// Entries that expire. If the table is full of unexpired entries, new ones are dropped.
 struct Table<K> {
     entries: HashMap<K, Instant>,
     swept: Option<Instant>,

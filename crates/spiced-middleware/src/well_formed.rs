@@ -1,5 +1,5 @@
-//! The layer that refuses requests which HTTP itself forbids, before anything is decided by what they say: whom a request
-//! is for has to be one name, and the same name wherever it is written.
+//! The layer that refuses requests that violate HTTP, before any decision depends on their content: a request must name
+//! exactly one host, and the same one everywhere.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -16,16 +16,16 @@ use tower_service::Service;
 
 use crate::problem::Problem;
 
-/// The most that the head of an HTTP/1 request may have, in bytes. HTTP/2 has a limit of its own in its settings.
+/// Maximum size of an HTTP/1 request head, in bytes. HTTP/2 has its own limit in its settings.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Refuses requests with a missing, duplicate or invalid `Host`, a `Host` that contradicts the request target, an
-/// unknown transfer coding, or a head that is too large.
+/// Creates a layer that refuses requests with a missing, duplicate or invalid `Host`, a `Host` that contradicts the
+/// request target, an unknown transfer coding, or a head that is too large.
 pub fn well_formed() -> WellFormedLayer {
     WellFormedLayer
 }
 
-/// The layer that [`well_formed`] makes.
+/// The layer created by [`well_formed`].
 #[derive(Debug, Clone, Copy)]
 pub struct WellFormedLayer;
 
@@ -37,7 +37,7 @@ impl<S> Layer<S> for WellFormedLayer {
     }
 }
 
-/// The service that [`WellFormedLayer`] makes.
+/// The service created by [`WellFormedLayer`].
 #[derive(Debug, Clone)]
 pub struct WellFormed<S>(S);
 
@@ -57,14 +57,14 @@ where
         let Some((status, why)) = fault(&request) else { return Either::Right(self.0.call(request)) };
         let mut response = Problem::new(status, why).respond(request.headers().get(ACCEPT));
         if request.version() < Version::HTTP_2 {
-            // Where one request ends and the next begins may be in doubt.
+            // It may be ambiguous where one request ends and the next begins.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Either::Left(ready(Ok(response)))
     }
 }
 
-/// What is wrong with a request, and the fix.
+/// Returns what is wrong with a request, and the fix.
 fn fault<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
     let (headers, target) = (request.headers(), request.uri().authority());
     let bad = |why| Some((StatusCode::BAD_REQUEST, why));
@@ -104,8 +104,8 @@ fn fault<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
                 _ => None,
             }
         }
-        // RFC 9112 §3.2: HTTP/1.1 wants one whatever the target says, HTTP/2 has `:authority`; HTTP/1.0 has none, and a request
-        // without a body to be misread harms nobody.
+        // RFC 9112 §3.2: HTTP/1.1 requires a Host header even if the target names a host; HTTP/2 has `:authority`.
+        // HTTP/1.0 has none, and without a body that could be misread such a request is harmless.
         (None, target)
             if request.version() == Version::HTTP_11 || (target.is_none() && request.version() == Version::HTTP_2) =>
         {
@@ -115,7 +115,7 @@ fn fault<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
     }
 }
 
-/// RFC 9112 §6.1: a transfer coding that is not known is answered 501.
+/// RFC 9112 §6.1: an unknown transfer coding is answered with 501.
 fn transfer_fault(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let is_known = match (codings.next(), codings.next()) {
@@ -129,7 +129,7 @@ fn transfer_fault(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
     ))
 }
 
-/// Whether it has a host, no user, and a port that is a number.
+/// Returns whether the authority has a host, no user, and a port that is a number.
 fn is_valid(authority: &Authority) -> bool {
     let text = authority.as_str();
     let port = text.strip_prefix(authority.host()).unwrap_or("@");

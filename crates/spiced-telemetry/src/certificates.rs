@@ -1,5 +1,5 @@
-//! The series of the certificates that are served, read from the rotation channel at each scrape,
-//! so that a swapped certificate leaves no series behind.
+//! Metrics of the certificates in use, read from the rotation channel at each scrape, so that a replaced certificate
+//! leaves no stale series behind.
 
 use std::fmt::Write;
 
@@ -38,7 +38,7 @@ pub(crate) fn render(served: &[(&'static str, Identities)], out: &mut String) {
     }
 }
 
-/// The CAs whose client certificates are taken.
+/// Writes the metrics of the CAs whose client certificates are accepted.
 pub(crate) fn render_clients(trust: &ClientAuthPolicy, out: &mut String) {
     if trust.authorities().is_empty() {
         return;
@@ -64,7 +64,7 @@ fn head(name: &str, out: &mut String) -> std::fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")
 }
 
-/// A label's value, as the text format wants it.
+/// Escapes a label's value for the text format.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -1,5 +1,5 @@
-//! Logs and metrics: how they are set up, and what they are called. Whoever records uses the
-//! facades (`tracing`, `metrics`); only the program calls this.
+//! Sets up logs and metrics, and names the metrics. Other crates record through the facades (`tracing`, `metrics`);
+//! only the program calls this crate.
 //!
 //! ```
 //! use spiced_telemetry::{LogFormat, METRICS, Metrics, init_logs};

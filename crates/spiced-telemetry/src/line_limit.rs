@@ -1,5 +1,5 @@
-//! Limits how often one and the same log line is written, so that no peer can fill the disk: each place in the code that
-//! logs has a budget. What is left out is counted, in a metric and in a line of its own.
+//! Limits how often the same log line is written, so that no peer can fill the disk: each call site has a budget.
+//! Suppressed lines are counted in a metric and reported in a line of their own.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -12,13 +12,13 @@ use tracing::subscriber::Interest;
 use tracing::{Level, Metadata, warn};
 use tracing_subscriber::layer::{Context, Filter};
 
-/// How often the lines that were left out are reported.
+/// How often suppressed lines are reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The audit log. Its lines at `INFO` tell of changes by callers that may make them, and none is left out.
+/// The audit log's target. Its lines at `INFO` record changes by authorized callers, and are never suppressed.
 const AUDIT: &str = "spiced::audit";
 
-/// How many lines a place may log at once, and each second after that.
+/// How many lines a call site may log at once, and each second after that.
 #[derive(Debug, Clone, Copy)]
 struct Quota {
     burst: f64,
@@ -26,20 +26,20 @@ struct Quota {
 }
 
 impl Quota {
-    /// `None` where nothing is left out.
+    /// Returns the quota of a line; `None` means unlimited.
     fn of(line: &Metadata<'_>) -> Option<Self> {
         let (burst, per_second) = match *line.level() {
             Level::ERROR | Level::WARN => (200.0, 20.0),
             Level::INFO if line.target() == AUDIT => return None,
             Level::INFO => (1_000.0, 100.0),
-            // Only where somebody has asked for them.
+            // Enabled only on request.
             _ => (10_000.0, 2_000.0),
         };
         Some(Self { burst, per_second })
     }
 }
 
-/// What one place has logged.
+/// The state of one call site.
 #[derive(Debug)]
 struct Place {
     line: &'static Metadata<'static>,
@@ -62,19 +62,19 @@ impl Place {
     }
 }
 
-/// There are as many places as there are in the code.
+/// One entry for each call site, so the size is bounded by the code.
 static PLACES: LazyLock<Mutex<HashMap<Identifier, Place>>> = LazyLock::new(Mutex::default);
 
-/// Whether a line may be written now.
+/// Returns whether a line may be written now.
 fn allows(line: &'static Metadata<'static>, now: Instant) -> bool {
     let Some(quota) = Quota::of(line) else { return true };
-    // Nothing that can panic is done with the lock.
+    // No code that holds the lock can panic.
     let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
     let fresh = || Place { line, left: quota.burst, at: now, suppressed: 0 };
     places.entry(line.callsite()).or_insert_with(fresh).allows(quota, now)
 }
 
-/// Lets a line pass that is within its budget.
+/// A filter that passes lines within their budget.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LineLimit;
 
@@ -93,17 +93,17 @@ impl<S> Filter<S> for LineLimit {
     }
 
     fn callsite_enabled(&self, _: &'static Metadata<'static>) -> Interest {
-        // Asked for each line.
+        // The decision is made for each line.
         Interest::sometimes()
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        // Without it every line of every library would be made, however fine.
+        // Without the hint, every line of every library would be built, whatever its level.
         Some(LevelFilter::TRACE)
     }
 }
 
-/// Reports every ten seconds which lines were left out, and how many; ends with the runtime.
+/// Reports every ten seconds which lines were suppressed, and how many; ends with the runtime.
 pub async fn report_suppressed() {
     loop {
         tokio::time::sleep(REPORT_INTERVAL).await;
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(place.suppressed, 3);
     }
 
-    /// The metadata of some line.
+    /// Provides the metadata of some line.
     struct AnyLine;
     static METADATA: AnyLine = AnyLine;
 

@@ -1,4 +1,4 @@
-//! Where log lines go, and which.
+//! Sets up the log: its format, its destination and its filter.
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
@@ -9,21 +9,21 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::line_limit::LineLimit;
 use crate::printable::PrintableFields;
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable text.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Sends log lines to standard error. `filter` is a tracing filter (`SPICED_LOG`); without one,
-/// `verbosity` chooses: 0 what an operator should see, 1 more of ours, 2 everything of ours.
+/// Sends log lines to standard error. `filter` is a tracing filter (`SPICED_LOG`); without one, `verbosity` selects the
+/// lines: 0 for what an operator should see, 1 for more from spiced, 2 for everything from spiced.
 ///
 /// # Errors
-/// The filter is malformed.
+/// Fails if the filter is malformed.
 pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Result<(), LogError> {
     let ours = match verbosity {
         0 => {
@@ -34,9 +34,10 @@ pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Resu
         }
         _ => "debug,h2=info,hyper_util=info,sqlparser=info,datafusion=info,datafusion_optimizer=info",
     };
-    // Its error quotes what was given, which is not to be repeated.
+    // The error quotes the filter, which must not be repeated.
     let filter = EnvFilter::try_new(filter.unwrap_or(ours)).map_err(|_| LogError("it is malformed".to_owned()))?;
-    // Without the hint every line of every library would be made, however fine, before it is found that nobody wants it.
+    // Without the hint, every line of every library would be built, whatever its level, before it is found to be
+    // disabled.
     let harmless = filter_fn(|line| !tells_secrets(line)).with_max_level_hint(LevelFilter::TRACE);
     let filter = filter.and(harmless).and(LineLimit);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -51,9 +52,9 @@ pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Resu
     .map_err(|e| LogError(e.to_string()))
 }
 
-/// True for lines that no filter brings out: at `trace` the AWS SDK tells whole requests and answers, with session
-/// tokens in them; at `debug` what parses and plans a statement tells its text and its literals, which may be anybody's
-/// data or a credential. `EXPLAIN VERBOSE` shows a plan to whom it belongs.
+/// Returns true for lines that no filter may enable. At `trace` the AWS SDK logs whole requests and responses,
+/// including session tokens. At `debug` the SQL parser and planner log a statement's text and literals, which may be
+/// another user's data or a credential. `EXPLAIN VERBOSE` shows a plan to the caller it belongs to.
 fn tells_secrets(line: &Metadata<'_>) -> bool {
     const STATEMENTS: [&str; 4] = ["sqlparser", "datafusion", "tokio_postgres", "postgres"];
     let is_of = |krate: &str| {
@@ -67,7 +68,7 @@ fn tells_secrets(line: &Metadata<'_>) -> bool {
     }
 }
 
-/// The filter is malformed.
+/// The log cannot be set up with this filter.
 #[derive(Debug, thiserror::Error)]
 #[error("the log filter cannot be used: {0}")]
 pub struct LogError(String);

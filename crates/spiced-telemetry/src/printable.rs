@@ -1,4 +1,5 @@
-//! Fields of a log line as text: nothing that a peer sends can end a line, begin another, or command the terminal.
+//! Formats the fields of a log line as text, so that no input from a peer can end a line, begin another, or control the
+//! terminal.
 
 use std::fmt::{self, Write};
 
@@ -7,7 +8,7 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
 
-/// Formats fields as `message name=value …`, each control character escaped.
+/// Formats fields as `message name=value …` and escapes control characters.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PrintableFields;
 
@@ -27,7 +28,7 @@ struct Line<'w> {
 
 impl Line<'_> {
     fn field(&mut self, field: &Field, value: fmt::Arguments<'_>) -> fmt::Result {
-        // What `log` adds to its lines is no field of ours.
+        // Skips the fields that the `log` crate adds.
         if field.name().starts_with("log.") {
             return Ok(());
         }
@@ -37,7 +38,7 @@ impl Line<'_> {
         if field.name() != "message" {
             let name = field.name().strip_prefix("r#").unwrap_or(field.name());
             match self.writer.has_ansi_escapes() {
-                // The program's own colours, not a peer's.
+                // These escapes come from the program, not from a peer.
                 true => write!(self.writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
                 false => write!(self.writer, "{name}=")?,
             }
@@ -65,7 +66,7 @@ impl Visit for Line<'_> {
     }
 }
 
-/// Writes text with each character escaped that does more than to be read.
+/// Writes text and escapes control and invisible characters.
 struct Escaped<'w, W>(&'w mut W);
 
 impl<W: Write> Write for Escaped<'_, W> {
@@ -88,8 +89,8 @@ impl<W: Write> Write for Escaped<'_, W> {
     }
 }
 
-/// Control characters (C0, DEL and C1), line and paragraph separators, marks that turn the direction of text, and those
-/// that are not seen.
+/// Returns true for control characters (C0, DEL and C1), line and paragraph separators, marks that change the text
+/// direction, and invisible characters.
 fn is_escaped(letter: char) -> bool {
     const UNSEEN: [std::ops::RangeInclusive<char>; 8] = [
         '\u{ad}'..='\u{ad}',
@@ -145,7 +146,7 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// Every control character there is, in the message and in every kind of field, also of a span.
+    /// Tests all control characters in the message and in every kind of field, including those of a span.
     #[test]
     fn no_control_character_comes_through() {
         let hostile: String =

@@ -1,4 +1,4 @@
-//! The recorder behind the `metrics` facade, and the text that Prometheus reads.
+//! The recorder behind the `metrics` facade, and the text format for Prometheus.
 
 use std::sync::Arc;
 
@@ -14,20 +14,20 @@ use tokio::sync::watch;
 
 use crate::certificates;
 
-/// A metric's name and meaning.
+/// A metric's name and description.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
-    /// Its name, a promise to dashboards.
+    /// The name; stable, since dashboards depend on it.
     pub name: &'static str,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Its labels.
+    /// The names of its labels.
     pub labels: &'static [&'static str],
-    /// What it counts.
+    /// The description.
     pub help: &'static str,
 }
 
-/// Every metric there is; the docs are made from it.
+/// All metrics; the documentation is generated from this list.
 pub const METRICS: &[Metric] = &[
     Metric {
         name: "spiced_tls_handshakes_total",
@@ -170,7 +170,7 @@ pub const METRICS: &[Metric] = &[
     },
 ];
 
-/// From a tenth of a millisecond to a minute.
+/// Histogram buckets, from a tenth of a millisecond to a minute.
 const SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
@@ -184,10 +184,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Takes what the facade records from now on. `served` is what each endpoint presents.
+    /// Installs the recorder behind the facade. `served` holds the identities of each endpoint.
     ///
     /// # Errors
-    /// Somebody else took it already.
+    /// Fails if a recorder is already installed.
     pub fn install(served: Vec<(&'static str, Identities)>) -> Result<Self, MetricsError> {
         let builder = PrometheusBuilder::new().set_buckets(SECONDS).map_err(|e| MetricsError(e.to_string()))?;
         let recorder = builder.install_recorder().map_err(|e| MetricsError(e.to_string()))?;
@@ -201,13 +201,13 @@ impl Metrics {
         Ok(Self { recorder, served: served.into(), clients: None })
     }
 
-    /// Tells of the CAs whose client certificates are taken, too.
+    /// Adds the metrics of the CAs whose client certificates are accepted.
     #[must_use]
     pub fn with_clients(self, clients: watch::Receiver<Arc<ClientAuthPolicy>>) -> Self {
         Self { clients: Some(clients), ..self }
     }
 
-    /// The text that Prometheus reads.
+    /// Returns the metrics in the Prometheus text format.
     pub fn render(&self) -> String {
         self.recorder.run_upkeep();
         let mut text = self.recorder.render();
@@ -218,14 +218,14 @@ impl Metrics {
         text
     }
 
-    /// `GET /metrics`.
+    /// Returns a router for `GET /metrics`.
     pub fn router(self) -> Router {
         let text = move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], self.render()) };
         Router::new().route("/metrics", get(text)).route("/", get(|| async { Redirect::temporary("/metrics") }))
     }
 }
 
-/// The metrics could not be set up.
+/// Metrics cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("metrics cannot be set up: {0}")]
 pub struct MetricsError(String);

@@ -1,5 +1,5 @@
-//! Makes a TLS connection of a TCP one: tells TLS from plain text by the first bytes, shakes hands
-//! within a deadline, answers plain text in its own protocol, counts how each attempt ends.
+//! Turns a TCP connection into a TLS connection: distinguishes TLS from plain text by the first bytes, completes the
+//! handshake within a deadline, answers plain text in its own protocol, and counts how each attempt ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,16 +27,16 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// So much is read at once of what a client says first: a ClientHello with a post-quantum share, or a small request.
+/// Size of the first read: enough for a ClientHello with a post-quantum key share, or a small request.
 const FIRST_BYTES: usize = 2 * 1024;
 
-/// A record with the fatal alert `unrecognized_name` (RFC 6066 §3, RFC 8446 §6), before anything is encrypted.
+/// A record with the fatal alert `unrecognized_name` (RFC 6066 §3, RFC 8446 §6), sent before anything is encrypted.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
-/// TLS data that may wait for a slow socket. rustls' own 64 KiB makes four times as many `writev`.
+/// Limit for TLS data that waits for a slow socket. rustls' default of 64 KiB causes four times as many `writev` calls.
 const TLS_BUFFER: usize = 256 * 1024;
 
-/// Shakes hands for one endpoint.
+/// Performs the handshakes of one endpoint.
 #[derive(Clone)]
 pub struct Acceptor {
     tls: Option<ServerTls>,
@@ -45,44 +45,44 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// An acceptor that speaks TLS.
+    /// Creates an acceptor that speaks TLS.
     pub fn tls(endpoint: &'static str, tls: ServerTls) -> Self {
         Self { tls: Some(tls), endpoint, proxied: false }
     }
 
-    /// An acceptor for an endpoint without TLS: it only waits for the first bytes.
+    /// Creates an acceptor for an endpoint without TLS, which only waits for the first bytes.
     pub fn plain(endpoint: &'static str) -> Self {
         Self { tls: None, endpoint, proxied: false }
     }
 
-    /// Wants a PROXY protocol header, version 2, before anything else of every connection: a proxy in front
-    /// says there for whom it speaks. A connection without one is closed.
+    /// Requires every connection to begin with a PROXY protocol header, version 2, in which the proxy names the client.
+    /// A connection without the header is closed.
     #[must_use]
     pub fn behind_proxy(self) -> Self {
         Self { proxied: true, ..self }
     }
 
-    /// The endpoint this is for.
+    /// Returns the endpoint that this acceptor serves.
     pub fn endpoint(&self) -> &'static str {
         self.endpoint
     }
 
-    /// True where it speaks TLS.
+    /// Returns true if this acceptor speaks TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// Whom it trusts among its clients, and the changes of it; `None` without TLS.
+    /// Watches which client certificates are trusted; `None` without TLS.
     #[cfg(feature = "serve")]
     pub(crate) fn clients(&self) -> Option<tokio::sync::watch::Receiver<Arc<crate::ClientAuthPolicy>>> {
         self.tls.as_ref().map(ServerTls::clients)
     }
 
-    /// Brings a connection to where its protocol begins.
+    /// Advances a connection to the point where its protocol begins.
     ///
     /// # Errors
-    /// The client said nothing, spoke plain text to TLS (it has been answered), or the handshake
-    /// failed or took longer than `deadline`.
+    /// Fails if the client sends nothing, if it sends plain text to a TLS port (it has been answered by then), or if
+    /// the handshake fails or takes longer than `deadline`.
     pub async fn accept(&self, tcp: TcpStream, deadline: Duration) -> Result<Accepted, HandshakeError> {
         let started = Instant::now();
         let end = tokio::time::Instant::now() + deadline;
@@ -90,7 +90,7 @@ impl Acceptor {
             Ok(Ok(accepted)) => Ok(accepted),
             Ok(Err(Refusal::Failed(error))) => Err(error),
             Ok(Err(Refusal::PlainText { first, tcp })) => {
-                // The answer has a bound of its own, so that it is given even late.
+                // The reply has its own timeout, so that it is sent even after the deadline.
                 Err(HandshakeError::PlainText { protocol: plaintext_reply::reply(first, tcp, self.endpoint).await })
             }
             Err(_) => Err(HandshakeError::Deadline(deadline)),
@@ -126,7 +126,7 @@ impl Acceptor {
             }
         };
         if !tls.answers(hello.client_hello().server_name()) {
-            // The client may have gone; it is refused all the same.
+            // The client may have disconnected; the connection is refused either way.
             let _ = hello.io.write_all(&UNRECOGNIZED_NAME).await;
             let _ = hello.io.shutdown().await;
             return Err(HandshakeError::UnknownName.into());
@@ -136,11 +136,12 @@ impl Acceptor {
         let mut came_with_it = Ok(());
         let mut handshake = hello.into_stream_with(config, |connection| {
             connection.set_buffer_limit(Some(TLS_BUFFER));
-            // What lies behind the ClientHello in the same segment, which is otherwise read with what comes next.
+            // Processes data that follows the ClientHello in the same segment; otherwise it would wait for the next
+            // read.
             came_with_it = connection.process_new_packets().map(drop);
         });
         if let Err(error) = came_with_it {
-            // Sends the alert, as far as the socket takes it at once.
+            // Sends the alert, as far as the socket accepts it immediately.
             let _ = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut handshake).poll(cx))).await;
             return Err(HandshakeError::Failed(io::Error::new(io::ErrorKind::InvalidData, error)).into());
         }
@@ -154,7 +155,8 @@ impl Acceptor {
             }
             None => None,
         };
-        // A ticket is bound to whom the server trusts, but not to the time: a revocation list may have ended since.
+        // A ticket is bound to the set of trusted clients but not to the time: a revocation list may have expired
+        // since.
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         if resumed && client.is_some() && !tls.clients().borrow().still_trusted(client.as_ref()) {
             let reason = "the client certificate of a resumed session does not pass any more";
@@ -192,45 +194,45 @@ impl Acceptor {
 /// A connection that is ready for its protocol.
 #[derive(Debug)]
 pub struct Accepted {
-    /// Its bytes.
+    /// The byte stream.
     pub io: Io,
-    /// True where HTTP/2 is spoken: by ALPN, or by the preface on an endpoint without TLS.
+    /// True if the connection speaks HTTP/2: by ALPN, or by the preface on an endpoint without TLS.
     pub h2: bool,
-    /// What the handshake agreed on.
+    /// The result of the TLS handshake.
     pub tls: Option<Arc<TlsInfo>>,
-    /// For whom a proxy speaks, where it said so.
+    /// The client's address, if a proxy named one.
     pub remote: Option<SocketAddr>,
 }
 
-/// Why a connection did not get as far as its protocol.
+/// Why a connection failed before its protocol began.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// The client closed, or broke, the connection before it said anything.
+    /// The client closed or broke the connection before it sent anything.
     #[error("the client left before it said anything")]
     Silent,
-    /// The deadline passed.
+    /// The handshake did not finish before the deadline.
     #[error("no handshake within {0:?}")]
     Deadline(Duration),
-    /// The client spoke plain text to a TLS port, and has been told so.
+    /// The client sent plain text to a TLS port, and has been answered.
     #[error("plain text ({protocol}) on a TLS port")]
     PlainText {
         /// `http/1`, `h2` or `unknown`.
         protocol: &'static str,
     },
-    /// The endpoint is behind a proxy, and the connection does not begin as a proxy's.
+    /// The endpoint is behind a proxy, and the connection does not begin with a PROXY protocol header.
     #[error("no PROXY protocol header: {0}")]
     NoProxy(io::Error),
-    /// The client asked for a name that no certificate is for, or for none, where that is refused.
+    /// No certificate matches the name that the client requested, or it requested none, and strict SNI refuses both.
     #[error("no certificate is for the name that the client asks for (strict_sni)")]
     UnknownName,
-    /// TLS itself failed: no common version, an alert from the client, a broken record.
+    /// TLS failed: no common version, an alert from the client, or a malformed record.
     #[error("{0}")]
     Failed(io::Error),
 }
 
 impl HandshakeError {
-    /// The value of the label `result` of `spiced_tls_handshakes_total`.
+    /// Returns the value of the label `result` of `spiced_tls_handshakes_total`.
     pub fn result(&self) -> &'static str {
         match self {
             Self::Silent => "closed",
@@ -243,7 +245,7 @@ impl HandshakeError {
     }
 }
 
-/// In which way TLS failed.
+/// Classifies a TLS failure.
 fn failure(error: &io::Error) -> &'static str {
     use rustls::CertificateError as Bad;
     use rustls::PeerIncompatible as Peer;
@@ -267,13 +269,13 @@ fn failure(error: &io::Error) -> &'static str {
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => "client_certificate_expired",
         rustls::Error::InvalidCertificate(Bad::Revoked) => "client_certificate_revoked",
         rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidCertRevocationList(_) => "bad_client_certificate",
-        // The client does not trust us, say.
+        // For example, the client does not trust the server's certificate.
         rustls::Error::AlertReceived(_) => "refused_by_client",
         _ => "failed",
     }
 }
 
-/// The fatal alert for what is no ClientHello, where rustls has sent none.
+/// Returns the fatal alert for an invalid ClientHello, if rustls has sent none.
 fn alert(error: &io::Error) -> Option<u8> {
     const UNEXPECTED_MESSAGE: u8 = 10;
     const RECORD_OVERFLOW: u8 = 22;
@@ -292,22 +294,22 @@ fn alert(error: &io::Error) -> Option<u8> {
     }
 }
 
-/// Sends a fatal alert (RFC 8446 §6), unless one was sent, before anything is encrypted.
+/// Sends a fatal alert (RFC 8446 §6) before anything is encrypted, unless one was already sent.
 async fn send_alert(mut io: PrefixedIo, description: u8) {
     const ALERT: u8 = 21;
     const FATAL: u8 = 2;
     if io.has_written() {
         return;
     }
-    // The client may have gone.
+    // The client may have disconnected.
     let _ = io.write_all(&[ALERT, 3, 3, 0, 2, FATAL, description]).await;
     let _ = io.shutdown().await;
 }
 
-/// How an attempt ends that gives no connection.
+/// How an attempt ends that yields no connection.
 enum Refusal {
     Failed(HandshakeError),
-    /// Plain text, which still waits for its answer.
+    /// Plain text that has not been answered yet.
     PlainText {
         first: Bytes,
         tcp: TcpStream,
@@ -320,8 +322,8 @@ impl From<HandshakeError> for Refusal {
     }
 }
 
-/// Reads until it is clear what is spoken: `enough` bytes, or the first that differ from the preface. What has come with them is
-/// read, too.
+/// Reads until the protocol is known: `enough` bytes, or the first bytes that differ from the preface. The result may
+/// include bytes that arrived with them.
 async fn first_bytes(tcp: &mut TcpStream, enough: usize) -> Result<Bytes, HandshakeError> {
     let mut first = BytesMut::with_capacity(FIRST_BYTES);
     loop {

@@ -1,5 +1,5 @@
-//! The body of a request: counted while it is held, given a deadline, and read on for a moment where it is dropped
-//! before its end, so that over HTTP/2 an answer that does not wait for it is not reset.
+//! Request bodies: their memory is accounted for, they have a deadline, and a body dropped before its end is drained
+//! for a moment, so that over HTTP/2 an early response is not lost to a reset.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,63 +20,65 @@ use crate::idle::RequestGuard;
 use crate::lingering_close::{MAX_BYTES, TIMEOUT};
 use crate::request_memory::{ConnectionMemory, RequestCharge, Unread};
 
-/// How long a body, or a message of gRPC, may take to arrive, and how much longer for each second that this many bytes take.
+/// How long a body, or a gRPC message, may take to arrive. It may take another second for each `MIN_BYTES_PER_SECOND`
+/// bytes that have arrived.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
 
-/// A body that waits is looked at this often.
+/// How often a waiting body is checked.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// After a stop was called: how long a body may bring nothing.
+/// After a stop: how long a body may make no progress.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The flag and the length before each message ("Length-Prefixed-Message" of the gRPC protocol).
+/// The flag and the length before each message ("Length-Prefixed-Message" in the gRPC protocol).
 const GRPC_PREFIX: usize = 5;
 
-/// The body of a request. Dropped before its end it is read on for a moment, so that over HTTP/2 an
-/// answer that does not wait for the request (a refusal, say) reaches a client that still sends.
+/// The body of a request. If it is dropped before its end, it is drained for a moment, so that over HTTP/2 a response
+/// that does not wait for the request (such as a refusal) reaches a client that is still sending.
 ///
-/// Over HTTP/2 it ends well only with its END_STREAM: one that its client resets fails with [`BodyError::Reset`].
+/// Over HTTP/2 the body is complete only with its END_STREAM: if the client resets the stream, the body fails with
+/// [`BodyError::Reset`].
 pub struct RequestBody {
     body: Option<Incoming>,
     version: Version,
     turn: RequestGuard,
-    /// `None` where there is nothing to come.
+    /// `None` if the body is empty.
     meter: Option<Meter>,
     unread: Option<Unread>,
 }
 
-/// Why a body is not whole.
+/// Why a body is incomplete.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// The connection failed, or what came is no body.
+    /// The connection failed, or the received data is not a valid body.
     #[error(transparent)]
     Connection(#[from] hyper::Error),
-    /// The client took the request back (RFC 9113 §8.1, RST_STREAM) before it had sent all of it.
+    /// The client cancelled the request (RFC 9113 §8.1, RST_STREAM) before it had sent it completely.
     #[error("the client reset the stream before the end of its request")]
     Reset,
-    /// The body, or a message of gRPC, did not arrive in time.
+    /// The body, or a gRPC message, did not arrive in time.
     #[error("the request did not arrive within {0:?}")]
     Late(Duration),
-    /// The bodies of the caller, or of all callers, hold as much memory as they may.
+    /// The bodies of the caller, or of all callers, have reached their memory limit.
     #[error("too many large requests at a time; try again later")]
     Exhausted,
-    /// The server stops, and the body brings nothing.
+    /// The server is stopping, and the body makes no progress.
     #[error("the server is shutting down, and the rest of the request did not arrive")]
     Stopping,
 }
 
 impl BodyError {
-    /// The failure of a request's body among the causes of `error`, whatever layers have wrapped it in.
+    /// Finds the body error among the causes of `error`, however deeply it is wrapped.
     pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| error.source()).find_map(|error| error.downcast_ref())
     }
 }
 
 impl RequestBody {
-    /// Takes the body of a request. What it holds is charged to `memory` until the charge in the request's extensions,
-    /// and the one that is returned, are dropped.
+    /// Takes the body of a request. Its memory is charged to `memory` until both the charge in the request's extensions
+    /// and the returned one are dropped.
     pub(crate) fn take(
         request: Request<Incoming>,
         turn: &RequestGuard,
@@ -102,18 +104,18 @@ impl RequestBody {
     }
 }
 
-/// The wait for a place among the requests that may exceed the share of their connection.
+/// The wait for permission to exceed the connection's share of memory.
 type Room = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
-/// Counts one body.
+/// Accounts for one body.
 struct Meter {
     charge: RequestCharge,
-    /// Where the messages of a gRPC request lie.
+    /// The position in the message framing of a gRPC request.
     messages: Option<Messages>,
-    /// Since when the current message, or the body, has been arriving, and how much of it has come.
+    /// When the current message, or the body, began to arrive, and how many of its bytes have arrived.
     since: Instant,
     arrived: u64,
-    /// When something came last.
+    /// When the last data arrived.
     last: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     waits: Option<Room>,
@@ -128,8 +130,8 @@ struct Messages {
 }
 
 impl Messages {
-    /// Passes over `bytes`. Returns how many of them belong to the message that is not whole yet, or was the last to
-    /// become whole; `None` where all of them belong to the message of before.
+    /// Scans `bytes`. Returns how many of them belong to the current message, which is the incomplete one or the last
+    /// one completed, or `None` if all of them continue the previous message.
     fn pass(&mut self, mut bytes: &[u8]) -> Option<usize> {
         let mut begun = None;
         while !bytes.is_empty() {
@@ -161,7 +163,7 @@ impl Meter {
         Self { charge, messages, since: now, arrived: 0, last: now, timer: None, waits: None }
     }
 
-    /// Waits until there is room for more.
+    /// Waits until more may be read.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waits.is_none() {
             let Some(semaphore) = self.charge.wait_for() else { return Poll::Ready(()) };
@@ -176,7 +178,7 @@ impl Meter {
         Poll::Ready(())
     }
 
-    /// Counts what has come.
+    /// Accounts for received data.
     fn count(&mut self, data: &[u8]) -> Result<(), BodyError> {
         self.last = Instant::now();
         match self.messages.as_mut().and_then(|messages| messages.pass(data)) {
@@ -193,13 +195,13 @@ impl Meter {
         Err(BodyError::Exhausted)
     }
 
-    /// Ends a body that brings nothing: at its deadline, or once a stop was called.
+    /// Resolves to the error of a body that makes no progress: at its deadline, or after a stop.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         loop {
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(POLL_INTERVAL)));
             ready!(timer.as_mut().poll(cx));
             let limit = MESSAGE_TIMEOUT + Duration::from_secs(self.arrived / MIN_BYTES_PER_SECOND);
-            // Between two messages of a stream nothing is awaited.
+            // No deadline applies between two messages of a stream.
             let is_due = self.messages.as_ref().is_none_or(|messages| {
                 messages.left > 0 || messages.filled > 0 || self.arrived == 0 || self.charge.is_unary()
             });
@@ -221,9 +223,9 @@ impl Drop for RequestBody {
         if let Ok(runtime) = Handle::try_current() {
             let (turn, unread) = (self.turn.clone(), self.unread.take());
             runtime.spawn(tokio::time::timeout(TIMEOUT, async move {
-                // Until then the connection is not between two requests.
+                // Keeps the request in progress until the drain is over.
                 let _turn = turn;
-                // They go after it.
+                // Keeps the accounting of unread data until the drain is over.
                 let unread = unread;
                 let mut body = body;
                 let mut left = MAX_BYTES;
@@ -233,7 +235,7 @@ impl Drop for RequestBody {
                         unread.read(frame.data_ref().map_or(0, Bytes::len));
                     }
                     match left.checked_sub(length) {
-                        // After the answer, hyper tells the end of a body only with the next request.
+                        // After the response, hyper reports the end of a body only with the next request.
                         Some(_) if body.is_end_stream() => break,
                         Some(rest) => left = rest,
                         None => break,
@@ -267,7 +269,7 @@ impl Body for RequestBody {
             counter!("spiced_request_bodies_refused_total", "reason" => reason).increment(1);
             return Poll::Ready(Some(Err(late)));
         };
-        // hyper takes a reset with NO_ERROR or CANCEL for the end. Half a request is none.
+        // hyper reports a reset with NO_ERROR or CANCEL as the end of the body, but the request is incomplete.
         if frame.is_none() && this.version == Version::HTTP_2 && !body.is_end_stream() {
             return Poll::Ready(Some(Err(BodyError::Reset)));
         }

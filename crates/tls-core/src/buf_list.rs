@@ -1,8 +1,9 @@
-//! Bodies whose frames lie in several places of memory, sent as they lie.
+//! Response bodies whose frames consist of several buffers, sent without copying.
 //!
-//! A body between here and a router is made of [`Bytes`], each of which is one place. A frame for each of an answer's
-//! buffers would be expensive: HTTP/2 writes and flushes frame by frame. So a body gives the first piece of a frame in its
-//! place and the rest beside it, and the accept loop puts them together again.
+//! A body between this crate and a router yields [`Bytes`], each of which is one contiguous buffer. A frame for each
+//! buffer of a response would be expensive, because HTTP/2 writes and flushes frame by frame. So a body yields the
+//! first buffer of a frame as its data and passes the other buffers along in a [`VectoredBody`]; the accept loop joins
+//! them again.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -25,7 +26,7 @@ use crate::request_memory::{ConnectionMemory, Unsent};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Pieces of memory that are one stream of bytes. None is empty.
+/// A list of buffers that form one stream of bytes. No buffer is empty.
 #[derive(Debug, Default)]
 pub struct BufList {
     pieces: VecDeque<Bytes>,
@@ -33,7 +34,7 @@ pub struct BufList {
 }
 
 impl BufList {
-    /// Adds one at the end.
+    /// Appends a buffer.
     pub fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.remaining += piece.len();
@@ -41,19 +42,19 @@ impl BufList {
         }
     }
 
-    /// Takes the first one.
+    /// Removes and returns the first buffer.
     pub fn pop(&mut self) -> Option<Bytes> {
         let first = self.pieces.pop_front()?;
         self.remaining -= first.len();
         Some(first)
     }
 
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         self.remaining
     }
 
-    /// True where there is nothing.
+    /// Returns true if no bytes are left.
     pub fn is_empty(&self) -> bool {
         self.remaining == 0
     }
@@ -87,7 +88,7 @@ impl Buf for BufList {
     }
 
     fn copy_to_bytes(&mut self, count: usize) -> Bytes {
-        // Copied only where it is not all in one place.
+        // Copies only if the bytes are in more than one buffer.
         if let Some(first) = self.pieces.front_mut().filter(|first| first.len() > count) {
             self.remaining -= count;
             return first.split_to(count);
@@ -101,22 +102,22 @@ impl Buf for BufList {
     }
 }
 
-/// Pieces below this size are copied together, which costs less than a place in a frame for each.
+/// Buffers below this size are copied together, which costs less than a separate slice for each.
 const SMALL: usize = 4 << 10;
 
-/// A frame goes out once it has so many bytes, or as many as there are.
+/// A frame is sent once it has this many bytes, or at the end of the data.
 const FRAME: usize = 1 << 20;
 
-/// A frame in the making: large pieces as they lie, small ones copied together.
+/// Builds a frame: shares large buffers, and copies small ones together.
 #[derive(Debug, Default)]
 pub struct ChunkBuilder {
     whole: BufList,
-    /// What comes after it.
+    /// Small buffers, copied; they follow `whole`.
     copied: Vec<u8>,
 }
 
 impl ChunkBuilder {
-    /// Adds a piece at the end: a copy where it is small, else what `shared` makes of it.
+    /// Appends a buffer: a copy if it is small, otherwise the result of `shared`.
     pub fn push<T: Deref<Target = [u8]>>(&mut self, piece: T, shared: impl FnOnce(T) -> Bytes) {
         if piece.len() < SMALL {
             self.copied.extend_from_slice(&piece);
@@ -126,22 +127,22 @@ impl ChunkBuilder {
         }
     }
 
-    /// What was copied last, to be written on.
+    /// Returns the buffer of copied bytes at the end, for further writes.
     pub fn copied(&mut self) -> &mut Vec<u8> {
         &mut self.copied
     }
 
-    /// How many bytes were copied since the last that lie where they lay.
+    /// Returns how many bytes were copied since the last shared buffer.
     pub fn copied_len(&self) -> usize {
         self.copied.len()
     }
 
-    /// True where there is enough for a frame.
+    /// Returns true if there are enough bytes for a frame.
     pub fn is_full(&self) -> bool {
         self.whole.len() + self.copied.len() >= FRAME
     }
 
-    /// All of it.
+    /// Takes all buffers out of the builder.
     pub fn take(&mut self) -> BufList {
         self.close();
         std::mem::take(&mut self.whole)
@@ -152,22 +153,23 @@ impl ChunkBuilder {
     }
 }
 
-/// What a response's body gives beside its frames; put into the response's extensions.
+/// Passes the further buffers of each frame from a response's body to the accept loop; stored in the response's
+/// extensions.
 ///
-/// Where the response reaches the accept loop as it was made, each frame goes out with the pieces that belong to it.
-/// Where nobody asks for them, the body's frames are the pieces, one by one: the bytes are the same.
+/// If the response reaches the accept loop unchanged, each frame is sent together with its further buffers. If nothing
+/// collects them, the body yields every buffer as a frame of its own: the bytes are the same.
 #[derive(Debug, Clone, Default)]
 pub struct VectoredBody(Arc<Mutex<VectoredState>>);
 
 #[derive(Debug, Default)]
 struct VectoredState {
-    /// Whether somebody puts the pieces together.
+    /// Whether a consumer collects the further buffers.
     wanted: bool,
-    /// Where the first piece of the frame lies, and those after it.
+    /// The location of the frame's first buffer, and the buffers that follow it.
     rest: Option<(Span, BufList)>,
 }
 
-/// Where bytes lie, and how many.
+/// The address and the length of a buffer.
 type Span = (usize, usize);
 
 fn place(bytes: &[u8]) -> Span {
@@ -175,8 +177,8 @@ fn place(bytes: &[u8]) -> Span {
 }
 
 impl VectoredBody {
-    /// The data of the next frame: the first of `pieces`, and the others beside it where somebody takes them. What is left
-    /// in `pieces` is for the frames that follow.
+    /// Returns the data of the next frame: the first buffer of `pieces`. If a consumer collects the further buffers,
+    /// the others are passed to it; otherwise they stay in `pieces` for the next frames.
     pub fn frame(&self, pieces: &mut BufList) -> Option<Bytes> {
         let first = pieces.pop()?;
         let mut side = self.lock();
@@ -186,7 +188,7 @@ impl VectoredBody {
         Some(first)
     }
 
-    /// The pieces that follow `first`.
+    /// Returns the buffers that follow `first`.
     fn after(&self, first: &[u8]) -> Result<BufList, FrameMismatch> {
         match self.lock().rest.take() {
             None => Ok(BufList::default()),
@@ -196,18 +198,18 @@ impl VectoredBody {
     }
 
     fn lock(&self) -> MutexGuard<'_, VectoredState> {
-        // Nothing that can panic is done in between.
+        // No code that holds the lock can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A layer between the body and the accept loop changed the frames, but left what was to be sent with them.
+/// A layer between the body and the accept loop changed the frames, but not the buffers that belong to them.
 #[derive(Debug, thiserror::Error)]
 #[error("the frames of a response were changed, and what lay beside them was not")]
 struct FrameMismatch;
 
 pin_project_lite::pin_project! {
-    /// A response's body with what was given beside it.
+    /// A response's body, whose frames are joined with their further buffers.
     pub(crate) struct WholeFrames<B> {
         #[pin]
         body: B,
@@ -215,12 +217,12 @@ pin_project_lite::pin_project! {
         turn: RequestGuard,
         // Counts the frames until they are sent.
         memory: Option<Arc<ConnectionMemory>>,
-        // While the connection holds too much that its client does not take.
+        // Set while the connection holds too many bytes that its client does not read.
         stall: Option<Pin<Box<Sleep>>>,
     }
 }
 
-/// How often a body that has to wait is looked at.
+/// How often a waiting body is checked.
 const STALL_POLL: Duration = Duration::from_millis(20);
 
 /// A frame that is counted until it is sent.
@@ -251,14 +253,15 @@ impl<B: Buf> Buf for Counted<B> {
     }
 }
 
-/// `response` with a body of whole frames; its turn ends with it. Over HTTP/2 `memory` counts them until they are sent.
+/// Joins the frames of the response's body with their further buffers. The request ends with the body. Over HTTP/2,
+/// `memory` counts the frames until they are sent.
 pub(crate) fn whole_frames<B>(
     mut response: Response<B>,
     turn: RequestGuard,
     memory: Option<Arc<ConnectionMemory>>,
 ) -> Response<WholeFrames<B>> {
     let beside: Option<VectoredBody> = response.extensions_mut().remove();
-    // Compressed, the body is a layer's, which takes the pieces one by one.
+    // A compressed body comes from a layer that reads the buffers one by one.
     let beside = beside.filter(|_| !response.headers().contains_key(CONTENT_ENCODING));
     if let Some(beside) = &beside {
         beside.lock().wanted = true;
@@ -308,7 +311,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        // The body counts its own frames alone.
+        // The inner body's hint covers only its own frames.
         if self.beside.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }
@@ -359,7 +362,7 @@ mod tests {
         assert!(pieces.is_empty() && gathered.take().is_empty());
     }
 
-    /// A response whose body gives two frames, of two pieces and of one.
+    /// A response whose body yields two frames, of two buffers and of one.
     fn response() -> Response<impl Body<Data = Bytes, Error = Infallible> + Unpin> {
         let beside = VectoredBody::default();
         let giver = beside.clone();

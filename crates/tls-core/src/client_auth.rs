@@ -1,4 +1,5 @@
-//! Whom an endpoint asks for a certificate, and whose it takes (RFC 8446 §4.3.2, §4.4.2).
+//! Client authentication: whether an endpoint requests client certificates, and which it accepts (RFC 8446 §4.3.2,
+//! §4.4.2).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,16 +20,16 @@ use crate::{CertificateSummary, ClientCertificate, Origin, provider};
 /// Whether clients are asked for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClientAuth {
-    /// They are not asked.
+    /// Clients are not asked.
     #[default]
     None,
-    /// They are asked and may have none; one that they show has to be good.
+    /// Clients are asked, but need not have a certificate; if they present one, it must be valid.
     Request,
-    /// Without a good one there is no handshake.
+    /// The handshake fails without a valid certificate.
     Required,
 }
 
-/// Whom a server trusts among its clients. What changes it ends every older session ticket.
+/// Which client certificates a server trusts. A change invalidates all older session tickets.
 #[derive(Debug)]
 pub struct ClientAuthPolicy {
     mode: ClientAuth,
@@ -40,7 +41,7 @@ pub struct ClientAuthPolicy {
 }
 
 impl ClientAuthPolicy {
-    /// No client is asked.
+    /// A policy that asks no client for a certificate.
     pub fn nobody() -> Self {
         Self {
             mode: ClientAuth::None,
@@ -52,11 +53,11 @@ impl ClientAuthPolicy {
         }
     }
 
-    /// Clients that `authorities` vouch for. Where there are `crls`, every CA of a client's chain needs
-    /// one that is in date (RFC 5280 §6.3).
+    /// Creates a policy that trusts clients with a certificate from `authorities`. If there are `crls`, every CA in a
+    /// client's chain needs one that has not expired (RFC 5280 §6.3).
     ///
     /// # Errors
-    /// No authority, or one that is no trust anchor, or a list that cannot be read.
+    /// Fails if there is no authority, if one cannot be a trust anchor, or if a revocation list cannot be read.
     pub fn new(
         mode: ClientAuth,
         authorities: &[CertificateDer<'static>],
@@ -99,44 +100,44 @@ impl ClientAuthPolicy {
         })
     }
 
-    /// The same, with where its authorities came from.
+    /// Sets the origin of the authorities.
     #[must_use]
     pub fn sourced(self, origin: Origin) -> Self {
         Self { origin, ..self }
     }
 
-    /// Where its authorities came from.
+    /// Returns the origin of the authorities.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Whether clients are asked.
+    /// Returns whether clients are asked for a certificate.
     pub fn mode(&self) -> ClientAuth {
         self.mode
     }
 
-    /// The certificate authorities, for status and metrics.
+    /// Returns the certificate authorities, for status and metrics.
     pub fn authorities(&self) -> &[CertificateSummary] {
         &self.authorities
     }
 
-    /// When the first of the revocation lists is out of date, in Unix seconds: from then on the clients of its CA are
+    /// Returns when the first of the revocation lists expires, in Unix seconds: from then on, clients of its CA are
     /// refused.
     pub fn crl_next_update(&self) -> Option<i64> {
         self.lists_until
     }
 
-    /// True where `other` trusts the same clients.
+    /// Returns true if `other` trusts the same clients.
     pub fn same(&self, other: &Self) -> bool {
         (self.mode, &self.digest) == (other.mode, &other.digest)
     }
 
-    /// What session tickets are bound to.
+    /// Returns the digest that session tickets are bound to.
     pub(crate) fn digest(&self) -> &[u8] {
         &self.digest
     }
 
-    /// Whether a client that is connected already would still be let in.
+    /// Returns whether the client of an open connection would still be accepted.
     pub fn still_trusted(&self, client: Option<&ClientCertificate>) -> bool {
         match (&self.verifier, client) {
             (None, _) => true,
@@ -153,7 +154,7 @@ impl ClientAuthPolicy {
     }
 }
 
-/// Why there is no [`ClientAuthPolicy`].
+/// Why a [`ClientAuthPolicy`] cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientAuthError {
@@ -165,15 +166,15 @@ pub enum ClientAuthError {
     Unusable(String),
 }
 
-/// One connection's view: remembers when the client's certificate ends, so that its tickets end too.
+/// The verifier of one connection: records when the client's certificate expires, so that its tickets expire as well.
 #[derive(Debug)]
 pub(crate) struct ExpiryTrackingVerifier {
     verifier: Arc<dyn ClientCertVerifier>,
     end: Arc<AtomicI64>,
 }
 
-/// Wraps a verifier and what makes tickets for one connection. A ticket begins with the end of the
-/// client's certificate, in Unix seconds, since a resumed session is not verified again.
+/// Wraps the verifier and the ticket producer of one connection. A ticket begins with the expiry of the client's
+/// certificate, in Unix seconds, because a resumed session is not verified again.
 pub(crate) fn tracking_expiry(
     verifier: Arc<dyn ClientCertVerifier>,
     tickets: Arc<dyn ProducesTickets>,
@@ -230,7 +231,7 @@ impl ClientCertVerifier for ExpiryTrackingVerifier {
     }
 }
 
-/// Tickets that end with the client's certificate.
+/// Tickets that expire with the client's certificate.
 #[derive(Debug)]
 pub(crate) struct CertBoundTickets {
     tickets: Arc<dyn ProducesTickets>,

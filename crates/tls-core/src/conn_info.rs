@@ -1,4 +1,4 @@
-//! What is known of a connection; an endpoint's handlers find it in the request's extensions.
+//! Facts about a connection; an endpoint's handlers find them in the request's extensions.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use x509_parser::prelude::GeneralName;
 use crate::identity::parse;
 use crate::{CertificateSummary, IdentityError};
 
-/// One connection, as the accept loop saw it.
+/// A connection, as the accept loop saw it.
 #[derive(Debug, Clone)]
 pub struct ConnInfo {
     /// The endpoint: `http`, `flight`, `grpc`, `metrics` or `probe`.
     pub endpoint: &'static str,
-    /// The other end: the client, or a proxy that did not say for whom it speaks.
+    /// The remote address: of the client, or of a proxy that did not name the client.
     pub remote: SocketAddr,
-    /// This end.
+    /// The local address.
     pub local: SocketAddr,
-    /// What the handshake agreed on; `None` on an endpoint without TLS.
+    /// The result of the TLS handshake; `None` on an endpoint without TLS.
     pub tls: Option<Arc<TlsInfo>>,
-    /// Whether its requests were admitted; whoever decides that says so here.
+    /// Whether requests were admitted; set by the layer that decides it.
     pub standing: Standing,
 }
 
-/// Whether requests of a connection were admitted. Clones are of the same connection.
+/// Whether requests of a connection were admitted. Clones share the state.
 ///
-/// Where an endpoint has no place left, a connection none of whose requests was ever admitted is the first to go.
+/// When an endpoint has no capacity left, connections without any admitted request are closed first.
 #[derive(Debug, Clone, Default)]
 pub struct Standing(Arc<AtomicU8>);
 
@@ -37,49 +37,49 @@ impl Standing {
     const REFUSED: u8 = 1;
     const ADMITTED: u8 = 2;
 
-    /// A request was admitted.
+    /// Records that a request was admitted.
     pub fn admit(&self) {
         if !self.is_admitted() {
             self.0.store(Self::ADMITTED, Ordering::Relaxed);
         }
     }
 
-    /// A request was refused, or asked for what is open to everyone.
+    /// Records that a request was refused, or that it needed no permission.
     pub fn refuse(&self) {
         self.0.fetch_max(Self::REFUSED, Ordering::Relaxed);
     }
 
-    /// True from the first request that was admitted.
+    /// Returns true once a request has been admitted.
     pub fn is_admitted(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::ADMITTED
     }
 
-    /// True where there were requests to decide on, and none was admitted.
+    /// Returns true if requests were decided on and none was admitted.
     pub fn is_refused(&self) -> bool {
         self.0.load(Ordering::Relaxed) == Self::REFUSED
     }
 }
 
-/// What a handshake agreed on.
+/// The result of a TLS handshake.
 #[derive(Debug, Clone)]
 pub struct TlsInfo {
     /// `1.2` or `1.3`.
     pub version: &'static str,
-    /// The cipher suite, by its IANA name as rustls writes it.
+    /// The cipher suite: its IANA name, as rustls spells it.
     pub cipher: Option<String>,
     /// The key exchange group.
     pub group: Option<String>,
-    /// The name the client asked for (RFC 6066 §3).
+    /// The name that the client requested (RFC 6066 §3).
     pub server_name: Option<String>,
     /// The application protocol (RFC 7301): `h2`, `http/1.1`, or none.
     pub alpn: Option<Vec<u8>>,
-    /// True where the session was resumed from a ticket.
+    /// True if the session was resumed from a ticket.
     pub resumed: bool,
-    /// The client's certificate, verified; `None` where it showed none.
+    /// The client's certificate, verified; `None` if the client presented none.
     pub client: Option<ClientCertificate>,
 }
 
-/// A client's certificate that was verified when the session began.
+/// A client certificate, verified when the session began.
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
@@ -88,7 +88,7 @@ pub struct ClientCertificate {
     distrusted: Arc<watch::Sender<bool>>,
 }
 
-/// What a client's certificate calls its holder.
+/// The names in a client certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientNames {
     /// Subject alternative names that are URIs (RFC 5280 §4.2.1.6), such as SPIFFE ids.
@@ -100,10 +100,10 @@ pub struct ClientNames {
 }
 
 impl ClientCertificate {
-    /// Reads what a chain, leaf first, says of its holder. It verifies nothing.
+    /// Reads the names in a chain, leaf first, without verifying it.
     ///
     /// # Errors
-    /// There is no leaf, or it is not X.509.
+    /// Fails if the chain is empty or the leaf is not X.509.
     pub fn read(chain: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
         let leaf = chain.first().ok_or(IdentityError::Empty)?;
         let parsed = parse(leaf)?;
@@ -123,30 +123,30 @@ impl ClientCertificate {
         Ok(Self { chain, summary, names, distrusted: Arc::default() })
     }
 
-    /// Subject, issuer, fingerprint and validity.
+    /// Returns the subject, issuer, fingerprint and validity.
     pub fn summary(&self) -> &CertificateSummary {
         &self.summary
     }
 
-    /// What it calls its holder.
+    /// Returns the names in the certificate.
     pub fn names(&self) -> &ClientNames {
         &self.names
     }
 
-    /// True from the start to the end of its validity. A connection may outlive its certificate.
+    /// Returns true if `at` is within the validity period. A connection may outlive its certificate.
     pub fn is_in_date(&self, at: SystemTime) -> bool {
         self.summary.validity(at).is_in_date()
     }
 
-    /// True from when a change of whom the server trusts has left its holder out.
+    /// Returns true once a change of the client authentication policy has excluded the certificate.
     pub fn is_distrusted(&self) -> bool {
         *self.distrusted.borrow()
     }
 
-    /// Waits until that is so.
+    /// Waits until a change of the client authentication policy excludes the certificate.
     pub async fn distrusted(&self) {
         let mut distrusted = self.distrusted.subscribe();
-        // Its sender is this certificate's own, and stays as long.
+        // The sender belongs to this certificate and lives as long.
         let _ = distrusted.wait_for(|distrusted| *distrusted).await;
     }
 
@@ -155,7 +155,7 @@ impl ClientCertificate {
         self.distrusted.send_replace(true);
     }
 
-    /// The leaf, and what the client sent with it.
+    /// Returns the leaf, and the other certificates that the client sent.
     pub fn chain(&self) -> (&CertificateDer<'static>, &[CertificateDer<'static>]) {
         self.chain.split_first().expect("made with a leaf")
     }

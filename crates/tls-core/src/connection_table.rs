@@ -1,8 +1,9 @@
-//! The connections of one endpoint, and which of them makes room when there is no place left for a newcomer.
+//! The connections of one endpoint, and the choice of which to close when there is no capacity left for new ones.
 //!
-//! While there is room, nobody is ended. Under pressure these go first: handshakes in progress, then connections that
-//! no request has ever been admitted on, then idle ones. Among equals, those of the address that has the most go first,
-//! then those that have been idle the longest. A connection with an admitted request in progress always stays.
+//! While there is capacity, no connection is closed. Under pressure, connections are closed in this order: handshakes
+//! in progress, then connections without any admitted request, then idle ones. Within each group, those of the address
+//! with the most connections are closed first, then those that have been idle the longest. A connection with an
+//! admitted request in progress is never closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,16 +17,16 @@ use tokio_util::sync::CancellationToken;
 use crate::conn_info::Standing;
 use crate::idle::{Activity, uptime};
 
-/// How long a connection may do nothing before it can be made to leave. A round trip around the world is shorter.
+/// How long a connection must be inactive before it can be closed. Longer than a round trip around the world.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The same for a connection whose requests are in progress, but none of which has ever been admitted.
+/// The same for a connection with requests in progress, none of which has ever been admitted.
 const GRACE_NOT_ADMITTED: Duration = Duration::from_secs(1);
 
-/// Connections are chosen at most this often, and then so many at once that it need not be more often.
+/// Minimum time between two selections; each selects enough connections to last until the next.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The connections of one endpoint, over all its sockets. Clones share them.
+/// The connections of one endpoint, across all its sockets. Clones share the table.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionTable(Arc<Table>);
 
@@ -45,11 +46,11 @@ struct Entry {
     handshaking: AtomicBool,
     activity: Activity,
     standing: Standing,
-    /// Cancelled where the connection is to make room for others.
+    /// Cancelled when the connection must make room for others.
     leave: CancellationToken,
 }
 
-/// One connection in the table, until it is dropped.
+/// A connection's entry in the table; dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct Lease {
     id: u64,
@@ -57,12 +58,12 @@ pub(crate) struct Lease {
     table: ConnectionTable,
 }
 
-/// Which connections go first.
+/// The order in which connections are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Handshake,
     NeverAdmitted,
-    /// Requests are in progress, but no request was ever admitted.
+    /// Requests are in progress, but none was ever admitted.
     BusyNeverAdmitted,
     Idle,
 }
@@ -78,7 +79,7 @@ impl Rank {
 }
 
 impl ConnectionTable {
-    /// Adds a connection from `peer`, whose handshake begins.
+    /// Adds a connection from `peer` that begins its handshake.
     pub(crate) fn add(&self, peer: IpAddr, activity: Activity) -> Lease {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry {
@@ -95,18 +96,18 @@ impl ConnectionTable {
         Lease { id, entry, table: self.clone() }
     }
 
-    /// Connections, handshakes in progress among them.
+    /// Returns the number of connections, including handshakes in progress.
     pub(crate) fn len(&self) -> usize {
         self.entries().len()
     }
 
-    /// Handshakes in progress.
+    /// Returns the number of handshakes in progress.
     pub(crate) fn handshakes(&self) -> usize {
         self.0.handshakes.load(Ordering::Relaxed)
     }
 
-    /// Has up to `count` connections leave, or handshakes alone, counting those that are about to. Does nothing where it
-    /// was called just before.
+    /// Closes up to `count` connections, or only handshakes, including those that are already closing. Does nothing if
+    /// it was called less than [`POLL_INTERVAL`] ago.
     pub(crate) fn relieve(&self, endpoint: &'static str, count: usize, only_handshakes: bool) {
         {
             let mut chosen = self.0.chosen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +135,7 @@ impl ConnectionTable {
             }
         }
         let count = count.saturating_sub(leaving);
-        // The heaviest address first, then whoever has been idle the longest.
+        // The address with the most connections first, then the longest idle time.
         let key = |(rank, since, entry): &(Rank, Duration, Arc<Entry>)| {
             (*rank, std::cmp::Reverse(addresses.get(&entry.address()).copied().unwrap_or(0)), *since)
         };
@@ -146,13 +147,13 @@ impl ConnectionTable {
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
-        // Nothing that can panic is done with the lock.
+        // No code that holds the lock can panic.
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entry {
-    /// The client's address, an IPv6 network as one.
+    /// Returns the client's address; an IPv6 /64 network counts as one.
     fn address(&self) -> IpAddr {
         match self.address.get().unwrap_or(&self.peer).to_canonical() {
             IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
@@ -160,7 +161,7 @@ impl Entry {
         }
     }
 
-    /// Whether the connection may be made to leave: how early, and since when it has done nothing.
+    /// Returns the rank and the start of inactivity if the connection may be closed.
     fn rank(&self, now: Duration) -> Option<(Rank, Duration)> {
         if self.leave.is_cancelled() {
             return None;
@@ -182,7 +183,7 @@ impl Entry {
 }
 
 impl Lease {
-    /// The handshake has ended; a proxy said that the client is `address`, where it did.
+    /// Ends the handshake. `address` is the client's, if a proxy named it.
     pub(crate) fn established(&self, address: Option<IpAddr>) {
         if let Some(address) = address {
             let _ = self.entry.address.set(address);
@@ -191,17 +192,17 @@ impl Lease {
         self.end_handshake();
     }
 
-    /// Whether requests of this connection were admitted.
+    /// Returns whether requests of this connection were admitted.
     pub(crate) fn standing(&self) -> Standing {
         self.entry.standing.clone()
     }
 
-    /// Waits until the connection is to make room for others.
+    /// Waits until the connection must make room for others.
     pub(crate) async fn leave(&self) {
         self.entry.leave.cancelled().await;
     }
 
-    /// True once the connection is to make room for others.
+    /// Returns true once the connection must make room for others.
     pub(crate) fn is_leaving(&self) -> bool {
         self.entry.leave.is_cancelled()
     }
@@ -230,7 +231,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// A connection in the state that is given by name.
+    /// Creates a connection in the named state.
     fn connection(table: &ConnectionTable, from: &str, state: &str) -> (Lease, Option<crate::idle::RequestGuard>) {
         let activity = Activity::default();
         let lease = table.add(address(from), activity.clone());
@@ -260,7 +261,7 @@ mod tests {
             vec!["refused", "handshake"],
             vec!["refused busy", "refused", "handshake"],
             vec!["admitted", "refused busy", "refused", "handshake"],
-            // Requests in progress stay, however great the pressure.
+            // Requests in progress that were not refused stay, however great the pressure.
             vec!["admitted", "refused busy", "refused", "handshake"],
         ]) {
             for (_, entry) in table.choose(uptime() + LATER, count, false) {

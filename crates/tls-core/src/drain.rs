@@ -1,4 +1,4 @@
-//! The stop signal that every connection watches, and the count of those that still run.
+//! The stop signal that every connection watches, and the count of connections that still run.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// Makes a stop signal: the trigger for who decides, the drain for who must hear.
+/// Creates a stop signal: the trigger initiates the stop, and each drain observes it.
 pub fn channel() -> (Trigger, Drain) {
     let (sender, receiver) = watch::channel(Phase::Serving);
     let tracker = TaskTracker::new();
     (Trigger { sender, tracker: tracker.clone() }, Drain { receiver, tracker })
 }
 
-/// How far a stop is.
+/// The phases of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Serving,
-    /// Connections are still accepted, but none is kept for further requests.
+    /// Connections are still accepted, but not kept open for further requests.
     Closing,
-    /// Nothing is accepted any more.
+    /// No connections are accepted any more.
     Stopping,
 }
 
-/// The deciding end.
+/// The sending end of the stop signal.
 #[derive(Debug)]
 pub struct Trigger {
     sender: watch::Sender<Phase>,
@@ -31,14 +31,14 @@ pub struct Trigger {
 }
 
 impl Trigger {
-    /// Announces the stop: from now on HTTP/1 answers carry `Connection: close`, and HTTP/2 connections that are open
-    /// get a GOAWAY, so that clients have moved on before the stop itself. New connections are still served.
+    /// Announces the stop: from now on HTTP/1 responses carry `Connection: close`, and open HTTP/2 connections get a
+    /// GOAWAY, so that clients have moved on before the stop itself. New connections are still served.
     pub fn announce(&self) {
         self.sender.send_replace(Phase::Closing);
     }
 
-    /// Tells everybody: listeners close, connections finish what they have begun. Waits until all
-    /// are done, or for `patience`; returns how many are left.
+    /// Signals the stop: listeners close, and connections finish the requests they have begun. Waits until all are done
+    /// or the given time is over, and returns how many are left.
     pub async fn drain(self, patience: Duration) -> usize {
         self.sender.send_replace(Phase::Stopping);
         self.tracker.close();
@@ -47,7 +47,7 @@ impl Trigger {
     }
 }
 
-/// The hearing end; cheap to clone.
+/// The receiving end of the stop signal; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Drain {
     receiver: watch::Receiver<Phase>,
@@ -55,27 +55,27 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Resolves when the stop has been called, or its trigger is gone.
+    /// Resolves when the stop has been signaled, or the trigger is dropped.
     pub async fn signaled(&mut self) {
         let _ = self.receiver.wait_for(|phase| *phase == Phase::Stopping).await;
     }
 
-    /// Resolves when a stop has been announced or called, or its trigger is gone.
+    /// Resolves when a stop has been announced or signaled, or the trigger is dropped.
     pub async fn announced(&mut self) {
         let _ = self.receiver.wait_for(|phase| *phase != Phase::Serving).await;
     }
 
-    /// True once a stop has been announced.
+    /// Returns true once a stop has been announced.
     pub fn is_announced(&self) -> bool {
         *self.receiver.borrow() != Phase::Serving
     }
 
-    /// True once a stop has been called.
+    /// Returns true once a stop has been signaled.
     pub fn is_signaled(&self) -> bool {
         *self.receiver.borrow() == Phase::Stopping
     }
 
-    /// While the token lives, the drain waits for it.
+    /// Returns a token that the drain waits for until it is dropped.
     pub fn hold(&self) -> TaskTrackerToken {
         self.tracker.token()
     }

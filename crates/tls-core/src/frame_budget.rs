@@ -1,8 +1,8 @@
-//! Limits the HTTP/2 frames that carry no data (RFC 9113 §10.5): a client that floods a connection with PRIORITY, PING,
+//! Limits HTTP/2 frames that carry no data (RFC 9113 §10.5): a client that floods a connection with PRIORITY, PING,
 //! SETTINGS, WINDOW_UPDATE or unknown frames uses up a budget, and the connection ends with ENHANCE_YOUR_CALM.
 //!
-//! Frames are counted by their headers, in the bytes that pass between hyper and the socket; payloads are skipped
-//! without being looked at. Requests, data in either direction, and time earn budget.
+//! Frames are counted by their headers in the bytes that pass between hyper and the socket; payloads are skipped
+//! without being read. Requests, data in either direction, and time earn budget.
 
 use std::time::Instant;
 
@@ -12,15 +12,15 @@ const HEADER: usize = 9;
 /// The length of the client's connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 
-/// The budget of a new connection, and the most that a connection can save up.
+/// The budget of a new connection, and the maximum that a connection can save up.
 const INITIAL: i32 = 1_000;
 const MAX: i32 = 4_000;
 
-/// What one frame earns: a request, a DATA frame that came with a payload, a DATA frame that was sent.
+/// What one frame earns: a request, a received DATA frame with a payload, a sent DATA frame.
 const PER_REQUEST: i32 = 16;
 const PER_DATA: i32 = 4;
 
-/// What each second earns. Looked up only once the budget is used up.
+/// What each second earns. Computed only once the budget is used up.
 const PER_SECOND: f64 = 100.0;
 
 /// One unit pays for this many bytes of a frame without data.
@@ -35,14 +35,14 @@ const END_STREAM: u8 = 1;
 /// Splits a stream of bytes into frame headers.
 #[derive(Debug)]
 struct Headers {
-    /// Bytes of payload (or of the preface) that are still to come.
+    /// Bytes of the payload (or of the preface) that are still to be skipped.
     skip: usize,
     header: [u8; HEADER],
     filled: usize,
 }
 
 impl Headers {
-    /// A stream that begins with `skip` bytes that are no frame.
+    /// Creates a scanner for a stream that begins with `skip` bytes that are not a frame.
     fn new(skip: usize) -> Self {
         Self { skip, header: [0; HEADER], filled: 0 }
     }
@@ -70,7 +70,7 @@ impl Headers {
         }
     }
 
-    /// True between two frames.
+    /// Returns true between two frames.
     fn at_boundary(&self) -> bool {
         self.skip == 0 && self.filled == 0
     }
@@ -84,7 +84,7 @@ pub(crate) struct FrameBudget {
     left: i32,
     refilled: Instant,
     last_stream: u32,
-    /// The payloads of DATA frames that have come, or begun to, since the last [`Self::take_data`].
+    /// Payload bytes of the DATA frames whose headers arrived since the last [`Self::take_data`].
     data: usize,
 }
 
@@ -100,17 +100,17 @@ impl FrameBudget {
         }
     }
 
-    /// How many bytes of DATA have come, or begun to, since the last call.
+    /// Returns the payload bytes of the DATA frames whose headers arrived since the last call.
     pub(crate) fn take_data(&mut self) -> usize {
         std::mem::take(&mut self.data)
     }
 
-    /// Counts what was received. False once the budget is used up.
+    /// Counts received bytes. Returns false once the budget is used up.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> bool {
         let (mut left, mut last_stream, mut data) = (self.left, self.last_stream, self.data);
         self.received.scan(bytes, |length, kind, flags, stream| match kind {
             HEADERS => {
-                // Trailers, and headers that are refused, earn nothing.
+                // Trailers and rejected headers earn nothing.
                 if stream > last_stream {
                     last_stream = stream;
                     left = left.saturating_add(PER_REQUEST);
@@ -127,7 +127,7 @@ impl FrameBudget {
         self.left >= 0 || self.refill()
     }
 
-    /// Counts what was sent.
+    /// Counts sent bytes.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let mut left = self.left;
         self.sent.scan(bytes, |length, kind, _, _| {
@@ -138,7 +138,8 @@ impl FrameBudget {
         self.left = left.min(MAX);
     }
 
-    /// The GOAWAY frame (RFC 9113 §6.8) that ends the connection for `reason`; `None` within a frame that was sent only in part.
+    /// Returns the GOAWAY frame (RFC 9113 §6.8) that ends the connection for `reason`, or `None` if a frame has been
+    /// sent only in part.
     pub(crate) fn goaway(&self, reason: &'static str) -> Option<Vec<u8>> {
         const GOAWAY: u8 = 7;
         const ENHANCE_YOUR_CALM: u32 = 0xb;
@@ -152,7 +153,7 @@ impl FrameBudget {
         Some(frame)
     }
 
-    /// Adds what the time since the last call has earned. False where that is not enough.
+    /// Adds what the time since the last call has earned. Returns false if the budget is still negative.
     fn refill(&mut self) -> bool {
         let earned = (self.refilled.elapsed().as_secs_f64() * PER_SECOND).min(f64::from(MAX));
         self.refilled = Instant::now();
@@ -163,7 +164,7 @@ impl FrameBudget {
 
 fn cost(kind: u8, length: usize) -> i32 {
     let base = match kind {
-        // Walks all streams, and is answered.
+        // Costs a walk over all streams, and an acknowledgement.
         SETTINGS => 8,
         PING => 2,
         _ => 1,
@@ -183,7 +184,7 @@ mod tests {
         frame
     }
 
-    /// How many frames of a kind a new connection may send at once, 100,000 for any number.
+    /// Counts how many frames of a kind a new connection may send at once; 100,000 means no limit.
     fn allowed(frame: &[u8]) -> usize {
         let mut budget = FrameBudget::new();
         assert!(budget.receive(&[0; PREFACE]));
@@ -217,7 +218,7 @@ mod tests {
         assert!(budget.receive(&[0; PREFACE]));
         for stream in 0..50_000 {
             assert!(budget.receive(&frame(HEADERS, 5, 2 * stream + 1, 40)));
-            // As some clients acknowledge each answer.
+            // Some clients acknowledge each response this way.
             (0..8).for_each(|_| assert!(budget.receive(&frame(8, 0, 0, 4))));
         }
     }

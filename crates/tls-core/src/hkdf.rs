@@ -1,5 +1,5 @@
-//! TLS 1.3's key schedule (RFC 8446 §7.1) on HMAC keys that are made once. A handshake expands some of its secrets nine times;
-//! rustls' own way through aws-lc-rs extracts them again each time, which takes twice as many hashes.
+//! TLS 1.3's key schedule (RFC 8446 §7.1) with cached HMAC keys. A handshake expands some of its secrets nine times;
+//! rustls' implementation on aws-lc-rs derives the HMAC key again each time, which takes twice as many hashes.
 
 use aws_lc_rs::hmac;
 use rustls::crypto::hmac::{Hmac, Key, Tag};
@@ -9,7 +9,7 @@ use rustls::{CipherSuite, SupportedCipherSuite, Tls13CipherSuite};
 static SHA256: HkdfUsingHmac<'static> = HkdfUsingHmac(&Hash(hmac::HMAC_SHA256));
 static SHA384: HkdfUsingHmac<'static> = HkdfUsingHmac(&Hash(hmac::HMAC_SHA384));
 
-/// The suite with this key schedule, where it is one of TLS 1.3. Allocates for good: to be called once for each.
+/// Returns the suite with this key schedule if it is a TLS 1.3 suite. Leaks memory, so call it only once per suite.
 pub(crate) fn with_cached_hmac(suite: SupportedCipherSuite) -> SupportedCipherSuite {
     let SupportedCipherSuite::Tls13(theirs) = suite else { return suite };
     let hkdf_provider = match theirs.common.suite {
@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
 
-    /// RFC 5869, A.1 and A.3.
+    /// Test vectors of RFC 5869, A.1 and A.3.
     #[test]
     fn known_answers() {
         let info: Vec<u8> = (0xf0..=0xf9).collect();
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(hex(&keys), "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
     }
 
-    /// The schedule is the one that it replaces.
+    /// The key schedule gives the same results as rustls' own.
     #[test]
     fn as_rustls_has_it() {
         for theirs in rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES {

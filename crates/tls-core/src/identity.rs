@@ -1,4 +1,4 @@
-//! A chain and its key, proven to be a pair.
+//! A certificate chain and its key, proven to match.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::{Origin, provider};
 
-/// What a server proves itself with: the leaf first, then its intermediates, and the leaf's key.
+/// A server's identity: the leaf certificate, its intermediates, and the leaf's key.
 ///
-/// It cannot be built from a key that is not the leaf's.
+/// It cannot be built with a key that does not match the leaf.
 #[derive(Debug)]
 pub struct Identity {
     certified: Arc<CertifiedKey>,
@@ -29,8 +29,8 @@ impl Identity {
     /// Pairs a chain (leaf first) with its key.
     ///
     /// # Errors
-    /// The chain is empty or not X.509, the key is of a kind that TLS cannot use, or the key is
-    /// not the leaf's.
+    /// Fails if the chain is empty or not X.509, if TLS cannot use the kind of key, or if the key does not match the
+    /// leaf.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -55,70 +55,71 @@ impl Identity {
         Ok(Self { certified: Arc::new(certified), leaf, certificate_origin, key_origin, paired_at })
     }
 
-    /// The chain and key as rustls takes them.
+    /// Returns the chain and key as rustls needs them.
     pub fn certified_key(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }
 
-    /// What the leaf says of itself.
+    /// Returns a summary of the leaf.
     pub fn leaf(&self) -> &CertificateSummary {
         &self.leaf
     }
 
-    /// Where the chain came from.
+    /// Returns the origin of the chain.
     pub fn certificate_origin(&self) -> &Origin {
         &self.certificate_origin
     }
 
-    /// Where the key came from.
+    /// Returns the origin of the key.
     pub fn key_origin(&self) -> &Origin {
         &self.key_origin
     }
 
-    /// When chain and key were paired, which is just before they were first served.
+    /// Returns when the chain and the key were paired, just before they were first used.
     pub fn paired_at(&self) -> SystemTime {
         self.paired_at
     }
 
-    /// True where `other` presents the same chain.
+    /// Returns true if `other` presents the same chain.
     pub fn same_chain(&self, other: &Self) -> bool {
         self.certified.cert == other.certified.cert
     }
 }
 
-/// Returns true for a certificate that is X.509 and its own key. rustls' client side reads no X.509 v1 (no extensions, as
-/// `openssl x509 -req` makes it) and not every critical extension; many clients do, so that it can be served.
+/// Returns true if the leaf is X.509 and the key matches it. rustls' client-side parser rejects X.509 v1 (without
+/// extensions, as `openssl x509 -req` creates it) and some critical extensions; many clients accept both, so such
+/// certificates are allowed.
 fn is_key_of(certified: &CertifiedKey) -> bool {
     let Some(Ok(leaf)) = certified.cert.first().map(parse) else { return false };
     let key = certified.key.public_key();
     key.is_some_and(|key| key.as_ref() == leaf.public_key().raw)
 }
 
-/// Why a chain and a key do not make an [`Identity`].
+/// Why a chain and a key do not form an [`Identity`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
-    /// No certificate at all.
+    /// The chain is empty.
     #[error("the chain holds no certificate")]
     Empty,
     /// The leaf is not X.509.
     #[error("the certificate cannot be read: {reason}")]
     Malformed {
-        /// What the parser said.
+        /// The parser's reason.
         reason: String,
     },
-    /// The leaf is X.509, and TLS cannot use it.
+    /// The leaf is X.509, but TLS cannot use it.
     #[error("the certificate {subject} cannot be used: {reason}")]
     UnusableCertificate {
         /// The leaf's subject.
         subject: String,
-        /// What rustls said.
+        /// The reason that rustls gives.
         reason: String,
     },
-    /// The key is none of RSA (2048 to 8192 bits), ECDSA (P-256, P-384, P-521) and Ed25519.
+    /// The key is not RSA (2048 to 8192 bits), ECDSA (P-256, P-384, P-521) or Ed25519.
     #[error("the key is of a kind or size that is not supported here (rustls)")]
     UnusableKey,
-    /// The key belongs to another certificate.
+    /// The key belongs to a different certificate.
     #[error("the key is not the key of the certificate {subject}")]
     NotAPair {
         /// The leaf's subject.
@@ -126,7 +127,7 @@ pub enum IdentityError {
     },
 }
 
-/// What a certificate says of itself: fit to be logged and shown.
+/// The main fields of a certificate, safe to log and display.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CertificateSummary {
     /// The subject's distinguished name.
@@ -135,13 +136,13 @@ pub struct CertificateSummary {
     pub names: Vec<String>,
     /// The issuer's distinguished name.
     pub issuer: String,
-    /// SHA-256 of the DER form, lower-case hex.
+    /// SHA-256 of the DER encoding, in lower-case hex.
     pub fingerprint: String,
-    /// Start of validity, Unix seconds.
+    /// Start of validity, in Unix seconds.
     pub not_before: i64,
-    /// End of validity, Unix seconds.
+    /// End of validity, in Unix seconds.
     pub not_after: i64,
-    /// True where subject and issuer are the same.
+    /// True if subject and issuer are the same.
     pub self_signed: bool,
 }
 
@@ -149,12 +150,12 @@ impl CertificateSummary {
     /// Reads a certificate in DER.
     ///
     /// # Errors
-    /// It is not X.509.
+    /// Fails if it is not X.509.
     pub fn read(der: &CertificateDer<'_>) -> Result<Self, IdentityError> {
         Ok(Self::of(&parse(der)?, der))
     }
 
-    /// The same of a certificate that is parsed already.
+    /// Summarizes a certificate that is already parsed.
     pub(crate) fn of(parsed: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Self {
         let names = parsed
             .subject_alternative_name()
@@ -178,30 +179,30 @@ impl CertificateSummary {
     }
 }
 
-/// The X.509 of a certificate in DER.
+/// Parses a certificate in DER.
 pub(crate) fn parse<'der>(der: &'der CertificateDer<'_>) -> Result<X509Certificate<'der>, IdentityError> {
-    // What the parser says of itself is for programmers.
+    // The parser's own message is meant for programmers.
     let malformed = |_| IdentityError::Malformed { reason: "it is not X.509 in DER (RFC 5280 §4)".to_owned() };
     X509Certificate::from_der(der).map(|(_, parsed)| parsed).map_err(malformed)
 }
 
 impl CertificateSummary {
-    /// The names that a client can ask for by SNI: DNS names (RFC 6066 §3).
+    /// Returns the names that a client can request by SNI: DNS names (RFC 6066 §3).
     pub fn dns_names(&self) -> impl Iterator<Item = &str> {
         let is_dns = |name: &&str| !name.contains(':') && name.parse::<IpAddr>().is_err();
         self.names.iter().map(String::as_str).filter(is_dns)
     }
 
-    /// Seconds from `at` to the end of validity; negative after it.
+    /// Returns the seconds from `at` to the end of validity; negative after it.
     pub fn seconds_left(&self, at: SystemTime) -> i64 {
         self.not_after - unix(at)
     }
 
-    /// Where `at` stands in the time of validity.
+    /// Returns the state of validity at `at`.
     pub fn validity(&self, at: SystemTime) -> Validity {
         let left = self.seconds_left(at);
         match left {
-            // Its last second is still good (RFC 5280 §4.1.2.5).
+            // The certificate is still valid in its last second (RFC 5280 §4.1.2.5).
             _ if left < 0 => Validity::Expired,
             _ if unix(at) < self.not_before => Validity::NotYet { starts_in: self.not_before - unix(at) },
             _ if left < 7 * DAY => Validity::EndsWithin7Days,
@@ -211,26 +212,26 @@ impl CertificateSummary {
     }
 }
 
-/// A certificate's time of validity, as far as an operator has to act on it.
+/// The state of a certificate's validity, by how urgently an operator must act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
-    /// It has not begun.
+    /// Not valid yet.
     NotYet {
-        /// In how many seconds it does.
+        /// Seconds until it becomes valid.
         starts_in: i64,
     },
-    /// Nothing is to be done.
+    /// No action is needed.
     Valid,
-    /// A warning.
+    /// Reported as a warning.
     EndsWithin30Days,
-    /// An error.
+    /// Reported as an error.
     EndsWithin7Days,
-    /// It is over.
+    /// Expired.
     Expired,
 }
 
 impl Validity {
-    /// True from the start to the end of validity.
+    /// Returns true within the validity period.
     pub fn is_in_date(self) -> bool {
         !matches!(self, Self::NotYet { .. } | Self::Expired)
     }
@@ -257,7 +258,7 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// Whoever made a certificate wrote its names, and a terminal or a log is to show them.
+/// Replaces control characters: the names come from the certificate's issuer and appear in terminals and logs.
 fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

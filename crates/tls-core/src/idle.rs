@@ -1,5 +1,5 @@
-//! What a connection does, and when it does nothing: an HTTP/1 connection between two requests needs none of the buffers
-//! that hyper has for it, and is not to take forever over the next one's head.
+//! Tracks the activity of a connection and detects when it is idle: an idle HTTP/1 connection does not need hyper's
+//! buffers, and the time for the next request's head is limited.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// What happens on one connection. Clones are of the same.
+/// The activity of one connection. Clones share the state.
 ///
-/// All of it is said and asked by the one task of the connection, but for the end of a turn.
+/// Only the connection's task reads and updates it, except that a request may end elsewhere.
 #[derive(Debug, Clone)]
 pub(crate) struct Activity(Arc<State>);
 
@@ -22,27 +22,27 @@ impl Default for Activity {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Requests that have begun.
+    /// Number of requests that have begun.
     begun: AtomicUsize,
-    /// Those of which a body is left, the request's or the answer's.
+    /// Number of requests whose body, or whose response's body, is still in use.
     open: AtomicUsize,
-    /// How often one of these went.
+    /// Number of times that an open request or body was released.
     ended: AtomicUsize,
-    /// Bytes came that are no request yet.
+    /// Bytes arrived that are not a complete request head yet.
     heard: AtomicBool,
-    /// The last read found nothing.
+    /// The last read would have blocked.
     waits: AtomicBool,
-    /// The last write found no room.
+    /// The last write would have blocked.
     stuck: AtomicBool,
-    /// How often bytes were read or written.
+    /// Number of successful reads and writes.
     moved: AtomicUsize,
-    /// The connection takes no further request after the current ones.
+    /// The connection takes no further requests after the current ones.
     closing: AtomicBool,
-    /// When the last request ended, in milliseconds of [`uptime`]; when the connection began, where there was none.
+    /// When the last request ended, or the connection began if there was none, in milliseconds of [`uptime`].
     idle_since: AtomicU64,
 }
 
-/// Time since the first call.
+/// Returns the time since the first call.
 pub(crate) fn uptime() -> Duration {
     static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
     START.elapsed()
@@ -52,53 +52,53 @@ fn now() -> u64 {
     u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A request that has begun, until the last clone of this is dropped.
+/// A request in progress; it ends when the last clone is dropped.
 #[derive(Debug)]
 pub(crate) struct RequestGuard(Activity);
 
-/// Why a connection is taken from hyper.
+/// Why hyper must release the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Idle {
-    /// It has nothing to do.
+    /// The connection is idle.
     Nothing,
-    /// It took too long over a request's head.
+    /// The request's head took too long.
     TooLong,
 }
 
 impl Activity {
-    /// A request begins.
+    /// Records that a request begins.
     pub(crate) fn begin(&self) -> RequestGuard {
         self.0.begun.fetch_add(1, Ordering::Relaxed);
         self.0.heard.store(false, Ordering::Relaxed);
         RequestGuard::new(self.clone())
     }
 
-    /// Whether there was a request.
+    /// Returns whether any request has begun.
     pub(crate) fn has_begun(&self) -> bool {
         self.0.begun.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether a request is in progress.
+    /// Returns whether a request is in progress.
     pub(crate) fn is_busy(&self) -> bool {
         self.0.open.load(Ordering::Acquire) > 0
     }
 
-    /// Since when no request has been in progress; of no meaning while one is.
+    /// Returns since when no request has been in progress; meaningless while one is.
     pub(crate) fn idle_since(&self) -> Duration {
         Duration::from_millis(self.0.idle_since.load(Ordering::Relaxed))
     }
 
-    /// The connection is idle from now on.
+    /// Restarts the idle time.
     pub(crate) fn touch(&self) {
         self.0.idle_since.store(now(), Ordering::Relaxed);
     }
 
-    /// The connection takes no further request.
+    /// Marks the connection as closing: it takes no further requests.
     pub(crate) fn close(&self) {
         self.0.closing.store(true, Ordering::Relaxed);
     }
 
-    /// What a read gave: how many bytes.
+    /// Records the result of a read: the number of bytes.
     pub(crate) fn read<E>(&self, read: &Poll<Result<usize, E>>) {
         self.0.waits.store(read.is_pending(), Ordering::Relaxed);
         if matches!(read, Poll::Ready(Ok(1..))) {
@@ -107,12 +107,12 @@ impl Activity {
         }
     }
 
-    /// Bytes were written.
+    /// Records that bytes were written.
     pub(crate) fn sent(&self) {
         self.0.moved.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until nothing has been read or written for `patience`, and no request is in progress.
+    /// Waits until no bytes have been read or written for the given time and no request is in progress.
     pub(crate) async fn silence(&self, patience: Duration) {
         let mut seen = self.0.moved.load(Ordering::Relaxed);
         loop {
@@ -125,21 +125,21 @@ impl Activity {
         }
     }
 
-    /// What a write, or a flush, gave.
+    /// Records the result of a write or a flush.
     pub(crate) fn wrote<T>(&self, wrote: &Poll<T>) {
         self.0.stuck.store(wrote.is_pending(), Ordering::Relaxed);
     }
 
-    /// Waits until nothing has been asked and answered from one look to the next, or a head is not whole within `patience`.
-    /// To be asked after the connection itself, when that can do no more.
-    /// `since` is when it was last seen to do something, over all lulls: no rest prolongs the patience.
+    /// Waits until the connection has been idle between two checks, or until a request's head takes too long. Poll it
+    /// after the connection itself. `since` is the time of the last activity, kept across calls, so that idle time does
+    /// not extend the deadline.
     pub(crate) async fn wait_idle(&self, since: &mut Instant, look: Duration, patience: Duration) -> Idle {
         let mut seen = (self.0.begun.load(Ordering::Relaxed), self.0.ended.load(Ordering::Relaxed));
         loop {
-            // Not for no time: that would be to look without a rest.
+            // A zero interval would be a busy loop.
             sleep(look.min(patience).max(Duration::from_millis(1))).await;
             let State { begun, open, ended, heard, waits, stuck, .. } = &*self.0;
-            // In this order: who sees none open sees that they ended. hyper is to have a look of its own after that.
+            // The order matters: once `open` is zero, `ended` is up to date. hyper must be polled once more after that.
             let open = open.load(Ordering::Acquire) > 0;
             let now = (begun.load(Ordering::Relaxed), ended.load(Ordering::Relaxed));
             if now != seen || open || stuck.load(Ordering::Relaxed) {
@@ -159,7 +159,7 @@ impl RequestGuard {
         Self(activity)
     }
 
-    /// Whether the connection takes no further request.
+    /// Returns whether the connection takes no further requests.
     pub(crate) fn is_last(&self) -> bool {
         self.0.0.closing.load(Ordering::Relaxed)
     }
@@ -173,7 +173,8 @@ impl Clone for RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        // What came since it began was its body. What was read of a next request is read again after a lull.
+        // Bytes that arrived since the request began belong to its body. Bytes of a next request are read again after
+        // the idle period.
         self.0.0.heard.store(false, Ordering::Relaxed);
         self.0.0.ended.fetch_add(1, Ordering::Relaxed);
         if self.0.0.open.load(Ordering::Relaxed) == 1 {

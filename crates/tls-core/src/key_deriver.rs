@@ -1,32 +1,32 @@
-//! Keys for one purpose each, derived from one secret (HKDF-SHA256, RFC 5869).
+//! Keys for separate purposes, derived from one secret (HKDF-SHA256, RFC 5869).
 
 use aws_lc_rs::hkdf;
 use zeroize::Zeroizing;
 
 use crate::Secret;
 
-/// A secret from which keys are derived. Replicas with the same secret derive the same keys.
+/// Derives keys from a secret. Replicas with the same secret derive the same keys.
 #[derive(Clone)]
 pub struct KeyDeriver(hkdf::Prk);
 
 impl KeyDeriver {
-    /// Derives from `secret`.
+    /// Creates a deriver from `secret`.
     pub fn new(secret: &Secret) -> Self {
         Self(hkdf::Salt::new(hkdf::HKDF_SHA256, b"spiced").extract(secret.expose()))
     }
 
-    /// Derives from 32 random bytes: keys that no other process has.
+    /// Creates a deriver from 32 random bytes, so that no other process has its keys.
     ///
     /// # Errors
-    /// The system gives no random bytes.
+    /// Fails if the system provides no random bytes.
     pub fn random() -> Result<Self, rustls::Error> {
         let mut bytes = vec![0; 32];
         crate::provider().secure_random.fill(&mut bytes).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
         Ok(Self::new(&Secret::new(bytes)))
     }
 
-    /// The 32-byte key for a purpose. `label` names the purpose and whatever else the key is bound
-    /// to; each part is fed with its length, so that no two lists run together.
+    /// Derives the 32-byte key for a purpose. `label` names the purpose and anything else the key is bound to; each
+    /// part is hashed with its length, so that different lists never collide.
     pub fn key(&self, label: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         let lengths: Vec<[u8; 8]> = label.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
         let info: Vec<&[u8]> = lengths.iter().zip(label).flat_map(|(len, part)| [len.as_slice(), *part]).collect();

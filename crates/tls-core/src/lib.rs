@@ -1,13 +1,10 @@
-//! The shared ground of every server crate: what a TLS identity is, and the one place where
-//! connections are accepted.
+//! The foundation of every server crate: TLS identities, and the one place that accepts connections.
 //!
-//! An [`Identity`] is a chain and its key, proven to be a pair. [`rotation::channel`] carries it to
-//! every endpoint; what is published there is used by the next handshake. An [`Acceptor`] makes TLS
-//! connections of TCP ones. With the feature `serve`, [`listener::serve`] is the accept loop that
-//! every endpoint runs on.
+//! An [`Identity`] is a certificate chain and its key, proven to match. [`rotation::channel`] carries it to every
+//! endpoint; the next handshake uses what is published there. An [`Acceptor`] turns TCP connections into TLS
+//! connections. With the feature `serve`, [`listener::serve`] is the accept loop that every endpoint runs on.
 //!
-//! What is absent on purpose: reading PEM (that is `spiced-certs`), and any protocol above HTTP's
-//! framing.
+//! Deliberately absent: reading PEM (see `spiced-certs`), and any protocol above HTTP's framing.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,5 +1,5 @@
-//! Ends without losing the last words. A socket that is closed while bytes of the other side are
-//! unread resets the connection, and what was sent last may never be read: it is read away for a moment first.
+//! Closes connections without losing the last response. Closing a socket with unread data resets the connection, and
+//! the client may never read what was sent last. So incoming data is drained for a moment first.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,38 +19,38 @@ use crate::idle::Activity;
 use crate::prefixed_io::Io;
 use crate::request_memory::ConnectionMemory;
 
-/// How long, and how much, is read away.
+/// How long the socket is drained, and the maximum that is read.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const MAX_BYTES: u64 = 1024 * 1024;
 
-/// A connection that, once this side has said its last, waits for the other to close.
+/// A connection that, once this side has closed its writing half, waits for the peer to close.
 pub(crate) struct LingeringIo {
     io: Option<Io>,
-    /// What was read of it before, and is read again.
+    /// Bytes put back to be read again.
     ahead: Bytes,
     activity: Activity,
-    /// Of an HTTP/2 connection.
+    /// Present on HTTP/2 connections.
     frames: Option<Box<FrameBudget>>,
     memory: Option<Arc<ConnectionMemory>>,
-    /// While nothing is received, since too much is unread.
+    /// Present while receiving is paused because too much data is unread.
     stall: Option<Box<Stall>>,
-    /// What is sent before the connection is closed.
+    /// Sent before the connection is closed.
     goaway: Option<Vec<u8>>,
-    /// The drain waits for the lingering too.
+    /// Makes the drain wait until the lingering is over.
     token: Option<TaskTrackerToken>,
     write_closed: bool,
     read_closed: bool,
 }
 
-/// How long a connection that holds too much unread DATA may wait for a handler to read any of it.
+/// How long a connection with too much unread DATA may wait for a handler to read any of it.
 const STALL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often it is looked at, since others may have made room.
+/// How often a paused connection is checked, since others may have released memory.
 const STALL_POLL: Duration = Duration::from_millis(100);
 
-/// A connection from which nothing is received for now.
+/// A pause in receiving from a connection.
 struct Stall {
-    /// When a handler read last, and what it had read by then.
+    /// When a handler last read, and how much had been read by then.
     since: Instant,
     read: usize,
     timer: Pin<Box<Sleep>>,
@@ -72,14 +72,14 @@ impl LingeringIo {
         }
     }
 
-    /// Limits the HTTP/2 frames without data that the client may send, and the DATA that waits for its handlers.
+    /// Limits the HTTP/2 frames without data that the client may send, and the DATA that waits for handlers.
     pub(crate) fn limiting_frames(mut self, memory: Arc<ConnectionMemory>) -> Self {
         self.frames = Some(Box::new(FrameBudget::new()));
         self.memory = Some(memory);
         self
     }
 
-    /// Waits while too much DATA is unread. An error where no handler reads any of it.
+    /// Waits while too much DATA is unread. Fails if no handler reads any of it.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(memory) = &self.memory else { return Poll::Ready(Ok(())) };
         while !memory.may_receive(cx.waker()) {
@@ -101,12 +101,12 @@ impl LingeringIo {
         Poll::Ready(Ok(()))
     }
 
-    /// Bytes that were read, and are to be read again: a copy, since even none keep the buffer that they lie in.
+    /// Puts bytes back to be read again. Copies them, because even an empty slice would keep its whole buffer alive.
     pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         self.ahead = Bytes::copy_from_slice(bytes);
     }
 
-    /// Waits until there is something to read, after a read that found nothing.
+    /// Waits until data can be read, after a read that would have blocked.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match &self.io {
             Some(io) if self.ahead.is_empty() => io.readable().await,
@@ -166,7 +166,7 @@ impl AsyncRead for LingeringIo {
         {
             counter!("spiced_http2_floods_total").increment(1);
             this.goaway = frames.goaway("too many frames without data");
-            // What has come is not looked at any more.
+            // Received data is discarded.
             buf.set_filled(before);
             return Poll::Ready(Err(io::Error::other("too many HTTP/2 frames without data")));
         }

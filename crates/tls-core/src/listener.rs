@@ -1,4 +1,4 @@
-//! Bind, then serve: the only accept loop there is. Every endpoint runs on it.
+//! Binds sockets and serves connections: the accept loop of every endpoint.
 
 use std::convert::Infallible;
 use std::io;
@@ -37,10 +37,10 @@ pub use crate::request_memory::{RequestCharge, RequestMemory};
 use crate::workers::Workers;
 use crate::{buf_list, socket_options};
 
-/// After a stop: how long a connection that has asked for nothing yet may still do so.
+/// After a stop: how long a connection without any request so far may still send one.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// After a stop: how long an idle connection may still ask, since a request may be on its way.
+/// After a stop: how long an idle connection may still send a request, since one may be in flight.
 const LAST_REQUEST: Duration = Duration::from_millis(250);
 
 /// After a stop: how long an HTTP/2 connection without a request in progress may be silent.
@@ -49,45 +49,47 @@ const LAST_SILENCE: Duration = Duration::from_secs(2);
 /// After a stop: how long a handshake in progress may take.
 const LAST_HANDSHAKE: Duration = Duration::from_secs(1);
 
-/// How long a connection that makes room for others has to say so.
+/// How long a connection that makes room for others has to close gracefully.
 const LEAVE: Duration = Duration::from_millis(200);
 
-/// The places that are kept free for newcomers: this part of all, and no more than so many.
+/// Capacity reserved for new connections: one in `RESERVE`, at most `MAX_RESERVE`.
 const RESERVE: usize = 16;
 const MAX_RESERVE: usize = 64;
 
-/// How long the end of a connection that did nothing may take to be said.
+/// How long the shutdown of an idle connection may take.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// What bounds an endpoint. Clones share the counts: of connections, so that the sockets of one endpoint are
-/// counted together, and of the memory that requests hold.
+/// The limits of an endpoint. Clones share the count of connections, so that all sockets of an endpoint are counted
+/// together, and the count of the memory that requests hold.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at a time. Where few are left, those that do nothing make room; further ones wait in the kernel's
+    /// Concurrent connections. When few are left, inactive connections make room; further ones wait in the kernel's
     /// queue. Default 10,000.
     pub connections: Arc<Semaphore>,
-    /// The same connections one by one; one for all sockets of an endpoint.
+    /// The open connections; one table for all sockets of an endpoint.
     pub table: ConnectionTable,
-    /// Further connections, over all endpoints that share these limits, where an endpoint has no place of its own left. Default none.
+    /// Further connections for an endpoint that has reached its own limit, shared by all endpoints with these limits.
+    /// Default 0.
     pub spare: Arc<Semaphore>,
-    /// Handshakes in progress, for each endpoint. Beyond it, those that take longest are ended before their deadline,
-    /// first those of the address that has the most. Default 1,024.
+    /// Handshakes in progress, for each endpoint. Beyond it, the longest-running ones are closed before their deadline,
+    /// starting with the address that has the most. Default 1,024.
     pub handshakes: usize,
-    /// What the bodies of requests may hold in memory, over all endpoints that share these limits.
+    /// Memory limits for request bodies, across all endpoints that share these limits.
     pub memory: RequestMemory,
-    /// From the accept to the end of the handshake. Default 10 s.
+    /// Time from the accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
-    /// For the first request of a connection, and the head of each further HTTP/1 request, which is looked at once a second.
-    /// Default 60 s.
+    /// Time for the first request of a connection, and for the head of each further HTTP/1 request; checked once a
+    /// second. Default 60 s.
     pub header_timeout: Duration,
-    /// HTTP/1 only: a connection that asks for nothing for so long, or twice, keeps no buffers until it does. Default 1 s.
+    /// HTTP/1 only: a connection that is idle for one or two of these intervals releases its buffers until the next
+    /// request. Default 1 s.
     pub rest: Duration,
-    /// Requests at a time on one HTTP/2 connection. Default 256.
+    /// Concurrent requests on one HTTP/2 connection. Default 256.
     pub streams: u32,
-    /// The head of a request, in bytes. Default 64 KiB.
+    /// Size of a request head, in bytes. Default 64 KiB.
     pub header_bytes: u32,
-    /// HTTP/2 only: how long a connection is silent before it is asked whether it lives; twice as
-    /// long without an answer ends it. Default 30 s.
+    /// HTTP/2 only: how long a connection may be silent before it is pinged; it is closed after twice that time without
+    /// an answer. Default 30 s.
     pub keep_alive: Duration,
 }
 
@@ -109,7 +111,7 @@ impl Default for Limits {
     }
 }
 
-/// A host and a port to listen on, as a person writes it.
+/// A host and a port to listen on, in the form `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     host: String,
@@ -117,20 +119,20 @@ pub struct ListenAddress {
 }
 
 impl ListenAddress {
-    /// The host as it was written, without brackets.
+    /// Returns the host as written, without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port; 0 takes a free one.
+    /// Returns the port; 0 selects a free one.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Binds it. `localhost` is 127.0.0.1 and ::1, where the machine has both, on one port.
+    /// Binds the address. `localhost` binds 127.0.0.1 and, if the machine has IPv6, ::1 on the same port.
     ///
     /// # Errors
-    /// The name is unknown, or the port is taken or not allowed.
+    /// Fails if the name is unknown, or if the port is in use or not permitted.
     pub fn bind(&self) -> io::Result<Vec<TcpListener>> {
         if self.host != "localhost" {
             let address = (self.host.as_str(), self.port)
@@ -139,7 +141,7 @@ impl ListenAddress {
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
             return Ok(vec![bind(address)?]);
         }
-        // A free IPv4 port may be taken for IPv6: another one is tried then.
+        // A free IPv4 port may be in use for IPv6: then another one is tried.
         let mut attempts = if self.port == 0 { 16 } else { 1 };
         loop {
             attempts -= 1;
@@ -148,7 +150,7 @@ impl ListenAddress {
                 Ok(v6) => return Ok(vec![v4, v6]),
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
                 Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(e),
-                // No IPv6 on this machine.
+                // This machine has no IPv6.
                 Err(_) => return Ok(vec![v4]),
             }
         }
@@ -164,7 +166,7 @@ impl std::str::FromStr for ListenAddress {
         if bracketed.is_none() && (host.is_empty() || host.contains([':', '[', ']', '/'])) {
             return Err(AddressError::BadHost);
         }
-        // Neither a name nor an address; whoever cannot listen there would repeat it.
+        // Neither a name nor an address. An error message about it would repeat the text.
         if host.len() > 255 || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(AddressError::BadHost);
         }
@@ -183,14 +185,14 @@ impl std::fmt::Display for ListenAddress {
     }
 }
 
-/// Why a text is no [`ListenAddress`].
+/// Why a text is not a [`ListenAddress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
     /// There is no colon.
     #[error("a port is missing: write HOST:PORT, such as localhost:3000 or 0.0.0.0:3000")]
     NoPort,
-    /// The port is no number up to 65535.
+    /// The port is not a number up to 65535.
     #[error("the port is not a number from 0 to 65535")]
     BadPort,
     /// The host is empty, or an IPv6 address without brackets.
@@ -208,14 +210,14 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Serves one listening socket until the drain is called: accepts, hands each connection to the
-/// worker that has the fewest, which shakes hands and speaks HTTP/1.1 or HTTP/2 to `service`.
+/// Serves one listening socket until the drain is signaled: accepts connections and hands each to the worker with the
+/// fewest, which performs the handshake and passes HTTP/1.1 or HTTP/2 requests to `service`.
 ///
-/// The [`ConnInfo`] is in each request's extensions. Returns when the socket is closed; the
-/// connections are held by the drain.
+/// Each request's extensions hold the [`ConnInfo`]. Returns when the socket is closed; the drain tracks the remaining
+/// connections.
 ///
 /// # Errors
-/// The socket cannot be registered with the runtime. An error of `accept` never ends the loop.
+/// Fails if the socket cannot be registered with the runtime. An error of `accept` never ends the loop.
 pub async fn serve<S, B>(
     socket: TcpListener,
     acceptor: Acceptor,
@@ -231,10 +233,10 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // An embedder's may be a blocking one, which tokio refuses with a panic.
+    // An embedder's socket may be a blocking one, on which tokio panics.
     socket.set_nonblocking(true)?;
     socket_options::before_accept(&SockRef::from(&socket))?;
-    // Not tokio's listener: it would watch each connection here, before its worker does.
+    // tokio's listener would register each connection with this runtime, before the worker registers it with its own.
     #[expect(
         deprecated,
         reason = "what replaces it is unsafe to call; a listener keeps its descriptor, which is all it wants"
@@ -258,13 +260,13 @@ where
         let next = async {
             let (tcp, remote) = listener.async_io(Interest::READABLE, TcpListener::accept).await?;
             tcp.set_nonblocking(true)?;
-            // Only now: a permit that an idle socket waits with would be one less for its endpoint's other.
+            // Acquired only now: a permit held by an idle socket would be missing on the endpoint's other sockets.
             Ok((tcp, remote, connection.limits.place(endpoint).await))
         };
         let next = tokio::select! {
             biased;
             () = stop.signaled() => {
-                // Clients that the kernel has let in are served; it refuses those that come later.
+                // Connections that the kernel has accepted are served; it refuses later ones.
                 while let (Some(permit), Ok((tcp, remote))) = (connection.limits.try_place(), listener.get_ref().accept()) {
                     if tcp.set_nonblocking(true).is_ok() {
                         start(tcp, remote, permit);
@@ -284,8 +286,8 @@ where
     }
 }
 
-/// Waits after a failed accept: not at all where one client went away, up to a second where the
-/// process is out of descriptors or memory, so that it does not spin.
+/// Waits after a failed accept: not at all if one client disconnected, and up to a second if the process is out of
+/// descriptors or memory, to avoid a busy loop.
 #[derive(Default)]
 struct BackOff(u32);
 
@@ -329,7 +331,7 @@ where
     ) {
         let endpoint = self.acceptor.endpoint();
         let open = gauge!("spiced_tls_connections", "endpoint" => endpoint);
-        // On the heap, so that it takes no memory of the connection's task once it is over.
+        // Boxed, so that the connection's task does not reserve memory for it once it is over.
         let (info, accepted) = match Box::pin(self.establish(tcp, remote, &lease, drain.clone())).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
@@ -360,7 +362,7 @@ where
         drop(permit);
     }
 
-    /// From a bare socket to a connection whose protocol is known; `None` where it ended before.
+    /// Turns a bare socket into a connection whose protocol is known; `None` if it ended before.
     async fn establish(
         &self,
         tcp: std::net::TcpStream,
@@ -410,7 +412,7 @@ where
         mut drain: Drain,
     ) -> Result<(), String> {
         let Self { acceptor, service, limits } = self;
-        // HTTP/2 has a word for it that loses nothing; HTTP/1 says it with its next answer.
+        // HTTP/2 can announce the end without losing a request (GOAWAY); HTTP/1 announces it with the next response.
         let on_announcement = h2 && !drain.is_announced();
         let mut closing_signal = pin!(async {
             tokio::select! {
@@ -423,7 +425,7 @@ where
             let turn = activity.begin();
             let (mut request, charge) = RequestBody::take(request, &turn, &memory);
             request.extensions_mut().insert(info.clone());
-            // A router is always ready (its `poll_ready` says so at once); a clone is a fresh one.
+            // A router is always ready (its `poll_ready` returns at once), so a fresh clone can be called.
             let answer = service.clone().call(request);
             let memory = memory.clone();
             async move {
@@ -437,7 +439,7 @@ where
         });
         if h2 {
             let mut connection = Box::pin(limits.http2().serve_connection(TokioIo::new(io), service));
-            // HTTP/2 has no deadline of its own for a client that asks for nothing.
+            // hyper has no timeout for an HTTP/2 client that never sends a request.
             let never_asks = async {
                 sleep(limits.header_timeout).await;
                 if activity.has_begun() {
@@ -447,7 +449,7 @@ where
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = never_asks => Ok(()),
-                // GOAWAY (RFC 9113 §6.8): what was asked before is still answered.
+                // GOAWAY (RFC 9113 §6.8): requests sent before it are still answered.
                 () = closing_signal => {
                     connection.as_mut().graceful_shutdown();
                     last_answer(connection, &activity).await
@@ -463,7 +465,7 @@ where
             let mut idle = Idle::TooLong;
             if !closing {
                 tokio::select! {
-                    // First, so that nothing is left to be done where it is quiet.
+                    // Polled first, so that the connection has nothing left to do when it is found idle.
                     biased;
                     ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
                     () = closing_signal.as_mut() => closing = true,
@@ -471,7 +473,7 @@ where
                 }
             }
             if closing {
-                // The next answer is the last, and says so.
+                // The next response is the last, and carries `Connection: close`.
                 activity.close();
                 if activity.is_busy() {
                     Pin::new(&mut *connection).graceful_shutdown();
@@ -485,7 +487,7 @@ where
                 tokio::select! {
                     biased;
                     ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
-                    // Half a head, say, which is not waited for.
+                    // For example, an incomplete head, which is not waited for.
                     _ = activity.wait_idle(&mut since, patience, patience) => idle = Idle::TooLong,
                 }
             }
@@ -499,12 +501,12 @@ where
                     more = timeout_at(since + limits.header_timeout, io.readable()) => more.is_ok(),
                     () = closing_signal.as_mut() => {
                         closing = true;
-                        // A request may be on its way.
+                        // A request may be in flight.
                         !lease.is_leaving() && timeout(LAST_REQUEST, io.readable()).await.is_ok()
                     }
                 };
             if !more {
-                // Who does not read is not waited for.
+                // A client that does not read is not waited for.
                 let _ = timeout(LAST_WORD, io.shutdown()).await;
                 return Ok(());
             }
@@ -512,8 +514,8 @@ where
     }
 }
 
-/// What an HTTP/2 connection that was told to end still has to say. hyper waits for the first request of one however long
-/// it takes, and for the client to acknowledge the GOAWAY.
+/// Finishes an HTTP/2 connection after its GOAWAY. hyper would wait without limit for the first request of a
+/// connection, and for the client to acknowledge the GOAWAY.
 async fn last_answer(
     mut connection: impl Future<Output = hyper::Result<()>> + Unpin,
     activity: &Activity,
@@ -531,13 +533,13 @@ async fn last_answer(
     }
 }
 
-/// Waits until a change of whom the endpoint trusts leaves this client out.
+/// Waits until a change of the client authentication policy excludes this client.
 async fn distrusted(clients: Option<watch::Receiver<Arc<ClientAuthPolicy>>>, tls: Option<Arc<TlsInfo>>) {
     if let (Some(mut clients), Some(tls)) = (clients, tls) {
         while clients.changed().await.is_ok() {
             let trust = clients.borrow_and_update().clone();
             if !trust.still_trusted(tls.client.as_ref()) {
-                // A client may ask on for a while: whoever decides about requests is to know.
+                // The client may still send requests for a while: the admission layer must know.
                 if let Some(client) = &tls.client {
                     client.mark_untrusted();
                 }
@@ -549,7 +551,7 @@ async fn distrusted(clients: Option<watch::Receiver<Arc<ClientAuthPolicy>>>, tls
 }
 
 impl Limits {
-    /// Waits for a place for one more connection. Where few are left, connections that do nothing make room.
+    /// Waits for capacity for one more connection. When little is left, inactive connections make room.
     async fn place(&self, endpoint: &'static str) -> OwnedSemaphorePermit {
         let place = async {
             let place = tokio::select! {
@@ -567,13 +569,13 @@ impl Limits {
         }
     }
 
-    /// A place for one more connection, where there is one.
+    /// Returns capacity for one more connection, if there is any.
     fn try_place(&self) -> Option<OwnedSemaphorePermit> {
         let own = self.connections.clone().try_acquire_owned();
         own.or_else(|_| self.spare.clone().try_acquire_owned()).ok()
     }
 
-    /// Has connections make room where there are too few places, or too many handshakes. Returns when to look again.
+    /// Makes connections leave if capacity is low or there are too many handshakes. Returns when to check again.
     fn relieve(&self, endpoint: &'static str) -> Duration {
         let free = self.connections.available_permits() + self.spare.available_permits();
         let reserve = (self.table.len() / RESERVE).clamp(1, MAX_RESERVE);
@@ -587,7 +589,7 @@ impl Limits {
 
     fn http1(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
-        // Its own timer is made again for each request; `Activity` has one for them all.
+        // hyper would create a timer for each request; `Activity` has one for all of them.
         builder.header_read_timeout(None).max_buf_size((self.header_bytes as usize).max(8 * 1024));
         builder
     }

@@ -1,24 +1,23 @@
-//! Where a value came from, so that every message can say so.
+//! Where a value came from, so that messages can state it.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// The place a value was read from.
+/// The origin of a value.
 ///
-/// `Display` is what a person sees: `--tls-key-file`, `SPICED_RUNTIME__TLS__KEY`,
-/// `spicepod.yaml: runtime.tls.key`.
+/// `Display` gives what users see: `--tls-key-file`, `SPICED_RUNTIME__TLS__KEY`, `spicepod.yaml: runtime.tls.key`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
-    /// Nobody said anything; this is what the program does by itself.
+    /// Not set anywhere: the built-in default.
     Default,
-    /// The program that these crates are part of said so itself.
+    /// Set by the program that embeds these crates.
     Program,
     /// A command line option, with its dashes.
     Flag(String),
     /// An environment variable, by name.
     Variable(String),
-    /// A key of a file: its name as a person would write it, the path of keys, and the line (from 1).
+    /// A key in a file.
     File {
         /// The file's name.
         file: PathBuf,
@@ -43,12 +42,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value and where it came from.
+/// A value and its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sourced<T> {
     /// The value.
     pub value: T,
-    /// Where it was read.
+    /// The origin of the value.
     pub origin: Origin,
 }
 
@@ -58,7 +57,7 @@ impl<T> Sourced<T> {
         Self { value, origin }
     }
 
-    /// Another value from the same place.
+    /// Maps the value and keeps the origin.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Sourced<U> {
         Sourced { value: f(self.value), origin: self.origin }
     }

@@ -1,4 +1,4 @@
-//! What a TLS port says to plain text, in the protocol that was spoken, so that a person reads why.
+//! Replies to plain text on a TLS port, in the client's protocol, so that a person can read the reason.
 
 use std::io;
 use std::time::Duration;
@@ -10,14 +10,15 @@ use tokio::time::timeout;
 
 use crate::prefixed_io::PrefixedIo;
 
-/// How long, and how much, the client may still say; an answer that is followed by a reset is lost.
+/// How long the client's remaining data is drained, and the maximum that is read; a reset right after the reply would
+/// discard the reply.
 const TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// What follows `PRI ` in the preface of HTTP/2 (RFC 9113 §3.4).
+/// The rest of the HTTP/2 preface after `PRI ` (RFC 9113 §3.4).
 const REST_OF_PREFACE: &[u8] = b"* HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Answers and closes. Tells what was spoken: `http/1`, `h2` or `unknown`.
+/// Replies and closes the connection. Returns the client's protocol: `http/1`, `h2` or `unknown`.
 pub(crate) async fn reply(first: Bytes, tcp: TcpStream, endpoint: &str) -> &'static str {
     let mut stream = PrefixedIo::new(first, tcp);
     let mut start = [0; 4];
@@ -29,7 +30,7 @@ pub(crate) async fn reply(first: Bytes, tcp: TcpStream, endpoint: &str) -> &'sta
         text if text.iter().all(|b| b.is_ascii_uppercase() || *b == b' ' || *b == b'/') => "http/1",
         _ => return "unknown",
     };
-    // The client may be gone, or never stop talking: both end here.
+    // The client may have disconnected, or never stop sending: both end here.
     let _ = if protocol == "h2" { h2(&mut stream, endpoint).await } else { http1(&mut stream, endpoint).await };
     let _ = timeout(TIMEOUT, async {
         stream.shutdown().await?;
@@ -48,8 +49,8 @@ async fn http1(stream: &mut PrefixedIo, endpoint: &str) -> io::Result<()> {
     stream.write_all(format!("{head}{body}").as_bytes()).await
 }
 
-/// SETTINGS, an answer to the first request, and GOAWAY with the reason. Without an answer a gRPC
-/// client takes its call for one that was never seen, and tries again until its deadline.
+/// Sends SETTINGS, a response to the first request, and GOAWAY with the reason. Without the response a gRPC client
+/// would assume that its call was never processed, and retry until its deadline.
 async fn h2(stream: &mut PrefixedIo, endpoint: &str) -> io::Result<()> {
     let reason = format!("this port ({endpoint}) speaks TLS and got plain text: use grpc+tls:// or https://");
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
@@ -70,7 +71,7 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// The stream of the first HEADERS frame.
+/// Returns the stream of the first HEADERS frame.
 async fn first_request(stream: &mut PrefixedIo) -> io::Result<u32> {
     let mut preface = [0; REST_OF_PREFACE.len()];
     stream.read_exact(&mut preface).await?;
@@ -103,7 +104,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// RFC 9113 §6.8, with INADEQUATE_SECURITY.
+/// Builds a GOAWAY frame (RFC 9113 §6.8) with INADEQUATE_SECURITY.
 fn goaway(last_stream: u32, reason: &str) -> Bytes {
     const INADEQUATE_SECURITY: u32 = 0xc;
     let mut payload = BytesMut::new();
@@ -113,14 +114,14 @@ fn goaway(last_stream: u32, reason: &str) -> Bytes {
     frame(GOAWAY, 0, 0, &payload)
 }
 
-/// The head of an answer that both HTTP and gRPC take for a refusal: 400, and UNAVAILABLE with the
-/// reason. HPACK without a table (RFC 7541 §6).
+/// Builds a response head that both HTTP and gRPC clients understand: status 400, and UNAVAILABLE with the reason. Uses
+/// HPACK without a dynamic table (RFC 7541 §6).
 fn refusal(reason: &str) -> Bytes {
     const STATUS_400: u8 = 0x80 | 12;
     let mut block = BytesMut::new();
     block.put_u8(STATUS_400);
     for (name, value) in [("content-type", "application/grpc"), ("grpc-status", "14"), ("grpc-message", reason)] {
-        // A literal, never indexed, without Huffman codes. Names and values stay below 127 bytes.
+        // A literal that is never indexed and not Huffman-coded. Names and values are shorter than 127 bytes.
         block.put_u8(0x10);
         for text in [name, value] {
             let length = text.len().min(126);

@@ -1,4 +1,4 @@
-//! A connection's bytes: plain or TLS, with the bytes that were read to tell which.
+//! A connection's byte stream, plain or TLS, with the bytes that were read to detect the protocol.
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -9,33 +9,33 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// So much is taken from the kernel at once, from a client that sends much. rustls asks for 4 KiB at a time.
+/// Size of a read from the kernel when a client sends much data. rustls asks for 4 KiB at a time.
 const AHEAD: usize = 64 * 1024;
 
-/// The most TLS records that a client may send in its handshake. A ClientHello that needs 64 KiB comes in four; each record
-/// costs the more, the more parts of one message came before it.
+/// Maximum number of TLS records in a client's handshake. A ClientHello of 64 KiB needs four; the cost of each record
+/// grows with the number of fragments of one message before it.
 const MAX_HANDSHAKE_RECORDS: usize = 512;
 
 /// The length of a record's header (RFC 8446 §5.1).
 const RECORD_HEADER: usize = 5;
 
-/// A handshake in too many parts.
+/// The handshake has too many records.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("a handshake of more than {MAX_HANDSHAKE_RECORDS} records")]
 pub(crate) struct TooManyRecords;
 
-/// Counts the TLS records that pass.
+/// Counts TLS records in a byte stream.
 #[derive(Debug, Default)]
 struct Records {
     count: usize,
     header: [u8; RECORD_HEADER],
     filled: usize,
-    /// What is to come of the current one.
+    /// Remaining bytes of the current record.
     left: usize,
 }
 
 impl Records {
-    /// Passes over `bytes`.
+    /// Scans `bytes`.
     fn pass(&mut self, mut bytes: &[u8]) -> Result<(), TooManyRecords> {
         while !bytes.is_empty() {
             let skipped = self.left.min(bytes.len());
@@ -58,15 +58,15 @@ impl Records {
     }
 }
 
-/// A TCP stream of which some bytes were read already; they are read again first.
+/// A TCP stream with a prefix of bytes that are read before the socket.
 #[derive(Debug)]
 pub struct PrefixedIo {
     ahead: Bytes,
-    /// Whether the last read took all that was asked for: there is more.
+    /// Whether the last read filled its buffer, so that more data is likely.
     more: bool,
     /// Whether anything was written.
     written: bool,
-    /// Until the handshake is over.
+    /// Present until the handshake is over.
     records: Option<Box<Records>>,
     tcp: TcpStream,
 }
@@ -76,18 +76,18 @@ impl PrefixedIo {
         Self { ahead: first, more: false, written: false, records: None, tcp }
     }
 
-    /// Limits the TLS records until [`Self::end_handshake`].
+    /// Limits the number of TLS records until [`Self::end_handshake`].
     pub(crate) fn limiting_records(mut self) -> Self {
         self.records = Some(Box::default());
         self
     }
 
-    /// The handshake is over.
+    /// Ends the limit on TLS records.
     pub(crate) fn end_handshake(&mut self) {
         self.records = None;
     }
 
-    /// Reads what was read before, then the socket.
+    /// Reads the buffered bytes, then the socket.
     fn poll_read_on(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let wanted = buf.remaining();
         if !self.ahead.has_remaining() {
@@ -103,17 +103,17 @@ impl PrefixedIo {
             self.ahead = ahead.freeze();
         }
         let count = self.ahead.len().min(wanted);
-        // The last of it takes its memory along.
+        // The last part releases the buffer.
         buf.put_slice(&self.ahead.split_to(count));
         Poll::Ready(Ok(()))
     }
 
-    /// Whether anything was written.
+    /// Returns whether anything was written.
     pub(crate) fn has_written(&self) -> bool {
         self.written
     }
 
-    /// Waits until the kernel has something, or the connection has ended.
+    /// Waits until the kernel has data, or the connection has ended.
     #[cfg(feature = "serve")]
     async fn readable(&self) -> io::Result<()> {
         self.tcp.readable().await
@@ -170,7 +170,7 @@ pub enum Io {
 
 #[cfg(feature = "serve")]
 impl Io {
-    /// Waits until there is something to read, after a read that found nothing.
+    /// Waits until data can be read, after a read that would have blocked.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Plain(io) => io.readable().await,

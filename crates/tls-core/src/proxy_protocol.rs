@@ -1,5 +1,4 @@
-//! The PROXY protocol, version 2, as HAProxy's `proxy-protocol.txt` has it (§2.2): who is at the other
-//! end of the proxy that connects to an endpoint.
+//! The PROXY protocol, version 2 (HAProxy's `proxy-protocol.txt` §2.2): the address of the client behind a proxy.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,16 +7,16 @@ use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// The signature, version and command, family, and the length of the rest.
+/// Length of the fixed part: the signature, version and command, family, and the length of the rest.
 const FIXED: usize = 16;
 
-/// Addresses and TLVs; those of real proxies have some hundred bytes.
+/// Maximum length of the addresses and TLVs; real proxies send some hundred bytes.
 const MAX_HEADER: usize = 4096;
 
-/// Reads the header off a connection, and nothing more. `None` where the proxy speaks for itself (a
-/// health check of its own) or for an address that is none of IP.
+/// Reads the header from a connection, and nothing beyond it. Returns `None` if the proxy speaks for itself (a health
+/// check) or for an address that is not an IP address.
 pub(crate) async fn read(tcp: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
-    // Byte by byte until it differs: what is no header may be shorter than one.
+    // Byte by byte until one differs: data without a header may be shorter than one.
     for expected in PROTOCOL_PREFIX {
         if tcp.read_u8().await? != *expected {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it begins otherwise"));

@@ -1,12 +1,12 @@
-//! Counts the bytes of request bodies that are held in memory: for each connection, each caller and the whole process.
+//! Limits the memory that request bodies hold, for each connection, each caller and the whole process.
 //!
-//! A request is charged for what it has sent until its answer begins; of a gRPC request, for the current message
-//! alone. A connection that reaches its share sends on with one request at a time, the others wait (HTTP/2 flow control
-//! holds the client back). A caller, or a process, that reaches its share has further bodies refused.
+//! A request is charged for the bytes it has sent until its response begins; a gRPC request, for the current message
+//! only. On a connection that reaches its limit, one request at a time continues and the others wait (HTTP/2 flow
+//! control holds the client back). If a caller or the process reaches its limit, further bodies are refused.
 //!
-//! What HTTP/2 buffers between the socket and the handlers is counted beside it: DATA that no handler has read yet, and
-//! frames of answers that the client does not take. Where all connections together reach the bound for one of these,
-//! connections that hold more than a little wait, and go on as their own bytes move.
+//! Data that HTTP/2 buffers between the socket and the handlers is counted separately: DATA that no handler has read
+//! yet, and frames of responses that the client does not read. When all connections together reach the limit for
+//! either, connections that hold more than a little wait until their own bytes move.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,10 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::drain::Drain;
 
-/// So much of each body is not held against its connection, and may use the reserve of the process.
+/// This much of each body is not limited by its connection, and may use the reserve of the process.
 const SMALL: usize = 64 << 10;
 
-/// The share of the process that is kept for small bodies: an eighth.
+/// The fraction of the process limit that is reserved for small bodies: an eighth.
 const RESERVE: usize = 8;
 
 /// A connection may always receive while it holds no more unread DATA than this.
@@ -29,22 +29,22 @@ const UNREAD: usize = 32 << 10;
 /// A connection may always send while it holds no more unsent frames than this.
 const UNSENT: usize = 1 << 20;
 
-/// What a connection can hold of unread DATA: its HTTP/2 window.
+/// The maximum of unread DATA on a connection: its HTTP/2 window.
 pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Callers that are told apart at a time; see [`RequestMemory::caller`].
+/// Maximum number of callers with separate limits; see [`RequestMemory::caller`].
 const MAX_CALLERS: usize = 4096;
 
-/// What request bodies may hold in memory. Clones share the count.
+/// The memory held by request bodies. Clones share the count.
 #[derive(Debug, Clone)]
 pub struct RequestMemory(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     process: Pool,
-    /// DATA frames that no handler has read.
+    /// DATA that no handler has read.
     unread: Pool,
-    /// Frames of answers that are not sent.
+    /// Response frames that have not been sent.
     unsent: Pool,
     connection: usize,
     callers: Mutex<HashMap<String, Weak<Pool>>>,
@@ -63,16 +63,16 @@ impl Pool {
 }
 
 impl Default for RequestMemory {
-    /// 512 MiB for the process, half of that for one caller, 64 MiB for one connection.
+    /// Limits the process to 512 MiB, one caller to half of that, and one connection to 64 MiB.
     fn default() -> Self {
         Self::new(512 << 20, 64 << 20)
     }
 }
 
 impl RequestMemory {
-    /// Limits the bytes that all request bodies hold to `process`, those of one caller to half of that, and those of one
-    /// connection to `connection` (a single request may exceed the latter, one at a time). Unread DATA of HTTP/2 may take
-    /// another half of `process`; unsent frames as much as bodies, in total and for each connection.
+    /// Limits the memory of all request bodies to `process`, of one caller to half of that, and of one connection to
+    /// `connection` (one request at a time may exceed the latter). Unread HTTP/2 DATA may take another half of
+    /// `process`; unsent frames as much as bodies, in total and for each connection.
     pub fn new(process: usize, connection: usize) -> Self {
         Self(Arc::new(Shared {
             process: Pool::new(process),
@@ -83,12 +83,12 @@ impl RequestMemory {
         }))
     }
 
-    /// The bytes that are held.
+    /// Returns the number of bytes held.
     pub fn used(&self) -> usize {
         self.0.process.used.load(Ordering::Relaxed)
     }
 
-    /// The bytes of HTTP/2 DATA that no request has read.
+    /// Returns the number of HTTP/2 DATA bytes that no request has read.
     pub fn unread(&self) -> usize {
         self.0.unread.used.load(Ordering::Relaxed)
     }
@@ -107,7 +107,7 @@ impl RequestMemory {
         })
     }
 
-    /// The share of a caller. Where there are too many callers, further ones share with those of the same hash.
+    /// Returns the pool of a caller. If there are too many callers, further ones share one pool.
     fn caller(&self, name: &str) -> Arc<Pool> {
         let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = callers.get(name).and_then(Weak::upgrade) {
@@ -126,37 +126,37 @@ impl RequestMemory {
     }
 }
 
-/// What the requests of one connection hold.
+/// The memory that the requests of one connection hold.
 #[derive(Debug)]
 pub(crate) struct ConnectionMemory {
     memory: RequestMemory,
     used: AtomicUsize,
-    /// Held by the one request that may exceed the connection's share.
+    /// Held by the one request that may exceed the connection's limit.
     overdraft: Arc<Semaphore>,
     pub(crate) drain: Drain,
-    /// DATA that came and no handler has read.
+    /// DATA that arrived and that no handler has read.
     unread: AtomicUsize,
-    /// All that handlers have read; wraps.
+    /// Total bytes that handlers have read; wraps.
     read: AtomicUsize,
-    /// Request bodies of which something may be unread.
+    /// Request bodies that may have unread data.
     bodies: AtomicUsize,
-    /// The connection's task, where it waits for a handler to read.
+    /// Wakes the connection's task while it waits for a handler to read.
     waits: Mutex<Option<Waker>>,
-    /// Frames of answers that are not sent.
+    /// Response frames that have not been sent.
     unsent: AtomicUsize,
 }
 
 impl ConnectionMemory {
-    /// DATA frames of so many bytes came.
+    /// Counts received DATA of `count` bytes.
     pub(crate) fn received(&self, count: usize) {
-        // A client cannot have more on its way; padding, and what was sent to a request that is over, are never read.
+        // A client cannot send beyond its window. Padding, and data for a request that is over, are never read.
         let room = (CONNECTION_WINDOW as usize).saturating_sub(self.unread.load(Ordering::Relaxed));
         let count = count.min(room);
         self.unread.fetch_add(count, Ordering::Relaxed);
         self.memory.0.unread.used.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// A handler read so many bytes.
+    /// Counts data that a handler has read.
     pub(crate) fn read(&self, count: usize) {
         self.read.fetch_add(count, Ordering::Relaxed);
         self.forget(count);
@@ -173,7 +173,7 @@ impl ConnectionMemory {
         }
     }
 
-    /// Whether more may be read from the socket. Where not, `waker` is called once the handlers have read enough.
+    /// Returns whether more may be read from the socket. If not, `waker` is called once the handlers have read enough.
     pub(crate) fn may_receive(&self, waker: &Waker) -> bool {
         let may = || {
             self.unread.load(Ordering::Relaxed) <= UNREAD
@@ -186,12 +186,12 @@ impl ConnectionMemory {
         may()
     }
 
-    /// How much handlers have read so far; tells progress alone.
+    /// Returns how much handlers have read so far; only useful to detect progress.
     pub(crate) fn has_read(&self) -> usize {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Whether an answer may give another frame.
+    /// Returns whether a response may yield another frame.
     pub(crate) fn may_send(&self) -> bool {
         let (own, all) = (self.unsent.load(Ordering::Relaxed), &self.memory.0.unsent);
         own < self.memory.0.connection && (own < UNSENT || all.used.load(Ordering::Relaxed) < all.limit)
@@ -201,7 +201,7 @@ impl ConnectionMemory {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one request's charge.
+    /// Creates the charge of one request.
     pub(crate) fn charge(self: &Arc<Self>) -> RequestCharge {
         RequestCharge(Arc::new(Charge {
             connection: self.clone(),
@@ -221,7 +221,7 @@ impl Drop for ConnectionMemory {
     }
 }
 
-/// A request body of which something may be unread. HTTP/2 frees what is left of the last one that is dropped.
+/// A request body that may have unread data. When the last one is dropped, HTTP/2 discards the rest.
 #[derive(Debug)]
 pub(crate) struct Unread(Arc<ConnectionMemory>);
 
@@ -231,7 +231,7 @@ impl Unread {
         Self(connection.clone())
     }
 
-    /// So many bytes of it were read.
+    /// Counts `count` bytes of the body as read.
     pub(crate) fn read(&self, count: usize) {
         self.0.read(count);
     }
@@ -245,7 +245,7 @@ impl Drop for Unread {
     }
 }
 
-/// A frame of an answer, until it is sent or given up.
+/// A response frame, until it is sent or discarded.
 #[derive(Debug)]
 pub(crate) struct Unsent {
     connection: Arc<ConnectionMemory>,
@@ -267,7 +267,7 @@ impl Drop for Unsent {
     }
 }
 
-/// What one request holds, until the last clone is dropped; in the extensions of a request that has a body.
+/// The memory that one request holds, until the last clone is dropped; in the extensions of a request that has a body.
 #[derive(Debug, Clone)]
 pub struct RequestCharge(Arc<Charge>);
 
@@ -277,20 +277,20 @@ struct Charge {
     caller: OnceLock<Box<str>>,
     pool: OnceLock<Arc<Pool>>,
     used: AtomicUsize,
-    /// What of it the caller's share is charged with.
+    /// How much of `used` is charged to the caller's pool.
     pooled: AtomicUsize,
-    /// One message is expected, and the end of the request after it.
+    /// The request is one message, after which it must end.
     is_unary: AtomicBool,
     overdraft: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl RequestCharge {
-    /// Says whose request it is, before the body is read.
+    /// Sets the caller of the request, before the body is read.
     pub fn on_behalf_of(&self, caller: &str) {
         let _ = self.0.caller.set(caller.into());
     }
 
-    /// Says that the request is one message of gRPC: the end of the request has to follow in time, too.
+    /// Declares that the request is one gRPC message, so that the end of the request has a deadline too.
     pub fn expect_one_message(&self) {
         self.0.is_unary.store(true, Ordering::Relaxed);
     }
@@ -303,7 +303,7 @@ impl RequestCharge {
         &self.0.connection.drain
     }
 
-    /// The semaphore to wait for before more is read; `None` where there is room.
+    /// Returns the semaphore to acquire before more is read, or `None` if there is room.
     pub(crate) fn wait_for(&self) -> Option<Arc<Semaphore>> {
         let connection = &self.0.connection;
         let is_full = self.0.used.load(Ordering::Relaxed) > SMALL
@@ -311,12 +311,12 @@ impl RequestCharge {
         (is_full && self.overdraft().is_none()).then(|| connection.overdraft.clone())
     }
 
-    /// The wait is over.
+    /// Stores the permit to exceed the connection's limit.
     pub(crate) fn overdraw(&self, permit: OwnedSemaphorePermit) {
         *self.overdraft() = Some(permit);
     }
 
-    /// Charges `count` more bytes. False where there is no room for them: they are to be dropped.
+    /// Charges `count` more bytes. Returns false if they exceed a limit and must be dropped.
     pub(crate) fn add(&self, count: usize) -> bool {
         let charge = &*self.0;
         let used = charge.used.fetch_add(count, Ordering::Relaxed) + count;
@@ -326,14 +326,14 @@ impl RequestCharge {
         if used <= SMALL {
             return all <= process.limit;
         }
-        // From here on a caller of its own; what came before is charged with it.
+        // From here on the caller's pool is charged, including the bytes so far.
         let pool = charge.pool.get_or_init(|| self.pool());
         let count = used - charge.pooled.swap(used, Ordering::Relaxed);
         let callers = pool.used.fetch_add(count, Ordering::Relaxed) + count;
         callers <= pool.limit && all <= process.limit - process.limit / RESERVE
     }
 
-    /// Gives everything back: what was read is not held any more.
+    /// Releases the whole charge, once the data read so far is no longer held.
     pub(crate) fn release(&self) {
         self.0.release();
     }
@@ -343,7 +343,7 @@ impl RequestCharge {
     }
 
     fn overdraft(&self) -> std::sync::MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        // Nothing that can panic is done with the lock.
+        // No code that holds the lock can panic.
         self.0.overdraft.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -449,7 +449,7 @@ mod tests {
         assert!(three.may_receive(waker), "who holds little goes on");
         bodies[0].read(2 * MIB);
         assert!(two.may_receive(waker), "there is room again");
-        // The last body of a connection takes along what is left.
+        // Dropping the last body of a connection releases the rest.
         let another = Unread::new(&one);
         drop(bodies);
         assert_eq!((unread(&one), unread(&two), unread(&three)), (MIB, 0, 0));

@@ -1,5 +1,5 @@
-//! The channel that carries the identities to every endpoint: what is published is used by the next
-//! handshake, and connections in flight are untouched.
+//! The channel that carries the identities to every endpoint: the next handshake uses what is published, and existing
+//! connections are not affected.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,81 +10,81 @@ use tokio::sync::watch;
 
 use crate::{Identity, SniCertResolver};
 
-/// Makes the channel, serving `initial` at once.
+/// Creates the channel with `initial` as the current identities.
 pub fn channel(initial: impl Into<SniCertResolver>) -> (Publisher, Identities) {
     let served = Served { identities: Arc::new(initial.into()), rejection: None };
     let (sender, receiver) = watch::channel(served);
     (Publisher(sender), Identities(receiver))
 }
 
-/// What is served, and how the last attempt to change it ended.
+/// The current identities, and the outcome of the last attempt to change them.
 #[derive(Debug, Clone)]
 pub struct Served {
-    /// The identities of the next handshake.
+    /// The identities for the next handshake.
     pub identities: Arc<SniCertResolver>,
-    /// The newest candidate that was refused since.
+    /// The latest candidate rejected since they were published.
     pub rejection: Option<Rejection>,
 }
 
 impl Served {
-    /// The default identity.
+    /// Returns the default identity.
     pub fn identity(&self) -> &Arc<Identity> {
         self.identities.default()
     }
 }
 
-/// A candidate that was not taken.
+/// A candidate that was rejected.
 #[derive(Debug, Clone)]
 pub struct Rejection {
-    /// When.
+    /// The time of the rejection.
     pub at: SystemTime,
-    /// Why, in one sentence.
+    /// The reason, in one sentence.
     pub reason: String,
 }
 
-/// The writing end: one, held by whoever reloads.
+/// The sending end of the channel: there is one, held by the reloader.
 #[derive(Debug)]
 pub struct Publisher(watch::Sender<Served>);
 
 impl Publisher {
-    /// Puts `identities` before every handshake from now on.
+    /// Makes `identities` current for every handshake from now on.
     pub fn publish(&self, identities: impl Into<SniCertResolver>) {
         self.0.send_replace(Served { identities: Arc::new(identities.into()), rejection: None });
     }
 
-    /// Records that a candidate was refused; what serves goes on serving.
+    /// Records that a candidate was rejected; the current identities stay in use.
     pub fn reject(&self, reason: String) {
         self.0.send_modify(|served| served.rejection = Some(Rejection { at: SystemTime::now(), reason }));
     }
 
-    /// Records that a reading found nothing new, which ends an earlier rejection.
+    /// Records that a read found no change, which clears an earlier rejection.
     pub fn unchanged(&self) {
         self.0.send_if_modified(|served| served.rejection.take().is_some());
     }
 
-    /// What is served now.
+    /// Returns the current state.
     pub fn served(&self) -> Served {
         self.0.borrow().clone()
     }
 }
 
-/// The reading end: cheap to clone, one for each endpoint and each observer.
+/// The receiving end of the channel: cheap to clone, one for each endpoint and each observer.
 #[derive(Debug, Clone)]
 pub struct Identities(watch::Receiver<Served>);
 
 impl Identities {
-    /// What is served now.
+    /// Returns the current state.
     pub fn served(&self) -> Served {
         self.0.borrow().clone()
     }
 
-    /// Whether there is a certificate for a client that asks for `name`, or for none.
+    /// Returns whether there is a certificate for a client that requests `name`, or no name.
     pub(crate) fn answers(&self, name: Option<&str>) -> bool {
         let served = self.0.borrow();
         !served.identities.is_strict() || served.identities.answer(name).is_some()
     }
 
-    /// Waits for a change. `false` where the publisher is gone and none will come.
+    /// Waits for a change. Returns `false` if the publisher is gone, so that no change can follow.
     pub async fn changed(&mut self) -> bool {
         self.0.changed().await.is_ok()
     }

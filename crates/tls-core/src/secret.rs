@@ -1,13 +1,13 @@
-//! A value that must not be seen: zeroized when dropped, and never printed by accident.
+//! A secret value: zeroized when dropped, and never printed by accident.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// Bytes that are wiped from memory when dropped and that no `Debug` or `Display` shows.
+/// Secret bytes, which are wiped from memory when dropped and which no `Debug` or `Display` shows.
 ///
-/// There is no `Display`, no `Deref` and no `PartialEq`. The content comes out by one of two
-/// named methods, [`Secret::expose`] and [`Secret::expose_text`], which are easy to search for.
+/// There is no `Display`, no `Deref` and no `PartialEq`. The content is only accessible through two methods,
+/// [`Secret::expose`] and [`Secret::expose_text`], whose calls are easy to search for.
 ///
 /// ```
 /// let key = tls_core::Secret::from("correct horse");
@@ -23,25 +23,25 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The content. Every call is a place where a secret may leave its box.
+    /// Returns the content. Every call is a place where a secret may leak.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// The content as text.
+    /// Returns the content as text.
     ///
     /// # Errors
-    /// The content is not UTF-8; the error carries the position, not the bytes.
+    /// Fails if the content is not UTF-8; the error carries the position, not the bytes.
     pub fn expose_text(&self) -> Result<&str, std::str::Utf8Error> {
         std::str::from_utf8(&self.0)
     }
 
-    /// True where there is no content at all.
+    /// Returns true if the content is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True where there is nothing but ASCII white space.
+    /// Returns true if there is nothing but ASCII white space.
     pub fn is_blank(&self) -> bool {
         self.0.iter().all(u8::is_ascii_whitespace)
     }

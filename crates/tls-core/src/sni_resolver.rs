@@ -1,4 +1,4 @@
-//! Several identities of one server, chosen by the name that a client asks for (SNI, RFC 6066 §3).
+//! Chooses among several identities of a server by the name that the client requests (SNI, RFC 6066 §3).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,27 +8,27 @@ use rustls::server::ClientHello;
 
 use crate::Identity;
 
-/// The identities of a server. Each is for the DNS names of its leaf: an exact name comes before a wildcard
-/// (RFC 9525 §6.3), and of several for one name the first whose key the client can verify. The default is for
-/// everybody else, unless the set is strict.
+/// The identities of a server, each for the DNS names of its leaf. An exact name takes precedence over a wildcard (RFC
+/// 9525 §6.3); among several identities for one name, the first whose key the client can verify is used. Any other
+/// client gets the default, unless the resolver is strict.
 #[derive(Debug)]
 pub struct SniCertResolver {
-    /// The default comes first.
+    /// The default is the first.
     all: Vec<Arc<Identity>>,
-    /// By lower-case name; a wildcard as it is written.
+    /// Indices by lower-case name; a wildcard as written.
     names: HashMap<Box<str>, Vec<usize>>,
     strict: bool,
 }
 
 impl SniCertResolver {
-    /// A set with a default. `strict`: a client that asks for no name of the set, or for none at all, is refused.
+    /// Creates a resolver with a default. If `strict`, a client that requests an unknown name, or no name, is refused.
     pub fn new(default: Arc<Identity>, more: impl IntoIterator<Item = Arc<Identity>>, strict: bool) -> Self {
         let all: Vec<Arc<Identity>> = std::iter::once(default).chain(more).collect();
         let mut names: HashMap<Box<str>, Vec<usize>> = HashMap::new();
         for (at, identity) in all.iter().enumerate() {
             for name in identity.leaf().dns_names() {
                 let these = names.entry(name.to_ascii_lowercase().into()).or_default();
-                // A certificate may have a name twice.
+                // A certificate may contain a name twice.
                 if these.last() != Some(&at) {
                     these.push(at);
                 }
@@ -37,22 +37,22 @@ impl SniCertResolver {
         Self { all, names, strict }
     }
 
-    /// The identity for whoever asks for no name that another is for.
+    /// Returns the identity for clients that request no name of another identity.
     pub fn default(&self) -> &Arc<Identity> {
         &self.all[0]
     }
 
-    /// All of them, the default first.
+    /// Returns all identities, the default first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Identity>> {
         self.all.iter()
     }
 
-    /// Whether a client that asks for none of the names is refused.
+    /// Returns whether a client that requests an unknown name is refused.
     pub fn is_strict(&self) -> bool {
         self.strict
     }
 
-    /// The identities that are for `name`, in the order of preference: by exact name, then by wildcard.
+    /// Returns the identities for `name` in order of preference: by exact name, then by wildcard.
     pub fn for_name(&self, name: &str) -> impl Iterator<Item = &Arc<Identity>> {
         let name = name.to_ascii_lowercase();
         let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
@@ -61,7 +61,7 @@ impl SniCertResolver {
         at(&name).iter().chain(wild).map(|at| &self.all[*at])
     }
 
-    /// What a client gets that asks for `name`, or for none.
+    /// Returns the identity for a client that requests `name`, or no name.
     pub fn answer(&self, name: Option<&str>) -> Option<&Arc<Identity>> {
         self.choose(name, |_| true)
     }
@@ -78,13 +78,13 @@ impl SniCertResolver {
         let named = name.and_then(|name| {
             let mut these = self.for_name(name).peekable();
             let first = these.peek().copied();
-            // Where none fits, the handshake says so of the first.
+            // If none fits, the handshake reports that for the first.
             these.find(|identity| fits(identity)).or(first)
         });
         named.or_else(|| (!self.strict).then(|| self.fallback(fits)))
     }
 
-    /// The default, or what stands beside it for one of its names where the client cannot verify its key.
+    /// Returns the default, or another identity for one of its names if the client cannot verify the default's key.
     fn fallback(&self, fits: impl Fn(&Identity) -> bool) -> &Arc<Identity> {
         let default = self.default();
         if fits(default) {
@@ -94,7 +94,7 @@ impl SniCertResolver {
         twins.find(|twin| fits(twin)).unwrap_or(default)
     }
 
-    /// True where `other` presents the same chains, from the same places, to the same clients.
+    /// Returns true if `other` presents the same chains, with the same origins, to the same clients.
     pub fn same(&self, other: &Self) -> bool {
         self.strict == other.strict
             && self.all.len() == other.all.len()

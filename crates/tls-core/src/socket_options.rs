@@ -1,7 +1,8 @@
-//! What the kernel is told of a connection, above all how much of what is sent may lie there.
+//! Socket options of connections, above all the size of the kernel's send buffer.
 //!
-//! The kernel lets its buffer grow to megabytes, which a long path needs. On a short one that only means that bytes are
-//! copied after they have left the cache: fitted to the path, a gigabyte costs about a third less.
+//! The kernel lets the buffer grow to megabytes, which a path with a long round trip needs. On a short path that only
+//! means that bytes are copied after they have left the cache: with the buffer sized for the path, a gigabyte costs
+//! about a third less.
 
 use std::io;
 use std::time::Duration;
@@ -9,28 +10,28 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// The longest round trip on which [`SEND_BUFFER`] bytes at a time are no brake: they are 8 Gbit/s.
+/// The longest round trip at which a buffer of [`SEND_BUFFER`] bytes does not limit throughput: 8 Gbit/s.
 const SHORT: Duration = Duration::from_micros(250);
 
-/// What lies in the kernel at most, where the path is short.
+/// Maximum size of the send buffer on a short path.
 const SEND_BUFFER: usize = 256 << 10;
 
-/// HTTP/1 has no ping of its own: the kernel asks a peer that has been silent for so long whether it lives.
+/// HTTP/1 has no ping, so the kernel probes a peer that has been silent for this long.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Tells a socket that listens what its connections are to have: Linux hands it down to them.
+/// Sets options on a listening socket; on Linux its connections inherit them.
 pub(crate) fn before_accept(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE))
 }
 
-/// Fits the send buffer to the path, where that is known.
+/// Sizes the send buffer for the path, if the round trip is known.
 pub(crate) fn after_accept(tcp: &TcpStream) -> io::Result<()> {
     if cfg!(not(target_os = "linux")) {
         before_accept(&SockRef::from(tcp))?;
     }
     if round_trip(tcp).is_some_and(|round_trip| round_trip <= SHORT) {
-        // Where it cannot be, the kernel's own is as good as it was.
+        // If this fails, the kernel's own size still works.
         let _ = SockRef::from(tcp).set_send_buffer_size(SEND_BUFFER);
     }
     Ok(())
@@ -40,27 +41,27 @@ pub(crate) fn after_accept(tcp: &TcpStream) -> io::Result<()> {
 mod info {
     use nix::sys::socket::sockopt::GetStruct;
 
-    /// `struct tcp_info` of `linux/tcp.h`, as far as every kernel has had it; in words.
+    /// Size in words of the part of `struct tcp_info` (`linux/tcp.h`) that every kernel has.
     const WORDS: usize = 26;
 
-    /// The place of `tcpi_rtt` in it, which is in microseconds.
+    /// Index of `tcpi_rtt`, which is in microseconds.
     pub(super) const RTT: usize = 17;
 
-    /// What the kernel knows of a connection: `tcp(7)`.
+    /// The kernel's information on a connection: `tcp(7)`.
     #[derive(Debug, Clone, Copy)]
     pub(super) struct TcpInfo;
 
     nix::getsockopt_impl!(TcpInfo, libc::IPPROTO_TCP, libc::TCP_INFO, [u32; WORDS], GetStruct<[u32; WORDS]>);
 }
 
-/// How long the last bytes took to a client and back, smoothed.
+/// Returns the smoothed round-trip time.
 #[cfg(target_os = "linux")]
 fn round_trip(tcp: &TcpStream) -> Option<Duration> {
     let info = nix::sys::socket::getsockopt(tcp, info::TcpInfo).ok()?;
     Some(Duration::from_micros(info[info::RTT].into())).filter(|round_trip| !round_trip.is_zero())
 }
 
-/// Not every system tells.
+/// Not every system reports it.
 #[cfg(not(target_os = "linux"))]
 fn round_trip(_: &TcpStream) -> Option<Duration> {
     None
@@ -85,7 +86,7 @@ mod tests {
         let socket = SockRef::from(&tcp);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), SILENCE);
-        // The kernel doubles what is asked for, and bounds it by net.core.wmem_max.
+        // The kernel doubles the requested size, and limits it by net.core.wmem_max.
         let fitted = SockRef::from(&tcp).send_buffer_size().unwrap();
         assert!(round_trip > SHORT || fitted <= 2 * SEND_BUFFER, "{fitted}");
     }

@@ -1,5 +1,5 @@
-//! Session tickets without state (RFC 5077 §4, RFC 8446 §4.6.1): sealed with AES-256-GCM under a
-//! key of the current time window, opened with the key of this window or the one before.
+//! Stateless session tickets (RFC 5077 §4, RFC 8446 §4.6.1): sealed with AES-256-GCM under a key of the current time
+//! window, opened with the key of this window or the previous one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,17 +9,17 @@ use rustls::server::ProducesTickets;
 
 use crate::KeyDeriver;
 
-/// How long one key seals. A ticket lives at least this long and at most twice as long.
+/// How long one key seals tickets. A ticket is valid for at least this long and at most twice as long.
 pub(crate) const WINDOW: Duration = Duration::from_secs(6 * 3600);
 
-/// A ticket is a sealed session state with a chain at most; more is no ticket of ours.
+/// Maximum size of a ticket: at most a session state with a chain. Anything longer is not our ticket.
 const MAX_TICKET: usize = 64 * 1024;
 
 /// The keys of a server's tickets.
 #[derive(Debug)]
 pub(crate) struct TicketKeys {
     derivation: KeyDeriver,
-    /// The last two that were asked for, of two windows as a rule: to make one costs more than a ticket.
+    /// The last two keys in use, normally of two windows: creating a key costs more than sealing a ticket.
     made: Mutex<[Option<Made>; 2]>,
 }
 
@@ -36,7 +36,7 @@ impl TicketKeys {
     }
 
     fn get(&self, trust: &[u8], window: u64) -> Option<Arc<RandomizedNonceKey>> {
-        // They are replaced whole, so a panic elsewhere leaves them as they were.
+        // Entries are replaced as a whole, so a panic elsewhere leaves them intact.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = made.iter().flatten().find(|made| made.window == window && made.trust == trust) {
             return Some(made.key.clone());
@@ -49,8 +49,8 @@ impl TicketKeys {
     }
 }
 
-/// Seals and opens tickets with keys bound to `trust`: whoever changes whom they trust changes it,
-/// and no older ticket opens.
+/// Seals and opens tickets with keys bound to `trust`: a change of the client authentication policy changes `trust`,
+/// and older tickets no longer open.
 #[derive(Debug)]
 pub(crate) struct Ticketer {
     keys: Arc<TicketKeys>,

@@ -1,5 +1,5 @@
-//! How TLS is spoken: versions, suites, tickets, ALPN, whose certificates clients show. The one place
-//! where the provider is chosen.
+//! TLS settings: versions, cipher suites, tickets, ALPN and client authentication. The only place that chooses the
+//! crypto provider.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -17,9 +17,9 @@ use crate::hkdf::with_cached_hmac;
 use crate::rotation::Identities;
 use crate::tickets::{TicketKeys, Ticketer};
 
-/// The crypto provider: aws-lc-rs, its suites (AEAD with forward secrecy, all of them) and its
-/// groups, `X25519MLKEM768` first. The suites come in the order of what they cost this machine: AES-128, AES-256,
-/// ChaCha20, or that one first where AES has no instructions.
+/// Returns the crypto provider: aws-lc-rs with all its suites (all AEAD with forward secrecy) and its groups,
+/// `X25519MLKEM768` first. The suites are ordered by their cost on this machine: AES-128, AES-256, ChaCha20, with
+/// ChaCha20 first if there are no AES instructions.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     let make = || {
@@ -31,7 +31,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     PROVIDER.get_or_init(make).clone()
 }
 
-/// The place of a suite among those of its version.
+/// Returns the rank of a suite among those of its version.
 fn cost(suite: CipherSuite) -> u8 {
     use CipherSuite as Suite;
     match suite {
@@ -58,7 +58,7 @@ fn is_chacha(suite: CipherSuite) -> bool {
     )
 }
 
-/// Whether this machine has instructions for AES.
+/// Returns whether this machine has AES instructions.
 fn has_aes() -> bool {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     return std::arch::is_x86_feature_detected!("aes");
@@ -68,74 +68,74 @@ fn has_aes() -> bool {
     return true;
 }
 
-/// Whose order of suites is followed.
+/// Whose order of cipher suites is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CipherPreference {
-    /// This machine's.
+    /// The order of this machine.
     Server,
-    /// The client's, which has no instructions for AES either: it names ChaCha20 first.
+    /// The order of a client that lists ChaCha20 first because it has no AES instructions.
     Client,
 }
 
 impl CipherPreference {
-    /// For a client that offers these suites.
+    /// Chooses the preference for a client that offers these suites.
     pub(crate) fn of(offered: &[CipherSuite]) -> Self {
         if offered.first().is_some_and(|first| is_chacha(*first)) { Self::Client } else { Self::Server }
     }
 }
 
-/// Makes [`provider`] the process' default, for libraries that ask for one. Only `main` calls it.
+/// Installs [`provider`] as the process' default, for libraries that use the default. Only `main` calls it.
 pub fn install_provider() {
-    // An error says that one is installed already, which is what we want.
+    // The only error is that a provider is already installed, which is fine.
     let _ = CryptoProvider::install_default((*provider()).clone());
 }
 
-/// The lowest version that is spoken.
+/// The lowest TLS version that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MinVersion {
     /// TLS 1.2 and 1.3 (RFC 5246, RFC 8446); Mozilla's "intermediate".
     #[default]
     Tls12,
-    /// TLS 1.3 alone; Mozilla's "modern".
+    /// TLS 1.3 only; Mozilla's "modern".
     Tls13,
 }
 
-/// How TLS is spoken on an endpoint.
+/// The TLS settings of an endpoint.
 #[derive(Debug, Clone)]
 pub struct TlsOptions {
     /// The lowest version.
     pub min_version: MinVersion,
-    /// Where the keys of session tickets come from. Replicas that share it resume each other's sessions.
+    /// Derives the keys of session tickets. Replicas that share it resume each other's sessions.
     pub tickets: KeyDeriver,
-    /// Whether the keys of each session are written to the file that the variable `SSLKEYLOGFILE` names (RFC 9850), for
-    /// Wireshark: whoever has it reads every connection.
+    /// Whether session keys are written to the file named by the variable `SSLKEYLOGFILE` (RFC 9850), for Wireshark:
+    /// anyone with that file can decrypt every connection.
     pub insecure_key_log: bool,
 }
 
 impl TlsOptions {
-    /// TLS 1.2 and 1.3, and session tickets that only this process takes.
+    /// Creates settings for TLS 1.2 and 1.3, with session tickets that only this process accepts.
     ///
     /// # Errors
-    /// The system gives no random bytes.
+    /// Fails if the system provides no random bytes.
     pub fn random() -> Result<Self, rustls::Error> {
         Ok(Self { min_version: MinVersion::default(), tickets: KeyDeriver::random()?, insecure_key_log: false })
     }
 
-    /// TLS for a server that presents `identities` and asks no client for a certificate.
+    /// Creates the TLS configuration of a server that presents `identities` and asks no client for a certificate.
     ///
     /// # Errors
-    /// The provider refuses the versions, which none of ours does.
+    /// Fails if the provider rejects the versions, which aws-lc-rs does not.
     pub fn server(self, identities: Identities) -> Result<ServerTls, rustls::Error> {
-        // Nobody changes it: the last value stays.
+        // The policy never changes: the receiver keeps the last value.
         let (_, nobody) = watch::channel(Arc::new(ClientAuthPolicy::nobody()));
         self.server_asking(identities, nobody)
     }
 
-    /// TLS for a server that presents `identities` and takes the clients that `clients` trusts: what is
-    /// put there is used by the next handshake, and asked of the connections that are open.
+    /// Creates the TLS configuration of a server that presents `identities` and accepts the clients that `clients`
+    /// trusts: the next handshake uses a change, and open connections are checked against it.
     ///
     /// # Errors
-    /// The provider refuses the versions, which none of ours does.
+    /// Fails if the provider rejects the versions, which aws-lc-rs does not.
     pub fn server_asking(
         self,
         identities: Identities,
@@ -166,11 +166,11 @@ impl TlsOptions {
         };
         let mut config = builder.with_cert_resolver(Arc::new(identities));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Tickets carry the session; nothing is kept here.
+        // Tickets carry the session, so the server stores nothing.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.ticketer = tickets;
         config.ignore_client_order = order == CipherPreference::Server;
-        // A ticket costs both sides; a client that wants more than one asks for them (RFC 9149).
+        // Each ticket costs both sides; a client that wants more can request them (RFC 9149).
         config.send_tls13_tickets = 1;
         config.max_tls13_tickets = 4;
         if self.insecure_key_log {
@@ -181,8 +181,8 @@ impl TlsOptions {
     }
 }
 
-/// How a server speaks TLS: what it presents and whom it trusts, both as they are at each handshake.
-/// Cheap to clone; one for all endpoints.
+/// The TLS configuration of a server: its identities and trusted clients, both as they are at each handshake. Cheap to
+/// clone; one for all endpoints.
 #[derive(Clone)]
 pub struct ServerTls(Arc<Inner>);
 
@@ -191,13 +191,13 @@ struct Inner {
     identities: Identities,
     clients: watch::Receiver<Arc<ClientAuthPolicy>>,
     keys: Arc<TicketKeys>,
-    /// Where no client is asked, every connection shares one of these.
+    /// Without client authentication, every connection shares one of these.
     open: Arc<ServerConfig>,
     open_theirs: Arc<ServerConfig>,
 }
 
 impl ServerTls {
-    /// rustls' configuration for one connection.
+    /// Returns rustls' configuration for one connection.
     pub(crate) fn config(&self, order: CipherPreference) -> Result<Arc<ServerConfig>, rustls::Error> {
         let Inner { options, identities, clients, keys, open, open_theirs } = &*self.0;
         let trust = clients.borrow().clone();
@@ -209,12 +209,12 @@ impl ServerTls {
         options.config(identities.clone(), Some(verifier), tickets, order).map(Arc::new)
     }
 
-    /// Whether there is a certificate for a client that asks for `name`, or for none.
+    /// Returns whether there is a certificate for a client that requests `name`, or no name.
     pub(crate) fn answers(&self, name: Option<&str>) -> bool {
         self.0.identities.answers(name)
     }
 
-    /// Whom it trusts among its clients, and the changes of it.
+    /// Watches which client certificates are trusted.
     pub(crate) fn clients(&self) -> watch::Receiver<Arc<ClientAuthPolicy>> {
         self.0.clients.clone()
     }

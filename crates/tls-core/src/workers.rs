@@ -1,5 +1,5 @@
-//! The threads that connections live on: one single-threaded runtime each, so that a connection
-//! never moves between cores and no query can hold it up.
+//! The threads that run connections: each has a single-threaded runtime, so that a connection never moves between cores
+//! and no query can delay it.
 
 use std::io;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// Each thread wakes so often. A timer that is set for before every other one wakes its thread's driver, by a system call, even
-/// where it is that thread which sets it; all that a connection waits for at most is later than this.
+/// Each thread wakes at this interval. A timer earlier than all others wakes the thread's driver with a system call,
+/// even if the thread itself sets it; the timeouts of connections are longer than this interval.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long the threads may take to end, and how often they are looked at.
+/// How long the threads may take to end, and how often they are checked.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Where connections run. Cheap to clone; dropping the last one ends the threads, and with them
-/// whatever connection is left.
+/// The threads that connections run on. Cheap to clone; dropping the last clone ends the threads, and with them the
+/// remaining connections.
 #[derive(Debug, Clone)]
 pub struct Workers(Arc<Pool>);
 
@@ -31,7 +31,7 @@ struct Pool {
 #[derive(Debug)]
 struct Worker {
     runtime: Handle,
-    /// Shared by each of its connections.
+    /// Each connection of the worker holds a clone.
     held: Arc<()>,
 }
 
@@ -41,7 +41,7 @@ impl Worker {
     }
 }
 
-/// A connection's place on a worker, until it is dropped.
+/// A connection's share of a worker, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct WorkerLease(#[expect(dead_code, reason = "its clones are counted")] Arc<()>);
 
@@ -53,15 +53,15 @@ struct Thread {
 }
 
 impl Drop for Pool {
-    /// Waits for the threads: one that is still closing a connection when the process ends would use what is being torn
-    /// down.
+    /// Waits for the threads: a thread that still closes a connection when the process ends would use memory that is
+    /// being torn down.
     fn drop(&mut self) {
         let (ends, threads): (Vec<_>, Vec<_>) = self.threads.drain(..).map(|t| (t.end, t.thread)).unzip();
         drop(ends);
         let here = std::thread::current().id();
         let end = Instant::now() + LAST_WAIT;
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != here) {
-            // A join has no bound of its own.
+            // `JoinHandle::join` has no timeout.
             while !thread.is_finished() && Instant::now() < end {
                 std::thread::sleep(POLL_INTERVAL);
             }
@@ -70,10 +70,10 @@ impl Drop for Pool {
 }
 
 impl Workers {
-    /// Starts `threads` threads (at least one), each with a runtime of its own.
+    /// Starts `threads` threads (at least one), each with its own runtime.
     ///
     /// # Errors
-    /// The system gives no more threads or descriptors.
+    /// Fails if the system provides no more threads or descriptors.
     pub fn start(threads: usize) -> io::Result<Self> {
         let mut workers = Vec::new();
         let mut started = Vec::new();
@@ -95,15 +95,15 @@ impl Workers {
         Ok(Self(Arc::new(Pool { workers, threads: started })))
     }
 
-    /// Connections run on the runtime that this is called from: for embedders and tests.
+    /// Runs connections on the current runtime: for embedders and tests.
     ///
     /// # Panics
-    /// Where it is called outside a tokio runtime.
+    /// Panics if called outside a tokio runtime.
     pub fn current() -> Self {
         Self(Arc::new(Pool { workers: vec![Worker::new(Handle::current())], threads: Vec::new() }))
     }
 
-    /// A place for one more connection: on the worker that has the fewest.
+    /// Assigns one more connection to the worker with the fewest.
     pub(crate) fn place(&self) -> (&Handle, WorkerLease) {
         let fewest = self.0.workers.iter().min_by_key(|worker| Arc::strong_count(&worker.held));
         let worker = fewest.expect("there is one at least");

@@ -1,5 +1,4 @@
-//! The accept loop with a real client on a real socket: TLS and plain, what is refused, what is
-//! bounded, what a rotation and a stop do.
+//! The accept loop with a real client on a real socket: TLS and plain text, refusals, limits, rotation and stop.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -22,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// An endpoint that answers with what it knows of the connection.
+/// An endpoint that responds with what it knows of the connection.
 struct TestEndpoint {
     address: SocketAddr,
     publisher: Publisher,
@@ -49,7 +48,7 @@ async fn open(limits: Limits, acceptor: impl FnOnce(Identities) -> Acceptor) -> 
     TestEndpoint { address, publisher, trigger, root }
 }
 
-/// One request, and its answer up to the end of its body.
+/// Sends one request and reads the response to the end of its body.
 async fn ask<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S) -> String {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -100,7 +99,7 @@ async fn plain_text_is_answered_in_its_own_protocol() {
 
     let mut h2 = TcpStream::connect(endpoint.address).await.unwrap();
     h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    // A request on stream 1, as far as this server looks at it.
+    // A request on stream 1; this server reads no more of it.
     h2.write_all(b"\0\0\0\x01\x05\0\0\0\x01").await.unwrap();
     let frames = read_all(&mut h2).await;
     let kinds: Vec<(u8, u8)> = frames_of(&frames).map(|(kind, stream, _)| (kind, stream)).collect();
@@ -110,12 +109,12 @@ async fn plain_text_is_answered_in_its_own_protocol() {
     assert!(String::from_utf8_lossy(&goaway[8..]).contains("use grpc+tls://"));
 }
 
-/// A connection that fills the share of all goes on once its requests are read.
+/// A connection that has filled the shared limit continues once its requests are read.
 #[tokio::test]
 async fn unread_data_of_http2_waits_in_the_kernel() {
     const REQUESTS: usize = 4;
     const LENGTH: usize = 900 << 10;
-    // Of which half is for what is unread.
+    // Half of it is for unread data.
     let limits = Limits { memory: RequestMemory::new(2 << 20, 8 << 20), ..Limits::default() };
     let (begin, begun) = tokio::sync::watch::channel(false);
     let begun_by = begun.clone();
@@ -140,14 +139,14 @@ async fn unread_data_of_http2_waits_in_the_kernel() {
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let (mut reader, mut writer) = client.into_split();
     let mut answers = Vec::new();
-    // The windows are small until the server has raised them, and the client has acknowledged it.
+    // The windows are small until the server has raised them and the client has acknowledged that.
     while !frames_of(&answers).any(|(kind, ..)| kind == 8) {
         assert!(reader.read_buf(&mut answers).await.unwrap() > 0);
     }
     let sent = tokio::spawn(async move {
         writer.write_all(b"\0\0\0\x04\x01\0\0\0\0").await.unwrap();
         for stream in (0..REQUESTS).map(|n| 2 * n as u8 + 1) {
-            // POST https:/ with the authority `a`, by the static table of HPACK.
+            // POST https:/ with the authority `a`, from HPACK's static table.
             let head = [0x83, 0x87, 0x84, 0x41, 1, b'a'];
             writer.write_all(&[0, 0, head.len() as u8, 1, 4, 0, 0, 0, stream]).await.unwrap();
             writer.write_all(&head).await.unwrap();
@@ -161,7 +160,7 @@ async fn unread_data_of_http2_waits_in_the_kernel() {
         }
         writer
     });
-    // The windows would take all of it.
+    // The windows alone would admit all of the data.
     while memory.unread() < 1 << 20 {
         tokio::task::yield_now().await;
     }
@@ -197,7 +196,7 @@ async fn silent_clients_delay_nobody_and_end_at_the_deadline() {
     for at in 0..100 {
         let mut stream = TcpStream::connect(endpoint.address).await.unwrap();
         if at % 2 == 0 {
-            // Half a ClientHello: a record header that promises more.
+            // An incomplete ClientHello: a record header that promises more data.
             stream.write_all(&[0x16, 3, 1, 2, 0]).await.unwrap();
         }
         silent.push(stream);
@@ -251,7 +250,7 @@ async fn what_is_spare_is_for_the_endpoint_that_needs_it() {
     };
     let held = [asked(&one).await, asked(&one).await];
     assert_eq!(spare.available_permits(), 0);
-    // The other endpoint has its own.
+    // The other endpoint has its own capacity.
     drop(asked(&other).await);
     let waits = tokio::time::timeout(Duration::from_millis(200), asked(&one)).await;
     assert!(waits.is_err(), "there is no room yet");

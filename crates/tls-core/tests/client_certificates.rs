@@ -1,5 +1,5 @@
-//! Clients that show certificates, to a real acceptor on a real socket: who is let in, what a change of
-//! trust does to tickets and to connections that are open, what a proxy's header says.
+//! Client certificates with a real acceptor on a real socket: which clients are accepted, how a change of trust affects
+//! tickets and open connections, and how a PROXY header sets the client's address.
 #![allow(clippy::unwrap_used)]
 
 use std::convert::Infallible;
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// No wait here is longer, where all is well.
+/// Upper bound for every wait; reached only on failure.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Authority {
@@ -44,7 +44,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), der }
     }
 
-    /// A leaf for `localhost` and the SPIFFE id of a job.
+    /// Issues a leaf for `localhost` with the SPIFFE id of a job.
     fn issue(&self) -> Pair {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.subject_alt_names.push(SanType::URI("spiffe://test/job".try_into().unwrap()));
@@ -94,7 +94,7 @@ fn trusting(mode: ClientAuth, authority: &Authority) -> ClientAuthPolicy {
     ClientAuthPolicy::new(mode, std::slice::from_ref(&authority.der), Vec::new()).unwrap()
 }
 
-/// A client that keeps its tickets.
+/// Creates a client that keeps its tickets.
 fn client(
     endpoint: &Endpoint,
     shows: Option<Pair>,
@@ -120,7 +120,7 @@ async fn connect(
     TlsConnector::from(config.clone()).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
-/// The answer to one request, or why there is none. With TLS 1.3 a client learns only then that it was refused.
+/// Sends one request and returns the response or the error. With TLS 1.3, a client learns of a refusal only then.
 async fn ask(endpoint: &Endpoint, config: &Arc<ClientConfig>) -> std::io::Result<String> {
     let mut stream = connect(endpoint, config, b"").await?;
     exchange(&mut stream).await
@@ -197,14 +197,14 @@ async fn a_change_of_trust_dismisses_whom_it_leaves_out() {
 
 #[tokio::test]
 async fn a_proxy_says_for_whom_it_speaks() {
-    // PROXY, TCP over IPv4, 192.0.2.7:4711 to 192.0.2.1:443.
+    // PROXY header: TCP over IPv4, 192.0.2.7:4711 to 192.0.2.1:443.
     let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x07\xc0\x00\x02\x01\x12\x67\x01\xbb";
     let clients = Authority::new("clients");
     let endpoint = open(ClientAuth::Request, &clients, true).await;
     let config = client(&endpoint, None, BOTH[0]);
     let mut stream = connect(&endpoint, &config, header).await.unwrap();
     assert_eq!(exchange(&mut stream).await.unwrap(), "192.0.2.7 nobody resumed=false");
-    // A health check of the proxy's own.
+    // The proxy's own health check.
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
     let mut stream = connect(&endpoint, &config, local).await.unwrap();
     assert!(exchange(&mut stream).await.unwrap().starts_with("127.0.0.1 nobody"));

@@ -1,5 +1,5 @@
-//! What an endpoint does with first bytes that nobody meant: it ends within its deadline, and it does not panic.
-//! `PROPTEST_CASES` says how often it is tried.
+//! Fuzzes the first bytes of a connection: the acceptor ends within its deadline and does not panic. `PROPTEST_CASES`
+//! sets the number of cases.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ fn identity(name: &str) -> Arc<Identity> {
     Arc::new(Identity::new(vec![made.cert.der().clone()], key, Origin::Program, Origin::Program).unwrap())
 }
 
-/// An endpoint with several names, strict or not.
+/// Creates an acceptor with several names, strict or not.
 fn acceptor(strict: bool) -> Acceptor {
     static SETS: OnceLock<[Arc<Identity>; 2]> = OnceLock::new();
     let [one, other] = SETS.get_or_init(|| [identity("a.test"), identity("*.b.test")]).clone();
@@ -30,7 +30,7 @@ fn acceptor(strict: bool) -> Acceptor {
     Acceptor::tls("fuzz", TlsOptions::random().unwrap().server(identities).unwrap())
 }
 
-/// A client's first flight, as rustls writes it.
+/// Returns a client's first flight, as rustls writes it.
 fn hello(name: &str) -> Vec<u8> {
     let config = ClientConfig::builder_with_provider(tls_core::provider())
         .with_safe_default_protocol_versions()
@@ -52,12 +52,12 @@ fn bound() -> std::net::TcpListener {
     listener
 }
 
-/// Says `bytes`, closes, and gives what came back.
+/// Sends `bytes`, closes, and returns the reply.
 fn say(acceptor: &Acceptor, bytes: &[u8]) -> Vec<u8> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
     thread_local! {
-        // One for all that a test says: tens of thousands of them would take all ports there are.
+        // One listener for all cases of a test: tens of thousands of listeners would exhaust the ports.
         static LISTENER: OnceCell<Rc<TcpListener>> = const { OnceCell::new() };
     }
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! A connection that does nothing keeps no buffers, and loses nothing by it. That it rests is seen in the log.
+//! An idle connection keeps no buffers and loses no data. The tests detect idle connections by their log lines.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -27,12 +27,12 @@ use tokio_rustls::client::TlsStream;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// An endpoint that looks at its connections every few milliseconds, and what it says of them.
+/// An endpoint that checks its connections every few milliseconds, and its log lines.
 struct Endpoint {
     address: SocketAddr,
     trigger: Trigger,
     root: CertificateDer<'static>,
-    /// Ends the answers to `/slow`.
+    /// Ends the responses to `/slow`.
     end: Arc<Notify>,
     said: UnboundedReceiver<String>,
     _log: tracing::subscriber::DefaultGuard,
@@ -52,7 +52,8 @@ impl Write for Log {
     }
 }
 
-/// `/slow` begins to answer, and ends when it is told; `/early` does not wait for the request's body; all else does.
+/// `/slow` begins a response and ends it on request; `/early` does not wait for the request's body; any other path
+/// does.
 async fn answer(request: Request<RequestBody>, end: Arc<Notify>) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let body = match path.as_str() {
@@ -89,7 +90,7 @@ impl Endpoint {
         let ends = end.clone();
         let service = tower::service_fn(move |request| answer(request, ends.clone()));
         let limits = Limits { rest: Duration::from_millis(10), header_timeout, ..Limits::default() };
-        // On this thread, whose log is ours.
+        // On this thread, whose log is captured.
         tokio::spawn(listener::serve(socket, acceptor, service, limits, Workers::current(), drain));
         Self { address, trigger, root, end, said, _log }
     }
@@ -98,7 +99,7 @@ impl Endpoint {
         connect(self.address, &client(&self.root)).await.unwrap()
     }
 
-    /// Waits for some looks at all connections: another one rests again and again, as a clock.
+    /// Waits for several checks of all connections, measured by another connection that becomes idle repeatedly.
     async fn some_looks(&mut self) {
         let mut other = self.connect().await;
         for body in ["one", "two", "three"] {
@@ -108,7 +109,7 @@ impl Endpoint {
         }
     }
 
-    /// Waits until a connection does nothing.
+    /// Waits until a connection is found idle.
     async fn lull(&mut self) -> &'static str {
         loop {
             let line = self.said.recv().await.unwrap();
@@ -119,7 +120,7 @@ impl Endpoint {
     }
 }
 
-/// Reads until `end` has come.
+/// Reads until `end` has arrived.
 async fn read_to(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
     let mut answer = Vec::new();
     while !answer.ends_with(end.as_bytes()) {
@@ -139,14 +140,14 @@ const LONG: Duration = Duration::from_secs(60);
 async fn a_connection_rests_and_goes_on() {
     let mut endpoint = Endpoint::open(LONG).await;
     let mut stream = endpoint.connect().await;
-    // Even before it has asked for anything.
+    // Even before the first request.
     assert_eq!(endpoint.lull().await, "rest");
     for body in ["one", "two", "three"] {
         stream.write_all(post("/", body).as_bytes()).await.unwrap();
         assert!(read_to(&mut stream, body).await.starts_with("HTTP/1.1 200 "));
         assert_eq!(endpoint.lull().await, "rest");
     }
-    // Of a body that begins to come behind its request, too.
+    // Also after a body that arrives after its response.
     stream.write_all(post("/early", "later").trim_end_matches("later").as_bytes()).await.unwrap();
     read_to(&mut stream, "early").await;
     stream.write_all(b"later").await.unwrap();
@@ -204,7 +205,7 @@ async fn a_byte_now_and_then_prolongs_nothing() {
     let (mut reading, mut writing) = tcp.into_split();
     let writes = async move {
         let mut pace = tokio::time::interval(Duration::from_millis(10));
-        // The begin of a record that is never whole (RFC 8446 §5.1).
+        // The beginning of a record that is never completed (RFC 8446 §5.1).
         for byte in [0x17, 3, 3, 0x40, 0].into_iter().chain([0; 0x3fff]) {
             pace.tick().await;
             writing.write_all(&[byte]).await?;
@@ -255,7 +256,7 @@ async fn no_rest_before_the_request_has_ended() {
     early.write_all(begin.as_bytes()).await.unwrap();
     read_to(&mut early, "early").await;
     endpoint.some_looks().await;
-    // Taken for its body, and not for a request, which it could not be.
+    // These bytes belong to the body; they would not be a valid request.
     early.write_all(format!("{end}{}", post("/", "four")).as_bytes()).await.unwrap();
     assert!(read_to(&mut early, "four").await.starts_with("HTTP/1.1 200 "));
 }

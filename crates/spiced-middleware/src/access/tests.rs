@@ -69,14 +69,14 @@ fn keys_and_nothing() {
     let role = |access: &Access, headers: &[(&str, &str)]| now(access, headers).map(|p| p.role());
     assert_eq!(role(&strict, &[("x-api-key", "reader")]), Ok(Role::ReadOnly));
     assert_eq!(role(&strict, &[("authorization", "Bearer writer")]), Ok(Role::ReadWrite));
-    // A page bears a key only where it was given one.
+    // A page can only send a key that it was given.
     assert_eq!(role(&strict, &[("x-api-key", "writer"), ("sec-fetch-site", "cross-site")]), Ok(Role::ReadWrite));
     assert_eq!(role(&strict, &[]), Err(Refusal::Anonymous { has_credentials: true }));
     assert_eq!(role(&lenient, &[]), Ok(Role::ReadOnly));
     assert_eq!(role(&lenient, &[("authorization", "Bearer ")]), Ok(Role::ReadOnly));
     assert_eq!(role(&lenient, &[("x-api-key", "wrong")]), Err(Refusal::WrongKey { waits: false }));
     assert_eq!(role(&lenient, &[("authorization", "Basic eA==")]), Err(Refusal::Malformed));
-    // Without keys of our own, one is somebody else's.
+    // If no keys are configured, a key is meant for another server.
     assert_eq!(role(&Access::anonymous(Some(Role::ReadOnly)), &[("x-api-key", "any")]), Ok(Role::ReadOnly));
 }
 

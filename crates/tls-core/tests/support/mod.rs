@@ -1,4 +1,4 @@
-//! A server's certificate, a socket, and a client that trusts the one on the other.
+//! A server's certificate, a socket, and a client that trusts the server.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// A certificate that is its own root.
+/// Creates a self-signed certificate, which is its own root.
 pub(crate) fn identity(name: &str) -> (Identity, CertificateDer<'static>) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -21,21 +21,21 @@ pub(crate) fn identity(name: &str) -> (Identity, CertificateDer<'static>) {
     (Identity::new(chain, key, Origin::Default, Origin::Default).unwrap(), cert.der().clone())
 }
 
-/// An endpoint's TLS, named `test`.
+/// Creates the acceptor of an endpoint named `test`.
 pub(crate) fn tls(identities: Identities) -> Acceptor {
     let options =
         TlsOptions { min_version: MinVersion::Tls12, tickets: KeyDeriver::random().unwrap(), insecure_key_log: false };
     Acceptor::tls("test", options.server(identities).unwrap())
 }
 
-/// A free port.
+/// Binds a free port.
 pub(crate) fn socket() -> (TcpListener, SocketAddr) {
     let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
     let address = socket.local_addr().unwrap();
     (socket, address)
 }
 
-/// A client that keeps its tickets.
+/// Creates a client that keeps its tickets.
 pub(crate) fn client(root: &CertificateDer<'static>) -> Arc<ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(root.clone()).unwrap();
