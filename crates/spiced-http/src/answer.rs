@@ -16,7 +16,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema, SchemaRef};
 use axum::body::Body;
 use futures::{FutureExt, StreamExt, stream};
-use spiced_engine::{Batches, EngineError, ErrorKind};
+use spiced_engine::{Batches, EngineError, ErrorKind, rows_size};
 use tls_core::buf_list::{BufList, VectoredBody};
 
 use crate::accept::Format;
@@ -24,11 +24,14 @@ use out::Out;
 
 pub use rows::{RowWriter, WriteError};
 
+/// Bytes of rows that one step encodes, as far as they are spread evenly over a batch.
+const STEP_BYTES: u64 = 256 * 1024;
+
 /// How one form writes rows.
 trait Encode: Send {
-    /// How many rows may be encoded before the size of the frame is looked at.
-    fn step(&self, out: &Out) -> usize {
-        out.fitting()
+    /// How many rows may be encoded before the size of the frame is checked; `most` bounds rows that are rewritten as text.
+    fn step(&self, out: &Out, most: usize) -> usize {
+        out.fitting().min(most)
     }
 
     /// What stands before the rows.
@@ -87,8 +90,8 @@ struct Rest {
     batches: Batches,
     encoder: Box<dyn Encode>,
     format: Format,
-    /// The batch in work, and how many of its rows are done.
-    current: Option<(RecordBatch, usize)>,
+    /// The batch in work, how many of its rows are done, and how many one step may encode.
+    current: Option<(RecordBatch, usize, usize)>,
     out: Out,
     /// Whether there are rows in it.
     has_rows: bool,
@@ -111,8 +114,8 @@ impl Rest {
             }
             let format = self.format;
             let written = match (&mut self.current, self.stage) {
-                (Some((batch, done)), _) => {
-                    let count = self.encoder.step(&self.out).min(batch.num_rows() - *done);
+                (Some((batch, done, most)), _) => {
+                    let count = self.encoder.step(&self.out, *most).min(batch.num_rows() - *done);
                     let rows = batch.slice(*done, count);
                     let written = self.out.rows(count, |out| self.encoder.rows(&rows, out));
                     *done += count;
@@ -137,7 +140,8 @@ impl Rest {
                     };
                     match next.transpose()? {
                         Some(batch) => {
-                            self.current = Some((batch, 0)).filter(|(batch, _)| batch.num_rows() > 0);
+                            let most = rows_at_once(&batch);
+                            self.current = Some((batch, 0, most)).filter(|(batch, ..)| batch.num_rows() > 0);
                             Ok(())
                         }
                         None => {
@@ -156,6 +160,13 @@ impl Rest {
         self.has_rows = false;
         Some(self.out.take()).filter(|pieces| !pieces.is_empty())
     }
+}
+
+/// How many rows of `batch` one step may encode: wide rows would keep the thread, and the connections that share it, from
+/// everything else.
+fn rows_at_once(batch: &RecordBatch) -> usize {
+    let row = rows_size(batch) / (batch.num_rows().max(1) as u64);
+    usize::try_from(STEP_BYTES / row.max(1)).unwrap_or(usize::MAX).max(1)
 }
 
 fn encoder(format: Format, schema: &Schema) -> Result<Box<dyn Encode>, ArrowError> {

@@ -48,6 +48,19 @@ async fn large_values_do_not_pile_up() {
 }
 
 #[tokio::test]
+async fn wide_rows_are_encoded_a_few_at_a_time() {
+    let value = "x".repeat(50_000);
+    let values = Arc::new(StringArray::from(vec![value.as_str(); 2_000])) as ArrayRef;
+    let batch = RecordBatch::try_from_iter([("s", values)]).unwrap();
+    let api = Toy::batches(vec![batch]).api();
+    for accept in TEXT_FORMS {
+        let mut body = api.clone().oneshot(query("S", accept)).await.unwrap().into_body();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        assert!(first < 1_000_000, "{accept}: {first} bytes at once");
+    }
+}
+
+#[tokio::test]
 async fn an_arrow_column_is_not_copied() {
     let batch = numbers(100_000);
     let data = batch.column(0).to_data().buffers()[0].as_ptr();

@@ -20,7 +20,7 @@ impl Ipc {
 }
 
 impl Encode for Ipc {
-    fn step(&self, _: &Out) -> usize {
+    fn step(&self, _: &Out, _: usize) -> usize {
         usize::MAX
     }
 

@@ -6,7 +6,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema};
 
 use super::out::Out;
-use super::{Encode, encoder};
+use super::{Encode, encoder, rows_at_once};
 use crate::accept::Format;
 
 /// Writes rows as the HTTP API does, in bounded memory, to wherever they shall go.
@@ -45,9 +45,9 @@ impl RowWriter {
     /// A value cannot be written in this form, or `to` refuses.
     pub fn write(&mut self, batch: &RecordBatch, to: &mut dyn Write) -> Result<(), WriteError> {
         self.begin()?;
-        let mut done = 0;
+        let (mut done, most) = (0, rows_at_once(batch));
         while done < batch.num_rows() {
-            let count = self.encoder.step(&self.out).min(batch.num_rows() - done);
+            let count = self.encoder.step(&self.out, most).min(batch.num_rows() - done);
             let rows = batch.slice(done, count);
             self.out.rows(count, |out| self.encoder.rows(&rows, out))?;
             done += count;
