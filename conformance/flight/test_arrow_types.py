@@ -308,7 +308,7 @@ def test_what_holds_no_number_is_refused_by_a_column_of_numbers(server):
     rows = pa.record_batch({"id": TEXT.cast(pa.string_view())})
     with wire.Wire(server) as flight_sql:
         refused = flight_sql.put(wire.ingest("notes"), pa.record_batch({"id": pa.array(["a"])}))
-    assert refused.code == "INVALID_ARGUMENT" and "'a'" in refused.details, refused
+    assert refused.code == "INVALID_ARGUMENT" and "cannot cast string" in refused.details, refused
     with pytest.raises(adbc_driver_manager.Error, match="a"):
         by_adbc(server, "notes", rows.schema, [rows], "append")
     assert clients.rows(server, "SELECT count(*) AS n FROM notes") == [{"n": 0}]

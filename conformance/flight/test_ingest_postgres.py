@@ -197,13 +197,13 @@ def test_server_that_loses_its_connection(pod, postgres):
 
 def test_batch_of_bindings_of_which_one_fails(pod, postgres):
     """The client is told which way; what comes after the row that fails is not done."""
-    server = serve(pod, postgres, "bound", GUARDED, "(0, 'kept')")
+    server = serve(pod, postgres, "late", GUARDED, "(0, 'kept')")
     rows = [(n, "forbidden" if n == 6 else f"name {n}") for n in range(1, 11)]
     with clients.adbc(server) as connection, connection.cursor() as cursor:
         with pytest.raises(adbc_driver_manager.Error, match="23514"):
             cursor.executemany("INSERT INTO t VALUES ($1, $2)", rows)
-        found = postgres.sql("SELECT string_agg(id::text, ',' ORDER BY id) FROM bound")
+        found = postgres.sql("SELECT string_agg(id::text, ',' ORDER BY id) FROM late")
         assert found in ("0", "0,1,2,3,4,5"), found
         at_rest(postgres)
         cursor.executemany("INSERT INTO t VALUES ($1, $2)", [(20, "a"), (21, "b")])
-    assert postgres.sql("SELECT count(*) FROM bound WHERE id >= 20") == "2"
+    assert postgres.sql("SELECT count(*) FROM late WHERE id >= 20") == "2"

@@ -258,13 +258,13 @@ class Envoy(Proxy):
         names = [{"san_type": "DNS", "matcher": {"exact": self.upstream.name}}]
         trusted = {"trusted_ca": {"filename": self.upstream.ca}, "match_typed_subject_alt_names": names}
         context = {"validation_context": trusted, "alpn_protocols": ["http/1.1" if endpoint == "http" else "h2"]}
-        endpoint = {"endpoint": {"address": _address(host, int(port))}}
+        host_at = {"endpoint": {"address": _address(host, int(port))}}
         return {
             "name": endpoint,
             "type": "STATIC",
             "typed_extension_protocol_options": {_TYPES + "upstreams.http.v3.HttpProtocolOptions": options},
             "transport_socket": _tls("UpstreamTlsContext", sni=self.upstream.name, common_tls_context=context),
-            "load_assignment": {"cluster_name": endpoint, "endpoints": [{"lb_endpoints": [endpoint]}]},
+            "load_assignment": {"cluster_name": endpoint, "endpoints": [{"lb_endpoints": [host_at]}]},
         }
 
 

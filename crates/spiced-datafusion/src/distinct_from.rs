@@ -46,7 +46,7 @@ pub(crate) fn rewrite(statement: &mut Statement) {
 
 /// A condition in the order of its text.
 enum Item {
-    Operand(Expr),
+    Operand(Box<Expr>),
     Not,
     And,
     Or,
@@ -83,7 +83,7 @@ fn flatten(expr: Expr, items: &mut Vec<Item>) {
         }
         Expr::IsDistinctFrom(left, right) if is_chain(&right) => cut(left, *right, Expr::IsDistinctFrom, items),
         Expr::IsNotDistinctFrom(left, right) if is_chain(&right) => cut(left, *right, Expr::IsNotDistinctFrom, items),
-        operand => items.push(Item::Operand(operand)),
+        operand => items.push(Item::Operand(Box::new(operand))),
     }
 }
 
@@ -96,11 +96,11 @@ fn cut(left: Box<Expr>, right: Expr, compare: fn(Box<Expr>, Box<Expr>) -> Expr, 
     // `NOT` before the operand belongs to it: nothing else could be negated there.
     let operand = rest.into_iter().rev().fold(None, |operand, item| match (item, operand) {
         (Item::Operand(expr), _) => Some(expr),
-        (_, Some(expr)) => Some(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) }),
+        (_, Some(expr)) => Some(Box::new(Expr::UnaryOp { op: UnaryOperator::Not, expr })),
         (_, None) => None,
     });
     if let Some(operand) = operand {
-        items.push(Item::Operand(compare(left, Box::new(operand))));
+        items.push(Item::Operand(Box::new(compare(left, operand))));
     }
     items.extend(after);
 }
@@ -117,9 +117,9 @@ fn rebuild(items: Vec<Item>) -> Expr {
             Item::Not => negations += 1,
             Item::Operand(mut expr) => {
                 for _ in 0..std::mem::take(&mut negations) {
-                    expr = Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(expr) };
+                    expr = Box::new(Expr::UnaryOp { op: UnaryOperator::Not, expr });
                 }
-                all = Some(join(all.take(), BinaryOperator::And, expr));
+                all = Some(join(all.take(), BinaryOperator::And, *expr));
             }
             Item::And => {}
             Item::Or => any = all.take().map(|all| join(any.take(), BinaryOperator::Or, all)),

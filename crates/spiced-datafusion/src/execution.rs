@@ -181,10 +181,12 @@ struct Waits {
 
 /// The batches that wait for their reader, until they are let go of.
 #[derive(Clone)]
-struct Received(Arc<Mutex<Option<mpsc::Receiver<Result<Waiting, EngineError>>>>>);
+struct Received(Arc<Mutex<Option<Receiver>>>);
+
+type Receiver = mpsc::Receiver<Result<Waiting, EngineError>>;
 
 impl Received {
-    fn new(received: mpsc::Receiver<Result<Waiting, EngineError>>) -> Self {
+    fn new(received: Receiver) -> Self {
         Self(Arc::new(Mutex::new(Some(received))))
     }
 

@@ -188,7 +188,7 @@ fn translated(pattern: &str, escape: Option<char>) -> Option<String> {
             '[' if letters.peek() == Some(&':') => {
                 // `[:alpha:]`
                 made.push('[');
-                while let Some(of_class) = letters.next() {
+                for of_class in letters.by_ref() {
                     made.push(of_class);
                     if of_class == ']' {
                         break;

@@ -342,14 +342,14 @@ where
             open.increment(1);
         }
         let io = LingeringIo::new(accepted.io, token, activity.clone());
-        let memory = self.limits.memory.connection(drain.clone());
+        let memory = self.limits.memory.connection(drain);
         let io = if accepted.h2 { io.limiting_frames(memory.clone()) } else { io };
         let left = async {
             lease.leave().await;
             sleep(LEAVE).await;
         };
         tokio::select! {
-            ended = self.serve_connection(info, accepted.h2, io, memory, activity, &lease, drain) => {
+            ended = self.serve_connection(info, accepted.h2, io, memory, activity, &lease) => {
                 if let Err(error) = ended {
                     debug!(endpoint, error, "connection ended");
                 }
@@ -409,9 +409,9 @@ where
         memory: Arc<ConnectionMemory>,
         activity: Activity,
         lease: &Lease,
-        mut drain: Drain,
     ) -> Result<(), String> {
         let Self { acceptor, service, limits } = self;
+        let mut drain = memory.drain.clone();
         // HTTP/2 can announce the end without losing a request (GOAWAY); HTTP/1 announces it with the next response.
         let on_announcement = h2 && !drain.is_announced();
         let mut closing_signal = pin!(async {

@@ -93,7 +93,7 @@ fn is_material(path: &Path, has_key: bool) -> bool {
     });
     match extension.as_str() {
         _ if is_pod && !is_foreign => false,
-        "yaml" | "yml" => is_foreign || !has_key && spiced_certs::is_material(&content) || has_key,
+        "yaml" | "yml" => is_foreign || has_key || spiced_certs::is_material(&content),
         _ => is_named_so || has_key || spiced_certs::is_material(&content),
     }
 }
