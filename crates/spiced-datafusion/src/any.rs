@@ -1,8 +1,8 @@
-//! `= ANY (SELECT …)`, `>= ALL (SELECT …)`: what a subquery gives has a name that nothing else has.
+//! Rewrites `= ANY (SELECT …)` and `>= ALL (SELECT …)` so that the subquery's column has a unique name.
 //!
-//! DataFusion takes a column of the subquery for one of the outer query where both have one name: `DELETE FROM t WHERE s =
-//! ANY (SELECT s FROM t WHERE id = 1)` would compare `t.s` with itself, and delete every row. `= ANY` and `<> ALL` are
-//! `IN` and `NOT IN`, which it has right.
+//! DataFusion resolves a column of the subquery to the outer query's column if both have the same name: `DELETE FROM t
+//! WHERE s = ANY (SELECT s FROM t WHERE id = 1)` would compare `t.s` with itself and delete every row. `= ANY` and `<>
+//! ALL` become `IN` and `NOT IN`, which DataFusion handles correctly.
 
 use std::ops::ControlFlow;
 
@@ -16,9 +16,9 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::statement::visit_mut;
 
-/// `statement` with such subqueries as they are right.
+/// Rewrites all such subqueries in `statement`.
 pub(crate) fn rewrite(statement: &mut Statement) {
-    // It cannot break off.
+    // The visitor never breaks.
     let _ = visit_mut(statement, &mut Renames);
 }
 
@@ -48,10 +48,10 @@ impl VisitorMut for Renames {
     }
 }
 
-/// Gives the column of `query` a name that nothing else has.
+/// Gives the column of `query` a name that no other column has.
 fn name(query: &mut Query) {
     const NAME: &str = "$compared";
-    // Where the query is correlated, it has to stay at its level.
+    // A correlated query must stay at its level, so it is not wrapped in another one.
     if let SetExpr::Select(select) = query.body.as_mut()
         && let [item] = select.projection.as_mut_slice()
         && let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item

@@ -1,8 +1,9 @@
-//! `AT TIME ZONE` as PostgreSQL has it: of an instant, the time on the clocks of that zone; of a time on the clocks of that
-//! zone, the instant. A time that the clocks leap over counts from before the leap, and of one that they show twice the
-//! second is meant (PostgreSQL, "Date/Time Functions and Operators", `AT TIME ZONE`; `DetermineTimeZoneOffset`).
+//! `AT TIME ZONE` with PostgreSQL's semantics: it converts an instant to the local time of the zone, and a local time
+//! of the zone to the instant. A local time that a clock change skips is read with the offset from before the change; a
+//! local time that occurs twice means the second occurrence (PostgreSQL, "Date/Time Functions and Operators", `AT TIME
+//! ZONE`; `DetermineTimeZoneOffset`).
 //!
-//! DataFusion turns both into one cast, which takes an instant for a time on the clocks.
+//! DataFusion plans both directions as one cast, which treats an instant as a local time.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -27,12 +28,12 @@ use crate::statement::visit_mut;
 
 const NAME: &str = "at_time_zone";
 
-/// The function that [`rewrite`] puts in.
+/// Returns the function that [`rewrite`] inserts.
 pub(crate) fn function() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::from(AtTimeZone { signature: Signature::any(2, Volatility::Immutable) }))
 }
 
-/// `statement` with the function in the place of the operator.
+/// Replaces the operator with the function in `statement`.
 pub(crate) fn rewrite(statement: &mut Statement) {
     struct Calls;
     impl VisitorMut for Calls {
@@ -62,7 +63,7 @@ pub(crate) fn rewrite(statement: &mut Statement) {
             ControlFlow::Continue(())
         }
     }
-    // It cannot break off.
+    // The visitor never breaks.
     let _ = visit_mut(statement, &mut Calls);
 }
 
@@ -71,7 +72,7 @@ struct AtTimeZone {
     signature: Signature,
 }
 
-/// What the first argument is taken for: a text as DataFusion takes it, a day as its first moment.
+/// The unit and zone with which the first argument is read: text as DataFusion reads it, a date as its midnight.
 fn taken(data_type: &DataType) -> Result<(TimeUnit, Option<Arc<str>>)> {
     Ok(match data_type {
         DataType::Timestamp(unit, zone) => (*unit, zone.clone()),
@@ -98,7 +99,7 @@ impl ScalarUDFImpl for AtTimeZone {
         let data_type = match taken(args.arg_fields[0].data_type())? {
             (unit, Some(_)) => DataType::Timestamp(unit, None),
             (unit, None) => {
-                // An instant; where the zone is a constant, it is shown in that.
+                // The result is an instant; if the zone is a constant, the result is displayed in that zone.
                 let zone = args.scalar_arguments[1].and_then(|zone| zone.try_as_str().flatten()).unwrap_or("UTC");
                 DataType::Timestamp(unit, Some(zone.into()))
             }
@@ -138,7 +139,7 @@ impl ScalarUDFImpl for AtTimeZone {
         };
         let moved: ArrayRef = Arc::new(moved?);
         let moved = cast(&moved, &DataType::Timestamp(unit, None))?;
-        // The count stays, and gets the zone in which it is shown.
+        // The value stays the same and gets the zone in which it is displayed.
         let moved = match args.return_field.data_type() {
             DataType::Timestamp(_, None) => moved,
             to => {
@@ -160,7 +161,8 @@ fn read(zone: &str) -> Result<Tz> {
     }
 }
 
-/// Of an instant the time on the clocks of `zone`, counted as if it were one in UTC; else the other way.
+/// Converts an instant to the local time of `zone`, encoded as if it were UTC; otherwise converts in the opposite
+/// direction.
 fn shift(time: i64, unit: TimeUnit, zone: Tz, is_instant: bool) -> Result<i64> {
     let (per_second, beyond) = match unit {
         TimeUnit::Second => (1, 1_000_000_000),
@@ -183,9 +185,9 @@ fn shift(time: i64, unit: TimeUnit, zone: Tz, is_instant: bool) -> Result<i64> {
     }
 }
 
-/// How many seconds the clocks of `zone` are before UTC when they show `time`.
+/// Returns the offset of `zone` from UTC, in seconds, at the local time `time`.
 fn on_clocks(time: NaiveDateTime, zone: Tz) -> Option<i64> {
-    /// No clock has been put forward by more than a day.
+    /// No clock has ever been put forward by more than a day.
     const STEPS: i32 = 50;
     (0..STEPS).find_map(|step| {
         let before = time.checked_sub_signed(TimeDelta::minutes(30 * i64::from(step)))?;

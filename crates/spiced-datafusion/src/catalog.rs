@@ -1,5 +1,4 @@
-//! A schema of the pod: its data sets, each in the state its loader left it in, and beside them the
-//! tables that SQL has made.
+//! A schema of the pod: its data sets, each with its load state, and the tables created with SQL.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,21 +12,21 @@ use tokio::sync::watch;
 
 use crate::error::refusal;
 
-/// How long a query waits for the first load of a data set that it names.
+/// How long a query waits for the first load of a data set that it references.
 const WAIT_FOR_FIRST_LOAD: Duration = Duration::from_secs(10);
 
-/// What a loader has made of its data set so far.
+/// The load state of a data set.
 #[derive(Debug, Clone)]
 pub(crate) enum LoadState {
-    /// The first load is under way.
+    /// The first load is in progress.
     Loading,
-    /// It can be queried.
+    /// The data set can be queried.
     Ready(Arc<dyn TableProvider>),
-    /// The last load failed, and why.
+    /// The last load failed, for this reason.
     Failed(String),
 }
 
-/// The schema.
+/// A schema of the pod.
 #[derive(Debug)]
 pub(crate) struct PodSchema {
     datasets: BTreeMap<String, watch::Receiver<LoadState>>,
@@ -35,7 +34,7 @@ pub(crate) struct PodSchema {
 }
 
 impl PodSchema {
-    /// A schema with these data sets.
+    /// Creates a schema with these data sets.
     pub(crate) fn new(datasets: BTreeMap<String, watch::Receiver<LoadState>>) -> Self {
         Self { datasets, made: MemorySchemaProvider::new() }
     }
@@ -43,8 +42,8 @@ impl PodSchema {
 
 #[async_trait]
 impl SchemaProvider for PodSchema {
-    /// Only what can be queried now: `information_schema` asks for each of these, and one that
-    /// failed would spoil its whole answer.
+    /// Only tables that can be queried now: `information_schema` fetches each of them, and a failed one would make its
+    /// whole result fail.
     fn table_names(&self) -> Vec<String> {
         let ready = self.datasets.iter().filter(|(_, slot)| matches!(&*slot.borrow(), LoadState::Ready(_)));
         let mut names: Vec<String> = ready.map(|(name, _)| name.clone()).collect();

@@ -1,5 +1,5 @@
-//! What no caller may do, whatever the role: write a data set that the pod keeps read only, redefine
-//! one, or reach the host where the operator has not said so. Decided from the plan.
+//! What is denied to every caller, whatever its role: writing a read-only data set, redefining a data set, and access
+//! to the host that the operator has not configured. The decision is made from the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,23 +17,23 @@ use crate::name::{CATALOG, SYSTEM_SCHEMA, TableName};
 /// The pod's rules.
 #[derive(Debug)]
 pub(crate) struct CatalogPolicy {
-    /// The data sets, and whether each may be written.
+    /// For each data set, whether it may be written.
     writable: BTreeMap<TableName, bool>,
     schemas: BTreeSet<String>,
     host_paths: HostPaths,
 }
 
 impl CatalogPolicy {
-    /// The rules for data sets by name and whether they may be written, in the pod's `schemas`.
+    /// Creates the rules from the data sets' names, with whether each may be written, in the pod's `schemas`.
     pub(crate) fn new(writable: BTreeMap<TableName, bool>, schemas: BTreeSet<String>, host_paths: HostPaths) -> Self {
         Self { writable, schemas, host_paths }
     }
 
-    /// Checks every node of `plan`, also where it would only be explained or prepared, and gives it
-    /// back with each place on the host replaced by the one that was checked.
+    /// Checks every node of `plan`, including nodes that are only explained or prepared. Returns the plan with each
+    /// host location replaced by the checked location.
     ///
     /// # Errors
-    /// Something in it may not be done.
+    /// Fails if any node is not allowed.
     pub(crate) fn apply(&self, plan: LogicalPlan, state: &SessionState) -> Result<LogicalPlan> {
         let mut reaches_host = false;
         plan.apply_with_subqueries(|node| {
@@ -111,7 +111,7 @@ impl CatalogPolicy {
         }
     }
 
-    /// Replaces each place on the host by the one that was checked.
+    /// Replaces each host location with the checked location.
     fn pin(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         Ok(match node {
             LogicalPlan::Copy(mut copy) => {
@@ -120,14 +120,14 @@ impl CatalogPolicy {
             }
             LogicalPlan::Ddl(DdlStatement::CreateExternalTable(mut create)) => {
                 if create.file_type.eq_ignore_ascii_case("arrow") {
-                    // DataFusion's reader takes the first bytes of what is no such file for how long it is.
+                    // For a file in another format, DataFusion's reader would take the first bytes as a length.
                     let why = "Arrow files are not read here; write them as Parquet, and say STORED AS PARQUET";
                     return Err(refusal(ErrorKind::Unsupported, why));
                 }
                 let mut definition = create.definition.take();
                 for location in &mut create.locations {
                     let admitted = self.host_paths.admit(location, "CREATE EXTERNAL TABLE")?;
-                    // Callers read it; where on the host the directory lies is not theirs to know.
+                    // The definition is visible to callers, so it must not reveal where the directory is on the host.
                     let within = self.host_paths.within(&admitted);
                     definition = definition
                         .filter(|definition| definition.contains(location.as_str()))

@@ -1,5 +1,5 @@
-//! Rows on their way into a table in memory: counted while they come, and small batches made few, so that a thousand
-//! small inserts do not make a thousand small batches.
+//! Collects rows for a table in memory: counts them as they arrive and merges small batches, so that a thousand small
+//! inserts do not make a thousand small batches.
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::concat_batches;
@@ -15,19 +15,19 @@ use crate::output_schema::conform;
 /// Batches are merged up to this many rows.
 const ROWS_PER_BATCH: usize = 8192;
 
-/// One batch of the two; `None` where they stay apart. A batch is only merged with its like: so each row is copied about
-/// as often as its batch has doubled, and not once for each insert.
+/// Merges the two batches, or returns `None` if they stay separate. Only batches of similar size are merged, so each
+/// row is copied about as often as its batch has doubled and not once for each insert.
 pub(crate) fn merged(older: &RecordBatch, newer: &RecordBatch) -> Option<RecordBatch> {
     let (before, after) = (older.num_rows(), newer.num_rows());
     if before + after > ROWS_PER_BATCH || before > after.saturating_mul(2) {
         return None;
     }
-    // Columns that are too long for one array stay apart too.
+    // Columns that are too long for one array also stay separate.
     concat_batches(older.schema_ref(), [older, newer]).ok()
 }
 
-/// All batches of `stream` that have rows, in the columns of `schema`, and how many rows that is. What they take is
-/// counted in `coming` while they come, so that many writers at once are bounded too.
+/// Collects all non-empty batches of `stream`, with the columns of `schema`, and the number of rows. Their memory is
+/// reserved in `coming` as they arrive, so that many concurrent writers are also bounded.
 pub(crate) async fn collect(
     mut stream: SendableRecordBatchStream,
     schema: &SchemaRef,

@@ -1,6 +1,6 @@
-//! Lets every query give way. DataFusion yields where data is read; a join that makes a million rows
-//! of a few yields as seldom as they are read, and neither a time limit nor a cancel reaches it, nor
-//! does another query get its turn. Here what multiplies rows yields by what it makes.
+//! Makes every query yield. DataFusion yields where data is read. A join that makes a million rows out of a few
+//! therefore yields as rarely as those few are read: time limits and cancellation do not reach it, and other queries do
+//! not run. This rule makes the operators that multiply rows yield according to their output.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use datafusion::physical_plan::joins::{
 };
 use datafusion::physical_plan::unnest::UnnestExec;
 
-/// Puts a `CooperativeExec` over each join and unnest.
+/// Wraps each join and unnest in a `CooperativeExec`.
 #[derive(Debug)]
 pub(crate) struct YieldAfterJoins;
 

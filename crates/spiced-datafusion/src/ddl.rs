@@ -1,5 +1,5 @@
-//! `CREATE` and `DROP`. Tables are made here, because DataFusion would make ones whose memory
-//! nobody counts; the rest is DataFusion's.
+//! `CREATE` and `DROP`. Tables are created here, because the memory of DataFusion's own tables is not accounted for;
+//! DataFusion runs the rest.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use spiced_engine::{EngineError, ErrorKind};
 use crate::error::{engine_error, invalid};
 use crate::memory_table::MemoryTable;
 
-/// Runs `ddl`. Catalogs are shared, so all sessions see what it does.
+/// Runs `ddl`. Catalogs are shared, so the effect is visible to all sessions.
 pub(crate) async fn run(ddl: DdlStatement, state: SessionState) -> Result<(), EngineError> {
     match ddl {
         DdlStatement::CreateMemoryTable(create) => create_table(create, &state).await,
@@ -28,7 +28,7 @@ pub(crate) async fn run(ddl: DdlStatement, state: SessionState) -> Result<(), En
     }
 }
 
-/// `CREATE TABLE`, with columns or `AS` a query.
+/// Runs `CREATE TABLE`, with columns or with `AS` and a query.
 async fn create_table(create: CreateMemoryTable, state: &SessionState) -> Result<(), EngineError> {
     let CreateMemoryTable { name, constraints, input, if_not_exists, or_replace, column_defaults, temporary } = create;
     if temporary {

@@ -1,8 +1,8 @@
-//! The clock that ends queries. It has a thread of its own: the timer of a runtime stands still
-//! while all of its threads compute, and queries compute.
+//! The timer that ends queries at their deadline. It has its own thread, because a runtime's timer stops while all of
+//! the runtime's threads compute, and queries compute.
 //!
-//! An alarm costs a place in a map. The thread is woken for one only where no other comes before it; alarms of one
-//! limit come in the order in which they are set, so that hardly a query wakes it.
+//! A timer entry costs one map entry. The thread is woken only for an entry that is earlier than all others. Entries
+//! with the same limit arrive in the order of their deadlines, so few queries wake the thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,13 +10,15 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Calls back at the times that it is told. Dropping it ends its thread.
+/// Runs callbacks at given times. Dropping it ends its thread.
 #[derive(Debug)]
 pub(crate) struct Clock(Arc<DeadlineTimer>);
 
 impl Clock {
+    /// Starts the thread.
+    ///
     /// # Errors
-    /// The system gives no more threads.
+    /// Fails if the system cannot create another thread.
     pub(crate) fn start() -> io::Result<Self> {
         let alarms = Arc::new(DeadlineTimer::default());
         let watched = alarms.clone();
@@ -24,7 +26,7 @@ impl Clock {
         Ok(Self(alarms))
     }
 
-    /// Calls `strike`, which must not block, at `when`, unless the alarm is dropped before.
+    /// Calls `strike`, which must not block, at `when`, unless the guard is dropped before then.
     pub(crate) fn at(&self, when: Instant, strike: impl FnOnce() + Send + 'static) -> TimerGuard {
         let mut set = self.0.lock();
         let place = (when, set.next);
@@ -46,10 +48,10 @@ impl Drop for Clock {
     }
 }
 
-/// When, and which of those of that moment.
+/// The time of an entry, and its sequence number among entries of the same time.
 type TimerKey = (Instant, u64);
 
-/// What is to be called, and when.
+/// The pending callbacks, by time.
 #[derive(Default)]
 struct DeadlineTimer {
     set: Mutex<Set>,
@@ -85,7 +87,7 @@ impl DeadlineTimer {
     }
 
     fn lock(&self) -> MutexGuard<'_, Set> {
-        // Nothing that can panic is done in between.
+        // No code that can panic runs under the lock.
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,7 +98,7 @@ impl fmt::Debug for DeadlineTimer {
     }
 }
 
-/// Something that will be called. Dropping it takes it back.
+/// A pending callback. Dropping the guard cancels it.
 #[derive(Debug)]
 pub(crate) struct TimerGuard {
     alarms: Arc<DeadlineTimer>,
@@ -106,7 +108,7 @@ pub(crate) struct TimerGuard {
 impl Drop for TimerGuard {
     fn drop(&mut self) {
         let strike = self.alarms.lock().strikes.remove(&self.place);
-        // Outside the lock: it may own what sets alarms itself.
+        // Dropped outside the lock: the callback may own something that sets timers.
         drop(strike);
     }
 }
@@ -133,7 +135,7 @@ mod tests {
         assert_eq!(order, ["now", "soon", "late"]);
         let alarms = Arc::downgrade(&clock.0);
         drop((_late, _soon, _now, clock));
-        // The thread ends, and with it the last who knows the alarms.
+        // The thread ends and drops the last other reference.
         while alarms.strong_count() > 0 {
             std::thread::yield_now();
         }

@@ -1,5 +1,5 @@
-//! `a IS [NOT] DISTINCT FROM b AND c` as PostgreSQL has it: `IS` binds closer than `NOT`, `AND` and `OR` (PostgreSQL manual,
-//! "Operator Precedence"). sqlparser takes all that follows for the right side.
+//! `a IS [NOT] DISTINCT FROM b AND c` with PostgreSQL's precedence: `IS` binds tighter than `NOT`, `AND` and `OR`
+//! (PostgreSQL manual, "Operator Precedence"). sqlparser takes everything that follows as the right operand.
 
 use std::ops::ControlFlow;
 
@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Visit
 
 use crate::statement::{visit, visit_mut};
 
-/// `statement` with each `IS DISTINCT FROM` ending where it ends.
+/// Ends the right operand of each `IS DISTINCT FROM` in `statement` where PostgreSQL ends it.
 pub(crate) fn rewrite(statement: &mut Statement) {
     struct Found;
     impl Visitor for Found {
@@ -44,7 +44,7 @@ pub(crate) fn rewrite(statement: &mut Statement) {
     let _ = visit_mut(statement, &mut Conditions);
 }
 
-/// A condition in the order of its text.
+/// An element of a condition, in the order of the text.
 enum Item {
     Operand(Box<Expr>),
     Not,
@@ -56,7 +56,7 @@ fn is_chain(expr: &Expr) -> bool {
     matches!(expr, Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or, .. })
 }
 
-/// Whether a condition has an `IS DISTINCT FROM` with AND or OR in its right side, outside of parentheses.
+/// Returns whether a condition has an `IS DISTINCT FROM` with `AND` or `OR` in its right operand, outside parentheses.
 fn reaches_too_far(expr: &Expr) -> bool {
     let mut open = vec![expr];
     while let Some(expr) = open.pop() {
@@ -87,13 +87,13 @@ fn flatten(expr: Expr, items: &mut Vec<Item>) {
     }
 }
 
-/// The comparison ends with the first operand of `right`.
+/// Ends the comparison after the first operand of `right`.
 fn cut(left: Box<Expr>, right: Expr, compare: fn(Box<Expr>, Box<Expr>) -> Expr, items: &mut Vec<Item>) {
     let mut rest = Vec::new();
     flatten(right, &mut rest);
     let end = rest.iter().position(|item| matches!(item, Item::Operand(_))).unwrap_or_default();
     let after = rest.split_off(end + 1);
-    // `NOT` before the operand belongs to it: nothing else could be negated there.
+    // A `NOT` before the operand belongs to it: nothing else could be negated there.
     let operand = rest.into_iter().rev().fold(None, |operand, item| match (item, operand) {
         (Item::Operand(expr), _) => Some(expr),
         (_, Some(expr)) => Some(Box::new(Expr::UnaryOp { op: UnaryOperator::Not, expr })),
@@ -105,7 +105,7 @@ fn cut(left: Box<Expr>, right: Expr, compare: fn(Box<Expr>, Box<Expr>) -> Expr, 
     items.extend(after);
 }
 
-/// The expression of `items`: NOT before AND before OR, from the left.
+/// Rebuilds the expression from `items`: `NOT` before `AND` before `OR`, left-associative.
 fn rebuild(items: Vec<Item>) -> Expr {
     let join = |left: Option<Expr>, op, right: Expr| match left {
         Some(left) => Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) },
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// The condition with parentheses around each operation, and around nothing else.
+    /// Formats the condition with parentheses around each operation and nothing else.
     fn shape(condition: &str) -> String {
         struct Parentheses;
         impl VisitorMut for Parentheses {

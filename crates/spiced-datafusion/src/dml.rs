@@ -1,8 +1,8 @@
-//! UPDATE, DELETE and TRUNCATE: a query for the rows that they are about, by the addresses that their table gives them,
-//! and for their new values; what it finds goes to the table, which changes these rows or none. So a condition means what
-//! it means in a SELECT, whatever is in it.
+//! UPDATE, DELETE and TRUNCATE run as a query that selects the affected rows by the row ids of their table, with the
+//! new values. The result goes to the table, which changes all of these rows or none. A condition therefore means the
+//! same as in a SELECT, whatever it contains.
 //!
-//! DataFusion's own way hands a table the filters of its optimized plan, where `WHERE false` and subqueries are lost.
+//! DataFusion instead gives a table the filters of its optimized plan, which have lost `WHERE false` and subqueries.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,36 +34,36 @@ use crate::connectors;
 use crate::error::refusal;
 use crate::statement::visit;
 
-/// A table that can tell its rows apart.
+/// A table whose rows can be identified.
 pub(crate) trait UpdatableTable: TableProvider {
-    /// The table with the addresses of its rows: further columns, behind its own.
+    /// Returns the table with the row ids as further columns after its own.
     fn addressed(&self) -> Result<Arc<dyn TableProvider>>;
 
-    /// Takes addresses, and behind them new values of `columns`, whose rows it changes; where there are no columns, it
-    /// deletes the rows. All of them, or none where one is not there any more as it was; it counts them.
+    /// Returns a sink that takes row ids followed by new values of `columns`, and changes these rows; if `columns` is
+    /// empty, it deletes the rows. It changes all rows, or none if one of them is gone or has changed since. It counts
+    /// the rows.
     ///
     /// # Errors
-    /// It cannot change these columns.
+    /// Fails if the table cannot change these columns.
     fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>>;
 
-    /// Takes rows that have `columns` alone, and fills in the rest itself: a default, a sequence's next number, what is
-    /// generated. `None` where it cannot.
+    /// Returns a sink that takes rows with only `columns` and fills in the other columns: a default, the next number of
+    /// a sequence, a generated value. Returns `None` if the table cannot fill in columns.
     ///
     /// # Errors
-    /// It takes no rows.
+    /// Fails if the table accepts no rows.
     fn insert(&self, _columns: &[usize]) -> Result<Option<Arc<dyn DataSink>>> {
         Ok(None)
     }
 }
 
-/// What stands for a column that an INSERT leaves out, as a [`UpdatableTable`] table's default for it: the table itself fills it
-/// in.
+/// The default of an [`UpdatableTable`] for a column that an INSERT omits, if the table itself fills the column in.
 pub(crate) fn left_out() -> Expr {
     let mark = [(LEFT_OUT.to_owned(), String::new())];
     Expr::Literal(ScalarValue::Null, Some(FieldMetadata::from(BTreeMap::from(mark))))
 }
 
-/// The mark of [`left_out`].
+/// The metadata key that marks [`left_out`].
 const LEFT_OUT: &str = "spiced.left_out";
 
 fn is_left_out(value: &Expr) -> bool {
@@ -75,7 +75,7 @@ fn is_left_out(value: &Expr) -> bool {
     }
 }
 
-/// The name of a column of addresses, which no column of `schema` has.
+/// Returns a name for a row id column that no column of `schema` has.
 pub(crate) fn row_id_column(name: &str, schema: &Schema) -> String {
     let mut name = name.to_owned();
     while schema.column_with_name(&name).is_some() {
@@ -84,10 +84,11 @@ pub(crate) fn row_id_column(name: &str, schema: &Schema) -> String {
     name
 }
 
-/// Checks what the planner would pass over: a change that says it is of a part of its table's rows, or of joined ones.
+/// Rejects what the planner would ignore: a change that restricts itself to a part of its table's rows or to joined
+/// rows outside of `WHERE`.
 ///
 /// # Errors
-/// It is.
+/// Fails if the statement is such a change.
 pub(crate) fn check(statement: &Parsed) -> std::result::Result<(), EngineError> {
     match visit(statement, &mut PlainTargets) {
         ControlFlow::Continue(()) => Ok(()),
@@ -142,10 +143,10 @@ fn is_plain(target: &TableWithJoins) -> bool {
     }
 }
 
-/// `plan` with the changes in it planned so.
+/// Replans the changes in `plan` in this way.
 ///
 /// # Errors
-/// A table, or a statement, of a kind that is not changed so.
+/// Fails if a table or a statement does not support it.
 pub(crate) fn plan(plan: LogicalPlan) -> Result<LogicalPlan> {
     let planned = plan.transform_down(|node| {
         Ok(match node {
@@ -157,7 +158,7 @@ pub(crate) fn plan(plan: LogicalPlan) -> Result<LogicalPlan> {
                 let changed = narrowed.is_some();
                 Transformed::new(LogicalPlan::Dml(narrowed.unwrap_or(dml)), changed, TreeNodeRecursion::Stop)
             }
-            // A statement is not found within another one elsewhere.
+            // Other nodes do not contain a nested statement.
             LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::Statement(Statement::Prepare(_)) => {
                 Transformed::no(node)
             }
@@ -212,7 +213,7 @@ fn change(dml: &DmlStatement) -> Result<DmlStatement> {
     Ok(DmlStatement::new(name.clone(), into, WriteOp::Insert(InsertOp::Overwrite), Arc::new(input)))
 }
 
-/// An INSERT without the columns that it leaves out; `None` where there is none that the table fills in.
+/// Returns an INSERT without the omitted columns, or `None` if there are no columns for the table to fill in.
 fn insert(dml: &DmlStatement) -> Result<Option<DmlStatement>> {
     let LogicalPlan::Projection(projection) = dml.input.as_ref() else { return Ok(None) };
     if !projection.expr.iter().any(is_left_out) {
@@ -231,7 +232,7 @@ fn insert(dml: &DmlStatement) -> Result<Option<DmlStatement>> {
     Ok(Some(DmlStatement::new(dml.table_name.clone(), into, dml.op.clone(), Arc::new(input))))
 }
 
-/// What an UPDATE's projection gives another value: the column's place, and the value.
+/// Returns the columns to which an UPDATE's projection assigns a new value: the index and the value of each.
 fn assigned(projection: &Projection, target: &TableReference) -> Vec<(usize, Expr)> {
     let keeps = |value: &Expr| match value {
         Expr::Alias(alias) => match alias.expr.as_ref() {
@@ -243,7 +244,7 @@ fn assigned(projection: &Projection, target: &TableReference) -> Vec<(usize, Exp
     projection.expr.iter().enumerate().filter(|(_, value)| !keeps(value)).map(|(at, v)| (at, v.clone())).collect()
 }
 
-/// The table of a statement, and what gives its rows with their addresses.
+/// The table of a statement, and the source of its rows with their row ids.
 struct Target<'a> {
     table: &'a TableReference,
     source: Arc<dyn TableSource>,
@@ -254,7 +255,7 @@ impl Target<'_> {
         LogicalPlanBuilder::scan(self.table.clone(), self.source.clone(), None)?.build()
     }
 
-    /// `plan` with the addresses, and what qualifies them.
+    /// Adds the row ids to `plan`, and returns their qualifier too.
     fn rows(&self, plan: &LogicalPlan) -> Result<(LogicalPlan, TableReference)> {
         match plan {
             LogicalPlan::TableScan(scan) if scan.table_name == *self.table => Ok((self.scan()?, self.table.clone())),
@@ -279,7 +280,7 @@ impl Target<'_> {
     }
 }
 
-/// Where the rows go that were found.
+/// The destination of the selected rows.
 struct Into {
     sink: Arc<dyn DataSink>,
 }

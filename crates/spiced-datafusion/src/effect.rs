@@ -1,12 +1,12 @@
-//! What a plan does, read from the plan. What is not known to only read does not count as reading.
+//! The effect of a plan, determined from the plan. A node counts as reading only if it is known to do nothing else.
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement};
 use spiced_engine::Effect;
 
-/// The most that any part of `plan` does: common table expressions, subqueries and the statement
-/// within `EXPLAIN ANALYZE` or `PREPARE` included. `EXPLAIN` alone runs nothing, and reads.
+/// Returns the strongest effect of any part of `plan`, including common table expressions, subqueries and the statement
+/// within `EXPLAIN ANALYZE` or `PREPARE`. `EXPLAIN` alone runs nothing, and counts as reading.
 pub(crate) fn of(plan: &LogicalPlan) -> Result<Effect> {
     let mut most = Effect::Read;
     plan.apply_with_subqueries(|node| {
@@ -16,8 +16,8 @@ pub(crate) fn of(plan: &LogicalPlan) -> Result<Effect> {
     Ok(most)
 }
 
-/// What a node does by itself. There is no wildcard here on purpose: a kind of node that a later
-/// DataFusion adds has to be looked at first.
+/// Returns the effect of a single node. The match has no wildcard on purpose: a kind of node that a later DataFusion
+/// version adds must be reviewed first.
 fn of_node(node: &LogicalPlan) -> Effect {
     match node {
         LogicalPlan::Projection(_)
@@ -62,8 +62,7 @@ fn of_node(node: &LogicalPlan) -> Effect {
             | Statement::Deallocate(_)
             | Statement::TransactionStart(_)
             | Statement::TransactionEnd(_) => Effect::Session,
-            // The planner of this crate replaces it by the plan that was prepared; one that is left
-            // is unknown.
+            // The planner of this crate replaces it with the prepared plan; one that remains is unknown.
             Statement::Execute(_) => Effect::Admin,
         },
     }

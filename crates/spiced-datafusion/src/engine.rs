@@ -1,4 +1,4 @@
-//! The engine: what all sessions share, and the tasks that load the data sets.
+//! The engine: the state that all sessions share, and the tasks that load the data sets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -43,42 +43,42 @@ use crate::view::View;
 use crate::work::{Overdue, Runtimes};
 use crate::{EngineOptions, StartError, at_time_zone, projections, similar_to};
 
-/// How many consumers an error about memory counts up in the log.
+/// The number of consumers that an out-of-memory error lists in the log.
 const TRACKED_CONSUMERS: NonZeroUsize = NonZeroUsize::new(5).expect("five is not zero");
 
-/// The part of the memory that one statement's sort sets aside for merging: one in so many.
+/// The divisor for the part of the memory that one statement's sort reserves for merging.
 const SORTS_SET_ASIDE: usize = 8;
 
-/// The embedded engine: DataFusion. Its loaders end with it and the last of its sessions.
+/// The embedded engine: DataFusion. Its loaders end when the engine and the last of its sessions are dropped.
 pub struct DataFusionEngine {
     shared: Arc<EngineShared>,
     statuses: watch::Receiver<Vec<DatasetStatus>>,
 }
 
-/// What all sessions share.
+/// The state that all sessions share.
 pub(crate) struct EngineShared {
-    /// The state that each session starts from.
+    /// The initial state of each session.
     pub(crate) state: Arc<SessionState>,
     pub(crate) rules: CatalogPolicy,
     pub(crate) query_timeout: Duration,
-    /// The longest statement, in bytes.
+    /// The maximum length of a statement, in bytes.
     pub(crate) max_statement: usize,
     pub(crate) runtimes: Runtimes,
     pub(crate) overdue: Overdue,
     pub(crate) memory_watch: MemoryWatch,
     pub(crate) clock: Clock,
     pub(crate) plans: Arc<PlanCache>,
-    /// The loaders; dropping them ends them.
+    /// The loader tasks; dropping the set ends them.
     _loaders: JoinSet<()>,
-    /// Removed when the engine has ended.
+    /// Removed when the engine ends.
     _spill: Option<SpillDirectory>,
 }
 
 impl DataFusionEngine {
-    /// Starts the engine. The data sets are loaded behind it; nothing here waits for one.
+    /// Starts the engine. The data sets load in the background; this function does not wait for them.
     ///
     /// # Errors
-    /// What can never work, of all data sets at once.
+    /// Fails if the configuration can never work, and reports the errors of all data sets at once.
     pub fn start(options: EngineOptions) -> Result<Self, StartError> {
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         let spill = spill_directory(&options)?;
@@ -118,7 +118,7 @@ impl DataFusionEngine {
             loading.push(Loader { index, source, state, slot, statuses, reloads });
         }
         for table in options.system {
-            // It is there from the start, and nobody changes it.
+            // The table is ready from the start and never changes.
             let (_, seen) = watch::channel(LoadState::Ready(Arc::new(table.clone())));
             let name = TableName { schema: SYSTEM_SCHEMA.to_owned(), table: table.name };
             schemas.entry(name.schema.clone()).or_default().insert(name.table.clone(), seen);
@@ -139,7 +139,7 @@ impl DataFusionEngine {
         }
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
 
-        // Once all are in the catalog: a view asks for what it names.
+        // Started after all data sets are in the catalog: a view looks up the tables that it references.
         let mut loaders = JoinSet::new();
         for loader in loading {
             loaders.spawn_on(loader.run(), &options.runtime);
@@ -181,7 +181,7 @@ impl Engine for DataFusionEngine {
         let mut dialect =
             Dialect { nulls_are_high: true, keywords: reserved.into_iter().collect(), ..Dialect::default() };
         for (name, function) in self.shared.state.scalar_functions() {
-            // An alias is in the map beside its function.
+            // The map has an alias as an entry of its own.
             let kind = match function.documentation().map(|told| told.doc_section.label) {
                 Some("Math Functions") => &mut dialect.numeric_functions,
                 Some("String Functions" | "Regular Expression Functions") => &mut dialect.string_functions,
@@ -198,10 +198,10 @@ impl Engine for DataFusionEngine {
     }
 }
 
-/// A data set's name, and what loads it.
+/// The name of a data set, and its source.
 type Named = (TableName, Arc<dyn Source>);
 
-/// Opens every data set, then every view, and says everything that is wrong with any.
+/// Opens every data set, then every view, and reports all errors together.
 fn check(options: &EngineOptions, state: &SessionState) -> Result<Vec<Named>, StartError> {
     let mut wrong = StartError::default();
     let retained = options.retained.iter().map(|spec| (&spec.schema, &spec.table));
@@ -244,12 +244,12 @@ fn base_state(
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(true);
-    // Many clients (Java, Go, JavaScript) do not know Arrow's view types yet, so text is read as
-    // plain text, which leaves nothing to convert at the endpoint.
+    // Many clients (Java, Go, JavaScript) do not support Arrow's view types yet, so text is read as plain text, which
+    // needs no conversion at the endpoint.
     config.options_mut().execution.parquet.schema_force_view_types = false;
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     let execution = &mut config.options_mut().execution;
-    // Each partition of a sort sets this aside before it has a row: an eighth of the memory for a statement's sort.
+    // Each partition of a sort reserves this before it has a row: an eighth of the memory for one statement's sort.
     let aside = options.memory_limit / SORTS_SET_ASIDE / execution.target_partitions.max(1);
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
     let runtime = runtime_env(options, spill, memory_watch).map_err(|e| StartError::engine(&e))?;
@@ -257,7 +257,7 @@ fn base_state(
     let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
         vec![connectors::analyzer_rule(), Arc::new(TimeLiterals)];
     analyzer_rules.extend(Analyzer::new().rules);
-    // Arithmetic last: a constant of a list is a cast until then.
+    // Arithmetic runs last: until then, a constant in a list is a cast.
     let own: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
         [Arc::new(InSubqueries), Arc::new(InLists), Arc::new(functions::CheckedArithmetic)];
     analyzer_rules.extend(own);
@@ -278,7 +278,8 @@ fn base_state(
     Ok(state)
 }
 
-/// The directory to spill to. Without a writable temporary directory there is none; one that was asked for has to be there.
+/// Returns the directory to spill to, or `None` if the default temporary directory is not writable. A configured
+/// directory must be writable.
 fn spill_directory(options: &EngineOptions) -> Result<Option<SpillDirectory>, StartError> {
     let base = options.spill_directory.clone().unwrap_or_else(std::env::temp_dir);
     match SpillDirectory::create(&base) {
@@ -311,7 +312,7 @@ fn runtime_env(
     RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(disk)
-        // Listings would be kept forever: a file that is added to a directory would never be seen.
+        // Listings would be cached forever: a file added to a directory would never be found.
         .with_object_list_cache_limit(0)
         .build()
 }

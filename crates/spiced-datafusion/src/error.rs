@@ -1,4 +1,4 @@
-//! From DataFusion's errors to the classes and sentences that a caller sees.
+//! Maps DataFusion's errors to the kinds and messages that a caller sees.
 
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -6,18 +6,18 @@ use datafusion::object_store::Error as StoreError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use spiced_engine::{EngineError, ErrorKind};
 
-/// A refusal of our own on its way through code that speaks `DataFusionError`.
+/// Wraps an error of this crate for code that returns `DataFusionError`.
 pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> DataFusionError {
     DataFusionError::External(Box::new(EngineError::new(kind, message)))
 }
 
-/// An error about the statement itself.
+/// An error in the statement itself.
 pub(crate) fn invalid(message: impl Into<String>) -> EngineError {
     EngineError::new(ErrorKind::InvalidStatement, message)
 }
 
-/// The class and the sentence of `error`. What a caller cannot act on goes to the log, whole, and
-/// the caller gets a sentence without a path of the host.
+/// Returns the kind and the message of `error`. An error that the caller cannot act on is logged in full, and the
+/// caller gets a message without paths of the host.
 pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
     let error = match &error {
         DataFusionError::Collection(errors) if !errors.is_empty() => &errors[0],
@@ -30,7 +30,7 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
             None => ErrorKind::Internal,
         },
         DataFusionError::ObjectStore(inner) => match inner.as_ref() {
-            // Where a store of ours refuses, it says why.
+            // An object store of this crate includes its reason.
             StoreError::PermissionDenied { source, .. } => match source.downcast_ref::<EngineError>() {
                 Some(own) => return own.clone(),
                 None => ErrorKind::Internal,
@@ -49,7 +49,7 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
     };
     match kind {
         ErrorKind::Exhausted => {
-            // With who has how much of it, which is not the caller's to know.
+            // The text lists the memory use of other queries, which the caller must not see.
             tracing::info!(error = %root, "a query found no memory");
             let sentence = sentence(root);
             EngineError::new(
@@ -75,7 +75,7 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
     }
 }
 
-/// Why something failed, for the log and for a data set's state: one line.
+/// Returns the cause of a failure in one line, for the log and for a data set's status.
 pub(crate) fn reason(error: &DataFusionError) -> String {
     first_line(&sentence(error.find_root())).to_owned()
 }
@@ -105,7 +105,7 @@ fn internal_sentence(root: &DataFusionError) -> String {
             "a file that the table reads could not be read; the server's log says why".to_owned()
         }
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
-            // Their words have a row's data in them.
+            // The original messages contain a row's data.
             ArrowError::CsvError(_) | ArrowError::JsonError(_) => {
                 "a file does not hold what the table's columns are".to_owned()
             }
@@ -115,7 +115,7 @@ fn internal_sentence(root: &DataFusionError) -> String {
     }
 }
 
-/// The message without the prefix that names DataFusion's type, in lower case.
+/// Returns the message in lower case, without the prefix that names DataFusion's type.
 fn sentence(error: &DataFusionError) -> String {
     let text = match error {
         DataFusionError::SQL(inner, _) => match inner.as_ref() {
@@ -135,14 +135,14 @@ fn sentence(error: &DataFusionError) -> String {
     plain(text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(&text))
 }
 
-/// What Arrow says of a value that it cannot cast or compute, without the value, which may be a row's: whatever stands in
-/// quotes, and every number but those of a type such as `Decimal128(10, 2)`.
+/// Returns Arrow's message about a value that it cannot cast or compute, without the value, which may come from a row:
+/// quoted text is removed, and so is every number except those of a type such as `Decimal128(10, 2)`.
 pub(crate) fn without_values(text: &str) -> String {
     let text = first_line(text);
     let opens =
         |(at, letter): (usize, char)| matches!(letter, '\'' | '"') && !text[..at].ends_with(char::is_alphanumeric);
     let Some((first, _)) = text.char_indices().find(|found| opens(*found)) else { return without_numbers(text) };
-    // A value may have quotes too: what stands between the first and the last is left out.
+    // A value may contain quotes too: everything between the first and the last quote is removed.
     let last = text[first + 1..].rfind(['\'', '"']).map_or(text.len() - 1, |last| first + 1 + last);
     let rest = text.get(last + 1..).unwrap_or_default();
     format!("{}'…'{}", without_numbers(&text[..first]), without_numbers(rest))
@@ -172,7 +172,7 @@ fn without_numbers(text: &str) -> String {
     out
 }
 
-/// Lower case at the start, unless the first word is a name, and no full stop at the end.
+/// Lowercases the first letter, unless the first word is a name, and removes a full stop at the end.
 fn plain(text: &str) -> String {
     let text = text.trim().trim_end_matches('.');
     let mut letters = text.chars();
@@ -188,7 +188,7 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or(text)
 }
 
-/// What could not be had, without who else has how much: the pool's own words are its last line.
+/// Returns what could not be allocated, without the memory use of others: the pool's own message is the last line.
 fn exhausted(text: &str) -> &str {
     text.lines().find_map(|line| line.strip_prefix("Error: ")).unwrap_or_else(|| first_line(text))
 }

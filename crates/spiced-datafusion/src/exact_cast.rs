@@ -1,5 +1,5 @@
-//! A cast that changes no value: what the type has no room for is an error, and so is what it would round or cut off. For rows
-//! in bulk, whose types a program chose and nobody reads.
+//! A cast that never changes a value: a value that the type cannot hold, or that would be rounded or truncated, is an
+//! error. It is used for bulk rows, whose types a program chose.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use spiced_engine::ErrorKind;
 
 use crate::error::refusal;
 
-/// `value`, which is a `from`, as the `to` of the column `name`.
+/// Casts `value` from `from` to `to`, the type of the column `name`.
 ///
 /// # Errors
-/// Values of the one are not values of the other.
+/// Fails if the types are of different kinds.
 pub(crate) fn exact_cast(value: Expr, from: &DataType, to: &DataType, name: &str) -> Result<Expr> {
     if from == to || *from == DataType::Null {
         return Ok(cast(value, to.clone()));
@@ -35,7 +35,8 @@ pub(crate) fn exact_cast(value: Expr, from: &DataType, to: &DataType, name: &str
     Ok(function.call(vec![value]))
 }
 
-/// Whether a number stays a number, and a time a time. A text is read as whatever it says, and everything has a text.
+/// Returns whether a number stays a number and a time stays a time. Text is parsed as any type, and every type can be
+/// cast to text.
 fn is_same_kind(from: &DataType, to: &DataType) -> bool {
     let is_number = |data_type: &DataType| data_type.is_numeric();
     let is_time = |data_type: &DataType| data_type.is_temporal();
@@ -83,7 +84,7 @@ impl ExactCast {
         let from = given.data_type();
         let is_compared = |data_type: &DataType| data_type.is_numeric() || data_type.is_temporal();
         let stays = match (from, &self.to) {
-            // A float of fewer bits is the nearest one, but no infinity.
+            // A float is rounded to the nearest narrower float, but must not become infinite.
             (DataType::Float64, DataType::Float32) => {
                 let (wide, narrow) = (given.as_primitive::<Float64Type>(), cast.as_primitive::<Float32Type>());
                 wide.iter().zip(narrow).all(|(wide, narrow)| {
@@ -91,7 +92,7 @@ impl ExactCast {
                 })
             }
             (from, to) if is_compared(from) && is_compared(to) => {
-                // What goes back as another value has been changed.
+                // A value that differs after the cast back has been changed.
                 let back = cast_with_options(&cast, from, &CastOptions { safe: true, ..STRICT })?;
                 not_distinct(&Arc::clone(&back), given)?.true_count() == given.len()
             }

@@ -1,6 +1,6 @@
-//! Running a planned statement: on the queries' runtime, in a task of its own that ends when its
-//! stream is dropped, within the time limit. A result that waits for its reader holds few rows, which count against the
-//! memory that all share, and lets another statement run. Rows that lie in memory as they are asked for need no task.
+//! Runs a planned statement in a task on the queries' runtime, within the time limit; the task ends when its stream is
+//! dropped. While a result waits for its reader, it holds few rows, which count against the shared memory, and lets
+//! another statement run. Rows that are already in memory in the requested form need no task.
 
 use std::fmt::Debug;
 use std::future::poll_fn;
@@ -36,19 +36,19 @@ use crate::{ddl, functions, in_memory, output_schema, parameters, session};
 /// How many batches may wait for a caller that is slower than the query.
 const BATCHES_AHEAD: usize = 3;
 
-/// How many bytes of rows may wait for such a caller before the query has to; a batch that is larger waits alone.
+/// How many bytes of rows may wait for such a caller before the query must wait; a larger batch waits alone.
 const BYTES_AHEAD: usize = 2 << 20;
 
-/// How much later than the query's own clock, which stands still while the query computes, the
-/// other one strikes.
+/// How much later than the query's own timer, which does not advance while the query computes, the deadline timer
+/// fires.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// A statement that is planned.
+/// A planned statement.
 pub(crate) struct Planned {
     pub(crate) shared: Arc<EngineShared>,
     pub(crate) own: Arc<SessionOwn>,
     pub(crate) known: Arc<CachedPlan>,
-    /// How long planning took: the limit is on both together.
+    /// The time spent on planning: the limit covers planning and execution together.
     pub(crate) spent: Duration,
 }
 
@@ -103,13 +103,13 @@ impl Prepared for Planned {
         let mut strike = self.shared.strike(strikes, move || {
             work.abort();
             stops.cancel();
-            // What the reader leaves alone goes at once, and not when the task comes to it.
+            // What the reader is not using is released now, and not when the task is next polled.
             holds.end();
             rows.end_if_idle();
             ahead.end();
             is_late();
         });
-        // A caller that goes away stops the planning, too.
+        // A disconnected caller stops the planning too.
         let _stops = stop.drop_guard();
         let started = tokio::select! {
             biased;
@@ -139,19 +139,19 @@ impl Prepared for Planned {
     }
 }
 
-/// The error of a query that was not done in time.
+/// The error of a query that did not finish in time.
 pub(crate) fn timed_out(limit: Duration) -> EngineError {
     EngineError::new(ErrorKind::Timeout, format!("the query was not done within its limit of {limit:?}"))
 }
 
-/// An execution that has begun to answer.
+/// An execution that has started to return its result.
 struct Begun {
     schema: SchemaRef,
-    /// All batches, where nothing is left to be computed.
+    /// All batches, if nothing is left to compute.
     at_rest: Option<SendableRecordBatchStream>,
 }
 
-/// One execution, on its way.
+/// One running execution.
 struct Run {
     shared: Arc<EngineShared>,
     own: Arc<SessionOwn>,
@@ -160,26 +160,26 @@ struct Run {
     limit: Duration,
     deadline: Instant,
     slot: Option<Slot>,
-    /// Ends planning where the time is up or the caller has gone.
+    /// Stops planning when the deadline has expired or the caller has disconnected.
     stop: CancellationToken,
-    /// The rows as they are computed.
+    /// The rows while they are computed.
     rows: InMemoryStream,
     _begun: Work,
 }
 
-/// A batch on its way to its reader, and what it takes meanwhile.
+/// A batch that waits for its reader, and the resources that it holds meanwhile.
 struct Waiting {
     batch: RecordBatch,
     held: Waits,
 }
 
-/// The memory and the room of a batch that waits, or that its reader is at.
+/// The memory and the queue space of a batch that waits or that its reader is using.
 struct Waits {
     _memory: MemoryReservation,
     _room: OwnedSemaphorePermit,
 }
 
-/// The batches that wait for their reader, until they are let go of.
+/// The batches that wait for their reader, until they are released.
 #[derive(Clone)]
 struct Received(Arc<Mutex<Option<Receiver>>>);
 
@@ -190,14 +190,14 @@ impl Received {
         Self(Arc::new(Mutex::new(Some(received))))
     }
 
-    /// Lets go of them, and of those to come.
+    /// Releases these batches and all later ones.
     fn end(&self) {
         let before = self.lock().take();
-        // Not under the lock.
+        // Dropped outside the lock.
         drop(before);
     }
 
-    /// The next one; waits forever where they were let go of.
+    /// Returns the next batch; waits forever after they were released.
     async fn next(&self) -> Option<Result<Waiting, EngineError>> {
         poll_fn(|cx| match &mut *self.lock() {
             Some(received) => received.poll_recv(cx),
@@ -207,7 +207,7 @@ impl Received {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<mpsc::Receiver<Result<Waiting, EngineError>>>> {
-        // Nothing that can panic is done in between.
+        // No code that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -226,7 +226,7 @@ impl Run {
         let Started { stream, promised, is_at_rest } = match stream {
             Ok(stream) => stream,
             Err(error) => {
-                // Nobody listens: the caller has gone, and the error with it.
+                // The receiver is gone: the caller has disconnected, and the error has no recipient.
                 let _ = ready.send(Err(error));
                 return;
             }
@@ -243,7 +243,7 @@ impl Run {
         rows.begin(stream);
         let room = Arc::new(Semaphore::new(BYTES_AHEAD));
         let last = loop {
-            // The query waits, and not its rows: the next batch is made when there is room for it.
+            // The query waits instead of its rows: the next batch is computed when there is space for it.
             let mut taken = match room.clone().try_acquire_owned() {
                 Ok(first) => first,
                 Err(_) => match timeout_at(deadline, self.paused(room.clone().acquire_owned(), &batches)).await {
@@ -283,14 +283,14 @@ impl Run {
                 Err(_elapsed) => break timed_out(limit),
             }
         };
-        // A caller that does not fetch may leave this waiting; the query's memory and its slot need not wait too.
+        // A caller that does not fetch may leave this send waiting; the query's memory and its slot are released first.
         rows.end();
         drop(self);
         let _ = batches.send(Err(last)).await;
     }
 
-    /// Waits for `reader`, which the result's reader lets go on, and lets another statement run meanwhile. `None` where
-    /// the reader has gone.
+    /// Waits for `reader`, which completes when the result's reader makes progress, and lets another statement run
+    /// meanwhile. Returns `None` if the reader has disconnected.
     async fn paused<T>(
         &mut self,
         reader: impl Future<Output = T>,
@@ -309,7 +309,7 @@ impl Run {
         Some(went_on)
     }
 
-    /// The batches, and whether they only have to be read from memory.
+    /// Returns the batches, and whether they only have to be read from memory.
     async fn start(&self) -> Result<Started, EngineError> {
         let Self { shared, known, .. } = self;
         let values = parameters::values(&known.parameters, &self.parameters)?;
@@ -323,7 +323,7 @@ impl Run {
         let (plan, promised) = (known.plan.clone(), known.schema.clone());
         let own = self.own.state();
         let is_unset = shared.is_unset(&own);
-        // What is planned for these values alone is optimized once.
+        // A plan for specific parameter values is optimized only once.
         let is_kept = is_unset && values.is_empty();
         let mut state = SessionState::clone(&own);
         functions::watch(state.config_mut().options_mut(), self.deadline.into_std());
@@ -338,7 +338,7 @@ impl Run {
                 ddl::run(ddl, state).await?;
             }
             plan => {
-                // What a session has set steers the optimizer too.
+                // The session's settings affect the optimizer too.
                 let physical = match known.kept_optimized().filter(|_| is_kept) {
                     Some(optimized) => state.query_planner().create_physical_plan(optimized, &state).await,
                     None => {
@@ -367,17 +367,17 @@ impl Run {
     }
 }
 
-/// A statement that gives its batches.
+/// A statement that produces its batches.
 struct Started {
     stream: SendableRecordBatchStream,
-    /// The schema that was promised.
+    /// The schema that was announced.
     promised: SchemaRef,
-    /// Whether they only have to be read from memory.
+    /// Whether the batches only have to be read from memory.
     is_at_rest: bool,
 }
 
-/// The schema of the batches: the one that was promised, which [`answer::conform`] makes them keep to. Only where no
-/// cast leads there, their own.
+/// Returns the schema of the batches: the announced schema, which [`output_schema::conform`] enforces, or the batches'
+/// own schema if no cast leads to it.
 fn settle(promised: &SchemaRef, actual: &SchemaRef) -> SchemaRef {
     let (wanted, given) = (promised.fields(), actual.fields());
     let leads = |(wanted, given): (&Arc<Field>, &Arc<Field>)| can_cast_types(given.data_type(), wanted.data_type());
@@ -388,20 +388,20 @@ fn settle(promised: &SchemaRef, actual: &SchemaRef) -> SchemaRef {
     }
 }
 
-/// The receiving end: it does nothing but wait.
+/// The receiving end, which only waits.
 struct Fetch {
-    /// `None` where all has been said.
+    /// `None` after the end of the result.
     source: Option<Source>,
-    /// What ends the query at its limit, wherever it is.
+    /// Ends the query at its limit, wherever it is.
     strike: DeadlineGuard,
 }
 
 enum Source {
-    /// A query that computes. Dropping the task ends it.
+    /// A query that is computing. Dropping the task ends it.
     Task {
         received: Received,
         task: AbortOnDropHandle<()>,
-        /// Of the batch that the reader has: it counts until the next one is asked for.
+        /// The resources of the batch that the reader has: they are held until the next batch is requested.
         held: Option<Waits>,
     },
     InMemory(InMemoryStream),
@@ -423,7 +423,7 @@ impl Source {
         }
     }
 
-    /// Why there is no more.
+    /// Returns why there are no more batches.
     async fn end(self) -> Result<(), tokio::task::JoinError> {
         match self {
             Self::Task { task, .. } => task.await,

@@ -1,7 +1,8 @@
-//! External tables whose LOCATION has a wildcard, by the store of their directory: plans and `input_file_name()` show callers no
-//! place on the host.
+//! External tables whose LOCATION has a wildcard, addressed through the object store of their directory, so that plans
+//! and `input_file_name()` reveal no location on the host.
 //!
-//! DataFusion takes wildcards in a path of the host alone, and not in a URL. The table it makes is therefore made once more.
+//! DataFusion accepts wildcards only in a path of the host and not in a URL. The table that it creates is therefore
+//! rebuilt.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use datafusion::logical_expr::CreateExternalTable;
 
 use crate::host_paths::HostPaths;
 
-/// What `CREATE EXTERNAL TABLE` makes its tables with.
+/// The factory for the tables of `CREATE EXTERNAL TABLE`.
 #[derive(Debug)]
 pub(crate) struct ExternalTables(pub(crate) HostPaths);
 
@@ -31,7 +32,7 @@ impl TableProviderFactory for ExternalTables {
         let paths = table.table_paths().iter().map(|url| self.0.rooted_listing(url)).collect::<Option<Vec<_>>>();
         let Some(paths) = paths else { return Ok(made) };
         let schema = table.schema();
-        // The columns of the directories' names come last.
+        // The partition columns from the directories' names come last.
         let of_files = schema.fields().len() - table.options().table_partition_cols.len();
         let schema = Schema::new_with_metadata(&schema.fields()[..of_files], schema.metadata().clone());
         let config = ListingTableConfig::new_with_multi_paths(paths)

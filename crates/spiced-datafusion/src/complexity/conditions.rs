@@ -1,8 +1,8 @@
-//! How large the conditions of a plan become when the columns they are about are written out.
+//! The size that a plan's conditions reach when their columns are expanded.
 //!
-//! The optimizer pushes a condition down through projections, and puts in for each column the expression that makes it.
-//! `SELECT x + x AS x FROM (SELECT x + x AS x FROM …) WHERE x > 0` doubles the condition at every step, in one rule that
-//! looks at no clock. The size is known beforehand, in one pass from the leaves up.
+//! The optimizer pushes a condition down through projections and replaces each column with the expression that computes
+//! it. `SELECT x + x AS x FROM (SELECT x + x AS x FROM …) WHERE x > 0` doubles the condition at every step, within one
+//! rule that checks no deadline. The size is computed beforehand, in one pass from the leaves up.
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
@@ -11,18 +11,19 @@ use spiced_engine::ErrorKind;
 
 use crate::error::refusal;
 
-/// The most terms of a condition once its columns are written out.
+/// The maximum number of terms of a condition after its columns are expanded.
 const MAX_TERMS: usize = 10_000;
 
-/// Checks every condition of `plan`, whose depth is bounded.
+/// Checks every condition of `plan`, whose depth is already bounded.
 ///
 /// # Errors
-/// One would become too large.
+/// Fails if a condition would become too large.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     terms(plan).map(|_| ())
 }
 
-/// For each column of `plan`, the terms of the expression that makes it, from the tables up.
+/// Returns, for each column of `plan`, the number of terms of the expression that computes it, counted from the tables
+/// up.
 fn terms(plan: &LogicalPlan) -> Result<Vec<usize>> {
     let mut inputs = Vec::new();
     for input in plan.inputs() {
@@ -61,7 +62,7 @@ fn terms(plan: &LogicalPlan) -> Result<Vec<usize>> {
     let mut columns = match plan {
         LogicalPlan::Projection(projection) => projection.expr.iter().map(size).collect::<Result<_>>()?,
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.iter().map(size).collect::<Result<_>>()?,
-        // Each branch gets the condition.
+        // The condition is pushed into each branch.
         LogicalPlan::Union(_) => (0..width)
             .map(|at| {
                 inputs.iter().filter_map(|input| input.get(at)).fold(0, |all: usize, one| all.saturating_add(*one))
@@ -73,7 +74,7 @@ fn terms(plan: &LogicalPlan) -> Result<Vec<usize>> {
     Ok(columns)
 }
 
-/// The terms of `expression`, which `plan` computes from what its inputs give.
+/// Counts the terms of `expression`, which `plan` computes from its inputs.
 fn term_count(expression: &Expr, plan: &LogicalPlan, inputs: &[Vec<usize>]) -> Result<usize> {
     let mut all = 0_usize;
     expression.apply(|part| {
@@ -94,7 +95,7 @@ fn term_count(expression: &Expr, plan: &LogicalPlan, inputs: &[Vec<usize>]) -> R
 mod tests {
     use datafusion::prelude::SessionContext;
 
-    /// `steps` projections, each of which names the column of the one before twice, and `above` over them.
+    /// `steps` projections, each of which uses the previous one's column twice, followed by `above`.
     fn doubling(steps: usize, above: &str) -> String {
         let first = "a0 AS (SELECT value AS x FROM generate_series(1, 3))".to_owned();
         let more = (1..=steps).map(|n| format!("a{n} AS (SELECT sqrt(x) + x AS x FROM a{})", n - 1));

@@ -1,4 +1,4 @@
-//! How many tables a plan has once common table expressions are expanded, and how many columns they have side by side.
+//! The number of tables in a plan after common table expressions are expanded, and the number of columns side by side.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -13,12 +13,12 @@ use super::{MAX_COLUMNS, MAX_NODES};
 use crate::error::invalid;
 use crate::statement::visit;
 
-/// Checks how large the plan of `statement` would be with each common table expression put in where
-/// it is named. The planner does so, and a chain of which each names the one before twice doubles
-/// the plan at every step; the planner cannot be stopped, so it must not start.
+/// Checks how large the plan of `statement` would be with each common table expression inlined where it is referenced,
+/// as the planner does. A chain in which each expression references the previous one twice doubles the plan at every
+/// step. The planner cannot be interrupted, so it must not start.
 ///
 /// # Errors
-/// It would be too large.
+/// Fails if the plan would be too large.
 pub(crate) fn check(statement: &Statement) -> Result<(), EngineError> {
     match visit(statement, &mut CteWeights::default()) {
         ControlFlow::Continue(()) => Ok(()),
@@ -31,29 +31,29 @@ pub(crate) fn check(statement: &Statement) -> Result<(), EngineError> {
     }
 }
 
-/// What there is too much of.
+/// The quantity that exceeds its limit.
 enum Excess {
     Tables,
     Columns,
 }
 
-/// How many tables a query reads, common table expressions put in.
+/// Counts the tables that a query reads, with common table expressions inlined.
 #[derive(Default)]
 struct CteWeights {
-    /// One for each query that is being visited.
+    /// The weight of each query that is being visited.
     open: Vec<usize>,
-    /// The bodies of common table expressions, which are visited before what names them.
+    /// The bodies of common table expressions, which are visited before their references.
     bodies: HashMap<*const Query, String>,
-    /// By name, the heaviest of all that have it: which one a name stands for depends on scopes, quotes and settings,
-    /// and the planner decides it. An upper bound does not have to follow.
+    /// The weight of the heaviest expression with a name. Which expression a name refers to depends on scopes, quotes
+    /// and settings, and the planner resolves it; an upper bound does not need to.
     heaviest: HashMap<String, usize>,
-    /// By name, the most columns of all that have it, as far as the text says.
+    /// The largest column count of the expressions with a name, as far as the text shows it.
     widest: HashMap<String, usize>,
-    /// All bodies together: each is planned, whether it is named or not.
+    /// The weight of all bodies: each is planned, whether it is referenced or not.
     planned: usize,
 }
 
-/// The same for all names that the planner could take for one another.
+/// Maps all names that the planner could treat as equal to the same key.
 fn folded<'a>(parts: impl Iterator<Item = &'a Ident>) -> String {
     parts.map(|part| part.value.to_lowercase()).collect::<Vec<_>>().join(".")
 }
@@ -80,8 +80,8 @@ impl Visitor for CteWeights {
             GroupByExpr::Expressions(expressions, _) => expressions.len(),
             GroupByExpr::All(_) => 0,
         };
-        // Each becomes a field with a name of its own, at every step of the plan.
-        // So does each column of what is joined.
+        // Each of these becomes a field with its own name at every step of the plan, as does each column of the joined
+        // tables.
         let joined = self.width_of_all(&select.from);
         if select.projection.len().max(groups).max(joined) > MAX_COLUMNS {
             return ControlFlow::Break(Excess::Columns);
@@ -103,16 +103,16 @@ impl Visitor for CteWeights {
 }
 
 impl CteWeights {
-    /// How many columns a query gives. Those of tables are not in the text, and count as one.
+    /// Counts the columns of a query. A table's columns are not in the text; the table counts as one column.
     fn width(&self, body: &SetExpr) -> usize {
         match body {
             SetExpr::Select(select) => {
-                // Once: a list can have many wildcards at each of many levels.
+                // Computed once: a list can have many wildcards at each of many levels.
                 let joined = self.width_of_all(&select.from);
                 let mut has_qualified = false;
                 let listed = select.projection.iter().map(|item| match item {
                     SelectItem::Wildcard(_) => joined,
-                    // All of them together are not more than what is joined.
+                    // All qualified wildcards together have at most as many columns as the joined tables.
                     SelectItem::QualifiedWildcard(..) if has_qualified => 0,
                     SelectItem::QualifiedWildcard(..) => {
                         has_qualified = true;
@@ -163,7 +163,8 @@ mod tests {
         parsed.inspect_err(|error| assert!(error.to_string().contains("common table"), "{error}")).is_ok()
     }
 
-    /// `steps` common table expressions, each of which names the one before twice; `beside` adds what could hide one.
+    /// `steps` common table expressions, each of which references the previous one twice; `beside` adds an expression
+    /// that could shadow one.
     fn doubling(steps: usize, beside: impl Fn(usize) -> String) -> String {
         let step = |n: usize| format!("a{n} AS (SELECT l.x FROM a{0} l, a{0} r){1}", n - 1, beside(n));
         let steps: Vec<_> = (1..=steps).map(step).collect();

@@ -1,4 +1,4 @@
-//! The plan, views and common table expressions put in.
+//! The size of the plan, with views and common table expressions expanded.
 
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor};
@@ -9,24 +9,24 @@ use spiced_engine::ErrorKind;
 use super::{MAX_COLUMNS, MAX_NODES, conditions};
 use crate::error::refusal;
 
-/// The deepest plan, and the deepest expression in it.
+/// The maximum depth of a plan, and of an expression in it.
 const MAX_DEPTH: usize = 520;
-/// The deepest type of a column: a list of a list is two deep. Encoders and clients recurse with it.
+/// The maximum depth of a column's type: a list of a list has depth two. Encoders and clients recurse with the depth.
 pub(crate) const MAX_TYPE_DEPTH: usize = 32;
 
-/// Checks the plan, views and common table expressions put in.
+/// Checks the plan, with views and common table expressions expanded.
 ///
 /// # Errors
-/// It is too deep or too large.
+/// Fails if the plan is too deep or too large.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     plan.visit_with_subqueries(&mut PlanSize::default())?;
     conditions::check(plan)
 }
 
-/// Checks the types of an answer's columns.
+/// Checks the types of a result's columns.
 ///
 /// # Errors
-/// One is too deep.
+/// Fails if a type is too deep.
 pub(crate) fn check_types(schema: &Schema) -> Result<()> {
     match schema.fields().iter().find(|field| !is_shallow(field.data_type(), MAX_TYPE_DEPTH)) {
         None => Ok(()),
@@ -37,7 +37,7 @@ pub(crate) fn check_types(schema: &Schema) -> Result<()> {
     }
 }
 
-/// Whether `data_type` has at most `depth` levels.
+/// Returns whether `data_type` has at most `depth` levels.
 pub(crate) fn is_shallow(data_type: &DataType, depth: usize) -> bool {
     let Some(depth) = depth.checked_sub(1) else { return false };
     match data_type {

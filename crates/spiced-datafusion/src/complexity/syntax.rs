@@ -1,36 +1,36 @@
-//! The depth of what was parsed, whatever grammar produced it.
+//! The depth of the parsed statement, whatever grammar produced it.
 
 use std::fmt::{self, Debug, Write};
 
-/// The most brackets that are open at a time in the `Debug` form of a parsed statement. The longest chain that
+/// The maximum number of open brackets in the `Debug` form of a parsed statement. The longest chain that
 /// [`tokens`](super::tokens) admits has less than half as many.
 const MAX_DEPTH: usize = 4_000;
 
-/// Statements of fewer tokens cannot be deep enough to matter, so nothing of this is done for them.
+/// Statements with fewer tokens cannot be deep enough to matter, so they skip these checks.
 const SMALL: usize = 400;
 
-/// Address space for each token of a statement, for stacks that are as deep as the statement is long: freeing a tree
-/// recurses too, and nothing bounds that.
+/// Address space for each token of a statement, for stacks as deep as the statement is long: freeing a tree also
+/// recurses, without a limit.
 const STACK_PER_TOKEN: usize = 1024;
 
-/// The stack that a statement of any size gets on top of that.
+/// The stack that every statement gets in addition.
 const STACK: usize = 16 << 20;
 
-/// Runs `work`, which parses a statement of `tokens` tokens and checks its depth, on a stack that holds any tree that so
-/// many tokens can produce.
+/// Runs `work`, which parses a statement of `tokens` tokens and checks its depth, on a stack large enough for any tree
+/// that this many tokens can produce.
 pub(crate) fn with_stack<T>(tokens: usize, work: impl FnOnce() -> T) -> T {
     if tokens < SMALL { work() } else { stacker::grow(STACK + tokens * STACK_PER_TOKEN, work) }
 }
 
-/// Whether a tree that was parsed from `tokens` tokens is too deep to be visited on an ordinary stack.
+/// Returns whether a tree parsed from `tokens` tokens is too deep to be visited on an ordinary stack.
 ///
-/// The derived `Debug` opens a bracket for each struct, variant and list, also of node types that no visitor shows:
-/// data types, options, clauses that are new. Formatting ends where the bound is reached.
+/// The derived `Debug` opens a bracket for each struct, variant and list, including node types that no visitor reaches:
+/// data types, options, new clauses. Formatting stops when the limit is reached.
 pub(crate) fn is_too_deep(tree: &impl Debug, tokens: usize) -> bool {
     tokens >= SMALL && write!(DepthMeter::default(), "{tree:?}").is_err()
 }
 
-/// Counts brackets outside quotes, and fails at the bound.
+/// Counts brackets outside quotes, and fails at the limit.
 #[derive(Default)]
 struct DepthMeter {
     depth: usize,

@@ -1,4 +1,4 @@
-//! The text, before it is parsed.
+//! Checks of the text before it is parsed.
 
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -6,17 +6,17 @@ use spiced_engine::EngineError;
 
 use crate::error::invalid;
 
-/// The longest chain of operators and keywords between two commas, within one pair of brackets.
+/// The maximum number of operators and keywords between two commas, within one pair of brackets.
 const MAX_OPERATORS: usize = 500;
-/// The most tables, joins, set operations and common table expressions within one pair of brackets.
+/// The maximum number of tables, joins, set operations and common table expressions within one pair of brackets.
 const MAX_RELATIONS: usize = 100;
-/// The most brackets that are open at a time, `CASE … END` and `STRUCT<…>` included.
+/// The maximum number of open brackets, `CASE … END` and `STRUCT<…>` included.
 const MAX_BRACKETS: usize = 128;
 
-/// Refuses a text that is longer than `limit` bytes.
+/// Rejects a text that is longer than `limit` bytes.
 ///
 /// # Errors
-/// It is.
+/// Fails if the text is longer.
 pub(crate) fn check_length(sql: &str, limit: usize) -> Result<(), EngineError> {
     if sql.len() <= limit {
         return Ok(());
@@ -27,7 +27,7 @@ pub(crate) fn check_length(sql: &str, limit: usize) -> Result<(), EngineError> {
     )))
 }
 
-/// What a level of the text lies within.
+/// The bracket that encloses a level of the text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bracket {
     /// The whole text.
@@ -41,22 +41,22 @@ enum Bracket {
     Angle,
 }
 
-/// How long the chains within one pair of brackets are so far.
+/// The length of the chains within one pair of brackets so far.
 struct BracketLevel {
     bracket: Bracket,
     operators: usize,
     relations: usize,
-    /// True in `FROM` and `WITH`, where commas stand between relations.
+    /// True in `FROM` and `WITH`, where commas separate relations.
     relations_follow: bool,
 }
 
 /// Checks the tokens of a text.
 ///
-/// A chain (`1 + 1 + …`) is parsed into a tree as deep as it is long. What stands on both sides of a comma is not one
-/// chain, nor is what stands in two branches of one `CASE`; everything else that is not a plain value counts.
+/// A chain (`1 + 1 + …`) is parsed into a tree as deep as the chain is long. A comma ends a chain, and so does a new
+/// branch of a `CASE`; everything else except a plain value counts.
 ///
 /// # Errors
-/// A chain is too long, or brackets are nested too deeply.
+/// Fails if a chain is too long, or if brackets are nested too deeply.
 pub(crate) fn check(tokens: &[TokenWithSpan]) -> Result<(), EngineError> {
     let mut levels = vec![BracketLevel::new(Bracket::Top)];
     let mut names_type = false;
@@ -106,7 +106,7 @@ fn opened(token: &Token, names_type: bool) -> Option<Bracket> {
     }
 }
 
-/// How many brackets `token` may close.
+/// Returns how many brackets `token` may close.
 fn closing(token: &Token) -> usize {
     match token {
         Token::RParen | Token::RBracket | Token::RBrace | Token::Gt => 1,
@@ -134,7 +134,7 @@ impl BracketLevel {
 
     fn count(&mut self, token: &Token) {
         match token {
-            // Within `CASE` and `<…>` a comma separates no expressions.
+            // Within `CASE` and `<…>` a comma does not separate expressions.
             Token::Comma if matches!(self.bracket, Bracket::Case | Bracket::Angle) => self.operators += 1,
             Token::Comma => {
                 self.operators = 0;
@@ -151,14 +151,14 @@ impl BracketLevel {
                 Keyword::SELECT | Keyword::WHERE | Keyword::GROUP | Keyword::ORDER | Keyword::HAVING => {
                     self.relations_follow = false;
                 }
-                // What stands in a branch is beside the other branches, and not below them.
+                // The branches of a `CASE` are siblings, not nested in each other.
                 Keyword::WHEN | Keyword::THEN | Keyword::ELSE if self.bracket == Bracket::Case => self.operators = 0,
                 _ => self.operators += 1,
             },
             Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) => {}
             Token::Placeholder(_) | Token::Period => {}
             Token::RParen | Token::RBracket | Token::RBrace | Token::EOF => {}
-            // What is opened extends a chain as well: `a[1][1][1]`.
+            // Opening brackets extend a chain too: `a[1][1][1]`.
             _ => self.operators += 1,
         }
     }
@@ -191,7 +191,7 @@ mod tests {
             format!("SELECT {}1", repeat("- ")),
             format!("SELECT a{}", repeat("::int")),
             format!("SELECT 1{}", repeat(" + (1)")),
-            // Commas and branches within a link of the chain.
+            // Commas and branches within one element of the chain.
             format!("SELECT 1{}", repeat(" + CASE WHEN true THEN 1 ELSE 2 END")),
             format!("SELECT 1{}", repeat(" = {a: 1, b: 2}")),
             format!("SELECT 1{}", repeat("::STRUCT<a INT, b INT>")),

@@ -1,5 +1,5 @@
-//! An aggregate function under the governor: it says what it keeps, and the memory of all bounds that; what is left are
-//! arguments that set memory aside at once, and panics.
+//! An aggregate function under the governor. The function reports the memory that it keeps, and the shared memory limit
+//! bounds that; what is left are arguments that allocate memory at once, and panics.
 
 use std::any::Any;
 use std::fmt;
@@ -27,9 +27,9 @@ use super::sizes::{self, Numbers};
 use super::sums;
 use crate::error::refusal;
 
-/// The most places of a sketch of a distribution: each group has one. DataFusion's own number is 100.
+/// The maximum number of centroids of a distribution sketch: each group has a sketch. DataFusion's default is 100.
 const MAX_CENTROIDS: i64 = 10_000;
-/// Up to so many bytes a result is small.
+/// A result of up to this many bytes is small.
 const SMALL: u64 = 256;
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Hash for Governed {
     }
 }
 
-/// `function`, governed.
+/// Puts `function` under the governor.
 pub(super) fn govern(function: &Arc<AggregateUDF>, governor: &Arc<Governor>) -> Arc<AggregateUDF> {
     if is_governed(function) {
         return function.clone();
@@ -57,14 +57,16 @@ pub(super) fn govern(function: &Arc<AggregateUDF>, governor: &Arc<Governor>) -> 
     Arc::new(AggregateUDF::new_from_impl(Governed(Arc::clone(function.inner()).into(), governor.clone())))
 }
 
-/// Whether it is.
+/// Returns whether `function` is governed.
 pub(super) fn is_governed(function: &AggregateUDF) -> bool {
     function.inner().is::<Governed>()
 }
 
 impl Governed {
+    /// Checks the arguments.
+    ///
     /// # Errors
-    /// An argument sets too much memory aside for each group.
+    /// Fails if an argument allocates too much memory for each group.
     fn check(&self, args: &AccumulatorArgs<'_>) -> Result<()> {
         let centroids = match self.0.name() {
             "approx_percentile_cont" => args.exprs.get(2),
@@ -83,7 +85,7 @@ impl Governed {
         }
     }
 
-    /// What `help` gives, where this is the sum.
+    /// Returns the result of `help` if this function is `sum`.
     fn sums<T>(&self, help: impl FnOnce(&dyn AggregateUDFImpl) -> Option<T>) -> Option<T> {
         if self.0.name() == "sum" { help(self.0.as_ref()) } else { None }
     }
@@ -245,10 +247,10 @@ impl AggregateUDFImpl for Governed {
     }
 }
 
-/// The results for the rows of a window: there is one for each, and all may be as large as all rows before it.
+/// The results for the rows of a window: each row has one, and each result may be as large as all rows before it.
 #[derive(Debug)]
 pub(super) struct Results {
-    /// Whether it has given one: a group gives one only.
+    /// Whether there has been a result: a group has only one.
     has_one: bool,
     kept: MemoryReservation,
 }
@@ -259,17 +261,19 @@ impl Results {
         Self { has_one: false, kept }
     }
 
+    /// Counts a result.
+    ///
     /// # Errors
-    /// There is no memory for it.
+    /// Fails if there is no memory for it.
     pub(super) fn count(&mut self, result: &ScalarValue) -> Result<()> {
         let bytes = if self.has_one { sizes::of_scalar(result) } else { 0 };
         self.has_one = true;
-        // Those that are like numbers are counted with the rows.
+        // Results of the size of a number are counted with the rows.
         if bytes > SMALL { self.kept.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)) } else { Ok(()) }
     }
 }
 
-/// What collects the rows of a group; where it panics, the statement fails.
+/// Accumulates the rows of a group; a panic fails the statement.
 struct Contained<A: ?Sized> {
     name: String,
     inner: Box<A>,

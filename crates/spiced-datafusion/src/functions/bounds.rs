@@ -1,4 +1,4 @@
-//! How much functions may make, and the refusals.
+//! Limits on the size of functions' results, and the errors for exceeding them.
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::human_readable_size;
@@ -6,26 +6,26 @@ use spiced_engine::ErrorKind;
 
 use crate::error::refusal;
 
-/// The largest value that a function may make, where the memory limit allows for that much.
+/// The maximum size of a value that a function may return, if the memory limit allows it.
 const MAX_VALUE: usize = 64 << 20;
-/// The most that a function may make for the rows that it is given at once, where the memory limit allows for that much.
+/// The maximum size of a function's results for one batch of rows, if the memory limit allows it.
 const MAX_BATCH: usize = 512 << 20;
-/// What the values of a batch that is cut into pieces come to.
+/// The target size of the results for one piece of a batch that is split.
 const PIECE: usize = 16 << 20;
 
-/// How much a function may make, in bytes.
+/// The size limits of a function's results, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// In one value.
+    /// For one value.
     pub(super) value: u64,
-    /// For all rows that it is given at once.
+    /// For all rows of a batch.
     pub(super) batch: u64,
-    /// In one piece, where the rows can be given to it piece by piece.
+    /// For one piece, if the rows can be passed piece by piece.
     pub(super) piece: u64,
 }
 
 impl Bounds {
-    /// An eighth and a quarter of the memory that all share, as long as that is not more than is sensible.
+    /// An eighth and a quarter of the shared memory, within sensible bounds.
     pub(super) fn of(memory_limit: usize) -> Self {
         let value = (memory_limit / 8).clamp(1 << 20, MAX_VALUE) as u64;
         let batch = (memory_limit / 4).clamp(4 << 20, MAX_BATCH) as u64;
@@ -33,7 +33,7 @@ impl Bounds {
     }
 }
 
-/// Refuses what `name` would make.
+/// The error for a result of `name` that would be too large.
 pub(super) fn too_large(name: &str, bytes: u64, rows: usize, most: u64) -> DataFusionError {
     let what = match rows {
         1 => "a value".to_owned(),

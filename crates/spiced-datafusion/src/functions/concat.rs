@@ -1,4 +1,5 @@
-//! `||`: no function for DataFusion, and twice as long each time that it meets itself.
+//! The `||` operator: DataFusion does not treat it as a function, and a text concatenated with itself doubles each
+//! time.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -16,10 +17,10 @@ use super::bounds::too_large;
 use super::contain::contain;
 use super::{Governor, projection, sizes};
 
-/// One text after the other, once it is known how long that is.
+/// Concatenates two texts after checking the length of the result.
 #[derive(Debug)]
 pub(super) struct Concat {
-    /// As it was planned.
+    /// The operator as planned.
     pair: BinaryExpr,
     governor: Arc<Governor>,
 }
@@ -60,7 +61,7 @@ impl PhysicalExpr for Concat {
         let are_constant = both.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
         let rows = if are_constant { 1 } else { batch.num_rows() };
         let bytes = both.iter().map(|value| sizes::of_value(value, rows)).fold(0, u64::saturating_add);
-        // The constants are written out, and then both are written one after the other.
+        // Constants are expanded to arrays first, and then both sides are concatenated.
         let bytes = bytes.saturating_mul(2);
         let bounds = &self.governor.bounds;
         if are_constant && bytes / 2 > bounds.value {

@@ -1,4 +1,5 @@
-//! A large constant of the statement's text, where it is written out for every row: as a function, it is asked first.
+//! A large constant of the statement's text that would be repeated for every row: as a function, its size is checked
+//! first.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use datafusion::logical_expr::{
 
 use super::{Governor, literals, projection, sizes};
 
-/// The name that a caller sees in an error.
+/// The name that an error shows to a caller.
 const NAME: &str = "a constant";
 
 #[derive(Debug)]
@@ -26,27 +27,27 @@ struct Constant {
     governor: Arc<Governor>,
 }
 
-/// Whether `node` writes constants out.
+/// Returns whether `node` repeats constants for every row.
 pub(super) fn spreads(node: &LogicalPlan) -> bool {
     match node {
         LogicalPlan::Aggregate(_) | LogicalPlan::Window(_) | LogicalPlan::Sort(_) => true,
-        // A projection is cut by the constants that it has; what a `CASE` makes of them it learns too late.
+        // A projection is split according to its constants; it learns too late what a `CASE` makes of them.
         LogicalPlan::Projection(projection) => projection.expr.iter().any(has_case),
         _ => false,
     }
 }
 
 fn has_case(whole: &Expr) -> bool {
-    // Looking at it does not fail.
+    // The closure never fails.
     whole.exists(|part| Ok(matches!(part, Expr::Case(_)))).unwrap_or(false)
 }
 
-/// Whether it is a constant that is large.
+/// Returns whether `part` is a large constant.
 pub(super) fn is_large(part: &Expr) -> bool {
     matches!(part, Expr::Literal(value, None) if sizes::of_scalar(value) > literals::ONE)
 }
 
-/// The function in its place.
+/// Replaces the constant `part` with a function.
 pub(super) fn govern(part: Expr, governor: &Arc<Governor>) -> Expr {
     let name = part.schema_name().to_string();
     let Expr::Literal(value, None) = part else { return part };
@@ -55,7 +56,7 @@ pub(super) fn govern(part: Expr, governor: &Arc<Governor>) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::new_from_impl(constant)), Vec::new()))
 }
 
-/// Whether it is one that stands in the place of a constant.
+/// Returns whether `function` replaces a constant.
 pub(super) fn is_governed(function: &ScalarUDF) -> bool {
     function.inner().is::<Constant>()
 }

@@ -1,4 +1,4 @@
-//! Panics of functions become errors of the statement.
+//! Turns panics of functions into errors of the statement.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -11,11 +11,11 @@ use spiced_engine::{EngineError, ErrorKind};
 use crate::error::refusal;
 
 thread_local! {
-    /// How many calls that are contained this thread is in.
+    /// The number of nested contained calls on this thread.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Keeps contained panics out of the log, which is told of the failed statement: else a caller could fill it.
+/// Keeps contained panics out of the log: the failed statement is logged, and a caller could otherwise fill the log.
 pub(super) fn keep_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -30,15 +30,16 @@ pub(super) fn keep_quiet() {
     });
 }
 
-/// The longest reason, in bytes.
+/// The maximum length of a reason, in bytes.
 const MAX_MESSAGE: usize = 2 << 10;
 
-/// Runs `call`, a part of the function `name`. What panics or finds itself wrong has met arguments that nobody thought of.
+/// Runs `call`, a part of the function `name`. A panic or an internal error is reported as arguments that the function
+/// cannot take.
 pub(super) fn contain<T>(name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     contained(call, || format!("`{name}` cannot take these arguments"))
 }
 
-/// Runs `call`; where it panics or finds itself wrong, the statement is to blame, as `subject` says.
+/// Runs `call`; a panic or an internal error becomes an error of the statement about `subject`.
 pub(super) fn contained<T>(call: impl FnOnce() -> Result<T>, subject: impl FnOnce() -> String) -> Result<T> {
     let unfit = |why: &str| {
         let why = why.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(why);
@@ -55,12 +56,12 @@ pub(super) fn contained<T>(call: impl FnOnce() -> Result<T>, subject: impl FnOnc
     };
     Err(match error {
         DataFusionError::Internal(why) => unfit(&why),
-        // A pattern, say, is repeated whole.
+        // The text may repeat an argument in full, such as a pattern.
         DataFusionError::Execution(why) if why.len() > MAX_MESSAGE => {
             DataFusionError::Execution(format!("{}…", short(&why)))
         }
         error => match error.find_root() {
-            // That it is no pattern is said by another crate.
+            // An error from another crate, for example about an invalid pattern.
             DataFusionError::External(why) if !why.is::<EngineError>() => {
                 DataFusionError::Execution(short(&why.to_string()).to_owned())
             }

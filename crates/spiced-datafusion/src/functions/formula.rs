@@ -1,9 +1,9 @@
-//! Arithmetic that is exact or an error: integers and decimals that leave their type. DataFusion lets integers wrap round
-//! (the largest one and one is the least), and gives decimals more digits than their type has.
+//! Arithmetic that is exact or an error if integers or decimals overflow their type. DataFusion lets integers wrap (the
+//! largest integer plus one is the smallest), and returns decimals with more digits than their type has.
 //!
-//! Each tree of `+ - * / %`, minus signs and casts between numbers becomes one function of the tree's leaves, whatever the
-//! tree's size: DataFusion asks a call for its type again and again, so that calls within calls would cost the cube of their
-//! number. A function is evaluated in the same way wherever it comes to stand: folded, pushed down, in a window.
+//! Each tree of `+ - * / %`, minus signs and casts between numbers becomes one function of the tree's leaves, whatever
+//! the tree's size: DataFusion computes the type of a call repeatedly, so nested calls would cost the cube of their
+//! number. A function is evaluated in the same way wherever it is used: constant-folded, pushed down, in a window.
 
 use std::fmt::Write;
 use std::hash::Hash;
@@ -33,7 +33,8 @@ use spiced_engine::ErrorKind;
 use super::watch;
 use crate::error::refusal;
 
-/// The rule. Behind DataFusion's coercion, which brings the sides of each operator to types that go together.
+/// The analyzer rule. It runs after DataFusion's type coercion, which brings the operands of each operator to
+/// compatible types.
 #[derive(Debug)]
 pub(crate) struct CheckedArithmetic;
 
@@ -49,7 +50,7 @@ impl AnalyzerRule for CheckedArithmetic {
                 found |= whole.exists(|part| Ok(is_operation(part) || is_cast_to_time(part)))?;
                 Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
             })?;
-            // What limits is folded by DataFusion, which takes nothing else than a number; below zero it is refused.
+            // DataFusion folds the expressions of a limit itself and accepts only a number; it rejects a negative one.
             if !found || matches!(node, LogicalPlan::Limit(_)) {
                 return Ok(Transformed::no(node));
             }
@@ -90,14 +91,14 @@ fn is_arithmetic(op: Operator) -> bool {
     matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
 }
 
-/// `whole` with its trees of arithmetic as functions.
+/// Replaces the trees of arithmetic in `whole` with functions.
 fn checked(whole: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     whole.transform_down(|part| {
         if let Expr::Cast(Cast { expr, field }) = &part
             && matches!(field.data_type(), DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, _))
             && matches!(expr.get_type(schema), Ok(DataType::Date64))
         {
-            // Arrow multiplies unchecked here, and checked from one unit of time to another.
+            // Arrow multiplies without an overflow check here, but with one between units of time.
             let inner = checked(expr.as_ref().clone(), schema)?.data;
             let inner = Expr::Cast(Cast::new(Box::new(inner), DataType::Timestamp(TimeUnit::Millisecond, None)));
             let cast = Expr::Cast(Cast::new(Box::new(inner), field.data_type().clone()));
@@ -113,14 +114,14 @@ fn checked(whole: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-/// What a tree computes with. Nothing else is computed within one.
+/// The type of number that a tree computes with. A tree computes with one kind only.
 #[derive(Clone, PartialEq)]
 enum Kind {
     Integer(DataType),
     Decimal,
-    /// A length of time, whose sign changes.
+    /// A length of time, which can be negated.
     Span,
-    /// A day, which another is taken from.
+    /// A date, from which another date is subtracted.
     Date,
 }
 
@@ -140,7 +141,7 @@ impl Kind {
     }
 }
 
-/// What `part` is, where it is a number or made of numbers alone.
+/// Returns the kind of `part`, if it is a number or made of numbers alone.
 fn kind(part: &Expr, schema: &DFSchema) -> Option<Kind> {
     stacker::maybe_grow(RED_ZONE, STACK, || match part {
         Expr::BinaryExpr(pair) if is_arithmetic(pair.op) => {
@@ -149,7 +150,7 @@ fn kind(part: &Expr, schema: &DFSchema) -> Option<Kind> {
                 return None;
             }
             match left {
-                // The days between them. DataFusion's analysis of ranges takes them for a length of time, and fails.
+                // The difference in days. DataFusion's range analysis takes it for a length of time and fails.
                 Kind::Date => (pair.op == Operator::Minus).then_some(Kind::Integer(DataType::Int64)),
                 number => Some(number),
             }
@@ -162,7 +163,7 @@ fn kind(part: &Expr, schema: &DFSchema) -> Option<Kind> {
         Expr::Cast(cast) if is_operation(&cast.expr) => {
             let to = Kind::of(cast.field.data_type().clone())?;
             let from = kind(&cast.expr, schema);
-            // Otherwise it is a leaf.
+            // Otherwise the cast is a leaf.
             let is_leaf = !to.is_number() || !from.is_some_and(|from| from.is_number());
             if is_leaf { Kind::of(part.get_type(schema).ok()?) } else { Some(to) }
         }
@@ -170,11 +171,11 @@ fn kind(part: &Expr, schema: &DFSchema) -> Option<Kind> {
     })
 }
 
-/// How much stack has to be left, and how much more there is where it is not.
+/// How much stack must be left, and how much is added if it is not.
 const RED_ZONE: usize = 64 << 10;
 const STACK: usize = 1 << 20;
 
-/// Takes `part`, which has a [`kind`], to pieces.
+/// Decomposes `part`, which has a [`kind`], into steps and leaves.
 fn build(part: Expr, schema: &DFSchema, steps: &mut Vec<Step>, leaves: &mut Vec<Expr>) -> Result<()> {
     stacker::maybe_grow(RED_ZONE, STACK, || {
         match part {
@@ -204,20 +205,20 @@ fn build(part: Expr, schema: &DFSchema, steps: &mut Vec<Step>, leaves: &mut Vec<
     })
 }
 
-/// The operators that `call` stands for, for those that read expressions.
+/// Returns the operators that `call` replaces, for code that reads expressions.
 pub(crate) fn unfold(call: &ScalarFunction) -> Option<Expr> {
     call.func.inner().downcast_ref::<Formula>().and_then(|formula| formula.expression(&call.args))
 }
 
-/// Whether it is one of these functions.
+/// Returns whether `function` is a formula.
 pub(super) fn is_formula(function: &ScalarUDF) -> bool {
     function.inner().is::<Formula>()
 }
 
-/// A step of a computation: it takes what the steps before it have left, the last one first.
+/// A step of a computation: it takes its operands from the stack.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Step {
-    /// The next argument.
+    /// Pushes the next argument.
     Leaf,
     Pair(Operator),
     Negate,
@@ -232,7 +233,7 @@ struct Formula {
     signature: Signature,
 }
 
-/// The longest formula that is written out in a plan.
+/// The maximum length of a formula that is shown in a plan.
 const LONGEST_NAME: usize = 64;
 
 impl Formula {
@@ -243,7 +244,7 @@ impl Formula {
         formula
     }
 
-    /// Runs all steps: `leaf` and `made` give what is left by each.
+    /// Runs all steps: `leaf` and `made` return the result of each.
     fn run<T>(
         &self,
         mut leaf: impl FnMut(usize) -> Result<T>,
@@ -289,7 +290,7 @@ impl Formula {
             },
         );
         let mut name = "formula ".to_owned();
-        // Writing to a text does not fail.
+        // Writing to a `String` does not fail.
         let _ = write!(name, "{}", written.unwrap_or_default());
         name
     }
@@ -322,7 +323,7 @@ impl ScalarUDFImpl for Formula {
         &self.name
     }
 
-    /// As the operators are called.
+    /// The name is that of the operators.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         match self.expression(args) {
             Some(expression) => Ok(expression.schema_name().to_string()),
@@ -372,9 +373,9 @@ fn pair(op: Operator, left: &ColumnarValue, right: &ColumnarValue) -> Result<Col
     within_type(made, op, &left.data_type())
 }
 
-/// The days from one date to another.
+/// Returns the number of days from one date to another.
 fn days(left: &ColumnarValue, right: &ColumnarValue) -> Result<ColumnarValue> {
-    // A day has a number; of a moment of it, the day counts.
+    // A date is a number of days; of a time within a day, only the day counts.
     let number = |date: &ColumnarValue| {
         date.cast_to(&DataType::Date32, None)?.cast_to(&DataType::Int32, None)?.cast_to(&DataType::Int64, None)
     };
@@ -410,10 +411,12 @@ fn computed(left: &ColumnarValue, right: &ColumnarValue, kernel: Kernel) -> Resu
     })
 }
 
+/// Checks that the result is within its type.
+///
 /// # Errors
-/// It was not, or a decimal has more digits than its type.
+/// Fails if the computation overflowed, or if a decimal has more digits than its type.
 fn within_type(made: Result<ColumnarValue, ArrowError>, op: Operator, operand: &DataType) -> Result<ColumnarValue> {
-    // The kernel's own words have the values in them.
+    // The kernel's own message contains the values.
     let made = match made {
         Ok(made) => made,
         Err(ArrowError::ArithmeticOverflow(_)) => return Err(overflow(&format!("`{op}`"), operand)),
@@ -421,7 +424,7 @@ fn within_type(made: Result<ColumnarValue, ArrowError>, op: Operator, operand: &
     };
     let data_type = made.data_type();
     let fits = match (&data_type, &made) {
-        // Types with fewer digits are made with room for the result.
+        // Types with fewer digits are chosen with space for the result.
         (DataType::Decimal128(DECIMAL128_MAX_PRECISION, _), ColumnarValue::Array(array)) => {
             array.as_primitive::<Decimal128Type>().validate_decimal_precision(DECIMAL128_MAX_PRECISION).is_ok()
         }
@@ -440,7 +443,7 @@ fn within_type(made: Result<ColumnarValue, ArrowError>, op: Operator, operand: &
     if fits { Ok(made) } else { Err(overflow(&format!("`{op}`"), &data_type)) }
 }
 
-/// Whether decimals of 32 or 64 bits have no more digits than there are in such types.
+/// Returns whether decimals of 32 or 64 bits have no more digits than their types allow.
 fn fits_smaller(array: &dyn Array) -> bool {
     use datafusion::arrow::datatypes::{
         DECIMAL32_MAX_PRECISION, DECIMAL64_MAX_PRECISION, Decimal32Type, Decimal64Type,
@@ -456,7 +459,7 @@ fn fits_smaller(array: &dyn Array) -> bool {
     }
 }
 
-/// The refusal of a result that its type cannot hold.
+/// The error for a result that its type cannot hold.
 pub(super) fn overflow(what: &str, data_type: &DataType) -> datafusion::error::DataFusionError {
     let fix = match data_type {
         DataType::Decimal128(..) => {
