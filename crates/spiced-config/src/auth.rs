@@ -6,13 +6,19 @@ use tls_core::{Origin, Sourced};
 
 use crate::decode::{SecretText, Spanned};
 use crate::error::Problem;
-use crate::settings::{ApiKey, Auth, ClientIdentityRule, IdentityName, Role};
+use crate::settings::{ApiKey, Auth, ClientIdentityRule, IdentityName, Role, Warning};
 use crate::spicepod::{self, Anonymous, Require};
 
 impl spicepod::Auth {
     /// Decides. `asks`: clients are asked for certificates; `written`: the keys' references, in order.
-    pub(crate) fn decide(self, asks: bool, written: Vec<Option<Template>>, problems: &mut Vec<Problem>) -> Auth {
-        let keys = self.api_key.decide(written, problems);
+    pub(crate) fn decide(
+        self,
+        asks: bool,
+        written: Vec<Option<Template>>,
+        problems: &mut Vec<Problem>,
+        warnings: &mut Vec<Warning>,
+    ) -> Auth {
+        let keys = self.api_key.decide(written, problems, warnings);
         let mut refused = |origin: Origin, message: &str, hint: &str| {
             problems.push(Problem::new(origin, message).hint(hint));
         };
@@ -69,9 +75,20 @@ impl spicepod::Auth {
 }
 
 impl spicepod::ApiKeys {
-    fn decide(self, written: Vec<Option<Template>>, problems: &mut Vec<Problem>) -> Option<Vec<ApiKey>> {
+    fn decide(
+        self,
+        written: Vec<Option<Template>>,
+        problems: &mut Vec<Problem>,
+        warnings: &mut Vec<Warning>,
+    ) -> Option<Vec<ApiKey>> {
         match &self.enabled {
-            Some(Spanned(on)) if !on.value => return None,
+            Some(Spanned(on)) if !on.value => {
+                if !self.keys.is_empty() {
+                    let message = "API keys are switched off, so the keys that are listed are not checked".to_owned();
+                    warnings.push(Warning { origin: Some(on.origin.clone()), message });
+                }
+                return None;
+            }
             Some(Spanned(on)) if self.keys.is_empty() => {
                 problems.push(
                     Problem::new(on.origin.clone(), "API keys are switched on, and there is none")

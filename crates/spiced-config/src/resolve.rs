@@ -45,7 +45,7 @@ impl Spicepod {
         let place = Folder(folder);
         let mut tls_said = runtime.tls;
         let asks = tls_said.asks(tls_on, &mut contradicting, &mut warnings);
-        let auth = runtime.auth.decide(asks, written.api_keys.clone(), &mut contradicting);
+        let auth = runtime.auth.decide(asks, written.api_keys.clone(), &mut contradicting, &mut warnings);
         let session_ticket_secret = match tls_said.session_ticket_secret.take() {
             Some(Spanned(secret)) if secret.value.0.expose().len() < SHORTEST_TICKET_SECRET => {
                 let problem = Problem::new(secret.origin, format!("takes at least {SHORTEST_TICKET_SECRET} bytes"));

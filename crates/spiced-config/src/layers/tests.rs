@@ -432,3 +432,18 @@ fn stores_with_references_and_intervals() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn keys_that_are_switched_off_are_a_warning() {
+    let pod = |enabled| {
+        format!(
+            "runtime: {{ auth: {{ api_key: {{ enabled: {enabled}, keys: ['a-long-enough-key-of-a-test:rw'] }} }} }}"
+        )
+    };
+    let warned = |enabled| {
+        let warnings = settle(&pod(enabled), &[], &[]).unwrap().warnings;
+        warnings.iter().any(|warning| warning.message.contains("switched off"))
+    };
+    assert!(warned("false"));
+    assert!(!warned("true"));
+}
