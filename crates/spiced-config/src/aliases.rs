@@ -9,7 +9,7 @@ pub fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     section.or_else(|| candidates(&words(name)?).iter().find_map(|ours| find(ours)))
 }
 
-/// Names that stand for a whole one of ours.
+/// Names of other products that correspond to exactly one setting.
 const SECTIONS: &[(&str, &str)] = &[
     ("ssl", "tls"),
     ("https", "tls"),
@@ -113,7 +113,7 @@ const WORDS: &[(&str, Word)] = &[
     ("x509", Word::Filler),
 ];
 
-/// The words of a name: `certFile`, `cert-file`, `certfile`, `CERT_FILE`. Nothing where one of them is none of these.
+/// The words of a name: `certFile`, `cert-file`, `certfile`, `CERT_FILE`. Empty if a word is not known.
 fn words(name: &str) -> Option<Vec<Word>> {
     let mut split = String::with_capacity(name.len() + 4);
     let mut before_is_small = false;

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: each thing once, with its place and the way out.
+//! Problems of a configuration: each one once, with its place and its fix.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -245,7 +245,7 @@ fn shown(key: &str, node: &Node) -> String {
     }
 }
 
-/// Returns true for a value beside API keys that is what it should be, a switch or a role: anything else there may be a
+/// Returns true for a valid value next to API keys, a switch or a role: anything else there may be a
 /// key in the wrong place.
 fn is_word_of_auth(key: &str, text: Option<&str>) -> bool {
     let name = key.rsplit('.').next().unwrap_or_default();

@@ -12,7 +12,7 @@ pub(crate) const KEYS: [&str; 4] = ["runtime", "auth", "api_key", "keys"];
 
 const ROLES: [&str; 2] = ["ro", "rw"];
 
-/// What people write for a role, which is none here: it would become a part of the key.
+/// Suffixes that look like a role and are not one: they would become a part of the key.
 const NOT_ROLES: [&str; 17] = [
     "ro",
     "rw",

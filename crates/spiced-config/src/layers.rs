@@ -147,7 +147,7 @@ impl Layers {
         [self.flags.clone(), self.environment.clone(), self.pod.clone()]
     }
 
-    /// Every value of the pod that holds a reference, in order, whether it is beaten or not; those of
+    /// Every value of the pod that holds a reference, in order, whether it is overridden or not; those of
     /// the stores' own parameters are with [`stores`](Self::stores).
     pub fn references(&self) -> Vec<Sourced<Template>> {
         let mut root = self.pod.clone();
@@ -163,7 +163,7 @@ impl Layers {
     }
 
     /// Decides: who gives the TLS material, what every setting is. `resolve` replaces the references
-    /// of values, in order; it is asked for nothing that a loser wrote.
+    /// of values, in order; references of overridden values are not resolved.
     ///
     /// # Errors
     /// A setting is wrong or contradicts another, or a reference has no value.
@@ -204,8 +204,8 @@ impl Layers {
         }
     }
 
-    /// One tree of the winners alone, its references not yet replaced, and whether TLS is on; beside it all that is
-    /// wrong so far, which is not in the tree any more.
+    /// One tree of the effective values alone, its references not yet replaced, and whether TLS is on; also everything
+    /// that is wrong so far, which is not in the tree any more.
     pub(crate) async fn merge<E>(
         mut self,
         resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,

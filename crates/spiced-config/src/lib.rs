@@ -3,7 +3,7 @@
 //!
 //! The way is one direction. Each layer becomes a tree of values that know their origin
 //! ([`Layers`]); who gives the TLS material is chosen before anything is read; what is left is
-//! merged, its references are replaced by whoever holds the secret stores, and only then is it
+//! merged, its references are replaced by the holder of the secret stores, and only then is it
 //! given types.
 //!
 //! What is absent on purpose: opening a secret store, reading a certificate, binding a port.
@@ -18,7 +18,7 @@
 //! let flag = Flag { name: "--flight".into(), setting: "runtime.listen.flight", value: "localhost:0".into() };
 //! let layers = Layers::read(directory.path(), variables, &[flag], &[])?;
 //!
-//! // Whoever holds the secret stores replaces the references.
+//! // The holder of the secret stores replaces the references.
 //! let resolve = async |values: &[tls_core::Sourced<spiced_secrets::Template>]| {
 //!     Ok::<_, std::convert::Infallible>(values.iter().map(|v| v.value.render(|_| "hush".into())).collect())
 //! };

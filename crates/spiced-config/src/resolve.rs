@@ -28,8 +28,8 @@ const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v2"];
 const SHORTEST_TICKET_SECRET: usize = 16;
 
 impl Spicepod {
-    /// Decides. `tls_on` says whether TLS is on; the tree holds the winners alone. `contradictions`: whether what
-    /// cannot stand together, or lacks its other half, is told; not where a part of it is known to be wrong.
+    /// Decides. `tls_on` says whether TLS is on; the tree holds the effective values alone. `contradictions`: whether
+    /// what cannot stand together, or lacks its other half, is told; not where a part of it is known to be wrong.
     pub(crate) fn decide(
         self,
         tls_on: bool,

@@ -33,7 +33,7 @@ pub struct Settings {
     pub hsts: Option<Duration>,
     /// Proxies whose `X-Forwarded-For` counts. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long all endpoints go on serving after a stop, with readiness off. Default 0 s.
+    /// How long all endpoints keep serving after a stop is requested, with readiness off. Default: 0 s.
     pub shutdown_delay: Duration,
     /// How long running requests may take after that. Default 25 s.
     pub shutdown_timeout: Duration,
@@ -127,7 +127,7 @@ pub struct ApiKey {
 pub struct ClientIdentityRule {
     /// Which of the certificate's names it is about.
     pub name: IdentityName,
-    /// The name; `*` stands for what is within one segment.
+    /// The name; `*` matches any text within one segment.
     pub pattern: String,
     /// What its bearer may do.
     pub role: Role,

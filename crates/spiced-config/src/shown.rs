@@ -92,13 +92,13 @@ fn is_auth_key(parent: &str, name: &str) -> bool {
     parent == "runtime.auth" && (nearest(name, AUTH).is_some() || !name.bytes().any(|byte| byte.is_ascii_uppercase()))
 }
 
-/// `text` without the credentials of its URLs: what stands before an `@`, and the values of a query.
+/// `text` without the credentials of its URLs: the user information before an `@`, and the values of a query.
 pub(crate) fn without_credentials(text: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = text.split_once("://") else { return Cow::Borrowed(text) };
     let end = rest.find(['/', '?', '#', ' ', '\'']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
     let (path, query) = tail.split_once('?').map_or((tail, None), |(path, query)| (path, Some(query)));
-    // A password may hold what ends an authority.
+    // A password may contain characters that end an authority.
     let (host, path) = match (authority.rsplit_once('@'), path.rsplit_once('@')) {
         (Some((_, host)), _) => (format!("***@{host}"), path),
         (None, Some((_, after))) if authority.contains(':') => ("***@".to_owned(), after),
@@ -114,7 +114,7 @@ pub(crate) fn without_credentials(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{scheme}://{host}{path}{}", query.unwrap_or_default()))
 }
 
-/// `message` without what stands between backticks and may be a secret.
+/// `message` without the parts between backticks that may be secrets.
 pub fn without_secrets(message: &str) -> String {
     message
         .split('`')

@@ -17,7 +17,7 @@ use crate::tree::{Kind, Node, Text};
 /// More often than this no store is read.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads what stands under `secrets`.
+/// Reads the entries of `secrets`.
 pub(crate) fn read(mut node: Node) -> Result<Vec<Store>, ConfigError> {
     let params = take_params(&mut node);
     let mut problems = Vec::new();

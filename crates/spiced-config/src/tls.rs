@@ -1,5 +1,5 @@
 //! Who gives the TLS material, and whether TLS is on. Decided on the trees, before anything is
-//! read: the winner is chosen first, and a broken loser does no harm.
+//! read: the effective source is chosen first, and a broken overridden one does no harm.
 
 use tls_core::Origin;
 
@@ -22,7 +22,7 @@ pub(crate) struct Said {
     pub(crate) self_signed: Option<(bool, Origin)>,
 }
 
-/// Leaves in the layers (topmost first) no material but the winner's, and none at all where TLS is
+/// Leaves in the layers (topmost first) no material but that of the effective source, and none at all if TLS is
 /// off. Says whether it is on.
 pub(crate) fn settle(layers: &mut [Node], said: &[Said], warnings: &mut Vec<Warning>) -> Result<bool, Problem> {
     let given: Vec<Vec<Origin>> = layers.iter().map(material).collect();
@@ -74,7 +74,7 @@ pub(crate) fn settle(layers: &mut [Node], said: &[Said], warnings: &mut Vec<Warn
         for names in PAIR.into_iter().chain([CLIENT_CA]) {
             keep_winner(layers, &TLS, names);
         }
-        // What opens a key that was beaten opens none.
+        // The passphrase of an overridden key is not used for another one.
         let [_, (file, text)] = PAIR;
         let gives_key = |layer: &Node| [file, text].iter().any(|name| layer.get(&[TLS[0], TLS[1], name]).is_some());
         if let Some(winner) = layers.iter().position(gives_key) {
@@ -125,7 +125,7 @@ fn material(root: &Node) -> Vec<Origin> {
         .collect()
 }
 
-/// The ways to give material, for whoever gave none.
+/// The ways to give material, for an operator who gave none.
 pub(crate) const WAYS: &str = "give a certificate and its key: --tls-certificate-file and --tls-key-file, \
     SPICED_RUNTIME__TLS__CERTIFICATE_FILE and SPICED_RUNTIME__TLS__KEY_FILE, or certificate_file and key_file (certificate \
     and key for PEM text) under runtime.tls in spicepod.yaml; or --tls-self-signed for development";

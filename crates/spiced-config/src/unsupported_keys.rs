@@ -3,7 +3,7 @@
 use crate::settings::Warning;
 use crate::tree::{Kind, Node};
 
-/// Where a key stands, and its name. `datasets[]` stands for each item of the list.
+/// The path of a key, and its name. `datasets[]` means each item of the list.
 pub(crate) const FOREIGN: &[(&[&str], &[&str])] = &[
     (
         &[],

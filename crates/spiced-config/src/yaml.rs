@@ -21,8 +21,8 @@ const MAX_REPEATED: usize = 8 * 1024 * 1024;
 /// How deep values may be nested.
 const MAX_DEPTH: usize = 64;
 
-/// Reads one document. `name` is what messages call the file. Beside it is what is wrong and leaves the rest readable: a key
-/// that is repeated, a malformed reference, for which there is nothing in the tree.
+/// Reads one document. `name` is what messages call the file. Also returns problems that leave the rest readable:
+/// a key that is repeated, a malformed reference, for which there is nothing in the tree.
 ///
 /// # Errors
 /// It is not YAML, or holds several documents: that, and what else is wrong before it.

@@ -24,8 +24,8 @@ impl HostPaths {
         Self(folders.iter().map(|folder| absolute(folder)).collect())
     }
 
-    /// Has `runtime` reach the host's files through stores that look where each really lies: one for paths with a wildcard,
-    /// and one for each directory, whose paths begin there.
+    /// Has `runtime` reach the host's files through stores that look where each really lies: one for paths with a
+    /// wildcard, and one for each directory, whose paths begin there.
     ///
     /// # Errors
     /// A directory is no path.
@@ -188,7 +188,7 @@ pub(crate) fn file_url(path: &Path, is_folder: bool) -> String {
     url
 }
 
-/// The path as it stands in a URL.
+/// The path in URL form.
 pub(crate) fn encoded(path: &Path) -> String {
     use std::fmt::Write;
     let mut url = String::new();

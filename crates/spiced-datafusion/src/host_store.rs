@@ -1,5 +1,5 @@
-//! Files of the host as a store: each one is looked at where it really lies, whatever links lead there, before it is read
-//! or written; a listing yields nothing that may not be reached.
+//! Files of the host as a store: each one is looked at where it really lies, whatever links lead there, before it is
+//! read or written; a listing yields nothing that may not be reached.
 
 use std::fmt;
 use std::path::{Path as HostPath, PathBuf};

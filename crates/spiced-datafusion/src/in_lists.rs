@@ -1,8 +1,9 @@
 //! `IN` and `NOT IN` with three-valued logic, where DataFusion's simplifier loses it.
 //!
-//! The simplifier merges two lists over one expression as sets of texts: it takes a column for a constant, and a NULL for a
-//! value like any other (`a NOT IN (1, 2) OR a NOT IN (3, 4)` becomes `true`, where a NULL makes it NULL). After this rule,
-//! lists hold constants that are not NULL, and no two that the simplifier would merge wrongly are neighbours.
+//! The simplifier merges two lists over one expression as sets of texts: it takes a column for a constant, and a NULL
+//! for a value like any other (`a NOT IN (1, 2) OR a NOT IN (3, 4)` becomes `true`, where a NULL makes it NULL). After
+//! this rule, lists hold constants that are not NULL, and no two that the simplifier would merge wrongly are
+//! neighbours.
 
 use std::collections::HashSet;
 
@@ -127,8 +128,8 @@ struct Group {
 
 /// A chain of `op` in which each expression has one list.
 ///
-/// Under AND, the lists of `IN` intersect, and what `NOT IN` lists is taken away from them or united. Under OR it is the other
-/// way round: by De Morgan, a chain of OR is the negation of a chain of AND over the negated lists.
+/// Under AND, the lists of `IN` intersect, and what `NOT IN` lists is taken away from them or united. Under OR it is
+/// the other way round: by De Morgan, a chain of OR is the negation of a chain of AND over the negated lists.
 fn merge(expr: Expr, op: Operator) -> Expr {
     let mut groups: Vec<Group> = Vec::new();
     let mut others = Vec::new();

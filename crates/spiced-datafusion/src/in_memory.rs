@@ -1,5 +1,5 @@
-//! Rows that lie in memory as they are asked for: their stream is handed to the caller as it is, and no batch of it goes
-//! from thread to thread.
+//! Rows that lie in memory as they are asked for: their stream is handed to the caller as it is, and no batch of it
+//! goes from thread to thread.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ pub(crate) fn read(plan: Arc<dyn ExecutionPlan>, state: &mut SessionState) -> Re
     Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(streams).try_flatten())))
 }
 
-/// Such a stream, until its end or its time is up: who stalls keeps no rows for longer.
+/// The stream, until its end or its deadline: a stalled client keeps no rows for longer.
 #[derive(Clone, Default)]
 pub(crate) struct InMemoryStream(Arc<Mutex<State>>);
 
@@ -62,7 +62,7 @@ impl InMemoryStream {
         drop(before);
     }
 
-    /// As [`end`](Self::end), unless a batch is being made right now: whoever makes it has to be stopped otherwise.
+    /// Like [`end`](Self::end), unless a batch is being made right now: its producer has to be stopped in another way.
     pub(crate) fn end_if_idle(&self) {
         let before = match self.0.try_lock() {
             Ok(mut state) => std::mem::replace(&mut *state, State::Over),

@@ -1,8 +1,8 @@
 //! `IN (SELECT …)` with three-valued logic, where it is part of a larger condition.
 //!
-//! DataFusion answers it there by a join that marks the rows with a match, so that it is false where SQL has NULL: where
-//! nothing matches, and the value or one of the subquery's rows is NULL. `NOT IN` would then take rows that it must not
-//! (ISO/IEC 9075-2, 8.4 and 8.9).
+//! DataFusion answers it there by a join that marks the rows with a match, so that it is false where SQL has NULL:
+//! where nothing matches, and the value or one of the subquery's rows is NULL. `NOT IN` would then take rows that it
+//! must not (ISO/IEC 9075-2, 8.4 and 8.9).
 
 use std::sync::Arc;
 
@@ -41,8 +41,8 @@ impl AnalyzerRule for InSubqueries {
 /// Where an expression is in a condition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It is the condition, or one of those that all have to hold: DataFusion joins, and heeds NULLs. Its join that does so
-    /// for NOT IN forgets what else the subquery asks of the row.
+    /// It is the condition, or one of those that all have to hold: DataFusion joins, and heeds NULLs. Its join that
+    /// does so for NOT IN forgets what else the subquery asks of the row.
     Conjunct,
     /// False and NULL are the same there.
     Positive,
@@ -81,8 +81,8 @@ fn condition(expr: Expr, schema: &DFSchema, place: Place) -> Result<Transformed<
     }
 }
 
-/// `EXISTS (S WHERE b = a) OR ((EXISTS (S WHERE b IS NULL) OR (a IS NULL AND EXISTS S)) AND NULL)`, negated where `subquery`
-/// is; `b` is the column of `S`.
+/// `EXISTS (S WHERE b = a) OR ((EXISTS (S WHERE b IS NULL) OR (a IS NULL AND EXISTS S)) AND NULL)`, negated where
+/// `subquery` is; `b` is the column of `S`.
 fn three_valued(InSubquery { expr, subquery, negated }: InSubquery, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let rows = &subquery.subquery;
     let is_plain = !expr.exists(|part| Ok(matches!(part, Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_))))?;

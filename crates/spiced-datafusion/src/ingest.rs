@@ -1,4 +1,4 @@
-//! Rows in bulk: planned as the `INSERT` or `CREATE TABLE` that they stand for, with a source that gives
+//! Rows in bulk: planned as the equivalent `INSERT` or `CREATE TABLE`, with a source that gives
 //! them once.
 
 use std::fmt;

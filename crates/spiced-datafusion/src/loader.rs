@@ -83,7 +83,7 @@ impl Loader {
             let error = match self.attempt().await {
                 Ok(table) => {
                     let schema = table.schema();
-                    // The slot first: whoever sees `Ready` can query it.
+                    // The slot first: a caller that sees `Ready` can query the table.
                     let before = self.slot.send_replace(LoadState::Ready(table));
                     self.publish(DatasetState::Ready);
                     match before {

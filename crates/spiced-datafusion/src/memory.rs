@@ -10,16 +10,17 @@ use datafusion::execution::memory_pool::{
 
 /// A bound for all, of which those that can do with less leave a part to the others.
 ///
-/// Whoever cannot do with less has what is left, and an error where that is too little. The others may have a multiple of
-/// what is left then ([`share`]), so that there always is something: where it is two, one alone has two thirds of the
-/// memory, two have two fifths each. That part is needed: a sort whose memory is full merges what it has before it spills
-/// it, which takes as much again, and one that starts beside it asks before it has a row. (DataFusion's own pool lets those
-/// that can spill have equal parts of everything, and merges of what was spilled have all: who comes next finds nothing.)
-/// The rule is that of dynamic thresholds, by which switches share their buffers among queues.
+/// A consumer that cannot spill gets what is left, and an error if that is too little. The others may have a multiple
+/// of what is left then ([`share`]), so that there always is something: where it is two, one alone has two thirds of
+/// the memory, two have two fifths each. That part is needed: a sort whose memory is full merges what it has before it
+/// spills it, which takes as much again, and one that starts at the same time asks before it has a row. (DataFusion's
+/// own pool lets those that can spill have equal parts of everything, and merges of what was spilled have all: who
+/// comes next finds nothing.) The rule is that of dynamic thresholds, by which switches share their buffers among
+/// queues.
 pub(crate) struct SharedPool {
     limit: usize,
     used: AtomicUsize,
-    /// What makes room where there is none; whether it has.
+    /// Called if there is no room; returns whether it made some.
     relief: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -76,7 +77,7 @@ impl MemoryPool for SharedPool {
         let grown = |used| (additional <= self.available(used, reservation)).then(|| used + additional);
         let used = loop {
             let Err(used) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) else { return Ok(()) };
-            // Whoever has enough to spill does with less. What could never be had is not worth anybody's result.
+            // A consumer with enough to spill gets less. A request that can never be met costs nobody a result.
             let spills = share(reservation.consumer()).is_some() && reservation.size() >= additional;
             if spills || additional > self.limit.saturating_sub(reservation.size()) || !(self.relief)() {
                 break used;
@@ -155,7 +156,7 @@ mod tests {
         assert!(first.size() > LIMIT * 2 / 5 && second.size() < LIMIT * 2 / 5);
         let left = LIMIT - pool.reserved();
         assert!(left > LIMIT / 10, "{left}");
-        // Whoever cannot spill has the rest; then nobody gets anything.
+        // A consumer that cannot spill takes the rest; after that, every request fails.
         fill(&third);
         assert_eq!(third.size(), left);
         assert!(first.try_grow(1).is_err() && second.try_grow(1).is_err() && third.try_grow(1).is_err());

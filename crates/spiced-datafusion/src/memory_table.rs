@@ -4,8 +4,8 @@
 //! DataFusion's own `MemTable` is not used: it draws on no memory pool, and it carries out `DELETE`
 //! and `UPDATE` while they are planned, so that even `EXPLAIN DELETE` deletes.
 //!
-//! A row's address is a number that no other row of the table ever has: where rows are changed, or moved, what holds them
-//! is numbered again.
+//! A row's address is a number that no other row of the table ever has: where rows are changed, or moved, what holds
+//! them is numbered again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -197,8 +197,8 @@ impl Rows {
         Ok(rows)
     }
 
-    /// Gives the rows at the addresses in the first column of `given` the values in the others, which are for `columns`;
-    /// takes the rows away where there are none.
+    /// Gives the rows at the addresses in the first column of `given` the values in the others, which are for
+    /// `columns`; deletes the rows if there are no values.
     fn change(&self, given: &[RecordBatch], columns: &[usize], coming: &MemoryReservation) -> Result<()> {
         let mut parts = self.held().parts.clone();
         parts.sort_by_key(|part| part.first);

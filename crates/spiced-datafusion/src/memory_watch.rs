@@ -16,14 +16,15 @@ use crate::work::Ender;
 /// How often the process is measured.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// For how many measurements a statement that was ended may take to give back what it had, and the allocator to return it,
-/// before another one is ended; sooner where the process grows on by an eighth of the limit.
+/// For how many measurements a statement that was ended may take to give back what it had, and the allocator to return
+/// it, before another one is ended; sooner where the process grows on by an eighth of the limit.
 const GRACE: u32 = 30;
 
 /// For how long a reader may leave its result alone while others find no memory.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Statements that were ended for the memory of the process or of the results that nobody reads, as Prometheus knows them.
+/// Statements that were ended for the memory of the process or of the results that nobody reads, as Prometheus knows
+/// them.
 pub(crate) const ENDED_METRIC: &str = "spiced_statements_ended_for_memory_total";
 
 /// The statements that run, for the watch to blame. Dropping it ends the watch.
@@ -96,7 +97,8 @@ impl MemoryWatch {
         Watched { running: self.0.clone(), number, unread }
     }
 
-    /// Ends the statement whose result its reader has left alone for longest, if that is too long; whether there was one.
+    /// Ends the statement whose result its reader has left alone for longest, if that is too long; whether there was
+    /// one.
     pub(crate) fn end_stalled(&self) -> bool {
         self.end_unread_before(Instant::now().checked_sub(PATIENCE))
     }

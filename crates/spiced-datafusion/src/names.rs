@@ -1,7 +1,7 @@
 //! Columns of one name: `SELECT value, value`, `SELECT 1, 1`, `SELECT count(*), count(*)`.
 //!
-//! DataFusion refuses a list of columns in which a name repeats, and PostgreSQL answers both. Such a list is planned with
-//! names that are all different; the answer gets the names back that its columns would have had.
+//! DataFusion refuses a list of columns in which a name repeats, and PostgreSQL answers both. Such a list is planned
+//! with names that are all different; the answer gets the names back that its columns would have had.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -60,7 +60,7 @@ pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<
     Ok((plan, names))
 }
 
-/// Puts the columns that they stand for in the place of the wildcards of the outermost list: `SELECT *, *`.
+/// Replaces the wildcards of the outermost list by their columns: `SELECT *, *`.
 async fn spell_out(statement: &mut Statement, state: &SessionState) {
     let Statement::Statement(whole) = statement else { return };
     let SqlStatement::Query(query) = whole.as_mut() else { return };
@@ -120,7 +120,7 @@ impl Names {
 #[derive(Default)]
 struct Distinct {
     count: usize,
-    /// The aliases that were replaced, by those that stand for them.
+    /// The original names, by the alias that replaces each.
     aliases: HashMap<String, String>,
 }
 
@@ -130,7 +130,7 @@ impl Distinct {
         Ident::with_quote('"', format!("{ALIAS}{}", self.count))
     }
 
-    /// What each name of ours stands for.
+    /// The original name for each of our aliases.
     fn names(mut self, plan: &LogicalPlan) -> Result<HashMap<String, String>> {
         plan.apply_with_subqueries(|node| {
             node.apply_expressions(|expr| {

@@ -39,11 +39,11 @@ pub struct EngineOptions {
     /// Bytes that all queries and memory tables may hold together. What can spill then spills to
     /// `spill_directory`; what cannot fails.
     pub memory_limit: usize,
-    /// Bytes that the whole process may have; above them, the statements during which it grew most are ended. `None`: no
-    /// bound. Counts where the system tells a process its size (Linux).
+    /// Bytes that the whole process may have; above them, the statements during which it grew most are ended. `None`:
+    /// no bound. Counts where the system tells a process its size (Linux).
     pub process_memory_limit: Option<usize>,
-    /// Where a directory is made to spill to, which nobody else may read; it is removed at the end, or by the next start.
-    /// `None`: in the system's temporary directory, where that can be written.
+    /// Where a directory is made to spill to, which nobody else may read; it is removed at the end, or by the next
+    /// start. `None`: in the system's temporary directory, where that can be written.
     pub spill_directory: Option<PathBuf>,
     /// Bytes that all queries may have spilled at a time; beyond them, what would spill fails.
     pub spill_limit: u64,

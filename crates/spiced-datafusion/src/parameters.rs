@@ -62,8 +62,8 @@ fn parameter(expr: &Expr) -> Option<(&String, Option<DataType>)> {
     }
 }
 
-/// The values that `given` has for the parameters that are `wanted`, each as it came: what a place in the statement would
-/// like it to be is for the statement to say, as it is of a literal.
+/// The values that `given` has for the parameters that are `wanted`, each as it came: what a place in the statement
+/// would like it to be is for the statement to say, as it is of a literal.
 ///
 /// # Errors
 /// A parameter has no value, or a value no parameter.

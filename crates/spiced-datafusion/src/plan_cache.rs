@@ -1,7 +1,7 @@
 //! Plans that were made, for statements that come again: sessions in which nothing was set share them.
 //!
-//! A plan holds on to the tables that it reads. Whatever changes the catalog therefore forgets all plans, so that a table
-//! that is dropped is gone, and the statement is planned again.
+//! A plan holds on to the tables that it reads. Whatever changes the catalog therefore forgets all plans, so that a
+//! table that is dropped is gone, and the statement is planned again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::sql::parser::Statement;
 use spiced_engine::Effect;
 
-/// Plans that are kept: as many again may be on their way out.
+/// Plans that are kept: as many again may be about to be evicted.
 const MAX_PLANS: usize = 256;
 
 /// The longest statement whose plan is kept, in bytes.
@@ -92,8 +92,8 @@ impl CachedPlan {
         Ok(self.optimized.get_or_init(|| optimized).as_ref())
     }
 
-    /// Whether nothing in it depends on when it runs (the optimizer puts in the time for `now()`), or on values that are
-    /// bound to it then.
+    /// Whether nothing in it depends on when it runs (the optimizer puts in the time for `now()`), or on values that
+    /// are bound to it then.
     fn is_timeless(&self, state: &SessionState) -> Result<bool> {
         let is_plain = self.effect == Effect::Read
             && self.parameters.fields().is_empty()
@@ -149,8 +149,8 @@ impl PlanCache {
         self.lock().age
     }
 
-    /// Keeps the plan of `sql`, which was begun at `epoch`, where it is small. It counts against the memory that `reserve`
-    /// gives, for as long as anybody has it.
+    /// Keeps the plan of `sql`, which was begun at `epoch`, where it is small. It counts against the memory that
+    /// `reserve` gives, for as long as anybody has it.
     pub(crate) fn keep(
         &self,
         sql: &str,

@@ -1,9 +1,10 @@
 //! Projections that DataFusion takes for one another.
 //!
 //! Of two projections in a row that list the same expressions, DataFusion 55 leaves one out, although the outer one
-//! computes from what the inner one has made: `SELECT x + x AS x FROM (SELECT x + x AS x FROM t)` would answer the inner
-//! rows. The rule that does so looks whether the lists are equal, also at projections that it has just merged. While it
-//! runs, each list has a mark of its own, in the metadata of an alias; it is taken off again when the rule is done.
+//! computes from what the inner one has made: `SELECT x + x AS x FROM (SELECT x + x AS x FROM t)` would answer the
+//! inner rows. The rule that does so looks whether the lists are equal, also at projections that it has just merged.
+//! While it runs, each list has a mark of its own, in the metadata of an alias; it is taken off again when the rule is
+//! done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

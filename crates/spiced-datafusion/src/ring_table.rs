@@ -115,8 +115,8 @@ struct Held {
     counts: Counts,
 }
 
-/// Counts, under the name of a table, what becomes of its rows, and its bytes. Whoever records may come after the engine, so
-/// nothing is kept of it.
+/// Counts, under the name of a table, what becomes of its rows, and its bytes. A recorder may be installed after the
+/// engine, so nothing is kept of it.
 struct Counts(String);
 
 impl Counts {

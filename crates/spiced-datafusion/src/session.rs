@@ -101,7 +101,7 @@ impl SessionOwn {
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<SessionState>> {
-        // The state is replaced as a whole, so there is none that is half changed.
+        // The state is replaced as a whole, so no reader sees a partial change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -221,8 +221,8 @@ async fn list(state: &SessionState) -> Catalog {
     seen
 }
 
-/// How much memory splitting a text into tokens takes for each of its bytes, and planning for each token, as measured with
-/// long lists (`VALUES (1),(1),…`, `make_array(1,1,…)`).
+/// How much memory splitting a text into tokens takes for each of its bytes, and planning for each token, as measured
+/// with long lists (`VALUES (1),(1),…`, `make_array(1,1,…)`).
 const BYTES_PER_BYTE: usize = 64;
 const BYTES_PER_TOKEN: usize = 640;
 

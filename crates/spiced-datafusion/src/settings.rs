@@ -26,7 +26,7 @@ const FREE: &[&str] = &[
 const BOUNDED: &[(&str, u64)] =
     &[("datafusion.execution.batch_size", 65_536), ("datafusion.execution.target_partitions", 256)];
 
-/// Says whether `variable` may be set to `value`; None stands for `RESET`.
+/// Returns whether `variable` may be set to `value`; `None` means `RESET`.
 ///
 /// # Errors
 /// It may not.

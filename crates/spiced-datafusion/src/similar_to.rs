@@ -1,6 +1,6 @@
-//! `SIMILAR TO` as PostgreSQL has it: the whole text matches a pattern with `%` and `_` for any text and any letter, and
-//! `| * + ? {} () []` of regular expressions. DataFusion takes the pattern for a regular expression that may match anywhere,
-//! and fails with an internal error where it is none.
+//! `SIMILAR TO` as PostgreSQL has it: the whole text matches a pattern with `%` and `_` for any text and any letter,
+//! and `| * + ? {} () []` of regular expressions. DataFusion takes the pattern for a regular expression that may match
+//! anywhere, and fails with an internal error if it is not valid.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The directory that queries spill to: of this process alone, readable by nobody else, and gone with it.
 //!
-//! A process that is killed leaves its directory behind. Each holds a lock for as long as its process lives, so the next
-//! start on the same machine knows which ones belong to nobody, and removes them.
+//! A process that is killed leaves its directory behind. Each holds a lock for as long as its process lives, so the
+//! next start on the same machine knows which ones belong to nobody, and removes them.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
@@ -44,7 +44,8 @@ impl SpillDirectory {
             let lock = File::create_new(unlocked.join(LOCK))?;
             lock.lock()?;
             let path = base.join(format!("{PREFIX}{name}"));
-            // A directory of that name may be left of a process with the same number; renaming replaces an empty one alone.
+            // A directory of that name may be left of a process with the same number; renaming replaces an empty one
+            // alone.
             if fs::rename(&unlocked, &path).is_err() {
                 fs::remove_dir_all(&unlocked)?;
                 continue;

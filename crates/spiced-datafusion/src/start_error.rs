@@ -5,7 +5,7 @@ use std::fmt;
 use datafusion::error::DataFusionError;
 
 /// Data sets that can never work, as the pod describes them. What may heal (a file that is not
-/// there yet) is none of these.
+/// there yet) is not one of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct StartError {
     causes: Vec<String>,

@@ -1,6 +1,6 @@
-//! Times beside times of another unit. Before DataFusion's own coercion, which counts texts and literals in nanoseconds, so
-//! that a column with a far time cannot be compared with one (9999-12-31 is beyond 2262), and compares no times of a day of
-//! two units.
+//! Times compared with times of another unit. Before DataFusion's own coercion, which counts texts and literals in
+//! nanoseconds, so that a column with a far time cannot be compared with one (9999-12-31 is beyond 2262), and compares
+//! no times of a day of two units.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! A statement with values in the place of its parameters.
 //!
-//! DataFusion gives a parameter the type of what stands beside it, and plans with that type: a value of another type is
-//! then narrowed, or meets a plan that was made for another one. Here the statement is planned again with its values:
-//! each parameter is a call of a function that has the type of its value, and becomes a literal once the plan is made.
-//! So a parameter means what the literal means, wherever it stands.
+//! DataFusion gives a parameter the type of the expression next to it, and plans with that type: a value of another
+//! type is then narrowed, or meets a plan that was made for another one. Here the statement is planned again with its
+//! values: each parameter is a call of a function that has the type of its value, and becomes a literal once the plan
+//! is made. So a parameter means what the literal means, wherever it stands.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -79,7 +79,7 @@ impl Values {
     }
 }
 
-/// The name of the parameter that `expr` stands for.
+/// The name of the parameter that `expr` represents.
 fn called(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == CALL => name_in(args),
@@ -123,7 +123,7 @@ impl VisitorMut for Calls {
     }
 }
 
-/// The function that stands for a parameter while its statement is planned.
+/// The function that represents a parameter while its statement is planned.
 #[derive(Debug)]
 struct Parameter {
     values: Values,

@@ -84,8 +84,8 @@ impl Drop for Work {
     }
 }
 
-/// Runs `work`, which may compute for long between two points where it could be stopped, such as planning: another thread
-/// takes over the runtime's tasks meanwhile. `None` where `stop` came first, as far as the work looks up at all.
+/// Runs `work`, which may compute for long between two points where it could be stopped, such as planning: another
+/// thread takes over the runtime's tasks meanwhile. `None` where `stop` came first, as far as the work looks up at all.
 ///
 /// Must be called in a task of a multi-threaded runtime.
 pub(crate) fn uninterrupted<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
@@ -96,7 +96,7 @@ pub(crate) fn uninterrupted<T>(stop: &CancellationToken, work: impl Future<Outpu
 #[derive(Clone)]
 pub(crate) struct Ender(Arc<Mutex<Option<EndWith>>>);
 
-/// What ends a statement.
+/// Ends a statement.
 type EndWith = Box<dyn FnOnce(EngineError) + Send>;
 
 impl Ender {
@@ -118,8 +118,8 @@ impl Ender {
     }
 }
 
-/// What ends a statement from elsewhere: its deadline, or the memory of the process. The work may compute on for a while
-/// before it sees that; whoever waits for it need not.
+/// Ends a statement from another thread: its deadline, or the memory of the process. The work may compute on for a
+/// while before it sees that; its caller does not wait for that.
 pub(crate) struct DeadlineGuard {
     struck: oneshot::Receiver<EngineError>,
     why: Option<EngineError>,
@@ -150,8 +150,8 @@ impl DeadlineGuard {
 }
 
 impl EngineShared {
-    /// Calls `end`, which ends some work and must not block, at `when`, or sooner where the process has too much memory,
-    /// unless what is returned is dropped before.
+    /// Calls `end`, which ends some work and must not block, at `when`, or sooner where the process has too much
+    /// memory, unless what is returned is dropped before.
     pub(crate) fn strike(&self, when: Instant, end: impl FnOnce() + Send + 'static) -> DeadlineGuard {
         let (strike, struck) = oneshot::channel();
         let ender = Ender::new(move |why| {
@@ -164,8 +164,8 @@ impl EngineShared {
         DeadlineGuard { struck, why: None, _alarm: alarm, watched: self.memory_watch.watch(ender) }
     }
 
-    /// Runs `work`, which plans, for a caller with `role` within the time limit. The slot of the call belongs to the work:
-    /// it is free when the work has ended, which may be after the caller was answered.
+    /// Runs `work`, which plans, for a caller with `role` within the time limit. The slot of the call belongs to the
+    /// work: it is free when the work has ended, which may be after the caller was answered.
     ///
     /// # Errors
     /// The time is up, or the work panicked.

@@ -124,7 +124,7 @@ impl FlightServiceState {
     fn cancel(&self, caller: &Caller, info: FlightInfo) -> Result<(), Status> {
         let mut cancelled = false;
         for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
-            // A metadata command's ticket is none of ours to sign, and nothing runs by it.
+            // The ticket of a metadata command is not signed, and no query runs under it.
             if let Requested::Command(Command::TicketStatementQuery(ticket)) = Requested::read(&ticket.ticket)? {
                 let sealed = self.sealer.verify(Kind::Ticket, &ticket.statement_handle, caller)?;
                 cancelled |= self.running.cancel(&sealed.id);

@@ -67,7 +67,7 @@ pub(crate) fn name(command: &Command) -> &str {
     url.rsplit_once('.').map_or(url, |(_, name)| name)
 }
 
-/// The query that a table's name stands for.
+/// The query for a table's name.
 fn table(path: &[String]) -> Result<String, Status> {
     if !(1..=3).contains(&path.len()) || path.iter().any(String::is_empty) {
         return Err(Status::invalid_argument(

@@ -1,5 +1,5 @@
-//! gRPC over HTTP/2 by hand, for the calls that carry batches: tonic would copy each body twice more on its way out, and
-//! once more on its way in, to a place where arrow-ipc could not use it.
+//! gRPC over HTTP/2 by hand, for the calls that carry batches: tonic would copy each body twice more on its way out,
+//! and once more on its way in, to a place where arrow-ipc could not use it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -27,7 +27,7 @@ use crate::ipc_encoder::{Chunks, DATA_BODY, DATA_HEADER, GRPC_PREFIX, Owned};
 use crate::request_context::Answer;
 use crate::{HANDSHAKE, status};
 
-/// The fields of `arrow.flight.protocol.FlightData` beside those that are sent too.
+/// The fields of `arrow.flight.protocol.FlightData` other than the ones that are also sent.
 const DESCRIPTOR: u32 = 1;
 const APP_METADATA: u32 = 3;
 
@@ -130,7 +130,7 @@ impl Received {
         Ok(Some(message))
     }
 
-    /// The length of the next message; `None` where there is none.
+    /// The length of the next message; `None` at the end.
     async fn prefix(&mut self) -> Result<Option<usize>, Status> {
         if self.ahead.is_empty() && !self.more().await? {
             return Ok(None);

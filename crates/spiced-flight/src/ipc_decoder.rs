@@ -28,7 +28,7 @@ const MAX_VALUES: u64 = 1 << 26;
 /// How the buffers of a body are aligned (Arrow IPC, "Encapsulated message format").
 const ALIGNMENT: usize = 8;
 
-/// What stands before a compressed buffer: the size that it unpacks to (Arrow IPC, "Compression").
+/// The prefix of a compressed buffer: its uncompressed size (Arrow IPC, "Compression").
 const PREFIX: usize = size_of::<i64>();
 
 /// A stream whose schema has come.

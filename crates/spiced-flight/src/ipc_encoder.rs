@@ -16,17 +16,18 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 /// About as many bytes of a batch go into one message; clients bound what they take, some at 4 MiB.
 const MESSAGE: usize = 2 << 20;
 
-/// Where rows differ much in size, a message may be larger than most; clients take 4 MiB unless they are told otherwise.
+/// Where rows differ much in size, a message may be larger than most; clients take 4 MiB unless they are told
+/// otherwise.
 const MAX_MESSAGE: usize = 3 << 20;
 
 /// The fields of `arrow.flight.protocol.FlightData`.
 pub(crate) const DATA_HEADER: u32 = 2;
 pub(crate) const DATA_BODY: u32 = 1000;
 
-/// What stands before each message of a gRPC stream: a flag and a length ("Length-Prefixed-Message").
+/// The prefix of each message of a gRPC stream: a flag and a length ("Length-Prefixed-Message").
 pub(crate) const GRPC_PREFIX: usize = 5;
 
-/// What stands before each message of an IPC stream: a mark and the length of what follows.
+/// The prefix of each message of an IPC stream: a marker and the length of the metadata.
 const IPC_PREFIX: usize = 8;
 
 /// A message, or several, ready to be sent: pieces of one stream of bytes.

@@ -15,8 +15,8 @@ pub struct FlightOptions {
     pub handle_lifetime: Duration,
     /// The largest message taken from a client, in bytes. Default: 16 MiB.
     pub max_message_bytes: usize,
-    /// How long a client may take to send what a `DoPut` begins with: the schema of its rows, or all its parameters. Default:
-    /// 30 s. What comes after a schema has the time that the engine gives to a query.
+    /// How long a client may take to send what a `DoPut` begins with: the schema of its rows, or all its parameters.
+    /// Default: 30 s. Messages after the schema have the time limit of a query.
     pub request_timeout: Duration,
 }
 

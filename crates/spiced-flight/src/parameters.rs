@@ -40,7 +40,7 @@ where
     tokio::time::timeout(within, read).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// A batch as IPC bytes, empty where there is none.
+/// A batch as IPC bytes; empty if there is no batch.
 pub(crate) fn encode(batch: Option<&RecordBatch>) -> Result<Bytes, Status> {
     let Some(batch) = batch else { return Ok(Bytes::new()) };
     let mut bytes = Vec::new();

@@ -42,7 +42,7 @@ impl FlightServiceState {
         })
     }
 
-    /// Binds parameters: the answer is a handle that carries them. The old handle stands for them
+    /// Binds parameters: the answer is a handle that carries them. The old handle keeps them
     /// too, on this replica and for a while, as some clients go on with it.
     pub(crate) async fn bind<S>(
         &self,
@@ -147,7 +147,7 @@ impl FlightServiceState {
         Ok(())
     }
 
-    /// What a handle stands for, with the parameters that were bound to it, by either way.
+    /// The statement of a handle, with the parameters that were bound to it, in either way.
     fn opened(&self, caller: &Caller, handle: &[u8]) -> Result<StatementHandle, Status> {
         let mut sealed = self.sealer.verify(Kind::Prepared, handle, caller)?;
         if sealed.parameters.is_empty()

@@ -116,7 +116,7 @@ impl FlightService for FlightServiceState {
 }
 
 impl FlightServiceState {
-    /// What a ticket stands for.
+    /// The meaning of a ticket.
     pub(crate) async fn get(&self, request: Request<Ticket>) -> Result<Answer<Chunks>, Status> {
         let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         match Requested::read(&request.into_inner().ticket)? {

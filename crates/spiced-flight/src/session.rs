@@ -1,5 +1,5 @@
-//! Session options (`SetSessionOptions` and its like): what a caller has set travels in a signed cookie, as tickets travel
-//! in the client's hands, and is set again for each request. Nothing is kept here.
+//! Session options (`SetSessionOptions` and its like): what a caller has set travels in a signed cookie, as tickets
+//! travel in the client's hands, and is set again for each request. Nothing is kept here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;

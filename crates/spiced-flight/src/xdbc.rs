@@ -109,7 +109,7 @@ impl Row {
     }
 }
 
-/// A type whose literals stand in quotes.
+/// A type whose literals are quoted.
 fn quoted(info: XdbcTypeInfo, prefix: &str) -> XdbcTypeInfo {
     XdbcTypeInfo { literal_prefix: Some(prefix.into()), literal_suffix: Some("'".into()), ..info }
 }

@@ -1,9 +1,8 @@
 //! The gRPC endpoint: health, server reflection, and telemetry in (OTLP).
 //!
-//! [`health`] alone is for the endpoints that carry something else (Flight, the probe port);
-//! [`router`] is the whole gRPC endpoint. Both give an [`axum::Router`] without a fallback, so that they
-//! can be merged with others; [`serve()`] puts the latter on a socket. Nothing here spawns a task, so a router may serve on any number of
-//! runtimes.
+//! [`health`] alone is for the endpoints that carry something else (Flight, the probe port); [`router`] is the whole
+//! gRPC endpoint. Both give an [`axum::Router`] without a fallback, so that they can be merged with others; [`serve()`]
+//! puts the latter on a socket. Nothing here spawns a task, so a router may serve on any number of runtimes.
 //!
 //! Health is open to all whom the handshake lets in. Reflection and OTLP need a [`Principal`] in the
 //! request's extensions and refuse a request without one. What OTLP's services are sent is put into the

@@ -1,4 +1,4 @@
-//! The whole endpoint on a socket: who is let in where nobody is, and what a drain waits for.
+//! The whole endpoint on a socket: which callers are admitted if access is closed, and what a drain waits for.
 
 #![allow(clippy::unwrap_used)]
 

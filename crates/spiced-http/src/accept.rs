@@ -95,7 +95,7 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// Reads a range; `None` for what is none, which then counts for nothing.
+    /// Reads a range; `None` if it is invalid, and such a range is ignored.
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;

@@ -1,4 +1,4 @@
-//! An answer on its way out: batches in, frames of bytes out, never more than a little of it at once.
+//! Encodes a result: batches in, frames of bytes out, a bounded amount at a time.
 //!
 //! Encoding happens where the body is polled, that is, as fast as the client reads. After each
 //! frame the task yields, so that one fast reader does not hold up the other connections of its
@@ -29,18 +29,19 @@ const STEP_BYTES: u64 = 256 * 1024;
 
 /// How one form writes rows.
 trait Encode: Send {
-    /// How many rows may be encoded before the size of the frame is checked; `most` bounds rows that are rewritten as text.
+    /// How many rows may be encoded before the size of the frame is checked; `most` bounds rows that are rewritten as
+    /// text.
     fn step(&self, out: &Out, most: usize) -> usize {
         out.fitting().min(most)
     }
 
-    /// What stands before the rows.
+    /// Writes the prologue.
     fn begin(&mut self, out: &mut Out) -> Result<(), ArrowError>;
 
     /// The rows of a batch.
     fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError>;
 
-    /// What stands after the rows.
+    /// Writes the epilogue.
     fn end(&mut self, out: &mut Out) -> Result<(), ArrowError>;
 }
 
@@ -60,7 +61,7 @@ impl Answer {
         Ok(Self { first, rest })
     }
 
-    /// The body, and what the response has beside it. Where a later batch fails the body breaks off, and with it the
+    /// The body, and the vectored part of the response. If a later batch fails, the body is aborted, and with it the
     /// response.
     pub(crate) fn into_body(self) -> (Body, VectoredBody) {
         let beside = VectoredBody::default();
@@ -162,8 +163,8 @@ impl Rest {
     }
 }
 
-/// How many rows of `batch` one step may encode: wide rows would keep the thread, and the connections that share it, from
-/// everything else.
+/// How many rows of `batch` one step may encode: wide rows would keep the thread, and the connections that share it,
+/// from everything else.
 fn rows_at_once(batch: &RecordBatch) -> usize {
     let row = rows_size(batch) / (batch.num_rows().max(1) as u64);
     usize::try_from(STEP_BYTES / row.max(1)).unwrap_or(usize::MAX).max(1)

@@ -1,4 +1,4 @@
-//! `POST /v1/tls/reload`: reads secrets and TLS material again, for whoever may write.
+//! `POST /v1/tls/reload`: reads secrets and TLS material again, for a caller that may write.
 
 use std::fmt;
 use std::sync::Arc;

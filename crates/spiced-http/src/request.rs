@@ -73,7 +73,7 @@ impl Query {
 }
 
 /// How long the caller waits for the whole answer: `Prefer: wait=N`, seconds (RFC 7240 §4.3). What is no such
-/// preference is none (§2).
+/// preference is ignored (§2).
 pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     preferences.flat_map(|value| value.split(',')).find_map(|preference| {

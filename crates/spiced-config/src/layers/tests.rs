@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use super::*;
 use crate::settings::{Material, MaterialInput, Pair, Role, Tls};
 
-/// What comes of something that never waits.
+/// The output of a future that is ready at once.
 pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
@@ -165,7 +165,7 @@ fn everything_at_once() {
     let text = settle(pod, &[], &[]).unwrap_err();
     assert_eq!(text.matches(" / ").count(), 3, "{text}");
     assert!(text.contains("`tsl`") && text.contains("twice") && text.contains("runtime.tls.key"), "{text}");
-    // What is wrong elsewhere hides no contradiction; what follows from a wrong key is none.
+    // Other problems hide no contradiction; the consequence of a wrong key is not a contradiction.
     let pod = "runtime: { tls: { certificate_file: c }, limits: { handshakes: x } }";
     assert_eq!(settle(pod, &[], &[]).unwrap_err().lines().count(), 2);
     let pod = "runtime: { tls: { certificate_file: c, key_fil: k, client_auth_mode: x } }";

@@ -1,4 +1,5 @@
-//! `CUBE`, `ROLLUP` and `GROUPING SETS`: each group of columns is a query of its own, and the planner writes all of them out.
+//! `CUBE`, `ROLLUP` and `GROUPING SETS`: each group of columns is a query of its own, and the planner writes all of
+//! them out.
 
 use std::ops::ControlFlow;
 
@@ -39,7 +40,7 @@ impl Visitor for Counts {
     }
 }
 
-/// What a query that stands in another one has is visited by itself.
+/// Skips nested queries, which are visited on their own.
 fn of_body(body: &SetExpr) -> ControlFlow<u64> {
     match body {
         SetExpr::Select(select) => of_select(select),
@@ -80,7 +81,7 @@ fn of_expression(expression: &Expr) -> u64 {
         Expr::Cube(sets) => power(sets.len()),
         Expr::Rollup(sets) => sets.len() as u64 + 1,
         Expr::GroupingSets(sets) => {
-            // One that is none of its own stands for one; a `CUBE` in it for all of its own.
+            // A plain expression counts as one grouping set; a `CUBE` counts as all of its own.
             let each = sets.iter().map(|set| set.iter().map(of_expression).fold(1, u64::saturating_mul));
             each.fold(0, u64::saturating_add).max(1)
         }

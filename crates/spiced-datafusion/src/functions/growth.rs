@@ -1,5 +1,5 @@
-//! How much larger than its arguments the result of each function can be. A test finds every function that is registered
-//! here, so that a new one is given a class before it is reached.
+//! How much larger than its arguments the result of each function can be. A test finds every function that is
+//! registered here, so that a new one is given a class before it is reached.
 
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::{DataType, IntervalMonthDayNanoType, TimeUnit};
@@ -12,7 +12,8 @@ use super::sizes::{self, Lists, Numbers, Texts};
 /// What the result of a scalar function can come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Growth {
-    /// A value of one size, or one that is not made: each row has no more than 256 bytes. The arguments are read as they are.
+    /// A value of one size, or one that is not made: each row has no more than 256 bytes. The arguments are read as
+    /// they are.
     Fixed,
     /// As [`Fixed`](Self::Fixed), but constants are written out for every row first.
     Spread,
@@ -38,7 +39,7 @@ pub(super) enum Growth {
     ArrayResize,
     /// Numbers or times from one to another.
     Series,
-    /// Lists beside one another, all as long as the longest.
+    /// Lists in parallel, all padded to the longest.
     Zip,
     /// Items of a list are replaced.
     ArrayReplace,
@@ -258,7 +259,7 @@ pub(super) fn of(name: &str) -> Option<Growth> {
 /// What a function that nobody has thought of is taken for.
 pub(super) const UNKNOWN: Growth = Times(4);
 
-/// The bytes of a value of one size, with what a list or a text costs beside it.
+/// The bytes of a value of fixed size, with the overhead of a list or a text.
 const SIZED: u64 = 16;
 /// The longest text of a number or a time.
 const MAX_NUMBER: u64 = 96;
@@ -393,7 +394,7 @@ pub(super) fn estimate(growth: Growth, args: &[ColumnarValue], rows: usize, enou
     }
 }
 
-/// The items of what stands in one row, and their bytes.
+/// The items of the value in one row, and their bytes.
 fn row_of(value: &ColumnarValue, row: usize) -> (u64, u64) {
     match value {
         ColumnarValue::Array(array) => (Lists::of(value).at(row).0, sizes::of_row(array.as_ref(), row)),
@@ -515,8 +516,8 @@ fn unit(of: &DataType) -> u128 {
     }
 }
 
-/// The step at `row`, in nanoseconds where it is an interval: months are short, so that there are no more items than said.
-/// `None` where parts of it go both ways: then nobody knows how small it is, and which way it goes.
+/// The step at `row`, in nanoseconds where it is an interval: months are short, so that there are no more items than
+/// said. `None` where parts of it go both ways: then nobody knows how small it is, and which way it goes.
 fn steps(step: &ColumnarValue, row: usize) -> Option<i128> {
     const DAY: i128 = 86_400_000_000_000;
     let number = || Some(Numbers::of(step).and_then(|step| step.at(row)).map_or(0, i128::from));
@@ -535,8 +536,8 @@ fn steps(step: &ColumnarValue, row: usize) -> Option<i128> {
     (!both_ways).then(|| parts.iter().sum())
 }
 
-/// Every aggregate function: whether what it keeps for a group grows with the rows of the group. What does says so itself, by
-/// `Accumulator::term_count`, and the memory of all bounds it.
+/// Every aggregate function: whether what it keeps for a group grows with the rows of the group. What does says so
+/// itself, by `Accumulator::term_count`, and the memory of all bounds it.
 #[cfg(test)]
 const AGGREGATE: &[(&[&str], bool)] = &[
     (

@@ -1,5 +1,5 @@
-//! Constants are computed while a statement is planned, and stay in its plan. The optimizer may make small ones; a large one
-//! is left to be made where it is used.
+//! Constants are computed while a statement is planned, and stay in its plan. The optimizer may make small ones; a
+//! large one is left to be made where it is used.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -21,8 +21,9 @@ const ALL: u64 = 4 << 20;
 thread_local! {
     /// Whether a step of the optimizer runs on this thread.
     static RUNS: Cell<bool> = const { Cell::new(false) };
-    /// What the constants of the last statement that was optimized here come to. It is known by its generator of aliases, of
-    /// which each execution has one; were two to lie at one place after one another, constants of the second might stay calls.
+    /// What the constants of the last statement that was optimized here come to. It is known by its generator of
+    /// aliases, of which each execution has one; were two to lie at one place after one another, constants of the
+    /// second might stay calls.
     static MADE: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
 }
 

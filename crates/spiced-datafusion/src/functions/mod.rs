@@ -1,10 +1,10 @@
 //! The governor of functions: a function computes how much it would make before it makes it, and what is too much is
-//! refused. Whatever a statement asks for, one allocation can thus not end the process, and a function that panics fails
-//! the statement with a reason.
+//! refused. Whatever a statement asks for, one allocation can thus not end the process, and a function that panics
+//! fails the statement with a reason.
 //!
-//! A statement comes by functions in three ways: by name, from the registry; from the planner, which writes operators such
-//! as `||` and `[…]` as functions; and from the optimizer, which writes functions as others. The registry is governed when
-//! the session's state is built, and a rule looks after each of the other two.
+//! A statement comes by functions in three ways: by name, from the registry; from the planner, which writes operators
+//! such as `||` and `[…]` as functions; and from the optimizer, which writes functions as others. The registry is
+//! governed when the session's state is built, and a rule looks after each of the other two.
 
 mod aggregates;
 mod bounds;

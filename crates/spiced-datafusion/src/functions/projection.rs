@@ -1,5 +1,5 @@
-//! Rows are given piece by piece to projections that make much of them: a batch of eight thousand rows, each with a text of
-//! a hundred kilobytes, is never in memory at once. Filters are not cut, and have the bound of a batch.
+//! Rows are given piece by piece to projections that make much of them: a batch of eight thousand rows, each with a
+//! text of a hundred kilobytes, is never in memory at once. Filters are not cut, and have the bound of a batch.
 
 use std::cell::Cell;
 use std::fmt;

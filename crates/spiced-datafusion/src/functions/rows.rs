@@ -1,5 +1,5 @@
-//! What operators keep that DataFusion does not count: a window keeps all rows of its input, and an unnested row is written
-//! out once for each item of its list, whatever else is in it.
+//! What operators keep that DataFusion does not count: a window keeps all rows of its input, and an unnested row is
+//! written out once for each item of its list, whatever else is in it.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Governs what the planner and the optimizer write as functions, and checks what stands in a plan and is no function.
+//! Governs functions that the planner and the optimizer insert, and checks the parts of a plan that are not functions.
 
 use std::sync::Arc;
 
@@ -192,7 +192,7 @@ pub(super) fn expression(whole: Expr, governor: &Arc<Governor>) -> Result<Transf
     })
 }
 
-/// What comes to the same in any order, and cannot do with one in DataFusion: as soon as there are groups, it panics.
+/// Aggregates that do not depend on order. DataFusion panics if they have an ORDER BY and there are groups.
 const UNORDERED: [&str; 26] = [
     "approx_distinct",
     "approx_median",

@@ -22,8 +22,8 @@ use super::contain::contain;
 use super::growth::{self, Growth};
 use super::{Governor, bounds, constant, formula, literals, projection, rules, types, watch};
 
-/// Functions that DataFusion finds by their type: a field of a struct is read out of a file by itself, and what names the
-/// file is filled in where it is read. None of them makes more than it is given.
+/// Functions that DataFusion finds by their type: a field of a struct is read out of a file by itself, and what names
+/// the file is filled in where it is read. None of them makes more than it is given.
 const RAW: [&str; 3] = ["get_field", "input_file_name", "file_row_index"];
 
 /// From so many bytes on a call says to the pool what it takes.
@@ -89,7 +89,7 @@ impl Governed {
         }
         literals::admit(name, made.total)?;
         let is_constant = args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        // Who asks for a constant may write it out for every row.
+        // The caller may expand a constant to one value per row.
         let spread = if is_constant { made.total.saturating_mul(rows.max(1) as u64) } else { made.total };
         projection::admit(name, spread, rows, bounds)?;
         if made.total < COUNTED {

@@ -138,7 +138,7 @@ impl<'a> Texts<'a> {
         }
     }
 
-    /// The bytes of the text at `row`; none where there is none.
+    /// The bytes of the text at `row`; 0 if it is NULL.
     pub(super) fn len(&self, row: usize) -> u64 {
         self.at(row).map_or(0, str::len) as u64
     }

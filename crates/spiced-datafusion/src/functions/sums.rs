@@ -1,7 +1,7 @@
 //! `sum` of integers, decimals and durations: exact, or an error. DataFusion's own lets a sum wrap round.
 //!
-//! Sums are kept in a type that is wide enough for every number of rows, and only the result has to fit into the type that
-//! was promised: what comes between does not matter, nor does the order of the rows.
+//! Sums are kept in a type that is wide enough for every number of rows, and only the result has to fit into the type
+//! that was promised: intermediate values do not matter, nor does the order of the rows.
 
 use std::sync::Arc;
 

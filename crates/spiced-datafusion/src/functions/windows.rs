@@ -1,5 +1,5 @@
-//! A window function under the governor: each makes one value a row, which are counted where they are large; what is left
-//! are panics.
+//! A window function under the governor: each makes one value a row, which are counted where they are large; what is
+//! left are panics.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;

@@ -62,7 +62,7 @@ async fn a_result_that_nobody_reads_keeps_nobody_from_running() {
     };
     tokio::time::timeout(Duration::from_secs(60), refused).await.expect("one too many is refused");
     assert!(eventually(&engine, "other", "SELECT 1").await.batches.next().await.unwrap().is_ok());
-    // Whoever reads on gets all of it.
+    // A client that keeps reading gets every row.
     for _ in 0..20 {
         assert!(unread[0].batches.next().await.unwrap().is_ok());
     }

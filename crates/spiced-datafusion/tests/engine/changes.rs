@@ -80,7 +80,7 @@ async fn of_two_changes_at_once_none_is_lost() {
     assert_eq!(run(&*session, "SELECT id FROM m").await, ["160"]);
 }
 
-/// Rows keep their places however their batches are cut, and what goes gives its memory back.
+/// Rows keep their order however their batches are cut, and deleted rows release their memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_tables() {
     let mut pod = Pod::new();

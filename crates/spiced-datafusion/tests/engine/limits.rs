@@ -298,7 +298,8 @@ fn numbered(n: usize, part: &str) -> String {
     (0..n).map(|at| part.replace('#', &at.to_string())).collect()
 }
 
-/// What lies in memory is handed out as it lies, in its order, without a task: as much of it at once as one message takes.
+/// What lies in memory is handed out as it lies, in its order, without a task: as much of it at once as one message
+/// takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_in_memory_are_handed_out_as_they_lie() {
     let mut pod = Pod::new();

@@ -58,7 +58,7 @@ async fn what_leaves_its_type_is_an_error() {
         ("WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r WHERE x < 4) SELECT sum(x) FROM r", "10"),
         ("SELECT i FROM n ORDER BY i LIMIT 2 - 1", "1"),
         ("SELECT s FROM n WHERE s IN (SELECT max(s) - 32764 FROM n)", "3"),
-        // What comes between does not matter, nor does the order.
+        // Intermediate values do not matter, nor does the order.
         ("SELECT sum(x) FROM (VALUES (9223372036854775807), (1), (-5)) t(x)", "9223372036854775803"),
         (
             "SELECT sum(x) OVER (ORDER BY y ROWS BETWEEN CURRENT ROW AND CURRENT ROW) \

@@ -204,7 +204,7 @@ fn values() -> Vec<(&'static str, ArrayRef)> {
     ]
 }
 
-/// The answer with its types, or that there is none.
+/// The result with its types, or the fact that it is empty.
 async fn outcome(session: &dyn Session, sql: &str, parameters: Parameters) -> Result<String, ErrorKind> {
     let run = async {
         let prepared = prepare(session, sql).await?;

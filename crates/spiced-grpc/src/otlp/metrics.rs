@@ -136,7 +136,7 @@ fn points(metric: Metric, whence: &Whence, rows: &mut Rows<Row>) -> Result<(), S
         rows.push(Row { name, description, unit, kind, temporality, monotonic, whence, ..point }, bytes)
     };
     match data {
-        // A metric without points is none.
+        // A metric without points is ignored.
         None => Ok(()),
         Some(Data::Gauge(gauge)) => {
             gauge.data_points.into_iter().try_for_each(|point| push("gauge", None, None, number(point)))

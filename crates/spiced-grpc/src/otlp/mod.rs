@@ -50,7 +50,8 @@ const LOGS: &str = "logs";
 const METRICS: &str = "metrics";
 const TRACES: &str = "traces";
 
-/// The tables of [`TELEMETRY_SCHEMA`] that exports are put into, by name, and their columns. The engine is to have them.
+/// The tables of [`TELEMETRY_SCHEMA`] that exports are put into, by name, and their columns. The engine is to have
+/// them.
 pub fn telemetry_tables() -> [(&'static str, SchemaRef); 3] {
     [(LOGS, logs::SCHEMA.clone()), (METRICS, metrics::SCHEMA.clone()), (TRACES, traces::SCHEMA.clone())]
 }

@@ -10,7 +10,7 @@ use spiced_engine::Execution;
 use tonic::Status;
 
 /// What the rows of one export may take, with what they share written out in each. Without a bound, a sender's
-/// attributes of 1 MiB would stand in each of 100,000 rows.
+/// attributes of 1 MiB would be repeated in each of 100,000 rows.
 const MAX_BYTES: usize = 64 << 20;
 
 /// Rows in a batch.

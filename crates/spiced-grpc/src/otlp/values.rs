@@ -137,7 +137,7 @@ fn json(value: Value) -> serde_json::Value {
     }
 }
 
-/// An id of a trace or span, which is bytes, as everybody writes it; `None` where there is none.
+/// An id of a trace or span, which is bytes, in the usual hexadecimal form; `None` if it is missing.
 pub(super) fn hex(id: &[u8]) -> Option<String> {
     if id.iter().all(|byte| *byte == 0) {
         return None;

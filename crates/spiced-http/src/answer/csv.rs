@@ -1,7 +1,7 @@
 //! Comma-separated values after RFC 4180, with a header line, lines ending in LF.
 //!
-//! Null is an empty field, and an empty text is one in quotes, as PostgreSQL's COPY has them: `,""`. A nested value (list,
-//! struct, map, union) is its JSON text in one field.
+//! Null is an empty field, and an empty text is one in quotes, as PostgreSQL's COPY has them: `,""`. A nested value
+//! (list, struct, map, union) is its JSON text in one field.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! How values become JSON: arrow-json's encoders, and ours where those give up or go wrong.
 //!
-//! Binary is hexadecimal, decimals are numbers, dates and times are ISO 8601 text, floats that are
-//! no number are null. Unions are text. Maps are objects, whose keys are the text of theirs. A key that an object would have
-//! twice gets a number, as columns do.
+//! Binary is hexadecimal, decimals are numbers, dates and times are ISO 8601 text, floats that are no number are null.
+//! Unions are text. Maps are objects, whose keys are the text of theirs. A key that an object would have twice gets a
+//! number, as columns do.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -27,7 +27,8 @@ pub(super) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
     ))
 }
 
-/// Refuses durations of more milliseconds than 64 bits count: what formats them writes a word of its own in their place.
+/// Refuses durations of more milliseconds than 64 bits count: what formats them writes a word of its own in their
+/// place.
 pub(super) fn check_durations(field: &Field, array: &dyn Array) -> Result<(), ArrowError> {
     fn holds(data_type: &DataType) -> bool {
         match data_type {
@@ -149,8 +150,8 @@ impl EncoderFactory for Ours {
     }
 }
 
-/// `fields` with names that are all different: of those with one name, the second is `name_2`, the third `name_3`, unless
-/// another one is called so. `None` where they are already: an object has no key twice.
+/// `fields` with names that are all different: of those with one name, the second is `name_2`, the third `name_3`,
+/// unless another one is called so. `None` where they are already: an object has no key twice.
 pub(super) fn distinct(fields: &Fields) -> Option<Fields> {
     let names = distinct_names(&fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>())?;
     let renamed = fields.iter().zip(names).map(|(field, name)| match *field.name() == name {

@@ -39,7 +39,7 @@ impl RowWriter {
         Ok(Self { encoder: encoder(format, schema)?, begun: false, out: Out::default() })
     }
 
-    /// Writes the rows of a batch, and before the first what stands before them.
+    /// Writes the rows of a batch, and the prologue before the first batch.
     ///
     /// # Errors
     /// A value cannot be written in this form, or `to` refuses.
@@ -56,7 +56,7 @@ impl RowWriter {
         Ok(())
     }
 
-    /// Writes what stands after the rows.
+    /// Writes the epilogue.
     ///
     /// # Errors
     /// `to` refuses.
