@@ -1,4 +1,4 @@
-//! The actions: prepared statements are made and closed, and running queries cancelled.
+//! Actions: create and close prepared statements, cancel running queries, set session options.
 
 use arrow_flight::sql::{
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
@@ -28,7 +28,7 @@ const SET_OPTIONS: &str = "SetSessionOptions";
 const GET_OPTIONS: &str = "GetSessionOptions";
 const CLOSE_SESSION: &str = "CloseSession";
 
-/// What there is, and what each takes and gives.
+/// The supported actions, each with its request and response types.
 const SERVED: [(&str, &str); 7] = [
     (
         CREATE_PREPARED,
@@ -53,7 +53,7 @@ const SERVED: [(&str, &str); 7] = [
     (CLOSE_SESSION, "Forgets what is set. Takes CloseSessionRequest, gives CloseSessionResult."),
 ];
 
-/// What clients of Flight SQL know of and this server does not do, and why.
+/// Actions that Flight SQL clients know and this server does not support, and why.
 const NOT_SERVED: [(&str, &str); 6] = [
     ("CreatePreparedSubstraitPlan", "Substrait plans are not served here; send SQL text"),
     ("BeginTransaction", "transactions are not served here; each statement stands for itself"),
@@ -63,14 +63,14 @@ const NOT_SERVED: [(&str, &str); 6] = [
     ("RenewFlightEndpoint", "tickets cannot be renewed; ask GetFlightInfo for a new one"),
 ];
 
-/// What `ListActions` answers.
+/// Returns the response to `ListActions`.
 pub(crate) fn list() -> Answer<ActionType> {
     let served = SERVED.map(|(name, what)| Ok(ActionType { r#type: name.into(), description: what.into() }));
     stream::iter(served).boxed()
 }
 
 impl FlightServiceState {
-    /// Does one action.
+    /// Runs one action.
     pub(crate) async fn act(&self, caller: &Caller, action: Action) -> Result<Response<Answer<ActionResult>>, Status> {
         let mut cookie = None;
         let result = match action.r#type.as_str() {
@@ -91,7 +91,7 @@ impl FlightServiceState {
             CANCEL_QUERY => {
                 let request: ActionCancelQueryRequest = unpack(action.body)?;
                 self.cancel(caller, FlightInfo::decode(request.info).map_err(unreadable)?)?;
-                // The older enumeration has the newer one's numbers.
+                // `CancelResult` of the older action has the same values as `CancelStatus`.
                 Some(ActionCancelQueryResult { result: CancelStatus::Cancelled.into() }.as_any().encode_to_vec())
             }
             SET_OPTIONS => {
@@ -119,8 +119,8 @@ impl FlightServiceState {
         Ok(response)
     }
 
-    /// Ends what runs by the tickets of `info`. What does not run here is not found, as the
-    /// protocol asks of a query that the server does not know.
+    /// Cancels the queries that run under the tickets of `info`. If no query runs here, the call fails with NOT_FOUND,
+    /// as the protocol requires for a query that the server does not know.
     fn cancel(&self, caller: &Caller, info: FlightInfo) -> Result<(), Status> {
         let mut cancelled = false;
         for ticket in info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket) {
@@ -148,7 +148,7 @@ fn refusal(action: &str) -> String {
     )
 }
 
-/// Reads the body of one of Flight SQL's actions, which is a protobuf `Any`.
+/// Decodes the body of a Flight SQL action, which is a protobuf `Any`.
 fn unpack<M: ProstMessageExt>(body: Bytes) -> Result<M, Status> {
     let unpacked = Any::decode(body).map_err(unreadable)?.unpack();
     let message = unpacked.map_err(|error| Status::invalid_argument(error.to_string()))?;

@@ -1,8 +1,7 @@
-//! Parameters by handle, for clients that bind and then go on with the handle they had.
+//! Bound parameters by handle, for clients that keep using the handle they had before the bind.
 //!
-//! The answer to a bind carries a new handle with the parameters in it. A client that ignores the
-//! answer is served from this map, on this replica alone. Everything in it is bounded: the number,
-//! the bytes, and the time.
+//! The response to a bind carries a new handle that includes the parameters. For a client that ignores the response,
+//! this replica looks the parameters up in this map. The map is bounded in entries, bytes and time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -12,21 +11,21 @@ use bytes::Bytes;
 
 use crate::signed_handle::Id;
 
-/// How many statements' parameters are kept.
+/// The maximum number of statements whose parameters are kept.
 const MAX_ENTRIES: usize = 1024;
-/// How many bytes of parameters are kept.
+/// The maximum size of all kept parameters, in bytes.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// How long they are kept.
+/// How long parameters are kept.
 const LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// The parameters bound lately; the oldest make room for the newest.
+/// A cache of recently bound parameters. The oldest entries are evicted first.
 #[derive(Default)]
 pub(crate) struct BoundParameterCache(Mutex<Entries>);
 
 #[derive(Default)]
 struct Entries {
     by_id: HashMap<Id, Entry>,
-    /// In order of time. An id whose parameters were replaced or removed since stays until its turn.
+    /// Insertion order. The id of a replaced or removed entry stays here until it is the oldest.
     order: VecDeque<(Instant, Id)>,
     bytes: usize,
 }
@@ -37,23 +36,23 @@ struct Entry {
 }
 
 impl BoundParameterCache {
-    /// Keeps `parameters` for the statement `id`, in place of those it had.
+    /// Stores `parameters` for the statement `id`, replacing any earlier ones.
     pub(crate) fn insert(&self, id: Id, parameters: Bytes) {
         self.entries().insert(id, parameters, Instant::now());
     }
 
-    /// The parameters kept for the statement `id`.
+    /// Returns the parameters stored for the statement `id`.
     pub(crate) fn get(&self, id: &Id) -> Option<Bytes> {
         self.entries().get(id, Instant::now())
     }
 
-    /// Forgets the statement `id`.
+    /// Removes the parameters of the statement `id`.
     pub(crate) fn remove(&self, id: &Id) {
         self.entries().remove(id);
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
-        // No method panics half way, so what a poisoned lock guards is whole.
+        // No method panics while it holds the lock, so the data of a poisoned lock is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,7 +66,7 @@ impl Entries {
         while let Some(&(at, oldest)) = self.order.front() {
             let stale = self.by_id.get(&oldest).is_none_or(|entry| entry.at != at);
             let late = now.saturating_duration_since(at) >= LIFETIME;
-            // `order` is bounded too, also where one statement is bound over and over.
+            // The length of `order` is checked too, because binding one statement repeatedly leaves stale ids in it.
             if !(stale || late || self.order.len() > MAX_ENTRIES || self.bytes > MAX_BYTES) {
                 break;
             }

@@ -1,4 +1,4 @@
-//! What a descriptor or a ticket asks for: a Flight SQL command, or SQL text as it stands.
+//! Decoding of descriptors and tickets: a Flight SQL command, or plain SQL text.
 
 use arrow_flight::FlightDescriptor;
 use arrow_flight::flight_descriptor::DescriptorType;
@@ -7,31 +7,31 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::Status;
 
-/// Every protobuf `Any` that a client sends names its type under this prefix.
+/// The prefix of the type URL in every protobuf `Any` that a client sends.
 const TYPE_URL: &str = "type.googleapis.com/";
 
-/// What is asked for.
+/// A decoded request.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Requested {
-    /// A Flight SQL command that arrow-flight knows.
+    /// A Flight SQL command that arrow-flight supports.
     Command(Command),
     /// SQL text.
     Sql(String),
 }
 
 impl Requested {
-    /// Reads a descriptor: a command, SQL text as the command (as pyarrow's `for_command` sends it),
-    /// or a path, which is a table's name in one to three parts.
+    /// Decodes a descriptor. It holds a command, SQL text in place of a command (as pyarrow's `for_command` sends it),
+    /// or a path: a table name of one to three parts.
     pub(crate) fn by(descriptor: FlightDescriptor) -> Result<Self, Status> {
         match descriptor.r#type() {
             DescriptorType::Path => table(&descriptor.path).map(Self::Sql),
-            // Some clients leave the type out.
+            // Some clients omit the type.
             DescriptorType::Cmd | DescriptorType::Unknown => Self::read(&descriptor.cmd),
         }
     }
 
-    /// Reads a command's bytes. What does not name a type is SQL text: the first bytes of a text can
-    /// look like protobuf, but not like a type's URL.
+    /// Decodes the bytes of a command. Bytes without a type URL are SQL text: the first bytes of SQL can look like
+    /// protobuf, but not like a type URL.
     pub(crate) fn read(bytes: &Bytes) -> Result<Self, Status> {
         if let Ok(any) = Any::decode(bytes.clone())
             && any.type_url.starts_with(TYPE_URL)
@@ -56,18 +56,18 @@ impl Requested {
     }
 }
 
-/// Refuses a command where it does not belong.
+/// Returns the error for a command that `call` does not accept.
 pub(crate) fn misplaced(command: &Command, call: &str) -> Status {
     Status::unimplemented(format!("{call} does not take `{}`", name(command)))
 }
 
-/// A command's short name.
+/// Returns the short name of a command.
 pub(crate) fn name(command: &Command) -> &str {
     let url = command.type_url();
     url.rsplit_once('.').map_or(url, |(_, name)| name)
 }
 
-/// The query for a table's name.
+/// Returns a query for all rows of the table at `path`.
 fn table(path: &[String]) -> Result<String, Status> {
     if !(1..=3).contains(&path.len()) || path.iter().any(String::is_empty) {
         return Err(Status::invalid_argument(
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn sql_is_told_from_a_command() {
-        // The third begins with a byte that is a valid protobuf field, `type_url` by number.
+        // The third text begins with a byte that is a valid protobuf field key, with the field number of `type_url`.
         for sql in
             ["SELECT 1", "  select 'ü'", "\nSELECT 'a text that is long enough for a length of 83 bytes ....'", "x"]
         {

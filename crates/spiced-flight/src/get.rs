@@ -1,4 +1,4 @@
-//! The call `DoGet`.
+//! The `DoGet` call.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::state::FlightServiceState;
 /// The path of the call.
 pub(crate) const PATH: &str = "/arrow.flight.protocol.FlightService/DoGet";
 
-/// Answers the call.
+/// Handles a `DoGet` request.
 pub(crate) async fn get(State(endpoint): State<Arc<FlightServiceState>>, request: Request) -> Response {
     let answer = async {
         grpc_framing::expect_one_message(request.extensions());
@@ -29,7 +29,7 @@ pub(crate) async fn get(State(endpoint): State<Arc<FlightServiceState>>, request
     grpc_framing::encode_response(answer.await)
 }
 
-/// The one message of the call.
+/// Reads the ticket, which must be the only message of the request.
 async fn ticket(mut received: Received) -> Result<Ticket, Status> {
     let message = received.message().await?.ok_or_else(|| Status::invalid_argument("DoGet was sent no ticket"))?;
     if received.message().await?.is_some() {

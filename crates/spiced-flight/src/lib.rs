@@ -1,16 +1,15 @@
 //! Arrow Flight SQL over any [`Engine`].
 //!
-//! [`router`] gives an [`axum::Router`] that answers `arrow.flight.protocol.FlightService`. Who
-//! calls is read from the request's extensions, where a middleware has put a
-//! [`Principal`](spiced_engine::Principal); a request without one is refused. [`serve()`] puts the
-//! whole on a socket, for those who embed this endpoint alone.
+//! [`router`] returns an [`axum::Router`] that serves `arrow.flight.protocol.FlightService`. It takes the caller from
+//! the request's extensions, where a middleware has put a [`Principal`](spiced_engine::Principal), and refuses a
+//! request without one. [`serve()`] serves the router on a socket, for programs that embed only this endpoint.
 //!
-//! The service keeps no session between requests. A ticket or a prepared statement's handle is the
-//! statement itself, signed (`sign`), so that any replica with the same secret can go on with it.
+//! The service keeps no session between requests. A ticket or prepared statement handle contains the statement itself,
+//! signed (`signed_handle`), so any replica with the same secret can accept it.
 //!
-//! The way through the files: `service` takes the nine calls of Flight; `command` says what a
-//! descriptor or ticket asks for; `statements`, `prepared`, `metadata` and `actions` do it, each a
-//! part of `endpoint::FlightServiceState`; `answer` turns batches into messages.
+//! How the modules fit together: `service` implements the calls of Flight, `get` and `put` those that carry batches,
+//! and `command` decodes descriptors and tickets. `statements`, `prepared`, `metadata` and `actions` do the work; each
+//! adds methods to `state::FlightServiceState`. `responses` turns batches into messages.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -73,10 +72,9 @@ pub use serve::{FlightState, serve};
 /// The full name of the gRPC service, for health and metrics.
 pub const SERVICE_NAME: &str = <FlightServiceServer<state::FlightServiceState> as NamedService>::NAME;
 
-/// Flight SQL over `engine`, as a router without a fallback: it can be merged with others.
+/// Returns a router for Flight SQL over `engine`. It has no fallback, so it can be merged with other routers.
 ///
-/// The principal is taken from the request's extensions; a request without one is answered
-/// UNAUTHENTICATED.
+/// The principal is taken from the request's extensions; a request without one fails with UNAUTHENTICATED.
 pub fn router(engine: Arc<dyn Engine>, options: FlightOptions) -> Router {
     let limit = options.max_message_bytes;
     let endpoint = Arc::new(state::FlightServiceState::new(engine, options));
