@@ -1,6 +1,5 @@
 //! Checks docs, comments and messages for the words and constructions in `xtask/docs-lint.txt`.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,9 +13,6 @@ const MAX_COLUMNS: usize = 120;
 
 /// The maximum number of findings that are listed.
 const MAX_LISTED: usize = 50;
-
-/// Files that are exempt for now.
-const PENDING: &str = "xtask/docs-lint-pending.txt";
 
 /// What a rule applies to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,8 +32,6 @@ struct Rule {
 pub fn run() -> Outcome {
     book::run()?;
     let rules = rules()?;
-    let pending = pending()?;
-    let mut still = BTreeSet::new();
     let mut found = Vec::new();
     let mut files = 0;
     for path in tracked()? {
@@ -48,7 +42,6 @@ pub fn run() -> Outcome {
         }
         files += 1;
         let shown = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
-        let before = found.len();
         for (number, line, prose) in lines(&path, &text) {
             let findings = rules.iter().filter(|rule| {
                 let text = if rule.scope == Scope::All { line } else { prose };
@@ -59,29 +52,13 @@ pub fn run() -> Outcome {
                 found.push(format!("{shown}:{number}: prose wraps at {MAX_COLUMNS} columns"));
             }
         }
-        if found.len() > before && pending.contains(&shown) {
-            found.truncate(before);
-            still.insert(shown);
-        }
     }
-    let clean = pending.difference(&still).map(|file| format!("{file}: it is clean, so take it off {PENDING}"));
-    found.extend(clean);
     if found.is_empty() {
-        let left = still.len();
-        eprintln!(
-            "docs-lint: {} rules, {files} files, nothing matches; {left} files are still to be rewritten",
-            rules.len()
-        );
+        eprintln!("docs-lint: {} rules, {files} files, nothing matches", rules.len());
         return Ok(());
     }
     let listed = found.iter().take(MAX_LISTED).cloned().collect::<Vec<_>>().join("\n  ");
     Err(format!("docs-lint: {} lines match (the first {MAX_LISTED} are listed):\n  {listed}", found.len()))
-}
-
-/// The files whose comments are still to be rewritten. The list only gets shorter.
-fn pending() -> Outcome<BTreeSet<String>> {
-    let text = std::fs::read_to_string(root().join(PENDING)).map_err(|e| format!("{PENDING}: {e}"))?;
-    Ok(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
 }
 
 /// The rules: scope, pattern and replacement, separated by ` | `.

@@ -1,6 +1,6 @@
 //! The environment as a layer: `SPICED_RUNTIME__TLS__ENABLED=true` is `runtime.tls.enabled`. Other `SPICED_…` names
-//! (Kubernetes' service links, say) are somebody else's. A name that is almost that of a setting is nobody's: whoever
-//! wrote it believes that it counts, so it is an error, or a warning where it is only similar.
+//! (such as Kubernetes' service links) are ignored. A name that is almost that of a setting is an error, because its
+//! author expects it to take effect; a name that is only similar is a warning.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;

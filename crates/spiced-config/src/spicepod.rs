@@ -55,7 +55,7 @@ pub(crate) struct Store {
 pub(crate) struct Runtime {
     /// Where the endpoints listen: `HOST:PORT`. `localhost` is 127.0.0.1 and ::1; port 0 takes a free one.
     pub(crate) listen: Listen,
-    /// After a stop is asked for, how long all endpoints go on serving with readiness off.
+    /// How long all endpoints keep serving after a stop is requested, with readiness off.
     #[schemars(extend("default" = "0s"))]
     pub(crate) shutdown_delay: Option<Span>,
     /// How long running requests may take after that.
@@ -134,7 +134,7 @@ pub(crate) struct Tls {
     #[schemars(extend("default" = "1.2"))]
     pub(crate) min_version: Option<Spanned<Version>>,
     /// More pairs, chosen by the name that a client asks for (SNI): an exact name before a wildcard. The pair above is
-    /// for everybody else; where there is none, the first of these.
+    /// for all other clients; without it, the first of these.
     pub(crate) certificates: Vec<Spanned<TlsPair>>,
     /// Whether a client is refused that asks for a name which no certificate is for, or for none.
     #[schemars(extend("default" = false))]
@@ -253,7 +253,7 @@ pub(crate) struct Mtls {
     pub(crate) identities: Vec<Spanned<RawClientIdentity>>,
 }
 
-/// One of `san_uri`, `san_dns` and `subject_cn`, in which `*` stands for what is within one segment.
+/// One of `san_uri`, `san_dns` and `subject_cn`, in which `*` matches any text within one segment.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawClientIdentity {
@@ -391,7 +391,7 @@ pub(crate) struct Http {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
-    /// Connections of one endpoint, within the limit of open files; where that is low, a part of it is for whichever endpoint needs it.
+    /// Connections of one endpoint, within the limit of open files; if that is low, the endpoints share a part of it.
     #[schemars(extend("default" = 10_000))]
     pub(crate) connections: Option<Spanned<usize>>,
     /// Handshakes in progress, for each endpoint; beyond it the slowest is ended.

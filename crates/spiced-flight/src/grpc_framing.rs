@@ -1,5 +1,5 @@
-//! gRPC over HTTP/2 by hand, for the calls that carry batches: tonic would copy each body twice more on its way out,
-//! and once more on its way in, to a place where arrow-ipc could not use it.
+//! gRPC framing over HTTP/2 for the calls that carry batches. tonic would copy each body twice more when sending, and
+//! once more when receiving, to memory that arrow-ipc could not use.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

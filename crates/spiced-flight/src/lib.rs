@@ -1,6 +1,6 @@
 //! Arrow Flight SQL over any [`Engine`].
 //!
-//! [`router`] returns an [`axum::Router`] that serves `arrow.flight.protocol.FlightService`. It takes the caller from
+//! [`router`] returns an [`axum::Router`] for `arrow.flight.protocol.FlightService`. It takes the caller from
 //! the request's extensions, where a middleware has put a [`Principal`](spiced_engine::Principal), and refuses a
 //! request without one. [`serve()`] serves the router on a socket, for programs that embed only this endpoint.
 //!

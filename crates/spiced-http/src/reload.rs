@@ -38,9 +38,9 @@ impl fmt::Debug for ReloadHandle {
 /// What is asked of a reload.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReloadOptions {
-    /// Only looks what a reload would do.
+    /// Only checks what a reload would do.
     pub dry_run: bool,
-    /// Takes also material that clients would refuse where they accept what serves.
+    /// Also takes material that clients would refuse although they accept the current one.
     pub force: bool,
 }
 
@@ -59,15 +59,15 @@ pub enum Reload {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ReloadQuery {
-    /// Only looks what a reload would do.
+    /// Only checks what a reload would do.
     #[param(default = false)]
     dry_run: bool,
-    /// Takes also a certificate that clients would refuse where they accept what serves.
+    /// Also takes a certificate that clients would refuse although they accept the current one.
     #[param(default = false)]
     force: bool,
 }
 
-/// Reads secrets and TLS material again, for whoever may write.
+/// Reads secrets and TLS material again, for a caller that may write.
 #[utoipa::path(
     post,
     path = "/v1/tls/reload",
