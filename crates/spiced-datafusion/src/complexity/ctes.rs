@@ -163,8 +163,8 @@ mod tests {
         parsed.inspect_err(|error| assert!(error.to_string().contains("common table"), "{error}")).is_ok()
     }
 
-    /// `steps` common table expressions, each of which references the previous one twice; `beside` adds an expression
-    /// that could shadow one.
+    /// Returns `steps` common table expressions, each of which references the previous one twice. The closure adds an
+    /// expression that could shadow one.
     fn doubling(steps: usize, beside: impl Fn(usize) -> String) -> String {
         let step = |n: usize| format!("a{n} AS (SELECT l.x FROM a{0} l, a{0} r){1}", n - 1, beside(n));
         let steps: Vec<_> = (1..=steps).map(step).collect();
