@@ -118,7 +118,7 @@ impl<A: ?Sized> Wide<A> {
                 of_integers(cast(values, &DataType::Int64)?.as_primitive::<Int64Type>(), is_together)
             }
             DataType::Decimal256(precision, _) if precision + MORE_DIGITS > DECIMAL256_MAX_PRECISION => {
-                // There is no wider type; such values are treated as invalid.
+                // There is no wider type; values with more digits count as an overflow.
                 let most = DECIMAL256_MAX_PRECISION - MORE_DIGITS;
                 values
                     .as_primitive::<Decimal256Type>()
