@@ -54,7 +54,7 @@ impl Reloads {
 }
 
 impl Loader {
-    /// Loads the data set, and loads it again whenever its source has changed.
+    /// Loads the data set, and loads it again whenever its source or, for a view, another data set has changed.
     pub(crate) async fn run(self) {
         let mut others = self.reloads.count.subscribe();
         let mut is_first = true;
@@ -124,8 +124,8 @@ impl Loader {
         }
     }
 
-    /// Notifies the views that read this data set of the change. A view itself notifies nothing: the data sets it reads
-    /// do.
+    /// Drops cached plans and, except after the first load, notifies views of the change. A view does not notify
+    /// others: the data sets that it reads do.
     fn told(&self, is_first: bool) {
         match self.source.reads_others() {
             false if !is_first => self.reloads.tell(),

@@ -12,7 +12,7 @@ use super::sizes::{self, Lists, Numbers, Texts};
 /// The upper bound on the size of a scalar function's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Growth {
-    /// A value of fixed size, or none at all: each row has at most 256 bytes. The arguments are read without a copy.
+    /// A value of fixed size, or no new value: each row has at most 256 bytes. The arguments are read as they are.
     Fixed,
     /// Like [`Fixed`](Self::Fixed), but constants are written out for every row first.
     Spread,

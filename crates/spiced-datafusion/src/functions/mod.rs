@@ -4,7 +4,7 @@
 //!
 //! Functions enter a statement in three ways: by name, from the registry; from the planner, which rewrites operators
 //! such as `||` and `[…]` as functions; and from the optimizer, which rewrites functions as other functions. The
-//! registry is governed when the session's state is built; a rule each covers the planner and the optimizer.
+//! registry is governed when the session's state is built, and one rule covers each of the other two.
 
 mod aggregates;
 mod bounds;

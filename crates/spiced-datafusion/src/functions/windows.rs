@@ -1,5 +1,4 @@
-//! Governed window functions. Each produces one value a row, and large values are counted elsewhere, so this module
-//! only contains panics.
+//! Governed window functions. Each produces one value a row. Large values are counted, and panics fail the statement.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
