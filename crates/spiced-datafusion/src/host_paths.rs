@@ -1,4 +1,4 @@
-//! Where SQL may reach on the host: the directories of `runtime.sql.host_paths`, and nothing else.
+//! The host paths that SQL may access: only the directories of `runtime.sql.host_paths`.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use url::Url;
 use crate::error::refusal;
 use crate::host_store::HostStore;
 
-/// The setting that messages name.
+/// The name of the setting in messages.
 pub(crate) const SETTING: &str = "runtime.sql.host_paths";
 
-/// The directories that `COPY` and `CREATE EXTERNAL TABLE` may reach.
+/// The directories that `COPY` and `CREATE EXTERNAL TABLE` may access.
 #[derive(Debug, Clone)]
 pub(crate) struct HostPaths(Arc<[PathBuf]>);
 
@@ -24,11 +24,11 @@ impl HostPaths {
         Self(folders.iter().map(|folder| absolute(folder)).collect())
     }
 
-    /// Has `runtime` reach the host's files through stores that look where each really lies: one for paths with a
-    /// wildcard, and one for each directory, whose paths begin there.
+    /// Registers stores with `runtime` that check the real location of each host file: one for paths with a wildcard,
+    /// and one for each directory, with paths relative to it.
     ///
     /// # Errors
-    /// A directory is no path.
+    /// Fails if a directory is not a valid path.
     pub(crate) fn register(&self, runtime: &RuntimeEnv) -> Result<()> {
         let register = |url: &str, store: HostStore| {
             let url = Url::parse(url).map_err(|error| DataFusionError::External(Box::new(error)))?;
@@ -44,7 +44,8 @@ impl HostPaths {
         Ok(())
     }
 
-    /// What was [admitted](Self::admit), by the store of its directory: what shows it shows no place on the host.
+    /// Returns the URL of an [admitted](Self::admit) location in the store of its directory, which does not reveal a
+    /// path on the host.
     pub(crate) fn rooted(&self, admitted: String) -> String {
         let Ok(url) = Url::parse(&admitted) else { return admitted };
         let Ok(path) = url.to_file_path() else { return admitted };
@@ -59,11 +60,11 @@ impl HostPaths {
         }
     }
 
-    /// The path of what was [admitted](Self::admit), from its directory on.
+    /// Returns the path of an [admitted](Self::admit) location, relative to its directory.
     pub(crate) fn within(&self, admitted: &str) -> Option<String> {
         let path = match Url::parse(admitted) {
             Ok(url) => url.to_file_path().ok()?,
-            // One with a wildcard is a path.
+            // A location with a wildcard is a path.
             Err(_) => PathBuf::from(admitted),
         };
         self.0.iter().find_map(|folder| {
@@ -72,7 +73,7 @@ impl HostPaths {
         })
     }
 
-    /// The same of a directory whose files are listed, by a wildcard or not.
+    /// Like [`rooted`](Self::rooted), for a directory whose files are listed, with or without a wildcard.
     pub(crate) fn rooted_listing(&self, listed: &ListingTableUrl) -> Option<ListingTableUrl> {
         let path = PathBuf::from(format!("/{}", listed.prefix()));
         self.0.iter().enumerate().find_map(|(at, folder)| {
@@ -85,11 +86,11 @@ impl HostPaths {
         })
     }
 
-    /// Checks `location`, as a statement names it, and returns the URL to use in its place: that of
-    /// the file or directory that was checked, without links or dots that could mean another one later.
+    /// Checks `location`, as a statement names it, and returns the URL to use instead: that of the checked file or
+    /// directory, without links or dots that could later resolve to another one.
     ///
     /// # Errors
-    /// It is not within the directories, or it is no path of this host.
+    /// Fails if the location is outside the directories or is not a path of this host.
     pub(crate) fn admit(&self, location: &str, what: &str) -> Result<String> {
         let scheme = location.split_once("://").map(|(scheme, _)| scheme);
         if scheme.is_some_and(|scheme| !scheme.eq_ignore_ascii_case("file")) {
@@ -110,7 +111,7 @@ impl HostPaths {
                 format!("{what} wants an absolute path within {SETTING}; `{location}` is relative"),
             ));
         }
-        // DataFusion's own reading of the location, so that both mean the same file.
+        // Parsed by DataFusion, so that both resolve to the same file.
         let url = ListingTableUrl::parse(location)?;
         let path = PathBuf::from(format!("/{}", url.prefix()));
         let outside = || {
@@ -126,8 +127,8 @@ impl HostPaths {
             return Err(outside());
         }
         if let Some(glob) = url.get_glob() {
-            // A scheme turns globs off, so one with a glob stays a path; and the directory must not
-            // be taken for a part of it.
+            // A scheme turns globs off, so a location with a glob stays a path; the directory must not be taken for a
+            // part of the glob.
             return match real.to_str() {
                 Some(folder) if !folder.contains(['*', '?', '[']) => Ok(format!("{folder}/{}", glob.as_str())),
                 _ => Err(outside()),
@@ -137,13 +138,13 @@ impl HostPaths {
     }
 }
 
-/// The URL of the store of a directory.
+/// Returns the URL of the store of a directory.
 fn root(at: usize) -> String {
     format!("hostpath{at}://files/")
 }
 
-/// The path with every link resolved, of which the last parts may not exist yet. None where a part
-/// is a link to nowhere, or cannot be looked at.
+/// Resolves every link in the path, whose last parts may not exist yet. Returns `None` if a part is a dangling link or
+/// cannot be read.
 pub(crate) fn canonical(path: &Path) -> Option<PathBuf> {
     let mut missing = Vec::new();
     let mut existing = path;
@@ -156,7 +157,7 @@ pub(crate) fn canonical(path: &Path) -> Option<PathBuf> {
             Err(_) if existing.symlink_metadata().is_ok_and(|m| m.is_symlink()) => return None,
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return None,
             Err(_) => {
-                // No file name: the path ends in `..`, and what that means depends on what is missing.
+                // No file name: the path ends in `..`, whose meaning depends on the missing parts.
                 missing.push(existing.file_name()?);
                 existing = existing.parent()?;
             }
@@ -164,7 +165,7 @@ pub(crate) fn canonical(path: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The path from the root, without `.` and `..`. Links are left as they are: Kubernetes swaps them.
+/// Returns the absolute path, without `.` and `..`. Links are kept: Kubernetes swaps them.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for part in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
@@ -179,7 +180,7 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
     clean
 }
 
-/// `file://` and the path, percent-encoded; with a slash at the end for a directory.
+/// Returns `file://` and the percent-encoded path, with a trailing slash for a directory.
 pub(crate) fn file_url(path: &Path, is_folder: bool) -> String {
     let mut url = format!("file://{}", encoded(path));
     if is_folder && !url.ends_with('/') {
@@ -188,7 +189,7 @@ pub(crate) fn file_url(path: &Path, is_folder: bool) -> String {
     url
 }
 
-/// The path in URL form.
+/// Returns the path as encoded in a URL.
 pub(crate) fn encoded(path: &Path) -> String {
     use std::fmt::Write;
     let mut url = String::new();
@@ -264,7 +265,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever is admitted is, as DataFusion reads it, within the directory.
+        /// Every admitted location is, as DataFusion parses it, within the directory.
         #[test]
         fn nothing_else_gets_through(
             scheme in proptest::sample::select(vec!["", "file://", "FILE://", "file:", "http://"]),

@@ -1,5 +1,5 @@
-//! Files of the host as a store: each one is looked at where it really lies, whatever links lead there, before it is
-//! read or written; a listing yields nothing that may not be reached.
+//! An object store for files of the host. It resolves the links in each path and checks the real location before
+//! reading or writing; a listing omits files that are out of reach.
 
 use std::fmt;
 use std::path::{Path as HostPath, PathBuf};
@@ -18,30 +18,30 @@ use spiced_engine::{EngineError, ErrorKind};
 
 use crate::host_paths::{SETTING, canonical};
 
-/// The files of a directory, whose paths begin there: they tell nobody where on the host it is. What a pod names is the
-/// operator's, and its links are followed.
+/// Returns a store of the files of a directory, with paths relative to it, so that they do not reveal its location on
+/// the host. The operator chose the paths in a pod, so links are followed.
 pub(crate) fn rooted(folder: &HostPath) -> Result<HostStore> {
     let root = Path::from_absolute_path(folder)?;
     Ok(HostStore { inner: Box::new(PrefixStore::new(LocalFileSystem::new(), root.clone())), root, folders: None })
 }
 
-/// Files of the host.
+/// An object store for files of the host.
 #[derive(Debug)]
 pub(crate) struct HostStore {
     inner: Box<dyn ObjectStore>,
-    /// Where the paths of the store begin.
+    /// The prefix of all paths in the store.
     root: Path,
-    /// The directories in which all lies that SQL may reach; `None` where it is not SQL that reaches.
+    /// The directories that SQL may access; `None` if the access is not from SQL.
     folders: Option<Arc<[PathBuf]>>,
 }
 
 impl HostStore {
-    /// With paths from the root of the host.
+    /// Creates a store with paths from the root of the host.
     pub(crate) fn new(folders: Arc<[PathBuf]>) -> Self {
         Self { inner: Box::new(LocalFileSystem::new()), root: Path::default(), folders: Some(folders) }
     }
 
-    /// With paths that begin at `directory`.
+    /// Creates a store with paths relative to `directory`.
     pub(crate) fn rooted(folder: &HostPath, folders: Arc<[PathBuf]>) -> Result<Self> {
         Ok(Self { folders: Some(folders), ..rooted(folder)? })
     }
@@ -93,7 +93,7 @@ impl ObjectStore for HostStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.check(location)?;
         let mut got = self.inner.get_opts(location, options).await?;
-        // PrefixStore leaves the whole path in it.
+        // PrefixStore leaves the full path in the metadata.
         got.meta.location = location.clone();
         Ok(got)
     }

@@ -1,8 +1,8 @@
-//! `IN` and `NOT IN` with three-valued logic, where DataFusion's simplifier loses it.
+//! Three-valued logic for `IN` and `NOT IN` lists, which DataFusion's simplifier breaks.
 //!
-//! The simplifier merges two lists over one expression as sets of texts: it takes a column for a constant, and a NULL
-//! for a value like any other (`a NOT IN (1, 2) OR a NOT IN (3, 4)` becomes `true`, where a NULL makes it NULL). After
-//! this rule, lists hold constants that are not NULL, and no two that the simplifier would merge wrongly are
+//! The simplifier merges two lists over one expression as sets of texts. It treats a column as a constant, and NULL as
+//! an ordinary value: `a NOT IN (1, 2) OR a NOT IN (3, 4)` becomes `true`, although it is NULL if `a` is NULL. After
+//! this rule, lists hold only non-NULL constants, and no two lists that the simplifier would merge wrongly are
 //! neighbours.
 
 use std::collections::HashSet;
@@ -15,7 +15,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 
-/// The rule. It runs after type coercion, so that the constants of a list have the type of what is compared.
+/// The analyzer rule. It runs after type coercion, so that the constants of a list have the type of the compared
+/// expression.
 #[derive(Debug)]
 pub(crate) struct InLists;
 
@@ -51,7 +52,7 @@ fn rewrite(expr: Expr) -> Transformed<Expr> {
     }
 }
 
-/// The value of a constant that is not NULL.
+/// Returns the value of a non-NULL constant.
 fn constant(expr: &Expr) -> Option<ScalarValue> {
     let value = match expr {
         Expr::Literal(value, _) => value.clone(),
@@ -61,7 +62,7 @@ fn constant(expr: &Expr) -> Option<ScalarValue> {
     (!value.is_null()).then_some(value)
 }
 
-/// `list` with its constants alone, and a comparison for each of the others.
+/// Reduces `list` to its constants and adds a comparison for each other item.
 fn split(InList { expr, list, negated }: InList) -> Transformed<Expr> {
     let (constants, others): (Vec<Expr>, Vec<Expr>) = list.into_iter().partition(|item| constant(item).is_some());
     if others.is_empty() {
@@ -79,7 +80,7 @@ fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
     Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
 }
 
-/// `terms` joined by `op`, as flat as they can be: a chain would be as deep as it is long.
+/// Joins `terms` by `op` in a balanced tree: a chain would be as deep as it is long.
 fn balanced(mut terms: Vec<Expr>, op: Operator) -> Expr {
     while terms.len() > 1 {
         let mut pairs = terms.into_iter();
@@ -95,7 +96,7 @@ fn balanced(mut terms: Vec<Expr>, op: Operator) -> Expr {
     terms.pop().unwrap_or_else(|| lit(op == Operator::And))
 }
 
-/// The operands of a chain of `op`.
+/// Returns the operands of a chain of `op`.
 fn operands(expr: &Expr, op: Operator) -> Vec<&Expr> {
     let mut found = Vec::new();
     let mut open = vec![expr];
@@ -108,7 +109,7 @@ fn operands(expr: &Expr, op: Operator) -> Vec<&Expr> {
     found
 }
 
-/// Whether a list is an operand of a chain of `op` that has another list over the same expression.
+/// Returns whether a chain of `op` has two lists over the same expression.
 fn has_neighbours(expr: &Expr, op: Operator) -> bool {
     let mut seen = HashSet::new();
     operands(expr, op).into_iter().any(|operand| match operand {
@@ -120,16 +121,16 @@ fn has_neighbours(expr: &Expr, op: Operator) -> bool {
 /// The lists over one expression in a chain.
 struct Group {
     expr: Expr,
-    /// The constants that one of the lists of AND has to hold, or that all lists of OR hold.
+    /// The constants allowed by the lists of AND, or those common to all lists of OR.
     within: Option<Vec<ScalarValue>>,
-    /// Those that the lists of the other kind hold.
+    /// The constants in the lists of the opposite kind.
     without: Vec<ScalarValue>,
 }
 
-/// A chain of `op` in which each expression has one list.
+/// Merges the lists of a chain of `op`, so that each expression has one list.
 ///
-/// Under AND, the lists of `IN` intersect, and what `NOT IN` lists is taken away from them or united. Under OR it is
-/// the other way round: by De Morgan, a chain of OR is the negation of a chain of AND over the negated lists.
+/// Under AND, the lists of `IN` intersect, and those of `NOT IN` are subtracted from them or united. OR is the reverse:
+/// by De Morgan, a chain of OR is the negation of a chain of AND over the negated lists.
 fn merge(expr: Expr, op: Operator) -> Expr {
     let mut groups: Vec<Group> = Vec::new();
     let mut others = Vec::new();
@@ -176,7 +177,7 @@ impl Group {
         };
         within.retain(|value| seen.insert(value.clone()));
         if within.is_empty() {
-            // No value qualifies; of a NULL it is not known.
+            // No value qualifies; for NULL the result is unknown.
             let null = Expr::Literal(ScalarValue::Boolean(None), None);
             let test = if is_or { Expr::IsNotNull(Box::new(expr)) } else { Expr::IsNull(Box::new(expr)) };
             return binary(test, op, null);

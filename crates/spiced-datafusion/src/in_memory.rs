@@ -1,5 +1,5 @@
-//! Rows that lie in memory as they are asked for: their stream is handed to the caller as it is, and no batch of it
-//! goes from thread to thread.
+//! Results that are already in memory: their stream is handed to the caller directly, and no batch moves between
+//! threads.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,16 +15,16 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{StreamExt, TryStreamExt, stream};
 
-/// They are not cut to batches of a size to compute with, but of a size to send.
+/// The batch size. Batches are sized for sending, not for computing.
 const ROWS: usize = 65_536;
 
-/// True where all that `plan` does is to hand out batches that are there.
+/// Returns true if `plan` only hands out existing batches.
 pub(crate) fn lies_in_memory(plan: &dyn ExecutionPlan) -> bool {
     let scan = plan.downcast_ref::<DataSourceExec>();
     scan.is_some_and(|scan| scan.data_source().downcast_ref::<MemorySourceConfig>().is_some())
 }
 
-/// The partitions of such a plan, in their order. The size of batches is then that of `state`.
+/// Reads the partitions of such a plan in order, and sets the batch size of `state` to [`ROWS`].
 pub(crate) fn read(plan: Arc<dyn ExecutionPlan>, state: &mut SessionState) -> Result<SendableRecordBatchStream> {
     state.config_mut().options_mut().execution.batch_size = ConfigNonZeroUsize::try_new(ROWS)?;
     let context = state.task_ctx();
@@ -33,7 +33,8 @@ pub(crate) fn read(plan: Arc<dyn ExecutionPlan>, state: &mut SessionState) -> Re
     Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter(streams).try_flatten())))
 }
 
-/// The stream, until its end or its deadline: a stalled client keeps no rows for longer.
+/// A stream of rows in memory, until it ends or its deadline expires: a stalled client does not hold the rows any
+/// longer.
 #[derive(Clone, Default)]
 pub(crate) struct InMemoryStream(Arc<Mutex<State>>);
 
@@ -42,12 +43,12 @@ enum State {
     #[default]
     Awaited,
     Open(SendableRecordBatchStream),
-    /// The time is up.
+    /// The deadline has expired.
     Over,
 }
 
 impl InMemoryStream {
-    /// Reads from `stream`, unless the time is up.
+    /// Reads from `stream`, unless the deadline has expired.
     pub(crate) fn begin(&self, stream: SendableRecordBatchStream) {
         let mut state = self.lock();
         if matches!(*state, State::Awaited) {
@@ -55,14 +56,15 @@ impl InMemoryStream {
         }
     }
 
-    /// The time is up: lets go of the rows.
+    /// Ends the stream at the deadline and releases the rows.
     pub(crate) fn end(&self) {
         let before = std::mem::replace(&mut *self.lock(), State::Over);
-        // Not under the lock.
+        // Dropped after the lock is released.
         drop(before);
     }
 
-    /// Like [`end`](Self::end), unless a batch is being made right now: its producer has to be stopped in another way.
+    /// Like [`end`](Self::end), but does nothing while a batch is being produced: its producer must be stopped by other
+    /// means.
     pub(crate) fn end_if_idle(&self) {
         let before = match self.0.try_lock() {
             Ok(mut state) => std::mem::replace(&mut *state, State::Over),
@@ -71,7 +73,7 @@ impl InMemoryStream {
         drop(before);
     }
 
-    /// The next batch that has rows; waits forever where the time is up.
+    /// Returns the next non-empty batch; waits indefinitely if the deadline has expired.
     pub(crate) async fn next(&self) -> Option<Result<RecordBatch>> {
         poll_fn(|cx| {
             let mut state = self.lock();
@@ -87,7 +89,7 @@ impl InMemoryStream {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A stream that panicked is read no more: its caller has gone with it.
+        // A stream that panicked is not read again: its caller is gone too.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,8 +1,8 @@
-//! `IN (SELECT …)` with three-valued logic, where it is part of a larger condition.
+//! Three-valued logic for `IN (SELECT …)` inside a larger condition.
 //!
-//! DataFusion answers it there by a join that marks the rows with a match, so that it is false where SQL has NULL:
-//! where nothing matches, and the value or one of the subquery's rows is NULL. `NOT IN` would then take rows that it
-//! must not (ISO/IEC 9075-2, 8.4 and 8.9).
+//! There, DataFusion plans a join that marks the rows with a match. The mark is false where SQL requires NULL: if
+//! nothing matches, and the value or one of the subquery's rows is NULL. `NOT IN` would then keep rows that it must not
+//! keep (ISO/IEC 9075-2, 8.4 and 8.9).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-/// The rule. It runs after type coercion.
+/// The analyzer rule. It runs after type coercion.
 #[derive(Debug)]
 pub(crate) struct InSubqueries;
 
@@ -38,15 +38,15 @@ impl AnalyzerRule for InSubqueries {
     }
 }
 
-/// Where an expression is in a condition.
+/// The position of an expression in a condition.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It is the condition, or one of those that all have to hold: DataFusion joins, and heeds NULLs. Its join that
-    /// does so for NOT IN forgets what else the subquery asks of the row.
+    /// The whole condition, or one operand of its conjunction. DataFusion plans a join that respects NULLs, but its
+    /// join for NOT IN drops the subquery's other conditions on the row.
     Conjunct,
-    /// False and NULL are the same there.
+    /// A position in which false and NULL are equivalent.
     Positive,
-    /// They are not.
+    /// A position in which false and NULL differ.
     Anywhere,
 }
 
@@ -81,8 +81,8 @@ fn condition(expr: Expr, schema: &DFSchema, place: Place) -> Result<Transformed<
     }
 }
 
-/// `EXISTS (S WHERE b = a) OR ((EXISTS (S WHERE b IS NULL) OR (a IS NULL AND EXISTS S)) AND NULL)`, negated where
-/// `subquery` is; `b` is the column of `S`.
+/// Returns `EXISTS (S WHERE b = a) OR ((EXISTS (S WHERE b IS NULL) OR (a IS NULL AND EXISTS S)) AND NULL)`, negated if
+/// the `IN` is negated; `b` is the column of `S`.
 fn three_valued(InSubquery { expr, subquery, negated }: InSubquery, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let rows = &subquery.subquery;
     let is_plain = !expr.exists(|part| Ok(matches!(part, Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_))))?;

@@ -1,5 +1,4 @@
-//! Rows in bulk: planned as the equivalent `INSERT` or `CREATE TABLE`, with a source that gives
-//! them once.
+//! Bulk ingestion: plans the rows as the equivalent `INSERT` or `CREATE TABLE`, with a source that can be read once.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +23,7 @@ use spiced_engine::{Batches, EngineError, ErrorKind, Execution, IfExists, IfMiss
 use crate::error::{engine_error, invalid};
 use crate::exact_cast::exact_cast;
 
-/// The plan of `ingest`.
+/// Returns the plan of `ingest`.
 pub(crate) async fn plan(ingest: Ingest, state: &SessionState) -> Result<LogicalPlan, EngineError> {
     let Ingest { table, if_missing, if_exists, rows, .. } = ingest;
     let reference = reference(&table, state);
@@ -49,7 +48,7 @@ fn reference(table: &TablePath, state: &SessionState) -> TableReference {
     TableReference::full(catalog, schema, table.name.as_str())
 }
 
-/// The plan that reads the rows, once.
+/// Returns a plan that reads the rows once.
 fn source(rows: Execution) -> Result<LogicalPlanBuilder, EngineError> {
     let Execution { schema, batches } = rows;
     let once = Once { schema: schema.clone(), batches: Mutex::new(Some(batches)) };
@@ -58,7 +57,7 @@ fn source(rows: Execution) -> Result<LogicalPlanBuilder, EngineError> {
 }
 
 fn create(name: TableReference, rows: LogicalPlanBuilder, or_replace: bool) -> Result<LogicalPlan, EngineError> {
-    // Without the name of the source, which is no part of the table.
+    // The columns are unqualified: the name of the source is not part of the table.
     let columns: Vec<Expr> =
         rows.schema().columns().into_iter().map(|column| Expr::Column(column.clone()).alias(column.name)).collect();
     let input = rows.project(columns).and_then(LogicalPlanBuilder::build).map_err(engine_error)?;
@@ -73,8 +72,8 @@ fn create(name: TableReference, rows: LogicalPlanBuilder, or_replace: bool) -> R
     })))
 }
 
-/// Puts each column where the table has it by name, as the table's type; what the rows leave out gets its
-/// default, or nothing.
+/// Maps each column to the table's column of the same name and casts it to that column's type. Columns missing from the
+/// rows get their default, or NULL.
 fn append(
     name: TableReference,
     target: Arc<dyn TableSource>,

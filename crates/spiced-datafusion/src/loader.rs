@@ -1,4 +1,4 @@
-//! Loads one data set: once where it works, again and again where it does not.
+//! Loads one data set, and retries until that succeeds.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::AssertUnwindSafe;
@@ -15,16 +15,16 @@ use crate::catalog::LoadState;
 use crate::connectors::Source;
 use crate::plan_cache::PlanCache;
 
-/// The pause after the first failure; it doubles with each further one.
+/// The pause after the first failure; it doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
+/// The maximum pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// How long one attempt may take.
+/// The time limit of one attempt.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// The loader of one data set.
 pub(crate) struct Loader {
-    /// Its place among the statuses.
+    /// The index of the data set in the statuses.
     pub(crate) index: usize,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) state: Arc<SessionState>,
@@ -33,8 +33,8 @@ pub(crate) struct Loader {
     pub(crate) reloads: Reloads,
 }
 
-/// Data sets that are loaded again because their source is another one now, and what that makes old: plans that were
-/// kept, and views.
+/// Announces data sets that were loaded again because their source changed. Cached plans and views that read them are
+/// then stale.
 #[derive(Clone)]
 pub(crate) struct Reloads {
     count: watch::Sender<u64>,
@@ -46,7 +46,7 @@ impl Reloads {
         Self { count: watch::Sender::new(0), plans }
     }
 
-    /// A data set has been loaded again, or could not be.
+    /// Reports that a data set was loaded again, or that loading it failed.
     fn tell(&self) {
         drop(self.plans.forgets());
         self.count.send_modify(|count| *count += 1);
@@ -54,7 +54,7 @@ impl Reloads {
 }
 
 impl Loader {
-    /// Tries until the data set is loaded, and again when it is no longer what its source has.
+    /// Loads the data set, and loads it again whenever its source or, for a view, another data set has changed.
     pub(crate) async fn run(self) {
         let mut others = self.reloads.count.subscribe();
         let mut is_first = true;
@@ -74,7 +74,7 @@ impl Loader {
         }
     }
 
-    /// Tries until the data set is loaded.
+    /// Retries until the data set is loaded.
     async fn load(&self, is_first: bool) {
         let name = self.statuses.borrow()[self.index].name.clone();
         let mut pause = FIRST_PAUSE;
@@ -83,12 +83,12 @@ impl Loader {
             let error = match self.attempt().await {
                 Ok(table) => {
                     let schema = table.schema();
-                    // The slot first: a caller that sees `Ready` can query the table.
+                    // The slot is set first, so that a data set reported as `Ready` can be queried.
                     let before = self.slot.send_replace(LoadState::Ready(table));
                     self.publish(DatasetState::Ready);
                     match before {
                         LoadState::Loading => tracing::info!(dataset = name, "data set loaded"),
-                        // Whatever it was: a caller can have it asked for again, and fills no log with it.
+                        // At debug level, because a caller can request refreshes and must not fill the log.
                         LoadState::Ready(before) if before.schema() == schema => {
                             tracing::debug!(dataset = name, "no change")
                         }
@@ -124,7 +124,8 @@ impl Loader {
         }
     }
 
-    /// Tells those that read it that it is another one now. Those that read others are told by those.
+    /// Drops cached plans and, except after the first load, notifies views of the change. A view does not notify
+    /// others: the data sets that it reads do.
     fn told(&self, is_first: bool) {
         match self.source.reads_others() {
             false if !is_first => self.reloads.tell(),
@@ -137,8 +138,8 @@ impl Loader {
     }
 }
 
-/// Between three quarters of `pause` and all of it, so that many data sets on one sick disk do not
-/// all come back in the same instant.
+/// Returns a random duration between three quarters of `pause` and `pause`, so that many data sets on one failing disk
+/// do not all retry at the same instant.
 fn jittered(pause: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish();
     let quarter = pause / 4;

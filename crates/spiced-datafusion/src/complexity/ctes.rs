@@ -163,7 +163,7 @@ mod tests {
         parsed.inspect_err(|error| assert!(error.to_string().contains("common table"), "{error}")).is_ok()
     }
 
-    /// `steps` common table expressions, each of which references the previous one twice; the last parameter adds an
+    /// Returns `steps` common table expressions, each of which references the previous one twice. The closure adds an
     /// expression that could shadow one.
     fn doubling(steps: usize, beside: impl Fn(usize) -> String) -> String {
         let step = |n: usize| format!("a{n} AS (SELECT l.x FROM a{0} l, a{0} r){1}", n - 1, beside(n));

@@ -1,5 +1,5 @@
-//! `CUBE`, `ROLLUP` and `GROUPING SETS`: each group of columns is a query of its own, and the planner writes all of
-//! them out.
+//! Limits on `CUBE`, `ROLLUP` and `GROUPING SETS`: each group of columns is a query of its own, and the planner writes
+//! them all out.
 
 use std::ops::ControlFlow;
 
@@ -10,15 +10,15 @@ use spiced_engine::EngineError;
 use crate::error::invalid;
 use crate::statement::visit;
 
-/// The most groups of columns of one `GROUP BY`.
+/// The maximum number of column groups in one `GROUP BY`.
 const MAX_SETS: u64 = 1_024;
-/// The most columns of all groups of one `GROUP BY`.
+/// The maximum number of columns in all groups of one `GROUP BY`.
 const MAX_COLUMNS: u64 = 64 << 10;
 
-/// Counts the groups of columns of each `GROUP BY`, before they are written out.
+/// Counts the column groups of each `GROUP BY` before they are written out.
 ///
 /// # Errors
-/// They are too many.
+/// Fails if there are too many.
 pub(crate) fn check(statement: &Statement) -> Result<(), EngineError> {
     match visit(statement, &mut Counts) {
         ControlFlow::Continue(()) => Ok(()),
@@ -40,7 +40,7 @@ impl Visitor for Counts {
     }
 }
 
-/// Skips nested queries, which are visited on their own.
+/// Checks the body of a query. Nested queries are visited separately.
 fn of_body(body: &SetExpr) -> ControlFlow<u64> {
     match body {
         SetExpr::Select(select) => of_select(select),
@@ -59,7 +59,7 @@ fn of_select(select: &Select) -> ControlFlow<u64> {
     };
     let mut sets = expressions.iter().map(of_expression).fold(1, u64::saturating_mul);
     let columns = match &select.group_by {
-        // Nobody has counted the columns yet.
+        // The columns have not been counted yet.
         GroupByExpr::All(_) => select.projection.len(),
         GroupByExpr::Expressions(expressions, _) => expressions.len(),
     };
@@ -81,7 +81,7 @@ fn of_expression(expression: &Expr) -> u64 {
         Expr::Cube(sets) => power(sets.len()),
         Expr::Rollup(sets) => sets.len() as u64 + 1,
         Expr::GroupingSets(sets) => {
-            // A plain expression counts as one grouping set; a `CUBE` counts as all of its own.
+            // A plain set counts as one group; a `CUBE` in it counts as all of its groups.
             let each = sets.iter().map(|set| set.iter().map(of_expression).fold(1, u64::saturating_mul));
             each.fold(0, u64::saturating_add).max(1)
         }
@@ -90,7 +90,7 @@ fn of_expression(expression: &Expr) -> u64 {
     }
 }
 
-/// The columns of the largest group.
+/// Returns the number of columns in the largest group.
 fn width(expression: &Expr) -> u64 {
     match expression {
         Expr::Cube(sets) | Expr::Rollup(sets) => sets.iter().map(Vec::len).sum::<usize>() as u64,

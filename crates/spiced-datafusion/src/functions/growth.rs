@@ -1,5 +1,5 @@
-//! How much larger than its arguments the result of each function can be. A test finds every function that is
-//! registered here, so that a new one is given a class before it is reached.
+//! The result size of each function relative to its arguments. A test checks that every registered function is listed
+//! here, so that a new one is classified before it can be called.
 
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::{DataType, IntervalMonthDayNanoType, TimeUnit};
@@ -9,19 +9,18 @@ use regex::Regex;
 
 use super::sizes::{self, Lists, Numbers, Texts};
 
-/// What the result of a scalar function can come to.
+/// The upper bound on the size of a scalar function's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Growth {
-    /// A value of one size, or one that is not made: each row has no more than 256 bytes. The arguments are read as
-    /// they are.
+    /// A value of fixed size, or no new value: each row has at most 256 bytes. The arguments are read as they are.
     Fixed,
-    /// As [`Fixed`](Self::Fixed), but constants are written out for every row first.
+    /// Like [`Fixed`](Self::Fixed), but constants are written out for every row first.
     Spread,
-    /// So many times what all arguments come to, constants written out for every row.
+    /// This multiple of the size of all arguments, with constants written out for every row.
     Times(u64),
-    /// The text, so often.
+    /// The text, repeated.
     Repeat,
-    /// The text, filled up to a length.
+    /// The text, padded to a length.
     Pad,
     /// Each match in the text is replaced.
     Replace,
@@ -29,17 +28,17 @@ pub(super) enum Growth {
     RegexpReplace,
     /// The text once for each group of the pattern.
     RegexpMatch,
-    /// The items of a list as texts, with a text between any two.
+    /// The items of a list as texts, joined by a separator.
     Join,
-    /// A time, in a form that is told.
+    /// A time, formatted by a given format.
     Format,
-    /// The value, so often.
+    /// The value, repeated.
     ArrayRepeat,
-    /// The list, filled up to a length.
+    /// The list, padded to a length.
     ArrayResize,
-    /// Numbers or times from one to another.
+    /// A range of numbers or times.
     Series,
-    /// Lists in parallel, all padded to the longest.
+    /// Zipped lists, all as long as the longest.
     Zip,
     /// Items of a list are replaced.
     ArrayReplace,
@@ -54,7 +53,7 @@ use Growth::{
     Repeat, Replace, Series, Spread, Times, Zip,
 };
 
-/// Every scalar function by its name.
+/// All scalar functions by name.
 const SCALAR: &[(&[&str], Growth)] = &[
     (
         &[
@@ -175,7 +174,7 @@ const SCALAR: &[(&[&str], Growth)] = &[
         Spread,
     ),
     (&["levenshtein"], Product),
-    // Parts of texts, and texts one after the other. A letter has up to three times the bytes in the other case.
+    // Parts of texts, and concatenations. A letter has up to three times the bytes in the other case.
     (&["btrim", "left", "ltrim", "right", "rtrim", "split_part", "substr", "substr_index"], Times(1)),
     (&["concat", "concat_ws", "overlay", "reverse"], Times(2)),
     (&["initcap", "lower", "upper"], Times(3)),
@@ -187,7 +186,7 @@ const SCALAR: &[(&[&str], Growth)] = &[
     (&["regexp_replace"], RegexpReplace),
     (&["regexp_match"], RegexpMatch),
     (&["to_char"], Format),
-    // One of the arguments, or all of them in one value.
+    // One of the arguments, or all arguments in one value.
     (
         &[
             "coalesce",
@@ -205,7 +204,7 @@ const SCALAR: &[(&[&str], Growth)] = &[
         Times(1),
     ),
     (&["arrow_cast", "arrow_try_cast", "cast_to_type", "try_cast_to_type"], Cast),
-    // Lists that hold what was in the arguments.
+    // Lists that hold the contents of the arguments.
     (
         &[
             "array_any_value",
@@ -241,7 +240,7 @@ const SCALAR: &[(&[&str], Growth)] = &[
         Times(2),
     ),
     (&["array_add", "array_normalize", "array_scale", "array_subtract"], Times(2)),
-    // Each letter may be an item, with the place where it begins.
+    // Each letter may be an item, with its offset.
     (&["string_to_array"], Times(24)),
     (&["array_to_string"], Join),
     (&["array_repeat"], ArrayRepeat),
@@ -251,29 +250,29 @@ const SCALAR: &[(&[&str], Growth)] = &[
     (&["array_replace", "array_replace_all", "array_replace_n"], ArrayReplace),
 ];
 
-/// The class of the scalar function `name`; `None` where nobody has thought of it.
+/// Returns the class of the scalar function `name`; `None` if it is unclassified.
 pub(super) fn of(name: &str) -> Option<Growth> {
     SCALAR.iter().find(|(names, _)| names.contains(&name)).map(|(_, growth)| *growth)
 }
 
-/// What a function that nobody has thought of is taken for.
+/// The class assumed for an unclassified function.
 pub(super) const UNKNOWN: Growth = Times(4);
 
-/// The bytes of a value of fixed size, with the overhead of a list or a text.
+/// The bytes of a fixed-size value, including the overhead of a list or a text.
 const SIZED: u64 = 16;
-/// The longest text of a number or a time.
+/// The maximum length of a number or a time as text.
 const MAX_NUMBER: u64 = 96;
-/// What one letter of a form can become: `%c` is a whole date.
+/// The maximum output of one format letter: `%c` is a whole date.
 const FORM: u64 = 20;
-/// How many steps of work count as one byte.
+/// The number of steps of work that count as one byte.
 const STEPS: u64 = 64;
 
-/// How much a call would make.
+/// The estimated size of a call's result, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Estimate {
-    /// In its largest value.
+    /// The size of its largest value.
     pub(super) value: u64,
-    /// In all.
+    /// The total size.
     pub(super) total: u64,
 }
 
@@ -294,9 +293,9 @@ impl Estimate {
     }
 }
 
-/// How much a function of the class `growth` would make of `args`, at most, for `rows` rows.
+/// Returns the maximum size of the result of a function of the class `growth` over `args`, for `rows` rows.
 ///
-/// What is cheap to say comes first: where the answer is more than `enough`, it is found out with more care.
+/// A cheap estimate is made first, and a more careful one only if it exceeds `enough`.
 pub(super) fn estimate(growth: Growth, args: &[ColumnarValue], rows: usize, enough: u64) -> Estimate {
     // A function of constants is called once, whatever the number of rows.
     let rows = if args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) { 1 } else { rows };
@@ -348,7 +347,7 @@ pub(super) fn estimate(growth: Growth, args: &[ColumnarValue], rows: usize, enou
         },
         (ArrayRepeat, [value, times]) => match Numbers::of(times) {
             Some(times) => Estimate::each(rows, |row| {
-                // Each item has a place in a list of places as well.
+                // Each item also has an index in a list of indices.
                 let (leaves, bytes) = row_of(value, row);
                 let once = bytes.saturating_add(SIZED).saturating_add(leaves.saturating_mul(8));
                 once.saturating_mul(times.at(row).and_then(|times| u64::try_from(times).ok()).unwrap_or(0))
@@ -389,12 +388,12 @@ pub(super) fn estimate(growth: Growth, args: &[ColumnarValue], rows: usize, enou
             (Some(one), Some(other)) => Estimate::each(rows, |row| one.len(row).saturating_mul(other.len(row)) / STEPS),
             _ => Estimate::of(spread(args)),
         },
-        // It has another number of arguments than there is: the function says so.
+        // The number of arguments is wrong, which the function itself reports.
         _ => Estimate::of(spread(args)),
     }
 }
 
-/// The items of the value in one row, and their bytes.
+/// Returns the number of items in one row of `value`, and their bytes.
 fn row_of(value: &ColumnarValue, row: usize) -> (u64, u64) {
     match value {
         ColumnarValue::Array(array) => (Lists::of(value).at(row).0, sizes::of_row(array.as_ref(), row)),
@@ -402,7 +401,7 @@ fn row_of(value: &ColumnarValue, row: usize) -> (u64, u64) {
     }
 }
 
-/// Up to this length, the functions set the space aside for every row, whatever is in it.
+/// Up to this length, the functions allocate the space for every row regardless of its contents.
 const SET_ASIDE: u64 = 16_384;
 
 fn pad(text: &ColumnarValue, length: &ColumnarValue, fill: Option<&ColumnarValue>, rows: usize) -> Estimate {
@@ -451,7 +450,7 @@ fn regexp_replace(
         Estimate::each(rows, |row| {
             let (text, to) = (text.at(row).unwrap_or(""), to.at(row).unwrap_or(""));
             let matches = if flags(row).contains('g') { matches(text, row) } else { 1 };
-            // No two matches share a letter, so that each mention of a group adds the text once, at most.
+            // Matches do not overlap, so each reference to a group adds the text at most once.
             let mentions = to.bytes().filter(|letter| matches!(letter, b'$' | b'\\')).count() as u64;
             let (length, to) = (text.len() as u64, to.len() as u64);
             length.saturating_add(matches.saturating_mul(to)).saturating_add(mentions.saturating_mul(length))
@@ -470,7 +469,7 @@ fn regexp_replace(
             let regex = Regex::new(&pattern).ok();
             last = Some((pattern, regex));
         }
-        // What is no pattern is an error of the function's own.
+        // The function itself reports an invalid pattern.
         last.as_ref().and_then(|(_, regex)| regex.as_ref()).map_or(0, |regex| regex.find_iter(text).count() as u64)
     })
 }
@@ -493,7 +492,7 @@ fn series(args: &[ColumnarValue], rows: usize) -> Estimate {
             Some(step) => steps(step, row),
         };
         let length = u128::from(start.abs_diff(stop)).saturating_mul(unit);
-        // The wrong way round it is empty; no step is an error.
+        // A reversed range is empty; a zero step is an error.
         let forwards = stop >= start;
         let step = match step {
             Some(step) if step == 0 || (step > 0) != forwards => return SIZED,
@@ -505,7 +504,7 @@ fn series(args: &[ColumnarValue], rows: usize) -> Estimate {
     })
 }
 
-/// Nanoseconds in what a time counts; 1 for a number.
+/// Returns the nanoseconds in one unit of a time type; 1 for a number.
 fn unit(of: &DataType) -> u128 {
     match of {
         DataType::Date32 => 86_400_000_000_000,
@@ -516,8 +515,9 @@ fn unit(of: &DataType) -> u128 {
     }
 }
 
-/// The step at `row`, in nanoseconds where it is an interval: months are short, so that there are no more items than
-/// said. `None` where parts of it go both ways: then nobody knows how small it is, and which way it goes.
+/// Returns the step at `row`, in nanoseconds for an interval. Months count as their shortest length, so that the number
+/// of items is not underestimated. Returns `None` if the parts of an interval have different signs: its size and
+/// direction are then unknown.
 fn steps(step: &ColumnarValue, row: usize) -> Option<i128> {
     const DAY: i128 = 86_400_000_000_000;
     let number = || Some(Numbers::of(step).and_then(|step| step.at(row)).map_or(0, i128::from));
@@ -536,8 +536,8 @@ fn steps(step: &ColumnarValue, row: usize) -> Option<i128> {
     (!both_ways).then(|| parts.iter().sum())
 }
 
-/// Every aggregate function: whether what it keeps for a group grows with the rows of the group. What does says so
-/// itself, by `Accumulator::term_count`, and the memory of all bounds it.
+/// All aggregate functions, and whether their state for a group grows with the rows of the group. Those that grow
+/// report it by `Accumulator::term_count`, and the total memory limit bounds them.
 #[cfg(test)]
 const AGGREGATE: &[(&[&str], bool)] = &[
     (
@@ -578,7 +578,7 @@ const AGGREGATE: &[(&[&str], bool)] = &[
     (&["array_agg", "median", "nth_value", "percentile_cont", "string_agg"], true),
 ];
 
-/// Every window function: each makes one value a row, of its own or of another row.
+/// All window functions: each produces one value a row, from that row or from another one.
 #[cfg(test)]
 const WINDOW: &[&str] = &[
     "cume_dist",
@@ -594,11 +594,11 @@ const WINDOW: &[&str] = &[
     "row_number",
 ];
 
-/// Every table function: each makes its rows batch by batch, as they are asked for.
+/// All table functions: each produces its rows batch by batch, on demand.
 #[cfg(test)]
 const TABLE: &[&str] = &["generate_series", "range"];
 
-/// Every function that takes other functions: it calls them with the items of a list.
+/// All higher-order functions: each calls its function arguments with the items of a list.
 #[cfg(test)]
 const HIGHER_ORDER: &[&str] = &["array_any_match", "array_filter", "array_first", "array_transform"];
 

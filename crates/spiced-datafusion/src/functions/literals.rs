@@ -1,5 +1,5 @@
-//! Constants are computed while a statement is planned, and stay in its plan. The optimizer may make small ones; a
-//! large one is left to be made where it is used.
+//! Limits on constant folding. Constants are computed during planning and stay in the plan: the optimizer may fold
+//! small ones, while a large one is computed where it is used.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use spiced_engine::ErrorKind;
 use super::contain::contained;
 use crate::error::refusal;
 
-/// The most that one constant may have, in bytes: it may be written out for every row.
+/// The maximum size of one constant, in bytes: it may be written out for every row.
 pub(super) const ONE: u64 = 8 << 10;
-/// The most that those of one statement may have together, small ones aside.
+/// The maximum size of all constants of one statement together, small ones excluded.
 const ALL: u64 = 4 << 20;
 
 thread_local! {
-    /// Whether a step of the optimizer runs on this thread.
+    /// Whether an optimizer step runs on this thread.
     static RUNS: Cell<bool> = const { Cell::new(false) };
-    /// What the constants of the last statement that was optimized here come to. It is known by its generator of
-    /// aliases, of which each execution has one; were two to lie at one place after one another, constants of the
-    /// second might stay calls.
+    /// The total size of the constants of the statement last optimized on this thread. The statement is identified by
+    /// the address of its alias generator, of which each execution has one. If a later generator reuses the address,
+    /// constants of the later statement may stay calls.
     static MADE: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
 }
 
-/// Lets no step of `optimizer` make large constants.
+/// Prevents the steps of `optimizer` from folding large constants.
 pub(super) fn bound(optimizer: &mut Optimizer) {
     for rule in &mut optimizer.rules {
         *rule = Arc::new(Bounded(rule.clone()));
@@ -35,7 +35,7 @@ pub(super) fn bound(optimizer: &mut Optimizer) {
 }
 
 /// # Errors
-/// It is for the optimizer, and too much: the call stays a call.
+/// Fails if the optimizer makes the call and the result is too large: the call then stays a call.
 pub(super) fn admit(name: &str, bytes: u64) -> Result<()> {
     if !RUNS.get() {
         return Ok(());
@@ -53,7 +53,7 @@ pub(super) fn admit(name: &str, bytes: u64) -> Result<()> {
 #[derive(Debug)]
 struct Bounded(Arc<dyn OptimizerRule + Send + Sync>);
 
-/// Ends the step, also where it panics.
+/// Ends the step, even on a panic.
 struct Ends(bool);
 
 impl Drop for Ends {

@@ -1,10 +1,10 @@
-//! The governor of functions: a function computes how much it would make before it makes it, and what is too much is
-//! refused. Whatever a statement asks for, one allocation can thus not end the process, and a function that panics
-//! fails the statement with a reason.
+//! The function governor: each function estimates the size of its result before it produces it, and an excessive size
+//! is refused. No statement can thus end the process with one allocation, and a function that panics fails the
+//! statement with a reason.
 //!
-//! A statement comes by functions in three ways: by name, from the registry; from the planner, which writes operators
-//! such as `||` and `[…]` as functions; and from the optimizer, which writes functions as others. The registry is
-//! governed when the session's state is built, and a rule looks after each of the other two.
+//! Functions enter a statement in three ways: by name, from the registry; from the planner, which rewrites operators
+//! such as `||` and `[…]` as functions; and from the optimizer, which rewrites functions as other functions. The
+//! registry is governed when the session's state is built, and one rule covers each of the other two.
 
 mod aggregates;
 mod bounds;
@@ -35,14 +35,14 @@ pub(crate) use self::formula::{CheckedArithmetic, unfold};
 pub(crate) use self::grouping::check as check_grouping;
 pub(crate) use self::watch::watch;
 
-/// What all governed functions of one engine share.
+/// State shared by all governed functions of one engine.
 #[derive(Debug)]
 struct Governor {
     bounds: Bounds,
     pool: Arc<dyn MemoryPool>,
 }
 
-/// Governs the functions of the state that `builder` makes: call it when all of them are in it.
+/// Governs the functions of the state that `builder` makes. Call it after all functions are registered.
 pub(crate) fn govern(
     mut builder: SessionStateBuilder,
     memory_limit: usize,

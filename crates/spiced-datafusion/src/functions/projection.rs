@@ -1,5 +1,5 @@
-//! Rows are given piece by piece to projections that make much of them: a batch of eight thousand rows, each with a
-//! text of a hundred kilobytes, is never in memory at once. Filters are not cut, and have the bound of a batch.
+//! Splits the input of projections whose output is much larger: a batch of eight thousand rows, each with a text of a
+//! hundred kilobytes, is never in memory at once. Filters are not split; the batch limit applies to them.
 
 use std::cell::Cell;
 use std::fmt;
@@ -29,29 +29,29 @@ use super::bounds::{Bounds, too_large};
 use super::concat::Concat;
 use super::{Governor, rows, scalar, sizes};
 
-/// From so many bytes on a constant is large: it is written out for every row.
+/// The size in bytes from which a constant is large: it is written out for every row.
 const LARGE_CONSTANT: u64 = 1 << 10;
 
 thread_local! {
     static PIECE: Cell<Option<Piece>> = const { Cell::new(None) };
 }
 
-/// The piece that is being made on this thread.
+/// The piece that is being produced on this thread.
 #[derive(Clone, Copy)]
 struct Piece {
     /// The bytes that its values may still take.
     left: u64,
-    /// Whether something would have taken more.
+    /// Whether a value would have exceeded that.
     exceeded: bool,
 }
 
-/// The most that a call may make now.
+/// Returns the maximum size of the result of a call made now.
 pub(super) fn most(bounds: &Bounds) -> u64 {
     PIECE.get().map_or(bounds.batch, |piece| piece.left)
 }
 
 /// # Errors
-/// `name` would make too much for one batch, or for one piece.
+/// Fails if the result of `name` would be too large for one batch or one piece.
 pub(super) fn admit(name: &str, bytes: u64, rows: usize, bounds: &Bounds) -> Result<()> {
     let most = most(bounds);
     if bytes <= most {
@@ -66,9 +66,9 @@ pub(super) fn admit(name: &str, bytes: u64, rows: usize, bounds: &Bounds) -> Res
     Err(too_large(name, bytes, rows, bounds.batch))
 }
 
-/// Makes a piece, which may have `left` bytes; whether it would have had more.
+/// Produces a piece of at most `left` bytes, and returns whether it would have exceeded that.
 fn within<T>(left: u64, make: impl FnOnce() -> Result<T>) -> (Result<T>, bool) {
-    /// Ends it, also where it panics.
+    /// Ends the piece, even on a panic.
     struct Ends(Option<Piece>);
     impl Drop for Ends {
         fn drop(&mut self) {
@@ -80,7 +80,7 @@ fn within<T>(left: u64, make: impl FnOnce() -> Result<T>) -> (Result<T>, bool) {
     (made, PIECE.get().is_some_and(|piece| piece.exceeded))
 }
 
-/// Cuts the rows that are given to projections which make much of them, and counts those that other operators keep.
+/// Splits the rows given to growing projections, and counts the rows that other operators keep.
 #[derive(Debug)]
 pub(super) struct InPieces(pub(super) Arc<Governor>);
 
@@ -117,7 +117,7 @@ impl PhysicalOptimizerRule for InPieces {
     }
 }
 
-/// Whether something in it makes more than it is given.
+/// Returns whether any part of the expression produces more than its input.
 fn grows(whole: &Arc<dyn PhysicalExpr>) -> bool {
     let mut found = false;
     let look = |part: &Arc<dyn PhysicalExpr>| {
@@ -125,7 +125,7 @@ fn grows(whole: &Arc<dyn PhysicalExpr>) -> bool {
         found |= part.downcast_ref::<BinaryExpr>().is_some_and(|pair| *pair.op() == Operator::StringConcat);
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     };
-    // Looking at it does not fail.
+    // The visitor does not fail.
     let _ = whole.apply(look);
     found
 }
@@ -134,7 +134,7 @@ fn is_large(whole: &Arc<dyn PhysicalExpr>) -> bool {
     whole.downcast_ref::<Literal>().is_some_and(|constant| sizes::of_scalar(constant.value()) > LARGE_CONSTANT)
 }
 
-/// The same with each `||` asking first.
+/// Returns the expression with a size check before each `||`.
 fn concats(whole: &Arc<dyn PhysicalExpr>, governor: &Arc<Governor>) -> Result<Arc<dyn PhysicalExpr>> {
     let governed = whole.clone().transform_up(|part| match part.downcast_ref::<BinaryExpr>() {
         Some(pair) if *pair.op() == Operator::StringConcat => {
@@ -146,10 +146,10 @@ fn concats(whole: &Arc<dyn PhysicalExpr>, governor: &Arc<Governor>) -> Result<Ar
     Ok(governed.data)
 }
 
-/// A projection that is given its rows piece by piece.
+/// A projection that receives its rows in pieces.
 #[derive(Debug)]
 struct Pieces {
-    /// The projection as it was planned: it says what there is to be said about it.
+    /// The projection as planned, which provides its properties.
     planned: Arc<dyn ExecutionPlan>,
     made: Arc<[ProjectionExpr]>,
     governor: Arc<Governor>,
@@ -220,7 +220,7 @@ impl ExecutionPlan for Pieces {
             };
             stream::iter(each)
         });
-        // Each piece counts for the turn that a query has.
+        // Each piece counts against the cooperative budget of the query.
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(schema, pieces))))
     }
 
@@ -237,7 +237,7 @@ struct Work {
     made: Arc<[ProjectionExpr]>,
     governor: Arc<Governor>,
     schema: SchemaRef,
-    /// How many rows the last piece had.
+    /// The number of rows in the last piece.
     rows: AtomicUsize,
     metrics: BaselineMetrics,
 }
@@ -259,7 +259,7 @@ impl Work {
     }
 }
 
-/// A batch, piece by piece: each as large as it may be.
+/// A batch that is split into pieces, each as large as allowed.
 struct Cut {
     batch: RecordBatch,
     at: usize,
@@ -273,7 +273,7 @@ impl Iterator for Cut {
     fn next(&mut self) -> Option<Self::Item> {
         let Self { batch, work, .. } = self;
         let left = batch.num_rows() - self.at;
-        // A batch without rows has its types all the same.
+        // A batch without rows still has types.
         if self.is_over || (left == 0 && self.at > 0) {
             return None;
         }

@@ -1,5 +1,5 @@
-//! What operators keep that DataFusion does not count: a window keeps all rows of its input, and an unnested row is
-//! written out once for each item of its list, whatever else is in it.
+//! Counts rows that operators keep and DataFusion does not count: a window keeps all rows of its input, and an unnested
+//! row is written out once for each item of its list, with all its other columns.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use super::Governor;
 use super::bounds::too_large;
 use super::sizes::{self, Lists};
 
-/// The rows, one after the other for its sort of all of them, and the results.
+/// The rows, their concatenation for sorting, and the results.
 const COPIES: usize = 3;
 
-/// Counts what `node` keeps, where nobody does.
+/// Counts the rows that `node` keeps, if nothing else does.
 pub(super) fn counted(node: &Arc<dyn ExecutionPlan>, governor: &Arc<Governor>) -> Option<Arc<dyn ExecutionPlan>> {
     let keeps = if node.is::<WindowAggExec>() {
         Keeps::All
@@ -39,16 +39,16 @@ pub(super) fn counted(node: &Arc<dyn ExecutionPlan>, governor: &Arc<Governor>) -
 
 #[derive(Debug, Clone)]
 enum Keeps {
-    /// All rows, until the last has come.
+    /// All rows, until the input ends.
     All,
     /// One row for each item of the lists in these columns.
     Items(Arc<[usize]>),
 }
 
-/// An operator whose rows are counted on their way into it.
+/// An operator whose input rows are counted.
 #[derive(Debug)]
 struct Counted {
-    /// The operator as it was planned: it says what there is to be said about it.
+    /// The operator as planned, which provides its properties.
     planned: Arc<dyn ExecutionPlan>,
     keeps: Keeps,
     governor: Arc<Governor>,
@@ -101,7 +101,7 @@ impl ExecutionPlan for Counted {
         };
         let planned = replace_children_if_necessary(self.planned.clone(), vec![Arc::new(way_in)])?;
         let schema = planned.schema();
-        // What is kept is given back when the operator's own stream is dropped.
+        // The memory reserved for kept rows is released when the operator's own stream is dropped.
         let rows = planned.execute(partition, context)?.map(move |batch| {
             let _kept = &kept;
             batch
@@ -114,7 +114,7 @@ impl ExecutionPlan for Counted {
     }
 }
 
-/// The way of the rows into the operator.
+/// The input of the operator.
 #[derive(Debug)]
 struct WayIn {
     input: Arc<dyn ExecutionPlan>,
@@ -126,7 +126,7 @@ struct WayIn {
 
 impl WayIn {
     /// # Errors
-    /// One row would become too much.
+    /// Fails if one row would become too large.
     fn pieces(&self, batch: &RecordBatch, lists: &[usize]) -> Result<Vec<RecordBatch>> {
         let bounds = &self.governor.bounds;
         let columns: Vec<ColumnarValue> = batch.columns().iter().cloned().map(ColumnarValue::Array).collect();

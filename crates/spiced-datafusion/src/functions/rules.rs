@@ -1,4 +1,4 @@
-//! Governs functions that the planner and the optimizer insert, and checks the parts of a plan that are not functions.
+//! Governs the functions that the planner and the optimizer introduce, and checks plan parts that are not functions.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::contain::contained;
 use super::{Governor, aggregates, constant, scalar, types, windows};
 use crate::error::refusal;
 
-/// Looks through a plan for functions that nobody governs.
+/// Finds ungoverned functions in a plan.
 #[derive(Debug)]
 pub(super) struct Govern(pub(super) Arc<Governor>);
 
@@ -42,7 +42,7 @@ impl OptimizerRule for Govern {
     }
 }
 
-/// Puts functions in the place of large constants, where they are written out for every row.
+/// Replaces large constants with functions where they would be written out for every row.
 fn constants(plan: LogicalPlan, governor: &Arc<Governor>) -> Result<Transformed<LogicalPlan>> {
     let mut needed = false;
     plan.apply_with_subqueries(|node| match constant::spreads(node) {
@@ -70,7 +70,7 @@ fn constants(plan: LogicalPlan, governor: &Arc<Governor>) -> Result<Transformed<
     })
 }
 
-/// A rule of DataFusion's own: where it panics or finds itself wrong, the statement is to blame.
+/// A DataFusion rule whose panics and internal errors are reported as errors of the statement.
 #[derive(Debug)]
 struct Contained(Arc<dyn AnalyzerRule + Send + Sync>);
 
@@ -107,7 +107,7 @@ fn govern(plan: LogicalPlan, governor: &Arc<Governor>) -> Result<Transformed<Log
     })
 }
 
-/// Whether a plan has something to be governed; what it may not have is an error.
+/// Returns whether a plan has something to govern. Fails if the plan has something that is not allowed.
 fn is_needed(plan: &LogicalPlan) -> Result<bool> {
     let mut needed = false;
     plan.apply_with_subqueries(|node| {
@@ -127,11 +127,11 @@ fn is_needed(plan: &LogicalPlan) -> Result<bool> {
     Ok(needed)
 }
 
-/// The furthest row that a frame may reach to: DataFusion adds it to the number of a row.
+/// The maximum distance of a frame bound: DataFusion adds it to a row number.
 const FURTHEST: u64 = i64::MAX as u64;
 
 /// # Errors
-/// The frame reaches too far.
+/// Fails if the frame reaches too far.
 fn check_frame(frame: &WindowFrame) -> Result<()> {
     for bound in [&frame.start_bound, &frame.end_bound] {
         if let WindowFrameBound::Preceding(ScalarValue::UInt64(Some(rows)))
@@ -157,7 +157,7 @@ fn needs(part: &Expr) -> bool {
     }
 }
 
-/// The same with every function in it governed.
+/// Returns the expression with every function in it governed.
 pub(super) fn expression(whole: Expr, governor: &Arc<Governor>) -> Result<Transformed<Expr>> {
     whole.transform_up(|part| {
         if !needs(&part) {
@@ -192,7 +192,8 @@ pub(super) fn expression(whole: Expr, governor: &Arc<Governor>) -> Result<Transf
     })
 }
 
-/// Aggregates that do not depend on order. DataFusion panics if they have an ORDER BY and there are groups.
+/// Aggregates whose result does not depend on the order, and for which DataFusion panics if an order is given and there
+/// are groups.
 const UNORDERED: [&str; 26] = [
     "approx_distinct",
     "approx_median",

@@ -1,4 +1,4 @@
-//! A scalar function under the governor.
+//! Governed scalar functions.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -22,14 +22,14 @@ use super::contain::contain;
 use super::growth::{self, Growth};
 use super::{Governor, bounds, constant, formula, literals, projection, rules, types, watch};
 
-/// Functions that DataFusion finds by their type: a field of a struct is read out of a file by itself, and what names
-/// the file is filled in where it is read. None of them makes more than it is given.
+/// Functions that DataFusion finds by their type: it reads a struct field alone from a file, and fills in file names
+/// where the file is read. The result of these functions is never larger than their input.
 const RAW: [&str; 3] = ["get_field", "input_file_name", "file_row_index"];
 
-/// From so many bytes on a call says to the pool what it takes.
+/// The size in bytes from which a call reserves its result in the memory pool.
 const COUNTED: u64 = 1 << 20;
 
-/// A function that is asked how much it would make before it does.
+/// A function whose result size is estimated before it runs.
 #[derive(Debug)]
 struct Governed {
     inner: UdfEq<Arc<dyn ScalarUDFImpl>>,
@@ -37,7 +37,7 @@ struct Governed {
     governor: Arc<Governor>,
 }
 
-/// `function`, under `governor`.
+/// Returns `function`, governed by `governor`.
 pub(super) fn govern(function: &Arc<ScalarUDF>, governor: &Arc<Governor>) -> Arc<ScalarUDF> {
     if is_governed(function) {
         return function.clone();
@@ -47,7 +47,7 @@ pub(super) fn govern(function: &Arc<ScalarUDF>, governor: &Arc<Governor>) -> Arc
     Arc::new(ScalarUDF::new_from_impl(Governed { inner, growth, governor: governor.clone() }))
 }
 
-/// Whether nothing is to be done about it.
+/// Returns whether `function` needs no further governing.
 pub(super) fn is_governed(function: &ScalarUDF) -> bool {
     function.inner().is::<Governed>()
         || constant::is_governed(function)
@@ -55,13 +55,13 @@ pub(super) fn is_governed(function: &ScalarUDF) -> bool {
         || RAW.contains(&function.name())
 }
 
-/// Whether what it makes can be larger than what it is given.
+/// Returns whether the result can be larger than the arguments.
 pub(super) fn grows(function: &ScalarUDF) -> bool {
     let governed = function.inner().downcast_ref::<Governed>();
     governed.is_some_and(|governed| !matches!(governed.growth, Growth::Fixed | Growth::Cast))
 }
 
-/// The function itself, for those that look at what kind of function another one is.
+/// Returns the ungoverned function, for code that checks the type of another function.
 fn raw(expression: Expr) -> Expr {
     match expression {
         Expr::ScalarFunction(mut call) => {
@@ -75,10 +75,10 @@ fn raw(expression: Expr) -> Expr {
 }
 
 impl Governed {
-    /// Sets aside what a call makes, for as long as what is returned is there.
+    /// Reserves the memory of a call's result for as long as the returned reservation lives.
     ///
     /// # Errors
-    /// It is too much.
+    /// Fails if the result is too large.
     fn admit(&self, args: &[ColumnarValue], rows: usize) -> Result<Option<MemoryReservation>> {
         let Governor { bounds, pool } = &*self.governor;
         let enough = projection::most(bounds).min(bounds.value);
@@ -89,7 +89,7 @@ impl Governed {
         }
         literals::admit(name, made.total)?;
         let is_constant = args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
-        // The caller may expand a constant to one value per row.
+        // A caller may write a constant out for every row.
         let spread = if is_constant { made.total.saturating_mul(rows.max(1) as u64) } else { made.total };
         projection::admit(name, spread, rows, bounds)?;
         if made.total < COUNTED {

@@ -1,4 +1,4 @@
-//! How large values are, by what they say and not by the memory that they happen to share.
+//! Sizes of values by content, regardless of memory that they share.
 
 use datafusion::arrow::array::{
     Array, AsArray, BinaryViewArray, GenericListArray, Int64Array, LargeStringArray, OffsetSizeTrait, StringArray,
@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::{DataType, Int64Type, UInt64Type};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::ColumnarValue;
 
-/// The bytes of all values of `array`, as if each was written out.
+/// Returns the bytes of all values of `array`, as if each were written out.
 pub(super) fn of_array(array: &dyn Array) -> u64 {
     let rows = array.len() as u64;
     match array.data_type() {
@@ -48,7 +48,7 @@ pub(super) fn of_array(array: &dyn Array) -> u64 {
     }
 }
 
-/// The bytes of the value at `row`.
+/// Returns the bytes of the value at `row`.
 pub(super) fn of_row(array: &dyn Array, row: usize) -> u64 {
     of_array(&array.slice(row, 1))
 }
@@ -70,7 +70,7 @@ fn between<O: OffsetSizeTrait>(offsets: &[O]) -> u64 {
     (last - first) as u64
 }
 
-/// A view begins with the length of what it shows.
+/// Returns the total length of `views`. A view begins with the length of its value.
 fn views(views: &[u128]) -> u64 {
     views.iter().map(|view| u64::from(*view as u32)).sum()
 }
@@ -79,7 +79,7 @@ fn binary_views(array: &BinaryViewArray) -> u64 {
     views(array.views())
 }
 
-/// The bytes of `value`.
+/// Returns the bytes of `value`.
 pub(super) fn of_scalar(value: &ScalarValue) -> u64 {
     match value {
         ScalarValue::Utf8(text) | ScalarValue::LargeUtf8(text) | ScalarValue::Utf8View(text) => {
@@ -99,7 +99,7 @@ pub(super) fn of_scalar(value: &ScalarValue) -> u64 {
     }
 }
 
-/// The bytes of what a function is given, for all of its `rows`.
+/// Returns the bytes of a function's argument, over all of its `rows`.
 pub(super) fn of_value(value: &ColumnarValue, rows: usize) -> u64 {
     match value {
         ColumnarValue::Array(array) => of_array(array.as_ref()),
@@ -116,7 +116,7 @@ pub(super) enum Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
-    /// `None` where these are no texts.
+    /// Returns `None` if the values are not texts.
     pub(super) fn of(value: &'a ColumnarValue) -> Option<Self> {
         match value {
             ColumnarValue::Array(array) => match array.data_type() {
@@ -138,7 +138,7 @@ impl<'a> Texts<'a> {
         }
     }
 
-    /// The bytes of the text at `row`; 0 if it is NULL.
+    /// Returns the bytes of the text at `row`; zero if the row has no text.
     pub(super) fn len(&self, row: usize) -> u64 {
         self.at(row).map_or(0, str::len) as u64
     }
@@ -151,7 +151,7 @@ pub(super) enum Numbers {
 }
 
 impl Numbers {
-    /// `None` where these are no numbers.
+    /// Returns `None` if the values are not whole numbers.
     pub(super) fn of(value: &ColumnarValue) -> Option<Self> {
         match value {
             ColumnarValue::Array(array) => whole(array.as_ref()).map(Self::Each),
@@ -187,7 +187,7 @@ fn whole(array: &dyn Array) -> Option<Int64Array> {
     }
 }
 
-/// The lists of a value, one a row: how many items the one at a row has, and how many bytes they have.
+/// The lists of a value, one a row, with their numbers of items and of bytes.
 pub(super) struct Lists<'a> {
     values: &'a ColumnarValue,
     same: Option<(u64, u64)>,
@@ -208,7 +208,7 @@ impl<'a> Lists<'a> {
         Self { values, same }
     }
 
-    /// The items of the list at `row`, and their bytes.
+    /// Returns the number of items of the list at `row`, and their bytes.
     pub(super) fn at(&self, row: usize) -> (u64, u64) {
         match (self.same, self.values) {
             (Some(same), _) => same,
@@ -217,7 +217,7 @@ impl<'a> Lists<'a> {
         }
     }
 
-    /// The leaves of all lists: lists in lists are counted by what is in them.
+    /// Returns the number of leaves of all lists: nested lists count by their contents.
     pub(super) fn leaves(&self, rows: usize) -> u64 {
         match self.values {
             ColumnarValue::Array(array) => leaves(array.as_ref()),

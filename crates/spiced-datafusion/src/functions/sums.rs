@@ -1,7 +1,7 @@
-//! `sum` of integers, decimals and durations: exact, or an error. DataFusion's own lets a sum wrap round.
+//! `sum` of integers, decimals and durations: exact, or an error. DataFusion's own `sum` wraps on overflow.
 //!
-//! Sums are kept in a type that is wide enough for every number of rows, and only the result has to fit into the type
-//! that was promised: intermediate values do not matter, nor does the order of the rows.
+//! Sums are kept in a type that is wide enough for any number of rows. Only the result must fit the declared type, so
+//! neither intermediate sums nor the order of the rows matter.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccu
 
 use super::formula::overflow;
 
-/// How many digits a sum has more than what it adds up, for more rows than there are.
+/// The number of digits that a sum has in addition to those of its values, enough for any possible number of rows.
 const MORE_DIGITS: u8 = 10;
 
-/// What keeps the sums whose result has the type `result`; `None` where the function needs no help.
+/// Returns the type in which sums with the result type `result` are kept; `None` if the function needs no help.
 fn wide(result: &DataType) -> Option<DataType> {
     match result {
         DataType::Int64 | DataType::UInt64 | DataType::Duration(_) => {
@@ -31,7 +31,7 @@ fn wide(result: &DataType) -> Option<DataType> {
         DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) => {
             Some(DataType::Decimal128(DECIMAL128_MAX_PRECISION, *scale))
         }
-        // With fewer digits, what is added up has ten fewer.
+        // With fewer digits, the values have ten fewer than the result.
         DataType::Decimal128(DECIMAL128_MAX_PRECISION, scale) | DataType::Decimal256(_, scale) => {
             Some(DataType::Decimal256(DECIMAL256_MAX_PRECISION, *scale))
         }
@@ -44,7 +44,7 @@ fn field(result: &FieldRef) -> Option<FieldRef> {
     Some(Arc::new(Field::clone(result).with_data_type(data_type)))
 }
 
-/// The fields of the state of `sum`.
+/// Returns the state fields of `sum`.
 pub(super) fn state_fields(sum: &dyn AggregateUDFImpl, args: &StateFieldsArgs<'_>) -> Option<Result<Vec<FieldRef>>> {
     let StateFieldsArgs { name, input_fields, return_field, ordering_fields, is_distinct } = args;
     let return_field = field(return_field)?;
@@ -52,12 +52,12 @@ pub(super) fn state_fields(sum: &dyn AggregateUDFImpl, args: &StateFieldsArgs<'_
     Some(sum.state_fields(StateFieldsArgs { name, input_fields, return_field, ordering_fields, is_distinct }))
 }
 
-/// `args` with the result in the wide type.
+/// Returns `args` with the result in the wide type.
 fn widened<'a>(args: &AccumulatorArgs<'a>) -> Option<AccumulatorArgs<'a>> {
     Some(AccumulatorArgs { return_field: field(&args.return_field)?, ..args.clone() })
 }
 
-/// What adds up for one group.
+/// Returns the accumulator of one group.
 pub(super) fn accumulator(
     sum: &dyn AggregateUDFImpl,
     args: &AccumulatorArgs<'_>,
@@ -67,7 +67,7 @@ pub(super) fn accumulator(
     Some(inner.map(|inner| Box::new(Wide::new(inner, args, adds)) as Box<dyn Accumulator>))
 }
 
-/// What adds up for a frame that moves.
+/// Returns the accumulator of a sliding frame.
 pub(super) fn sliding(sum: &dyn AggregateUDFImpl, args: &AccumulatorArgs<'_>) -> Option<Result<Box<dyn Accumulator>>> {
     if args.is_distinct {
         return None;
@@ -76,7 +76,7 @@ pub(super) fn sliding(sum: &dyn AggregateUDFImpl, args: &AccumulatorArgs<'_>) ->
     Some(inner.map(|inner| Box::new(Wide::new(inner, args, Adds::Each)) as Box<dyn Accumulator>))
 }
 
-/// What adds up for many groups.
+/// Returns the accumulator of many groups.
 pub(super) fn groups(
     sum: &dyn AggregateUDFImpl,
     args: &AccumulatorArgs<'_>,
@@ -85,7 +85,7 @@ pub(super) fn groups(
     Some(inner.map(|inner| Box::new(Wide::new(inner, args, Adds::Each)) as Box<dyn GroupsAccumulator>))
 }
 
-/// Whether the values of a batch may be added up before they are given on.
+/// Whether the values of a batch may be added up before they are passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Adds {
     Each,
@@ -107,7 +107,7 @@ impl<A: ?Sized> Wide<A> {
         Self { wide, result, adds, inner }
     }
 
-    /// `values` in the wide type.
+    /// Converts `values` to the wide type.
     fn widen(&self, values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
         let values = &values[0];
         let is_together = self.adds == Adds::Together;
@@ -118,7 +118,7 @@ impl<A: ?Sized> Wide<A> {
                 of_integers(cast(values, &DataType::Int64)?.as_primitive::<Int64Type>(), is_together)
             }
             DataType::Decimal256(precision, _) if precision + MORE_DIGITS > DECIMAL256_MAX_PRECISION => {
-                // There is no wider type; such values are as good as none.
+                // There is no wider type; values with more digits count as an overflow.
                 let most = DECIMAL256_MAX_PRECISION - MORE_DIGITS;
                 values
                     .as_primitive::<Decimal256Type>()
@@ -138,7 +138,7 @@ impl<A: ?Sized> Wide<A> {
             DataType::Duration(_) => narrow(sums, &DataType::Int64).and_then(|sums| narrow(&sums, &self.result)),
             result => narrow(sums, result),
         };
-        // The cast's own words have the value in them.
+        // The cast's own message contains the value.
         narrowed.map_err(|_| overflow("`sum`", &self.result))
     }
 }
@@ -155,7 +155,7 @@ where
         }
         true => Decimal128Array::from(vec![values.iter().flatten().map(i128::from).sum::<i128>()]),
     };
-    // Their type is the one of all decimals with that many digits and none behind the point.
+    // The type represents all decimals with that many digits and no fraction.
     Arc::new(wide.with_data_type(DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0)))
 }
 

@@ -1,5 +1,4 @@
-//! A window function under the governor: each makes one value a row, which are counted where they are large; what is
-//! left are panics.
+//! Governed window functions. Each produces one value a row. Large values are counted, and panics fail the statement.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
@@ -43,7 +42,7 @@ impl Hash for Governed {
     }
 }
 
-/// `function`, governed.
+/// Returns `function`, governed.
 pub(super) fn govern(function: &Arc<WindowUDF>, governor: &Arc<Governor>) -> Arc<WindowUDF> {
     if is_governed(function) {
         return function.clone();
@@ -51,7 +50,7 @@ pub(super) fn govern(function: &Arc<WindowUDF>, governor: &Arc<Governor>) -> Arc
     Arc::new(WindowUDF::new_from_impl(Governed(Arc::clone(function.inner()).into(), governor.clone())))
 }
 
-/// Whether it is.
+/// Returns whether `function` is governed.
 pub(super) fn is_governed(function: &WindowUDF) -> bool {
     function.inner().is::<Governed>()
 }
@@ -117,7 +116,7 @@ impl WindowUDFImpl for Governed {
     }
 }
 
-/// What evaluates a partition; where it panics, the statement fails.
+/// A partition evaluator whose panics fail the statement.
 #[derive(Debug)]
 struct Contained {
     name: String,
