@@ -39,8 +39,8 @@ pub struct EngineOptions {
     /// Bytes that all queries and memory tables may hold together. Beyond them, operators that can spill do so to
     /// `spill_directory`; others fail.
     pub memory_limit: usize,
-    /// Bytes that the whole process may use; above them, the statements during which it grew most are ended. `None` means
-    /// no limit. It applies where the system reports a process's size (Linux).
+    /// Bytes that the whole process may use; above them, the statements during which it grew most are ended. `None`
+    /// means no limit. It applies where the system reports a process's size (Linux).
     pub process_memory_limit: Option<usize>,
     /// The parent of the spill directory, which other users cannot read and which is removed at the end or by the next
     /// start. `None` means the system's temporary directory, if that is writable.
