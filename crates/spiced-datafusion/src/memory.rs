@@ -1,4 +1,4 @@
-//! The memory that all queries and memory tables share.
+//! The memory pool that all queries and memory tables share.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,30 +8,31 @@ use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size,
 };
 
-/// A bound for all, of which those that can do with less leave a part to the others.
+/// A common limit under which consumers that can work with less memory leave a part to the others.
 ///
-/// A consumer that cannot spill gets what is left, and an error if that is too little. The others may have a multiple
-/// of what is left then ([`share`]), so that there always is something: where it is two, one alone has two thirds of
-/// the memory, two have two fifths each. That part is needed: a sort whose memory is full merges what it has before it
-/// spills it, which takes as much again, and one that starts at the same time asks before it has a row. (DataFusion's
-/// own pool lets those that can spill have equal parts of everything, and merges of what was spilled have all: who
-/// comes next finds nothing.) The rule is that of dynamic thresholds, by which switches share their buffers among
-/// queues.
+/// A consumer that cannot work with less may take all that is left, and gets an error if that is too little. The others
+/// may hold a multiple of what is then left ([`share`]), so some memory always remains: with a factor of two, a single
+/// consumer holds two thirds of the memory, and two consumers hold two fifths each. The remainder is needed: a sort
+/// whose memory is full merges its data before it spills, which takes as much again, and a concurrent sort reserves
+/// memory before it has a row. (DataFusion's own pool gives spilling consumers equal parts of everything, and merges of
+/// spilled data everything: the next consumer finds nothing.) The rule is that of dynamic thresholds, by which switches
+/// share their buffers among queues.
 pub(crate) struct SharedPool {
     limit: usize,
     used: AtomicUsize,
-    /// Called if there is no room; returns whether it made some.
+    /// Frees memory if the pool is exhausted; returns whether it did.
     relief: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// How many times what is left a consumer may have, as a fraction; `None` where it cannot do with less.
+/// Returns the multiple of the remaining memory that a consumer may hold, as a fraction; `None` if it cannot work with
+/// less.
 ///
-/// The names are those of DataFusion's sort. A consumer that it names otherwise one day gets what its kind gets.
+/// The names are those of DataFusion's sort. If DataFusion renames a consumer, the default for its kind applies.
 fn share(consumer: &MemoryConsumer) -> Option<(usize, usize)> {
     match consumer.name() {
-        // Before it spills it needs room for the keys and the batches that it merges.
+        // Before it spills it needs memory for the keys and the batches that it merges.
         name if name.starts_with("ExternalSorter[") => Some((1, 2)),
-        // It merges fewer files at once where it gets less.
+        // With less memory it merges fewer files at once.
         name if name.starts_with("ExternalSorterMerge[") => Some((1, 1)),
         _ => consumer.can_spill().then_some((2, 1)),
     }
@@ -42,17 +43,17 @@ impl SharedPool {
         Self { limit, used: AtomicUsize::new(0), relief: Box::new(|| false) }
     }
 
-    /// The same, which calls `relief` where there is no room, again and again while that makes some.
+    /// Calls `relief` if there is no memory left, repeatedly while it frees some.
     pub(crate) fn with_relief(self, relief: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { relief: Box::new(relief), ..self }
     }
 
-    /// How much more a consumer could have.
+    /// Returns how much more a consumer may reserve.
     fn available(&self, used: usize, reservation: &MemoryReservation) -> usize {
         let left = self.limit.saturating_sub(used);
         match share(reservation.consumer()) {
             None => left,
-            // The most for which size + most <= times / of * (left - most).
+            // The largest value for which size + value <= times / of * (left - value).
             Some((times, of)) => {
                 left.saturating_mul(times).saturating_sub(reservation.size().saturating_mul(of)) / (times + of)
             }
@@ -77,7 +78,8 @@ impl MemoryPool for SharedPool {
         let grown = |used| (additional <= self.available(used, reservation)).then(|| used + additional);
         let used = loop {
             let Err(used) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) else { return Ok(()) };
-            // A consumer with enough to spill gets less. A request that can never be met costs nobody a result.
+            // A consumer with enough to spill can work with less. A request that can never be met must not cost other
+            // results.
             let spills = share(reservation.consumer()).is_some() && reservation.size() >= additional;
             if spills || additional > self.limit.saturating_sub(reservation.size()) || !(self.relief)() {
                 break used;
@@ -131,7 +133,7 @@ mod tests {
         MemoryConsumer::new("it").with_can_spill(can_spill).register(pool)
     }
 
-    /// Takes as much as it gets, by the byte at the end.
+    /// Reserves as much as possible, down to the byte.
     fn fill(reservation: &MemoryReservation) {
         let mut step = LIMIT;
         while step > 0 {
@@ -149,14 +151,14 @@ mod tests {
         assert_eq!(first.size(), LIMIT * 2 / 3);
         fill(&second);
         assert_eq!(second.size(), (LIMIT - first.size()) * 2 / 3);
-        // It spills, and finds as much as the other one leaves.
+        // It spills, and finds what the other one leaves.
         first.free();
         fill(&first);
         fill(&second);
         assert!(first.size() > LIMIT * 2 / 5 && second.size() < LIMIT * 2 / 5);
         let left = LIMIT - pool.reserved();
         assert!(left > LIMIT / 10, "{left}");
-        // A consumer that cannot spill takes the rest; after that, every request fails.
+        // A consumer that cannot spill takes the rest; then no reservation succeeds.
         fill(&third);
         assert_eq!(third.size(), left);
         assert!(first.try_grow(1).is_err() && second.try_grow(1).is_err() && third.try_grow(1).is_err());
@@ -220,7 +222,7 @@ mod tests {
     }
 
     proptest! {
-        /// However it goes, the sum is what all have, and no more than the limit.
+        /// The total always equals the sum of the reservations and never exceeds the limit.
         #[test]
         fn the_sum_is_right(steps in proptest::collection::vec((0_usize..4, 0..LIMIT / 2, any::<bool>()), 1..200)) {
             let pool = pool();

@@ -1,11 +1,10 @@
-//! A table that lives in memory, and whose memory is counted: a `memory:` data set, or what
-//! `CREATE TABLE` makes.
+//! An in-memory table whose memory is accounted for: a `memory:` data set, or the result of `CREATE TABLE`.
 //!
-//! DataFusion's own `MemTable` is not used: it draws on no memory pool, and it carries out `DELETE`
-//! and `UPDATE` while they are planned, so that even `EXPLAIN DELETE` deletes.
+//! DataFusion's own `MemTable` is not used: it draws on no memory pool, and it executes `DELETE` and `UPDATE` during
+//! planning, so that even `EXPLAIN DELETE` deletes.
 //!
-//! A row's address is a number that no other row of the table ever has: where rows are changed, or moved, what holds
-//! them is numbered again.
+//! A row's address is a number that is unique within the table and never reused: if rows are changed or moved, the
+//! batch that holds them is renumbered.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,7 +35,7 @@ use crate::coalesce::{collect, merged};
 use crate::dml::{UpdatableTable, row_id_column};
 use crate::error::refusal;
 
-/// The table.
+/// An in-memory table.
 #[derive(Debug)]
 pub(crate) struct MemoryTable {
     schema: SchemaRef,
@@ -46,7 +45,7 @@ pub(crate) struct MemoryTable {
 }
 
 impl MemoryTable {
-    /// An empty table whose rows count against `pool`.
+    /// Creates an empty table whose rows count against `pool`.
     pub(crate) fn new(schema: SchemaRef, pool: &Arc<dyn MemoryPool>) -> Self {
         let reservation = MemoryConsumer::new("memory table").register(pool);
         let held = Mutex::new(Held { parts: Vec::new(), next: 0, reservation });
@@ -54,19 +53,19 @@ impl MemoryTable {
         Self { schema, constraints: Constraints::default(), column_defaults: HashMap::new(), rows: Arc::new(rows) }
     }
 
-    /// The keys that it was made with.
+    /// Returns the keys that the table was created with.
     pub(crate) fn declared(&self) -> &Constraints {
         &self.constraints
     }
 
-    /// The same with what `CREATE TABLE` said about keys and defaults.
+    /// Sets the keys and defaults from `CREATE TABLE`.
     pub(crate) fn with_definition(mut self, constraints: Constraints, defaults: HashMap<String, Expr>) -> Self {
         self.constraints = constraints;
         self.column_defaults = defaults;
         self
     }
 
-    /// Adds all rows of `stream`, or none where it fails; returns how many.
+    /// Appends all rows of `stream`, or no row if the stream fails; returns the number of rows.
     pub(crate) async fn append(&self, stream: SendableRecordBatchStream) -> Result<u64> {
         self.rows.append(stream).await
     }
@@ -78,7 +77,7 @@ impl TableProvider for MemoryTable {
         self.schema.clone()
     }
 
-    /// Nobody enforces its keys, so that no plan may rely on them.
+    /// Keys are not enforced, so no plan may rely on them.
     fn constraints(&self) -> Option<&Constraints> {
         None
     }
@@ -127,7 +126,7 @@ impl UpdatableTable for MemoryTable {
     }
 
     fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>> {
-        // What may be NULL is decided when the values are there.
+        // Nullability is checked once the values are available.
         let fields = columns.iter().map(|at| self.schema.fields()[*at].clone());
         let fields: Vec<_> = given.fields().iter().take(1).cloned().chain(fields).collect();
         let (rows, columns) = (self.rows.clone(), columns.to_vec());
@@ -135,7 +134,7 @@ impl UpdatableTable for MemoryTable {
     }
 }
 
-/// The rows, shared by the table and the statements under way.
+/// The rows, shared by the table and the running statements.
 struct Rows {
     schema: SchemaRef,
     held: Mutex<Held>,
@@ -143,22 +142,22 @@ struct Rows {
 
 struct Held {
     parts: Vec<Part>,
-    /// The address of the next row that comes.
+    /// The address of the next row.
     next: u64,
-    /// What `parts` take.
+    /// The memory of `parts`.
     reservation: MemoryReservation,
 }
 
-/// Rows that came or were changed together.
+/// Rows that were added or changed together.
 #[derive(Clone)]
 struct Part {
-    /// The address of the first; the others' follow.
+    /// The address of the first row; the others follow consecutively.
     first: u64,
     batch: RecordBatch,
 }
 
 impl Held {
-    /// Numbers a batch that takes its place among the parts.
+    /// Numbers a batch that joins the parts.
     fn part(&mut self, batch: RecordBatch) -> Part {
         let first = self.next;
         self.next += batch.num_rows() as u64;
@@ -166,7 +165,7 @@ impl Held {
         Part { first, batch }
     }
 
-    /// Counts a batch no more that has lost its place.
+    /// Releases the memory of a batch that was removed.
     fn gone(&self, batch: &RecordBatch) {
         self.reservation.shrink(get_record_batch_memory_size(batch));
     }
@@ -174,7 +173,7 @@ impl Held {
 
 impl Rows {
     fn held(&self) -> MutexGuard<'_, Held> {
-        // The parts are replaced whole, so a panic elsewhere leaves them as they were.
+        // The parts are replaced as a whole, so a panic elsewhere leaves them intact.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -192,13 +191,13 @@ impl Rows {
             let part = held.part(batch);
             held.parts.push(part);
         }
-        // Counted twice for a moment, and never not at all.
+        // Briefly counted twice, but never uncounted.
         coming.free();
         Ok(rows)
     }
 
-    /// Gives the rows at the addresses in the first column of `given` the values in the others, which are for
-    /// `columns`; deletes the rows if there are no values.
+    /// Sets `columns` of the rows whose addresses are in the first column of `given` to the values in its other
+    /// columns; deletes the rows if there are no other columns.
     fn change(&self, given: &[RecordBatch], columns: &[usize], coming: &MemoryReservation) -> Result<()> {
         let mut parts = self.held().parts.clone();
         parts.sort_by_key(|part| part.first);
@@ -243,22 +242,22 @@ impl Rows {
     }
 }
 
-/// A row of a part, and what is given for it: which batch, and which row of that.
+/// A row of a part, and the batch and row that hold its new values.
 struct Hit {
     within: usize,
     given: (usize, usize),
 }
 
-/// `batch` without the rows that are hit.
+/// Returns `batch` without the hit rows.
 fn without(batch: &RecordBatch, hits: &[Hit]) -> Result<RecordBatch> {
     let mut stays = vec![true; batch.num_rows()];
     hits.iter().for_each(|hit| stays[hit.within] = false);
     Ok(filter_record_batch(batch, &BooleanArray::from(stays))?)
 }
 
-/// `batch` with the values that are given of `columns`.
+/// Returns `batch` with the given values in `columns`.
 fn updated(batch: &RecordBatch, hits: &[Hit], given: &[RecordBatch], columns: &[usize]) -> Result<RecordBatch> {
-    // What is picked from first is the column as it is.
+    // The first source is the unchanged column.
     let mut picks: Vec<(usize, usize)> = (0..batch.num_rows()).map(|row| (0, row)).collect();
     hits.iter().for_each(|hit| picks[hit.within] = (hit.given.0 + 1, hit.given.1));
     let mut after: Vec<ArrayRef> = batch.columns().to_vec();
@@ -298,7 +297,7 @@ impl DisplayAs for Rows {
     }
 }
 
-/// Takes the rows that an UPDATE or a DELETE is about.
+/// Consumes the rows that an UPDATE or a DELETE affects.
 #[derive(Debug)]
 struct Change {
     rows: Arc<Rows>,
@@ -327,7 +326,7 @@ impl DisplayAs for Change {
     }
 }
 
-/// The rows as they are when they are read, with their addresses as the last column.
+/// The rows at the time they are read, with their addresses as the last column.
 struct Numbered {
     rows: Arc<Rows>,
     schema: SchemaRef,

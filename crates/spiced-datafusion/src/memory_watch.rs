@@ -1,7 +1,7 @@
-//! Watches the memory of the whole process: functions and operators allocate more than they tell the memory pool of.
+//! Watches the memory of the whole process: functions and operators allocate more than they report to the memory pool.
 //!
-//! Above the limit, statements are ended one after the other, first those during which the process grew most. That is
-//! not an account of who allocated what, but a statement that runs while nothing grows is never blamed.
+//! Above the limit, statements are ended one after the other, starting with those during which the process grew most.
+//! This does not attribute individual allocations, but a statement that runs while nothing grows is never blamed.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,21 +13,20 @@ use spiced_engine::{EngineError, ErrorKind};
 
 use crate::work::Ender;
 
-/// How often the process is measured.
+/// The interval between measurements.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// For how many measurements a statement that was ended may take to give back what it had, and the allocator to return
-/// it, before another one is ended; sooner where the process grows on by an eighth of the limit.
+/// The number of measurements for which an ended statement may release its memory, and the allocator return it, before
+/// another statement is ended; fewer if the process grows by another eighth of the limit.
 const GRACE: u32 = 30;
 
-/// For how long a reader may leave its result alone while others find no memory.
+/// How long a reader may leave its result unread while others run out of memory.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Statements that were ended for the memory of the process or of the results that nobody reads, as Prometheus knows
-/// them.
+/// The Prometheus metric of statements ended because of the memory of the process or of unread results.
 pub(crate) const ENDED_METRIC: &str = "spiced_statements_ended_for_memory_total";
 
-/// The statements that run, for the watch to blame. Dropping it ends the watch.
+/// The running statements under watch. Dropping it stops the watch.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryWatch(Arc<Running>);
 
@@ -39,20 +38,20 @@ struct Running {
 
 struct Suspect {
     ender: Ender,
-    /// How much the process grew while it ran, shared with all that ran.
+    /// How much the process grew during the statement, divided among the statements that ran.
     grew: usize,
-    /// Since when its reader has left it alone; `None` while the reader waits for it.
+    /// Since when the result has been left unread; `None` while the reader waits for it.
     unread: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Running {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Suspect>> {
-        // Nothing that can panic is done in between.
+        // No code that holds the lock can panic.
         self.statements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A statement that runs, until it is dropped.
+/// A running statement, until it is dropped.
 pub(crate) struct Watched {
     running: Arc<Running>,
     number: u64,
@@ -60,7 +59,7 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Its reader waits for it, or leaves it alone from now on.
+    /// Records whether the reader waits for the result from now on.
     pub(crate) fn is_awaited(&self, is_awaited: bool) {
         let since = if is_awaited { None } else { Some(Instant::now()) };
         *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = since;
@@ -70,16 +69,16 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         let gone = self.running.lock().remove(&self.number);
-        // Outside the lock: it may own what is watched itself.
+        // Outside the lock: it may own a watched statement itself.
         drop(gone);
     }
 }
 
 impl MemoryWatch {
-    /// Ends statements where the process has more than `limit` bytes.
+    /// Starts a watch that ends statements if the process exceeds `limit` bytes.
     ///
     /// # Errors
-    /// The system gives no more threads.
+    /// Fails if the system cannot create a thread.
     pub(crate) fn start(limit: Option<usize>) -> io::Result<Self> {
         let started = Self::default();
         if let (Some(limit), true) = (limit, resident().is_some()) {
@@ -89,7 +88,7 @@ impl MemoryWatch {
         Ok(started)
     }
 
-    /// Watches a statement that begins.
+    /// Watches a new statement.
     pub(crate) fn watch(&self, ender: Ender) -> Watched {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let unread = Arc::<Mutex<Option<Instant>>>::default();
@@ -97,8 +96,7 @@ impl MemoryWatch {
         Watched { running: self.0.clone(), number, unread }
     }
 
-    /// Ends the statement whose result its reader has left alone for longest, if that is too long; whether there was
-    /// one.
+    /// Ends the statement whose result has been unread for longest, if that is too long; returns whether it ended one.
     pub(crate) fn end_stalled(&self) -> bool {
         self.end_unread_before(Instant::now().checked_sub(PATIENCE))
     }
@@ -159,18 +157,18 @@ fn watch(running: &Weak<Running>, limit: usize) {
     }
 }
 
-/// Notes for each statement its part of what the process grew.
+/// Adds to each statement its share of the growth of the process.
 fn share(grown: usize, statements: &mut HashMap<u64, Suspect>) {
     let each = grown / statements.len().max(1);
     statements.values_mut().for_each(|suspect| suspect.grew = suspect.grew.saturating_add(each));
 }
 
-/// The statement to end first: of those with which the process grew equally, the one that began last.
+/// Returns the statement to end first; among equal growth, the one that began last.
 fn most_suspect(statements: &HashMap<u64, Suspect>) -> Option<u64> {
     statements.iter().max_by_key(|(number, suspect)| (suspect.grew, **number)).map(|(number, _)| *number)
 }
 
-/// The bytes of memory that the process has; `None` where the system does not tell.
+/// Returns the resident memory of the process in bytes; `None` if the system does not report it.
 fn resident() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;

@@ -1,7 +1,7 @@
-//! Columns of one name: `SELECT value, value`, `SELECT 1, 1`, `SELECT count(*), count(*)`.
+//! Columns of the same name: `SELECT value, value`, `SELECT 1, 1`, `SELECT count(*), count(*)`.
 //!
-//! DataFusion refuses a list of columns in which a name repeats, and PostgreSQL answers both. Such a list is planned
-//! with names that are all different; the answer gets the names back that its columns would have had.
+//! DataFusion refuses a list of columns with a repeated name; PostgreSQL accepts it. Such a list is planned with
+//! distinct names, and the result gets the original names back.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -20,23 +20,23 @@ use datafusion::sql::sqlparser::ast::{
 use crate::statement::visit_mut;
 use crate::{any, at_time_zone, similar_to};
 
-/// What columns are called while they are planned.
+/// The prefix of column names during planning.
 const ALIAS: &str = "__column_";
 
-/// Names that columns have in a plan, and those that they get in the answer.
+/// Maps the names of columns in a plan to their names in the result.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names(HashMap<String, String>);
 
 /// Plans `statement`.
 ///
 /// # Errors
-/// It cannot be planned, as it is written.
+/// Fails if the statement cannot be planned as written.
 pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<(LogicalPlan, Names)> {
     let (mut statement, mut state) = (statement.clone(), state.clone());
     at_time_zone::rewrite(&mut statement);
     any::rewrite(&mut statement);
     similar_to::rewrite(&mut statement);
-    // What is `timestamptz` has a zone: that of the session, or UTC.
+    // A `timestamptz` has a time zone: that of the session, or UTC.
     state.config_mut().options_mut().execution.time_zone.get_or_insert_with(|| "UTC".to_owned());
     let error = match state.statement_to_plan(statement.clone()).await {
         Ok(plan) => return Ok((plan, Names::default())),
@@ -45,29 +45,29 @@ pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<
     let mut distinct = Distinct::default();
     let mut renamed = statement;
     spell_out(&mut renamed, &state).await;
-    // It cannot break off.
+    // The visitor never breaks.
     let _ = visit_mut(&mut renamed, &mut distinct);
     if distinct.count == 0 {
         return Err(error);
     }
-    // Where it still cannot be planned, what is wrong with it as it is written counts.
+    // If planning still fails, the error of the original statement is reported.
     let Ok(plan) = state.statement_to_plan(renamed).await else { return Err(error) };
     if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Copy(_)) {
-        // A table has no two columns of one name.
+        // A table cannot have two columns of the same name.
         return Err(error);
     }
     let names = Names(distinct.names(&plan)?);
     Ok((plan, names))
 }
 
-/// Replaces the wildcards of the outermost list by their columns: `SELECT *, *`.
+/// Expands the wildcards of the outermost list into columns: `SELECT *, *`.
 async fn spell_out(statement: &mut Statement, state: &SessionState) {
     let Statement::Statement(whole) = statement else { return };
     let SqlStatement::Query(query) = whole.as_mut() else { return };
     let mut alone = query.clone();
     let SetExpr::Select(select) = query.body.as_mut() else { return };
     let is_wildcard = |item: &&SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-    // One alone repeats no name.
+    // A single wildcard repeats no name.
     if select.projection.len() < 2 || select.projection.iter().filter(is_wildcard).count() == 0 {
         return;
     }
@@ -83,7 +83,7 @@ async fn spell_out(statement: &mut Statement, state: &SessionState) {
             (alone.distinct, alone.having, alone.qualify) = (None, None, None);
         }
         let alone = Statement::Statement(Box::new(SqlStatement::Query(alone.clone())));
-        // What cannot be planned alone cannot be planned with others, and that is said.
+        // An item that cannot be planned alone cannot be planned with others; planning the whole reports the error.
         let Ok(plan) = state.statement_to_plan(alone).await else { return };
         items.extend(plan.schema().iter().map(|(table, field)| {
             let mut names = table.map(|table| table.to_vec()).unwrap_or_default();
@@ -103,7 +103,7 @@ impl Names {
         self.0.is_empty()
     }
 
-    /// `schema` with the names that its columns get in the answer.
+    /// Returns `schema` with the names that its columns have in the result.
     pub(crate) fn restore(&self, schema: SchemaRef) -> SchemaRef {
         if self.0.is_empty() {
             return schema;
@@ -116,11 +116,11 @@ impl Names {
     }
 }
 
-/// Gives each column of a list a name of its own.
+/// Gives each column of a list a unique name.
 #[derive(Default)]
 struct Distinct {
     count: usize,
-    /// The original names, by the alias that replaces each.
+    /// The replaced aliases, keyed by their replacements.
     aliases: HashMap<String, String>,
 }
 
@@ -130,7 +130,7 @@ impl Distinct {
         Ident::with_quote('"', format!("{ALIAS}{}", self.count))
     }
 
-    /// The original name for each of our aliases.
+    /// Maps each generated name to the original one.
     fn names(mut self, plan: &LogicalPlan) -> Result<HashMap<String, String>> {
         plan.apply_with_subqueries(|node| {
             node.apply_expressions(|expr| {
@@ -153,7 +153,7 @@ impl VisitorMut for Distinct {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let is_wildcard =
             |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-        // A wildcard may have any name.
+        // A wildcard may expand to any name.
         let any = select.projection.iter().any(is_wildcard);
         let mut taken = HashSet::new();
         for item in &mut select.projection {
@@ -179,7 +179,7 @@ impl VisitorMut for Distinct {
         ControlFlow::Continue(())
     }
 
-    /// `ORDER BY id` orders by the column of the answer that PostgreSQL calls so, `CAST(id AS text)` say.
+    /// `ORDER BY id` orders by the result column that PostgreSQL calls `id`, such as `CAST(id AS text)`.
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         let (SetExpr::Select(select), Some(order)) = (query.body.as_ref(), &mut query.order_by) else {
             return ControlFlow::Continue(());
@@ -203,7 +203,7 @@ impl VisitorMut for Distinct {
     }
 }
 
-/// The name of the column that `expr` is.
+/// Returns the name of the column that `expr` is.
 fn column(expr: &SqlExpr) -> Option<&Ident> {
     match expr {
         SqlExpr::Identifier(name) => Some(name),
@@ -212,7 +212,7 @@ fn column(expr: &SqlExpr) -> Option<&Ident> {
     }
 }
 
-/// The name as the planner takes it.
+/// Normalizes the name as the planner does.
 fn normal(name: &Ident) -> String {
     if name.quote_style.is_some() { name.value.clone() } else { name.value.to_lowercase() }
 }

@@ -1,4 +1,4 @@
-//! What an embedder tells the engine. Nothing here is checked; see `StartError` for what is.
+//! The options that an embedder passes to the engine. They are not checked here; see `StartError` for what is checked.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,19 +9,19 @@ use tokio::runtime::Handle;
 
 use crate::{RetainedSpec, SystemTable};
 
-/// How long a query may take, planning and fetching included, where nobody says otherwise.
+/// The default time limit of a query, including planning and fetching.
 pub const DEFAULT_QUERY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// How much memory all queries and memory tables together may take where nobody says otherwise: 2 GiB.
+/// The default memory limit of all queries and memory tables together: 2 GiB.
 pub const DEFAULT_MEMORY_LIMIT: usize = 2 << 30;
 
-/// How much may be spilled where nobody says otherwise: 10 GiB.
+/// The default limit of spilled data: 10 GiB.
 pub const DEFAULT_SPILL_LIMIT: u64 = 10 << 30;
 
-/// How long a statement may be where nobody says otherwise: 1 MiB.
+/// The default maximum length of a statement: 1 MiB.
 pub const DEFAULT_MAX_STATEMENT_SIZE: usize = 1 << 20;
 
-/// What a [`DataFusionEngine`](crate::DataFusionEngine) is started with.
+/// The options of a [`DataFusionEngine`](crate::DataFusionEngine).
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// The data sets of the pod.
@@ -30,34 +30,34 @@ pub struct EngineOptions {
     pub views: Vec<ViewSpec>,
     /// The tables of the schema `runtime`.
     pub system: Vec<SystemTable>,
-    /// Tables of what came last.
+    /// Tables that keep the most recent rows.
     pub retained: Vec<RetainedSpec>,
-    /// The directories that `COPY` and `CREATE EXTERNAL TABLE` may reach; empty: nowhere.
+    /// The directories that `COPY` and `CREATE EXTERNAL TABLE` may access; if empty, they may access no path.
     pub host_paths: Vec<PathBuf>,
-    /// How long a query may take from the start of its planning until its last batch is fetched.
+    /// The time limit of a query, from the start of planning until its last batch is fetched.
     pub query_timeout: Duration,
-    /// Bytes that all queries and memory tables may hold together. What can spill then spills to
-    /// `spill_directory`; what cannot fails.
+    /// Bytes that all queries and memory tables may hold together. Beyond them, operators that can spill do so to
+    /// `spill_directory`; others fail.
     pub memory_limit: usize,
-    /// Bytes that the whole process may have; above them, the statements during which it grew most are ended. `None`:
-    /// no bound. Counts where the system tells a process its size (Linux).
+    /// Bytes that the whole process may use; above them, the statements during which it grew most are ended. `None`
+    /// means no limit. It applies where the system reports a process's size (Linux).
     pub process_memory_limit: Option<usize>,
-    /// Where a directory is made to spill to, which nobody else may read; it is removed at the end, or by the next
-    /// start. `None`: in the system's temporary directory, where that can be written.
+    /// The parent of the spill directory, which other users cannot read and which is removed at the end or by the next
+    /// start. `None` means the system's temporary directory, if that is writable.
     pub spill_directory: Option<PathBuf>,
-    /// Bytes that all queries may have spilled at a time; beyond them, what would spill fails.
+    /// Bytes that all queries may have spilled at any moment; beyond them, spilling fails.
     pub spill_limit: u64,
-    /// The longest statement, in bytes.
+    /// The maximum length of a statement, in bytes.
     pub max_statement_size: usize,
-    /// Where the statements of callers that may only read are planned and run; `None`: where all others are.
+    /// Runs the statements of read-only callers, planning included; `None` means the same runtime as for all others.
     pub readers: Option<Handle>,
-    /// Where queries are planned and run: a multi-threaded runtime with its timer enabled, and
-    /// with stacks for deep plans; [`query_runtime`](crate::query_runtime) makes one.
+    /// Runs queries, planning included: a multi-threaded runtime with its timer enabled, and with stacks large enough
+    /// for deep plans; [`query_runtime`](crate::query_runtime) makes one.
     pub runtime: Handle,
 }
 
 impl EngineOptions {
-    /// No data sets, no host paths, and the default limits.
+    /// Creates options with no data sets, no host paths, and the default limits.
     pub fn new(runtime: Handle) -> Self {
         Self {
             datasets: Vec::new(),
@@ -84,18 +84,18 @@ pub struct DatasetSpec {
     pub name: String,
     /// The source: `connector:rest`.
     pub from: String,
-    /// True where SQL may change it.
+    /// Whether SQL may change the data set.
     pub writable: bool,
-    /// The directory at which relative paths of `from` start.
+    /// The base directory of relative paths in `from`.
     pub folder: PathBuf,
-    /// What the connector needs to know besides.
+    /// Further parameters of the connector.
     pub params: BTreeMap<String, Secret>,
-    /// The columns, for a connector that cannot find them out itself.
+    /// The columns, for a connector that cannot infer them.
     pub columns: Vec<ColumnSpec>,
 }
 
 impl DatasetSpec {
-    /// A data set that is read only and has neither params nor columns.
+    /// Creates a read-only data set without params and columns.
     pub fn new(name: impl Into<String>, from: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
         Self { name: name.into(), from: from.into(), folder: folder.into(), ..Self::default() }
     }
@@ -115,8 +115,8 @@ pub struct ViewSpec {
 pub struct ColumnSpec {
     /// The column's name.
     pub name: String,
-    /// Its type as SQL writes it: `BIGINT`, `DECIMAL(10, 2)`, `TIMESTAMP`.
+    /// Its SQL type: `BIGINT`, `DECIMAL(10, 2)`, `TIMESTAMP`.
     pub sql_type: String,
-    /// False where every row has a value.
+    /// Whether the column may be NULL.
     pub nullable: bool,
 }

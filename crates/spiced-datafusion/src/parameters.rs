@@ -1,4 +1,4 @@
-//! The parameters of a statement: which there are, and which value is for which.
+//! The parameters of a statement, and the assignment of values to them.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -16,13 +16,12 @@ use spiced_engine::{EngineError, Parameters};
 use crate::error::{engine_error, invalid};
 use crate::typed_parameters::Values;
 
-/// The parameters of `plan`: `$1`, `$2`, `$10`, then those with names by the alphabet. `$1::bigint` is
-/// a `bigint`, as PostgreSQL has it: some clients turn what they are given to the type they are told. It is a hint: a
-/// value of another type is taken as it is.
-/// A type that is not known, or that two places see differently, is `Null`.
+/// Returns the parameters of `plan`: `$1`, `$2`, `$10`, then named ones in alphabetical order. `$1::bigint` is a
+/// `bigint`, as in PostgreSQL: some clients convert values to the reported type. The type is a hint: a value of another
+/// type is accepted unchanged. A type that is unknown, or that differs between two places, is `Null`.
 pub(crate) fn of(plan: &LogicalPlan) -> Result<Schema> {
     if matches!(plan, LogicalPlan::Statement(_)) {
-        // Those within PREPARE are for EXECUTE to give.
+        // EXECUTE supplies the parameters within PREPARE.
         return Ok(Schema::empty());
     }
     let mut found: BTreeMap<Key, Option<DataType>> = BTreeMap::new();
@@ -46,8 +45,8 @@ pub(crate) fn of(plan: &LogicalPlan) -> Result<Schema> {
     Ok(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// The parameter that stands here, and its type where this place tells it. A `TRY_CAST` tells none: what
-/// does not fit is its null, and would be a refusal at binding.
+/// Returns the parameter in `expr`, and its type if the expression determines it. A `TRY_CAST` does not: a value that
+/// does not fit becomes NULL there, and would be refused at binding.
 fn parameter(expr: &Expr) -> Option<(&String, Option<DataType>)> {
     let typed = |placeholder: &Placeholder| placeholder.field.as_ref().map(|field| field.data_type().clone());
     match expr {
@@ -62,11 +61,11 @@ fn parameter(expr: &Expr) -> Option<(&String, Option<DataType>)> {
     }
 }
 
-/// The values that `given` has for the parameters that are `wanted`, each as it came: what a place in the statement
-/// would like it to be is for the statement to say, as it is of a literal.
+/// Returns the values in `given` for the parameters in `wanted`, unconverted: the statement decides how to convert each
+/// value, as it does for a literal.
 ///
 /// # Errors
-/// A parameter has no value, or a value no parameter.
+/// Fails if a parameter has no value, or a value has no parameter.
 pub(crate) fn values(wanted: &Schema, given: &Parameters) -> Result<Values, EngineError> {
     let Some(batch) = given.batch().filter(|batch| batch.num_columns() > 0) else {
         return match wanted.fields().len() {
@@ -80,7 +79,7 @@ pub(crate) fn values(wanted: &Schema, given: &Parameters) -> Result<Values, Engi
     let columns = assign(batch, wanted)?;
     let value = |(field, column): (&Arc<Field>, usize)| {
         let value = match ScalarValue::try_from_array(batch.column(column), 0).map_err(engine_error)? {
-            // flightsql-dbapi sends every value as one of a union; what is meant is the value in it.
+            // flightsql-dbapi sends every value as a union; the value inside it is used.
             ScalarValue::Union(Some((_, value)), ..) => *value,
             value => value,
         };
@@ -89,10 +88,10 @@ pub(crate) fn values(wanted: &Schema, given: &Parameters) -> Result<Values, Engi
     wanted.fields().iter().zip(columns).map(value).collect()
 }
 
-/// Which column of `batch` each wanted parameter gets: by name or by order.
+/// Returns the column of `batch` for each wanted parameter, by name or by order.
 ///
-/// By name where a column is called `$…`, where a name that is no number is a parameter's, or where
-/// every column is called as a parameter is. Else by order: drivers number their columns from 0.
+/// Columns are matched by name if a column is called `$…`, if a non-numeric name is that of a parameter, or if every
+/// column has the name of a parameter. Otherwise they are matched by order: drivers number their columns from 0.
 fn assign(batch: &RecordBatch, wanted: &Schema) -> Result<Vec<usize>, EngineError> {
     let schema = batch.schema();
     let given: Vec<&str> = schema.fields().iter().map(|field| bare(field.name())).collect();
@@ -146,7 +145,7 @@ fn quoted(names: Vec<&str>) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The name of a parameter, numbers first and by size.
+/// The name of a parameter; numbers sort first, by value.
 #[derive(Debug, PartialEq, Eq)]
 struct Key(String);
 

@@ -1,7 +1,7 @@
-//! Plans that were made, for statements that come again: sessions in which nothing was set share them.
+//! Cached plans for repeated statements, shared by sessions in which nothing was set.
 //!
-//! A plan holds on to the tables that it reads. Whatever changes the catalog therefore forgets all plans, so that a
-//! table that is dropped is gone, and the statement is planned again.
+//! A plan holds the tables that it reads. Every change of the catalog therefore invalidates all plans, so that a
+//! dropped table is released, and the statement is planned again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,21 +15,21 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::sql::parser::Statement;
 use spiced_engine::Effect;
 
-/// Plans that are kept: as many again may be about to be evicted.
+/// The number of recent plans; as many again may be awaiting eviction.
 const MAX_PLANS: usize = 256;
 
-/// The longest statement whose plan is kept, in bytes.
+/// The maximum length of a statement whose plan is cached, in bytes.
 const MAX_SQL: usize = 4 * 1024;
 
-/// The most memory that a plan may take to be kept. What the optimizer makes of it has the constants that it computed
-/// (`repeat('x', 100000000)`), so that is weighed too.
+/// The maximum memory of a cached plan. The optimized plan contains the constants that the optimizer computed
+/// (`repeat('x', 100000000)`), so it is measured too.
 const MAX_PLAN_BYTES: usize = 512 * 1024;
 
-/// What a node of a plan and a node of an expression take, about, with their names and schemas.
+/// The approximate size of a plan node or an expression node, with its names and schemas.
 const BYTES_PER_NODE: usize = 1_024;
 const BYTES_PER_EXPRESSION: usize = 256;
 
-/// About how many bytes of memory `plan` takes.
+/// Estimates the memory of `plan` in bytes.
 fn weigh(plan: &LogicalPlan) -> Result<usize> {
     let mut bytes = 0_usize;
     plan.apply_with_subqueries(|node| {
@@ -48,17 +48,17 @@ fn weigh(plan: &LogicalPlan) -> Result<usize> {
     Ok(bytes)
 }
 
-/// A plan, and what is to be known of it before it runs.
+/// A plan, and its properties that are needed before it runs.
 pub(crate) struct CachedPlan {
     pub(crate) plan: LogicalPlan,
     pub(crate) schema: SchemaRef,
     pub(crate) parameters: Schema,
     pub(crate) effect: Effect,
-    /// What it was planned from, where that is SQL: with values for its parameters it is planned again.
+    /// The SQL statement it was planned from, if any: with values for its parameters it is planned again.
     pub(crate) statement: Option<Arc<Statement>>,
-    /// What the optimizer made of it, where that is the same each time; `None` where it is not.
+    /// The optimized plan if it is the same each time, otherwise `None`.
     optimized: OnceLock<Option<LogicalPlan>>,
-    /// What it counts for, once it is kept.
+    /// The memory reserved for the plan while it is cached.
     memory: OnceLock<MemoryReservation>,
 }
 
@@ -67,23 +67,23 @@ impl CachedPlan {
         Self { plan, schema, parameters, effect, statement: None, optimized: OnceLock::new(), memory: OnceLock::new() }
     }
 
-    /// The plan as that of `statement`.
+    /// Marks the plan as that of `statement`.
     pub(crate) fn of_statement(self, statement: Arc<Statement>) -> Self {
         Self { statement: Some(statement), ..self }
     }
 
-    /// The optimized plan, where it was made before and is the same each time.
+    /// Returns the optimized plan if it was made before and is the same each time.
     pub(crate) fn kept_optimized(&self) -> Option<&LogicalPlan> {
         self.optimized.get()?.as_ref()
     }
 
-    /// The optimized plan, where it is the same at each execution in a session that has set nothing.
+    /// Returns the optimized plan if it is the same at each execution in a session that has set nothing.
     pub(crate) fn optimized(&self, state: &SessionState) -> Result<Option<&LogicalPlan>> {
         if let Some(known) = self.optimized.get() {
             return Ok(known.as_ref());
         }
         let optimized = match self.is_timeless(state)? {
-            // Where it is too large to be kept, it is made again each time.
+            // A plan too large to be cached is optimized again each time.
             true => {
                 Some(state.optimize(&self.plan)?).filter(|plan| weigh(plan).is_ok_and(|size| size <= MAX_PLAN_BYTES))
             }
@@ -92,8 +92,8 @@ impl CachedPlan {
         Ok(self.optimized.get_or_init(|| optimized).as_ref())
     }
 
-    /// Whether nothing in it depends on when it runs (the optimizer puts in the time for `now()`), or on values that
-    /// are bound to it then.
+    /// Returns whether the plan is independent of when it runs (the optimizer inserts the time for `now()`) and of
+    /// values that are bound at execution.
     fn is_timeless(&self, state: &SessionState) -> Result<bool> {
         let is_plain = self.effect == Effect::Read
             && self.parameters.fields().is_empty()
@@ -101,7 +101,7 @@ impl CachedPlan {
         if !is_plain {
             return Ok(false);
         }
-        // The analyzer puts views in the place of their names.
+        // The analyzer replaces the names of views with their plans.
         let mut timeless = true;
         let analyzed = state.analyzer().execute_and_check(self.plan.clone(), state.config_options(), |_, _| {})?;
         analyzed.apply_with_subqueries(|node| {
@@ -119,21 +119,21 @@ impl CachedPlan {
     }
 }
 
-/// The plans of one engine.
+/// The cached plans of one engine.
 #[derive(Default)]
 pub(crate) struct PlanCache(Mutex<CacheEntry>);
 
 #[derive(Default)]
 struct CacheEntry {
-    /// How often all was forgotten.
+    /// The number of invalidations.
     age: u64,
     recent: HashMap<Box<str>, Arc<CachedPlan>>,
-    /// Those that go next, unless they are asked for before.
+    /// The plans to be evicted next unless they are requested before.
     older: HashMap<Box<str>, Arc<CachedPlan>>,
 }
 
 impl PlanCache {
-    /// The plan of `sql`, where it is known.
+    /// Returns the cached plan of `sql`.
     pub(crate) fn get(&self, sql: &str) -> Option<Arc<CachedPlan>> {
         let mut kept = self.lock();
         if let Some(known) = kept.recent.get(sql) {
@@ -144,13 +144,14 @@ impl PlanCache {
         Some(known)
     }
 
-    /// To be asked for before a statement is planned: what is planned before all is forgotten is not kept after it.
+    /// Returns the current epoch, to be read before planning: a plan begun before an invalidation is not cached after
+    /// it.
     pub(crate) fn epoch(&self) -> u64 {
         self.lock().age
     }
 
-    /// Keeps the plan of `sql`, which was begun at `epoch`, where it is small. It counts against the memory that
-    /// `reserve` gives, for as long as anybody has it.
+    /// Caches the plan of `sql`, begun at `epoch`, if it is small. It counts against the memory from `reserve` for as
+    /// long as it is referenced.
     pub(crate) fn keep(
         &self,
         sql: &str,
@@ -162,7 +163,7 @@ impl PlanCache {
             return;
         }
         let Some(bytes) = weigh(&known.plan).ok().filter(|bytes| *bytes <= MAX_PLAN_BYTES) else { return };
-        // Once more for what the optimizer makes of it.
+        // Twice, to include the optimized plan.
         let Some(memory) = reserve(2 * bytes + MAX_SQL) else { return };
         let _ = known.memory.set(memory);
         let mut kept = self.lock();
@@ -171,13 +172,13 @@ impl PlanCache {
         }
     }
 
-    /// Forgets all when what is returned is dropped.
+    /// Invalidates all plans when the returned guard is dropped.
     pub(crate) fn forgets(&self) -> Invalidation<'_> {
         Invalidation(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, CacheEntry> {
-        // A plan is added whole, so a panic elsewhere leaves them as they were.
+        // A plan is added as a whole, so a panic elsewhere leaves the plans intact.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -191,7 +192,7 @@ impl CacheEntry {
     }
 }
 
-/// A change of the catalog that is under way, done or given up.
+/// A catalog change in progress, whether it succeeds or is abandoned.
 pub(crate) struct Invalidation<'a>(&'a PlanCache);
 
 impl Drop for Invalidation<'_> {
@@ -200,7 +201,7 @@ impl Drop for Invalidation<'_> {
         let (recent, older) = (std::mem::take(&mut kept.recent), std::mem::take(&mut kept.older));
         kept.age += 1;
         drop(kept);
-        // Outside the lock: tables may go with them.
+        // Outside the lock: dropping the plans may drop tables.
         drop((recent, older));
     }
 }
@@ -219,7 +220,7 @@ mod tests {
         Arc::new(CachedPlan::new(plan, schema, Schema::empty(), Effect::Read))
     }
 
-    /// Memory without a bound.
+    /// Returns a reservation without a limit.
     fn free(bytes: usize) -> Option<MemoryReservation> {
         let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
         let memory = MemoryConsumer::new("plans").register(&pool);

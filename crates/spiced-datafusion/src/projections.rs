@@ -1,10 +1,9 @@
-//! Projections that DataFusion takes for one another.
+//! Keeps distinct projections apart that DataFusion confuses.
 //!
-//! Of two projections in a row that list the same expressions, DataFusion 55 leaves one out, although the outer one
-//! computes from what the inner one has made: `SELECT x + x AS x FROM (SELECT x + x AS x FROM t)` would answer the
-//! inner rows. The rule that does so looks whether the lists are equal, also at projections that it has just merged.
-//! While it runs, each list has a mark of its own, in the metadata of an alias; it is taken off again when the rule is
-//! done.
+//! If two consecutive projections list the same expressions, DataFusion 55 drops one, although the outer one computes
+//! from the output of the inner one: `SELECT x + x AS x FROM (SELECT x + x AS x FROM t)` would return the inner rows.
+//! The rule compares the lists for equality, including those of projections that it has just merged. While the rule
+//! runs, each list therefore carries a unique mark in the metadata of an alias; the mark is removed afterwards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +17,10 @@ use datafusion::optimizer::{Optimizer, OptimizerConfig, OptimizerRule};
 
 /// The rule that merges projections.
 const MERGES: &str = "optimize_projections";
-/// What the mark is called.
+/// The metadata key of the mark.
 const MARK: &str = "$projection";
 
-/// Keeps the projections apart that `optimizer` merges.
+/// Keeps apart the projections that `optimizer` would merge.
 pub(crate) fn keep_apart(optimizer: &mut Optimizer) {
     for rule in optimizer.rules.iter_mut().filter(|rule| rule.name() == MERGES) {
         *rule = Arc::new(Apart(rule.clone()));
@@ -68,7 +67,7 @@ impl OptimizerRule for Apart {
                     part => Ok(Transformed::no(part)),
                 })
             })?;
-            // What the rule has made again has the mark in its schema, and so have those above it.
+            // Nodes that the rule rebuilt, and the nodes above them, carry the mark in their schemas.
             match plain.data.schema().fields().iter().any(|field| field.metadata().contains_key(MARK)) {
                 true => plain.map_data(LogicalPlan::recompute_schema),
                 false => Ok(plain),
@@ -78,7 +77,7 @@ impl OptimizerRule for Apart {
     }
 }
 
-/// Whether there are projections that could be taken for one another.
+/// Returns whether the plan has projections that could be confused.
 fn has_many(plan: &LogicalPlan) -> Result<bool> {
     let mut count = 0;
     plan.apply_with_subqueries(|node| {
@@ -88,13 +87,13 @@ fn has_many(plan: &LogicalPlan) -> Result<bool> {
     Ok(count > 1)
 }
 
-/// The first alias of a list. Without one, a column that is passed on keeps its name, and lists that are equal make the
-/// same of the same.
+/// Returns the index of the first alias in a list. Without an alias, a column that is passed on keeps its name, and
+/// equal lists produce equal output.
 fn named(list: &[Expr]) -> Option<usize> {
     list.iter().position(|expr| matches!(expr, Expr::Alias(_)))
 }
 
-/// `node` with the first alias of its list changed.
+/// Applies `of` to the first alias in the list of `node`.
 fn change(node: LogicalPlan, of: impl FnOnce(Expr) -> Expr) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Projection(mut projection) = node else { return Ok(Transformed::no(node)) };
     let Some(at) = named(&projection.expr) else { return Ok(Transformed::no(LogicalPlan::Projection(projection))) };

@@ -1,4 +1,4 @@
-//! A table of what came last: bounded in bytes and age, and the oldest rows go first. Telemetry is kept in such.
+//! A table of the most recent rows, limited in bytes and age; the oldest rows are evicted first. It stores telemetry.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,39 +25,41 @@ use spiced_engine::ErrorKind;
 use crate::coalesce::{collect, merged};
 use crate::error::refusal;
 
-/// Rows that came within this part of the retention may share a batch, and a batch goes as a whole.
+/// Rows that arrive within this fraction of the retention may share a batch, and a batch is evicted as a whole.
 const GRAINS: u32 = 16;
 
-/// A table that is there from the start, takes `INSERT` and bulk rows, and forgets. No data set may have its name.
+/// A table that exists from the start, accepts `INSERT` and bulk rows, and evicts old rows. Its name is reserved: no
+/// data set may use it.
 #[derive(Debug, Clone)]
 pub struct RetainedSpec {
-    /// The schema it lies in.
+    /// The schema of the table.
     pub schema: String,
-    /// Its name there.
+    /// Its name in that schema.
     pub table: String,
     /// The columns.
     pub columns: SchemaRef,
-    /// What it keeps.
+    /// How much it retains.
     pub retention: Retention,
 }
 
-/// How much of what came is kept: what is beyond either bound goes, the oldest first.
+/// How much is retained: rows beyond either limit are evicted, the oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// For how long a row is kept after it came.
+    /// How long a row is kept after its arrival.
     pub age: Duration,
-    /// How many bytes a table holds. They count against the engine's memory, and where that is short there are fewer.
+    /// The maximum size of a table in bytes. It counts against the engine's memory; if that is short, fewer rows are
+    /// kept.
     pub bytes: usize,
 }
 
-/// The table.
+/// A ring table.
 #[derive(Debug)]
 pub(crate) struct RingTable {
     rows: Arc<Rows>,
 }
 
 impl RingTable {
-    /// An empty table, which is counted as `name`.
+    /// Creates an empty table, with metrics labelled `name`.
     pub(crate) fn new(name: &str, schema: SchemaRef, retention: Retention, pool: &Arc<dyn MemoryPool>) -> Self {
         let reservation = MemoryConsumer::new("retained table").register(pool);
         let held = Mutex::new(Held { segments: VecDeque::new(), reservation, counts: Counts(name.to_owned()) });
@@ -108,15 +110,15 @@ struct Rows {
     held: Mutex<Held>,
 }
 
-/// The segments, the oldest first, and what they take.
+/// The segments, the oldest first, and their size.
 struct Held {
     segments: VecDeque<Segment>,
     reservation: MemoryReservation,
     counts: Counts,
 }
 
-/// Counts, under the name of a table, what becomes of its rows, and its bytes. A recorder may be installed after the
-/// engine, so nothing is kept of it.
+/// Records metrics of a table's rows and bytes under its name. The recorder may be installed after the engine starts,
+/// so no handle is cached.
 struct Counts(String);
 
 impl Counts {
@@ -130,28 +132,28 @@ impl Counts {
     }
 }
 
-/// Rows that go together.
+/// Rows that are evicted together.
 struct Segment {
     batch: RecordBatch,
     bytes: usize,
-    /// When the first and the last of them came.
+    /// When the first and the last row arrived.
     came: (Instant, Instant),
 }
 
 impl Rows {
     fn held(&self) -> MutexGuard<'_, Held> {
-        // Segments are added and taken whole, so a panic elsewhere leaves them as they were.
+        // Segments are added and removed as a whole, so a panic elsewhere leaves them intact.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What there is at `now`.
+    /// Returns the rows retained at `now`.
     fn now(&self, now: Instant) -> Vec<RecordBatch> {
         let mut held = self.held();
         held.forget(now, self.retention.age);
         held.segments.iter().map(|segment| segment.batch.clone()).collect()
     }
 
-    /// Adds batches that came at `now`: all, or none.
+    /// Adds batches that arrive at `now`: all of them, or no batch.
     fn add(&self, fresh: Vec<RecordBatch>, now: Instant) -> Result<()> {
         let Retention { age, bytes: most } = self.retention;
         let bytes: usize = fresh.iter().map(get_record_batch_memory_size).sum();
@@ -162,7 +164,7 @@ impl Rows {
         let mut held = self.held();
         held.forget(now, age);
         while held.reservation.size() + bytes > most && held.evict() {}
-        // Where queries hold the memory, what is kept makes room for what is new.
+        // If queries hold the memory, old rows are evicted for new ones.
         while let Err(full) = held.reservation.try_grow(bytes) {
             if !held.evict() {
                 return Err(full);
@@ -185,7 +187,7 @@ impl Held {
         }
     }
 
-    /// Makes room of the oldest; false where there is nothing any more.
+    /// Evicts the oldest segment; returns false if the table is empty.
     fn evict(&mut self) -> bool {
         let Some(oldest) = self.segments.pop_front() else { return false };
         self.release(&oldest);
@@ -198,7 +200,7 @@ impl Held {
         self.counts.bytes(self.reservation.size());
     }
 
-    /// Adds a batch that is accounted for, and merges it with what came at most `grain` ago.
+    /// Adds a batch that is already accounted for, and merges it with rows that arrived at most `grain` ago.
     fn push(&mut self, batch: RecordBatch, now: Instant, grain: Duration) {
         let mut fresh = Segment { bytes: get_record_batch_memory_size(&batch), batch, came: (now, now) };
         while let Some(last) = self.segments.back()
@@ -288,7 +290,7 @@ mod tests {
         let left = kept(&rows, now);
         assert!(rows.held().reservation.size() <= 100_000);
         assert_eq!((left.len(), left.last()), (10_000, Some(&499_999)));
-        // More than all of it is refused, and nothing is lost for it.
+        // An insert larger than the whole table is refused, and no row is lost.
         assert!(add(&rows, 0..50_000, now).is_err());
         assert_eq!(kept(&rows, now).len(), 10_000);
     }
@@ -312,7 +314,7 @@ mod tests {
         }
         assert_eq!(kept(&rows, start), (0..20_000).collect::<Vec<_>>());
         assert!(rows.held().segments.len() < 24, "{}", rows.held().segments.len());
-        // Never so that rows of another age go with them.
+        // Rows of another age are never evicted with them.
         add(&rows, 0..1, start + HOUR / 8).unwrap();
         assert_eq!(kept(&rows, start + HOUR + HOUR / 9), [0]);
     }

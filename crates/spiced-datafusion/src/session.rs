@@ -1,4 +1,4 @@
-//! A caller's session: planning statements, and what `SET` and `PREPARE` leave behind.
+//! A caller's session: statement planning, and the state that `SET` and `PREPARE` change.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,39 +29,39 @@ use spiced_engine::{
     Catalog, Effect, EngineError, ErrorKind, ForeignKey, Ingest, Prepared, Principal, Session, Statement, TableInfo,
 };
 
-/// The session. Cheap to make: it shares the engine's state until something is set.
+/// A session. Cheap to create: it shares the engine's state until something is set.
 pub(crate) struct DataFusionSession {
     shared: Arc<EngineShared>,
     own: Arc<SessionOwn>,
 }
 
-/// What belongs to one session alone: DataFusion's state, replaced as a whole by `SET` and `PREPARE`.
+/// The state of one session: DataFusion's state, replaced as a whole by `SET` and `PREPARE`.
 pub(crate) struct SessionOwn {
     state: Mutex<Arc<SessionState>>,
-    /// Whose it is.
+    /// The owner of the session.
     pub(crate) principal: Arc<Principal>,
-    /// Held while one statement changes the state, so that of two none is lost.
+    /// Held while a statement changes the state, so that no concurrent change is lost.
     changing: tokio::sync::Mutex<()>,
-    /// What `PREPARE` has prepared.
+    /// The statements from `PREPARE`.
     prepared: Mutex<HashMap<String, Arc<PreparedSql>>>,
 }
 
-/// A statement that `PREPARE` has prepared: planned again by each `EXECUTE`, with its values.
+/// A statement from `PREPARE`, planned again by each `EXECUTE` with its values.
 struct PreparedSql {
     statement: Arc<Parsed>,
-    /// The types that are declared for its parameters.
+    /// The declared types of its parameters.
     declared: Vec<DataType>,
-    /// The parameters that it has.
+    /// Its parameters.
     parameters: Schema,
 }
 
 impl SessionOwn {
-    /// The state as it is now.
+    /// Returns the current state.
     pub(crate) fn state(&self) -> Arc<SessionState> {
         self.lock().clone()
     }
 
-    /// Runs a statement that changes the session, and that was planned from `parsed`.
+    /// Runs a statement that changes the session and was planned from `parsed`.
     pub(crate) async fn change(
         &self,
         statement: PlanStatement,
@@ -101,7 +101,7 @@ impl SessionOwn {
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<SessionState>> {
-        // The state is replaced as a whole, so no reader sees a partial change.
+        // The state is replaced as a whole, so it is never partially changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,7 +113,7 @@ impl DataFusionSession {
         Self { shared, own: Arc::new(SessionOwn { state, principal, changing, prepared }) }
     }
 
-    /// The plan of `sql`, where it was made before for a session like this one.
+    /// Returns the cached plan of `sql`, if one was made for an equivalent session.
     fn known(&self, sql: &str) -> Option<Arc<CachedPlan>> {
         if self.shared.is_unset(&self.own.state()) { self.shared.plans.get(sql) } else { None }
     }
@@ -182,7 +182,7 @@ impl Session for DataFusionSession {
     }
 }
 
-/// Everything that can be queried now, by name.
+/// Lists everything that can be queried now, by name.
 async fn list(state: &SessionState) -> Catalog {
     let catalogs = state.catalog_list();
     let (mut seen, mut found) = (Catalog::default(), Vec::new());
@@ -192,7 +192,7 @@ async fn list(state: &SessionState) -> Catalog {
             let Some(schema) = catalog.schema(&schema_name) else { continue };
             seen.schemas.push((catalog_name.clone(), schema_name.clone()));
             for name in sorted(schema.table_names()) {
-                // A table can be dropped between the two calls; it is then left out.
+                // A table dropped between the two calls is left out.
                 let Ok(Some(table)) = schema.table(&name).await else { continue };
                 seen.tables.push(TableInfo {
                     catalog: catalog_name.clone(),
@@ -221,8 +221,8 @@ async fn list(state: &SessionState) -> Catalog {
     seen
 }
 
-/// How much memory splitting a text into tokens takes for each of its bytes, and planning for each token, as measured
-/// with long lists (`VALUES (1),(1),…`, `make_array(1,1,…)`).
+/// The memory for tokenizing a text, per byte, and for planning, per token, as measured with long lists
+/// (`VALUES (1),(1),…`, `make_array(1,1,…)`).
 const BYTES_PER_BYTE: usize = 64;
 const BYTES_PER_TOKEN: usize = 640;
 
@@ -238,7 +238,7 @@ async fn plan(shared: Arc<EngineShared>, own: Arc<SessionOwn>, sql: String) -> R
     Ok(Planned { shared, own, known, spent: started.elapsed() })
 }
 
-/// The statement, and the memory that planning it takes.
+/// Parses the statement, and reserves the memory for planning it.
 fn parsed(shared: &EngineShared, sql: &str, state: &SessionState) -> Result<(Parsed, MemoryReservation), EngineError> {
     let planning = shared.reserve("the text of a statement", sql.len().min(shared.max_statement) * BYTES_PER_BYTE)?;
     let tokens = statement::tokenize(sql, state, shared.max_statement)?;
@@ -246,10 +246,10 @@ fn parsed(shared: &EngineShared, sql: &str, state: &SessionState) -> Result<(Par
     Ok((tokens.parse()?, planning))
 }
 
-/// A plan with values for its parameters. Runs on the queries' runtime.
+/// Plans with values for the parameters. Runs on the queries' runtime.
 ///
 /// # Errors
-/// With them, it cannot be planned.
+/// Fails if the statement cannot be planned with these values.
 pub(crate) async fn bind(
     shared: &EngineShared,
     own: &SessionOwn,
@@ -262,12 +262,12 @@ pub(crate) async fn bind(
     let bound = of_statement(shared, own, statement, values, &own.state()).await?;
     match bound.effect == known.effect {
         true => Ok(bound),
-        // A table may have become a view meanwhile; what was allowed is what was planned.
+        // A table may have become a view meanwhile; permission was checked for the original plan.
         false => Err(invalid("what the statement does has changed since it was prepared; prepare it again")),
     }
 }
 
-/// The plan of `statement` with `values` in the place of its parameters.
+/// Plans `statement` with `values` in place of its parameters.
 async fn of_statement(
     shared: &EngineShared,
     own: &SessionOwn,
@@ -277,13 +277,13 @@ async fn of_statement(
 ) -> Result<CachedPlan, EngineError> {
     let mut made = make(&statement, values, state).await.map_err(engine_error)?;
     if let LogicalPlan::Statement(PlanStatement::Execute(execute)) = &made.0 {
-        // What EXECUTE does is what was prepared under its name.
+        // EXECUTE runs the statement prepared under its name.
         made = run_prepared(own, execute, state).await?;
     }
     Ok(known(shared, made, state)?.of_statement(statement))
 }
 
-/// What an EXECUTE runs.
+/// Plans the statement that an EXECUTE runs.
 async fn run_prepared(
     own: &SessionOwn,
     execute: &Execute,
@@ -315,7 +315,7 @@ async fn run_prepared(
     make(&prepared.statement, &values, state).await.map_err(engine_error)
 }
 
-/// The plan of `statement` as DataFusion makes it, with `values` in the place of its parameters.
+/// Plans `statement` with DataFusion, with `values` in place of its parameters.
 async fn make(
     statement: &Parsed,
     values: &Values,
@@ -330,7 +330,7 @@ async fn make(
     Ok((values.put_in(plan)?, names))
 }
 
-/// What is to be known of a plan before it runs.
+/// Collects the properties of a plan that are needed before it runs.
 fn known(
     shared: &EngineShared,
     (plan, names): (LogicalPlan, Names),
@@ -349,23 +349,23 @@ fn known(
 }
 
 impl EngineShared {
-    /// Counts `bytes` against the memory that all share, until what is returned is dropped.
+    /// Counts `bytes` against the shared memory until the returned reservation is dropped.
     ///
     /// # Errors
-    /// There is not so much left.
+    /// Fails if not enough memory is left.
     pub(crate) fn reserve(&self, who: &str, bytes: usize) -> Result<MemoryReservation, EngineError> {
         let reservation = MemoryConsumer::new(who).register(&self.state.runtime_env().memory_pool);
         reservation.try_grow(bytes).map_err(engine_error)?;
         Ok(reservation)
     }
 
-    /// Whether `state` is the one that each session starts from: nothing has been set in it.
+    /// Returns whether `state` is the initial state of every session, with no setting changed.
     pub(crate) fn is_unset(&self, state: &Arc<SessionState>) -> bool {
         Arc::ptr_eq(state, &self.state)
     }
 }
 
-/// Why a task gave no answer of its own.
+/// Returns the error for a task that ended without a result.
 pub(crate) fn ended(failure: tokio::task::JoinError) -> EngineError {
     if failure.is_panic() {
         tracing::error!(%failure, "a query panicked");

@@ -1,9 +1,9 @@
-//! What `SET` may change: what shapes the caller's own answers. What bounds the caller (memory,
-//! spill space, depth, parallelism) or names places on the host stays as the operator has it.
+//! Which settings `SET` may change: those that shape the caller's own results. Settings that limit the caller (memory,
+//! spill space, depth, parallelism) or name paths on the host are left to the operator.
 
 use spiced_engine::{EngineError, ErrorKind};
 
-/// Settings that may have any value, by prefix.
+/// Settings that accept any value, by prefix.
 const FREE: &[&str] = &[
     "datafusion.explain.",
     "datafusion.format.",
@@ -22,14 +22,14 @@ const FREE: &[&str] = &[
     "datafusion.catalog.has_header",
 ];
 
-/// Settings that may be a number up to a bound.
+/// Settings that accept a number up to a bound.
 const BOUNDED: &[(&str, u64)] =
     &[("datafusion.execution.batch_size", 65_536), ("datafusion.execution.target_partitions", 256)];
 
-/// Returns whether `variable` may be set to `value`; `None` means `RESET`.
+/// Checks whether `variable` may be set to `value`; `None` means `RESET`.
 ///
 /// # Errors
-/// It may not.
+/// Fails if the setting or the value is not permitted.
 pub(crate) fn check(variable: &str, value: Option<&str>) -> Result<(), EngineError> {
     let variable = variable.to_ascii_lowercase();
     if FREE.iter().any(|free| if free.ends_with('.') { variable.starts_with(free) } else { variable == *free }) {

@@ -1,6 +1,6 @@
-//! `SIMILAR TO` as PostgreSQL has it: the whole text matches a pattern with `%` and `_` for any text and any letter,
-//! and `| * + ? {} () []` of regular expressions. DataFusion takes the pattern for a regular expression that may match
-//! anywhere, and fails with an internal error if it is not valid.
+//! `SIMILAR TO` with PostgreSQL's semantics: the pattern must match the whole text, `%` matches any text, `_` any
+//! character, and `| * + ? {} () []` work as in regular expressions. DataFusion treats the pattern as a regular
+//! expression that may match anywhere, and fails with an internal error if it is not a valid one.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use regex::{Regex, RegexBuilder};
 use crate::statement::visit_mut;
 
 const NAME: &str = "similar_to";
-/// The largest program that a pattern may become, in bytes.
+/// The maximum size of a compiled pattern, in bytes.
 const LARGEST: usize = 1 << 20;
 
-/// The function that [`rewrite`] puts in.
+/// Returns the function that [`rewrite`] inserts.
 pub(crate) fn function() -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::from(SimilarTo { signature: Signature::variadic_any(Volatility::Immutable) }))
 }
 
-/// `statement` with the function in the place of the operator.
+/// Replaces the operator with the function throughout `statement`.
 pub(crate) fn rewrite(statement: &mut Statement) {
-    // It cannot break off.
+    // The visitor never breaks.
     let _ = visit_mut(statement, &mut Calls);
 }
 
@@ -162,7 +162,7 @@ fn compiled(pattern: &str, escape: &str) -> Result<Regex> {
     }
 }
 
-/// The regular expression that is meant; `None` where nothing is escaped at the end.
+/// Translates `pattern` into a regular expression; `None` if it ends with a bare escape character.
 fn translated(pattern: &str, escape: Option<char>) -> Option<String> {
     let mut made = String::from("(?s)\\A(?:");
     let (mut letters, mut in_class) = (pattern.chars().peekable(), false);
@@ -179,7 +179,7 @@ fn translated(pattern: &str, escape: Option<char>) -> Option<String> {
                     letters.next();
                     made.push('^');
                 }
-                // The first one does not end it.
+                // A `]` in first position does not close the class.
                 if letters.peek() == Some(&']') {
                     letters.next();
                     made.push_str("\\]");

@@ -1,26 +1,26 @@
-//! The directory that queries spill to: of this process alone, readable by nobody else, and gone with it.
+//! The spill directory for queries. It belongs to one process, is private to its user, and is removed with the process.
 //!
-//! A process that is killed leaves its directory behind. Each holds a lock for as long as its process lives, so the
-//! next start on the same machine knows which ones belong to nobody, and removes them.
+//! A killed process leaves its directory behind. Each process holds a lock in its directory, so the next start on the
+//! same machine can identify abandoned directories and remove them.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What the name of each directory begins with.
+/// The prefix of each directory's name.
 const PREFIX: &str = "spiced-spill-";
 
-/// The name while the lock is not held yet.
+/// The prefix used until the lock is held.
 const UNLOCKED: &str = "spiced-new-spill-";
 
-/// The file whose lock says that the process lives.
+/// The file whose lock shows that the process is alive.
 const LOCK: &str = "lock";
 
-/// How often another name is tried where one is taken.
+/// How many names are tried if the first is taken.
 const ATTEMPTS: u32 = 100;
 
-/// The directory. Dropping it removes it with all that is in it.
+/// A spill directory. Dropping it removes the directory and its contents.
 #[derive(Debug)]
 pub(crate) struct SpillDirectory {
     path: PathBuf,
@@ -28,10 +28,10 @@ pub(crate) struct SpillDirectory {
 }
 
 impl SpillDirectory {
-    /// Makes one within `base`, and removes those there that dead processes of the same user left behind.
+    /// Creates a directory within `base`, and removes directories that dead processes of the same user left there.
     ///
     /// # Errors
-    /// `base` cannot be written.
+    /// Fails if `base` is not writable.
     pub(crate) fn create(base: &Path) -> io::Result<Self> {
         for attempt in 0..ATTEMPTS {
             let name = format!("{}-{attempt}", std::process::id());
@@ -44,8 +44,8 @@ impl SpillDirectory {
             let lock = File::create_new(unlocked.join(LOCK))?;
             lock.lock()?;
             let path = base.join(format!("{PREFIX}{name}"));
-            // A directory of that name may be left of a process with the same number; renaming replaces an empty one
-            // alone.
+            // An earlier process with the same id may have left a directory of that name; rename replaces it only if
+            // empty.
             if fs::rename(&unlocked, &path).is_err() {
                 fs::remove_dir_all(&unlocked)?;
                 continue;
@@ -70,7 +70,7 @@ impl Drop for SpillDirectory {
     }
 }
 
-/// Removes what processes of the user `owner` left in `base`. What cannot be looked at is left alone.
+/// Removes directories that processes of the user `owner` left in `base`. Unreadable entries are skipped.
 fn remove_abandoned(base: &Path, owner: u32, own: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {

@@ -1,11 +1,11 @@
-//! What keeps the engine from starting: everything at once, each cause once.
+//! The errors that keep the engine from starting, reported together, each cause once.
 
 use std::fmt;
 
 use datafusion::error::DataFusionError;
 
-/// Data sets that can never work, as the pod describes them. What may heal (a file that is not
-/// there yet) is not one of these.
+/// Data sets that can never work as the pod describes them. Errors that may resolve later, such as a file that does not
+/// exist yet, are not included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct StartError {
     causes: Vec<String>,

@@ -1,6 +1,6 @@
-//! Times compared with times of another unit. Before DataFusion's own coercion, which counts texts and literals in
-//! nanoseconds, so that a column with a far time cannot be compared with one (9999-12-31 is beyond 2262), and compares
-//! no times of a day of two units.
+//! Comparisons between times of different units. The rule runs before DataFusion's own coercion, which converts texts
+//! and literals to nanoseconds, so that a column cannot be compared with a distant time (9999-12-31 is beyond 2262),
+//! and which does not compare times of day of two units.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
 use datafusion::optimizer::AnalyzerRule;
 
-/// The rule.
+/// The rule that aligns the units.
 #[derive(Debug)]
 pub(crate) struct TimeLiterals;
 
@@ -111,7 +111,7 @@ fn compares(op: Operator) -> bool {
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }
 
-/// `expr`, which is `own`, as it is to be compared with an `other`; `None` where it stays as it is.
+/// Converts `expr`, of type `own`, for a comparison with type `other`; `None` if it stays unchanged.
 fn beside(expr: &Expr, own: &DataType, other: &DataType) -> Option<Expr> {
     match (own, other) {
         (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, DataType::Timestamp(unit, zone))
@@ -128,7 +128,7 @@ fn beside(expr: &Expr, own: &DataType, other: &DataType) -> Option<Expr> {
     }
 }
 
-/// How fine a time of day is.
+/// Returns the unit of a time of day.
 fn rank(data_type: &DataType) -> Option<TimeUnit> {
     match data_type {
         DataType::Time32(unit) | DataType::Time64(unit) => Some(*unit),
@@ -136,7 +136,7 @@ fn rank(data_type: &DataType) -> Option<TimeUnit> {
     }
 }
 
-/// The text that `expr` is, or that it reads as a timestamp.
+/// Returns the text literal that `expr` is, or that it casts to a timestamp.
 fn text(expr: &Expr) -> Option<&ScalarValue> {
     match expr {
         Expr::Literal(value, _) => value.try_as_str().flatten().map(|_| value),
@@ -152,11 +152,11 @@ fn text(expr: &Expr) -> Option<&ScalarValue> {
     }
 }
 
-/// The time that `text` is, in this unit, where it says no more than the unit can.
+/// Converts `text` to a time in this unit, if the unit can represent it exactly.
 fn in_unit(text: &ScalarValue, unit: TimeUnit, zone: &Option<Arc<str>>) -> Option<ScalarValue> {
     let timestamp = |unit| DataType::Timestamp(unit, zone.clone());
     let counted = text.cast_to(&timestamp(unit)).ok().filter(|value| !value.is_null())?;
-    // What a unit leaves out shows in the finest, unless the time is beyond its range.
+    // Nanoseconds reveal what a coarser unit drops, unless the time is out of their range.
     let fine = text.cast_to(&timestamp(TimeUnit::Nanosecond));
     let same = match fine {
         Ok(fine) => counted.cast_to(&timestamp(TimeUnit::Nanosecond)).is_ok_and(|again| again == fine),
@@ -167,7 +167,7 @@ fn in_unit(text: &ScalarValue, unit: TimeUnit, zone: &Option<Arc<str>>) -> Optio
     same.then_some(counted)
 }
 
-/// `TIMESTAMP '9999-12-31'`: in microseconds, as in nanoseconds it is beyond the range.
+/// Converts `TIMESTAMP '9999-12-31'` to microseconds, since it is out of range in nanoseconds.
 fn far(to: &Cast) -> Option<Expr> {
     let (DataType::Timestamp(TimeUnit::Nanosecond, zone), Expr::Literal(value, _)) =
         (to.field.data_type(), to.expr.as_ref())

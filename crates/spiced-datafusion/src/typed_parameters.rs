@@ -1,9 +1,9 @@
-//! A statement with values in the place of its parameters.
+//! Plans a statement with values in place of its parameters.
 //!
-//! DataFusion gives a parameter the type of the expression next to it, and plans with that type: a value of another
-//! type is then narrowed, or meets a plan that was made for another one. Here the statement is planned again with its
-//! values: each parameter is a call of a function that has the type of its value, and becomes a literal once the plan
-//! is made. So a parameter means what the literal means, wherever it stands.
+//! DataFusion infers a parameter's type from the adjacent expression and plans with that type: a value of another type
+//! is then narrowed, or meets a plan made for a different type. Here the statement is planned again with its values:
+//! each parameter becomes a call of a function that has the type of its value, and a literal once the plan is made. A
+//! parameter therefore means the same as the literal, wherever it appears.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -29,10 +29,10 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::statement::visit_mut;
 
-/// What a parameter is called while its statement is planned. Within quotes, which no function of SQL needs.
+/// The name of a parameter's function during planning. It needs quotes, which no SQL function does.
 const CALL: &str = "$parameter";
 
-/// The values of a statement's parameters, by their names as written: `$1`, `$name`.
+/// The values of a statement's parameters, keyed by their names as written: `$1`, `$name`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Values(Arc<BTreeMap<String, ScalarValue>>);
 
@@ -47,19 +47,19 @@ impl Values {
         self.0.is_empty()
     }
 
-    /// `statement` and `state` as they have to be planned, before [`Self::put_in`].
+    /// Prepares `statement` and `state` for planning, before [`Self::put_in`].
     pub(crate) fn prepare(&self, statement: &mut Statement, state: &mut SessionState) -> Result<()> {
-        // It cannot break off.
+        // The visitor never breaks.
         let _ = visit_mut(statement, &mut Calls);
         state.register_udf(Arc::new(ScalarUDF::from(Parameter::new(self.clone())))).map(|_| ())
     }
 
-    /// `plan` with the values in it.
+    /// Inserts the values into `plan`.
     pub(crate) fn put_in(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let plan = plan.transform_up_with_subqueries(|node| {
             let names = NamePreserver::new(&node);
             node.map_expressions(|expr| {
-                // Most expressions have none.
+                // Most expressions contain no parameter.
                 if !expr.exists(|expr| Ok(called(expr).is_some()))? {
                     return Ok(Transformed::no(expr));
                 }
@@ -79,7 +79,7 @@ impl Values {
     }
 }
 
-/// The name of the parameter that `expr` represents.
+/// Returns the name of the parameter that `expr` represents.
 fn called(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == CALL => name_in(args),
@@ -123,7 +123,7 @@ impl VisitorMut for Calls {
     }
 }
 
-/// The function that represents a parameter while its statement is planned.
+/// The function that represents a parameter during planning.
 #[derive(Debug)]
 struct Parameter {
     values: Values,
@@ -136,7 +136,7 @@ impl Parameter {
     }
 }
 
-/// Within one plan there is one.
+/// Each plan uses a single set of values.
 impl PartialEq for Parameter {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.values.0, &other.values.0)

@@ -1,4 +1,4 @@
-//! Work for a statement: where it runs, until when, and what becomes of work that outlives its time.
+//! Work for a statement: where it runs, its deadline, and the accounting of work that exceeds it.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::execution::timed_out;
 use crate::memory_watch::Watched;
 use crate::session::ended;
 
-/// The runtimes that statements run on: those of callers that only read never take a thread from those that write.
+/// The runtimes that statements run on. Callers that only read never take a thread from callers that write.
 #[derive(Debug, Clone)]
 pub(crate) struct Runtimes {
     pub(crate) readers: Handle,
@@ -32,11 +32,11 @@ impl Runtimes {
     }
 }
 
-/// How many pieces of work go on although their time is up: they compute and look at no clock.
+/// The number of units of work that continue past their deadline because they compute without checking it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Overdue(Arc<AtomicUsize>);
 
-/// The gauge of work that is overdue, as Prometheus knows it.
+/// The name of the Prometheus gauge of overdue work.
 pub(crate) const OVERDUE_METRIC: &str = "spiced_statements_overdue";
 
 const RUNNING: u8 = 0;
@@ -44,7 +44,7 @@ const OVERDUE: u8 = 1;
 const ENDED: u8 = 2;
 
 impl Overdue {
-    /// A piece of work that begins. It ends when what is returned is dropped.
+    /// Registers a unit of work. It ends when the returned value is dropped.
     pub(crate) fn begin(&self) -> Work {
         Work { state: Arc::new(AtomicU8::new(RUNNING)), count: self.clone() }
     }
@@ -58,14 +58,14 @@ impl Overdue {
     }
 }
 
-/// A piece of work that goes on.
+/// A running unit of work.
 pub(crate) struct Work {
     state: Arc<AtomicU8>,
     count: Overdue,
 }
 
 impl Work {
-    /// To be called when the time of the work is up.
+    /// Returns the function to call when the deadline of the work expires.
     pub(crate) fn deadline(&self) -> impl FnOnce() + Send + 'static {
         let (state, count) = (self.state.clone(), self.count.clone());
         move || {
@@ -84,19 +84,19 @@ impl Drop for Work {
     }
 }
 
-/// Runs `work`, which may compute for long between two points where it could be stopped, such as planning: another
-/// thread takes over the runtime's tasks meanwhile. `None` where `stop` came first, as far as the work looks up at all.
+/// Runs `work`, which may compute for a long time without a point at which it can be stopped, such as planning; another
+/// thread takes over the runtime's tasks meanwhile. Returns `None` if `stop` fires first and the work yields.
 ///
 /// Must be called in a task of a multi-threaded runtime.
 pub(crate) fn uninterrupted<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::task::block_in_place(|| Handle::current().block_on(stop.run_until_cancelled(work)))
 }
 
-/// Ends a statement from elsewhere, with the error that its caller gets. Cheap to clone; the first error counts.
+/// Ends a statement from outside, with the error for its caller. Cheap to clone; only the first error takes effect.
 #[derive(Clone)]
 pub(crate) struct Ender(Arc<Mutex<Option<EndWith>>>);
 
-/// Ends a statement.
+/// The function that ends a statement.
 type EndWith = Box<dyn FnOnce(EngineError) + Send>;
 
 impl Ender {
@@ -118,8 +118,8 @@ impl Ender {
     }
 }
 
-/// Ends a statement from another thread: its deadline, or the memory of the process. The work may compute on for a
-/// while before it sees that; its caller does not wait for that.
+/// Reports that a statement was ended from outside: by its deadline, or by the memory limit of the process. The work
+/// may compute for a while before it notices; its caller need not wait for that.
 pub(crate) struct DeadlineGuard {
     struck: oneshot::Receiver<EngineError>,
     why: Option<EngineError>,
@@ -128,19 +128,19 @@ pub(crate) struct DeadlineGuard {
 }
 
 impl DeadlineGuard {
-    /// Waits for it.
+    /// Waits for the end of the statement.
     pub(crate) async fn comes(&mut self) -> EngineError {
         if self.why.is_none() && !self.struck.is_terminated() {
             self.why = (&mut self.struck).await.ok();
         }
         match &self.why {
             Some(why) => why.clone(),
-            // It cannot come any more: the engine has gone, and its clock with it.
+            // It can no longer arrive: the engine is gone, and its timer with it.
             None => std::future::pending().await,
         }
     }
 
-    /// Why the statement was ended, where it was.
+    /// Returns why the statement was ended, if it was.
     pub(crate) fn has_come(&mut self) -> Option<EngineError> {
         if self.why.is_none() {
             self.why = self.struck.try_recv().ok();
@@ -150,13 +150,13 @@ impl DeadlineGuard {
 }
 
 impl EngineShared {
-    /// Calls `end`, which ends some work and must not block, at `when`, or sooner where the process has too much
-    /// memory, unless what is returned is dropped before.
+    /// Calls `end`, which ends some work and must not block, at `when`, or sooner if the process exceeds its memory
+    /// limit, unless the returned guard is dropped first.
     pub(crate) fn strike(&self, when: Instant, end: impl FnOnce() + Send + 'static) -> DeadlineGuard {
         let (strike, struck) = oneshot::channel();
         let ender = Ender::new(move |why| {
             end();
-            // Nobody waits for it where the work has just been done.
+            // The receiver is gone if the work has just finished.
             let _ = strike.send(why);
         });
         let (limit, at_deadline) = (self.query_timeout, ender.clone());
@@ -164,11 +164,11 @@ impl EngineShared {
         DeadlineGuard { struck, why: None, _alarm: alarm, watched: self.memory_watch.watch(ender) }
     }
 
-    /// Runs `work`, which plans, for a caller with `role` within the time limit. The slot of the call belongs to the
-    /// work: it is free when the work has ended, which may be after the caller was answered.
+    /// Runs `work`, which plans, for a caller with `role` within the time limit. The work owns the slot of the call and
+    /// releases it when it ends, which may be after the caller got its response.
     ///
     /// # Errors
-    /// The time is up, or the work panicked.
+    /// Fails if the deadline expires or the work panics.
     pub(crate) async fn within_limit<T: Send + 'static>(
         &self,
         role: Role,
@@ -182,7 +182,7 @@ impl EngineShared {
             end.cancel();
             is_late();
         });
-        // A caller that goes away stops the work, too.
+        // A caller that disconnects stops the work, too.
         let _stops = stop.clone().drop_guard();
         let task = async move {
             let _begun = begun;
@@ -192,7 +192,7 @@ impl EngineShared {
         let done = tokio::select! {
             biased;
             done = &mut task => done,
-            // What has begun cannot be aborted; it is stopped where it looks up, and keeps its slot until then.
+            // Running work cannot be aborted; it stops at its next check, and keeps its slot until then.
             why = strike.comes() => return Err(why),
         };
         match done {

@@ -1,4 +1,4 @@
-//! Slots belong to work: a result that nobody reads keeps nobody else from running, and what it holds is counted.
+//! Slots belong to work: an unread result does not keep others from running, and the memory it holds is counted.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use spiced_engine::{
 
 use crate::Pod;
 
-/// Rows without end, near enough, a kilobyte each.
+/// A practically endless result, one kilobyte a row.
 const ENDLESS: &str = "SELECT value, repeat('x', 1000) AS x FROM generate_series(1, 1000000000000)";
 
-/// One statement runs at a time, and none waits.
+/// Runs one statement at a time, without a queue.
 fn one_at_a_time() -> AdmissionControl {
     let limits = RoleLimits { running: 1, waiting: 0 };
     AdmissionControl::new(limits, limits, Duration::ZERO)
@@ -24,7 +24,7 @@ async fn ask(engine: &impl Engine, caller: &str, sql: &str) -> Result<Execution,
     session.prepare(Statement::Sql(sql.to_owned())).await?.execute(Parameters::none()).await
 }
 
-/// Asks until there is a slot, or for a minute.
+/// Retries until a slot is free, for at most a minute.
 async fn eventually(engine: &impl Engine, caller: &str, sql: &str) -> Execution {
     let answered = async {
         loop {
@@ -49,7 +49,7 @@ async fn a_result_that_nobody_reads_keeps_nobody_from_running() {
         let mut other = eventually(&engine, "other", "SELECT 1").await;
         assert!(other.batches.next().await.unwrap().is_ok());
     }
-    // As many results as one caller may leave open; the others' are not touched by that.
+    // The limit on open results applies per caller and does not affect the others.
     let refused = async {
         loop {
             let error = ask(&engine, "slow", ENDLESS).await.unwrap_err();
@@ -62,7 +62,7 @@ async fn a_result_that_nobody_reads_keeps_nobody_from_running() {
     };
     tokio::time::timeout(Duration::from_secs(60), refused).await.expect("one too many is refused");
     assert!(eventually(&engine, "other", "SELECT 1").await.batches.next().await.unwrap().is_ok());
-    // A client that keeps reading gets every row.
+    // A client that keeps reading gets the whole result.
     for _ in 0..20 {
         assert!(unread[0].batches.next().await.unwrap().is_ok());
     }
@@ -74,7 +74,7 @@ async fn a_time_limit_ends_a_result_that_nobody_reads() {
     pod.options.query_timeout = Duration::from_millis(300);
     let engine = Guarded::new(pod.start()).admitted_by(one_at_a_time());
     let mut unread = Vec::new();
-    // Each of them would be the one too many if those before it were still open.
+    // Each of these would exceed the limit if the earlier ones were still open.
     for _ in 0..6 {
         unread.push(eventually(&engine, "slow", ENDLESS).await);
     }
@@ -99,7 +99,7 @@ async fn rows_that_wait_count_against_the_memory() {
     pod.options.query_timeout = Duration::from_secs(60);
     let engine = pod.start();
     let mut unread = Vec::new();
-    // Eight megabytes a batch: some of them find room, and the rest does not.
+    // Eight megabytes a batch: some of them fit, the others do not.
     let mut refused = 0;
     for _ in 0..12 {
         let mut answer = ask(&engine, "slow", ENDLESS).await.unwrap();

@@ -1,4 +1,4 @@
-//! UPDATE, DELETE and TRUNCATE of tables in memory. What they mean is compared with DuckDB's answers in `conformance`.
+//! UPDATE, DELETE and TRUNCATE of in-memory tables. `conformance` compares their semantics with DuckDB's results.
 
 use spiced_engine::ErrorKind;
 
@@ -52,7 +52,7 @@ async fn what_takes_no_change_says_so() {
     assert!(error.to_string().contains("no MERGE here"), "{error}");
 }
 
-/// Rows that another statement has changed since they were read are not changed on top of that.
+/// An update does not overwrite rows that another statement has changed since they were read.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_changes_at_once_none_is_lost() {
     let mut pod = Pod::new();
@@ -80,7 +80,7 @@ async fn of_two_changes_at_once_none_is_lost() {
     assert_eq!(run(&*session, "SELECT id FROM m").await, ["160"]);
 }
 
-/// Rows keep their order however their batches are cut, and deleted rows release their memory.
+/// Rows keep their positions however their batches are split, and deleted rows release their memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_tables() {
     let mut pod = Pod::new();
@@ -93,7 +93,7 @@ async fn large_tables() {
         let sql = "UPDATE m SET name = 'y' || CAST(id AS VARCHAR), id = -id WHERE id % 10 = 3";
         assert_eq!(run(&*session, sql).await, ["10000"]);
         let sums = "SELECT count(*), sum(id), count(DISTINCT name) FROM m";
-        // 1 to 100,000 is 5,000,050,000; each tenth of these is about 500 millions, turned round.
+        // The sum of 1 to 100,000 is 5,000,050,000; each tenth of the rows is about 500 million, negated.
         assert_eq!(run(&*session, sums).await, ["100000 | 4000090000 | 10001"]);
         assert_eq!(run(&*session, "SELECT name FROM m WHERE id = -77773").await, ["y77773"]);
         assert_eq!(run(&*session, "DELETE FROM m WHERE id < 0").await, ["10000"]);

@@ -14,7 +14,7 @@ use spiced_engine::{
 
 use crate::{Pod, fails, prepare, run};
 
-/// Rows without end, near enough.
+/// A practically endless result.
 const ENDLESS: &str = "SELECT value FROM generate_series(1, 1000000000000)";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +44,7 @@ async fn a_caller_that_does_not_fetch_runs_out_of_time_too() {
     let prepared = prepare(&*session, ENDLESS).await.unwrap();
     let mut answer = prepared.execute(Parameters::none()).await.unwrap();
     assert!(answer.batches.next().await.unwrap().is_ok());
-    // The query's own clock goes on while nobody fetches.
+    // The query's own deadline keeps running while the client does not fetch.
     tokio::time::timeout(Duration::from_secs(30), async {
         let mut fetched = 0;
         let error = loop {
@@ -74,7 +74,7 @@ async fn memory_has_a_limit_that_all_share() {
         let error = fails(&*session, sql).await;
         assert_eq!(error.kind(), ErrorKind::Exhausted, "{sql}: {error}");
     }
-    // What failed left nothing behind, and gave back what it held.
+    // The failed statement left no rows and released its memory.
     assert_eq!(run(&*session, "SELECT count(*) FROM m").await, ["0"]);
     assert_eq!(run(&*session, "INSERT INTO m SELECT value, 'x' FROM generate_series(1, 10000)").await, ["10000"]);
     assert_eq!(fails(&*session, "SELECT * FROM t").await.kind(), ErrorKind::InvalidStatement);
@@ -93,7 +93,7 @@ async fn dropping_the_stream_ends_the_query() {
     until_tasks(before).await;
 }
 
-/// Waits until no more tasks than these are left.
+/// Waits until at most `left` tasks remain.
 async fn until_tasks(left: usize) {
     tokio::time::timeout(Duration::from_secs(10), async {
         while crate::queries().metrics().num_alive_tasks() > left {
@@ -104,7 +104,7 @@ async fn until_tasks(left: usize) {
     .expect("the query's tasks end");
 }
 
-/// The caller needs neither tokio nor a timer: all work is on the engine's runtime.
+/// The caller needs neither tokio nor a timer: all work runs on the engine's runtime.
 #[test]
 fn the_caller_only_waits() {
     let busy = Arc::new(AtomicUsize::new(0));
@@ -146,7 +146,7 @@ async fn errors_have_their_class() {
     let session = pod.session().await;
     for (sql, kind, part) in [
         ("SELECT 1/0", ErrorKind::InvalidStatement, "divide by zero"),
-        // Without the value, which may be a row's.
+        // The value is omitted, since it may come from a row.
         ("SELECT CAST('x' AS INT)", ErrorKind::InvalidStatement, "cannot cast string '…' to value of Int32 type"),
         ("SELECT nope FROM m", ErrorKind::InvalidStatement, "nope"),
         ("SELECT * FROM nope", ErrorKind::InvalidStatement, "table 'spice.public.nope' not found"),
@@ -171,7 +171,7 @@ async fn errors_have_their_class() {
     assert_eq!(plan.kind(), ErrorKind::Unsupported);
 }
 
-/// None of these may end the process: a stack that overflows cannot be caught.
+/// No such statement may end the process: a stack overflow cannot be caught.
 #[tokio::test(flavor = "multi_thread")]
 async fn shapes_that_eat_stack() {
     let session = Pod::new().session().await;
@@ -192,7 +192,7 @@ async fn shapes_that_eat_stack() {
         ] {
             let (shown, seen) = (&sql[..30], crate::rows(&*session, &sql).await);
             match seen {
-                // Some of these have two operators, or none, where others have one.
+                // Some of these have two operators, or no operator, where others have one.
                 Ok(_) => assert!(n < 1_000, "{shown}… with {n} is answered"),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::InvalidStatement, "{shown}… with {n}: {error}");
@@ -213,7 +213,7 @@ async fn shapes_that_eat_stack() {
         format!("SELECT 1{}", repeat(" + CASE WHEN true THEN 1 ELSE 2 END", 20_000)),
         format!("SELECT 1{}", repeat(" = {a: 1, b: 2}", 60_000)),
         format!("SELECT 1{}", repeat("::STRUCT<a INT, b INT>", 40_000)),
-        // Types that nest, as SQL and as text.
+        // Nested types, as SQL and as text.
         format!("SELECT NULL::INT{}", repeat("[]", 400)),
         format!("SELECT CAST(NULL AS {}INT{})", repeat("ARRAY<", 100), repeat(">", 100)),
         format!("SELECT arrow_cast(NULL, '{}Int8{}')", repeat("List(", 3_000), repeat(")", 3_000)),
@@ -232,7 +232,7 @@ async fn shapes_that_eat_stack() {
     assert_eq!(run(&*session, &cases).await, ["7"]);
 }
 
-/// A condition that is pushed down is written out with what makes its columns.
+/// A pushed-down condition is expanded with the expressions of its columns.
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_that_grow_out_of_a_short_text() {
     let mut pod = Pod::new();
@@ -271,7 +271,7 @@ async fn what_is_spilled_lies_in_a_private_directory_within_a_limit() {
     assert!(error.to_string().contains("nothing can be spilled to"), "{error}");
 }
 
-/// Views and common table expressions multiply what a short text says.
+/// Views and common table expressions multiply the size of a short text.
 #[tokio::test(flavor = "multi_thread")]
 async fn plans_that_grow_out_of_a_short_text() {
     let session = Pod::new().session().await;
@@ -298,8 +298,7 @@ fn numbered(n: usize, part: &str) -> String {
     (0..n).map(|at| part.replace('#', &at.to_string())).collect()
 }
 
-/// What lies in memory is handed out as it lies, in its order, without a task: as much of it at once as one message
-/// takes.
+/// In-memory rows are returned unchanged and in order, without a task, in batches as large as one message allows.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_in_memory_are_handed_out_as_they_lie() {
     let mut pod = Pod::new();
@@ -324,14 +323,14 @@ async fn rows_in_memory_are_handed_out_as_they_lie() {
     let first = answer.batches.next().await.unwrap().unwrap();
     assert_eq!(first.column(0).as_primitive::<Int64Type>().values()[..3], [0, 1, 2]);
 
-    // Its time is up all the same, for who does not fetch: by then others that began later have run out of theirs.
+    // Its deadline expires even if the client does not fetch: later statements have timed out by then.
     for _ in 0..2 {
         assert_eq!(fails(&*session, ENDLESS).await.kind(), ErrorKind::Timeout);
     }
     assert_eq!(answer.batches.next().await.unwrap().unwrap_err().kind(), ErrorKind::Timeout);
     assert!(answer.batches.next().await.is_none());
 
-    // A size of batches that the session asks for is kept to.
+    // A batch size that the session requests is respected.
     assert!(run(&*session, "SET datafusion.execution.batch_size = 50000").await.is_empty());
     let prepared = prepare(&*session, "SELECT * FROM t").await.unwrap();
     assert!(sizes(prepared.execute(Parameters::none()).await.unwrap()).await.iter().all(|rows| *rows <= 50_000));

@@ -1,4 +1,4 @@
-//! Numbers are never changed, and statements mean what they mean in PostgreSQL: what leaves its type is an error.
+//! Numbers are never altered, and statements have PostgreSQL's semantics: a value out of its type's range is an error.
 
 use spiced_engine::ErrorKind;
 
@@ -58,7 +58,7 @@ async fn what_leaves_its_type_is_an_error() {
         ("WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r WHERE x < 4) SELECT sum(x) FROM r", "10"),
         ("SELECT i FROM n ORDER BY i LIMIT 2 - 1", "1"),
         ("SELECT s FROM n WHERE s IN (SELECT max(s) - 32764 FROM n)", "3"),
-        // Intermediate values do not matter, nor does the order.
+        // Neither intermediate sums nor the order matter.
         ("SELECT sum(x) FROM (VALUES (9223372036854775807), (1), (-5)) t(x)", "9223372036854775803"),
         (
             "SELECT sum(x) OVER (ORDER BY y ROWS BETWEEN CURRENT ROW AND CURRENT ROW) \
@@ -84,12 +84,12 @@ async fn what_leaves_its_type_is_an_error() {
     }
     let far = "SELECT arrow_cast(date '9999-12-31', 'Date64')::timestamp";
     assert_eq!(fails(&*session, far).await.kind(), ErrorKind::InvalidStatement);
-    // One function for the whole chain.
+    // The whole chain becomes one function.
     let chain = vec!["s"; 499].join(" + ");
     assert_eq!(run(&*session, &format!("SELECT {chain} FROM n WHERE s = 3")).await, ["1497"]);
 }
 
-/// DataFusion leaves one of two projections out that list the same.
+/// DataFusion drops one of two projections with the same list.
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_that_list_the_same_are_all_done() {
     let session = Pod::new().session().await;
@@ -115,7 +115,7 @@ async fn statements_mean_what_they_mean_in_postgresql() {
     run(&*session, "CREATE TABLE cs (id int PRIMARY KEY, s varchar)").await;
     run(&*session, "INSERT INTO cs VALUES (1, 'a'), (2, 'b'), (3, NULL)").await;
     for (sql, expected) in [
-        // The columns of both sides have one name.
+        // The columns of both sides have the same name.
         ("SELECT id FROM cs WHERE s = ANY (SELECT s FROM cs WHERE id = 1)", "1"),
         ("SELECT id FROM cs WHERE s <> ALL (SELECT s FROM cs WHERE id = 1)", "2"),
         ("SELECT id FROM cs WHERE id > ANY (SELECT id FROM cs WHERE id > 1) ORDER BY id", "3"),
@@ -137,7 +137,7 @@ async fn statements_mean_what_they_mean_in_postgresql() {
     for sql in ["SELECT c SIMILAR TO '(' FROM (VALUES ('a')) t(c)", "SELECT c SIMILAR TO c FROM (VALUES ('(')) t(c)"] {
         assert_eq!(fails(&*session, sql).await.kind(), ErrorKind::InvalidStatement, "{sql}");
     }
-    // Keys are told and not enforced, so that no plan relies on them.
+    // Keys are reported but not enforced, so no plan relies on them.
     run(&*session, "INSERT INTO cs VALUES (1, 'c')").await;
     assert_eq!(run(&*session, "SELECT DISTINCT id FROM cs WHERE id = 1").await, ["1"]);
     assert_eq!(fails(&*session, "SELECT id, s FROM cs GROUP BY id").await.kind(), ErrorKind::InvalidStatement);

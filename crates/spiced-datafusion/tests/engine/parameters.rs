@@ -1,4 +1,4 @@
-//! Parameters: which there are, and binding.
+//! Parameters: discovery and binding.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ fn text(value: &str) -> ArrayRef {
     Arc::new(StringArray::from(vec![value]))
 }
 
-/// As flightsql-dbapi sends a value.
+/// Encodes a value as flightsql-dbapi sends it.
 fn one_of_a_union(value: &str) -> ArrayRef {
     let fields = UnionFields::try_new(
         [0, 1],
@@ -132,7 +132,7 @@ async fn what_is_missing_or_too_much_is_named() {
         (named, batch(vec![("id", int(1)), ("$id", int(1)), ("name", text("c"))]), "the parameter `id` has two values"),
         (named, batch(vec![("$a", int(1)), ("$b", text("c"))]), "no value for `$id`, `$name`"),
         ("SELECT 1", batch(vec![("$1", int(1))]), "the statement has no parameters, and 1 came with it"),
-        // As `id = 'one'` does.
+        // The same error as for `id = 'one'`.
         (both, batch(vec![("$1", text("one")), ("$2", text("c"))]), "cannot cast string '…' to value of Int64 type"),
     ] {
         let error = with(&*session, sql, parameters).await.unwrap_err();
@@ -174,7 +174,7 @@ async fn a_change_that_is_prepared_runs_again() {
     assert_eq!(crate::run(&*session, "SELECT name FROM m ORDER BY id").await, ["y", "b", "c"]);
 }
 
-/// A value, and the literal that says the same.
+/// Pairs each value with the equivalent literal.
 fn values() -> Vec<(&'static str, ArrayRef)> {
     let day = 19_723;
     vec![
@@ -204,7 +204,7 @@ fn values() -> Vec<(&'static str, ArrayRef)> {
     ]
 }
 
-/// The result with its types, or the fact that it is empty.
+/// Returns the result with its types, or the kind of the error.
 async fn outcome(session: &dyn Session, sql: &str, parameters: Parameters) -> Result<String, ErrorKind> {
     let run = async {
         let prepared = prepare(session, sql).await?;
