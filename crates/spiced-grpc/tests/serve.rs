@@ -1,4 +1,4 @@
-//! The whole endpoint on a socket: who is let in where nobody is, and what a drain waits for.
+//! Tests the whole endpoint on a socket: the services open to anonymous callers, and what a drain waits for.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,8 +1,8 @@
 //! Encodes values as JSON: with arrow-json's encoders, or our own if those fail or produce wrong output.
 //!
-//! Binary is hexadecimal, decimals are numbers, dates and times are ISO 8601 text, and NaN and infinite floats are null.
-//! Unions are text. Maps are objects whose keys are the text of the map's keys. A key that would occur twice in an
-//! object gets a number, as columns do.
+//! Binary is hexadecimal, decimals are numbers, dates and times are ISO 8601 text, and NaN and infinite floats are
+//! null. Unions are text. Maps are objects whose keys are the text of the map's keys. A key that would occur
+//! twice in an object gets a number, as columns do.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
