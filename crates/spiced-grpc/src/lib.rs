@@ -1,8 +1,8 @@
 //! The gRPC endpoint: health, server reflection, and telemetry ingest (OTLP).
 //!
-//! [`health`] is for endpoints that mainly serve another protocol (Flight, the probe port); [`router`] is the whole gRPC
-//! endpoint. Both return an [`axum::Router`] without a fallback, so that they can be merged with others; [`serve()`]
-//! serves the latter on a socket. This crate spawns no task, so a router can run on any runtime.
+//! [`health`] is for endpoints that mainly serve another protocol (Flight, the probe port); [`router`] is the whole
+//! gRPC endpoint. Both return an [`axum::Router`] without a fallback, so that they can be merged with others;
+//! [`serve()`] serves the latter on a socket. This crate spawns no task, so a router can run on any runtime.
 //!
 //! Health is open to every client that the handshake accepts. Reflection and OTLP require a [`Principal`] in the
 //! request's extensions and reject a request without one. The OTLP services write to the [`telemetry_tables`] of the
