@@ -1,5 +1,5 @@
-//! gRPC framing over HTTP/2 for the calls that carry batches. tonic would copy each body twice more when sending, and
-//! once more when receiving, to memory that arrow-ipc could not use.
+//! gRPC framing over HTTP/2 for the calls that carry batches. tonic would copy each outgoing body twice more, and each
+//! incoming body once more, to an address where arrow-ipc could not use it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -27,17 +27,17 @@ use crate::ipc_encoder::{Chunks, DATA_BODY, DATA_HEADER, GRPC_PREFIX, Owned};
 use crate::request_context::Answer;
 use crate::{HANDSHAKE, status};
 
-/// The fields of `arrow.flight.protocol.FlightData` other than the ones that are also sent.
+/// The fields of `arrow.flight.protocol.FlightData` that are only received.
 const DESCRIPTOR: u32 = 1;
 const APP_METADATA: u32 = 3;
 
-/// What a Handshake may send in all: a user and a password.
+/// The most bytes that a Handshake may send in total: a user and a password.
 const MAX_HANDSHAKE: usize = 16 << 10;
 
 /// The longest key, or length, of a field ("Base 128 Varints" of Protocol Buffers).
 const VARINT: usize = 10;
 
-/// A request without its messages, and what they are read from; none is to have more than `most` bytes.
+/// Splits a request into its head and a reader of its messages, each of at most `most` bytes.
 pub(crate) fn decode_request(request: Request, most: usize) -> Result<tonic::Request<Received>, Status> {
     let (parts, body) = request.into_parts();
     let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
@@ -48,7 +48,7 @@ pub(crate) fn decode_request(request: Request, most: usize) -> Result<tonic::Req
     Ok(tonic::Request::from_parts(MetadataMap::from_headers(parts.headers), parts.extensions, received))
 }
 
-/// Prepares a request for tonic: why its body fails is told in gRPC's terms, and who is not let in yet sends little.
+/// Prepares a request for tonic: body errors become gRPC statuses, and an unauthenticated client may send little.
 pub(crate) async fn prepared(request: Request) -> Request {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
@@ -59,29 +59,29 @@ pub(crate) async fn prepared(request: Request) -> Request {
     Request::from_parts(parts, Body::new(body.map_err(|error| status::from_body(&error))))
 }
 
-/// Says that the request is one message, whose end has a deadline, too.
+/// Marks the request as a single message, so that its end has a deadline too.
 pub(crate) fn expect_one_message(extensions: &http::Extensions) {
     if let Some(charge) = extensions.get::<RequestCharge>() {
         charge.expect_one_message();
     }
 }
 
-/// The messages of a request, as they come.
+/// The messages of a request, read as they arrive.
 pub(crate) struct Received {
     body: Body,
-    /// What has come and was not read yet.
+    /// Bytes received but not yet read.
     ahead: BufList,
     most: usize,
 }
 
 impl Received {
-    /// The next message as it is; `None` at the end.
+    /// Returns the next message undecoded, or `None` at the end.
     pub(crate) async fn message(&mut self) -> Result<Option<Bytes>, Status> {
         let Some(length) = self.prefix().await? else { return Ok(None) };
         self.take(length).await.map(Some)
     }
 
-    /// The messages of a stream of `FlightData`. Their bodies lie as arrow-ipc wants them.
+    /// Decodes a stream of `FlightData`. Bodies are aligned as arrow-ipc requires.
     pub(crate) fn flight_data(self) -> Answer<FlightData> {
         stream::try_unfold(self, |mut received| async {
             Ok(received.next_flight_data().await?.map(|message| (message, received)))
@@ -104,7 +104,7 @@ impl Received {
                     return Err(malformed(format!("field {tag} is of another type")));
                 }
                 _ => {
-                    // Unknown, and of no known length before all of it is there.
+                    // An unknown field, whose length is known only once it has arrived completely.
                     left = start.limit();
                     self.at_least(left).await?;
                     let mut rest = (&mut self.ahead).take(left);
@@ -130,7 +130,7 @@ impl Received {
         Ok(Some(message))
     }
 
-    /// The length of the next message; `None` at the end.
+    /// Returns the length of the next message, or `None` at the end.
     async fn prefix(&mut self) -> Result<Option<usize>, Status> {
         if self.ahead.is_empty() && !self.more().await? {
             return Ok(None);
@@ -161,13 +161,13 @@ impl Received {
         Ok(())
     }
 
-    /// The next `count` bytes.
+    /// Returns the next `count` bytes.
     async fn take(&mut self, count: usize) -> Result<Bytes, Status> {
         self.at_least(count).await?;
         Ok(self.ahead.copy_to_bytes(count))
     }
 
-    /// The next `count` bytes, where Arrow's buffers may begin; copied there as they come.
+    /// Returns the next `count` bytes, copied as they arrive to an address aligned for Arrow's buffers.
     async fn aligned(&mut self, count: usize) -> Result<Bytes, Status> {
         let mut buffer = MutableBuffer::with_capacity(count);
         while buffer.len() < count {
@@ -181,7 +181,7 @@ impl Received {
         Ok(Bytes::from_owner(Owned(Buffer::from(buffer))))
     }
 
-    /// Waits for more; false at the end.
+    /// Waits for more bytes; returns false at the end.
     async fn more(&mut self) -> Result<bool, Status> {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|error| status::from_body(&error))?;
@@ -200,7 +200,7 @@ fn malformed(why: impl std::fmt::Display) -> Status {
     Status::invalid_argument(format!("a message is no FlightData: {why}"))
 }
 
-/// The answer to a call.
+/// Encodes the response to a call.
 pub(crate) fn encode_response(answer: Result<Answer<Chunks>, Status>) -> Response {
     match answer {
         Ok(messages) => {
@@ -219,7 +219,7 @@ pub(crate) fn encode_response(answer: Result<Answer<Chunks>, Status>) -> Respons
     }
 }
 
-/// A message that is small, framed for gRPC.
+/// Frames a small message for gRPC.
 pub(crate) fn framed(message: &impl Message) -> Chunks {
     let length = message.encoded_len();
     let mut framed = Vec::with_capacity(GRPC_PREFIX + length);
@@ -229,28 +229,28 @@ pub(crate) fn framed(message: &impl Message) -> Chunks {
     vec![framed.into()]
 }
 
-/// Messages as they are made, and the status at their end.
+/// A response body: messages as they are produced, then the status.
 struct Messages {
     messages: Answer<Chunks>,
     beside: VectoredBody,
     gathered: ChunkBuilder,
-    /// What is left of a frame that nobody puts together.
+    /// The rest of a frame, kept as separate buffers.
     ready: BufList,
     end: End,
 }
 
-/// How far a stream of messages is.
+/// The state of a stream of messages.
 enum End {
-    /// More may come.
+    /// More messages may follow.
     Open,
-    /// What is left to be said.
+    /// The messages have ended; the status is still to be sent.
     Ended(Status),
-    /// All has been said.
+    /// The status has been sent.
     Over,
 }
 
 impl Messages {
-    /// What there is, as one frame.
+    /// Takes the buffered bytes as one frame.
     fn take(&mut self) -> Option<Bytes> {
         if self.ready.is_empty() {
             self.ready = self.gathered.take();
@@ -259,7 +259,7 @@ impl Messages {
     }
 }
 
-/// The end of an answer as gRPC has it; `None` where the status cannot be written, which a client takes for a failure.
+/// The gRPC trailers of a response. `None` if the status cannot be encoded, which a client treats as a failure.
 fn trailers(status: &Status) -> Option<HeaderMap> {
     let mut trailers = HeaderMap::new();
     status.add_header(&mut trailers).ok().map(|()| trailers)
@@ -308,7 +308,7 @@ mod tests {
 
     use super::*;
 
-    /// What is read of `bytes` that come in frames of these lengths, over and over.
+    /// Decodes `bytes` that arrive in frames of these lengths, repeated cyclically.
     fn read(bytes: &[u8], lengths: &[usize]) -> Result<Vec<FlightData>, Status> {
         let mut rest = bytes;
         let frames: Vec<_> = lengths
@@ -350,7 +350,7 @@ mod tests {
         fn what_is_no_message_is_refused(bytes in vec(any::<u8>(), 0..200), lengths in vec(1_usize..50, 1..8)) {
             let mut framed = vec![0, 0, 0, 0, bytes.len() as u8];
             framed.extend(&bytes);
-            // As prost has it, but for what it would take twice.
+            // Compares only the body with what prost decodes: repeated fields may differ.
             if let Ok(read) = read(&framed, &lengths) {
                 prop_assert_eq!(read.len(), 1);
                 prop_assert_eq!(FlightData::decode(&bytes[..]).ok().map(|wanted| wanted.data_body), read.into_iter().next().map(|message| message.data_body));
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_passed_over() {
-        // Of each kind: a number, eight bytes, a text, four bytes; then the body.
+        // One unknown field of each kind: a number, eight bytes, a text, four bytes; then the body.
         let mut bytes =
             vec![0x20, 0x96, 0x01, 0x29, 1, 2, 3, 4, 5, 6, 7, 8, 0x32, 3, b'a', b'b', b'c', 0x3d, 1, 2, 3, 4];
         bytes.extend([0xc2, 0x3e, 2, b'o', b'k']);

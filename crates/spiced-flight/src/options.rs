@@ -1,4 +1,4 @@
-//! What an embedder may set, and what it is otherwise.
+//! Settings of the Flight endpoint and their defaults.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use tls_core::Secret;
 /// Settings of the Flight endpoint.
 #[derive(Debug, Clone)]
 pub struct FlightOptions {
-    /// What tickets and handles are signed with. Random by default, so that they end with the
-    /// process; replicas that share it accept each other's. An empty one is replaced by a random one.
+    /// The key that signs tickets and handles. Random by default, so they become invalid when the process ends;
+    /// replicas that share a secret accept each other's. An empty secret is replaced by a random one.
     pub signing_secret: Secret,
     /// How long a ticket or a handle is accepted. Default: 1 hour.
     pub handle_lifetime: Duration,
-    /// The largest message taken from a client, in bytes. Default: 16 MiB.
+    /// The largest message accepted from a client, in bytes. Default: 16 MiB.
     pub max_message_bytes: usize,
-    /// How long a client may take to send what a `DoPut` begins with: the schema of its rows, or all its parameters.
-    /// Default: 30 s. Messages after the schema have the time limit of a query.
+    /// How long a client may take to send the start of a `DoPut`: the schema of its rows, or all its parameters.
+    /// Default: 30 s. The rows after a schema are subject to the engine's query timeout.
     pub request_timeout: Duration,
 }
 
@@ -31,12 +31,12 @@ impl Default for FlightOptions {
     }
 }
 
-/// A secret of 256 bits that nobody else knows.
+/// A random 256-bit secret.
 pub(crate) fn random_secret() -> Secret {
     Secret::new(random::<32>().to_vec())
 }
 
-/// Bytes that nobody can foresee.
+/// Unpredictable random bytes.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).expect("the operating system gives random bytes");

@@ -1,4 +1,4 @@
-//! Parameters as clients send them: batches in a `DoPut` stream, kept as IPC bytes in a handle.
+//! Parameters that clients send as batches in a `DoPut` stream, stored as IPC bytes in a handle.
 
 use std::io::Cursor;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::ipc_decoder::IpcDecoder;
 use crate::signed_handle::MAX_HANDLE_BYTES;
 use crate::status;
 
-/// All rows of a stream as one batch; none where the client sent no column or no row.
+/// Collects all rows of a stream into one batch, or returns `None` if the client sent no column or no row.
 ///
-/// Reads at most as much as fits in a handle, for no longer than a request may take.
+/// Reads at most as much as fits in a handle, within the request timeout.
 pub(crate) async fn collect<S>(first: FlightData, rest: S, within: Duration) -> Result<Option<RecordBatch>, Status>
 where
     S: Stream<Item = Result<FlightData, Status>> + Send + 'static,
@@ -40,7 +40,7 @@ where
     tokio::time::timeout(within, read).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// A batch as IPC bytes; empty if there is no batch.
+/// Encodes a batch as IPC bytes; without a batch, they are empty.
 pub(crate) fn encode(batch: Option<&RecordBatch>) -> Result<Bytes, Status> {
     let Some(batch) = batch else { return Ok(Bytes::new()) };
     let mut bytes = Vec::new();
@@ -49,7 +49,7 @@ pub(crate) fn encode(batch: Option<&RecordBatch>) -> Result<Bytes, Status> {
     Ok(bytes.into())
 }
 
-/// What [`encode`] encoded.
+/// Decodes the bytes from [`encode`].
 pub(crate) fn decode(bytes: &Bytes) -> Result<Option<RecordBatch>, Status> {
     if bytes.is_empty() {
         return Ok(None);
@@ -58,7 +58,7 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Option<RecordBatch>, Status> {
     reader.next().transpose().map_err(status::internal)
 }
 
-/// The parameters of a query, which takes no more than one row.
+/// Returns the parameters of a query, which accepts at most one row.
 pub(crate) fn of_query(batch: Option<RecordBatch>) -> Result<Parameters, Status> {
     match batch {
         None => Ok(Parameters::none()),
@@ -70,7 +70,7 @@ pub(crate) fn of_query(batch: Option<RecordBatch>) -> Result<Parameters, Status>
     }
 }
 
-/// One set of parameters for each row, in order.
+/// Returns one set of parameters for each row, in order.
 pub(crate) fn by_row(batch: &RecordBatch) -> impl Iterator<Item = Result<Parameters, Status>> {
     (0..batch.num_rows()).map(|row| Parameters::from_batch(batch.slice(row, 1)).map_err(status::from_engine))
 }

@@ -1,4 +1,4 @@
-//! Prepared statements: create, bind, run, close. Nothing of them is kept but what `bound` holds.
+//! Prepared statements: create, bind, run, close. The server keeps no state for them except `bound`.
 
 use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, DoPutPreparedStatementResult,
@@ -21,7 +21,7 @@ use crate::state::FlightServiceState;
 use crate::statements;
 
 impl FlightServiceState {
-    /// Plans a statement and gives its handle, the schema of its answer, and its parameters.
+    /// Plans a statement and returns its handle, the schema of its result, and its parameters.
     pub(crate) async fn create_prepared(
         &self,
         caller: &Caller,
@@ -29,7 +29,7 @@ impl FlightServiceState {
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         no_transaction(request.transaction_id.as_ref())?;
         let planned = self.plan(caller, request.query.clone()).await?;
-        // A client tells a query from an update by whether there is a schema; JDBC chooses its call by it.
+        // A schema tells a client that the statement is a query; JDBC chooses its call by it.
         let dataset_schema = match planned.effect() {
             Effect::Read => responses::schema_bytes(&wire_schema(&planned.schema()))?,
             _ => Bytes::new(),
@@ -42,8 +42,8 @@ impl FlightServiceState {
         })
     }
 
-    /// Binds parameters: the answer is a handle that carries them. The old handle keeps them
-    /// too, on this replica and for a while, as some clients go on with it.
+    /// Binds parameters and returns a handle that carries them. The old handle refers to them too, on this replica and
+    /// for a limited time, because some clients keep using it.
     pub(crate) async fn bind<S>(
         &self,
         caller: &Caller,
@@ -65,7 +65,7 @@ impl FlightServiceState {
         Ok(DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) })
     }
 
-    /// The ticket for a prepared query, with its parameters.
+    /// Returns the ticket for a prepared query, with its parameters.
     pub(crate) async fn prepared_info(
         &self,
         caller: &Caller,
@@ -73,11 +73,11 @@ impl FlightServiceState {
         handle: &[u8],
     ) -> Result<FlightInfo, Status> {
         let StatementHandle { sql, parameters, .. } = self.opened(caller, handle)?;
-        // A ticket has an id of its own: to cancel it cancels no other run of the statement.
+        // Each ticket has a separate id: cancelling it cancels no other run of the statement.
         self.statement_info(caller, descriptor, &StatementHandle::new(sql, parameters)).await
     }
 
-    /// The schema of a prepared query's answer.
+    /// Returns the schema of a prepared query's result.
     pub(crate) async fn prepared_schema(&self, caller: &Caller, handle: &[u8]) -> Result<SchemaRef, Status> {
         let StatementHandle { sql, parameters, .. } = self.opened(caller, handle)?;
         self.statement_schema(caller, sql, &parameters).await
@@ -94,8 +94,8 @@ impl FlightServiceState {
         self.run(caller, end, sealed).await
     }
 
-    /// Runs a prepared update once for each row that is sent with it, in order; else once for each
-    /// row that is bound; else once without parameters. Gives the number of rows touched by all.
+    /// Runs a prepared update once for each row sent with it, in order; otherwise once for each bound row; otherwise
+    /// once without parameters. Returns the total number of affected rows.
     pub(crate) async fn prepared_update<S>(
         &self,
         caller: &Caller,
@@ -111,13 +111,13 @@ impl FlightServiceState {
         let mut total = 0_i64;
         let mut run = async |parameters| {
             let touched = statements::count(planned.as_ref(), parameters).await?;
-            // One unknown makes the sum unknown.
+            // One unknown count makes the sum unknown.
             total = if total < 0 || touched < 0 { -1 } else { total.saturating_add(touched) };
             Ok::<(), Status>(())
         };
 
         match IpcDecoder::open(first, rest, self.request_timeout, MAX_UNPACKED).await? {
-            // A client that sends columns but no row has run its statement for each of no rows.
+            // If the client sends columns but no row, the statement runs zero times.
             Some(mut sent) => {
                 while let Some(batch) = sent.next().await? {
                     for row in parameters::by_row(&batch) {
@@ -137,7 +137,7 @@ impl FlightServiceState {
         Ok(total)
     }
 
-    /// Forgets what is bound to a handle. The handle itself ends with its time.
+    /// Drops the parameters bound to a handle. The handle itself stays valid until it expires.
     pub(crate) fn close_prepared(&self, caller: &Caller, handle: &[u8]) -> Result<(), Status> {
         match self.sealer.verify(Kind::Prepared, handle, caller) {
             Ok(sealed) => self.bound.remove(&sealed.id),
@@ -147,7 +147,7 @@ impl FlightServiceState {
         Ok(())
     }
 
-    /// The statement of a handle, with the parameters that were bound to it, in either way.
+    /// Decodes a handle, with the parameters bound to it in either way.
     fn opened(&self, caller: &Caller, handle: &[u8]) -> Result<StatementHandle, Status> {
         let mut sealed = self.sealer.verify(Kind::Prepared, handle, caller)?;
         if sealed.parameters.is_empty()
@@ -159,7 +159,7 @@ impl FlightServiceState {
     }
 }
 
-/// Refuses a statement that belongs to a transaction: none can have been begun here.
+/// Rejects a statement that belongs to a transaction: the server does not support beginning one.
 pub(crate) fn no_transaction(id: Option<&Bytes>) -> Result<(), Status> {
     match id {
         Some(id) if !id.is_empty() => {

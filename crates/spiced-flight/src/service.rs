@@ -1,5 +1,5 @@
-//! The calls of `arrow.flight.protocol.FlightService`: each finds its caller and its end, and hands
-//! over to the part of [`FlightServiceState`] that does it.
+//! The calls of `arrow.flight.protocol.FlightService`: each determines its caller and deadline, and delegates
+//! to [`FlightServiceState`].
 
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::Command;
@@ -36,7 +36,7 @@ impl FlightService for FlightServiceState {
     type ListActionsStream = Answer<ActionType>;
     type DoExchangeStream = Answer<FlightData>;
 
-    /// Trades Basic credentials, as metadata or as the payload, for a bearer token: the key itself.
+    /// Exchanges Basic credentials, as metadata or as the payload, for a bearer token: the key itself.
     async fn handshake(
         &self,
         request: Request<Streaming<HandshakeRequest>>,
@@ -116,7 +116,7 @@ impl FlightService for FlightServiceState {
 }
 
 impl FlightServiceState {
-    /// The meaning of a ticket.
+    /// Decodes a ticket.
     pub(crate) async fn get(&self, request: Request<Ticket>) -> Result<Answer<Chunks>, Status> {
         let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         match Requested::read(&request.into_inner().ticket)? {
@@ -153,7 +153,7 @@ impl FlightServiceState {
         }
     }
 
-    /// Every table that the caller may see, as a flight with the table's path.
+    /// Lists every table that the caller may see, as a flight with the table's path.
     async fn flights(&self, caller: &Caller) -> Result<Answer<FlightInfo>, Status> {
         let catalog = self.session(caller).await?.catalog().await.map_err(status::from_engine)?;
         let flights = catalog.tables.into_iter().map(|TableInfo { catalog, schema, name, columns, .. }| {

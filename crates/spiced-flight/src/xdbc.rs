@@ -1,11 +1,11 @@
-//! What `GetXdbcTypeInfo` tells: the SQL types that answers come in, as ODBC and JDBC number them.
+//! The response to `GetXdbcTypeInfo`: the SQL types of results, with their ODBC and JDBC numbers.
 
 use std::sync::LazyLock;
 
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{Nullable, Searchable, XdbcDataType as Type, XdbcDatetimeSubcode as Subcode};
 
-/// All types; a client may ask for one.
+/// All types; a client may request a single one.
 pub(crate) static TYPES: LazyLock<XdbcTypeInfoData> = LazyLock::new(|| {
     let mut types = XdbcTypeInfoDataBuilder::new();
     for row in TABLE {
@@ -14,26 +14,26 @@ pub(crate) static TYPES: LazyLock<XdbcTypeInfoData> = LazyLock::new(|| {
     types.build().expect("names and values are a fixed list")
 });
 
-/// What one type is; the rest follows from its class.
+/// The description of one type; the remaining columns follow from its class.
 struct Row {
     name: &'static str,
     number: Type,
-    /// Digits of a number, bytes or characters of a text, characters of a date or time as written.
+    /// Digits of a number, bytes or characters of a text, characters of a formatted date or time.
     size: i32,
     class: Class,
 }
 
 enum Class {
     Boolean,
-    /// A whole number; true where it has no sign.
+    /// An integer; true if it is unsigned.
     Integer(bool),
-    /// A binary floating point number.
+    /// A binary floating-point number.
     Float,
-    /// A decimal number with a scale up to this.
+    /// A decimal number with this maximum scale.
     Decimal(i32),
     Text,
     Bytes,
-    /// A date or time, and what ODBC calls it beneath `DATETIME`.
+    /// A date or time, with its ODBC subcode of `DATETIME`.
     Datetime(Subcode),
 }
 

@@ -1,12 +1,12 @@
-//! The gRPC endpoint: health, server reflection, and telemetry in (OTLP).
+//! The gRPC endpoint: health, server reflection, and telemetry ingest (OTLP).
 //!
-//! [`health`] alone is for the endpoints that carry something else (Flight, the probe port); [`router`] is the whole
-//! gRPC endpoint. Both give an [`axum::Router`] without a fallback, so that they can be merged with others; [`serve()`]
-//! puts the latter on a socket. Nothing here spawns a task, so a router may serve on any number of runtimes.
+//! [`health`] is for endpoints that mainly serve another protocol (Flight, the probe port); [`router`] is the whole
+//! gRPC endpoint. Both return an [`axum::Router`] without a fallback, so that they can be merged with others;
+//! [`serve()`] serves the latter on a socket. This crate spawns no task, so a router can run on any runtime.
 //!
-//! Health is open to all whom the handshake lets in. Reflection and OTLP need a [`Principal`] in the
-//! request's extensions and refuse a request without one. What OTLP's services are sent is put into the
-//! [`telemetry_tables`] of the engine, as the caller's own ingest; without an engine they are not there.
+//! Health is open to every client that the handshake accepts. Reflection and OTLP require a [`Principal`] in the
+//! request's extensions and reject a request without one. The OTLP services write to the [`telemetry_tables`] of the
+//! engine, as an ingest by the caller; without an engine, these services are absent.
 //!
 //! ```
 //! let (ready, readiness) = tokio::sync::watch::channel(true);
@@ -38,11 +38,11 @@ use spiced_engine::Engine;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-/// The path of every call of health, to be left open by what decides who may call.
+/// The path prefix of every health call, which access control must leave open.
 pub const HEALTH_PREFIX: &str = "/grpc.health.v1.Health/";
 
-/// `grpc.health.v1.Health` on its own: `Check` and `Watch`, overall (`""`), for itself, and for
-/// each of `services`, all of which follow `readiness`.
+/// A router with only `grpc.health.v1.Health`: `Check` and `Watch` for the server overall (`""`), for the health
+/// service and for each of `services`. All of these statuses follow `readiness`.
 ///
 /// ```
 /// let (ready, readiness) = tokio::sync::watch::channel(false);
@@ -53,8 +53,8 @@ pub fn health(readiness: watch::Receiver<bool>, services: &[&str]) -> Router {
     Health::new(readiness, services).into_router()
 }
 
-/// The gRPC endpoint: [`health`], which answers for all of it, server reflection v1 and v1alpha, which describe every
-/// service of this endpoint, and OTLP's, which put what they are sent into the tables of `engine`.
+/// The gRPC endpoint: [`health`], which covers all its services; server reflection v1 and v1alpha, which describe every
+/// service of this endpoint; and the OTLP services, which write to the tables of `engine`.
 pub fn router(readiness: watch::Receiver<bool>, services: &[&str], engine: Option<Arc<dyn Engine>>) -> Router {
     let own = reflection::NAMES.into_iter().chain(engine.iter().flat_map(|_| otlp::NAMES));
     let names: Vec<&str> = services.iter().copied().chain(own).collect();
@@ -65,7 +65,7 @@ pub fn router(readiness: watch::Receiver<bool>, services: &[&str], engine: Optio
     }
 }
 
-/// The routes without tonic's own fallback: two routers that have one cannot be merged.
+/// Removes tonic's fallback from the routes: two routers with a fallback cannot be merged.
 fn mergeable(routes: Routes) -> Router {
     routes.into_axum_router().reset_fallback().layer(map_request(body::prepared))
 }

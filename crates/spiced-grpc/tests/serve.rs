@@ -1,4 +1,4 @@
-//! The whole endpoint on a socket: which callers are admitted if access is closed, and what a drain waits for.
+//! Tests the whole endpoint on a socket: the services open to anonymous callers, and what a drain waits for.
 
 #![allow(clippy::unwrap_used)]
 

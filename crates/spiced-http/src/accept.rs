@@ -1,10 +1,10 @@
-//! Which of the six forms an answer has: what the request's `Accept` prefers (RFC 9110 §12.5.1).
+//! Selects one of the six response formats from the request's `Accept` (RFC 9110 §12.5.1).
 
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use spiced_middleware::Problem;
 
-/// A form of an answer.
+/// A response format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
@@ -14,15 +14,15 @@ pub enum Format {
     Arrow,
     /// RFC 4180 with a header line; nested values as JSON text.
     Csv,
-    /// A table for a person.
+    /// A table for people to read.
     Table,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Ndjson,
     /// What the Spice SDKs read: schema, rows and their number in one object.
     Spice,
 }
 
-/// Every form with its media type; the first is what a caller without a preference gets.
+/// Every format with its media type; the first is the default.
 const FORMATS: [(Format, &str); 6] = [
     (Format::Json, "application/json"),
     (Format::Arrow, "application/vnd.apache.arrow.stream"),
@@ -33,8 +33,8 @@ const FORMATS: [(Format, &str); 6] = [
 ];
 
 impl Format {
-    /// The form that the request prefers. Equal preferences go to the type that is named more
-    /// exactly, then to the one that is named first.
+    /// Returns the format that the request prefers. Of equal preferences, the more specific type takes precedence, then
+    /// the one listed first.
     pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Self, Problem> {
         let ranges: Vec<Range> = headers
             .get_all(ACCEPT)
@@ -95,7 +95,7 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// Reads a range; `None` if it is invalid, and such a range is ignored.
+    /// Parses a range. Returns `None` if it is invalid; the caller ignores it.
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
@@ -113,7 +113,7 @@ impl<'a> Range<'a> {
         Some(Self { kind, subtype, quality })
     }
 
-    /// How exactly this range names `media`; `None` where it does not.
+    /// Returns how specifically this range matches `media`, or `None` if it does not match.
     fn exactness(&self, media: &str) -> Option<u8> {
         let (kind, subtype) = media.split_once('/')?;
         match (self.kind, self.subtype) {

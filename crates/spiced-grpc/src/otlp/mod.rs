@@ -1,5 +1,5 @@
-//! OTLP 1.x over gRPC: what OpenTelemetry SDKs and collectors export becomes rows of `otel.metrics`, `otel.logs` and
-//! `otel.traces`, put in by the caller's own right to write.
+//! OTLP 1.x over gRPC: writes exports of OpenTelemetry SDKs and collectors to `otel.metrics`, `otel.logs` and
+//! `otel.traces`, with the caller's write permission.
 
 mod logs;
 mod metrics;
@@ -33,32 +33,32 @@ use tonic::{Request, Response, Status};
 
 use self::rows::Rows;
 
-/// The schema in which the tables of telemetry lie.
+/// The schema of the telemetry tables.
 pub const TELEMETRY_SCHEMA: &str = "otel";
 
 /// The names of the services.
 pub(crate) const NAMES: [&str; 3] =
     [logs_service_server::SERVICE_NAME, metrics_service_server::SERVICE_NAME, trace_service_server::SERVICE_NAME];
 
-/// What describes them.
+/// The descriptors of the services.
 pub(crate) const DESCRIPTORS: &[u8] = opentelemetry_proto::DESCRIPTORS;
 
-/// The largest export, in bytes, before and after it is unpacked: what collectors take too (`max_recv_msg_size_mib`).
+/// The largest export, in bytes, before and after decompression: the limit of collectors too (`max_recv_msg_size_mib`).
 const MAX_EXPORT: usize = 4 << 20;
 
 const LOGS: &str = "logs";
 const METRICS: &str = "metrics";
 const TRACES: &str = "traces";
 
-/// The tables of [`TELEMETRY_SCHEMA`] that exports are put into, by name, and their columns. The engine is to have
-/// them.
+/// The tables of [`TELEMETRY_SCHEMA`] that exports are written to, by name, and their columns. The engine must
+/// have them.
 pub fn telemetry_tables() -> [(&'static str, SchemaRef); 3] {
     [(LOGS, logs::SCHEMA.clone()), (METRICS, metrics::SCHEMA.clone()), (TRACES, traces::SCHEMA.clone())]
 }
 
 /// The three services as one router.
 pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
-    // One line each, as the generated servers have no trait in common.
+    // A macro, because the generated servers share no trait.
     macro_rules! served {
         ($server:ident) => {
             $server::new(Otlp { engine: engine.clone() })
@@ -72,7 +72,7 @@ pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
     crate::mergeable(routes).layer(from_fn_with_state(engine, may_write))
 }
 
-/// Refuses a caller that may not write before what it sends is read and unpacked.
+/// Rejects a caller without write permission before its export is read and decompressed.
 async fn may_write(State(engine): State<Arc<dyn Engine>>, request: axum::extract::Request, next: Next) -> AxumResponse {
     let caller = request.extensions().get::<Principal>();
     if let Some(caller) = caller.filter(|caller| caller.role() == Role::ReadOnly).cloned() {
@@ -84,7 +84,7 @@ async fn may_write(State(engine): State<Arc<dyn Engine>>, request: axum::extract
             _ => None,
         };
         if let Some((table, schema)) = table {
-            // The engine decides, and has it in its records, as it does with every statement.
+            // The engine decides and records the decision, as for every statement.
             let nothing = Execution { schema: SchemaRef::clone(schema), batches: stream::empty().boxed() };
             let otlp = Otlp { engine };
             if let Err(error) = otlp.ingest(&caller, ingest(table, nothing)).await {
@@ -95,7 +95,7 @@ async fn may_write(State(engine): State<Arc<dyn Engine>>, request: axum::extract
     next.run(request).await
 }
 
-/// Rows for a table of telemetry.
+/// An ingest of rows into a telemetry table.
 fn ingest(table: &str, rows: Execution) -> Ingest {
     let table = TablePath { catalog: None, schema: Some(TELEMETRY_SCHEMA.to_owned()), name: table.to_owned() };
     Ingest { table, if_missing: IfMissing::Fail, if_exists: IfExists::Append, rows, routine: true }
@@ -137,7 +137,7 @@ impl TraceService for Otlp {
 }
 
 impl Otlp {
-    /// Puts what was sent into a table. The empty answer says that all of it is there.
+    /// Writes an export to a table. The empty response means that every row is stored.
     async fn keep<Sent, Row: Serialize, Answer: Default>(
         &self,
         request: Request<Sent>,
@@ -161,7 +161,7 @@ impl Otlp {
     }
 }
 
-/// The engine's failure as exporters understand it: UNAVAILABLE is what they try again (OTLP, "Failures").
+/// Converts the engine's error to a status for exporters, which retry on UNAVAILABLE (OTLP, "Failures").
 fn refused(error: EngineError) -> Status {
     let why = error.to_string();
     match error.kind() {

@@ -1,4 +1,4 @@
-//! Rows on their way into a table.
+//! Buffers rows for a table.
 
 use std::mem::size_of;
 
@@ -9,8 +9,8 @@ use serde::Serialize;
 use spiced_engine::Execution;
 use tonic::Status;
 
-/// What the rows of one export may take, with what they share written out in each. Without a bound, a sender's
-/// attributes of 1 MiB would be repeated in each of 100,000 rows.
+/// The most bytes that the rows of one export may take, with shared values repeated in each row. Without a bound, a
+/// sender's attributes of 1 MiB could be copied into each of 100,000 rows.
 const MAX_BYTES: usize = 64 << 20;
 
 /// Rows in a batch.
@@ -28,10 +28,10 @@ impl<Row: Serialize> Rows<Row> {
         Self { rows: Vec::new(), bytes: 0 }
     }
 
-    /// Adds a row that takes `bytes` besides what is its own alone.
+    /// Adds a row that takes `bytes` in addition to its unshared values.
     ///
     /// # Errors
-    /// It is too much for one export.
+    /// Fails if the export becomes too large.
     pub(super) fn push(&mut self, row: Row, bytes: usize) -> Result<(), Status> {
         self.bytes += bytes + size_of::<Row>();
         if self.bytes > MAX_BYTES {
@@ -48,10 +48,10 @@ impl<Row: Serialize> Rows<Row> {
         self.rows.is_empty()
     }
 
-    /// The rows in the columns of `schema`.
+    /// Converts the rows to the columns of `schema`.
     ///
     /// # Errors
-    /// They are not such rows.
+    /// Fails if the rows do not match the schema.
     pub(super) fn batches(self, schema: SchemaRef) -> Result<Execution, ArrowError> {
         let mut decoder = ReaderBuilder::new(schema.clone())
             .with_batch_size(ROWS_PER_BATCH)

@@ -1,7 +1,7 @@
-//! Comma-separated values after RFC 4180, with a header line, lines ending in LF.
+//! Comma-separated values according to RFC 4180, with a header line and LF line endings.
 //!
-//! Null is an empty field, and an empty text is one in quotes, as PostgreSQL's COPY has them: `,""`. A nested value
-//! (list, struct, map, union) is its JSON text in one field.
+//! Null is an empty field and an empty string is a quoted one (`,""`), as in PostgreSQL's COPY. A nested value (list,
+//! struct, map, union) is written as JSON text in one field.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ impl Encode for Csv {
     }
 }
 
-/// A text as a field: within quotes where it is empty, or would be read as something else without.
+/// Writes a string as a field, quoted if it is empty or would be misread without quotes.
 fn write(text: &str, out: &mut Vec<u8>) {
     let special = |byte| matches!(byte, b',' | b'"' | b'\n' | b'\r');
     if !text.is_empty() && !text.bytes().any(special) {

@@ -1,8 +1,8 @@
-//! How values become JSON: arrow-json's encoders, and ours where those give up or go wrong.
+//! Encodes values as JSON: with arrow-json's encoders, or our own if those fail or produce wrong output.
 //!
-//! Binary is hexadecimal, decimals are numbers, dates and times are ISO 8601 text, floats that are no number are null.
-//! Unions are text. Maps are objects, whose keys are the text of theirs. A key that an object would have twice gets a
-//! number, as columns do.
+//! Binary is hexadecimal, decimals are numbers, dates and times are ISO 8601 text, and NaN and infinite floats are
+//! null. Unions are text. Maps are objects whose keys are the text of the map's keys. A key that would occur
+//! twice in an object gets a number, as columns do.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -14,12 +14,12 @@ use arrow_data::ArrayData;
 use arrow_json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, TimeUnit};
 
-/// Every null is written; what arrow-json lacks is ours.
+/// Writes every null, and uses our encoders for types that arrow-json does not handle.
 fn options(ours: &Arc<Ours>) -> EncoderOptions {
     EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(ours.clone())
 }
 
-/// The error of a value of the column `name` that has no text. Without the value: errors hold no data.
+/// The error for a value of the column `name` that has no text form. It omits the value: errors contain no data.
 pub(super) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
     ArrowError::CastError(format!(
         "the column `{name}` ({data_type}) holds a value that has no text, such as a date or time beyond the calendar; ask for \
@@ -27,8 +27,7 @@ pub(super) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
     ))
 }
 
-/// Refuses durations of more milliseconds than 64 bits count: what formats them writes a word of its own in their
-/// place.
+/// Rejects durations whose milliseconds exceed 64 bits: the formatter would write a placeholder word instead.
 pub(super) fn check_durations(field: &Field, array: &dyn Array) -> Result<(), ArrowError> {
     fn holds(data_type: &DataType) -> bool {
         match data_type {
@@ -61,7 +60,7 @@ pub(super) fn check_durations(field: &Field, array: &dyn Array) -> Result<(), Ar
     }
 }
 
-/// The field of a batch as one struct.
+/// The field that represents a batch as one struct.
 pub(super) fn row_field(fields: &Fields) -> FieldRef {
     Arc::new(Field::new_struct("row", fields.clone(), false))
 }
@@ -69,7 +68,7 @@ pub(super) fn row_field(fields: &Fields) -> FieldRef {
 /// Calls `each` with an encoder of the rows of `array`.
 ///
 /// # Errors
-/// A value cannot be written.
+/// Fails if a value cannot be written.
 pub(super) fn with_rows(
     array: &StructArray,
     mut each: impl FnMut(usize, &mut NullableEncoder<'_>),
@@ -91,7 +90,7 @@ pub(super) fn with_rows(
 
 #[derive(Debug, Default)]
 struct Ours {
-    /// The column of a value that could not be written: an encoder has no other way to say so.
+    /// The column of a value that could not be written: an encoder cannot return an error.
     failed: Arc<OnceLock<(String, DataType)>>,
 }
 
@@ -112,16 +111,16 @@ impl EncoderFactory for Ours {
         options: &'a EncoderOptions,
     ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
         let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
-            // arrow-json looks for nulls among the keys alone, and then encodes a null value.
+            // arrow-json checks only the keys for nulls, and then encodes a null value.
             DataType::Dictionary(_, _) => {
                 let dictionary = array.as_any_dictionary();
                 let values = dictionary.values();
                 let keys = if values.is_empty() { Vec::new() } else { dictionary.normalized_keys() };
                 Box::new(Dictionary { keys, values: make_encoder(field, values.as_ref(), options)? })
             }
-            // arrow-json refuses these.
+            // arrow-json rejects unions.
             DataType::Union(_, _) => self.text(field, array)?,
-            // arrow-json has keys that are no text for an error, and writes one twice that is there twice.
+            // arrow-json rejects keys that are not text, and writes duplicate keys twice.
             DataType::Map(entries, _) => {
                 const OPTIONS: FormatOptions<'static> = FormatOptions::new().with_display_error(false);
                 let map = array.as_map();
@@ -142,7 +141,7 @@ impl EncoderFactory for Ours {
                 });
                 Box::new(Struct(columns.collect::<Result<_, ArrowError>>()?))
             }
-            // arrow-json panics at a time beyond the calendar.
+            // arrow-json panics on a time outside the calendar's range.
             kind if kind.is_temporal() => self.text(field, array)?,
             _ => return Ok(None),
         };
@@ -150,8 +149,8 @@ impl EncoderFactory for Ours {
     }
 }
 
-/// `fields` with names that are all different: of those with one name, the second is `name_2`, the third `name_3`,
-/// unless another one is called so. `None` where they are already: an object has no key twice.
+/// Returns `fields` with unique names: of fields with the same name, the second becomes `name_2`, the third
+/// `name_3`, unless that name is taken. Returns `None` if the names are unique already.
 pub(super) fn distinct(fields: &Fields) -> Option<Fields> {
     let names = distinct_names(&fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>())?;
     let renamed = fields.iter().zip(names).map(|(field, name)| match *field.name() == name {
@@ -183,14 +182,14 @@ fn distinct_names(names: &[&str]) -> Option<Vec<String>> {
     Some(renamed.collect())
 }
 
-/// A name as a key of an object, with the colon.
+/// A name as an object key, including the colon.
 fn key(name: &str) -> Vec<u8> {
     let mut key = serde_json::Value::from(name).to_string().into_bytes();
     key.push(b':');
     key
 }
 
-/// A struct whose fields have names that repeat.
+/// An encoder for a struct with repeated field names.
 struct Struct<'a>(Vec<(Vec<u8>, NullableEncoder<'a>)>);
 
 impl Encoder for Struct<'_> {
@@ -226,7 +225,7 @@ impl Encoder for Map<'_> {
         for entry in entries.clone() {
             let mut name = String::new();
             if self.keys.value(entry).write(&mut name).is_err() {
-                // The first counts.
+                // Only the first failure is kept.
                 let _ = self.failed.set(self.of.clone());
             }
             names.push(name);
@@ -257,7 +256,7 @@ impl Encoder for Dictionary<'_> {
     }
 }
 
-/// A value as a JSON string of its text.
+/// Encodes the text of a value as a JSON string.
 struct Text<'a> {
     formatter: ArrayFormatter<'a>,
     text: String,
@@ -269,7 +268,7 @@ impl Encoder for Text<'_> {
     fn encode(&mut self, idx: usize, out: &mut Vec<u8>) {
         self.text.clear();
         if self.formatter.value(idx).write(&mut self.text).is_err() {
-            // The first counts.
+            // Only the first failure is kept.
             let _ = self.failed.set(self.of.clone());
         }
         if self.text.bytes().any(|b| matches!(b, b'"' | b'\\' | 0..0x20)) {

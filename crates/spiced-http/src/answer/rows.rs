@@ -1,4 +1,4 @@
-//! The same forms for who has batches and a place to write to, and no HTTP.
+//! The same formats without HTTP, for callers with batches and a writer.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use super::out::Out;
 use super::{Encode, encoder, rows_at_once};
 use crate::accept::Format;
 
-/// Writes rows as the HTTP API does, in bounded memory, to wherever they shall go.
+/// Writes rows to any writer as the HTTP API does, in bounded memory.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -31,18 +31,18 @@ pub struct RowWriter {
 }
 
 impl RowWriter {
-    /// A writer of rows of `schema`.
+    /// Creates a writer of rows of `schema`.
     ///
     /// # Errors
-    /// The form cannot express the schema.
+    /// Fails if the format cannot express the schema.
     pub fn new(format: Format, schema: &Schema) -> Result<Self, WriteError> {
         Ok(Self { encoder: encoder(format, schema)?, begun: false, out: Out::default() })
     }
 
-    /// Writes the rows of a batch, and the prologue before the first batch.
+    /// Writes the rows of a batch, preceded by the header if it is the first.
     ///
     /// # Errors
-    /// A value cannot be written in this form, or `to` refuses.
+    /// Fails if a value cannot be written in this format, or if writing to `to` fails.
     pub fn write(&mut self, batch: &RecordBatch, to: &mut dyn Write) -> Result<(), WriteError> {
         self.begin()?;
         let (mut done, most) = (0, rows_at_once(batch));
@@ -56,10 +56,10 @@ impl RowWriter {
         Ok(())
     }
 
-    /// Writes the epilogue.
+    /// Writes the end of the output, after the rows.
     ///
     /// # Errors
-    /// `to` refuses.
+    /// Fails if writing to `to` fails.
     pub fn finish(mut self, to: &mut dyn Write) -> Result<(), WriteError> {
         self.begin()?;
         self.encoder.end(&mut self.out)?;
@@ -82,14 +82,14 @@ impl RowWriter {
     }
 }
 
-/// Why rows could not be written.
+/// The reason why rows could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
     /// A value, or the schema, cannot be expressed.
     #[error(transparent)]
     Encode(#[from] ArrowError),
-    /// The place that is written to refuses; a reader that is gone is `BrokenPipe`.
+    /// Writing to the destination failed; `BrokenPipe` means that the reader is gone.
     #[error(transparent)]
     To(io::Error),
 }
