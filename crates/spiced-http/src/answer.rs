@@ -141,7 +141,9 @@ impl Rest {
                     };
                     match next.transpose()? {
                         Some(batch) => {
-                            let most = rows_at_once(&batch);
+                            // Arrow batches go out as they are.
+                            let is_arrow = matches!(self.format, Format::Arrow);
+                            let most = if is_arrow { usize::MAX } else { rows_at_once(&batch) };
                             self.current = Some((batch, 0, most)).filter(|(batch, ..)| batch.num_rows() > 0);
                             Ok(())
                         }
