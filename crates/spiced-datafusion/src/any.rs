@@ -7,14 +7,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, Query, SelectItem, SetExpr, TableFactor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use crate::statement::visit_mut;
+use crate::statement::{take, visit_mut};
 
 /// Rewrites all such subqueries in `statement`.
 pub(crate) fn rewrite(statement: &mut Statement) {
@@ -38,8 +37,7 @@ impl VisitorMut for Renames {
             name(subquery);
             return ControlFlow::Continue(());
         }
-        let nothing = || Expr::Wildcard(AttachedToken::empty());
-        if let Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } = std::mem::replace(expr, nothing())
+        if let Expr::AnyOp { left, right, .. } | Expr::AllOp { left, right, .. } = take(expr)
             && let Expr::Subquery(subquery) = *right
         {
             *expr = Expr::InSubquery { expr: left, subquery, negated };
@@ -56,7 +54,7 @@ fn name(query: &mut Query) {
         && let [item] = select.projection.as_mut_slice()
         && let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item
     {
-        let expr = std::mem::replace(expr, Expr::Wildcard(AttachedToken::empty()));
+        let expr = take(expr);
         *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', NAME) };
         return;
     }

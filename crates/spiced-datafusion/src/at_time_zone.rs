@@ -18,13 +18,9 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
-use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Ident, VisitorMut};
 
-use crate::statement::visit_mut;
+use crate::statement::{call, take, visit_mut};
 
 const NAME: &str = "at_time_zone";
 
@@ -41,24 +37,7 @@ pub(crate) fn rewrite(statement: &mut Statement) {
 
         fn post_visit_expr(&mut self, expr: &mut SqlExpr) -> ControlFlow<()> {
             if let SqlExpr::AtTimeZone { timestamp, time_zone } = expr {
-                let args = [timestamp, time_zone].map(|arg| {
-                    let arg = std::mem::replace(arg.as_mut(), SqlExpr::Wildcard(AttachedToken::empty()));
-                    FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))
-                });
-                *expr = SqlExpr::Function(Function {
-                    name: ObjectName::from(vec![Ident::new(NAME)]),
-                    uses_odbc_syntax: false,
-                    parameters: FunctionArguments::None,
-                    args: FunctionArguments::List(FunctionArgumentList {
-                        duplicate_treatment: None,
-                        args: args.into(),
-                        clauses: Vec::new(),
-                    }),
-                    filter: None,
-                    null_treatment: None,
-                    over: None,
-                    within_group: Vec::new(),
-                });
+                *expr = call(Ident::new(NAME), [take(timestamp), take(time_zone)]);
             }
             ControlFlow::Continue(())
         }

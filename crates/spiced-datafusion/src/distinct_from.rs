@@ -7,7 +7,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Visitor, VisitorMut};
 
-use crate::statement::{visit, visit_mut};
+use crate::statement::{take, visit, visit_mut};
 
 /// Ends the right operand of each `IS DISTINCT FROM` in `statement` where PostgreSQL ends it.
 pub(crate) fn rewrite(statement: &mut Statement) {
@@ -33,7 +33,7 @@ pub(crate) fn rewrite(statement: &mut Statement) {
 
         fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if reaches_too_far(expr) {
-                let condition = std::mem::replace(expr, Expr::Wildcard(AttachedToken::empty()));
+                let condition = take(expr);
                 let mut items = Vec::new();
                 flatten(condition, &mut items);
                 *expr = rebuild(items);
@@ -162,7 +162,7 @@ mod tests {
             type Break = ();
 
             fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-                let inner = std::mem::replace(expr, Expr::Wildcard(AttachedToken::empty()));
+                let inner = take(expr);
                 *expr = match inner {
                     Expr::Nested(inner) => *inner,
                     operation @ (Expr::BinaryOp { .. }

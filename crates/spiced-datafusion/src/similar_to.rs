@@ -11,14 +11,10 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
-use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, UnaryOperator, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Ident, UnaryOperator, VisitorMut};
 use regex::{Regex, RegexBuilder};
 
-use crate::statement::visit_mut;
+use crate::statement::{call, take, visit_mut};
 
 const NAME: &str = "similar_to";
 /// The maximum size of a compiled pattern, in bytes.
@@ -42,24 +38,9 @@ impl VisitorMut for Calls {
 
     fn post_visit_expr(&mut self, expr: &mut SqlExpr) -> ControlFlow<()> {
         if let SqlExpr::SimilarTo { negated, expr: text, pattern, escape_char } = expr {
-            let taken = |part: &mut SqlExpr| std::mem::replace(part, SqlExpr::Wildcard(AttachedToken::empty()));
-            let mut args = vec![taken(text), taken(pattern)];
+            let mut args = vec![take(text), take(pattern)];
             args.extend(escape_char.take().map(SqlExpr::Value));
-            let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)));
-            let call = SqlExpr::Function(Function {
-                name: ObjectName::from(vec![Ident::new(NAME)]),
-                uses_odbc_syntax: false,
-                parameters: FunctionArguments::None,
-                args: FunctionArguments::List(FunctionArgumentList {
-                    duplicate_treatment: None,
-                    args: args.collect(),
-                    clauses: Vec::new(),
-                }),
-                filter: None,
-                null_treatment: None,
-                over: None,
-                within_group: Vec::new(),
-            });
+            let call = call(Ident::new(NAME), args);
             *expr = match negated {
                 true => SqlExpr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(SqlExpr::Nested(Box::new(call))) },
                 false => call,

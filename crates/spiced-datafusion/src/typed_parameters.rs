@@ -22,12 +22,9 @@ use datafusion::logical_expr::{
     Volatility,
 };
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, Value, ValueWithSpan, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Ident, Value, ValueWithSpan, VisitorMut};
 
-use crate::statement::visit_mut;
+use crate::statement::{call, visit_mut};
 
 /// The name of a parameter's function during planning. It needs quotes, which no SQL function does.
 const CALL: &str = "$parameter";
@@ -104,20 +101,7 @@ impl VisitorMut for Calls {
         if let SqlExpr::Value(ValueWithSpan { value: Value::Placeholder(name), span }) = expr {
             let name = Value::SingleQuotedString(std::mem::take(name));
             let name = SqlExpr::Value(ValueWithSpan { value: name, span: *span });
-            *expr = SqlExpr::Function(Function {
-                name: ObjectName::from(vec![Ident::with_quote('"', CALL)]),
-                uses_odbc_syntax: false,
-                parameters: FunctionArguments::None,
-                args: FunctionArguments::List(FunctionArgumentList {
-                    duplicate_treatment: None,
-                    args: vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(name))],
-                    clauses: Vec::new(),
-                }),
-                filter: None,
-                null_treatment: None,
-                over: None,
-                within_group: Vec::new(),
-            });
+            *expr = call(Ident::with_quote('"', CALL), [name]);
         }
         ControlFlow::Continue(())
     }
