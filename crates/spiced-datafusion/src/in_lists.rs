@@ -11,9 +11,10 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, InList};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::plan_expressions;
 
 /// The analyzer rule. It runs after type coercion, so that the constants of a list have the type of the compared
 /// expression.
@@ -27,12 +28,10 @@ impl AnalyzerRule for InLists {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let plan = plan.transform_up_with_subqueries(|node| {
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(|expr| Ok(rewrite(expr)))?;
-                Ok(if rewritten.transformed { rewritten.update_data(|expr| name.restore(expr)) } else { rewritten })
-            })
+            match plan_expressions::any(&node, |part| matches!(part, Expr::InList(_)))? {
+                true => plan_expressions::rewrite(node, |whole| whole.transform_up(|part| Ok(rewrite(part)))),
+                false => Ok(Transformed::no(node)),
+            }
         })?;
         Ok(plan.data)
     }

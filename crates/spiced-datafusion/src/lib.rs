@@ -69,6 +69,7 @@ mod options;
 mod output_schema;
 mod parameters;
 mod plan_cache;
+mod plan_expressions;
 mod projections;
 mod ring_table;
 mod runtime;

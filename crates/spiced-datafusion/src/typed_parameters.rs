@@ -16,7 +16,6 @@ use datafusion::common::{Result, ScalarValue, exec_err, plan_datafusion_err};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
@@ -24,6 +23,7 @@ use datafusion::logical_expr::{
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Ident, Value, ValueWithSpan, VisitorMut};
 
+use crate::plan_expressions;
 use crate::statement::{call, visit_mut};
 
 /// The name of a parameter's function during planning. It needs quotes, which no SQL function does.
@@ -53,20 +53,16 @@ impl Values {
 
     /// Inserts the values into `plan`.
     pub(crate) fn put_in(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        let value = |part: Expr| match called(&part) {
+            Some(parameter) => Ok(Transformed::yes(Expr::Literal(self.value(parameter)?.clone(), None))),
+            None => Ok(Transformed::no(part)),
+        };
         let plan = plan.transform_up_with_subqueries(|node| {
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                // Most expressions contain no parameter.
-                if !expr.exists(|expr| Ok(called(expr).is_some()))? {
-                    return Ok(Transformed::no(expr));
-                }
-                let name = names.save(&expr);
-                let expr = expr.transform_up(|expr| {
-                    let Some(parameter) = called(&expr) else { return Ok(Transformed::no(expr)) };
-                    Ok(Transformed::yes(Expr::Literal(self.value(parameter)?.clone(), None)))
-                })?;
-                Ok(expr.update_data(|expr| name.restore(expr)))
-            })
+            // Most nodes contain no parameter.
+            match plan_expressions::any(&node, |part| called(part).is_some())? {
+                true => plan_expressions::rewrite(node, |whole| whole.transform_up(value)),
+                false => Ok(Transformed::no(node)),
+            }
         })?;
         Ok(plan.data)
     }

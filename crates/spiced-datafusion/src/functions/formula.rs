@@ -20,9 +20,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -32,6 +30,7 @@ use spiced_engine::ErrorKind;
 
 use super::watch;
 use crate::error::refusal;
+use crate::plan_expressions;
 
 /// The analyzer rule. It runs after DataFusion's type coercion, which brings the operands of each operator to
 /// compatible types.
@@ -45,31 +44,12 @@ impl AnalyzerRule for CheckedArithmetic {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let plan = plan.transform_up_with_subqueries(|node| {
-            let mut found = false;
-            node.apply_expressions(|whole| {
-                found |= whole.exists(|part| Ok(is_operation(part) || is_cast_to_time(part)))?;
-                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-            })?;
+            let is_affected = plan_expressions::any(&node, |part| is_operation(part) || is_cast_to_time(part))?;
             // DataFusion folds the expressions of a limit itself and accepts only a number; it rejects a negative one.
-            if !found || matches!(node, LogicalPlan::Limit(_)) {
+            if !is_affected || matches!(node, LogicalPlan::Limit(_)) {
                 return Ok(Transformed::no(node));
             }
-            let schema = match &node {
-                LogicalPlan::TableScan(scan) => {
-                    DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?
-                }
-                node => merge_schema(&node.inputs()),
-            };
-            let names = NamePreserver::new(&node);
-            let changed = node.map_expressions(|whole| {
-                let name = names.save(&whole);
-                let checked = checked(whole, &schema)?;
-                Ok(if checked.transformed { checked.update_data(|whole| name.restore(whole)) } else { checked })
-            })?;
-            match changed.transformed {
-                true => changed.map_data(LogicalPlan::recompute_schema),
-                false => Ok(changed),
-            }
+            plan_expressions::rewrite_typed(node, checked)
         })?;
         Ok(plan.data)
     }

@@ -7,7 +7,6 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Cast, TryCast, WindowFunction};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrame, WindowFrameBound, WindowFunctionDefinition};
 use datafusion::optimizer::{Analyzer, AnalyzerRule, OptimizerConfig, OptimizerRule};
 
@@ -16,6 +15,7 @@ use spiced_engine::ErrorKind;
 use super::contain::contained;
 use super::{Governor, aggregates, constant, scalar, types, windows};
 use crate::error::refusal;
+use crate::plan_expressions;
 
 /// Finds ungoverned functions in a plan.
 #[derive(Debug)]
@@ -95,15 +95,9 @@ fn govern(plan: LogicalPlan, governor: &Arc<Governor>) -> Result<Transformed<Log
     if !is_needed(&plan)? {
         return Ok(Transformed::no(plan));
     }
-    plan.transform_down_with_subqueries(|node| {
-        let names = NamePreserver::new(&node);
-        node.map_expressions(|whole| {
-            if !whole.exists(|part| Ok(needs(part)))? {
-                return Ok(Transformed::no(whole));
-            }
-            let name = names.save(&whole);
-            expression(whole, governor).map(|governed| governed.update_data(|governed| name.restore(governed)))
-        })
+    plan.transform_down_with_subqueries(|node| match plan_expressions::any(&node, needs)? {
+        true => plan_expressions::rewrite(node, |whole| expression(whole, governor)),
+        false => Ok(Transformed::no(node)),
     })
 }
 

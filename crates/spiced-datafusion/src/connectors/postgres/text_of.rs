@@ -11,13 +11,13 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use super::table::PostgresTable;
+use crate::plan_expressions;
 
 const NAME: &str = "text_of";
 
@@ -63,12 +63,7 @@ impl AnalyzerRule for TextOf {
             expr => Ok(Transformed::no(expr)),
         };
         let plan = plan.transform_up_with_subqueries(|node| {
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let replaced = expr.transform_up(replace)?;
-                Ok(if replaced.transformed { replaced.update_data(|expr| name.restore(expr)) } else { replaced })
-            })
+            plan_expressions::rewrite(node, |whole| whole.transform_up(replace))
         })?;
         Ok(plan.data)
     }

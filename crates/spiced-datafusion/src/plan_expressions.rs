@@ -1,0 +1,48 @@
+//! What rules do with the expressions of a plan's nodes.
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+
+/// Returns whether `affects` is true of any part of the expressions of `node`.
+pub(crate) fn any(node: &LogicalPlan, affects: impl Fn(&Expr) -> bool) -> Result<bool> {
+    let mut found = false;
+    node.apply_expressions(|whole| {
+        found = whole.exists(|part| Ok(affects(part)))?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+/// Replaces each expression of `node` by what `change` makes of it, under the name that it had.
+pub(crate) fn rewrite(
+    node: LogicalPlan,
+    mut change: impl FnMut(Expr) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<LogicalPlan>> {
+    let names = NamePreserver::new(&node);
+    node.map_expressions(|whole| {
+        let name = names.save(&whole);
+        let changed = change(whole)?;
+        Ok(if changed.transformed { changed.update_data(|whole| name.restore(whole)) } else { changed })
+    })
+}
+
+/// As [`rewrite`], for changes that depend on types or alter them. `change` gets the columns that an expression may use.
+pub(crate) fn rewrite_typed(
+    node: LogicalPlan,
+    mut change: impl FnMut(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<LogicalPlan>> {
+    let schema = match &node {
+        LogicalPlan::TableScan(scan) => {
+            DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?
+        }
+        node => merge_schema(&node.inputs()),
+    };
+    let changed = rewrite(node, |whole| change(whole, &schema))?;
+    match changed.transformed {
+        true => changed.map_data(LogicalPlan::recompute_schema),
+        false => Ok(changed),
+    }
+}
