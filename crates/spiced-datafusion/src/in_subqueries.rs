@@ -26,7 +26,7 @@ impl AnalyzerRule for InSubqueries {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let plan = plan.transform_up_with_subqueries(|node| match node {
-            LogicalPlan::Filter(Filter { predicate, input, .. }) => {
+            LogicalPlan::Filter(Filter { predicate, input, .. }) if has_subquery(&predicate)? => {
                 let rewritten = condition(predicate, input.schema(), Place::Conjunct)?;
                 let changed = rewritten.transformed;
                 let filter = LogicalPlan::Filter(Filter::try_new(rewritten.data, input)?);
@@ -36,6 +36,10 @@ impl AnalyzerRule for InSubqueries {
         })?;
         Ok(plan.data)
     }
+}
+
+fn has_subquery(predicate: &Expr) -> Result<bool> {
+    predicate.exists(|part| Ok(matches!(part, Expr::InSubquery(_))))
 }
 
 /// The position of an expression in a condition.
