@@ -29,10 +29,16 @@ const STEP_BYTES: u64 = 256 * 1024;
 
 /// How one form writes rows.
 trait Encode: Send {
-    /// How many rows may be encoded before the size of the frame is checked; `most` bounds rows that are rewritten as
-    /// text.
-    fn step(&self, out: &Out, most: usize) -> usize {
-        out.fitting().min(most)
+    /// How many rows of `batch` one step may encode. Rows that are rewritten as text are bounded by their size: wide ones
+    /// would keep the thread, and the connections that share it, from everything else.
+    fn rows_at_once(&self, batch: &RecordBatch) -> usize {
+        let row = rows_size(batch) / (batch.num_rows().max(1) as u64);
+        usize::try_from(STEP_BYTES / row.max(1)).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// How many rows may be encoded before the size of the frame is checked.
+    fn step(&self, out: &Out) -> usize {
+        out.fitting()
     }
 
     /// Writes the prologue.
@@ -91,8 +97,7 @@ struct Rest {
     batches: Batches,
     encoder: Box<dyn Encode>,
     format: Format,
-    /// The batch in work, how many of its rows are done, and how many one step may encode.
-    current: Option<(RecordBatch, usize, usize)>,
+    current: Option<Current>,
     out: Out,
     /// Whether there are rows in it.
     has_rows: bool,
@@ -115,13 +120,10 @@ impl Rest {
             }
             let format = self.format;
             let written = match (&mut self.current, self.stage) {
-                (Some((batch, done, most)), _) => {
-                    let count = self.encoder.step(&self.out, *most).min(batch.num_rows() - *done);
-                    let rows = batch.slice(*done, count);
-                    let written = self.out.rows(count, |out| self.encoder.rows(&rows, out));
-                    *done += count;
+                (Some(current), _) => {
+                    let written = current.step(self.encoder.as_mut(), &mut self.out);
                     self.has_rows = true;
-                    if *done == batch.num_rows() {
+                    if current.is_done() {
                         self.current = None;
                     }
                     written
@@ -141,10 +143,7 @@ impl Rest {
                     };
                     match next.transpose()? {
                         Some(batch) => {
-                            // Arrow batches go out as they are.
-                            let is_arrow = matches!(self.format, Format::Arrow);
-                            let most = if is_arrow { usize::MAX } else { rows_at_once(&batch) };
-                            self.current = Some((batch, 0, most)).filter(|(batch, ..)| batch.num_rows() > 0);
+                            self.current = Some(Current::new(batch, self.encoder.as_ref())).filter(|c| !c.is_done());
                             Ok(())
                         }
                         None => {
@@ -165,11 +164,32 @@ impl Rest {
     }
 }
 
-/// How many rows of `batch` one step may encode: wide rows would keep the thread, and the connections that share it,
-/// from everything else.
-fn rows_at_once(batch: &RecordBatch) -> usize {
-    let row = rows_size(batch) / (batch.num_rows().max(1) as u64);
-    usize::try_from(STEP_BYTES / row.max(1)).unwrap_or(usize::MAX).max(1)
+/// A batch in work.
+struct Current {
+    batch: RecordBatch,
+    /// How many of its rows are encoded.
+    done: usize,
+    /// How many rows one step may encode.
+    most: usize,
+}
+
+impl Current {
+    fn new(batch: RecordBatch, encoder: &dyn Encode) -> Self {
+        let most = encoder.rows_at_once(&batch);
+        Self { batch, done: 0, most }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done == self.batch.num_rows()
+    }
+
+    /// Encodes the next rows.
+    fn step(&mut self, encoder: &mut dyn Encode, out: &mut Out) -> Result<(), ArrowError> {
+        let count = encoder.step(out).min(self.most).min(self.batch.num_rows() - self.done);
+        let rows = self.batch.slice(self.done, count);
+        self.done += count;
+        out.rows(count, |out| encoder.rows(&rows, out))
+    }
 }
 
 fn encoder(format: Format, schema: &Schema) -> Result<Box<dyn Encode>, ArrowError> {

@@ -20,7 +20,11 @@ impl Ipc {
 }
 
 impl Encode for Ipc {
-    fn step(&self, _: &Out, _: usize) -> usize {
+    fn rows_at_once(&self, _: &RecordBatch) -> usize {
+        usize::MAX
+    }
+
+    fn step(&self, _: &Out) -> usize {
         usize::MAX
     }
 

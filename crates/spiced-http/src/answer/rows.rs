@@ -6,7 +6,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema};
 
 use super::out::Out;
-use super::{Encode, encoder, rows_at_once};
+use super::{Current, Encode, encoder};
 use crate::accept::Format;
 
 /// Writes rows to any writer as the HTTP API does, in bounded memory.
@@ -45,12 +45,9 @@ impl RowWriter {
     /// Fails if a value cannot be written in this format, or if writing to `to` fails.
     pub fn write(&mut self, batch: &RecordBatch, to: &mut dyn Write) -> Result<(), WriteError> {
         self.begin()?;
-        let (mut done, most) = (0, rows_at_once(batch));
-        while done < batch.num_rows() {
-            let count = self.encoder.step(&self.out, most).min(batch.num_rows() - done);
-            let rows = batch.slice(done, count);
-            self.out.rows(count, |out| self.encoder.rows(&rows, out))?;
-            done += count;
+        let mut current = Current::new(batch.clone(), self.encoder.as_ref());
+        while !current.is_done() {
+            current.step(self.encoder.as_mut(), &mut self.out)?;
             self.drain(to)?;
         }
         Ok(())

@@ -39,8 +39,8 @@ impl Table {
 }
 
 impl Encode for Table {
-    fn step(&self, out: &Out, most: usize) -> usize {
-        if self.widths.is_none() { MEASURED.min(most) } else { out.fitting().min(most) }
+    fn step(&self, out: &Out) -> usize {
+        if self.widths.is_none() { MEASURED } else { out.fitting() }
     }
 
     fn begin(&mut self, _: &mut Out) -> Result<(), ArrowError> {
