@@ -1,16 +1,15 @@
 //! NDJSON files of external tables. DataFusion reads them, but their schema is inferred in the same way as that of data
 //! sets, so that a large integer is not replaced by the nearest float.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
-use datafusion::common::{GetExt, Statistics};
+use datafusion::common::Statistics;
+use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::file_format::json::{JsonFormat, JsonFormatFactory};
-use datafusion::datasource::file_format::{FileFormat, FileFormatFactory};
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSinkConfig, FileSource};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
@@ -19,31 +18,11 @@ use datafusion::physical_expr::LexRequirement;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::inferred::{self, Text};
+use super::wrapped_format::Wrapped;
 
 /// The format of `STORED AS JSON`.
-#[derive(Debug)]
-pub(super) struct JsonFilesFactory(JsonFormatFactory);
-
-impl JsonFilesFactory {
-    pub(super) fn new() -> Self {
-        Self(JsonFormatFactory::new())
-    }
-}
-
-impl FileFormatFactory for JsonFilesFactory {
-    fn create(&self, state: &dyn Session, options: &HashMap<String, String>) -> Result<Arc<dyn FileFormat>> {
-        Ok(Arc::new(JsonFiles(self.0.create(state, options)?)))
-    }
-
-    fn default(&self) -> Arc<dyn FileFormat> {
-        Arc::new(JsonFiles(self.0.default()))
-    }
-}
-
-impl GetExt for JsonFilesFactory {
-    fn get_ext(&self) -> String {
-        self.0.get_ext()
-    }
+pub(super) fn factory() -> Wrapped {
+    Wrapped::new(JsonFormatFactory::new(), |format| Arc::new(JsonFiles(format)))
 }
 
 #[derive(Debug)]

@@ -17,6 +17,7 @@ mod params;
 mod parquet_files;
 mod postgres;
 mod remote;
+mod wrapped_format;
 
 use std::sync::Arc;
 
@@ -183,11 +184,7 @@ fn declared(table: &dyn TableProvider) -> Option<Key> {
 
 /// Returns the file formats that replace those of DataFusion.
 pub(crate) fn file_formats() -> [Arc<dyn FileFormatFactory>; 3] {
-    [
-        Arc::new(csv_files::CsvFilesFactory::new()),
-        Arc::new(json_files::JsonFilesFactory::new()),
-        Arc::new(parquet_files::ParquetFilesFactory::new()),
-    ]
+    [Arc::new(csv_files::CsvFilesFactory::new()), Arc::new(json_files::factory()), Arc::new(parquet_files::factory())]
 }
 
 /// Returns the optimizer rule that pushes work down to a connector's server.

@@ -3,7 +3,6 @@
 //! The format leaves NaN out of the statistics (parquet-format, `ColumnOrder`), but DataFusion orders NaN above all
 //! numbers. It would read a column of 0.1 and NaN as 0.1 throughout, and would find no row above the largest number.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,12 +10,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::Session;
+use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{GetExt, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::file_format::parquet::{ParquetFormat, ParquetFormatFactory};
-use datafusion::datasource::file_format::{FileFormat, FileFormatFactory, FileMeta};
+use datafusion::datasource::file_format::{FileFormat, FileMeta};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{
     FileScanConfig, FileScanConfigBuilder, FileSinkConfig, FileSource, ParquetFileReaderFactory, ParquetSource,
@@ -38,30 +37,11 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::wrapped_format::Wrapped;
+
 /// The format of `STORED AS PARQUET` and `COPY … STORED AS PARQUET`.
-#[derive(Debug)]
-pub(super) struct ParquetFilesFactory(ParquetFormatFactory);
-
-impl ParquetFilesFactory {
-    pub(super) fn new() -> Self {
-        Self(ParquetFormatFactory::new())
-    }
-}
-
-impl FileFormatFactory for ParquetFilesFactory {
-    fn create(&self, state: &dyn Session, options: &HashMap<String, String>) -> Result<Arc<dyn FileFormat>> {
-        Ok(Arc::new(ParquetFiles(self.0.create(state, options)?)))
-    }
-
-    fn default(&self) -> Arc<dyn FileFormat> {
-        Arc::new(ParquetFiles(self.0.default()))
-    }
-}
-
-impl GetExt for ParquetFilesFactory {
-    fn get_ext(&self) -> String {
-        self.0.get_ext()
-    }
+pub(super) fn factory() -> Wrapped {
+    Wrapped::new(ParquetFormatFactory::new(), |format| Arc::new(ParquetFiles(format)))
 }
 
 #[derive(Debug)]
