@@ -57,14 +57,14 @@ impl ClientTls {
     /// Fails if a file cannot be read or used, if the key belongs to another certificate, or if there is nothing to
     /// trust.
     pub fn config(self, alpn: &[&str]) -> Result<Arc<ClientConfig>, ClientTlsError> {
-        self.witnessed(alpn).map(|(config, _)| config)
+        self.observed(alpn).map(|(config, _)| config)
     }
 
     /// As [`ClientTls::config`], with a [`HandshakeObserver`] from which [`Refusal`] learns why a handshake failed.
     ///
     /// # Errors
     /// Fails like [`ClientTls::config`].
-    pub fn witnessed(self, alpn: &[&str]) -> Result<(Arc<ClientConfig>, HandshakeObserver), ClientTlsError> {
+    pub fn observed(self, alpn: &[&str]) -> Result<(Arc<ClientConfig>, HandshakeObserver), ClientTlsError> {
         let verifier: Arc<dyn ServerCertVerifier> = match self.verify {
             Verify::Nothing => Arc::new(AnyChain::new()),
             Verify::Name | Verify::Chain => {
@@ -77,16 +77,16 @@ impl ClientTls {
             None => None,
             Some(mut pair) => Some(Arc::clone(load(&mut pair)?.identity.certified_key())),
         };
-        let witness = HandshakeObserver::new(ours);
+        let observer = HandshakeObserver::new(ours);
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|e| ClientTlsError::Unusable(e.to_string()))?
             // This verifier calls rustls' own and records its result.
             .dangerous()
-            .with_custom_certificate_verifier(witness.verifier(verifier, self.verify))
-            .with_client_cert_resolver(witness.resolver());
+            .with_custom_certificate_verifier(observer.verifier(verifier, self.verify))
+            .with_client_cert_resolver(observer.resolver());
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Ok((Arc::new(config), witness))
+        Ok((Arc::new(config), observer))
     }
 }
 

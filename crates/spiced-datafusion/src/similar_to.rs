@@ -18,7 +18,7 @@ use crate::statement::{call, take, visit_mut};
 
 const NAME: &str = "similar_to";
 /// The maximum size of a compiled pattern, in bytes.
-const LARGEST: usize = 1 << 20;
+const MAX_PATTERN: usize = 1 << 20;
 
 /// Returns the function that [`rewrite`] inserts.
 pub(crate) fn function() -> Arc<ScalarUDF> {
@@ -135,7 +135,7 @@ fn compiled(pattern: &str, escape: &str) -> Result<Regex> {
     let Some(translated) = translated(pattern, escape) else {
         return exec_err!("the pattern of `SIMILAR TO` ends behind the letter that escapes the next one");
     };
-    match RegexBuilder::new(&translated).size_limit(LARGEST).build() {
+    match RegexBuilder::new(&translated).size_limit(MAX_PATTERN).build() {
         Ok(compiled) => Ok(compiled),
         Err(_) => {
             exec_err!("this is no pattern that `SIMILAR TO` takes: its brackets or repetitions do not go together")

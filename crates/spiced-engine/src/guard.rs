@@ -29,7 +29,7 @@ pub struct Guarded<E> {
 /// The rules for all sessions.
 #[derive(Clone, Default)]
 struct Rules {
-    witnesses: Vec<Arc<dyn StatementObserver>>,
+    observers: Vec<Arc<dyn StatementObserver>>,
     admission: AdmissionControl,
     bounds: ResultLimits,
 }
@@ -84,8 +84,8 @@ impl<E: Engine> Guarded<E> {
 
     /// Adds an observer.
     #[must_use]
-    pub fn witnessed(self, witness: Arc<dyn StatementObserver>) -> Self {
-        self.ruled(|rules| rules.witnesses.push(witness))
+    pub fn observed(self, observer: Arc<dyn StatementObserver>) -> Self {
+        self.ruled(|rules| rules.observers.push(observer))
     }
 
     /// Limits concurrent statements by `admission`. A statement holds a slot from planning until its work has ended
@@ -228,7 +228,7 @@ impl StatementContext {
         }
         let (started, queued, took) = (*started, *queued, since.elapsed());
         let seen = StatementRecord { principal, statement, effect, outcome, error, started, queued, took, rows };
-        rules.witnesses.iter().for_each(|witness| witness.on_complete(&seen));
+        rules.observers.iter().for_each(|observer| observer.on_complete(&seen));
     }
 }
 
@@ -389,7 +389,7 @@ mod tests {
             "bad" => Err(EngineError::new(ErrorKind::InvalidStatement, "bad")),
             _ => Ok(Execution::of(vec![batch.clone()])),
         };
-        let engine = Guarded::new(engine_fn(answer)).witnessed(kept.clone());
+        let engine = Guarded::new(engine_fn(answer)).observed(kept.clone());
         let session = engine.session(&Principal::new("p", Role::ReadOnly)).await.unwrap();
         let read = session.prepare(Statement::Sql("SELECT 1".to_owned())).await.unwrap();
         read.execute(Parameters::none()).await.unwrap().batches.collect::<Vec<_>>().await;

@@ -59,12 +59,12 @@ impl Drop for Witness {
 }
 
 /// An engine whose answers tell when they begin and are dropped: endless batches, or none ever.
-fn witnessed(endless: bool) -> (Toy, mpsc::UnboundedReceiver<&'static str>) {
+fn observed(endless: bool) -> (Toy, mpsc::UnboundedReceiver<&'static str>) {
     let (sender, events) = mpsc::unbounded_channel();
     let engine = Toy::new(move |_, _| {
-        let witness = Witness::new(sender.clone());
+        let observer = Witness::new(sender.clone());
         let batches = stream::repeat_with(move || {
-            let _ = &witness;
+            let _ = &observer;
             Ok(numbers(1000))
         });
         let batches =
@@ -106,7 +106,7 @@ async fn an_answer_that_fails_has_no_last_chunk() {
 #[tokio::test]
 async fn a_client_that_leaves_cancels_its_query_before_and_after_the_first_rows() {
     for endless in [false, true] {
-        let (engine, mut events) = witnessed(endless);
+        let (engine, mut events) = observed(endless);
         let (address, _trigger) = start(&engine);
         let mut connection = send(address, QUERY).await;
         if endless {
@@ -121,7 +121,7 @@ async fn a_client_that_leaves_cancels_its_query_before_and_after_the_first_rows(
 
 #[tokio::test]
 async fn a_fast_reader_holds_up_nobody() {
-    let (engine, _events) = witnessed(true);
+    let (engine, _events) = observed(true);
     let (address, _trigger) = start(&engine);
     let fast = std::thread::spawn(move || {
         use std::io::{Read, Write};

@@ -295,7 +295,7 @@ fn guarded(engine: DataFusionEngine, settings: &Settings, history: Arc<History>)
     let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
     let bounds = ResultLimits { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
     let guarded = Guarded::new(engine).admitted_by(admission).limited(bounds);
-    guarded.witnessed(Arc::new(AuditLog)).witnessed(Arc::new(Statements)).witnessed(history)
+    guarded.observed(Arc::new(AuditLog)).observed(Arc::new(Statements)).observed(history)
 }
 
 fn start_engine(

@@ -96,35 +96,35 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Classifies an I/O error of a connection that failed before any response. `witness` is the observer of the
+    /// Classifies an I/O error of a connection that failed before any response. `observer` has watched the
     /// configuration.
-    pub fn of_io(error: &io::Error, witness: &HandshakeObserver) -> Self {
+    pub fn of_io(error: &io::Error, observer: &HandshakeObserver) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-            Some(error) => Self::of(error, witness),
+            Some(error) => Self::of(error, observer),
             None if matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe) => {
-                Self::of_end(witness)
+                Self::of_end(observer)
             }
             None => Self::Other(error.to_string()),
         }
     }
 
     /// Classifies an error of rustls.
-    pub fn of(error: &Error, witness: &HandshakeObserver) -> Self {
+    pub fn of(error: &Error, observer: &HandshakeObserver) -> Self {
         match error {
-            Error::InvalidCertificate(reason) => certificate(reason, witness),
+            Error::InvalidCertificate(reason) => certificate(reason, observer),
             // The first bytes of the response are not a TLS record.
             Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
                 Self::PlainText
             }
-            Error::AlertReceived(alert) => of_alert(*alert, witness.has_certificate()),
+            Error::AlertReceived(alert) => of_alert(*alert, observer.has_certificate()),
             other => Self::Other(other.to_string()),
         }
     }
 
     /// Classifies a connection that the server closed without an alert.
-    pub fn of_end(witness: &HandshakeObserver) -> Self {
-        match (witness.certificate_asked(), witness.has_certificate()) {
+    pub fn of_end(observer: &HandshakeObserver) -> Self {
+        match (observer.certificate_asked(), observer.has_certificate()) {
             (true, false) => Self::CertificateRequired,
             (true, true) => Self::CertificateRefused("it closed the connection".to_owned()),
             _ => Self::Closed,
@@ -132,8 +132,8 @@ impl Refusal {
     }
 }
 
-fn certificate(reason: &CertificateError, witness: &HandshakeObserver) -> Refusal {
-    let seen = witness.refused();
+fn certificate(reason: &CertificateError, observer: &HandshakeObserver) -> Refusal {
+    let seen = observer.refused();
     let subject = || seen.as_ref().map_or_else(|| "unreadable".to_owned(), |seen| seen.leaf.subject.clone());
     // The certificate that is out of date may be an intermediate.
     let whose = |end: fn(&CertificateSummary) -> i64, time: &UnixTime| match &seen {

@@ -66,7 +66,7 @@ impl HandshakeObserver {
 
     /// Wraps `inner` and records its result.
     pub(super) fn verifier(&self, inner: Arc<dyn ServerCertVerifier>, verify: Verify) -> Arc<dyn ServerCertVerifier> {
-        Arc::new(Verifier { inner, verify, witness: self.clone() })
+        Arc::new(Verifier { inner, verify, observer: self.clone() })
     }
 
     /// Presents the client certificate, and records that one was requested.
@@ -94,7 +94,7 @@ impl ResolvesClientCert for Resolver {
 struct Verifier {
     inner: Arc<dyn ServerCertVerifier>,
     verify: Verify,
-    witness: HandshakeObserver,
+    observer: HandshakeObserver,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -114,7 +114,7 @@ impl ServerCertVerifier for Verifier {
             )) if self.verify == Verify::Chain => Ok(ServerCertVerified::assertion()),
             verdict => verdict,
         };
-        self.witness.see(verdict.is_err().then(|| presented(end_entity, intermediates)).flatten());
+        self.observer.see(verdict.is_err().then(|| presented(end_entity, intermediates)).flatten());
         verdict
     }
 

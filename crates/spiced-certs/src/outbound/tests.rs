@@ -84,9 +84,9 @@ fn shake(config: Arc<ClientConfig>, server: ServerConfig, name: &str) -> Result<
 }
 
 fn refusal(tls: ClientTls, server: ServerConfig, name: &str) -> Refusal {
-    let (config, witness) = tls.witnessed(&["h2"]).unwrap();
+    let (config, observer) = tls.observed(&["h2"]).unwrap();
     let error = shake(config, server, name).map(|_| ()).unwrap_err();
-    Refusal::of_io(&io::Error::new(io::ErrorKind::InvalidData, error), &witness)
+    Refusal::of_io(&io::Error::new(io::ErrorKind::InvalidData, error), &observer)
 }
 
 fn trusting(ca: &Authority) -> ClientTls {
@@ -185,16 +185,16 @@ fn a_client_certificate_is_shown_and_its_lack_is_told() {
 
 #[test]
 fn what_is_no_tls_is_told() {
-    let (config, witness) = trusting(&authority("root")).witnessed(&[]).unwrap();
+    let (config, observer) = trusting(&authority("root")).observed(&[]).unwrap();
     for answer in [b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice(), b"\0\0\x12\x04\0\0\0\0\0"] {
         let name = ServerName::try_from("localhost").unwrap();
         let mut client = ClientConnection::new(Arc::clone(&config), name).unwrap();
         client.read_tls(&mut &*answer).unwrap();
         let error = client.process_new_packets().unwrap_err();
-        assert_eq!(Refusal::of(&error, &witness), Refusal::PlainText, "{error}");
+        assert_eq!(Refusal::of(&error, &observer), Refusal::PlainText, "{error}");
     }
     let closed = io::Error::from(io::ErrorKind::UnexpectedEof);
-    assert_eq!(Refusal::of_io(&closed, &witness), Refusal::Closed);
+    assert_eq!(Refusal::of_io(&closed, &observer), Refusal::Closed);
 }
 
 #[test]

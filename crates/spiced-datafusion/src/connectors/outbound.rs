@@ -76,14 +76,14 @@ impl Material {
 }
 
 /// Returns why a handshake failed, if a failed handshake is the root cause of an error.
-pub(super) fn refused(error: &(dyn Error + 'static), witness: &HandshakeObserver) -> Option<Refusal> {
+pub(super) fn refused(error: &(dyn Error + 'static), observer: &HandshakeObserver) -> Option<Refusal> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         // I/O errors are nested, and `source` skips the inner one.
         let mut io = error.downcast_ref::<io::Error>();
         while let Some(outer) = io {
             if outer.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-                return Some(Refusal::of_io(outer, witness));
+                return Some(Refusal::of_io(outer, observer));
             }
             io = outer.get_ref().and_then(|inner| inner.downcast_ref());
         }

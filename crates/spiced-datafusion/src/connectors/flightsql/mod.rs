@@ -222,14 +222,14 @@ impl Server {
             return Ok(Box::new(tcp));
         }
         let name = ServerName::try_from(bare.to_owned()).map_err(std::io::Error::other)?;
-        let (config, witness) = self
+        let (config, observer) = self
             .material
             .tls()
-            .witnessed(&["h2"])
+            .observed(&["h2"])
             .map_err(|error| std::io::Error::other(format!("{error}: {}", error.hint())))?;
         let handshake = tokio::time::timeout(CONNECT_WITHIN, TlsConnector::from(config).connect(name, tcp)).await;
         let handshake = handshake.map_err(|_| std::io::Error::other("the TLS handshake took too long"))?;
-        let stream = handshake.map_err(|error| std::io::Error::other(Refusal::of_io(&error, &witness)))?;
+        let stream = handshake.map_err(|error| std::io::Error::other(Refusal::of_io(&error, &observer)))?;
         Ok(Box::new(stream))
     }
 

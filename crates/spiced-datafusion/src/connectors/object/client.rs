@@ -57,8 +57,8 @@ impl Way {
     }
 
     fn open(&self) -> Result<Opened, String> {
-        let tls = self.material.tls().witnessed(&["h2", "http/1.1"]);
-        let (config, witness) = tls.map_err(|error| format!("{error}: {}", error.hint()))?;
+        let tls = self.material.tls().observed(&["h2", "http/1.1"]);
+        let (config, observer) = tls.map_err(|error| format!("{error}: {}", error.hint()))?;
         let headers = self.authorization.clone().map(|value| (AUTHORIZATION, value)).into_iter().collect::<HeaderMap>();
         let client = Client::builder()
             .tls_backend_preconfigured(Arc::unwrap_or_clone(config))
@@ -67,7 +67,7 @@ impl Way {
             .connect_timeout(CONNECT_WITHIN)
             .read_timeout(self.timeout)
             .build();
-        Ok(Opened { client: client.map_err(|error| error.to_string())?, witness, at: Instant::now() })
+        Ok(Opened { client: client.map_err(|error| error.to_string())?, observer, at: Instant::now() })
     }
 }
 
@@ -93,7 +93,7 @@ impl HttpConnector for Connector {
 #[derive(Debug, Clone)]
 struct Opened {
     client: Client,
-    witness: HandshakeObserver,
+    observer: HandshakeObserver,
     at: Instant,
 }
 
@@ -124,9 +124,9 @@ impl Service {
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let Opened { client, witness, .. } = self.opened();
+        let Opened { client, observer, .. } = self.opened();
         let answer = HttpService::call(&client, request).await;
-        answer.map_err(|error| match refused(&error, &witness) {
+        answer.map_err(|error| match refused(&error, &observer) {
             // It is not retried: the certificate would be the same.
             Some(refusal) => HttpError::new(HttpErrorKind::Unknown, refusal),
             None => error,

@@ -216,7 +216,7 @@ impl Trouble {
     }
 
     /// Creates the error for a message from `whom`, or for a failed connection to it.
-    fn of(whom: &str, error: &tokio_postgres::Error, witness: Option<&HandshakeObserver>) -> Self {
+    fn of(whom: &str, error: &tokio_postgres::Error, observer: Option<&HandshakeObserver>) -> Self {
         let kind = match error.as_db_error().map(|said| said.code()) {
             Some(&SqlState::QUERY_CANCELED) => ErrorKind::Timeout,
             Some(&SqlState::LOCK_NOT_AVAILABLE) => ErrorKind::Unavailable,
@@ -227,7 +227,7 @@ impl Trouble {
             }
             _ => ErrorKind::Unavailable,
         };
-        Self { message: format!("{whom}: {}", told(error, witness)), kind }
+        Self { message: format!("{whom}: {}", told(error, observer)), kind }
     }
 }
 
@@ -368,12 +368,12 @@ impl managed::Manager for Server {
             Mode::Prefer => SslMode::Prefer,
             Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
         });
-        let said = |error: tokio_postgres::Error, witness: Option<&HandshakeObserver>| {
-            Trouble::of(&format!("PostgreSQL at {host}:{port}"), &error, witness)
+        let said = |error: tokio_postgres::Error, observer: Option<&HandshakeObserver>| {
+            Trouble::of(&format!("PostgreSQL at {host}:{port}"), &error, observer)
         };
         let client = match self.tls()? {
-            Some((tls, witness)) => {
-                let (client, connection) = config.connect(tls).await.map_err(|e| said(e, Some(&witness)))?;
+            Some((tls, observer)) => {
+                let (client, connection) = config.connect(tls).await.map_err(|e| said(e, Some(&observer)))?;
                 drive(connection);
                 client
             }
@@ -421,14 +421,14 @@ impl Server {
             return Err(Trouble::unavailable(format!("`{host}` is no name that a certificate can be for")));
         }
         let tls = ClientTls { verify, ..material.tls() };
-        let (config, witness) =
-            tls.witnessed(&[]).map_err(|error| Trouble::unavailable(format!("{error}: {}", error.hint())))?;
-        Ok(Some((MakeRustlsConnect::new(Arc::unwrap_or_clone(config)), witness)))
+        let (config, observer) =
+            tls.observed(&[]).map_err(|error| Trouble::unavailable(format!("{error}: {}", error.hint())))?;
+        Ok(Some((MakeRustlsConnect::new(Arc::unwrap_or_clone(config)), observer)))
     }
 }
 
 /// Returns the message of an error: that of the server if it responded, or the cause of a failed handshake.
-fn told(error: &tokio_postgres::Error, witness: Option<&HandshakeObserver>) -> String {
+fn told(error: &tokio_postgres::Error, observer: Option<&HandshakeObserver>) -> String {
     if let Some(said) = error.as_db_error() {
         let code = said.code().code();
         // Messages of class 22, data exceptions, contain the value, which may come from a row.
@@ -441,9 +441,9 @@ fn told(error: &tokio_postgres::Error, witness: Option<&HandshakeObserver>) -> S
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return match witness {
-                Some(witness) if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
-                    Refusal::of_io(io, witness).to_string()
+            return match observer {
+                Some(observer) if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+                    Refusal::of_io(io, observer).to_string()
                 }
                 _ => io.to_string(),
             };

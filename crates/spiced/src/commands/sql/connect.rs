@@ -43,7 +43,7 @@ pub(crate) struct Dialer {
 
 struct Tls {
     config: Arc<ClientConfig>,
-    witness: HandshakeObserver,
+    observer: HandshakeObserver,
 }
 
 /// The properties of a connection.
@@ -168,7 +168,7 @@ impl Dialer {
     }
 
     async fn secure(&self) -> Result<Connection, Unreachable> {
-        let Tls { config, witness } = self.tls.as_ref().map_err(|e| Unreachable::Unset(e.clone()))?;
+        let Tls { config, observer } = self.tls.as_ref().map_err(|e| Unreachable::Unset(e.clone()))?;
         let endpoint = self.endpoint.to(Requested::Tls, &self.endpoint.host);
         let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| Unreachable::UnknownHost {
             host: endpoint.host.clone(),
@@ -176,7 +176,7 @@ impl Dialer {
         })?;
         let tcp = self.tcp().await?;
         let stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.map_err(|error| {
-            match Refusal::of_io(&error, witness) {
+            match Refusal::of_io(&error, observer) {
                 Refusal::PlainText => Unreachable::SpeaksPlain { endpoint: endpoint.clone() },
                 refusal => Unreachable::Tls { endpoint: endpoint.clone(), refusal },
             }
@@ -200,15 +200,16 @@ impl Dialer {
             certificate: certificate.and_then(|der| CertificateSummary::read(der).ok()),
         };
         let link = Arc::new(Link { endpoint, tls: Some(tls), refused: Mutex::default() });
-        let heard = AlertCapturingStream { stream, link: Arc::clone(&link), witness: witness.clone(), answered: false };
+        let heard =
+            AlertCapturingStream { stream, link: Arc::clone(&link), observer: observer.clone(), answered: false };
         Ok(Connection { io: Box::new(heard), link })
     }
 }
 
 impl Tls {
     fn new(tls: ClientTls) -> Result<Self, ClientTlsError> {
-        let (config, witness) = tls.witnessed(&["h2"])?;
-        Ok(Self { config, witness })
+        let (config, observer) = tls.observed(&["h2"])?;
+        Ok(Self { config, observer })
     }
 }
 
@@ -228,7 +229,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 struct AlertCapturingStream {
     stream: TlsStream<TcpStream>,
     link: Arc<Link>,
-    witness: HandshakeObserver,
+    observer: HandshakeObserver,
     /// Whether the server has sent data since the handshake, which means that it has accepted the client.
     answered: bool,
 }
@@ -266,8 +267,8 @@ impl AlertCapturingStream {
         let read = buf.filled().len() > before;
         match &polled {
             Poll::Ready(Ok(())) if read => self.answered = true,
-            Poll::Ready(Ok(())) => self.hear(Refusal::of_end(&self.witness)),
-            Poll::Ready(Err(error)) => self.hear(Refusal::of_io(error, &self.witness)),
+            Poll::Ready(Ok(())) => self.hear(Refusal::of_end(&self.observer)),
+            Poll::Ready(Err(error)) => self.hear(Refusal::of_io(error, &self.observer)),
             Poll::Pending => {}
         }
         polled.map_ok(|()| read)
