@@ -29,7 +29,8 @@ pub(crate) fn rewrite(
     })
 }
 
-/// As [`rewrite`], for changes that depend on types or alter them. `change` gets the columns that an expression may use.
+/// Like [`rewrite`], for changes that depend on types or alter them. `change` also gets the columns that an expression
+/// may use.
 pub(crate) fn rewrite_typed(
     node: LogicalPlan,
     mut change: impl FnMut(Expr, &DFSchema) -> Result<Transformed<Expr>>,

@@ -29,8 +29,8 @@ const STEP_BYTES: u64 = 256 * 1024;
 
 /// How one form writes rows.
 trait Encode: Send {
-    /// How many rows of `batch` one step may encode. Rows that are rewritten as text are bounded by their size: wide ones
-    /// would keep the thread, and the connections that share it, from everything else.
+    /// How many rows of `batch` one step may encode. Rows that are rewritten as text are bounded by their size: wide
+    /// ones would keep the thread, and the connections that share it, from everything else.
     fn rows_at_once(&self, batch: &RecordBatch) -> usize {
         let row = rows_size(batch) / (batch.num_rows().max(1) as u64);
         usize::try_from(STEP_BYTES / row.max(1)).unwrap_or(usize::MAX).max(1)

@@ -96,7 +96,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Classifies an I/O error of a connection that failed before any response. `observer` has watched the
+    /// Classifies an I/O error of a connection that failed before any response. `observer` belongs to the connection's
     /// configuration.
     pub fn of_io(error: &io::Error, observer: &HandshakeObserver) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
