@@ -13,7 +13,7 @@ const ROWS: usize = 128;
 
 /// What is written and not yet sent.
 #[derive(Default)]
-pub(super) struct Out {
+pub(crate) struct Out {
     gathered: ChunkBuilder,
     /// Bytes of text for a row, as it was lately; 0 where there was none.
     row: usize,
@@ -21,7 +21,7 @@ pub(super) struct Out {
 
 impl Out {
     /// Where text is appended.
-    pub(super) fn text(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn text(&mut self) -> &mut Vec<u8> {
         let text = self.gathered.copied();
         if text.is_empty() && self.row > 0 {
             // There are likely to be more rows; and a frame ends behind one.
@@ -31,13 +31,13 @@ impl Out {
     }
 
     /// How many rows of text are likely to make the frame full.
-    pub(super) fn fitting(&self) -> usize {
+    pub(crate) fn fitting(&self) -> usize {
         let room = TEXT.saturating_sub(self.gathered.copied_len());
         room.checked_div(self.row).map_or(ROWS, |rows| rows + 1).min(4 * ROWS)
     }
 
     /// Calls `write`, which writes so many rows.
-    pub(super) fn rows<E>(&mut self, rows: usize, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn rows<E>(&mut self, rows: usize, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
         let before = self.gathered.copied_len();
         let written = write(self);
         self.row = self.gathered.copied_len().saturating_sub(before) / rows.max(1);
@@ -45,17 +45,17 @@ impl Out {
     }
 
     /// Appends bytes without copying them, where they are many.
-    pub(super) fn share<T: Deref<Target = [u8]> + Send + 'static>(&mut self, bytes: T) {
+    pub(crate) fn share<T: Deref<Target = [u8]> + Send + 'static>(&mut self, bytes: T) {
         self.gathered.push(bytes, |bytes| Bytes::from_owner(Shared(bytes)));
     }
 
     /// True where there is enough for a frame.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.gathered.copied_len() >= TEXT || self.gathered.is_full()
     }
 
     /// All that is written.
-    pub(super) fn take(&mut self) -> BufList {
+    pub(crate) fn take(&mut self) -> BufList {
         self.gathered.take()
     }
 }
