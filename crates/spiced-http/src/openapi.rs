@@ -120,6 +120,20 @@ impl PartialSchema for Rows {
 
 impl ToSchema for Rows {}
 
+/// The document that the Spice SDKs read.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what spiced-formats writes")]
+pub(crate) struct SpiceRows {
+    /// The Arrow schema, as `arrow-schema` serializes it.
+    #[schema(value_type = Object)]
+    schema: (),
+    /// The rows, as objects by column.
+    #[schema(value_type = Vec<Object>)]
+    data: (),
+    /// The number of rows.
+    row_count: u64,
+}
+
 /// The values of parameters: by position, or by name.
 pub(crate) fn parameters() -> RefOr<Schema> {
     let scalar = || {

@@ -9,22 +9,21 @@ use axum::{Extension, Json};
 use futures::future::BoxFuture;
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use spiced_engine::{Principal, Role};
 use spiced_middleware::Problem;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::openapi::Problems;
 use crate::router::HttpState;
 
 /// What reloads when it is asked to.
 #[derive(Clone)]
-pub struct ReloadHandle(Arc<dyn Fn(ReloadOptions) -> BoxFuture<'static, Reload> + Send + Sync>);
+pub struct ReloadHandle(Arc<dyn Fn(ReloadOptions) -> BoxFuture<'static, ReloadReply> + Send + Sync>);
 
 impl ReloadHandle {
     /// `reload` reads everything again, or only looks what that would do, and says how it ended.
-    pub fn new(reload: impl Fn(ReloadOptions) -> BoxFuture<'static, Reload> + Send + Sync + 'static) -> Self {
+    pub fn new(reload: impl Fn(ReloadOptions) -> BoxFuture<'static, ReloadReply> + Send + Sync + 'static) -> Self {
         Self(Arc::new(reload))
     }
 }
@@ -44,15 +43,93 @@ pub struct ReloadOptions {
     pub force: bool,
 }
 
-/// How a reload ended.
+/// How a request to reload ended.
 #[derive(Debug, Clone)]
-pub enum Reload {
-    /// An object with `result`: `swapped`, `unchanged` or `rejected`.
-    Ended(Value),
-    /// Too many wait for one already.
+pub enum ReloadReply {
+    /// The reload, or the dry run, was carried out.
+    Done(ReloadResult),
+    /// Too many requests wait for a reload already.
     Busy,
     /// The server cannot reload any more; its log says why.
     Lost,
+}
+
+/// The result of a reload, or what the result would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(tag = "result", rename_all = "lowercase")]
+pub enum ReloadResult {
+    /// Something new is in use.
+    Swapped {
+        /// What is new.
+        changed: Vec<ReloadedPart>,
+        /// What is to be known about the new certificates.
+        findings: Vec<ReloadFinding>,
+    },
+    /// Nothing has changed.
+    Unchanged,
+    /// The new material cannot be used. The previous material stays in use.
+    Rejected {
+        /// Why, in one sentence.
+        reason: String,
+        /// What to change.
+        fix: String,
+        /// For what clients would refuse the new material.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[schema(required = false)]
+        findings: Vec<ReloadFinding>,
+    },
+}
+
+/// A part of the configuration that a reload changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReloadedPart {
+    /// Certificates, keys, client CAs and revocation lists.
+    Tls,
+    /// API keys and roles.
+    Auth,
+}
+
+/// What an operator should know about a certificate or key. `docs/doctor.md` lists the codes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ReloadFinding {
+    /// A stable code, such as `TLS-EXPIRED`.
+    pub code: &'static str,
+    /// How serious it is.
+    pub severity: Severity,
+    /// Where the material comes from.
+    pub origin: String,
+    /// The certificate's subject, or the key's file.
+    pub subject: String,
+    /// What was found, in one sentence.
+    pub message: String,
+    /// What to change.
+    pub fix: String,
+    /// The clients that refuse the certificate for it, such as `curl` or `java`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub refused_by: Vec<&'static str>,
+}
+
+/// How serious a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing needs to be done.
+    Info,
+    /// It should be corrected.
+    Warning,
+    /// Clients are affected, or soon will be.
+    Error,
+}
+
+/// The body of an answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReloadAnswer {
+    /// Whether this was a dry run, which changes nothing.
+    dry_run: bool,
+    #[serde(flatten)]
+    result: ReloadResult,
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -73,8 +150,8 @@ pub(crate) struct ReloadQuery {
     path = "/v1/tls/reload",
     params(ReloadQuery),
     responses(
-        (status = 200, description = "`result` is `swapped` or `unchanged`", body = Object),
-        (status = 409, description = "`result` is `rejected`, with `reason` and `fix`, and `findings` where clients would refuse it", body = Object),
+        (status = 200, description = "`result` is `swapped` or `unchanged`", body = ReloadAnswer),
+        (status = 409, description = "`result` is `rejected`", body = ReloadAnswer),
         Problems,
     ),
     security(("api_key" = []), ("bearer" = []))
@@ -106,13 +183,18 @@ pub(crate) async fn reload(
         );
     };
     match reload(ReloadOptions { dry_run, force }).await {
-        Reload::Ended(answer) if answer["result"] == "rejected" => (StatusCode::CONFLICT, Json(answer)).into_response(),
-        Reload::Ended(answer) => Json(answer).into_response(),
-        Reload::Lost => problem(
+        ReloadReply::Done(result) => {
+            let status = match result {
+                ReloadResult::Rejected { .. } => StatusCode::CONFLICT,
+                ReloadResult::Swapped { .. } | ReloadResult::Unchanged => StatusCode::OK,
+            };
+            (status, Json(ReloadAnswer { dry_run, result })).into_response()
+        }
+        ReloadReply::Lost => problem(
             StatusCode::INTERNAL_SERVER_ERROR,
             "a reload was lost, and this server reloads no more; its log says why, and a restart mends it",
         ),
-        Reload::Busy => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wait for a reload already")
+        ReloadReply::Busy => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wait for a reload already")
             .retry_after(1)
             .respond(headers.get(ACCEPT)),
     }
