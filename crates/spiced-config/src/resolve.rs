@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use spiced_secrets::Template;
-use tls_core::listener::ListenAddress;
+use tls_core::ListenAddress;
 use tls_core::{Origin, Secret, Sourced};
 
 use crate::decode::{SecretText, Spanned, Templated, UNQUOTE, instead, quotes};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use spiced_secrets::Template;
-use tls_core::listener::ListenAddress;
+use tls_core::ListenAddress;
 use tls_core::{Origin, Secret, Sourced};
 
 /// Everything that a run of the program needs to know.

@@ -12,8 +12,8 @@ use spiced_certs::{Pair, load};
 use spiced_engine::{Execution, Role, engine_fn};
 use spiced_flight::{FlightOptions, FlightState, serve};
 use spiced_middleware::Access;
-use tls_core::listener::Limits;
-use tls_core::{Acceptor, TlsOptions, Workers, drain, rotation};
+use tls_core::server::{Limits, Workers, drain};
+use tls_core::{Acceptor, TlsOptions, rotation};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {

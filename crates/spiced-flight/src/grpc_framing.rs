@@ -18,8 +18,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Limited};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use tls_core::buf_list::{BufList, ChunkBuilder, VectoredBody};
-use tls_core::listener::RequestCharge;
+use tls_core::server::RequestCharge;
+use tls_core::server::buf_list::{BufList, ChunkBuilder, VectoredBody};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use spiced_engine::Engine;
 use spiced_middleware::{Access, Dialect, admission, well_formed};
-use tls_core::drain::Drain;
-use tls_core::listener::{self, Limits};
-use tls_core::{Acceptor, Workers};
+use tls_core::Acceptor;
+use tls_core::server::drain::Drain;
+use tls_core::server::{self, Limits, Workers};
 
 use crate::{FlightOptions, HANDSHAKE, router};
 
@@ -37,5 +37,5 @@ pub async fn serve(
 ) -> io::Result<()> {
     let FlightState { engine, access, options } = state;
     let router = router(engine, options).layer(admission(access, Dialect::Grpc).except(HANDSHAKE)).layer(well_formed());
-    listener::serve(socket, acceptor, router, limits, workers, drain).await
+    server::serve(socket, acceptor, router, limits, workers, drain).await
 }

@@ -4,7 +4,7 @@ use arrow_flight::error::FlightError;
 use arrow_schema::ArrowError;
 use http_body_util::LengthLimitError;
 use spiced_engine::{EngineError, ErrorKind};
-use tls_core::listener::BodyError;
+use tls_core::server::BodyError;
 use tonic::{Code, Status};
 
 /// The engine's failure in gRPC's terms.

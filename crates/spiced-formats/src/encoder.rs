@@ -3,7 +3,7 @@
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema};
 use spiced_engine::rows_size;
-use tls_core::buf_list::BufList;
+use tls_core::server::buf_list::BufList;
 
 use crate::format::Format;
 use crate::out::Out;

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use bytes::Bytes;
-use tls_core::buf_list::{BufList, ChunkBuilder};
+use tls_core::server::buf_list::{BufList, ChunkBuilder};
 
 /// A frame goes out once so many bytes of text are in it, if not before.
 const TEXT: usize = 64 * 1024;

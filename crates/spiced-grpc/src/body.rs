@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::Request;
 use http_body_util::BodyExt;
-use tls_core::listener::{BodyError, RequestCharge};
+use tls_core::server::{BodyError, RequestCharge};
 use tonic::Status;
 
 /// The end of the paths whose requests are streams of messages. All others send one message.

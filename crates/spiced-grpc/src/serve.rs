@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use spiced_engine::Engine;
 use spiced_middleware::{Access, Dialect, admission, well_formed};
-use tls_core::drain::Drain;
-use tls_core::listener::{self, Limits};
-use tls_core::{Acceptor, Workers};
+use tls_core::Acceptor;
+use tls_core::server::drain::Drain;
+use tls_core::server::{self, Limits, Workers};
 use tokio::sync::watch;
 
 use crate::{HEALTH_PREFIX, router};
@@ -49,5 +49,5 @@ pub async fn serve(
     let services: Vec<&str> = state.services.iter().map(String::as_str).collect();
     let admission = admission(state.access, Dialect::Grpc).except(HEALTH_PREFIX);
     let router = router(state.readiness, &services, state.engine).layer(admission).layer(well_formed());
-    listener::serve(socket, acceptor, router, limits, workers, drain).await
+    server::serve(socket, acceptor, router, limits, workers, drain).await
 }

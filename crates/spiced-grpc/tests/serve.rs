@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use spiced_grpc::GrpcState;
 use spiced_middleware::Access;
-use tls_core::drain::{self, Trigger};
-use tls_core::listener::{Limits, ListenAddress};
-use tls_core::{Acceptor, Workers};
+use tls_core::Acceptor;
+use tls_core::ListenAddress;
+use tls_core::server::drain::{self, Trigger};
+use tls_core::server::{Limits, Workers};
 use tokio::sync::watch;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};

@@ -9,7 +9,7 @@ use axum::body::Body;
 use futures::{FutureExt, StreamExt, stream};
 use spiced_engine::{Batches, EngineError, ErrorKind};
 use spiced_formats::{Format, RowEncoder};
-use tls_core::buf_list::{BufList, VectoredBody};
+use tls_core::server::buf_list::{BufList, VectoredBody};
 
 /// An answer whose first frame is made.
 pub(crate) struct Answer {

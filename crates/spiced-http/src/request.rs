@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use spiced_engine::{Parameters, ResultLimits, Statement};
 use spiced_middleware::{Problem, excerpt};
-use tls_core::listener::BodyError;
+use tls_core::server::BodyError;
 use utoipa::ToSchema;
 
 use crate::failure::TRY_AGAIN_AFTER;

@@ -4,9 +4,9 @@ use std::io;
 use std::net::TcpListener;
 
 use spiced_middleware::well_formed;
-use tls_core::drain::Drain;
-use tls_core::listener::{self, Limits};
-use tls_core::{Acceptor, Workers};
+use tls_core::Acceptor;
+use tls_core::server::drain::Drain;
+use tls_core::server::{self, Limits, Workers};
 
 use crate::router::{HttpState, router};
 
@@ -22,5 +22,5 @@ pub async fn serve(
     workers: Workers,
     drain: Drain,
 ) -> io::Result<()> {
-    listener::serve(socket, acceptor, router(state).layer(well_formed()), limits, workers, drain).await
+    server::serve(socket, acceptor, router(state).layer(well_formed()), limits, workers, drain).await
 }

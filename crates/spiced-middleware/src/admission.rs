@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use spiced_engine::Principal;
 use tls_core::ConnInfo;
-use tls_core::listener::RequestCharge;
+use tls_core::server::RequestCharge;
 use tower_layer::Layer;
 use tower_service::Service;
 

@@ -6,30 +6,15 @@
 
 mod app;
 mod args;
-mod banner;
+mod auth_policy;
 mod client_snippets;
 mod commands;
-mod core_dumps;
+mod config;
 mod endpoints;
-mod engine_watch;
-mod expiry;
-mod exposure;
 mod failure;
-mod history;
-mod identity;
-mod load;
-mod policy;
-mod protocol_mismatch;
+mod observe;
 mod reload;
-mod reloadable;
-mod routes;
-mod secrets;
-mod shell_quote;
-mod signals;
-mod statements;
-mod status;
-mod tables;
-mod usage;
+mod tls;
 
 pub use app::run;
 pub use args::Args;

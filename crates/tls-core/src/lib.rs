@@ -2,7 +2,7 @@
 //!
 //! An [`Identity`] is a certificate chain and its key, proven to match. [`rotation::channel`] carries it to every
 //! endpoint; the next handshake uses what is published there. An [`Acceptor`] turns TCP connections into TLS
-//! connections. With the feature `serve`, [`listener::serve`] is the accept loop that every endpoint runs on.
+//! connections. With the feature `serve`, [`server::serve`] is the accept loop that every endpoint runs on.
 //!
 //! Deliberately absent: reading PEM (see `spiced-certs`), and any protocol above HTTP's framing.
 //!
@@ -26,54 +26,34 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod acceptor;
-#[cfg(feature = "serve")]
-mod body;
-#[cfg(feature = "serve")]
-pub mod buf_list;
 mod client_auth;
 mod conn_info;
-#[cfg(feature = "serve")]
-mod connection_table;
-#[cfg(feature = "serve")]
-pub mod drain;
-#[cfg(feature = "serve")]
-mod frame_budget;
 mod hkdf;
 mod identity;
-#[cfg(feature = "serve")]
-mod idle;
 mod key_deriver;
-#[cfg(feature = "serve")]
-mod lingering_close;
-#[cfg(feature = "serve")]
-pub mod listener;
+mod listen_address;
 mod origin;
 mod plaintext_reply;
 mod prefixed_io;
 mod proxy_protocol;
 pub mod redact;
-#[cfg(feature = "serve")]
-mod request_memory;
 pub mod rotation;
 mod secret;
-mod sni_resolver;
 #[cfg(feature = "serve")]
-mod socket_options;
+pub mod server;
+mod sni_resolver;
 pub mod suggest;
 mod tickets;
 mod tls_options;
-#[cfg(feature = "serve")]
-mod workers;
 
 pub use acceptor::{Accepted, Acceptor, HandshakeError};
 pub use client_auth::{ClientAuth, ClientAuthError, ClientAuthPolicy};
 pub use conn_info::{ClientCertificate, ClientNames, ConnInfo, Standing, TlsInfo};
 pub use identity::{CertificateSummary, Identity, IdentityError, Validity};
 pub use key_deriver::KeyDeriver;
+pub use listen_address::{AddressError, ListenAddress};
 pub use origin::{Origin, Sourced};
 pub use prefixed_io::{Io, PrefixedIo};
 pub use secret::Secret;
 pub use sni_resolver::SniCertResolver;
 pub use tls_options::{MinVersion, ServerTls, TlsOptions, install_provider, provider};
-#[cfg(feature = "serve")]
-pub use workers::Workers;

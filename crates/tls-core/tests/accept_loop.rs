@@ -13,10 +13,10 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use rustls::pki_types::CertificateDer;
 use support::{client, connect, identity, socket, tls};
-use tls_core::drain::{self, Trigger};
-use tls_core::listener::{self, Limits, RequestBody, RequestMemory};
 use tls_core::rotation::{self, Identities, Publisher};
-use tls_core::{Acceptor, ConnInfo, Workers};
+use tls_core::server::drain::{self, Trigger};
+use tls_core::server::{self, Limits, RequestBody, RequestMemory, Workers};
+use tls_core::{Acceptor, ConnInfo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -44,7 +44,7 @@ async fn open(limits: Limits, acceptor: impl FnOnce(Identities) -> Acceptor) -> 
     let (trigger, drain) = drain::channel();
     let (socket, address) = socket();
     let service = tower::service_fn(echo);
-    tokio::spawn(listener::serve(socket, acceptor(identities), service, limits, Workers::current(), drain));
+    tokio::spawn(server::serve(socket, acceptor(identities), service, limits, Workers::current(), drain));
     TestEndpoint { address, publisher, trigger, root }
 }
 
@@ -133,7 +133,7 @@ async fn unread_data_of_http2_waits_in_the_kernel() {
     let (_trigger, drain) = drain::channel();
     let (socket, address) = socket();
     let memory = limits.memory.clone();
-    tokio::spawn(listener::serve(socket, Acceptor::plain("test"), service, limits, Workers::current(), drain));
+    tokio::spawn(server::serve(socket, Acceptor::plain("test"), service, limits, Workers::current(), drain));
 
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();

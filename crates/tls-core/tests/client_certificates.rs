@@ -13,10 +13,11 @@ use http_body_util::Full;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tls_core::drain::{self, Trigger};
-use tls_core::listener::{self, Limits, ListenAddress, RequestBody};
+use tls_core::ListenAddress;
 use tls_core::rotation::{self, Publisher};
-use tls_core::{Acceptor, ClientAuth, ClientAuthPolicy, ConnInfo, Identity, Origin, TlsOptions, Workers, provider};
+use tls_core::server::drain::{self, Trigger};
+use tls_core::server::{self, Limits, RequestBody, Workers};
+use tls_core::{Acceptor, ClientAuth, ClientAuthPolicy, ConnInfo, Identity, Origin, TlsOptions, provider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -86,7 +87,7 @@ async fn open(mode: ClientAuth, clients: &Authority, proxied: bool) -> Endpoint 
     let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
     let address = socket.local_addr().unwrap();
     let service = tower::service_fn(echo);
-    tokio::spawn(listener::serve(socket, acceptor, service, Limits::default(), Workers::current(), drain));
+    tokio::spawn(server::serve(socket, acceptor, service, Limits::default(), Workers::current(), drain));
     Endpoint { address, trust, server: authority.der, _publisher: publisher, _trigger: trigger }
 }
 

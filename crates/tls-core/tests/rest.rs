@@ -16,9 +16,9 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use rustls::pki_types::CertificateDer;
 use support::{client, connect, identity, socket, tls};
-use tls_core::drain::{self, Trigger};
-use tls_core::listener::{self, Limits, RequestBody};
-use tls_core::{Workers, rotation};
+use tls_core::rotation;
+use tls_core::server::drain::{self, Trigger};
+use tls_core::server::{self, Limits, RequestBody, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -91,7 +91,7 @@ impl Endpoint {
         let service = tower::service_fn(move |request| answer(request, ends.clone()));
         let limits = Limits { rest: Duration::from_millis(10), header_timeout, ..Limits::default() };
         // On this thread, whose log is captured.
-        tokio::spawn(listener::serve(socket, acceptor, service, limits, Workers::current(), drain));
+        tokio::spawn(server::serve(socket, acceptor, service, limits, Workers::current(), drain));
         Self { address, trigger, root, end, said, _log }
     }
 

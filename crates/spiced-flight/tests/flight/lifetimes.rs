@@ -17,9 +17,10 @@ use prost::Message;
 use spiced_engine::{Guarded, Role};
 use spiced_flight::{FlightOptions, FlightState};
 use spiced_middleware::Access;
-use tls_core::drain::{self, Trigger};
-use tls_core::listener::{Limits, ListenAddress};
-use tls_core::{Acceptor, Workers};
+use tls_core::Acceptor;
+use tls_core::ListenAddress;
+use tls_core::server::drain::{self, Trigger};
+use tls_core::server::{Limits, Workers};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Streaming};
 

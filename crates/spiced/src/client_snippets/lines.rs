@@ -1,7 +1,7 @@
 //! The snippets of each client. The tests run them exactly as printed.
 
+use super::shell_quote::quoted;
 use crate::client_snippets::{EndpointUrl, Target};
-use crate::shell_quote::quoted;
 
 pub(crate) fn curl(target: &Target) -> String {
     let url = format!("{}/v1/sql", url(target, &target.http));

@@ -2,6 +2,7 @@
 //! `spiced connect` and the banner print them.
 
 mod lines;
+pub(crate) mod shell_quote;
 mod target;
 
 pub(crate) use lines::{curl, curl_get, sql};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use spiced_certs::Issued;
-use tls_core::listener::ListenAddress;
+use tls_core::ListenAddress;
 
 /// A server as its clients see it.
 #[derive(Debug, Clone)]

@@ -6,20 +6,20 @@ use spiced_config::{Explained, Explanation, Resolved};
 
 use crate::args::ExplainArgs;
 use crate::commands::{print, runtime};
+use crate::config;
 use crate::failure::Failure;
-use crate::load;
 
 /// Explains as much as possible, then fails if the server would fail to start.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     runtime()?.block_on(async {
-        let layers = load::read(&args.pod)?;
-        let resolver = load::open(&layers).await?;
+        let layers = config::read(&args.pod)?;
+        let resolver = config::open(&layers).await?;
         let resolve = async |values: &[_]| resolver.resolve_all(values).await;
         let settled = layers.clone().settle(&resolve).await;
         let mut explanation = match layers.explain(&resolve).await {
             Ok(explanation) => explanation,
             // Report every error that startup would report, not only the one that prevents an explanation.
-            Err(why) => return Err(settled.map_or_else(load::failed, |_| load::failed(why))),
+            Err(why) => return Err(settled.map_or_else(config::failed, |_| config::failed(why))),
         };
         if let Err(Resolved::Config(error) | Resolved::Both(error, _)) = &settled {
             let refused: Vec<_> = error.0.iter().filter_map(|problem| problem.origin.clone()).collect();
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
             false => text(&explanation),
         };
         print(&text)?;
-        settled.map(|_| ()).map_err(load::failed)
+        settled.map(|_| ()).map_err(config::failed)
     })
 }
 

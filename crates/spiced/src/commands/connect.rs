@@ -5,20 +5,20 @@ use std::time::SystemTime;
 
 use spiced_certs::{Issued, Sources, load};
 use spiced_config::{Listen, Settings};
+use tls_core::ListenAddress;
 use tls_core::Sourced;
-use tls_core::listener::ListenAddress;
 use tls_core::suggest::nearest;
 
 use crate::args::ConnectArgs;
 use crate::client_snippets::{CLIENTS, Client, EndpointUrl, Target, Trust, find};
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
-use crate::{identity, load};
+use crate::{config, tls};
 
 pub(crate) fn run(args: &ConnectArgs) -> Result<(), Failure> {
     let chosen = args.client.as_deref().map(|name| find(name).ok_or_else(|| unknown(name))).transpose()?;
     runtime()?.block_on(async {
-        let (settings, _) = load::settle(&args.pod).await?;
+        let (settings, _) = config::settle(&args.pod).await?;
         let target = target(settings)?;
         print(&match chosen {
             Some(client) => format!("{}{}", target.note(), (client.lines)(&target)),
@@ -44,8 +44,8 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
     let (trust, names) = match settings.tls.take() {
         None => (None, Vec::new()),
         Some(tls) => {
-            let (Sources { mut pair, .. }, development) = identity::sources(tls, Vec::new());
-            development.as_ref().map(identity::make).transpose()?;
+            let (Sources { mut pair, .. }, development) = tls::sources(tls, Vec::new());
+            development.as_ref().map(tls::make).transpose()?;
             let ca_file = development.map(|made| made.ca_file());
             let file = ca_file.clone().or_else(|| pair.certificate.value.file().map(ToOwned::to_owned));
             let loaded = load(&mut pair).map_err(|e| Failure::configuration(&e, e.hint()))?;

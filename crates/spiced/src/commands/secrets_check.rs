@@ -13,8 +13,8 @@ use tls_core::{Origin, Secret};
 
 use crate::args::{PodArgs, SecretsCheckArgs};
 use crate::commands::{print, runtime};
+use crate::config;
 use crate::failure::Failure;
-use crate::load;
 
 /// Exit code: a reference did not resolve.
 const CONFIGURATION: u8 = 78;
@@ -35,8 +35,8 @@ pub(crate) fn run(args: &SecretsCheckArgs) -> Result<(), Failure> {
 
 /// Resolves every reference, and checks whether the pod is valid with the results.
 async fn check(pod: &PodArgs) -> Result<(Report, Result<(), Failure>), Failure> {
-    let layers = load::read(pod)?;
-    let resolver = load::open(&layers).await?;
+    let layers = config::read(pod)?;
+    let resolver = config::open(&layers).await?;
     let written = layers.references();
     let asked = RefCell::new(HashSet::new());
     let whole = RefCell::new(false);
@@ -53,7 +53,7 @@ async fn check(pod: &PodArgs) -> Result<(Report, Result<(), Failure>), Failure> 
     });
     let config = match settled.await {
         Ok(_) => Ok(()),
-        Err(why) => Err(load::failed(why)),
+        Err(why) => Err(config::failed(why)),
     };
     let asked = whole.into_inner().then(|| asked.into_inner());
     let of_stores = resolver.check(&[]).await.len();

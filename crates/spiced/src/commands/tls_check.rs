@@ -14,7 +14,7 @@ use tls_core::{Origin, Sourced};
 use crate::args::TlsCheckArgs;
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
-use crate::{identity, load, policy};
+use crate::{auth_policy, config, tls};
 
 /// Exit code: a finding makes the check fail.
 const BAD: u8 = 1;
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
     }
     let runtime = runtime()?;
     let report = runtime.block_on(async {
-        let (settings, _) = load::settle(&args.pod).await?;
+        let (settings, _) = config::settle(&args.pod).await?;
         check(settings, args)
     });
     runtime.shutdown_background();
@@ -65,8 +65,8 @@ fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure>
         },
         Some(tls) => of_tls(tls, args)?,
     };
-    report.findings.extend(policy::findings(&settings.auth, asks));
-    if let Err(failure) = policy::establish(&settings.auth, asks, Vec::new()) {
+    report.findings.extend(auth_policy::findings(&settings.auth, asks));
+    if let Err(failure) = auth_policy::establish(&settings.auth, asks, Vec::new()) {
         let (message, fix) = failure.in_words();
         report.findings.push(finding("AUTH-KEYS", Severity::Error, "runtime.auth.api_key.keys", &message, &fix));
     }
@@ -76,7 +76,7 @@ fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure>
 
 fn of_tls(tls: Tls, args: &TlsCheckArgs) -> Result<Report, Failure> {
     let accepted = tls.accept_findings.clone();
-    let (mut sources, development) = identity::sources(tls, Vec::new());
+    let (mut sources, development) = tls::sources(tls, Vec::new());
     if development.as_ref().is_some_and(|made| !made.is_made()) {
         let origin = sources.pair.certificate.origin.to_string();
         let message = "the development CA and certificate are not there yet: the first start makes them";

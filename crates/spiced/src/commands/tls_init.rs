@@ -7,9 +7,9 @@ use spiced_certs::{SelfSigned, load};
 use tls_core::{CertificateSummary, Origin};
 
 use crate::args::TlsInitArgs;
+use crate::client_snippets::shell_quote::quoted;
 use crate::commands::print;
 use crate::failure::Failure;
-use crate::shell_quote::quoted;
 
 pub(crate) fn run(args: &TlsInitArgs) -> Result<(), Failure> {
     tls_core::install_provider();

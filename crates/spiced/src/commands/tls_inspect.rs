@@ -22,7 +22,7 @@ use crate::args::{StartTls, TlsInspectArgs, host};
 use crate::commands::tls_check::{accepted, colours, findings, takers};
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
-use crate::status::date;
+use crate::observe::status::date;
 
 /// The timeout of a connection and its handshake.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tls_core::listener::ListenAddress;
+use tls_core::ListenAddress;
 use tls_core::rotation::Identities;
 use tls_core::{Acceptor, Identity, KeyDeriver, MinVersion, Origin, TlsOptions, provider};
 use tokio::net::TcpStream;

@@ -14,7 +14,7 @@ use super::{BAD, Report, authority, colours};
 use crate::args::TlsCheckArgs;
 use crate::commands::print;
 use crate::failure::Failure;
-use crate::status::date;
+use crate::observe::status::date;
 
 /// The variable for the passphrase of an encrypted key. There is no option, because others can see it in the process
 /// list.

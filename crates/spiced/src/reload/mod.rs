@@ -1,5 +1,7 @@
 //! Runs reloads in the background, so that a file system or a store that hangs does not delay a shutdown.
 
+pub(crate) mod state;
+
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -10,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::reloadable::{Change, Follower, ReloadOutcome, ReloadableState};
+use state::{Change, Follower, ReloadOutcome, ReloadableState};
 
 /// While certificate and key do not match, their stores are polled again after this delay, which doubles up to
 /// [`MAX_POLL`].

@@ -16,9 +16,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::idle::RequestGuard;
-use crate::lingering_close::{MAX_BYTES, TIMEOUT};
-use crate::request_memory::{ConnectionMemory, RequestCharge, Unread};
+use super::idle::RequestGuard;
+use super::lingering_close::{MAX_BYTES, TIMEOUT};
+use super::request_memory::{ConnectionMemory, RequestCharge, Unread};
 
 /// How long a body, or a gRPC message, may take to arrive. It may take another second for each `MIN_BYTES_PER_SECOND`
 /// bytes that have arrived.

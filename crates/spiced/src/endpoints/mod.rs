@@ -1,14 +1,19 @@
 //! The endpoints: each is an acceptor and a router on the shared accept loop, bound before any of them serves.
 
+pub(crate) mod exposure;
+mod protocol_mismatch;
+pub(crate) mod routes;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use axum::Router;
 use spiced_config::Listen;
-use tls_core::drain::Drain;
-use tls_core::listener::{self, ConnectionTable, Limits, ListenAddress};
-use tls_core::{Acceptor, ServerTls, Sourced, Workers};
+use tls_core::ListenAddress;
+use tls_core::server::drain::Drain;
+use tls_core::server::{self, ConnectionTable, Limits, Workers};
+use tls_core::{Acceptor, ServerTls, Sourced};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -131,7 +136,7 @@ impl BoundEndpoint {
         for socket in self.sockets {
             let acceptor = self.acceptor.clone();
             let limits = Limits { connections: connections.clone(), table: table.clone(), ..limits.clone() };
-            loops.spawn(listener::serve(socket, acceptor, router.clone(), limits, workers.clone(), drain.clone()));
+            loops.spawn(server::serve(socket, acceptor, router.clone(), limits, workers.clone(), drain.clone()));
         }
     }
 }

@@ -1,25 +1,20 @@
 //! The banner on standard output at startup: the address of each endpoint, and a command to paste.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use spiced_config::Settings;
 
 use crate::client_snippets::{self, EndpointUrl, Target, Trust};
 use crate::endpoints::{BoundEndpoint, Endpoints};
+use crate::tls::Served;
 
-/// Returns the banner. `names` are the names in the certificate, `ca` is the CA file that a client has to trust, if
-/// known. `required` means that every connection needs a client certificate.
-pub(crate) fn text(
-    settings: &Settings,
-    endpoints: &Endpoints,
-    names: &[String],
-    ca: Option<&Path>,
-    required: bool,
-) -> String {
+/// Returns the banner. `required` means that every connection needs a client certificate.
+pub(crate) fn text(settings: &Settings, endpoints: &Endpoints, served: Option<&Served>, required: bool) -> String {
+    let names = served.map(|served| served.identities.served().identity().leaf().names.clone()).unwrap_or_default();
+    let ca = served.and_then(|served| served.development_ca.as_deref());
     let (name, auth) = (&settings.name, &settings.auth);
     let at = |endpoint: &BoundEndpoint| {
-        EndpointUrl::new(endpoint.asked(), endpoint.port(), if endpoint.is_tls() { names } else { &[] })
+        EndpointUrl::new(endpoint.asked(), endpoint.port(), if endpoint.is_tls() { names.as_slice() } else { &[] })
     };
     let trust = match ca {
         Some(ca) => Trust::File(ca.to_owned()),

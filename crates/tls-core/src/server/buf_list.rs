@@ -21,8 +21,8 @@ use http_body::{Body, Frame, SizeHint};
 use metrics::counter;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::idle::RequestGuard;
-use crate::request_memory::{ConnectionMemory, Unsent};
+use super::idle::RequestGuard;
+use super::request_memory::{ConnectionMemory, Unsent};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -322,8 +322,8 @@ mod tests {
 
     use http_body_util::{BodyExt, StreamBody};
 
+    use crate::server::idle::Activity;
     use super::*;
-    use crate::idle::Activity;
 
     fn pieces(of: &[&'static str]) -> BufList {
         let mut pieces = BufList::default();

@@ -1,5 +1,7 @@
 //! The command line: its options and commands, and the setting that each option sets.
 
+mod usage;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -12,7 +14,6 @@ use spiced_telemetry::LogFormat;
 use tls_core::redact::{may_be_secret, plausible_path};
 
 use crate::failure::Failure;
-use crate::usage;
 
 /// Options whose value is optional. The next word counts as their value only if it is a boolean.
 const SWITCHES: [&str; 2] = ["--tls-enabled", "--tls-self-signed"];

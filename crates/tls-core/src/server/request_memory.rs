@@ -15,7 +15,7 @@ use std::task::Waker;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::drain::Drain;
+use super::drain::Drain;
 
 /// This much of each body is not limited by its connection, and may use the reserve of the process.
 const SMALL: usize = 64 << 10;
@@ -375,7 +375,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     fn connection(memory: &RequestMemory) -> Arc<ConnectionMemory> {
-        memory.connection(crate::drain::channel().1)
+        memory.connection(crate::server::drain::channel().1)
     }
 
     #[test]

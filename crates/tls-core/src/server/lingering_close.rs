@@ -14,10 +14,10 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::frame_budget::FrameBudget;
-use crate::idle::Activity;
+use super::frame_budget::FrameBudget;
+use super::idle::Activity;
+use super::request_memory::ConnectionMemory;
 use crate::prefixed_io::Io;
-use crate::request_memory::ConnectionMemory;
 
 /// How long the socket is drained, and the maximum that is read.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);

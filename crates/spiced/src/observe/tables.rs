@@ -10,7 +10,7 @@ use spiced_datafusion::SystemTable;
 use tls_core::Identity;
 use tls_core::rotation::{Identities, Served};
 
-use crate::status::health;
+use super::status::health;
 
 /// Returns the table `runtime.tls` for `endpoints`, each of which presents `identities`. Without identities it has no
 /// rows.

@@ -14,11 +14,11 @@ use tls_core::{Secret, Sourced};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::endpoints::{BoundEndpoint, Endpoints};
+use super::protocol_mismatch::{either, grpc_only};
+use super::{BoundEndpoint, Endpoints};
 use crate::failure::Failure;
-use crate::identity::Served;
-use crate::protocol_mismatch::{either, grpc_only};
-use crate::status::StatusSources;
+use crate::observe::status::StatusSources;
+use crate::tls::Served;
 
 const FLIGHT_ONLY: &str =
     "this endpoint speaks Arrow Flight SQL (gRPC over HTTP/2); SQL over HTTP is on the http endpoint\n";

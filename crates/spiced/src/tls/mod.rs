@@ -1,5 +1,7 @@
 //! From the settings to the certificates that every endpoint presents: loads, checks, reports and publishes them.
 
+pub(crate) mod expiry;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +35,7 @@ pub(crate) struct Served {
 }
 
 /// Loads the certificates and keys of `tls`. `ticket_secret` is the secret that replicas share; `followed` are the
-/// values of the settings that refer to secrets, as returned by [`crate::secrets::follow`]. With `insecure_key_log`,
+/// values of the settings that refer to secrets, as returned by [`crate::config::followed::follow`]. With `insecure_key_log`,
 /// TLS keys are logged.
 pub(crate) fn establish(
     tls: Tls,

@@ -8,7 +8,7 @@ use tls_core::ClientAuthPolicy;
 use tls_core::rotation::Identities;
 use tokio::sync::watch;
 
-use crate::identity::say_all;
+use super::say_all;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
+use super::idle::{Activity, uptime};
 use crate::conn_info::Standing;
-use crate::idle::{Activity, uptime};
 
 /// How long a connection must be inactive before it can be closed. Longer than a round trip around the world.
 const GRACE: Duration = Duration::from_millis(500);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     /// Creates a connection in the named state.
-    fn connection(table: &ConnectionTable, from: &str, state: &str) -> (Lease, Option<crate::idle::RequestGuard>) {
+    fn connection(table: &ConnectionTable, from: &str, state: &str) -> (Lease, Option<crate::server::idle::RequestGuard>) {
         let activity = Activity::default();
         let lease = table.add(address(from), activity.clone());
         if state != "handshake" {

@@ -4,8 +4,8 @@ use spiced_config::Settings;
 use spiced_engine::Role;
 use tracing::{error, info, warn};
 
-use crate::endpoints::{BoundEndpoint, Endpoints};
-use crate::routes::AuthContext;
+use super::routes::AuthContext;
+use super::{BoundEndpoint, Endpoints};
 
 /// Logs the warnings once at startup.
 pub(crate) fn report(settings: &Settings, endpoints: &Endpoints, callers: &AuthContext) {

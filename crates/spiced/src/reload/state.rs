@@ -17,10 +17,10 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::args::PodArgs;
+use crate::auth_policy::{self, KeyRotation};
+use crate::config::{self, followed};
 use crate::failure::Failure;
-use crate::identity::{self, Served};
-use crate::policy::{self, KeyRotation};
-use crate::{load, secrets};
+use crate::tls::{self, Served};
 
 /// How often to check whether a development certificate expires soon. It is short because the clock of a laptop that
 /// slept is ahead by hours.
@@ -230,7 +230,7 @@ impl ReloadableState {
 
     /// Logs the outcome of reading the material, and which parts took effect although the rest was rejected.
     fn tell(&self, outcome: &Outcome, before: Option<(Arc<SniCertResolver>, Arc<ClientAuthPolicy>)>) {
-        identity::tell(outcome);
+        tls::tell(outcome);
         let (Outcome::Rejected(_), Some(before), Some(now)) = (outcome, before, self.in_force()) else { return };
         if !Arc::ptr_eq(&before.0, &now.0) {
             warn!("the certificate where it was before has changed, and was taken all the same");
@@ -250,14 +250,14 @@ impl ReloadableState {
         let mut this = if dry { self } else { blocking(move || self.mark_seen()).await };
         // On a blocking thread: the compiler cannot prove that this future is `Send`.
         let (pod, runtime) = (this.pod.clone(), Handle::current());
-        let settled = blocking(move || runtime.block_on(load::settle(&pod))).await;
+        let settled = blocking(move || runtime.block_on(config::settle(&pod))).await;
         let wanted = match settled.and_then(|(settings, resolver)| this.wanted(settings, resolver, dry)) {
             Ok(wanted) => wanted,
             Err(failure) => return this.rejected(failure, dry).await,
         };
         let Candidate { fixed, sources, development, policy, rotation, followed } = wanted;
         if let Some(made) = development.filter(|_| !dry)
-            && let Err(failure) = blocking(move || identity::make(&made)).await
+            && let Err(failure) = blocking(move || tls::make(&made)).await
         {
             return this.rejected(failure, dry).await;
         }
@@ -325,13 +325,13 @@ impl ReloadableState {
                 "restart for it",
             ));
         }
-        let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
+        let (values, followed) = followed::follow(resolver, tls.as_ref(), &settings.auth);
         let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
         if !dry {
-            policy::findings(&settings.auth, asks).iter().for_each(identity::say);
+            auth_policy::findings(&settings.auth, asks).iter().for_each(tls::say);
         }
-        let (policy, rotation) = policy::establish(&settings.auth, asks, values.keys)?;
-        let (sources, development) = match tls.map(|tls| identity::sources(tls, values.tls)) {
+        let (policy, rotation) = auth_policy::establish(&settings.auth, asks, values.keys)?;
+        let (sources, development) = match tls.map(|tls| tls::sources(tls, values.tls)) {
             // A dry run does not create a development pair, so it cannot check one.
             Some((_, Some(made))) if dry && !made.is_made() => (None, Some(made)),
             Some((sources, development)) => (Some(sources), development),
@@ -381,7 +381,7 @@ fn result(outcome: Outcome, policy_changed: bool) -> ReloadResult {
     match outcome {
         Outcome::Rejected(error) => ReloadResult::Rejected {
             reason: error.to_string(),
-            fix: identity::hint(&error),
+            fix: tls::hint(&error),
             findings: match &error {
                 LoadError::Refused { finding, .. } => vec![reported(finding)],
                 _ => Vec::new(),
