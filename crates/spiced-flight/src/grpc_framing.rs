@@ -37,7 +37,7 @@ const MAX_HANDSHAKE: usize = 16 << 10;
 /// The longest key, or length, of a field ("Base 128 Varints" of Protocol Buffers).
 const VARINT: usize = 10;
 
-/// Splits a request into its head and a reader of its messages, each of at most `most` bytes.
+/// Splits a request into its head and a reader of its messages. Each message may have at most `most` bytes.
 pub(crate) fn decode_request(request: Request, most: usize) -> Result<tonic::Request<Received>, Status> {
     let (parts, body) = request.into_parts();
     let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);

@@ -60,7 +60,7 @@ impl FlightService for FlightServiceState {
         end.within(self.info(&caller, request.into_inner())).await.map(Response::new)
     }
 
-    /// A query is planned, never begun, before its rows are asked for, so there is nothing to wait for.
+    /// A query is planned here and starts only when its rows are requested, so there is nothing to poll for.
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
         let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         let info = end.within(self.info(&caller, request.into_inner())).await?;
@@ -86,12 +86,12 @@ impl FlightService for FlightServiceState {
         .await
     }
 
-    /// Not reached: [`get`](crate::get) has the path.
+    /// Never called: [`get`](crate::get) serves this path.
     async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         Err(Status::internal("DoGet has a route of its own"))
     }
 
-    /// Not reached: [`put`](crate::put) has the path.
+    /// Never called: [`put`](crate::put) serves this path.
     async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         Err(Status::internal("DoPut has a route of its own"))
     }
