@@ -18,7 +18,7 @@ pub enum Format {
     Table,
     /// One JSON object per line.
     Ndjson,
-    /// What the Spice SDKs read: schema, rows and their number in one object.
+    /// The format of the Spice SDKs: schema, rows and their number in one object.
     Spice,
 }
 
@@ -49,7 +49,7 @@ impl Format {
         let wanted = |media: &str| {
             let matching =
                 ranges.iter().enumerate().filter_map(|(at, range)| Some((range.exactness(media)?, at, range.quality)));
-            // The most exact range decides about a type; of equal ones the first.
+            // The most specific range that matches a type applies; of equally specific ones the first.
             matching
                 .max_by_key(|(exactness, at, _)| (*exactness, std::cmp::Reverse(*at)))
                 .filter(|(.., quality)| *quality > 0)
@@ -71,12 +71,12 @@ impl Format {
         })
     }
 
-    /// The media type alone.
+    /// Returns the media type without parameters.
     pub(crate) fn media_type(self) -> &'static str {
         FORMATS.iter().find(|(format, _)| *format == self).expect("every form is in the table").1
     }
 
-    /// The value of `Content-Type`.
+    /// Returns the value of `Content-Type`.
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Csv => "text/csv; charset=utf-8; header=present",

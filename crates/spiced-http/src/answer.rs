@@ -1,8 +1,7 @@
-//! Encodes a result: batches in, frames of bytes out, a bounded amount at a time.
+//! Encoding of a result: batches in, frames of bytes out, a bounded amount at a time.
 //!
-//! Encoding happens where the body is polled, that is, as fast as the client reads. After each
-//! frame the task yields, so that one fast reader does not hold up the other connections of its
-//! thread.
+//! Encoding happens when the body is polled, and so at the speed of the client. After each frame the task yields, so
+//! that one fast reader does not delay the other connections of its thread.
 
 mod csv;
 mod ipc;
@@ -24,19 +23,19 @@ use out::Out;
 
 pub use rows::{RowWriter, WriteError};
 
-/// Bytes of rows that one step encodes, as far as they are spread evenly over a batch.
+/// The number of bytes of rows that one step encodes, assuming that all rows of a batch have the same size.
 const STEP_BYTES: u64 = 256 * 1024;
 
-/// How one form writes rows.
+/// The encoder of one format.
 trait Encode: Send {
-    /// How many rows of `batch` one step may encode. Rows that are rewritten as text are bounded by their size: wide
-    /// ones would keep the thread, and the connections that share it, from everything else.
+    /// Returns how many rows of `batch` one step may encode. The limit applies to rows that are rewritten as text, by
+    /// their size: encoding many wide rows in one step would block the other connections of the thread.
     fn rows_at_once(&self, batch: &RecordBatch) -> usize {
         let row = rows_size(batch) / (batch.num_rows().max(1) as u64);
         usize::try_from(STEP_BYTES / row.max(1)).unwrap_or(usize::MAX).max(1)
     }
 
-    /// How many rows may be encoded before the size of the frame is checked.
+    /// Returns how many rows may be encoded before the size of the frame is checked.
     fn step(&self, out: &Out) -> usize {
         out.fitting()
     }
@@ -44,21 +43,21 @@ trait Encode: Send {
     /// Writes the prologue.
     fn begin(&mut self, out: &mut Out) -> Result<(), ArrowError>;
 
-    /// The rows of a batch.
+    /// Writes the rows of a batch.
     fn rows(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), ArrowError>;
 
     /// Writes the epilogue.
     fn end(&mut self, out: &mut Out) -> Result<(), ArrowError>;
 }
 
-/// An answer whose first frame is made.
+/// A response body whose first frame is encoded.
 pub(crate) struct Answer {
     first: BufList,
     rest: Rest,
 }
 
 impl Answer {
-    /// Waits for the first rows, so that what fails before them still gets a status of its own.
+    /// Waits for the first rows, so that an error before them determines the HTTP status.
     pub(crate) async fn start(schema: SchemaRef, batches: Batches, format: Format) -> Result<Self, EngineError> {
         let encoder = encoder(format, &schema).map_err(|e| unwritable(format, &e))?;
         let mut rest =
@@ -67,8 +66,8 @@ impl Answer {
         Ok(Self { first, rest })
     }
 
-    /// The body, and the vectored part of the response. If a later batch fails, the body is aborted, and with it the
-    /// response.
+    /// Returns the body, and the vectored part of the response. If a later batch fails, the body and the response are
+    /// aborted.
     pub(crate) fn into_body(self) -> (Body, VectoredBody) {
         let beside = VectoredBody::default();
         let frames = stream::try_unfold((self, beside.clone()), |(mut answer, beside)| async {
@@ -83,7 +82,7 @@ impl Answer {
         (Body::from_stream(frames), beside)
     }
 
-    /// What can be sent now; nothing at the end.
+    /// Returns the bytes to send next; empty at the end.
     async fn ready(&mut self) -> Result<&mut BufList, EngineError> {
         if self.first.is_empty() {
             tokio::task::yield_now().await;
@@ -99,7 +98,7 @@ struct Rest {
     format: Format,
     current: Option<Current>,
     out: Out,
-    /// Whether there are rows in it.
+    /// Whether `out` contains rows.
     has_rows: bool,
     stage: Stage,
 }
@@ -112,7 +111,7 @@ enum Stage {
 }
 
 impl Rest {
-    /// The next frame; `None` after the last.
+    /// Encodes the next frame. Returns `None` after the last.
     async fn next(&mut self) -> Result<Option<BufList>, EngineError> {
         loop {
             if self.out.is_full() || self.stage == Stage::End {
@@ -134,7 +133,7 @@ impl Rest {
                 }
                 (None, _) => {
                     let next = match self.has_rows {
-                        // Rows that are there do not wait for those that are not.
+                        // Rows that are encoded already are sent without waiting for the next batch.
                         true => match self.batches.next().now_or_never() {
                             Some(next) => next,
                             None => return Ok(self.take()),
@@ -157,19 +156,19 @@ impl Rest {
         }
     }
 
-    /// What is written; `None` where nothing is.
+    /// Takes the encoded bytes, or returns `None` if there are none.
     fn take(&mut self) -> Option<BufList> {
         self.has_rows = false;
         Some(self.out.take()).filter(|pieces| !pieces.is_empty())
     }
 }
 
-/// A batch in work.
+/// The batch being encoded.
 struct Current {
     batch: RecordBatch,
-    /// How many of its rows are encoded.
+    /// The number of its rows that are encoded.
     done: usize,
-    /// How many rows one step may encode.
+    /// The maximum number of rows that one step encodes.
     most: usize,
 }
 
@@ -204,7 +203,7 @@ fn encoder(format: Format, schema: &Schema) -> Result<Box<dyn Encode>, ArrowErro
 }
 
 fn unwritable(format: Format, error: &ArrowError) -> EngineError {
-    // A value that has no text is the statement's; anything else is ours.
+    // A value without a text form is an error of the statement; any other failure is internal.
     let kind =
         if matches!(error, ArrowError::CastError(_)) { ErrorKind::InvalidStatement } else { ErrorKind::Internal };
     EngineError::new(kind, format!("the answer cannot be written as {}: {error}", format.media_type()))

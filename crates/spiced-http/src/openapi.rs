@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the API as OpenAPI 3.1 describes it, from the routes themselves.
+//! `GET /openapi.json`: the OpenAPI 3.1 document, generated from the routes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -21,7 +21,7 @@ use crate::router::{AsIs, HttpState, described};
 )]
 pub(crate) struct Api;
 
-/// What a caller may show; a client certificate shows itself.
+/// The credentials that a request may carry. A client certificate belongs to the TLS handshake instead.
 struct Credentials;
 
 impl Modify for Credentials {
@@ -34,16 +34,16 @@ impl Modify for Credentials {
     }
 }
 
-/// The document.
+/// The OpenAPI document.
 static DOCUMENT: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(described);
 
-/// Every route and its methods, for the answer that a route is not one of them.
+/// Every route and its methods, for the responses 404 and 405.
 pub(crate) static ROUTES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
     let methods = |item: &utoipa::openapi::PathItem| if item.get.is_some() { "GET,HEAD" } else { "POST" };
     DOCUMENT.paths.paths.iter().map(|(path, item)| (path.as_str(), methods(item))).collect()
 });
 
-/// This document.
+/// The OpenAPI document of this API.
 #[utoipa::path(
     get,
     path = "/openapi.json",
@@ -51,17 +51,17 @@ pub(crate) static ROUTES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyL
     security(("api_key" = []), ("bearer" = []))
 )]
 pub(crate) async fn openapi(_: axum::extract::State<Arc<HttpState>>, _: Request) -> Response {
-    // All answers share the text, however many of them wait for their readers.
+    // All responses share the text, so slow clients do not multiply it.
     let mut response = ([(CONTENT_TYPE, "application/json")], TEXT.clone()).into_response();
     response.extensions_mut().insert(AsIs);
     response
 }
 
-/// The document as it is sent.
+/// The document as JSON text.
 static TEXT: LazyLock<Bytes> =
     LazyLock::new(|| serde_json::to_vec(&*DOCUMENT).expect("the document has no maps but by text").into());
 
-/// What any route may answer instead.
+/// The errors that any route may return.
 pub(crate) struct Problems;
 
 impl IntoResponses for Problems {
@@ -94,7 +94,7 @@ impl IntoResponses for Problems {
     }
 }
 
-/// RFC 9457.
+/// A problem document (RFC 9457).
 fn problem() -> Schema {
     ["type", "title", "detail"]
         .into_iter()
@@ -108,7 +108,7 @@ fn text() -> Schema {
     ObjectBuilder::new().schema_type(Type::String).into()
 }
 
-/// Rows as objects by column.
+/// Rows as objects, keyed by column.
 pub(crate) struct Rows;
 
 impl PartialSchema for Rows {
@@ -120,7 +120,7 @@ impl PartialSchema for Rows {
 
 impl ToSchema for Rows {}
 
-/// The values of parameters: by position, or by name.
+/// Returns the schema of parameter values: by position, or by name.
 pub(crate) fn parameters() -> RefOr<Schema> {
     let scalar = || {
         let types = [Type::Null, Type::Boolean, Type::Number, Type::String];

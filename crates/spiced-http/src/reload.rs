@@ -1,4 +1,4 @@
-//! `POST /v1/tls/reload`: reads secrets and TLS material again, for a caller that may write.
+//! `POST /v1/tls/reload`: reads secrets and TLS material again, for a caller with write access.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use utoipa::IntoParams;
 use crate::openapi::Problems;
 use crate::router::HttpState;
 
-/// What reloads when it is asked to.
+/// The function that performs a reload.
 #[derive(Clone)]
 pub struct ReloadHandle(Arc<dyn Fn(ReloadOptions) -> BoxFuture<'static, Reload> + Send + Sync>);
 
 impl ReloadHandle {
-    /// `reload` reads everything again, or only looks what that would do, and says how it ended.
+    /// Creates a handle from `reload`, which reads everything again, or only checks it, and returns the result.
     pub fn new(reload: impl Fn(ReloadOptions) -> BoxFuture<'static, Reload> + Send + Sync + 'static) -> Self {
         Self(Arc::new(reload))
     }
@@ -35,23 +35,23 @@ impl fmt::Debug for ReloadHandle {
     }
 }
 
-/// What is asked of a reload.
+/// The options of a reload.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReloadOptions {
     /// Only checks what a reload would do.
     pub dry_run: bool,
-    /// Also takes material that clients would refuse although they accept the current one.
+    /// Also accepts a certificate that clients would reject although they accept the current one.
     pub force: bool,
 }
 
-/// How a reload ended.
+/// The result of a reload.
 #[derive(Debug, Clone)]
 pub enum Reload {
     /// An object with `result`: `swapped`, `unchanged` or `rejected`.
     Ended(Value),
-    /// Too many wait for one already.
+    /// Too many reloads are pending already.
     Busy,
-    /// The server cannot reload any more; its log says why.
+    /// The server can no longer reload; its log contains the reason.
     Lost,
 }
 
@@ -62,12 +62,12 @@ pub(crate) struct ReloadQuery {
     /// Only checks what a reload would do.
     #[param(default = false)]
     dry_run: bool,
-    /// Also takes a certificate that clients would refuse although they accept the current one.
+    /// Also accepts a certificate that clients would reject although they accept the current one.
     #[param(default = false)]
     force: bool,
 }
 
-/// Reads secrets and TLS material again, for a caller that may write.
+/// Reads secrets and TLS material again, for a caller with write access.
 #[utoipa::path(
     post,
     path = "/v1/tls/reload",

@@ -1,4 +1,4 @@
-//! `POST /v1/sql`: one statement in, its answer out.
+//! `POST /v1/sql`: runs one statement and returns its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::openapi::{Problems, Rows};
 use crate::request::{Document, Query, wait};
 use crate::router::HttpState;
 
-/// Longer than any server lets a query run.
+/// A wait that exceeds every server's query timeout.
 const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Runs one statement, in the form of answer that `Accept` prefers.
+/// Runs one statement and returns the result in the format that `Accept` prefers.
 #[utoipa::path(
     post,
     path = "/v1/sql",
@@ -76,7 +76,7 @@ async fn answer(state: &HttpState, principal: &Principal, request: Request) -> R
     Ok(response)
 }
 
-/// When an answer must be whole, as its caller wishes.
+/// The time by which the caller wants the complete response.
 struct Until {
     deadline: Instant,
     error: EngineError,
@@ -84,7 +84,7 @@ struct Until {
 }
 
 impl Until {
-    /// `wait` from now; a time beyond all clocks is that of the server's own limit.
+    /// Computes the deadline from `wait`. The cap prevents an overflow; the server's own timeout is always shorter.
     fn passed(wait: Duration) -> Self {
         let wait = wait.min(MAX_WAIT);
         let seconds = wait.as_secs();

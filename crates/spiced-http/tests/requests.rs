@@ -1,4 +1,4 @@
-//! What a request may be, and what each fault of one is called.
+//! Valid requests, and the error for each kind of invalid request.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -17,7 +17,7 @@ use spiced_http::{HttpOptions, Probes, probe_router};
 use spiced_middleware::Access;
 use tokio::sync::watch;
 
-/// Answers with what it was asked: the statement, and the names and types of the parameters.
+/// Returns an engine that echoes the request: the statement, and the names and types of the parameters.
 fn echo() -> Toy {
     Toy::new(|sql, parameters| {
         let parameters = parameters.batch().map_or(String::new(), |batch| {
@@ -110,7 +110,7 @@ async fn limits_of_the_body() {
     assert_eq!(taken.status, 200);
     let streamed = call(api(), Request::post("/v1/sql").body(chunks(vec!["SELECT", " 1234"])).unwrap()).await;
     assert_eq!((streamed.status.as_u16(), streamed.detail().as_str()), (413, "the body is larger than 10 bytes"));
-    // Refused by what it announces: this body would never end.
+    // The request is refused because of its Content-Length: this body never ends.
     let endless = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
     let announced = Request::post("/v1/sql").header("content-length", "11").body(endless).unwrap();
     assert_eq!(call(api(), announced).await.status, 413);
