@@ -51,7 +51,7 @@ impl Engine for FunctionEngine {
         Ok(Box::new(self.clone()))
     }
 
-    /// Returns an empty list: the function may answer any statement.
+    /// Returns an empty list, because the function can respond to any statement.
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
         watch::channel(Vec::new()).1
     }

@@ -72,7 +72,7 @@ impl Access {
     }
 
     /// Marks the endpoint as reachable only from this machine, and refuses a request without credentials if its `Host`
-    /// is not a loopback name, so that no web page reaches the endpoint by DNS rebinding.
+    /// is not a loopback name, so that no web page can reach the endpoint by DNS rebinding.
     #[must_use]
     pub fn loopback(self) -> Self {
         self.with(|inner| (inner.is_local, inner.loopback_names) = (true, true))
@@ -164,7 +164,7 @@ impl Access {
         let standing = connection.map(|c| c.standing.clone());
         let caller = Caller { access: self.clone(), source: address.map(Source::from), way, standing };
         let (keys, key) = match (&policy.keys, credentials) {
-            // If no keys are configured, anything that looks like a key is meant for another server.
+            // If no keys are configured, a value that looks like a key is meant for another server.
             (None, _) | (Some(_), Credentials::None) => {
                 return Decision::Ready(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
             }
