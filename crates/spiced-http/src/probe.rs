@@ -42,7 +42,7 @@ async fn health(State(probed): State<Probes>) -> (StatusCode, &'static str) {
     }
 }
 
-/// Reports whether the server is ready: every dataset is loaded, the query engine responds, and no shutdown has begun.
+/// Reports whether the server is ready: every data set is loaded, the query engine responds, and no shutdown has begun.
 #[utoipa::path(
     get,
     path = "/v1/ready",

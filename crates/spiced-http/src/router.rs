@@ -189,7 +189,7 @@ impl Encoders {
     }
 }
 
-/// Lists the datasets and their status.
+/// Lists the data sets and their status.
 #[utoipa::path(
     get,
     path = "/v1/datasets",
@@ -201,7 +201,7 @@ async fn datasets(State(state): State<Arc<HttpState>>) -> Response {
     Json(datasets).into_response()
 }
 
-/// Reports the status of endpoints, certificates, secret stores and datasets.
+/// Reports the status of endpoints, certificates, secret stores and data sets.
 #[utoipa::path(
     get,
     path = "/v1/status",

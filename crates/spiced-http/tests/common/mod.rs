@@ -21,7 +21,7 @@ use spiced_middleware::Access;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-/// An engine that runs every statement with one function. It has two datasets, one of them lost.
+/// An engine that runs every statement with one function. It has two data sets, one of them lost.
 #[derive(Clone)]
 pub struct Toy(Arc<dyn Engine>);
 
