@@ -163,7 +163,7 @@ class Server:
                 self.signal(signal.SIGTERM)
                 code = self.wait_for_exit()
                 assert code == 0, f"a clean stop exits 0, this one {code}:\n{self.tail()}"
-            assert self._end_seen, f"it ended by itself with {self.process.returncode}:\n{self.tail()}"
+            assert self._end_seen, f"it ended unexpectedly with {self.process.returncode}:\n{self.tail()}"
             assert "panicked at" not in self.stderr, f"a panic:\n{self.tail()}"
         finally:
             if self.process.poll() is None:

@@ -61,7 +61,7 @@ impl Engine for FunctionEngine {
 impl Session for FunctionEngine {
     async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError> {
         let Statement::Sql(sql) = statement else {
-            return Err(EngineError::new(ErrorKind::Unsupported, "this engine takes SQL text alone"));
+            return Err(EngineError::new(ErrorKind::Unsupported, "this engine accepts only SQL text"));
         };
         let first = (self.0)(&sql, &Parameters::none())?;
         let schema = first.schema.clone();

@@ -26,7 +26,9 @@ pub(crate) async fn answer(
 ) -> Result<Response<Answer<HandshakeResponse>>, Status> {
     let (metadata, extensions, mut messages) = request.into_parts();
     let Some(access) = extensions.get::<Access>() else {
-        return Err(Status::unimplemented("no credentials are traded here; connect without a user and a password"));
+        return Err(Status::unimplemented(
+            "this server does not exchange credentials; connect without a user and a password",
+        ));
     };
     let headers = metadata.into_headers();
     // A client with credentials in its headers need not send a message, and some clients send none.
@@ -34,7 +36,7 @@ pub(crate) async fn answer(
         true => None,
         false => tokio::time::timeout(TIMEOUT, messages.message())
             .await
-            .map_err(|_| Status::deadline_exceeded("no message came within 10 s"))??,
+            .map_err(|_| Status::deadline_exceeded("no message arrived within 10 s"))??,
     };
     let password = payload.and_then(|message| password(message.payload));
     let (admitted, key) = access.admit_bearer(&headers, password, extensions.get::<ConnInfo>());

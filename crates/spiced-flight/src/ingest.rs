@@ -26,12 +26,12 @@ impl FlightServiceState {
     ) -> Result<i64, Status> {
         prepared::no_transaction(command.transaction_id.as_ref())?;
         if command.temporary {
-            return Err(Status::unimplemented("there are no temporary tables here; leave `temporary` out"));
+            return Err(Status::unimplemented("temporary tables are not supported; leave `temporary` out"));
         }
         let (if_missing, if_exists) = definition(command.table_definition_options.as_ref())?;
         // The engine polls the stream, and reads no batch for a caller that may not write.
         let Some(frames) = IpcDecoder::open(first, rest, self.request_timeout, MAX_UNPACKED).await? else {
-            return Err(Status::invalid_argument("DoPut was sent no schema of the rows that are to be put in"));
+            return Err(Status::invalid_argument("the DoPut stream has no schema for the rows to ingest"));
         };
         let schema = frames.schema().clone();
         let count = Arc::new(AtomicU64::new(0));

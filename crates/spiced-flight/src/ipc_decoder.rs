@@ -61,12 +61,12 @@ impl IpcDecoder {
             .boxed();
         let first = tokio::time::timeout(within, messages.try_next()).await;
         let first = first.map_err(|_| {
-            Status::deadline_exceeded(format!("no schema came within {within:?}; DoPut begins with one"))
+            Status::deadline_exceeded(format!("no schema arrived within {within:?}; DoPut begins with one"))
         })??;
         let Some(first) = first else { return Ok(None) };
         let message = message(&first)?;
         let Some(schema) = message.header_as_schema() else {
-            return Err(bad(format!("{:?} came before the schema", message.header_type())));
+            return Err(bad(format!("{:?} arrived before the schema", message.header_type())));
         };
         let schema = reading(|| Ok(fb_to_schema(schema)))?;
         // Metadata is for the sender's own use (pandas stores its index there) and does not apply to the table.
@@ -124,25 +124,25 @@ impl IpcDecoder {
                     decoder.read_record_batch().map(Some)
                 })
             }
-            other => Err(bad(format!("{other:?} came where a batch is expected"))),
+            other => Err(bad(format!("{other:?} arrived where a batch is expected"))),
         }
     }
 }
 
 fn message(data: &FlightData) -> Result<Message<'_>, Status> {
-    root_as_message(&data.data_header).map_err(|error| bad(format!("a header is no Arrow message: {error}")))
+    root_as_message(&data.data_header).map_err(|error| bad(format!("a header is not an Arrow message: {error}")))
 }
 
 /// Decodes with arrow-ipc, which panics on some invalid input, in particular on invalid schemas.
 fn reading<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, Status> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(read) => read.map_err(bad),
-        Err(_) => Err(bad("it is not what Arrow's format allows")),
+        Err(_) => Err(bad("it violates the Arrow format")),
     }
 }
 
 fn bad(why: impl std::fmt::Display) -> Status {
-    Status::invalid_argument(format!("the record batches that were sent cannot be read: {why}"))
+    Status::invalid_argument(format!("the record batches in the request cannot be decoded: {why}"))
 }
 
 /// Returns the body, copied if it is not aligned: the format aligns buffers relative to the start of the body.
@@ -171,9 +171,9 @@ impl<'a> BatchValidator<'a> {
         version: MetadataVersion,
         room: usize,
     ) -> Result<Self, Status> {
-        let rows = u64::try_from(header.length()).map_err(|_| bad("a batch of fewer than no rows"))?;
+        let rows = u64::try_from(header.length()).map_err(|_| bad("a batch has a negative number of rows"))?;
         if rows > MAX_VALUES {
-            return Err(bad(format!("a batch says it has {rows} rows; it may have {MAX_VALUES}")));
+            return Err(bad(format!("a batch declares {rows} rows, and at most {MAX_VALUES} are allowed")));
         }
         let nodes = header.nodes().into_iter().flatten().map(|node| (node.length(), node.null_count()));
         let buffers = header.buffers().into_iter().flatten().map(|buffer| (buffer.offset(), buffer.length()));
@@ -191,18 +191,18 @@ impl<'a> BatchValidator<'a> {
     fn column(&mut self, data_type: &DataType) -> Result<(), Status> {
         let node = self.nodes.next().ok_or_else(|| bad("a column is missing"))?;
         let (Ok(length), Ok(nulls)) = (u64::try_from(node.0), u64::try_from(node.1)) else {
-            return Err(bad("a column of fewer than no values"));
+            return Err(bad("a column has a negative number of values"));
         };
         self.values = self
             .values
             .checked_sub(length)
-            .ok_or_else(|| bad(format!("a batch says it has more than {MAX_VALUES} values; send smaller ones")))?;
+            .ok_or_else(|| bad(format!("a batch declares more than {MAX_VALUES} values; send smaller ones")))?;
         let parts = layout(data_type);
         let had_validity = matches!(data_type, DataType::Union(..)) && self.version < MetadataVersion::V5;
         if parts.can_contain_null_mask || had_validity {
             let bytes = self.buffer()?;
             if nulls > length || (nulls > 0 && (bytes as u64) < length.div_ceil(8)) {
-                return Err(bad("a column says it has nulls, and does not say which"));
+                return Err(bad("a column declares nulls, but its validity buffer is too short"));
             }
         }
         for _ in &parts.buffers {
@@ -210,7 +210,7 @@ impl<'a> BatchValidator<'a> {
         }
         if parts.variadic {
             let more =
-                self.variadic.next().ok_or_else(|| bad("a column of views does not say how many buffers it has"))?;
+                self.variadic.next().ok_or_else(|| bad("a view column does not declare how many buffers it has"))?;
             for _ in 0..more {
                 self.buffer()?;
             }
@@ -246,15 +246,15 @@ impl<'a> BatchValidator<'a> {
         let size = match i64::from_le_bytes(*prefix) {
             // The buffer is stored uncompressed.
             -1 => return Ok(packed.len()),
-            size => usize::try_from(size).map_err(|_| bad("a compressed buffer of fewer than no bytes"))?,
+            size => usize::try_from(size).map_err(|_| bad("a compressed buffer declares a negative size"))?,
         };
         self.room = self
             .room
             .checked_sub(size)
-            .ok_or_else(|| bad("a compressed batch unpacks to more than is taken at a time; send smaller ones"))?;
+            .ok_or_else(|| bad("a compressed batch expands to more than the limit; send smaller ones"))?;
         // arrow-ipc passes the size to zstd's decoder, which stops there. LZ4's decoder reads to the end of the frame.
         if codec == CompressionType::LZ4_FRAME && unpacked(packed, size)? != size as u64 {
-            return Err(bad("a compressed buffer does not have the size that it says"));
+            return Err(bad("a compressed buffer does not have the size that it declares"));
         }
         Ok(size)
     }
@@ -329,7 +329,7 @@ mod tests {
         for compression in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
             let sent = sent(&batch, Some(compression));
             assert!(read(sent.clone(), 1 << 20).await.is_ok());
-            assert!(read(sent.clone(), (1 << 20) - 1).await.unwrap_err().message().contains("unpacks to more"));
+            assert!(read(sent.clone(), (1 << 20) - 1).await.unwrap_err().message().contains("expands to more"));
             // The prefix declares a smaller size than the frame expands to.
             let mut lying = sent;
             let mut body = lying[1].data_body.to_vec();

@@ -163,7 +163,7 @@ impl FlightServiceState {
 pub(crate) fn no_transaction(id: Option<&Bytes>) -> Result<(), Status> {
     match id {
         Some(id) if !id.is_empty() => {
-            Err(Status::unimplemented("transactions are not served here; send the statement without a transaction id"))
+            Err(Status::unimplemented("transactions are not supported; send the statement without a transaction id"))
         }
         _ => Ok(()),
     }

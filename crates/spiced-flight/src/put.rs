@@ -42,7 +42,7 @@ impl FlightServiceState {
     ) -> Result<Answer<Chunks>, Status> {
         let within = self.request_timeout;
         let first = timeout(within, messages.try_next()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded(format!("no message came within {within:?}")))??;
+        let first = first.map_err(|_| Status::deadline_exceeded(format!("no message arrived within {within:?}")))??;
         // ADBC's driver for Go sends no message at all if it has no rows to ingest (arrow-adbc#2071), neither the
         // command nor the columns. The request is then a no-op with the count 0.
         let Some(mut first) = first else { return Ok(once(&DoPutUpdateResult { record_count: 0 })) };
@@ -66,17 +66,17 @@ impl FlightServiceState {
                 let handle = query.prepared_statement_handle;
                 Ok(once(&self.bind(caller, &handle, first, messages).await?))
             }
-            Requested::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(
-                "Substrait plans are not served here; send SQL text as CommandStatementUpdate",
-            )),
+            Requested::Command(Command::CommandStatementSubstraitPlan(_)) => {
+                Err(Status::unimplemented("Substrait plans are not supported; send SQL text as CommandStatementUpdate"))
+            }
             Requested::Command(Command::CommandStatementIngest(ingest)) => {
                 let record_count = self.ingest(caller, ingest, first, messages).await?;
                 Ok(once(&DoPutUpdateResult { record_count }))
             }
             Requested::Command(other) => Err(command::misplaced(&other, "DoPut")),
-            Requested::Sql(_) => {
-                Err(Status::invalid_argument("DoPut takes SQL text as CommandStatementUpdate, not as the bare command"))
-            }
+            Requested::Sql(_) => Err(Status::invalid_argument(
+                "DoPut accepts SQL text as CommandStatementUpdate, not as the bare command",
+            )),
         }
     }
 }

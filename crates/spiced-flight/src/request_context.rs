@@ -18,7 +18,7 @@ pub(crate) type Answer<T> = BoxStream<'static, Result<T, Status>>;
 /// Returns the caller from the request's extensions. A request without a caller is refused.
 pub(crate) fn caller<T>(request: &Request<T>) -> Result<Principal, Status> {
     let principal = request.extensions().get::<Principal>().cloned();
-    principal.ok_or_else(|| Status::unauthenticated("this server does not know the caller"))
+    principal.ok_or_else(|| Status::unauthenticated("the caller is not authenticated"))
 }
 
 /// The time at which a request must end, or the cancellation that ends it earlier.

@@ -128,7 +128,9 @@ impl FlightServiceState {
             Some(cookie) => {
                 let handle = BASE64_URL_SAFE_NO_PAD.decode(cookie).unwrap_or_default();
                 let sealed = self.sealer.verify(Kind::Session, &handle, &principal)?;
-                Options::decode(sealed.parameters).map_err(|_| Status::invalid_argument("this is no session"))?.options
+                Options::decode(sealed.parameters)
+                    .map_err(|_| Status::invalid_argument("the session cookie cannot be decoded"))?
+                    .options
             }
         };
         Ok(Caller { principal, options })
@@ -179,7 +181,9 @@ impl FlightServiceState {
         let sealed = StatementHandle::new("", Options { options }.encode_to_vec().into());
         let handle = BASE64_URL_SAFE_NO_PAD.encode(self.sealer.sign(Kind::Session, &sealed, caller)?);
         if handle.len() > MAX_COOKIE {
-            return Err(Status::resource_exhausted("the options of a session may take 3 KiB together; set fewer"));
+            return Err(Status::resource_exhausted(
+                "the options of a session may take at most 3 KiB together; set fewer",
+            ));
         }
         Ok(format!("{COOKIE}={handle}"))
     }

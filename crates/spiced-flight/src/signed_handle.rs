@@ -156,18 +156,18 @@ impl HandleSigner {
 pub(crate) enum HandleError {
     #[error("statement and parameters take {0} bytes; at most {MAX_HANDLE_BYTES} fit in a ticket or handle")]
     TooLarge(usize),
-    #[error("the ticket or handle is not one that this server makes")]
+    #[error("the ticket or handle is not one that this server issues")]
     Malformed,
     #[error(
-        "the ticket or handle is not signed with this server's key: it was changed, or the server was \
-         started anew since; prepare the statement again"
+        "the ticket or handle is not signed with this server's key: it was changed, or the server has restarted since; \
+         prepare the statement again"
     )]
     Foreign,
     #[error("the ticket or handle has expired; prepare the statement again")]
     Expired,
     #[error("the ticket or handle was made for another caller")]
     OtherPrincipal,
-    #[error("this is no {}", match .0 {
+    #[error("this is not a {}", match .0 {
         Kind::Ticket => "ticket",
         Kind::Prepared => "handle of a prepared statement",
         Kind::Session => "session",

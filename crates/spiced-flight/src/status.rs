@@ -27,7 +27,7 @@ pub(crate) fn from_engine(error: EngineError) -> Status {
 /// Converts an error of a request's body.
 pub(crate) fn from_body(error: &(dyn std::error::Error + 'static)) -> Status {
     if std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<LengthLimitError>()) {
-        return Status::resource_exhausted("the message is larger than this call takes");
+        return Status::resource_exhausted("the message is larger than this call accepts");
     }
     match BodyError::find(error) {
         Some(why @ BodyError::Late(_)) => Status::deadline_exceeded(why.to_string()),
@@ -41,7 +41,7 @@ pub(crate) fn from_body(error: &(dyn std::error::Error + 'static)) -> Status {
 pub(crate) fn unencodable(error: impl Into<FlightError>) -> Status {
     match error.into() {
         FlightError::Tonic(status) => *status,
-        other => Status::internal(format!("the answer cannot be encoded: {other}")),
+        other => Status::internal(format!("the response cannot be encoded: {other}")),
     }
 }
 

@@ -47,7 +47,7 @@ impl health_server::Health for Health {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         if !self.services.contains(&service) {
-            return Err(Status::not_found(format!("service `{}` is not served here", excerpt(&service))));
+            return Err(Status::not_found(format!("service `{}` is not on this server", excerpt(&service))));
         }
         Ok(Response::new(answer(serving(*self.readiness.borrow()))))
     }

@@ -47,6 +47,6 @@ fn builder(telemetry: bool) -> Builder<'static> {
 fn known(request: Request<()>) -> Result<Request<()>, Status> {
     match request.extensions().get::<Principal>() {
         Some(_) => Ok(request),
-        None => Err(Status::unauthenticated("reflection is for callers that this server knows")),
+        None => Err(Status::unauthenticated("reflection requires an authenticated caller")),
     }
 }

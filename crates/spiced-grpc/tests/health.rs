@@ -37,7 +37,7 @@ async fn check_of_an_unknown_service_is_not_found() {
     let (_ready, mut client) = open(true);
     let refusal = client.check(asking("nobody.Knows")).await.unwrap_err();
     assert_eq!(refusal.code(), Code::NotFound);
-    assert_eq!(refusal.message(), "service `nobody.Knows` is not served here");
+    assert_eq!(refusal.message(), "service `nobody.Knows` is not on this server");
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ impl Format {
             let known = FORMATS.map(|(_, media)| media).join(", ");
             Problem::new(
                 StatusCode::NOT_ACCEPTABLE,
-                format!("none of the types of `Accept` can be made; there are {known}"),
+                format!("none of the types in `Accept` is supported; supported are {known}"),
             )
         })
     }

@@ -74,7 +74,8 @@ impl Answer {
             match answer.ready().await {
                 Ok(ready) => Ok(beside.frame(ready).map(|data| (data, (answer, beside)))),
                 Err(error) => {
-                    tracing::warn!(kind = ?error.kind(), %error, "a statement failed after its first rows; the answer breaks off");
+                    tracing::warn!(kind = ?error.kind(), %error, "a statement failed after its first rows; the \
+                                                                  response is aborted");
                     Err(error)
                 }
             }
@@ -206,5 +207,5 @@ fn unwritable(format: Format, error: &ArrowError) -> EngineError {
     // A value without a text form is an error of the statement; any other failure is internal.
     let kind =
         if matches!(error, ArrowError::CastError(_)) { ErrorKind::InvalidStatement } else { ErrorKind::Internal };
-    EngineError::new(kind, format!("the answer cannot be written as {}: {error}", format.media_type()))
+    EngineError::new(kind, format!("the result cannot be written as {}: {error}", format.media_type()))
 }

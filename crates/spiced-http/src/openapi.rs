@@ -16,7 +16,8 @@ use crate::router::{AsIs, HttpState, described};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "spiced", description = "SQL over HTTP: one statement in, its rows out. Arrow Flight SQL and gRPC have endpoints of their own."),
+    info(title = "spiced", description = "SQL over HTTP: one statement in, its rows out. Arrow Flight SQL and gRPC \
+                                          have separate endpoints."),
     modifiers(&Credentials)
 )]
 pub(crate) struct Api;
@@ -59,7 +60,7 @@ pub(crate) async fn openapi(_: axum::extract::State<Arc<HttpState>>, _: Request)
 
 /// The document as JSON text.
 static TEXT: LazyLock<Bytes> =
-    LazyLock::new(|| serde_json::to_vec(&*DOCUMENT).expect("the document has no maps but by text").into());
+    LazyLock::new(|| serde_json::to_vec(&*DOCUMENT).expect("every map of the document has text keys").into());
 
 /// The errors that any route may return.
 pub(crate) struct Problems;
@@ -67,20 +68,20 @@ pub(crate) struct Problems;
 impl IntoResponses for Problems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         const PROBLEMS: [(u16, &str); 14] = [
-            (400, "the request or its SQL is wrong"),
-            (401, "no credentials, or wrong ones"),
-            (403, "the caller may not"),
-            (404, "there is no such thing"),
-            (406, "none of the types of `Accept` can be made"),
+            (400, "the request or its SQL is invalid"),
+            (401, "credentials are missing or wrong"),
+            (403, "the caller lacks the permission"),
+            (404, "there is no such route or table"),
+            (406, "none of the types in `Accept` is supported"),
             (408, "the body did not arrive in time"),
-            (409, "what was read is rejected, and what served goes on"),
+            (409, "the new configuration is rejected, and the current one stays in use"),
             (413, "the body is too large"),
-            (415, "the body is coded"),
+            (415, "the body has a content encoding"),
             (421, "the request is for another host"),
-            (429, "too many wrong credentials, or too many that wait"),
-            (500, "a fault of the server"),
-            (501, "the engine does not do this"),
-            (503, "a limit: memory, time, turns, the size of the answer"),
+            (429, "too many wrong credentials, or too many waiting requests"),
+            (500, "an internal error"),
+            (501, "the engine does not support this"),
+            (503, "a limit was reached: memory, time, slots, the size of the result"),
         ];
         let response = |why| {
             ResponseBuilder::new()

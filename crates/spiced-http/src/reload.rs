@@ -74,7 +74,8 @@ pub(crate) struct ReloadQuery {
     params(ReloadQuery),
     responses(
         (status = 200, description = "`result` is `swapped` or `unchanged`", body = Object),
-        (status = 409, description = "`result` is `rejected`, with `reason` and `fix`, and `findings` where clients would refuse it", body = Object),
+        (status = 409, description = "`result` is `rejected`, with `reason` and `fix`, and `findings` if clients would \
+                                      refuse it", body = Object),
         Problems,
     ),
     security(("api_key" = []), ("bearer" = []))
@@ -87,32 +88,30 @@ pub(crate) async fn reload(
 ) -> Response {
     let problem = |status, detail: &str| Problem::new(status, detail).respond(headers.get(ACCEPT));
     let Some(ReloadHandle(reload)) = &state.options.reload else {
-        return problem(StatusCode::NOT_FOUND, "this server has nothing that it could reload");
+        return problem(StatusCode::NOT_FOUND, "this server has nothing to reload");
     };
     if !state.access.has_credentials() {
         return problem(
             StatusCode::FORBIDDEN,
-            "a reload by HTTP is for servers with credentials: set up runtime.auth.api_key or client certificates, or send SIGHUP",
+            "a reload over HTTP requires a server with credentials: set up runtime.auth.api_key or client \
+             certificates, or send SIGHUP",
         );
     }
     if principal.role() != Role::ReadWrite {
         state.access.denied(&principal);
-        return problem(StatusCode::FORBIDDEN, "a reload changes what is served, and this caller may only read");
+        return problem(StatusCode::FORBIDDEN, "a reload requires write access, and this caller may only read");
     }
     let Ok(Query(ReloadQuery { dry_run, force })) = asked else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "the query may hold dry_run and force, each true or false, and nothing else",
-        );
+        return problem(StatusCode::BAD_REQUEST, "the query string accepts only dry_run and force, each true or false");
     };
     match reload(ReloadOptions { dry_run, force }).await {
         Reload::Ended(answer) if answer["result"] == "rejected" => (StatusCode::CONFLICT, Json(answer)).into_response(),
         Reload::Ended(answer) => Json(answer).into_response(),
         Reload::Lost => problem(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "a reload was lost, and this server reloads no more; its log says why, and a restart mends it",
+            "a reload was lost, and this server can no longer reload; its log says why, and a restart fixes it",
         ),
-        Reload::Busy => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wait for a reload already")
+        Reload::Busy => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many reload requests are waiting already")
             .retry_after(1)
             .respond(headers.get(ACCEPT)),
     }

@@ -55,7 +55,7 @@ impl Query {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (sql, parameters, bounds) = if is_json(&parts.headers) {
             let document: Document = serde_json::from_str(text).map_err(|e| {
-                bad(format!("the body is not the JSON that is expected, {{\"sql\": …, \"parameters\": …}}: {e}"))
+                bad(format!("the body is not the expected JSON, {{\"sql\": …, \"parameters\": …}}: {e}"))
             })?;
             let parameters = document.parameters.map_or(Ok(Parameters::none()), Given::into_parameters).map_err(bad)?;
             let bounds = ResultLimits { rows: document.max_result_rows, bytes: document.max_result_bytes };
@@ -91,7 +91,7 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), Problem> {
         Some(coding) => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             format!(
-                "the body is coded as {}; send it as it is, without content-encoding",
+                "the body is encoded as {}; send it unencoded, without content-encoding",
                 excerpt(&coding.escape_ascii().to_string())
             ),
         )),

@@ -214,7 +214,7 @@ async fn status(State(state): State<Arc<HttpState>>) -> Response {
 
 async fn no_such_route(uri: Uri, headers: HeaderMap) -> Response {
     let known: Vec<String> = ROUTES.iter().map(|(path, methods)| format!("{methods} {path}")).collect();
-    let detail = format!("there is no route {}; there are {}", excerpt(uri.path()), known.join(", "));
+    let detail = format!("there is no route {}; the routes are {}", excerpt(uri.path()), known.join(", "));
     Problem::new(StatusCode::NOT_FOUND, detail).respond(headers.get(ACCEPT))
 }
 
@@ -223,7 +223,7 @@ async fn no_such_method(request: Request) -> Response {
     let known = ROUTES.get(path).copied().unwrap_or_default();
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("{path} does not take {}, but {known}", excerpt(method.as_str())),
+        format!("{path} does not accept {}, but {known}", excerpt(method.as_str())),
     )
     .allow(known)
     .respond(request.headers().get(ACCEPT))

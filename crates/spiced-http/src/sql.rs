@@ -27,7 +27,8 @@ const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     post,
     path = "/v1/sql",
     request_body(content((String = "text/plain"), (Document = "application/json"))),
-    params(("Prefer" = Option<String>, Header, description = "`wait=N`: the answer is whole within N seconds, or fails (RFC 7240)")),
+    params(("Prefer" = Option<String>, Header, description = "`wait=N`: the response is complete within N seconds, or \
+                                                              fails (RFC 7240)")),
     responses(
         (status = 200, description = "the rows", content(
             (Rows = "application/json"),
@@ -88,7 +89,7 @@ impl Until {
     fn passed(wait: Duration) -> Self {
         let wait = wait.min(MAX_WAIT);
         let seconds = wait.as_secs();
-        let why = format!("the answer was not whole within the caller's limit (Prefer: wait={seconds})");
+        let why = format!("the response was not complete within the caller's limit (Prefer: wait={seconds})");
         Self {
             deadline: Instant::now() + wait,
             error: EngineError::new(ErrorKind::Timeout, why),

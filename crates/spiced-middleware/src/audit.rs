@@ -35,11 +35,11 @@ impl StatementObserver for AuditLog {
             ),
             Outcome::Failed => info!(
                 target: TARGET, principal, endpoint, address, certificate, trace, statement, effect,
-                outcome = "failed", "a statement that was to change something failed"
+                outcome = "failed", "a statement that changes something failed"
             ),
             Outcome::Cancelled => info!(
                 target: TARGET, principal, endpoint, address, certificate, trace, statement, effect,
-                outcome = "cancelled", "a statement that was to change something was cancelled"
+                outcome = "cancelled", "a statement that changes something was cancelled"
             ),
         }
     }

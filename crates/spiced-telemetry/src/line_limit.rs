@@ -109,7 +109,7 @@ pub async fn report_suppressed() {
         tokio::time::sleep(REPORT_INTERVAL).await;
         for (line, lines) in take_suppressed() {
             let place = format!("{}:{}", line.file().unwrap_or("?"), line.line().unwrap_or(0));
-            warn!(lines, of = line.target(), place, "log lines left out: they came too often");
+            warn!(lines, of = line.target(), place, "log lines suppressed: they occurred too often");
         }
     }
 }

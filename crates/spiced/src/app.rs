@@ -63,7 +63,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
         .map_err(|e| Failure::configuration(e, "SPICED_LOG takes a filter such as info,spiced=debug"))?;
     tls_core::install_provider();
     if let Err(error) = core_dumps {
-        warn!(%error, "core dumps cannot be switched off; one would hold secrets");
+        warn!(%error, "core dumps cannot be disabled; one would contain secrets");
     }
     // This thread runs the accept loops, signals and timers; connections and queries run on other threads.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
@@ -72,7 +72,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     let outcome = control.block_on(async {
         let (settings, resolver) = load::settle(pod).await?;
         if pod.shows_key() {
-            warn!("--tls-key shows the key to everybody who can list processes; use --tls-key-file or a secret");
+            warn!("--tls-key exposes the key to anyone who can list processes; use --tls-key-file or a secret");
         }
         for warning in &settings.warnings {
             warn!("{warning}");
@@ -95,7 +95,7 @@ fn key_log(log: &LogArgs) -> bool {
     match (log.keys(), file) {
         (true, Some(file)) => {
             let file = file.display();
-            warn!(%file, "--insecure-key-log: whoever reads this file can read every connection; for debugging alone");
+            warn!(%file, "--insecure-key-log: anyone who reads this file can read every connection; for debugging only");
             return true;
         }
         (true, None) => warn!("--insecure-key-log has no effect: SSLKEYLOGFILE names no file"),
@@ -258,11 +258,11 @@ impl App {
                 () = reloading.next() => {}
                 Some(ended) = loops.join_next() => {
                     let cause = match ended {
-                        Ok(Ok(())) => "it ended by itself".to_owned(),
+                        Ok(Ok(())) => "it ended unexpectedly".to_owned(),
                         Ok(Err(e)) => e.to_string(),
                         Err(e) => e.to_string(),
                     };
-                    return Err(Failure::Other(format!("an accept loop is lost: {cause}")));
+                    return Err(Failure::Other(format!("an accept loop failed: {cause}")));
                 }
             }
         }
@@ -279,7 +279,7 @@ impl App {
         tokio::select! {
             left = orderly => match left {
                 0 => info!("stopped"),
-                left => warn!(connections = left, "stopped; the shutdown timeout ended what still ran"),
+                left => warn!(connections = left, "stopped; the shutdown timeout ended the remaining work"),
             },
             () = signals.stop() => warn!("stopped at once by a second signal"),
         }
@@ -365,12 +365,7 @@ fn connections(settings: &Settings, endpoints: usize) -> Shares {
     let shares = Shares::of(most, usize::try_from(all).unwrap_or(usize::MAX), endpoints);
     if shares.own < most {
         let Shares { own, spare } = shares;
-        info!(
-            each = own,
-            shared = spare,
-            open_files,
-            "the limit of open files bounds how many connections there can be"
-        );
+        info!(each = own, shared = spare, open_files, "the limit of open files restricts the number of connections");
     }
     shares
 }

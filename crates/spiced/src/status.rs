@@ -123,8 +123,8 @@ pub(crate) fn health(leaf: &CertificateSummary) -> &'static str {
     match leaf.validity(SystemTime::now()) {
         Validity::NotYet { .. } => "not valid yet",
         Validity::Expired => "expired",
-        Validity::EndsWithin7Days => "degraded: ends within 7 days",
-        Validity::EndsWithin30Days => "degraded: ends within 30 days",
+        Validity::EndsWithin7Days => "degraded: expires within 7 days",
+        Validity::EndsWithin30Days => "degraded: expires within 30 days",
         Validity::Valid => "ok",
     }
 }

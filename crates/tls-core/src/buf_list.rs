@@ -205,7 +205,7 @@ impl VectoredBody {
 
 /// A layer between the body and the accept loop changed the frames, but not the buffers that belong to them.
 #[derive(Debug, thiserror::Error)]
-#[error("the frames of a response were changed, and what lay beside them was not")]
+#[error("the frames of a response were changed, but its vectored part was not")]
 struct FrameMismatch;
 
 pin_project_lite::pin_project! {

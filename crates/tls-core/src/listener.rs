@@ -383,7 +383,7 @@ where
             outcome = self.acceptor.accept(tcp, self.limits.handshake_timeout) => outcome,
             () = stopped => return Ok(None),
             () = lease.leave() => {
-                debug!(endpoint, %remote, "no connection: a handshake that takes long makes room for others");
+                debug!(endpoint, %remote, "no connection: a slow handshake made room for others");
                 return Ok(None);
             }
         };
@@ -559,7 +559,7 @@ impl Limits {
                 own = self.connections.clone().acquire_owned() => own,
                 spare = self.spare.clone().acquire_owned() => spare,
             };
-            place.expect("nobody closes the semaphores")
+            place.expect("the semaphores are never closed")
         };
         let mut place = pin!(place);
         loop {

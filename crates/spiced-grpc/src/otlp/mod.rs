@@ -147,7 +147,7 @@ impl Otlp {
         rows: impl FnOnce(Sent) -> Result<Rows<Row>, Status>,
     ) -> Result<Response<Answer>, Status> {
         let caller = request.extensions().get::<Principal>().cloned();
-        let caller = caller.ok_or_else(|| Status::unauthenticated("this server does not know the caller"))?;
+        let caller = caller.ok_or_else(|| Status::unauthenticated("the caller is not authenticated"))?;
         let rows = rows(request.into_inner())?;
         if !rows.is_empty() {
             let rows = rows.batches(schema.clone()).map_err(|error| Status::internal(error.to_string()))?;

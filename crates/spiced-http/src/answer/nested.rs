@@ -23,8 +23,8 @@ fn options(ours: &Arc<Ours>) -> EncoderOptions {
 /// data.
 pub(super) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
     ArrowError::CastError(format!(
-        "the column `{name}` ({data_type}) holds a value that has no text, such as a date or time beyond the calendar; ask for \
-         Arrow, or CAST it to BIGINT"
+        "the column `{name}` ({data_type}) holds a value that has no text form, such as a date or time beyond the \
+         calendar; request Arrow, or CAST it to BIGINT"
     ))
 }
 
