@@ -26,7 +26,7 @@ pub(crate) struct Writing {
 
 impl Writing {
     /// Returns the findings about how the chain of `subject` was written. `root` is the root that ends it. `file` is
-    /// the file it was read from, if each certificate in it is on lines of its own.
+    /// the file it was read from, if no two certificates in it share a line.
     pub(crate) fn findings(
         &self,
         origin: &Origin,

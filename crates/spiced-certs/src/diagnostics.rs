@@ -329,7 +329,7 @@ pub(crate) fn key_file(path: &Path, origin: &Origin) -> Vec<Finding> {
     if !metadata.is_file() {
         return Vec::new();
     }
-    // Kubernetes and Docker mount secrets from memory or read-only, with modes of their own.
+    // Kubernetes and Docker mount secrets from memory or read-only, and choose the modes themselves.
     let mounted =
         path.parent().is_some_and(|folder| folder.join("..data").exists()) || path.starts_with("/run/secrets");
     let finding = |code, message: String, fix: String| Finding {

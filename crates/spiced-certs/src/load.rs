@@ -216,7 +216,7 @@ struct Ordered<'a> {
     chain: &'a [CertificateDer<'static>],
     leaf: &'a CertificateSummary,
     writing: &'a chain::Writing,
-    /// The file, if each certificate in it is on lines of its own.
+    /// The file, if no two certificates in it share a line.
     plain: Option<&'a Path>,
 }
 

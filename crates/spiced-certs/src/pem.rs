@@ -150,7 +150,7 @@ pub(crate) fn count_keys(pem: &Secret) -> usize {
     blocks(pem).map_or(0, |blocks| blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY")).count())
 }
 
-/// Returns true if each of `count` certificates is on lines of its own, so that line-based tools can process the text.
+/// Returns true if no two of the `count` certificates share a line, so that line-based tools can process the text.
 pub(crate) fn is_plain(pem: &Secret, count: usize) -> bool {
     let text = pem.expose_text().unwrap_or_default();
     let lines = text.lines().filter(|line| *line == "-----BEGIN CERTIFICATE-----").count();

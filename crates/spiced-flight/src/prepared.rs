@@ -29,7 +29,7 @@ impl FlightServiceState {
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         no_transaction(request.transaction_id.as_ref())?;
         let planned = self.plan(caller, request.query.clone()).await?;
-        // A schema tells a client that the statement is a query; JDBC chooses its call by it.
+        // A schema marks the statement as a query; JDBC chooses its call by it.
         let dataset_schema = match planned.effect() {
             Effect::Read => responses::schema_bytes(&wire_schema(&planned.schema()))?,
             _ => Bytes::new(),

@@ -157,7 +157,7 @@ impl Rest {
         }
     }
 
-    /// Takes the encoded bytes, or returns `None` if there are none.
+    /// Takes the encoded bytes. Returns `None` if nothing is encoded.
     fn take(&mut self) -> Option<BufList> {
         self.has_rows = false;
         Some(self.out.take()).filter(|pieces| !pieces.is_empty())

@@ -243,7 +243,7 @@ impl App {
             let router = router.layer(Stack::new(well_formed(), request_metrics(endpoint.endpoint)));
             endpoint.serve(router, self.connections, &self.limits, &self.workers, &drain, &mut loops);
         }
-        // Standard output may be closed; the server runs all the same.
+        // Standard output may be closed; the server runs regardless.
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
         info!("serving");
 

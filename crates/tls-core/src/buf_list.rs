@@ -157,7 +157,7 @@ impl ChunkBuilder {
 /// extensions.
 ///
 /// If the response reaches the accept loop unchanged, each frame is sent together with its further buffers. If nothing
-/// collects them, the body yields every buffer as a frame of its own: the bytes are the same.
+/// collects them, the body yields every buffer as a separate frame: the bytes are the same.
 #[derive(Debug, Clone, Default)]
 pub struct VectoredBody(Arc<Mutex<VectoredState>>);
 

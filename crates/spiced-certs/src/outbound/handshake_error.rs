@@ -181,7 +181,7 @@ fn certificate(reason: &CertificateError, observer: &HandshakeObserver) -> Refus
     }
 }
 
-/// Classifies an alert (RFC 8446 §6.2). TLS 1.2 has no alert of its own for a missing certificate.
+/// Classifies an alert (RFC 8446 §6.2). TLS 1.2 has no specific alert for a missing certificate.
 fn of_alert(alert: AlertDescription, showed: bool) -> Refusal {
     use AlertDescription as A;
     match alert {

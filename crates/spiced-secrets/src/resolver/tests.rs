@@ -164,7 +164,7 @@ async fn declarations_that_are_wrong_come_in_one_report() {
         declared("aws", "aws_secrets:x", 6),
     ];
     let resolver = Resolver::open(stores, &surroundings(Path::new("/pod"))).await;
-    // A reference to an invalid store has no line of its own.
+    // A reference to an invalid store is not reported separately.
     let report = resolver.resolve_all(&values(&["${aws:A}", "${env:NONE}"])).await.unwrap_err();
     let problems: Vec<_> = report.0.iter().map(|e| (e.origin.clone(), e.problem.as_str())).collect();
     assert_eq!(problems.iter().map(|(o, _)| o.clone()).collect::<Vec<_>>(), [1, 2, 3, 5, 6].map(line));

@@ -127,7 +127,7 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
             let status = answer.raw().status().as_u16();
             let Some(code) = answer.err().code() else {
                 return match status {
-                    // Emulators of AWS and proxies refuse requests in formats of their own.
+                    // Emulators of AWS and proxies refuse requests in different formats.
                     401 | 403 => StoreError::Refused {
                         endpoint,
                         why: format!("HTTP {status}"),

@@ -23,7 +23,7 @@ const PASSPHRASE: &str = "SPICED_RUNTIME__TLS__KEY_PASSPHRASE";
 /// How much of a file is read to detect its format, in bytes.
 const MAX_LOOK: u64 = 1024 * 1024;
 
-/// File name extensions of certificates and keys, for files whose content cannot tell.
+/// File name extensions of certificates and keys, for files whose content is inconclusive.
 const EXTENSIONS: [&str; 17] = [
     "pem", "crt", "cer", "cert", "der", "key", "p12", "pfx", "p7b", "p7c", "p7s", "jks", "ppk", "csr", "crl", "chain",
     "bundle",
