@@ -16,7 +16,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("spiced-config", &["spiced-secrets", "tls-core"]),
     ("spiced-middleware", &["spiced-engine", "tls-core"]),
     ("spiced-datafusion", &["spiced-engine", "spiced-certs", "tls-core"]),
-    ("spiced-http", &["spiced-middleware", "spiced-engine", "tls-core"]),
+    ("spiced-formats", &["spiced-engine", "tls-core"]),
+    ("spiced-http", &["spiced-formats", "spiced-middleware", "spiced-engine", "tls-core"]),
     ("spiced-flight", &["spiced-middleware", "spiced-engine", "tls-core"]),
     ("spiced-grpc", &["spiced-middleware", "spiced-engine", "tls-core"]),
     (
@@ -32,9 +33,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "spiced-http",
             "spiced-flight",
             "spiced-grpc",
+            "spiced-sql-client",
             "spiced-telemetry",
         ],
     ),
+    ("spiced-sql-client", &["spiced-certs", "spiced-formats", "tls-core"]),
     ("xtask", &[]),
     ("spiced-bench", &["tls-core"]),
     ("spiced-guard", &["spiced-http", "spiced-flight", "spiced-middleware", "spiced-engine"]),
@@ -47,6 +50,7 @@ const ABSENT: &[(&str, &[&str])] = &[
     ("spiced-http", &["datafusion", "tonic"]),
     ("spiced-flight", &["datafusion"]),
     ("spiced-grpc", &["datafusion"]),
+    ("spiced-sql-client", &["datafusion", "axum", "spiced-config"]),
 ];
 
 pub fn run() -> Outcome {

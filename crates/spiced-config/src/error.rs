@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use tls_core::Origin;
+pub(crate) use tls_core::suggest::nearest;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,14 +78,4 @@ pub(crate) fn in_order(problems: Vec<Problem>) -> Vec<Problem> {
         _ => (0, 0),
     });
     once
-}
-
-/// The known name that `name` is most likely a slip of, where there is one.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k))
-        .filter(|(slips, _)| *slips <= (name.len() / 3).max(1))
-        .min_by_key(|(slips, _)| *slips)
-        .map(|(_, k)| k)
 }

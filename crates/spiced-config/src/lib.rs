@@ -53,7 +53,7 @@ mod yaml;
 
 pub use aliases::meant;
 pub use environment::KnownOption;
-pub use error::{ConfigError, Problem, nearest};
+pub use error::{ConfigError, Problem};
 pub use explain::{Beaten, Explained, Explanation};
 pub use layers::{Flag, Layers, Resolved};
 pub use schema::schema;
@@ -61,4 +61,3 @@ pub use settings::{
     ApiKey, Auth, ClientIdentityRule, Clients, Column, ConcurrencySettings, Dataset, IdentityName, Limits, Listen,
     Material, MaterialInput, Pair, Role, Settings, Store, Tls, TlsVersion, View, Warning,
 };
-pub use shown::{may_be_secret, shown_path, without_secrets};

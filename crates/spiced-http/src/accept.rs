@@ -2,87 +2,53 @@
 
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
+use spiced_formats::Format;
 use spiced_middleware::Problem;
 
-/// A response format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Format {
-    /// Rows as objects in one array, on one line.
-    Json,
-    /// The Arrow IPC stream format.
-    Arrow,
-    /// RFC 4180 with a header line; nested values as JSON text.
-    Csv,
-    /// A table for people to read.
-    Table,
-    /// One JSON object per line.
-    Ndjson,
-    /// The format of the Spice SDKs: schema, rows and their number in one object.
-    Spice,
+/// Returns the format that the request prefers. Of equal preferences, the more specific type takes precedence, then the
+/// one listed first in [`Format::ALL`], which is also the default.
+pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Format, Problem> {
+    let ranges: Vec<Range> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .filter_map(Range::parse)
+        .collect();
+    if !headers.contains_key(ACCEPT) {
+        return Ok(Format::Json);
+    }
+    let wanted = |media: &str| {
+        let matching =
+            ranges.iter().enumerate().filter_map(|(at, range)| Some((range.exactness(media)?, at, range.quality)));
+        // The most specific range that matches a type applies; of equally specific ones the first.
+        matching
+            .max_by_key(|(exactness, at, _)| (*exactness, std::cmp::Reverse(*at)))
+            .filter(|(.., quality)| *quality > 0)
+    };
+    let best = Format::ALL
+        .into_iter()
+        .enumerate()
+        .filter_map(|(place, format)| {
+            let (exactness, at, quality) = wanted(format.media_type())?;
+            Some(((quality, exactness, std::cmp::Reverse((at, place))), format))
+        })
+        .max_by_key(|(preference, _)| *preference);
+    best.map(|(_, format)| format).ok_or_else(|| {
+        let known = Format::ALL.map(Format::media_type).join(", ");
+        Problem::new(
+            StatusCode::NOT_ACCEPTABLE,
+            format!("none of the types in `Accept` is supported; supported are {known}"),
+        )
+    })
 }
 
-/// Every format with its media type; the first is the default.
-const FORMATS: [(Format, &str); 6] = [
-    (Format::Json, "application/json"),
-    (Format::Arrow, "application/vnd.apache.arrow.stream"),
-    (Format::Csv, "text/csv"),
-    (Format::Table, "text/plain"),
-    (Format::Ndjson, "application/x-ndjson"),
-    (Format::Spice, "application/vnd.spiceai.sql.v1+json"),
-];
-
-impl Format {
-    /// Returns the format that the request prefers. Of equal preferences, the more specific type takes precedence, then
-    /// the one listed first.
-    pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Self, Problem> {
-        let ranges: Vec<Range> = headers
-            .get_all(ACCEPT)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .filter_map(Range::parse)
-            .collect();
-        if !headers.contains_key(ACCEPT) {
-            return Ok(Self::Json);
-        }
-        let wanted = |media: &str| {
-            let matching =
-                ranges.iter().enumerate().filter_map(|(at, range)| Some((range.exactness(media)?, at, range.quality)));
-            // The most specific range that matches a type applies; of equally specific ones the first.
-            matching
-                .max_by_key(|(exactness, at, _)| (*exactness, std::cmp::Reverse(*at)))
-                .filter(|(.., quality)| *quality > 0)
-        };
-        let best = FORMATS
-            .iter()
-            .enumerate()
-            .filter_map(|(place, (format, media))| {
-                let (exactness, at, quality) = wanted(media)?;
-                Some(((quality, exactness, std::cmp::Reverse((at, place))), *format))
-            })
-            .max_by_key(|(preference, _)| *preference);
-        best.map(|(_, format)| format).ok_or_else(|| {
-            let known = FORMATS.map(|(_, media)| media).join(", ");
-            Problem::new(
-                StatusCode::NOT_ACCEPTABLE,
-                format!("none of the types in `Accept` is supported; supported are {known}"),
-            )
-        })
-    }
-
-    /// Returns the media type without parameters.
-    pub(crate) fn media_type(self) -> &'static str {
-        FORMATS.iter().find(|(format, _)| *format == self).expect("every form is in the table").1
-    }
-
-    /// Returns the value of `Content-Type`.
-    pub(crate) fn content_type(self) -> &'static str {
-        match self {
-            Self::Csv => "text/csv; charset=utf-8; header=present",
-            Self::Table => "text/plain; charset=utf-8",
-            _ => self.media_type(),
-        }
+/// Returns the value of `Content-Type`.
+pub(crate) fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Csv => "text/csv; charset=utf-8; header=present",
+        Format::Table => "text/plain; charset=utf-8",
+        other => other.media_type(),
     }
 }
 
@@ -133,7 +99,7 @@ mod tests {
 
     fn negotiate(accept: &[&str]) -> Option<Format> {
         let headers = accept.iter().map(|value| (ACCEPT, value.parse().unwrap())).collect();
-        Format::negotiate(&headers).ok()
+        super::negotiate(&headers).ok()
     }
 
     #[test]

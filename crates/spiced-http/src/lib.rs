@@ -44,8 +44,6 @@ mod router;
 mod serve;
 mod sql;
 
-pub use accept::Format;
-pub use answer::{RowWriter, WriteError};
 pub use probe::{Probes, probe_router};
 pub use reload::{Reload, ReloadHandle, ReloadOptions};
 pub use router::{HttpOptions, HttpState, router};

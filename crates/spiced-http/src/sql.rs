@@ -9,10 +9,11 @@ use axum::response::Response;
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use spiced_engine::{EngineError, ErrorKind, Execution, Principal};
+use spiced_formats::Format;
 use spiced_middleware::Problem;
 use tokio::time::{Instant, timeout_at};
 
-use crate::accept::Format;
+use crate::accept::{content_type, negotiate};
 use crate::answer::Answer;
 use crate::failure::problem;
 use crate::openapi::{Problems, Rows};
@@ -52,7 +53,7 @@ pub(crate) async fn sql(
 }
 
 async fn answer(state: &HttpState, principal: &Principal, request: Request) -> Result<Response, Problem> {
-    let format = Format::negotiate(request.headers())?;
+    let format = negotiate(request.headers())?;
     let end = wait(request.headers()).map(Until::passed);
     let query = Query::read(request, &state.options).await?;
     let answer = match run(state, principal, query, format, end.as_ref()).await {
@@ -69,7 +70,7 @@ async fn answer(state: &HttpState, principal: &Principal, request: Request) -> R
     let mut response = Response::new(body);
     response.extensions_mut().insert(beside);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(format)));
     headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
     if let Some(Until { applied, .. }) = end {
         headers.insert("preference-applied", applied);

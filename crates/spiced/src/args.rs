@@ -1,15 +1,16 @@
 //! The command line: its options and commands, and the setting that each option sets.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
-use spiced_config::{Flag, KnownOption, may_be_secret};
+use spiced_config::{Flag, KnownOption};
+use spiced_sql_client::SqlArgs;
 use spiced_telemetry::LogFormat;
+use tls_core::redact::{may_be_secret, plausible_path};
 
-use crate::commands::sql::SqlArgs;
 use crate::failure::Failure;
 use crate::usage;
 
@@ -450,18 +451,8 @@ fn path_or_pem(text: &str) -> Result<String, String> {
 }
 
 /// Accepts a path that is used as it is and that error messages repeat; refuses text that may be a secret.
-pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().try_map(|text| {
-        let path = PathBuf::from(text);
-        match path.to_str().is_some_and(may_be_secret) && !is_there(&path) {
-            true => Err("it is not a path: it looks like the text of a key or certificate"),
-            false => Ok(path),
-        }
-    })
-}
-
-fn is_there(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(plausible_path)
 }
 
 /// Accepts a server name: a host name or an IP address, an IPv6 address with or without brackets.

@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use spiced_config::{ConfigError, without_secrets};
+use spiced_config::ConfigError;
+use spiced_sql_client::ClientError;
+use tls_core::redact::without_secrets;
 
 /// The maximum number of causes in one report.
 const MAX_CAUSES: usize = 60;
@@ -155,6 +157,15 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let hints = error.0.iter().map(|problem| problem.hint.clone().unwrap_or_default()).collect();
         Self::several(error.0.iter().map(|problem| without_secrets(&problem.to_string())).collect(), hints)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Usage { .. } => Self::Usage(format!("error: {error}\n")),
+            other => Self::Other(other.to_string()),
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings, without_secrets};
+use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings};
 use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, StoreEnv};
+use tls_core::redact::without_secrets;
 
 use crate::args::{PodArgs, known_options};
 use crate::failure::Failure;

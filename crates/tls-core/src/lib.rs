@@ -51,6 +51,7 @@ mod origin;
 mod plaintext_reply;
 mod prefixed_io;
 mod proxy_protocol;
+pub mod redact;
 #[cfg(feature = "serve")]
 mod request_memory;
 pub mod rotation;
@@ -58,6 +59,7 @@ mod secret;
 mod sni_resolver;
 #[cfg(feature = "serve")]
 mod socket_options;
+pub mod suggest;
 mod tickets;
 mod tls_options;
 #[cfg(feature = "serve")]

@@ -29,6 +29,7 @@ use datafusion::execution::context::SessionState;
 use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 use spiced_engine::Key;
 use tls_core::Secret;
+use tls_core::suggest::nearest;
 
 pub(crate) use self::postgres::Reference;
 use crate::DatasetSpec;
@@ -106,7 +107,7 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
         )]);
     };
     let Some(connector) = CONNECTORS.iter().find(|c| c.name == name) else {
-        let nearest = nearest(name, CONNECTORS.iter().map(|c| c.name));
+        let nearest = suggestion(name, CONNECTORS.iter().map(|c| c.name));
         return Err(vec![format!(
             "from: there is no connector `{name}`{nearest}; there are {}",
             list(CONNECTORS.iter().map(|c| c.name))
@@ -123,7 +124,7 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
         } else {
             format!(
                 "params: the connector `{name}` does not know `{param}`{}; it knows {}",
-                nearest(param, known.iter().copied()),
+                suggestion(param, known.iter().copied()),
                 list(&known)
             )
         });
@@ -198,15 +199,8 @@ pub(crate) fn analyzer_rule() -> Arc<dyn AnalyzerRule + Send + Sync> {
 }
 
 /// Returns a suggestion if one of `known` is similar.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    /// Below this similarity, a suggestion confuses more than it helps.
-    const NEAR: f64 = 0.6;
-    known
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= NEAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| format!(" (the nearest is `{candidate}`)"))
-        .unwrap_or_default()
+fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, known).map(|candidate| format!(" (the nearest is `{candidate}`)")).unwrap_or_default()
 }
 
 fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tls_core::{Secret, Sourced};
+use tls_core::{Secret, Sourced, suggest};
 
 use super::{Argument, KINDS, Kind, Open, OpenArgs, SecretStore, StoreEnv, StoreError};
 use crate::Template;
@@ -77,15 +77,8 @@ impl Declared {
 
 /// Returns a sentence that suggests the known name closest to `wrong`, or lists all known names.
 pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    /// The similarity, from 0 to 1, that a suggested name must have.
-    const ALIKE: f64 = 0.8;
-    let near = known
-        .clone()
-        .map(|name| (strsim::jaro_winkler(wrong, name), name))
-        .filter(|(alike, _)| *alike >= ALIKE)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match near {
-        Some((_, name)) => format!("did you mean `{name}`"),
+    match suggest::nearest(wrong, known.clone()) {
+        Some(name) => format!("did you mean `{name}`"),
         None => format!("known: {}", known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
     }
 }

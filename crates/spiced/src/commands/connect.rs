@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use spiced_certs::{Issued, Sources, load};
-use spiced_config::{Listen, Settings, nearest};
+use spiced_config::{Listen, Settings};
 use tls_core::Sourced;
 use tls_core::listener::ListenAddress;
+use tls_core::suggest::nearest;
 
 use crate::args::ConnectArgs;
 use crate::client_snippets::{CLIENTS, Client, EndpointUrl, Target, Trust, find};

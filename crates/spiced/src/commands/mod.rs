@@ -5,7 +5,6 @@ mod connect;
 mod key_generate;
 mod schema;
 mod secrets_check;
-pub(crate) mod sql;
 mod tls_check;
 mod tls_init;
 mod tls_inspect;
@@ -27,7 +26,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Secrets(SecretsCommand::Check(args)) => secrets_check::run(&args),
         Command::Key(KeyCommand::Generate(args)) => key_generate::run(&args),
         Command::Connect(args) => connect::run(&args),
-        Command::Sql(args) => sql::run(args),
+        Command::Sql(args) => spiced_sql_client::run(args).map_err(Failure::from),
         Command::Schema => schema::run(),
     }
 }

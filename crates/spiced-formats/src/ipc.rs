@@ -5,16 +5,16 @@ use arrow_array::RecordBatch;
 use arrow_ipc::writer::StreamEncoder;
 use arrow_schema::{ArrowError, Schema};
 
-use super::Encode;
-use super::out::Out;
+use crate::encoder::Encode;
+use crate::out::Out;
 
-pub(super) struct Ipc {
+pub(crate) struct Ipc {
     /// `None` once the stream has ended.
     encoder: Option<StreamEncoder>,
 }
 
 impl Ipc {
-    pub(super) fn new(schema: &Schema) -> Result<Self, ArrowError> {
+    pub(crate) fn new(schema: &Schema) -> Result<Self, ArrowError> {
         Ok(Self { encoder: Some(StreamEncoder::try_new(schema)?) })
     }
 }

@@ -6,8 +6,8 @@ use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Schema};
 
-use super::output::printable;
-use super::print::Stop;
+use crate::output::printable;
+use crate::print::Stop;
 
 /// Writes rows in the expanded format, and counts them.
 pub(crate) struct Expanded {

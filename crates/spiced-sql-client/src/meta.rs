@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::args::Format;
-use super::error::SqlError;
+use crate::args::Format;
+use crate::error::SqlError;
 
 /// The names of the output formats.
 pub(crate) const FORMATS: [&str; 4] = ["table", "csv", "json", "ndjson"];

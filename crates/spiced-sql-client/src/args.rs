@@ -1,19 +1,20 @@
 //! The options of `spiced sql`: the raw options and environment variables, and the options resolved from them.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use spiced_certs::outbound::{ClientTls, Trust};
 use spiced_certs::{Input, Pair};
-use spiced_config::may_be_secret;
+use tls_core::redact::plausible_path;
 use tls_core::{Origin, Secret, Sourced};
 
-use super::endpoint::Endpoint;
-use super::meta;
-use crate::args::path;
-use crate::failure::Failure;
+use crate::endpoint::Endpoint;
+use crate::failure::ClientError;
+use crate::meta;
 
 /// The path of the development CA, relative to the pod's directory.
 const DEVELOPMENT_CA: &str = ".spice/tls/ca.pem";
@@ -39,7 +40,7 @@ Exit codes: 0 all went well; 1 no connection, or a statement failed; 64 usage.";
 /// `spiced sql`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER, after_help = "--help tells about endpoints, trust and the environment.")]
-pub(crate) struct SqlArgs {
+pub struct SqlArgs {
     /// Statements to run, separated by `;`; without, a prompt, or what standard input holds
     query: Option<String>,
     /// Run the statements of a file
@@ -120,7 +121,7 @@ impl SqlArgs {
         self,
         environment: impl Fn(&str) -> Option<OsString>,
         folder: &Path,
-    ) -> Result<Options, Failure> {
+    ) -> Result<Options, ClientError> {
         let choose = |flag: Option<OsString>, (name, variable): (&str, &str)| {
             let flag = flag.map(|value| Sourced::new(value, Origin::Flag(name.to_owned())));
             // An empty variable counts as not set, as in shells and container files.
@@ -182,25 +183,31 @@ impl SqlArgs {
     }
 }
 
-/// Accepts a path. Error messages repeat it, so a value that may be a secret is refused, as for an option.
-fn file(path: Sourced<OsString>) -> Result<Sourced<Input>, Failure> {
-    if path.value.to_str().is_some_and(may_be_secret) && !Path::new(&path.value).exists() {
-        return Err(usage(path.origin, "it is no path: it looks like the text of a key or certificate"));
+/// Accepts a path that error messages repeat; refuses text that may be a secret.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(plausible_path)
+}
+
+/// Accepts a path from an option or a variable.
+fn file(path: Sourced<OsString>) -> Result<Sourced<Input>, ClientError> {
+    let Sourced { value, origin } = path;
+    match plausible_path(value) {
+        Ok(path) => Ok(Sourced::new(Input::File(path), origin)),
+        Err(reason) => Err(usage(origin, reason)),
     }
-    Ok(path.map(|path| Input::File(path.into())))
 }
 
 fn secret(text: &str) -> Result<Secret, &'static str> {
     if text.is_empty() { Err("it is empty") } else { Ok(Secret::from(text)) }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|e| e.to_string())?;
-    if duration.is_zero() { Err("it is longer than nothing, 10s say".to_owned()) } else { Ok(duration) }
+fn duration(text: &str) -> Result<Duration, Box<dyn Error + Send + Sync>> {
+    let duration = humantime::parse_duration(text)?;
+    if duration.is_zero() { Err("it is longer than nothing, 10s say".into()) } else { Ok(duration) }
 }
 
-fn usage(origin: impl std::fmt::Display, reason: impl std::fmt::Display) -> Failure {
-    Failure::Usage(format!("error: {origin}: {reason}\n"))
+fn usage(origin: impl std::fmt::Display, reason: impl std::fmt::Display) -> ClientError {
+    ClientError::Usage { origin: origin.to_string(), reason: reason.to_string() }
 }
 
 impl std::str::FromStr for Format {

@@ -6,7 +6,7 @@ use arrow_flight::error::FlightError;
 use tls_core::Origin;
 use tonic::{Code, Status};
 
-use super::connect_error::Unreachable;
+use crate::connect_error::Unreachable;
 
 /// An error message and a hint how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq)]

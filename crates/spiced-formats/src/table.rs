@@ -9,9 +9,9 @@ use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Schema};
 use unicode_width::UnicodeWidthStr;
 
-use super::Encode;
-use super::nested::{check_durations, no_text};
-use super::out::Out;
+use crate::encoder::Encode;
+use crate::nested::{check_durations, no_text};
+use crate::out::Out;
 
 /// The number of rows that determine the column widths.
 const MEASURED: usize = 1024;
@@ -19,14 +19,14 @@ const MEASURED: usize = 1024;
 /// The maximum width to which a column is padded.
 const WIDEST: usize = 100;
 
-pub(super) struct Table {
+pub(crate) struct Table {
     names: Vec<String>,
     /// The width of each column on a terminal, determined by the first rows.
     widths: Option<Vec<usize>>,
 }
 
 impl Table {
-    pub(super) fn new(schema: &Schema) -> Self {
+    pub(crate) fn new(schema: &Schema) -> Self {
         let names = schema.fields().iter().map(|field| escaped(field.name())).collect();
         Self { names, widths: None }
     }

@@ -14,7 +14,7 @@ const ROWS: usize = 128;
 
 /// Bytes that are written but not yet sent.
 #[derive(Default)]
-pub(super) struct Out {
+pub(crate) struct Out {
     gathered: ChunkBuilder,
     /// The size in bytes of a row of text, measured over the last rows; 0 if nothing was measured.
     row: usize,
@@ -22,7 +22,7 @@ pub(super) struct Out {
 
 impl Out {
     /// Returns the buffer to which text is appended.
-    pub(super) fn text(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn text(&mut self) -> &mut Vec<u8> {
         let text = self.gathered.copied();
         if text.is_empty() && self.row > 0 {
             // More rows are likely to follow, and the last one may exceed the size of the frame.
@@ -32,13 +32,13 @@ impl Out {
     }
 
     /// Returns how many rows of text are likely to fill the frame.
-    pub(super) fn fitting(&self) -> usize {
+    pub(crate) fn fitting(&self) -> usize {
         let room = TEXT.saturating_sub(self.gathered.copied_len());
         room.checked_div(self.row).map_or(ROWS, |rows| rows + 1).min(4 * ROWS)
     }
 
     /// Calls `write`, which writes this number of rows.
-    pub(super) fn rows<E>(&mut self, rows: usize, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn rows<E>(&mut self, rows: usize, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
         let before = self.gathered.copied_len();
         let written = write(self);
         self.row = self.gathered.copied_len().saturating_sub(before) / rows.max(1);
@@ -46,17 +46,17 @@ impl Out {
     }
 
     /// Appends bytes, without copying them if there are many.
-    pub(super) fn share<T: Deref<Target = [u8]> + Send + 'static>(&mut self, bytes: T) {
+    pub(crate) fn share<T: Deref<Target = [u8]> + Send + 'static>(&mut self, bytes: T) {
         self.gathered.push(bytes, |bytes| Bytes::from_owner(Shared(bytes)));
     }
 
     /// Returns true if a frame is full.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.gathered.copied_len() >= TEXT || self.gathered.is_full()
     }
 
     /// Takes all written bytes.
-    pub(super) fn take(&mut self) -> BufList {
+    pub(crate) fn take(&mut self) -> BufList {
         self.gathered.take()
     }
 }

@@ -1,10 +1,10 @@
 //! Completion at the cursor: keywords, tables, columns, and the prompt's own commands.
 
-use super::catalog::{Catalog, Table};
-use super::keywords::{KEYWORDS, is_keyword};
-use super::meta::{COMMANDS, FORMATS};
-use super::referenced_tables::{TableRef, referenced_tables};
-use super::splitter::Splitter;
+use crate::catalog::{Catalog, Table};
+use crate::keywords::{KEYWORDS, is_keyword};
+use crate::meta::{COMMANDS, FORMATS};
+use crate::referenced_tables::{TableRef, referenced_tables};
+use crate::splitter::Splitter;
 
 /// The maximum number of suggestions.
 const MAX_SUGGESTIONS: usize = 500;

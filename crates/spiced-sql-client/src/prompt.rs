@@ -15,14 +15,14 @@ use rustyline::{Context, Editor, Helper};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use super::catalog::Catalog;
-use super::complete::complete;
-use super::error::SqlError;
-use super::history;
-use super::interrupt::Interrupt;
-use super::print::Stop;
-use super::shell::{Next, Shell};
-use super::splitter::Splitter;
+use crate::catalog::Catalog;
+use crate::complete::complete;
+use crate::error::SqlError;
+use crate::history;
+use crate::interrupt::Interrupt;
+use crate::print::Stop;
+use crate::shell::{Next, Shell};
+use crate::splitter::Splitter;
 
 const PROMPT: &str = "spiced> ";
 const PROMPT_IN_COLOUR: &str = "\x1b[1;32mspiced>\x1b[0m ";

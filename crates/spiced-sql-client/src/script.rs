@@ -6,8 +6,8 @@ use std::path::Path;
 
 use tokio::sync::mpsc;
 
-use super::error::SqlError;
-use super::splitter::{MAX_STATEMENT, Piece, Splitter};
+use crate::error::SqlError;
+use crate::splitter::{MAX_STATEMENT, Piece, Splitter};
 
 /// A script, read on a thread of its own: a pipe may deliver its next line much later, and Ctrl-C must not wait for it.
 pub(crate) struct Script {
@@ -98,7 +98,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::commands::sql::splitter::Kind;
+    use crate::splitter::Kind;
 
     fn read(text: &[u8]) -> Result<Vec<String>, String> {
         let got = RefCell::new(Vec::new());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-use spiced_config::may_be_secret;
+use tls_core::redact::may_be_secret;
 
 /// The default port of the Flight endpoint.
 const PORT: u16 = 50051;

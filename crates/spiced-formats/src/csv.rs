@@ -10,16 +10,16 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Field, Fields, Schema};
 
-use super::Encode;
-use super::nested::{check_durations, no_text, with_rows};
-use super::out::Out;
+use crate::encoder::Encode;
+use crate::nested::{check_durations, no_text, with_rows};
+use crate::out::Out;
 
-pub(super) struct Csv {
+pub(crate) struct Csv {
     header: Vec<String>,
 }
 
 impl Csv {
-    pub(super) fn new(schema: &Schema) -> Self {
+    pub(crate) fn new(schema: &Schema) -> Self {
         Self { header: schema.fields().iter().map(|field| field.name().clone()).collect() }
     }
 }

@@ -1,7 +1,7 @@
 //! Writes the result of a statement as it arrives, batch by batch.
 //!
 //! The first 1,024 rows determine the widths of a table's columns; a longer value in a later row misaligns that row.
-//! All formats except the expanded one use the writers of the HTTP API.
+//! All formats except the expanded one use the encoders of the HTTP API.
 
 use std::io::{self, Write};
 
@@ -9,12 +9,12 @@ use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
 use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
-use spiced_http::{RowWriter, WriteError};
+use spiced_formats::{RowWriter, WriteError};
 
-use super::args::Format;
-use super::error::SqlError;
-use super::expanded::Expanded;
-use super::session::Rows;
+use crate::args::Format;
+use crate::error::SqlError;
+use crate::expanded::Expanded;
+use crate::session::Rows;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy)]
@@ -113,10 +113,10 @@ impl Printer {
     fn new(layout: Layout, schema: &Schema) -> Result<Self, Stop> {
         let format = match layout.format {
             Format::Table if layout.expanded => return Ok(Self::Expanded(Expanded::new(schema))),
-            Format::Table => spiced_http::Format::Table,
-            Format::Csv => spiced_http::Format::Csv,
-            Format::Json => spiced_http::Format::Json,
-            Format::Ndjson => spiced_http::Format::Ndjson,
+            Format::Table => spiced_formats::Format::Table,
+            Format::Csv => spiced_formats::Format::Csv,
+            Format::Json => spiced_formats::Format::Json,
+            Format::Ndjson => spiced_formats::Format::Ndjson,
         };
         Ok(Self::Rows { writer: RowWriter::new(format, schema)?, ends_line: layout.format != Format::Json })
     }

@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use arrow_flight::FlightInfo;
 use tokio::sync::watch;
 
-use super::args::Format;
-use super::catalog::Catalog;
-use super::describe;
-use super::error::SqlError;
-use super::interrupt::Interrupt;
-use super::meta::{self, Meta};
-use super::output::Screen;
-use super::print::{Layout, Shown, Stop, show};
-use super::script::Script;
-use super::session::Session;
-use super::splitter::{Kind, Piece, Splitter};
+use crate::args::Format;
+use crate::catalog::Catalog;
+use crate::describe;
+use crate::error::SqlError;
+use crate::interrupt::Interrupt;
+use crate::meta::{self, Meta};
+use crate::output::Screen;
+use crate::print::{Layout, Shown, Stop, show};
+use crate::script::Script;
+use crate::session::Session;
+use crate::splitter::{Kind, Piece, Splitter};
 
 /// The maximum nesting depth of included files.
 const MAX_INCLUDE_DEPTH: usize = 16;

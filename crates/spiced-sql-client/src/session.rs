@@ -23,10 +23,10 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use super::args::Reach;
-use super::connect::{Connection, Dialer, Link};
-use super::connect_error::Unreachable;
-use super::error::{self, SqlError};
+use crate::args::Reach;
+use crate::connect::{Connection, Dialer, Link};
+use crate::connect_error::Unreachable;
+use crate::error::{self, SqlError};
 
 /// The maximum message size, in bytes. A batch has a few MiB, but a single row may be larger.
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
@@ -99,7 +99,7 @@ impl Session {
             Err(error) => return Err(self.explain(error).await),
         };
         let rows = self.all(&info).await?;
-        Ok(super::catalog::server(&rows))
+        Ok(crate::catalog::server(&rows))
     }
 
     /// Plans a statement and returns the handle for its result.

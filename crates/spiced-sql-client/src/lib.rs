@@ -1,8 +1,11 @@
 //! `spiced sql`: a SQL prompt over Flight SQL, a single query, or a script.
 //!
+//! A client of any Flight SQL server, not of this one alone. Deliberately absent: server crates, and the pod.
+//!
 //! The modules: `args` resolves the options; `connect` makes the connection, and `connect_error` explains why there is
 //! none; `session` speaks Flight SQL on it; `splitter` cuts text into statements; `shell` runs them and `print` writes
 //! their results; `prompt` is the line editor.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
 mod catalog;
@@ -13,6 +16,7 @@ mod describe;
 mod endpoint;
 mod error;
 mod expanded;
+mod failure;
 mod history;
 mod interrupt;
 mod keywords;
@@ -32,9 +36,9 @@ use std::path::Path;
 use tls_core::Origin;
 use tokio::runtime::{Builder, Runtime};
 
-pub(crate) use args::SqlArgs;
+pub use args::SqlArgs;
+pub use failure::ClientError;
 
-use crate::failure::Failure;
 use args::{Given, Options, Reach};
 use interrupt::Interrupt;
 use output::Screen;
@@ -44,18 +48,21 @@ use session::Session;
 use shell::{Settings, Shell};
 
 /// Runs the prompt, the query or the script that `args` asks for.
-pub(crate) fn run(args: SqlArgs) -> Result<(), Failure> {
+///
+/// # Errors
+/// Fails if an option is invalid, if there is no connection, or if a statement fails.
+pub fn run(args: SqlArgs) -> Result<(), ClientError> {
     let options = args.decide(|name| std::env::var_os(name), Path::new(""))?;
     // One worker thread for the connection; statements and their output run on this thread.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|e| Failure::Other(e.to_string()))?;
+    let runtime = runtime.map_err(|e| ClientError::Failed(e.to_string()))?;
     let ended = converse(&runtime, options);
     // Does not wait for a script that is still being read.
     runtime.shutdown_background();
     match ended {
         Ok(()) | Err(Stop::Gone) => Ok(()),
-        Err(Stop::Interrupted) => Err(Failure::Other("cancelled".to_owned())),
-        Err(Stop::Trouble(trouble)) => Err(Failure::Other(output::printable(&trouble.text()).into_owned())),
+        Err(Stop::Interrupted) => Err(ClientError::Failed("cancelled".to_owned())),
+        Err(Stop::Trouble(trouble)) => Err(ClientError::Failed(output::printable(&trouble.text()).into_owned())),
     }
 }
 

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::catalog::Catalog;
-use super::connect::LinkTls;
-use super::error::SqlError;
-use super::meta::{Name, like, matches};
-use super::print::{Stop, print};
-use super::shell::Shell;
+use crate::catalog::Catalog;
+use crate::connect::LinkTls;
+use crate::error::SqlError;
+use crate::meta::{Name, like, matches};
+use crate::print::{Stop, print};
+use crate::shell::Shell;
 
 /// Lists all tables.
 pub(crate) async fn tables(shell: &mut Shell) -> Result<(), Stop> {

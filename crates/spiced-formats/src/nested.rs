@@ -21,7 +21,7 @@ fn options(ours: &Arc<Ours>) -> EncoderOptions {
 
 /// Returns the error for a value of the column `name` that has no text form. It omits the value: errors contain no
 /// data.
-pub(super) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
+pub(crate) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
     ArrowError::CastError(format!(
         "the column `{name}` ({data_type}) holds a value that has no text form, such as a date or time beyond the \
          calendar; request Arrow, or CAST it to BIGINT"
@@ -29,7 +29,7 @@ pub(super) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
 }
 
 /// Rejects durations whose milliseconds exceed 64 bits, for which the formatter would write a placeholder.
-pub(super) fn check_durations(field: &Field, array: &dyn Array) -> Result<(), ArrowError> {
+pub(crate) fn check_durations(field: &Field, array: &dyn Array) -> Result<(), ArrowError> {
     fn holds(data_type: &DataType) -> bool {
         match data_type {
             DataType::Duration(TimeUnit::Second | TimeUnit::Millisecond) => true,
@@ -62,7 +62,7 @@ pub(super) fn check_durations(field: &Field, array: &dyn Array) -> Result<(), Ar
 }
 
 /// Returns the field that represents a batch as one struct.
-pub(super) fn row_field(fields: &Fields) -> FieldRef {
+pub(crate) fn row_field(fields: &Fields) -> FieldRef {
     Arc::new(Field::new_struct("row", fields.clone(), false))
 }
 
@@ -70,7 +70,7 @@ pub(super) fn row_field(fields: &Fields) -> FieldRef {
 ///
 /// # Errors
 /// Fails if a value cannot be written.
-pub(super) fn with_rows(
+pub(crate) fn with_rows(
     array: &StructArray,
     mut each: impl FnMut(usize, &mut NullableEncoder<'_>),
 ) -> Result<(), ArrowError> {
@@ -152,7 +152,7 @@ impl EncoderFactory for Ours {
 
 /// Returns `fields` with unique names: of fields with the same name, the second becomes `name_2`, the third
 /// `name_3`, unless that name is taken. Returns `None` if the names are unique already.
-pub(super) fn distinct(fields: &Fields) -> Option<Fields> {
+pub(crate) fn distinct(fields: &Fields) -> Option<Fields> {
     let names = distinct_names(&fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>())?;
     let renamed = fields.iter().zip(names).map(|(field, name)| match *field.name() == name {
         true => field.clone(),

@@ -23,9 +23,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::args::Reach;
-use super::connect_error::Unreachable;
-use super::endpoint::{Endpoint, Requested};
+use crate::args::Reach;
+use crate::connect_error::Unreachable;
+use crate::endpoint::{Endpoint, Requested};
 
 /// How long a connection may be idle before keep-alive probes check that the peer is still there.
 const IDLE: Duration = Duration::from_secs(30);

@@ -5,12 +5,12 @@ use std::io::Write;
 use arrow_array::{RecordBatch, StructArray};
 use arrow_schema::{ArrowError, Fields, Schema};
 
-use super::Encode;
-use super::nested::{distinct, with_rows};
-use super::out::Out;
+use crate::encoder::Encode;
+use crate::nested::{distinct, with_rows};
+use crate::out::Out;
 
 /// Writes rows as objects, with fixed text around them.
-pub(super) struct Json {
+pub(crate) struct Json {
     before: String,
     between: &'static [u8],
     after_each: &'static [u8],
@@ -24,18 +24,18 @@ pub(super) struct Json {
 
 impl Json {
     /// `[{…},{…}]` without any newline, because clients take a second line for NDJSON.
-    pub(super) fn array(schema: &Schema) -> Self {
+    pub(crate) fn array(schema: &Schema) -> Self {
         let distinct = distinct(schema.fields());
         Self { before: "[".into(), between: b",", after_each: b"", after: b"]", counted: false, rows: 0, distinct }
     }
 
     /// One object per line.
-    pub(super) fn lines(schema: &Schema) -> Self {
+    pub(crate) fn lines(schema: &Schema) -> Self {
         Self { before: String::new(), between: b"", after_each: b"\n", after: b"", ..Self::array(schema) }
     }
 
     /// `{"schema":…,"data":[…],"row_count":N}`.
-    pub(super) fn spice(schema: &Schema) -> Result<Self, ArrowError> {
+    pub(crate) fn spice(schema: &Schema) -> Result<Self, ArrowError> {
         let form = Self::array(schema);
         let fields = form.distinct.as_ref().unwrap_or_else(|| schema.fields());
         let schema = Schema::new_with_metadata(fields.clone(), schema.metadata().clone());

@@ -1,20 +1,19 @@
-//! The same formats without HTTP, for callers with batches and a writer.
+//! Writes rows to an `io::Write`.
 
 use std::io::{self, Write};
 
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, Schema};
 
-use super::out::Out;
-use super::{Current, Encode, encoder};
-use crate::accept::Format;
+use crate::encoder::RowEncoder;
+use crate::format::Format;
 
-/// Writes rows to any writer as the HTTP API does, in bounded memory.
+/// Writes rows in bounded memory.
 ///
 /// ```
 /// # use std::sync::Arc;
 /// # use arrow_array::{Int64Array, RecordBatch};
-/// use spiced_http::{Format, RowWriter};
+/// use spiced_formats::{Format, RowWriter};
 ///
 /// let batch = RecordBatch::try_from_iter([("x", Arc::new(Int64Array::from(vec![1, 2])) as _)])?;
 /// let mut to = Vec::new();
@@ -25,9 +24,8 @@ use crate::accept::Format;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct RowWriter {
-    encoder: Box<dyn Encode>,
+    encoder: RowEncoder,
     begun: bool,
-    out: Out,
 }
 
 impl RowWriter {
@@ -36,7 +34,7 @@ impl RowWriter {
     /// # Errors
     /// Fails if the format cannot express the schema.
     pub fn new(format: Format, schema: &Schema) -> Result<Self, WriteError> {
-        Ok(Self { encoder: encoder(format, schema)?, begun: false, out: Out::default() })
+        Ok(Self { encoder: RowEncoder::new(format, schema)?, begun: false })
     }
 
     /// Writes the rows of a batch, preceded by the header if it is the first.
@@ -45,9 +43,9 @@ impl RowWriter {
     /// Fails if a value cannot be written in this format, or if writing to `to` fails.
     pub fn write(&mut self, batch: &RecordBatch, to: &mut dyn Write) -> Result<(), WriteError> {
         self.begin()?;
-        let mut current = Current::new(batch.clone(), self.encoder.as_ref());
-        while !current.is_done() {
-            current.step(self.encoder.as_mut(), &mut self.out)?;
+        self.encoder.push(batch.clone());
+        while self.encoder.has_rows() {
+            self.encoder.step()?;
             self.drain(to)?;
         }
         Ok(())
@@ -59,7 +57,7 @@ impl RowWriter {
     /// Fails if writing to `to` fails.
     pub fn finish(mut self, to: &mut dyn Write) -> Result<(), WriteError> {
         self.begin()?;
-        self.encoder.end(&mut self.out)?;
+        self.encoder.end()?;
         self.drain(to)
     }
 
@@ -67,11 +65,11 @@ impl RowWriter {
         if std::mem::replace(&mut self.begun, true) {
             return Ok(());
         }
-        self.encoder.begin(&mut self.out)
+        self.encoder.begin()
     }
 
     fn drain(&mut self, to: &mut dyn Write) -> Result<(), WriteError> {
-        let mut written = self.out.take();
+        let mut written = self.encoder.take();
         while let Some(chunk) = written.pop() {
             to.write_all(&chunk).map_err(WriteError::To)?;
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
-use super::error::SqlError;
+use crate::error::SqlError;
 
 /// The two outputs. Only results go to `out`, so that they can be piped.
 pub(crate) struct Screen {
