@@ -18,7 +18,7 @@ use http_body_util::BodyExt;
 use prost::Message;
 use spiced_engine::Role;
 use spiced_flight::FlightOptions;
-use spiced_http::{HttpOptions, HttpState};
+use spiced_http::{HttpOptions, HttpState, Status};
 use spiced_middleware::{Access, Dialect, admission, request_metrics};
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -72,7 +72,7 @@ fn http(batches: usize, rows: usize) -> Router {
     let state = HttpState {
         engine: answers(batches, rows),
         readiness: watch::channel(true).1,
-        status: Arc::new(|| serde_json::Value::Null),
+        status: Arc::new(Status::default),
         access: Access::anonymous(Some(Role::ReadWrite)),
         options: HttpOptions::default(),
     };

@@ -245,7 +245,7 @@ pub struct TableInfo {
 }
 
 /// A data set of the pod, and its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatasetStatus {
     /// The name it is queried by.
     pub name: String,
@@ -254,13 +254,11 @@ pub struct DatasetStatus {
     /// Whether it is writable.
     pub writable: bool,
     /// Whether it can be queried.
-    #[serde(flatten)]
     pub state: DatasetState,
 }
 
 /// Whether a data set can be queried.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "status", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatasetState {
     /// The first load is in progress.
     Loading,
@@ -271,11 +269,6 @@ pub enum DatasetState {
         /// The cause, in one sentence.
         error: String,
         /// When the next attempt starts.
-        #[serde(serialize_with = "unix_seconds")]
         next_attempt: SystemTime,
     },
-}
-
-fn unix_seconds<S: serde::Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()))
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow_array::{Int64Array, RecordBatch};
 use spiced_certs::{Pair, load};
 use spiced_engine::{Execution, Role, engine_fn};
-use spiced_http::{HttpOptions, HttpState, serve};
+use spiced_http::{HttpOptions, HttpState, Status, serve};
 use spiced_middleware::Access;
 use tls_core::listener::Limits;
 use tls_core::{Acceptor, TlsOptions, Workers, drain, rotation};
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let state = HttpState {
         engine: Arc::new(engine),
         readiness: ready,
-        status: Arc::new(|| serde_json::json!({ "name": "a toy" })),
+        status: Arc::new(|| Status { name: "a toy".to_owned(), ..Status::default() }),
         access: Access::anonymous(Some(Role::ReadOnly)),
         options: HttpOptions::default(),
     };

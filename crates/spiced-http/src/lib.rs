@@ -15,7 +15,7 @@
 //! use std::sync::Arc;
 //!
 //! use spiced_engine::{Execution, Role, engine_fn};
-//! use spiced_http::{HttpOptions, HttpState, router};
+//! use spiced_http::{HttpOptions, HttpState, Status, router};
 //! use spiced_middleware::Access;
 //!
 //! let engine = engine_fn(|_sql, _parameters| Ok(Execution::of(Vec::new())));
@@ -23,7 +23,7 @@
 //! let api: axum::Router = router(HttpState {
 //!     engine: Arc::new(engine),
 //!     readiness: ready,
-//!     status: Arc::new(|| serde_json::json!({ "version": "0.1.0" })),
+//!     status: Arc::new(|| Status { version: "0.1.0".to_owned(), ..Status::default() }),
 //!     access: Access::anonymous(Some(Role::ReadOnly)),
 //!     options: HttpOptions::default(),
 //! });
@@ -43,8 +43,13 @@ mod request;
 mod router;
 mod serve;
 mod sql;
+mod status;
 
 pub use probe::{Probes, probe_router};
-pub use reload::{Reload, ReloadHandle, ReloadOptions};
+pub use reload::{ReloadFinding, ReloadHandle, ReloadOptions, ReloadReply, ReloadResult, ReloadedPart, Severity};
 pub use router::{HttpOptions, HttpState, router};
 pub use serve::serve;
+pub use status::{
+    AuthStatus, AuthorityStatus, CertificateStatus, ClientAuthMode, ClientAuthStatus, CredentialsRequired,
+    EndpointStatus, RejectionStatus, SecretStoreState, SecretStoreStatus, SecretStoreTrouble, Status, Time, TlsStatus,
+};

@@ -121,6 +121,20 @@ impl PartialSchema for Rows {
 
 impl ToSchema for Rows {}
 
+/// The response format of the Spice SDKs.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what spiced-formats writes")]
+pub(crate) struct SpiceRows {
+    /// The Arrow schema, as `arrow-schema` serializes it.
+    #[schema(value_type = Object)]
+    schema: (),
+    /// The rows, as objects by column.
+    #[schema(value_type = Vec<Object>)]
+    data: (),
+    /// The number of rows.
+    row_count: u64,
+}
+
 /// Returns the schema of parameter values: by position, or by name.
 pub(crate) fn parameters() -> RefOr<Schema> {
     let scalar = || {

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
+use axum::response::Response;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body_util::BodyExt;
@@ -22,10 +22,11 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::openapi::{self, Api, Problems, ROUTES, Rows};
+use crate::openapi::{self, Api, ROUTES};
 use crate::probe::{Probes, probe_router, probes};
 use crate::reload::{self, ReloadHandle};
 use crate::sql;
+use crate::status::{self, Status};
 
 /// The size in bytes below which responses are not worth compressing.
 const COMPRESSED_ABOVE: u64 = 1024;
@@ -41,7 +42,7 @@ pub struct HttpState {
     /// True while `/v1/ready` returns `ready`.
     pub readiness: watch::Receiver<bool>,
     /// Returns the document of `/v1/status`. It is called for each request and must be fast.
-    pub status: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// The rules that authenticate callers.
     pub access: Access,
     /// The limits and options of the API.
@@ -129,8 +130,8 @@ pub(crate) fn described() -> utoipa::openapi::OpenApi {
 fn guarded() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::new()
         .routes(routes!(sql::sql))
-        .routes(routes!(datasets))
-        .routes(routes!(status))
+        .routes(routes!(status::datasets))
+        .routes(routes!(status::status))
         .routes(routes!(reload::reload))
         .routes(routes!(openapi::openapi))
 }
@@ -187,29 +188,6 @@ impl Encoders {
             }))
         })
     }
-}
-
-/// Lists the data sets and their status.
-#[utoipa::path(
-    get,
-    path = "/v1/datasets",
-    responses((status = 200, body = Rows), Problems),
-    security(("api_key" = []), ("bearer" = []))
-)]
-async fn datasets(State(state): State<Arc<HttpState>>) -> Response {
-    let datasets = state.engine.datasets().borrow().clone();
-    Json(datasets).into_response()
-}
-
-/// Reports the status of endpoints, certificates, secret stores and data sets.
-#[utoipa::path(
-    get,
-    path = "/v1/status",
-    responses((status = 200, body = Object), Problems),
-    security(("api_key" = []), ("bearer" = []))
-)]
-async fn status(State(state): State<Arc<HttpState>>) -> Response {
-    Json((state.status)()).into_response()
 }
 
 async fn no_such_route(uri: Uri, headers: HeaderMap) -> Response {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::accept::{content_type, negotiate};
 use crate::answer::Answer;
 use crate::failure::problem;
-use crate::openapi::{Problems, Rows};
+use crate::openapi::{Problems, Rows, SpiceRows};
 use crate::request::{Document, Query, wait};
 use crate::router::HttpState;
 
@@ -33,7 +33,7 @@ const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     responses(
         (status = 200, description = "the rows", content(
             (Rows = "application/json"),
-            (Rows = "application/vnd.spiceai.sql.v1+json"),
+            (SpiceRows = "application/vnd.spiceai.sql.v1+json"),
             (String = "application/x-ndjson"),
             (String = "text/csv"),
             (String = "text/plain"),

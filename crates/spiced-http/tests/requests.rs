@@ -157,7 +157,7 @@ async fn routes_and_who_may_call_them() {
         (&open, "GET", "/health", 200, "ok"),
         (&open, "GET", "/v1/ready", 200, "ready"),
         (&open, "HEAD", "/v1/ready", 200, ""),
-        (&open, "GET", "/v1/status", 200, r#"{"endpoints":[]}"#),
+        (&open, "GET", "/v1/status", 200, r#""endpoints":[],"tls":{"enabled":false,"#),
         (&open, "GET", "/v1/datasets", 200, r#"[{"name":"a","from":"memory:","writable":false,"status":"ready"},"#),
         (&closed, "GET", "/health", 200, "ok"),
         (&closed, "GET", "/v1/ready", 200, "ready"),

@@ -32,7 +32,7 @@ use crate::reloadable::{Follower, ReloadableState, RestartOnlySettings};
 use crate::routes::{AuthContext, EndpointDeps};
 use crate::signals::{Signals, Told};
 use crate::statements::Statements;
-use crate::status::{EndpointStatus, Status, readiness};
+use crate::status::{self, StatusSources, readiness};
 use crate::{
     banner, commands, core_dumps, engine_watch, expiry, exposure, identity, load, policy, routes, secrets, tables,
 };
@@ -172,9 +172,9 @@ impl App {
         let policy = Arc::new(policy);
         let follower = Follower::start(followed, rotation, policy.clone());
         let stores = watch::channel(follower.status.clone());
-        let status = Status {
+        let status = StatusSources {
             name: settings.name.clone(),
-            endpoints: endpoints.iter().map(EndpointStatus::of).collect(),
+            endpoints: endpoints.iter().map(status::endpoint).collect(),
             identities,
             clients,
             policy: policies.clone(),

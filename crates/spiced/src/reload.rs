@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use serde_json::Value;
-use spiced_http::{Reload, ReloadHandle, ReloadOptions};
+use spiced_http::{ReloadHandle, ReloadOptions, ReloadReply, ReloadResult};
 use spiced_secrets::StoreStatus;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -52,7 +51,7 @@ pub(crate) struct ReloadCoordinator {
 pub(crate) struct ReloadRequest {
     dry_run: bool,
     force: bool,
-    answer: oneshot::Sender<Value>,
+    answer: oneshot::Sender<ReloadResult>,
 }
 
 /// Returns the handle that requests reloads, and the channel that receives the requests. Both are created before the
@@ -64,9 +63,9 @@ pub(crate) fn handle() -> (ReloadHandle, mpsc::Receiver<ReloadRequest>) {
         async move {
             let (answer, answered) = oneshot::channel();
             if asks.try_send(ReloadRequest { dry_run, force, answer }).is_err() {
-                return Reload::Busy;
+                return ReloadReply::Busy;
             }
-            answered.await.map_or(Reload::Lost, Reload::Ended)
+            answered.await.map_or(ReloadReply::Lost, ReloadReply::Done)
         }
         .boxed()
     });
@@ -192,7 +191,7 @@ impl ReloadCoordinator {
         };
     }
 
-    fn ended(&mut self, ReloadOutcome { live, reloaded, follower, dry, mismatch, refused, held }: ReloadOutcome) {
+    fn ended(&mut self, ReloadOutcome { live, result, follower, dry, mismatch, refused, held }: ReloadOutcome) {
         if !dry {
             self.wait_for(mismatch, refused, held, &live);
         }
@@ -201,8 +200,8 @@ impl ReloadCoordinator {
             self.stores.send_replace(follower.status.clone());
             self.follower = follower;
         }
-        let answer = reloaded.answer();
-        self.served_by_this.drain(..).for_each(|ask| ask.tell(answer.clone()));
+        // The callers may have gone.
+        self.served_by_this.drain(..).for_each(|request| drop(request.answer.send(result.clone())));
         if self.told || !self.waiting.is_empty() {
             self.begin();
         }
@@ -214,13 +213,5 @@ async fn at(when: Option<Instant>) {
     match when {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-impl ReloadRequest {
-    fn tell(self, mut answer: Value) {
-        answer["dry_run"] = self.dry_run.into();
-        // The caller may have gone.
-        let _ = self.answer.send(answer);
     }
 }

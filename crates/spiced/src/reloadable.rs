@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use spiced_certs::{FileWatch, Finding, LoadError, Outcome, SelfSigned, Sources};
+use spiced_certs::{FileWatch, Finding, LoadError, Outcome, SelfSigned, Severity, Sources};
 use spiced_config::{Dataset, Listen, Settings};
+use spiced_http::{ReloadFinding, ReloadResult, ReloadedPart};
 use spiced_middleware::Policy;
 use spiced_secrets::{Refresher, Resolver, StoreStatus, WatchedSecrets};
 use tls_core::{ClientAuthPolicy, SniCertResolver};
@@ -116,42 +116,10 @@ impl Follower {
     }
 }
 
-/// How a reload ended.
-pub(crate) enum Reloaded {
-    /// Something new is in force, or would be after a real reload.
-    Swapped {
-        what: Vec<&'static str>,
-        findings: Vec<Finding>,
-    },
-    Unchanged,
-    Rejected {
-        reason: String,
-        fix: String,
-        /// What clients would refuse the material for.
-        findings: Vec<Finding>,
-    },
-}
-
-impl Reloaded {
-    /// Returns the response body of `POST /v1/tls/reload`.
-    pub(crate) fn answer(&self) -> Value {
-        match self {
-            Self::Swapped { what, findings } => json!({ "result": "swapped", "changed": what, "findings": findings }),
-            Self::Unchanged => json!({ "result": "unchanged" }),
-            Self::Rejected { reason, fix, findings } if findings.is_empty() => {
-                json!({ "result": "rejected", "reason": reason, "fix": fix })
-            }
-            Self::Rejected { reason, fix, findings } => {
-                json!({ "result": "rejected", "reason": reason, "fix": fix, "findings": findings })
-            }
-        }
-    }
-}
-
 /// A completed reload: the state now in force, and its follower if the stores are new.
 pub(crate) struct ReloadOutcome {
     pub(crate) live: ReloadableState,
-    pub(crate) reloaded: Reloaded,
+    pub(crate) result: ReloadResult,
     pub(crate) follower: Option<Follower>,
     /// The pod was read again and rejected.
     pub(crate) refused: bool,
@@ -173,8 +141,8 @@ impl ReloadOutcome {
         let mismatch = rejected.is_some_and(LoadError::is_mid_rotation);
         let held =
             rejected.and_then(LoadError::starts_in).map(|left| Duration::from_secs(u64::try_from(left).unwrap_or(0)));
-        let reloaded = reloaded(outcome, policy_changed);
-        Self { live, reloaded, follower: None, refused: false, dry: false, mismatch, held }
+        let result = result(outcome, policy_changed);
+        Self { live, result, follower: None, refused: false, dry: false, mismatch, held }
     }
 }
 
@@ -392,7 +360,7 @@ impl ReloadableState {
             error!(%reason, hint = fix, "the new configuration is rejected; the previous one stays in use");
             (self.reread(false).await, true)
         };
-        ReloadOutcome { reloaded: Reloaded::Rejected { reason, fix, findings: Vec::new() }, refused, dry, ..ended }
+        ReloadOutcome { result: ReloadResult::Rejected { reason, fix, findings: Vec::new() }, refused, dry, ..ended }
     }
 }
 
@@ -412,24 +380,41 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
 }
 
-fn reloaded(outcome: Outcome, policy_changed: bool) -> Reloaded {
+fn result(outcome: Outcome, policy_changed: bool) -> ReloadResult {
     match outcome {
-        Outcome::Rejected(error) => {
-            let findings = match &error {
-                LoadError::Refused { finding, .. } => vec![(**finding).clone()],
+        Outcome::Rejected(error) => ReloadResult::Rejected {
+            reason: error.to_string(),
+            fix: identity::hint(&error),
+            findings: match &error {
+                LoadError::Refused { finding, .. } => vec![reported(finding)],
                 _ => Vec::new(),
-            };
-            Reloaded::Rejected { reason: error.to_string(), fix: identity::hint(&error), findings }
-        }
-        Outcome::Unchanged if !policy_changed => Reloaded::Unchanged,
+            },
+        },
+        Outcome::Unchanged if !policy_changed => ReloadResult::Unchanged,
         outcome => {
             let (tls, findings) = match outcome {
-                Outcome::Swapped(findings) => (true, findings),
+                Outcome::Swapped(findings) => (true, findings.iter().map(reported).collect()),
                 _ => (false, Vec::new()),
             };
-            let what = [(tls, "tls"), (policy_changed, "auth")];
-            let what = what.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect();
-            Reloaded::Swapped { what, findings }
+            let parts = [(tls, ReloadedPart::Tls), (policy_changed, ReloadedPart::Auth)];
+            let changed = parts.into_iter().filter(|(is, _)| *is).map(|(_, part)| part).collect();
+            ReloadResult::Swapped { changed, findings }
         }
+    }
+}
+
+fn reported(finding: &Finding) -> ReloadFinding {
+    ReloadFinding {
+        code: finding.code,
+        severity: match finding.severity {
+            Severity::Info => spiced_http::Severity::Info,
+            Severity::Warning => spiced_http::Severity::Warning,
+            Severity::Error => spiced_http::Severity::Error,
+        },
+        origin: finding.origin.clone(),
+        subject: finding.subject.clone(),
+        message: finding.message.clone(),
+        fix: finding.fix.clone(),
+        refused_by: finding.refused_by.names().collect(),
     }
 }

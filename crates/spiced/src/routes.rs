@@ -18,7 +18,7 @@ use crate::endpoints::{BoundEndpoint, Endpoints};
 use crate::failure::Failure;
 use crate::identity::Served;
 use crate::protocol_mismatch::{either, grpc_only};
-use crate::status::Status;
+use crate::status::StatusSources;
 
 const FLIGHT_ONLY: &str =
     "this endpoint speaks Arrow Flight SQL (gRPC over HTTP/2); SQL over HTTP is on the http endpoint\n";
@@ -70,7 +70,7 @@ impl AuthContext {
 pub(crate) struct EndpointDeps {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) ready: watch::Receiver<bool>,
-    pub(crate) status: Status,
+    pub(crate) status: StatusSources,
     pub(crate) metrics: Metrics,
     pub(crate) http: HttpOptions,
     /// The secret that replicas share, so that each accepts the others' Flight tickets.
@@ -94,7 +94,7 @@ pub(crate) fn build(endpoints: Endpoints, behind: EndpointDeps, callers: &AuthCo
     let http_router = spiced_http::router(HttpState {
         engine: engine.clone(),
         readiness: ready.clone(),
-        status: Arc::new(move || status.document()),
+        status: Arc::new(move || status.status()),
         access: callers.on(&http),
         options,
     });

@@ -1,12 +1,9 @@
 //! Follows the pod's secret references, so that their values change with the stores.
 
-use serde_json::{Value, json};
 use spiced_config::{Auth, Material, MaterialInput, Pair, Tls};
-use spiced_secrets::{Refresh, Resolver, StoreStatus, StoreTrouble, Template, WatchedSecrets};
+use spiced_secrets::{Resolver, Template, WatchedSecrets};
 use tls_core::{Secret, Sourced};
 use tokio::sync::watch;
-
-use crate::status::stamp;
 
 /// The values that change with the stores, grouped by use.
 pub(crate) struct Values {
@@ -41,28 +38,4 @@ fn followed(tls: &Tls) -> Vec<Sourced<Template>> {
         MaterialInput::File(_) | MaterialInput::Text(_) => None,
     };
     pairs.chain(tls.clients.as_ref().map(|clients| &clients.authority)).filter_map(written).collect()
-}
-
-/// Returns the status of a store for `/v1/status`.
-pub(crate) fn store_status(store: &StoreStatus) -> Value {
-    let refresh = match store.refresh {
-        Refresh::Told => "on reload".to_owned(),
-        Refresh::Every(every) => format!("every {}", humantime::format_duration(every)),
-        Refresh::Watch => "watch".to_owned(),
-    };
-    let state = match (&store.trouble, store.last_read) {
-        (Some(_), _) => "failing",
-        (None, Some(_)) => "ok",
-        (None, None) => "not asked",
-    };
-    json!({
-        "name": store.name,
-        "kind": store.kind,
-        "refresh": refresh,
-        "state": state,
-        "last_read": store.last_read.map(stamp),
-        "trouble": store.trouble.as_ref().map(|StoreTrouble { since, problem }| {
-            json!({ "since": stamp(*since), "problem": problem })
-        }),
-    })
 }

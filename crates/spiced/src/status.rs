@@ -4,33 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
 use spiced_engine::{DatasetState, DatasetStatus};
+use spiced_http::{
+    AuthStatus, AuthorityStatus, CertificateStatus, ClientAuthMode, ClientAuthStatus, CredentialsRequired,
+    EndpointStatus, RejectionStatus, SecretStoreState, SecretStoreStatus, SecretStoreTrouble, Status, Time, TlsStatus,
+};
 use spiced_middleware::Policy;
-use spiced_secrets::StoreStatus;
+use spiced_secrets::{Refresh, StoreStatus};
 use tls_core::rotation::{Identities, Rejection};
-use tls_core::{CertificateSummary, ClientAuth, ClientAuthPolicy, Identity, Validity};
+use tls_core::{CertificateSummary, ClientAuth, ClientAuthPolicy, Identity};
 use tokio::sync::watch;
 
 use crate::endpoints::BoundEndpoint;
-use crate::secrets::store_status;
-
-/// Where an endpoint listens.
-#[derive(Debug, Clone)]
-pub(crate) struct EndpointStatus {
-    pub(crate) endpoint: &'static str,
-    pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) tls: bool,
-}
-
-impl EndpointStatus {
-    pub(crate) fn of(endpoint: &BoundEndpoint) -> Self {
-        Self { endpoint: endpoint.endpoint, addresses: endpoint.addresses().to_vec(), tls: endpoint.is_tls() }
-    }
-}
 
 /// The sources of the status document.
-pub(crate) struct Status {
+pub(crate) struct StatusSources {
     pub(crate) name: String,
     pub(crate) endpoints: Vec<EndpointStatus>,
     pub(crate) identities: Option<Identities>,
@@ -42,101 +30,120 @@ pub(crate) struct Status {
     pub(crate) readiness: watch::Receiver<bool>,
 }
 
-impl Status {
-    /// Returns the current document.
-    pub(crate) fn document(&self) -> Value {
-        let endpoints: Vec<Value> = self
-            .endpoints
-            .iter()
-            .map(|endpoint| json!({ "endpoint": endpoint.endpoint, "addresses": endpoint.addresses, "tls": endpoint.tls }))
-            .collect();
+impl StatusSources {
+    /// Returns the current status.
+    pub(crate) fn status(&self) -> Status {
+        Status {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: *self.readiness.borrow(),
+            endpoints: self.endpoints.clone(),
+            tls: self.tls(),
+            auth: auth(&self.policy.borrow()),
+            stores: self.stores.borrow().borrow().iter().map(store).collect(),
+            datasets: self.datasets.borrow().clone(),
+        }
+    }
+
+    fn tls(&self) -> TlsStatus {
         let served = self.identities.as_ref().map(Identities::served);
         let identities = served.iter().flat_map(|served| served.identities.iter());
         let rejection = served.as_ref().and_then(|served| served.rejection.as_ref());
-        let certificates: Vec<Value> = identities.map(|identity| certificate(identity, rejection)).collect();
-        json!({
-            "name": self.name,
-            "version": env!("CARGO_PKG_VERSION"),
-            "ready": *self.readiness.borrow(),
-            "endpoints": endpoints,
-            "tls": {
-                "enabled": self.identities.is_some(),
-                "certificates": certificates,
-                "strict_sni": served.as_ref().is_some_and(|served| served.identities.is_strict()),
-                "client_auth": self.clients.as_ref().map(|trust| client_auth(&trust.borrow())),
-            },
-            "auth": auth(&self.policy.borrow()),
-            "stores": self.stores.borrow().borrow().iter().map(store_status).collect::<Vec<_>>(),
-            "datasets": *self.datasets.borrow(),
-        })
+        TlsStatus {
+            enabled: self.identities.is_some(),
+            certificates: identities.map(|identity| certificate(identity, rejection)).collect(),
+            strict_sni: served.as_ref().is_some_and(|served| served.identities.is_strict()),
+            client_auth: self.clients.as_ref().map(|trust| client_auth(&trust.borrow())),
+        }
     }
 }
 
-fn client_auth(trust: &ClientAuthPolicy) -> Value {
-    let authorities: Vec<Value> = trust
-        .authorities()
-        .iter()
-        .map(|ca| {
-            json!({
-                "subject": ca.subject,
-                "fingerprint": ca.fingerprint,
-                "not_after": date(ca.not_after),
-                "health": health(ca),
-            })
-        })
-        .collect();
-    let mode = match trust.mode() {
-        ClientAuth::None => "none",
-        ClientAuth::Request => "request",
-        ClientAuth::Required => "required",
+/// Returns the status of an endpoint.
+pub(crate) fn endpoint(bound: &BoundEndpoint) -> EndpointStatus {
+    EndpointStatus {
+        endpoint: bound.endpoint,
+        addresses: bound.addresses().iter().map(SocketAddr::to_string).collect(),
+        tls: bound.is_tls(),
+    }
+}
+
+fn client_auth(trust: &ClientAuthPolicy) -> ClientAuthStatus {
+    let authority = |ca: &CertificateSummary| AuthorityStatus {
+        subject: ca.subject.clone(),
+        fingerprint: ca.fingerprint.clone(),
+        not_after: unix(ca.not_after),
+        health: health(ca),
     };
-    json!({ "mode": mode, "authorities": authorities })
+    ClientAuthStatus {
+        mode: match trust.mode() {
+            ClientAuth::None => ClientAuthMode::None,
+            ClientAuth::Request => ClientAuthMode::Request,
+            ClientAuth::Required => ClientAuthMode::Required,
+        },
+        authorities: trust.authorities().iter().map(authority).collect(),
+    }
 }
 
-fn auth(policy: &Policy) -> Value {
-    json!({
-        "api_keys": policy.keys.as_ref().map_or(0, |keys| keys.len()),
-        "identities": policy.certificates.as_ref().map_or(0, |identities| identities.len()),
-        "require": if policy.require_all { "all" } else { "any" },
-    })
+fn auth(policy: &Policy) -> AuthStatus {
+    AuthStatus {
+        api_keys: policy.keys.as_ref().map_or(0, |keys| keys.len()),
+        identities: policy.certificates.as_ref().map_or(0, |identities| identities.len()),
+        require: if policy.require_all { CredentialsRequired::All } else { CredentialsRequired::Any },
+    }
 }
 
-fn certificate(identity: &Identity, rejection: Option<&Rejection>) -> Value {
+fn certificate(identity: &Identity, rejection: Option<&Rejection>) -> CertificateStatus {
     let leaf = identity.leaf();
-    json!({
-        "subject": leaf.subject,
-        "names": leaf.names,
-        "issuer": leaf.issuer,
-        "fingerprint": leaf.fingerprint,
-        "not_before": date(leaf.not_before),
-        "not_after": date(leaf.not_after),
-        "health": health(leaf),
-        "origin": identity.certificate_origin().to_string(),
-        "key_origin": identity.key_origin().to_string(),
-        "last_swap": stamp(identity.paired_at()),
-        "last_rejection": rejection.map(|Rejection { at, reason }| json!({ "at": stamp(*at), "reason": reason })),
-    })
+    CertificateStatus {
+        subject: leaf.subject.clone(),
+        names: leaf.names.clone(),
+        issuer: leaf.issuer.clone(),
+        fingerprint: leaf.fingerprint.clone(),
+        not_before: unix(leaf.not_before),
+        not_after: unix(leaf.not_after),
+        health: health(leaf),
+        origin: identity.certificate_origin().to_string(),
+        key_origin: identity.key_origin().to_string(),
+        last_swap: Time(identity.paired_at()),
+        last_rejection: rejection
+            .map(|Rejection { at, reason }| RejectionStatus { at: Time(*at), reason: reason.clone() }),
+    }
+}
+
+fn store(store: &StoreStatus) -> SecretStoreStatus {
+    SecretStoreStatus {
+        name: store.name.clone(),
+        kind: store.kind,
+        refresh: match store.refresh {
+            Refresh::Told => "on reload".to_owned(),
+            Refresh::Every(every) => format!("every {}", humantime::format_duration(every)),
+            Refresh::Watch => "watch".to_owned(),
+        },
+        state: match (&store.trouble, store.last_read) {
+            (Some(_), _) => SecretStoreState::Failing,
+            (None, Some(_)) => SecretStoreState::Ok,
+            (None, None) => SecretStoreState::NotAsked,
+        },
+        last_read: store.last_read.map(Time),
+        trouble: store
+            .trouble
+            .as_ref()
+            .map(|trouble| SecretStoreTrouble { since: Time(trouble.since), problem: trouble.problem.clone() }),
+    }
 }
 
 /// Returns `ok`, or the reason for an alert.
 pub(crate) fn health(leaf: &CertificateSummary) -> &'static str {
-    match leaf.validity(SystemTime::now()) {
-        Validity::NotYet { .. } => "not valid yet",
-        Validity::Expired => "expired",
-        Validity::EndsWithin7Days => "degraded: expires within 7 days",
-        Validity::EndsWithin30Days => "degraded: expires within 30 days",
-        Validity::Valid => "ok",
-    }
+    leaf.validity(SystemTime::now()).name()
+}
+
+fn unix(seconds: i64) -> Time {
+    Time(UNIX_EPOCH + Duration::from_secs(seconds.max(0) as u64))
 }
 
 /// Formats a certificate's date, in UTC.
-pub(crate) fn date(unix: i64) -> String {
-    stamp(UNIX_EPOCH + Duration::from_secs(unix.max(0) as u64))
-}
-
-/// Formats a point in time, in UTC.
-pub(crate) fn stamp(at: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(at).to_string()
+pub(crate) fn date(seconds: i64) -> String {
+    humantime::format_rfc3339_seconds(unix(seconds).0).to_string()
 }
 
 /// Returns a watch that is true while every data set can be queried, statements run, and no shutdown has begun, and the

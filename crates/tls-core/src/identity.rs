@@ -231,6 +231,17 @@ pub enum Validity {
 }
 
 impl Validity {
+    /// Returns the text that `/v1/status` shows: `ok`, or the reason for an alert.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotYet { .. } => "not valid yet",
+            Self::Expired => "expired",
+            Self::EndsWithin7Days => "degraded: expires within 7 days",
+            Self::EndsWithin30Days => "degraded: expires within 30 days",
+            Self::Valid => "ok",
+        }
+    }
+
     /// Returns true within the validity period.
     pub fn is_in_date(self) -> bool {
         !matches!(self, Self::NotYet { .. } | Self::Expired)

@@ -16,7 +16,7 @@ use spiced_engine::{
     Batches, DatasetState, DatasetStatus, Engine, EngineError, Execution, Parameters, Principal, Role, Session,
     engine_fn,
 };
-use spiced_http::{HttpOptions, HttpState, router};
+use spiced_http::{HttpOptions, HttpState, Status, router};
 use spiced_middleware::Access;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -53,7 +53,7 @@ impl Toy {
         HttpState {
             engine: Arc::new(self.clone()),
             readiness: watch::channel(true).1,
-            status: Arc::new(|| serde_json::json!({ "endpoints": [] })),
+            status: Arc::new(Status::default),
             access,
             options,
         }
