@@ -1,11 +1,12 @@
-"""Fixtures. `pod` is a directory, an authority and servers for one test; `served` are the shared servers, one with TLS
-and one without, for tests that only read."""
+"""Fixtures. `pod` provides a directory, an authority and servers for one test. `served` provides the shared servers,
+one with TLS and one without, for tests that only read.
+"""
 
 from __future__ import annotations
 
 import os
 
-# Before grpc is imported: processes are spawned, never forked, and its own log is not the suite's.
+# Set before grpc is imported: processes are spawned, never forked, and grpc's log would clutter the suite's.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 os.environ["GRPC_VERBOSITY"] = "NONE"
 for _name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE"):
@@ -45,7 +46,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_sessionstart(session):
-    """One clear word instead of a thousand failures."""
+    """Reports a missing binary once instead of in every test."""
     if not session.config.option.collectonly:
         try:
             binary()
@@ -55,7 +56,7 @@ def pytest_sessionstart(session):
 
 @pytest.fixture
 def pod(tmp_path):
-    """The test's own pod; its servers must stop cleanly and must not have shown a secret."""
+    """The pod of one test. Its servers must stop cleanly and must not have shown a secret."""
     pod = Pod(tmp_path)
     yield pod
     pod.close()
@@ -83,7 +84,7 @@ def over_tls(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def in_clear(tmp_path_factory):
-    """The same without TLS."""
+    """The same server without TLS."""
     pod, server = _shared(tmp_path_factory.mktemp("in_clear"), False)
     yield server
     pod.close()
@@ -105,7 +106,7 @@ def certified(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory):
-    """AWS by moto, for everybody; secrets are named after the test."""
+    """AWS by moto, shared by all tests; secrets are named after the test."""
     moto = Moto(tmp_path_factory.mktemp("moto"))
     yield moto
     moto.stop()
@@ -113,7 +114,7 @@ def moto(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bao(tmp_path_factory):
-    """An OpenBao for everybody; engines and policies are named after the test."""
+    """An OpenBao shared by all tests; engines and policies are named after the test."""
     bao = Bao(tmp_path_factory.mktemp("bao"))
     yield bao
     bao.stop()
@@ -121,7 +122,7 @@ def bao(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A PostgreSQL for everybody; tables are named after the test."""
+    """A PostgreSQL shared by all tests; tables are named after the test."""
     postgres = Postgres()
     yield postgres
     postgres.stop()
@@ -129,7 +130,7 @@ def postgres():
 
 @pytest.fixture
 def fronts():
-    """Makes servers that the test holds in its hand, and closes them."""
+    """Creates servers that the test controls, and closes them."""
     made = []
 
     def make(behave, pair=None):

@@ -179,7 +179,7 @@ def test_tls_init_keeps_the_ca(pod):
     folder = pod.cwd / ".spice/tls"
     before = (folder / "ca.pem").read_bytes(), (folder / "server.pem").read_bytes()
     done = run(pod, "tls", "init")
-    assert b"was there already" in done.stdout
+    assert b"existed already" in done.stdout
     assert before == ((folder / "ca.pem").read_bytes(), (folder / "server.pem").read_bytes())
 
 

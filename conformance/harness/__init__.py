@@ -1,1 +1,1 @@
-"""The foundation of the tests: certificates, the pod directory, the running server, and its clients."""
+"""The test harness: certificates, the pod directory, the running server, and its clients."""

@@ -13,7 +13,7 @@ from .certificates import Authority, Pair
 from .leak_scanner import LEDGER
 from .pod import Pod
 
-# Who fails often is not locked out, where that is not what is tested.
+# Prevents lockouts in tests that are not about them.
 PATIENT = {"limits": {"auth_failures": 100_000}}
 
 RO = "spiffe://conformance/ro"
@@ -21,7 +21,9 @@ RW = "spiffe://conformance/rw"
 
 
 class Access:
-    """One pod's keys and certificates. A key is called by its kind and role: `plain:ro`, `sha256:rw`, `argon2id:ro`."""
+    """The keys and certificates of one pod. A key is identified by kind and role: `plain:ro`, `sha256:rw`,
+    `argon2id:ro`.
+    """
 
     def __init__(self, pod: Pod) -> None:
         self.pod = pod
@@ -34,7 +36,7 @@ class Access:
         self.clients = Authority("Conformance Clients")
         self.strangers = Authority("Strangers")
 
-    # Who calls
+    # Callers
 
     @property
     def ro(self) -> Caller:
@@ -45,12 +47,12 @@ class Access:
         return Caller(self.keys["plain:rw"])
 
     def certificate(self, *names: str, by: Authority | None = None, **more) -> Pair:
-        """A client's; `more` is what `Authority.issue` takes."""
+        """A client certificate; `more` are arguments of `Authority.issue`."""
         return (by or self.clients).issue(names, client=True, **{"common_name": "a client", **more})
 
     @cached_property
     def pairs(self) -> dict[str, Pair]:
-        """Certificates by what is to be said of each."""
+        """Certificates by the outcome that each should have."""
         past = {"starts": -datetime.timedelta(days=2), "ends": -datetime.timedelta(minutes=1)}
         return {
             "ro": self.certificate(RO),
@@ -63,7 +65,7 @@ class Access:
 
     @cached_property
     def callers(self) -> dict[str, Caller]:
-        """Everybody by name; `x+y` shows a certificate and a key."""
+        """All callers by name; `x+y` presents both a certificate and a key."""
         keys, pairs = self.keys, self.pairs
         return {
             "nobody": NOBODY,
@@ -90,11 +92,11 @@ class Access:
             "revoked certificate + rw key": Caller(keys["plain:rw"], pairs["revoked"]),
         }
 
-    # What the pod says
+    # Settings of the pod
 
     @property
     def environment(self) -> dict[str, str]:
-        """The plain keys, as `api_key` refers to them."""
+        """The plain keys, under the variables that `api_key` refers to."""
         return {"KEY_RO": self.keys["plain:ro"], "KEY_RW": self.keys["plain:rw"]}
 
     @property
@@ -116,7 +118,7 @@ class Access:
         return {"identities": [{"san_uri": RO, "role": "ro"}, {"san_uri": RW, "role": "rw"}]}
 
     def tls(self, mode: str = "request", *, crl: bool = False) -> dict:
-        """The server's pair, and who may be its clients."""
+        """Settings for the server's pair and for the accepted clients."""
         self.pod.write("clients-ca.pem", self.clients.pem)
         more = {}
         if crl:
@@ -128,8 +130,10 @@ class Access:
 def asking(
     pod, mode: str = "required", *args, access=None, tls=None, crls=None, mtls=True, keys=False, env=None, **auth
 ):
-    """A server that asks for certificates. `tls` replaces mode and CA; `crls` are the contents of its lists; `mtls`
-    replaces the usual identities, `False` leaves them out; the rest is `runtime.auth`."""
+    """Starts a server that requests client certificates. `tls` replaces the mode and the CA, `crls` are the contents
+    of its revocation lists, `mtls` replaces the usual identities (`False` omits them), and the rest is
+    `runtime.auth`.
+    """
     access = access or Access(pod)
     settings = access.tls(mode) if tls is None else {**pod.write_pair(), **tls}
     if crls is not None:
@@ -147,7 +151,7 @@ def asking(
 
 
 def replace(pod, server, **files: str | bytes) -> None:
-    """New contents, renamed over the old, and SIGHUP."""
+    """Replaces files by rename and sends SIGHUP."""
     for name, content in files.items():
         pod.write(f"{name}.new", content)
         os.replace(pod.folder / f"{name}.new", pod.folder / name)

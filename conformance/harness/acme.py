@@ -16,7 +16,7 @@ from .waiting import DEADLINE, eventually
 
 
 class Pebble:
-    """An ACME server whose own certificate is of this authority; what it issues is of a root that it makes when it starts."""
+    """An ACME server with a certificate of this authority. It issues under a root that it creates when it starts."""
 
     def __init__(self, folder: Path, authority: Authority) -> None:
         folder.mkdir()
@@ -54,11 +54,11 @@ class Pebble:
 
     @property
     def root(self) -> str:
-        """Whose certificates it gives, PEM."""
+        """The root under which it issues, PEM."""
         return clients.curl(f"https://localhost:{self._management}/roots/0", ca=str(self.trust)).ok().text
 
     def certbot(self, *words: str, **env: str) -> str:
-        """`certbot WORDS`, with folders of its own under `folder`; what it prints."""
+        """Runs `certbot WORDS` with directories below `folder`, and returns its output."""
         folders = [word for name in ("config", "work", "logs") for word in (f"--{name}-dir", str(self.folder / name))]
         done = subprocess.run(
             [clients.optional_tool("certbot"), *words, "--non-interactive", "--server", self.directory, *folders],

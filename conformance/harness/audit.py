@@ -16,7 +16,7 @@ def lines(server: Server, since: int = 0) -> list[dict]:
 
 
 def line(server: Server, since: int = 0, **fields: str) -> dict:
-    """The first line with these fields, once it is there."""
+    """Waits for the first line with these fields."""
 
     def found():
         return next((seen for seen in lines(server, since) if fields.items() <= seen.items()), None)
@@ -28,10 +28,10 @@ def line(server: Server, since: int = 0, **fields: str) -> dict:
 
 
 def statement(text: str) -> str:
-    """What a line says instead of the statement."""
+    """The digest that a line contains instead of the statement."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def principal(key: str) -> str:
-    """What a line calls the bearer of a key."""
+    """The name by which a line identifies the bearer of a key."""
     return "key:" + hashlib.sha256(key.encode()).hexdigest()[:12]

@@ -26,7 +26,7 @@ from .leak_scanner import LEDGER
 from .pod import Pod
 
 DAY = datetime.timedelta(days=1)
-# What opens the containers that cannot be without; commands of a fix ask for it.
+# The password of containers that require one; the commands of a fix prompt for it.
 PASSWORD = "changeit"
 LEGACY = ["-provider", "legacy", "-provider", "default"]
 
@@ -37,7 +37,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Link:
-    """A link to what is not there."""
+    """A link to a target that does not exist."""
 
     target: str = "nowhere"
 
@@ -47,7 +47,7 @@ Files = dict[str, Content]
 
 
 def lay(pod: Pod, files: Files) -> None:
-    """Puts each file into the pod's folder, whatever was there; `None` takes it away."""
+    """Writes each file into the pod's directory, replacing whatever exists; `None` removes it."""
     for name, content in files.items():
         path = pod.folder / name
         if path.is_dir() and not path.is_symlink():
@@ -63,7 +63,7 @@ def lay(pod: Pod, files: Files) -> None:
             os.replace(pod.folder / f"{name}.new", path)
 
 
-# How a good server is set up, which the broken material is then offered to
+# The settings of a good server, which the broken material is then applied to
 
 
 @dataclass
@@ -72,7 +72,7 @@ class SetUp:
     good: Callable[[Pod], Files]
 
     def yaml(self, pod: Pod) -> None:
-        """Whoever has the API key may ask how it fares."""
+        """Grants the API key access to `/v1/status`."""
         tls = {"certificate_file": "tls.crt", "key_file": "tls.key", **self.tls}
         identities = {"mtls": {"identities": [{"subject_cn": "etl", "role": "ro"}]}} if "client_auth_mode" in tls else {}
         pod.api_key = LEDGER.mark("an API key")
@@ -94,7 +94,7 @@ def _clients(pod: Pod) -> Files:
 
 
 def passphrase(pod: Pod) -> str:
-    """The pod's own, which the environment holds as TLS_KEY_PASSPHRASE."""
+    """The pod's passphrase, which the environment holds as TLS_KEY_PASSPHRASE."""
     if not hasattr(pod, "passphrase"):
         pod.passphrase = LEDGER.mark("a passphrase")
     return pod.passphrase
@@ -113,7 +113,9 @@ SET_UPS = {
 
 @dataclass(frozen=True)
 class Broken:
-    """`make` gives the files that differ from a good set-up's. `serves`: a start serves it all the same."""
+    """`make` returns the files that differ from those of a good set-up. `serves`: a start serves the material
+    nevertheless.
+    """
 
     code: str
     make: Callable[[Pod], Files]
@@ -122,7 +124,7 @@ class Broken:
 
 
 def in_home(pod: Pod, *command: str, **files: str | bytes) -> Path:
-    """Runs openssl or keytool beside the pod's folder, on these files."""
+    """Runs openssl or keytool on these files, in a directory next to the pod's."""
     folder = pod.home / "making"
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
@@ -134,7 +136,7 @@ def in_home(pod: Pod, *command: str, **files: str | bytes) -> Path:
 
 
 def with_openssl(pod: Pod, key: str, *command: str) -> str:
-    """What an openssl command makes of a key, which it reads from `in` and writes to `out`."""
+    """The output of an openssl command for a key, which it reads from `in` and writes to `out`."""
     folder = in_home(pod, clients.tool("openssl"), *command, "-in", "in", "-out", "out", **{"in": key})
     return (folder / "out").read_text()
 
@@ -168,7 +170,7 @@ def der(key, form=serialization.PrivateFormat.PKCS8) -> bytes:
 
 
 def _damaged(pem: str) -> str:
-    """Two lines in the middle changed places with noise."""
+    """Replaces part of a line in the middle with noise."""
     lines = pem.splitlines(keepends=True)
     lines[2] = "!" * 8 + lines[2][8:]
     return "".join(lines)
@@ -203,7 +205,7 @@ def wrapped(label: str, data: bytes) -> str:
 
 
 def _matching(pod: Pod, key) -> Files:
-    """A certificate for a key that nobody should use, and the key."""
+    """A certificate for a key that should not be used, and the key."""
     pair = pod.pair
     builder = x509.CertificateBuilder().subject_name(pair.leaf.subject).issuer_name(pod.ca.name)
     builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
@@ -232,12 +234,12 @@ def _key_of(pair: Pair) -> Files:
 
 
 def _cert(make: Callable[[Pod], Content]) -> Callable[[Pod], Files]:
-    """A broken certificate, beside a good key."""
+    """A broken certificate with a good key."""
     return lambda pod: {"tls.crt": make(pod), "tls.key": pod.pair.key_text}
 
 
 def _key(make: Callable[[Pod], Content]) -> Callable[[Pod], Files]:
-    """A broken key, beside a good certificate."""
+    """A broken key with a good certificate."""
     return lambda pod: {"tls.crt": pod.pair.certificate, "tls.key": make(pod)}
 
 
@@ -257,7 +259,7 @@ def _encrypted_by(*command: str):
 
 
 def _proc_type(cipher: str, word: str | None = None):
-    """OpenSSL's own old form (`Proc-Type: 4,ENCRYPTED`) of an EC key."""
+    """An EC key in OpenSSL's old encrypted format (`Proc-Type: 4,ENCRYPTED`)."""
 
     def make(pod: Pod) -> str:
         words = ["ec", f"-{cipher}", "-passout", f"pass:{word or passphrase(pod)}"]
@@ -272,7 +274,7 @@ def _pkcs1_legacy(pod: Pod, pair: Pair) -> str:
 
 
 def openssh(pod: Pod, key, encrypted: bool = False) -> str:
-    """The key as ssh-keygen writes it, under the pod's passphrase where it is encrypted."""
+    """The key as ssh-keygen writes it; if `encrypted`, with the pod's passphrase."""
     form = serialization.PrivateFormat.OpenSSH
     plain = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
     if not encrypted:
@@ -289,7 +291,7 @@ def _ssh_public(pod: Pod) -> str:
 
 
 def _secret(pod: Pod, json_form: bool) -> str:
-    """What `kubectl get secret -o yaml` or `-o json` prints."""
+    """The output of `kubectl get secret -o yaml` or `-o json`."""
     coded = {
         "tls.crt": base64.b64encode(pod.pair.certificate.encode()).decode(),
         "tls.key": base64.b64encode(pod.pair.key_text.encode()).decode(),
@@ -441,7 +443,7 @@ BROKEN: dict[str, Broken] = {
     "pair: not yet valid": Broken(
         "TLS-NOT-YET-VALID", lambda pod: _key_of(pod.ca.issue(starts=1.52 * DAY, ends=9 * DAY)), serves=True
     ),
-    # Who is asked for a certificate, and who is not let in
+    # The client CA and its revocation lists
     "client CA: not there": Broken("TLS-UNREADABLE", _clients_file("ca.pem", lambda pod: None), "clients"),
     "client CA: empty": Broken("TLS-CLIENT-CA", _clients_file("ca.pem", lambda pod: ""), "clients"),
     "client CA: a key": Broken("TLS-CLIENT-CA", _clients_file("ca.pem", lambda pod: pod.pair.key_text), "clients"),
@@ -459,7 +461,7 @@ BROKEN: dict[str, Broken] = {
 }
 
 
-# What is only odd: served, and told by the doctor
+# Material that is only unusual: it is served, and the doctor reports it
 
 
 @dataclass(frozen=True)
@@ -492,12 +494,12 @@ def _asking(pod: Pod, ca: str, crls: tuple[bytes, ...] = (), identities: bool = 
 
 
 def _below(pod: Pod, **life) -> Pair:
-    """Issued by an intermediate that has another life than its leaf."""
+    """Issued by an intermediate whose lifetime differs from that of the leaf."""
     return Authority("Between", pod.ca, **life).issue()
 
 
 def _weak_signature(pod: Pod) -> None:
-    """SHA-1, which only openssl still signs with."""
+    """SHA-1, with which only openssl still signs."""
     pair = pod.pair
     words = ["x509", "-req", "-sha1", "-days", "90", "-CA", "ca", "-CAkey", "ca-key", "-CAcreateserial", "-extfile", "ext"]
     extensions = "subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n"
@@ -511,7 +513,7 @@ def _between(pod: Pod) -> Pair:
 
 
 def _chain(name: str) -> Callable[[Pod], None]:
-    """A kind of chain, served."""
+    """Serves a kind of chain."""
 
     def make(pod: Pod) -> None:
         chains.KINDS[name].make().lay(pod.folder)
@@ -528,7 +530,7 @@ def _another_root(pod: Pod) -> None:
 
 
 def _public_ca(pod: Pod) -> None:
-    """As the CA/Browser Forum has it marked."""
+    """Marked as the CA/Browser Forum requires."""
     policy = x509.PolicyInformation(x509.ObjectIdentifier("2.23.140.1.2.1"), None)
     more = [(x509.CertificatePolicies([policy]), False)]
     extended = [chains.Usage.SERVER_AUTH, chains.Usage.CLIENT_AUTH]
@@ -569,7 +571,7 @@ def _owner(pod: Pod) -> None:
 
 
 def _doubled(pod: Pod) -> None:
-    """Two pairs of one kind for one name: the first answers."""
+    """Two pairs of the same kind for one name: the first takes precedence."""
     _serving(pod, pod.pair, certificates=[pod.write_pair(pod.ca.issue(("localhost",), common_name="again"), stem="b")])
 
 

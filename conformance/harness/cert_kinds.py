@@ -33,7 +33,7 @@ def _another_name(pod: Pod):
     return pod.ca.issue(names=("spice.internal",), common_name="spice.internal"), pod.ca_file
 
 
-# What is served, and the file of whom its clients should trust.
+# The certificate that is served, and the CA file for its clients.
 KINDS: dict[str, Callable[[Pod], tuple[Pair, str]]] = {
     "RSA 2048": _issued("rsa2048"),
     "RSA 3072": _issued("rsa3072"),
@@ -48,7 +48,7 @@ _ALL = {**KINDS, "another name": _another_name}
 
 
 class Certified:
-    """Servers by kind, each started when it is first asked for."""
+    """One server per kind, started on first use."""
 
     def __init__(self, new_folder: Callable[[], Path]) -> None:
         self._new_folder = new_folder

@@ -26,12 +26,12 @@ _KINDS = {
     "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
 
-# The DER of the curve's name, as `openssl ecparam -genkey` puts it before the key (RFC 5915 §4).
+# The DER of the curve's name, which `openssl ecparam -genkey` writes before the key (RFC 5915 §4).
 _EC_PARAMETERS = {"secp256r1": "BggqhkjOPQMBBw==", "secp384r1": "BgUrgQQAIg=="}
 
 
 def make_key(kind: str = "p256"):
-    """A private key, entered in the ledger."""
+    """A private key, registered in the ledger."""
     key = _KINDS[kind]()
     LEDGER.add_key(key)
     return key
@@ -50,13 +50,13 @@ def key_pem(key, form: str = "pkcs8", passphrase: bytes | None = None) -> str:
 
 
 def certificate_pem(*certificates: x509.Certificate) -> str:
-    """The certificates one after the other."""
+    """The certificates, concatenated."""
     return "".join(c.public_bytes(serialization.Encoding.PEM).decode() for c in certificates)
 
 
 @dataclass
 class Pair:
-    """A leaf, its key, and what stands between it and the root."""
+    """A leaf, its key, and the intermediates between it and the root."""
 
     leaf: x509.Certificate
     key: object
@@ -88,7 +88,7 @@ class Authority:
     """A root, or an intermediate below one."""
 
     def __init__(self, name: str = "Conformance Root", parent: Authority | None = None, **life) -> None:
-        """`starts` and `ends` count from now, as in `issue`."""
+        """`starts` and `ends` are relative to now, as in `issue`."""
         self.parent = parent
         self.key = make_key()
         issuer = parent.name if parent else None
@@ -103,7 +103,7 @@ class Authority:
         return certificate_pem(self.certificate)
 
     def as_leaf(self) -> Pair:
-        """The authority's own certificate, served as if it were a server's: CA:TRUE, and no SAN."""
+        """The authority's own certificate as a server's: CA:TRUE, and no SAN."""
         return Pair(self.certificate, self.key)
 
     def issue(
@@ -116,7 +116,7 @@ class Authority:
         ends: datetime.timedelta = datetime.timedelta(days=90),
         client: bool = False,
     ) -> Pair:
-        """A leaf for a server, or for a client; `starts` and `ends` count from now. A name may be a URI."""
+        """A leaf for a server or a client; `starts` and `ends` are relative to now. A name may be a URI."""
         key = make_key(kind)
         use = ExtendedKeyUsageOID.CLIENT_AUTH if client else _SERVER
         leaf = _sign(common_name, key, self, issuer_name=self.name, names=names, starts=starts, ends=ends, use=use)
@@ -135,7 +135,7 @@ class Authority:
         number: int = 1,
         form: str = "pem",
     ) -> bytes:
-        """This authority's list of what it revoked, as `pem` or `der`; `starts` and `ends` count from now."""
+        """The revocation list of this authority, as `pem` or `der`; `starts` and `ends` are relative to now."""
         now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -153,7 +153,7 @@ class Authority:
 
 
 def self_signed(names=LOCAL, *, common_name: str = "localhost", kind: str = "p256") -> Pair:
-    """A certificate that vouches for itself, with SANs and without CA:TRUE."""
+    """A self-signed certificate with SANs and without CA:TRUE."""
     key = make_key(kind)
     name = _name(common_name)
     certificate = _builder(name, name, key, names, datetime.timedelta(hours=-1), datetime.timedelta(days=90), False)
@@ -221,7 +221,7 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-# What happens to PEM on its way through shells, editors and secret stores.
+# The ways in which shells, editors and secret stores deform PEM.
 DEFORMED = {
     "literal-newlines": lambda pem: pem.replace("\n", "\\n"),
     "newlines-to-blanks": lambda pem: pem.replace("\n", " ").strip(),

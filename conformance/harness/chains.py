@@ -41,7 +41,7 @@ class Issued:
 
 @dataclass
 class Chain:
-    """What a server presents, its key, and the root that its clients trust."""
+    """The chain that a server presents, its key, and the root that its clients trust."""
 
     certificates: list[Issued]
     root: Issued
@@ -61,13 +61,15 @@ class Chain:
 
 @dataclass
 class Kind:
-    """`code` is what the doctor finds for it (`None`: nothing that clients mind), `refused` who refuses it."""
+    """`code` is the doctor's finding (`None` if clients do not object), `refused` lists the clients that refuse the
+    chain.
+    """
 
     make: Callable[[], Chain]
     code: str | None = None
     refused: str = ""
     ask: str = "localhost"
-    ca: bool = False  # it is the root that is at fault, so that --ca is needed
+    ca: bool = False  # the root is at fault, so the check needs --ca
 
 
 def usages(*on: str) -> x509.KeyUsage:
@@ -96,7 +98,7 @@ def issue(
     ends=60 * DAY,
     digest=None,
 ) -> Issued:
-    """A certificate as it should be, but for what is said."""
+    """A valid certificate, except for what the arguments change."""
     key = key or make_key(kind)
     subject = x509.Name([] if name is None else [x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signer = by.key if by else key
@@ -154,13 +156,13 @@ def between() -> Issued:
 
 
 def leaf(**said) -> Callable[[], Chain]:
-    """A leaf of the intermediate."""
+    """A leaf issued by the intermediate."""
     name = said.pop("name", "db")
     return lambda: Chain([issue(name, between(), **said), between()], root())
 
 
 def below(name: str = "Fault", **said) -> Callable[[], Chain]:
-    """A good leaf of an intermediate that is not."""
+    """A valid leaf of a faulty intermediate."""
 
     def make() -> Chain:
         issuer = issue(name, root(), **{"ca": True, "names": (), "extended": None, **said})
@@ -170,7 +172,7 @@ def below(name: str = "Fault", **said) -> Callable[[], Chain]:
 
 
 def of_root(**said) -> Callable[[], Chain]:
-    """A good chain of a root that is not."""
+    """A valid chain of a faulty root."""
 
     def make() -> Chain:
         top = issue("Fault Root", ca=True, **said)
@@ -220,7 +222,7 @@ def _network(text: str) -> x509.IPAddress:
 
 
 def _by_openssl(digest: str, extensions: bool = True) -> Callable[[], Chain]:
-    """What cryptography does not sign any more: openssl does."""
+    """Signed by openssl, because cryptography no longer supports the digest."""
 
     def make() -> Chain:
         import tempfile

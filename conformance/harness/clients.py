@@ -26,14 +26,16 @@ from .waiting import DEADLINE, eventually
 
 
 def tool(name: str) -> str:
-    """The path of a program that apt brings; its lack is a failure."""
+    """The path of a program that apt installs; a missing program fails the test."""
     path = shutil.which(name)
     assert path, f"{name} is not installed, and this suite needs it: apt-get install {name}"
     return path
 
 
 def optional_tool(name: str) -> str:
-    """The same for a program that not every machine can have: its lack skips the test, with the reason."""
+    """The path of a program that is not available on every machine; a missing program skips the test, with the
+    reason.
+    """
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if not path:
         pytest.skip(f"{name} is not installed: {os.environ.get('SPICED_PROGRAMS_MISSING', 'cargo xtask clients installs it')}")
@@ -45,7 +47,7 @@ def optional_tool(name: str) -> str:
 
 @dataclass
 class Answer:
-    """What curl got: its exit code, and the last response where there was one."""
+    """The result of curl: its exit code, and the last response, if any."""
 
     exit: int
     status: int
@@ -74,7 +76,7 @@ class Answer:
 
 
 def curl(url: str, *args: str, ca: str | None = None, body: bytes | None = None, deadline: float = DEADLINE) -> Answer:
-    """One request; `body` is what `@-` reads."""
+    """Sends one request; `body` is what `@-` reads."""
     with tempfile.NamedTemporaryFile("rb") as head:
         command = curl_command(url, *args, ca=ca, deadline=deadline) + ["--dump-header", head.name]
         done = subprocess.run(command, input=body or b"", capture_output=True, timeout=deadline + 5)
@@ -88,7 +90,7 @@ def curl(url: str, *args: str, ca: str | None = None, body: bytes | None = None,
 
 
 def curl_command(url: str, *args: str, ca: str | None = None, deadline: float = DEADLINE) -> list[str]:
-    """The command line, for those who want to read the answer as it comes."""
+    """The command line, for callers that read the response as it arrives."""
     trust = ["--cacert", ca] if ca else []
     return [tool("curl"), "-q", "-sS", "--noproxy", "*", "--max-time", str(deadline), *trust, *args, url]
 
@@ -98,7 +100,9 @@ def get(server: Server, path: str, *args: str, endpoint: str = "http", host: str
 
 
 def statuses(server: Server, requests: list[tuple[str, tuple[str, ...]]]) -> list[int]:
-    """Of several requests by one curl, each a path and its arguments; 0 where there was no answer."""
+    """The statuses of several requests by one curl, each given as a path and its arguments; 0 if there was no
+    response.
+    """
     words: list[str] = []
     for path, args in requests:
         words += ["--next"] if words else []
@@ -108,18 +112,18 @@ def statuses(server: Server, requests: list[tuple[str, tuple[str, ...]]]) -> lis
 
 
 def sql(server: Server, text: str, *args: str, accept: str | None = None, **more) -> Answer:
-    """`POST /v1/sql` with the text as it is."""
+    """`POST /v1/sql` with the text unchanged."""
     extra = ["-H", f"Accept: {accept}"] if accept else []
     return get(server, "/v1/sql", "--data-binary", "@-", *extra, *args, body=text.encode(), **more)
 
 
 def as_client(authority: Authority, folder: Path) -> list[str]:
-    """curl's flags for a client certificate of this authority."""
+    """curl's options for a client certificate of this authority."""
     return showing(authority.issue(names=(), common_name="a client", client=True), folder)
 
 
 def showing(pair: Pair, folder: Path) -> list[str]:
-    """The flags of curl for this client certificate; those of `openssl s_client` have one dash less."""
+    """curl's options for this client certificate; those of `openssl s_client` have one dash less."""
     stem = folder / pair.fingerprint[:16]
     stem.with_suffix(".pem").write_text(pair.certificate)
     stem.with_suffix(".key").write_text(pair.key_text)
@@ -135,7 +139,7 @@ def rows(server: Server, text: str, **more) -> list[dict]:
 
 
 def s_client(port: int, *args: str, send: bytes = b"", deadline: float = DEADLINE) -> str:
-    """`openssl s_client`; all that it prints."""
+    """Runs `openssl s_client` and returns all output."""
     done = subprocess.run(
         [tool("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-servername", "localhost", *args],
         input=send,
@@ -147,9 +151,10 @@ def s_client(port: int, *args: str, send: bytes = b"", deadline: float = DEADLIN
 
 
 def save_session(server: Server, endpoint: str, version: str, path: Path, *args: str) -> None:
-    """A first connection, held open until openssl has saved its session: a TLS 1.3 ticket comes after the handshake.
+    """Opens a first connection and keeps it open until openssl has saved its session: a TLS 1.3 ticket arrives after
+    the handshake.
 
-    The file is the event: what openssl prints about a ticket may stay in its buffer.
+    The file is the event, because openssl may buffer what it prints about a ticket.
     """
     with open(path.with_suffix(".log"), "wb") as log:
         process = subprocess.Popen(
@@ -173,7 +178,7 @@ def save_session(server: Server, endpoint: str, version: str, path: Path, *args:
 
 
 def openssl(*args: str, cwd: Path | None = None, send: bytes = b"") -> bytes:
-    """Any other openssl command; its lack of success is a failure of the test's own set-up."""
+    """Runs any other openssl command; if it fails, the test's own set-up is wrong."""
     done = subprocess.run([tool("openssl"), *args], cwd=cwd, input=send, capture_output=True, timeout=DEADLINE)
     assert done.returncode == 0, f"openssl {' '.join(args)}: {done.stderr.decode()}"
     return done.stdout
@@ -183,7 +188,7 @@ def openssl(*args: str, cwd: Path | None = None, send: bytes = b"") -> bytes:
 
 
 def context(*, alpn=(), version: ssl.TLSVersion | None = None, pair: Pair | None = None) -> ssl.SSLContext:
-    """One that takes any certificate; `pair` is the client's own."""
+    """A context that accepts any certificate; `pair` is the client's own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -208,7 +213,7 @@ def handshake(
     pair: Pair | None = None,
     before: bytes = b"",
 ) -> ssl.SSLSocket:
-    """A TLS connection that takes any certificate; for looking at what is presented. `before` goes first, in the clear."""
+    """A TLS connection that accepts any certificate, for inspecting it. `before` is sent first, in plain text."""
     raw = socket.create_connection(("127.0.0.1", port), timeout=timeout)
     try:
         raw.sendall(before)
@@ -225,7 +230,9 @@ def presented(server: Server, endpoint: str = "http") -> bytes:
 
 
 def assert_serves(server: Server, pair: Pair, *args: str) -> None:
-    """Every endpoint presents this certificate, and curl (with `args`), which trusts the test's authority, gets an answer."""
+    """Every endpoint presents this certificate, and curl (with `args`), which trusts the test's authority, gets a
+    response.
+    """
     for endpoint in ("http", "flight", "grpc"):
         assert server.tls(endpoint), f"the {endpoint} endpoint speaks plain text"
         assert presented(server, endpoint) == pair.der, f"another certificate on the {endpoint} endpoint"
@@ -238,7 +245,7 @@ def assert_serves(server: Server, pair: Pair, *args: str) -> None:
 def flight_client(
     server: Server, *, ca: str | bytes | None = None, host: str = "localhost", **more
 ) -> flight.FlightClient:
-    """pyarrow's client, with TLS where the endpoint has it."""
+    """pyarrow's client, with TLS if the endpoint uses it."""
     port = server.port("flight")
     if not server.tls("flight"):
         return flight.FlightClient(f"grpc://{host}:{port}", **more)
@@ -271,15 +278,15 @@ def query(client: flight.FlightClient, text: str, options: flight.FlightCallOpti
 def adbc(server: Server, **more):
     """A DB-API connection over ADBC's Flight SQL driver.
 
-    Connecting reads the server's SqlInfo. An answer of the wrong schema makes the driver (Go, in this process)
-    panic, and then every later ADBC test fails with "driver is in unknown state": look at the first of them.
+    Connecting reads the server's SqlInfo. A response with a wrong schema makes the driver (Go, in this process)
+    panic, after which every later ADBC test fails with "driver is in unknown state": only the first failure matters.
     """
     pem = Path(server.ca).read_text() if server.tls("flight") else None
     return adbc_at(f"localhost:{server.port('flight')}", pem, **more)
 
 
 def adbc_at(address: str, pem: str | None, autocommit: bool = True, **more):
-    """The same at any address; `pem` is whom it trusts, without it plain text."""
+    """The same at any address; `pem` are the trusted CAs, without which the connection uses plain text."""
     kinds = (DatabaseOptions.TIMEOUT_QUERY, DatabaseOptions.TIMEOUT_UPDATE, DatabaseOptions.TIMEOUT_FETCH)
     options = {kind.value: str(DEADLINE) for kind in kinds}
     if pem:
@@ -292,13 +299,13 @@ def adbc_at(address: str, pem: str | None, autocommit: bool = True, **more):
 
 
 def channel(server: Server, endpoint: str = "grpc", pair: Pair | None = None, host: str = "localhost") -> grpc.Channel:
-    """grpcio's channel, with TLS where the endpoint has it; `pair` is the client's certificate."""
+    """grpcio's channel, with TLS if the endpoint uses it; `pair` is the client's certificate."""
     pem = Path(server.ca).read_bytes() if server.tls(endpoint) else None
     return channel_at(f"{host}:{server.port(endpoint)}", pem, pair)
 
 
 def channel_at(target: str, pem: bytes | None, pair: Pair | None = None) -> grpc.Channel:
-    """The same to any address; `pem` is whom it trusts, without it plain text."""
+    """The same to any address; `pem` are the trusted CAs, without which the connection uses plain text."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
     if pem is None:
         return grpc.insecure_channel(target, options)

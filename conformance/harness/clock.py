@@ -14,7 +14,7 @@ from .server import Server
 
 
 def library() -> str:
-    """libfaketime for programs of many threads; its lack skips the test, with the reason."""
+    """libfaketime for multi-threaded programs; if it is missing, the test is skipped with the reason."""
     clients.optional_tool("faketime")
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not found:
@@ -23,10 +23,10 @@ def library() -> str:
 
 
 class Clock:
-    """`environment` goes to the server. The clock runs as fast as the real one, `ahead` of it.
+    """A clock that runs as fast as the real one, `ahead` of it. `environment` is for the server.
 
-    `server` is who must be at rest before the clock is moved: libfaketime may show a wild time to a timer that is just
-    being set, which then never fires.
+    `server` is the server that must be idle before the clock is moved: libfaketime may return a wild time to a timer
+    that is just being set, which then never fires.
     """
 
     server: Server | None = None

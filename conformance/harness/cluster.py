@@ -23,7 +23,7 @@ READER = {"get", "watch"}
 
 
 def service_account_token() -> str:
-    """A token as the API server makes them: a JWT, whose last part is marked."""
+    """A token as the API server creates it: a JWT, whose last part is marked."""
     claims = {
         "aud": ["https://kubernetes.default.svc"],
         "iss": "https://kubernetes.default.svc",
@@ -51,7 +51,7 @@ class Cluster:
         self._version = 1000
         self._events: list[tuple[int, str, tuple[str, str], dict]] = []
         self._changed = threading.Condition()
-        self._epoch = 0  # watches of an earlier one end
+        self._epoch = 0  # watches of an earlier epoch end
         self._gone = False
         self.watches = 0
         self.front = Front(self.behave, pair)
@@ -66,7 +66,7 @@ class Cluster:
             self._changed.notify_all()
         self.front.close()
 
-    # What is in it
+    # Contents
 
     def put(self, name: str, data: dict[str, str | bytes], namespace: str = "default") -> None:
         """Creates or replaces a secret."""
@@ -102,33 +102,33 @@ class Cluster:
             self._changed.notify_all()
 
     def drop_watches(self) -> None:
-        """Every watch that is open breaks off, as when a load balancer is replaced."""
+        """Breaks off every open watch, as when a load balancer is replaced."""
         with self._changed:
             self._epoch += 1
             self._changed.notify_all()
 
     def expire_watches(self) -> None:
-        """Every watch that is open ends with 410 Gone, as after a compaction."""
+        """Ends every open watch with 410 Gone, as after a compaction."""
         with self._changed:
             self._gone = True
             self._epoch += 1
             self._changed.notify_all()
 
     def rotate_token(self, file: Path) -> None:
-        """As the kubelet does it: a new token in the file, and the old one is good no more."""
+        """Replaces the token as the kubelet does: the file has a new token, and the old one is no longer valid."""
         old, self.token = self.token, service_account_token()
         self.tokens[self.token] = self.tokens.pop(old)
         file.write_text(self.token)
 
     def wait_for_watch(self, count: int = 1) -> None:
-        """Until that many watches have been opened in all."""
+        """Waits until this many watches have been opened in total."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.watches >= count, 30), f"only {self.watches} watches"
 
-    # How it is come to
+    # Access
 
     def kubeconfig(self, folder: Path, namespace: str = "default") -> str:
-        """A kubeconfig with a token file beside it; returns its path."""
+        """A kubeconfig with a token file next to it; returns its path."""
         (folder / "token").write_text(self.token)
         document = {
             "apiVersion": "v1",
@@ -151,14 +151,14 @@ class Cluster:
         return str(path)
 
     def service_account(self, folder: Path, namespace: str = "default") -> dict[str, str]:
-        """What a pod finds mounted; returns its variables."""
+        """Creates the mounts of a pod; returns its variables."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "token").write_text(self.token)
         (folder / "ca.crt").write_text(self.ca_pem)
         (folder / "namespace").write_text(namespace)
         return {"KUBERNETES_SERVICE_HOST": "localhost", "KUBERNETES_SERVICE_PORT": str(self.front.port)}
 
-    # How it answers
+    # Responses
 
     def behave(self, asked: Asked) -> None:
         url = urlsplit(asked.path)
@@ -237,7 +237,7 @@ class Cluster:
                 return
 
     def _review(self, asked: Asked) -> None:
-        """TokenReview, which Vault's Kubernetes login asks."""
+        """TokenReview, which Vault's Kubernetes login calls."""
         spec = json.loads(asked.body)["spec"]
         good = spec["token"] == self.token
         status = {"authenticated": good, "audiences": spec.get("audiences", ["https://kubernetes.default.svc"])}
@@ -252,8 +252,9 @@ class Cluster:
 
 
 def in_a_pod(folder: Path) -> list[str]:
-    """What goes before a command, so that it finds this folder as its service account. Skips where a user may not
-    have a mount namespace of its own."""
+    """The prefix of a command that mounts this directory as its service account. Skips if the user may not create a
+    mount namespace.
+    """
     script = (
         "mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount && "
         'mount --bind "$0" /run/secrets/kubernetes.io/serviceaccount && exec "$@"'

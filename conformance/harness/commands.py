@@ -12,7 +12,7 @@ from .waiting import DEADLINE
 
 
 def run(pod: Pod, *words, code: int | None = 0, env: dict[str, str] | None = None, cwd: Path | None = None, send: bytes = b""):
-    """Runs a command in the pod's world, wants this exit code (`None`: any), and looks through all it said."""
+    """Runs a command in the pod's environment, checks the exit code (`None`: any), and scans all output for secrets."""
     done = subprocess.run(
         [binary(), *(str(word) for word in words)],
         cwd=cwd or pod.cwd,
@@ -28,7 +28,7 @@ def run(pod: Pod, *words, code: int | None = 0, env: dict[str, str] | None = Non
 
 
 def endpoints(server: Server) -> list[str]:
-    """The options that name the ports which a server on port 0 has got."""
+    """The options that name the ports of a server that was started on port 0."""
     found = []
     for endpoint in ("http", "flight", "grpc", "metrics", "probe"):
         if server.addresses(endpoint):

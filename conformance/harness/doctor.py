@@ -16,7 +16,7 @@ from .waiting import DEADLINE
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 
-# What each code means, in the order of the page.
+# The meaning of each code, in the order of the page.
 MEANS = {
     "TLS-UNREADABLE": "the file does not exist, is a directory, or cannot be read",
     "TLS-EMPTY": "the file or value is empty",
@@ -113,7 +113,7 @@ def secrets(pod: Pod) -> dict[str, str]:
 
 
 def check(pod: Pod, *words: str, code: int | None = None) -> list[dict]:
-    """The findings; the exit code has to fit them, or be the one that is given."""
+    """The findings; the exit code must match them, or be the given one."""
     done = run(pod, "tls", "check", "--json", *words, pod.folder, code=code, env=secrets(pod))
     findings = json.loads(done.stdout)["findings"]
     levels = {"error": True, "warning": None, "info": False}
@@ -126,7 +126,7 @@ def check(pod: Pod, *words: str, code: int | None = None) -> list[dict]:
 
 
 def finding(findings: list[dict], code: str) -> dict:
-    """The one with this code."""
+    """The single finding with this code."""
     found = [f for f in findings if f["code"] == code]
     assert len(found) == 1, f"{len(found)} × {code} in {[(f['code'], f['message']) for f in findings]}"
     assert found[0]["message"] and found[0]["fix"] and found[0]["origin"], found[0]
@@ -134,7 +134,7 @@ def finding(findings: list[dict], code: str) -> dict:
 
 
 def broken_pod(pod: Pod, name: str) -> None:
-    """A pod whose material is this broken piece, and nothing else of it."""
+    """A pod with this broken piece of material, and otherwise good material."""
     piece = BROKEN[name]
     SET_UPS[piece.set_up].yaml(pod)
     lay(pod, SET_UPS[piece.set_up].good(pod))
@@ -145,12 +145,12 @@ def broken_pod(pod: Pod, name: str) -> None:
 
 
 def commands(fix: str) -> list[str]:
-    """What stands in backticks and is to be run."""
+    """The commands to run, which are in backticks."""
     return [text for text in re.findall(r"`([^`]+)`", fix) if " " in text]
 
 
 def with_passwords(pod: Pod, command: str) -> str:
-    """A person types the passwords; here they go to the command line, and nothing else is changed."""
+    """Puts the passwords, which a person would type, on the command line; changes nothing else."""
     steps = []
     for step in command.split(" && "):
         words = step.split(" ")
@@ -166,7 +166,7 @@ def with_passwords(pod: Pod, command: str) -> str:
 
 
 def in_shell(pod: Pod, command: str):
-    """Run as a person would, in the pod's folder; nothing answers what it may still ask."""
+    """Runs a command as a person would, in the pod's directory; prompts get no input."""
     return subprocess.run(
         ["setsid", "sh", "-c", with_passwords(pod, command)],
         cwd=pod.folder,
@@ -191,7 +191,7 @@ _LEVELS = {"error": "Errors", "warning": "Warnings", "info": "Notes"}
 
 
 def row(pod: Pod, found: dict) -> str:
-    """A line of the page, without what differs from run to run."""
+    """A row of the page, without details that differ between runs."""
 
     def tidy(text: str) -> str:
         return text.replace(str(pod.folder), "/etc/spice").replace("|", "\\|")
@@ -201,7 +201,7 @@ def row(pod: Pod, found: dict) -> str:
 
 
 def page(make_pod) -> str:
-    """The whole page: of each code the first piece of the corpus that has it."""
+    """The whole page: for each code, the first piece of the corpus that has it."""
     rows: dict[str, tuple[str, str]] = {}
     for name, piece in BROKEN.items():
         if piece.code not in rows:

@@ -27,7 +27,7 @@ def frame(kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0) -> b
 
 
 def read_frames(connection: socket.socket, until: int | None = None) -> list[Frame]:
-    """Frames until the peer closes, or one of the given kind has come."""
+    """Reads frames until the peer closes, or until one of the given kind arrives."""
     frames: list[Frame] = []
     while (head := read_exactly(connection, 9)) is not None:
         body = read_exactly(connection, int.from_bytes(head[:3], "big"))
@@ -39,7 +39,7 @@ def read_frames(connection: socket.socket, until: int | None = None) -> list[Fra
 
 
 def read_exactly(connection: socket.socket, size: int) -> bytes | None:
-    """`size` bytes, or None where the peer closed before the first."""
+    """`size` bytes, or None if the peer closed before the first."""
     data = b""
     while len(data) < size:
         part = connection.recv(size - len(data))
@@ -51,7 +51,7 @@ def read_exactly(connection: socket.socket, size: int) -> bytes | None:
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """All that comes until the peer closes; a reset counts as a close."""
+    """Reads until the peer closes; a reset counts as a close."""
     data = b""
     try:
         while part := connection.recv(65536):

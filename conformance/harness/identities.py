@@ -21,12 +21,12 @@ from .drivers.python import unavailable
 from .server import Server
 from .wire import Wire
 
-# Cheap, because a test asks often; the cost itself is not under test.
+# Cheap parameters, because tests check keys often and the cost itself is not under test.
 _ARGON2 = {"length": 32, "iterations": 1, "lanes": 1, "memory_cost": 1024}
 
 
 def sha256(key: str) -> str:
-    """The key's hash, as a pod has it."""
+    """The key's hash in the form of a pod."""
     return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -40,7 +40,9 @@ def basic(key: str, user: str = "anybody") -> str:
 
 @dataclass(frozen=True)
 class Caller:
-    """What is shown. `header` is how a key is: `x-api-key`, `bearer` or (not over HTTP) `basic`."""
+    """The credentials of a caller. `header` is how the key is sent: `x-api-key`, `bearer` or (not over HTTP)
+    `basic`.
+    """
 
     key: str | None = None
     pair: Pair | None = None
@@ -54,13 +56,13 @@ class Caller:
             return {"x-api-key": self.key}
         return {"authorization": basic(self.key) if self.header == "basic" else f"Bearer {self.key}"}
 
-    # The clients, each with all of it
+    # The clients, each with all credentials
 
     def curl(self, server: Server, path: str, *args: str, **more) -> clients.Answer:
         return clients.get(server, path, *self.curl_args(server), *args, **more)
 
     def curl_args(self, server: Server) -> list[str]:
-        """The certificate is put beside the CA that the server's clients trust."""
+        """The certificate is written next to the CA that the server's clients trust."""
         words = [word for name, value in self.headers().items() for word in ("-H", f"{name}: {value}")]
         return words + (clients.showing(self.pair, Path(server.ca).parent) if self.pair else [])
 
@@ -90,13 +92,15 @@ NOBODY = Caller()
 
 
 def ask(server: Server, who: Caller | Pair | None, text: str = "SELECT 1 AS x") -> str:
-    """A statement over HTTP, and the outcome in one word. A certificate stands for who shows it and nothing else."""
+    """Sends a statement over HTTP; returns the outcome in one word. A certificate stands for a caller that presents
+    only it.
+    """
     caller = who if isinstance(who, Caller) else Caller(pair=who)
     return of_http(caller.curl(server, "/v1/sql", "-d", text))
 
 
 def role(server: Server, who: Caller | Pair | None) -> str:
-    """What a caller may: `rw`, `ro`, or how it is refused. The server needs the data set `notes`."""
+    """The rights of a caller: `rw`, `ro`, or the code of its refusal. The server needs the data set `notes`."""
     found = tuple(ask(server, who, text) for text in ("SELECT 1 AS x", "INSERT INTO notes SELECT 1, 'x' WHERE false"))
     return {("200", "200"): "rw", ("200", "403"): "ro"}.get(found, found[0])
 
@@ -105,7 +109,7 @@ def role(server: Server, who: Caller | Pair | None) -> str:
 
 
 def of_http(answer: clients.Answer) -> str:
-    """The status, or UNAVAILABLE where there was no handshake."""
+    """The status, or UNAVAILABLE if there was no handshake."""
     return str(answer.status) if answer.exit == 0 else "UNAVAILABLE"
 
 
@@ -140,7 +144,7 @@ def code(ask) -> str:
             return _ADBC[error.status_code]
         return "UNAVAILABLE" if unavailable(error) else f"{error!r}"
     except (pa.ArrowException, flight.FlightError, KeyError, OSError) as error:
-        # pyarrow's get_schema raises an OSError that tells the kind in words.
+        # pyarrow's get_schema raises an OSError that contains the kind as text.
         detail = re.search(r"Detail: (\w+)$", str(error)) if type(error) is OSError else None
         if detail:
             return _DETAILS.get(detail[1], f"{error!r}")
@@ -149,7 +153,7 @@ def code(ask) -> str:
 
 
 def told(error: Exception) -> str:
-    """The code that a client's own words tell, as the SDKs print it."""
+    """The code that a client's message contains, as the SDKs print it."""
     text = str(error)
     for name, words in {
         "UNAUTHENTICATED": r"unauthenticated|\b401\b|valid authentication credentials",

@@ -39,7 +39,7 @@ def tool(name: str) -> str:
 
 
 def run(*words, code: int = 0, send: str = "", **env: str) -> subprocess.CompletedProcess:
-    """A tool to its end, with no cluster and no home of the caller's."""
+    """Runs a tool to its end, without a cluster and without the caller's home directory."""
     kept = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "KUBECONFIG": "/dev/null", **env}
     done = subprocess.run([str(w) for w in words], input=send, capture_output=True, text=True, timeout=DEADLINE, env=kept)
     assert done.returncode == code, f"{shlex.join(map(str, words))} ended with {done.returncode}: {done.stderr}{done.stdout}"
@@ -51,7 +51,9 @@ def objects(text: str) -> list[dict]:
 
 
 def kustomized(folder: Path, *components: str, **more) -> list[dict]:
-    """deploy/kubernetes with these of its components, by a kustomization in `folder`; `more` is what else that one says."""
+    """Renders deploy/kubernetes with these components, through a kustomization in `folder`; `more` is its further
+    content.
+    """
     if not components and not more:
         return objects(run(tool("kubectl"), "kustomize", BASE).stdout)
     folder.mkdir(exist_ok=True)
@@ -62,26 +64,26 @@ def kustomized(folder: Path, *components: str, **more) -> list[dict]:
 
 
 def templated(*words, release: str = "spiced", namespace: str = "default") -> list[dict]:
-    """What the chart comes to, with these words for `helm template`."""
+    """Renders the chart, with these arguments of `helm template`."""
     return objects(run(tool("helm"), "template", release, CHART, "--namespace", namespace, *words).stdout)
 
 
 def complaints(manifests: list[dict]) -> list[str]:
-    """What the schemas of Kubernetes, cert-manager and the Prometheus operator have against them."""
+    """The violations of the schemas of Kubernetes, cert-manager and the Prometheus operator."""
     script = ROOT / "conformance/clients/kubernetes/validate.mjs"
     folder = program("SPICED_CLIENT_KUBERNETES")
     return run(clients.optional_tool("node"), script, send=json.dumps(manifests), SPICED_CLIENT_KUBERNETES=folder).stdout.splitlines()
 
 
 def only(manifests: list[dict], kind: str, name: str | None = None) -> dict:
-    """The one of this kind (and name)."""
+    """The single object of this kind (and name)."""
     found = [o for o in manifests if o["kind"] == kind and name in (None, o["metadata"]["name"])]
     assert len(found) == 1, f"{len(found)} of {kind} {name or ''}"
     return found[0]
 
 
 def image() -> dict[str, str]:
-    """What the container file says of the running program."""
+    """The properties of the running program that the container file defines."""
     text = (DEPLOY / "container/Containerfile").read_text()
     final = text[text.rindex("\nFROM ") :].replace("\\\n", " ")
     return {
@@ -94,7 +96,7 @@ def image() -> dict[str, str]:
 
 # The kubelet
 
-# Of an address on all interfaces.
+# The port of an address on all interfaces.
 _PORT = re.compile(r"(?:(?<=0\.0\.0\.0)|(?<=\[::\])):\d+\b")
 
 
@@ -105,7 +107,7 @@ def innermost(pid: int) -> int:
 
 
 class Contained(Server):
-    """A server whose process stands behind wrappers: a signal is for the program itself, as a container engine does it."""
+    """A server whose process runs under wrappers: signals go to the program itself, as with a container engine."""
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(innermost(self.process.pid), number)
@@ -114,7 +116,7 @@ class Contained(Server):
 class Container:
     """The container of a Deployment. `secrets` are the cluster's, by name; those among the manifests are added.
 
-    Ports are others than the manifest says, so that tests can run side by side.
+    The ports differ from those in the manifest, so that tests can run in parallel.
     """
 
     _versions = itertools.count(1)
@@ -154,7 +156,9 @@ class Container:
             self._give(folder, 0o777)
 
     def _write(self, folder: Path, data: dict[str, str], mode: int) -> None:
-        """As the kubelet's atomic writer does: a folder of one version, `..data` that is renamed, and links by way of it."""
+        """Writes as the kubelet's atomic writer does: a directory per version, a renamed `..data`, and links through
+        it.
+        """
         version = f"..{next(self._versions)}"
         (folder / version).mkdir()
         self._give(folder / version, 0o755)
@@ -172,7 +176,7 @@ class Container:
             os.chown(path, 0, self.spec["securityContext"].get("fsGroup", 0))
 
     def update(self, secret: str, data: dict[str, str]) -> None:
-        """A secret that changes: the volumes that hold it follow."""
+        """Changes a secret, and the volumes that hold it."""
         self._secrets[secret] = data
         for mount in self.container["volumeMounts"]:
             (volume,) = (v for v in self.spec["volumes"] if v["name"] == mount["name"])
@@ -199,7 +203,7 @@ class Container:
             groups = str(security.get("fsGroup", group))
             drop = ["setpriv", "--reuid", user, "--regid", group, "--groups", groups, "--no-new-privs", "--bounding-set=-all"]
             words += ["--", *drop, "--inh-caps=-all"]
-        else:  # who may not give files away has all of them belong to the program's user
+        else:  # without permission to change owners, all files belong to the program's user
             words += ["--unshare-user", "--uid", user, "--gid", group, "--"]
         tried = subprocess.run([*words, "sh", "-c", "touch /x /etc/x /usr/local/x 2>&1; id -u"], capture_output=True, text=True)
         if tried.returncode != 0:
@@ -219,7 +223,7 @@ class Container:
         return {"PATH": os.environ["PATH"], **env, **self.env}
 
     def serve(self, wait: bool = True, delay: bool = False) -> Contained:
-        """Without `delay` it stops at once, so that tests end."""
+        """Without `delay` it stops immediately, so that tests end."""
         words = [*self._jail(), image()["entry"], *self.container["args"]]
         env = self.environment() | ({} if delay else {"SPICED_RUNTIME__SHUTDOWN_DELAY": "0s"})
         server = Contained(words, cwd=self._pod.cwd, env=env, ca=self._pod.ca_file)
@@ -227,7 +231,7 @@ class Container:
         return server.wait_until_serving() if wait else server
 
     def run(self, *words: str, code: int = 0) -> str:
-        """Another command of the program, in the same container."""
+        """Runs another command of the program in the same container."""
         words = [*self._jail(), image()["entry"], *words]
         done = subprocess.run(words, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE)
         assert done.returncode == code, f"ended with {done.returncode}: {done.stderr}{done.stdout}"
@@ -236,14 +240,16 @@ class Container:
     # Probes
 
     def probe(self, server: Server, kind: str) -> int:
-        """The status of a probe as the manifest writes it; the kubelet takes 200 to 399 for success, and any certificate."""
+        """The status of a probe as defined in the manifest; the kubelet accepts 200 to 399 as success, and any
+        certificate.
+        """
         get = self.container[f"{kind}Probe"]["httpGet"]
         scheme = get.get("scheme", "HTTP").lower()
         url = f"{scheme}://127.0.0.1:{server.port(get['port'])}{get['path']}"
         return clients.curl(url, *(["-k"] if scheme == "https" else [])).status
 
     def grpc_probe(self, server: Server, port: str = "probe") -> str:
-        """`grpc: { port: … }`: the kubelet asks in the clear."""
+        """`grpc: { port: … }`: the kubelet probes in plain text."""
         with grpc.insecure_channel(f"127.0.0.1:{server.port(port)}", [("grpc.enable_http_proxy", 0)]) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

@@ -1,7 +1,7 @@
-"""The ledger of secrets, which must never appear in anything that `spiced` prints or answers.
+"""The ledger of secrets, which must never appear in anything that `spiced` prints or sends.
 
-Every private key that the suite creates is registered here, as is every marked value. When a server ends, its whole
-output is checked against the ledger.
+Every private key that the suite creates is registered here, as is every marked value. When a server ends, its
+complete output is checked against the ledger.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 
 class Ledger:
-    """Needles, each with a word for what it is."""
+    """The secrets, each with a description."""
 
     def __init__(self) -> None:
         self._needles: dict[str, str] = {}
 
     def mark(self, what: str) -> str:
-        """A fresh value that must not be seen again."""
+        """A fresh value that must not appear anywhere."""
         value = f"mark{uuid.uuid4().hex}"
         self._needles[value] = what
         return value
 
     def add(self, what: str, value: str) -> str:
-        """A value that somebody else made, and that must not be seen."""
+        """Registers a value that was created elsewhere and must not appear."""
         self._needles[value] = what
         return value
 
@@ -41,14 +41,14 @@ class Ledger:
             self._needles[base64.b64encode(der).decode()[start : start + 24]] = "a private key in base64"
 
     def found_in(self, text: str | bytes) -> list[str]:
-        """What of the ledger stands in the text, however its lines were broken."""
+        """The descriptions of the secrets that the text contains, regardless of line breaks."""
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
         flat = re.sub(r"\\n|\\r|\s", "", text)
         return sorted({what for needle, what in self._needles.items() if needle in flat})
 
     def assert_clean(self, text: str | bytes, where: str) -> None:
-        """Fails where the text shows a secret; the secret itself is not repeated."""
+        """Fails if the text contains a secret; does not repeat the secret itself."""
         found = self.found_in(text)
         assert not found, f"{where} shows {', '.join(found)}"
 

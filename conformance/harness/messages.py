@@ -6,10 +6,10 @@ import re
 
 
 def plain(lines: list[str], *folders: object) -> str:
-    """The lines, with `PORT` and `POD` where those differ each time."""
+    """The lines, with `PORT` and `POD` in place of what differs between runs."""
     text = "\n".join(lines)
     for folder in folders:
         text = text.replace(str(folder), "POD")
     text = re.sub(r"(?<=localhost:)\d+|(?<=127\.0\.0\.1:)\d+", "PORT", text)
-    # One refused connection, of two kinds of system.
+    # Two kinds of system report a refused connection with different numbers.
     return re.sub(r"\(os error \d+\)", "(os error N)", text)

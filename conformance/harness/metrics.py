@@ -12,7 +12,7 @@ _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)')
 
 
 def metrics(server) -> list[tuple[str, dict[str, str], float]]:
-    """Every sample; a line that is no Prometheus text is a failure."""
+    """Every sample; a line that is not Prometheus text is a failure."""
     answer = clients.get(server, "/metrics", endpoint="metrics").ok()
     assert answer.media_type in ("text/plain", "application/openmetrics-text"), answer.headers
     LEDGER.assert_clean(answer.body, "/metrics")

@@ -14,5 +14,5 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def pods(page: str) -> list[str]:
-    """Those that are a spicepod.yaml, and say so."""
+    """The code blocks that are marked as a spicepod.yaml."""
     return [block for block in blocks(page, "yaml") if block.startswith("# spicepod.yaml\n")]

@@ -20,7 +20,7 @@ ENDPOINTS = ("http", "flight", "grpc")
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines as a block, as people do with PEM."""
+    """Writes multi-line text as a block, as people do with PEM."""
 
 
 _Dumper.add_representer(
@@ -32,7 +32,7 @@ _Dumper.add_representer(
 
 
 class Pod:
-    """`folder` holds spicepod.yaml; `cwd` is where the program is started, another folder on purpose."""
+    """`folder` holds spicepod.yaml; `cwd` is where the program is started, deliberately a different directory."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "pod"
@@ -49,7 +49,7 @@ class Pod:
 
     @cached_property
     def pair(self) -> Pair:
-        """The leaf that most tests serve."""
+        """The leaf that most tests use."""
         return self.ca.issue()
 
     @cached_property
@@ -61,7 +61,7 @@ class Pod:
     # Contents of the directory
 
     def write(self, name: str, content: str | bytes, mode: int = 0o600) -> Path:
-        """A file in the pod's folder (or at an absolute path)."""
+        """Writes a file into the pod's directory (or to an absolute path)."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -69,7 +69,7 @@ class Pod:
         return path
 
     def write_pair(self, pair: Pair | None = None, stem: str = "tls") -> dict[str, str]:
-        """Certificate and key as files; returns the two settings that name them."""
+        """Writes certificate and key as files; returns the two settings that name them."""
         pair = pair or self.pair
         return {
             "certificate_file": str(self.write(f"{stem}.crt", pair.certificate)),
@@ -83,7 +83,7 @@ class Pod:
     def yaml(
         self, *, tls: dict | None = None, runtime: dict | None = None, file: str = "spicepod.yaml", **more
     ) -> Path:
-        """Writes spicepod.yaml: `tls` and `runtime` go where they belong, the rest to the top."""
+        """Writes spicepod.yaml: `tls` and `runtime` go to their sections, the rest to the top level."""
         runtime = dict(runtime or {})
         if tls is not None:
             runtime["tls"] = tls
@@ -92,10 +92,10 @@ class Pod:
             document["runtime"] = runtime
         return self.write(file, yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000))
 
-    # What runs on it
+    # Processes
 
     def environment(self, more: dict[str, str] | None = None) -> dict[str, str]:
-        """Nothing of the caller's but what a program needs."""
+        """Only those of the caller's variables that a program needs."""
         kept = {
             k: os.environ[k] for k in ("PATH", "LANG", "TZ", "RUST_BACKTRACE", "LD_LIBRARY_PATH") if k in os.environ
         }
@@ -111,7 +111,9 @@ class Pod:
         return command
 
     def serve(self, *args, env=None, path="", endpoints=ENDPOINTS, cwd=None, wrap=(), wait=True) -> Server:
-        """Starts it and waits until all endpoints are open. `path=None` gives no PATH; `wrap` goes before the program."""
+        """Starts the program and waits until all endpoints are open. `path=None` passes no PATH; `wrap` precedes the
+        program.
+        """
         path = self.folder if path == "" else path
         if path is self.folder and not any(self.folder.glob("spicepod.y*ml")):
             self.yaml()
@@ -125,9 +127,9 @@ class Pod:
         return server.wait_until_serving() if wait else server
 
     def refuse(self, *args, env=None, path="", code: int = 78, cwd=None) -> Refusal:
-        """Runs it and wants it to refuse.
+        """Runs the program, which must refuse to start.
 
-        Its endpoints are given a port that is taken: had it tried to open one, it would have ended with 69.
+        Its endpoints are given a port that is in use: if it tried to open one, it would end with 69.
         """
         path = self.folder if path == "" else path
         if path is self.folder and not any(self.folder.glob("spicepod.y*ml")):
@@ -155,7 +157,7 @@ class Pod:
         return refusal
 
     def close(self) -> None:
-        """Ends every server; the first trouble is raised once all are down."""
+        """Ends every server; raises the first error once all have ended."""
         troubles = []
         for server in self.servers:
             try:
@@ -168,7 +170,7 @@ class Pod:
 
 @dataclass
 class Refusal:
-    """A start that failed, as a person or a script sees it."""
+    """A failed start, as a person or a script sees it."""
 
     code: int
     stdout: str
@@ -194,7 +196,7 @@ class Refusal:
         assert not repeated, f"said more than once: {repeated}\n{seen}"
 
     def names(self, *things: object) -> Refusal:
-        """Wants each of these in the report."""
+        """Requires each of these in the report."""
         text = "\n".join(self.report)
         missing = [str(thing) for thing in things if str(thing) not in text]
         assert not missing, f"the report does not name {missing}:\n{text}"

@@ -1,5 +1,6 @@
-"""A PostgreSQL server for the suite, with a CA of its own: most users need scram over TLS, one a certificate, and one
-uses plain text."""
+"""A PostgreSQL server for the suite, with a separate CA: most users need scram over TLS, one a certificate, and one
+uses plain text.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from .certificates import Authority
 from .leak_scanner import LEDGER
 from .waiting import DEADLINE, eventually
 
-# Who may come how; the first line that fits decides (PostgreSQL, "The pg_hba.conf File").
+# The authentication of users; the first matching line applies (PostgreSQL, "The pg_hba.conf File").
 _HBA = """\
 local     all  all                     trust
 hostssl   all  by_certificate  all     cert
@@ -30,7 +31,7 @@ hostnossl all  all             all     reject
 
 
 def _program(name: str) -> str:
-    """Debian keeps the server's programs out of everybody's PATH."""
+    """Finds a program of the server, which Debian keeps out of PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
     path = str(found[0]) if found else shutil.which(name)
     if not path:
@@ -40,7 +41,7 @@ def _program(name: str) -> str:
 
 
 class Postgres:
-    """Runs until it is stopped. PostgreSQL refuses to run as root, so root hands it to Debian's own user for it."""
+    """Runs until it is stopped. PostgreSQL refuses to run as root, so root runs it as Debian's user for it."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="spiced-pg-"))
@@ -90,7 +91,7 @@ class Postgres:
         return path
 
     def present(self, pair) -> None:
-        """Serves with this certificate from the next `reload` on."""
+        """Presents this certificate from the next `reload` on."""
         self.file("server.crt", pair.certificate)
         self.file("server.key", pair.key_text)
 
@@ -102,7 +103,7 @@ class Postgres:
         assert done.returncode == 0, done.stderr.decode()
 
     def sql(self, text: str, database: str = "postgres", deadline: float = DEADLINE) -> str:
-        """As its administrator, over the local socket."""
+        """Runs SQL as the administrator, over the local socket."""
         words = [clients.tool("psql"), "-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-d", database]
         done = subprocess.run(
             [*words, "-v", "ON_ERROR_STOP=1", "-qAt", "-f", "-"], input=text.encode(), capture_output=True, timeout=deadline
@@ -112,7 +113,7 @@ class Postgres:
 
     @contextlib.contextmanager
     def session(self):
-        """A session of its administrator: what it gives runs statements in it, one after the other."""
+        """A session of the administrator: yields a function that runs statements in it, one after the other."""
         words = [clients.tool("psql"), "-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-qAt"]
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
@@ -126,7 +127,7 @@ class Postgres:
             process.stdin.close()
 
     def params(self, **more: str) -> dict[str, str]:
-        """A data set's params: over TLS, verified in full."""
+        """The params of a data set: TLS with full verification."""
         params = {
             "pg_host": "localhost",
             "pg_port": str(self.port),
@@ -139,7 +140,7 @@ class Postgres:
         return {name: value for name, value in {**params, **more}.items() if value}
 
     def serve(self, pod, source: str, access: str = "read", name: str = "t", **params: str):
-        """A server with one of its tables or views as its only data set, which everybody may write."""
+        """A server with one of its tables or views as the only data set, which all callers may write."""
         pod.yaml(
             datasets=[{"from": f"postgres:{source}", "name": name, "access": access, "params": self.params(**params)}],
             runtime={"auth": {"allow_anonymous": "rw"}},
@@ -147,7 +148,7 @@ class Postgres:
         return pod.serve(env={"PG_PASSWORD": self.password})
 
     def heard(self) -> str:
-        """Every statement that it was sent, and how it was refused."""
+        """The log: every statement received, and how it was refused."""
         return (self.folder / "log").read_text()
 
     def stop(self) -> None:

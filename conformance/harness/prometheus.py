@@ -17,7 +17,7 @@ from .waiting import DEADLINE
 
 
 class Prometheus:
-    """`config` is what prometheus.yml says; its paths are relative to `folder`."""
+    """`config` is the content of prometheus.yml; its paths are relative to `folder`."""
 
     def __init__(self, folder: Path, config: dict) -> None:
         pace = {"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -46,7 +46,7 @@ class Prometheus:
         self._process.close()
 
     def ask(self, path: str, **parameters: str):
-        """The data of an answer of its API; an error is a failure that has its words."""
+        """Calls the API and returns the data of the response; an error fails with its message."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
@@ -59,7 +59,7 @@ class Prometheus:
         return self.ask("query", query=expression)["result"]
 
     def firing(self) -> dict[str, list[dict]]:
-        """The alerts that fire, by name."""
+        """The firing alerts, by name."""
         firing: dict[str, list[dict]] = {}
         for alert in self.ask("alerts")["alerts"]:
             if alert["state"] == "firing":

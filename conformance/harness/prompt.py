@@ -15,14 +15,14 @@ from .leak_scanner import LEDGER
 from .server import Server, binary
 from .waiting import DEADLINE
 
-# What the line editor sends when it begins to read a line: bracketed paste on.
+# The sequence that the line editor sends when it starts to read a line: bracketed paste on.
 _READY = "\x1b[?2004h"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 @dataclass
 class Ran:
-    """How a run ended, and what it said where."""
+    """The exit code and the output of a run."""
 
     code: int
     out: str
@@ -34,19 +34,19 @@ class Ran:
 
 
 def endpoint(server: Server, scheme: str | None = None) -> str:
-    """Where the Flight endpoint is, as `--endpoint` takes it."""
+    """The address of the Flight endpoint, in the form of `--endpoint`."""
     prefix = "" if scheme is None else f"{scheme}://"
     return f"{prefix}localhost:{server.port('flight')}"
 
 
 def environment(home: Path, more: dict[str, str] | None = None) -> dict[str, str]:
-    """Nothing of the caller's but what a program needs; one home for each test."""
+    """Only those of the caller's variables that a program needs; each test has its home directory."""
     kept = {k: os.environ[k] for k in ("PATH", "TZ", "LD_LIBRARY_PATH") if k in os.environ}
     return {**kept, "HOME": str(home), "LANG": "C.UTF-8", **(more or {})}
 
 
 def run(home: Path, *args: str, stdin: bytes | None = None, env=None, cwd: Path | None = None, deadline=DEADLINE) -> Ran:
-    """To its end. Without `stdin` there is nothing to read."""
+    """Runs to the end. Without `stdin` there is nothing to read."""
     process = subprocess.Popen(
         [binary(), "sql", *args],
         stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
@@ -66,13 +66,13 @@ def run(home: Path, *args: str, stdin: bytes | None = None, env=None, cwd: Path 
     return Ran(process.returncode, out.decode(), err.decode())
 
 
-# A query that every server answers, and the answer.
+# A query that every server supports, and its result.
 QUERY = ("--format", "csv", "SELECT 1 AS x")
 ANSWER = "x\n1\n"
 
 
 def refused(home: Path, *args: str, env=None) -> str:
-    """Runs the query, wants it to fail, and gives what it said."""
+    """Runs the query, which must fail, and returns the error output."""
     ran = run(home, *args, *QUERY, env=env)
     assert (ran.code, ran.out) == (1, ""), f"{ran}"
     return ran.err
@@ -86,7 +86,7 @@ def ca(home: Path, authority: Authority) -> str:
 
 
 def trusting(server: Server) -> list[str]:
-    """The options that reach a server, over TLS where it has it."""
+    """The options that reach a server, over TLS if it uses it."""
     if not server.tls("flight"):
         return ["--endpoint", endpoint(server)]
     return ["--endpoint", endpoint(server), "--tls-root-certificate-file", server.ca]
@@ -110,7 +110,7 @@ class Prompt:
         self.greeting = self.until_ready()
 
     def until_ready(self) -> str:
-        """Waits for the prompt; gives what was said before it."""
+        """Waits for the prompt; returns the output before it."""
         self.child.expect_exact(_READY)
         said = _ESCAPES.sub("", self.child.before).replace("\r", "")
         LEDGER.assert_clean(said, "the prompt")
@@ -120,7 +120,9 @@ class Prompt:
         self.child.send(keys)
 
     def ask(self, *lines: str) -> str:
-        """Types the lines of one statement, each with Enter; gives what is said until the next prompt, the echo included."""
+        """Types the lines of one statement, each with Enter; returns the output up to the next prompt, including the
+        echo.
+        """
         for line in lines:
             self.type(line + "\r")
         return self.until_ready()
@@ -129,7 +131,7 @@ class Prompt:
         self.child.expect_exact(text)
 
     def leave(self, keys: str = "\x04") -> int:
-        """Leaves, by Ctrl-D or otherwise; gives the exit code."""
+        """Leaves, with Ctrl-D or otherwise; returns the exit code."""
         self.type(keys)
         self.child.expect(pexpect.EOF)
         self.child.close()

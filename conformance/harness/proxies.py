@@ -24,7 +24,7 @@ from .waiting import DEADLINE, eventually
 
 @dataclass(frozen=True)
 class Upstream:
-    """What is behind the proxy: the server, whose certificates it may have, and the name that they must have."""
+    """The server behind the proxy, the CA of its certificates, and the name that they must cover."""
 
     server: Server
     ca: str
@@ -35,7 +35,7 @@ class Upstream:
 
 
 class Proxy:
-    """One process. It looks like a `Server` to the clients: ports, a scheme, and a CA to trust."""
+    """One proxy process. It resembles a `Server` to the clients: ports, a scheme, and a CA to trust."""
 
     name: str
 
@@ -59,7 +59,7 @@ class Proxy:
         raise NotImplementedError
 
     def listen(self) -> None:
-        """A socket an endpoint, for the proxy to inherit."""
+        """Opens one socket per endpoint for the proxy to inherit."""
         for endpoint in ENDPOINTS:
             self.sockets[endpoint] = socket.create_server(("127.0.0.1", 0), backlog=128)
             self.sockets[endpoint].set_inheritable(True)
@@ -84,7 +84,7 @@ class Proxy:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    # As a server is asked
+    # The same interface as a server
 
     def port(self, endpoint: str) -> int:
         return self.sockets[endpoint].getsockname()[1]
@@ -113,7 +113,7 @@ class Nginx(Proxy):
     def start(self) -> subprocess.Popen:
         self.listen()
         configuration = self.write("nginx.conf", self.configuration())
-        inherited = "".join(f"{self.fd(endpoint)};" for endpoint in ENDPOINTS)  # as nginx hands them on in its own upgrades
+        inherited = "".join(f"{self.fd(endpoint)};" for endpoint in ENDPOINTS)  # as nginx passes them on during an upgrade
         words = ["-p", self.folder, "-c", configuration, "-e", "stderr"]
         return self.spawn(clients.optional_tool("nginx"), *words, NGINX=inherited)
 
@@ -122,7 +122,7 @@ class Nginx(Proxy):
         scratch = "\n".join(
             f"    {kind}_temp_path {self.folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
-        user = "user root;" if os.geteuid() == 0 else ""  # or its worker could not write into the test's folder
+        user = "user root;" if os.geteuid() == 0 else ""  # otherwise its worker could not write into the test's directory
         return f"""
 daemon off;
 {user}

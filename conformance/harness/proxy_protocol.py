@@ -1,4 +1,4 @@
-"""The PROXY protocol, version 2: its header, and a forwarder that begins every connection with one."""
+"""The PROXY protocol, version 2: its header, and a forwarder that sends one at the start of every connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
 def header(source: str | None, port: int = 40_000, more: bytes = b"") -> bytes:
-    """As a proxy sends it for a client at `source`; without one, for itself (LOCAL). `more` are TLVs."""
+    """The header that a proxy sends for a client at `source`, or for itself without one (LOCAL). `more` are TLVs."""
     if source is None:
         return SIGNATURE + b"\x20\x00" + len(more).to_bytes(2, "big") + more
     address = ipaddress.ip_address(source)
@@ -21,7 +21,7 @@ def header(source: str | None, port: int = 40_000, more: bytes = b"") -> bytes:
 
 
 class Forwarder:
-    """Listens on a free port of this machine and hands every connection on, its header first."""
+    """Listens on a free local port and forwards every connection, preceded by its header."""
 
     def __init__(self, port: int, source: str) -> None:
         self._target, self._first = port, header(source)

@@ -1,6 +1,6 @@
-"""A server that the test controls: TLS by the test's authority, a function that answers, and a list of the requests.
+"""A server that the test controls: TLS by the test's authority, a function that responds, and a list of the requests.
 
-It replaces a store, or stands in front of a real one to make it slow, busy, endless or unresponsive.
+It replaces a store, or sits in front of a real one to make it slow, busy, endless or unresponsive.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .waiting import DEADLINE
 
 
 class Asked(http.server.BaseHTTPRequestHandler):
-    """One request. `body` is read; `answer` sends a whole answer."""
+    """One request. `body` is read; `answer` sends a complete response."""
 
     protocol_version = "HTTP/1.1"
     server: _Server
@@ -25,7 +25,7 @@ class Asked(http.server.BaseHTTPRequestHandler):
     def handle_one_request(self):
         try:
             super().handle_one_request()
-        except (OSError, ssl.SSLError):  # the client went away, which some tests want
+        except (OSError, ssl.SSLError):  # some tests disconnect on purpose
             self.close_connection = True
 
     def _any(self):
@@ -64,11 +64,11 @@ class _Server(http.server.ThreadingHTTPServer):
     front: Front
 
     def handle_error(self, request, client_address):
-        pass  # a handshake that the client breaks off
+        pass  # the client aborted the handshake
 
 
 class Front:
-    """Listens on a free port of 127.0.0.1 until it is closed; `behave` may be changed at any time."""
+    """Listens on a free port of 127.0.0.1 until closed; `behave` may be changed at any time."""
 
     def __init__(self, behave, pair: Pair | None = None) -> None:
         self.behave = behave
@@ -84,7 +84,7 @@ class Front:
                 file.write(pair.certificate + pair.key_text)
                 file.flush()
                 context.load_cert_chain(file.name)
-            # The handshake belongs to the request's thread, not to the accept loop.
+            # The handshake runs in the request's thread, not in the accept loop.
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -96,17 +96,17 @@ class Front:
         self._server.server_close()
 
 
-# Ways to behave
+# Behaviours
 
 
 def slow(asked: Asked) -> None:
-    """Takes the question and never answers."""
+    """Reads the request and never responds."""
     asked.server.front.closing.wait(DEADLINE)
     asked.close_connection = True
 
 
 def endless(asked: Asked) -> None:
-    """Answers without an end."""
+    """Sends a response without an end."""
     asked.begin_chunks()
     part = b'{"x": "' + b"x" * 65536
     while not asked.server.front.closing.is_set():
@@ -114,12 +114,12 @@ def endless(asked: Asked) -> None:
 
 
 def nonsense(asked: Asked) -> None:
-    """A login page, say."""
+    """Sends something unrelated, such as a login page."""
     asked.answer(200, b"<html>please log in</html>", "text/html")
 
 
 def pass_on(upstream: str, context: ssl.SSLContext | None = None):
-    """Hands every question on to `upstream`, and its answer back."""
+    """Forwards every request to `upstream`, and its response back."""
     target = urlsplit(upstream)
 
     def behave(asked: Asked) -> None:
@@ -138,7 +138,7 @@ def pass_on(upstream: str, context: ssl.SSLContext | None = None):
 
 
 def refused_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A local port that is not in use."""
     import socket
 
     with socket.socket() as probe:

@@ -24,7 +24,7 @@ def binary() -> str:
 
 
 class Server:
-    """One process. Waits are for its log lines or its end, never for time to pass."""
+    """One process. Waits are for log lines or for its end, never for time to pass."""
 
     def __init__(self, argv: list[str], *, cwd: Path, env: dict[str, str], ca: str | None = None) -> None:
         self.argv = argv
@@ -43,7 +43,7 @@ class Server:
         for reader in self._readers:
             reader.start()
 
-    # What it says
+    # Output
 
     @property
     def stdout(self) -> str:
@@ -57,11 +57,11 @@ class Server:
 
     @property
     def log(self) -> list[dict]:
-        """The log's lines as objects; other lines are left out."""
+        """The log lines as objects; other lines are omitted."""
         return [record for line in self.stderr.splitlines() if (record := parse(line)) is not None]
 
     def logged(self, *levels: str, match: str = "", since: int = 0) -> list[dict]:
-        """Log lines of these levels (any, without) whose text matches, without regard to case."""
+        """The log lines of these levels (or of any) whose text matches, ignoring case."""
         return [
             record
             for record in self.log[since:]
@@ -69,7 +69,7 @@ class Server:
         ]
 
     def wait_for_log(self, *levels: str, match: str = "", since: int = 0, deadline: float = DEADLINE) -> dict:
-        """The first such line, once it is there."""
+        """Waits for the first such line."""
         return self._wait(
             lambda: next(iter(self.logged(*levels, match=match, since=since)), None),
             f"a log line matching {match!r}",
@@ -81,10 +81,10 @@ class Server:
         self.wait_for_log(match=r'"message": "serving"')
         return self
 
-    # Its endpoints
+    # Endpoints
 
     def addresses(self, endpoint: str) -> list[str]:
-        """As announced: `127.0.0.1:40123`, `[::1]:40123`."""
+        """The announced addresses: `127.0.0.1:40123`, `[::1]:40123`."""
         return [
             record["fields"]["address"]
             for record in self.log
@@ -97,7 +97,7 @@ class Server:
         return int(addresses[0].rsplit(":", 1)[1])
 
     def tls(self, endpoint: str = "http") -> bool:
-        """Whether the endpoint says that it speaks TLS."""
+        """Whether the endpoint reports that it uses TLS."""
         return next(
             record["fields"]["tls"]
             for record in self.log
@@ -108,15 +108,15 @@ class Server:
         scheme = "https" if self.tls(endpoint) else "http"
         return f"{scheme}://{host}:{self.port(endpoint)}{path}"
 
-    # What it costs
+    # Resources
 
     def memory(self, field: str = "VmRSS") -> int:
-        """Bytes, from /proc: `VmRSS` now, `VmHWM` at the highest since `forget_peak`."""
+        """Bytes, from /proc: `VmRSS` is the current value, `VmHWM` the peak since `forget_peak`."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE).group(1)) * 1024
 
     def forget_peak(self) -> None:
-        """Lets the highest memory mark start again from now (proc(5), clear_refs)."""
+        """Resets the peak memory (proc(5), clear_refs)."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def cpu(self) -> float:
@@ -125,20 +125,20 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def cpu_share(self, seconds: float = 0.5) -> float:
-        """CPU used over the next moment, in cores; the wait is for the process to end, which would be wrong."""
+        """The CPU used during the next moment, in cores. The process must not end meanwhile."""
         before, started = self.cpu(), time.monotonic()
         self.stays_up(seconds)
         return (self.cpu() - before) / (time.monotonic() - started)
 
     def stays_up(self, seconds: float) -> None:
-        """Fails where the process ends within this time."""
+        """Fails if the process ends within this time."""
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return
         raise AssertionError(f"spiced ended by itself with {code}:\n{self.stderr}")
 
-    # Its end
+    # Shutdown
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -157,13 +157,13 @@ class Server:
         return code
 
     def close(self) -> None:
-        """Ends it as an operator would, wants a clean exit, and looks through all it ever said."""
+        """Stops it as an operator would, requires a clean exit, and scans all its output for secrets."""
         try:
             if self.process.poll() is None:
                 self.signal(signal.SIGTERM)
                 code = self.wait_for_exit()
                 assert code == 0, f"a clean stop exits 0, this one {code}:\n{self.tail()}"
-            assert self._end_seen, f"it ended by itself with {self.process.returncode}:\n{self.tail()}"
+            assert self._end_seen, f"it ended unexpectedly with {self.process.returncode}:\n{self.tail()}"
             assert "panicked at" not in self.stderr, f"a panic:\n{self.tail()}"
         finally:
             if self.process.poll() is None:
@@ -204,7 +204,7 @@ class Server:
 
 
 def parse(line: str) -> dict | None:
-    """A line of the log as an object, or None where it is something else."""
+    """A log line as an object, or None for any other line."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -213,5 +213,5 @@ def parse(line: str) -> dict | None:
 
 
 def text_of(record: dict) -> str:
-    """Everything that a log line says."""
+    """The complete text of a log line."""
     return json.dumps(record, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A third-party Flight server: pyarrow's, which answers every statement with one row."""
+"""A third-party Flight server: pyarrow's, which returns one row for every statement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ class _Headers(flight.ServerMiddlewareFactory):
 
 
 class StandIn(flight.FlightServerBase):
-    """With `key` it refuses every other; with `endless` its row comes again and again. `actions` were asked of it."""
+    """With `key` it refuses any other key; with `endless` it repeats its row forever. `actions` are the received
+    actions.
+    """
 
     def __init__(self, location: str, key: str | None = None, endless: bool = False, **more) -> None:
         self.headers = _Headers()

@@ -59,7 +59,7 @@ FRAMES += ["ROWS BETWEEN 18446744073709551615 PRECEDING AND 18446744073709551615
 HIGHER = ["array_transform", "array_filter", "array_any_match", "array_first"]
 SOURCES = ["", "", f" FROM {TABLE}", f" FROM {TABLE}", f" FROM {MANY}"]
 
-#: What stands before, in between and after: `n` of them in a row, or in one another.
+# The text before, between and after `n` parts, in sequence or nested.
 CHAINS = {
     "+": ("SELECT 1", "+1", ""), "||": ("SELECT 'a'", "||'a'", ""), "and": ("SELECT true", " AND true", ""),
     "or": ("SELECT 1 FROM (SELECT 1 AS x) t WHERE x=0", " OR x>1", ""), "cast": ("SELECT 1", "::int", ""),
@@ -85,14 +85,14 @@ NESTS = {
 
 
 class Statements:
-    """An endless row of them."""
+    """An endless sequence of statements."""
 
     def __init__(self, seed: int, functions: dict[str, list[str]]) -> None:
         self.random = random.Random(seed)
         self.functions = {kind: sorted(set(names)) for kind, names in functions.items()}
 
     def __iter__(self) -> Iterator[str]:
-        # Every function and every production comes up before anything comes again.
+        # Every function and every production occurs before any is repeated.
         while True:
             rounds = [lambda name=name: self.scalar(name) for name in self.functions["SCALAR"] for _ in range(4)]
             rounds += [lambda name=name: self.aggregate(name) for name in self.functions["AGGREGATE"] for _ in range(4)]
@@ -117,7 +117,7 @@ class Statements:
         return f"{name}({', '.join(self.argument(depth) for _ in range(count))})"
 
     def likely(self, name: str) -> str:
-        """Arguments as most functions want them: a text or a list or a number first, numbers and texts after it."""
+        """Arguments that most functions accept: first a text, a list or a number, then numbers and texts."""
         first = self.pick(self.random.choice([TEXTS, LISTS, WHOLE, TIMES, BROKEN, ["s", "a", "l", "ts", "f"]]))
         rest = [self.pick(self.random.choice([WHOLE, TEXTS, ["l", "s"]])) for _ in range(self.random.choice([0, 1, 1, 2, 2, 3]))]
         return f"{name}({', '.join([first, *rest])})"
@@ -172,7 +172,7 @@ class Statements:
         return f"SELECT {self.random.choice(HIGHER)}({self.pick(LISTS, ['a'])}, x -> {body}) FROM {TABLE}"
 
     def doubling(self) -> str:
-        """A short text of which each level is twice the one below."""
+        """A short text that doubles in length at each level."""
         levels, inner = self.random.choice([5, 12, 30]), f"SELECT s AS x FROM {TABLE}"
         step = self.random.choice(["x || x", "concat(x, x)", "replace(x, 'a', x)", "repeat(x, 2)", "array_to_string([x, x], x)"])
         for _ in range(levels):

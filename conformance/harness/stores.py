@@ -1,4 +1,4 @@
-"""Real secret stores for the suite: AWS Secrets Manager by moto, Vault by OpenBao, each in a process of its own."""
+"""Real secret stores for the suite: AWS Secrets Manager by moto, Vault by OpenBao, each in a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 
 class Process:
-    """A server's process; what it says is kept for when it fails."""
+    """The process of a server; its output is kept for error reports."""
 
     def __init__(self, argv: list[str], env: dict[str, str], cwd: Path) -> None:
         self._said: list[str] = []
@@ -60,7 +60,7 @@ class Process:
 
 
 class Moto(Process):
-    """AWS, as far as moto has it, on this machine: over plain HTTP, or over TLS with a pair."""
+    """AWS on this machine, as far as moto implements it: over plain HTTP, or over TLS with a pair."""
 
     def __init__(self, root: Path, pair=None, ca: str | None = None) -> None:
         root.mkdir(exist_ok=True)
@@ -91,12 +91,12 @@ class Moto(Process):
         self.client().create_secret(Name=name, **kind)
 
     def put(self, name: str, value: str | bytes | dict) -> None:
-        """A new version of a secret that is there."""
+        """Writes a new version of an existing secret."""
         kind = {"SecretBinary": value} if isinstance(value, bytes) else {"SecretString": _text(value)}
         self.client().put_secret_value(SecretId=name, **kind)
 
     def enforce_policies(self) -> None:
-        """From now on every request's signature and policies are looked at."""
+        """From now on the signature and the policies of every request are checked."""
         import requests
 
         url = f"{self.url}/moto-api/reset-auth"
@@ -107,7 +107,7 @@ REGION = "eu-west-1"
 
 
 def aws_environment(**more: str) -> dict[str, str]:
-    """What the SDK finds in the environment; the secret key is marked."""
+    """The variables that the SDK reads; the secret key is marked."""
     return {
         "AWS_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "AKIDTEST",
@@ -145,7 +145,7 @@ class Bao(Process):
         return ssl.create_default_context(cafile=self.ca_file)
 
     def ask(self, method: str, path: str, body: dict | None = None, namespace: str = "", token: str = "") -> dict:
-        """A question to the API, as root unless `token` says otherwise; anything but success is an error."""
+        """Calls the API, as root unless `token` is given; anything but success is an error."""
         import requests
 
         answer = requests.request(
@@ -160,13 +160,13 @@ class Bao(Process):
         return answer.json() if answer.content else {}
 
     def mount(self, name: str, version: int = 2, namespace: str = "") -> None:
-        """A key-value engine of the test's own."""
+        """Creates a key-value engine for the test."""
         body = {"type": "kv", "options": {"version": str(version)}}
         self.ask("POST", f"sys/mounts/{name}", body, namespace)
 
     def put(self, mount: str, secret: str, fields: dict, version: int = 2, namespace: str = "") -> None:
         if version == 2:
-            eventually(  # a new engine of version 2 takes a moment to be ready
+            eventually(  # a new engine of version 2 takes a moment to become ready
                 lambda: self.ask("POST", f"{mount}/data/{secret}", {"data": fields}, namespace), f"{mount} takes a secret"
             )
         else:

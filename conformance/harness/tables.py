@@ -14,7 +14,7 @@ from .proxies import PROXIES
 class Table:
     rows: list[str]
     columns: list[str]
-    # Impossible with any server: (row, column) and the reason.
+    # Cells that are impossible with any server: (row, column) and the reason.
     lacks: dict[tuple[str, str], str] = field(default_factory=dict)
 
 

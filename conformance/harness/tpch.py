@@ -26,10 +26,10 @@ SCALE = os.environ.get("SPICED_TPCH_SCALE", "0.1")
 TABLES = ("region", "nation", "supplier", "part", "partsupp", "customer", "orders", "lineitem")
 QUERIES = range(1, 23)
 
-# Seconds that one query, or the load of one table, may take.
+# The maximum seconds for one query, or for loading one table.
 DEADLINE = max(waiting.DEADLINE, 60, 300 * float(SCALE))
 
-# How many rows each query has, by scale; those of scale 1 are the specification's.
+# The number of rows of each query, by scale; those of scale 1 are the specification's.
 ROWS = {
     "0.1": (4, 44, 10, 5, 5, 1, 4, 2, 175, 20, 2541, 2, 37, 1, 1, 2762, 1, 5, 1, 9, 47, 7),
     "1": (4, 100, 10, 5, 5, 1, 4, 2, 175, 20, 1048, 2, 42, 1, 1, 18314, 1, 57, 1, 186, 100, 7),
@@ -66,7 +66,7 @@ def query(number: int) -> str:
 
 @functools.cache
 def folder() -> Path:
-    """Where the tables lie as Parquet; whoever comes first makes them, and a rename makes them whole at once."""
+    """The directory of the tables as Parquet. The first process creates it, and a rename publishes it atomically."""
     made = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiced" / "tpch" / SCALE
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def folder() -> Path:
             generator = Path(sys.executable).with_name("tpchgen-cli")
             subprocess.run([generator, "parquet", "-q", "-s", SCALE, "-n", "2", "-o", new], check=True, capture_output=True)
             assert {path.name for path in new.iterdir()} == {f"{table}.parquet" for table in TABLES}
-            with contextlib.suppress(OSError):  # where somebody else was faster
+            with contextlib.suppress(OSError):  # if another process was faster
                 new.rename(made)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -88,7 +88,7 @@ def file(table: str) -> Path:
 
 
 def load(postgres, schema: str) -> None:
-    """The same rows in PostgreSQL; `app` may read them."""
+    """Loads the same rows into PostgreSQL; `app` may read them."""
     postgres.sql(f"CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO app")
     rows = postgres.folder / "rows.csv"
     for table, columns in POSTGRES.items():
@@ -101,7 +101,7 @@ def load(postgres, schema: str) -> None:
         rows.unlink()
 
 
-# Answers
+# Results
 
 
 @functools.cache
@@ -114,7 +114,7 @@ def _duckdb() -> duckdb.DuckDBPyConnection:
 
 @functools.cache
 def answer(number: int) -> pa.Table:
-    """DuckDB's answer: as many rows as it must have, each value there."""
+    """DuckDB's result, with the expected number of rows and without nulls."""
     table = _duckdb().sql(query(number)).to_arrow_table()
     rows = ROWS[SCALE][number - 1] if SCALE in ROWS else None
     assert table.num_rows > 0 and rows in (table.num_rows, None), f"{table.num_rows} rows, not {rows}"
@@ -129,7 +129,7 @@ def order(text: str) -> list[str]:
 
 
 def assert_same(ours: pa.Table, theirs: pa.Table, by: list[str]) -> None:
-    """In the order of `by`, where equals come as they like; exact, but for floats and means."""
+    """Compares results in the order of `by`, ignoring the order of equal keys; exact, except for floats and means."""
     assert theirs.num_rows > 0 and theirs.num_columns > 0
     assert ours.column_names == theirs.column_names
     assert ours.num_rows == theirs.num_rows
@@ -140,14 +140,14 @@ def assert_same(ours: pa.Table, theirs: pa.Table, by: list[str]) -> None:
 
 
 def _rows(table: pa.Table, keys: list[int]) -> list[tuple]:
-    """Rows in their order; those whose keys are the same are sorted by the rest."""
+    """The rows in order; rows with equal keys are sorted by the remaining columns."""
     rows = zip(*(column.to_pylist() for column in table.columns))
     runs = groupby(rows, lambda row: [row[key] for key in keys])
     return [row for _, run in runs for row in sorted(run, key=lambda row: [str(value) for value in row])]
 
 
 def _judge(ours: pa.DataType, theirs: pa.DataType, name: str) -> Callable[[object, object], bool]:
-    """When values of these types are the same: a mean to the last digit that it is given with, other floats to 1e-9."""
+    """How values of these types are compared: a mean to its last digit, other floats to 1e-9."""
     assert _kind(ours) == _kind(theirs), f"{name}: {ours} instead of {theirs}"
     if not (types.is_floating(ours) or types.is_floating(theirs)):
         return lambda a, b: a is not None and a == b

@@ -6,12 +6,12 @@ import os
 import threading
 import time
 
-# Seconds that any one wait may take; a slow machine may ask for more.
+# The maximum seconds of any single wait; a slow machine may raise it.
 DEADLINE = float(os.environ.get("SPICED_CONFORMANCE_DEADLINE", "30"))
 
 
 def eventually(check, what: str, deadline: float = DEADLINE, pause: float = 0.05):
-    """Asks until `check` returns something true, and returns it. An exception counts as "not yet"."""
+    """Calls `check` until it returns something true, and returns that. An exception counts as "not yet"."""
     end = time.monotonic() + deadline
     never = threading.Event()
     while True:
@@ -19,7 +19,7 @@ def eventually(check, what: str, deadline: float = DEADLINE, pause: float = 0.05
         try:
             if answer := check():
                 return answer
-        except Exception as error:  # the last one is shown when time runs out
+        except Exception as error:  # the last error is shown when the deadline expires
             trouble = error
         if time.monotonic() > end:
             raise AssertionError(f"within {deadline:.0f} s never: {what}") from trouble

@@ -41,7 +41,7 @@ def varint(number: int) -> bytes:
 
 
 def message(**fields: bytes | str | int | bool) -> bytes:
-    """A message of fields `f1`, `f2` …: numbers as varints, all else as bytes."""
+    """A message with the fields `f1`, `f2` …: numbers as varints, everything else as bytes."""
     out = b""
     for name, value in fields.items():
         number = int(name[1:])
@@ -54,7 +54,7 @@ def message(**fields: bytes | str | int | bool) -> bytes:
 
 
 def read(data: bytes, number: int) -> bytes | int:
-    """The first field of this number; a message without one is a failure."""
+    """The first field with this number; fails if the message has none."""
     at = 0
 
     def number_at() -> int:
@@ -97,7 +97,7 @@ def update(text: str) -> bytes:
 
 
 def ingest(table: str, if_not_exist: int = 2, if_exists: int = 2) -> bytes:
-    """By default the table must be there, and rows are appended."""
+    """By default the table must exist, and rows are appended."""
     return sql_any("CommandStatementIngest", f1=message(f1=if_not_exist, f2=if_exists), f2=table)
 
 
@@ -106,7 +106,7 @@ def tables() -> bytes:
 
 
 def put(command: bytes, rows: pa.RecordBatch | None = None) -> list[bytes]:
-    """The FlightData of a DoPut: the descriptor alone, or with rows."""
+    """The FlightData of a DoPut: only the descriptor, or also rows."""
     if rows is None:
         return [message(f1=descriptor(command))]
     schema, _ = _parts(rows.schema.serialize())
@@ -140,7 +140,7 @@ class Outcome:
 
 
 class Wire:
-    """Calls to one endpoint, with what the caller shows: a key's metadata, a certificate."""
+    """Calls to one endpoint, with the caller's credentials: a key's metadata, a certificate."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Wire:
         self._channel.close()
 
     def ask(self, method: str, *requests: bytes) -> Outcome:
-        """Calls `DoGet` and so on of Flight, or a method by its whole path."""
+        """Calls `DoGet` and so on of Flight, or a method by its full path."""
         path = method if method.startswith("/") else f"{FLIGHT}/{method}"
         name = path.rpartition("/")[2]
         kind = ("stream" if name in _STREAMED_REQUESTS else "unary", "stream" if name in _STREAMED_ANSWERS else "unary")
@@ -181,7 +181,7 @@ class Wire:
         return Outcome(code.name, details, answers, _text(done.initial_metadata()), _text(done.trailing_metadata()))
 
     def query(self, command: bytes | str) -> Outcome:
-        """GetFlightInfo, then DoGet of its ticket; the outcome of the first that fails."""
+        """GetFlightInfo, then DoGet of its ticket; returns the outcome of the first that fails."""
         info = self.ask("GetFlightInfo", descriptor(command))
         return info if info.code != "OK" else self.ask("DoGet", ticket_of(info))
 
@@ -201,7 +201,7 @@ def ticket_of(info: Outcome) -> bytes:
 
 
 def handle_of(prepared: Outcome) -> bytes:
-    """The handle that CreatePreparedStatement gave."""
+    """The handle that CreatePreparedStatement returned."""
     return read(read(read(prepared.ok().answers[0], 1), 2), 1)
 
 

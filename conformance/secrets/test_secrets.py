@@ -127,12 +127,12 @@ def test_everything_that_is_missing_or_unreachable_comes_in_one_report(pod):
         datasets=[{"from": "file:${here:FILE}", "name": "x"}, {"from": "file:${aws:file}", "name": "y"}],
     )
     assert plain(pod.refuse(env=aws_environment()).report, pod.folder) == (
-        "error: 3 things keep spiced from starting\n"
+        "error: 3 problems keep spiced from starting\n"
         "  - spicepod.yaml: secrets[1].params.hashicorp_vault_token: ${here:T}: there is no `T`\n"
         "    fix: set it in one of: POD/here/T\n"
         "  - spicepod.yaml: secrets[2]: secret store `aws`: cannot reach https://localhost:PORT: Connection refused "
-        "(os error N) (asked for by spicepod.yaml: datasets[1].from and 1 more)\n"
-        "    fix: see that this machine reaches it, and aws_endpoint_url where it is set\n"
+        "(os error N) (needed by spicepod.yaml: datasets[1].from and 1 more)\n"
+        "    fix: check that this machine reaches it, and aws_endpoint_url if it is set\n"
         "  - spicepod.yaml: datasets[0].from: ${here:FILE}: there is no `FILE`\n"
         "    fix: set it in one of: POD/here/FILE\n"
         "hint: do what each `fix` says for the lines above it; all of them are needed"
@@ -148,7 +148,7 @@ def test_a_circle_of_stores_is_refused_and_named(pod):
         tls={"certificate": "${a:crt}", "key": "${b:key}"},
     )
     assert pod.refuse().report == [
-        "error: spicepod.yaml: secrets[1]: secret store `b`: the params of stores refer to each other in a circle: "
+        "error: spicepod.yaml: secrets[1]: secret store `b`: the params of stores refer to each other in a cycle: "
         "b -> a -> b",
         "hint: give one of them its value by another store, `${env:KEY}` say",
     ]

@@ -351,7 +351,7 @@ def _unknown_param(pod, moto, fronts, name):
 
 
 STORE = "error: spicepod.yaml: secrets[0]: secret store `aws`: "
-ASKED = " (asked for by spicepod.yaml: runtime.tls.certificate and 1 more)"
+ASKED = " (needed by spicepod.yaml: runtime.tls.certificate and 1 more)"
 
 SAID = {
     _missing_secret: f"""\
@@ -365,49 +365,49 @@ error: spicepod.yaml: runtime.tls.certificate: ${aws:spice/gone}: there is no `s
 hint: set it in one of: the secret spice/gone at http://127.0.0.1:PORT""",
     _empty_field: """\
 error: spicepod.yaml: runtime.tls.key: ${aws:tls-private-key}: its value in store `aws` is empty
-hint: give it a value there, or take it away; looked at: the field tls-private-key of the secret NAME at http://127.0.0.1:PORT""",
+hint: give it a value there, or remove it; searched: the field tls-private-key of the secret NAME at http://127.0.0.1:PORT""",
     _no_json: f"""\
-{STORE}the secret `NAME` is no JSON object (it is not JSON); for whole secrets write `from: aws_secrets_manager`, and the secret's name as the KEY{ASKED}
-hint: change `from` or `params`, or take the store out""",
+{STORE}the secret `NAME` is not a JSON object (it is not JSON); for whole secrets write `from: aws_secrets_manager`, and the secret's name as the KEY{ASKED}
+hint: change `from` or `params`, or remove the store""",
     _unreachable: f"""\
 {STORE}cannot reach https://localhost:PORT: Connection refused (os error N){ASKED}
-hint: see that this machine reaches it, and aws_endpoint_url where it is set""",
+hint: check that this machine reaches it, and aws_endpoint_url if it is set""",
     _slow: f"""\
 {STORE}no answer within 4s from http://localhost:PORT{ASKED}
-hint: see that the server is well and that nothing between here and there swallows packets""",
+hint: check that the server is healthy and that nothing on the network path drops packets""",
     _endless: f"""\
 {STORE}the answer of http://localhost:PORT cannot be used: it is larger than 4194304 bytes{ASKED}
-hint: see that the address is that of the store itself, not of a proxy or a login page""",
+hint: check that the address is that of the store itself, not of a proxy or a login page""",
     _nonsense: f"""\
-{STORE}the answer of http://localhost:PORT cannot be used: it is not what Secrets Manager would say{ASKED}
-hint: see that the address is that of the store itself, not of a proxy or a login page""",
+{STORE}the answer of http://localhost:PORT cannot be used: it is not a response of Secrets Manager{ASKED}
+hint: check that the address is that of the store itself, not of a proxy or a login page""",
     _unknown_ca: f"""\
 {STORE}cannot reach https://localhost:PORT: invalid peer certificate: UnknownIssuer{ASKED}
 hint: put the CA that signed its certificate into the file that AWS_CA_BUNDLE names""",
     _throttled: f"""\
 {STORE}http://localhost:PORT refuses: ThrottlingException: Rate exceeded{ASKED}
-hint: ask less often: a longer refresh_interval, or one JSON secret with all keys""",
+hint: query it less often: a longer refresh_interval, or one JSON secret with all keys""",
     _no_region: f"""\
-{STORE}nothing says which AWS region the secrets are in{ASKED}
+{STORE}the AWS region of the secrets is not set{ASKED}
 hint: set the param aws_region, or AWS_REGION, or a region in the AWS profile""",
     _no_credentials: f"""\
-{STORE}http://127.0.0.1:PORT cannot be asked: no credentials found in chain{ASKED}
-hint: give credentials: the params aws_access_key_id and aws_secret_access_key, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine or the pod""",
+{STORE}cannot query http://127.0.0.1:PORT: no credentials found in chain{ASKED}
+hint: provide credentials: the params aws_access_key_id and aws_secret_access_key, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine or the pod""",
     _half_a_key: f"""\
 {STORE}aws_access_key_id and aws_secret_access_key go together
-hint: change `from` or `params`, or take the store out""",
+hint: change `from` or `params`, or remove the store""",
     _no_url: f"""\
-{STORE}aws_endpoint_url is no URL; write https://HOST[:PORT]
-hint: change `from` or `params`, or take the store out""",
+{STORE}aws_endpoint_url is not a URL; write https://HOST[:PORT]
+hint: change `from` or `params`, or remove the store""",
     _password_in_url: f"""\
-{STORE}aws_endpoint_url is no URL; write https://HOST[:PORT]
-hint: change `from` or `params`, or take the store out""",
+{STORE}aws_endpoint_url is not a URL; write https://HOST[:PORT]
+hint: change `from` or `params`, or remove the store""",
     _bundle_without_certificates: f"""\
 {STORE}AWS_CA_BUNDLE: POD/bundle.pem holds no certificate in PEM
 hint: put the CA certificates there, or unset the variable""",
     _unknown_param: f"""\
 {STORE}`aws_secrets_manager` has no param `aws_regoin` (spicepod.yaml: secrets[0].params.aws_regoin); did you mean `aws_region`
-hint: change `from` or `params`, or take the store out""",
+hint: change `from` or `params`, or remove the store""",
 }
 
 

@@ -153,7 +153,7 @@ def test_a_key_that_is_taken_away_keeps_its_last_value(pod, cluster):
     cluster.wait_for_watch()
     cluster.put("spice-tls-cert", {"tls.crt": pod.pair.certificate})
     failed = text_of(server.wait_for_log("WARN", match="the last good values are kept"))
-    assert "`tls.key` is not there any more" in failed, failed
+    assert "`tls.key` no longer exists" in failed, failed
     clients.assert_serves(server, pod.pair)
 
 
@@ -162,7 +162,7 @@ def test_without_the_right_to_watch_it_is_said_and_read_by_interval(pod, cluster
     cluster.put("spice-tls-cert", fields(pod.pair))
     pod.yaml(secrets=[store(refresh_interval="1s")], tls=PAIR)
     server = pod.serve(env=env(pod, cluster))
-    said = text_of(server.wait_for_log("WARN", match="may be read and not be watched"))
+    said = text_of(server.wait_for_log("WARN", match="may be read but not watched"))
     assert "verbs: [get, watch]" in said
     renewed = pod.ca.issue(common_name="renewed")
     cluster.put("spice-tls-cert", fields(renewed))
@@ -248,8 +248,8 @@ def _not_base64(pod, cluster):
 
 
 STORE = "error: spicepod.yaml: secrets[0]: secret store `k8s`: "
-ASKED = " (asked for by spicepod.yaml: runtime.tls.certificate and 1 more)"
-NOT_IT = "hint: see that the address is that of the store itself, not of a proxy or a login page"
+ASKED = " (needed by spicepod.yaml: runtime.tls.certificate and 1 more)"
+NOT_IT = "hint: check that the address is that of the store itself, not of a proxy or a login page"
 
 SAID = {
     "missing-secret": (
@@ -273,14 +273,14 @@ hint: kubectl -n prod create secret generic spice-tls-cert --from-literal=KEY=VA
     "no-name": (
         _no_name,
         f"""\
-{STORE}SECRET is a name of Kubernetes: lower-case letters, digits, `-` and `.`
-hint: change `from` or `params`, or take the store out""",
+{STORE}SECRET must be a Kubernetes name: lower-case letters, digits, `-` and `.`
+hint: change `from` or `params`, or remove the store""",
     ),
     "no-secret-named": (
         _no_secret_named,
         f"""\
 {STORE}write `from: kubernetes:SECRET`
-hint: change `from` or `params`, or take the store out""",
+hint: change `from` or `params`, or remove the store""",
     ),
     "forbidden": (
         _forbidden,
@@ -292,25 +292,25 @@ hint: let the service account get and watch the secret: a Role with resources: [
         _unauthorized,
         f"""\
 {STORE}https://localhost:PORT refuses: HTTP 401: Unauthorized{ASKED}
-hint: see that the token (or certificate) is one of this cluster, and not over""",
+hint: check that the token (or certificate) belongs to this cluster and has not expired""",
     ),
     "down": (
         _down,
         f"""\
 {STORE}cannot reach https://localhost:PORT: Connection refused (os error N){ASKED}
-hint: see that this machine reaches the API server""",
+hint: check that this machine reaches the API server""",
     ),
     "unknown-ca": (
         _unknown_ca,
         f"""\
 {STORE}cannot reach https://localhost:PORT: invalid peer certificate: UnknownIssuer{ASKED}
-hint: see that the kubeconfig (or the service account's ca.crt) has the CA of this server""",
+hint: check that the kubeconfig (or the service account's ca.crt) has the CA of this server""",
     ),
     "slow": (
         _front(scripted_server.slow),
         f"""\
 {STORE}no answer within 4s from https://localhost:PORT{ASKED}
-hint: see that the server is well and that nothing between here and there swallows packets""",
+hint: check that the server is healthy and that nothing on the network path drops packets""",
     ),
     "endless": (
         _front(scripted_server.endless),
@@ -318,7 +318,7 @@ hint: see that the server is well and that nothing between here and there swallo
     ),
     "nonsense": (
         _front(scripted_server.nonsense),
-        f"{STORE}the answer of https://localhost:PORT cannot be used: it is no secret of Kubernetes{ASKED}\n{NOT_IT}",
+        f"{STORE}the answer of https://localhost:PORT cannot be used: it is not a Kubernetes secret{ASKED}\n{NOT_IT}",
     ),
     "not-base64": (
         _not_base64,
@@ -347,6 +347,6 @@ def test_a_kubeconfig_that_is_broken_is_not_repeated(pod):
     token = LEDGER.mark("a token in a broken kubeconfig")
     path = pod.write("broken", f"users: [{{name: u, user: {{token: {token}: [}}}}]\n")
     pod.yaml(secrets=[store()], tls=PAIR)
-    pod.refuse(env={"KUBECONFIG": str(path)}).names("the kubeconfig is not YAML, or not of the right form")
+    pod.refuse(env={"KUBECONFIG": str(path)}).names("the kubeconfig is not YAML, or has the wrong form")
     gone = pod.refuse(env={"KUBECONFIG": str(pod.folder / "gone")})
     gone.names(f"KUBECONFIG: cannot read {pod.folder}/gone: No such file")

@@ -224,7 +224,7 @@ def test_a_token_that_another_store_holds_is_followed(pod, bao, mount):
     )
     server = pod.serve()
     pod.write("mounted/TOKEN", second)
-    server.wait_for_log("INFO", match="it is opened anew")
+    server.wait_for_log("INFO", match="it is reopened")
     bao.ask("POST", "auth/token/revoke", {"token": first})
     renewed = pod.ca.issue(common_name="renewed")
     bao.put(mount, "s", fields(renewed))
@@ -324,10 +324,10 @@ def echo(asked) -> None:
 
 
 STORE = "error: spicepod.yaml: secrets[0]: secret store `vault`: "
-ASKED = " (asked for by spicepod.yaml: runtime.tls.certificate and 1 more)"
-CHANGE = "hint: change `from` or `params`, or take the store out"
+ASKED = " (needed by spicepod.yaml: runtime.tls.certificate and 1 more)"
+CHANGE = "hint: change `from` or `params`, or remove the store"
 RIGHTS = (
-    "hint: see that the token is valid, that `secret/spice` names an engine and a secret of the server, and that the "
+    "hint: check that the token is valid, that `secret/spice` names an engine and a secret of the server, and that the "
     "token's policy may read it"
 )
 
@@ -352,7 +352,7 @@ hint: PATH is written without `data`: hashicorp_vault:secret/gone""",
     ),
     "no-mount-in-the-path": (
         _no_mount_in_the_path,
-        f"{STORE}PATH is mount and secret, such as `secret/spice`\n{CHANGE}",
+        f"{STORE}PATH must be mount and secret, such as `secret/spice`\n{CHANGE}",
     ),
     "wrong-token": (
         _wrong_token,
@@ -362,7 +362,7 @@ hint: PATH is written without `data`: hashicorp_vault:secret/gone""",
         _no_right,
         f"""\
 {STORE}https://127.0.0.1:PORT refuses: HTTP 403: 1 error occurred: * permission denied{ASKED}
-hint: see that the token is valid, and that its policy has: path "secret/data/spice" {{ capabilities = ["read"] }}""",
+hint: check that the token is valid, and that its policy has: path "secret/data/spice" {{ capabilities = ["read"] }}""",
     ),
     "missing-token-variable": (
         _missing_token_variable,
@@ -373,7 +373,7 @@ hint: set it in one of: the variables NO_SUCH_TOKEN, SPICE_NO_SUCH_TOKEN of the 
     "no-login": (
         _no_login,
         f"""\
-{STORE}nothing says with what the server is asked
+{STORE}no credentials for the server are set
 hint: set hashicorp_vault_token (or VAULT_TOKEN), or hashicorp_vault_role_id and hashicorp_vault_secret_id, or hashicorp_vault_kubernetes_role""",
     ),
     "two-logins": (
@@ -385,7 +385,7 @@ hint: set hashicorp_vault_token (or VAULT_TOKEN), or hashicorp_vault_role_id and
         _wrong_app_role,
         f"""\
 {STORE}https://127.0.0.1:PORT refuses: HTTP 400: invalid role or secret ID{ASKED}
-hint: see that hashicorp_vault_role_id and hashicorp_vault_secret_id are right, and that neither is used up""",
+hint: check that hashicorp_vault_role_id and hashicorp_vault_secret_id are right, and that neither is used up""",
     ),
     "no-service-account": (
         _no_service_account,
@@ -396,7 +396,7 @@ hint: hashicorp_vault_kubernetes_role is for pods of Kubernetes; elsewhere log i
     "no-address": (
         _no_address,
         f"""\
-{STORE}nothing says where the server is
+{STORE}the server's address is not set
 hint: set the param hashicorp_vault_address, or VAULT_ADDR, to https://HOST:8200""",
     ),
     "password-in-address": (
@@ -419,42 +419,42 @@ hint: check the path, and that this user may read it""",
         _unreachable,
         f"""\
 {STORE}cannot reach https://localhost:PORT: Connection refused (os error N){ASKED}
-hint: see that the server runs and that hashicorp_vault_address is its address""",
+hint: check that the server runs and that hashicorp_vault_address is its address""",
     ),
     "slow": (
         _front(scripted_server.slow),
         f"""\
 {STORE}no answer within 4s from https://localhost:PORT{ASKED}
-hint: see that the server is well and that nothing between here and there swallows packets""",
+hint: check that the server is healthy and that nothing on the network path drops packets""",
     ),
     "endless": (
         _front(scripted_server.endless),
         f"""\
 {STORE}the answer of https://localhost:PORT cannot be used: it is larger than 4194304 bytes{ASKED}
-hint: see that the address is that of the store itself, not of a proxy or a login page""",
+hint: check that the address is that of the store itself, not of a proxy or a login page""",
     ),
     "nonsense": (
         _front(scripted_server.nonsense),
         f"""\
-{STORE}the answer of https://localhost:PORT cannot be used: it is not what Vault would say{ASKED}
-hint: see that the address is that of the store itself, not of a proxy or a login page""",
+{STORE}the answer of https://localhost:PORT cannot be used: it is not a response of Vault{ASKED}
+hint: check that the address is that of the store itself, not of a proxy or a login page""",
     ),
     "sealed": (
         _front(sealed),
         f"""\
 {STORE}https://localhost:PORT refuses: HTTP 503: Vault is sealed{ASKED}
-hint: see the server's own log""",
+hint: see the server's log""",
     ),
     "out-of-tls": (
         _front(out_of_tls),
         f"""\
 {STORE}cannot reach https://localhost:PORT: the server redirects from https to http{ASKED}
-hint: see that the server runs and that hashicorp_vault_address is its address""",
+hint: check that the server runs and that hashicorp_vault_address is its address""",
     ),
     "repeats-the-token": (
         _front(echo),
-        f"{STORE}https://localhost:PORT refuses: HTTP 403: (its words are left out: they repeat what it was asked "
-        f"with){ASKED}\n{RIGHTS}",
+        f"{STORE}https://localhost:PORT refuses: HTTP 403: (its message is omitted: it repeats the credentials of "
+        f"the request){ASKED}\n{RIGHTS}",
     ),
 }
 

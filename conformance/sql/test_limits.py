@@ -69,9 +69,9 @@ def test_slots_by_role(pod):
     server = serve(pod, concurrency={"ro": 1}, queue={"ro": 0})
     with Busy(server, READS):
         refused = clients.sql(server, "SELECT 1 AS x", *READS)
-        assert refused.status == 503 and "role ro" in refused.text and "run already" in refused.text, refused
+        assert refused.status == 503 and "role ro" in refused.text and "are running already" in refused.text, refused
         assert int(refused.headers["retry-after"]) > 0
-        with pytest.raises(pa.ArrowException, match="run already"):
+        with pytest.raises(pa.ArrowException, match="are running already"):
             clients.query(clients.flight_client(server), "SELECT 1 AS x", bearer(READER))
         assert clients.sql(server, "SELECT 1 AS x", *WRITES).ok().json() == [{"x": 1}]
         clients.get(server, "/health").ok()

@@ -132,7 +132,7 @@ BAD = {
     ),
     "expired": (
         {"starts": days(-9), "ends": days(-2)},
-        "its certificate (CN=localhost) ended at END\n"
+        "its certificate (CN=localhost) expired at END\n"
         "hint: renew it on the server; if it is renewed already, reload the server (SIGHUP)",
     ),
     "not-yet": (
@@ -291,13 +291,13 @@ def test_files_that_cannot_be_used(over_tls, home):
     place = ("--endpoint", endpoint(over_tls))
     root = "--tls-root-certificate-file"
     assert refused(home, *place, root, "none.pem") == (
-        f'error: {root}: cannot read "none.pem": there is no such file\nhint: check the path: it counts from "{home}"\n'
+        f'error: {root}: cannot read "none.pem": there is no such file\nhint: check the path: it is relative to "{home}"\n'
     )
     (home / "key.pem").write_text(over_tls.pair.key_text)
     assert refused(home, *place, root, "key.pem") == (
         f'error: {root}: the CA certificate in "key.pem": it holds no certificate, but a private key: are certificate and key '
         "swapped?\n"
-        "hint: it takes a PEM file with the certificate of the CA that issued the server's\n"
+        "hint: it expects a PEM file with the certificate of the CA that issued the server's\n"
     )
     said = refused(home, *place, env={"SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE": "none.pem"})
     assert said.startswith('error: SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE: cannot read "none.pem"')

@@ -71,7 +71,7 @@ def test_offered_to_a_good_server(pod, name):
     # Files are laid one after the other, and a look in between would see half of it.
     expected = "is rejected" if piece.serves else re.escape(_flat(found["message"]))
     said = server.wait_for_log("ERROR", match=expected, since=seen)["fields"]
-    assert "is rejected; what was before goes on serving" in said["message"] and said["hint"], said
+    assert "is rejected; the current material stays in use" in said["message"] and said["hint"], said
     if not piece.serves:
         assert (said["reason"], said["hint"]) == (found["message"], found["fix"])
 

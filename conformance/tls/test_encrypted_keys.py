@@ -269,7 +269,7 @@ def test_a_wrong_passphrase_whose_padding_looks_right(pod, word, kind, form):
     pod.write("tls.crt", pair.certificate)
     pod.write("tls.key", key)
     pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "tls.key", "key_passphrase": "${env:WORD}"})
-    pod.refuse(env={"WORD": wrong}).names("does not open with the passphrase")
+    pod.refuse(env={"WORD": wrong}).names("does not decrypt the private key")
 
 
 def test_nothing_shows_a_passphrase(pod, word):

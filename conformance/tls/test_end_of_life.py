@@ -145,7 +145,7 @@ def test_an_intermediate_that_ends_first(pod):
     server = serve(pod, pod.write_pair(pair))
     seen = len(server.log)
     server.clock.go(340 * DAY)
-    said = server.wait_for_log("WARN", match="ends in", since=seen)
+    said = server.wait_for_log("WARN", match="expires in", since=seen)
     assert "CN=Between" in str(said["fields"]), said
 
 

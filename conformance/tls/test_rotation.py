@@ -94,7 +94,7 @@ def test_the_pod_itself(pod):
     eventually(lambda: clients.presented(server, "http") == renewed.der, "the new certificate")
     eventually(lambda: clients.sql(server, "SELECT 1 AS x").status == 401, "callers without a key are refused")
     assert clients.sql(server, "SELECT 1 AS x", "-H", f"X-API-Key: {key}").ok().json() == [{"x": 1}]
-    said = server.wait_for_log("WARN", match="take a restart")
+    said = server.wait_for_log("WARN", match="require a restart")
     assert {"runtime.limits", "datasets"} <= set(said["fields"]["changed"].split(", ")), said
 
     mine = pod.ca.issue(names=(), common_name="a client", client=True)
@@ -110,7 +110,7 @@ def test_a_broken_pod_keeps_what_serves(pod):
     server = pod.serve()
     pod.write("spicepod.yaml", "runtime: { tls: { certificate_file: tls.crt, key_flie: tls.key } }\n")
     said = server.wait_for_log("ERROR", match="did you mean `key_file`")
-    assert "the one before stays" in said["fields"]["message"]
+    assert "the previous one stays in use" in said["fields"]["message"]
     assert clients.presented(server, "http") == pod.pair.der
     # A certificate that is renewed where it was is taken all the same.
     renewed = pod.ca.issue(common_name="renewed")
@@ -178,7 +178,7 @@ def test_no_reload_opens_a_endpoint(pod, text):
         pod.yaml(tls=pod.write_pair())
     else:
         pod.write("spicepod.yaml", text)
-    server.wait_for_log("ERROR", match="the one before stays")
+    server.wait_for_log("ERROR", match="the previous one stays in use")
     assert clients.sql(server, "SELECT 1 AS x").status == 401
     assert clients.sql(server, "SELECT 1 AS x", "-H", f"X-API-Key: {key}").ok().json() == [{"x": 1}]
     assert clients.presented(server, "http") == pod.pair.der
@@ -221,7 +221,7 @@ def test_what_is_not_valid_yet_is_taken_when_its_time_comes(pod):
     server = pod.serve()
     early = pod.ca.issue(common_name="early", starts=datetime.timedelta(seconds=8))
     pod.write_pair(early)
-    server.wait_for_log("ERROR", match="is not valid yet; it is taken when its time comes")
+    server.wait_for_log("ERROR", match="is not valid yet; it is loaded when it becomes valid")
     assert clients.presented(server, "http") == pod.pair.der
     eventually(lambda: clients.presented(server, "http") == early.der, "the certificate, in its time")
     assert datetime.datetime.now(datetime.timezone.utc) >= early.leaf.not_valid_before_utc

@@ -23,7 +23,7 @@ def test_it_tells_what_is_presented(pod):
     assert [row["endpoint"] for row in rows] == [d for d in ("flight", "grpc", "http", "metrics") for _ in range(2)]
     first, default = rows[:2]
     assert (first["subject"], first["names"], first["is_default"]) == ("CN=more", ["db.example.com"], False), first
-    assert (first["fingerprint"], first["health"]) == (more.fingerprint, "degraded: ends within 30 days")
+    assert (first["fingerprint"], first["health"]) == (more.fingerprint, "degraded: expires within 30 days")
     assert default["fingerprint"] == pod.pair.fingerprint and default["is_default"], default
     assert default["not_after"].startswith(pod.pair.leaf.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%S")), default
     assert default["origin"] == "spicepod.yaml: runtime.tls.certificate_file" and default["last_rejection"] is None

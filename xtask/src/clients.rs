@@ -1,5 +1,5 @@
 //! Third-party clients that no package provides ready-made: installed once, pinned, into the cache. Environment
-//! variables tell the suite where they are. If a client cannot be installed, `…_MISSING` holds the reason, and its
+//! variables hold their paths for the suite. If a client cannot be installed, `…_MISSING` holds the reason, and its
 //! tests are skipped.
 
 use std::path::{Path, PathBuf};
@@ -128,7 +128,7 @@ fn flight_sql() -> Outcome<PathBuf> {
     Ok(program)
 }
 
-/// Installs the scanner in a virtual environment of its own.
+/// Installs the scanner in a separate virtual environment.
 fn sslyze() -> Outcome<PathBuf> {
     let python = tools::python("scanners", &root().join("conformance").join("scanners.txt"))?;
     Ok(python.with_file_name("sslyze"))
@@ -145,7 +145,7 @@ fn quickly(install: &mut Command) -> &mut Command {
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
 }
 
-/// Builds a client in a directory of its own; rebuilds it if one of these files has changed.
+/// Builds a client in a separate directory; rebuilds it if one of these files has changed.
 fn made_of(files: &[&str], make: &dyn Fn(&Path) -> Outcome<PathBuf>) -> Outcome<PathBuf> {
     let read = |file: &&str| std::fs::read_to_string(source(file)).map_err(|e| format!("{file}: {e}"));
     let made_from = files.iter().map(read).collect::<Result<Vec<_>, _>>()?.concat();

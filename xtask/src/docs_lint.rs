@@ -21,6 +21,8 @@ enum Scope {
     All,
     /// Pages, comments and doc comments.
     Prose,
+    /// String literals of Rust sources.
+    Messages,
 }
 
 struct Rule {
@@ -32,6 +34,7 @@ struct Rule {
 pub fn run() -> Outcome {
     book::run()?;
     let rules = rules()?;
+    let literal = Regex::new(r#""(?:\\.|[^"\\])*"?"#).map_err(|e| e.to_string())?;
     let mut found = Vec::new();
     let mut files = 0;
     for path in tracked()? {
@@ -42,10 +45,15 @@ pub fn run() -> Outcome {
         }
         files += 1;
         let shown = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        let is_rust = path.extension().is_some_and(|extension| extension == "rs");
         for (number, line, prose) in lines(&path, &text) {
-            let findings = rules.iter().filter(|rule| {
-                let text = if rule.scope == Scope::All { line } else { prose };
-                rule.pattern.is_match(text)
+            let has_messages = is_rust && prose.is_empty();
+            let findings = rules.iter().filter(|rule| match rule.scope {
+                Scope::All => rule.pattern.is_match(line),
+                Scope::Prose => rule.pattern.is_match(prose),
+                Scope::Messages => {
+                    has_messages && literal.find_iter(line).any(|message| rule.pattern.is_match(message.as_str()))
+                }
             });
             found.extend(findings.map(|rule| format!("{shown}:{number}: `{}`: {}", rule.pattern, rule.instead)));
             if is_too_long(&path, line, prose) {
@@ -73,7 +81,8 @@ fn rules() -> Outcome<Vec<Rule>> {
             let scope = match scope {
                 Some("all") => Scope::All,
                 Some("prose") => Scope::Prose,
-                _ => return Err(format!("docs-lint.txt: `{line}` names no scope (all, prose)")),
+                Some("messages") => Scope::Messages,
+                _ => return Err(format!("docs-lint.txt: `{line}` names no scope (all, prose, messages)")),
             };
             let pattern = pattern.ok_or_else(|| format!("docs-lint.txt: `{line}` has no pattern"))?;
             let pattern = Regex::new(pattern).map_err(|e| format!("docs-lint.txt: `{pattern}`: {e}"))?;

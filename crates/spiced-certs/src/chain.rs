@@ -26,7 +26,7 @@ pub(crate) struct Writing {
 
 impl Writing {
     /// Returns the findings about how the chain of `subject` was written. `root` is the root that ends it. `file` is
-    /// the file it was read from, if each certificate in it is on lines of its own.
+    /// the file it was read from, if no two certificates in it share a line.
     pub(crate) fn findings(
         &self,
         origin: &Origin,
@@ -45,7 +45,7 @@ impl Writing {
         };
         let rewrite = file.map(|file| self.command(file));
         let rewritten = |otherwise: &str| match &rewrite {
-            Some(command) => format!("write the chain as it should be, and give the new file: {command}"),
+            Some(command) => format!("write the corrected chain, and use the new file: {command}"),
             None => otherwise.to_owned(),
         };
         let mut found = Vec::new();
@@ -53,7 +53,7 @@ impl Writing {
             found.push(finding(
                 "TLS-CHAIN-ORDER",
                 Severity::Warning,
-                format!("the chain is not in order; it is served in the right one, from {subject} up"),
+                format!("the chain is not in order; it is served in the right order, from {subject} up"),
                 rewritten("put the server's certificate first, then each intermediate after the one it signed"),
             ));
         }
@@ -65,23 +65,25 @@ impl Writing {
                     "the file has the same certificate more than once: {}; it is sent once",
                     self.doubled.join("; ")
                 ),
-                rewritten("leave each certificate in the file once"),
+                rewritten("keep each certificate in the file once"),
             ));
         }
         if !self.stray.is_empty() {
             found.push(finding(
                 "TLS-CHAIN-STRAY",
                 Severity::Info,
-                format!("the file has certificates that are no part of the chain: {}", self.stray.join("; ")),
-                rewritten("take them out of the file: they are sent with every handshake"),
+                format!("the file has certificates that are not part of the chain: {}", self.stray.join("; ")),
+                rewritten("remove them from the file: they are sent with every handshake"),
             ));
         }
         if let Some(root) = root {
             found.push(finding(
                 "TLS-ROOT-SENT",
                 Severity::Info,
-                format!("the chain ends with the root {root}: whoever trusts it has it, and it is sent for nothing"),
-                rewritten(&format!("take the certificate of {root} out of the file")),
+                format!(
+                    "the chain ends with the root {root}: clients that trust it have it already, so it need not be sent"
+                ),
+                rewritten(&format!("remove the certificate of {root} from the file")),
             ));
         }
         found

@@ -121,9 +121,7 @@ pub fn examine_material(
                     examined.unchecked = chain.unchecked;
                 }
             }
-            examined
-                .unchecked
-                .push("no key was given, so whether it matches the certificate cannot be told".to_owned());
+            examined.unchecked.push("no key was given, so it is unknown whether it matches the certificate".to_owned());
             examined
         }
     };
@@ -277,12 +275,16 @@ fn asked(set: &SniCertResolver, names: &[String], findings: &mut Vec<Finding>) -
                 origin: "runtime.tls.strict_sni".to_owned(),
                 subject: name.clone(),
                 message: match asked_for {
-                    Some(name) => format!("no certificate is for {name}, and strict_sni refuses who asks for it"),
-                    None => format!("who comes by the address {name} asks for no name, and strict_sni refuses them"),
+                    Some(name) => {
+                        format!("no certificate covers {name}, and strict_sni refuses clients that request it")
+                    }
+                    None => format!(
+                        "clients that connect to the address {name} request no name, and strict_sni refuses them"
+                    ),
                 },
                 fix: match asked_for {
                     Some(name) => format!("add a pair for {name} to runtime.tls.certificates"),
-                    None => "have them come by a name, or take strict_sni away".to_owned(),
+                    None => "let them connect by a name, or remove strict_sni".to_owned(),
                 },
                 refused_by: Clients::ALL,
             });

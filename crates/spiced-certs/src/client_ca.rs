@@ -60,7 +60,7 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
                     severity: Severity::Warning,
                     origin: material.authority.origin.to_string(),
                     subject: summary.subject,
-                    message: "the client CA is not marked as a CA: it vouches for itself at most".to_owned(),
+                    message: "the client CA is not marked as a CA: it can verify only itself".to_owned(),
                     fix: "give the certificate of the CA that signs client certificates (basicConstraints=CA:TRUE)"
                         .to_owned(),
                     refused_by: Clients::NONE,
@@ -95,10 +95,10 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
         origin: list.origin.clone(),
         subject: list.issuer.clone(),
         message: format!(
-            "the revocation list bears the name of the CA {}, which did not sign it: every client of that CA is refused",
+            "the revocation list has the name of the CA {}, which did not sign it: every client of that CA is refused",
             list.issuer
         ),
-        fix: "fetch the CA's current list; it is taken by itself".to_owned(),
+        fix: "fetch the CA's current list; it is loaded automatically".to_owned(),
         refused_by: Clients::NONE,
     }));
     if !lists.is_empty() {
@@ -109,7 +109,8 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
                 origin: material.authority.origin.to_string(),
                 subject: issuer.clone(),
                 message:
-                    "there are revocation lists, and none is of this CA: every client that it vouches for is refused"
+                    "there are revocation lists, but none of this CA: every client with a certificate of this CA is \
+                     refused"
                         .to_owned(),
                 fix: "add the CA's own list to client_crl_files".to_owned(),
                 refused_by: Clients::NONE,
@@ -129,7 +130,7 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
 }
 
 fn unusable_list(list: &Sourced<Input>, reason: String) -> LoadError {
-    let fix = "fetch the CA's current list anew; `openssl crl -text -noout -in FILE` shows what it says".to_owned();
+    let fix = "fetch the CA's current list again; `openssl crl -text -noout -in FILE` shows its content".to_owned();
     Unusable::of(list, Expected::RevocationList, "TLS-CRL", reason, fix)
 }
 
@@ -149,7 +150,7 @@ pub(crate) fn lists_ended(trust: &ClientAuthPolicy, now: SystemTime) -> bool {
 fn list_ended(until: Option<i64>, origin: &str, subject: String, now: SystemTime) -> Finding {
     let message = match until {
         Some(until) => format!("the revocation list is out of date since {}", span(seconds(now) - until, "")),
-        None => "the revocation list does not say when the next one comes (nextUpdate)".to_owned(),
+        None => "the revocation list does not say when the next one is due (nextUpdate)".to_owned(),
     };
     Finding {
         code: "TLS-CRL-OUT-OF-DATE",
@@ -157,7 +158,7 @@ fn list_ended(until: Option<i64>, origin: &str, subject: String, now: SystemTime
         origin: origin.to_owned(),
         subject,
         message: format!("{message}: every client of its CA is refused"),
-        fix: "fetch the CA's current list; it is taken by itself".to_owned(),
+        fix: "fetch the CA's current list; it is loaded automatically".to_owned(),
         refused_by: Clients::NONE,
     }
 }

@@ -80,7 +80,7 @@ impl KeyForm {
 
 /// Returns the kind and size of a private key, for a message.
 pub(crate) fn kind_of_key(key: &PrivateKeyDer<'_>) -> String {
-    let unknown = || "of a kind that cannot be told".to_owned();
+    let unknown = || "of an unknown kind".to_owned();
     let bits = |modulus: &[u8]| {
         let digits = modulus.iter().position(|byte| *byte != 0).map_or(&[][..], |at| &modulus[at..]);
         digits.first().map_or(0, |first| digits.len() * 8 - first.leading_zeros() as usize)

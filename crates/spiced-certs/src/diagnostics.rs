@@ -130,10 +130,11 @@ impl Whose {
 
     fn fix(self) -> &'static str {
         match self {
-            Self::Server => "renew it in its place; a new one serves by itself",
-            Self::Intermediate => "append the CA's present intermediate instead; a new chain serves by itself",
+            Self::Server => "renew it in place; the new one is loaded automatically",
+            Self::Intermediate => "append the CA's current intermediate instead; the new chain is loaded automatically",
             Self::ClientCa => {
-                "add the CA's new certificate beside it, which is taken by itself; take the old one away when no client uses it"
+                "add the CA's new certificate next to it, which is loaded automatically; remove the old one when no \
+                 client uses it"
             }
         }
     }
@@ -143,7 +144,7 @@ impl Whose {
         let left = certificate.seconds_left(now);
         let noun = self.noun();
         let [soon, over, not_yet] = self.codes();
-        let ends = || format!("the {noun} ends in {}", span(left, ""));
+        let ends = || format!("the {noun} expires in {}", span(left, ""));
         let (code, severity, message, fix) = match certificate.validity(now) {
             Validity::Valid => return None,
             Validity::EndsWithin30Days => (soon, Severity::Warning, ends(), self.fix()),
@@ -264,21 +265,22 @@ fn long_lived(facts: &Facts<'_>, leaf: &CertificateSummary, origin: &str) -> Vec
     if leaf.not_after - leaf.not_before + 1 > most * DAY {
         let message = match public {
             true => format!(
-                "the certificate is valid for more than {most} days, the most that a public CA may issue for at its date: \
-                 browsers refuse it"
+                "the certificate is valid for more than {most} days, the maximum for a public CA at its date: browsers \
+                 refuse it"
             ),
             false => format!("the certificate is valid for more than {most} days: Apple's clients refuse it"),
         };
-        let fix = "have it issued for a shorter time, and renew it by itself";
+        let fix = "have it issued for a shorter time, and renew it automatically";
         found.push(info("TLS-LONG-LIFETIME", Clients::BROWSERS, message, fix));
     }
     if public && facts.extended_key_usage().is_some_and(|usage| usage.client_auth && usage.server_auth) {
         found.push(info(
             "TLS-PUBLIC-CLIENT-AUTH",
             Clients::NONE,
-            "the certificate is for clients, too; public CAs no longer issue that, and its renewal will be for servers alone"
+            "the certificate is also for clients; public CAs no longer issue that, and its renewal will be only for \
+             servers"
                 .to_owned(),
-            "where it is shown as a client's, have a private CA issue one for that",
+            "if clients present it, have a private CA issue one for that",
         ));
     }
     found
@@ -292,11 +294,8 @@ pub(crate) fn oddly_written(text: &Secret, from: &Sourced<Input>, what: &str, su
         severity: Severity::Info,
         origin: from.origin.to_string(),
         subject: subject.to_owned(),
-        message: format!(
-            "the {what}'s text {}; it is read all the same, and other programs may refuse it",
-            odd.join(", ")
-        ),
-        fix: "write it as it came from its CA: PEM with plain line ends (LF)".to_owned(),
+        message: format!("the {what}'s text {}; it is accepted here, but other programs may refuse it", odd.join(", ")),
+        fix: "write it as its CA delivered it: PEM with plain line ends (LF)".to_owned(),
         refused_by: Clients::NONE,
     })
 }
@@ -307,8 +306,8 @@ pub(crate) fn unused_passphrase(origin: &Origin, subject: &str) -> Finding {
         severity: Severity::Info,
         origin: origin.to_string(),
         subject: subject.to_owned(),
-        message: "there is a passphrase, and the key is not encrypted".to_owned(),
-        fix: "take it away, or encrypt the key: `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`".to_owned(),
+        message: "a passphrase is set, but the key is not encrypted".to_owned(),
+        fix: "remove it, or encrypt the key: `openssl pkcs8 -topk8 -v2 aes-256-cbc -in KEY -out NEW`".to_owned(),
         refused_by: Clients::NONE,
     }
 }
@@ -330,7 +329,7 @@ pub(crate) fn key_file(path: &Path, origin: &Origin) -> Vec<Finding> {
     if !metadata.is_file() {
         return Vec::new();
     }
-    // Kubernetes and Docker mount secrets from memory or read-only, with modes of their own.
+    // Kubernetes and Docker mount secrets from memory or read-only, and choose the modes themselves.
     let mounted =
         path.parent().is_some_and(|folder| folder.join("..data").exists()) || path.starts_with("/run/secrets");
     let finding = |code, message: String, fix: String| Finding {
@@ -349,7 +348,7 @@ pub(crate) fn key_file(path: &Path, origin: &Origin) -> Vec<Finding> {
         found.push(finding(
             "TLS-KEY-OWNER",
             format!("the key file belongs to another user (uid {owner}), who may read and change it"),
-            format!("give it to this one: `chown {me} {file}`"),
+            format!("change its owner: `chown {me} {file}`"),
         ));
     }
     let mode = metadata.mode() & 0o777;

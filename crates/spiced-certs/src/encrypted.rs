@@ -85,12 +85,12 @@ pub(crate) fn pkcs8(sealed: &[u8], passphrase: &Secret) -> Result<Zeroizing<Vec<
 fn too_costly(kdf: &Kdf) -> Option<String> {
     match kdf {
         Kdf::Pbkdf2(p) if p.iteration_count > MAX_ROUNDS => {
-            Some(format!("{} rounds of PBKDF2, and {MAX_ROUNDS} are the most", p.iteration_count))
+            Some(format!("{} rounds of PBKDF2, and the maximum is {MAX_ROUNDS}", p.iteration_count))
         }
         Kdf::Scrypt(p) => {
             let memory = p.cost_parameter.saturating_mul(128 * u64::from(p.block_size));
             let costly = memory > MAX_MEMORY || p.parallelization > MAX_LANES;
-            costly.then(|| format!("scrypt with {memory} bytes, and {MAX_MEMORY} are the most"))
+            costly.then(|| format!("scrypt with {memory} bytes, and the maximum is {MAX_MEMORY}"))
         }
         _ => None,
     }

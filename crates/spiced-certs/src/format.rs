@@ -193,11 +193,13 @@ impl Format {
             Self::Pkcs12 { .. } => ", but a PKCS#12 store (.p12, .pfx)",
             Self::Pkcs7Der => ", but PKCS#7 in its binary form (.p7b), certificates without a key",
             Self::JavaKeystore => ", but a Java keystore",
-            Self::RequestDer => ", but a certificate request in DER: the CA's answer to it is wanted",
+            Self::RequestDer => {
+                ", but a certificate request in DER: the certificate that the CA issued for it is required"
+            }
             Self::Coded { key: false } => ", but a certificate in base64, without the lines that begin and end it",
             Self::Coded { key: true } => ", but a private key in base64, without the lines that begin and end it",
             Self::CodedStore => ", but a keystore (PKCS#12, PKCS#7 or Java's) in base64",
-            Self::Template => ", but a template that nothing has filled in",
+            Self::Template => ", but a template that has not been filled in",
             Self::Binary => ", but binary data",
             Self::Path { quoted: false } => ", but what looks like a path",
             Self::Path { quoted: true } => ", but what looks like a path, with the quotes around it",
@@ -255,7 +257,7 @@ impl Format {
                 ));
             }
             (Self::Template, _) => {
-                return Some("give the file that the template is rendered to, with the values in it".to_owned());
+                return Some("use the file that the template is rendered to, with the values in it".to_owned());
             }
             (Self::Pkcs7Der, Expected::Key) => return Some(no_key_in_pkcs7()),
             (Self::Pkcs7Der, _) => format!("`openssl pkcs7 -inform der -print_certs -in {from} -out {to}`"),
@@ -265,7 +267,7 @@ impl Format {
             ),
             (Self::Path { .. }, _) if file.is_some() => {
                 return Some(
-                    "give the file that it names; git and zip archives write a link as such a file where links are off"
+                    "use the file that it names; git and zip archives write a link as such a file if links are off"
                         .to_owned(),
                 );
             }
@@ -276,15 +278,15 @@ impl Format {
             }
             (Self::Path { quoted: true }, _) => {
                 return Some(
-                    "take the quotes away, and for a path use certificate_file or key_file: docker --env-file takes quotes \
-                     for a part of the value"
+                    "remove the quotes, and for a path use certificate_file or key_file: docker --env-file treats \
+                     quotes as part of the value"
                         .to_owned(),
                 );
             }
             (Self::Other(foreign), _) => return foreign.fix(wanted, file),
             (Self::Binary | Self::Html, _) => return None,
         };
-        Some(format!("convert it and give the new file: {convert}"))
+        Some(format!("convert it and use the new file: {convert}"))
     }
 }
 
@@ -313,7 +315,7 @@ impl Foreign {
             Self::GitCrypt => ", but a file that git-crypt has encrypted",
             Self::Pgp => ", but an OpenPGP message",
             Self::PgpKey => ", but an OpenPGP key",
-            Self::CertManager => ", but what cert-manager makes a certificate from (kind: Certificate)",
+            Self::CertManager => ", but the resource from which cert-manager makes a certificate (kind: Certificate)",
             Self::CertificateText => ", but openssl's description of a certificate (-text -noout)",
             Self::KeyText => ", but openssl's description of a key (-text -noout)",
             Self::RequestText => ", but openssl's description of a certificate request",
@@ -356,13 +358,14 @@ impl Foreign {
                 let name = name.as_deref().unwrap_or("NAME");
                 let namespace = namespace.as_deref().map(|name| format!(" -n {name}")).unwrap_or_default();
                 return Some(format!(
-                    "take the value out of it and give the new file: `{private}sed -n '{pick}' {from} | base64 -d > {to}`; or write \
-                     it so in the first place: kubectl get secret {name}{namespace} -o jsonpath='{{.data.{field}}}' | base64 -d"
+                    "extract the value and use the new file: `{private}sed -n '{pick}' {from} | base64 -d > {to}`; or \
+                     write it like that in the first place: kubectl get secret {name}{namespace} -o \
+                     jsonpath='{{.data.{field}}}' | base64 -d"
                 ));
             }
             Self::SealedSecret => {
                 return Some(
-                    "give the Secret that the cluster makes of it: kubectl get secret NAME -o \
+                    "use the Secret that the cluster makes from it: kubectl get secret NAME -o \
                      jsonpath='{.data.tls\\.crt}' | base64 -d"
                         .to_owned(),
                 );
@@ -371,7 +374,9 @@ impl Foreign {
             Self::SshPublicKey => {
                 return Some(match wanted {
                     Expected::Key => "give the private key that belongs to it: the file without .pub".to_owned(),
-                    _ => "SSH keys are no certificates: have a CA issue one, or make one: spiced tls init".to_owned(),
+                    _ => {
+                        "SSH keys are not certificates: have a CA issue one, or create one: spiced tls init".to_owned()
+                    }
                 });
             }
             Self::Zip => format!("unzip {from} -d {directory}"),
@@ -397,29 +402,29 @@ impl Foreign {
             Self::CertificateText | Self::KeyText | Self::RequestText => {
                 let tool = if wanted == Expected::Key { "pkey" } else { "x509" };
                 return Some(format!(
-                    "it was written by openssl {tool} -text -noout; write PEM from the file that it was given: `openssl {tool} -in \
-                     ORIGINAL -out {to}`"
+                    "it was written by openssl {tool} -text -noout; write PEM from the original file: `openssl {tool} \
+                     -in ORIGINAL -out {to}`"
                 ));
             }
             Self::PgpKey => {
                 return Some(
-                    "OpenPGP keys are none for TLS: have a CA issue a certificate, or make one: spiced tls init"
+                    "OpenPGP keys cannot be used for TLS: have a CA issue a certificate, or create one: spiced tls init"
                         .to_owned(),
                 );
             }
             Self::CertManager => {
                 return Some(format!(
-                    "give the Secret that cert-manager writes (its spec.secretName): kubectl get secret NAME -o \
+                    "use the Secret that cert-manager writes (its spec.secretName): kubectl get secret NAME -o \
                      jsonpath='{{.data.{field}}}' | base64 -d"
                 ));
             }
             Self::JsonWebKey | Self::XmlKey => return None,
         };
         let what = match self {
-            Self::Zip | Self::SevenZip | Self::Tar | Self::Gzip => "unpack it, and give the files in it",
-            Self::Putty => "convert it and give the new file",
-            Self::Bzip2 | Self::Xz | Self::Zstd => "unpack it and give the new file",
-            _ => "decrypt it and give the new file",
+            Self::Zip | Self::SevenZip | Self::Tar | Self::Gzip => "unpack it, and use the files in it",
+            Self::Putty => "convert it and use the new file",
+            Self::Bzip2 | Self::Xz | Self::Zstd => "unpack it and use the new file",
+            _ => "decrypt it and use the new file",
         };
         Some(format!("{what}: `{command}`"))
     }

@@ -46,7 +46,7 @@ pub(crate) fn with_itself(identity: &Identity) -> Result<(), Error> {
         carry(&mut client, &mut server)?;
         carry(&mut server, &mut client)?;
     }
-    Err(Error::General("the handshake came to no end".to_owned()))
+    Err(Error::General("the handshake did not complete".to_owned()))
 }
 
 /// Transfers pending data from one side to the other.

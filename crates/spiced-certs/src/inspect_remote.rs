@@ -71,9 +71,9 @@ impl Presented {
                 origin: origin.to_owned(),
                 subject: leaf.subject.clone(),
                 message: format!(
-                    "the chain ends with the root {root}: whoever trusts it has it, and it is sent for nothing"
+                    "the chain ends with the root {root}: clients that trust it have it already, so it need not be sent"
                 ),
-                fix: format!("take the certificate of {root} out of the file"),
+                fix: format!("remove the certificate of {root} from the file"),
                 refused_by: Clients::NONE,
             });
         }

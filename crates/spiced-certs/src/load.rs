@@ -216,7 +216,7 @@ struct Ordered<'a> {
     chain: &'a [CertificateDer<'static>],
     leaf: &'a CertificateSummary,
     writing: &'a chain::Writing,
-    /// The file, if each certificate in it is on lines of its own.
+    /// The file, if no two certificates in it share a line.
     plain: Option<&'a Path>,
 }
 
@@ -295,13 +295,13 @@ fn issuer_beside(
             origin: origin.to_owned(),
             subject: subject.to_owned(),
             message: format!(
-                "the certificate of the issuer ({}) is missing: it is an intermediate, and stands in {path:?}; clients cannot \
-                 build the chain",
+                "the certificate of the issuer ({}) is missing: it is an intermediate, and is in {path:?}; clients \
+                 cannot build the chain",
                 issuer.subject()
             ),
             fix: match has_leaf {
-                true => format!("give {other}, which has both"),
-                false => format!("put them into one file and give that: `cat {from} {other} > {to}`"),
+                true => format!("use {other}, which has both"),
+                false => format!("put them into one file and use that: `cat {from} {other} > {to}`"),
             },
             refused_by: Clients::ALL,
         });
@@ -353,7 +353,7 @@ fn mismatch_note(chain: &[CertificateDer<'_>], key: &str, pair: &Pair) -> (Strin
     let facts: Vec<Facts<'_>> = chain.iter().filter_map(Facts::of).collect();
     let Some(first) = facts.first() else { return (String::new(), compare) };
     if facts.len() >= 20 && facts.iter().all(Facts::is_self_issued) {
-        let fix = "give the server's own certificate; a trust store is what clients have".to_owned();
+        let fix = "use the server's own certificate; a trust store is for clients".to_owned();
         return (format!("; it holds {} certificates, which are roots: a trust store", facts.len()), fix);
     }
     if first.is_ca() {
@@ -364,7 +364,7 @@ fn mismatch_note(chain: &[CertificateDer<'_>], key: &str, pair: &Pair) -> (Strin
         };
         let fix = format!("{which}, which begins with the server's certificate: cert.pem, then chain.pem");
         return (
-            "; the first certificate is a CA's: this looks like chain.pem, the intermediates alone".to_owned(),
+            "; the first certificate is a CA's: this looks like chain.pem, which has only the intermediates".to_owned(),
             fix,
         );
     }
@@ -393,7 +393,7 @@ pub enum LoadError {
     #[error(transparent)]
     Unusable(Box<Unusable>),
     /// Certificate and key match, but a handshake with them fails.
-    #[error("{origin}: no handshake comes about with the certificate {subject}: {reason}")]
+    #[error("{origin}: no handshake succeeds with the certificate {subject}: {reason}")]
     NoHandshake {
         /// The leaf's subject.
         subject: String,
@@ -403,7 +403,7 @@ pub enum LoadError {
         reason: String,
     },
     /// A reload found a certificate that is out of date, and the current one is better.
-    #[error("{origin}: the certificate {subject} is out of date, and what serves is in date or ends later")]
+    #[error("{origin}: the certificate {subject} is out of date, and the current one is in date or expires later")]
     OutOfDate {
         /// The leaf's subject.
         subject: String,
@@ -418,7 +418,9 @@ pub enum LoadError {
     },
     /// A reload found a certificate that is not valid yet, and the current one is in date. The new one must be read
     /// again once it is valid.
-    #[error("{origin}: the certificate {subject} is not valid yet; it is taken when its time comes, in {starts_in} s")]
+    #[error(
+        "{origin}: the certificate {subject} is not valid yet; it is loaded when it becomes valid, in {starts_in} s"
+    )]
     NotYet {
         /// The leaf's subject.
         subject: String,
@@ -432,7 +434,7 @@ pub enum LoadError {
     NotAPair(Box<Mismatch>),
     /// Clients would refuse the new certificate, and they accept the current one.
     #[error(
-        "{}: {} would refuse the new certificate, and accept what serves: {}",
+        "{}: {} would refuse the new certificate, but accept the current one: {}",
         finding.origin,
         clients.listed(),
         finding.message

@@ -67,8 +67,8 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
             "TLS-NAME-INVALID",
             if own.is_empty() { Severity::Error } else { Severity::Info },
             if own.is_empty() { Clients::ALL } else { Clients::NONE },
-            format!("the alternative name `{}` is no host name: no client can ask for it", name.escape_default()),
-            "have it issued with names alone: no scheme, no port, no path, no blank".to_owned(),
+            format!("the alternative name `{}` is not a host name: no client can request it", name.escape_default()),
+            "have it issued with plain names: no scheme, no port, no path, no blank".to_owned(),
         ));
     }
     let host = |name: &&String| name.contains('.') && is_host_name(name) && name.parse::<IpAddr>().is_err();
@@ -78,7 +78,10 @@ pub(crate) fn findings(leaf: &Facts<'_>, origin: &str, asked: &[String]) -> Vec<
                 "TLS-COMMON-NAME-NOT-COVERED",
                 Severity::Info,
                 Clients::NONE,
-                format!("the common name {common} is none of the alternative names: clients that call it so refuse it"),
+                format!(
+                    "the common name {common} is not among the alternative names: clients that connect to it refuse \
+                     the certificate"
+                ),
                 format!("have it issued with {}", alternative_names(std::slice::from_ref(common), "NAME")),
             ));
         }
@@ -122,7 +125,7 @@ fn explained(leaf: &Facts<'_>, name: &str, refused: Clients, own: bool) -> (&'st
     if address.is_some() && names.dns.iter().any(|dns| dns == name) {
         return (
             "TLS-IP-AS-DNS",
-            format!("{name} is an address and stands in the certificate as a DNS name: {refuse} it"),
+            format!("{name} is an address, but the certificate has it as a DNS name: {refuse} it"),
         );
     }
     if refused.is_all() || !own {
@@ -137,7 +140,7 @@ fn explained(leaf: &Facts<'_>, name: &str, refused: Clients, own: bool) -> (&'st
             name.len() >= parent.len() && name.to_ascii_lowercase().ends_with(&parent.to_ascii_lowercase())
         });
         let star = match (star, address) {
-            (Some(_), None) => "; `*` stands for exactly one label",
+            (Some(_), None) => "; `*` matches exactly one label",
             _ => "",
         };
         let code = match () {

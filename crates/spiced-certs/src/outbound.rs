@@ -181,7 +181,7 @@ impl ClientTlsError {
     pub fn hint(&self) -> &str {
         match self {
             Self::Load(error) => error.hint(),
-            Self::Authority { .. } => "it takes a PEM file with the certificate of the CA that issued the server's",
+            Self::Authority { .. } => "it expects a PEM file with the certificate of the CA that issued the server's",
             Self::NoAuthority { .. } => {
                 "install the system's CA certificates (Debian: ca-certificates), point SSL_CERT_FILE at a PEM file of them, or \
                  name a CA to trust"

@@ -116,12 +116,12 @@ fn doubled(identity: &Arc<Identity>, set: &SniCertResolver) -> Option<Finding> {
         origin: identity.certificate_origin().to_string(),
         subject: identity.leaf().subject.clone(),
         message: format!(
-            "for {shown}{more} the certificate {} (from {}) comes first, with a key of the same kind: this one is never \
-             presented for them",
+            "for {shown}{more} the certificate {} (from {}) takes precedence, with a key of the same kind: this one is \
+             never presented for them",
             other.leaf().subject,
             other.certificate_origin()
         ),
-        fix: "take one of the two out of runtime.tls.certificates".to_owned(),
+        fix: "remove one of the two from runtime.tls.certificates".to_owned(),
         refused_by: Clients::NONE,
     })
 }

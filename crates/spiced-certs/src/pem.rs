@@ -150,7 +150,7 @@ pub(crate) fn count_keys(pem: &Secret) -> usize {
     blocks(pem).map_or(0, |blocks| blocks.iter().filter(|block| block.label.ends_with("PRIVATE KEY")).count())
 }
 
-/// Returns true if each of `count` certificates is on lines of its own, so that line-based tools can process the text.
+/// Returns true if no two of the `count` certificates share a line, so that line-based tools can process the text.
 pub(crate) fn is_plain(pem: &Secret, count: usize) -> bool {
     let text = pem.expose_text().unwrap_or_default();
     let lines = text.lines().filter(|line| *line == "-----BEGIN CERTIFICATE-----").count();
@@ -186,10 +186,10 @@ pub(crate) fn leniencies(pem: &Secret) -> Vec<String> {
         (latin && begun, "has bytes that are not UTF-8 outside its blocks"),
         (text.starts_with('\u{feff}'), "begins with a byte order mark"),
         (text.contains("\r\n"), "has Windows' line ends"),
-        (begun && text.contains("\\n"), "has \\n in letters for its line ends"),
-        (one_line && !text.contains("\\n"), "has blanks for its line ends"),
-        (!begun && layers < 2, "is coded in base64 once more"),
-        (layers > 1, "is coded in base64 more than once"),
+        (begun && text.contains("\\n"), "has literal \\n instead of line ends"),
+        (one_line && !text.contains("\\n"), "has blanks instead of line ends"),
+        (!begun && layers < 2, "is encoded in base64 once more"),
+        (layers > 1, "is encoded in base64 more than once"),
         (begun && !text.contains("\\n") && around(text), "has other text around its blocks"),
         (text.contains("-----BEGIN OPENSSH PRIVATE KEY-----"), "is in OpenSSH's form"),
     ]
@@ -259,16 +259,16 @@ pub(crate) enum PemError {
         instead: FoundInstead,
     },
     /// There are several private keys.
-    #[error("it holds {count} private keys; one is wanted")]
+    #[error("it holds {count} private keys; exactly one is required")]
     SeveralKeys {
         /// The number of keys.
         count: usize,
     },
     /// The private key is encrypted, and no passphrase is given.
-    #[error("the private key is encrypted, and nothing gives its passphrase")]
+    #[error("the private key is encrypted, and no passphrase is set")]
     Encrypted,
     /// The private key is encrypted with another passphrase, or damaged.
-    #[error("the private key does not open with the passphrase that is given")]
+    #[error("the passphrase that is set does not decrypt the private key")]
     WrongPassphrase,
     /// The private key is encrypted in a way that is not supported.
     #[error("the private key is encrypted in a way that is not supported{}", .cipher.as_ref().map(|name| format!(" ({name})")).unwrap_or_default())]
@@ -318,30 +318,30 @@ impl PemError {
             None => ("FILE".to_owned(), "FILE.pem".to_owned()),
         };
         match self {
-            Self::Encrypted => "set key_passphrase beside it, a reference such as ${env:TLS_KEY_PASSPHRASE}".to_owned(),
+            Self::Encrypted => "also set key_passphrase, to a reference such as ${env:TLS_KEY_PASSPHRASE}".to_owned(),
             Self::WrongPassphrase => {
-                format!("compare key_passphrase with what opens it: `openssl pkey -noout -in {from}`")
+                format!("compare key_passphrase with the passphrase that decrypts it: `openssl pkey -noout -in {from}`")
             }
             Self::NoPem { format: Some(format) } => {
                 format.fix(wanted, file).unwrap_or_else(|| wanted.description().to_owned())
             }
             Self::NoKey { instead: FoundInstead::Pkcs7 } => no_key_in_pkcs7(),
             Self::NoCertificate { instead: FoundInstead::Pkcs7 } => {
-                format!("convert it and give the new file: `openssl pkcs7 -print_certs -in {from} -out {to}`")
+                format!("convert it and use the new file: `openssl pkcs7 -print_certs -in {from} -out {to}`")
             }
             Self::UnknownCipher { .. } => format!(
-                "convert it and give the new file: `openssl pkcs8 -topk8 -v2 aes-256-cbc -provider legacy -provider default -in \
-                 {from} -out {to}`"
+                "convert it and use the new file: `openssl pkcs8 -topk8 -v2 aes-256-cbc -provider legacy -provider \
+                 default -in {from} -out {to}`"
             ),
             Self::Unfinished { .. } if file.is_none() => format!(
-                "a value of several lines has to be quoted where it is set: in .env NAME=\"-----BEGIN …\", in YAML with a block \
-                 sign (|); {}",
+                "a value of several lines must be quoted where it is set: in .env NAME=\"-----BEGIN …\", in YAML with \
+                 a block scalar (|); {}",
                 wanted.description()
             ),
             Self::NotBase64 { .. } | Self::Unfinished { .. } => {
-                format!("copy it again, whole, from where it came; {}", wanted.description())
+                format!("copy it again, completely, from its source; {}", wanted.description())
             }
-            Self::SeveralKeys { .. } => "leave the one key in it that is the certificate's".to_owned(),
+            Self::SeveralKeys { .. } => "keep only the certificate's key in it".to_owned(),
             _ => wanted.description().to_owned(),
         }
     }
@@ -381,13 +381,14 @@ impl Expected {
     /// Describes what the setting accepts.
     fn description(self) -> &'static str {
         match self {
-            Self::Certificate => "it takes a PEM file: the server's certificate, then its intermediates",
-            Self::Key => "it takes one RSA, ECDSA or Ed25519 key in PEM (PKCS#8, PKCS#1 or SEC1)",
+            Self::Certificate => "it expects a PEM file: the server's certificate, then its intermediates",
+            Self::Key => "it expects one RSA, ECDSA or Ed25519 key in PEM (PKCS#8, PKCS#1 or SEC1)",
             Self::ClientCa => {
-                "it takes a PEM file with the certificate of the CA that signs client certificates, not a client's own"
+                "it expects a PEM file with the certificate of the CA that signs client certificates, not a client's \
+                 own"
             }
-            Self::Authority => "it takes a PEM file with the certificates of the roots that clients trust",
-            Self::RevocationList => "it takes the CA's revocation list (CRL), PEM or DER",
+            Self::Authority => "it expects a PEM file with the certificates of the roots that clients trust",
+            Self::RevocationList => "it expects the CA's revocation list (CRL), PEM or DER",
         }
     }
 }
@@ -441,12 +442,12 @@ impl FoundInstead {
             Self::Other => "",
             Self::Certificate => ", but a certificate: are certificate and key swapped?",
             Self::Key => ", but a private key: are certificate and key swapped?",
-            Self::Request => ", but a certificate request: the CA's answer to it is wanted",
+            Self::Request => ", but a certificate request: the certificate that the CA issued for it is required",
             Self::PublicKey => ", but a public key",
             Self::Pkcs7 => ", but PKCS#7 (.p7b), certificates without a key",
             Self::RevocationList => ", but a revocation list (CRL)",
-            Self::AttributeCertificate => ", but an attribute certificate, which is none for TLS",
-            Self::Parameters => ", but parameters alone (DH or EC)",
+            Self::AttributeCertificate => ", but an attribute certificate, which cannot be used for TLS",
+            Self::Parameters => ", but only parameters (DH or EC)",
         }
     }
 }

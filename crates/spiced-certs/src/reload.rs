@@ -379,9 +379,9 @@ fn other_ca(new: &Identity, before: &Identity, roots: &Roots, now: SystemTime) -
         let (origin, subject) = (new.certificate_origin().to_string(), new.leaf().subject.clone());
         Some(Finding { code, severity, origin, subject, message, fix: fix.to_owned(), refused_by })
     };
-    const GIVE: &str = "give the certificate that the CA of the present one issued, with its intermediates";
+    const GIVE: &str = "use the certificate that the CA of the current one issued, with its intermediates";
     if leaf.is_self_issued() {
-        let message = format!("the new certificate vouches for itself, and clients trust {}", leaf_before.issuer());
+        let message = format!("the new certificate is self-signed, and clients trust {}", leaf_before.issuer());
         return finding("TLS-OTHER-CA", Severity::Error, message, GIVE);
     }
     // True if one of the issuers on the current certificate's path, from the leaf up, issued `top`.
@@ -390,7 +390,8 @@ fn other_ca(new: &Identity, before: &Identity, roots: &Roots, now: SystemTime) -
     let stray = facts.iter().find(|one| !one.is_self_issued() && !path.iter().any(|other| other.der == one.der));
     if is_intermediate && !top.is_self_issued() {
         let message = format!(
-            "the certificate of the issuer ({}) is missing: the present chain has it as an intermediate; clients cannot build              the chain",
+            "the certificate of the issuer ({}) is missing: the current chain has it as an intermediate; clients \
+             cannot build the chain",
             top.issuer()
         );
         return finding("TLS-INTERMEDIATE-MISSING", Severity::Error, message, GIVE);
@@ -411,7 +412,8 @@ fn other_ca(new: &Identity, before: &Identity, roots: &Roots, now: SystemTime) -
     if is_another && (may_be_root || !same_name) {
         let what = if same_name { "another key of " } else { "" };
         let message = format!(
-            "the new certificate is issued by {what}{}, and the present one by {}: clients that do not trust the new CA              refuse it",
+            "the new certificate is issued by {what}{}, and the current one by {}: clients that do not trust the new \
+             CA refuse it",
             top.issuer(),
             top_before.issuer()
         );

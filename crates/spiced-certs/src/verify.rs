@@ -80,8 +80,8 @@ pub(crate) fn verify(
                     code: "TLS-OTHER-CA",
                     refused_by: Clients::OPENSSL.or(Clients::PYTHON),
                     message: format!(
-                        "--ca holds the intermediate {}, and not the root above it: OpenSSL and Python take no chain that \
-                         does not end with a root",
+                        "--ca holds the intermediate {}, but not the root above it: OpenSSL and Python accept only a \
+                         chain that ends with a root",
                         root.subject()
                     ),
                     fix: "give clients the root's certificate".to_owned(),
@@ -111,7 +111,7 @@ pub(crate) fn verify(
     leaf_faults(leaf, &mut found);
     if let Some(reason) = path.iter().find_map(|one| strict_fault(one)) {
         found.unchecked.push(format!(
-            "Python 3.13 and later by its default, which goes by RFC 5280 to the letter (VERIFY_X509_STRICT): it refuses the \
+            "Python 3.13 and later by default, which follows RFC 5280 strictly (VERIFY_X509_STRICT): it refuses the \
              chain, because {reason}"
         ));
     }
@@ -129,7 +129,7 @@ pub(crate) fn verify(
         found.faults.push(Fault {
             code: "TLS-CHAIN-REFUSED",
             refused_by: Clients::RUSTLS,
-            message: format!("rustls does not take the chain: {reason}"),
+            message: format!("rustls does not accept the chain: {reason}"),
             fix: "have the certificate issued again, as its CA issues it for web servers".to_owned(),
         });
     }
@@ -162,10 +162,9 @@ fn climb<'r, 'f>(
         match (best, named.first()) {
             (Some(issuer), _) => {
                 if child.signed_by(issuer) == Signed::Unknown {
-                    found.unchecked.push(format!(
-                        "the signature of {}: it is of a kind that nothing here can verify",
-                        child.subject()
-                    ));
+                    found
+                        .unchecked
+                        .push(format!("the signature of {}: its algorithm is not supported here", child.subject()));
                 }
                 path.push(issuer);
             }
@@ -175,13 +174,13 @@ fn climb<'r, 'f>(
                     code: "TLS-CHAIN-SIGNATURE",
                     refused_by: Clients::ALL,
                     message: format!(
-                        "the certificate {} in the file has the name of the issuer of {}, and did not sign it: it \
-                         has another key",
+                        "the certificate {} in the file has the name of the issuer of {}, but did not sign it: it has \
+                         another key",
                         impostor.subject(),
                         child.subject()
                     ),
                     fix: format!(
-                        "replace it by the intermediate that the CA delivered with the certificate{url}: \
+                        "replace it with the intermediate that the CA delivered with the certificate{url}: \
                          fullchain.pem, not one of an earlier issue"
                     ),
                 });
@@ -266,7 +265,7 @@ fn issuer_faults(
                     "{below_name} names another certificate as its issuer's than that of {name} \
                      (authorityKeyIdentifier)"
                 ),
-                "replace the intermediate by the one that the CA delivered with the certificate".to_owned(),
+                "replace the intermediate with the one that the CA delivered with the certificate".to_owned(),
             );
         }
     }
@@ -357,7 +356,7 @@ fn names_outside(issuer: &Facts<'_>, leaf: &Facts<'_>, found: &mut Verified) {
                 issuer.subject(),
                 refused.listed()
             ),
-            fix: "have it issued by a CA that is constrained to DNS names alone".to_owned(),
+            fix: "have it issued by a CA that is constrained only to DNS names".to_owned(),
         });
     }
 }
@@ -480,7 +479,7 @@ fn not_the_given(root: &Facts<'_>, roots: &Roots, found: &mut Verified) {
         found.faults.push(Fault {
             code: "TLS-OTHER-CA",
             refused_by: Clients::ALL,
-            message: format!("the chain leads to {}, which is none of the certificates of --ca", root.subject()),
+            message: format!("the chain leads to {}, which is not among the certificates of --ca", root.subject()),
             fix: "give clients that root, or have the certificate issued by the CA that they trust".to_owned(),
         });
     }
@@ -501,8 +500,8 @@ fn unknown_issuer(path: &[&Facts<'_>], roots: &Roots, hints: &[CertificateDer<'_
     let Some(why) = why else {
         let who = if path.len() == 1 { "the certificate" } else { "the topmost intermediate" };
         found.taken_for_root = Some(format!(
-            "whether clients trust the issuer of {who} ({issuer}): its certificate is not here, and it is taken for a \
-             root that they have; --ca FILE checks it"
+            "whether clients trust the issuer of {who} ({issuer}): its certificate is not available, and it is assumed \
+             to be a root that they have; --ca FILE checks it"
         ));
         return;
     };
@@ -516,8 +515,8 @@ fn unknown_issuer(path: &[&Facts<'_>], roots: &Roots, hints: &[CertificateDer<'_
         refused_by: if is_pinned { Clients::ALL.without(by_itself) } else { Clients::ALL },
         message: format!("the certificate of the issuer ({issuer}) is missing: {why}; clients cannot build the chain"),
         fix: format!(
-            "append the issuer's certificate to the file (fullchain.pem instead of cert.pem){fetch}; where the issuer is a \
-             root that clients trust, --ca FILE shows that all is well"
+            "append the issuer's certificate to the file (fullchain.pem instead of cert.pem){fetch}; if the issuer is \
+             a root that clients trust, --ca FILE confirms it"
         ),
     });
 }
@@ -544,10 +543,10 @@ fn missing_because(top: &Facts<'_>, hints: &[CertificateDer<'_>], roots: &Roots)
         return Some("the certificate says who issued it in turn (authorityKeyIdentifier)".to_owned());
     }
     if let Some(name) = organisation(top.x509.issuer()).filter(|name| is_public_ca(name) || roots.are_of(name)) {
-        return Some(format!("{name} is a public CA, and this is none of its roots"));
+        return Some(format!("{name} is a public CA, and this is not one of its roots"));
     }
     if !top.issuer_urls().is_empty() {
-        return Some("the certificate says where it is to be had (authorityInfoAccess)".to_owned());
+        return Some("the certificate says where it can be downloaded (authorityInfoAccess)".to_owned());
     }
     let common = top.x509.issuer().iter_common_name().find_map(|name| name.as_str().ok().map(str::to_ascii_lowercase));
     let words = ["issuing", "intermediate", "subordinate", "sub ca", "subca", "sub-ca"];
@@ -631,8 +630,8 @@ fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
         fault(
             "TLS-X509-V1",
             Clients::GO.or(Clients::RUSTLS).or(Clients::BROWSERS),
-            "the certificate is X.509 version 1, which has no subject alternative names: Go, browsers and rustls refuse \
-             it; `openssl x509 -req` makes one where it is given no -extfile"
+            "the certificate is X.509 version 1, which has no subject alternative names: Go, browsers and rustls \
+             refuse it; `openssl x509 -req` makes one without -extfile"
                 .to_owned(),
             "have it issued again, with extensions: openssl x509 -req -extfile FILE",
         );

@@ -181,7 +181,7 @@ impl Engine for DataFusionEngine {
         let mut dialect =
             Dialect { nulls_are_high: true, keywords: reserved.into_iter().collect(), ..Dialect::default() };
         for (name, function) in self.shared.state.scalar_functions() {
-            // The map has an alias as an entry of its own.
+            // The map has a separate entry for each alias.
             let kind = match function.documentation().map(|told| told.doc_section.label) {
                 Some("Math Functions") => &mut dialect.numeric_functions,
                 Some("String Functions" | "Regular Expression Functions") => &mut dialect.string_functions,

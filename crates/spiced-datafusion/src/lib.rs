@@ -1,9 +1,9 @@
 //! The embedded default engine: DataFusion behind the traits of `spiced-engine`.
 //!
-//! Queries are planned and run on a runtime of their own, stream through a bounded channel, and end
-//! when their stream is dropped, when their time is up, or when the memory that all share is. The
-//! pod's data sets are loaded behind the engine's back and tried again where they fail; one that is
-//! broken does not take the others down. SQL reaches the host only where the operator says so.
+//! Queries are planned and run on a separate runtime, and stream their results through a bounded channel. A query ends
+//! when its stream is dropped, when its time limit expires, or when the shared memory is exhausted. The data sets of
+//! the pod are loaded in the background and retried if they fail; a broken data set does not affect the others. SQL can
+//! access the host only where the operator allows it.
 //!
 //! ```
 //! use futures::TryStreamExt;

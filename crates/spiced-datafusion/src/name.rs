@@ -1,4 +1,4 @@
-//! The names of data sets: what may be one, and which table a reference in SQL means.
+//! The names of data sets: which names are valid, and which table a reference in SQL denotes.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use datafusion::execution::context::SessionState;
 
 /// The catalog of every pod.
 pub(crate) const CATALOG: &str = "spice";
-/// The schema of a data set that names none.
+/// The schema of a data set whose name includes none.
 pub(crate) const DEFAULT_SCHEMA: &str = "public";
-/// The schema of what the program says of itself.
+/// The schema of the program's own tables.
 pub(crate) const SYSTEM_SCHEMA: &str = "runtime";
-/// The longest name of a schema or table, in bytes: PostgreSQL's rule.
+/// The maximum length of a schema's or table's name, in bytes; that of PostgreSQL.
 const MAX_NAME: usize = 63;
 
 /// The schema and the name of a table in the pod's catalog.
@@ -22,10 +22,10 @@ pub(crate) struct TableName {
 }
 
 impl TableName {
-    /// Reads `table` or `schema.table`.
+    /// Parses `table` or `schema.table`.
     ///
     /// # Errors
-    /// Why it is no usable name.
+    /// Returns the reason if the name is invalid.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split('.');
         let (schema, table) = match (parts.next(), parts.next(), parts.next()) {
@@ -45,7 +45,7 @@ impl TableName {
         Ok(Self { schema: schema.to_owned(), table: table.to_owned() })
     }
 
-    /// The table that `reference` means in a session with `state`, if it can be one of the pod's.
+    /// Returns the table that `reference` denotes in a session with `state`, if it is in the pod's catalog.
     pub(crate) fn of(reference: &TableReference, state: &SessionState) -> Option<Self> {
         let defaults = &state.config_options().catalog;
         let ResolvedTableReference { catalog, schema, table } =

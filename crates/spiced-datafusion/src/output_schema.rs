@@ -1,4 +1,4 @@
-//! The shape of answers: their schema, without the types that clients do not know.
+//! The schema of results, without the types that clients do not support.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use datafusion::error::Result;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 
-/// The schema of what running `plan` answers.
+/// Returns the schema of the result of `plan`.
 pub(crate) fn schema(plan: &LogicalPlan, parameters: &Schema, state: &SessionState) -> Result<SchemaRef> {
     match plan {
         LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) => Ok(Arc::new(Schema::empty())),
@@ -18,8 +18,8 @@ pub(crate) fn schema(plan: &LogicalPlan, parameters: &Schema, state: &SessionSta
             Ok(plan.schema().inner().clone())
         }
         _ => {
-            // Coercion settles the types, and finds those that do not fit. With a parameter whose
-            // type is open it cannot; what the planner made out then stands.
+            // Coercion determines the types, and rejects those that do not fit. It fails if the type of a parameter is
+            // unknown; then the planner's types are used.
             let analyzed = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
             match analyzed {
                 Ok(analyzed) => Ok(plain_schema(analyzed.schema().inner())),
@@ -30,7 +30,7 @@ pub(crate) fn schema(plan: &LogicalPlan, parameters: &Schema, state: &SessionSta
     }
 }
 
-/// `schema` with plain types in the place of Arrow's view types, which many clients do not know.
+/// Returns `schema` with plain types instead of Arrow's view types, which many clients do not support.
 pub(crate) fn plain_schema(schema: &SchemaRef) -> SchemaRef {
     if !schema.fields().iter().any(|field| plain_type(field.data_type()).is_some()) {
         return schema.clone();
@@ -42,10 +42,10 @@ pub(crate) fn plain_schema(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
 }
 
-/// A value that does not fit is an error, and never becomes null.
+/// A value that does not fit is an error; it never becomes null.
 const STRICT: CastOptions<'static> = CastOptions { safe: false, format_options: FormatOptions::new() };
 
-/// `batch` with the names and types of `schema`.
+/// Converts `batch` to the names and types of `schema`.
 pub(crate) fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == schema {
         return Ok(batch);

@@ -4,21 +4,21 @@ use std::num::NonZero;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// A query computes on as many threads as there are cores, and some steps of a join take long. With
-/// more threads than that the system's scheduler gives other queries their turn.
+/// The number of threads per core. Some steps of a join occupy a thread for long; with more threads than cores, the
+/// operating system's scheduler shares the cores among the queries.
 const THREADS_A_CORE: usize = 4;
 
-/// The stack of each of its threads, in bytes. It is address space until it is used.
+/// The stack of each thread, in bytes. Only address space is reserved until the stack is used.
 ///
-/// Planning and evaluating recurse with the depth of a statement. What `term_count` lets through was
-/// measured to need up to 8 MiB, without optimization.
+/// Planning and evaluation recurse with the depth of a statement. The deepest statement that `complexity` admits needed
+/// up to 8 MiB, measured without compiler optimization.
 const STACK: usize = 16 << 20;
 
-/// A multi-threaded runtime fit for queries: four threads a core, a timer, and stacks that hold the
-/// deepest statement that the engine admits.
+/// Builds a multi-threaded runtime for queries: four threads per core, a timer, and stacks that are large enough for
+/// the deepest statement that the engine admits.
 ///
 /// # Errors
-/// The system gives no more threads.
+/// Fails if the system cannot create the threads.
 pub fn query_runtime() -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     Builder::new_multi_thread()

@@ -1,7 +1,7 @@
-//! From text to exactly one parsed statement.
+//! Parsing of a text into exactly one statement.
 //!
-//! Question marks become `$1`, `$2` and so on, as JDBC and ADBC clients expect; DataFusion itself
-//! takes every `?` for one and the same parameter.
+//! Question marks become `$1`, `$2` and so on, as JDBC and ADBC clients expect; DataFusion itself treats every `?` as
+//! the same parameter.
 
 use std::ops::ControlFlow;
 
@@ -21,7 +21,7 @@ use crate::complexity::{ctes, syntax, tokens};
 use crate::error::{engine_error, invalid};
 use crate::{distinct_from, dml, functions};
 
-/// A text as the parser takes it.
+/// The tokens of a text, as the parser expects them.
 pub(crate) struct Tokens {
     tokens: Vec<TokenWithSpan>,
     dialect: Box<dyn Dialect>,
@@ -31,7 +31,7 @@ pub(crate) struct Tokens {
 /// Splits `sql` into tokens.
 ///
 /// # Errors
-/// It has more than `max_size` bytes, chains or nests too much, or is no SQL.
+/// Fails if the text has more than `max_size` bytes, has too many chained or nested expressions, or is not SQL.
 pub(crate) fn tokenize(sql: &str, state: &SessionState, max_size: usize) -> Result<Tokens, EngineError> {
     tokens::check_length(sql, max_size)?;
     let options = &state.config_options().sql_parser;
@@ -48,19 +48,19 @@ pub(crate) fn tokenize(sql: &str, state: &SessionState, max_size: usize) -> Resu
 /// Parses `sql`, a text of the pod.
 ///
 /// # Errors
-/// It is no SQL, no statement, or more than one.
+/// Fails if the text is not SQL, or not exactly one statement.
 pub(crate) fn parse(sql: &str, state: &SessionState) -> Result<Statement, EngineError> {
     tokenize(sql, state, usize::MAX)?.parse()
 }
 
 impl Tokens {
-    /// How many there are.
+    /// Returns the number of tokens.
     pub(crate) fn count(&self) -> usize {
         self.tokens.len()
     }
 
     /// # Errors
-    /// They are no statement, or more than one, or one that is too deep or too large.
+    /// Fails if the tokens are not exactly one statement, or if it is nested too deeply or too large.
     pub(crate) fn parse(self) -> Result<Statement, EngineError> {
         let Self { tokens, dialect, recursion_limit } = self;
         let length = tokens.len();
@@ -89,7 +89,7 @@ impl Tokens {
     }
 }
 
-/// Shows `visitor` all of `statement`.
+/// Calls `visitor` on every part of `statement`.
 pub(crate) fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> ControlFlow<V::Break> {
     match statement {
         Statement::Statement(statement) => statement.visit(visitor),
@@ -102,7 +102,7 @@ pub(crate) fn visit<V: Visitor>(statement: &Statement, visitor: &mut V) -> Contr
     }
 }
 
-/// Lets `visitor` change all of `statement`.
+/// Lets `visitor` modify every part of `statement`.
 pub(crate) fn visit_mut<V: VisitorMut>(statement: &mut Statement, visitor: &mut V) -> ControlFlow<V::Break> {
     match statement {
         Statement::Statement(statement) => statement.visit(visitor),
@@ -139,7 +139,7 @@ pub(crate) fn take(expr: &mut Expr) -> Expr {
     std::mem::replace(expr, Expr::Wildcard(AttachedToken::empty()))
 }
 
-/// Turns `?` into `$1`, `$2` …, and `?3` into `$3`.
+/// Replaces `?` with `$1`, `$2` …, and `?3` with `$3`.
 fn number_placeholders(tokens: &mut [TokenWithSpan]) -> Result<(), EngineError> {
     let mut seen = 0;
     let mut named = false;

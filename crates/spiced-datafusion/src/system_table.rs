@@ -1,4 +1,4 @@
-//! Tables of the schema `runtime`: what the program says of itself, asked again by each query.
+//! Tables of the schema `runtime`, in which the program describes itself. Each query computes the rows again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use spiced_engine::Principal;
 
-/// A table that the program answers itself: `runtime.NAME`. SQL cannot write it.
+/// A table whose rows the program supplies: `runtime.NAME`. SQL cannot write to it.
 #[derive(Clone)]
 pub struct SystemTable {
     pub(crate) name: String,
@@ -22,7 +22,8 @@ pub struct SystemTable {
 }
 
 impl SystemTable {
-    /// A table called `name`, whose rows for a caller `rows` gives at each query, in the columns of `schema`.
+    /// Creates a table called `name` with the columns of `schema`. Each query calls `rows` for the rows that its caller
+    /// may see.
     pub fn new(
         name: impl Into<String>,
         schema: SchemaRef,
@@ -55,7 +56,7 @@ impl TableProvider for SystemTable {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        // Each run has its caller; what has none is answered nothing.
+        // A query without a caller gets no rows.
         let caller = state.config().get_extension::<Principal>();
         let rows = caller.map(|caller| (self.rows)(&caller)).into_iter().collect();
         Ok(MemorySourceConfig::try_new_exec(&[rows], self.schema.clone(), projection.cloned())?)

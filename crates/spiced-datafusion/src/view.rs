@@ -1,4 +1,4 @@
-//! Views of the pod: a name for a query, planned once what it reads is loaded.
+//! Views of the pod: a named query, planned once the data sets that it reads are loaded.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use crate::connectors::Source;
 use crate::error::reason;
 use crate::{complexity, effect, names, statement};
 
-/// A query under a name.
+/// A named query.
 pub(crate) struct View {
     sql: String,
 }
 
 impl View {
     /// # Errors
-    /// It is not one statement of SQL.
+    /// Fails if `sql` is not exactly one statement.
     pub(crate) fn open(sql: &str, state: &SessionState) -> Result<Self, String> {
         statement::parse(sql, state).map_err(|e| format!("sql: {e}"))?;
         Ok(Self { sql: sql.to_owned() })
@@ -30,7 +30,7 @@ impl View {
 impl Source for View {
     async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
         let statement = statement::parse(&self.sql, state).map_err(|e| e.to_string())?;
-        // Waits for the data sets that it names.
+        // Waits for the data sets that the query names.
         let (plan, names) = names::plan(&statement, state).await.map_err(|e| reason(&e))?;
         if !names.is_empty() {
             return Err("two of its columns have one name; give one of them an alias".to_owned());

@@ -159,8 +159,8 @@ impl AdmissionControl {
         let slot = |running| {
             let Some(open) = queue.open.try_take(&caller) else {
                 return Err(busy(format!(
-                    "results of callers with the role {role} are open and wait to be read, as many as there may be: {} in \
-                     all, {} of one caller",
+                    "callers with the role {role} have the maximum number of unread results: {} in all, {} of one \
+                     caller",
                     limits_open(queue.limits),
                     queue.open.share
                 )));
@@ -173,7 +173,8 @@ impl AdmissionControl {
         let taken = |more: String| {
             let share = queue.running.share;
             busy(format!(
-                "{running} statements of callers with the role {role}, or {share} of this caller, run already, {more}"
+                "{running} statements of callers with the role {role}, or {share} of this caller, are running already, \
+                 {more}"
             ))
         };
         let Some(_waits) = queue.waiting.try_take(&caller) else {

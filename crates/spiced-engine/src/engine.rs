@@ -67,7 +67,7 @@ pub trait Session: Send + Sync {
     async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
         Err(EngineError::new(
             ErrorKind::Unsupported,
-            format!("this engine takes no rows in bulk, and so none for {}", ingest.table),
+            format!("this engine does not support bulk ingestion, and so not into {}", ingest.table),
         ))
     }
 
@@ -78,7 +78,7 @@ pub trait Session: Send + Sync {
     /// Fails if there is no such option (`Denied`, `NotFound` or, in the default implementation, `Unsupported`), or if
     /// the value is invalid for it (`InvalidStatement`).
     async fn set(&self, name: &str, _value: Option<&str>) -> Result<(), EngineError> {
-        Err(EngineError::new(ErrorKind::Unsupported, format!("this engine has no options, and so not `{name}`")))
+        Err(EngineError::new(ErrorKind::Unsupported, format!("this engine has no options, so `{name}` cannot be set")))
     }
 
     /// Returns the catalogs, schemas and tables that are visible to the caller.
@@ -149,7 +149,7 @@ impl Parameters {
         if batch.num_rows() != 1 {
             return Err(EngineError::new(
                 crate::ErrorKind::InvalidStatement,
-                format!("parameters come as one row, not {}; bind once per execution", batch.num_rows()),
+                format!("parameters must be one row, not {}; bind once per execution", batch.num_rows()),
             ));
         }
         Ok(Self(Some(batch)))

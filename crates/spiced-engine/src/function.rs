@@ -51,7 +51,7 @@ impl Engine for FunctionEngine {
         Ok(Box::new(self.clone()))
     }
 
-    /// Returns an empty list: the function may answer any statement.
+    /// Returns an empty list, because the function can respond to any statement.
     fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
         watch::channel(Vec::new()).1
     }
@@ -61,7 +61,7 @@ impl Engine for FunctionEngine {
 impl Session for FunctionEngine {
     async fn prepare(&self, statement: Statement) -> Result<Box<dyn Prepared>, EngineError> {
         let Statement::Sql(sql) = statement else {
-            return Err(EngineError::new(ErrorKind::Unsupported, "this engine takes SQL text alone"));
+            return Err(EngineError::new(ErrorKind::Unsupported, "this engine accepts only SQL text"));
         };
         let first = (self.0)(&sql, &Parameters::none())?;
         let schema = first.schema.clone();

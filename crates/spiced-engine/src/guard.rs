@@ -188,7 +188,7 @@ impl GuardedSession {
         slot: Option<Slot>,
     ) -> Result<Box<dyn Prepared>, EngineError> {
         let inner = planned.inspect_err(|error| match error.kind() {
-            // The engine itself denies what no role may do, because it alone knows the plan.
+            // The engine denies statements that no role may run, because it alone knows the plan.
             ErrorKind::Denied => asked.told(Some(Effect::Write), Outcome::Denied, Some(error), 0),
             _ => asked.told(None, Outcome::of(error), Some(error), 0),
         })?;

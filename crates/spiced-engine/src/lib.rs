@@ -1,4 +1,4 @@
-//! The interface between a server and a query engine, on Arrow alone.
+//! The interface between a server and a query engine, based only on Arrow.
 //!
 //! The interface is session-based: each caller gets a separate [`Session`], so that neither `SET` nor `PREPARE` affects
 //! another caller. A statement is prepared before it runs. Preparing it yields the result schema, the parameters, and

@@ -25,7 +25,7 @@ impl ResultLimits {
             let bound = bound.unwrap_or_default();
             EngineError::new(
                 ErrorKind::Exhausted,
-                format!("the answer has more than {bound} {what}; ask for less (LIMIT)"),
+                format!("the result has more than {bound} {what}; request less (LIMIT)"),
             )
         };
         if let Some(rows) = &mut self.rows {

@@ -21,7 +21,7 @@ pub struct Trace {
 
 impl Trace {
     /// Parses a `traceparent` (§3.2): `00-`, 32 hex digits, 16 more, the flags. A malformed value is ignored, as the
-    /// standard requires. Of a later version, the fields of version 00 are read (§3.2.4).
+    /// standard requires. For a later version, the fields of version 00 are read (§3.2.4).
     pub fn parse(text: &str) -> Option<Self> {
         let (version, rest) = text.split_once('-')?;
         let (id, rest) = rest.split_once('-')?;

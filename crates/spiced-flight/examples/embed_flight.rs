@@ -1,4 +1,4 @@
-//! Arrow Flight SQL over TLS, over an engine of one's own:
+//! Arrow Flight SQL over TLS, with an engine that the program supplies:
 //! `cargo run -p spiced-flight --example embed_flight -- localhost:50051 cert.pem key.pem`
 // An example may print.
 #![allow(clippy::print_stdout)]

@@ -32,35 +32,40 @@ const CLOSE_SESSION: &str = "CloseSession";
 const SERVED: [(&str, &str); 7] = [
     (
         CREATE_PREPARED,
-        "Plans a statement and gives a signed handle for it. \
-         Takes ActionCreatePreparedStatementRequest, gives ActionCreatePreparedStatementResult.",
+        "Plans a statement and returns a signed handle for it. Takes ActionCreatePreparedStatementRequest, returns \
+         ActionCreatePreparedStatementResult.",
     ),
     (
         CLOSE_PREPARED,
-        "Forgets the parameters bound to a prepared statement. Takes ActionClosePreparedStatementRequest, gives nothing.",
+        "Drops the parameters bound to a prepared statement. Takes ActionClosePreparedStatementRequest, returns \
+         nothing.",
     ),
     (
         CANCEL_FLIGHT_INFO,
-        "Ends the running queries of a FlightInfo's tickets. Takes CancelFlightInfoRequest, gives CancelFlightInfoResult.",
+        "Ends the running queries of a FlightInfo's tickets. Takes CancelFlightInfoRequest, returns \
+         CancelFlightInfoResult.",
     ),
-    (CANCEL_QUERY, "The same under its older name. Takes ActionCancelQueryRequest, gives ActionCancelQueryResult."),
+    (
+        CANCEL_QUERY,
+        "The same action under its older name. Takes ActionCancelQueryRequest, returns ActionCancelQueryResult.",
+    ),
     (
         SET_OPTIONS,
-        "Sets options, `catalog` and `schema` among them, for the calls that carry the cookie of the answer. \
-         Takes SetSessionOptionsRequest, gives SetSessionOptionsResult.",
+        "Sets options, including `catalog` and `schema`, for calls that carry the cookie of the response. Takes \
+         SetSessionOptionsRequest, returns SetSessionOptionsResult.",
     ),
-    (GET_OPTIONS, "Tells what is set. Takes GetSessionOptionsRequest, gives GetSessionOptionsResult."),
-    (CLOSE_SESSION, "Forgets what is set. Takes CloseSessionRequest, gives CloseSessionResult."),
+    (GET_OPTIONS, "Returns the options that are set. Takes GetSessionOptionsRequest, returns GetSessionOptionsResult."),
+    (CLOSE_SESSION, "Resets all options. Takes CloseSessionRequest, returns CloseSessionResult."),
 ];
 
 /// Actions that Flight SQL clients know and this server does not support, and why.
 const NOT_SERVED: [(&str, &str); 6] = [
-    ("CreatePreparedSubstraitPlan", "Substrait plans are not served here; send SQL text"),
-    ("BeginTransaction", "transactions are not served here; each statement stands for itself"),
-    ("EndTransaction", "transactions are not served here; each statement stands for itself"),
-    ("BeginSavepoint", "transactions are not served here; each statement stands for itself"),
-    ("EndSavepoint", "transactions are not served here; each statement stands for itself"),
-    ("RenewFlightEndpoint", "tickets cannot be renewed; ask GetFlightInfo for a new one"),
+    ("CreatePreparedSubstraitPlan", "Substrait plans are not supported; send SQL text"),
+    ("BeginTransaction", "transactions are not supported; each statement takes effect on its own"),
+    ("EndTransaction", "transactions are not supported; each statement takes effect on its own"),
+    ("BeginSavepoint", "transactions are not supported; each statement takes effect on its own"),
+    ("EndSavepoint", "transactions are not supported; each statement takes effect on its own"),
+    ("RenewFlightEndpoint", "tickets cannot be renewed; request a new one with GetFlightInfo"),
 ];
 
 /// Returns the response to `ListActions`.
@@ -134,8 +139,8 @@ impl FlightServiceState {
             return Ok(());
         }
         Err(Status::not_found(
-            "no query runs by these tickets: it has not begun, has ended, or runs on another replica; \
-             to cancel the DoGet call itself ends it everywhere",
+            "no query is running under these tickets: it has not started, has ended, or runs on another replica; \
+             cancelling the DoGet call itself ends it on any replica",
         ))
     }
 }
@@ -143,7 +148,7 @@ impl FlightServiceState {
 fn refusal(action: &str) -> String {
     let known = NOT_SERVED.iter().find(|(name, _)| *name == action);
     known.map_or_else(
-        || format!("there is no action `{}` here; ListActions tells which there are", excerpt(action)),
+        || format!("there is no action `{}`; ListActions lists the supported ones", excerpt(action)),
         |(_, why)| (*why).into(),
     )
 }

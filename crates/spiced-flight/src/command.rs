@@ -37,9 +37,7 @@ impl Requested {
             && any.type_url.starts_with(TYPE_URL)
         {
             return match Command::try_from(any) {
-                Ok(Command::Unknown(any)) => {
-                    Err(Status::unimplemented(format!("`{}` is not served here", any.type_url)))
-                }
+                Ok(Command::Unknown(any)) => Err(Status::unimplemented(format!("`{}` is not supported", any.type_url))),
                 Ok(command) => Ok(Self::Command(command)),
                 Err(error) => Err(Status::invalid_argument(error.to_string())),
             };
@@ -58,7 +56,7 @@ impl Requested {
 
 /// Returns the error for a command that `call` does not accept.
 pub(crate) fn misplaced(command: &Command, call: &str) -> Status {
-    Status::unimplemented(format!("{call} does not take `{}`", name(command)))
+    Status::unimplemented(format!("{call} does not accept `{}`", name(command)))
 }
 
 /// Returns the short name of a command.
@@ -71,7 +69,7 @@ pub(crate) fn name(command: &Command) -> &str {
 fn table(path: &[String]) -> Result<String, Status> {
     if !(1..=3).contains(&path.len()) || path.iter().any(String::is_empty) {
         return Err(Status::invalid_argument(
-            "a path names a table: [table], [schema, table] or [catalog, schema, table]",
+            "a path must name a table: [table], [schema, table] or [catalog, schema, table]",
         ));
     }
     let quoted: Vec<String> = path.iter().map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();

@@ -23,7 +23,8 @@ pub(crate) async fn get(State(endpoint): State<Arc<FlightServiceState>>, request
             grpc_framing::decode_request(request, endpoint.max_message_bytes)?.into_parts();
         let within = endpoint.request_timeout;
         let ticket = timeout(within, ticket(received)).await;
-        let ticket = ticket.map_err(|_| Status::deadline_exceeded(format!("no ticket came within {within:?}")))??;
+        let ticket =
+            ticket.map_err(|_| Status::deadline_exceeded(format!("no ticket arrived within {within:?}")))??;
         endpoint.get(tonic::Request::from_parts(metadata, extensions, ticket)).await
     };
     grpc_framing::encode_response(answer.await)
@@ -31,9 +32,10 @@ pub(crate) async fn get(State(endpoint): State<Arc<FlightServiceState>>, request
 
 /// Reads the ticket, which must be the only message of the request.
 async fn ticket(mut received: Received) -> Result<Ticket, Status> {
-    let message = received.message().await?.ok_or_else(|| Status::invalid_argument("DoGet was sent no ticket"))?;
+    let message =
+        received.message().await?.ok_or_else(|| Status::invalid_argument("the DoGet request has no ticket"))?;
     if received.message().await?.is_some() {
-        return Err(Status::invalid_argument("DoGet takes one ticket"));
+        return Err(Status::invalid_argument("DoGet accepts exactly one ticket"));
     }
-    Ticket::decode(message).map_err(|error| Status::invalid_argument(format!("what was sent is no ticket: {error}")))
+    Ticket::decode(message).map_err(|error| Status::invalid_argument(format!("the message is not a ticket: {error}")))
 }

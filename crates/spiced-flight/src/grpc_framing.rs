@@ -37,12 +37,14 @@ const MAX_HANDSHAKE: usize = 16 << 10;
 /// The longest key, or length, of a field ("Base 128 Varints" of Protocol Buffers).
 const VARINT: usize = 10;
 
-/// Splits a request into its head and a reader of its messages, each of at most `most` bytes.
+/// Splits a request into its head and a reader of its messages. Each message may have at most `most` bytes.
 pub(crate) fn decode_request(request: Request, most: usize) -> Result<tonic::Request<Received>, Status> {
     let (parts, body) = request.into_parts();
     let kind = parts.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     if !matches!(kind, b"application/grpc" | b"application/grpc+proto") {
-        return Err(Status::invalid_argument("this call takes gRPC with protobuf: content-type application/grpc"));
+        return Err(Status::invalid_argument(
+            "this call accepts only gRPC with protobuf: content-type application/grpc",
+        ));
     }
     let received = Received { body, ahead: BufList::default(), most };
     Ok(tonic::Request::from_parts(MetadataMap::from_headers(parts.headers), parts.extensions, received))
@@ -101,7 +103,7 @@ impl Received {
                     decode_varint(&mut start).map_err(malformed)?
                 }
                 (DESCRIPTOR | DATA_HEADER | APP_METADATA | DATA_BODY, _) => {
-                    return Err(malformed(format!("field {tag} is of another type")));
+                    return Err(malformed(format!("field {tag} has the wrong type")));
                 }
                 _ => {
                     // An unknown field, whose length is known only once it has arrived completely.
@@ -138,13 +140,13 @@ impl Received {
         self.at_least(GRPC_PREFIX).await?;
         if self.ahead.get_u8() != 0 {
             return Err(Status::unimplemented(
-                "the message is compressed, which this server does not take; send it as it is",
+                "the message is compressed, which this server does not support; send it uncompressed",
             ));
         }
         let length = self.ahead.get_u32() as usize;
         if length > self.most {
             return Err(Status::out_of_range(format!(
-                "a message of {length} bytes; this server takes up to {}: send smaller ones",
+                "the message has {length} bytes, and this server accepts at most {}; send smaller ones",
                 self.most
             )));
         }
@@ -197,7 +199,7 @@ impl Received {
 }
 
 fn malformed(why: impl std::fmt::Display) -> Status {
-    Status::invalid_argument(format!("a message is no FlightData: {why}"))
+    Status::invalid_argument(format!("a message is not valid FlightData: {why}"))
 }
 
 /// Encodes the response to a call.

@@ -1,7 +1,6 @@
-//! The call in which a client shows a user and a password, and gets what it sends from then on.
+//! The Handshake call: a client sends a user and a password, and receives the header to send from then on.
 //!
-//! The token is the key that was the password: it is good on every replica, and ends when the key is
-//! taken away.
+//! The token is the API key that was sent as the password. It is valid on every replica until the key is revoked.
 
 use std::time::Duration;
 
@@ -16,10 +15,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::request_context::Answer;
 
-/// The path of the call, to be left open by what decides who may call: it decides by itself.
+/// The path of the call. Exclude it from the admission layer: the handler authenticates the client.
 pub const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 
-/// How long a client may take for its first message.
+/// How long a client may take to send its first message.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn answer(
@@ -27,15 +26,17 @@ pub(crate) async fn answer(
 ) -> Result<Response<Answer<HandshakeResponse>>, Status> {
     let (metadata, extensions, mut messages) = request.into_parts();
     let Some(access) = extensions.get::<Access>() else {
-        return Err(Status::unimplemented("no credentials are traded here; connect without a user and a password"));
+        return Err(Status::unimplemented(
+            "this server does not exchange credentials; connect without a user and a password",
+        ));
     };
     let headers = metadata.into_headers();
-    // Who has shown its credentials need not say more; some say nothing at all.
+    // A client with credentials in its headers need not send a message, and some clients send none.
     let payload = match headers.contains_key("authorization") || headers.contains_key("x-api-key") {
         true => None,
         false => tokio::time::timeout(TIMEOUT, messages.message())
             .await
-            .map_err(|_| Status::deadline_exceeded("no message came within 10 s"))??,
+            .map_err(|_| Status::deadline_exceeded("no message arrived within 10 s"))??,
     };
     let password = payload.and_then(|message| password(message.payload));
     let (admitted, key) = access.admit_bearer(&headers, password, extensions.get::<ConnInfo>());
@@ -51,7 +52,7 @@ pub(crate) async fn answer(
     Ok(response)
 }
 
-/// The password of a `BasicAuth` message, as the payload of clients that show it there.
+/// Returns the password of a `BasicAuth` message, in which some clients send their credentials.
 fn password(payload: Bytes) -> Option<Secret> {
     let BasicAuth { password, .. } = BasicAuth::decode(payload).ok()?;
     Some(Secret::from(password))

@@ -1,4 +1,4 @@
-//! `CommandStatementIngest`: rows for a table, in bulk.
+//! `CommandStatementIngest`: bulk ingestion of rows into a table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::state::FlightServiceState;
 use crate::{prepared, status};
 
 impl FlightServiceState {
-    /// Puts the rows of a `DoPut` stream into a table; gives their number once they are there.
+    /// Writes the rows of a `DoPut` stream to a table. Returns the number of rows once all are written.
     pub(crate) async fn ingest(
         &self,
         caller: &Caller,
@@ -26,12 +26,12 @@ impl FlightServiceState {
     ) -> Result<i64, Status> {
         prepared::no_transaction(command.transaction_id.as_ref())?;
         if command.temporary {
-            return Err(Status::unimplemented("there are no temporary tables here; leave `temporary` out"));
+            return Err(Status::unimplemented("temporary tables are not supported; leave `temporary` out"));
         }
         let (if_missing, if_exists) = definition(command.table_definition_options.as_ref())?;
-        // Batches are read when the engine asks for them, which it does for who may write.
+        // The engine polls the stream, and reads no batch for a caller that may not write.
         let Some(frames) = IpcDecoder::open(first, rest, self.request_timeout, MAX_UNPACKED).await? else {
-            return Err(Status::invalid_argument("DoPut was sent no schema of the rows that are to be put in"));
+            return Err(Status::invalid_argument("the DoPut stream has no schema for the rows to ingest"));
         };
         let schema = frames.schema().clone();
         let count = Arc::new(AtomicU64::new(0));
@@ -41,7 +41,7 @@ impl FlightServiceState {
                 counted.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
                 Ok(batch)
             }
-            // The stream broke off, or what came is no batch: nothing of it is kept.
+            // The stream broke off or contains an invalid batch. The engine discards all rows of the stream.
             Err(said) => Err(EngineError::new(ErrorKind::InvalidStatement, said.message())),
         });
         let CommandStatementIngest { table, schema: in_schema, catalog, .. } = command;
@@ -60,7 +60,7 @@ impl FlightServiceState {
     }
 }
 
-/// What is to happen where the table is there or not. Unset is a mistake of the client's.
+/// Translates the client's choice for a table that exists or is missing. A request without options is invalid.
 fn definition(options: Option<&TableDefinitionOptions>) -> Result<(IfMissing, IfExists), Status> {
     let options = options.ok_or_else(|| Status::invalid_argument("table_definition_options is missing"))?;
     let if_missing = match options.if_not_exist() {

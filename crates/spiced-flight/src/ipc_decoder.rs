@@ -1,6 +1,7 @@
-//! Record batches as clients send them in a `DoPut` stream: each message is checked against its body before arrow-ipc
-//! reads it, which trusts what a message says of itself (a place beyond the body is a panic there, and a size that it
-//! claims to unpack to is allocated).
+//! Decoding of the record batches in a `DoPut` stream.
+//!
+//! Each message is checked against its body before arrow-ipc reads it. arrow-ipc trusts the metadata of a message: it
+//! panics on an offset beyond the body, and allocates whatever uncompressed size the message declares.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -19,19 +20,21 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use tonic::Status;
 
-/// What a compressed batch may unpack to, in bytes. Written plainly it could be no larger than a message.
+/// The maximum uncompressed size of a compressed batch, in bytes. An uncompressed batch is limited by the size of its
+/// message.
 pub(crate) const MAX_UNPACKED: usize = 128 << 20;
 
-/// Values in a batch, over all its columns. Types without a body (nulls, runs) have as many as they say.
+/// The maximum number of values in a batch, over all columns. A column without a body (nulls, runs) can declare any
+/// length.
 const MAX_VALUES: u64 = 1 << 26;
 
-/// How the buffers of a body are aligned (Arrow IPC, "Encapsulated message format").
+/// The alignment of buffers in a body (Arrow IPC, "Encapsulated message format").
 const ALIGNMENT: usize = 8;
 
 /// The prefix of a compressed buffer: its uncompressed size (Arrow IPC, "Compression").
 const PREFIX: usize = size_of::<i64>();
 
-/// A stream whose schema has come.
+/// A stream of batches whose schema has been received.
 pub(crate) struct IpcDecoder {
     messages: BoxStream<'static, Result<FlightData, Status>>,
     schema: SchemaRef,
@@ -40,8 +43,8 @@ pub(crate) struct IpcDecoder {
 }
 
 impl IpcDecoder {
-    /// Reads up to the schema, which must come `within` a while; `None` where the client sends no column. A batch that
-    /// is compressed may unpack to `most` bytes.
+    /// Reads messages up to the schema, which must arrive `within` this time. Returns `None` if the client sends no
+    /// column. A compressed batch may expand to `most` bytes.
     pub(crate) async fn open<S>(
         first: FlightData,
         rest: S,
@@ -53,20 +56,20 @@ impl IpcDecoder {
     {
         let mut messages = stream::iter([Ok(first)])
             .chain(rest)
-            // A client without parameters sends the descriptor alone.
+            // A client without parameters sends only the descriptor.
             .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
             .boxed();
         let first = tokio::time::timeout(within, messages.try_next()).await;
         let first = first.map_err(|_| {
-            Status::deadline_exceeded(format!("no schema came within {within:?}; DoPut begins with one"))
+            Status::deadline_exceeded(format!("no schema arrived within {within:?}; DoPut begins with one"))
         })??;
         let Some(first) = first else { return Ok(None) };
         let message = message(&first)?;
         let Some(schema) = message.header_as_schema() else {
-            return Err(bad(format!("{:?} came before the schema", message.header_type())));
+            return Err(bad(format!("{:?} arrived before the schema", message.header_type())));
         };
         let schema = reading(|| Ok(fb_to_schema(schema)))?;
-        // Metadata is the sender's (pandas has its index there) and says nothing of what others will read.
+        // Metadata is for the sender's own use (pandas stores its index there) and does not apply to the table.
         let schema = Schema::new(schema.fields);
         if schema.fields.is_empty() {
             return Ok(None);
@@ -74,12 +77,12 @@ impl IpcDecoder {
         Ok(Some(Self { messages, schema: schema.into(), dictionaries: HashMap::new(), most }))
     }
 
-    /// The schema of every batch.
+    /// Returns the schema of every batch.
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// The next batch, or `None` at the end.
+    /// Returns the next batch, or `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>, Status> {
         while let Some(message) = self.messages.try_next().await? {
             if let Some(batch) = self.decode(&message)? {
@@ -89,7 +92,7 @@ impl IpcDecoder {
         Ok(None)
     }
 
-    /// The batches, up to the first that cannot be read.
+    /// Returns the batches up to the first one that cannot be decoded.
     pub(crate) fn into_stream(self) -> impl Stream<Item = Result<RecordBatch, Status>> + Send + 'static {
         stream::try_unfold(self, |mut frames| async { Ok(frames.next().await?.map(|batch| (batch, frames))) })
     }
@@ -121,33 +124,33 @@ impl IpcDecoder {
                     decoder.read_record_batch().map(Some)
                 })
             }
-            other => Err(bad(format!("{other:?} came where a batch is expected"))),
+            other => Err(bad(format!("{other:?} arrived where a batch is expected"))),
         }
     }
 }
 
 fn message(data: &FlightData) -> Result<Message<'_>, Status> {
-    root_as_message(&data.data_header).map_err(|error| bad(format!("a header is no Arrow message: {error}")))
+    root_as_message(&data.data_header).map_err(|error| bad(format!("a header is not an Arrow message: {error}")))
 }
 
-/// Reads with arrow-ipc, which answers some of what is wrong, in schemas above all, with a panic.
+/// Decodes with arrow-ipc, which panics on some invalid input, in particular on invalid schemas.
 fn reading<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, Status> {
     match catch_unwind(AssertUnwindSafe(read)) {
         Ok(read) => read.map_err(bad),
-        Err(_) => Err(bad("it is not what Arrow's format allows")),
+        Err(_) => Err(bad("it violates the Arrow format")),
     }
 }
 
 fn bad(why: impl std::fmt::Display) -> Status {
-    Status::invalid_argument(format!("the record batches that were sent cannot be read: {why}"))
+    Status::invalid_argument(format!("the record batches in the request cannot be decoded: {why}"))
 }
 
-/// A body whose buffers are aligned as the format has them, which is relative to its start: as it came, or copied.
+/// Returns the body, copied if it is not aligned: the format aligns buffers relative to the start of the body.
 fn aligned(body: &Bytes) -> Buffer {
     if (body.as_ptr() as usize).is_multiple_of(ALIGNMENT) { body.clone().into() } else { Buffer::from(&body[..]) }
 }
 
-/// What a message says of its body, read in the order in which its columns lie there.
+/// What a message declares about its body, read in the order of the columns.
 struct BatchValidator<'a> {
     nodes: Box<dyn Iterator<Item = (i64, i64)> + 'a>,
     buffers: Box<dyn Iterator<Item = (i64, i64)> + 'a>,
@@ -155,9 +158,9 @@ struct BatchValidator<'a> {
     version: MetadataVersion,
     body: &'a Bytes,
     compression: Option<CompressionType>,
-    /// What may still be unpacked.
+    /// The number of bytes that the remaining buffers may expand to.
     room: usize,
-    /// How many values there may still be.
+    /// The number of values that the remaining columns may have.
     values: u64,
 }
 
@@ -168,9 +171,9 @@ impl<'a> BatchValidator<'a> {
         version: MetadataVersion,
         room: usize,
     ) -> Result<Self, Status> {
-        let rows = u64::try_from(header.length()).map_err(|_| bad("a batch of fewer than no rows"))?;
+        let rows = u64::try_from(header.length()).map_err(|_| bad("a batch has a negative number of rows"))?;
         if rows > MAX_VALUES {
-            return Err(bad(format!("a batch says it has {rows} rows; it may have {MAX_VALUES}")));
+            return Err(bad(format!("a batch declares {rows} rows, and at most {MAX_VALUES} are allowed")));
         }
         let nodes = header.nodes().into_iter().flatten().map(|node| (node.length(), node.null_count()));
         let buffers = header.buffers().into_iter().flatten().map(|buffer| (buffer.offset(), buffer.length()));
@@ -180,7 +183,7 @@ impl<'a> BatchValidator<'a> {
         Ok(Self { nodes, buffers, variadic, version, body, compression, room, values: MAX_VALUES })
     }
 
-    /// Checks that columns of these types are all there, within the body.
+    /// Checks that columns of these types are present and lie within the body.
     fn check<'t>(mut self, types: impl IntoIterator<Item = &'t DataType>) -> Result<(), Status> {
         types.into_iter().try_for_each(|data_type| self.column(data_type))
     }
@@ -188,18 +191,18 @@ impl<'a> BatchValidator<'a> {
     fn column(&mut self, data_type: &DataType) -> Result<(), Status> {
         let node = self.nodes.next().ok_or_else(|| bad("a column is missing"))?;
         let (Ok(length), Ok(nulls)) = (u64::try_from(node.0), u64::try_from(node.1)) else {
-            return Err(bad("a column of fewer than no values"));
+            return Err(bad("a column has a negative number of values"));
         };
         self.values = self
             .values
             .checked_sub(length)
-            .ok_or_else(|| bad(format!("a batch says it has more than {MAX_VALUES} values; send smaller ones")))?;
+            .ok_or_else(|| bad(format!("a batch declares more than {MAX_VALUES} values; send smaller ones")))?;
         let parts = layout(data_type);
         let had_validity = matches!(data_type, DataType::Union(..)) && self.version < MetadataVersion::V5;
         if parts.can_contain_null_mask || had_validity {
             let bytes = self.buffer()?;
             if nulls > length || (nulls > 0 && (bytes as u64) < length.div_ceil(8)) {
-                return Err(bad("a column says it has nulls, and does not say which"));
+                return Err(bad("a column declares nulls, but its validity buffer is too short"));
             }
         }
         for _ in &parts.buffers {
@@ -207,7 +210,7 @@ impl<'a> BatchValidator<'a> {
         }
         if parts.variadic {
             let more =
-                self.variadic.next().ok_or_else(|| bad("a column of views does not say how many buffers it has"))?;
+                self.variadic.next().ok_or_else(|| bad("a view column does not declare how many buffers it has"))?;
             for _ in 0..more {
                 self.buffer()?;
             }
@@ -229,7 +232,7 @@ impl<'a> BatchValidator<'a> {
         }
     }
 
-    /// The next buffer's size, once it is unpacked.
+    /// Returns the uncompressed size of the next buffer.
     fn buffer(&mut self) -> Result<usize, Status> {
         let (offset, length) = self.buffers.next().ok_or_else(|| bad("a buffer is missing"))?;
         let place = usize::try_from(offset).ok().zip(usize::try_from(length).ok());
@@ -241,23 +244,23 @@ impl<'a> BatchValidator<'a> {
         let (prefix, packed) =
             bytes.split_first_chunk::<PREFIX>().ok_or_else(|| bad("a compressed buffer is too short"))?;
         let size = match i64::from_le_bytes(*prefix) {
-            // It is not compressed after all.
+            // The buffer is stored uncompressed.
             -1 => return Ok(packed.len()),
-            size => usize::try_from(size).map_err(|_| bad("a compressed buffer of fewer than no bytes"))?,
+            size => usize::try_from(size).map_err(|_| bad("a compressed buffer declares a negative size"))?,
         };
         self.room = self
             .room
             .checked_sub(size)
-            .ok_or_else(|| bad("a compressed batch unpacks to more than is taken at a time; send smaller ones"))?;
-        // zstd's reader is given the size and stops there. LZ4's goes on for as long as something comes.
+            .ok_or_else(|| bad("a compressed batch expands to more than the limit; send smaller ones"))?;
+        // arrow-ipc passes the size to zstd's decoder, which stops there. LZ4's decoder reads to the end of the frame.
         if codec == CompressionType::LZ4_FRAME && unpacked(packed, size)? != size as u64 {
-            return Err(bad("a compressed buffer does not have the size that it says"));
+            return Err(bad("a compressed buffer does not have the size that it declares"));
         }
         Ok(size)
     }
 }
 
-/// How much an LZ4 frame holds, up to one byte more than `size`.
+/// Returns the uncompressed size of an LZ4 frame, counted up to one byte more than `size`.
 fn unpacked(packed: &[u8], size: usize) -> Result<u64, Status> {
     let mut frame = lz4_flex::frame::FrameDecoder::new(packed).take(size as u64 + 1);
     io::copy(&mut frame, &mut io::sink()).map_err(bad)
@@ -326,8 +329,8 @@ mod tests {
         for compression in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
             let sent = sent(&batch, Some(compression));
             assert!(read(sent.clone(), 1 << 20).await.is_ok());
-            assert!(read(sent.clone(), (1 << 20) - 1).await.unwrap_err().message().contains("unpacks to more"));
-            // It says that it is small, and is not.
+            assert!(read(sent.clone(), (1 << 20) - 1).await.unwrap_err().message().contains("expands to more"));
+            // The prefix declares a smaller size than the frame expands to.
             let mut lying = sent;
             let mut body = lying[1].data_body.to_vec();
             body[..8].copy_from_slice(&8_i64.to_le_bytes());
@@ -339,7 +342,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2_000), ..ProptestConfig::default() })]
 
-        /// Whatever is changed, the answer is batches or an INVALID_ARGUMENT, and never a panic.
+        /// For any change of the input, the result is batches or INVALID_ARGUMENT, never a panic.
         #[test]
         fn no_message_is_a_panic(
             which in 0_usize..3, compressed in 0_usize..3, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),

@@ -1,5 +1,5 @@
-//! From batches to the messages of `DoGet`, framed for gRPC, in pieces that share the batches' memory: what is sent is
-//! copied once, by the cipher.
+//! Encoding of batches into the messages of `DoGet`, framed for gRPC. The chunks share the memory of the batches: the
+//! cipher makes the only copy.
 
 use std::sync::Arc;
 
@@ -13,11 +13,10 @@ use arrow_schema::{ArrowError, DataType, Field, FieldRef, Schema, SchemaRef};
 use bytes::{BufMut, Bytes};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
-/// About as many bytes of a batch go into one message; clients bound what they take, some at 4 MiB.
+/// The approximate number of bytes of a batch in one message. Clients limit the message size, some to 4 MiB.
 const MESSAGE: usize = 2 << 20;
 
-/// Where rows differ much in size, a message may be larger than most; clients take 4 MiB unless they are told
-/// otherwise.
+/// The maximum size of a message whose rows differ in size. Clients accept 4 MiB by default.
 const MAX_MESSAGE: usize = 3 << 20;
 
 /// The fields of `arrow.flight.protocol.FlightData`.
@@ -30,11 +29,11 @@ pub(crate) const GRPC_PREFIX: usize = 5;
 /// The prefix of each message of an IPC stream: a marker and the length of the metadata.
 const IPC_PREFIX: usize = 8;
 
-/// A message, or several, ready to be sent: pieces of one stream of bytes.
+/// One or several messages that are ready to be sent, as the chunks of one sequence of bytes.
 pub(crate) type Chunks = Vec<Bytes>;
 
-/// The schema that is sent for batches of `schema`: dictionaries are sent as plain values, which all clients know, and
-/// clients compare.
+/// Returns the schema that is sent for batches of `schema`. Dictionaries are sent as plain values, which every client
+/// can read; clients compare this schema with the one in `FlightInfo`.
 pub(crate) fn wire_schema(schema: &SchemaRef) -> SchemaRef {
     let fields: Vec<FieldRef> = schema.fields().iter().map(wire_field).collect();
     if fields.iter().eq(schema.fields().iter()) {
@@ -50,7 +49,7 @@ fn wire_field(field: &FieldRef) -> FieldRef {
     }
 }
 
-/// The type that is sent; `None` where it is the type itself.
+/// Returns the type that is sent, or `None` if it is `data_type` itself.
 fn wire_type(data_type: &DataType) -> Option<DataType> {
     let changed = |field: &FieldRef| Some(wire_field(field)).filter(|sent| sent != field);
     Some(match data_type {
@@ -62,19 +61,19 @@ fn wire_type(data_type: &DataType) -> Option<DataType> {
         DataType::Struct(fields) if fields.iter().any(|field| changed(field).is_some()) => {
             DataType::Struct(fields.iter().map(wire_field).collect())
         }
-        // Arrow casts no unions: dictionaries within one are sent as they are.
+        // Arrow cannot cast unions, so dictionaries within a union are sent unchanged.
         _ => return None,
     })
 }
 
-/// Makes messages of batches of one schema.
+/// An encoder for batches of one schema.
 pub(crate) struct Encoder {
     schema: SchemaRef,
     stream: StreamEncoder,
 }
 
 impl Encoder {
-    /// An encoder, and the message that a stream begins with.
+    /// Returns an encoder and the schema message that begins the stream.
     pub(crate) fn new(schema: &SchemaRef) -> Result<(Self, Chunks), ArrowError> {
         let schema = wire_schema(schema);
         let stream = StreamEncoder::try_new(&schema)?;
@@ -83,13 +82,13 @@ impl Encoder {
         Ok((Self { schema, stream }, message(header.into(), Vec::new())))
     }
 
-    /// The messages of a batch: one, unless it is large.
+    /// Encodes a batch as one message, or as several if it is large.
     pub(crate) fn encode(&mut self, batch: RecordBatch) -> Result<Chunks, ArrowError> {
         let batch = self.conform(batch)?;
         let (rows, bytes) = (batch.num_rows(), size(&batch));
         let each = rows.div_ceil(bytes.div_ceil(MESSAGE).max(1)).max(1);
         let mut pieces = Vec::new();
-        // One message is as large as all of it; rows of a fixed width are all alike.
+        // A single message needs no further split, and rows of fixed width all have the same size.
         let is_even =
             each >= rows || batch.columns().iter().all(|column| column.data_type().primitive_width().is_some());
         for start in (0..rows).step_by(each) {
@@ -103,7 +102,7 @@ impl Encoder {
         Ok(pieces)
     }
 
-    /// The messages of a part whose rows may be larger than those of others.
+    /// Encodes a part whose rows differ in size, halving it until each message is small enough.
     fn uneven(&mut self, part: &RecordBatch, pieces: &mut Chunks) -> Result<(), ArrowError> {
         let rows = part.num_rows();
         if rows > 1 && size(part) > MAX_MESSAGE {
@@ -119,7 +118,7 @@ impl Encoder {
         let mut stream = ChunkReader(buffers.into_iter().filter(|buffer| !buffer.is_empty()).collect());
         let mut pieces = Vec::new();
         while let Some((header, body)) = stream.message()? {
-            // The schema has been sent.
+            // The schema was sent at the start of the stream.
             if root_as_message(&header).is_ok_and(|message| message.header_type() == MessageHeader::Schema) {
                 continue;
             }
@@ -128,7 +127,7 @@ impl Encoder {
         Ok(pieces)
     }
 
-    /// The batch with the types that are sent.
+    /// Casts the batch to the types that are sent.
     fn conform(&self, batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
         if batch.schema_ref() == &self.schema {
             return Ok(batch);
@@ -142,7 +141,7 @@ impl Encoder {
     }
 }
 
-/// How many bytes of a batch are sent, about.
+/// Returns the approximate number of bytes in which a batch is sent.
 fn size(batch: &RecordBatch) -> usize {
     let size = |column: &ArrayRef| {
         let data = column.to_data();
@@ -151,7 +150,7 @@ fn size(batch: &RecordBatch) -> usize {
     batch.columns().iter().map(size).sum()
 }
 
-/// One message of `FlightData`.
+/// Frames one `FlightData` message.
 fn message(header: Buffer, body: Vec<Buffer>) -> Chunks {
     let length: usize = body.iter().map(Buffer::len).sum();
     let field = |tag, length: usize| key_len(tag) + encoded_len_varint(length as u64) + length;
@@ -171,7 +170,7 @@ fn message(header: Buffer, body: Vec<Buffer>) -> Chunks {
     pieces
 }
 
-/// A buffer of Arrow's as one of the network's.
+/// An Arrow buffer as the owner of `Bytes`.
 pub(crate) struct Owned(pub(crate) Buffer);
 
 impl AsRef<[u8]> for Owned {
@@ -180,11 +179,11 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
-/// An IPC stream as the encoder gives it: buffers, one after another.
+/// A reader of the IPC stream that arrow-ipc's encoder returns as a sequence of buffers.
 struct ChunkReader(std::collections::VecDeque<Buffer>);
 
 impl ChunkReader {
-    /// The next message's header and body; `None` at the end.
+    /// Returns the header and the body of the next message, or `None` at the end.
     fn message(&mut self) -> Result<Option<(Buffer, Vec<Buffer>)>, ArrowError> {
         if self.0.is_empty() {
             return Ok(None);
@@ -197,7 +196,7 @@ impl ChunkReader {
         Ok(Some((header, self.take(usize::try_from(body).map_err(|_| broken())?)?)))
     }
 
-    /// The next `bytes`, in as many pieces as they come.
+    /// Returns the next `bytes` bytes without merging buffers.
     fn take(&mut self, mut bytes: usize) -> Result<Vec<Buffer>, ArrowError> {
         let mut taken = Vec::new();
         while bytes > 0 {
@@ -214,7 +213,7 @@ impl ChunkReader {
     }
 }
 
-/// The pieces as one, without a copy where there is one.
+/// Concatenates the buffers. A single buffer is not copied.
 fn whole(mut pieces: Vec<Buffer>) -> Buffer {
     match pieces.len() {
         1 => pieces.remove(0),
@@ -240,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client of arrow-flight reads.
+    /// Decodes the messages as a client that uses arrow-flight does.
     async fn read(batches: &[RecordBatch]) -> (SchemaRef, Vec<RecordBatch>) {
         let (mut encoder, mut pieces) = Encoder::new(&batches[0].schema()).unwrap();
         for batch in batches {

@@ -1,4 +1,4 @@
-//! Primary and foreign keys, in the columns that Flight SQL lays down.
+//! Primary and foreign keys, in the columns that Flight SQL defines.
 
 use std::sync::{Arc, LazyLock};
 
@@ -39,7 +39,7 @@ pub(crate) static FOREIGN_KEYS: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// A table that is asked about. What is not said is not looked at.
+/// The table that a request names. An absent catalog or schema matches any.
 struct KeyQuery<'a>(Option<&'a str>, Option<&'a str>, &'a str);
 
 impl KeyQuery<'_> {
@@ -49,7 +49,7 @@ impl KeyQuery<'_> {
     }
 }
 
-/// The keys that a command asks for; `None` where it asks for none.
+/// Returns the keys that a command requests, or `None` if the command does not request keys.
 pub(crate) fn rows(command: &Command, catalog: &Catalog) -> Option<Result<RecordBatch, FlightError>> {
     Some(match command {
         Command::CommandGetPrimaryKeys(CommandGetPrimaryKeys { catalog: of, db_schema, table }) => {
@@ -84,7 +84,7 @@ fn place(table: &TableInfo) -> [&str; 3] {
 }
 
 fn primary(catalog: &Catalog, asked: &KeyQuery<'_>) -> Result<RecordBatch, FlightError> {
-    // Tables are in their order already.
+    // The catalog lists tables in order.
     let tables = catalog.tables.iter().filter(|table| asked.is(place(table)));
     let keys = tables.filter_map(|table| Some((place(table), table.primary_key.as_ref()?)));
     let rows: Vec<_> = keys
@@ -103,7 +103,7 @@ fn primary(catalog: &Catalog, asked: &KeyQuery<'_>) -> Result<RecordBatch, Fligh
     Ok(RecordBatch::try_new(PRIMARY_KEYS.clone(), columns)?)
 }
 
-/// Which of the two tables an answer is in the order of.
+/// The table by which the rows are sorted.
 #[derive(Clone, Copy)]
 enum By {
     Referring,
@@ -146,7 +146,7 @@ fn foreign(
     Ok(RecordBatch::try_new(FOREIGN_KEYS.clone(), columns)?)
 }
 
-/// The table that is referred to.
+/// Returns the table that a foreign key refers to.
 fn to(key: &ForeignKey) -> [&str; 3] {
     key.table.each_ref().map(String::as_str)
 }

@@ -1,7 +1,7 @@
-//! Catalogs, schemas, tables and table types, in the columns that Flight SQL lays down.
+//! Catalogs, schemas, tables and table types, in the columns that Flight SQL defines.
 //!
-//! A metadata command is its own ticket: it holds nothing that the caller did not send, and what
-//! the caller may see is asked of the engine when the ticket is used.
+//! A metadata command serves as its own ticket, because it contains nothing but what the caller sent. The engine
+//! decides what the caller may see when the ticket is used.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,14 +28,14 @@ use crate::status;
 use crate::xdbc;
 
 impl FlightServiceState {
-    /// What `GetFlightInfo` answers for a metadata command.
+    /// Returns the response to `GetFlightInfo` for a metadata command.
     pub(crate) fn metadata_info(&self, descriptor: FlightDescriptor, command: Command) -> Result<FlightInfo, Status> {
         let schema = self.metadata_schema(&command)?;
         let ticket: Bytes = command.into_any().encode_to_vec().into();
         responses::info(descriptor, Some(&wire_schema(&schema)), ticket)
     }
 
-    /// The rows for a metadata command.
+    /// Returns the rows of a metadata command.
     pub(crate) async fn metadata_rows(&self, caller: &Caller, command: Command) -> Result<Answer<Chunks>, Status> {
         let catalog = match command {
             Command::CommandGetCatalogs(_)
@@ -58,7 +58,7 @@ impl FlightServiceState {
         responses::batch(rows)
     }
 
-    /// The schema of a metadata command's answer.
+    /// Returns the schema of a metadata command's rows.
     pub(crate) fn metadata_schema(&self, command: &Command) -> Result<SchemaRef, Status> {
         Ok(match command {
             Command::CommandGetCatalogs(_) => GetCatalogsBuilder::new().schema(),
@@ -126,8 +126,8 @@ fn table_types(command: CommandGetTableTypes) -> Result<RecordBatch, FlightError
     builder.build()
 }
 
-/// SQL's information schema says `BASE TABLE`; Flight SQL, JDBC and ODBC, and so every tool that
-/// asks for a kind of table by name, say `TABLE`.
+/// Returns the table type of a kind in SQL's information schema. `BASE TABLE` becomes `TABLE`, the name that Flight
+/// SQL, JDBC and ODBC use, and by which tools filter tables.
 fn table_type(kind: &str) -> &str {
     if kind == "BASE TABLE" { "TABLE" } else { kind }
 }

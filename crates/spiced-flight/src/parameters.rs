@@ -36,7 +36,7 @@ where
         let batch = arrow_select::concat::concat_batches(&schema, &rows).map_err(status::internal)?;
         Ok(Some(batch).filter(|batch| batch.num_rows() > 0))
     };
-    let late = || Status::deadline_exceeded(format!("the parameters did not come within {within:?}"));
+    let late = || Status::deadline_exceeded(format!("the parameters did not arrive within {within:?}"));
     tokio::time::timeout(within, read).await.unwrap_or_else(|_| Err(late()))
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn of_query(batch: Option<RecordBatch>) -> Result<Parameters, Status>
     match batch {
         None => Ok(Parameters::none()),
         Some(batch) if batch.num_rows() > 1 => Err(Status::invalid_argument(format!(
-            "{} rows of parameters are bound; a query takes one row, only an update runs once for each",
+            "{} rows of parameters are bound; a query accepts one row, and only an update runs once for each",
             batch.num_rows()
         ))),
         Some(batch) => Parameters::from_batch(batch).map_err(status::from_engine),

@@ -29,7 +29,7 @@ impl FlightServiceState {
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         no_transaction(request.transaction_id.as_ref())?;
         let planned = self.plan(caller, request.query.clone()).await?;
-        // A schema tells a client that the statement is a query; JDBC chooses its call by it.
+        // A schema marks the statement as a query; JDBC chooses its call by it.
         let dataset_schema = match planned.effect() {
             Effect::Read => responses::schema_bytes(&wire_schema(&planned.schema()))?,
             _ => Bytes::new(),
@@ -163,7 +163,7 @@ impl FlightServiceState {
 pub(crate) fn no_transaction(id: Option<&Bytes>) -> Result<(), Status> {
     match id {
         Some(id) if !id.is_empty() => {
-            Err(Status::unimplemented("transactions are not served here; send the statement without a transaction id"))
+            Err(Status::unimplemented("transactions are not supported; send the statement without a transaction id"))
         }
         _ => Ok(()),
     }

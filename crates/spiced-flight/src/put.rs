@@ -22,7 +22,7 @@ use crate::state::FlightServiceState;
 /// The path of the call.
 pub(crate) const PATH: &str = "/arrow.flight.protocol.FlightService/DoPut";
 
-/// Answers the call.
+/// Handles a `DoPut` request.
 pub(crate) async fn put(State(endpoint): State<Arc<FlightServiceState>>, request: Request) -> Response {
     let answer = async {
         let request = grpc_framing::decode_request(request, endpoint.max_message_bytes)?;
@@ -34,7 +34,7 @@ pub(crate) async fn put(State(endpoint): State<Arc<FlightServiceState>>, request
 }
 
 impl FlightServiceState {
-    /// Does what the first message's descriptor asks for.
+    /// Runs the command in the first message's descriptor.
     pub(crate) async fn put(
         &self,
         caller: &Caller,
@@ -42,9 +42,9 @@ impl FlightServiceState {
     ) -> Result<Answer<Chunks>, Status> {
         let within = self.request_timeout;
         let first = timeout(within, messages.try_next()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded(format!("no message came within {within:?}")))??;
-        // ADBC's driver for Go sends no message at all where it has no rows to put in (arrow-adbc#2071): neither the
-        // command nor the columns. Nothing is what is then done, and its count is 0.
+        let first = first.map_err(|_| Status::deadline_exceeded(format!("no message arrived within {within:?}")))??;
+        // ADBC's driver for Go sends no message at all if it has no rows to ingest (arrow-adbc#2071), neither the
+        // command nor the columns. The request is then a no-op with the count 0.
         let Some(mut first) = first else { return Ok(once(&DoPutUpdateResult { record_count: 0 })) };
         let descriptor = first.flight_descriptor.take();
         let descriptor =
@@ -66,17 +66,17 @@ impl FlightServiceState {
                 let handle = query.prepared_statement_handle;
                 Ok(once(&self.bind(caller, &handle, first, messages).await?))
             }
-            Requested::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(
-                "Substrait plans are not served here; send SQL text as CommandStatementUpdate",
-            )),
+            Requested::Command(Command::CommandStatementSubstraitPlan(_)) => {
+                Err(Status::unimplemented("Substrait plans are not supported; send SQL text as CommandStatementUpdate"))
+            }
             Requested::Command(Command::CommandStatementIngest(ingest)) => {
                 let record_count = self.ingest(caller, ingest, first, messages).await?;
                 Ok(once(&DoPutUpdateResult { record_count }))
             }
             Requested::Command(other) => Err(command::misplaced(&other, "DoPut")),
-            Requested::Sql(_) => {
-                Err(Status::invalid_argument("DoPut takes SQL text as CommandStatementUpdate, not as the bare command"))
-            }
+            Requested::Sql(_) => Err(Status::invalid_argument(
+                "DoPut accepts SQL text as CommandStatementUpdate, not as the bare command",
+            )),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One request's frame: who calls, and when it must end.
+//! The context of a request: its caller and its deadline.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -15,41 +15,41 @@ use crate::running_queries::CancelGuard;
 /// A stream of messages to the client.
 pub(crate) type Answer<T> = BoxStream<'static, Result<T, Status>>;
 
-/// The caller, from the request's extensions; without one the request is refused.
+/// Returns the caller from the request's extensions. A request without a caller is refused.
 pub(crate) fn caller<T>(request: &Request<T>) -> Result<Principal, Status> {
     let principal = request.extensions().get::<Principal>().cloned();
-    principal.ok_or_else(|| Status::unauthenticated("this server does not know the caller"))
+    principal.ok_or_else(|| Status::unauthenticated("the caller is not authenticated"))
 }
 
-/// When a request must end, though its work may go on.
+/// The time at which a request must end, or the cancellation that ends it earlier.
 pub(crate) struct RequestDeadline {
     deadline: Option<Instant>,
     cancel: Option<CancelGuard>,
 }
 
 impl RequestDeadline {
-    /// Reads the deadline from a request's `grpc-timeout`, which nothing below this crate enforces.
+    /// Reads the deadline from the request's `grpc-timeout`. No layer below this crate enforces it.
     pub(crate) fn of<T>(request: &Request<T>) -> Self {
         let deadline = timeout(request.metadata()).and_then(|after| Instant::now().checked_add(after));
         Self { deadline, cancel: None }
     }
 
-    /// Lets a `CancelFlightInfo` be an end too.
+    /// Ends the request also when `CancelFlightInfo` cancels it.
     pub(crate) fn or_cancelled(self, entry: CancelGuard) -> Self {
         Self { cancel: Some(entry), ..self }
     }
 
-    /// Does `work`, dropping it where the deadline passes or a cancel comes first.
+    /// Runs `work`, and drops it if the deadline passes or the request is cancelled first.
     pub(crate) async fn within<T>(&mut self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         tokio::select! {
-            // The end comes first: work that is always ready must not outrun it.
+            // The deadline is polled first, so that work that is always ready cannot overrun it.
             biased;
             status = self.comes() => Err(status),
             result = work => result,
         }
     }
 
-    /// Gives `stream` until the end, and drops it then, which cancels what feeds it.
+    /// Ends and drops `stream` at the deadline or the cancellation, which also cancels the query behind it.
     pub(crate) fn limit<T: Send + 'static>(mut self, stream: Answer<T>) -> Answer<T> {
         if self.deadline.is_none() && self.cancel.is_none() {
             return stream;
@@ -57,7 +57,7 @@ impl RequestDeadline {
         until(stream, async move { self.comes().await })
     }
 
-    /// Waits for the end, and says what it was.
+    /// Waits for the deadline or the cancellation and returns its status.
     async fn comes(&mut self) -> Status {
         let deadline = async {
             match self.deadline {
@@ -71,7 +71,7 @@ impl RequestDeadline {
                 None => std::future::pending().await,
             }
         };
-        // Not tokio's: that one asks nothing once the task has had its share of turns.
+        // `tokio::select!` would not poll its branches once the task has used up its cooperative budget.
         match select(pin!(deadline), pin!(cancel)).await {
             Either::Left(_) => late(),
             Either::Right(_) => Status::cancelled("the query was cancelled by its caller"),
@@ -83,8 +83,8 @@ fn late() -> Status {
     Status::deadline_exceeded("the client's time limit (grpc-timeout) has passed")
 }
 
-/// The `grpc-timeout` of the request ("Requests" in gRPC's PROTOCOL-HTTP2): up to eight digits and
-/// a unit. A malformed one counts as none, as in other implementations.
+/// Returns the `grpc-timeout` of the request ("Requests" in gRPC's PROTOCOL-HTTP2): up to eight digits and a unit. A
+/// malformed value is ignored, as in other implementations.
 fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,4 +1,4 @@
-//! From batches to messages, and the schema as the messages will have it.
+//! Encoding of batches and schemas as Flight responses.
 
 use arrow_array::RecordBatch;
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, SchemaResult, Ticket};
@@ -13,8 +13,8 @@ use crate::ipc_encoder::{Chunks, Encoder};
 use crate::request_context::Answer;
 use crate::status;
 
-/// A query's batches, as they are made: the next is asked for when the last has been sent, and
-/// dropping the answer drops the query.
+/// Streams a query's batches. Each batch is requested when the previous one has been sent, and dropping the stream
+/// drops the query.
 pub(crate) fn query(execution: Execution) -> Result<Answer<Chunks>, Status> {
     let (mut encoder, first) = Encoder::new(&execution.schema).map_err(status::unencodable)?;
     let rest = execution
@@ -23,25 +23,24 @@ pub(crate) fn query(execution: Execution) -> Result<Answer<Chunks>, Status> {
     Ok(stream::iter([Ok(first)]).chain(rest).boxed())
 }
 
-/// One batch.
+/// Streams a single batch.
 pub(crate) fn batch(batch: RecordBatch) -> Result<Answer<Chunks>, Status> {
     query(Execution { schema: batch.schema(), batches: stream::iter([Ok(batch)]).boxed() })
 }
 
-/// A schema as an encapsulated IPC message.
+/// Encodes a schema as an encapsulated IPC message.
 pub(crate) fn schema_bytes(schema: &Schema) -> Result<Bytes, Status> {
     let message: Result<IpcMessage, ArrowError> = SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into();
     Ok(message.map_err(status::unencodable)?.0)
 }
 
-/// What `GetSchema` answers.
+/// Returns the response to `GetSchema`.
 pub(crate) fn schema_result(schema: &Schema) -> Result<SchemaResult, Status> {
     Ok(SchemaResult { schema: schema_bytes(schema)? })
 }
 
-/// What `GetFlightInfo` answers: one endpoint without a location, so that the client stays on the
-/// connection that it has, with its TLS and its credentials.
-/// Without a schema, the client takes the answer's own.
+/// Returns the response to `GetFlightInfo`: one endpoint without a location, so that the client stays on its connection
+/// with the TLS session and the credentials it has. Without a schema, the client uses the schema of the stream.
 pub(crate) fn info(descriptor: FlightDescriptor, schema: Option<&Schema>, ticket: Bytes) -> Result<FlightInfo, Status> {
     let endpoint = FlightEndpoint::new().with_ticket(Ticket { ticket });
     let schema = schema.map(schema_bytes).transpose()?.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The answers that are being sent, by ticket, so that `CancelFlightInfo` can end them.
+//! The responses being sent, by ticket, so that `CancelFlightInfo` can end them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,11 +7,11 @@ use tokio::sync::watch;
 
 use crate::signed_handle::Id;
 
-/// What runs on this replica. As large as the number of running queries.
+/// The queries that run on this replica. The map is as large as the number of running queries.
 #[derive(Clone, Default)]
 pub(crate) struct RunningQueries(Arc<Mutex<HashMap<Id, watch::Sender<bool>>>>);
 
-/// One running answer; dropping it takes it off the list.
+/// The entry of one running query. Dropping it removes the entry.
 pub(crate) struct CancelGuard {
     id: Id,
     cancelled: Option<watch::Receiver<bool>>,
@@ -19,13 +19,13 @@ pub(crate) struct CancelGuard {
 }
 
 impl RunningQueries {
-    /// Lists an answer by its ticket. A ticket may run more than once at a time.
+    /// Registers a query by its ticket. Several queries may run under one ticket at the same time.
     pub(crate) fn enter(&self, id: Id) -> CancelGuard {
         let cancelled = self.by_id().entry(id).or_insert_with(|| watch::channel(false).0).subscribe();
         CancelGuard { id, cancelled: Some(cancelled), running: self.clone() }
     }
 
-    /// Ends all answers to this ticket; says whether there was one.
+    /// Cancels all queries that run under this ticket. Returns whether there was one.
     pub(crate) fn cancel(&self, id: &Id) -> bool {
         match self.by_id().remove(id) {
             Some(sender) => {
@@ -37,16 +37,16 @@ impl RunningQueries {
     }
 
     fn by_id(&self) -> MutexGuard<'_, HashMap<Id, watch::Sender<bool>>> {
-        // Nothing that runs under the lock panics, so what a poisoned lock guards is whole.
+        // No code panics while it holds the lock, so the data of a poisoned lock is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl CancelGuard {
-    /// Waits until this answer is cancelled.
+    /// Waits until this query is cancelled.
     pub(crate) async fn cancelled(&mut self) {
         if let Some(cancelled) = &mut self.cancelled {
-            // An error says that the sender is gone, which it is only after it sent `true`.
+            // `wait_for` fails if the sender is dropped, which happens only after it has sent `true`.
             let _ = cancelled.wait_for(|cancelled| *cancelled).await;
         }
     }

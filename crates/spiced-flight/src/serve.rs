@@ -1,4 +1,4 @@
-//! Flight SQL on a socket, for those who embed it alone.
+//! Flight SQL on a socket, for programs that embed only this endpoint.
 
 use std::io;
 use std::net::TcpListener;
@@ -12,21 +12,21 @@ use tls_core::server::{self, Limits, Workers};
 
 use crate::{FlightOptions, HANDSHAKE, router};
 
-/// What the endpoint is made of.
+/// The parts of the endpoint.
 #[derive(Clone)]
 pub struct FlightState {
-    /// What answers.
+    /// The engine that runs the statements.
     pub engine: Arc<dyn Engine>,
-    /// Who may call, and as whom.
+    /// The rules that authenticate callers.
     pub access: Access,
-    /// The endpoint's own settings.
+    /// The settings of the endpoint.
     pub options: FlightOptions,
 }
 
-/// Serves Flight SQL on one socket, over whatever `acceptor` speaks, until the drain is called.
+/// Serves Flight SQL on one socket, with the protocol of `acceptor`, until the drain begins.
 ///
 /// # Errors
-/// The socket cannot be registered with the runtime.
+/// Fails if the socket cannot be registered with the runtime.
 pub async fn serve(
     socket: TcpListener,
     acceptor: Acceptor,

@@ -24,7 +24,7 @@ use crate::signed_handle::StatementHandle;
 use crate::state::FlightServiceState;
 use crate::status;
 
-const NO_SUBSTRAIT: &str = "Substrait plans are not served here; send SQL text";
+const NO_SUBSTRAIT: &str = "Substrait plans are not supported; send SQL text";
 
 #[tonic::async_trait]
 impl FlightService for FlightServiceState {
@@ -48,7 +48,7 @@ impl FlightService for FlightServiceState {
         let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         end.within(async {
             if !request.get_ref().expression.is_empty() {
-                return Err(Status::unimplemented("ListFlights takes no criteria; leave the expression empty"));
+                return Err(Status::unimplemented("ListFlights does not support criteria; leave the expression empty"));
             }
             self.flights(&caller).await.map(Response::new)
         })
@@ -60,7 +60,7 @@ impl FlightService for FlightServiceState {
         end.within(self.info(&caller, request.into_inner())).await.map(Response::new)
     }
 
-    /// A query is planned, never begun, before its rows are asked for, so there is nothing to wait for.
+    /// A query is planned here and starts only when its rows are requested, so there is nothing to poll for.
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
         let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
         let info = end.within(self.info(&caller, request.into_inner())).await?;
@@ -86,14 +86,14 @@ impl FlightService for FlightServiceState {
         .await
     }
 
-    /// Not reached: [`get`](crate::get) has the path.
+    /// Never called: [`get`](crate::get) serves this path.
     async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        Err(Status::internal("DoGet has a route of its own"))
+        Err(Status::internal("DoGet is served by a separate route"))
     }
 
-    /// Not reached: [`put`](crate::put) has the path.
+    /// Never called: [`put`](crate::put) serves this path.
     async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        Err(Status::internal("DoPut has a route of its own"))
+        Err(Status::internal("DoPut is served by a separate route"))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
@@ -111,7 +111,7 @@ impl FlightService for FlightServiceState {
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
         self.caller(&request)?;
-        Err(Status::unimplemented("DoExchange is not served here; Flight SQL has no use for it"))
+        Err(Status::unimplemented("DoExchange is not supported; Flight SQL does not use it"))
     }
 }
 
@@ -131,7 +131,7 @@ impl FlightServiceState {
                 Ok(end.limit(rows))
             }
             Requested::Sql(_) => {
-                Err(Status::invalid_argument("this is no ticket of this server; GetFlightInfo gives tickets"))
+                Err(Status::invalid_argument("this server did not issue the ticket; GetFlightInfo returns tickets"))
             }
         }
     }
@@ -159,7 +159,7 @@ impl FlightServiceState {
         let flights = catalog.tables.into_iter().map(|TableInfo { catalog, schema, name, columns, .. }| {
             let descriptor = FlightDescriptor::new_path(vec![catalog, schema, name]);
             let Requested::Sql(sql) = Requested::by(descriptor.clone())? else {
-                return Err(Status::internal("a table's path does not stand for a query"));
+                return Err(Status::internal("the path of a table did not decode to a query"));
             };
             let ticket = self.ticket(caller, &StatementHandle::new(sql, Bytes::new()))?;
             responses::info(descriptor, Some(&wire_schema(&columns)), ticket)

@@ -1,5 +1,5 @@
-//! Session options (`SetSessionOptions` and its like): what a caller has set travels in a signed cookie, as tickets
-//! travel in the client's hands, and is set again for each request. Nothing is kept here.
+//! Session options (`SetSessionOptions` and related actions). The client keeps them in a signed cookie, as it keeps
+//! tickets, and they are set again for each request. The server stores nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
@@ -17,13 +17,13 @@ use crate::signed_handle::{Kind, StatementHandle};
 use crate::state::FlightServiceState;
 use crate::status;
 
-/// The cookie's name, which is Arrow's own.
+/// The name of the cookie, as Arrow's clients and servers use it.
 const COOKIE: &str = "arrow_flight_session_id";
 
-/// What clients and servers take of a header without being told.
+/// The header size that clients and servers accept by default.
 const MAX_COOKIE: usize = 4 << 10;
 
-/// Who calls, and what that caller has set.
+/// The caller and the session options it has set.
 pub(crate) struct Caller {
     principal: Principal,
     options: BTreeMap<String, OptionValue>,
@@ -64,7 +64,7 @@ struct Texts {
     values: Vec<String>,
 }
 
-/// `SetSessionOptionsRequest`, `GetSessionOptionsResult`, and what the cookie holds.
+/// `SetSessionOptionsRequest`, `GetSessionOptionsResult`, and the content of the cookie.
 #[derive(Clone, PartialEq, Message)]
 struct Options {
     #[prost(btree_map = "string, message", tag = "1")]
@@ -103,11 +103,11 @@ struct CloseResult {
 /// `CloseSessionResult.Status.CLOSED`.
 const CLOSED: i32 = 1;
 
-/// What an action answers, and the cookie that goes with it.
+/// The response of an action, and the cookie to set.
 pub(crate) type Told = (Vec<u8>, String);
 
 impl OptionValue {
-    /// The value as `SET` takes it; `None` unsets.
+    /// Returns the value in the form that `SET` accepts. `None` resets the option.
     fn text(&self) -> Option<String> {
         Some(match self.value.as_ref()? {
             Value::Text(text) => text.clone(),
@@ -120,7 +120,7 @@ impl OptionValue {
 }
 
 impl FlightServiceState {
-    /// The caller, with the options of the session that its cookie carries.
+    /// Returns the caller with the session options from its cookie.
     pub(crate) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let principal = request_context::caller(request)?;
         let options = match cookie(request.metadata()) {
@@ -128,13 +128,15 @@ impl FlightServiceState {
             Some(cookie) => {
                 let handle = BASE64_URL_SAFE_NO_PAD.decode(cookie).unwrap_or_default();
                 let sealed = self.sealer.verify(Kind::Session, &handle, &principal)?;
-                Options::decode(sealed.parameters).map_err(|_| Status::invalid_argument("this is no session"))?.options
+                Options::decode(sealed.parameters)
+                    .map_err(|_| Status::invalid_argument("the session cookie cannot be decoded"))?
+                    .options
             }
         };
         Ok(Caller { principal, options })
     }
 
-    /// A session of the caller's own, for this request alone, in which all that it has set is set.
+    /// Opens a session for this request only, with the caller's options set.
     pub(crate) async fn session(&self, caller: &Caller) -> Result<Box<dyn spiced_engine::Session>, Status> {
         let session = self.engine.session(caller).await.map_err(status::from_engine)?;
         for (name, value) in &caller.options {
@@ -143,7 +145,7 @@ impl FlightServiceState {
         Ok(session)
     }
 
-    /// Sets options: those that can be, each told apart.
+    /// Sets options. Options that cannot be set are reported individually.
     pub(crate) async fn set_options(&self, caller: &Caller, body: Bytes) -> Result<Told, Status> {
         let asked = Options::decode(body).map_err(unreadable)?;
         let (mut options, mut errors) = (caller.options.clone(), HashMap::new());
@@ -165,12 +167,12 @@ impl FlightServiceState {
         Ok((SetResult { errors }.encode_to_vec(), self.seal_options(caller, options)?))
     }
 
-    /// What is set.
+    /// Returns the options that are set.
     pub(crate) fn get_options(caller: &Caller) -> Vec<u8> {
         Options { options: caller.options.clone() }.encode_to_vec()
     }
 
-    /// Forgets what is set, which is for the client to do.
+    /// Tells the client to drop the cookie, which is the only copy of the options.
     pub(crate) fn close_session() -> Told {
         (CloseResult { status: CLOSED }.encode_to_vec(), format!("{COOKIE}=; Max-Age=0"))
     }
@@ -179,13 +181,15 @@ impl FlightServiceState {
         let sealed = StatementHandle::new("", Options { options }.encode_to_vec().into());
         let handle = BASE64_URL_SAFE_NO_PAD.encode(self.sealer.sign(Kind::Session, &sealed, caller)?);
         if handle.len() > MAX_COOKIE {
-            return Err(Status::resource_exhausted("the options of a session may take 3 KiB together; set fewer"));
+            return Err(Status::resource_exhausted(
+                "the options of a session may take at most 3 KiB together; set fewer",
+            ));
         }
         Ok(format!("{COOKIE}={handle}"))
     }
 }
 
-/// The session's cookie, among others (RFC 6265 §4.2).
+/// Returns the session cookie from the `Cookie` headers (RFC 6265 §4.2).
 fn cookie(metadata: &MetadataMap) -> Option<&str> {
     let headers = metadata.get_all("cookie").into_iter().filter_map(|value| value.to_str().ok());
     let mut cookies = headers.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('='));

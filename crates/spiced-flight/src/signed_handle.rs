@@ -1,9 +1,8 @@
-//! Tickets and prepared handles: a statement that travels by way of the client, signed.
+//! Tickets and prepared statement handles: a statement that the client carries, signed by the server.
 //!
-//! A handle is `version (1 byte) | HMAC-SHA256 (32 bytes) | claims (protobuf)`; the HMAC covers the
-//! version and the claims as they were sent. It is signed, not encrypted: it goes back to the one
-//! who sent the statement. It is no credential either, as it is accepted only from the principal
-//! that it was made for.
+//! A handle is `version (1 byte) | HMAC-SHA256 (32 bytes) | claims (protobuf)`. The HMAC covers the version and the
+//! claims as they were sent. A handle is signed but not encrypted, because only the client that sent the statement
+//! receives it. It is not a credential either: the server accepts it only from the principal it was made for.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,20 +15,20 @@ use tonic::Status;
 
 use crate::options;
 
-/// The largest handle or ticket, in bytes: SQL text and bound parameters together.
+/// The maximum size of a handle or ticket, in bytes: SQL text and bound parameters together.
 pub(crate) const MAX_HANDLE_BYTES: usize = 1024 * 1024;
 
-/// How long the options of a session are accepted: 30 days.
+/// How long session options are accepted: 30 days.
 const SESSION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 const VERSION: u8 = 1;
 const TAG: usize = 32;
 const PURPOSE: &[u8] = b"spiced flight handle v1";
 
-/// Marks one prepared statement or ticket among all others, also those of the same text.
+/// Identifies one prepared statement or ticket, even among others with the same text.
 pub(crate) type Id = [u8; 16];
 
-/// What a handle is for; one is not accepted in place of the other.
+/// The purpose of a handle. The server does not accept a handle of another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub(crate) enum Kind {
@@ -44,22 +43,22 @@ pub(crate) enum Kind {
 /// A statement and the parameters bound to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StatementHandle {
-    /// Marks this one.
+    /// The unique id of the handle.
     pub(crate) id: Id,
     /// The SQL text.
     pub(crate) sql: String,
-    /// An IPC stream of one batch; empty where nothing is bound.
+    /// An IPC stream of one batch; empty if no parameters are bound.
     pub(crate) parameters: Bytes,
 }
 
 impl StatementHandle {
-    /// A statement with an id of its own.
+    /// Creates a handle with a random id.
     pub(crate) fn new(sql: impl Into<String>, parameters: Bytes) -> Self {
         Self { id: options::random(), sql: sql.into(), parameters }
     }
 }
 
-/// Signs handles and opens them again.
+/// Signs handles and verifies them.
 pub(crate) struct HandleSigner {
     key: hmac::Key,
     lifetime: Duration,
@@ -74,7 +73,7 @@ impl HandleSigner {
         Self { key, lifetime }
     }
 
-    /// The handle of a statement, for one principal.
+    /// Returns the signed handle of a statement, bound to one principal.
     pub(crate) fn sign(
         &self,
         kind: Kind,
@@ -101,7 +100,11 @@ impl HandleSigner {
         Ok(handle.into())
     }
 
-    /// What a handle holds, where it is ours, in time, of this kind, and this principal's.
+    /// Returns the content of a handle.
+    ///
+    /// # Errors
+    /// Fails if the handle was not signed with this key, has expired, is of another kind, or belongs to another
+    /// principal.
     pub(crate) fn verify(
         &self,
         kind: Kind,
@@ -132,7 +135,7 @@ impl HandleSigner {
         Ok(StatementHandle { id, sql: claims.sql, parameters: claims.parameters })
     }
 
-    /// A session's options give nobody a right, and a client may work on for long.
+    /// Returns the lifetime of a handle. Session options grant no rights, so a client may keep them for longer.
     fn lifetime(&self, kind: Kind) -> Duration {
         match kind {
             Kind::Ticket | Kind::Prepared => self.lifetime,
@@ -148,23 +151,23 @@ impl HandleSigner {
     }
 }
 
-/// Why a handle was not made or not accepted.
+/// Why a handle could not be signed or verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HandleError {
     #[error("statement and parameters take {0} bytes; at most {MAX_HANDLE_BYTES} fit in a ticket or handle")]
     TooLarge(usize),
-    #[error("the ticket or handle is not one that this server makes")]
+    #[error("the ticket or handle is not one that this server issues")]
     Malformed,
     #[error(
-        "the ticket or handle is not signed with this server's key: it was changed, or the server was \
-         started anew since; prepare the statement again"
+        "the ticket or handle is not signed with this server's key: it was changed, or the server has restarted since; \
+         prepare the statement again"
     )]
     Foreign,
     #[error("the ticket or handle has expired; prepare the statement again")]
     Expired,
     #[error("the ticket or handle was made for another caller")]
     OtherPrincipal,
-    #[error("this is no {}", match .0 {
+    #[error("this is not a {}", match .0 {
         Kind::Ticket => "ticket",
         Kind::Prepared => "handle of a prepared statement",
         Kind::Session => "session",

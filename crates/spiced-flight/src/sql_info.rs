@@ -1,6 +1,6 @@
-//! What `GetSqlInfo` tells: this server's own properties, and how its engine's SQL reads where the engine says.
-//! All that Arrow's JDBC driver asks for is there, as the type that it takes it for: what is missing was a
-//! NullPointerException in the drivers of many years.
+//! The response to `GetSqlInfo`: the properties of this server, and those of its engine's SQL dialect if the engine
+//! describes one. It includes every value that Arrow's JDBC driver requests, in the type that the driver expects: most
+//! released drivers throw a NullPointerException for a missing value.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use spiced_engine::Dialect;
 /// The version of Arrow's format that arrow-ipc writes: <https://arrow.apache.org/docs/format/Versioning.html>.
 const ARROW_FORMAT: &str = "1.5";
 
-/// `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, which arrow-flight keeps to itself.
+/// `ANSI92_ENTRY_SQL` of `SupportedAnsi92SqlGrammarLevel`, which arrow-flight does not export.
 const ANSI92_ENTRY: i32 = 0;
 
-/// All of it; a client may ask for a part.
+/// Returns all values. The caller selects those that a client requests.
 pub(crate) fn info(dialect: Option<&Dialect>) -> SqlInfoData {
     let mut info = SqlInfoDataBuilder::new();
     info.append(SqlInfo::FlightSqlServerName, "spiced");
@@ -37,7 +37,7 @@ pub(crate) fn info(dialect: Option<&Dialect>) -> SqlInfoData {
     for length in UNBOUNDED {
         info.append(length, 0_i64);
     }
-    // What JDBC calls a transaction. It takes the level for a wide number, whatever the protocol says.
+    // JDBC's default transaction isolation. Its driver reads a 64-bit number here, in spite of the protocol.
     info.append(SqlInfo::SqlDefaultTransactionIsolation, SqlTransactionIsolationLevel::SqlTransactionNone as i64);
     let isolation = bits(&[SqlTransactionIsolationLevel::SqlTransactionNone as i32]);
     info.append(SqlInfo::SqlSupportedTransactionsIsolationLevels, isolation);
@@ -76,7 +76,7 @@ pub(crate) fn info(dialect: Option<&Dialect>) -> SqlInfoData {
     info.build().expect("names and values are of the types that the protocol gives them")
 }
 
-/// What has no bound that could be told: 0 (`java.sql.DatabaseMetaData`).
+/// Properties without a limit that could be reported: 0 (`java.sql.DatabaseMetaData`).
 const UNBOUNDED: [SqlInfo; 20] = [
     SqlInfo::SqlMaxBinaryLiteralLength,
     SqlInfo::SqlMaxCharLiteralLength,
@@ -100,12 +100,12 @@ const UNBOUNDED: [SqlInfo; 20] = [
     SqlInfo::SqlMaxUsernameLength,
 ];
 
-/// A set of what has numbers from 0 on.
+/// Returns a bitmask with these bits set.
 fn bits(members: &[i32]) -> i32 {
     members.iter().fold(0, |set, member| set | 1 << member)
 }
 
-/// What can be cast to what: numbers, texts, bytes and times among themselves, and to and from texts.
+/// Returns the supported casts: numbers, texts, bytes and times among themselves, and each to and from text.
 fn conversions() -> BTreeMap<i32, Vec<i32>> {
     use SqlSupportsConvert as To;
     let numbers = [
@@ -139,7 +139,7 @@ fn speak(info: &mut SqlInfoDataBuilder, dialect: &Dialect) {
         if dialect.nulls_are_high { SqlNullOrdering::SqlNullsSortedHigh } else { SqlNullOrdering::SqlNullsSortedLow };
     info.append(SqlInfo::SqlNullOrdering, nulls as i32);
     info.append(SqlInfo::SqlIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32);
-    // Quoted names are as they are written, for which there is no word but this.
+    // Quoted identifiers keep their case, for which the protocol has no better value.
     info.append(SqlInfo::SqlQuotedIdentifierCase, SqlSupportedCaseSensitivity::SqlCaseSensitivityUnknown as i32);
     info.append(SqlInfo::SqlKeywords, names(&dialect.keywords).as_slice());
     info.append(SqlInfo::SqlNumericFunctions, names(&dialect.numeric_functions).as_slice());

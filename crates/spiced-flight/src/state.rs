@@ -1,4 +1,4 @@
-//! What every call shares: the engine, the signing key, and what little is kept between requests.
+//! The state that all calls share: the engine, the signing key, and the little that is kept between requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,20 +22,20 @@ pub(crate) struct FlightServiceState {
     pub(crate) sealer: HandleSigner,
     pub(crate) bound: BoundParameterCache,
     pub(crate) running: RunningQueries,
-    /// What drivers ask of the server.
+    /// The properties that drivers request.
     pub(crate) sql_info: SqlInfoData,
-    /// The largest message that is taken.
+    /// The maximum size of an accepted message, in bytes.
     pub(crate) max_message_bytes: usize,
-    /// How long what a request begins with may take to come.
+    /// How long the start of a request may take to arrive.
     pub(crate) request_timeout: Duration,
 }
 
 impl FlightServiceState {
-    /// A service over `engine`.
+    /// Creates the service over `engine`.
     pub(crate) fn new(engine: Arc<dyn Engine>, options: FlightOptions) -> Self {
         let mut secret = options.signing_secret;
         if secret.is_empty() {
-            // Anybody could sign with an empty secret.
+            // Anyone could sign with an empty secret.
             tracing::warn!("the signing secret for Flight tickets is empty, so a random one is used instead");
             secret = options::random_secret();
         }
@@ -50,7 +50,7 @@ impl FlightServiceState {
         }
     }
 
-    /// Plans a statement, which is also where the engine says whether this caller may run it.
+    /// Plans a statement. The engine checks here whether this caller may run it.
     pub(crate) async fn plan(&self, caller: &Caller, sql: String) -> Result<Box<dyn Prepared>, Status> {
         self.session(caller).await?.prepare(Statement::Sql(sql)).await.map_err(status::from_engine)
     }

@@ -1,4 +1,4 @@
-//! Statements: from SQL text to a ticket, from a ticket to rows, and updates to a count.
+//! Statements: SQL text to tickets, tickets to rows, and updates to row counts.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
@@ -20,11 +20,11 @@ use crate::signed_handle::{Kind, StatementHandle};
 use crate::state::FlightServiceState;
 use crate::status;
 
-/// What an update answers where the statement does not say how many rows it touched.
+/// The count of an update whose statement does not report how many rows it affected.
 const UNKNOWN_COUNT: i64 = -1;
 
 impl FlightServiceState {
-    /// Plans a statement and gives the ticket for it.
+    /// Plans a statement and returns its ticket.
     pub(crate) async fn statement_info(
         &self,
         caller: &Caller,
@@ -32,13 +32,13 @@ impl FlightServiceState {
         sealed: &StatementHandle,
     ) -> Result<FlightInfo, Status> {
         let planned = self.plan(caller, sealed.sql.clone()).await?;
-        // Said here rather than when the ticket is used: this is where a driver shows an error.
+        // Checked here rather than when the ticket is used, because drivers report an error of this call.
         let parameters = parameters::of_query(parameters::decode(&sealed.parameters)?)?;
-        // Without a schema a driver waits for the answer's own, and so for the statement to be done:
-        // one that is executed and never fetched (ADBC's `execute`) has then had its effect.
+        // Without a schema, a driver waits for that of the stream, and so until the statement has run. A statement that
+        // is executed but never fetched (ADBC's `execute`) has then taken effect.
         let schema = match planned.effect() {
             Effect::Read => {
-                // Drivers compare it with the answer's own: it is that of these parameters.
+                // Drivers compare this schema with that of the stream, so it must be the schema for these parameters.
                 let schema = planned.schema_with(&parameters).await.map_err(status::from_engine)?;
                 Some(wire_schema(&schema))
             }
@@ -47,9 +47,7 @@ impl FlightServiceState {
         responses::info(descriptor, schema.as_deref(), self.ticket(caller, sealed)?)
     }
 
-    /// The schema of a statement's answer.
-    ///
-    /// Before its parameters are bound, what depends on them is open.
+    /// Returns the schema of a statement's result. Types that depend on unbound parameters are undetermined.
     pub(crate) async fn statement_schema(
         &self,
         caller: &Caller,
@@ -75,8 +73,8 @@ impl FlightServiceState {
         self.run(caller, end, sealed).await
     }
 
-    /// Runs a statement with the one row of parameters that is bound to it, if any. From here to
-    /// the last row it can be cancelled by its ticket.
+    /// Runs a statement with the row of parameters that is bound to it, if any. The query can be cancelled by its
+    /// ticket until the last row.
     pub(crate) async fn run(
         &self,
         caller: &Caller,
@@ -98,27 +96,27 @@ impl FlightServiceState {
         Ok(end.limit(responses::query(execution)?))
     }
 
-    /// Runs a statement for its effect; gives the number of rows that it touched.
+    /// Runs an update and returns the number of affected rows.
     pub(crate) async fn statement_update(&self, caller: &Caller, sql: String) -> Result<i64, Status> {
         count(self.plan(caller, sql).await?.as_ref(), Parameters::none()).await
     }
 
-    /// The signed ticket of a statement, as `DoGet` takes it.
+    /// Returns the signed ticket of a statement for `DoGet`.
     pub(crate) fn ticket(&self, caller: &Caller, sealed: &StatementHandle) -> Result<Bytes, Status> {
         let statement_handle = self.sealer.sign(Kind::Ticket, sealed, caller)?;
         Ok(TicketStatementQuery { statement_handle }.as_any().encode_to_vec().into())
     }
 }
 
-/// A statement that has an effect is answered when it has had it. What it answers is a count.
+/// Waits until a statement has taken effect before its result, a count, is sent.
 async fn done(Execution { schema, batches }: Execution) -> Result<Execution, Status> {
     let answer: Vec<_> = batches.try_collect().await.map_err(status::from_engine)?;
     Ok(Execution { schema, batches: stream::iter(answer.into_iter().map(Ok)).boxed() })
 }
 
-/// Runs a planned statement to its end and adds up what it says it touched: a statement that
-/// changes data says so in one column, `count`. `SET` and definitions touch no row; of a query
-/// that is run as an update nobody knows.
+/// Runs a planned statement to its end and returns the total number of affected rows. A statement that changes data
+/// returns it in a single column, `count`. `SET` and DDL affect no row. The count of a query that is run as an update
+/// is unknown.
 pub(crate) async fn count(planned: &dyn Prepared, parameters: Parameters) -> Result<i64, Status> {
     let Execution { schema, mut batches } = planned.execute(parameters).await.map_err(status::from_engine)?;
     let counts = planned.effect() != Effect::Read && has_count(&schema);

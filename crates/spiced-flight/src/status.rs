@@ -1,4 +1,4 @@
-//! The one place where a failure becomes a gRPC status.
+//! Conversion of failures to gRPC statuses, in one place.
 
 use arrow_flight::error::FlightError;
 use arrow_schema::ArrowError;
@@ -7,7 +7,7 @@ use spiced_engine::{EngineError, ErrorKind};
 use tls_core::server::BodyError;
 use tonic::{Code, Status};
 
-/// The engine's failure in gRPC's terms.
+/// Converts an engine error.
 pub(crate) fn from_engine(error: EngineError) -> Status {
     let code = match error.kind() {
         ErrorKind::InvalidStatement => Code::InvalidArgument,
@@ -18,16 +18,16 @@ pub(crate) fn from_engine(error: EngineError) -> Status {
         ErrorKind::Timeout => Code::DeadlineExceeded,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::Cancelled => Code::Cancelled,
-        // `ErrorKind` may grow; what this endpoint does not know is the server's own affair.
+        // `ErrorKind` is non-exhaustive. A kind that this endpoint does not know is an internal error.
         _ => Code::Internal,
     };
     Status::new(code, error.to_string())
 }
 
-/// The failure of a request's body in gRPC's terms.
+/// Converts an error of a request's body.
 pub(crate) fn from_body(error: &(dyn std::error::Error + 'static)) -> Status {
     if std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<LengthLimitError>()) {
-        return Status::resource_exhausted("the message is larger than this call takes");
+        return Status::resource_exhausted("the message is larger than this call accepts");
     }
     match BodyError::find(error) {
         Some(why @ BodyError::Late(_)) => Status::deadline_exceeded(why.to_string()),
@@ -37,15 +37,15 @@ pub(crate) fn from_body(error: &(dyn std::error::Error + 'static)) -> Status {
     }
 }
 
-/// An answer could not be encoded, which is the server's own failure.
+/// Converts an encoding error, which is an internal error.
 pub(crate) fn unencodable(error: impl Into<FlightError>) -> Status {
     match error.into() {
         FlightError::Tonic(status) => *status,
-        other => Status::internal(format!("the answer cannot be encoded: {other}")),
+        other => Status::internal(format!("the response cannot be encoded: {other}")),
     }
 }
 
-/// A batch of our own making could not be read back.
+/// Converts the error of a batch that this server encoded and cannot decode.
 pub(crate) fn internal(error: ArrowError) -> Status {
     Status::internal(error.to_string())
 }

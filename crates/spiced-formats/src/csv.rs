@@ -92,9 +92,9 @@ fn write(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// The values of a column as JSON text.
+/// Returns the values of a column as JSON text.
 fn json(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
-    // A struct of one field `{"name":value}` goes through the same encoders as a row does.
+    // A struct with one field uses the same encoders as a row.
     let name = Arc::new(field.clone().with_name("v").with_nullable(true));
     let rows = StructArray::try_new(Fields::from(vec![name]), vec![column.clone()], None)?;
     let nulls = column.logical_nulls();
@@ -107,7 +107,7 @@ fn json(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
         }
         row_text.clear();
         encoder.encode(row, &mut row_text);
-        // Without `{"v":` and `}`.
+        // Strips `{"v":` and `}`.
         text.append_value(String::from_utf8_lossy(&row_text[5..row_text.len() - 1]));
     })?;
     Ok(Arc::new(text.finish()))

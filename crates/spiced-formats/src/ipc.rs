@@ -1,5 +1,5 @@
-//! The Arrow IPC stream format. Column data goes out as it lies in memory, without a copy, so there
-//! is no need to cut large batches.
+//! The Arrow IPC stream format. Column data is sent from the memory of the batch without a copy, so large batches need
+//! not be split.
 
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::StreamEncoder;

@@ -1,4 +1,4 @@
-//! The three JSON forms: one array on one line, an object a line, and what the Spice SDKs read.
+//! The three JSON formats: one array on one line, one object per line, and the format of the Spice SDKs.
 
 use std::io::Write;
 
@@ -9,27 +9,27 @@ use crate::encoder::Encode;
 use crate::nested::{distinct, with_rows};
 use crate::out::Out;
 
-/// Rows as objects, between fixed texts.
+/// Writes rows as objects, with fixed text around them.
 pub(crate) struct Json {
     before: String,
     between: &'static [u8],
     after_each: &'static [u8],
     after: &'static [u8],
-    /// Whether the number of rows comes last; it is not known earlier.
+    /// Whether the number of rows follows the rows.
     counted: bool,
     rows: u64,
-    /// The columns with names that are all different, where theirs are not.
+    /// The columns with unique names, if their own names are not unique.
     distinct: Option<Fields>,
 }
 
 impl Json {
-    /// `[{…},{…}]`. There is no newline at all: clients take a second line for NDJSON.
+    /// `[{…},{…}]` without any newline, because clients take a second line for NDJSON.
     pub(crate) fn array(schema: &Schema) -> Self {
         let distinct = distinct(schema.fields());
         Self { before: "[".into(), between: b",", after_each: b"", after: b"]", counted: false, rows: 0, distinct }
     }
 
-    /// An object a line.
+    /// One object per line.
     pub(crate) fn lines(schema: &Schema) -> Self {
         Self { before: String::new(), between: b"", after_each: b"\n", after: b"", ..Self::array(schema) }
     }

@@ -19,15 +19,16 @@ fn options(ours: &Arc<Ours>) -> EncoderOptions {
     EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(ours.clone())
 }
 
-/// The error for a value of the column `name` that has no text form. It omits the value: errors contain no data.
+/// Returns the error for a value of the column `name` that has no text form. It omits the value: errors contain no
+/// data.
 pub(crate) fn no_text(name: &str, data_type: &DataType) -> ArrowError {
     ArrowError::CastError(format!(
-        "the column `{name}` ({data_type}) holds a value that has no text, such as a date or time beyond the calendar; ask for \
-         Arrow, or CAST it to BIGINT"
+        "the column `{name}` ({data_type}) holds a value that has no text form, such as a date or time beyond the \
+         calendar; request Arrow, or CAST it to BIGINT"
     ))
 }
 
-/// Rejects durations whose milliseconds exceed 64 bits: the formatter would write a placeholder word instead.
+/// Rejects durations whose milliseconds exceed 64 bits, for which the formatter would write a placeholder.
 pub(crate) fn check_durations(field: &Field, array: &dyn Array) -> Result<(), ArrowError> {
     fn holds(data_type: &DataType) -> bool {
         match data_type {
@@ -60,7 +61,7 @@ pub(crate) fn check_durations(field: &Field, array: &dyn Array) -> Result<(), Ar
     }
 }
 
-/// The field that represents a batch as one struct.
+/// Returns the field that represents a batch as one struct.
 pub(crate) fn row_field(fields: &Fields) -> FieldRef {
     Arc::new(Field::new_struct("row", fields.clone(), false))
 }
@@ -182,7 +183,7 @@ fn distinct_names(names: &[&str]) -> Option<Vec<String>> {
     Some(renamed.collect())
 }
 
-/// A name as an object key, including the colon.
+/// Returns a name as an object key, including the colon.
 fn key(name: &str) -> Vec<u8> {
     let mut key = serde_json::Value::from(name).to_string().into_bytes();
     key.push(b':');
@@ -225,7 +226,7 @@ impl Encoder for Map<'_> {
         for entry in entries.clone() {
             let mut name = String::new();
             if self.keys.value(entry).write(&mut name).is_err() {
-                // Only the first failure is kept.
+                // Keeps only the first failure.
                 let _ = self.failed.set(self.of.clone());
             }
             names.push(name);
@@ -268,7 +269,7 @@ impl Encoder for Text<'_> {
     fn encode(&mut self, idx: usize, out: &mut Vec<u8>) {
         self.text.clear();
         if self.formatter.value(idx).write(&mut self.text).is_err() {
-            // Only the first failure is kept.
+            // Keeps only the first failure.
             let _ = self.failed.set(self.of.clone());
         }
         if self.text.bytes().any(|b| matches!(b, b'"' | b'\\' | 0..0x20)) {

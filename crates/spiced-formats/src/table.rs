@@ -1,8 +1,8 @@
-//! A table for a person, in the frame that DataFusion and DuckDB users know.
+//! A table for a terminal, in the style of DataFusion and DuckDB.
 //!
-//! It streams: a column is as wide as its widest value among the first rows, and a longer value
-//! that comes later pushes its row out. Control characters are shown escaped, so that a value
-//! neither breaks its row nor drives the terminal. Null is empty.
+//! The table is streamed: a column is as wide as its widest value among the first rows, and a longer value in a later
+//! row shifts the rest of that row. Control characters are escaped, so that a value can neither break its row nor
+//! control the terminal. Null is empty.
 
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
@@ -13,15 +13,15 @@ use crate::encoder::Encode;
 use crate::nested::{check_durations, no_text};
 use crate::out::Out;
 
-/// How many of the first rows are measured.
+/// The number of rows that determine the column widths.
 const MEASURED: usize = 1024;
 
-/// No column is padded beyond this many places.
+/// The maximum width to which a column is padded.
 const WIDEST: usize = 100;
 
 pub(crate) struct Table {
     names: Vec<String>,
-    /// In places of a terminal; set by the first rows.
+    /// The width of each column on a terminal, determined by the first rows.
     widths: Option<Vec<usize>>,
 }
 

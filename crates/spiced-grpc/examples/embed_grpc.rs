@@ -1,4 +1,4 @@
-//! gRPC health and reflection over TLS: no engine is needed for them.
+//! gRPC health and reflection over TLS, which need no engine:
 //! `cargo run -p spiced-grpc --example embed_grpc -- localhost:50052 cert.pem key.pem`
 // An example may print.
 #![allow(clippy::print_stdout)]
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (_rotate, identities) = rotation::channel(identity);
     let acceptor = Acceptor::tls("grpc", TlsOptions::random()?.server(identities)?);
 
-    // Health follows `ready`: send `false` before a stop, and clients go elsewhere.
+    // Health reports `ready`: send `false` before a shutdown, so that clients move to another server.
     let (_ready, readiness) = tokio::sync::watch::channel(true);
     let access = Access::anonymous(Some(Role::ReadOnly));
     let state = GrpcState { readiness, services: Vec::new(), access, engine: None };

@@ -1,4 +1,4 @@
-//! The bodies of requests, as tonic reads them: why one failed is told in gRPC's terms.
+//! Request bodies for tonic, with body errors converted to gRPC statuses.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -20,7 +20,7 @@ pub(crate) async fn prepared(request: Request) -> Request {
     Request::from_parts(parts, Body::new(body.map_err(|error| status(&error))))
 }
 
-/// The failure of a request's body.
+/// Converts an error of a request's body.
 fn status(error: &(dyn std::error::Error + 'static)) -> Status {
     match BodyError::find(error) {
         Some(why @ BodyError::Late(_)) => Status::deadline_exceeded(why.to_string()),

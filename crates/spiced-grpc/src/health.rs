@@ -1,7 +1,7 @@
-//! `grpc.health.v1.Health`, straight from the watch that says whether the program is ready.
+//! `grpc.health.v1.Health`, which reads the readiness of the program from a watch channel.
 //!
-//! tonic-health's own reporter keeps a second copy of the state, which a task would have to feed;
-//! here each answer reads the watch itself.
+//! The reporter of tonic-health would need a task that copies the readiness into it; here each response reads the
+//! channel.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{self, HealthServer, SERVICE_NAME};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// The largest request, in bytes: the name of a service. Anybody may send one.
+/// The maximum size of a request, in bytes. A request holds a service name, and any client may send one.
 const MAX_MESSAGE: usize = 4 << 10;
 
-/// The health service: every name it knows follows one watch. Cheap to clone.
+/// The health service. All of its services share one readiness channel. Cheap to clone.
 ///
-/// A `Watch` ends when the watch's sender is dropped. Drop it when a drain begins, after it was
-/// set to false, or the watchers hold their connections open for as long as the drain allows.
+/// A `Watch` stream ends when the sender of the channel is dropped. When a drain begins, send false and drop the
+/// sender; otherwise watching clients keep their connections open until the drain times out.
 #[derive(Debug, Clone)]
 pub struct Health {
     readiness: watch::Receiver<bool>,
@@ -30,13 +30,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Health that follows `readiness`, overall (`""`), for itself, and for each of `services`.
+    /// Creates the service, which reports `readiness` overall (`""`), for itself, and for each of `services`.
     pub fn new(readiness: watch::Receiver<bool>, services: &[&str]) -> Self {
         let names = services.iter().copied().chain(["", SERVICE_NAME]);
         Self { readiness, services: Arc::new(names.map(String::from).collect()) }
     }
 
-    /// The service as a router.
+    /// Returns the service as a router.
     pub fn into_router(self) -> Router {
         crate::mergeable(Routes::new(HealthServer::new(self).max_decoding_message_size(MAX_MESSAGE)))
     }
@@ -47,7 +47,7 @@ impl health_server::Health for Health {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         if !self.services.contains(&service) {
-            return Err(Status::not_found(format!("service `{}` is not served here", excerpt(&service))));
+            return Err(Status::not_found(format!("service `{}` is not on this server", excerpt(&service))));
         }
         Ok(Response::new(answer(serving(*self.readiness.borrow()))))
     }
@@ -55,7 +55,7 @@ impl health_server::Health for Health {
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        // A watch of an unknown service stays open, as the protocol asks: the service may come.
+        // The protocol keeps the watch of an unknown service open, because the service may be added later.
         let status = if self.services.contains(&request.into_inner().service) {
             serving
         } else {
@@ -65,7 +65,7 @@ impl health_server::Health for Health {
     }
 }
 
-/// The status now and after each change, each once; ends with the watch's sender.
+/// Yields the current status and each different status after it. Ends when the sender of the channel is dropped.
 fn changes(
     readiness: watch::Receiver<bool>,
     status: fn(bool) -> ServingStatus,

@@ -1,4 +1,4 @@
-//! Server reflection v1 and v1alpha, for callers that are known.
+//! Server reflection v1 and v1alpha, for authenticated callers.
 
 use axum::Router;
 use spiced_engine::Principal;
@@ -10,18 +10,19 @@ use tonic_reflection::server::Builder;
 
 use crate::otlp;
 
-/// The largest request, in bytes: the name of a file or symbol.
+/// The maximum size of a request, in bytes. A request holds the name of a file or symbol.
 const MAX_MESSAGE: usize = 8 << 10;
 
-/// The names of the two services.
+/// The names of the two reflection services.
 pub(crate) const NAMES: [&str; 2] =
     [v1::server_reflection_server::SERVICE_NAME, v1alpha::server_reflection_server::SERVICE_NAME];
 
-/// What each of the two describes: every service of this endpoint, both versions of reflection too, and OTLP's.
+/// The descriptors that both versions serve: health, and both versions of reflection. Those of OTLP are added if it is
+/// enabled.
 const DESCRIPTORS: [&[u8]; 3] =
     [tonic_health::pb::FILE_DESCRIPTOR_SET, v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
 
-/// Both services as one router; `telemetry` says whether OTLP's are there to be described.
+/// Returns both services as one router. `telemetry` adds the descriptors of the OTLP services.
 pub(crate) fn router(telemetry: bool) -> Router {
     const VALID: &str = "the descriptors are generated together with the services";
     let v1 = InterceptedService::new(
@@ -42,10 +43,10 @@ fn builder(telemetry: bool) -> Builder<'static> {
         .fold(Builder::configure().include_reflection_service(false), Builder::register_encoded_file_descriptor_set)
 }
 
-/// Lets a request pass that carries a principal.
+/// Accepts a request that carries a principal.
 fn known(request: Request<()>) -> Result<Request<()>, Status> {
     match request.extensions().get::<Principal>() {
         Some(_) => Ok(request),
-        None => Err(Status::unauthenticated("reflection is for callers that this server knows")),
+        None => Err(Status::unauthenticated("reflection requires an authenticated caller")),
     }
 }

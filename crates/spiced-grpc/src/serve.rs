@@ -1,4 +1,4 @@
-//! The gRPC endpoint on a socket, for those who embed it alone.
+//! The gRPC endpoint on a socket, for programs that embed only this endpoint.
 
 use std::fmt;
 use std::io;
@@ -14,16 +14,16 @@ use tokio::sync::watch;
 
 use crate::{HEALTH_PREFIX, router};
 
-/// What the endpoint is made of.
+/// The parts of the endpoint.
 #[derive(Clone)]
 pub struct GrpcState {
-    /// What health follows.
+    /// The readiness that the health service reports.
     pub readiness: watch::Receiver<bool>,
-    /// The services of other endpoints that health answers for.
+    /// The services of other endpoints whose health this endpoint reports.
     pub services: Vec<String>,
-    /// Who may call; health is open to all.
+    /// The rules that authenticate callers. Health is open to all clients.
     pub access: Access,
-    /// What has the [`telemetry_tables`](crate::telemetry_tables); `None` where telemetry is not taken.
+    /// The engine with the [`telemetry_tables`](crate::telemetry_tables). `None` disables the OTLP services.
     pub engine: Option<Arc<dyn Engine>>,
 }
 
@@ -34,10 +34,10 @@ impl fmt::Debug for GrpcState {
     }
 }
 
-/// Serves the gRPC endpoint on one socket, over whatever `acceptor` speaks, until the drain is called.
+/// Serves the gRPC endpoint on one socket, with the protocol of `acceptor`, until the drain begins.
 ///
 /// # Errors
-/// The socket cannot be registered with the runtime.
+/// Fails if the socket cannot be registered with the runtime.
 pub async fn serve(
     socket: TcpListener,
     acceptor: Acceptor,

@@ -1,4 +1,4 @@
-//! Health as its clients see it, and that it follows the watch.
+//! The health service as clients see it, and how it follows the readiness channel.
 
 #![allow(clippy::unwrap_used)]
 
@@ -37,7 +37,7 @@ async fn check_of_an_unknown_service_is_not_found() {
     let (_ready, mut client) = open(true);
     let refusal = client.check(asking("nobody.Knows")).await.unwrap_err();
     assert_eq!(refusal.code(), Code::NotFound);
-    assert_eq!(refusal.message(), "service `nobody.Knows` is not served here");
+    assert_eq!(refusal.message(), "service `nobody.Knows` is not on this server");
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn watch_tells_each_change_once_and_ends_with_the_sender() {
     let (ready, mut client) = open(true);
     let mut told = client.watch(asking(FLIGHT)).await.unwrap().into_inner();
     assert_eq!(told.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
-    ready.send_replace(true); // no change, so nothing is told
+    ready.send_replace(true); // no change, so no message is sent
     ready.send_replace(false);
     assert_eq!(told.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     ready.send_replace(true);

@@ -1,4 +1,4 @@
-//! Reflection v1 and v1alpha: what they list, that they describe what they list, and to whom.
+//! Reflection v1 and v1alpha: the listed services, their descriptors, and the callers that may read them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,7 +17,7 @@ fn endpoint() -> Router {
     spiced_grpc::router(readiness, &[], None)
 }
 
-/// The part of `FileDescriptorProto` that says which file it is (descriptor.proto, fields 1 and 2).
+/// The part of `FileDescriptorProto` that identifies the file (descriptor.proto, fields 1 and 2).
 #[derive(Clone, PartialEq, Message)]
 struct File {
     #[prost(string, tag = "1")]
@@ -26,7 +26,7 @@ struct File {
     package: String,
 }
 
-/// The two versions differ by package alone, so one body tests both.
+/// The two versions differ only in their package, so one body tests both.
 macro_rules! reflection {
     ($version:ident) => {
         mod $version {

@@ -1,4 +1,4 @@
-//! The HTTP API over TLS, over an engine of one's own:
+//! The HTTP API over TLS, with an engine that the program supplies:
 //! `cargo run -p spiced-http --example embed_http -- localhost:3000 cert.pem key.pem`
 // An example may print.
 #![allow(clippy::print_stdout)]

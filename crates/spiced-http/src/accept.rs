@@ -21,7 +21,7 @@ pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Format, Problem> {
     let wanted = |media: &str| {
         let matching =
             ranges.iter().enumerate().filter_map(|(at, range)| Some((range.exactness(media)?, at, range.quality)));
-        // The most exact range decides about a type; of equal ones the first.
+        // The most specific range that matches a type applies; of equally specific ones the first.
         matching
             .max_by_key(|(exactness, at, _)| (*exactness, std::cmp::Reverse(*at)))
             .filter(|(.., quality)| *quality > 0)
@@ -38,7 +38,7 @@ pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Format, Problem> {
         let known = Format::ALL.map(Format::media_type).join(", ");
         Problem::new(
             StatusCode::NOT_ACCEPTABLE,
-            format!("none of the types of `Accept` can be made; there are {known}"),
+            format!("none of the types in `Accept` is supported; supported are {known}"),
         )
     })
 }

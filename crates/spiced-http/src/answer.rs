@@ -1,8 +1,7 @@
-//! Encodes a result: batches in, frames of bytes out, a bounded amount at a time.
+//! Encoding of a result: batches in, frames of bytes out, a bounded amount at a time.
 //!
-//! Encoding happens where the body is polled, that is, as fast as the client reads. After each
-//! frame the task yields, so that one fast reader does not hold up the other connections of its
-//! thread.
+//! Encoding happens when the body is polled, and so at the speed of the client. After each frame the task yields, so
+//! that one fast reader does not delay the other connections of its thread.
 
 use arrow_schema::{ArrowError, SchemaRef};
 use axum::body::Body;
@@ -11,14 +10,14 @@ use spiced_engine::{Batches, EngineError, ErrorKind};
 use spiced_formats::{Format, RowEncoder};
 use tls_core::server::buf_list::{BufList, VectoredBody};
 
-/// An answer whose first frame is made.
+/// A response body whose first frame is encoded.
 pub(crate) struct Answer {
     first: BufList,
     rest: Rest,
 }
 
 impl Answer {
-    /// Waits for the first rows, so that what fails before them still gets a status of its own.
+    /// Waits for the first rows, so that an error before them determines the HTTP status.
     pub(crate) async fn start(schema: SchemaRef, batches: Batches, format: Format) -> Result<Self, EngineError> {
         let encoder = RowEncoder::new(format, &schema).map_err(|e| unwritable(format, &e))?;
         let mut rest = Rest { batches, encoder, format, has_rows: false, stage: Stage::Begin };
@@ -26,15 +25,16 @@ impl Answer {
         Ok(Self { first, rest })
     }
 
-    /// The body, and the vectored part of the response. If a later batch fails, the body is aborted, and with it the
-    /// response.
+    /// Returns the body, and the vectored part of the response. If a later batch fails, the body and the response are
+    /// aborted.
     pub(crate) fn into_body(self) -> (Body, VectoredBody) {
         let beside = VectoredBody::default();
         let frames = stream::try_unfold((self, beside.clone()), |(mut answer, beside)| async {
             match answer.ready().await {
                 Ok(ready) => Ok(beside.frame(ready).map(|data| (data, (answer, beside)))),
                 Err(error) => {
-                    tracing::warn!(kind = ?error.kind(), %error, "a statement failed after its first rows; the answer breaks off");
+                    tracing::warn!(kind = ?error.kind(), %error, "a statement failed after its first rows; the \
+                                                                  response is aborted");
                     Err(error)
                 }
             }
@@ -42,7 +42,7 @@ impl Answer {
         (Body::from_stream(frames), beside)
     }
 
-    /// What can be sent now; nothing at the end.
+    /// Returns the bytes to send next; empty at the end.
     async fn ready(&mut self) -> Result<&mut BufList, EngineError> {
         if self.first.is_empty() {
             tokio::task::yield_now().await;
@@ -56,7 +56,7 @@ struct Rest {
     batches: Batches,
     encoder: RowEncoder,
     format: Format,
-    /// Whether rows are encoded and not yet taken.
+    /// Whether the encoder holds encoded rows that are not yet taken.
     has_rows: bool,
     stage: Stage,
 }
@@ -69,7 +69,7 @@ enum Stage {
 }
 
 impl Rest {
-    /// The next frame; `None` after the last.
+    /// Encodes the next frame. Returns `None` after the last.
     async fn next(&mut self) -> Result<Option<BufList>, EngineError> {
         loop {
             if self.encoder.is_full() || self.stage == Stage::End {
@@ -83,7 +83,7 @@ impl Rest {
                 self.encoder.begin()
             } else {
                 let next = match self.has_rows {
-                    // Encoded rows do not wait for a batch that is not there yet.
+                    // Rows that are encoded already are sent without waiting for the next batch.
                     true => match self.batches.next().now_or_never() {
                         Some(next) => next,
                         None => return Ok(self.take()),
@@ -105,7 +105,7 @@ impl Rest {
         }
     }
 
-    /// What is written; `None` where nothing is.
+    /// Takes the encoded bytes. Returns `None` if nothing is encoded.
     fn take(&mut self) -> Option<BufList> {
         self.has_rows = false;
         Some(self.encoder.take()).filter(|pieces| !pieces.is_empty())
@@ -113,8 +113,8 @@ impl Rest {
 }
 
 fn unwritable(format: Format, error: &ArrowError) -> EngineError {
-    // A value that has no text is the statement's; anything else is ours.
+    // A value without a text form is an error of the statement; any other failure is internal.
     let kind =
         if matches!(error, ArrowError::CastError(_)) { ErrorKind::InvalidStatement } else { ErrorKind::Internal };
-    EngineError::new(kind, format!("the answer cannot be written as {}: {error}", format.media_type()))
+    EngineError::new(kind, format!("the result cannot be written as {}: {error}", format.media_type()))
 }

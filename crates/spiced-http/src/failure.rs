@@ -1,13 +1,13 @@
-//! What HTTP calls an engine's failure.
+//! Conversion of engine errors to HTTP problems.
 
 use http::StatusCode;
 use spiced_engine::{EngineError, ErrorKind};
 use spiced_middleware::Problem;
 
-/// After how many seconds a caller may try again where the engine is at a limit.
+/// The `Retry-After` of a response if the engine is at a limit, in seconds.
 pub(crate) const TRY_AGAIN_AFTER: u32 = 1;
 
-/// The status and the sentence for a failure that came before the first rows.
+/// Returns the status and the message for an error that occurred before the first rows.
 pub(crate) fn problem(error: &EngineError) -> Problem {
     let status = match error.kind() {
         ErrorKind::InvalidStatement => StatusCode::BAD_REQUEST,

@@ -1,15 +1,15 @@
-//! The HTTP API over any [`Engine`](spiced_engine::Engine): SQL in, results out in the form that
-//! `Accept` asks for, in bounded memory.
+//! The HTTP API over any [`Engine`](spiced_engine::Engine): SQL in, results out in the format that `Accept` requests,
+//! in bounded memory.
 //!
-//! [`router`] is the whole API, [`probe_router`] the two routes that a probe needs. Neither knows of a
-//! socket: [`serve`] puts the API on one, over the listener of `tls-core`.
+//! [`router`] returns the whole API, [`probe_router`] only the two routes for probes. Neither opens a socket: [`serve`]
+//! serves the API on one, with the listener of `tls-core`.
 //!
-//! An answer's status is sent once the first rows are there, so a query that fails before them
-//! gets a status that says so. One that fails later breaks the answer off: over HTTP/1.1 the
-//! connection closes before the last chunk, over HTTP/2 the stream is reset. No client takes
-//! such an answer for a complete one. A client that goes away cancels its query.
+//! The status is sent once the first rows are available, so a query that fails before them gets an error status. If a
+//! query fails later, the response is aborted: over HTTP/1.1 the connection closes before the last chunk, over HTTP/2
+//! the stream is reset. No client mistakes such a response for a complete one. A client that disconnects cancels its
+//! query.
 //!
-//! [`RowWriter`] writes the same forms elsewhere.
+//! [`RowWriter`] writes the same formats without HTTP.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the API as OpenAPI 3.1 describes it, from the routes themselves.
+//! `GET /openapi.json`: the OpenAPI 3.1 document, generated from the routes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -16,12 +16,13 @@ use crate::router::{AsIs, HttpState, described};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "spiced", description = "SQL over HTTP: one statement in, its rows out. Arrow Flight SQL and gRPC have endpoints of their own."),
+    info(title = "spiced", description = "SQL over HTTP: one statement in, its rows out. Arrow Flight SQL and gRPC \
+                                          have separate endpoints."),
     modifiers(&Credentials)
 )]
 pub(crate) struct Api;
 
-/// What a caller may show; a client certificate shows itself.
+/// The credentials that a request may carry. A client certificate belongs to the TLS handshake instead.
 struct Credentials;
 
 impl Modify for Credentials {
@@ -34,16 +35,16 @@ impl Modify for Credentials {
     }
 }
 
-/// The document.
+/// The OpenAPI document.
 static DOCUMENT: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(described);
 
-/// Every route and its methods, for the answer that a route is not one of them.
+/// Every route and its methods, for the responses 404 and 405.
 pub(crate) static ROUTES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
     let methods = |item: &utoipa::openapi::PathItem| if item.get.is_some() { "GET,HEAD" } else { "POST" };
     DOCUMENT.paths.paths.iter().map(|(path, item)| (path.as_str(), methods(item))).collect()
 });
 
-/// This document.
+/// The OpenAPI document of this API.
 #[utoipa::path(
     get,
     path = "/openapi.json",
@@ -51,36 +52,36 @@ pub(crate) static ROUTES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyL
     security(("api_key" = []), ("bearer" = []))
 )]
 pub(crate) async fn openapi(_: axum::extract::State<Arc<HttpState>>, _: Request) -> Response {
-    // All answers share the text, however many of them wait for their readers.
+    // All responses share the text, so slow clients do not multiply it.
     let mut response = ([(CONTENT_TYPE, "application/json")], TEXT.clone()).into_response();
     response.extensions_mut().insert(AsIs);
     response
 }
 
-/// The document as it is sent.
+/// The document as JSON text.
 static TEXT: LazyLock<Bytes> =
-    LazyLock::new(|| serde_json::to_vec(&*DOCUMENT).expect("the document has no maps but by text").into());
+    LazyLock::new(|| serde_json::to_vec(&*DOCUMENT).expect("every map of the document has text keys").into());
 
-/// What any route may answer instead.
+/// The errors that any route may return.
 pub(crate) struct Problems;
 
 impl IntoResponses for Problems {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         const PROBLEMS: [(u16, &str); 14] = [
-            (400, "the request or its SQL is wrong"),
-            (401, "no credentials, or wrong ones"),
-            (403, "the caller may not"),
-            (404, "there is no such thing"),
-            (406, "none of the types of `Accept` can be made"),
+            (400, "the request or its SQL is invalid"),
+            (401, "credentials are missing or wrong"),
+            (403, "the caller lacks the permission"),
+            (404, "there is no such route or table"),
+            (406, "none of the types in `Accept` is supported"),
             (408, "the body did not arrive in time"),
-            (409, "what was read is rejected, and what served goes on"),
+            (409, "the new configuration is rejected, and the current one stays in use"),
             (413, "the body is too large"),
-            (415, "the body is coded"),
+            (415, "the body has a content encoding"),
             (421, "the request is for another host"),
-            (429, "too many wrong credentials, or too many that wait"),
-            (500, "a fault of the server"),
-            (501, "the engine does not do this"),
-            (503, "a limit: memory, time, turns, the size of the answer"),
+            (429, "too many wrong credentials, or too many waiting requests"),
+            (500, "an internal error"),
+            (501, "the engine does not support this"),
+            (503, "a limit was reached: memory, time, slots, the size of the result"),
         ];
         let response = |why| {
             ResponseBuilder::new()
@@ -94,7 +95,7 @@ impl IntoResponses for Problems {
     }
 }
 
-/// RFC 9457.
+/// A problem document (RFC 9457).
 fn problem() -> Schema {
     ["type", "title", "detail"]
         .into_iter()
@@ -108,7 +109,7 @@ fn text() -> Schema {
     ObjectBuilder::new().schema_type(Type::String).into()
 }
 
-/// Rows as objects by column.
+/// Rows as objects, keyed by column.
 pub(crate) struct Rows;
 
 impl PartialSchema for Rows {
@@ -120,7 +121,7 @@ impl PartialSchema for Rows {
 
 impl ToSchema for Rows {}
 
-/// The document that the Spice SDKs read.
+/// The response format of the Spice SDKs.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what spiced-formats writes")]
 pub(crate) struct SpiceRows {
@@ -134,7 +135,7 @@ pub(crate) struct SpiceRows {
     row_count: u64,
 }
 
-/// The values of parameters: by position, or by name.
+/// Returns the schema of parameter values: by position, or by name.
 pub(crate) fn parameters() -> RefOr<Schema> {
     let scalar = || {
         let types = [Type::Null, Type::Boolean, Type::Number, Type::String];

@@ -1,4 +1,4 @@
-//! The `parameters` of a JSON request as the one row of values that an engine takes.
+//! The `parameters` of a JSON request, converted to the single row of values that an engine expects.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,18 +12,18 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use spiced_engine::Parameters;
 
-/// The most values that one statement may have: as many as PostgreSQL's protocol can count.
+/// The maximum number of parameters of a statement, which is that of PostgreSQL's protocol.
 const MAX_PARAMETERS: usize = 65_535;
 
-/// The values: by position, or by name.
+/// Parameter values, by position or by name.
 #[derive(Debug)]
 pub(crate) enum Given {
     Positional(Vec<Value>),
     Named(Map<String, Value>),
 }
 
-/// By hand, so that what is too much is refused as it is read, and not when it is all in memory: a JSON value takes a
-/// hundred times its text.
+/// Implemented by hand to enforce the limit while reading. A JSON value in memory takes a hundred times the size of its
+/// text, so checking afterwards would be too late.
 impl<'de> Deserialize<'de> for Given {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Reader)
@@ -64,7 +64,7 @@ impl<'de> Visitor<'de> for Reader {
     }
 }
 
-/// Whether another value may be added to so many.
+/// Fails if another value would exceed the maximum.
 fn room<E: Error>(values: usize) -> Result<(), E> {
     match values < MAX_PARAMETERS {
         true => Ok(()),
@@ -72,12 +72,12 @@ fn room<E: Error>(values: usize) -> Result<(), E> {
     }
 }
 
-/// A value, of which nothing is kept where it is an array or an object: those are no parameters.
+/// A parameter value. The content of an array or object is not kept, because neither is a valid parameter.
 struct Scalar(Value);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As it is written: serde_json takes an integer of more than 64 bits for the nearest float.
+        // Reads the raw text, because serde_json rounds an integer of more than 64 bits to the nearest float.
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = raw.get();
         Ok(Self(match text.as_bytes().first() {
@@ -93,13 +93,13 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-/// Whether 64 bits have it, with a sign or without.
+/// Returns true if the integer fits in 64 bits, signed or unsigned.
 fn is_integer(text: &str) -> bool {
     text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok()
 }
 
 impl Given {
-    /// The values as columns `$1`, `$2` …, or `$name`.
+    /// Returns the values as columns `$1`, `$2` …, or `$name`.
     pub(crate) fn into_parameters(self) -> Result<Parameters, String> {
         let values: Vec<(String, Value)> = match self {
             Self::Positional(values) => (1..).zip(values).map(|(at, value)| (format!("${at}"), value)).collect(),

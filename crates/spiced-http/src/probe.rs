@@ -1,4 +1,4 @@
-//! What a load balancer or a kubelet asks: is the process up, and does it want traffic.
+//! Probes for load balancers and kubelets: liveness and readiness.
 
 use axum::Router;
 use axum::extract::State;
@@ -7,26 +7,26 @@ use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// What the probes answer from.
+/// The state that the probes report.
 #[derive(Debug, Clone)]
 pub struct Probes {
-    /// True while `/v1/ready` says `ready`.
+    /// True while `/v1/ready` returns `ready`.
     pub readiness: watch::Receiver<bool>,
-    /// False while the process is up and useless: its engine has not answered for long. `None`: never.
+    /// False while the process runs but its engine has not responded for a long time. `None`: `/health` never fails.
     pub responsive: Option<watch::Receiver<bool>>,
 }
 
-/// `/health` and `/v1/ready` alone, open to all that reach them, in plain words.
+/// Returns a router with `/health` and `/v1/ready` only, without authentication. Responses are plain text.
 pub fn probe_router(probed: Probes) -> Router {
     probes().split_for_parts().0.with_state(probed)
 }
 
-/// The same with what describes them.
+/// Returns the same routes with their OpenAPI description.
 pub(crate) fn probes() -> OpenApiRouter<Probes> {
     OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready))
 }
 
-/// Whether the process is up, and its query engine with it.
+/// Reports whether the process and its query engine are up.
 #[utoipa::path(
     get,
     path = "/health",
@@ -42,7 +42,7 @@ async fn health(State(probed): State<Probes>) -> (StatusCode, &'static str) {
     }
 }
 
-/// Whether it wants traffic: every data set is loaded, the query engine answers, and nobody has called a stop.
+/// Reports whether the server is ready: every data set is loaded, the query engine responds, and no shutdown has begun.
 #[utoipa::path(
     get,
     path = "/v1/ready",

@@ -1,4 +1,4 @@
-//! `POST /v1/tls/reload`: reads secrets and TLS material again, for a caller that may write.
+//! `POST /v1/tls/reload`: reads secrets and TLS material again, for a caller with write access.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use utoipa::{IntoParams, ToSchema};
 use crate::openapi::Problems;
 use crate::router::HttpState;
 
-/// What reloads when it is asked to.
+/// The function that performs a reload.
 #[derive(Clone)]
 pub struct ReloadHandle(Arc<dyn Fn(ReloadOptions) -> BoxFuture<'static, ReloadReply> + Send + Sync>);
 
 impl ReloadHandle {
-    /// `reload` reads everything again, or only looks what that would do, and says how it ended.
+    /// Creates a handle from `reload`, which reads everything again, or only checks it, and returns the result.
     pub fn new(reload: impl Fn(ReloadOptions) -> BoxFuture<'static, ReloadReply> + Send + Sync + 'static) -> Self {
         Self(Arc::new(reload))
     }
@@ -34,23 +34,23 @@ impl fmt::Debug for ReloadHandle {
     }
 }
 
-/// What is asked of a reload.
+/// The options of a reload.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ReloadOptions {
     /// Only checks what a reload would do.
     pub dry_run: bool,
-    /// Also takes material that clients would refuse although they accept the current one.
+    /// Also accepts a certificate that clients would reject although they accept the current one.
     pub force: bool,
 }
 
-/// How a request to reload ended.
+/// The result of a request to reload.
 #[derive(Debug, Clone)]
 pub enum ReloadReply {
     /// The reload, or the dry run, was carried out.
     Done(ReloadResult),
-    /// Too many requests wait for a reload already.
+    /// Too many requests are waiting for a reload already.
     Busy,
-    /// The server cannot reload any more; its log says why.
+    /// The server can no longer reload; its log contains the reason.
     Lost,
 }
 
@@ -62,7 +62,7 @@ pub enum ReloadResult {
     Swapped {
         /// What is new.
         changed: Vec<ReloadedPart>,
-        /// What is to be known about the new certificates.
+        /// What an operator should know about the new certificates.
         findings: Vec<ReloadFinding>,
     },
     /// Nothing has changed.
@@ -73,7 +73,7 @@ pub enum ReloadResult {
         reason: String,
         /// What to change.
         fix: String,
-        /// For what clients would refuse the new material.
+        /// The reasons for which clients would refuse the new material.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         #[schema(required = false)]
         findings: Vec<ReloadFinding>,
@@ -105,7 +105,7 @@ pub struct ReloadFinding {
     pub message: String,
     /// What to change.
     pub fix: String,
-    /// The clients that refuse the certificate for it, such as `curl` or `java`.
+    /// The clients that refuse the certificate because of it, such as `curl` or `java`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub refused_by: Vec<&'static str>,
@@ -123,7 +123,7 @@ pub enum Severity {
     Error,
 }
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReloadAnswer {
     /// Whether this was a dry run, which changes nothing.
@@ -139,12 +139,12 @@ pub(crate) struct ReloadQuery {
     /// Only checks what a reload would do.
     #[param(default = false)]
     dry_run: bool,
-    /// Also takes a certificate that clients would refuse although they accept the current one.
+    /// Also accepts a certificate that clients would reject although they accept the current one.
     #[param(default = false)]
     force: bool,
 }
 
-/// Reads secrets and TLS material again, for a caller that may write.
+/// Reads secrets and TLS material again, for a caller with write access.
 #[utoipa::path(
     post,
     path = "/v1/tls/reload",
@@ -164,23 +164,21 @@ pub(crate) async fn reload(
 ) -> Response {
     let problem = |status, detail: &str| Problem::new(status, detail).respond(headers.get(ACCEPT));
     let Some(ReloadHandle(reload)) = &state.options.reload else {
-        return problem(StatusCode::NOT_FOUND, "this server has nothing that it could reload");
+        return problem(StatusCode::NOT_FOUND, "this server has nothing to reload");
     };
     if !state.access.has_credentials() {
         return problem(
             StatusCode::FORBIDDEN,
-            "a reload by HTTP is for servers with credentials: set up runtime.auth.api_key or client certificates, or send SIGHUP",
+            "a reload over HTTP requires a server with credentials: set up runtime.auth.api_key or client \
+             certificates, or send SIGHUP",
         );
     }
     if principal.role() != Role::ReadWrite {
         state.access.denied(&principal);
-        return problem(StatusCode::FORBIDDEN, "a reload changes what is served, and this caller may only read");
+        return problem(StatusCode::FORBIDDEN, "a reload requires write access, and this caller may only read");
     }
     let Ok(Query(ReloadQuery { dry_run, force })) = asked else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "the query may hold dry_run and force, each true or false, and nothing else",
-        );
+        return problem(StatusCode::BAD_REQUEST, "the query string accepts only dry_run and force, each true or false");
     };
     match reload(ReloadOptions { dry_run, force }).await {
         ReloadReply::Done(result) => {
@@ -192,10 +190,12 @@ pub(crate) async fn reload(
         }
         ReloadReply::Lost => problem(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "a reload was lost, and this server reloads no more; its log says why, and a restart mends it",
+            "a reload was lost, and this server can no longer reload; its log says why, and a restart fixes it",
         ),
-        ReloadReply::Busy => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wait for a reload already")
-            .retry_after(1)
-            .respond(headers.get(ACCEPT)),
+        ReloadReply::Busy => {
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many reload requests are waiting already")
+                .retry_after(1)
+                .respond(headers.get(ACCEPT))
+        }
     }
 }

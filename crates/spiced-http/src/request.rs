@@ -1,4 +1,4 @@
-//! What a request to `/v1/sql` asks: its body, read within limits, as a statement and parameters.
+//! A request to `/v1/sql`: reads its body within limits, as a statement and parameters.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use crate::router::HttpOptions;
 pub(crate) struct Query {
     pub(crate) statement: Statement,
     pub(crate) parameters: Parameters,
-    /// How large the caller wants the answer at most.
+    /// The limits of the result that the caller requests.
     pub(crate) bounds: ResultLimits,
 }
 
-/// A statement with what belongs to it.
+/// A statement with its parameters and limits.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Document {
@@ -36,15 +36,15 @@ pub(crate) struct Document {
     /// The values of `$1`, `$2` …, or of `$name`.
     #[schema(schema_with = crate::openapi::parameters)]
     parameters: Option<Given>,
-    /// The most rows that the answer may have; beyond them the statement fails.
+    /// The maximum number of rows of the result. The statement fails if it returns more.
     max_result_rows: Option<u64>,
-    /// The same in bytes, as Arrow holds them.
+    /// The maximum size of the result in bytes, in Arrow's memory format.
     max_result_bytes: Option<u64>,
 }
 
 impl Query {
-    /// Reads the body. It is SQL whatever its type says, since `curl -d` says it is a form; only
-    /// `application/json` is JSON.
+    /// Reads the body. It is JSON if its type is `application/json`, and SQL for any other type: `curl -d` declares a
+    /// form.
     pub(crate) async fn read(request: Request, options: &HttpOptions) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         refuse_encoded(&parts.headers)?;
@@ -55,7 +55,7 @@ impl Query {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let (sql, parameters, bounds) = if is_json(&parts.headers) {
             let document: Document = serde_json::from_str(text).map_err(|e| {
-                bad(format!("the body is not the JSON that is expected, {{\"sql\": …, \"parameters\": …}}: {e}"))
+                bad(format!("the body is not the expected JSON, {{\"sql\": …, \"parameters\": …}}: {e}"))
             })?;
             let parameters = document.parameters.map_or(Ok(Parameters::none()), Given::into_parameters).map_err(bad)?;
             let bounds = ResultLimits { rows: document.max_result_rows, bytes: document.max_result_bytes };
@@ -72,8 +72,8 @@ impl Query {
     }
 }
 
-/// How long the caller waits for the whole answer: `Prefer: wait=N`, seconds (RFC 7240 §4.3). What is no such
-/// preference is ignored (§2).
+/// Returns how long the caller waits for the complete response: `Prefer: wait=N`, in seconds (RFC 7240 §4.3). Other and
+/// malformed preferences are ignored (§2).
 pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     preferences.flat_map(|value| value.split(',')).find_map(|preference| {
@@ -83,7 +83,7 @@ pub(crate) fn wait(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// Refuses a compressed body (RFC 9110 §8.4).
+/// Rejects a compressed body (RFC 9110 §8.4).
 fn refuse_encoded(headers: &HeaderMap) -> Result<(), Problem> {
     let codings = headers.get_all(CONTENT_ENCODING).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
     match codings.map(<[u8]>::trim_ascii).find(|c| !c.is_empty() && !c.eq_ignore_ascii_case(b"identity")) {
@@ -91,7 +91,7 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), Problem> {
         Some(coding) => Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             format!(
-                "the body is coded as {}; send it as it is, without content-encoding",
+                "the body is encoded as {}; send it unencoded, without content-encoding",
                 excerpt(&coding.escape_ascii().to_string())
             ),
         )),
@@ -101,7 +101,7 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), Problem> {
 async fn collect(headers: &HeaderMap, body: Body, options: &HttpOptions) -> Result<Bytes, Problem> {
     let limit = options.body_limit;
     let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes"));
-    // A body that says how large it is need not be read to be refused.
+    // A body with too large a Content-Length is refused without reading it.
     let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large());

@@ -1,4 +1,4 @@
-//! The routes, what they share, and what is said of a route or method that there is not.
+//! The routes, their shared layers, and the responses for unknown routes and methods.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,24 +28,24 @@ use crate::reload::{self, ReloadHandle};
 use crate::sql;
 use crate::status::{self, Status};
 
-/// Answers below this many bytes are not worth compressing.
+/// The size in bytes below which responses are not worth compressing.
 const COMPRESSED_ABOVE: u64 = 1024;
 
-/// Answers that are compressed at a time.
+/// The maximum number of responses compressed at the same time.
 const MAX_ENCODERS: usize = 128;
 
-/// What the API needs of the program around it.
+/// The parts of the API that the program supplies.
 #[derive(Clone)]
 pub struct HttpState {
-    /// Where statements go.
+    /// The engine that runs the statements.
     pub engine: Arc<dyn Engine>,
-    /// True while `/v1/ready` says `ready`.
+    /// True while `/v1/ready` returns `ready`.
     pub readiness: watch::Receiver<bool>,
-    /// Composes the document of `/v1/status`; called for each request, so it must be quick.
+    /// Returns the document of `/v1/status`. It is called for each request and must be fast.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
-    /// Who may call.
+    /// The rules that authenticate callers.
     pub access: Access,
-    /// The limits.
+    /// The limits and options of the API.
     pub options: HttpOptions,
 }
 
@@ -58,20 +58,20 @@ impl fmt::Debug for HttpState {
     }
 }
 
-/// The limits of the API, and what it may have besides. How long a query may run is the engine's to say.
+/// The limits and options of the API. The engine limits how long a query may run.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// The largest request body, in bytes; 16 MiB unless set. Beyond it: 413.
+    /// The maximum size of a request body, in bytes. A larger one is refused with 413. Default: 16 MiB.
     pub body_limit: usize,
-    /// How long a request's body may take to arrive; 30 s unless set. Beyond it: 408.
+    /// How long a request's body may take to arrive. A slower one is refused with 408. Default: 30 s.
     pub request_timeout: Duration,
-    /// The web pages that may call, by origin; `None` for none, and no word about it.
+    /// The origins whose web pages may call. `None` allows no origin and sends no CORS headers.
     pub allowed_origins: Option<AllowedOrigins>,
-    /// Whether browsers are told to come by HTTPS alone.
+    /// The HSTS header that tells browsers to use HTTPS only.
     pub hsts: Option<Hsts>,
-    /// What `POST /v1/tls/reload` reloads; `None` where there is nothing of the kind.
+    /// The function behind `POST /v1/tls/reload`. `None` if there is nothing to reload.
     pub reload: Option<ReloadHandle>,
-    /// False while the query engine has not answered for so long that `/health` says so; `None`: never.
+    /// False while the query engine has not responded for so long that `/health` fails. `None`: `/health` never fails.
     pub responsive: Option<watch::Receiver<bool>>,
 }
 
@@ -88,7 +88,7 @@ impl Default for HttpOptions {
     }
 }
 
-/// The whole API.
+/// Returns the whole API.
 pub fn router(state: HttpState) -> Router {
     let access = state.access.clone();
     let probed = Probes { readiness: state.readiness.clone(), responsive: state.options.responsive.clone() };
@@ -108,7 +108,7 @@ pub fn router(state: HttpState) -> Router {
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(map_response(never_stored));
-    // Outermost, so that a refusal can be read too, and a preflight needs no credentials.
+    // The CORS layer is outermost, so that pages can read error responses and a preflight needs no credentials.
     let api = match allowed_origins {
         Some(origins) => api.layer(origins.layer()),
         None => api,
@@ -119,14 +119,14 @@ pub fn router(state: HttpState) -> Router {
     }
 }
 
-/// What describes every route.
+/// Returns the OpenAPI document of all routes.
 pub(crate) fn described() -> utoipa::openapi::OpenApi {
     [guarded().split_for_parts().1, probes().split_for_parts().1]
         .into_iter()
         .fold(Api::openapi(), utoipa::openapi::OpenApi::merge_from)
 }
 
-/// The routes that need a principal.
+/// Returns the routes that require a principal.
 fn guarded() -> OpenApiRouter<Arc<HttpState>> {
     OpenApiRouter::new()
         .routes(routes!(sql::sql))
@@ -136,18 +136,18 @@ fn guarded() -> OpenApiRouter<Arc<HttpState>> {
         .routes(routes!(openapi::openapi))
 }
 
-/// Answers are compressed for who accepts it (RFC 9110 §12.5.3), at the speed of a network rather than as small
-/// as can be; small ones go out as they are.
+/// Compresses responses for clients that accept it (RFC 9110 §12.5.3), favouring speed over size. Small responses are
+/// sent uncompressed.
 fn compressed() -> CompressionLayer<And<SizeAbove, NotAsIs>> {
     let worth_it = SizeAbove::new(COMPRESSED_ABOVE).and(NotAsIs);
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it)
 }
 
-/// Marks an answer that is sent as it is, whatever its caller accepts; in the extensions of a response.
+/// A response extension that exempts the response from compression.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AsIs;
 
-/// True but for answers that are sent as they are.
+/// A predicate that is false for responses with the extension [`AsIs`].
 #[derive(Debug, Clone, Copy)]
 struct NotAsIs;
 
@@ -157,7 +157,7 @@ impl Predicate for NotAsIs {
     }
 }
 
-/// The encoders in use: each holds up to a megabyte while its answer waits for its reader.
+/// The pool of encoders. Each holds up to a megabyte while its response waits for the client.
 #[derive(Debug, Clone)]
 struct Encoders(Arc<Semaphore>);
 
@@ -168,7 +168,7 @@ impl Default for Encoders {
 }
 
 impl Encoders {
-    /// Bounds the encoders: where all are in use, answers go out as they are.
+    /// Limits the number of encoders. If all are in use, responses are sent uncompressed.
     async fn bound(State(Self(encoders)): State<Self>, mut request: Request, next: Next) -> Response {
         if !request.headers().contains_key(ACCEPT_ENCODING) {
             return next.run(request).await;
@@ -192,7 +192,7 @@ impl Encoders {
 
 async fn no_such_route(uri: Uri, headers: HeaderMap) -> Response {
     let known: Vec<String> = ROUTES.iter().map(|(path, methods)| format!("{methods} {path}")).collect();
-    let detail = format!("there is no route {}; there are {}", excerpt(uri.path()), known.join(", "));
+    let detail = format!("there is no route {}; the routes are {}", excerpt(uri.path()), known.join(", "));
     Problem::new(StatusCode::NOT_FOUND, detail).respond(headers.get(ACCEPT))
 }
 
@@ -201,13 +201,13 @@ async fn no_such_method(request: Request) -> Response {
     let known = ROUTES.get(path).copied().unwrap_or_default();
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("{path} does not take {}, but {known}", excerpt(method.as_str())),
+        format!("{path} does not accept {}, but {known}", excerpt(method.as_str())),
     )
     .allow(known)
     .respond(request.headers().get(ACCEPT))
 }
 
-/// Answers are a caller's own and of the moment, and no browser is to guess what they are.
+/// Forbids caching, because responses are specific to a caller and a moment, and forbids content sniffing.
 async fn never_stored(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,4 +1,4 @@
-//! The API on a socket, for those who embed it alone.
+//! The API on a socket, for programs that embed only this endpoint.
 
 use std::io;
 use std::net::TcpListener;
@@ -10,10 +10,10 @@ use tls_core::server::{self, Limits, Workers};
 
 use crate::router::{HttpState, router};
 
-/// Serves the API on one socket, over whatever `acceptor` speaks, until the drain is called.
+/// Serves the API on one socket, with the protocol of `acceptor`, until the drain begins.
 ///
 /// # Errors
-/// The socket cannot be registered with the runtime.
+/// Fails if the socket cannot be registered with the runtime.
 pub async fn serve(
     socket: TcpListener,
     acceptor: Acceptor,

@@ -1,4 +1,4 @@
-//! `POST /v1/sql`: one statement in, its answer out.
+//! `POST /v1/sql`: runs one statement and returns its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +20,16 @@ use crate::openapi::{Problems, Rows, SpiceRows};
 use crate::request::{Document, Query, wait};
 use crate::router::HttpState;
 
-/// Longer than any server lets a query run.
+/// A wait that exceeds every server's query timeout.
 const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Runs one statement, in the form of answer that `Accept` prefers.
+/// Runs one statement and returns the result in the format that `Accept` prefers.
 #[utoipa::path(
     post,
     path = "/v1/sql",
     request_body(content((String = "text/plain"), (Document = "application/json"))),
-    params(("Prefer" = Option<String>, Header, description = "`wait=N`: the answer is whole within N seconds, or fails (RFC 7240)")),
+    params(("Prefer" = Option<String>, Header, description = "`wait=N`: the response is complete within N seconds, or \
+                                                              fails (RFC 7240)")),
     responses(
         (status = 200, description = "the rows", content(
             (Rows = "application/json"),
@@ -77,7 +78,7 @@ async fn answer(state: &HttpState, principal: &Principal, request: Request) -> R
     Ok(response)
 }
 
-/// When an answer must be whole, as its caller wishes.
+/// The time by which the caller wants the complete response.
 struct Until {
     deadline: Instant,
     error: EngineError,
@@ -85,11 +86,11 @@ struct Until {
 }
 
 impl Until {
-    /// `wait` from now; a time beyond all clocks is that of the server's own limit.
+    /// Computes the deadline from `wait`. The cap prevents an overflow; the server's own timeout is always shorter.
     fn passed(wait: Duration) -> Self {
         let wait = wait.min(MAX_WAIT);
         let seconds = wait.as_secs();
-        let why = format!("the answer was not whole within the caller's limit (Prefer: wait={seconds})");
+        let why = format!("the response was not complete within the caller's limit (Prefer: wait={seconds})");
         Self {
             deadline: Instant::now() + wait,
             error: EngineError::new(ErrorKind::Timeout, why),

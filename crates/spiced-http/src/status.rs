@@ -1,4 +1,4 @@
-//! `GET /v1/status` and `GET /v1/datasets`: what the server serves, and how it fares.
+//! `GET /v1/status` and `GET /v1/datasets`: the state of the server and of its data sets.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -78,16 +78,16 @@ pub struct CertificateStatus {
     /// The end of its validity.
     #[schema(value_type = String, format = DateTime)]
     pub not_after: Time,
-    /// `ok`, `degraded: ends within 30 days`, `degraded: ends within 7 days`, `expired` or `not valid yet`.
+    /// `ok`, `degraded: expires within 30 days`, `degraded: expires within 7 days`, `expired` or `not valid yet`.
     pub health: &'static str,
-    /// Where the certificate comes from: a setting, with its file or secret.
+    /// The origin of the certificate: a setting, with its file or secret.
     pub origin: String,
-    /// Where its key comes from.
+    /// The origin of its key.
     pub key_origin: String,
     /// When it was put into use.
     #[schema(value_type = String, format = DateTime)]
     pub last_swap: Time,
-    /// The last reload that was rejected; null if none was since `last_swap`.
+    /// The last rejected reload; null if none was rejected since `last_swap`.
     #[schema(required)]
     pub last_rejection: Option<RejectionStatus>,
 }
@@ -98,7 +98,7 @@ pub struct RejectionStatus {
     /// When it was rejected.
     #[schema(value_type = String, format = DateTime)]
     pub at: Time,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
@@ -133,7 +133,7 @@ pub struct AuthorityStatus {
     /// The end of its validity.
     #[schema(value_type = String, format = DateTime)]
     pub not_after: Time,
-    /// As for certificates.
+    /// The same values as for certificates.
     pub health: &'static str,
 }
 
@@ -186,7 +186,7 @@ pub enum SecretStoreState {
     Ok,
     /// The last read failed.
     Failing,
-    /// No reference names it.
+    /// No reference uses it.
     #[serde(rename = "not asked")]
     NotAsked,
 }
@@ -261,7 +261,7 @@ impl Serialize for Time {
     }
 }
 
-/// Endpoints, certificates, secret stores and data sets.
+/// Reports the status of endpoints, certificates, secret stores and data sets.
 #[utoipa::path(
     get,
     path = "/v1/status",
@@ -272,7 +272,7 @@ pub(crate) async fn status(State(state): State<Arc<HttpState>>) -> Response {
     Json((state.status)()).into_response()
 }
 
-/// The data sets, and whether each can be queried.
+/// Lists the data sets and their status.
 #[utoipa::path(
     get,
     path = "/v1/datasets",

@@ -1,4 +1,4 @@
-//! The six forms of an answer: their exact text, and every type of Arrow in each of them.
+//! The six response formats: their exact text, and every Arrow type in each of them.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -116,8 +116,8 @@ async fn no_rows_is_an_answer_too() {
     }
 }
 
-/// A column of three values for each type, null in the middle where the type has nulls; and what
-/// the first value is in JSON and in CSV, where that is worth a look.
+/// Returns a column of three values for each type, with a null in the middle if the type has nulls. If set, the texts
+/// are what JSON and CSV show for the first value.
 fn every_type() -> Vec<(&'static str, ArrayRef, Option<&'static str>, Option<&'static str>)> {
     macro_rules! primitive {
         ($t:ty, $v:expr) => {
@@ -163,7 +163,7 @@ fn every_type() -> Vec<(&'static str, ArrayRef, Option<&'static str>, Option<&'s
         vec![column(Int32Array::from(vec![5])), column(StringArray::from(vec![None, Some("q\"")]))],
     )
     .unwrap();
-    // Nulls among the values of a dictionary, not among its keys.
+    // The nulls are in the values of the dictionary, not in its keys.
     let null_value = DictionaryArray::<Int8Type>::new(
         Int8Array::from(vec![0, 1, 0]),
         column(StringArray::from(vec![Some("v"), None])),
@@ -268,7 +268,7 @@ fn every_type() -> Vec<(&'static str, ArrayRef, Option<&'static str>, Option<&'s
     ]
 }
 
-/// An object has no key twice, however deep it lies.
+/// An object contains no key twice, at any depth.
 #[tokio::test]
 async fn keys_that_repeat_within_values_get_numbers() {
     let mut maps = MapBuilder::new(None, StringBuilder::new(), Int32Builder::new());
@@ -285,7 +285,7 @@ async fn keys_that_repeat_within_values_get_numbers() {
     assert_eq!(reply.text(), r#"[{"m":{"k":1,"k_3":2,"k_2":3},"s":{"a":1,"a_2":null}}]"#);
 }
 
-/// What formats a duration writes a word of its own for one that it cannot count.
+/// Arrow's formatter writes a placeholder for a duration that it cannot compute.
 #[tokio::test]
 async fn a_duration_that_has_no_text_is_an_error() {
     let seconds = |value| column(arrow_array::DurationSecondArray::from(vec![Some(1), value]));
@@ -350,7 +350,7 @@ async fn every_type_in_every_form() {
     }
 }
 
-/// What has no text is an error where text is asked for, and never its error's text among the values.
+/// A value without a text form is an error in a text format. The message of the formatter never appears as a value.
 #[tokio::test]
 async fn what_has_no_text_is_an_error() {
     let beyond = || TimestampSecondArray::from(vec![Some(0), Some(i64::MAX)]).with_timezone("UTC");

@@ -1,4 +1,4 @@
-//! What a request may be, and what each fault of one is called.
+//! Valid requests, and the error for each kind of invalid request.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -17,7 +17,7 @@ use spiced_http::{HttpOptions, Probes, probe_router};
 use spiced_middleware::Access;
 use tokio::sync::watch;
 
-/// Answers with what it was asked: the statement, and the names and types of the parameters.
+/// Returns an engine that echoes the request: the statement, and the names and types of the parameters.
 fn echo() -> Toy {
     Toy::new(|sql, parameters| {
         let parameters = parameters.batch().map_or(String::new(), |batch| {
@@ -73,7 +73,7 @@ async fn bodies_that_are_refused() {
         (json, br#"{"sql": " "}"#, 400, "there is no SQL in the body"),
         (plain, b"SELECT '\xff'", 400, "the body is not UTF-8: byte 9 is not part of a character"),
         (plain, br#" {"sql": "SELECT 1"}"#, 400, "send it with `content-type: application/json`"),
-        (json, b"SELECT 1", 400, "the body is not the JSON that is expected"),
+        (json, b"SELECT 1", 400, "the body is not the expected JSON"),
         (
             json,
             br#"{"sql": "S", "paramters": []}"#,
@@ -83,8 +83,8 @@ async fn bodies_that_are_refused() {
         (json, br#"{"parameters": []}"#, 400, "missing field `sql`"),
         (json, br#"{"sql": "S", "parameters": 1}"#, 400, "an array of values, or an object of values by name"),
         (json, br#"{"sql": "S", "parameters": [[1]]}"#, 400, "parameter $1 is an array"),
-        (("content-encoding", "gzip"), b"SELECT 1", 415, "the body is coded as gzip"),
-        (("content-encoding", "identity, br"), b"SELECT 1", 415, "the body is coded as br"),
+        (("content-encoding", "gzip"), b"SELECT 1", 415, "the body is encoded as gzip"),
+        (("content-encoding", "identity, br"), b"SELECT 1", 415, "the body is encoded as br"),
         (("accept", "image/png, text/html"), b"SELECT 1", 406, "there are application/json, application/vnd.apache"),
     ] {
         let reply = post(&[header], body.to_vec()).await;
@@ -110,7 +110,7 @@ async fn limits_of_the_body() {
     assert_eq!(taken.status, 200);
     let streamed = call(api(), Request::post("/v1/sql").body(chunks(vec!["SELECT", " 1234"])).unwrap()).await;
     assert_eq!((streamed.status.as_u16(), streamed.detail().as_str()), (413, "the body is larger than 10 bytes"));
-    // Refused by what it announces: this body would never end.
+    // The request is refused because of its Content-Length: this body never ends.
     let endless = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
     let announced = Request::post("/v1/sql").header("content-length", "11").body(endless).unwrap();
     assert_eq!(call(api(), announced).await.status, 413);
@@ -166,15 +166,15 @@ async fn routes_and_who_may_call_them() {
         (&closed, "POST", "/v1/sql", 401, "no credentials"),
         (&closed, "GET", "/openapi.json", 401, "no credentials"),
         (&open, "GET", "/openapi.json", 200, r#""/v1/tls/reload":{"post":"#),
-        (&open, "GET", "/v1/sql", 405, "/v1/sql does not take GET, but POST"),
-        (&open, "POST", "/health", 405, "/health does not take POST, but GET,HEAD"),
+        (&open, "GET", "/v1/sql", 405, "/v1/sql does not accept GET, but POST"),
+        (&open, "POST", "/health", 405, "/health does not accept POST, but GET,HEAD"),
         (&open, "DELETE", "/v1/ready", 405, "but GET,HEAD"),
         (
             &open,
             "GET",
             "/v1/sqll",
             404,
-            "there is no route /v1/sqll; there are GET,HEAD /health, GET,HEAD /openapi.json",
+            "there is no route /v1/sqll; the routes are GET,HEAD /health, GET,HEAD /openapi.json",
         ),
         (&open, "GET", "/", 404, "there is no route /"),
     ] {

@@ -1,5 +1,5 @@
-//! Answers stream: bounded memory, no batch before it is wanted, and an end for those that fail or
-//! are left.
+//! Responses are streamed in bounded memory. No batch is produced before it is requested. A failed or abandoned
+//! response ends.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -82,7 +82,7 @@ async fn batches_are_made_as_the_client_reads() {
             let made = made.clone();
             let batches = stream::repeat_with(move || {
                 made.fetch_add(1, Ordering::SeqCst);
-                // More than a frame of it.
+                // The batch exceeds one frame.
                 Ok(numbers(20_000))
             });
             Ok((numbers(0).schema(), batches.boxed()))

@@ -1,5 +1,5 @@
-//! The API on a real socket: what a client sees of an answer that fails, and what the server does
-//! about a client that leaves or reads fast.
+//! The API on a real socket: what a client receives if a response fails, and how the server handles a client that
+//! disconnects or reads fast.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-/// A server on a free port of loopback, on the runtime of the test; it ends with the trigger.
+/// Starts a server on a free loopback port, on the runtime of the test. The trigger ends it.
 fn start(engine: &Toy) -> (SocketAddr, drain::Trigger) {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -42,7 +42,7 @@ fn numbers(rows: i64) -> RecordBatch {
     RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef)]).unwrap()
 }
 
-/// Tells when it is made and when it is dropped.
+/// Reports when it is created and when it is dropped.
 struct Witness(mpsc::UnboundedSender<&'static str>);
 
 impl Witness {
@@ -58,7 +58,8 @@ impl Drop for Witness {
     }
 }
 
-/// An engine whose answers tell when they begin and are dropped: endless batches, or none ever.
+/// Returns an engine whose results report when they begin and are dropped. They consist of endless batches, or of no
+/// batch at all.
 fn observed(endless: bool) -> (Toy, mpsc::UnboundedReceiver<&'static str>) {
     let (sender, events) = mpsc::unbounded_channel();
     let engine = Toy::new(move |_, _| {
@@ -88,7 +89,7 @@ async fn a_whole_answer_ends_as_http_wants_it() {
 async fn an_answer_that_fails_has_no_last_chunk() {
     let (address, _trigger) = start(&Toy::new(|_, _| {
         let failure = async {
-            // Not with the rows, but after them.
+            // The failure follows the rows instead of arriving with them.
             tokio::task::yield_now().await;
             Err(EngineError::new(ErrorKind::Internal, "disk"))
         };
@@ -96,7 +97,7 @@ async fn an_answer_that_fails_has_no_last_chunk() {
     }));
     let mut connection = send(address, QUERY).await;
     let mut answer = Vec::new();
-    // The connection ends although the client would keep it: by a close, or by a reset.
+    // The connection ends with a close or a reset, although the client would keep it alive.
     let _ = connection.read_to_end(&mut answer).await;
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("{\"n\":1}"), "{answer}");
@@ -128,7 +129,7 @@ async fn a_fast_reader_holds_up_nobody() {
         let mut connection = std::net::TcpStream::connect(address).unwrap();
         connection.write_all(QUERY.as_bytes()).unwrap();
         let mut buffer = vec![0; 1 << 20];
-        // Until the server goes away with the runtime of the test.
+        // Reads until the server ends with the runtime of the test.
         while connection.read(&mut buffer).is_ok_and(|n| n > 0) {}
     });
     for _ in 0..20 {

@@ -72,7 +72,7 @@ impl Access {
     }
 
     /// Marks the endpoint as reachable only from this machine, and refuses a request without credentials if its `Host`
-    /// is not a loopback name, so that no web page reaches the endpoint by DNS rebinding.
+    /// is not a loopback name, so that no web page can reach the endpoint by DNS rebinding.
     #[must_use]
     pub fn loopback(self) -> Self {
         self.with(|inner| (inner.is_local, inner.loopback_names) = (true, true))
@@ -164,7 +164,7 @@ impl Access {
         let standing = connection.map(|c| c.standing.clone());
         let caller = Caller { access: self.clone(), source: address.map(Source::from), way, standing };
         let (keys, key) = match (&policy.keys, credentials) {
-            // If no keys are configured, anything that looks like a key is meant for another server.
+            // If no keys are configured, a value that looks like a key is meant for another server.
             (None, _) | (Some(_), Credentials::None) => {
                 return Decision::Ready(caller.end(self.without_key(&policy, headers, uri, connection, certificate)));
             }
@@ -395,7 +395,7 @@ impl Caller {
                 counter!("spiced_auth_failures_total", "endpoint" => endpoint, "reason" => refusal.reason())
                     .increment(1);
                 let detail = match refusal {
-                    Refusal::WrongKey { waits: true } => Some("the address has to wait from now on"),
+                    Refusal::WrongKey { waits: true } => Some("the address is throttled from now on"),
                     _ => None,
                 };
                 audit::denied(None, &self.way, refusal.reason(), detail);
@@ -494,28 +494,30 @@ impl Refusal {
                 "no credentials: give an API key (X-API-Key, or Authorization: Bearer) or a client certificate"
             }
             Self::Anonymous { has_credentials: false } => {
-                "no credentials, and callers without credentials are not let in: this server listens beyond loopback; \
-                 its operator may set up runtime.auth.api_key, or set runtime.auth.allow_anonymous to ro or rw"
+                "no credentials, and callers without credentials are refused: this server listens beyond loopback; its \
+                 operator can set up runtime.auth.api_key, or set runtime.auth.allow_anonymous to ro or rw"
             }
             Self::WrongKey { .. } => "the API key is not one of this server's",
-            Self::Malformed => "the Authorization header is of no form that is taken here: send Bearer and the API key",
+            Self::Malformed => "the Authorization header has an unsupported form: send Bearer and the API key",
             Self::SeveralKeys => "X-API-Key and Authorization give two different keys; send one",
             Self::KeyMissing => {
-                "an API key is wanted beside the client certificate (X-API-Key, or Authorization: Bearer)"
+                "an API key is required in addition to the client certificate (X-API-Key, or Authorization: Bearer)"
             }
-            Self::CertificateMissing => "a client certificate is wanted beside the API key",
-            Self::Revoked => "the credentials of this request were revoked while it ran, or may do less now",
-            Self::CertificateEnded => "the client certificate has ended since this connection began; renew it",
+            Self::CertificateMissing => "a client certificate is required in addition to the API key",
+            Self::Revoked => "the credentials of this request were revoked, or lost rights, while it ran",
+            Self::CertificateEnded => "the client certificate has expired since this connection began; renew it",
             Self::CertificateDistrusted => {
-                "the client certificate is trusted no more: it was revoked, or its CA was taken away"
+                "the client certificate is no longer trusted: it was revoked, or its CA was removed"
             }
             Self::Unmapped => {
-                "no identity of this server names the client certificate; its operator may add one to runtime.auth.mtls.identities"
+                "no identity of this server matches the client certificate; its operator can add one to \
+                 runtime.auth.mtls.identities"
             }
             Self::Throttled { .. } => "too many wrong keys from this address; try again later",
             Self::CrossSite => "a page of another origin may not use this server",
             Self::ForeignHost => {
-                "the Host header is no loopback name: this endpoint is for this machine alone; use localhost, 127.0.0.1 or [::1]"
+                "the Host header is not a loopback name: this endpoint serves only this machine; use localhost, \
+                 127.0.0.1 or [::1]"
             }
         }
     }

@@ -114,7 +114,7 @@ where
     }
 }
 
-/// Answers an accepted caller, as long as it would still be accepted.
+/// Serves an accepted caller for as long as it would still be accepted.
 async fn admitted<S>(
     mut inner: S,
     mut parts: Parts,

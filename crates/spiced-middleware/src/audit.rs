@@ -1,5 +1,5 @@
-//! The audit log: one line for each denied request, and one for each statement that changes something or would have.
-//! The target of the lines is `spiced::audit`; they contain no part of a credential.
+//! The audit log: one line for each denied request, and one for each statement that changes something or would have
+//! changed it. The target of the lines is `spiced::audit`; they contain no part of a credential.
 
 use spiced_engine::{Effect, Outcome, Principal, RequestContext, Statement, StatementObserver, StatementRecord, Trace};
 use tracing::{info, warn};
@@ -35,11 +35,11 @@ impl StatementObserver for AuditLog {
             ),
             Outcome::Failed => info!(
                 target: TARGET, principal, endpoint, address, certificate, trace, statement, effect,
-                outcome = "failed", "a statement that was to change something failed"
+                outcome = "failed", "a statement that changes something failed"
             ),
             Outcome::Cancelled => info!(
                 target: TARGET, principal, endpoint, address, certificate, trace, statement, effect,
-                outcome = "cancelled", "a statement that was to change something was cancelled"
+                outcome = "cancelled", "a statement that changes something was cancelled"
             ),
         }
     }

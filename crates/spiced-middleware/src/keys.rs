@@ -252,16 +252,16 @@ pub enum KeyError {
     #[error("the API key is empty")]
     Empty,
     /// White space at either end, which is a typo, or characters that no header can carry.
-    #[error("the API key begins or ends with white space, or holds what no header can carry")]
+    #[error("the API key begins or ends with white space, or contains what no header can carry")]
     Unsendable,
     /// The value is not 64 hex digits.
-    #[error("what follows `sha256:` is not the 64 hex digits of a SHA-256")]
+    #[error("the text after `sha256:` is not the 64 hex digits of a SHA-256")]
     Sha256,
     /// The value is not a PHC string of argon2id within the limits.
-    #[error("what follows `argon2id:` is not a PHC string of argon2id, or asks for more than 256 MiB")]
+    #[error("the text after `argon2id:` is not a PHC string of argon2id, or requires more than 256 MiB")]
     Argon2id,
     /// Another entry has the same key.
-    #[error("the API key is there twice")]
+    #[error("the API key is listed twice")]
     Twice,
 }
 
@@ -269,12 +269,13 @@ impl KeyError {
     /// Returns the fix, in one sentence.
     pub fn hint(self) -> &'static str {
         match self {
-            Self::Empty | Self::Unsendable => "make a key with: spiced key generate",
-            Self::Sha256 => "make one with: printf %s \"$KEY\" | sha256sum",
+            Self::Empty | Self::Unsendable => "create a key with: spiced key generate",
+            Self::Sha256 => "create one with: printf %s \"$KEY\" | sha256sum",
             Self::Argon2id => {
-                "write argon2id:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH; in a variable, commas separate keys, so it goes into the pod"
+                "write argon2id:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH; in a variable, commas separate keys, so put \
+                 it into the pod"
             }
-            Self::Twice => "take one of the two away: a key has one role",
+            Self::Twice => "remove one of the two: a key has one role",
         }
     }
 }
@@ -346,7 +347,7 @@ fn unhex(text: &[u8]) -> Option<[u8; DIGEST]> {
 
 /// The system provides no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no random bytes")]
+#[error("the system provides no random bytes")]
 pub struct NoRandom;
 
 /// Generates a key of 256 random bits, and its hash in the form that a pod accepts.

@@ -18,7 +18,7 @@ pub struct AllowedOrigins {
 
 /// Why a text is not an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no origin: a scheme, a host and, unless it is the scheme's own, a port; no path")]
+#[error("it is not an origin: a scheme, a host and, unless it is the scheme's default, a port; no path")]
 pub struct OriginError;
 
 impl AllowedOrigins {

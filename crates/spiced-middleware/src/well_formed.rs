@@ -90,16 +90,19 @@ fn fault<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
         return bad("there are two Host headers; send one");
     }
     if target.is_some_and(|target| !is_valid(target)) {
-        return bad("the authority of the request target is no host; send a name or an address, and a port if need be");
+        return bad(
+            "the authority of the request target is not a valid host; send a name or an address, and a port if needed",
+        );
     }
     match (host, target) {
         (Some(host), target) => {
             let Some(host) = Authority::try_from(host.as_bytes()).ok().filter(is_valid) else {
-                return bad("the Host header is no host; send a name or an address, and a port if need be");
+                return bad("the Host header is not a valid host; send a name or an address, and a port if needed");
             };
             match target {
                 Some(target) if !target.as_str().eq_ignore_ascii_case(host.as_str()) => bad(
-                    "the Host header names another host than the request target (:authority); send the same in both",
+                    "the Host header names a different host than the request target (:authority); send the same in \
+                     both",
                 ),
                 _ => None,
             }
@@ -125,7 +128,7 @@ fn transfer_fault(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
     };
     (!is_known).then_some((
         StatusCode::NOT_IMPLEMENTED,
-        "the transfer coding of the body is not supported here; send it as it is, or chunked alone",
+        "the transfer coding of the body is not supported; send it without one, or only chunked",
     ))
 }
 

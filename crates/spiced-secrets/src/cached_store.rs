@@ -230,7 +230,7 @@ impl CachedStore {
             Ok(Some(_)) => CachedSecret::Fault(Unresolved {
                 kind: FailureKind::Missing,
                 problem: format!("its value in store `{}` is empty", self.name),
-                hint: format!("give it a value there, or take it away; looked at: {}", self.places(&key)),
+                hint: format!("give it a value there, or remove it; searched: {}", self.places(&key)),
             }),
             Ok(None) => CachedSecret::Absent,
             Err(error) => CachedSecret::Fault(Unresolved {
@@ -244,8 +244,8 @@ impl CachedStore {
             CachedSecret::Absent if had.is_none() => {}
             // Keep the previous value: a typo in the store must not disable a working configuration.
             CachedSecret::Absent => {
-                let hint = format!("put it back; looked at: {}", self.places(&key));
-                learned.trouble.get_or_insert((format!("`{key}` is not there any more"), hint));
+                let hint = format!("put it back; searched: {}", self.places(&key));
+                learned.trouble.get_or_insert((format!("`{key}` no longer exists"), hint));
                 return;
             }
             CachedSecret::Fault(ref why) if self.settled => {

@@ -144,7 +144,7 @@ impl SecretsRefresh {
                 }
                 Some(ended) = running.readings.join_next() => match ended {
                     Ok((at, keys, reading)) => self.apply(&mut running, at, keys, reading),
-                    Err(error) => warn!(%error, "a reading of a secret store is lost"),
+                    Err(error) => warn!(%error, "a read of a secret store was lost"),
                 },
                 Some(done) = self.told.recv() => {
                     running.waiting.push(done);
@@ -243,11 +243,14 @@ impl SecretsRefresh {
             if shelf.was_opened_with(&params) {
                 continue;
             }
-            info!(store = shelf.name, "the parameters of the secret store have changed; it is opened anew");
+            info!(store = shelf.name, "the parameters of the secret store have changed; it is reopened");
             shelf.open(params, &self.surroundings);
             if let Some(fault) = shelf.fault() {
                 let (problem, hint) = (&fault.problem, &fault.hint);
-                warn!(store = shelf.name, problem, hint, "the secret store cannot be opened; it stays as it was");
+                warn!(
+                    store = shelf.name,
+                    problem, hint, "the secret store cannot be reopened; the previous one stays in use"
+                );
             }
             if let Some(listening) = running.state[at].listening.take() {
                 listening.abort();

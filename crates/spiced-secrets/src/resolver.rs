@@ -64,7 +64,7 @@ impl Resolver {
             errors.push(in_a_circle(&shelves, &cycle));
         }
         for shelf in shelves.0.iter_mut().filter(|shelf| shelf.declared.is_some()) {
-            shelf.fail("its params lead into a circle".to_owned(), String::new(), false);
+            shelf.fail("its params form a cycle".to_owned(), String::new(), false);
         }
         for at in order {
             let params: Vec<Sourced<Template>> = shelves.params(at).map(|(_, value)| value.clone()).collect();
@@ -72,7 +72,7 @@ impl Resolver {
             shelves.ask(&references, Some(at)).await;
             let Some(rendered) = shelves.render_params(at) else {
                 errors.extend(failures(&shelves, &params, Some(at)));
-                let hint = "see what is wrong with its params".to_owned();
+                let hint = "see the error about its params".to_owned();
                 shelves.0[at].fail("one of its params has no value".to_owned(), hint, false);
                 continue;
             };
@@ -156,9 +156,9 @@ fn shelve(declared: Vec<DeclaredStore>) -> (StoreChain, Vec<ResolveError>) {
             hint: hint.to_owned(),
         };
         let wrong = if !template::is_store_name(&name) {
-            Some(refuse("no reference could name it".into(), "use letters, digits, `_` and `-` only"))
+            Some(refuse("no reference can name it".into(), "use letters, digits, `_` and `-` only"))
         } else if name == ALL {
-            Some(refuse(format!("`${{{ALL}:KEY}}` asks all stores"), "give this one another name"))
+            Some(refuse(format!("`${{{ALL}:KEY}}` queries all stores"), "give this one another name"))
         } else if name == ENV && from.trim() != ENV {
             Some(refuse(format!("this name is that of `from: {ENV}`"), "give this one another name"))
         } else {
@@ -173,7 +173,7 @@ fn shelve(declared: Vec<DeclaredStore>) -> (StoreChain, Vec<ResolveError>) {
             Ok(declared) => shelf.declared = Some(declared),
             Err(error) => {
                 errors.push(error);
-                shelf.fail("its declaration is wrong".to_owned(), "see what is wrong with it".to_owned(), false);
+                shelf.fail("its declaration is invalid".to_owned(), "see the error about it".to_owned(), false);
             }
         }
         // A reference means the first store of that name.
@@ -196,8 +196,8 @@ fn in_a_circle(shelves: &StoreChain, cycle: &[usize]) -> ResolveError {
     ResolveError {
         origin: first.origin.clone(),
         subject: subject(&first.name),
-        problem: format!("the params of stores refer to each other in a circle: {}", steps.join(" -> ")),
-        hint: format!("give one of them its value by another store, `${{{ENV}:KEY}}` say"),
+        problem: format!("the params of stores refer to each other in a cycle: {}", steps.join(" -> ")),
+        hint: format!("give one of them its value from another store, such as `${{{ENV}:KEY}}`"),
     }
 }
 
@@ -234,8 +234,8 @@ fn failures(shelves: &StoreChain, values: &[Sourced<Template>], asker: Option<us
         let fault = shelf.fault().filter(|fault| fault.own)?;
         let asked_for = match places.as_slice() {
             [] => String::new(),
-            [one] => format!(" (asked for by {one})"),
-            [one, rest @ ..] => format!(" (asked for by {one} and {} more)", rest.len()),
+            [one] => format!(" (needed by {one})"),
+            [one, rest @ ..] => format!(" (needed by {one} and {} more)", rest.len()),
         };
         Some(ResolveError {
             origin: shelf.origin.clone(),
@@ -257,7 +257,7 @@ fn answer(shelves: &StoreChain, origin: &Origin, reference: &Reference, asker: O
         Look::Failed { why, fault } => (asked(fault), Err(why)),
         // The store is in a cycle, so it is never queried.
         Look::Ask(at) => {
-            let problem = format!("store `{}` cannot be asked", shelves.0[at].name);
+            let problem = format!("store `{}` cannot be queried", shelves.0[at].name);
             (Vec::new(), Err(Unresolved { kind: FailureKind::Unreachable, problem, hint: String::new() }))
         }
     };

@@ -264,15 +264,15 @@ enum Malformed {
     Nested,
     #[error("it names no store; write `${{secrets:KEY}}` or `${{env:KEY}}`, or `$${{` for a literal `${{`")]
     NoStore,
-    #[error("the store's name before the `:` is empty; `${{secrets:KEY}}` asks all stores")]
+    #[error("the store's name before the `:` is empty; `${{secrets:KEY}}` queries all stores")]
     EmptyStore,
     #[error("the KEY after the `:` is empty")]
     EmptyKey,
-    #[error("the store's name may hold letters, digits, `_` and `-` only")]
+    #[error("the store's name may contain letters, digits, `_` and `-` only")]
     StoreCharacter,
-    #[error("KEY may hold letters, digits and `_ . + = @ / -` only")]
+    #[error("KEY may contain letters, digits and `_ . + = @ / -` only")]
     KeyCharacter,
-    #[error("what stands between the braces looks like a secret itself; a reference holds the name of one")]
+    #[error("the text between the braces looks like a secret itself; a reference contains the name of one")]
     Secret,
 }
 

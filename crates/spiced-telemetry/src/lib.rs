@@ -1,5 +1,5 @@
-//! Sets up logs and metrics, and names the metrics. Other crates record through the facades (`tracing`, `metrics`);
-//! only the program calls this crate.
+//! Sets up logs and metrics, and names the metrics. Other crates record through the facades (`tracing` and `metrics`);
+//! only the program itself calls this crate.
 //!
 //! ```
 //! use spiced_telemetry::{LogFormat, METRICS, Metrics, init_logs};

@@ -1,5 +1,5 @@
-//! Limits how often the same log line is written, so that no peer can fill the disk: each call site has a budget.
-//! Suppressed lines are counted in a metric and reported in a line of their own.
+//! Limits how often a log line is written, so that no peer can fill the disk: each call site has a budget. Suppressed
+//! lines are counted in a metric and reported in a separate line.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -18,7 +18,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The audit log's target. Its lines at `INFO` record changes by authorized callers, and are never suppressed.
 const AUDIT: &str = "spiced::audit";
 
-/// How many lines a call site may log at once, and each second after that.
+/// The number of lines that a call site may log in a burst, and per second after that.
 #[derive(Debug, Clone, Copy)]
 struct Quota {
     burst: f64,
@@ -79,7 +79,7 @@ fn allows(line: &'static Metadata<'static>, now: Instant) -> bool {
 pub(crate) struct LineLimit;
 
 impl<S> Filter<S> for LineLimit {
-    // Not `event_enabled`: tracing-subscriber keeps the state of a filter that refuses there.
+    // Not `event_enabled`, because tracing-subscriber keeps the state of a filter that rejects an event there.
     fn enabled(&self, line: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         if line.is_span() {
             return true;
@@ -98,7 +98,7 @@ impl<S> Filter<S> for LineLimit {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        // Without the hint, every line of every library would be built, whatever its level.
+        // Without the hint, every line of every library would be built, regardless of its level.
         Some(LevelFilter::TRACE)
     }
 }
@@ -109,7 +109,7 @@ pub async fn report_suppressed() {
         tokio::time::sleep(REPORT_INTERVAL).await;
         for (line, lines) in take_suppressed() {
             let place = format!("{}:{}", line.file().unwrap_or("?"), line.line().unwrap_or(0));
-            warn!(lines, of = line.target(), place, "log lines left out: they came too often");
+            warn!(lines, of = line.target(), place, "log lines suppressed: they occurred too often");
         }
     }
 }
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(place.suppressed, 3);
     }
 
-    /// Provides the metadata of some line.
+    /// Provides the metadata of a log line.
     struct AnyLine;
     static METADATA: AnyLine = AnyLine;
 

@@ -19,8 +19,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends log lines to standard error. `filter` is a tracing filter (`SPICED_LOG`); without one, `verbosity` selects the
-/// lines: 0 for what an operator should see, 1 for more from spiced, 2 for everything from spiced.
+/// Writes log lines to standard error. `filter` is a tracing filter (`SPICED_LOG`). Without a filter, `verbosity`
+/// selects the lines: 0 for what an operator should see, 1 for more from spiced, 2 for everything from spiced.
 ///
 /// # Errors
 /// Fails if the filter is malformed.
@@ -36,8 +36,7 @@ pub fn init_logs(format: LogFormat, verbosity: u8, filter: Option<&str>) -> Resu
     };
     // The error quotes the filter, which must not be repeated.
     let filter = EnvFilter::try_new(filter.unwrap_or(ours)).map_err(|_| LogError("it is malformed".to_owned()))?;
-    // Without the hint, every line of every library would be built, whatever its level, before it is found to be
-    // disabled.
+    // Without the hint, every line of every library would be built, regardless of its level, before it is discarded.
     let harmless = filter_fn(|line| !tells_secrets(line)).with_max_level_hint(LevelFilter::TRACE);
     let filter = filter.and(harmless).and(LineLimit);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

@@ -33,20 +33,24 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_tls_handshakes_total",
         kind: "counter",
         labels: &["endpoint", "result", "version", "resumed"],
-        help: "TLS handshakes by how they ended: ok; closed before a word; timeout, plaintext, no_proxy_header, unknown_name (strict_sni), no_shared_version, no_shared_cipher, no_client_certificate, client_certificate_expired, client_certificate_revoked, bad_client_certificate, refused_by_client, reset; or failed",
+        help: "TLS handshakes by result: ok; closed (the client sent nothing); timeout, plaintext, no_proxy_header, \
+               unknown_name (strict_sni), no_shared_version, no_shared_cipher, no_client_certificate, \
+               client_certificate_expired, client_certificate_revoked, bad_client_certificate, refused_by_client, \
+               reset; or failed",
     },
     Metric {
         name: "spiced_tls_handshake_seconds",
         kind: "histogram",
         labels: &["endpoint"],
-        help: "From the accept to the end of a successful handshake",
+        help: "Time from the accept to the end of a successful handshake",
     },
     Metric { name: "spiced_tls_connections", kind: "gauge", labels: &["endpoint"], help: "Open TLS connections" },
     Metric {
         name: "spiced_connections_shed_total",
         kind: "counter",
         labels: &["endpoint", "state"],
-        help: "Connections that were ended to make room for others, since runtime.limits.connections or handshakes was reached: handshake (in progress), never_admitted (no request was ever admitted) or idle",
+        help: "Connections that were closed to make room for others, because runtime.limits.connections or handshakes \
+               was reached: handshake (in progress), never_admitted (no request was ever admitted) or idle",
     },
     Metric {
         name: "spiced_http2_floods_total",
@@ -58,37 +62,40 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_request_bodies_refused_total",
         kind: "counter",
         labels: &["reason"],
-        help: "Request bodies that were not taken: late (past their deadline), exhausted (callers hold as much memory as they may), stopping (nothing came after a stop was called), unread (over HTTP/2: the requests of a connection did not read what it sent, while all connections together had too much of it)",
+        help: "Request bodies that were refused: late (past their deadline), exhausted (callers hold the maximum \
+               amount of memory), stopping (nothing arrived after a shutdown began), unread (over HTTP/2: the requests \
+               of a connection did not read the data that it sent, while all connections together had too much of it)",
     },
     Metric {
         name: "spiced_http2_stalls_total",
         kind: "counter",
         labels: &["direction"],
-        help: "Times that an HTTP/2 connection had to wait since too much was buffered: received (data that no request had read), sent (frames of answers that its client did not take)",
+        help: "Times that an HTTP/2 connection had to wait because too much was buffered: received (data that no \
+               request had read), sent (frames of responses that its client had not read)",
     },
     Metric {
         name: "spiced_log_lines_suppressed_total",
         kind: "counter",
         labels: &["target"],
-        help: "Log lines that were left out because the same line came too often, by the module that logs it",
+        help: "Log lines that were suppressed because the same line occurred too often, by the module that logs it",
     },
     Metric {
         name: certificates::NOT_AFTER,
         kind: "gauge",
         labels: &["endpoint", "subject", "fingerprint", "origin"],
-        help: "End of validity of each certificate that is served",
+        help: "End of validity of each certificate in use",
     },
     Metric {
         name: certificates::NOT_BEFORE,
         kind: "gauge",
         labels: &["endpoint", "subject", "fingerprint", "origin"],
-        help: "Start of validity of each certificate that is served",
+        help: "Start of validity of each certificate in use",
     },
     Metric {
         name: certificates::CLIENT_CA_NOT_AFTER,
         kind: "gauge",
         labels: &["subject", "fingerprint"],
-        help: "End of validity of each CA whose client certificates are taken",
+        help: "End of validity of each CA whose client certificates are accepted",
     },
     Metric {
         name: "spiced_tls_reload_total",
@@ -100,37 +107,41 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_requests_total",
         kind: "counter",
         labels: &["endpoint", "method", "code"],
-        help: "Requests by HTTP status or gRPC code; aborted where the answer broke off, cancelled where the caller left before it",
+        help: "Requests by HTTP status or gRPC code; aborted if the response broke off, cancelled if the caller \
+               disconnected before it",
     },
     Metric {
         name: "spiced_request_seconds",
         kind: "histogram",
         labels: &["endpoint", "method"],
-        help: "From the head of a request to the end of its answer",
+        help: "Time from the head of a request to the end of its response",
     },
     Metric {
         name: "spiced_statements_total",
         kind: "counter",
         labels: &["role", "outcome"],
-        help: "Statements by the caller's role and how they ended: done, cancelled, denied, refused (wrong, or not supported), exhausted (a limit, or no turn), timeout, unavailable or failed",
+        help: "Statements by the caller's role and outcome: done, cancelled, denied, refused (wrong, or not \
+               supported), exhausted (a limit, or no free slot), timeout, unavailable or failed",
     },
     Metric {
         name: "spiced_statements_overdue",
         kind: "gauge",
         labels: &[],
-        help: "Statements whose callers were answered at the time limit and whose work has not ended yet; each keeps its slot",
+        help: "Statements that were answered at their time limit and whose work has not ended yet; each keeps its slot",
     },
     Metric {
         name: "spiced_statements_ended_for_memory_total",
         kind: "counter",
         labels: &["reason"],
-        help: "Statements that were ended since the process had more memory than runtime.sql.process_memory_limit (process), or since their results were left unread while others found no memory (unread)",
+        help: "Statements that were ended because the process used more memory than runtime.sql.process_memory_limit \
+               (process), or because their results were left unread while others found no memory (unread)",
     },
     Metric {
         name: "spiced_statements_stalled_seconds",
         kind: "gauge",
         labels: &["role"],
-        help: "For how long no statement of callers with the role could run: from 10 s the server is not ready, from 60 s /health fails",
+        help: "How long no statement of callers with the role could run: from 10 s the server is not ready, from 60 s \
+               /health fails",
     },
     Metric {
         name: "spiced_statement_seconds",
@@ -142,31 +153,35 @@ pub const METRICS: &[Metric] = &[
         name: "spiced_statement_queue_seconds",
         kind: "histogram",
         labels: &["role"],
-        help: "How long a statement waited for its turn",
+        help: "How long a statement waited for a slot",
     },
     Metric {
         name: "spiced_telemetry_rows_total",
         kind: "counter",
         labels: &["table", "result"],
-        help: "Rows of otel.logs, otel.metrics and otel.traces by what became of them: kept as they came; expired after runtime.otel.retention, evicted before it for want of memory (runtime.otel.memory_limit, or queries hold runtime.sql.memory_limit)",
+        help: "Rows of otel.logs, otel.metrics and otel.traces by outcome: kept on arrival; expired after \
+               runtime.otel.retention, evicted earlier for lack of memory (runtime.otel.memory_limit, or queries hold \
+               runtime.sql.memory_limit)",
     },
     Metric {
         name: "spiced_telemetry_bytes",
         kind: "gauge",
         labels: &["table"],
-        help: "What each of these tables holds, of runtime.otel.memory_limit",
+        help: "Size of each of these tables, limited by runtime.otel.memory_limit",
     },
     Metric {
         name: "spiced_auth_failures_total",
         kind: "counter",
         labels: &["endpoint", "reason"],
-        help: "Requests that were not let in: anonymous, wrong_key, malformed, several_keys, key_missing, certificate_missing, certificate_ended, certificate_distrusted, unmapped_certificate, throttled, cross_site or foreign_host",
+        help: "Requests that were refused: anonymous, wrong_key, malformed, several_keys, key_missing, \
+               certificate_missing, certificate_ended, certificate_distrusted, unmapped_certificate, throttled, \
+               cross_site or foreign_host",
     },
     Metric {
         name: "spiced_secret_refresh_total",
         kind: "counter",
         labels: &["store", "result"],
-        help: "Readings of secret stores after the start by result: changed, unchanged or failed",
+        help: "Reads of secret stores after startup by result: changed, unchanged or failed",
     },
 ];
 

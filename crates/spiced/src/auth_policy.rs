@@ -67,7 +67,7 @@ pub(crate) fn findings(auth: &Auth, asks: bool) -> Vec<Finding> {
         }
         if is_weak(&key.key.value) {
             let message = "an API key is shorter than 16 characters and may be guessed";
-            let fix = "make one with: spiced key generate";
+            let fix = "create one with: spiced key generate";
             found.push(finding("AUTH-KEY-SHORT", Severity::Warning, origin(), message, fix));
         }
     }
@@ -76,8 +76,8 @@ pub(crate) fn findings(auth: &Auth, asks: bool) -> Vec<Finding> {
             "AUTH-NO-IDENTITIES",
             Severity::Warning,
             "runtime.auth.mtls.identities".to_owned(),
-            "no identity is named: the bearer of any verified client certificate may read",
-            "name those that may, with their roles",
+            "no identities are set: every verified client certificate may read",
+            "list those that may, with their roles",
         ));
     }
     found
@@ -112,11 +112,12 @@ impl KeyRotation {
                     };
                     let changed = Policy { keys: Some(Arc::new(keys)), ..before };
                     policy.send_replace(Arc::new(changed));
-                    info!("the API keys changed; the next request is measured by the new ones");
+                    info!("the API keys have changed; the next request is checked against the new ones");
                 }
                 Err(errors) => {
                     for Sourced { value, origin } in errors {
-                        error!(%origin, reason = %value, hint = value.hint(), "the new API keys are rejected; those before stay");
+                        error!(%origin, reason = %value, hint = value.hint(), "the new API keys are rejected; the \
+                                                                               previous ones stay in use");
                     }
                 }
             }

@@ -124,7 +124,7 @@ fn once(hints: &[String]) -> String {
 /// Lists all causes, each with its fix if the fixes differ.
 fn report_of(causes: &[String], hints: &[String]) -> String {
     let indented = |text: &str| text.replace('\n', "\n    ");
-    let heading = || format!("error: {} things keep spiced from starting\n", causes.len());
+    let heading = || format!("error: {} problems keep spiced from starting\n", causes.len());
     let all = once(hints);
     match causes {
         [one] if all.is_empty() => format!("error: {one}\n"),
@@ -191,7 +191,7 @@ mod tests {
             hints: vec!["mend it".into(), "mend it".into()],
         };
         insta::assert_snapshot!(several.text(), @r"
-        error: 2 things keep spiced from starting
+        error: 2 problems keep spiced from starting
           - a is wrong
           - b is wrong
               3 | b: …
@@ -202,7 +202,7 @@ mod tests {
             hints: vec!["mend a".into(), "mend b".into(), "mend a".into()],
         };
         insta::assert_snapshot!(different.text(), @r"
-        error: 3 things keep spiced from starting
+        error: 3 problems keep spiced from starting
           - a is wrong
           - c is wrong
             fix: mend a

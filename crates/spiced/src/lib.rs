@@ -1,4 +1,4 @@
-//! The `spiced` program: loads the configuration, composes the endpoints, and serves until it is told to stop.
+//! The `spiced` program: loads the configuration, composes the endpoints, and serves until it is stopped.
 //!
 //! The other crates do not know each other's internals. This crate puts them together, in one direction: [`Args`] →
 //! settings → identity, engine, sockets → endpoints → drain.

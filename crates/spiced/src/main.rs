@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 /// an untouched allocation once a second.
 fn purge_allocator() {
     const EACH: Duration = Duration::from_secs(1);
-    /// Large enough for a page of its own, which mimalloc does not keep for the next allocation.
+    /// Large enough to get a separate page, which mimalloc does not keep for the next allocation.
     const SOMETHING: usize = 4 << 20;
     loop {
         thread::sleep(EACH);

@@ -33,7 +33,7 @@ fn configuration() {
     page("spicepod.schema.json", &format!("{schema:#}\n"));
 }
 
-/// Writes a table of the keys below `path`, then a section for each key that has keys of its own.
+/// Writes a table of the keys below `path`, then a section for each key that has keys below it.
 fn section(schema: &Value, path: &str, out: &mut String) {
     let properties = schema["properties"].as_object().unwrap();
     let known = properties.iter().filter(|(_, inner)| inner["deprecated"] != true);

@@ -159,7 +159,7 @@ impl Acceptor {
         // since.
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         if resumed && client.is_some() && !tls.clients().borrow().still_trusted(client.as_ref()) {
-            let reason = "the client certificate of a resumed session does not pass any more";
+            let reason = "the client certificate of a resumed session is no longer accepted";
             return Err(HandshakeError::Failed(io::Error::new(io::ErrorKind::PermissionDenied, reason)).into());
         }
         let info = TlsInfo {
@@ -209,7 +209,7 @@ pub struct Accepted {
 #[non_exhaustive]
 pub enum HandshakeError {
     /// The client closed or broke the connection before it sent anything.
-    #[error("the client left before it said anything")]
+    #[error("the client disconnected before it sent anything")]
     Silent,
     /// The handshake did not finish before the deadline.
     #[error("no handshake within {0:?}")]
@@ -224,7 +224,7 @@ pub enum HandshakeError {
     #[error("no PROXY protocol header: {0}")]
     NoProxy(io::Error),
     /// No certificate matches the name that the client requested, or it requested none, and strict SNI refuses both.
-    #[error("no certificate is for the name that the client asks for (strict_sni)")]
+    #[error("no certificate covers the name that the client requests (strict_sni)")]
     UnknownName,
     /// TLS failed: no common version, an alert from the client, or a malformed record.
     #[error("{0}")]

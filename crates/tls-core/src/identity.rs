@@ -231,13 +231,13 @@ pub enum Validity {
 }
 
 impl Validity {
-    /// Returns it in words, as `/v1/status` shows it: `ok`, or the reason for an alert.
+    /// Returns the text that `/v1/status` shows: `ok`, or the reason for an alert.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotYet { .. } => "not valid yet",
             Self::Expired => "expired",
-            Self::EndsWithin7Days => "degraded: ends within 7 days",
-            Self::EndsWithin30Days => "degraded: ends within 30 days",
+            Self::EndsWithin7Days => "degraded: expires within 7 days",
+            Self::EndsWithin30Days => "degraded: expires within 30 days",
             Self::Valid => "ok",
         }
     }

@@ -97,7 +97,7 @@ pub fn without_secrets(message: &str) -> String {
 pub fn plausible_path(text: OsString) -> Result<PathBuf, &'static str> {
     let path = PathBuf::from(text);
     match path.to_str().is_some_and(may_be_secret) && path.symlink_metadata().is_err() {
-        true => Err("it is no path: it looks like the text of a key or certificate"),
+        true => Err("it is not a path: it looks like the text of a key or certificate"),
         false => Ok(path),
     }
 }

@@ -1,4 +1,4 @@
-//! Suggests the known name that a misspelled one most likely stands for.
+//! Suggests the known name that a misspelled name was most likely meant to be.
 
 /// Returns the name of `known` that is closest to `name`, ignoring case, if at most a third of its characters differ
 /// (Damerau-Levenshtein distance, at least one).

@@ -49,7 +49,7 @@ pub enum Refusal {
         names: Vec<String>,
     },
     /// The certificate has expired.
-    #[error("its certificate ({subject}) ended at {not_after}")]
+    #[error("its certificate ({subject}) expired at {not_after}")]
     Expired {
         /// The leaf's subject.
         subject: String,
@@ -137,7 +137,9 @@ fn certificate(reason: &CertificateError, observer: &HandshakeObserver) -> Refus
     let subject = || seen.as_ref().map_or_else(|| "unreadable".to_owned(), |seen| seen.leaf.subject.clone());
     // The certificate that is out of date may be an intermediate.
     let whose = |end: fn(&CertificateSummary) -> i64, time: &UnixTime| match &seen {
-        Some(seen) if end(&seen.leaf).unsigned_abs() != time.as_secs() => format!("one of the chain of {}", subject()),
+        Some(seen) if end(&seen.leaf).unsigned_abs() != time.as_secs() => {
+            format!("a certificate in the chain of {}", subject())
+        }
         _ => subject(),
     };
     match reason {
@@ -179,7 +181,7 @@ fn certificate(reason: &CertificateError, observer: &HandshakeObserver) -> Refus
     }
 }
 
-/// Classifies an alert (RFC 8446 §6.2). TLS 1.2 has no alert of its own for a missing certificate.
+/// Classifies an alert (RFC 8446 §6.2). TLS 1.2 has no specific alert for a missing certificate.
 fn of_alert(alert: AlertDescription, showed: bool) -> Refusal {
     use AlertDescription as A;
     match alert {

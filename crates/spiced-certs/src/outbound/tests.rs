@@ -142,7 +142,7 @@ fn each_reason_in_words() {
         ),
         (
             refusal(trusting(&ca), with(|leaf| leaf.not_after = rcgen::date_time_ymd(2020, 2, 29)), "localhost"),
-            "its certificate (CN=leaf) ended at 2020-02-29T00:00:00Z",
+            "its certificate (CN=leaf) expired at 2020-02-29T00:00:00Z",
         ),
         (
             refusal(trusting(&ca), with(|leaf| leaf.not_before = rcgen::date_time_ymd(2999, 1, 1)), "localhost"),

@@ -80,7 +80,8 @@ fn wait_for(file: &mut File, is_fifo: bool, most: u64, bytes: &mut Vec<u8>) -> s
         match file.read(&mut chunk[..left]) {
             Ok(0) if !is_fifo || !bytes.is_empty() => return Ok(()),
             Ok(0) if began.elapsed() > NO_WRITER => {
-                let message = format!("it is no file, and nothing came out of it within {} s", NO_WRITER.as_secs());
+                let message =
+                    format!("it is not a regular file, and nothing arrived from it within {} s", NO_WRITER.as_secs());
                 return Err(std::io::Error::other(message));
             }
             Ok(0) => thread::sleep(POLL_INTERVAL),

@@ -144,7 +144,7 @@ pub enum SelfSignedError {
         cause: io::Error,
     },
     /// A CA exists but cannot be read.
-    #[error("the development CA in {} cannot be used: {reason}; remove the folder, and a new CA is made", folder.display())]
+    #[error("the development CA in {} cannot be used: {reason}; remove the directory, and a new CA is created", folder.display())]
     BrokenCa {
         /// The directory.
         folder: PathBuf,
@@ -152,7 +152,7 @@ pub enum SelfSignedError {
         reason: String,
     },
     /// A certificate could not be created.
-    #[error("cannot make a development certificate: {0}")]
+    #[error("cannot create a development certificate: {0}")]
     Generate(rcgen::Error),
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn explain(cause: &Error, path: &Path) -> (String, String) {
             let files = similar(path, |_| true).into_iter().filter(|name| is_pem_name(name)).collect::<Vec<_>>();
             let fix = match files.is_empty() {
                 true => "give a file".to_owned(),
-                false => format!("give a file of it: there is {}", listed(path, &files)),
+                false => format!("use a file in it: there is {}", listed(path, &files)),
             };
             ("it is a directory, not a file".to_owned(), fix)
         }
@@ -37,7 +37,7 @@ fn not_found(path: &Path) -> (String, String) {
         let bare = text[at + "file:".len()..].trim_start_matches('/');
         let bare = bare.strip_prefix("localhost/").unwrap_or(bare);
         return (
-            "it is a URL, and a path is wanted".to_owned(),
+            "it is a URL, but a path is expected".to_owned(),
             format!("write it without file://: {:?}", format!("/{bare}")),
         );
     }
@@ -59,14 +59,14 @@ fn not_found(path: &Path) -> (String, String) {
     if ends_quoted {
         return (
             "there is no such file; its name ends with a quote".to_owned(),
-            "take the quotes out of the value: docker --env-file takes them for a part of it".to_owned(),
+            "remove the quotes from the value: docker --env-file treats them as part of it".to_owned(),
         );
     }
     if let Some((link, target)) = dangling(path) {
         let which = if link == path { "it".to_owned() } else { format!("{link:?}") };
         return (
-            format!("{which} is a link to {target:?}, which is not there"),
-            "make the link's target available, mount its directory, too, or give the file itself".to_owned(),
+            format!("{which} is a link to {target:?}, which does not exist"),
+            "make the link's target available, mount its directory, too, or name the file itself".to_owned(),
         );
     }
     let blank = text.ends_with(char::is_whitespace) || text.split('/').any(|part| part.trim() != part);
@@ -80,14 +80,14 @@ fn not_found(path: &Path) -> (String, String) {
         Some(directory) => (format!("there is no directory {directory:?}"), alike(directory)),
         None => ("there is no such file".to_owned(), alike(path)),
     };
-    let reason = if blank { format!("{reason}; the path has a blank at an end of a name") } else { reason };
+    let reason = if blank { format!("{reason}; a name in the path begins or ends with a blank") } else { reason };
     let fix = match near.is_empty() {
-        false => format!("there is {}: upper and lower case and endings count", {
+        false => format!("there is {}: case and file name extensions matter", {
             let parent = first_missing.unwrap_or(path).parent().unwrap_or(path);
             listed(parent, &near)
         }),
         true => match std::env::current_dir().ok().filter(|_| path.is_relative()) {
-            Some(current) => format!("check the path: it counts from {current:?}"),
+            Some(current) => format!("check the path: it is relative to {current:?}"),
             None => "check the path".to_owned(),
         },
     };
@@ -159,11 +159,14 @@ fn denied_at(path: &Path) -> (String, String) {
         format!(" (mode {:04o}, of {owner})", found.mode() & 0o7777)
     });
     (
-        format!("this process runs as {me}, who may not {verb} {what}{place:?}{}", whose.unwrap_or_default()),
+        format!("this process runs as {me}, which may not {verb} {what}{place:?}{}", whose.unwrap_or_default()),
         match verb {
             "enter" => {
                 let from = quoted(&place.display().to_string());
-                format!("let that user in: `setfacl -m u:{}:x {from}`, or give a copy that it may read", uid.as_raw())
+                format!(
+                    "give that user access: `setfacl -m u:{}:x {from}`, or use a copy that it may read",
+                    uid.as_raw()
+                )
             }
             _ => {
                 let from = quoted(&place.display().to_string());
@@ -252,7 +255,7 @@ mod tests {
             ("cert/server.pem", "there is no directory", "certs\""),
             ("tls.crt/x.pem", "is a file, not a directory", "check"),
             ("certs", "it is a directory", "server.pem\""),
-            ("fullchain.pem", "archive/fullchain1.pem\", which is not there", "target"),
+            ("fullchain.pem", "archive/fullchain1.pem\", which does not exist", "target"),
             ("second.pem", "fullchain.pem\" is a link to", "target"),
             ("data/tls.crt", "is a link to \"/nowhere/data\"", "mount"),
             ("~/tls/tls.crt", "`~` is not expanded", "tls/tls.crt\""),

@@ -1,4 +1,4 @@
-//! Limits on `CUBE`, `ROLLUP` and `GROUPING SETS`: each group of columns is a query of its own, and the planner writes
+//! Limits on `CUBE`, `ROLLUP` and `GROUPING SETS`: each group of columns is a separate query, and the planner writes
 //! them all out.
 
 use std::ops::ControlFlow;

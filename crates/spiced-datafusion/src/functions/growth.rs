@@ -537,7 +537,7 @@ fn steps(step: &ColumnarValue, row: usize) -> Option<i128> {
 }
 
 /// All aggregate functions, and whether their state for a group grows with the rows of the group. Those that grow
-/// report it by `Accumulator::term_count`, and the total memory limit bounds them.
+/// report it by `Accumulator::size`, and the total memory limit bounds them.
 #[cfg(test)]
 const AGGREGATE: &[(&[&str], bool)] = &[
     (

@@ -1,4 +1,4 @@
-//! Types that make a row large, or that nest without end.
+//! Limits on types whose values are very large, or that nest too deeply.
 
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::error::{DataFusionError, Result};
@@ -7,23 +7,23 @@ use spiced_engine::ErrorKind;
 use super::bounds::readable;
 use crate::error::refusal;
 
-/// The most bytes that each value of a type has, a null among them.
+/// The maximum size of a type's values in bytes, apart from their content; a null takes as much.
 const WIDEST: u64 = 64 << 10;
-/// How deep types nest.
+/// The maximum nesting depth of a type.
 const MAX_DEPTH: usize = 100;
-/// The longest name of a type.
+/// The maximum length of a type's name, in bytes.
 const MAX_NAME: usize = 4 << 10;
 
-/// Checks a type that a statement asks for.
+/// Checks a type that a statement names.
 ///
 /// # Errors
-/// Each value of it would be very large, or it nests too deeply.
+/// Fails if each value of the type would be very large, or if the type nests too deeply.
 pub(super) fn check(of: &DataType) -> Result<()> {
     let width = width(of, 0)?;
     if width <= WIDEST { Ok(()) } else { Err(too_wide(width)) }
 }
 
-/// The bytes of each value, whatever is in it.
+/// Returns the size of each value in bytes, whatever its content.
 fn width(of: &DataType, depth: usize) -> Result<u64> {
     if depth > MAX_DEPTH {
         return Err(too_deep());
@@ -46,7 +46,7 @@ fn width(of: &DataType, depth: usize) -> Result<u64> {
             }
             sum
         }
-        // What is in these comes with the values, but each item may be a null.
+        // The content of these types comes with the values, but each item may be a null.
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::ListView(item)
@@ -64,10 +64,10 @@ fn width(of: &DataType, depth: usize) -> Result<u64> {
     })
 }
 
-/// Checks the name of a type before it is read: it is read by recursion.
+/// Checks the name of a type before it is parsed, because the parser is recursive.
 ///
 /// # Errors
-/// It is too long or nests too deeply.
+/// Fails if the name is too long or nests too deeply.
 pub(super) fn check_name(name: &str) -> Result<()> {
     let mut depth = 0_usize;
     for letter in name.bytes() {

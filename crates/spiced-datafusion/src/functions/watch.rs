@@ -1,4 +1,4 @@
-//! What a running function can ask of its statement: whether it still has time.
+//! Gives a running function access to the deadline of its statement.
 
 use std::any::Any;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use spiced_engine::ErrorKind;
 
 use crate::error::refusal;
 
-/// The end of a statement's time, on its way through the options that each function is given.
+/// The deadline of a statement, passed to its functions with the configuration options.
 #[derive(Debug, Clone, Copy)]
 struct Deadline(Instant);
 
@@ -39,13 +39,13 @@ impl ExtensionOptions for Deadline {
     }
 }
 
-/// Lets the functions of a statement that runs with `options` end at `deadline`.
+/// Sets the deadline for the functions of a statement that runs with `options`.
 pub(crate) fn watch(options: &mut ConfigOptions, deadline: Instant) {
     options.extensions.insert(Deadline(deadline));
 }
 
 /// # Errors
-/// The time of the statement is up.
+/// Fails if the deadline of the statement has passed.
 pub(super) fn check(options: &ConfigOptions) -> Result<()> {
     match options.extensions.get::<Deadline>() {
         Some(Deadline(deadline)) if *deadline <= Instant::now() => {

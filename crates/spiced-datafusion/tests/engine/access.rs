@@ -1,4 +1,4 @@
-//! What no caller may do.
+//! Operations that are denied to every caller.
 
 use spiced_engine::ErrorKind;
 
@@ -35,7 +35,7 @@ async fn read_only_data_sets_stay_as_they_are() {
     denied(&*session, "INSERT INTO s.ro VALUES (1, 'a')", "`s.ro`").await;
     assert_eq!(run(&*session, "INSERT INTO rw VALUES (1, 'a')").await, ["1"]);
 
-    // The same after the session's defaults have moved.
+    // The same applies after the session's defaults have changed.
     run(&*session, "SET datafusion.catalog.default_schema = 's'").await;
     denied(&*session, "INSERT INTO ro VALUES (1, 'a')", "`s.ro`").await;
     denied(&*session, "DROP TABLE ro", "defined by the pod").await;
@@ -67,7 +67,7 @@ async fn the_pod_defines_its_data_sets() {
         let error = fails(&*session, sql).await;
         assert!(matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotFound), "{sql}: {error}");
     }
-    // What SQL made, SQL may drop.
+    // SQL may drop what SQL created.
     for sql in [
         "CREATE TABLE mine AS SELECT 1 AS a",
         "CREATE OR REPLACE TABLE mine AS SELECT 2 AS a",
@@ -161,7 +161,7 @@ async fn sql_reaches_the_host_where_the_operator_says_so() {
     }
 }
 
-/// A directory within, in which a link leads out: what a listing yields is looked at where it lies.
+/// A link inside an allowed directory leads out of it: each listed file is checked at its real location.
 #[tokio::test(flavor = "multi_thread")]
 async fn links_within_lead_nowhere_else() {
     let mut pod = Pod::new();
@@ -182,12 +182,12 @@ async fn links_within_lead_nowhere_else() {
         let shown = run(&*session, &format!("SHOW CREATE TABLE {table}")).await.join("\n");
         assert!(shown.contains("sub") && !shown.contains(root.trim_start_matches('/')), "{shown}");
     }
-    // Nor do plans tell where on the host the files are.
+    // Plans do not reveal where on the host the files are either.
     for table in ["folder", "some", "mine"] {
         for sql in
             ["EXPLAIN SELECT *", "EXPLAIN ANALYZE SELECT *", "EXPLAIN VERBOSE SELECT *", "SELECT input_file_name()"]
         {
-            // A pod's own text files do not give it.
+            // `input_file_name` does not support the pod's own text files.
             if table == "mine" && sql.contains("input_file_name") {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! The data that the repository brings along is worth a query.
+//! The data that is bundled with the repository can be queried.
 
 use spiced_datafusion::DatasetSpec;
 

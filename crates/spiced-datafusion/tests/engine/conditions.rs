@@ -1,11 +1,11 @@
-//! Conditions with NULLs: every row is in exactly one of three parts, and in the right one.
+//! Conditions with NULLs: each row belongs to exactly one of the parts true, false and unknown, and to the right one.
 
 use crate::{Pod, rows, run};
 
-/// Rows with and without NULLs. The ids are the ones that the expectations name.
+/// Rows with and without NULLs. The expectations refer to them by id.
 const ROWS: &str = "(VALUES (1, 5, NULL), (2, 2, 2), (3, NULL, 4), (4, 1, 1), (5, 9, 5)) t(id, a, b)";
 
-/// Which of [`ROWS`] are true of a condition, as PostgreSQL 17 has it.
+/// The ids of the [`ROWS`] for which a condition is true in PostgreSQL 17.
 const TRUE: &[(&str, &[i64])] = &[
     ("a NOT IN (1, id) OR a NOT IN (b, 2)", &[1, 5]),
     ("a NOT IN (1, 2) OR a NOT IN (3, 4)", &[1, 2, 4, 5]),
@@ -36,7 +36,7 @@ const TRUE: &[(&str, &[i64])] = &[
     ("id = 5 OR a IS NOT DISTINCT FROM b AND id > 2", &[4, 5]),
 ];
 
-/// More conditions, of which it is only known that they part the rows in three.
+/// More conditions, for which the test checks only that they divide the rows into three parts.
 const MORE: &[&str] = &[
     "a IN (1, id) OR a NOT IN (b, 2)",
     "a NOT IN (b, NULL) AND a IN (1, 2, 5, 9)",

@@ -1,4 +1,4 @@
-//! How data sets start, fail, heal and are listed.
+//! How data sets start, fail, recover and are listed.
 
 use spiced_datafusion::{DataFusionEngine, DatasetSpec};
 use spiced_engine::{DatasetState, Engine};

@@ -1,4 +1,4 @@
-//! What each kind of statement is taken to do.
+//! The effect that each kind of statement is classified as.
 
 use spiced_engine::{Effect, ErrorKind};
 
@@ -93,7 +93,7 @@ async fn execute_is_what_was_prepared_under_its_name() {
     assert_eq!(fails(&*other, "EXECUTE w(1)").await.kind(), ErrorKind::InvalidStatement);
 }
 
-/// DataFusion 55 deletes while it plans; this engine must not.
+/// DataFusion 55 deletes rows during planning; this engine must not.
 #[tokio::test(flavor = "multi_thread")]
 async fn explaining_a_change_changes_nothing() {
     let mut pod = Pod::new();

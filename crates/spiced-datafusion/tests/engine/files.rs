@@ -228,7 +228,7 @@ async fn a_file_that_becomes_another_one_is_loaded_again_or_marked() {
     let error = fails(&*session, "SELECT sum(id) FROM x").await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(!error.to_string().contains("secret"), "{error}");
-    // The reload follows: what is asked for then is text.
+    // The reload follows, after which the column is text.
     let seen = tokio::time::timeout(std::time::Duration::from_secs(60), async {
         loop {
             if let Ok(rows) = crate::rows(&*session, "SELECT max(id) FROM x").await {
@@ -240,7 +240,7 @@ async fn a_file_that_becomes_another_one_is_loaded_again_or_marked() {
     assert_eq!(seen.await.unwrap(), ["secret"]);
 }
 
-/// PostgreSQL's rule for CSV: nothing is NULL, and `""` is an empty text.
+/// PostgreSQL's rule for CSV: an empty field is NULL, and `""` is an empty text.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_text_is_no_null_in_csv() {
     let mut pod = Pod::new();
@@ -265,7 +265,7 @@ async fn an_empty_text_is_no_null_in_csv() {
     let counts = "SELECT count(*), count(t), count(*) FILTER (WHERE t = ''), sum(id) FROM";
     let expected = ["20000 | 13333 | 6667 | 199990000"];
     assert_eq!(run(&*session, &format!("{counts} many")).await, expected);
-    // What is written comes back, by what is listed too.
+    // Rows that are written can be read back, also through a listing.
     run(&*session, &format!("COPY many TO '{out}/m/' STORED AS CSV")).await;
     run(&*session, &format!("CREATE EXTERNAL TABLE back STORED AS CSV LOCATION '{out}/m/'")).await;
     assert_eq!(run(&*session, &format!("{counts} back")).await, expected);
@@ -274,7 +274,7 @@ async fn an_empty_text_is_no_null_in_csv() {
     assert_eq!(run(&*session, "SELECT coalesce('<' || v || '>', 'NULL') FROM one_back").await, ["<a>", "NULL", "<>"]);
 }
 
-/// The statistics of a Parquet file leave NaN out.
+/// The statistics of a Parquet file ignore NaN.
 #[tokio::test(flavor = "multi_thread")]
 async fn nan_in_a_parquet_file_stays() {
     let mut pod = Pod::new();
@@ -297,7 +297,7 @@ async fn nan_in_a_parquet_file_stays() {
     assert_eq!(run(&*session, "SELECT id FROM ordered ORDER BY v DESC LIMIT 1").await, ["3"]);
 }
 
-/// Numbers that a float would change are decimals.
+/// Numbers that a float cannot represent exactly become decimals.
 #[tokio::test(flavor = "multi_thread")]
 async fn decimals_in_text_files_are_not_rounded() {
     let mut pod = Pod::new();

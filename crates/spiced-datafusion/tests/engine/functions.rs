@@ -1,17 +1,17 @@
-//! Functions that make more than they are given, and what they fail with.
+//! Functions whose results are larger than their arguments, and the errors that they fail with.
 
 use spiced_engine::ErrorKind;
 
 use crate::{Pod, fails, rows, run};
 
-/// A pod in which a value has 32 MiB at most.
+/// Returns a pod in which a value has at most 32 MiB.
 fn pod() -> Pod {
     let mut pod = Pod::new();
     pod.options.memory_limit = 256 << 20;
     pod
 }
 
-/// None of these takes the memory that it asks for, on its way into the plan or when it runs.
+/// None of these statements allocates the memory that it requests, neither during planning nor when it runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_would_be_too_large_is_refused() {
     let session = pod().session().await;
@@ -60,7 +60,7 @@ async fn what_would_be_too_large_is_refused() {
         "SELECT approx_percentile_cont(value, 0.5, 1000000000000000) FROM generate_series(1, 100)".to_owned(),
         "SELECT value % 2, approx_percentile_cont(value, 0.5, 20000) FROM generate_series(1, 100) GROUP BY 1"
             .to_owned(),
-        // A constant of several, and a text that meets itself.
+        // A constant composed of several parts, and a text concatenated with itself.
         format!("SELECT {}", vec!["repeat('a', 30000000)"; 20].join(" || ")),
         format!("SELECT {}", ('a'..'u').map(|c| format!("repeat('{c}', 30000000)")).collect::<Vec<_>>().join(", ")),
         format!("SELECT concat({})", vec!["repeat('a', 30000000)"; 20].join(", ")),
@@ -78,13 +78,13 @@ fn columns(n: usize) -> String {
     (0..n).map(|at| format!("v + {at}")).collect::<Vec<_>>().join(", ")
 }
 
-/// A text that is twice as long at each level.
+/// Returns a query for a text that doubles in length at each level.
 fn doubled(levels: usize) -> String {
     let inner = "SELECT column1 || 'x' AS x FROM (VALUES ('a'), ('b'))".to_owned();
     (0..levels).fold(inner, |inner, _| format!("SELECT x || x AS x FROM ({inner})"))
 }
 
-/// What is within the bounds is as it was, wherever it is computed.
+/// Results within the limits are unchanged, wherever they are computed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_within_the_bounds_is_answered() {
     let session = pod().session().await;
@@ -105,7 +105,7 @@ async fn what_is_within_the_bounds_is_answered() {
             "1000000 | [0, 3, 6, 9] | [3, 2, 1]",
         ),
         ("SELECT 'a' || 'b' || NULL, 'a' || 1, [1] || [2]", " | a1 | [1, 2]"),
-        // These would take 80 MB and 800 MB at once: they are computed piece by piece.
+        // These would take 80 MB and 800 MB at once, so they are computed piece by piece.
         ("SELECT sum(length(x)) FROM (SELECT repeat('x', 10000) AS x FROM generate_series(1, 8192))", "81920000"),
         (
             "SELECT sum(length(x)), count(DISTINCT v) FROM (SELECT v, repeat('x', 100000) || v AS x FROM generate_series(1, 8000) t(v))",
@@ -120,11 +120,11 @@ async fn what_is_within_the_bounds_is_answered() {
     ] {
         assert_eq!(run(&*session, sql).await[0], expected, "{sql}");
     }
-    // DataFusion would take the second step for the first.
+    // DataFusion would confuse the second step with the first.
     assert_eq!(run(&*session, &doubled(2)).await, ["axaxaxax", "bxbxbxbx"]);
 }
 
-/// What panics in DataFusion, or finds itself wrong, is an error of the statement.
+/// A panic or an internal error of DataFusion becomes an error of the statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_functions_cannot_do_is_said() {
     let session = pod().session().await;

@@ -1,4 +1,4 @@
-//! Rows in bulk: into a table that is there, and into one that is made for them.
+//! Bulk ingestion into an existing table, and into one created for the rows.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The engine through its traits, on files and tables that the tests make themselves.
+//! Tests the engine through its traits, on files and tables that the tests create.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -34,13 +34,13 @@ use spiced_engine::{
 use tempfile::TempDir;
 use tokio::runtime::{Handle, Runtime};
 
-/// Where the engines of all tests run their queries.
+/// Returns the runtime on which the engines of all tests run their queries.
 fn queries() -> Handle {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| spiced_datafusion::query_runtime().unwrap()).handle().clone()
 }
 
-/// An engine with a directory of its own.
+/// The options of an engine, with a separate directory.
 struct Pod {
     folder: TempDir,
     options: EngineOptions,
@@ -71,7 +71,7 @@ impl Pod {
         self
     }
 
-    /// A `memory:` data set with the columns `id BIGINT NOT NULL, name VARCHAR`.
+    /// Adds a `memory:` data set with the columns `id BIGINT NOT NULL, name VARCHAR`.
     fn memory(&mut self, name: &str, writable: bool) -> &mut Self {
         self.dataset(name, "memory:");
         let spec = self.options.datasets.last_mut().unwrap();
@@ -122,7 +122,7 @@ async fn batches(session: &dyn Session, sql: &str) -> Result<Vec<RecordBatch>, E
     Ok(batches)
 }
 
-/// The answer as lines `a | b`, without the header.
+/// Returns the result as lines `a | b`, without the header.
 async fn rows(session: &dyn Session, sql: &str) -> Result<Vec<String>, EngineError> {
     Ok(lines(&batches(session, sql).await?))
 }
@@ -139,17 +139,17 @@ fn lines(batches: &[RecordBatch]) -> Vec<String> {
     .collect()
 }
 
-/// Runs `sql` and panics where it fails.
+/// Runs `sql` and panics if it fails.
 async fn run(session: &dyn Session, sql: &str) -> Vec<String> {
     rows(session, sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
 }
 
-/// The error of `sql`, from planning or from running.
+/// Returns the error of `sql`, from planning or from execution.
 async fn fails(session: &dyn Session, sql: &str) -> EngineError {
     rows(session, sql).await.map(|rows| panic!("{sql} answered {rows:?}")).unwrap_err()
 }
 
-/// Waits until the state of the data set at `index` is as wanted.
+/// Waits until the state of the data set at `index` satisfies `wanted`.
 async fn until(engine: &DataFusionEngine, index: usize, wanted: impl Fn(&DatasetState) -> bool) -> DatasetState {
     let mut statuses = engine.datasets();
     let seen = tokio::time::timeout(

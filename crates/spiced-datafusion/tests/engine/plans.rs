@@ -1,4 +1,4 @@
-//! Plans are kept for statements that come again; nobody can tell but by the time that it takes.
+//! Plans are cached for repeated statements. The only visible effect is the time saved.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Sessions are apart, and cheap.
+//! Sessions are independent of each other, and cheap.
 
 use std::time::{Duration, Instant};
 

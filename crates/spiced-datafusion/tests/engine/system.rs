@@ -1,4 +1,4 @@
-//! Tables that the program answers itself.
+//! Tables whose rows the program supplies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,4 +1,4 @@
-//! Times, their zones and their literals: PostgreSQL's answers.
+//! Times, time zones and time literals give PostgreSQL's results.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ async fn at_time_zone_is_what_postgresql_has() {
             "2024-08-28T11:08:20",
         ),
         ("SELECT (TIMESTAMP '2024-08-28 11:08:20' AT TIME ZONE 'America/Denver')::timestamp", "2024-08-28T17:08:20"),
-        // Leapt over, and shown twice.
+        // A local time that is skipped, and one that occurs twice.
         ("SELECT (TIMESTAMP '2024-03-31 02:30:00' AT TIME ZONE 'Europe/Berlin')::timestamp", "2024-03-31T01:30:00"),
         ("SELECT (TIMESTAMP '2024-10-27 02:30:00' AT TIME ZONE 'Europe/Berlin')::timestamp", "2024-10-27T01:30:00"),
         ("SELECT (TIMESTAMP '2024-10-27 01:59:59' AT TIME ZONE 'Europe/Berlin')::timestamp", "2024-10-26T23:59:59"),

@@ -1,5 +1,5 @@
-//! When a query ends: with its rows, its deadline, its cancel, its connection; and that rows are
-//! made no faster than they are read. Over TCP, as a client has it.
+//! A query ends with its last row, its deadline, its cancellation or its connection. Rows are produced no faster than
+//! they are read. The client connects over TCP.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,7 +26,7 @@ use tonic::{Code, Request, Streaming};
 
 type Client = FlightServiceClient<Channel>;
 
-/// A server on a free port, and a client of it. The server ends with the trigger.
+/// Returns a server on a free port, and a client for it. The trigger ends the server.
 async fn connect(toy: &Toy) -> (Client, Trigger) {
     let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
     let address = socket.local_addr().unwrap();
@@ -70,7 +70,7 @@ async fn dropping_the_rows_ends_the_query() {
 
 #[tokio::test]
 async fn the_deadline_ends_a_stream() {
-    // The client in memory has no timer of its own, so it is the server that says so.
+    // The in-memory client has no timer, so the status comes from the server.
     let toy = Toy::default();
     let router = toy.router(FlightOptions::default(), "writer", Role::ReadWrite);
     let mut client = FlightServiceClient::new(router);
@@ -154,7 +154,7 @@ async fn rows_are_made_as_they_are_read() {
     for _ in 0..1_000 {
         rows.message().await.unwrap().unwrap();
     }
-    // What may have been made ahead is what fits in the windows of HTTP/2 and in its buffers.
+    // HTTP/2 windows and buffers limit how many rows are produced ahead.
     let made = toy.0.made.load(Ordering::SeqCst);
     assert!((1_001..ROWS / 10).contains(&made), "{made} rows were made for 1,001 read");
 }

@@ -1,4 +1,4 @@
-//! The Flight endpoint as its clients see it, over an engine of a few words.
+//! The Flight endpoint as clients see it, over a toy engine.
 
 #![allow(clippy::unwrap_used)]
 

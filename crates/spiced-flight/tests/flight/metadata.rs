@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use tonic::Code;
 
-/// The answer, which must have the schema that the flight was announced with.
+/// Returns the batches, whose schema must be that of the `FlightInfo`.
 async fn rows(client: &mut Client, info: FlightInfo) -> Vec<arrow_array::RecordBatch> {
     let schema = info.clone().try_decode_schema().unwrap();
     let mut rows = client.do_get(info.endpoint[0].ticket.clone().unwrap()).await.unwrap();
@@ -159,7 +159,7 @@ async fn every_table_is_a_flight() {
         paths,
         ["spice.private.trips", "spice.public.taxi_trips", "spice.public.taxi_view", "spice.public.zones"]
     );
-    // The ticket is a query of the table, which the toy does not have.
+    // The ticket holds a query of the table, which the toy does not have.
     let refusal = crate::toy::refused(fetch(&mut client, flights[0].clone()).await);
     assert_eq!(refusal.code(), Code::NotFound);
     let criteria = Criteria { expression: Bytes::from_static(b"x") };

@@ -1,4 +1,4 @@
-//! Prepared statements: parameters by each way that clients send them, and handles that travel.
+//! Prepared statements: parameters in every form that clients send, and handles across replicas.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn shared(lifetime: Duration) -> FlightOptions {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A statement's handle, as a client has it that does not hide it.
+/// Returns the handle of a statement, which arrow-flight's client keeps private.
 async fn create(client: &mut Client, query: &str) -> Bytes {
     let request = ActionCreatePreparedStatementRequest { query: query.into(), transaction_id: None };
     let action = Action::new("CreatePreparedStatement", request.as_any().encode_to_vec());
@@ -130,13 +130,13 @@ async fn updates_run_once_for_each_row_in_order() {
     let toy = Toy::default();
     let mut client = toy.client();
     let handle = create(&mut client, "INSERT $1").await;
-    // with the update itself, in two batches
+    // The parameters are sent with the update, in two batches.
     assert_eq!(update(&mut client, &handle, vec![parameters([1, 2]), parameters([3])]).await.unwrap(), 3);
-    // bound before, by either handle
+    // The parameters are bound first and are used through either handle.
     let bound = bind(&mut client, &handle, vec![parameters([4, 5])]).await.unwrap();
     assert_eq!(update(&mut client, &bound, vec![]).await.unwrap(), 2);
     assert_eq!(update(&mut client, &handle, vec![]).await.unwrap(), 2);
-    // columns without a row: for each of no rows
+    // Columns without a row: the statement runs zero times.
     assert_eq!(update(&mut client, &handle, vec![parameters([])]).await.unwrap(), 0);
     assert_eq!(*toy.0.inserted.lock().unwrap(), [1, 2, 3, 4, 5, 4, 5]);
 }
@@ -169,7 +169,7 @@ async fn parameters_are_bounded() {
     let large = parameters(0..200_000);
     let refusal = refused(bind(&mut client, &handle, vec![large.clone()]).await);
     assert_eq!(refusal.code(), Code::ResourceExhausted);
-    // What is not kept is not bounded: the same rows with the update itself.
+    // Rows that are sent with the update are not stored, so their size is not limited.
     assert_eq!(update(&mut client, &handle, vec![large]).await.unwrap(), 200_000);
 }
 
@@ -211,7 +211,7 @@ async fn handles_and_tickets_are_refused_where_they_do_not_belong() {
     }
     assert_eq!(refused(fetch(&mut client(shared(HOUR), "b"), info.clone()).await).code(), Code::PermissionDenied);
     assert_eq!(refused(fetch(&mut client(FlightOptions::default(), "a"), info).await).code(), Code::NotFound);
-    // To close what has expired is no error: there is nothing left to close.
+    // Closing an expired handle succeeds: there is nothing left to close.
     close(&mut late, &expired).await.unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! Statements: from text to rows, updates, schemas, errors and the caller's role.
+//! Statements: text to rows, updates, schemas, errors, and the caller's role.
 
 use crate::toy::{Client, Toy, fetch, refused, texts, values};
 use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt};
@@ -98,7 +98,7 @@ async fn failures_have_codes_and_reasons() {
     assert_eq!(refused(client.execute("LOST".into(), None).await).code(), Code::NotFound);
     let transaction = client.execute("SELECT 1".into(), Some(Bytes::from_static(b"t"))).await;
     assert_eq!(refused(transaction).code(), Code::Unimplemented);
-    // The engine refuses what was planned once it runs.
+    // The statement can be planned but fails when it runs.
     let info = client.execute("ECHO $1".into(), None).await.unwrap();
     assert_eq!(refused(fetch(&mut client, info).await).code(), Code::InvalidArgument);
     // A failure after the first row ends the stream with its code.

@@ -1,4 +1,4 @@
-//! An engine of a few words, and clients for it.
+//! A toy engine that understands a few words, and clients for it.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,14 +23,14 @@ use tonic::Status;
 
 pub(crate) type Client = FlightSqlServiceClient<Router>;
 
-/// What the engine has done, for tests to look at.
+/// What the engine has done, for tests to inspect.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// What `INSERT` was given.
+    /// The parameters of `INSERT` statements.
     pub(crate) inserted: Mutex<Vec<i64>>,
-    /// How many batches `ROWS` has made.
+    /// The number of batches that `ROWS` has produced.
     pub(crate) made: AtomicUsize,
-    /// How many `HANG`s run.
+    /// The number of running `HANG`s.
     pub(crate) hanging: watch::Sender<usize>,
 }
 
@@ -38,18 +38,18 @@ pub(crate) struct Seen {
 pub(crate) struct Toy(pub(crate) Arc<Seen>);
 
 impl Toy {
-    /// A Flight router over this engine, for a caller by this name and role.
+    /// Returns a Flight router over this engine, for a caller with this name and role.
     pub(crate) fn router(&self, options: FlightOptions, caller: &str, role: Role) -> Router {
         spiced_flight::router(Arc::new(Guarded::new(self.clone())), options)
             .layer(Extension(Principal::new(caller, role)))
     }
 
-    /// A client in memory, as a writer with default options.
+    /// Returns an in-memory client with the role of a writer and default options.
     pub(crate) fn client(&self) -> Client {
         Client::new(self.router(FlightOptions::default(), "writer", Role::ReadWrite))
     }
 
-    /// Waits until so many `HANG`s run.
+    /// Waits until this number of `HANG`s is running.
     pub(crate) async fn hanging(&self, number: usize) {
         self.0.hanging.subscribe().wait_for(|now| *now == number).await.unwrap();
     }
@@ -210,7 +210,7 @@ fn count(number: u64) -> ArrayRef {
     Arc::new(UInt64Array::from(vec![number]))
 }
 
-/// A stream that never ends by itself and tells when it was dropped.
+/// A stream that never ends, and reports when it is dropped.
 struct Hang(Arc<Seen>);
 
 impl Hang {
@@ -234,17 +234,17 @@ impl Drop for Hang {
     }
 }
 
-/// A column of numbers.
+/// Returns a column of numbers.
 pub(crate) fn numbers(numbers: impl IntoIterator<Item = i64>) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(numbers))
 }
 
-/// Parameters `$1`, one row for each number.
+/// Returns parameters `$1`, one row for each number.
 pub(crate) fn parameters(values: impl IntoIterator<Item = i64>) -> RecordBatch {
     RecordBatch::try_from_iter([("$1", numbers(values))]).unwrap()
 }
 
-/// All batches behind a flight's only ticket.
+/// Returns all batches of a flight with a single ticket.
 pub(crate) async fn fetch(client: &mut Client, info: FlightInfo) -> Result<Vec<RecordBatch>, FlightError> {
     assert_eq!(info.endpoint.len(), 1);
     assert!(info.endpoint[0].location.is_empty());
@@ -252,13 +252,13 @@ pub(crate) async fn fetch(client: &mut Client, info: FlightInfo) -> Result<Vec<R
     client.do_get(ticket).await?.try_collect().await
 }
 
-/// The first column of all batches, as numbers.
+/// Returns the first column of all batches, as numbers.
 pub(crate) fn values(batches: &[RecordBatch]) -> Vec<i64> {
     let column = |batch: &RecordBatch| batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec();
     batches.iter().flat_map(column).collect()
 }
 
-/// The cells of one column of text.
+/// Returns the cells of a text column.
 pub(crate) fn texts(batches: &[RecordBatch], column: usize) -> Vec<String> {
     use arrow_array::cast::AsArray;
     let cells = |batch: &RecordBatch| {
@@ -268,7 +268,7 @@ pub(crate) fn texts(batches: &[RecordBatch], column: usize) -> Vec<String> {
     batches.iter().flat_map(cells).collect()
 }
 
-/// The status in a client's error.
+/// Returns the status of a client's error.
 pub(crate) fn refused<T>(answer: Result<T, FlightError>) -> Status {
     match answer.err().expect("a refusal") {
         FlightError::Tonic(status) => *status,

@@ -10,7 +10,7 @@ use tonic::Status;
 use super::rows::Rows;
 use super::values::{Attributes, Sender, Whence, attributes_field, hex, present, text, text_field, time, time_field};
 
-/// A record, as the table has it.
+/// A log record as a row of the table.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     time: Option<i64>,
@@ -27,7 +27,7 @@ pub(super) struct Row {
     whence: Whence,
 }
 
-/// The columns.
+/// The schema of the table.
 pub(super) static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let own = [
         time_field("time"),

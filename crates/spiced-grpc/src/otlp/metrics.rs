@@ -1,4 +1,4 @@
-//! The points of metrics: one row each, whatever the kind; the columns of other kinds are empty.
+//! Metric points: one row for each point of any kind, with nulls in the columns of other kinds.
 
 use std::sync::{Arc, LazyLock};
 
@@ -17,7 +17,7 @@ use super::values::{
     Attributes, Sender, Whence, attributes_field, hex, list_field, present, text_field, time, time_field,
 };
 
-/// A point, as the table has it.
+/// A point as a row of the table.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Row {
     time: Option<i64>,
@@ -57,7 +57,7 @@ struct Quantile {
     value: f64,
 }
 
-/// A measurement that went into a point.
+/// An individual measurement that contributed to a point.
 #[derive(Debug, Serialize)]
 struct ExemplarRow {
     time: Option<i64>,
@@ -67,7 +67,7 @@ struct ExemplarRow {
     attributes: Attributes,
 }
 
-/// The columns.
+/// The schema of the table.
 pub(super) static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let nullable = |name: &str, data_type| Field::new(name, data_type, true);
     let quantile = vec![nullable("quantile", DataType::Float64), nullable("value", DataType::Float64)];

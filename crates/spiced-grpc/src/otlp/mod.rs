@@ -43,20 +43,21 @@ pub(crate) const NAMES: [&str; 3] =
 /// The descriptors of the services.
 pub(crate) const DESCRIPTORS: &[u8] = opentelemetry_proto::DESCRIPTORS;
 
-/// The largest export, in bytes, before and after decompression: the limit of collectors too (`max_recv_msg_size_mib`).
+/// The maximum size of an export, in bytes, before and after decompression. It is the default of collectors
+/// (`max_recv_msg_size_mib`).
 const MAX_EXPORT: usize = 4 << 20;
 
 const LOGS: &str = "logs";
 const METRICS: &str = "metrics";
 const TRACES: &str = "traces";
 
-/// The tables of [`TELEMETRY_SCHEMA`] that exports are written to, by name, and their columns. The engine must
-/// have them.
+/// Returns the names and schemas of the tables in [`TELEMETRY_SCHEMA`] that exports are written to. The engine must
+/// provide these tables.
 pub fn telemetry_tables() -> [(&'static str, SchemaRef); 3] {
     [(LOGS, logs::SCHEMA.clone()), (METRICS, metrics::SCHEMA.clone()), (TRACES, traces::SCHEMA.clone())]
 }
 
-/// The three services as one router.
+/// Returns the three services as one router.
 pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
     // A macro, because the generated servers share no trait.
     macro_rules! served {
@@ -84,7 +85,7 @@ async fn may_write(State(engine): State<Arc<dyn Engine>>, request: axum::extract
             _ => None,
         };
         if let Some((table, schema)) = table {
-            // The engine decides and records the decision, as for every statement.
+            // The engine checks the permission and records the refusal, as for every statement.
             let nothing = Execution { schema: SchemaRef::clone(schema), batches: stream::empty().boxed() };
             let otlp = Otlp { engine };
             if let Err(error) = otlp.ingest(&caller, ingest(table, nothing)).await {
@@ -95,7 +96,7 @@ async fn may_write(State(engine): State<Arc<dyn Engine>>, request: axum::extract
     next.run(request).await
 }
 
-/// An ingest of rows into a telemetry table.
+/// Returns an ingest of rows into a telemetry table.
 fn ingest(table: &str, rows: Execution) -> Ingest {
     let table = TablePath { catalog: None, schema: Some(TELEMETRY_SCHEMA.to_owned()), name: table.to_owned() };
     Ingest { table, if_missing: IfMissing::Fail, if_exists: IfExists::Append, rows, routine: true }
@@ -137,7 +138,7 @@ impl TraceService for Otlp {
 }
 
 impl Otlp {
-    /// Writes an export to a table. The empty response means that every row is stored.
+    /// Writes an export to a table. The empty response confirms that every row is stored.
     async fn keep<Sent, Row: Serialize, Answer: Default>(
         &self,
         request: Request<Sent>,
@@ -146,7 +147,7 @@ impl Otlp {
         rows: impl FnOnce(Sent) -> Result<Rows<Row>, Status>,
     ) -> Result<Response<Answer>, Status> {
         let caller = request.extensions().get::<Principal>().cloned();
-        let caller = caller.ok_or_else(|| Status::unauthenticated("this server does not know the caller"))?;
+        let caller = caller.ok_or_else(|| Status::unauthenticated("the caller is not authenticated"))?;
         let rows = rows(request.into_inner())?;
         if !rows.is_empty() {
             let rows = rows.batches(schema.clone()).map_err(|error| Status::internal(error.to_string()))?;

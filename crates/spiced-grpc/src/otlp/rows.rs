@@ -9,14 +9,14 @@ use serde::Serialize;
 use spiced_engine::Execution;
 use tonic::Status;
 
-/// The most bytes that the rows of one export may take, with shared values repeated in each row. Without a bound, a
-/// sender's attributes of 1 MiB could be copied into each of 100,000 rows.
+/// The maximum size of the rows of one export, in bytes, including values that each row repeats. Without it, 1 MiB of
+/// resource attributes could be copied into each of 100,000 rows.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Rows in a batch.
+/// The number of rows in a batch.
 const ROWS_PER_BATCH: usize = 8192;
 
-/// Rows of one kind.
+/// The rows for one table.
 #[derive(Debug)]
 pub(super) struct Rows<Row> {
     rows: Vec<Row>,

@@ -14,7 +14,7 @@ use super::values::{
     Attributes, Sender, Whence, attributes_field, hex, list_field, present, text_field, time, time_field,
 };
 
-/// A span, as the table has it.
+/// A span as a row of the table.
 #[derive(Debug, Serialize)]
 pub(super) struct Row {
     start_time: Option<i64>,
@@ -36,7 +36,7 @@ pub(super) struct Row {
     whence: Whence,
 }
 
-/// Something that happened in a span.
+/// An event of a span.
 #[derive(Debug, Serialize)]
 struct EventRow {
     time: Option<i64>,
@@ -44,7 +44,7 @@ struct EventRow {
     attributes: Attributes,
 }
 
-/// Another span that a span has to do with.
+/// A link from a span to another one.
 #[derive(Debug, Serialize)]
 struct LinkRow {
     trace_id: Option<String>,
@@ -53,7 +53,7 @@ struct LinkRow {
     attributes: Attributes,
 }
 
-/// The columns.
+/// The schema of the table.
 pub(super) static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let event = vec![time_field("time"), text_field("name"), attributes_field("attributes")];
     let link =

@@ -1,4 +1,4 @@
-//! OTLP's values as those of columns: attributes as text, ids in hexadecimal, times in nanoseconds.
+//! Conversion of OTLP values to column values: attributes as text, ids in hexadecimal, times in nanoseconds.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-/// The attribute that names who sends (semantic conventions, "Service").
+/// The attribute that holds the name of the sending service (semantic conventions, "Service").
 const SERVICE_NAME: &str = "service.name";
 
-/// Names and values, in the order in which they came.
+/// Names and values, in the order in which they were sent.
 #[derive(Debug, Default)]
 pub(super) struct Attributes(Vec<(String, String)>);
 
@@ -37,7 +37,7 @@ impl Serialize for Attributes {
     }
 }
 
-/// Who sends.
+/// The sender of an export (its OTLP resource).
 #[derive(Debug, Default)]
 pub(super) struct Sender {
     service_name: Option<String>,
@@ -52,7 +52,7 @@ impl Sender {
     }
 }
 
-/// What of the sender measured or logged it.
+/// The instrumentation scope: the part of the sender that produced the data.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
     name: Option<String>,
@@ -67,7 +67,7 @@ impl Scope {
     }
 }
 
-/// The columns that rows of one sender and scope share.
+/// The values that all rows of one sender and scope share.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Whence {
     sender: Arc<Sender>,
@@ -79,12 +79,12 @@ impl Whence {
         Self { sender: sender.clone(), scope: Scope::of(scope) }
     }
 
-    /// What they take in each row.
+    /// Returns the size of these values in each row, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.sender.attributes.bytes() + self.scope.attributes.bytes()
     }
 
-    /// Their columns.
+    /// Returns the columns of these values.
     pub(super) fn fields() -> [Field; 5] {
         [
             text_field("service_name"),
@@ -96,7 +96,7 @@ impl Whence {
     }
 }
 
-// By hand: serde's `flatten` asks for the whole struct to be a map.
+// Implemented by hand, because serde's `flatten` would serialize the whole row as a map.
 impl Serialize for Whence {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(5))?;
@@ -109,8 +109,8 @@ impl Serialize for Whence {
     }
 }
 
-/// A value as text (OpenTelemetry, "Mapping arbitrary data", for protocols that know text alone); `None` where it is
-/// empty.
+/// Returns a value as text (OpenTelemetry, "Mapping arbitrary data", for protocols that support only strings), or
+/// `None` if the value is empty.
 pub(super) fn text(value: Option<AnyValue>) -> Option<String> {
     Some(match value?.value? {
         Value::StringValue(text) => text,
@@ -119,25 +119,25 @@ pub(super) fn text(value: Option<AnyValue>) -> Option<String> {
     })
 }
 
-/// A value as JSON, as which lists and maps are written.
+/// Returns a value as JSON, the text form of lists and maps.
 fn json(value: Value) -> serde_json::Value {
     let inner = |value: Option<AnyValue>| value.and_then(|value| value.value).map_or(serde_json::Value::Null, json);
     match value {
         Value::StringValue(text) => text.into(),
         Value::BoolValue(flag) => flag.into(),
         Value::IntValue(number) => number.into(),
-        // JSON has no NaN and no infinity.
+        // JSON can express neither NaN nor infinity.
         Value::DoubleValue(number) if !number.is_finite() => number.to_string().into(),
         Value::DoubleValue(number) => number.into(),
         Value::BytesValue(bytes) => BASE64_STANDARD.encode(bytes).into(),
         Value::ArrayValue(list) => list.values.into_iter().map(|value| inner(Some(value))).collect(),
         Value::KvlistValue(map) => map.values.into_iter().map(|entry| (entry.key, inner(entry.value))).collect(),
-        // It points into a table that profiles alone have.
+        // This is an index into a string table, which only profiles have.
         Value::StringValueStrindex(_) => serde_json::Value::Null,
     }
 }
 
-/// An id of a trace or span, which is bytes, in the usual hexadecimal form; `None` if it is missing.
+/// Returns the id of a trace or span in hexadecimal, or `None` if it is missing.
 pub(super) fn hex(id: &[u8]) -> Option<String> {
     if id.iter().all(|byte| *byte == 0) {
         return None;
@@ -148,12 +148,12 @@ pub(super) fn hex(id: &[u8]) -> Option<String> {
     }))
 }
 
-/// A time, which OTLP says is 0 where it is not known.
+/// Returns a time, or `None` for 0, which means unknown in OTLP.
 pub(super) fn time(unix_nano: u64) -> Option<i64> {
     i64::try_from(unix_nano).ok().filter(|time| *time > 0)
 }
 
-/// Text that protobuf cannot leave out.
+/// Returns `None` for empty text, which is how protobuf encodes absent text.
 pub(super) fn present(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }

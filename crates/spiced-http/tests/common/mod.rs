@@ -1,4 +1,4 @@
-//! A toy engine, and how tests call the API over it.
+//! A toy engine, and functions that call the API over it.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use spiced_middleware::Access;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-/// An engine that answers every statement by one function, with two data sets, one of them lost.
+/// An engine that runs every statement with one function. It has two data sets, one of them lost.
 #[derive(Clone)]
 pub struct Toy(Arc<dyn Engine>);
 
@@ -35,12 +35,12 @@ impl Toy {
         })))
     }
 
-    /// Answers with these batches.
+    /// Creates an engine that returns these batches.
     pub fn batches(batches: Vec<RecordBatch>) -> Self {
         Self::new(move |_, _| Ok((batches[0].schema(), stream::iter(batches.clone()).map(Ok).boxed())))
     }
 
-    /// The API over this engine, for callers that may write.
+    /// Returns the API over this engine, for callers with write access.
     pub fn api(&self) -> Router {
         self.api_with(Access::anonymous(Some(Role::ReadWrite)), HttpOptions::default())
     }
@@ -74,7 +74,7 @@ impl Engine for Toy {
     }
 }
 
-/// A request for the answer to `sql` in the form that `accept` names.
+/// Returns a request for the result of `sql` in the format `accept`.
 pub fn query(sql: &str, accept: &str) -> Request<Body> {
     Request::post("/v1/sql").header("accept", accept).body(Body::from(sql.to_owned())).unwrap()
 }
@@ -94,7 +94,7 @@ impl Reply {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The `detail` of a problem.
+    /// Returns the `detail` of a problem.
     pub fn detail(&self) -> String {
         assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text());
         let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();

@@ -175,7 +175,7 @@ async fn what_is_gone_or_empty_keeps_the_last_good_value() {
     toy.set("B", " ");
     watched.refresher.refresh().await;
     assert_eq!((watched.value(0).as_str(), watched.value(1).as_str()), ("1", "2"));
-    assert_eq!(watched.trouble(0).as_deref(), Some("`A` is not there any more"));
+    assert_eq!(watched.trouble(0).as_deref(), Some("`A` no longer exists"));
     watched.refresher.refresh().await;
     assert!(watched.trouble(0).is_some(), "it stays so until it is mended");
     toy.set("A", "3");

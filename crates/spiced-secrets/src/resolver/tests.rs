@@ -164,7 +164,7 @@ async fn declarations_that_are_wrong_come_in_one_report() {
         declared("aws", "aws_secrets:x", 6),
     ];
     let resolver = Resolver::open(stores, &surroundings(Path::new("/pod"))).await;
-    // A reference to an invalid store has no line of its own.
+    // A reference to an invalid store is not reported separately.
     let report = resolver.resolve_all(&values(&["${aws:A}", "${env:NONE}"])).await.unwrap_err();
     let problems: Vec<_> = report.0.iter().map(|e| (e.origin.clone(), e.problem.as_str())).collect();
     assert_eq!(problems.iter().map(|(o, _)| o.clone()).collect::<Vec<_>>(), [1, 2, 3, 5, 6].map(line));
@@ -207,8 +207,8 @@ async fn a_circle_is_named_and_a_parameter_that_is_missing_is_reported_once() {
     let report = report.unwrap_err().to_string();
     let lines: Vec<&str> = report.lines().collect();
     assert_eq!(lines.len(), 4, "{report}");
-    assert!(lines[0].contains("in a circle: self -> self"), "{report}");
-    assert!(lines[1].contains("in a circle: c -> a -> b -> c"), "{report}");
+    assert!(lines[0].contains("in a cycle: self -> self"), "{report}");
+    assert!(lines[1].contains("in a cycle: c -> a -> b -> c"), "{report}");
     assert!(lines[2].contains("${env:NONE}: there is no `NONE`"), "{report}");
     assert!(lines[3].contains("${env:OTHER}: there is no `OTHER`"), "{report}");
 }
@@ -288,7 +288,7 @@ async fn a_store_that_does_not_answer_is_one_error() {
     let report = resolver.resolve_all(&values(&["${s:A}", "${s:B}", "${s:C}${s:D}"])).await.unwrap_err();
     assert_eq!(
         report.to_string(),
-        "the default: secret store `s`: no answer within 20ms from https://silent:1 (asked for by spicepod.yaml: \
-         runtime.x and 2 more); see that the server is well and that nothing between here and there swallows packets"
+        "the default: secret store `s`: no answer within 20ms from https://silent:1 (needed by spicepod.yaml: \
+         runtime.x and 2 more); check that the server is healthy and that nothing on the network path drops packets"
     );
 }

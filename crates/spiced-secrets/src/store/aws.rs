@@ -72,8 +72,8 @@ impl Aws {
         let fields = value.expose_text().map_err(|_| "it is binary".to_owned()).and_then(fields_of);
         fields.map_err(|why| {
             StoreError::declaration(format!(
-                "the secret `{name}` is no JSON object ({why}); for whole secrets write `from: aws_secrets_manager`, \
-                 and the secret's name as the KEY"
+                "the secret `{name}` is not a JSON object ({why}); for whole secrets write `from: \
+                 aws_secrets_manager`, and the secret's name as the KEY"
             ))
         })
     }
@@ -127,13 +127,13 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
             let status = answer.raw().status().as_u16();
             let Some(code) = answer.err().code() else {
                 return match status {
-                    // Emulators of AWS and proxies refuse requests in formats of their own.
+                    // Emulators of AWS and proxies refuse requests in different formats.
                     401 | 403 => StoreError::Refused {
                         endpoint,
                         why: format!("HTTP {status}"),
                         hint: format!("{}; {}", hint("AccessDenied", name), hint("SignatureDoesNotMatch", name)),
                     },
-                    _ => StoreError::Answer { endpoint, why: "it is not what Secrets Manager would say".to_owned() },
+                    _ => StoreError::Answer { endpoint, why: "it is not a response of Secrets Manager".to_owned() },
                 };
             };
             let words = said(answer.err().message().unwrap_or_default(), &access.credentials());
@@ -146,8 +146,7 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
         SdkError::DispatchFailure(dispatch) if dispatch.is_io() => {
             let cause = cause();
             let trust = "put the CA that signed its certificate into the file that AWS_CA_BUNDLE names";
-            let hint =
-                trust_or(&cause, trust, "see that this machine reaches it, and aws_endpoint_url where it is set");
+            let hint = trust_or(&cause, trust, "check that this machine reaches it, and aws_endpoint_url if it is set");
             StoreError::Unreachable { endpoint, cause, hint }
         }
         SdkError::ResponseError(_) => {
@@ -167,7 +166,7 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
                 .trim_end_matches(" Attempted:")
                 .trim_end_matches('.')
                 .to_owned(),
-            hint: "give credentials: the params aws_access_key_id and aws_secret_access_key, AWS_ACCESS_KEY_ID and \
+            hint: "provide credentials: the params aws_access_key_id and aws_secret_access_key, AWS_ACCESS_KEY_ID and \
                    AWS_SECRET_ACCESS_KEY, a profile, or a role of the machine or the pod"
                 .to_owned(),
         },
@@ -176,23 +175,24 @@ fn failure(error: &SdkError<GetSecretValueError>, name: &str, endpoint: &str, ac
 
 fn hint(code: &str, name: &str) -> String {
     match code {
-        "AccessDeniedException" | "AccessDenied" => format!(
-            "allow secretsmanager:GetSecretValue on `{name}`, and kms:Decrypt on its key where that is one of your own"
-        ),
+        "AccessDeniedException" | "AccessDenied" => {
+            format!("allow secretsmanager:GetSecretValue on `{name}`, and kms:Decrypt on its key if that is your own")
+        }
         "ThrottlingException" | "TooManyRequestsException" | "RequestLimitExceeded" | "LimitExceededException" => {
-            "ask less often: a longer refresh_interval, or one JSON secret with all keys".to_owned()
+            "query it less often: a longer refresh_interval, or one JSON secret with all keys".to_owned()
         }
         "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "InvalidClientTokenId"
         | "SignatureDoesNotMatch" => {
-            "see that the access key and its secret are right, and of the account that has the secret".to_owned()
+            "check that the access key and its secret are right, and belong to the account that has the secret"
+                .to_owned()
         }
-        "ExpiredTokenException" | "ExpiredToken" => "the session's credentials are over: get new ones".to_owned(),
+        "ExpiredTokenException" | "ExpiredToken" => "the session's credentials have expired: get new ones".to_owned(),
         "DecryptionFailure" => {
-            "see that the secret's KMS key is enabled, and that kms:Decrypt on it is allowed".to_owned()
+            "check that the secret's KMS key is enabled, and that kms:Decrypt on it is allowed".to_owned()
         }
-        "InvalidRequestException" => format!("see that `{name}` is not marked for deletion"),
+        "InvalidRequestException" => format!("check that `{name}` is not marked for deletion"),
         _ => "see the request in CloudTrail".to_owned(),
     }
 }

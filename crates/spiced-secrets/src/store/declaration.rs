@@ -48,7 +48,7 @@ impl Declared {
         if let Some((param, value)) = params.iter().find(|(param, _)| !known.contains(&param.as_str())) {
             let origin = &value.origin;
             return Err(StoreError::declaration(match known {
-                [] => format!("`{name}` takes no params, so not `{param}` ({origin})"),
+                [] => format!("`{name}` has no params, so `{param}` is unknown ({origin})"),
                 known => {
                     format!("`{name}` has no param `{param}` ({origin}); {}", nearest(param, known.iter().copied()))
                 }
@@ -114,7 +114,7 @@ mod tests {
                 "no kind of secret store is called `xyzzy`; known: `env`, `file`, `kubernetes`, `aws_secrets_manager`, `hashicorp_vault`, `keyring`",
             ),
             ("env", &[("file_pat", "x")], "`env` has no param `file_pat` (--x); did you mean `file_path`"),
-            ("file:d", &[("x", "y")], "`file` takes no params, so not `x` (--x)"),
+            ("file:d", &[("x", "y")], "`file` has no params, so `x` (--x)"),
         ] {
             assert_eq!(message(from, params), expected);
         }

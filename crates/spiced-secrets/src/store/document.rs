@@ -10,7 +10,7 @@ use tls_core::Secret;
 pub(super) fn fields_of(text: &str) -> Result<BTreeMap<String, Secret>, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => Ok(fields_from(fields)),
-        Ok(_) => Err("it is JSON, and no object with a field for each key".to_owned()),
+        Ok(_) => Err("it is JSON, but not an object with a field for each key".to_owned()),
         Err(_) => Err("it is not JSON".to_owned()),
     }
 }

@@ -18,8 +18,8 @@ pub(super) struct Problem {
     pub(super) hint: &'static str,
 }
 
-const CORRECT: &str = "correct this line: NAME=value, or NAME=\"value\" where the value has several lines";
-const CLOSE: &str = "close the quote behind the value; a quote within it is written \\\" in double quotes";
+const CORRECT: &str = "correct this line: NAME=value, or NAME=\"value\" if the value has several lines";
+const CLOSE: &str = "close the quote after the value; a quote within it is written \\\" in double quotes";
 const QUOTE_PEM: &str = "put double quotes around it, NAME=\"-----BEGIN …-----END …-----\", one before -----BEGIN and one after the last line";
 
 /// Returns the names and values of a file, in order.
@@ -38,7 +38,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<(String, Secret)>, Problem> {
 
 /// The error for a PEM file pasted without quotes.
 const UNQUOTED_PEM: &str =
-    "PEM text of several lines begins in this line, and it is not in quotes, so the value would end with this line";
+    "PEM text of several lines begins in this line without quotes, so the value would end with this line";
 
 struct Cursor<'a> {
     rest: &'a [u8],
@@ -55,10 +55,10 @@ impl<'a> Cursor<'a> {
         }
         let name = self.take(|b| b != b'=' && b != b'\n').trim_ascii_end();
         if self.rest.first() != Some(&b'=') {
-            return Err(problem("there is no `=` in this line; a value of several lines stands in quotes"));
+            return Err(problem("there is no `=` in this line; a value of several lines must be quoted"));
         }
         if name.is_empty() || !name.iter().all(|b| b.is_ascii_alphanumeric() || b"_.+@/-".contains(b)) {
-            return Err(problem("what stands before the `=` is no name: letters, digits and `_ . + @ / -` only"));
+            return Err(problem("the text before the `=` is not a name: letters, digits and `_ . + @ / -` only"));
         }
         self.rest = &self.rest[1..];
         let blanks = self.rest.iter().take_while(|b| is_blank(b)).count();
@@ -212,7 +212,7 @@ mod tests {
             ("A=\"hunter2\\", 1, "never closed"),
             ("A='x'hunter2", 1, "after the closing quote"),
             ("export", 1, "no `=`"),
-            ("A=1\nB=-----BEGIN PRIVATE KEY-----\nhunter2=\n-----END PRIVATE KEY-----\n", 2, "not in quotes"),
+            ("A=1\nB=-----BEGIN PRIVATE KEY-----\nhunter2=\n-----END PRIVATE KEY-----\n", 2, "without quotes"),
         ] {
             let problem = parse(text.as_bytes()).unwrap_err();
             assert_eq!(problem.line, line, "{text:?}");

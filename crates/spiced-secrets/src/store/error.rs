@@ -62,7 +62,7 @@ pub enum StoreError {
         hint: String,
     },
     /// No request could be sent, for example because there are no credentials.
-    #[error("{endpoint} cannot be asked: {why}")]
+    #[error("cannot query {endpoint}: {why}")]
     Unasked {
         /// Scheme, host and port.
         endpoint: String,
@@ -112,7 +112,7 @@ pub enum StoreError {
 impl StoreError {
     /// Returns the error for an invalid declaration, with the usual fix.
     pub(crate) fn declaration(message: impl Into<String>) -> Self {
-        Self::Declaration { message: message.into(), hint: "change `from` or `params`, or take the store out".into() }
+        Self::Declaration { message: message.into(), hint: "change `from` or `params`, or remove the store".into() }
     }
 
     /// Returns the fix, in one sentence.
@@ -126,11 +126,11 @@ impl StoreError {
             | Self::Keyring { hint, .. } => hint,
             Self::Syntax { hint, .. } => hint,
             Self::Timeout { endpoint: Some(_), .. } => {
-                "see that the server is well and that nothing between here and there swallows packets"
+                "check that the server is healthy and that nothing on the network path drops packets"
             }
-            Self::Answer { .. } => "see that the address is that of the store itself, not of a proxy or a login page",
+            Self::Answer { .. } => "check that the address is that of the store itself, not of a proxy or a login page",
             Self::Unreadable { .. } => "check the path, and that this user may read it",
-            _ => "make it answer, or refer to another store",
+            _ => "make it available, or refer to another store",
         }
     }
 

@@ -52,10 +52,10 @@ impl SecretStore for FileStore {
 fn check(key: &str) -> Result<(), StoreError> {
     let refuse = |why| Err(StoreError::Key { key: key.to_owned(), why });
     if key.starts_with('/') {
-        return refuse("is an absolute path; a key of this store is a file's name in its folder");
+        return refuse("is an absolute path; a key of this store is a file's name in its directory");
     }
     if key.split('/').any(|part| part.is_empty() || part == "." || part.starts_with("..")) {
-        return refuse("has a part that is empty or begins with `..`; a key of this store stays in its folder");
+        return refuse("has a part that is empty or begins with `..`; a key of this store stays in its directory");
     }
     Ok(())
 }

@@ -57,16 +57,16 @@ fn unusable(error: &Error) -> StoreError {
     let (why, hint) = match error {
         Error::NoStorageAccess(cause) | Error::PlatformFailure(cause) => (
             cause.to_string(),
-            "see that this user has a keyring here and may read it; containers mostly have none: use another store",
+            "check that this user has a keyring here and may read it; most containers have none: use another store",
         ),
         Error::Ambiguous(entries) => {
-            (format!("{} entries have that name", entries.len()), "take all but one of them away")
+            (format!("{} entries have that name", entries.len()), "remove all but one of them")
         }
         Error::Invalid(what, _) | Error::TooLong(what, _) => {
-            (format!("the keyring takes no such {what}"), "choose another key")
+            (format!("the keyring does not accept such a {what}"), "choose another key")
         }
-        Error::BadStoreFormat(_) => ("its format is unknown".to_owned(), "see that it is not damaged"),
-        _ => ("it failed".to_owned(), "see that it is not locked"),
+        Error::BadStoreFormat(_) => ("its format is unknown".to_owned(), "check that it is not damaged"),
+        _ => ("it failed".to_owned(), "check that it is not locked"),
     };
     StoreError::Keyring { why, hint: hint.to_owned() }
 }
@@ -101,7 +101,7 @@ mod tests {
             (Error::BadDataFormat(b"hunter2".to_vec(), "hunter2".into()), "the keyring cannot be used: it failed"),
             (
                 Error::Invalid("service".into(), "hunter2".into()),
-                "the keyring cannot be used: the keyring takes no such service",
+                "the keyring cannot be used: the keyring does not accept such a service",
             ),
         ] {
             let (backend, store) = store();

@@ -34,7 +34,7 @@ pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, Store
     for (what, name) in [("SECRET", Some(secret)), ("namespace", namespace)] {
         if name.is_some_and(|name| !plain(name)) {
             return Err(StoreError::declaration(format!(
-                "{what} is a name of Kubernetes: lower-case letters, digits, `-` and `.`"
+                "{what} must be a Kubernetes name: lower-case letters, digits, `-` and `.`"
             )));
         }
     }
@@ -70,7 +70,7 @@ impl SecretStore for Kubernetes {
             Ended::Forbidden { why, hint } => {
                 warn!(
                     secret = self.api.shown(),
-                    why, hint, "the secret may be read and not be watched; it is read every minute instead"
+                    why, hint, "the secret may be read but not watched; it is read every minute instead"
                 );
                 watch::poll().await;
             }

@@ -46,7 +46,7 @@ pub(super) fn said(text: &str, asked_with: &[&Secret]) -> String {
         !secret.is_empty() && text.as_bytes().windows(secret.len()).any(|window| window == secret)
     };
     if asked_with.iter().any(repeats) {
-        return "(its words are left out: they repeat what it was asked with)".to_owned();
+        return "(its message is omitted: it repeats the credentials of the request)".to_owned();
     }
     let mut line = String::new();
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
@@ -58,7 +58,7 @@ pub(super) fn said(text: &str, asked_with: &[&Secret]) -> String {
             return line.chars().take(MAX_QUOTED).chain(['…']).collect();
         }
     }
-    if line.is_empty() { "(no words)".to_owned() } else { line }
+    if line.is_empty() { "(no message)".to_owned() } else { line }
 }
 
 /// Returns `trust` as the fix if a server's certificate is not trusted, or else `otherwise`.
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn what_a_server_says_is_short_and_repeats_nothing() {
         assert_eq!(said(" permission\n denied\u{0} ", &[]), "permission denied");
-        assert_eq!(said("", &[]), "(no words)");
+        assert_eq!(said("", &[]), "(no message)");
         assert_eq!(said(&"no ".repeat(10_000), &[]).chars().count(), MAX_QUOTED + 1);
         assert!(said(&"né ".repeat(10_000), &[]).ends_with('…'));
         assert_eq!(said(&format!("bad token {}", "eyJ".repeat(100)), &[]), "bad token (…)");

@@ -50,7 +50,7 @@ pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, Store
     let plain = |c: char| c.is_ascii_graphic() && !"?#%\\".contains(c);
     let good = |part: &str| !part.is_empty() && part != "." && part != ".." && part.chars().all(plain);
     if !path.contains('/') || !path.split('/').all(good) {
-        return Err(StoreError::declaration("PATH is mount and secret, such as `secret/spice`"));
+        return Err(StoreError::declaration("PATH must be mount and secret, such as `secret/spice`"));
     }
     let http = Arc::new(Http::open(opening)?);
     let login = Login::read(opening)?;
@@ -99,7 +99,7 @@ impl Vault {
                 match fields {
                     Value::Object(fields) => Ok(fields_from(fields)),
                     Value::Null => Err(self.absent(layout).into()),
-                    _ => Err(self.http.unusable("the secret is no set of fields").into()),
+                    _ => Err(self.http.unusable("the secret is not a set of fields").into()),
                 }
             }
             404 => Err(self.absent(layout).into()),
@@ -107,11 +107,12 @@ impl Vault {
                 &answer,
                 &[token],
                 format!(
-                    "see that the token is valid, and that its policy has: path \"{}\" {{ capabilities = [\"read\"] }}",
+                    "check that the token is valid, and that its policy has: path \"{}\" {{ capabilities = [\"read\"] \
+                     }}",
                     layout.url.trim_start_matches("v1/")
                 ),
             ))),
-            _ => Err(self.http.refused(&answer, &[token], "see the server's own log".to_owned()).into()),
+            _ => Err(self.http.refused(&answer, &[token], "see the server's log".to_owned()).into()),
         }
     }
 
@@ -146,12 +147,12 @@ impl Vault {
                 &answer,
                 &[token],
                 format!(
-                    "see that the token is valid, that `{}` names an engine and a secret of the server, and that the \
+                    "check that the token is valid, that `{}` names an engine and a secret of the server, and that the \
                      token's policy may read it",
                     self.path
                 ),
             ))),
-            _ => Err(self.http.refused(&answer, &[token], "see the server's own log".to_owned()).into()),
+            _ => Err(self.http.refused(&answer, &[token], "see the server's log".to_owned()).into()),
         }
     }
 
@@ -221,7 +222,7 @@ impl Said {
             Ok(envelope) => Ok(envelope.data),
             Err(_) => Err(StoreError::Answer {
                 endpoint: self.endpoint.clone(),
-                why: "it is not what Vault would say".to_owned(),
+                why: "it is not a response of Vault".to_owned(),
             }),
         }
     }

@@ -54,12 +54,12 @@ fn a_malformed_reference_says_where_and_what() {
         ("é${:A}", "`${:A}` at character 2 of the value: the store's name before the `:` is empty"),
         ("${env:}", "the KEY after the `:` is empty"),
         ("${env: }", "the KEY after the `:` is empty"),
-        ("${e v:A}", "the store's name may hold letters"),
-        ("${env:A:B}", "KEY may hold letters"),
-        ("${env:A B}", "KEY may hold letters"),
-        ("${env:É}", "KEY may hold letters"),
+        ("${e v:A}", "the store's name may contain letters"),
+        ("${env:A:B}", "KEY may contain letters"),
+        ("${env:A B}", "KEY may contain letters"),
+        ("${env:É}", "KEY may contain letters"),
         ("${env:${env:A}}", "the `${` at character 1 of the value: references do not nest"),
-        ("${env:\nA}", "the `${` at character 1 of the value: KEY may hold"),
+        ("${env:\nA}", "the `${` at character 1 of the value: KEY may contain"),
     ] {
         let errors = shape(text).unwrap_err();
         assert_eq!(errors.len(), 1, "{text}: {errors:?}");

@@ -24,12 +24,7 @@ pub(super) fn connections(settings: &Settings, endpoints: usize) -> Shares {
     let shares = Shares::of(most, usize::try_from(all).unwrap_or(usize::MAX), endpoints);
     if shares.own < most {
         let Shares { own, spare } = shares;
-        info!(
-            each = own,
-            shared = spare,
-            open_files,
-            "the limit of open files bounds how many connections there can be"
-        );
+        info!(each = own, shared = spare, open_files, "the limit of open files restricts the number of connections");
     }
     shares
 }

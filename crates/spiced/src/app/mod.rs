@@ -42,7 +42,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
         .map_err(|e| Failure::configuration(e, "SPICED_LOG takes a filter such as info,spiced=debug"))?;
     tls_core::install_provider();
     if let Err(error) = core_dumps {
-        warn!(%error, "core dumps cannot be switched off; one would hold secrets");
+        warn!(%error, "core dumps cannot be disabled; one would contain secrets");
     }
     // This thread runs the accept loops, signals and timers; connections and queries run on other threads.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
@@ -50,7 +50,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     let outcome = control.block_on(async {
         let (settings, resolver) = config::settle(pod).await?;
         if pod.shows_key() {
-            warn!("--tls-key shows the key to everybody who can list processes; use --tls-key-file or a secret");
+            warn!("--tls-key exposes the key to anyone who can list processes; use --tls-key-file or a secret");
         }
         for warning in &settings.warnings {
             warn!("{warning}");
@@ -73,7 +73,7 @@ fn key_log(log: &LogArgs) -> bool {
     match (log.keys(), file) {
         (true, Some(file)) => {
             let file = file.display();
-            warn!(%file, "--insecure-key-log: whoever reads this file can read every connection; for debugging alone");
+            warn!(%file, "--insecure-key-log: anyone who reads this file can read every connection; for debugging only");
             return true;
         }
         (true, None) => warn!("--insecure-key-log has no effect: SSLKEYLOGFILE names no file"),

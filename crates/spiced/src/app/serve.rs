@@ -25,7 +25,7 @@ impl App {
             let router = router.layer(Stack::new(well_formed(), request_metrics(endpoint.endpoint)));
             endpoint.serve(router, self.connections, &self.limits, &self.workers, &drain, &mut loops);
         }
-        // Standard output may be closed; the server runs all the same.
+        // Standard output may be closed; the server runs regardless.
         let _ = std::io::stdout().write_all(self.banner.as_bytes()).and_then(|()| std::io::stdout().flush());
         info!("serving");
 
@@ -40,11 +40,11 @@ impl App {
                 () = reloading.next() => {}
                 Some(ended) = loops.join_next() => {
                     let cause = match ended {
-                        Ok(Ok(())) => "it ended by itself".to_owned(),
+                        Ok(Ok(())) => "it ended unexpectedly".to_owned(),
                         Ok(Err(e)) => e.to_string(),
                         Err(e) => e.to_string(),
                     };
-                    return Err(Failure::Other(format!("an accept loop is lost: {cause}")));
+                    return Err(Failure::Other(format!("an accept loop failed: {cause}")));
                 }
             }
         }
@@ -61,7 +61,7 @@ impl App {
         tokio::select! {
             left = orderly => match left {
                 0 => info!("stopped"),
-                left => warn!(connections = left, "stopped; the shutdown timeout ended what still ran"),
+                left => warn!(connections = left, "stopped; the shutdown timeout ended the remaining work"),
             },
             () = signals.stop() => warn!("stopped at once by a second signal"),
         }

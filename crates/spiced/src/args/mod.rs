@@ -27,8 +27,8 @@ const SWITCHES: [&str; 2] = ["--tls-enabled", "--tls-self-signed"];
     max_term_width = 100,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
-    after_help = "A folder that is named like a command is written ./NAME. Every setting of `runtime` is also a variable: \
-                  SPICED_RUNTIME__TLS__ENABLED=true."
+    after_help = "A directory that is named like a command is written ./NAME. Every setting of `runtime` is also a \
+                  variable: SPICED_RUNTIME__TLS__ENABLED=true."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -37,7 +37,7 @@ pub struct Args {
     pod: PodArgs,
     #[command(flatten)]
     log: LogArgs,
-    /// Let the system write core dumps, which hold secrets, and let other processes of this user look in
+    /// Allow core dumps, which contain secrets, and memory access by other processes of this user
     #[arg(long)]
     allow_core_dumps: bool,
 }
@@ -54,7 +54,7 @@ pub(crate) enum Command {
     /// Check that every secret reference resolves
     #[command(subcommand)]
     Secrets(SecretsCommand),
-    /// Make API keys
+    /// Create API keys
     #[command(subcommand)]
     Key(KeyCommand),
     /// Print lines to paste for a client, filled in from the configuration
@@ -67,46 +67,46 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Each effective value, its origin, what it beat and why; secrets are masked
+    /// Show each effective value, its origin, the values it overrides, and why; secrets are masked
     Explain(ExplainArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TlsCommand {
-    /// The doctor: what is wrong with certificates, keys and auth of a pod, or with a certificate and its key, and how
-    /// to fix it, without serving
+    /// Check certificates, keys and auth of a pod, or a certificate and its key, and say how to fix what is wrong,
+    /// without serving (the doctor)
     Check(Box<TlsCheckArgs>),
-    /// What a server on the network presents: chain, names, validity, versions; and what is wrong with it
+    /// Show what a server on the network presents: chain, names, validity, versions; and what is wrong with it
     Inspect(TlsInspectArgs),
-    /// Make a development CA and a certificate for localhost, and say how each client trusts it
+    /// Create a development CA and a certificate for localhost, and say how each client trusts it
     Init(TlsInitArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecretsCommand {
-    /// Each reference, the store that answers it, and what is missing; never a value
+    /// List each reference, the store that resolves it, and what is missing; never a value
     Check(SecretsCheckArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyCommand {
-    /// A new API key, and its hash for the pod file
+    /// Generate an API key, and its hash for the pod file
     Generate(KeyGenerateArgs),
 }
 
 /// `spiced key generate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeyGenerateArgs {
-    /// What its bearer may do: ro or rw
+    /// The role of the caller with this key: ro or rw
     #[arg(long, value_enum, default_value = "ro")]
     pub(crate) role: KeyRole,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum KeyRole {
-    /// Query
+    /// Run queries
     Ro,
-    /// Change data and definitions, too
+    /// Also change data and definitions
     Rw,
 }
 
@@ -126,16 +126,16 @@ pub(crate) struct ExplainArgs {
 pub(crate) struct TlsCheckArgs {
     #[command(flatten)]
     pub(crate) pod: PodArgs,
-    /// The key of a certificate that is checked without a pod: PATH is the certificate's file then
+    /// The key of a certificate that is checked without a pod; PATH is then the certificate's file
     #[arg(value_name = "KEY", value_parser = path())]
     pub(crate) key: Option<PathBuf>,
-    /// A name that clients call the server by; the certificate has to be for it (may be given again)
+    /// A name by which clients reach the server; the certificate must cover it (may be repeated)
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) name: Vec<String>,
-    /// The roots that clients trust, as PEM: the chain has to lead to one of them
+    /// The roots that clients trust, as PEM; the chain must lead to one of them
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// Fail for warnings, too, and for all that makes a client refuse
+    /// Also fail for warnings, and for every finding that makes a client refuse
     #[arg(long)]
     pub(crate) strict: bool,
     /// Print one JSON document
@@ -146,13 +146,13 @@ pub(crate) struct TlsCheckArgs {
 /// `spiced tls inspect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TlsInspectArgs {
-    /// Where it is
+    /// The address of the server
     #[arg(value_name = "HOST:PORT")]
     pub(crate) address: String,
-    /// What is spoken before TLS
+    /// The protocol that comes before TLS
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     pub(crate) starttls: Option<StartTls>,
-    /// A name that clients call the server by [default: HOST] (may be given again)
+    /// A name by which clients reach the server [default: HOST] (may be repeated)
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub(crate) name: Vec<String>,
     /// Print one JSON document
@@ -170,7 +170,7 @@ pub(crate) enum StartTls {
 /// `spiced tls init`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TlsInitArgs {
-    /// Where to put them
+    /// The directory to put the files in
     #[arg(long, value_name = "DIR", default_value = ".spice/tls", value_parser = path())]
     pub(crate) dir: PathBuf,
 }
@@ -188,16 +188,16 @@ pub(crate) struct SecretsCheckArgs {
 /// `spiced connect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectArgs {
-    /// The client [default: all of them]
+    /// The client [default: all clients]
     pub(crate) client: Option<String>,
     #[command(flatten)]
     pub(crate) pod: PodArgs,
 }
 
-/// Which pod, and what the command line lays over it.
+/// The pod, and the settings that the command line sets.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct PodArgs {
-    /// A directory that holds spicepod.yaml, or such a file
+    /// A directory that contains spicepod.yaml, or such a file
     #[arg(default_value = ".", value_parser = path())]
     path: PathBuf,
 
@@ -213,7 +213,7 @@ pub(crate) struct PodArgs {
     /// Where Prometheus metrics listen [default: off]
     #[arg(long, value_name = "ADDR")]
     metrics: Option<String>,
-    /// Where probes listen, in plain text, for health and readiness alone [default: off]
+    /// Where probes listen, in plain text, only for health and readiness [default: off]
     #[arg(long, value_name = "ADDR")]
     probe: Option<String>,
 
@@ -232,31 +232,31 @@ pub(crate) struct PodArgs {
     /// The certificate's key, PEM text (others on this machine can see it in the process list)
     #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
     tls_key: Option<String>,
-    /// Serve with a development CA and certificate, made on first use in .spice/tls
+    /// Serve with a development CA and certificate, created on first use in .spice/tls
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = switch)]
     tls_self_signed: Option<String>,
-    /// Whether clients show a certificate: none, request or required
+    /// Whether clients present a certificate: none, request or required
     #[arg(long, value_name = "MODE")]
     tls_client_auth_mode: Option<String>,
-    /// Whose client certificates are trusted, a PEM file
+    /// The CA whose client certificates are trusted, a PEM file
     #[arg(long, value_name = "PATH", allow_hyphen_values = true, value_parser = path_or_pem)]
     tls_client_auth_ca_file: Option<String>,
-    /// Whose client certificates are trusted, PEM text
+    /// The CA whose client certificates are trusted, PEM text
     #[arg(long, value_name = "PEM", allow_hyphen_values = true, value_parser = pem_text)]
     tls_client_auth_ca: Option<String>,
 }
 
-/// What is logged, and how.
+/// The options of the log.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogArgs {
-    /// Log more; -vv logs most
+    /// Log more; -vv logs the most
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
-    /// How log lines are written
+    /// The format of log lines
     #[arg(long, value_enum, default_value = "text")]
     log_format: Format,
-    /// Write the keys of each TLS session to the file that SSLKEYLOGFILE names, for Wireshark: anyone who has it can
-    /// read all traffic
+    /// Write the keys of each TLS session to the file that SSLKEYLOGFILE names, for Wireshark: anyone who has the file
+    /// can read all traffic
     #[arg(long)]
     insecure_key_log: bool,
 }
@@ -425,14 +425,18 @@ fn join_switches(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 fn switch(text: &str) -> Result<String, String> {
     match text.to_ascii_lowercase().as_str() {
         word @ ("true" | "false") => Ok(word.to_owned()),
-        _ => Err("takes true or false".to_owned()),
+        _ => Err("expects true or false".to_owned()),
     }
 }
 
 /// Accepts PEM text, which begins with dashes as an option does; refuses text that looks like an option.
 fn pem_text(text: &str) -> Result<String, String> {
     let option = text.strip_prefix("--").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()));
-    if option { Err("PEM text is missing: the next option follows at once".to_owned()) } else { Ok(text.to_owned()) }
+    if option {
+        Err("PEM text is missing: the next option follows immediately".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 /// Accepts the path of a PEM file. PEM text, which begins with dashes, is accepted here and reported when the
@@ -440,7 +444,8 @@ fn pem_text(text: &str) -> Result<String, String> {
 fn path_or_pem(text: &str) -> Result<String, String> {
     if text.starts_with('-') && !text.starts_with("---") {
         return Err(
-            "a path is missing: the next option follows at once (a path that begins with - is written ./-)".to_owned()
+            "a path is missing: the next option follows immediately (a path that begins with - is written ./-)"
+                .to_owned(),
         );
     }
     Ok(text.to_owned())
@@ -456,7 +461,7 @@ fn name(text: &str) -> Result<String, &'static str> {
     let text = host(text)?;
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
     match bare.contains(':') && bare.parse::<std::net::IpAddr>().is_err() {
-        true => Err("it takes a host name or an IP address, without a port"),
+        true => Err("it expects a host name or an IP address, without a port"),
         false => Ok(bare.to_owned()),
     }
 }
@@ -465,7 +470,7 @@ fn name(text: &str) -> Result<String, &'static str> {
 pub(crate) fn host(text: &str) -> Result<String, &'static str> {
     let is_part = |c: char| c.is_alphanumeric() || "-._*:[]%".contains(c);
     let is_host = !text.is_empty() && text.len() <= 255 && text.chars().all(is_part) && !may_be_secret(text);
-    if is_host { Ok(text.to_owned()) } else { Err("it takes a host name or an IP address") }
+    if is_host { Ok(text.to_owned()) } else { Err("it expects a host name or an IP address") }
 }
 
 #[cfg(test)]

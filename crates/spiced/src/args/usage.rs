@@ -42,9 +42,9 @@ fn message(error: &Error, words: &[OsString], command: &Command) -> String {
     let option = || of(ContextKind::InvalidArg);
     match error.kind() {
         ErrorKind::InvalidValue if of(ContextKind::InvalidValue).is_empty() => {
-            format!("a value is required for `{}`, and none is given{}", option(), one_of(error))
+            format!("a value is required for `{}`, but none is given{}", option(), one_of(error))
         }
-        ErrorKind::InvalidValue => format!("the value of `{}` is none that it takes{}", option(), one_of(error)),
+        ErrorKind::InvalidValue => format!("`{}` does not accept this value{}", option(), one_of(error)),
         ErrorKind::ValueValidation => {
             // The value parsers describe what they accept, and do not repeat the value.
             let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
@@ -53,22 +53,22 @@ fn message(error: &Error, words: &[OsString], command: &Command) -> String {
         ErrorKind::UnknownArgument => {
             let place = place(&option(), words);
             let kind = match option().starts_with('-') && !is_pem(&option()) {
-                true => "is an option that is not known here",
+                true => "is an unknown option",
                 false => "is not expected here",
             };
             format!("{place} {kind} (it is not repeated: it may be a secret)")
         }
         ErrorKind::InvalidSubcommand => {
             let place = place(&of(ContextKind::InvalidSubcommand), words);
-            format!("{place} is no command of `{}`", command.get_name())
+            format!("{place} is not a command of `{}`", command.get_name())
         }
         ErrorKind::NoEquals => format!("an equal sign is needed between `{}` and its value", option()),
         ErrorKind::TooManyValues => format!("there is one value too many for `{}`", option()),
         ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
-            format!("`{}` takes another number of values", option())
+            format!("`{}` expects a different number of values", option())
         }
         ErrorKind::ArgumentConflict if option().is_empty() => {
-            "there is one argument too many: PATH is one directory or file, and a command stands first".to_owned()
+            "there is one argument too many: PATH is one directory or file, and a command comes first".to_owned()
         }
         ErrorKind::ArgumentConflict => {
             let other = of(ContextKind::PriorArg);
@@ -77,7 +77,7 @@ fn message(error: &Error, words: &[OsString], command: &Command) -> String {
         }
         ErrorKind::MissingRequiredArgument => format!("these arguments are missing: {}", option()),
         ErrorKind::MissingSubcommand => {
-            format!("one of these commands is wanted: {}", of(ContextKind::ValidSubcommand))
+            format!("one of these commands is required: {}", of(ContextKind::ValidSubcommand))
         }
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8 text".to_owned(),
         _ => "the command line is wrong".to_owned(),

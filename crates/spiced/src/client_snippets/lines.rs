@@ -38,7 +38,7 @@ pub(crate) fn sql(target: &Target) -> String {
 
 pub(crate) fn openssl(target: &Target) -> String {
     if !target.tls() {
-        return "# the endpoints speak plain text: there is no certificate to see\n".to_owned();
+        return "# the endpoints use plain text: there is no certificate to show\n".to_owned();
     }
     let EndpointUrl { host, .. } = &target.http;
     let name = if host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok() {

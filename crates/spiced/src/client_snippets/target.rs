@@ -76,7 +76,7 @@ impl Target {
     pub(crate) fn note(&self) -> String {
         let mut note = match &self.trust {
             Some(Trust::Issuer(name)) => {
-                format!("# ca.pem: the certificate of the CA {name}, from whoever runs it\n")
+                format!("# ca.pem: the certificate of the CA {name}, from its operator\n")
             }
             _ => String::new(),
         };

@@ -46,7 +46,7 @@ fn text(explanation: &Explanation) -> String {
             let _ = writeln!(out, "    {why}");
         }
         for lost in beat {
-            let _ = writeln!(out, "    beats {} from {}: {}", lost.value, lost.origin, lost.why);
+            let _ = writeln!(out, "    overrides {} from {}: {}", lost.value, lost.origin, lost.why);
         }
     }
     for warning in &explanation.warnings {

@@ -60,7 +60,7 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
     let Listen { http, flight, grpc, metrics, probe, .. } = &settings.listen;
     let endpoint = |endpoint: &str, address: &Sourced<ListenAddress>, names: &[String]| match address.value.port() {
         0 => Err(Failure::configuration(
-            format!("{}: port 0 takes another port at each start, so there is no line to print", address.origin),
+            format!("{}: port 0 takes a different port at each start, so there is no line to print", address.origin),
             format!("name the port that the server logged: --{endpoint} localhost:PORT"),
         )),
         port => Ok(EndpointUrl::new(&address.value, port, names)),
@@ -88,7 +88,8 @@ fn unknown(name: &str) -> Failure {
         None => ("like the first argument".to_owned(), String::new()),
     };
     Failure::Usage(format!(
-        "error: no client is called {given}\nhint: {like}there are {}; for a folder, name the client first: spiced connect curl FOLDER\n",
+        "error: no client is called {given}\nhint: {like}there are {}; for a directory, name the client first: spiced \
+         connect curl DIR\n",
         known.join(", ")
     ))
 }

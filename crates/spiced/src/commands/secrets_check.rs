@@ -153,7 +153,7 @@ impl Report {
             }
         }
         for ((row, place), reference) in self.rows.iter().zip(&places).zip(&references) {
-            let unused = if row.used { "" } else { " (not used: another setting beats this one)" };
+            let unused = if row.used { "" } else { " (not used: another setting overrides this one)" };
             let said = match &row.answer.outcome {
                 Ok(store) => format!("found in {store}"),
                 Err(why) => format!("{}: {}", row.outcome(), why.problem),
@@ -167,7 +167,7 @@ impl Report {
             }
         }
         let _ = match self.rows.len() {
-            0 => writeln!(out, "the pod holds no references"),
+            0 => writeln!(out, "the pod contains no references"),
             _ => writeln!(
                 out,
                 "{} found, {} missing, {} unreachable",

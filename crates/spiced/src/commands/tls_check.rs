@@ -56,8 +56,8 @@ fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure>
                 "TLS-OFF",
                 Severity::Info,
                 "the default",
-                "nothing asks for TLS: all endpoints speak plain text",
-                "for development: spiced --tls-self-signed; else give a certificate and its key",
+                "TLS is not set up: all endpoints use plain text",
+                "for development: spiced --tls-self-signed; otherwise set a certificate and its key",
             )],
             accepted_by: Vec::new(),
             unchecked: Vec::new(),
@@ -79,8 +79,8 @@ fn of_tls(tls: Tls, args: &TlsCheckArgs) -> Result<Report, Failure> {
     let (mut sources, development) = tls::sources(tls, Vec::new());
     if development.as_ref().is_some_and(|made| !made.is_made()) {
         let origin = sources.pair.certificate.origin.to_string();
-        let message = "the development CA and certificate are not there yet: the first start makes them";
-        let fix = "start spiced, or make them now: spiced tls init --dir .spice/tls";
+        let message = "the development CA and certificate do not exist yet: the first start creates them";
+        let fix = "start spiced, or create them now: spiced tls init --dir .spice/tls";
         let findings = vec![finding("TLS-DEVELOPMENT", Severity::Info, &origin, message, fix)];
         return Ok(Report { findings, accepted_by: Vec::new(), unchecked: Vec::new(), accepted });
     }

@@ -15,8 +15,7 @@ pub(crate) fn run(args: &TlsInitArgs) -> Result<(), Failure> {
     tls_core::install_provider();
     let made = SelfSigned::new(&args.dir);
     let existed = made.ca_file().is_file();
-    let failed =
-        |e: &dyn ToString| Failure::configuration(e.to_string(), "name a folder that can be written: --dir DIR");
+    let failed = |e: &dyn ToString| Failure::configuration(e.to_string(), "name a writable directory: --dir DIR");
     made.ensure().map_err(|e| failed(&e))?;
     let mut pair = made.pair(&Origin::Flag("--dir".to_owned()));
     let loaded = load(&mut pair).map_err(|e| failed(&e))?;
@@ -27,14 +26,14 @@ fn text(folder: &Path, existed: bool, leaf: &CertificateSummary) -> String {
     let file = |name: &str| folder.join(name).display().to_string();
     let path = |name: &str| quoted(&file(name));
     let (ca, certificate, key) = (path("ca.pem"), path("server.pem"), path("server-key.pem"));
-    let ca_state = if existed { "was there already, and stays" } else { "new" };
+    let ca_state = if existed { "existed already, and is kept" } else { "new" };
     let ca_python = file("ca.pem");
     let mut out = String::new();
     let _ = write!(
         out,
         "\
 {ca_file:w$}  the CA ({ca_state}): what clients trust
-{ca_key_file:w$}  its key, mode 0600: whoever has it can be any server to those clients
+{ca_key_file:w$}  its key, mode 0600: anyone who has it can impersonate any server to those clients
 {certificate_file:w$}  the certificate, for {names}
 {key_file:w$}  its key, mode 0600
 
@@ -53,7 +52,7 @@ Trust it, client by client:
   Java       keytool -importcert -noprompt -alias spiced -file {ca} -keystore spiced.p12 -storetype PKCS12 -storepass changeit
              java -Djavax.net.ssl.trustStore=spiced.p12 -Djavax.net.ssl.trustStorePassword=changeit …
 
-Or this whole machine, browsers that use its store among them:
+Or for this whole machine, including browsers that use its store:
   Debian     sudo cp {ca} /usr/local/share/ca-certificates/spiced.crt && sudo update-ca-certificates
   Fedora     sudo cp {ca} /etc/pki/ca-trust/source/anchors/spiced.pem && sudo update-ca-trust
   macOS      sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain {ca}

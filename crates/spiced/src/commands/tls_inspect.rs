@@ -63,7 +63,7 @@ fn address(text: &str) -> Result<(String, u16), Failure> {
         Some((name, port)) if host(name).is_ok() => Ok((name.to_owned(), port)),
         // The argument is not repeated, because it may be a key by mistake.
         _ => Err(Failure::Usage(
-            "error: the argument is no HOST:PORT\nhint: such as localhost:3000, or [::1]:3000; no scheme and no path\n"
+            "error: the argument is not HOST:PORT\nhint: such as localhost:3000, or [::1]:3000; no scheme and no path\n"
                 .to_owned(),
         )),
     }
@@ -126,7 +126,7 @@ async fn handshake(
 ) -> io::Result<TlsStream<TcpStream>> {
     let bare = host.trim_matches(['[', ']']);
     let name = ServerName::try_from(bare.to_owned())
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("`{bare}` is no name of a server")))?;
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("`{bare}` is not the name of a server")))?;
     let shaking = async {
         let mut tcp = TcpStream::connect((bare, port)).await?;
         if let Some(StartTls::Postgres) = start {
@@ -145,8 +145,8 @@ async fn ask_postgres(tcp: &mut TcpStream) -> io::Result<()> {
     tcp.write_all(&SSL_REQUEST).await?;
     match tcp.read_u8().await? {
         b'S' => Ok(()),
-        b'N' => Err(io::Error::other("this PostgreSQL speaks no TLS (ssl = off)")),
-        _ => Err(io::Error::other("the server does not answer as PostgreSQL does")),
+        b'N' => Err(io::Error::other("this PostgreSQL does not support TLS (ssl = off)")),
+        _ => Err(io::Error::other("the server does not respond as PostgreSQL does")),
     }
 }
 
@@ -196,7 +196,7 @@ fn in_words(address: &str, seen: &Inspected, presented: &Presented) -> String {
     match &presented.trusted {
         Ok(()) => out.push_str("this system trusts it\n"),
         Err(why) => {
-            let _ = writeln!(out, "this system's store does not vouch for it: {why}");
+            let _ = writeln!(out, "this system does not trust it: {why}");
         }
     }
     out + &findings(&presented.findings, colours()) + &takers(&presented.accepted_by)

@@ -22,7 +22,7 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     if let Some(unknown) = accepted.into_iter().find(|code| !spiced_certs::REFUSALS.contains(&code.as_str())) {
         return Err(Failure::configuration(
             without_secrets(&format!(
-                "runtime.tls.accept_findings: `{unknown}` is no finding for which clients refuse a certificate"
+                "runtime.tls.accept_findings: `{unknown}` is not a finding for which clients refuse a certificate"
             )),
             format!("known here: {}", spiced_certs::REFUSALS.join(", ")),
         ));

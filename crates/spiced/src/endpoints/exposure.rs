@@ -35,16 +35,16 @@ fn plain_text(endpoints: &Endpoints, may_write: impl Fn(&&BoundEndpoint) -> bool
     if !open.is_empty() {
         error!(
             endpoints = names(open),
-            "TLS is off, and callers without credentials may write: whoever reaches this machine can change the data; set up \
-             runtime.tls and runtime.auth, or set runtime.auth.allow_anonymous to ro"
+            "TLS is off, and callers without credentials may write: anyone who reaches this machine can change the \
+             data; set up runtime.tls and runtime.auth, or set runtime.auth.allow_anonymous to ro"
         );
     } else if !far.is_empty() {
         warn!(
             endpoints = names(far),
-            "TLS is off: what is sent here can be read and changed on the way; set up runtime.tls, or listen on localhost \
-             behind a proxy that speaks TLS"
+            "TLS is off: data can be read and changed in transit; set up runtime.tls, or listen on localhost behind a \
+             proxy that speaks TLS"
         );
     } else if plain().next().is_some() {
-        info!(endpoints = names(plain().collect()), "TLS is off: plain text, for this machine alone");
+        info!(endpoints = names(plain().collect()), "TLS is off: plain text, only for this machine");
     }
 }

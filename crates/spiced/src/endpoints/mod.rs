@@ -143,7 +143,7 @@ impl BoundEndpoint {
 
 fn cannot_bind(endpoint: &str, address: &Sourced<ListenAddress>, error: &io::Error) -> Failure {
     let why = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
+        io::ErrorKind::AddrInUse => "another process is listening there".to_owned(),
         io::ErrorKind::PermissionDenied => "this user may not (ports below 1024 need a privilege)".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         _ => error.to_string(),
@@ -154,6 +154,6 @@ fn cannot_bind(endpoint: &str, address: &Sourced<ListenAddress>, error: &io::Err
     };
     Failure::Unavailable {
         cause: format!("the {endpoint} endpoint cannot listen on {} ({from}): {why}", address.value),
-        hint: format!("choose another address with --{endpoint} HOST:PORT; port 0 takes a free one"),
+        hint: format!("choose another address with --{endpoint} HOST:PORT; port 0 selects a free one"),
     }
 }

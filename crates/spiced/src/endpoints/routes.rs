@@ -44,7 +44,8 @@ impl AuthContext {
         if policy.keys.is_some() && !endpoint.is_tls() && !endpoint.is_loopback() {
             warn!(
                 endpoint = endpoint.endpoint,
-                "API keys travel in plain text to this endpoint, and others on the way can read them; set up runtime.tls"
+                "API keys are sent to this endpoint in plain text, and others on the way can read them; set up \
+                 runtime.tls"
             );
         }
         let is_local = self.is_local(endpoint);
@@ -52,7 +53,8 @@ impl AuthContext {
         if anonymous.is_none() && !policy.has_credentials() {
             warn!(
                 endpoint = endpoint.endpoint,
-                "nobody is let in: the endpoint is not for this machine alone and there are no credentials; set up runtime.auth.api_key, or set runtime.auth.allow_anonymous to ro or rw"
+                "every caller is refused: the endpoint is reachable from other machines, and no credentials are set \
+                 up; set up runtime.auth.api_key, or set runtime.auth.allow_anonymous to ro or rw"
             );
         }
         debug!(endpoint = endpoint.endpoint, ?anonymous, "callers without credentials");

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::endpoints::BoundEndpoint;
 
-/// Where the status document comes from.
+/// The sources of the status document.
 pub(crate) struct StatusSources {
     pub(crate) name: String,
     pub(crate) endpoints: Vec<EndpointStatus>,

@@ -112,7 +112,8 @@ impl ReloadCoordinator {
                     match ended {
                         Ok(ended) => self.ended(ended),
                         Err(error) => {
-                            error!(%error, "the reload was lost; what serves goes on serving and is not reloaded any more");
+                            error!(%error, "the reload was lost; the current configuration stays in use and can no \
+                                            longer be reloaded");
                             self.served_by_this.clear();
                         }
                     }

@@ -195,10 +195,10 @@ impl ReloadableState {
     /// Renews the development certificate with the same CA, and loads it.
     pub(crate) async fn renew(mut self, made: SelfSigned) -> ReloadOutcome {
         match blocking(move || made.ensure()).await {
-            Ok(_) => info!("the development certificate ends soon and was made anew, by the same CA"),
+            Ok(_) => info!("the development certificate was about to expire and was renewed by the same CA"),
             Err(reason) => {
-                let hint = "spiced tls init --dir DIR makes it too";
-                error!(%reason, hint, "the development certificate cannot be made anew");
+                let hint = "spiced tls init --dir DIR also creates it";
+                error!(%reason, hint, "the development certificate cannot be renewed");
                 self.look = Instant::now() + RETRY;
             }
         }
@@ -233,10 +233,10 @@ impl ReloadableState {
         tls::tell(outcome);
         let (Outcome::Rejected(_), Some(before), Some(now)) = (outcome, before, self.in_force()) else { return };
         if !Arc::ptr_eq(&before.0, &now.0) {
-            warn!("the certificate where it was before has changed, and was taken all the same");
+            warn!("the certificate at its previous source has changed, and was loaded anyway");
         }
         if !Arc::ptr_eq(&before.1, &now.1) {
-            warn!("the client CA and revocation lists, which are good, were taken all the same");
+            warn!("the client CA and the revocation lists are valid, and were loaded anyway");
         }
     }
 
@@ -285,7 +285,10 @@ impl ReloadableState {
             }
             let restart = live.fixed.changed(&fixed);
             if !restart.is_empty() {
-                warn!(changed = restart.join(", "), "settings have changed that take a restart; they are as they were");
+                warn!(
+                    changed = restart.join(", "),
+                    "settings have changed that require a restart; the previous values stay in use"
+                );
             }
         }
         if let Outcome::Rejected(_) = outcome {
@@ -296,7 +299,7 @@ impl ReloadableState {
         if !dry {
             if policy_changed {
                 live.policy.send_replace(Arc::new(policy));
-                info!("who may do what has changed; the next request is measured by it");
+                info!("the access policy has changed; the next request is checked against it");
             }
             follower = Some(Follower::start(followed, rotation, live.policy.clone()));
         }
@@ -321,7 +324,7 @@ impl ReloadableState {
         if tls.is_some() != self.served.is_some() {
             // The switch would leave endpoints and callers in different states.
             return Err(Failure::configuration(
-                "TLS is switched on or off, and endpoints that are open keep what they speak",
+                "TLS is switched on or off, but open endpoints keep their protocol",
                 "restart for it",
             ));
         }
@@ -340,7 +343,7 @@ impl ReloadableState {
         if self.policy.borrow().has_credentials() && !policy.has_credentials() {
             // An empty or truncated file looks the same as one that removes the credentials on purpose.
             return Err(Failure::configuration(
-                "the pod sets up no credentials any more, and endpoints that asked for some are not opened by a reload",
+                "the pod no longer sets up credentials, and a reload does not open endpoints that required some",
                 "restart for it; or set runtime.auth.api_key or runtime.tls.client_auth_mode again",
             ));
         }
@@ -354,7 +357,7 @@ impl ReloadableState {
         let (ended, refused) = if dry {
             (ReloadOutcome::of(self, Outcome::Unchanged, false), false)
         } else {
-            error!(%reason, hint = fix, "the new configuration is rejected; the one before stays");
+            error!(%reason, hint = fix, "the new configuration is rejected; the previous one stays in use");
             (self.reread(false).await, true)
         };
         ReloadOutcome { result: ReloadResult::Rejected { reason, fix, findings: Vec::new() }, refused, dry, ..ended }

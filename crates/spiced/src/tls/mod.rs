@@ -86,7 +86,7 @@ fn refused(errors: &[LoadError]) -> Failure {
 /// Creates the parts of a development CA and leaf certificate that are missing.
 pub(crate) fn make(development: &SelfSigned) -> Result<(), Failure> {
     let made = development.ensure().map_err(|e| {
-        Failure::configuration(e, "make the pod's folder writable, or give a certificate and key of your own")
+        Failure::configuration(e, "make the pod's directory writable, or set your own certificate and key")
     });
     made.map(|_new| ())
 }
@@ -129,7 +129,7 @@ pub(crate) fn tell(outcome: &Outcome) {
         }
         Outcome::Unchanged => info!("the TLS material was read again and is unchanged"),
         Outcome::Rejected(reason) => {
-            error!(%reason, hint = hint(reason), "the new TLS material is rejected; what was before goes on serving");
+            error!(%reason, hint = hint(reason), "the new TLS material is rejected; the current material stays in use");
         }
     }
 }
@@ -138,7 +138,7 @@ pub(crate) fn tell(outcome: &Outcome) {
 pub(crate) fn hint(error: &LoadError) -> String {
     match error {
         LoadError::Refused { finding, .. } | LoadError::LocksOut { finding } => format!(
-            "{}; to take it all the same: POST /v1/tls/reload?force=true, or runtime.tls.accept_findings: [{}]",
+            "{}; to accept it anyway: POST /v1/tls/reload?force=true, or runtime.tls.accept_findings: [{}]",
             finding.fix, finding.code
         ),
         other => other.hint().to_owned(),

@@ -62,7 +62,7 @@ pub enum BodyError {
     #[error("the request did not arrive within {0:?}")]
     Late(Duration),
     /// The bodies of the caller, or of all callers, have reached their memory limit.
-    #[error("too many large requests at a time; try again later")]
+    #[error("too many large requests at the same time; try again later")]
     Exhausted,
     /// The server is stopping, and the body makes no progress.
     #[error("the server is shutting down, and the rest of the request did not arrive")]

@@ -157,7 +157,7 @@ impl ChunkBuilder {
 /// extensions.
 ///
 /// If the response reaches the accept loop unchanged, each frame is sent together with its further buffers. If nothing
-/// collects them, the body yields every buffer as a frame of its own: the bytes are the same.
+/// collects them, the body yields every buffer as a separate frame: the bytes are the same.
 #[derive(Debug, Clone, Default)]
 pub struct VectoredBody(Arc<Mutex<VectoredState>>);
 
@@ -205,7 +205,7 @@ impl VectoredBody {
 
 /// A layer between the body and the accept loop changed the frames, but not the buffers that belong to them.
 #[derive(Debug, thiserror::Error)]
-#[error("the frames of a response were changed, and what lay beside them was not")]
+#[error("the frames of a response were changed, but its vectored part was not")]
 struct FrameMismatch;
 
 pin_project_lite::pin_project! {
@@ -322,8 +322,8 @@ mod tests {
 
     use http_body_util::{BodyExt, StreamBody};
 
-    use crate::server::idle::Activity;
     use super::*;
+    use crate::server::idle::Activity;
 
     fn pieces(of: &[&'static str]) -> BufList {
         let mut pieces = BufList::default();

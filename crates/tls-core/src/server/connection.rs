@@ -130,7 +130,7 @@ where
             outcome = self.acceptor.accept(tcp, self.limits.handshake_timeout) => outcome,
             () = stopped => return Ok(None),
             () = lease.leave() => {
-                debug!(endpoint, %remote, "no connection: a handshake that takes long makes room for others");
+                debug!(endpoint, %remote, "no connection: a slow handshake made room for others");
                 return Ok(None);
             }
         };

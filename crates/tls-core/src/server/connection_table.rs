@@ -232,7 +232,11 @@ mod tests {
     }
 
     /// Creates a connection in the named state.
-    fn connection(table: &ConnectionTable, from: &str, state: &str) -> (Lease, Option<crate::server::idle::RequestGuard>) {
+    fn connection(
+        table: &ConnectionTable,
+        from: &str,
+        state: &str,
+    ) -> (Lease, Option<crate::server::idle::RequestGuard>) {
         let activity = Activity::default();
         let lease = table.add(address(from), activity.clone());
         if state != "handshake" {

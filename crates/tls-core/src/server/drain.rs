@@ -19,7 +19,7 @@ enum Phase {
     Serving,
     /// Connections are still accepted, but not kept open for further requests.
     Closing,
-    /// No connections are accepted any more.
+    /// New connections are refused.
     Stopping,
 }
 

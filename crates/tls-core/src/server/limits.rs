@@ -75,7 +75,7 @@ impl Limits {
                 own = self.connections.clone().acquire_owned() => own,
                 spare = self.spare.clone().acquire_owned() => spare,
             };
-            place.expect("nobody closes the semaphores")
+            place.expect("the semaphores are never closed")
         };
         let mut place = pin!(place);
         loop {

@@ -91,7 +91,7 @@ impl LingeringIo {
                 (stall.since, stall.read) = (Instant::now(), memory.has_read());
             } else if stall.since.elapsed() >= STALL_PATIENCE {
                 counter!("spiced_request_bodies_refused_total", "reason" => "unread").increment(1);
-                self.goaway = self.frames.as_ref().and_then(|frames| frames.goaway("too much data that waits"));
+                self.goaway = self.frames.as_ref().and_then(|frames| frames.goaway("too much unread data"));
                 return Poll::Ready(Err(io::Error::other("too much HTTP/2 DATA that no request has read")));
             }
             ready!(stall.timer.as_mut().poll(cx));

@@ -106,7 +106,7 @@ impl Workers {
     /// Assigns one more connection to the worker with the fewest.
     pub(crate) fn place(&self) -> (&Handle, WorkerLease) {
         let fewest = self.0.workers.iter().min_by_key(|worker| Arc::strong_count(&worker.held));
-        let worker = fewest.expect("there is one at least");
+        let worker = fewest.expect("there is at least one");
         (&worker.runtime, WorkerLease(worker.held.clone()))
     }
 }

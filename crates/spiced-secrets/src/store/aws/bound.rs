@@ -1,4 +1,4 @@
-//! Limits the size of responses, because the SDK has no limit of its own.
+//! Limits the size of responses, because the SDK does not.
 
 use aws_sdk_secretsmanager::config::interceptors::BeforeDeserializationInterceptorContextMut;
 use aws_sdk_secretsmanager::config::{ConfigBag, Intercept, RuntimeComponents};

@@ -51,10 +51,10 @@ impl Access {
             let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?)));
             let Some((scheme @ ("https" | "http"), authority)) = parts.filter(|(_, a)| !a.as_str().contains('@'))
             else {
-                return Err(StoreError::declaration("aws_endpoint_url is no URL; write https://HOST[:PORT]"));
+                return Err(StoreError::declaration("aws_endpoint_url is not a URL; write https://HOST[:PORT]"));
             };
             if scheme == "http" && !is_loopback(authority.host()) {
-                warn!(aws_endpoint_url = url, "secrets would travel from this endpoint in plain text; use https");
+                warn!(aws_endpoint_url = url, "secrets would be sent from this endpoint in plain text; use https");
             }
         }
         Ok(Self { region: opening.text("aws_region")?.map(str::to_owned), endpoint_url, key, http: http(opening)? })
@@ -96,7 +96,7 @@ impl Access {
         };
         if config.region().is_none_or(|region| region.as_ref().is_empty()) {
             return Err(StoreError::Declaration {
-                message: "nothing says which AWS region the secrets are in".to_owned(),
+                message: "the AWS region of the secrets is not set".to_owned(),
                 hint: "set the param aws_region, or AWS_REGION, or a region in the AWS profile".to_owned(),
             });
         }

@@ -104,7 +104,7 @@ impl Api {
         };
         let (connected, body) = attempt.retry(retries()).when(StoreError::is_passing).await?;
         let object: Object<'_> =
-            serde_json::from_slice(body.expose()).map_err(|_| connected.unusable("it is no secret of Kubernetes"))?;
+            serde_json::from_slice(body.expose()).map_err(|_| connected.unusable("it is not a Kubernetes secret"))?;
         let mut fields = BTreeMap::new();
         for (key, coded) in object.data.unwrap_or_default() {
             let bytes = STANDARD
@@ -180,7 +180,7 @@ impl Api {
                     None => "there is neither a pod's service account nor a kubeconfig".to_owned(),
                 },
                 // A kubeconfig may contain secrets, and YAML errors quote its text.
-                KubeconfigError::Parse(_) => "the kubeconfig is not YAML, or not of the right form".to_owned(),
+                KubeconfigError::Parse(_) => "the kubeconfig is not YAML, or has the wrong form".to_owned(),
                 error => format!("the kubeconfig cannot be used: {}", innermost(&error)),
             },
             hint: CONFIGURE.to_owned(),
@@ -190,7 +190,7 @@ impl Api {
     fn in_cluster(&self, host: &str, port: &str) -> Result<Config, StoreError> {
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let url = format!("https://{host}:{port}/").parse().map_err(|_| StoreError::Declaration {
-            message: "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT make no address".to_owned(),
+            message: "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not a valid address".to_owned(),
             hint: CONFIGURE.to_owned(),
         })?;
         let file = |name: &str| {
@@ -208,7 +208,7 @@ impl Api {
         // may lack.
         let authorities = CertificateDer::pem_file_iter(&ca).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let authorities = authorities.map_err(|e| StoreError::Declaration {
-            message: format!("{} is no CA's certificate: {e}", ca.display()),
+            message: format!("{} is not a CA certificate: {e}", ca.display()),
             hint: CONFIGURE.to_owned(),
         })?;
         config.root_cert = Some(authorities.into_iter().map(|authority| authority.to_vec()).collect());
@@ -265,7 +265,7 @@ impl Connected {
                     hint: format!("kubectl -n {namespace} create secret generic {secret} --from-literal=KEY=VALUE"),
                 };
             }
-            401 => "see that the token (or certificate) is one of this cluster, and not over".to_owned(),
+            401 => "check that the token (or certificate) belongs to this cluster and has not expired".to_owned(),
             403 => format!(
                 "let the service account get and watch the secret: a Role with resources: [secrets], resourceNames: \
                  [{secret}], verbs: [get, watch] in the namespace {namespace}, and a RoleBinding"
@@ -273,17 +273,17 @@ impl Connected {
             // The server is busy, starting or shutting down.
             429 | 500..=599 => {
                 let cause = format!("HTTP {}: {}", status.code, said(&status.message, &[]));
-                return StoreError::Unreachable { endpoint, cause, hint: "see how the API server is".to_owned() };
+                return StoreError::Unreachable { endpoint, cause, hint: "check the API server".to_owned() };
             }
-            _ => "see that this is a Kubernetes API".to_owned(),
+            _ => "check that this is a Kubernetes API".to_owned(),
         };
         StoreError::Refused { endpoint, why: format!("HTTP {}: {}", status.code, said(&status.message, &[])), hint }
     }
 
     fn unreachable(&self, error: &kube::Error) -> StoreError {
         let cause = innermost(error);
-        let trust = "see that the kubeconfig (or the service account's ca.crt) has the CA of this server";
-        let hint = trust_or(&cause, trust, "see that this machine reaches the API server");
+        let trust = "check that the kubeconfig (or the service account's ca.crt) has the CA of this server";
+        let hint = trust_or(&cause, trust, "check that this machine reaches the API server");
         StoreError::Unreachable { endpoint: self.endpoint.clone(), cause, hint }
     }
 

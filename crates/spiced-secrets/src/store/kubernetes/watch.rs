@@ -55,14 +55,14 @@ pub(super) async fn until_changed(api: &Api, seen: &Sender<String>) -> Ended {
         match connection(api, seen).await {
             Ok(Connection::Ended(ended)) => return ended,
             Ok(Connection::Lost { said_something: true }) => {
-                debug!(secret = api.shown(), after = ?began.elapsed(), "the watch is made anew");
+                debug!(secret = api.shown(), after = ?began.elapsed(), "the watch is opened again");
                 backoff = backoffs.build();
             }
             Ok(Connection::Lost { said_something: false }) => {}
             Err(StoreError::Refused { why, hint, .. }) if why.starts_with("HTTP 403") => {
                 return Ended::Forbidden { why, hint };
             }
-            Err(error) => debug!(secret = api.shown(), %error, "the watch cannot be made"),
+            Err(error) => debug!(secret = api.shown(), %error, "the watch cannot be opened"),
         }
         tokio::time::sleep(backoff.next().unwrap_or(POLL)).await;
     }
@@ -90,7 +90,7 @@ async fn connection(api: &Api, seen: &Sender<String>) -> Result<Connection, Stor
             buffer.drain(..=length);
         }
         if buffer.len() > MAX_ANSWER {
-            debug!(secret = api.shown(), "the watch says more in one line than a secret can hold");
+            debug!(secret = api.shown(), "a line of the watch is longer than any secret");
             return Ok(Connection::Lost { said_something: false });
         }
     }
@@ -127,7 +127,7 @@ fn event(line: &[u8], seen: &str) -> Event {
         "ADDED" | "MODIFIED" | "DELETED" => Event::Changed,
         "BOOKMARK" => Event::Nothing,
         _ => {
-            debug!(code = object.code, "the watch is over");
+            debug!(code = object.code, "the watch has ended");
             Event::Over
         }
     }

@@ -53,18 +53,20 @@ impl Http {
             Ok(Some(text.trim().to_owned()))
         };
         let address = given("address", "ADDR")?.ok_or_else(|| StoreError::Declaration {
-            message: "nothing says where the server is".to_owned(),
+            message: "the server's address is not set".to_owned(),
             hint: format!("set the param {PARAMS}address, or VAULT_ADDR, to https://HOST:8200"),
         })?;
         let mut base: Url = match address.parse() {
             Ok(url) => url,
             Err(_) => {
-                return Err(StoreError::declaration(format!("{PARAMS}address is no URL; write https://HOST:8200")));
+                return Err(StoreError::declaration(format!("{PARAMS}address is not a URL; write https://HOST:8200")));
             }
         };
         let host = base.host_str().unwrap_or_default().to_owned();
         if !matches!(base.scheme(), "https" | "http") || host.is_empty() {
-            return Err(StoreError::declaration(format!("{PARAMS}address is no https URL; write https://HOST:8200")));
+            return Err(StoreError::declaration(format!(
+                "{PARAMS}address is not an https URL; write https://HOST:8200"
+            )));
         }
         if !base.username().is_empty() || base.password().is_some() || base.query().is_some() {
             return Err(StoreError::declaration(format!(
@@ -72,7 +74,7 @@ impl Http {
             )));
         }
         if base.scheme() == "http" && !is_loopback(&host) {
-            warn!(address = %base, "tokens and secrets would travel to and from this Vault in plain text; use https");
+            warn!(address = %base, "tokens and secrets would be sent to and from this Vault in plain text; use https");
         }
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -83,7 +85,7 @@ impl Http {
         headers.insert("x-vault-request", HeaderValue::from_static("true"));
         if let Some(namespace) = given("namespace", "NAMESPACE")? {
             let value = HeaderValue::from_str(&namespace)
-                .map_err(|_| StoreError::declaration(format!("{PARAMS}namespace is no namespace's name")))?;
+                .map_err(|_| StoreError::declaration(format!("{PARAMS}namespace is not the name of a namespace")))?;
             headers.insert("x-vault-namespace", value);
         }
         let mut builder = Client::builder()
@@ -115,7 +117,7 @@ impl Http {
         token: Option<&Secret>,
         body: Option<&Value>,
     ) -> Result<Said, StoreError> {
-        let url = self.base.join(path).map_err(|_| StoreError::declaration("PATH makes no URL"))?;
+        let url = self.base.join(path).map_err(|_| StoreError::declaration("PATH does not form a URL"))?;
         let attempt = || async {
             let answer = self.once(method.clone(), url.clone(), token, body).await.map_err(Attempt::Failed)?;
             match answer.status {
@@ -145,7 +147,7 @@ impl Http {
         let mut request = self.client.request(method, url);
         if let Some(token) = token {
             let mut value = HeaderValue::from_bytes(token.expose().trim_ascii())
-                .map_err(|_| StoreError::declaration("the token holds what no token can"))?;
+                .map_err(|_| StoreError::declaration("the token contains invalid characters"))?;
             value.set_sensitive(true);
             request = request.header(HeaderName::from_static("x-vault-token"), value);
         }
@@ -178,7 +180,7 @@ impl Http {
         }
         let cause = innermost(error);
         let trust = format!("name the CA that signed the server's certificate with the param {PARAMS}ca_file");
-        let otherwise = format!("see that the server runs and that {PARAMS}address is its address");
+        let otherwise = format!("check that the server runs and that {PARAMS}address is its address");
         let hint = trust_or(&cause, &trust, &otherwise);
         StoreError::Unreachable { endpoint, cause, hint }
     }
@@ -191,7 +193,7 @@ impl Http {
         }
         let words = match serde_json::from_slice::<Errors>(answer.body.expose()) {
             Ok(said_so) => said(&said_so.errors.join("; "), asked_with),
-            Err(_) => "(not Vault's words)".to_owned(),
+            Err(_) => "(not a message of Vault)".to_owned(),
         };
         StoreError::Refused { endpoint: self.endpoint.clone(), why: format!("HTTP {}: {words}", answer.status), hint }
     }

@@ -31,7 +31,7 @@ impl Login {
         let (token, role_id, secret_id) = (param("token"), param("role_id"), param("secret_id"));
         let kubernetes_role = opening.text(&format!("{PARAMS}kubernetes_role"))?.map(str::to_owned);
         if secret_id.is_some() && role_id.is_none() {
-            return Err(StoreError::declaration(format!("{PARAMS}secret_id stands without {PARAMS}role_id")));
+            return Err(StoreError::declaration(format!("{PARAMS}secret_id is set without {PARAMS}role_id")));
         }
         match (token, role_id, kubernetes_role) {
             (Some(token), None, None) => Ok(Self::Token(token)),
@@ -42,7 +42,7 @@ impl Login {
             (None, None, None) => match param_or_variable(opening, "token", Some("TOKEN")) {
                 Some(token) => Ok(Self::Token(token)),
                 None => Err(StoreError::Declaration {
-                    message: "nothing says with what the server is asked".to_owned(),
+                    message: "no credentials for the server are set".to_owned(),
                     hint: format!(
                         "set {PARAMS}token (or VAULT_TOKEN), or {PARAMS}role_id and {PARAMS}secret_id, or \
                          {PARAMS}kubernetes_role"
@@ -166,7 +166,7 @@ impl Sessions {
                 }
                 let asked_with: Vec<&Secret> = std::iter::once(role_id).chain(secret_id).collect();
                 let hint =
-                    format!("see that {PARAMS}role_id and {PARAMS}secret_id are right, and that neither is used up");
+                    format!("check that {PARAMS}role_id and {PARAMS}secret_id are right, and that neither is used up");
                 self.log_in("v1/auth/approle/login", body, &asked_with, hint).await
             }
             Login::Kubernetes { role, token_file } => {
@@ -179,7 +179,7 @@ impl Sessions {
                     ),
                 })?;
                 let body = json!({ "role": role, "jwt": text(&jwt)? });
-                let hint = format!("see that the role {role} is bound to the service account of this pod");
+                let hint = format!("check that the role {role} is bound to the service account of this pod");
                 self.log_in("v1/auth/kubernetes/login", body, &[&jwt], hint).await
             }
         }
@@ -198,8 +198,8 @@ impl Sessions {
         if answer.status != 200 {
             return Err(self.http.refused(&answer, asked_with, hint));
         }
-        let auth = granted(&answer).ok_or_else(|| self.http.unusable("it is no answer to a login"))?;
-        let token = auth.client_token.ok_or_else(|| self.http.unusable("the login gives no token"))?;
+        let auth = granted(&answer).ok_or_else(|| self.http.unusable("it is not a response to a login"))?;
+        let token = auth.client_token.ok_or_else(|| self.http.unusable("the login returned no token"))?;
         debug!(lasts = auth.lease_duration, renewable = auth.renewable, "logged in to Vault");
         Ok(Session::new(Secret::from(token), auth.lease_duration, auth.renewable))
     }
@@ -221,7 +221,7 @@ impl Sessions {
         let about = match answer.status {
             200 => serde_json::from_slice::<Found>(answer.body.expose()).ok(),
             status if status >= 500 => {
-                return Err(self.http.refused(&answer, &[token], "see the server's own log".to_owned()));
+                return Err(self.http.refused(&answer, &[token], "see the server's log".to_owned()));
             }
             _ => None,
         };
@@ -260,7 +260,7 @@ fn granted(answer: &Said) -> Option<Auth> {
 }
 
 fn text(secret: &Secret) -> Result<&str, StoreError> {
-    secret.expose_text().map(str::trim).map_err(|_| StoreError::declaration("what it is asked with is not UTF-8"))
+    secret.expose_text().map(str::trim).map_err(|_| StoreError::declaration("a credential is not UTF-8"))
 }
 
 /// Wipes the credentials of a request from memory.

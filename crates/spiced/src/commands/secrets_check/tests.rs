@@ -121,7 +121,7 @@ fn what_is_beaten_keeps_nothing_from_starting() {
     let (report, plain) = report(secrets, tls, &[("here/KEY", "secret-key")], &["--tls-certificate-file", "x.pem"]);
     assert!(report.is_good());
     insta::assert_snapshot!(plain(report.text()), @r#"
-    spicepod.yaml: runtime.tls.certificate  ${here:NONE}  missing: there is no `NONE` (not used: another setting beats this one)
+    spicepod.yaml: runtime.tls.certificate  ${here:NONE}  missing: there is no `NONE` (not used: another setting overrides this one)
     spicepod.yaml: runtime.tls.key          ${here:KEY}   found in here
     1 found, 1 missing, 0 unreachable
     "#);
@@ -148,14 +148,14 @@ fn stores_that_are_wrong() {
     let (report, plain) = report(secrets, "name: \"${a:NAME}${c:X}\"", &[], &[]);
     insta::assert_snapshot!(plain(report.text()), @r#"
     spicepod.yaml: secrets[2]: secret store `c`: no kind of secret store is called `enw`; did you mean `env`
-        fix: change `from` or `params`, or take the store out
-    spicepod.yaml: secrets[1]: secret store `b`: the params of stores refer to each other in a circle: b -> a -> b
+        fix: change `from` or `params`, or remove the store
+    spicepod.yaml: secrets[1]: secret store `b`: the params of stores refer to each other in a cycle: b -> a -> b
         fix: give one of them its value by another store, `${env:KEY}` say
-    spicepod.yaml: secrets[1].params.file_path  ${a:X}     unreachable: store `a` cannot answer: its params lead into a circle
-    spicepod.yaml: secrets[0].params.file_path  ${b:X}     unreachable: store `b` cannot answer: its params lead into a circle
-    spicepod.yaml: name                         ${a:NAME}  unreachable: store `a` cannot answer: its params lead into a circle
-    spicepod.yaml: name                         ${c:X}     unreachable: store `c` cannot answer: its declaration is wrong
-        fix: see what is wrong with it
+    spicepod.yaml: secrets[1].params.file_path  ${a:X}     unreachable: store `a` cannot answer: its params form a cycle
+    spicepod.yaml: secrets[0].params.file_path  ${b:X}     unreachable: store `b` cannot answer: its params form a cycle
+    spicepod.yaml: name                         ${a:NAME}  unreachable: store `a` cannot answer: its params form a cycle
+    spicepod.yaml: name                         ${c:X}     unreachable: store `c` cannot answer: its declaration is invalid
+        fix: see the error about it
     0 found, 0 missing, 4 unreachable
     "#);
 }
@@ -164,5 +164,5 @@ fn stores_that_are_wrong() {
 fn nothing_to_check() {
     let (report, _) = report("  - { name: env, from: env }", "", &[], &[]);
     assert!(report.is_good());
-    assert_eq!(report.text(), "the pod holds no references\n");
+    assert_eq!(report.text(), "the pod contains no references\n");
 }

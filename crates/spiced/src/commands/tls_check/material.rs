@@ -23,7 +23,7 @@ const PASSPHRASE: &str = "SPICED_RUNTIME__TLS__KEY_PASSPHRASE";
 /// How much of a file is read to detect its format, in bytes.
 const MAX_LOOK: u64 = 1024 * 1024;
 
-/// File name extensions of certificates and keys, for files whose content cannot tell.
+/// File name extensions of certificates and keys, for files whose content is inconclusive.
 const EXTENSIONS: [&str; 17] = [
     "pem", "crt", "cer", "cert", "der", "key", "p12", "pfx", "p7b", "p7c", "p7s", "jks", "ppk", "csr", "crl", "chain",
     "bundle",
@@ -137,7 +137,7 @@ fn reword(finding: &mut Finding, contents: &Contents, args: &TlsCheckArgs) {
         "TLS-SWAPPED" if args.key.is_some() && !contents.chain.is_empty() && contents.key.is_some() => {
             finding.message =
                 "the arguments are swapped: the first one is the private key, and the second the certificate; they are \
-                 checked in their right order here"
+                 checked in the right order here"
                     .to_owned();
             finding.fix = format!(
                 "give the certificate first: `spiced tls check {} {}`",
@@ -146,18 +146,18 @@ fn reword(finding: &mut Finding, contents: &Contents, args: &TlsCheckArgs) {
             );
         }
         "TLS-SWAPPED" if args.key.is_none() => {
-            finding.message = "the file holds a private key, and no certificate".to_owned();
+            finding.message = "the file holds a private key, but no certificate".to_owned();
             finding.fix = format!(
                 "give the certificate first, then this key: `spiced tls check CERT {}`",
                 word(&contents.certificate_file, "KEY")
             );
         }
         "TLS-KEY-ENCRYPTED" => {
-            finding.fix = format!("give its passphrase in the variable {PASSPHRASE}");
+            finding.fix = format!("set its passphrase in the variable {PASSPHRASE}");
         }
         "TLS-KEY-PASSPHRASE" => {
             finding.fix = format!(
-                "compare {PASSPHRASE} with what opens it: `openssl pkey -noout -in {}`",
+                "compare {PASSPHRASE} with the passphrase that decrypts it: `openssl pkey -noout -in {}`",
                 word(&contents.key_file, "KEY")
             );
         }
