@@ -1,4 +1,4 @@
-//! The address of an endpoint, as users write it, and the sockets that it stands for.
+//! The address of an endpoint, as users write it, and its sockets.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
