@@ -34,9 +34,9 @@ pub(crate) struct Served {
     pub(crate) development_ca: Option<PathBuf>,
 }
 
-/// Loads the certificates and keys of `tls`. `ticket_secret` is the secret that replicas share. `followed` are the values
-/// of the settings that refer to secrets, as returned by [`crate::config::followed::follow`]. With `insecure_key_log`,
-/// TLS keys are logged.
+/// Loads the certificates and keys of `tls`. `ticket_secret` is the secret that replicas share. `followed` are the
+/// values of the settings that refer to secrets, as returned by [`crate::config::followed::follow`]. With
+/// `insecure_key_log`, TLS keys are logged.
 pub(crate) fn establish(
     tls: Tls,
     ticket_secret: Option<&Secret>,
