@@ -31,34 +31,25 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod aliases;
-mod auth;
-mod decode;
-mod environment;
-mod error;
 mod explain;
-mod keys;
 mod layers;
+mod problem;
+mod providers;
+mod raw;
 mod resolve;
 mod schema;
 mod settings;
-mod shown;
-mod spicepod;
-mod stores;
-mod tls;
-mod tree;
-mod units;
-mod unsupported_keys;
-mod yaml;
+mod tls_source;
 
-pub use aliases::meant;
-pub use environment::KnownOption;
-pub use error::{ConfigError, Problem, nearest};
 pub use explain::{Beaten, Explained, Explanation};
-pub use layers::{Flag, Layers, Resolved};
+pub use layers::{Layers, Resolved};
+pub use problem::shown::{may_be_secret, shown_path, without_secrets};
+pub use problem::{ConfigError, Problem, nearest};
+pub use providers::Flag;
+pub use providers::environment::KnownOption;
+pub use raw::aliases::meant;
 pub use schema::schema;
 pub use settings::{
     ApiKey, Auth, ClientIdentityRule, Clients, Column, ConcurrencySettings, Dataset, IdentityName, Limits, Listen,
     Material, MaterialInput, Pair, Role, Settings, Store, Tls, TlsVersion, View, Warning,
 };
-pub use shown::{may_be_secret, shown_path, without_secrets};

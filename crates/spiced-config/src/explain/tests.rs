@@ -3,7 +3,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::*;
-use crate::layers::{Flag, at_once};
+use crate::layers::at_once;
+use crate::providers::Flag;
 
 const POD: &str = "
 name: my-app

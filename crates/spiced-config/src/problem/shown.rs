@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crate::error::nearest;
+use crate::problem::nearest;
 
 /// No path, address or word of a setting is longer.
 const MAX_SHOWN: usize = 1024;

@@ -1,25 +1,30 @@
 //! From what was said to what was decided: defaults, and what cannot stand together.
 
+pub(crate) mod api_keys;
+mod auth;
+pub(crate) mod decode;
+pub(crate) mod effective;
+pub(crate) mod stores;
+
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use spiced_secrets::Template;
 use tls_core::listener::ListenAddress;
-use tls_core::{Origin, Secret, Sourced};
+use tls_core::{Origin, Sourced};
 
-use crate::decode::{SecretText, Spanned, Templated, UNQUOTE, instead, quotes};
-use crate::error::{ConfigError, Problem};
-use crate::layers::{PairTemplate, SecretTemplate};
+use crate::problem::shown::{is_pem, may_be_secret};
+use crate::problem::{ConfigError, Problem};
+use crate::raw::spicepod;
+use crate::raw::spicepod::{Access, ClientAuthMode, EndpointKind, Profile, Spicepod, Version};
+use crate::raw::units::{Size, Span};
+use crate::resolve::decode::{SecretInput, SecretText, Spanned, Templated, UNQUOTE, instead, quotes};
 use crate::settings::{
     Clients, Column, ConcurrencySettings, Dataset, Limits, Listen, Material, MaterialInput, Pair, Settings, Tls,
     TlsVersion, View, Warning,
 };
-use crate::shown::{is_pem, may_be_secret};
-use crate::spicepod::{Access, ClientAuthMode, EndpointKind, Profile, Spicepod, Version};
-use crate::units::{Size, Span};
-use crate::{spicepod, tls};
+use crate::tls_source as tls;
 
 /// The versions of the pod file that are read.
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v2"];
@@ -34,7 +39,6 @@ impl Spicepod {
         self,
         tls_on: bool,
         folder: &Path,
-        written: SecretTemplate,
         mut warnings: Vec<Warning>,
         contradictions: bool,
     ) -> Result<Settings, ConfigError> {
@@ -45,20 +49,20 @@ impl Spicepod {
         let place = Folder(folder);
         let mut tls_said = runtime.tls;
         let asks = tls_said.asks(tls_on, &mut contradicting, &mut warnings);
-        let auth = runtime.auth.decide(asks, written.api_keys.clone(), &mut contradicting, &mut warnings);
+        let auth = runtime.auth.decide(asks, &mut contradicting, &mut warnings);
         let session_ticket_secret = match tls_said.session_ticket_secret.take() {
-            Some(Spanned(secret)) if secret.value.0.expose().len() < SHORTEST_TICKET_SECRET => {
+            Some(SecretInput { secret, .. }) if secret.value.expose().len() < SHORTEST_TICKET_SECRET => {
                 let problem = Problem::new(secret.origin, format!("takes at least {SHORTEST_TICKET_SECRET} bytes"));
                 problems.push(problem.hint("make one with: openssl rand -base64 32"));
                 None
             }
-            secret => secret.map(|s| s.0.value.0),
+            input => input.map(|input| input.secret.value),
         };
         if !tls_on {
             tls_said.without_tls(&mut contradicting, &mut warnings);
         }
         let tls = match tls_on {
-            true => tls_said.decide(&place, written, asks).map_err(|wrong| contradicting.extend(wrong)).ok(),
+            true => tls_said.decide(&place, asks).map_err(|wrong| contradicting.extend(wrong)).ok(),
             false => None,
         };
         if contradictions {
@@ -250,8 +254,9 @@ impl spicepod::Tls {
 
     /// What of it says something where there is no TLS: who writes it believes that there is.
     fn without_tls(&self, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) {
-        if let Some(Spanned(passphrase)) = &self.key_passphrase {
-            let problem = Problem::new(passphrase.origin.clone(), "gives the passphrase of a key, and there is no key");
+        if let Some(passphrase) = &self.key_passphrase {
+            let problem =
+                Problem::new(passphrase.secret.origin.clone(), "gives the passphrase of a key, and there is no key");
             problems.push(problem.hint(tls::WAYS));
         }
         for (given, name) in [
@@ -266,7 +271,7 @@ impl spicepod::Tls {
         }
     }
 
-    fn decide(self, folder: &Folder<'_>, written: SecretTemplate, asks: bool) -> Result<Tls, Vec<Problem>> {
+    fn decide(self, folder: &Folder<'_>, asks: bool) -> Result<Tls, Vec<Problem>> {
         let mut problems = Vec::new();
         let min_version = match (self.profile, self.min_version) {
             (Some(Spanned(p)), Some(Spanned(v))) if p.value == Profile::Modern && v.value == Version::Tls12 => {
@@ -286,13 +291,13 @@ impl spicepod::Tls {
             key: self.key,
             key_passphrase: self.key_passphrase,
         };
-        let main = main.decide(written.pair, folder).unwrap_or_else(|wrong| {
+        let main = main.decide(folder).unwrap_or_else(|wrong| {
             problems.extend(wrong);
             None
         });
         let mut more = Vec::new();
-        for (Spanned(Sourced { value: pair, origin }), written) in self.certificates.into_iter().zip(written.more) {
-            match pair.decide(written, folder) {
+        for Spanned(Sourced { value: pair, origin }) in self.certificates {
+            match pair.decide(folder) {
                 Ok(Some(pair)) => more.push(pair),
                 Ok(None) => {
                     let problem = Problem::new(origin, "a pair has a certificate and a key, and this one has neither");
@@ -301,7 +306,7 @@ impl spicepod::Tls {
                 Err(wrong) => problems.extend(wrong),
             }
         }
-        let authority = one_of(self.client_auth_ca_file, self.client_auth_ca, written.client_ca, folder);
+        let authority = one_of(self.client_auth_ca_file, self.client_auth_ca, folder);
         let authority = authority.map_err(|problem| problems.push(problem));
         let clients = match (self.client_auth_mode, authority) {
             (Some(Spanned(mode)), Ok(Some(authority))) if asks => Some(Clients {
@@ -346,15 +351,15 @@ impl spicepod::Tls {
 
 impl spicepod::TlsPair {
     /// A pair, or nothing where nothing of it is given.
-    fn decide(self, written: PairTemplate, folder: &Folder<'_>) -> Result<Option<Pair>, Vec<Problem>> {
-        let certificate = one_of(self.certificate_file, self.certificate, written.certificate, folder);
-        let key = one_of(self.key_file, self.key, written.key, folder);
-        let passphrase = self.key_passphrase.map(|Spanned(text)| {
-            let origin = text.origin.clone();
-            if text.value.0.is_empty() {
-                return Err(Problem::new(origin, "the passphrase is empty").hint("take it away, or give the key's own"));
+    fn decide(self, folder: &Folder<'_>) -> Result<Option<Pair>, Vec<Problem>> {
+        let certificate = one_of(self.certificate_file, self.certificate, folder);
+        let key = one_of(self.key_file, self.key, folder);
+        let passphrase = self.key_passphrase.map(|input| {
+            if input.secret.value.is_empty() {
+                let problem = Problem::new(input.secret.origin, "the passphrase is empty");
+                return Err(problem.hint("take it away, or give the key's own"));
             }
-            Ok(text.map(|SecretText(secret)| followed(secret, written.passphrase)))
+            Ok(followed(input))
         });
         let (certificate, key, passphrase) = match (certificate, key, passphrase.transpose()) {
             (Ok(certificate), Ok(key), Ok(passphrase)) => (certificate, key, passphrase),
@@ -378,17 +383,16 @@ impl spicepod::TlsPair {
 }
 
 /// A secret, which is followed where it was written as a reference.
-fn followed(value: Secret, written: Option<Template>) -> MaterialInput {
-    match written {
+fn followed(SecretInput { secret, template }: SecretInput) -> Sourced<MaterialInput> {
+    secret.map(|value| match template {
         Some(written) => MaterialInput::Secrets { written, value },
         None => MaterialInput::Text(value),
-    }
+    })
 }
 
 fn one_of(
     file: Option<Templated>,
-    text: Option<Spanned<SecretText>>,
-    written: Option<Template>,
+    text: Option<SecretInput>,
     folder: &Folder<'_>,
 ) -> Result<Option<Sourced<MaterialInput>>, Problem> {
     let input = match (file, text) {
@@ -419,12 +423,11 @@ fn one_of(
             let origin = file.origin.clone();
             Sourced::new(MaterialInput::File(folder.path(file)), origin)
         }
-        (None, Some(Spanned(text))) => {
-            let Sourced { value: SecretText(secret), origin } = text;
-            if secret.is_blank() {
-                return Err(Problem::new(origin, "the PEM text is empty").hint(tls::WAYS));
+        (None, Some(input)) => {
+            if input.secret.value.is_blank() {
+                return Err(Problem::new(input.secret.origin, "the PEM text is empty").hint(tls::WAYS));
             }
-            Sourced::new(followed(secret, written), origin)
+            followed(input)
         }
         (None, None) => return Ok(None),
     };

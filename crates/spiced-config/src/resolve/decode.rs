@@ -1,20 +1,23 @@
-//! From a tree to typed values by serde. What is not as the schema wants it becomes a [`Problem`]
-//! with the place of the value, or of the unknown key.
+//! From effective values to typed values by serde. What is not as the schema wants it becomes a [`Problem`] with the
+//! place of the value, or of the unknown key.
+//!
+//! figment's own deserializer repeats values in its errors and knows no units, hints or references.
 
 use std::fmt;
 
-use serde::de::value::StringDeserializer;
+use serde::de::value::{StrDeserializer, StringDeserializer};
 use serde::de::{
     self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
+use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::aliases::meant;
-use crate::error::{Problem, nearest};
-use crate::shown::{is_secret_place, may_be_secret};
-use crate::tree::{Key, Kind, Node, Text};
-use crate::units;
+use crate::problem::shown::{is_secret_place, may_be_secret};
+use crate::problem::{Problem, nearest};
+use crate::raw::aliases::meant;
+use crate::raw::units;
+use crate::resolve::effective::{Effective, Node, Text};
 
 /// Problems of one report; a person reads no more.
 const MAX_PROBLEMS: usize = 50;
@@ -22,25 +25,30 @@ const MAX_PROBLEMS: usize = 50;
 /// How often a tree is read again without what is wrong in it.
 const MAX_ROUNDS: usize = 100;
 
-/// Gives a tree a type.
-pub(crate) fn decode<T: DeserializeOwned>(node: Node) -> Result<T, Problem> {
-    let origin = node.origin.clone();
-    T::deserialize(Value(node)).map_err(|e| e.into_problem(origin))
+/// Gives a value a type.
+pub(crate) fn decode<T: DeserializeOwned>(node: Node<'_>) -> Result<T, Problem> {
+    let origin = node.origin();
+    T::deserialize(node).map_err(|failure| failure.into_problem(origin))
 }
 
-/// Gives a tree a type and tells every problem, not only the first: what is wrong is taken out, and the rest is read
-/// again.
+/// Gives the whole tree a type and tells every problem, not only the first: what is wrong is taken out, and the rest is
+/// read again.
 /// `damaged` are maps and lists from which something is missing already; what they lack is no problem of its own. Gives
 /// a value also where there are problems, if what is left has one.
-pub(crate) fn decode_all<T: DeserializeOwned>(mut root: Node, damaged: &mut Vec<Origin>) -> (Option<T>, Vec<Problem>) {
+pub(crate) fn decode_all<T: DeserializeOwned>(
+    tree: &mut Effective<'_>,
+    damaged: &mut Vec<Origin>,
+) -> (Option<T>, Vec<Problem>) {
     let mut problems = Vec::new();
     // What follows from something else is no problem of its own, and costs a reading all the same.
     for round in 1.. {
-        let problem = match decode(root.clone()) {
+        let failure = match T::deserialize(tree.root()) {
             Ok(value) => return (Some(value), problems),
-            Err(problem) => problem,
+            Err(failure) => failure,
         };
-        let taken = problem.origin.as_ref().and_then(|origin| root.take_at(origin));
+        let pointer = failure.place.as_ref().map(|(pointer, _)| pointer.clone()).unwrap_or_default();
+        let problem = failure.into_problem(tree.root().origin());
+        let taken = tree.remove_at(&pointer);
         let follows = problem.origin.as_ref().is_some_and(|origin| damaged.contains(origin));
         if !follows && !problems.contains(&problem) {
             problems.push(problem);
@@ -92,12 +100,12 @@ pub(crate) fn keys_of<T: DeserializeOwned>() -> &'static [&'static str] {
 }
 
 /// The problem that serde would find with an unknown key, for who looks before it can.
-pub(crate) fn unknown_key(key: &Key, known: &'static [&'static str]) -> Option<Problem> {
-    if known.contains(&key.name.as_str()) {
+pub(crate) fn unknown_key(name: &str, node: &Node<'_>, known: &'static [&'static str]) -> Option<Problem> {
+    if known.contains(&name) {
         return None;
     }
-    let failure: Failure = de::Error::unknown_field(&key.name, known);
-    Some(failure.into_problem(key.origin.clone()))
+    let failure: Failure = de::Error::unknown_field(name, known);
+    Some(failure.into_problem(node.key_origin()))
 }
 
 /// A failure on its way up: it gets its place where it is known first.
@@ -105,18 +113,28 @@ pub(crate) fn unknown_key(key: &Key, known: &'static [&'static str]) -> Option<P
 pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
-    origin: Option<Origin>,
+    /// The pointer of the value, and where it or its key was written.
+    place: Option<(String, Origin)>,
     is_unknown_key: bool,
 }
 
 impl Failure {
-    fn at(mut self, origin: &Origin) -> Self {
-        self.origin.get_or_insert_with(|| origin.clone());
+    fn new(message: String) -> Self {
+        Self { message, hint: None, place: None, is_unknown_key: false }
+    }
+
+    fn at(mut self, node: &Node<'_>) -> Self {
+        self.place.get_or_insert_with(|| (node.pointer().to_owned(), node.origin()));
+        self
+    }
+
+    fn at_key(mut self, node: &Node<'_>) -> Self {
+        self.place.get_or_insert_with(|| (node.pointer().to_owned(), node.key_origin()));
         self
     }
 
     fn into_problem(self, outermost: Origin) -> Problem {
-        let origin = self.origin.unwrap_or(outermost);
+        let origin = self.place.map_or(outermost, |(_, origin)| origin);
         // Where the place hides the key, it may be a secret.
         let is_hidden = self.is_unknown_key && matches!(&origin, Origin::File { key, .. } if key.ends_with('…'));
         let message = if is_hidden { "unknown key (not shown: it may be a secret)".to_owned() } else { self.message };
@@ -135,7 +153,7 @@ impl std::error::Error for Failure {}
 
 impl de::Error for Failure {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { message: message.to_string(), hint: None, origin: None, is_unknown_key: false }
+        Self::new(message.to_string())
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -145,7 +163,7 @@ impl de::Error for Failure {
             (None, None) => format!("known here: {}", expected.join(", ")),
         };
         let message = if may_be_secret(field) { "unknown key".to_owned() } else { format!("unknown key `{field}`") };
-        Self { message, hint: Some(hint), origin: None, is_unknown_key: true }
+        Self { hint: Some(hint), is_unknown_key: true, ..Self::new(message) }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -158,31 +176,26 @@ impl de::Error for Failure {
     }
 }
 
-struct Value(Node);
-
-impl Value {
-    fn text(&self, wanted: &str) -> Result<Shown, Failure> {
-        let shown = match &self.0.kind {
-            Kind::Text(Text::Final { value, secret, .. }) => {
-                let text = value.expose_text().map_err(|_| wrong("text that is not UTF-8", wanted))?;
-                Shown::new(text, *secret, &self.0.origin)
+impl Node<'_> {
+    fn shown(&self, wanted: &str) -> Result<Shown, Failure> {
+        match self.text() {
+            Some(Text::Literal(text)) => Ok(Shown::new(&text, false, &self.origin())),
+            Some(Text::Resolved(secret)) => {
+                let text = secret.expose_text().map_err(|_| wrong("text that is not UTF-8", wanted))?;
+                Ok(Shown::new(text, true, &self.origin()))
             }
-            Kind::Text(Text::Written(template)) => {
-                let text = template.as_literal().ok_or_else(|| wrong("a reference that was not replaced", wanted))?;
-                Shown::new(text, false, &self.0.origin)
-            }
-            Kind::Null => return Err(wrong("nothing", wanted)),
-            Kind::List(_) => return Err(wrong("a list", wanted)),
-            Kind::Map(_) => return Err(wrong("a map", wanted)),
-        };
-        Ok(shown)
+            Some(Text::Written(_)) => Err(wrong("a reference that was not replaced", wanted)),
+            None if self.is_list() => Err(wrong("a list", wanted)),
+            None if self.is_map() => Err(wrong("a map", wanted)),
+            None => Err(wrong("nothing", wanted)),
+        }
     }
 
     fn parse<T>(&self, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Failure> {
-        let shown = self.text(wanted)?;
+        let shown = self.shown(wanted)?;
         parse(shown.text.trim()).ok_or_else(|| Failure {
             hint: quotes(&shown.text).map(|_| UNQUOTE.to_owned()),
-            ..Failure::custom_hint(format!("takes {wanted}, not {}", shown.given()))
+            ..Failure::new(format!("takes {wanted}, not {}", shown.given()))
         })
     }
 }
@@ -227,18 +240,12 @@ pub(crate) fn instead(text: &str, reference: bool, origin: &Origin) -> Option<&'
 }
 
 fn wrong(given: &str, wanted: &str) -> Failure {
-    Failure::custom_hint(format!("takes {wanted}, not {given}"))
+    Failure::new(format!("takes {wanted}, not {given}"))
 }
 
 fn one_value(given: &str) -> Failure {
     let hint = "write one value; text that begins with [ or { stands in quotes";
     Failure { hint: Some(hint.to_owned()), ..wrong(given, "one value") }
-}
-
-impl Failure {
-    fn custom_hint(message: String) -> Self {
-        Self { message, hint: None, origin: None, is_unknown_key: false }
-    }
 }
 
 macro_rules! integers {
@@ -249,20 +256,21 @@ macro_rules! integers {
     };
 }
 
-impl<'de> Deserializer<'de> for Value {
+impl<'de> Deserializer<'de> for Node<'_> {
     type Error = Failure;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-        match self.0.kind {
-            Kind::Null => visitor.visit_unit(),
-            Kind::Text(_) => {
-                let shown = self.text("text")?;
-                let answer = visitor.visit_string::<Failure>(shown.text);
-                // Whatever a type says of a value may repeat it.
-                answer.map_err(|e| shown.instead.map_or(e, |instead| wrong(instead, "another kind of text")))
-            }
-            Kind::List(items) => visitor.visit_seq(Items(items.into_iter())),
-            Kind::Map(entries) => visitor.visit_map(Entries { entries: entries.into_iter(), value: None }),
+        if let Some(items) = self.items() {
+            visitor.visit_seq(Items(items.into_iter()))
+        } else if self.is_map() {
+            visitor.visit_map(Entries::of(&self))
+        } else if self.is_null() {
+            visitor.visit_unit()
+        } else {
+            let shown = self.shown("text")?;
+            let answer = visitor.visit_string::<Failure>(shown.text);
+            // Whatever a type says of a value may repeat it.
+            answer.map_err(|e| shown.instead.map_or(e, |instead| wrong(instead, "another kind of text")))
         }
     }
 
@@ -291,38 +299,32 @@ impl<'de> Deserializer<'de> for Value {
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-        match self.0.kind {
-            Kind::List(_) => Err(one_value("a list")),
-            Kind::Map(_) => Err(one_value("keys and values")),
-            _ => self.deserialize_any(visitor),
+        if self.is_list() {
+            Err(one_value("a list"))
+        } else if self.is_map() {
+            Err(one_value("keys and values"))
+        } else {
+            self.deserialize_any(visitor)
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-        match &self.0.kind {
-            Kind::Null => visitor.visit_seq(Items(Vec::new().into_iter())),
-            Kind::Text(Text::Final { value, list: true, secret }) => {
-                let text = value.expose_text().map_err(|_| wrong("text that is not UTF-8", "a list"))?;
-                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Node {
-                    kind: Kind::Text(Text::Final { value: item.into(), secret: *secret, list: false }),
-                    origin: self.0.origin.clone(),
-                });
-                visitor.visit_seq(Items(items.collect::<Vec<_>>().into_iter()))
-            }
-            Kind::List(_) => self.deserialize_any(visitor),
-            _ => Err(wrong("a single value", "a list")),
+        if self.is_null() {
+            return visitor.visit_seq(Items(Vec::new().into_iter()));
         }
+        let items = self.items().or_else(|| self.split_at_commas()).ok_or_else(|| wrong("a single value", "a list"))?;
+        visitor.visit_seq(Items(items.into_iter()))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-        match &self.0.kind {
-            Kind::Null => visitor.visit_map(Entries { entries: Vec::new().into_iter(), value: None }),
-            Kind::Map(_) => self.deserialize_any(visitor),
-            _ => Err(wrong("a single value or a list", "keys and values")),
+        if self.is_map() || self.is_null() {
+            visitor.visit_map(Entries::of(&self))
+        } else {
+            Err(wrong("a single value or a list", "keys and values"))
         }
     }
 
@@ -333,7 +335,7 @@ impl<'de> Deserializer<'de> for Value {
         visitor: V,
     ) -> Result<V::Value, Failure> {
         if name == PLACED {
-            return visitor.visit_seq(SpannedSeed { node: Some(self.0), given: 0 });
+            return visitor.visit_seq(SpannedSeed { node: Some(self), given: 0 });
         }
         self.deserialize_map(visitor)
     }
@@ -344,10 +346,10 @@ impl<'de> Deserializer<'de> for Value {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Failure> {
-        let shown = self.text("a word")?;
+        let shown = self.shown("a word")?;
         let answer = visitor.visit_enum(shown.text.trim().to_owned().into_deserializer());
         answer.map_err(|e: Failure| {
-            let one_of = || Failure::custom_hint(format!("takes one of {}", variants.join(", ")));
+            let one_of = || Failure::new(format!("takes one of {}", variants.join(", ")));
             if shown.instead.is_some() { one_of() } else { e }
         })
     }
@@ -366,37 +368,42 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-struct Items(std::vec::IntoIter<Node>);
+struct Items<'n>(std::vec::IntoIter<Node<'n>>);
 
-impl<'de> SeqAccess<'de> for Items {
+impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = Failure;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Failure> {
         let Some(node) = self.0.next() else { return Ok(None) };
-        let origin = node.origin.clone();
-        seed.deserialize(Value(node)).map(Some).map_err(|e| e.at(&origin))
+        seed.deserialize(node.clone()).map(Some).map_err(|e| e.at(&node))
     }
 }
 
-struct Entries {
-    entries: std::vec::IntoIter<(Key, Node)>,
-    value: Option<Node>,
+struct Entries<'n> {
+    entries: std::vec::IntoIter<(&'n str, Node<'n>)>,
+    value: Option<Node<'n>>,
 }
 
-impl<'de> MapAccess<'de> for Entries {
+impl<'n> Entries<'n> {
+    fn of(node: &Node<'n>) -> Self {
+        Self { entries: node.entries().unwrap_or_default().into_iter(), value: None }
+    }
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Failure;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Failure> {
-        let Some((key, value)) = self.entries.next() else { return Ok(None) };
+        let Some((name, value)) = self.entries.next() else { return Ok(None) };
+        let key: StrDeserializer<'_, Failure> = name.into_deserializer();
+        let key = seed.deserialize(key).map_err(|e| e.at_key(&value))?;
         self.value = Some(value);
-        let name: StringDeserializer<Failure> = key.name.into_deserializer();
-        seed.deserialize(name).map(Some).map_err(|e| e.at(&key.origin))
+        Ok(Some(key))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Failure> {
         let node = self.value.take().expect("serde asks for a value after its key");
-        let origin = node.origin.clone();
-        seed.deserialize(Value(node)).map_err(|e| e.at(&origin))
+        seed.deserialize(node.clone()).map_err(|e| e.at(&node))
     }
 }
 
@@ -449,6 +456,13 @@ pub(crate) struct Templated {
     pub(crate) reference: bool,
 }
 
+/// A secret with its place, and its template if it was written with references.
+#[derive(Debug, Clone)]
+pub(crate) struct SecretInput {
+    pub(crate) secret: Sourced<Secret>,
+    pub(crate) template: Option<Template>,
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         with_place(deserializer).map(|(sourced, _)| Self(sourced))
@@ -457,15 +471,26 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
 
 impl<'de> Deserialize<'de> for Templated {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        with_place(deserializer).map(|(sourced, reference)| Self { placed: Spanned(sourced), reference })
+        with_place(deserializer)
+            .map(|(sourced, written)| Self { placed: Spanned(sourced), reference: written.is_some() })
     }
 }
 
-/// A value, its place, and whether a reference gave it.
-fn with_place<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<(Sourced<T>, bool), D::Error> {
+impl<'de> Deserialize<'de> for SecretInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (secret, written): (Sourced<SecretText>, _) = with_place(deserializer)?;
+        let template = written.and_then(|text| Template::parse(&text).ok());
+        Ok(Self { secret: secret.map(|SecretText(secret)| secret), template })
+    }
+}
+
+/// A value and its place, and the text as written if it holds references.
+fn with_place<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<(Sourced<T>, Option<String>), D::Error> {
     struct PlaceVisitor<T>(std::marker::PhantomData<T>);
     impl<'de, T: Deserialize<'de>> Visitor<'de> for PlaceVisitor<T> {
-        type Value = (Sourced<T>, bool);
+        type Value = (Sourced<T>, Option<String>);
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a value of this crate's trees")
@@ -473,43 +498,39 @@ fn with_place<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
             let gone = || de::Error::custom("a value without a place");
-            let (reference, place): (bool, String) =
+            let (written, place): (String, String) =
                 (seq.next_element()?.ok_or_else(gone)?, seq.next_element()?.ok_or_else(gone)?);
             let value = seq.next_element()?.ok_or_else(gone)?;
-            Ok((Sourced::new(value, unpack(&place).ok_or_else(gone)?), reference))
+            let written = (!written.is_empty()).then_some(written);
+            Ok((Sourced::new(value, unpack(&place).ok_or_else(gone)?), written))
         }
     }
     deserializer.deserialize_struct(PLACED, &[], PlaceVisitor(std::marker::PhantomData))
 }
 
-/// Hands serde whether a reference gave the value, its place, then the value.
-struct SpannedSeed {
-    node: Option<Node>,
+/// Hands serde the text as written if it holds references, then its place, then the value.
+struct SpannedSeed<'n> {
+    node: Option<Node<'n>>,
     given: usize,
 }
 
-impl<'de> SeqAccess<'de> for SpannedSeed {
+impl<'de> SeqAccess<'de> for SpannedSeed<'_> {
     type Error = Failure;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Failure> {
         let Some(node) = &self.node else { return Ok(None) };
         self.given += 1;
-        match self.given {
-            1 => {
-                let reference = matches!(node.kind, Kind::Text(Text::Final { secret: true, .. }));
-                let flag: serde::de::value::BoolDeserializer<Failure> = reference.into_deserializer();
-                seed.deserialize(flag).map(Some)
-            }
-            2 => {
-                let place: StringDeserializer<Failure> = pack(&node.origin).into_deserializer();
-                seed.deserialize(place).map(Some)
-            }
+        let text = match self.given {
+            1 => node.written().unwrap_or_default().to_owned(),
+            2 => pack(&node.origin()),
             _ => {
-                let node = self.node.take().expect("taken once");
-                let origin = node.origin.clone();
-                seed.deserialize(Value(node)).map(Some).map_err(|e| e.at(&origin))
+                let node = node.clone();
+                self.node = None;
+                return seed.deserialize(node.clone()).map(Some).map_err(|e| e.at(&node));
             }
-        }
+        };
+        let text: StringDeserializer<Failure> = text.into_deserializer();
+        seed.deserialize(text).map(Some)
     }
 }
 
@@ -521,6 +542,7 @@ fn pack(origin: &Origin) -> String {
         Origin::File { file, key, line, column } => {
             format!("file\u{1f}{}\u{1f}{key}\u{1f}{line}\u{1f}{column}", file.display())
         }
+        Origin::Program => "program".to_owned(),
         _ => "default".to_owned(),
     }
 }
@@ -536,6 +558,7 @@ fn unpack(text: &str) -> Option<Origin> {
             line: parts.next()?.parse().ok()?,
             column: parts.next()?.parse().ok()?,
         },
+        "program" => Origin::Program,
         _ => Origin::Default,
     })
 }

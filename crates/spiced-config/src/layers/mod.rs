@@ -1,46 +1,43 @@
 //! The layers, topmost first: the command line, the environment, `spicepod.yaml`, the defaults. How
 //! they become one [`Settings`].
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use figment::{Figment, Provider};
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::decode::{decode, decode_all, keys_of, unknown_key};
-use crate::environment::{Environment, KnownOption};
-use crate::error::{ConfigError, Problem, in_order};
+use crate::problem::shown::{may_be_secret, shown_path};
+use crate::problem::{ConfigError, Problem, in_order};
+use crate::providers::environment::{self, Environment, KnownOption};
+use crate::providers::pod::Pod;
+use crate::providers::{CommandLine, Flag, Layer, merged, pointer};
+use crate::raw::spicepod::{self, Spicepod};
+use crate::resolve::decode::{decode, decode_all, keys_of, unknown_key};
+use crate::resolve::effective::{Effective, Node};
+use crate::resolve::{api_keys, stores};
 use crate::settings::{Settings, Store, Warning};
-use crate::shown::{may_be_secret, shown_path};
-use crate::spicepod::Spicepod;
-use crate::tls::Said;
-use crate::tree::{Key, Kind, Node, Text};
-use crate::{environment, keys, spicepod, stores, tls, unsupported_keys, yaml};
+use crate::tls_source::{self, Switches};
 
 /// A pod is a few pages; more is the wrong file.
 const MAX_POD_SIZE: u64 = 4 * 1024 * 1024;
 
-/// A setting that the command line gives.
-#[derive(Debug, Clone)]
-pub struct Flag {
-    /// The option as it was written: `--tls-key-file`.
-    pub name: String,
-    /// The setting: `runtime.tls.key_file`.
-    pub setting: &'static str,
-    /// Its value, literal.
-    pub value: String,
-}
-
 /// What was said, by whom; nothing is decided and nothing secret is read yet.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Layers {
-    flags: Node,
-    environment: Node,
-    pod: Node,
+    /// Topmost first.
+    layers: Vec<Layer>,
     folder: PathBuf,
     warnings: Vec<Warning>,
     /// What is wrong with variables, and with values of the pod that are not in its tree.
     problems: Vec<Problem>,
+}
+
+/// Without values: they may be secrets.
+impl std::fmt::Debug for Layers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layers").field("folder", &self.folder).finish_non_exhaustive()
+    }
 }
 
 /// Why the layers could not be settled.
@@ -90,7 +87,8 @@ impl Layers {
         let mut layers = Self::from_text(&name, &text, folder, variables, flags, options)?;
         if path.is_dir() && path.join("spicepod.yaml").is_file() && path.join("spicepod.yml").is_file() {
             let message = "spicepod.yml beside it is not read".to_owned();
-            layers.warnings.push(Warning { origin: Some(layers.pod.origin.clone()), message });
+            let origin = Effective::of(&layers.layers).root().origin();
+            layers.warnings.push(Warning { origin: Some(origin), message });
         }
         Ok(layers)
     }
@@ -103,30 +101,97 @@ impl Layers {
         flags: &[Flag],
         options: &[KnownOption],
     ) -> Result<Self, ConfigError> {
-        let pod = yaml::read(name, text);
-        let referred = pod.as_ref().map(|(pod, _)| referred(pod)).unwrap_or_default();
-        let Environment { settings, mut problems, warnings: of_variables } =
-            environment::read(variables, options, |name| referred.contains(name));
-        let mut pod = match pod {
-            Ok((pod, wrong)) => {
-                problems.extend(wrong);
-                pod
-            }
+        let pod = Pod::read(name, text);
+        let referred = pod.as_ref().map(Pod::referred).unwrap_or_default();
+        let mut environment = environment::read(variables, options, |name| referred.contains(name));
+        let pod = match pod {
+            Ok(pod) => pod,
             Err(error) => {
+                let mut problems = environment.problems;
                 problems.extend(before(name, text, &error));
                 problems.extend(error.0);
                 return Err(ConfigError(in_order(problems)));
             }
         };
-        let mut warnings = unsupported_keys::prune(&mut pod);
+        environment.yield_to(&pod.data);
+        let command_line = CommandLine(flags);
+        let layers = vec![
+            Layer::new(&command_line, command_line.places(), false),
+            Layer::new(&environment, environment.places().clone(), false),
+            Layer::new(&pod, pod.places().clone(), true),
+        ];
+        let Environment { mut problems, warnings: of_variables, .. } = environment;
+        let mut warnings = pod.warnings;
+        problems.extend(pod.problems);
         warnings.extend(of_variables);
-        keys::rename(&mut pod);
-        let mut root = Node::map(Origin::Default);
-        for Flag { name, setting, value } in flags {
-            let path: Vec<&str> = setting.split('.').collect();
-            root.put(&path, environment::literal(value.clone(), Origin::Flag(name.clone())));
-        }
-        Ok(Self { flags: root, environment: settings, pod, folder, warnings, problems })
+        Ok(Self { layers, folder, warnings, problems })
+    }
+
+    /// What [`Figment`] merged of the command line, the environment and the pod file, for a program that reads more of
+    /// it or lays more over it.
+    ///
+    /// The values are in figment's default profile. Each has the tag of the provider that supplied it: `the command
+    /// line`, `the environment` or `spicepod.yaml`. All scalars are text as written; references are not replaced, so
+    /// `Debug` of the result prints the secrets that are written in place.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// use figment::providers::Serialized;
+    /// use spiced_config::Layers;
+    ///
+    /// std::fs::write(directory.path().join("spicepod.yaml"), "runtime: { shutdown_delay: 5s }\n")?;
+    /// let layers = Layers::read(directory.path(), [], &[], &[])?;
+    ///
+    /// // One more provider, below the others, for a part of the program that has settings of its own.
+    /// let figment = layers.figment().join(Serialized::default("my_app.greeting", "hello"));
+    /// assert_eq!(figment.extract_inner::<String>("my_app.greeting")?, "hello");
+    /// assert_eq!(figment.extract_inner::<String>("runtime.shutdown_delay")?, "5s");
+    /// let supplied = figment.find_metadata("runtime.shutdown_delay").expect("the pod has it");
+    /// assert_eq!(supplied.name, "spicepod.yaml");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn figment(&self) -> Figment {
+        merged(&self.layers)
+    }
+
+    /// Lays a provider over all others, as [`Figment::merge`] does: it overrides them. Its values are literal, numbers
+    /// or text; their origin is [`Origin::Program`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// use figment::providers::Serialized;
+    /// use spiced_config::Layers;
+    ///
+    /// std::fs::write(directory.path().join("spicepod.yaml"), "runtime: { limits: { connections: 5 } }\n")?;
+    /// let layers = Layers::read(directory.path(), [], &[], &[])?
+    ///     .merge(Serialized::default("runtime.limits.connections", 7))?
+    ///     .join(Serialized::default("name", "my-app"))?;
+    ///
+    /// let resolve = async |_: &[tls_core::Sourced<spiced_secrets::Template>]| Ok::<_, std::convert::Infallible>(vec![]);
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// let settings = runtime.block_on(layers.settle(resolve)).map_err(|_| "the pod is wrong")?;
+    /// assert_eq!((settings.limits.connections, settings.name.as_str()), (7, "my-app"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The provider fails.
+    pub fn merge(mut self, provider: impl Provider) -> Result<Self, Box<figment::Error>> {
+        self.layers.insert(0, Layer::of_program(provider)?);
+        Ok(self)
+    }
+
+    /// Lays a provider below all others, as [`Figment::join`] does: it gives defaults. See [`merge`](Self::merge).
+    ///
+    /// # Errors
+    /// The provider fails.
+    pub fn join(mut self, provider: impl Provider) -> Result<Self, Box<figment::Error>> {
+        self.layers.push(Layer::of_program(provider)?);
+        Ok(self)
     }
 
     /// The directory that the pod's relative paths start from.
@@ -139,26 +204,27 @@ impl Layers {
     /// # Errors
     /// A declaration is not as the schema wants it.
     pub fn stores(&self) -> Result<Vec<Store>, ConfigError> {
-        self.pod.get(&["secrets"]).map_or_else(|| Ok(Vec::new()), |node| stores::read(node.clone()))
+        stores::read(&mut Effective::of(&self.layers))
     }
 
-    /// The three layers as they were said, topmost first.
-    pub(crate) fn trees(&self) -> [Node; 3] {
-        [self.flags.clone(), self.environment.clone(), self.pod.clone()]
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Each layer as it was said, topmost first, and its name.
+    pub(crate) fn each(&self) -> Vec<(String, Effective<'_>)> {
+        let layers = self.layers.chunks(1);
+        layers.map(|layer| (layer[0].name(), Effective::of(layer))).collect()
     }
 
     /// Every value of the pod that holds a reference, in order, whether it is overridden or not; those of
     /// the stores' own parameters are with [`stores`](Self::stores).
     pub fn references(&self) -> Vec<Sourced<Template>> {
-        let mut root = self.pod.clone();
-        root.take(&["secrets"]);
         let mut found = Vec::new();
-        root.each_text(&mut |origin, text| match text {
-            Text::Written(template) if !template.is_literal() => {
-                found.push(Sourced::new(template.clone(), origin.clone()));
-            }
-            _ => {}
-        });
+        for (_, mut layer) in self.each() {
+            layer.remove(stores::SECRETS);
+            found.extend(layer.references().into_iter().map(|(_, reference)| reference));
+        }
         found
     }
 
@@ -171,23 +237,23 @@ impl Layers {
         self,
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
     ) -> Result<Settings, Resolved<E>> {
-        let folder = self.folder.clone();
-        let Merged { mut root, tls, warnings, mut problems, mut damaged, mut lost } = self.merge(&resolve).await;
-        problems.extend(keys::split(&mut root));
-        let written = SecretTemplate::of(&root);
-        if let Err(error) = replace_references(&mut root, &resolve).await {
+        let Merged { mut tree, tls, warnings, mut problems, mut damaged, mut lost } = self.merge_all(&resolve).await;
+        problems.extend(api_keys::split(&mut tree));
+        if let Err(error) = replace_references(&mut tree, &resolve).await {
             lost.push(error);
-            damaged.extend(root.take_references());
+            for (pointer, _) in tree.references() {
+                damaged.extend(tree.remove_at(&pointer));
+            }
         }
         let is_damaged = damaged.iter().any(is_of_access);
-        let (pod, wrong) = decode_all::<Spicepod>(root, &mut damaged);
+        let (pod, wrong) = decode_all::<Spicepod>(&mut tree, &mut damaged);
         problems.extend(wrong);
         if let Some(pod) = pod {
             // What is missing because it is wrong elsewhere is told there.
             let is_whole = lost.is_empty() && problems.is_empty();
             let of_access = |problem: &Problem| problem.origin.as_ref().is_none_or(is_of_access);
             let is_told = is_damaged || problems.iter().any(of_access);
-            match pod.decide(tls, &folder, written, warnings, is_whole || !is_told) {
+            match pod.decide(tls, &self.folder, warnings, is_whole || !is_told) {
                 Ok(settings) if is_whole => return Ok(settings),
                 Ok(_) => {}
                 Err(error) => problems.extend(error.0),
@@ -204,77 +270,62 @@ impl Layers {
         }
     }
 
-    /// One tree of the effective values alone, its references not yet replaced, and whether TLS is on; also everything
-    /// that is wrong so far, which is not in the tree any more.
-    pub(crate) async fn merge<E>(
-        mut self,
+    /// The effective values alone, their references not yet replaced, and whether TLS is on; also everything that is
+    /// wrong so far, which does not count any more.
+    pub(crate) async fn merge_all<E>(
+        &self,
         resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
-    ) -> Merged<E> {
+    ) -> Merged<'_, E> {
+        let mut tree = Effective::of(&self.layers);
+        // The stores are read on their own; the rest may refer to them.
+        tree.remove(stores::SECRETS);
         // What has no value because it is malformed is told once.
         let mut damaged: Vec<Origin> = self.problems.iter().filter_map(|problem| problem.origin.clone()).collect();
-        let (mut problems, mut lost) = (self.problems, Vec::new());
+        let (mut problems, mut lost) = (self.problems.clone(), Vec::new());
         // The two switches may be references themselves, and say which of the others count.
-        for name in ["enabled", "self_signed"] {
-            let path = ["runtime", "tls", name];
-            let beaten = [&self.flags, &self.environment].into_iter().any(|upper| upper.get(&path).is_some());
-            if beaten {
-                self.pod.take(&path);
-            }
-            let Some(node) = self.pod.get_mut(&path) else { continue };
-            if let Err(error) = replace_references(node, resolve).await {
-                lost.push(error);
-                damaged.extend(self.pod.take(&path).map(|node| node.origin));
+        for name in ["runtime.tls.enabled", "runtime.tls.self_signed"] {
+            let Some(node) = tree.get(name) else { continue };
+            let (pointer, origin) = (node.pointer().to_owned(), node.origin());
+            let Some(template) = node.reference() else { continue };
+            match resolve(&[Sourced::new(template, origin.clone())]).await {
+                Ok(values) => replace(&mut tree, [pointer], values),
+                Err(error) => {
+                    lost.push(error);
+                    tree.remove(name);
+                    damaged.push(origin);
+                }
             }
         }
-        let mut layers = [self.flags, self.environment, self.pod];
         // Who gives the material is decided before the schema is asked; a typo among its keys must not read as "nothing
         // is given".
-        for layer in &mut layers {
-            for problem in tls_problems(layer, &self.folder) {
-                damaged.extend(problem.origin.as_ref().and_then(|origin| layer.get_mut(&TLS)?.take_at(origin)));
-                problems.push(problem);
-            }
+        for (pointer, problem) in tls_problems(&tree, &self.folder) {
+            damaged.extend(tree.remove_at(&pointer));
+            problems.push(problem);
         }
-        let said = layers.each_mut().map(|layer| {
-            said(layer).unwrap_or_else(|problem| {
-                damaged.extend(problem.origin.as_ref().and_then(|origin| layer.get_mut(&TLS)?.take_at(origin)));
-                problems.push(problem);
-                Said::default()
-            })
-        });
-        let mut warnings = self.warnings;
+        let mut switch = |name: &str| {
+            let node = tree.get(name).filter(|node| !node.is_null())?;
+            let origin = node.origin();
+            match decode::<bool>(node) {
+                Ok(on) => Some((on, origin)),
+                Err(problem) => {
+                    damaged.extend(tree.remove_at(&pointer(name)));
+                    problems.push(problem);
+                    None
+                }
+            }
+        };
+        let switches =
+            Switches { enabled: switch("runtime.tls.enabled"), self_signed: switch("runtime.tls.self_signed") };
+        let mut warnings = self.warnings.clone();
         let is_whole = damaged.is_empty();
-        let tls = tls::settle(&mut layers, &said, &mut warnings).unwrap_or_else(|problem| {
+        let tls = tls_source::choose(&mut tree, switches, &mut warnings).unwrap_or_else(|problem| {
             damaged.extend(problem.origin.clone());
             if is_whole {
                 problems.push(problem);
             }
             false
         });
-
-        let [flags, environment, mut root] = layers;
-        if root.is_null() {
-            root.kind = Kind::Map(Vec::new());
-        }
-        if !matches!(root.kind, Kind::Map(_)) {
-            let problem = Problem::new(root.origin.clone(), "a pod is a map of keys, such as `datasets:`, not this")
-                .hint("see docs/configuration.md for what a pod may hold");
-            problems.push(problem);
-            damaged.push(root.origin.clone());
-            root.kind = Kind::Map(Vec::new());
-        }
-        if let Some(origin) = root.keys_over_lists(&environment) {
-            let problem = Problem::new(origin.clone(), "speaks of an item of a list, which a variable cannot")
-                .hint("write a reference such as ${env:NAME} at the item in spicepod.yaml");
-            problems.push(problem);
-            damaged.push(origin);
-        } else {
-            root.overlay(environment);
-        }
-        root.overlay(flags);
-        // The stores are read on their own; the rest may refer to them.
-        root.take(&["secrets"]);
-        Merged { root, tls, warnings, problems, damaged, lost }
+        Merged { tree, tls, warnings, problems, damaged, lost }
     }
 }
 
@@ -310,77 +361,12 @@ fn is_of_access(origin: &Origin) -> bool {
         .any(|other| key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
 }
 
-/// The names of variables that the pod's references may be answered by.
-fn referred(pod: &Node) -> HashSet<String> {
-    let mut names = HashSet::new();
-    pod.clone().each_text(&mut |_, text| {
-        let Text::Written(template) = text else { return };
-        for reference in template.references() {
-            for key in [reference.key().to_owned(), reference.key().to_ascii_uppercase()] {
-                names.insert(format!("SPICE_{key}"));
-                names.insert(key);
-            }
-        }
-    });
-    names
-}
-
-/// Values whose references go on being followed, as they were written.
-#[derive(Debug, Default)]
-pub(crate) struct SecretTemplate {
-    pub(crate) pair: PairTemplate,
-    /// Those of `certificates`, in their order.
-    pub(crate) more: Vec<PairTemplate>,
-    pub(crate) client_ca: Option<Template>,
-    pub(crate) api_keys: Vec<Option<Template>>,
-}
-
-/// A pair's values whose references go on being followed.
-#[derive(Debug, Default)]
-pub(crate) struct PairTemplate {
-    pub(crate) certificate: Option<Template>,
-    pub(crate) key: Option<Template>,
-    pub(crate) passphrase: Option<Template>,
-}
-
-impl SecretTemplate {
-    fn of(root: &Node) -> Self {
-        let Some(tls) = root.get(&["runtime", "tls"]) else {
-            return Self { api_keys: keys::written(root), ..Self::default() };
-        };
-        let more = match tls.get(&["certificates"]).map(|node| &node.kind) {
-            Some(Kind::List(items)) => items.iter().map(PairTemplate::of).collect(),
-            _ => Vec::new(),
-        };
-        let client_ca = referring(tls, "client_auth_ca");
-        Self { pair: PairTemplate::of(tls), more, client_ca, api_keys: keys::written(root) }
-    }
-}
-
-impl PairTemplate {
-    fn of(node: &Node) -> Self {
-        Self {
-            certificate: referring(node, "certificate"),
-            key: referring(node, "key"),
-            passphrase: referring(node, "key_passphrase"),
-        }
-    }
-}
-
-/// A value as it was written, where it holds references.
-fn referring(node: &Node, name: &str) -> Option<Template> {
-    match &node.get(&[name])?.kind {
-        Kind::Text(Text::Written(template)) if !template.is_literal() => Some(template.clone()),
-        _ => None,
-    }
-}
-
-/// What [`Layers::merge`] leaves.
-pub(crate) struct Merged<E> {
-    pub(crate) root: Node,
+/// What [`Layers::merge_all`] leaves.
+pub(crate) struct Merged<'l, E> {
+    pub(crate) tree: Effective<'l>,
     pub(crate) tls: bool,
     pub(crate) warnings: Vec<Warning>,
-    /// What is wrong so far; it is not in the tree any more.
+    /// What is wrong so far; it does not count any more.
     pub(crate) problems: Vec<Problem>,
     /// Where something was taken out that is wrong, or has no value.
     pub(crate) damaged: Vec<Origin>,
@@ -388,20 +374,20 @@ pub(crate) struct Merged<E> {
     pub(crate) lost: Vec<E>,
 }
 
-const TLS: [&str; 2] = ["runtime", "tls"];
-
-/// What is wrong with the keys of `runtime.tls`: those that nobody knows, and several files where one belongs.
-fn tls_problems(root: &Node, folder: &Path) -> Vec<Problem> {
-    let Some(Kind::Map(entries)) = root.get(&TLS).map(|node| &node.kind) else { return Vec::new() };
-    let wrong = |(key, value): &(Key, Node)| {
-        unknown_key(key, keys_of::<spicepod::Tls>()).or_else(|| several_files(&key.name, value, folder))
+/// What is wrong with the keys of `runtime.tls`, by their pointers: those that nobody knows, and several files where
+/// one belongs.
+fn tls_problems(tree: &Effective<'_>, folder: &Path) -> Vec<(String, Problem)> {
+    let Some(entries) = tree.get("runtime.tls").and_then(|node| node.entries()) else { return Vec::new() };
+    let wrong = |(name, value): (&str, Node<'_>)| {
+        let problem = unknown_key(name, &value, keys_of::<spicepod::Tls>());
+        Some((value.pointer().to_owned(), problem.or_else(|| several_files(name, &value, folder))?))
     };
-    entries.iter().filter_map(wrong).collect()
+    entries.into_iter().filter_map(wrong).collect()
 }
 
 /// A list where the path of one file belongs: the files can be put into one.
-fn several_files(name: &str, value: &Node, folder: &Path) -> Option<Problem> {
-    let Kind::List(items) = &value.kind else { return None };
+fn several_files(name: &str, value: &Node<'_>, folder: &Path) -> Option<Problem> {
+    let items = value.items()?;
     let (targets, order) = match name {
         "certificate_file" => (
             ["fullchain.pem", "tls-chain.pem", "spiced-chain.pem"],
@@ -409,19 +395,14 @@ fn several_files(name: &str, value: &Node, folder: &Path) -> Option<Problem> {
         ),
         "client_auth_ca_file" => (["client-cas.pem", "clients-ca.pem", "spiced-client-cas.pem"], "in any order"),
         "key_file" => {
-            let problem = Problem::new(value.origin.clone(), "takes the path of one file, not a list");
+            let problem = Problem::new(value.origin(), "takes the path of one file, not a list");
             return Some(problem.hint("name the one file that holds the certificate's key"));
         }
         _ => return None,
     };
-    let path = |item: &Node| match &item.kind {
-        Kind::Text(Text::Written(template)) => {
-            template.as_literal().filter(|text| !may_be_secret(text)).map(str::to_owned)
-        }
-        _ => None,
-    };
+    let path = |item: &Node<'_>| item.literal().filter(|text| !may_be_secret(text)).map(|text| text.into_owned());
     let files: Option<Vec<String>> = items.iter().map(path).collect();
-    let problem = Problem::new(value.origin.clone(), "takes the path of one file, not a list");
+    let problem = Problem::new(value.origin(), "takes the path of one file, not a list");
     let one = |files: Vec<String>| {
         // A command that is followed from anywhere, and that writes over none of what is there.
         let is_free =
@@ -446,37 +427,22 @@ fn quoted(path: &str) -> String {
     }
 }
 
-/// What a layer says of the switches.
-fn said(root: &Node) -> Result<Said, Problem> {
-    let switch = |name: &str| -> Result<Option<(bool, Origin)>, Problem> {
-        match root.get(&["runtime", "tls", name]).filter(|node| !node.is_null()) {
-            None => Ok(None),
-            Some(node) => decode::<bool>(node.clone()).map(|on| Some((on, node.origin.clone()))),
-        }
-    };
-    Ok(Said { enabled: switch("enabled")?, self_signed: switch("self_signed")? })
-}
-
-/// Replaces every reference below `root`, all in one question.
+/// Replaces every reference, all in one question.
 async fn replace_references<E>(
-    root: &mut Node,
+    tree: &mut Effective<'_>,
     resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
 ) -> Result<(), E> {
-    let mut wanted = Vec::new();
-    root.each_text(&mut |origin, text| {
-        if let Text::Written(template) = text {
-            wanted.push(Sourced::new(template.clone(), origin.clone()));
-        }
-    });
-    let mut values = resolve(&wanted).await?.into_iter();
-    root.each_text(&mut |_, text| {
-        if let Text::Written(template) = text {
-            let secret = !template.is_literal();
-            let value = values.next().expect("one answer for each question");
-            *text = Text::Final { value, secret, list: false };
-        }
-    });
+    let (pointers, wanted): (Vec<_>, Vec<_>) = tree.references().into_iter().unzip();
+    let values = resolve(&wanted).await?;
+    replace(tree, pointers, values);
     Ok(())
+}
+
+fn replace(tree: &mut Effective<'_>, pointers: impl IntoIterator<Item = String>, values: Vec<Secret>) {
+    let mut values = values.into_iter();
+    for pointer in pointers {
+        tree.replace(pointer, values.next().expect("one answer for each question"));
+    }
 }
 
 fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
@@ -522,28 +488,20 @@ fn before(name: &Path, text: &str, error: &ConfigError) -> Vec<Problem> {
     // What is not YAML may have begun some lines before it was found.
     let lines: Vec<&str> = text.split_inclusive('\n').take(line.saturating_sub(1)).collect();
     let read = (0..lines.len().min(MAX_LINES_BACK))
-        .find_map(|back| yaml::read(name, &lines[..lines.len() - back].concat()).ok());
-    let Some((mut pod, _)) = read else { return Vec::new() };
-    unsupported_keys::prune(&mut pod);
-    keys::rename(&mut pod);
+        .find_map(|back| Pod::read(name, &lines[..lines.len() - back].concat()).ok());
+    let Some(pod) = read else { return Vec::new() };
+    let layers = [Layer::new(&pod, pod.places().clone(), true)];
+    let mut tree = Effective::of(&layers);
     // References have no value yet, and what holds the place of the error may lack what follows it.
-    let mut not_told = Vec::new();
-    pod.each_text(&mut |origin, text| {
-        if matches!(text, Text::Written(template) if !template.is_literal()) {
-            not_told.push(origin.clone());
-        }
-    });
-    let mut last = Some(&pod);
+    let mut not_told: Vec<Origin> = tree.references().into_iter().map(|(_, reference)| reference.origin).collect();
+    let mut last = Some(tree.root());
     while let Some(node) = last {
-        not_told.push(node.origin.clone());
-        last = match &node.kind {
-            Kind::Map(entries) => entries.last().map(|(_, value)| value),
-            Kind::List(items) => items.last(),
-            _ => None,
-        };
+        not_told.push(node.origin());
+        let below = node.entries().and_then(|entries| entries.into_iter().next_back());
+        last = below.map(|(_, node)| node).or_else(|| node.items()?.pop());
     }
-    let mut problems = keys::split(&mut pod);
-    problems.extend(decode_all::<Spicepod>(pod, &mut Vec::new()).1);
+    let mut problems = api_keys::split(&mut tree);
+    problems.extend(decode_all::<Spicepod>(&mut tree, &mut Vec::new()).1);
     problems.into_iter().filter(|problem| problem.origin.as_ref().is_some_and(|o| !not_told.contains(o))).collect()
 }
 

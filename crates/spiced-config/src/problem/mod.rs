@@ -1,5 +1,7 @@
 //! Problems of a configuration: each one once, with its place and its fix.
 
+pub(crate) mod shown;
+
 use std::collections::HashSet;
 use std::fmt;
 

@@ -7,24 +7,28 @@ use std::time::Duration;
 use spiced_secrets::Template;
 use tls_core::Sourced;
 
-use crate::decode::{Spanned, decode};
-use crate::error::{ConfigError, Problem};
+use crate::problem::shown::may_be_secret;
+use crate::problem::{ConfigError, Problem};
+use crate::raw::spicepod;
+use crate::resolve::decode::{Spanned, decode};
+use crate::resolve::effective::Effective;
 use crate::settings::Store;
-use crate::shown::may_be_secret;
-use crate::spicepod;
-use crate::tree::{Kind, Node, Text};
+
+/// Where the stores are.
+pub(crate) const SECRETS: &str = "secrets";
 
 /// More often than this no store is read.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reads the entries of `secrets`.
-pub(crate) fn read(mut node: Node) -> Result<Vec<Store>, ConfigError> {
-    let params = take_params(&mut node);
+pub(crate) fn read(tree: &mut Effective<'_>) -> Result<Vec<Store>, ConfigError> {
+    let mut params = take_params(tree);
     let mut problems = Vec::new();
-    node.each_text(&mut |origin, text| {
-        if matches!(text, Text::Written(template) if !template.is_literal()) {
+    let Some(stores) = tree.get(SECRETS) else { return Ok(Vec::new()) };
+    stores.each_scalar(&mut |node| {
+        if node.reference().is_some() {
             problems.push(
-                Problem::new(origin.clone(), "only the params of a store may hold references")
+                Problem::new(node.origin(), "only the params of a store may hold references")
                     .hint("write the value itself"),
             );
         }
@@ -32,8 +36,8 @@ pub(crate) fn read(mut node: Node) -> Result<Vec<Store>, ConfigError> {
     if !problems.is_empty() {
         return Err(ConfigError(problems));
     }
-    let stores: Vec<Spanned<spicepod::Store>> = decode(node)?;
-    let stores = stores.into_iter().zip(params).map(|(Spanned(store), params)| {
+    let stores: Vec<Spanned<spicepod::Store>> = decode(stores)?;
+    let stores = stores.into_iter().enumerate().map(|(at, Spanned(store))| {
         let Sourced { value: store, origin } = store;
         for (what, text) in [("name", &store.name), ("from", &store.from)] {
             if may_be_secret(text) {
@@ -53,28 +57,30 @@ pub(crate) fn read(mut node: Node) -> Result<Vec<Store>, ConfigError> {
         };
         // What the schema took for a literal is what the tree has.
         let literal = store.params.into_iter().map(|(name, Spanned(value))| (name, value.map(Template::literal)));
-        let params = literal.chain(params).collect();
+        let params = literal.chain(params.remove(&at).unwrap_or_default()).collect();
         Store { name: store.name, from: store.from, params, refresh_interval, origin }
     });
     let stores = stores.collect();
     if problems.is_empty() { Ok(stores) } else { Err(ConfigError(problems)) }
 }
 
-/// Takes those parameters out, of each store, that hold references.
-fn take_params(node: &mut Node) -> Vec<BTreeMap<String, Sourced<Template>>> {
-    let Kind::List(stores) = &mut node.kind else { return Vec::new() };
-    let take = |store: &mut Node| {
-        let mut taken = BTreeMap::new();
-        if let Some(Node { kind: Kind::Map(params), .. }) = store.get_mut(&["params"]) {
-            params.retain(|(name, value)| match &value.kind {
-                Kind::Text(Text::Written(template)) if !template.is_literal() => {
-                    taken.insert(name.name.clone(), Sourced::new(template.clone(), value.origin.clone()));
-                    false
-                }
-                _ => true,
-            });
+type Params = BTreeMap<String, Sourced<Template>>;
+
+/// Takes those parameters out, of each store by its index, that hold references.
+fn take_params(tree: &mut Effective<'_>) -> BTreeMap<usize, Params> {
+    let (mut taken, mut pointers) = (BTreeMap::new(), Vec::new());
+    for (at, store) in tree.get(SECRETS).and_then(|node| node.items()).unwrap_or_default().iter().enumerate() {
+        let mut params = Params::new();
+        for (name, value) in store.get("params").and_then(|node| node.entries()).unwrap_or_default() {
+            if let Some(template) = value.reference() {
+                params.insert(name.to_owned(), Sourced::new(template, value.origin()));
+                pointers.push(value.pointer().to_owned());
+            }
         }
-        taken
-    };
-    stores.iter_mut().map(take).collect()
+        taken.insert(at, params);
+    }
+    for pointer in pointers {
+        tree.remove_at(&pointer);
+    }
+    taken
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer};
 
-use crate::decode::{Expected, parsed};
+use crate::resolve::decode::{Expected, parsed};
 
 /// A duration: `250ms`, `10s`, `5m`, `1h 30m`; a bare number is seconds.
 #[derive(Debug, Clone, Copy)]
