@@ -24,8 +24,8 @@
 //! };
 //! # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
 //! let settings = runtime.block_on(layers.settle(resolve)).map_err(|_| "the pod is wrong")?;
-//! assert_eq!(settings.listen.http.value.port(), 8080);
-//! assert_eq!(settings.listen.flight.origin.to_string(), "--flight");
+//! assert_eq!(settings.runtime.listen.http.value.port(), 8080);
+//! assert_eq!(settings.runtime.listen.flight.origin.to_string(), "--flight");
 //! # Ok(())
 //! # }
 //! ```
@@ -50,6 +50,6 @@ pub use providers::environment::KnownOption;
 pub use raw::aliases::meant;
 pub use schema::schema;
 pub use settings::{
-    ApiKey, Auth, ClientIdentityRule, Clients, Column, ConcurrencySettings, Dataset, IdentityName, Limits, Listen,
-    Material, MaterialInput, Pair, Role, Settings, Store, Tls, TlsVersion, View, Warning,
+    ApiKey, Auth, ByRole, ClientIdentityRule, Clients, Column, Cors, Dataset, EndpointKind, Http, IdentityName, Limits,
+    Listen, Material, MaterialInput, Otel, Pair, Role, Runtime, Settings, Sql, Tls, TlsVersion, View, Warning,
 };

@@ -11,6 +11,7 @@ use crate::raw::spicepod::{self, Spicepod};
 use crate::raw::units;
 use crate::raw::unsupported_keys::FOREIGN;
 use crate::resolve::decode::{SecretInput, SecretText, Spanned, Templated};
+use crate::settings::{EndpointKind, Role, TlsVersion};
 
 /// A value that holds a reference, whatever it is when the reference is replaced.
 const REFERENCE: &str = r"\$\{";
@@ -109,7 +110,9 @@ schemas! {
     units::Span: { "type": ["string", "integer"], "examples": ["250ms", "10s", "5m"] },
     units::Size: { "type": ["string", "integer"], "examples": ["16MiB", "2GB"] },
     // YAML reads 1.2 as a number and false as a boolean.
-    spicepod::Version: { "enum": ["1.2", "1.3", 1.2, 1.3] },
+    Role: { "type": "string", "enum": ["ro", "rw"] },
+    EndpointKind: { "type": "string", "enum": ["http", "flight", "grpc", "metrics"] },
+    TlsVersion: { "enum": ["1.2", "1.3", 1.2, 1.3] },
     spicepod::Anonymous: { "enum": ["ro", "rw", "false", false] },
 }
 

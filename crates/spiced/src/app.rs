@@ -134,25 +134,25 @@ impl App {
     ) -> Result<Self, Failure> {
         let fixed = RestartOnlySettings::of(&settings);
         let files = FileWatch::new(load::files(pod));
-        let tls = settings.tls.take();
+        let tls = settings.runtime.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
-        let ticket_secret = settings.session_ticket_secret.take();
-        let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.auth);
+        let ticket_secret = settings.runtime.session_ticket_secret.take();
+        let (values, followed) = secrets::follow(resolver, tls.as_ref(), &settings.runtime.auth);
         let served =
             tls.map(|tls| identity::establish(tls, ticket_secret.as_ref(), values.tls, key_log)).transpose()?;
         let clients = served.as_ref().map(|served| served.clients.clone());
         let mode = clients.as_ref().map_or(ClientAuth::None, |trust| trust.borrow().mode());
-        policy::findings(&settings.auth, mode != ClientAuth::None).iter().for_each(identity::say);
-        let (policy, rotation) = policy::establish(&settings.auth, mode != ClientAuth::None, values.keys)?;
+        policy::findings(&settings.runtime.auth, mode != ClientAuth::None).iter().for_each(identity::say);
+        let (policy, rotation) = policy::establish(&settings.runtime.auth, mode != ClientAuth::None, values.keys)?;
         let (policy, policies) = watch::channel(Arc::new(policy));
         let (reload, asked) = reload::handle();
         let http = routes::http_options(&settings, served.as_ref(), reload)?;
-        let history = History::of(settings.query_history);
+        let history = History::of(settings.runtime.sql.history);
         let identities = served.as_ref().map(|served| served.identities.clone());
         let engine = start_engine(&settings, identities.clone(), &history, queries)?;
         let engine: Arc<dyn Engine> = Arc::new(guarded(engine, &settings, history));
 
-        let endpoints = Endpoints::bind(&settings.listen, served.as_ref().map(|served| &served.tls))?;
+        let endpoints = Endpoints::bind(&settings.runtime.listen, served.as_ref().map(|served| &served.tls))?;
 
         let (stopping, stop) = watch::channel(false);
         let responsive = engine_watch::start(queries.readers.handle(), queries.writers.handle());
@@ -185,8 +185,8 @@ impl App {
         let connections = connections(&settings, endpoints.iter().count());
         let limits = Limits {
             spare: Arc::new(Semaphore::new(connections.spare)),
-            handshakes: settings.limits.handshakes,
-            memory: request_memory(settings.http_body_limit),
+            handshakes: settings.runtime.limits.handshakes,
+            memory: request_memory(settings.runtime.http.body_limit),
             handshake_timeout,
             ..Limits::default()
         };
@@ -198,8 +198,8 @@ impl App {
         };
         let callers = AuthContext {
             policy: policies,
-            throttle: Arc::new(Throttle::new(settings.limits.auth_failures)),
-            proxies: TrustedProxies::new(std::mem::take(&mut settings.trusted_proxies)),
+            throttle: Arc::new(Throttle::new(settings.runtime.limits.auth_failures)),
+            proxies: TrustedProxies::new(std::mem::take(&mut settings.runtime.http.trusted_proxies)),
         };
         exposure::report(&settings, &endpoints, &callers);
         let behind = EndpointDeps {
@@ -209,8 +209,8 @@ impl App {
             metrics,
             http: HttpOptions { responsive: Some(responsive.healthy), ..http },
             signing_secret: ticket_secret,
-            guards_metrics: settings.auth.metrics,
-            query_timeout: settings.query_timeout,
+            guards_metrics: settings.runtime.auth.metrics,
+            query_timeout: settings.runtime.sql.timeout,
         };
         let routers = routes::build(endpoints, behind, &callers);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -226,7 +226,7 @@ impl App {
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
             stopping,
-            shutdown: (settings.shutdown_delay, settings.shutdown_timeout),
+            shutdown: (settings.runtime.shutdown_delay, settings.runtime.shutdown_timeout),
             banner,
         })
     }
@@ -289,11 +289,15 @@ impl App {
 
 /// Wraps the engine for the endpoints: every statement is subject to the caller's role and the limits, and is observed.
 fn guarded(engine: DataFusionEngine, settings: &Settings, history: Arc<History>) -> Guarded<DataFusionEngine> {
-    let limits =
-        |turns: spiced_config::ConcurrencySettings| RoleLimits { running: turns.running, waiting: turns.waiting };
-    let admission = AdmissionControl::new(limits(settings.readers), limits(settings.writers), settings.queue_timeout);
+    let sql = &settings.runtime.sql;
+    let readers = RoleLimits { running: sql.concurrency.ro, waiting: sql.queue.ro };
+    let writers = RoleLimits { running: sql.concurrency.rw, waiting: sql.queue.rw };
+    let admission = AdmissionControl::new(readers, writers, sql.queue_timeout);
     let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
-    let bounds = ResultLimits { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
+    let bounds = ResultLimits {
+        rows: bound(settings.runtime.sql.max_result_rows),
+        bytes: bound(settings.runtime.sql.max_result_bytes),
+    };
     let guarded = Guarded::new(engine).admitted_by(admission).limited(bounds);
     guarded.observed(Arc::new(AuditLog)).observed(Arc::new(Statements)).observed(history)
 }
@@ -306,12 +310,12 @@ fn start_engine(
 ) -> Result<DataFusionEngine, Failure> {
     let Queries { readers, writers } = runtimes;
     let mut options = EngineOptions::new(writers.handle().clone());
-    let metrics = settings.listen.metrics.as_ref().map(|_| "metrics");
+    let metrics = settings.runtime.listen.metrics.as_ref().map(|_| "metrics");
     let endpoints = ["http", "flight", "grpc"].into_iter().chain(metrics).collect();
     options.views =
         settings.views.iter().map(|view| ViewSpec { name: view.name.clone(), sql: view.sql.clone() }).collect();
     options.system = vec![tables::tls(endpoints, identities), history.table()];
-    let retention = Retention { age: settings.telemetry_retention, bytes: settings.telemetry_memory };
+    let retention = Retention { age: settings.runtime.otel.retention, bytes: settings.runtime.otel.memory_limit };
     let kept = |(table, columns): (&str, _)| RetainedSpec {
         schema: spiced_grpc::TELEMETRY_SCHEMA.to_owned(),
         table: table.to_owned(),
@@ -319,13 +323,13 @@ fn start_engine(
         retention,
     };
     options.retained = spiced_grpc::telemetry_tables().into_iter().map(kept).collect();
-    options.host_paths = settings.host_paths.clone();
-    options.query_timeout = settings.query_timeout;
-    options.memory_limit = settings.query_memory;
-    options.process_memory_limit = Some(settings.process_memory);
-    options.max_statement_size = settings.max_statement_size;
-    options.spill_directory = settings.spill_directory.clone();
-    options.spill_limit = settings.spill_limit as u64;
+    options.host_paths = settings.runtime.sql.host_paths.clone();
+    options.query_timeout = settings.runtime.sql.timeout;
+    options.memory_limit = settings.runtime.sql.memory_limit;
+    options.process_memory_limit = Some(settings.runtime.sql.process_memory_limit);
+    options.max_statement_size = settings.runtime.sql.max_statement_size;
+    options.spill_directory = settings.runtime.sql.spill_directory.clone();
+    options.spill_limit = settings.runtime.sql.spill_limit as u64;
     options.readers = Some(readers.handle().clone());
     options.datasets = settings
         .datasets
@@ -361,7 +365,7 @@ fn request_memory(body_limit: usize) -> RequestMemory {
 fn connections(settings: &Settings, endpoints: usize) -> Shares {
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let all = open_files.saturating_sub(SPARE_DESCRIPTORS.min(open_files / 2));
-    let most = settings.limits.connections.min(Semaphore::MAX_PERMITS);
+    let most = settings.runtime.limits.connections.min(Semaphore::MAX_PERMITS);
     let shares = Shares::of(most, usize::try_from(all).unwrap_or(usize::MAX), endpoints);
     if shares.own < most {
         let Shares { own, spare } = shares;

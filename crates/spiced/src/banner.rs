@@ -17,7 +17,7 @@ pub(crate) fn text(
     ca: Option<&Path>,
     required: bool,
 ) -> String {
-    let (name, auth) = (&settings.name, &settings.auth);
+    let (name, auth) = (&settings.name, &settings.runtime.auth);
     let at = |endpoint: &BoundEndpoint| {
         EndpointUrl::new(endpoint.asked(), endpoint.port(), if endpoint.is_tls() { names } else { &[] })
     };

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use figment::{Figment, Provider};
-use spiced_secrets::Template;
+use spiced_secrets::{DeclaredStore, Template};
 use tls_core::{Origin, Secret, Sourced};
 
 use crate::problem::shown::{may_be_secret, shown_path};
@@ -16,7 +16,7 @@ use crate::raw::spicepod::{self, Spicepod};
 use crate::resolve::decode::{decode, decode_all, keys_of, unknown_key};
 use crate::resolve::effective::{Effective, Node};
 use crate::resolve::{api_keys, stores};
-use crate::settings::{Settings, Store, Warning};
+use crate::settings::{Settings, Warning};
 use crate::tls_source::{self, Switches};
 
 /// A pod is a few pages; more is the wrong file.
@@ -173,7 +173,7 @@ impl Layers {
     /// let resolve = async |_: &[tls_core::Sourced<spiced_secrets::Template>]| Ok::<_, std::convert::Infallible>(vec![]);
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     /// let settings = runtime.block_on(layers.settle(resolve)).map_err(|_| "the pod is wrong")?;
-    /// assert_eq!((settings.limits.connections, settings.name.as_str()), (7, "my-app"));
+    /// assert_eq!((settings.runtime.limits.connections, settings.name.as_str()), (7, "my-app"));
     /// # Ok(())
     /// # }
     /// ```
@@ -203,7 +203,7 @@ impl Layers {
     ///
     /// # Errors
     /// A declaration is not as the schema wants it.
-    pub fn stores(&self) -> Result<Vec<Store>, ConfigError> {
+    pub fn stores(&self) -> Result<Vec<DeclaredStore>, ConfigError> {
         stores::read(&mut Effective::of(&self.layers))
     }
 

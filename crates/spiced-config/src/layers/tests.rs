@@ -48,8 +48,8 @@ fn settle(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &
 }
 
 fn pair(settings: &Settings) -> (String, String) {
-    let Some(crate::Tls { material: Material::Pair(pair), .. }) = &settings.tls else {
-        panic!("no pair: {:?}", settings.tls)
+    let Some(crate::Tls { material: Material::Pair(pair), .. }) = &settings.runtime.tls else {
+        panic!("no pair: {:?}", settings.runtime.tls)
     };
     let Pair { certificate, key, .. } = &**pair;
     let text = |input: &Sourced<MaterialInput>| match &input.value {
@@ -82,8 +82,9 @@ fn who_wins_layer_by_layer() {
 
 #[test]
 fn whether_it_is_on() {
-    let on =
-        |pod: &str, v: &[(&str, &str)], f: &[(&str, &'static str, &str)]| settle(pod, v, f).map(|s| s.tls.is_some());
+    let on = |pod: &str, v: &[(&str, &str)], f: &[(&str, &'static str, &str)]| {
+        settle(pod, v, f).map(|s| s.runtime.tls.is_some())
+    };
     let off = "runtime: { tls: { enabled: false, certificate_file: c.pem, key_file: k.pem } }";
     assert_eq!(on("", &[], &[]), Ok(false));
     assert_eq!(on(FILES, &[], &[]), Ok(true), "material turns it on");
@@ -260,7 +261,7 @@ fn secrets_in_the_place_of_paths() {
 #[test]
 fn more_pairs_and_their_default() {
     let pair = |n: usize| format!("{{ certificate_file: {n}.crt, key_file: {n}.key, key_passphrase: p{n} }}");
-    let tls = |said: String| settle(&format!("runtime: {{ tls: {{ {said} }} }}"), &[], &[]).map(|s| s.tls);
+    let tls = |said: String| settle(&format!("runtime: {{ tls: {{ {said} }} }}"), &[], &[]).map(|s| s.runtime.tls);
     let files = |pair: &Pair| match &pair.certificate.value {
         MaterialInput::File(path) => path.display().to_string(),
         other => panic!("{other:?}"),
@@ -295,7 +296,7 @@ fn more_pairs_and_their_default() {
             ("--tls-certificate-file", "runtime.tls.certificate_file", "d"),
         ],
     );
-    let Some(Tls { material: Material::Pair(beaten), .. }) = beaten.unwrap().tls else { panic!("no TLS") };
+    let Some(Tls { material: Material::Pair(beaten), .. }) = beaten.unwrap().runtime.tls else { panic!("no TLS") };
     assert!(beaten.passphrase.is_none());
     let item = settle(
         &format!("runtime: {{ tls: {{ certificates: [{}] }} }}", pair(1)),
@@ -310,7 +311,7 @@ fn more_pairs_and_their_default() {
 #[test]
 fn a_role_is_what_was_written() {
     let pod = "runtime: { auth: { api-key: { keys: [\"plain:rw\", \"${env:K}:ro\", \"${env:K}\", \"a:b\"] } } }";
-    let keys = settle(pod, &[], &[]).unwrap().auth.keys.unwrap();
+    let keys = settle(pod, &[], &[]).unwrap().runtime.auth.keys.unwrap();
     let said: Vec<_> = keys.iter().map(|key| (key.key.value.expose_text().unwrap().to_owned(), key.role)).collect();
     let text = |text: &str| text.to_owned();
     let referred = said[1].0.clone();
@@ -326,7 +327,7 @@ fn a_role_is_what_was_written() {
     assert!(keys[1].written.is_some() && keys[0].written.is_none());
     assert!(keys[3].key.origin.to_string().contains("runtime.auth.api"), "{}", keys[3].key.origin);
     let environment = [("SPICED_RUNTIME__AUTH__API_KEY__KEYS", "one:rw, two")];
-    let keys = settle("", &environment, &[]).unwrap().auth.keys.unwrap();
+    let keys = settle("", &environment, &[]).unwrap().runtime.auth.keys.unwrap();
     assert_eq!((keys.len(), keys[0].role, keys[1].role), (2, Some(Role::ReadWrite), None));
 }
 
@@ -352,21 +353,21 @@ fn what_cannot_stand_together() {
         assert!(text.contains(said), "{pod}: {text}");
     }
     let good = settle(&format!("runtime: {{ {asked} }}"), &[], &[]).unwrap();
-    assert!(!good.tls.unwrap().clients.unwrap().required);
+    assert!(!good.runtime.tls.unwrap().clients.unwrap().required);
 }
 
 #[test]
 fn values_are_text_until_the_schema_speaks() {
     let s = settle("runtime: { tls: { min_version: 1.3, certificate: x, key: 00123 } }", &[], &[]).unwrap();
-    assert_eq!(s.tls.as_ref().unwrap().min_version, crate::TlsVersion::Tls13);
+    assert_eq!(s.runtime.tls.as_ref().unwrap().min_version, crate::TlsVersion::Tls13);
     assert_eq!(pair(&s).1, "text 00123");
     let s =
         settle("", &[("SPICED_RUNTIME__SQL__HOST_PATHS", "/a, /b"), ("SPICED_RUNTIME__SHUTDOWN_TIMEOUT", "1m")], &[])
             .unwrap();
-    assert_eq!(s.host_paths, [PathBuf::from("/a"), PathBuf::from("/b")]);
-    assert_eq!(s.shutdown_timeout.as_secs(), 60);
+    assert_eq!(s.runtime.sql.host_paths, [PathBuf::from("/a"), PathBuf::from("/b")]);
+    assert_eq!(s.runtime.shutdown_timeout.as_secs(), 60);
     let s = settle("runtime: { auth: { allow_anonymous: false } }", &[], &[]).unwrap();
-    assert_eq!(s.auth.allow_anonymous, Some(None));
+    assert_eq!(s.runtime.auth.allow_anonymous, Some(None));
     let bad = settle("runtime: { tls: { enabled: maybe } }", &[], &[]).unwrap_err();
     assert!(bad.contains("takes true or false, not `maybe`"), "{bad}");
     let bad = settle("runtime: { shutdown_delay: soon }", &[], &[]).unwrap_err();
@@ -400,7 +401,7 @@ fn a_beaten_switch_is_not_read() {
     let pod = "runtime: { tls: { enabled: \"${env:NO_BOOLEAN}\", certificate_file: c.pem, key_file: k.pem } }";
     assert!(settle(pod, &[], &[]).is_err());
     let flag = [("--tls-enabled", "runtime.tls.enabled", "true")];
-    assert!(settle(pod, &[], &flag).unwrap().tls.is_some());
+    assert!(settle(pod, &[], &flag).unwrap().runtime.tls.is_some());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::raw::units::{Size, Span};
 use crate::resolve::decode::{SecretInput, SecretText, Spanned, Templated};
+use crate::settings::{Column, EndpointKind, Role, TlsVersion};
 
 /// A whole `spicepod.yaml`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -99,15 +100,6 @@ pub(crate) struct Listen {
     pub(crate) proxy_protocol: Vec<EndpointKind>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum EndpointKind {
-    Http,
-    Flight,
-    Grpc,
-    Metrics,
-}
-
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
@@ -132,7 +124,7 @@ pub(crate) struct Tls {
     pub(crate) profile: Option<Spanned<Profile>>,
     /// The lowest version that is spoken.
     #[schemars(extend("default" = "1.2"))]
-    pub(crate) min_version: Option<Spanned<Version>>,
+    pub(crate) min_version: Option<Spanned<TlsVersion>>,
     /// More pairs, chosen by the name that a client asks for (SNI): an exact name before a wildcard. The pair above is
     /// for all other clients; without it, the first of these.
     pub(crate) certificates: Vec<Spanned<TlsPair>>,
@@ -182,14 +174,6 @@ pub(crate) enum Profile {
     Modern,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(crate) enum Version {
-    #[serde(rename = "1.2")]
-    Tls12,
-    #[serde(rename = "1.3")]
-    Tls13,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ClientAuthMode {
@@ -235,14 +219,6 @@ pub(crate) struct ApiKey {
     pub(crate) key: SecretInput,
     #[serde(default)]
     pub(crate) role: Option<Role>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub(crate) enum Role {
-    #[serde(rename = "ro")]
-    ReadOnly,
-    #[serde(rename = "rw")]
-    ReadWrite,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -438,21 +414,4 @@ pub(crate) enum Access {
     #[default]
     Read,
     ReadWrite,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Column {
-    /// Its name.
-    pub(crate) name: String,
-    /// Its type, as SQL writes it: `bigint`, `timestamp`.
-    #[serde(rename = "type")]
-    pub(crate) data_type: String,
-    /// Whether it may be null.
-    #[serde(default = "yes")]
-    pub(crate) nullable: bool,
-}
-
-fn yes() -> bool {
-    true
 }

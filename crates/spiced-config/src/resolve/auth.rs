@@ -90,18 +90,9 @@ impl spicepod::ApiKeys {
         let keys = self.keys.into_iter().map(|spicepod::ApiKey { key, role }| ApiKey {
             key: key.secret,
             written: key.template,
-            role: role.map(Role::from),
+            role,
         });
         Some(keys.collect())
-    }
-}
-
-impl From<spicepod::Role> for Role {
-    fn from(role: spicepod::Role) -> Self {
-        match role {
-            spicepod::Role::ReadOnly => Self::ReadOnly,
-            spicepod::Role::ReadWrite => Self::ReadWrite,
-        }
     }
 }
 
@@ -115,7 +106,7 @@ fn identity_of(
     let mut given = names.into_iter().filter_map(|(name, pattern)| Some((name, pattern?)));
     match (given.next(), given.next()) {
         (Some((name, pattern)), None) if !pattern.trim().is_empty() => {
-            Some(ClientIdentityRule { name, pattern: pattern.trim().to_owned(), role: role.into() })
+            Some(ClientIdentityRule { name, pattern: pattern.trim().to_owned(), role })
         }
         _ => {
             let message = "an identity has exactly one of san_uri, san_dns and subject_cn, and it is not empty";

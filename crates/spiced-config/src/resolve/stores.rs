@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use spiced_secrets::Template;
+use spiced_secrets::{DeclaredStore, Template};
 use tls_core::Sourced;
 
 use crate::problem::shown::may_be_secret;
@@ -12,7 +12,6 @@ use crate::problem::{ConfigError, Problem};
 use crate::raw::spicepod;
 use crate::resolve::decode::{Spanned, decode};
 use crate::resolve::effective::Effective;
-use crate::settings::Store;
 
 /// Where the stores are.
 pub(crate) const SECRETS: &str = "secrets";
@@ -21,7 +20,7 @@ pub(crate) const SECRETS: &str = "secrets";
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reads the entries of `secrets`.
-pub(crate) fn read(tree: &mut Effective<'_>) -> Result<Vec<Store>, ConfigError> {
+pub(crate) fn read(tree: &mut Effective<'_>) -> Result<Vec<DeclaredStore>, ConfigError> {
     let mut params = take_params(tree);
     let mut problems = Vec::new();
     let Some(stores) = tree.get(SECRETS) else { return Ok(Vec::new()) };
@@ -58,7 +57,7 @@ pub(crate) fn read(tree: &mut Effective<'_>) -> Result<Vec<Store>, ConfigError> 
         // What the schema took for a literal is what the tree has.
         let literal = store.params.into_iter().map(|(name, Spanned(value))| (name, value.map(Template::literal)));
         let params = literal.chain(params.remove(&at).unwrap_or_default()).collect();
-        Store { name: store.name, from: store.from, params, refresh_interval, origin }
+        DeclaredStore { name: store.name, from: store.from, params, refresh_interval, origin }
     });
     let stores = stores.collect();
     if problems.is_empty() { Ok(stores) } else { Err(ConfigError(problems)) }
