@@ -42,7 +42,7 @@ mod settings;
 mod tls_source;
 
 pub use explain::{Beaten, Explained, Explanation};
-pub use layers::{Layers, Resolved};
+pub use layers::{Layers, SettingsError};
 pub use problem::shown::{may_be_secret, shown_path, without_secrets};
 pub use problem::{ConfigError, Problem, nearest};
 pub use providers::Flag;

@@ -7,10 +7,10 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use crate::raw::spanned::{SecretInput, SecretText, Spanned, Templated};
 use crate::raw::spicepod::{self, Spicepod};
 use crate::raw::units;
 use crate::raw::unsupported_keys::FOREIGN;
-use crate::resolve::decode::{SecretInput, SecretText, Spanned, Templated};
 use crate::settings::{EndpointKind, Role, TlsVersion};
 
 /// A value that holds a reference, whatever it is when the reference is replaced.

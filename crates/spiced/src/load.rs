@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings, without_secrets};
+use spiced_config::{ConfigError, Layers, Problem, Settings, SettingsError, without_secrets};
 use spiced_secrets::{ResolveErrors, Resolver, StoreEnv};
 
 use crate::args::{PodArgs, known_options};
@@ -28,11 +28,11 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
 }
 
 /// Turns the errors of loading into the failure of the run.
-pub(crate) fn failed(why: Resolved<ResolveErrors>) -> Failure {
+pub(crate) fn failed(why: SettingsError<ResolveErrors>) -> Failure {
     match why {
-        Resolved::Config(e) => e.into(),
-        Resolved::Secrets(e) => secrets(&e),
-        Resolved::Both(config, e) => Failure::from(config).and(secrets(&e)),
+        SettingsError::Config(e) => e.into(),
+        SettingsError::Secrets(e) => secrets(&e),
+        SettingsError::Both(config, e) => Failure::from(config).and(secrets(&e)),
     }
 }
 

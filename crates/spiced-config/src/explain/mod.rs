@@ -6,7 +6,7 @@ use serde_json::Value;
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::layers::{Layers, Merged, Resolved, why as why_not};
+use crate::layers::{Layers, Merged, SettingsError, why as why_not};
 use crate::problem::shown::{is_secret_place, may_be_secret, shown_key, without_credentials};
 use crate::resolve::decode::boolean;
 use crate::resolve::effective::{Effective, Node, Text};
@@ -89,7 +89,7 @@ impl Layers {
     pub async fn explain<E>(
         &self,
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
-    ) -> Result<Explanation, Resolved<E>> {
+    ) -> Result<Explanation, SettingsError<E>> {
         let said = self.each();
         let Merged { tree, tls, warnings, problems, lost, .. } = self.merge_all(&resolve).await;
         if !problems.is_empty() || !lost.is_empty() {

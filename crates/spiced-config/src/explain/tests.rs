@@ -42,8 +42,8 @@ fn explain(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, 
     };
     let explanation = match at_once(layers.explain(resolve)) {
         Ok(explanation) => explanation,
-        Err(Resolved::Config(e)) => return e.to_string(),
-        Err(Resolved::Secrets(_) | Resolved::Both(..)) => panic!("nothing is lost"),
+        Err(SettingsError::Config(e)) => return e.to_string(),
+        Err(SettingsError::Secrets(_) | SettingsError::Both(..)) => panic!("nothing is lost"),
     };
     let mut out = String::new();
     for s in explanation.settings.iter().filter(|s| s.origin != "the default") {

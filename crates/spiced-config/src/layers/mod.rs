@@ -1,6 +1,8 @@
 //! The layers, topmost first: the command line, the environment, `spicepod.yaml`, the defaults. How
 //! they become one [`Settings`].
 
+use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use figment::{Figment, Provider};
@@ -13,7 +15,7 @@ use crate::providers::environment::{self, Environment, KnownOption};
 use crate::providers::pod::Pod;
 use crate::providers::{CommandLine, Flag, Layer, merged, pointer};
 use crate::raw::spicepod::{self, Spicepod};
-use crate::resolve::decode::{decode, decode_all, keys_of, unknown_key};
+use crate::resolve::decode::{decode, decode_all, unknown_key};
 use crate::resolve::effective::{Effective, Node};
 use crate::resolve::{api_keys, stores};
 use crate::settings::{Settings, Warning};
@@ -34,15 +36,15 @@ pub struct Layers {
 }
 
 /// Without values: they may be secrets.
-impl std::fmt::Debug for Layers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layers").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
 /// Why the layers could not be settled.
 #[derive(Debug)]
-pub enum Resolved<E> {
+pub enum SettingsError<E> {
     /// What was said is wrong.
     Config(ConfigError),
     /// References could not be replaced; a problem each time that they were asked for.
@@ -51,13 +53,35 @@ pub enum Resolved<E> {
     Both(ConfigError, Vec<E>),
 }
 
-impl<E> From<ConfigError> for Resolved<E> {
+impl<E: fmt::Display> fmt::Display for SettingsError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (config, secrets) = match self {
+            Self::Config(error) => (Some(error), [].as_slice()),
+            Self::Secrets(errors) => (None, errors.as_slice()),
+            Self::Both(error, errors) => (Some(error), errors.as_slice()),
+        };
+        let lines = config.map(ToString::to_string).into_iter().chain(secrets.iter().map(ToString::to_string));
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// The message is that of the causes, so the source is what is behind these.
+impl<E: Error> Error for SettingsError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Config(error) | Self::Both(error, _) => error.source(),
+            Self::Secrets(errors) => errors.iter().find_map(Error::source),
+        }
+    }
+}
+
+impl<E> From<ConfigError> for SettingsError<E> {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
     }
 }
 
-impl<E> From<Problem> for Resolved<E> {
+impl<E> From<Problem> for SettingsError<E> {
     fn from(problem: Problem) -> Self {
         Self::Config(problem.into())
     }
@@ -77,12 +101,12 @@ impl Layers {
         options: &[KnownOption],
     ) -> Result<Self, ConfigError> {
         let (file, folder) = find(path)?;
-        let size = std::fs::metadata(&file).map_err(|e| unreadable(&file, &e))?.len();
+        let size = std::fs::metadata(&file).map_err(|e| unreadable(&file, e))?.len();
         if size > MAX_POD_SIZE {
             let problem = format!("{} has {size} bytes; a pod has {MAX_POD_SIZE} at most", shown_path(&file));
             return Err(Problem::new(None, problem).hint("is this the right file?").into());
         }
-        let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, &e))?;
+        let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, e))?;
         let name = file.file_name().map_or_else(|| file.clone(), PathBuf::from);
         let mut layers = Self::from_text(&name, &text, folder, variables, flags, options)?;
         if path.is_dir() && path.join("spicepod.yaml").is_file() && path.join("spicepod.yml").is_file() {
@@ -236,7 +260,7 @@ impl Layers {
     pub async fn settle<E>(
         self,
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
-    ) -> Result<Settings, Resolved<E>> {
+    ) -> Result<Settings, SettingsError<E>> {
         let Merged { mut tree, tls, warnings, mut problems, mut damaged, mut lost } = self.merge_all(&resolve).await;
         problems.extend(api_keys::split(&mut tree));
         if let Err(error) = replace_references(&mut tree, &resolve).await {
@@ -265,8 +289,8 @@ impl Layers {
     /// What is wrong with the layers, as far as it can be told without any secret store.
     pub async fn problems(self) -> Vec<Problem> {
         match self.settle(async |_| Err::<Vec<Secret>, ()>(())).await {
-            Ok(_) | Err(Resolved::Secrets(_)) => Vec::new(),
-            Err(Resolved::Config(error) | Resolved::Both(error, _)) => error.0,
+            Ok(_) | Err(SettingsError::Secrets(_)) => Vec::new(),
+            Err(SettingsError::Config(error) | SettingsError::Both(error, _)) => error.0,
         }
     }
 
@@ -330,11 +354,11 @@ impl Layers {
 }
 
 /// Everything that is wrong, each thing once.
-pub(crate) fn why<E>(problems: Vec<Problem>, lost: Vec<E>) -> Resolved<E> {
+pub(crate) fn why<E>(problems: Vec<Problem>, lost: Vec<E>) -> SettingsError<E> {
     match (problems.is_empty(), lost.is_empty()) {
-        (_, true) => Resolved::Config(ConfigError(in_order(problems))),
-        (true, false) => Resolved::Secrets(lost),
-        (false, false) => Resolved::Both(ConfigError(in_order(problems)), lost),
+        (_, true) => SettingsError::Config(ConfigError(in_order(problems))),
+        (true, false) => SettingsError::Secrets(lost),
+        (false, false) => SettingsError::Both(ConfigError(in_order(problems)), lost),
     }
 }
 
@@ -379,7 +403,7 @@ pub(crate) struct Merged<'l, E> {
 fn tls_problems(tree: &Effective<'_>, folder: &Path) -> Vec<(String, Problem)> {
     let Some(entries) = tree.get("runtime.tls").and_then(|node| node.entries()) else { return Vec::new() };
     let wrong = |(name, value): (&str, Node<'_>)| {
-        let problem = unknown_key(name, &value, keys_of::<spicepod::Tls>());
+        let problem = unknown_key::<spicepod::Tls>(name, &value);
         Some((value.pointer().to_owned(), problem.or_else(|| several_files(name, &value, folder))?))
     };
     entries.into_iter().filter_map(wrong).collect()
@@ -461,17 +485,18 @@ fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match path.metadata() {
         Ok(_) => Ok((path.to_owned(), folder.to_owned())),
-        Err(e) => Err(unreadable(path, &e)),
+        Err(e) => Err(unreadable(path, e)),
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+fn unreadable(path: &Path, error: std::io::Error) -> ConfigError {
     let why = match error.kind() {
         std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
         _ => error.to_string(),
     };
     Problem::new(None, format!("cannot read {}: {why}", shown_path(path)))
         .hint("PATH is a folder that holds spicepod.yaml, or such a file itself")
+        .caused_by(error)
         .into()
 }
 

@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 
+use figment::providers::Serialized;
+
 use super::*;
 use crate::settings::{Material, MaterialInput, Pair, Role, Tls};
 
@@ -37,13 +39,13 @@ fn settle(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &
         .map_err(|e| e.to_string())?;
     match at_once(layers.settle(stand_in)) {
         Ok(settings) => Ok(settings),
-        Err(Resolved::Config(e)) => Err(e
+        Err(SettingsError::Config(e)) => Err(e
             .0
             .iter()
             .map(|p| format!("{p} / {}", p.hint.as_deref().unwrap_or_default()))
             .collect::<Vec<_>>()
             .join("\n")),
-        Err(Resolved::Secrets(never) | Resolved::Both(_, never)) => panic!("{never:?}"),
+        Err(SettingsError::Secrets(never) | SettingsError::Both(_, never)) => panic!("{never:?}"),
     }
 }
 
@@ -181,7 +183,7 @@ fn missing_secrets_beside_what_else_is_wrong() {
     let layers = Layers::from_text(Path::new("spicepod.yaml"), pod, "/pod".into(), [], &[], &[]).unwrap();
     let lost = async |values: &[Sourced<Template>]| -> Result<Vec<Secret>, usize> { Err(values.len()) };
     match at_once(layers.clone().settle(lost)) {
-        Err(Resolved::Both(error, lost)) => {
+        Err(SettingsError::Both(error, lost)) => {
             let text = error.to_string();
             assert!(text.contains("`tsl`") && text.contains("`acess`") && error.0.len() == 2, "{text}");
             assert_eq!(lost[0], 1, "the switch");
@@ -447,4 +449,66 @@ fn keys_that_are_switched_off_are_a_warning() {
     };
     assert!(warned("false"));
     assert!(!warned("true"));
+}
+
+/// What a program that embeds this crate lays over and under the layers.
+#[test]
+fn providers_of_an_embedding_program() {
+    let read = |pod: &str| {
+        Layers::from_text(Path::new("spicepod.yaml"), pod, "/pod".into(), [], &[], &[])
+            .map_err(|e| e.to_string())
+            .unwrap()
+    };
+    let file = || Serialized::default("runtime.tls.certificate_file", "p.pem");
+    let text = "runtime: { tls: { certificate: \"${env:C}\", key_file: k.pem } }";
+    let settled = |layers: Layers| at_once(layers.settle(stand_in)).map_err(|e| e.to_string());
+    // The source of the certificate follows the order of the layers, also between a file and text.
+    let over = settled(read(text).merge(file()).unwrap()).unwrap();
+    assert_eq!(pair(&over).0, "p.pem");
+    let Some(Tls { material: Material::Pair(over), .. }) = over.runtime.tls else { panic!("no TLS") };
+    assert_eq!(over.certificate.origin, Origin::Program);
+    assert_eq!(pair(&settled(read(text).join(file()).unwrap()).unwrap()).0, "text <C>");
+    let off = settled(read("runtime: { tls: { enabled: false } }").merge(file()).unwrap()).unwrap_err();
+    assert!(off.starts_with("the program: gives TLS material, and TLS is switched off"), "{off}");
+
+    // Values are literal, text or numbers.
+    let layers = read("").join(Serialized::default("name", "${env:X}")).unwrap();
+    let layers = layers.merge(Serialized::default("runtime.limits.handshakes", 7)).unwrap();
+    let layers = layers.merge(Serialized::default("runtime.tls.enabled", false)).unwrap();
+    let settings = settled(layers).unwrap();
+    assert_eq!((settings.name.as_str(), settings.runtime.limits.handshakes), ("${env:X}", 7));
+    let wrong = settled(read("").merge(Serialized::default("runtime.limits.handshakes", "hush")).unwrap());
+    assert_eq!(wrong.unwrap_err(), "the program: takes a whole number, not the value that is given");
+    assert!(read("").merge(Serialized::defaults("a provider of text alone")).is_err());
+}
+
+#[test]
+fn figment_says_who_supplied_a_value() {
+    let pod = "runtime: { tls: { key: hush, key_file: k }, limits: { connections: 5 } }";
+    let variables = [("SPICED_RUNTIME__TLS__KEY".to_owned(), "hush".to_owned())];
+    let flag = Flag { name: "--tls-key".to_owned(), setting: "runtime.tls.key", value: "hush".to_owned() };
+    assert!(!format!("{flag:?}").contains("hush"));
+    let read = |flags: &[Flag]| {
+        Layers::from_text(Path::new("p.yaml"), pod, "/pod".into(), variables.clone(), flags, &[]).unwrap()
+    };
+    let supplied = |layers: &Layers, setting: &str| {
+        let figment = layers.figment();
+        let metadata = figment.find_metadata(setting).unwrap();
+        let keys: Vec<&str> = setting.split('.').collect();
+        (metadata.name.to_string(), metadata.interpolate(figment.profile(), &keys))
+    };
+    let said = |who: &str, what: &str| (who.to_owned(), what.to_owned());
+    let layers = read(&[flag]);
+    assert_eq!(supplied(&layers, "runtime.tls.key"), said("the command line", "--tls-key"));
+    assert_eq!(supplied(&layers, "runtime.tls.key_file"), said("spicepod.yaml", "runtime.tls.key_file"));
+    assert_eq!(supplied(&read(&[]), "runtime.tls.key"), said("the environment", "SPICED_RUNTIME__TLS__KEY"));
+    assert!(!format!("{layers:?}").contains("hush"));
+}
+
+/// The error behind a problem is kept.
+#[test]
+fn causes_are_sources() {
+    let missing = Layers::read(Path::new("/nowhere/spicepod.yaml"), [], &[], &[]).unwrap_err();
+    let source = std::error::Error::source(&missing).and_then(|source| source.downcast_ref::<std::io::Error>());
+    assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
 }

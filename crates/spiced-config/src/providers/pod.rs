@@ -7,9 +7,9 @@ use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider, Source};
 use spiced_secrets::Template;
 
-use super::{Places, yaml};
+use super::{Place, Places, child, yaml};
 use crate::problem::{ConfigError, Problem};
-use crate::raw::unsupported_keys;
+use crate::raw::unsupported_keys::FOREIGN;
 use crate::settings::Warning;
 
 /// The values of a pod file. All scalars are text, as written.
@@ -39,7 +39,7 @@ impl Pod {
                 Dict::new()
             }
         };
-        let warnings = unsupported_keys::prune(&mut data, &places);
+        let warnings = prune(&mut data, &places);
         Ok(Self { file: name.to_owned(), data, places, warnings, problems })
     }
 
@@ -72,6 +72,48 @@ impl Provider for Pod {
 
     fn data(&self) -> Result<Map<Profile, Dict>, Error> {
         Ok(Profile::Default.collect(self.data.clone()))
+    }
+}
+
+/// Takes the keys of the table out of a pod, with a warning for each.
+fn prune(pod: &mut Dict, places: &Places) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (path, names) in FOREIGN {
+        prune_at(pod, "", path, names, places, &mut warnings);
+    }
+    warnings
+}
+
+fn prune_at(
+    entries: &mut Dict,
+    pointer: &str,
+    path: &[&str],
+    names: &[&str],
+    places: &Places,
+    warnings: &mut Vec<Warning>,
+) {
+    let Some((first, rest)) = path.split_first() else {
+        let mut foreign: Vec<_> = names
+            .iter()
+            .filter_map(|name| entries.remove(*name).map(|_| (name, places.nearest(&child(pointer, name)))))
+            .collect();
+        foreign.sort_by_key(|(_, place)| place.map(Place::position));
+        for (name, place) in foreign {
+            let message = format!("`{name}` is known to Spice.ai and does nothing here; it is left out");
+            warnings.push(Warning { origin: place.map(|place| place.key.clone()), message });
+        }
+        return;
+    };
+    let pointer = child(pointer, first);
+    match (entries.get_mut(*first), rest.split_first()) {
+        (Some(Value::Array(_, items)), Some((&"[]", rest))) => {
+            for (at, item) in items.iter_mut().enumerate() {
+                let Value::Dict(_, inner) = item else { continue };
+                prune_at(inner, &child(&pointer, &at.to_string()), rest, names, places, warnings);
+            }
+        }
+        (Some(Value::Dict(_, inner)), _) => prune_at(inner, &pointer, rest, names, places, warnings),
+        _ => {}
     }
 }
 

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::raw::spanned::{SecretInput, SecretText, Spanned, Templated};
 use crate::raw::units::{Size, Span};
-use crate::resolve::decode::{SecretInput, SecretText, Spanned, Templated};
 use crate::settings::{Column, EndpointKind, Role, TlsVersion};
 
 /// A whole `spicepod.yaml`.

@@ -4,8 +4,8 @@
 use tls_core::{Origin, Sourced};
 
 use crate::problem::Problem;
+use crate::raw::spanned::Spanned;
 use crate::raw::spicepod::{self, Anonymous, Require};
-use crate::resolve::decode::Spanned;
 use crate::settings::{ApiKey, Auth, ClientIdentityRule, IdentityName, Role, Warning};
 
 impl spicepod::Auth {

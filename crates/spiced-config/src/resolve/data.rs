@@ -4,8 +4,8 @@ use tls_core::Sourced;
 
 use crate::problem::Problem;
 use crate::problem::shown::may_be_secret;
+use crate::raw::spanned::{SecretText, Spanned};
 use crate::raw::spicepod::{self, Access};
-use crate::resolve::decode::{SecretText, Spanned};
 use crate::settings::Dataset;
 
 pub(super) fn dataset(Spanned(given): Spanned<spicepod::Dataset>, problems: &mut Vec<Problem>) -> Dataset {

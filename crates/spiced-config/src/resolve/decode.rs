@@ -5,18 +5,18 @@
 
 use std::fmt;
 
-use serde::de::value::{StrDeserializer, StringDeserializer};
+use serde::de::value::{MapDeserializer, StrDeserializer, StringDeserializer};
 use serde::de::{
-    self, Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
-use spiced_secrets::Template;
-use tls_core::{Origin, Secret, Sourced};
+use tls_core::Origin;
 
 use crate::problem::shown::{is_secret_place, may_be_secret};
 use crate::problem::{Problem, nearest};
 use crate::raw::aliases::meant;
-use crate::raw::units;
+use crate::raw::spanned::{MARKER, pack};
+use crate::raw::units::{self, Expected};
 use crate::resolve::effective::{Effective, Node, Text};
 
 /// Problems of one report; a person reads no more.
@@ -68,43 +68,10 @@ pub(crate) fn decode_all<T: DeserializeOwned>(
     (None, problems)
 }
 
-/// The keys that a type of the schema knows, as serde's derive has them.
-pub(crate) fn keys_of<T: DeserializeOwned>() -> &'static [&'static str] {
-    struct Ask<'a>(&'a mut &'static [&'static str]);
-    impl<'de> Deserializer<'de> for Ask<'_> {
-        type Error = Failure;
-
-        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Failure> {
-            Err(de::Error::custom("only structs are asked"))
-        }
-
-        fn deserialize_struct<V: Visitor<'de>>(
-            self,
-            _: &'static str,
-            fields: &'static [&'static str],
-            visitor: V,
-        ) -> Result<V::Value, Failure> {
-            *self.0 = fields;
-            self.deserialize_any(visitor)
-        }
-
-        forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-        }
-    }
-    let mut keys: &'static [&'static str] = &[];
-    // It only looks; the error is how it stops.
-    let _ = T::deserialize(Ask(&mut keys));
-    keys
-}
-
-/// The problem that serde would find with an unknown key, for who looks before it can.
-pub(crate) fn unknown_key(name: &str, node: &Node<'_>, known: &'static [&'static str]) -> Option<Problem> {
-    if known.contains(&name) {
-        return None;
-    }
-    let failure: Failure = de::Error::unknown_field(name, known);
+/// The problem that serde would find with a key that `T` does not have, for who looks before it can.
+pub(crate) fn unknown_key<T: DeserializeOwned>(name: &str, node: &Node<'_>) -> Option<Problem> {
+    let nothing_but_the_key = MapDeserializer::<_, Failure>::new([(name, ())].into_iter());
+    let failure = T::deserialize(nothing_but_the_key).err().filter(|failure| failure.is_unknown_key)?;
     Some(failure.into_problem(node.key_origin()))
 }
 
@@ -227,12 +194,12 @@ impl Shown {
     }
 }
 
-/// What a message says instead of a value: options and variables are never repeated, nor what a reference gives, nor
-/// what looks like a key in the wrong place.
+/// What a message says instead of a value: options, variables and what a program gives are never repeated, nor what a
+/// reference gives, nor what looks like a key in the wrong place.
 pub(crate) fn instead(text: &str, reference: bool, origin: &Origin) -> Option<&'static str> {
     match origin {
         _ if reference => Some("what the reference gives"),
-        Origin::Flag(_) | Origin::Variable(_) => Some("the value that is given"),
+        Origin::Flag(_) | Origin::Variable(_) | Origin::Program => Some("the value that is given"),
         _ if may_be_secret(text) => Some("what is written there"),
         Origin::File { key, .. } if is_secret_place(key) => Some("what is written there"),
         _ => None,
@@ -334,7 +301,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
         _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Failure> {
-        if name == PLACED {
+        if name == MARKER {
             return visitor.visit_seq(SpannedSeed { node: Some(self), given: 0 });
         }
         self.deserialize_map(visitor)
@@ -407,107 +374,6 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 }
 
-/// A number that is written with a unit. The text is read here, where it is known whether it may be
-/// shown in a message.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Expected {
-    Duration,
-    Size,
-}
-
-impl Expected {
-    const ALL: [Self; 2] = [Self::Duration, Self::Size];
-
-    fn marker(self) -> &'static str {
-        match self {
-            Self::Duration => "$spiced::Duration",
-            Self::Size => "$spiced::Size",
-        }
-    }
-}
-
-/// Milliseconds or bytes.
-pub(crate) fn parsed<'de, D: Deserializer<'de>>(deserializer: D, wanted: Expected) -> Result<u64, D::Error> {
-    struct Number;
-    impl Visitor<'_> for Number {
-        type Value = u64;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a number with a unit")
-        }
-
-        fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
-            Ok(number)
-        }
-    }
-    deserializer.deserialize_newtype_struct(wanted.marker(), Number)
-}
-
-const PLACED: &str = "$spiced::Placed";
-
-/// A typed value with its place: what [`Sourced`] is, made by serde.
-#[derive(Debug, Clone)]
-pub(crate) struct Spanned<T>(pub(crate) Sourced<T>);
-
-/// Text with its place, and whether a reference gave it: then it is not shown in a message.
-#[derive(Debug, Clone)]
-pub(crate) struct Templated {
-    pub(crate) placed: Spanned<String>,
-    pub(crate) reference: bool,
-}
-
-/// A secret with its place, and its template if it was written with references.
-#[derive(Debug, Clone)]
-pub(crate) struct SecretInput {
-    pub(crate) secret: Sourced<Secret>,
-    pub(crate) template: Option<Template>,
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        with_place(deserializer).map(|(sourced, _)| Self(sourced))
-    }
-}
-
-impl<'de> Deserialize<'de> for Templated {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        with_place(deserializer)
-            .map(|(sourced, written)| Self { placed: Spanned(sourced), reference: written.is_some() })
-    }
-}
-
-impl<'de> Deserialize<'de> for SecretInput {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (secret, written): (Sourced<SecretText>, _) = with_place(deserializer)?;
-        let template = written.and_then(|text| Template::parse(&text).ok());
-        Ok(Self { secret: secret.map(|SecretText(secret)| secret), template })
-    }
-}
-
-/// A value and its place, and the text as written if it holds references.
-fn with_place<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<(Sourced<T>, Option<String>), D::Error> {
-    struct PlaceVisitor<T>(std::marker::PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for PlaceVisitor<T> {
-        type Value = (Sourced<T>, Option<String>);
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a value of this crate's trees")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let gone = || de::Error::custom("a value without a place");
-            let (written, place): (String, String) =
-                (seq.next_element()?.ok_or_else(gone)?, seq.next_element()?.ok_or_else(gone)?);
-            let value = seq.next_element()?.ok_or_else(gone)?;
-            let written = (!written.is_empty()).then_some(written);
-            Ok((Sourced::new(value, unpack(&place).ok_or_else(gone)?), written))
-        }
-    }
-    deserializer.deserialize_struct(PLACED, &[], PlaceVisitor(std::marker::PhantomData))
-}
-
 /// Hands serde the text as written if it holds references, then its place, then the value.
 struct SpannedSeed<'n> {
     node: Option<Node<'n>>,
@@ -531,44 +397,5 @@ impl<'de> SeqAccess<'de> for SpannedSeed<'_> {
         };
         let text: StringDeserializer<Failure> = text.into_deserializer();
         seed.deserialize(text).map(Some)
-    }
-}
-
-/// serde carries no types of ours from a deserializer to a value, but it carries text.
-fn pack(origin: &Origin) -> String {
-    match origin {
-        Origin::Flag(name) => format!("flag\u{1f}{name}"),
-        Origin::Variable(name) => format!("variable\u{1f}{name}"),
-        Origin::File { file, key, line, column } => {
-            format!("file\u{1f}{}\u{1f}{key}\u{1f}{line}\u{1f}{column}", file.display())
-        }
-        Origin::Program => "program".to_owned(),
-        _ => "default".to_owned(),
-    }
-}
-
-fn unpack(text: &str) -> Option<Origin> {
-    let mut parts = text.split('\u{1f}');
-    Some(match parts.next()? {
-        "flag" => Origin::Flag(parts.next()?.to_owned()),
-        "variable" => Origin::Variable(parts.next()?.to_owned()),
-        "file" => Origin::File {
-            file: parts.next()?.into(),
-            key: parts.next()?.to_owned(),
-            line: parts.next()?.parse().ok()?,
-            column: parts.next()?.parse().ok()?,
-        },
-        "program" => Origin::Program,
-        _ => Origin::Default,
-    })
-}
-
-/// Text that may be a secret.
-#[derive(Debug, Clone)]
-pub(crate) struct SecretText(pub(crate) Secret);
-
-impl<'de> Deserialize<'de> for SecretText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(Secret::from(text)))
     }
 }

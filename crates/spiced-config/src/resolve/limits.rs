@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use tls_core::Sourced;
 
 use crate::problem::Problem;
+use crate::raw::spanned::Spanned;
 use crate::raw::spicepod;
 use crate::raw::units::{Size, Span};
-use crate::resolve::decode::Spanned;
 use crate::resolve::folder::Folder;
 use crate::settings::{ByRole, Http, Limits, Otel, Sql};
 

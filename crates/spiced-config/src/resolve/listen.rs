@@ -4,8 +4,9 @@ use tls_core::listener::ListenAddress;
 use tls_core::{Origin, Sourced};
 
 use crate::problem::Problem;
+use crate::raw::spanned::Templated;
 use crate::raw::spicepod;
-use crate::resolve::decode::{Templated, instead};
+use crate::resolve::decode::instead;
 use crate::settings::Listen;
 
 impl spicepod::Listen {
@@ -22,9 +23,8 @@ impl spicepod::Listen {
                         Some(instead) => format!("{instead} is no address: {error}"),
                         None => format!("`{}` is no address: {error}", text.value),
                     };
-                    problems.push(
-                        Problem::new(text.origin, message).hint("such as localhost:3000, or 0.0.0.0:3000 for all"),
-                    );
+                    let problem = Problem::new(text.origin, message).caused_by(error);
+                    problems.push(problem.hint("such as localhost:3000, or 0.0.0.0:3000 for all"));
                     None
                 }
             }

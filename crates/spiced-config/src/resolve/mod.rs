@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use crate::problem::shown::may_be_secret;
 use crate::problem::{ConfigError, Problem};
+use crate::raw::spanned::{SecretInput, Spanned, Templated};
 use crate::raw::spicepod::{self, Spicepod};
-use crate::resolve::decode::{SecretInput, Spanned, Templated, instead};
+use crate::resolve::decode::instead;
 use crate::resolve::folder::Folder;
 use crate::settings::{Cors, Runtime, Settings, View, Warning};
 

@@ -9,8 +9,9 @@ use tls_core::Sourced;
 
 use crate::problem::shown::may_be_secret;
 use crate::problem::{ConfigError, Problem};
+use crate::raw::spanned::Spanned;
 use crate::raw::spicepod;
-use crate::resolve::decode::{Spanned, decode};
+use crate::resolve::decode::decode;
 use crate::resolve::effective::Effective;
 
 /// Where the stores are.

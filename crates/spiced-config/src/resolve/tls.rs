@@ -6,8 +6,9 @@ use tls_core::{Origin, Sourced};
 
 use crate::problem::Problem;
 use crate::problem::shown::{is_pem, may_be_secret};
+use crate::raw::spanned::{SecretInput, Spanned, Templated};
 use crate::raw::spicepod::{self, ClientAuthMode, Profile};
-use crate::resolve::decode::{SecretInput, Spanned, Templated, UNQUOTE, quotes};
+use crate::resolve::decode::{UNQUOTE, quotes};
 use crate::resolve::folder::Folder;
 use crate::settings::{Clients, Material, MaterialInput, Pair, Tls, TlsVersion, Warning};
 use crate::tls_source::WAYS;
