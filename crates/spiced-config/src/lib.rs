@@ -24,40 +24,31 @@
 //! };
 //! # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
 //! let settings = runtime.block_on(layers.settle(resolve)).map_err(|_| "the pod is wrong")?;
-//! assert_eq!(settings.listen.http.value.port(), 8080);
-//! assert_eq!(settings.listen.flight.origin.to_string(), "--flight");
+//! assert_eq!(settings.runtime.listen.http.value.port(), 8080);
+//! assert_eq!(settings.runtime.listen.flight.origin.to_string(), "--flight");
 //! # Ok(())
 //! # }
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod aliases;
-mod auth;
-mod decode;
-mod environment;
-mod error;
 mod explain;
-mod keys;
 mod layers;
+mod problem;
+mod providers;
+mod raw;
 mod resolve;
 mod schema;
 mod settings;
-mod shown;
-mod spicepod;
-mod stores;
-mod tls;
-mod tree;
-mod units;
-mod unsupported_keys;
-mod yaml;
+mod tls_source;
 
-pub use aliases::meant;
-pub use environment::KnownOption;
-pub use error::{ConfigError, Problem};
 pub use explain::{Beaten, Explained, Explanation};
-pub use layers::{Flag, Layers, Resolved};
+pub use layers::{Layers, SettingsError};
+pub use problem::{ConfigError, Problem};
+pub use providers::Flag;
+pub use providers::environment::KnownOption;
+pub use raw::aliases::meant;
 pub use schema::schema;
 pub use settings::{
-    ApiKey, Auth, ClientIdentityRule, Clients, Column, ConcurrencySettings, Dataset, IdentityName, Limits, Listen,
-    Material, MaterialInput, Pair, Role, Settings, Store, Tls, TlsVersion, View, Warning,
+    ApiKey, Auth, ByRole, ClientIdentityRule, Clients, Column, Cors, Dataset, EndpointKind, Http, IdentityName, Limits,
+    Listen, Material, MaterialInput, Otel, Pair, Role, Runtime, Settings, Sql, Tls, TlsVersion, View, Warning,
 };

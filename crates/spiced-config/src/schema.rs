@@ -7,10 +7,11 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use crate::decode::{SecretText, Spanned, Templated};
-use crate::spicepod::{self, Spicepod};
-use crate::units;
-use crate::unsupported_keys::FOREIGN;
+use crate::raw::spanned::{SecretInput, SecretText, Spanned, Templated};
+use crate::raw::spicepod::{self, Spicepod};
+use crate::raw::units;
+use crate::raw::unsupported_keys::FOREIGN;
+use crate::settings::{EndpointKind, Role, TlsVersion};
 
 /// A value that holds a reference, whatever it is when the reference is replaced.
 const REFERENCE: &str = r"\$\{";
@@ -104,11 +105,14 @@ macro_rules! schemas {
 schemas! {
     Templated: { "type": "string" },
     // YAML makes numbers and booleans of what is text here: a port, say.
+    SecretInput: { "type": ["string", "number", "boolean"] },
     SecretText: { "type": ["string", "number", "boolean"] },
     units::Span: { "type": ["string", "integer"], "examples": ["250ms", "10s", "5m"] },
     units::Size: { "type": ["string", "integer"], "examples": ["16MiB", "2GB"] },
     // YAML reads 1.2 as a number and false as a boolean.
-    spicepod::Version: { "enum": ["1.2", "1.3", 1.2, 1.3] },
+    Role: { "type": "string", "enum": ["ro", "rw"] },
+    EndpointKind: { "type": "string", "enum": ["http", "flight", "grpc", "metrics"] },
+    TlsVersion: { "enum": ["1.2", "1.3", 1.2, 1.3] },
     spicepod::Anonymous: { "enum": ["ro", "rw", "false", false] },
 }
 

@@ -3,7 +3,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::*;
-use crate::layers::{Flag, at_once};
+use crate::layers::at_once;
+use crate::providers::Flag;
 
 const POD: &str = "
 name: my-app
@@ -41,8 +42,8 @@ fn explain(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, 
     };
     let explanation = match at_once(layers.explain(resolve)) {
         Ok(explanation) => explanation,
-        Err(Resolved::Config(e)) => return e.to_string(),
-        Err(Resolved::Secrets(_) | Resolved::Both(..)) => panic!("nothing is lost"),
+        Err(SettingsError::Config(e)) => return e.to_string(),
+        Err(SettingsError::Secrets(_) | SettingsError::Both(..)) => panic!("nothing is lost"),
     };
     let mut out = String::new();
     for s in explanation.settings.iter().filter(|s| s.origin != "the default") {
@@ -120,14 +121,23 @@ fn what_the_schema_calls_a_default_is_what_is_decided() {
     let (one, other) =
         (settle("name: x"), settle(&format!("{{ name: x, {} }}", &said.to_string()[1..said.to_string().len() - 1])));
     assert!(said["runtime"]["listen"]["http"] == "localhost:3000", "{said}");
-    assert_eq!((one.shutdown_delay, one.shutdown_timeout), (other.shutdown_delay, other.shutdown_timeout));
-    assert_eq!((one.query_timeout, one.query_memory), (other.query_timeout, other.query_memory));
-    assert_eq!(one.http_body_limit, other.http_body_limit);
-    assert_eq!((one.limits.connections, one.limits.handshakes), (other.limits.connections, other.limits.handshakes));
+    assert_eq!(
+        (one.runtime.shutdown_delay, one.runtime.shutdown_timeout),
+        (other.runtime.shutdown_delay, other.runtime.shutdown_timeout)
+    );
+    assert_eq!(
+        (one.runtime.sql.timeout, one.runtime.sql.memory_limit),
+        (other.runtime.sql.timeout, other.runtime.sql.memory_limit)
+    );
+    assert_eq!(one.runtime.http.body_limit, other.runtime.http.body_limit);
+    assert_eq!(
+        (one.runtime.limits.connections, one.runtime.limits.handshakes),
+        (other.runtime.limits.connections, other.runtime.limits.handshakes)
+    );
     for (one, other) in [
-        (&one.listen.http, &other.listen.http),
-        (&one.listen.flight, &other.listen.flight),
-        (&one.listen.grpc, &other.listen.grpc),
+        (&one.runtime.listen.http, &other.runtime.listen.http),
+        (&one.runtime.listen.flight, &other.runtime.listen.flight),
+        (&one.runtime.listen.grpc, &other.runtime.listen.grpc),
     ] {
         assert_eq!(one.value, other.value);
     }

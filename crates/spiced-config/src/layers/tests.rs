@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 
+use figment::providers::Serialized;
+
 use super::*;
 use crate::settings::{Material, MaterialInput, Pair, Role, Tls};
 
@@ -37,19 +39,19 @@ fn settle(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &
         .map_err(|e| e.to_string())?;
     match at_once(layers.settle(stand_in)) {
         Ok(settings) => Ok(settings),
-        Err(Resolved::Config(e)) => Err(e
+        Err(SettingsError::Config(e)) => Err(e
             .0
             .iter()
             .map(|p| format!("{p} / {}", p.hint.as_deref().unwrap_or_default()))
             .collect::<Vec<_>>()
             .join("\n")),
-        Err(Resolved::Secrets(never) | Resolved::Both(_, never)) => panic!("{never:?}"),
+        Err(SettingsError::Secrets(never) | SettingsError::Both(_, never)) => panic!("{never:?}"),
     }
 }
 
 fn pair(settings: &Settings) -> (String, String) {
-    let Some(crate::Tls { material: Material::Pair(pair), .. }) = &settings.tls else {
-        panic!("no pair: {:?}", settings.tls)
+    let Some(crate::Tls { material: Material::Pair(pair), .. }) = &settings.runtime.tls else {
+        panic!("no pair: {:?}", settings.runtime.tls)
     };
     let Pair { certificate, key, .. } = &**pair;
     let text = |input: &Sourced<MaterialInput>| match &input.value {
@@ -82,8 +84,9 @@ fn who_wins_layer_by_layer() {
 
 #[test]
 fn whether_it_is_on() {
-    let on =
-        |pod: &str, v: &[(&str, &str)], f: &[(&str, &'static str, &str)]| settle(pod, v, f).map(|s| s.tls.is_some());
+    let on = |pod: &str, v: &[(&str, &str)], f: &[(&str, &'static str, &str)]| {
+        settle(pod, v, f).map(|s| s.runtime.tls.is_some())
+    };
     let off = "runtime: { tls: { enabled: false, certificate_file: c.pem, key_file: k.pem } }";
     assert_eq!(on("", &[], &[]), Ok(false));
     assert_eq!(on(FILES, &[], &[]), Ok(true), "material turns it on");
@@ -180,7 +183,7 @@ fn missing_secrets_beside_what_else_is_wrong() {
     let layers = Layers::from_text(Path::new("spicepod.yaml"), pod, "/pod".into(), [], &[], &[]).unwrap();
     let lost = async |values: &[Sourced<Template>]| -> Result<Vec<Secret>, usize> { Err(values.len()) };
     match at_once(layers.clone().settle(lost)) {
-        Err(Resolved::Both(error, lost)) => {
+        Err(SettingsError::Both(error, lost)) => {
             let text = error.to_string();
             assert!(text.contains("`tsl`") && text.contains("`acess`") && error.0.len() == 2, "{text}");
             assert_eq!(lost[0], 1, "the switch");
@@ -260,7 +263,7 @@ fn secrets_in_the_place_of_paths() {
 #[test]
 fn more_pairs_and_their_default() {
     let pair = |n: usize| format!("{{ certificate_file: {n}.crt, key_file: {n}.key, key_passphrase: p{n} }}");
-    let tls = |said: String| settle(&format!("runtime: {{ tls: {{ {said} }} }}"), &[], &[]).map(|s| s.tls);
+    let tls = |said: String| settle(&format!("runtime: {{ tls: {{ {said} }} }}"), &[], &[]).map(|s| s.runtime.tls);
     let files = |pair: &Pair| match &pair.certificate.value {
         MaterialInput::File(path) => path.display().to_string(),
         other => panic!("{other:?}"),
@@ -295,7 +298,7 @@ fn more_pairs_and_their_default() {
             ("--tls-certificate-file", "runtime.tls.certificate_file", "d"),
         ],
     );
-    let Some(Tls { material: Material::Pair(beaten), .. }) = beaten.unwrap().tls else { panic!("no TLS") };
+    let Some(Tls { material: Material::Pair(beaten), .. }) = beaten.unwrap().runtime.tls else { panic!("no TLS") };
     assert!(beaten.passphrase.is_none());
     let item = settle(
         &format!("runtime: {{ tls: {{ certificates: [{}] }} }}", pair(1)),
@@ -310,7 +313,7 @@ fn more_pairs_and_their_default() {
 #[test]
 fn a_role_is_what_was_written() {
     let pod = "runtime: { auth: { api-key: { keys: [\"plain:rw\", \"${env:K}:ro\", \"${env:K}\", \"a:b\"] } } }";
-    let keys = settle(pod, &[], &[]).unwrap().auth.keys.unwrap();
+    let keys = settle(pod, &[], &[]).unwrap().runtime.auth.keys.unwrap();
     let said: Vec<_> = keys.iter().map(|key| (key.key.value.expose_text().unwrap().to_owned(), key.role)).collect();
     let text = |text: &str| text.to_owned();
     let referred = said[1].0.clone();
@@ -326,7 +329,7 @@ fn a_role_is_what_was_written() {
     assert!(keys[1].written.is_some() && keys[0].written.is_none());
     assert!(keys[3].key.origin.to_string().contains("runtime.auth.api"), "{}", keys[3].key.origin);
     let environment = [("SPICED_RUNTIME__AUTH__API_KEY__KEYS", "one:rw, two")];
-    let keys = settle("", &environment, &[]).unwrap().auth.keys.unwrap();
+    let keys = settle("", &environment, &[]).unwrap().runtime.auth.keys.unwrap();
     assert_eq!((keys.len(), keys[0].role, keys[1].role), (2, Some(Role::ReadWrite), None));
 }
 
@@ -352,21 +355,21 @@ fn what_cannot_stand_together() {
         assert!(text.contains(said), "{pod}: {text}");
     }
     let good = settle(&format!("runtime: {{ {asked} }}"), &[], &[]).unwrap();
-    assert!(!good.tls.unwrap().clients.unwrap().required);
+    assert!(!good.runtime.tls.unwrap().clients.unwrap().required);
 }
 
 #[test]
 fn values_are_text_until_the_schema_speaks() {
     let s = settle("runtime: { tls: { min_version: 1.3, certificate: x, key: 00123 } }", &[], &[]).unwrap();
-    assert_eq!(s.tls.as_ref().unwrap().min_version, crate::TlsVersion::Tls13);
+    assert_eq!(s.runtime.tls.as_ref().unwrap().min_version, crate::TlsVersion::Tls13);
     assert_eq!(pair(&s).1, "text 00123");
     let s =
         settle("", &[("SPICED_RUNTIME__SQL__HOST_PATHS", "/a, /b"), ("SPICED_RUNTIME__SHUTDOWN_TIMEOUT", "1m")], &[])
             .unwrap();
-    assert_eq!(s.host_paths, [PathBuf::from("/a"), PathBuf::from("/b")]);
-    assert_eq!(s.shutdown_timeout.as_secs(), 60);
+    assert_eq!(s.runtime.sql.host_paths, [PathBuf::from("/a"), PathBuf::from("/b")]);
+    assert_eq!(s.runtime.shutdown_timeout.as_secs(), 60);
     let s = settle("runtime: { auth: { allow_anonymous: false } }", &[], &[]).unwrap();
-    assert_eq!(s.auth.allow_anonymous, Some(None));
+    assert_eq!(s.runtime.auth.allow_anonymous, Some(None));
     let bad = settle("runtime: { tls: { enabled: maybe } }", &[], &[]).unwrap_err();
     assert!(bad.contains("takes true or false, not `maybe`"), "{bad}");
     let bad = settle("runtime: { shutdown_delay: soon }", &[], &[]).unwrap_err();
@@ -400,7 +403,7 @@ fn a_beaten_switch_is_not_read() {
     let pod = "runtime: { tls: { enabled: \"${env:NO_BOOLEAN}\", certificate_file: c.pem, key_file: k.pem } }";
     assert!(settle(pod, &[], &[]).is_err());
     let flag = [("--tls-enabled", "runtime.tls.enabled", "true")];
-    assert!(settle(pod, &[], &flag).unwrap().tls.is_some());
+    assert!(settle(pod, &[], &flag).unwrap().runtime.tls.is_some());
 }
 
 #[test]
@@ -446,4 +449,66 @@ fn keys_that_are_switched_off_are_a_warning() {
     };
     assert!(warned("false"));
     assert!(!warned("true"));
+}
+
+/// What a program that embeds this crate lays over and under the layers.
+#[test]
+fn providers_of_an_embedding_program() {
+    let read = |pod: &str| {
+        Layers::from_text(Path::new("spicepod.yaml"), pod, "/pod".into(), [], &[], &[])
+            .map_err(|e| e.to_string())
+            .unwrap()
+    };
+    let file = || Serialized::default("runtime.tls.certificate_file", "p.pem");
+    let text = "runtime: { tls: { certificate: \"${env:C}\", key_file: k.pem } }";
+    let settled = |layers: Layers| at_once(layers.settle(stand_in)).map_err(|e| e.to_string());
+    // The source of the certificate follows the order of the layers, also between a file and text.
+    let over = settled(read(text).merge(file()).unwrap()).unwrap();
+    assert_eq!(pair(&over).0, "p.pem");
+    let Some(Tls { material: Material::Pair(over), .. }) = over.runtime.tls else { panic!("no TLS") };
+    assert_eq!(over.certificate.origin, Origin::Program);
+    assert_eq!(pair(&settled(read(text).join(file()).unwrap()).unwrap()).0, "text <C>");
+    let off = settled(read("runtime: { tls: { enabled: false } }").merge(file()).unwrap()).unwrap_err();
+    assert!(off.starts_with("the program: gives TLS material, and TLS is switched off"), "{off}");
+
+    // Values are literal, text or numbers.
+    let layers = read("").join(Serialized::default("name", "${env:X}")).unwrap();
+    let layers = layers.merge(Serialized::default("runtime.limits.handshakes", 7)).unwrap();
+    let layers = layers.merge(Serialized::default("runtime.tls.enabled", false)).unwrap();
+    let settings = settled(layers).unwrap();
+    assert_eq!((settings.name.as_str(), settings.runtime.limits.handshakes), ("${env:X}", 7));
+    let wrong = settled(read("").merge(Serialized::default("runtime.limits.handshakes", "hush")).unwrap());
+    assert_eq!(wrong.unwrap_err(), "the program: takes a whole number, not the value that is given");
+    assert!(read("").merge(Serialized::defaults("a provider of text alone")).is_err());
+}
+
+#[test]
+fn figment_says_who_supplied_a_value() {
+    let pod = "runtime: { tls: { key: hush, key_file: k }, limits: { connections: 5 } }";
+    let variables = [("SPICED_RUNTIME__TLS__KEY".to_owned(), "hush".to_owned())];
+    let flag = Flag { name: "--tls-key".to_owned(), setting: "runtime.tls.key", value: "hush".to_owned() };
+    assert!(!format!("{flag:?}").contains("hush"));
+    let read = |flags: &[Flag]| {
+        Layers::from_text(Path::new("p.yaml"), pod, "/pod".into(), variables.clone(), flags, &[]).unwrap()
+    };
+    let supplied = |layers: &Layers, setting: &str| {
+        let figment = layers.figment();
+        let metadata = figment.find_metadata(setting).unwrap();
+        let keys: Vec<&str> = setting.split('.').collect();
+        (metadata.name.to_string(), metadata.interpolate(figment.profile(), &keys))
+    };
+    let said = |who: &str, what: &str| (who.to_owned(), what.to_owned());
+    let layers = read(&[flag]);
+    assert_eq!(supplied(&layers, "runtime.tls.key"), said("the command line", "--tls-key"));
+    assert_eq!(supplied(&layers, "runtime.tls.key_file"), said("spicepod.yaml", "runtime.tls.key_file"));
+    assert_eq!(supplied(&read(&[]), "runtime.tls.key"), said("the environment", "SPICED_RUNTIME__TLS__KEY"));
+    assert!(!format!("{layers:?}").contains("hush"));
+}
+
+/// The error behind a problem is kept.
+#[test]
+fn causes_are_sources() {
+    let missing = Layers::read(Path::new("/nowhere/spicepod.yaml"), [], &[], &[]).unwrap_err();
+    let source = std::error::Error::source(&missing).and_then(|source| source.downcast_ref::<std::io::Error>());
+    assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
 }

@@ -62,7 +62,7 @@ impl App {
         let access = Access::establish(&mut settings, resolver, key_log)?;
         let http = routes::http_options(&settings, access.served.as_ref(), reload)?;
         let engine = engine::start(&settings, access.identities(), queries)?;
-        let endpoints = Endpoints::bind(&settings.listen, access.served.as_ref().map(|served| &served.tls))?;
+        let endpoints = Endpoints::bind(&settings.runtime.listen, access.served.as_ref().map(|served| &served.tls))?;
 
         let Access { served, signing_secret, handshake_timeout, mode, policy, policies, rotation, followed } = access;
         let follower = Follower::start(followed, rotation, policy.clone());
@@ -74,16 +74,16 @@ impl App {
         let connections = connections(&settings, endpoints.iter().count());
         let limits = Limits {
             spare: Arc::new(Semaphore::new(connections.spare)),
-            handshakes: settings.limits.handshakes,
-            memory: request_memory(settings.http_body_limit),
+            handshakes: settings.runtime.limits.handshakes,
+            memory: request_memory(settings.runtime.http.body_limit),
             handshake_timeout,
             ..Limits::default()
         };
         let banner = banner::text(&settings, &endpoints, served.as_ref(), mode == ClientAuth::Required);
         let callers = AuthContext {
             policy: policies,
-            throttle: Arc::new(Throttle::new(settings.limits.auth_failures)),
-            proxies: TrustedProxies::new(std::mem::take(&mut settings.trusted_proxies)),
+            throttle: Arc::new(Throttle::new(settings.runtime.limits.auth_failures)),
+            proxies: TrustedProxies::new(std::mem::take(&mut settings.runtime.http.trusted_proxies)),
         };
         exposure::report(&settings, &endpoints, &callers);
         let Observed { ready, responsive, status, metrics } = observed;
@@ -94,8 +94,8 @@ impl App {
             metrics,
             http: HttpOptions { responsive: Some(responsive), ..http },
             signing_secret,
-            guards_metrics: settings.auth.metrics,
-            query_timeout: settings.query_timeout,
+            guards_metrics: settings.runtime.auth.metrics,
+            query_timeout: settings.runtime.sql.timeout,
         };
         let routers = routes::build(endpoints, behind, &callers);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -107,7 +107,7 @@ impl App {
             limits,
             workers: Workers::start(cores).map_err(|e| Failure::Other(e.to_string()))?,
             stopping,
-            shutdown: (settings.shutdown_delay, settings.shutdown_timeout),
+            shutdown: (settings.runtime.shutdown_delay, settings.runtime.shutdown_timeout),
             banner,
         })
     }
@@ -129,15 +129,15 @@ struct Access {
 impl Access {
     /// Takes the TLS settings and the ticket secret out of `settings`, and loads what they name.
     fn establish(settings: &mut Settings, resolver: Resolver, key_log: bool) -> Result<Self, Failure> {
-        let tls = settings.tls.take();
+        let tls = settings.runtime.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
-        let signing_secret = settings.session_ticket_secret.take();
-        let (values, followed) = followed::follow(resolver, tls.as_ref(), &settings.auth);
+        let signing_secret = settings.runtime.session_ticket_secret.take();
+        let (values, followed) = followed::follow(resolver, tls.as_ref(), &settings.runtime.auth);
         let served = tls.map(|tls| tls::establish(tls, signing_secret.as_ref(), values.tls, key_log)).transpose()?;
         let mode = served.as_ref().map_or(ClientAuth::None, |served| served.clients.borrow().mode());
         let asks = mode != ClientAuth::None;
-        auth_policy::findings(&settings.auth, asks).iter().for_each(tls::say);
-        let (policy, rotation) = auth_policy::establish(&settings.auth, asks, values.keys)?;
+        auth_policy::findings(&settings.runtime.auth, asks).iter().for_each(tls::say);
+        let (policy, rotation) = auth_policy::establish(&settings.runtime.auth, asks, values.keys)?;
         let (policy, policies) = watch::channel(Arc::new(policy));
         let policy = Arc::new(policy);
         Ok(Self { served, signing_secret, handshake_timeout, mode, policy, policies, rotation, followed })

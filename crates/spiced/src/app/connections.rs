@@ -20,7 +20,7 @@ pub(super) fn request_memory(body_limit: usize) -> RequestMemory {
 pub(super) fn connections(settings: &Settings, endpoints: usize) -> Shares {
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let all = open_files.saturating_sub(SPARE_DESCRIPTORS.min(open_files / 2));
-    let most = settings.limits.connections.min(Semaphore::MAX_PERMITS);
+    let most = settings.runtime.limits.connections.min(Semaphore::MAX_PERMITS);
     let shares = Shares::of(most, usize::try_from(all).unwrap_or(usize::MAX), endpoints);
     if shares.own < most {
         let Shares { own, spare } = shares;

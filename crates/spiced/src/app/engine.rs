@@ -34,17 +34,18 @@ pub(super) fn start(
     identities: Option<Identities>,
     runtimes: &QueryRuntimes,
 ) -> Result<Arc<dyn Engine>, Failure> {
-    let history = History::of(settings.query_history);
+    let history = History::of(settings.runtime.sql.history);
     let options = options(settings, identities, &history, runtimes);
     let engine = DataFusionEngine::start(options).map_err(|e| Failure::Configuration {
         causes: e.causes().to_vec(),
         hints: vec!["change the data sets in spicepod.yaml".to_owned()],
     })?;
-    let limits =
-        |turns: spiced_config::ConcurrencySettings| RoleLimits { running: turns.running, waiting: turns.waiting };
-    let admission = AdmissionControl::new(limits(settings.readers), limits(settings.writers), settings.queue_timeout);
+    let sql = &settings.runtime.sql;
+    let readers = RoleLimits { running: sql.concurrency.ro, waiting: sql.queue.ro };
+    let writers = RoleLimits { running: sql.concurrency.rw, waiting: sql.queue.rw };
+    let admission = AdmissionControl::new(readers, writers, sql.queue_timeout);
     let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
-    let bounds = ResultLimits { rows: bound(settings.max_result_rows), bytes: bound(settings.max_result_bytes) };
+    let bounds = ResultLimits { rows: bound(sql.max_result_rows), bytes: bound(sql.max_result_bytes) };
     let guarded = Guarded::new(engine).admitted_by(admission).limited(bounds);
     Ok(Arc::new(guarded.observed(Arc::new(AuditLog)).observed(Arc::new(Statements)).observed(history)))
 }
@@ -56,13 +57,14 @@ fn options(
     runtimes: &QueryRuntimes,
 ) -> EngineOptions {
     let QueryRuntimes { readers, writers } = runtimes;
+    let sql = &settings.runtime.sql;
     let mut options = EngineOptions::new(writers.handle().clone());
-    let metrics = settings.listen.metrics.as_ref().map(|_| "metrics");
+    let metrics = settings.runtime.listen.metrics.as_ref().map(|_| "metrics");
     let endpoints = ["http", "flight", "grpc"].into_iter().chain(metrics).collect();
     options.views =
         settings.views.iter().map(|view| ViewSpec { name: view.name.clone(), sql: view.sql.clone() }).collect();
     options.system = vec![tables::tls(endpoints, identities), history.table()];
-    let retention = Retention { age: settings.telemetry_retention, bytes: settings.telemetry_memory };
+    let retention = Retention { age: settings.runtime.otel.retention, bytes: settings.runtime.otel.memory_limit };
     let kept = |(table, columns): (&str, _)| RetainedSpec {
         schema: spiced_grpc::TELEMETRY_SCHEMA.to_owned(),
         table: table.to_owned(),
@@ -70,13 +72,13 @@ fn options(
         retention,
     };
     options.retained = spiced_grpc::telemetry_tables().into_iter().map(kept).collect();
-    options.host_paths = settings.host_paths.clone();
-    options.query_timeout = settings.query_timeout;
-    options.memory_limit = settings.query_memory;
-    options.process_memory_limit = Some(settings.process_memory);
-    options.max_statement_size = settings.max_statement_size;
-    options.spill_directory = settings.spill_directory.clone();
-    options.spill_limit = settings.spill_limit as u64;
+    options.host_paths = sql.host_paths.clone();
+    options.query_timeout = sql.timeout;
+    options.memory_limit = sql.memory_limit;
+    options.process_memory_limit = Some(sql.process_memory_limit);
+    options.max_statement_size = sql.max_statement_size;
+    options.spill_directory = sql.spill_directory.clone();
+    options.spill_limit = sql.spill_limit as u64;
     options.readers = Some(readers.handle().clone());
     options.datasets = settings
         .datasets

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use spiced_config::{Explained, Explanation, Resolved};
+use spiced_config::{Explained, Explanation, SettingsError};
 
 use crate::args::ExplainArgs;
 use crate::commands::{print, runtime};
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
             // Report every error that startup would report, not only the one that prevents an explanation.
             Err(why) => return Err(settled.map_or_else(config::failed, |_| config::failed(why))),
         };
-        if let Err(Resolved::Config(error) | Resolved::Both(error, _)) = &settled {
+        if let Err(SettingsError::Config(error) | SettingsError::Both(error, _)) = &settled {
             let refused: Vec<_> = error.0.iter().filter_map(|problem| problem.origin.clone()).collect();
             explanation.mask(&refused);
         }

@@ -39,9 +39,10 @@ fn all(target: &Target) -> String {
 
 fn target(mut settings: Settings) -> Result<Target, Failure> {
     let query = settings.sample_query();
-    let (key, metrics_key) = (settings.auth.keys.is_some(), settings.auth.keys.is_some() && settings.auth.metrics);
-    let certificate = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref()).is_some_and(|c| c.required);
-    let (trust, names) = match settings.tls.take() {
+    let (key, metrics_key) =
+        (settings.runtime.auth.keys.is_some(), settings.runtime.auth.keys.is_some() && settings.runtime.auth.metrics);
+    let certificate = settings.runtime.tls.as_ref().and_then(|tls| tls.clients.as_ref()).is_some_and(|c| c.required);
+    let (trust, names) = match settings.runtime.tls.take() {
         None => (None, Vec::new()),
         Some(tls) => {
             let (Sources { mut pair, .. }, development) = tls::sources(tls, Vec::new());
@@ -57,7 +58,7 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
             (Some(trust), names)
         }
     };
-    let Listen { http, flight, grpc, metrics, probe, .. } = &settings.listen;
+    let Listen { http, flight, grpc, metrics, probe, .. } = &settings.runtime.listen;
     let endpoint = |endpoint: &str, address: &Sourced<ListenAddress>, names: &[String]| match address.value.port() {
         0 => Err(Failure::configuration(
             format!("{}: port 0 takes a different port at each start, so there is no line to print", address.origin),

@@ -48,7 +48,7 @@ struct Report {
 }
 
 fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure> {
-    let tls = settings.tls.take();
+    let tls = settings.runtime.tls.take();
     let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let mut report = match tls {
         None => Report {
@@ -65,8 +65,8 @@ fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure>
         },
         Some(tls) => of_tls(tls, args)?,
     };
-    report.findings.extend(auth_policy::findings(&settings.auth, asks));
-    if let Err(failure) = auth_policy::establish(&settings.auth, asks, Vec::new()) {
+    report.findings.extend(auth_policy::findings(&settings.runtime.auth, asks));
+    if let Err(failure) = auth_policy::establish(&settings.runtime.auth, asks, Vec::new()) {
         let (message, fix) = failure.in_words();
         report.findings.push(finding("AUTH-KEYS", Severity::Error, "runtime.auth.api_key.keys", &message, &fix));
     }

@@ -5,8 +5,8 @@ pub(crate) mod followed;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use spiced_config::{ConfigError, Layers, Problem, Resolved, Settings};
-use spiced_secrets::{DeclaredStore, ResolveErrors, Resolver, StoreEnv};
+use spiced_config::{ConfigError, Layers, Problem, Settings, SettingsError};
+use spiced_secrets::{ResolveErrors, Resolver, StoreEnv};
 use tls_core::redact::without_secrets;
 
 use crate::args::{PodArgs, known_options};
@@ -18,7 +18,7 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
     let resolver = open(&layers).await?;
     let settings = layers.settle(async |values| resolver.resolve_all(values).await).await;
     let settings = settings.map_err(failed)?;
-    let accepted = settings.tls.iter().flat_map(|tls| &tls.accept_findings);
+    let accepted = settings.runtime.tls.iter().flat_map(|tls| &tls.accept_findings);
     if let Some(unknown) = accepted.into_iter().find(|code| !spiced_certs::REFUSALS.contains(&code.as_str())) {
         return Err(Failure::configuration(
             without_secrets(&format!(
@@ -31,11 +31,11 @@ pub(crate) async fn settle(pod: &PodArgs) -> Result<(Settings, Resolver), Failur
 }
 
 /// Turns the errors of loading into the failure of the run.
-pub(crate) fn failed(why: Resolved<ResolveErrors>) -> Failure {
+pub(crate) fn failed(why: SettingsError<ResolveErrors>) -> Failure {
     match why {
-        Resolved::Config(e) => e.into(),
-        Resolved::Secrets(e) => secrets(&e),
-        Resolved::Both(config, e) => Failure::from(config).and(secrets(&e)),
+        SettingsError::Config(e) => e.into(),
+        SettingsError::Secrets(e) => secrets(&e),
+        SettingsError::Both(config, e) => Failure::from(config).and(secrets(&e)),
     }
 }
 
@@ -68,17 +68,7 @@ pub(crate) async fn open(layers: &Layers) -> Result<Resolver, Failure> {
             return Err(ConfigError(of_stores.into_iter().chain(others).collect()).into());
         }
     };
-    let declared = stores
-        .into_iter()
-        .map(|s| DeclaredStore {
-            name: s.name,
-            from: s.from,
-            params: s.params,
-            refresh_interval: s.refresh_interval,
-            origin: s.origin,
-        })
-        .collect();
-    Ok(Resolver::open(declared, &StoreEnv::of_process(layers.folder().to_owned())).await)
+    Ok(Resolver::open(stores, &StoreEnv::of_process(layers.folder().to_owned())).await)
 }
 
 /// Reads the environment. A variable that is not UTF-8 is ignored, unless it is a setting: a setting must not be lost.

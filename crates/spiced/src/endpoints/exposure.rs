@@ -14,7 +14,7 @@ pub(crate) fn report(settings: &Settings, endpoints: &Endpoints, callers: &AuthC
         ["http", "flight", "grpc"].contains(&endpoint.endpoint) && anonymous == Some(Role::ReadWrite)
     };
     plain_text(endpoints, may_write);
-    let any_origin = settings.allowed_origins.iter().flatten().any(|origin| origin.value.trim() == "*");
+    let any_origin = settings.runtime.cors.allowed_origins.iter().flatten().any(|origin| origin.value.trim() == "*");
     if any_origin && may_write(&&endpoints.http) {
         warn!(
             endpoint = endpoints.http.endpoint,

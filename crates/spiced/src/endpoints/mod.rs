@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use axum::Router;
-use spiced_config::Listen;
+use spiced_config::{EndpointKind, Listen};
 use tls_core::ListenAddress;
 use tls_core::server::drain::Drain;
 use tls_core::server::{self, ConnectionTable, Limits, Workers};
@@ -31,18 +31,16 @@ pub(crate) struct Endpoints {
 impl Endpoints {
     /// Binds every address of `listen`; if one fails, none stays bound. The probe endpoint never uses TLS.
     pub(crate) fn bind(listen: &Listen, tls: Option<&ServerTls>) -> Result<Self, Failure> {
-        let open = |endpoint, address: &Sourced<ListenAddress>, tls: Option<&ServerTls>| {
-            BoundEndpoint::bind(endpoint, address, tls, listen.proxy_protocol.contains(&endpoint))
-        };
-        let optional = |endpoint, address: &Option<Sourced<ListenAddress>>, tls: Option<&ServerTls>| {
-            address.as_ref().map(|address| open(endpoint, address, tls)).transpose()
+        let proxied = |kind| listen.proxy_protocol.contains(&kind);
+        let optional = |endpoint, address: &Option<Sourced<ListenAddress>>, tls, proxied| {
+            address.as_ref().map(|address| BoundEndpoint::bind(endpoint, address, tls, proxied)).transpose()
         };
         Ok(Self {
-            http: open("http", &listen.http, tls)?,
-            flight: open("flight", &listen.flight, tls)?,
-            grpc: open("grpc", &listen.grpc, tls)?,
-            metrics: optional("metrics", &listen.metrics, tls)?,
-            probe: optional("probe", &listen.probe, None)?,
+            http: BoundEndpoint::bind("http", &listen.http, tls, proxied(EndpointKind::Http))?,
+            flight: BoundEndpoint::bind("flight", &listen.flight, tls, proxied(EndpointKind::Flight))?,
+            grpc: BoundEndpoint::bind("grpc", &listen.grpc, tls, proxied(EndpointKind::Grpc))?,
+            metrics: optional("metrics", &listen.metrics, tls, proxied(EndpointKind::Metrics))?,
+            probe: optional("probe", &listen.probe, None, false)?,
         })
     }
 

@@ -134,11 +134,12 @@ pub(crate) fn http_options(
     served: Option<&Served>,
     reload: ReloadHandle,
 ) -> Result<HttpOptions, Failure> {
-    let allowed_origins = settings.allowed_origins.as_deref().map(allowed).transpose()?;
+    let allowed_origins = settings.runtime.cors.allowed_origins.as_deref().map(allowed).transpose()?;
     let named = served.filter(|served| served.development_ca.is_none());
-    let hsts = settings.hsts.zip(named).map(|(max_age, served)| Hsts::new(max_age, served.identities.clone()));
+    let hsts =
+        settings.runtime.http.hsts.zip(named).map(|(max_age, served)| Hsts::new(max_age, served.identities.clone()));
     Ok(HttpOptions {
-        body_limit: settings.http_body_limit,
+        body_limit: settings.runtime.http.body_limit,
         allowed_origins,
         hsts,
         reload: Some(reload),

@@ -12,7 +12,7 @@ use crate::tls::Served;
 pub(crate) fn text(settings: &Settings, endpoints: &Endpoints, served: Option<&Served>, required: bool) -> String {
     let names = served.map(|served| served.identities.served().identity().leaf().names.clone()).unwrap_or_default();
     let ca = served.and_then(|served| served.development_ca.as_deref());
-    let (name, auth) = (&settings.name, &settings.auth);
+    let (name, auth) = (&settings.name, &settings.runtime.auth);
     let at = |endpoint: &BoundEndpoint| {
         EndpointUrl::new(endpoint.asked(), endpoint.port(), if endpoint.is_tls() { names.as_slice() } else { &[] })
     };

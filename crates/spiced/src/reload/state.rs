@@ -52,31 +52,32 @@ pub(crate) struct RestartOnlySettings(Vec<(&'static str, String)>);
 impl RestartOnlySettings {
     /// Takes them from `settings`. Secrets are masked in the comparison, so a change of a secret alone is not detected.
     pub(crate) fn of(settings: &Settings) -> Self {
-        let tls = settings.tls.as_ref().map(|tls| (tls.min_version, tls.handshake_timeout));
-        let origins = settings.allowed_origins.iter().flatten().map(|origin| &origin.value).collect::<Vec<_>>();
+        let tls = settings.runtime.tls.as_ref().map(|tls| (tls.min_version, tls.handshake_timeout));
+        let origins =
+            settings.runtime.cors.allowed_origins.iter().flatten().map(|origin| &origin.value).collect::<Vec<_>>();
         Self(vec![
             ("runtime.listen", {
-                let Listen { http, flight, grpc, metrics, probe, proxy_protocol } = &settings.listen;
+                let Listen { http, flight, grpc, metrics, probe, proxy_protocol } = &settings.runtime.listen;
                 let optional = [metrics, probe].map(|endpoint| endpoint.as_ref().map(|endpoint| &endpoint.value));
                 format!("{:?}", (&http.value, &flight.value, &grpc.value, optional, proxy_protocol))
             }),
             ("runtime.tls.min_version or handshake_timeout", format!("{tls:?}")),
-            ("runtime.auth.metrics", format!("{}", settings.auth.metrics)),
-            ("runtime.sql", {
-                let Settings { host_paths, query_timeout, query_memory, query_history, .. } = settings;
-                let Settings { readers, writers, queue_timeout, max_result_rows, max_result_bytes, .. } = settings;
-                let Settings { process_memory, max_statement_size, spill_directory, spill_limit, .. } = settings;
-                let sizes = (process_memory, max_statement_size, spill_directory, spill_limit);
-                let turns = (readers, writers, queue_timeout, sizes);
-                let bounds = (query_timeout, query_memory, max_result_rows, max_result_bytes, query_history);
-                format!("{:?}", (host_paths, turns, bounds))
-            }),
-            ("runtime.limits", format!("{:?}", settings.limits)),
+            ("runtime.auth.metrics", format!("{}", settings.runtime.auth.metrics)),
+            ("runtime.sql", format!("{:?}", settings.runtime.sql)),
+            ("runtime.limits", format!("{:?}", settings.runtime.limits)),
             (
                 "runtime.http or runtime.cors",
-                format!("{:?}", (settings.http_body_limit, settings.hsts, &settings.trusted_proxies, origins)),
+                format!(
+                    "{:?}",
+                    (
+                        settings.runtime.http.body_limit,
+                        settings.runtime.http.hsts,
+                        &settings.runtime.http.trusted_proxies,
+                        origins
+                    )
+                ),
             ),
-            ("runtime.shutdown", format!("{:?}", (settings.shutdown_delay, settings.shutdown_timeout))),
+            ("runtime.shutdown", format!("{:?}", (settings.runtime.shutdown_delay, settings.runtime.shutdown_timeout))),
             ("datasets", {
                 let told = |set: &Dataset| {
                     let params: Vec<&String> = set.params.keys().collect();
@@ -320,7 +321,7 @@ impl ReloadableState {
     /// Returns the state that the pod asks for, if a reload can apply it.
     fn wanted(&self, mut settings: Settings, resolver: Resolver, dry: bool) -> Result<Candidate, Failure> {
         let fixed = RestartOnlySettings::of(&settings);
-        let tls = settings.tls.take();
+        let tls = settings.runtime.tls.take();
         if tls.is_some() != self.served.is_some() {
             // The switch would leave endpoints and callers in different states.
             return Err(Failure::configuration(
@@ -328,12 +329,12 @@ impl ReloadableState {
                 "restart for it",
             ));
         }
-        let (values, followed) = followed::follow(resolver, tls.as_ref(), &settings.auth);
+        let (values, followed) = followed::follow(resolver, tls.as_ref(), &settings.runtime.auth);
         let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
         if !dry {
-            auth_policy::findings(&settings.auth, asks).iter().for_each(tls::say);
+            auth_policy::findings(&settings.runtime.auth, asks).iter().for_each(tls::say);
         }
-        let (policy, rotation) = auth_policy::establish(&settings.auth, asks, values.keys)?;
+        let (policy, rotation) = auth_policy::establish(&settings.runtime.auth, asks, values.keys)?;
         let (sources, development) = match tls.map(|tls| tls::sources(tls, values.tls)) {
             // A dry run does not create a development pair, so it cannot check one.
             Some((_, Some(made))) if dry && !made.is_made() => (None, Some(made)),

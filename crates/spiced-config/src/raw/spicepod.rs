@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::decode::{SecretText, Spanned, Templated};
-use crate::units::{Size, Span};
+use crate::raw::spanned::{SecretInput, SecretText, Spanned, Templated};
+use crate::raw::units::{Size, Span};
+use crate::settings::{Column, EndpointKind, Role, TlsVersion};
 
 /// A whole `spicepod.yaml`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -99,15 +100,6 @@ pub(crate) struct Listen {
     pub(crate) proxy_protocol: Vec<EndpointKind>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum EndpointKind {
-    Http,
-    Flight,
-    Grpc,
-    Metrics,
-}
-
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
@@ -117,13 +109,13 @@ pub(crate) struct Tls {
     /// A PEM file: the certificate, then its intermediates.
     pub(crate) certificate_file: Option<Templated>,
     /// The same as PEM text.
-    pub(crate) certificate: Option<Spanned<SecretText>>,
+    pub(crate) certificate: Option<SecretInput>,
     /// A PEM file: the certificate's key, RSA, ECDSA or Ed25519.
     pub(crate) key_file: Option<Templated>,
     /// The same as PEM text; write a reference here, not the key itself.
-    pub(crate) key: Option<Spanned<SecretText>>,
+    pub(crate) key: Option<SecretInput>,
     /// Opens an encrypted key: PKCS#8, or PEM with `Proc-Type: 4,ENCRYPTED`. Write a reference here.
-    pub(crate) key_passphrase: Option<Spanned<SecretText>>,
+    pub(crate) key_passphrase: Option<SecretInput>,
     /// A development CA and leaf, made on first use under `.spice/tls` in the pod's directory.
     #[schemars(extend("default" = false))]
     pub(crate) self_signed: Option<Spanned<bool>>,
@@ -132,7 +124,7 @@ pub(crate) struct Tls {
     pub(crate) profile: Option<Spanned<Profile>>,
     /// The lowest version that is spoken.
     #[schemars(extend("default" = "1.2"))]
-    pub(crate) min_version: Option<Spanned<Version>>,
+    pub(crate) min_version: Option<Spanned<TlsVersion>>,
     /// More pairs, chosen by the name that a client asks for (SNI): an exact name before a wildcard. The pair above is
     /// for all other clients; without it, the first of these.
     pub(crate) certificates: Vec<Spanned<TlsPair>>,
@@ -145,7 +137,7 @@ pub(crate) struct Tls {
     /// A PEM file: the CAs whose client certificates are taken.
     pub(crate) client_auth_ca_file: Option<Templated>,
     /// The same as PEM text.
-    pub(crate) client_auth_ca: Option<Spanned<SecretText>>,
+    pub(crate) client_auth_ca: Option<SecretInput>,
     /// Revocation lists of client certificates, PEM or DER; where there are any, each CA needs one.
     pub(crate) client_crl_files: Vec<Spanned<String>>,
     /// Codes of findings (`spiced tls check`) that keep no reload from taking effect: `[TLS-UNUSUAL-KEY]`.
@@ -153,7 +145,7 @@ pub(crate) struct Tls {
     /// At least 16 bytes. Replicas that share it resume each other's TLS sessions and take each other's
     /// Flight tickets.
     #[schemars(extend("x-unset" = "random, of this process alone"))]
-    pub(crate) session_ticket_secret: Option<Spanned<SecretText>>,
+    pub(crate) session_ticket_secret: Option<SecretInput>,
     /// From the first byte of a connection to the end of its handshake.
     #[schemars(extend("default" = "10s"))]
     pub(crate) handshake_timeout: Option<Span>,
@@ -166,13 +158,13 @@ pub(crate) struct TlsPair {
     /// A PEM file: the certificate, then its intermediates. Its DNS names say whom it is for.
     pub(crate) certificate_file: Option<Templated>,
     /// The same as PEM text.
-    pub(crate) certificate: Option<Spanned<SecretText>>,
+    pub(crate) certificate: Option<SecretInput>,
     /// A PEM file: the certificate's key, RSA, ECDSA or Ed25519.
     pub(crate) key_file: Option<Templated>,
     /// The same as PEM text; write a reference here, not the key itself.
-    pub(crate) key: Option<Spanned<SecretText>>,
+    pub(crate) key: Option<SecretInput>,
     /// Opens an encrypted key. Write a reference here.
-    pub(crate) key_passphrase: Option<Spanned<SecretText>>,
+    pub(crate) key_passphrase: Option<SecretInput>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -180,14 +172,6 @@ pub(crate) struct TlsPair {
 pub(crate) enum Profile {
     Intermediate,
     Modern,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(crate) enum Version {
-    #[serde(rename = "1.2")]
-    Tls12,
-    #[serde(rename = "1.3")]
-    Tls13,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -232,17 +216,9 @@ pub(crate) struct ApiKeys {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApiKey {
-    pub(crate) key: Spanned<SecretText>,
+    pub(crate) key: SecretInput,
     #[serde(default)]
     pub(crate) role: Option<Role>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub(crate) enum Role {
-    #[serde(rename = "ro")]
-    ReadOnly,
-    #[serde(rename = "rw")]
-    ReadWrite,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -438,21 +414,4 @@ pub(crate) enum Access {
     #[default]
     Read,
     ReadWrite,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Column {
-    /// Its name.
-    pub(crate) name: String,
-    /// Its type, as SQL writes it: `bigint`, `timestamp`.
-    #[serde(rename = "type")]
-    pub(crate) data_type: String,
-    /// Whether it may be null.
-    #[serde(default = "yes")]
-    pub(crate) nullable: bool,
-}
-
-fn yes() -> bool {
-    true
 }

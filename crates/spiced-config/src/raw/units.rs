@@ -1,10 +1,9 @@
 //! Durations and sizes as people write them: `10s`, `5m`, `16MiB`.
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer};
-
-use crate::decode::{Expected, parsed};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// A duration: `250ms`, `10s`, `5m`, `1h 30m`; a bare number is seconds.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +24,42 @@ impl<'de> Deserialize<'de> for Size {
         let bytes = parsed(deserializer, Expected::Size)?;
         usize::try_from(bytes).map(Self).map_err(serde::de::Error::custom)
     }
+}
+
+/// A number that is written with a unit. The text is read here, where it is known whether it may be
+/// shown in a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Expected {
+    Duration,
+    Size,
+}
+
+impl Expected {
+    pub(crate) const ALL: [Self; 2] = [Self::Duration, Self::Size];
+
+    pub(crate) fn marker(self) -> &'static str {
+        match self {
+            Self::Duration => "$spiced::Duration",
+            Self::Size => "$spiced::Size",
+        }
+    }
+}
+
+/// Milliseconds or bytes.
+fn parsed<'de, D: Deserializer<'de>>(deserializer: D, wanted: Expected) -> Result<u64, D::Error> {
+    struct Number;
+    impl Visitor<'_> for Number {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number with a unit")
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+    }
+    deserializer.deserialize_newtype_struct(wanted.marker(), Number)
 }
 
 /// Milliseconds.

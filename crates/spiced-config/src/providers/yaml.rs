@@ -1,16 +1,19 @@
-//! A YAML document as a tree whose every value knows its line. Scalars keep their text: `00123`
-//! is not a number yet, and `"1.2"` and `1.2` are the same.
+//! A YAML document as figment's [`Value`], and the line and column of each value beside it. Scalars keep their text:
+//! `00123` is not a number yet, and `"1.2"` and `1.2` are the same.
+//!
+//! figment's own `yaml` feature stands on a deprecated crate and has no positions.
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use figment::value::{Dict, Empty, Tag, Value};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 use spiced_secrets::Template;
 use tls_core::Origin;
 
-use crate::error::{ConfigError, Problem};
-use crate::shown::{is_secret_place, may_be_secret, shown_key};
-use crate::tree::{Key, Kind, Node, Text};
+use super::{Place, Places, child};
+use crate::problem::shown::{is_secret_place, may_be_secret, shown_key};
+use crate::problem::{ConfigError, Problem};
 
 /// Values of one document, those that aliases repeat included; more is an attack or a mistake.
 const MAX_NODES: usize = 100_000;
@@ -21,12 +24,19 @@ const MAX_REPEATED: usize = 8 * 1024 * 1024;
 /// How deep values may be nested.
 const MAX_DEPTH: usize = 64;
 
-/// Reads one document. `name` is what messages call the file. Also returns problems that leave the rest readable:
-/// a key that is repeated, a malformed reference, for which there is nothing in the tree.
+/// A document that was read.
+pub(super) struct Document {
+    pub(super) root: Value,
+    pub(super) places: Places,
+    /// Problems that leave the rest readable: a key that is repeated, a malformed reference. They have no value.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Reads one document. `name` is what messages call the file.
 ///
 /// # Errors
 /// It is not YAML, or holds several documents: that, and what else is wrong before it.
-pub(crate) fn read(name: &Path, text: &str) -> Result<(Node, Vec<Problem>), ConfigError> {
+pub(super) fn read(name: &Path, text: &str) -> Result<Document, ConfigError> {
     let mut reader = Reader {
         name,
         lines: text.lines().collect(),
@@ -34,10 +44,11 @@ pub(crate) fn read(name: &Path, text: &str) -> Result<(Node, Vec<Problem>), Conf
         anchors: HashMap::new(),
         budget: MAX_NODES,
         repeatable: MAX_REPEATED,
+        places: Places::default(),
         problems: Vec::new(),
     };
     match reader.document() {
-        Ok(root) => Ok((root, reader.problems)),
+        Ok(root) => Ok(Document { root, places: reader.places, problems: reader.problems }),
         Err(problem) => Err(ConfigError(reader.problems.into_iter().chain([*problem]).collect())),
     }
 }
@@ -46,30 +57,35 @@ struct Reader<'t> {
     name: &'t Path,
     lines: Vec<&'t str>,
     parser: Parser<'t, saphyr_parser::StrInput<'t>>,
-    anchors: HashMap<usize, Node>,
+    /// Each value that has an anchor, and its pointer.
+    anchors: HashMap<usize, (Value, String)>,
     budget: usize,
     /// Bytes that aliases may still repeat.
     repeatable: usize,
+    places: Places,
     problems: Vec<Problem>,
 }
 
 type Step<T> = Result<T, Box<Problem>>;
 
 impl<'t> Reader<'t> {
-    fn document(&mut self) -> Step<Node> {
+    fn document(&mut self) -> Step<Value> {
         loop {
             match self.next()? {
                 (Event::StreamStart | Event::DocumentStart(_), _) => {}
-                (Event::StreamEnd, span) => return Ok(Node { kind: Kind::Null, origin: self.origin(span.start, "") }),
+                (Event::StreamEnd, span) => {
+                    self.places.insert(String::new(), self.origin(span.start, ""));
+                    return Ok(NULL);
+                }
                 first => {
-                    let root = self.value(first, "", 0)?;
+                    let root = self.value(first, At::default(), 0)?;
                     return self.end_of_stream(root);
                 }
             }
         }
     }
 
-    fn end_of_stream(&mut self, root: Node) -> Step<Node> {
+    fn end_of_stream(&mut self, root: Value) -> Step<Value> {
         loop {
             match self.next()? {
                 (Event::StreamEnd, _) => return Ok(root),
@@ -81,7 +97,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn value(&mut self, (event, span): (Event<'t>, Span), path: &str, depth: usize) -> Step<Node> {
+    fn value(&mut self, (event, span): (Event<'t>, Span), at: At, depth: usize) -> Step<Value> {
         self.budget = self.budget.checked_sub(1).ok_or_else(|| {
             self.problem(
                 span.start,
@@ -91,51 +107,52 @@ impl<'t> Reader<'t> {
         if depth > MAX_DEPTH {
             return Err(self.problem(span.start, format!("values are nested more than {MAX_DEPTH} deep")));
         }
-        let origin = self.origin(span.start, path);
-        let (kind, anchor) = match event {
-            Event::Scalar(text, style, anchor, _) => (self.scalar(&text, style, &origin, span.start), anchor),
+        let origin = self.origin(span.start, &at.path);
+        self.places.insert(at.pointer.clone(), origin.clone());
+        let (value, anchor) = match event {
+            Event::Scalar(text, style, anchor, _) => {
+                (self.scalar(text.into_owned(), style, &origin, span.start), anchor)
+            }
             Event::SequenceStart(anchor, _) => {
                 let mut items = Vec::new();
                 loop {
                     match self.next()? {
                         (Event::SequenceEnd, _) => break,
-                        item => {
-                            let path = format!("{path}[{}]", items.len());
-                            items.push(self.value(item, &path, depth + 1)?);
-                        }
+                        item => items.push(self.value(item, at.item(items.len()), depth + 1)?),
                     }
                 }
-                (Kind::List(items), anchor)
+                (items.into(), anchor)
             }
-            Event::MappingStart(anchor, _) => (self.mapping(path, depth)?, anchor),
+            Event::MappingStart(anchor, _) => (self.mapping(&at, depth)?.into(), anchor),
             Event::Alias(anchor) => {
-                let Some(node) = self.anchors.get(&anchor) else {
+                let Some((value, from)) = self.anchors.get(&anchor) else {
                     return Err(self.problem(span.start, "an alias to itself or to nothing"));
                 };
-                let (values, bytes) = size(node);
+                let (values, bytes) = size(value);
                 let left = (self.budget.checked_sub(values), self.repeatable.checked_sub(bytes));
                 let (Some(budget), Some(repeatable)) = left else {
                     let message = format!("aliases repeat more than {MAX_NODES} values, or {MAX_REPEATED} bytes");
                     return Err(self.problem(span.start, message));
                 };
-                let node = node.clone();
                 (self.budget, self.repeatable) = (budget, repeatable);
-                return Ok(Node { origin, ..node });
+                let value = value.clone();
+                self.places.copy(from, &at.pointer, &value);
+                self.places.insert(at.pointer, origin);
+                return Ok(value);
             }
             _ => return Err(self.problem(span.start, "a value is missing here")),
         };
-        let node = Node { kind, origin };
         if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+            self.anchors.insert(anchor, (value.clone(), at.pointer));
         }
-        Ok(node)
+        Ok(value)
     }
 
-    fn mapping(&mut self, path: &str, depth: usize) -> Step<Kind> {
-        let mut entries: Vec<(Key, Node)> = Vec::new();
+    fn mapping(&mut self, at: &At, depth: usize) -> Step<Dict> {
+        let mut entries = Dict::new();
         let mut merged = Vec::new();
-        // Where each key was first: a document may have very many.
-        let mut places: HashMap<String, usize> = HashMap::new();
+        // Where each key was first.
+        let mut first: HashMap<String, Origin> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             let name = match event {
@@ -144,52 +161,64 @@ impl<'t> Reader<'t> {
                 _ => return Err(self.problem(span.start, "a key has to be a word")),
             };
             // A place is told in messages, so it is no place for what may be a secret.
-            let shown = shown_key(path, &name).to_owned();
-            let path = if path.is_empty() { shown.clone() } else { format!("{path}.{shown}") };
+            let shown = shown_key(&at.path, &name).to_owned();
+            let name = ours(&at.path, name);
+            let mut below = at.key(&shown, &name);
+            let twice = first.get(&name).cloned();
+            if twice.is_some() {
+                // The first one keeps its place.
+                below.pointer = child(&below.pointer, "");
+            }
+            let (key, pointer) = (self.origin(span.start, &below.path), below.pointer.clone());
             let next = self.next()?;
-            let value = self.value(next, &path, depth + 1)?;
+            let value = self.value(next, below, depth + 1)?;
             if name == "<<" {
-                merged.push(value);
-            } else if let Some(at) = places.get(&name) {
-                let first = entries[*at].0.origin.clone();
+                merged.push((value, pointer));
+            } else if let Some(first) = twice {
                 self.problems
                     .push(*self.problem(span.start, format!("the key `{shown}` is here twice; first at {first}")));
             } else {
-                places.insert(name.clone(), entries.len());
-                entries.push((Key { name, origin: self.origin(span.start, &path) }, value));
+                if let Some(place) = self.places.nearest(&pointer) {
+                    let place = Place { key: key.clone(), value: place.value.clone() };
+                    self.places.insert(pointer, place);
+                }
+                first.insert(name.clone(), key);
+                entries.insert(name, value);
             }
         }
         // `<<: *anchor` gives what is not said here (YAML's merge key).
-        for base in merged.into_iter().flat_map(|m| if let Kind::List(l) = m.kind { l } else { vec![m] }) {
-            let Kind::Map(defaults) = base.kind else { continue };
-            for (key, value) in defaults {
-                if !places.contains_key(&key.name) {
-                    places.insert(key.name.clone(), entries.len());
-                    entries.push((key, value));
+        let bases = merged.into_iter().flat_map(|(base, pointer)| match base {
+            Value::Array(_, bases) => {
+                let bases = bases.into_iter().enumerate();
+                bases.map(|(index, base)| (base, child(&pointer, &index.to_string()))).collect()
+            }
+            base => vec![(base, pointer)],
+        });
+        for (base, pointer) in bases {
+            for (name, value) in base.into_dict().unwrap_or_default() {
+                if !entries.contains_key(&name) {
+                    self.places.copy(&child(&pointer, &name), &child(&at.pointer, &name), &value);
+                    entries.insert(name, value);
                 }
             }
         }
-        Ok(Kind::Map(entries))
+        Ok(entries)
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, origin: &Origin, at: Marker) -> Kind {
-        if style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL") {
-            return Kind::Null;
+    fn scalar(&mut self, text: String, style: ScalarStyle, origin: &Origin, at: Marker) -> Value {
+        if style == ScalarStyle::Plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") {
+            return NULL;
         }
-        match Template::parse(text) {
-            Ok(template) => Kind::Text(Text::Written(template)),
-            Err(errors) => {
-                for error in errors {
-                    // `${` may be a part of a password.
-                    let key = if let Origin::File { key, .. } = origin { key.as_str() } else { "" };
-                    let error = if is_secret_place(key) || may_be_secret(text) { error.unquoted() } else { error };
-                    let problem = Problem::new(origin.clone(), error.to_string())
-                        .hint("a reference is ${store:KEY}, such as ${env:NAME} or ${secrets:NAME}");
-                    self.problems.push(Problem { excerpt: Some(self.excerpt(at)), ..problem });
-                }
-                Kind::Null
-            }
+        let Err(errors) = Template::parse(&text) else { return text.into() };
+        for error in errors {
+            // `${` may be a part of a password.
+            let key = if let Origin::File { key, .. } = origin { key.as_str() } else { "" };
+            let error = if is_secret_place(key) || may_be_secret(&text) { error.unquoted() } else { error };
+            let problem = Problem::new(origin.clone(), error.to_string())
+                .hint("a reference is ${store:KEY}, such as ${env:NAME} or ${secrets:NAME}");
+            self.problems.push(Problem { excerpt: Some(self.excerpt(at)), ..problem });
         }
+        NULL
     }
 
     fn next(&mut self) -> Step<(Event<'t>, Span)> {
@@ -246,19 +275,43 @@ pub(crate) fn excerpt(line: &str, number: usize, column: usize) -> String {
     format!("{:gutter$} |\n{number} | {shown}\n{:gutter$} | {mark}^", "", "")
 }
 
-/// How many values a node has, and how many bytes of text.
-fn size(node: &Node) -> (usize, usize) {
+const NULL: Value = Value::Empty(Tag::Default, Empty::None);
+
+/// Where the reader is: the dotted path as messages show it, and the pointer.
+#[derive(Default)]
+struct At {
+    path: String,
+    pointer: String,
+}
+
+impl At {
+    fn item(&self, index: usize) -> Self {
+        Self { path: format!("{}[{index}]", self.path), pointer: child(&self.pointer, &index.to_string()) }
+    }
+
+    fn key(&self, shown: &str, name: &str) -> Self {
+        let path = if self.path.is_empty() { shown.to_owned() } else { format!("{}.{shown}", self.path) };
+        Self { path, pointer: child(&self.pointer, name) }
+    }
+}
+
+/// The name of a key here: `api-key`, as Spice writes it, is `api_key`.
+fn ours(path: &str, name: String) -> String {
+    if path == "runtime.auth" && name == "api-key" { "api_key".to_owned() } else { name }
+}
+
+/// How many values a value has, and how many bytes of text.
+fn size(value: &Value) -> (usize, usize) {
     let add = |(values, bytes): (usize, usize), (more_values, more_bytes): (usize, usize)| {
         (values + more_values, bytes + more_bytes)
     };
-    let below = match &node.kind {
-        Kind::Null => (0, 0),
-        Kind::Text(Text::Written(template)) => (0, template.as_literal().map_or(64, str::len)),
-        Kind::Text(Text::Final { value, .. }) => (0, value.expose().len()),
-        Kind::List(items) => items.iter().map(size).fold((0, 0), add),
-        Kind::Map(entries) => {
-            entries.iter().map(|(key, value)| add(size(value), (0, key.name.len()))).fold((0, 0), add)
+    let below = match value {
+        Value::String(_, text) => (0, text.len()),
+        Value::Array(_, items) => items.iter().map(size).fold((0, 0), add),
+        Value::Dict(_, entries) => {
+            entries.iter().map(|(name, value)| add(size(value), (0, name.len()))).fold((0, 0), add)
         }
+        _ => (0, 0),
     };
     add((1, 0), below)
 }
@@ -267,21 +320,22 @@ fn size(node: &Node) -> (usize, usize) {
 mod tests {
     use super::*;
 
-    fn read(name: &Path, text: &str) -> Result<Node, ConfigError> {
-        let (root, wrong) = super::read(name, text)?;
-        if wrong.is_empty() { Ok(root) } else { Err(ConfigError(wrong)) }
+    fn read(name: &Path, text: &str) -> Result<Document, ConfigError> {
+        let document = super::read(name, text)?;
+        if document.problems.is_empty() { Ok(document) } else { Err(ConfigError(document.problems)) }
     }
 
     fn fails(text: &str) -> String {
-        read(Path::new("spicepod.yaml"), text).unwrap_err().to_string()
+        read(Path::new("spicepod.yaml"), text).err().unwrap().to_string()
     }
 
     #[test]
     fn every_value_knows_its_place() {
-        let root = read(Path::new("spicepod.yaml"), "runtime:\n  tls:\n    enabled: true\n").unwrap();
-        let node = root.get(&["runtime", "tls", "enabled"]).unwrap();
-        assert_eq!(node.origin.to_string(), "spicepod.yaml: runtime.tls.enabled");
-        assert!(matches!(node.origin, Origin::File { line: 3, column: 14, .. }));
+        let document = read(Path::new("spicepod.yaml"), "runtime:\n  tls:\n    enabled: true\n").unwrap();
+        assert_eq!(document.root.find_ref("runtime.tls.enabled").unwrap().as_str(), Some("true"));
+        let origin = &document.places.nearest("/runtime/tls/enabled").unwrap().value;
+        assert_eq!(origin.to_string(), "spicepod.yaml: runtime.tls.enabled");
+        assert!(matches!(origin, Origin::File { line: 3, column: 14, .. }));
     }
 
     #[test]
@@ -296,8 +350,10 @@ mod tests {
 
     #[test]
     fn aliases_and_merges_are_followed_and_bounded() {
-        let root = read(Path::new("p"), "base: &b { x: 1, y: 2 }\nhere:\n  <<: *b\n  y: 3\n").unwrap();
-        assert!(root.get(&["here", "x"]).is_some());
+        let Document { root, places, .. } =
+            read(Path::new("p"), "base: &b { x: 1, y: 2 }\nhere:\n  <<: *b\n  y: 3\n").unwrap();
+        assert!(root.find_ref("here.x").is_some());
+        assert_eq!(places.nearest("/here/x").unwrap().key.to_string(), "p: base.x");
         let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
         for i in 1..9 {
             let p = i - 1;

@@ -6,12 +6,13 @@ use serde_json::Value;
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::decode::boolean;
-use crate::layers::{Layers, Merged, Resolved, why as why_not};
+use crate::layers::{Layers, Merged, SettingsError, why as why_not};
+use crate::problem::shown::{is_secret_place, may_be_secret, shown_key, without_credentials};
+use crate::resolve::decode::boolean;
+use crate::resolve::effective::{Effective, Node, Text};
+use crate::resolve::stores::SECRETS;
 use crate::schema::schema;
 use crate::settings::Warning;
-use crate::shown::{is_secret_place, may_be_secret, shown_key, without_credentials};
-use crate::tree::{Kind, Node, Text};
 
 /// Everything that is in effect.
 #[derive(Debug, Serialize)]
@@ -88,26 +89,26 @@ impl Layers {
     pub async fn explain<E>(
         &self,
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
-    ) -> Result<Explanation, Resolved<E>> {
-        let said = self.trees();
-        let Merged { root, tls, warnings, problems, lost, .. } = self.clone().merge(&resolve).await;
+    ) -> Result<Explanation, SettingsError<E>> {
+        let said = self.each();
+        let Merged { tree, tls, warnings, problems, lost, .. } = self.merge_all(&resolve).await;
         if !problems.is_empty() || !lost.is_empty() {
             return Err(why_not(problems, lost));
         }
-        let mut effective = leaves(&root);
-        let stores: Vec<_> = said[2].get(&["secrets"]).map(|node| leaves_below(node, "secrets")).unwrap_or_default();
-        effective.extend(stores);
+        let whole = Effective::of(self.layers());
+        let mut effective = leaves(tree.root());
+        effective.extend(whole.get(SECRETS).map(|node| leaves_below(node, SECRETS)).unwrap_or_default());
 
         let mut settings: Vec<Explained> = effective.iter().map(|(key, node)| explained(key, node)).collect();
-        for (rank, tree) in said.iter().enumerate() {
-            for (key, node) in leaves(tree) {
+        for (rank, (_, layer)) in said.iter().enumerate() {
+            for (key, node) in leaves(layer.root()) {
                 let Some(winner) = winner(&mut settings, &key, tls) else { continue };
-                let origin = node.origin.to_string();
+                let origin = node.origin().to_string();
                 if winner.origin == origin {
                     continue;
                 }
                 let why = why(&key, winner, rank, &said);
-                winner.beat.push(Beaten { value: shown(&key, node), origin, why });
+                winner.beat.push(Beaten { value: shown(&key, &node), origin, why });
             }
         }
         match settings.iter_mut().find(|s| s.key == "runtime.tls.enabled") {
@@ -161,14 +162,15 @@ impl Explanation {
 }
 
 /// Whether TLS is on, where nobody says so: it follows from what is given.
-fn switch(said: &[Node; 3], tls: bool) -> Explained {
+fn switch(said: &[Said<'_>], tls: bool) -> Explained {
     let key = "runtime.tls.enabled".to_owned();
     let material = ["certificate_file", "certificate", "key_file", "key", "certificates", "self_signed"];
-    let by = said.iter().find_map(|tree| {
-        material.iter().find_map(|name| tree.get(&["runtime", "tls", name]).filter(|node| !node.is_null()))
+    let by = said.iter().find_map(|(_, layer)| {
+        let tls = layer.get("runtime.tls")?;
+        material.iter().find_map(|name| tls.get(name).filter(|node| !node.is_null()))
     });
     let (origin, why) = match by.filter(|_| tls) {
-        Some(node) => (node.origin.to_string(), "certificate material turns TLS on where nobody says `enabled`"),
+        Some(node) => (node.origin().to_string(), "certificate material turns TLS on where nobody says `enabled`"),
         None => (Origin::Default.to_string(), "nobody gives a certificate: all endpoints speak plain text"),
     };
     Explained { key, value: tls.to_string(), origin, why: Some(why.to_owned()), beat: Vec::new() }
@@ -192,70 +194,63 @@ fn winner<'s>(settings: &'s mut [Explained], key: &str, tls: bool) -> Option<&'s
     settings.iter_mut().find(|s| s.key == instead)
 }
 
-fn why(key: &str, winner: &Explained, loser: usize, said: &[Node; 3]) -> String {
-    const LAYERS: [&str; 3] = ["the command line", "the environment", "spicepod.yaml"];
-    let path: Vec<&str> = winner.key.split('.').collect();
-    let wins = said.iter().position(|tree| tree.get(&path).is_some_and(|n| n.origin.to_string() == winner.origin));
+/// A layer as it was said, and its name.
+type Said<'l> = (String, Effective<'l>);
+
+fn why(key: &str, winner: &Explained, loser: usize, said: &[Said<'_>]) -> String {
+    let given = |layer: &Effective<'_>| layer.get(&winner.key).is_some_and(|n| n.origin().to_string() == winner.origin);
+    let wins = said.iter().position(|(_, layer)| given(layer));
     match wins {
         Some(wins) if winner.key == "runtime.tls.enabled" && key != winner.key && wins <= loser => {
             format!("TLS is switched off at {}", winner.origin)
         }
-        Some(wins) if wins < loser => format!("{} beats {}", LAYERS[wins], LAYERS[loser]),
-        _ if leaves(&said[loser]).iter().any(|(key, node)| *key == winner.key && node.has_reference()) => {
+        Some(wins) if wins < loser => format!("{} beats {}", said[wins].0, said[loser].0),
+        _ if leaves(said[loser].1.root()).iter().any(|(key, node)| *key == winner.key && node.written().is_some()) => {
             "a value with a reference beats a plain one".to_owned()
         }
         _ => "a file beats inline text".to_owned(),
     }
 }
 
-fn explained(key: &str, node: &Node) -> Explained {
+fn explained(key: &str, node: &Node<'_>) -> Explained {
     Explained {
         key: key.to_owned(),
         value: shown(key, node),
-        origin: node.origin.to_string(),
+        origin: node.origin().to_string(),
         why: None,
         beat: Vec::new(),
     }
 }
 
 /// A value as it may be shown.
-fn shown(key: &str, node: &Node) -> String {
-    match &node.kind {
-        Kind::Null => "nothing".to_owned(),
-        Kind::Map(_) => "{}".to_owned(),
-        Kind::List(items) => {
-            let items: Vec<String> = items.iter().map(|item| shown(key, item)).collect();
-            format!("[{}]", items.join(", "))
-        }
-        Kind::Text(Text::Final { secret: true, .. }) => MASKED.to_owned(),
-        Kind::Text(Text::Written(template)) if !template.is_literal() => template
+fn shown(key: &str, node: &Node<'_>) -> String {
+    if let Some(items) = node.items() {
+        let items: Vec<String> = items.iter().map(|item| shown(key, item)).collect();
+        return format!("[{}]", items.join(", "));
+    }
+    match node.text() {
+        None if node.is_map() => "{}".to_owned(),
+        None => "nothing".to_owned(),
+        Some(Text::Resolved(_)) => MASKED.to_owned(),
+        Some(Text::Written(template)) => template
             .shown(|literal| if is_secret(key) && !is_role(literal) { MASKED.to_owned() } else { plain(literal) }),
-        Kind::Text(Text::Written(template)) if is_word_of_auth(key, template.as_literal()) => {
-            plain(template.as_literal().unwrap_or(MASKED))
-        }
-        Kind::Text(Text::Final { value, .. }) if is_word_of_auth(key, value.expose_text().ok()) => {
-            value.expose_text().map_or(MASKED.to_owned(), plain)
-        }
-        Kind::Text(_) if is_secret(key) => MASKED.to_owned(),
-        Kind::Text(Text::Final { value, .. }) if value.expose_text().is_ok_and(|text| is_no_path(key, text)) => {
-            MASKED.to_owned()
-        }
-        Kind::Text(Text::Written(template)) => plain(template.as_literal().unwrap_or(MASKED)),
-        Kind::Text(Text::Final { value, .. }) => value.expose_text().map_or(MASKED.to_owned(), plain),
+        Some(Text::Literal(text)) if is_word_of_auth(key, &text) => plain(&text),
+        Some(Text::Literal(_)) if is_secret(key) => MASKED.to_owned(),
+        Some(Text::Literal(text)) if node.comma_list().is_some() && is_no_path(key, &text) => MASKED.to_owned(),
+        Some(Text::Literal(text)) => plain(&text),
     }
 }
 
 /// Returns true for a valid value next to API keys, a switch or a role: anything else there may be a
 /// key in the wrong place.
-fn is_word_of_auth(key: &str, text: Option<&str>) -> bool {
+fn is_word_of_auth(key: &str, text: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or_default();
-    let is_api = key.starts_with("runtime.auth.api");
-    is_api
-        && text.is_some_and(|text| match name {
+    key.starts_with("runtime.auth.api")
+        && match name {
             "enabled" => boolean(text.trim()).is_some(),
             "role" => ["ro", "rw", "read_only", "read_write"].contains(&text.trim()),
             _ => false,
-        })
+        }
 }
 
 /// What may stand behind the reference to an API key.
@@ -301,25 +296,31 @@ fn is_secret(key: &str) -> bool {
         || (param && !PLAIN_PARAMS.iter().any(|plain| name.starts_with(plain) || name.ends_with(plain)))
 }
 
-/// Every value below `root` that is no map, and no list of maps, with its dotted key.
-fn leaves(root: &Node) -> Vec<(String, &Node)> {
+/// Every value below `root` that is no map, and no list of maps, with its dotted key, in the order of the pod file.
+fn leaves(root: Node<'_>) -> Vec<(String, Node<'_>)> {
     leaves_below(root, "")
 }
 
-fn leaves_below<'n>(node: &'n Node, key: &str) -> Vec<(String, &'n Node)> {
-    match &node.kind {
-        Kind::Map(entries) => entries
-            .iter()
-            .flat_map(|(name, value)| {
-                let dot = if key.is_empty() { "" } else { "." };
-                leaves_below(value, &format!("{key}{dot}{}", shown_key(key, &name.name)))
-            })
-            .collect(),
-        Kind::List(items) if items.iter().any(|item| matches!(item.kind, Kind::Map(_))) => {
-            items.iter().enumerate().flat_map(|(at, item)| leaves_below(item, &format!("{key}[{at}]"))).collect()
+fn leaves_below<'n>(node: Node<'n>, key: &str) -> Vec<(String, Node<'n>)> {
+    let mut found = Vec::new();
+    gather(node, key, &mut found);
+    found
+}
+
+fn gather<'n>(node: Node<'n>, key: &str, found: &mut Vec<(String, Node<'n>)>) {
+    if let Some(entries) = node.entries() {
+        for (name, value) in entries {
+            let dot = if key.is_empty() { "" } else { "." };
+            gather(value, &format!("{key}{dot}{}", shown_key(key, name)), found);
         }
-        Kind::Null => Vec::new(),
-        _ => vec![(key.to_owned(), node)],
+        return;
+    }
+    match node.items().filter(|items| items.iter().any(Node::is_map)) {
+        Some(items) => {
+            items.into_iter().enumerate().for_each(|(at, item)| gather(item, &format!("{key}[{at}]"), found))
+        }
+        None if node.is_null() => {}
+        None => found.push((key.to_owned(), node)),
     }
 }
 

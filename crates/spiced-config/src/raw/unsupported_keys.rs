@@ -1,8 +1,5 @@
 //! Keys that Spice.ai knows and this program does not: a warning each, not an error.
 
-use crate::settings::Warning;
-use crate::tree::{Kind, Node};
-
 /// The path of a key, and its name. `datasets[]` means each item of the list.
 pub(crate) const FOREIGN: &[(&[&str], &[&str])] = &[
     (
@@ -71,34 +68,3 @@ pub(crate) const FOREIGN: &[(&[&str], &[&str])] = &[
         ],
     ),
 ];
-
-/// Takes the keys of the table out of `root`, with a warning for each.
-pub(crate) fn prune(root: &mut Node) -> Vec<Warning> {
-    let mut warnings = Vec::new();
-    for (path, names) in FOREIGN {
-        prune_at(root, path, names, &mut warnings);
-    }
-    warnings
-}
-
-fn prune_at(node: &mut Node, path: &[&str], names: &[&str], warnings: &mut Vec<Warning>) {
-    match (path.split_first(), &mut node.kind) {
-        (Some((&"[]", rest)), Kind::List(items)) => {
-            items.iter_mut().for_each(|item| prune_at(item, rest, names, warnings));
-        }
-        (Some((name, rest)), _) => {
-            if let Some(child) = node.get_mut(&[name]) {
-                prune_at(child, rest, names, warnings);
-            }
-        }
-        (None, Kind::Map(entries)) => entries.retain(|(key, _)| {
-            let foreign = names.contains(&key.name.as_str());
-            if foreign {
-                let message = format!("`{}` is known to Spice.ai and does nothing here; it is left out", key.name);
-                warnings.push(Warning { origin: Some(key.origin.clone()), message });
-            }
-            !foreign
-        }),
-        (None, _) => {}
-    }
-}

@@ -1,13 +1,17 @@
 //! Problems of a configuration: each one once, with its place and its fix.
 
+pub(crate) mod shown;
+
 use std::collections::HashSet;
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use tls_core::Origin;
 pub(crate) use tls_core::suggest::nearest;
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Problem {
     /// Where it was said; `None` where it is the absence of something.
     pub origin: Option<Origin>,
@@ -17,15 +21,32 @@ pub struct Problem {
     pub excerpt: Option<String>,
     /// What to change.
     pub hint: Option<String>,
+    /// The error behind it. The message says it already.
+    pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
+
+/// The same problem is told once, whatever is behind it.
+impl PartialEq for Problem {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.origin, &self.message, &self.excerpt, &self.hint)
+            == (&other.origin, &other.message, &other.excerpt, &other.hint)
+    }
+}
+
+impl Eq for Problem {}
 
 impl Problem {
     pub(crate) fn new(origin: impl Into<Option<Origin>>, message: impl Into<String>) -> Self {
-        Self { origin: origin.into(), message: message.into(), excerpt: None, hint: None }
+        Self { origin: origin.into(), message: message.into(), excerpt: None, hint: None, source: None }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
         self
     }
 }
@@ -47,6 +68,12 @@ impl fmt::Display for Problem {
     }
 }
 
+impl Error for Problem {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
+
 /// Everything that is wrong with a configuration; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(pub Vec<Problem>);
@@ -60,7 +87,12 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
+/// The source is that of the first problem that has one.
+impl Error for ConfigError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.iter().find_map(Error::source)
+    }
+}
 
 impl From<Problem> for ConfigError {
     fn from(problem: Problem) -> Self {

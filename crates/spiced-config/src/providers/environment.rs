@@ -5,14 +5,17 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use serde_json::Value;
-use tls_core::{Origin, Secret};
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Metadata, Profile, Provider};
+use serde_json::Value as Json;
+use tls_core::Origin;
 
-use crate::aliases::meant;
-use crate::error::Problem;
+use super::{Places, child, pointer, put};
+
+use crate::problem::Problem;
+use crate::raw::aliases::meant;
 use crate::schema::schema;
 use crate::settings::Warning;
-use crate::tree::{Kind, Node, Text};
 
 const PREFIX: &str = "SPICED_RUNTIME__";
 
@@ -29,9 +32,9 @@ pub struct KnownOption {
 }
 
 /// What the environment gives.
-#[derive(Debug)]
 pub(crate) struct Environment {
-    pub(crate) settings: Node,
+    settings: Dict,
+    places: Places,
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<Warning>,
 }
@@ -43,7 +46,7 @@ pub(crate) fn read(
     options: &[KnownOption],
     referred: impl Fn(&str) -> bool,
 ) -> Environment {
-    let mut root = Node::map(Origin::Default);
+    let (mut settings, mut places) = (Dict::new(), Places::default());
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let mut variables: Vec<_> = variables.into_iter().collect();
     // The environment has no order; messages have.
@@ -52,8 +55,8 @@ pub(crate) fn read(
     for (name, value) in variables {
         match names.of(&name) {
             Meaning::Setting(path) => {
-                let path: Vec<&str> = path.split('.').collect();
-                root.put(&path, literal(value, Origin::Variable(name)));
+                places.insert(pointer(&path), Origin::Variable(name));
+                put(&mut settings, &path, value.into());
             }
             Meaning::Elsewhere => {}
             // What answers a reference of the pod counts as what it is.
@@ -75,7 +78,55 @@ pub(crate) fn read(
             }
         }
     }
-    Environment { settings: root, problems, warnings }
+    Environment { settings, places, problems, warnings }
+}
+
+impl Environment {
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Takes out what gives keys to a value of the pod that is no map. figment would replace that value, which is for
+    /// the schema to refuse; and no variable can give a part of a list.
+    pub(crate) fn yield_to(&mut self, pod: &Dict) {
+        let mut items = Vec::new();
+        take_conflicts(&mut self.settings, pod, "", &mut items);
+        for pointer in items {
+            let origin = self.places.below(&pointer).map(|place| place.value.clone());
+            let problem = Problem::new(origin, "speaks of an item of a list, which a variable cannot")
+                .hint("write a reference such as ${env:NAME} at the item in spicepod.yaml");
+            self.problems.push(problem);
+        }
+    }
+}
+
+impl Provider for Environment {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("the environment")
+            .interpolater(|_, keys| format!("SPICED_{}", keys.join("__").to_ascii_uppercase()))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        Ok(Profile::Default.collect(self.settings.clone()))
+    }
+}
+
+/// Takes out of `settings` what would give keys to text or to a list of `pod`; the latter goes to `items`.
+fn take_conflicts(settings: &mut Dict, pod: &Dict, place: &str, items: &mut Vec<String>) {
+    settings.retain(|name, setting| {
+        let (Value::Dict(_, inner), Some(below)) = (&mut *setting, pod.get(name)) else { return true };
+        let place = child(place, name);
+        match below {
+            Value::Dict(_, below) => take_conflicts(inner, below, &place, items),
+            Value::Empty(..) => {}
+            Value::Array(..) => {
+                items.push(place);
+                return false;
+            }
+            _ => return false,
+        }
+        true
+    });
 }
 
 fn misspelled(name: String, right: &Right) -> Problem {
@@ -245,7 +296,7 @@ fn paths() -> &'static Paths {
     })
 }
 
-fn gather(schema: &Value, path: &str, paths: &mut Paths) {
+fn gather(schema: &Json, path: &str, paths: &mut Paths) {
     let Some(properties) = schema["properties"].as_object() else {
         if schema["type"] == "array" {
             paths.lists.insert(path.to_owned());
@@ -257,11 +308,6 @@ fn gather(schema: &Value, path: &str, paths: &mut Paths) {
     for (name, inner) in properties.iter().filter(|(_, inner)| inner["deprecated"] != true) {
         gather(inner, &format!("{path}.{name}"), paths);
     }
-}
-
-/// A value of the command line or the environment: literal, whatever it holds.
-pub(crate) fn literal(value: String, origin: Origin) -> Node {
-    Node { kind: Kind::Text(Text::Final { value: Secret::from(value), secret: false, list: true }), origin }
 }
 
 #[cfg(test)]

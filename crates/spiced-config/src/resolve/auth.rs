@@ -1,24 +1,17 @@
 //! Who may do what, decided: what was said of keys, certificates and callers without either, and what of
 //! it cannot stand together.
 
-use spiced_secrets::Template;
 use tls_core::{Origin, Sourced};
 
-use crate::decode::{SecretText, Spanned};
-use crate::error::Problem;
+use crate::problem::Problem;
+use crate::raw::spanned::Spanned;
+use crate::raw::spicepod::{self, Anonymous, Require};
 use crate::settings::{ApiKey, Auth, ClientIdentityRule, IdentityName, Role, Warning};
-use crate::spicepod::{self, Anonymous, Require};
 
 impl spicepod::Auth {
-    /// Decides. `asks`: clients are asked for certificates; `written`: the keys' references, in order.
-    pub(crate) fn decide(
-        self,
-        asks: bool,
-        written: Vec<Option<Template>>,
-        problems: &mut Vec<Problem>,
-        warnings: &mut Vec<Warning>,
-    ) -> Auth {
-        let keys = self.api_key.decide(written, problems, warnings);
+    /// Decides. `asks`: clients are asked for certificates.
+    pub(crate) fn decide(self, asks: bool, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) -> Auth {
+        let keys = self.api_key.decide(problems, warnings);
         let mut refused = |origin: Origin, message: &str, hint: &str| {
             problems.push(Problem::new(origin, message).hint(hint));
         };
@@ -75,12 +68,7 @@ impl spicepod::Auth {
 }
 
 impl spicepod::ApiKeys {
-    fn decide(
-        self,
-        written: Vec<Option<Template>>,
-        problems: &mut Vec<Problem>,
-        warnings: &mut Vec<Warning>,
-    ) -> Option<Vec<ApiKey>> {
+    fn decide(self, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) -> Option<Vec<ApiKey>> {
         match &self.enabled {
             Some(Spanned(on)) if !on.value => {
                 if !self.keys.is_empty() {
@@ -99,22 +87,12 @@ impl spicepod::ApiKeys {
             None if self.keys.is_empty() => return None,
             _ => {}
         }
-        let written = written.into_iter().chain(std::iter::repeat(None));
-        let keys = self.keys.into_iter().zip(written).map(|(key, written)| ApiKey {
-            key: key.key.0.map(|SecretText(secret)| secret),
-            written,
-            role: key.role.map(Role::from),
+        let keys = self.keys.into_iter().map(|spicepod::ApiKey { key, role }| ApiKey {
+            key: key.secret,
+            written: key.template,
+            role,
         });
         Some(keys.collect())
-    }
-}
-
-impl From<spicepod::Role> for Role {
-    fn from(role: spicepod::Role) -> Self {
-        match role {
-            spicepod::Role::ReadOnly => Self::ReadOnly,
-            spicepod::Role::ReadWrite => Self::ReadWrite,
-        }
     }
 }
 
@@ -128,7 +106,7 @@ fn identity_of(
     let mut given = names.into_iter().filter_map(|(name, pattern)| Some((name, pattern?)));
     match (given.next(), given.next()) {
         (Some((name, pattern)), None) if !pattern.trim().is_empty() => {
-            Some(ClientIdentityRule { name, pattern: pattern.trim().to_owned(), role: role.into() })
+            Some(ClientIdentityRule { name, pattern: pattern.trim().to_owned(), role })
         }
         _ => {
             let message = "an identity has exactly one of san_uri, san_dns and subject_cn, and it is not empty";

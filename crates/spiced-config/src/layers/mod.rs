@@ -1,0 +1,536 @@
+//! The layers, topmost first: the command line, the environment, `spicepod.yaml`, the defaults. How
+//! they become one [`Settings`].
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use figment::{Figment, Provider};
+use spiced_secrets::{DeclaredStore, Template};
+use tls_core::{Origin, Secret, Sourced};
+
+use crate::problem::shown::{may_be_secret, shown_path};
+use crate::problem::{ConfigError, Problem, in_order};
+use crate::providers::environment::{self, Environment, KnownOption};
+use crate::providers::pod::Pod;
+use crate::providers::{CommandLine, Flag, Layer, merged, pointer};
+use crate::raw::spicepod::{self, Spicepod};
+use crate::resolve::decode::{decode, decode_all, unknown_key};
+use crate::resolve::effective::{Effective, Node};
+use crate::resolve::{api_keys, stores};
+use crate::settings::{Settings, Warning};
+use crate::tls_source::{self, Switches};
+
+/// A pod is a few pages; more is the wrong file.
+const MAX_POD_SIZE: u64 = 4 * 1024 * 1024;
+
+/// What was said, by whom; nothing is decided and nothing secret is read yet.
+#[derive(Clone)]
+pub struct Layers {
+    /// Topmost first.
+    layers: Vec<Layer>,
+    folder: PathBuf,
+    warnings: Vec<Warning>,
+    /// What is wrong with variables, and with values of the pod that are not in its tree.
+    problems: Vec<Problem>,
+}
+
+/// Without values: they may be secrets.
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Why the layers could not be settled.
+#[derive(Debug)]
+pub enum SettingsError<E> {
+    /// What was said is wrong.
+    Config(ConfigError),
+    /// References could not be replaced; a problem each time that they were asked for.
+    Secrets(Vec<E>),
+    /// Both: everything in one report.
+    Both(ConfigError, Vec<E>),
+}
+
+impl<E: fmt::Display> fmt::Display for SettingsError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (config, secrets) = match self {
+            Self::Config(error) => (Some(error), [].as_slice()),
+            Self::Secrets(errors) => (None, errors.as_slice()),
+            Self::Both(error, errors) => (Some(error), errors.as_slice()),
+        };
+        let lines = config.map(ToString::to_string).into_iter().chain(secrets.iter().map(ToString::to_string));
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// The message is that of the causes, so the source is what is behind these.
+impl<E: Error> Error for SettingsError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Config(error) | Self::Both(error, _) => error.source(),
+            Self::Secrets(errors) => errors.iter().find_map(Error::source),
+        }
+    }
+}
+
+impl<E> From<ConfigError> for SettingsError<E> {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl<E> From<Problem> for SettingsError<E> {
+    fn from(problem: Problem) -> Self {
+        Self::Config(problem.into())
+    }
+}
+
+impl Layers {
+    /// Reads the pod at `path` (a directory that holds one, or the file) and lays environment and
+    /// command line over it. `options` are all that the command line knows: a variable that is called like one of them,
+    /// or nearly like a setting, is an error.
+    ///
+    /// # Errors
+    /// There is no pod, or it is not YAML.
+    pub fn read(
+        path: &Path,
+        variables: impl IntoIterator<Item = (String, String)>,
+        flags: &[Flag],
+        options: &[KnownOption],
+    ) -> Result<Self, ConfigError> {
+        let (file, folder) = find(path)?;
+        let size = std::fs::metadata(&file).map_err(|e| unreadable(&file, e))?.len();
+        if size > MAX_POD_SIZE {
+            let problem = format!("{} has {size} bytes; a pod has {MAX_POD_SIZE} at most", shown_path(&file));
+            return Err(Problem::new(None, problem).hint("is this the right file?").into());
+        }
+        let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, e))?;
+        let name = file.file_name().map_or_else(|| file.clone(), PathBuf::from);
+        let mut layers = Self::from_text(&name, &text, folder, variables, flags, options)?;
+        if path.is_dir() && path.join("spicepod.yaml").is_file() && path.join("spicepod.yml").is_file() {
+            let message = "spicepod.yml beside it is not read".to_owned();
+            let origin = Effective::of(&layers.layers).root().origin();
+            layers.warnings.push(Warning { origin: Some(origin), message });
+        }
+        Ok(layers)
+    }
+
+    pub(crate) fn from_text(
+        name: &Path,
+        text: &str,
+        folder: PathBuf,
+        variables: impl IntoIterator<Item = (String, String)>,
+        flags: &[Flag],
+        options: &[KnownOption],
+    ) -> Result<Self, ConfigError> {
+        let pod = Pod::read(name, text);
+        let referred = pod.as_ref().map(Pod::referred).unwrap_or_default();
+        let mut environment = environment::read(variables, options, |name| referred.contains(name));
+        let pod = match pod {
+            Ok(pod) => pod,
+            Err(error) => {
+                let mut problems = environment.problems;
+                problems.extend(before(name, text, &error));
+                problems.extend(error.0);
+                return Err(ConfigError(in_order(problems)));
+            }
+        };
+        environment.yield_to(&pod.data);
+        let command_line = CommandLine(flags);
+        let layers = vec![
+            Layer::new(&command_line, command_line.places(), false),
+            Layer::new(&environment, environment.places().clone(), false),
+            Layer::new(&pod, pod.places().clone(), true),
+        ];
+        let Environment { mut problems, warnings: of_variables, .. } = environment;
+        let mut warnings = pod.warnings;
+        problems.extend(pod.problems);
+        warnings.extend(of_variables);
+        Ok(Self { layers, folder, warnings, problems })
+    }
+
+    /// What [`Figment`] merged of the command line, the environment and the pod file, for a program that reads more of
+    /// it or lays more over it.
+    ///
+    /// The values are in figment's default profile. Each has the tag of the provider that supplied it: `the command
+    /// line`, `the environment` or `spicepod.yaml`. All scalars are text as written; references are not replaced, so
+    /// `Debug` of the result prints the secrets that are written in place.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// use figment::providers::Serialized;
+    /// use spiced_config::Layers;
+    ///
+    /// std::fs::write(directory.path().join("spicepod.yaml"), "runtime: { shutdown_delay: 5s }\n")?;
+    /// let layers = Layers::read(directory.path(), [], &[], &[])?;
+    ///
+    /// // One more provider, below the others, for a part of the program that has settings of its own.
+    /// let figment = layers.figment().join(Serialized::default("my_app.greeting", "hello"));
+    /// assert_eq!(figment.extract_inner::<String>("my_app.greeting")?, "hello");
+    /// assert_eq!(figment.extract_inner::<String>("runtime.shutdown_delay")?, "5s");
+    /// let supplied = figment.find_metadata("runtime.shutdown_delay").expect("the pod has it");
+    /// assert_eq!(supplied.name, "spicepod.yaml");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn figment(&self) -> Figment {
+        merged(&self.layers)
+    }
+
+    /// Lays a provider over all others, as [`Figment::merge`] does: it overrides them. Its values are literal, numbers
+    /// or text; their origin is [`Origin::Program`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// use figment::providers::Serialized;
+    /// use spiced_config::Layers;
+    ///
+    /// std::fs::write(directory.path().join("spicepod.yaml"), "runtime: { limits: { connections: 5 } }\n")?;
+    /// let layers = Layers::read(directory.path(), [], &[], &[])?
+    ///     .merge(Serialized::default("runtime.limits.connections", 7))?
+    ///     .join(Serialized::default("name", "my-app"))?;
+    ///
+    /// let resolve = async |_: &[tls_core::Sourced<spiced_secrets::Template>]| Ok::<_, std::convert::Infallible>(vec![]);
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// let settings = runtime.block_on(layers.settle(resolve)).map_err(|_| "the pod is wrong")?;
+    /// assert_eq!((settings.runtime.limits.connections, settings.name.as_str()), (7, "my-app"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The provider fails.
+    pub fn merge(mut self, provider: impl Provider) -> Result<Self, Box<figment::Error>> {
+        self.layers.insert(0, Layer::of_program(provider)?);
+        Ok(self)
+    }
+
+    /// Lays a provider below all others, as [`Figment::join`] does: it gives defaults. See [`merge`](Self::merge).
+    ///
+    /// # Errors
+    /// The provider fails.
+    pub fn join(mut self, provider: impl Provider) -> Result<Self, Box<figment::Error>> {
+        self.layers.push(Layer::of_program(provider)?);
+        Ok(self)
+    }
+
+    /// The directory that the pod's relative paths start from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The secret stores that the pod declares.
+    ///
+    /// # Errors
+    /// A declaration is not as the schema wants it.
+    pub fn stores(&self) -> Result<Vec<DeclaredStore>, ConfigError> {
+        stores::read(&mut Effective::of(&self.layers))
+    }
+
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Each layer as it was said, topmost first, and its name.
+    pub(crate) fn each(&self) -> Vec<(String, Effective<'_>)> {
+        let layers = self.layers.chunks(1);
+        layers.map(|layer| (layer[0].name(), Effective::of(layer))).collect()
+    }
+
+    /// Every value of the pod that holds a reference, in order, whether it is overridden or not; those of
+    /// the stores' own parameters are with [`stores`](Self::stores).
+    pub fn references(&self) -> Vec<Sourced<Template>> {
+        let mut found = Vec::new();
+        for (_, mut layer) in self.each() {
+            layer.remove(stores::SECRETS);
+            found.extend(layer.references().into_iter().map(|(_, reference)| reference));
+        }
+        found
+    }
+
+    /// Decides: who gives the TLS material, what every setting is. `resolve` replaces the references
+    /// of values, in order; references of overridden values are not resolved.
+    ///
+    /// # Errors
+    /// A setting is wrong or contradicts another, or a reference has no value.
+    pub async fn settle<E>(
+        self,
+        resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
+    ) -> Result<Settings, SettingsError<E>> {
+        let Merged { mut tree, tls, warnings, mut problems, mut damaged, mut lost } = self.merge_all(&resolve).await;
+        problems.extend(api_keys::split(&mut tree));
+        if let Err(error) = replace_references(&mut tree, &resolve).await {
+            lost.push(error);
+            for (pointer, _) in tree.references() {
+                damaged.extend(tree.remove_at(&pointer));
+            }
+        }
+        let is_damaged = damaged.iter().any(is_of_access);
+        let (pod, wrong) = decode_all::<Spicepod>(&mut tree, &mut damaged);
+        problems.extend(wrong);
+        if let Some(pod) = pod {
+            // What is missing because it is wrong elsewhere is told there.
+            let is_whole = lost.is_empty() && problems.is_empty();
+            let of_access = |problem: &Problem| problem.origin.as_ref().is_none_or(is_of_access);
+            let is_told = is_damaged || problems.iter().any(of_access);
+            match pod.decide(tls, &self.folder, warnings, is_whole || !is_told) {
+                Ok(settings) if is_whole => return Ok(settings),
+                Ok(_) => {}
+                Err(error) => problems.extend(error.0),
+            }
+        }
+        Err(why(problems, lost))
+    }
+
+    /// What is wrong with the layers, as far as it can be told without any secret store.
+    pub async fn problems(self) -> Vec<Problem> {
+        match self.settle(async |_| Err::<Vec<Secret>, ()>(())).await {
+            Ok(_) | Err(SettingsError::Secrets(_)) => Vec::new(),
+            Err(SettingsError::Config(error) | SettingsError::Both(error, _)) => error.0,
+        }
+    }
+
+    /// The effective values alone, their references not yet replaced, and whether TLS is on; also everything that is
+    /// wrong so far, which does not count any more.
+    pub(crate) async fn merge_all<E>(
+        &self,
+        resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
+    ) -> Merged<'_, E> {
+        let mut tree = Effective::of(&self.layers);
+        // The stores are read on their own; the rest may refer to them.
+        tree.remove(stores::SECRETS);
+        // What has no value because it is malformed is told once.
+        let mut damaged: Vec<Origin> = self.problems.iter().filter_map(|problem| problem.origin.clone()).collect();
+        let (mut problems, mut lost) = (self.problems.clone(), Vec::new());
+        // The two switches may be references themselves, and say which of the others count.
+        for name in ["runtime.tls.enabled", "runtime.tls.self_signed"] {
+            let Some(node) = tree.get(name) else { continue };
+            let (pointer, origin) = (node.pointer().to_owned(), node.origin());
+            let Some(template) = node.reference() else { continue };
+            match resolve(&[Sourced::new(template, origin.clone())]).await {
+                Ok(values) => replace(&mut tree, [pointer], values),
+                Err(error) => {
+                    lost.push(error);
+                    tree.remove(name);
+                    damaged.push(origin);
+                }
+            }
+        }
+        // Who gives the material is decided before the schema is asked; a typo among its keys must not read as "nothing
+        // is given".
+        for (pointer, problem) in tls_problems(&tree, &self.folder) {
+            damaged.extend(tree.remove_at(&pointer));
+            problems.push(problem);
+        }
+        let mut switch = |name: &str| {
+            let node = tree.get(name).filter(|node| !node.is_null())?;
+            let origin = node.origin();
+            match decode::<bool>(node) {
+                Ok(on) => Some((on, origin)),
+                Err(problem) => {
+                    damaged.extend(tree.remove_at(&pointer(name)));
+                    problems.push(problem);
+                    None
+                }
+            }
+        };
+        let switches =
+            Switches { enabled: switch("runtime.tls.enabled"), self_signed: switch("runtime.tls.self_signed") };
+        let mut warnings = self.warnings.clone();
+        let is_whole = damaged.is_empty();
+        let tls = tls_source::choose(&mut tree, switches, &mut warnings).unwrap_or_else(|problem| {
+            damaged.extend(problem.origin.clone());
+            if is_whole {
+                problems.push(problem);
+            }
+            false
+        });
+        Merged { tree, tls, warnings, problems, damaged, lost }
+    }
+}
+
+/// Everything that is wrong, each thing once.
+pub(crate) fn why<E>(problems: Vec<Problem>, lost: Vec<E>) -> SettingsError<E> {
+    match (problems.is_empty(), lost.is_empty()) {
+        (_, true) => SettingsError::Config(ConfigError(in_order(problems))),
+        (true, false) => SettingsError::Secrets(lost),
+        (false, false) => SettingsError::Both(ConfigError(in_order(problems)), lost),
+    }
+}
+
+/// Whether something at `origin` may have to do with TLS or with who may do what; else it has nothing to do with
+/// either.
+fn is_of_access(origin: &Origin) -> bool {
+    const OTHERS: [&str; 12] = [
+        "version",
+        "kind",
+        "name",
+        "secrets",
+        "datasets",
+        "views",
+        "runtime.listen",
+        "runtime.shutdown_delay",
+        "runtime.shutdown_timeout",
+        "runtime.sql",
+        "runtime.limits",
+        "runtime.otel",
+    ];
+    let Origin::File { key, .. } = origin else { return true };
+    !OTHERS
+        .iter()
+        .any(|other| key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
+}
+
+/// What [`Layers::merge_all`] leaves.
+pub(crate) struct Merged<'l, E> {
+    pub(crate) tree: Effective<'l>,
+    pub(crate) tls: bool,
+    pub(crate) warnings: Vec<Warning>,
+    /// What is wrong so far; it does not count any more.
+    pub(crate) problems: Vec<Problem>,
+    /// Where something was taken out that is wrong, or has no value.
+    pub(crate) damaged: Vec<Origin>,
+    /// The references of the switches that have no value.
+    pub(crate) lost: Vec<E>,
+}
+
+/// What is wrong with the keys of `runtime.tls`, by their pointers: those that nobody knows, and several files where
+/// one belongs.
+fn tls_problems(tree: &Effective<'_>, folder: &Path) -> Vec<(String, Problem)> {
+    let Some(entries) = tree.get("runtime.tls").and_then(|node| node.entries()) else { return Vec::new() };
+    let wrong = |(name, value): (&str, Node<'_>)| {
+        let problem = unknown_key::<spicepod::Tls>(name, &value);
+        Some((value.pointer().to_owned(), problem.or_else(|| several_files(name, &value, folder))?))
+    };
+    entries.into_iter().filter_map(wrong).collect()
+}
+
+/// A list where the path of one file belongs: the files can be put into one.
+fn several_files(name: &str, value: &Node<'_>, folder: &Path) -> Option<Problem> {
+    let items = value.items()?;
+    let (targets, order) = match name {
+        "certificate_file" => (
+            ["fullchain.pem", "tls-chain.pem", "spiced-chain.pem"],
+            "the server's own certificate first, then its intermediates",
+        ),
+        "client_auth_ca_file" => (["client-cas.pem", "clients-ca.pem", "spiced-client-cas.pem"], "in any order"),
+        "key_file" => {
+            let problem = Problem::new(value.origin(), "takes the path of one file, not a list");
+            return Some(problem.hint("name the one file that holds the certificate's key"));
+        }
+        _ => return None,
+    };
+    let path = |item: &Node<'_>| item.literal().filter(|text| !may_be_secret(text)).map(|text| text.into_owned());
+    let files: Option<Vec<String>> = items.iter().map(path).collect();
+    let problem = Problem::new(value.origin(), "takes the path of one file, not a list");
+    let one = |files: Vec<String>| {
+        // A command that is followed from anywhere, and that writes over none of what is there.
+        let is_free =
+            |target: &&&str| !files.iter().any(|file| file.ends_with(**target)) && !folder.join(target).exists();
+        let target = targets.iter().find(is_free)?;
+        let shell = |path: &str| quoted(&folder.join(path).to_string_lossy());
+        let sources: Vec<String> = files.iter().map(|file| shell(file)).collect();
+        let command = format!("`cat {} > {}`", sources.join(" "), shell(target));
+        Some(format!("put them into one file, {order}: {command}; then write {name}: {target}"))
+    };
+    let hint = files.filter(|files| !files.is_empty()).and_then(one);
+    Some(problem.hint(hint.unwrap_or_else(|| format!("put them into one file, {order}, and name that"))))
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
+    if !path.is_empty() && path.chars().all(is_plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
+    }
+}
+
+/// Replaces every reference, all in one question.
+async fn replace_references<E>(
+    tree: &mut Effective<'_>,
+    resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
+) -> Result<(), E> {
+    let (pointers, wanted): (Vec<_>, Vec<_>) = tree.references().into_iter().unzip();
+    let values = resolve(&wanted).await?;
+    replace(tree, pointers, values);
+    Ok(())
+}
+
+fn replace(tree: &mut Effective<'_>, pointers: impl IntoIterator<Item = String>, values: Vec<Secret>) {
+    let mut values = values.into_iter();
+    for pointer in pointers {
+        tree.replace(pointer, values.next().expect("one answer for each question"));
+    }
+}
+
+fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
+    if path.is_dir() {
+        for name in ["spicepod.yaml", "spicepod.yml"] {
+            if path.join(name).is_file() {
+                // The current directory is not worth a `./` in every message.
+                let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
+                return Ok((path.join(name), folder));
+            }
+        }
+        let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let message = format!("there is no spicepod.yaml (or spicepod.yml) in {}", shown_path(&folder));
+        return Err(Problem::new(None, message).hint("name the folder that holds one: spiced [OPTIONS] PATH").into());
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match path.metadata() {
+        Ok(_) => Ok((path.to_owned(), folder.to_owned())),
+        Err(e) => Err(unreadable(path, e)),
+    }
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> ConfigError {
+    let why = match error.kind() {
+        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
+    };
+    Problem::new(None, format!("cannot read {}: {why}", shown_path(path)))
+        .hint("PATH is a folder that holds spicepod.yaml, or such a file itself")
+        .caused_by(error)
+        .into()
+}
+
+/// Lines before an error of syntax in which it may have begun.
+const MAX_LINES_BACK: usize = 32;
+
+/// What is wrong in the lines before those that are not YAML, as far as the schema can tell.
+fn before(name: &Path, text: &str, error: &ConfigError) -> Vec<Problem> {
+    let at = error.0.iter().rev().find_map(|problem| match &problem.origin {
+        Some(Origin::File { line, key, .. }) if key.is_empty() => Some(*line),
+        _ => None,
+    });
+    let Some(line) = at else { return Vec::new() };
+    // What is not YAML may have begun some lines before it was found.
+    let lines: Vec<&str> = text.split_inclusive('\n').take(line.saturating_sub(1)).collect();
+    let read = (0..lines.len().min(MAX_LINES_BACK))
+        .find_map(|back| Pod::read(name, &lines[..lines.len() - back].concat()).ok());
+    let Some(pod) = read else { return Vec::new() };
+    let layers = [Layer::new(&pod, pod.places().clone(), true)];
+    let mut tree = Effective::of(&layers);
+    // References have no value yet, and what holds the place of the error may lack what follows it.
+    let mut not_told: Vec<Origin> = tree.references().into_iter().map(|(_, reference)| reference.origin).collect();
+    let mut last = Some(tree.root());
+    while let Some(node) = last {
+        not_told.push(node.origin());
+        let below = node.entries().and_then(|entries| entries.into_iter().next_back());
+        last = below.map(|(_, node)| node).or_else(|| node.items()?.pop());
+    }
+    let mut problems = api_keys::split(&mut tree);
+    problems.extend(decode_all::<Spicepod>(&mut tree, &mut Vec::new()).1);
+    problems.into_iter().filter(|problem| problem.origin.as_ref().is_some_and(|o| !not_told.contains(o))).collect()
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::at_once;

@@ -1,0 +1,99 @@
+//! The sources of settings as figment [`Provider`]s: the command line, the environment and the pod file.
+//!
+//! figment merges them and knows which one supplied a value. It keeps one `Metadata` per provider, so each layer has a
+//! table of [`Places`] beside it: the option, the variable, or the line and column of each value.
+
+mod command_line;
+pub(crate) mod environment;
+mod places;
+pub(crate) mod pod;
+mod yaml;
+
+use figment::value::{Dict, Tag, Value};
+use figment::{Figment, Provider};
+use tls_core::Origin;
+
+pub(crate) use command_line::CommandLine;
+pub use command_line::Flag;
+pub(crate) use places::{Place, Places, child, parent, pointer};
+
+/// One provider: its values as figment holds them, and their places.
+#[derive(Clone)]
+pub(crate) struct Layer {
+    figment: Figment,
+    places: Places,
+    /// Whether `${store:KEY}` in its values is a reference. Only the pod file has references.
+    has_references: bool,
+}
+
+impl Layer {
+    /// A layer of this program: each value has a place.
+    pub(crate) fn new(provider: impl Provider, places: Places, has_references: bool) -> Self {
+        Self { figment: Figment::from(provider), places, has_references }
+    }
+
+    /// A layer of a program that embeds this crate: its values have no place.
+    ///
+    /// # Errors
+    /// The provider fails.
+    pub(crate) fn of_program(provider: impl Provider) -> Result<Self, Box<figment::Error>> {
+        let layer = Self::new(provider, Places::of_all(Origin::Program), false);
+        layer.figment.find_value("").map_err(Box::new)?;
+        Ok(layer)
+    }
+
+    /// The provider's name.
+    pub(crate) fn name(&self) -> String {
+        // figment orders metadata by age; a provider of providers comes after these.
+        self.figment.metadata().last().map(|metadata| metadata.name.to_string()).unwrap_or_default()
+    }
+
+    /// What figment merges.
+    pub(crate) fn figment(&self) -> &Figment {
+        &self.figment
+    }
+
+    /// Returns true if a value with this tag is from here.
+    pub(crate) fn supplied(&self, tag: Tag) -> bool {
+        self.figment.get_metadata(tag).is_some()
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    pub(crate) fn has_references(&self) -> bool {
+        self.has_references
+    }
+}
+
+/// What figment makes of the layers, topmost first.
+pub(crate) fn merged(layers: &[Layer]) -> Figment {
+    layers.iter().rev().fold(Figment::new(), |figment, layer| figment.merge(layer.figment()))
+}
+
+/// The value at a dotted path, for changing it.
+pub(crate) fn find_mut<'v>(root: &'v mut Dict, path: &str) -> Option<&'v mut Value> {
+    match path.split_once('.') {
+        None => root.get_mut(path),
+        Some((first, rest)) => match root.get_mut(first)? {
+            Value::Dict(_, inner) => find_mut(inner, rest),
+            _ => None,
+        },
+    }
+}
+
+/// Puts a value at a dotted path, and makes the maps on the way.
+fn put(root: &mut Dict, path: &str, value: Value) {
+    let Some((first, rest)) = path.split_once('.') else {
+        root.insert(path.to_owned(), value);
+        return;
+    };
+    let inner = root.entry(first.to_owned()).or_insert_with(|| Dict::new().into());
+    if !matches!(inner, Value::Dict(..)) {
+        *inner = Dict::new().into();
+    }
+    if let Value::Dict(_, inner) = inner {
+        put(inner, rest, value);
+    }
+}

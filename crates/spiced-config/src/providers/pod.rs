@@ -1,0 +1,127 @@
+//! The pod file as a figment provider.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Metadata, Profile, Provider, Source};
+use spiced_secrets::Template;
+
+use super::{Place, Places, child, yaml};
+use crate::problem::{ConfigError, Problem};
+use crate::raw::unsupported_keys::FOREIGN;
+use crate::settings::Warning;
+
+/// The values of a pod file. All scalars are text, as written.
+pub(crate) struct Pod {
+    file: PathBuf,
+    pub(crate) data: Dict,
+    places: Places,
+    pub(crate) warnings: Vec<Warning>,
+    /// What is wrong and leaves the rest readable; it has no value.
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl Pod {
+    /// Reads the text of a pod file. `name` is what messages call the file.
+    ///
+    /// # Errors
+    /// It is not YAML, or contains several documents: that, and what else is wrong before it.
+    pub(crate) fn read(name: &Path, text: &str) -> Result<Self, ConfigError> {
+        let yaml::Document { root, places, mut problems } = yaml::read(name, text)?;
+        let mut data = match root {
+            Value::Dict(_, data) => data,
+            Value::Empty(..) => Dict::new(),
+            _ => {
+                let origin = places.nearest("").map(|place| place.value.clone());
+                let problem = Problem::new(origin, "a pod is a map of keys, such as `datasets:`, not this");
+                problems.push(problem.hint("see docs/configuration.md for what a pod may hold"));
+                Dict::new()
+            }
+        };
+        let warnings = prune(&mut data, &places);
+        Ok(Self { file: name.to_owned(), data, places, warnings, problems })
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The names of variables that may answer the pod's references.
+    pub(crate) fn referred(&self) -> HashSet<String> {
+        let mut names = HashSet::new();
+        self.data.values().for_each(|value| {
+            each_text(value, &mut |text| {
+                let Ok(template) = Template::parse(text) else { return };
+                for reference in template.references() {
+                    for key in [reference.key().to_owned(), reference.key().to_ascii_uppercase()] {
+                        names.insert(format!("SPICE_{key}"));
+                        names.insert(key);
+                    }
+                }
+            });
+        });
+        names
+    }
+}
+
+impl Provider for Pod {
+    fn metadata(&self) -> Metadata {
+        Metadata::from("spicepod.yaml", Source::File(self.file.clone())).interpolater(|_, keys| keys.join("."))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        Ok(Profile::Default.collect(self.data.clone()))
+    }
+}
+
+/// Takes the keys of the table out of a pod, with a warning for each.
+fn prune(pod: &mut Dict, places: &Places) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (path, names) in FOREIGN {
+        prune_at(pod, "", path, names, places, &mut warnings);
+    }
+    warnings
+}
+
+fn prune_at(
+    entries: &mut Dict,
+    pointer: &str,
+    path: &[&str],
+    names: &[&str],
+    places: &Places,
+    warnings: &mut Vec<Warning>,
+) {
+    let Some((first, rest)) = path.split_first() else {
+        let mut foreign: Vec<_> = names
+            .iter()
+            .filter_map(|name| entries.remove(*name).map(|_| (name, places.nearest(&child(pointer, name)))))
+            .collect();
+        foreign.sort_by_key(|(_, place)| place.map(Place::position));
+        for (name, place) in foreign {
+            let message = format!("`{name}` is known to Spice.ai and does nothing here; it is left out");
+            warnings.push(Warning { origin: place.map(|place| place.key.clone()), message });
+        }
+        return;
+    };
+    let pointer = child(pointer, first);
+    match (entries.get_mut(*first), rest.split_first()) {
+        (Some(Value::Array(_, items)), Some((&"[]", rest))) => {
+            for (at, item) in items.iter_mut().enumerate() {
+                let Value::Dict(_, inner) = item else { continue };
+                prune_at(inner, &child(&pointer, &at.to_string()), rest, names, places, warnings);
+            }
+        }
+        (Some(Value::Dict(_, inner)), _) => prune_at(inner, &pointer, rest, names, places, warnings),
+        _ => {}
+    }
+}
+
+fn each_text(value: &Value, visit: &mut impl FnMut(&str)) {
+    match value {
+        Value::String(_, text) => visit(text),
+        Value::Dict(_, entries) => entries.values().for_each(|value| each_text(value, visit)),
+        Value::Array(_, items) => items.iter().for_each(|item| each_text(item, visit)),
+        _ => {}
+    }
+}

@@ -1,0 +1,7 @@
+//! Raw settings: the schema of a pod file as serde types, and the names it does not use.
+
+pub(crate) mod aliases;
+pub(crate) mod spanned;
+pub(crate) mod spicepod;
+pub(crate) mod units;
+pub(crate) mod unsupported_keys;

@@ -1,0 +1,73 @@
+//! API keys in the tree: each is split into the key and its role, by what was written and never by what
+//! a reference gives.
+
+use figment::value::{Dict, Value};
+
+use crate::problem::Problem;
+use crate::resolve::effective::Effective;
+
+/// Where the keys are.
+const KEYS: &str = "runtime.auth.api_key.keys";
+
+const ROLES: [&str; 2] = ["ro", "rw"];
+
+/// Suffixes that look like a role and are not one: they would become a part of the key.
+const NOT_ROLES: [&str; 17] = [
+    "ro",
+    "rw",
+    "r",
+    "w",
+    "wr",
+    "r/w",
+    "read",
+    "write",
+    "readonly",
+    "read-only",
+    "read_only",
+    "readwrite",
+    "read-write",
+    "read_write",
+    "admin",
+    "user",
+    "rd",
+];
+
+/// Makes of each key that is text a map of `key` and `role`. What is no text stays, so that the schema
+/// can say so. Returns a problem for each role that is nearly right.
+pub(crate) fn split(tree: &mut Effective<'_>) -> Vec<Problem> {
+    // A key that is left out between two commas is a mistake, as an empty one is anywhere; and so is a variable without
+    // any: `enabled` is what switches keys off.
+    let commas = tree.get(KEYS).and_then(|node| node.comma_list().map(str::to_owned));
+    let Some(keys) = tree.get_mut(KEYS) else { return Vec::new() };
+    if let Some(text) = commas {
+        let items = text.trim().split(',').map(|item| Value::String(keys.tag(), item.trim().to_owned()));
+        *keys = Value::Array(keys.tag(), items.collect());
+    }
+    let Value::Array(_, items) = keys else { return Vec::new() };
+    let mut doubtful = Vec::new();
+    for (at, item) in items.iter_mut().enumerate() {
+        let Value::String(tag, text) = item else { continue };
+        let role = ROLES.into_iter().find_map(|role| Some((role, text.strip_suffix(role)?.strip_suffix(':')?)));
+        if role.is_none() && ends_with_no_role(text) {
+            doubtful.push(at);
+        }
+        let key = role.map_or(text.as_str(), |(_, key)| key);
+        let mut entries = Dict::from([("key".to_owned(), Value::String(*tag, key.to_owned()))]);
+        if let Some((role, _)) = role {
+            entries.insert("role".to_owned(), Value::String(*tag, role.to_owned()));
+        }
+        *item = Value::Dict(*tag, entries);
+    }
+    let items = tree.get(KEYS).and_then(|node| node.items()).unwrap_or_default();
+    let problem = |at: usize| {
+        let message = "what stands after the last colon of the API key is no role, and would be a part of the key";
+        let origin = items.get(at).map(|item| item.origin());
+        Problem::new(origin, message).hint("write :ro or :rw at its end, in small letters")
+    };
+    doubtful.into_iter().map(problem).collect()
+}
+
+/// Returns true where the text that was written ends with a colon and a word for a role.
+fn ends_with_no_role(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(_, word)| NOT_ROLES.contains(&word.trim().to_lowercase().as_str()))
+}

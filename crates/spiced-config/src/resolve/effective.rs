@@ -1,0 +1,288 @@
+//! The effective values: what figment merged, as text until the schema decides, with the places of all layers.
+//!
+//! [`Effective`] changes nothing in figment's [`Value`]. Values that do not count are marked, and the replacements of
+//! references are kept beside it as [`Secret`]s, by the path of their value. No resolved secret is in figment.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use figment::value::{Dict, Num, Value};
+use spiced_secrets::Template;
+use tls_core::{Origin, Secret, Sourced};
+
+use crate::providers::{Layer, Place, child, find_mut, merged, parent, pointer};
+
+/// The merged values of some layers.
+pub(crate) struct Effective<'l> {
+    layers: &'l [Layer],
+    root: Value,
+    /// Pointers of values that do not count.
+    removed: HashSet<String>,
+    /// Values whose references were replaced.
+    resolved: HashMap<String, Secret>,
+}
+
+/// A value of the tree.
+#[derive(Clone)]
+pub(crate) struct Node<'t> {
+    tree: &'t Effective<'t>,
+    value: Cow<'t, Value>,
+    pointer: String,
+}
+
+/// The text of a scalar.
+pub(crate) enum Text<'n> {
+    Literal(Cow<'n, str>),
+    /// As written in the pod file, its references not yet replaced.
+    Written(Template),
+    /// What references gave: never shown.
+    Resolved(&'n Secret),
+}
+
+impl<'l> Effective<'l> {
+    /// Merges layers, topmost first.
+    pub(crate) fn of(layers: &'l [Layer]) -> Self {
+        let root = merged(layers).find_value("").unwrap_or_else(|_| Dict::new().into());
+        Self { layers, root, removed: HashSet::new(), resolved: HashMap::new() }
+    }
+
+    pub(crate) fn root(&self) -> Node<'_> {
+        Node { tree: self, value: Cow::Borrowed(&self.root), pointer: String::new() }
+    }
+
+    /// The value of a setting, by its dotted path.
+    pub(crate) fn get(&self, setting: &str) -> Option<Node<'_>> {
+        setting.split('.').try_fold(self.root(), |node, name| node.get(name))
+    }
+
+    /// The value of a setting, for splitting it before it is read.
+    pub(crate) fn get_mut(&mut self, setting: &str) -> Option<&mut Value> {
+        match &mut self.root {
+            Value::Dict(_, root) => find_mut(root, setting),
+            _ => None,
+        }
+    }
+
+    /// Makes a setting count no more.
+    pub(crate) fn remove(&mut self, setting: &str) {
+        self.removed.insert(pointer(setting));
+    }
+
+    /// Makes the value at a pointer count no more. Returns the place of the map or list that it was in.
+    pub(crate) fn remove_at(&mut self, pointer: &str) -> Option<Origin> {
+        let around = parent(pointer)?;
+        self.removed.insert(pointer.to_owned());
+        Some(self.place(around, self.layer_at(around)).map_or(Origin::Default, |place| place.value.clone()))
+    }
+
+    /// The layer of a value, by its precedence: 0 is the topmost.
+    pub(crate) fn rank(&self, node: &Node<'_>) -> usize {
+        let tag = node.value.tag();
+        self.layers.iter().position(|layer| layer.supplied(tag)).unwrap_or(self.layers.len())
+    }
+
+    /// Every value that holds a reference and is not yet replaced, in order.
+    pub(crate) fn references(&self) -> Vec<(String, Sourced<Template>)> {
+        let mut found = Vec::new();
+        self.root().each_scalar(&mut |node| {
+            if let Some(template) = node.reference() {
+                found.push((node.pointer.clone(), Sourced::new(template, node.origin())));
+            }
+        });
+        found
+    }
+
+    /// Replaces the references of the value at a pointer.
+    pub(crate) fn replace(&mut self, pointer: String, value: Secret) {
+        self.resolved.insert(pointer, value);
+    }
+
+    fn layer_at(&self, pointer: &str) -> Option<&Layer> {
+        let mut value = &self.root;
+        for step in pointer.split('/').skip(1) {
+            value = match value {
+                Value::Dict(_, entries) => entries.get(&step.replace("~1", "/").replace("~0", "~"))?,
+                Value::Array(_, items) => items.get(step.parse::<usize>().ok()?)?,
+                _ => break,
+            };
+        }
+        self.layer(value)
+    }
+
+    fn layer(&self, value: &Value) -> Option<&Layer> {
+        let tag = value.tag();
+        self.layers.iter().find(|layer| layer.supplied(tag))
+    }
+
+    /// The place of a value of `layer`. A map that several layers give is where the lowest of them has it.
+    fn place<'t>(&'t self, pointer: &str, layer: Option<&'t Layer>) -> Option<&'t Place> {
+        let places = || self.layers.iter().rev().map(Layer::places);
+        let own = layer.and_then(|layer| layer.places().nearest(pointer));
+        own.or_else(|| places().find_map(|places| places.exact(pointer)))
+            .or_else(|| layer.and_then(|layer| layer.places().below(pointer)))
+            .or_else(|| places().find_map(|places| places.nearest(pointer)))
+    }
+}
+
+impl<'t> Node<'t> {
+    fn layer(&self) -> Option<&'t Layer> {
+        self.tree.layer(&self.value)
+    }
+
+    fn place(&self) -> Option<&'t Place> {
+        self.tree.place(&self.pointer, self.layer())
+    }
+
+    /// Where it was written.
+    pub(crate) fn origin(&self) -> Origin {
+        self.place().map_or(Origin::Default, |place| place.value.clone())
+    }
+
+    /// Where its key was written.
+    pub(crate) fn key_origin(&self) -> Origin {
+        self.place().map_or(Origin::Default, |place| place.key.clone())
+    }
+
+    pub(crate) fn pointer(&self) -> &str {
+        &self.pointer
+    }
+
+    /// The entry `name` of a map.
+    pub(crate) fn get(&self, name: &str) -> Option<Node<'t>> {
+        self.below(name, self.dict()?.get(name)?)
+    }
+
+    /// The entries of a map in the order of the file, those of no file last; `None` for what is no map. figment orders
+    /// them by name.
+    pub(crate) fn entries(&self) -> Option<Vec<(&'t str, Node<'t>)>> {
+        let entries = self.dict()?.iter();
+        let mut entries: Vec<_> =
+            entries.filter_map(|(name, value)| Some((name.as_str(), self.below(name, value)?))).collect();
+        entries.sort_by_key(|(_, node)| node.place().map(|place| place.position()));
+        Some(entries)
+    }
+
+    /// The items of a list; `None` for what is no list.
+    pub(crate) fn items(&self) -> Option<Vec<Node<'t>>> {
+        let Cow::Borrowed(Value::Array(_, items)) = self.value else { return None };
+        Some(items.iter().enumerate().filter_map(|(at, item)| self.below(&at.to_string(), item)).collect())
+    }
+
+    /// The items of a list that is written with commas, as the command line and the environment do. Only `keep`s those
+    /// that are not empty.
+    pub(crate) fn split_at_commas(&self) -> Option<Vec<Node<'t>>> {
+        let text = self.comma_list()?;
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty()).enumerate();
+        let item = |(at, item): (usize, &str)| {
+            let pointer = child(&self.pointer, &at.to_string());
+            let value = Cow::Owned(Value::String(self.value.tag(), item.to_owned()));
+            (!self.tree.removed.contains(&pointer)).then_some(Node { tree: self.tree, value, pointer })
+        };
+        Some(items.filter_map(item).collect())
+    }
+
+    /// Text that may be a list with commas.
+    pub(crate) fn comma_list(&self) -> Option<&str> {
+        if self.has_references() { None } else { self.value.as_str() }
+    }
+
+    fn dict(&self) -> Option<&'t Dict> {
+        match self.value {
+            Cow::Borrowed(value) => value.as_dict(),
+            Cow::Owned(_) => None,
+        }
+    }
+
+    fn below(&self, name: &str, value: &'t Value) -> Option<Node<'t>> {
+        let pointer = child(&self.pointer, name);
+        let counts = !self.tree.removed.contains(&pointer);
+        counts.then_some(Node { tree: self.tree, value: Cow::Borrowed(value), pointer })
+    }
+
+    /// True for a value that says nothing.
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(*self.value, Value::Empty(..))
+    }
+
+    /// True for a value that says nothing, or that there is nothing.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.is_null() || self.value.as_array().is_some_and(<[Value]>::is_empty)
+    }
+
+    pub(crate) fn is_map(&self) -> bool {
+        self.value.as_dict().is_some()
+    }
+
+    pub(crate) fn is_list(&self) -> bool {
+        self.value.as_array().is_some()
+    }
+
+    fn has_references(&self) -> bool {
+        self.layer().is_some_and(Layer::has_references)
+    }
+
+    /// The text of a scalar; `None` for what is none.
+    pub(crate) fn text(&self) -> Option<Text<'_>> {
+        if let Some(secret) = self.tree.resolved.get(&self.pointer) {
+            return Some(Text::Resolved(secret));
+        }
+        let text = scalar(&self.value)?;
+        if !self.has_references() {
+            return Some(Text::Literal(text));
+        }
+        let template = Template::parse(&text).unwrap_or_else(|_| Template::literal(text));
+        Some(match template.as_literal() {
+            Some(text) => Text::Literal(Cow::Owned(text.to_owned())),
+            None => Text::Written(template),
+        })
+    }
+
+    /// Returns the text of a literal scalar.
+    pub(crate) fn literal(&self) -> Option<Cow<'_, str>> {
+        match self.text()? {
+            Text::Literal(text) => Some(text),
+            Text::Written(_) | Text::Resolved(_) => None,
+        }
+    }
+
+    /// Returns the text of a scalar as written, if it holds a reference.
+    pub(crate) fn written(&self) -> Option<&str> {
+        let text = self.value.as_str().filter(|_| self.has_references())?;
+        Template::parse(text).is_ok_and(|template| !template.is_literal()).then_some(text)
+    }
+
+    /// The references of this very value, if they are not yet replaced.
+    pub(crate) fn reference(&self) -> Option<Template> {
+        match self.text()? {
+            Text::Written(template) => Some(template),
+            Text::Literal(_) | Text::Resolved(_) => None,
+        }
+    }
+
+    /// Visits every scalar below.
+    pub(crate) fn each_scalar(&self, visit: &mut impl FnMut(&Node<'t>)) {
+        if let Some(entries) = self.entries() {
+            entries.iter().for_each(|(_, node)| node.each_scalar(visit));
+        } else if let Some(items) = self.items() {
+            items.iter().for_each(|item| item.each_scalar(visit));
+        } else if !self.is_null() {
+            visit(self);
+        }
+    }
+}
+
+/// The text of a scalar. Providers of an embedding program may give numbers.
+fn scalar(value: &Value) -> Option<Cow<'_, str>> {
+    Some(match value {
+        Value::String(_, text) => Cow::Borrowed(text),
+        Value::Char(_, letter) => Cow::Owned(letter.to_string()),
+        Value::Bool(_, on) => Cow::Owned(on.to_string()),
+        Value::Num(_, number) => Cow::Owned(digits(*number)?),
+        Value::Empty(..) | Value::Dict(..) | Value::Array(..) => return None,
+    })
+}
+
+fn digits(number: Num) -> Option<String> {
+    let whole = number.to_u128().map(|n| n.to_string()).or_else(|| number.to_i128().map(|n| n.to_string()));
+    whole.or_else(|| number.to_f64().map(|n| n.to_string()))
+}
