@@ -10,7 +10,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Field, Fields, Schema};
 
-use crate::encoder::Encode;
+use crate::encode::Encode;
 use crate::nested::{check_durations, no_text, with_rows};
 use crate::out::Out;
 

@@ -5,7 +5,7 @@ use arrow_array::RecordBatch;
 use arrow_ipc::writer::StreamEncoder;
 use arrow_schema::{ArrowError, Schema};
 
-use crate::encoder::Encode;
+use crate::encode::Encode;
 use crate::out::Out;
 
 pub(crate) struct Ipc {

@@ -5,7 +5,7 @@ use std::io::Write;
 use arrow_array::{RecordBatch, StructArray};
 use arrow_schema::{ArrowError, Fields, Schema};
 
-use crate::encoder::Encode;
+use crate::encode::Encode;
 use crate::nested::{distinct, with_rows};
 use crate::out::Out;
 

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod csv;
+mod encode;
 mod encoder;
 mod format;
 mod ipc;

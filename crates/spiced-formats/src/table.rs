@@ -9,7 +9,7 @@ use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Schema};
 use unicode_width::UnicodeWidthStr;
 
-use crate::encoder::Encode;
+use crate::encode::Encode;
 use crate::nested::{check_durations, no_text};
 use crate::out::Out;
 

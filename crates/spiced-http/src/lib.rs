@@ -41,14 +41,16 @@ mod probe;
 mod reload;
 mod request;
 mod router;
+mod routes;
 mod serve;
-mod sql;
+mod state;
 mod status;
 
 pub use probe::{Probes, probe_router};
 pub use reload::{ReloadFinding, ReloadHandle, ReloadOptions, ReloadReply, ReloadResult, ReloadedPart, Severity};
-pub use router::{HttpOptions, HttpState, router};
+pub use router::router;
 pub use serve::serve;
+pub use state::{HttpOptions, HttpState};
 pub use status::{
     AuthStatus, AuthorityStatus, CertificateStatus, ClientAuthMode, ClientAuthStatus, CredentialsRequired,
     EndpointStatus, RejectionStatus, SecretStoreState, SecretStoreStatus, SecretStoreTrouble, Status, Time, TlsStatus,

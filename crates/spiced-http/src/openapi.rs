@@ -1,18 +1,11 @@
-//! `GET /openapi.json`: the OpenAPI 3.1 document, generated from the routes.
+//! What the OpenAPI document says beside the routes: credentials, errors, and the schemas of rows and parameters.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
 
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ArrayBuilder, Content, OneOfBuilder, RefOr, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, OpenApi, PartialSchema, ToSchema};
-
-use crate::router::{AsIs, HttpState, described};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -34,33 +27,6 @@ impl Modify for Credentials {
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     }
 }
-
-/// The OpenAPI document.
-static DOCUMENT: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(described);
-
-/// Every route and its methods, for the responses 404 and 405.
-pub(crate) static ROUTES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
-    let methods = |item: &utoipa::openapi::PathItem| if item.get.is_some() { "GET,HEAD" } else { "POST" };
-    DOCUMENT.paths.paths.iter().map(|(path, item)| (path.as_str(), methods(item))).collect()
-});
-
-/// The OpenAPI document of this API.
-#[utoipa::path(
-    get,
-    path = "/openapi.json",
-    responses((status = 200, body = Object), Problems),
-    security(("api_key" = []), ("bearer" = []))
-)]
-pub(crate) async fn openapi(_: axum::extract::State<Arc<HttpState>>, _: Request) -> Response {
-    // All responses share the text, so slow clients do not multiply it.
-    let mut response = ([(CONTENT_TYPE, "application/json")], TEXT.clone()).into_response();
-    response.extensions_mut().insert(AsIs);
-    response
-}
-
-/// The document as JSON text.
-static TEXT: LazyLock<Bytes> =
-    LazyLock::new(|| serde_json::to_vec(&*DOCUMENT).expect("every map of the document has text keys").into());
 
 /// The errors that any route may return.
 pub(crate) struct Problems;

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use crate::failure::TRY_AGAIN_AFTER;
 use crate::parameters::Given;
-use crate::router::HttpOptions;
+use crate::state::HttpOptions;
 
 /// A statement and the values for its parameters.
 #[derive(Debug)]

@@ -1,20 +1,18 @@
 //! The routes, their shared layers, and the responses for unknown routes and methods.
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
+use axum::{Extension, Router};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body_util::BodyExt;
-use spiced_engine::Engine;
-use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Problem, admission, excerpt};
-use tokio::sync::{Semaphore, watch};
+use spiced_middleware::{Dialect, Hsts, Problem, admission, excerpt};
+use tokio::sync::Semaphore;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{And, Predicate, SizeAbove};
@@ -22,71 +20,16 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::openapi::{self, Api, ROUTES};
+use crate::openapi::Api;
 use crate::probe::{Probes, probe_router, probes};
-use crate::reload::{self, ReloadHandle};
-use crate::sql;
-use crate::status::{self, Status};
+use crate::routes::{openapi, reload, sql, status};
+use crate::state::{AsIs, HttpOptions, HttpState};
 
 /// The size in bytes below which responses are not worth compressing.
 const COMPRESSED_ABOVE: u64 = 1024;
 
 /// The maximum number of responses compressed at the same time.
 const MAX_ENCODERS: usize = 128;
-
-/// The parts of the API that the program supplies.
-#[derive(Clone)]
-pub struct HttpState {
-    /// The engine that runs the statements.
-    pub engine: Arc<dyn Engine>,
-    /// True while `/v1/ready` returns `ready`.
-    pub readiness: watch::Receiver<bool>,
-    /// Returns the document of `/v1/status`. It is called for each request and must be fast.
-    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
-    /// The rules that authenticate callers.
-    pub access: Access,
-    /// The limits and options of the API.
-    pub options: HttpOptions,
-}
-
-impl fmt::Debug for HttpState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpState")
-            .field("access", &self.access)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The limits and options of the API. The engine limits how long a query may run.
-#[derive(Debug, Clone)]
-pub struct HttpOptions {
-    /// The maximum size of a request body, in bytes. A larger one is refused with 413. Default: 16 MiB.
-    pub body_limit: usize,
-    /// How long a request's body may take to arrive. A slower one is refused with 408. Default: 30 s.
-    pub request_timeout: Duration,
-    /// The origins whose web pages may call. `None` allows no origin and sends no CORS headers.
-    pub allowed_origins: Option<AllowedOrigins>,
-    /// The HSTS header that tells browsers to use HTTPS only.
-    pub hsts: Option<Hsts>,
-    /// The function behind `POST /v1/tls/reload`. `None` if there is nothing to reload.
-    pub reload: Option<ReloadHandle>,
-    /// False while the query engine has not responded for so long that `/health` fails. `None`: `/health` never fails.
-    pub responsive: Option<watch::Receiver<bool>>,
-}
-
-impl Default for HttpOptions {
-    fn default() -> Self {
-        Self {
-            body_limit: 16 * 1024 * 1024,
-            request_timeout: Duration::from_secs(30),
-            allowed_origins: None,
-            hsts: None,
-            reload: None,
-            responsive: None,
-        }
-    }
-}
 
 /// Returns the whole API.
 pub fn router(state: HttpState) -> Router {
@@ -102,6 +45,7 @@ pub fn router(state: HttpState) -> Router {
         .0
         .route_layer(admission(access, Dialect::Http))
         .with_state(Arc::new(state))
+        .route_layer(Extension(TEXT.clone()))
         .route_layer(compressed())
         .route_layer(from_fn_with_state(Encoders::default(), Encoders::bound))
         .merge(probe_router(probed))
@@ -119,8 +63,23 @@ pub fn router(state: HttpState) -> Router {
     }
 }
 
+/// The OpenAPI document.
+static DOCUMENT: LazyLock<utoipa::openapi::OpenApi> = LazyLock::new(described);
+
+/// The document as it is sent.
+static TEXT: LazyLock<openapi::Document> = LazyLock::new(|| {
+    let text = serde_json::to_vec(&*DOCUMENT).expect("every map of the document has text keys");
+    openapi::Document(text.into())
+});
+
+/// Every route and its methods, for the responses 404 and 405.
+static ROUTES: LazyLock<BTreeMap<&'static str, &'static str>> = LazyLock::new(|| {
+    let methods = |item: &utoipa::openapi::PathItem| if item.get.is_some() { "GET,HEAD" } else { "POST" };
+    DOCUMENT.paths.paths.iter().map(|(path, item)| (path.as_str(), methods(item))).collect()
+});
+
 /// Returns the OpenAPI document of all routes.
-pub(crate) fn described() -> utoipa::openapi::OpenApi {
+fn described() -> utoipa::openapi::OpenApi {
     [guarded().split_for_parts().1, probes().split_for_parts().1]
         .into_iter()
         .fold(Api::openapi(), utoipa::openapi::OpenApi::merge_from)
@@ -142,10 +101,6 @@ fn compressed() -> CompressionLayer<And<SizeAbove, NotAsIs>> {
     let worth_it = SizeAbove::new(COMPRESSED_ABOVE).and(NotAsIs);
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it)
 }
-
-/// A response extension that exempts the response from compression.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AsIs;
 
 /// A predicate that is false for responses with the extension [`AsIs`].
 #[derive(Debug, Clone, Copy)]

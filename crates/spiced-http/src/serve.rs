@@ -8,7 +8,8 @@ use tls_core::Acceptor;
 use tls_core::server::drain::Drain;
 use tls_core::server::{self, Limits, Workers};
 
-use crate::router::{HttpState, router};
+use crate::router::router;
+use crate::state::HttpState;
 
 /// Serves the API on one socket, with the protocol of `acceptor`, until the drain begins.
 ///

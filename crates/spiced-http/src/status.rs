@@ -1,17 +1,10 @@
 //! `GET /v1/status` and `GET /v1/datasets`: the state of the server and of its data sets.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::Json;
-use axum::extract::State;
-use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use spiced_engine::{DatasetState, DatasetStatus};
 use utoipa::ToSchema;
-
-use crate::openapi::Problems;
-use crate::router::HttpState;
 
 /// The document of `/v1/status`. Times are in UTC, in the format of RFC 3339.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
@@ -259,27 +252,4 @@ impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_rfc3339_seconds(self.0))
     }
-}
-
-/// Reports the status of endpoints, certificates, secret stores and data sets.
-#[utoipa::path(
-    get,
-    path = "/v1/status",
-    responses((status = 200, body = Status), Problems),
-    security(("api_key" = []), ("bearer" = []))
-)]
-pub(crate) async fn status(State(state): State<Arc<HttpState>>) -> Response {
-    Json((state.status)()).into_response()
-}
-
-/// Lists the data sets and their status.
-#[utoipa::path(
-    get,
-    path = "/v1/datasets",
-    responses((status = 200, body = Vec<Dataset>), Problems),
-    security(("api_key" = []), ("bearer" = []))
-)]
-pub(crate) async fn datasets(State(state): State<Arc<HttpState>>) -> Response {
-    let datasets: Vec<Dataset> = state.engine.datasets().borrow().iter().map(Dataset::from).collect();
-    Json(datasets).into_response()
 }

@@ -28,10 +28,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(2);
 /// The longest delay for a watched store without an interval.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
-/// Values that are kept up to date, and the task that does so.
+/// The stores while they are followed.
 pub struct WatchedSecrets {
-    /// One receiver per value, in order, which holds the current value.
-    pub values: Vec<watch::Receiver<Secret>>,
     /// The status of the stores.
     pub status: watch::Receiver<Vec<StoreStatus>>,
     /// Requests an immediate refresh.
@@ -96,23 +94,17 @@ struct State {
 }
 
 impl SecretsRefresh {
+    /// Prepares to follow `values`, each of which has been resolved.
     pub(crate) fn start(
         mut shelves: StoreChain,
-        values: Vec<Sourced<Template>>,
+        values: Vec<(Sourced<Template>, watch::Sender<Secret>)>,
         surroundings: StoreEnv,
     ) -> WatchedSecrets {
         let keys = settle(&mut shelves, &values);
         let (status, watched) = watch::channel(shelves.0.iter().map(|shelf| shelf.status()).collect());
         let (refresher, told) = mpsc::channel(1);
-        let (values, receivers) = values
-            .into_iter()
-            .map(|value| {
-                let (sender, receiver) = watch::channel(shelves.render(&value.value, None).unwrap_or_default());
-                ((value, sender), receiver)
-            })
-            .unzip();
         let following = Self { shelves, surroundings, values, keys, told, status };
-        WatchedSecrets { values: receivers, status: watched, refresher: Refresher(refresher), following }
+        WatchedSecrets { status: watched, refresher: Refresher(refresher), following }
     }
 
     /// Refreshes the stores until the future is dropped.
@@ -287,10 +279,10 @@ fn pause(failures: u32, every: Option<Duration>, watches: bool) -> Option<Durati
 }
 
 /// Forgets everything that no value needs. Returns the keys that are needed of each store.
-fn settle(shelves: &mut StoreChain, values: &[Sourced<Template>]) -> Vec<Vec<String>> {
+fn settle(shelves: &mut StoreChain, values: &[(Sourced<Template>, watch::Sender<Secret>)]) -> Vec<Vec<String>> {
     let mut needed: Vec<BTreeSet<String>> = vec![BTreeSet::new(); shelves.0.len()];
     let mut next: Vec<(Reference, Option<usize>)> =
-        values.iter().flat_map(|value| value.value.references().cloned().map(|r| (r, None))).collect();
+        values.iter().flat_map(|(value, _)| value.value.references().cloned().map(|r| (r, None))).collect();
     let mut seen = BTreeSet::new();
     while let Some((reference, asker)) = next.pop() {
         for at in shelves.asked_by(&reference, asker).collect::<Vec<_>>() {

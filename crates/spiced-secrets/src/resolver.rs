@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tls_core::{Origin, Secret, Sourced};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::cached_store::CachedStore;
 use crate::dependency_order::dependency_order;
@@ -15,7 +15,7 @@ use crate::refresh::{SecretsRefresh, WatchedSecrets};
 use crate::report::{FailureKind, Resolution, ResolveError, ResolveErrors, Unresolved};
 use crate::store::{Declared, StoreEnv};
 use crate::store_chain::{ALL, Look, StoreChain};
-use crate::{Reference, Template, template};
+use crate::{Reference, SecretValue, Template, template};
 
 /// The store that always exists.
 const ENV: &str = "env";
@@ -42,6 +42,8 @@ pub struct Resolver {
     surroundings: StoreEnv,
     /// The errors in the declarations and their parameters.
     errors: Vec<ResolveError>,
+    /// The values that are followed.
+    subscribed: Vec<(Sourced<Template>, watch::Sender<Secret>)>,
 }
 
 impl Resolver {
@@ -91,7 +93,7 @@ impl Resolver {
         }
         let names = shelves.0.iter().map(|shelf| shelf.name.clone()).collect();
         let errors = unique(errors);
-        Self { names, shelves: Mutex::new(shelves), surroundings: surroundings.clone(), errors }
+        Self { names, shelves: Mutex::new(shelves), surroundings: surroundings.clone(), errors, subscribed: Vec::new() }
     }
 
     /// Returns the names of the stores, in the order in which `${secrets:KEY}` queries them.
@@ -137,10 +139,19 @@ impl Resolver {
         &self.errors
     }
 
-    /// Hands the stores over to a refresh task, which keeps the values up to date. The values must have been resolved
-    /// before. All other cached answers are dropped.
-    pub fn follow(self, values: Vec<Sourced<Template>>) -> WatchedSecrets {
-        SecretsRefresh::start(self.shelves.into_inner(), values, self.surroundings)
+    /// Returns a receiver of the value, which changes with the stores once [`follow`](Self::follow) is running; `None` if
+    /// the value refers to no secret.
+    pub fn subscribe(&mut self, value: &Sourced<SecretValue>) -> Option<watch::Receiver<Secret>> {
+        let template = value.value.template()?.clone();
+        let (sender, receiver) = watch::channel(value.value.current().clone());
+        self.subscribed.push((Sourced::new(template, value.origin.clone()), sender));
+        Some(receiver)
+    }
+
+    /// Hands the stores over to a refresh task, which keeps the subscribed values up to date. All other cached answers
+    /// are dropped.
+    pub fn follow(self) -> WatchedSecrets {
+        SecretsRefresh::start(self.shelves.into_inner(), self.subscribed, self.surroundings)
     }
 }
 

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use spiced_certs::outbound::{ClientTls, Trust};
 use spiced_certs::{Input, Pair};
@@ -14,7 +13,7 @@ use tls_core::{Origin, Secret, Sourced};
 
 use crate::endpoint::Endpoint;
 use crate::failure::ClientError;
-use crate::meta;
+use crate::format::Format;
 
 /// The path of the development CA, relative to the pod's directory.
 const DEVELOPMENT_CA: &str = ".spice/tls/ca.pem";
@@ -70,19 +69,6 @@ pub struct SqlArgs {
     /// How many rows of an answer the prompt shows in a table; 0: all
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_rows: usize,
-}
-
-/// How answers are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// A table, as wide as its first rows need
-    Table,
-    /// RFC 4180 with a header line; nested values as JSON text
-    Csv,
-    /// An array of objects, on one line
-    Json,
-    /// An object a line
-    Ndjson,
 }
 
 /// The resolved options.
@@ -208,13 +194,4 @@ fn duration(text: &str) -> Result<Duration, Box<dyn Error + Send + Sync>> {
 
 fn usage(origin: impl std::fmt::Display, reason: impl std::fmt::Display) -> ClientError {
     ClientError::Usage { origin: origin.to_string(), reason: reason.to_string() }
-}
-
-impl std::str::FromStr for Format {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        ValueEnum::from_str(text, true)
-            .map_err(|_| format!("there is no format `{text}`: {}", meta::FORMATS.join(", ")))
-    }
 }

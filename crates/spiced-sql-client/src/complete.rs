@@ -1,8 +1,9 @@
 //! Completion at the cursor: keywords, tables, columns, and the prompt's own commands.
 
 use crate::catalog::{Catalog, Table};
+use crate::format::FORMATS;
 use crate::keywords::{KEYWORDS, is_keyword};
-use crate::meta::{COMMANDS, FORMATS};
+use crate::meta::COMMANDS;
 use crate::referenced_tables::{TableRef, referenced_tables};
 use crate::splitter::Splitter;
 

@@ -7,8 +7,9 @@ use crate::catalog::Catalog;
 use crate::connect::LinkTls;
 use crate::error::SqlError;
 use crate::meta::{Name, like, matches};
-use crate::print::{Stop, print};
+use crate::print::print;
 use crate::shell::Shell;
+use crate::stop::Stop;
 
 /// Lists all tables.
 pub(crate) async fn tables(shell: &mut Shell) -> Result<(), Stop> {

@@ -7,7 +7,7 @@ use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Schema};
 
 use crate::output::printable;
-use crate::print::Stop;
+use crate::stop::Stop;
 
 /// Writes rows in the expanded format, and counts them.
 pub(crate) struct Expanded {

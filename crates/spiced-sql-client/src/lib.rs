@@ -17,6 +17,7 @@ mod endpoint;
 mod error;
 mod expanded;
 mod failure;
+mod format;
 mod history;
 mod interrupt;
 mod keywords;
@@ -29,6 +30,7 @@ mod script;
 mod session;
 mod shell;
 mod splitter;
+mod stop;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -42,10 +44,10 @@ pub use failure::ClientError;
 use args::{Given, Options, Reach};
 use interrupt::Interrupt;
 use output::Screen;
-use print::Stop;
 use script::Script;
 use session::Session;
 use shell::{Settings, Shell};
+use stop::Stop;
 
 /// Runs the prompt, the query or the script that `args` asks for.
 ///

@@ -2,11 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::args::Format;
 use crate::error::SqlError;
-
-/// The names of the output formats.
-pub(crate) const FORMATS: [&str; 4] = ["table", "csv", "json", "ndjson"];
+use crate::format::Format;
 
 /// Every command: its names, its arguments, and its description.
 pub(crate) const COMMANDS: [(&[&str], &str, &str); 12] = [

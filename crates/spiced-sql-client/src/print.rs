@@ -3,18 +3,18 @@
 //! The first 1,024 rows determine the widths of a table's columns; a longer value in a later row misaligns that row.
 //! All formats except the expanded one use the encoders of the HTTP API.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
-use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
-use spiced_formats::{RowWriter, WriteError};
+use arrow_schema::{DataType, Schema, SchemaRef};
+use spiced_formats::RowWriter;
 
-use crate::args::Format;
-use crate::error::SqlError;
 use crate::expanded::Expanded;
+use crate::format::Format;
 use crate::session::Rows;
+use crate::stop::Stop;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy)]
@@ -35,16 +35,6 @@ pub(crate) enum Shown {
     Changed(u64),
     /// No rows: the statement succeeded.
     Done,
-}
-
-/// Why writing stops before the end of the result.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    Trouble(SqlError),
-    /// Ctrl-C.
-    Interrupted,
-    /// The reader of the output has gone.
-    Gone,
 }
 
 /// Writes `rows`. `announced` is the schema that the server gave beforehand; it gives none for statements that have an
@@ -136,35 +126,5 @@ impl Printer {
             }
         }
         Ok(())
-    }
-}
-
-impl From<SqlError> for Stop {
-    fn from(trouble: SqlError) -> Self {
-        Self::Trouble(trouble)
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::Gone,
-            _ => Self::Trouble(SqlError::new(format!("the answer cannot be written: {error}"))),
-        }
-    }
-}
-
-impl From<ArrowError> for Stop {
-    fn from(error: ArrowError) -> Self {
-        Self::Trouble(SqlError::new(format!("the answer cannot be written: {error}")))
-    }
-}
-
-impl From<WriteError> for Stop {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::To(error) => error.into(),
-            other => Self::Trouble(SqlError::new(format!("the answer cannot be written: {other}"))),
-        }
     }
 }

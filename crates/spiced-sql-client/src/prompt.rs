@@ -20,9 +20,9 @@ use crate::complete::complete;
 use crate::error::SqlError;
 use crate::history;
 use crate::interrupt::Interrupt;
-use crate::print::Stop;
 use crate::shell::{Next, Shell};
 use crate::splitter::Splitter;
+use crate::stop::Stop;
 
 const PROMPT: &str = "spiced> ";
 const PROMPT_IN_COLOUR: &str = "\x1b[1;32mspiced>\x1b[0m ";

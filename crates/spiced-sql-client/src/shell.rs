@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 use arrow_flight::FlightInfo;
 use tokio::sync::watch;
 
-use crate::args::Format;
 use crate::catalog::Catalog;
 use crate::describe;
 use crate::error::SqlError;
+use crate::format::Format;
 use crate::interrupt::Interrupt;
 use crate::meta::{self, Meta};
 use crate::output::Screen;
-use crate::print::{Layout, Shown, Stop, show};
+use crate::print::{Layout, Shown, show};
 use crate::script::Script;
 use crate::session::Session;
 use crate::splitter::{Kind, Piece, Splitter};
+use crate::stop::Stop;
 
 /// The maximum nesting depth of included files.
 const MAX_INCLUDE_DEPTH: usize = 16;

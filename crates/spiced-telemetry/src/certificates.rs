@@ -6,11 +6,7 @@ use std::fmt::Write;
 use tls_core::ClientAuthPolicy;
 use tls_core::rotation::Identities;
 
-use crate::prometheus::METRICS;
-
-pub(crate) const NOT_AFTER: &str = "spiced_tls_certificate_not_after_timestamp_seconds";
-pub(crate) const NOT_BEFORE: &str = "spiced_tls_certificate_not_before_timestamp_seconds";
-pub(crate) const CLIENT_CA_NOT_AFTER: &str = "spiced_tls_client_ca_not_after_timestamp_seconds";
+use crate::metric::{CLIENT_CA_NOT_AFTER, METRICS, NOT_AFTER, NOT_BEFORE};
 
 pub(crate) fn render(served: &[(&'static str, Identities)], out: &mut String) {
     if served.is_empty() {

@@ -15,9 +15,11 @@
 mod certificates;
 mod line_limit;
 mod logs;
+mod metric;
 mod printable;
 mod prometheus;
 
 pub use line_limit::report_suppressed;
 pub use logs::{LogError, LogFormat, init_logs};
-pub use prometheus::{METRICS, Metric, Metrics, MetricsError};
+pub use metric::{METRICS, Metric};
+pub use prometheus::{Metrics, MetricsError};

@@ -14,22 +14,22 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::failure::Failure;
+use crate::tls::Subscribe;
 
-/// Builds the access policy. `asks` means that clients are asked for certificates; `followed` are the values of the
-/// keys that refer to secrets, in order.
-pub(crate) fn establish(
-    auth: &Auth,
-    asks: bool,
-    followed: Vec<watch::Receiver<Secret>>,
-) -> Result<(Policy, KeyRotation), Failure> {
-    let mut followed = followed.into_iter();
-    let (mut keys, mut watched) = (Vec::new(), Vec::new());
-    for (at, key) in auth.keys.iter().flatten().enumerate() {
-        if key.written.is_some() {
-            watched.extend(followed.next().map(|value| (at, value)));
-        }
-        keys.push(ApiKey { key: key.key.clone(), role: key.role.map_or(Role::ReadOnly, role) });
-    }
+/// Builds the access policy. `asks` means that clients are asked for certificates.
+pub(crate) fn establish(auth: &Auth, asks: bool, subscribe: Subscribe<'_>) -> Result<(Policy, KeyRotation), Failure> {
+    let rotating: Vec<RotatingKey> = auth
+        .keys
+        .iter()
+        .flatten()
+        .map(|key| RotatingKey {
+            key: ApiKey {
+                key: key.key.clone().map(|value| value.current().clone()),
+                role: key.role.map_or(Role::ReadOnly, role),
+            },
+            changes: subscribe(&key.key),
+        })
+        .collect();
     let identities = auth.identities.iter().map(|identity| ClientIdentityRule {
         name: match identity.name {
             Named::SanUri => IdentityName::SanUri,
@@ -42,14 +42,14 @@ pub(crate) fn establish(
     let identities = Identities::new(identities.collect());
     let policy = Policy {
         keys: match auth.keys {
-            Some(_) => Some(Arc::new(ApiKeys::new(&keys).map_err(|errors| refused(&errors))?)),
+            Some(_) => Some(Arc::new(ApiKeys::new(&keys(&rotating)).map_err(|errors| refused(&errors))?)),
             None => None,
         },
         certificates: asks.then_some(identities),
         require_all: auth.require_all,
         anonymous: auth.allow_anonymous.map_or(Anonymous::Unsaid, |who| Anonymous::Said(who.map(role))),
     };
-    Ok((policy, KeyRotation { keys, watched }))
+    Ok((policy, KeyRotation(rotating)))
 }
 
 /// Returns the findings about the access policy that an operator should know.
@@ -65,7 +65,7 @@ pub(crate) fn findings(auth: &Auth, asks: bool) -> Vec<Finding> {
             let message = "an API key has neither :ro nor :rw at its end: it is read-only";
             found.push(finding("AUTH-KEY-NO-ROLE", Severity::Info, origin(), message, "write :ro or :rw after it"));
         }
-        if is_weak(&key.key.value) {
+        if is_weak(key.key.value.current()) {
             let message = "an API key is shorter than 16 characters and may be guessed";
             let fix = "create one with: spiced key generate";
             found.push(finding("AUTH-KEY-SHORT", Severity::Warning, origin(), message, fix));
@@ -84,26 +84,41 @@ pub(crate) fn findings(auth: &Auth, asks: bool) -> Vec<Finding> {
 }
 
 /// Follows the API keys that come from secret stores.
-pub(crate) struct KeyRotation {
-    keys: Vec<ApiKey>,
-    watched: Vec<(usize, watch::Receiver<Secret>)>,
+pub(crate) struct KeyRotation(Vec<RotatingKey>);
+
+/// A key, and how it changes if it comes from a secret store.
+struct RotatingKey {
+    key: ApiKey,
+    changes: Option<watch::Receiver<Secret>>,
+}
+
+fn keys(rotating: &[RotatingKey]) -> Vec<ApiKey> {
+    rotating.iter().map(|rotating| rotating.key.clone()).collect()
 }
 
 impl KeyRotation {
     /// Applies each change of a key to `policy`, for all later requests. Returns when no key can change any more. If
     /// the new keys are unusable, the previous ones stay in force.
-    pub(crate) async fn run(mut self, policy: Arc<watch::Sender<Arc<Policy>>>) {
-        while !self.watched.is_empty() {
-            let waits = self.watched.iter_mut().map(|(_, value)| Box::pin(value.changed()));
-            let (changed, at, _) = select_all(waits).await;
+    pub(crate) async fn run(self, policy: Arc<watch::Sender<Arc<Policy>>>) {
+        let Self(mut rotating) = self;
+        loop {
+            let changes = rotating.iter_mut().enumerate().filter_map(|(at, key)| Some((at, key.changes.as_mut()?)));
+            let waits: Vec<_> =
+                changes.map(|(at, changes)| Box::pin(async move { (at, changes.changed().await) })).collect();
+            if waits.is_empty() {
+                return;
+            }
+            let ((at, changed), ..) = select_all(waits).await;
             if changed.is_err() {
-                self.watched.remove(at);
+                rotating[at].changes = None;
                 continue;
             }
-            for (at, value) in &mut self.watched {
-                self.keys[*at].key.value = value.borrow_and_update().clone();
+            for RotatingKey { key, changes } in &mut rotating {
+                if let Some(changes) = changes {
+                    key.key.value = changes.borrow_and_update().clone();
+                }
             }
-            match ApiKeys::new(&self.keys) {
+            match ApiKeys::new(&keys(&rotating)) {
                 Ok(keys) => {
                     let before = Policy::clone(&policy.borrow());
                     let keys = match &before.keys {

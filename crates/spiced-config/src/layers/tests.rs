@@ -56,11 +56,7 @@ fn pair(settings: &Settings) -> (String, String) {
     let Pair { certificate, key, .. } = &**pair;
     let text = |input: &Sourced<MaterialInput>| match &input.value {
         MaterialInput::File(path) => path.display().to_string(),
-        MaterialInput::Text(secret) => format!("text {}", secret.expose_text().unwrap()),
-        MaterialInput::Secrets { written, value } => {
-            assert!(!written.is_literal());
-            format!("text {}", value.expose_text().unwrap())
-        }
+        MaterialInput::Text(value) => format!("text {}", value.current().expose_text().unwrap()),
     };
     (text(certificate), text(key))
 }
@@ -314,7 +310,8 @@ fn more_pairs_and_their_default() {
 fn a_role_is_what_was_written() {
     let pod = "runtime: { auth: { api-key: { keys: [\"plain:rw\", \"${env:K}:ro\", \"${env:K}\", \"a:b\"] } } }";
     let keys = settle(pod, &[], &[]).unwrap().runtime.auth.keys.unwrap();
-    let said: Vec<_> = keys.iter().map(|key| (key.key.value.expose_text().unwrap().to_owned(), key.role)).collect();
+    let said: Vec<_> =
+        keys.iter().map(|key| (key.key.value.current().expose_text().unwrap().to_owned(), key.role)).collect();
     let text = |text: &str| text.to_owned();
     let referred = said[1].0.clone();
     assert_eq!(
@@ -326,7 +323,7 @@ fn a_role_is_what_was_written() {
             (text("a:b"), None)
         ]
     );
-    assert!(keys[1].written.is_some() && keys[0].written.is_none());
+    assert!(keys[1].key.value.template().is_some() && keys[0].key.value.template().is_none());
     assert!(keys[3].key.origin.to_string().contains("runtime.auth.api"), "{}", keys[3].key.origin);
     let environment = [("SPICED_RUNTIME__AUTH__API_KEY__KEYS", "one:rw, two")];
     let keys = settle("", &environment, &[]).unwrap().runtime.auth.keys.unwrap();

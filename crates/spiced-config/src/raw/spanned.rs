@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
-use spiced_secrets::Template;
+use spiced_secrets::{SecretValue, Template};
 use tls_core::{Origin, Secret, Sourced};
 
 /// The name of the struct that asks for a place.
@@ -28,6 +28,17 @@ pub(crate) struct Templated {
 pub(crate) struct SecretInput {
     pub(crate) secret: Sourced<Secret>,
     pub(crate) template: Option<Template>,
+}
+
+impl SecretInput {
+    /// The secret, which is followed if it was written with references.
+    pub(crate) fn value(self) -> Sourced<SecretValue> {
+        let Self { secret, template } = self;
+        secret.map(|secret| match template {
+            Some(template) => SecretValue::resolved(template, secret),
+            None => SecretValue::literal(secret),
+        })
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {

@@ -87,11 +87,7 @@ impl spicepod::ApiKeys {
             None if self.keys.is_empty() => return None,
             _ => {}
         }
-        let keys = self.keys.into_iter().map(|spicepod::ApiKey { key, role }| ApiKey {
-            key: key.secret,
-            written: key.template,
-            role,
-        });
+        let keys = self.keys.into_iter().map(|spicepod::ApiKey { key, role }| ApiKey { key: key.value(), role });
         Some(keys.collect())
     }
 }

@@ -152,7 +152,7 @@ impl spicepod::TlsPair {
                 let problem = Problem::new(input.secret.origin, "the passphrase is empty");
                 return Err(problem.hint("take it away, or give the key's own"));
             }
-            Ok(followed(input))
+            Ok(input.value().map(MaterialInput::Text))
         });
         let (certificate, key, passphrase) = match (certificate, key, passphrase.transpose()) {
             (Ok(certificate), Ok(key), Ok(passphrase)) => (certificate, key, passphrase),
@@ -173,14 +173,6 @@ impl spicepod::TlsPair {
             (None, None, None) => Ok(None),
         }
     }
-}
-
-/// A secret, which is followed where it was written as a reference.
-fn followed(SecretInput { secret, template }: SecretInput) -> Sourced<MaterialInput> {
-    secret.map(|value| match template {
-        Some(written) => MaterialInput::Secrets { written, value },
-        None => MaterialInput::Text(value),
-    })
 }
 
 fn one_of(
@@ -220,7 +212,7 @@ fn one_of(
             if input.secret.value.is_blank() {
                 return Err(Problem::new(input.secret.origin, "the PEM text is empty").hint(WAYS));
             }
-            followed(input)
+            input.value().map(MaterialInput::Text)
         }
         (None, None) => return Ok(None),
     };

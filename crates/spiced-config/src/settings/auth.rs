@@ -1,8 +1,8 @@
 //! Resolved `runtime.auth`.
 
 use serde::Deserialize;
-use spiced_secrets::Template;
-use tls_core::{Secret, Sourced};
+use spiced_secrets::SecretValue;
+use tls_core::Sourced;
 
 /// Who may do what.
 #[derive(Debug)]
@@ -34,10 +34,8 @@ pub enum Role {
 /// A key, or its hash.
 #[derive(Debug)]
 pub struct ApiKey {
-    /// The key at the start.
-    pub key: Sourced<Secret>,
-    /// As it was written, where it holds references, so that it can be followed.
-    pub written: Option<Template>,
+    /// The key, or its hash.
+    pub key: Sourced<SecretValue>,
     /// What its bearer may do; `None` where nothing was said, which is to read.
     pub role: Option<Role>,
 }

@@ -78,7 +78,7 @@ pub struct Cors {
 }
 
 /// What a query may cost and reach. Sizes are in bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sql {
     /// Where COPY and CREATE EXTERNAL TABLE may reach. Default: nowhere.
     pub host_paths: Vec<PathBuf>,
@@ -118,7 +118,7 @@ pub struct ByRole {
 }
 
 /// What is kept of the telemetry that is sent.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Otel {
     /// For how long. Default 24 h.
     pub retention: Duration,
@@ -127,7 +127,7 @@ pub struct Otel {
 }
 
 /// The HTTP endpoint.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     /// The body of a request, in bytes. Default 16 MiB.
     pub body_limit: usize,
@@ -138,7 +138,7 @@ pub struct Http {
 }
 
 /// Connections and handshakes.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections of one endpoint. Default 10,000.
     pub connections: usize,

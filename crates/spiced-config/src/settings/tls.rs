@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use spiced_secrets::Template;
-use tls_core::{Origin, Secret, Sourced};
+use spiced_secrets::SecretValue;
+use tls_core::{Origin, Sourced};
 
 /// TLS, switched on.
 #[derive(Debug)]
@@ -85,13 +85,6 @@ impl Pair {
 pub enum MaterialInput {
     /// In a file.
     File(PathBuf),
-    /// In the setting itself.
-    Text(Secret),
-    /// In the secrets that the setting refers to.
-    Secrets {
-        /// The setting as it was written, so that it can be followed.
-        written: Template,
-        /// Its value at the start.
-        value: Secret,
-    },
+    /// In the setting itself, or in the secrets that it refers to.
+    Text(SecretValue),
 }

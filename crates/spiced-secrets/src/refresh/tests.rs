@@ -9,6 +9,7 @@ use tls_core::Origin;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::SecretValue;
 use crate::cached_store::CachedStore;
 use crate::resolver::{DeclaredStore, Resolver};
 use crate::status::Refresh;
@@ -87,12 +88,19 @@ impl Watched {
         let values: Vec<_> = texts.iter().map(|text| value(text)).collect();
         let references: Vec<&Reference> = values.iter().flat_map(|v| v.value.references()).collect();
         shelves.ask(&references, None).await;
+        let (subscribed, receivers) = values
+            .into_iter()
+            .map(|value| {
+                let (sender, receiver) = watch::channel(shelves.render(&value.value, None).unwrap_or_default());
+                ((value, sender), receiver)
+            })
+            .unzip();
         let surroundings = StoreEnv::of_process("/pod".into());
-        Self::of(SecretsRefresh::start(shelves, values.clone(), surroundings))
+        Self::of(receivers, SecretsRefresh::start(shelves, subscribed, surroundings))
     }
 
-    fn of(followed: WatchedSecrets) -> Self {
-        let WatchedSecrets { values, status, refresher, following } = followed;
+    fn of(values: Vec<watch::Receiver<Secret>>, followed: WatchedSecrets) -> Self {
+        let WatchedSecrets { status, refresher, following } = followed;
         let mut running = JoinSet::new();
         running.spawn(following.run());
         Self { values, status, refresher, _running: running }
@@ -215,14 +223,45 @@ async fn a_store_is_opened_anew_when_its_parameters_change() {
     };
     let surroundings =
         StoreEnv { environment: crate::Environment::of([("X", "y")]), ..StoreEnv::of_process(pod.path().to_owned()) };
-    let resolver = Resolver::open(vec![mine], &surroundings).await;
-    let values = vec![value("${mine:K}")];
-    resolver.resolve_all(&values).await.unwrap();
-    let watched = Watched::of(resolver.follow(values));
+    let mut resolver = Resolver::open(vec![mine], &surroundings).await;
+    let watched = subscribed(&mut resolver, &["${mine:K}"]).await;
+    let watched = Watched::of(watched, resolver.follow());
     assert_eq!(watched.value(0), "from a");
     write(".env", "WHERE=b");
     watched.refresher.refresh().await;
     assert_eq!(watched.value(0), "from b");
+}
+
+/// Resolves values and subscribes to them, the last one first.
+async fn subscribed(resolver: &mut Resolver, texts: &[&str]) -> Vec<watch::Receiver<Secret>> {
+    let values: Vec<Sourced<Template>> = texts.iter().map(|text| value(text)).collect();
+    let secrets = resolver.resolve_all(&values).await.unwrap();
+    let resolved = values.into_iter().zip(secrets);
+    let resolved: Vec<_> =
+        resolved.map(|(v, secret)| v.map(|template| SecretValue::resolved(template, secret))).collect();
+    let mut receivers: Vec<_> = resolved.iter().rev().filter_map(|value| resolver.subscribe(value)).collect();
+    receivers.reverse();
+    receivers
+}
+
+/// The order of the subscriptions is not that of the references, and each value stays that of its own setting.
+#[tokio::test]
+async fn no_value_becomes_that_of_another_setting() {
+    let pod = tempfile::tempdir().unwrap();
+    let write = |ca: &str, passphrase: &str| {
+        std::fs::write(pod.path().join(".env"), format!("CA={ca}\nPASSPHRASE={passphrase}\nKEY=k\n")).unwrap();
+    };
+    write("ca-1", "passphrase-1");
+    let surroundings =
+        StoreEnv { environment: crate::Environment::of([("X", "y")]), ..StoreEnv::of_process(pod.path().to_owned()) };
+    let mut resolver = Resolver::open(Vec::new(), &surroundings).await;
+    assert!(resolver.subscribe(&Sourced::new(SecretValue::literal("x".into()), Origin::Default)).is_none());
+    let values = subscribed(&mut resolver, &["${env:PASSPHRASE}", "${env:KEY}", "${env:CA}"]).await;
+    let watched = Watched::of(values, resolver.follow());
+    assert_eq!([0, 1, 2].map(|at| watched.value(at)), ["passphrase-1", "k", "ca-1"]);
+    write("ca-2", "passphrase-2");
+    watched.refresher.refresh().await;
+    assert_eq!([0, 1, 2].map(|at| watched.value(at)), ["passphrase-2", "k", "ca-2"]);
 }
 
 #[tokio::test]

@@ -259,6 +259,7 @@ fn resolver(shelves: Vec<CachedStore>) -> Resolver {
         shelves: Mutex::new(StoreChain(shelves)),
         surroundings: surroundings(Path::new("/pod")),
         errors: Vec::new(),
+        subscribed: Vec::new(),
     }
 }
 

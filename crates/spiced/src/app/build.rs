@@ -11,18 +11,18 @@ use spiced_config::Settings;
 use spiced_engine::Engine;
 use spiced_http::HttpOptions;
 use spiced_middleware::{Policy, Throttle, TrustedProxies};
-use spiced_secrets::{Resolver, StoreStatus, WatchedSecrets};
+use spiced_secrets::{Resolver, SecretValue, StoreStatus, WatchedSecrets};
 use spiced_telemetry::Metrics;
 use tls_core::rotation::Identities;
 use tls_core::server::{Limits, Workers};
-use tls_core::{ClientAuth, ClientAuthPolicy, Secret};
+use tls_core::{ClientAuth, ClientAuthPolicy, Secret, Sourced};
 use tokio::sync::{Semaphore, watch};
 
 use super::connections::{connections, request_memory};
 use super::engine::{self, QueryRuntimes};
 use crate::args::PodArgs;
 use crate::auth_policy::{self, KeyRotation};
-use crate::config::{self, followed};
+use crate::config;
 use crate::endpoints::routes::{self, AuthContext, EndpointDeps};
 use crate::endpoints::{BoundEndpoint, Endpoints, exposure};
 use crate::failure::Failure;
@@ -128,18 +128,19 @@ struct Access {
 
 impl Access {
     /// Takes the TLS settings and the ticket secret out of `settings`, and loads what they name.
-    fn establish(settings: &mut Settings, resolver: Resolver, key_log: bool) -> Result<Self, Failure> {
+    fn establish(settings: &mut Settings, mut resolver: Resolver, key_log: bool) -> Result<Self, Failure> {
         let tls = settings.runtime.tls.take();
         let handshake_timeout = tls.as_ref().map_or(Limits::default().handshake_timeout, |tls| tls.handshake_timeout);
         let signing_secret = settings.runtime.session_ticket_secret.take();
-        let (values, followed) = followed::follow(resolver, tls.as_ref(), &settings.runtime.auth);
-        let served = tls.map(|tls| tls::establish(tls, signing_secret.as_ref(), values.tls, key_log)).transpose()?;
+        let mut subscribe = |value: &Sourced<SecretValue>| resolver.subscribe(value);
+        let served =
+            tls.map(|tls| tls::establish(tls, signing_secret.as_ref(), &mut subscribe, key_log)).transpose()?;
         let mode = served.as_ref().map_or(ClientAuth::None, |served| served.clients.borrow().mode());
         let asks = mode != ClientAuth::None;
         auth_policy::findings(&settings.runtime.auth, asks).iter().for_each(tls::say);
-        let (policy, rotation) = auth_policy::establish(&settings.runtime.auth, asks, values.keys)?;
+        let (policy, rotation) = auth_policy::establish(&settings.runtime.auth, asks, &mut subscribe)?;
         let (policy, policies) = watch::channel(Arc::new(policy));
-        let policy = Arc::new(policy);
+        let (policy, followed) = (Arc::new(policy), resolver.follow());
         Ok(Self { served, signing_secret, handshake_timeout, mode, policy, policies, rotation, followed })
     }
 

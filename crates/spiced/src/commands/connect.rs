@@ -45,7 +45,7 @@ fn target(mut settings: Settings) -> Result<Target, Failure> {
     let (trust, names) = match settings.runtime.tls.take() {
         None => (None, Vec::new()),
         Some(tls) => {
-            let (Sources { mut pair, .. }, development) = tls::sources(tls, Vec::new());
+            let (Sources { mut pair, .. }, development) = tls::sources(tls, &mut |_| None);
             development.as_ref().map(tls::make).transpose()?;
             let ca_file = development.map(|made| made.ca_file());
             let file = ca_file.clone().or_else(|| pair.certificate.value.file().map(ToOwned::to_owned));

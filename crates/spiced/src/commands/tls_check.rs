@@ -66,7 +66,7 @@ fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure>
         Some(tls) => of_tls(tls, args)?,
     };
     report.findings.extend(auth_policy::findings(&settings.runtime.auth, asks));
-    if let Err(failure) = auth_policy::establish(&settings.runtime.auth, asks, Vec::new()) {
+    if let Err(failure) = auth_policy::establish(&settings.runtime.auth, asks, &mut |_| None) {
         let (message, fix) = failure.in_words();
         report.findings.push(finding("AUTH-KEYS", Severity::Error, "runtime.auth.api_key.keys", &message, &fix));
     }
@@ -76,7 +76,7 @@ fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure>
 
 fn of_tls(tls: Tls, args: &TlsCheckArgs) -> Result<Report, Failure> {
     let accepted = tls.accept_findings.clone();
-    let (mut sources, development) = tls::sources(tls, Vec::new());
+    let (mut sources, development) = tls::sources(tls, &mut |_| None);
     if development.as_ref().is_some_and(|made| !made.is_made()) {
         let origin = sources.pair.certificate.origin.to_string();
         let message = "the development CA and certificate do not exist yet: the first start creates them";

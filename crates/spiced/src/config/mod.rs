@@ -1,7 +1,5 @@
 //! From the command line to the settings: reads the layers, opens the secret stores, and resolves the settings.
 
-pub(crate) mod followed;
-
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 

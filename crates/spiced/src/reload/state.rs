@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spiced_certs::{FileWatch, Finding, LoadError, Outcome, SelfSigned, Severity, Sources};
-use spiced_config::{Dataset, Listen, Settings};
+use spiced_config::{Column, Dataset, EndpointKind, Http, Limits, Listen, Otel, Settings, Sql, TlsVersion, View};
 use spiced_http::{ReloadFinding, ReloadResult, ReloadedPart};
 use spiced_middleware::Policy;
-use spiced_secrets::{Refresher, Resolver, StoreStatus, WatchedSecrets};
-use tls_core::{ClientAuthPolicy, SniCertResolver};
+use spiced_secrets::{Refresher, Resolver, SecretValue, StoreStatus, WatchedSecrets};
+use tls_core::{ClientAuthPolicy, ListenAddress, SniCertResolver, Sourced};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use crate::args::PodArgs;
 use crate::auth_policy::{self, KeyRotation};
-use crate::config::{self, followed};
+use crate::config;
 use crate::failure::Failure;
 use crate::tls::{self, Served};
 
@@ -45,53 +45,76 @@ pub(crate) struct ReloadableState {
     look: Instant,
 }
 
-/// Settings that a reload does not change, by their key in the pod.
+/// Settings that a reload does not change, without the places where they are written.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RestartOnlySettings(Vec<(&'static str, String)>);
+pub(crate) struct RestartOnlySettings {
+    listen: ([Option<ListenAddress>; 5], Vec<EndpointKind>),
+    tls: Option<(TlsVersion, Duration)>,
+    guards_metrics: bool,
+    sql: Sql,
+    otel: Otel,
+    limits: Limits,
+    http: Http,
+    allowed_origins: Option<Vec<String>>,
+    shutdown: (Duration, Duration),
+    datasets: Vec<RestartOnlyDataset>,
+    views: Vec<View>,
+}
+
+/// A data set without the values of its parameters: a secret that has changed is not a change of the pod.
+#[derive(Debug, PartialEq, Eq)]
+struct RestartOnlyDataset {
+    name: String,
+    from: String,
+    writable: bool,
+    params: Vec<String>,
+    columns: Vec<Column>,
+}
 
 impl RestartOnlySettings {
-    /// Takes them from `settings`. Secrets are masked in the comparison, so a change of a secret alone is not detected.
+    /// Takes them from `settings`.
     pub(crate) fn of(settings: &Settings) -> Self {
-        let tls = settings.runtime.tls.as_ref().map(|tls| (tls.min_version, tls.handshake_timeout));
-        let origins =
-            settings.runtime.cors.allowed_origins.iter().flatten().map(|origin| &origin.value).collect::<Vec<_>>();
-        Self(vec![
-            ("runtime.listen", {
-                let Listen { http, flight, grpc, metrics, probe, proxy_protocol } = &settings.runtime.listen;
-                let optional = [metrics, probe].map(|endpoint| endpoint.as_ref().map(|endpoint| &endpoint.value));
-                format!("{:?}", (&http.value, &flight.value, &grpc.value, optional, proxy_protocol))
-            }),
-            ("runtime.tls.min_version or handshake_timeout", format!("{tls:?}")),
-            ("runtime.auth.metrics", format!("{}", settings.runtime.auth.metrics)),
-            ("runtime.sql", format!("{:?}", settings.runtime.sql)),
-            ("runtime.limits", format!("{:?}", settings.runtime.limits)),
-            (
-                "runtime.http or runtime.cors",
-                format!(
-                    "{:?}",
-                    (
-                        settings.runtime.http.body_limit,
-                        settings.runtime.http.hsts,
-                        &settings.runtime.http.trusted_proxies,
-                        origins
-                    )
-                ),
-            ),
-            ("runtime.shutdown", format!("{:?}", (settings.runtime.shutdown_delay, settings.runtime.shutdown_timeout))),
-            ("datasets", {
-                let told = |set: &Dataset| {
-                    let params: Vec<&String> = set.params.keys().collect();
-                    format!("{:?}", (&set.name, &set.from, set.writable, params, &set.columns))
-                };
-                settings.datasets.iter().map(told).collect()
-            }),
-            ("views", format!("{:?}", settings.views)),
-        ])
+        let Settings { runtime, datasets, views, .. } = settings;
+        let Listen { http, flight, grpc, metrics, probe, proxy_protocol } = &runtime.listen;
+        let addresses = [Some(http), Some(flight), Some(grpc), metrics.as_ref(), probe.as_ref()];
+        let dataset = |set: &Dataset| RestartOnlyDataset {
+            name: set.name.clone(),
+            from: set.from.clone(),
+            writable: set.writable,
+            params: set.params.keys().cloned().collect(),
+            columns: set.columns.clone(),
+        };
+        let allowed = |origins: &Vec<Sourced<String>>| origins.iter().map(|origin| origin.value.clone()).collect();
+        Self {
+            listen: (addresses.map(|address| address.map(|a| a.value.clone())), proxy_protocol.clone()),
+            tls: runtime.tls.as_ref().map(|tls| (tls.min_version, tls.handshake_timeout)),
+            guards_metrics: runtime.auth.metrics,
+            sql: runtime.sql.clone(),
+            otel: runtime.otel.clone(),
+            limits: runtime.limits.clone(),
+            http: runtime.http.clone(),
+            allowed_origins: runtime.cors.allowed_origins.as_ref().map(allowed),
+            shutdown: (runtime.shutdown_delay, runtime.shutdown_timeout),
+            datasets: datasets.iter().map(dataset).collect(),
+            views: views.clone(),
+        }
     }
 
+    /// Returns the keys in the pod whose values are not those of `other`.
     fn changed(&self, other: &Self) -> Vec<&'static str> {
-        let pairs = self.0.iter().zip(&other.0);
-        pairs.filter(|(mine, theirs)| mine != theirs).map(|((name, _), _)| *name).collect()
+        let parts = [
+            ("runtime.listen", self.listen == other.listen),
+            ("runtime.tls.min_version or handshake_timeout", self.tls == other.tls),
+            ("runtime.auth.metrics", self.guards_metrics == other.guards_metrics),
+            ("runtime.sql", self.sql == other.sql),
+            ("runtime.otel", self.otel == other.otel),
+            ("runtime.limits", self.limits == other.limits),
+            ("runtime.http or runtime.cors", self.http == other.http && self.allowed_origins == other.allowed_origins),
+            ("runtime.shutdown", self.shutdown == other.shutdown),
+            ("datasets", self.datasets == other.datasets),
+            ("views", self.views == other.views),
+        ];
+        parts.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
 }
 
@@ -319,7 +342,7 @@ impl ReloadableState {
     }
 
     /// Returns the state that the pod asks for, if a reload can apply it.
-    fn wanted(&self, mut settings: Settings, resolver: Resolver, dry: bool) -> Result<Candidate, Failure> {
+    fn wanted(&self, mut settings: Settings, mut resolver: Resolver, dry: bool) -> Result<Candidate, Failure> {
         let fixed = RestartOnlySettings::of(&settings);
         let tls = settings.runtime.tls.take();
         if tls.is_some() != self.served.is_some() {
@@ -329,13 +352,13 @@ impl ReloadableState {
                 "restart for it",
             ));
         }
-        let (values, followed) = followed::follow(resolver, tls.as_ref(), &settings.runtime.auth);
         let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        let mut subscribe = |value: &Sourced<SecretValue>| resolver.subscribe(value);
         if !dry {
             auth_policy::findings(&settings.runtime.auth, asks).iter().for_each(tls::say);
         }
-        let (policy, rotation) = auth_policy::establish(&settings.runtime.auth, asks, values.keys)?;
-        let (sources, development) = match tls.map(|tls| tls::sources(tls, values.tls)) {
+        let (policy, rotation) = auth_policy::establish(&settings.runtime.auth, asks, &mut subscribe)?;
+        let (sources, development) = match tls.map(|tls| tls::sources(tls, &mut subscribe)) {
             // A dry run does not create a development pair, so it cannot check one.
             Some((_, Some(made))) if dry && !made.is_made() => (None, Some(made)),
             Some((sources, development)) => (Some(sources), development),
@@ -348,6 +371,7 @@ impl ReloadableState {
                 "restart for it; or set runtime.auth.api_key or runtime.tls.client_auth_mode again",
             ));
         }
+        let followed = resolver.follow();
         Ok(Candidate { fixed, sources, development, policy, rotation, followed })
     }
 

@@ -11,6 +11,7 @@ use spiced_certs::{
     Started,
 };
 use spiced_config::{Material, MaterialInput, Tls, TlsVersion};
+use spiced_secrets::SecretValue;
 use tls_core::rotation::Identities;
 use tls_core::{ClientAuth, ClientAuthPolicy, KeyDeriver, MinVersion, Secret, ServerTls, Sourced, TlsOptions};
 use tokio::sync::watch;
@@ -34,20 +35,22 @@ pub(crate) struct Served {
     pub(crate) development_ca: Option<PathBuf>,
 }
 
-/// Loads the certificates and keys of `tls`. `ticket_secret` is the secret that replicas share. `followed` are the
-/// values of the settings that refer to secrets, as returned by [`crate::config::followed::follow`]. With
+/// Subscribes to a value that refers to secrets; `None` for a value that does not, and where nothing is followed.
+pub(crate) type Subscribe<'s> = &'s mut dyn FnMut(&Sourced<SecretValue>) -> Option<watch::Receiver<Secret>>;
+
+/// Loads the certificates and keys of `tls`. `ticket_secret` is the secret that replicas share. With
 /// `insecure_key_log`, TLS keys are logged.
 pub(crate) fn establish(
     tls: Tls,
     ticket_secret: Option<&Secret>,
-    followed: Vec<watch::Receiver<Secret>>,
+    subscribe: Subscribe<'_>,
     insecure_key_log: bool,
 ) -> Result<Served, Failure> {
     let min_version = match tls.min_version {
         TlsVersion::Tls12 => MinVersion::Tls12,
         TlsVersion::Tls13 => MinVersion::Tls13,
     };
-    let (sources, development) = sources(tls, followed);
+    let (sources, development) = sources(tls, subscribe);
     let development_ca = match &development {
         Some(made) => {
             make(made)?;
@@ -92,31 +95,30 @@ pub(crate) fn make(development: &SelfSigned) -> Result<(), Failure> {
 }
 
 /// Returns the sources of the material that the settings name, and the development CA and leaf if the settings ask for
-/// them. Creates nothing yet. `followed` are the values that refer to secrets, in order.
-pub(crate) fn sources(tls: Tls, followed: Vec<watch::Receiver<Secret>>) -> (Sources, Option<SelfSigned>) {
-    let mut followed = followed.into_iter();
+/// them. Creates nothing yet.
+pub(crate) fn sources(tls: Tls, subscribe: Subscribe<'_>) -> (Sources, Option<SelfSigned>) {
     let (pair, development) = match tls.material {
-        Material::Pair(pair) => (self::pair(*pair, &mut followed), None),
+        Material::Pair(pair) => (self::pair(*pair, subscribe), None),
         Material::SelfSigned { folder, origin } => {
             let made = SelfSigned::new(&folder);
             (made.pair(&origin), Some(made))
         }
     };
-    let more = tls.more.into_iter().map(|one| self::pair(one, &mut followed)).collect();
+    let more = tls.more.into_iter().map(|one| self::pair(one, subscribe)).collect();
     let clients = tls.clients.map(|clients| ClientMaterial {
         mode: if clients.required { ClientAuth::Required } else { ClientAuth::Request },
-        authority: input(clients.authority, &mut followed),
+        authority: input(clients.authority, subscribe),
         lists: clients.lists.into_iter().map(|list| list.map(Input::File)).collect(),
     });
     let accept_findings = tls.accept_findings;
     (Sources { pair, more, strict_sni: tls.strict_sni, clients, accept_findings }, development)
 }
 
-fn pair(pair: spiced_config::Pair, followed: &mut impl Iterator<Item = watch::Receiver<Secret>>) -> Pair {
+fn pair(pair: spiced_config::Pair, subscribe: Subscribe<'_>) -> Pair {
     Pair {
-        certificate: input(pair.certificate, followed),
-        key: input(pair.key, followed),
-        passphrase: pair.passphrase.map(|passphrase| input(passphrase, followed)),
+        certificate: input(pair.certificate, subscribe),
+        key: input(pair.key, subscribe),
+        passphrase: pair.passphrase.map(|passphrase| input(passphrase, subscribe)),
     }
 }
 
@@ -169,10 +171,14 @@ pub(crate) fn say(finding: &Finding) {
     }
 }
 
-fn input(from: Sourced<MaterialInput>, followed: &mut impl Iterator<Item = watch::Receiver<Secret>>) -> Sourced<Input> {
-    from.map(|value| match value {
-        MaterialInput::File(path) => Input::File(path),
-        MaterialInput::Text(text) => Input::Text(text),
-        MaterialInput::Secrets { value, .. } => followed.next().map_or(Input::Text(value), Input::Watched),
-    })
+fn input(from: Sourced<MaterialInput>, subscribe: Subscribe<'_>) -> Sourced<Input> {
+    let Sourced { value, origin } = from;
+    match value {
+        MaterialInput::File(path) => Sourced::new(Input::File(path), origin),
+        MaterialInput::Text(value) => {
+            let value = Sourced::new(value, origin);
+            let watched = subscribe(&value).map(Input::Watched);
+            value.map(|value| watched.unwrap_or_else(|| Input::Text(value.current().clone())))
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::answer::Answer;
 use crate::failure::problem;
 use crate::openapi::{Problems, Rows, SpiceRows};
 use crate::request::{Document, Query, wait};
-use crate::router::HttpState;
+use crate::state::HttpState;
 
 /// A wait that exceeds every server's query timeout.
 const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
