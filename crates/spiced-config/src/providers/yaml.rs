@@ -1,9 +1,10 @@
-//! A YAML document as figment's [`Value`], and the line and column of each value beside it. Scalars keep their text:
+//! A YAML document as figment's [`Value`], with a table of the line and column of each value. Scalars keep their text:
 //! `00123` is not a number yet, and `"1.2"` and `1.2` are the same.
 //!
 //! figment's own `yaml` feature stands on a deprecated crate and has no positions.
 
 use std::collections::HashMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use figment::value::{Dict, Empty, Tag, Value};
@@ -196,9 +197,10 @@ impl<'t> Reader<'t> {
         });
         for (base, pointer) in bases {
             for (name, value) in base.into_dict().unwrap_or_default() {
-                if !entries.contains_key(&name) {
-                    self.places.copy(&child(&pointer, &name), &child(&at.pointer, &name), &value);
-                    entries.insert(name, value);
+                let (from, to) = (child(&pointer, &name), child(&at.pointer, &name));
+                if let Entry::Vacant(entry) = entries.entry(name) {
+                    self.places.copy(&from, &to, &value);
+                    entry.insert(value);
                 }
             }
         }
