@@ -1,10 +1,12 @@
-//! From what was said, on the command line, in the environment and in `spicepod.yaml`, to what was
-//! decided: [`Settings`].
+//! From raw settings, on the command line, in the environment and in `spicepod.yaml`, to resolved ones: [`Settings`].
 //!
-//! The way is one direction. Each layer becomes a tree of values that know their origin
-//! ([`Layers`]); who gives the TLS material is chosen before anything is read; what is left is
-//! merged, its references are replaced by the holder of the secret stores, and only then is it
-//! given types.
+//! Data flows in one direction. Each layer is a [figment](figment::Figment) provider (`providers`); figment merges them
+//! and knows who supplied a value ([`Layers`]). The source of the TLS material is chosen before anything is read
+//! (`tls_source`). References are replaced, in the effective values only, by the owner of the secret stores; only then
+//! do the values get types (`resolve`).
+//!
+//! A program that embeds this crate adds providers with [`Layers::merge`] and [`Layers::join`], or takes the merged
+//! [`Layers::figment`] as it is.
 //!
 //! What is absent on purpose: opening a secret store, reading a certificate, binding a port.
 //!
@@ -23,7 +25,7 @@
 //!     Ok::<_, std::convert::Infallible>(values.iter().map(|v| v.value.render(|_| "hush".into())).collect())
 //! };
 //! # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-//! let settings = runtime.block_on(layers.settle(resolve)).map_err(|_| "the pod is wrong")?;
+//! let settings = runtime.block_on(layers.settle(resolve))?;
 //! assert_eq!(settings.runtime.listen.http.value.port(), 8080);
 //! assert_eq!(settings.runtime.listen.flight.origin.to_string(), "--flight");
 //! # Ok(())
@@ -40,6 +42,9 @@ mod resolve;
 mod schema;
 mod settings;
 mod tls_source;
+
+/// Reexported, so that a program that embeds this crate gives it providers of the same version.
+pub use figment;
 
 pub use explain::{Beaten, Explained, Explanation};
 pub use layers::{Layers, SettingsError};

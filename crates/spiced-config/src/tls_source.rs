@@ -1,12 +1,17 @@
 //! Who gives the TLS material, and whether TLS is on. Decided on the merged values, before anything is read: the
 //! effective source is chosen first, and a broken overridden one does no harm.
 //!
-//! figment's merge decides between two layers that give the same key. Between a file and text it cannot decide: they are
-//! two keys.
+//! figment decides between two layers that give the same key. It cannot decide between a file and text, which are two
+//! keys.
+
+use std::path::Path;
 
 use tls_core::Origin;
 
 use crate::problem::Problem;
+use crate::problem::shown::may_be_secret;
+use crate::raw::spicepod;
+use crate::resolve::decode::unknown_key;
 use crate::resolve::effective::{Effective, Node};
 use crate::settings::Warning;
 
@@ -93,33 +98,33 @@ pub(crate) fn choose(
     Ok(on)
 }
 
-/// Keeps of each file and its text the effective one, and the passphrase only beside its key.
+/// Keeps of each file and its text the effective one, and a passphrase only with its own key.
 fn keep_one_of_each(tree: &mut Effective<'_>) {
-    let mut overridden: Vec<String> = Vec::new();
+    let mut out_of_effect: Vec<String> = Vec::new();
     if let Some(tls) = tree.get(TLS) {
-        overridden.extend(PAIR.into_iter().chain([CLIENT_CA]).filter_map(|names| beaten(tree, &tls, names)));
+        out_of_effect.extend(PAIR.into_iter().chain([CLIENT_CA]).filter_map(|names| overridden(tree, &tls, names)));
         // The passphrase of an overridden key is not used for another one.
         let [_, (file, text)] = PAIR;
         let key = [file, text].iter().filter_map(|name| tls.get(name)).map(|node| tree.rank(&node)).min();
         let passphrase = tls.get(PASSPHRASE).filter(|node| key.is_some_and(|key| tree.rank(node) > key));
-        overridden.extend(passphrase.map(|node| node.pointer().to_owned()));
+        out_of_effect.extend(passphrase.map(|node| node.pointer().to_owned()));
         for item in tls.get(MORE).and_then(|node| node.items()).unwrap_or_default() {
-            overridden.extend(PAIR.into_iter().filter_map(|names| beaten(tree, &item, names)));
+            out_of_effect.extend(PAIR.into_iter().filter_map(|names| overridden(tree, &item, names)));
         }
     }
-    for pointer in overridden {
+    for pointer in out_of_effect {
         tree.remove_at(&pointer);
     }
 }
 
 /// Of a file and its text, the one that does not count. The order of the contract: the layers from the top; in the
 /// pod's, a value with a reference before a plain one; within one of these, a file before inline text.
-fn beaten(tree: &Effective<'_>, place: &Node<'_>, (file, text): (&str, &str)) -> Option<String> {
+fn overridden(tree: &Effective<'_>, place: &Node<'_>, (file, text): (&str, &str)) -> Option<String> {
     let given = |name| place.get(name).filter(|node| !node.is_null());
     let (file, text) = (given(file)?, given(text)?);
     let order = |node: &Node<'_>| (tree.rank(node), node.written().is_none());
-    let beaten = if order(&file) <= order(&text) { text } else { file };
-    Some(beaten.pointer().to_owned())
+    let overridden = if order(&file) <= order(&text) { text } else { file };
+    Some(overridden.pointer().to_owned())
 }
 
 fn setting<'t>(tree: &'t Effective<'_>, name: &str) -> Option<Node<'t>> {
@@ -133,4 +138,57 @@ pub(crate) const WAYS: &str = "give a certificate and its key: --tls-certificate
 
 fn nothing_given(origin: Origin) -> Problem {
     Problem::new(origin, "TLS is switched on, and nothing gives a certificate").hint(WAYS)
+}
+
+/// What is wrong with the keys of `runtime.tls`, by their pointers: those that nobody knows, and several files where
+/// one belongs.
+pub(crate) fn misplaced(tree: &Effective<'_>, folder: &Path) -> Vec<(String, Problem)> {
+    let Some(entries) = tree.get(TLS).and_then(|node| node.entries()) else { return Vec::new() };
+    let wrong = |(name, value): (&str, Node<'_>)| {
+        let problem = unknown_key::<spicepod::Tls>(name, &value);
+        Some((value.pointer().to_owned(), problem.or_else(|| several_files(name, &value, folder))?))
+    };
+    entries.into_iter().filter_map(wrong).collect()
+}
+
+/// A list where the path of one file belongs: the files can be put into one.
+fn several_files(name: &str, value: &Node<'_>, folder: &Path) -> Option<Problem> {
+    let items = value.items()?;
+    let (targets, order) = match name {
+        "certificate_file" => (
+            ["fullchain.pem", "tls-chain.pem", "spiced-chain.pem"],
+            "the server's own certificate first, then its intermediates",
+        ),
+        "client_auth_ca_file" => (["client-cas.pem", "clients-ca.pem", "spiced-client-cas.pem"], "in any order"),
+        "key_file" => {
+            let problem = Problem::new(value.origin(), "takes the path of one file, not a list");
+            return Some(problem.hint("name the one file that holds the certificate's key"));
+        }
+        _ => return None,
+    };
+    let path = |item: &Node<'_>| item.literal().filter(|text| !may_be_secret(text)).map(|text| text.into_owned());
+    let files: Option<Vec<String>> = items.iter().map(path).collect();
+    let problem = Problem::new(value.origin(), "takes the path of one file, not a list");
+    let one = |files: Vec<String>| {
+        // A command that is followed from anywhere, and that writes over none of what is there.
+        let is_free =
+            |target: &&&str| !files.iter().any(|file| file.ends_with(**target)) && !folder.join(target).exists();
+        let target = targets.iter().find(is_free)?;
+        let shell = |path: &str| quoted(&folder.join(path).to_string_lossy());
+        let sources: Vec<String> = files.iter().map(|file| shell(file)).collect();
+        let command = format!("`cat {} > {}`", sources.join(" "), shell(target));
+        Some(format!("put them into one file, {order}: {command}; then write {name}: {target}"))
+    };
+    let hint = files.filter(|files| !files.is_empty()).and_then(one);
+    Some(problem.hint(hint.unwrap_or_else(|| format!("put them into one file, {order}, and name that"))))
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
+    if !path.is_empty() && path.chars().all(is_plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
+    }
 }

@@ -9,14 +9,14 @@ use figment::{Figment, Provider};
 use spiced_secrets::{DeclaredStore, Template};
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::problem::shown::{may_be_secret, shown_path};
+use crate::problem::shown::shown_path;
 use crate::problem::{ConfigError, Problem, in_order};
 use crate::providers::environment::{self, Environment, KnownOption};
-use crate::providers::pod::Pod;
+use crate::providers::pod::{Pod, find, unreadable};
 use crate::providers::{CommandLine, Flag, Layer, merged, pointer};
-use crate::raw::spicepod::{self, Spicepod};
-use crate::resolve::decode::{decode, decode_all, unknown_key};
-use crate::resolve::effective::{Effective, Node};
+use crate::raw::spicepod::Spicepod;
+use crate::resolve::decode::{decode, decode_all};
+use crate::resolve::effective::Effective;
 use crate::resolve::{api_keys, stores};
 use crate::settings::{Settings, Warning};
 use crate::tls_source::{self, Switches};
@@ -188,15 +188,17 @@ impl Layers {
     /// # let directory = tempfile::tempdir()?;
     /// use figment::providers::Serialized;
     /// use spiced_config::Layers;
+    /// use spiced_secrets::Template;
+    /// use tls_core::Sourced;
     ///
     /// std::fs::write(directory.path().join("spicepod.yaml"), "runtime: { limits: { connections: 5 } }\n")?;
     /// let layers = Layers::read(directory.path(), [], &[], &[])?
     ///     .merge(Serialized::default("runtime.limits.connections", 7))?
     ///     .join(Serialized::default("name", "my-app"))?;
     ///
-    /// let resolve = async |_: &[tls_core::Sourced<spiced_secrets::Template>]| Ok::<_, std::convert::Infallible>(vec![]);
+    /// let resolve = async |_: &[Sourced<Template>]| Ok::<_, std::convert::Infallible>(vec![]);
     /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    /// let settings = runtime.block_on(layers.settle(resolve)).map_err(|_| "the pod is wrong")?;
+    /// let settings = runtime.block_on(layers.settle(resolve))?;
     /// assert_eq!((settings.runtime.limits.connections, settings.name.as_str()), (7, "my-app"));
     /// # Ok(())
     /// # }
@@ -322,7 +324,7 @@ impl Layers {
         }
         // Who gives the material is decided before the schema is asked; a typo among its keys must not read as "nothing
         // is given".
-        for (pointer, problem) in tls_problems(&tree, &self.folder) {
+        for (pointer, problem) in tls_source::misplaced(&tree, &self.folder) {
             damaged.extend(tree.remove_at(&pointer));
             problems.push(problem);
         }
@@ -398,59 +400,6 @@ pub(crate) struct Merged<'l, E> {
     pub(crate) lost: Vec<E>,
 }
 
-/// What is wrong with the keys of `runtime.tls`, by their pointers: those that nobody knows, and several files where
-/// one belongs.
-fn tls_problems(tree: &Effective<'_>, folder: &Path) -> Vec<(String, Problem)> {
-    let Some(entries) = tree.get("runtime.tls").and_then(|node| node.entries()) else { return Vec::new() };
-    let wrong = |(name, value): (&str, Node<'_>)| {
-        let problem = unknown_key::<spicepod::Tls>(name, &value);
-        Some((value.pointer().to_owned(), problem.or_else(|| several_files(name, &value, folder))?))
-    };
-    entries.into_iter().filter_map(wrong).collect()
-}
-
-/// A list where the path of one file belongs: the files can be put into one.
-fn several_files(name: &str, value: &Node<'_>, folder: &Path) -> Option<Problem> {
-    let items = value.items()?;
-    let (targets, order) = match name {
-        "certificate_file" => (
-            ["fullchain.pem", "tls-chain.pem", "spiced-chain.pem"],
-            "the server's own certificate first, then its intermediates",
-        ),
-        "client_auth_ca_file" => (["client-cas.pem", "clients-ca.pem", "spiced-client-cas.pem"], "in any order"),
-        "key_file" => {
-            let problem = Problem::new(value.origin(), "takes the path of one file, not a list");
-            return Some(problem.hint("name the one file that holds the certificate's key"));
-        }
-        _ => return None,
-    };
-    let path = |item: &Node<'_>| item.literal().filter(|text| !may_be_secret(text)).map(|text| text.into_owned());
-    let files: Option<Vec<String>> = items.iter().map(path).collect();
-    let problem = Problem::new(value.origin(), "takes the path of one file, not a list");
-    let one = |files: Vec<String>| {
-        // A command that is followed from anywhere, and that writes over none of what is there.
-        let is_free =
-            |target: &&&str| !files.iter().any(|file| file.ends_with(**target)) && !folder.join(target).exists();
-        let target = targets.iter().find(is_free)?;
-        let shell = |path: &str| quoted(&folder.join(path).to_string_lossy());
-        let sources: Vec<String> = files.iter().map(|file| shell(file)).collect();
-        let command = format!("`cat {} > {}`", sources.join(" "), shell(target));
-        Some(format!("put them into one file, {order}: {command}; then write {name}: {target}"))
-    };
-    let hint = files.filter(|files| !files.is_empty()).and_then(one);
-    Some(problem.hint(hint.unwrap_or_else(|| format!("put them into one file, {order}, and name that"))))
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
-    if !path.is_empty() && path.chars().all(is_plain) {
-        path.to_owned()
-    } else {
-        format!("'{}'", path.replace('\'', "'\\''"))
-    }
-}
-
 /// Replaces every reference, all in one question.
 async fn replace_references<E>(
     tree: &mut Effective<'_>,
@@ -467,37 +416,6 @@ fn replace(tree: &mut Effective<'_>, pointers: impl IntoIterator<Item = String>,
     for pointer in pointers {
         tree.replace(pointer, values.next().expect("one answer for each question"));
     }
-}
-
-fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
-    if path.is_dir() {
-        for name in ["spicepod.yaml", "spicepod.yml"] {
-            if path.join(name).is_file() {
-                // The current directory is not worth a `./` in every message.
-                let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
-                return Ok((path.join(name), folder));
-            }
-        }
-        let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let message = format!("there is no spicepod.yaml (or spicepod.yml) in {}", shown_path(&folder));
-        return Err(Problem::new(None, message).hint("name the folder that holds one: spiced [OPTIONS] PATH").into());
-    }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match path.metadata() {
-        Ok(_) => Ok((path.to_owned(), folder.to_owned())),
-        Err(e) => Err(unreadable(path, e)),
-    }
-}
-
-fn unreadable(path: &Path, error: std::io::Error) -> ConfigError {
-    let why = match error.kind() {
-        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
-        _ => error.to_string(),
-    };
-    Problem::new(None, format!("cannot read {}: {why}", shown_path(path)))
-        .hint("PATH is a folder that holds spicepod.yaml, or such a file itself")
-        .caused_by(error)
-        .into()
 }
 
 /// Lines before an error of syntax in which it may have begun.

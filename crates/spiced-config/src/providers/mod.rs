@@ -1,7 +1,7 @@
 //! The sources of settings as figment [`Provider`]s: the command line, the environment and the pod file.
 //!
-//! figment merges them and knows which one supplied a value. It keeps one `Metadata` per provider, so each layer has a
-//! table of [`Places`] beside it: the option, the variable, or the line and column of each value.
+//! figment merges them and knows which one supplied a value. It keeps one `Metadata` per provider, so each layer also
+//! has a table of [`Places`]: the option, the variable, or the line and column of each value.
 
 mod command_line;
 pub(crate) mod environment;

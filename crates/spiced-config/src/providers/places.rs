@@ -86,7 +86,10 @@ impl Places {
 
 /// The pointer of an entry of a map, or of an item of a list by its index.
 pub(crate) fn child(pointer: &str, name: &str) -> String {
-    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
+    match name.contains(['~', '/']) {
+        false => [pointer, "/", name].concat(),
+        true => [pointer, "/", &name.replace('~', "~0").replace('/', "~1")].concat(),
+    }
 }
 
 /// The pointer of the map or list around a value.

@@ -8,6 +8,7 @@ use figment::{Error, Metadata, Profile, Provider, Source};
 use spiced_secrets::Template;
 
 use super::{Place, Places, child, yaml};
+use crate::problem::shown::shown_path;
 use crate::problem::{ConfigError, Problem};
 use crate::raw::unsupported_keys::FOREIGN;
 use crate::settings::Warning;
@@ -115,6 +116,38 @@ fn prune_at(
         (Some(Value::Dict(_, inner)), _) => prune_at(inner, &pointer, rest, names, places, warnings),
         _ => {}
     }
+}
+
+/// The pod file at `path`, a directory or the file, and the directory that its relative paths start from.
+pub(crate) fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
+    if path.is_dir() {
+        for name in ["spicepod.yaml", "spicepod.yml"] {
+            if path.join(name).is_file() {
+                // The current directory is not worth a `./` in every message.
+                let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
+                return Ok((path.join(name), folder));
+            }
+        }
+        let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let message = format!("there is no spicepod.yaml (or spicepod.yml) in {}", shown_path(&folder));
+        return Err(Problem::new(None, message).hint("name the folder that holds one: spiced [OPTIONS] PATH").into());
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match path.metadata() {
+        Ok(_) => Ok((path.to_owned(), folder.to_owned())),
+        Err(e) => Err(unreadable(path, e)),
+    }
+}
+
+pub(crate) fn unreadable(path: &Path, error: std::io::Error) -> ConfigError {
+    let why = match error.kind() {
+        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
+    };
+    Problem::new(None, format!("cannot read {}: {why}", shown_path(path)))
+        .hint("PATH is a folder that holds spicepod.yaml, or such a file itself")
+        .caused_by(error)
+        .into()
 }
 
 fn each_text(value: &Value, visit: &mut impl FnMut(&str)) {

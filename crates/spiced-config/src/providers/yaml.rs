@@ -1,9 +1,10 @@
-//! A YAML document as figment's [`Value`], and the line and column of each value beside it. Scalars keep their text:
+//! A YAML document as figment's [`Value`], with a table of the line and column of each value. Scalars keep their text:
 //! `00123` is not a number yet, and `"1.2"` and `1.2` are the same.
 //!
 //! figment's own `yaml` feature stands on a deprecated crate and has no positions.
 
 use std::collections::HashMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use figment::value::{Dict, Empty, Tag, Value};
@@ -20,6 +21,10 @@ const MAX_NODES: usize = 100_000;
 
 /// Bytes of text that aliases may repeat.
 const MAX_REPEATED: usize = 8 * 1024 * 1024;
+
+/// Bytes of the paths of all values, those that aliases repeat included: a long key is in the path of every value below
+/// it.
+const MAX_PATHS: usize = 64 * 1024 * 1024;
 
 /// How deep values may be nested.
 const MAX_DEPTH: usize = 64;
@@ -44,6 +49,7 @@ pub(super) fn read(name: &Path, text: &str) -> Result<Document, ConfigError> {
         anchors: HashMap::new(),
         budget: MAX_NODES,
         repeatable: MAX_REPEATED,
+        paths: MAX_PATHS,
         places: Places::default(),
         problems: Vec::new(),
     };
@@ -62,6 +68,8 @@ struct Reader<'t> {
     budget: usize,
     /// Bytes that aliases may still repeat.
     repeatable: usize,
+    /// Bytes that paths may still have.
+    paths: usize,
     places: Places,
     problems: Vec<Problem>,
 }
@@ -107,6 +115,7 @@ impl<'t> Reader<'t> {
         if depth > MAX_DEPTH {
             return Err(self.problem(span.start, format!("values are nested more than {MAX_DEPTH} deep")));
         }
+        self.take_paths(at.path.len() + at.pointer.len(), span.start)?;
         let origin = self.origin(span.start, &at.path);
         self.places.insert(at.pointer.clone(), origin.clone());
         let (value, anchor) = match event {
@@ -135,8 +144,9 @@ impl<'t> Reader<'t> {
                     return Err(self.problem(span.start, message));
                 };
                 (self.budget, self.repeatable) = (budget, repeatable);
-                let value = value.clone();
-                self.places.copy(from, &at.pointer, &value);
+                let (value, from) = (value.clone(), from.clone());
+                self.take_paths(paths(&value, at.pointer.len()), span.start)?;
+                self.places.copy(&from, &at.pointer, &value);
                 self.places.insert(at.pointer, origin);
                 return Ok(value);
             }
@@ -146,6 +156,12 @@ impl<'t> Reader<'t> {
             self.anchors.insert(anchor, (value.clone(), at.pointer));
         }
         Ok(value)
+    }
+
+    fn take_paths(&mut self, bytes: usize, at: Marker) -> Step<()> {
+        let message = || format!("the paths of all values have more than {MAX_PATHS} bytes: keys are too long");
+        self.paths = self.paths.checked_sub(bytes).ok_or_else(|| self.problem(at, message()))?;
+        Ok(())
     }
 
     fn mapping(&mut self, at: &At, depth: usize) -> Step<Dict> {
@@ -196,9 +212,10 @@ impl<'t> Reader<'t> {
         });
         for (base, pointer) in bases {
             for (name, value) in base.into_dict().unwrap_or_default() {
-                if !entries.contains_key(&name) {
-                    self.places.copy(&child(&pointer, &name), &child(&at.pointer, &name), &value);
-                    entries.insert(name, value);
+                let (from, to) = (child(&pointer, &name), child(&at.pointer, &name));
+                if let Entry::Vacant(entry) = entries.entry(name) {
+                    self.places.copy(&from, &to, &value);
+                    entry.insert(value);
                 }
             }
         }
@@ -316,6 +333,16 @@ fn size(value: &Value) -> (usize, usize) {
     add((1, 0), below)
 }
 
+/// The bytes of the paths of a value and of all values below it.
+fn paths(value: &Value, path: usize) -> usize {
+    let below: usize = match value {
+        Value::Array(_, items) => items.iter().map(|item| paths(item, path + 6)).sum(),
+        Value::Dict(_, entries) => entries.iter().map(|(name, value)| paths(value, path + 1 + name.len())).sum(),
+        _ => 0,
+    };
+    path + below
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,5 +387,10 @@ mod tests {
             bomb += &format!("a{i}: &a{i} [*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p},*a{p}]\n");
         }
         assert!(fails(&bomb).contains("aliases repeat"));
+        // A key is in the path of all values below it.
+        let key = "k".repeat(100_000);
+        let items = "x,".repeat(2_000);
+        assert!(fails(&format!("? {key}\n: [{items}]")).contains("keys are too long"));
+        assert!(fails(&format!("a: &a [{items}]\n? {key}\n: *a")).contains("keys are too long"));
     }
 }

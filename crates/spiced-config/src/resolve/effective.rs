@@ -1,7 +1,7 @@
 //! The effective values: what figment merged, as text until the schema decides, with the places of all layers.
 //!
 //! [`Effective`] changes nothing in figment's [`Value`]. Values that do not count are marked, and the replacements of
-//! references are kept beside it as [`Secret`]s, by the path of their value. No resolved secret is in figment.
+//! references are [`Secret`]s in a table, by the path of their value. figment holds no resolved secret.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -158,7 +158,7 @@ impl<'t> Node<'t> {
         let entries = self.dict()?.iter();
         let mut entries: Vec<_> =
             entries.filter_map(|(name, value)| Some((name.as_str(), self.below(name, value)?))).collect();
-        entries.sort_by_key(|(_, node)| node.place().map(|place| place.position()));
+        entries.sort_by_cached_key(|(_, node)| node.place().map(|place| place.position()));
         Some(entries)
     }
 
@@ -221,7 +221,7 @@ impl<'t> Node<'t> {
         self.layer().is_some_and(Layer::has_references)
     }
 
-    /// The text of a scalar; `None` for what is none.
+    /// The text of a scalar; `None` for a map, a list and null.
     pub(crate) fn text(&self) -> Option<Text<'_>> {
         if let Some(secret) = self.tree.resolved.get(&self.pointer) {
             return Some(Text::Resolved(secret));
