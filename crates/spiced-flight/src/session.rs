@@ -12,8 +12,8 @@ use spiced_engine::{ErrorKind, Principal};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
+use crate::handles::signed_handle::{Kind, StatementHandle};
 use crate::request_context;
-use crate::signed_handle::{Kind, StatementHandle};
 use crate::state::FlightServiceState;
 use crate::status;
 

@@ -8,12 +8,12 @@ use spiced_engine::{Engine, Prepared, Statement};
 use tonic::Status;
 
 use crate::FlightOptions;
-use crate::bound_parameters::BoundParameterCache;
+use crate::handles::bound_parameters::BoundParameterCache;
+use crate::handles::running_queries::RunningQueries;
+use crate::handles::signed_handle::HandleSigner;
 use crate::options;
-use crate::running_queries::RunningQueries;
 use crate::session::Caller;
-use crate::signed_handle::HandleSigner;
-use crate::sql_info;
+use crate::sql::sql_info;
 use crate::status;
 
 /// The Flight SQL service. Its parts are in `service`, `statements`, `prepared`, `metadata`, `actions`.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::signed_handle::Id;
+use crate::handles::signed_handle::Id;
 
 /// The maximum number of statements whose parameters are kept.
 const MAX_ENTRIES: usize = 1024;

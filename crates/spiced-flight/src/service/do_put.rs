@@ -11,12 +11,12 @@ use prost::Message;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::command::{self, Requested};
-use crate::grpc_framing;
-use crate::ipc_encoder::Chunks;
-use crate::prepared;
+use crate::codec::command::{self, Requested};
+use crate::codec::grpc_framing;
+use crate::codec::ipc_encoder::Chunks;
 use crate::request_context::{Answer, RequestDeadline};
 use crate::session::Caller;
+use crate::sql::prepared_statement;
 use crate::state::FlightServiceState;
 
 /// The path of the call.
@@ -51,7 +51,7 @@ impl FlightServiceState {
             descriptor.ok_or_else(|| Status::invalid_argument("the first message of DoPut has no descriptor"))?;
         match Requested::by(descriptor)? {
             Requested::Command(Command::CommandStatementUpdate(update)) => {
-                prepared::no_transaction(update.transaction_id.as_ref())?;
+                prepared_statement::no_transaction(update.transaction_id.as_ref())?;
                 let record_count = self.statement_update(caller, update.query).await?;
                 // Some clients end their side only after they have read the count.
                 let rest = messages.filter_map(|message| async { message.err().map(Err) });

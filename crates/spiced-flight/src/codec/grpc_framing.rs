@@ -23,7 +23,7 @@ use tls_core::server::buf_list::{BufList, ChunkBuilder, VectoredBody};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::ipc_encoder::{Chunks, DATA_BODY, DATA_HEADER, GRPC_PREFIX, Owned};
+use crate::codec::ipc_encoder::{Chunks, DATA_BODY, DATA_HEADER, GRPC_PREFIX, Owned};
 use crate::request_context::Answer;
 use crate::{HANDSHAKE, status};
 

@@ -1,6 +1,12 @@
 //! The calls of `arrow.flight.protocol.FlightService`: each determines its caller and deadline, and delegates
 //! to [`FlightServiceState`].
 
+pub(crate) mod do_action;
+pub(crate) mod do_get;
+pub(crate) mod do_put;
+pub(crate) mod handshake;
+pub(crate) mod serve;
+
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::Command;
 use arrow_flight::{
@@ -12,15 +18,13 @@ use futures::stream::{self, StreamExt};
 use spiced_engine::TableInfo;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::actions;
-use crate::command::Requested;
-use crate::handshake;
-use crate::ipc_encoder::{Chunks, wire_schema};
-use crate::prepared::no_transaction;
+use crate::codec::command::Requested;
+use crate::codec::ipc_encoder::{Chunks, wire_schema};
+use crate::codec::responses;
+use crate::handles::signed_handle::StatementHandle;
 use crate::request_context::{Answer, RequestDeadline};
-use crate::responses;
 use crate::session::Caller;
-use crate::signed_handle::StatementHandle;
+use crate::sql::prepared_statement::no_transaction;
 use crate::state::FlightServiceState;
 use crate::status;
 
@@ -86,12 +90,12 @@ impl FlightService for FlightServiceState {
         .await
     }
 
-    /// Never called: [`get`](crate::get) serves this path.
+    /// Never called: [`get`](crate::service::do_get) serves this path.
     async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         Err(Status::internal("DoGet is served by a separate route"))
     }
 
-    /// Never called: [`put`](crate::put) serves this path.
+    /// Never called: [`put`](crate::service::do_put) serves this path.
     async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         Err(Status::internal("DoPut is served by a separate route"))
     }
@@ -103,7 +107,7 @@ impl FlightService for FlightServiceState {
 
     async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
         self.caller(&request)?;
-        Ok(Response::new(actions::list()))
+        Ok(Response::new(do_action::list()))
     }
 
     async fn do_exchange(

@@ -9,7 +9,7 @@ use prost::Message;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::grpc_framing::{self, Received};
+use crate::codec::grpc_framing::{self, Received};
 use crate::state::FlightServiceState;
 
 /// The path of the call.

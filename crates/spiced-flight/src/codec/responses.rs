@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt};
 use spiced_engine::Execution;
 use tonic::Status;
 
-use crate::ipc_encoder::{Chunks, Encoder};
+use crate::codec::ipc_encoder::{Chunks, Encoder};
 use crate::request_context::Answer;
 use crate::status;
 

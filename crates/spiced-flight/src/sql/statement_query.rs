@@ -11,12 +11,12 @@ use prost::Message;
 use spiced_engine::{Effect, Execution, Parameters, Prepared};
 use tonic::Status;
 
-use crate::ipc_encoder::{Chunks, wire_schema};
-use crate::parameters;
+use crate::codec::ipc_encoder::{Chunks, wire_schema};
+use crate::codec::parameters;
+use crate::codec::responses;
+use crate::handles::signed_handle::{Kind, StatementHandle};
 use crate::request_context::{Answer, RequestDeadline};
-use crate::responses;
 use crate::session::Caller;
-use crate::signed_handle::{Kind, StatementHandle};
 use crate::state::FlightServiceState;
 use crate::status;
 

@@ -9,11 +9,12 @@ use futures::stream::{StreamExt, TryStreamExt};
 use spiced_engine::{EngineError, ErrorKind, Execution, IfExists, IfMissing, Ingest, Parameters, TablePath};
 use tonic::Status;
 
-use crate::ipc_decoder::{IpcDecoder, MAX_UNPACKED};
+use crate::codec::ipc_decoder::{IpcDecoder, MAX_UNPACKED};
 use crate::request_context::Answer;
 use crate::session::Caller;
+use crate::sql::prepared_statement;
 use crate::state::FlightServiceState;
-use crate::{prepared, status};
+use crate::status;
 
 impl FlightServiceState {
     /// Writes the rows of a `DoPut` stream to a table. Returns the number of rows once all are written.
@@ -24,7 +25,7 @@ impl FlightServiceState {
         first: FlightData,
         rest: Answer<FlightData>,
     ) -> Result<i64, Status> {
-        prepared::no_transaction(command.transaction_id.as_ref())?;
+        prepared_statement::no_transaction(command.transaction_id.as_ref())?;
         if command.temporary {
             return Err(Status::unimplemented("temporary tables are not supported; leave `temporary` out"));
         }

@@ -10,15 +10,15 @@ use futures::stream::Stream;
 use spiced_engine::{Effect, Parameters};
 use tonic::Status;
 
-use crate::ipc_decoder::{IpcDecoder, MAX_UNPACKED};
-use crate::ipc_encoder::{Chunks, wire_schema};
-use crate::parameters;
+use crate::codec::ipc_decoder::{IpcDecoder, MAX_UNPACKED};
+use crate::codec::ipc_encoder::{Chunks, wire_schema};
+use crate::codec::parameters;
+use crate::codec::responses;
+use crate::handles::signed_handle::{HandleError, Kind, StatementHandle};
 use crate::request_context::{Answer, RequestDeadline};
-use crate::responses;
 use crate::session::Caller;
-use crate::signed_handle::{HandleError, Kind, StatementHandle};
+use crate::sql::statement_query;
 use crate::state::FlightServiceState;
-use crate::statements;
 
 impl FlightServiceState {
     /// Plans a statement and returns its handle, the schema of its result, and its parameters.
@@ -110,7 +110,7 @@ impl FlightServiceState {
         let planned = self.plan(caller, sealed.sql).await?;
         let mut total = 0_i64;
         let mut run = async |parameters| {
-            let touched = statements::count(planned.as_ref(), parameters).await?;
+            let touched = statement_query::count(planned.as_ref(), parameters).await?;
             // One unknown count makes the sum unknown.
             total = if total < 0 || touched < 0 { -1 } else { total.saturating_add(touched) };
             Ok::<(), Status>(())

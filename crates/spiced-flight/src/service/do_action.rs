@@ -14,10 +14,10 @@ use prost::Message;
 use spiced_middleware::excerpt;
 use tonic::{Response, Status};
 
-use crate::command::Requested;
+use crate::codec::command::Requested;
+use crate::handles::signed_handle::Kind;
 use crate::request_context::Answer;
 use crate::session::Caller;
-use crate::signed_handle::Kind;
 use crate::state::FlightServiceState;
 
 const CREATE_PREPARED: &str = "CreatePreparedStatement";

@@ -17,15 +17,15 @@ use prost::Message;
 use spiced_engine::{Catalog, TableInfo};
 use tonic::Status;
 
-use crate::command;
-use crate::ipc_encoder::{Chunks, wire_schema};
-use crate::keys::{self, FOREIGN_KEYS, PRIMARY_KEYS};
+use crate::codec::command;
+use crate::codec::ipc_encoder::{Chunks, wire_schema};
+use crate::codec::responses;
 use crate::request_context::Answer;
-use crate::responses;
 use crate::session::Caller;
+use crate::sql::keys::{self, FOREIGN_KEYS, PRIMARY_KEYS};
+use crate::sql::xdbc_type_info;
 use crate::state::FlightServiceState;
 use crate::status;
-use crate::xdbc;
 
 impl FlightServiceState {
     /// Returns the response to `GetFlightInfo` for a metadata command.
@@ -70,7 +70,7 @@ impl FlightServiceState {
             | Command::CommandGetImportedKeys(_)
             | Command::CommandGetCrossReference(_) => Arc::clone(&FOREIGN_KEYS),
             Command::CommandGetSqlInfo(_) => self.sql_info.schema(),
-            Command::CommandGetXdbcTypeInfo(_) => xdbc::TYPES.schema(),
+            Command::CommandGetXdbcTypeInfo(_) => xdbc_type_info::TYPES.schema(),
             other => return Err(command::misplaced(other, "GetFlightInfo")),
         })
     }
@@ -85,7 +85,7 @@ fn rows(command: Command, catalog: &Catalog) -> Result<RecordBatch, Status> {
         Command::CommandGetDbSchemas(command) => schemas(command, catalog),
         Command::CommandGetTables(command) => tables(command, catalog),
         Command::CommandGetTableTypes(command) => table_types(command),
-        Command::CommandGetXdbcTypeInfo(command) => command.into_builder(&xdbc::TYPES).build(),
+        Command::CommandGetXdbcTypeInfo(command) => command.into_builder(&xdbc_type_info::TYPES).build(),
         other => return Err(command::misplaced(&other, "DoGet")),
     }
     .map_err(status::unencodable)

@@ -12,8 +12,8 @@ use futures::stream::{Stream, TryStreamExt};
 use spiced_engine::Parameters;
 use tonic::Status;
 
-use crate::ipc_decoder::IpcDecoder;
-use crate::signed_handle::MAX_HANDLE_BYTES;
+use crate::codec::ipc_decoder::IpcDecoder;
+use crate::handles::signed_handle::MAX_HANDLE_BYTES;
 use crate::status;
 
 /// Collects all rows of a stream into one batch, or returns `None` if the client sent no column or no row.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::signed_handle::Id;
+use crate::handles::signed_handle::Id;
 
 /// The queries that run on this replica. The map is as large as the number of running queries.
 #[derive(Clone, Default)]
