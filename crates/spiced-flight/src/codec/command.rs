@@ -59,6 +59,16 @@ pub(crate) fn misplaced(command: &Command, call: &str) -> Status {
     Status::unimplemented(format!("{call} does not accept `{}`", name(command)))
 }
 
+/// Rejects a statement that belongs to a transaction: the server does not support beginning one.
+pub(crate) fn no_transaction(id: Option<&Bytes>) -> Result<(), Status> {
+    match id {
+        Some(id) if !id.is_empty() => {
+            Err(Status::unimplemented("transactions are not supported; send the statement without a transaction id"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Returns the short name of a command.
 pub(crate) fn name(command: &Command) -> &str {
     let url = command.type_url();

@@ -15,7 +15,7 @@ use futures::stream::{self, StreamExt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tls_core::server::RequestCharge;
@@ -25,14 +25,11 @@ use tonic::metadata::MetadataMap;
 
 use crate::codec::ipc_encoder::{Chunks, DATA_BODY, DATA_HEADER, GRPC_PREFIX, Owned};
 use crate::request_context::Answer;
-use crate::{HANDSHAKE, status};
+use crate::status;
 
 /// The fields of `arrow.flight.protocol.FlightData` that are only received.
 const DESCRIPTOR: u32 = 1;
 const APP_METADATA: u32 = 3;
-
-/// The most bytes that a Handshake may send in total: a user and a password.
-const MAX_HANDSHAKE: usize = 16 << 10;
 
 /// The longest key, or length, of a field ("Base 128 Varints" of Protocol Buffers).
 const VARINT: usize = 10;
@@ -48,17 +45,6 @@ pub(crate) fn decode_request(request: Request, most: usize) -> Result<tonic::Req
     }
     let received = Received { body, ahead: BufList::default(), most };
     Ok(tonic::Request::from_parts(MetadataMap::from_headers(parts.headers), parts.extensions, received))
-}
-
-/// Prepares a request for tonic: body errors become gRPC statuses, and an unauthenticated client may send little.
-pub(crate) async fn prepared(request: Request) -> Request {
-    let (parts, body) = request.into_parts();
-    let path = parts.uri.path();
-    let body = if path == HANDSHAKE { Body::new(Limited::new(body, MAX_HANDSHAKE)) } else { body };
-    if path != HANDSHAKE {
-        expect_one_message(&parts.extensions);
-    }
-    Request::from_parts(parts, Body::new(body.map_err(|error| status::from_body(&error))))
 }
 
 /// Marks the request as a single message, so that its end has a deadline too.

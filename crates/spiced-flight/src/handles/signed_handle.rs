@@ -77,16 +77,16 @@ impl HandleSigner {
     pub(crate) fn sign(
         &self,
         kind: Kind,
-        sealed: &StatementHandle,
+        statement: &StatementHandle,
         principal: &Principal,
     ) -> Result<Bytes, HandleError> {
         let claims = Claims {
             kind: kind.into(),
             expires: now().saturating_add(u64::try_from(self.lifetime(kind).as_millis()).unwrap_or(u64::MAX)),
-            id: Bytes::copy_from_slice(&sealed.id),
+            id: Bytes::copy_from_slice(&statement.id),
             principal: principal.name().to_owned(),
-            sql: sealed.sql.clone(),
-            parameters: sealed.parameters.clone(),
+            sql: statement.sql.clone(),
+            parameters: statement.parameters.clone(),
         };
         let size = 1 + TAG + claims.encoded_len();
         if size > MAX_HANDLE_BYTES {
@@ -217,7 +217,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn sealer(secret: &str, lifetime: Duration) -> HandleSigner {
+    fn signer(secret: &str, lifetime: Duration) -> HandleSigner {
         HandleSigner::new(&Secret::from(secret), lifetime)
     }
 
@@ -230,35 +230,35 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_opens_what_another_sealed() {
-        let handle = sealer("one", HOUR).sign(Kind::Ticket, &statement(), &principal("a")).unwrap();
-        let opened = sealer("one", HOUR).verify(Kind::Ticket, &handle, &principal("a")).unwrap();
+    fn a_replica_opens_what_another_signed() {
+        let handle = signer("one", HOUR).sign(Kind::Ticket, &statement(), &principal("a")).unwrap();
+        let opened = signer("one", HOUR).verify(Kind::Ticket, &handle, &principal("a")).unwrap();
         assert_eq!((opened.sql.as_str(), opened.parameters.as_ref()), ("SELECT $1", b"parameters".as_slice()));
     }
 
     #[test]
     fn no_single_bit_can_be_changed() {
-        let sealer = sealer("one", HOUR);
-        let handle = sealer.sign(Kind::Ticket, &statement(), &principal("a")).unwrap();
+        let signer = signer("one", HOUR);
+        let handle = signer.sign(Kind::Ticket, &statement(), &principal("a")).unwrap();
         for bit in 0..handle.len() * 8 {
             let mut forged = handle.to_vec();
             forged[bit / 8] ^= 1 << (bit % 8);
-            let refusal = sealer.verify(Kind::Ticket, &forged, &principal("a")).unwrap_err();
+            let refusal = signer.verify(Kind::Ticket, &forged, &principal("a")).unwrap_err();
             let expected = if bit < 8 { HandleError::Malformed } else { HandleError::Foreign };
             assert_eq!(refusal, expected, "bit {bit}");
         }
         for length in 0..handle.len() {
-            assert!(sealer.verify(Kind::Ticket, &handle[..length], &principal("a")).is_err(), "{length} bytes");
+            assert!(signer.verify(Kind::Ticket, &handle[..length], &principal("a")).is_err(), "{length} bytes");
         }
     }
 
     #[test]
     fn refusals_say_why() {
-        let maker = sealer("one", HOUR);
+        let maker = signer("one", HOUR);
         let handle = maker.sign(Kind::Ticket, &statement(), &principal("a")).unwrap();
-        let stale = sealer("one", Duration::ZERO).sign(Kind::Ticket, &statement(), &principal("a")).unwrap();
+        let stale = signer("one", Duration::ZERO).sign(Kind::Ticket, &statement(), &principal("a")).unwrap();
         let cases = [
-            (sealer("two", HOUR).verify(Kind::Ticket, &handle, &principal("a")), HandleError::Foreign),
+            (signer("two", HOUR).verify(Kind::Ticket, &handle, &principal("a")), HandleError::Foreign),
             (maker.verify(Kind::Ticket, &handle, &principal("b")), HandleError::OtherPrincipal),
             (maker.verify(Kind::Prepared, &handle, &principal("a")), HandleError::OtherKind(Kind::Prepared)),
             (maker.verify(Kind::Ticket, &stale, &principal("a")), HandleError::Expired),
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn a_handle_is_bounded() {
         let large = StatementHandle::new("x".repeat(MAX_HANDLE_BYTES), Bytes::new());
-        let refusal = sealer("one", HOUR).sign(Kind::Ticket, &large, &principal("a")).unwrap_err();
+        let refusal = signer("one", HOUR).sign(Kind::Ticket, &large, &principal("a")).unwrap_err();
         assert!(matches!(refusal, HandleError::TooLarge(size) if size > MAX_HANDLE_BYTES));
     }
 }

@@ -21,6 +21,7 @@ pub const HANDSHAKE: &str = "/arrow.flight.protocol.FlightService/Handshake";
 /// How long a client may take to send its first message.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Exchanges Basic credentials, as metadata or as the payload, for a bearer token: the key itself.
 pub(crate) async fn answer(
     request: Request<Streaming<HandshakeRequest>>,
 ) -> Result<Response<Answer<HandshakeResponse>>, Status> {

@@ -1,34 +1,59 @@
-//! The calls of `arrow.flight.protocol.FlightService`: each determines its caller and deadline, and delegates
-//! to [`FlightServiceState`].
+//! The calls of `arrow.flight.protocol.FlightService`, a file for each, and the router of them all. A call determines its
+//! caller and deadline, and delegates to `sql`.
 
-pub(crate) mod do_action;
-pub(crate) mod do_get;
-pub(crate) mod do_put;
-pub(crate) mod handshake;
 pub(crate) mod serve;
 
-use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::sql::Command;
+mod do_action;
+mod do_get;
+mod do_put;
+mod get_flight_info;
+mod get_schema;
+pub(crate) mod handshake;
+mod incoming;
+mod list_actions;
+mod list_flights;
+mod poll_flight_info;
+
+use std::sync::Arc;
+
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, Result as ActionResult, SchemaResult, Ticket,
 };
-use bytes::Bytes;
-use futures::stream::{self, StreamExt};
-use spiced_engine::TableInfo;
+use axum::Router;
+use axum::middleware::map_request;
+use axum::routing::post;
+use futures::stream;
+use spiced_engine::Engine;
+use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::codec::command::Requested;
-use crate::codec::ipc_encoder::{Chunks, wire_schema};
-use crate::codec::responses;
-use crate::handles::signed_handle::StatementHandle;
+use crate::options::FlightOptions;
 use crate::request_context::{Answer, RequestDeadline};
-use crate::session::Caller;
-use crate::sql::prepared_statement::no_transaction;
+use crate::session;
+use crate::sql::sql_info;
 use crate::state::FlightServiceState;
-use crate::status;
 
-const NO_SUBSTRAIT: &str = "Substrait plans are not supported; send SQL text";
+/// The full name of the gRPC service, for health and metrics.
+pub const SERVICE_NAME: &str = <FlightServiceServer<FlightServiceState> as NamedService>::NAME;
+
+/// Returns a router for Flight SQL over `engine`. It has no fallback, so it can be merged with other routers.
+///
+/// The principal is taken from the request's extensions; a request without one fails with UNAUTHENTICATED.
+pub fn router(engine: Arc<dyn Engine>, options: FlightOptions) -> Router {
+    let limit = options.max_message_bytes;
+    let sql_info = sql_info::info(engine.dialect().as_ref());
+    let state = Arc::new(FlightServiceState::new(engine, sql_info, options));
+    let service = FlightServiceServer::from_arc(state.clone()).max_decoding_message_size(limit);
+    let own = Router::new().route(do_get::PATH, post(do_get::get)).route(do_put::PATH, post(do_put::put));
+    Routes::new(service)
+        .into_axum_router()
+        .reset_fallback()
+        .layer(map_request(incoming::prepared))
+        .merge(own.with_state(state))
+}
 
 #[tonic::async_trait]
 impl FlightService for FlightServiceState {
@@ -40,7 +65,6 @@ impl FlightService for FlightServiceState {
     type ListActionsStream = Answer<ActionType>;
     type DoExchangeStream = Answer<FlightData>;
 
-    /// Exchanges Basic credentials, as metadata or as the payload, for a bearer token: the key itself.
     async fn handshake(
         &self,
         request: Request<Streaming<HandshakeRequest>>,
@@ -49,125 +73,50 @@ impl FlightService for FlightServiceState {
     }
 
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
-        end.within(async {
-            if !request.get_ref().expression.is_empty() {
-                return Err(Status::unimplemented("ListFlights does not support criteria; leave the expression empty"));
-            }
-            self.flights(&caller).await.map(Response::new)
-        })
-        .await
+        let (caller, mut end) = (session::caller(self, &request)?, RequestDeadline::of(&request));
+        end.within(list_flights::run(self, &caller, request.get_ref())).await.map(Response::new)
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
-        end.within(self.info(&caller, request.into_inner())).await.map(Response::new)
+        let (caller, mut end) = (session::caller(self, &request)?, RequestDeadline::of(&request));
+        end.within(get_flight_info::run(self, &caller, request.into_inner())).await.map(Response::new)
     }
 
-    /// A query is planned here and starts only when its rows are requested, so there is nothing to poll for.
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
-        let info = end.within(self.info(&caller, request.into_inner())).await?;
-        let poll = PollInfo::new().with_info(info).try_with_progress(1.0).map_err(status::unencodable)?;
-        Ok(Response::new(poll))
+        let (caller, mut end) = (session::caller(self, &request)?, RequestDeadline::of(&request));
+        end.within(poll_flight_info::run(self, &caller, request.into_inner())).await.map(Response::new)
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
-        end.within(async {
-            let schema = match Requested::by(request.into_inner())? {
-                Requested::Sql(sql) => self.statement_schema(&caller, sql, &Bytes::new()).await?,
-                Requested::Command(Command::CommandStatementQuery(query)) => {
-                    self.statement_schema(&caller, query.query, &Bytes::new()).await?
-                }
-                Requested::Command(Command::CommandPreparedStatementQuery(query)) => {
-                    self.prepared_schema(&caller, &query.prepared_statement_handle).await?
-                }
-                Requested::Command(command) => wire_schema(&self.metadata_schema(&command)?),
-            };
-            responses::schema_result(&schema).map(Response::new)
-        })
-        .await
+        let (caller, mut end) = (session::caller(self, &request)?, RequestDeadline::of(&request));
+        end.within(get_schema::run(self, &caller, request.into_inner())).await.map(Response::new)
     }
 
-    /// Never called: [`get`](crate::service::do_get) serves this path.
+    /// Never called: [`do_get::get`] serves this path.
     async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         Err(Status::internal("DoGet is served by a separate route"))
     }
 
-    /// Never called: [`put`](crate::service::do_put) serves this path.
+    /// Never called: [`do_put::put`] serves this path.
     async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         Err(Status::internal("DoPut is served by a separate route"))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
-        end.within(self.act(&caller, request.into_inner())).await
+        let (caller, mut end) = (session::caller(self, &request)?, RequestDeadline::of(&request));
+        end.within(do_action::run(self, &caller, request.into_inner())).await
     }
 
     async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.caller(&request)?;
-        Ok(Response::new(do_action::list()))
+        session::caller(self, &request)?;
+        Ok(Response::new(list_actions::list()))
     }
 
     async fn do_exchange(
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.caller(&request)?;
+        session::caller(self, &request)?;
         Err(Status::unimplemented("DoExchange is not supported; Flight SQL does not use it"))
-    }
-}
-
-impl FlightServiceState {
-    /// Decodes a ticket.
-    pub(crate) async fn get(&self, request: Request<Ticket>) -> Result<Answer<Chunks>, Status> {
-        let (caller, mut end) = (self.caller(&request)?, RequestDeadline::of(&request));
-        match Requested::read(&request.into_inner().ticket)? {
-            Requested::Command(Command::TicketStatementQuery(ticket)) => {
-                self.statement_rows(&caller, end, &ticket.statement_handle).await
-            }
-            Requested::Command(Command::CommandPreparedStatementQuery(query)) => {
-                self.prepared_rows(&caller, end, &query.prepared_statement_handle).await
-            }
-            Requested::Command(command) => {
-                let rows = end.within(self.metadata_rows(&caller, command)).await?;
-                Ok(end.limit(rows))
-            }
-            Requested::Sql(_) => {
-                Err(Status::invalid_argument("this server did not issue the ticket; GetFlightInfo returns tickets"))
-            }
-        }
-    }
-
-    async fn info(&self, caller: &Caller, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
-        match Requested::by(descriptor.clone())? {
-            Requested::Sql(sql) => {
-                self.statement_info(caller, descriptor, &StatementHandle::new(sql, Bytes::new())).await
-            }
-            Requested::Command(Command::CommandStatementQuery(query)) => {
-                no_transaction(query.transaction_id.as_ref())?;
-                self.statement_info(caller, descriptor, &StatementHandle::new(query.query, Bytes::new())).await
-            }
-            Requested::Command(Command::CommandPreparedStatementQuery(query)) => {
-                self.prepared_info(caller, descriptor, &query.prepared_statement_handle).await
-            }
-            Requested::Command(Command::CommandStatementSubstraitPlan(_)) => Err(Status::unimplemented(NO_SUBSTRAIT)),
-            Requested::Command(command) => self.metadata_info(descriptor, command),
-        }
-    }
-
-    /// Lists every table that the caller may see, as a flight with the table's path.
-    async fn flights(&self, caller: &Caller) -> Result<Answer<FlightInfo>, Status> {
-        let catalog = self.session(caller).await?.catalog().await.map_err(status::from_engine)?;
-        let flights = catalog.tables.into_iter().map(|TableInfo { catalog, schema, name, columns, .. }| {
-            let descriptor = FlightDescriptor::new_path(vec![catalog, schema, name]);
-            let Requested::Sql(sql) = Requested::by(descriptor.clone())? else {
-                return Err(Status::internal("the path of a table did not decode to a query"));
-            };
-            let ticket = self.ticket(caller, &StatementHandle::new(sql, Bytes::new()))?;
-            responses::info(descriptor, Some(&wire_schema(&columns)), ticket)
-        });
-        Ok(stream::iter(flights.collect::<Vec<_>>()).boxed())
     }
 }

@@ -10,7 +10,9 @@ use tls_core::Acceptor;
 use tls_core::server::drain::Drain;
 use tls_core::server::{self, Limits, Workers};
 
-use crate::{FlightOptions, HANDSHAKE, router};
+use crate::options::FlightOptions;
+use crate::service::handshake::HANDSHAKE;
+use crate::service::router;
 
 /// The parts of the endpoint.
 #[derive(Clone)]
