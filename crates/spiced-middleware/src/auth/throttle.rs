@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use crate::keys::Key;
-
 /// Maximum number of addresses tracked separately; beyond it, further ones share one allowance.
 const MAX_ADDRESSES: usize = 10_000;
 
@@ -81,9 +79,9 @@ impl Throttle {
     }
 
     /// Records that a key was accepted from an address.
-    pub(crate) fn record_success(&self, source: Source, key: &Key) {
+    pub(crate) fn record_success(&self, source: Source, key: &Arc<str>) {
         let now = Instant::now();
-        let entry = (source, key.name.clone());
+        let entry = (source, key.clone());
         let is_fresh = |until: Instant| until > now + KNOWN / 2;
         if self.known.read().unwrap_or_else(PoisonError::into_inner).until(&entry).is_some_and(is_fresh) {
             return;
@@ -92,9 +90,9 @@ impl Throttle {
     }
 
     /// Returns whether a key was recently accepted from an address.
-    pub(crate) fn recently_authenticated(&self, source: Source, key: &Key) -> bool {
+    pub(crate) fn recently_authenticated(&self, source: Source, key: &Arc<str>) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.until(&(source, key.name.clone())).is_some_and(|until| until > Instant::now())
+        known.until(&(source, key.clone())).is_some_and(|until| until > Instant::now())
     }
 }
 
@@ -157,7 +155,7 @@ mod tests {
             let source = Source::from(IpAddr::V4(n.into()));
             throttle.failed(source);
             throttle.failed(source);
-            throttle.record_success(source, &Key { name: "k".into(), role: spiced_engine::Role::ReadOnly });
+            throttle.record_success(source, &"k".into());
         }
         assert!(throttle.failures.len() <= MAX_ADDRESSES + 1);
         assert!(throttle.waiting.read().unwrap().entries.len() <= MAX_ADDRESSES);

@@ -10,7 +10,7 @@ use http::header::STRICT_TRANSPORT_SECURITY;
 use tls_core::ConnInfo;
 use tls_core::rotation::Identities;
 
-use crate::access::{authority, is_loopback_name};
+use crate::browser::host::{authority, is_loopback_name};
 
 /// Decides whether a response carries the header.
 #[derive(Debug, Clone)]

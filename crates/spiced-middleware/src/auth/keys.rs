@@ -7,13 +7,14 @@ use std::time::Duration;
 use argon2::Argon2;
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
-use aws_lc_rs::{constant_time, digest};
+use aws_lc_rs::constant_time;
 use spiced_engine::Role;
 use tls_core::{Secret, Sourced};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::throttle::{Source, Throttle};
+use crate::auth::throttle::{Source, Throttle};
+use crate::digest::{SHA256, hex, sha256};
 
 /// Maximum number of hashes computed concurrently; each takes a core and the memory that its hash specifies.
 const SLOW_AT_A_TIME: usize = 2;
@@ -27,8 +28,6 @@ const MAX_MEMORY: u32 = 256 * 1024;
 /// A shorter key can be guessed.
 const SHORT: usize = 16;
 
-const DIGEST: usize = digest::SHA256_OUTPUT_LEN;
-
 /// A configured key: the key itself, `sha256:HEX`, or `argon2id:` and a PHC string.
 #[derive(Debug, Clone)]
 pub struct ApiKey {
@@ -40,7 +39,7 @@ pub struct ApiKey {
 
 /// The keys of a server. Only their digests and hashes are kept.
 pub struct ApiKeys {
-    fast: Vec<(Key, [u8; DIGEST])>,
+    fast: Vec<(Key, [u8; SHA256])>,
     slow: Vec<Argon2Key>,
     turns: Arc<Semaphore>,
 }
@@ -56,7 +55,7 @@ pub(crate) struct Key {
 struct Argon2Key {
     key: Key,
     hash: Secret,
-    proven: OnceLock<[u8; DIGEST]>,
+    proven: OnceLock<[u8; SHA256]>,
 }
 
 /// The result of checking a key.
@@ -281,7 +280,7 @@ impl KeyError {
 }
 
 enum Form {
-    Digest([u8; DIGEST]),
+    Digest([u8; SHA256]),
     /// A PHC string.
     Slow(Secret),
 }
@@ -322,21 +321,13 @@ pub fn is_weak(key: &Secret) -> bool {
 
 /// Names a key by the beginning of its SHA-256, or of its argon2id hash's SHA-256, so that an operator can find the
 /// entry in the pod. The name is the same on every replica.
-fn name(digest: &[u8; DIGEST]) -> Arc<str> {
+fn name(digest: &[u8; SHA256]) -> Arc<str> {
     format!("key:{}", hex(&digest[..6])).into()
 }
 
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; DIGEST] {
-    digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn unhex(text: &[u8]) -> Option<[u8; DIGEST]> {
-    let mut digest = [0; DIGEST];
-    if text.len() != 2 * DIGEST || !text.iter().all(u8::is_ascii_hexdigit) {
+fn unhex(text: &[u8]) -> Option<[u8; SHA256]> {
+    let mut digest = [0; SHA256];
+    if text.len() != 2 * SHA256 || !text.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
     for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
@@ -355,7 +346,7 @@ pub struct NoRandom;
 /// # Errors
 /// Fails if the system provides no random bytes.
 pub fn generate_key() -> Result<(Secret, String), NoRandom> {
-    let mut bytes = [0; DIGEST];
+    let mut bytes = [0; SHA256];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandom)?;
     let key = Secret::from(format!("spk_{}", hex(&bytes)));
     let hash = format!("sha256:{}", hex(&sha256(key.expose())));

@@ -19,17 +19,8 @@ use tls_core::server::RequestCharge;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::access::{Access, Decision, Kind, Refusal};
+use crate::auth::{Access, Decision, Dialect, Kind, Refusal};
 use crate::problem::Problem;
-
-/// The protocol in which an endpoint words a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// An HTTP status and problem JSON.
-    Http,
-    /// `grpc-status` in a response without a body ("Trailers-Only" of the gRPC protocol).
-    Grpc,
-}
 
 /// Creates a layer that authenticates requests by `access` and refuses them in `dialect`.
 pub fn admission(access: Access, dialect: Dialect) -> AdmissionLayer {
@@ -98,7 +89,7 @@ where
         let (parts, body) = request.into_parts();
         let decision = match access.admit(&parts, dialect) {
             Decision::Ready(Err(refusal)) => {
-                return Either::Right(Either::Left(ready(Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))))));
+                return Either::Right(Either::Left(ready(Ok(refuse(dialect, refusal, parts.headers.get(ACCEPT))))));
             }
             decision => decision,
         };
@@ -108,7 +99,7 @@ where
         Either::Right(Either::Right(Box::pin(async move {
             match decision.decision().await {
                 Ok(principal) => Ok(admitted(inner, parts, body, principal, &access, dialect).await),
-                Err(refusal) => Ok(dialect.refuse(refusal, parts.headers.get(ACCEPT))),
+                Err(refusal) => Ok(refuse(dialect, refusal, parts.headers.get(ACCEPT))),
             }
         })))
     }
@@ -134,7 +125,7 @@ where
         biased;
         answer = inner.call(Request::from_parts(parts, body)) => answer,
         // Dropping the inner future ends the caller's work.
-        () = &mut revoked => return dialect.refuse(Refusal::Revoked, accept.as_ref()),
+        () = &mut revoked => return refuse(dialect, Refusal::Revoked, accept.as_ref()),
     };
     let Ok(response) = answer;
     // A complete response is not held back.
@@ -199,30 +190,29 @@ fn let_in(parts: &mut Parts, principal: Principal) {
     parts.extensions.insert(principal);
 }
 
-impl Dialect {
-    fn refuse(self, refusal: Refusal, accept: Option<&HeaderValue>) -> Response {
-        match self {
-            Self::Http => {
-                let problem = |status| Problem::new(status, refusal.message());
-                match refusal.kind() {
-                    Kind::Unauthenticated => problem(StatusCode::UNAUTHORIZED),
-                    Kind::Denied => problem(StatusCode::FORBIDDEN),
-                    Kind::Exhausted(after) => {
-                        let seconds = u32::try_from(after.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-                        problem(StatusCode::TOO_MANY_REQUESTS).retry_after(seconds)
-                    }
+/// Words a refusal in the protocol of the endpoint.
+fn refuse(dialect: Dialect, refusal: Refusal, accept: Option<&HeaderValue>) -> Response {
+    match dialect {
+        Dialect::Http => {
+            let problem = |status| Problem::new(status, refusal.message());
+            match refusal.kind() {
+                Kind::Unauthenticated => problem(StatusCode::UNAUTHORIZED),
+                Kind::Denied => problem(StatusCode::FORBIDDEN),
+                Kind::Exhausted(after) => {
+                    let seconds = u32::try_from(after.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+                    problem(StatusCode::TOO_MANY_REQUESTS).retry_after(seconds)
                 }
-                .respond(accept)
             }
-            Self::Grpc => {
-                let mut response = Response::new(Body::empty());
-                let headers = response.headers_mut();
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-                headers.insert("grpc-status", HeaderValue::from(refusal.grpc_code()));
-                // The messages are ASCII without `%`, so gRPC's percent-encoding leaves them unchanged.
-                headers.insert("grpc-message", HeaderValue::from_static(refusal.message()));
-                response
-            }
+            .respond(accept)
+        }
+        Dialect::Grpc => {
+            let mut response = Response::new(Body::empty());
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from(refusal.grpc_code()));
+            // The messages are ASCII without `%`, so gRPC's percent-encoding leaves them unchanged.
+            headers.insert("grpc-message", HeaderValue::from_static(refusal.message()));
+            response
         }
     }
 }

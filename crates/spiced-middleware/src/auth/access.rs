@@ -1,27 +1,28 @@
 //! Authentication: decides for every endpoint who the caller is and whether the request is accepted.
 
-use std::borrow::Cow;
 use std::num::NonZero;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use http::header::{HOST, ORIGIN};
+use http::header::ORIGIN;
 use http::request::Parts;
-use http::uri::Authority;
 use http::{HeaderMap, Uri};
 use metrics::counter;
 use spiced_engine::{Principal, RequestContext, Role, Trace};
 use tls_core::{ClientCertificate, ConnInfo, Secret, Standing, TlsInfo};
 use tokio::sync::watch;
 
-use crate::address::TrustedProxies;
-use crate::credentials::Credentials;
-use crate::keys::{ApiKeys, AttemptTracker, Busy, Checked, Key, SlowCheck};
-use crate::origins::AllowedOrigins;
-use crate::policy::{Anonymous, Policy};
-use crate::throttle::{Source, Throttle};
-use crate::{Dialect, audit};
+use crate::audit;
+use crate::auth::credentials::Credentials;
+use crate::auth::dialect::Dialect;
+use crate::auth::keys::{ApiKeys, AttemptTracker, Busy, Checked, Key, SlowCheck};
+use crate::auth::policy::{Anonymous, Policy};
+use crate::auth::refusal::Refusal;
+use crate::auth::throttle::{Source, Throttle};
+use crate::browser::AllowedOrigins;
+use crate::browser::host::{authority, is_loopback_name};
+use crate::trusted_proxies::TrustedProxies;
 
 /// Default for the failures that an address is allowed at once, and again per minute.
 const FAILURES: NonZero<u32> = NonZero::new(30).expect("it is not zero");
@@ -175,7 +176,7 @@ impl Access {
         let checked = keys.check(key.expose());
         if let Some(after) = caller.source.and_then(|source| self.0.throttle.wait(source)) {
             let is_known = matches!((&checked, caller.source), (Checked::Known(key), Some(source))
-                if self.0.throttle.recently_authenticated(source, key));
+                if self.0.throttle.recently_authenticated(source, &key.name));
             if !is_known {
                 return Decision::Ready(caller.end(Err(Refusal::Throttled { after })));
             }
@@ -258,24 +259,6 @@ impl Access {
     }
 }
 
-impl Policy {
-    fn wants_both(&self) -> bool {
-        self.require_all && self.keys.is_some() && self.certificates.is_some()
-    }
-
-    /// Returns the name and the role of a certificate's identity; `None` if no certificate was presented.
-    fn client_identity(&self, certificate: Option<&ClientCertificate>) -> Result<Option<(String, Role)>, Refusal> {
-        let (Some(identities), Some(certificate)) = (&self.certificates, certificate) else { return Ok(None) };
-        if !certificate.is_in_date(SystemTime::now()) {
-            return Err(Refusal::CertificateEnded);
-        }
-        if certificate.is_distrusted() {
-            return Err(Refusal::CertificateDistrusted);
-        }
-        identities.find(certificate).map(Some).ok_or(Refusal::Unmapped)
-    }
-}
-
 /// The basis on which a caller was accepted, kept while its request runs.
 #[derive(Debug)]
 pub(crate) struct Grant {
@@ -316,30 +299,6 @@ impl Grant {
     }
 }
 
-impl Policy {
-    /// Returns whether a caller accepted as `principal` would be accepted now, with at least the same rights.
-    fn still_admits(&self, principal: &Principal, tls: Option<&TlsInfo>, is_local: bool) -> bool {
-        let certificate = tls.and_then(|tls| tls.client.as_ref());
-        let holder = self.client_identity(certificate);
-        if let Err(Refusal::CertificateEnded | Refusal::CertificateDistrusted) = holder {
-            return false;
-        }
-        let suffices = |role: Role| role >= principal.role();
-        let holder = holder.ok().flatten();
-        if *principal == Principal::anonymous(principal.role()) {
-            return holder.is_none() && self.anonymous(is_local).is_some_and(suffices);
-        }
-        let mut bearers = self.keys.iter().flat_map(|keys| keys.bearers());
-        if self.wants_both() {
-            return holder.is_some_and(|(name, role)| {
-                bearers.any(|key| principal.name() == format!("{} {name}", key.name) && suffices(role.min(key.role)))
-            });
-        }
-        bearers.any(|key| *key.name == *principal.name() && suffices(key.role))
-            || holder.is_some_and(|(name, role)| name == principal.name() && suffices(role))
-    }
-}
-
 /// A request's caller before authentication is complete.
 struct Caller {
     access: Access,
@@ -363,7 +322,7 @@ impl Caller {
         certificate: Option<&ClientCertificate>,
     ) -> Result<Principal, Refusal> {
         if let Some(source) = self.source {
-            self.access.0.throttle.record_success(source, key);
+            self.access.0.throttle.record_success(source, &key.name);
         }
         let principal = match policy.client_identity(certificate) {
             Ok(Some((name, role))) if policy.wants_both() => {
@@ -432,154 +391,6 @@ impl Decision {
             Self::Pending(decision) => decision.await,
         }
     }
-}
-
-/// Why a request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// There are no credentials, and anonymous callers are refused here.
-    Anonymous {
-        /// Whether any credentials are configured that the caller could present.
-        has_credentials: bool,
-    },
-    /// The key is unknown.
-    WrongKey {
-        /// Whether the address is throttled from now on.
-        waits: bool,
-    },
-    /// The form of the credentials is not supported.
-    Malformed,
-    /// Two different keys were given.
-    SeveralKeys,
-    /// A key is required in addition to the certificate.
-    KeyMissing,
-    /// A certificate is required in addition to the key.
-    CertificateMissing,
-    /// The caller's credentials were revoked while its request ran.
-    Revoked,
-    /// The client's certificate has expired since its connection began.
-    CertificateEnded,
-    /// The client's certificate is no longer trusted, after a change of the CA or a revocation list.
-    CertificateDistrusted,
-    /// No identity matches the client's certificate.
-    Unmapped,
-    /// The address has failed too often.
-    Throttled {
-        /// Time until it may try again.
-        after: Duration,
-    },
-    /// A browser sent the request for a page of another origin.
-    CrossSite,
-    /// The `Host` is not a name of this endpoint.
-    ForeignHost,
-}
-
-/// The class of a refusal: an HTTP status and a gRPC code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// 401, UNAUTHENTICATED: other credentials would help.
-    Unauthenticated,
-    /// 403, PERMISSION_DENIED: other credentials would not help.
-    Denied,
-    /// 429, RESOURCE_EXHAUSTED: a later attempt would help.
-    Exhausted(Duration),
-}
-
-impl Refusal {
-    /// Returns one sentence for the caller.
-    pub fn message(self) -> &'static str {
-        match self {
-            Self::Anonymous { has_credentials: true } => {
-                "no credentials: give an API key (X-API-Key, or Authorization: Bearer) or a client certificate"
-            }
-            Self::Anonymous { has_credentials: false } => {
-                "no credentials, and callers without credentials are refused: this server listens beyond loopback; its \
-                 operator can set up runtime.auth.api_key, or set runtime.auth.allow_anonymous to ro or rw"
-            }
-            Self::WrongKey { .. } => "the API key is not one of this server's",
-            Self::Malformed => "the Authorization header has an unsupported form: send Bearer and the API key",
-            Self::SeveralKeys => "X-API-Key and Authorization give two different keys; send one",
-            Self::KeyMissing => {
-                "an API key is required in addition to the client certificate (X-API-Key, or Authorization: Bearer)"
-            }
-            Self::CertificateMissing => "a client certificate is required in addition to the API key",
-            Self::Revoked => "the credentials of this request were revoked, or lost rights, while it ran",
-            Self::CertificateEnded => "the client certificate has expired since this connection began; renew it",
-            Self::CertificateDistrusted => {
-                "the client certificate is no longer trusted: it was revoked, or its CA was removed"
-            }
-            Self::Unmapped => {
-                "no identity of this server matches the client certificate; its operator can add one to \
-                 runtime.auth.mtls.identities"
-            }
-            Self::Throttled { .. } => "too many wrong keys from this address; try again later",
-            Self::CrossSite => "a page of another origin may not use this server",
-            Self::ForeignHost => {
-                "the Host header is not a loopback name: this endpoint serves only this machine; use localhost, \
-                 127.0.0.1 or [::1]"
-            }
-        }
-    }
-
-    pub(crate) fn kind(self) -> Kind {
-        match self {
-            Self::Anonymous { .. }
-            | Self::WrongKey { .. }
-            | Self::Malformed
-            | Self::SeveralKeys
-            | Self::KeyMissing
-            | Self::CertificateMissing
-            | Self::Revoked
-            | Self::CertificateEnded
-            | Self::CertificateDistrusted => Kind::Unauthenticated,
-            Self::Unmapped | Self::CrossSite | Self::ForeignHost => Kind::Denied,
-            Self::Throttled { after } => Kind::Exhausted(after),
-        }
-    }
-
-    /// Returns the gRPC code (`google.rpc.Code`).
-    pub fn grpc_code(self) -> i32 {
-        match self.kind() {
-            Kind::Unauthenticated => 16,
-            Kind::Denied => 7,
-            Kind::Exhausted(_) => 8,
-        }
-    }
-
-    /// Returns the value of the label `reason` of `spiced_auth_failures_total`, also used in the audit log.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Anonymous { .. } => "anonymous",
-            Self::WrongKey { .. } => "wrong_key",
-            Self::Malformed => "malformed",
-            Self::SeveralKeys => "several_keys",
-            Self::KeyMissing => "key_missing",
-            Self::CertificateMissing => "certificate_missing",
-            Self::Revoked => "revoked",
-            Self::CertificateEnded => "certificate_ended",
-            Self::CertificateDistrusted => "certificate_distrusted",
-            Self::Unmapped => "unmapped_certificate",
-            Self::Throttled { .. } => "throttled",
-            Self::CrossSite => "cross_site",
-            Self::ForeignHost => "foreign_host",
-        }
-    }
-}
-
-/// Returns the authority of the request: HTTP/2's pseudo-header, or HTTP/1's `Host`.
-pub(crate) fn authority<'a>(headers: &HeaderMap, uri: Option<&'a Uri>) -> Option<Cow<'a, Authority>> {
-    match uri.and_then(Uri::authority) {
-        Some(authority) => Some(Cow::Borrowed(authority)),
-        None => headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok()).map(Cow::Owned),
-    }
-}
-
-pub(crate) fn is_loopback_name(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-    bare.eq_ignore_ascii_case("localhost")
-        || bare.to_ascii_lowercase().ends_with(".localhost")
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use http::Request;
 use tls_core::{Origin, Sourced};
 
 use super::*;
-use crate::keys::ApiKey;
+use crate::auth::keys::ApiKey;
 
 fn parts(headers: &[(&str, &str)]) -> Parts {
     let mut request = Request::post("/v1/sql");

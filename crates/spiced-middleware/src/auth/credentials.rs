@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use tls_core::Secret;
 
-use crate::Dialect;
+use crate::auth::dialect::Dialect;
 
 /// Go's Flight client omits the padding.
 const STANDARD: GeneralPurpose = GeneralPurpose::new(
