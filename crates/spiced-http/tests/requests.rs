@@ -9,7 +9,7 @@ use std::time::Duration;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use axum::body::Body;
 use bytes::Bytes;
-use common::{Reply, Toy, call, query};
+use common::{Api, Reply, Toy, call, query};
 use futures::{StreamExt, stream};
 use http::{Request, StatusCode};
 use spiced_engine::{EngineError, ErrorKind, Role};
