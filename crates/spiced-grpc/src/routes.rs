@@ -1,16 +1,24 @@
-//! Request bodies for tonic, with body errors converted to gRPC statuses.
+//! The services of tonic as routes of axum, with body errors converted to gRPC statuses.
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::middleware::map_request;
 use http_body_util::BodyExt;
 use tls_core::server::{BodyError, RequestCharge};
 use tonic::Status;
+use tonic::service::Routes;
 
 /// The end of the paths whose requests are streams of messages. All others send one message.
 const STREAM: &str = "/ServerReflectionInfo";
 
+/// Removes tonic's fallback from the routes: two routers with a fallback cannot be merged.
+pub(crate) fn mergeable(routes: Routes) -> Router {
+    routes.into_axum_router().reset_fallback().layer(map_request(prepared))
+}
+
 /// Prepares a request for tonic.
-pub(crate) async fn prepared(request: Request) -> Request {
+async fn prepared(request: Request) -> Request {
     let (parts, body) = request.into_parts();
     if !parts.uri.path().ends_with(STREAM)
         && let Some(charge) = parts.extensions.get::<RequestCharge>()
