@@ -38,6 +38,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("spiced-sql-client", &["spiced-certs", "spiced-formats", "tls-core"]),
+    // For tests alone, so it is on no other crate's list.
+    ("testkit", &["spiced-engine", "tls-core"]),
     ("xtask", &[]),
     ("spiced-bench", &["tls-core"]),
     ("spiced-guard", &["spiced-http", "spiced-flight", "spiced-middleware", "spiced-engine"]),

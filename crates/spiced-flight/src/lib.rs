@@ -5,11 +5,11 @@
 //! request without one. [`serve()`] serves the router on a socket, for programs that embed only this endpoint.
 //!
 //! The service keeps no session between requests. A ticket or prepared statement handle contains the statement itself,
-//! signed (`signed_handle`), so any replica with the same secret can accept it.
+//! signed (`handles::signed_handle`), so any replica with the same secret can accept it.
 //!
-//! How the modules fit together: `service` implements the calls of Flight, `get` and `put` those that carry batches,
-//! and `command` decodes descriptors and tickets. `statements`, `prepared`, `metadata` and `actions` do the work; each
-//! adds methods to `state::FlightServiceState`. `responses` turns batches into messages.
+//! How the modules fit together: `service` has a file for each call of Flight, and `sql` one for each command of Flight
+//! SQL. Both are free functions over `state`. `codec` encodes and decodes what goes over the wire, `handles` signs
+//! what the client carries, and `session` is one request's view of the engine.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -27,58 +27,17 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod actions;
-mod bound_parameters;
-mod command;
-mod get;
-mod grpc_framing;
-mod handshake;
-mod ingest;
-mod ipc_decoder;
-mod ipc_encoder;
-mod keys;
-mod metadata;
+mod codec;
+mod handles;
 mod options;
-mod parameters;
-mod prepared;
-mod put;
 mod request_context;
-mod responses;
-mod running_queries;
-mod serve;
 mod service;
 mod session;
-mod signed_handle;
-mod sql_info;
+mod sql;
 mod state;
-mod statements;
 mod status;
-mod xdbc;
 
-use std::sync::Arc;
-
-use arrow_flight::flight_service_server::FlightServiceServer;
-use axum::Router;
-use axum::middleware::map_request;
-use axum::routing::post;
-use spiced_engine::Engine;
-use tonic::server::NamedService;
-use tonic::service::Routes;
-
-pub use handshake::HANDSHAKE;
 pub use options::FlightOptions;
-pub use serve::{FlightState, serve};
-
-/// The full name of the gRPC service, for health and metrics.
-pub const SERVICE_NAME: &str = <FlightServiceServer<state::FlightServiceState> as NamedService>::NAME;
-
-/// Returns a router for Flight SQL over `engine`. It has no fallback, so it can be merged with other routers.
-///
-/// The principal is taken from the request's extensions; a request without one fails with UNAUTHENTICATED.
-pub fn router(engine: Arc<dyn Engine>, options: FlightOptions) -> Router {
-    let limit = options.max_message_bytes;
-    let endpoint = Arc::new(state::FlightServiceState::new(engine, options));
-    let service = FlightServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(limit);
-    let by_hand = Router::new().route(get::PATH, post(get::get)).route(put::PATH, post(put::put)).with_state(endpoint);
-    Routes::new(service).into_axum_router().reset_fallback().layer(map_request(grpc_framing::prepared)).merge(by_hand)
-}
+pub use service::handshake::HANDSHAKE;
+pub use service::serve::{FlightState, serve};
+pub use service::{SERVICE_NAME, router};

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
-use crate::running_queries::CancelGuard;
+use crate::handles::running_queries::CancelGuard;
 
 /// A stream of messages to the client.
 pub(crate) type Answer<T> = BoxStream<'static, Result<T, Status>>;

@@ -4,22 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::sql::metadata::SqlInfoData;
-use spiced_engine::{Engine, Prepared, Statement};
-use tonic::Status;
+use spiced_engine::Engine;
 
-use crate::FlightOptions;
-use crate::bound_parameters::BoundParameterCache;
-use crate::options;
-use crate::running_queries::RunningQueries;
-use crate::session::Caller;
-use crate::signed_handle::HandleSigner;
-use crate::sql_info;
-use crate::status;
+use crate::handles::bound_parameters::BoundParameterCache;
+use crate::handles::running_queries::RunningQueries;
+use crate::handles::signed_handle::HandleSigner;
+use crate::options::{self, FlightOptions};
 
-/// The Flight SQL service. Its parts are in `service`, `statements`, `prepared`, `metadata`, `actions`.
+/// What the functions of `service` and `sql` work on.
 pub(crate) struct FlightServiceState {
     pub(crate) engine: Arc<dyn Engine>,
-    pub(crate) sealer: HandleSigner,
+    pub(crate) signer: HandleSigner,
     pub(crate) bound: BoundParameterCache,
     pub(crate) running: RunningQueries,
     /// The properties that drivers request.
@@ -31,8 +26,8 @@ pub(crate) struct FlightServiceState {
 }
 
 impl FlightServiceState {
-    /// Creates the service over `engine`.
-    pub(crate) fn new(engine: Arc<dyn Engine>, options: FlightOptions) -> Self {
+    /// Creates the state of a service over `engine`, which describes itself with `sql_info`.
+    pub(crate) fn new(engine: Arc<dyn Engine>, sql_info: SqlInfoData, options: FlightOptions) -> Self {
         let mut secret = options.signing_secret;
         if secret.is_empty() {
             // Anyone could sign with an empty secret.
@@ -40,18 +35,13 @@ impl FlightServiceState {
             secret = options::random_secret();
         }
         Self {
-            sql_info: sql_info::info(engine.dialect().as_ref()),
             engine,
-            sealer: HandleSigner::new(&secret, options.handle_lifetime),
+            signer: HandleSigner::new(&secret, options.handle_lifetime),
             bound: BoundParameterCache::default(),
             running: RunningQueries::default(),
+            sql_info,
             max_message_bytes: options.max_message_bytes,
             request_timeout: options.request_timeout,
         }
-    }
-
-    /// Plans a statement. The engine checks here whether this caller may run it.
-    pub(crate) async fn plan(&self, caller: &Caller, sql: String) -> Result<Box<dyn Prepared>, Status> {
-        self.session(caller).await?.prepare(Statement::Sql(sql)).await.map_err(status::from_engine)
     }
 }

@@ -16,6 +16,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{self, HealthServer, SERVICE_NAME};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use crate::routes::mergeable;
+
 /// The maximum size of a request, in bytes. A request holds a service name, and any client may send one.
 const MAX_MESSAGE: usize = 4 << 10;
 
@@ -38,7 +40,7 @@ impl Health {
 
     /// Returns the service as a router.
     pub fn into_router(self) -> Router {
-        crate::mergeable(Routes::new(HealthServer::new(self).max_decoding_message_size(MAX_MESSAGE)))
+        mergeable(Routes::new(HealthServer::new(self).max_decoding_message_size(MAX_MESSAGE)))
     }
 }
 

@@ -9,6 +9,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 use tonic_reflection::server::Builder;
 
 use crate::otlp;
+use crate::routes::mergeable;
 
 /// The maximum size of a request, in bytes. A request holds the name of a file or symbol.
 const MAX_MESSAGE: usize = 8 << 10;
@@ -33,7 +34,7 @@ pub(crate) fn router(telemetry: bool) -> Router {
         builder(telemetry).build_v1alpha().expect(VALID).max_decoding_message_size(MAX_MESSAGE),
         known,
     );
-    crate::mergeable(Routes::new(v1).add_service(v1alpha))
+    mergeable(Routes::new(v1).add_service(v1alpha))
 }
 
 fn builder(telemetry: bool) -> Builder<'static> {

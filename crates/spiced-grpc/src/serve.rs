@@ -12,7 +12,7 @@ use tls_core::server::drain::Drain;
 use tls_core::server::{self, Limits, Workers};
 use tokio::sync::watch;
 
-use crate::{HEALTH_PREFIX, router};
+use crate::router::{HEALTH_PREFIX, router};
 
 /// The parts of the endpoint.
 #[derive(Clone)]

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use spiced_grpc::GrpcState;
 use spiced_middleware::Access;
+use testkit::Server;
 use tls_core::Acceptor;
-use tls_core::ListenAddress;
-use tls_core::server::drain::{self, Trigger};
+use tls_core::server::drain::Trigger;
 use tls_core::server::{Limits, Workers};
 use tokio::sync::watch;
 use tonic::Code;
@@ -20,15 +20,13 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 async fn endpoint(readiness: watch::Receiver<bool>) -> (Channel, Trigger) {
-    let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
-    let address = socket.local_addr().unwrap();
     let (services, access) = (vec!["other.Endpoint".into()], Access::anonymous(None));
     let state = GrpcState { readiness, services, access, engine: None };
-    let (trigger, drain) = drain::channel();
-    let acceptor = Acceptor::plain("grpc");
-    tokio::spawn(spiced_grpc::serve(socket, acceptor, state, Limits::default(), Workers::current(), drain));
-    let channel = Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap();
-    (channel, trigger)
+    let server = Server::start(|socket, drain| {
+        spiced_grpc::serve(socket, Acceptor::plain("grpc"), state, Limits::default(), Workers::current(), drain)
+    });
+    let channel = Endpoint::try_from(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
+    (channel, server.trigger)
 }
 
 #[tokio::test]

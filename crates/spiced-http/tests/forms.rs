@@ -11,7 +11,7 @@ use arrow_array::types::*;
 use arrow_array::*;
 use arrow_ipc::reader::StreamReader;
 use arrow_schema::{DataType, Field, IntervalUnit, Schema, TimeUnit, UnionFields};
-use common::{Toy, call, query};
+use common::{Api, Toy, call, query};
 
 const FORMS: [(&str, &str); 6] = [
     ("application/json", "application/json"),

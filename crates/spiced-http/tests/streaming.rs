@@ -7,16 +7,12 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use common::{Toy, call, query};
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use common::{Api, Toy, call, numbers, query};
 use futures::{StreamExt, stream};
 use http_body_util::BodyExt;
 use spiced_engine::{EngineError, ErrorKind};
 use tower::ServiceExt;
-
-fn numbers(rows: i64) -> RecordBatch {
-    RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef)]).unwrap()
-}
 
 const TEXT_FORMS: [&str; 5] =
     ["application/json", "text/csv", "text/plain", "application/x-ndjson", "application/vnd.spiceai.sql.v1+json"];

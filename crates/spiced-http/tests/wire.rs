@@ -5,29 +5,27 @@
 mod common;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch};
-use common::Toy;
+use common::{Api, Toy, numbers};
 use futures::{StreamExt, stream};
 use spiced_engine::{EngineError, ErrorKind, Role};
 use spiced_http::{HttpOptions, serve};
 use spiced_middleware::Access;
+use testkit::Server;
 use tls_core::Acceptor;
-use tls_core::server::{Limits, Workers, drain};
+use tls_core::server::drain::Trigger;
+use tls_core::server::{Limits, Workers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-/// Starts a server on a free loopback port, on the runtime of the test. The trigger ends it.
-fn start(engine: &Toy) -> (SocketAddr, drain::Trigger) {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let address = socket.local_addr().unwrap();
-    let (trigger, drain) = drain::channel();
+/// Starts a server. The trigger ends it.
+fn start(engine: &Toy) -> (SocketAddr, Trigger) {
     let state = engine.state(Access::anonymous(Some(Role::ReadWrite)).loopback(), HttpOptions::default());
-    tokio::spawn(serve(socket, Acceptor::plain("http"), state, Limits::default(), Workers::current(), drain));
-    (address, trigger)
+    let server = Server::start(|socket, drain| {
+        serve(socket, Acceptor::plain("http"), state, Limits::default(), Workers::current(), drain)
+    });
+    (server.address, server.trigger)
 }
 
 async fn send(address: SocketAddr, request: &str) -> TcpStream {
@@ -37,10 +35,6 @@ async fn send(address: SocketAddr, request: &str) -> TcpStream {
 }
 
 const QUERY: &str = "POST /v1/sql HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nSELECT 1";
-
-fn numbers(rows: i64) -> RecordBatch {
-    RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef)]).unwrap()
-}
 
 /// Reports when it is created and when it is dropped.
 struct Witness(mpsc::UnboundedSender<&'static str>);

@@ -4,7 +4,7 @@
 use spiced_engine::{Effect, Outcome, Principal, RequestContext, Statement, StatementObserver, StatementRecord, Trace};
 use tracing::{info, warn};
 
-use crate::keys::{hex, sha256};
+use crate::digest::{hex, sha256};
 
 /// The target of the audit log's lines.
 const TARGET: &str = "spiced::audit";

@@ -15,33 +15,25 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod access;
-mod address;
-mod admission;
 mod audit;
-mod credentials;
+mod auth;
+mod browser;
+mod digest;
 mod excerpt;
-mod hsts;
-mod identities;
-mod keys;
-mod origins;
-mod policy;
+mod layers;
 mod problem;
-mod request_metrics;
-mod throttle;
-mod well_formed;
+mod trusted_proxies;
 
-pub use access::{Access, Decision, Refusal};
-pub use address::TrustedProxies;
-pub use admission::{Admission, AdmissionLayer, Dialect, admission};
 pub use audit::{AuditLog, role_denied};
+pub use auth::{
+    Access, Anonymous, ApiKey, ApiKeys, ClientIdentityRule, Decision, Dialect, Identities, IdentityName, KeyError,
+    NoRandom, Policy, Refusal, Throttle, generate_key, is_weak,
+};
+pub use browser::{AllowedOrigins, Hsts, OriginError};
 pub use excerpt::excerpt;
-pub use hsts::Hsts;
-pub use identities::{ClientIdentityRule, Identities, IdentityName};
-pub use keys::{ApiKey, ApiKeys, KeyError, NoRandom, generate_key, is_weak};
-pub use origins::{AllowedOrigins, OriginError};
-pub use policy::{Anonymous, Policy};
+pub use layers::{
+    Admission, AdmissionLayer, Measured, MeasuredLayer, WellFormed, WellFormedLayer, admission, request_metrics,
+    well_formed,
+};
 pub use problem::Problem;
-pub use request_metrics::{Measured, MeasuredLayer, request_metrics};
-pub use throttle::Throttle;
-pub use well_formed::{WellFormed, WellFormedLayer, well_formed};
+pub use trusted_proxies::TrustedProxies;

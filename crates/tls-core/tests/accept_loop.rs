@@ -1,8 +1,6 @@
 //! The accept loop with a real client on a real socket: TLS and plain text, refusals, limits, rotation and stop.
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +10,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use rustls::pki_types::CertificateDer;
-use support::{client, connect, identity, socket, tls};
+use testkit::{Server, acceptor as tls, client, connect, exchange, self_signed};
 use tls_core::rotation::{self, Identities, Publisher};
-use tls_core::server::drain::{self, Trigger};
-use tls_core::server::{self, Limits, RequestBody, RequestMemory, Workers};
+use tls_core::server::drain::Trigger;
+use tls_core::server::{Limits, RequestBody, RequestMemory};
 use tls_core::{Acceptor, ConnInfo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -39,31 +37,15 @@ async fn echo(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, In
 }
 
 async fn open(limits: Limits, acceptor: impl FnOnce(Identities) -> Acceptor) -> TestEndpoint {
-    let (first, root) = identity("localhost");
+    let (first, root) = self_signed("localhost");
     let (publisher, identities) = rotation::channel(first);
-    let (trigger, drain) = drain::channel();
-    let (socket, address) = socket();
-    let service = tower::service_fn(echo);
-    tokio::spawn(server::serve(socket, acceptor(identities), service, limits, Workers::current(), drain));
+    let Server { address, trigger } = Server::of(acceptor(identities), tower::service_fn(echo), limits);
     TestEndpoint { address, publisher, trigger, root }
 }
 
 /// Sends one request and reads the response to the end of its body.
 async fn ask<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut S) -> String {
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    loop {
-        let text = String::from_utf8_lossy(&answer).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let head = head.to_lowercase();
-            let length: usize = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
-            if body.len() >= length {
-                return body.to_owned();
-            }
-        }
-        let read = stream.read_buf(&mut answer).await.unwrap();
-        assert!(read > 0, "the answer is cut off: {text}");
-    }
+    exchange(stream).await.unwrap()
 }
 
 async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
@@ -130,12 +112,10 @@ async fn unread_data_of_http2_waits_in_the_kernel() {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(length.to_string())))
         }
     });
-    let (_trigger, drain) = drain::channel();
-    let (socket, address) = socket();
     let memory = limits.memory.clone();
-    tokio::spawn(server::serve(socket, Acceptor::plain("test"), service, limits, Workers::current(), drain));
+    let server = Server::of(Acceptor::plain("test"), service, limits);
 
-    let mut client = TcpStream::connect(address).await.unwrap();
+    let mut client = TcpStream::connect(server.address).await.unwrap();
     client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let (mut reader, mut writer) = client.into_split();
     let mut answers = Vec::new();
@@ -214,7 +194,7 @@ async fn a_rotation_is_for_the_next_handshake() {
     let endpoint = open(Limits::default(), tls).await;
     let mut old = connect(endpoint.address, &client(&endpoint.root)).await.unwrap();
     ask(&mut old).await;
-    let (next, root) = identity("localhost");
+    let (next, root) = self_signed("localhost");
     endpoint.publisher.publish(next);
     assert_eq!(ask(&mut old).await, "test 1.3 resumed=false", "a connection in flight goes on");
     assert!(connect(endpoint.address, &client(&endpoint.root)).await.is_err(), "the old certificate is gone");

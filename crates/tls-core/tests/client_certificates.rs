@@ -10,51 +10,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::ClientConfig;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tls_core::ListenAddress;
+use rustls::pki_types::CertificateDer;
+use testkit::{Authority, Pair, Server, client_with, connect_after, exchange};
 use tls_core::rotation::{self, Publisher};
-use tls_core::server::drain::{self, Trigger};
-use tls_core::server::{self, Limits, RequestBody, Workers};
-use tls_core::{Acceptor, ClientAuth, ClientAuthPolicy, ConnInfo, Identity, Origin, TlsOptions, provider};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tls_core::server::drain::Trigger;
+use tls_core::server::{Limits, RequestBody};
+use tls_core::{Acceptor, ClientAuth, ClientAuthPolicy, ConnInfo, TlsOptions};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// Upper bound for every wait; reached only on failure.
 const DEADLINE: Duration = Duration::from_secs(20);
-
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    der: CertificateDer<'static>,
-}
-
-type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let der = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: Issuer::new(params, key), der }
-    }
-
-    /// Issues a leaf for `localhost` with the SPIFFE id of a job.
-    fn issue(&self) -> Pair {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI("spiffe://test/job".try_into().unwrap()));
-        params.distinguished_name.push(DnType::CommonName, "job");
-        let key = KeyPair::generate().unwrap();
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        (vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-    }
-}
 
 struct Endpoint {
     address: SocketAddr,
@@ -76,18 +46,12 @@ async fn echo(request: Request<RequestBody>) -> Result<Response<Full<Bytes>>, In
 
 async fn open(mode: ClientAuth, clients: &Authority, proxied: bool) -> Endpoint {
     let authority = Authority::new("servers");
-    let (chain, key) = authority.issue();
-    let identity = Identity::new(chain, key, Origin::Program, Origin::Program).unwrap();
-    let (publisher, identities) = rotation::channel(identity);
+    let (publisher, identities) = rotation::channel(authority.identity());
     let (trust, trusted) = watch::channel(Arc::new(trusting(mode, clients)));
     let tls = TlsOptions::random().unwrap().server_asking(identities, trusted).unwrap();
     let acceptor = Acceptor::tls("test", tls);
     let acceptor = if proxied { acceptor.behind_proxy() } else { acceptor };
-    let (trigger, drain) = drain::channel();
-    let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
-    let address = socket.local_addr().unwrap();
-    let service = tower::service_fn(echo);
-    tokio::spawn(server::serve(socket, acceptor, service, Limits::default(), Workers::current(), drain));
+    let Server { address, trigger } = Server::of(acceptor, tower::service_fn(echo), Limits::default());
     Endpoint { address, trust, server: authority.der, _publisher: publisher, _trigger: trigger }
 }
 
@@ -101,14 +65,7 @@ fn client(
     shows: Option<Pair>,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(endpoint.server.clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions).unwrap();
-    let config = config.with_root_certificates(roots);
-    Arc::new(match shows {
-        Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
-        None => config.with_no_client_auth(),
-    })
+    client_with(&endpoint.server, shows, versions)
 }
 
 async fn connect(
@@ -116,33 +73,12 @@ async fn connect(
     config: &Arc<ClientConfig>,
     first: &[u8],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut tcp = TcpStream::connect(endpoint.address).await?;
-    tcp.write_all(first).await?;
-    TlsConnector::from(config.clone()).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+    connect_after(endpoint.address, config, first).await
 }
 
-/// Sends one request and returns the response or the error. With TLS 1.3, a client learns of a refusal only then.
+/// Sends one request and returns the response or the error.
 async fn ask(endpoint: &Endpoint, config: &Arc<ClientConfig>) -> std::io::Result<String> {
-    let mut stream = connect(endpoint, config, b"").await?;
-    exchange(&mut stream).await
-}
-
-async fn exchange(stream: &mut TlsStream<TcpStream>) -> std::io::Result<String> {
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
-    let mut answer = Vec::new();
-    loop {
-        if stream.read_buf(&mut answer).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let text = String::from_utf8_lossy(&answer).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length =
-                head.to_lowercase().split("content-length: ").nth(1).and_then(|l| l.lines().next()?.parse().ok());
-            if body.len() >= length.unwrap_or(0) {
-                return Ok(body.to_owned());
-            }
-        }
-    }
+    exchange(&mut connect(endpoint, config, b"").await?).await
 }
 
 const BOTH: [&[&rustls::SupportedProtocolVersion]; 2] = [&[&rustls::version::TLS13], &[&rustls::version::TLS12]];

@@ -9,23 +9,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use tls_core::{Acceptor, Identity, Origin, SniCertResolver, TlsOptions, rotation};
+use testkit::self_signed;
+use tls_core::{Acceptor, Identity, SniCertResolver, TlsOptions, rotation};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
-fn identity(name: &str) -> Arc<Identity> {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    Arc::new(Identity::new(vec![made.cert.der().clone()], key, Origin::Program, Origin::Program).unwrap())
-}
-
 /// Creates an acceptor with several names, strict or not.
 fn acceptor(strict: bool) -> Acceptor {
     static SETS: OnceLock<[Arc<Identity>; 2]> = OnceLock::new();
-    let [one, other] = SETS.get_or_init(|| [identity("a.test"), identity("*.b.test")]).clone();
+    let [one, other] = SETS.get_or_init(|| ["a.test", "*.b.test"].map(|name| Arc::new(self_signed(name).0))).clone();
     let (_, identities) = rotation::channel(SniCertResolver::new(one, [other], strict));
     Acceptor::tls("fuzz", TlsOptions::random().unwrap().server(identities).unwrap())
 }

@@ -1,8 +1,6 @@
 //! An idle connection keeps no buffers and loses no data. The tests detect idle connections by their log lines.
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -15,10 +13,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use rustls::pki_types::CertificateDer;
-use support::{client, connect, identity, socket, tls};
+use testkit::{Server, acceptor, client, connect, self_signed};
 use tls_core::rotation;
-use tls_core::server::drain::{self, Trigger};
-use tls_core::server::{self, Limits, RequestBody, Workers};
+use tls_core::server::drain::Trigger;
+use tls_core::server::{Limits, RequestBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -82,16 +80,13 @@ impl Endpoint {
         let subscriber = subscriber.with_writer(move || Log(log.clone())).finish();
         let _log = tracing::subscriber::set_default(subscriber);
 
-        let (identity, root) = identity("localhost");
-        let acceptor = tls(rotation::channel(identity).1);
-        let (trigger, drain) = drain::channel();
-        let (socket, address) = socket();
+        let (identity, root) = self_signed("localhost");
         let end = Arc::new(Notify::new());
         let ends = end.clone();
         let service = tower::service_fn(move |request| answer(request, ends.clone()));
         let limits = Limits { rest: Duration::from_millis(10), header_timeout, ..Limits::default() };
         // On this thread, whose log is captured.
-        tokio::spawn(server::serve(socket, acceptor, service, limits, Workers::current(), drain));
+        let Server { address, trigger } = Server::of(acceptor(rotation::channel(identity).1), service, limits);
         Self { address, trigger, root, end, said, _log }
     }
 

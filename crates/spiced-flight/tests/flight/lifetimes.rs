@@ -2,10 +2,9 @@
 //! they are read. The client connects over TCP.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::toy::Toy;
+use crate::toy::{Flight, Toy};
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{ActionCancelQueryRequest, ActionCancelQueryResult, Any, ProstMessageExt};
 use arrow_flight::{
@@ -17,9 +16,9 @@ use prost::Message;
 use spiced_engine::{Guarded, Role};
 use spiced_flight::{FlightOptions, FlightState};
 use spiced_middleware::Access;
+use testkit::Server;
 use tls_core::Acceptor;
-use tls_core::ListenAddress;
-use tls_core::server::drain::{self, Trigger};
+use tls_core::server::drain::Trigger;
 use tls_core::server::{Limits, Workers};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Streaming};
@@ -28,18 +27,17 @@ type Client = FlightServiceClient<Channel>;
 
 /// Returns a server on a free port, and a client for it. The trigger ends the server.
 async fn connect(toy: &Toy) -> (Client, Trigger) {
-    let socket = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind().unwrap().remove(0);
-    let address = socket.local_addr().unwrap();
     let state = FlightState {
         engine: Arc::new(Guarded::new(toy.clone())),
         access: Access::anonymous(Some(Role::ReadWrite)),
         options: FlightOptions::default(),
     };
-    let (trigger, drain) = drain::channel();
-    let acceptor = Acceptor::plain("flight");
-    tokio::spawn(spiced_flight::serve(socket, acceptor, state, Limits::default(), Workers::current(), drain));
-    let endpoint = Endpoint::try_from(format!("http://{address}")).unwrap();
-    (FlightServiceClient::new(endpoint.connect().await.unwrap()), trigger)
+    let server = Server::start(|socket, drain| {
+        let acceptor = Acceptor::plain("flight");
+        spiced_flight::serve(socket, acceptor, state, Limits::default(), Workers::current(), drain)
+    });
+    let endpoint = Endpoint::try_from(format!("http://{}", server.address)).unwrap();
+    (FlightServiceClient::new(endpoint.connect().await.unwrap()), server.trigger)
 }
 
 async fn info(client: &mut Client, sql: &str) -> FlightInfo {
@@ -155,7 +153,7 @@ async fn rows_are_made_as_they_are_read() {
         rows.message().await.unwrap().unwrap();
     }
     // HTTP/2 windows and buffers limit how many rows are produced ahead.
-    let made = toy.0.made.load(Ordering::SeqCst);
+    let made = toy.made();
     assert!((1_001..ROWS / 10).contains(&made), "{made} rows were made for 1,001 read");
 }
 

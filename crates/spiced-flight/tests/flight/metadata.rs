@@ -1,6 +1,6 @@
 //! Catalogs, schemas, tables, keys, server information, flights and actions.
 
-use crate::toy::{Client, Toy, fetch, texts};
+use crate::toy::{Client, Flight, Toy, fetch, texts};
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, UInt8Type};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::toy::{Client, Toy, fetch, parameters, refused, values};
+use crate::toy::{Client, Flight, Toy, fetch, parameters, refused, values};
 use arrow_array::RecordBatch;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
@@ -138,7 +138,7 @@ async fn updates_run_once_for_each_row_in_order() {
     assert_eq!(update(&mut client, &handle, vec![]).await.unwrap(), 2);
     // Columns without a row: the statement runs zero times.
     assert_eq!(update(&mut client, &handle, vec![parameters([])]).await.unwrap(), 0);
-    assert_eq!(*toy.0.inserted.lock().unwrap(), [1, 2, 3, 4, 5, 4, 5]);
+    assert_eq!(toy.inserted(), [1, 2, 3, 4, 5, 4, 5]);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Statements: text to rows, updates, schemas, errors, and the caller's role.
 
-use crate::toy::{Client, Toy, fetch, refused, texts, values};
+use crate::toy::{Client, Flight, Toy, fetch, refused, texts, values};
 use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt};
 use arrow_flight::{FlightDescriptor, FlightInfo};
 use arrow_schema::{DataType, Schema};

@@ -32,6 +32,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use self::rows::Rows;
+use crate::routes::mergeable;
 
 /// The schema of the telemetry tables.
 pub const TELEMETRY_SCHEMA: &str = "otel";
@@ -70,7 +71,7 @@ pub(crate) fn router(engine: Arc<dyn Engine>) -> Router {
     }
     let routes = Routes::new(served!(LogsServiceServer));
     let routes = routes.add_service(served!(MetricsServiceServer)).add_service(served!(TraceServiceServer));
-    crate::mergeable(routes).layer(from_fn_with_state(engine, may_write))
+    mergeable(routes).layer(from_fn_with_state(engine, may_write))
 }
 
 /// Rejects a caller without write permission before its export is read and decompressed.

@@ -1,55 +1,36 @@
-//! A toy engine, and functions that call the API over it.
+//! The API over a toy engine, and functions that call it.
 #![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
-use async_trait::async_trait;
+use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use axum::Router;
 use axum::body::Body;
-use futures::{StreamExt, stream};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use spiced_engine::{
-    Batches, DatasetState, DatasetStatus, Engine, EngineError, Execution, Parameters, Principal, Role, Session,
-    engine_fn,
-};
+use spiced_engine::Role;
 use spiced_http::{HttpOptions, HttpState, Status, router};
 use spiced_middleware::Access;
+pub use testkit::Toy;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-/// An engine that runs every statement with one function. It has two data sets, one of them lost.
-#[derive(Clone)]
-pub struct Toy(Arc<dyn Engine>);
+/// The API over an engine.
+pub trait Api {
+    fn state(&self, access: Access, options: HttpOptions) -> HttpState;
 
-impl Toy {
-    pub fn new(
-        answer: impl Fn(&str, &Parameters) -> Result<(SchemaRef, Batches), EngineError> + Send + Sync + 'static,
-    ) -> Self {
-        Self(Arc::new(engine_fn(move |sql, parameters| {
-            let (schema, batches) = answer(sql, parameters)?;
-            Ok(Execution { schema, batches })
-        })))
-    }
-
-    /// Creates an engine that returns these batches.
-    pub fn batches(batches: Vec<RecordBatch>) -> Self {
-        Self::new(move |_, _| Ok((batches[0].schema(), stream::iter(batches.clone()).map(Ok).boxed())))
-    }
-
-    /// Returns the API over this engine, for callers with write access.
-    pub fn api(&self) -> Router {
-        self.api_with(Access::anonymous(Some(Role::ReadWrite)), HttpOptions::default())
-    }
-
-    pub fn api_with(&self, access: Access, options: HttpOptions) -> Router {
+    fn api_with(&self, access: Access, options: HttpOptions) -> Router {
         router(self.state(access, options))
     }
 
-    pub fn state(&self, access: Access, options: HttpOptions) -> HttpState {
+    /// Returns the API for callers with write access.
+    fn api(&self) -> Router {
+        self.api_with(Access::anonymous(Some(Role::ReadWrite)), HttpOptions::default())
+    }
+}
+
+impl Api for Toy {
+    fn state(&self, access: Access, options: HttpOptions) -> HttpState {
         HttpState {
             engine: Arc::new(self.clone()),
             readiness: watch::channel(true).1,
@@ -60,18 +41,9 @@ impl Toy {
     }
 }
 
-#[async_trait]
-impl Engine for Toy {
-    async fn session(&self, caller: &Principal) -> Result<Box<dyn Session>, EngineError> {
-        self.0.session(caller).await
-    }
-
-    fn datasets(&self) -> watch::Receiver<Vec<DatasetStatus>> {
-        let failed = DatasetState::Failed { error: "no such file".into(), next_attempt: SystemTime::UNIX_EPOCH };
-        let dataset =
-            |name: &str, state| DatasetStatus { name: name.into(), from: "memory:".into(), writable: false, state };
-        watch::channel(vec![dataset("a", DatasetState::Ready), dataset("b", failed)]).1
-    }
+/// Returns a batch with the numbers below `rows`.
+pub fn numbers(rows: i64) -> RecordBatch {
+    RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef)]).unwrap()
 }
 
 /// Returns a request for the result of `sql` in the format `accept`.

@@ -1,0 +1,6 @@
+//! Signed tickets and handles that the client carries, and the little that a replica keeps by their ids.
+
+pub(crate) mod bound_parameters;
+pub(crate) mod running_queries;
+pub(crate) mod session_cookie;
+pub(crate) mod signed_handle;

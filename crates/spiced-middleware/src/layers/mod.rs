@@ -1,0 +1,9 @@
+//! The tower layers of an endpoint, from the outside in: request metrics, HTTP validity, admission.
+
+mod admission;
+mod request_metrics;
+mod well_formed;
+
+pub use admission::{Admission, AdmissionLayer, admission};
+pub use request_metrics::{Measured, MeasuredLayer, request_metrics};
+pub use well_formed::{WellFormed, WellFormedLayer, well_formed};

@@ -1,0 +1,19 @@
+//! What the tests of several crates share: an in-memory engine ([`Toy`]), certificates ([`Authority`], [`self_signed`]),
+//! a TLS client ([`client`], [`connect`]), a temporary pod directory ([`PodDirectory`]), and a server on a free port
+//! ([`Server`]).
+//!
+//! For `[dev-dependencies]` only: everything here panics instead of returning an error. `cargo xtask edges` fails on any
+//! other use.
+#![allow(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+mod authority;
+mod pod;
+mod server;
+mod tls;
+mod toy;
+
+pub use authority::{Authority, Pair, self_signed};
+pub use pod::PodDirectory;
+pub use server::Server;
+pub use tls::{acceptor, client, client_with, connect, connect_after, exchange};
+pub use toy::{Toy, numbers};
