@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use spiced_files::Unreadable;
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
@@ -80,14 +81,14 @@ impl Layers {
         options: &[KnownOption],
     ) -> Result<Self, ConfigError> {
         let (file, folder) = find(path)?;
-        let size = std::fs::metadata(&file).map_err(|e| unreadable(&file, &e))?.len();
-        if size > MAX_POD_SIZE {
-            let problem = format!("{} has {size} bytes; a pod has {MAX_POD_SIZE} at most", shown_path(&file));
-            return Err(Problem::new(None, problem).hint("is this the right file?").into());
-        }
-        let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, &e))?;
+        let content = spiced_files::read(&file, MAX_POD_SIZE).map_err(|e| unreadable(&e))?;
+        let text = content.secret.expose_text().map_err(|_| not_text(&file, content.secret.expose()))?;
         let name = file.file_name().map_or_else(|| file.clone(), PathBuf::from);
-        let mut layers = Self::from_text(&name, &text, folder, variables, flags, options)?;
+        let mut layers = Self::from_text(&name, text, folder, variables, flags, options)?;
+        if layers.pod.is_null() {
+            let message = "the file has no content, so every setting has its default; was it written whole?".to_owned();
+            layers.warnings.push(Warning { origin: Some(layers.pod.origin.clone()), message });
+        }
         if path.is_dir() && path.join("spicepod.yaml").is_file() && path.join("spicepod.yml").is_file() {
             let message = "spicepod.yml beside it is not read".to_owned();
             layers.warnings.push(Warning { origin: Some(layers.pod.origin.clone()), message });
@@ -482,11 +483,20 @@ async fn replace_references<E>(
 fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
     if path.is_dir() {
         for name in ["spicepod.yaml", "spicepod.yml"] {
-            if path.join(name).is_file() {
-                // The current directory is not worth a `./` in every message.
-                let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
-                return Ok((path.join(name), folder));
+            match path.join(name).metadata() {
+                Ok(found) if found.is_file() => {}
+                Ok(_) => {
+                    let problem = format!("cannot read {}: it is not a regular file", shown_path(&path.join(name)));
+                    return Err(Problem::new(None, problem).hint("make it a file").into());
+                }
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound || path.join(name).is_symlink() => {
+                    return Err(unreadable(&Unreadable::of(&path.join(name), &e)));
+                }
+                _ => continue,
             }
+            // The current directory is not worth a `./` in every message.
+            let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
+            return Ok((path.join(name), folder));
         }
         let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let message = format!("there is no spicepod.yaml (or spicepod.yml) in {}", shown_path(&folder));
@@ -495,18 +505,33 @@ fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match path.metadata() {
         Ok(_) => Ok((path.to_owned(), folder.to_owned())),
-        Err(e) => Err(unreadable(path, &e)),
+        Err(e) => Err(unreadable(&Unreadable::of(path, &e))),
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
-    let why = match error.kind() {
-        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
-        _ => error.to_string(),
+fn unreadable(error: &Unreadable) -> ConfigError {
+    if may_be_secret(&error.path.to_string_lossy()) {
+        let problem = format!("cannot read {}: there is no such file", shown_path(&error.path));
+        return Problem::new(None, problem).hint("give the path of a directory that holds spicepod.yaml").into();
+    }
+    let problem = format!("cannot read {}: {}", shown_path(&error.path), error.reason);
+    Problem::new(None, problem).hint(error.fix.clone()).into()
+}
+
+/// Says where a file stops to be UTF-8, and what it is instead, if that can be told.
+fn not_text(path: &Path, bytes: &[u8]) -> ConfigError {
+    let (why, fix) = match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            ("it is UTF-16, as PowerShell writes it, not UTF-8".to_owned(), "save it as UTF-8".to_owned())
+        }
+        _ => {
+            let good = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+            let line = bytes[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let what = bytes.get(good).map_or_else(String::new, |byte| format!(", byte 0x{byte:02x}"));
+            (format!("it is not UTF-8 text: line {line}{what}"), "save it as UTF-8, or correct that line".to_owned())
+        }
     };
-    Problem::new(None, format!("cannot read {}: {why}", shown_path(path)))
-        .hint("PATH is a folder that holds spicepod.yaml, or such a file itself")
-        .into()
+    Problem::new(None, format!("cannot read {}: {why}", shown_path(path))).hint(fix).into()
 }
 
 /// Lines before an error of syntax in which it may have begun.

@@ -44,6 +44,7 @@ impl Spicepod {
         let listen = runtime.listen.decide(&mut problems);
         let place = Folder(folder);
         let mut tls_said = runtime.tls;
+        let tls_off = tls_said.enabled.take().filter(|on| !on.0.value).map(|on| on.0.origin);
         let asks = tls_said.asks(tls_on, &mut contradicting, &mut warnings);
         let auth = runtime.auth.decide(asks, written.api_keys.clone(), &mut contradicting, &mut warnings);
         let session_ticket_secret = match tls_said.session_ticket_secret.take() {
@@ -132,6 +133,7 @@ impl Spicepod {
             folder: folder.to_owned(),
             listen: listen.expect("a bad address is a problem, and there is none"),
             tls,
+            tls_off,
             session_ticket_secret,
             auth,
             allowed_origins,

@@ -22,6 +22,8 @@ pub struct Settings {
     pub listen: Listen,
     /// TLS; `None` where all endpoints speak plain text.
     pub tls: Option<Tls>,
+    /// The switch that turns TLS off, if one does.
+    pub tls_off: Option<Origin>,
     /// Shared by replicas that resume each other's sessions and take each other's Flight tickets; it
     /// counts without TLS too, as replicas behind a proxy have tickets.
     pub session_ticket_secret: Option<Secret>,

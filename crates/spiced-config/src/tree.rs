@@ -35,6 +35,9 @@ pub(crate) enum Text {
     Final { value: Secret, secret: bool, list: bool },
 }
 
+/// The most items of a list that are kept although a reference was taken out of them.
+const MAX_DAMAGED_ITEMS: usize = 50;
+
 impl Node {
     pub(crate) fn map(origin: Origin) -> Self {
         Self { kind: Kind::Map(Vec::new()), origin }
@@ -145,8 +148,18 @@ impl Node {
             }
             Kind::List(items) => {
                 let before = items.len();
-                items.retain(|item| !item.has_reference());
-                items.iter_mut().for_each(|item| damaged.extend(item.take_references()));
+                let mut damaged_items = 0;
+                items.retain_mut(|item| {
+                    if item.has_reference() {
+                        return false;
+                    }
+                    let of_item = item.take_references();
+                    damaged_items += usize::from(!of_item.is_empty());
+                    // Each of them costs another reading of the tree, so of very many the rest is left out.
+                    let stays = of_item.is_empty() || damaged_items <= MAX_DAMAGED_ITEMS;
+                    damaged.extend(of_item.into_iter().filter(|_| stays));
+                    stays
+                });
                 before - items.len()
             }
             Kind::Null | Kind::Text(_) => 0,

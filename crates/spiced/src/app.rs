@@ -30,7 +30,7 @@ use crate::history::History;
 use crate::reload::{self, ReloadCoordinator};
 use crate::reloadable::{Follower, ReloadableState, RestartOnlySettings};
 use crate::routes::{AuthContext, EndpointDeps};
-use crate::signals::{Signals, Told};
+use crate::signals::{Signals, StartSignals, Told};
 use crate::statements::Statements;
 use crate::status::{EndpointStatus, Status, readiness};
 use crate::{
@@ -48,16 +48,20 @@ const SPARE_DESCRIPTORS: u64 = 256;
 ///
 /// # Errors
 /// Fails if the command fails, or if the server cannot start or shut down cleanly.
-pub fn run(args: Args) -> Result<(), Failure> {
+pub fn run(args: Args, signals: StartSignals) -> Result<(), Failure> {
     // Before any secret is read.
     let core_dumps = if args.allows_core_dumps() { Ok(()) } else { core_dumps::forbid() };
     match args.split() {
-        (Some(command), ..) => commands::run(command),
-        (None, pod, log) => serve(&pod, &log, core_dumps),
+        (Some(command), ..) => {
+            signals.leave_to_defaults();
+            commands::run(command)
+        }
+        (None, pod, log) => serve(&pod, &log, core_dumps, &signals),
     }
 }
 
-fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(), Failure> {
+fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>, signals: &StartSignals) -> Result<(), Failure> {
+    signals.stop_the_start();
     let filter = std::env::var("SPICED_LOG").ok();
     spiced_telemetry::init_logs(log.format(), log.verbosity(), filter.as_deref())
         .map_err(|e| Failure::configuration(e, "SPICED_LOG takes a filter such as info,spiced=debug"))?;
@@ -69,7 +73,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
     let queries = || spiced_datafusion::query_runtime().map_err(|e| Failure::Other(e.to_string()));
     let queries = Queries { readers: queries()?, writers: queries()? };
-    let outcome = control.block_on(async {
+    let start = async {
         let (settings, resolver) = load::settle(pod).await?;
         if pod.shows_key() {
             warn!("--tls-key shows the key to everybody who can list processes; use --tls-key-file or a secret");
@@ -78,7 +82,21 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
             warn!("{warning}");
         }
         let key_log = key_log(log);
-        App::build(pod, settings, resolver, key_log, &queries)?.serve().await
+        App::build(pod, settings, resolver, key_log, &queries)
+    };
+    let outcome = control.block_on(async {
+        let app = tokio::select! {
+            biased;
+            () = signals.stopped() => None,
+            app = start => Some(app?),
+        };
+        match app.filter(|_| !signals.is_stopped()) {
+            Some(app) => app.serve(signals).await,
+            None => {
+                info!("stopped during the start");
+                Ok(())
+            }
+        }
     });
     // The shutdown timeout has expired. The runtimes are still given a moment: a thread that runs on while the process
     // exits would use state that is being torn down.
@@ -232,8 +250,8 @@ impl App {
     }
 
     /// Serves until a stop signal arrives, then drains the connections.
-    async fn serve(self) -> Result<(), Failure> {
-        let mut signals = Signals::listen().map_err(|e| Failure::Other(e.to_string()))?;
+    async fn serve(self, start: &StartSignals) -> Result<(), Failure> {
+        let mut signals = Signals::listen(start).map_err(|e| Failure::Other(e.to_string()))?;
         let (trigger, drain) = drain::channel();
         let mut loops = JoinSet::new();
         for (endpoint, router) in self.routers {

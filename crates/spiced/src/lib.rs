@@ -34,3 +34,4 @@ mod usage;
 pub use app::run;
 pub use args::Args;
 pub use failure::{Failure, report};
+pub use signals::StartSignals;

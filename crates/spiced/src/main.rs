@@ -9,9 +9,11 @@ use std::time::Duration;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // First of all: a signal that arrives before this ends the process in its own way.
+    let signals = spiced::StartSignals::listen();
     // Without this thread the server works, but keeps more memory than it needs.
     let _ = thread::Builder::new().name("memory".to_owned()).spawn(purge_allocator);
-    let outcome = spiced::Args::read(std::env::args_os()).and_then(spiced::run);
+    let outcome = spiced::Args::read(std::env::args_os()).and_then(|args| spiced::run(args, signals));
     spiced::report(outcome)
 }
 

@@ -2,8 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::emulate_default_handler;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +20,114 @@ pub(crate) enum Told {
     Reload,
 }
 
+/// How long a start that is stopped may take to end in order.
+const LAST_WAIT: Duration = Duration::from_secs(3);
+
+/// What a signal does before [`Signals`] takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The arguments are parsed; signals wait.
+    Parsing,
+    /// A command other than serving runs: a signal does what it does by default.
+    Command,
+    /// The server starts: SIGTERM and SIGINT stop it, with success. SIGHUP changes nothing, because the start reads
+    /// everything anyway.
+    Starting,
+    /// [`StartSignals::stopped`] has been reported.
+    Stopped,
+    /// [`Signals`] handles the signals.
+    Serving,
+}
+
+/// Handles signals from the first moment of the process until the server serves. A signal during the start thus stops
+/// the server in order, also as process 1 of a container, for which the kernel drops signals without a handler.
+#[derive(Debug)]
+pub struct StartSignals {
+    phase: watch::Sender<Phase>,
+    /// Whether SIGHUP was ignored, as under `nohup`: it must not stop the program, so it reloads.
+    ignores_hang_up: bool,
+}
+
+impl StartSignals {
+    /// Installs the handlers, which stay for the lifetime of the process.
+    pub fn listen() -> Self {
+        let phase = watch::Sender::new(Phase::Parsing);
+        let ignored = ignored();
+        // Without handlers, every signal keeps its default.
+        if let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]) {
+            let seen = phase.clone();
+            let work = move || signals.forever().for_each(|signal| handle(signal, &seen, ignored));
+            // The server can do without this thread.
+            let _ = thread::Builder::new().name("signals".to_owned()).spawn(work);
+        }
+        Self { phase, ignores_hang_up: is_in(ignored, SIGHUP) }
+    }
+
+    /// From now on a signal does what it does by default.
+    pub(crate) fn leave_to_defaults(&self) {
+        self.phase.send_replace(Phase::Command);
+    }
+
+    /// From now on SIGTERM and SIGINT stop the start.
+    pub(crate) fn stop_the_start(&self) {
+        self.phase.send_replace(Phase::Starting);
+    }
+
+    /// Waits for a signal that stops the start.
+    pub(crate) async fn stopped(&self) {
+        // The sender is alive as long as this borrow.
+        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Stopped).await;
+    }
+
+    /// Returns whether a signal has stopped the start.
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.phase.borrow() == Phase::Stopped
+    }
+}
+
+/// Handles one signal, on the thread for signals. A signal that arrives while the arguments are parsed waits for that.
+fn handle(signal: i32, phase: &watch::Sender<Phase>, ignored: u64) {
+    while *phase.borrow() == Phase::Parsing {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let now = *phase.borrow();
+    match now {
+        Phase::Command if is_in(ignored, signal) || signal == SIGINT && INTERRUPT_HANDLED.load(Ordering::Relaxed) => {}
+        Phase::Command => {
+            let _ = emulate_default_handler(signal);
+        }
+        Phase::Starting if signal != SIGHUP => {
+            phase.send_if_modified(|phase| {
+                let is_starting = *phase == Phase::Starting;
+                if is_starting {
+                    *phase = Phase::Stopped;
+                }
+                is_starting
+            });
+            let phase = phase.clone();
+            let end = move || {
+                thread::sleep(LAST_WAIT);
+                if *phase.borrow() == Phase::Stopped {
+                    std::process::exit(0);
+                }
+            };
+            // What keeps the start from ending in order is left as it is.
+            let _ = thread::Builder::new().name("last-wait".to_owned()).spawn(end);
+        }
+        // A second signal ends at once.
+        Phase::Stopped if signal != SIGHUP => std::process::exit(0),
+        Phase::Parsing | Phase::Starting | Phase::Stopped | Phase::Serving => {}
+    }
+}
+
+/// Whether the running command handles Ctrl-C itself.
+static INTERRUPT_HANDLED: AtomicBool = AtomicBool::new(false);
+
+/// Declares that the running command handles Ctrl-C itself from now on.
+pub(crate) fn handle_interrupt() {
+    INTERRUPT_HANDLED.store(true, Ordering::Relaxed);
+}
+
 /// The signals that the program handles.
 pub(crate) struct Signals {
     terminate: Signal,
@@ -22,21 +136,30 @@ pub(crate) struct Signals {
     /// Whether there was a terminal at startup. Distinguishes losing the terminal from never having had one (systemd, a
     /// container).
     had_terminal: bool,
+    /// Whether the start was stopped after it had ended.
+    stops_at_once: bool,
 }
 
 impl Signals {
-    pub(crate) fn listen() -> io::Result<Self> {
-        let had_terminal = has_terminal() && !ignores_hang_up();
-        Ok(Self {
+    /// Takes over from `start`.
+    pub(crate) fn listen(start: &StartSignals) -> io::Result<Self> {
+        let had_terminal = has_terminal() && !start.ignores_hang_up;
+        let signals = Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             had_terminal,
-        })
+            stops_at_once: false,
+        };
+        let before = start.phase.send_replace(Phase::Serving);
+        Ok(Self { stops_at_once: before == Phase::Stopped, ..signals })
     }
 
     /// Waits for the next signal.
     pub(crate) async fn next(&mut self) -> Told {
+        if std::mem::take(&mut self.stops_at_once) {
+            return Told::Stop;
+        }
         tokio::select! {
             _ = self.terminate.recv() => Told::Stop,
             _ = self.interrupt.recv() => Told::Stop,
@@ -61,10 +184,13 @@ fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// Returns true if SIGHUP is ignored, as under `nohup`: it must not stop the program, so it reloads.
-fn ignores_hang_up() -> bool {
-    const HANG_UP: u64 = 1;
+/// Returns the mask of the signals that are ignored, as SIGHUP is under `nohup`.
+fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & HANG_UP != 0)
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+}
+
+fn is_in(mask: u64, signal: i32) -> bool {
+    mask & (1 << (signal - 1)) != 0
 }

@@ -13,6 +13,7 @@ impl Interrupt {
     /// Starts to listen for Ctrl-C. Must be called from within a Tokio runtime.
     pub(crate) fn listen() -> io::Result<Self> {
         let mut signals = signal(SignalKind::interrupt())?;
+        crate::signals::handle_interrupt();
         let (send, seen) = watch::channel(false);
         tokio::spawn(async move {
             tokio::select! {
