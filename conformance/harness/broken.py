@@ -432,6 +432,20 @@ BROKEN: dict[str, Broken] = {
     "certificate: numbered lines": Broken(
         "TLS-PEM-DAMAGED", _cert(lambda pod: _each_line(pod.pair.certificate, lambda at: f"{at:4}  "))
     ),
+    "certificate: lines of grep -n": Broken(
+        "TLS-PEM-DAMAGED", _cert(lambda pod: _each_line(pod.pair.certificate, lambda at: f"{at}:"))
+    ),
+    "certificate: comments of a program": Broken(
+        "TLS-PEM-DAMAGED", _cert(lambda pod: _each_line(pod.pair.certificate, lambda at: "  // "))
+    ),
+    "certificate: strings of a program": Broken(
+        "TLS-PEM-DAMAGED",
+        _cert(lambda pod: "".join(f'"{line}\\n" +\n' for line in pod.pair.certificate.splitlines())),
+    ),
+    "certificate: a C array": Broken(
+        "TLS-DER",
+        _cert(lambda pod: f"unsigned char crt[] = {{\n  {', '.join(f'0x{b:02x}' for b in pod.pair.der)}\n}};\nint n = 500;\n"),
+    ),
     "certificate: HTML entities": Broken(
         "TLS-PEM-DAMAGED", _cert(lambda pod: pod.pair.certificate.replace("+", "&#43;").replace("/", "&#47;"))
     ),

@@ -134,6 +134,7 @@ def mend(pod, found: dict) -> None:
 # Pieces of other codes whose fix is a command that writes a new file.
 MENDED = {
     *("certificate: acme.json", "certificate: quoted in a mail", "certificate: a diff", "certificate: numbered lines"),
+    *("certificate: lines of grep -n", "certificate: comments of a program", "certificate: strings of a program"),
     *("certificate: HTML entities", "certificate: git's conflict markers", "key: acme.json"),
 }
 

@@ -11,6 +11,10 @@ pub(crate) enum Around {
     Diff,
     /// A number before each line.
     Numbers,
+    /// Marks of a comment, a quote or a program's string around each line.
+    Marks,
+    /// A placeholder, where the lines should be.
+    Placeholder,
     /// HTML's entities for `+`, `/` and `=`.
     Entities,
     /// A mail's quoted-printable form of `=`.
@@ -26,7 +30,9 @@ impl Around {
             let line = line.trim_start();
             let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
             let rest_after = rest.trim_start_matches([':', '.', '|', ')']);
-            rest.len() < line.len() && rest_after.starts_with([' ', '\t', '|'])
+            // The last line is the number of the END line alone.
+            let is_parted = rest_after.len() < rest.len() || rest_after.starts_with([' ', '\t', '|']);
+            rest.len() < line.len() && (rest_after.is_empty() || is_parted)
         };
         match () {
             () if all(&|line| line.trim_start().starts_with('>')) => Some(Self::Quotes),
@@ -36,8 +42,15 @@ impl Around {
                 Some(Self::Entities)
             }
             () if body.contains("=3D") => Some(Self::QuotedPrintable),
+            () if lines.iter().all(|line| !has_base64(line)) => Some(Self::Placeholder),
+            () if all(&|line| without_marks(line).bytes().all(is_base64)) => Some(Self::Marks),
             () => None,
         }
+    }
+
+    /// Returns whether [`sed`](Self::sed) mends it.
+    pub(crate) fn can_be_taken_away(self) -> bool {
+        self != Self::Placeholder
     }
 
     pub(crate) fn text(self) -> &'static str {
@@ -45,6 +58,8 @@ impl Around {
             Self::Quotes => "each line begins with `>`, as in a reply to a mail",
             Self::Diff => "each line begins with `+` or `-`, as in a diff",
             Self::Numbers => "each line begins with its number",
+            Self::Marks => "there are marks around each line, as of a comment or a program's string",
+            Self::Placeholder => "there is only a placeholder between its lines",
             Self::Entities => "some of its letters are HTML entities",
             Self::QuotedPrintable => "it is in a mail's quoted-printable form",
         }
@@ -59,9 +74,36 @@ impl Around {
             Self::Entities => {
                 "sed -e 's/&#43;/+/g; s/&#47;/\\//g; s/&#61;/=/g' -e 's/&#[xX]2[bB];/+/g; s/&#[xX]2[fF];/\\//g; s/&#[xX]3[dD];/=/g'"
             }
+            Self::Marks => {
+                // `\` is literal in brackets, so `,` delimits what has a `/`. A `+` at the end of base64 stays.
+                "sed -e 's/\\\\[nr]//g' -e 's,\\([^A-Za-z0-9+/=-]\\)[[:blank:]]*[+.]$,\\1,' \
+                 -e 's,^[[:blank:]]*[-/][-/][[:blank:]],,' -e 's,^[^A-Za-z0-9+/-]*,,' -e 's,[^A-Za-z0-9+/=-]*$,,'"
+            }
+            Self::Placeholder => "",
             Self::QuotedPrintable => "sed -e 's/=2B/+/g; s/=2F/\\//g; s/=3D/=/g'",
         }
     }
+}
+
+fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+/=".contains(&byte)
+}
+
+/// Returns true if a line has as many letters of base64 in a row as no placeholder has.
+fn has_base64(line: &str) -> bool {
+    const RUN: usize = 24;
+    line.as_bytes().split(|byte| !is_base64(*byte)).any(|run| run.len() >= RUN)
+}
+
+/// Returns a line of base64 without what stands before and after it, as the command of [`Around::sed`] does it.
+fn without_marks(line: &str) -> String {
+    let is_mark = |c: char| !c.is_ascii() || !is_base64(c as u8);
+    let line = line.replace("\\n", "").replace("\\r", "");
+    let line = line.trim();
+    let line = line.strip_suffix(['+', '.']).filter(|rest| rest.ends_with(is_mark)).unwrap_or(line);
+    let comment =
+        line.strip_prefix("//").or_else(|| line.strip_prefix("--")).filter(|rest| rest.starts_with([' ', '\t']));
+    comment.unwrap_or(line).trim_matches(is_mark).to_owned()
 }
 
 /// Returns true if `text` has git's conflict markers.
@@ -92,13 +134,20 @@ mod tests {
             ("\n>> MIIB\n>> abcd\n", Some(Around::Quotes)),
             ("\n+MIIB\n+abcd\n", Some(Around::Diff)),
             ("\n  2  MIIB\n 3  ab+d\n", Some(Around::Numbers)),
-            ("\n2: MIIB\n3: abcd\n", Some(Around::Numbers)),
+            ("\n2: MIIB\n3: abcd\n4: ", Some(Around::Numbers)),
+            ("\n  2  MIIB\n 3  abcd\n 4  ", Some(Around::Numbers)),
             ("\nMIIB\nab&#43;d\n", Some(Around::Entities)),
             ("\nMIIB\nabcd=3D\n", Some(Around::QuotedPrintable)),
-            ("\nMIIB\nabcd\n", None),
-            ("\n+MIB\nabcd\n", None),
-            ("\n12MI\n34cd\n", None),
-            ("", None),
+            ("\nMIIBMIIBMIIBMIIBMIIBMIIB\nab!cd\n", None),
+            ("\n# MIIBMIIBMIIBMIIBMIIBMIIB\n# abcd\n# ", Some(Around::Marks)),
+            ("\\n\" +\n\"MIIBMIIBMIIBMIIBMIIBMIIB\\n\" +\n\"abcd\\n\" +\n\"", Some(Around::Marks)),
+            ("$\nMIIBMIIBMIIBMIIBMIIBMIIB$\nab==$\n", Some(Around::Marks)),
+            ("\n// MIIBMIIBMIIBMIIBMIIBMIIB\n// ab/+\n// ", Some(Around::Marks)),
+            ("\n2:MIIBMIIBMIIBMIIBMIIBMIIB\n3:abcd\n4:", Some(Around::Numbers)),
+            ("\n...\n", Some(Around::Placeholder)),
+            ("\n<your certificate>\n", Some(Around::Placeholder)),
+            ("\n+MIBMIIBMIIBMIIBMIIBMIIBMIIB!\nab!cd\n", None),
+            ("\n12MIMIIBMIIBMIIBMIIBMIIB\n34!cd\n", None),
         ] {
             assert_eq!(Around::of(body), around, "{body:?}");
         }

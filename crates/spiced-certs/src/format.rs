@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
@@ -24,12 +24,13 @@ pub(crate) enum Format {
     JavaKeystore,
     /// A certificate request in DER.
     RequestDer,
-    /// DER in base64, without PEM lines around it. `key`: whether it is a private key.
-    Coded { key: bool },
+    /// DER in base64, without PEM lines around it. `key`: whether it is a private key; `wide`: whether
+    /// the text is UTF-16.
+    Coded { key: bool, wide: bool },
     /// PKCS#12, PKCS#7 or a Java keystore in base64.
     CodedStore,
-    /// DER in hexadecimal digits.
-    Hex { key: bool },
+    /// DER in hexadecimal digits; `array`: in the braces of a C program.
+    Hex { key: bool, array: bool },
     /// The output of `xxd` or `hexdump -C`.
     Dump { tool: DumpTool, inner: DumpContent },
     /// A template with placeholders that were not replaced.
@@ -69,6 +70,8 @@ pub(crate) enum Foreign {
         namespace: Option<String>,
     },
     SealedSecret,
+    /// What the External Secrets Operator makes a Secret from.
+    ExternalSecret,
     /// Traefik's acme.json.
     Acme,
     Putty,
@@ -198,13 +201,24 @@ impl Format {
             name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
         };
         let has = |begin: &str, end: &str| text.contains(begin) && text.contains(end);
-        if has("{{", "}}") || has("<%", "%>") || has("{%", "%}") || is_reference(text) {
+        let is_framed = |begin: &str, end: &str| {
+            let name = text.strip_prefix(begin).and_then(|rest| rest.strip_suffix(end)).unwrap_or_default();
+            !name.is_empty() && name.len() < 80 && name.chars().all(|c| c.is_alphanumeric() || " _-.".contains(c))
+        };
+        let framed = [("@", "@"), ("%", "%"), ("__", "__"), ("<", ">"), ("[", "]"), ("#{", "}#")];
+        if has("{{", "}}")
+            || has("<%", "%>")
+            || has("{%", "%}")
+            || is_reference(text)
+            || framed.iter().any(|(begin, end)| is_framed(begin, end))
+        {
             return Some(Self::Template);
         }
-        if let Some(inner) = digits(text) {
+        let array = text.split_once('{').and_then(|(_, rest)| Some(rest.split_once('}')?.0));
+        if let Some(inner) = digits(array.unwrap_or(text)) {
             let key = KeyForm::of(&inner).is_some();
             if key || X509Certificate::from_der(&inner).is_ok() {
-                return Some(Self::Hex { key });
+                return Some(Self::Hex { key, array: array.is_some() });
             }
         }
         let one_line = !text.contains('\n') && text.len() < 4096;
@@ -255,11 +269,11 @@ impl Format {
             Self::Pkcs7Der => ", but PKCS#7 in its binary form (.p7b), certificates without a key",
             Self::JavaKeystore => ", but a Java keystore",
             Self::RequestDer => ", but a certificate request in DER: the CA's answer to it is wanted",
-            Self::Coded { key: false } => ", but a certificate in base64, without the lines that begin and end it",
-            Self::Coded { key: true } => ", but a private key in base64, without the lines that begin and end it",
+            Self::Coded { key: false, .. } => ", but a certificate in base64, without the lines that begin and end it",
+            Self::Coded { key: true, .. } => ", but a private key in base64, without the lines that begin and end it",
             Self::CodedStore => ", but a keystore (PKCS#12, PKCS#7 or Java's) in base64",
-            Self::Hex { key: false } => ", but a certificate in hexadecimal digits",
-            Self::Hex { key: true } => ", but a private key in hexadecimal digits",
+            Self::Hex { key: false, .. } => ", but a certificate in hexadecimal digits",
+            Self::Hex { key: true, .. } => ", but a private key in hexadecimal digits",
             Self::Dump { tool: DumpTool::Xxd, .. } => ", but the output of xxd",
             Self::Dump { tool: DumpTool::Hexdump, .. } => ", but the output of hexdump",
             Self::Template => ", but a template that nothing has filled in",
@@ -310,13 +324,21 @@ impl Format {
             (Self::RequestDer, _) => {
                 return Some("give the certificate that the CA issued for it; a request cannot be served".to_owned());
             }
-            (Self::Coded { key }, _) => {
+            (Self::Coded { key, wide }, _) => {
                 let tool = if *key { "pkey" } else { "x509" };
-                format!("`grep -v -- ----- {from} | base64 -d | openssl {tool} -inform der -out {to}`")
+                let narrow = match wide {
+                    true => format!("iconv -f UTF-16 -t UTF-8 {from} | grep -v -- -----"),
+                    false => format!("grep -v -- ----- {from}"),
+                };
+                format!("`{narrow} | base64 -d | openssl {tool} -inform der -out {to}`")
             }
-            (Self::Hex { key }, _) => {
+            (Self::Hex { key, array }, _) => {
                 let tool = if *key { "pkey" } else { "x509" };
-                format!("`tr -dc 0-9A-Fa-f < {from} | {UNHEX} | openssl {tool} -inform der -out {to}`")
+                let bare = match array {
+                    true => "sed -n -e '/{/,/}/{' -e 's/.*{//' -e 's/}.*//' -e 's/0x//g' -e p -e '}'",
+                    false => "sed 's/0x//g'",
+                };
+                format!("`{bare} {from} | tr -dc 0-9A-Fa-f | {UNHEX} | openssl {tool} -inform der -out {to}`")
             }
             (Self::Dump { tool, inner }, _) => {
                 let bare = match tool {
@@ -403,6 +425,7 @@ impl Foreign {
         match self {
             Self::Secret { .. } => ", but a Kubernetes Secret",
             Self::Acme => ", but Traefik's store of certificates (acme.json)",
+            Self::ExternalSecret => ", but what a Kubernetes operator makes a Secret from (kind: ExternalSecret)",
             Self::SealedSecret => ", but a Kubernetes SealedSecret, which only its cluster opens",
             Self::Putty => ", but a key in PuTTY's format (.ppk)",
             Self::SshPublicKey => ", but an SSH public key",
@@ -431,7 +454,7 @@ impl Foreign {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Secret { .. } | Self::SealedSecret => "TLS-KUBERNETES-SECRET",
+            Self::Secret { .. } | Self::SealedSecret | Self::ExternalSecret => "TLS-KUBERNETES-SECRET",
             Self::Acme => "TLS-NOT-PEM",
             Self::Putty => "TLS-PUTTY",
             Self::SshPublicKey => "TLS-SSH-PUBLIC-KEY",
@@ -475,12 +498,11 @@ impl Foreign {
                     first_in_json(field, &from)
                 ));
             }
-            Self::SealedSecret => {
-                return Some(
+            Self::SealedSecret | Self::ExternalSecret => {
+                return Some(format!(
                     "give the Secret that the cluster makes of it: kubectl get secret NAME -o \
-                     jsonpath='{.data.tls\\.crt}' | base64 -d"
-                        .to_owned(),
-                );
+                     jsonpath='{{.data.{field}}}' | base64 -d"
+                ));
             }
             Self::Putty => format!("puttygen {from} -O private-openssh -o {to}"),
             Self::SshPublicKey => {
@@ -542,7 +564,7 @@ impl Foreign {
 
 /// Returns the command that prints the first value of `field`, a basic regular expression, in a JSON file.
 fn first_in_json(field: &str, file: &str) -> String {
-    format!("grep -o '\"{field}\": *\"[^\"]*\"' {file} | head -n 1 | cut -d '\"' -f 4")
+    format!("grep -io '\"{field}\": *\"[^\"]*\"' {file} | head -n 1 | cut -d '\"' -f 4")
 }
 
 /// Returns `file` as a shell word, and the same with `extension` appended.
@@ -563,6 +585,13 @@ fn is_old(bytes: &[u8]) -> bool {
 fn json(text: &str) -> Option<Foreign> {
     let value: Value = serde_json::from_str(text).ok()?;
     let is_secret = |value: &&Value| value["kind"] == "Secret";
+    let is_of = |group: &str| value["apiVersion"].as_str().is_some_and(|version| version.starts_with(group));
+    match value["kind"].as_str() {
+        Some("Certificate" | "CertificateRequest") if is_of("cert-manager.io/") => return Some(Foreign::CertManager),
+        Some("SealedSecret") => return Some(Foreign::SealedSecret),
+        Some("ExternalSecret") => return Some(Foreign::ExternalSecret),
+        _ => {}
+    }
     let secret = match value["kind"].as_str() {
         Some("Secret") => Some(&value),
         Some("List" | "SecretList") => value["items"].as_array().and_then(|items| items.iter().find(is_secret)),
@@ -577,8 +606,10 @@ fn json(text: &str) -> Option<Foreign> {
 
 /// Returns true for Traefik's acme.json: objects with `domain`, `certificate` and `key`, in one list for each resolver.
 fn is_acme(value: &Value, depth: usize) -> bool {
+    // Traefik 1 writes the names with capitals.
+    let has = |fields: &Map<String, Value>, name: &str| fields.keys().any(|key| key.eq_ignore_ascii_case(name));
     match value {
-        Value::Object(fields) if ["domain", "certificate", "key"].iter().all(|name| fields.contains_key(*name)) => true,
+        Value::Object(fields) if ["domain", "certificate", "key"].iter().all(|name| has(fields, name)) => true,
         Value::Object(fields) => depth < 4 && fields.values().any(|value| is_acme(value, depth + 1)),
         Value::Array(items) => depth < 4 && items.first().is_some_and(|value| is_acme(value, depth + 1)),
         _ => false,
@@ -602,7 +633,8 @@ fn kubernetes(text: &str) -> Option<Foreign> {
         })
     };
     match value("kind")?.as_str() {
-        "Certificate" if text.contains("cert-manager.io") => Some(Foreign::CertManager),
+        "Certificate" | "CertificateRequest" if text.contains("cert-manager.io") => Some(Foreign::CertManager),
+        "ExternalSecret" => Some(Foreign::ExternalSecret),
         "SealedSecret" => Some(Foreign::SealedSecret),
         "Secret" | "List" => Some(Foreign::Secret {
             json: text.trim_start().starts_with('{'),

@@ -193,6 +193,10 @@ pub(crate) fn leniencies(pem: &Secret) -> Vec<String> {
         (is_url, "is URL-encoded"),
         (latin && begun, "has bytes that are not UTF-8 outside its blocks"),
         (text.starts_with('\u{feff}'), "begins with a byte order mark"),
+        (
+            begun && text.chars().skip(1).any(|c| is_invisible(c) || c == '\u{a0}'),
+            "has invisible characters, as web pages have them",
+        ),
         (text.contains("\r\n"), "has Windows' line ends"),
         (begun && text.contains("\\n"), "has \\n in letters for its line ends"),
         (one_line && !text.contains("\\n"), "has blanks for its line ends"),
@@ -359,7 +363,9 @@ impl PemError {
                  sign (|); {}",
                 wanted.description()
             ),
-            Self::NotBase64 { around: Some(around), .. } | Self::Damaged { around: Some(around), .. } => {
+            Self::NotBase64 { around: Some(around), .. } | Self::Damaged { around: Some(around), .. }
+                if around.can_be_taken_away() =>
+            {
                 let private = if wanted == Expected::Key { "umask 077 && " } else { "" };
                 format!("take that away and give the new file: `{private}{} {from} > {to}`", around.sed())
             }
@@ -501,7 +507,8 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
         return Err(PemError::NoPem { format: Some(archive) });
     }
     let decoded = utf32(bytes).or_else(|| utf16(bytes));
-    let is_binary = decoded.is_none() && std::str::from_utf8(bytes).is_err();
+    let is_wide = decoded.is_some();
+    let is_binary = !is_wide && std::str::from_utf8(bytes).is_err();
     // Only the blocks count; the text around them may be in any encoding.
     let has_block = || bytes.windows(BEGIN.len()).any(|window| window == BEGIN.as_bytes());
     if is_binary && !has_block() {
@@ -527,7 +534,7 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
             parsed => parsed,
         };
     }
-    if let Some(coded) = coded(&text) {
+    if let Some(coded) = coded(&text, is_wide) {
         return Err(PemError::NoPem { format: Some(coded) });
     }
     // Remove more layers of base64, as in a Kubernetes secret copied from its manifest.
@@ -538,16 +545,24 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
 }
 
 /// Returns the format of base64 data without PEM lines, if it is recognized.
-fn coded(text: &str) -> Option<Format> {
+fn coded(text: &str, wide: bool) -> Option<Format> {
     let body: Zeroizing<String> =
         Zeroizing::new(text.lines().filter(|line| !line.trim_start().starts_with("-----END")).collect());
     let compact = Zeroizing::new(body.split_whitespace().collect::<String>());
     let inner = Zeroizing::new(LENIENT.decode(compact.as_bytes()).ok().filter(|inner| inner.len() > 64)?);
     match Format::of_bytes(&inner) {
-        Format::Der => Some(Format::Coded { key: KeyForm::of(&inner).is_some() })
+        Format::Der => Some(Format::Coded { key: KeyForm::of(&inner).is_some(), wide })
             .filter(|_| KeyForm::of(&inner).is_some() || X509Certificate::from_der(&inner).is_ok()),
         Format::Pkcs12 { .. } | Format::Pkcs7Der | Format::JavaKeystore => Some(Format::CodedStore),
         _ => None,
+    }
+}
+
+/// Returns `text` without quotes around it, as `kubectl -o jsonpath` and copies from JSON leave them.
+fn unquoted(text: &[u8]) -> &[u8] {
+    match text.trim_ascii() {
+        [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => inner,
+        bare => bare,
     }
 }
 
@@ -556,7 +571,7 @@ const MAX_LAYERS: usize = 4;
 
 /// Returns the PEM text under layers of base64, and the number of layers.
 fn layers(text: &[u8]) -> Option<(usize, Zeroizing<String>)> {
-    let mut inner = Zeroizing::new(text.to_vec());
+    let mut inner = Zeroizing::new(unquoted(text).to_vec());
     for layer in 1..=MAX_LAYERS {
         inner.retain(|byte| !byte.is_ascii_whitespace());
         inner = Zeroizing::new(LENIENT.decode(inner.as_slice()).ok()?);
@@ -709,16 +724,20 @@ fn block(label: String, body: &str) -> Result<Block, PemError> {
     // DEK-Info is the last header that OpenSSL writes, and programs that follow it do the same.
     let dek = (body.contains("Proc-Type:") && body.contains("ENCRYPTED")).then(|| Dek::read(value));
     // Web pages put blanks without width into long words.
-    let is_blank = |c: char| c.is_whitespace() || ['\u{200b}', '\u{2060}', '\u{feff}', '\u{ad}'].contains(&c);
+    let is_blank = |c: char| c.is_whitespace() || is_invisible(c);
     let compact = Zeroizing::new(content.split(is_blank).collect::<String>());
-    let around = || Around::of(content);
+    let around = || Around::of(body);
     match LENIENT.decode(compact.as_bytes()).map(Zeroizing::new) {
         Ok(der) if dek.is_none() && is_der(&label) && damage::is_cut(&der, label.starts_with("TRUSTED")) => {
-            Err(PemError::Damaged { label, around: around() })
+            Err(PemError::Damaged { label, around: around().filter(|around| around.can_be_taken_away()) })
         }
         Ok(der) if !der.is_empty() => Ok(Block { label, der, dek }),
         _ => Err(PemError::NotBase64 { label, around: around() }),
     }
+}
+
+fn is_invisible(c: char) -> bool {
+    ['\u{200b}', '\u{2060}', '\u{feff}', '\u{ad}'].contains(&c)
 }
 
 /// Returns true if a block with this label has one value in DER.

@@ -68,6 +68,13 @@ impl Unreadable {
         Self { path: path.to_owned(), reason, fix, is_missing }
     }
 
+    /// Returns the error for a directory that cannot be read.
+    pub fn of_directory(path: &Path, cause: &Error) -> Self {
+        // A missing directory is explained as that of a file in it.
+        let (reason, fix) = explain::explain(cause, &path.join("file"));
+        Self { path: path.to_owned(), reason, fix, is_missing: cause.kind() == ErrorKind::NotFound }
+    }
+
     fn because(path: &Path, reason: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { path: path.to_owned(), reason: reason.into(), fix: fix.into(), is_missing: false }
     }
@@ -333,15 +340,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
         fifo(&path);
-        let writer = thread::spawn({
-            let path = path.clone();
-            move || (0..2).for_each(|_| std::fs::write(&path, "text").unwrap())
-        });
-        for read in both(&path, 100) {
-            let content = read.unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let reads: [&dyn Fn() -> Result<Content, Unreadable>; 2] =
+            [&|| read(&path, 100), &|| runtime.block_on(read_async(&path, 100))];
+        for read in reads {
+            let writer = thread::spawn({
+                let path = path.clone();
+                move || std::fs::write(&path, "text").unwrap()
+            });
+            let content = read().unwrap();
             assert_eq!((content.secret.expose(), content.is_regular), (b"text".as_slice(), false));
+            writer.join().unwrap();
         }
-        writer.join().unwrap();
     }
 
     #[test]

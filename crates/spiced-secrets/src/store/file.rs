@@ -32,7 +32,7 @@ impl FileStore {
         // A mount that is missing entirely is a fault of the store, not a missing key.
         match tokio::fs::read_dir(&self.folder).await {
             Ok(_) => Ok(None),
-            Err(cause) => Err(StoreError::Unreadable(Unreadable::of(&self.folder, &cause))),
+            Err(cause) => Err(StoreError::Unreadable(Unreadable::of_directory(&self.folder, &cause))),
         }
     }
 }
