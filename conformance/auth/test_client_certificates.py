@@ -280,6 +280,7 @@ NAMED = {
     "dns": (["daily.reports.example.com"], "", "ro"),
     "dns, in another case": (["DAILY.Reports.EXAMPLE.com"], "", "ro"),
     "dns, a rule in another case": (["WRITER.example.COM"], "", "rw"),
+    "dns, a wildcard of its own": (["*.reports.example.com"], "", "403"),
     "dns, two labels for one star": (["a.b.reports.example.com"], "", "403"),
     "dns, nothing for a star": (["reports.example.com"], "", "403"),
     "dns, a dot is a dot": (["daily.reportsXexample.com"], "", "403"),
@@ -289,6 +290,8 @@ NAMED = {
     "cn": ([], "grafana", "ro"),
     "cn, beside names": (["other.example.com"], "grafana", "ro"),
     "cn, a star": ([], "job-7.etl", "rw"),
+    # Which of the two is meant is unclear.
+    "cn, one of two": ([], "nobody + grafana", "403"),
     "cn, two labels for one star": ([], "job-7.8.etl", "403"),
     "cn, something after": ([], "grafana2", "403"),
     "cn is no dns name": ([], "writer.example.com", "403"),

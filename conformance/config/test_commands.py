@@ -27,6 +27,34 @@ from harness.waiting import DEADLINE, eventually
 ROOT = Path(__file__).resolve().parents[2]
 
 
+# --json
+
+UNUSABLE = {
+    "no YAML": "name: [\n",
+    "an unknown key": "version: v1\nkind: Spicepod\nname: t\nnonsense: 1\n",
+    "a secret that is missing": "version: v1\nkind: Spicepod\nname: t\nruntime: {tls: {certificate: '${env:A}', key: '${env:B}'}}\n",
+    "a store that is none": "version: v1\nkind: Spicepod\nname: t\nsecrets: [{name: a, from: vualt}]\n",
+    "no pod": None,
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+@pytest.mark.parametrize(
+    "command, errors", [(("tls", "check"), "findings"), (("config", "explain"), "errors"), (("secrets", "check"), None)]
+)
+def test_json_is_one_document_whatever_is_wrong(pod, command, errors, name):
+    """Exit code 78, and standard output holds one JSON object that says why."""
+    pod.folder.mkdir(parents=True, exist_ok=True)
+    if UNUSABLE[name] is not None:
+        pod.write("spicepod.yaml", UNUSABLE[name])
+    done = run(pod, *command, "--json", pod.folder, code=78)
+    document = json.loads(done.stdout)
+    said = document[errors] if errors else document["errors"] + [r for r in document["references"] if r["problem"]]
+    assert said and all((one.get("message") or one.get("problem")) and one["fix"] for one in said), document
+    if command == ("tls", "check"):
+        assert {one["severity"] for one in said} == {"error"} and document["accepted_by"] == {}, document
+
+
 # config explain
 
 

@@ -303,6 +303,57 @@ def _secret(pod: Pod, json_form: bool) -> str:
     return f"apiVersion: v1\ndata:\n{data}kind: Secret\nmetadata:\n  name: db-tls\n  namespace: data\ntype: kubernetes.io/tls\n"
 
 
+def _secrets(pod: Pod) -> str:
+    """What `kubectl get secrets -o json` prints of several, in one line."""
+    other = {"apiVersion": "v1", "data": {"password": "eA=="}, "kind": "Secret", "metadata": {"name": "a"}}
+    return json.dumps({"apiVersion": "v1", "items": [other, json.loads(_secret(pod, True))], "kind": "List"})
+
+
+def _acme(pod: Pod, pair: Pair | None = None) -> str:
+    """Traefik's store of certificates."""
+    pair = pair or pod.pair
+    one = {
+        "domain": {"main": "localhost"},
+        "certificate": base64.b64encode(pair.certificate.encode()).decode(),
+        "key": base64.b64encode(pair.key_text.encode()).decode(),
+        "Store": "default",
+    }
+    return json.dumps({"letsencrypt": {"Account": {"Email": "a@b.test"}, "Certificates": [one]}}, indent=2)
+
+
+def _xxd(data: bytes) -> str:
+    """As `xxd` prints it."""
+    lines = []
+    for at in range(0, len(data), 16):
+        part = data[at : at + 16]
+        words = " ".join(part[word : word + 2].hex() for word in range(0, len(part), 2))
+        lines.append(f"{at:08x}: {words:39}  {''.join(chr(b) if 31 < b < 127 else '.' for b in part)}\n")
+    return "".join(lines)
+
+
+def _hexdump(data: bytes) -> str:
+    """As `hexdump -C` prints it."""
+    lines = []
+    for at in range(0, len(data), 16):
+        part = data[at : at + 16]
+        words = f"{' '.join(f'{b:02x}' for b in part[:8])}  {' '.join(f'{b:02x}' for b in part[8:])}"
+        lines.append(f"{at:08x}  {words:48}  |{''.join(chr(b) if 31 < b < 127 else '.' for b in part)}|\n")
+    return "".join(lines) + f"{len(data):08x}\n"
+
+
+def _each_line(text: str, before: Callable[[int], str]) -> str:
+    return "".join(before(at) + line for at, line in enumerate(text.splitlines(keepends=True), 1))
+
+
+def _without_a_line(pem: str) -> str:
+    lines = pem.splitlines(keepends=True)
+    return "".join(lines[:3] + lines[4:])
+
+
+def _conflict(pod: Pod) -> str:
+    return f"<<<<<<< HEAD\n{pod.pair.certificate}=======\n{pod.ca.issue().certificate}>>>>>>> renewal\n"
+
+
 def _zip(pod: Pod) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -370,6 +421,38 @@ BROKEN: dict[str, Broken] = {
     "certificate: Kubernetes Secret, JSON": Broken(
         "TLS-KUBERNETES-SECRET", _cert(lambda pod: _secret(pod, json_form=True))
     ),
+    "certificate: Kubernetes Secrets, JSON": Broken("TLS-KUBERNETES-SECRET", _cert(_secrets)),
+    "certificate: hexadecimal": Broken("TLS-DER", _cert(lambda pod: pod.pair.der.hex(":", 2) + "\n")),
+    "certificate: xxd": Broken("TLS-DER", _cert(lambda pod: _xxd(pod.pair.der))),
+    "certificate: xxd of PEM": Broken("TLS-DER", _cert(lambda pod: _xxd(pod.pair.certificate.encode()))),
+    "certificate: hexdump": Broken("TLS-DER", _cert(lambda pod: _hexdump(pod.pair.der))),
+    "certificate: acme.json": Broken("TLS-NOT-PEM", _cert(_acme)),
+    "certificate: quoted in a mail": Broken(
+        "TLS-PEM-DAMAGED", _cert(lambda pod: _each_line(pod.pair.certificate, lambda at: "> "))
+    ),
+    "certificate: a diff": Broken("TLS-PEM-DAMAGED", _cert(lambda pod: _each_line(pod.pair.certificate, lambda at: "+"))),
+    "certificate: numbered lines": Broken(
+        "TLS-PEM-DAMAGED", _cert(lambda pod: _each_line(pod.pair.certificate, lambda at: f"{at:4}  "))
+    ),
+    "certificate: lines of grep -n": Broken(
+        "TLS-PEM-DAMAGED", _cert(lambda pod: _each_line(pod.pair.certificate, lambda at: f"{at}:"))
+    ),
+    "certificate: comments of a program": Broken(
+        "TLS-PEM-DAMAGED", _cert(lambda pod: _each_line(pod.pair.certificate, lambda at: "  // "))
+    ),
+    "certificate: strings of a program": Broken(
+        "TLS-PEM-DAMAGED",
+        _cert(lambda pod: "".join(f'"{line}\\n" +\n' for line in pod.pair.certificate.splitlines())),
+    ),
+    "certificate: a C array": Broken(
+        "TLS-DER",
+        _cert(lambda pod: f"unsigned char crt[] = {{\n  {', '.join(f'0x{b:02x}' for b in pod.pair.der)}\n}};\nint n = 500;\n"),
+    ),
+    "certificate: HTML entities": Broken(
+        "TLS-PEM-DAMAGED", _cert(lambda pod: pod.pair.certificate.replace("+", "&#43;").replace("/", "&#47;"))
+    ),
+    "certificate: a line lost": Broken("TLS-PEM-DAMAGED", _cert(lambda pod: _without_a_line(pod.pair.certificate))),
+    "certificate: git's conflict markers": Broken("TLS-PEM-DAMAGED", _cert(_conflict)),
     "certificate: an SSH public key": Broken("TLS-SSH-PUBLIC-KEY", _cert(_ssh_public)),
     "certificate: zip": Broken("TLS-ARCHIVE", _cert(_zip)),
     "certificate: gzip": Broken("TLS-ARCHIVE", _cert(lambda pod: gzip.compress(pod.pair.certificate.encode()))),
@@ -394,6 +477,10 @@ BROKEN: dict[str, Broken] = {
     "key: Java keystore": Broken("TLS-JKS", _key(jks)),
     "key: a path": Broken("TLS-PATH-AS-PEM", _key(lambda pod: "/etc/tls/tls.key")),
     "key: a web page": Broken("TLS-HTML", _key(lambda pod: HTML)),
+    "key: hexadecimal": Broken("TLS-DER", _key(lambda pod: der(pod.pair.key).hex())),
+    "key: xxd": Broken("TLS-DER", _key(lambda pod: _xxd(pod.pair.key_text.encode()))),
+    "key: acme.json": Broken("TLS-NOT-PEM", _key(_acme)),
+    "key: a line lost": Broken("TLS-PEM-DAMAGED", _rsa_key(lambda pod, pair: _without_a_line(pair.key_text))),
     "key: cut in the middle": Broken("TLS-PEM-CUT", _key(lambda pod: pod.pair.key_text[:90])),
     "key: noise in the base64": Broken("TLS-PEM-DAMAGED", _rsa_key(lambda pod, pair: _damaged(pair.key_text))),
     "key: the certificate twice": Broken("TLS-SWAPPED", _key(lambda pod: pod.pair.certificate)),
@@ -717,6 +804,10 @@ ODD: dict[str, tuple[str, Odd]] = {
     "client certificates without identities": (
         "AUTH-NO-IDENTITIES",
         Odd("warning", lambda pod: _asking(pod, pod.ca.pem, identities=False)),
+    ),
+    "TLS switched off beside a certificate": (
+        "CONFIG-WARNING",
+        Odd("warning", lambda pod: pod.yaml(tls={"enabled": False, **pod.write_pair()})),
     ),
     "no TLS": ("TLS-OFF", Odd("info", lambda pod: pod.yaml())),
 }

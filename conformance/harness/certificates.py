@@ -170,7 +170,8 @@ def _sign(common_name, key, by, *, issuer_name=None, names=(), ca=False, starts=
 
 
 def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    """A subject; ` + ` parts several common names."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_name.split(" + ")])
 
 
 def _digest(key):

@@ -104,7 +104,8 @@ MEANS = {
     "TLS-PASSPHRASE-UNUSED": "a passphrase for an unencrypted key",
     "AUTH-KEY-NO-ROLE": "an API key without `:ro` or `:rw`",
     "TLS-DEVELOPMENT": "the development certificate does not exist yet",
-    "TLS-OFF": "TLS is not configured",
+    "TLS-OFF": "TLS is not configured, or switched off",
+    "CONFIG-WARNING": "a setting has no effect, or is not what it seems to be",
 }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -266,6 +267,42 @@ def test_a_reload_locks_no_client_out(pod, code):
     pod.write("ca.pem", pod.ca.pem)
     pod.write("clients.crl", pod.ca.crl(mine, number=3))
     eventually(lambda: clients.get(server, "/health", *show).exit != 0, "the next good list is taken")
+
+
+def test_an_older_revocation_list_lets_no_revoked_client_in(pod):
+    mine = pod.ca.issue(names=(), common_name="a client", client=True)
+    pod.write("ca.pem", pod.ca.pem)
+    pod.write("clients.crl", pod.ca.crl(mine, number=2))
+    asks = {"client_auth_mode": "request", "client_auth_ca_file": "ca.pem", "client_crl_files": ["clients.crl"]}
+    key = LEDGER.mark("an API key")
+    pod.yaml(tls={**pod.write_pair(), **asks}, runtime={"auth": {"api_key": {"keys": [f"{key}:rw"]}}})
+    server = pod.serve()
+    show = clients.showing(mine, pod.home)
+    assert clients.get(server, "/health", *show).exit != 0
+    pod.write("clients.crl", pod.ca.crl(starts=-2 * DAY, number=1))
+    said = server.wait_for_log("ERROR", match="is rejected")["fields"]
+    assert "is older than the one in force" in said["reason"] and "TLS-CRL-OLDER" in said["hint"], said
+    assert clients.get(server, "/health", *show).exit != 0
+    ask = ["-X", "POST", "-H", f"X-API-Key: {key}"]
+    assert clients.get(server, "/v1/tls/reload", *ask).json()["result"] == "rejected"
+    assert clients.get(server, "/v1/tls/reload?force=true", *ask).json()["result"] == "swapped"
+    clients.get(server, "/health", *show).ok()
+
+
+def test_a_pod_that_is_slow_to_read_holds_up_no_renewal(pod):
+    """A FIFO whose writer writes nothing takes the place of `.env`; the new certificate is taken meanwhile."""
+    env = pod.write(".env", "TICKETS=0123456789abcdef\n")
+    pod.yaml(tls={**pod.write_pair(), "session_ticket_secret": "${env:TICKETS}"})
+    server = pod.serve()
+    before = clients.presented(server)
+    env.unlink()
+    os.mkfifo(env)
+    with os.fdopen(os.open(env, os.O_RDWR), "wb"):
+        server.signal(signal.SIGHUP)
+        pod.write_pair(pod.ca.issue())
+        eventually(lambda: clients.presented(server) not in (before, None), "the new certificate")
+        assert not server.logged("ERROR", match="the new configuration is rejected"), "the pod is being read still"
+        server.wait_for_log("ERROR", match="the new configuration is rejected")
 
 
 def test_a_fifo_in_place_of_a_file_ends_no_reload(pod):

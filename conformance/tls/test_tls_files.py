@@ -33,7 +33,7 @@ def codes(report: dict) -> set[str]:
 def files(pod):
     """A leaf below an intermediate, its key, and the root."""
     between = Authority("Between", pod.ca)
-    pair = between.issue(("db.test", "192.0.2.7"), ends=100 * DAY)
+    pair = between.issue(("db.test", "192.0.2.7"), ends=100.5 * DAY)
     pod.write("tls.crt", certificate_pem(pair.leaf, *pair.intermediates))
     pod.write("tls.key", pair.key_text)
     os.chmod(pod.folder / "tls.key", 0o600)

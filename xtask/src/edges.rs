@@ -10,10 +10,11 @@ use crate::tools::{Outcome, cargo};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("tls-core", &[]),
     ("spiced-engine", &[]),
-    ("spiced-certs", &["tls-core"]),
-    ("spiced-secrets", &["tls-core"]),
+    ("spiced-files", &["tls-core"]),
+    ("spiced-certs", &["spiced-files", "tls-core"]),
+    ("spiced-secrets", &["spiced-files", "tls-core"]),
     ("spiced-telemetry", &["tls-core"]),
-    ("spiced-config", &["spiced-secrets", "tls-core"]),
+    ("spiced-config", &["spiced-files", "spiced-secrets", "tls-core"]),
     ("spiced-middleware", &["spiced-engine", "tls-core"]),
     ("spiced-datafusion", &["spiced-engine", "spiced-certs", "tls-core"]),
     ("spiced-formats", &["spiced-engine", "tls-core"]),
@@ -24,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "spiced",
         &[
             "tls-core",
+            "spiced-files",
             "spiced-certs",
             "spiced-secrets",
             "spiced-config",

@@ -33,6 +33,37 @@ pub struct LoadedClients {
     pub trust: ClientAuthPolicy,
     /// Findings that do not prevent the policy from being used.
     pub findings: Vec<Finding>,
+    /// The revocation lists in use.
+    pub(crate) lists: Vec<ListIssue>,
+}
+
+/// Which revocation list is in use, and when its CA issued it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListIssue {
+    issuer: String,
+    part: Option<Vec<u8>>,
+    since: i64,
+    origin: String,
+}
+
+/// Returns the finding that a list of `new` is older than the list of the same CA in `before`: clients revoked between
+/// the two would be accepted again.
+pub(crate) fn older_list(new: &[ListIssue], before: &[ListIssue]) -> Option<Finding> {
+    let is_older = |new: &&ListIssue| {
+        let same = |old: &&ListIssue| (&old.issuer, &old.part) == (&new.issuer, &new.part);
+        before.iter().find(same).is_some_and(|old| new.since < old.since)
+    };
+    let list = new.iter().find(is_older)?;
+    Some(Finding {
+        code: "TLS-CRL-OLDER",
+        severity: Severity::Error,
+        origin: list.origin.clone(),
+        subject: list.issuer.clone(),
+        message: "the revocation list is older than the one in force: clients revoked since then would be accepted"
+            .to_owned(),
+        fix: "fetch the CA's current list".to_owned(),
+        refused_by: Clients::NONE,
+    })
 }
 
 /// Reads the CA certificates and the revocation lists. A FIFO can be read only once, so its content replaces it as
@@ -117,6 +148,7 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
             });
         }
     }
+    let issues = lists.iter().map(Listed::issue).collect();
     let lists = lists.into_iter().map(|list| list.der).collect();
     let trust = ClientAuthPolicy::new(material.mode, &authorities, lists).map_err(|error| match error {
         ClientAuthError::Authority(_) => refused(&material.authority, error.to_string()),
@@ -126,7 +158,7 @@ pub fn load_clients(material: &mut ClientMaterial) -> Result<LoadedClients, Load
         },
     })?;
     let trust = trust.sourced(material.authority.origin.clone());
-    Ok(LoadedClients { trust, findings })
+    Ok(LoadedClients { trust, findings, lists: issues })
 }
 
 fn unusable_list(list: &Sourced<Input>, reason: String) -> LoadError {
@@ -200,6 +232,11 @@ impl Listed {
             is_forged,
             der,
         }
+    }
+
+    fn issue(&self) -> ListIssue {
+        let Self { issuer, part, since, origin, .. } = self;
+        ListIssue { issuer: issuer.clone(), part: part.clone(), since: *since, origin: origin.clone() }
     }
 
     fn is_about_the_same(&self, other: &Self) -> bool {

@@ -150,6 +150,22 @@ pub(crate) fn unsigned(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     wrap(INTEGER, &content)
 }
 
+/// Returns the length of a SEQUENCE with its header, as its header states it; `None` if it is no SEQUENCE of definite
+/// length.
+pub(crate) fn stated_length(der: &[u8]) -> Option<usize> {
+    const SEQUENCE: u8 = 0x30;
+    let [SEQUENCE, first, rest @ ..] = der else { return None };
+    match *first {
+        short @ ..0x80 => Some(2 + usize::from(short)),
+        0x80 => None,
+        long => {
+            let octets = rest.get(..usize::from(long & 0x7f)).filter(|octets| octets.len() <= 4)?;
+            let length = octets.iter().fold(0_usize, |length, octet| length << 8 | usize::from(*octet));
+            Some(2 + octets.len() + length)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,11 +20,12 @@ pub(crate) const MAX_DAYS: i64 = 825;
 
 /// The codes of findings for which clients refuse a certificate, or are themselves refused. These findings block a
 /// reload.
-pub const REFUSALS: [&str; 32] = [
+pub const REFUSALS: [&str; 33] = [
     "TLS-CHAIN-REFUSED",
     "TLS-CHAIN-SIGNATURE",
     "TLS-CLIENT-CA-NOT-CA",
     "TLS-CRL-MISSING",
+    "TLS-CRL-OLDER",
     "TLS-CRL-SIGNATURE",
     "TLS-CRITICAL-EXTENSION",
     "TLS-EMPTY-SUBJECT",

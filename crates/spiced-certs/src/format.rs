@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use serde_json::{Map, Value};
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
 
+use crate::der::KeyForm;
 use crate::pem::{Expected, quoted};
 
 /// The format of a file without PEM.
@@ -21,10 +24,15 @@ pub(crate) enum Format {
     JavaKeystore,
     /// A certificate request in DER.
     RequestDer,
-    /// DER in base64, without PEM lines around it. `key`: whether it is a private key.
-    Coded { key: bool },
+    /// DER in base64, without PEM lines around it. `key`: whether it is a private key; `wide`: whether
+    /// the text is UTF-16.
+    Coded { key: bool, wide: bool },
     /// PKCS#12, PKCS#7 or a Java keystore in base64.
     CodedStore,
+    /// DER in hexadecimal digits; `array`: in the braces of a C program.
+    Hex { key: bool, array: bool },
+    /// The output of `xxd` or `hexdump -C`.
+    Dump { tool: DumpTool, inner: DumpContent },
     /// A template with placeholders that were not replaced.
     Template,
     /// Other binary data.
@@ -37,6 +45,21 @@ pub(crate) enum Format {
     Other(Foreign),
 }
 
+/// The program that wrote a hexadecimal dump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DumpTool {
+    Xxd,
+    Hexdump,
+}
+
+/// What a hexadecimal dump shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DumpContent {
+    Text,
+    Certificate,
+    Key,
+}
+
 /// Files of other programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Foreign {
@@ -47,6 +70,10 @@ pub(crate) enum Foreign {
         namespace: Option<String>,
     },
     SealedSecret,
+    /// What the External Secrets Operator makes a Secret from.
+    ExternalSecret,
+    /// Traefik's acme.json.
+    Acme,
     Putty,
     SshPublicKey,
     Zip,
@@ -148,6 +175,9 @@ impl Format {
         {
             return foreign(Foreign::SshPublicKey);
         }
+        if let Some(json) = json(text) {
+            return foreign(json);
+        }
         if let Some(secret) = kubernetes(text) {
             return foreign(secret);
         }
@@ -170,8 +200,26 @@ impl Format {
             let name = text.strip_prefix('$').map(|rest| rest.trim_matches(['{', '}']));
             name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
         };
-        if text.contains("{{") && text.contains("}}") || is_reference(text) {
+        let has = |begin: &str, end: &str| text.contains(begin) && text.contains(end);
+        let is_framed = |begin: &str, end: &str| {
+            let name = text.strip_prefix(begin).and_then(|rest| rest.strip_suffix(end)).unwrap_or_default();
+            !name.is_empty() && name.len() < 80 && name.chars().all(|c| c.is_alphanumeric() || " _-.".contains(c))
+        };
+        let framed = [("@", "@"), ("%", "%"), ("__", "__"), ("<", ">"), ("[", "]"), ("#{", "}#")];
+        if has("{{", "}}")
+            || has("<%", "%>")
+            || has("{%", "%}")
+            || is_reference(text)
+            || framed.iter().any(|(begin, end)| is_framed(begin, end))
+        {
             return Some(Self::Template);
+        }
+        let array = text.split_once('{').and_then(|(_, rest)| Some(rest.split_once('}')?.0));
+        if let Some(inner) = digits(array.unwrap_or(text)) {
+            let key = KeyForm::of(&inner).is_some();
+            if key || X509Certificate::from_der(&inner).is_ok() {
+                return Some(Self::Hex { key, array: array.is_some() });
+            }
         }
         let one_line = !text.contains('\n') && text.len() < 4096;
         let is_quoted = |text: &str| {
@@ -186,6 +234,33 @@ impl Format {
         .then(|| Self::Path { quoted: is_quoted(text) })
     }
 
+    /// Detects a hexadecimal dump, which may show PEM.
+    pub(crate) fn of_dump(text: &str) -> Option<Self> {
+        let first = text.trim_start().lines().next()?;
+        let offset = first.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let tool = match &first[offset..] {
+            rest if rest.starts_with(": ") => DumpTool::Xxd,
+            rest if rest.starts_with("  ") && rest.ends_with('|') => DumpTool::Hexdump,
+            _ => return None,
+        };
+        if offset != 8 {
+            return None;
+        }
+        let mut bytes = Zeroizing::new(Vec::new());
+        for line in text.lines() {
+            let line = line.get(8..).unwrap_or_default().trim_start_matches([':', ' ']);
+            let end = if tool == DumpTool::Xxd { line.find("  ") } else { line.find('|') };
+            bytes.extend(digits(&line[..end.unwrap_or(line.len())]).iter().flat_map(|part| part.iter()));
+        }
+        let inner = match bytes.as_slice() {
+            bytes if bytes.starts_with(b"-----BEGIN") => DumpContent::Text,
+            bytes if KeyForm::of(bytes).is_some() => DumpContent::Key,
+            bytes if X509Certificate::from_der(bytes).is_ok() => DumpContent::Certificate,
+            _ => return None,
+        };
+        Some(Self::Dump { tool, inner })
+    }
+
     /// Returns the text that follows `it holds no PEM block` in a message.
     pub(crate) fn instead(&self) -> &'static str {
         match self {
@@ -196,9 +271,13 @@ impl Format {
             Self::RequestDer => {
                 ", but a certificate request in DER: the certificate that the CA issued for it is required"
             }
-            Self::Coded { key: false } => ", but a certificate in base64, without the lines that begin and end it",
-            Self::Coded { key: true } => ", but a private key in base64, without the lines that begin and end it",
+            Self::Coded { key: false, .. } => ", but a certificate in base64, without the lines that begin and end it",
+            Self::Coded { key: true, .. } => ", but a private key in base64, without the lines that begin and end it",
             Self::CodedStore => ", but a keystore (PKCS#12, PKCS#7 or Java's) in base64",
+            Self::Hex { key: false, .. } => ", but a certificate in hexadecimal digits",
+            Self::Hex { key: true, .. } => ", but a private key in hexadecimal digits",
+            Self::Dump { tool: DumpTool::Xxd, .. } => ", but the output of xxd",
+            Self::Dump { tool: DumpTool::Hexdump, .. } => ", but the output of hexdump",
             Self::Template => ", but a template that has not been filled in",
             Self::Binary => ", but binary data",
             Self::Path { quoted: false } => ", but what looks like a path",
@@ -217,6 +296,7 @@ impl Format {
             Self::RequestDer => "TLS-NO-CERTIFICATE",
             Self::Coded { .. } => "TLS-PEM-CUT",
             Self::CodedStore => "TLS-PKCS12",
+            Self::Hex { .. } | Self::Dump { .. } => "TLS-DER",
             Self::Binary | Self::Template => "TLS-NOT-PEM",
             Self::Path { .. } => "TLS-PATH-AS-PEM",
             Self::Html => "TLS-HTML",
@@ -246,9 +326,34 @@ impl Format {
             (Self::RequestDer, _) => {
                 return Some("give the certificate that the CA issued for it; a request cannot be served".to_owned());
             }
-            (Self::Coded { key }, _) => {
+            (Self::Coded { key, wide }, _) => {
                 let tool = if *key { "pkey" } else { "x509" };
-                format!("`grep -v -- ----- {from} | base64 -d | openssl {tool} -inform der -out {to}`")
+                let narrow = match wide {
+                    true => format!("iconv -f UTF-16 -t UTF-8 {from} | grep -v -- -----"),
+                    false => format!("grep -v -- ----- {from}"),
+                };
+                format!("`{narrow} | base64 -d | openssl {tool} -inform der -out {to}`")
+            }
+            (Self::Hex { key, array }, _) => {
+                let tool = if *key { "pkey" } else { "x509" };
+                let bare = match array {
+                    true => "sed -n -e '/{/,/}/{' -e 's/.*{//' -e 's/}.*//' -e 's/0x//g' -e p -e '}'",
+                    false => "sed 's/0x//g'",
+                };
+                format!("`{bare} {from} | tr -dc 0-9A-Fa-f | {UNHEX} | openssl {tool} -inform der -out {to}`")
+            }
+            (Self::Dump { tool, inner }, _) => {
+                let bare = match tool {
+                    DumpTool::Xxd => "sed -e 's/^[0-9a-f]*: *//' -e 's/  .*//'",
+                    DumpTool::Hexdump => "sed -e 's/^[0-9a-f]* *//' -e 's/|.*//'",
+                };
+                let write = match inner {
+                    DumpContent::Text => format!("> {to}"),
+                    DumpContent::Certificate => format!("| openssl x509 -inform der -out {to}"),
+                    DumpContent::Key => format!("| openssl pkey -inform der -out {to}"),
+                };
+                let private = if *inner == DumpContent::Certificate { "" } else { "umask 077 && " };
+                format!("`{private}{bare} {from} | tr -dc 0-9A-Fa-f | {UNHEX} {write}`")
             }
             (Self::CodedStore, _) => {
                 let (from, to) = files(file, "bin");
@@ -290,6 +395,29 @@ impl Format {
     }
 }
 
+/// Decodes hexadecimal digits.
+const UNHEX: &str = "tr a-f A-F | basenc --base16 -d";
+
+/// Returns the bytes that `text` shows in hexadecimal digits, with blanks, colons or `0x` between them.
+fn digits(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let text = Zeroizing::new(text.replace("0x", " ").replace("\\x", " "));
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len() / 2));
+    let mut high = None;
+    for byte in text.bytes() {
+        match (digit(byte), high) {
+            (Some(digit), None) => high = Some(digit),
+            (Some(digit), Some(first)) => {
+                bytes.push(first << 4 | digit);
+                high = None;
+            }
+            (None, _) if byte.is_ascii_whitespace() || [b':', b',', b'-'].contains(&byte) => {}
+            (None, _) => return None,
+        }
+    }
+    high.is_none().then_some(bytes)
+}
+
 pub(crate) fn no_key_in_pkcs7() -> String {
     "PKCS#7 holds no key: give the key file that was made with the certificate's request".to_owned()
 }
@@ -298,6 +426,8 @@ impl Foreign {
     fn instead(&self) -> &'static str {
         match self {
             Self::Secret { .. } => ", but a Kubernetes Secret",
+            Self::Acme => ", but Traefik's store of certificates (acme.json)",
+            Self::ExternalSecret => ", but what a Kubernetes operator makes a Secret from (kind: ExternalSecret)",
             Self::SealedSecret => ", but a Kubernetes SealedSecret, which only its cluster opens",
             Self::Putty => ", but a key in PuTTY's format (.ppk)",
             Self::SshPublicKey => ", but an SSH public key",
@@ -326,7 +456,8 @@ impl Foreign {
 
     fn code(&self) -> &'static str {
         match self {
-            Self::Secret { .. } | Self::SealedSecret => "TLS-KUBERNETES-SECRET",
+            Self::Secret { .. } | Self::SealedSecret | Self::ExternalSecret => "TLS-KUBERNETES-SECRET",
+            Self::Acme => "TLS-NOT-PEM",
             Self::Putty => "TLS-PUTTY",
             Self::SshPublicKey => "TLS-SSH-PUBLIC-KEY",
             Self::Zip | Self::Gzip | Self::Bzip2 | Self::Xz | Self::Zstd | Self::SevenZip | Self::Tar => "TLS-ARCHIVE",
@@ -352,23 +483,28 @@ impl Foreign {
         let command = match self {
             Self::Secret { json, name, namespace } => {
                 let pick = match json {
-                    true => format!("s/.*\"{field}\": *\"\\([^\"]*\\)\".*/\\1/p"),
-                    false => format!("s/^ *{field}: *//p"),
+                    true => first_in_json(field, &from),
+                    false => format!("sed -n 's/^ *{field}: *//p' {from} | head -n 1"),
                 };
                 let name = name.as_deref().unwrap_or("NAME");
                 let namespace = namespace.as_deref().map(|name| format!(" -n {name}")).unwrap_or_default();
                 return Some(format!(
-                    "extract the value and use the new file: `{private}sed -n '{pick}' {from} | base64 -d > {to}`; or \
-                     write it like that in the first place: kubectl get secret {name}{namespace} -o \
-                     jsonpath='{{.data.{field}}}' | base64 -d"
+                    "extract the value and use the new file: `{private}{pick} | base64 -d > {to}`; or write \
+                     it so in the first place: kubectl get secret {name}{namespace} -o jsonpath='{{.data.{field}}}' | base64 -d"
                 ));
             }
-            Self::SealedSecret => {
-                return Some(
+            Self::Acme => {
+                let field = if wanted == Expected::Key { "key" } else { "certificate" };
+                return Some(format!(
+                    "extract the first one and use the new file: `{private}{} | base64 -d > {to}`",
+                    first_in_json(field, &from)
+                ));
+            }
+            Self::SealedSecret | Self::ExternalSecret => {
+                return Some(format!(
                     "use the Secret that the cluster makes from it: kubectl get secret NAME -o \
-                     jsonpath='{.data.tls\\.crt}' | base64 -d"
-                        .to_owned(),
-                );
+                     jsonpath='{{.data.{field}}}' | base64 -d"
+                ));
             }
             Self::Putty => format!("puttygen {from} -O private-openssh -o {to}"),
             Self::SshPublicKey => {
@@ -430,6 +566,11 @@ impl Foreign {
     }
 }
 
+/// Returns the command that prints the first value of `field`, a basic regular expression, in a JSON file.
+fn first_in_json(field: &str, file: &str) -> String {
+    format!("grep -io '\"{field}\": *\"[^\"]*\"' {file} | head -n 1 | cut -d '\"' -f 4")
+}
+
 /// Returns `file` as a shell word, and the same with `extension` appended.
 fn files(file: Option<&Path>, extension: &str) -> (String, String) {
     match file.map(|file| file.display().to_string()) {
@@ -444,6 +585,47 @@ fn is_old(bytes: &[u8]) -> bool {
     bytes.windows(12).any(|window| window[..11] == PBE && [1, 2, 5, 6].contains(&window[11]))
 }
 
+/// Recognizes JSON files that hold certificates.
+fn json(text: &str) -> Option<Foreign> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let is_secret = |value: &&Value| value["kind"] == "Secret";
+    let is_of = |group: &str| value["apiVersion"].as_str().is_some_and(|version| version.starts_with(group));
+    match value["kind"].as_str() {
+        Some("Certificate" | "CertificateRequest") if is_of("cert-manager.io/") => return Some(Foreign::CertManager),
+        Some("SealedSecret") => return Some(Foreign::SealedSecret),
+        Some("ExternalSecret") => return Some(Foreign::ExternalSecret),
+        _ => {}
+    }
+    let secret = match value["kind"].as_str() {
+        Some("Secret") => Some(&value),
+        Some("List" | "SecretList") => value["items"].as_array().and_then(|items| items.iter().find(is_secret)),
+        _ => None,
+    };
+    if let Some(secret) = secret {
+        let name = |key: &str| secret["metadata"][key].as_str().map(str::to_owned).filter(|name| is_name(name));
+        return Some(Foreign::Secret { json: true, name: name("name"), namespace: name("namespace") });
+    }
+    is_acme(&value, 0).then_some(Foreign::Acme)
+}
+
+/// Returns true for Traefik's acme.json: objects with `domain`, `certificate` and `key`, in one list for each resolver.
+fn is_acme(value: &Value, depth: usize) -> bool {
+    // Traefik 1 writes the names with capitals.
+    let has = |fields: &Map<String, Value>, name: &str| fields.keys().any(|key| key.eq_ignore_ascii_case(name));
+    match value {
+        Value::Object(fields) if ["domain", "certificate", "key"].iter().all(|name| has(fields, name)) => true,
+        Value::Object(fields) => depth < 4 && fields.values().any(|value| is_acme(value, depth + 1)),
+        Value::Array(items) => depth < 4 && items.first().is_some_and(|value| is_acme(value, depth + 1)),
+        _ => false,
+    }
+}
+
+/// Returns true if a message may repeat `name` as that of a Kubernetes object.
+fn is_name(name: &str) -> bool {
+    let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    !name.is_empty() && name.len() < 254 && name.bytes().all(is_letter)
+}
+
 /// Recognizes a Kubernetes Secret as written by `kubectl get -o yaml` or `-o json`.
 fn kubernetes(text: &str) -> Option<Foreign> {
     let plain = |value: &str| value.trim().trim_matches(['"', '\'', ',']).trim_matches('"').to_owned();
@@ -454,16 +636,14 @@ fn kubernetes(text: &str) -> Option<Foreign> {
             Some(plain(rest)).filter(|value| !value.is_empty())
         })
     };
-    let is_name = |name: &String| {
-        name.len() < 254 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
-    };
     match value("kind")?.as_str() {
-        "Certificate" if text.contains("cert-manager.io") => Some(Foreign::CertManager),
+        "Certificate" | "CertificateRequest" if text.contains("cert-manager.io") => Some(Foreign::CertManager),
+        "ExternalSecret" => Some(Foreign::ExternalSecret),
         "SealedSecret" => Some(Foreign::SealedSecret),
         "Secret" | "List" => Some(Foreign::Secret {
             json: text.trim_start().starts_with('{'),
-            name: value("name").filter(is_name),
-            namespace: value("namespace").filter(is_name),
+            name: value("name").filter(|name| is_name(name)),
+            namespace: value("namespace").filter(|name| is_name(name)),
         }),
         _ => None,
     }

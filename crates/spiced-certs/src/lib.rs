@@ -36,6 +36,7 @@ mod chain;
 mod check_config;
 mod client_ca;
 mod compatibility;
+mod damage;
 mod der;
 mod diagnostics;
 mod encrypted;

@@ -179,7 +179,10 @@ fn assemble(
 /// Returns the error for a certificate that rustls cannot use.
 fn unusable_certificate(from: &Sourced<Input>, reason: &IdentityError) -> LoadError {
     let file = from.value.file().map_or("FILE".to_owned(), |f| pem::quoted(&f.display().to_string()));
-    let fix = format!("have it issued again; `openssl x509 -text -noout -in {file}` shows what it says");
+    let fix = format!(
+        "copy it again from where it came; if that is the same text, have it issued again: `openssl x509 -text -noout -in \
+         {file}` shows what it says"
+    );
     Unusable::of(from, Expected::Certificate, "TLS-CERTIFICATE-UNUSABLE", reason.to_string(), fix)
 }
 
@@ -451,6 +454,12 @@ pub enum LoadError {
         /// The reason for the refusal.
         finding: Box<Finding>,
     },
+    /// A revocation list is older than the one in force.
+    #[error("{}: {}", finding.origin, finding.message)]
+    OlderList {
+        /// The reason.
+        finding: Box<Finding>,
+    },
     /// Several errors.
     #[error("{} (and {} more; spiced tls check lists all)", errors[0], errors.len() - 1)]
     Several {
@@ -544,7 +553,7 @@ impl LoadError {
             Self::OutOfDate { origin, subject } => ("TLS-OUT-OF-DATE", origin, subject.clone()),
             Self::ListOutOfDate { origin } => ("TLS-CRL-OUT-OF-DATE", origin, String::new()),
             Self::NotYet { origin, subject, .. } => ("TLS-NOT-YET-VALID", origin, subject.clone()),
-            Self::Refused { finding, .. } | Self::LocksOut { finding } => {
+            Self::Refused { finding, .. } | Self::LocksOut { finding } | Self::OlderList { finding } => {
                 return Finding { message: self.to_string(), ..(**finding).clone() };
             }
             Self::Several { errors } => return Finding { message: self.to_string(), ..errors[0].finding() },
@@ -572,7 +581,7 @@ impl LoadError {
             Self::OutOfDate { .. } => "put a certificate there that is in date, or check this machine's clock",
             Self::ListOutOfDate { .. } => "put the CA's current list there",
             Self::NotYet { .. } => "wait, or check this machine's clock",
-            Self::Refused { finding, .. } | Self::LocksOut { finding } => &finding.fix,
+            Self::Refused { finding, .. } | Self::LocksOut { finding } | Self::OlderList { finding } => &finding.fix,
             Self::Several { errors } => errors[0].hint(),
             Self::NotAPair(mismatch) => &mismatch.fix,
         }

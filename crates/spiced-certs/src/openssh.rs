@@ -21,7 +21,7 @@ pub(crate) fn private_key(
     body: &[u8],
     passphrase: Option<&Secret>,
 ) -> Result<(PrivateKeyDer<'static>, bool), PemError> {
-    let damaged = || PemError::NotBase64 { label: "OPENSSH PRIVATE KEY".to_owned() };
+    let damaged = || PemError::NotBase64 { label: "OPENSSH PRIVATE KEY".to_owned(), around: None };
     let mut rest = body.strip_prefix(MAGIC).ok_or_else(damaged)?;
     let cipher = string(&mut rest).ok_or_else(damaged)?;
     let kdf = string(&mut rest).ok_or_else(damaged)?;

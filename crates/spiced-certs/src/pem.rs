@@ -14,6 +14,7 @@ use tls_core::Secret;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
+use crate::damage::{self, Around};
 use crate::der::KeyForm;
 use crate::encrypted::{self, Dek};
 use crate::format::{Format, no_key_in_pkcs7};
@@ -160,13 +161,18 @@ pub(crate) fn is_plain(pem: &Secret, count: usize) -> bool {
 /// Returns the ways in which a PEM text that can be read deviates from what programs write.
 pub(crate) fn leniencies(pem: &Secret) -> Vec<String> {
     let bytes = pem.expose();
-    let utf16 = utf16(bytes);
+    let utf32 = utf32(bytes);
+    let is_utf32 = utf32.is_some();
+    let utf16 = utf16(bytes).filter(|_| !is_utf32);
     let is_utf16 = utf16.is_some();
-    let latin = utf16.is_none() && std::str::from_utf8(bytes).is_err();
-    let Some(text) = utf16.or_else(|| Some(Zeroizing::new(String::from_utf8_lossy(bytes).into_owned()))) else {
+    let latin = !is_utf16 && !is_utf32 && std::str::from_utf8(bytes).is_err();
+    let Some(text) = utf32.or(utf16).or_else(|| Some(Zeroizing::new(String::from_utf8_lossy(bytes).into_owned())))
+    else {
         return Vec::new();
     };
-    let (tidied, nearly) = with_whole_lines(&text);
+    let unescaped = url_decoded(&text);
+    let is_url = unescaped.is_some();
+    let (tidied, nearly) = with_whole_lines(unescaped.as_ref().unwrap_or(&text));
     let text = tidied.as_str();
     let begun = text.contains(BEGIN);
     let one_line = begun && !text.trim().contains('\n');
@@ -183,8 +189,14 @@ pub(crate) fn leniencies(pem: &Secret) -> Vec<String> {
     let layers = if begun { 0 } else { layers(text.as_bytes()).map_or(1, |(layers, _)| layers) };
     let mut odd: Vec<String> = [
         (is_utf16, "is in UTF-16, as PowerShell writes it"),
+        (is_utf32, "is in UTF-32"),
+        (is_url, "is URL-encoded"),
         (latin && begun, "has bytes that are not UTF-8 outside its blocks"),
         (text.starts_with('\u{feff}'), "begins with a byte order mark"),
+        (
+            begun && text.chars().skip(1).any(|c| is_invisible(c) || c == '\u{a0}'),
+            "has invisible characters, as web pages have them",
+        ),
         (text.contains("\r\n"), "has Windows' line ends"),
         (begun && text.contains("\\n"), "has literal \\n instead of line ends"),
         (one_line && !text.contains("\\n"), "has blanks instead of line ends"),
@@ -235,11 +247,24 @@ pub(crate) enum PemError {
         label: String,
     },
     /// A block's content is not base64.
-    #[error("the block `{label}` is not base64; the text is damaged")]
+    #[error("the block `{label}` is not base64; {}", .around.map_or("the text is damaged", Around::text))]
     NotBase64 {
         /// The block's label.
         label: String,
+        /// What stands around its lines, if that is recognized.
+        around: Option<Around>,
     },
+    /// A block has another length than its content states.
+    #[error("the block `{label}` is damaged: {}", .around.map_or("lines or letters of it are lost or doubled", Around::text))]
+    Damaged {
+        /// The block's label.
+        label: String,
+        /// What stands around its lines, if that is recognized.
+        around: Option<Around>,
+    },
+    /// The text has git's conflict markers.
+    #[error("it has git's conflict markers: a merge left two versions in it")]
+    Conflict,
     /// There are blocks, but no certificate.
     #[error("it holds no certificate{}", .instead.text())]
     NoCertificate {
@@ -292,7 +317,7 @@ impl PemError {
             Self::NoPem { format: Some(format) } => format.code(),
             Self::NoPem { format: None } => "TLS-NOT-PEM",
             Self::Unfinished { .. } => "TLS-PEM-CUT",
-            Self::NotBase64 { .. } => "TLS-PEM-DAMAGED",
+            Self::NotBase64 { .. } | Self::Damaged { .. } | Self::Conflict => "TLS-PEM-DAMAGED",
             Self::NoCertificate { instead: FoundInstead::Key } | Self::NoKey { instead: FoundInstead::Certificate } => {
                 "TLS-SWAPPED"
             }
@@ -338,7 +363,20 @@ impl PemError {
                  a block scalar (|); {}",
                 wanted.description()
             ),
-            Self::NotBase64 { .. } | Self::Unfinished { .. } => {
+            Self::NotBase64 { around: Some(around), .. } | Self::Damaged { around: Some(around), .. }
+                if around.can_be_taken_away() =>
+            {
+                let private = if wanted == Expected::Key { "umask 077 && " } else { "" };
+                format!("remove that and use the new file: `{private}{} {from} > {to}`", around.sed())
+            }
+            Self::Conflict => {
+                let private = if wanted == Expected::Key { "umask 077 && " } else { "" };
+                format!(
+                    "keep one of the two versions and use the new file; for the first: `{private}sed -e '/^<<<<<<< /d' -e \
+                     '/^=======$/,/^>>>>>>> /d' {from} > {to}`"
+                )
+            }
+            Self::NotBase64 { .. } | Self::Damaged { .. } | Self::Unfinished { .. } => {
                 format!("copy it again, completely, from its source; {}", wanted.description())
             }
             Self::SeveralKeys { .. } => "keep only the certificate's key in it".to_owned(),
@@ -358,6 +396,7 @@ impl PemError {
             Self::Empty
                 | Self::Unfinished { .. }
                 | Self::NotBase64 { .. }
+                | Self::Damaged { .. }
                 | Self::WrongPassphrase
                 | Self::NoPem { format: None }
                 | Self::NoCertificate { instead: FoundInstead::Other }
@@ -468,14 +507,21 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
     if let archive @ Format::Other(_) = Format::of_bytes(bytes) {
         return Err(PemError::NoPem { format: Some(archive) });
     }
-    let decoded = utf16(bytes);
-    let is_binary = decoded.is_none() && std::str::from_utf8(bytes).is_err();
+    let decoded = utf32(bytes).or_else(|| utf16(bytes));
+    let is_wide = decoded.is_some();
+    let is_binary = !is_wide && std::str::from_utf8(bytes).is_err();
     // Only the blocks count; the text around them may be in any encoding.
     let has_block = || bytes.windows(BEGIN.len()).any(|window| window == BEGIN.as_bytes());
     if is_binary && !has_block() {
         return Err(PemError::NoPem { format: Some(Format::of_bytes(bytes)) });
     }
     let text = self::text(decoded.unwrap_or_else(|| Zeroizing::new(String::from_utf8_lossy(bytes).into_owned())));
+    if let Some(dump) = Format::of_dump(&text) {
+        return Err(PemError::NoPem { format: Some(dump) });
+    }
+    if damage::is_conflict(&text) {
+        return Err(PemError::Conflict);
+    }
     if text.contains(BEGIN) {
         // Files encrypted by other programs have similar armor.
         let foreign = |label: &str| label.starts_with("PGP ") || label.starts_with("AGE ");
@@ -483,13 +529,13 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
             Ok(blocks) if blocks.iter().any(|block| foreign(&block.label)) => {
                 Err(PemError::NoPem { format: Format::of_text(text.trim()) })
             }
-            Err(PemError::NotBase64 { label } | PemError::Unfinished { label }) if foreign(&label) => {
+            Err(PemError::NotBase64 { label, .. } | PemError::Unfinished { label }) if foreign(&label) => {
                 Err(PemError::NoPem { format: Format::of_text(text.trim()) })
             }
             parsed => parsed,
         };
     }
-    if let Some(coded) = coded(&text) {
+    if let Some(coded) = coded(&text, is_wide) {
         return Err(PemError::NoPem { format: Some(coded) });
     }
     // Remove more layers of base64, as in a Kubernetes secret copied from its manifest.
@@ -500,16 +546,24 @@ fn blocks(pem: &Secret) -> Result<Vec<Block>, PemError> {
 }
 
 /// Returns the format of base64 data without PEM lines, if it is recognized.
-fn coded(text: &str) -> Option<Format> {
+fn coded(text: &str, wide: bool) -> Option<Format> {
     let body: Zeroizing<String> =
         Zeroizing::new(text.lines().filter(|line| !line.trim_start().starts_with("-----END")).collect());
     let compact = Zeroizing::new(body.split_whitespace().collect::<String>());
     let inner = Zeroizing::new(LENIENT.decode(compact.as_bytes()).ok().filter(|inner| inner.len() > 64)?);
     match Format::of_bytes(&inner) {
-        Format::Der => Some(Format::Coded { key: KeyForm::of(&inner).is_some() })
+        Format::Der => Some(Format::Coded { key: KeyForm::of(&inner).is_some(), wide })
             .filter(|_| KeyForm::of(&inner).is_some() || X509Certificate::from_der(&inner).is_ok()),
         Format::Pkcs12 { .. } | Format::Pkcs7Der | Format::JavaKeystore => Some(Format::CodedStore),
         _ => None,
+    }
+}
+
+/// Returns `text` without quotes around it, as `kubectl -o jsonpath` and copies from JSON leave them.
+fn unquoted(text: &[u8]) -> &[u8] {
+    match text.trim_ascii() {
+        [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => inner,
+        bare => bare,
     }
 }
 
@@ -518,18 +572,61 @@ const MAX_LAYERS: usize = 4;
 
 /// Returns the PEM text under layers of base64, and the number of layers.
 fn layers(text: &[u8]) -> Option<(usize, Zeroizing<String>)> {
-    let mut inner = Zeroizing::new(text.to_vec());
+    let mut inner = Zeroizing::new(unquoted(text).to_vec());
     for layer in 1..=MAX_LAYERS {
         inner.retain(|byte| !byte.is_ascii_whitespace());
         inner = Zeroizing::new(LENIENT.decode(inner.as_slice()).ok()?);
         let bytes = inner.as_slice();
-        let decoded = utf16(bytes).or_else(|| Some(Zeroizing::new(std::str::from_utf8(bytes).ok()?.to_owned())));
+        let decoded = utf32(bytes)
+            .or_else(|| utf16(bytes))
+            .or_else(|| Some(Zeroizing::new(std::str::from_utf8(bytes).ok()?.to_owned())));
         let text = self::text(decoded?);
         if text.contains(BEGIN) {
             return Some((layer, text));
         }
     }
     None
+}
+
+/// Decodes UTF-32, detected by a byte order mark or by the zero bytes that it has between Latin letters.
+fn utf32(bytes: &[u8]) -> Option<Zeroizing<String>> {
+    let big = match bytes {
+        [0xff, 0xfe, 0, 0, ..] | [1..=0xff, 0, 0, 0, ..] => false,
+        [0, 0, 0xfe, 0xff, ..] | [0, 0, 0, 1..=0xff, ..] => true,
+        _ => return None,
+    };
+    let (units, rest) = bytes.as_chunks::<4>();
+    let letter =
+        |unit: &[u8; 4]| char::from_u32(if big { u32::from_be_bytes(*unit) } else { u32::from_le_bytes(*unit) });
+    let text: Option<String> = units.iter().map(letter).collect();
+    text.filter(|_| rest.is_empty()).map(Zeroizing::new)
+}
+
+/// Decodes percent-encoded PEM text, as proxies forward certificates in headers and forms send them.
+fn url_decoded(text: &str) -> Option<Zeroizing<String>> {
+    let begins = ["BEGIN%20", "BEGIN+", "%2D%2DBEGIN", "%2d%2dBEGIN"];
+    if text.contains(BEGIN) || !begins.iter().any(|begin| text.contains(begin)) {
+        return None;
+    }
+    // In a form, `+` is a blank; the `+` of base64 is encoded then.
+    let is_form = text.contains("BEGIN+");
+    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = |at: usize| after.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+        match (first, hex(0).zip(hex(1))) {
+            (b'%', Some((high, low))) => {
+                decoded.push(u8::try_from(high * 16 + low).ok()?);
+                rest = &after[2..];
+                continue;
+            }
+            (b'+', _) if is_form => decoded.push(b' '),
+            (other, _) => decoded.push(*other),
+        }
+        rest = after;
+    }
+    let text = String::from_utf8(std::mem::take(&mut *decoded)).ok().map(Zeroizing::new)?;
+    Some(text).filter(|text| text.contains(BEGIN))
 }
 
 /// Decodes UTF-16, detected by a byte order mark or by the zero bytes that it has between Latin letters.
@@ -554,6 +651,7 @@ fn text(text: Zeroizing<String>) -> Zeroizing<String> {
     // Replace literal `\r` and `\n`, which environment files and JSON pasted as text contain. Base64 has no backslash,
     // so this is unambiguous.
     let text = Zeroizing::new(bare.replace("\\r", "\n").replace("\\n", "\n"));
+    let text = url_decoded(&text).unwrap_or(text);
     with_whole_lines(&text).0
 }
 
@@ -626,11 +724,28 @@ fn block(label: String, body: &str) -> Result<Block, PemError> {
     };
     // DEK-Info is the last header that OpenSSL writes, and programs that follow it do the same.
     let dek = (body.contains("Proc-Type:") && body.contains("ENCRYPTED")).then(|| Dek::read(value));
-    let compact = Zeroizing::new(content.split_whitespace().collect::<String>());
-    match LENIENT.decode(compact.as_bytes()) {
-        Ok(der) if !der.is_empty() => Ok(Block { label, der: Zeroizing::new(der), dek }),
-        _ => Err(PemError::NotBase64 { label }),
+    // Web pages put blanks without width into long words.
+    let is_blank = |c: char| c.is_whitespace() || is_invisible(c);
+    let compact = Zeroizing::new(content.split(is_blank).collect::<String>());
+    let around = || Around::of(body);
+    match LENIENT.decode(compact.as_bytes()).map(Zeroizing::new) {
+        Ok(der) if dek.is_none() && is_der(&label) && damage::is_cut(&der, label.starts_with("TRUSTED")) => {
+            Err(PemError::Damaged { label, around: around().filter(|around| around.can_be_taken_away()) })
+        }
+        Ok(der) if !der.is_empty() => Ok(Block { label, der, dek }),
+        _ => Err(PemError::NotBase64 { label, around: around() }),
     }
+}
+
+fn is_invisible(c: char) -> bool {
+    ['\u{200b}', '\u{2060}', '\u{feff}', '\u{ad}'].contains(&c)
+}
+
+/// Returns true if a block with this label has one value in DER.
+fn is_der(label: &str) -> bool {
+    label.ends_with("CERTIFICATE")
+        || label.ends_with("PRIVATE KEY") && !label.starts_with("OPENSSH")
+        || label == "X509 CRL"
 }
 
 /// Labels appear in messages, so implausible ones are replaced.
@@ -647,8 +762,8 @@ mod tests {
 
     use super::*;
 
-    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAECAwQFBgcICQoLDA0ODw==\n-----END CERTIFICATE-----\n";
-    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAECAwQFBgcICQoLDA0ODw==\n-----END PRIVATE KEY-----\n";
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMA4CAwQFBgcICQoLDA0ODw==\n-----END CERTIFICATE-----\n";
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMA4CAwQFBgcICQoLDA0ODw==\n-----END PRIVATE KEY-----\n";
 
     fn deformed(pem: &str) -> Vec<(&'static str, String)> {
         vec![
@@ -726,6 +841,64 @@ mod tests {
         assert!(private_key(&Secret::new(latin(KEY)), None).is_ok());
         assert!(leniencies(&Secret::new(latin(KEY))).iter().any(|odd| odd.contains("UTF-8")));
         assert!(leniencies(&KEY.replace("-----", "----").as_str().into()).iter().any(|odd| odd.contains("line 1 ")));
+    }
+
+    #[test]
+    fn other_encodings_are_read_and_told() {
+        let utf32 = |text: &str, big: bool| -> Vec<u8> {
+            text.chars()
+                .flat_map(|c| if big { u32::from(c).to_be_bytes() } else { u32::from(c).to_le_bytes() })
+                .collect()
+        };
+        let percent = |text: &str, form: bool| -> String {
+            text.chars()
+                .map(|c| match c {
+                    ' ' if form => "+".to_owned(),
+                    c if c.is_ascii_alphanumeric() || c == '-' => c.to_string(),
+                    c => format!("%{:02X}", u32::from(c)),
+                })
+                .collect()
+        };
+        for (name, coded, odd) in [
+            ("UTF-32, little", utf32(CERTIFICATE, false), "UTF-32"),
+            ("UTF-32, big", utf32(CERTIFICATE, true), "UTF-32"),
+            ("UTF-32 with a mark", utf32(&format!("\u{feff}{CERTIFICATE}"), false), "UTF-32"),
+            ("URL", percent(CERTIFICATE, false).into_bytes(), "URL"),
+            ("form", percent(CERTIFICATE, true).into_bytes(), "URL"),
+            ("URL, hyphens, too", percent(CERTIFICATE, false).replace('-', "%2D").into_bytes(), "URL"),
+        ] {
+            let secret = Secret::new(coded);
+            assert_eq!(certificates(&secret).map(|c| c[0].len()), Ok(16), "{name}");
+            let odds = leniencies(&secret);
+            assert!(odds.iter().any(|one| one.contains(odd)), "{name}: {odds:?}");
+            assert!(!odds.iter().any(|one| one.contains("once more")), "{name}: {odds:?}");
+        }
+        let page = CERTIFICATE.replace("CwwN", "Cw\u{200b}wN");
+        assert!(certificates(&page.as_str().into()).is_ok());
+    }
+
+    #[test]
+    fn damage_is_told_with_its_cause() {
+        let lines = |before: &str| {
+            let body = CERTIFICATE.replace("BgcI", "BgcI\n");
+            body.lines().map(|line| format!("{before}{line}\n")).collect::<String>()
+        };
+        let conflict = format!("<<<<<<< HEAD\n{CERTIFICATE}=======\n{CERTIFICATE}>>>>>>> other\n");
+        let other_length = CERTIFICATE.replace("BgcI", "");
+        for (text, said, fix) in [
+            (lines("> "), "a reply to a mail", "sed"),
+            (lines("+"), "a diff", "sed"),
+            (lines("12: "), "its number", "sed"),
+            (CERTIFICATE.replace("==", "=3D=3D"), "quoted-printable", "sed"),
+            (other_length, "lost or doubled", "copy it again"),
+            (conflict, "conflict markers", "sed"),
+        ] {
+            let error = certificates(&text.as_str().into()).unwrap_err();
+            assert_eq!(error.code(), "TLS-PEM-DAMAGED", "{text}");
+            assert!(error.to_string().contains(said), "{error}");
+            let written = error.fix(Expected::Certificate, Some(Path::new("tls.crt")));
+            assert!(written.contains(fix), "{written}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tls_core::{CertificateSummary, ClientAuthPolicy, Identity, SniCertResolver, 
 use tokio::sync::watch;
 
 use crate::check_config::names_of;
-use crate::client_ca::{LoadedClients, lists_ended, load_clients};
+use crate::client_ca::{ListIssue, LoadedClients, lists_ended, load_clients, older_list};
 use crate::compatibility::{self, Clients};
 use crate::diagnostics::{self, Finding, Severity};
 use crate::facts::{Facts, Signed};
@@ -33,8 +33,14 @@ pub struct Reloader {
     kept: IdentityCache,
     publisher: Publisher,
     trust: watch::Sender<Arc<ClientAuthPolicy>>,
-    /// The findings about the current client policy.
-    of_trust: Vec<Finding>,
+    of_trust: TrustRecord,
+}
+
+/// What is kept of the current client policy, to judge the next one.
+#[derive(Debug, Default)]
+struct TrustRecord {
+    findings: Vec<Finding>,
+    lists: Vec<ListIssue>,
 }
 
 /// Material that was loaded, and the [`Reloader`] for it.
@@ -73,7 +79,7 @@ impl Reloader {
         let kept = IdentityCache::of(&read);
         let names: Vec<Finding> = read.iter().flat_map(|one| names_of(&one.identity, &[])).collect();
         let findings = read.into_iter().flat_map(|one| one.findings).chain(names).chain(doubled);
-        let of_trust = clients.findings.clone();
+        let of_trust = TrustRecord { findings: clients.findings.clone(), lists: clients.lists };
         let findings = findings.chain(clients.findings).collect();
         let (publisher, identities) = rotation::channel(set);
         let (trust, clients) = watch::channel(Arc::new(clients.trust));
@@ -83,7 +89,13 @@ impl Reloader {
     /// Creates a reloader that publishes `sources` through `publisher` and requests no client certificates.
     pub fn new(sources: impl Into<Sources>, publisher: Publisher) -> Self {
         let (trust, _) = watch::channel(Arc::new(ClientAuthPolicy::nobody()));
-        Self { sources: sources.into(), kept: IdentityCache::default(), publisher, trust, of_trust: Vec::new() }
+        Self {
+            sources: sources.into(),
+            kept: IdentityCache::default(),
+            publisher,
+            trust,
+            of_trust: TrustRecord::default(),
+        }
     }
 
     /// Waits until a secret of the material has changed since the last read; waits forever if none can change.
@@ -153,9 +165,9 @@ impl Reloader {
         if let Ok(clients) = load(&mut self.sources)
             && !clients.trust.same(&self.trust.borrow())
             && not_worse(&clients.trust, &self.trust.borrow(), SystemTime::now()).is_ok()
-            && locks_out(&clients, &self.trust.borrow(), &self.of_trust, &self.sources.accept_findings).is_none()
+            && judge(&clients, &self.trust.borrow(), &self.of_trust, &self.sources.accept_findings).is_ok()
         {
-            self.of_trust = clients.findings;
+            self.of_trust = TrustRecord { findings: clients.findings, lists: clients.lists };
             self.trust.send_replace(Arc::new(clients.trust));
         }
     }
@@ -215,9 +227,9 @@ impl Reloader {
     fn swap(&mut self, Candidate { set, clients, kept }: Candidate) -> Vec<Finding> {
         self.kept = kept;
         let mut said = Vec::new();
-        if let Some(LoadedClients { trust, findings }) = clients {
+        if let Some(LoadedClients { trust, findings, lists }) = clients {
             self.trust.send_replace(Arc::new(trust));
-            self.of_trust = findings.clone();
+            self.of_trust = TrustRecord { findings: findings.clone(), lists };
             said.extend(findings);
         }
         match set {
@@ -236,7 +248,7 @@ struct InForce<'a> {
     kept: &'a IdentityCache,
     publisher: &'a Publisher,
     trust: &'a watch::Sender<Arc<ClientAuthPolicy>>,
-    of_trust: &'a [Finding],
+    of_trust: &'a TrustRecord,
 }
 
 /// The parts of the new material that differ from the material in use.
@@ -258,10 +270,9 @@ impl Candidate {
         let clients = (!clients.trust.same(&trust.borrow())).then_some(clients);
         if let Some(new) = &clients {
             not_worse(&new.trust, &trust.borrow(), now)?;
-            if let Some(finding) = locks_out(new, &trust.borrow(), of_trust, &sources.accept_findings)
-                && !force
-            {
-                return Err(LoadError::LocksOut { finding: Box::new(finding) });
+            match judge(new, &trust.borrow(), of_trust, &sources.accept_findings) {
+                Err(error) if !force => return Err(error),
+                _ => {}
             }
         }
         let serving = publisher.served().identities;
@@ -325,7 +336,7 @@ fn all(read: Vec<Result<LoadedPair, Vec<LoadError>>>) -> Result<Vec<LoadedPair>,
 fn load(sources: &mut Sources) -> Result<LoadedClients, LoadError> {
     match &mut sources.clients {
         Some(material) => load_clients(material),
-        None => Ok(LoadedClients { trust: ClientAuthPolicy::nobody(), findings: Vec::new() }),
+        None => Ok(LoadedClients { trust: ClientAuthPolicy::nobody(), findings: Vec::new(), lists: Vec::new() }),
     }
 }
 
@@ -334,6 +345,23 @@ fn not_taken(new: &Identity, now: SystemTime) -> LoadError {
     match new.leaf().validity(now) {
         Validity::NotYet { starts_in } => LoadError::NotYet { subject, origin, starts_in },
         _ => LoadError::OutOfDate { subject, origin },
+    }
+}
+
+/// Refuses a client policy that would refuse clients that are accepted now, or that would accept revoked ones again.
+/// Findings whose code is in `accepted` do not count.
+fn judge(
+    new: &LoadedClients,
+    serving: &ClientAuthPolicy,
+    record: &TrustRecord,
+    accepted: &[String],
+) -> Result<(), LoadError> {
+    if let Some(finding) = locks_out(new, serving, &record.findings, accepted) {
+        return Err(LoadError::LocksOut { finding: Box::new(finding) });
+    }
+    match older_list(&new.lists, &record.lists).filter(|finding| !accepted.iter().any(|code| code == finding.code)) {
+        Some(finding) => Err(LoadError::OlderList { finding: Box::new(finding) }),
+        None => Ok(()),
     }
 }
 

@@ -4,7 +4,6 @@ pub(crate) mod files;
 pub(crate) mod read;
 #[cfg(feature = "self-signed")]
 pub(crate) mod self_signed;
-pub(crate) mod unreadable;
 pub(crate) mod watched;
 
 use std::path::{Path, PathBuf};

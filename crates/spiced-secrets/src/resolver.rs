@@ -220,7 +220,9 @@ fn references(values: &[Sourced<Template>]) -> Vec<&Reference> {
 /// without a value.
 fn failures(shelves: &StoreChain, values: &[Sourced<Template>], asker: Option<usize>) -> Vec<ResolveError> {
     let mut by_store: BTreeMap<usize, (Vec<&Origin>, HashSet<&Origin>)> = BTreeMap::new();
-    let mut of_references = Vec::new();
+    let mut of_references: Vec<(ResolveError, usize)> = Vec::new();
+    // One cause, such as a file that cannot be read, is one error for all references that it leaves without a value.
+    let mut by_cause: HashMap<(String, String), usize> = HashMap::new();
     for value in values {
         for reference in value.value.references() {
             let Look::Failed { why, fault } = shelves.look(reference, asker) else { continue };
@@ -231,12 +233,21 @@ fn failures(shelves: &StoreChain, values: &[Sourced<Template>], asker: Option<us
                         places.push(&value.origin);
                     }
                 }
-                None => of_references.push(ResolveError {
-                    origin: value.origin.clone(),
-                    subject: reference.to_string(),
-                    problem: why.problem,
-                    hint: why.hint,
-                }),
+                None => {
+                    let at = match why.kind {
+                        FailureKind::Unreachable => {
+                            let cause = (why.problem.clone(), why.hint.clone());
+                            *by_cause.entry(cause).or_insert(of_references.len())
+                        }
+                        FailureKind::Missing => of_references.len(),
+                    };
+                    if let Some((first, others)) = of_references.get_mut(at) {
+                        *others += usize::from(first.origin != value.origin || first.subject != reference.to_string());
+                        continue;
+                    }
+                    let (origin, subject) = (value.origin.clone(), reference.to_string());
+                    of_references.push((ResolveError { origin, subject, problem: why.problem, hint: why.hint }, 0));
+                }
             }
         }
     }
@@ -254,6 +265,13 @@ fn failures(shelves: &StoreChain, values: &[Sourced<Template>], asker: Option<us
             problem: format!("{}{asked_for}", fault.problem),
             hint: fault.hint.clone(),
         })
+    });
+    let of_references = of_references.into_iter().map(|(mut error, others)| {
+        if others > 0 {
+            let references = if others == 1 { "reference" } else { "references" };
+            error.problem.push_str(&format!(" (and {others} more {references} with the same cause)"));
+        }
+        error
     });
     of_stores.chain(of_references).collect()
 }

@@ -77,6 +77,17 @@ impl Failure {
         }
     }
 
+    /// Returns each cause with its fix, for a JSON document.
+    pub(crate) fn problems(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Configuration { causes, hints } if causes.len() == hints.len() => {
+                causes.iter().cloned().zip(hints.iter().cloned()).collect()
+            }
+            Self::Configuration { causes, hints } => causes.iter().map(|cause| (cause.clone(), once(hints))).collect(),
+            other => vec![other.in_words()],
+        }
+    }
+
     /// Returns the causes and the hints, each as one line, for a log.
     pub(crate) fn in_words(&self) -> (String, String) {
         match self {

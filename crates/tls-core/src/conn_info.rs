@@ -95,7 +95,7 @@ pub struct ClientNames {
     pub uris: Vec<String>,
     /// Subject alternative names that are DNS names.
     pub dns: Vec<String>,
-    /// The subject's common names.
+    /// The subject's common names; empty where one is in an encoding that is not read.
     pub common: Vec<String>,
 }
 
@@ -110,7 +110,8 @@ impl ClientCertificate {
         let summary = CertificateSummary::of(&parsed, leaf);
         let mut names = ClientNames::default();
         for common in parsed.subject().iter_common_name() {
-            names.common.extend(common.as_str().ok().map(str::to_owned));
+            // One in an encoding that is not read stays in the list, so that the subject's names are not miscounted.
+            names.common.push(common.as_str().unwrap_or_default().to_owned());
         }
         let alternative = parsed.subject_alternative_name().ok().flatten();
         for name in alternative.iter().flat_map(|san| &san.value.general_names) {

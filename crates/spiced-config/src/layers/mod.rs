@@ -9,10 +9,9 @@ use figment::{Figment, Provider};
 use spiced_secrets::{DeclaredStore, Template};
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::problem::shown::shown_path;
 use crate::problem::{ConfigError, Problem, in_order};
 use crate::providers::environment::{self, Environment, KnownOption};
-use crate::providers::pod::{Pod, find, unreadable};
+use crate::providers::pod::{Pod, find, read_text};
 use crate::providers::{CommandLine, Flag, Layer, merged, pointer};
 use crate::raw::spicepod::Spicepod;
 use crate::resolve::decode::{decode, decode_all};
@@ -101,14 +100,14 @@ impl Layers {
         options: &[KnownOption],
     ) -> Result<Self, ConfigError> {
         let (file, folder) = find(path)?;
-        let size = std::fs::metadata(&file).map_err(|e| unreadable(&file, e))?.len();
-        if size > MAX_POD_SIZE {
-            let problem = format!("{} has {size} bytes; a pod has {MAX_POD_SIZE} at most", shown_path(&file));
-            return Err(Problem::new(None, problem).hint("is this the right file?").into());
-        }
-        let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, e))?;
+        let text = read_text(&file, MAX_POD_SIZE)?;
         let name = file.file_name().map_or_else(|| file.clone(), PathBuf::from);
         let mut layers = Self::from_text(&name, &text, folder, variables, flags, options)?;
+        if layers.layers.last().is_some_and(|pod| Effective::of(std::slice::from_ref(pod)).is_empty()) {
+            let message = "the file has no content, so every setting has its default; was it written completely?";
+            let origin = Effective::of(&layers.layers).root().origin();
+            layers.warnings.push(Warning { origin: Some(origin), message: message.to_owned() });
+        }
         if path.is_dir() && path.join("spicepod.yaml").is_file() && path.join("spicepod.yml").is_file() {
             let message = "spicepod.yml beside it is not read".to_owned();
             let origin = Effective::of(&layers.layers).root().origin();

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider, Source};
+use spiced_files::Unreadable;
 use spiced_secrets::Template;
 
 use super::{Place, Places, child, yaml};
-use crate::problem::shown::shown_path;
+use crate::problem::shown::{may_be_secret, shown_path};
 use crate::problem::{ConfigError, Problem};
 use crate::raw::unsupported_keys::FOREIGN;
 use crate::settings::Warning;
@@ -122,32 +123,63 @@ fn prune_at(
 pub(crate) fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
     if path.is_dir() {
         for name in ["spicepod.yaml", "spicepod.yml"] {
-            if path.join(name).is_file() {
-                // The current directory is not worth a `./` in every message.
-                let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
-                return Ok((path.join(name), folder));
+            match path.join(name).metadata() {
+                Ok(found) if found.is_file() => {}
+                Ok(_) => {
+                    let problem = format!("cannot read {}: it is not a regular file", shown_path(&path.join(name)));
+                    return Err(Problem::new(None, problem).hint("make it a file").into());
+                }
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound || path.join(name).is_symlink() => {
+                    return Err(unreadable(Unreadable::of(&path.join(name), &e)));
+                }
+                _ => continue,
             }
+            // The current directory is not worth a `./` in every message.
+            let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
+            return Ok((path.join(name), folder));
         }
         let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let message = format!("there is no spicepod.yaml (or spicepod.yml) in {}", shown_path(&folder));
-        return Err(Problem::new(None, message).hint("name the folder that holds one: spiced [OPTIONS] PATH").into());
+        return Err(Problem::new(None, message).hint("name the directory that has one: spiced [OPTIONS] PATH").into());
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match path.metadata() {
         Ok(_) => Ok((path.to_owned(), folder.to_owned())),
-        Err(e) => Err(unreadable(path, e)),
+        Err(e) => Err(unreadable(Unreadable::of(path, &e))),
     }
 }
 
-pub(crate) fn unreadable(path: &Path, error: std::io::Error) -> ConfigError {
-    let why = match error.kind() {
-        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
-        _ => error.to_string(),
+/// Reads the text of a pod file.
+pub(crate) fn read_text(path: &Path, max_size: u64) -> Result<String, ConfigError> {
+    let content = spiced_files::read(path, max_size).map_err(unreadable)?;
+    let text = content.secret.expose_text().map_err(|_| not_text(path, content.secret.expose()))?;
+    Ok(text.to_owned())
+}
+
+fn unreadable(error: Unreadable) -> ConfigError {
+    let path = shown_path(&error.path);
+    if may_be_secret(&error.path.to_string_lossy()) {
+        let problem = format!("cannot read {path}: there is no such file");
+        return Problem::new(None, problem).hint("name a directory that has a spicepod.yaml").into();
+    }
+    let problem = Problem::new(None, format!("cannot read {path}: {}", error.reason));
+    problem.hint(error.fix).into()
+}
+
+/// Says where a file stops being UTF-8, and what it is instead, if that can be told.
+fn not_text(path: &Path, bytes: &[u8]) -> ConfigError {
+    let (why, fix) = match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            ("it is UTF-16, as PowerShell writes it, not UTF-8".to_owned(), "save it as UTF-8")
+        }
+        _ => {
+            let good = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+            let line = bytes[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let what = bytes.get(good).map_or_else(String::new, |byte| format!(", byte 0x{byte:02x}"));
+            (format!("it is not UTF-8 text: line {line}{what}"), "save it as UTF-8, or correct that line")
+        }
     };
-    Problem::new(None, format!("cannot read {}: {why}", shown_path(path)))
-        .hint("PATH is a folder that holds spicepod.yaml, or such a file itself")
-        .caused_by(error)
-        .into()
+    Problem::new(None, format!("cannot read {}: {why}", shown_path(path))).hint(fix).into()
 }
 
 fn each_text(value: &Value, visit: &mut impl FnMut(&str)) {

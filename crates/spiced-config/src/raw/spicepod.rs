@@ -105,7 +105,7 @@ pub(crate) struct Listen {
 pub(crate) struct Tls {
     /// Whether the endpoints speak TLS.
     #[schemars(extend("x-unset" = "true where certificate and key are given"))]
-    pub(crate) enabled: Option<bool>,
+    pub(crate) enabled: Option<Spanned<bool>>,
     /// A PEM file: the certificate, then its intermediates.
     pub(crate) certificate_file: Option<Templated>,
     /// The same as PEM text.

@@ -46,6 +46,11 @@ impl<'l> Effective<'l> {
         Self { layers, root, removed: HashSet::new(), resolved: HashMap::new() }
     }
 
+    /// True where no layer gives a value.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.root.as_dict().is_none_or(Dict::is_empty)
+    }
+
     pub(crate) fn root(&self) -> Node<'_> {
         Node { tree: self, value: Cow::Borrowed(&self.root), pointer: String::new() }
     }

@@ -82,6 +82,7 @@ impl spicepod::Runtime {
         let mut contradicting = Vec::new();
         let listen = self.listen.decide(problems);
         let mut tls = self.tls;
+        let tls_off = tls.enabled.take().filter(|on| !on.0.value).map(|on| on.0.origin);
         let asks = tls.asks(tls_on, &mut contradicting, warnings);
         let auth = self.auth.decide(asks, &mut contradicting, warnings);
         let session_ticket_secret = match tls.session_ticket_secret.take() {
@@ -115,6 +116,7 @@ impl spicepod::Runtime {
             shutdown_delay: self.shutdown_delay.map_or(Duration::ZERO, |span| span.0),
             shutdown_timeout: self.shutdown_timeout.map_or(Duration::from_secs(25), |span| span.0),
             tls: tls?,
+            tls_off,
             session_ticket_secret,
             auth,
             cors: Cors { allowed_origins },

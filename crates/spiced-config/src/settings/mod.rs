@@ -53,6 +53,8 @@ pub struct Runtime {
     pub shutdown_timeout: Duration,
     /// TLS; `None` where all endpoints speak plain text.
     pub tls: Option<Tls>,
+    /// The setting that disables TLS, if one does.
+    pub tls_off: Option<Origin>,
     /// `tls.session_ticket_secret`, shared by replicas that resume each other's sessions and take each other's Flight
     /// tickets. It counts without TLS too, as replicas behind a proxy have tickets.
     pub session_ticket_secret: Option<Secret>,

@@ -20,9 +20,9 @@ pub struct ClientIdentityRule {
 pub enum IdentityName {
     /// A subject alternative name that is a URI, such as a SPIFFE id. Compared octet by octet.
     SanUri,
-    /// A subject alternative name that is a DNS name. Compared without regard to case (RFC 4343).
+    /// A subject alternative name that is a DNS name, not a wildcard. Compared without regard to case (RFC 4343).
     SanDns,
-    /// A common name of the subject. Compared octet by octet.
+    /// The common name of the subject, if it has exactly one. Compared octet by octet.
     SubjectCn,
 }
 
@@ -74,9 +74,13 @@ impl Identities {
                 IdentityName::SanUri if names.uris.iter().any(|uri| is_ambiguous(uri)) => return None,
                 IdentityName::SanUri => (&names.uris, '/'),
                 IdentityName::SanDns => (&names.dns, '.'),
+                // With several common names it is unclear, too, which one is meant.
+                IdentityName::SubjectCn if names.common.len() != 1 => return None,
                 IdentityName::SubjectCn => (&names.common, '.'),
             };
             let fits = |text: &&String| match name {
+                // A wildcard is the name of many servers, and of no client.
+                IdentityName::SanDns if text.contains('*') => false,
                 IdentityName::SanDns => fits(&pattern.to_ascii_lowercase(), &text.to_ascii_lowercase(), separator),
                 _ => fits(pattern, text, separator),
             };

@@ -16,10 +16,17 @@ pub struct AllowedOrigins {
     origins: Vec<HeaderValue>,
 }
 
-/// Why a text is not an origin.
+/// Why a text is not an origin that a browser could send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is not an origin: a scheme, a host and, unless it is the scheme's default, a port; no path")]
-pub struct OriginError;
+#[non_exhaustive]
+pub enum OriginError {
+    /// It is not an origin.
+    #[error("it is not an origin: a scheme, a host and, unless it is the scheme's default, a port; no path")]
+    Malformed,
+    /// Its host has a wildcard, which would match no page: origins are compared as a whole.
+    #[error("an origin has no wildcard: each host is listed by itself, or `*` alone allows any")]
+    Wildcard,
+}
 
 impl AllowedOrigins {
     /// Reads origins as browsers send them (RFC 6454 §6.1): `https://app.example.com`. `*` allows any origin.
@@ -41,16 +48,11 @@ impl AllowedOrigins {
             self.any = true;
             return Ok(());
         }
-        let uri: http::Uri = origin.parse().map_err(|_| OriginError)?;
-        let plain = matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.path_and_query().is_none_or(|path| path == "/")
-            && !origin.ends_with('/')
-            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        if !plain {
-            return Err(OriginError);
+        if origin.contains('*') {
+            return Err(OriginError::Wildcard);
         }
-        // Browsers send scheme and host in lower case.
-        self.origins.push(HeaderValue::try_from(origin.to_ascii_lowercase()).map_err(|_| OriginError)?);
+        let serialized = serialized(origin).ok_or(OriginError::Malformed)?;
+        self.origins.push(HeaderValue::try_from(serialized).map_err(|_| OriginError::Malformed)?);
         Ok(())
     }
 
@@ -72,6 +74,27 @@ impl AllowedOrigins {
     }
 }
 
+/// Returns an origin as browsers send it: scheme and host in lower case, and no port that is the scheme's own.
+fn serialized(origin: &str) -> Option<String> {
+    let uri: http::Uri = origin.parse().ok()?;
+    let (scheme, own_port) = match uri.scheme_str()? {
+        "http" => ("http", 80),
+        "https" => ("https", 443),
+        _ => return None,
+    };
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    let has_path = uri.path_and_query().is_some_and(|path| path != "/") || origin.ends_with('/');
+    // `https://host:` has a colon and no port.
+    if has_path || authority.as_str().ends_with(':') {
+        return None;
+    }
+    let host = authority.host().to_ascii_lowercase();
+    Some(match authority.port_u16().filter(|port| *port != own_port) {
+        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{host}"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,9 +104,30 @@ mod tests {
         for good in ["https://app.example.com", "http://localhost:8080", "https://[::1]:3000", "*"] {
             assert!(AllowedOrigins::read([good]).is_ok(), "{good}");
         }
-        for bad in ["app.example.com", "https://app.example.com/", "https://a/b", "ftp://a", "null", "", "https://u@a"]
-        {
+        for bad in [
+            "app.example.com",
+            "https://app.example.com/",
+            "https://a/b",
+            "ftp://a",
+            "null",
+            "",
+            "https://u@a",
+            "https://a:",
+        ] {
             assert!(AllowedOrigins::read([bad]).is_err(), "{bad}");
+        }
+        for bad in ["https://*.example.com", "https://a*", "http*://a", "*.example.com"] {
+            assert_eq!(AllowedOrigins::read([bad]).err(), Some(OriginError::Wildcard), "{bad}");
+        }
+        for (written, sent) in [
+            ("https://a.example:443", "https://a.example"),
+            ("http://a.example:80", "http://a.example"),
+            ("HTTPS://A.example:8443", "https://a.example:8443"),
+            ("https://a.example:80", "https://a.example:80"),
+            ("http://[::1]:80", "http://[::1]"),
+        ] {
+            let allowed = AllowedOrigins::read([written]).unwrap();
+            assert!(allowed.allows(&HeaderValue::from_static(sent), true), "{written}");
         }
         let allowed = AllowedOrigins::read(["https://App.example.com"]).unwrap();
         assert!(allowed.allows(&HeaderValue::from_static("https://app.example.com"), true));

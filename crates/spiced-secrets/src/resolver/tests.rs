@@ -120,7 +120,7 @@ async fn every_failure_comes_in_one_report() {
     );
     assert!(lines[3].contains("${env:BLANK}: its value in store `env` is empty"), "{report}");
     assert!(
-        lines[4].contains(&format!("${{secrets:A}}: store `gone` cannot answer: cannot read {folder}/gone: ")),
+        lines[4].contains(&format!("${{secrets:A}}: store `gone` cannot answer: cannot read \"{folder}/gone\": ")),
         "{report}"
     );
     assert_eq!(lines[5], format!("spicepod.yaml: runtime.x: {missing}"));

@@ -22,8 +22,18 @@ const CORRECT: &str = "correct this line: NAME=value, or NAME=\"value\" if the v
 const CLOSE: &str = "close the quote after the value; a quote within it is written \\\" in double quotes";
 const QUOTE_PEM: &str = "put double quotes around it, NAME=\"-----BEGIN …-----END …-----\", one before -----BEGIN and one after the last line";
 
+const SAVE_AS_UTF8: &str = "save it as UTF-8: in PowerShell with `Out-File -Encoding utf8`";
+
+/// Returns true for UTF-16 with a byte order mark, or with the zero bytes that it has between Latin letters.
+fn is_utf16(text: &[u8]) -> bool {
+    matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, 0, _, ..] | [_, 0, _, 0, ..])
+}
+
 /// Returns the names and values of a file, in order.
 pub(super) fn parse(text: &[u8]) -> Result<Vec<(String, Secret)>, Problem> {
+    if is_utf16(text) {
+        return Err(Problem { line: 1, what: "it is in UTF-16, as PowerShell's `>` writes it", hint: SAVE_AS_UTF8 });
+    }
     let mut cursor = Cursor { rest: text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text), line: 1 };
     let mut entries = Vec::new();
     loop {
@@ -217,6 +227,19 @@ mod tests {
             let problem = parse(text.as_bytes()).unwrap_err();
             assert_eq!(problem.line, line, "{text:?}");
             assert!(problem.what.contains(what) && !problem.what.contains("hunter"), "{text:?}: {}", problem.what);
+        }
+    }
+
+    #[test]
+    fn utf16_is_named() {
+        for big in [false, true] {
+            let coded = |mark: &str| -> Vec<u8> {
+                let units = format!("{mark}A=b").encode_utf16().collect::<Vec<u16>>();
+                units.iter().flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+            };
+            for mark in ["\u{feff}", ""] {
+                assert!(parse(&coded(mark)).unwrap_err().what.contains("UTF-16"));
+            }
         }
     }
 

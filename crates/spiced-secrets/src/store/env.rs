@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use spiced_files::Unreadable;
 use tls_core::Secret;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::read::{Content, read};
 use super::{OpenArgs, SecretStore, Snapshot, StoreError, dotenv, each};
@@ -55,6 +56,9 @@ struct EnvStore {
     files: Vec<DotenvFile>,
 }
 
+/// The names and values of a file.
+type Entries = Result<HashMap<String, Secret>, StoreError>;
+
 struct DotenvFile {
     path: PathBuf,
     /// Whether the pod names the file, so that it must exist.
@@ -75,15 +79,15 @@ pub(super) fn open(opening: &OpenArgs<'_>) -> Result<Arc<dyn SecretStore>, Store
 }
 
 impl EnvStore {
-    async fn get(&self, key: &str) -> Result<Option<Secret>, StoreError> {
+    /// Looks `key` up. Each file is read once for all keys of a query, into `read`.
+    async fn get(&self, key: &str, read: &[OnceCell<Entries>]) -> Result<Option<Secret>, StoreError> {
         let names = names(key);
         if let Some(secret) = names.iter().find_map(|name| self.environment.get(name)) {
             return Ok(Some(secret));
         }
-        for file in &self.files {
-            let entries = file.entries().await?;
-            let found = names.iter().find_map(|name| entries.iter().rfind(|(n, _)| n == name));
-            if let Some((_, secret)) = found {
+        for (file, read) in self.files.iter().zip(read) {
+            let entries = read.get_or_init(|| file.entries()).await.as_ref().map_err(Clone::clone)?;
+            if let Some(secret) = names.iter().find_map(|name| entries.get(name)) {
                 return Ok(Some(secret.clone()));
             }
         }
@@ -94,7 +98,8 @@ impl EnvStore {
 #[async_trait]
 impl SecretStore for EnvStore {
     async fn read(&self, keys: &[String]) -> Result<Snapshot, StoreError> {
-        Ok(each(keys, async |key| self.get(&key).await).await)
+        let read: Vec<OnceCell<Entries>> = self.files.iter().map(|_| OnceCell::new()).collect();
+        Ok(each(keys, async |key| self.get(&key, &read).await).await)
     }
 
     fn places(&self, key: &str) -> String {
@@ -104,26 +109,28 @@ impl SecretStore for EnvStore {
 }
 
 impl DotenvFile {
-    async fn entries(&self) -> Result<Vec<(String, Secret)>, StoreError> {
+    async fn entries(&self) -> Entries {
         let mut kept = self.kept.lock().await;
         let secret = match &*kept {
             Some(secret) => secret.clone(),
             None => match read(&self.path).await? {
                 None if self.named => {
-                    let cause = std::io::ErrorKind::NotFound.into();
-                    return Err(StoreError::Unreadable { path: self.path.clone(), cause });
+                    let missing = Unreadable::of(&self.path, &std::io::ErrorKind::NotFound.into());
+                    return Err(StoreError::Unreadable(missing));
                 }
-                None => return Ok(Vec::new()),
-                Some(Content { secret, regular: true }) => secret,
-                Some(Content { secret, regular: false }) => kept.insert(secret).clone(),
+                None => return Ok(HashMap::new()),
+                Some(Content { secret, is_regular: true }) => secret,
+                Some(Content { secret, is_regular: false }) => kept.insert(secret).clone(),
             },
         };
-        dotenv::parse(secret.expose()).map_err(|problem| StoreError::Syntax {
+        let entries = dotenv::parse(secret.expose()).map_err(|problem| StoreError::Syntax {
             path: self.path.clone(),
             line: problem.line,
             what: problem.what,
             hint: problem.hint,
-        })
+        })?;
+        // The last of several lines with the same name counts.
+        Ok(entries.into_iter().collect())
     }
 }
 

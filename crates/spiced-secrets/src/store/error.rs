@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use spiced_files::Unreadable;
+
 /// Why a store could not answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The key is not a valid name for a secret of this store.
@@ -16,13 +18,8 @@ pub enum StoreError {
         why: &'static str,
     },
     /// A file or directory of the store cannot be read.
-    #[error("cannot read {}: {cause}", path.display())]
-    Unreadable {
-        /// The file or directory.
-        path: PathBuf,
-        /// The error of the operating system.
-        cause: std::io::Error,
-    },
+    #[error("cannot read {:?}: {}", .0.path, .0.reason)]
+    Unreadable(Unreadable),
     /// A file of the store has a syntax error.
     #[error("{}:{line}: {what}", path.display())]
     Syntax {
@@ -129,7 +126,7 @@ impl StoreError {
                 "check that the server is healthy and that nothing on the network path drops packets"
             }
             Self::Answer { .. } => "check that the address is that of the store itself, not of a proxy or a login page",
-            Self::Unreadable { .. } => "check the path, and that this user may read it",
+            Self::Unreadable(error) => &error.fix,
             _ => "make it available, or refer to another store",
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use spiced_files::Unreadable;
 use tls_core::Secret;
 
 use super::read::read;
@@ -31,7 +32,7 @@ impl FileStore {
         // A mount that is missing entirely is a fault of the store, not a missing key.
         match tokio::fs::read_dir(&self.folder).await {
             Ok(_) => Ok(None),
-            Err(cause) => Err(StoreError::Unreadable { path: self.folder.clone(), cause }),
+            Err(cause) => Err(StoreError::Unreadable(Unreadable::of_directory(&self.folder, &cause))),
         }
     }
 }
@@ -43,7 +44,13 @@ impl SecretStore for FileStore {
     }
 
     fn places(&self, key: &str) -> String {
-        self.folder.join(key).display().to_string()
+        let path = self.folder.join(key);
+        let similar = spiced_files::similar_names(&path);
+        let there_is = match similar.as_slice() {
+            [] => String::new(),
+            names => format!(" (there is {})", names.join(" and ")),
+        };
+        format!("{}{there_is}", path.display())
     }
 }
 
@@ -142,15 +149,30 @@ mod tests {
     async fn a_folder_that_is_not_there_and_a_file_too_large_are_faults() {
         let pod = tempfile::tempdir().unwrap();
         let error = one(&store(pod.path(), "absent"), "A").await.unwrap_err().to_string();
-        assert!(error.contains("/absent: "), "{error}");
+        assert!(error.contains("there is no directory") && error.contains("/absent"), "{error}");
 
         std::fs::write(pod.path().join("A"), vec![b'x'; 1024 * 1024 + 1]).unwrap();
         let error = one(&store(pod.path(), "."), "A").await.unwrap_err().to_string();
-        assert!(error.contains("larger than 1048576 bytes"), "{error}");
+        assert!(error.contains("it has 1048577 bytes"), "{error}");
         std::fs::write(pod.path().join("A"), vec![b'x'; 1024 * 1024]).unwrap();
         assert!(one(&store(pod.path(), "."), "A").await.unwrap().is_some());
 
         std::fs::create_dir(pod.path().join("B")).unwrap();
         assert!(one(&store(pod.path(), "."), "B").await.is_err());
+
+        std::os::unix::fs::symlink("..data/C", pod.path().join("C")).unwrap();
+        let error = one(&store(pod.path(), "."), "C").await.unwrap_err().to_string();
+        assert!(error.contains("is a link to"), "{error}");
+        let error = one(&store(pod.path(), "~/secrets"), "C").await.unwrap_err().to_string();
+        assert!(error.contains("`~` is not expanded"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_key_is_told_with_names_like_it() {
+        let pod = tempfile::tempdir().unwrap();
+        std::fs::write(pod.path().join("key"), "x").unwrap();
+        let store = store(pod.path(), ".");
+        assert!(one(&store, "KEY").await.unwrap().is_none());
+        assert!(store.places("KEY").contains("there is \""), "{}", store.places("KEY"));
     }
 }

@@ -18,6 +18,7 @@ use crate::failure::Failure;
 use crate::{commands, config};
 use build::App;
 use engine::QueryRuntimes;
+use signals::StartSignals;
 
 /// How long each runtime may take to shut down when the process exits.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -32,11 +33,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let core_dumps = if args.allows_core_dumps() { Ok(()) } else { core_dumps::forbid() };
     match args.split() {
         (Some(command), ..) => commands::run(command),
-        (None, pod, log) => serve(&pod, &log, core_dumps),
+        (None, pod, log) => serve(&pod, &log, core_dumps, &StartSignals::listen()),
     }
 }
 
-fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(), Failure> {
+fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>, signals: &StartSignals) -> Result<(), Failure> {
     let filter = std::env::var("SPICED_LOG").ok();
     spiced_telemetry::init_logs(log.format(), log.verbosity(), filter.as_deref())
         .map_err(|e| Failure::configuration(e, "SPICED_LOG takes a filter such as info,spiced=debug"))?;
@@ -47,7 +48,7 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
     // This thread runs the accept loops, signals and timers; connections and queries run on other threads.
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
     let queries = QueryRuntimes::start()?;
-    let outcome = control.block_on(async {
+    let start = async {
         let (settings, resolver) = config::settle(pod).await?;
         if pod.shows_key() {
             warn!("--tls-key exposes the key to anyone who can list processes; use --tls-key-file or a secret");
@@ -56,7 +57,21 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>) -> Result<(),
             warn!("{warning}");
         }
         let key_log = key_log(log);
-        App::build(pod, settings, resolver, key_log, &queries)?.serve().await
+        App::build(pod, settings, resolver, key_log, &queries)
+    };
+    let outcome = control.block_on(async {
+        let app = tokio::select! {
+            biased;
+            () = signals.stopped() => None,
+            app = start => Some(app?),
+        };
+        match app.filter(|_| !signals.is_stopped()) {
+            Some(app) => app.serve(signals).await,
+            None => {
+                info!("stopped during the start");
+                Ok(())
+            }
+        }
     });
     // The shutdown timeout has expired. The runtimes are still given a moment: a thread that runs on while the process
     // exits would use state that is being torn down.

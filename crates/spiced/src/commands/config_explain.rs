@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use serde_json::json;
 use spiced_config::{Explained, Explanation, SettingsError};
 
 use crate::args::ExplainArgs;
@@ -11,7 +12,7 @@ use crate::failure::Failure;
 
 /// Explains as much as possible, then fails if the server would fail to start.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
-    runtime()?.block_on(async {
+    let outcome = runtime()?.block_on(async {
         let layers = config::read(&args.pod)?;
         let resolver = config::open(&layers).await?;
         let resolve = async |values: &[_]| resolver.resolve_all(values).await;
@@ -25,13 +26,23 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
             let refused: Vec<_> = error.0.iter().filter_map(|problem| problem.origin.clone()).collect();
             explanation.mask(&refused);
         }
-        let text = match args.json {
-            true => format!("{:#}\n", serde_json::json!(explanation)),
-            false => text(&explanation),
-        };
-        print(&text)?;
-        settled.map(|_| ()).map_err(config::failed)
-    })
+        Ok((explanation, settled.map(|_| ()).map_err(config::failed)))
+    });
+    let (explanation, outcome) = match outcome {
+        Ok((explanation, outcome)) => (explanation, outcome),
+        Err(failure) => (Explanation { settings: Vec::new(), warnings: Vec::new() }, Err(failure)),
+    };
+    if args.json {
+        let mut document = json!(explanation);
+        if let Err(failure) = &outcome {
+            let problem = |(message, fix)| json!({ "message": message, "fix": fix });
+            document["errors"] = failure.problems().into_iter().map(problem).collect();
+        }
+        print(&format!("{document:#}\n"))?;
+    } else if !explanation.settings.is_empty() {
+        print(&text(&explanation))?;
+    }
+    outcome
 }
 
 fn text(explanation: &Explanation) -> String {

@@ -22,15 +22,31 @@ const CONFIGURATION: u8 = 78;
 /// Resolves the references and prints the report.
 pub(crate) fn run(args: &SecretsCheckArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
-    let (report, config) = runtime.block_on(check(&args.pod))?;
+    let checked = runtime.block_on(check(&args.pod));
     runtime.shutdown_background();
-    let text = if args.json { format!("{:#}\n", report.json()) } else { report.text() };
+    let (report, config) = match checked {
+        Ok(checked) => checked,
+        Err(failure) => (Report { rows: Vec::new(), errors: Vec::new() }, Err(failure)),
+    };
+    if args.json {
+        let mut document = report.json();
+        if let (Err(failure), true, Some(errors)) = (&config, report.is_good(), document["errors"].as_array_mut()) {
+            let problem = |(problem, fix)| json!({ "place": null, "subject": null, "problem": problem, "fix": fix });
+            errors.extend(failure.problems().into_iter().map(problem));
+        }
+        let text = format!("{document:#}\n");
+        if !report.is_good() {
+            return Err(Failure::Output { text, code: CONFIGURATION });
+        }
+        print(&text)?;
+        return config;
+    }
     if !report.is_good() {
-        return Err(Failure::Output { text, code: CONFIGURATION });
+        return Err(Failure::Output { text: report.text(), code: CONFIGURATION });
     }
     // All secrets resolve, but the pod may still be invalid.
     config?;
-    print(&text)
+    print(&report.text())
 }
 
 /// Resolves every reference, and checks whether the pod is valid with the results.

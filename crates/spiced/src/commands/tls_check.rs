@@ -21,7 +21,7 @@ const BAD: u8 = 1;
 
 pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
     if let Some(material) = material::of(args)? {
-        return material::run(material, args);
+        return unchecked(material::run(material, args), args);
     }
     let runtime = runtime()?;
     let report = runtime.block_on(async {
@@ -29,12 +29,29 @@ pub(crate) fn run(args: &TlsCheckArgs) -> Result<(), Failure> {
         check(settings, args)
     });
     runtime.shutdown_background();
-    let report = report?;
+    let report = unchecked(report, args)?;
     let text = if args.json { format!("{:#}\n", report.json()) } else { report.text(colours()) };
     if report.fails(args.strict) {
         return Err(Failure::Output { text, code: BAD });
     }
     print(&text)
+}
+
+/// Prints why nothing could be checked as the JSON document, if one was requested.
+fn unchecked<T>(outcome: Result<T, Failure>, args: &TlsCheckArgs) -> Result<T, Failure> {
+    match &outcome {
+        Err(failure @ (Failure::Configuration { .. } | Failure::Unavailable { .. } | Failure::Other(_)))
+            if args.json =>
+        {
+            let problem = |(message, fix): (String, String)| finding("CONFIG", Severity::Error, "", &message, &fix);
+            let findings = failure.problems().into_iter().map(problem).collect();
+            let unchecked = vec!["everything else: the configuration cannot be used".to_owned()];
+            let report = Report { findings, accepted_by: Vec::new(), unchecked, accepted: Vec::new() };
+            print(&format!("{:#}\n", report.json()))?;
+        }
+        _ => {}
+    }
+    outcome
 }
 
 /// The findings, most severe first, and the clients that would accept the certificate.
@@ -52,19 +69,33 @@ fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure>
     let asks = tls.as_ref().is_some_and(|tls| tls.clients.is_some());
     let mut report = match tls {
         None => Report {
-            findings: vec![finding(
-                "TLS-OFF",
-                Severity::Info,
-                "the default",
-                "TLS is not set up: all endpoints use plain text",
-                "for development: spiced --tls-self-signed; otherwise set a certificate and its key",
-            )],
+            findings: vec![match &settings.runtime.tls_off {
+                None => finding(
+                    "TLS-OFF",
+                    Severity::Info,
+                    "the default",
+                    "TLS is not set up: all endpoints use plain text",
+                    "for development: spiced --tls-self-signed; otherwise set a certificate and its key",
+                ),
+                Some(switch) => finding(
+                    "TLS-OFF",
+                    Severity::Info,
+                    &switch.to_string(),
+                    "TLS is disabled: all endpoints use plain text",
+                    "remove the setting, or set it to true, and set a certificate and its key",
+                ),
+            }],
             accepted_by: Vec::new(),
             unchecked: Vec::new(),
             accepted: Vec::new(),
         },
         Some(tls) => of_tls(tls, args)?,
     };
+    report.findings.extend(settings.warnings.iter().map(|warning| {
+        let origin = warning.origin.as_ref().map_or_else(|| "the configuration".to_owned(), ToString::to_string);
+        let fix = "remove the setting, or change what keeps it from having an effect";
+        finding("CONFIG-WARNING", Severity::Warning, &origin, &warning.message, fix)
+    }));
     report.findings.extend(auth_policy::findings(&settings.runtime.auth, asks));
     if let Err(failure) = auth_policy::establish(&settings.runtime.auth, asks, &mut |_| None) {
         let (message, fix) = failure.in_words();

@@ -14,6 +14,9 @@ pub(crate) fn report(settings: &Settings, endpoints: &Endpoints, callers: &AuthC
         ["http", "flight", "grpc"].contains(&endpoint.endpoint) && anonymous == Some(Role::ReadWrite)
     };
     plain_text(endpoints, may_write);
+    if settings.runtime.cors.allowed_origins.as_ref().is_some_and(Vec::is_empty) {
+        warn!("runtime.cors.enabled has no effect: runtime.cors.allowed_origins lists no origin");
+    }
     let any_origin = settings.runtime.cors.allowed_origins.iter().flatten().any(|origin| origin.value.trim() == "*");
     if any_origin && may_write(&&endpoints.http) {
         warn!(

@@ -12,7 +12,7 @@ use spiced_secrets::{Refresher, Resolver, SecretValue, StoreStatus, WatchedSecre
 use tls_core::{ClientAuthPolicy, ListenAddress, SniCertResolver, Sourced};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -29,6 +29,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// The delay before another attempt to create a development certificate that could not be created.
 const RETRY: Duration = Duration::from_secs(60 * 60);
 
+/// How long a reload may take to read the pod and its secrets. A store is given 15 s.
+const POD_TIME: Duration = Duration::from_secs(30);
+
 /// How long material that has just changed may be partially written.
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
 
@@ -43,6 +46,8 @@ pub(crate) struct ReloadableState {
     pub(crate) fixed: RestartOnlySettings,
     /// When to check next whether a development certificate expires soon.
     look: Instant,
+    /// The reading of a pod that was given up on and has not ended yet.
+    settling: Option<JoinHandle<Result<(Settings, Resolver), Failure>>>,
 }
 
 /// Settings that a reload does not change, without the places where they are written.
@@ -190,22 +195,13 @@ impl ReloadableState {
         policy: Arc<watch::Sender<Arc<Policy>>>,
         fixed: RestartOnlySettings,
     ) -> Self {
-        Self { pod, files, served, policy, fixed, look: Instant::now() + POLL_INTERVAL }
+        Self { pod, files, served, policy, fixed, look: Instant::now() + POLL_INTERVAL, settling: None }
     }
 
     /// Waits for a change. Cancel-safe.
     pub(crate) async fn changed(&mut self) -> Change {
-        let material = async {
-            match &mut self.served {
-                Some(Served { reloader, files, .. }) => tokio::select! {
-                    () = reloader.changed() => {}
-                    () = files.changed() => {}
-                },
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = material => return Change::Material,
+            () = material_changed(&mut self.served) => return Change::Material,
             () = self.files.changed() => return Change::Pod,
             () = tokio::time::sleep_until(self.look) => {}
         }
@@ -233,17 +229,11 @@ impl ReloadableState {
     /// partially written.
     pub(crate) async fn reread(mut self, changed: bool) -> ReloadOutcome {
         let before = self.in_force();
-        let read = move || {
-            let outcome = match &mut self.served {
-                Some(served) if changed => served.reloader.reload_patiently(GRACE_PERIOD),
-                Some(served) => served.reloader.reload(),
-                None => Outcome::Unchanged,
-            };
-            (self, outcome)
-        };
-        let (live, outcome) = blocking(read).await;
-        live.tell(&outcome, before);
-        ReloadOutcome::of(live, outcome, false)
+        let served = self.served.take();
+        let (served, outcome) = blocking(move || reread(served, changed)).await;
+        self.served = served;
+        self.tell(&outcome, before);
+        ReloadOutcome::of(self, outcome, false)
     }
 
     /// Returns the certificates that the endpoints present and the client certificates that they trust.
@@ -266,15 +256,21 @@ impl ReloadableState {
 
     /// Reloads everything: the stores, through `refresher` if they are watched, then the pod and the environment, then
     /// the material. With `dry`, changes nothing. With `force`, also accepts material that clients would refuse.
-    pub(crate) async fn reload(self, refresher: Option<Refresher>, dry: bool, force: bool) -> ReloadOutcome {
+    pub(crate) async fn reload(mut self, refresher: Option<Refresher>, dry: bool, force: bool) -> ReloadOutcome {
         if let Some(refresher) = refresher {
             // The watched secrets keep their values and the status of their stores, even if the pod cannot be read.
-            refresher.refresh().await;
+            let refresh = refresher.refresh();
+            tokio::pin!(refresh);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut refresh => break,
+                    () = files_changed(&mut self.served) => self.reread_here().await,
+                }
+            }
         }
         let mut this = if dry { self } else { blocking(move || self.mark_seen()).await };
-        // On a blocking thread: the compiler cannot prove that this future is `Send`.
-        let (pod, runtime) = (this.pod.clone(), Handle::current());
-        let settled = blocking(move || runtime.block_on(config::settle(&pod))).await;
+        let settled = this.settle().await;
         let wanted = match settled.and_then(|(settings, resolver)| this.wanted(settings, resolver, dry)) {
             Ok(wanted) => wanted,
             Err(failure) => return this.rejected(failure, dry).await,
@@ -328,6 +324,47 @@ impl ReloadableState {
             follower = Some(Follower::start(followed, rotation, live.policy.clone()));
         }
         ReloadOutcome { follower, dry, ..ReloadOutcome::of(live, outcome, policy_changed) }
+    }
+
+    /// Reads the pod and its secrets. While that takes time, the material is watched and read again as usual, so that a
+    /// pod or a store that is slow does not hold up the renewal of a certificate. A pod that takes longer than
+    /// [`POD_TIME`] is rejected; its reading is left behind, and no other begins before it has ended.
+    async fn settle(&mut self) -> Result<(Settings, Resolver), Failure> {
+        let slow = |seconds: u64| {
+            Failure::configuration(
+                format!("the pod and its secrets were not read within {seconds} s"),
+                "see which of its files or stores does not respond: spiced secrets check",
+            )
+        };
+        if self.settling.take_if(|settling| settling.is_finished()).is_none() && self.settling.is_some() {
+            return Err(slow(POD_TIME.as_secs()));
+        }
+        // On a blocking thread: the compiler cannot prove that this future is `Send`.
+        let (pod, runtime) = (self.pod.clone(), Handle::current());
+        let mut settling = tokio::task::spawn_blocking(move || runtime.block_on(config::settle(&pod)));
+        let deadline = Instant::now() + POD_TIME;
+        loop {
+            tokio::select! {
+                biased;
+                settled = &mut settling => {
+                    return settled.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()));
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    self.settling = Some(settling);
+                    return Err(slow(POD_TIME.as_secs()));
+                }
+                () = material_changed(&mut self.served) => self.reread_here().await,
+            }
+        }
+    }
+
+    /// Reads material that has just changed, during a reload of the pod.
+    async fn reread_here(&mut self) {
+        let before = self.in_force();
+        let served = self.served.take();
+        let (served, outcome) = blocking(move || reread(served, true)).await;
+        self.served = served;
+        self.tell(&outcome, before);
     }
 
     /// Marks all changes up to now as seen: this reload reads them, even if it rejects them, so they must not trigger
@@ -400,6 +437,36 @@ struct Candidate {
     followed: WatchedSecrets,
 }
 
+/// Waits until a file or secret of the material changes. Cancel-safe.
+async fn material_changed(served: &mut Option<Served>) {
+    match served {
+        Some(Served { reloader, files, .. }) => tokio::select! {
+            () = reloader.changed() => {}
+            () = files.changed() => {}
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a file of the material changes. Cancel-safe.
+async fn files_changed(served: &mut Option<Served>) {
+    match served {
+        Some(Served { files, .. }) => files.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads the material again from the same sources. `changed` means that it has just changed, so it may still be
+/// partially written. Blocks.
+fn reread(mut served: Option<Served>, changed: bool) -> (Option<Served>, Outcome) {
+    let outcome = match &mut served {
+        Some(served) if changed => served.reloader.reload_patiently(GRACE_PERIOD),
+        Some(served) => served.reloader.reload(),
+        None => Outcome::Unchanged,
+    };
+    (served, outcome)
+}
+
 /// Runs work that may block on a file system. A panic of the work is propagated to this task.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| std::panic::resume_unwind(lost.into_panic()))
@@ -411,7 +478,11 @@ fn result(outcome: Outcome, policy_changed: bool) -> ReloadResult {
             reason: error.to_string(),
             fix: tls::hint(&error),
             findings: match &error {
-                LoadError::Refused { finding, .. } => vec![reported(finding)],
+                LoadError::Refused { finding, .. }
+                | LoadError::LocksOut { finding }
+                | LoadError::OlderList { finding } => {
+                    vec![reported(finding)]
+                }
                 _ => Vec::new(),
             },
         },

@@ -139,10 +139,12 @@ pub(crate) fn tell(outcome: &Outcome) {
 /// Returns what to change, and, for a refusal, how to accept the material anyway.
 pub(crate) fn hint(error: &LoadError) -> String {
     match error {
-        LoadError::Refused { finding, .. } | LoadError::LocksOut { finding } => format!(
-            "{}; to accept it anyway: POST /v1/tls/reload?force=true, or runtime.tls.accept_findings: [{}]",
-            finding.fix, finding.code
-        ),
+        LoadError::Refused { finding, .. } | LoadError::LocksOut { finding } | LoadError::OlderList { finding } => {
+            format!(
+                "{}; to accept it anyway: POST /v1/tls/reload?force=true, or runtime.tls.accept_findings: [{}]",
+                finding.fix, finding.code
+            )
+        }
         other => other.hint().to_owned(),
     }
 }

@@ -1,6 +1,7 @@
 //! Configures access to Secrets Manager: region, endpoint, credentials and trust, each from the pod or else from where
 //! the SDK looks for it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
@@ -13,6 +14,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use tls_core::Secret;
 use tracing::warn;
 
+use super::super::read::MAX_FILE;
 use super::super::remote::{ATTEMPT_WITHIN, CONNECT_WITHIN, is_loopback};
 use super::super::{OpenArgs, StoreError};
 use super::bound::Bound;
@@ -117,8 +119,8 @@ fn http(opening: &OpenArgs<'_>) -> Result<SharedHttpClient, StoreError> {
     let mut trust = TrustStore::default();
     if let Some(bundle) = opening.surroundings.environment.get("AWS_CA_BUNDLE").filter(|path| !path.is_blank()) {
         let path = bundle.expose_text().map_err(|_| StoreError::declaration("AWS_CA_BUNDLE is not UTF-8"))?;
-        let unreadable = |cause| StoreError::Unreadable { path: path.into(), cause };
-        let pem = std::fs::read(path).map_err(unreadable)?;
+        let pem = spiced_files::read(Path::new(path), MAX_FILE).map_err(StoreError::Unreadable)?;
+        let pem = pem.secret.expose().to_vec();
         if !pem.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) {
             return Err(StoreError::Declaration {
                 message: format!("AWS_CA_BUNDLE: {path} holds no certificate in PEM"),

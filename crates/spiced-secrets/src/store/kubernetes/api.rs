@@ -16,6 +16,7 @@ use kube::{Client, Config};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
+use spiced_files::Unreadable;
 use tls_core::Secret;
 use tokio::sync::Mutex;
 
@@ -197,11 +198,11 @@ impl Api {
             let path = self.service_account.join(name);
             match std::fs::metadata(&path) {
                 Ok(_) => Ok(path),
-                Err(cause) => Err(StoreError::Unreadable { path, cause }),
+                Err(cause) => Err(StoreError::Unreadable(Unreadable::of(&path, &cause))),
             }
         };
         let (token, ca, namespace) = (file("token")?, file("ca.crt")?, file("namespace")?);
-        let unreadable = |cause| StoreError::Unreadable { path: namespace.clone(), cause };
+        let unreadable = |cause: std::io::Error| StoreError::Unreadable(Unreadable::of(&namespace, &cause));
         let mut config = Config::new(url);
         config.default_namespace = std::fs::read_to_string(&namespace).map_err(unreadable)?.trim().to_owned();
         // Set the CA's text as well as its path: without the text, kube loads the system's store first, which an image

@@ -242,10 +242,6 @@ fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, StoreError> {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
-    let unreadable = |cause| StoreError::Unreadable { path: path.to_owned(), cause };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > MAX_CA_FILE {
-        return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
-    }
-    let pem = std::fs::read(path).map_err(unreadable)?;
-    Ok(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect())
+    let pem = spiced_files::read(path, MAX_CA_FILE).map_err(StoreError::Unreadable)?;
+    Ok(CertificateDer::pem_slice_iter(pem.secret.expose()).filter_map(Result::ok).collect())
 }

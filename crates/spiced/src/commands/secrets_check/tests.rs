@@ -104,10 +104,10 @@ fn some_is_missing_and_some_cannot_be_reached() {
     insta::assert_snapshot!(plain(report.text()), @r#"
     spicepod.yaml: runtime.tls.certificate            ${here:CERT}  missing: there is no `CERT`
         fix: set it in one of: POD/here/CERT
-    spicepod.yaml: runtime.tls.key                    ${away:KEY}   unreachable: store `away` cannot answer: cannot read POD/away: No such file or directory (os error 2)
-        fix: check the path, and that this user may read it
-    spicepod.yaml: runtime.tls.session_ticket_secret  ${secrets:T}  unreachable: store `away` cannot answer: cannot read POD/away: No such file or directory (os error 2)
-        fix: check the path, and that this user may read it
+    spicepod.yaml: runtime.tls.key                    ${away:KEY}   unreachable: store `away` cannot answer: cannot read "POD/away": there is no directory "POD/away"
+        fix: check the path
+    spicepod.yaml: runtime.tls.session_ticket_secret  ${secrets:T}  unreachable: store `away` cannot answer: cannot read "POD/away": there is no directory "POD/away"
+        fix: check the path
     spicepod.yaml: runtime.tls.session_ticket_secret  ${nowhere:X}  missing: no secret store is called `nowhere`
         fix: known: `away`, `here`, `env`, `secrets`; or declare it under `secrets`
     0 found, 2 missing, 2 unreachable

@@ -1,8 +1,6 @@
 //! `spiced tls check CERT [KEY]`: checks a certificate and its key without a pod.
 
 use std::fmt::Write;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -77,11 +75,9 @@ fn is_material(path: &Path, has_key: bool) -> bool {
     if metadata.file_type().is_fifo() {
         return true;
     }
-    let mut bytes = Vec::new();
-    let Ok(_) = File::open(path).and_then(|file| file.take(MAX_LOOK).read_to_end(&mut bytes)) else {
+    let Ok(spiced_files::Content { secret: content, .. }) = spiced_files::read(path, MAX_LOOK) else {
         return is_named_so || has_key;
     };
-    let content = Secret::new(bytes);
     let has_line = |is_it: &dyn Fn(&str) -> bool| content.expose_text().is_ok_and(|text| text.lines().any(is_it));
     let is_pod = has_line(&|line| {
         let line = line.trim_start_matches('\u{feff}');

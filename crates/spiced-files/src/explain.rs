@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::io::{Error, ErrorKind};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::{Uid, User, geteuid};
-
-use crate::pem::quoted;
 
 /// The most symlinks that are followed.
 const MAX_LINKS: usize = 20;
@@ -27,8 +25,44 @@ pub(crate) fn explain(cause: &Error, path: &Path) -> (String, String) {
             };
             ("it is a directory, not a file".to_owned(), fix)
         }
-        _ => (cause.to_string(), "check the path and that this user may read the file".to_owned()),
+        _ if is_circle(cause) => circle(path),
+        _ => match fs::metadata(path).map(|found| found.file_type()) {
+            Ok(kind) if kind.is_socket() => {
+                ("it is a socket, not a file".to_owned(), "give a file; a program listens at this path".to_owned())
+            }
+            _ => (cause.to_string(), "check the path and that this user may read the file".to_owned()),
+        },
     }
+}
+
+fn is_circle(cause: &Error) -> bool {
+    cause.raw_os_error() == Some(nix::libc::ELOOP)
+}
+
+/// Names the links of a path that lead in a circle.
+fn circle(path: &Path) -> (String, String) {
+    // The shortest prefix that cannot be resolved ends with a link of the circle, or with one that leads to it.
+    let ancestors: Vec<&Path> = path.ancestors().filter(|one| !one.as_os_str().is_empty()).collect();
+    let is_loop = |one: &&&Path| fs::metadata(one).is_err_and(|error| is_circle(&error));
+    let mut links = vec![ancestors.iter().rev().find(is_loop).map_or(path, |first| *first).to_owned()];
+    while let Some(next) = links.last().and_then(|last| target(last)).filter(|_| links.len() < MAX_LINKS) {
+        let is_closed = links.contains(&next);
+        links.push(next);
+        if is_closed {
+            break;
+        }
+    }
+    let named: Vec<String> = links.iter().map(|link| format!("{link:?}")).collect();
+    let last = links.last().unwrap_or(&links[0]);
+    (
+        format!("its links lead in a circle: {}", named.join(" -> ")),
+        format!("make one of them a file, or lead it to one: `ls -l {}` shows it", quoted(&last.display().to_string())),
+    )
+}
+
+/// Quotes `text` as one shell word.
+fn quoted(text: &str) -> String {
+    shlex::try_quote(text).map_or_else(|_| "FILE".to_owned(), |word| word.into_owned())
 }
 
 fn not_found(path: &Path) -> (String, String) {
@@ -39,6 +73,24 @@ fn not_found(path: &Path) -> (String, String) {
         return (
             "it is a URL, but a path is expected".to_owned(),
             format!("write it without file://: {:?}", format!("/{bare}")),
+        );
+    }
+    if let Some(scheme) = url_scheme(&text) {
+        return (
+            format!("it is a URL ({scheme}://), and a path is wanted"),
+            "fetch the file first, and give the path of the copy".to_owned(),
+        );
+    }
+    if let Some((reason, fix)) = windows_path(path, &text) {
+        return (reason, fix);
+    }
+    if text.contains(['*', '?']) {
+        return (
+            "`*` and `?` are not expanded in a path".to_owned(),
+            match matching(path).as_slice() {
+                [] => "write the whole name of one file".to_owned(),
+                found => format!("write the whole name of one file: there is {}", found.join(" and ")),
+            },
         );
     }
     if let Some(rest) = after_tilde(path) {
@@ -94,6 +146,44 @@ fn not_found(path: &Path) -> (String, String) {
     (reason, fix)
 }
 
+/// Returns the scheme of `text` if it is a URL of something other than a file. The path may have been joined to a
+/// directory, and a joined path has lost one of the two slashes.
+fn url_scheme(text: &str) -> Option<&str> {
+    let at = text.find(":/")?;
+    let scheme = text[..at].rsplit('/').next()?;
+    let is_scheme = ["http", "https", "s3", "s3a", "gs", "ftp", "sftp", "vault", "azure", "abfs", "hdfs"];
+    is_scheme.iter().any(|known| scheme.eq_ignore_ascii_case(known)).then_some(scheme)
+}
+
+/// Explains a path that is written as on Windows.
+fn windows_path(path: &Path, text: &str) -> Option<(String, String)> {
+    let name = text.rsplit('/').next()?;
+    if !name.contains('\\') {
+        return None;
+    }
+    let has_drive = name.chars().nth(1) == Some(':') && name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let slashes = path.with_file_name(name.replace('\\', "/"));
+    let fix = match slashes.exists() {
+        true => format!("write / instead: {slashes:?}"),
+        false if has_drive => "write the path as this system has it, such as \"/etc/spice/tls.crt\"".to_owned(),
+        false => "write / between the names of directories".to_owned(),
+    };
+    Some(("it is a path of Windows: `\\` separates no directories here".to_owned(), fix))
+}
+
+/// Returns the files that a pattern in the last part of `path` matches, at most three.
+fn matching(path: &Path) -> Vec<String> {
+    let Some(pattern) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (start, end) = (pattern.split(['*', '?']).next(), pattern.rsplit(['*', '?']).next());
+    let (start, end) = (start.unwrap_or_default(), end.unwrap_or_default());
+    let mut found =
+        similar(parent, |name| name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end));
+    found.sort();
+    found.truncate(3);
+    found.iter().map(|name| format!("{:?}", parent.join(name))).collect()
+}
+
 /// Returns the part of `path` after `~/`, if the path contains `~`.
 fn after_tilde(path: &Path) -> Option<PathBuf> {
     let mut parts = path.components();
@@ -102,7 +192,7 @@ fn after_tilde(path: &Path) -> Option<PathBuf> {
 }
 
 /// Returns the last link on the way to `path` that is dangling, and its target.
-fn dangling(path: &Path) -> Option<(PathBuf, PathBuf)> {
+pub(crate) fn dangling(path: &Path) -> Option<(PathBuf, PathBuf)> {
     let ancestors: Vec<&Path> = path.ancestors().filter(|one| !one.as_os_str().is_empty()).collect();
     let mut link = ancestors.into_iter().rev().find(|one| one.is_symlink() && !one.exists())?.to_owned();
     for _ in 0..MAX_LINKS {
@@ -185,7 +275,7 @@ fn user(uid: Uid) -> String {
 
 /// Returns up to three names in the same directory that `path` may be a typo for: equal except for case, surrounding
 /// blanks and extension, or different in one letter.
-fn alike(path: &Path) -> Vec<String> {
+pub(crate) fn alike(path: &Path) -> Vec<String> {
     let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { return Vec::new() };
     let plain = |name: &str| {
         let lower = name.trim().to_lowercase();
@@ -201,6 +291,11 @@ fn alike(path: &Path) -> Vec<String> {
     near.sort_by_key(|other| (other.to_lowercase() != wanted, other.clone()));
     if near.iter().any(|other| other.to_lowercase() == wanted) {
         near.retain(|other| other.to_lowercase() == wanted);
+    }
+    // A key is not offered in place of a certificate, or the other way around, where there is a better name.
+    let is_key = |name: &str| name.to_lowercase().contains("key");
+    if near.iter().any(|other| is_key(other) == is_key(&name)) {
+        near.retain(|other| is_key(other) == is_key(&name));
     }
     near.truncate(3);
     near
@@ -247,6 +342,8 @@ mod tests {
         symlink("../../archive/fullchain1.pem", at("fullchain.pem")).unwrap();
         symlink("fullchain.pem", at("second.pem")).unwrap();
         symlink("/nowhere/data", at("data")).unwrap();
+        symlink("pool", at("loop")).unwrap();
+        symlink("loop", at("pool")).unwrap();
         let table = [
             ("TLS.crt", "no such file", "tls.crt\""),
             ("tls.pem", "no such file", "tls.crt\""),
@@ -260,6 +357,12 @@ mod tests {
             ("data/tls.crt", "is a link to \"/nowhere/data\"", "mount"),
             ("~/tls/tls.crt", "`~` is not expanded", "tls/tls.crt\""),
             ("file:///etc/spice/tls.crt", "it is a URL", "\"/etc/spice/tls.crt\""),
+            ("https://x/tls.crt", "it is a URL (https://)", "fetch"),
+            ("s3://bucket/tls.crt", "it is a URL (s3://)", "fetch"),
+            ("certs\\server.pem", "path of Windows", "certs/server.pem\""),
+            ("C:\\certs\\tls.crt", "path of Windows", "as this system has it"),
+            ("*.crt", "are not expanded", "tls.crt\""),
+            ("loop/tls.crt", "a circle: ", "ls -l"),
             ("$HOME/tls.crt", "variables", "${env:NAME}"),
             ("tls.crt\"", "ends with a quote", "docker"),
         ];
