@@ -54,7 +54,7 @@ const ABSENT: &[(&str, &[&str])] = &[
     ("spiced-http", &["datafusion", "tonic"]),
     ("spiced-flight", &["datafusion"]),
     ("spiced-grpc", &["datafusion"]),
-    ("spiced-sql-client", &["datafusion", "axum", "spiced-config"]),
+    ("spiced-sql-client", &["datafusion", "figment"]),
 ];
 
 pub fn run() -> Outcome {
