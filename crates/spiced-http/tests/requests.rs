@@ -85,7 +85,12 @@ async fn bodies_that_are_refused() {
         (json, br#"{"sql": "S", "parameters": [[1]]}"#, 400, "parameter $1 is an array"),
         (("content-encoding", "gzip"), b"SELECT 1", 415, "the body is encoded as gzip"),
         (("content-encoding", "identity, br"), b"SELECT 1", 415, "the body is encoded as br"),
-        (("accept", "image/png, text/html"), b"SELECT 1", 406, "supported are application/json, application/vnd.apache"),
+        (
+            ("accept", "image/png, text/html"),
+            b"SELECT 1",
+            406,
+            "supported are application/json, application/vnd.apache",
+        ),
     ] {
         let reply = post(&[header], body.to_vec()).await;
         assert_eq!(reply.status, status, "{}", reply.text());
