@@ -8,8 +8,8 @@
 //! signed (`handles::signed_handle`), so any replica with the same secret can accept it.
 //!
 //! How the modules fit together: `service` has a file for each call of Flight, and `sql` one for each command of Flight
-//! SQL. Both are free functions over `state`. `codec` encodes and decodes what goes over the wire, `handles` signs
-//! what the client carries, and `session` is one request's view of the engine.
+//! SQL. Both are free functions over `state`. `codec` encodes and decodes messages, `handles` signs the tickets and
+//! handles that clients carry, and `session` is one request's view of the engine.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! What the tests of several crates share: an in-memory engine ([`Toy`]), certificates ([`Authority`], [`self_signed`]),
-//! a TLS client ([`client`], [`connect`]), a temporary pod directory ([`PodDirectory`]), and a server on a free port
-//! ([`Server`]).
+//! What the tests of several crates share: an in-memory engine ([`Toy`]), certificates ([`Authority`],
+//! [`self_signed`]), a TLS client ([`client`], [`connect`]), a temporary pod directory ([`PodDirectory`]), and a server
+//! on a free port ([`Server`]).
 //!
-//! For `[dev-dependencies]` only: everything here panics instead of returning an error. `cargo xtask edges` fails on any
-//! other use.
+//! For `[dev-dependencies]` only: set-up that fails panics instead of returning an error. `cargo xtask edges` fails on
+//! any other use.
 #![allow(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
 mod authority;

@@ -1,5 +1,5 @@
-//! The `PollFlightInfo` call. A query is planned here and starts only when its rows are requested, so there is nothing to
-//! poll for.
+//! The `PollFlightInfo` call. A query is planned here and starts only when its rows are requested, so there is nothing
+//! to poll for.
 
 use arrow_flight::{FlightDescriptor, PollInfo};
 use tonic::Status;

@@ -1,5 +1,5 @@
-//! `CreatePreparedStatement` and `ClosePreparedStatement`. The server keeps no state for a prepared statement except the
-//! parameters in `bound`.
+//! `CreatePreparedStatement` and `ClosePreparedStatement`. The server keeps no state for a prepared statement except
+//! the parameters in `bound`.
 
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,

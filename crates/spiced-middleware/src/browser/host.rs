@@ -14,7 +14,7 @@ pub(crate) fn authority<'a>(headers: &HeaderMap, uri: Option<&'a Uri>) -> Option
     }
 }
 
-/// Returns whether a name stands for this machine: `localhost`, a name below it, or a loopback address.
+/// Returns whether a name means this machine: `localhost`, a name below it, or a loopback address.
 pub(crate) fn is_loopback_name(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
     bare.eq_ignore_ascii_case("localhost")
