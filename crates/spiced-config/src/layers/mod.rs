@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use figment::value::Value;
 use figment::{Figment, Provider};
 use spiced_secrets::{DeclaredStore, Template};
 use tls_core::{Origin, Secret, Sourced};
@@ -12,7 +13,7 @@ use tls_core::{Origin, Secret, Sourced};
 use crate::problem::{ConfigError, Problem, in_order};
 use crate::providers::environment::{self, Environment, KnownOption};
 use crate::providers::pod::{Pod, find, read_text};
-use crate::providers::{CommandLine, Flag, Layer, merged, pointer};
+use crate::providers::{CommandLine, Flag, Layer, keys_over_values, merged, merged_values, pointer};
 use crate::raw::spicepod::Spicepod;
 use crate::resolve::decode::{decode, decode_all};
 use crate::resolve::effective::Effective;
@@ -136,7 +137,7 @@ impl Layers {
                 return Err(ConfigError(in_order(problems)));
             }
         };
-        environment.yield_to(&pod.data);
+        environment.check_lists(&pod.data);
         let command_line = CommandLine(flags);
         let layers = vec![
             Layer::new(&command_line, command_line.places(), false),
@@ -206,7 +207,9 @@ impl Layers {
     /// # Errors
     /// The provider fails.
     pub fn merge(mut self, provider: impl Provider) -> Result<Self, Box<figment::Error>> {
-        self.layers.insert(0, Layer::of_program(provider)?);
+        let layer = Layer::of_program(provider)?;
+        self.refuse_keys(layer.root(), &merged_values(&self.layers));
+        self.layers.insert(0, layer);
         Ok(self)
     }
 
@@ -215,8 +218,21 @@ impl Layers {
     /// # Errors
     /// The provider fails.
     pub fn join(mut self, provider: impl Provider) -> Result<Self, Box<figment::Error>> {
-        self.layers.push(Layer::of_program(provider)?);
+        let layer = Layer::of_program(provider)?;
+        self.refuse_keys(&merged_values(&self.layers), layer.root());
+        self.layers.push(layer);
         Ok(self)
+    }
+
+    /// Reports where `upper` gives keys to what is no map in `lower`: one of the two would be ignored.
+    fn refuse_keys(&mut self, upper: &Value, lower: &Value) {
+        let mut found = Vec::new();
+        keys_over_values(upper, lower, "", &mut found);
+        for (pointer, _) in found {
+            let key = pointer.trim_start_matches('/').replace('/', ".");
+            let message = format!("`{key}` is a map of keys in one place and a value in another");
+            self.problems.push(Problem::new(Origin::Program, message).hint("give both in the same form"));
+        }
     }
 
     /// The directory that the pod's relative paths start from.

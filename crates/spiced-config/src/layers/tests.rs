@@ -502,6 +502,31 @@ fn figment_says_who_supplied_a_value() {
     assert!(!format!("{layers:?}").contains("hush"));
 }
 
+/// What is no map stays where a higher layer gives keys to it: it must not be ignored.
+#[test]
+fn keys_over_text_and_lists() {
+    let variable = [("SPICED_RUNTIME__TLS__ENABLED", "false")];
+    let flag = [("--http", "runtime.listen.http", "localhost:1"), ("--tls-enabled", "runtime.tls.enabled", "false")];
+    for pod in
+        ["runtime: [tls]", "runtime: text", "runtime: { tls: [x], listen: [x] }", "runtime: { tls: x, listen: x }"]
+    {
+        for (variables, flags) in [(&[][..], &flag[..]), (&variable, &[]), (&variable, &flag)] {
+            let text = settle(pod, variables, flags).unwrap_err();
+            assert!(text.contains("takes keys and values, not a single value or a list"), "{pod}: {text}");
+        }
+    }
+    for pod in ["runtime:", "runtime: ~"] {
+        assert!(settle(pod, &variable, &flag).is_ok(), "{pod}");
+    }
+    let read = |pod: &str| Layers::from_text(Path::new("p.yaml"), pod, "/pod".into(), [], &[], &[]).unwrap();
+    let over = read("views: [{ name: a, sql: b }]").merge(Serialized::default("views.a", "x")).unwrap();
+    let under = read("runtime: { http: { hsts: 1d } }").join(Serialized::default("runtime.http", "x")).unwrap();
+    for layers in [over, under] {
+        let text = at_once(layers.settle(stand_in)).unwrap_err().to_string();
+        assert!(text.contains("the program: `") && text.contains("is a map of keys in one place"), "{text}");
+    }
+}
+
 /// The error behind a problem is kept.
 #[test]
 fn causes_are_sources() {

@@ -10,7 +10,7 @@ use figment::{Error, Metadata, Profile, Provider};
 use serde_json::Value as Json;
 use tls_core::Origin;
 
-use super::{Places, child, pointer, put};
+use super::{Places, keys_over_values, pointer, put};
 
 use crate::problem::Problem;
 use crate::raw::aliases::meant;
@@ -86,13 +86,13 @@ impl Environment {
         &self.places
     }
 
-    /// Takes out what gives keys to a value of the pod that is no map. figment would replace that value, which is for
-    /// the schema to refuse; and no variable can give a part of a list.
-    pub(crate) fn yield_to(&mut self, pod: &Dict) {
-        let mut items = Vec::new();
-        take_conflicts(&mut self.settings, pod, "", &mut items);
-        for pointer in items {
-            let origin = self.places.below(&pointer).map(|place| place.value.clone());
+    /// Reports variables that give keys to a list of the pod. Text of the pod is for the schema to refuse.
+    pub(crate) fn check_lists(&mut self, pod: &Dict) {
+        let (settings, pod) = (Value::from(self.settings.clone()), Value::from(pod.clone()));
+        let mut conflicts = Vec::new();
+        keys_over_values(&settings, &pod, "", &mut conflicts);
+        for (pointer, _) in conflicts.iter().filter(|(_, is_list)| *is_list) {
+            let origin = self.places.below(pointer).map(|place| place.value.clone());
             let problem = Problem::new(origin, "speaks of an item of a list, which a variable cannot")
                 .hint("write a reference such as ${env:NAME} at the item in spicepod.yaml");
             self.problems.push(problem);
@@ -109,24 +109,6 @@ impl Provider for Environment {
     fn data(&self) -> Result<Map<Profile, Dict>, Error> {
         Ok(Profile::Default.collect(self.settings.clone()))
     }
-}
-
-/// Takes out of `settings` what would give keys to text or to a list of `pod`; the latter goes to `items`.
-fn take_conflicts(settings: &mut Dict, pod: &Dict, place: &str, items: &mut Vec<String>) {
-    settings.retain(|name, setting| {
-        let (Value::Dict(_, inner), Some(below)) = (&mut *setting, pod.get(name)) else { return true };
-        let place = child(place, name);
-        match below {
-            Value::Dict(_, below) => take_conflicts(inner, below, &place, items),
-            Value::Empty(..) => {}
-            Value::Array(..) => {
-                items.push(place);
-                return false;
-            }
-            _ => return false,
-        }
-        true
-    });
 }
 
 fn misspelled(name: String, right: &Right) -> Problem {

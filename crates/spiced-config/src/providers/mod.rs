@@ -21,6 +21,8 @@ pub(crate) use places::{Place, Places, child, parent, pointer};
 #[derive(Clone)]
 pub(crate) struct Layer {
     figment: Figment,
+    /// Its values alone.
+    root: Value,
     places: Places,
     /// Whether `${store:KEY}` in its values is a reference. Only the pod file has references.
     has_references: bool,
@@ -29,7 +31,9 @@ pub(crate) struct Layer {
 impl Layer {
     /// A layer of this program: each value has a place.
     pub(crate) fn new(provider: impl Provider, places: Places, has_references: bool) -> Self {
-        Self { figment: Figment::from(provider), places, has_references }
+        let figment = Figment::from(provider);
+        let root = root_of(&figment);
+        Self { figment, root, places, has_references }
     }
 
     /// A layer of a program that embeds this crate: its values have no place.
@@ -58,6 +62,11 @@ impl Layer {
         self.figment.get_metadata(tag).is_some()
     }
 
+    /// Its values.
+    pub(crate) fn root(&self) -> &Value {
+        &self.root
+    }
+
     pub(crate) fn places(&self) -> &Places {
         &self.places
     }
@@ -70,6 +79,49 @@ impl Layer {
 /// What figment makes of the layers, topmost first.
 pub(crate) fn merged(layers: &[Layer]) -> Figment {
     layers.iter().rev().fold(Figment::new(), |figment, layer| figment.merge(layer.figment()))
+}
+
+/// The merged values. Where a layer gives keys to text or to a list of a lower one, figment would replace that; it stays
+/// here, and the schema refuses it.
+pub(crate) fn merged_values(layers: &[Layer]) -> Value {
+    let mut root = root_of(&merged(layers));
+    layers.iter().rev().for_each(|layer| put_back(&mut root, &layer.root));
+    root
+}
+
+fn put_back(merged: &mut Value, layer: &Value) {
+    match (&mut *merged, layer) {
+        (Value::Dict(_, merged), Value::Dict(_, entries)) => {
+            for (name, value) in entries {
+                if let Some(merged) = merged.get_mut(name) {
+                    put_back(merged, value);
+                }
+            }
+        }
+        (Value::Dict(..), Value::Empty(..)) => {}
+        (Value::Dict(..), value) => *merged = value.clone(),
+        _ => {}
+    }
+}
+
+/// The pointers at which `upper` gives keys to what is no map in `lower`, and whether that is a list.
+pub(crate) fn keys_over_values(upper: &Value, lower: &Value, pointer: &str, found: &mut Vec<(String, bool)>) {
+    match (upper, lower) {
+        (Value::Dict(_, upper), Value::Dict(_, lower)) => {
+            for (name, upper) in upper {
+                if let Some(lower) = lower.get(name) {
+                    keys_over_values(upper, lower, &child(pointer, name), found);
+                }
+            }
+        }
+        (Value::Dict(..), Value::Empty(..)) => {}
+        (Value::Dict(..), lower) => found.push((pointer.to_owned(), lower.as_array().is_some())),
+        _ => {}
+    }
+}
+
+fn root_of(figment: &Figment) -> Value {
+    figment.find_value("").unwrap_or_else(|_| Dict::new().into())
 }
 
 /// The value at a dotted path, for changing it.

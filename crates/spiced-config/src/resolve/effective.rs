@@ -10,7 +10,7 @@ use figment::value::{Dict, Num, Value};
 use spiced_secrets::Template;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::providers::{Layer, Place, child, find_mut, merged, parent, pointer};
+use crate::providers::{Layer, Place, child, find_mut, merged_values, parent, pointer};
 
 /// The merged values of some layers.
 pub(crate) struct Effective<'l> {
@@ -42,8 +42,7 @@ pub(crate) enum Text<'n> {
 impl<'l> Effective<'l> {
     /// Merges layers, topmost first.
     pub(crate) fn of(layers: &'l [Layer]) -> Self {
-        let root = merged(layers).find_value("").unwrap_or_else(|_| Dict::new().into());
-        Self { layers, root, removed: HashSet::new(), resolved: HashMap::new() }
+        Self { layers, root: merged_values(layers), removed: HashSet::new(), resolved: HashMap::new() }
     }
 
     /// True where no layer gives a value.
