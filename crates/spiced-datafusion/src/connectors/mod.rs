@@ -2,6 +2,7 @@
 
 mod checked;
 mod csv_files;
+mod damaged;
 mod file;
 mod flightsql;
 mod format;
@@ -30,6 +31,7 @@ use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 use spiced_engine::Key;
 use tls_core::Secret;
 
+pub(crate) use self::damaged::NameDamagedFiles;
 pub(crate) use self::postgres::Reference;
 use crate::DatasetSpec;
 use crate::dml::UpdatableTable;
