@@ -15,13 +15,14 @@ use datafusion::catalog::default_table_source::{provider_as_source, source_as_pr
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, ScalarValue, TableReference};
+use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::expr::{Alias, Cast};
 use datafusion::logical_expr::{
-    DmlStatement, Expr, LogicalPlan, LogicalPlanBuilder, Projection, Statement, SubqueryAlias, TableSource, TableType,
-    WriteOp,
+    DmlStatement, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, Statement, SubqueryAlias,
+    TableSource, TableType, WriteOp,
 };
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement as Parsed;
@@ -32,6 +33,8 @@ use spiced_engine::{EngineError, ErrorKind};
 
 use crate::connectors;
 use crate::error::refusal;
+use crate::exact_cast::assigned_cast;
+use crate::number_comparisons::written;
 use crate::statement::visit;
 
 /// A table whose rows can be identified.
@@ -154,9 +157,9 @@ pub(crate) fn plan(plan: LogicalPlan) -> Result<LogicalPlan> {
                 Transformed::new(LogicalPlan::Dml(change(&dml)?), true, TreeNodeRecursion::Stop)
             }
             LogicalPlan::Dml(dml) => {
+                let dml = assigns(dml)?;
                 let narrowed = insert(&dml)?;
-                let changed = narrowed.is_some();
-                Transformed::new(LogicalPlan::Dml(narrowed.unwrap_or(dml)), changed, TreeNodeRecursion::Stop)
+                Transformed::new(LogicalPlan::Dml(narrowed.unwrap_or(dml)), true, TreeNodeRecursion::Stop)
             }
             // Other nodes do not contain a nested statement.
             LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::Statement(Statement::Prepare(_)) => {
@@ -192,7 +195,7 @@ fn change(dml: &DmlStatement) -> Result<DmlStatement> {
     let ((rows, qualifier), values) = match (&dml.op, dml.input.as_ref()) {
         (WriteOp::Update, LogicalPlan::Projection(projection)) => {
             let found = target.rows(&projection.input)?;
-            let values = assigned(projection, &found.1);
+            let values = assignments(projection, &found.1)?;
             if values.is_empty() {
                 let why = format!("this UPDATE of `{name}` gives each column the value that it has");
                 return Err(refusal(ErrorKind::InvalidStatement, why));
@@ -211,6 +214,62 @@ fn change(dml: &DmlStatement) -> Result<DmlStatement> {
     let sink = changeable.change(&columns, input.schema().inner().clone())?;
     let into = provider_as_source(Arc::new(Into { sink }));
     Ok(DmlStatement::new(name.clone(), into, WriteOp::Insert(InsertOp::Overwrite), Arc::new(input)))
+}
+
+/// Returns an INSERT whose values reach the columns unchanged, or rounded as [`assigned_cast`] rounds.
+fn assigns(mut dml: DmlStatement) -> Result<DmlStatement> {
+    let LogicalPlan::Projection(projection) = dml.input.as_ref() else { return Ok(dml) };
+    let mut projection = projection.clone();
+    for value in &mut projection.expr {
+        let name = value.schema_name().to_string();
+        *value = assigned(std::mem::take(value), projection.input.schema(), &name)?;
+    }
+    if let LogicalPlan::Values(values) = projection.input.as_ref() {
+        let mut values = values.clone();
+        let none = DFSchema::empty();
+        // The columns of the list, by the columns of the table that they go to.
+        let mut names = vec![String::new(); values.schema.fields().len()];
+        for value in &projection.expr {
+            if let Expr::Alias(Alias { expr, name, .. }) = value
+                && let Expr::Column(column) = expr.as_ref()
+                && let Some(at) = values.schema.maybe_index_of_column(column)
+            {
+                names[at].clone_from(name);
+            }
+        }
+        for row in &mut values.values {
+            for (value, name) in row.iter_mut().zip(&names) {
+                *value = assigned(std::mem::take(value), &none, name)?;
+            }
+        }
+        projection.input = Arc::new(LogicalPlan::Values(values));
+    }
+    dml.input = Arc::new(LogicalPlan::Projection(projection));
+    Ok(dml)
+}
+
+/// Replaces the planner's cast of a value for the column `name`.
+fn assigned(value: Expr, schema: &DFSchema, name: &str) -> Result<Expr> {
+    match value {
+        value if is_left_out(&value) => Ok(value),
+        Expr::Alias(alias) => {
+            let Alias { expr, relation, name: alias, .. } = alias;
+            Ok(assigned(*expr, schema, name)?.alias_qualified(relation, alias))
+        }
+        // The type of a parameter is not known before its value.
+        Expr::Cast(Cast { mut expr, field }) => {
+            if field.data_type().is_decimal()
+                && let Some(decimal) = written(&expr)
+            {
+                *expr = decimal;
+            }
+            match expr.get_type(schema) {
+                Ok(from) => assigned_cast(*expr, &from, field.data_type(), name),
+                Err(_) => Ok(Expr::Cast(Cast { expr, field })),
+            }
+        }
+        other => Ok(other),
+    }
 }
 
 /// Returns an INSERT without the omitted columns, or `None` if there are no columns for the table to fill in.
@@ -233,7 +292,7 @@ fn insert(dml: &DmlStatement) -> Result<Option<DmlStatement>> {
 }
 
 /// Returns the columns to which an UPDATE's projection assigns a new value: the index and the value of each.
-fn assigned(projection: &Projection, target: &TableReference) -> Vec<(usize, Expr)> {
+fn assignments(projection: &Projection, target: &TableReference) -> Result<Vec<(usize, Expr)>> {
     let keeps = |value: &Expr| match value {
         Expr::Alias(alias) => match alias.expr.as_ref() {
             Expr::Column(column) => column.name == alias.name && column.relation.as_ref() == Some(target),
@@ -241,7 +300,9 @@ fn assigned(projection: &Projection, target: &TableReference) -> Vec<(usize, Exp
         },
         _ => false,
     };
-    projection.expr.iter().enumerate().filter(|(_, value)| !keeps(value)).map(|(at, v)| (at, v.clone())).collect()
+    let changed = projection.expr.iter().enumerate().filter(|(_, value)| !keeps(value));
+    let schema = projection.input.schema();
+    changed.map(|(at, value)| Ok((at, assigned(value.clone(), schema, value.qualified_name().1.as_str())?))).collect()
 }
 
 /// The table of a statement, and the source of its rows with their row ids.

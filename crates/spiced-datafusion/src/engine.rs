@@ -34,6 +34,7 @@ use crate::loader::{Loader, Reloads};
 use crate::memory::SharedPool;
 use crate::memory_watch::MemoryWatch;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
+use crate::number_comparisons::NumberComparisons;
 use crate::plan_cache::PlanCache;
 use crate::ring_table::RingTable;
 use crate::session::DataFusionSession;
@@ -255,7 +256,7 @@ fn base_state(
     let runtime = runtime_env(options, spill, memory_watch).map_err(|e| StartError::engine(&e))?;
     let memory = runtime.memory_pool.clone();
     let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![connectors::analyzer_rule(), Arc::new(TimeLiterals)];
+        vec![connectors::analyzer_rule(), Arc::new(TimeLiterals), Arc::new(NumberComparisons)];
     analyzer_rules.extend(Analyzer::new().rules);
     // Arithmetic runs last: until then, a constant in a list is a cast.
     let own: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
@@ -271,7 +272,9 @@ fn base_state(
         .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
     builder.scalar_functions().get_or_insert_default().extend([at_time_zone::function(), similar_to::function()]);
     projections::keep_apart(builder.optimizer().get_or_insert_default());
-    let mut state = functions::govern(builder, options.memory_limit, memory).build();
+    let builder = functions::govern(builder, options.memory_limit, memory)
+        .with_physical_optimizer_rule(Arc::new(connectors::NameDamagedFiles));
+    let mut state = builder.build();
     for format in connectors::file_formats() {
         state.register_file_format(format, true).map_err(|e| StartError::engine(&e))?;
     }

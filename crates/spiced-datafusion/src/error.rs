@@ -6,6 +6,8 @@ use datafusion::object_store::Error as StoreError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use spiced_engine::{EngineError, ErrorKind};
 
+use crate::functions;
+
 /// Wraps an error of this crate for code that returns `DataFusionError`.
 pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> DataFusionError {
     DataFusionError::External(Box::new(EngineError::new(kind, message)))
@@ -24,6 +26,9 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
         error => error,
     };
     let root = error.find_root();
+    if let Some(own) = functions::cannot_start_again(root) {
+        return own.clone();
+    }
     let kind = match root {
         DataFusionError::External(inner) => match inner.downcast_ref::<EngineError>() {
             Some(own) => return own.clone(),
@@ -43,6 +48,7 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
         | DataFusionError::Configuration(_)
         | DataFusionError::Execution(_) => ErrorKind::InvalidStatement,
         DataFusionError::NotImplemented(_) => ErrorKind::Unsupported,
+        DataFusionError::ParquetError(_) => ErrorKind::Unavailable,
         DataFusionError::ResourcesExhausted(_) => ErrorKind::Exhausted,
         DataFusionError::ArrowError(inner, _) => arrow_kind(inner),
         _ => ErrorKind::Internal,
@@ -60,7 +66,7 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
                 ),
             )
         }
-        ErrorKind::Internal => {
+        ErrorKind::Internal | ErrorKind::Unavailable => {
             match root {
                 DataFusionError::ArrowError(inner, _)
                     if matches!(inner.as_ref(), ArrowError::CsvError(_) | ArrowError::JsonError(_)) =>
@@ -91,6 +97,7 @@ fn arrow_kind(error: &ArrowError) -> ErrorKind {
         | ArrowError::OffsetOverflowError(_) => ErrorKind::InvalidStatement,
         ArrowError::MemoryError(_) => ErrorKind::Exhausted,
         ArrowError::NotYetImplemented(_) => ErrorKind::Unsupported,
+        ArrowError::CsvError(_) | ArrowError::JsonError(_) | ArrowError::ParquetError(_) => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
 }
@@ -108,6 +115,9 @@ fn internal_sentence(root: &DataFusionError) -> String {
             // The original messages contain a row's data.
             ArrowError::CsvError(_) | ArrowError::JsonError(_) => {
                 "a file does not hold what the table's columns are".to_owned()
+            }
+            ArrowError::ParquetError(_) => {
+                "a file that the table reads could not be read; the server's log says why".to_owned()
             }
             _ => "the engine failed; the server's log says why".to_owned(),
         },

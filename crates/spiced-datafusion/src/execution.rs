@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::can_cast_types;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -219,11 +220,11 @@ impl Run {
         batches: mpsc::Sender<Result<Waiting, EngineError>>,
     ) {
         let (limit, deadline) = (self.limit, self.deadline);
-        let stream = match timeout_at(deadline, self.start()).await {
+        let stream = match timeout_at(deadline, self.start(None)).await {
             Ok(stream) => stream,
             Err(_elapsed) => Err(timed_out(limit)),
         };
-        let Started { stream, promised, is_at_rest } = match stream {
+        let Started { stream, promised, is_at_rest, mut restart } = match stream {
             Ok(stream) => stream,
             Err(error) => {
                 // The receiver is gone: the caller has disconnected, and the error has no recipient.
@@ -254,9 +255,24 @@ impl Run {
             };
             let item = match timeout_at(deadline, rows.next()).await {
                 Ok(None) => return,
+                Ok(Some(Err(error))) if restart.is_some() && functions::smaller_batches(&error).is_some() => {
+                    // None of the rows was handed out, and a statement that can start again only reads.
+                    match timeout_at(deadline, self.start(functions::smaller_batches(&error))).await {
+                        Ok(Ok(again)) => {
+                            rows.begin_again(again.stream);
+                            restart = again.restart;
+                            continue;
+                        }
+                        Ok(Err(error)) => Err(error),
+                        Err(_elapsed) => Err(timed_out(limit)),
+                    }
+                }
                 Ok(Some(batch)) => batch.and_then(|batch| output_schema::conform(batch, &schema)).map_err(engine_error),
                 Err(_elapsed) => Err(timed_out(limit)),
             };
+            if let Some(restart) = restart.take() {
+                restart.end();
+            }
             let batch = match item.and_then(|batch| {
                 let size = usize::try_from(rows_size(&batch)).unwrap_or(usize::MAX);
                 let memory = self.shared.reserve("rows that wait for their reader", size)?;
@@ -309,8 +325,9 @@ impl Run {
         Some(went_on)
     }
 
-    /// Returns the batches, and whether they only have to be read from memory.
-    async fn start(&self) -> Result<Started, EngineError> {
+    /// Returns the batches, and whether they only have to be read from memory. With `batch_size`, the operators make
+    /// batches of at most so many rows.
+    async fn start(&self, batch_size: Option<usize>) -> Result<Started, EngineError> {
         let Self { shared, known, .. } = self;
         let values = parameters::values(&known.parameters, &self.parameters)?;
         let known = match values.is_empty() {
@@ -329,6 +346,11 @@ impl Run {
         functions::watch(state.config_mut().options_mut(), self.deadline.into_std());
         state.mark_start_execution();
         state.config_mut().set_extension(self.own.principal.clone());
+        let restart = (known.effect == Effect::Read).then(|| functions::Restart::allow(state.config_mut()));
+        if let Some(rows) = batch_size {
+            state.config_mut().options_mut().execution.batch_size =
+                ConfigNonZeroUsize::try_new(rows.max(1)).map_err(engine_error)?;
+        }
         match plan {
             LogicalPlan::Statement(statement) => {
                 self.own.change(statement, known.statement.as_deref()).await.map_err(engine_error)?;
@@ -359,11 +381,12 @@ impl Run {
                 } else {
                     execute_stream(physical, state.task_ctx())
                 };
-                return stream.map(|stream| Started { stream, promised, is_at_rest }).map_err(engine_error);
+                let started = |stream| Started { stream, promised, is_at_rest, restart };
+                return stream.map(started).map_err(engine_error);
             }
         }
         let stream = Box::pin(EmptyRecordBatchStream::new(Arc::new(Schema::empty())));
-        Ok(Started { stream, promised, is_at_rest: false })
+        Ok(Started { stream, promised, is_at_rest: false, restart: None })
     }
 }
 
@@ -374,6 +397,8 @@ struct Started {
     promised: SchemaRef,
     /// Whether the batches only have to be read from memory.
     is_at_rest: bool,
+    /// Whether the statement can start again with smaller batches; `None` if it changes something.
+    restart: Option<Arc<functions::Restart>>,
 }
 
 /// Returns the schema of the batches: the announced schema, which [`output_schema::conform`] enforces, or the batches'

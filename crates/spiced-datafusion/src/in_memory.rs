@@ -56,6 +56,17 @@ impl InMemoryStream {
         }
     }
 
+    /// Reads from `stream` instead of the previous one, unless the deadline has expired.
+    pub(crate) fn begin_again(&self, stream: SendableRecordBatchStream) {
+        let mut state = self.lock();
+        let before = match *state {
+            State::Open(_) => std::mem::replace(&mut *state, State::Open(stream)),
+            State::Awaited | State::Over => return,
+        };
+        drop(state);
+        drop(before);
+    }
+
     /// Ends the stream at the deadline and releases the rows.
     pub(crate) fn end(&self) {
         let before = std::mem::replace(&mut *self.lock(), State::Over);

@@ -3,17 +3,24 @@
 //! There, DataFusion plans a join that marks the rows with a match. The mark is false where SQL requires NULL: if
 //! nothing matches, and the value or one of the subquery's rows is NULL. `NOT IN` would then keep rows that it must not
 //! keep (ISO/IEC 9075-2, 8.4 and 8.9).
+//!
+//! In a select list, DataFusion has no plan for `IN` and `EXISTS`. They become a count of
+//! the subquery's rows there.
 
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::functions::expr_fn::coalesce;
+use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
+    BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use crate::plan_expressions;
 
 /// The analyzer rule. It runs after type coercion.
 #[derive(Debug)]
@@ -32,6 +39,10 @@ impl AnalyzerRule for InSubqueries {
                 let filter = LogicalPlan::Filter(Filter::try_new(rewritten.data, input)?);
                 Ok(Transformed::new_transformed(filter, changed))
             }
+            // In other nodes, DataFusion has no plan for a subquery's value either.
+            LogicalPlan::Projection(_) if plan_expressions::any(&node, is_predicate)? => {
+                plan_expressions::rewrite_typed(node, |whole, schema| whole.transform_up(|part| value(part, schema)))
+            }
             node => Ok(Transformed::no(node)),
         })?;
         Ok(plan.data)
@@ -40,6 +51,35 @@ impl AnalyzerRule for InSubqueries {
 
 fn has_subquery(predicate: &Expr) -> Result<bool> {
     predicate.exists(|part| Ok(matches!(part, Expr::InSubquery(_))))
+}
+
+fn is_predicate(part: &Expr) -> bool {
+    matches!(part, Expr::InSubquery(_) | Expr::Exists(_))
+}
+
+/// Replaces `IN (SELECT …)` or `EXISTS` by what computes its value for each row.
+fn value(part: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match part {
+        Expr::InSubquery(subquery) => {
+            let expanded = three_valued(subquery, schema)?;
+            match expanded.transformed {
+                true => expanded.data.transform_up(|part| value(part, schema)).map(|done| Transformed::yes(done.data)),
+                false => Ok(expanded),
+            }
+        }
+        Expr::Exists(Exists { subquery, negated }) => {
+            let mut rows = LogicalPlanBuilder::from(Arc::unwrap_or_clone(subquery.subquery.clone()));
+            if subquery.outer_ref_columns.is_empty() {
+                rows = rows.limit(0, Some(1))?;
+            }
+            let counted = rows.aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64)).alias("rows")])?.build()?;
+            let counted = Expr::ScalarSubquery(Subquery { subquery: Arc::new(counted), ..subquery });
+            // A join with the counts may have none for a row.
+            let counted = coalesce(vec![counted, lit(0_i64)]);
+            Ok(Transformed::yes(if negated { counted.eq(lit(0_i64)) } else { counted.gt(lit(0_i64)) }))
+        }
+        part => Ok(Transformed::no(part)),
+    }
 }
 
 /// The position of an expression in a condition.

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use crate::statement::visit_mut;
-use crate::{any, at_time_zone, similar_to};
+use crate::{any, at_time_zone, insert_sources, number_literals, similar_to, table_arguments};
 
 /// The prefix of column names during planning.
 const ALIAS: &str = "__column_";
@@ -36,8 +36,11 @@ pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<
     at_time_zone::rewrite(&mut statement);
     any::rewrite(&mut statement);
     similar_to::rewrite(&mut statement);
+    number_literals::rewrite(&mut statement)?;
+    table_arguments::compute(&mut statement, &state).await?;
     // A `timestamptz` has a time zone: that of the session, or UTC.
     state.config_mut().options_mut().execution.time_zone.get_or_insert_with(|| "UTC".to_owned());
+    insert_sources::separate(&mut statement, &mut state).await?;
     let error = match state.statement_to_plan(statement.clone()).await {
         Ok(plan) => return Ok((plan, Names::default())),
         Err(error) => error,

@@ -4,12 +4,17 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, TimeUnit};
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::compute::cast as cast_array;
+use datafusion::arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Between, Cast, InList};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
+use datafusion::logical_expr::{
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility, binary_expr, cast,
+};
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::plan_expressions;
@@ -36,6 +41,11 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
             let (of_left, of_right) = (type_of(&left), type_of(&right));
+            if let (Some(one), Some(other)) = (&of_left, &of_right)
+                && let Some(days) = in_days((&left, one), op, (&right, other))
+            {
+                return Ok(Transformed::yes(days));
+            }
             let (new_left, new_right) = match (of_left, of_right) {
                 (Some(one), Some(other)) => (beside(&left, &one, &other), beside(&right, &other, &one)),
                 _ => (None, None),
@@ -51,6 +61,16 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let Some(of) = type_of(&expr) else {
                 return Ok(Transformed::no(Expr::Between(Between::new(expr, negated, low, high))));
             };
+            let is_day = |of: &DataType| matches!(of, DataType::Date32 | DataType::Date64);
+            let is_time = |of: &DataType| matches!(of, DataType::Timestamp(..));
+            let others = [type_of(&low), type_of(&high)];
+            if others.iter().flatten().any(|other| (is_day(&of) && is_time(other)) || (is_time(&of) && is_day(other))) {
+                // Each bound may have a unit of its own.
+                let from = rewrite(binary_expr((*expr).clone(), Operator::GtEq, *low), schema)?.data;
+                let to = rewrite(binary_expr(*expr, Operator::LtEq, *high), schema)?.data;
+                let within = from.and(to);
+                return Ok(Transformed::yes(if negated { Expr::Not(Box::new(within)) } else { within }));
+            }
             let bounds = [&low, &high].map(|bound| type_of(bound).and_then(|other| beside(bound, &other, &of)));
             let widened = [&low, &high].into_iter().find_map(|bound| beside(&expr, &of, &type_of(bound)?));
             let changed = widened.is_some() || bounds.iter().any(Option::is_some);
@@ -91,7 +111,8 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-fn compares(op: Operator) -> bool {
+/// Returns whether `op` compares two values.
+pub(crate) fn compares(op: Operator) -> bool {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }
@@ -109,7 +130,68 @@ fn beside(expr: &Expr, own: &DataType, other: &DataType) -> Option<Expr> {
         (DataType::Time32(_) | DataType::Time64(_), DataType::Time32(_) | DataType::Time64(_)) => {
             (rank(other)? > rank(own)?).then(|| cast(expr.clone(), other.clone()))
         }
+        // A day beyond 2262 has no nanoseconds, and is later or earlier than any time that has. A day beside another unit
+        // is not converted to nanoseconds at all.
+        (DataType::Date32 | DataType::Date64, DataType::Timestamp(unit, zone)) => {
+            let is_near = |value: &ScalarValue| *unit == TimeUnit::Nanosecond && value.cast_to(other).is_ok();
+            match expr {
+                Expr::Literal(value, _) if is_near(value) => None,
+                Expr::Cast(Cast { expr, .. }) if matches!(expr.as_ref(), Expr::Literal(value, _) if is_near(value)) => {
+                    None
+                }
+                _ => Some(nearest(*unit, zone.clone()).call(vec![expr.clone()])),
+            }
+        }
         _ => None,
+    }
+}
+
+/// Returns the function that converts a day to a time of this unit, or to the last or the first that there is.
+fn nearest(unit: TimeUnit, zone: Option<Arc<str>>) -> ScalarUDF {
+    ScalarUDF::from(Nearest { signature: Signature::any(1, Volatility::Immutable), unit, zone })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Nearest {
+    signature: Signature,
+    unit: TimeUnit,
+    zone: Option<Arc<str>>,
+}
+
+impl ScalarUDFImpl for Nearest {
+    fn name(&self) -> &str {
+        "start_of_day"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Timestamp(self.unit, self.zone.clone()))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let is_scalar = matches!(args.args[0], ColumnarValue::Scalar(_));
+        let days = args.args[0].to_array(if is_scalar { 1 } else { args.number_rows })?;
+        let seconds = cast_array(&days, &DataType::Timestamp(TimeUnit::Second, self.zone.clone()))?;
+        let seconds = cast_array(&seconds, &DataType::Int64)?;
+        let factor = per_second(self.unit);
+        let times = seconds.as_primitive::<Int64Type>().unary::<_, Int64Type>(|time| time.saturating_mul(factor));
+        let times = cast_array(&times, &DataType::Timestamp(self.unit, self.zone.clone()))?;
+        match is_scalar {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&times, 0)?)),
+            false => Ok(ColumnarValue::Array(times)),
+        }
+    }
+}
+
+fn per_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
     }
 }
 
@@ -119,6 +201,36 @@ fn rank(data_type: &DataType) -> Option<TimeUnit> {
         DataType::Time32(unit) | DataType::Time64(unit) => Some(*unit),
         _ => None,
     }
+}
+
+/// Compares a day with the day of a constant time, so that sources and files can be searched by it.
+fn in_days(left: (&Expr, &DataType), op: Operator, right: (&Expr, &DataType)) -> Option<Expr> {
+    let (op, (day, constant)) = match (left, right) {
+        ((day, DataType::Date32), (time, DataType::Timestamp(_, None))) => (op, (day, time)),
+        ((time, DataType::Timestamp(_, None)), (day, DataType::Date32)) => (op.swap()?, (day, time)),
+        _ => return None,
+    };
+    let constant = match constant {
+        Expr::Literal(value, _) => value.clone(),
+        constant => text(constant)?.cast_to(&DataType::Timestamp(TimeUnit::Nanosecond, None)).ok()?,
+    };
+    let (time, unit) = match constant {
+        ScalarValue::TimestampSecond(Some(time), None) => (time, TimeUnit::Second),
+        ScalarValue::TimestampMillisecond(Some(time), None) => (time, TimeUnit::Millisecond),
+        ScalarValue::TimestampMicrosecond(Some(time), None) => (time, TimeUnit::Microsecond),
+        ScalarValue::TimestampNanosecond(Some(time), None) => (time, TimeUnit::Nanosecond),
+        _ => return None,
+    };
+    let units = 86_400 * per_second(unit);
+    let is_midnight = time.rem_euclid(units) == 0;
+    let op = match op {
+        _ if is_midnight => op,
+        Operator::Lt | Operator::LtEq => Operator::LtEq,
+        Operator::Gt | Operator::GtEq => Operator::Gt,
+        _ => return None,
+    };
+    let date = ScalarValue::Date32(Some(i32::try_from(time.div_euclid(units)).ok()?));
+    Some(binary_expr(day.clone(), op, Expr::Literal(date, None)))
 }
 
 /// Returns the text literal that `expr` is, or that it casts to a timestamp.

@@ -1,5 +1,7 @@
 //! The size of the plan, with views and common table expressions expanded.
 
+use std::collections::HashSet;
+
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor};
 use datafusion::error::{DataFusionError, Result};
@@ -13,6 +15,10 @@ use crate::error::refusal;
 const MAX_DEPTH: usize = 520;
 /// The maximum depth of a column's type: a list of a list has depth two. Encoders and clients recurse with the depth.
 pub(crate) const MAX_TYPE_DEPTH: usize = 32;
+
+/// The maximum number of sort keys of a plan, as the sum of the cubes of its lists: DataFusion compares each key of a
+/// list with every list that begins the same.
+const MAX_SORT_KEYS: usize = 2 * 128 * 128 * 128;
 
 /// Checks the plan, with views and common table expressions expanded.
 ///
@@ -59,6 +65,23 @@ pub(crate) fn is_shallow(data_type: &DataType, depth: usize) -> bool {
 struct PlanSize {
     depth: usize,
     nodes: usize,
+    sort_keys: usize,
+}
+
+impl PlanSize {
+    /// Counts the distinct keys of one list.
+    fn sort<'e>(&mut self, keys: impl Iterator<Item = &'e Expr>) -> Result<()> {
+        let distinct = keys.collect::<HashSet<_>>().len();
+        self.sort_keys = self.sort_keys.saturating_add(distinct.saturating_pow(3));
+        if self.sort_keys > MAX_SORT_KEYS {
+            return Err(refusal(
+                ErrorKind::InvalidStatement,
+                "the statement sorts or partitions by too many expressions: 160 in one list, or 128 in each of two, are \
+                 the most",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl<'n> TreeNodeVisitor<'n> for PlanSize {
@@ -76,9 +99,23 @@ impl<'n> TreeNodeVisitor<'n> for PlanSize {
         if node.schema().fields().len() > MAX_COLUMNS {
             return Err(too("wide", MAX_COLUMNS, "columns"));
         }
+        if let LogicalPlan::Sort(sort) = node {
+            self.sort(sort.expr.iter().map(|key| &key.expr))?;
+        }
         node.apply_expressions(|expr| {
             let mut depth = ExprDepth(0);
             let visited = expr.visit(&mut depth)?;
+            expr.apply(|part| {
+                match part {
+                    Expr::WindowFunction(call) => {
+                        let order = call.params.order_by.iter().map(|key| &key.expr);
+                        self.sort(call.params.partition_by.iter().chain(order))?;
+                    }
+                    Expr::AggregateFunction(call) => self.sort(call.params.order_by.iter().map(|key| &key.expr))?,
+                    _ => {}
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
             if !matches!(node, LogicalPlan::Filter(_))
                 && expr.exists(|part| Ok(matches!(part, Expr::SetComparison(_))))?
             {

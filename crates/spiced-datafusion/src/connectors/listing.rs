@@ -2,8 +2,11 @@
 //! glob. Files that are added later are visible to the next query; the schema is that of the first load.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
@@ -17,9 +20,11 @@ use tokio::sync::Notify;
 use super::checked::Checked;
 use super::format::{Format, Reading};
 use super::outdated::Outdated;
-use super::{inferred, list};
+use super::{damaged, inferred, list};
 use crate::DatasetSpec;
+use crate::complexity::plan::check_types;
 use crate::error::reason;
+use crate::functions::caught;
 
 /// The files of a data set, and how to read them.
 pub(super) struct Listing {
@@ -91,7 +96,7 @@ impl Listing {
             },
             None => {
                 for file in &files {
-                    check_names(file, store.clone()).await?;
+                    check_parquet(file, store.clone()).await?;
                 }
                 config.infer_schema(state).await?
             }
@@ -99,6 +104,7 @@ impl Listing {
         let Some(schema) = config.file_schema.as_ref().filter(|schema| !schema.fields().is_empty()) else {
             return Err(Failure::Sentence(format!("`{}` holds no columns", self.written)));
         };
+        check_types(schema)?;
         let partitions = config.options.iter().flat_map(|options| &options.table_partition_cols);
         if let Some((name, _)) = partitions.into_iter().find(|(name, _)| schema.index_of(name).is_ok()) {
             return Err(Failure::Sentence(format!(
@@ -172,10 +178,21 @@ async fn files(
     Ok(files)
 }
 
-/// Rejects a Parquet file that has two columns of the same name: a table would contain only the first.
-async fn check_names(file: &ObjectMeta, store: Arc<dyn ObjectStore>) -> Result<(), Failure> {
+/// Rejects a file whose Parquet footer cannot be read, or that has two columns of the same name: a table would contain
+/// only the first.
+async fn check_parquet(file: &ObjectMeta, store: Arc<dyn ObjectStore>) -> Result<(), Failure> {
     let name = file.location.filename().unwrap_or_default();
-    let metadata = DFParquetMetadata::new(store.as_ref(), file).fetch_metadata().await?;
+    // Some damaged footers make the reader panic.
+    let metadata = DFParquetMetadata::new(store.as_ref(), file);
+    let metadata = match quiet(metadata.fetch_metadata()).await {
+        Some(Err(error)) if !damaged::is_of_content(&error) => return Err(error.into()),
+        Some(Ok(metadata)) => metadata,
+        _ => {
+            return Err(Failure::Sentence(format!(
+                "`{name}` cannot be read: it is damaged, or is no Parquet file; write it again, or restore it"
+            )));
+        }
+    };
     let mut names = BTreeSet::new();
     let columns = metadata.file_metadata().schema().get_fields();
     match columns.iter().find(|column| !names.insert(column.name())) {
@@ -185,6 +202,16 @@ async fn check_names(file: &ObjectMeta, store: Arc<dyn ObjectStore>) -> Result<(
         ))),
         None => Ok(()),
     }
+}
+
+/// Returns `None` if `work` panics.
+async fn quiet<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(move |cx| match caught(|| work.as_mut().poll(cx)) {
+        Some(polled) => polled.map(Some),
+        None => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Returns the names of the files at `url`, except files that are hidden or being written.

@@ -2,6 +2,7 @@
 
 mod checked;
 mod csv_files;
+mod damaged;
 mod file;
 mod flightsql;
 mod format;
@@ -31,6 +32,7 @@ use spiced_engine::Key;
 use tls_core::Secret;
 use tls_core::suggest::nearest;
 
+pub(crate) use self::damaged::NameDamagedFiles;
 pub(crate) use self::postgres::Reference;
 use crate::DatasetSpec;
 use crate::dml::UpdatableTable;

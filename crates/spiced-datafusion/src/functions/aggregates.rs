@@ -93,7 +93,12 @@ impl Governed {
     fn contained<A: ?Sized>(&self, inner: Box<A>) -> Contained<A> {
         let name = self.0.name().to_owned();
         let results = Results::new(&name, &self.1);
-        Contained { name, inner, results }
+        // Its text moves to a larger buffer as it grows, and is there twice meanwhile.
+        let grows = (name == "string_agg").then(|| Growth {
+            given: 0,
+            copy: MemoryConsumer::new(format!("a longer text of {name}")).register(&self.1.pool),
+        });
+        Contained { name, inner, results, grows }
     }
 }
 
@@ -273,11 +278,29 @@ impl Results {
     }
 }
 
+/// A text that grows with each batch.
+struct Growth {
+    /// The bytes given so far.
+    given: usize,
+    /// The larger buffer, while the text moves.
+    copy: MemoryReservation,
+}
+
+impl Growth {
+    /// Reserves the larger buffer for a text in a buffer of `held` bytes, if `values` do not fit.
+    fn reserve(&mut self, held: usize, values: &[ArrayRef]) -> Result<()> {
+        let more = values.iter().map(|array| sizes::of_array(array.as_ref())).fold(0, u64::saturating_add);
+        self.given = self.given.saturating_add(usize::try_from(more).unwrap_or(usize::MAX));
+        if self.given > held { self.copy.try_grow(held.saturating_mul(2).max(self.given)) } else { Ok(()) }
+    }
+}
+
 /// Accumulates the rows of a group; a panic fails the statement.
 struct Contained<A: ?Sized> {
     name: String,
     inner: Box<A>,
     results: Results,
+    grows: Option<Growth>,
 }
 
 impl<A: ?Sized + Any> fmt::Debug for Contained<A> {
@@ -288,7 +311,14 @@ impl<A: ?Sized + Any> fmt::Debug for Contained<A> {
 
 impl Accumulator for Contained<dyn Accumulator> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        contain(&self.name, || self.inner.update_batch(values))
+        if let Some(grows) = &mut self.grows {
+            grows.reserve(self.inner.size(), values)?;
+        }
+        let updated = contain(&self.name, || self.inner.update_batch(values));
+        if let Some(grows) = &self.grows {
+            grows.copy.free();
+        }
+        updated
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {

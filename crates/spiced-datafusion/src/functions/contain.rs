@@ -70,6 +70,14 @@ pub(super) fn contained<T>(call: impl FnOnce() -> Result<T>, subject: impl FnOnc
     })
 }
 
+/// Runs `call`; returns `None` if it panics.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Option<T> {
+    DEPTH.set(DEPTH.get() + 1);
+    let done = catch_unwind(AssertUnwindSafe(call));
+    DEPTH.set(DEPTH.get() - 1);
+    done.ok()
+}
+
 fn short(why: &str) -> &str {
     &why[..why.floor_char_boundary(MAX_MESSAGE)]
 }

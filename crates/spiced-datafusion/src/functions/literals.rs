@@ -11,6 +11,7 @@ use datafusion::optimizer::{ApplyOrder, Optimizer, OptimizerConfig, OptimizerRul
 use spiced_engine::ErrorKind;
 
 use super::contain::contained;
+use super::watch;
 use crate::error::refusal;
 
 /// The maximum size of one constant, in bytes: it may be written out for every row.
@@ -72,6 +73,7 @@ impl OptimizerRule for Bounded {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        watch::check(&config.options())?;
         let _ends = Ends(RUNS.replace(true));
         let whose = Arc::as_ptr(config.alias_generator()).addr();
         if MADE.get().0 != whose {

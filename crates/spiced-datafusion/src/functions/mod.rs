@@ -23,6 +23,7 @@ mod sizes;
 mod sums;
 mod types;
 mod watch;
+mod wide_rows;
 mod windows;
 
 use std::sync::Arc;
@@ -31,9 +32,11 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionStateBuilder;
 
 use self::bounds::Bounds;
+pub(crate) use self::contain::caught;
 pub(crate) use self::formula::{CheckedArithmetic, unfold};
 pub(crate) use self::grouping::check as check_grouping;
 pub(crate) use self::watch::watch;
+pub(crate) use self::wide_rows::{Restart, cannot_start_again, smaller_batches};
 
 /// State shared by all governed functions of one engine.
 #[derive(Debug)]
@@ -61,6 +64,7 @@ pub(crate) fn govern(
     }
     rules::contain(builder.analyzer().get_or_insert_default());
     literals::bound(builder.optimizer().get_or_insert_default());
+    watch::between_steps(builder.physical_optimizers().get_or_insert_default());
     builder
         .with_analyzer_rule(Arc::new(rules::Govern(governor.clone())))
         .with_optimizer_rule(Arc::new(rules::Govern(governor.clone())))

@@ -27,7 +27,7 @@ use futures::{StreamExt, stream};
 
 use super::bounds::{Bounds, too_large};
 use super::concat::Concat;
-use super::{Governor, rows, scalar, sizes};
+use super::{Governor, rows, scalar, sizes, wide_rows};
 
 /// The size in bytes from which a constant is large: it is written out for every row.
 const LARGE_CONSTANT: u64 = 1 << 10;
@@ -102,7 +102,12 @@ impl PhysicalOptimizerRule for InPieces {
             {
                 let predicate = concats(filter.predicate(), &self.0)?;
                 let governed = FilterExecBuilder::from(filter).with_predicate(predicate).build()?;
-                return Ok(Transformed::yes(Arc::new(governed) as Arc<dyn ExecutionPlan>));
+                let governed = Arc::new(governed) as Arc<dyn ExecutionPlan>;
+                let measured = wide_rows::measured(&governed, &self.0)?;
+                return Ok(Transformed::yes(measured.unwrap_or(governed)));
+            }
+            if let Some(measured) = wide_rows::measured(&node, &self.0)? {
+                return Ok(Transformed::yes(measured));
             }
             Ok(match rows::counted(&node, &self.0) {
                 Some(counted) => Transformed::yes(counted),

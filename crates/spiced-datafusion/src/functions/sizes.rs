@@ -1,8 +1,8 @@
 //! Sizes of values by content, regardless of memory that they share.
 
 use datafusion::arrow::array::{
-    Array, AsArray, BinaryViewArray, GenericListArray, Int64Array, LargeStringArray, OffsetSizeTrait, StringArray,
-    StringViewArray,
+    Array, AsArray, BinaryViewArray, GenericListArray, Int64Array, LargeStringArray, OffsetSizeTrait, RecordBatch,
+    StringArray, StringViewArray,
 };
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Int64Type, UInt64Type};
@@ -46,6 +46,49 @@ pub(super) fn of_array(array: &dyn Array) -> u64 {
             None => array.get_array_memory_size() as u64,
         },
     }
+}
+
+/// Returns the bytes of all values of `batch`.
+pub(super) fn of_batch(batch: &RecordBatch) -> u64 {
+    batch.columns().iter().map(|column| of_array(column.as_ref())).fold(0, u64::saturating_add)
+}
+
+/// Returns an upper bound of the bytes of the widest row of `batch`, which must have rows.
+pub(super) fn widest_row(batch: &RecordBatch) -> u64 {
+    batch.columns().iter().map(|column| widest(column.as_ref())).fold(0, u64::saturating_add)
+}
+
+/// Returns the bytes of the largest value of `array`.
+pub(super) fn widest(array: &dyn Array) -> u64 {
+    match array.data_type() {
+        DataType::Utf8 => 4 + longest(array.as_string::<i32>().value_offsets()),
+        DataType::LargeUtf8 => 8 + longest(array.as_string::<i64>().value_offsets()),
+        DataType::Binary => 4 + longest(array.as_binary::<i32>().value_offsets()),
+        DataType::LargeBinary => 8 + longest(array.as_binary::<i64>().value_offsets()),
+        DataType::Utf8View => 16 + longest_view(array.as_string_view().views()),
+        DataType::BinaryView => 16 + longest_view(array.as_binary_view().views()),
+        DataType::Struct(_) => array.as_struct().columns().iter().map(|column| widest(column.as_ref())).sum(),
+        DataType::Dictionary(..) => {
+            let values = array.as_any_dictionary().values();
+            8 + if values.is_empty() { 0 } else { widest(values.as_ref()) }
+        }
+        DataType::List(item) if item.data_type().primitive_width().is_some() => {
+            let width = item.data_type().primitive_width().unwrap_or(0) as u64;
+            4 + longest(array.as_list::<i32>().value_offsets()).saturating_mul(width)
+        }
+        other => match other.primitive_width() {
+            Some(width) => width as u64,
+            None => (0..array.len()).map(|row| of_row(array, row)).max().unwrap_or(0),
+        },
+    }
+}
+
+fn longest<O: OffsetSizeTrait>(offsets: &[O]) -> u64 {
+    offsets.windows(2).map(|ends| (ends[1].as_usize() - ends[0].as_usize()) as u64).max().unwrap_or(0)
+}
+
+fn longest_view(views: &[u128]) -> u64 {
+    views.iter().map(|view| u64::from(*view as u32)).max().unwrap_or(0)
 }
 
 /// Returns the bytes of the value at `row`.

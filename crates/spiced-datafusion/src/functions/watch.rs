@@ -1,10 +1,14 @@
-//! Gives a running function access to the deadline of its statement.
+//! Gives a running function, and the planner between its steps, access to the deadline of a statement.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Instant;
 
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 use datafusion::error::Result;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_optimizer::{PhysicalOptimizerContext, PhysicalOptimizerRule};
+use datafusion::physical_plan::ExecutionPlan;
 use spiced_engine::ErrorKind;
 
 use crate::error::refusal;
@@ -42,6 +46,41 @@ impl ExtensionOptions for Deadline {
 /// Sets the deadline for the functions of a statement that runs with `options`.
 pub(crate) fn watch(options: &mut ConfigOptions, deadline: Instant) {
     options.extensions.insert(Deadline(deadline));
+}
+
+/// Ends the planning of a statement whose time is up before the next step of `optimizer`.
+pub(super) fn between_steps(optimizer: &mut PhysicalOptimizer) {
+    for rule in &mut optimizer.rules {
+        *rule = Arc::new(InTime(rule.clone()));
+    }
+}
+
+/// A step of the physical optimizer that only begins while its statement has time.
+#[derive(Debug)]
+struct InTime(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+impl PhysicalOptimizerRule for InTime {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        check(config)?;
+        self.0.optimize(plan, config)
+    }
+
+    fn optimize_with_context(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: &dyn PhysicalOptimizerContext,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        check(context.config_options())?;
+        self.0.optimize_with_context(plan, context)
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
 }
 
 /// # Errors

@@ -102,3 +102,45 @@ async fn large_tables() {
         assert_eq!(run(&*session, sums).await, ["0 |  | 0"]);
     }
 }
+
+/// A value that a column cannot hold is an error that names the column; only floats, decimals and times are rounded.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_column_cannot_hold_is_not_written() {
+    let session = Pod::new().session().await;
+    run(&*session, "CREATE TABLE w (s smallint, i int, r real, d decimal(5, 2), b bigint, f double, t text)").await;
+    for sql in [
+        "INSERT INTO w (s) VALUES (1.9)",
+        "INSERT INTO w (s) VALUES (1), (1.9)",
+        "INSERT INTO w (i, s) VALUES (1, 70000)",
+        "INSERT INTO w (i) SELECT 33.7",
+        "INSERT INTO w (i) SELECT x FROM (VALUES (33.7)) v(x)",
+        "INSERT INTO w (r) VALUES (1e39)",
+        "INSERT INTO w (d) VALUES (1000.5)",
+        "INSERT INTO w (i) VALUES (true)",
+        "INSERT INTO w (i) VALUES (date '2024-01-01')",
+        "INSERT INTO w (f) VALUES (9007199254740993)",
+    ] {
+        let error = fails(&*session, sql).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidStatement, "{sql}: {error}");
+        assert!(!error.to_string().contains("33.7"), "{sql}: {error}");
+    }
+    assert_eq!(run(&*session, "SELECT count(*) FROM w").await, ["0"]);
+    let error = fails(&*session, "INSERT INTO w (t, i) VALUES ('a', 33.7)").await;
+    assert!(error.to_string().contains("the column `i`"), "{error}");
+    run(&*session, "INSERT INTO w VALUES (2.0, '7', 0.1, 1.005, 9007199254740993.0, 3.14159265358979323846, 5)").await;
+    assert_eq!(run(&*session, "SELECT s, i, r, d, b, t FROM w").await, ["2 | 7 | 0.1 | 1.01 | 9007199254740993 | 5"]);
+    // A cast is the statement's own will, and rows of a query have the types of the query.
+    run(&*session, "INSERT INTO w (i, t) VALUES (CAST(33.7 AS int), 'cast')").await;
+    run(&*session, "INSERT INTO w (i, t) SELECT x * 10, 'query' FROM (VALUES (33.7)) v(x)").await;
+    run(&*session, "INSERT INTO w (i) SELECT x FROM (VALUES (1, 'a'), (2, 'b')) v(x, y) WHERE y = 'b'").await;
+    run(&*session, "UPDATE w SET s = CAST(2.5 AS smallint) WHERE t = 'cast'").await;
+    let rows = run(&*session, "SELECT s, i, t FROM w WHERE t <> '5' OR t IS NULL ORDER BY i").await;
+    assert_eq!(rows, [" | 2 |", "2 | 33 | cast", " | 337 | query"]);
+    run(&*session, "DELETE FROM w WHERE t <> '5' OR t IS NULL").await;
+    for sql in ["UPDATE w SET s = 2.5", "UPDATE w SET i = i + 0.5", "UPDATE w SET r = 1e39"] {
+        let error = fails(&*session, sql).await;
+        assert!(error.to_string().contains("does not fit"), "{sql}: {error}");
+    }
+    run(&*session, "UPDATE w SET s = i + 1.0, d = 2, i = NULL").await;
+    assert_eq!(run(&*session, "SELECT s, i, d FROM w").await, ["8 |  | 2.00"]);
+}

@@ -77,3 +77,35 @@ async fn each_row_is_in_one_of_three_parts() {
         assert_eq!(ids, ["1", "2", "3", "4", "5"], "{condition}");
     }
 }
+
+/// IN and EXISTS as values, which have three.
+#[tokio::test(flavor = "multi_thread")]
+async fn subqueries_are_values_too() {
+    let session = Pod::new().session().await;
+    run(&*session, "CREATE TABLE v AS SELECT * FROM (VALUES (1, 'a'), (2, 'b'), (NULL, 'c')) t(a, g)").await;
+    run(&*session, "CREATE TABLE u AS SELECT * FROM (VALUES (1, 'a'), (NULL, 'b'), (3, 'b')) t(b, h)").await;
+    for (expr, expected) in [
+        ("EXISTS (SELECT 1)", "true; true; true"),
+        ("EXISTS (SELECT 1 FROM u WHERE b > 5)", "false; false; false"),
+        ("NOT EXISTS (SELECT b FROM u WHERE h = g)", "false; false; true"),
+        ("EXISTS (SELECT b FROM u WHERE h = g AND b = 3)", "false; true; false"),
+        ("a IN (SELECT b FROM u)", "true; ; "),
+        ("a NOT IN (SELECT b FROM u)", "false; ; "),
+        ("a IN (SELECT b FROM u WHERE b IS NOT NULL)", "true; false; "),
+        ("a IN (SELECT b FROM u WHERE b > 5)", "false; false; false"),
+        ("a NOT IN (SELECT b FROM u WHERE b > 5)", "true; true; true"),
+        ("a IN (SELECT b FROM u WHERE h = g)", "true; ; false"),
+        ("CASE WHEN a IN (SELECT b FROM u) THEN 1 ELSE 0 END", "1; 0; 0"),
+        ("(a IN (SELECT b FROM u)) IS NULL", "false; true; true"),
+        ("1 IN (SELECT b FROM u) AND EXISTS (SELECT 1 FROM u)", "true; true; true"),
+    ] {
+        let sql = format!("SELECT {expr} FROM v ORDER BY g");
+        assert_eq!(run(&*session, &sql).await.join("; "), expected, "{sql}");
+    }
+    for (sql, expected) in [
+        ("SELECT EXISTS (SELECT 1), 1 IN (SELECT 2), (SELECT max(a) FROM v)", "true | false | 2"),
+        ("SELECT x FROM (SELECT EXISTS (SELECT 1 FROM u WHERE h = g) AS x FROM v) WHERE x", "true; true"),
+    ] {
+        assert_eq!(run(&*session, sql).await.join("; "), expected, "{sql}");
+    }
+}

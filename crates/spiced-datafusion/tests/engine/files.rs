@@ -1,6 +1,7 @@
 //! `file:` data sets.
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -179,6 +180,8 @@ async fn what_cannot_be_read_is_told_when_it_is_loaded() {
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     pod.write("mixed.ndjson", "{\"v\":1}\n{\"v\":\"secret\"}\n").write("ragged.csv", "a,b\n1,2\n3\n");
+    let deep = |depth: usize| format!("{{\"a\":{}1{}}}\n", "[".repeat(depth), "]".repeat(depth));
+    pod.write("deep.ndjson", &format!("{}{}", deep(31), deep(32)));
     pod.write("hive/day=1/a.csv", "day,n\n1,2\n").write("two/a.csv", "x,y\n1,2\n").write("two/b.csv", "y,x\n1,2\n");
     let cases = [
         ("file:twice.parquet", "`twice.parquet` has two columns called `v`; give each a name of its own"),
@@ -186,6 +189,7 @@ async fn what_cannot_be_read_is_told_when_it_is_loaded() {
             "file:mixed.ndjson",
             "`mixed.ndjson`, line 2: `v` is text here, and a number before; values of one name are of one type",
         ),
+        ("file:deep.ndjson", "`deep.ndjson`, line 2: `a` nests deeper than 32 levels"),
         (
             "file:ragged.csv",
             "`ragged.csv`, line 3: it has 1 fields, and there are 2 columns; a delimiter may be missing, or stand outside of \
@@ -308,4 +312,40 @@ async fn decimals_in_text_files_are_not_rounded() {
     let session = pod.session().await;
     assert_eq!(run(&*session, "SELECT a FROM c").await, ["0.10", "12345678901234567.89"]);
     assert_eq!(run(&*session, "SELECT a FROM j").await, ["0.10", "12345678901234567.89", "150.00"]);
+}
+
+/// A damaged page is found when it is read, and a damaged footer when the data set is loaded.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_parquet_file_is_named() {
+    let mut pod = Pod::new();
+    for name in ["page.parquet", "many/a.parquet", "many/b.parquet", "footer.parquet"] {
+        parquet(&pod, name, &(0..1000).collect::<Vec<_>>());
+    }
+    let damage = |name: &str, at: Range<usize>| {
+        let mut bytes = std::fs::read(pod.path().join(name)).unwrap();
+        bytes[at].fill(0xab);
+        std::fs::write(pod.path().join(name), bytes).unwrap();
+    };
+    damage("page.parquet", 4..60);
+    damage("many/b.parquet", 4..60);
+    let size = std::fs::metadata(pod.path().join("footer.parquet")).unwrap().len() as usize;
+    damage("footer.parquet", size - 40..size - 8);
+    pod.dataset("page", "file:page.parquet").dataset("many", "file:many").dataset("footer", "file:footer.parquet");
+    let engine = pod.start();
+    for index in 0..2 {
+        until(&engine, index, |state| *state == DatasetState::Ready).await;
+    }
+    let session = crate::session(&engine).await;
+    for (name, expected) in
+        [("page", "`page.parquet` is damaged"), ("many", "one of `a.parquet`, `b.parquet` is damaged")]
+    {
+        for sql in [format!("SELECT * FROM {name}"), format!("SELECT sum(id) FROM {name} WHERE id > 5")] {
+            let error = fails(&*session, &sql).await;
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{sql}: {error}");
+            assert!(error.to_string().starts_with(expected), "{sql}: {error}");
+        }
+    }
+    let state = until(&engine, 2, |state| *state != DatasetState::Loading).await;
+    let DatasetState::Failed { error, .. } = state else { panic!("{state:?}") };
+    assert!(error.starts_with("`footer.parquet` cannot be read: it is damaged"), "{error}");
 }

@@ -335,3 +335,52 @@ async fn rows_in_memory_are_handed_out_as_they_lie() {
     let prepared = prepare(&*session, "SELECT * FROM t").await.unwrap();
     assert!(sizes(prepared.execute(Parameters::none()).await.unwrap()).await.iter().all(|rows| *rows <= 50_000));
 }
+
+/// An operator that repeats wide rows makes small batches of them, whatever the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn wide_rows_are_not_repeated_by_the_thousand() {
+    const ROW: usize = 100_000;
+    let mut pod = Pod::new();
+    pod.options.memory_limit = 64 << 20;
+    let session = pod.session().await;
+    let wide = format!("(SELECT repeat('a', {ROW}) AS x, 1 AS k)");
+    let list = format!("(SELECT range(0, {ROW}) AS x, 1 AS k)");
+    let many = "(SELECT value AS v, 1 AS k FROM generate_series(1, 2000))";
+    for from in [
+        format!("{wide} s, {many} t"),
+        format!("{list} s, {many} t"),
+        format!("{many} t, {wide} s"),
+        format!("{wide} s JOIN {many} t ON s.k = t.k"),
+        format!("{many} t JOIN {wide} s ON s.k = t.k"),
+        format!("{wide} s JOIN {many} t ON s.k <= t.v"),
+        format!("{wide} s LEFT JOIN {many} t ON s.k <= t.v"),
+        format!("{many} t FULL JOIN {list} s ON s.k = t.k"),
+        format!("(SELECT (SELECT repeat('a', {ROW})) AS x FROM {many}) s"),
+    ] {
+        let answer = prepare(&*session, &format!("SELECT s.x FROM {from}")).await.unwrap();
+        let mut answer = answer.execute(Parameters::none()).await.unwrap();
+        let (mut rows, mut most) = (0, 0);
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch.unwrap();
+            rows += batch.num_rows();
+            most = most.max(batch.get_array_memory_size());
+        }
+        assert_eq!(rows, 2000, "{from}");
+        assert!(most <= 16 << 20, "{from}: a batch of {most} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_of_sort_keys_are_refused() {
+    let session = Pod::new().session().await;
+    let keys = |count: usize| (0..count).map(|at| format!("a + {at}")).collect::<Vec<_>>().join(", ");
+    for list in ["ORDER BY", "GROUP BY k ORDER BY"] {
+        let select = if list == "ORDER BY" { "SELECT a FROM t" } else { "SELECT max(a) AS a FROM t" };
+        let sql = format!("WITH t AS (SELECT 1 AS a, 2 AS k) {select} {list} {}", keys(480));
+        let error = fails(&*session, &sql).await;
+        assert!(error.to_string().contains("sorts or partitions by too many"), "{error}");
+    }
+    let window = format!("SELECT row_number() OVER (PARTITION BY {}) FROM (SELECT 1 AS a)", keys(480));
+    assert!(fails(&*session, &window).await.to_string().contains("sorts or partitions by too many"));
+    run(&*session, &format!("SELECT a FROM (SELECT 1 AS a) ORDER BY {}", keys(40))).await;
+}

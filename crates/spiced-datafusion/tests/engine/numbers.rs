@@ -143,3 +143,49 @@ async fn statements_mean_what_they_mean_in_postgresql() {
     assert_eq!(fails(&*session, "SELECT id, s FROM cs GROUP BY id").await.kind(), ErrorKind::InvalidStatement);
     assert_eq!(run(&*session, "DELETE FROM cs WHERE s = ANY (SELECT s FROM cs WHERE s = 'c')").await, ["1"]);
 }
+
+/// Literals that a 64-bit float would change, in PostgreSQL's meaning: a number with a point is a decimal.
+#[tokio::test(flavor = "multi_thread")]
+async fn literals_are_the_numbers_that_are_written() {
+    let session = Pod::new().session().await;
+    run(&*session, "CREATE TABLE l (b bigint, u bigint unsigned, d decimal(38, 20), f double)").await;
+    let rows = "(9007199254740993, 18446744073709551615, 0.12345678901234567890, 1e20), (5, 5, 5.5, 5.5)";
+    run(&*session, &format!("INSERT INTO l VALUES {rows}")).await;
+    for (sql, expected) in [
+        ("SELECT 9007199254740992 = 9007199254740993.0, 9007199254740993 = 9007199254740992.0", "false | false"),
+        ("SELECT 9007199254740993 > 9007199254740992.5, -9223372036854775808 > -9223372036854775809", "true | true"),
+        ("SELECT b FROM l WHERE b = 9007199254740992.0", ""),
+        ("SELECT b FROM l WHERE b > 9007199254740992.0", "9007199254740993"),
+        ("SELECT b FROM l WHERE b BETWEEN 9007199254740992.5 AND 9007199254740993.0", "9007199254740993"),
+        ("SELECT b FROM l WHERE b IN (9007199254740992.0, 5.0)", "5"),
+        ("SELECT b FROM l WHERE b IS NOT DISTINCT FROM 9007199254740992.0", ""),
+        ("SELECT b FROM l WHERE u = 18446744073709551616.0", ""),
+        ("SELECT b FROM l WHERE u > 18446744073709551614.5", "9007199254740993"),
+        ("SELECT b FROM l WHERE d = 0.12345678901234567", ""),
+        ("SELECT b FROM l WHERE d = 0.12345678901234567890", "9007199254740993"),
+        ("SELECT b FROM l WHERE d < 5.49999999999999999999", "9007199254740993"),
+        // A decimal beside a float column is a float.
+        ("SELECT b FROM l WHERE f > 3.14159265358979323846 ORDER BY b", "5; 9007199254740993"),
+        ("SELECT b FROM l WHERE f = d", "5"),
+        (
+            "SELECT 99999999999999999999, 123456789012345678901234567890::decimal(38, 0)",
+            "99999999999999999999 | 123456789012345678901234567890",
+        ),
+        ("SELECT CAST(12345678901234567.89 AS decimal(20, 2)), 1.005::decimal(5, 2)", "12345678901234567.89 | 1.01"),
+        ("SELECT arrow_typeof(1.5), arrow_typeof(1e3), arrow_typeof(0.1 + 1)", "Float64 | Float64 | Float64"),
+        ("SELECT round(3.14159265358979323846 * 2 * 5.0::double, 3)", "31.416"),
+        ("SELECT count(*) FROM generate_series(1, 2 + 3 * 4)", "14"),
+        ("SELECT count(*) FROM generate_series(-(2), 5 - 6)", "2"),
+    ] {
+        assert_eq!(run(&*session, sql).await.join("; "), expected, "{sql}");
+    }
+    for sql in [
+        "SELECT 1e400",
+        "SELECT b * 1e-400 FROM l",
+        "SELECT count(*) FROM generate_series(1, 9223372036854775807 + 1)",
+        "SELECT * FROM range(9223372036854775807 * 2, 1)",
+    ] {
+        let why = fails(&*session, sql).await;
+        assert_eq!(why.kind(), ErrorKind::InvalidStatement, "{sql}: {why}");
+    }
+}

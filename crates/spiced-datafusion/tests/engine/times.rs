@@ -92,3 +92,33 @@ async fn times_are_compared_whatever_their_unit() {
     let fine = "SELECT TIMESTAMP '2024-01-01 00:00:00.123456789' = '2024-01-01 00:00:00.123456788' AS v";
     assert_eq!(run(&*session, fine).await, ["false"]);
 }
+
+/// Days beyond the range of nanoseconds are compared with times that have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn distant_days_are_compared_with_times() {
+    let session = Pod::new().session().await;
+    run(&*session, "CREATE TABLE days (d date, at timestamp)").await;
+    let rows = "('9999-12-31', '2024-01-01T00:00:00'), ('0001-01-01', '2024-01-01T00:00:00'), \
+                ('2024-01-01', '2024-01-01T00:00:00'), ('2024-01-02', '2024-01-01T12:00:00'), (NULL, NULL)";
+    run(&*session, &format!("INSERT INTO days VALUES {rows}")).await;
+    for (condition, expected) in [
+        ("d > timestamp '2024-01-01'", "2024-01-02; 9999-12-31"),
+        ("d >= timestamp '2024-01-01'", "2024-01-01; 2024-01-02; 9999-12-31"),
+        ("d >= timestamp '2024-01-01 12:00:00'", "2024-01-02; 9999-12-31"),
+        ("timestamp '2024-01-01 12:00:00' > d", "0001-01-01; 2024-01-01"),
+        ("d < timestamp '2024-01-02'", "0001-01-01; 2024-01-01"),
+        ("d = timestamp '2024-01-01'", "2024-01-01"),
+        ("d = timestamp '2024-01-01 12:00:00'", ""),
+        ("d <> timestamp '2024-01-01 12:00:00'", "0001-01-01; 2024-01-01; 2024-01-02; 9999-12-31"),
+        ("d > at", "2024-01-02; 9999-12-31"),
+        ("d < at", "0001-01-01"),
+        ("d = at", "2024-01-01"),
+        ("d > now()", "9999-12-31"),
+        ("d BETWEEN timestamp '2024-01-01' AND timestamp '2025-01-01'", "2024-01-01; 2024-01-02"),
+        ("d IN (timestamp '2024-01-01')", "2024-01-01"),
+    ] {
+        let sql = format!("SELECT d FROM days WHERE {condition} ORDER BY d");
+        assert_eq!(run(&*session, &sql).await.join("; "), expected, "{condition}");
+    }
+    assert_eq!(run(&*session, "SELECT date '9999-12-31' > timestamp '2024-01-01'").await, ["true"]);
+}

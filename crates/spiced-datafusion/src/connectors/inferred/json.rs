@@ -11,12 +11,13 @@ use serde_json::value::RawValue;
 
 use super::decimal::Fractions;
 use super::unreadable;
+use crate::complexity::plan::MAX_TYPE_DEPTH;
 
 /// The maximum length of a line.
 const MAX_LINE: u64 = 64 << 20;
 
-/// The maximum nesting of values.
-const MAX_DEPTH: usize = 64;
+/// The maximum nesting of values, as in a result.
+const MAX_DEPTH: usize = MAX_TYPE_DEPTH;
 
 /// The digits of a 128-bit Arrow decimal.
 const DIGITS: usize = 38;
@@ -165,7 +166,8 @@ impl Number {
 
 impl Seen {
     fn of(raw: &RawValue, path: &str, depth: usize) -> Result<Self, String> {
-        if depth > MAX_DEPTH {
+        // An empty list has a type for its items, too.
+        if depth + 1 >= MAX_DEPTH && raw.get().trim_start().starts_with(['[', '{']) {
             return Err(format!("`{path}` nests deeper than {MAX_DEPTH} levels"));
         }
         let text = raw.get().trim();
