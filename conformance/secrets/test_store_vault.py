@@ -412,8 +412,8 @@ hint: name the CA that signed the server's certificate with the param hashicorp_
     "no-ca-file": (
         _no_ca_file,
         f"""\
-{STORE}cannot read POD/nowhere.pem: No such file or directory (os error N)
-hint: check the path, and that this user may read it""",
+{STORE}cannot read "POD/nowhere.pem": there is no such file
+hint: check the path""",
     ),
     "unreachable": (
         _unreachable,

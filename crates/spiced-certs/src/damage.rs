@@ -2,7 +2,7 @@
 
 use crate::der;
 
-/// What stands around the lines of a block.
+/// Text that other programs put around the lines of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Around {
     /// `> ` before each line: a reply to a mail.
@@ -48,7 +48,7 @@ impl Around {
         }
     }
 
-    /// Returns whether [`sed`](Self::sed) mends it.
+    /// Returns whether [`sed`](Self::sed) repairs it.
     pub(crate) fn can_be_taken_away(self) -> bool {
         self != Self::Placeholder
     }
@@ -95,7 +95,7 @@ fn has_base64(line: &str) -> bool {
     line.as_bytes().split(|byte| !is_base64(*byte)).any(|run| run.len() >= RUN)
 }
 
-/// Returns a line of base64 without what stands before and after it, as the command of [`Around::sed`] does it.
+/// Returns a line of base64 without the text before and after it, as the command of [`Around::sed`] does it.
 fn without_marks(line: &str) -> String {
     let is_mark = |c: char| !c.is_ascii() || !is_base64(c as u8);
     let line = line.replace("\\n", "").replace("\\r", "");

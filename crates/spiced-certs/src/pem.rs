@@ -251,7 +251,7 @@ pub(crate) enum PemError {
     NotBase64 {
         /// The block's label.
         label: String,
-        /// What stands around its lines, if that is recognized.
+        /// The text around its lines, if that is recognized.
         around: Option<Around>,
     },
     /// A block has another length than its content states.
@@ -259,7 +259,7 @@ pub(crate) enum PemError {
     Damaged {
         /// The block's label.
         label: String,
-        /// What stands around its lines, if that is recognized.
+        /// The text around its lines, if that is recognized.
         around: Option<Around>,
     },
     /// The text has git's conflict markers.
