@@ -1,6 +1,6 @@
 //! Comparisons between numbers of different types, without a rounded side. The rule runs before DataFusion's own
-//! coercion, which compares a 64-bit integer with a literal such as `9007199254740992.0` as floats, casts a float column
-//! to a decimal of fifteen decimals next to a decimal, and limits the common type of two decimals to 38 digits.
+//! coercion, which compares a 64-bit integer with a literal such as `9007199254740992.0` as floats, casts a float
+//! column to a decimal with a scale of 15 next to a decimal, and limits the common type of two decimals to 38 digits.
 //!
 //! A float literal next to an integer or a decimal is the number as written; next to any other float, a decimal is a
 //! float, as in PostgreSQL.
