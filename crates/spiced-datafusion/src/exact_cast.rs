@@ -1,6 +1,6 @@
-//! Casts to the type of a column that is written. For bulk rows, whose types a program chose, no value changes: a value
-//! that the type cannot hold, or that would be rounded or truncated, is an error. INSERT and UPDATE round to a float, to
-//! the scale of a decimal and to the unit of a time, as PostgreSQL does, and nothing else.
+//! Casts to the type of a column that is written. For bulk rows, whose types a program chose, no value changes: a
+//! value that the type cannot hold, or that would be rounded or truncated, is an error. INSERT and UPDATE round to a
+//! float, to the scale of a decimal and to the unit of a time, as PostgreSQL does, and nothing else.
 
 use std::sync::Arc;
 
@@ -183,8 +183,17 @@ mod tests {
 
     use super::*;
 
+    fn floats(values: &[f64]) -> ArrayRef {
+        Arc::new(Float64Array::from(values.to_vec()))
+    }
+
     #[test]
     fn an_assignment_rounds_in_kind_alone() {
+        let decimals =
+            |value| Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(10, 1).unwrap()) as ArrayRef;
+        let times = |value| Arc::new(TimestampNanosecondArray::from(vec![Some(value), None])) as ArrayRef;
+        let texts = |value| Arc::new(StringArray::from(vec![value])) as ArrayRef;
+        let integers = |value| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
         for (given, to, fits) in [
             (floats(&[33.7]), Int32, false),
             (floats(&[33.0]), Int32, true),
@@ -213,9 +222,6 @@ mod tests {
 
     #[test]
     fn no_value_is_changed() {
-        fn floats(values: &[f64]) -> ArrayRef {
-            Arc::new(Float64Array::from(values.to_vec()))
-        }
         let decimals =
             |value| Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(10, 1).unwrap()) as ArrayRef;
         let times = |value| Arc::new(TimestampNanosecondArray::from(vec![Some(value), None])) as ArrayRef;

@@ -4,8 +4,7 @@
 //! nothing matches, and the value or one of the subquery's rows is NULL. `NOT IN` would then keep rows that it must not
 //! keep (ISO/IEC 9075-2, 8.4 and 8.9).
 //!
-//! In a select list, DataFusion has no plan for `IN` and `EXISTS`. They become a count of
-//! the subquery's rows there.
+//! In a select list, DataFusion has no plan for `IN` and `EXISTS`. They become a count of the subquery's rows there.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! What an INSERT or an UPDATE is given, apart from what the planner makes of it.
 //!
 //! DataFusion casts the rows of every `VALUES` in an INSERT to the types of the table's columns, at any depth: `INSERT
-//! INTO t SELECT x * 2 FROM (VALUES (33.7)) v(x)` would double 33. Such a query is therefore planned on its own. And a
-//! cast that the statement contains is told from the planner's, which is checked ([`crate::dml`]): it is the argument of
-//! a function that returns it.
+//! INTO t SELECT x * 2 FROM (VALUES (33.7)) v(x)` would double 33. Such a query is therefore planned on its own. A cast
+//! that the statement contains is told from the planner's, which is checked ([`crate::dml`]): it becomes the argument
+//! of a function that returns it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Comparisons between numbers of different types, without a rounded side. The rule runs before DataFusion's own
-//! coercion, which compares a 64-bit integer with a literal such as `9007199254740992.0` as floats, casts a float column
-//! to a decimal of fifteen decimals next to a decimal, and limits the common type of two decimals to 38 digits.
+//! coercion, which compares a 64-bit integer with a literal such as `9007199254740992.0` as floats, casts a float
+//! column to a decimal with a scale of 15 next to a decimal, and limits the common type of two decimals to 38 digits.
 //!
 //! A float literal next to an integer or a decimal is the number as written; next to any other float, a decimal is a
 //! float, as in PostgreSQL.
@@ -202,12 +202,12 @@ mod tests {
         for (all, expected) in [
             (vec![col("l"), lit(9007199254740992.0)], "l, Int64(9007199254740992)"),
             (vec![lit(-1.0), col("u")], "Int64(-1), u"),
-            (vec![col("u"), lit(18446744073709551616.0)], "u, Decimal128(Some(18446744073709552000),20,0)"),
+            (vec![col("u"), lit(18446744073709551616.0)], "u, Decimal128(18446744073709552000,20,0)"),
             (vec![col("l"), lit(1.5)], "l, Float64(1.5)"),
-            (vec![col("l"), lit(1.5), lit(4.0)], "l, Decimal128(Some(15),2,1), Decimal128(Some(4),1,0)"),
+            (vec![col("l"), lit(1.5), lit(4.0)], "l, Decimal128(1.5,2,1), Decimal128(4,1,0)"),
             (vec![col("i"), lit(5.0)], "i, Float64(5)"),
-            (vec![col("d"), lit(1.5)], "d, Decimal128(Some(15),2,1)"),
-            (vec![col("d"), lit(-0.05)], "d, Decimal128(Some(-5),3,2)"),
+            (vec![col("d"), lit(1.5)], "d, Decimal128(1.5,2,1)"),
+            (vec![col("d"), lit(-0.05)], "d, Decimal128(-0.05,3,2)"),
             (vec![col("d"), lit(f64::NAN)], "CAST(d AS Float64), Float64(NaN)"),
             (vec![col("d"), col("f")], "CAST(d AS Float64), f"),
             (vec![col("d"), col("e")], "d, e"),

@@ -161,8 +161,8 @@ fn in_range(text: &str) -> ControlFlow<DataFusionError> {
 
 fn too_large() -> DataFusionError {
     plan_datafusion_err!(
-        "a number in the statement is beyond the range of a 64-bit float, or has more than {MAX_DIGITS} digits, the most \
-         of a decimal"
+        "a number in the statement is beyond the range of a 64-bit float, or has more than {MAX_DIGITS} digits, the \
+         most of a decimal"
     )
 }
 

@@ -76,8 +76,8 @@ impl PlanSize {
         if self.sort_keys > MAX_SORT_KEYS {
             return Err(refusal(
                 ErrorKind::InvalidStatement,
-                "the statement sorts or partitions by too many expressions: 160 in one list, or 128 in each of two, are \
-                 the most",
+                "the statement sorts or partitions by too many expressions: 160 in one list, or 128 in each of two, \
+                 are the most",
             ));
         }
         Ok(())

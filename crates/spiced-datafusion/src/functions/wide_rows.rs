@@ -37,8 +37,8 @@ const ADDRESSABLE: u64 = i32::MAX as u64;
 /// The largest batch size that a session may set.
 const MAX_BATCH_SIZE: usize = 65_536;
 
-/// The divisor for the part of the bound of a batch that a new batch size aims at, so that slightly wider rows that come
-/// later fit without another start.
+/// The divisor for the part of the bound of a batch that a new batch size aims at, so that slightly wider rows that
+/// come later fit without another start.
 const SLACK: u64 = 4;
 
 /// Whether a statement can start again: until the first rows of its result are handed out.
