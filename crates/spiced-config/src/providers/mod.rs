@@ -81,8 +81,8 @@ pub(crate) fn merged(layers: &[Layer]) -> Figment {
     layers.iter().rev().fold(Figment::new(), |figment, layer| figment.merge(layer.figment()))
 }
 
-/// The merged values. Where a layer gives keys to text or to a list of a lower one, figment would replace that; it stays
-/// here, and the schema refuses it.
+/// The merged values. Where a layer gives keys to text or to a list of a lower one, figment would replace that; here it
+/// stays, and the schema refuses it.
 pub(crate) fn merged_values(layers: &[Layer]) -> Value {
     let mut root = root_of(&merged(layers));
     layers.iter().rev().for_each(|layer| put_back(&mut root, &layer.root));
