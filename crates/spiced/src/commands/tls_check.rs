@@ -93,7 +93,7 @@ fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure>
     };
     report.findings.extend(settings.warnings.iter().map(|warning| {
         let origin = warning.origin.as_ref().map_or_else(|| "the configuration".to_owned(), ToString::to_string);
-        let fix = "take the setting away, or change what keeps it from having an effect";
+        let fix = "correct that place of the configuration, so that it has the effect that it seems to have";
         finding("CONFIG-WARNING", Severity::Warning, &origin, &warning.message, fix)
     }));
     report.findings.extend(policy::findings(&settings.auth, asks));
