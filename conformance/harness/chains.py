@@ -258,6 +258,21 @@ _ADDRESS_AS_DNS = x509.DNSName("127.0.0.1")
 
 KINDS: dict[str, Kind] = {
     "good": Kind(leaf()),
+    "a root for clients alone": Kind(
+        of_root(extended=[Usage.CLIENT_AUTH]), "TLS-ISSUER-USAGE", f"{LIBSSL} go", ca=True
+    ),
+    "constraints of a kind that no name has": Kind(
+        below(subtrees=_subtrees([x509.RegisteredID(x509.ObjectIdentifier("1.2.3"))])), "TLS-NAME-CONSTRAINTS", "go"
+    ),
+    "an intermediate that requires a policy": Kind(
+        below(more=[(x509.PolicyConstraints(0, None), True)]), "TLS-CRITICAL-EXTENSION", "go java grpcio rustls"
+    ),
+    "an intermediate that inhibits any policy": Kind(
+        below(more=[(x509.InhibitAnyPolicy(0), True)]), "TLS-CRITICAL-EXTENSION", "go rustls"
+    ),
+    "a critical issuerAltName": Kind(
+        leaf(more=[(x509.IssuerAlternativeName([x509.DNSName("ca.test")]), True)]), "TLS-CRITICAL-EXTENSION", ALL
+    ),
     "issued by the root itself": Kind(lambda: Chain([issue("db", root())], root())),
     "self-signed": Kind(lambda: _self_signed(False)),
     "self-signed, a CA": Kind(lambda: _self_signed(True), "TLS-LEAF-IS-CA", "browsers rustls"),

@@ -166,6 +166,10 @@ impl<'a> Facts<'a> {
         self.x509.extensions().iter().find(unknown).map(|extension| extension.oid.to_id_string())
     }
 
+    pub(crate) fn has_extension(&self, oid: &str) -> bool {
+        self.x509.extensions().iter().any(|extension| extension.oid.to_id_string() == oid)
+    }
+
     pub(crate) fn has_critical(&self, oid: &str) -> bool {
         self.x509.extensions().iter().any(|extension| extension.critical && extension.oid.to_id_string() == oid)
     }

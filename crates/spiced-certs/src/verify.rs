@@ -232,8 +232,9 @@ fn issuer_faults(
             again(),
         );
     }
-    if let Some(usage) = issuer.extended_key_usage().filter(|usage| !usage.server_auth && !is_root) {
-        let all = Clients::ALL.without(Clients::JAVA);
+    if let Some(usage) = issuer.extended_key_usage().filter(|usage| !usage.server_auth) {
+        // Java, BoringSSL and webpki do not look at the usage of a root.
+        let all = if is_root { Clients::LIBSSL.or(Clients::GO) } else { Clients::ALL.without(Clients::JAVA) };
         fault(
             "TLS-ISSUER-USAGE",
             if usage.any { all.without(Clients::GO) } else { all },
@@ -248,6 +249,21 @@ fn issuer_faults(
             format!("{name} has a critical extension that clients do not know ({oid})"),
             again(),
         );
+    }
+    // Without a policy in the certificate, a CA that requires one makes the clients refuse that check policies.
+    let requires_policy = issuer.has_critical(POLICY_CONSTRAINTS) && !child.has_extension(CERTIFICATE_POLICIES);
+    for (applies, extension, refused_by) in [
+        (requires_policy, "policyConstraints", Clients::GO.or(Clients::JAVA).or(Clients::GRPCIO).or(Clients::RUSTLS)),
+        (issuer.has_critical(INHIBIT_ANY_POLICY), "inhibitAnyPolicy", Clients::GO.or(Clients::RUSTLS)),
+    ] {
+        if applies && !is_root {
+            fault(
+                "TLS-CRITICAL-EXTENSION",
+                refused_by,
+                format!("{name} has the critical extension {extension}: {} what it issues", refused_by.refuse()),
+                again(),
+            );
+        }
     }
     if let Some(id) = child.authority_key() {
         let names_key = id.key_identifier.as_ref().zip(issuer.subject_key()).is_some_and(|(id, key)| id.0 != key);
@@ -344,7 +360,7 @@ fn names_outside(issuer: &Facts<'_>, leaf: &Facts<'_>, found: &mut Verified) {
     {
         refused = refused.or(Clients::JAVA);
     }
-    if critical && any(|base| matches!(base, Base::Directory(_))) {
+    if critical && any(|base| matches!(base, Base::Directory(_) | Base::Other)) {
         refused = refused.or(Clients::GO);
     }
     if !refused.is_empty() {
@@ -376,6 +392,8 @@ enum Base {
     Uri(String),
     Address(Vec<u8>, Vec<u8>),
     Directory(Vec<Vec<u8>>),
+    /// A kind that no name of a server has.
+    Other,
 }
 
 impl Base {
@@ -389,7 +407,8 @@ impl Base {
                 Some(Self::Address(address.to_vec(), mask.to_vec()))
             }
             GeneralName::DirectoryName(name) => Some(Self::Directory(rdns(name))),
-            _ => None,
+            GeneralName::IPAddress(_) => None,
+            _ => Some(Self::Other),
         }
     }
 
@@ -613,12 +632,18 @@ fn strict_fault(one: &Facts<'_>) -> Option<String> {
     None
 }
 
+const CERTIFICATE_POLICIES: &str = "2.5.29.32";
+const POLICY_CONSTRAINTS: &str = "2.5.29.36";
+const INHIBIT_ANY_POLICY: &str = "2.5.29.54";
+
 /// Extensions that some clients do not support, and refuse if they are critical.
-const CRITICAL: [(&str, &str, Clients); 5] = [
+const CRITICAL: [(&str, &str, Clients); 7] = [
+    ("1.3.6.1.5.5.7.1.1", "authorityInfoAccess", Clients::ALL.without(Clients::GO)),
+    ("2.5.29.18", "issuerAltName", Clients::ALL),
     ("2.5.29.31", "cRLDistributionPoints", Clients::GRPCIO.or(Clients::JAVA)),
-    ("2.5.29.32", "certificatePolicies", Clients::RUSTLS),
-    ("2.5.29.36", "policyConstraints", Clients::RUSTLS),
-    ("2.5.29.54", "inhibitAnyPolicy", Clients::RUSTLS),
+    (CERTIFICATE_POLICIES, "certificatePolicies", Clients::RUSTLS),
+    (POLICY_CONSTRAINTS, "policyConstraints", Clients::RUSTLS),
+    (INHIBIT_ANY_POLICY, "inhibitAnyPolicy", Clients::RUSTLS),
     ("2.16.840.1.113730.1.1", "netscapeCertType", Clients::RUSTLS),
 ];
 

@@ -93,7 +93,7 @@ fn check(mut settings: Settings, args: &TlsCheckArgs) -> Result<Report, Failure>
     };
     report.findings.extend(settings.warnings.iter().map(|warning| {
         let origin = warning.origin.as_ref().map_or_else(|| "the configuration".to_owned(), ToString::to_string);
-        let fix = "remove the setting, or change what keeps it from having an effect";
+        let fix = "correct the setting, so that it has the intended effect";
         finding("CONFIG-WARNING", Severity::Warning, &origin, &warning.message, fix)
     }));
     report.findings.extend(auth_policy::findings(&settings.runtime.auth, asks));
