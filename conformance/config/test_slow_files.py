@@ -63,7 +63,7 @@ def test_a_fifo_with_a_writer_is_read(pod):
     "make, said",
     [
         (lambda path: _socket(path), "it is a socket"),
-        (lambda path: _circle(path), "its links lead in a circle"),
+        (lambda path: _circle(path), "its links form a cycle"),
         (lambda path: path.write_bytes(bytes(1 << 21)), "bytes are the most that is read"),
         (lambda path: path.mkdir(), "it is a directory"),
     ],

@@ -130,7 +130,7 @@ fn beside(expr: &Expr, own: &DataType, other: &DataType) -> Option<Expr> {
         (DataType::Time32(_) | DataType::Time64(_), DataType::Time32(_) | DataType::Time64(_)) => {
             (rank(other)? > rank(own)?).then(|| cast(expr.clone(), other.clone()))
         }
-        // A day beyond 2262 has no nanoseconds, and is later or earlier than any time that has. A day beside another
+        // A day beyond 2262 has no nanoseconds, and is later or earlier than any time that has. A day next to another
         // unit is not converted to nanoseconds at all.
         (DataType::Date32 | DataType::Date64, DataType::Timestamp(unit, zone)) => {
             let is_near = |value: &ScalarValue| *unit == TimeUnit::Nanosecond && value.cast_to(other).is_ok();

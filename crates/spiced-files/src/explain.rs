@@ -55,7 +55,7 @@ fn circle(path: &Path) -> (String, String) {
     let named: Vec<String> = links.iter().map(|link| format!("{link:?}")).collect();
     let last = links.last().unwrap_or(&links[0]);
     (
-        format!("its links lead in a circle: {}", named.join(" -> ")),
+        format!("its links form a cycle: {}", named.join(" -> ")),
         format!("make one of them a file, or lead it to one: `ls -l {}` shows it", quoted(&last.display().to_string())),
     )
 }
@@ -77,7 +77,7 @@ fn not_found(path: &Path) -> (String, String) {
     }
     if let Some(scheme) = url_scheme(&text) {
         return (
-            format!("it is a URL ({scheme}://), and a path is wanted"),
+            format!("it is a URL ({scheme}://), but a path is expected"),
             "fetch the file first, and give the path of the copy".to_owned(),
         );
     }

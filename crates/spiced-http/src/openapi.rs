@@ -1,4 +1,4 @@
-//! What the OpenAPI document says beside the routes: credentials, errors, and the schemas of rows and parameters.
+//! The OpenAPI document except for the routes: credentials, errors, and the schemas of rows and parameters.
 
 use std::collections::BTreeMap;
 

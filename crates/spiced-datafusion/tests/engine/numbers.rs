@@ -164,7 +164,7 @@ async fn literals_are_the_numbers_that_are_written() {
         ("SELECT b FROM l WHERE d = 0.12345678901234567", ""),
         ("SELECT b FROM l WHERE d = 0.12345678901234567890", "9007199254740993"),
         ("SELECT b FROM l WHERE d < 5.49999999999999999999", "9007199254740993"),
-        // A decimal beside a float column is a float.
+        // A decimal next to a float column is a float.
         ("SELECT b FROM l WHERE f > 3.14159265358979323846 ORDER BY b", "5; 9007199254740993"),
         ("SELECT b FROM l WHERE f = d", "5"),
         (
