@@ -93,6 +93,13 @@ fn align(all: &mut [&mut Expr], schema: &DFSchema) -> bool {
         }
     }
     if types.iter().any(is_float) {
+        // DataFusion rounds a formula such as `0.06 - 0.01` to a decimal, which is what is written.
+        let is_column =
+            |part: &Expr| matches!(part, Expr::Column(_)) && part.get_type(schema).is_ok_and(|of| of.is_floating());
+        let stays = |expr: &Expr| literal(expr).is_some() || expr.exists(|part| Ok(is_column(part))).unwrap_or(true);
+        if !all.iter().zip(&types).any(|(expr, of)| is_float(of) && stays(expr)) {
+            return changed;
+        }
         for (expr, of) in all.iter_mut().zip(&mut types).filter(|(_, of)| of.is_decimal()) {
             let new = nearest_float(expr).unwrap_or_else(|| cast(expr.clone(), DataType::Float64));
             put(expr, of, new, DataType::Float64);
@@ -210,6 +217,9 @@ mod tests {
             (vec![col("d"), lit(-0.05)], "d, Decimal128(-0.05,3,2)"),
             (vec![col("d"), lit(f64::NAN)], "CAST(d AS Float64), Float64(NaN)"),
             (vec![col("d"), col("f")], "CAST(d AS Float64), f"),
+            (vec![col("d"), lit(0.06) - lit(0.01)], "d, Float64(0.06) - Float64(0.01)"),
+            (vec![col("d"), col("e") * lit(0.5)], "d, e * Float64(0.5)"),
+            (vec![col("d"), col("f") * lit(0.5)], "CAST(d AS Float64), f * Float64(0.5)"),
             (vec![col("d"), col("e")], "d, e"),
             (vec![col("e"), col("g")], "CAST(e AS Decimal256(58, 30)), CAST(g AS Decimal256(58, 30))"),
             (vec![col("l"), col("g")], "CAST(l AS Decimal256(50, 30)), CAST(g AS Decimal256(50, 30))"),
