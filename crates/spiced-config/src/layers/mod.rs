@@ -12,7 +12,7 @@ use tls_core::{Origin, Secret, Sourced};
 
 use crate::problem::{ConfigError, Problem, in_order};
 use crate::providers::environment::{self, Environment, KnownOption};
-use crate::providers::pod::{Pod, find, read_text};
+use crate::providers::pod::{Pod, find, not_text, unreadable};
 use crate::providers::{CommandLine, Flag, Layer, keys_over_values, merged, merged_values, pointer};
 use crate::raw::spicepod::Spicepod;
 use crate::resolve::decode::{decode, decode_all};
@@ -30,6 +30,7 @@ pub struct Layers {
     /// Topmost first.
     layers: Vec<Layer>,
     folder: PathBuf,
+    is_empty_pod: bool,
     warnings: Vec<Warning>,
     /// What is wrong with variables, and with values of the pod that are not in its tree.
     problems: Vec<Problem>,
@@ -101,13 +102,15 @@ impl Layers {
         options: &[KnownOption],
     ) -> Result<Self, ConfigError> {
         let (file, folder) = find(path)?;
-        let text = read_text(&file, MAX_POD_SIZE)?;
+        let content = spiced_files::read(&file, MAX_POD_SIZE).map_err(|e| unreadable(&e))?;
+        let text = content.secret.expose_text().map_err(|_| not_text(&file, content.secret.expose()))?;
         let name = file.file_name().map_or_else(|| file.clone(), PathBuf::from);
-        let mut layers = Self::from_text(&name, &text, folder, variables, flags, options)?;
-        if layers.layers.last().is_some_and(|pod| Effective::of(std::slice::from_ref(pod)).is_empty()) {
-            let message = "the file has no content, so every setting has its default; was it written completely?";
+        let mut layers = Self::from_text(&name, text, folder, variables, flags, options)?;
+        if layers.is_empty_pod {
+            let message =
+                "the file has no content, so every setting has its default; was it written completely?".to_owned();
             let origin = Effective::of(&layers.layers).root().origin();
-            layers.warnings.push(Warning { origin: Some(origin), message: message.to_owned() });
+            layers.warnings.push(Warning { origin: Some(origin), message });
         }
         if path.is_dir() && path.join("spicepod.yaml").is_file() && path.join("spicepod.yml").is_file() {
             let message = "spicepod.yml beside it is not read".to_owned();
@@ -148,7 +151,7 @@ impl Layers {
         let mut warnings = pod.warnings;
         problems.extend(pod.problems);
         warnings.extend(of_variables);
-        Ok(Self { layers, folder, warnings, problems })
+        Ok(Self { layers, folder, is_empty_pod: pod.is_empty, warnings, problems })
     }
 
     /// What [`Figment`] merged of the command line, the environment and the pod file, for a program that reads more of
@@ -282,9 +285,7 @@ impl Layers {
         problems.extend(api_keys::split(&mut tree));
         if let Err(error) = replace_references(&mut tree, &resolve).await {
             lost.push(error);
-            for (pointer, _) in tree.references() {
-                damaged.extend(tree.remove_at(&pointer));
-            }
+            damaged.extend(tree.remove_references());
         }
         let is_damaged = damaged.iter().any(is_of_access);
         let (pod, wrong) = decode_all::<Spicepod>(&mut tree, &mut damaged);

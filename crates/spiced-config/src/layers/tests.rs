@@ -531,6 +531,7 @@ fn keys_over_text_and_lists() {
 #[test]
 fn causes_are_sources() {
     let missing = Layers::read(Path::new("/nowhere/spicepod.yaml"), [], &[], &[]).unwrap_err();
-    let source = std::error::Error::source(&missing).and_then(|source| source.downcast_ref::<std::io::Error>());
-    assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
+    let source =
+        std::error::Error::source(&missing).and_then(|source| source.downcast_ref::<spiced_files::Unreadable>());
+    assert!(source.is_some_and(|source| source.is_missing));
 }

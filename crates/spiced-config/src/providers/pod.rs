@@ -19,6 +19,8 @@ pub(crate) struct Pod {
     file: PathBuf,
     pub(crate) data: Dict,
     places: Places,
+    /// Whether the file has no content.
+    pub(crate) is_empty: bool,
     pub(crate) warnings: Vec<Warning>,
     /// What is wrong and leaves the rest readable; it has no value.
     pub(crate) problems: Vec<Problem>,
@@ -31,6 +33,7 @@ impl Pod {
     /// It is not YAML, or contains several documents: that, and what else is wrong before it.
     pub(crate) fn read(name: &Path, text: &str) -> Result<Self, ConfigError> {
         let yaml::Document { root, places, mut problems } = yaml::read(name, text)?;
+        let is_empty = matches!(root, Value::Empty(..));
         let mut data = match root {
             Value::Dict(_, data) => data,
             Value::Empty(..) => Dict::new(),
@@ -42,7 +45,7 @@ impl Pod {
             }
         };
         let warnings = prune(&mut data, &places);
-        Ok(Self { file: name.to_owned(), data, places, warnings, problems })
+        Ok(Self { file: name.to_owned(), data, places, is_empty, warnings, problems })
     }
 
     pub(crate) fn places(&self) -> &Places {
@@ -130,7 +133,7 @@ pub(crate) fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
                     return Err(Problem::new(None, problem).hint("make it a file").into());
                 }
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound || path.join(name).is_symlink() => {
-                    return Err(unreadable(Unreadable::of(&path.join(name), &e)));
+                    return Err(unreadable(&Unreadable::of(&path.join(name), &e)));
                 }
                 _ => continue,
             }
@@ -145,38 +148,30 @@ pub(crate) fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match path.metadata() {
         Ok(_) => Ok((path.to_owned(), folder.to_owned())),
-        Err(e) => Err(unreadable(Unreadable::of(path, &e))),
+        Err(e) => Err(unreadable(&Unreadable::of(path, &e))),
     }
 }
 
-/// Reads the text of a pod file.
-pub(crate) fn read_text(path: &Path, max_size: u64) -> Result<String, ConfigError> {
-    let content = spiced_files::read(path, max_size).map_err(unreadable)?;
-    let text = content.secret.expose_text().map_err(|_| not_text(path, content.secret.expose()))?;
-    Ok(text.to_owned())
-}
-
-fn unreadable(error: Unreadable) -> ConfigError {
-    let path = shown_path(&error.path);
+pub(crate) fn unreadable(error: &Unreadable) -> ConfigError {
     if may_be_secret(&error.path.to_string_lossy()) {
-        let problem = format!("cannot read {path}: there is no such file");
+        let problem = format!("cannot read {}: there is no such file", shown_path(&error.path));
         return Problem::new(None, problem).hint("name a directory that has a spicepod.yaml").into();
     }
-    let problem = Problem::new(None, format!("cannot read {path}: {}", error.reason));
-    problem.hint(error.fix).into()
+    let problem = format!("cannot read {}: {}", shown_path(&error.path), error.reason);
+    Problem::new(None, problem).hint(error.fix.clone()).caused_by(error.clone()).into()
 }
 
 /// Says where a file stops being UTF-8, and what it is instead, if that can be told.
-fn not_text(path: &Path, bytes: &[u8]) -> ConfigError {
+pub(crate) fn not_text(path: &Path, bytes: &[u8]) -> ConfigError {
     let (why, fix) = match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
-            ("it is UTF-16, as PowerShell writes it, not UTF-8".to_owned(), "save it as UTF-8")
+            ("it is UTF-16, as PowerShell writes it, not UTF-8".to_owned(), "save it as UTF-8".to_owned())
         }
         _ => {
             let good = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
             let line = bytes[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
             let what = bytes.get(good).map_or_else(String::new, |byte| format!(", byte 0x{byte:02x}"));
-            (format!("it is not UTF-8 text: line {line}{what}"), "save it as UTF-8, or correct that line")
+            (format!("it is not UTF-8 text: line {line}{what}"), "save it as UTF-8, or correct that line".to_owned())
         }
     };
     Problem::new(None, format!("cannot read {}: {why}", shown_path(path))).hint(fix).into()

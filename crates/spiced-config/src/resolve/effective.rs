@@ -12,6 +12,9 @@ use tls_core::{Origin, Secret, Sourced};
 
 use crate::providers::{Layer, Place, child, find_mut, merged_values, parent, pointer};
 
+/// The most items of a list that are kept although a reference was taken out of them.
+const MAX_DAMAGED_ITEMS: usize = 50;
+
 /// The merged values of some layers.
 pub(crate) struct Effective<'l> {
     layers: &'l [Layer],
@@ -43,11 +46,6 @@ impl<'l> Effective<'l> {
     /// Merges layers, topmost first.
     pub(crate) fn of(layers: &'l [Layer]) -> Self {
         Self { layers, root: merged_values(layers), removed: HashSet::new(), resolved: HashMap::new() }
-    }
-
-    /// True where no layer gives a value.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.root.as_dict().is_none_or(Dict::is_empty)
     }
 
     pub(crate) fn root(&self) -> Node<'_> {
@@ -94,6 +92,37 @@ impl<'l> Effective<'l> {
             }
         });
         found
+    }
+
+    /// Makes every value that holds a reference count no more. Returns the places of the maps and lists that they were
+    /// in. Each damaged item of a list costs another reading, so of very many the rest counts no more as a whole.
+    pub(crate) fn remove_references(&mut self) -> Vec<Origin> {
+        let (mut items, mut damaged) = (HashMap::<String, HashSet<String>>::new(), Vec::new());
+        for (pointer, _) in self.references() {
+            let beyond = self.item_around(&pointer).filter(|item| {
+                let list = items.entry(parent(item).unwrap_or_default().to_owned()).or_default();
+                list.insert(item.clone());
+                list.len() > MAX_DAMAGED_ITEMS
+            });
+            let origin = self.remove_at(beyond.as_ref().unwrap_or(&pointer));
+            damaged.extend(origin.filter(|origin| damaged.last() != Some(origin)));
+        }
+        damaged
+    }
+
+    /// The pointer of the outermost item of a list around a value.
+    fn item_around(&self, pointer: &str) -> Option<String> {
+        let mut value = &self.root;
+        let mut at = String::new();
+        for step in pointer.split('/').skip(1) {
+            if value.as_array().is_some() {
+                let item = [&at, "/", step].concat();
+                return (item != pointer).then_some(item);
+            }
+            value = value.as_dict()?.get(&step.replace("~1", "/").replace("~0", "~"))?;
+            at = [&at, "/", step].concat();
+        }
+        None
     }
 
     /// Replaces the references of the value at a pointer.
