@@ -362,7 +362,7 @@ mod tests {
             ("certs\\server.pem", "path of Windows", "certs/server.pem\""),
             ("C:\\certs\\tls.crt", "path of Windows", "as this system has it"),
             ("*.crt", "are not expanded", "tls.crt\""),
-            ("loop/tls.crt", "a circle: ", "ls -l"),
+            ("loop/tls.crt", "a cycle: ", "ls -l"),
             ("$HOME/tls.crt", "variables", "${env:NAME}"),
             ("tls.crt\"", "ends with a quote", "docker"),
         ];

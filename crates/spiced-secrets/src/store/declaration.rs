@@ -114,7 +114,7 @@ mod tests {
                 "no kind of secret store is called `xyzzy`; known: `env`, `file`, `kubernetes`, `aws_secrets_manager`, `hashicorp_vault`, `keyring`",
             ),
             ("env", &[("file_pat", "x")], "`env` has no param `file_pat` (--x); did you mean `file_path`"),
-            ("file:d", &[("x", "y")], "`file` has no params, so `x` (--x)"),
+            ("file:d", &[("x", "y")], "`file` has no params, so `x` is unknown (--x)"),
         ] {
             assert_eq!(message(from, params), expected);
         }

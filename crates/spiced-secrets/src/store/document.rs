@@ -36,7 +36,8 @@ mod tests {
         let found = fields_of(r#"{"a": "x\ny", "n": 5432, "b": true, "z": null, "o": {"p": [1]}, "e": ""}"#).unwrap();
         let found: Vec<_> = found.iter().map(|(k, v)| (k.as_str(), v.expose_text().unwrap())).collect();
         assert_eq!(found, [("a", "x\ny"), ("b", "true"), ("e", ""), ("n", "5432"), ("o", r#"{"p":[1]}"#)]);
-        for (text, why) in [("[1]", "it is JSON, and no object"), ("hunter2", "it is not JSON"), ("", "it is not JSON")]
+        for (text, why) in
+            [("[1]", "it is JSON, but not an object"), ("hunter2", "it is not JSON"), ("", "it is not JSON")]
         {
             let error = fields_of(text).unwrap_err();
             assert!(error.starts_with(why) && !error.contains("hunter2"), "{error}");

@@ -215,8 +215,8 @@ mod tests {
     fn problems_name_the_line_and_nothing_of_the_text() {
         for (text, line, what) in [
             ("A=1\nhunter2", 2, "no `=`"),
-            ("=hunter2", 1, "no name"),
-            ("hunter 2=x", 1, "no name"),
+            ("=hunter2", 1, "not a name"),
+            ("hunter 2=x", 1, "not a name"),
             ("A='1\n2'\nB=\"hunter2\n\n", 3, "never closed"),
             ("A='hunter2", 1, "never closed"),
             ("A=\"hunter2\\", 1, "never closed"),

@@ -150,7 +150,7 @@ fn stores_that_are_wrong() {
     spicepod.yaml: secrets[2]: secret store `c`: no kind of secret store is called `enw`; did you mean `env`
         fix: change `from` or `params`, or remove the store
     spicepod.yaml: secrets[1]: secret store `b`: the params of stores refer to each other in a cycle: b -> a -> b
-        fix: give one of them its value by another store, `${env:KEY}` say
+        fix: give one of them its value from another store, such as `${env:KEY}`
     spicepod.yaml: secrets[1].params.file_path  ${a:X}     unreachable: store `a` cannot answer: its params form a cycle
     spicepod.yaml: secrets[0].params.file_path  ${b:X}     unreachable: store `b` cannot answer: its params form a cycle
     spicepod.yaml: name                         ${a:NAME}  unreachable: store `a` cannot answer: its params form a cycle
