@@ -150,7 +150,7 @@ def test_a_circle_of_stores_is_refused_and_named(pod):
     assert pod.refuse().report == [
         "error: spicepod.yaml: secrets[1]: secret store `b`: the params of stores refer to each other in a cycle: "
         "b -> a -> b",
-        "hint: give one of them its value by another store, `${env:KEY}` say",
+        "hint: give one of them its value from another store, such as `${env:KEY}`",
     ]
 
 
