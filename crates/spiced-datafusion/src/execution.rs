@@ -376,6 +376,10 @@ impl Run {
                 };
                 let physical = physical.map_err(engine_error)?;
                 let is_at_rest = is_unset && in_memory::lies_in_memory(physical.as_ref());
+                if let Some(rows) = functions::careful_batch_size(physical.as_ref(), state.config().batch_size()) {
+                    state.config_mut().options_mut().execution.batch_size =
+                        ConfigNonZeroUsize::try_new(rows).map_err(engine_error)?;
+                }
                 let stream = if is_at_rest {
                     in_memory::read(physical, &mut state)
                 } else {

@@ -160,8 +160,8 @@ fn integer(float: f64) -> Option<ScalarValue> {
     if float.fract() != 0.0 || !float.is_finite() {
         return None;
     }
-    // The text of a float is that of its literal.
-    let text = format!("{float:.0}");
+    // The shortest text that gives this float, which is the number as written; not the float's exact value.
+    let text = float.to_string();
     let signed = text.parse().ok().map(|value| ScalarValue::Int64(Some(value)));
     let unsigned = || text.parse().ok().map(|value| ScalarValue::UInt64(Some(value)));
     signed.or_else(unsigned).or_else(|| if float.abs() < 1e20 { decimal(float) } else { None })

@@ -48,6 +48,7 @@ pub(crate) fn read(
 ) -> Environment {
     let (mut settings, mut places) = (Dict::new(), Places::default());
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let mut given: Vec<(String, String)> = Vec::new();
     let mut variables: Vec<_> = variables.into_iter().collect();
     // The environment has no order; messages have.
     variables.sort_unstable();
@@ -55,6 +56,13 @@ pub(crate) fn read(
     for (name, value) in variables {
         match names.of(&name) {
             Meaning::Setting(path) => {
+                if let Some((_, other)) = given.iter().find(|(other, _)| is_same_or_below(other, &path)) {
+                    let message =
+                        format!("sets the same setting as {other}, or a part of it, so one of them has no effect");
+                    problems.push(Problem::new(Origin::Variable(name), message).hint("unset one of the two"));
+                    continue;
+                }
+                given.push((path.clone(), name.clone()));
                 places.insert(pointer(&path), Origin::Variable(name));
                 put(&mut settings, &path, value.into());
             }
@@ -109,6 +117,14 @@ impl Provider for Environment {
     fn data(&self) -> Result<Map<Profile, Dict>, Error> {
         Ok(Profile::Default.collect(self.settings.clone()))
     }
+}
+
+/// Returns true if one of two settings is the other, or contains it.
+fn is_same_or_below(one: &str, other: &str) -> bool {
+    let below = |outer: &str, inner: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    below(one, other) || below(other, one)
 }
 
 fn misspelled(name: String, right: &Right) -> Problem {
@@ -305,6 +321,23 @@ mod tests {
             option("tls-key-file", Some("runtime.tls.key_file")),
             option("log-format", None),
         ]
+    }
+
+    #[test]
+    fn variables_that_collide_are_errors() {
+        for names in [
+            ["SPICED_RUNTIME__TLS__ENABLED", "SPICED_RUNTIME__TLS__Enabled"],
+            ["SPICED_RUNTIME__AUTH", "SPICED_RUNTIME__AUTH__ALLOW_ANONYMOUS"],
+            ["SPICED_RUNTIME__AUTH__API_KEY", "SPICED_RUNTIME__AUTH__API_KEY__ENABLED"],
+        ] {
+            let given = names.map(|name| (name.to_owned(), "x".to_owned()));
+            let problems = read(given, &options(), |_| false).problems;
+            let said = problems.iter().map(ToString::to_string).collect::<String>();
+            assert!(problems.len() == 1 && names.iter().all(|name| said.contains(name)), "{names:?}: {said}");
+        }
+        let both =
+            ["SPICED_RUNTIME__TLS__KEY", "SPICED_RUNTIME__TLS__KEY_FILE"].map(|n| (n.to_owned(), "x".to_owned()));
+        assert!(read(both, &options(), |_| false).problems.is_empty());
     }
 
     /// Every setting, however its name is distorted.

@@ -84,7 +84,8 @@ pub(super) fn is_of_content(error: &DataFusionError) -> bool {
         }
         // Parquet's reader of batches keeps the text alone.
         DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
-            ArrowError::ParquetError(text) => !text.starts_with("External: "),
+            // `Arrow: ` is an error of a filter that the reader evaluates.
+            ArrowError::ParquetError(text) => !text.starts_with("External: ") && !text.starts_with("Arrow: "),
             _ => false,
         },
         _ => false,

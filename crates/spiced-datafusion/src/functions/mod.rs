@@ -36,7 +36,7 @@ pub(crate) use self::contain::caught;
 pub(crate) use self::formula::{CheckedArithmetic, unfold};
 pub(crate) use self::grouping::check as check_grouping;
 pub(crate) use self::watch::watch;
-pub(crate) use self::wide_rows::{Restart, cannot_start_again, smaller_batches};
+pub(crate) use self::wide_rows::{Restart, cannot_start_again, careful_batch_size, smaller_batches};
 
 /// State shared by all governed functions of one engine.
 #[derive(Debug)]

@@ -37,9 +37,23 @@ const ADDRESSABLE: u64 = i32::MAX as u64;
 /// The largest batch size that a session may set.
 const MAX_BATCH_SIZE: usize = 65_536;
 
-/// The divisor for the part of the bound of a batch that a new batch size aims at, so that slightly wider rows that
-/// come later fit without another start.
+/// The divisor for the part of the bound of a batch that a batch size aims at, so that slightly wider rows that come
+/// later fit without another start.
 const SLACK: u64 = 4;
+
+/// The batch size of statements that may repeat rows of any width. A wide row may come when the statement cannot start
+/// again any more: it is then refused if so many copies of it could not be written out, that is from 2 MiB on.
+const CAREFUL_BATCH_SIZE: usize = 1024;
+
+/// Returns the batch size for `plan`, if it may repeat rows of any width.
+pub(crate) fn careful_batch_size(plan: &dyn ExecutionPlan, batch_size: usize) -> Option<usize> {
+    let is_way_in = |way_in: &WayIn| {
+        way_in.does == Does::Repeats && !is_fixed(&way_in.schema(), batch_size, &way_in.governor.bounds)
+    };
+    let repeats = plan.downcast_ref::<WayIn>().is_some_and(is_way_in)
+        || plan.children().into_iter().any(|child| careful_batch_size(child.as_ref(), batch_size).is_some());
+    (repeats && batch_size > CAREFUL_BATCH_SIZE).then_some(CAREFUL_BATCH_SIZE)
+}
 
 /// Whether a statement can start again: until the first rows of its result are handed out.
 #[derive(Debug)]
@@ -266,10 +280,10 @@ impl Gauge {
         if bytes <= most || self.batch_size == 1 {
             return Ok(());
         }
-        let fit = usize::try_from(most / SLACK / width.max(1)).unwrap_or(usize::MAX);
+        let fit = usize::try_from(most / width.max(1)).unwrap_or(usize::MAX);
         if Restart::is_possible(self.context.session_config()) {
             let rows = fit.clamp(1, self.batch_size / 2);
-            tracing::debug!(operator = %self.name, width, rows, "a statement starts again with smaller batches");
+            tracing::info!(operator = %self.name, width, rows, "a statement with wide rows starts again with smaller batches");
             let error = self.no_room(width);
             return Err(DataFusionError::External(Box::new(TooWide { rows, error })));
         }
@@ -333,10 +347,10 @@ mod tests {
     fn wide_rows_ask_for_smaller_batches_until_rows_are_handed_out() {
         for (does, lengths, expected) in [
             (Does::Repeats, &[10, 20][..], None),
-            (Does::Repeats, &[10, 10_000], Some(26)),
+            (Does::Repeats, &[10, 10_000], Some(104)),
             (Does::Repeats, &[2 << 20], Some(1)),
             (Does::Collects, &[10, 100], None),
-            (Does::Collects, &[10_000, 10_000], Some(26)),
+            (Does::Collects, &[10_000, 10_000], Some(104)),
         ] {
             let (gauge, restart) = gauge(does, 8192, true);
             let asked = gauge.measure(&texts(lengths)).err();

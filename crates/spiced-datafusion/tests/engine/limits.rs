@@ -370,6 +370,31 @@ async fn wide_rows_are_not_repeated_by_the_thousand() {
     }
 }
 
+/// A wide row that comes after the first rows of the result, or in an INSERT, where a statement cannot start again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wide_row_that_comes_late_is_no_error() {
+    let mut pod = Pod::new();
+    pod.options.memory_limit = 1 << 30;
+    let session = pod.session().await;
+    let wide = |at: usize, rows: usize| {
+        let text = format!("CASE WHEN value = {at} THEN repeat('x', 300000) ELSE 'y' END");
+        format!("(SELECT value AS v, {text} AS t FROM range({rows}))")
+    };
+    let join = format!("{} a JOIN (SELECT value AS v FROM range(1000)) b ON a.v % 1000 = b.v", wide(90_000, 100_000));
+    assert_eq!(
+        run(&*session, &format!("SELECT count(*), max(length(t)) FROM (SELECT t FROM {join})")).await,
+        ["100000 | 300000"]
+    );
+    let answer = prepare(&*session, &format!("SELECT t FROM {join}")).await.unwrap();
+    let batches = answer.execute(Parameters::none()).await.unwrap().batches;
+    let rows = batches.map(|batch| batch.unwrap().num_rows()).fold(0, async |sum, rows| sum + rows).await;
+    assert_eq!(rows, 100_000);
+    run(&*session, "CREATE TABLE m (v bigint, t text)").await;
+    let join = format!("{} a JOIN (SELECT value AS v FROM range(10)) b ON a.v = b.v", wide(9, 10));
+    run(&*session, &format!("INSERT INTO m SELECT a.v, t FROM {join}")).await;
+    assert_eq!(run(&*session, "SELECT count(*), max(length(t)) FROM m").await, ["10 | 300000"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn long_lists_of_sort_keys_are_refused() {
     let session = Pod::new().session().await;

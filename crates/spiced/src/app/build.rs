@@ -22,7 +22,6 @@ use super::connections::{connections, request_memory};
 use super::engine::{self, QueryRuntimes};
 use crate::args::PodArgs;
 use crate::auth_policy::{self, KeyRotation};
-use crate::config;
 use crate::endpoints::routes::{self, AuthContext, EndpointDeps};
 use crate::endpoints::{BoundEndpoint, Endpoints, exposure};
 use crate::failure::Failure;
@@ -50,13 +49,13 @@ impl App {
     /// Loads the certificates, starts the engine and binds the endpoints. Must be called from within a Tokio runtime.
     pub(super) fn build(
         pod: &PodArgs,
+        pod_files: FileWatch,
         mut settings: Settings,
         resolver: Resolver,
         key_log: bool,
         queries: &QueryRuntimes,
     ) -> Result<Self, Failure> {
         let restart_only = RestartOnlySettings::of(&settings);
-        let pod_files = FileWatch::new(config::files(pod));
         let (reload, requests) = reload::handle();
 
         let access = Access::establish(&mut settings, resolver, key_log)?;

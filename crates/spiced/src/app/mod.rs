@@ -10,6 +10,7 @@ mod signals;
 use std::io;
 use std::time::Duration;
 
+use spiced_certs::FileWatch;
 use tokio::runtime::Builder;
 use tracing::{info, warn};
 
@@ -18,7 +19,7 @@ use crate::failure::Failure;
 use crate::{commands, config};
 use build::App;
 use engine::QueryRuntimes;
-use signals::StartSignals;
+use signals::Signals;
 
 /// How long each runtime may take to shut down when the process exits.
 const LAST_WAIT: Duration = Duration::from_millis(500);
@@ -33,11 +34,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let core_dumps = if args.allows_core_dumps() { Ok(()) } else { core_dumps::forbid() };
     match args.split() {
         (Some(command), ..) => commands::run(command),
-        (None, pod, log) => serve(&pod, &log, core_dumps, &StartSignals::listen()),
+        (None, pod, log) => {
+            let signals = Signals::listen().map_err(|e| Failure::Other(format!("cannot handle signals: {e}")))?;
+            serve(&pod, &log, core_dumps, signals)
+        }
     }
 }
 
-fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>, signals: &StartSignals) -> Result<(), Failure> {
+fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>, mut signals: Signals) -> Result<(), Failure> {
     let filter = std::env::var("SPICED_LOG").ok();
     spiced_telemetry::init_logs(log.format(), log.verbosity(), filter.as_deref())
         .map_err(|e| Failure::configuration(e, "SPICED_LOG takes a filter such as info,spiced=debug"))?;
@@ -49,6 +53,8 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>, signals: &Sta
     let control = Builder::new_current_thread().enable_all().build().map_err(|e| Failure::Other(e.to_string()))?;
     let queries = QueryRuntimes::start()?;
     let start = async {
+        // Created before the pod is read, so that a change in between is noticed.
+        let files = FileWatch::new(config::files(pod));
         let (settings, resolver) = config::settle(pod).await?;
         if pod.shows_key() {
             warn!("--tls-key exposes the key to anyone who can list processes; use --tls-key-file or a secret");
@@ -57,16 +63,16 @@ fn serve(pod: &PodArgs, log: &LogArgs, core_dumps: io::Result<()>, signals: &Sta
             warn!("{warning}");
         }
         let key_log = key_log(log);
-        App::build(pod, settings, resolver, key_log, &queries)
+        App::build(pod, files, settings, resolver, key_log, &queries)
     };
     let outcome = control.block_on(async {
         let app = tokio::select! {
             biased;
             () = signals.stopped() => None,
-            app = start => Some(app?),
+            app = start => Some(app),
         };
-        match app.filter(|_| !signals.is_stopped()) {
-            Some(app) => app.serve(signals).await,
+        match app.filter(|_| !signals.stopped_the_start()) {
+            Some(app) => app?.serve(signals).await,
             None => {
                 info!("stopped during the start");
                 Ok(())

@@ -9,13 +9,12 @@ use tower::layer::util::Stack;
 use tracing::{info, warn};
 
 use super::build::App;
-use super::signals::{Signals, StartSignals, Told};
+use super::signals::{Signals, Told};
 use crate::failure::Failure;
 
 impl App {
     /// Serves until a stop signal arrives, then drains the connections.
-    pub(super) async fn serve(self, start: &StartSignals) -> Result<(), Failure> {
-        let mut signals = Signals::listen(start).map_err(|e| Failure::Other(e.to_string()))?;
+    pub(super) async fn serve(self, mut signals: Signals) -> Result<(), Failure> {
         let (trigger, drain) = drain::channel();
         let mut loops = JoinSet::new();
         for (endpoint, router) in self.routers {

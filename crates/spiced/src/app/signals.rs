@@ -1,12 +1,16 @@
-//! Signals that stop or reload the program.
+//! Signals that stop or reload the server, from the first moment of its start.
+//!
+//! One thread receives them for the lifetime of the process and counts them; nothing hands over, so none is lost or
+//! counted twice.
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// What a signal asks for.
@@ -21,133 +25,91 @@ pub(crate) enum Told {
 /// How long a start that is stopped may take to end in order.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 
-/// What a signal does before [`Signals`] takes over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// The server starts: SIGTERM and SIGINT stop it, with success. SIGHUP changes nothing, because the start reads
-    /// everything anyway.
-    Starting,
-    /// [`StartSignals::stopped`] has been reported.
-    Stopped,
-    /// [`Signals`] handles the signals.
-    Serving,
-}
-
-/// Handles signals from the first moment of a start until the server serves. A signal during the start thus stops the
-/// server in order, also as process 1 of a container, for which the kernel drops signals without a handler.
+/// The signals of the server. As process 1 of a container, the kernel drops signals without a handler; therefore the
+/// handlers are installed before anything that takes time.
 #[derive(Debug)]
-pub(crate) struct StartSignals {
-    phase: watch::Sender<Phase>,
-    /// Whether SIGHUP was ignored, as under `nohup`: it must not stop the program, so it reloads.
-    ignores_hang_up: bool,
-}
-
-impl StartSignals {
-    /// Installs the handlers, which stay for the lifetime of the process.
-    pub(crate) fn listen() -> Self {
-        let phase = watch::Sender::new(Phase::Starting);
-        let ignores_hang_up = ignores_hang_up();
-        // Without handlers, every signal keeps its default.
-        if let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP]) {
-            let seen = phase.clone();
-            let work = move || signals.forever().for_each(|signal| handle(signal, &seen));
-            // The server can do without this thread.
-            let _ = thread::Builder::new().name("signals".to_owned()).spawn(work);
-        }
-        Self { phase, ignores_hang_up }
-    }
-
-    /// Waits for a signal that stops the start.
-    pub(crate) async fn stopped(&self) {
-        // The sender is alive as long as this borrow.
-        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Stopped).await;
-    }
-
-    /// Returns whether a signal has stopped the start.
-    pub(crate) fn is_stopped(&self) -> bool {
-        *self.phase.borrow() == Phase::Stopped
-    }
-}
-
-/// Handles one signal, on the thread for signals.
-fn handle(signal: i32, phase: &watch::Sender<Phase>) {
-    if signal == SIGHUP {
-        return;
-    }
-    let now = *phase.borrow();
-    match now {
-        Phase::Starting => {
-            phase.send_if_modified(|phase| {
-                let is_starting = *phase == Phase::Starting;
-                if is_starting {
-                    *phase = Phase::Stopped;
-                }
-                is_starting
-            });
-            let phase = phase.clone();
-            let end = move || {
-                thread::sleep(LAST_WAIT);
-                if *phase.borrow() == Phase::Stopped {
-                    std::process::exit(0);
-                }
-            };
-            // What keeps the start from ending in order is left as it is.
-            let _ = thread::Builder::new().name("last-wait".to_owned()).spawn(end);
-        }
-        // A second signal ends at once.
-        Phase::Stopped => std::process::exit(0),
-        Phase::Serving => {}
-    }
-}
-
-/// The signals that the program handles.
 pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    /// Whether there was a terminal at startup. Distinguishes losing the terminal from never having had one (systemd, a
-    /// container).
-    had_terminal: bool,
-    /// Whether the start was stopped after it had ended.
-    stops_at_once: bool,
+    /// The number of requests to stop.
+    stops: watch::Receiver<u32>,
+    /// The number of requests to reload. One that arrives during the start is served after it.
+    reloads: watch::Receiver<u32>,
+    serving: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Takes over from `start`.
-    pub(crate) fn listen(start: &StartSignals) -> io::Result<Self> {
-        let had_terminal = has_terminal() && !start.ignores_hang_up;
-        let signals = Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-            had_terminal,
-            stops_at_once: false,
+    /// Installs the handlers, which stay for the lifetime of the process.
+    ///
+    /// # Errors
+    /// Fails if the system refuses a handler or the thread.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let (stops, reloads) = (watch::Sender::new(0), watch::Sender::new(0));
+        let serving = Arc::new(AtomicBool::new(false));
+        let signals = Self { stops: stops.subscribe(), reloads: reloads.subscribe(), serving: serving.clone() };
+        // Distinguishes losing the terminal from never having had one (systemd, a container) and from `nohup`.
+        let had_terminal = has_terminal() && !ignores_hang_up();
+        let mut received = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let work = move || {
+            for signal in received.forever() {
+                match signal {
+                    // A terminal that closes sends SIGHUP more than once; that is one request.
+                    SIGHUP if had_terminal && !has_terminal() => stops.send_modify(|count| *count = (*count).max(1)),
+                    SIGHUP => reloads.send_modify(|count| *count = count.saturating_add(1)),
+                    _ => stops.send_modify(|count| *count = count.saturating_add(1)),
+                }
+                if !serving.load(Ordering::SeqCst) {
+                    stop_the_start(*stops.borrow(), &serving);
+                }
+            }
         };
-        let before = start.phase.send_replace(Phase::Serving);
-        Ok(Self { stops_at_once: before == Phase::Stopped, ..signals })
+        thread::Builder::new().name("signals".to_owned()).spawn(work)?;
+        Ok(signals)
+    }
+
+    /// Waits for a signal that stops the start.
+    pub(crate) async fn stopped(&mut self) {
+        // The sender lives as long as the process.
+        let _ = self.stops.wait_for(|count| *count >= 1).await;
+    }
+
+    /// Returns whether a signal has stopped the start. If not, the server serves from now on.
+    pub(crate) fn stopped_the_start(&mut self) -> bool {
+        let stopped = *self.stops.borrow() >= 1;
+        self.serving.store(!stopped, Ordering::SeqCst);
+        stopped
     }
 
     /// Waits for the next signal.
     pub(crate) async fn next(&mut self) -> Told {
-        if std::mem::take(&mut self.stops_at_once) {
-            return Told::Stop;
-        }
         tokio::select! {
-            _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
-            _ = self.hang_up.recv() => {
-                if self.had_terminal && !has_terminal() { Told::Stop } else { Told::Reload }
-            }
+            biased;
+            _ = self.stops.wait_for(|count| *count >= 1) => Told::Stop,
+            _ = self.reloads.changed() => Told::Reload,
         }
     }
 
-    /// Waits for a second stop signal during the shutdown. SIGHUP does not count, because a terminal that closes sends
-    /// it more than once.
+    /// Waits for a second stop signal during the shutdown.
     pub(crate) async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        let _ = self.stops.wait_for(|count| *count >= 2).await;
+    }
+}
+
+/// Ends a start that does not end in order: at once after a second signal, and after [`LAST_WAIT`] otherwise.
+fn stop_the_start(stops: u32, serving: &Arc<AtomicBool>) {
+    match stops {
+        0 => {}
+        1 => {
+            let serving = serving.clone();
+            let end = move || {
+                thread::sleep(LAST_WAIT);
+                if !serving.load(Ordering::SeqCst) {
+                    std::process::exit(0);
+                }
+            };
+            if thread::Builder::new().name("last-wait".to_owned()).spawn(end).is_err() {
+                std::process::exit(0);
+            }
         }
+        _ => std::process::exit(0),
     }
 }
 

@@ -259,12 +259,12 @@ impl ReloadableState {
     pub(crate) async fn reload(mut self, refresher: Option<Refresher>, dry: bool, force: bool) -> ReloadOutcome {
         if let Some(refresher) = refresher {
             // The watched secrets keep their values and the status of their stores, even if the pod cannot be read.
-            let refresh = refresher.refresh();
+            let refresh = tokio::time::timeout(POD_TIME, refresher.refresh());
             tokio::pin!(refresh);
             loop {
                 tokio::select! {
                     biased;
-                    () = &mut refresh => break,
+                    _ = &mut refresh => break,
                     () = files_changed(&mut self.served) => self.reread_here().await,
                 }
             }
@@ -337,7 +337,10 @@ impl ReloadableState {
             )
         };
         if self.settling.take_if(|settling| settling.is_finished()).is_none() && self.settling.is_some() {
-            return Err(slow(POD_TIME.as_secs()));
+            return Err(Failure::configuration(
+                "an earlier reading of the pod and its secrets has not ended yet",
+                "see which of its files or stores does not respond: spiced secrets check",
+            ));
         }
         // On a blocking thread: the compiler cannot prove that this future is `Send`.
         let (pod, runtime) = (self.pod.clone(), Handle::current());
