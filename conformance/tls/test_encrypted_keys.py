@@ -208,7 +208,7 @@ def test_wrong_and_missing(pod, word, form, wrong):
         refusal.names("WORD")
         return
     code = "TLS-KEY-ENCRYPTED" if given is None else "TLS-KEY-PASSPHRASE"
-    refusal.names("tls.key", "passphrase" if given is None else "does not open")
+    refusal.names("tls.key", "passphrase" if given is None else "does not decrypt")
     found = json.loads(run(pod, "tls", "check", "--json", pod.folder, code=1, env=env).stdout)["findings"]
     assert finding(found, code)["severity"] == "error"
 
@@ -402,7 +402,7 @@ def test_a_list_of_encrypted_pairs(pod):
     # The top pair's passphrase is the top pair's.
     pod.write("pkcs8.key", encrypted(pod, pairs["pkcs8.example.com"], ["pkcs8", "-topk8"], LEDGER.mark("another passphrase")))
     said = server.wait_for_log("ERROR", match="is rejected")["fields"]
-    assert "certificates[0]" in said["reason"] and "does not open" in said["reason"], said
+    assert "certificates[0]" in said["reason"] and "does not decrypt" in said["reason"], said
 
 
 def _der(tag: int, *parts: bytes) -> bytes:

@@ -250,4 +250,4 @@ def test_inspect_postgres(pod, answer):
             assert inspect(pod, address, "--starttls", "postgres")["chain"][0]["subject"] == "CN=localhost"
         else:
             done = run(pod, "tls", "inspect", address, "--starttls", "postgres", code=1)
-            assert b"speaks no TLS" in done.stdout + done.stderr
+            assert b"does not support TLS" in done.stdout + done.stderr
