@@ -269,8 +269,9 @@ impl ReloadableState {
                 }
             }
         }
-        let mut this = if dry { self } else { blocking(move || self.mark_seen()).await };
+        let mut this = if dry { self } else { blocking(move || self.mark_pod_seen()).await };
         let settled = this.settle().await;
+        let mut this = if dry { this } else { blocking(move || this.mark_material_seen()).await };
         let wanted = match settled.and_then(|(settings, resolver)| this.wanted(settings, resolver, dry)) {
             Ok(wanted) => wanted,
             Err(failure) => return this.rejected(failure, dry).await,
@@ -370,10 +371,15 @@ impl ReloadableState {
         self.tell(&outcome, before);
     }
 
-    /// Marks all changes up to now as seen: this reload reads them, even if it rejects them, so they must not trigger
-    /// another.
-    fn mark_seen(mut self) -> Self {
+    /// Marks all changes of the pod's files up to now as seen: this reload reads them, even if it rejects them, so they
+    /// must not trigger another.
+    fn mark_pod_seen(mut self) -> Self {
         self.files.mark_seen();
+        self
+    }
+
+    /// Marks all changes of the material up to now as seen, just before it is read.
+    fn mark_material_seen(mut self) -> Self {
         if let Some(Served { reloader, files, .. }) = &mut self.served {
             reloader.mark_seen();
             files.mark_seen();
