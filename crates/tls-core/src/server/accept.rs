@@ -24,7 +24,7 @@ use crate::acceptor::Acceptor;
 /// Serves one listening socket until the drain is signaled: accepts connections and hands each to the worker with the
 /// fewest, which performs the handshake and passes HTTP/1.1 or HTTP/2 requests to `service`.
 ///
-/// Each request's extensions hold the [`ConnInfo`]. Returns when the socket is closed; the drain tracks the remaining
+/// Each request's extensions hold the [`ConnInfo`](crate::ConnInfo). Returns when the socket is closed; the drain tracks the remaining
 /// connections.
 ///
 /// # Errors
