@@ -1,4 +1,4 @@
-//! Arrow Flight SQL over any [`Engine`].
+//! Arrow Flight SQL over any [`Engine`](spiced_engine::Engine).
 //!
 //! [`router`] returns an [`axum::Router`] for `arrow.flight.protocol.FlightService`. It takes the caller from
 //! the request's extensions, where a middleware has put a [`Principal`](spiced_engine::Principal), and refuses a

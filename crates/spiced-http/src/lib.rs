@@ -9,7 +9,7 @@
 //! the stream is reset. No client mistakes such a response for a complete one. A client that disconnects cancels its
 //! query.
 //!
-//! [`RowWriter`] writes the same formats without HTTP.
+//! [`RowWriter`](spiced_formats::RowWriter) writes the same formats without HTTP.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -24,8 +24,8 @@ use crate::acceptor::Acceptor;
 /// Serves one listening socket until the drain is signaled: accepts connections and hands each to the worker with the
 /// fewest, which performs the handshake and passes HTTP/1.1 or HTTP/2 requests to `service`.
 ///
-/// Each request's extensions hold the [`ConnInfo`](crate::ConnInfo). Returns when the socket is closed; the drain tracks the remaining
-/// connections.
+/// Each request's extensions hold the [`ConnInfo`](crate::ConnInfo). Returns when the socket is closed; the drain tracks
+/// the remaining connections.
 ///
 /// # Errors
 /// Fails if the socket cannot be registered with the runtime. An error of `accept` never ends the loop.
