@@ -371,8 +371,8 @@ impl ReloadableState {
         self.tell(&outcome, before);
     }
 
-    /// Marks all changes of the pod's files and of secrets up to now as seen: this reload reads them, even if it rejects
-    /// them, so they must not trigger another.
+    /// Marks all changes of the pod's files and of secrets up to now as seen: this reload reads them, even if it
+    /// rejects them, so they must not trigger another.
     fn mark_pod_seen(mut self) -> Self {
         self.files.mark_seen();
         if let Some(Served { reloader, .. }) = &mut self.served {
