@@ -474,7 +474,7 @@ impl Foreign {
         let (_, directory) = files(file, "d");
         let parent = file.and_then(Path::parent).filter(|parent| !parent.as_os_str().is_empty());
         let repository = parent.map_or_else(|| ".".to_owned(), |parent| quoted(&parent.display().to_string()));
-        let private = if wanted == Expected::Key { "umask 077 && " } else { "" };
+        let private = wanted.umask();
         let field = match wanted {
             Expected::Key => "tls\\.key",
             Expected::ClientCa => "ca\\.crt",

@@ -366,11 +366,11 @@ impl PemError {
             Self::NotBase64 { around: Some(around), .. } | Self::Damaged { around: Some(around), .. }
                 if around.can_be_taken_away() =>
             {
-                let private = if wanted == Expected::Key { "umask 077 && " } else { "" };
+                let private = wanted.umask();
                 format!("remove that and use the new file: `{private}{} {from} > {to}`", around.sed())
             }
             Self::Conflict => {
-                let private = if wanted == Expected::Key { "umask 077 && " } else { "" };
+                let private = wanted.umask();
                 format!(
                     "keep one of the two versions and use the new file; for the first: `{private}sed -e '/^<<<<<<< /d' -e \
                      '/^=======$/,/^>>>>>>> /d' {from} > {to}`"
@@ -417,6 +417,11 @@ pub(crate) enum Expected {
 }
 
 impl Expected {
+    /// Returns the beginning of a shell command that writes such material: nobody else may read a key.
+    pub(crate) fn umask(self) -> &'static str {
+        if self == Self::Key { "umask 077 && " } else { "" }
+    }
+
     /// Describes what the setting accepts.
     fn description(self) -> &'static str {
         match self {

@@ -187,13 +187,24 @@ mod tests {
         Arc::new(Float64Array::from(values.to_vec()))
     }
 
+    fn decimals(value: i128) -> ArrayRef {
+        Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(10, 1).unwrap())
+    }
+
+    fn times(value: i64) -> ArrayRef {
+        Arc::new(TimestampNanosecondArray::from(vec![Some(value), None]))
+    }
+
+    fn texts(value: &str) -> ArrayRef {
+        Arc::new(StringArray::from(vec![value]))
+    }
+
+    fn integers(value: i64) -> ArrayRef {
+        Arc::new(Int64Array::from(vec![value]))
+    }
+
     #[test]
     fn an_assignment_rounds_in_kind_alone() {
-        let decimals =
-            |value| Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(10, 1).unwrap()) as ArrayRef;
-        let times = |value| Arc::new(TimestampNanosecondArray::from(vec![Some(value), None])) as ArrayRef;
-        let texts = |value| Arc::new(StringArray::from(vec![value])) as ArrayRef;
-        let integers = |value| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
         for (given, to, fits) in [
             (floats(&[33.7]), Int32, false),
             (floats(&[33.0]), Int32, true),
@@ -222,11 +233,6 @@ mod tests {
 
     #[test]
     fn no_value_is_changed() {
-        let decimals =
-            |value| Arc::new(Decimal128Array::from(vec![value]).with_precision_and_scale(10, 1).unwrap()) as ArrayRef;
-        let times = |value| Arc::new(TimestampNanosecondArray::from(vec![Some(value), None])) as ArrayRef;
-        let texts = |value| Arc::new(StringArray::from(vec![value])) as ArrayRef;
-        let integers = |value| Arc::new(Int64Array::from(vec![value])) as ArrayRef;
         for (given, to, fits) in [
             (floats(&[2.0, 3.0]), Int32, true),
             (floats(&[2.0, 2.5]), Int32, false),

@@ -348,8 +348,7 @@ impl Run {
         state.config_mut().set_extension(self.own.principal.clone());
         let restart = (known.effect == Effect::Read).then(|| functions::Restart::allow(state.config_mut()));
         if let Some(rows) = batch_size {
-            state.config_mut().options_mut().execution.batch_size =
-                ConfigNonZeroUsize::try_new(rows.max(1)).map_err(engine_error)?;
+            set_batch_size(&mut state, rows)?;
         }
         match plan {
             LogicalPlan::Statement(statement) => {
@@ -377,8 +376,7 @@ impl Run {
                 let physical = physical.map_err(engine_error)?;
                 let is_at_rest = is_unset && in_memory::lies_in_memory(physical.as_ref());
                 if let Some(rows) = functions::careful_batch_size(physical.as_ref(), state.config().batch_size()) {
-                    state.config_mut().options_mut().execution.batch_size =
-                        ConfigNonZeroUsize::try_new(rows).map_err(engine_error)?;
+                    set_batch_size(&mut state, rows)?;
                 }
                 let stream = if is_at_rest {
                     in_memory::read(physical, &mut state)
@@ -392,6 +390,13 @@ impl Run {
         let stream = Box::pin(EmptyRecordBatchStream::new(Arc::new(Schema::empty())));
         Ok(Started { stream, promised, is_at_rest: false, restart: None })
     }
+}
+
+/// Sets how many rows the operators put into a batch, at least one.
+fn set_batch_size(state: &mut SessionState, rows: usize) -> Result<(), EngineError> {
+    let rows = ConfigNonZeroUsize::try_new(rows.max(1)).map_err(engine_error)?;
+    state.config_mut().options_mut().execution.batch_size = rows;
+    Ok(())
 }
 
 /// A statement that produces its batches.

@@ -13,8 +13,7 @@ use datafusion::logical_expr::expr::{Between, Cast, InList};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::plan_expressions;
-use crate::time_literals::compares;
+use crate::plan_expressions::{self, compares};
 
 /// The most digits of the two types of decimals.
 const NARROW: u8 = 38;
@@ -30,10 +29,7 @@ impl AnalyzerRule for NumberComparisons {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let plan = plan.transform_up_with_subqueries(|node| {
-            plan_expressions::rewrite_typed(node, |whole, schema| whole.transform_up(|part| rewrite(part, schema)))
-        })?;
-        Ok(plan.data)
+        plan_expressions::rewrite_comparisons(plan, rewrite)
     }
 }
 

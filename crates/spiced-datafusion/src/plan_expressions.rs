@@ -4,7 +4,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 
 /// Returns whether `affects` is true of any part of the expressions of `node`.
 pub(crate) fn any(node: &LogicalPlan, affects: impl Fn(&Expr) -> bool) -> Result<bool> {
@@ -46,4 +46,27 @@ pub(crate) fn rewrite_typed(
         true => changed.map_data(LogicalPlan::recompute_schema),
         false => Ok(changed),
     }
+}
+
+/// Rewrites the comparisons and casts of a plan and of its subqueries, from the inside out. `change` gets every part of
+/// an expression with the columns that it may use. A node without comparisons and casts costs only the look at it.
+pub(crate) fn rewrite_comparisons(
+    plan: LogicalPlan,
+    change: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+) -> Result<LogicalPlan> {
+    let is_affected = |part: &Expr| match part {
+        Expr::BinaryExpr(binary) => compares(binary.op),
+        other => matches!(other, Expr::Between(_) | Expr::InList(_) | Expr::Cast(_)),
+    };
+    let plan = plan.transform_up_with_subqueries(|node| match any(&node, is_affected)? {
+        true => rewrite_typed(node, |whole, schema| whole.transform_up(|part| change(part, schema))),
+        false => Ok(Transformed::no(node)),
+    })?;
+    Ok(plan.data)
+}
+
+/// Returns whether `op` compares two values.
+pub(crate) fn compares(op: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }

@@ -1,5 +1,6 @@
 //! `GET /v1/status` and `GET /v1/datasets`: the state of the server and of its data sets.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
@@ -244,12 +245,18 @@ fn datasets_of<S: Serializer>(datasets: &[DatasetStatus], serializer: S) -> Resu
     serializer.collect_seq(datasets.iter().map(Dataset::from))
 }
 
-/// A point in time. Serialized in UTC, to the second: `2026-11-30T08:15:00Z`.
+/// A point in time. Written in UTC, to the second: `2026-11-30T08:15:00Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub SystemTime);
 
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_seconds(self.0).fmt(f)
+    }
+}
+
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_rfc3339_seconds(self.0))
+        serializer.collect_str(self)
     }
 }

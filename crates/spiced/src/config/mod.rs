@@ -105,21 +105,20 @@ pub(crate) fn secrets(errors: &[ResolveErrors]) -> Failure {
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
+    use testkit::PodDirectory;
+
     use super::*;
     use crate::args::Args;
 
     /// A panic may print values by `Debug`; here, all resolved settings.
     #[test]
     fn a_panic_shows_no_secret() {
-        let pod = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(pod.path().join(name), text).unwrap();
-        write(
-            "spicepod.yaml",
+        let pod = PodDirectory::new(
             "secrets:\n  - { name: v, from: \"hashicorp_vault:a/b\", params: { hashicorp_vault_address: \"https://localhost:1\", hashicorp_vault_token: \"${env:TOKEN}\" } }\n\
              runtime:\n  tls: { certificate: \"${env:CERT}\", key: inline-marked-5, session_ticket_secret: \"${env:TICKETS}\" }\n\
              datasets:\n  - { from: \"file:x\", name: x, params: { password: \"${env:PASSWORD}\" } }\n",
-        );
-        write(".env", "TOKEN=marked-1\nCERT=marked-2\nTICKETS=marked-3-which-is-long-enough\nPASSWORD=marked-4\n");
+        )
+        .with(".env", "TOKEN=marked-1\nCERT=marked-2\nTICKETS=marked-3-which-is-long-enough\nPASSWORD=marked-4\n");
         let args = Args::read(["spiced".into(), pod.path().as_os_str().to_owned()]);
         let Ok((_, pod_args, _)) = args.map(Args::split) else { panic!("the command line is right") };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

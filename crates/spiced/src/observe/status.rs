@@ -143,7 +143,7 @@ fn unix(seconds: i64) -> Time {
 
 /// Formats a certificate's date, in UTC.
 pub(crate) fn date(seconds: i64) -> String {
-    humantime::format_rfc3339_seconds(unix(seconds).0).to_string()
+    unix(seconds).to_string()
 }
 
 /// Returns a watch that is true while every data set can be queried, statements run, and no shutdown has begun, and the

@@ -228,11 +228,7 @@ impl ReloadableState {
     /// Reads the material again from the same sources. `changed` means that it has just changed, so it may still be
     /// partially written.
     pub(crate) async fn reread(mut self, changed: bool) -> ReloadOutcome {
-        let before = self.in_force();
-        let served = self.served.take();
-        let (served, outcome) = blocking(move || reread(served, changed)).await;
-        self.served = served;
-        self.tell(&outcome, before);
+        let outcome = self.reread_here(changed).await;
         ReloadOutcome::of(self, outcome, false)
     }
 
@@ -265,7 +261,7 @@ impl ReloadableState {
                 tokio::select! {
                     biased;
                     _ = &mut refresh => break,
-                    () = files_changed(&mut self.served) => self.reread_here().await,
+                    () = files_changed(&mut self.served) => drop(self.reread_here(true).await),
                 }
             }
         }
@@ -331,18 +327,13 @@ impl ReloadableState {
     /// pod or a store that is slow does not hold up the renewal of a certificate. A pod that takes longer than
     /// [`POD_TIME`] is rejected; its reading is left behind, and no other begins before it has ended.
     async fn settle(&mut self) -> Result<(Settings, Resolver), Failure> {
-        let slow = |seconds: u64| {
-            Failure::configuration(
-                format!("the pod and its secrets were not read within {seconds} s"),
-                "see which of its files or stores does not respond: spiced secrets check",
-            )
-        };
-        if self.settling.take_if(|settling| settling.is_finished()).is_none() && self.settling.is_some() {
-            return Err(Failure::configuration(
-                "an earlier reading of the pod and its secrets has not ended yet",
-                "see which of its files or stores does not respond: spiced secrets check",
-            ));
+        const FIX: &str = "see which of its files or stores does not respond: spiced secrets check";
+        if self.settling.as_ref().is_some_and(|settling| !settling.is_finished()) {
+            let cause = "an earlier reading of the pod and its secrets has not ended yet";
+            return Err(Failure::configuration(cause, FIX));
         }
+        // What an abandoned reading gave is out of date.
+        self.settling = None;
         // On a blocking thread: the compiler cannot prove that this future is `Send`.
         let (pod, runtime) = (self.pod.clone(), Handle::current());
         let mut settling = tokio::task::spawn_blocking(move || runtime.block_on(config::settle(&pod)));
@@ -355,20 +346,22 @@ impl ReloadableState {
                 }
                 () = tokio::time::sleep_until(deadline) => {
                     self.settling = Some(settling);
-                    return Err(slow(POD_TIME.as_secs()));
+                    let cause = format!("the pod and its secrets were not read within {} s", POD_TIME.as_secs());
+                    return Err(Failure::configuration(cause, FIX));
                 }
-                () = material_changed(&mut self.served) => self.reread_here().await,
+                () = material_changed(&mut self.served) => drop(self.reread_here(true).await),
             }
         }
     }
 
-    /// Reads material that has just changed, during a reload of the pod.
-    async fn reread_here(&mut self) {
+    /// Reads the material again, also during a reload of the pod, and logs the outcome.
+    async fn reread_here(&mut self, changed: bool) -> Outcome {
         let before = self.in_force();
         let served = self.served.take();
-        let (served, outcome) = blocking(move || reread(served, true)).await;
+        let (served, outcome) = blocking(move || reread(served, changed)).await;
         self.served = served;
         self.tell(&outcome, before);
+        outcome
     }
 
     /// Marks all changes of the pod's files and of secrets up to now as seen: this reload reads them, even if it

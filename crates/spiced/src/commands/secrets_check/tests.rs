@@ -3,18 +3,15 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use testkit::PodDirectory;
+
 use super::*;
 use crate::args::{Args, Command, SecretsCommand};
 
 /// Returns the report for a pod with two stores; `POD` is a placeholder for its directory.
 fn report(secrets: &str, rest: &str, files: &[(&str, &str)], more: &[&str]) -> (Report, impl Fn(String) -> String) {
-    let pod = tempfile::tempdir().unwrap();
-    std::fs::write(pod.path().join("spicepod.yaml"), format!("secrets:\n{secrets}\n{rest}")).unwrap();
-    for (name, text) in files {
-        let path = pod.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
+    let pod = PodDirectory::new(&format!("secrets:\n{secrets}\n{rest}"));
+    let pod = files.iter().fold(pod, |pod, (name, text)| pod.with(name, text));
     let words = ["spiced", "secrets", "check"].iter().chain(more).map(OsString::from);
     let args = Args::read(words.chain([pod.path().as_os_str().to_owned()])).map_err(|f| format!("{f:?}")).unwrap();
     let (Some(Command::Secrets(SecretsCommand::Check(args))), ..) = args.split() else { panic!("another command") };
