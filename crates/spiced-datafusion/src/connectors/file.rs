@@ -14,8 +14,8 @@ use url::Url;
 use super::Loading;
 use super::listing::Listing;
 use super::{Connector, Opened, Request, Source, format};
-use crate::host_paths::{absolute, encoded};
-use crate::host_store::rooted;
+use crate::catalog::host_paths::{absolute, encoded};
+use crate::catalog::host_store::rooted;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "file", writable: false, params: &[format::PARAMS], columns: false, open };

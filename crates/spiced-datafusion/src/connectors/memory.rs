@@ -13,7 +13,7 @@ use futures::FutureExt;
 use super::Loading;
 use super::{Connector, Opened, Request, Source};
 use crate::error::reason;
-use crate::memory_table::MemoryTable;
+use crate::tables::memory_table::MemoryTable;
 
 pub(super) const CONNECTOR: Connector = Connector { name: "memory", writable: true, params: &[], columns: true, open };
 

@@ -36,8 +36,8 @@ use tls_core::suggest::nearest;
 pub(crate) use self::damaged::NameDamagedFiles;
 pub(crate) use self::postgres::Reference;
 use crate::DatasetSpec;
-use crate::dml::UpdatableTable;
-use crate::memory_table::MemoryTable;
+use crate::planning::dml::UpdatableTable;
+use crate::tables::memory_table::MemoryTable;
 
 /// All connectors.
 const CONNECTORS: &[Connector] = &[

@@ -51,7 +51,7 @@ use super::params::Params;
 use super::remote::RemoteScan;
 use super::{Connector, Opened, Request, Source, quoted};
 use crate::error::refusal;
-use crate::output_schema::conform;
+use crate::planning::output_schema::conform;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "flightsql", writable: false, params: &[PARAMS, MATERIAL], columns: false, open };

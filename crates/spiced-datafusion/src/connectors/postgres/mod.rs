@@ -32,7 +32,7 @@ pub(super) use self::text_of::TextOf;
 use super::Loading;
 use super::outdated::Outdated;
 use super::{Connector, Opened, Request, Source, quoted};
-use crate::dml::UpdatableTable;
+use crate::planning::dml::UpdatableTable;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "postgres", writable: true, params: &[connect::PARAMS], columns: false, open };

@@ -37,8 +37,8 @@ use super::types::{Collation, Reading};
 use super::values::Raw;
 use super::write::Copy;
 use super::{Keyed, Relation, quoted};
-use crate::dml::{UpdatableTable, left_out, row_id_column};
 use crate::error::refusal;
+use crate::planning::dml::{UpdatableTable, left_out, row_id_column};
 
 /// A batch is full at this many bytes on the wire, however few rows it has.
 const BATCH_BYTES: usize = 8 << 20;
