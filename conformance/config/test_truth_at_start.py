@@ -124,7 +124,7 @@ HOSTILE = "a\x1b[2J\x1b]0;owned\x07\nERROR forged\r\u202e\u009b31m"
 
 
 def test_callers_cannot_write_lines_or_commands_into_the_text_log(pod):
-    """Whatever a caller sends, each line of the log is the server's own, and no terminal is commanded."""
+    """Whatever a caller sends, each log line comes from the server, and contains no terminal control sequences."""
     access = Access(pod)
     shown = clients.showing(access.certificate(common_name=HOSTILE), pod.home)
     pod.yaml(tls=access.tls("request"), datasets=[data.MEMORY])
@@ -150,7 +150,7 @@ def test_callers_cannot_write_lines_or_commands_into_the_text_log(pod):
     finally:
         server.terminate()
         server.wait(DEADLINE)
-    assert "forged" in log.read_text(), "something of it was logged"
+    assert "forged" in log.read_text(), "part of it was logged"
     for line in log.read_text().split("\n"):
         assert not [c for c in line if ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2028"], repr(line)
         assert not line.startswith("ERROR forged"), line
@@ -183,7 +183,7 @@ SECRETIVE = [
 
 
 def test_no_credential_of_a_statement_is_kept(pod):
-    """Denied, malformed, or done: another caller reads no credential of it in `runtime.queries`."""
+    """Whether the statement is denied, malformed or executed, its record in `runtime.queries` has no credential."""
     keyed(pod)
     server = pod.serve()
     marked = LEDGER.mark("a credential in a statement")
@@ -202,7 +202,7 @@ ENDLESS = "SELECT a.value + b.value AS x FROM range(0, 10000000) a CROSS JOIN ra
 
 
 def reading(server, *caller: str) -> subprocess.Popen:
-    """A client that has got a part of an endless answer, and takes what comes."""
+    """A client that has received part of an endless answer, and keeps reading."""
     process = subprocess.Popen(
         [clients.tool("curl"), "-sS", "--limit-rate", "1M", "--cacert", server.ca, server.url("/v1/sql"), *caller,
          "-H", "Accept: application/x-ndjson", "-d", ENDLESS],
@@ -232,7 +232,7 @@ def test_a_revoked_key_ends_what_runs(pod, change):
     with pytest.raises(flight.FlightUnauthenticatedError):
         while True:
             answer.read_chunk()
-    assert other.poll() is None and other.stdout.read(1000), "who is not concerned reads on"
+    assert other.poll() is None and other.stdout.read(1000), "other callers keep reading"
     other.kill()
     other.communicate()
     eventually(lambda: server.logged("WARN", match='"reason": *"revoked"') or "revoked" in server.stderr, "the audit log tells")
@@ -253,7 +253,7 @@ def test_a_revoked_key_ends_an_upload(pod):
     pod.write(".env", "".join(f"{name}={KEYS[name]}\n" for name in KEYS))
     count = lambda: clients.sql(server, "SELECT count(*) AS n FROM notes", "-H", f"X-API-Key: {KEYS['WRITE']}")
     eventually(lambda: count().status == 200, "the key is taken again")
-    assert count().json() == [{"n": 0}], "nothing of it is kept"
+    assert count().json() == [{"n": 0}], "no row of it is kept"
 
 
 def test_a_revoked_certificate_ends_what_runs(pod):
@@ -264,7 +264,7 @@ def test_a_revoked_certificate_ends_what_runs(pod):
     replace(pod, server, **{"0.crl": access.clients.crl(pairs["a"], number=2)})
     _, err = revoked.communicate(timeout=DEADLINE)
     assert revoked.returncode in (18, 56, 92), f"{revoked.returncode}: {err}"
-    assert other.poll() is None and other.stdout.read(1000), "who is not concerned reads on"
+    assert other.poll() is None and other.stdout.read(1000), "other callers keep reading"
     other.kill()
     other.communicate()
 

@@ -103,13 +103,13 @@ def test_data_set_that_cannot_load_is_reported_and_heals(pod):
     data.write(data.PEOPLE, pod.folder / "people.parquet")
     pod.yaml(datasets=[{"from": "file:people.parquet", "name": "people"}, {"from": "file:late.csv", "name": "late"}])
     server = pod.serve()
-    assert clients.rows(server, "SELECT count(*) AS n FROM people") == [{"n": 3}], "the other is taken down with it"
+    assert clients.rows(server, "SELECT count(*) AS n FROM people") == [{"n": 3}], "the other data set fails with it"
     assert server.wait_for_log("WARN", "ERROR", match="late"), server.stderr
     assert clients.get(server, "/v1/ready").status == 503
     clients.get(server, "/health").ok()
     broken = _data_sets(server)
     assert json.dumps(broken["late"]) != json.dumps(broken["people"]).replace("people", "late")
-    assert "late.csv" in json.dumps(broken["late"]), f"why it cannot load: {broken['late']}"
+    assert "late.csv" in json.dumps(broken["late"]), f"the reason is missing: {broken['late']}"
     assert clients.sql(server, "SELECT * FROM late").status in (400, 404, 503)
 
     data.write(data.PEOPLE, pod.folder / "late.csv")

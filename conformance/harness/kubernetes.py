@@ -78,7 +78,7 @@ def complaints(manifests: list[dict]) -> list[str]:
 def only(manifests: list[dict], kind: str, name: str | None = None) -> dict:
     """The single object of this kind (and name)."""
     found = [o for o in manifests if o["kind"] == kind and name in (None, o["metadata"]["name"])]
-    assert len(found) == 1, f"{len(found)} of {kind} {name or ''}"
+    assert len(found) == 1, f"{len(found)} objects of {kind} {name or ''}"
     return found[0]
 
 
