@@ -126,7 +126,7 @@ def test_one_thing_fits_the_other(manifests):
     for selector in selectors:
         assert selector and selector.items() <= labels.items()
     (main,) = [o for o in manifests if o["kind"] == "Service" and not o["metadata"]["name"].endswith("-metrics")]
-    assert {port["name"] for port in main["spec"]["ports"]} == set(ENDPOINTS), "only the kubelet uses the probe endpoint"
+    assert {port["name"] for port in main["spec"]["ports"]} == set(ENDPOINTS), "the probe endpoint is for the kubelet"
     for service in (o for o in manifests if o["kind"] == "Service"):
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
 

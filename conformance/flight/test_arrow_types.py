@@ -125,7 +125,7 @@ def rows_of(kind: str) -> pa.RecordBatch:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type that holds the same without a dictionary or views."""
+    """The type with the same values, without a dictionary or views."""
     if pa.types.is_dictionary(kind):
         return plain(kind.value_type)
     if kind in (pa.string_view(), pa.binary_view()):
@@ -144,7 +144,7 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """With a `file:` data set of each type that Parquet has, and `notes` to write."""
+    """A server with a `file:` data set for each type that Parquet supports, and the writable `notes`."""
     pod = Pod(tmp_path_factory.mktemp("types"))
     datasets = [data.MEMORY]
     for kind in KINDS:
@@ -191,7 +191,7 @@ ways = pytest.mark.parametrize("way", WAYS)
 
 
 def over_flight(server, text: str) -> pa.Table:
-    """With pyarrow; the schema is announced as it comes, by GetFlightInfo, GetSchema and preparing."""
+    """With pyarrow; checks that GetFlightInfo, GetSchema and preparing announce the schema of the rows."""
     client = clients.flight_client(server)
     info = client.get_flight_info(clients.command(text), clients.call())
     table = client.do_get(info.endpoints[0].ticket, clients.call()).read_all()
@@ -201,7 +201,7 @@ def over_flight(server, text: str) -> pa.Table:
     with wire.Wire(server) as flight_sql:
         prepared = flight_sql.prepare(text).ok()
     schema = wire.read(wire.read(wire.read(prepared.answers[0], 1), 2), 2)
-    assert table.schema.equals(pa.ipc.read_schema(pa.py_buffer(schema)), check_metadata=True), "as prepared"
+    assert table.schema.equals(pa.ipc.read_schema(pa.py_buffer(schema)), check_metadata=True), "the schema as prepared"
     return table
 
 
@@ -228,7 +228,7 @@ def over_json(server, text: str) -> list:
 
 
 def assert_holds(server, table: str, wanted: pa.Array, kind: str | None = None) -> None:
-    """By every way out; the type is the one that was put in, or the plain one that holds the same."""
+    """Reads the column in every way; its type is the one that was written, or the plain type with the same values."""
     text = f"SELECT n, x FROM {table} ORDER BY n"
     for way in (over_flight, over_adbc, over_http):
         found = way(server, text)
@@ -241,11 +241,11 @@ def assert_holds(server, table: str, wanted: pa.Array, kind: str | None = None) 
 
 def assert_kind(found: pa.Table, way, *kinds: pa.DataType) -> None:
     kind, known = found.schema.field("x").type, [*kinds, *map(plain, kinds)]
-    assert kind in known, f"{way.__name__}: {kind} is none of {known}"
+    assert kind in known, f"{way.__name__}: {kind} is not among {known}"
 
 
 def assert_csv(text: str, wanted: list) -> None:
-    """Nested values are JSON text (docs/http.md), NULL is empty."""
+    """Nested values are JSON text (docs/http.md), and NULL is empty."""
     head, *lines = csv.reader(io.StringIO(text))
     assert head == ["n", "x"] and len(lines) == len(wanted)
     for (_, field), value in zip(lines, wanted):
@@ -285,7 +285,7 @@ def test_of_a_file(server, kind):
 
 @each
 def test_created_of_a_file(server, kind):
-    """CREATE TABLE AS takes the column as it is."""
+    """CREATE TABLE AS keeps the type of the column."""
     wanted, name = of_file(server, kind), kind.replace("-", "_")
     clients.sql(server, f"CREATE TABLE as_{name} AS SELECT * FROM of_{name}").ok()
     assert_holds(server, f"as_{name}", wanted, kind)
@@ -346,7 +346,7 @@ def test_cut_into_batches(server, kind, cut):
 
 @ways
 def test_dictionaries_that_change(server, way):
-    """Each batch comes with a dictionary of its own."""
+    """Each batch has a dictionary of its own."""
     parts = [pa.array(["a", "b"]), pa.array(["c", None, "a"]), pa.array(["é"])]
     batches = [pa.record_batch({"x": part.dictionary_encode()}) for part in parts]
     WAYS[way](server, f"changing_{way}", batches[0].schema, batches, "create")
@@ -355,7 +355,7 @@ def test_dictionaries_that_change(server, way):
 
 @each
 def test_no_rows(server, kind):
-    """A table is made of the schema alone, and answers with it."""
+    """The schema alone creates the table, and queries return it."""
     table, schema = f"none_{kind.replace('-', '_')}", rows_of(kind).schema
     by_pyarrow(server, table, schema, [], "create")
     by_pyarrow(server, table, schema, [rows_of(kind).slice(0, 0)], "append")
@@ -375,7 +375,7 @@ def test_no_columns_are_put_in(server):
 
 
 def test_no_columns_are_answered(server):
-    """Rows without a column are counted all the same, or the statement is refused."""
+    """Rows without columns are counted, or the statement is refused."""
     text = "SELECT FROM generate_series(1, 3)"
     answer = clients.sql(server, text)
     if answer.status == 400:

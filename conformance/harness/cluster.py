@@ -263,7 +263,7 @@ def in_a_pod(folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     tried = subprocess.run([*wrap, "true"], capture_output=True, text=True)
     if tried.returncode != 0:
-        pytest.skip(f"no mount namespace here, so no service account at a pod's path: {tried.stderr.strip()}")
+        pytest.skip(f"no mount namespace here, so no service account where a pod has it: {tried.stderr.strip()}")
     return wrap
 
 

@@ -40,7 +40,7 @@ def test_ledger_finds_marks_and_nothing_else():
     ledger.assert_clean("a certificate for localhost", "a text")
     with pytest.raises(AssertionError) as caught:
         ledger.assert_clean(mark.encode(), "a text")
-    assert mark not in str(caught.value), "the finding repeats the secret"
+    assert mark not in str(caught.value), "the error repeats the secret"
 
 
 def test_public_parts_are_no_secret(pod):
@@ -90,7 +90,7 @@ def test_frames_are_read_as_written():
 
 
 def test_messages_are_read_as_written():
-    """Against Google's own encoder."""
+    """Compared with Google's own encoder."""
     from flightsql import flightsql_pb2
 
     ours = wire.message(f1="SELECT 1", f2=b"\x00" * 300)

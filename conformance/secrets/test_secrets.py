@@ -27,11 +27,11 @@ def mount(pod, pair) -> None:
     pod.write("mounted/key", pair.key_text)
 
 
-# Following
+# Refresh
 
 
 def test_text_around_a_reference_is_rendered_again(pod):
-    """The certificate's intermediates are written in the pod, the leaf comes from the store."""
+    """The certificate's intermediates are literal text in the pod; the leaf comes from the store."""
     from harness.certificates import Authority, certificate_pem
 
     intermediate = Authority("Conformance Intermediate", pod.ca)
@@ -46,7 +46,7 @@ def test_text_around_a_reference_is_rendered_again(pod):
     pod.write("mounted/leaf", certificate_pem(renewed.leaf))
     pod.write("mounted/key", renewed.key_text)
     eventually(lambda: clients.presented(server) == renewed.der, "the new leaf")
-    clients.assert_serves(server, renewed)  # curl trusts the root alone: the intermediate is still sent
+    clients.assert_serves(server, renewed)  # curl trusts only the root: the intermediate is still sent
 
 
 def test_connections_in_flight_are_untouched(pod):
@@ -74,7 +74,7 @@ def test_without_an_interval_a_file_store_is_read_when_told_to(pod):
 
 
 def test_a_certificate_by_file_and_a_key_by_secret_follow_together(pod):
-    """Half a pair from a store, half from a file: SIGHUP reads both."""
+    """The key from a store, the certificate from a file: SIGHUP reads both."""
     mount(pod, pod.pair)
     pod.write("tls.crt", pod.pair.certificate)
     pod.yaml(secrets=[MOUNTED], tls={"certificate_file": "tls.crt", "key": "${mounted:key}"})
@@ -183,7 +183,7 @@ def test_declarations_that_are_refused(pod, declared, said):
 
 
 def check(pod, *args, env=None) -> subprocess.CompletedProcess:
-    """Runs it; nothing that it prints may be a secret."""
+    """Runs it; its output must contain no secret."""
     command = [pod.command([], None)[0], "secrets", "check", *args, str(pod.folder)]
     done = subprocess.run(
         command, cwd=pod.cwd, env=pod.environment(env), stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE

@@ -35,11 +35,11 @@ def env(pod, cluster, **more) -> dict[str, str]:
     return {"KUBECONFIG": cluster.kubeconfig(pod.home, **more)}
 
 
-# How it is come to
+# Access to the API
 
 
 def test_kubeconfig(pod, cluster):
-    """The reference's secret, as `kubectl create secret tls spice-tls-cert` makes it, without a mount."""
+    """The reference's secret, created as by `kubectl create secret tls spice-tls-cert`, without a mount."""
     cluster.put("spice-tls-cert", fields(pod.pair))
     pod.yaml(secrets=[store()], tls=PAIR)
     clients.assert_serves(pod.serve(env=env(pod, cluster)), pod.pair)
@@ -60,7 +60,7 @@ def test_namespace_param_beats_that_of_the_configuration(pod, cluster):
 
 
 def test_the_role_of_the_page_is_the_one_that_is_used(pod, cluster):
-    """docs/secrets/kubernetes.md: its verbs, and no other."""
+    """The verbs of docs/secrets/kubernetes.md, and no other."""
     documents = [d for block in pages.blocks("secrets/kubernetes.md", "yaml") for d in yaml.safe_load_all(block)]
     role = next(document for document in documents if document.get("kind") == "Role")
     assert role["rules"][0]["resources"] == ["secrets"] and role["rules"][0]["resourceNames"] == ["spice-tls-cert"]
@@ -73,7 +73,7 @@ def test_the_role_of_the_page_is_the_one_that_is_used(pod, cluster):
     cluster.put("spice-tls-cert", fields(renewed))
     eventually(lambda: clients.presented(server) == renewed.der, "the change, by watch")
     assert not server.logged("WARN", "ERROR"), server.tail()
-    # Nothing was asked for that the role does not name: no list, and no other secret.
+    # No request needs more than the Role grants: no list, and no other secret.
     asked = {path.split("?")[0].rsplit("/", 1)[1] for _, path in cluster.front.requests}
     assert asked <= {"spice-tls-cert", "secrets"}, asked
     assert all("metadata.name%3Dspice-tls-cert" in path for _, path in cluster.front.requests if "watch=1" in path)
@@ -107,7 +107,7 @@ def test_a_watch_that_is_lost_is_made_anew_and_misses_nothing(pod, cluster, lose
         cluster.wait_for_watch(turn)
         before = cluster.watches
         lose(cluster)
-        # This happens while nobody watches.
+        # This change happens while no watch is open.
         renewed = pod.ca.issue(common_name=f"renewed-{turn}")
         cluster.put("spice-tls-cert", fields(renewed))
         eventually(lambda: clients.presented(server) == renewed.der, f"the change of turn {turn}")
@@ -186,7 +186,7 @@ def test_a_token_that_the_kubelet_replaces_is_read_again(pod, cluster):
     assert not server.logged("WARN", "ERROR"), server.tail()
 
 
-# What is said
+# Messages
 
 
 def _missing_secret(pod, cluster):

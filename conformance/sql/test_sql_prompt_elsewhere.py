@@ -22,7 +22,7 @@ def home(tmp_path):
 
 @pytest.fixture
 def other_server():
-    """Starts one; all are stopped at the end."""
+    """Starts third-party servers; all are stopped at the end."""
     servers = []
 
     def start(location="grpc://127.0.0.1:0", **more) -> StandIn:
