@@ -11,14 +11,14 @@ from harness.certificates import Pair
 from harness.pod import ENDPOINTS, Pod
 from harness.tables import reference
 
-# Strongest first. A pod cannot say the same key twice, so two of the pairs cannot meet.
+# Highest precedence first. A pod cannot contain the same key twice, so two of the pairs cannot occur.
 SOURCES = ["cli-file", "cli-inline", "env-file", "env-inline", "ref-file", "ref-inline", "plain-file", "plain-inline"]
 CANNOT_MEET = {("ref-file", "plain-file"), ("ref-inline", "plain-inline")}
 MEETINGS = [pair for pair in itertools.combinations(SOURCES, 2) if pair not in CANNOT_MEET]
 
 
 class Layers:
-    """Collects what each source says, for one start."""
+    """Collects the values of each source for one start."""
 
     def __init__(self, pod: Pod) -> None:
         self.pod, self.args, self.env, self.tls = pod, [], {}, {}
@@ -54,7 +54,7 @@ class Layers:
         return self.pod.refuse(*self.args, env=self.env)
 
 
-MISSING = "-----BEGIN NOTHING-----\n"  # as a file: one that does not exist; as text: no PEM that means anything
+MISSING = "-----BEGIN NOTHING-----\n"  # as a file: one that does not exist; as text: PEM without meaning
 
 
 def named(pod: Pod, name: str) -> Pair:
@@ -258,11 +258,11 @@ def test_self_signed_beside_material_is_an_error(pod, case):
     pod.yaml(tls=tls)
     refusal = pod.refuse(*args)
     assert "self_signed" in refusal.stderr or "--tls-self-signed" in refusal.stderr, refusal.stderr
-    assert not (pod.folder / ".spice").exists(), "a refused start makes nothing"
+    assert not (pod.folder / ".spice").exists(), "a refused start creates no files"
 
 
 def test_variables_are_taken_as_they_are(pod):
-    """Command line and environment values are literal: no reference in them is followed."""
+    """Command-line and environment values are literal: references in them are not resolved."""
     refusal = pod.refuse(
         env={
             "SPICED_RUNTIME__TLS__CERTIFICATE_FILE": "${env:CERT_PATH}",
@@ -282,7 +282,7 @@ def test_variable_sets_what_is_not_tls(pod):
 
 
 def test_listen_addresses_of_the_pod_and_the_flag_above_them(pod):
-    """The pod's `listen` counts where no flag says otherwise: its port 1 would not open."""
+    """The pod's `listen` applies unless a flag overrides it: its port 1 could not be opened."""
     pod.yaml(runtime={"listen": {"http": "127.0.0.1:0", "flight": "localhost:1", "grpc": "localhost:1"}})
     server = pod.serve(endpoints=("flight", "grpc"))
     assert [a.rsplit(":", 1)[0] for a in server.addresses("http")] == ["127.0.0.1"]

@@ -30,7 +30,7 @@ def test_it_tells_what_is_presented(pod):
     by_flight = clients.query(clients.flight_client(server), "SELECT fingerprint FROM runtime.tls WHERE endpoint = 'http'")
     assert set(by_flight.column(0).to_pylist()) == {pod.pair.fingerprint, more.fingerprint}
 
-    # A swap and a rejection show at the next question.
+    # A swap and a rejection appear in the next query.
     renewed = pod.ca.issue(common_name="renewed")
     pod.write_pair(renewed)
     ask = "SELECT subject, rejection_reason FROM runtime.tls WHERE endpoint = 'http' AND is_default"

@@ -34,7 +34,7 @@ def codes(report: dict, *severities: str) -> set[str]:
     return {f["code"] for f in report["findings"] if not severities or f["severity"] in severities}
 
 
-# Kinds of certificates: what the doctor says of each at warning level or above, and whether it fails for it.
+# Kinds of certificates: the doctor's findings at warning level or above, and whether it fails because of them.
 KINDS = {
     "P-256": (lambda ca: ca.issue(), set(), 0),
     "RSA": (lambda ca: ca.issue(kind="rsa2048"), set(), 0),
@@ -178,7 +178,7 @@ def test_permissions_clients_and_keys(pod):
     assert {"TLS-KEY-PERMISSIONS", "TLS-CRL-OUT-OF-DATE", "AUTH-KEYS"} <= codes(report), report
     assert [f["severity"] for f in report["findings"]] == sorted(
         (f["severity"] for f in report["findings"]), key=["error", "warning", "info"].index
-    ), "the worst comes first"
+    ), "the most severe finding is first"
 
 
 def test_exit_codes_and_text(pod):
@@ -228,7 +228,7 @@ def test_inspect_says_what_is_wrong(pod):
 
 @pytest.mark.parametrize("answer", [b"S", b"N"])
 def test_inspect_postgres(pod, answer):
-    """A stand-in for PostgreSQL's first words (protocol 3.0, SSLRequest)."""
+    """Simulates the start of PostgreSQL's protocol (3.0, SSLRequest)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     files = pod.write_pair()
     context.load_cert_chain(files["certificate_file"], files["key_file"])
