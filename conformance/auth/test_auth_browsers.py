@@ -76,7 +76,7 @@ def test_preflight(pod):
         assert allowed(answer) is None, f"{origin}: {answer}"
 
 
-def test_requests_of_pages(pod):
+def test_requests_from_pages(pod):
     server = serve(pod, cors=NAMED)
     for header in ("x-api-key", "bearer"):
         caller = Caller(server.access.keys["plain:ro"], header=header)
@@ -136,7 +136,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("mode", ["request", "required"])
-def test_certificate_does_not_vouch_for_a_page(pod, mode):
+def test_certificate_does_not_authorize_a_page(pod, mode):
     """A browser presents a certificate with any page's request, but not a key."""
     server = serve(pod, cors=NAMED, mode=mode)
     shown = Caller(pair=server.access.pairs["rw"])
@@ -148,19 +148,19 @@ def test_certificate_does_not_vouch_for_a_page(pod, mode):
     assert allowed(page(server, shown, pod, f"Origin: {APP}", "Sec-Fetch-Site: cross-site").ok()) == APP
 
 
-def test_empty_bearer_does_not_vouch_for_a_page(pod):
+def test_empty_bearer_does_not_authorize_a_page(pod):
     server = serve(pod, mode="request")
     assert page(server, Caller("", server.access.pairs["rw"]), pod, f"Origin: {EVIL}").status == 403
 
 
-def test_another_host_is_taken_where_keys_are_asked_for(pod):
+def test_any_host_is_accepted_if_keys_are_required(pod):
     """DNS rebinding gains nothing if every caller needs a key."""
     server = serve(pod)
     page(server, server.access.ro, pod, "Host: spiced.example.com").ok()
 
 
 @pytest.mark.parametrize("origins", [["app.example.com"], ["https://app.example.com/path"], [""]], ids=str)
-def test_origins_that_are_none_are_refused(pod, origins):
+def test_invalid_origins_are_refused(pod, origins):
     pod.yaml(tls=pod.write_pair(), runtime={"cors": {"enabled": True, "allowed_origins": origins}})
     pod.refuse().names("allowed_origins")
 

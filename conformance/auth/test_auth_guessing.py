@@ -127,7 +127,7 @@ def test_denied_statements_do_not_count(pod):
     assert not is_locked_out(server)
 
 
-def test_known_key_is_still_let_in(pod):
+def test_known_key_is_still_accepted(pod):
     server = serve(pod)
     ask(server, server.access.ro).ok()
     lock_out(server)
@@ -167,7 +167,7 @@ def said(address: str) -> tuple[str, str]:
     return "-H", f"X-Forwarded-For: {address}"
 
 
-def test_clients_behind_a_trusted_proxy_are_told_apart(pod):
+def test_clients_behind_a_trusted_proxy_are_counted_separately(pod):
     server = serve(pod, http=PROXY)
     lock_out(server, *said("192.0.2.1"))
     assert not is_locked_out(server, *said("192.0.2.2"))
@@ -177,7 +177,7 @@ def test_clients_behind_a_trusted_proxy_are_told_apart(pod):
     assert line["endpoint"] == "http"
 
 
-def test_last_address_that_is_no_proxy_counts(pod):
+def test_last_address_outside_the_proxies_counts(pod):
     """The client may have invented the addresses before it."""
     server = serve(pod, http=PROXY)
     statuses = [
@@ -200,7 +200,7 @@ def test_ipv6_counts_by_its_64(pod):
     assert not is_locked_out(server, *said("2001:db8:0:2::1"))
 
 
-def test_word_of_others_is_not_taken(pod):
+def test_forwarded_address_from_untrusted_peers_is_ignored(pod):
     """Without trusted proxies, and from an address that is not among them."""
     for http in (None, {"trusted_proxies": ["10.0.0.0/8", "192.0.2.7"]}):
         server = serve(pod, http=http)
@@ -230,7 +230,7 @@ def test_nonsense_is_not_taken_for_an_address(pod, address):
 
 
 @pytest.mark.parametrize("proxies", [["10.0.0.0/33"], ["nowhere"], ["10.0.0.0/8", ""]], ids=str)
-def test_proxies_that_are_none_are_refused(pod, proxies):
+def test_invalid_proxies_are_refused(pod, proxies):
     pod.yaml(tls=pod.write_pair(), runtime={"http": {"trusted_proxies": proxies}})
     pod.refuse().names("trusted_proxies")
 
@@ -375,7 +375,7 @@ def test_reads_are_not_audited(pod):
     assert len(audit.lines(server)) == 1, audit.lines(server)
 
 
-def test_audit_of_requests_that_are_not_let_in(pod):
+def test_audit_of_unauthenticated_requests(pod):
     server = serve(pod)
     for caller in (NOBODY, wrong(server)):
         since = len(server.log)

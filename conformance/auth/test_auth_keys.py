@@ -126,7 +126,7 @@ def test_keys_from_a_variable(pod):
     assert roles == ["ro", "rw", "rw"] and role(server, NOBODY) == "401"
 
 
-def test_variable_beats_the_pod(pod):
+def test_variable_overrides_the_pod(pod):
     one, two = key(), key()
     server = keyed(pod, f"{one}:rw", env={VARIABLE: f"{two}:ro"})
     assert (role(server, Caller(one)), role(server, Caller(two))) == ("401", "ro")
@@ -261,14 +261,14 @@ def test_shown_over_http(shared, headers, wanted, protocol):
         LEDGER.assert_clean(str(answer.headers), "its headers")
 
 
-def test_key_in_the_address_is_not_looked_at(shared):
+def test_key_in_the_url_is_ignored(shared):
     good = shared.access.keys["plain:rw"]
     for query in (f"api_key={good}", f"x-api-key={good}", f"access_token={good}"):
         assert clients.get(shared, f"/v1/status?{query}").status == 401
 
 
 @pytest.mark.parametrize("path", ["/v1/status", "/v1/datasets", "/v1/sql"])
-def test_every_route_asks(shared, path):
+def test_every_route_requires_a_key(shared, path):
     more = ["-d", "SELECT 1"] if path == "/v1/sql" else []
     assert clients.get(shared, path, *more).status == 401
     shared.access.ro.curl(shared, path, *more).ok()
@@ -321,7 +321,7 @@ EVERY_METHOD = {
 
 
 @pytest.mark.parametrize("method", EVERY_METHOD)
-def test_every_flight_method_asks(shared, method):
+def test_every_flight_method_requires_a_key(shared, method):
     for caller in (NOBODY, Caller(shared.access.wrong)):
         with caller.wire(shared) as calls:
             assert calls.ask(method, EVERY_METHOD[method]).code == "UNAUTHENTICATED", caller
@@ -353,7 +353,7 @@ def test_anonymous_beside_keys(pod, allowed, wanted):
 
 
 @pytest.mark.parametrize("allowed, wanted", [(None, "401"), ("ro", "ro"), ("rw", "rw"), (False, "401")])
-def test_anonymous_where_nothing_is_set_up(pod, allowed, wanted):
+def test_anonymous_without_configured_credentials(pod, allowed, wanted):
     """Without configured access, an endpoint beyond loopback refuses callers, and one on loopback accepts them."""
     auth = {} if allowed is None else {"auth": {"allow_anonymous": allowed}}
     pod.yaml(tls=pod.write_pair(), runtime=auth, datasets=[data.MEMORY])
@@ -365,7 +365,7 @@ def test_anonymous_where_nothing_is_set_up(pod, allowed, wanted):
     assert code == {"rw": "OK", "ro": "PERMISSION_DENIED", "401": "UNAUTHENTICATED"}[here]
 
 
-def test_credentials_are_not_looked_at_where_no_keys_are_set_up(pod):
+def test_credentials_are_ignored_without_configured_keys(pod):
     server = keyed(pod)
     for header in ("x-api-key", "bearer"):
         assert role(server, Caller(key("a key that nobody asked for"), header=header)) == "rw"
@@ -468,7 +468,7 @@ def test_handshake_refused(shared, good, name):
     assert answer.code in {"UNAUTHENTICATED"} | malformed and "authorization" not in answer.headers, answer.code
 
 
-def test_handshake_payload_that_is_no_message(shared):
+def test_handshake_payload_that_is_invalid(shared):
     answer = _handshake(shared, payload=b"\xff\xff\xff")
     assert answer.code in ("UNAUTHENTICATED", "INVALID_ARGUMENT"), answer
 
@@ -525,7 +525,7 @@ def test_generated_keys_are_long_and_never_the_same(pod):
 # What reloads
 
 
-def test_key_taken_away_ends_with_a_reload(pod):
+def test_removed_key_ends_with_a_reload(pod):
     """A removed key's bearer token ends too; an added key is accepted, and a changed role applies to open connections.
     """
     one, two, three = key(), key(), key()
@@ -545,7 +545,7 @@ def test_key_taken_away_ends_with_a_reload(pod):
         second.query("SELECT 1 AS x").ok()
 
 
-def test_broken_keys_keep_what_serves(pod):
+def test_broken_keys_keep_the_current_keys(pod):
     value = key()
     server = keyed(pod, f"{value}:rw")
     since = len(server.log)
@@ -571,12 +571,12 @@ def test_warning_of_keys_in_plain_text(pod, address, tls, warned):
     assert all("http" in text_of(line) for line in told), "the warning names the endpoint"
 
 
-def test_metrics_are_open_unless_asked_for(pod):
+def test_metrics_are_open_by_default(pod):
     server = patient(pod)
     clients.get(server, "/metrics", endpoint="metrics").ok()
 
 
-def test_metrics_that_ask(pod):
+def test_metrics_that_require_a_key(pod):
     server = patient(pod, metrics=True)
     assert clients.get(server, "/metrics", endpoint="metrics").status == 401
     for caller, wanted in ((Caller(server.access.wrong), 401), (server.access.ro, 200), (server.access.rw, 200)):

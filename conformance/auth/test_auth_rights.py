@@ -255,7 +255,7 @@ def test_read_only_key_may_not(unchanged, name):
 
 
 @pytest.mark.parametrize("name", HOPELESS)
-def test_nor_may_it_what_nobody_may(unchanged, name):
+def test_read_only_key_may_not_what_no_role_may(unchanged, name):
     for way, got in outcomes(unchanged, unchanged.ro, HOPELESS[name]).items():
         assert got in (REFUSED_HTTP if way.startswith("http") else REFUSED_GRPC), f"{way}: {got}"
 
@@ -347,14 +347,14 @@ def test_other_methods_write_nothing(unchanged, method):
     assert answer.status in (400, 403, 405), answer
 
 
-def test_headers_that_ask_for_more(unchanged):
+def test_headers_that_claim_a_role(unchanged):
     """Headers in which a caller claims a role have no effect."""
     for header in ("X-Role: rw", "X-Forwarded-User: admin", "X-HTTP-Method-Override: PUT", "X-Spice-Role: rw"):
         answer = unchanged.sql(unchanged.ro, "INSERT INTO notes VALUES (7, 'x')", "-H", header)
         assert answer.status == 403, f"{header}: {answer}"
 
 
-def test_each_request_stands_for_itself(unchanged):
+def test_each_request_is_authorized_separately(unchanged):
     """Earlier callers on the same connection do not matter."""
     insert = "INSERT INTO notes VALUES (7, 'x')"
     with clients.flight_client(unchanged.server) as client:

@@ -42,7 +42,7 @@ def shake(server, endpoint: str, pair: Pair | None, version: str = "tls1_3") -> 
 @every_version
 @every_endpoint
 @pytest.mark.parametrize("mode", ["none", "request", "required"])
-def test_who_is_asked(pod, mode, endpoint, version):
+def test_certificate_request(pod, mode, endpoint, version):
     server = asking(pod, tls={"client_auth_mode": "none"}, mtls=False) if mode == "none" else asking(pod, mode)
     said = clients.s_client(server.port(endpoint), f"-{version}", "-alpn", "h2", "-prexit")
     assert ("Requested Signature Algorithms" in said) == (mode != "none"), said
@@ -72,7 +72,7 @@ def test_handshakes(pod, mode):
     assert not wrong, "\n".join(wrong)
 
 
-def test_mode_none_looks_at_no_certificate(pod):
+def test_mode_none_ignores_certificates(pod):
     """Whatever the client presents, and on every endpoint."""
     server = asking(pod, tls={"client_auth_mode": "none"}, mtls=False)
     for pair in server.access.pairs.values():
@@ -99,7 +99,7 @@ def test_certificate_that_is_not_valid_yet(pod):
     assert ask(server, server.access.certificate(RW, **later)) == "UNAVAILABLE"
 
 
-def test_required_keeps_health_from_those_without(pod):
+def test_required_refuses_health_without_a_certificate(pod):
     server = asking(pod, "required", "--probe", "localhost:0", "--metrics", "localhost:0")
     for path, endpoint in (("/health", "http"), ("/v1/ready", "http"), ("/metrics", "metrics")):
         assert of_http(NOBODY.curl(server, path, endpoint=endpoint)) == "UNAVAILABLE", path
@@ -115,7 +115,7 @@ def test_required_keeps_health_from_those_without(pod):
     assert check.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_request_asks_keys_and_then_anonymous(pod):
+def test_request_falls_back_to_keys_and_anonymous(pod):
     server = asking(pod, "request", keys=True, allow_anonymous="ro")
     pairs, keys = server.access.pairs, server.access.keys
     assert role(server, None) == "ro"
@@ -128,7 +128,7 @@ def test_request_asks_keys_and_then_anonymous(pod):
     assert role(server, Caller(keys["plain:ro"], pairs["unmapped"])) == "ro"
 
 
-def test_anonymous_is_nobody_where_certificates_are_set_up(pod):
+def test_anonymous_is_refused_if_certificates_are_configured(pod):
     """Although the endpoint is on loopback."""
     server = asking(pod, "request")
     assert role(server, None) == "401"
@@ -342,7 +342,7 @@ def test_tickets_belong_to_the_identity(pod):
             assert (calls.ask("DoGet", ticket).code, calls.put(update).code) == (wanted, wanted), who
 
 
-def test_metrics_that_ask_take_a_certificate(pod):
+def test_metrics_that_require_credentials_accept_a_certificate(pod):
     server = asking(pod, "request", "--metrics", "localhost:0", metrics=True)
     for pair, wanted in ((None, 401), (server.access.pairs["ro"], 200), (server.access.pairs["unmapped"], 403)):
         assert Caller(pair=pair).curl(server, "/metrics", endpoint="metrics").status == wanted
@@ -362,7 +362,7 @@ def test_intermediate_that_the_client_sends(pod):
     assert ask(server, elsewhere) == "UNAVAILABLE"
 
 
-def test_leaf_is_no_authority(pod):
+def test_leaf_cannot_issue(pod):
     """The holder of a client's key cannot issue certificates."""
     server = asking(pod)
     leaf = server.access.pairs["rw"]

@@ -83,7 +83,7 @@ def test_resumed_session_has_its_role(pod, version):
 
 @every_version
 @pytest.mark.parametrize("change", ["another CA", "revoked"])
-def test_session_from_before_a_change_does_not_let_in(pod, tmp_path, change, version):
+def test_session_from_before_a_change_is_refused(pod, tmp_path, change, version):
     access = Access(pod)
     leaver, stays = access.certificate(RW), access.certificate(RW)
     server = asking(pod, access=access, crls=[access.clients.crl()])
@@ -102,7 +102,7 @@ def test_session_from_before_a_change_does_not_let_in(pod, tmp_path, change, ver
 
 
 @every_version
-def test_session_from_before_a_change_is_not_resumed_by_who_stays(pod, version):
+def test_session_from_before_a_change_is_not_resumed_by_accepted_clients(pod, version):
     """With an additional CA, accepted clients are still accepted, by a full handshake."""
     server = asking(pod)
     access = server.access
@@ -242,7 +242,7 @@ def test_list_that_goes_out_of_date(pod):
     eventually(lambda: ask(server, access.pairs["rw"]) == "200", "handshakes that succeed with the new list")
 
 
-def test_broken_list_keeps_what_serves(pod):
+def test_broken_list_keeps_the_current_list(pod):
     access = Access(pod)
     server = asking(pod, access=access, crls=[access.clients.crl(access.pairs["revoked"])])
     since = len(server.log)

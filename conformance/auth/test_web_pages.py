@@ -51,11 +51,11 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("header", TAKEN.values(), ids=TAKEN.keys())
-def test_local_client_is_taken(served, header):
+def test_local_client_is_accepted(served, header):
     assert _asked(served, header).ok().json() == [{"x": 1}]
 
 
-def test_own_origin_is_taken(served):
+def test_own_origin_is_accepted(served):
     origin = served.url("").rstrip("/")
     assert _asked(served, f"Origin: {origin}", "Sec-Fetch-Site: same-origin").ok().json() == [{"x": 1}]
 

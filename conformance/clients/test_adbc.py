@@ -94,7 +94,7 @@ def test_adbc_objects_to_a_depth(served, depth):
         assert connection.adbc_get_objects(depth=depth).read_all().num_rows > 0
 
 
-def test_adbc_objects_that_no_filter_meets(served):
+def test_adbc_objects_that_match_no_filter(served):
     with clients.adbc(served) as connection:
         found = connection.adbc_get_objects(depth="tables", table_name_filter="no_such%").read_all().to_pylist()
     assert not [t for c in found for s in c["catalog_db_schemas"] or [] for t in s["db_schema_tables"] or []]
@@ -171,7 +171,7 @@ def test_adbc_insert(writable):
     assert clients.rows(writable, "SELECT count(*) AS n FROM notes") == [{"n": 5}]
 
 
-def test_adbc_update_tells_its_count(writable):
+def test_adbc_update_returns_its_count(writable):
     with clients.adbc(writable) as connection, connection.cursor() as cursor:
         assert cursor.adbc_statement.set_sql_query("INSERT INTO notes VALUES (1, 'a'), (2, 'b')") is None
         assert cursor.adbc_statement.execute_update() == 2

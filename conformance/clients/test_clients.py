@@ -157,11 +157,11 @@ def test_sqlalchemy_over_flightsql_dbapi(in_clear):
     assert rows == [(2,)]
 
 
-def test_parameter_that_only_a_cast_gives_a_type(over_tls):
+def test_parameter_whose_type_needs_a_cast(over_tls):
     """flight_sql_client converts its text to the type that the server announces; without one it cannot bind at all."""
     assert FlightSqlClient().rows(At.of(over_tls), "SELECT $1::bigint + 2 AS x", (40,)) == [{"x": 42}]
 
 
-def test_value_that_comes_as_a_union(over_tls):
+def test_value_sent_as_a_union(over_tls):
     """flightsql-dbapi sends every value as a member of a union, and cannot read a union."""
     assert FlightSqlDbapi().rows(At.of(over_tls), "SELECT ? AS x, ? AS y", (1, "one")) == [{"x": 1, "y": "one"}]

@@ -55,7 +55,7 @@ def test_js_health(at, what):
     assert SpiceJsHttp().ask(at, what) is True
 
 
-def test_js_turns_to_http_where_flight_fails(over_tls):
+def test_js_falls_back_to_http_if_flight_fails(over_tls):
     """Flight in plain text to a TLS endpoint, with a correct HTTP URL: the answer arrives over HTTP."""
     at = At.of(over_tls)
     options = {**BothWays().options(at), "flightTlsEnabled": False}
@@ -67,7 +67,7 @@ def test_js_turns_to_http_where_flight_fails(over_tls):
     assert Turned().ask(at, "rows", sql="SELECT id, name FROM people ORDER BY id") == PEOPLE
 
 
-def test_js_told_of_bad_sql_both_ways(at):
+def test_js_reports_bad_sql_both_ways(at):
     with pytest.raises(Refused, match="SELEC"):
         BothWays().ask(at, "rows", sql="SELEC 1")
 

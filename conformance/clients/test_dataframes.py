@@ -143,7 +143,7 @@ def test_round_trip(access, frames, column, name):
 
 
 @both
-def test_round_trip_through_a_table_that_sql_made(access, frames, name):
+def test_round_trip_through_a_table_created_by_sql(access, frames, name):
     columns = "n BIGINT, t VARCHAR, d DECIMAL(10, 2), b BYTEA, day DATE, at TIMESTAMP, x DOUBLE, yes BOOLEAN"
     with access.writer.cursor() as cursor:
         cursor.execute(f"CREATE TABLE {name} ({columns})")
@@ -165,7 +165,7 @@ def test_round_trip_through_a_table_that_sql_made(access, frames, name):
 
 
 @both
-def test_columns_go_by_name(access, frames, name):
+def test_columns_are_matched_by_name(access, frames, name):
     """Columns may have any order; a missing column is NULL, and an unknown one is reported."""
     frames.write(frames.frame(SAMPLE), name, access.writer, "fail")
     frames.write(frames.frame(SAMPLE.select(["x", "id"])), name, access.writer, "append")
@@ -327,7 +327,7 @@ def test_reader_writes_nothing(access, frames, mode, name):
 
 
 @both
-def test_nobody_writes_into_what_is_read_only(access, frames):
+def test_read_only_data_set_is_never_written(access, frames):
     frame = frames.frame(pa.table({"id": [9], "name": ["Eve"]}))
     for mode in ("append", "replace"):
         with pytest.raises(frames.refusal, match="people"):

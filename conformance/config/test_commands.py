@@ -63,7 +63,7 @@ def explained(pod, *words, **more) -> dict[str, dict]:
     return {setting["key"]: setting for setting in json.loads(done.stdout)["settings"]}
 
 
-def test_explain_names_who_won_and_who_lost(pod):
+def test_explain_names_effective_and_overridden_values(pod):
     files = pod.write_pair()
     pod.yaml(tls={**files, "min_version": "1.3"})
     settings = explained(
@@ -99,7 +99,7 @@ def test_explain_ends_as_the_start_would(pod):
     assert b"NOT_THERE" in done.stderr and b"hint: " in done.stderr
 
 
-def test_what_is_explained_is_what_is_served(pod):
+def test_explained_values_are_those_in_use(pod):
     """The effective addresses match those of a start with the same arguments."""
     pod.yaml(runtime={"listen": {"grpc": "[::1]:0"}})
     settings = explained(pod, "--http", "localhost:0", "--flight", "127.0.0.1:0")
@@ -145,7 +145,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_the_schema_takes_what_is_served(schema, name):
+def test_the_schema_accepts_served_pods(schema, name):
     assert complaints(schema, GOOD[name]) == []
 
 
@@ -159,7 +159,7 @@ def test_the_schema_and_the_start_refuse_the_same(schema, name, pod):
 # tls init
 
 
-def test_tls_init_makes_what_is_served_and_trusted(pod):
+def test_tls_init_creates_a_trusted_certificate(pod):
     done = run(pod, "tls", "init", "--dir", "dev tls")
     folder = pod.cwd / "dev tls"
     for name, mode in [("ca.pem", 0o644), ("ca-key.pem", 0o600), ("server.pem", 0o644), ("server-key.pem", 0o600)]:
@@ -361,7 +361,7 @@ def test_prometheus_lines_scrape(connectable, tmp_path):
         running.wait(DEADLINE)
 
 
-def test_probe_lines_are_what_a_kubelet_asks(connectable):
+def test_probe_lines_match_a_kubelets_requests(connectable):
     """A kubelet does not check the certificate, and neither does `-k`."""
     pod, server = connectable
     for words in (endpoints(server), endpoints(server)[:-2]):  # with the probe endpoint, and without it
@@ -381,7 +381,7 @@ def test_jdbc_url_names_the_endpoint(connectable):
     assert re.match(wanted + (r"true&tlsRootCerts=.+\.crt$" if server.tls() else "false$"), url), url
 
 
-def test_a_ca_that_is_not_here_is_named(pod):
+def test_a_missing_ca_is_named(pod):
     pod.yaml(tls=pod.write_pair())
     text = run(pod, "connect", "curl", pod.folder).stdout.decode()
     assert text.startswith("# ca.pem: the certificate of the CA CN=Conformance Root"), text
@@ -403,7 +403,7 @@ def test_connect_without_a_client_prints_all(pod):
         assert f"# {client}: " in text, client
 
 
-def test_connect_refuses_what_it_cannot_fill_in(pod):
+def test_connect_refuses_incomplete_settings(pod):
     pod.yaml()
     done = run(pod, "connect", "curl", pod.folder, "--http", "localhost:0", code=78)
     assert b"port 0" in done.stderr and b"hint: " in done.stderr

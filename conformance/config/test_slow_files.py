@@ -70,7 +70,7 @@ def test_a_fifo_with_a_writer_is_read(pod):
     ],
     ids=["socket", "circle", "size", "directory"],
 )
-def test_no_regular_file(pod, make, said):
+def test_irregular_files(pod, make, said):
     """The same reader is used for the certificate, `.env` and a file of a store."""
     pod.yaml(tls=pod.write_pair())
     (pod.folder / "tls.crt").unlink()

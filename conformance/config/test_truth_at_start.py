@@ -48,13 +48,13 @@ LINKS = {
 }
 
 
-def test_every_variable_that_is_nearly_a_setting_in_one_report(pod):
+def test_every_variable_similar_to_a_setting_in_one_report(pod):
     refusal = pod.refuse(env={name: LEDGER.mark(f"the value of {name}") for name in NEARLY})
     refusal.names(*NEARLY, *NEARLY.values())
 
 
 @pytest.mark.parametrize("command", [["tls", "check"], ["config", "explain"], ["connect", "curl"], ["secrets", "check"]], ids=" ".join)
-def test_commands_tell_of_it_as_the_start_does(pod, command):
+def test_commands_report_it_as_the_start_does(pod, command):
     pod.yaml()
     done = run(pod, *command, pod.folder, code=78, env={"SPICED_TLS_KEY_FILE": LEDGER.mark("a value")})
     assert b"SPICED_TLS_KEY_FILE" in done.stderr and b"SPICED_RUNTIME__TLS__KEY_FILE" in done.stderr
@@ -112,7 +112,7 @@ def test_a_start_with_tls_does_not(pod):
 
 
 @pytest.mark.parametrize("origin, anonymous, warned", [("*", "rw", True), ("*", "ro", False), ("https://a.example", "rw", False)])
-def test_cors_for_all_where_anybody_may_write(pod, origin, anonymous, warned):
+def test_cors_for_all_with_anonymous_writers(pod, origin, anonymous, warned):
     pod.yaml(
         tls=pod.write_pair(),
         runtime={"cors": {"enabled": True, "allowed_origins": [origin]}, "auth": {"allow_anonymous": anonymous}},
@@ -213,7 +213,7 @@ def reading(server, *caller: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("change", ["taken away", "lesser role", "another key"])
-def test_a_revoked_key_ends_what_runs(pod, change):
+def test_a_revoked_key_ends_running_requests(pod, change):
     keyed(pod)
     server = pod.serve()
     mine = clients.call(headers=[(b"x-api-key", KEYS["WRITE"].encode())])
@@ -256,7 +256,7 @@ def test_a_revoked_key_ends_an_upload(pod):
     assert count().json() == [{"n": 0}], "no row of it is kept"
 
 
-def test_a_revoked_certificate_ends_what_runs(pod):
+def test_a_revoked_certificate_ends_running_requests(pod):
     access = Access(pod)
     pairs = {"a": access.certificate(RO), "b": access.certificate(RO)}
     server = asking(pod, "request", access=access, crls=[access.clients.crl()])
@@ -281,7 +281,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("identities", ["by pattern", "none"])
-def test_what_is_no_spiffe_id_has_no_access(pod, identities):
+def test_an_invalid_spiffe_id_has_no_access(pod, identities):
     access = Access(pod)
     patterns = ["spiffe://conformance/*", "spiffe://conformance/*/*", "spiffe://conformance/*/*/*", "https://conformance/*"]
     mtls = {"identities": [{"san_uri": pattern, "role": "rw"} for pattern in patterns]} if identities == "by pattern" else False

@@ -87,7 +87,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("query", ASKED)
-def test_what_is_asked_of_the_peer(pod, peer, query):
+def test_statements_sent_to_the_peer(pod, peer, query):
     """Columns, the limit and plain filters are pushed down, and the caller's trace is propagated."""
     sets = [described(pod, peer, "people"), described(pod, peer, "people", "columns_alone", flightsql_pushdown="columns")]
     pod.yaml(tls=pod.write_pair(), datasets=sets)
@@ -258,7 +258,7 @@ def test_filters_over_another_engine(edged, engine, words):
     assert there == here
 
 
-def test_filters_are_left_to_it(edged):
+def test_filters_are_pushed_down(edged):
     """Shows that the test above exercises the pushdown."""
     edged.engine.asked.clear()
     for words in FILTERS:
@@ -288,7 +288,7 @@ TRACED = {
 
 @pytest.mark.parametrize("given, passed", TRACED.values(), ids=TRACED)
 @pytest.mark.parametrize("flags", ["00", "01"])
-def test_what_is_passed_on_of_a_trace(pod, flags, given, passed):
+def test_trace_is_propagated(pod, flags, given, passed):
     """W3C Trace Context: `traceparent` unchanged, sampled or not, and `tracestate` if it is valid."""
     with DuckDb(edges()) as engine:
         pod.yaml(tls=pod.write_pair(), datasets=[engine.described("t")])
@@ -304,7 +304,7 @@ def test_what_is_passed_on_of_a_trace(pod, flags, given, passed):
             assert headers["traceparent"] == [parent] and headers.get("tracestate") == passed, headers
 
 
-def test_a_filter_that_it_does_not_understand(edged):
+def test_a_filter_that_the_peer_refuses(edged):
     """The query is sent again without the filter, and the log reports it."""
     edged.engine.asked.clear()
     assert clients.rows(edged, "SELECT n FROM duckdb WHERE own = 'none of its own'") == []
@@ -323,7 +323,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_said_of_a_peer_that_cannot_be_read(pod, peer, what):
+def test_errors_of_an_unreadable_peer(pod, peer, what):
     params, words = WRONG[what]
     if what == "plain text":
         params = {"flightsql_endpoint": f"grpc://localhost:{peer.port('flight')}"}
@@ -343,7 +343,7 @@ PARAMS = {
 
 
 @pytest.mark.parametrize("what", PARAMS)
-def test_params_that_cannot_be(pod, peer, what):
+def test_invalid_params(pod, peer, what):
     params, words = PARAMS[what]
     pod.yaml(datasets=[described(pod, peer, "people", **params)])
     assert words in pod.refuse().stderr
@@ -376,7 +376,7 @@ def test_a_client_certificate_is_shown(pod, tmp_path):
         other.close()
 
 
-def test_a_peer_that_went_away_comes_back(pod, peer):
+def test_a_peer_that_restarts(pod, peer):
     pod.yaml(tls=pod.write_pair(), datasets=[described(pod, peer, "people")])
     server = pod.serve()
     port = peer.port("flight")

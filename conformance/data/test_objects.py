@@ -62,7 +62,7 @@ def trouble(server) -> str:
     return eventually(lambda: state(server).get("error"), "it says what is wrong")
 
 
-def test_every_form_and_folders(pod, s3):
+def test_every_format_and_directories(pod, s3):
     sets = [lake(pod, s3, f"in/people.{form}", form) for form in ("parquet", "csv", "ndjson")]
     sets += [lake(pod, s3, "many/", "folder"), lake(pod, s3, "many", "without_a_slash"), lake(pod, s3, "in/*.csv", "glob")]
     sets += [lake(pod, s3, "by-year/", "by_year", hive_partitioning_enabled="true", file_format="csv")]
@@ -79,7 +79,7 @@ def test_every_form_and_folders(pod, s3):
     assert clients.rows(server, "SELECT name FROM folder WHERE id = 150000 LIMIT 1") == [{"name": "name 150000"}]
 
 
-def test_an_object_that_comes_later_is_seen(pod, s3, tmp_path):
+def test_a_new_object_is_seen(pod, s3, tmp_path):
     client = s3.client("s3")
     data.write(data.PEOPLE, tmp_path / "a.csv")
     client.upload_file(str(tmp_path / "a.csv"), "lake", "growing/a.csv")
@@ -159,7 +159,7 @@ IDENTITIES = ("a key", "a session", "a web identity", "a pod's identity")
 
 @pytest.mark.parametrize("identity", IDENTITIES)
 @pytest.mark.parametrize("written", [None, "iam_role"], ids=["by default", "written"])
-def test_who_the_machine_is(pod, guarded, fronts, tmp_path, identity, written):
+def test_identity_of_the_machine(pod, guarded, fronts, tmp_path, identity, written):
     """As AWS identifies a program by its environment: the variables that EKS, ECS and a shell set."""
     key, secret, *token = guarded.keys["ada" if identity == "a key" else "role"]
     if identity in ("a key", "a session"):
@@ -213,7 +213,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_said_of_a_lake_that_cannot_be_read(pod, s3, what):
+def test_errors_of_an_unreadable_lake(pod, s3, what):
     params, words = WRONG[what]
     described = lake(pod, s3, "nothing/", **params)
     if what == "no bucket":
@@ -234,7 +234,7 @@ PARAMS = {
 
 
 @pytest.mark.parametrize("what", PARAMS)
-def test_params_that_cannot_be(pod, s3, what):
+def test_invalid_params(pod, s3, what):
     params, words = PARAMS[what]
     pod.yaml(datasets=[lake(pod, s3, "in/", **params)])
     assert words in pod.refuse().stderr
@@ -302,7 +302,7 @@ def test_https_without_the_password(pod, site):
     assert re.search("401|credentials", trouble(pod.serve()))
 
 
-def test_http_in_the_clear_and_what_it_refuses(pod, fronts, tmp_path):
+def test_plain_http_and_its_refusals(pod, fronts, tmp_path):
     data.write(data.PEOPLE, tmp_path / "site/people.csv")
     plain = fronts(files(tmp_path / "site"))
     pod.yaml(tls=pod.write_pair(), datasets=[{"from": f"{plain.url}/people.csv", "name": "t"}])

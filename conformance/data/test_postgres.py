@@ -75,7 +75,7 @@ FAILS = {
 
 
 @pytest.mark.parametrize("how", FAILS)
-def test_modes_that_fail_say_why(pod, filled, how):
+def test_modes_that_fail_report_why(pod, filled, how):
     params, words = FAILS[how]
     params = dict(params)
     if params.pop("ca", None):
@@ -185,7 +185,7 @@ PARAMS = {
 
 
 @pytest.mark.parametrize("param", PARAMS)
-def test_params_that_cannot_be(pod, filled, param):
+def test_invalid_params(pod, filled, param):
     params, words = PARAMS[param]
     pod.yaml(datasets=[{"from": f"postgres:{TABLE}", "name": "t", "params": filled.params(**params)}])
     pod.refuse(env={"PG_PASSWORD": filled.password}).names("t", words)
@@ -259,7 +259,7 @@ OWN_RULES = [
 ]  # fmt: skip
 
 
-def test_types_of_own_rules(pod, postgres):
+def test_types_with_their_own_rules(pod, postgres):
     postgres.sql(
         "CREATE EXTENSION citext; CREATE DOMAIN address AS citext; CREATE TYPE feeling AS ENUM ('sad', 'ok', 'happy');"
         "CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
@@ -318,7 +318,7 @@ LEFT = {
 
 
 @pytest.mark.parametrize("query", LEFT)
-def test_what_postgresql_is_asked(pod, filled, query):
+def test_statements_sent_to_postgresql(pod, filled, query):
     server = serve(pod, filled)
     before = len(filled.heard())
     clients.sql(server, query).ok()
@@ -339,7 +339,7 @@ def test_answers_are_those_of_postgresql(pod, filled):
         assert [str(value) for value in ours] == theirs, text
 
 
-def test_a_roles_own_settings_change_no_meaning(pod, filled):
+def test_settings_of_a_role_do_not_change_results(pod, filled):
     """Backslashes that escape would let a literal end early; another time zone would shift timestamps."""
     filled.sql(
         "CREATE ROLE odd LOGIN PASSWORD '" + filled.password + "'; ALTER ROLE odd SET standard_conforming_strings = off;"
@@ -362,7 +362,7 @@ def test_a_roles_own_settings_change_no_meaning(pod, filled):
         assert clients.rows(server, f"SELECT count(*) AS n FROM t WHERE {condition}") == [{"n": rows}], condition
 
 
-def test_a_large_answer_streams_and_a_broken_off_one_is_ended(pod, filled):
+def test_a_large_answer_streams_and_an_abandoned_one_ends(pod, filled):
     filled.sql("CREATE VIEW endless AS SELECT n, repeat('x', 1000) AS filler FROM generate_series(1, 100000000) n; GRANT SELECT ON endless TO app")
     server = serve(pod, filled, "endless")
     assert len(clients.rows(server, "SELECT n FROM t LIMIT 5")) == 5
@@ -402,7 +402,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("how", LEFT_OUT)
-def test_what_an_insert_leaves_out_is_left_to_postgresql(pod, postgres, how):
+def test_postgresql_fills_omitted_columns(pod, postgres, how):
     columns, rows, shown, wanted = LEFT_OUT[how]
     name = "left_out_" + how.replace(" ", "_")
     postgres.sql(f"CREATE TABLE {name} ({columns}); GRANT ALL ON {name} TO app; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO app")
@@ -460,7 +460,7 @@ def test_read_only_data_sets_write_nothing(pod, filled):
     assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 1000}]
 
 
-def test_the_server_goes_and_comes(pod, filled):
+def test_the_server_restarts(pod, filled):
     """A lost connection is opened again, without a restart of the server."""
     server = serve(pod, filled)
     assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 1000}]

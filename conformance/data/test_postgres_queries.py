@@ -187,7 +187,7 @@ def _in_memory(text: str) -> str:
 
 
 @pytest.mark.parametrize("what", [*WHOLE, *PARTLY])
-def test_answers_are_those_over_memory(server, what):
+def test_answers_equal_those_in_memory(server, what):
     text = {**WHOLE, **PARTLY}[what]
     ours, theirs = (_sorted(clients.rows(server, text)) for text in (text, _in_memory(text)))
     assert ours == theirs

@@ -12,7 +12,7 @@ from harness.server import text_of
 from harness.waiting import eventually
 
 
-def test_status_tells_of_the_certificate_and_no_secret(over_tls):
+def test_status_shows_the_certificate_and_no_secret(over_tls):
     answer = clients.get(over_tls, "/v1/status").ok()
     assert answer.media_type == "application/json"
     LEDGER.assert_clean(answer.body, "/v1/status")
@@ -90,7 +90,7 @@ def test_memory_data_set(pod):
         "CREATE OR REPLACE VIEW people AS SELECT 1 AS id",
     ],
 )
-def test_read_only_data_set_stays_as_it_is(pod, statement):
+def test_read_only_data_set_is_unchanged(pod, statement):
     data.write(data.PEOPLE, pod.folder / "people.parquet")
     pod.yaml(datasets=[{"from": "file:people.parquet", "name": "people"}])
     server = pod.serve()
@@ -117,7 +117,7 @@ def test_data_set_that_cannot_load_is_reported_and_heals(pod):
     assert clients.rows(server, "SELECT count(*) AS n FROM late") == [{"n": 3}]
 
 
-def test_data_set_that_is_no_parquet(pod):
+def test_data_set_that_is_not_parquet(pod):
     pod.write("people.parquet", "this is no parquet")
     pod.yaml(datasets=[{"from": "file:people.parquet", "name": "people"}])
     server = pod.serve()

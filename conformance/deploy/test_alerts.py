@@ -50,7 +50,7 @@ def test_each_alert_fires_when_it_should():
     promtool("test", "rules", TESTS)
 
 
-def test_each_alert_has_a_story_that_fires_and_one_that_does_not():
+def test_each_alert_has_a_firing_and_a_silent_scenario():
     checks = [check for story in yaml.safe_load(TESTS.read_text())["tests"] for check in story["alert_rule_test"]]
     for fires in (True, False):
         assert {c["alertname"] for c in checks if bool(c["exp_alerts"]) is fires} == {a["alert"] for a in ALERTS}
@@ -104,11 +104,11 @@ def labels_of(expression: str) -> set[str]:
 
 
 @pytest.mark.parametrize("expression", [*RECORDED.values(), *(alert["expr"] for alert in ALERTS)])
-def test_the_rules_name_what_there_is(expression):
+def test_the_rules_use_existing_metrics(expression):
     labels_of(expression)
 
 
-def test_the_dashboard_names_what_there_is_and_all_of_it():
+def test_the_dashboard_uses_every_metric():
     for title, target in SHOWN:
         known = labels_of(target["expr"])
         assert set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", ""))) <= known, title
@@ -116,7 +116,7 @@ def test_the_dashboard_names_what_there_is_and_all_of_it():
     assert names == set(METRICS)
 
 
-def test_the_dashboard_has_one_data_source_and_no_number_twice():
+def test_the_dashboard_has_one_data_source_and_unique_ids():
     assert [variable["name"] for variable in DASHBOARD["templating"]["list"]] == ["datasource", "instance"]
     source = {"type": "prometheus", "uid": "${datasource}"}
     assert all(of["datasource"] == source for panel in PANELS for of in (panel, *panel["targets"]))
@@ -132,7 +132,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_an_alert_says_what_to_do(alert):
+def test_an_alert_has_a_fix(alert):
     """Everything that it names exists: labels, pages of the docs, commands."""
     assert alert["labels"]["severity"] in ("warning", "critical") and alert["for"]
     text = alert["annotations"]["summary"] + alert["annotations"]["description"]
@@ -150,7 +150,7 @@ def test_an_alert_says_what_to_do(alert):
         assert any(f"{words} ".startswith(f"{command} ") for command in commands), words
 
 
-def test_the_book_lists_each_alert():
+def test_the_docs_list_each_alert():
     rows = re.findall(r"^\| `(Spiced\w+)` \| (\w+) \|", (ROOT / "docs/monitoring.md").read_text(), re.M)
     assert dict(rows) == {alert["alert"]: alert["labels"]["severity"] for alert in ALERTS} and len(rows) == len(ALERTS)
 

@@ -117,7 +117,7 @@ def host(pod):
 # The script
 
 
-def test_shellcheck_has_nothing_to_say():
+def test_shellcheck_reports_nothing():
     done = subprocess.run([clients.optional_tool("shellcheck"), HOOK], capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0, done.stdout
     assert HOOK.read_text().startswith("#!/bin/sh\n") and os.access(HOOK, os.X_OK)
@@ -137,7 +137,7 @@ def test_the_first_time_by_hand(host, pod):
     assert (version.stat().st_uid, stat.S_IMODE(version.stat().st_mode)) == (os.getuid(), 0o755)
 
 
-def test_a_server_of_another_user_takes_each_renewal(host, pod):
+def test_a_server_of_another_user_loads_each_renewal(host, pod):
     host.hook(host.issue(pod.pair))
     server = host.serve(pod)
     if os.getuid() == 0:
@@ -152,7 +152,7 @@ def test_a_server_of_another_user_takes_each_renewal(host, pod):
     assert len(list(host.folder.glob("..version.*"))) == 1, "old keys are gone"
 
 
-def test_the_same_again_changes_nothing(host, pod):
+def test_a_second_run_changes_nothing(host, pod):
     live = host.issue(pod.pair)
     host.hook(live)
     before = host.state()
@@ -164,7 +164,7 @@ def test_the_same_again_changes_nothing(host, pod):
     assert stat.S_IMODE((host.folder / "privkey.pem").stat().st_mode) == 0o600
 
 
-def test_the_pair_is_never_half(host, pod):
+def test_the_pair_always_matches(host, pod):
     """A reader that follows `..data` always sees a matching pair, and every file always exists."""
     host.hook(host.issue(pod.pair))
     pairs = {pair.certificate: pair.key_text for pair in [pod.pair, *(pod.ca.issue() for _ in range(12))]}
@@ -243,7 +243,7 @@ FAILS = [_nothing_said, _no_file, _empty, _no_pair, _no_certificate, _no_user, _
 
 
 @pytest.mark.parametrize("fail", FAILS, ids=lambda fail: fail.__name__.strip("_").replace("_", "-"))
-def test_it_fails_loudly_and_leaves_what_is_there(host, pod, fail):
+def test_it_reports_failures_and_keeps_the_old_files(host, pod, fail):
     host.hook(host.issue(pod.pair))
     before = host.state()
     words, env, said = fail(host, pod)
@@ -265,7 +265,7 @@ def test_other_certificates_are_left_alone(host, pod):
     assert (host.folder / "privkey.pem").read_text() == other.key_text
 
 
-def test_what_was_there_before_is_replaced(host, pod):
+def test_earlier_files_are_replaced(host, pod):
     """Plain files that were copied by hand, and the remains of a run that was killed."""
     host.folder.mkdir(parents=True)
     for name in ("fullchain.pem", "privkey.pem"):
@@ -278,7 +278,7 @@ def test_what_was_there_before_is_replaced(host, pod):
     assert not (host.folder / "..version.killed").exists()
 
 
-def test_the_doctor_has_nothing_to_say(host, pod):
+def test_the_doctor_reports_nothing(host, pod):
     """Including the key's mode: 0600 for its owner, and 0640 for root with a group."""
     host.write_pod(pod)
     ways = [{}]
@@ -316,7 +316,7 @@ def test_the_drop_in_fits_the_unit(tmp_path):
 # certbot
 
 
-def test_certbot_by_itself(host, pod):
+def test_certbot_runs_the_hook(host, pod):
     """Issue, serve, renew: http-01 against Pebble, the hook as certbot runs it, no restart."""
     for name in ("certbot", "pebble", "pebble-challtestsrv"):
         clients.optional_tool(name)

@@ -18,7 +18,7 @@ from harness.waiting import DEADLINE
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
 
-def test_the_unit_is_one(tmp_path):
+def test_the_unit_is_valid(tmp_path):
     """`systemd-analyze verify`, with the program at the unit's path."""
     text = (DEPLOY / "systemd/spiced.service").read_text()
     unit = tmp_path / "spiced.service"

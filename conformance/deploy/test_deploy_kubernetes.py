@@ -75,7 +75,7 @@ def key(secrets, name: str = "READWRITE") -> tuple[str, ...]:
 # The manifests
 
 
-def test_the_schemas_take_it(manifests):
+def test_the_manifests_match_their_schemas(manifests):
     assert complaints(manifests) == []
 
 
@@ -108,7 +108,7 @@ def test_it_keeps_to_the_restricted_profile(manifests):
     assert container["resources"]["requests"] and container["resources"]["limits"]["memory"]
 
 
-def test_one_thing_fits_the_other(manifests):
+def test_the_manifests_match_each_other(manifests):
     deployment = only(manifests, "Deployment")["spec"]
     spec, labels = deployment["template"]["spec"], deployment["template"]["metadata"]["labels"]
     (container,) = spec["containers"]
@@ -154,7 +154,7 @@ def test_the_pod_file_fits_its_schema(manifests):
     jsonschema.Draft202012Validator(schema).validate(pod_file(manifests))
 
 
-def test_the_component_s_pod_is_the_base_s(tmp_path):
+def test_the_components_pod_file_matches_the_base(tmp_path):
     """components/secret-store replaces the pod file: except for the source of the certificate, both are the same."""
     base, other = pod_file(kustomized(tmp_path)), pod_file(kustomized(tmp_path / "k", "secret-store"))
     assert other["secrets"].pop() == {"name": "k8s", "from": "kubernetes:spiced-tls"}
@@ -250,7 +250,7 @@ def test_the_container_serves(pod, secrets, leaf, tmp_path):
     assert clients.sql(server, "SELECT 1 AS x").status == 401
 
 
-def test_the_doctor_has_nothing_to_say(pod, secrets, tmp_path):
+def test_the_doctor_reports_nothing(pod, secrets, tmp_path):
     """Above all about the mounted key's mode: 0440, owned by root and the pod's group."""
     container = Container(pod, kustomized(tmp_path), secrets)
     found = json.loads(container.run("tls", "check", "--strict", "--json", "--name", "spiced.default.svc", "/pod"))["findings"]
@@ -278,7 +278,7 @@ def test_secrets_that_change_need_no_restart(pod, secrets, tmp_path):
     assert not server.logged("ERROR"), server.stderr
 
 
-def test_replicas_take_each_other_s_tickets(pod, secrets, tmp_path):
+def test_replicas_accept_each_others_tickets(pod, secrets, tmp_path):
     manifests = kustomized(tmp_path)
     assert only(manifests, "Deployment")["spec"]["replicas"] > 1
     one, other = (Container(pod, manifests, secrets).serve() for _ in range(2))
@@ -465,7 +465,7 @@ def test_the_chart_s_container_serves(pod, leaf, name, tmp_path):
             cluster.close()
 
 
-def test_the_chart_makes_a_ticket_secret_that_is_long_and_its_own():
+def test_the_chart_creates_a_long_ticket_secret():
     made = [base64.b64decode(only(templated(), "Secret")["data"]["SESSION_TICKET_SECRET"]) for _ in range(2)]
     assert len(made[0]) >= 32 and made[0] != made[1]
     assert not [o for o in templated("--set", "sessionTickets.secret=mine") if o["kind"] == "Secret"]

@@ -100,7 +100,7 @@ def test_guesses_are_counted_by_the_address_in_the_header(pod):
 
 
 @pytest.mark.parametrize("first", [b"", header(ADDRESS)[:20]], ids=["silent", "half a header"])
-def test_connection_that_brings_no_header_ends(pod, first):
+def test_connection_that_sends_no_header_ends(pod, first):
     """At the handshake deadline, without delaying other connections until then."""
     access = Access(pod)
     pod.yaml(
@@ -114,7 +114,7 @@ def test_connection_that_brings_no_header_ends(pod, first):
         assert http2.read_to_end(waiting) == b""
 
 
-def test_endpoints_that_are_not_named_want_no_header(pod):
+def test_unlisted_endpoints_need_no_header(pod):
     server = proxied(pod)
     with server.access.ro.wire(server) as calls, server.access.ro.wire(server, "grpc") as grpc:
         calls.query("SELECT 1 AS x").ok()
@@ -142,7 +142,7 @@ def test_flight_and_grpc_behind_a_proxy(pod):
             forwarder.close()
 
 
-def test_behind_a_proxy_nobody_is_local(pod):
+def test_no_caller_behind_a_proxy_is_local(pod):
     """Without keys, a loopback endpoint accepts every caller, unless a proxy's connections arrive at it."""
     pod.yaml(tls=pod.write_pair(), runtime={"listen": {"proxy_protocol": ["http"]}})
     server = pod.serve()
@@ -151,6 +151,6 @@ def test_behind_a_proxy_nobody_is_local(pod):
 
 
 @pytest.mark.parametrize("endpoints", [["ftp"], ["http", "probes"]], ids=str)
-def test_proxied_endpoints_that_are_none_are_refused(pod, endpoints):
+def test_invalid_proxied_endpoints_are_refused(pod, endpoints):
     pod.yaml(runtime={"listen": {"proxy_protocol": endpoints}})
     pod.refuse().names("proxy_protocol")

@@ -272,19 +272,19 @@ def of_file(server, kind: str) -> pa.Array:
 
 @each
 @ways
-def test_put_in(server, way, kind):
+def test_written_over_flight(server, way, kind):
     rows, table = rows_of(kind), f"{way}_{kind.replace('-', '_')}"
     WAYS[way](server, table, rows.schema, [rows], "create")
     assert_holds(server, table, KINDS[kind][0], kind)
 
 
 @each
-def test_of_a_file(server, kind):
+def test_read_from_a_file(server, kind):
     assert_holds(server, f"of_{kind.replace('-', '_')}", of_file(server, kind), kind)
 
 
 @each
-def test_created_of_a_file(server, kind):
+def test_created_from_a_file(server, kind):
     """CREATE TABLE AS keeps the type of the column."""
     wanted, name = of_file(server, kind), kind.replace("-", "_")
     clients.sql(server, f"CREATE TABLE as_{name} AS SELECT * FROM of_{name}").ok()
@@ -296,7 +296,7 @@ LIKE_TEXT = ["dictionary", "dictionary-int8", "dictionary-of-large", "string-vie
 
 @pytest.mark.parametrize("kind", LIKE_TEXT)
 @ways
-def test_what_holds_text_is_appended_to_a_column_of_text(server, way, kind):
+def test_text_types_can_be_appended_to_a_text_column(server, way, kind):
     table = f"text_{way}_{kind.replace('-', '_')}"
     clients.sql(server, f"CREATE TABLE {table} (n BIGINT, x VARCHAR)").ok()
     rows = rows_of(kind)
@@ -304,7 +304,7 @@ def test_what_holds_text_is_appended_to_a_column_of_text(server, way, kind):
     assert_holds(server, table, pa.array(KINDS[kind][1], pa.string()), kind)
 
 
-def test_what_holds_no_number_is_refused_by_a_column_of_numbers(server):
+def test_other_types_are_refused_by_a_numeric_column(server):
     rows = pa.record_batch({"id": TEXT.cast(pa.string_view())})
     with wire.Wire(server) as flight_sql:
         refused = flight_sql.put(wire.ingest("notes"), pa.record_batch({"id": pa.array(["a"])}))
@@ -368,7 +368,7 @@ def test_no_rows(server, kind):
     assert clients.sql(server, text, accept="text/csv").ok().text.strip() in ("n,x", "")
 
 
-def test_no_columns_are_put_in(server):
+def test_no_columns_are_written(server):
     with pytest.raises(pa.ArrowInvalid, match="no schema|no column"):
         by_pyarrow(server, "nothing", pa.schema([]), [], "create")
     assert clients.sql(server, "SELECT * FROM nothing").status == 400
@@ -393,14 +393,14 @@ def test_column_names_that_are_odd(server):
     assert clients.rows(server, 'SELECT "x.y", "A", a, "a""b" FROM odd_names') == [{"x.y": 5, "A": 6, "a": 7, 'a"b': 2}]
 
 
-def test_two_columns_of_one_name_are_refused(server):
+def test_two_columns_with_one_name_are_refused(server):
     rows = pa.record_batch([pa.array([1]), pa.array([2])], names=["a", "a"])
     with pytest.raises(pa.ArrowInvalid, match="a"):
         by_pyarrow(server, "twins", rows.schema, [rows], "create")
     assert clients.sql(server, "SELECT * FROM twins").status == 400
 
 
-def test_what_a_schema_says_of_itself_is_kept(server):
+def test_schema_metadata_is_kept(server):
     """NOT NULL, and the metadata of a field."""
     schema = pa.schema([pa.field("n", pa.int64(), nullable=False, metadata={"unit": "m"})])
     by_pyarrow(server, "noted", schema, [pa.record_batch([pa.array([1])], schema=schema)], "create")

@@ -175,7 +175,7 @@ def test_code_of_a_path_descriptor(served):
     )
 
 
-def test_code_of_bytes_that_are_no_protobuf(served):
+def test_code_of_invalid_protobuf(served):
     assert _raw(served, "GetFlightInfo", b"\xff\xff\xff") in ("INTERNAL", "INVALID_ARGUMENT")
     clients.get(served, "/health").ok()
 

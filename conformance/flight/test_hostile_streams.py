@@ -295,7 +295,7 @@ LYING = _lying()
 
 
 @pytest.mark.parametrize("lie", LYING)
-def test_type_that_lies(unchanged, lie):
+def test_type_with_inconsistent_content(unchanged, lie):
     """Refused on arrival; a table with such a value would crash every reader."""
     with wire.Wire(unchanged) as flight:
         told = flight.ask("DoPut", *flight_data(*LYING[lie], command=commands()["create"]))
@@ -335,7 +335,7 @@ HARMFUL = {
 
 @pytest.mark.parametrize("harm", HARMFUL)
 @pytest.mark.parametrize("way", ["ingest", "parameters"])
-def test_reader_does_no_harm(pod, way, harm):
+def test_read_only_key_does_no_harm(pod, way, harm):
     """A read-only key's ingest is refused, and the parameters of its queries are read with the same checks."""
     access = Access(pod)
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": access.api_key}, **PATIENT}, datasets=[data.MEMORY])
@@ -486,7 +486,7 @@ def test_writers_are_served_while_a_client_stalls(server):
     assert clients.rows(server, "SELECT id FROM shared ORDER BY id") == [{"id": 1}, {"id": 2}]
 
 
-def test_stream_that_ends_after_a_whole_message_is_all(server):
+def test_stream_that_ends_after_a_whole_message_is_complete(server):
     """In Flight, the end of the stream marks the end of the rows."""
     with ByHand(server) as by_hand:
         answer = by_hand.send(*opened(wire.ingest("whole", 1, 1)), end=True).answer()
@@ -495,7 +495,7 @@ def test_stream_that_ends_after_a_whole_message_is_all(server):
 
 
 @pytest.mark.parametrize("cut", [1, 1000, len(BODY)])
-def test_stream_that_ends_within_a_message_is_nothing(unchanged, cut):
+def test_stream_that_ends_within_a_message_is_discarded(unchanged, cut):
     for command in commands().values():
         with ByHand(unchanged) as by_hand:
             by_hand.send(*opened(command), *flight_data(BATCH), cut=cut, end=True).answer()
@@ -573,7 +573,7 @@ def test_message_that_grpc_does_not_know(unchanged, prefix):
 
 
 @pytest.mark.parametrize("stall", ["after-the-descriptor", "after-the-schema", "after-a-batch"])
-def test_client_that_stalls_is_told_when_its_time_is_over(pod, stall):
+def test_client_that_stalls_gets_a_timeout(pod, stall):
     """`runtime.sql.timeout` also limits a whole ingest (docs/flight-and-grpc.md)."""
     pod.yaml(tls=pod.write_pair(), runtime={"sql": {"timeout": "1s"}}, datasets=[data.MEMORY])
     server = pod.serve()
@@ -595,7 +595,7 @@ def test_client_that_stalls_is_told_when_its_time_is_over(pod, stall):
     assert clients.rows(server, "SELECT count(*) AS n FROM notes") == [{"n": 0}]
 
 
-def test_memory_is_given_back(unchanged):
+def test_memory_is_released(unchanged):
     """A megabyte or two of valid rows each time, then invalid data."""
     schema, bulk = parts(BULK)
     command = commands()["create"]
@@ -613,7 +613,7 @@ def test_memory_is_given_back(unchanged):
     eventually(lambda: unchanged.memory() - before < ALLOWED, "the memory of before", pause=0.2)
 
 
-def test_memory_of_those_who_vanish_is_given_back(unchanged):
+def test_memory_of_vanished_clients_is_released(unchanged):
     command = commands()["create"]
 
     def many():

@@ -102,7 +102,7 @@ def test_late_row_that_is_refused(pod, postgres, what):
 
 
 @pytest.mark.parametrize("way", ["ingest", "insert"])
-def test_what_is_refused_at_the_end_of_the_transaction(pod, postgres, way):
+def test_rows_refused_at_the_end_of_the_transaction(pod, postgres, way):
     """A deferred constraint is checked once all rows are sent: its error also reaches the client."""
     table = f"deferred_{way}"
     columns = f"id bigint PRIMARY KEY, name text, parent bigint REFERENCES {table} DEFERRABLE INITIALLY DEFERRED"
@@ -195,7 +195,7 @@ def test_server_that_loses_its_connection(pod, postgres):
     assert_nothing_came(server, postgres, "ended")
 
 
-def test_batch_of_bindings_of_which_one_fails(pod, postgres):
+def test_batch_of_bindings_with_a_failing_row(pod, postgres):
     """The client gets the reason; rows after the failing one are not inserted."""
     server = serve(pod, postgres, "late", GUARDED, "(0, 'kept')")
     rows = [(n, "forbidden" if n == 6 else f"name {n}") for n in range(1, 11)]

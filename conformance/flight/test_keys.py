@@ -113,6 +113,6 @@ def test_cross_reference(shop):
     assert between("orders", "areas") == between("orders", "orders", pk_db_schema="public") == []
 
 
-def test_a_table_that_sql_has_made(shop):
+def test_a_table_created_by_sql(shop):
     clients.sql(shop, "CREATE TABLE made (a INT, b INT, PRIMARY KEY (b, a))").ok()
     assert primary(shop, "made") == [("public", None, 1, "b"), ("public", None, 2, "a")]

@@ -21,7 +21,7 @@ def server(pod):
     return pod.serve()
 
 
-def test_adbc_sets_the_schema_for_what_comes(server):
+def test_adbc_sets_the_default_schema(server):
     with clients.adbc(server, **COOKIES) as connection:
         with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match="orders"):
             cursor.execute("SELECT count(*) FROM orders")
@@ -142,7 +142,7 @@ JDBC = {
 }
 
 
-def test_what_drivers_ask(server):
+def test_values_that_drivers_request(server):
     with clients.adbc(server) as connection:
         assert connection.adbc_get_info()["vendor_name"] == "spiced"
     # CommandGetSqlInfo without a list returns everything.

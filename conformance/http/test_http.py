@@ -69,7 +69,7 @@ def test_many_requests_on_one_connection(transport):
     assert sum(int(n) for n in re.findall(r"(\d+) ", answer.text)) == 1, answer.text
 
 
-def test_many_requests_side_by_side(transport):
+def test_many_concurrent_requests(transport):
     server, flag, _ = transport
     _reusable(flag)
     url = server.url("/v1/sql")
@@ -217,11 +217,11 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("accept, chosen", CHOICES.items(), ids=CHOICES.keys())
-def test_accept_is_weighed(served, accept, chosen):
+def test_accept_is_negotiated(served, accept, chosen):
     assert clients.sql(served, "SELECT 1 AS x", accept=accept).ok().media_type == chosen
 
 
-def test_accept_that_nothing_meets(served):
+def test_accept_without_a_match(served):
     assert clients.sql(served, "SELECT 1 AS x", accept="image/png").status == 406
 
 

@@ -47,7 +47,7 @@ def test_a_start_is_stopped_with_success(pod, number, delay):
     assert process.returncode == 0, (process.returncode, said)
 
 
-def test_a_hang_up_stops_no_start(pod):
+def test_a_hang_up_does_not_stop_a_start(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve(wait=False)
     _catching(server.process.pid)

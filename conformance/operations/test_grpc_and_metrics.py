@@ -72,7 +72,7 @@ def test_unknown_method(channel):
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_health_turns_with_a_data_set_that_cannot_load(pod):
+def test_health_changes_with_a_data_set_that_cannot_load(pod):
     """The health status follows readiness."""
     pod.yaml(tls=pod.write_pair(), datasets=[{"from": "file:nowhere.csv", "name": "late"}])
     with clients.channel(pod.serve()) as channel:

@@ -169,7 +169,7 @@ def test_it_needs_the_right_to_write(pod):
     assert denied == [{"statement": "INGEST INTO otel.metrics", "trace_id": TRACE, "parent_span_id": SPAN}]
 
 
-def test_the_oldest_goes_when_the_table_is_full(pod):
+def test_the_oldest_row_is_evicted_when_the_table_is_full(pod):
     server = serve(pod, memory_limit="512KiB")
     with channel_of(server) as channel:
         stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
@@ -180,7 +180,7 @@ def test_the_oldest_goes_when_the_table_is_full(pod):
     assert rows(server, "SELECT count(*) AS n FROM otel.metrics WHERE name = '59'") == [{"n": 200}]
 
 
-def test_what_is_old_goes(pod):
+def test_old_rows_expire(pod):
     server = serve(pod, retention="2s")
     with channel_of(server) as channel:
         stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
@@ -196,7 +196,7 @@ def counted(server) -> dict[str, float]:
     return {result or "bytes": float(value) for result, value in found}
 
 
-def test_rows_are_counted_by_what_became_of_them(pod):
+def test_rows_are_counted_by_outcome(pod):
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": {"keys": [f"{WRITER}:rw"]}}, "otel": {"memory_limit": "1MiB"}})
     server = pod.serve("--metrics", "localhost:0")
     assert counted(server) == {}
@@ -265,6 +265,6 @@ def test_the_tables_are_the_pods(pod):
 
 
 @pytest.mark.parametrize("key", ["retention", "memory_limit"])
-def test_a_bound_of_nothing_is_refused(pod, key):
+def test_a_limit_of_zero_is_refused(pod, key):
     pod.yaml(tls=pod.write_pair(), runtime={"otel": {key: "0s" if key == "retention" else 0}})
     assert f"runtime.otel.{key}" in pod.refuse().stderr

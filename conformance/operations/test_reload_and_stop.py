@@ -93,7 +93,7 @@ BREAKS = {"garbage": _nothing, "file-gone": _no_file, "another-pairs-certificate
 
 
 @pytest.mark.parametrize("break_it", BREAKS.values(), ids=BREAKS.keys())
-def test_sighup_with_broken_files_keeps_what_serves_and_heals(pod, break_it):
+def test_sighup_with_broken_files_keeps_the_certificate_and_recovers(pod, break_it):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     break_it(pod)
@@ -160,7 +160,7 @@ def test_idle_connections_do_not_hold_up_the_stop(pod):
         connection.close()
 
 
-def test_connections_that_do_nothing_take_little_memory(pod):
+def test_idle_connections_take_little_memory(pod):
     """The two buffers of 8 KiB per connection exist only while a request is processed."""
     connections, most = 500, 20 << 10
     pod.yaml(tls=pod.write_pair())
@@ -273,7 +273,7 @@ def test_second_signal_ends_at_once(pod):
     assert time.monotonic() - started < 5
 
 
-def test_shutdown_timeout_ends_what_does_not_end(pod):
+def test_shutdown_timeout_ends_stuck_requests(pod):
     """A client that stops reading cannot block the shutdown indefinitely."""
     pod.yaml(tls=pod.write_pair(), runtime={"shutdown_timeout": "1s"})
     server = pod.serve()

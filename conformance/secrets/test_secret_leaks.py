@@ -151,7 +151,7 @@ def echo(asked) -> None:
 
 
 @pytest.mark.parametrize("loud", LOUD)
-def test_material_that_is_no_material(pod, loud):
+def test_invalid_material(pod, loud):
     """Secrets in place of PEM, of an address and of a number."""
     args, more = LOUD[loud]
     marked = {name: LEDGER.mark(f"a secret as a {name}") for name in ("CERT", "ADDRESS", "NUMBER", "PATH_TO")}
@@ -167,7 +167,7 @@ def test_material_that_is_no_material(pod, loud):
 
 
 @pytest.mark.parametrize("loud", LOUD)
-def test_what_callers_and_data_sets_bring(pod, loud):
+def test_secrets_of_callers_and_data_sets(pod, loud):
     """Keys in every header and payload, valid, wrong and malformed; credentials in statements; parameters of data sets
     whose sources answer, refuse, or are missing; a passphrase; a reload of all of these.
     """

@@ -112,7 +112,7 @@ def test_private_ca_by_ssl_cert_file(pod, moto, name, fronts):
     clients.assert_serves(pod.serve(env=aws_environment(SSL_CERT_FILE=pod.ca_file)), pod.pair)
 
 
-def test_throttling_is_waited_out(pod, moto, name, fronts):
+def test_throttled_requests_are_retried(pod, moto, name, fronts):
     moto.create(name, fields(pod.pair))
     on = scripted_server.pass_on(moto.url)
 
@@ -188,7 +188,7 @@ def test_a_pair_that_changes_one_after_the_other_is_read_again_within_seconds(po
     assert len(server.logged("ERROR", match="is rejected")) == 1, "it is logged once, not at each poll"
 
 
-def test_a_store_that_goes_down_keeps_what_serves_and_is_said_once(pod, moto, name, fronts):
+def test_a_store_that_goes_down_keeps_the_values_and_is_logged_once(pod, moto, name, fronts):
     moto.create(name, fields(pod.pair))
     up = scripted_server.pass_on(moto.url)
     between = fronts(up)
@@ -222,7 +222,7 @@ def denied(asked) -> None:
     asked.answer(400, json.dumps(body).encode(), "application/x-amz-json-1.1")
 
 
-def test_a_broken_candidate_is_rejected_and_the_next_good_one_taken(pod, moto, name):
+def test_a_broken_candidate_is_rejected_and_the_next_good_one_loaded(pod, moto, name):
     moto.create(name, fields(pod.pair))
     pod.yaml(secrets=[store(moto.url, name, refresh_interval="1s")], tls=PAIR)
     server = pod.serve(env=aws_environment())
@@ -411,7 +411,7 @@ hint: change `from` or `params`, or remove the store""",
 
 
 @pytest.mark.parametrize("case", SAID, ids=lambda case: case.__name__.strip("_"))
-def test_what_is_said(pod, moto, fronts, name, case):
+def test_messages(pod, moto, fronts, name, case):
     env = case(pod, moto, fronts, name) or aws_environment()
     refused = pod.refuse(env=env)
     assert plain(refused.report, pod.folder).replace(name, "NAME") == SAID[case]

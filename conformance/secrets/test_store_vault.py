@@ -193,7 +193,7 @@ def test_a_given_token_is_renewed(pod, bao, mount):
     clients.assert_serves(server, pod.pair)
 
 
-def test_a_token_that_ends_keeps_the_last_good_values_and_is_said_once(pod, bao, mount):
+def test_an_expired_token_keeps_the_values_and_is_logged_once(pod, bao, mount):
     bao.mount(mount)
     bao.put(mount, "s", fields(pod.pair))
     token = reader(bao, f"{mount}/data/s", ttl="2s", explicit_max_ttl="2s")
@@ -460,7 +460,7 @@ hint: check that the server runs and that hashicorp_vault_address is its address
 
 
 @pytest.mark.parametrize("case", SAID)
-def test_what_is_said(pod, bao, fronts, case):
+def test_messages(pod, bao, fronts, case):
     declare, said = SAID[case]
     pod.yaml(secrets=[declare(pod, bao, fronts)], tls=PAIR)
     refused = pod.refuse(env={"ROOT": bao.root_token})

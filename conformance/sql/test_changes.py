@@ -237,7 +237,7 @@ def test_a_table_that_is_rewritten_meanwhile(pod, postgres):
     assert postgres.sql("SELECT string_agg(n || name, ',' ORDER BY n) FROM moved") == "2b,3a"
 
 
-def test_a_table_that_is_called_as_our_own(pod, postgres):
+def test_a_table_named_like_the_temporary_one(pod, postgres):
     postgres.sql("CREATE TABLE spiced_changes (a0 integer, v0 text); INSERT INTO spiced_changes VALUES (1, 'a'), (2, 'b')")
     postgres.sql("GRANT ALL ON spiced_changes TO app")
     server = serve(pod, postgres, "public.spiced_changes")
@@ -274,7 +274,7 @@ def test_partitions_and_views(pod, postgres):
     assert answer.status == 501 and "a view" in answer.text, answer
 
 
-def test_a_row_that_another_has_changed_meanwhile(pod, postgres):
+def test_a_row_that_is_changed_concurrently(pod, postgres):
     """A concurrent change is not overwritten: the server's change waits for it, and then fails."""
     postgres.sql("CREATE TABLE counted (n integer); INSERT INTO counted VALUES (0); GRANT ALL ON counted TO app")
     server = serve(pod, postgres, "counted")
@@ -294,7 +294,7 @@ def test_a_row_that_another_has_changed_meanwhile(pod, postgres):
     assert postgres.sql("SELECT n FROM counted") == str(len(done))
 
 
-def test_a_change_that_is_broken_off_is_undone(pod, postgres):
+def test_an_abandoned_change_is_undone(pod, postgres):
     """The client disconnects while PostgreSQL works: nothing is changed, and no session or lock remains."""
     postgres.sql("CREATE TABLE held (n integer); INSERT INTO held VALUES (1); GRANT ALL ON held TO app")
     server = serve(pod, postgres, "held")

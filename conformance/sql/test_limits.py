@@ -104,7 +104,7 @@ def test_a_caller_that_does_not_read_takes_no_slot(pod):
         one.__exit__()
 
 
-def test_who_waits_too_long_is_sent_away_and_who_need_not_is_served(pod):
+def test_a_long_wait_in_the_queue_is_refused(pod):
     server = serve(pod, concurrency={"ro": 1}, queue={"ro": 8}, queue_timeout="300ms")
     with Busy(server, READS):
         refused = clients.sql(server, "SELECT 1 AS x", *READS)
@@ -115,7 +115,7 @@ def test_who_waits_too_long_is_sent_away_and_who_need_not_is_served(pod):
 
 
 @pytest.mark.parametrize("key", ["concurrency", "max_result_rows", "max_result_bytes"])
-def test_a_limit_of_nothing_is_refused(pod, key):
+def test_a_limit_of_zero_is_refused(pod, key):
     pod.yaml(tls=pod.write_pair(), runtime={"sql": {key: {"ro": 0} if key == "concurrency" else 0}})
     assert f"runtime.sql.{key}" in pod.refuse().stderr
 

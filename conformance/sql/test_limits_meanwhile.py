@@ -124,7 +124,7 @@ def greedy_by_flight(server) -> str:
 
 
 @pytest.mark.parametrize("greedy, code", [(greedy_by_http, "503"), (greedy_by_flight, "RESOURCE_EXHAUSTED")], ids=["http", "flight"])
-def test_others_are_served_while_some_want_too_much(pod, greedy, code):
+def test_others_are_served_while_some_exceed_a_limit(pod, greedy, code):
     """They fail with their endpoint's code, one after the other, while small queries on every endpoint succeed."""
     pod.yaml(tls=pod.write_pair(), runtime={"sql": {"memory_limit": "64MiB"}}, datasets=[data.MEMORY])
     server = pod.serve()

@@ -81,7 +81,7 @@ def test_wide_letters_stay_in_their_columns(in_clear, home):
     assert lines[3:5] == ["| 日本 |", "| ab   |"]
 
 
-def test_nothing_drives_the_terminal(in_clear, home):
+def test_values_cannot_control_the_terminal(in_clear, home):
     out = run(home, *trusting(in_clear), "SELECT chr(27) || '[2J' AS x").ok()
     assert "\x1b" not in out and "\\u{1b}[2J" in out
     failed = run(home, *trusting(in_clear), "SELECT \"\x1b[2J\"")
@@ -106,7 +106,7 @@ def test_changes_are_counted(notes, home):
     assert run(home, *trusting(notes), "--format", "csv", "SELECT count(*) AS n FROM notes").ok() == "n\n2\n"
 
 
-def test_definitions_say_nothing(notes, home):
+def test_definitions_print_nothing(notes, home):
     ran = run(home, *trusting(notes), "CREATE VIEW v AS SELECT 1 AS x; DROP VIEW v")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
 
@@ -370,7 +370,7 @@ def test_history(in_clear, home):
     assert again.leave() == 0
 
 
-def test_history_elsewhere_and_nowhere(in_clear, home):
+def test_history_in_another_file_or_none(in_clear, home):
     talk = Prompt(home, "--endpoint", endpoint(in_clear), env={"XDG_STATE_HOME": str(home / "state")})
     talk.ask("SELECT 1;")
     assert talk.leave() == 0 and (home / "state/spiced/sql_history").is_file()

@@ -63,7 +63,7 @@ def test_the_systems_store_is_what_ssl_cert_file_names(over_tls, home):
     assert "which is not trusted" in said
 
 
-def test_the_development_ca_of_the_current_folder(pod, home):
+def test_the_development_ca_of_the_current_directory(pod, home):
     server = pod.serve("--tls-self-signed")
     assert run(home, "--endpoint", endpoint(server), *QUERY, cwd=pod.folder).ok() == ANSWER
     said = refused(home, "--endpoint", endpoint(server))
@@ -77,7 +77,7 @@ def test_the_development_ca_of_the_current_folder(pod, home):
     assert ran.code == 1 and "is not trusted" in ran.err
 
 
-def test_a_certificate_that_vouches_for_itself_can_be_trusted(pod, home):
+def test_a_self_signed_certificate_can_be_trusted(pod, home):
     pair = self_signed()
     pod.yaml(tls=pod.write_pair(pair))
     server = pod.serve()
@@ -103,7 +103,7 @@ def test_another_authority(over_tls, home):
     )
 
 
-def test_a_chain_names_whom_to_trust(pod, home):
+def test_a_chain_names_the_ca_to_trust(pod, home):
     middle = Authority("Conformance Middle", parent=pod.ca)
     pod.yaml(tls=pod.write_pair(middle.issue()))
     server = pod.serve()
@@ -169,7 +169,7 @@ def test_a_certificate_of_the_references_recipe(pod, home):
     )
 
 
-def test_a_ca_that_was_made_anew(over_tls, home):
+def test_a_ca_that_was_created_again(over_tls, home):
     old = ca(home, Authority())
     assert refused(home, "--endpoint", endpoint(over_tls), "--tls-root-certificate-file", old) == (
         f"error: no TLS connection to {endpoint(over_tls)}: its certificate (CN=localhost) was issued by another CN=Conformance Root "
@@ -221,7 +221,7 @@ def test_no_store_at_all(in_clear, over_tls, home):
 # No server, and servers other than Flight
 
 
-def test_nobody_listens(home):
+def test_no_listener(home):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -232,7 +232,7 @@ def test_nobody_listens(home):
         )
 
 
-def test_nobody_answers(home):
+def test_no_answer(home):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -259,7 +259,7 @@ def test_the_http_endpoint(over_tls, in_clear, home):
         )
 
 
-def test_what_speaks_neither(home):
+def test_a_server_of_another_protocol(home):
     """A server that sends a greeting in another protocol, as SMTP and SSH do."""
     with socket.socket() as greeter:
         greeter.bind(("127.0.0.1", 0))

@@ -97,7 +97,7 @@ def _flat(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_odd_is_served_and_told(pod, name):
+def test_odd_material_is_served_and_reported(pod, name):
     code, odd = ODD[name]
     if odd.root and os.geteuid() != 0:
         pytest.skip("only root can make it")
@@ -142,7 +142,7 @@ MENDED = {
 @pytest.mark.parametrize(
     "name", [name for name, piece in BROKEN.items() if piece.code in CONVERTED or name in MENDED]
 )
-def test_the_command_of_the_fix_mends_it(pod, name):
+def test_the_command_of_the_fix_works(pod, name):
     broken_pod(pod, name)
     found = finding(check(pod, code=1), BROKEN[name].code)
     mend(pod, found)
@@ -192,7 +192,7 @@ def test_the_question_of_a_passphrase(pod, name):
     check(pod, code=0)
 
 
-def test_a_mode_is_mended(pod):
+def test_a_mode_is_fixed(pod):
     _, odd = ODD["a key that all may read"]
     odd.make(pod)
     (command,) = doctor.commands(finding(check(pod), "TLS-KEY-PERMISSIONS")["fix"])
@@ -201,7 +201,7 @@ def test_a_mode_is_mended(pod):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_an_owner_is_mended(pod):
+def test_an_owner_is_fixed(pod):
     _, odd = ODD["a key of somebody else's"]
     odd.make(pod)
     (command,) = doctor.commands(finding(check(pod), "TLS-KEY-OWNER")["fix"])

@@ -20,14 +20,14 @@ def _leaf(path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(path.read_bytes())
 
 
-def test_who_only_looks_makes_nothing(pod):
+def test_a_check_creates_nothing(pod):
     pod.yaml(tls={"self_signed": True})
     report = json.loads(run(pod, "tls", "check", "--json", pod.folder).stdout)
     assert [f["code"] for f in report["findings"]] == ["TLS-DEVELOPMENT"], report
     assert not (pod.folder / ".spice").exists()
 
 
-def test_a_dry_run_makes_nothing(pod):
+def test_a_dry_run_creates_nothing(pod):
     key = LEDGER.mark("an API key")
     keys = {"auth": {"api_key": {"keys": [f"{key}:rw"]}}}
     pod.yaml(tls=pod.write_pair(), runtime=keys)
@@ -40,7 +40,7 @@ def test_a_dry_run_makes_nothing(pod):
 
 
 @pytest.mark.parametrize("how", ["self_signed", "tls init"])
-def test_it_is_made_anew_before_it_ends(pod, how):
+def test_it_is_renewed_before_it_expires(pod, how):
     """Only the clock moves, to 20 days before the expiry: the next leaf is served, issued by the same CA, without a
     restart.
     """

@@ -137,7 +137,7 @@ def test_inline_by_reference(pod, word, form):
 
 @pytest.mark.parametrize("form", ["pkcs8", "legacy"])
 @pytest.mark.parametrize("passphrase", PASSPHRASES.values(), ids=PASSPHRASES.keys())
-def test_a_passphrase_is_text_as_it_is(pod, passphrase, form):
+def test_a_passphrase_is_used_unchanged(pod, passphrase, form):
     make = {"pkcs8": lambda: encrypted(pod, pod.pair, ["pkcs8", "-topk8"], passphrase), "legacy": lambda: legacy(pod, pod.pair, "aes256", passphrase)}
     assert_serves(serve(pod, pod.pair, make[form](), passphrase), pod.pair)
 
@@ -170,7 +170,7 @@ def test_where_a_passphrase_may_come_from(pod, way):
     assert_serves(pod.serve(env=env), pod.pair)
 
 
-def test_a_newline_at_the_end_of_a_secret_is_nobodys_passphrase(pod, word):
+def test_a_newline_at_the_end_of_a_secret_is_ignored(pod, word):
     """A secret that `kubectl create secret --from-file` made from an edited file: its final newline is not part of the
     passphrase.
     """
@@ -296,7 +296,7 @@ def test_a_passphrase_in_the_pod_is_masked(pod):
     assert_serves(pod.serve(), pod.pair)
 
 
-def test_a_passphrase_that_nothing_is_encrypted_with(pod, word):
+def test_a_passphrase_for_an_unencrypted_key(pod, word):
     server = serve(pod, pod.pair, pod.pair.key_text, word)
     assert_serves(server, pod.pair)
     (said,) = server.logged(match="TLS-PASSPHRASE-UNUSED")
@@ -357,7 +357,7 @@ def test_from_plain_to_encrypted_and_back(pod, word):
         eventually(lambda: clients.presented(server) == renewed.der, "the next one")
 
 
-def test_one_key_is_encrypted_anew(pod):
+def test_one_key_is_encrypted_again(pod):
     """The same key and certificate under another passphrase: nothing is swapped, and nothing fails."""
     folder = pod.folder / "secrets"
     words = [LEDGER.mark("a passphrase"), LEDGER.mark("a new passphrase")]

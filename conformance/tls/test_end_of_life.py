@@ -105,7 +105,7 @@ def test_a_life_to_its_end_and_the_next(pod):
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("left, level", [(20, "WARN"), (5, "ERROR"), (-1, "ERROR")], ids=lambda value: str(value))
-def test_once_a_day_however_often_the_clock_is_looked_at(pod, left, level):
+def test_once_a_day_however_often_the_clock_is_checked(pod, left, level):
     """From the start, hour by hour."""
     pair = pod.ca.issue(starts=-90 * DAY, ends=left * DAY + HOUR / 2)
     server = serve(pod, pod.write_pair(pair))
@@ -119,7 +119,7 @@ def test_once_a_day_however_often_the_clock_is_looked_at(pod, left, level):
     assert set(by_day.values()) == {1} and len(by_day) in (2, 3), said
 
 
-def test_what_was_good_is_told_by_one_and_not_by_all(pod):
+def test_each_certificate_is_reported_separately(pod):
     """Each of two certificates is reported separately; after a renewal its report stops."""
     short, long = pod.ca.issue(("a.localhost",), common_name="a", ends=31 * DAY), pod.ca.issue(ends=200 * DAY)
     more = pod.write_pair(short, stem="a")

@@ -369,13 +369,13 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("what", EMPTY)
-def test_what_could_not_be_enforced_is_refused(pod, what):
+def test_unenforceable_settings_are_refused(pod, what):
     asked, named = EMPTY[what]
     pod.yaml(tls={**pod.write_pair(), **asked.get("tls", {})}, runtime={k: v for k, v in asked.items() if k != "tls"})
     pod.refuse().names(what, named)
 
 
-def test_what_says_none_is_taken(pod):
+def test_settings_that_ask_for_nothing_are_accepted(pod):
     pod.yaml(tls={**pod.write_pair(), "client_auth_mode": "none", "client_crl_files": [], "certificates": []})
     clients.get(pod.serve(), "/health").ok()
 
@@ -398,13 +398,13 @@ def test_help_and_version_are_no_errors(pod):
         assert done.returncode == 0 and word in done.stdout.decode(), done
 
 
-def test_folder_without_a_pod_file(pod):
+def test_directory_without_a_pod_file(pod):
     empty = pod.home / "empty"
     empty.mkdir()
     pod.refuse(path=empty).names("spicepod.yaml", str(empty))
 
 
-def test_folder_that_does_not_exist(pod):
+def test_directory_that_does_not_exist(pod):
     pod.refuse(path="/no/such/folder").names("/no/such/folder")
 
 

@@ -115,7 +115,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("result", FAILURES)
-def test_a_failure_is_counted_as_what_it_was(pod, result):
+def test_a_failure_is_counted_by_its_cause(pod, result):
     settings, fail = FAILURES[result]
     if settings.get("client_auth_mode"):
         REVOKED[id(pod)] = pod.ca.issue(names=(), common_name="revoked", client=True)

@@ -63,7 +63,7 @@ def named(pod: Pod, name: str) -> Pair:
 
 @reference("Configuration priority")
 @pytest.mark.parametrize("winner, loser", MEETINGS, ids=lambda source: source)
-def test_winner(pod, winner, loser):
+def test_effective_value(pod, winner, loser):
     layers = Layers(pod)
     first, second = named(pod, winner), named(pod, loser)
     layers.give(winner, first.certificate, first.key_text)
@@ -96,14 +96,14 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("winner, loser", BROKEN, ids=lambda source: source)
-def test_broken_loser_does_no_harm(pod, winner, loser):
+def test_broken_overridden_value_does_no_harm(pod, winner, loser):
     layers = Layers(pod)
     layers.give(winner, pod.pair.certificate, pod.pair.key_text)
     layers.give(loser, MISSING, MISSING)
     assert clients.presented(layers.serve()) == pod.pair.der
 
 
-def test_loser_whose_secret_is_missing_does_no_harm(pod):
+def test_overridden_value_with_a_missing_secret_does_no_harm(pod):
     pod.yaml(tls={"certificate": "${env:NOWHERE_TO_BE_FOUND}", "key": "${env:NOWHERE_TO_BE_FOUND}"})
     paths = pod.write_pair()
     server = pod.serve("--tls-certificate-file", paths["certificate_file"], "--tls-key-file", paths["key_file"])
@@ -119,7 +119,7 @@ APART = [
 
 
 @pytest.mark.parametrize("certificate_from, key_from", APART, ids=lambda source: source)
-def test_certificate_and_key_are_chosen_apart(pod, certificate_from, key_from):
+def test_certificate_and_key_are_chosen_separately(pod, certificate_from, key_from):
     layers = Layers(pod)
     layers.give(certificate_from, pod.pair.certificate, "", only="certificate")
     layers.give(key_from, "", pod.pair.key_text, only="key")
@@ -261,7 +261,7 @@ def test_self_signed_beside_material_is_an_error(pod, case):
     assert not (pod.folder / ".spice").exists(), "a refused start creates no files"
 
 
-def test_variables_are_taken_as_they_are(pod):
+def test_variables_are_literal(pod):
     """Command-line and environment values are literal: references in them are not resolved."""
     refusal = pod.refuse(
         env={
@@ -274,7 +274,7 @@ def test_variables_are_taken_as_they_are(pod):
     refusal.names("SPICED_RUNTIME__TLS__CERTIFICATE_FILE")
 
 
-def test_variable_sets_what_is_not_tls(pod):
+def test_variable_sets_other_settings(pod):
     """`SPICED_RUNTIME__…` reaches every setting of `runtime`."""
     server = pod.serve(env={"SPICED_RUNTIME__HTTP__BODY_LIMIT": "1KiB"})
     assert clients.sql(server, "SELECT 1 -- " + "x" * 4096).status == 413

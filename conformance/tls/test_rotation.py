@@ -58,7 +58,7 @@ CHANGES = {"rename": _rename, "in place": _in_place, "..data": _swap, "folder": 
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_changed_files_serve_by_themselves(pod, change):
+def test_changed_files_are_loaded_automatically(pod, change):
     _mount(pod, pod.pair, "..1")
     pod.yaml(tls={"certificate_file": "volume/tls.crt", "key_file": "volume/tls.key"})
     server = pod.serve()
@@ -105,7 +105,7 @@ def test_the_pod_itself(pod):
     assert clients.sql(server, "SELECT 1 AS x", *show).ok().json() == [{"x": 1}]
 
 
-def test_a_broken_pod_keeps_what_serves(pod):
+def test_a_broken_pod_keeps_the_current_configuration(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     pod.write("spicepod.yaml", "runtime: { tls: { certificate_file: tls.crt, key_flie: tls.key } }\n")
@@ -169,7 +169,7 @@ EMPTIED = {
 
 
 @pytest.mark.parametrize("text", EMPTIED.values(), ids=EMPTIED.keys())
-def test_no_reload_opens_a_endpoint(pod, text):
+def test_no_reload_opens_an_endpoint(pod, text):
     """A pod that is half-written, or emptied by mistake, does not admit callers that were not admitted before."""
     key = LEDGER.mark("an API key")
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": {"keys": [f"{key}:rw"]}}})
@@ -184,7 +184,7 @@ def test_no_reload_opens_a_endpoint(pod, text):
     assert clients.presented(server, "http") == pod.pair.der
 
 
-def test_a_refused_pod_is_taken_once_it_is_whole(pod):
+def test_a_refused_pod_is_loaded_once_it_is_complete(pod):
     """A key removed by a pod that refers to a missing certificate is refused once the certificate exists."""
     leaked, kept = LEDGER.mark("a leaked API key"), LEDGER.mark("an API key")
     keys = {"auth": {"api_key": {"keys": [f"{leaked}:rw", f"{kept}:rw"]}}}
@@ -201,7 +201,7 @@ def test_a_refused_pod_is_taken_once_it_is_whole(pod):
     clients.sql(server, "SELECT 1 AS x", "-H", f"X-API-Key: {kept}").ok()
 
 
-def test_a_revocation_list_that_ends_is_told(pod):
+def test_an_expired_revocation_list_is_reported(pod):
     pod.write("ca.pem", pod.ca.pem)
     pod.write("clients.crl", pod.ca.crl(ends=datetime.timedelta(seconds=5)))
     asks = {"client_auth_mode": "request", "client_auth_ca_file": "ca.pem", "client_crl_files": ["clients.crl"]}
@@ -216,7 +216,7 @@ def test_a_revocation_list_that_ends_is_told(pod):
     eventually(lambda: clients.get(server, "/health", *shows).status == 200, "the new list")
 
 
-def test_what_is_not_valid_yet_is_taken_when_its_time_comes(pod):
+def test_a_certificate_is_loaded_when_it_becomes_valid(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     early = pod.ca.issue(common_name="early", starts=datetime.timedelta(seconds=8))

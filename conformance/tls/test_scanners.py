@@ -64,7 +64,7 @@ def test_sslyze_finds_the_modern_profile_modern(pod, tmp_path):
 
 
 @pytest.mark.timeout(180)
-def test_sslyze_tells_the_two_apart(over_tls, tmp_path):
+def test_sslyze_distinguishes_the_profiles(over_tls, tmp_path):
     """Shows that sslyze reports an endpoint that is not modern."""
     with pytest.raises(AssertionError, match="FAILED - Not compliant"):
         sslyze(over_tls, "modern", "http", path=tmp_path)

@@ -142,7 +142,7 @@ def test_clients_that_check_find_what_they_asked_for(pod, names):
     assert refused.exit == 60, refused
 
 
-def test_an_exact_name_wherever_it_stands(pod, names):
+def test_an_exact_name_in_any_position(pod, names):
     """An exact name takes precedence over a wildcard, whether that is in the list before it or in the top-level pair.
     """
     top = pod.ca.issue(("*.example.com",), common_name="top")
@@ -154,7 +154,7 @@ def test_an_exact_name_wherever_it_stands(pod, names):
     assert names.who(server, "c.example.com") == "top", "the first of two wildcards"
 
 
-def test_odd_wildcards_are_no_wildcards(pod, names):
+def test_odd_wildcards_are_not_wildcards(pod, names):
     """A wildcard must be a whole label, and the first one: RFC 9525 §6.3."""
     more = [names.add("d*.example.com", stem="part"), names.add("a.*.example.com", stem="inner"), names.add("*", stem="all")]
     pod.yaml(tls={**pod.write_pair(), "certificates": more})
@@ -163,7 +163,7 @@ def test_odd_wildcards_are_no_wildcards(pod, names):
         assert names.who(server, name) == "default", name
 
 
-def test_without_a_pair_at_the_top_the_first_is_everybodys(pod, names):
+def test_without_a_top_level_pair_the_first_is_the_default(pod, names):
     pod.yaml(tls={"certificates": [names.add("a.example.com"), names.add("b.example.com")]})
     server = pod.serve()
     asked = ("a.example.com", "b.example.com", "c.example.com", None)
@@ -185,7 +185,7 @@ def names_of(der: bytes) -> str:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
-def test_strict_sni_refuses_who_asks_for_nobody(pod, names, version):
+def test_strict_sni_refuses_unknown_and_missing_names(pod, names, version):
     pod.yaml(tls={**_choices(pod, names), "strict_sni": True})
     server = pod.serve()
     for endpoint in ENDPOINTS:
@@ -227,7 +227,7 @@ def test_strict_sni_comes_and_goes_by_reload(pod, names):
     [{"strict_sni": True}, {"min_version": "1.3"}, {"profile": "modern"}],
     ids=lambda setting: next(iter(setting)),
 )
-def test_a_setting_of_tls_without_tls_is_not_passed_over(pod, setting):
+def test_a_tls_setting_without_tls_is_an_error(pod, setting):
     """Like `client_crl_files` without `client_auth_mode`: the setting shows that its author expects TLS."""
     pod.yaml(tls=setting)
     server = pod.serve()
@@ -283,7 +283,7 @@ def test_the_default_too_is_one_that_the_client_can_verify(pod, names):
 
 
 @pytest.mark.parametrize("version", ["tls1_2", "tls1_3"])
-def test_a_session_is_resumed_for_its_own_name_alone(pod, names, tmp_path, version):
+def test_a_session_is_resumed_only_for_its_own_name(pod, names, tmp_path, version):
     """RFC 6066 §3: a server must not resume for another name."""
     pod.yaml(tls=_choices(pod, names))
     server = pod.serve()
@@ -321,7 +321,7 @@ def test_status_and_metrics_list_every_certificate(pod, names):
     assert sorted(series) == sorted((endpoint, fingerprint) for endpoint in EVERY_DOOR for fingerprint in origins)
 
 
-def test_the_doctor_looks_at_the_pair_that_would_answer(pod, names):
+def test_the_doctor_checks_the_pair_that_would_be_presented(pod, names):
     tls = _choices(pod, names)
     tls["certificates"].append(names.add("old.example.com", starts=-9 * DAY, ends=-DAY))
     pod.yaml(tls=tls)
@@ -351,7 +351,7 @@ def test_one_that_is_wrong_stops_the_start(pod, names, wrong, names_it):
     pod.refuse().names("certificates[1]", names_it)
 
 
-def test_a_file_beats_inline_text_in_an_entry_too(pod, names):
+def test_a_file_overrides_inline_text_in_an_entry_too(pod, names):
     entry = names.add("a.example.com")
     pod.yaml(tls={**pod.write_pair(), "certificates": [{**entry, "certificate": "nothing", "key": "nothing"}]})
     assert names.who(pod.serve(), "a.example.com") == "a.example.com"
@@ -360,7 +360,7 @@ def test_a_file_beats_inline_text_in_an_entry_too(pod, names):
 # Reload
 
 
-def test_each_is_renewed_by_itself(pod, names):
+def test_each_is_renewed_separately(pod, names):
     pod.yaml(tls=_choices(pod, names))
     server = pod.serve("--metrics", "localhost:0")
     renewed = names.renew("other.org")

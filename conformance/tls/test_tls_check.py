@@ -152,7 +152,7 @@ PEM = {
 
 
 @pytest.mark.parametrize("code", PEM)
-def test_what_is_wrong_with_the_files(pod, code):
+def test_problems_of_the_files(pod, code):
     make, exit_code = PEM[code]
     certificate, key = make(pod)
     pod.write("tls.crt", certificate)
@@ -200,7 +200,7 @@ def inspect(pod, *words, code: int = 0) -> dict:
     return json.loads(run(pod, "tls", "inspect", "--json", *words, code=code).stdout)
 
 
-def test_inspect_tells_what_a_server_presents(pod):
+def test_inspect_shows_what_a_server_presents(pod):
     pod.yaml(tls=pod.write_pair(Authority("Between", pod.ca).issue()))
     server = pod.serve()
     address = f"localhost:{server.port('http')}"
@@ -214,7 +214,7 @@ def test_inspect_tells_what_a_server_presents(pod):
     assert "speaks TLS 1.3 and 1.2" in text and "0 CN=localhost, for localhost" in text, text
 
 
-def test_inspect_says_what_is_wrong(pod):
+def test_inspect_reports_problems(pod):
     pod.yaml(tls={**pod.write_pair(pod.ca.issue((), starts=-3 * DAY, ends=-DAY)), "min_version": "1.3"})
     server = pod.serve()
     seen = inspect(pod, f"127.0.0.1:{server.port('flight')}", code=1)

@@ -206,7 +206,7 @@ def test_the_doctor_says_what_the_table_says(presenting, pod, name):
         assert by_findings == refused, "each refusal has its finding"
 
 
-def test_what_could_not_be_checked_is_said(presenting, pod):
+def test_unchecked_properties_are_reported(presenting, pod):
     folder = presenting.folders["good"]
     pod.yaml(tls={"certificate_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")})
     said = run(pod, "tls", "check", pod.folder).stdout.decode()
@@ -218,7 +218,7 @@ def test_what_could_not_be_checked_is_said(presenting, pod):
     assert code == 1 and not any(report["accepted_by"].values()), report
 
 
-def test_the_file_beside_it_tells_what_is_missing(pod):
+def test_a_neighbouring_file_shows_what_is_missing(pod):
     """The names reveal nothing: certbot's chain.pem shows that the issuer is an intermediate, a root next to it shows
     that it is not; and the command of the fix creates the whole chain.
     """
@@ -279,7 +279,7 @@ def test_the_command_for_a_chain_works(pod, kind):
     assert written == chains.certificate_pem(one, two, three)
 
 
-def test_a_key_in_the_certificates_file_is_nobody_elses(pod):
+def test_a_key_in_the_certificate_file_is_private(pod):
     combined = pod.pair.certificate + pod.pair.key_text
     pod.write("tls.pem", combined, mode=0o644)
     pod.write("tls.key", pod.pair.key_text)
@@ -288,7 +288,7 @@ def test_a_key_in_the_certificates_file_is_nobody_elses(pod):
     assert "tls.pem" in found["fix"] and found["origin"].endswith("certificate_file"), found
 
 
-def test_everything_is_said_at_once(pod):
+def test_everything_is_reported_at_once(pod):
     """Certificate and key; names and dates."""
     pod.write("tls.crt", "nothing of the kind")
     pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "none.key"})

@@ -196,7 +196,7 @@ def test_curl_without_tls_over_h2_gets_no_answer_from_behind(over_tls):
 
 
 @every_endpoint
-def test_tls_on_a_plain_port_fails_and_harms_nobody(in_clear, endpoint):
+def test_tls_on_a_plain_port_fails_and_harms_no_other_client(in_clear, endpoint):
     with pytest.raises((ssl.SSLError, ConnectionError)):
         clients.handshake(in_clear.port(endpoint))
     clients.get(in_clear, "/health").ok()
@@ -222,7 +222,7 @@ GARBAGE = {
 
 @every_endpoint
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE.keys())
-def test_garbage_is_closed_and_harms_nobody(over_tls, endpoint, data):
+def test_garbage_is_closed_and_harms_no_other_client(over_tls, endpoint, data):
     with connect(over_tls, endpoint) as connection:
         try:
             connection.sendall(data)
@@ -233,7 +233,7 @@ def test_garbage_is_closed_and_harms_nobody(over_tls, endpoint, data):
     clients.handshake(over_tls.port(endpoint)).close()
 
 
-def test_garbage_on_a_plain_port_harms_nobody(in_clear):
+def test_garbage_on_a_plain_port_harms_no_other_client(in_clear):
     for endpoint in ENDPOINTS:
         for data in GARBAGE.values():
             with connect(in_clear, endpoint) as connection:
@@ -269,7 +269,7 @@ def _half_open(server, endpoint: str, count: int) -> list[socket.socket]:
     return connections
 
 
-def test_half_open_handshakes_delay_nobody(pod):
+def test_half_open_handshakes_delay_no_other_client(pod):
     """With the default deadline of 10 s, so that waiting for it would be noticeable."""
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
@@ -325,7 +325,7 @@ def test_more_connections_than_are_allowed(pod):
 
 
 @pytest.mark.parametrize("state", ["silent", "handshake", "h2", "h1", "h1 kept alive"])
-def test_who_does_nothing_makes_room(pod, state):
+def test_inactive_connections_make_room(pod, state):
     """Whatever the state of the connections without a request, a new client is served within about a second."""
     pod.yaml(tls=pod.write_pair(), runtime={"limits": {"connections": 8}})
     server = pod.serve()
