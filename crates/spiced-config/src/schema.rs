@@ -26,7 +26,7 @@ pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let mut root = settings.into_generator().into_root_schema_for::<Spicepod>().to_value();
     root["title"] = json!("spicepod.yaml");
-    root["description"] = json!("What `spiced` serves, and how.");
+    root["description"] = json!("The configuration of `spiced`.");
     take_references(&mut root);
     for (path, names) in FOREIGN {
         let mut at = &mut root;
@@ -35,7 +35,7 @@ pub fn schema() -> Value {
         }
         if let Some(properties) = at["properties"].as_object_mut() {
             for name in *names {
-                let description = "Known to Spice.ai; `spiced` leaves it out, with a warning.";
+                let description = "A key of Spice.ai that `spiced` ignores, with a warning.";
                 properties.entry(*name).or_insert_with(|| json!({ "description": description, "deprecated": true }));
             }
         }
