@@ -58,7 +58,7 @@ class Pebble:
         return clients.curl(f"https://localhost:{self._management}/roots/0", ca=str(self.trust)).ok().text
 
     def certbot(self, *words: str, **env: str) -> str:
-        """Runs `certbot WORDS` with directories below `folder`, and returns its output."""
+        """Runs `certbot WORDS` in this server's directory, and returns its output."""
         folders = [word for name in ("config", "work", "logs") for word in (f"--{name}-dir", str(self.folder / name))]
         done = subprocess.run(
             [clients.optional_tool("certbot"), *words, "--non-interactive", "--server", self.directory, *folders],

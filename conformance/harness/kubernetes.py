@@ -51,8 +51,8 @@ def objects(text: str) -> list[dict]:
 
 
 def kustomized(folder: Path, *components: str, **more) -> list[dict]:
-    """Renders deploy/kubernetes with these components, through a kustomization in `folder`; `more` is its further
-    content.
+    """Renders deploy/kubernetes with these components, through a kustomization in a directory; `more` is its
+    further content.
     """
     if not components and not more:
         return objects(run(tool("kubectl"), "kustomize", BASE).stdout)

@@ -32,7 +32,7 @@ _Dumper.add_representer(
 
 
 class Pod:
-    """`folder` holds spicepod.yaml; `cwd` is where the program is started, deliberately a different directory."""
+    """A directory with spicepod.yaml. The program is started in `cwd`, which is deliberately a different one."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "pod"

@@ -289,7 +289,7 @@ fn is_secret(key: &str) -> bool {
     ];
     let name = key.rsplit('.').next().unwrap_or_default();
     let param = key.contains("].params.");
-    // Also if the list is malformed: that is when people look at the output, and share it.
+    // Also if the list is malformed: that is when people read the output, and share it.
     let of_pair = key.starts_with("runtime.tls.certificates") && !name.ends_with("_file");
     SECRETS.contains(&key)
         || of_pair

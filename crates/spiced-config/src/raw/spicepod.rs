@@ -192,7 +192,7 @@ pub(crate) struct Auth {
     /// Whether a caller needs both a key and a certificate, if both are configured.
     #[schemars(extend("default" = "any"))]
     pub(crate) require: Option<Spanned<Require>>,
-    /// The role of callers without credentials. If credentials are configured, the default is none.
+    /// The role of callers without credentials. If credentials are configured, such callers are refused by default.
     #[schemars(extend("x-unset" = "rw on a loopback endpoint, none elsewhere"))]
     pub(crate) allow_anonymous: Option<Anonymous>,
     /// Whether the metrics endpoint requires the same credentials.
