@@ -36,6 +36,7 @@ use crate::memory_watch::MemoryWatch;
 use crate::name::{CATALOG, DEFAULT_SCHEMA, SYSTEM_SCHEMA, TableName};
 use crate::number_comparisons::NumberComparisons;
 use crate::plan_cache::PlanCache;
+use crate::proven::Proven;
 use crate::ring_table::RingTable;
 use crate::session::DataFusionSession;
 use crate::spill::SpillDirectory;
@@ -59,7 +60,7 @@ pub struct DataFusionEngine {
 /// The state that all sessions share.
 pub(crate) struct EngineShared {
     /// The initial state of each session.
-    pub(crate) state: Arc<SessionState>,
+    pub(crate) state: Proven<SessionState>,
     pub(crate) rules: CatalogPolicy,
     pub(crate) query_timeout: Duration,
     /// The maximum length of a statement, in bytes.
@@ -89,9 +90,9 @@ impl DataFusionEngine {
         let host_paths = HostPaths::new(options.host_paths.clone());
         host_paths.register(state.runtime_env()).map_err(|e| StartError::engine(&e))?;
         for factory in state.table_factories_mut().values_mut() {
-            *factory = Arc::new(ExternalTables(host_paths.clone()));
+            *factory = Arc::new(ExternalTables::new(host_paths.clone()));
         }
-        let state = Arc::new(state);
+        let state = Proven::new(state);
         let datasets = check(&options, &state)?;
 
         let mut schemas: BTreeMap<String, BTreeMap<String, watch::Receiver<LoadState>>> = BTreeMap::new();

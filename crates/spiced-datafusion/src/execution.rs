@@ -20,6 +20,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use futures::{StreamExt, stream};
 use spiced_engine::{Effect, EngineError, ErrorKind, Execution, Parameters, Prepared, Slot, rows_size};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +31,7 @@ use crate::engine::EngineShared;
 use crate::error::engine_error;
 use crate::in_memory::InMemoryStream;
 use crate::plan_cache::CachedPlan;
+use crate::proven::Proven;
 use crate::session::{SessionOwn, ended};
 use crate::work::{DeadlineGuard, Work, uninterrupted};
 use crate::{ddl, functions, in_memory, output_schema, parameters, session};
@@ -48,7 +50,7 @@ const GRACE: Duration = Duration::from_millis(100);
 pub(crate) struct Planned {
     pub(crate) shared: Arc<EngineShared>,
     pub(crate) own: Arc<SessionOwn>,
-    pub(crate) known: Arc<CachedPlan>,
+    pub(crate) known: Proven<CachedPlan>,
     /// The time spent on planning: the limit covers planning and execution together.
     pub(crate) spent: Duration,
 }
@@ -73,8 +75,8 @@ impl Prepared for Planned {
             return Ok(self.known.schema.clone());
         }
         let (shared, own, known) = (self.shared.clone(), self.own.clone(), self.known.clone());
-        let work = async move { session::bind(&shared, &own, &known, &values).await };
-        Ok(self.shared.within_limit(self.own.principal.role(), work).await??.schema.clone())
+        let work = session::bound_schema(shared, own, known, values);
+        self.shared.within_limit(self.own.principal.role(), work).await?
     }
 
     async fn execute(&self, parameters: Parameters) -> Result<Execution, EngineError> {
@@ -98,7 +100,7 @@ impl Prepared for Planned {
         };
         let strikes = (run.deadline + GRACE).into_std();
         let runtime = self.shared.runtimes.of(self.own.principal.role());
-        let task = AbortOnDropHandle::new(runtime.spawn(run.drive(ready, batches)));
+        let task = run.spawn_on(runtime, ready, batches);
         let (work, held) = (task.abort_handle(), InMemoryStream::default());
         let (holds, stops, ahead) = (held.clone(), stop.clone(), received.clone());
         let mut strike = self.shared.strike(strikes, move || {
@@ -156,7 +158,7 @@ struct Begun {
 struct Run {
     shared: Arc<EngineShared>,
     own: Arc<SessionOwn>,
-    known: Arc<CachedPlan>,
+    known: Proven<CachedPlan>,
     parameters: Parameters,
     limit: Duration,
     deadline: Instant,
@@ -214,6 +216,15 @@ impl Received {
 }
 
 impl Run {
+    fn spawn_on(
+        self,
+        runtime: &Handle,
+        ready: oneshot::Sender<Result<Begun, EngineError>>,
+        batches: mpsc::Sender<Result<Waiting, EngineError>>,
+    ) -> AbortOnDropHandle<()> {
+        AbortOnDropHandle::new(runtime.spawn(self.drive(ready, batches)))
+    }
+
     async fn drive(
         mut self,
         ready: oneshot::Sender<Result<Begun, EngineError>>,
@@ -334,7 +345,7 @@ impl Run {
             true => known.clone(),
             false => {
                 let bound = session::bind(shared, &self.own, known, &values);
-                Arc::new(uninterrupted(&self.stop, bound).ok_or_else(|| timed_out(self.limit))??)
+                Proven::new(uninterrupted(&self.stop, bound).ok_or_else(|| timed_out(self.limit))??)
             }
         };
         let (plan, promised) = (known.plan.clone(), known.schema.clone());

@@ -6,30 +6,63 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::arrow::datatypes::Schema;
 use datafusion::catalog::{Session, TableProvider, TableProviderFactory};
 use datafusion::datasource::listing::{ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::datasource::listing_table_factory::ListingTableFactory;
 use datafusion::error::Result;
 use datafusion::logical_expr::CreateExternalTable;
+use futures::future::BoxFuture;
 
 use crate::host_paths::HostPaths;
+use crate::proven::Proven;
 
 /// The factory for the tables of `CREATE EXTERNAL TABLE`.
 #[derive(Debug)]
-pub(crate) struct ExternalTables(pub(crate) HostPaths);
+pub(crate) struct ExternalTables {
+    host_paths: HostPaths,
+    listing: ListingTableFactory,
+}
 
-#[async_trait]
+impl ExternalTables {
+    pub(crate) fn new(host_paths: HostPaths) -> Self {
+        Self { host_paths, listing: ListingTableFactory::new() }
+    }
+}
+
 impl TableProviderFactory for ExternalTables {
-    async fn create(&self, state: &dyn Session, create: &CreateExternalTable) -> Result<Arc<dyn TableProvider>> {
-        let made = ListingTableFactory::new().create(state, create).await?;
+    // No `async fn`: see `crate::proven`.
+    fn create<'a, 'b, 'c, 'f>(
+        &'a self,
+        state: &'b dyn Session,
+        create: &'c CreateExternalTable,
+    ) -> BoxFuture<'f, Result<Arc<dyn TableProvider>>>
+    where
+        Self: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+    {
+        let (made, create) = (self.listing.create(state, create), Proven::new(create.clone()));
+        Box::pin(async move { self.rooted(state, made.await?, &create) })
+    }
+}
+
+impl ExternalTables {
+    /// Returns `made`, addressed through the object store of its directory if its files are on this host.
+    fn rooted(
+        &self,
+        state: &dyn Session,
+        made: Arc<dyn TableProvider>,
+        create: &CreateExternalTable,
+    ) -> Result<Arc<dyn TableProvider>> {
         let Some(table) = made.downcast_ref::<ListingTable>() else { return Ok(made) };
         let is_of_host = |url: &ListingTableUrl| url.scheme() == "file";
         if !table.table_paths().iter().any(is_of_host) {
             return Ok(made);
         }
-        let paths = table.table_paths().iter().map(|url| self.0.rooted_listing(url)).collect::<Option<Vec<_>>>();
+        let paths =
+            table.table_paths().iter().map(|url| self.host_paths.rooted_listing(url)).collect::<Option<Vec<_>>>();
         let Some(paths) = paths else { return Ok(made) };
         let schema = table.schema();
         // The partition columns from the directories' names come last.

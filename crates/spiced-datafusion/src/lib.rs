@@ -74,6 +74,7 @@ mod parameters;
 mod plan_cache;
 mod plan_expressions;
 mod projections;
+mod proven;
 mod ring_table;
 mod runtime;
 mod session;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::catalog::LoadState;
 use crate::connectors::Source;
 use crate::plan_cache::PlanCache;
+use crate::proven::Proven;
 
 /// The pause after the first failure; it doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -27,7 +28,7 @@ pub(crate) struct Loader {
     /// The index of the data set in the statuses.
     pub(crate) index: usize,
     pub(crate) source: Arc<dyn Source>,
-    pub(crate) state: Arc<SessionState>,
+    pub(crate) state: Proven<SessionState>,
     pub(crate) slot: watch::Sender<LoadState>,
     pub(crate) statuses: watch::Sender<Vec<DatasetStatus>>,
     pub(crate) reloads: Reloads,

@@ -34,13 +34,14 @@ use spiced_engine::ErrorKind;
 use crate::coalesce::{collect, merged};
 use crate::dml::{UpdatableTable, row_id_column};
 use crate::error::refusal;
+use crate::proven::Proven;
 
 /// An in-memory table.
 #[derive(Debug)]
 pub(crate) struct MemoryTable {
     schema: SchemaRef,
     constraints: Constraints,
-    column_defaults: HashMap<String, Expr>,
+    column_defaults: Proven<HashMap<String, Expr>>,
     rows: Arc<Rows>,
 }
 
@@ -50,7 +51,12 @@ impl MemoryTable {
         let reservation = MemoryConsumer::new("memory table").register(pool);
         let held = Mutex::new(Held { parts: Vec::new(), next: 0, reservation });
         let rows = Rows { schema: schema.clone(), held };
-        Self { schema, constraints: Constraints::default(), column_defaults: HashMap::new(), rows: Arc::new(rows) }
+        Self {
+            schema,
+            constraints: Constraints::default(),
+            column_defaults: Proven::new(HashMap::new()),
+            rows: Arc::new(rows),
+        }
     }
 
     /// Returns the keys that the table was created with.
@@ -61,7 +67,7 @@ impl MemoryTable {
     /// Sets the keys and defaults from `CREATE TABLE`.
     pub(crate) fn with_definition(mut self, constraints: Constraints, defaults: HashMap<String, Expr>) -> Self {
         self.constraints = constraints;
-        self.column_defaults = defaults;
+        self.column_defaults = Proven::new(defaults);
         self
     }
 

@@ -4,7 +4,7 @@
 //! dropped table is released, and the statement is planned again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::Result;
@@ -14,6 +14,8 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::sql::parser::Statement;
 use spiced_engine::Effect;
+
+use crate::proven::Proven;
 
 /// The number of recent plans; as many again may be awaiting eviction.
 const MAX_PLANS: usize = 256;
@@ -55,7 +57,7 @@ pub(crate) struct CachedPlan {
     pub(crate) parameters: Schema,
     pub(crate) effect: Effect,
     /// The SQL statement it was planned from, if any: with values for its parameters it is planned again.
-    pub(crate) statement: Option<Arc<Statement>>,
+    pub(crate) statement: Option<Proven<Statement>>,
     /// The optimized plan if it is the same each time, otherwise `None`.
     optimized: OnceLock<Option<LogicalPlan>>,
     /// The memory reserved for the plan while it is cached.
@@ -68,7 +70,7 @@ impl CachedPlan {
     }
 
     /// Marks the plan as that of `statement`.
-    pub(crate) fn of_statement(self, statement: Arc<Statement>) -> Self {
+    pub(crate) fn of_statement(self, statement: Proven<Statement>) -> Self {
         Self { statement: Some(statement), ..self }
     }
 
@@ -127,14 +129,14 @@ pub(crate) struct PlanCache(Mutex<CacheEntry>);
 struct CacheEntry {
     /// The number of invalidations.
     age: u64,
-    recent: HashMap<Box<str>, Arc<CachedPlan>>,
+    recent: HashMap<Box<str>, Proven<CachedPlan>>,
     /// The plans to be evicted next unless they are requested before.
-    older: HashMap<Box<str>, Arc<CachedPlan>>,
+    older: HashMap<Box<str>, Proven<CachedPlan>>,
 }
 
 impl PlanCache {
     /// Returns the cached plan of `sql`.
-    pub(crate) fn get(&self, sql: &str) -> Option<Arc<CachedPlan>> {
+    pub(crate) fn get(&self, sql: &str) -> Option<Proven<CachedPlan>> {
         let mut kept = self.lock();
         if let Some(known) = kept.recent.get(sql) {
             return Some(known.clone());
@@ -156,7 +158,7 @@ impl PlanCache {
         &self,
         sql: &str,
         age: u64,
-        known: &Arc<CachedPlan>,
+        known: &Proven<CachedPlan>,
         reserve: impl FnOnce(usize) -> Option<MemoryReservation>,
     ) {
         if sql.len() > MAX_SQL {
@@ -184,7 +186,7 @@ impl PlanCache {
 }
 
 impl CacheEntry {
-    fn add(&mut self, sql: Box<str>, known: Arc<CachedPlan>) {
+    fn add(&mut self, sql: Box<str>, known: Proven<CachedPlan>) {
         if self.recent.len() >= MAX_PLANS {
             self.older = std::mem::take(&mut self.recent);
         }
@@ -214,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    async fn known(sql: &str) -> Arc<CachedPlan> {
+    async fn known(sql: &str) -> Proven<CachedPlan> {
         let plan = SessionContext::new().state().create_logical_plan(sql).await.unwrap();
         let schema = plan.schema().inner().clone();
         Arc::new(CachedPlan::new(plan, schema, Schema::empty(), Effect::Read))

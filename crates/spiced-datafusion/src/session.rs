@@ -11,10 +11,11 @@ use crate::execution::Planned;
 use crate::names::{self, Names};
 use crate::output_schema;
 use crate::plan_cache::CachedPlan;
+use crate::proven::Proven;
 use crate::typed_parameters::Values;
 use crate::{complexity, connectors, dml, effect, parameters, statement};
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::execution::context::SessionState;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -25,6 +26,8 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use spiced_engine::{
     Catalog, Effect, EngineError, ErrorKind, ForeignKey, Ingest, Prepared, Principal, Session, Statement, TableInfo,
 };
@@ -37,18 +40,18 @@ pub(crate) struct DataFusionSession {
 
 /// The state of one session: DataFusion's state, replaced as a whole by `SET` and `PREPARE`.
 pub(crate) struct SessionOwn {
-    state: Mutex<Arc<SessionState>>,
+    state: Mutex<Proven<SessionState>>,
     /// The owner of the session.
     pub(crate) principal: Arc<Principal>,
     /// Held while a statement changes the state, so that no concurrent change is lost.
     changing: tokio::sync::Mutex<()>,
     /// The statements from `PREPARE`.
-    prepared: Mutex<HashMap<String, Arc<PreparedSql>>>,
+    prepared: Mutex<HashMap<String, Proven<PreparedSql>>>,
 }
 
 /// A statement from `PREPARE`, planned again by each `EXECUTE` with its values.
 struct PreparedSql {
-    statement: Arc<Parsed>,
+    statement: Parsed,
     /// The declared types of its parameters.
     declared: Vec<DataType>,
     /// Its parameters.
@@ -57,16 +60,20 @@ struct PreparedSql {
 
 impl SessionOwn {
     /// Returns the current state.
-    pub(crate) fn state(&self) -> Arc<SessionState> {
+    pub(crate) fn state(&self) -> Proven<SessionState> {
         self.lock().clone()
     }
 
     /// Runs a statement that changes the session and was planned from `parsed`.
-    pub(crate) async fn change(
-        &self,
+    pub(crate) fn change<'a>(
+        &'a self,
         statement: PlanStatement,
-        parsed: Option<&Parsed>,
-    ) -> datafusion::error::Result<()> {
+        parsed: Option<&'a Parsed>,
+    ) -> BoxFuture<'a, datafusion::error::Result<()>> {
+        self.change_now(statement, parsed).boxed()
+    }
+
+    async fn change_now(&self, statement: PlanStatement, parsed: Option<&Parsed>) -> datafusion::error::Result<()> {
         let _alone = self.changing.lock().await;
         let context = SessionContext::new_with_state(SessionState::clone(&self.state()));
         let prepares = match (&statement, parsed) {
@@ -74,11 +81,11 @@ impl SessionOwn {
                 Ast::Prepare { data_types, statement, .. } => {
                     let declared = prepare.fields.iter().take(data_types.len());
                     let prepared = PreparedSql {
-                        statement: Arc::new(Parsed::Statement(statement.clone())),
+                        statement: Parsed::Statement(statement.clone()),
                         declared: declared.map(|field| field.data_type().clone()).collect(),
                         parameters: parameters::of(&prepare.input)?,
                     };
-                    Some((prepare.name.clone(), Some(Arc::new(prepared))))
+                    Some((prepare.name.clone(), Some(Proven::new(prepared))))
                 }
                 _ => None,
             },
@@ -86,7 +93,7 @@ impl SessionOwn {
             _ => None,
         };
         context.execute_logical_plan(LogicalPlan::Statement(statement)).await?;
-        *self.lock() = Arc::new(context.state());
+        *self.lock() = Proven::new(context.state());
         let mut all = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         match prepares {
             Some((name, Some(prepared))) => drop(all.insert(name, prepared)),
@@ -96,11 +103,11 @@ impl SessionOwn {
         Ok(())
     }
 
-    fn prepared(&self, name: &str) -> Option<Arc<PreparedSql>> {
+    fn prepared(&self, name: &str) -> Option<Proven<PreparedSql>> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<SessionState>> {
+    fn lock(&self) -> MutexGuard<'_, Proven<SessionState>> {
         // The state is replaced as a whole, so it is never partially changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,7 +121,7 @@ impl DataFusionSession {
     }
 
     /// Returns the cached plan of `sql`, if one was made for an equivalent session.
-    fn known(&self, sql: &str) -> Option<Arc<CachedPlan>> {
+    fn known(&self, sql: &str) -> Option<Proven<CachedPlan>> {
         if self.shared.is_unset(&self.own.state()) { self.shared.plans.get(sql) } else { None }
     }
 }
@@ -139,13 +146,7 @@ impl Session for DataFusionSession {
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Box<dyn Prepared>, EngineError> {
-        let (shared, own) = (self.shared.clone(), self.own.clone());
-        let work = async move {
-            let (started, state) = (Instant::now(), own.state());
-            let plan = crate::ingest::plan(ingest, &state).await?;
-            let known = Arc::new(known(&shared, (plan, Names::default()), &state)?);
-            Ok(Planned { shared, own, known, spent: started.elapsed() })
-        };
+        let work = plan_ingest(self.shared.clone(), self.own.clone(), ingest);
         Ok(Box::new(self.shared.within_limit(self.own.principal.role(), work).await??))
     }
 
@@ -177,13 +178,16 @@ impl Session for DataFusionSession {
     }
 
     async fn catalog(&self) -> Result<Catalog, EngineError> {
-        let state = self.own.state();
-        self.shared.within_limit(self.own.principal.role(), async move { list(&state).await }).await
+        self.shared.within_limit(self.own.principal.role(), list(self.own.state())).await
     }
 }
 
 /// Lists everything that can be queried now, by name.
-async fn list(state: &SessionState) -> Catalog {
+fn list(state: Proven<SessionState>) -> BoxFuture<'static, Catalog> {
+    async move { list_now(&state).await }.boxed()
+}
+
+async fn list_now(state: &SessionState) -> Catalog {
     let catalogs = state.catalog_list();
     let (mut seen, mut found) = (Catalog::default(), Vec::new());
     for catalog_name in sorted(catalogs.catalog_names()) {
@@ -227,15 +231,48 @@ const BYTES_PER_BYTE: usize = 64;
 const BYTES_PER_TOKEN: usize = 640;
 
 /// Plans `sql` for the session of `own`. Runs on the queries' runtime.
-async fn plan(shared: Arc<EngineShared>, own: Arc<SessionOwn>, sql: String) -> Result<Planned, EngineError> {
-    let started = Instant::now();
-    let (age, state) = (shared.plans.epoch(), own.state());
-    let (statement, _planning) = parsed(&shared, &sql, &state)?;
-    let known = Arc::new(of_statement(&shared, &own, Arc::new(statement), &Values::default(), &state).await?);
-    if shared.is_unset(&state) && matches!(known.effect, Effect::Read | Effect::Write) {
-        shared.plans.keep(&sql, age, &known, |bytes| shared.reserve("a plan that is kept", bytes).ok());
+fn plan(
+    shared: Arc<EngineShared>,
+    own: Arc<SessionOwn>,
+    sql: String,
+) -> BoxFuture<'static, Result<Planned, EngineError>> {
+    async move {
+        let started = Instant::now();
+        let (age, state) = (shared.plans.epoch(), own.state());
+        let (statement, _planning) = parsed(&shared, &sql, &state)?;
+        let known = of_statement(&shared, &own, Proven::new(statement), &Values::default(), &state).await?;
+        let known = Proven::new(known);
+        if shared.is_unset(&state) && matches!(known.effect, Effect::Read | Effect::Write) {
+            shared.plans.keep(&sql, age, &known, |bytes| shared.reserve("a plan that is kept", bytes).ok());
+        }
+        Ok(Planned { shared, own, known, spent: started.elapsed() })
     }
-    Ok(Planned { shared, own, known, spent: started.elapsed() })
+    .boxed()
+}
+
+/// Plans the insertion of rows that a caller sends. Runs on the queries' runtime.
+fn plan_ingest(
+    shared: Arc<EngineShared>,
+    own: Arc<SessionOwn>,
+    ingest: Ingest,
+) -> BoxFuture<'static, Result<Planned, EngineError>> {
+    async move {
+        let (started, state) = (Instant::now(), own.state());
+        let plan = crate::ingest::plan(ingest, &state).await?;
+        let known = Proven::new(known(&shared, (plan, Names::default()), &state)?);
+        Ok(Planned { shared, own, known, spent: started.elapsed() })
+    }
+    .boxed()
+}
+
+/// Returns the schema of the result of `known` with `values` for its parameters. Runs on the queries' runtime.
+pub(crate) fn bound_schema(
+    shared: Arc<EngineShared>,
+    own: Arc<SessionOwn>,
+    known: Proven<CachedPlan>,
+    values: Values,
+) -> BoxFuture<'static, Result<SchemaRef, EngineError>> {
+    async move { Ok(bind(&shared, &own, &known, &values).await?.schema) }.boxed()
 }
 
 /// Parses the statement, and reserves the memory for planning it.
@@ -271,7 +308,7 @@ pub(crate) async fn bind(
 async fn of_statement(
     shared: &EngineShared,
     own: &SessionOwn,
-    statement: Arc<Parsed>,
+    statement: Proven<Parsed>,
     values: &Values,
     state: &SessionState,
 ) -> Result<CachedPlan, EngineError> {
@@ -360,8 +397,8 @@ impl EngineShared {
     }
 
     /// Returns whether `state` is the initial state of every session, with no setting changed.
-    pub(crate) fn is_unset(&self, state: &Arc<SessionState>) -> bool {
-        Arc::ptr_eq(state, &self.state)
+    pub(crate) fn is_unset(&self, state: &Proven<SessionState>) -> bool {
+        state.is_same(&self.state)
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::ViewTable;
 use datafusion::execution::context::SessionState;
 use spiced_engine::Effect;
 
-use crate::connectors::Source;
+use crate::connectors::{Loading, Source};
 use crate::error::reason;
 use crate::{complexity, effect, names, statement};
 
@@ -26,20 +25,21 @@ impl View {
     }
 }
 
-#[async_trait]
 impl Source for View {
-    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
-        let statement = statement::parse(&self.sql, state).map_err(|e| e.to_string())?;
-        // Waits for the data sets that the query names.
-        let (plan, names) = names::plan(&statement, state).await.map_err(|e| reason(&e))?;
-        if !names.is_empty() {
-            return Err("two of its columns have one name; give one of them an alias".to_owned());
-        }
-        complexity::plan::check(&plan).map_err(|e| reason(&e))?;
-        match effect::of(&plan).map_err(|e| reason(&e))? {
-            Effect::Read => Ok(Arc::new(ViewTable::new(plan, Some(self.sql.clone())))),
-            _ => Err("its statement does more than read; a view is a SELECT".to_owned()),
-        }
+    fn load<'a>(&'a self, state: &'a SessionState) -> Loading<'a> {
+        Box::pin(async move {
+            let statement = statement::parse(&self.sql, state).map_err(|e| e.to_string())?;
+            // Waits for the data sets that the query names.
+            let (plan, names) = names::plan(&statement, state).await.map_err(|e| reason(&e))?;
+            if !names.is_empty() {
+                return Err("two of its columns have one name; give one of them an alias".to_owned());
+            }
+            complexity::plan::check(&plan).map_err(|e| reason(&e))?;
+            match effect::of(&plan).map_err(|e| reason(&e))? {
+                Effect::Read => Ok(Arc::new(ViewTable::new(plan, Some(self.sql.clone()))) as Arc<dyn TableProvider>),
+                _ => Err("its statement does more than read; a view is a SELECT".to_owned()),
+            }
+        })
     }
 
     fn reads_others(&self) -> bool {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use futures::future::BoxFuture;
 use spiced_engine::{EngineError, Role, Slot};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -172,7 +173,7 @@ impl EngineShared {
     pub(crate) async fn within_limit<T: Send + 'static>(
         &self,
         role: Role,
-        work: impl Future<Output = T> + Send + 'static,
+        work: BoxFuture<'static, T>,
     ) -> Result<T, EngineError> {
         let limit = self.query_timeout;
         let (slot, begun) = (Slot::take_current(), self.overdue.begin());
