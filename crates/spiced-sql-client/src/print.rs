@@ -20,7 +20,7 @@ use crate::stop::Stop;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) format: Format,
-    /// Whether a table is written with one value a line.
+    /// Whether a table is written with one value per line.
     pub(crate) expanded: bool,
     /// The maximum number of rows to write.
     pub(crate) limit: Option<usize>,

@@ -1,4 +1,4 @@
-//! What the tests of several crates share: an in-memory engine ([`Toy`]), certificates ([`Authority`],
+//! Helpers for the tests of several crates: an in-memory engine ([`Toy`]), certificates ([`Authority`],
 //! [`self_signed`]), a TLS client ([`client`], [`connect`]), a temporary pod directory ([`PodDirectory`]), and a server
 //! on a free port ([`Server`]).
 //!

@@ -127,8 +127,8 @@ impl HostPaths {
             return Err(outside());
         }
         if let Some(glob) = url.get_glob() {
-            // A scheme turns globs off, so a location with a glob stays a path; the directory must not be taken for a
-            // part of the glob.
+            // A scheme turns globs off, so a location with a glob stays a path; the directory must not be mistaken for
+            // a part of the glob.
             return match real.to_str() {
                 Some(folder) if !folder.contains(['*', '?', '[']) => Ok(format!("{folder}/{}", glob.as_str())),
                 _ => Err(outside()),

@@ -49,7 +49,7 @@ pub(crate) fn rewrite_typed(
 }
 
 /// Rewrites the comparisons and casts of a plan and of its subqueries, from the inside out. `change` gets every part of
-/// an expression with the columns that it may use. A node without comparisons and casts costs only the look at it.
+/// an expression with the columns that it may use. A node without comparisons and casts costs only the check.
 pub(crate) fn rewrite_comparisons(
     plan: LogicalPlan,
     change: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
