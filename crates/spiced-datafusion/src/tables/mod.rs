@@ -4,3 +4,4 @@ pub(crate) mod ingest;
 pub(crate) mod memory_table;
 pub(crate) mod ring_table;
 pub(crate) mod system_table;
+pub(crate) mod updatable;
