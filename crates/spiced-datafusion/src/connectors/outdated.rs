@@ -15,6 +15,7 @@ impl Outdated {
     }
 
     /// Combines the data sets of both signals.
+    #[cfg(feature = "object-store")]
     pub(super) fn and(&self, other: &Self) -> Self {
         let other = other.0.iter().filter(|one| !self.0.iter().any(|known| Arc::ptr_eq(known, one)));
         Self(self.0.iter().chain(other).cloned().collect())

@@ -118,6 +118,7 @@ pub(super) fn text<'a>(name: &str, value: &'a Secret) -> Result<&'a str, String>
 }
 
 /// Quotes a name for SQL, whatever characters it contains.
+#[cfg(any(feature = "flightsql", feature = "postgres"))]
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -186,6 +186,7 @@ fn build(part: Expr, schema: &DFSchema, steps: &mut Vec<Step>, leaves: &mut Vec<
 }
 
 /// Returns the operators that `call` replaces, for code that reads expressions.
+#[cfg(feature = "postgres")]
 pub(crate) fn unfold(call: &ScalarFunction) -> Option<Expr> {
     call.func.inner().downcast_ref::<Formula>().and_then(|formula| formula.expression(&call.args))
 }

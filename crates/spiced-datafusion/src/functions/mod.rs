@@ -38,7 +38,9 @@ use datafusion::execution::session_state::SessionStateBuilder;
 
 use self::bounds::Bounds;
 pub(crate) use self::contain::caught;
-pub(crate) use self::formula::{CheckedArithmetic, unfold};
+pub(crate) use self::formula::CheckedArithmetic;
+#[cfg(feature = "postgres")]
+pub(crate) use self::formula::unfold;
 use self::governor::Governor;
 pub(crate) use self::grouping::check as check_grouping;
 pub(crate) use self::watch::watch;

@@ -35,6 +35,7 @@ pub(crate) trait UpdatableTable: TableProvider {
 }
 
 /// The default of an [`UpdatableTable`] for a column that an INSERT omits, if the table itself fills the column in.
+#[cfg(feature = "postgres")]
 pub(crate) fn left_out() -> Expr {
     let mark = [(LEFT_OUT.to_owned(), String::new())];
     Expr::Literal(ScalarValue::Null, Some(FieldMetadata::from(BTreeMap::from(mark))))

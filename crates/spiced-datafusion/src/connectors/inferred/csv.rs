@@ -11,7 +11,7 @@ use datafusion::arrow::datatypes::{DataType, Date32Type, Field, Schema, TimeUnit
 
 use super::super::csv_marker::{Marker, Syntax};
 use super::decimal::Fractions;
-use super::unreadable;
+use super::unreadable::unreadable;
 
 /// The CSV dialect.
 #[derive(Debug, Clone)]

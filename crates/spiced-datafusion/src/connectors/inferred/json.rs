@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::decimal::Fractions;
-use super::unreadable;
+use super::unreadable::unreadable;
 use crate::sql::complexity::plan::MAX_TYPE_DEPTH;
 
 /// The maximum length of a line.

@@ -8,6 +8,7 @@
 mod csv;
 mod decimal;
 mod json;
+mod unreadable;
 
 use std::io::{BufReader, Read};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use spiced_engine::ErrorKind;
 use tokio::runtime::Handle;
 
 pub(super) use self::csv::Separated;
+use self::unreadable::unreadable;
 use crate::error::refusal;
 
 /// The maximum size that is read of a data set's files to infer their schema; the rest is assumed to be of the same
@@ -163,10 +165,6 @@ fn form(start: &[u8]) -> Option<&'static str> {
         (&[0xfe, 0xff], "text in UTF-16"),
     ];
     FORMS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, form)| *form)
-}
-
-fn unreadable(error: &std::io::Error) -> String {
-    format!(" cannot be read: {}", error.kind())
 }
 
 #[cfg(test)]

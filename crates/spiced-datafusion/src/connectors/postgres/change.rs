@@ -18,8 +18,8 @@ use futures::stream;
 use spiced_engine::ErrorKind;
 use tokio_postgres::Client;
 
-use super::Relation;
 use super::connect::{Busy, Pool, Trouble};
+use super::relation::Relation;
 use super::write::copy;
 use crate::connectors::source::quoted;
 use crate::error::refusal;

@@ -7,6 +7,7 @@ mod connect;
 mod expression;
 mod keys;
 mod query;
+mod relation;
 mod table;
 mod text_of;
 mod texts;
@@ -24,13 +25,13 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use self::connect::{Params, Pool};
-use self::keys::Place;
 use self::query::WholeQueries;
+use self::relation::{Keyed, Relation};
 use self::table::PostgresTable;
 use self::text_of::TextOf;
 use super::outdated::Outdated;
 use crate::connectors::source::Loading;
-use crate::connectors::source::{Connector, ForeignKey, Keys, Opened, Request, Source, quoted};
+use crate::connectors::source::{Connector, ForeignKey, Keys, Opened, Request, Source};
 use crate::tables::updatable::UpdatableTable;
 
 pub(super) const CONNECTOR: Connector = Connector {
@@ -44,20 +45,6 @@ pub(super) const CONNECTOR: Connector = Connector {
     optimizer_rules: || vec![Arc::new(WholeQueries)],
     ..Connector::READER
 };
-
-/// A PostgreSQL table with its keys.
-#[derive(Clone, Copy)]
-struct Keyed<'t> {
-    pool: &'t Pool,
-    keys: &'t keys::Keys,
-}
-
-impl Keyed<'_> {
-    /// Whether `other` is the table that `to` denotes on this table's server.
-    fn refers_to(&self, to: &Place, other: &Self) -> bool {
-        *to == other.keys.place && self.pool.is_of_one_server(other.pool)
-    }
-}
 
 /// Enters the keys that PostgreSQL reports for its tables.
 fn enter_keys(tables: &[Arc<dyn TableProvider>], keys: &mut [Keys]) {
@@ -103,21 +90,6 @@ fn open(request: Request<'_>) -> Opened {
             changed: Arc::default(),
         })),
         _ => Err(wrong),
-    }
-}
-
-/// A table or view, by its PostgreSQL name.
-#[derive(Debug, Clone)]
-struct Relation {
-    schema: Option<String>,
-    table: String,
-}
-
-impl Relation {
-    /// Returns the quoted name for use in a statement.
-    fn quoted(&self) -> String {
-        let table = quoted(&self.table);
-        self.schema.as_ref().map_or(table.clone(), |schema| format!("{}.{table}", quoted(schema)))
     }
 }
 

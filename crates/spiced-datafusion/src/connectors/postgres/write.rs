@@ -15,8 +15,8 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
 use futures::{SinkExt, Stream, StreamExt};
 use tokio_postgres::Client;
 
-use super::Relation;
 use super::connect::{Busy, Pool, Trouble};
+use super::relation::Relation;
 use super::texts::Texts;
 use crate::connectors::source::quoted;
 
