@@ -1,6 +1,7 @@
 //! Maps DataFusion's errors to the kinds and messages that a caller sees.
 
 use std::fmt;
+use std::time::Duration;
 
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
@@ -16,6 +17,20 @@ pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> DataFusion
 /// An error in the statement itself.
 pub(crate) fn invalid(message: impl Into<String>) -> EngineError {
     EngineError::new(ErrorKind::InvalidStatement, message)
+}
+
+/// The error of a query that did not finish in time.
+pub(crate) fn timed_out(limit: Duration) -> EngineError {
+    EngineError::new(ErrorKind::Timeout, format!("the query was not done within its limit of {limit:?}"))
+}
+
+/// Returns the error for a task that ended without a result.
+pub(crate) fn ended(failure: tokio::task::JoinError) -> EngineError {
+    if failure.is_panic() {
+        tracing::error!(%failure, "a query panicked");
+        return EngineError::new(ErrorKind::Internal, "the engine failed; the server's log says where");
+    }
+    EngineError::new(ErrorKind::Cancelled, "the query was stopped: the engine is shutting down")
 }
 
 /// The request to start the statement again with a smaller batch size.

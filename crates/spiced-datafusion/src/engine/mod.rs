@@ -2,14 +2,15 @@
 
 pub(crate) mod options;
 pub(crate) mod plan_cache;
+pub(crate) mod planner;
 pub(crate) mod session;
 pub(crate) mod settings;
+pub(crate) mod shared;
 pub(crate) mod start_error;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList};
@@ -38,6 +39,7 @@ use crate::catalog::{LoadState, PodSchema};
 use crate::connectors::{self, Source};
 use crate::engine::plan_cache::PlanCache;
 use crate::engine::session::DataFusionSession;
+use crate::engine::shared::EngineShared;
 use crate::execution::deadline_timer::Clock;
 use crate::execution::memory::SharedPool;
 use crate::execution::memory_watch::MemoryWatch;
@@ -65,25 +67,6 @@ const SORTS_SET_ASIDE: usize = 8;
 pub struct DataFusionEngine {
     shared: Arc<EngineShared>,
     statuses: watch::Receiver<Vec<DatasetStatus>>,
-}
-
-/// The state that all sessions share.
-pub(crate) struct EngineShared {
-    /// The initial state of each session.
-    pub(crate) state: Proven<SessionState>,
-    pub(crate) rules: CatalogPolicy,
-    pub(crate) query_timeout: Duration,
-    /// The maximum length of a statement, in bytes.
-    pub(crate) max_statement: usize,
-    pub(crate) runtimes: Runtimes,
-    pub(crate) overdue: Overdue,
-    pub(crate) memory_watch: MemoryWatch,
-    pub(crate) clock: Clock,
-    pub(crate) plans: Arc<PlanCache>,
-    /// The loader tasks; dropping the set ends them.
-    _loaders: JoinSet<()>,
-    /// Removed when the engine ends.
-    _spill: Option<SpillDirectory>,
 }
 
 impl DataFusionEngine {

@@ -3,6 +3,7 @@
 //! another statement run. Rows that are already in memory in the requested form need no task.
 
 pub(crate) mod coalesce;
+pub(crate) mod deadline;
 pub(crate) mod deadline_timer;
 pub(crate) mod in_memory;
 pub(crate) mod memory;
@@ -37,13 +38,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::catalog::ddl;
-use crate::engine::EngineShared;
 use crate::engine::plan_cache::CachedPlan;
-use crate::engine::session;
-use crate::engine::session::{SessionOwn, ended};
-use crate::error::{engine_error, smaller_batches};
+use crate::engine::planner::{self, SessionOwn};
+use crate::engine::shared::EngineShared;
+use crate::error::{ended, engine_error, smaller_batches, timed_out};
+use crate::execution::deadline::DeadlineGuard;
 use crate::execution::in_memory::InMemoryStream;
-use crate::execution::work::{DeadlineGuard, Work, uninterrupted};
+use crate::execution::work::{Work, uninterrupted};
 use crate::functions;
 use crate::planning::output_schema;
 use crate::proven::Proven;
@@ -88,7 +89,7 @@ impl Prepared for Planned {
             return Ok(self.known.schema.clone());
         }
         let (shared, own, known) = (self.shared.clone(), self.own.clone(), self.known.clone());
-        let work = session::bound_schema(shared, own, known, values);
+        let work = planner::bound_schema(shared, own, known, values);
         self.shared.within_limit(self.own.principal.role(), work).await?
     }
 
@@ -153,11 +154,6 @@ impl Prepared for Planned {
             }),
         }
     }
-}
-
-/// The error of a query that did not finish in time.
-pub(crate) fn timed_out(limit: Duration) -> EngineError {
-    EngineError::new(ErrorKind::Timeout, format!("the query was not done within its limit of {limit:?}"))
 }
 
 /// An execution that has started to return its result.
@@ -357,7 +353,7 @@ impl Run {
         let known = match values.is_empty() {
             true => known.clone(),
             false => {
-                let bound = session::bind(shared, &self.own, known, &values);
+                let bound = planner::bind(shared, &self.own, known, &values);
                 Proven::new(uninterrupted(&self.stop, bound).ok_or_else(|| timed_out(self.limit))??)
             }
         };
