@@ -10,18 +10,18 @@ use tls_core::rotation::{self, Identities, Publisher};
 use tls_core::{CertificateSummary, ClientAuthPolicy, Identity, SniCertResolver, Validity};
 use tokio::sync::watch;
 
-use crate::check_config::names_of;
 use crate::client_ca::{ListIssue, LoadedClients, lists_ended, load_clients, older_list};
-use crate::compatibility::{self, Clients};
+use crate::diagnostics::check_config::names_of;
+use crate::diagnostics::compatibility::{self, Clients};
+use crate::diagnostics::facts::{Facts, Signed};
+use crate::diagnostics::names;
+use crate::diagnostics::path::trust::Roots;
 use crate::diagnostics::{self, Finding, Severity};
-use crate::facts::{Facts, Signed};
 use crate::load::LoadError;
-use crate::names;
-use crate::pairs::{self, IdentityCache, LoadedPair};
+use crate::load::pairs::{self, IdentityCache, LoadedPair};
 #[cfg(feature = "self-signed")]
 use crate::source::self_signed::SelfSigned;
 use crate::source::{Input, Sources, watched};
-use crate::trust::Roots;
 
 /// The time between two reads of material that may be partially written.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);

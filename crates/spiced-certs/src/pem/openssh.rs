@@ -8,9 +8,9 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, Pr
 use tls_core::Secret;
 use zeroize::Zeroizing;
 
-use crate::der::{INTEGER, OCTETS, OID, SEQUENCE, unsigned, wrap};
-use crate::encrypted;
 use crate::pem::PemError;
+use crate::pem::der::{INTEGER, OCTETS, OID, SEQUENCE, unsigned, wrap};
+use crate::pem::encrypted;
 
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 /// The most bcrypt rounds. OpenSSH's default is 24; each round takes about 10 ms.
@@ -153,7 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::der::kind_of_key;
+    use crate::pem::der::kind_of_key;
     use crate::pem::private_key as from_pem;
 
     /// One key of each kind, written by OpenSSH 9.2; the passphrase is always `00 12ü`.
@@ -198,8 +198,8 @@ mod tests {
         #[test]
         fn bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
             let _ = private_key(&[MAGIC, &bytes].concat(), None);
-            let _ = crate::der::KeyForm::of(&bytes);
-            let _ = crate::der::oid(&bytes);
+            let _ = crate::pem::der::KeyForm::of(&bytes);
+            let _ = crate::pem::der::oid(&bytes);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Loads a [`Pair`] into an identity and collects the findings about it.
 
+pub(crate) mod pairs;
+
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -7,13 +9,15 @@ use aws_lc_rs::digest;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tls_core::{CertificateSummary, Identity, IdentityError, Origin, Secret, Sourced, provider};
 
-use crate::compatibility::Clients;
+use crate::diagnostics::compatibility::Clients;
+use crate::diagnostics::facts::{Facts, Signed};
+use crate::diagnostics::path;
+use crate::diagnostics::path::trust::Roots;
 use crate::diagnostics::{self, Finding, Severity};
-use crate::facts::{Facts, Signed};
+use crate::handshake;
+use crate::pem::der;
 use crate::pem::{self, Expected, PemError};
 use crate::source::{Input, Pair, read};
-use crate::trust::Roots;
-use crate::{chain, der, handshake};
 
 /// An identity, and what an operator should know about it.
 #[derive(Debug)]
@@ -147,7 +151,7 @@ fn assemble(
         let fix = "have the certificate issued for another key: RSA of 2048 to 8192 bits, or ECDSA on P-256 or P-384";
         Unusable::of(&pair.key, Expected::Key, "TLS-KEY-UNUSABLE", reason, fix.to_owned())
     })?;
-    let (chain, writing) = chain::order(certificates, chain::Leaf::OfKey(signer.as_ref()));
+    let (chain, writing) = path::order(certificates, path::Leaf::OfKey(signer.as_ref()));
     let (certificate_origin, key_origin) = (pair.certificate.origin.clone(), pair.key.origin.clone());
     let kind = der::kind_of_key(&key);
     let note = mismatch_note(&chain, &kind, pair);
@@ -200,7 +204,7 @@ pub(crate) fn load_chain(certificate: &mut Sourced<Input>, roots: &Roots) -> Res
     let certificates =
         pem::certificates_or_der(&text).map_err(|reason| Unusable::pem(certificate, Expected::Certificate, &reason))?;
     let plain = certificate.value.file().filter(|_| pem::is_plain(&text, certificates.len()));
-    let (chain, writing) = chain::order(certificates, chain::Leaf::Guessed);
+    let (chain, writing) = path::order(certificates, path::Leaf::Guessed);
     let first = chain.first().expect("a text that holds no certificate is an error");
     let leaf = CertificateSummary::read(first).map_err(|reason| unusable_certificate(certificate, &reason))?;
     let ordered = Ordered { chain: &chain, leaf: &leaf, writing: &writing, plain };
@@ -218,7 +222,7 @@ pub(crate) fn load_chain(certificate: &mut Sourced<Input>, roots: &Roots) -> Res
 struct Ordered<'a> {
     chain: &'a [CertificateDer<'static>],
     leaf: &'a CertificateSummary,
-    writing: &'a chain::Writing,
+    writing: &'a path::Writing,
     /// The file, if no two certificates in it share a line.
     plain: Option<&'a Path>,
 }
@@ -329,8 +333,8 @@ fn sign_again(ordered: &Ordered<'_>, certificate: &Sourced<Input>, key: Option<&
     ]
     .map(|path| pem::quoted(&path));
     let leaf = ordered.chain.first().and_then(Facts::of);
-    let own = leaf.map(|leaf| crate::names::own(&leaf)).unwrap_or_default();
-    let names = crate::names::alternative_names(&own, "NAME");
+    let own = leaf.map(|leaf| crate::diagnostics::names::own(&leaf)).unwrap_or_default();
+    let names = crate::diagnostics::names::alternative_names(&own, "NAME");
     let signer = match ordered.leaf.self_signed {
         true => format!("-signkey {key_word}"),
         false => "-CA CA.pem -CAkey CA.key -CAcreateserial".to_owned(),

@@ -6,9 +6,9 @@ use rustls::sign::SigningKey;
 use rustls_pki_types::CertificateDer;
 use tls_core::Origin;
 
-use crate::compatibility::Clients;
+use crate::diagnostics::compatibility::Clients;
+use crate::diagnostics::facts::{Facts, Signed};
 use crate::diagnostics::{Finding, Severity};
-use crate::facts::{Facts, Signed};
 use crate::pem::quoted;
 
 /// The form in which a chain was written.

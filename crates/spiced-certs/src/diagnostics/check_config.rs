@@ -7,15 +7,17 @@ use std::sync::Arc;
 use tls_core::{CertificateSummary, Identity, Secret, SniCertResolver, Sourced, provider};
 
 use crate::client_ca::load_clients;
-use crate::compatibility::Clients;
+use crate::diagnostics::compatibility::Clients;
+use crate::diagnostics::facts::Facts;
+use crate::diagnostics::names;
+use crate::diagnostics::path;
+use crate::diagnostics::path::trust::Roots;
 use crate::diagnostics::{Finding, Severity};
-use crate::facts::Facts;
+use crate::load::pairs::{self, IdentityCache};
 use crate::load::{LoadError, LoadedChain, Unusable, load_chain};
-use crate::pairs::{self, IdentityCache};
+use crate::pem::der;
 use crate::pem::{self, Expected, FoundInstead, PemError};
 use crate::source::{Input, Pair, Sources, read};
-use crate::trust::Roots;
-use crate::{chain, der, names};
 
 /// The result of a check.
 #[derive(Debug)]
@@ -157,10 +159,10 @@ fn contents(
     let matches = certificates.iter().filter_map(Facts::of).any(|one| is_of_key(&one));
     found.is_pair = spki.is_some().then_some(matches);
     let leaf = match &signer {
-        Some(signer) if matches => chain::Leaf::OfKey(signer.as_ref()),
-        _ => chain::Leaf::Guessed,
+        Some(signer) if matches => path::Leaf::OfKey(signer.as_ref()),
+        _ => path::Leaf::Guessed,
     };
-    let (chain, _) = chain::order(certificates, leaf);
+    let (chain, _) = path::order(certificates, leaf);
     found.chain = chain
         .iter()
         .filter_map(|der| {

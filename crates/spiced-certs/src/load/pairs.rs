@@ -8,11 +8,11 @@ use std::thread;
 use rustls::SignatureAlgorithm;
 use tls_core::{Identity, SniCertResolver};
 
-use crate::compatibility::Clients;
+use crate::diagnostics::compatibility::Clients;
+use crate::diagnostics::path::trust::Roots;
 use crate::diagnostics::{Finding, Severity};
 use crate::load::{Digest, LoadError, Loaded, Read};
 use crate::source::{Pair, Sources};
-use crate::trust::Roots;
 
 /// The number of pairs that justifies a thread.
 const WORTH_A_THREAD: usize = 16;

@@ -4,6 +4,12 @@
 //! more layers of base64, lines that are nearly BEGIN or END, labels that do not match their block, and blocks that are
 //! neither certificates nor keys (`EC PARAMETERS`). Never guessed: which of two keys is meant.
 
+pub(crate) mod damage;
+pub(crate) mod der;
+pub(crate) mod encrypted;
+pub(crate) mod format;
+pub(crate) mod openssh;
+
 use std::path::Path;
 
 use base64::Engine;
@@ -14,11 +20,10 @@ use tls_core::Secret;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::damage::{self, Around};
-use crate::der::KeyForm;
-use crate::encrypted::{self, Dek};
-use crate::format::{Format, no_key_in_pkcs7};
-use crate::openssh;
+use self::damage::Around;
+use self::der::KeyForm;
+use self::encrypted::Dek;
+use self::format::{Format, no_key_in_pkcs7};
 
 /// Base64 without strict padding, because tools wrap and cut it in different ways.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(

@@ -2,6 +2,11 @@
 //! signature, CA flag, path length, name constraint and usage. Each fault lists the clients that refuse the chain for
 //! it.
 
+pub(crate) mod order;
+pub(crate) mod trust;
+
+pub(crate) use order::{Leaf, Writing, order};
+
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -9,9 +14,9 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Name;
 
-use crate::compatibility::Clients;
-use crate::facts::{Facts, Hash, Signed};
-use crate::trust::{Roots, organisation};
+use crate::diagnostics::compatibility::Clients;
+use crate::diagnostics::facts::{Facts, Hash, Signed};
+use crate::diagnostics::path::trust::{Roots, organisation};
 
 /// A fault in a chain.
 #[derive(Debug)]
@@ -123,7 +128,7 @@ pub(crate) fn verify(
     };
     if let Some(anchor) = anchor
         && !found.faults.iter().any(|fault| Clients::RUSTLS.without(fault.refused_by).is_empty())
-        && let Err(reason) = crate::trust::verify_to(anchor, leaf.der, &chain[1..], now)
+        && let Err(reason) = crate::diagnostics::path::trust::verify_to(anchor, leaf.der, &chain[1..], now)
         && !is_about_time(&reason)
     {
         found.faults.push(Fault {

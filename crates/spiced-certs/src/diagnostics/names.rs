@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::compatibility::{Clients, refusing, refusing_by};
+use crate::diagnostics::compatibility::{Clients, refusing, refusing_by};
+use crate::diagnostics::facts::Facts;
 use crate::diagnostics::{Finding, Severity, severity};
-use crate::facts::Facts;
 
 /// The most names that are checked. A certificate may have a thousand, and this many show every problem.
 const MAX_NAMES: usize = 200;

@@ -1,5 +1,12 @@
 //! Finds problems of a certificate that can still be served, each with a stable code, a sentence and a fix.
 
+pub(crate) mod check_config;
+pub(crate) mod compatibility;
+pub(crate) mod facts;
+pub(crate) mod names;
+pub(crate) mod path;
+pub(crate) mod remote;
+
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -7,11 +14,11 @@ use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use tls_core::{CertificateSummary, Identity, Origin, Secret, Sourced, Validity};
 
-use crate::compatibility::Clients;
-use crate::facts::Facts;
+use crate::diagnostics::compatibility::Clients;
+use crate::diagnostics::facts::Facts;
+use crate::diagnostics::path::trust::Roots;
+use crate::pem;
 use crate::source::Input;
-use crate::trust::Roots;
-use crate::{pem, verify};
 
 const DAY: i64 = 86_400;
 
@@ -213,7 +220,7 @@ pub(crate) fn chain(
     now: SystemTime,
 ) -> Diagnosis {
     let mut findings = chain_ending(chain, leaf, origin, now);
-    let mut verified = verify::verify(chain, roots, hints, now);
+    let mut verified = path::verify(chain, roots, hints, now);
     let faults = std::mem::take(&mut verified.faults);
     findings.extend(faults.into_iter().map(|fault| Finding {
         code: fault.code,
@@ -227,7 +234,7 @@ pub(crate) fn chain(
     if let Some(facts) = chain.first().and_then(Facts::of) {
         findings.extend(long_lived(&facts, leaf, origin));
     }
-    let verify::Verified { unchecked, root_sent, open_end, taken_for_root, .. } = verified;
+    let path::Verified { unchecked, root_sent, open_end, taken_for_root, .. } = verified;
     Diagnosis { findings, unchecked, root_sent, open_end, taken_for_root }
 }
 

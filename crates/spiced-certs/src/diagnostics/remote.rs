@@ -7,12 +7,12 @@ use rustls::{ClientConfig, Error, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use tls_core::{CertificateSummary, IdentityError, provider};
 
-use crate::compatibility::Clients;
+use crate::diagnostics::compatibility::Clients;
+use crate::diagnostics::facts::Facts;
+use crate::diagnostics::names;
+use crate::diagnostics::path::trust::Roots;
 use crate::diagnostics::{self, Finding, Severity};
-use crate::facts::Facts;
 use crate::handshake::AnyChain;
-use crate::names;
-use crate::trust::Roots;
 
 /// Returns a configuration for inspection only: it accepts every chain, so no secret may be sent over the connection.
 /// `alpn` lists the protocols to offer.

@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 use serde::ser::{Serialize, Serializer};
 use webpki::EndEntityCert;
 
-use crate::facts::Facts;
+use crate::diagnostics::facts::Facts;
 
 /// A set of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,7 +7,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::der::KeyForm;
+use crate::pem::der::KeyForm;
 use crate::pem::{Expected, quoted};
 
 /// The format of a file without PEM.

@@ -10,7 +10,7 @@ use tls_core::{CertificateSummary, Identity, provider};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
-use crate::facts::{Facts, Signed};
+use crate::diagnostics::facts::{Facts, Signed};
 
 /// Who issued a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
 use x509_parser::x509::AlgorithmIdentifier;
 
-use crate::compatibility::Names;
+use crate::diagnostics::compatibility::Names;
 
 /// A parsed X.509 certificate.
 pub(crate) struct Facts<'a> {

@@ -1,6 +1,6 @@
 //! Damage to PEM text: what other programs put around its lines, and lines that are lost.
 
-use crate::der;
+use crate::pem::der;
 
 /// Text that other programs put around the lines of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
