@@ -47,13 +47,13 @@ pub use diagnostics::check_config::{
 };
 pub use diagnostics::compatibility::Clients;
 pub use diagnostics::path::trust::Issued;
-pub use diagnostics::remote::{Presented, no_verify};
+pub use diagnostics::remote::{Presented, Untrusted, no_verify};
 pub use diagnostics::{Finding, REFUSALS, Severity, ending};
 pub use load::{LoadError, Loaded, Mismatch, Unusable, load};
 pub use reload::{Outcome, Reloader, Started};
 pub use source::files::FileWatch;
 #[cfg(feature = "self-signed")]
-pub use source::self_signed::{SelfSigned, SelfSignedError};
+pub use source::self_signed::{BrokenCa, SelfSigned, SelfSignedError};
 pub use source::{Input, Pair, Sources};
 
 /// Returns true if `content` is PEM, or another form that certificates and keys are stored in, even one that cannot be

@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 use serde::ser::{Serialize, Serializer};
 use webpki::EndEntityCert;
 
-use crate::diagnostics::facts::Facts;
+use crate::diagnostics::facts::{Facts, Names};
 
 /// A set of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -115,15 +115,6 @@ pub(crate) fn refusing_by(leaf: &Facts<'_>, names: &Names, name: &str) -> Client
         Err(_) => takes_name(client, names, name),
     };
     Clients::EACH.into_iter().filter(|client| !takes(*client)).fold(Clients::NONE, Clients::or)
-}
-
-/// The names that a certificate is valid for.
-#[derive(Debug, Default)]
-pub(crate) struct Names {
-    pub(crate) dns: Vec<String>,
-    pub(crate) addresses: Vec<IpAddr>,
-    /// The common names of the subject.
-    pub(crate) common: Vec<String>,
 }
 
 fn takes_address(client: Clients, names: &Names, address: IpAddr, text: &str) -> bool {

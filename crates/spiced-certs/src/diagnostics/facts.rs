@@ -1,5 +1,7 @@
 //! The properties of one certificate that decide whether a client accepts it.
 
+use std::net::IpAddr;
+
 use aws_lc_rs::signature as alg;
 use aws_lc_rs::signature::{UnparsedPublicKey, VerificationAlgorithm};
 use rustls_pki_types::CertificateDer;
@@ -10,7 +12,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
 use x509_parser::x509::AlgorithmIdentifier;
 
-use crate::diagnostics::compatibility::Names;
+use crate::pem::der::key_name;
 
 /// A parsed X.509 certificate.
 pub(crate) struct Facts<'a> {
@@ -253,37 +255,6 @@ pub(crate) fn address(bytes: &[u8]) -> Option<std::net::IpAddr> {
     }
 }
 
-/// Returns the common name of a kind of key, given its OIDs.
-pub(crate) fn key_name(algorithm: &str, curve: Option<&str>, bits: Option<usize>) -> String {
-    let sized = |name: &str| bits.map_or_else(|| name.to_owned(), |bits| format!("{name} of {bits} bits"));
-    match (algorithm, curve) {
-        ("1.2.840.113549.1.1.1", _) => sized("RSA"),
-        ("1.2.840.113549.1.1.10", _) => sized("RSA-PSS"),
-        ("1.2.840.10040.4.1", _) => sized("DSA"),
-        ("1.2.840.113549.1.3.1", _) => "Diffie-Hellman".to_owned(),
-        ("1.3.101.110", _) => "X25519".to_owned(),
-        ("1.3.101.111", _) => "X448".to_owned(),
-        ("1.3.101.112", _) => "Ed25519".to_owned(),
-        ("1.3.101.113", _) => "Ed448".to_owned(),
-        ("2.16.840.1.101.3.4.3.17" | "2.16.840.1.101.3.4.3.18" | "2.16.840.1.101.3.4.3.19", _) => "ML-DSA".to_owned(),
-        ("1.2.840.10045.2.1", Some(curve)) => match curve {
-            "1.2.840.10045.3.1.7" => "ECDSA on P-256".to_owned(),
-            "1.3.132.0.34" => "ECDSA on P-384".to_owned(),
-            "1.3.132.0.35" => "ECDSA on P-521".to_owned(),
-            "1.3.132.0.33" => "ECDSA on P-224".to_owned(),
-            "1.2.840.10045.3.1.1" => "ECDSA on P-192".to_owned(),
-            "1.3.132.0.10" => "ECDSA on secp256k1".to_owned(),
-            "1.3.36.3.3.2.8.1.1.7" => "ECDSA on brainpoolP256r1".to_owned(),
-            "1.3.36.3.3.2.8.1.1.11" => "ECDSA on brainpoolP384r1".to_owned(),
-            "1.3.36.3.3.2.8.1.1.13" => "ECDSA on brainpoolP512r1".to_owned(),
-            "1.2.156.10197.1.301" => "SM2".to_owned(),
-            other => format!("ECDSA on the curve {other}"),
-        },
-        ("1.2.840.10045.2.1", None) => "ECDSA with a curve written out in numbers".to_owned(),
-        (other, _) => format!("of the kind {other}"),
-    }
-}
-
 /// The hash of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hash {
@@ -337,4 +308,13 @@ fn verification(algorithm: &AlgorithmIdentifier<'_>, issuer: &Facts<'_>) -> Opti
         ("1.3.101.112", _) => &alg::ED25519,
         _ => return None,
     })
+}
+
+/// The names that a certificate is valid for.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) dns: Vec<String>,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The common names of the subject.
+    pub(crate) common: Vec<String>,
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::diagnostics::compatibility::{Clients, refusing, refusing_by};
 use crate::diagnostics::facts::Facts;
-use crate::diagnostics::{Finding, Severity, severity};
+use crate::diagnostics::report::{Finding, Severity, severity};
 
 /// The most names that are checked. A certificate may have a thousand, and this many show every problem.
 const MAX_NAMES: usize = 200;

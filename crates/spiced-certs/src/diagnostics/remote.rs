@@ -7,11 +7,12 @@ use rustls::{ClientConfig, Error, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use tls_core::{CertificateSummary, IdentityError, provider};
 
+use crate::diagnostics::checks;
 use crate::diagnostics::compatibility::Clients;
 use crate::diagnostics::facts::Facts;
 use crate::diagnostics::names;
 use crate::diagnostics::path::trust::Roots;
-use crate::diagnostics::{self, Finding, Severity};
+use crate::diagnostics::report::{Finding, Severity};
 use crate::handshake::AnyChain;
 
 /// Returns a configuration for inspection only: it accepts every chain, so no secret may be sent over the connection.
@@ -29,13 +30,18 @@ pub fn no_verify(alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) 
     Ok(config)
 }
 
+/// Why a chain does not lead to a root of this system's store.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Untrusted(webpki::Error);
+
 /// A chain as presented, and the findings about it.
 #[derive(Debug)]
 pub struct Presented {
     /// The certificates, leaf first.
     pub chain: Vec<CertificateSummary>,
     /// Whether a root in this system's store issued it.
-    pub trusted: Result<(), String>,
+    pub trusted: Result<(), Untrusted>,
     /// The findings.
     pub findings: Vec<Finding>,
     /// For each client, whether it would accept the chain, provided that it trusts the CA.
@@ -59,7 +65,7 @@ impl Presented {
         };
         let roots = Roots::default();
         let trusted = roots.verify(first, intermediates, now);
-        let diagnosis = diagnostics::chain(chain, leaf, origin, &roots, &[], now);
+        let diagnosis = checks::chain(chain, leaf, origin, &roots, &[], now);
         let mut findings = diagnosis.findings;
         if let Some(facts) = Facts::of(first) {
             findings.extend(names::findings(&facts, origin, names));
@@ -80,6 +86,6 @@ impl Presented {
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let refused = findings.iter().map(|finding| finding.refused_by).fold(Clients::NONE, Clients::or);
         let accepted_by = refused.accepted_by();
-        Ok(Self { trusted: trusted.map_err(|e| e.to_string()), findings, accepted_by, chain: summaries })
+        Ok(Self { trusted: trusted.map_err(Untrusted), findings, accepted_by, chain: summaries })
     }
 }

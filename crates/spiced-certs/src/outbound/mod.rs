@@ -122,7 +122,7 @@ impl Trust {
         let mut roots = RootCertStore::empty();
         for mut authority in self.authorities {
             let refused = |authority: &Sourced<Input>, reason: String| ClientTlsError::Authority {
-                place: crate::load::place(authority),
+                place: crate::load::error::place(authority),
                 origin: authority.origin.clone(),
                 reason,
             };

@@ -3,8 +3,6 @@
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use zeroize::Zeroizing;
 
-use crate::diagnostics::facts::key_name;
-
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const OCTETS: u8 = 0x04;
 pub(crate) const OID: u8 = 0x06;
@@ -177,5 +175,36 @@ mod tests {
         assert_eq!(oid(&[6, 3, 0x2b, 0x65, 0x70]).as_deref(), Some("1.3.101.112"));
         assert_eq!(wrap(4, &[7; 200])[..3], [4, 0x81, 200]);
         assert_eq!(unsigned(&[0, 0, 0x80])[..], [2, 2, 0, 0x80]);
+    }
+}
+
+/// Returns the common name of a kind of key, given its OIDs.
+pub(crate) fn key_name(algorithm: &str, curve: Option<&str>, bits: Option<usize>) -> String {
+    let sized = |name: &str| bits.map_or_else(|| name.to_owned(), |bits| format!("{name} of {bits} bits"));
+    match (algorithm, curve) {
+        ("1.2.840.113549.1.1.1", _) => sized("RSA"),
+        ("1.2.840.113549.1.1.10", _) => sized("RSA-PSS"),
+        ("1.2.840.10040.4.1", _) => sized("DSA"),
+        ("1.2.840.113549.1.3.1", _) => "Diffie-Hellman".to_owned(),
+        ("1.3.101.110", _) => "X25519".to_owned(),
+        ("1.3.101.111", _) => "X448".to_owned(),
+        ("1.3.101.112", _) => "Ed25519".to_owned(),
+        ("1.3.101.113", _) => "Ed448".to_owned(),
+        ("2.16.840.1.101.3.4.3.17" | "2.16.840.1.101.3.4.3.18" | "2.16.840.1.101.3.4.3.19", _) => "ML-DSA".to_owned(),
+        ("1.2.840.10045.2.1", Some(curve)) => match curve {
+            "1.2.840.10045.3.1.7" => "ECDSA on P-256".to_owned(),
+            "1.3.132.0.34" => "ECDSA on P-384".to_owned(),
+            "1.3.132.0.35" => "ECDSA on P-521".to_owned(),
+            "1.3.132.0.33" => "ECDSA on P-224".to_owned(),
+            "1.2.840.10045.3.1.1" => "ECDSA on P-192".to_owned(),
+            "1.3.132.0.10" => "ECDSA on secp256k1".to_owned(),
+            "1.3.36.3.3.2.8.1.1.7" => "ECDSA on brainpoolP256r1".to_owned(),
+            "1.3.36.3.3.2.8.1.1.11" => "ECDSA on brainpoolP384r1".to_owned(),
+            "1.3.36.3.3.2.8.1.1.13" => "ECDSA on brainpoolP512r1".to_owned(),
+            "1.2.156.10197.1.301" => "SM2".to_owned(),
+            other => format!("ECDSA on the curve {other}"),
+        },
+        ("1.2.840.10045.2.1", None) => "ECDSA with a curve written out in numbers".to_owned(),
+        (other, _) => format!("of the kind {other}"),
     }
 }

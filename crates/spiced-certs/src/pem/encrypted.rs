@@ -13,7 +13,7 @@ use pkcs8::pkcs5::pbes2::Kdf;
 use tls_core::Secret;
 use zeroize::Zeroizing;
 
-use crate::pem::PemError;
+use crate::pem::error::PemError;
 
 /// The PBKDF2 limit: ten times what OpenSSL and others use today (NIST SP 800-132 §5.2 mentions ten million).
 const MAX_ROUNDS: u32 = 10_000_000;

@@ -8,9 +8,9 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, Pr
 use tls_core::Secret;
 use zeroize::Zeroizing;
 
-use crate::pem::PemError;
 use crate::pem::der::{INTEGER, OCTETS, OID, SEQUENCE, unsigned, wrap};
 use crate::pem::encrypted;
+use crate::pem::error::PemError;
 
 const MAGIC: &[u8] = b"openssh-key-v1\0";
 /// The most bcrypt rounds. OpenSSH's default is 24; each round takes about 10 ms.

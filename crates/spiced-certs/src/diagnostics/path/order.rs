@@ -8,7 +8,7 @@ use tls_core::Origin;
 
 use crate::diagnostics::compatibility::Clients;
 use crate::diagnostics::facts::{Facts, Signed};
-use crate::diagnostics::{Finding, Severity};
+use crate::diagnostics::report::{Finding, Severity};
 use crate::pem::quoted;
 
 /// The form in which a chain was written.
