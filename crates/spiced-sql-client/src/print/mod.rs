@@ -3,6 +3,10 @@
 //! The first 1,024 rows determine the widths of a table's columns; a longer value in a later row misaligns that row.
 //! All formats except the expanded one use the encoders of the HTTP API.
 
+mod expanded;
+pub(crate) mod format;
+pub(crate) mod output;
+
 use std::io::Write;
 
 use arrow_array::RecordBatch;
@@ -11,10 +15,10 @@ use arrow_array::types::UInt64Type;
 use arrow_schema::{DataType, Schema, SchemaRef};
 use spiced_formats::RowWriter;
 
-use crate::expanded::Expanded;
-use crate::format::Format;
-use crate::session::Rows;
-use crate::stop::Stop;
+use crate::connect::session::Rows;
+use crate::error::stop::Stop;
+use crate::print::expanded::Expanded;
+use crate::print::format::Format;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy)]

@@ -24,8 +24,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use crate::args::Reach;
+use crate::connect::error::Unreachable;
 use crate::connect::{Connection, Dialer, Link};
-use crate::connect_error::Unreachable;
 use crate::error::{self, SqlError};
 
 /// The maximum message size, in bytes. A batch has a few MiB, but a single row may be larger.
@@ -99,7 +99,7 @@ impl Session {
             Err(error) => return Err(self.explain(error).await),
         };
         let rows = self.all(&info).await?;
-        Ok(crate::catalog::server(&rows))
+        Ok(crate::shell::catalog::server(&rows))
     }
 
     /// Plans a statement and returns the handle for its result.

@@ -1,12 +1,15 @@
 //! Errors, as they are shown to a user.
 
+pub(crate) mod failure;
+pub(crate) mod stop;
+
 use std::error::Error;
 
 use arrow_flight::error::FlightError;
 use tls_core::Origin;
 use tonic::{Code, Status};
 
-use crate::connect_error::Unreachable;
+use crate::connect::error::Unreachable;
 
 /// An error message and a hint how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq)]

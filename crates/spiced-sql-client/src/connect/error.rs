@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use spiced_certs::outbound::{ClientTlsError, Refusal};
 
-use crate::endpoint::{Endpoint, Requested};
+use crate::connect::endpoint::{Endpoint, Requested};
 
 /// The name of the CA that `--tls-self-signed` creates.
 const DEVELOPMENT_CA: &str = "spiced development CA";

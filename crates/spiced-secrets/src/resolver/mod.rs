@@ -3,18 +3,20 @@
 //! Answers are cached until [`Resolver::follow`] hands the stores over, so each secret is requested only once, no
 //! matter how many references to it exist.
 
+mod dependency_order;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tls_core::{Origin, Secret, Sourced};
 use tokio::sync::{Mutex, watch};
 
-use crate::cached_store::CachedStore;
-use crate::dependency_order::dependency_order;
 use crate::refresh::{SecretsRefresh, WatchedSecrets};
 use crate::report::{FailureKind, Resolution, ResolveError, ResolveErrors, Unresolved};
+use crate::resolver::dependency_order::dependency_order;
+use crate::store::cached_store::CachedStore;
+use crate::store::store_chain::{ALL, Look, StoreChain};
 use crate::store::{Declared, StoreEnv};
-use crate::store_chain::{ALL, Look, StoreChain};
 use crate::{Reference, SecretValue, Template, template};
 
 /// The store that always exists.

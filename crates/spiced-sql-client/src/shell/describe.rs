@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::catalog::Catalog;
 use crate::connect::LinkTls;
 use crate::error::SqlError;
-use crate::meta::{Name, like, matches};
+use crate::error::stop::Stop;
 use crate::print::print;
 use crate::shell::Shell;
-use crate::stop::Stop;
+use crate::shell::catalog::Catalog;
+use crate::shell::meta::{Name, like, matches};
 
 /// Lists all tables.
 pub(crate) async fn tables(shell: &mut Shell) -> Result<(), Stop> {

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "aws_secrets_manager")]
 mod aws;
+pub(crate) mod cached_store;
 mod declaration;
 #[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault"))]
 mod document;
@@ -11,6 +12,7 @@ mod dotenv;
 mod env;
 mod error;
 mod file;
+pub(crate) mod jitter;
 #[cfg(feature = "keyring")]
 mod keyring;
 #[cfg(feature = "kubernetes")]
@@ -18,6 +20,7 @@ mod kubernetes;
 mod read;
 #[cfg(any(feature = "aws_secrets_manager", feature = "hashicorp_vault", feature = "kubernetes"))]
 mod remote;
+pub(crate) mod store_chain;
 #[cfg(feature = "hashicorp_vault")]
 mod vault;
 

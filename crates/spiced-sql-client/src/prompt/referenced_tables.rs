@@ -1,6 +1,6 @@
 //! Finds the tables that a statement references, and their aliases; knows just enough SQL to complete columns.
 
-use crate::keywords::is_keyword;
+use crate::prompt::keywords::is_keyword;
 
 /// A table that a statement references.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,10 @@
 //! The prompt: a line editor with history and completion that passes statements to the shell.
 
+mod complete;
+pub(crate) mod history;
+mod keywords;
+mod referenced_tables;
+
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,14 +20,14 @@ use rustyline::{Context, Editor, Helper};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::catalog::Catalog;
-use crate::complete::complete;
 use crate::error::SqlError;
-use crate::history;
-use crate::interrupt::Interrupt;
-use crate::shell::{Next, Shell};
-use crate::splitter::Splitter;
-use crate::stop::Stop;
+use crate::error::stop::Stop;
+use crate::prompt::complete::complete;
+use crate::script::splitter::Splitter;
+use crate::shell::Shell;
+use crate::shell::catalog::Catalog;
+use crate::shell::execute::Next;
+use crate::shell::interrupt::Interrupt;
 
 const PROMPT: &str = "spiced> ";
 const PROMPT_IN_COLOUR: &str = "\x1b[1;32mspiced>\x1b[0m ";

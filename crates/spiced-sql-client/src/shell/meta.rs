@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::SqlError;
-use crate::format::Format;
+use crate::print::format::Format;
 
 /// Every command: its names, its arguments, and its description.
 pub(crate) const COMMANDS: [(&[&str], &str, &str); 12] = [

@@ -6,8 +6,8 @@ use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, Schema};
 
-use crate::output::printable;
-use crate::stop::Stop;
+use crate::error::stop::Stop;
+use crate::print::output::printable;
 
 /// Writes rows in the expanded format, and counts them.
 pub(crate) struct Expanded {

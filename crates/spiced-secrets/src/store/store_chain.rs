@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashSet};
 use futures::future::join_all;
 use tls_core::{Secret, Sourced};
 
-use crate::cached_store::{CachedSecret, CachedStore};
 use crate::report::{FailureKind, Unresolved};
+use crate::store::cached_store::{CachedSecret, CachedStore};
 use crate::store::nearest;
 use crate::{Reference, Template};
 

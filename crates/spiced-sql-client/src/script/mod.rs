@@ -1,5 +1,7 @@
 //! Reads statements from a file or from standard input while they run, never all at once.
 
+pub(crate) mod splitter;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -7,7 +9,7 @@ use std::path::Path;
 use tokio::sync::mpsc;
 
 use crate::error::SqlError;
-use crate::splitter::{MAX_STATEMENT, Piece, Splitter};
+use crate::script::splitter::{MAX_STATEMENT, Piece, Splitter};
 
 /// A script, read on a thread of its own: a pipe may deliver its next line much later, and Ctrl-C must not wait for it.
 pub(crate) struct Script {
@@ -98,9 +100,9 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::splitter::Kind;
+    use crate::script::splitter::Kind;
 
-    fn read(text: &[u8]) -> Result<Vec<String>, String> {
+    fn read(text: &[u8]) -> Result<Vec<String>, SqlError> {
         let got = RefCell::new(Vec::new());
         let take = |piece: Piece| {
             if piece.kind != Kind::Blank {
@@ -108,16 +110,16 @@ mod tests {
             }
             true
         };
-        pieces_of(&mut &*text, "f:", &take).map_err(|trouble| trouble.what)?;
+        pieces_of(&mut &*text, "f:", &take)?;
         Ok(got.into_inner())
     }
 
     #[test]
     fn what_can_be_read_and_what_not() {
         assert_eq!(read(b"\xef\xbb\xbfSELECT 1;\r\n\\d\r\nSELECT\n2").unwrap(), ["SELECT 1", "\\d", "SELECT\n2"]);
-        assert_eq!(read(b"SELECT 1;\n\xff").unwrap_err(), "f:2: it is not UTF-8");
-        assert_eq!(read(b"SELECT '").unwrap_err(), "a text in '…' that begins in line 1 has no end");
+        assert_eq!(read(b"SELECT 1;\n\xff").unwrap_err().what, "f:2: it is not UTF-8");
+        assert_eq!(read(b"SELECT '").unwrap_err().what, "a text in '…' that begins in line 1 has no end");
         let long = [b"SELECT 1;\n".as_slice(), &vec![b'x'; MAX_STATEMENT], b"yy"].concat();
-        assert_eq!(read(&long).unwrap_err(), "f:2: a statement is longer than 16 MiB");
+        assert_eq!(read(&long).unwrap_err().what, "f:2: a statement is longer than 16 MiB");
     }
 }

@@ -14,11 +14,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::cached_store::CachedSecret;
-use crate::jitter::jittered;
 use crate::status::StoreStatus;
+use crate::store::cached_store::CachedSecret;
+use crate::store::jitter::jittered;
+use crate::store::store_chain::StoreChain;
 use crate::store::{Snapshot, StoreEnv, StoreError};
-use crate::store_chain::StoreChain;
 use crate::{Reference, Template};
 
 /// The delay before a store is read again after a failure. It doubles with each further failure, up to the store's

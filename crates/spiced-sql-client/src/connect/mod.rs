@@ -4,6 +4,10 @@
 //! option asks for TLS. Once a connection has used TLS, later ones use TLS too, so an attacker on the network cannot
 //! downgrade the client to plain text.
 
+pub(crate) mod endpoint;
+pub(crate) mod error;
+pub(crate) mod session;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -24,8 +28,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::args::Reach;
-use crate::connect_error::Unreachable;
-use crate::endpoint::{Endpoint, Requested};
+use crate::connect::endpoint::{Endpoint, Requested};
+use crate::connect::error::Unreachable;
 
 /// How long a connection may be idle before keep-alive probes check that the peer is still there.
 const IDLE: Duration = Duration::from_secs(30);

@@ -1,11 +1,11 @@
 //! Completion at the cursor: keywords, tables, columns, and the prompt's own commands.
 
-use crate::catalog::{Catalog, Table};
-use crate::format::FORMATS;
-use crate::keywords::{KEYWORDS, is_keyword};
-use crate::meta::COMMANDS;
-use crate::referenced_tables::{TableRef, referenced_tables};
-use crate::splitter::Splitter;
+use crate::print::format::FORMATS;
+use crate::prompt::keywords::{KEYWORDS, is_keyword};
+use crate::prompt::referenced_tables::{TableRef, referenced_tables};
+use crate::script::splitter::Splitter;
+use crate::shell::catalog::{Catalog, Table};
+use crate::shell::meta::COMMANDS;
 
 /// The maximum number of suggestions.
 const MAX_SUGGESTIONS: usize = 500;
