@@ -46,8 +46,9 @@ pub use diagnostics::check_config::{
     CertificateContents, Contents, Examined, Material, check_config, examine_material,
 };
 pub use diagnostics::compatibility::Clients;
+pub use diagnostics::inspect::{Inspected, StartTls, inspect};
 pub use diagnostics::path::trust::Issued;
-pub use diagnostics::remote::{Presented, Untrusted, no_verify};
+pub use diagnostics::remote::{Presented, Untrusted};
 pub use diagnostics::{Finding, REFUSALS, Severity, ending};
 pub use load::{LoadError, Loaded, Mismatch, Unusable, load};
 pub use reload::{Outcome, Reloader, Started};

@@ -5,6 +5,7 @@ mod checks;
 pub(crate) mod compatibility;
 mod expiry;
 pub(crate) mod facts;
+pub(crate) mod inspect;
 pub(crate) mod names;
 pub(crate) mod path;
 pub(crate) mod remote;

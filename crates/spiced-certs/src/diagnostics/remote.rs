@@ -1,11 +1,9 @@
-//! Inspects the certificates that a server on the network presents, without trusting them.
+//! The findings about a chain that a server on the network presents.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::{ClientConfig, Error, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
-use tls_core::{CertificateSummary, IdentityError, provider};
+use tls_core::{CertificateSummary, IdentityError};
 
 use crate::diagnostics::checks;
 use crate::diagnostics::compatibility::Clients;
@@ -13,22 +11,6 @@ use crate::diagnostics::facts::Facts;
 use crate::diagnostics::names;
 use crate::diagnostics::path::trust::Roots;
 use crate::diagnostics::report::{Finding, Severity};
-use crate::handshake::AnyChain;
-
-/// Returns a configuration for inspection only: it accepts every chain, so no secret may be sent over the connection.
-/// `alpn` lists the protocols to offer.
-///
-/// # Errors
-/// Fails if the provider does not support the versions.
-pub fn no_verify(alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyChain::new()))
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Ok(config)
-}
 
 /// Why a chain does not lead to a root of this system's store.
 #[derive(Debug, thiserror::Error)]

@@ -5,9 +5,10 @@ use metrics::{counter, histogram};
 use spiced_engine::{ErrorKind, Outcome, StatementObserver, StatementRecord};
 
 /// Records the metrics of each statement.
-pub(crate) struct Statements;
+#[derive(Debug, Clone, Copy)]
+pub struct StatementMetrics;
 
-impl StatementObserver for Statements {
+impl StatementObserver for StatementMetrics {
     fn on_complete(&self, seen: &StatementRecord<'_>) {
         let role = seen.principal.role().name();
         counter!("spiced_statements_total", "role" => role, "outcome" => outcome(seen)).increment(1);

@@ -1,28 +1,27 @@
-//! Tests of the text and JSON reports.
+//! `spiced secrets check`: its report as text and as JSON, and its exit code.
+#![allow(clippy::unwrap_used)]
 
-use std::ffi::OsString;
-use std::path::Path;
+use testkit::{PodDirectory, program};
 
-use testkit::PodDirectory;
-
-use super::*;
-use crate::args::{Args, Command, SecretsCommand};
-
-/// Returns the report for a pod with two stores; `POD` is a placeholder for its directory.
-fn report(secrets: &str, rest: &str, files: &[(&str, &str)], more: &[&str]) -> (Report, impl Fn(String) -> String) {
-    let pod = PodDirectory::new(&format!("secrets:\n{secrets}\n{rest}"));
-    let pod = files.iter().fold(pod, |pod, (name, text)| pod.with(name, text));
-    let words = ["spiced", "secrets", "check"].iter().chain(more).map(OsString::from);
-    let args = Args::read(words.chain([pod.path().as_os_str().to_owned()])).map_err(|f| format!("{f:?}")).unwrap();
-    let (Some(Command::Secrets(SecretsCommand::Check(args))), ..) = args.split() else { panic!("another command") };
-    let runtime = crate::commands::runtime().unwrap();
-    let (report, _) = runtime.block_on(check(&args.pod)).map_err(|f| format!("{f:?}")).unwrap();
-    let folder = pod.path().to_owned();
-    (report, move |text: String| plain(&text, &folder))
+/// What the command prints. `POD` is a placeholder for the directory of the pod.
+struct Report {
+    code: Option<i32>,
+    text: String,
+    json: String,
 }
 
-fn plain(text: &str, pod: &Path) -> String {
-    text.replace(&pod.display().to_string(), "POD")
+/// Returns the report for a pod with these secret stores.
+fn report(secrets: &str, rest: &str, files: &[(&str, &str)], more: &[&str]) -> Report {
+    let pod = PodDirectory::new(&format!("secrets:\n{secrets}\n{rest}"));
+    let pod = files.iter().fold(pod, |pod, (name, text)| pod.with(name, text));
+    let path = pod.path().to_str().unwrap();
+    let run = |format: &[&str]| {
+        let ended = program::run(env!("CARGO_BIN_EXE_spiced"), [&["secrets", "check"], format, more, &[path]].concat());
+        (ended.code, ended.stdout.replace(path, "POD"))
+    };
+    let ((code, text), (as_json, json)) = (run(&[]), run(&["--json"]));
+    assert_eq!(code, as_json);
+    Report { code, text, json }
 }
 
 #[test]
@@ -30,15 +29,15 @@ fn all_is_there() {
     let secrets = "  - { name: mine, from: env, params: { file_path: \"${here:PATH}\" } }\n  - { name: here, from: \"file:here\" }";
     let tls = "runtime:\n  tls: { certificate: \"${mine:CERT}\", key: \"${secrets:KEY}\" }";
     let files = [("here/PATH", "mine.env"), ("mine.env", "CERT=secret-certificate"), ("here/KEY", "secret-key")];
-    let (report, plain) = report(secrets, tls, &files, &[]);
-    assert!(report.is_good());
-    insta::assert_snapshot!(plain(report.text()), @r#"
+    let report = report(secrets, tls, &files, &[]);
+    assert_eq!(report.code, Some(0));
+    insta::assert_snapshot!(report.text, @r#"
     spicepod.yaml: secrets[0].params.file_path  ${here:PATH}    found in here
     spicepod.yaml: runtime.tls.certificate      ${mine:CERT}    found in mine
     spicepod.yaml: runtime.tls.key              ${secrets:KEY}  found in here
     3 found, 0 missing, 0 unreachable
     "#);
-    insta::assert_snapshot!(plain(format!("{:#}", report.json())), @r#"
+    insta::assert_snapshot!(report.json, @r#"
     {
       "errors": [],
       "found": 3,
@@ -96,9 +95,9 @@ fn all_is_there() {
 fn some_is_missing_and_some_cannot_be_reached() {
     let secrets = "  - { name: here, from: \"file:here\" }\n  - { name: away, from: \"file:away\" }";
     let tls = "runtime:\n  tls: { certificate: \"${here:CERT}\", key: \"${away:KEY}\", session_ticket_secret: \"${secrets:T}${nowhere:X}\" }";
-    let (report, plain) = report(secrets, tls, &[("here/KEY", "secret-key")], &[]);
-    assert!(!report.is_good());
-    insta::assert_snapshot!(plain(report.text()), @r#"
+    let report = report(secrets, tls, &[("here/KEY", "secret-key")], &[]);
+    assert_eq!(report.code, Some(78));
+    insta::assert_snapshot!(report.text, @r#"
     spicepod.yaml: runtime.tls.certificate            ${here:CERT}  missing: there is no `CERT`
         fix: set it in one of: POD/here/CERT
     spicepod.yaml: runtime.tls.key                    ${away:KEY}   unreachable: store `away` cannot answer: cannot read "POD/away": there is no directory "POD/away"
@@ -115,9 +114,9 @@ fn some_is_missing_and_some_cannot_be_reached() {
 fn what_is_beaten_keeps_nothing_from_starting() {
     let tls = "runtime:\n  tls: { certificate: \"${here:NONE}\", key: \"${here:KEY}\" }";
     let secrets = "  - { name: here, from: \"file:here\" }";
-    let (report, plain) = report(secrets, tls, &[("here/KEY", "secret-key")], &["--tls-certificate-file", "x.pem"]);
-    assert!(report.is_good());
-    insta::assert_snapshot!(plain(report.text()), @r#"
+    let report = report(secrets, tls, &[("here/KEY", "secret-key")], &["--tls-certificate-file", "x.pem"]);
+    assert_eq!(report.code, Some(0));
+    insta::assert_snapshot!(report.text, @r#"
     spicepod.yaml: runtime.tls.certificate  ${here:NONE}  missing: there is no `NONE` (not used: another setting overrides this one)
     spicepod.yaml: runtime.tls.key          ${here:KEY}   found in here
     1 found, 1 missing, 0 unreachable
@@ -128,8 +127,8 @@ fn what_is_beaten_keeps_nothing_from_starting() {
 fn a_switch_that_is_missing_hides_nothing() {
     let tls = "runtime:\n  tls: { enabled: \"${here:ON}\", certificate: \"${here:NONE}\", key: \"${here:KEY}\" }";
     let secrets = "  - { name: here, from: \"file:here\" }";
-    let (report, plain) = report(secrets, tls, &[("here/KEY", "secret-key")], &[]);
-    insta::assert_snapshot!(plain(report.text()), @r#"
+    let report = report(secrets, tls, &[("here/KEY", "secret-key")], &[]);
+    insta::assert_snapshot!(report.text, @r#"
     spicepod.yaml: runtime.tls.enabled      ${here:ON}    missing: there is no `ON`
         fix: set it in one of: POD/here/ON
     spicepod.yaml: runtime.tls.certificate  ${here:NONE}  missing: there is no `NONE`
@@ -142,8 +141,8 @@ fn a_switch_that_is_missing_hides_nothing() {
 #[test]
 fn stores_that_are_wrong() {
     let secrets = "  - { name: a, from: env, params: { file_path: \"${b:X}\" } }\n  - { name: b, from: env, params: { file_path: \"${a:X}\" } }\n  - { name: c, from: enw }";
-    let (report, plain) = report(secrets, "name: \"${a:NAME}${c:X}\"", &[], &[]);
-    insta::assert_snapshot!(plain(report.text()), @r#"
+    let report = report(secrets, "name: \"${a:NAME}${c:X}\"", &[], &[]);
+    insta::assert_snapshot!(report.text, @r#"
     spicepod.yaml: secrets[2]: secret store `c`: no kind of secret store is called `enw`; did you mean `env`
         fix: change `from` or `params`, or remove the store
     spicepod.yaml: secrets[1]: secret store `b`: the params of stores refer to each other in a cycle: b -> a -> b
@@ -159,7 +158,7 @@ fn stores_that_are_wrong() {
 
 #[test]
 fn nothing_to_check() {
-    let (report, _) = report("  - { name: env, from: env }", "", &[], &[]);
-    assert!(report.is_good());
-    assert_eq!(report.text(), "the pod contains no references\n");
+    let report = report("  - { name: env, from: env }", "", &[], &[]);
+    assert_eq!(report.code, Some(0));
+    assert_eq!(report.text, "the pod contains no references\n");
 }

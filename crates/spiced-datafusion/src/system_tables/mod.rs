@@ -1,5 +1,8 @@
 //! Tables of the schema `runtime`, in which the program describes itself. Each query computes the rows again.
 
+pub(crate) mod queries;
+pub(crate) mod tls;
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use spiced_datafusion::SystemTable;
+use datafusion::arrow::array::{
+    ArrayRef, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use spiced_engine::{Effect, Outcome, Principal, Redacted, Role, Statement, StatementObserver, StatementRecord, Trace};
+
+use super::SystemTable;
 
 /// The maximum length of a statement's text, in bytes.
 const MAX_STATEMENT: usize = 4 * 1024;
@@ -17,7 +20,7 @@ const MAX_ERROR: usize = 1024;
 
 /// The most recent statements, oldest first; bounded.
 #[derive(Debug)]
-pub(crate) struct History {
+pub struct History {
     ended: Mutex<VecDeque<FinishedStatement>>,
     most: usize,
 }
@@ -37,13 +40,13 @@ struct FinishedStatement {
 
 impl History {
     /// Creates a history of at most `most` statements.
-    pub(crate) fn of(most: usize) -> Arc<Self> {
+    pub fn of(most: usize) -> Arc<Self> {
         Arc::new(Self { ended: Mutex::default(), most })
     }
 
     /// Returns the table `runtime.queries`. A caller with write access sees all statements, any other caller only its
     /// own.
-    pub(crate) fn table(self: &Arc<Self>) -> SystemTable {
+    pub fn table(self: &Arc<Self>) -> SystemTable {
         let (schema, history) = (schema(), self.clone());
         SystemTable::new("queries", schema.clone(), move |caller| {
             let all = caller.role() == Role::ReadWrite;

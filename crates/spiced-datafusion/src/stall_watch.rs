@@ -23,18 +23,19 @@ const UNREADY_AFTER: Duration = Duration::from_secs(10);
 const UNHEALTHY_AFTER: Duration = Duration::from_secs(60);
 
 /// The Prometheus metric for how long no statement could run.
-pub(crate) const STALLED_METRIC: &str = "spiced_statements_stalled_seconds";
+const STALLED_METRIC: &str = "spiced_statements_stalled_seconds";
 
 /// The result of the watch.
-pub(crate) struct Responsive {
+#[derive(Debug)]
+pub struct Responsive {
     /// False if a runtime has been stalled for [`UNREADY_AFTER`].
-    pub(crate) ready: watch::Receiver<bool>,
+    pub ready: watch::Receiver<bool>,
     /// False if a runtime has been stalled for [`UNHEALTHY_AFTER`].
-    pub(crate) healthy: watch::Receiver<bool>,
+    pub healthy: watch::Receiver<bool>,
 }
 
 /// Watches the runtimes of statements, from the runtime that calls this.
-pub(crate) fn start(readers: &Handle, writers: &Handle) -> Responsive {
+pub fn watch_for_stalls(readers: &Handle, writers: &Handle) -> Responsive {
     let runtimes = [(Role::ReadOnly, readers), (Role::ReadWrite, writers)];
     let mut pulses = runtimes.map(|(role, runtime)| {
         let ticks = Arc::new(AtomicU64::new(0));

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow_array::builder::{ListBuilder, StringBuilder};
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampSecondArray};
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use spiced_datafusion::SystemTable;
+use datafusion::arrow::array::builder::{ListBuilder, StringBuilder};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampSecondArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use tls_core::Identity;
 use tls_core::rotation::{Identities, Served};
 
-use super::status::health;
+use super::SystemTable;
 
 /// Returns the table `runtime.tls` for `endpoints`, each of which presents `identities`. Without identities it has no
 /// rows.
-pub(crate) fn tls(endpoints: Vec<&'static str>, identities: Option<Identities>) -> SystemTable {
+pub fn tls(endpoints: Vec<&'static str>, identities: Option<Identities>) -> SystemTable {
     let schema = schema();
     SystemTable::new("tls", schema.clone(), move |_| {
         let served = identities.as_ref().map(Identities::served);
@@ -70,7 +69,7 @@ fn rows(schema: &SchemaRef, endpoints: &[&'static str], served: Option<&Served>)
         text(|identity| identity.leaf().fingerprint.clone()),
         time(|identity| identity.leaf().not_before),
         time(|identity| identity.leaf().not_after),
-        text(|identity| health(identity.leaf()).to_owned()),
+        text(|identity| identity.leaf().validity(SystemTime::now()).name().to_owned()),
         text(|identity| identity.certificate_origin().to_string()),
         text(|identity| identity.key_origin().to_string()),
         time(|identity| seconds(identity.paired_at())),

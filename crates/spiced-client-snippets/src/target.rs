@@ -7,37 +7,43 @@ use tls_core::ListenAddress;
 
 /// A server as its clients see it.
 #[derive(Debug, Clone)]
-pub(crate) struct Target {
-    pub(crate) http: EndpointUrl,
-    pub(crate) flight: EndpointUrl,
-    pub(crate) grpc: EndpointUrl,
-    pub(crate) metrics: Option<EndpointUrl>,
-    pub(crate) probe: Option<EndpointUrl>,
+pub struct Target {
+    /// The HTTP endpoint.
+    pub http: EndpointUrl,
+    /// The Flight SQL endpoint.
+    pub flight: EndpointUrl,
+    /// The gRPC endpoint.
+    pub grpc: EndpointUrl,
+    /// The metrics endpoint, if there is one.
+    pub metrics: Option<EndpointUrl>,
+    /// The probe endpoint, if there is one.
+    pub probe: Option<EndpointUrl>,
     /// `None` if the endpoints use plain text.
-    pub(crate) trust: Option<Trust>,
+    pub trust: Option<Trust>,
     /// A sample query.
-    pub(crate) query: String,
+    pub query: String,
     /// True if callers need an API key.
-    pub(crate) key: bool,
+    pub key: bool,
     /// True if the metrics endpoint requires an API key too.
-    pub(crate) metrics_key: bool,
+    pub metrics_key: bool,
     /// True if every connection needs a client certificate.
-    pub(crate) certificate: bool,
+    pub certificate: bool,
 }
 
 /// The address of an endpoint.
 #[derive(Debug, Clone)]
-pub(crate) struct EndpointUrl {
+pub struct EndpointUrl {
     /// A host name or IP address; an IPv6 address is in brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub host: String,
+    /// The port.
+    pub port: u16,
     /// True if only this machine can reach it.
-    pub(crate) loopback: bool,
+    pub loopback: bool,
 }
 
 /// The CA that a client has to trust.
 #[derive(Debug, Clone)]
-pub(crate) enum Trust {
+pub enum Trust {
     /// The system's trust store contains the root that signed the certificate.
     System,
     /// The CA certificate in this file.
@@ -48,7 +54,7 @@ pub(crate) enum Trust {
 
 impl Trust {
     /// Derives it from the certificate's issuer and the file that the certificate was read from, if any.
-    pub(crate) fn of(issued: Issued, certificate_file: Option<PathBuf>) -> Self {
+    pub fn of(issued: Issued, certificate_file: Option<PathBuf>) -> Self {
         match (issued, certificate_file) {
             (Issued::BySystemRoot, _) => Self::System,
             (Issued::ByPresentedRoot { .. }, Some(file)) => Self::File(file),
@@ -59,12 +65,12 @@ impl Trust {
 
 impl Target {
     /// Returns true if the endpoints use TLS.
-    pub(crate) fn tls(&self) -> bool {
+    pub fn tls(&self) -> bool {
         self.trust.is_some()
     }
 
     /// Returns the CA file that a client has to name, or `None` if it needs none.
-    pub(crate) fn ca(&self) -> Option<String> {
+    pub fn ca(&self) -> Option<String> {
         match self.trust.as_ref()? {
             Trust::System => None,
             Trust::File(path) => Some(path.display().to_string()),
@@ -73,7 +79,7 @@ impl Target {
     }
 
     /// Returns what the snippets require, as shell comments; empty if they require nothing.
-    pub(crate) fn note(&self) -> String {
+    pub fn note(&self) -> String {
         let mut note = match &self.trust {
             Some(Trust::Issuer(name)) => {
                 format!("# ca.pem: the certificate of the CA {name}, from its operator\n")
@@ -93,7 +99,7 @@ impl Target {
 impl EndpointUrl {
     /// Creates the URL of an endpoint that listens on `address`. Prefers a host in `names`, the names of the
     /// certificate (empty without TLS).
-    pub(crate) fn new(address: &ListenAddress, port: u16, names: &[String]) -> Self {
+    pub fn new(address: &ListenAddress, port: u16, names: &[String]) -> Self {
         let asked = address.host();
         let everywhere = ["0.0.0.0", "::", "*"].contains(&asked);
         let candidates = if everywhere { vec!["localhost", "127.0.0.1", "::1"] } else { vec![asked] };
@@ -105,7 +111,7 @@ impl EndpointUrl {
     }
 
     /// Returns `host:port`.
-    pub(crate) fn authority(&self) -> String {
+    pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }

@@ -11,7 +11,7 @@ use tower::ServiceExt;
 
 /// Refuses HTTP/1 on an endpoint that only serves gRPC. A browser or curl gets a message, and no web page can reach
 /// gRPC, because browsers cannot send gRPC over HTTP/2 on their own.
-pub(crate) fn grpc_only(router: Router, sentence: &'static str) -> Router {
+pub fn grpc_only(router: Router, sentence: &'static str) -> Router {
     router.layer(from_fn(move |request: Request, next: Next| async move {
         if request.version() < Version::HTTP_2 {
             return (StatusCode::HTTP_VERSION_NOT_SUPPORTED, sentence).into_response();
@@ -21,7 +21,7 @@ pub(crate) fn grpc_only(router: Router, sentence: &'static str) -> Router {
 }
 
 /// Serves two protocols on one endpoint: gRPC by its content type, everything else by `http`.
-pub(crate) fn either(grpc: Router, http: Router) -> Router {
+pub fn either(grpc: Router, http: Router) -> Router {
     Router::new().fallback(move |request: Request<Body>| {
         let is_grpc =
             request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));

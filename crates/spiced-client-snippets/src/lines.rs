@@ -1,9 +1,10 @@
 //! The snippets of each client. The tests run them exactly as printed.
 
 use super::shell_quote::quoted;
-use crate::client_snippets::{EndpointUrl, Target};
+use crate::{EndpointUrl, Target};
 
-pub(crate) fn curl(target: &Target) -> String {
+/// A query over HTTP.
+pub fn curl(target: &Target) -> String {
     let url = format!("{}/v1/sql", url(target, &target.http));
     let ca = option(target, "--cacert");
     let who = curl_credentials(target, target.key);
@@ -16,7 +17,7 @@ fn curl_credentials(target: &Target, key: bool) -> String {
 }
 
 /// A plain GET request, with or without TLS.
-pub(crate) fn curl_get(target: &Target, endpoint: &EndpointUrl, tls: bool, path: &str) -> String {
+pub fn curl_get(target: &Target, endpoint: &EndpointUrl, tls: bool, path: &str) -> String {
     let (scheme, ca) = if tls {
         let who = curl_credentials(target, target.metrics_key);
         ("https", format!("{}{who}", option(target, "--cacert")))
@@ -26,7 +27,8 @@ pub(crate) fn curl_get(target: &Target, endpoint: &EndpointUrl, tls: bool, path:
     format!("curl {ca}{scheme}://{}{path}\n", endpoint.authority())
 }
 
-pub(crate) fn sql(target: &Target) -> String {
+/// A query with the prompt of spiced itself.
+pub fn sql(target: &Target) -> String {
     let ca = option(target, "--tls-root-certificate-file");
     let key = if target.key { "SPICED_SQL_API_KEY=\"$SPICE_API_KEY\" " } else { "" };
     let certificate = match target.certificate {
@@ -292,7 +294,7 @@ fn flight_url(target: &Target) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client_snippets::{CLIENTS, Trust};
+    use crate::{CLIENTS, Trust};
 
     fn every_line(trust: Option<Trust>, port: u16) -> String {
         lines_for(trust, port, false)
