@@ -1,4 +1,4 @@
-# What a developer runs. Everything is `cargo xtask …`; this is the short way to say it.
+# Commands for developers; each is short for a `cargo xtask …`.
 
 export CARGO_TERM_COLOR := env("CARGO_TERM_COLOR", "always")
 
@@ -10,11 +10,11 @@ default:
 run *ARGS:
     cargo run -p spiced -- {{ARGS}}
 
-# unit tests and the conformance suite; installs what they need
+# unit tests and the conformance suite; installs their dependencies
 test *ARGS:
     cargo xtask test {{ARGS}}
 
-# fuzzed for longer, a thousand rotations under load, 10 GB through each endpoint, TPC-H at scale 1
+# longer fuzzing, a thousand rotations under load, 10 GB through each endpoint, TPC-H at scale 1
 soak:
     cargo xtask soak
 
@@ -26,11 +26,11 @@ clients-table:
 check:
     cargo xtask check
 
-# the edges between the crates alone
+# only the edges between crates
 edges:
     cargo xtask edges
 
-# each crate by itself, with each of its features
+# each crate on its own, with each of its features
 alone:
     cargo xtask alone
 
@@ -38,14 +38,14 @@ alone:
 docs:
     cargo xtask docs
 
-# links between pages, and words that do not come back
+# links between pages, and words that must not return
 docs-lint:
     cargo xtask docs-lint
 
-# what it costs, beside nginx and a pyarrow Flight server (growth: how that grows); --write puts it into docs/
+# costs compared with nginx and a pyarrow Flight server (growth: how they grow); --write updates docs/
 bench *ARGS:
     cargo xtask bench {{ARGS}}
 
-# what the endpoints cost in instructions, held against guard/baseline.json; --write makes it the baseline
+# the endpoints' cost in instructions, compared with guard/baseline.json; --write updates the baseline
 guard *ARGS:
     cargo xtask guard {{ARGS}}

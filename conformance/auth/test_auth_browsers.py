@@ -1,5 +1,6 @@
 """Browsers: which pages may call (CORS), what other pages cannot do, and when a browser is told to use only HTTPS
-(HSTS)."""
+(HSTS).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ NEAR = [
 
 
 def serve(pod, *, cors: dict | None = None, mode: str | None = None, **auth):
-    """Keys, and with a `mode` client certificates too."""
+    """Starts a server with keys and, if `mode` is set, client certificates."""
     access = Access(pod)
     runtime = {"auth": {"api_key": access.api_key, **auth}, **PATIENT}
     if mode:
@@ -43,7 +44,7 @@ def preflight(server, origin: str, *, method: str = "POST", headers: str = "x-ap
 
 
 def page(server, caller: Caller, pod, *headers: str) -> clients.Answer:
-    """A query as a page's script would send it."""
+    """Sends a query as the script of a page would."""
     words = [word for header in headers for word in ("-H", header)]
     return caller.curl(server, "/v1/sql", "-d", "SELECT 1 AS x", *words)
 
@@ -68,20 +69,20 @@ def test_preflight(pod):
         assert "post" in listed(answer, "access-control-allow-methods")
         # `*` does not cover `authorization` (Fetch, CORS-safelisted request headers).
         assert {"x-api-key", "authorization", "content-type"} <= listed(answer, "access-control-allow-headers")
-        assert "origin" in listed(answer, "vary"), "a cache must not give one origin's answer to another"
+        assert "origin" in listed(answer, "vary"), "a cache must not serve one origin's answer to another"
     for origin in NEAR:
         answer = preflight(server, origin)
-        # Without its own name there, a browser goes no further, whatever else is said.
+        # A browser stops unless the header names the page's origin, whatever the rest of the answer contains.
         assert allowed(answer) is None, f"{origin}: {answer}"
 
 
-def test_requests_of_pages(pod):
+def test_requests_from_pages(pod):
     server = serve(pod, cors=NAMED)
     for header in ("x-api-key", "bearer"):
         caller = Caller(server.access.keys["plain:ro"], header=header)
         answer = page(server, caller, pod, f"Origin: {APP}", "Sec-Fetch-Site: cross-site").ok()
         assert allowed(answer) == APP and answer.json() == [{"x": 1}]
-        # A key is proof enough that it is not some page's doing; but the page does not get to read the answer.
+        # No page can send a key on its own, so the request is answered; the page must not read the answer.
         for origin in NEAR:
             assert allowed(page(server, caller, pod, f"Origin: {origin}", "Sec-Fetch-Site: cross-site").ok()) is None, (
                 origin
@@ -91,7 +92,7 @@ def test_requests_of_pages(pod):
 
 
 def test_page_that_is_refused_may_read_why(pod):
-    """Without the header a browser shows a page nothing of a 401 or a 400."""
+    """Without the header, a browser hides a 401 or a 400 from the page."""
     server = serve(pod, cors=NAMED)
     assert allowed(page(server, NOBODY, pod, f"Origin: {APP}")) == APP
     bad = server.access.ro.curl(server, "/v1/sql", "-d", "SELEC 1", "-H", f"Origin: {APP}")
@@ -114,7 +115,7 @@ def test_no_cors(pod, cors):
 
 
 def test_anonymous_pages(pod):
-    """Where anonymous callers may read, only the pages that are named may."""
+    """If anonymous callers may read, only the listed pages may."""
     server = serve(pod, cors=NAMED, allow_anonymous="ro")
     answer = page(server, NOBODY, pod, f"Origin: {APP}", "Sec-Fetch-Site: cross-site").ok()
     assert allowed(answer) == APP
@@ -135,8 +136,8 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("mode", ["request", "required"])
-def test_certificate_does_not_vouch_for_a_page(pod, mode):
-    """A browser shows it to any page's request; a key it does not."""
+def test_certificate_does_not_authorize_a_page(pod, mode):
+    """A browser presents a certificate with any page's request, but not a key."""
     server = serve(pod, cors=NAMED, mode=mode)
     shown = Caller(pair=server.access.pairs["rw"])
     for name, headers in FOREIGN.items():
@@ -147,19 +148,19 @@ def test_certificate_does_not_vouch_for_a_page(pod, mode):
     assert allowed(page(server, shown, pod, f"Origin: {APP}", "Sec-Fetch-Site: cross-site").ok()) == APP
 
 
-def test_empty_bearer_does_not_vouch_for_a_page(pod):
+def test_empty_bearer_does_not_authorize_a_page(pod):
     server = serve(pod, mode="request")
     assert page(server, Caller("", server.access.pairs["rw"]), pod, f"Origin: {EVIL}").status == 403
 
 
-def test_another_host_is_taken_where_keys_are_asked_for(pod):
-    """Rebinding a name gains nothing where every caller needs a key."""
+def test_any_host_is_accepted_if_keys_are_required(pod):
+    """DNS rebinding gains nothing if every caller needs a key."""
     server = serve(pod)
     page(server, server.access.ro, pod, "Host: spiced.example.com").ok()
 
 
 @pytest.mark.parametrize("origins", [["app.example.com"], ["https://app.example.com/path"], [""]], ids=str)
-def test_origins_that_are_none_are_refused(pod, origins):
+def test_invalid_origins_are_refused(pod, origins):
     pod.yaml(tls=pod.write_pair(), runtime={"cors": {"enabled": True, "allowed_origins": origins}})
     pod.refuse().names("allowed_origins")
 
@@ -174,7 +175,7 @@ def _issued(pod):
 
 
 def _hsts(pod, *, hsts: str | None = "365d", issue=_issued, tls: bool = True, hosts=(NAME,)) -> dict[str, str | None]:
-    """The header by host, from an endpoint that all may reach."""
+    """Returns the header for each host, from an endpoint that every client may reach."""
     access = Access(pod)
     runtime = {"auth": {"api_key": access.api_key}, **({"http": {"hsts": hsts}} if hsts else {})}
     pod.yaml(tls=pod.write_pair(issue(pod)) if tls else None, runtime=runtime)
@@ -192,7 +193,7 @@ def test_hsts(pod):
     found = _hsts(pod, hosts=(NAME, "localhost", "127.0.0.1"))
     assert (found.pop(NAME) or "").replace(" ", "").startswith("max-age=31536000")
     assert set(found.values()) == {None}, (
-        f"it would lock a developer's browser out of every plain port of this host: {found}"
+        f"this would block every plain-text port of this host in a developer's browser: {found}"
     )
 
 

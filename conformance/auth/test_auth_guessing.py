@@ -21,7 +21,7 @@ FEW = 5
 
 
 def serve(pod, *args, limit: int | None = FEW, http: dict | None = None, mode: str | None = None, **auth):
-    """A server with keys, of which an address may get `limit` wrong."""
+    """A server with keys that accepts `limit` wrong keys from an address."""
     access = Access(pod)
     runtime: dict = {"auth": {"api_key": access.api_key, **auth}}
     if limit is not None:
@@ -42,7 +42,7 @@ def serve(pod, *args, limit: int | None = FEW, http: dict | None = None, mode: s
 
 
 def ask(server, caller: Caller, *args: str, text: str = "SELECT 1 AS x") -> clients.Answer:
-    """A query from 127.0.0.1, unless `args` say otherwise."""
+    """Sends a query from 127.0.0.1, unless `args` set another address."""
     return caller.curl(server, "/v1/sql", "-d", text, *args, host=HOME)
 
 
@@ -51,14 +51,14 @@ def wrong(server) -> Caller:
 
 
 def lock_out(server, *args: str) -> None:
-    """Guesses until guesses are refused unread."""
+    """Sends wrong keys until they are refused unread."""
     statuses = [ask(server, wrong(server), *args).status for _ in range(FEW + 2)]
-    # Those before count, too.
+    # Wrong keys that were sent earlier count as well.
     assert statuses == sorted(statuses) and statuses[0] == 401 and statuses[-1] == 429, statuses
 
 
 def is_locked_out(server, *args: str) -> bool:
-    """Whether the next guess from there is refused unread; where it is not, it has cost one."""
+    """Whether the next wrong key from there is refused unread; if it is read, it counts."""
     status = ask(server, wrong(server), *args).status
     assert status in (401, 429), status
     return status == 429
@@ -74,13 +74,13 @@ def test_too_many_wrong_keys(pod):
     assert answer.status == 429
     assert 1 <= int(answer.headers["retry-after"]) <= 60, answer.headers
     assert answer.media_type == "application/problem+json"
-    assert ask(server, server.access.rw).status == 429, "a key that was not seen from here is not even read"
-    assert ask(server, NOBODY).status == 401, "who shows nothing guesses nothing"
+    assert ask(server, server.access.rw).status == 429, "a key not seen from this address before is not read"
+    assert ask(server, NOBODY).status == 401, "a request without a credential is not a guess"
     clients.get(server, "/health", host=HOME).ok()
 
 
 def test_too_many_over_grpc(pod):
-    """One account for all endpoints, and each way to show a key."""
+    """All endpoints and all ways of sending a key share one count."""
     server = serve(pod)
     request = wire.descriptor("SELECT 1")
     headers = ["x-api-key", "bearer", "basic"]
@@ -114,20 +114,20 @@ def test_missing_credentials_do_not_count(pod):
     server = serve(pod)
     for _ in range(3 * FEW):
         assert ask(server, NOBODY).status == 401
-        assert ask(server, Caller("")).status == 401, "an empty bearer is none"
+        assert ask(server, Caller("")).status == 401, "an empty bearer token is not a credential"
     assert not is_locked_out(server)
     ask(server, server.access.rw).ok()
 
 
 def test_denied_statements_do_not_count(pod):
-    """A key that may not write is a good key all the same."""
+    """A key that may not write is nevertheless a valid key."""
     server = serve(pod)
     for _ in range(3 * FEW):
         assert ask(server, server.access.ro, text="INSERT INTO notes VALUES (1, 'x')").status == 403
     assert not is_locked_out(server)
 
 
-def test_known_key_is_still_let_in(pod):
+def test_known_key_is_still_accepted(pod):
     server = serve(pod)
     ask(server, server.access.ro).ok()
     lock_out(server)
@@ -136,7 +136,7 @@ def test_known_key_is_still_let_in(pod):
     with server.access.ro.wire(server, host=HOME) as flight:
         flight.query("SELECT 1 AS x").ok()
     assert ask(server, server.access.rw).status == 429
-    assert is_locked_out(server), "a good key from the same address does not open the endpoint for guesses"
+    assert is_locked_out(server), "a valid key from the same address does not reset the limit"
 
 
 def test_other_addresses_are_not_locked_out(pod):
@@ -147,7 +147,7 @@ def test_other_addresses_are_not_locked_out(pod):
 
 
 def test_one_more_after_a_while(pod):
-    """60 a minute is one a second."""
+    """60 a minute is one per second."""
     server = serve(pod, limit=60)
     with wrong(server).wire(server, host=HOME) as flight:
 
@@ -158,7 +158,7 @@ def test_one_more_after_a_while(pod):
         eventually(lambda: guess() == "UNAUTHENTICATED", "a guess that is read again", deadline=10)
 
 
-# Proxies: 127.0.0.1 is one, and says for whom it asks
+# Proxies: 127.0.0.1 is one, and names the client in X-Forwarded-For
 
 PROXY = {"trusted_proxies": ["127.0.0.0/8"]}
 
@@ -167,7 +167,7 @@ def said(address: str) -> tuple[str, str]:
     return "-H", f"X-Forwarded-For: {address}"
 
 
-def test_clients_behind_a_trusted_proxy_are_told_apart(pod):
+def test_clients_behind_a_trusted_proxy_are_counted_separately(pod):
     server = serve(pod, http=PROXY)
     lock_out(server, *said("192.0.2.1"))
     assert not is_locked_out(server, *said("192.0.2.2"))
@@ -177,8 +177,8 @@ def test_clients_behind_a_trusted_proxy_are_told_apart(pod):
     assert line["endpoint"] == "http"
 
 
-def test_last_address_that_is_no_proxy_counts(pod):
-    """What stands before it the client may have made up."""
+def test_last_address_outside_the_proxies_counts(pod):
+    """The client may have invented the addresses before it."""
     server = serve(pod, http=PROXY)
     statuses = [
         ask(server, wrong(server), *said(f"198.51.100.{n}, 192.0.2.1, 127.0.0.9")).status for n in range(FEW + 2)
@@ -200,8 +200,8 @@ def test_ipv6_counts_by_its_64(pod):
     assert not is_locked_out(server, *said("2001:db8:0:2::1"))
 
 
-def test_word_of_others_is_not_taken(pod):
-    """Without trusted proxies, and from an address that is none."""
+def test_forwarded_address_from_untrusted_peers_is_ignored(pod):
+    """Without trusted proxies, and from an address that is not among them."""
     for http in (None, {"trusted_proxies": ["10.0.0.0/8", "192.0.2.7"]}):
         server = serve(pod, http=http)
         statuses = [ask(server, wrong(server), *said(f"192.0.2.{n}")).status for n in range(FEW + 2)]
@@ -223,14 +223,14 @@ def test_forwarded_for_counts_on_the_grpc_endpoints(pod):
 
 @pytest.mark.parametrize("address", ["nonsense", "", "192.0.2.1:99999", "999.1.1.1", "unknown", "_hidden"])
 def test_nonsense_is_not_taken_for_an_address(pod, address):
-    """It is not a way to an account of one's own."""
+    """An invalid address does not get a count of its own."""
     server = serve(pod, http=PROXY)
     statuses = [ask(server, wrong(server), *said(f"{address}{n}" if n else address)).status for n in range(FEW + 2)]
     assert statuses[0] == 401 and statuses[-1] == 429, statuses
 
 
 @pytest.mark.parametrize("proxies", [["10.0.0.0/33"], ["nowhere"], ["10.0.0.0/8", ""]], ids=str)
-def test_proxies_that_are_none_are_refused(pod, proxies):
+def test_invalid_proxies_are_refused(pod, proxies):
     pod.yaml(tls=pod.write_pair(), runtime={"http": {"trusted_proxies": proxies}})
     pod.refuse().names("trusted_proxies")
 
@@ -254,15 +254,15 @@ def test_failures_are_counted(pod):
     assert 3 in [value for (endpoint, _), value in by_reason.items() if endpoint == "http"], by_reason
     assert total(server, name, endpoint="http") == 4, by_reason
     assert len([1 for endpoint, _ in by_reason if endpoint == "http"]) == 2, (
-        f"a wrong key and none are two reasons: {by_reason}"
+        f"a wrong key and a missing key are two reasons: {by_reason}"
     )
     assert total(server, name, endpoint="flight") == total(server, name, endpoint="grpc") == 1, by_reason
     ask(server, server.access.ro).ok()
-    assert total(server, name) == 6, "who is let in is no failure"
+    assert total(server, name) == 6, "an accepted caller is not a failure"
 
 
 def test_failures_are_logged(pod):
-    """Each with address, endpoint and reason; the credential is looked for when the server ends."""
+    """Each has the address, endpoint and reason; the output is searched for the credential when the server ends."""
     server = serve(pod, limit=1000)
     name = "a wrong key in a log line's way"
     for header in ("x-api-key", "bearer"):
@@ -303,7 +303,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("text", CHANGES.values(), ids=CHANGES.keys())
 def test_audit_over_every_way(pod, text):
-    """Done by who may, denied to who may not: one line each."""
+    """One line for each: `done` for a permitted caller, `denied` for any other."""
     server = serve(pod, limit=1000)
     for caller, outcome in ((server.access.ro, "denied"), (server.access.rw, "done")):
         key = audit.principal(caller.key)
@@ -328,7 +328,7 @@ def test_audit_of_prepared_writes(pod):
     text = "INSERT INTO notes VALUES (1, 'x')"
     with server.access.rw.wire(server, host=HOME) as flight:
         handle = wire.handle_of(flight.prepare(text))
-        assert not audit.lines(server), "preparing changes nothing"
+        assert not audit.lines(server), "preparing a statement changes nothing"
         flight.put(wire.sql_any("CommandPreparedStatementUpdate", f1=handle)).ok()
     assert audit.line(server, outcome="done")["statement"] == audit.statement(text)
 
@@ -347,7 +347,7 @@ ENDLESS = """INSERT INTO notes SELECT a.value, 'x' FROM generate_series(1, 30000
 
 def test_audit_of_a_write_that_its_client_gives_up(pod):
     server = serve(pod)
-    server.access.rw  # the key is marked before it stands in a command line
+    server.access.rw  # the key is registered before it appears in a command line
     command = clients.curl_command(
         server.url("/v1/sql", host=HOME), *server.access.rw.curl_args(server), "-d", ENDLESS, ca=server.ca
     )
@@ -375,7 +375,7 @@ def test_reads_are_not_audited(pod):
     assert len(audit.lines(server)) == 1, audit.lines(server)
 
 
-def test_audit_of_requests_that_are_not_let_in(pod):
+def test_audit_of_unauthenticated_requests(pod):
     server = serve(pod)
     for caller in (NOBODY, wrong(server)):
         since = len(server.log)
@@ -405,7 +405,7 @@ def test_audit_shows_no_statement(pod):
 
 
 def test_audit_of_certificates(pod):
-    """By the identity that fits; one that none fits, and nobody, have a name of some kind too."""
+    """Lines name the matching identity; callers without a match and anonymous callers have a name too."""
     server = serve(pod, mode="request", allow_anonymous="ro")
     text = "INSERT INTO notes VALUES (1, 'x')"
     pairs = server.access.pairs
@@ -428,7 +428,8 @@ def test_audit_of_certificates(pod):
 
 
 def test_hashed_and_plain_keys_have_one_name(pod):
-    """The name is of the key, however the pod has it; of an argon2id hash no more is asked than that it stays the same."""
+    """The name depends on the key, not on its form in the pod; for an argon2id hash the name must only stay the same.
+    """
     server = serve(pod)
     names = {}
     for kind in ("plain", "sha256", "argon2id", "argon2id"):

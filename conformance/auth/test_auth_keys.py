@@ -22,14 +22,14 @@ def key(what: str = "a key") -> str:
 
 
 def keyed(pod, *keys: str, env=None, secrets=None, args=(), **auth):
-    """A server with these in `runtime.auth.api_key.keys`, and a data set to write."""
+    """A server with these keys in `runtime.auth.api_key.keys`, and a writable data set."""
     more = {"secrets": secrets} if secrets else {}
     auth = {"api_key": {"keys": list(keys)}, **auth} if keys else auth
     pod.yaml(tls=pod.write_pair(), runtime={"auth": auth} if auth else {}, datasets=[data.MEMORY], **more)
     return pod.serve(*args, env=env)
 
 
-# Where a key's role comes from: what the pod says, what the secret S holds, what the caller shows, the role that it gets
+# The source of a key's role: the key in the pod, the content of secret S, the key that the caller sends, and its role
 
 SUFFIXES = {
     "ro": ("${env:S}:ro", "KEY", "KEY", "ro"),
@@ -55,10 +55,10 @@ def test_role_of_a_key(pod, said, held, shown, wanted):
     server = keyed(pod, said, env={"S": held})
     assert role(server, Caller(shown)) == wanted
     if shown.endswith((":ro", ":rw")):
-        assert role(server, Caller(shown[:-3])) == "401", "the secret's own end was taken for a role"
+        assert role(server, Caller(shown[:-3])) == "401", "the end of the secret was read as a role"
     told = server.logged("INFO", match=r"key.*read.only|read.only.*key")
     assert bool(told) == (not said.endswith((":ro", ":rw"))), (
-        "whether the log says that a key without a role is read-only"
+        "the log reports whether a key without a role is read-only"
     )
 
 
@@ -74,7 +74,7 @@ def test_hash_of_a_key(pod):
         assert role(server, Caller(value)) == (name.partition(":")[2] or "ro"), name
     for hashed_key in (sha256(keys["sha256:rw"]), argon2id(keys["argon2id:rw"])):
         for shown in (hashed_key, hashed_key.partition(":")[2]):
-            assert role(server, Caller(shown)) == "401", "the hash is no key"
+            assert role(server, Caller(shown)) == "401", "the hash is not accepted as a key"
 
 
 def test_argon2id_at_its_usual_cost(pod):
@@ -126,14 +126,14 @@ def test_keys_from_a_variable(pod):
     assert roles == ["ro", "rw", "rw"] and role(server, NOBODY) == "401"
 
 
-def test_variable_beats_the_pod(pod):
+def test_variable_overrides_the_pod(pod):
     one, two = key(), key()
     server = keyed(pod, f"{one}:rw", env={VARIABLE: f"{two}:ro"})
     assert (role(server, Caller(one)), role(server, Caller(two))) == ("401", "ro")
 
 
 def test_variable_is_literal(pod):
-    """No reference is looked up in it."""
+    """References in the variable are not resolved."""
     value = key()
     pod.yaml(tls=pod.write_pair(), datasets=[data.MEMORY])
     server = pod.serve(env={VARIABLE: "${env:SECRET}:ro", "SECRET": value})
@@ -141,7 +141,7 @@ def test_variable_is_literal(pod):
     assert role(server, Caller("${env:SECRET}")) == "ro"
 
 
-# Refused at start, and no key is shown. `A` and `B` are keys, `S` is a secret that holds A.
+# Refused at startup, without showing a key. `A` and `B` are keys, `S` is a secret that holds A.
 
 HEX = "0123456789abcdef" * 4
 PHC = "$argon2id$v=19$m=1024,t=1,p=1$Y29uZm9ybWFuY2Ugc2FsdA$MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI"
@@ -197,13 +197,13 @@ def test_unknown_role_word_for_anonymous_is_refused(pod):
     pod.refuse().names("allow_anonymous")
 
 
-# How it is shown over HTTP. `K` is a good key, `W` a wrong one.
+# How a key is sent over HTTP. `K` is a valid key, `W` a wrong one.
 
 SHOWN = {
     "x-api-key": (["X-API-Key: K"], 200),
     "x-api-key in lower case": (["x-api-key: K"], 200),
     "bearer": (["Authorization: Bearer K"], 200),
-    "bearer in lower case": (["Authorization: bearer K"], 200),  # RFC 9110 §11.1: the scheme has no case
+    "bearer in lower case": (["Authorization: bearer K"], 200),  # RFC 9110 §11.1: the scheme is case-insensitive
     "both": (["X-API-Key: K", "Authorization: Bearer K"], 200),
     "x-api-key and an empty bearer": (["X-API-Key: K", "Authorization: Bearer "], 200),
     "nothing": ([], 401),
@@ -230,7 +230,7 @@ SHOWN = {
 
 
 def patient(pod, **auth):
-    """A server with every kind of key, which locks nobody out."""
+    """A server with every kind of key and no lockout."""
     access = Access(pod)
     runtime = {"auth": {"api_key": access.api_key, **auth}, **PATIENT}
     pod.yaml(tls=pod.write_pair(), runtime=runtime, datasets=[data.MEMORY])
@@ -261,14 +261,14 @@ def test_shown_over_http(shared, headers, wanted, protocol):
         LEDGER.assert_clean(str(answer.headers), "its headers")
 
 
-def test_key_in_the_address_is_not_looked_at(shared):
+def test_key_in_the_url_is_ignored(shared):
     good = shared.access.keys["plain:rw"]
     for query in (f"api_key={good}", f"x-api-key={good}", f"access_token={good}"):
         assert clients.get(shared, f"/v1/status?{query}").status == 401
 
 
 @pytest.mark.parametrize("path", ["/v1/status", "/v1/datasets", "/v1/sql"])
-def test_every_route_asks(shared, path):
+def test_every_route_requires_a_key(shared, path):
     more = ["-d", "SELECT 1"] if path == "/v1/sql" else []
     assert clients.get(shared, path, *more).status == 401
     shared.access.ro.curl(shared, path, *more).ok()
@@ -300,7 +300,7 @@ def test_shown_twice_as_metadata(shared, name, before, order):
 
 
 def test_basic_is_not_for_http(shared):
-    """Browsers would send it to any page's request."""
+    """Browsers would send Basic credentials with any page's request."""
     assert Caller(shared.access.keys["plain:ro"], header="basic").curl(shared, "/v1/status").status == 401
 
 
@@ -321,7 +321,7 @@ EVERY_METHOD = {
 
 
 @pytest.mark.parametrize("method", EVERY_METHOD)
-def test_every_flight_method_asks(shared, method):
+def test_every_flight_method_requires_a_key(shared, method):
     for caller in (NOBODY, Caller(shared.access.wrong)):
         with caller.wire(shared) as calls:
             assert calls.ask(method, EVERY_METHOD[method]).code == "UNAUTHENTICATED", caller
@@ -332,10 +332,10 @@ def test_every_flight_method_asks(shared, method):
 
 @pytest.mark.parametrize("allowed, wanted", [("ro", "ro"), ("rw", "rw"), (False, "401"), (None, "401")])
 def test_anonymous_beside_keys(pod, allowed, wanted):
-    """A wrong key is refused where none would be let in; an empty bearer is none."""
+    """A wrong key is refused even if anonymous callers are accepted; an empty bearer token counts as no key."""
     server = patient(pod, **({} if allowed is None else {"allow_anonymous": allowed}))
     assert role(server, NOBODY) == wanted
-    assert role(server, Caller("")) == wanted, "an empty bearer is none"
+    assert role(server, Caller("")) == wanted, "an empty bearer token counts as no key"
     assert role(server, Caller(server.access.wrong)) == "401"
     assert role(server, server.access.ro) == "ro"
     for endpoint in ("flight", "grpc"):
@@ -353,8 +353,8 @@ def test_anonymous_beside_keys(pod, allowed, wanted):
 
 
 @pytest.mark.parametrize("allowed, wanted", [(None, "401"), ("ro", "ro"), ("rw", "rw"), (False, "401")])
-def test_anonymous_where_nothing_is_set_up(pod, allowed, wanted):
-    """An endpoint that others reach lets nobody in until the pod says so; one that only this machine reaches does."""
+def test_anonymous_without_configured_credentials(pod, allowed, wanted):
+    """Without configured access, an endpoint beyond loopback refuses callers, and one on loopback accepts them."""
     auth = {} if allowed is None else {"auth": {"allow_anonymous": allowed}}
     pod.yaml(tls=pod.write_pair(), runtime=auth, datasets=[data.MEMORY])
     server = pod.serve("--http", "0.0.0.0:0", endpoints=("flight", "grpc"))
@@ -365,7 +365,7 @@ def test_anonymous_where_nothing_is_set_up(pod, allowed, wanted):
     assert code == {"rw": "OK", "ro": "PERMISSION_DENIED", "401": "UNAUTHENTICATED"}[here]
 
 
-def test_credentials_are_not_looked_at_where_no_keys_are_set_up(pod):
+def test_credentials_are_ignored_without_configured_keys(pod):
     server = keyed(pod)
     for header in ("x-api-key", "bearer"):
         assert role(server, Caller(key("a key that nobody asked for"), header=header)) == "rw"
@@ -387,7 +387,7 @@ def test_basic_token_by_pyarrow(shared, good):
         assert (name.lower(), value) == (b"authorization", f"Bearer {good}".encode())
         assert clients.query(client, "SELECT 1 AS x", clients.call(headers=[(name, value)])).num_rows == 1
         assert code(lambda: clients.query(client, "SELECT 1 AS x")) == "UNAUTHENTICATED", (
-            "the connection itself is nobody's"
+            "the connection itself has no identity"
         )
 
 
@@ -399,7 +399,7 @@ def test_basic_token_with_a_wrong_password(shared, password):
 
 
 class _Payload(flight.ClientAuthHandler):
-    """Basic credentials in the handshake's payload, as pyarrow's own handlers do it."""
+    """Sends Basic credentials in the handshake's payload, as pyarrow's own handlers do."""
 
     def __init__(self, password: str) -> None:
         super().__init__()
@@ -434,7 +434,7 @@ def _basic_auth(password: str, user: str = "anybody") -> bytes:
 
 @pytest.mark.parametrize("user", ["anybody", "", "Zoë", "a b"])
 def test_handshake_on_the_wire(shared, good, user):
-    """As metadata or as payload, the token comes in the response's headers and in its payload."""
+    """Sent as metadata or as payload, the credentials return a token in the response's headers and in its payload."""
     for shown in ({"metadata": basic(good, user)}, {"payload": _basic_auth(good, user)}):
         answer = _handshake(shared, **shown).ok()
         assert answer.headers["authorization"] == f"Bearer {good}", shown
@@ -468,13 +468,13 @@ def test_handshake_refused(shared, good, name):
     assert answer.code in {"UNAUTHENTICATED"} | malformed and "authorization" not in answer.headers, answer.code
 
 
-def test_handshake_payload_that_is_no_message(shared):
+def test_handshake_payload_that_is_invalid(shared):
     answer = _handshake(shared, payload=b"\xff\xff\xff")
     assert answer.code in ("UNAUTHENTICATED", "INVALID_ARGUMENT"), answer
 
 
 def test_token_is_good_on_every_replica(pod, shared, good):
-    """It is the key, so another server that knows the key takes it."""
+    """The token is the key, so any server that knows the key accepts it."""
     token = _handshake(shared, metadata=basic(good)).ok().headers["authorization"]
     server = keyed(pod, f"{good}:ro")
     with NOBODY.wire(server, authorization=token) as calls:
@@ -500,7 +500,7 @@ def test_adbc_user_and_password(shared, good):
 
 
 def _generated(pod, *more) -> tuple[str, str]:
-    """The key, and the line for the pod."""
+    """Returns the key, and the line for the pod."""
     said = commands.run(pod, "key", "generate", *more).stdout.decode()
     value = re.search(r"^key:\s+(spk_\S+)", said, re.MULTILINE)
     line = re.search(r"^pod:\s+(sha256:[0-9a-f]{64}:r[ow])\b", said, re.MULTILINE)
@@ -525,8 +525,9 @@ def test_generated_keys_are_long_and_never_the_same(pod):
 # What reloads
 
 
-def test_key_taken_away_ends_with_a_reload(pod):
-    """So does its bearer token; a new one comes in, and a role that changes does so on open connections."""
+def test_removed_key_ends_with_a_reload(pod):
+    """A removed key's bearer token ends too; an added key is accepted, and a changed role applies to open connections.
+    """
     one, two, three = key(), key(), key()
     server = keyed(pod, f"{one}:rw", f"{two}:rw")
     insert = "INSERT INTO notes VALUES (1, 'x')"
@@ -540,11 +541,11 @@ def test_key_taken_away_ends_with_a_reload(pod):
         eventually(lambda: role(server, Caller(three)) == "rw", "the new key")
         assert (role(server, Caller(one)), role(server, Caller(two))) == ("401", "ro")
         assert first.query("SELECT 1 AS x").code == "UNAUTHENTICATED"
-        assert second.put(update).code == "PERMISSION_DENIED", "a handle from when it might"
+        assert second.put(update).code == "PERMISSION_DENIED", "a handle from before the change does not keep the role"
         second.query("SELECT 1 AS x").ok()
 
 
-def test_broken_keys_keep_what_serves(pod):
+def test_broken_keys_keep_the_current_keys(pod):
     value = key()
     server = keyed(pod, f"{value}:rw")
     since = len(server.log)
@@ -570,12 +571,12 @@ def test_warning_of_keys_in_plain_text(pod, address, tls, warned):
     assert all("http" in text_of(line) for line in told), "the warning names the endpoint"
 
 
-def test_metrics_are_open_unless_asked_for(pod):
+def test_metrics_are_open_by_default(pod):
     server = patient(pod)
     clients.get(server, "/metrics", endpoint="metrics").ok()
 
 
-def test_metrics_that_ask(pod):
+def test_metrics_that_require_a_key(pod):
     server = patient(pod, metrics=True)
     assert clients.get(server, "/metrics", endpoint="metrics").status == 401
     for caller, wanted in ((Caller(server.access.wrong), 401), (server.access.ro, 200), (server.access.rw, 200)):
@@ -583,7 +584,7 @@ def test_metrics_that_ask(pod):
 
 
 def test_no_key_is_shown_by_any_log_or_command(pod):
-    """Keys in the pod's text, in secrets and in every form in which they come, at the loudest level."""
+    """Keys in the pod's text, in secrets and in every form that a caller sends, at the highest log level."""
     value, wrong = key("a literal key"), key("a wrong key")
     for one in (value, wrong):
         LEDGER.add("a key as Basic credentials", basic(one).removeprefix("Basic "))

@@ -16,18 +16,18 @@ from harness.drivers import DRIVERS, At, Refused, Untrusted
 from harness.pod import Pod
 from harness.waiting import eventually
 
-# The answer to what is open to all, what reads, what writes.
+# The answers to operations that are open to all, that read, and that write.
 OPEN, READ, WRITE = 0, 1, 2
 ANSWERS = {
     "rw": ("OK", "OK", "OK"),
     "ro": ("OK", "OK", "PERMISSION_DENIED"),
-    "stranger": ("OK", "PERMISSION_DENIED", "PERMISSION_DENIED"),  # known, and without a role
+    "stranger": ("OK", "PERMISSION_DENIED", "PERMISSION_DENIED"),  # authenticated, but without a role
     "nobody": ("OK", "UNAUTHENTICATED", "UNAUTHENTICATED"),
     "no handshake": ("UNAVAILABLE", "UNAVAILABLE", "UNAVAILABLE"),
 }
 HTTP = {"OK": "200", "UNAUTHENTICATED": "401", "PERMISSION_DENIED": "403"}
 
-# Whom each server takes a caller for. `-`: a certificate cannot be shown in the clear.
+# The role that each server gives to a caller. `-`: a certificate cannot be presented in plain text.
 SETUPS = ("keys", "clear", "request", "required", "certificates", "all")
 TABLE = """
 nobody                        | nobody | nobody | nobody       | no handshake | no handshake | nobody
@@ -54,7 +54,7 @@ unmapped certificate + rw key | rw     | -      | rw           | rw           | 
 revoked certificate + rw key  | rw     | -      | no handshake | no handshake | no handshake | no handshake
 """
 
-# Go shows no certificate whose CA the server does not name; where none is needed, there is a handshake without.
+# Go withholds a certificate whose CA the server does not list; if none is required, the handshake completes without it.
 GO_KEEPS = "certificate of a wrong CA"
 
 
@@ -67,7 +67,7 @@ def _rows():
 
 
 class World:
-    """A server, and everybody who may call it."""
+    """A server and all its callers."""
 
     def __init__(self, root, setup: str) -> None:
         self.pod = Pod(root)
@@ -94,7 +94,7 @@ class World:
         self.numbers = itertools.count(1)
 
     def notes(self, *numbers: int) -> set[int]:
-        """Which of these are there."""
+        """Returns those of these numbers that are in `notes`."""
         text = f"SELECT id FROM notes WHERE id IN ({', '.join(map(str, numbers))})"
         return set(clients.query(self.view, text, self.viewer.call())["id"].to_pylist())
 
@@ -108,7 +108,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """One server for each set-up, started when it is first asked for."""
+    """One server for each set-up, started on first use."""
     made: dict[str, World] = {}
 
     def world(setup: str) -> World:
@@ -121,11 +121,11 @@ def worlds(tmp_path_factory):
         each.close()
 
 
-# The clients: each yields an operation, what it needs, the outcome, and, where it wrote, the row or table that should be there
+# The clients. Each yields an operation, the right it needs, its outcome and, if it wrote, the row or table to look for
 
 
 def by_curl(world: World, caller: Caller):
-    """One curl for all, as far as possible over one connection."""
+    """One curl process for all requests, over one connection if possible."""
     one, two, table = next(world.numbers), next(world.numbers), f"t{next(world.numbers)}"
 
     def with_parameters(text: str, *parameters) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ def by_raw_flight(world: World, caller: Caller):
     with caller.wire(world.server) as flight:
 
         def prepared(text: str, command: str, rows: pa.RecordBatch) -> str:
-            """Prepares, binds, and for a query asks; the first code that is not OK."""
+            """Prepares, binds and, for a query, executes; returns the first code other than OK."""
             made = flight.prepare(text)
             if made.code != "OK":
                 return made.code
@@ -232,20 +232,20 @@ def _wanted(client: str, verdict: str, name: str, needs: int) -> set[str]:
     answer = ANSWERS[verdict][needs]
     wanted = {HTTP.get(answer, answer) if client == "curl" else answer}
     if name == "reload" and verdict == "rw":
-        wanted.add("429")  # it is limited
+        wanted.add("429")  # reloads are rate-limited
     return wanted
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("setup, who, verdict", [pytest.param(*row, id=f"{row[0]}: {row[1]}") for row in _rows()])
 def test_row(worlds, setup, who, verdict, client):
-    """All operations of one caller by one client; what was answered, and whether it was done."""
+    """All operations of one caller by one client: the answer, and whether the operation took effect."""
     if client == "adbc" and who == GO_KEEPS and setup in ("request", "all"):
         verdict = "nobody"
     world = worlds(setup)
     caller = world.access.callers[who]
     if client == "adbc" and who == "certificate of a wrong CA" and setup in ("request", "all"):
-        # Go keeps a certificate back that is of none of the CAs which the server names (RFC 8446 §4.2.4).
+        # Go withholds a certificate from a CA that the server does not list (RFC 8446 §4.2.4).
         verdict = "nobody"
     wrong, rows, tables = [], {}, {}
     for name, needs, got, made in CLIENTS[client](world, caller):
@@ -261,11 +261,11 @@ def test_row(worlds, setup, who, verdict, client):
     for table, (name, done) in tables.items():
         if done != world.has(table, caller if done else world.viewer):
             wrong.append(f"{name}: answered as {'done' if done else 'refused'}, and the table is {'not ' * done}there")
-    assert not wrong, f"{who} at {setup}, who is {verdict}, by {client}:\n" + "\n".join(wrong)
+    assert not wrong, f"{who} at {setup} with the role {verdict}, by {client}:\n" + "\n".join(wrong)
 
 
 def test_every_caller_has_a_row(worlds):
-    """The table leaves nobody out."""
+    """The table covers every caller."""
     assert {who for _, who, _ in _rows()} == set(worlds("keys").access.callers)
 
 
@@ -281,14 +281,15 @@ CLIENT_ROWS = {
 }
 
 
-# Clients that read only: polars itself refuses an INSERT, and flight_sql_client needs a schema before it asks for rows.
+# Clients that only read: polars itself refuses an INSERT, and flight_sql_client asks for a schema before it asks for
+# rows.
 READERS = {"polars (ADBC)", "flight_sql_client"}
 
 
 @pytest.mark.parametrize("driver", DRIVERS, ids=repr)
 @pytest.mark.parametrize("who, verdict", CLIENT_ROWS.items(), ids=CLIENT_ROWS.keys())
 def test_client(worlds, driver, who, verdict):
-    """As each shows a key by itself: the SDKs by a handshake and by X-API-Key, the others by bearer."""
+    """Each client sends the key in its own way: the SDKs by a handshake and X-API-Key, the others as a bearer token."""
     world = worlds("keys")
     at = At.of(world.server, world.access.callers[who].key)
     number = next(world.numbers)
@@ -298,7 +299,7 @@ def test_client(worlds, driver, who, verdict):
         "insert": (WRITE, f"INSERT INTO notes VALUES ({number}, 'a')", ()),
     }
     for lacking in [*driver.lacks, *(["insert"] if driver.name in READERS else [])]:
-        asked.pop(lacking, None)  # by the client's nature, whoever serves
+        asked.pop(lacking, None)  # the client lacks the feature, with any server
     for name, (needs, text, parameters) in asked.items():
         try:
             rows = driver.rows(at, text, parameters)

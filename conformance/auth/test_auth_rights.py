@@ -14,8 +14,8 @@ from harness.leak_scanner import LEDGER
 from harness.pod import Pod
 from harness.waiting import eventually
 
-# What a read-write caller may do. `{dir}` is a directory that `runtime.sql.host_paths` names; `extra`, `seen` and `spare`
-# were made by SQL beforehand. Each must work once, in this order, for who may.
+# The rights of a read-write caller. `{dir}` is a directory that `runtime.sql.host_paths` lists; `extra`, `seen` and
+# `spare` were created by SQL beforehand. With this role, each statement must succeed once, in this order.
 WRITES = {
     "update": "UPDATE notes SET name = 'x'",
     "update-where": "UPDATE notes SET name = 'x' WHERE id IN (SELECT id FROM people)",
@@ -58,7 +58,7 @@ WRITES = {
     "drop-table-if-exists": "DROP TABLE IF EXISTS spare",
 }
 
-# What nobody may, or what is not SQL that is served: the reason does not count, nothing must happen.
+# Statements that no role may run, or that are not supported: the reason does not matter, nothing may happen.
 HOPELESS = {
     "insert-byte-order-mark": "\ufeff\ufeffINSERT INTO notes VALUES (7, 'x')",
     "update-from": "UPDATE notes SET name = 'x' FROM people WHERE notes.id = people.id",
@@ -116,7 +116,7 @@ STATE = {
 
 
 class Guarded:
-    """A server with something to lose, and those who call it."""
+    """A server with data to protect, and its callers."""
 
     def __init__(self, root) -> None:
         self.pod = pod = Pod(root)
@@ -149,7 +149,7 @@ class Guarded:
         return clients.sql(self.server, text, *caller.curl_args(self.server), *args)
 
     def rows(self, text: str) -> list[dict]:
-        """As the writer sees them."""
+        """The rows as the writer sees them."""
         return clients.query(self.viewer, text, self.rw.call()).to_pylist()
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class Guarded:
         self.pod.close()
 
     def state(self) -> dict:
-        """All that could have been changed."""
+        """Returns everything that a statement could have changed."""
         seen = {}
         for name, text in STATE.items():
             try:
@@ -171,7 +171,7 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """The server at which nobody succeeds."""
+    """A server at which every write must fail."""
     guarded = Guarded(tmp_path_factory.mktemp("kept"))
     guarded.before = guarded.state()
     yield guarded
@@ -180,13 +180,13 @@ def kept(tmp_path_factory):
 
 @pytest.fixture
 def unchanged(kept):
-    """Wants everything as it was before the test."""
+    """Requires that nothing has changed since the start of the test."""
     yield kept
     before, kept.before = kept.before, kept.state()
     assert kept.before == before
 
 
-# The ways in: each gives the outcome of one statement
+# The ways to send a statement: each returns the outcome of one statement
 
 
 def over_http(guarded: Guarded, caller: Caller, text: str) -> str:
@@ -242,7 +242,7 @@ WAYS = {
 
 
 def outcomes(guarded: Guarded, caller: Caller, text: str) -> dict[str, str]:
-    """Of the statement, by every way."""
+    """Returns the outcome of the statement for each way."""
     return {name: way(guarded, caller, text.format(dir=guarded.folder)) for name, way in WAYS.items()}
 
 
@@ -255,14 +255,14 @@ def test_read_only_key_may_not(unchanged, name):
 
 
 @pytest.mark.parametrize("name", HOPELESS)
-def test_nor_may_it_what_nobody_may(unchanged, name):
+def test_read_only_key_may_not_what_no_role_may(unchanged, name):
     for way, got in outcomes(unchanged, unchanged.ro, HOPELESS[name]).items():
         assert got in (REFUSED_HTTP if way.startswith("http") else REFUSED_GRPC), f"{way}: {got}"
 
 
 @pytest.mark.parametrize("way", ["http", "raw-sql", "update", "prepared-update"])
 def test_read_write_key_may(tmp_path, way):
-    """The same statements, so that the refusals above are for the role and nothing else."""
+    """Runs the same statements, which shows that the refusals above are due to the role."""
     guarded = Guarded(tmp_path)
     try:
         before, wrong = guarded.state(), []
@@ -298,12 +298,12 @@ READS = {
 @pytest.mark.parametrize("name", READS)
 def test_read_only_key_may_read(unchanged, name):
     for way, got in outcomes(unchanged, unchanged.ro, READS[name]).items():
-        # Rows for an update are the client's mistake; how that is answered is not about rights.
+        # An update that returns rows is a mistake of the client; its answer does not depend on rights.
         assert got in ("200", "OK") or ("update" in way and got == "INVALID_ARGUMENT"), f"{way}: {got}"
 
 
 def test_explaining_a_write_writes_nothing(unchanged):
-    """Whether a reader may see the plan of a write is left open."""
+    """Whether a reader may see the plan of a write is unspecified."""
     for way, got in outcomes(unchanged, unchanged.ro, "EXPLAIN INSERT INTO notes VALUES (7, 'x')").items():
         assert got in ("200", "OK", DENIED[way]), f"{way}: {got}"
 
@@ -312,7 +312,7 @@ def test_explaining_a_write_writes_nothing(unchanged):
 
 
 def test_prepare_and_execute_over_requests(unchanged):
-    """SQL's own PREPARE: neither the reader's nor the writer's is the reader's to EXECUTE."""
+    """SQL's own PREPARE: a reader can EXECUTE neither its own statements nor a writer's."""
     text = "PREPARE stolen AS INSERT INTO notes VALUES (7, 'x')"
     assert of_http(unchanged.sql(unchanged.ro, text)) in REFUSED_HTTP
     unchanged.sql(unchanged.rw, text)
@@ -332,7 +332,7 @@ def test_parameters_do_not_become_sql(unchanged):
 
 
 def test_json_with_parameters_of_a_write(unchanged):
-    # DataFusion takes no named parameter in VALUES: that is bad SQL for everybody.
+    # DataFusion does not accept named parameters in VALUES: the statement is invalid for every caller.
     for parameters, names, status in (([7, "x"], ("$1", "$2"), "403"), ({"id": 7, "name": "x"}, ("$id", "$name"), "400")):
         body = json.dumps({"sql": f"INSERT INTO notes VALUES ({', '.join(names)})", "parameters": parameters})
         assert of_http(unchanged.sql(unchanged.ro, body, "-H", "Content-Type: application/json")) == status
@@ -347,15 +347,15 @@ def test_other_methods_write_nothing(unchanged, method):
     assert answer.status in (400, 403, 405), answer
 
 
-def test_headers_that_ask_for_more(unchanged):
-    """Nothing that a caller says of itself counts."""
+def test_headers_that_claim_a_role(unchanged):
+    """Headers in which a caller claims a role have no effect."""
     for header in ("X-Role: rw", "X-Forwarded-User: admin", "X-HTTP-Method-Override: PUT", "X-Spice-Role: rw"):
         answer = unchanged.sql(unchanged.ro, "INSERT INTO notes VALUES (7, 'x')", "-H", header)
         assert answer.status == 403, f"{header}: {answer}"
 
 
-def test_each_request_stands_for_itself(unchanged):
-    """Whoever came before on the same connection."""
+def test_each_request_is_authorized_separately(unchanged):
+    """Earlier callers on the same connection do not matter."""
     insert = "INSERT INTO notes VALUES (7, 'x')"
     with clients.flight_client(unchanged.server) as client:
         clients.query(client, "SELECT 1 AS x", unchanged.rw.call())
@@ -393,7 +393,7 @@ def test_prepared_update_of_a_writer_is_not_the_readers(unchanged):
 
 
 def test_prepared_update_works_for_its_maker(tmp_path):
-    """So that the test above is about who asks."""
+    """Shows that the refusal above depends on the caller."""
     guarded = Guarded(tmp_path)
     try:
         with guarded.rw.wire(guarded.server) as writer:
@@ -421,11 +421,11 @@ TICKETS = {
 
 @pytest.mark.parametrize("name", TICKETS)
 def test_ticket_of_another_is_refused(unchanged, name):
-    """A writer's ticket is neither the reader's, nor another writer's, nor nobody's."""
+    """A writer's ticket is not valid for a reader, another writer or an anonymous caller."""
     with unchanged.rw.wire(unchanged.server) as maker:
         info = maker.ask("GetFlightInfo", wire.descriptor(TICKETS[name]))
     if name != "select" and info.code != "OK":
-        assert info.code in ("INVALID_ARGUMENT", "UNIMPLEMENTED")  # updates may have to come as updates
+        assert info.code in ("INVALID_ARGUMENT", "UNIMPLEMENTED")  # the server may require the update RPC for updates
         return
     ticket = wire.ticket_of(info.ok())
     others = {unchanged.ro: "PERMISSION_DENIED", unchanged.other_rw: "PERMISSION_DENIED", NOBODY: "UNAUTHENTICATED"}
@@ -463,7 +463,7 @@ def test_query_of_another_is_not_cancelled(unchanged, cancel):
             with other.wire(unchanged.server) as flight:
                 assert flight.act(*cancel(info.answers[0])).code == wanted
         maker.ask("DoGet", wire.ticket_of(info)).ok()
-        assert maker.act(*cancel(info.answers[0])).code in ("OK", "NOT_FOUND"), "it has ended by itself"
+        assert maker.act(*cancel(info.answers[0])).code in ("OK", "NOT_FOUND"), "the query has already ended"
 
 
 # Flight SQL's commands other than statements
@@ -479,7 +479,7 @@ def test_read_only_key_may_not_ingest(unchanged, table, modes):
         assert flight.put(wire.ingest(table, *modes), rows).code == "PERMISSION_DENIED"
 
 
-# Not served at all, or refused; a plan of Substrait is bytes that nobody has looked into.
+# Not supported, or refused; a Substrait plan is opaque to the server.
 _PLAN = wire.message(f1=b"\x12\x02\x08\x01", f2="0.54.0")
 NOT_STATEMENTS = {
     "substrait-query": lambda f: f.query(wire.sql_any("CommandStatementSubstraitPlan", f1=_PLAN)),
@@ -520,7 +520,7 @@ def test_schema_and_information_of_a_write_do_not_write(unchanged):
                 assert flight.ask(method, wire.descriptor(text)).code == "PERMISSION_DENIED", (method, text)
 
 
-# What a caller sets is its own
+# Settings of a caller apply to that caller only
 
 SETTINGS = {
     "datafusion.execution.batch_size": "7",
@@ -532,7 +532,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name, value", SETTINGS.items(), ids=SETTINGS.keys())
 def test_setting_does_not_reach_another_caller(unchanged, name, value):
-    """Whether it may be set at all is left open."""
+    """Whether the setting is accepted is unspecified."""
     question = f"SELECT value FROM information_schema.df_settings WHERE name = '{name}'"
     before = unchanged.rows(question)
     for way, got in outcomes(unchanged, unchanged.ro, f"SET {name} = {value}").items():
@@ -544,7 +544,7 @@ def test_setting_does_not_reach_another_caller(unchanged, name, value):
 
 
 def test_certificates_of_both_roles(pod):
-    """The same rule for certificates: the reader's writes nothing, the writer's does."""
+    """The same rule for certificates: a reader's cannot write, a writer's can."""
     access = Access(pod)
     pod.yaml(tls=access.tls("required"), runtime={"auth": {"mtls": access.mtls}, **PATIENT}, datasets=[data.MEMORY])
     server = pod.serve()
@@ -562,7 +562,7 @@ def test_certificates_of_both_roles(pod):
 
 
 def test_anonymous_readers_stay_readers(pod):
-    """`allow_anonymous: ro` beside a key that may write."""
+    """`allow_anonymous: ro` together with a key that may write."""
     access = Access(pod)
     auth = {"api_key": access.api_key, "allow_anonymous": "ro"}
     pod.yaml(tls=pod.write_pair(), runtime={"auth": auth, **PATIENT}, datasets=[data.MEMORY])

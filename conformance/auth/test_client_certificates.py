@@ -23,16 +23,16 @@ every_version = pytest.mark.parametrize("version", VERSIONS)
 
 
 def shake(server, endpoint: str, pair: Pair | None, version: str = "tls1_3") -> str:
-    """`OK`, or the alert: a server's word on a TLS 1.3 certificate comes after the client is done."""
+    """Returns `OK` or the alert: in TLS 1.3 a server rejects a certificate only after the client has finished."""
     try:
         with clients.handshake(server.port(endpoint), alpn=("h2",), version=VERSIONS[version], pair=pair) as connection:
             try:
                 connection.sendall(http2.PREFACE + http2.frame(http2.SETTINGS))
             except OSError:
-                pass  # closed already; why stands in what is read
+                pass  # already closed; the data that is read below has the reason
             frames = http2.read_frames(connection, until=http2.SETTINGS)
             return "OK" if frames and frames[-1].kind == http2.SETTINGS else "closed"
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # ssl.SSLError is a subclass
         return getattr(error, "reason", None) or type(error).__name__
 
 
@@ -42,13 +42,13 @@ def shake(server, endpoint: str, pair: Pair | None, version: str = "tls1_3") -> 
 @every_version
 @every_endpoint
 @pytest.mark.parametrize("mode", ["none", "request", "required"])
-def test_who_is_asked(pod, mode, endpoint, version):
+def test_certificate_request(pod, mode, endpoint, version):
     server = asking(pod, tls={"client_auth_mode": "none"}, mtls=False) if mode == "none" else asking(pod, mode)
     said = clients.s_client(server.port(endpoint), f"-{version}", "-alpn", "h2", "-prexit")
     assert ("Requested Signature Algorithms" in said) == (mode != "none"), said
 
 
-# How each is answered: by RFC 8446 §6.2 in TLS 1.3; in 1.2 it fails somehow.
+# The alert for each: RFC 8446 §6.2 in TLS 1.3; in TLS 1.2 any failure is accepted.
 ALERTS = {
     "nobody": "CERTIFICATE_REQUIRED",
     "wrong-ca": "UNKNOWN_CA",
@@ -72,8 +72,8 @@ def test_handshakes(pod, mode):
     assert not wrong, "\n".join(wrong)
 
 
-def test_mode_none_looks_at_no_certificate(pod):
-    """Whatever is shown, and on every endpoint."""
+def test_mode_none_ignores_certificates(pod):
+    """Whatever the client presents, and on every endpoint."""
     server = asking(pod, tls={"client_auth_mode": "none"}, mtls=False)
     for pair in server.access.pairs.values():
         assert ask(server, pair) == "200"
@@ -81,7 +81,7 @@ def test_mode_none_looks_at_no_certificate(pod):
 
 
 def test_purposes(pod):
-    """A server's certificate of the right CA is no client's (RFC 5280 §4.2.1.12)."""
+    """A server certificate from the right CA is not valid for a client (RFC 5280 §4.2.1.12)."""
     server = asking(pod)
     assert ask(server, server.access.clients.issue((RW,))) == "UNAVAILABLE"
     assert ask(server, server.access.pairs["rw"]) == "200"
@@ -99,7 +99,7 @@ def test_certificate_that_is_not_valid_yet(pod):
     assert ask(server, server.access.certificate(RW, **later)) == "UNAVAILABLE"
 
 
-def test_required_keeps_health_from_those_without(pod):
+def test_required_refuses_health_without_a_certificate(pod):
     server = asking(pod, "required", "--probe", "localhost:0", "--metrics", "localhost:0")
     for path, endpoint in (("/health", "http"), ("/v1/ready", "http"), ("/metrics", "metrics")):
         assert of_http(NOBODY.curl(server, path, endpoint=endpoint)) == "UNAVAILABLE", path
@@ -115,7 +115,7 @@ def test_required_keeps_health_from_those_without(pod):
     assert check.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_request_asks_keys_and_then_anonymous(pod):
+def test_request_falls_back_to_keys_and_anonymous(pod):
     server = asking(pod, "request", keys=True, allow_anonymous="ro")
     pairs, keys = server.access.pairs, server.access.keys
     assert role(server, None) == "ro"
@@ -123,13 +123,13 @@ def test_request_asks_keys_and_then_anonymous(pod):
     assert role(server, Caller(server.access.wrong)) == "401"
     assert role(server, pairs["rw"]) == "rw"
     assert role(server, Caller(server.access.wrong, pairs["rw"])) == "401"
-    assert role(server, Caller(keys["plain:ro"], pairs["rw"])) == "ro", "the key first"
-    assert role(server, pairs["unmapped"]) == "403", "a certificate without access is not nobody"
+    assert role(server, Caller(keys["plain:ro"], pairs["rw"])) == "ro", "the key takes precedence"
+    assert role(server, pairs["unmapped"]) == "403", "a certificate without access does not make its caller anonymous"
     assert role(server, Caller(keys["plain:ro"], pairs["unmapped"])) == "ro"
 
 
-def test_anonymous_is_nobody_where_certificates_are_set_up(pod):
-    """Though only this machine reaches the endpoint."""
+def test_anonymous_is_refused_if_certificates_are_configured(pod):
+    """Although the endpoint is on loopback."""
     server = asking(pod, "request")
     assert role(server, None) == "401"
     with NOBODY.wire(server) as calls:
@@ -154,7 +154,7 @@ def test_pyarrow(pod):
 
 
 def test_spiced_sql(pod, tmp_path):
-    """Our own prompt, with a certificate, with a key, and with neither."""
+    """`spiced sql`, with a certificate, with a key, and with neither."""
     server = asking(pod, "request", keys=True)
     caller = Caller(pair=server.access.pairs["ro"])
     _, certificate, _, key = caller.curl_args(server)
@@ -170,7 +170,7 @@ def test_spiced_sql(pod, tmp_path):
     prompt.refused(tmp_path, *trusting, env={"SPICED_SQL_API_KEY": server.access.wrong})
 
 
-# Where the CA comes from
+# Sources of the CA
 
 
 def _ca_file(pod, ca):
@@ -206,7 +206,7 @@ def _ca_variables(pod, ca):
 
 
 def _ca_flag_over_the_pod(pod, ca):
-    """The flag's file wins, and the pod's, which does not exist, is not read."""
+    """The flag's file takes precedence, and the pod's file, which does not exist, is not read."""
     path = pod.write("clients.pem", ca)
     return (
         {"client_auth_mode": "required", "client_auth_ca_file": "nowhere.pem"},
@@ -263,7 +263,7 @@ IDENTITIES = [
     {"subject_cn": "grafana", "role": "ro"},
     {"subject_cn": "job-*.etl", "role": "rw"},
 ]
-# The names of a certificate and its common name; what it may do.
+# The names of a certificate and its common name; its rights.
 NAMED = {
     "uri": (["spiffe://prod/ns/etl/job"], "", "rw"),
     "uri, two segments for one star": (["spiffe://prod/ns/etl/job/more"], "", "403"),
@@ -290,7 +290,7 @@ NAMED = {
     "cn": ([], "grafana", "ro"),
     "cn, beside names": (["other.example.com"], "grafana", "ro"),
     "cn, a star": ([], "job-7.etl", "rw"),
-    # Which of the two is meant is unclear.
+    # It is ambiguous which of the two is meant.
     "cn, one of two": ([], "nobody + grafana", "403"),
     "cn, two labels for one star": ([], "job-7.8.etl", "403"),
     "cn, something after": ([], "grafana2", "403"),
@@ -322,14 +322,14 @@ def test_identity(identified, names, common_name, wanted):
 
 
 def test_no_identities_at_all(pod):
-    """Every good certificate may read, and the log warns of it."""
+    """Every valid certificate may read, and the log warns of it."""
     server = asking(pod, mtls=False)
     assert role(server, server.access.pairs["rw"]) == role(server, server.access.certificate(common_name="any")) == "ro"
     assert server.logged("WARN", match=r"identit"), server.stderr
 
 
 def test_tickets_belong_to_the_identity(pod):
-    """A renewed certificate goes on with them; another name that the same rule fits does not."""
+    """A renewed certificate keeps access to them; another name that matches the same rule does not get it."""
     server = asking(pod, mtls={"identities": [{"san_uri": "spiffe://prod/ns/etl/*", "role": "rw"}]})
     names = {"maker": "job", "renewed": "job", "another": "other"}
     pairs = {who: server.access.certificate(f"spiffe://prod/ns/etl/{name}") for who, name in names.items()}
@@ -342,7 +342,7 @@ def test_tickets_belong_to_the_identity(pod):
             assert (calls.ask("DoGet", ticket).code, calls.put(update).code) == (wanted, wanted), who
 
 
-def test_metrics_that_ask_take_a_certificate(pod):
+def test_metrics_that_require_credentials_accept_a_certificate(pod):
     server = asking(pod, "request", "--metrics", "localhost:0", metrics=True)
     for pair, wanted in ((None, 401), (server.access.pairs["ro"], 200), (server.access.pairs["unmapped"], 403)):
         assert Caller(pair=pair).curl(server, "/metrics", endpoint="metrics").status == wanted
@@ -357,13 +357,13 @@ def test_intermediate_that_the_client_sends(pod):
     pair = between.issue((RW,), client=True)
     assert ask(server, pair) == "200"
     assert all(shake(server, endpoint, pair, version) == "OK" for endpoint in ENDPOINTS for version in VERSIONS)
-    assert ask(server, Pair(pair.leaf, pair.key)) == "UNAVAILABLE", "without its intermediate nothing leads to the CA"
+    assert ask(server, Pair(pair.leaf, pair.key)) == "UNAVAILABLE", "without its intermediate no path leads to the CA"
     elsewhere = Authority("Strangers, between", server.access.strangers).issue((RW,), client=True)
     assert ask(server, elsewhere) == "UNAVAILABLE"
 
 
-def test_leaf_is_no_authority(pod):
-    """Whoever has a client's key cannot issue more."""
+def test_leaf_cannot_issue(pod):
+    """The holder of a client's key cannot issue certificates."""
     server = asking(pod)
     leaf = server.access.pairs["rw"]
     false = Authority("a client")
@@ -388,7 +388,7 @@ class Chain:
 
 PAST = {"starts": -datetime.timedelta(days=2), "ends": -datetime.timedelta(minutes=1)}
 FUTURE = {"starts": datetime.timedelta(hours=1), "ends": datetime.timedelta(days=1)}
-# The lists that the server has; whether a leaf of the root and one of the intermediate get in.
+# The server's revocation lists; whether a leaf of the root and a leaf of the intermediate are accepted.
 LISTS = {
     "both, nothing revoked": (lambda c: [c.root.crl(), c.between.crl()], "200", "200"),
     "both in one file": (lambda c: [c.root.crl() + c.between.crl()], "200", "200"),
@@ -413,7 +413,7 @@ LISTS = {
 
 
 def _forged(authority: Authority) -> Authority:
-    """One that calls itself the same, with a key of its own."""
+    """An authority with the same certificate and another key."""
     false = Authority("false")
     false.certificate = authority.certificate
     return false
@@ -452,7 +452,7 @@ def _ca(pod) -> dict:
 
 
 IDENTITY = {"san_uri": RW, "role": "rw"}
-# What the pod says of TLS and of auth, and what the report must name.
+# The pod's TLS and auth settings, and what the report must name.
 MISTAKES = {
     "required without a CA": (lambda p: {"client_auth_mode": "required"}, {}, "client_auth"),
     "request without a CA": (lambda p: {"client_auth_mode": "request"}, {}, "client_auth"),

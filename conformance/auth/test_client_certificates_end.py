@@ -25,7 +25,7 @@ every_version = pytest.mark.parametrize("version", VERSIONS)
 
 
 def _resumed(server, endpoint: str, version: str, session: Path) -> bool:
-    """Whether the endpoint takes the session; no certificate is shown this time."""
+    """Whether the endpoint resumes the session; no certificate is presented this time."""
     said = clients.s_client(server.port(endpoint), f"-{version}", "-alpn", "h2", "-sess_in", str(session))
     return "Reused, TLSv1" in said
 
@@ -58,7 +58,8 @@ def _first(server, pair: Pair, version: str) -> tuple[ssl.SSLContext, ssl.SSLSes
 
 
 def _next(server, context: ssl.SSLContext, session: ssl.SSLSession | None, text: str = "SELECT 1 AS x"):
-    """A request on a connection that offers the session: status, the session it has got, whether it was resumed."""
+    """Sends a request on a connection that offers the session: the status, the new session, and whether it was resumed.
+    """
     try:
         raw = clients.socket.create_connection(("127.0.0.1", server.port("http")), timeout=clients.DEADLINE)
         with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
@@ -82,7 +83,7 @@ def test_resumed_session_has_its_role(pod, version):
 
 @every_version
 @pytest.mark.parametrize("change", ["another CA", "revoked"])
-def test_session_from_before_a_change_does_not_let_in(pod, tmp_path, change, version):
+def test_session_from_before_a_change_is_refused(pod, tmp_path, change, version):
     access = Access(pod)
     leaver, stays = access.certificate(RW), access.certificate(RW)
     server = asking(pod, access=access, crls=[access.clients.crl()])
@@ -96,13 +97,13 @@ def test_session_from_before_a_change_does_not_let_in(pod, tmp_path, change, ver
         stays = access.certificate(RW, by=access.strangers)
     eventually(lambda: (ask(server, leaver), ask(server, stays)) == ("UNAVAILABLE", "200"), "the change")
     for endpoint, path in saved.items():
-        assert not _resumed(server, endpoint, version, path), f"the {endpoint} endpoint took a session from before"
+        assert not _resumed(server, endpoint, version, path), f"the {endpoint} endpoint resumed an old session"
     assert _next(server, context, session)[0] == "UNAVAILABLE"
 
 
 @every_version
-def test_session_from_before_a_change_is_not_resumed_by_who_stays(pod, version):
-    """One more CA: who was let in still is, by a whole handshake."""
+def test_session_from_before_a_change_is_not_resumed_by_accepted_clients(pod, version):
+    """With an additional CA, accepted clients are still accepted, by a full handshake."""
     server = asking(pod)
     access = server.access
     context, session = _first(server, access.pairs["rw"], version)
@@ -127,7 +128,7 @@ def test_session_ends_with_its_certificate(pod, version):
 
 
 def _open(server, pair: Pair) -> http.client.HTTPSConnection:
-    """An HTTP/1 connection that does not open itself again."""
+    """An HTTP/1 connection that does not reopen itself."""
     connection = http.client.HTTPSConnection(
         "localhost", server.port("http"), context=clients.context(pair=pair), timeout=clients.DEADLINE
     )
@@ -137,7 +138,7 @@ def _open(server, pair: Pair) -> http.client.HTTPSConnection:
 
 
 def _on(connection: http.client.HTTPSConnection, text: str = "SELECT 1 AS x", **headers: str) -> str:
-    """A query on an open connection: its status, or `closed`."""
+    """Sends a query on an open connection; returns its status, or `closed`."""
     try:
         connection.request("POST", "/v1/sql", text, headers)
         answer = connection.getresponse()
@@ -155,7 +156,7 @@ def _open_h2(server, endpoint: str, pair: Pair) -> ssl.SSLSocket:
 
 
 def test_certificate_that_ends_on_an_open_connection(pod):
-    """The end is looked at for each request, on every endpoint."""
+    """Each request checks the expiry, on every endpoint."""
     server = asking(pod)
     pair = server.access.certificate(RW, ends=datetime.timedelta(seconds=5))
     connection = _open(server, pair)
@@ -175,7 +176,7 @@ def test_certificate_that_ends_on_an_open_connection(pod):
 
 
 def test_certificate_that_ends_while_a_key_is_shown_too(pod):
-    """Where both are needed, the key alone does not do."""
+    """If both are required, the key alone is not enough."""
     server = asking(pod, "required", keys=True, require="all")
     pair = server.access.certificate(RW, ends=datetime.timedelta(seconds=5))
     connection = _open(server, pair)
@@ -186,7 +187,7 @@ def test_certificate_that_ends_while_a_key_is_shown_too(pod):
 
 @pytest.mark.parametrize("change", ["revoked", "another CA"])
 def test_open_connections_after_a_change(pod, change):
-    """HTTP/2 gets GOAWAY, HTTP/1 is closed; who is still good is left alone."""
+    """HTTP/2 connections get GOAWAY, HTTP/1 connections are closed; connections of valid clients continue."""
     access = Access(pod)
     leaver, stays = access.certificate(RW), access.certificate(RW)
     if change == "another CA":
@@ -210,13 +211,13 @@ def test_open_connections_after_a_change(pod, change):
             connection.close()
         eventually(lambda: _on(left) == "closed", "the end of the HTTP/1 connection")
         assert ask(server, leaver) == "UNAVAILABLE"
-        assert _on(kept) == "200" and kept.sock is sock, "who is still good was disturbed"
+        assert _on(kept) == "200" and kept.sock is sock, "the connection of a valid client was disturbed"
         assert code(lambda: clients.query(staying, "SELECT 1 AS x")) == "OK"
     kept.close()
 
 
 def test_writes_of_the_revoked_end(pod):
-    """From the moment that new connections are refused, an open one writes nothing more."""
+    """Once new connections are refused, an open one writes nothing more."""
     access = Access(pod)
     pair = access.certificate(RW)
     server = asking(pod, access=access, crls=[access.clients.crl()])
@@ -232,7 +233,7 @@ def test_writes_of_the_revoked_end(pod):
 
 
 def test_list_that_goes_out_of_date(pod):
-    """While the server runs: nobody can say any more who was revoked, until there is a new list."""
+    """While the server runs: without a current list, revocation is unknown, until a new list arrives."""
     access = Access(pod)
     server = asking(pod, access=access, crls=[access.clients.crl(ends=datetime.timedelta(seconds=5))])
     assert ask(server, access.pairs["rw"]) == "200"
@@ -241,7 +242,7 @@ def test_list_that_goes_out_of_date(pod):
     eventually(lambda: ask(server, access.pairs["rw"]) == "200", "handshakes that succeed with the new list")
 
 
-def test_broken_list_keeps_what_serves(pod):
+def test_broken_list_keeps_the_current_list(pod):
     access = Access(pod)
     server = asking(pod, access=access, crls=[access.clients.crl(access.pairs["revoked"])])
     since = len(server.log)

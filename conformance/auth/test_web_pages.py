@@ -51,17 +51,17 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("header", TAKEN.values(), ids=TAKEN.keys())
-def test_local_client_is_taken(served, header):
+def test_local_client_is_accepted(served, header):
     assert _asked(served, header).ok().json() == [{"x": 1}]
 
 
-def test_own_origin_is_taken(served):
+def test_own_origin_is_accepted(served):
     origin = served.url("").rstrip("/")
     assert _asked(served, f"Origin: {origin}", "Sec-Fetch-Site: same-origin").ok().json() == [{"x": 1}]
 
 
 def test_rebound_name_is_refused(in_clear):
-    """DNS rebinding as a browser would do it: a foreign name that resolves to us."""
+    """DNS rebinding as in a browser: a foreign name that resolves to this server."""
     port = in_clear.port("http")
     answer = clients.curl(
         f"http://evil.example:{port}/v1/sql", "--resolve", f"evil.example:{port}:127.0.0.1", "-d", "SELECT 1"

@@ -94,7 +94,7 @@ def test_adbc_objects_to_a_depth(served, depth):
         assert connection.adbc_get_objects(depth=depth).read_all().num_rows > 0
 
 
-def test_adbc_objects_that_no_filter_meets(served):
+def test_adbc_objects_that_match_no_filter(served):
     with clients.adbc(served) as connection:
         found = connection.adbc_get_objects(depth="tables", table_name_filter="no_such%").read_all().to_pylist()
     assert not [t for c in found for s in c["catalog_db_schemas"] or [] for t in s["db_schema_tables"] or []]
@@ -142,7 +142,7 @@ def test_adbc_bad_sql(cursor, text):
         adbc_driver_manager.AdbcStatusCode.INVALID_ARGUMENT,
         adbc_driver_manager.AdbcStatusCode.NOT_FOUND,
     ), caught.value
-    cursor.execute("SELECT 1 AS x")  # the connection is as good as before
+    cursor.execute("SELECT 1 AS x")  # the connection is still usable
     assert cursor.fetchall() == [(1,)]
 
 
@@ -151,7 +151,7 @@ def test_adbc_bad_sql(cursor, text):
 
 @pytest.fixture(params=["tls", "clear"])
 def writable(pod, request):
-    """A server with `people` to read and `notes` to write."""
+    """A server with `people`, which is read-only, and `notes`, which is writable."""
     data.write(data.PEOPLE, pod.folder / "people.parquet")
     pod.yaml(
         tls=pod.write_pair() if request.param == "tls" else None,
@@ -171,21 +171,21 @@ def test_adbc_insert(writable):
     assert clients.rows(writable, "SELECT count(*) AS n FROM notes") == [{"n": 5}]
 
 
-def test_adbc_update_tells_its_count(writable):
+def test_adbc_update_returns_its_count(writable):
     with clients.adbc(writable) as connection, connection.cursor() as cursor:
         assert cursor.adbc_statement.set_sql_query("INSERT INTO notes VALUES (1, 'a'), (2, 'b')") is None
         assert cursor.adbc_statement.execute_update() == 2
 
 
 def test_asking_for_information_writes_nothing(writable):
-    """GetFlightInfo, GetSchema and preparing plan a statement; only DoGet or DoPut runs it, and once."""
+    """GetFlightInfo, GetSchema and preparing only plan a statement; DoGet or DoPut runs it, and only once."""
     text = "INSERT INTO notes VALUES (1, 'a')"
     client = clients.flight_client(writable)
     for ask in (client.get_flight_info, client.get_schema):
         try:
             ask(command(text), clients.call())
         except REFUSALS:
-            pass  # it may want updates to come as updates
+            pass  # the server may require the update RPC for updates
     with clients.adbc(writable) as connection, connection.cursor() as cursor:
         cursor.adbc_prepare(text)
     assert clients.rows(writable, "SELECT count(*) AS n FROM notes") == [{"n": 0}]
@@ -213,7 +213,7 @@ def test_set_does_not_leak(writable):
         try:
             clients.query(client, "SET datafusion.sql_parser.enable_ident_normalization = false")
         except REFUSALS:
-            pass  # refusing it is as good
+            pass  # refusing it is acceptable too
         with clients.adbc(writable) as connection, connection.cursor() as cursor:
             try:
                 cursor.execute("SET datafusion.sql_parser.enable_ident_normalization = false")

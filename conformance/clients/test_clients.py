@@ -15,7 +15,7 @@ PEOPLE = [{"id": 1, "name": "Ada"}, {"id": 2, "name": "Grace"}, {"id": 3, "name"
 
 
 def each(column: str, *, unless: str | None = None):
-    """Every client that can do this, each filling its cell of the column."""
+    """Every client that supports this; each fills its cell of the column."""
     return pytest.mark.parametrize(
         "driver",
         [
@@ -28,7 +28,7 @@ def each(column: str, *, unless: str | None = None):
 
 @pytest.fixture(scope="session")
 def stranger(tmp_path_factory):
-    """A root certificate that nobody here serves under."""
+    """A root certificate that no server here uses."""
     path = tmp_path_factory.mktemp("stranger") / "ca.pem"
     path.write_text(Authority("Stranger").pem)
     return str(path)
@@ -56,7 +56,7 @@ def test_bad_sql(served, driver):
     for text, told in (("SELEC 1", "SELEC"), ("SELECT * FROM no_such_table", "no_such_table")):
         with pytest.raises(Refused, match=told):
             driver.rows(at, text)
-    assert driver.rows(at, "SELECT 42 AS x") == [{"x": 42}], "the server is as good as before"
+    assert driver.rows(at, "SELECT 42 AS x") == [{"x": 42}], "the server still answers"
 
 
 @each("large answer")
@@ -80,7 +80,7 @@ def test_wrong_name(certified, driver):
 
 @each("reports that the endpoint speaks TLS")
 def test_plain_text_to_a_tls_endpoint(over_tls, driver):
-    """The server's own sentence reaches the user."""
+    """The server's own message reaches the user."""
     with pytest.raises(Untrusted, match="speaks TLS and got plain"):
         driver.rows(At(over_tls, None), ASKED)
 
@@ -91,7 +91,7 @@ def test_tls_to_a_plain_endpoint(in_clear, over_tls, driver):
         driver.rows(At(in_clear, over_tls.ca), ASKED)
 
 
-# Certificates: which client takes which.
+# Certificates: which client accepts which
 
 
 def _certificate_cells():
@@ -113,7 +113,7 @@ def test_certificate(certified, driver: Driver, kind: str):
         assert driver.rows(at, "SELECT 42 AS x") == [{"x": 42}]
 
 
-# What single clients do, and what they taught us.
+# Features and limits of single clients
 
 
 def test_metadata_by_flight_sql_client(served):
@@ -128,7 +128,7 @@ def test_metadata_by_flight_sql_client(served):
 
 
 def test_compression_by_flight_sql_client(served):
-    """What it offers to accept is left unused, what it sends compressed is refused with a sentence."""
+    """The server does not use the compression that it offers, and refuses a compressed message with an explanation."""
     client, at = FlightSqlClient(), At.of(served)
     assert client.table(at, "--accept-compression", "gzip,zstd", "statement-query", "SELECT 1 AS x") == [{"x": 1}]
     with pytest.raises(Refused, match="gzip"):
@@ -144,7 +144,7 @@ def test_metadata_by_flightsql_dbapi(served):
 
 
 def test_sqlalchemy_over_flightsql_dbapi(in_clear):
-    """Without the feature its dialect writes NULL where a parameter stands."""
+    """Without the feature, its dialect writes NULL in place of a parameter."""
     import flightsql.sqlalchemy  # noqa: F401 (registers the dialect)
     import sqlalchemy
 
@@ -157,11 +157,11 @@ def test_sqlalchemy_over_flightsql_dbapi(in_clear):
     assert rows == [(2,)]
 
 
-def test_parameter_that_only_a_cast_gives_a_type(over_tls):
-    """flight_sql_client turns its text to the type that it is told; without one it cannot bind at all."""
+def test_parameter_whose_type_needs_a_cast(over_tls):
+    """flight_sql_client converts its text to the type that the server announces; without one it cannot bind at all."""
     assert FlightSqlClient().rows(At.of(over_tls), "SELECT $1::bigint + 2 AS x", (40,)) == [{"x": 42}]
 
 
-def test_value_that_comes_as_a_union(over_tls):
-    """flightsql-dbapi sends every value as a member of a union, and cannot read one."""
+def test_value_sent_as_a_union(over_tls):
+    """flightsql-dbapi sends every value as a member of a union, and cannot read a union."""
     assert FlightSqlDbapi().rows(At.of(over_tls), "SELECT ? AS x, ? AS y", (1, "one")) == [{"x": 1, "y": "one"}]

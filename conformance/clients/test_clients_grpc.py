@@ -1,5 +1,6 @@
-"""gRPC clients at the gRPC endpoint: health and reflection with grpcio and with Go as in the reference, and which CA
-they trust."""
+"""gRPC clients at the gRPC endpoint: health and reflection with grpcio and with Go as in the reference, and the CA that
+they trust.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +95,7 @@ def test_plain_text_to_a_tls_endpoint(over_tls, client):
 
 
 def _certificate(kind: str):
-    """Go's row is filled over Flight."""
+    """Go's row is filled by the tests over Flight."""
     why = Grpcio.refuses.get(kind)
     more = {"answer": "refuses", "why": why} if why else {}
     return pytest.param(kind, marks=pytest.mark.feature("certificates", Grpcio.name, kind, **more))

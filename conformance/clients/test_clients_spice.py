@@ -12,7 +12,7 @@ PEOPLE = [{"id": 1, "name": "Ada"}, {"id": 2, "name": "Grace"}, {"id": 3, "name"
 
 
 class BothWays(SpiceJs):
-    """As the SDK comes: Flight first, HTTP where that fails."""
+    """The SDK's default: Flight first, HTTP if that fails."""
 
     def options(self, at: At) -> dict:
         flight = {k: v for k, v in super().options(at).items() if k != "flightOnly"}
@@ -46,7 +46,7 @@ def test_js_sql_json(at, client):
     answer = client.ask(at, "json", sql="SELECT id, name FROM people ORDER BY id")
     assert answer["row_count"] == 3
     assert [field["name"] for field in answer["schema"]["fields"]] == ["id", "name"]
-    # Over Flight the SDK gives 64-bit numbers as text.
+    # Over Flight, the SDK returns 64-bit numbers as text.
     assert [{"id": int(row["id"]), "name": row["name"]} for row in answer["data"]] == PEOPLE
 
 
@@ -55,8 +55,8 @@ def test_js_health(at, what):
     assert SpiceJsHttp().ask(at, what) is True
 
 
-def test_js_turns_to_http_where_flight_fails(over_tls):
-    """Flight in the clear at a TLS endpoint, HTTP as it should be: the answer comes over HTTP."""
+def test_js_falls_back_to_http_if_flight_fails(over_tls):
+    """Flight in plain text to a TLS endpoint, with a correct HTTP URL: the answer arrives over HTTP."""
     at = At.of(over_tls)
     options = {**BothWays().options(at), "flightTlsEnabled": False}
 
@@ -67,7 +67,7 @@ def test_js_turns_to_http_where_flight_fails(over_tls):
     assert Turned().ask(at, "rows", sql="SELECT id, name FROM people ORDER BY id") == PEOPLE
 
 
-def test_js_told_of_bad_sql_both_ways(at):
+def test_js_reports_bad_sql_both_ways(at):
     with pytest.raises(Refused, match="SELEC"):
         BothWays().ask(at, "rows", sql="SELEC 1")
 

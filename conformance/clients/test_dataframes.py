@@ -22,7 +22,7 @@ from harness.pod import Pod
 DAY = datetime.date(2024, 2, 29)
 MOMENT = datetime.datetime(2024, 2, 29, 23, 59, 59, 123456)
 
-# A column each: values with a NULL in their middle, and the type of Arrow.
+# One column for each: values with a NULL among them, and the Arrow type.
 COLUMNS = {
     "int64": ([1, None, -(2**63)], pa.int64()),
     "int8": ([1, None, -128], pa.int8()),
@@ -72,7 +72,7 @@ class Polars:
 
 
 class Pandas:
-    """`to_sql` and `read_sql`, with the types of Arrow, since numpy's know no NULL."""
+    """`to_sql` and `read_sql`, with Arrow types, because numpy's have no NULL."""
 
     refusal = (ValueError, pandas.errors.DatabaseError, adbc_driver_manager.Error)
 
@@ -82,7 +82,7 @@ class Pandas:
     def write(self, frame, table: str, connection, mode: str) -> int:
         try:
             return frame.to_sql(table, connection, index=False, if_exists=mode)
-        except pandas.errors.DatabaseError as error:  # what it was told is the cause
+        except pandas.errors.DatabaseError as error:  # the server's message is the cause
             raise error.__cause__ or error from None
 
     def read(self, text: str, connection):
@@ -97,7 +97,7 @@ both = pytest.mark.parametrize("frames", [Polars(), Pandas()], ids=["polars", "p
 
 @pytest.fixture(scope="module")
 def access(tmp_path_factory):
-    """A server that lets readers and writers in, with `people` to read and `notes` to write."""
+    """A server that accepts readers and writers, with `people` to read and `notes` to write."""
     pod = Pod(tmp_path_factory.mktemp("frames"))
     access = Access(pod)
     data.write(data.PEOPLE, pod.folder / "people.parquet")
@@ -114,7 +114,7 @@ def access(tmp_path_factory):
 
 @pytest.fixture
 def name(request):
-    """A table of the test's own."""
+    """The name of a table that only this test uses."""
     return "".join(letter if letter.isalnum() else "_" for letter in request.node.name.lower())
 
 
@@ -124,7 +124,7 @@ def count(access, table: str) -> int:
         return cursor.fetchone()[0]
 
 
-# There and back
+# Round trips
 
 
 @both
@@ -138,12 +138,12 @@ def test_round_trip(access, frames, column, name):
     text = f"SELECT * FROM {name} ORDER BY n"
     found = frames.read(text, access.writer)
     frames.same(found, frame)
-    rows = clients.query(access.rw.flight(access.server), text, access.rw.call())  # and to another client
+    rows = clients.query(access.rw.flight(access.server), text, access.rw.call())  # read by another client
     assert rows.column("x").to_pylist() == table.column("x").to_pylist()
 
 
 @both
-def test_round_trip_through_a_table_that_sql_made(access, frames, name):
+def test_round_trip_through_a_table_created_by_sql(access, frames, name):
     columns = "n BIGINT, t VARCHAR, d DECIMAL(10, 2), b BYTEA, day DATE, at TIMESTAMP, x DOUBLE, yes BOOLEAN"
     with access.writer.cursor() as cursor:
         cursor.execute(f"CREATE TABLE {name} ({columns})")
@@ -165,8 +165,8 @@ def test_round_trip_through_a_table_that_sql_made(access, frames, name):
 
 
 @both
-def test_columns_go_by_name(access, frames, name):
-    """Whatever their order; one that is left out is NULL, one that is not there is told."""
+def test_columns_are_matched_by_name(access, frames, name):
+    """Columns may have any order; a missing column is NULL, and an unknown one is reported."""
     frames.write(frames.frame(SAMPLE), name, access.writer, "fail")
     frames.write(frames.frame(SAMPLE.select(["x", "id"])), name, access.writer, "append")
     with access.writer.cursor() as cursor:
@@ -204,14 +204,14 @@ def test_append_to_a_data_set(access, frames):
 
 
 def test_no_rows(access, name):
-    """A frame without rows makes a table, and comes back with its columns."""
+    """A frame without rows creates a table, and reading it returns its columns."""
     frame = polars.from_arrow(SAMPLE.slice(0, 0))
     frame.write_database(name, access.writer, engine="adbc")
     polars.testing.assert_frame_equal(polars.read_database(f"SELECT * FROM {name}", access.writer), frame)
 
 
 def test_no_rows_of_pandas(access, name):
-    """It hands over no batch, and then ADBC's driver sends nothing at all (arrow-adbc#2071): no row is written, and no table is made."""
+    """pandas passes no batch, and then ADBC's driver sends nothing (arrow-adbc#2071): no rows, and no table."""
     frames = Pandas()
     assert frames.write(frames.frame(SAMPLE.slice(0, 0)), name, access.writer, "fail") in (0, -1)
     with pytest.raises(adbc_driver_manager.Error, match="not found"):
@@ -220,7 +220,7 @@ def test_no_rows_of_pandas(access, name):
 
 @both
 def test_many_rows(access, frames, name):
-    """More than one message holds."""
+    """More rows than one message holds."""
     rows = 200_000
     table = pa.table({"n": range(rows), "x": pa.array((float(n) for n in range(rows)), pa.float64())})
     assert frames.write(frames.frame(table), name, access.writer, "fail") in (rows, -1)
@@ -243,7 +243,7 @@ def test_polars_in_batches(access, name):
 
 
 def test_polars_by_uri(pod):
-    """The connection is opened by polars; the CA comes from the system's store."""
+    """polars opens the connection itself; the CA comes from the system's store."""
     pod.yaml(tls=pod.write_pair(), datasets=[data.MEMORY])
     server = pod.serve()
     uri = f"flightsql://localhost:{server.port('flight')}"
@@ -259,7 +259,7 @@ assert polars.read_database_uri("SELECT sum(a) AS n FROM made", {uri!r}, engine=
 
 
 def test_pandas_index(access, name):
-    """It is a column like others, with the name that it has."""
+    """The index is a column like others, under its own name."""
     frame = pandas.DataFrame({"x": [0.5, 1.5]}, index=pandas.Index([7, 8], name="key"))
     frame.to_sql(name, access.writer)
     found = pandas.read_sql(f"SELECT key, x FROM {name} ORDER BY key", access.writer, index_col="key")
@@ -296,14 +296,14 @@ def test_pandas_by_table(access):
 
 
 def test_pandas_delete_rows(access, name):
-    """The rows make place for others, and the table stays."""
+    """The rows are replaced, and the table is kept."""
     frame = pandas.DataFrame({"x": [1, 2]})
     frame.to_sql(name, access.writer, index=False)
     pandas.DataFrame({"x": [3]}).to_sql(name, access.writer, index=False, if_exists="delete_rows")
     assert pandas.read_sql(f"SELECT x FROM {name}", access.writer)["x"].tolist() == [3]
 
 
-# Who may only read
+# Callers that may only read
 
 
 @both
@@ -316,7 +316,7 @@ def test_reader_writes_nothing(access, frames, mode, name):
     for table, rows in ((name, SAMPLE), ("notes", one), ("people", one), (f"new_{name}", SAMPLE)):
         told = "(?i)read-only|may not|unauthorized|permission"
         if isinstance(frames, Pandas) and mode == "fail" and not table.startswith("new_"):
-            told += "|already exists"  # it looks before it asks
+            told += "|already exists"  # pandas checks whether the table exists first
         with pytest.raises(frames.refusal, match=told):
             frames.write(frames.frame(rows), table, access.reader, mode)
     text = f"SELECT * FROM {name}"
@@ -327,7 +327,7 @@ def test_reader_writes_nothing(access, frames, mode, name):
 
 
 @both
-def test_nobody_writes_into_what_is_read_only(access, frames):
+def test_read_only_data_set_is_never_written(access, frames):
     frame = frames.frame(pa.table({"id": [9], "name": ["Eve"]}))
     for mode in ("append", "replace"):
         with pytest.raises(frames.refusal, match="people"):

@@ -21,14 +21,14 @@ STEPS = re.findall(r"```(sh server|sh|text)\n(.*?)```", (ROOT / "docs/quick-star
 
 
 class Walk:
-    """One shell's world: a network of its own, so that the ports which are printed are free."""
+    """The environment of one shell: a network namespace, in which the printed ports are free."""
 
     def __init__(self, home: Path) -> None:
         self.env = {**os.environ, "HOME": str(home), "SPICED_LOG": "info"}
         for name in ("CARGO_HOME", "RUSTUP_HOME"):
             default = Path.home() / {"CARGO_HOME": ".cargo", "RUSTUP_HOME": ".rustup"}[name]
             self.env.setdefault(name, str(default))
-        # Builds into the target directory of SPICED_BIN, so that the suite tests what is built.
+        # Builds into the target directory of SPICED_BIN, so that the suite tests what was built.
         self.env["CARGO_TARGET_DIR"] = str(Path(os.environ["SPICED_BIN"]).resolve().parent.parent)
         self.env["CARGO_NET_OFFLINE"] = "true"
         self.namespace = subprocess.Popen(
@@ -48,7 +48,7 @@ class Walk:
         return [*inside, "bash", "-c", text]
 
     def start(self, text: str) -> None:
-        """Stops the server before, and waits until this one serves."""
+        """Stops the previous server, and waits until this one serves."""
         self.stop()
         self.server = subprocess.Popen(
             self.command(f"exec {text.strip()}"),
@@ -63,10 +63,10 @@ class Walk:
         for line in self.server.stderr:
             said.append(line)
             if re.search(r"\bserving\b", line):
-                # Read on, so that it can write on.
+                # Keeps reading, so that the server can keep writing.
                 threading.Thread(target=self.server.stderr.read, daemon=True).start()
                 return
-        raise AssertionError("it ended:\n" + "".join(said))
+        raise AssertionError("the server ended:\n" + "".join(said))
 
     def run(self, text: str) -> str:
         done = subprocess.run(self.command(text), cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=300)

@@ -100,7 +100,7 @@ def _openssl(ca: str, port: int) -> str:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """One server for each section, started when it is first wanted."""
+    """One server for each section, started on first use."""
 
     pods, served = [], {}
 
@@ -120,7 +120,7 @@ def servers(tmp_path_factory):
 
 
 class Programs(dict):
-    """What is compiled once, when it is first wanted."""
+    """The compiled clients, each built on first use."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

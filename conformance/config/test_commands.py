@@ -43,7 +43,7 @@ UNUSABLE = {
     "command, errors", [(("tls", "check"), "findings"), (("config", "explain"), "errors"), (("secrets", "check"), None)]
 )
 def test_json_is_one_document_whatever_is_wrong(pod, command, errors, name):
-    """Exit code 78, and standard output holds one JSON object that says why."""
+    """Exit code 78, and standard output holds one JSON object with the reason."""
     pod.folder.mkdir(parents=True, exist_ok=True)
     if UNUSABLE[name] is not None:
         pod.write("spicepod.yaml", UNUSABLE[name])
@@ -63,7 +63,7 @@ def explained(pod, *words, **more) -> dict[str, dict]:
     return {setting["key"]: setting for setting in json.loads(done.stdout)["settings"]}
 
 
-def test_explain_names_who_won_and_who_lost(pod):
+def test_explain_names_effective_and_overridden_values(pod):
     files = pod.write_pair()
     pod.yaml(tls={**files, "min_version": "1.3"})
     settings = explained(
@@ -95,12 +95,12 @@ def test_explain_shows_no_secret(pod):
 def test_explain_ends_as_the_start_would(pod):
     pod.yaml(runtime={"sql": {"timeout": "${env:NOT_THERE}"}})
     done = run(pod, "config", "explain", pod.folder, code=78)
-    assert b"runtime.sql.timeout" in done.stdout, "what can be explained is"
+    assert b"runtime.sql.timeout" in done.stdout, "whatever can be explained is explained"
     assert b"NOT_THERE" in done.stderr and b"hint: " in done.stderr
 
 
-def test_what_is_explained_is_what_is_served(pod):
-    """The effective addresses, read back from a start with the same words."""
+def test_explained_values_are_those_in_use(pod):
+    """The effective addresses match those of a start with the same arguments."""
     pod.yaml(runtime={"listen": {"grpc": "[::1]:0"}})
     settings = explained(pod, "--http", "localhost:0", "--flight", "127.0.0.1:0")
     server = pod.serve("--flight", "127.0.0.1:0", endpoints=("http",))
@@ -145,7 +145,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_the_schema_takes_what_is_served(schema, name):
+def test_the_schema_accepts_served_pods(schema, name):
     assert complaints(schema, GOOD[name]) == []
 
 
@@ -159,7 +159,7 @@ def test_the_schema_and_the_start_refuse_the_same(schema, name, pod):
 # tls init
 
 
-def test_tls_init_makes_what_is_served_and_trusted(pod):
+def test_tls_init_creates_a_trusted_certificate(pod):
     done = run(pod, "tls", "init", "--dir", "dev tls")
     folder = pod.cwd / "dev tls"
     for name, mode in [("ca.pem", 0o644), ("ca-key.pem", 0o600), ("server.pem", 0o644), ("server-key.pem", 0o600)]:
@@ -173,7 +173,7 @@ def test_tls_init_makes_what_is_served_and_trusted(pod):
     server = pod.serve(*shlex.split(words))
     assert clients.curl(server.url("/health"), ca=str(folder / "ca.pem")).ok().text.strip() == "ok"
 
-    # What it says of clients, for those that read a variable.
+    # The instructions that it prints for clients that read a variable.
     url = server.url("/health")
     said = {line.split()[0]: line for line in done.stdout.decode().splitlines() if " export " in line}
     python = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
@@ -227,7 +227,7 @@ def lines(pod, client: str, server, *more, **how) -> str:
 
 
 def paste(pod, text: str, **env) -> subprocess.CompletedProcess:
-    """Runs lines exactly as they were printed, in a shell whose `spiced` is the one under test."""
+    """Runs lines exactly as printed, in a shell whose `spiced` is the one under test."""
     tools = pod.home / "bin"
     tools.mkdir(exist_ok=True)
     if not (tools / "spiced").exists():
@@ -245,11 +245,11 @@ def paste(pod, text: str, **env) -> subprocess.CompletedProcess:
 
 @pytest.fixture(params=["tls", "clear"])
 def connectable(request, pod):
-    """A server with a data set worth a query, and its pod."""
+    """A server with a data set to query, and its pod."""
     pod.write("cities.csv", "city\nLima\nOslo\n")
     tls = pod.write_pair() if request.param == "tls" else None
     if tls:
-        # The chain with its root: its holder knows which CA to trust.
+        # The chain includes its root, so `connect` knows which CA to trust.
         pod.write("tls.crt", pod.pair.certificate + pod.ca.pem)
     pod.yaml(tls=tls, datasets=[{"from": "file:cities.csv", "name": "cities"}])
     return pod, pod.serve("--metrics", "localhost:0", "--probe", "localhost:0")
@@ -276,7 +276,7 @@ def test_lines_are_pasted_as_they_are(connectable, client, wanted):
 @pytest.mark.parametrize("client, wanted", LINES)
 @pytest.mark.parametrize("shows", ["key", "certificate"])
 def test_lines_with_credentials(pod, shows, client, wanted):
-    """A key in SPICE_API_KEY, or client.pem and client-key.pem where the lines are pasted."""
+    """A key in SPICE_API_KEY, or client.pem and client-key.pem in the current directory."""
     pod.write("cities.csv", "city\nLima\nOslo\n")
     tls = pod.write_pair()
     pod.write("tls.crt", pod.pair.certificate + pod.ca.pem)
@@ -298,15 +298,15 @@ def test_lines_with_credentials(pod, shows, client, wanted):
 
 
 def pasted(pod, server, client: str, wanted: str, **env: str) -> None:
-    """Pastes a client's lines, and wants this in what they print."""
+    """Pastes a client's lines, and expects this text in their output."""
     given = dict(env)
     if client == "go":
-        # Debian's packages of Go libraries are a GOPATH.
+        # Debian's Go libraries form a GOPATH.
         env |= {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(pod.home / "go")}
         env["GOCACHE"] = os.environ.get("SPICED_GO_CACHE", env["GOCACHE"])
     if client == "node":
         modules = os.environ.get("SPICED_CLIENT_SPICEJS", "")
-        assert modules, "SPICED_CLIENT_SPICEJS is not set: the folder whose node_modules has @spiceai/spice"
+        assert modules, "SPICED_CLIENT_SPICEJS is not set: the directory whose node_modules has @spiceai/spice"
         env |= {"NODE_PATH": f"{modules}/node_modules"}
     done = paste(pod, lines(pod, client, server, env=given), **env)
     assert done.returncode == 0, done.stderr.decode()
@@ -331,7 +331,7 @@ def test_prometheus_lines_scrape(connectable, tmp_path):
     )
     assert checked.returncode == 0, checked
     config = yaml.safe_load((pod.cwd / "prometheus.yml").read_text())
-    # Prometheus asks every minute where nobody says otherwise; its first question comes within that.
+    # By default Prometheus scrapes once a minute; the first scrape happens within that time.
     text = f"global: {{ scrape_interval: 1s }}\n{yaml.dump(config)}"
     (pod.cwd / "prometheus.yml").write_text(text)
     with socket.socket() as free:
@@ -361,8 +361,8 @@ def test_prometheus_lines_scrape(connectable, tmp_path):
         running.wait(DEADLINE)
 
 
-def test_probe_lines_are_what_a_kubelet_asks(connectable):
-    """A kubelet does not look at the certificate, and neither does `-k`."""
+def test_probe_lines_match_a_kubelets_requests(connectable):
+    """A kubelet does not check the certificate, and neither does `-k`."""
     pod, server = connectable
     for words in (endpoints(server), endpoints(server)[:-2]):  # with the probe endpoint, and without it
         text = run(pod, "connect", "kubernetes-probe", pod.folder, *words).stdout.decode()
@@ -374,14 +374,14 @@ def test_probe_lines_are_what_a_kubelet_asks(connectable):
 
 
 def test_jdbc_url_names_the_endpoint(connectable):
-    """The driver is in no registry that this suite reaches: the URL's parts are what its documentation has."""
+    """No registry that this suite reaches has the driver: the URL's parts are those of its documentation."""
     pod, server = connectable
     url = lines(pod, "jdbc", server).strip()
     wanted = rf"jdbc:arrow-flight-sql://localhost:{server.port('flight')}/\?useEncryption="
     assert re.match(wanted + (r"true&tlsRootCerts=.+\.crt$" if server.tls() else "false$"), url), url
 
 
-def test_a_ca_that_is_not_here_is_named(pod):
+def test_a_missing_ca_is_named(pod):
     pod.yaml(tls=pod.write_pair())
     text = run(pod, "connect", "curl", pod.folder).stdout.decode()
     assert text.startswith("# ca.pem: the certificate of the CA CN=Conformance Root"), text
@@ -403,7 +403,7 @@ def test_connect_without_a_client_prints_all(pod):
         assert f"# {client}: " in text, client
 
 
-def test_connect_refuses_what_it_cannot_fill_in(pod):
+def test_connect_refuses_incomplete_settings(pod):
     pod.yaml()
     done = run(pod, "connect", "curl", pod.folder, "--http", "localhost:0", code=78)
     assert b"port 0" in done.stderr and b"hint: " in done.stderr

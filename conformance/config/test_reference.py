@@ -38,12 +38,12 @@ class Example:
 
     name: str
     text: str
-    # The printed paths of certificate and key, and where a secret has them: by variables.
+    # The printed paths of certificate and key and, if a secret holds them, the variables.
     paths: tuple[str, str] | None = None
     env: dict[str, str] = field(default_factory=dict)
-    # The variable with the API key that its callers give.
+    # The variable that holds the callers' API key.
     key: str = ""
-    # What the refusal names, where what it asks for is not built: take this line away once it is.
+    # Names in the refusal while a feature is missing: remove this line once the feature exists.
     refused: str = ""
 
     def mark(self):
@@ -214,14 +214,14 @@ PODS = [
 
 
 def _laid(pod: Pod, example: Example) -> dict[str, str]:
-    """Writes the pod as printed, and its material where it says; returns the environment."""
+    """Writes the pod as printed, and its material at the printed paths; returns the environment."""
     text = textwrap.dedent(example.text)
     for printed, content in zip(example.paths or (), (pod.pair.certificate, pod.pair.key_text)):
-        # An absolute path is prefixed with the test's directory; a relative one stays as it is.
+        # The test's directory is prepended to an absolute path; a relative one is unchanged.
         path = pod.write(printed.lstrip("/"), content)
         if printed.startswith("/"):
             text = text.replace(printed, str(path))
-    # The reference's PEM is three lines with an ellipsis; a real one replaces it.
+    # The reference's PEM is three lines with an ellipsis, which a real one replaces.
     text = text.replace("MIIDXTCCAkWgAwIBAgIJAKJ...", _body(pod.pair.certificate, text))
     text = text.replace("MIIEvQIBADANBgkqhki...", _body(pod.pair.key_text, text))
     pod.write("spicepod.yaml", text)
@@ -236,7 +236,7 @@ def _laid(pod: Pod, example: Example) -> dict[str, str]:
 
 
 def _body(pem: str, text: str) -> str:
-    """The lines between BEGIN and END, indented as they stand in the block."""
+    """The lines between BEGIN and END, with the indentation of the block."""
     lines = pem.strip().splitlines()[1:-1]
     return "\n      ".join(lines)
 
@@ -255,7 +255,7 @@ def test_pod(pod, example):
 
 
 def test_the_complete_configuration_reads_rows(pod, postgres):
-    """As it is printed, but for where the database is."""
+    """As printed, except for the address of the database."""
     (example,) = (example for example in PODS if example.name == "Complete configuration")
     postgres.sql("CREATE DATABASE production")
     postgres.sql("CREATE TABLE production_db AS SELECT 7 AS id, 'Ada' AS name; GRANT SELECT ON production_db TO app", "production")
@@ -305,7 +305,7 @@ def test_environment_variables(pod, shell):
 
 @reference("Self-signed certificate", answer=NEAREST)
 def test_self_signed_recipe_with_a_name(pod):
-    """The recipe of docs/errata.md, which Go takes as well."""
+    """The recipe of docs/errata.md, which Go accepts as well."""
     done = _shell(
         """
         openssl genrsa -out key.pem 2048
@@ -334,11 +334,11 @@ def test_curl_without_tls(in_clear):
 
 @reference("HTTP: curl with TLS")
 def test_curl_with_tls(over_tls):
-    """The variable is what stands in for the machine's trust store."""
+    """The variable replaces the machine's trust store."""
     printed = f'curl https://localhost:{over_tls.port("http")}/v1/sql -d "SELECT 1"'
     done = _shell(printed, Path("/"), CURL_CA_BUNDLE=over_tls.ca)
     assert (done.returncode, done.stdout) == (0, '[{"Int64(1)":1}]'), done
-    assert _shell(printed, Path("/")).returncode == 60, "without the trust, curl refuses"
+    assert _shell(printed, Path("/")).returncode == 60, "without the trusted CA, curl refuses"
 
 
 @reference("HTTP: curl -k")
@@ -348,7 +348,7 @@ def test_curl_without_verification(over_tls):
 
 
 def _python(lines: str, **env: str) -> subprocess.CompletedProcess:
-    """Runs the printed lines in a Python of their own, and a query after them."""
+    """Runs the printed lines in a separate Python process, followed by a query."""
     asked = """
     info = client.get_flight_info(flight.FlightDescriptor.for_command(b"SELECT 42 AS x"))
     print(client.do_get(info.endpoints[0].ticket).read_all().to_pylist())
@@ -367,7 +367,7 @@ def test_pyarrow_without_tls(in_clear):
 
 @reference("Flight SQL: pyarrow with TLS")
 def test_pyarrow_with_tls(over_tls):
-    """The variable is what stands in for gRPC's own list of roots."""
+    """The variable replaces gRPC's built-in list of roots."""
     printed = f'client = flight.FlightClient("grpc+tls://localhost:{over_tls.port("flight")}")'
     done = _python(printed, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=over_tls.ca)
     assert (done.returncode, done.stdout) == (0, "[{'x': 42}]\n"), done
@@ -375,7 +375,7 @@ def test_pyarrow_with_tls(over_tls):
 
 @reference("Flight SQL: pyarrow, self-signed", answer=NEAREST)
 def test_pyarrow_self_signed(pod):
-    """What is printed calls what pyarrow does not have; docs/errata.md has the nearest form."""
+    """The printed code calls functions that pyarrow does not have; docs/errata.md has the nearest form that works."""
     done = _python("flight.FlightClientMiddlewareFactory.create_option('grpc.ssl_target_name_override', 'localhost')")
     assert "has no attribute 'FlightClientMiddlewareFactory'" in done.stderr, done
     pair = self_signed()
@@ -407,8 +407,8 @@ fmt.Println(answer.Status)
 
 @reference("gRPC: Go")
 def test_go(over_tls, tmp_path):
-    """The lines as printed, compiled; `main` around them, and a health check after them, are ours."""
-    program("SPICED_CLIENT_GO")  # built with the same packages
+    """The printed lines, compiled inside a `main` of the test, followed by a health check."""
+    program("SPICED_CLIENT_GO")  # built from the same packages
     imports = """
 import (
 "context"
@@ -433,7 +433,7 @@ grpc.WithTransportCredentials(creds),
 )
 """
     printed = printed.replace(":50052", f":{over_tls.port('grpc')}")
-    # The reference checks `err` no more after Dial, which Go allows, since it was declared before.
+    # The reference does not check `err` after Dial; Go allows that, because `err` was declared before.
     (tmp_path / "main.go").write_text(GO.format(imports=imports, printed=printed))
     (tmp_path / "cert.pem").write_text(Path(over_tls.ca).read_text())
     cache = Path.home() / ".cache/go-build"
@@ -444,7 +444,7 @@ grpc.WithTransportCredentials(creds),
     assert (done.returncode, done.stdout) == (0, "SERVING\n"), done
 
 
-# What operators run on the files
+# Commands that operators run on the files
 
 
 @reference("Secure private keys: chmod")
@@ -476,7 +476,7 @@ CONVERSIONS = {
 @reference("Key formats: openssl rsa")
 @pytest.mark.parametrize("printed, name, passphrase", CONVERSIONS.values(), ids=CONVERSIONS.keys())
 def test_conversion(pod, printed, name, passphrase):
-    """Where openssl asks for the passphrase at a terminal, `-passin` answers for it."""
+    """`-passin` supplies the passphrase that openssl would ask for at a terminal."""
     from harness.certificates import key_pem
 
     pair = pod.ca.issue(kind="rsa2048")
@@ -502,7 +502,7 @@ def test_full_chain(pod):
 
 @reference("Trust store: Linux")
 def test_system_trust_store(over_tls, tmp_path):
-    """The printed commands, with folders of the test's own in place of the machine's."""
+    """The printed commands, with directories of the test in place of the machine's."""
     own = tmp_path / "usr/local/share/ca-certificates"
     for folder in (own, tmp_path / "etc/ssl/certs", tmp_path / "usr/share/ca-certificates"):
         folder.mkdir(parents=True)
@@ -521,7 +521,7 @@ def test_system_trust_store(over_tls, tmp_path):
     assert clients.curl(over_tls.url("/health"), ca=str(bundle)).ok().text.strip() == "ok"
 
 
-# Checking
+# Verifying
 
 
 @reference("Checking: curl -v")
@@ -542,7 +542,7 @@ def test_s_client(over_tls):
 
 
 class AsPrinted(Nginx):
-    """The server block of the reference; nginx has never verified what it proxies to unless it is told."""
+    """The server block of the reference; by default nginx does not verify its upstream."""
 
     def configuration(self) -> str:
         block = """

@@ -1,5 +1,6 @@
-"""Files that are no regular files, where a path is given: FIFOs that nobody writes to, sockets, links in a circle. Each is
-an error within seconds that names the file, at a start as for the doctor."""
+"""Paths of files that are not regular: FIFOs without a writer, sockets, symbolic links in a cycle. Each is an error
+within seconds that names the file, at startup and from the doctor.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ import pytest
 
 from harness.commands import run
 
-# The program waits 5 s for the writer of a FIFO; the rest is for a slow machine.
+# The program waits 5 s for the writer of a FIFO; the rest is a margin for a slow machine.
 WITHIN = 15
 
 
 def _checked(pod, *words) -> str:
-    """What the doctor says, within the time that a FIFO may take."""
+    """Returns the doctor's output, which must arrive within the time allowed for a FIFO."""
     began = time.monotonic()
     done = run(pod, "tls", "check", "--json", *words, pod.folder, code=None)
     assert time.monotonic() - began < WITHIN, "it waited for a writer"
@@ -26,7 +27,7 @@ def _checked(pod, *words) -> str:
 
 
 def test_fifos_of_stores(pod):
-    """`.env` and a file of the `file:` store are read at the same time, and each is an error of its own."""
+    """`.env` and a file of the `file:` store are read concurrently, and each is reported as a separate error."""
     (pod.folder / "secrets").mkdir(parents=True)
     fifos = [pod.folder / ".env", pod.folder / "secrets/key"]
     for fifo in fifos:
@@ -50,7 +51,7 @@ def test_fifos_of_client_certificates(pod, setting):
 
 
 def test_a_fifo_with_a_writer_is_read(pod):
-    """As `<(…)` of a shell: `.env` is read once, and serves every key."""
+    """As with `<(…)` in a shell: `.env` is read once and provides every key."""
     pod.yaml(tls={"certificate": "${env:CERT}", "key": "${env:KEY}"})
     os.mkfifo(pod.folder / ".env")
     server = pod.serve(wait=False)
@@ -69,8 +70,8 @@ def test_a_fifo_with_a_writer_is_read(pod):
     ],
     ids=["socket", "circle", "size", "directory"],
 )
-def test_no_regular_file(pod, make, said):
-    """One place reads them: the certificate, `.env`, and a file of a store."""
+def test_irregular_files(pod, make, said):
+    """The same reader is used for the certificate, `.env` and a file of a store."""
     pod.yaml(tls=pod.write_pair())
     (pod.folder / "tls.crt").unlink()
     make(pod.folder / "tls.crt")
@@ -80,14 +81,14 @@ def test_no_regular_file(pod, make, said):
         "version: v1\nkind: Spicepod\nname: t\nruntime: {tls: {certificate: '${env:CERT}', key: '${env:KEY}'}}\n"
     )
     found = _checked(pod)
-    assert said in found and found.count(said) == 1, f"one cause, told once: {found}"
+    assert said in found and found.count(said) == 1, f"one cause, reported once: {found}"
 
 
 def _socket(path):
     with socket.socket(socket.AF_UNIX) as made:
         here = os.open(path.parent, os.O_RDONLY)
         try:
-            # The address of a socket has at most 108 bytes.
+            # The path of a socket has at most 108 bytes.
             made.bind(f"/proc/self/fd/{here}/{path.name}")
         finally:
             os.close(here)

@@ -48,13 +48,13 @@ LINKS = {
 }
 
 
-def test_every_variable_that_is_nearly_a_setting_in_one_report(pod):
+def test_every_variable_similar_to_a_setting_in_one_report(pod):
     refusal = pod.refuse(env={name: LEDGER.mark(f"the value of {name}") for name in NEARLY})
     refusal.names(*NEARLY, *NEARLY.values())
 
 
 @pytest.mark.parametrize("command", [["tls", "check"], ["config", "explain"], ["connect", "curl"], ["secrets", "check"]], ids=" ".join)
-def test_commands_tell_of_it_as_the_start_does(pod, command):
+def test_commands_report_it_as_the_start_does(pod, command):
     pod.yaml()
     done = run(pod, *command, pod.folder, code=78, env={"SPICED_TLS_KEY_FILE": LEDGER.mark("a value")})
     assert b"SPICED_TLS_KEY_FILE" in done.stderr and b"SPICED_RUNTIME__TLS__KEY_FILE" in done.stderr
@@ -112,7 +112,7 @@ def test_a_start_with_tls_does_not(pod):
 
 
 @pytest.mark.parametrize("origin, anonymous, warned", [("*", "rw", True), ("*", "ro", False), ("https://a.example", "rw", False)])
-def test_cors_for_all_where_anybody_may_write(pod, origin, anonymous, warned):
+def test_cors_for_all_with_anonymous_writers(pod, origin, anonymous, warned):
     pod.yaml(
         tls=pod.write_pair(),
         runtime={"cors": {"enabled": True, "allowed_origins": [origin]}, "auth": {"allow_anonymous": anonymous}},
@@ -124,7 +124,7 @@ HOSTILE = "a\x1b[2J\x1b]0;owned\x07\nERROR forged\r\u202e\u009b31m"
 
 
 def test_callers_cannot_write_lines_or_commands_into_the_text_log(pod):
-    """Whatever a caller sends, each line of the log is the server's own, and no terminal is commanded."""
+    """Whatever a caller sends, each log line comes from the server, and contains no terminal control sequences."""
     access = Access(pod)
     shown = clients.showing(access.certificate(common_name=HOSTILE), pod.home)
     pod.yaml(tls=access.tls("request"), datasets=[data.MEMORY])
@@ -150,7 +150,7 @@ def test_callers_cannot_write_lines_or_commands_into_the_text_log(pod):
     finally:
         server.terminate()
         server.wait(DEADLINE)
-    assert "forged" in log.read_text(), "something of it was logged"
+    assert "forged" in log.read_text(), "part of it was logged"
     for line in log.read_text().split("\n"):
         assert not [c for c in line if ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2028"], repr(line)
         assert not line.startswith("ERROR forged"), line
@@ -183,7 +183,7 @@ SECRETIVE = [
 
 
 def test_no_credential_of_a_statement_is_kept(pod):
-    """Denied, malformed, or done: another caller reads no credential of it in `runtime.queries`."""
+    """Whether the statement is denied, malformed or executed, its record in `runtime.queries` has no credential."""
     keyed(pod)
     server = pod.serve()
     marked = LEDGER.mark("a credential in a statement")
@@ -202,7 +202,7 @@ ENDLESS = "SELECT a.value + b.value AS x FROM range(0, 10000000) a CROSS JOIN ra
 
 
 def reading(server, *caller: str) -> subprocess.Popen:
-    """A client that has got a part of an endless answer, and takes what comes."""
+    """A client that has received part of an endless answer, and keeps reading."""
     process = subprocess.Popen(
         [clients.tool("curl"), "-sS", "--limit-rate", "1M", "--cacert", server.ca, server.url("/v1/sql"), *caller,
          "-H", "Accept: application/x-ndjson", "-d", ENDLESS],
@@ -213,7 +213,7 @@ def reading(server, *caller: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("change", ["taken away", "lesser role", "another key"])
-def test_a_revoked_key_ends_what_runs(pod, change):
+def test_a_revoked_key_ends_running_requests(pod, change):
     keyed(pod)
     server = pod.serve()
     mine = clients.call(headers=[(b"x-api-key", KEYS["WRITE"].encode())])
@@ -232,7 +232,7 @@ def test_a_revoked_key_ends_what_runs(pod, change):
     with pytest.raises(flight.FlightUnauthenticatedError):
         while True:
             answer.read_chunk()
-    assert other.poll() is None and other.stdout.read(1000), "who is not concerned reads on"
+    assert other.poll() is None and other.stdout.read(1000), "other callers keep reading"
     other.kill()
     other.communicate()
     eventually(lambda: server.logged("WARN", match='"reason": *"revoked"') or "revoked" in server.stderr, "the audit log tells")
@@ -253,10 +253,10 @@ def test_a_revoked_key_ends_an_upload(pod):
     pod.write(".env", "".join(f"{name}={KEYS[name]}\n" for name in KEYS))
     count = lambda: clients.sql(server, "SELECT count(*) AS n FROM notes", "-H", f"X-API-Key: {KEYS['WRITE']}")
     eventually(lambda: count().status == 200, "the key is taken again")
-    assert count().json() == [{"n": 0}], "nothing of it is kept"
+    assert count().json() == [{"n": 0}], "no row of it is kept"
 
 
-def test_a_revoked_certificate_ends_what_runs(pod):
+def test_a_revoked_certificate_ends_running_requests(pod):
     access = Access(pod)
     pairs = {"a": access.certificate(RO), "b": access.certificate(RO)}
     server = asking(pod, "request", access=access, crls=[access.clients.crl()])
@@ -264,7 +264,7 @@ def test_a_revoked_certificate_ends_what_runs(pod):
     replace(pod, server, **{"0.crl": access.clients.crl(pairs["a"], number=2)})
     _, err = revoked.communicate(timeout=DEADLINE)
     assert revoked.returncode in (18, 56, 92), f"{revoked.returncode}: {err}"
-    assert other.poll() is None and other.stdout.read(1000), "who is not concerned reads on"
+    assert other.poll() is None and other.stdout.read(1000), "other callers keep reading"
     other.kill()
     other.communicate()
 
@@ -281,7 +281,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("identities", ["by pattern", "none"])
-def test_what_is_no_spiffe_id_has_no_access(pod, identities):
+def test_an_invalid_spiffe_id_has_no_access(pod, identities):
     access = Access(pod)
     patterns = ["spiffe://conformance/*", "spiffe://conformance/*/*", "spiffe://conformance/*/*/*", "https://conformance/*"]
     mtls = {"identities": [{"san_uri": pattern, "role": "rw"} for pattern in patterns]} if identities == "by pattern" else False

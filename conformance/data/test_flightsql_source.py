@@ -25,7 +25,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 @pytest.fixture
 def peer(tmp_path):
-    """The other server: `people`, `sales.wide`, and a key that reads."""
+    """The other server: `people`, `sales.wide`, and a key with read access."""
     server = other(tmp_path / "peer", people=data.PEOPLE)
     yield server
     server.pod.close()
@@ -79,7 +79,7 @@ ASKED = {
     "SELECT name FROM t LIMIT 2": 'SELECT "name" FROM people LIMIT 2',
     "SELECT name FROM t WHERE id = 1": 'SELECT "id", "name" FROM people WHERE ("id" = 1)',
     "SELECT id FROM t WHERE id > 1 AND length(name) = 3": 'SELECT "id", "name" FROM people WHERE ("id" > 1)',
-    # Looked at again here, so the limit is ours.
+    # The filter is applied again here, so the limit cannot be pushed down.
     "SELECT id FROM t WHERE name = 'Ada' LIMIT 1": 'SELECT "id", "name" FROM people WHERE ("name" = \'Ada\')',
     "SELECT id FROM t WHERE name > 'Ada'": 'SELECT "id", "name" FROM people',
     "SELECT id FROM columns_alone WHERE id = 1": 'SELECT "id" FROM people',
@@ -87,8 +87,8 @@ ASKED = {
 
 
 @pytest.mark.parametrize("query", ASKED)
-def test_what_is_asked_of_the_peer(pod, peer, query):
-    """Columns, the limit and plain filters are left to it, and the caller's trace goes on."""
+def test_statements_sent_to_the_peer(pod, peer, query):
+    """Columns, the limit and plain filters are pushed down, and the caller's trace is propagated."""
     sets = [described(pod, peer, "people"), described(pod, peer, "people", "columns_alone", flightsql_pushdown="columns")]
     pod.yaml(tls=pod.write_pair(), datasets=sets)
     server = pod.serve()
@@ -113,7 +113,7 @@ class Seen(flight.ServerMiddlewareFactory):
 
 
 class DuckDb(flight.FlightServerBase):
-    """An engine of somebody else behind Flight SQL's statements, in the clear."""
+    """A third-party engine that answers Flight SQL statements, in plain text."""
 
     def __init__(self, table: pa.Table):
         self.seen = Seen()
@@ -121,11 +121,11 @@ class DuckDb(flight.FlightServerBase):
         self.database, self.asked, self.announces = duckdb.connect(), [], True
         self.database.execute("SET TimeZone = 'UTC'")
         self.database.register("given", table)
-        # A type of its own, which is text elsewhere.
+        # A type that the protocol carries as text.
         self.database.execute("CREATE TABLE edges AS SELECT * REPLACE (CAST(own AS UUID) AS own) FROM given")
 
     def described(self, name: str) -> dict:
-        """Its table, as a data set."""
+        """Its table as a data set."""
         return {"from": "flightsql:edges", "name": name, "params": {"flightsql_endpoint": f"grpc://127.0.0.1:{self.port}"}}
 
     def _answer(self, sql: str) -> pa.Table:
@@ -140,7 +140,7 @@ class DuckDb(flight.FlightServerBase):
         return flight.FlightInfo(schema if self.announces else None, descriptor, parts, -1, -1)
 
     def do_get(self, _context, ticket):
-        """In three parts, the middle one of two rows."""
+        """Returns three parts, the middle one with two rows."""
         part, sql = int(ticket.ticket[:1]), ticket.ticket[1:].decode()
         begin, length = ((0, 1), (1, 2), (3, None))[part]
         return flight.RecordBatchStream(self._answer(sql).slice(begin, length))
@@ -150,7 +150,7 @@ OWN = "00000000-0000-4000-8000-000000000001"
 
 
 def edges() -> pa.Table:
-    """What engines might see in different ways, and a row of nothing."""
+    """Values on which engines might disagree, and a row of NULLs."""
     hour = dt.datetime(2026, 3, 29, 1, 0, 0)
     rows = {
         "n": pa.array([1, 2, 3, 4, None], pa.int64()),
@@ -235,7 +235,7 @@ FILTERS = [
 
 @pytest.fixture(scope="module")
 def edged(tmp_path_factory):
-    """The same rows in a file, behind DuckDB and behind another spiced."""
+    """The same rows in a file, in DuckDB and in another spiced."""
     pod, table = Pod(tmp_path_factory.mktemp("edges")), edges()
     peer = other(tmp_path_factory.mktemp("peer"), edges=table)
     with DuckDb(table) as engine:
@@ -258,8 +258,8 @@ def test_filters_over_another_engine(edged, engine, words):
     assert there == here
 
 
-def test_filters_are_left_to_it(edged):
-    """So the test before is about something."""
+def test_filters_are_pushed_down(edged):
+    """Shows that the test above exercises the pushdown."""
     edged.engine.asked.clear()
     for words in FILTERS:
         clients.rows(edged, f"SELECT count(*) AS n FROM duckdb WHERE {words}")
@@ -268,7 +268,7 @@ def test_filters_are_left_to_it(edged):
 
 
 def test_a_server_that_does_not_announce_its_columns(pod):
-    """They are read of an answer without rows, and no row of any other is lost by that."""
+    """Columns are read from an answer without rows, and no row of another answer is lost."""
     with DuckDb(edges()) as engine:
         engine.announces = False
         pod.yaml(tls=pod.write_pair(), datasets=[engine.described("t")])
@@ -288,8 +288,8 @@ TRACED = {
 
 @pytest.mark.parametrize("given, passed", TRACED.values(), ids=TRACED)
 @pytest.mark.parametrize("flags", ["00", "01"])
-def test_what_is_passed_on_of_a_trace(pod, flags, given, passed):
-    """W3C Trace Context: `traceparent` as it came, sampled or not, and `tracestate` where it is one."""
+def test_trace_is_propagated(pod, flags, given, passed):
+    """W3C Trace Context: `traceparent` unchanged, sampled or not, and `tracestate` if it is valid."""
     with DuckDb(edges()) as engine:
         pod.yaml(tls=pod.write_pair(), datasets=[engine.described("t")])
         server = pod.serve()
@@ -304,8 +304,8 @@ def test_what_is_passed_on_of_a_trace(pod, flags, given, passed):
             assert headers["traceparent"] == [parent] and headers.get("tracestate") == passed, headers
 
 
-def test_a_filter_that_it_does_not_understand(edged):
-    """It is asked again without, and the log says so."""
+def test_a_filter_that_the_peer_refuses(edged):
+    """The query is sent again without the filter, and the log reports it."""
     edged.engine.asked.clear()
     assert clients.rows(edged, "SELECT n FROM duckdb WHERE own = 'none of its own'") == []
     filtered, plain = edged.engine.asked
@@ -323,7 +323,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_said_of_a_peer_that_cannot_be_read(pod, peer, what):
+def test_errors_of_an_unreadable_peer(pod, peer, what):
     params, words = WRONG[what]
     if what == "plain text":
         params = {"flightsql_endpoint": f"grpc://localhost:{peer.port('flight')}"}
@@ -343,14 +343,14 @@ PARAMS = {
 
 
 @pytest.mark.parametrize("what", PARAMS)
-def test_params_that_cannot_be(pod, peer, what):
+def test_invalid_params(pod, peer, what):
     params, words = PARAMS[what]
     pod.yaml(datasets=[described(pod, peer, "people", **params)])
     assert words in pod.refuse().stderr
 
 
 def test_a_client_certificate_is_shown(pod, tmp_path):
-    """To a peer that lets in nobody without one."""
+    """To a peer that requires a client certificate."""
     other, machines = Pod(tmp_path / "peer"), Authority("machines")
     try:
         data.write(data.PEOPLE, other.folder / "people.parquet")
@@ -376,7 +376,7 @@ def test_a_client_certificate_is_shown(pod, tmp_path):
         other.close()
 
 
-def test_a_peer_that_went_away_comes_back(pod, peer):
+def test_a_peer_that_restarts(pod, peer):
     pod.yaml(tls=pod.write_pair(), datasets=[described(pod, peer, "people")])
     server = pod.serve()
     port = peer.port("flight")

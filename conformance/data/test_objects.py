@@ -21,7 +21,7 @@ MANY = pa.table({"id": pa.array(range(200_000), pa.int64()), "name": [f"name {n}
 
 
 def bucket(root):
-    """A server behind TLS of its own CA with an empty bucket, and a client of it."""
+    """A TLS server with its own CA and an empty bucket, and a client for it."""
     ca = Authority("moto's root")
     (root / "ca.pem").write_text(ca.pem)
     moto = Moto(root / "moto", ca.issue(("localhost",)), str(root / "ca.pem"))
@@ -33,7 +33,7 @@ def bucket(root):
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    """A bucket behind TLS of its own CA: people in every form, a folder in parts."""
+    """A bucket behind TLS with its own CA: people in every format, and a directory of parts."""
     root = tmp_path_factory.mktemp("s3")
     moto, client = bucket(root)
     for form in ("parquet", "csv", "ndjson"):
@@ -62,7 +62,7 @@ def trouble(server) -> str:
     return eventually(lambda: state(server).get("error"), "it says what is wrong")
 
 
-def test_every_form_and_folders(pod, s3):
+def test_every_format_and_directories(pod, s3):
     sets = [lake(pod, s3, f"in/people.{form}", form) for form in ("parquet", "csv", "ndjson")]
     sets += [lake(pod, s3, "many/", "folder"), lake(pod, s3, "many", "without_a_slash"), lake(pod, s3, "in/*.csv", "glob")]
     sets += [lake(pod, s3, "by-year/", "by_year", hive_partitioning_enabled="true", file_format="csv")]
@@ -79,7 +79,7 @@ def test_every_form_and_folders(pod, s3):
     assert clients.rows(server, "SELECT name FROM folder WHERE id = 150000 LIMIT 1") == [{"name": "name 150000"}]
 
 
-def test_an_object_that_comes_later_is_seen(pod, s3, tmp_path):
+def test_a_new_object_is_seen(pod, s3, tmp_path):
     client = s3.client("s3")
     data.write(data.PEOPLE, tmp_path / "a.csv")
     client.upload_file(str(tmp_path / "a.csv"), "lake", "growing/a.csv")
@@ -99,7 +99,7 @@ TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal":
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """A bucket of which every request's signature and rights are looked at: a user who may, one who may not, a role."""
+    """A bucket that checks the signature and rights of every request: a user with access, one without, and a role."""
     root = tmp_path_factory.mktemp("guarded")
     moto, store = bucket(root)
     iam, sts = moto.client("iam"), moto.client("sts")
@@ -137,7 +137,7 @@ IN_PARAMS = {
 
 @pytest.mark.parametrize("who, params, words", IN_PARAMS.values(), ids=IN_PARAMS)
 def test_signatures(pod, guarded, who, params, words):
-    """Moto looks at each, as S3 does."""
+    """moto checks each signature, as S3 does."""
     names = dict(zip(("s3_key", "s3_secret", "s3_session_token"), guarded.keys[who]))
     pod.yaml(tls=pod.write_pair(), datasets=[lake(pod, guarded, "in/people.csv", **{**names, **params})])
     server = pod.serve()
@@ -148,7 +148,7 @@ def test_signatures(pod, guarded, who, params, words):
 
 
 def test_public(pod, s3):
-    """Where anybody may read, nothing is signed and no credentials are looked for."""
+    """For a public bucket, requests are not signed and no credentials are looked up."""
     s3.client("s3").put_object_acl(Bucket="lake", Key="in/people.csv", ACL="public-read")
     pod.yaml(tls=pod.write_pair(), datasets=[lake(pod, s3, "in/people.csv", s3_auth="public", s3_key=None, s3_secret=None)])
     assert clients.rows(pod.serve(), "SELECT count(*) AS n FROM t") == [{"n": 3}]
@@ -159,8 +159,8 @@ IDENTITIES = ("a key", "a session", "a web identity", "a pod's identity")
 
 @pytest.mark.parametrize("identity", IDENTITIES)
 @pytest.mark.parametrize("written", [None, "iam_role"], ids=["by default", "written"])
-def test_who_the_machine_is(pod, guarded, fronts, tmp_path, identity, written):
-    """As AWS tells a program by its environment: what EKS, ECS and a shell set."""
+def test_identity_of_the_machine(pod, guarded, fronts, tmp_path, identity, written):
+    """As AWS identifies a program by its environment: the variables that EKS, ECS and a shell set."""
     key, secret, *token = guarded.keys["ada" if identity == "a key" else "role"]
     if identity in ("a key", "a session"):
         env = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, **({"AWS_SESSION_TOKEN": token[0]} if token else {})}
@@ -168,7 +168,7 @@ def test_who_the_machine_is(pod, guarded, fronts, tmp_path, identity, written):
         (tmp_path / "token").write_text("a.b.c")
 
         def sts(asked):
-            """AWS's: keys for a token. (Moto takes a request that is not signed for one to S3.)"""
+            """AWS STS: keys in exchange for a token. (moto treats an unsigned request as one to S3.)"""
             given = parse_qs(urlsplit(asked.path).query)
             wanted = {"Action": "AssumeRoleWithWebIdentity", "RoleArn": guarded.role, "WebIdentityToken": "a.b.c"}
             if any(given.get(name) != [value] for name, value in wanted.items()):
@@ -213,7 +213,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_said_of_a_lake_that_cannot_be_read(pod, s3, what):
+def test_errors_of_an_unreadable_lake(pod, s3, what):
     params, words = WRONG[what]
     described = lake(pod, s3, "nothing/", **params)
     if what == "no bucket":
@@ -234,7 +234,7 @@ PARAMS = {
 
 
 @pytest.mark.parametrize("what", PARAMS)
-def test_params_that_cannot_be(pod, s3, what):
+def test_invalid_params(pod, s3, what):
     params, words = PARAMS[what]
     pod.yaml(datasets=[lake(pod, s3, "in/", **params)])
     assert words in pod.refuse().stderr
@@ -246,7 +246,7 @@ def test_a_lake_is_only_read(pod, s3):
 
 
 def files(folder, password: str | None = None):
-    """Serves a folder with ranges (RFC 9110 §14), to who knows the password."""
+    """Serves a directory with ranges (RFC 9110 §14), to clients that send the password."""
 
     def behave(asked):
         file = folder / unquote(asked.path).lstrip("/")
@@ -274,7 +274,7 @@ def files(folder, password: str | None = None):
 
 @pytest.fixture
 def site(pod, fronts, tmp_path):
-    """A web server of people and many, of a CA of its own, with a password."""
+    """A web server with people and many, a CA of its own, and a password."""
     folder, ca = tmp_path / "site", Authority("the site's root")
     for form in ("parquet", "csv", "ndjson"):
         data.write(data.PEOPLE, folder / f"a b/people.{form}")
@@ -302,7 +302,7 @@ def test_https_without_the_password(pod, site):
     assert re.search("401|credentials", trouble(pod.serve()))
 
 
-def test_http_in_the_clear_and_what_it_refuses(pod, fronts, tmp_path):
+def test_plain_http_and_its_refusals(pod, fronts, tmp_path):
     data.write(data.PEOPLE, tmp_path / "site/people.csv")
     plain = fronts(files(tmp_path / "site"))
     pod.yaml(tls=pod.write_pair(), datasets=[{"from": f"{plain.url}/people.csv", "name": "t"}])
@@ -320,7 +320,7 @@ def test_http_in_the_clear_and_what_it_refuses(pod, fronts, tmp_path):
 
 
 def test_a_store_is_not_shown_to_sql(pod, s3):
-    """SQL reaches a store through its table alone."""
+    """SQL reaches an object store only through the data set's table."""
     pod.yaml(
         tls=pod.write_pair(),
         datasets=[lake(pod, s3, "in/people.csv")],

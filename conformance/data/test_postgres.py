@@ -75,7 +75,7 @@ FAILS = {
 
 
 @pytest.mark.parametrize("how", FAILS)
-def test_modes_that_fail_say_why(pod, filled, how):
+def test_modes_that_fail_report_why(pod, filled, how):
     params, words = FAILS[how]
     params = dict(params)
     if params.pop("ca", None):
@@ -88,7 +88,7 @@ def test_modes_that_fail_say_why(pod, filled, how):
 
 
 def test_a_client_certificate_that_is_renewed(pod, filled):
-    """The material is read again for each connection."""
+    """The files are read again for each connection."""
     mine = filled.ca.issue(names=(), common_name="by_certificate", client=True, ends=datetime.timedelta(days=1))
     stranger = Authority("another").issue(names=(), common_name="by_certificate", client=True)
     pod.write("me.crt", stranger.certificate)
@@ -101,7 +101,7 @@ def test_a_client_certificate_that_is_renewed(pod, filled):
 
 
 def test_a_root_that_is_renewed(pod, filled):
-    """So is the CA's, for PostgreSQL's own certificate."""
+    """The CA for PostgreSQL's certificate is read again too."""
     pod.write("root.pem", Authority("another").pem)
     server = serve(pod, filled, pg_sslrootcert="root.pem")
     eventually(lambda: "is not trusted" in json.dumps(state(server)), "it is refused")
@@ -120,7 +120,7 @@ def test_a_client_certificate_in_every_mode(pod, filled, mode):
 
 @pytest.mark.parametrize("mode, works", [("prefer", True), ("require", False), ("verify-full", False)])
 def test_a_server_that_has_no_tls(pod, filled, mode, works):
-    """`prefer` falls to plain text there, and no other mode does."""
+    """`prefer` falls back to plain text; no other mode does."""
     with WithoutTls(filled.port) as front:
         root = {} if mode == "verify-full" else {"pg_sslrootcert": ""}
         server = serve(pod, filled, pg_sslmode=mode, pg_user="in_the_clear", pg_port=str(front.port), **root)
@@ -132,8 +132,9 @@ def test_a_server_that_has_no_tls(pod, filled, mode, works):
 
 
 class WithoutTls(socketserver.ThreadingTCPServer):
-    """A way to PostgreSQL on which there is no TLS: it answers `SSLRequest` with `N`, as a server without TLS does
-    (PostgreSQL, "Message Flow")."""
+    """A proxy to PostgreSQL without TLS: it answers `SSLRequest` with `N`, as a server without TLS does (PostgreSQL,
+    "Message Flow").
+    """
 
     daemon_threads = True
 
@@ -184,7 +185,7 @@ PARAMS = {
 
 
 @pytest.mark.parametrize("param", PARAMS)
-def test_params_that_cannot_be(pod, filled, param):
+def test_invalid_params(pod, filled, param):
     params, words = PARAMS[param]
     pod.yaml(datasets=[{"from": f"postgres:{TABLE}", "name": "t", "params": filled.params(**params)}])
     pod.refuse(env={"PG_PASSWORD": filled.password}).names("t", words)
@@ -238,15 +239,15 @@ def test_types(pod, postgres):
             seen, expected = seen.rstrip("Z0"), expected.rstrip("Z0")
         assert seen == expected, kind
         assert nulls.get(f"c{at}") is None, kind
-    # Whatever the type, a filter is right: by PostgreSQL or here.
+    # A filter is correct for every type, whether PostgreSQL or this server applies it.
     for at, kind in enumerate(TYPES):
         assert clients.rows(server, f"SELECT count(*) AS n FROM t WHERE c{at} IS NULL") == [{"n": 1}], kind
     for text in ("c7 = 0.0000000001", "c10 = 'abc'", "c23 = 'glad'", "c15 = '00112233-4455-6677-8899-aabbccddeeff'"):
         assert clients.rows(server, f"SELECT count(*) AS n FROM t WHERE {text}") == [{"n": 1}], text
 
 
-# Conditions on types that PostgreSQL compares by rules of their own: letters of either case, several ways to write a value,
-# another order. Each is answered as PostgreSQL answers it, or refused.
+# Conditions on types that PostgreSQL compares by their own rules: case-insensitive text, several spellings of a value,
+# another order. Each gives PostgreSQL's answer, or is refused.
 OWN_RULES = [
     "ci = 'hello'", "ci = 'HELLO' OR ci = 'x'", "ci IN ('HELLO', 'world')", "ci <> 'hello'", "NOT ci = 'hello'", "ci LIKE 'h%'",
     "ci NOT LIKE 'h%'", "ci > 'HZ'", "ci BETWEEN 'h' AND 'HZ'", "mail = 'a@b.c'", "'HELLO' = ci AND id > 1", "ci::text = 'hello'",
@@ -258,7 +259,7 @@ OWN_RULES = [
 ]  # fmt: skip
 
 
-def test_types_of_own_rules(pod, postgres):
+def test_types_with_their_own_rules(pod, postgres):
     postgres.sql(
         "CREATE EXTENSION citext; CREATE DOMAIN address AS citext; CREATE TYPE feeling AS ENUM ('sad', 'ok', 'happy');"
         "CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
@@ -276,7 +277,7 @@ def test_types_of_own_rules(pod, postgres):
         wanted = [int(id) for id in postgres.sql(f"SELECT id FROM own_rules WHERE {condition} ORDER BY id").split()]
         seen = [row["id"] for row in clients.rows(server, f"SELECT id FROM t WHERE {condition} ORDER BY id")]
         assert seen == wanted, condition
-    # What cannot be left to it as a whole is refused, unless it is the text that is compared.
+    # A condition that cannot be pushed down as a whole is refused, unless it compares the text.
     refused = clients.sql(server, "SELECT id FROM t WHERE ci = 'hello' OR sqrt(id) > 9")
     assert refused.status == 501 and "`ci`" in refused.text and "ci::text" in refused.text, refused
     assert clients.rows(server, "SELECT id FROM t WHERE ci::text = 'hello' OR sqrt(id) > 9") == [{"id": 2}]
@@ -305,7 +306,7 @@ def test_values_that_have_no_counterpart_are_an_error(pod, postgres, what):
     assert answer.status in (400, 200), answer
 
 
-# What is left to it
+# Pushdown
 
 LEFT = {
     "SELECT name FROM t WHERE id = 7": 'SELECT "name" FROM "people" WHERE ("id" = (7))',
@@ -317,7 +318,7 @@ LEFT = {
 
 
 @pytest.mark.parametrize("query", LEFT)
-def test_what_postgresql_is_asked(pod, filled, query):
+def test_statements_sent_to_postgresql(pod, filled, query):
     server = serve(pod, filled)
     before = len(filled.heard())
     clients.sql(server, query).ok()
@@ -338,8 +339,8 @@ def test_answers_are_those_of_postgresql(pod, filled):
         assert [str(value) for value in ours] == theirs, text
 
 
-def test_a_roles_own_settings_change_no_meaning(pod, filled):
-    """Backslashes that escape would let a literal out of its quotes; another zone would move times."""
+def test_settings_of_a_role_do_not_change_results(pod, filled):
+    """Backslashes that escape would let a literal end early; another time zone would shift timestamps."""
     filled.sql(
         "CREATE ROLE odd LOGIN PASSWORD '" + filled.password + "'; ALTER ROLE odd SET standard_conforming_strings = off;"
         "ALTER ROLE odd SET TimeZone = 'Asia/Tokyo'; ALTER ROLE odd SET DateStyle = 'German';"
@@ -361,7 +362,7 @@ def test_a_roles_own_settings_change_no_meaning(pod, filled):
         assert clients.rows(server, f"SELECT count(*) AS n FROM t WHERE {condition}") == [{"n": rows}], condition
 
 
-def test_a_large_answer_streams_and_a_broken_off_one_is_ended(pod, filled):
+def test_a_large_answer_streams_and_an_abandoned_one_ends(pod, filled):
     filled.sql("CREATE VIEW endless AS SELECT n, repeat('x', 1000) AS filler FROM generate_series(1, 100000000) n; GRANT SELECT ON endless TO app")
     server = serve(pod, filled, "endless")
     assert len(clients.rows(server, "SELECT n FROM t LIMIT 5")) == 5
@@ -384,7 +385,7 @@ def test_insert(pod, postgres):
     seen = postgres.sql("SELECT id, name IS NULL, n, encode(b, 'hex'), f, at AT TIME ZONE 'UTC' FROM written ORDER BY id")
     assert seen.splitlines() == ["1|f|1.50|00ff|0.1|2024-02-03 04:05:06.789", "2|t||||", "3|f|-7.00||NaN|"], seen
     assert postgres.sql("SELECT name = E'tab\\t back\\\\slash \\nline' FROM written WHERE id = 1") == "t"
-    # All or nothing.
+    # All rows or none.
     answer = clients.sql(server, "INSERT INTO t (id) SELECT * FROM (VALUES (10), (11), (1))")
     assert answer.status == 400 and "SQLSTATE 23505" in answer.text, answer
     assert postgres.sql("SELECT count(*) FROM written") == "3"
@@ -401,7 +402,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("how", LEFT_OUT)
-def test_what_an_insert_leaves_out_is_left_to_postgresql(pod, postgres, how):
+def test_postgresql_fills_omitted_columns(pod, postgres, how):
     columns, rows, shown, wanted = LEFT_OUT[how]
     name = "left_out_" + how.replace(" ", "_")
     postgres.sql(f"CREATE TABLE {name} ({columns}); GRANT ALL ON {name} TO app; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO app")
@@ -426,7 +427,7 @@ def test_a_parameter_matches_the_rows_that_the_literal_does(pod, postgres):
 
 
 def test_a_column_that_changes_its_type(pod, postgres):
-    """Its values are not taken for what they were: the data set is loaded again, and answers as it is then."""
+    """Its values are not misread: the data set is loaded again, and answers with the new type."""
     postgres.sql("CREATE TABLE changing (n int); INSERT INTO changing VALUES (1); GRANT ALL ON changing TO app")
     server = serve(pod, postgres, "changing")
     assert clients.rows(server, "SELECT n FROM t") == [{"n": 1}]
@@ -444,7 +445,9 @@ def test_a_column_that_changes_its_type(pod, postgres):
 
 
 def test_no_start_up_parameters_for_a_pooler(pod, filled):
-    """PgBouncer refuses `options` in the start-up packet; with `pg_options: none` there is none, and the settings are made all the same."""
+    """PgBouncer refuses `options` in the startup packet; with `pg_options: none` there are no options in it, and the
+    settings apply nevertheless.
+    """
     filled.sql("CREATE VIEW settled AS SELECT current_setting('TimeZone') AS zone, current_setting('default_transaction_read_only') AS only")
     filled.sql("GRANT ALL ON settled TO app")
     server = serve(pod, filled, "settled", pg_options="none")
@@ -457,8 +460,8 @@ def test_read_only_data_sets_write_nothing(pod, filled):
     assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 1000}]
 
 
-def test_the_server_goes_and_comes(pod, filled):
-    """A connection that is lost is made anew; no restart of ours."""
+def test_the_server_restarts(pod, filled):
+    """A lost connection is opened again, without a restart of the server."""
     server = serve(pod, filled)
     assert clients.rows(server, "SELECT count(*) AS n FROM t") == [{"n": 1000}]
     filled.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'spiced'")
@@ -466,7 +469,9 @@ def test_the_server_goes_and_comes(pod, filled):
 
 
 def test_connections_are_bounded(pod, postgres):
-    """`connection_pool_size` of them, however many ask; who finds none within ten seconds is told, and nobody else harmed."""
+    """At most `connection_pool_size` connections, however many callers there are; a caller that waits ten seconds gets
+    an error, and others are not affected.
+    """
     postgres.sql("CREATE TABLE busy (n integer); INSERT INTO busy VALUES (1); GRANT ALL ON busy TO app")
     server = serve(pod, postgres, "busy", connection_pool_size="2")
     assert clients.rows(server, "SELECT n FROM t") == [{"n": 1}]

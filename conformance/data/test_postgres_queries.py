@@ -9,8 +9,8 @@ import pytest
 from harness import clients
 from harness.pod import Pod
 
-# Nulls on both sides of a join, a key that nothing fits, texts that other collations would take for one, halves that
-# round, zeros of both signs, NaN, years before the first.
+# Nulls on both sides of a join, a key without a match, texts that are equal under other collations, halves that round,
+# zeros of both signs, NaN, years before the first.
 SETUP = """
 CREATE TABLE parts (id int PRIMARY KEY, name text, kind varchar(10), price numeric(10,2), weight float8, made date, sold timestamp,
                     seen timestamptz, big int8, small int2, is_new bool, tags text[], half float4, loose numeric,
@@ -68,7 +68,7 @@ def server(tmp_path_factory, postgres):
 
 
 def _asked(server, text: str) -> list[str]:
-    """The statements that PostgreSQL would get."""
+    """The statements that would be sent to PostgreSQL."""
     rows = clients.rows(server, f"EXPLAIN {text}")
     plan = next(row["plan"] for row in rows if row["plan_type"] == "physical_plan")
     return [line.split("PostgreSQL: ", 1)[1] for line in plan.splitlines() if "PostgreSQL: " in line]
@@ -79,7 +79,7 @@ def _sorted(rows: list[dict]) -> list[str]:
 
 
 def _near(row: dict) -> dict:
-    """A float's last digits depend on the order in which it was added."""
+    """A float's last digits depend on the order of the additions."""
     return {name: float(f"{value:.12g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
@@ -134,7 +134,7 @@ WHOLE = {
     "enums": "SELECT heat, count(*) AS n FROM pg.parts WHERE heat <> 'hot' GROUP BY heat",
     "a join by what is text here": "SELECT count(*) AS n FROM pg.parts a JOIN pg.parts b ON a.code = b.code AND a.heat = b.heat",
 }
-# What means another thing there, or may, in the whole or in a part.
+# Expressions that differ in PostgreSQL, or may differ, as a whole or in part.
 PARTLY = {
     "floats": "SELECT kind, sum(weight) AS a, count(*) AS n FROM pg.parts WHERE weight > 1.0 AND weight < 30.5 GROUP BY kind",
     "a limit within": "SELECT count(*) AS n FROM (SELECT id FROM pg.parts LIMIT 7)",
@@ -166,7 +166,7 @@ PARTLY = {
     "deviation": "SELECT stddev(price) AS n FROM pg.parts",
     "as text": "SELECT count(*) AS n FROM pg.parts WHERE CAST(id AS text) LIKE '1%'",
     "not in, with nulls": "SELECT count(*) AS n FROM pg.parts WHERE id NOT IN (SELECT part FROM pg.orders)",
-    # PostgreSQL would plan the rest as if next to no row came of it.
+    # PostgreSQL would plan the rest as if it returned almost no rows.
     "exists not, by more than keys": "SELECT id FROM pg.parts p WHERE NOT EXISTS (SELECT 1 FROM pg.orders o WHERE o.part = p.id AND o.no <> p.id)",
     "another user": "SELECT count(*) AS n FROM pg.parts p JOIN elsewhere.orders o ON p.id = o.part",
     "filters alone": "SELECT amount, count(*) AS n FROM filters.orders WHERE no > 5 GROUP BY amount",
@@ -187,7 +187,7 @@ def _in_memory(text: str) -> str:
 
 
 @pytest.mark.parametrize("what", [*WHOLE, *PARTLY])
-def test_answers_are_those_over_memory(server, what):
+def test_answers_equal_those_in_memory(server, what):
     text = {**WHOLE, **PARTLY}[what]
     ours, theirs = (_sorted(clients.rows(server, text)) for text in (text, _in_memory(text)))
     assert ours == theirs
@@ -206,7 +206,7 @@ def test_it_is_one_statement(server, what):
 
 
 def test_a_lax_collation_in_a_filter(server, postgres):
-    """PostgreSQL's own answer, and not the one of the text."""
+    """The answer is PostgreSQL's, not that of a text comparison."""
     for condition in ("note = 'a'", "note <> 'a'", "note IN ('A', 'b')"):
         wanted = int(postgres.sql(f"SELECT count(*) FROM orders WHERE {condition}"))
         assert clients.rows(server, f"SELECT count(*) AS n FROM pg.orders WHERE {condition}") == [{"n": wanted}], condition

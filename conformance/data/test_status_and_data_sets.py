@@ -12,7 +12,7 @@ from harness.server import text_of
 from harness.waiting import eventually
 
 
-def test_status_tells_of_the_certificate_and_no_secret(over_tls):
+def test_status_shows_the_certificate_and_no_secret(over_tls):
     answer = clients.get(over_tls, "/v1/status").ok()
     assert answer.media_type == "application/json"
     LEDGER.assert_clean(answer.body, "/v1/status")
@@ -90,7 +90,7 @@ def test_memory_data_set(pod):
         "CREATE OR REPLACE VIEW people AS SELECT 1 AS id",
     ],
 )
-def test_read_only_data_set_stays_as_it_is(pod, statement):
+def test_read_only_data_set_is_unchanged(pod, statement):
     data.write(data.PEOPLE, pod.folder / "people.parquet")
     pod.yaml(datasets=[{"from": "file:people.parquet", "name": "people"}])
     server = pod.serve()
@@ -103,13 +103,13 @@ def test_data_set_that_cannot_load_is_reported_and_heals(pod):
     data.write(data.PEOPLE, pod.folder / "people.parquet")
     pod.yaml(datasets=[{"from": "file:people.parquet", "name": "people"}, {"from": "file:late.csv", "name": "late"}])
     server = pod.serve()
-    assert clients.rows(server, "SELECT count(*) AS n FROM people") == [{"n": 3}], "the other is taken down with it"
+    assert clients.rows(server, "SELECT count(*) AS n FROM people") == [{"n": 3}], "the other data set fails with it"
     assert server.wait_for_log("WARN", "ERROR", match="late"), server.stderr
     assert clients.get(server, "/v1/ready").status == 503
     clients.get(server, "/health").ok()
     broken = _data_sets(server)
     assert json.dumps(broken["late"]) != json.dumps(broken["people"]).replace("people", "late")
-    assert "late.csv" in json.dumps(broken["late"]), f"why it cannot load: {broken['late']}"
+    assert "late.csv" in json.dumps(broken["late"]), f"the reason is missing: {broken['late']}"
     assert clients.sql(server, "SELECT * FROM late").status in (400, 404, 503)
 
     data.write(data.PEOPLE, pod.folder / "late.csv")
@@ -117,7 +117,7 @@ def test_data_set_that_cannot_load_is_reported_and_heals(pod):
     assert clients.rows(server, "SELECT count(*) AS n FROM late") == [{"n": 3}]
 
 
-def test_data_set_that_is_no_parquet(pod):
+def test_data_set_that_is_not_parquet(pod):
     pod.write("people.parquet", "this is no parquet")
     pod.yaml(datasets=[{"from": "file:people.parquet", "name": "people"}])
     server = pod.serve()

@@ -37,7 +37,7 @@ SHOWN = [(panel["title"], target) for panel in PANELS for target in panel["targe
 
 
 def promtool(*words) -> None:
-    # Its tests need a minute of evaluations for each minute of a story: a day of them takes seconds.
+    # promtool evaluates once for each minute of a scenario: a day takes seconds.
     done = subprocess.run([clients.tool("promtool"), *words], capture_output=True, text=True, timeout=80)
     assert done.returncode == 0 and "FAILED" not in done.stdout, done.stdout + done.stderr
 
@@ -50,7 +50,7 @@ def test_each_alert_fires_when_it_should():
     promtool("test", "rules", TESTS)
 
 
-def test_each_alert_has_a_story_that_fires_and_one_that_does_not():
+def test_each_alert_has_a_firing_and_a_silent_scenario():
     checks = [check for story in yaml.safe_load(TESTS.read_text())["tests"] for check in story["alert_rule_test"]]
     for fires in (True, False):
         assert {c["alertname"] for c in checks if bool(c["exp_alerts"]) is fires} == {a["alert"] for a in ALERTS}
@@ -75,7 +75,7 @@ _LABELS = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right) ?\(([
 
 
 def metric(name: str) -> Metric:
-    """Prometheus' own, one that a rule records, or one that the docs have; any other is a failure."""
+    """Prometheus' own, one that a rule records, or one that the docs list; any other is a failure."""
     if name == "up":
         return Metric("gauge", set(), "")
     if name in RECORDED:
@@ -88,7 +88,7 @@ def metric(name: str) -> Metric:
 
 
 def labels_of(expression: str) -> set[str]:
-    """The labels that an expression may speak of; those that it does speak of are looked at."""
+    """The labels that an expression may use; those that it does use are checked."""
     known = set(OF_THE_SCRAPE)
     for name, matchers in _SELECTOR.findall(expression):
         here = metric(name)
@@ -104,11 +104,11 @@ def labels_of(expression: str) -> set[str]:
 
 
 @pytest.mark.parametrize("expression", [*RECORDED.values(), *(alert["expr"] for alert in ALERTS)])
-def test_the_rules_name_what_there_is(expression):
+def test_the_rules_use_existing_metrics(expression):
     labels_of(expression)
 
 
-def test_the_dashboard_names_what_there_is_and_all_of_it():
+def test_the_dashboard_uses_every_metric():
     for title, target in SHOWN:
         known = labels_of(target["expr"])
         assert set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", ""))) <= known, title
@@ -116,7 +116,7 @@ def test_the_dashboard_names_what_there_is_and_all_of_it():
     assert names == set(METRICS)
 
 
-def test_the_dashboard_has_one_data_source_and_no_number_twice():
+def test_the_dashboard_has_one_data_source_and_unique_ids():
     assert [variable["name"] for variable in DASHBOARD["templating"]["list"]] == ["datasource", "instance"]
     source = {"type": "prometheus", "uid": "${datasource}"}
     assert all(of["datasource"] == source for panel in PANELS for of in (panel, *panel["targets"]))
@@ -132,11 +132,11 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_an_alert_says_what_to_do(alert):
-    """What it names is there: labels, pages of the book, commands."""
+def test_an_alert_has_a_fix(alert):
+    """Everything that it names exists: labels, pages of the docs, commands."""
     assert alert["labels"]["severity"] in ("warning", "critical") and alert["for"]
     text = alert["annotations"]["summary"] + alert["annotations"]["description"]
-    # An aggregation leaves the labels that it names.
+    # An aggregation keeps the labels that it names.
     left = [set(re.findall(r"\w+", names)) for names in re.findall(r"\bby \(([^)]*)\)", alert["expr"])]
     assert set(re.findall(r"\$labels\.(\w+)", text)) <= set.intersection(labels_of(alert["expr"]), *left)
     pages = re.findall(r"docs/([\w/-]+\.md)(?:#([\w-]+))?", text)
@@ -150,7 +150,7 @@ def test_an_alert_says_what_to_do(alert):
         assert any(f"{words} ".startswith(f"{command} ") for command in commands), words
 
 
-def test_the_book_lists_each_alert():
+def test_the_docs_list_each_alert():
     rows = re.findall(r"^\| `(Spiced\w+)` \| (\w+) \|", (ROOT / "docs/monitoring.md").read_text(), re.M)
     assert dict(rows) == {alert["alert"]: alert["labels"]["severity"] for alert in ALERTS} and len(rows) == len(ALERTS)
 
@@ -159,7 +159,7 @@ def test_the_book_lists_each_alert():
 
 
 def hurried(rules: str) -> str:
-    """The rules as they are, but without waiting, and with a second for a minute where a rule looks back."""
+    """The rules, but without waiting, and with seconds in place of minutes where a rule looks back."""
     for pattern, instead in ((r"\bfor: \w+", "for: 0s"), (r"\binterval: 1m\b", "interval: 1s"), (r"\boffset 1m\b", "offset 1s")):
         rules, changed = re.subn(pattern, instead, rules)
         assert changed, pattern
@@ -168,7 +168,9 @@ def hurried(rules: str) -> str:
 
 @pytest.fixture
 def watched(pod):
-    """A server with 3 days left that has known callers of all kinds, and the Prometheus that watches it, as `connect` says."""
+    """A server whose certificate has 3 days left and that has known callers of all kinds, with a Prometheus that
+    scrapes it as `connect` prints.
+    """
     access = Access(pod)
     pod.write_pair(pod.ca.issue(ends=datetime.timedelta(days=3)), "secrets/tls")
     pod.write("clients-ca.pem", access.clients.pem)
@@ -195,10 +197,10 @@ def test_alerts_come_and_go(watched):
     ends, failing, rejected = "SpicedCertificateEndsWithin7Days", "SpicedSecretRefreshFailing", "SpicedTlsReloadRejected"
 
     def fire(*names: str) -> dict[str, list[dict]]:
-        """Those of these names, once they fire and no other."""
+        """Returns the alerts of these names, once they fire and no other does."""
         return eventually(lambda: (now := prometheus.firing()).keys() == set(names) and now, f"{names} and no other")
 
-    # One for the certificate, whatever endpoints there are, with words that are filled in.
+    # One alert for the certificate, whatever the number of endpoints, with its text filled in.
     [alert] = fire(ends)[ends]
     fingerprint = alert["labels"].pop("fingerprint")
     assert alert["labels"] == {
@@ -211,7 +213,7 @@ def test_alerts_come_and_go(watched):
     }
     assert "expires in 2d 23h" in alert["annotations"]["summary"] and fingerprint in alert["annotations"]["description"], alert
 
-    # The book's rule for short lives has nothing to say of one that has most of its life before it.
+    # The rule for short lifetimes does not fire for a certificate that has most of its lifetime left.
     [expression] = pages.blocks("monitoring.md", "promql")
     assert prometheus.query(expression) == [] and len(prometheus.query(expression.replace("/ 3", "/ 1"))) == 1
 
@@ -221,17 +223,17 @@ def test_alerts_come_and_go(watched):
     [alert] = fire(ends, failing)[failing]
     assert alert["labels"]["store"] == "mounted"
 
-    # The store is well again, but what it gives is rejected, as the first that is new.
+    # The store works again, but its value is rejected, because it is the first new one.
     (pod.folder / "tls.key").rename(key)
     pod.write("secrets/tls.crt", "no certificate")
     [alert] = fire(ends, rejected)[rejected]
     assert re.search(r"At \d{4}-\d\d-\d\d \d\d:", alert["annotations"]["description"]), alert
 
-    # What is good ends all of it.
+    # A valid certificate resolves all of them.
     pod.write_pair(pod.ca.issue(), "secrets/tls")
     eventually(lambda: prometheus.firing() == {}, "no alert after a good certificate")
 
-    # Nothing of it went wrong on the way: two series where a rule wants one, say.
+    # No rule failed meanwhile, for example by finding two series where it expects one.
     rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
     assert len(rules) == len(ALERTS) + len(RECORDED)
     assert {rule["health"] for rule in rules} == {"ok"}, [rule.get("lastError") for rule in rules]

@@ -27,7 +27,9 @@ NAME = "db.example.com"
 
 
 class Host:
-    """/etc/letsencrypt, /etc/spiced/tls and the user of spiced. Where the tests are root that is nobody, else who runs them."""
+    """/etc/letsencrypt, /etc/spiced/tls and spiced's user: nobody if the tests run as root, otherwise the user that
+    runs them.
+    """
 
     def __init__(self, root: Path) -> None:
         self.user = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
@@ -45,7 +47,7 @@ class Host:
                 os.chmod(folder, folder.stat().st_mode | 0o055)
 
     def issue(self, pair, name: str = NAME) -> Path:
-        """As certbot keeps it: `live` are links into `archive`, and both are for root alone."""
+        """As certbot stores it: `live` has links into `archive`, and only root can enter either."""
         live, archive = self.letsencrypt / "live" / name, self.letsencrypt / "archive" / name
         for folder in (live, archive):
             folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +69,7 @@ class Host:
         }
 
     def hook(self, *words, code: int = 0, **env: str) -> str:
-        """Runs it; what it said, on standard output or, where it failed, on standard error."""
+        """Runs it; returns its standard output or, if it failed, its standard error."""
         done = subprocess.run(
             [HOOK, *words],
             env={**self.environment(), **env},
@@ -81,13 +83,13 @@ class Host:
         return done.stderr if code else done.stdout
 
     def renew(self, pair, name: str = NAME) -> str:
-        """What certbot does: a new certificate, and the hook."""
+        """Does what certbot does: writes a new certificate and runs the hook."""
         live = self.issue(pair, name)
         return self.hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=f"{name} www.{name}")
 
     @property
     def wrap(self) -> list[str]:
-        """What goes before a command, so that it runs as that user."""
+        """The prefix of a command that runs it as that user."""
         words = ["setpriv", "--reuid", self.uid, "--regid", self.gid, "--clear-groups", "--no-new-privs"]
         return [str(word) for word in words] if os.getuid() == 0 else []
 
@@ -100,7 +102,7 @@ class Host:
         return pod.serve(wrap=self.wrap)
 
     def state(self):
-        """Everything in the folder, to be compared."""
+        """Everything in the directory, for comparison."""
         return {
             path.relative_to(self.folder): (os.readlink(path) if path.is_symlink() else path.lstat().st_mtime_ns)
             for path in sorted(self.folder.rglob("*"))
@@ -115,14 +117,14 @@ def host(pod):
 # The script
 
 
-def test_shellcheck_has_nothing_to_say():
+def test_shellcheck_reports_nothing():
     done = subprocess.run([clients.optional_tool("shellcheck"), HOOK], capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0, done.stdout
     assert HOOK.read_text().startswith("#!/bin/sh\n") and os.access(HOOK, os.X_OK)
 
 
 def test_the_first_time_by_hand(host, pod):
-    """What it makes: both files as links, the key for its owner alone."""
+    """It creates both files as links, the key readable only by its owner."""
     assert f"{host.folder} has {NAME} now" in host.hook(host.issue(pod.pair))
     assert (host.folder / "fullchain.pem").read_text() == pod.pair.certificate
     assert (host.folder / "privkey.pem").read_text() == pod.pair.key_text
@@ -135,7 +137,7 @@ def test_the_first_time_by_hand(host, pod):
     assert (version.stat().st_uid, stat.S_IMODE(version.stat().st_mode)) == (os.getuid(), 0o755)
 
 
-def test_a_server_of_another_user_takes_each_renewal(host, pod):
+def test_a_server_of_another_user_loads_each_renewal(host, pod):
     host.hook(host.issue(pod.pair))
     server = host.serve(pod)
     if os.getuid() == 0:
@@ -150,20 +152,20 @@ def test_a_server_of_another_user_takes_each_renewal(host, pod):
     assert len(list(host.folder.glob("..version.*"))) == 1, "old keys are gone"
 
 
-def test_the_same_again_changes_nothing(host, pod):
+def test_a_second_run_changes_nothing(host, pod):
     live = host.issue(pod.pair)
     host.hook(live)
     before = host.state()
     assert "has it already" in host.hook(RENEWED_LINEAGE=f"{live}/")
     assert host.state() == before
-    # But a mode that somebody changed is put right.
+    # A mode that was changed is restored.
     (host.folder / "privkey.pem").chmod(0o644)
     host.hook(live)
     assert stat.S_IMODE((host.folder / "privkey.pem").stat().st_mode) == 0o600
 
 
-def test_the_pair_is_never_half(host, pod):
-    """Whoever looks through `..data` sees one pair, and each file is always there."""
+def test_the_pair_always_matches(host, pod):
+    """A reader that follows `..data` always sees a matching pair, and every file always exists."""
     host.hook(host.issue(pod.pair))
     pairs = {pair.certificate: pair.key_text for pair in [pod.pair, *(pod.ca.issue() for _ in range(12))]}
     end, seen, wrong = threading.Event(), set(), []
@@ -173,7 +175,7 @@ def test_the_pair_is_never_half(host, pod):
             version = os.readlink(host.folder / "..data")
             try:
                 texts = [(host.folder / version / name).read_text() for name in ("fullchain.pem", "privkey.pem")]
-            except FileNotFoundError:  # an old version, cleared away while it was looked at: no pair at all
+            except FileNotFoundError:  # an old version, removed during the read: not a mismatched pair
                 continue
             seen.add(texts[0])
             if pairs.get(texts[0]) != texts[1]:
@@ -241,7 +243,7 @@ FAILS = [_nothing_said, _no_file, _empty, _no_pair, _no_certificate, _no_user, _
 
 
 @pytest.mark.parametrize("fail", FAILS, ids=lambda fail: fail.__name__.strip("_").replace("_", "-"))
-def test_it_fails_loudly_and_leaves_what_is_there(host, pod, fail):
+def test_it_reports_failures_and_keeps_the_old_files(host, pod, fail):
     host.hook(host.issue(pod.pair))
     before = host.state()
     words, env, said = fail(host, pod)
@@ -250,21 +252,21 @@ def test_it_fails_loudly_and_leaves_what_is_there(host, pod, fail):
 
 
 def test_other_certificates_are_left_alone(host, pod):
-    """With a name in the configuration, which is a shell's."""
+    """With a name in the configuration, which is a shell script."""
     host.configuration.write_text(f"SPICED_CERT_NAME={NAME}\n")
     host.hook(host.issue(pod.pair))
     before = host.state()
     assert "left alone" in host.renew(pod.ca.issue(), "other.example.com")
     assert host.state() == before
-    # And another name takes the place, once it is said.
+    # Once it is configured, another name takes over.
     host.configuration.write_text("SPICED_CERT_NAME=other.example.com\n")
     other = pod.ca.issue()
     host.renew(other, "other.example.com")
     assert (host.folder / "privkey.pem").read_text() == other.key_text
 
 
-def test_what_was_there_before_is_replaced(host, pod):
-    """Plain files that somebody copied, and the rest of a run that was killed."""
+def test_earlier_files_are_replaced(host, pod):
+    """Plain files that were copied by hand, and the remains of a run that was killed."""
     host.folder.mkdir(parents=True)
     for name in ("fullchain.pem", "privkey.pem"):
         (host.folder / name).write_text("old")
@@ -276,8 +278,8 @@ def test_what_was_there_before_is_replaced(host, pod):
     assert not (host.folder / "..version.killed").exists()
 
 
-def test_the_doctor_has_nothing_to_say(host, pod):
-    """Of the key's mode: 0600 of its owner, and 0640 of root with a group."""
+def test_the_doctor_reports_nothing(host, pod):
+    """Including the key's mode: 0600 for its owner, and 0640 for root with a group."""
     host.write_pod(pod)
     ways = [{}]
     if os.getuid() == 0:
@@ -289,12 +291,12 @@ def test_the_doctor_has_nothing_to_say(host, pod):
         done = subprocess.run(words, cwd=pod.cwd, env=pod.environment(), capture_output=True, text=True, timeout=DEADLINE)
         found = json.loads(done.stdout)["findings"]
         assert {finding["code"] for finding in found} <= {"TLS-INTERMEDIATE-MISSING"}, found
-    server = host.serve(pod)  # in the second way by its group
+    server = host.serve(pod)  # in the second case by its group
     clients.assert_serves(server, pod.pair)
 
 
 def test_the_drop_in_fits_the_unit(tmp_path):
-    """deploy/systemd with the drop-in: systemd takes both, and it is as hardened."""
+    """deploy/systemd with the drop-in: systemd accepts both, and the hardening is unchanged."""
     unit = tmp_path / "spiced.service"
     (tmp_path / "spiced.service.d").mkdir()
     for source, target in (("systemd/spiced.service", unit), ("certbot/spiced.service.conf", tmp_path / "spiced.service.d/certbot.conf")):
@@ -302,7 +304,7 @@ def test_the_drop_in_fits_the_unit(tmp_path):
     words = [clients.tool("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", str(unit)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0 and unit.name not in done.stderr, done
-    # That the drop-in was read at all: a word too many in it is noticed.
+    # Shows that the drop-in was read: an invalid directive in it is reported.
     drop_in = tmp_path / "spiced.service.d/certbot.conf"
     drop_in.write_text(drop_in.read_text().replace(f"ExecStart={binary()}", "ExecStart=/nowhere/spiced"))
     done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE)
@@ -314,7 +316,7 @@ def test_the_drop_in_fits_the_unit(tmp_path):
 # certbot
 
 
-def test_certbot_by_itself(host, pod):
+def test_certbot_runs_the_hook(host, pod):
     """Issue, serve, renew: http-01 against Pebble, the hook as certbot runs it, no restart."""
     for name in ("certbot", "pebble", "pebble-challtestsrv"):
         clients.optional_tool(name)
@@ -334,7 +336,7 @@ def test_certbot_by_itself(host, pod):
         words = ["--resolve", f"{at}:127.0.0.1"]
         clients.curl(f"https://{at}/health", *words, ca=str(root)).ok()
 
-        # As it is installed, for every renewal from now on; its settings are the configuration's.
+        # As installed, for every later renewal; its settings are in the configuration.
         hooks = config / "renewal-hooks/deploy"
         hooks.mkdir(parents=True, exist_ok=True)
         shutil.copy(HOOK, hooks / "spiced")

@@ -18,8 +18,8 @@ from harness.waiting import DEADLINE
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
 
-def test_the_unit_is_one(tmp_path):
-    """`systemd-analyze verify`, with the program where the unit has it."""
+def test_the_unit_is_valid(tmp_path):
+    """`systemd-analyze verify`, with the program at the unit's path."""
     text = (DEPLOY / "systemd/spiced.service").read_text()
     unit = tmp_path / "spiced.service"
     unit.write_text(text.replace("/usr/local/bin/spiced", binary()))
@@ -44,7 +44,7 @@ def test_the_unit_is_hardened():
 
 
 def test_the_image_s_program_needs_neither_root_nor_a_writable_disk(pod):
-    """The entry point as that user, with everything read-only: bubblewrap in place of a container engine."""
+    """The entry point as that user, with a read-only file system: bubblewrap replaces a container engine."""
     pod.write("cities.csv", "city\nLima\n", 0o644)
     tls = pod.write_pair()
     for name in tls.values():
@@ -60,7 +60,7 @@ def test_the_image_s_program_needs_neither_root_nor_a_writable_disk(pod):
     os.chmod(pod.folder / "spicepod.yaml", 0o644)
     said = image()
     environment = dict(pair.split("=", 1) for pair in said["env"].split())
-    # The ports are others', so that tests can run side by side.
+    # The ports differ, so that tests can run in parallel.
     environment = {name: re.sub(r":\d+$", ":0", value) for name, value in environment.items()}
     words = [word.strip(' "') for word in said["words"].split(",")]
     jail = [clients.tool("bwrap"), "--ro-bind", "/", "/", "--ro-bind", str(pod.folder), "/mnt", "--dev", "/dev"]

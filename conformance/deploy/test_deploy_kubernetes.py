@@ -59,7 +59,7 @@ def leaf(pod):
 
 @pytest.fixture
 def secrets(pod, leaf):
-    """What deploy/kubernetes needs to be there."""
+    """The secrets that deploy/kubernetes requires."""
     names = ("SPICE_API_KEY_READONLY", "SPICE_API_KEY_READWRITE", "SESSION_TICKET_SECRET")
     return {
         "spiced-tls": pair_of(leaf),
@@ -72,10 +72,10 @@ def key(secrets, name: str = "READWRITE") -> tuple[str, ...]:
     return ("-H", "X-API-Key: " + secrets["spiced"][f"SPICE_API_KEY_{name}"])
 
 
-# What is written
+# The manifests
 
 
-def test_the_schemas_take_it(manifests):
+def test_the_manifests_match_their_schemas(manifests):
     assert complaints(manifests) == []
 
 
@@ -92,7 +92,7 @@ def test_the_schemas_are_not_blind(tmp_path):
 
 
 def test_it_keeps_to_the_restricted_profile(manifests):
-    """Kubernetes' Pod Security Standards, `restricted`; and a root file system that is read-only."""
+    """Kubernetes' Pod Security Standards, `restricted`; and a read-only root file system."""
     spec = only(manifests, "Deployment")["spec"]["template"]["spec"]
     assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] == int(kubernetes.image()["user"])
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -108,7 +108,7 @@ def test_it_keeps_to_the_restricted_profile(manifests):
     assert container["resources"]["requests"] and container["resources"]["limits"]["memory"]
 
 
-def test_one_thing_fits_the_other(manifests):
+def test_the_manifests_match_each_other(manifests):
     deployment = only(manifests, "Deployment")["spec"]
     spec, labels = deployment["template"]["spec"], deployment["template"]["metadata"]["labels"]
     (container,) = spec["containers"]
@@ -126,7 +126,7 @@ def test_one_thing_fits_the_other(manifests):
     for selector in selectors:
         assert selector and selector.items() <= labels.items()
     (main,) = [o for o in manifests if o["kind"] == "Service" and not o["metadata"]["name"].endswith("-metrics")]
-    assert {port["name"] for port in main["spec"]["ports"]} == set(ENDPOINTS), "the probe endpoint is the kubelet's alone"
+    assert {port["name"] for port in main["spec"]["ports"]} == set(ENDPOINTS), "the probe endpoint is for the kubelet"
     for service in (o for o in manifests if o["kind"] == "Service"):
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
 
@@ -136,7 +136,7 @@ def test_one_thing_fits_the_other(manifests):
     for monitor in (o["spec"] for o in manifests if o["kind"] == "ServiceMonitor"):
         service = only([o for o in manifests if o["metadata"]["name"].endswith("-metrics")], "Service")
         assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-        assert service["metadata"]["labels"][monitor["jobLabel"]] == "spiced", "the job that the rules look for"
+        assert service["metadata"]["labels"][monitor["jobLabel"]] == "spiced", "the job that the rules select"
         assert {endpoint["port"] for endpoint in monitor["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
         for certificate in (o["spec"] for o in manifests if o["kind"] == "Certificate" and not o["spec"].get("isCA")):
             assert monitor["endpoints"][0]["tlsConfig"]["serverName"] in certificate["dnsNames"]
@@ -154,8 +154,8 @@ def test_the_pod_file_fits_its_schema(manifests):
     jsonschema.Draft202012Validator(schema).validate(pod_file(manifests))
 
 
-def test_the_component_s_pod_is_the_base_s(tmp_path):
-    """components/secret-store replaces the pod file: but for where the certificate comes from, both say the same."""
+def test_the_components_pod_file_matches_the_base(tmp_path):
+    """components/secret-store replaces the pod file: except for the source of the certificate, both are the same."""
     base, other = pod_file(kustomized(tmp_path)), pod_file(kustomized(tmp_path / "k", "secret-store"))
     assert other["secrets"].pop() == {"name": "k8s", "from": "kubernetes:spiced-tls"}
     for one, names in ((base, ("certificate_file", "key_file")), (other, ("certificate", "key"))):
@@ -165,24 +165,26 @@ def test_the_component_s_pod_is_the_base_s(tmp_path):
 
 
 def test_the_example_has_what_is_needed_and_does_not_start(pod, tmp_path):
-    """With its empty values nobody is served under a secret that everybody knows."""
+    """With its empty values, nothing is served under a publicly known secret."""
     example = kubernetes.objects((BASE / "secrets.example.yaml").read_text())
     assert complaints(example) == []
     secrets = {o["metadata"]["name"]: o["stringData"] for o in example}
     assert not any(value for data in secrets.values() for value in data.values())
-    container = Container(pod, kustomized(tmp_path), secrets)  # each name and key that it refers to is there
+    container = Container(pod, kustomized(tmp_path), secrets)  # checks that each name and key that it refers to exists
     server = container.serve(wait=False)
     assert server.wait_for_exit() == 78, server.stderr
 
 
 def shown(language: str, first: str) -> str:
-    """The block of docs/deploy.md that begins so."""
+    """Returns the block of docs/deploy.md that begins with this text."""
     (block,) = [block for block in pages.blocks("deploy.md", language) if block.startswith(first)]
     return block
 
 
 def test_the_kustomization_of_the_page(tmp_path):
-    """Pod file and image are one's own, and the pod file's name changes with it; the issuer is another."""
+    """Pod file and image are the user's, and the name of the config map changes with the pod file; the issuer is
+    another one.
+    """
     own = yaml.safe_load(shown("yaml", "# kustomization.yaml"))
     own |= yaml.safe_load(shown("yaml", "# in the kustomization"))
     components = [path.removeprefix("spiced/deploy/kubernetes/components/") for path in own.pop("components")]
@@ -203,7 +205,7 @@ def test_the_kustomization_of_the_page(tmp_path):
 
 
 def test_the_secrets_of_the_page_are_those_that_are_needed(pod, leaf, tmp_path):
-    """`kubectl create`, with what the page gives it, and a container that is served from what comes out."""
+    """`kubectl create` as the page shows it, and a container that runs with the result."""
     (lines,) = [block for block in pages.blocks("deploy.md", "") if "kubectl create secret generic" in block]
     (tmp_path / "fullchain.pem").write_text(leaf.certificate)
     (tmp_path / "privkey.pem").write_text(leaf.key_text)
@@ -229,7 +231,7 @@ def test_the_values_of_the_page(tmp_path):
     assert pod_file(made)["runtime"]["auth"]["api_key"]["keys"][1] == "${keys:SPICE_API_KEY_READWRITE}:rw"
 
 
-# What runs
+# Running containers
 
 
 def test_the_container_serves(pod, secrets, leaf, tmp_path):
@@ -240,7 +242,7 @@ def test_the_container_serves(pod, secrets, leaf, tmp_path):
     for kind in ("startup", "liveness", "readiness"):
         assert container.probe(server, kind) == 200, kind
     assert container.grpc_probe(server) == "SERVING"
-    # A name of the Service, as another pod calls it.
+    # A name of the Service, as used by another pod.
     port = server.port("http")
     by_name = f"spiced.default.svc:{port}:127.0.0.1"
     clients.curl(f"https://spiced.default.svc:{port}/health", "--resolve", by_name, ca=server.ca).ok()
@@ -248,12 +250,13 @@ def test_the_container_serves(pod, secrets, leaf, tmp_path):
     assert clients.sql(server, "SELECT 1 AS x").status == 401
 
 
-def test_the_doctor_has_nothing_to_say(pod, secrets, tmp_path):
-    """Of the mounted key's mode above all: 0440 of root and the pod's group."""
+def test_the_doctor_reports_nothing(pod, secrets, tmp_path):
+    """Above all about the mounted key's mode: 0440, owned by root and the pod's group."""
     container = Container(pod, kustomized(tmp_path), secrets)
     found = json.loads(container.run("tls", "check", "--strict", "--json", "--name", "spiced.default.svc", "/pod"))["findings"]
     about = {finding["code"]: finding["severity"] for finding in found}
-    # A private CA that signs leaves itself may be a missing intermediate; and files cannot be root's where the tests are not.
+    # A private CA that signs leaves directly may be a missing intermediate; and the files are not root's unless the
+    # tests run as root.
     allowed = {"TLS-INTERMEDIATE-MISSING"} | ({"TLS-KEY-PERMISSIONS"} if os.getuid() else set())
     assert set(about) <= allowed and set(about.values()) <= {"info"}, found
     settings = json.loads(container.run("config", "explain", "--json", "/pod"))["settings"]
@@ -275,7 +278,7 @@ def test_secrets_that_change_need_no_restart(pod, secrets, tmp_path):
     assert not server.logged("ERROR"), server.stderr
 
 
-def test_replicas_take_each_other_s_tickets(pod, secrets, tmp_path):
+def test_replicas_accept_each_others_tickets(pod, secrets, tmp_path):
     manifests = kustomized(tmp_path)
     assert only(manifests, "Deployment")["spec"]["replicas"] > 1
     one, other = (Container(pod, manifests, secrets).serve() for _ in range(2))
@@ -286,7 +289,8 @@ def test_replicas_take_each_other_s_tickets(pod, secrets, tmp_path):
 
 
 def test_a_stop_as_the_kubelet_does_it(pod, secrets, tmp_path):
-    """SIGTERM: readiness goes, liveness stays, the endpoints serve on for new connections, and the end comes in time."""
+    """SIGTERM: readiness fails, liveness continues, new connections are still accepted, and the process ends in time.
+    """
     container = Container(pod, kustomized(tmp_path), secrets)
     server = container.serve(delay=True)
     started = time.monotonic()
@@ -302,7 +306,7 @@ def test_a_stop_as_the_kubelet_does_it(pod, secrets, tmp_path):
 
 
 def test_client_certificates(pod, secrets, tmp_path):
-    """No handshake without one, and the probes go on."""
+    """No handshake succeeds without one, and the probes continue to work."""
     container = Container(pod, kustomized(tmp_path / "k", "client-certificates"), secrets)
     server = container.serve()
     for kind in ("startup", "liveness", "readiness"):
@@ -315,7 +319,7 @@ def test_client_certificates(pod, secrets, tmp_path):
 
 
 def test_monitoring(pod, secrets, tmp_path):
-    """The scrape as the ServiceMonitor has it: the CA and the name that it says."""
+    """Scrapes as the ServiceMonitor configures it: its CA and its server name."""
     manifests = kustomized(tmp_path / "k", "monitoring")
     server = Container(pod, manifests, secrets).serve()
     (endpoint,) = only(manifests, "ServiceMonitor")["spec"]["endpoints"]
@@ -326,7 +330,7 @@ def test_monitoring(pod, secrets, tmp_path):
 
 
 def test_the_secret_store(pod, secrets, tmp_path):
-    """Certificate and key by the API, with no more rights than the Role gives."""
+    """Certificate and key through the API, with only the rights of the Role."""
     manifests = kustomized(tmp_path / "k", "secret-store")
     (rule,) = only(manifests, "Role")["rules"]
     account = only(manifests, "ServiceAccount")
@@ -354,7 +358,7 @@ def test_the_secret_store(pod, secrets, tmp_path):
 
 @pytest.mark.parametrize("component", ["", "cert-manager"])
 def test_cert_manager_s_certificate_is_the_one_that_is_mounted(tmp_path, component):
-    """Of the manifests and of the chart: its secret, and each name of the Service."""
+    """In the manifests and in the chart: its secret, and each name of the Service."""
     if component:
         manifests = kustomized(tmp_path / "k", component)
         certificate = only(manifests, "Certificate", "spiced")
@@ -371,7 +375,7 @@ def test_cert_manager_s_certificate_is_the_one_that_is_mounted(tmp_path, compone
     assert spec["dnsNames"] == ["spiced", "spiced.default.svc", "spiced.default.svc.cluster.local"]
     assert spec["privateKey"]["rotationPolicy"] == "Always" and spec["privateKey"]["algorithm"] == "ECDSA"
     hours = {name: int(spec[name].removesuffix("h")) for name in ("duration", "renewBefore")}
-    assert 30 * 24 < hours["renewBefore"] < hours["duration"], "renewed before anything warns"
+    assert 30 * 24 < hours["renewBefore"] < hours["duration"], "renewed before any warning"
 
 
 # The chart
@@ -403,7 +407,7 @@ def test_the_chart_refuses(said):
 
 
 def in_the_cluster(pod, manifests, leaf) -> dict[str, dict[str, str]]:
-    """Every secret that a Deployment names and the manifests do not make."""
+    """Every secret that a Deployment refers to and the manifests do not create."""
     spec = only(manifests, "Deployment")["spec"]["template"]["spec"]
     pod_yaml = only(manifests, "ConfigMap")["data"]["spicepod.yaml"]
     secrets: dict[str, dict[str, str]] = {}
@@ -451,7 +455,7 @@ def test_the_chart_s_container_serves(pod, leaf, name, tmp_path):
         assert health.ok()
         keys = next((data for secret, data in secrets.items() if secret in ("spiced", "reports")), {})
         given = [*words, "-H", f"X-API-Key: {next(iter(keys.values()))}"] if keys else words
-        # With nothing said of who may do what, nobody may.
+        # Without configured access, every caller is refused.
         status = {"": 401, "mtls": 403}.get(name, 200)
         assert clients.sql(server, "SELECT 1 AS x", *given).status == status
         origins = {setting["key"]: setting["origin"] for setting in explained}
@@ -461,14 +465,14 @@ def test_the_chart_s_container_serves(pod, leaf, name, tmp_path):
             cluster.close()
 
 
-def test_the_chart_makes_a_ticket_secret_that_is_long_and_its_own():
+def test_the_chart_creates_a_long_ticket_secret():
     made = [base64.b64decode(only(templated(), "Secret")["data"]["SESSION_TICKET_SECRET"]) for _ in range(2)]
     assert len(made[0]) >= 32 and made[0] != made[1]
     assert not [o for o in templated("--set", "sessionTickets.secret=mine") if o["kind"] == "Secret"]
 
 
 def test_an_upgrade_keeps_the_ticket_secret(fronts, tmp_path):
-    """helm asks a stand-in for the API, which has the secret already; `SESSION_TICKET_SECRET` is what it was."""
+    """helm queries a simulated API that already has the secret; `SESSION_TICKET_SECRET` is unchanged."""
     kept = base64.b64encode(b"what was made the first time, and is kept").decode()
     owned = {
         "labels": {"app.kubernetes.io/managed-by": "Helm"},
@@ -516,7 +520,7 @@ def test_the_chart_s_pod_is_merged():
 
 
 def test_the_chart_s_notes():
-    """They say so where nobody is let in, and how the secret is made."""
+    """They state when every caller is refused, and how to create the secret."""
     install = ["install", "spiced", CHART, "--dry-run=client"]
     helm = kubernetes.tool("helm")
     done = kubernetes.run(helm, *install)

@@ -1,4 +1,4 @@
-"""The examples of the server crates: each serves its endpoint over TLS, with an engine of its own."""
+"""The examples of the server crates: each serves its endpoint over TLS, with its own engine."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CRATES = Path(__file__).resolve().parents[2] / "crates"
 
 @pytest.fixture
 def embedded(pod):
-    """Starts an example on a free port; gives the port once it says that it listens."""
+    """Starts an example on a free port; returns the port once the example reports that it listens."""
     running = []
 
     def start(endpoint: str) -> int:
         folder = os.environ.get("SPICED_EXAMPLES", "")
-        assert folder, "SPICED_EXAMPLES is not set: the folder with the built examples, target/debug/examples"
+        assert folder, "SPICED_EXAMPLES is not set: the directory of the built examples, target/debug/examples"
         files = pod.write_pair()
         process = subprocess.Popen(
             [f"{folder}/embed_{endpoint}", "127.0.0.1:0", files["certificate_file"], files["key_file"]],

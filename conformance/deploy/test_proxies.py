@@ -26,7 +26,7 @@ def each(column: str):
 
 @pytest.fixture(scope="session")
 def in_front(over_tls, tmp_path_factory):
-    """A proxy of each kind before the shared server, started when it is first asked for."""
+    """A proxy of each kind in front of the shared server, started on first use."""
     started = {}
 
     def start(kind):
@@ -72,11 +72,13 @@ def test_large_answer_over_flight(in_front, kind):
     assert PyArrow().count(At.of(in_front(kind)), LARGE) == ROWS
 
 
-# What must not get through: a server that is not who it should be.
+# Connections that must fail: a server with another identity
 
 
 def _no_answer(proxy) -> None:
-    """502 or 503 over HTTP (over HTTP/2, curl 7.88 stumbles when the answer comes before its request is out), no health."""
+    """502 or 503 over HTTP (over HTTP/2, curl 7.88 fails if the answer arrives before its request is sent), and no
+    health.
+    """
     answer = clients.sql(proxy, "SELECT 1 AS x", "--http1.1")
     assert answer.status in (502, 503), answer
     with clients.channel(proxy) as channel:
@@ -103,7 +105,7 @@ def test_wrong_name(over_tls, tmp_path, kind):
 
 @each("checks client certificates")
 def test_client_certificate(over_tls, tmp_path, kind):
-    """What the reference suggests while `spiced` itself asks for none."""
+    """The setup that the reference suggests while `spiced` itself does not request client certificates."""
     trusted, stranger = Authority("Clients"), Authority("Stranger")
     ca = tmp_path / "clients.pem"
     ca.write_text(trusted.pem)

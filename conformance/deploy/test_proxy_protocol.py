@@ -21,7 +21,7 @@ TLV = b"\x04\x00\x03abc"  # PP2_TYPE_NOOP
 
 
 def proxied(pod, tls: bool = True, endpoints=("http",), **runtime):
-    """A server with keys; `endpoints` want the header."""
+    """A server with keys; `endpoints` require the header."""
     access = Access(pod)
     pod.yaml(
         tls=pod.write_pair() if tls else None,
@@ -34,7 +34,7 @@ def proxied(pod, tls: bool = True, endpoints=("http",), **runtime):
 
 
 def _through(server, first: bytes, key: str, pieces: int = 0) -> str:
-    """A query whose connection begins with these bytes: its status, or `closed`."""
+    """Sends a query on a connection that begins with these bytes; returns its status, or `closed`."""
     request = f"POST /v1/sql HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Length: 8\r\nConnection: close\r\n\r\nSELECT 1"
     raw = clients.socket.create_connection(("127.0.0.1", server.port("http")), timeout=clients.DEADLINE)
     try:
@@ -88,7 +88,7 @@ BAD_HEADERS = {
 def test_connection_without_a_proxy_header_is_refused(pod, first, tls):
     server = proxied(pod, tls)
     assert _through(server, first, server.access.keys["plain:ro"]) in ("closed", "400")
-    assert _through(server, header(ADDRESS), server.access.keys["plain:ro"]) == "200", "and it serves on"
+    assert _through(server, header(ADDRESS), server.access.keys["plain:ro"]) == "200", "the server still answers"
 
 
 def test_guesses_are_counted_by_the_address_in_the_header(pod):
@@ -100,8 +100,8 @@ def test_guesses_are_counted_by_the_address_in_the_header(pod):
 
 
 @pytest.mark.parametrize("first", [b"", header(ADDRESS)[:20]], ids=["silent", "half a header"])
-def test_connection_that_brings_no_header_ends(pod, first):
-    """At the deadline of the handshake, and holds nobody up until then."""
+def test_connection_that_sends_no_header_ends(pod, first):
+    """At the handshake deadline, without delaying other connections until then."""
     access = Access(pod)
     pod.yaml(
         tls={**pod.write_pair(), "handshake_timeout": "1s"},
@@ -114,7 +114,7 @@ def test_connection_that_brings_no_header_ends(pod, first):
         assert http2.read_to_end(waiting) == b""
 
 
-def test_endpoints_that_are_not_named_want_no_header(pod):
+def test_unlisted_endpoints_need_no_header(pod):
     server = proxied(pod)
     with server.access.ro.wire(server) as calls, server.access.ro.wire(server, "grpc") as grpc:
         calls.query("SELECT 1 AS x").ok()
@@ -142,8 +142,8 @@ def test_flight_and_grpc_behind_a_proxy(pod):
             forwarder.close()
 
 
-def test_behind_a_proxy_nobody_is_local(pod):
-    """Without keys a loopback endpoint lets all in, but not where others' connections come through it."""
+def test_no_caller_behind_a_proxy_is_local(pod):
+    """Without keys, a loopback endpoint accepts every caller, unless a proxy's connections arrive at it."""
     pod.yaml(tls=pod.write_pair(), runtime={"listen": {"proxy_protocol": ["http"]}})
     server = pod.serve()
     assert _through(server, header(ADDRESS), LEDGER.mark("a key that nobody asked for")) == "401"
@@ -151,6 +151,6 @@ def test_behind_a_proxy_nobody_is_local(pod):
 
 
 @pytest.mark.parametrize("endpoints", [["ftp"], ["http", "probes"]], ids=str)
-def test_proxied_endpoints_that_are_none_are_refused(pod, endpoints):
+def test_invalid_proxied_endpoints_are_refused(pod, endpoints):
     pod.yaml(runtime={"listen": {"proxy_protocol": endpoints}})
     pod.refuse().names("proxy_protocol")

@@ -125,7 +125,7 @@ def rows_of(kind: str) -> pa.RecordBatch:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type that holds the same without a dictionary or views."""
+    """The type with the same values, without a dictionary or views."""
     if pa.types.is_dictionary(kind):
         return plain(kind.value_type)
     if kind in (pa.string_view(), pa.binary_view()):
@@ -144,7 +144,7 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """With a `file:` data set of each type that Parquet has, and `notes` to write."""
+    """A server with a `file:` data set for each type that Parquet supports, and the writable `notes`."""
     pod = Pod(tmp_path_factory.mktemp("types"))
     datasets = [data.MEMORY]
     for kind in KINDS:
@@ -191,7 +191,7 @@ ways = pytest.mark.parametrize("way", WAYS)
 
 
 def over_flight(server, text: str) -> pa.Table:
-    """With pyarrow; the schema is announced as it comes, by GetFlightInfo, GetSchema and preparing."""
+    """With pyarrow; checks that GetFlightInfo, GetSchema and preparing announce the schema of the rows."""
     client = clients.flight_client(server)
     info = client.get_flight_info(clients.command(text), clients.call())
     table = client.do_get(info.endpoints[0].ticket, clients.call()).read_all()
@@ -201,7 +201,7 @@ def over_flight(server, text: str) -> pa.Table:
     with wire.Wire(server) as flight_sql:
         prepared = flight_sql.prepare(text).ok()
     schema = wire.read(wire.read(wire.read(prepared.answers[0], 1), 2), 2)
-    assert table.schema.equals(pa.ipc.read_schema(pa.py_buffer(schema)), check_metadata=True), "as prepared"
+    assert table.schema.equals(pa.ipc.read_schema(pa.py_buffer(schema)), check_metadata=True), "the schema as prepared"
     return table
 
 
@@ -228,7 +228,7 @@ def over_json(server, text: str) -> list:
 
 
 def assert_holds(server, table: str, wanted: pa.Array, kind: str | None = None) -> None:
-    """By every way out; the type is the one that was put in, or the plain one that holds the same."""
+    """Reads the column in every way; its type is the one that was written, or the plain type with the same values."""
     text = f"SELECT n, x FROM {table} ORDER BY n"
     for way in (over_flight, over_adbc, over_http):
         found = way(server, text)
@@ -241,11 +241,11 @@ def assert_holds(server, table: str, wanted: pa.Array, kind: str | None = None) 
 
 def assert_kind(found: pa.Table, way, *kinds: pa.DataType) -> None:
     kind, known = found.schema.field("x").type, [*kinds, *map(plain, kinds)]
-    assert kind in known, f"{way.__name__}: {kind} is none of {known}"
+    assert kind in known, f"{way.__name__}: {kind} is not among {known}"
 
 
 def assert_csv(text: str, wanted: list) -> None:
-    """Nested values are JSON text (docs/http.md), NULL is empty."""
+    """Nested values are JSON text (docs/http.md), and NULL is empty."""
     head, *lines = csv.reader(io.StringIO(text))
     assert head == ["n", "x"] and len(lines) == len(wanted)
     for (_, field), value in zip(lines, wanted):
@@ -272,20 +272,20 @@ def of_file(server, kind: str) -> pa.Array:
 
 @each
 @ways
-def test_put_in(server, way, kind):
+def test_written_over_flight(server, way, kind):
     rows, table = rows_of(kind), f"{way}_{kind.replace('-', '_')}"
     WAYS[way](server, table, rows.schema, [rows], "create")
     assert_holds(server, table, KINDS[kind][0], kind)
 
 
 @each
-def test_of_a_file(server, kind):
+def test_read_from_a_file(server, kind):
     assert_holds(server, f"of_{kind.replace('-', '_')}", of_file(server, kind), kind)
 
 
 @each
-def test_created_of_a_file(server, kind):
-    """CREATE TABLE AS takes the column as it is."""
+def test_created_from_a_file(server, kind):
+    """CREATE TABLE AS keeps the type of the column."""
     wanted, name = of_file(server, kind), kind.replace("-", "_")
     clients.sql(server, f"CREATE TABLE as_{name} AS SELECT * FROM of_{name}").ok()
     assert_holds(server, f"as_{name}", wanted, kind)
@@ -296,7 +296,7 @@ LIKE_TEXT = ["dictionary", "dictionary-int8", "dictionary-of-large", "string-vie
 
 @pytest.mark.parametrize("kind", LIKE_TEXT)
 @ways
-def test_what_holds_text_is_appended_to_a_column_of_text(server, way, kind):
+def test_text_types_can_be_appended_to_a_text_column(server, way, kind):
     table = f"text_{way}_{kind.replace('-', '_')}"
     clients.sql(server, f"CREATE TABLE {table} (n BIGINT, x VARCHAR)").ok()
     rows = rows_of(kind)
@@ -304,7 +304,7 @@ def test_what_holds_text_is_appended_to_a_column_of_text(server, way, kind):
     assert_holds(server, table, pa.array(KINDS[kind][1], pa.string()), kind)
 
 
-def test_what_holds_no_number_is_refused_by_a_column_of_numbers(server):
+def test_other_types_are_refused_by_a_numeric_column(server):
     rows = pa.record_batch({"id": TEXT.cast(pa.string_view())})
     with wire.Wire(server) as flight_sql:
         refused = flight_sql.put(wire.ingest("notes"), pa.record_batch({"id": pa.array(["a"])}))
@@ -346,7 +346,7 @@ def test_cut_into_batches(server, kind, cut):
 
 @ways
 def test_dictionaries_that_change(server, way):
-    """Each batch comes with a dictionary of its own."""
+    """Each batch has a dictionary of its own."""
     parts = [pa.array(["a", "b"]), pa.array(["c", None, "a"]), pa.array(["é"])]
     batches = [pa.record_batch({"x": part.dictionary_encode()}) for part in parts]
     WAYS[way](server, f"changing_{way}", batches[0].schema, batches, "create")
@@ -355,7 +355,7 @@ def test_dictionaries_that_change(server, way):
 
 @each
 def test_no_rows(server, kind):
-    """A table is made of the schema alone, and answers with it."""
+    """The schema alone creates the table, and queries return it."""
     table, schema = f"none_{kind.replace('-', '_')}", rows_of(kind).schema
     by_pyarrow(server, table, schema, [], "create")
     by_pyarrow(server, table, schema, [rows_of(kind).slice(0, 0)], "append")
@@ -368,14 +368,14 @@ def test_no_rows(server, kind):
     assert clients.sql(server, text, accept="text/csv").ok().text.strip() in ("n,x", "")
 
 
-def test_no_columns_are_put_in(server):
+def test_no_columns_are_written(server):
     with pytest.raises(pa.ArrowInvalid, match="no schema|no column"):
         by_pyarrow(server, "nothing", pa.schema([]), [], "create")
     assert clients.sql(server, "SELECT * FROM nothing").status == 400
 
 
 def test_no_columns_are_answered(server):
-    """Rows without a column are counted all the same, or the statement is refused."""
+    """Rows without columns are counted, or the statement is refused."""
     text = "SELECT FROM generate_series(1, 3)"
     answer = clients.sql(server, text)
     if answer.status == 400:
@@ -393,14 +393,14 @@ def test_column_names_that_are_odd(server):
     assert clients.rows(server, 'SELECT "x.y", "A", a, "a""b" FROM odd_names') == [{"x.y": 5, "A": 6, "a": 7, 'a"b': 2}]
 
 
-def test_two_columns_of_one_name_are_refused(server):
+def test_two_columns_with_one_name_are_refused(server):
     rows = pa.record_batch([pa.array([1]), pa.array([2])], names=["a", "a"])
     with pytest.raises(pa.ArrowInvalid, match="a"):
         by_pyarrow(server, "twins", rows.schema, [rows], "create")
     assert clients.sql(server, "SELECT * FROM twins").status == 400
 
 
-def test_what_a_schema_says_of_itself_is_kept(server):
+def test_schema_metadata_is_kept(server):
     """NOT NULL, and the metadata of a field."""
     schema = pa.schema([pa.field("n", pa.int64(), nullable=False, metadata={"unit": "m"})])
     by_pyarrow(server, "noted", schema, [pa.record_batch([pa.array([1])], schema=schema)], "create")

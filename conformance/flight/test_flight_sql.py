@@ -27,7 +27,7 @@ def test_raw_sql(served):
 
 
 def test_no_location_that_would_leak(served):
-    """None (reuse the connection), or `grpc+tls://`."""
+    """Either none (reuse the connection) or `grpc+tls://`."""
     _, info = info_of(served, "SELECT 1 AS x")
     for endpoint in info.endpoints:
         for location in endpoint.locations:
@@ -72,7 +72,7 @@ def test_many_queries_on_one_connection(served):
 
 
 def test_many_streams_at_once(served):
-    """Interleaved, so that each waits for the others."""
+    """Interleaved, so that each stream waits for the others."""
     client = clients.flight_client(served)
     readers = []
     for _ in range(8):
@@ -90,7 +90,7 @@ def test_many_streams_at_once(served):
 
 
 def test_ticket_answers_twice(served):
-    """A ticket is stateless: it stays good for its time."""
+    """A ticket is stateless and remains valid until it expires."""
     client, info = info_of(served, "SELECT 7 AS x")
     for _ in range(2):
         assert client.do_get(info.endpoints[0].ticket, clients.call()).read_all().to_pylist() == [{"x": 7}]
@@ -104,7 +104,7 @@ def test_ticket_is_good_on_another_connection(served):
 
 @pytest.mark.parametrize("header", [b"Bearer ", b"Bearer"], ids=["empty-token", "no-token"])
 def test_empty_bearer_is_anonymous(served, header):
-    """The JavaScript SDK sends this where it has no key."""
+    """The JavaScript SDK sends an empty bearer token if it has no key."""
     client = clients.flight_client(served)
     options = flight.FlightCallOptions(timeout=clients.DEADLINE, headers=[(b"authorization", header)])
     info = client.get_flight_info(command("SELECT 1 AS x"), options)
@@ -135,11 +135,11 @@ def test_wrong_name(pod):
     assert _ask(clients.flight_client(server, override_hostname="spice.internal")) == [{"x": 1}]
 
 
-# Status codes, as they are on the wire
+# Status codes on the wire
 
 
 def _raw(server, method: str, request: bytes) -> str:
-    """Calls a method of the Flight service with these bytes; the code it ends with."""
+    """Calls a method of the Flight service with these bytes; returns the status code."""
     with wire.Wire(server) as calls:
         return calls.ask(method, request).code
 
@@ -158,7 +158,7 @@ CODES = {
 @pytest.mark.parametrize("text, codes", CODES.values(), ids=CODES.keys())
 def test_code_of_bad_sql(served, text, codes):
     code = _raw(served, "GetFlightInfo", wire.descriptor(text))
-    if code == "OK":  # it may find out only when it runs
+    if code == "OK":  # the error may only appear when it runs
         client, info = info_of(served, text.decode())
         with pytest.raises(REFUSALS):
             client.do_get(info.endpoints[0].ticket, clients.call()).read_all()
@@ -175,7 +175,7 @@ def test_code_of_a_path_descriptor(served):
     )
 
 
-def test_code_of_bytes_that_are_no_protobuf(served):
+def test_code_of_invalid_protobuf(served):
     assert _raw(served, "GetFlightInfo", b"\xff\xff\xff") in ("INTERNAL", "INVALID_ARGUMENT")
     clients.get(served, "/health").ok()
 
@@ -189,7 +189,7 @@ def test_code_of_an_unknown_action(served, action):
     assert _raw(served, "DoAction", wire.message(f1=action)) in ("INVALID_ARGUMENT", "UNIMPLEMENTED", "NOT_FOUND")
 
 
-# Tickets that somebody made up
+# Forged tickets
 
 
 FORGED = {
@@ -220,7 +220,7 @@ def test_every_changed_ticket_is_refused(served):
 
 
 def test_ticket_of_another_server_is_refused(over_tls, in_clear):
-    """They share no secret."""
+    """The two servers share no secret."""
     _, info = info_of(in_clear, "SELECT 1 AS x")
     with pytest.raises(REFUSALS):
         clients.flight_client(over_tls).do_get(info.endpoints[0].ticket, clients.call()).read_all()

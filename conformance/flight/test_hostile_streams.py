@@ -20,18 +20,18 @@ from harness.access import PATIENT, Access
 from harness.pod import Pod
 from harness.waiting import eventually
 
-ROWS = 1237  # a number that is found again in a header
+ROWS = 1237  # a number that is easy to find in a header
 GOOD = pa.record_batch({"id": pa.array(range(ROWS), pa.int64()), "name": [f"name {n}" for n in range(ROWS)]})
 BULK = pa.record_batch({"id": pa.array(range(60_000), pa.int64()), "name": ["sixteen letters!"] * 60_000})
 ALLOWED = 64 << 20
 REFUSED = {"INVALID_ARGUMENT"}
-BROKEN = {"INVALID_ARGUMENT", "INTERNAL"}  # no protobuf, no gRPC: tonic's own word
+BROKEN = {"INVALID_ARGUMENT", "INTERNAL"}  # invalid protobuf or gRPC: tonic chooses the code
 
 Part = tuple[bytes, bytes]  # data_header and data_body
 
 
 def parts(*batches: pa.RecordBatch, compression: str | None = None) -> list[Part]:
-    """As pyarrow writes them: the schema, dictionaries, batches."""
+    """The messages as pyarrow writes them: the schema, dictionaries, batches."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batches[0].schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
         for batch in batches:
@@ -43,7 +43,7 @@ def parts(*batches: pa.RecordBatch, compression: str | None = None) -> list[Part
 
 
 def flight_data(*parts_: Part | bytes, command: bytes | None = None) -> list[bytes]:
-    """FlightData messages, the first with the descriptor; bytes stay as they are."""
+    """FlightData messages, the first with the descriptor; bytes are passed through."""
     made = [part if isinstance(part, bytes) else wire.message(f2=part[0], f1000=part[1]) for part in parts_]
     return [wire.message(f1=wire.descriptor(command)) + made[0], *made[1:]] if command else made
 
@@ -53,12 +53,12 @@ HEAD, BODY = BATCH
 
 
 def changed(data: bytes, old: bytes, new: bytes, count: int = 1) -> bytes:
-    assert data.count(old) >= count and len(old) == len(new), "the header is not as this test knows it"
+    assert data.count(old) >= count and len(old) == len(new), "the header has another layout than this test expects"
     return data.replace(old, new, count)
 
 
 def buffer(offset: int, length: int) -> Part:
-    """The batch with this in the place of its first column's buffer."""
+    """The batch with this offset and length for its first column's buffer."""
     return changed(HEAD, struct.pack("<qq", 0, 8 * ROWS), struct.pack("<qq", offset, length)), BODY
 
 
@@ -67,7 +67,7 @@ def node(length: int, nulls: int, count: int = 2) -> Part:
 
 
 def length(rows: int) -> Part:
-    """Of everything that has a length."""
+    """The batch with this length in every place that states one."""
     old = struct.pack("<q", ROWS)
     return changed(HEAD, old, struct.pack("<q", rows), HEAD.count(old)), BODY
 
@@ -112,12 +112,12 @@ HOSTILE = {
     "half-a-protobuf": (wire.message(f2=HEAD, f1000=BODY)[:-100], BROKEN),
 }
 each = pytest.mark.parametrize("hostile", HOSTILE)
-# How a table is asked for: (if it is not there, if it is).
+# How the table is to be used: (if it does not exist, if it exists).
 MODES = {"append": (2, 2), "create": (1, 1), "replace": (1, 3)}
 
 
 class Keeper:
-    """One server for many tests; one that died, panicked or kept what it should not is replaced by another."""
+    """One server for many tests; it is replaced if it died, panicked or kept something that it should not keep."""
 
     def __init__(self, root) -> None:
         self.pod = Pod(root)
@@ -126,13 +126,13 @@ class Keeper:
 
     def server(self):
         if self.now is None:
-            self.now = self.pod.serve("--allow-core-dumps")  # without it only root may reset the memory mark
+            self.now = self.pod.serve("--allow-core-dumps")  # without it only root may reset the peak memory
             clients.sql(self.now, "INSERT INTO notes VALUES (1, 'kept')").ok()
             clients.sql(self.now, "CREATE TABLE made AS SELECT 7 AS x").ok()
         return self.now
 
     def judge(self, unchanged: bool) -> None:
-        """Alive, without a panic, and where that is asked for the tables are as before."""
+        """Checks that the server is alive and has not panicked and, if `unchanged`, that the tables are as before."""
         server, self.now = self.now, None
         try:
             assert server.process.poll() is None, f"the server died:\n{server.tail()}"
@@ -156,14 +156,14 @@ def keeper(tmp_path_factory):
 
 @pytest.fixture
 def server(keeper):
-    """With `notes` to append to and `made` to replace."""
+    """A server with `notes` to append to and `made` to replace."""
     yield keeper.server()
     keeper.judge(unchanged=False)
 
 
 @pytest.fixture
 def unchanged(keeper):
-    """Whatever the test does to it: the tables are as before, and there is no new one."""
+    """Requires that the tables are as before and that there is no new one, whatever the test does."""
     yield keeper.server()
     keeper.judge(unchanged=True)
 
@@ -183,7 +183,7 @@ def commands() -> dict[str, bytes]:
 
 @each
 def test_in_the_middle_of_a_stream(unchanged, hostile):
-    """After a good batch, and once more before another; in whatever way the table is asked for."""
+    """After a valid batch, and before another one; for every way to use the table."""
     bad, codes = HOSTILE[hostile]
     with wire.Wire(unchanged) as flight:
         for mode, command in commands().items():
@@ -198,7 +198,7 @@ HARMLESS = {"zeros-for-a-header": ((bytes(256), b""), 0), "negative-nulls": (nod
 
 @pytest.mark.parametrize("strange", HARMLESS)
 def test_strange_and_harmless(server, strange):
-    """Refused, or passed over: what is kept is what was sent."""
+    """Refused or ignored: only the rows that were sent are kept."""
     part, rows = HARMLESS[strange]
     table = f"strange_{len(strange)}"
     with wire.Wire(server) as flight:
@@ -235,7 +235,7 @@ def test_out_of_order(unchanged, order):
 
 
 def test_a_schema_alone_makes_the_table(server):
-    """A result without rows, ingested: the table is there, and has its columns."""
+    """A result without rows, ingested: the table exists and has its columns."""
     with wire.Wire(server) as flight:
         told = flight.ask("DoPut", *flight_data(SCHEMA, command=wire.ingest("no_rows", 1, 1)))
     assert told.code == "OK", told
@@ -243,7 +243,7 @@ def test_a_schema_alone_makes_the_table(server):
 
 
 def test_rows_for_two_tables(unchanged):
-    """A second descriptor does not lead the rows elsewhere."""
+    """A second descriptor does not redirect the rows."""
     second = wire.message(f1=wire.descriptor(wire.ingest("made", 2, 3))) + wire.message(f2=HEAD, f1000=BODY)
     with wire.Wire(unchanged) as flight:
         told = flight.ask("DoPut", *flight_data(SCHEMA, BATCH, second, command=wire.ingest("two_tables", 1, 1)))
@@ -254,7 +254,7 @@ def test_rows_for_two_tables(unchanged):
         assert told.code == "INVALID_ARGUMENT"
 
 
-# Types whose inside can lie
+# Types whose content can be inconsistent
 
 
 def _lying() -> dict[str, list[Part]]:
@@ -295,15 +295,15 @@ LYING = _lying()
 
 
 @pytest.mark.parametrize("lie", LYING)
-def test_type_that_lies(unchanged, lie):
-    """Refused when it comes; a table that holds it would bring down whoever reads it."""
+def test_type_with_inconsistent_content(unchanged, lie):
+    """Refused on arrival; a table with such a value would crash every reader."""
     with wire.Wire(unchanged) as flight:
         told = flight.ask("DoPut", *flight_data(*LYING[lie], command=commands()["create"]))
         assert told.code == "INVALID_ARGUMENT" and told.details, told
 
 
 def _bomb(claim: int | None, compression: str) -> list[Part]:
-    """Zeros, compressed; `claim` is how many bytes they are said to be."""
+    """Compressed zeros; `claim` is the size in bytes that the message states."""
     rows = 32 << 20 if claim is None else 1 << 16
     schema, (head, body) = parts(of(id=zeros(rows)), compression=compression)
     if claim is not None:
@@ -335,8 +335,8 @@ HARMFUL = {
 
 @pytest.mark.parametrize("harm", HARMFUL)
 @pytest.mark.parametrize("way", ["ingest", "parameters"])
-def test_reader_does_no_harm(pod, way, harm):
-    """A read-only key is refused its ingest, and its parameters of a query are read with the same care."""
+def test_read_only_key_does_no_harm(pod, way, harm):
+    """A read-only key's ingest is refused, and the parameters of its queries are read with the same checks."""
     access = Access(pod)
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": access.api_key}, **PATIENT}, datasets=[data.MEMORY])
     server = pod.serve(env=access.environment)
@@ -358,14 +358,14 @@ def test_good_compressed_body(server, compression):
     assert clients.rows(server, f"SELECT count(*) AS n, sum(id) AS s FROM {table}") == [{"n": ROWS, "s": sum(range(ROWS))}]
 
 
-# By hand: gRPC in frames of HTTP/2, so that a stream can end anywhere
+# Hand-written gRPC in HTTP/2 frames, so that a stream can end anywhere
 
 DATA, HEADERS, RST_STREAM, PING = 0x0, 0x1, 0x3, 0x6
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 
 
 class ByHand:
-    """One DoPut on a connection of its own."""
+    """One DoPut on a separate connection."""
 
     def __init__(self, server) -> None:
         self.socket = clients.handshake(server.port("flight"), alpn=("h2",))
@@ -373,7 +373,7 @@ class ByHand:
             **{":method": "POST", ":scheme": "https", ":path": f"{wire.FLIGHT}/DoPut", ":authority": "localhost"},
             **{"content-type": "application/grpc", "te": "trailers"},
         }
-        # HPACK: literals that are not indexed (RFC 7541 §6.2.2)
+        # HPACK: literals without indexing (RFC 7541 §6.2.2)
         block = b"".join(
             b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields.items()
         )
@@ -387,27 +387,27 @@ class ByHand:
         self.socket.close()
 
     def send(self, *messages: bytes, cut: int = 0, end: bool = False) -> ByHand:
-        """gRPC messages; of the last one `cut` bytes are withheld."""
+        """Sends gRPC messages; `cut` bytes of the last one are withheld."""
         whole = b"".join(b"\0" + len(message).to_bytes(4, "big") + message for message in messages)
         return self.send_bytes(whole[: len(whole) - cut], end)
 
     def send_bytes(self, whole: bytes, end: bool = False) -> ByHand:
         pieces = [whole[at : at + 16384] for at in range(0, len(whole), 16384)]
-        assert len(whole) < 60_000, "more than a window holds"
+        assert len(whole) < 60_000, "more than the flow-control window"
         for piece in pieces:
             last = end and piece is pieces[-1]
             self.socket.sendall(http2.frame(DATA, piece, END_STREAM if last else 0, 1))
         return self
 
     def arrived(self) -> ByHand:
-        """Waits until the server has read all that was sent."""
+        """Waits until the server has read everything that was sent."""
         self.socket.sendall(http2.frame(PING, b"arrived?"))
         while (frame := self._frame()).kind != PING or not frame.flags & ACK:
             assert frame.kind != http2.GOAWAY, frame.goaway
         return self
 
     def answer(self) -> bytes:
-        """The payloads of the stream's last frames, whatever ends it."""
+        """Returns the payloads of the stream's last frames, however it ends."""
         seen = b""
         while True:
             frame = self._frame()
@@ -417,17 +417,17 @@ class ByHand:
                     return seen
 
     def vanish(self) -> None:
-        """A reset, as of a machine that has crashed."""
+        """Resets the connection, as a crashed machine would."""
         raw = self.socket
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raw.close()
 
     def fall_silent(self) -> None:
-        """TCP's end of the stream, without TLS's."""
+        """Ends the TCP stream without TLS's close_notify."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def say_goodbye(self) -> None:
-        """TLS's end of the stream, in the middle of HTTP/2's."""
+        """Sends TLS's close_notify in the middle of the HTTP/2 stream."""
         with contextlib.suppress(ssl.SSLError, OSError):
             self.socket.unwrap()
 
@@ -456,7 +456,7 @@ ENDS = ["vanish", "fall_silent", "say_goodbye"]
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("stall", STALLS)
 def test_client_that_stalls_and_is_gone(unchanged, stall, end):
-    """While it stalls others are served, by the same table; once it is gone nothing is left of it."""
+    """While the client stalls, others use the same table; once it is gone, none of its rows remain."""
     for command in commands().values():
         messages, cut = STALLS[stall](command)
         by_hand = ByHand(unchanged).send(*messages, cut=cut).arrived()
@@ -468,14 +468,14 @@ def test_client_that_stalls_and_is_gone(unchanged, stall, end):
 
 
 def connections(server) -> int:
-    """Of the Flight endpoint, as the kernel counts them."""
+    """The number of connections of the Flight endpoint, as the kernel counts them."""
     port = f":{server.port('flight'):04X}"
     lines = (line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:])
     return sum(line[1].endswith(port) and line[3] in ("01", "08") for line in lines)  # ESTABLISHED, CLOSE_WAIT
 
 
 def test_writers_are_served_while_a_client_stalls(server):
-    """Nobody waits for the end of another's stream."""
+    """No client waits for the end of another's stream."""
     clients.sql(server, "CREATE TABLE shared (id BIGINT, name VARCHAR)").ok()
     with ByHand(server) as stalled:
         stalled.send(*opened(wire.ingest("shared"))).arrived()
@@ -486,8 +486,8 @@ def test_writers_are_served_while_a_client_stalls(server):
     assert clients.rows(server, "SELECT id FROM shared ORDER BY id") == [{"id": 1}, {"id": 2}]
 
 
-def test_stream_that_ends_after_a_whole_message_is_all(server):
-    """Flight has no other end of a stream."""
+def test_stream_that_ends_after_a_whole_message_is_complete(server):
+    """In Flight, the end of the stream marks the end of the rows."""
     with ByHand(server) as by_hand:
         answer = by_hand.send(*opened(wire.ingest("whole", 1, 1)), end=True).answer()
     assert wire.message(f1=wire.message(f1=ROWS)) in answer
@@ -495,7 +495,7 @@ def test_stream_that_ends_after_a_whole_message_is_all(server):
 
 
 @pytest.mark.parametrize("cut", [1, 1000, len(BODY)])
-def test_stream_that_ends_within_a_message_is_nothing(unchanged, cut):
+def test_stream_that_ends_within_a_message_is_discarded(unchanged, cut):
     for command in commands().values():
         with ByHand(unchanged) as by_hand:
             by_hand.send(*opened(command), *flight_data(BATCH), cut=cut, end=True).answer()
@@ -505,7 +505,7 @@ def test_stream_that_ends_within_a_message_is_nothing(unchanged, cut):
 @pytest.mark.parametrize("reason", [0, 2, 8], ids=["NO_ERROR", "INTERNAL_ERROR", "CANCEL"])
 @pytest.mark.parametrize("mode", MODES)
 def test_stream_that_is_reset(unchanged, mode, reason):
-    """A client that gives up in mid-stream; many at once, for it may be a race with what reads the stream."""
+    """A client that aborts mid-stream; many at once, because this may race with the reader of the stream."""
     for _ in range(4):
         streams = [ByHand(unchanged).send(*opened(commands()[mode])).arrived() for _ in range(20)]
         for by_hand in streams:
@@ -518,7 +518,7 @@ def test_stream_that_is_reset(unchanged, mode, reason):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_call_that_is_cancelled(unchanged, mode):
-    """As grpcio does it, and ADBC on Ctrl-C."""
+    """As grpcio cancels, and as ADBC does on Ctrl-C."""
     for _ in range(20):
         sent, over = threading.Event(), threading.Event()
 
@@ -540,7 +540,7 @@ def test_call_that_is_cancelled(unchanged, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_call_whose_deadline_passes(unchanged, mode):
-    """The client's own, while it stalls."""
+    """The client's own deadline, while it stalls."""
     for _ in range(4):
         over = threading.Event()
 
@@ -559,7 +559,7 @@ def test_call_whose_deadline_passes(unchanged, mode):
 
 @pytest.mark.parametrize("prefix", [b"\0\xff\xff\xff\xff", b"\0\x7f\xff\xff\xff", b"\1\0\0\0\4abcd", b"\7\0\0\0\0"])
 def test_message_that_grpc_does_not_know(unchanged, prefix):
-    """Four gigabytes announced, a compression that nobody spoke of, a flag that is none."""
+    """An announced size of four gigabytes, a compression that was not negotiated, an undefined flag."""
     unchanged.forget_peak()
     before = unchanged.memory()
     for command in commands().values():
@@ -573,8 +573,8 @@ def test_message_that_grpc_does_not_know(unchanged, prefix):
 
 
 @pytest.mark.parametrize("stall", ["after-the-descriptor", "after-the-schema", "after-a-batch"])
-def test_client_that_stalls_is_told_when_its_time_is_over(pod, stall):
-    """`runtime.sql.timeout` is the time of a whole ingest, too (docs/flight-and-grpc.md)."""
+def test_client_that_stalls_gets_a_timeout(pod, stall):
+    """`runtime.sql.timeout` also limits a whole ingest (docs/flight-and-grpc.md)."""
     pod.yaml(tls=pod.write_pair(), runtime={"sql": {"timeout": "1s"}}, datasets=[data.MEMORY])
     server = pod.serve()
     over = threading.Event()
@@ -591,12 +591,12 @@ def test_client_that_stalls_is_told_when_its_time_is_over(pod, stall):
         finally:
             over.set()
     assert told.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert "1s" in told.value.details(), f"it is the client that gave up: {told.value.details()}"
+    assert "1s" in told.value.details(), f"the client gave up first: {told.value.details()}"
     assert clients.rows(server, "SELECT count(*) AS n FROM notes") == [{"n": 0}]
 
 
-def test_memory_is_given_back(unchanged):
-    """A megabyte or two of good rows each time, then something hostile."""
+def test_memory_is_released(unchanged):
+    """A megabyte or two of valid rows each time, then invalid data."""
     schema, bulk = parts(BULK)
     command = commands()["create"]
     streams = [flight_data(schema, bulk, bulk, bad, command=command) for bad, _ in HOSTILE.values()]
@@ -613,7 +613,7 @@ def test_memory_is_given_back(unchanged):
     eventually(lambda: unchanged.memory() - before < ALLOWED, "the memory of before", pause=0.2)
 
 
-def test_memory_of_those_who_vanish_is_given_back(unchanged):
+def test_memory_of_vanished_clients_is_released(unchanged):
     command = commands()["create"]
 
     def many():
@@ -632,7 +632,7 @@ def test_memory_of_those_who_vanish_is_given_back(unchanged):
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
 def test_a_small_message_does_not_become_a_large_batch(pod, compression):
-    """256 MiB of zeros take a few kilobytes (lz4: a megabyte); the bounds of memory hold for what it becomes."""
+    """256 MiB of zeros take a few kilobytes (lz4: a megabyte); the memory limits apply to the decompressed size."""
     pod.yaml(tls=pod.write_pair(), runtime={"sql": {"memory_limit": "64MiB"}}, datasets=[data.MEMORY])
     server = pod.serve("--allow-core-dumps")
     clients.rows(server, "SELECT 1 AS x")

@@ -13,13 +13,13 @@ from test_hostile_streams import BATCH, ENDS, SCHEMA, ByHand, flight_data, opene
 from harness import clients, wire
 from harness.waiting import eventually
 
-ROWS = 5000  # more than are sent to PostgreSQL at once, and more than one batch of ours
+ROWS = 5000  # more than one message to PostgreSQL holds, and more than one batch
 NAMES = ["Ada", None, "", "\\N", "a\tb\nc\\d", "Größe ✓", "'; DROP TABLE t; --"]
 OURS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'spiced' AND "
 
 
 def serve(pod, postgres, table: str, columns: str, rows: str = ""):
-    """A server whose only data set `t` is this table, which is made here."""
+    """A server whose only data set `t` is this table, which is created here."""
     postgres.sql(f"CREATE TABLE {table} ({columns}); GRANT ALL ON {table} TO app")
     if rows:
         postgres.sql(f"INSERT INTO {table} VALUES {rows}")
@@ -34,7 +34,7 @@ def serve(pod, postgres, table: str, columns: str, rows: str = ""):
 
 
 def at_rest(postgres) -> None:
-    """No statement of ours runs there, no transaction is open, and no lock is held."""
+    """Waits until no statement of the server runs there, no transaction is open, and no lock is held."""
     eventually(lambda: postgres.sql(OURS + "(state <> 'idle' OR xact_start IS NOT NULL)") == "0", "no transaction is left open")
     held = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE application_name = 'spiced' AND relation IS NOT NULL"
     assert postgres.sql(held) == "0"
@@ -51,7 +51,7 @@ def ingest(server, rows: pa.Table | pa.RecordBatchReader) -> int:
 
 
 def test_append(pod, postgres):
-    """To the rows that are there, and again; text of every kind is what it was."""
+    """Appends to existing rows, twice; text of every kind is unchanged."""
     server = serve(pod, postgres, "appended", "id bigint PRIMARY KEY, name text", "(0, 'kept')")
     rows = table_of(range(1, ROWS + 1), [NAMES[n % len(NAMES)] for n in range(1, ROWS + 1)])
     assert ingest(server, rows) in (ROWS, -1)
@@ -72,9 +72,9 @@ def test_append(pod, postgres):
     at_rest(postgres)
 
 
-# What the last of many rows is, and what the client is told.
+# The last of many rows, and the error that the client gets.
 LATE = {
-    "not_null": (ROWS, None, "non-nullable"),  # known here, from the table's schema
+    "not_null": (ROWS, None, "non-nullable"),  # detected by the server, from the table's schema
     "check": (ROWS, "forbidden", "23514"),
     "unique": (1, "twice", "23505"),
     "already_there": (0, "again", "23505"),
@@ -85,7 +85,7 @@ GUARDED = "id bigint PRIMARY KEY, name varchar(50) NOT NULL CHECK (name <> 'forb
 
 @pytest.mark.parametrize("what", LATE)
 def test_late_row_that_is_refused(pod, postgres, what):
-    """None of the rows before it is kept; the client is told why, and may send the good ones."""
+    """No earlier row is kept; the client gets the reason, and may send the valid rows."""
     last, name, told = LATE[what]
     table = f"late_{what}"
     server = serve(pod, postgres, table, GUARDED, "(0, 'kept')")
@@ -102,8 +102,8 @@ def test_late_row_that_is_refused(pod, postgres, what):
 
 
 @pytest.mark.parametrize("way", ["ingest", "insert"])
-def test_what_is_refused_at_the_end_of_the_transaction(pod, postgres, way):
-    """A constraint that is deferred is looked at when all rows are there: the client is told of that, too."""
+def test_rows_refused_at_the_end_of_the_transaction(pod, postgres, way):
+    """A deferred constraint is checked once all rows are sent: its error also reaches the client."""
     table = f"deferred_{way}"
     columns = f"id bigint PRIMARY KEY, name text, parent bigint REFERENCES {table} DEFERRABLE INITIALLY DEFERRED"
     server = serve(pod, postgres, table, columns, "(0, 'kept', NULL)")
@@ -120,7 +120,7 @@ def test_what_is_refused_at_the_end_of_the_transaction(pod, postgres, way):
     at_rest(postgres)
     kept = postgres.sql(f"SELECT string_agg(id::text, ',' ORDER BY id) FROM {table}")
     assert kept == "0"
-    assert "23503" in told, f"the client was told that it is done, and the table has rows {kept}"
+    assert "23503" in told, f"the client got success, and the table has rows {kept}"
     assert ingest(server, rows.set_column(2, "parent", pa.array([2, 0], pa.int64()))) in (2, -1)
     assert postgres.sql(f"SELECT count(*) FROM {table}") == "3"
 
@@ -138,7 +138,7 @@ def assert_nothing_came(server, postgres, table: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS)
 def test_client_that_vanishes(pod, postgres, end):
-    """In the midst of a batch, after one that PostgreSQL has begun to take."""
+    """In the middle of a batch, after one that PostgreSQL has started to receive."""
     table = f"vanished_{end}"
     server = serve(pod, postgres, table, "id bigint PRIMARY KEY, name text", "(0, 'kept')")
     batch = pa.RecordBatch.from_arrays([pa.array(range(1, 1001), pa.int64()), pa.array(["x"] * 1000)], names=["id", "name"])
@@ -152,7 +152,7 @@ def test_client_that_vanishes(pod, postgres, end):
 
 
 def test_call_that_is_cancelled(pod, postgres):
-    """As ADBC does it on Ctrl-C."""
+    """As ADBC cancels on Ctrl-C."""
     server = serve(pod, postgres, "cancelled", "id bigint PRIMARY KEY, name text", "(0, 'kept')")
     over = threading.Event()
 
@@ -171,7 +171,7 @@ def test_call_that_is_cancelled(pod, postgres):
 
 
 def test_server_that_loses_its_connection(pod, postgres):
-    """The other way round: PostgreSQL ends the session in mid-stream, and the client is told."""
+    """The opposite case: PostgreSQL ends the session mid-stream, and the client gets an error."""
     server = serve(pod, postgres, "ended", "id bigint PRIMARY KEY, name text", "(0, 'kept')")
     more = threading.Event()
 
@@ -195,8 +195,8 @@ def test_server_that_loses_its_connection(pod, postgres):
     assert_nothing_came(server, postgres, "ended")
 
 
-def test_batch_of_bindings_of_which_one_fails(pod, postgres):
-    """The client is told which way; what comes after the row that fails is not done."""
+def test_batch_of_bindings_with_a_failing_row(pod, postgres):
+    """The client gets the reason; rows after the failing one are not inserted."""
     server = serve(pod, postgres, "late", GUARDED, "(0, 'kept')")
     rows = [(n, "forbidden" if n == 6 else f"name {n}") for n in range(1, 11)]
     with clients.adbc(server) as connection, connection.cursor() as cursor:

@@ -32,7 +32,7 @@ TABLES = """
     GRANT SELECT ON ALL TABLES IN SCHEMA shop TO app;
 """
 
-# What it is called here, by what it is called there.
+# Column names in the answer, by their Flight SQL names.
 SETS = {"areas": "region", "sales.orders": "orders", "items": "items", "seen": "all_orders"}
 
 
@@ -49,7 +49,7 @@ def shop(tmp_path_factory, postgres):
 
 
 def asked(server, command) -> list[dict]:
-    """The rows of a metadata command, which must come as they were announced."""
+    """The rows of a metadata command, whose schema must match the announced one."""
     wrapped = any_pb2.Any()
     wrapped.Pack(command)
     with clients.flight_client(server) as client:
@@ -94,7 +94,7 @@ ITEM = ("public.items.order_id", "sales.orders.id", 1, "of_order", "Orders' key"
 
 
 def test_foreign_keys(shop):
-    """Of a table whose other one is no data set, nothing is told."""
+    """A key is omitted if the other table is not a data set."""
     assert foreign(shop, flightsql_pb2.CommandGetImportedKeys(table="orders")) == [*AREA, PART]
     assert foreign(shop, flightsql_pb2.CommandGetImportedKeys(table="items")) == [ITEM]
     assert foreign(shop, flightsql_pb2.CommandGetExportedKeys(table="orders")) == [ITEM, PART]
@@ -113,6 +113,6 @@ def test_cross_reference(shop):
     assert between("orders", "areas") == between("orders", "orders", pk_db_schema="public") == []
 
 
-def test_a_table_that_sql_has_made(shop):
+def test_a_table_created_by_sql(shop):
     clients.sql(shop, "CREATE TABLE made (a INT, b INT, PRIMARY KEY (b, a))").ok()
     assert primary(shop, "made") == [("public", None, 1, "b"), ("public", None, 2, "a")]

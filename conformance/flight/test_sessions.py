@@ -21,7 +21,7 @@ def server(pod):
     return pod.serve()
 
 
-def test_adbc_sets_the_schema_for_what_comes(server):
+def test_adbc_sets_the_default_schema(server):
     with clients.adbc(server, **COOKIES) as connection:
         with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match="orders"):
             cursor.execute("SELECT count(*) FROM orders")
@@ -46,7 +46,7 @@ TYPED = {
 
 @pytest.mark.parametrize("name, given, shown", TYPED.values(), ids=TYPED)
 def test_adbc_sets_options_of_every_type(server, name, given, shown):
-    """As what it is in the protocol: a string, an int64, a bool; erased, it is what it was."""
+    """With its type in the protocol: a string, an int64, a bool; after an erase it has its previous value."""
     ((kind, value),) = given.items()
 
     def now(connection) -> str:
@@ -66,8 +66,9 @@ def test_adbc_sets_options_of_every_type(server, name, given, shown):
 
 
 def test_adbc_without_autocommit(server):
-    """There are no transactions: who asks for them is told so, by the driver's own look at SqlInfo, and each statement is
-    its own."""
+    """There are no transactions: the driver learns this from SqlInfo and warns callers that ask for one, and each
+    statement stands alone.
+    """
     with pytest.warns(Warning, match="autocommit"), clients.adbc(server, autocommit=False) as connection:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
@@ -77,7 +78,7 @@ def test_adbc_without_autocommit(server):
 
 
 class Cookies(flight.ClientMiddlewareFactory):
-    """Keeps the server's cookie and shows it again."""
+    """Stores the server's cookie and sends it back."""
 
     def __init__(self):
         super().__init__()
@@ -109,7 +110,8 @@ def option(name: str, value: str) -> bytes:
 
 
 def test_options_by_hand(server):
-    """Those that can be are set, others are told by name; CloseSession forgets all; a forged session is refused."""
+    """Valid options are set, invalid ones are reported by name; CloseSession clears all; a forged session is refused.
+    """
     kept = Cookies()
     pem = open(server.ca, "rb").read()
     with flight.connect(f"grpc+tls://localhost:{server.port('flight')}", tls_root_certs=pem, middleware=[kept]) as client:
@@ -128,8 +130,8 @@ def test_options_by_hand(server):
         assert act(client, "GetSessionOptions") == b""
 
 
-# What ArrowDatabaseMetadata of Arrow's JDBC driver reads, by the member of the union that it takes it for: text, truth,
-# wide number, bits, list of texts, map.
+# The codes that ArrowDatabaseMetadata of Arrow's JDBC driver reads, by the member of the union that it expects: string,
+# bool, bigint, bitmask, list of strings, map.
 JDBC = {
     0: [0, 1, 504, 513, 514, 529, 530, 531],
     1: [3, 515, 516, *range(518, 522), 523, 524, 527, 532, 536, 537, 539, 556, 563, 565, 566, *range(572, 577)],
@@ -140,10 +142,10 @@ JDBC = {
 }
 
 
-def test_what_drivers_ask(server):
+def test_values_that_drivers_request(server):
     with clients.adbc(server) as connection:
         assert connection.adbc_get_info()["vendor_name"] == "spiced"
-    # CommandGetSqlInfo without a list: all of it.
+    # CommandGetSqlInfo without a list returns everything.
     name = b"type.googleapis.com/arrow.flight.protocol.sql.CommandGetSqlInfo"
     command = bytes([0x0A, len(name)]) + name
     client = clients.flight_client(server)
@@ -152,9 +154,9 @@ def test_what_drivers_ask(server):
     told = {row["info_name"]: row["value"] for row in table.to_pylist()}
     kinds = dict(zip(told, table["value"].chunk(0).type_codes.to_pylist(), strict=True))
     wrong = {code: kinds.get(code) for kind, codes in JDBC.items() for code in codes if kinds.get(code) != kind}
-    assert not wrong, f"Arrow's JDBC driver takes these for another type: {wrong}"
+    assert not wrong, f"Arrow's JDBC driver expects another type for these: {wrong}"
     assert told[562] == 0 and told[522] == 3 and told[528] == 6 and "SELECT" in told[508]
-    assert 19 in dict(told[517])[7], "an INTEGER is cast to a VARCHAR"
+    assert 19 in dict(told[517])[7], "an INTEGER can be cast to a VARCHAR"
     assert told[504] == '"' and told[507] == 0 and told[503] == 3
     assert "abs" in told[509] and "upper" in told[510] and "date_trunc" in told[512]
     eventually(lambda: clients.get(server, "/health").status == 200, "it is well")

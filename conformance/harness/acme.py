@@ -16,7 +16,7 @@ from .waiting import DEADLINE, eventually
 
 
 class Pebble:
-    """An ACME server with a certificate of this authority. It issues under a root that it creates when it starts."""
+    """An ACME server with a certificate from this authority. It issues from a root that it creates at startup."""
 
     def __init__(self, folder: Path, authority: Authority) -> None:
         folder.mkdir()
@@ -54,11 +54,11 @@ class Pebble:
 
     @property
     def root(self) -> str:
-        """The root under which it issues, PEM."""
+        """The issuing root, PEM."""
         return clients.curl(f"https://localhost:{self._management}/roots/0", ca=str(self.trust)).ok().text
 
     def certbot(self, *words: str, **env: str) -> str:
-        """Runs `certbot WORDS` with directories below `folder`, and returns its output."""
+        """Runs `certbot WORDS` in this server's directory, and returns its output."""
         folders = [word for name in ("config", "work", "logs") for word in (f"--{name}-dir", str(self.folder / name))]
         done = subprocess.run(
             [clients.optional_tool("certbot"), *words, "--non-interactive", "--server", self.directory, *folders],
@@ -68,7 +68,7 @@ class Pebble:
             text=True,
             timeout=DEADLINE * 2,
         )
-        assert done.returncode == 0, f"certbot ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"certbot exited with {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
     def stop(self) -> None:

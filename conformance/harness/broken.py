@@ -32,7 +32,7 @@ LEGACY = ["-provider", "legacy", "-provider", "default"]
 
 
 class Folder:
-    """A folder where a file should be."""
+    """A directory in place of a file."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def lay(pod: Pod, files: Files) -> None:
             os.replace(pod.folder / f"{name}.new", path)
 
 
-# The settings of a good server, which the broken material is then applied to
+# The settings of a good server, which is then given the broken material
 
 
 @dataclass
@@ -113,7 +113,7 @@ SET_UPS = {
 
 @dataclass(frozen=True)
 class Broken:
-    """`make` returns the files that differ from those of a good set-up. `serves`: a start serves the material
+    """`make` returns the files that differ from those of a good set-up. `serves`: the server starts with the material
     nevertheless.
     """
 

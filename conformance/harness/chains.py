@@ -1,8 +1,8 @@
 """Chains of every kind that clients refuse or disagree about, each with the doctor's findings and the clients that
 refuse it.
 
-The refusals were observed with the clients themselves; `test_tls_verdicts.py` checks those that are installed here
-again.
+The refusals were observed with the clients themselves; `test_tls_verdicts.py` repeats those of the clients that are
+installed here.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def issue(
     ends=60 * DAY,
     digest=None,
 ) -> Issued:
-    """A valid certificate, except for what the arguments change."""
+    """A valid certificate, except for the properties that the arguments change."""
     key = key or make_key(kind)
     subject = x509.Name([] if name is None else [x509.NameAttribute(NameOID.COMMON_NAME, name)])
     signer = by.key if by else key
@@ -172,7 +172,7 @@ def below(name: str = "Fault", **said) -> Callable[[], Chain]:
 
 
 def of_root(**said) -> Callable[[], Chain]:
-    """A valid chain of a faulty root."""
+    """A valid chain below a faulty root."""
 
     def make() -> Chain:
         top = issue("Fault Root", ca=True, **said)

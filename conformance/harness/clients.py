@@ -76,7 +76,7 @@ class Answer:
 
 
 def curl(url: str, *args: str, ca: str | None = None, body: bytes | None = None, deadline: float = DEADLINE) -> Answer:
-    """Sends one request; `body` is what `@-` reads."""
+    """Sends one request; `body` is curl's standard input, which `@-` reads."""
     with tempfile.NamedTemporaryFile("rb") as head:
         command = curl_command(url, *args, ca=ca, deadline=deadline) + ["--dump-header", head.name]
         done = subprocess.run(command, input=body or b"", capture_output=True, timeout=deadline + 5)
@@ -234,8 +234,8 @@ def assert_serves(server: Server, pair: Pair, *args: str) -> None:
     response.
     """
     for endpoint in ("http", "flight", "grpc"):
-        assert server.tls(endpoint), f"the {endpoint} endpoint speaks plain text"
-        assert presented(server, endpoint) == pair.der, f"another certificate on the {endpoint} endpoint"
+        assert server.tls(endpoint), f"the {endpoint} endpoint uses plain text"
+        assert presented(server, endpoint) == pair.der, f"a different certificate on the {endpoint} endpoint"
     assert sql(server, "SELECT 1 AS x", *args).ok().json() == [{"x": 1}]
 
 

@@ -151,7 +151,7 @@ def commands(fix: str) -> list[str]:
 
 
 def with_passwords(pod: Pod, command: str) -> str:
-    """Puts the passwords, which a person would type, on the command line; changes nothing else."""
+    """Puts the passwords that a person would type on the command line; changes nothing else."""
     steps = []
     for step in command.split(" && "):
         words = step.split(" ")

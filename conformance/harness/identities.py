@@ -92,8 +92,7 @@ NOBODY = Caller()
 
 
 def ask(server: Server, who: Caller | Pair | None, text: str = "SELECT 1 AS x") -> str:
-    """Sends a statement over HTTP; returns the outcome in one word. A certificate stands for a caller that presents
-    only it.
+    """Sends a statement over HTTP and returns the outcome in one word. A bare certificate is presented without a key.
     """
     caller = who if isinstance(who, Caller) else Caller(pair=who)
     return of_http(caller.curl(server, "/v1/sql", "-d", text))

@@ -51,8 +51,8 @@ def objects(text: str) -> list[dict]:
 
 
 def kustomized(folder: Path, *components: str, **more) -> list[dict]:
-    """Renders deploy/kubernetes with these components, through a kustomization in `folder`; `more` is its further
-    content.
+    """Renders deploy/kubernetes with these components, through a kustomization in a directory; `more` is its
+    further content.
     """
     if not components and not more:
         return objects(run(tool("kubectl"), "kustomize", BASE).stdout)
@@ -78,7 +78,7 @@ def complaints(manifests: list[dict]) -> list[str]:
 def only(manifests: list[dict], kind: str, name: str | None = None) -> dict:
     """The single object of this kind (and name)."""
     found = [o for o in manifests if o["kind"] == kind and name in (None, o["metadata"]["name"])]
-    assert len(found) == 1, f"{len(found)} of {kind} {name or ''}"
+    assert len(found) == 1, f"{len(found)} objects of {kind} {name or ''}"
     return found[0]
 
 

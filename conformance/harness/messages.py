@@ -11,5 +11,5 @@ def plain(lines: list[str], *folders: object) -> str:
     for folder in folders:
         text = text.replace(str(folder), "POD")
     text = re.sub(r"(?<=localhost:)\d+|(?<=127\.0\.0\.1:)\d+", "PORT", text)
-    # Two kinds of system report a refused connection with different numbers.
+    # Operating systems use different numbers for a refused connection.
     return re.sub(r"\(os error \d+\)", "(os error N)", text)

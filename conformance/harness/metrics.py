@@ -12,7 +12,7 @@ _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)')
 
 
 def metrics(server) -> list[tuple[str, dict[str, str], float]]:
-    """Every sample; a line that is not Prometheus text is a failure."""
+    """Returns every sample; fails on a line that is not in Prometheus text format."""
     answer = clients.get(server, "/metrics", endpoint="metrics").ok()
     assert answer.media_type in ("text/plain", "application/openmetrics-text"), answer.headers
     LEDGER.assert_clean(answer.body, "/metrics")
@@ -20,7 +20,7 @@ def metrics(server) -> list[tuple[str, dict[str, str], float]]:
     for line in answer.text.splitlines():
         if line and not line.startswith("#"):
             match = _LINE.match(line)
-            assert match, f"no sample: {line}"
+            assert match, f"not a sample: {line}"
             samples.append((match[1], dict(_LABEL.findall(match[2] or "")), float(match[3])))
     return samples
 

@@ -32,7 +32,7 @@ _Dumper.add_representer(
 
 
 class Pod:
-    """`folder` holds spicepod.yaml; `cwd` is where the program is started, deliberately a different directory."""
+    """A directory with spicepod.yaml. The program is started in `cwd`, which is deliberately a different one."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "pod"
@@ -149,7 +149,7 @@ class Pod:
                 )
             except subprocess.TimeoutExpired as running:
                 said = (running.stderr or b"").decode("utf-8", "replace")
-                raise AssertionError(f"it did not refuse, it runs on:\n{said}") from None
+                raise AssertionError(f"it started instead of refusing:\n{said}") from None
         refusal = Refusal(
             done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         )
@@ -185,7 +185,7 @@ class Refusal:
         seen = f"exit {self.code}\n{self.stderr}{self.stdout}"
         LEDGER.assert_clean(self.stdout, "standard output")
         LEDGER.assert_clean(self.stderr, "standard error")
-        assert self.code == code, f"wanted exit {code}, got {seen}"
+        assert self.code == code, f"expected exit {code}, got {seen}"
         assert "panicked at" not in self.stderr, seen
         assert '"listening"' not in self.stderr, f"a port was opened: {seen}"
         assert self.report and self.report[0].startswith("error: "), f"the first line is not `error: …`: {seen}"
@@ -193,7 +193,7 @@ class Refusal:
         if code != 64:  # usage errors are worded by the argument parser
             assert self.report[-1].startswith("hint: "), f"the last line is not `hint: …`: {seen}"
         repeated = {line for line in self.report if self.report.count(line) > 1}
-        assert not repeated, f"said more than once: {repeated}\n{seen}"
+        assert not repeated, f"reported more than once: {repeated}\n{seen}"
 
     def names(self, *things: object) -> Refusal:
         """Requires each of these in the report."""

@@ -17,7 +17,7 @@ from .waiting import DEADLINE
 
 
 class Prometheus:
-    """`config` is the content of prometheus.yml; its paths are relative to `folder`."""
+    """`config` is the content of prometheus.yml; its paths are relative to the given directory."""
 
     def __init__(self, folder: Path, config: dict) -> None:
         pace = {"scrape_interval": "1s", "evaluation_interval": "1s"}

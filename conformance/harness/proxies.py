@@ -98,7 +98,7 @@ class Proxy:
     def close(self) -> None:
         for open_one in self.sockets.values():
             open_one.close()
-        assert self.process.poll() is None, f"{self.name} ended by itself:\n{self.log}"
+        assert self.process.poll() is None, f"{self.name} ended unexpectedly:\n{self.log}"
         self.process.terminate()
         try:
             self.process.wait(DEADLINE)

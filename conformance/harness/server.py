@@ -136,7 +136,7 @@ class Server:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return
-        raise AssertionError(f"spiced ended by itself with {code}:\n{self.stderr}")
+        raise AssertionError(f"spiced ended unexpectedly with {code}:\n{self.stderr}")
 
     # Shutdown
 
@@ -162,7 +162,7 @@ class Server:
             if self.process.poll() is None:
                 self.signal(signal.SIGTERM)
                 code = self.wait_for_exit()
-                assert code == 0, f"a clean stop exits 0, this one {code}:\n{self.tail()}"
+                assert code == 0, f"a clean stop exits with 0, not {code}:\n{self.tail()}"
             assert self._end_seen, f"it ended unexpectedly with {self.process.returncode}:\n{self.tail()}"
             assert "panicked at" not in self.stderr, f"a panic:\n{self.tail()}"
         finally:

@@ -47,7 +47,7 @@ class Process:
                 return found or self.process.poll() is not None
 
             self._changed.wait_for(there, DEADLINE)
-            assert found, f"{self.process.args[0]} never said {pattern}:\n{''.join(self._said)}"
+            assert found, f"{self.process.args[0]} never printed {pattern}:\n{''.join(self._said)}"
             return found[0]
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ class Moto(Process):
         self.client().put_secret_value(SecretId=name, **kind)
 
     def enforce_policies(self) -> None:
-        """From now on the signature and the policies of every request are checked."""
+        """From now on, the signature and the policies of every request are checked."""
         import requests
 
         url = f"{self.url}/moto-api/reset-auth"

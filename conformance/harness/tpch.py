@@ -129,7 +129,8 @@ def order(text: str) -> list[str]:
 
 
 def assert_same(ours: pa.Table, theirs: pa.Table, by: list[str]) -> None:
-    """Compares results in the order of `by`, ignoring the order of equal keys; exact, except for floats and means."""
+    """Compares results in the order of `by`, ignoring the order of equal keys; exact, except for floats and averages.
+    """
     assert theirs.num_rows > 0 and theirs.num_columns > 0
     assert ours.column_names == theirs.column_names
     assert ours.num_rows == theirs.num_rows
@@ -147,7 +148,7 @@ def _rows(table: pa.Table, keys: list[int]) -> list[tuple]:
 
 
 def _judge(ours: pa.DataType, theirs: pa.DataType, name: str) -> Callable[[object, object], bool]:
-    """How values of these types are compared: a mean to its last digit, other floats to 1e-9."""
+    """How values of these types are compared: an average to its last digit, other floats to 1e-9."""
     assert _kind(ours) == _kind(theirs), f"{name}: {ours} instead of {theirs}"
     if not (types.is_floating(ours) or types.is_floating(theirs)):
         return lambda a, b: a is not None and a == b

@@ -28,7 +28,7 @@ TRANSPORTS = {
 
 @pytest.fixture(params=TRANSPORTS.values(), ids=TRANSPORTS.keys())
 def transport(request):
-    """A shared server, the curl flag that picks the protocol, and the protocol's name."""
+    """A shared server, the curl flag that selects the protocol, and the protocol's name."""
     server, flag, version = request.param
     return request.getfixturevalue(server), flag, version
 
@@ -69,7 +69,7 @@ def test_many_requests_on_one_connection(transport):
     assert sum(int(n) for n in re.findall(r"(\d+) ", answer.text)) == 1, answer.text
 
 
-def test_many_requests_side_by_side(transport):
+def test_many_concurrent_requests(transport):
     server, flag, _ = transport
     _reusable(flag)
     url = server.url("/v1/sql")
@@ -125,7 +125,7 @@ def test_compressed_body_is_read_or_refused(served):
     assert answer.status == 415 or (answer.status == 200 and answer.json() == [{"x": 1}]), answer
 
 
-# The answers: one awkward result, in all six forms
+# The answers: one awkward result in all six formats
 
 AWKWARD = """SELECT column1 AS id, column2 AS "text", column3 AS flag, column4 AS ratio FROM (VALUES
   (1, 'plain', true, 0.5), (2, 'com,ma "quoted"', false, -2.25),
@@ -140,7 +140,7 @@ WANTED = [
 
 
 def _filled(row: dict) -> dict:
-    """JSON may leave a NULL out."""
+    """JSON may omit a NULL."""
     return {key: row.get(key) for key in WANTED[0]}
 
 
@@ -148,7 +148,7 @@ def _filled(row: dict) -> dict:
 def test_answer_json_is_one_line(served, accept):
     answer = clients.sql(served, AWKWARD, accept=accept).ok()
     assert answer.media_type == "application/json"
-    assert "\n" not in answer.text.rstrip("\n"), "the SDKs take several lines for NDJSON"
+    assert "\n" not in answer.text.rstrip("\n"), "the SDKs treat several lines as NDJSON"
     assert [_filled(row) for row in answer.json()] == WANTED
 
 
@@ -217,11 +217,11 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("accept, chosen", CHOICES.items(), ids=CHOICES.keys())
-def test_accept_is_weighed(served, accept, chosen):
+def test_accept_is_negotiated(served, accept, chosen):
     assert clients.sql(served, "SELECT 1 AS x", accept=accept).ok().media_type == chosen
 
 
-def test_accept_that_nothing_meets(served):
+def test_accept_without_a_match(served):
     assert clients.sql(served, "SELECT 1 AS x", accept="image/png").status == 406
 
 
@@ -334,7 +334,7 @@ def test_bad_sql(served, text):
 
 
 def test_long_expression_is_answered_or_refused(served):
-    """A plan that is thousands of steps deep must not take the process down."""
+    """A plan of several thousand levels must not crash the process."""
     for terms in (500, 5_000, 50_000):
         answer = clients.sql(served, "SELECT " + " + ".join(["1"] * terms) + " AS x", deadline=60)
         assert answer.status == 400 or (answer.status == 200 and answer.json() == [{"x": terms}]), answer
@@ -376,7 +376,7 @@ METHODS = [
 def test_method_not_allowed(served, method, path, allowed):
     answer = clients.get(served, path, "-X", method)
     assert answer.status == 405, answer
-    assert allowed in answer.headers.get("allow", ""), "RFC 9110 §15.5.6 wants Allow"
+    assert allowed in answer.headers.get("allow", ""), "RFC 9110 §15.5.6 requires Allow"
 
 
 @pytest.mark.parametrize("framing", [[], ["-H", "Transfer-Encoding: chunked"]], ids=["length", "chunked"])
@@ -392,7 +392,7 @@ def test_body_above_16_mib(over_tls, framing, protocol):
 
 
 def test_body_below_16_mib(over_tls):
-    """A statement has 1 MiB at most; what is large is a parameter."""
+    """A statement is limited to 1 MiB; only parameters can be this large."""
     for size, status in ((1_000_000, 200), (15 << 20, 400)):
         answer = clients.sql(over_tls, "SELECT 1 AS x -- " + "x" * size)
         assert answer.status == status, answer
@@ -410,7 +410,7 @@ def test_more_parameters_than_any_statement_has(over_tls):
 
 
 def test_failure_in_mid_stream_is_no_complete_answer(transport):
-    """A client must be able to tell that rows are missing."""
+    """A client must be able to detect that rows are missing."""
     server, flag, _ = transport
     text = "SELECT 10 / (value - 900000) AS x FROM generate_series(1, 1000000)"
     for accept in (NDJSON, "text/csv", ARROW):
@@ -418,7 +418,7 @@ def test_failure_in_mid_stream_is_no_complete_answer(transport):
         assert answer.exit != 0 or answer.status >= 400, f"{accept}: a broken result looks complete"
 
 
-# Nothing that one caller sets is seen by the next
+# Settings of one caller do not affect the next
 
 
 def test_set_does_not_leak(pod):
@@ -438,7 +438,7 @@ def test_prepare_does_not_leak(pod):
 
 
 def test_view_or_table_of_a_caller_is_refused_or_its_own(pod):
-    """`CREATE VIEW` in one session must not appear in the next (session-first), unless it is refused outright."""
+    """`CREATE VIEW` in one session must not appear in the next, unless it is refused outright."""
     server = pod.serve()
     for statement in ("CREATE TEMPORARY VIEW mine AS SELECT 1 AS x", "CREATE TEMPORARY TABLE mine2 AS SELECT 1 AS x"):
         clients.sql(server, statement)

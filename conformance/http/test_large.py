@@ -22,7 +22,7 @@ TEXT = f"SELECT value, repeat('x', 1000) AS filler FROM generate_series(1, {ROWS
 ENDLESS = "SELECT value, repeat('x', 1000) AS filler FROM generate_series(1, 1000000000)"
 ALLOWED = 300 << 20  # above idle
 
-MARKS = {  # what each row shows once
+MARKS = {  # text that each row contains once
     "application/json": b'"value":',
     "application/x-ndjson": b'"value":',
     "application/vnd.spiceai.sql.v1+json": b'"value":',
@@ -35,11 +35,11 @@ pytestmark = pytest.mark.timeout(PATIENCE + 10)
 
 @pytest.fixture
 def server(pod):
-    """Warmed up, its memory mark set to now."""
+    """A warmed-up server whose peak memory is reset."""
     data.write(data.PEOPLE, pod.folder / "people.parquet")
     limit = {"sql": {"timeout": f"{PATIENCE}s"}}
     pod.yaml(tls=pod.write_pair(), datasets=[{"from": "file:people.parquet", "name": "people"}], runtime=limit)
-    server = pod.serve("--allow-core-dumps")  # without it only root may reset the memory mark
+    server = pod.serve("--allow-core-dumps")  # without it only root may reset the peak memory
     clients.rows(server, "SELECT * FROM people")
     clients.query(clients.flight_client(server), "SELECT * FROM people")
     server.idle = server.memory()
@@ -60,7 +60,7 @@ def _curl(server, text: str, accept: str, *args: str) -> subprocess.Popen:
 
 
 def _count(stream, mark: bytes) -> tuple[int, int]:
-    """How often the mark stands in the stream, across its chunks, and the stream's length."""
+    """The number of occurrences of the mark in the stream, across its chunks, and the stream's length."""
     count, size, rest = 0, 0, b""
     while part := stream.read(1 << 20):
         size += len(part)
@@ -116,7 +116,7 @@ def test_large_answer_of_many_small_rows(server):
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
 def test_client_that_stops_reading_stops_the_query(server, protocol):
-    """Back-pressure: what nobody reads is not computed."""
+    """Back-pressure: rows that the client does not read are not computed."""
     process = _curl(server, ENDLESS, "application/x-ndjson", protocol)
     try:
         assert process.stdout.read(1 << 20)
@@ -142,7 +142,7 @@ def test_client_that_goes_away_ends_the_query(server, protocol):
 
 
 def test_client_that_goes_away_before_the_first_row(server):
-    """Nothing has been sent, so nothing but the closed connection can end the query."""
+    """No response has been sent, so only the closed connection can end the query."""
     heavy = "SELECT count(*) FROM generate_series(1, 300000) a, generate_series(1, 300000) b WHERE (a.value * b.value) % 7 = 3"
     process = _curl(server, heavy, "application/json")
     eventually(lambda: server.cpu_share(0.3) > 0.5, "a query that uses the CPU")

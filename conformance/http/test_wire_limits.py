@@ -1,5 +1,6 @@
-"""Peers that flood, stall or break the rules of HTTP and TLS: the resources that they can use are bounded, they are
-told the reason, and a shutdown loses no request."""
+"""Peers that flood, stall or break the rules of HTTP and TLS: the resources that they can use are bounded, they get the
+reason, and a shutdown loses no request.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ GRPC = [("te", "trailers"), ("content-type", "application/grpc")]
 
 
 def block(method: str, path: str, *more: tuple[str, str], authority: str | None = "localhost") -> bytes:
-    """A header block without a table: literals that are never indexed (RFC 7541 §6.2.3)."""
+    """A header block without the dynamic table: literals that are never indexed (RFC 7541 §6.2.3)."""
     fields = [(":method", method), (":scheme", "https"), (":path", path)]
     fields += [(":authority", authority)] if authority is not None else []
     assert all(len(text) < 127 for field in [*fields, *more] for text in field)
@@ -38,7 +39,7 @@ def block(method: str, path: str, *more: tuple[str, str], authority: str | None 
 
 
 class H2:
-    """A connection by hand."""
+    """An HTTP/2 connection that the test drives frame by frame."""
 
     def __init__(self, server, endpoint: str = "http", **settings) -> None:
         self.socket = clients.handshake(server.port(endpoint), alpn=("h2",))
@@ -70,7 +71,7 @@ class H2:
                 return frame
 
     def status(self) -> int:
-        """Of the next answer, by the static table (RFC 7541 A), or as digits."""
+        """The status of the next response: an index into the static table (RFC 7541 A), or digits."""
         payload = self.until(HEADERS).payload
         index = {0x88: 200, 0x89: 204, 0x8C: 400, 0x8D: 404, 0x8E: 500}
         if payload[0] in index:
@@ -92,7 +93,7 @@ def metric(server, name: str) -> float:
 
 
 def by_hand(server, *lines: bytes, endpoint: str = "http") -> bytes:
-    """What comes back for the head of an HTTP/1.1 request."""
+    """Returns the response to an HTTP/1.1 request with these header lines."""
     with clients.handshake(server.port(endpoint), alpn=("http/1.1",)) as connection:
         connection.settimeout(DEADLINE)
         connection.sendall(b"\r\n".join([*lines, b"", b""]))
@@ -102,7 +103,7 @@ def by_hand(server, *lines: bytes, endpoint: str = "http") -> bytes:
         return answer
 
 
-# Floods of frames that carry nothing
+# Floods of frames without content
 
 FLOODS = {
     "priority": http2.frame(PRIORITY, b"\0\0\0\0\1", 0, 3),
@@ -117,7 +118,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_of_frames_without_data_ends_its_connection(shared, flood):
-    """With ENHANCE_YOUR_CALM, after some thousand frames at most; other connections go on."""
+    """Ends with ENHANCE_YOUR_CALM after a few thousand frames at most; other connections continue."""
     with H2(shared) as flooding, H2(shared) as other:
         other.request(1, "GET", "/health").until(DATA)
         with contextlib.suppress(OSError):
@@ -137,7 +138,7 @@ def shared(tmp_path_factory):
 
 
 def test_many_requests_on_one_connection_are_no_flood(shared):
-    """With the acknowledgements that clients send for each: two WINDOW_UPDATE and a PING."""
+    """With the acknowledgements that clients send for each request: two WINDOW_UPDATE and a PING."""
     beside = http2.frame(WINDOW_UPDATE, struct.pack(">I", 100)) * 2 + http2.frame(PING, b"12345678")
     with H2(shared) as busy:
         for turn in range(60):
@@ -151,7 +152,7 @@ def test_many_requests_on_one_connection_are_no_flood(shared):
 
 
 def test_messages_that_never_end_are_not_awaited_where_anybody_may_call(pod):
-    """Health checks of four megabytes, without a key, on both endpoints that have them."""
+    """Health checks of four megabytes, without a key, on both endpoints that serve them."""
     server = serve(pod, auth={"api_key": {"keys": [f"{KEY}:ro"]}})
     clients.get(server, "/health").ok()
     before = server.memory()
@@ -170,7 +171,7 @@ def test_messages_that_never_end_are_not_awaited_where_anybody_may_call(pod):
 
 
 def test_bodies_of_one_connection_are_bounded(shared):
-    """Each may be 16 MiB: once they hold 64 MiB, one at a time goes on, and the others wait."""
+    """Each body may have 16 MiB: once all together hold 64 MiB, one proceeds and the others wait."""
     before = shared.memory()
     with H2(shared) as peer:
         peer.socket.settimeout(3)
@@ -194,7 +195,7 @@ def test_bodies_of_one_connection_are_bounded(shared):
                     windows[update.stream] += size
                 else:
                     connection += size
-        assert 16 << 20 < sent < 100 << 20, f"{sent >> 20} MiB were taken"
+        assert 16 << 20 < sent < 100 << 20, f"{sent >> 20} MiB were accepted"
         assert shared.memory() - before < 160 << 20
         clients.rows(shared, "SELECT 1 AS x")
 
@@ -206,7 +207,7 @@ def test_a_long_path_is_not_repeated(shared):
 
 
 def test_unread_answers_without_rows_take_little(shared):
-    """None of them is compressed anew, or copied."""
+    """No response is compressed again or copied."""
     with H2(shared, settings={4: 0}) as peer:
         peer.request(1, "GET", "/openapi.json", ("accept-encoding", "gzip")).until(HEADERS)
         before = shared.memory()
@@ -254,7 +255,7 @@ HOSTS = {
 
 @pytest.mark.parametrize("case", HOSTS)
 def test_host(shared, case):
-    """It is one, and valid; for the guard against DNS rebinding nothing else is local."""
+    """Exactly one valid host is required; the guard against DNS rebinding accepts only local names."""
     lines, status = HOSTS[case]
     assert by_hand(shared, b"GET /v1/status HTTP/1.1", *lines).startswith(b"HTTP/1.1 %d " % status)
 
@@ -285,7 +286,7 @@ def test_head_of_more_than_64_kib(shared, size):
 
 
 def hello() -> bytes:
-    """A ClientHello as OpenSSL has it."""
+    """A ClientHello as OpenSSL sends it."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -323,7 +324,7 @@ def in_records(message: bytes, size: int) -> bytes:
 
 
 def test_a_client_hello_in_thousands_of_records_is_refused(shared):
-    """Each costs more than the one before; in some dozens it is taken."""
+    """The cost per record grows; a ClientHello in a few dozen records is accepted."""
     claims_much = b"\x01\x00\xff\xff\x03\x03" + bytes(3000)
     with socket.create_connection(("127.0.0.1", shared.port("http")), timeout=DEADLINE) as connection:
         connection.sendall(in_records(claims_much, 1))
@@ -333,12 +334,12 @@ def test_a_client_hello_in_thousands_of_records_is_refused(shared):
         assert connection.recv(1) == b"\x16"
 
 
-# Places
+# Connection slots
 
 
 @pytest.mark.parametrize("how", ["refused", "watching"])
 def test_connections_that_were_never_admitted_make_room(pod, how):
-    """Each of them asks, is refused (or asks for what is open to everyone), and stays."""
+    """Each sends a request, is refused (or asks for something that needs no credentials), and stays open."""
     server = serve(pod, auth={"api_key": {"keys": [f"{KEY}:ro"]}}, limits={"connections": 8})
     endpoint = "http" if how == "refused" else "grpc"
     held = [H2(server, endpoint) for _ in range(8)]
@@ -357,11 +358,11 @@ def test_connections_that_were_never_admitted_make_room(pod, how):
         peer.socket.close()
 
 
-# A stop
+# Shutdown
 
 
 def test_a_stop_waits_for_no_stream_that_brings_nothing(pod):
-    """An open reflection stream, half a body, half a message: none of them takes the whole timeout."""
+    """An open reflection stream, half a body, half a message: none of them holds up the stop for the whole timeout."""
     server = serve(pod, shutdown_timeout="60s")
     with H2(server, "grpc") as reflection, H2(server) as body, H2(server, "flight") as message:
         reflection.request(1, "POST", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", *GRPC, end=False)
@@ -413,7 +414,7 @@ def test_handshakes_in_progress_are_finished_and_answered(pod):
 
 
 def test_clients_move_on_during_the_delay(pod):
-    """Kept-alive clients are told with their next answer, HTTP/2 clients at once; new connections are served."""
+    """HTTP/1 clients learn of the stop with their next response, HTTP/2 clients at once; new connections are served."""
     server = serve(pod, shutdown_delay="3s")
     kept = clients.handshake(server.port("http"), alpn=("http/1.1",))
     ask = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -449,7 +450,9 @@ def test_the_warning_counts_each_connection_once(pod):
 
 
 class Asking:
-    """Asks again and again in a thread of its own, until the port is closed. A request that was sent and not answered is lost."""
+    """Sends requests in a loop on a separate thread, until the port is closed. A request that was sent but not answered
+    is lost.
+    """
 
     def __init__(self, server, how: str) -> None:
         self.port = server.port("flight" if how == "flight" else "http")
@@ -475,7 +478,7 @@ class Asking:
         try:
             return context.wrap_socket(raw, server_hostname="localhost")
         except ConnectionResetError:
-            # It came between the last accept and the close of the port: nothing was asked on it.
+            # The connection arrived between the last accept and the close of the port: no request was sent on it.
             if self.may_connect():
                 raise
             return None
@@ -515,7 +518,9 @@ class Asking:
 
     @staticmethod
     def is_told_to_go(connection: ssl.SSLSocket, stream: int) -> bool:
-        """Asks once. True where a GOAWAY came: the answer has come all the same, or the request was not taken (RFC 9113 §6.8)."""
+        """Sends one request. Returns true after a GOAWAY: the request was answered, or it was not processed (RFC 9113
+        §6.8).
+        """
         connection.sendall(http2.frame(HEADERS, block("GET", "/health"), END_HEADERS | END_STREAM, stream))
         goes = False
         while True:
@@ -541,7 +546,7 @@ class Asking:
                     assert client.do_get(info.endpoints[0].ticket).read_all().num_rows == 1
                     self.served += 1
                 except (pa.ArrowException, AssertionError) as trouble:
-                    # A call that found no server was not sent.
+                    # A call that reached no server was not sent.
                     if self.may_connect() or not re.search("refused|failed to connect", str(trouble)):
                         self.lost.append(repr(trouble))
                     if not self.may_connect():
@@ -553,7 +558,7 @@ STOPS = int(os.environ.get("SPICED_STOPS", "2"))
 
 @pytest.mark.timeout(90 + 20 * STOPS)
 def test_stops_under_load_lose_no_request(pod):
-    """`SPICED_STOPS` says how many stops; a hundred are for the soak."""
+    """`SPICED_STOPS` sets the number of stops; a hundred make a soak test."""
     for _ in range(STOPS):
         server = serve(pod)
         asking = [Asking(server, how) for how in ("http1-fresh", "http1-keep", "http2", "flight") * 2]
@@ -566,7 +571,7 @@ def test_stops_under_load_lose_no_request(pod):
         assert not lost, lost[:5]
 
 
-# The rules of HTTP/2 (RFC 9113): a connection or a stream that breaks one ends with the code that is due
+# The rules of HTTP/2 (RFC 9113): a connection or a stream that breaks one ends with the specified code
 
 PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR, COMPRESSION_ERROR = 1, 3, 5, 6, 9
 RULES_HEAD = block("POST", "/v1/sql", ("content-type", "text/plain"))
@@ -664,7 +669,9 @@ STREAM_ERRORS = {
 
 
 def ended_with(server, endpoint: str, frames: bytes, is_connection_error: bool) -> int | None:
-    """The code that a connection or a stream ends with; None where a malformed request is answered by a refusal."""
+    """Returns the error code that ends the connection or stream; None if a malformed request gets a refusal as its
+    response.
+    """
     with H2(server, endpoint) as connection:
         connection.send(frames)
         kinds = (GOAWAY,) if is_connection_error else (GOAWAY, RST_STREAM, HEADERS)
@@ -676,7 +683,9 @@ def ended_with(server, endpoint: str, frames: bytes, is_connection_error: bool) 
 
 @pytest.mark.parametrize("endpoint", ["http", "metrics"])
 def test_what_http2_forbids_ends_with_its_code(shared, endpoint):
-    """Or with PROTOCOL_ERROR, which the library says of some of it; a malformed request may be answered, by refusing it (§8.1.1)."""
+    """PROTOCOL_ERROR is also accepted, which the library uses for some rules; a malformed request may get an error
+    response (§8.1.1).
+    """
     wrong = {}
     for rule, (frames, code) in {**CONNECTION_ERRORS, **STREAM_ERRORS}.items():
         is_connection_error = rule in CONNECTION_ERRORS

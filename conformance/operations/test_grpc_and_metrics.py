@@ -38,7 +38,7 @@ def test_health_overall(channel):
 
 
 def test_health_by_service(channel):
-    """At least one of the services that reflection lists has a status of its own, and none is ill."""
+    """At least one service that reflection lists has a status of its own, and all statuses are SERVING."""
     statuses = {}
     for service in _services(channel, "v1"):
         try:
@@ -72,14 +72,14 @@ def test_unknown_method(channel):
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_health_turns_with_a_data_set_that_cannot_load(pod):
-    """It follows readiness."""
+def test_health_changes_with_a_data_set_that_cannot_load(pod):
+    """The health status follows readiness."""
     pod.yaml(tls=pod.write_pair(), datasets=[{"from": "file:nowhere.csv", "name": "late"}])
     with clients.channel(pod.serve()) as channel:
         assert _check(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-# Reflection: grpcio's stubs are for v1alpha, whose messages are those of v1
+# Reflection: grpcio's stubs are for v1alpha, whose messages equal those of v1
 
 
 def _reflect(channel, version: str, **request):
@@ -106,7 +106,7 @@ def test_reflection_lists_services(channel, version):
 def test_reflection_describes_a_symbol(channel, version):
     answer = _reflect(channel, version, file_containing_symbol="grpc.health.v1.Health")
     assert any(b"grpc.health.v1" in file for file in answer.file_descriptor_response.file_descriptor_proto)
-    # The protocol has an error_response for it; tonic's service ends the call with the same code.
+    # The protocol defines an error_response for this case; tonic's service ends the call with the same code.
     try:
         code = _reflect(channel, version, file_containing_symbol="no.such.Thing").error_response.error_code
     except grpc.RpcError as error:
@@ -126,7 +126,7 @@ def test_reflection_by_grpcio(channel):
 
 @pytest.fixture
 def counted(pod):
-    """A server of the test's own, so that nobody else counts."""
+    """A server that only this test uses, so that no other requests are counted."""
     pod.yaml(tls=pod.write_pair())
     return pod.serve("--metrics", "localhost:0")
 
@@ -209,7 +209,7 @@ def test_statements_are_counted(counted):
     def grown(outcome):
         return total(counted, name, outcome=outcome) - before[outcome]
 
-    # A statement is at its end once its answer has been sent.
+    # A statement ends once its answer has been sent.
     eventually(lambda: grown("done") >= 2, "two statements that are done")
     assert grown("refused") == 1 and grown("denied") == 1
     assert all(labels["role"] in ("ro", "rw") for found, labels, _ in metrics(counted) if found == name)
@@ -218,10 +218,10 @@ def test_statements_are_counted(counted):
 
 
 def test_unknown_paths_and_methods_make_no_new_series(counted):
-    """A scanner must not be able to fill the memory with labels."""
+    """A scanner must not be able to fill the memory with label values."""
     clients.get(counted, "/path-0")
     clients.get(counted, "/health", "-X", "METHOD0")
-    metrics(counted)  # the first scrape makes the series of scrapes
+    metrics(counted)  # the first scrape creates the series about scrapes
     before = len({(n, tuple(sorted(l.items()))) for n, l, _ in metrics(counted)})
     for number in range(1, 15):
         clients.get(counted, f"/path-{number}")
@@ -283,7 +283,7 @@ def test_probe_serves_no_other_grpc(served, method):
 
 
 def test_flight_endpoint_and_grpc_endpoint_are_apart(served):
-    """Neither endpoint answers for the other."""
+    """Neither endpoint serves the services of the other."""
     with clients.channel(served, "grpc") as channel:
         call = channel.unary_unary("/arrow.flight.protocol.FlightService/GetFlightInfo", lambda b: b, lambda b: b)
         with pytest.raises(grpc.RpcError) as caught:

@@ -40,7 +40,7 @@ def test_ledger_finds_marks_and_nothing_else():
     ledger.assert_clean("a certificate for localhost", "a text")
     with pytest.raises(AssertionError) as caught:
         ledger.assert_clean(mark.encode(), "a text")
-    assert mark not in str(caught.value), "the finding repeats the secret"
+    assert mark not in str(caught.value), "the error repeats the secret"
 
 
 def test_public_parts_are_no_secret(pod):
@@ -66,7 +66,7 @@ def test_refusal_that_is_not_right_is_noticed(code, text):
         Refusal(code, "", text).check(78)
 
 
-def test_tools_are_there_or_missed_with_a_clear_word():
+def test_missing_tools_are_reported():
     for name in ("curl", "openssl", "bash", "setsid"):
         clients.tool(name)
     with pytest.raises(AssertionError, match="apt-get install"):
@@ -90,7 +90,7 @@ def test_frames_are_read_as_written():
 
 
 def test_messages_are_read_as_written():
-    """Against Google's own encoder."""
+    """Compared with Google's own encoder."""
     from flightsql import flightsql_pb2
 
     ours = wire.message(f1="SELECT 1", f2=b"\x00" * 300)
@@ -104,7 +104,7 @@ def test_messages_are_read_as_written():
     )
 
 
-def test_list_of_the_revoked_is_taken_by_openssl(tmp_path):
+def test_revocation_list_is_accepted_by_openssl(tmp_path):
     authority = Authority("Lists")
     pair = authority.issue(("spiffe://a/b",), client=True)
     (tmp_path / "ca.pem").write_text(authority.pem)
@@ -180,7 +180,7 @@ def test_cell_whose_tests_were_skipped_stays_as_it_was():
     assert kept == 2
 
 
-def test_place_that_no_table_has_is_an_error():
+def test_unknown_cell_is_an_error():
     with pytest.raises(AssertionError, match="no cell"):
         features.cell("clients", "curl", "dances")
 

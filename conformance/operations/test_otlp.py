@@ -87,10 +87,10 @@ def test_spans(pod, compression):
     assert [(link["span_id"], link["attributes"]) for link in charged["links"]] == [(ordered["span_id"], {"why": "retry"})]
     assert (charged["status"], charged["status_message"], ordered["status"]) == ("error", "no money", "unset")
     assert 0 < charged["duration_ms"] < ordered["duration_ms"]
-    # The statement that ran in the span is found by it.
+    # The statement that ran inside the span can be joined to it.
     joined = "SELECT q.statement FROM runtime.queries q JOIN otel.traces t ON q.parent_span_id = t.span_id"
     assert rows(server, joined) == [{"statement": "SELECT 1 AS asked"}]
-    # Continuous telemetry is not in the history.
+    # Ingested telemetry does not appear in the history.
     assert rows(server, "SELECT count(*) AS n FROM runtime.queries WHERE statement LIKE 'INGEST%'") == [{"n": 0}]
     provider.shutdown()
 
@@ -139,7 +139,7 @@ def test_logs(pod):
 
 
 def metrics(points: int = 1, size: int = 0, name: str = "m"):
-    """An export of a gauge, its resource with an attribute of `size` bytes."""
+    """An export of a gauge whose resource has an attribute of `size` bytes."""
     request = metrics_service_pb2.ExportMetricsServiceRequest()
     resource = request.resource_metrics.add()
     if size:
@@ -169,7 +169,7 @@ def test_it_needs_the_right_to_write(pod):
     assert denied == [{"statement": "INGEST INTO otel.metrics", "trace_id": TRACE, "parent_span_id": SPAN}]
 
 
-def test_the_oldest_goes_when_the_table_is_full(pod):
+def test_the_oldest_row_is_evicted_when_the_table_is_full(pod):
     server = serve(pod, memory_limit="512KiB")
     with channel_of(server) as channel:
         stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
@@ -180,7 +180,7 @@ def test_the_oldest_goes_when_the_table_is_full(pod):
     assert rows(server, "SELECT count(*) AS n FROM otel.metrics WHERE name = '59'") == [{"n": 200}]
 
 
-def test_what_is_old_goes(pod):
+def test_old_rows_expire(pod):
     server = serve(pod, retention="2s")
     with channel_of(server) as channel:
         stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
@@ -190,13 +190,13 @@ def test_what_is_old_goes(pod):
 
 
 def counted(server) -> dict[str, float]:
-    """What is counted of `otel.metrics`, by result, and its bytes."""
+    """The counters of `otel.metrics` by result, and its bytes."""
     text = clients.get(server, "/metrics", endpoint="metrics").ok().text
     found = re.findall(r'^spiced_telemetry_(?:rows_total|bytes)\{table="otel.metrics"(?:,result="(\w+)")?\} (\S+)$', text, re.M)
     return {result or "bytes": float(value) for result, value in found}
 
 
-def test_rows_are_counted_by_what_became_of_them(pod):
+def test_rows_are_counted_by_outcome(pod):
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": {"keys": [f"{WRITER}:rw"]}}, "otel": {"memory_limit": "1MiB"}})
     server = pod.serve("--metrics", "localhost:0")
     assert counted(server) == {}
@@ -213,7 +213,7 @@ def test_rows_are_counted_by_what_became_of_them(pod):
 
 
 def test_an_export_that_would_grow_beyond_bounds(pod):
-    """One large attribute of a resource would stand in each of its rows; a packed message may not unpack without end."""
+    """A large resource attribute would be repeated in each row; a compressed message must not expand without bound."""
     server = serve(pod)
     with channel_of(server) as channel:
         stub = metrics_service_pb2_grpc.MetricsServiceStub(channel)
@@ -228,7 +228,7 @@ def test_an_export_that_would_grow_beyond_bounds(pod):
         bomb = channel.unary_unary(method, request_serializer=lambda _: b"\0" * (1 << 30))
         with pytest.raises(grpc.RpcError) as caught:
             bomb(None, metadata=told(), timeout=60, compression=grpc.Compression.Gzip)
-        # gRPC's word for a message over the limit.
+        # gRPC's code for a message over the limit.
         assert caught.value.code() in (grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.RESOURCE_EXHAUSTED), caught.value
         assert server.memory("VmHWM") - idle < 200 << 20
         stub.Export(metrics(), metadata=told(), timeout=clients.DEADLINE)
@@ -251,7 +251,7 @@ def test_garbage_is_refused(pod):
 
 
 def test_the_tables_are_the_pods(pod):
-    """SQL adds to them and takes nothing away; a data set may not have their name."""
+    """SQL can insert into the tables but not delete or drop; a data set cannot have their names."""
     server = serve(pod)
     write = ("-H", f"X-API-Key: {WRITER}")
     assert clients.sql(server, "INSERT INTO otel.logs (body, flags) VALUES ('by hand', 0)", *write).status == 200
@@ -265,6 +265,6 @@ def test_the_tables_are_the_pods(pod):
 
 
 @pytest.mark.parametrize("key", ["retention", "memory_limit"])
-def test_a_bound_of_nothing_is_refused(pod, key):
+def test_a_limit_of_zero_is_refused(pod, key):
     pod.yaml(tls=pod.write_pair(), runtime={"otel": {key: "0s" if key == "retention" else 0}})
     assert f"runtime.otel.{key}" in pod.refuse().stderr

@@ -26,7 +26,7 @@ STREAM = f"SELECT value, repeat('x', 500) AS filler FROM generate_series(1, {ROW
 
 
 def _replace(pod, pair) -> None:
-    """New files beside the old ones, then renamed over them."""
+    """Writes new files next to the old ones, then renames them over the old ones."""
     for name, text in (("tls.key", pair.key_text), ("tls.crt", pair.certificate)):
         pod.write(f"{name}.new", text)
         os.replace(pod.folder / f"{name}.new", pod.folder / name)
@@ -93,7 +93,7 @@ BREAKS = {"garbage": _nothing, "file-gone": _no_file, "another-pairs-certificate
 
 
 @pytest.mark.parametrize("break_it", BREAKS.values(), ids=BREAKS.keys())
-def test_sighup_with_broken_files_keeps_what_serves_and_heals(pod, break_it):
+def test_sighup_with_broken_files_keeps_the_certificate_and_recovers(pod, break_it):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     break_it(pod)
@@ -160,12 +160,12 @@ def test_idle_connections_do_not_hold_up_the_stop(pod):
         connection.close()
 
 
-def test_connections_that_do_nothing_take_little_memory(pod):
-    """Not the two buffers of 8 KiB that each has while it is asked: these come and go."""
+def test_idle_connections_take_little_memory(pod):
+    """The two buffers of 8 KiB per connection exist only while a request is processed."""
     connections, most = 500, 20 << 10
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
-    # What the first connections make the allocator and the workers keep is not theirs.
+    # Memory that the allocator and the workers keep after the first connections is not counted.
     first = [_open_connection(server) for _ in range(40)]
     for connection in first:
         _ask(connection)
@@ -273,8 +273,8 @@ def test_second_signal_ends_at_once(pod):
     assert time.monotonic() - started < 5
 
 
-def test_shutdown_timeout_ends_what_does_not_end(pod):
-    """A client that stops reading cannot hold the process for ever."""
+def test_shutdown_timeout_ends_stuck_requests(pod):
+    """A client that stops reading cannot block the shutdown indefinitely."""
     pod.yaml(tls=pod.write_pair(), runtime={"shutdown_timeout": "1s"})
     server = pod.serve()
     command = clients.curl_command(
@@ -300,14 +300,14 @@ def test_shutdown_timeout_ends_what_does_not_end(pod):
 
 
 def test_terminal_that_hangs_up_stops_it(pod):
-    """SIGHUP where the terminal that it was started on is gone: a stop, not a reload."""
+    """SIGHUP after the controlling terminal has closed means stop, not reload."""
     import pty
 
     pod.yaml(tls=pod.write_pair())
     controller, terminal = pty.openpty()
     log = Path(pod.home / "log")
     command = pod.command([], pod.folder)
-    # setsid and opening the terminal make it the controlling one; closing our end hangs it up.
+    # setsid and opening the terminal make it the controlling one; closing the test's end hangs it up.
     script = 'exec 3<"$1"; shift; log=$1; shift; exec "$@" <&3 2>>"$log" >/dev/null'
     process = subprocess.Popen(
         ["setsid", "bash", "-c", script, "bash", os.ttyname(terminal), str(log), *command],
@@ -321,7 +321,7 @@ def test_terminal_that_hangs_up_stops_it(pod):
     try:
         eventually(lambda: log.exists() and '"serving"' in log.read_text(), "it serves")
         os.close(controller)
-        assert ended.wait(DEADLINE), f"it outlived its terminal:\n{log.read_text()}"
+        assert ended.wait(DEADLINE), f"the server outlived its terminal:\n{log.read_text()}"
         assert process.returncode == 0, log.read_text()
     finally:
         process.kill()

@@ -22,7 +22,7 @@ LOUD = {"-vv": (["-vv"], {}), "trace": ([], {"SPICED_LOG": "trace"})}
 
 
 def secrets(pod) -> dict[str, str]:
-    """A pair, and values of other settings."""
+    """A pair, and values for other settings."""
     return {
         "crt": pod.pair.certificate,
         "key": pod.pair.key_text,
@@ -91,7 +91,7 @@ STORES = {"kubernetes": kubernetes, "aws": aws, "vault": vault, "file": files, "
 
 
 def look_everywhere(server) -> None:
-    """Every answer that tells of the server, and some that fail."""
+    """Every response that describes the server, and some errors."""
     for endpoint, path in [("http", "/v1/status"), ("http", "/v1/datasets"), ("metrics", "/metrics"), ("http", "/nowhere")]:
         answer = clients.get(server, path, endpoint=endpoint)
         LEDGER.assert_clean(answer.body, path)
@@ -143,7 +143,7 @@ def test_a_start_that_fails(pod, request, kind, loud, behave):
 
 
 def echo(asked) -> None:
-    """Sends back all that it was asked with, as an error."""
+    """Returns the whole request in an error."""
     said = {"errors": [f"{asked.headers} {asked.body}"], "message": f"{asked.headers}", "__type": "Nonsense", "code": 400}
     import json
 
@@ -151,8 +151,8 @@ def echo(asked) -> None:
 
 
 @pytest.mark.parametrize("loud", LOUD)
-def test_material_that_is_no_material(pod, loud):
-    """Secrets where PEM should be, where an address should be, where a number should be."""
+def test_invalid_material(pod, loud):
+    """Secrets in place of PEM, of an address and of a number."""
     args, more = LOUD[loud]
     marked = {name: LEDGER.mark(f"a secret as a {name}") for name in ("CERT", "ADDRESS", "NUMBER", "PATH_TO")}
     for setting in (
@@ -167,9 +167,10 @@ def test_material_that_is_no_material(pod, loud):
 
 
 @pytest.mark.parametrize("loud", LOUD)
-def test_what_callers_and_data_sets_bring(pod, loud):
-    """Keys in every header and payload, right, wrong and malformed; credentials in statements; parameters of data sets
-    whose sources answer, refuse, and are not there; a passphrase; a reload of all that."""
+def test_secrets_of_callers_and_data_sets(pod, loud):
+    """Keys in every header and payload, valid, wrong and malformed; credentials in statements; parameters of data sets
+    whose sources answer, refuse, or are missing; a passphrase; a reload of all of these.
+    """
     args, more = LOUD[loud]
     mark = LEDGER.mark
     keys = {"KEY_RO": mark("a read-only key"), "KEY_RW": mark("a read-write key")}

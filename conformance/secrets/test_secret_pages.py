@@ -19,7 +19,7 @@ from harness.waiting import DEADLINE
 
 
 def run(script: str, folder, **env: str) -> str:
-    """A page's commands in a shell, in the pod's folder, where tls.crt and tls.key lie."""
+    """Runs a page's commands in a shell, in the pod's directory, which contains tls.crt and tls.key."""
     path = f"{folder}/bin:{BIN}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -35,7 +35,7 @@ def run(script: str, folder, **env: str) -> str:
 
 @pytest.fixture
 def files(pod):
-    """The two files that the pages begin with."""
+    """The two files that the pages start from."""
     pod.write("tls.crt", pod.pair.certificate)
     pod.write("tls.key", pod.pair.key_text)
     return pod.folder
@@ -59,7 +59,7 @@ def test_file(pod, files):
 
 
 def test_kubernetes(pod):
-    """`kubectl create secret tls` makes these two keys; the Role is held against what is asked for elsewhere."""
+    """`kubectl create secret tls` creates these two keys; another test checks that the Role suffices."""
     cluster = Cluster(pod.ca.issue(), pod.ca.pem)
     try:
         cluster.put("spice-tls-cert", {"tls.crt": pod.pair.certificate, "tls.key": pod.pair.key_text})
@@ -74,7 +74,7 @@ def test_kubernetes(pod):
     assert binding["subjects"][0]["name"] == next(d for d in objects if d["kind"] == "ServiceAccount")["metadata"]["name"]
 
 
-# What `aws` does for these pages, on botocore: its own command brings a botocore of another version.
+# Implements the `aws` commands of these pages with botocore: the AWS CLI requires another version of botocore.
 AWS = """\
 #!{python}
 import os, sys, boto3
@@ -108,7 +108,7 @@ def test_vault(pod, files, tmp_path):
         pod.write("spice.hcl", pages.blocks("secrets/vault.md", "hcl")[0])
         [script] = pages.blocks("secrets/vault.md", "sh")
         env = {"BAO_ADDR": bao.url, "BAO_CACERT": bao.ca_file, "BAO_TOKEN": bao.root_token}
-        # Without a terminal `-field` prints no newline.
+        # Without a terminal, `-field` prints no newline.
         role, secret = re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", run(script, files, **env))
         LEDGER.add("a secret_id of Vault", secret)
         [text] = pages.pods("secrets/vault.md")
@@ -120,7 +120,7 @@ def test_vault(pod, files, tmp_path):
 
 
 def test_keyring(pod, files):
-    """The kernel's keyring, for real; in a session of its own, so that nothing stays behind."""
+    """The kernel's real keyring, in a separate session, so that no key remains."""
     clients.tool("keyctl")
     script = pages.blocks("secrets/keyring.md", "sh")[0].replace("@u", "@s")
     tried = subprocess.run(["keyctl", "session", "-", "keyctl", "show"], capture_output=True, text=True)

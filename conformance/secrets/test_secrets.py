@@ -27,11 +27,11 @@ def mount(pod, pair) -> None:
     pod.write("mounted/key", pair.key_text)
 
 
-# Following
+# Refresh
 
 
 def test_text_around_a_reference_is_rendered_again(pod):
-    """The certificate's intermediates are written in the pod, the leaf comes from the store."""
+    """The certificate's intermediates are literal text in the pod; the leaf comes from the store."""
     from harness.certificates import Authority, certificate_pem
 
     intermediate = Authority("Conformance Intermediate", pod.ca)
@@ -46,7 +46,7 @@ def test_text_around_a_reference_is_rendered_again(pod):
     pod.write("mounted/leaf", certificate_pem(renewed.leaf))
     pod.write("mounted/key", renewed.key_text)
     eventually(lambda: clients.presented(server) == renewed.der, "the new leaf")
-    clients.assert_serves(server, renewed)  # curl trusts the root alone: the intermediate is still sent
+    clients.assert_serves(server, renewed)  # curl trusts only the root: the intermediate is still sent
 
 
 def test_connections_in_flight_are_untouched(pod):
@@ -61,7 +61,7 @@ def test_connections_in_flight_are_untouched(pod):
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
 
 
-def test_without_an_interval_a_file_store_is_read_when_told_to(pod):
+def test_without_an_interval_a_file_store_is_read_on_reload(pod):
     mount(pod, pod.pair)
     pod.yaml(secrets=[{"name": "mounted", "from": "file:mounted"}], tls=PAIR)
     server = pod.serve()
@@ -73,8 +73,8 @@ def test_without_an_interval_a_file_store_is_read_when_told_to(pod):
         eventually(lambda endpoint=endpoint: clients.presented(server, endpoint) == renewed.der, f"the new certificate on {endpoint}")
 
 
-def test_a_certificate_by_file_and_a_key_by_secret_follow_together(pod):
-    """Half a pair from a store, half from a file: SIGHUP reads both."""
+def test_a_certificate_file_and_a_key_secret_change_together(pod):
+    """The key from a store, the certificate from a file: SIGHUP reads both."""
     mount(pod, pod.pair)
     pod.write("tls.crt", pod.pair.certificate)
     pod.yaml(secrets=[MOUNTED], tls={"certificate_file": "tls.crt", "key": "${mounted:key}"})
@@ -88,7 +88,7 @@ def test_a_certificate_by_file_and_a_key_by_secret_follow_together(pod):
     eventually(lambda: clients.presented(server) == renewed.der, "the whole pair")
 
 
-def test_sighup_while_a_store_hangs_holds_up_no_stop(pod, fronts):
+def test_sighup_while_a_store_hangs_does_not_delay_a_stop(pod, fronts):
     answer = json.dumps({"SecretString": json.dumps({"crt": pod.pair.certificate, "key": pod.pair.key_text})}).encode()
     aws = fronts(lambda asked: asked.answer(200, answer, "application/x-amz-json-1.1"))
     store = {"name": "aws", "from": "aws_secrets_manager:s", "params": {"aws_endpoint_url": aws.url}}
@@ -139,7 +139,7 @@ def test_everything_that_is_missing_or_unreachable_comes_in_one_report(pod):
     )
 
 
-def test_a_circle_of_stores_is_refused_and_named(pod):
+def test_a_cycle_of_stores_is_refused_and_named(pod):
     pod.yaml(
         secrets=[
             {"name": "a", "from": "env", "params": {"file_path": "${b:X}"}},
@@ -154,7 +154,7 @@ def test_a_circle_of_stores_is_refused_and_named(pod):
     ]
 
 
-def test_a_store_that_nobody_refers_to_may_be_down(pod):
+def test_an_unused_store_may_be_down(pod):
     store = {
         "name": "aws",
         "from": "aws_secrets_manager:s",
@@ -183,7 +183,7 @@ def test_declarations_that_are_refused(pod, declared, said):
 
 
 def check(pod, *args, env=None) -> subprocess.CompletedProcess:
-    """Runs it; nothing that it prints may be a secret."""
+    """Runs it; its output must contain no secret."""
     command = [pod.command([], None)[0], "secrets", "check", *args, str(pod.folder)]
     done = subprocess.run(
         command, cwd=pod.cwd, env=pod.environment(env), stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE

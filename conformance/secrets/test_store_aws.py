@@ -18,7 +18,7 @@ from harness.waiting import eventually
 
 @pytest.fixture
 def name(request):
-    """A secret's name that no other test has."""
+    """The name of a secret that only this test uses."""
     return f"spice/{request.node.originalname}/{uuid.uuid4().hex[:8]}"
 
 
@@ -35,12 +35,12 @@ def fields(pair) -> dict:
 PAIR = {"certificate": "${aws:tls-certificate}", "key": "${aws:tls-private-key}"}
 
 
-# What it gives
+# Values
 
 
 @reference("AWS Secrets Manager", answer=NEAREST)
 def test_the_references_example_as_one_json_secret(pod, moto, name):
-    """The reference stores two names and reads two others from a third; docs/errata.md has this form of it."""
+    """The reference stores two names and reads two others from a third; docs/errata.md has this form of the example."""
     moto.create(name, fields(pod.pair))
     pod.yaml(secrets=[store(moto.url, name, {"aws_region": REGION})], tls={"enabled": True, **PAIR})
     server = pod.serve(env=aws_environment(AWS_REGION=""))
@@ -49,7 +49,7 @@ def test_the_references_example_as_one_json_secret(pod, moto, name):
 
 @reference("AWS Secrets Manager", answer=NEAREST)
 def test_the_references_example_by_the_names_it_stores(pod, moto, name):
-    """The other form: each KEY is a secret's name, and its whole string the value."""
+    """The other form: each KEY is the name of a secret, and the whole string is the value."""
     moto.create(f"{name}/certificate", pod.pair.certificate)
     moto.create(f"{name}/private-key", pod.pair.key_text)
     pod.yaml(
@@ -112,7 +112,7 @@ def test_private_ca_by_ssl_cert_file(pod, moto, name, fronts):
     clients.assert_serves(pod.serve(env=aws_environment(SSL_CERT_FILE=pod.ca_file)), pod.pair)
 
 
-def test_throttling_is_waited_out(pod, moto, name, fronts):
+def test_throttled_requests_are_retried(pod, moto, name, fronts):
     moto.create(name, fields(pod.pair))
     on = scripted_server.pass_on(moto.url)
 
@@ -185,10 +185,10 @@ def test_a_pair_that_changes_one_after_the_other_is_read_again_within_seconds(po
     moto.put(key, renewed.key_text)
     for endpoint in ("http", "flight", "grpc"):
         eventually(lambda endpoint=endpoint: clients.presented(server, endpoint) == renewed.der, f"the new certificate on {endpoint}")
-    assert len(server.logged("ERROR", match="is rejected")) == 1, "it is said once, not at each look"
+    assert len(server.logged("ERROR", match="is rejected")) == 1, "it is logged once, not at each poll"
 
 
-def test_a_store_that_goes_down_keeps_what_serves_and_is_said_once(pod, moto, name, fronts):
+def test_a_store_that_goes_down_keeps_the_values_and_is_logged_once(pod, moto, name, fronts):
     moto.create(name, fields(pod.pair))
     up = scripted_server.pass_on(moto.url)
     between = fronts(up)
@@ -222,7 +222,7 @@ def denied(asked) -> None:
     asked.answer(400, json.dumps(body).encode(), "application/x-amz-json-1.1")
 
 
-def test_a_broken_candidate_is_rejected_and_the_next_good_one_taken(pod, moto, name):
+def test_a_broken_candidate_is_rejected_and_the_next_good_one_loaded(pod, moto, name):
     moto.create(name, fields(pod.pair))
     pod.yaml(secrets=[store(moto.url, name, refresh_interval="1s")], tls=PAIR)
     server = pod.serve(env=aws_environment())
@@ -234,13 +234,12 @@ def test_a_broken_candidate_is_rejected_and_the_next_good_one_taken(pod, moto, n
     eventually(lambda: clients.presented(server) == renewed.der, "the good one")
 
 
-# The least policy
+# The minimal policy
 
 
 def test_the_least_policy_suffices_and_without_it_access_is_denied(pod, tmp_path):
-    """The policy of docs/secrets/aws.md, on an AWS of the test's own, which enforces policies for everybody there.
-
-    Moto compares actions and looks at no resource: the documented one is replaced by any.
+    """The policy of docs/secrets/aws.md, on a separate AWS, which enforces policies for all callers. moto compares
+    actions but not resources: the documented resource is replaced by a wildcard.
     """
     policy = json.loads(pages.blocks("secrets/aws.md", "json")[0])
     assert policy["Statement"][0]["Resource"].startswith("arn:aws:secretsmanager:")
@@ -269,7 +268,7 @@ def test_the_least_policy_suffices_and_without_it_access_is_denied(pod, tmp_path
         moto.stop()
 
 
-# What is said
+# Messages
 
 
 def _missing_secret(pod, moto, fronts, name):
@@ -412,7 +411,7 @@ hint: change `from` or `params`, or remove the store""",
 
 
 @pytest.mark.parametrize("case", SAID, ids=lambda case: case.__name__.strip("_"))
-def test_what_is_said(pod, moto, fronts, name, case):
+def test_messages(pod, moto, fronts, name, case):
     env = case(pod, moto, fronts, name) or aws_environment()
     refused = pod.refuse(env=env)
     assert plain(refused.report, pod.folder).replace(name, "NAME") == SAID[case]

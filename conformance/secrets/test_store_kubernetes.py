@@ -35,11 +35,11 @@ def env(pod, cluster, **more) -> dict[str, str]:
     return {"KUBECONFIG": cluster.kubeconfig(pod.home, **more)}
 
 
-# How it is come to
+# Access to the API
 
 
 def test_kubeconfig(pod, cluster):
-    """The reference's secret, as `kubectl create secret tls spice-tls-cert` makes it, without a mount."""
+    """The reference's secret, created as by `kubectl create secret tls spice-tls-cert`, without a mount."""
     cluster.put("spice-tls-cert", fields(pod.pair))
     pod.yaml(secrets=[store()], tls=PAIR)
     clients.assert_serves(pod.serve(env=env(pod, cluster)), pod.pair)
@@ -53,14 +53,14 @@ def test_service_account_of_a_pod(pod, cluster, tmp_path):
     clients.assert_serves(server, pod.pair)
 
 
-def test_namespace_param_beats_that_of_the_configuration(pod, cluster):
+def test_namespace_param_overrides_the_kubeconfig(pod, cluster):
     cluster.put("spice-tls-cert", fields(pod.pair), namespace="prod")
     pod.yaml(secrets=[store(params={"namespace": "prod"})], tls=PAIR)
     clients.assert_serves(pod.serve(env=env(pod, cluster, namespace="dev")), pod.pair)
 
 
 def test_the_role_of_the_page_is_the_one_that_is_used(pod, cluster):
-    """docs/secrets/kubernetes.md: its verbs, and no other."""
+    """The verbs of docs/secrets/kubernetes.md, and no other."""
     documents = [d for block in pages.blocks("secrets/kubernetes.md", "yaml") for d in yaml.safe_load_all(block)]
     role = next(document for document in documents if document.get("kind") == "Role")
     assert role["rules"][0]["resources"] == ["secrets"] and role["rules"][0]["resourceNames"] == ["spice-tls-cert"]
@@ -73,7 +73,7 @@ def test_the_role_of_the_page_is_the_one_that_is_used(pod, cluster):
     cluster.put("spice-tls-cert", fields(renewed))
     eventually(lambda: clients.presented(server) == renewed.der, "the change, by watch")
     assert not server.logged("WARN", "ERROR"), server.tail()
-    # Nothing was asked for that the role does not name: no list, and no other secret.
+    # No request needs more than the Role grants: no list, and no other secret.
     asked = {path.split("?")[0].rsplit("/", 1)[1] for _, path in cluster.front.requests}
     assert asked <= {"spice-tls-cert", "secrets"}, asked
     assert all("metadata.name%3Dspice-tls-cert" in path for _, path in cluster.front.requests if "watch=1" in path)
@@ -99,7 +99,7 @@ LOSSES = {"lost-connection": Cluster.drop_watches, "410-gone": Cluster.expire_wa
 
 
 @pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES.keys())
-def test_a_watch_that_is_lost_is_made_anew_and_misses_nothing(pod, cluster, lose):
+def test_a_lost_watch_is_opened_again_and_misses_nothing(pod, cluster, lose):
     cluster.put("spice-tls-cert", fields(pod.pair))
     pod.yaml(secrets=[store()], tls=PAIR)
     server = pod.serve(env=env(pod, cluster))
@@ -107,7 +107,7 @@ def test_a_watch_that_is_lost_is_made_anew_and_misses_nothing(pod, cluster, lose
         cluster.wait_for_watch(turn)
         before = cluster.watches
         lose(cluster)
-        # This happens while nobody watches.
+        # This change happens while no watch is open.
         renewed = pod.ca.issue(common_name=f"renewed-{turn}")
         cluster.put("spice-tls-cert", fields(renewed))
         eventually(lambda: clients.presented(server) == renewed.der, f"the change of turn {turn}")
@@ -115,7 +115,7 @@ def test_a_watch_that_is_lost_is_made_anew_and_misses_nothing(pod, cluster, lose
     assert not server.logged("WARN", "ERROR"), server.tail()
 
 
-def test_an_api_that_is_away_for_a_while_is_waited_for(pod, cluster):
+def test_an_unavailable_api_is_retried(pod, cluster):
     cluster.put("spice-tls-cert", fields(pod.pair))
     pod.yaml(secrets=[store()], tls=PAIR)
     server = pod.serve(env=env(pod, cluster))
@@ -146,7 +146,7 @@ def test_a_secret_that_is_deleted_keeps_the_last_good_values(pod, cluster):
     server.wait_for_log("INFO", match="can be read again")
 
 
-def test_a_key_that_is_taken_away_keeps_its_last_value(pod, cluster):
+def test_a_removed_key_keeps_its_last_value(pod, cluster):
     cluster.put("spice-tls-cert", fields(pod.pair))
     pod.yaml(secrets=[store()], tls=PAIR)
     server = pod.serve(env=env(pod, cluster))
@@ -157,7 +157,7 @@ def test_a_key_that_is_taken_away_keeps_its_last_value(pod, cluster):
     clients.assert_serves(server, pod.pair)
 
 
-def test_without_the_right_to_watch_it_is_said_and_read_by_interval(pod, cluster):
+def test_without_the_right_to_watch_it_is_logged_and_polled(pod, cluster):
     cluster.tokens[cluster.token] = {"get"}
     cluster.put("spice-tls-cert", fields(pod.pair))
     pod.yaml(secrets=[store(refresh_interval="1s")], tls=PAIR)
@@ -186,7 +186,7 @@ def test_a_token_that_the_kubelet_replaces_is_read_again(pod, cluster):
     assert not server.logged("WARN", "ERROR"), server.tail()
 
 
-# What is said
+# Messages
 
 
 def _missing_secret(pod, cluster):
@@ -328,14 +328,14 @@ hint: check that the server is healthy and that nothing on the network path drop
 
 
 @pytest.mark.parametrize("case", SAID)
-def test_what_is_said(pod, cluster, case):
+def test_messages(pod, cluster, case):
     declare, said = SAID[case]
     pod.yaml(secrets=[declare(pod, cluster)], tls=PAIR)
     refused = pod.refuse(env=env(pod, cluster))
     assert plain(refused.report, pod.folder) == said
 
 
-def test_what_is_said_without_any_configuration(pod):
+def test_message_without_any_configuration(pod):
     pod.yaml(secrets=[store()], tls=PAIR)
     assert plain(pod.refuse().report) == (
         f"{STORE}there is neither a pod's service account nor a kubeconfig{ASKED}\n"

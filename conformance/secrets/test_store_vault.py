@@ -24,29 +24,29 @@ def fields(pair) -> dict:
 
 @pytest.fixture
 def mount():
-    """The name of an engine that no other test has."""
+    """The name of an engine that only this test uses."""
     return f"kv-{uuid.uuid4().hex[:8]}"
 
 
 def store(bao, path: str, params: dict | None = None, **more) -> dict:
-    """The declaration of a store; `params` are without their prefix, and None leaves one out."""
+    """The declaration of a store; `params` have no prefix, and None omits one."""
     given = {"address": bao.url, "ca_file": bao.ca_file, **(params or {})}
     params = {f"hashicorp_vault_{key}": value for key, value in given.items() if value is not None}
     return {"name": "vault", "from": f"hashicorp_vault:{path}", "params": params, **more}
 
 
 def reader(bao, path: str, **more) -> str:
-    """A token that may read this path of the API."""
+    """A token with read access to this path of the API."""
     name = f"read-{uuid.uuid4().hex[:8]}"
     bao.policy(name, f'path "{path}" {{ capabilities = ["read"] }}', more.get("namespace", ""))
     return bao.token(name, **more)
 
 
-# What it gives
+# Values
 
 
 def test_version_2_with_the_policy_of_the_page(pod, bao):
-    """docs/secrets/vault.md: its path, and no right but that."""
+    """The path of docs/secrets/vault.md, and no other right."""
     bao.policy("spice", pages.blocks("secrets/vault.md", "hcl")[0])
     bao.put("secret", "spice", fields(pod.pair))
     pod.yaml(secrets=[store(bao, "secret/spice", {"token": "${env:TOKEN}"})], tls=PAIR)
@@ -94,7 +94,7 @@ def test_namespace(pod, bao, mount):
 
 
 def app_role(bao, mount: str, **settings) -> dict[str, str]:
-    """A role that may read the engine's secret `s`; its two halves."""
+    """A role with read access to the engine's secret `s`; returns its role id and secret id."""
     bao.policy(mount, f'path "{mount}/data/s" {{ capabilities = ["read"] }}')
     if "approle/" not in bao.ask("GET", "sys/auth"):
         bao.ask("POST", "sys/auth/approle", {"type": "approle"})
@@ -106,7 +106,7 @@ def app_role(bao, mount: str, **settings) -> dict[str, str]:
 
 
 def test_app_role_and_its_token_ends(pod, bao, mount):
-    """The token lasts two seconds and cannot be renewed: with the next it goes on."""
+    """The token lasts two seconds and cannot be renewed: reads continue with a new one."""
     bao.mount(mount)
     bao.put(mount, "s", fields(pod.pair))
     halves = app_role(bao, mount, token_ttl="2s", token_max_ttl="2s")
@@ -138,7 +138,7 @@ def test_app_role_and_its_token_ends(pod, bao, mount):
 
 
 def test_kubernetes_login(pod, bao, mount, tmp_path):
-    """OpenBao asks the cluster's API whose token it is."""
+    """OpenBao asks the cluster's API to identify the token's owner."""
     cluster = Cluster(pod.ca.issue(), pod.ca.pem)
     try:
         wrap = in_a_pod(tmp_path / "account")
@@ -178,7 +178,7 @@ def test_a_change_reaches_every_endpoint_by_interval(pod, bao, mount):
 
 
 def test_a_given_token_is_renewed(pod, bao, mount):
-    """While it is renewed it does not end; nothing else reads the store meanwhile (the interval is an hour)."""
+    """The token stays valid while it is renewed; nothing else reads the store meanwhile (the interval is an hour)."""
     bao.mount(mount)
     bao.put(mount, "s", fields(pod.pair))
     token = reader(bao, f"{mount}/data/s", period="3s", ttl="3s")
@@ -193,7 +193,7 @@ def test_a_given_token_is_renewed(pod, bao, mount):
     clients.assert_serves(server, pod.pair)
 
 
-def test_a_token_that_ends_keeps_the_last_good_values_and_is_said_once(pod, bao, mount):
+def test_an_expired_token_keeps_the_values_and_is_logged_once(pod, bao, mount):
     bao.mount(mount)
     bao.put(mount, "s", fields(pod.pair))
     token = reader(bao, f"{mount}/data/s", ttl="2s", explicit_max_ttl="2s")
@@ -232,7 +232,7 @@ def test_a_token_that_another_store_holds_is_followed(pod, bao, mount):
     assert not server.logged("WARN", "ERROR"), server.tail()
 
 
-# What is said
+# Messages
 
 
 def _missing_secret(pod, bao, fronts):
@@ -319,7 +319,7 @@ def out_of_tls(asked) -> None:
 
 
 def echo(asked) -> None:
-    """Repeats the token that it was asked with."""
+    """Returns the request's token in an error."""
     asked.answer(403, json.dumps({"errors": [f"no such token: {asked.headers.get('X-Vault-Token')}"]}).encode())
 
 
@@ -460,7 +460,7 @@ hint: check that the server runs and that hashicorp_vault_address is its address
 
 
 @pytest.mark.parametrize("case", SAID)
-def test_what_is_said(pod, bao, fronts, case):
+def test_messages(pod, bao, fronts, case):
     declare, said = SAID[case]
     pod.yaml(secrets=[declare(pod, bao, fronts)], tls=PAIR)
     refused = pod.refuse(env={"ROOT": bao.root_token})

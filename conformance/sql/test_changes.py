@@ -56,7 +56,7 @@ STATEMENTS = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, postgres):
-    """A server, on which each test makes its own tables; those of PostgreSQL are data sets from the start."""
+    """A server on which each test creates its tables; those in PostgreSQL are data sets from the start."""
     columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     for at in range(len(STATEMENTS)):
         postgres.sql(
@@ -76,7 +76,7 @@ def served(tmp_path_factory, postgres):
 
 
 def expected(statement: str) -> tuple[int, list]:
-    """DuckDB's answer: the rows that it changed, and what there is afterwards."""
+    """DuckDB's result: the number of changed rows, and the table's content afterwards."""
     base = duckdb.connect()
     base.execute(f"CREATE TABLE t ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})")
     base.execute(f"INSERT INTO t VALUES {ROWS}")
@@ -146,7 +146,7 @@ KINDS = {
 
 
 def test_every_type_comes_back_as_it_was(pod, postgres):
-    """Rows that are copied by INSERT and by UPDATE, through us, are those that PostgreSQL had."""
+    """Rows copied by INSERT and by UPDATE, through the server, equal PostgreSQL's originals."""
     postgres.sql("CREATE TYPE \"an odd kind\" AS ENUM ('a', 'b')")
     columns = ", ".join(f"c{at} {kind}" for at, kind in enumerate(KINDS))
     postgres.sql(
@@ -182,7 +182,7 @@ def test_what_postgresql_refuses_changes_nothing(pod, postgres):
         answer = clients.sql(server, text)
         assert answer.status == 400 and state in answer.text, answer
         assert postgres.sql("SELECT count(*), sum(n), sum(id) FROM guarded WHERE name = 'n' || id") == "2999|4498500|4498500"
-    # A set of rows at once; more than are sent at once.
+    # Several rows at once; more than one message holds.
     assert clients.sql(server, "UPDATE t SET n = -n").ok().json() == [{"count": 2999}]
     assert postgres.sql("SELECT sum(n) FROM guarded") == "-4498500"
     assert clients.sql(server, "DELETE FROM t WHERE n % 2 = 0").ok().json() == [{"count": 1499}]
@@ -190,7 +190,7 @@ def test_what_postgresql_refuses_changes_nothing(pod, postgres):
 
 
 def test_constraints_are_those_of_one_statement(pod, postgres):
-    """Rows that are bound to each other change together, however many there are."""
+    """Rows that depend on each other change together, whatever their number."""
     postgres.sql(
         "CREATE TABLE chained (id integer PRIMARY KEY, parent integer REFERENCES chained, at integer UNIQUE DEFERRABLE);"
         "INSERT INTO chained SELECT n, nullif(n - 1, 0), n FROM generate_series(1, 3000) n; GRANT ALL ON chained TO app"
@@ -202,7 +202,7 @@ def test_constraints_are_those_of_one_statement(pod, postgres):
 
 
 def test_a_table_that_is_rewritten_meanwhile(pod, postgres):
-    """VACUUM FULL between the read and the change: the places are those of other rows then."""
+    """VACUUM FULL between the read and the change: the row ids then belong to other rows."""
     postgres.sql(
         "CREATE TABLE moved (n integer, name text); INSERT INTO moved SELECT n, 'a' FROM generate_series(1, 3) n;"
         "DELETE FROM moved WHERE n = 1; CREATE TABLE slow (n integer); INSERT INTO slow VALUES (2);"
@@ -221,7 +221,7 @@ def test_a_table_that_is_rewritten_meanwhile(pod, postgres):
     answers = []
     with postgres.session() as other:
         other("SELECT pg_advisory_lock(7);")
-        # The rows of `t` are read, and those of `s` are waited for.
+        # The rows of `t` have been read, and the query of `s` is blocked.
         text = "UPDATE t SET name = 'b' WHERE n IN (SELECT n FROM s)"
         asking = threading.Thread(target=lambda: answers.append(clients.sql(server, text)))
         asking.start()
@@ -237,7 +237,7 @@ def test_a_table_that_is_rewritten_meanwhile(pod, postgres):
     assert postgres.sql("SELECT string_agg(n || name, ',' ORDER BY n) FROM moved") == "2b,3a"
 
 
-def test_a_table_that_is_called_as_our_own(pod, postgres):
+def test_a_table_named_like_the_temporary_one(pod, postgres):
     postgres.sql("CREATE TABLE spiced_changes (a0 integer, v0 text); INSERT INTO spiced_changes VALUES (1, 'a'), (2, 'b')")
     postgres.sql("GRANT ALL ON spiced_changes TO app")
     server = serve(pod, postgres, "public.spiced_changes")
@@ -246,7 +246,7 @@ def test_a_table_that_is_called_as_our_own(pod, postgres):
 
 
 def test_foreign_parts(pod, postgres):
-    """Rows of another server have no address, so none of the table's is changed."""
+    """Rows of a foreign server have no row id, so no row of the table is changed."""
     postgres.sql(
         "CREATE EXTENSION file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;"
         "CREATE TABLE mixed (id integer, name text) PARTITION BY LIST (id); CREATE TABLE mixed_1 PARTITION OF mixed FOR VALUES IN (1);"
@@ -266,7 +266,7 @@ def test_partitions_and_views(pod, postgres):
         "CREATE VIEW seen_through AS SELECT * FROM parted; GRANT ALL ON parted, parted_1, parted_2, seen_through TO app"
     )
     server = serve(pod, postgres, "parted")
-    # Both rows lie at the same place, each in its own part.
+    # Both rows have the same row id, each in its own partition.
     assert clients.sql(server, "UPDATE t SET name = 'c' WHERE id = 2").ok().json() == [{"count": 1}]
     assert clients.sql(server, "UPDATE t SET id = 1 WHERE id = 2").ok().json() == [{"count": 1}]
     assert postgres.sql("SELECT string_agg(name, ',' ORDER BY name) FROM parted_1") == "a,c"
@@ -274,8 +274,8 @@ def test_partitions_and_views(pod, postgres):
     assert answer.status == 501 and "a view" in answer.text, answer
 
 
-def test_a_row_that_another_has_changed_meanwhile(pod, postgres):
-    """It is not changed on top of that: while another holds it, ours waits, and then gives up."""
+def test_a_row_that_is_changed_concurrently(pod, postgres):
+    """A concurrent change is not overwritten: the server's change waits for it, and then fails."""
     postgres.sql("CREATE TABLE counted (n integer); INSERT INTO counted VALUES (0); GRANT ALL ON counted TO app")
     server = serve(pod, postgres, "counted")
     done, failed = [], []
@@ -294,8 +294,8 @@ def test_a_row_that_another_has_changed_meanwhile(pod, postgres):
     assert postgres.sql("SELECT n FROM counted") == str(len(done))
 
 
-def test_a_change_that_is_broken_off_is_undone(pod, postgres):
-    """A client that goes away while PostgreSQL is at work: nothing is changed, and nothing is left behind."""
+def test_an_abandoned_change_is_undone(pod, postgres):
+    """The client disconnects while PostgreSQL works: nothing is changed, and no session or lock remains."""
     postgres.sql("CREATE TABLE held (n integer); INSERT INTO held VALUES (1); GRANT ALL ON held TO app")
     server = serve(pod, postgres, "held")
     with postgres.session() as other:
@@ -310,7 +310,7 @@ def test_a_change_that_is_broken_off_is_undone(pod, postgres):
 
 
 def test_by_adbc(pod):
-    """`adbc_execute_update` says how many rows."""
+    """`adbc_execute_update` returns the number of rows."""
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {"allow_anonymous": "rw"}})
     server = pod.serve()
     with clients.adbc(server) as connection, connection.cursor() as cursor:

@@ -31,7 +31,7 @@ def queries(server, who=WRITES, where="true"):
 
 
 class Calling:
-    """A client that has sent a statement without end."""
+    """A client that has sent an endless statement."""
 
     text = "SELECT sum(a.value % 7) FROM generate_series(1, 10000000) a, generate_series(1, 10000000) b"
 
@@ -50,7 +50,7 @@ class Calling:
 
 
 class Busy(Calling):
-    """Its statement computes, and has the one slot of the role."""
+    """The statement computes and occupies the only slot of the role."""
 
     def __enter__(self):
         eventually(self.has_the_slot, "the slot that is taken")
@@ -58,13 +58,13 @@ class Busy(Calling):
 
     def has_the_slot(self):
         if self.process.poll() is not None:
-            # The statement that asks was faster, and this one found no slot.
+            # The query that checks ran first, and the statement found no slot.
             self.process = self.call()
         return clients.sql(self.server, "SELECT 1 AS x", *self.who).status == 503
 
 
 class Stalled(Calling):
-    """It has begun to read an answer without end, and reads no further."""
+    """The client has started to read an endless answer, and stops reading."""
 
     text = ENDLESS
 
@@ -74,7 +74,9 @@ class Stalled(Calling):
 
 
 def test_slots_by_role(pod):
-    """Readers that hold all their slots hold up no writer, and who finds no place in the queue is told at once."""
+    """Readers that hold all their slots do not delay a writer, and a caller that finds the queue full is refused at
+    once.
+    """
     server = serve(pod, concurrency={"ro": 1}, queue={"ro": 0})
     with Busy(server, READS):
         refused = clients.sql(server, "SELECT 1 AS x", *READS)
@@ -88,19 +90,21 @@ def test_slots_by_role(pod):
 
 
 def test_a_caller_that_does_not_read_takes_no_slot(pod):
-    """A slot belongs to work: an answer that waits for its reader keeps nobody else from running, past its time limit too."""
+    """A slot is held only while a query works: an answer that waits for its reader blocks no other query, even past the
+    time limit.
+    """
     server = serve(pod, concurrency={"ro": 1}, queue={"ro": 0}, timeout="3s")
     with Stalled(server, READS), Stalled(server, READS):
         for _ in range(2):
             eventually(lambda: clients.sql(server, "SELECT 1 AS x", *READS).status == 200, "an answer meanwhile")
-    # Four open results for each slot, of which one caller has three; those end with the time limit.
+    # Each slot allows four open results, of which one caller gets three; they end with the time limit.
     opened = [Stalled(server, READS) for _ in range(8)]
     eventually(lambda: clients.sql(server, "SELECT 1 AS x", *READS).status == 200, "an answer once their time is up")
     for one in opened:
         one.__exit__()
 
 
-def test_who_waits_too_long_is_sent_away_and_who_need_not_is_served(pod):
+def test_a_long_wait_in_the_queue_is_refused(pod):
     server = serve(pod, concurrency={"ro": 1}, queue={"ro": 8}, queue_timeout="300ms")
     with Busy(server, READS):
         refused = clients.sql(server, "SELECT 1 AS x", *READS)
@@ -111,7 +115,7 @@ def test_who_waits_too_long_is_sent_away_and_who_need_not_is_served(pod):
 
 
 @pytest.mark.parametrize("key", ["concurrency", "max_result_rows", "max_result_bytes"])
-def test_a_limit_of_nothing_is_refused(pod, key):
+def test_a_limit_of_zero_is_refused(pod, key):
     pod.yaml(tls=pod.write_pair(), runtime={"sql": {key: {"ro": 0} if key == "concurrency" else 0}})
     assert f"runtime.sql.{key}" in pod.refuse().stderr
 
@@ -125,7 +129,7 @@ def test_time_limit_by_header(pod):
     in_time = clients.sql(server, "SELECT 1 AS x", *READS, "-H", "Prefer: wait=30").ok()
     assert in_time.headers["preference-applied"] == "wait=30"
     assert "preference-applied" not in clients.sql(server, "SELECT 1 AS x", *READS, "-H", "Prefer: wait=soon").ok().headers
-    # Past the first rows the answer breaks off: curl says so (18: a partial file, 92: a stream that was reset).
+    # The answer breaks off after the first rows, which curl reports (18: a partial file, 92: a stream reset).
     assert clients.sql(server, ENDLESS, *READS, "-H", "Prefer: wait=1", "-o", "/dev/null").exit in (18, 92)
 
 
@@ -174,7 +178,7 @@ def bearer(key):
 
 
 def test_history(pod):
-    """Every statement that ended, by whichever endpoint, with its trace; a reader is shown its own."""
+    """Every completed statement of every endpoint, with its trace; a reader sees only its own."""
     server = serve(pod)
     traced = ("-H", f"traceparent: 00-{TRACE}-{SPAN}-01")
     clients.sql(server, "SELECT value FROM generate_series(1, 7)", *READS, *traced).ok()

@@ -23,12 +23,12 @@ GREEDY = "SELECT cardinality(array_agg(value || repeat('x', 200))) AS n FROM gen
 
 
 def numbered(k: numpy.ndarray) -> pa.Table:
-    """Rows of these numbers, each with a text that goes with it."""
+    """Rows with these numbers, each with a text that depends on its number."""
     return pa.table({"k": k, "filler": LETTERS.take(pa.array(k % len(LETTERS)))})
 
 
 def session(server, **options: object) -> list[tuple[bytes, bytes]]:
-    """The cookie of a session with these settings, as metadata of a call."""
+    """Returns the cookie of a session with these settings, as metadata of a call."""
     body = b"".join(wire.message(f1=wire.message(f1=name, f2=wire.message(f1=str(value)))) for name, value in options.items())
     with wire.Wire(server) as flight:
         told = flight.act("SetSessionOptions", body).ok()
@@ -36,7 +36,7 @@ def session(server, **options: object) -> list[tuple[bytes, bytes]]:
 
 
 def test_sort_that_spills(pod, tmp_path):
-    """The answer is four times what memory there is; it is whole and in order, and nothing is left on the disk."""
+    """The result is four times the memory limit; it is complete and in order, and no file remains on disk."""
     spilled = tmp_path / "spilled"
     spilled.mkdir()
     data.write(numbered(numpy.arange(ROWS) * 7919 % ROWS), pod.folder / "t.parquet")
@@ -46,7 +46,7 @@ def test_sort_that_spills(pod, tmp_path):
         datasets=[{"from": "file:t.parquet", "name": "t"}],
     )
     server = pod.serve(env={"TMPDIR": str(spilled)})
-    # One sort on any machine: each sets 10 MB aside before it holds a row.
+    # One partition on any machine: each sort reserves 10 MB before it holds a row.
     settings = {"datafusion.execution.target_partitions": 1, "datafusion.execution.batch_size": 1024}
     options = clients.call(headers=session(server, **settings))
     client = clients.flight_client(server)
@@ -59,9 +59,9 @@ def test_sort_that_spills(pod, tmp_path):
     (count,) = re.findall(r"SortExec[^\n]*?spill_count=(\d+)", plan.replace("\\n", "\n"))
     assert int(count) > 0, plan
     (directory,) = spilled.iterdir()
-    assert directory.stat().st_mode & 0o777 == 0o700, "nobody else may read what is spilled"
+    assert directory.stat().st_mode & 0o777 == 0o700, "spilled data is readable only by its owner"
     eventually(lambda: [path.name for path in spilled.rglob("*") if path.is_file()] == ["lock"], "what was spilled is removed")
-    # What a process that is killed leaves behind goes at the next start.
+    # Files that a killed process leaves behind are removed at the next start.
     server.signal(signal.SIGKILL)
     server.wait_for_exit()
     assert directory.exists()
@@ -79,7 +79,7 @@ SORTS = {
 
 @pytest.mark.parametrize("text", SORTS.values(), ids=SORTS)
 def test_what_spills_under_a_small_limit(pod, text):
-    """As much memory as a small container has: of a statement's own two partitions none takes what the other one needs."""
+    """The memory of a small container: neither of a statement's two partitions takes what the other one needs."""
     width, rows = 200, 400_000
     k = numpy.arange(rows) * 7919 % rows
     filler = pa.array([letter * width for letter in "abcdefgh"]).take(pa.array(k % 8))
@@ -94,7 +94,7 @@ def test_what_spills_under_a_small_limit(pod, text):
         assert clients.query(client, text, options).num_rows == rows
 
 
-# Small queries, each on a connection of its own so that no endpoint's trouble hides behind another's.
+# Small queries, each on a separate connection, so that a failing endpoint does not hide another.
 
 
 def by_http(server) -> None:
@@ -124,8 +124,8 @@ def greedy_by_flight(server) -> str:
 
 
 @pytest.mark.parametrize("greedy, code", [(greedy_by_http, "503"), (greedy_by_flight, "RESOURCE_EXHAUSTED")], ids=["http", "flight"])
-def test_others_are_served_while_some_want_too_much(pod, greedy, code):
-    """One after the other ends with the code of its endpoint, and small queries on every endpoint succeed in the meantime."""
+def test_others_are_served_while_some_exceed_a_limit(pod, greedy, code):
+    """They fail with their endpoint's code, one after the other, while small queries on every endpoint succeed."""
     pod.yaml(tls=pod.write_pair(), runtime={"sql": {"memory_limit": "64MiB"}}, datasets=[data.MEMORY])
     server = pod.serve()
     clients.sql(server, "INSERT INTO notes VALUES (1, 'a'), (2, 'b')").ok()
@@ -167,7 +167,7 @@ TOO_LARGE = {
 
 @pytest.mark.parametrize("what", TOO_LARGE)
 def test_code_of_an_answer_that_is_too_large(pod, what):
-    """By whichever way it is asked for; what is just within the bound is answered."""
+    """On every endpoint; a result just below the limit is answered."""
     pod.yaml(tls=pod.write_pair(), runtime={"sql": {"max_result_rows": 1000, "max_result_bytes": "64KiB"}})
     server = pod.serve()
     text, words = TOO_LARGE[what]

@@ -21,14 +21,14 @@ SEED = int(os.environ.get("SQL_FUZZ_SEED", "23"))
 SECONDS = float(os.environ.get("SQL_FUZZ_SECONDS", "50"))
 READER = "a-reader-that-tries-everything"
 CALLERS = 3
-#: The limit of memory is 256 MiB: what no limit counts may take as much again for each caller, and the program itself.
+# The memory limit is 256 MiB: untracked memory may take as much again for each caller, plus the program itself.
 MOST_MEMORY = 1100 << 20
-#: The time limit is two seconds: what cannot be interrupted may take some more, on a slow machine.
+# The time limit is two seconds: work that cannot be interrupted may take longer on a slow machine.
 MOST_SECONDS = 20
 
 
 class Guard(threading.Thread):
-    """Ends the server when it becomes too large, and knows what it was asked then."""
+    """Ends the server when it grows too large, and records the statements that ran at that moment."""
 
     def __init__(self, server) -> None:
         super().__init__(daemon=True)
@@ -39,12 +39,12 @@ class Guard(threading.Thread):
             try:
                 size = self.server.memory()
             except (OSError, AttributeError):
-                return  # It has ended.
+                return  # The server has ended.
             self.peak = max(self.peak, size)
             if size > MOST_MEMORY:
                 self.to_blame = [f"{size >> 20} MiB: {short(sql)}" for sql in list(self.asked.values())]
                 self.server.process.kill()
-                return  # It has ended.
+                return  # The server has ended.
 
 
 def short(sql: str) -> str:
@@ -52,7 +52,7 @@ def short(sql: str) -> str:
 
 
 def ask(port: int, sql: str) -> tuple[int, str]:
-    """The status and the answer; a connection that breaks off after the status is an answer that broke off."""
+    """Returns the status and the answer; a connection that breaks off after the status counts as a truncated answer."""
     connection = http.client.HTTPConnection("localhost", port, timeout=MOST_SECONDS)
     try:
         connection.request("POST", "/v1/sql", sql.encode(), {"x-api-key": READER, "content-type": "text/plain"})
@@ -87,7 +87,7 @@ def test_any_statement_is_answered_or_refused(pod):
             with turn:
                 statement = next(statements, None)
             if statement is None:
-                return  # It has ended.
+                return  # The server has ended.
             guard.asked[me] = statement
             try:
                 status, answer = ask(port, statement)

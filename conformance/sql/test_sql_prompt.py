@@ -27,7 +27,7 @@ def home(tmp_path):
 
 @pytest.fixture
 def terminal(home, in_clear):
-    """A prompt on the plain server."""
+    """A prompt connected to the server without TLS."""
     talk = Prompt(home, "--endpoint", endpoint(in_clear))
     yield talk
     talk.close()
@@ -35,7 +35,7 @@ def terminal(home, in_clear):
 
 @pytest.fixture
 def notes(pod):
-    """A server with a table that can be written."""
+    """A server with a writable table."""
     pod.yaml(datasets=[data.MEMORY])
     return pod.serve()
 
@@ -81,7 +81,7 @@ def test_wide_letters_stay_in_their_columns(in_clear, home):
     assert lines[3:5] == ["| 日本 |", "| ab   |"]
 
 
-def test_nothing_drives_the_terminal(in_clear, home):
+def test_values_cannot_control_the_terminal(in_clear, home):
     out = run(home, *trusting(in_clear), "SELECT chr(27) || '[2J' AS x").ok()
     assert "\x1b" not in out and "\\u{1b}[2J" in out
     failed = run(home, *trusting(in_clear), "SELECT \"\x1b[2J\"")
@@ -106,7 +106,7 @@ def test_changes_are_counted(notes, home):
     assert run(home, *trusting(notes), "--format", "csv", "SELECT count(*) AS n FROM notes").ok() == "n\n2\n"
 
 
-def test_definitions_say_nothing(notes, home):
+def test_definitions_print_nothing(notes, home):
     ran = run(home, *trusting(notes), "CREATE VIEW v AS SELECT 1 AS x; DROP VIEW v")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
 
@@ -187,7 +187,7 @@ def test_ctrl_c_ends_a_script_that_waits(in_clear, home):
     process.stdin.flush()
     assert process.stdout.readline() == b"+----------+\n"
     process.send_signal(signal.SIGINT)
-    # Its standard input stays open until it has ended.
+    # Its standard input stays open until it exits.
     assert process.wait(prompt.DEADLINE) == 1
     assert process.communicate()[1] == b"error: cancelled\n"
 
@@ -225,7 +225,7 @@ def test_usage(home):
         assert run(home, *args).code == code, args
 
 
-# Much
+# Large output
 
 
 def test_a_closed_pipe_ends_quietly(in_clear, home):
@@ -347,7 +347,7 @@ def test_settings(terminal):
 
 
 def test_completion(terminal, home):
-    # The tables come behind the prompt: Tab until they are there.
+    # Completion loads the tables after the prompt appears: press Tab until they are offered.
     eventually(lambda: "| column" in terminal.ask("\\d peop\t"), "a table is completed")
     assert "| Grace" in terminal.ask("sel\t name fr\t peo\t ord\t by nam\t;")
     assert "| 3 " in terminal.ask("SELECT id FROM people p WHERE p.nam\t = 'Edsger';")
@@ -364,13 +364,13 @@ def test_history(in_clear, home):
     file = home / ".local/state/spiced/sql_history"
     assert "secret" not in file.read_text()
     assert [stat.S_IMODE(p.stat().st_mode) for p in (file, file.parent)] == [0o600, 0o700]
-    # Another prompt goes on where the last one was, with all lines of the statement.
+    # Another prompt continues the history, with all lines of the statement.
     again = Prompt(home, "--endpoint", endpoint(in_clear))
     assert "| 42 |" in again.ask("\x1b[A")
     assert again.leave() == 0
 
 
-def test_history_elsewhere_and_nowhere(in_clear, home):
+def test_history_in_another_file_or_none(in_clear, home):
     talk = Prompt(home, "--endpoint", endpoint(in_clear), env={"XDG_STATE_HOME": str(home / "state")})
     talk.ask("SELECT 1;")
     assert talk.leave() == 0 and (home / "state/spiced/sql_history").is_file()

@@ -22,7 +22,7 @@ def home(tmp_path):
 
 @pytest.fixture
 def other_server():
-    """Starts one; all are stopped at the end."""
+    """Starts third-party servers; all are stopped at the end."""
     servers = []
 
     def start(location="grpc://127.0.0.1:0", **more) -> StandIn:
@@ -83,7 +83,7 @@ def test_a_client_certificate(other_server, home):
     )
 
 
-def test_a_cancel_is_told_to_the_server(other_server, home):
+def test_a_cancel_reaches_the_server(other_server, home):
     server = other_server(endless=True)
     process = subprocess.Popen(
         [binary(), "sql", "--endpoint", f"127.0.0.1:{server.port}", "--format", "ndjson", "SELECT 1 AS x"],

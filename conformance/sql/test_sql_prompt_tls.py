@@ -28,7 +28,7 @@ def utc(moment: datetime.datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-# Whom it believes
+# Trusted servers
 
 
 @pytest.mark.parametrize("scheme", [None, "grpc+tls", "https"])
@@ -37,7 +37,7 @@ def test_trusted_by_option_and_by_variable(over_tls, home, scheme):
     assert run(home, "--endpoint", place, "--tls-root-certificate-file", over_tls.ca, *QUERY).ok() == ANSWER
     variables = {"SPICED_SQL_ENDPOINT": place, "SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE": over_tls.ca}
     assert run(home, *QUERY, env=variables).ok() == ANSWER
-    # The option beats the variable.
+    # The option takes precedence over the variable.
     variables["SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE"] = "/nowhere"
     assert run(home, "--tls-root-certificate-file", over_tls.ca, *QUERY, env=variables).ok() == ANSWER
 
@@ -55,7 +55,7 @@ def test_every_name_of_the_certificate(over_tls, home, host):
 
 def test_the_systems_store_is_what_ssl_cert_file_names(over_tls, home):
     assert run(home, "--endpoint", endpoint(over_tls), *QUERY, env={"SSL_CERT_FILE": over_tls.ca}).ok() == ANSWER
-    # A CA that is given stands alone.
+    # A CA given by option is the only one that is trusted.
     other = ca(home, Authority("Another Root"))
     said = refused(
         home, "--endpoint", endpoint(over_tls), "--tls-root-certificate-file", other, env={"SSL_CERT_FILE": over_tls.ca}
@@ -63,7 +63,7 @@ def test_the_systems_store_is_what_ssl_cert_file_names(over_tls, home):
     assert "which is not trusted" in said
 
 
-def test_the_development_ca_of_the_current_folder(pod, home):
+def test_the_development_ca_of_the_current_directory(pod, home):
     server = pod.serve("--tls-self-signed")
     assert run(home, "--endpoint", endpoint(server), *QUERY, cwd=pod.folder).ok() == ANSWER
     said = refused(home, "--endpoint", endpoint(server))
@@ -71,13 +71,13 @@ def test_the_development_ca_of_the_current_folder(pod, home):
         "hint: that is a development CA of spiced: run this in the pod's folder, or give "
         "--tls-root-certificate-file POD/.spice/tls/ca.pem"
     )
-    # Another CA that is given is meant alone, here too.
+    # Here too, a CA given by option is the only one that is trusted.
     other = ca(home, Authority("Another Root"))
     ran = run(home, "--endpoint", endpoint(server), "--tls-root-certificate-file", other, *QUERY, cwd=pod.folder)
     assert ran.code == 1 and "is not trusted" in ran.err
 
 
-def test_a_certificate_that_vouches_for_itself_can_be_trusted(pod, home):
+def test_a_self_signed_certificate_can_be_trusted(pod, home):
     pair = self_signed()
     pod.yaml(tls=pod.write_pair(pair))
     server = pod.serve()
@@ -90,7 +90,7 @@ def test_a_certificate_that_vouches_for_itself_can_be_trusted(pod, home):
     )
 
 
-# What it says of a certificate that it does not believe
+# Errors about certificates that it does not trust
 
 
 def test_another_authority(over_tls, home):
@@ -103,7 +103,7 @@ def test_another_authority(over_tls, home):
     )
 
 
-def test_a_chain_names_whom_to_trust(pod, home):
+def test_a_chain_names_the_ca_to_trust(pod, home):
     middle = Authority("Conformance Middle", parent=pod.ca)
     pod.yaml(tls=pod.write_pair(middle.issue()))
     server = pod.serve()
@@ -157,7 +157,7 @@ def test_a_bad_certificate(pod, home, case):
 
 
 def test_a_certificate_of_the_references_recipe(pod, home):
-    """`openssl req -x509` makes a CA of it, which rustls takes for no server."""
+    """`openssl req -x509` creates a CA certificate, which rustls rejects for a server."""
     authority = Authority("localhost")
     pod.yaml(tls={"certificate": authority.pem, "key": key_pem(authority.key)})
     server = pod.serve()
@@ -169,7 +169,7 @@ def test_a_certificate_of_the_references_recipe(pod, home):
     )
 
 
-def test_a_ca_that_was_made_anew(over_tls, home):
+def test_a_ca_that_was_created_again(over_tls, home):
     old = ca(home, Authority())
     assert refused(home, "--endpoint", endpoint(over_tls), "--tls-root-certificate-file", old) == (
         f"error: no TLS connection to {endpoint(over_tls)}: its certificate (CN=localhost) was issued by another CN=Conformance Root "
@@ -196,7 +196,7 @@ def test_tls_to_plain_text(in_clear, home):
         f"hint: write --endpoint grpc://{place}; then nothing is encrypted, keys and answers included\n"
     )
     assert refused(home, "--endpoint", f"grpc+tls://{place}") == message
-    # Who gives a CA means TLS, and is never let down to plain text.
+    # A CA option implies TLS, and never falls back to plain text.
     assert refused(home, "--endpoint", place, "--tls-root-certificate-file", in_clear.ca) == message
 
 
@@ -206,7 +206,7 @@ def test_without_a_scheme_either_is_found(in_clear, over_tls, home):
 
 
 def test_no_store_at_all(in_clear, over_tls, home):
-    """As in a bare container: plain text on this machine needs none, TLS says what to do."""
+    """As in a minimal container: plain text on this machine needs no store; TLS reports what to do."""
     (home / "empty.pem").write_text("")
     nobody = {"SSL_CERT_FILE": str(home / "empty.pem")}
     assert run(home, "--endpoint", endpoint(in_clear), *QUERY, env=nobody).ok() == ANSWER
@@ -218,10 +218,10 @@ def test_no_store_at_all(in_clear, over_tls, home):
     )
 
 
-# Nobody, and others than a Flight server
+# No server, and servers other than Flight
 
 
-def test_nobody_listens(home):
+def test_no_listener(home):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -232,7 +232,7 @@ def test_nobody_listens(home):
         )
 
 
-def test_nobody_answers(home):
+def test_no_answer(home):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -259,8 +259,8 @@ def test_the_http_endpoint(over_tls, in_clear, home):
         )
 
 
-def test_what_speaks_neither(home):
-    """A server that greets in a protocol of its own, as SMTP and SSH do."""
+def test_a_server_of_another_protocol(home):
+    """A server that sends a greeting in another protocol, as SMTP and SSH do."""
     with socket.socket() as greeter:
         greeter.bind(("127.0.0.1", 0))
         greeter.listen()
@@ -284,7 +284,7 @@ def test_what_speaks_neither(home):
     thread.join(10)
 
 
-# What is given and cannot be used
+# Unusable options
 
 
 def test_files_that_cannot_be_used(over_tls, home):

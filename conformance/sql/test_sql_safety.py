@@ -14,7 +14,7 @@ from harness.waiting import eventually
 
 HEAVY = "SELECT count(*) AS n FROM generate_series(1, 300000) a, generate_series(1, 300000) b WHERE (a.value * b.value) % 7 = 3"
 
-# `{dir}` is a directory that the test made, with `secret.csv` in it.
+# `{dir}` is a directory of the test that contains `secret.csv`.
 REACHES = {
     "copy-csv": "COPY (SELECT 1 AS x) TO '{dir}/out.csv' STORED AS CSV",
     "copy-parquet": "COPY (SELECT 1 AS x) TO '{dir}/out.parquet' STORED AS PARQUET",
@@ -71,7 +71,7 @@ def test_host_is_out_of_reach(pod, outside, statement):
 
 
 def test_prepared_copy_stays_out_of_reach(pod, outside):
-    """PREPARE hides the inner plan from EXECUTE: neither may write, in one request or in two."""
+    """PREPARE hides the inner plan from EXECUTE: neither may write, whether in one request or in two."""
     server = pod.serve()
     copy = f"COPY (SELECT 1 AS x) TO '{outside}/out.csv' STORED AS CSV"
     for text in (f"PREPARE p AS {copy}; EXECUTE p", f"PREPARE p AS {copy}", "EXECUTE p", f"SELECT 1; {copy}"):
@@ -81,7 +81,7 @@ def test_prepared_copy_stays_out_of_reach(pod, outside):
 
 @pytest.fixture
 def allowed(pod, tmp_path):
-    """A server that may reach one folder of the host's."""
+    """A server that may access one directory of the host."""
     folder = tmp_path / "allowed"
     folder.mkdir()
     pod.yaml(runtime={"sql": {"host_paths": [str(folder)]}})
@@ -97,7 +97,7 @@ def test_copy_inside_a_host_path(allowed):
 
 
 def test_external_table_inside_a_host_path(allowed):
-    """The table lives in its caller's session, so creating it is all that can be seen over HTTP."""
+    """The table exists only in its caller's session, so over HTTP only its creation is visible."""
     server, folder = allowed
     data.write(data.PEOPLE, folder / "people.parquet")
     clients.sql(server, f"CREATE EXTERNAL TABLE mine STORED AS PARQUET LOCATION '{folder}/people.parquet'").ok()
@@ -169,7 +169,7 @@ def test_timeout_over_adbc(hurried):
 
 
 def test_timeout_in_mid_stream_is_no_complete_answer(hurried):
-    """The rows that came are not all: the client must see the connection break off."""
+    """The rows are incomplete: the client must see the connection break off."""
     text = "SELECT value, repeat('x', 100) AS f FROM generate_series(1, 1000000000)"
     answer = clients.sql(hurried, text, "--output", "/dev/null", accept="application/x-ndjson")
     assert answer.exit != 0 or answer.status == 503, answer
@@ -186,13 +186,13 @@ GREEDY = {
 @pytest.mark.parametrize("text", GREEDY.values(), ids=GREEDY.keys())
 def test_memory_limit(pod, text):
     pod.yaml(runtime={"sql": {"memory_limit": "64MiB", "timeout": "60s"}})
-    server = pod.serve("--allow-core-dumps")  # without it only root may reset the memory mark
+    server = pod.serve("--allow-core-dumps")  # without it only root may reset the peak memory
     clients.rows(server, "SELECT 1 AS x")
     idle = server.memory()
     server.forget_peak()
     answer = clients.sql(server, text, deadline=70)
     grown = (server.memory("VmHWM") - idle) >> 20
-    # The pool counts what operators hold, not what passes between them or what the allocator keeps.
+    # The pool counts memory that operators hold, not batches in flight or memory that the allocator keeps.
     assert grown < 700, f"a limit of 64 MiB let it grow by {grown} MiB"
-    assert answer.status in (200, 503), answer  # 200 where it could spill to the disk
+    assert answer.status in (200, 503), answer  # 200 if it could spill to disk
     assert clients.rows(server, "SELECT 1 AS x") == [{"x": 1}]

@@ -1,5 +1,4 @@
-"""The page about the prompt, `docs/sql.md`, command by command as printed, with the pod that is shipped with the
-program."""
+"""`docs/sql.md`, command by command as printed, with the pod that ships with the program."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ def timeless(text: str) -> str:
 
 @pytest.fixture
 def walk(pod):
-    """The program's own pod, in a folder of the test's, and the environment to run its lines in."""
+    """The program's own pod in a directory of the test, and the environment for its commands."""
     shutil.copy(ROOT / "spicepod.yaml", pod.folder)
     shutil.copytree(ROOT / "data", pod.folder / "data")
     server = pod.serve()
@@ -61,7 +60,7 @@ def test_the_prompt(walk):
     talk = Prompt(pod.home, env=environment, cwd=pod.folder)
     for step in steps:
         first, *rest = step.splitlines()
-        # The continuation lines, up to the `;`, were typed too.
+        # The echoed continuation lines, up to the `;`, are part of the output.
         typed = [first]
         while not (typed[0].startswith("\\") or typed[-1].endswith(";")):
             typed.append(rest[len(typed) - 1])

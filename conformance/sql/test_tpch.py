@@ -47,7 +47,7 @@ def over_postgres(tmp_path_factory, postgres):
 
 
 def _http(server, text: str) -> pa.Table:
-    """JSON that says its types; each number is read digit by digit."""
+    """JSON with types; each number is parsed digit by digit."""
     answer = clients.sql(server, text, accept="application/vnd.spiceai.sql.v1+json", deadline=tpch.DEADLINE).ok()
     body = json.loads(answer.body, parse_float=Decimal)
     schema = pa.schema([(field["name"], _type(field["data_type"])) for field in body["schema"]["fields"]])

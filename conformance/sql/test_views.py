@@ -30,6 +30,6 @@ def test_a_view_of_nothing_is_not_ready_and_says_why(pod):
     assert clients.get(server, "/v1/ready").status == 503
 
 
-def test_what_is_no_statement_is_refused(pod):
+def test_an_invalid_statement_is_refused(pod):
     pod.yaml(views=[{"name": "v", "sql": "SELEC 1"}])
     pod.refuse().names("`v`", "sql")

@@ -38,13 +38,13 @@ def test_the_corpus_is_large_enough():
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_at_start(pod, name):
-    """One error, no port, and the doctor says the same under the code."""
+    """One error, no open port, and the doctor reports the same under the code."""
     piece = BROKEN[name]
     broken_pod(pod, name)
     found = finding(check(pod, code=1), piece.code)
     assert found["severity"] == "error", found
     assert found["origin"].startswith("spicepod.yaml: runtime.tls."), found
-    assert not re.search(r"Parsing Error|Tag\(|Some\(|Err\(|\bos error\b", found["message"]), "that is for programmers"
+    assert not re.search(r"Parsing Error|Tag\(|Some\(|Err\(|\bos error\b", found["message"]), "a message for programmers"
     if piece.serves:
         server = pod.serve(env=doctor.secrets(pod))
         said = server.logged("ERROR", match=piece.code)
@@ -58,7 +58,7 @@ def test_at_start(pod, name):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_offered_to_a_good_server(pod, name):
-    """Rejected, with the same words; what served goes on, and what is good again is taken."""
+    """Rejected with the doctor's message; the current material stays in use, and valid material is loaded again."""
     piece = BROKEN[name]
     set_up = SET_UPS[piece.set_up]
     set_up.yaml(pod)
@@ -68,7 +68,7 @@ def test_offered_to_a_good_server(pod, name):
     seen = len(server.log)
     lay(pod, piece.make(pod))
     found = finding(check(pod, code=1), piece.code)
-    # Files are laid one after the other, and a look in between would see half of it.
+    # Files are written one after the other, so a poll in between may see only part of the change.
     expected = "is rejected" if piece.serves else re.escape(_flat(found["message"]))
     said = server.wait_for_log("ERROR", match=expected, since=seen)["fields"]
     assert "is rejected; the current material stays in use" in said["message"] and said["hint"], said
@@ -92,12 +92,12 @@ def test_offered_to_a_good_server(pod, name):
 
 
 def _flat(text: str) -> str:
-    """As it stands in a line of JSON."""
+    """The text as it is inside a line of JSON."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_odd_is_served_and_told(pod, name):
+def test_odd_material_is_served_and_reported(pod, name):
     code, odd = ODD[name]
     if odd.root and os.geteuid() != 0:
         pytest.skip("only root can make it")
@@ -111,7 +111,7 @@ def test_what_is_odd_is_served_and_told(pod, name):
     only_the_doctor = ("TLS-OFF", "CONFIG-WARNING", "TLS-NAME-NOT-COVERED", "TLS-DEVELOPMENT", "TLS-ROOT-EXPIRED", "TLS-OTHER-CA")
     if code not in only_the_doctor:
         logged = [r["fields"]["message"] for r in server.logged(match=code)]
-        assert logged == [found["message"]], "the start logs what the doctor says"
+        assert logged == [found["message"]], "the start logs the doctor's message"
 
 
 # The commands of the fixes
@@ -120,7 +120,7 @@ CONVERTED = {"TLS-DER", "TLS-PKCS12", "TLS-JKS", "TLS-KEY-CIPHER", "TLS-PKCS7", 
 
 
 def mend(pod, found: dict) -> None:
-    """Runs the command of the fix, and gives the file that it writes in place of the one that is broken."""
+    """Runs the command of the fix, and configures the file that it writes in place of the broken one."""
     (command,) = doctor.commands(found["fix"])
     done = doctor.in_shell(pod, command)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
@@ -131,7 +131,7 @@ def mend(pod, found: dict) -> None:
     pod.write("spicepod.yaml", re.sub(rf"^(\s+{setting}): .*$", rf"\1: {written!r}", text, flags=re.MULTILINE))
 
 
-# Pieces of other codes whose fix is a command that writes a new file.
+# Pieces with other codes whose fix is a command that writes a new file.
 MENDED = {
     *("certificate: acme.json", "certificate: quoted in a mail", "certificate: a diff", "certificate: numbered lines"),
     *("certificate: lines of grep -n", "certificate: comments of a program", "certificate: strings of a program"),
@@ -142,13 +142,13 @@ MENDED = {
 @pytest.mark.parametrize(
     "name", [name for name, piece in BROKEN.items() if piece.code in CONVERTED or name in MENDED]
 )
-def test_the_command_of_the_fix_mends_it(pod, name):
+def test_the_command_of_the_fix_works(pod, name):
     broken_pod(pod, name)
     found = finding(check(pod, code=1), BROKEN[name].code)
     mend(pod, found)
     check(pod, code=0)
     for path in pod.folder.glob("*key*.pem"):
-        assert path.stat().st_mode & 0o077 == 0, f"the fix leaves {path.name} open to others"
+        assert path.stat().st_mode & 0o077 == 0, f"others can read {path.name} after the fix"
     pod.serve(env=doctor.secrets(pod))
 
 
@@ -162,7 +162,7 @@ def test_a_command_is_quoted(pod, file):
 
 
 def test_the_comparison_of_a_mismatch(pod):
-    """Its two commands show two keys, and once there is the right one, the same."""
+    """Its two commands print different keys and, with the matching key, the same key."""
     broken_pod(pod, "pair: another's key")
     commands = doctor.commands(finding(check(pod, code=1), "TLS-KEY-MISMATCH")["fix"])
     assert len(commands) == 2, commands
@@ -183,7 +183,7 @@ def test_the_comparison_of_a_mismatch(pod):
 
 @pytest.mark.parametrize("name", ["key: another passphrase, PKCS#8", "key: another passphrase, Proc-Type"])
 def test_the_question_of_a_passphrase(pod, name):
-    """`openssl pkey` opens it with the right one, and not with the one that is set."""
+    """`openssl pkey` opens it with the right passphrase, and not with the configured one."""
     broken_pod(pod, name)
     (command,) = doctor.commands(finding(check(pod, code=1), "TLS-KEY-PASSPHRASE")["fix"])
     assert doctor.in_shell(pod, f"{command} -passin pass:{doctor.passphrase(pod)}").returncode != 0
@@ -192,7 +192,7 @@ def test_the_question_of_a_passphrase(pod, name):
     check(pod, code=0)
 
 
-def test_a_mode_is_mended(pod):
+def test_a_mode_is_fixed(pod):
     _, odd = ODD["a key that all may read"]
     odd.make(pod)
     (command,) = doctor.commands(finding(check(pod), "TLS-KEY-PERMISSIONS")["fix"])
@@ -201,7 +201,7 @@ def test_a_mode_is_mended(pod):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_an_owner_is_mended(pod):
+def test_an_owner_is_fixed(pod):
     _, odd = ODD["a key of somebody else's"]
     odd.make(pod)
     (command,) = doctor.commands(finding(check(pod), "TLS-KEY-OWNER")["fix"])
@@ -233,4 +233,4 @@ def test_the_page(tmp_path):
     LEDGER.assert_clean(text, "the page")
     if os.environ.get("SPICED_WRITE_DOCS"):
         doctor.PAGE.write_text(text)
-    assert doctor.PAGE.read_text() == text, "docs/doctor.md is not what is printed: SPICED_WRITE_DOCS=1 rewrites it"
+    assert doctor.PAGE.read_text() == text, "docs/doctor.md is outdated: SPICED_WRITE_DOCS=1 rewrites it"

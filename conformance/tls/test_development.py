@@ -20,28 +20,30 @@ def _leaf(path) -> x509.Certificate:
     return x509.load_pem_x509_certificate(path.read_bytes())
 
 
-def test_who_only_looks_makes_nothing(pod):
+def test_a_check_creates_nothing(pod):
     pod.yaml(tls={"self_signed": True})
     report = json.loads(run(pod, "tls", "check", "--json", pod.folder).stdout)
     assert [f["code"] for f in report["findings"]] == ["TLS-DEVELOPMENT"], report
     assert not (pod.folder / ".spice").exists()
 
 
-def test_a_dry_run_makes_nothing(pod):
+def test_a_dry_run_creates_nothing(pod):
     key = LEDGER.mark("an API key")
     keys = {"auth": {"api_key": {"keys": [f"{key}:rw"]}}}
     pod.yaml(tls=pod.write_pair(), runtime=keys)
     server = pod.serve()
     text = json.dumps({"runtime": {"tls": {"self_signed": True}, **keys}})
     pod.write("spicepod.yaml.next", text)
-    # Both at once, so that the look at files does not come between.
+    # Rename instead of write, so that no poll sees an incomplete file.
     (pod.folder / "spicepod.yaml.next").rename(pod.folder / "spicepod.yaml")
     clients.get(server, "/v1/tls/reload?dry_run=true", "-X", "POST", "-H", f"X-API-Key: {key}").ok()
 
 
 @pytest.mark.parametrize("how", ["self_signed", "tls init"])
-def test_it_is_made_anew_before_it_ends(pod, how):
-    """The clock, and it alone, goes to 20 days before the end: the next leaf is served, by the same CA, without a restart."""
+def test_it_is_renewed_before_it_expires(pod, how):
+    """Only the clock moves, to 20 days before the expiry: the next leaf is served, issued by the same CA, without a
+    restart.
+    """
     if how == "self_signed":
         folder = pod.folder / ".spice/tls"
         pod.yaml(tls={"self_signed": True})
@@ -59,4 +61,4 @@ def test_it_is_made_anew_before_it_ends(pod, how):
     assert after.not_valid_after_utc > before.not_valid_after_utc + datetime.timedelta(days=300)
     for endpoint in ("http", "flight", "grpc"):
         eventually(lambda endpoint=endpoint: x509.load_der_x509_certificate(clients.presented(server, endpoint)) == after, f"it on {endpoint}")
-    assert (folder / "ca.pem").read_bytes() == ca, "clients trust the CA that they know"
+    assert (folder / "ca.pem").read_bytes() == ca, "clients keep trusting the same CA"

@@ -24,7 +24,7 @@ from harness.metrics import total
 from harness.pod import ENDPOINTS
 from harness.waiting import eventually
 
-# PKCS#8 (RFC 5958, RFC 8018): PBES2 with each cipher, and each way to make a key of a passphrase.
+# PKCS#8 (RFC 5958, RFC 8018): PBES2 with each cipher and each key derivation function.
 PKCS8 = {
     "aes-128-cbc": ["-v2", "aes-128-cbc"],
     "aes-192-cbc": ["-v2", "aes-192-cbc"],
@@ -39,7 +39,7 @@ PKCS8 = {
     "scrypt": ["-scrypt"],
     "scrypt, costlier": ["-scrypt", "-scrypt_N", "8192", "-scrypt_r", "16", "-scrypt_p", "3"],
 }
-# OpenSSL's own, before (`Proc-Type: 4,ENCRYPTED`, RFC 1421 §4.6.1.1).
+# OpenSSL's older format (`Proc-Type: 4,ENCRYPTED`, RFC 1421 §4.6.1.1).
 LEGACY = ["aes128", "aes192", "aes256", "des3"]
 KINDS = ["p256", "p384", "rsa2048", "ed25519"]
 PASSPHRASES = {
@@ -56,7 +56,7 @@ PASSPHRASES = {
 
 
 def encrypted(pod, pair, words: list[str], passphrase: str) -> str:
-    """The key, encrypted by `openssl pkcs8` or `rsa` or `ec`; the passphrase goes by a file."""
+    """The key, encrypted by `openssl pkcs8`, `rsa` or `ec`; the passphrase is passed in a file."""
     file = pod.home / "passphrase"
     file.write_bytes(passphrase.encode() + b"\n")
     return broken.with_openssl(pod, pair.key_text, *words, "-passout", f"file:{file}")
@@ -70,7 +70,7 @@ def legacy(pod, pair, cipher: str, passphrase: str) -> str:
 
 
 def serve(pod, pair, key: str, passphrase: str, **more):
-    """With the passphrase from a variable, by reference."""
+    """A server whose passphrase comes from a variable, by reference."""
     pod.write("tls.crt", pair.certificate)
     pod.write("tls.key", key)
     setting = {"key_passphrase": "${env:TLS_KEY_PASSPHRASE}"}
@@ -112,7 +112,7 @@ def test_proc_type(pod, word, kind, cipher):
 
 
 def test_proc_type_behind_parameters(pod, word):
-    """As `openssl ecparam -genkey | openssl ec -aes256` leaves it, with the curve's name before."""
+    """As `openssl ecparam -genkey | openssl ec -aes256` writes it, preceded by the curve's name."""
     key = broken.EC_PARAMETERS + legacy(pod, pod.pair, "aes256", word)
     assert_serves(serve(pod, pod.pair, key, word), pod.pair)
 
@@ -124,7 +124,7 @@ def test_crlf(pod, word):
 
 @pytest.mark.parametrize("form", ["pkcs8", "legacy"])
 def test_inline_by_reference(pod, word, form):
-    """Key and passphrase both from variables, the newlines in letters."""
+    """Key and passphrase both come from variables, with newlines written as `\\n`."""
     key = encrypted(pod, pod.pair, ["pkcs8", "-topk8"], word) if form == "pkcs8" else legacy(pod, pod.pair, "aes128", word)
     refers = {"certificate": "${env:CRT}", "key": "${env:KEY}", "key_passphrase": "${env:WORD}"}
     pod.yaml(tls=refers)
@@ -137,7 +137,7 @@ def test_inline_by_reference(pod, word, form):
 
 @pytest.mark.parametrize("form", ["pkcs8", "legacy"])
 @pytest.mark.parametrize("passphrase", PASSPHRASES.values(), ids=PASSPHRASES.keys())
-def test_a_passphrase_is_text_as_it_is(pod, passphrase, form):
+def test_a_passphrase_is_used_unchanged(pod, passphrase, form):
     make = {"pkcs8": lambda: encrypted(pod, pod.pair, ["pkcs8", "-topk8"], passphrase), "legacy": lambda: legacy(pod, pod.pair, "aes256", passphrase)}
     assert_serves(serve(pod, pod.pair, make[form](), passphrase), pod.pair)
 
@@ -170,8 +170,10 @@ def test_where_a_passphrase_may_come_from(pod, way):
     assert_serves(pod.serve(env=env), pod.pair)
 
 
-def test_a_newline_at_the_end_of_a_secret_is_nobodys_passphrase(pod, word):
-    """`kubectl create secret --from-file` of what an editor wrote: the line's end is no part of it."""
+def test_a_newline_at_the_end_of_a_secret_is_ignored(pod, word):
+    """A secret that `kubectl create secret --from-file` made from an edited file: its final newline is not part of the
+    passphrase.
+    """
     pod.write("tls.key", encrypted(pod, pod.pair, ["pkcs8", "-topk8"], word))
     pod.write("tls.crt", pod.pair.certificate)
     pod.write("secrets/word", f"{word}\n")
@@ -202,7 +204,7 @@ def test_wrong_and_missing(pod, word, form, wrong):
         tls["key_passphrase"] = "${env:WORD}"
     pod.yaml(tls=tls)
     env = {"WORD": given} if given is not None else {}
-    # The ledger holds what is said against both passphrases.
+    # The ledger holds both passphrases, and the output is checked against it.
     refusal = pod.refuse(env=env)
     if wrong == "empty":
         refusal.names("WORD")
@@ -214,7 +216,7 @@ def test_wrong_and_missing(pod, word, form, wrong):
 
 
 def _opens_by_chance(decrypt) -> str:
-    """A wrong passphrase whose last block ends in padding that looks right, as one of 256 does (RFC 5652 §6.3)."""
+    """Finds a wrong passphrase whose last block ends in valid padding, as one in 256 does (RFC 5652 §6.3)."""
     for number in itertools.count():
         guess = f"guess{number}"
         last = decrypt(guess.encode())[-16:]
@@ -237,7 +239,7 @@ def _legacy_key(passphrase: bytes, salt: bytes) -> bytes:
 @pytest.mark.parametrize("form", ["pkcs8", "legacy"])
 @pytest.mark.parametrize("kind", ["p256", "rsa2048"])
 def test_a_wrong_passphrase_whose_padding_looks_right(pod, word, kind, form):
-    """What comes out is noise, and the passphrase is to blame, not the key."""
+    """The decrypted data is noise; the report blames the passphrase, not the key."""
     pair = pod.ca.issue(kind=kind)
     if form == "legacy":
         key = legacy(pod, pair, "aes256", word)
@@ -259,7 +261,7 @@ def test_a_wrong_passphrase_whose_padding_looks_right(pod, word, kind, form):
         cipher = _cbc(key_for(word.encode()), iv).encryptor()
         data = cipher.update(plain) + cipher.finalize()
         key = _pbes2(_pbkdf2(1, salt), iv, data)
-        assert_serves(serve(pod, pair, key, word), pair)  # the right one, to see that this is a key
+        assert_serves(serve(pod, pair, key, word), pair)  # the right passphrase works
 
         def decrypt(guess: bytes) -> bytes:
             cipher = _cbc(key_for(guess), iv).decryptor()
@@ -273,11 +275,11 @@ def test_a_wrong_passphrase_whose_padding_looks_right(pod, word, kind, form):
 
 
 def test_nothing_shows_a_passphrase(pod, word):
-    """Explain, status, logs at their most talkative, and the metrics."""
+    """`config explain`, the status, logs at the highest level, and the metrics."""
     server = serve(pod, pod.pair, encrypted(pod, pod.pair, ["pkcs8", "-topk8"], word), word)
     env = {"TLS_KEY_PASSPHRASE": word}
     for words in (["config", "explain"], ["config", "explain", "--json"], ["secrets", "check"], ["tls", "check"]):
-        said = run(pod, *words, pod.folder, env=env)  # held against the ledger
+        said = run(pod, *words, pod.folder, env=env)  # scanned for secrets
         assert words[0] != "config" or b"key_passphrase" in said.stdout
     LEDGER.assert_clean(clients.get(server, "/v1/status").ok().body, "/v1/status")
     loud = pod.serve("-vv", env={**env, "SPICED_LOG": "trace"})
@@ -294,7 +296,7 @@ def test_a_passphrase_in_the_pod_is_masked(pod):
     assert_serves(pod.serve(), pod.pair)
 
 
-def test_a_passphrase_that_nothing_is_encrypted_with(pod, word):
+def test_a_passphrase_for_an_unencrypted_key(pod, word):
     server = serve(pod, pod.pair, pod.pair.key_text, word)
     assert_serves(server, pod.pair)
     (said,) = server.logged(match="TLS-PASSPHRASE-UNUSED")
@@ -310,7 +312,8 @@ def test_a_passphrase_without_a_key(pod, word):
 
 
 def test_key_and_passphrase_rotate_together(pod):
-    """From a store: whichever comes first, no handshake fails, and the new pair serves once both are there."""
+    """From a store: in any order of the changes, no handshake fails, and the new pair is used once all parts are there.
+    """
     folder = pod.folder / "secrets"
 
     def store(name: str, text: str) -> None:
@@ -336,7 +339,7 @@ def test_key_and_passphrase_rotate_together(pod):
             store(name, new[name])
             server.signal(signal.SIGHUP)
             clients.get(server, "/health").ok()
-        assert clients.presented(server) == before, "half of it is never taken"
+        assert clients.presented(server) == before, "a partial change is never loaded"
         store(order[-1], new[order[-1]])
         eventually(lambda: clients.presented(server) == renewed.der, "the new pair", 60)
     for endpoint in ENDPOINTS:
@@ -345,7 +348,7 @@ def test_key_and_passphrase_rotate_together(pod):
 
 
 def test_from_plain_to_encrypted_and_back(pod, word):
-    """The passphrase is set before it is needed; the key's file changes under it."""
+    """The passphrase is set before it is needed; the key file changes later."""
     server = serve(pod, pod.pair, pod.pair.key_text, word)
     for make in (lambda p: encrypted(pod, p, ["pkcs8", "-topk8"], word), lambda p: legacy(pod, p, "aes256", word), lambda p: p.key_text):
         renewed = pod.ca.issue(common_name="renewed")
@@ -354,8 +357,8 @@ def test_from_plain_to_encrypted_and_back(pod, word):
         eventually(lambda: clients.presented(server) == renewed.der, "the next one")
 
 
-def test_one_key_is_encrypted_anew(pod):
-    """The same key and certificate under another passphrase: nothing to swap, and nothing breaks."""
+def test_one_key_is_encrypted_again(pod):
+    """The same key and certificate under another passphrase: nothing is swapped, and nothing fails."""
     folder = pod.folder / "secrets"
     words = [LEDGER.mark("a passphrase"), LEDGER.mark("a new passphrase")]
     pod.write("tls.crt", pod.pair.certificate)
@@ -378,7 +381,7 @@ def test_one_key_is_encrypted_anew(pod):
 
 
 def test_a_list_of_encrypted_pairs(pod):
-    """Each with a passphrase of its own, beside one without."""
+    """Each with its own passphrase, next to one without."""
     env, more = {}, []
     pairs = {}
     for number, form in enumerate(["pkcs8", "legacy", "plain"]):
@@ -399,7 +402,7 @@ def test_a_list_of_encrypted_pairs(pod):
         said = clients.s_client(server.port("http"), "-servername", name)
         assert pair.certificate.splitlines()[1] in said, name
     assert not server.logged(match="PASSPHRASE-UNUSED")
-    # The top pair's passphrase is the top pair's.
+    # The passphrase of the top-level pair applies to that pair only.
     pod.write("pkcs8.key", encrypted(pod, pairs["pkcs8.example.com"], ["pkcs8", "-topk8"], LEDGER.mark("another passphrase")))
     said = server.wait_for_log("ERROR", match="is rejected")["fields"]
     assert "certificates[0]" in said["reason"] and "does not decrypt" in said["reason"], said
@@ -424,7 +427,7 @@ def _pbes2(kdf: bytes, iv: bytes, data: bytes) -> str:
 
 
 def _dear(kdf: bytes) -> str:
-    """Noise, whose passphrase costs what `kdf` says."""
+    """An encrypted key of noise whose decryption costs what `kdf` states."""
     return _pbes2(kdf, os.urandom(16), os.urandom(144))
 
 
@@ -450,7 +453,7 @@ DEAR = {
 
 @pytest.mark.parametrize("kdf", DEAR.values(), ids=DEAR.keys())
 def test_what_a_key_may_cost_is_bounded(pod, word, kdf):
-    """A file says how dear its passphrase is; the time and memory of a start, and of a reload, are not its to take."""
+    """A file states the cost of its passphrase; neither a start nor a reload spends unlimited time or memory on it."""
     pod.write("tls.key", _dear(kdf))
     pod.write("tls.crt", pod.pair.certificate)
     pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "tls.key", "key_passphrase": "${env:WORD}"})

@@ -24,7 +24,7 @@ EVERY_DOOR = {*ENDPOINTS, "metrics"}
 
 
 def serve(pod, tls=None, ahead=0 * DAY):
-    """A server with a clock of its own."""
+    """A server with its own clock."""
     clock = Clock(pod, ahead)
     pod.yaml(tls=tls or pod.write_pair())
     server = pod.serve("--metrics", "localhost:0", env=clock.environment)
@@ -38,7 +38,7 @@ def health(server) -> str:
 
 
 def told(server, since: int = 0) -> list[tuple[datetime.datetime, str, str]]:
-    """When, at what level and under what code the log spoke of an end."""
+    """Time, level and code of each log line about an expiry."""
     return [
         (datetime.datetime.fromisoformat(r["timestamp"]), r["level"], r["fields"]["code"])
         for r in server.logged(match=ENDS, since=since)
@@ -84,7 +84,7 @@ def test_a_life_to_its_end_and_the_next(pod):
             assert_metric(server, pair)
             assert_serves(server, pair)
 
-    # Once a day, for however many endpoints: and never before its time.
+    # Once a day, whatever the number of endpoints, and never early.
     when = [day for day, _, _ in told(server)]
     assert min(when) >= pair.leaf.not_valid_after_utc - 30 * DAY
     assert len(when) == 34, when
@@ -99,17 +99,17 @@ def test_a_life_to_its_end_and_the_next(pod):
     seen = len(server.log)
     for _ in range(3):
         server.clock.go(DAY)
-        server.stays_up(0.5)  # within which it spoke on each of the days before
+        server.stays_up(0.5)  # on each day before, the log line appeared within this time
     assert not told(server, since=seen)
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("left, level", [(20, "WARN"), (5, "ERROR"), (-1, "ERROR")], ids=lambda value: str(value))
-def test_once_a_day_however_often_the_clock_is_looked_at(pod, left, level):
-    """From the start on, hour by hour."""
+def test_once_a_day_however_often_the_clock_is_checked(pod, left, level):
+    """From the start, hour by hour."""
     pair = pod.ca.issue(starts=-90 * DAY, ends=left * DAY + HOUR / 2)
     server = serve(pod, pod.write_pair(pair))
-    assert told(server), "the start says it first"
+    assert told(server), "the first line appears at startup"
     for _ in range(16):
         server.clock.go(3 * HOUR)
         server.stays_up(0.4)
@@ -119,8 +119,8 @@ def test_once_a_day_however_often_the_clock_is_looked_at(pod, left, level):
     assert set(by_day.values()) == {1} and len(by_day) in (2, 3), said
 
 
-def test_what_was_good_is_told_by_one_and_not_by_all(pod):
-    """Of two certificates each is told for itself; the one that is renewed falls silent."""
+def test_each_certificate_is_reported_separately(pod):
+    """Each of two certificates is reported separately; after a renewal its report stops."""
     short, long = pod.ca.issue(("a.localhost",), common_name="a", ends=31 * DAY), pod.ca.issue(ends=200 * DAY)
     more = pod.write_pair(short, stem="a")
     server = serve(pod, {**pod.write_pair(long), "certificates": [more]})
@@ -139,7 +139,7 @@ def test_what_was_good_is_told_by_one_and_not_by_all(pod):
 
 
 def test_an_intermediate_that_ends_first(pod):
-    """The chain ends where its first link does, and that is told, too."""
+    """The chain expires with its first certificate to expire, and that is reported too."""
     between = Authority("Between", pod.ca)  # 365 days
     pair = between.issue(ends=700 * DAY)
     server = serve(pod, pod.write_pair(pair))
@@ -149,7 +149,7 @@ def test_an_intermediate_that_ends_first(pod):
     assert "CN=Between" in str(said["fields"]), said
 
 
-# Session tickets. A window is 6 h; what the last two have made is taken.
+# Session tickets. A window is 6 h; tickets of the last two windows are accepted.
 
 
 def resumed(server, endpoint: str, version: str, session) -> bool:
@@ -166,7 +166,7 @@ def test_a_ticket_is_good_at_another_replica_for_two_windows(pod, tmp_path, vers
     one = pod.serve(env={"TICKETS": secret})
     session = tmp_path / "session.pem"
     clients.save_session(one, "http", version, session)
-    assert resumed(one, "http", version, session), "at the one that gave it"
+    assert resumed(one, "http", version, session), "at the replica that issued it"
 
     clock = Clock(pod)
     other = pod.serve(env={"TICKETS": secret, **clock.environment})
@@ -175,11 +175,11 @@ def test_a_ticket_is_good_at_another_replica_for_two_windows(pod, tmp_path, vers
     for ahead, good in [(6 * HOUR, True), (12 * HOUR, False), (13 * HOUR, False), (72 * HOUR, False)]:
         clock.set(ahead)
         assert resumed(other, "http", version, session) == good, f"{ahead} later"
-    # It goes on giving tickets, which are good.
+    # It still issues tickets, which are valid.
     newer = tmp_path / "newer.pem"
     clients.save_session(other, "http", version, newer)
     assert resumed(other, "http", version, newer)
-    # A replica that starts late has not seen the windows before, and takes their tickets all the same.
+    # A replica that starts late has not seen the earlier windows, and accepts their tickets nevertheless.
     late = pod.serve(env={"TICKETS": secret, **Clock(pod, 6 * HOUR).environment})
     assert resumed(late, "http", version, session), "at a replica that started a window later"
     later = pod.serve(env={"TICKETS": secret, **Clock(pod, 13 * HOUR).environment})

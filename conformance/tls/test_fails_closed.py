@@ -27,7 +27,8 @@ CERTIFICATE = "spicepod.yaml: runtime.tls.certificate"
 KEY = "spicepod.yaml: runtime.tls.key"
 
 
-# Material that is missing or wrong. Each writes into the pod and says what the report must name.
+# Material that is missing or wrong. Each function writes into the pod and returns the names that the report must
+# contain
 
 
 def missing_variable(pod: Pod):
@@ -176,7 +177,7 @@ def der_certificate(pod: Pod):
 
 
 def path_given_as_text(pod: Pod):
-    """A path under the key that wants PEM text: the mistake that everybody makes once."""
+    """A path in a setting for PEM text: a common mistake."""
     paths = pod.write_pair()
     pod.yaml(tls={"certificate": paths["certificate_file"], "key": paths["key_file"]})
     return [CERTIFICATE, "certificate_file"]
@@ -248,13 +249,13 @@ def test_material(pod, case):
 
 
 def test_empty_secret(pod):
-    """A secret that is there and empty is not a certificate."""
+    """A secret that exists but is empty is not a certificate."""
     pod.yaml(tls={"certificate": "${env:EMPTY_CERT}", "key": pod.pair.key_text})
     pod.refuse(env={"EMPTY_CERT": ""}).names("EMPTY_CERT", CERTIFICATE, "empty")
 
 
 def test_unreadable_file(pod):
-    """As root every mode can be read; /proc/self/mem fails at its first byte even so."""
+    """Root can read files of any mode; /proc/self/mem fails at its first byte even for root."""
     path = "/proc/self/mem"
     pod.yaml(tls={**pod.write_pair(), "certificate_file": path})
     pod.refuse().names(path, CERTIFICATE_FILE)
@@ -332,7 +333,7 @@ def test_known_versions_of_the_pod_file(pod, version):
 
 
 def test_unknown_key_shown_next_to_a_secret_does_not_show_it(pod):
-    """An error that quotes the YAML must not quote the key that stands beside it."""
+    """An error that quotes the YAML must not quote the key next to it."""
     pod.yaml(tls={"certificate": pod.pair.certificate, "keyy": pod.pair.key_text})
     pod.refuse().names("keyy")
 
@@ -358,7 +359,7 @@ def test_keys_that_spice_knows_are_a_warning(pod):
         assert server.logged("WARN", match=key), f"no warning for {key}:\n{server.stderr}"
 
 
-# A setting that asks for a protection that is not available is refused, too.
+# A setting that asks for an unavailable protection is refused too.
 
 EMPTY = {
     "mtls": ({"auth": {"mtls": {"identities": [{"san_dns": "a.example", "role": "ro"}]}}}, "runtime.auth.mtls"),
@@ -368,13 +369,13 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("what", EMPTY)
-def test_what_could_not_be_enforced_is_refused(pod, what):
+def test_unenforceable_settings_are_refused(pod, what):
     asked, named = EMPTY[what]
     pod.yaml(tls={**pod.write_pair(), **asked.get("tls", {})}, runtime={k: v for k, v in asked.items() if k != "tls"})
     pod.refuse().names(what, named)
 
 
-def test_what_says_none_is_taken(pod):
+def test_settings_that_ask_for_nothing_are_accepted(pod):
     pod.yaml(tls={**pod.write_pair(), "client_auth_mode": "none", "client_crl_files": [], "certificates": []})
     clients.get(pod.serve(), "/health").ok()
 
@@ -397,13 +398,13 @@ def test_help_and_version_are_no_errors(pod):
         assert done.returncode == 0 and word in done.stdout.decode(), done
 
 
-def test_folder_without_a_pod_file(pod):
+def test_directory_without_a_pod_file(pod):
     empty = pod.home / "empty"
     empty.mkdir()
     pod.refuse(path=empty).names("spicepod.yaml", str(empty))
 
 
-def test_folder_that_does_not_exist(pod):
+def test_directory_that_does_not_exist(pod):
     pod.refuse(path="/no/such/folder").names("/no/such/folder")
 
 
@@ -420,10 +421,10 @@ def test_port_in_use(pod, endpoint):
     report = [line for line in server.stderr.splitlines() if not line.startswith("{")]
     assert report and report[0].startswith("error: ") and report[-1].startswith("hint: "), server.stderr
     assert address in server.stderr, server.stderr
-    assert '"serving"' not in server.stderr, "it served before all ports were bound"
+    assert '"serving"' not in server.stderr, "it reported that it serves before all ports were bound"
 
 
-# What is only worth a word in the log.
+# Problems that only cause a log line.
 
 
 def test_key_file_open_to_others_warns_and_serves(pod):

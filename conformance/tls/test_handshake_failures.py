@@ -18,7 +18,7 @@ DAY = datetime.timedelta(days=1)
 
 
 def results(server) -> dict[str, float]:
-    """What is counted on the HTTP endpoint, by result."""
+    """The counters of the HTTP endpoint, by result."""
     counted: dict[str, float] = {}
     for name, labels, value in metrics(server):
         if name == "spiced_tls_handshakes_total" and labels["endpoint"] == "http":
@@ -58,7 +58,7 @@ def _distrusts(pod, server):
 
 
 def _reset(pod, server):
-    """After the server's first flight, so that it is in the middle of it."""
+    """After the server's first flight, in the middle of its handshake."""
     flight = ssl.MemoryBIO()
     half = clients.context().wrap_bio(ssl.MemoryBIO(), flight, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
@@ -82,7 +82,7 @@ def _silent(pod, server):
 def _slow(pod, server):
     with _raw(server) as connection:
         connection.sendall(b"\x16\x03\x01\x02\x00\x01")
-        assert connection.recv(1) == b"", "it is closed at the deadline"
+        assert connection.recv(1) == b"", "the server closes it at the deadline"
 
 
 def _client(**more):
@@ -96,7 +96,7 @@ def _revoked(pod):
     return REVOKED[id(pod)]
 
 
-# By the result: the settings of TLS, and a client that fails in that way.
+# By result: the TLS settings, and a client that fails in that way.
 REQUIRED = {"client_auth_mode": "required"}
 FAILURES = {
     "no_shared_version": ({"min_version": "1.3"}, _old_version),
@@ -115,7 +115,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("result", FAILURES)
-def test_a_failure_is_counted_as_what_it_was(pod, result):
+def test_a_failure_is_counted_by_its_cause(pod, result):
     settings, fail = FAILURES[result]
     if settings.get("client_auth_mode"):
         REVOKED[id(pod)] = pod.ca.issue(names=(), common_name="revoked", client=True)
@@ -124,7 +124,7 @@ def test_a_failure_is_counted_as_what_it_was(pod, result):
         settings = {**settings, "client_auth_ca_file": "ca.pem"}
         if result == "client_certificate_revoked":
             settings["client_crl_files"] = ["clients.crl"]
-        # The metrics endpoint wants a certificate too.
+        # The metrics endpoint requires a client certificate too.
         show = clients.as_client(pod.ca, pod.home)
     else:
         show = []

@@ -14,7 +14,7 @@ from harness.pod import ENDPOINTS, Pod
 from harness.server import Server
 from harness.tables import reference
 
-# Kinds of keys, and how they are written.
+# Kinds of keys, and their encodings.
 
 KEYS = [
     ("rsa2048", "pkcs8"),
@@ -102,7 +102,7 @@ def test_self_signed_with_san(pod):
 
 @reference("Self-signed certificate")
 def test_the_openssl_recipe_of_the_reference(pod):
-    """It makes a certificate without SAN and with CA:TRUE: curl takes it, the log warns."""
+    """It creates a certificate without SAN and with CA:TRUE: curl accepts it, and the log warns."""
     clients.openssl("genrsa", "-out", "key.pem", "2048", cwd=pod.folder)
     clients.openssl(
         "req",
@@ -167,7 +167,7 @@ def test_certificate_without_its_intermediate_is_served(pod):
     assert server.logged("WARN", "ERROR", match="intermediate"), server.stderr
 
 
-# PEM that something on its way deformed.
+# PEM that was deformed in transit.
 
 
 @pytest.mark.parametrize("carrier", ["file", "variable"])
@@ -186,7 +186,7 @@ def test_deformed_pem(pod, deform, carrier):
 
 
 def test_deformed_chain(pod):
-    """Several certificates whose newlines an unquoted shell expansion turned to blanks."""
+    """Several certificates whose newlines became spaces in an unquoted shell expansion."""
     middle = Authority("Conformance Intermediate", pod.ca)
     pair = middle.issue()
     pod.yaml(tls={"certificate": "${env:CERT}", "key": "${env:KEY}"})
@@ -195,7 +195,7 @@ def test_deformed_chain(pod):
 
 
 def test_certificate_behind_openssl_text(pod):
-    """`openssl x509 -text` puts pages before the PEM."""
+    """`openssl x509 -text` prints a description before the PEM."""
     text = clients.openssl("x509", "-text", send=pod.pair.certificate.encode())
     pod.yaml(tls={"certificate_file": str(pod.write("tls.crt", text)), "key": pod.pair.key_text})
     assert_serves(pod.serve(), pod.pair)
@@ -211,10 +211,10 @@ def test_self_signed_setting_makes_a_ca_and_a_leaf_and_keeps_them(pod, how):
     first = pod.serve(*args)
     folder = pod.folder / ".spice/tls"
     authorities = [p for p in sorted(folder.rglob("*")) if p.is_file() and _is_ca(p)]
-    assert len(authorities) == 1, f"one file of {folder} should hold the CA alone: {list(folder.rglob('*'))}"
+    assert len(authorities) == 1, f"one file of {folder} should hold only the CA: {list(folder.rglob('*'))}"
     for path in folder.rglob("*"):
         if path.is_file() and b"PRIVATE KEY" in path.read_bytes():
-            assert path.stat().st_mode & 0o077 == 0, f"{path} is open to others"
+            assert path.stat().st_mode & 0o077 == 0, f"{path} is readable by others"
             text = path.read_text()
             LEDGER.add_key(load_pem_private_key(text[text.index("-----BEGIN") :].encode(), None))
     first.ca = str(authorities[0])
@@ -222,7 +222,7 @@ def test_self_signed_setting_makes_a_ca_and_a_leaf_and_keeps_them(pod, how):
         clients.curl(first.url("/health", host=host), ca=first.ca).ok()
     assert clients.query(clients.flight_client(first), "SELECT 1 AS x").to_pylist() == [{"x": 1}]
     leaf = x509.load_der_x509_certificate(clients.presented(first))
-    assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca, "CA and leaf are apart"
+    assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca, "CA and leaf are one"
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "localhost" in names.get_values_for_type(x509.DNSName)
     assert {"127.0.0.1", "::1"} <= {str(ip) for ip in names.get_values_for_type(x509.IPAddress)}

@@ -11,14 +11,14 @@ from harness.certificates import Pair
 from harness.pod import ENDPOINTS, Pod
 from harness.tables import reference
 
-# Strongest first. A pod cannot say the same key twice, so two of the pairs cannot meet.
+# Highest precedence first. A pod cannot contain the same key twice, so two of the pairs cannot occur.
 SOURCES = ["cli-file", "cli-inline", "env-file", "env-inline", "ref-file", "ref-inline", "plain-file", "plain-inline"]
 CANNOT_MEET = {("ref-file", "plain-file"), ("ref-inline", "plain-inline")}
 MEETINGS = [pair for pair in itertools.combinations(SOURCES, 2) if pair not in CANNOT_MEET]
 
 
 class Layers:
-    """Collects what each source says, for one start."""
+    """Collects the values of each source for one start."""
 
     def __init__(self, pod: Pod) -> None:
         self.pod, self.args, self.env, self.tls = pod, [], {}, {}
@@ -54,7 +54,7 @@ class Layers:
         return self.pod.refuse(*self.args, env=self.env)
 
 
-MISSING = "-----BEGIN NOTHING-----\n"  # as a file: one that does not exist; as text: no PEM that means anything
+MISSING = "-----BEGIN NOTHING-----\n"  # as a file: one that does not exist; as text: PEM without meaning
 
 
 def named(pod: Pod, name: str) -> Pair:
@@ -63,7 +63,7 @@ def named(pod: Pod, name: str) -> Pair:
 
 @reference("Configuration priority")
 @pytest.mark.parametrize("winner, loser", MEETINGS, ids=lambda source: source)
-def test_winner(pod, winner, loser):
+def test_effective_value(pod, winner, loser):
     layers = Layers(pod)
     first, second = named(pod, winner), named(pod, loser)
     layers.give(winner, first.certificate, first.key_text)
@@ -96,14 +96,14 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("winner, loser", BROKEN, ids=lambda source: source)
-def test_broken_loser_does_no_harm(pod, winner, loser):
+def test_broken_overridden_value_does_no_harm(pod, winner, loser):
     layers = Layers(pod)
     layers.give(winner, pod.pair.certificate, pod.pair.key_text)
     layers.give(loser, MISSING, MISSING)
     assert clients.presented(layers.serve()) == pod.pair.der
 
 
-def test_loser_whose_secret_is_missing_does_no_harm(pod):
+def test_overridden_value_with_a_missing_secret_does_no_harm(pod):
     pod.yaml(tls={"certificate": "${env:NOWHERE_TO_BE_FOUND}", "key": "${env:NOWHERE_TO_BE_FOUND}"})
     paths = pod.write_pair()
     server = pod.serve("--tls-certificate-file", paths["certificate_file"], "--tls-key-file", paths["key_file"])
@@ -119,7 +119,7 @@ APART = [
 
 
 @pytest.mark.parametrize("certificate_from, key_from", APART, ids=lambda source: source)
-def test_certificate_and_key_are_chosen_apart(pod, certificate_from, key_from):
+def test_certificate_and_key_are_chosen_separately(pod, certificate_from, key_from):
     layers = Layers(pod)
     layers.give(certificate_from, pod.pair.certificate, "", only="certificate")
     layers.give(key_from, "", pod.pair.key_text, only="key")
@@ -258,11 +258,11 @@ def test_self_signed_beside_material_is_an_error(pod, case):
     pod.yaml(tls=tls)
     refusal = pod.refuse(*args)
     assert "self_signed" in refusal.stderr or "--tls-self-signed" in refusal.stderr, refusal.stderr
-    assert not (pod.folder / ".spice").exists(), "a refused start makes nothing"
+    assert not (pod.folder / ".spice").exists(), "a refused start creates no files"
 
 
-def test_variables_are_taken_as_they_are(pod):
-    """Command line and environment values are literal: no reference in them is followed."""
+def test_variables_are_literal(pod):
+    """Command-line and environment values are literal: references in them are not resolved."""
     refusal = pod.refuse(
         env={
             "SPICED_RUNTIME__TLS__CERTIFICATE_FILE": "${env:CERT_PATH}",
@@ -274,7 +274,7 @@ def test_variables_are_taken_as_they_are(pod):
     refusal.names("SPICED_RUNTIME__TLS__CERTIFICATE_FILE")
 
 
-def test_variable_sets_what_is_not_tls(pod):
+def test_variable_sets_other_settings(pod):
     """`SPICED_RUNTIME__…` reaches every setting of `runtime`."""
     server = pod.serve(env={"SPICED_RUNTIME__HTTP__BODY_LIMIT": "1KiB"})
     assert clients.sql(server, "SELECT 1 -- " + "x" * 4096).status == 413
@@ -282,7 +282,7 @@ def test_variable_sets_what_is_not_tls(pod):
 
 
 def test_listen_addresses_of_the_pod_and_the_flag_above_them(pod):
-    """The pod's `listen` counts where no flag says otherwise: its port 1 would not open."""
+    """The pod's `listen` applies unless a flag overrides it: its port 1 could not be opened."""
     pod.yaml(runtime={"listen": {"http": "127.0.0.1:0", "flight": "localhost:1", "grpc": "localhost:1"}})
     server = pod.serve(endpoints=("flight", "grpc"))
     assert [a.rsplit(":", 1)[0] for a in server.addresses("http")] == ["127.0.0.1"]

@@ -25,13 +25,13 @@ DAY = datetime.timedelta(days=1)
 
 
 def named(server, name: str) -> bytes:
-    """The leaf that the HTTP endpoint presents to who asks for a name."""
+    """The leaf that the HTTP endpoint presents to a client that requests a name."""
     said = clients.openssl("s_client", "-connect", f"127.0.0.1:{server.port('http')}", "-servername", name)
     return x509.load_pem_x509_certificate(said[said.index(b"-----BEGIN") :]).public_bytes(Encoding.DER)
 
 
 def test_every_name_of_a_new_certificate_counts(pod):
-    """One that is out of date is not taken for `b.test` because its first name is new."""
+    """An outdated certificate does not take over `b.test`, although its first name is new."""
     good, old = pod.ca.issue(("b.test",)), pod.ca.issue(("new.test", "b.test"), starts=-3 * DAY, ends=-DAY)
     more = pod.write_pair(good, "more")
     pod.yaml(tls={**pod.write_pair(), "certificates": [more]})
@@ -41,7 +41,7 @@ def test_every_name_of_a_new_certificate_counts(pod):
     assert named(server, "b.test") == good.der
 
 
-def test_a_pair_may_go_in_above_one_that_has_expired(pod):
+def test_a_pair_may_precede_an_expired_one(pod):
     old, fresh = pod.ca.issue(("old.test",), starts=-3 * DAY, ends=-DAY), pod.ca.issue(("fresh.test",))
     files = [pod.write_pair(fresh, "fresh"), pod.write_pair(old, "old")]
     pod.yaml(tls={**pod.write_pair(), "certificates": files[1:]})
@@ -51,7 +51,7 @@ def test_a_pair_may_go_in_above_one_that_has_expired(pod):
     assert named(server, "old.test") == old.der
 
 
-def test_a_revoked_client_goes_though_a_certificate_is_broken(pod):
+def test_a_revocation_applies_although_a_certificate_is_broken(pod):
     mine = pod.ca.issue(names=(), common_name="a client", client=True)
     pod.write("ca.pem", pod.ca.pem)
     pod.write("clients.crl", pod.ca.crl())
@@ -66,8 +66,8 @@ def test_a_revoked_client_goes_though_a_certificate_is_broken(pod):
     assert clients.get(server, "/health", *show).exit != 0
 
 
-def test_a_pod_that_wants_a_broken_pair_lets_the_one_before_be_renewed(pod):
-    """It is not to end because of what was to take its place."""
+def test_a_pod_with_a_broken_pair_lets_the_current_one_be_renewed(pod):
+    """The current certificate must not expire because its replacement is broken."""
     mine = pod.ca.issue(names=(), common_name="a client", client=True)
     pod.write("ca.pem", pod.ca.pem)
     pod.write("clients.crl", pod.ca.crl())
@@ -95,7 +95,7 @@ def test_a_pod_that_wants_a_broken_pair_lets_the_one_before_be_renewed(pod):
 
 
 def test_a_dry_run_disarms_nothing(pod):
-    """A pod that was refused is tried again, whoever has looked meanwhile."""
+    """A refused pod is tried again, even after a dry run in between."""
     key = LEDGER.mark("an API key")
     keys = {"auth": {"api_key": {"keys": [f"{key}:rw"]}}}
     pod.yaml(tls=pod.write_pair(), runtime=keys)
@@ -110,8 +110,8 @@ def test_a_dry_run_disarms_nothing(pod):
     eventually(lambda: clients.presented(server) == renewed.der, "it is tried again by itself", 60)
 
 
-def test_what_somebody_else_made_is_theirs(pod):
-    """A leaf of one's own, signed with the development CA and put where its own leaf was, is never made anew."""
+def test_a_user_s_own_leaf_is_kept(pod):
+    """A leaf that the user signed with the development CA, in place of the generated one, is never renewed."""
     run(pod, "tls", "init", "--dir", str(pod.folder / "d"))
     ca_key, ca = pod.folder / "d/ca-key.pem", pod.folder / "d/ca.pem"
     clients.openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "mine.key", cwd=pod.folder)
@@ -126,7 +126,7 @@ def test_what_somebody_else_made_is_theirs(pod):
     server = pod.serve(env=clock.environment)
 
     def reminded():
-        # The reminder may not have begun to wait when the clock is moved for the first time.
+        # The expiry timer may not have started when the clock is first moved.
         clock.go(DAY)
         return server.logged("ERROR", match="TLS-ENDS-SOON|TLS-EXPIRED")
 
@@ -143,7 +143,7 @@ def _files(chain: chains.Chain, folder) -> dict[str, bytes]:
 
 
 def _serving(pod, **tls):
-    """A server with a good chain, and who may reload it."""
+    """A server with a good chain, and a key that may reload it."""
     pod.key = LEDGER.mark("an API key")
     for name, content in _files(chains.KINDS["good"].make(), pod.home / "good").items():
         pod.write(name, content)
@@ -175,8 +175,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_clients_would_refuse_is_not_taken(pod, name):
-    """Unless it is forced; and what is served by force is no reason to refuse the next one."""
+def test_a_certificate_that_clients_refuse_is_rejected(pod, name):
+    """Unless it is forced; a forced certificate does not cause the next one to be refused."""
     server = _serving(pod)
     before = clients.presented(server)
     for file, content in _files(chains.KINDS[name].make(), pod.home / "bad").items():
@@ -205,13 +205,13 @@ def test_a_finding_may_be_accepted(pod):
     run(pod, "tls", "check", pod.folder)
 
 
-def test_a_code_that_is_none_is_refused(pod):
+def test_an_unknown_code_is_refused(pod):
     pod.yaml(tls={**pod.write_pair(), "accept_findings": ["TLS-UNUSUAL"]})
     pod.refuse().names("TLS-UNUSUAL", "TLS-UNUSUAL-KEY")
 
 
-def test_more_names_and_other_keys_are_taken(pod):
-    """A good chain of another CA, with another kind of key and more names, takes nothing from anybody."""
+def test_more_names_and_other_keys_are_accepted(pod):
+    """A good chain of another CA, with another kind of key and more names: no client loses access."""
     server = _serving(pod)
     before = clients.presented(server)
     new = chains.leaf(kind="rsa2048", names=("localhost", "127.0.0.1", "db.example.com"))()
@@ -220,7 +220,7 @@ def test_more_names_and_other_keys_are_taken(pod):
     eventually(lambda: clients.presented(server) not in (before, None), "it is taken")
 
 
-def test_a_pair_that_the_pod_gives_up_takes_its_names_with_it(pod):
+def test_a_removed_pair_takes_its_names_with_it(pod):
     other = pod.write_pair(pod.ca.issue(("b.test",)), "more")
     pod.key = LEDGER.mark("an API key")
     auth = {"auth": {"api_key": {"keys": [f"{pod.key}:rw"]}}}
@@ -234,7 +234,7 @@ def test_a_pair_that_the_pod_gives_up_takes_its_names_with_it(pod):
 # Client CAs that a reload must not drop
 
 def _forged(pod) -> dict[str, str]:
-    """A list with the name of the CA, which another key signed."""
+    """A list with the name of the CA, signed by another key."""
     other = Authority("another key")
     other.certificate = pod.ca.certificate
     return {"clients.crl": other.crl(number=2)}
@@ -269,7 +269,7 @@ def test_a_reload_locks_no_client_out(pod, code):
     eventually(lambda: clients.get(server, "/health", *show).exit != 0, "the next good list is taken")
 
 
-def test_an_older_revocation_list_lets_no_revoked_client_in(pod):
+def test_an_older_revocation_list_is_rejected(pod):
     mine = pod.ca.issue(names=(), common_name="a client", client=True)
     pod.write("ca.pem", pod.ca.pem)
     pod.write("clients.crl", pod.ca.crl(mine, number=2))
@@ -289,8 +289,8 @@ def test_an_older_revocation_list_lets_no_revoked_client_in(pod):
     clients.get(server, "/health", *show).ok()
 
 
-def test_a_pod_that_is_slow_to_read_holds_up_no_renewal(pod):
-    """A FIFO whose writer writes nothing takes the place of `.env`; the new certificate is taken meanwhile."""
+def test_a_slow_pod_does_not_delay_a_renewal(pod):
+    """A FIFO whose writer writes nothing replaces `.env`; meanwhile the new certificate is loaded."""
     env = pod.write(".env", "TICKETS=0123456789abcdef\n")
     pod.yaml(tls={**pod.write_pair(), "session_ticket_secret": "${env:TICKETS}"})
     server = pod.serve()
@@ -301,11 +301,11 @@ def test_a_pod_that_is_slow_to_read_holds_up_no_renewal(pod):
         server.signal(signal.SIGHUP)
         pod.write_pair(pod.ca.issue())
         eventually(lambda: clients.presented(server) not in (before, None), "the new certificate")
-        assert not server.logged("ERROR", match="the new configuration is rejected"), "the pod is being read still"
+        assert not server.logged("ERROR", match="the new configuration is rejected"), "the pod is still being read"
         server.wait_for_log("ERROR", match="the new configuration is rejected")
 
 
-def test_a_fifo_in_place_of_a_file_ends_no_reload(pod):
+def test_a_fifo_in_place_of_a_file_does_not_block_a_reload(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     before = clients.presented(server)
@@ -317,7 +317,7 @@ def test_a_fifo_in_place_of_a_file_ends_no_reload(pod):
     eventually(lambda: clients.presented(server) not in (before, None), "the good one that came after")
 
 
-def test_a_certificate_that_vouches_for_itself_takes_no_place_of_an_issued_one(pod):
+def test_a_self_signed_certificate_does_not_replace_an_issued_one(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     before = clients.presented(server)
@@ -327,8 +327,8 @@ def test_a_certificate_that_vouches_for_itself_takes_no_place_of_an_issued_one(p
     assert clients.presented(server) == before
 
 
-def test_an_intermediate_of_the_present_chain_is_no_root(pod):
-    """The serving chain shows that the new one lacks its upper intermediate."""
+def test_an_intermediate_of_the_current_chain_is_not_a_root(pod):
+    """The served chain shows that the new one lacks its upper intermediate."""
     upper = Authority("Upper", pod.ca)
     pod.yaml(tls=pod.write_pair(upper.issue()))
     server = pod.serve()

@@ -16,7 +16,7 @@ from harness.waiting import eventually
 
 
 def _mount(pod, pair, version: str) -> None:
-    """As Kubernetes lays a volume out: `tls.crt` is a link by way of `..data` to a folder of one version."""
+    """The layout of a Kubernetes volume: `tls.crt` is a link through `..data` into a directory for one version."""
     folder = pod.folder / "volume"
     (folder / version).mkdir(parents=True)
     (folder / version / "tls.crt").write_text(pair.certificate)
@@ -44,7 +44,7 @@ def _swap(pod, pair):
 
 
 def _folder(pod, pair):
-    """The folder itself is another one."""
+    """The directory itself is replaced."""
     shutil.rmtree(pod.folder / "volume")
     _mount(pod, pair, "..3")
 
@@ -58,7 +58,7 @@ CHANGES = {"rename": _rename, "in place": _in_place, "..data": _swap, "folder": 
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_changed_files_serve_by_themselves(pod, change):
+def test_changed_files_are_loaded_automatically(pod, change):
     _mount(pod, pod.pair, "..1")
     pod.yaml(tls={"certificate_file": "volume/tls.crt", "key_file": "volume/tls.key"})
     server = pod.serve()
@@ -81,7 +81,7 @@ def test_half_of_a_pair_is_never_installed(pod):
 
 
 def test_the_pod_itself(pod):
-    """Inline PEM, keys and whom to ask for a certificate change with it; what takes a restart is said."""
+    """Inline PEM, keys and the client CA change with the pod; settings that need a restart are logged."""
     pod.yaml(tls=pod.inline_pair())
     server = pod.serve()
     assert clients.sql(server, "SELECT 1 AS x").ok().json() == [{"x": 1}]
@@ -105,14 +105,14 @@ def test_the_pod_itself(pod):
     assert clients.sql(server, "SELECT 1 AS x", *show).ok().json() == [{"x": 1}]
 
 
-def test_a_broken_pod_keeps_what_serves(pod):
+def test_a_broken_pod_keeps_the_current_configuration(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     pod.write("spicepod.yaml", "runtime: { tls: { certificate_file: tls.crt, key_flie: tls.key } }\n")
     said = server.wait_for_log("ERROR", match="did you mean `key_file`")
     assert "the previous one stays in use" in said["fields"]["message"]
     assert clients.presented(server, "http") == pod.pair.der
-    # A certificate that is renewed where it was is taken all the same.
+    # A certificate that is renewed at its previous path is loaded nevertheless.
     renewed = pod.ca.issue(common_name="renewed")
     pod.write_pair(renewed)
     eventually(lambda: clients.presented(server, "http") == renewed.der, "the renewed certificate")
@@ -132,7 +132,7 @@ def test_reload_by_http(pod):
     assert reload("?dry_run=perhaps").status == 400
     renewed = pod.ca.issue(common_name="renewed")
     pod.write_pair(renewed)
-    # Whichever comes first, the look at the files or the question, it is one swap.
+    # Either the poll or the request finds the change first; there is only one swap.
     dry = reload("?dry_run=true").ok().json()
     assert dry["dry_run"] and dry["result"] in ("swapped", "unchanged"), dry
     assert reload().ok().json()["result"] in ("swapped", "unchanged")
@@ -145,7 +145,7 @@ def test_reload_by_http(pod):
 
 
 def test_reload_by_http_needs_credentials(served):
-    """An endpoint that lets anybody in lets nobody do this."""
+    """An endpoint open to anonymous callers does not let them reload."""
     assert clients.get(served, "/v1/tls/reload", "-X", "POST").status == 403
 
 
@@ -169,8 +169,8 @@ EMPTIED = {
 
 
 @pytest.mark.parametrize("text", EMPTIED.values(), ids=EMPTIED.keys())
-def test_no_reload_opens_a_endpoint(pod, text):
-    """What is left of a pod that is written half, or edited by mistake, lets in nobody who was not let in before."""
+def test_no_reload_opens_an_endpoint(pod, text):
+    """A pod that is half-written, or emptied by mistake, does not admit callers that were not admitted before."""
     key = LEDGER.mark("an API key")
     pod.yaml(tls=pod.write_pair(), runtime={"auth": {"api_key": {"keys": [f"{key}:rw"]}}})
     server = pod.serve()
@@ -184,8 +184,8 @@ def test_no_reload_opens_a_endpoint(pod, text):
     assert clients.presented(server, "http") == pod.pair.der
 
 
-def test_a_refused_pod_is_taken_once_it_is_whole(pod):
-    """A key that is taken away in a pod which comes before its certificate is gone when the certificate is there."""
+def test_a_refused_pod_is_loaded_once_it_is_complete(pod):
+    """A key removed by a pod that refers to a missing certificate is refused once the certificate exists."""
     leaked, kept = LEDGER.mark("a leaked API key"), LEDGER.mark("an API key")
     keys = {"auth": {"api_key": {"keys": [f"{leaked}:rw", f"{kept}:rw"]}}}
     pod.yaml(tls=pod.write_pair(), runtime=keys)
@@ -201,7 +201,7 @@ def test_a_refused_pod_is_taken_once_it_is_whole(pod):
     clients.sql(server, "SELECT 1 AS x", "-H", f"X-API-Key: {kept}").ok()
 
 
-def test_a_revocation_list_that_ends_is_told(pod):
+def test_an_expired_revocation_list_is_reported(pod):
     pod.write("ca.pem", pod.ca.pem)
     pod.write("clients.crl", pod.ca.crl(ends=datetime.timedelta(seconds=5)))
     asks = {"client_auth_mode": "request", "client_auth_ca_file": "ca.pem", "client_crl_files": ["clients.crl"]}
@@ -216,7 +216,7 @@ def test_a_revocation_list_that_ends_is_told(pod):
     eventually(lambda: clients.get(server, "/health", *shows).status == 200, "the new list")
 
 
-def test_what_is_not_valid_yet_is_taken_when_its_time_comes(pod):
+def test_a_certificate_is_loaded_when_it_becomes_valid(pod):
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     early = pod.ca.issue(common_name="early", starts=datetime.timedelta(seconds=8))

@@ -29,11 +29,10 @@ from harness.metrics import metrics, total
 from harness.waiting import DEADLINE, eventually
 
 ROTATIONS = int(os.environ.get("SPICED_ROTATIONS", "50"))
-# Seconds until every endpoint has the new certificate, by who tells: the contract says 1, the rest is for a machine that
-# builds something meanwhile.
+# Seconds until every endpoint has the new certificate: the contract is 1, the rest is slack for a busy machine.
 BOUND = 1.0
 SLACK = float(os.environ.get("SPICED_ROTATION_SLACK", "4"))
-# Bytes that a server may grow by: streams come and go, and no rotation leaves anything.
+# Maximum growth in bytes: streams start and end, and a rotation leaks nothing.
 GROWTH = 64 << 20
 
 ENDPOINTS = ("http", "flight", "grpc", "metrics")
@@ -45,14 +44,16 @@ STREAM = f"SELECT value, repeat('x', 500) AS filler FROM generate_series(1, {ROW
 
 
 class Volume:
-    """The folder with the pair. It begins as Kubernetes lays it out, and each way leaves it so that any other works."""
+    """The directory with the pair, initially laid out as in a Kubernetes volume. Each change leaves it usable for the
+    others.
+    """
 
     def __init__(self, pod) -> None:
         self.pod, self.folder, self.version = pod, pod.folder / "volume", 0
         self.folder.mkdir()
 
     def swap(self, pair) -> None:
-        """A new version, and `..data` swapped to it in one rename."""
+        """Writes a new version and points `..data` at it in one rename."""
         self.version += 1
         version = self.folder / f"..{self.version}"
         version.mkdir()
@@ -66,7 +67,7 @@ class Volume:
             shutil.rmtree(before)
 
     def before_swap(self, pair) -> None:
-        """What serves already, laid out as links: no change of content."""
+        """Lays the current pair out as links, without a change of content."""
         if not (self.folder / "tls.crt").is_symlink():
             for name, text in self._files(pair):
                 self.pod.write(self.folder / "..data" / name, text)
@@ -92,7 +93,7 @@ class Volume:
 
 
 class Ways:
-    """Every way, one after the other."""
+    """Every way to replace the certificate, in turn."""
 
     def __init__(self, volume: Volume, server, key: str) -> None:
         self.volume, self.server, self.key = volume, server, key
@@ -111,15 +112,15 @@ class Ways:
     def _post(self, pair) -> None:
         self.volume.rename(pair)
         answer = clients.get(self.server, "/v1/tls/reload", "-X", "POST", "-H", f"X-API-Key: {self.key}").ok()
-        # Whichever comes first, the look at the files or the question, it is one swap.
+        # Either the poll or the request finds the change first; there is only one swap.
         assert answer.json()["result"] in ("swapped", "unchanged"), answer
 
 
-# Who works meanwhile
+# Concurrent clients
 
 
 class Load:
-    """Threads that each do one thing again and again until told to stop, and what went wrong."""
+    """Threads that each repeat one operation until stopped, and the failures that occurred."""
 
     def __init__(self) -> None:
         self.stopped = threading.Event()
@@ -128,7 +129,7 @@ class Load:
         self._threads: list[threading.Thread] = []
 
     def start(self, name: str, work) -> None:
-        """`work` is a generator: it yields after each thing that it has done."""
+        """`work` is a generator that yields after each operation."""
 
         def run():
             try:
@@ -152,7 +153,8 @@ class Load:
 
 
 class Turn:
-    """Which certificates a handshake may meet now: from the last that every endpoint was seen with to the last written."""
+    """The certificates that a handshake may see now: from the last one seen on every endpoint to the last one written.
+    """
 
     def __init__(self, first: bytes) -> None:
         self.numbers = {first: 0}
@@ -180,7 +182,7 @@ def _keep_alive(server, key: str, pause):
 
 def _h2(server, key: str, pause):
     """curl, which keeps one HTTP/2 connection for all its requests."""
-    report = "%{stderr}%{http_code} %{http_version} %{num_connects}\n"  # where nothing is buffered
+    report = "%{stderr}%{http_code} %{http_version} %{num_connects}\n"  # stderr is not buffered
     command = clients.curl_command(
         server.url("/v1/ready?[1-10000000]"),
         *("--http2", "--rate", "20/s", "-H", f"X-API-Key: {key}", "-o", os.devnull, "-w", report),
@@ -204,7 +206,7 @@ def _flight(server, call, pause):
             rows = 0
             for chunk in client.do_get(info.endpoints[0].ticket, call(2 * DEADLINE)):
                 rows += chunk.data.num_rows
-                if pause(0.02):  # slowly, so that it lasts over a rotation
+                if pause(0.02):  # slowly, so that it spans a rotation
                     return
             assert rows == ROWS, rows
             yield
@@ -220,14 +222,14 @@ def _health(server, pause):
 
 
 def _health_watch(server, watching: list):
-    """One call for all the time; a second answer would mean that health changed."""
+    """One call for the whole test; a second answer would mean that health changed."""
     with clients.channel(server) as channel:
         call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(call).status == health_pb2.HealthCheckResponse.SERVING
         watching.append(call)
         yield
         try:
-            raise AssertionError(f"health said {next(call)}")
+            raise AssertionError(f"health changed to {next(call)}")
         except Exception:
             if call.cancelled():
                 yield
@@ -236,7 +238,9 @@ def _health_watch(server, watching: list):
 
 
 def _new_connections(server, turn: Turn, pause):
-    """Full handshakes, each on the next endpoint, checked by the client; and what they are shown is never too old."""
+    """Full handshakes on each endpoint in turn, verified by the client; the certificate must not be older than the last
+    known one.
+    """
     trusts = {endpoint: ssl.create_default_context(cafile=server.ca) for endpoint in ENDPOINTS}
     for endpoint, trust in trusts.items():
         trust.set_alpn_protocols(["h2"] if endpoint in ("flight", "grpc") else ["http/1.1"])
@@ -249,7 +253,7 @@ def _new_connections(server, turn: Turn, pause):
             trusts[endpoint].wrap_socket(raw, server_hostname="localhost") as connection,
         ):
             number = turn.numbers[connection.getpeercert(binary_form=True)]
-            assert sure <= number, f"the {endpoint} endpoint shows certificate {number} where {sure} was there before"
+            assert sure <= number, f"the {endpoint} endpoint shows certificate {number}, older than {sure}"
             if endpoint == "http":
                 connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 assert connection.recv(4096).startswith(b"HTTP/1.1 200"), "no answer"
@@ -257,7 +261,9 @@ def _new_connections(server, turn: Turn, pause):
 
 
 def _resumed(server, pause):
-    """Each connection with the session of the one before, TLS 1.2, where the session is there with the handshake."""
+    """Each connection resumes the session of the one before, in TLS 1.2, whose session is available after the
+    handshake.
+    """
     trust = ssl.create_default_context(cafile=server.ca)
     trust.maximum_version = ssl.TLSVersion.TLSv1_2
     session = None
@@ -311,7 +317,7 @@ def test_no_request_fails(pod, capsys):
     before = pod.pair
     with clients.flight_client(server) as client:
         for number, (name, change) in zip(range(ROTATIONS), itertools.cycle(ways.all.items())):
-            # This stream is begun under one certificate and read to its end under the next.
+            # This stream starts under one certificate and is read to its end under the next.
             info = client.get_flight_info(clients.command(STREAM), call(DEADLINE))
             reader = client.do_get(info.endpoints[0].ticket, call(2 * DEADLINE)) if number % 5 == 0 else None
             rows = reader.read_chunk().data.num_rows if reader else 0
@@ -331,14 +337,14 @@ def test_no_request_fails(pod, capsys):
             took[name].append(time.monotonic() - written)
             turn.sure, before = number + 1, pair
             if number < 20:
-                warm = server.memory()  # what streams and queries take is taken by then
+                warm = server.memory()  # by then the memory for streams and queries is allocated
 
             if reader:
                 rows += sum(chunk.data.num_rows for chunk in reader)
                 assert rows == ROWS, f"a stream over rotation {number + 1} ended after {rows} rows"
             assert not load.failed, load.failed
 
-    assert watching[0].is_active(), "the watch on health has ended"
+    assert watching[0].is_active(), "the health watch has ended"
     watching[0].cancel()
     load.stop()
     with capsys.disabled():
@@ -351,7 +357,7 @@ def test_no_request_fails(pod, capsys):
 
     assert not load.failed, load.failed
     for name in at_work - {"gRPC health, watched"}:
-        assert load.done[name] >= min(ROTATIONS // 5, 20), f"{name} did too little to tell: {load.done}"
+        assert load.done[name] >= min(ROTATIONS // 5, 20), f"{name} did too little for a verdict: {load.done}"
     assert not server.logged("ERROR"), [r["fields"] for r in server.logged("ERROR")]
     assert total(server, "spiced_tls_reload_total", result="swapped") == ROTATIONS
     assert total(server, "spiced_tls_reload_total", result="rejected") == 0
@@ -360,9 +366,9 @@ def test_no_request_fails(pod, capsys):
         for name, labels, _ in metrics(server)
         if name == "spiced_tls_certificate_not_after_timestamp_seconds"
     }
-    assert shown == {before.fingerprint}, "the metrics show certificates that are gone"
-    assert server.memory() < warm + GROWTH, f"{warm >> 20} MiB have become {server.memory() >> 20}"
+    assert shown == {before.fingerprint}, "the metrics show replaced certificates"
+    assert server.memory() < warm + GROWTH, f"{warm >> 20} MiB grew to {server.memory() >> 20}"
     eventually(lambda: _descriptors(server) <= descriptors, "no descriptor is left open")
     for name, seconds in took.items():
         assert not seconds or max(seconds) < BOUND + SLACK, f"{name}: {max(seconds):.1f} s"
-        assert not seconds or statistics.median(seconds) < 2 * BOUND, f"{name}: {statistics.median(seconds):.1f} s mostly"
+        assert not seconds or statistics.median(seconds) < 2 * BOUND, f"{name}: {statistics.median(seconds):.1f} s in the median"

@@ -13,7 +13,7 @@ from harness.waiting import eventually
 COLUMNS = "endpoint, subject, names, issuer, fingerprint, not_before, not_after, origin, last_swap, last_rejection"
 
 
-def test_it_tells_what_is_presented(pod):
+def test_it_shows_the_presented_certificates(pod):
     more = pod.ca.issue(("db.example.com",), common_name="more", ends=datetime.timedelta(days=20))
     pod.write("more.crt", more.certificate)
     pod.write("more.key", more.key_text)
@@ -30,7 +30,7 @@ def test_it_tells_what_is_presented(pod):
     by_flight = clients.query(clients.flight_client(server), "SELECT fingerprint FROM runtime.tls WHERE endpoint = 'http'")
     assert set(by_flight.column(0).to_pylist()) == {pod.pair.fingerprint, more.fingerprint}
 
-    # A swap and a rejection show at the next question.
+    # A swap and a rejection appear in the next query.
     renewed = pod.ca.issue(common_name="renewed")
     pod.write_pair(renewed)
     ask = "SELECT subject, rejection_reason FROM runtime.tls WHERE endpoint = 'http' AND is_default"
@@ -46,7 +46,7 @@ def test_without_tls_it_is_empty_and_it_is_never_written(in_clear):
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_session_keys_are_written_where_they_are_asked_for(pod, asked):
+def test_session_keys_are_written_on_request(pod, asked):
     pod.yaml(tls=pod.write_pair())
     keys = pod.home / "keys.log"
     server = pod.serve(*(["--insecure-key-log"] if asked else []), env={"SSLKEYLOGFILE": str(keys)})

@@ -11,22 +11,23 @@ from harness import clients
 from harness.drivers.driver import program
 from harness.pod import ENDPOINTS
 
-# What testssl.sh dislikes and nobody can, or should, change here.
+# Findings of testssl.sh that cannot, or should not, be fixed here.
 UNAVOIDABLE = {
     "engine_problem": "it speaks of the machine's own OpenSSL",
     "cert_revocation": "a private CA has no address where its revocations are asked for",
     "DNS_CAArecord": "localhost has no CAA record",
-    # WARN is "could not look": test_tls_wire.py does.
+    # WARN means that it could not check; test_tls_wire.py checks it.
     "sessionresumption_ticket": "its s_client may leave before a TLS 1.3 ticket has come",
-    # Version 3.0 marks it down whatever the ciphers are. All of ours are good, and then Mozilla's guidelines (5.x,
-    # `server_preferred_order: false`) leave the choice to the client, who knows whether it has AES in hardware.
+    # Version 3.0 reports this whatever the ciphers are. All supported ciphers are good, in which case Mozilla's
+    # guidelines (5.x, `server_preferred_order: false`) leave the choice to the client, which knows whether it has AES
+    # in hardware.
     "cipher_order": "the client chooses among good ciphers",
 }
 MILD = {"OK", "INFO", "LOW"}
 
 
 def sslyze(server, config: str, *endpoints: str, path) -> str:
-    """Wants it compliant; all that is said."""
+    """Requires that the endpoints comply; returns the output."""
     report = path / "sslyze.json"
     targets = [f"localhost:{server.port(endpoint)}" for endpoint in endpoints]
     trust = ["--certinfo", "--certinfo_ca_file", server.ca]
@@ -63,8 +64,8 @@ def test_sslyze_finds_the_modern_profile_modern(pod, tmp_path):
 
 
 @pytest.mark.timeout(180)
-def test_sslyze_tells_the_two_apart(over_tls, tmp_path):
-    """That it would say so if an endpoint were not modern."""
+def test_sslyze_distinguishes_the_profiles(over_tls, tmp_path):
+    """Shows that sslyze reports an endpoint that is not modern."""
     with pytest.raises(AssertionError, match="FAILED - Not compliant"):
         sslyze(over_tls, "modern", "http", path=tmp_path)
 
@@ -87,7 +88,7 @@ def test_testssl_finds_nothing_above_low(pod, tmp_path, profile):
         cwd=tmp_path,
     )
     findings = json.loads(report.read_text())
-    assert len(findings) > 40, f"it did not look: {done.stdout}{done.stderr}"
+    assert len(findings) > 40, f"it checked too little: {done.stdout}{done.stderr}"
     bad = [f for f in findings if f["severity"] not in MILD and f["id"] not in UNAVOIDABLE]
     assert not bad, bad
     found = {finding["id"]: finding["finding"] for finding in findings}

@@ -29,7 +29,7 @@ EVERY_DOOR = (*ENDPOINTS, "metrics")
 
 
 def shown(server, name: str | None, endpoint: str = "http", version: ssl.TLSVersion | None = None) -> bytes:
-    """The leaf that a client sees who asks for this name, or for none."""
+    """The leaf that a client sees if it requests this name, or none."""
     with (
         socket.create_connection(("127.0.0.1", server.port(endpoint)), timeout=DEADLINE) as raw,
         clients.context(version=version).wrap_socket(raw, server_hostname=name) as connection,
@@ -38,7 +38,7 @@ def shown(server, name: str | None, endpoint: str = "http", version: ssl.TLSVers
 
 
 def by_openssl(server, name: str, *words: str, endpoint: str = "http") -> bytes | str:
-    """The same by `openssl s_client`, which says what it can verify; without a certificate, what it printed."""
+    """The same with `openssl s_client`, limited to what it can verify; without a certificate, its output."""
     done = subprocess.run(
         [tool("openssl"), "s_client", "-connect", f"127.0.0.1:{server.port(endpoint)}", "-servername", name, *words],
         input=b"",
@@ -52,20 +52,20 @@ def by_openssl(server, name: str, *words: str, endpoint: str = "http") -> bytes 
 
 
 class Names:
-    """A pair for each name, each in files of its own, and what the pod says of them."""
+    """A pair for each name, each in separate files, and the settings that refer to them."""
 
     def __init__(self, pod) -> None:
         self.pod = pod
         self.pairs: dict[str, Pair] = {}
 
     def add(self, *names: str, stem: str | None = None, **more) -> dict[str, str]:
-        """What goes into the list."""
+        """Creates a pair; returns its entry for the list."""
         stem = stem or names[0].replace("*", "any")
         pair = self.pairs[stem] = self.pod.ca.issue(names, common_name=stem, **more)
         return self.pod.write_pair(pair, stem=stem)
 
     def renew(self, stem: str) -> Pair:
-        """New files in the place of the old, and not yet what is expected."""
+        """Replaces the files; the pair is not yet expected in answers."""
         old = self.pairs[stem]
         names = old.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         pair = self.pod.ca.issue(names.get_values_for_type(x509.DNSName), common_name=stem)
@@ -75,7 +75,7 @@ class Names:
         return pair
 
     def who(self, server, name: str | None, endpoint: str = "http", **more) -> str:
-        """The stem of the pair that answers."""
+        """The stem of the pair that the server presents."""
         der = shown(server, name, endpoint, **more)
         return next((stem for stem, pair in self.pairs.items() if pair.der == der), "default" if der == self.pod.pair.der else "?")
 
@@ -85,7 +85,7 @@ def names(pod):
     return Names(pod)
 
 
-# Which one
+# Selection
 
 
 CHOICES = {
@@ -93,14 +93,14 @@ CHOICES = {
     "DB.Example.Com": "db.example.com",
     "web.example.com": "any.example.com",
     "WEB.EXAMPLE.COM": "any.example.com",
-    "a.web.example.com": "default",  # a wildcard is one label
+    "a.web.example.com": "default",  # a wildcard covers one label
     "example.com": "default",
     "other.org": "other.org",
     "also.other.org": "other.org",
     "xn--bcher-kva.example": "xn--bcher-kva.example",
     "localhost": "default",
     "nobody.example.org": "default",
-    "no-san.example.net": "default",  # its common name does not count: RFC 9525 §2
+    "no-san.example.net": "default",  # the common name is ignored: RFC 9525 §2
     None: "default",
 }
 
@@ -129,7 +129,7 @@ def test_each_name_gets_its_own(pod, names):
 
 
 def test_clients_that_check_find_what_they_asked_for(pod, names):
-    """curl and pyarrow, each by name, with all of the checking on."""
+    """curl and pyarrow, each by name, with full verification."""
     pod.yaml(tls=_choices(pod, names))
     server = pod.serve()
     port = server.port("http")
@@ -142,19 +142,20 @@ def test_clients_that_check_find_what_they_asked_for(pod, names):
     assert refused.exit == 60, refused
 
 
-def test_an_exact_name_wherever_it_stands(pod, names):
-    """Before a wildcard: in the list before it, and the pair at the top, too."""
+def test_an_exact_name_in_any_position(pod, names):
+    """An exact name takes precedence over a wildcard, whether that is in the list before it or in the top-level pair.
+    """
     top = pod.ca.issue(("*.example.com",), common_name="top")
     names.pairs["top"] = top
     more = [names.add("b.example.com"), names.add("*.example.com", stem="list")]
     pod.yaml(tls={**pod.write_pair(top), "certificates": more})
     server = pod.serve()
     assert names.who(server, "b.example.com") == "b.example.com"
-    assert names.who(server, "c.example.com") == "top", "of two wildcards the first"
+    assert names.who(server, "c.example.com") == "top", "the first of two wildcards"
 
 
-def test_odd_wildcards_are_no_wildcards(pod, names):
-    """A star is a whole label, and the first: RFC 9525 §6.3."""
+def test_odd_wildcards_are_not_wildcards(pod, names):
+    """A wildcard must be a whole label, and the first one: RFC 9525 §6.3."""
     more = [names.add("d*.example.com", stem="part"), names.add("a.*.example.com", stem="inner"), names.add("*", stem="all")]
     pod.yaml(tls={**pod.write_pair(), "certificates": more})
     server = pod.serve()
@@ -162,7 +163,7 @@ def test_odd_wildcards_are_no_wildcards(pod, names):
         assert names.who(server, name) == "default", name
 
 
-def test_without_a_pair_at_the_top_the_first_is_everybodys(pod, names):
+def test_without_a_top_level_pair_the_first_is_the_default(pod, names):
     pod.yaml(tls={"certificates": [names.add("a.example.com"), names.add("b.example.com")]})
     server = pod.serve()
     asked = ("a.example.com", "b.example.com", "c.example.com", None)
@@ -184,7 +185,7 @@ def names_of(der: bytes) -> str:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
-def test_strict_sni_refuses_who_asks_for_nobody(pod, names, version):
+def test_strict_sni_refuses_unknown_and_missing_names(pod, names, version):
     pod.yaml(tls={**_choices(pod, names), "strict_sni": True})
     server = pod.serve()
     for endpoint in ENDPOINTS:
@@ -194,11 +195,11 @@ def test_strict_sni_refuses_who_asks_for_nobody(pod, names, version):
             assert "UNRECOGNIZED_NAME" in str(refused.value), (endpoint, name, refused.value)
         assert names.who(server, "db.example.com", endpoint, version=version) == "db.example.com"
         assert names.who(server, "web.example.com", endpoint, version=version) == "any.example.com"
-        assert names.who(server, "localhost", endpoint, version=version) == "default", "the top pair's names are names, too"
+        assert names.who(server, "localhost", endpoint, version=version) == "default", "the names of the top-level pair count too"
 
 
 def test_strict_sni_refuses_by_address(pod, names):
-    """Who calls an address asks for no name, and curl says so."""
+    """A client that connects to an address requests no name, and curl reports the refusal."""
     pod.yaml(tls={**pod.write_pair(), "strict_sni": True})
     server = pod.serve()
     answer = clients.get(server, "/health", host="127.0.0.1")
@@ -218,7 +219,7 @@ def test_strict_sni_comes_and_goes_by_reload(pod, names):
     eventually(lambda: names.who(server, None) == "default", "no longer strict")
 
 
-# What only TLS can do
+# Settings without TLS
 
 
 @pytest.mark.parametrize(
@@ -226,8 +227,8 @@ def test_strict_sni_comes_and_goes_by_reload(pod, names):
     [{"strict_sni": True}, {"min_version": "1.3"}, {"profile": "modern"}],
     ids=lambda setting: next(iter(setting)),
 )
-def test_a_setting_of_tls_without_tls_is_not_passed_over(pod, setting):
-    """As `client_crl_files` without `client_auth_mode`: who writes it believes that there is TLS."""
+def test_a_tls_setting_without_tls_is_an_error(pod, setting):
+    """Like `client_crl_files` without `client_auth_mode`: the setting shows that its author expects TLS."""
     pod.yaml(tls=setting)
     server = pod.serve()
     assert server.logged("WARN", match=next(iter(setting))), server.stderr
@@ -242,7 +243,7 @@ def _both_kinds(pod, names, *order: str) -> dict:
 
 @pytest.mark.parametrize("order", [("rsa2048", "p256"), ("p256", "rsa2048")], ids="-".join)
 def test_one_name_with_keys_of_two_kinds(pod, names, order):
-    """Each client gets the one that it can verify; who can verify both, the first."""
+    """Each client gets the pair that it can verify; a client that can verify both gets the first."""
     pod.yaml(tls=_both_kinds(pod, names, *order))
     server = pod.serve()
     assert not server.logged(match="TLS-SNI-DOUBLED")
@@ -259,7 +260,7 @@ def test_one_name_with_keys_of_two_kinds(pod, names, order):
 
 
 def test_one_name_with_keys_of_one_kind(pod, names):
-    """The first answers, and the doctor and the log say that the other never does."""
+    """The first is presented, and the doctor and the log report that the other never is."""
     more = [names.add("db.example.com", stem="first"), names.add("db.example.com", "own.example.com", stem="second")]
     pod.yaml(tls={**pod.write_pair(), "certificates": more})
     server = pod.serve()
@@ -271,7 +272,7 @@ def test_one_name_with_keys_of_one_kind(pod, names):
 
 
 def test_the_default_too_is_one_that_the_client_can_verify(pod, names):
-    """For a name that nobody has there is one pair; who cannot verify it is refused, not misled."""
+    """An unknown name has only one pair; a client that cannot verify its kind of key is refused."""
     pod.yaml(tls={**pod.write_pair(), "certificates": [names.add("rsa.example.com", kind="rsa2048")]})
     server = pod.serve()
     said = by_openssl(server, "nobody.example.org", "-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256")
@@ -282,7 +283,7 @@ def test_the_default_too_is_one_that_the_client_can_verify(pod, names):
 
 
 @pytest.mark.parametrize("version", ["tls1_2", "tls1_3"])
-def test_a_session_is_resumed_for_its_own_name_alone(pod, names, tmp_path, version):
+def test_a_session_is_resumed_only_for_its_own_name(pod, names, tmp_path, version):
     """RFC 6066 §3: a server must not resume for another name."""
     pod.yaml(tls=_choices(pod, names))
     server = pod.serve()
@@ -296,7 +297,7 @@ def test_a_session_is_resumed_for_its_own_name_alone(pod, names, tmp_path, versi
     assert "New, " in said["other.org"], said["other.org"]
 
 
-# What is said of them
+# Reports
 
 
 def _check(pod, *words, code: int | None = None) -> list[dict]:
@@ -320,7 +321,7 @@ def test_status_and_metrics_list_every_certificate(pod, names):
     assert sorted(series) == sorted((endpoint, fingerprint) for endpoint in EVERY_DOOR for fingerprint in origins)
 
 
-def test_the_doctor_looks_at_the_pair_that_would_answer(pod, names):
+def test_the_doctor_checks_the_pair_that_would_be_presented(pod, names):
     tls = _choices(pod, names)
     tls["certificates"].append(names.add("old.example.com", starts=-9 * DAY, ends=-DAY))
     pod.yaml(tls=tls)
@@ -350,7 +351,7 @@ def test_one_that_is_wrong_stops_the_start(pod, names, wrong, names_it):
     pod.refuse().names("certificates[1]", names_it)
 
 
-def test_a_file_beats_inline_text_in_an_entry_too(pod, names):
+def test_a_file_overrides_inline_text_in_an_entry_too(pod, names):
     entry = names.add("a.example.com")
     pod.yaml(tls={**pod.write_pair(), "certificates": [{**entry, "certificate": "nothing", "key": "nothing"}]})
     assert names.who(pod.serve(), "a.example.com") == "a.example.com"
@@ -359,7 +360,7 @@ def test_a_file_beats_inline_text_in_an_entry_too(pod, names):
 # Reload
 
 
-def test_each_is_renewed_by_itself(pod, names):
+def test_each_is_renewed_separately(pod, names):
     pod.yaml(tls=_choices(pod, names))
     server = pod.serve("--metrics", "localhost:0")
     renewed = names.renew("other.org")
@@ -382,7 +383,7 @@ def test_one_broken_pair_rejects_the_whole(pod, names):
     pod.write("db.example.com.key", pod.ca.issue().key_text)
     said = server.wait_for_log("ERROR", match="is rejected", since=seen)["fields"]
     assert "certificates[1]" in said["reason"], said
-    assert {name: names.who(server, name) for name in CHOICES} == CHOICES, "all stay"
+    assert {name: names.who(server, name) for name in CHOICES} == CHOICES, "all certificates stay in use"
     rejections = {
         c["subject"]: c["last_rejection"]
         for c in clients.get(server, "/v1/status").ok().json()["tls"]["certificates"]
@@ -408,7 +409,7 @@ def test_the_list_grows_and_shrinks_by_reload(pod, names):
 
 
 def test_references_in_the_list(pod, names):
-    """Paths, text and passphrases from stores; they rotate like everything."""
+    """Paths, text and passphrases from stores; they rotate like other material."""
     word = LEDGER.mark("a passphrase")
     a, b = names.add("a.example.com"), names.pairs.setdefault("b", pod.ca.issue(("b.example.com",), common_name="b"))
     folder = pod.folder / "secrets"
@@ -442,7 +443,7 @@ THOUSANDS = int(os.environ.get("SPICED_PAIRS", "10000"))
 
 
 def _many(pod, count: int) -> list[str]:
-    """Certificates of one key, each for a name of its own, written as the pod's text."""
+    """Certificates with the same key, each for a different name, as text of the pod."""
     first = pod.ca.issue()
     pod.write("many.key", first.key_text)
     folder = pod.folder / "many"

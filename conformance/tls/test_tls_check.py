@@ -34,7 +34,7 @@ def codes(report: dict, *severities: str) -> set[str]:
     return {f["code"] for f in report["findings"] if not severities or f["severity"] in severities}
 
 
-# Kinds of certificates: what the doctor says of each at warning level or above, and whether it fails for it.
+# Kinds of certificates: the doctor's findings at warning level or above, and whether it fails because of them.
 KINDS = {
     "P-256": (lambda ca: ca.issue(), set(), 0),
     "RSA": (lambda ca: ca.issue(kind="rsa2048"), set(), 0),
@@ -152,7 +152,7 @@ PEM = {
 
 
 @pytest.mark.parametrize("code", PEM)
-def test_what_is_wrong_with_the_files(pod, code):
+def test_problems_of_the_files(pod, code):
     make, exit_code = PEM[code]
     certificate, key = make(pod)
     pod.write("tls.crt", certificate)
@@ -178,7 +178,7 @@ def test_permissions_clients_and_keys(pod):
     assert {"TLS-KEY-PERMISSIONS", "TLS-CRL-OUT-OF-DATE", "AUTH-KEYS"} <= codes(report), report
     assert [f["severity"] for f in report["findings"]] == sorted(
         (f["severity"] for f in report["findings"]), key=["error", "warning", "info"].index
-    ), "the worst comes first"
+    ), "the most severe finding is first"
 
 
 def test_exit_codes_and_text(pod):
@@ -200,7 +200,7 @@ def inspect(pod, *words, code: int = 0) -> dict:
     return json.loads(run(pod, "tls", "inspect", "--json", *words, code=code).stdout)
 
 
-def test_inspect_tells_what_a_server_presents(pod):
+def test_inspect_shows_what_a_server_presents(pod):
     pod.yaml(tls=pod.write_pair(Authority("Between", pod.ca).issue()))
     server = pod.serve()
     address = f"localhost:{server.port('http')}"
@@ -214,7 +214,7 @@ def test_inspect_tells_what_a_server_presents(pod):
     assert "speaks TLS 1.3 and 1.2" in text and "0 CN=localhost, for localhost" in text, text
 
 
-def test_inspect_says_what_is_wrong(pod):
+def test_inspect_reports_problems(pod):
     pod.yaml(tls={**pod.write_pair(pod.ca.issue((), starts=-3 * DAY, ends=-DAY)), "min_version": "1.3"})
     server = pod.serve()
     seen = inspect(pod, f"127.0.0.1:{server.port('flight')}", code=1)
@@ -228,7 +228,7 @@ def test_inspect_says_what_is_wrong(pod):
 
 @pytest.mark.parametrize("answer", [b"S", b"N"])
 def test_inspect_postgres(pod, answer):
-    """A stand-in for PostgreSQL's first words (protocol 3.0, SSLRequest)."""
+    """Simulates the start of PostgreSQL's protocol (3.0, SSLRequest)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     files = pod.write_pair()
     context.load_cert_chain(files["certificate_file"], files["key_file"])

@@ -20,7 +20,7 @@ DAY = datetime.timedelta(days=1)
 
 
 def check(pod, *words, code: int, env: dict[str, str] | None = None) -> tuple[dict, str]:
-    """The report as JSON and as text; both end with the same code."""
+    """The report as JSON and as text; both exit with the same code."""
     said = run(pod, "tls", "check", *words, code=code, env=env).stdout.decode()
     return json.loads(run(pod, "tls", "check", "--json", *words, code=code, env=env).stdout), said
 
@@ -133,7 +133,7 @@ def text(content: str):
     return lambda pod, pair: pod.write("tls.crt", content)
 
 
-# What is laid instead, and the codes, of which one is an error.
+# The replacement files, and the codes, one of which is an error.
 BROKEN = {
     "another key": (_mismatch, {"TLS-KEY-MISMATCH"}),
     "another key, and expired": (_expired_mismatch, {"TLS-KEY-MISMATCH", "TLS-EXPIRED"}),

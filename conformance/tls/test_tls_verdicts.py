@@ -36,7 +36,7 @@ def _is_address(name: str) -> bool:
 
 
 class Presenting:
-    """Servers that present each kind of chain, whatever is wrong with it."""
+    """Servers that present each kind of chain, whatever its faults."""
 
     def __init__(self, root: Path) -> None:
         self.folders = {}
@@ -69,7 +69,7 @@ class Presenting:
             connection.settimeout(DEADLINE)
             with context.wrap_socket(connection, server_side=True) as tls:
                 if tls.selected_alpn_protocol() == "h2":
-                    tls.sendall(b"\0\0\0\4\0\0\0\0\0")  # SETTINGS: grpcio counts a connection from them on
+                    tls.sendall(b"\0\0\0\4\0\0\0\0\0")  # SETTINGS: from then on grpcio counts the connection as made
                 said = tls.recv(65536)
                 if said.startswith(b"GET"):
                     tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -127,7 +127,7 @@ def _python(presenting):
     refused = set()
     for name, kind in KINDS.items():
         context = ssl.create_default_context(cafile=presenting.folders[name] / "root.pem")
-        # From Python 3.13 on the default, and another verdict for what lacks a key id.
+        # The default from Python 3.13 on; it refuses certificates without a key identifier.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         try:
             with socket.create_connection(("127.0.0.1", presenting.ports[name]), DEADLINE) as tcp:
@@ -206,7 +206,7 @@ def test_the_doctor_says_what_the_table_says(presenting, pod, name):
         assert by_findings == refused, "each refusal has its finding"
 
 
-def test_what_could_not_be_checked_is_said(presenting, pod):
+def test_unchecked_properties_are_reported(presenting, pod):
     folder = presenting.folders["good"]
     pod.yaml(tls={"certificate_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")})
     said = run(pod, "tls", "check", pod.folder).stdout.decode()
@@ -218,15 +218,16 @@ def test_what_could_not_be_checked_is_said(presenting, pod):
     assert code == 1 and not any(report["accepted_by"].values()), report
 
 
-def test_the_file_beside_it_tells_what_is_missing(pod):
-    """By names that say nothing: certbot's chain.pem shows that the issuer is an intermediate, a root beside it that it is
-    none; and the command of the fix makes the whole chain."""
+def test_a_neighbouring_file_shows_what_is_missing(pod):
+    """The names reveal nothing: certbot's chain.pem shows that the issuer is an intermediate, a root next to it shows
+    that it is not; and the command of the fix creates the whole chain.
+    """
     between = chains.issue("Plain Name", chains.root(), ca=True, ends=800 * chains.DAY)
     leaf = chains.issue("db", between)
     pod.write("cert.pem", chains.certificate_pem(leaf.certificate))
     pod.write("privkey.pem", chains.key_pem(leaf.key))
     pod.yaml(tls={"certificate_file": "cert.pem", "key_file": "privkey.pem"})
-    assert _check(pod)[0] == 0, "nothing tells"
+    assert _check(pod)[0] == 0, "nothing shows that an intermediate is missing"
     pod.write("chain.pem", chains.certificate_pem(between.certificate))
     code, report = _check(pod)
     (found,) = [f for f in report["findings"] if f["code"] == "TLS-INTERMEDIATE-MISSING"]
@@ -257,7 +258,7 @@ def _lines_of(fix: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["root first", "doubled", "stray", "not in order"])
 def test_the_command_for_a_chain_works(pod, kind):
-    """In a file that holds the key, too, which the command leaves out."""
+    """Also if the file contains the key, which the command leaves out."""
     inner = chains.issue("Inner", chains.between(), ca=True, ends=700 * chains.DAY)
     leaf = chains.issue("db", inner)
     stray = chains.issue("Stray", ca=True)
@@ -278,7 +279,7 @@ def test_the_command_for_a_chain_works(pod, kind):
     assert written == chains.certificate_pem(one, two, three)
 
 
-def test_a_key_in_the_certificates_file_is_nobody_elses(pod):
+def test_a_key_in_the_certificate_file_is_private(pod):
     combined = pod.pair.certificate + pod.pair.key_text
     pod.write("tls.pem", combined, mode=0o644)
     pod.write("tls.key", pod.pair.key_text)
@@ -287,7 +288,7 @@ def test_a_key_in_the_certificates_file_is_nobody_elses(pod):
     assert "tls.pem" in found["fix"] and found["origin"].endswith("certificate_file"), found
 
 
-def test_everything_is_said_at_once(pod):
+def test_everything_is_reported_at_once(pod):
     """Certificate and key; names and dates."""
     pod.write("tls.crt", "nothing of the kind")
     pod.yaml(tls={"certificate_file": "tls.crt", "key_file": "none.key"})
@@ -302,7 +303,7 @@ def test_everything_is_said_at_once(pod):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's place")
 def test_the_directory_that_denies_is_named(pod, request):
-    """certbot's archive is root's; who asks is somebody else, and the links in live lead there."""
+    """certbot's archive belongs to root; another user runs the command, and the links in `live` point into it."""
     # Other users cannot enter pytest's own directories.
     open_to_all = Path(tempfile.mkdtemp())
     request.addfinalizer(lambda: shutil.rmtree(open_to_all))
@@ -329,7 +330,7 @@ def test_the_directory_that_denies_is_named(pod, request):
 
 
 def test_x509_v1_is_signed_again_by_the_command(pod):
-    """Self-signed, so that every file of the command is there."""
+    """Self-signed, so that every file in the command exists."""
     clients.openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "v1.key", "-out", "v1.csr", "-subj", "/CN=db.example.com", cwd=pod.folder)
     clients.openssl("x509", "-req", "-in", "v1.csr", "-signkey", "v1.key", "-days", "60", "-out", "v1.crt", cwd=pod.folder)
     pod.yaml(tls={"certificate_file": "v1.crt", "key_file": "v1.key"})

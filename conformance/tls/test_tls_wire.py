@@ -36,7 +36,7 @@ def test_version_is_spoken(over_tls, endpoint, version):
 @pytest.mark.parametrize("version", ["tls1", "tls1_1"])
 def test_old_version_is_refused_by_the_server(over_tls, endpoint, version):
     said = clients.s_client(over_tls.port(endpoint), f"-{version}", "-cipher", "DEFAULT@SECLEVEL=0")
-    # rustls looks at the suites first, and those of old versions have none in common with it.
+    # rustls checks the suites first, and shares none with the old versions.
     assert "alert protocol version" in said or "alert handshake failure" in said, said
 
 
@@ -173,7 +173,7 @@ def test_plain_http_1_on_a_tls_port_by_curl(over_tls, endpoint):
 @every_endpoint
 @pytest.mark.parametrize("size", [1, 7, 10_000], ids=["byte-by-byte", "in-pieces", "at-once"])
 def test_plain_http_2_on_a_tls_port(over_tls, endpoint, size):
-    """A gRPC client that forgot TLS reads the reason in a GOAWAY."""
+    """A gRPC client without TLS reads the reason in a GOAWAY."""
     with connect(over_tls, endpoint) as connection:
         _in_pieces(connection, http2.PREFACE + http2.frame(http2.SETTINGS), size)
         frames = http2.read_frames(connection, until=http2.GOAWAY)
@@ -196,7 +196,7 @@ def test_curl_without_tls_over_h2_gets_no_answer_from_behind(over_tls):
 
 
 @every_endpoint
-def test_tls_on_a_plain_port_fails_and_harms_nobody(in_clear, endpoint):
+def test_tls_on_a_plain_port_fails_and_harms_no_other_client(in_clear, endpoint):
     with pytest.raises((ssl.SSLError, ConnectionError)):
         clients.handshake(in_clear.port(endpoint))
     clients.get(in_clear, "/health").ok()
@@ -222,18 +222,18 @@ GARBAGE = {
 
 @every_endpoint
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE.keys())
-def test_garbage_is_closed_and_harms_nobody(over_tls, endpoint, data):
+def test_garbage_is_closed_and_harms_no_other_client(over_tls, endpoint, data):
     with connect(over_tls, endpoint) as connection:
         try:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # it has closed already, which is right
+            pass  # it has closed already, which is correct
         http2.read_to_end(connection)  # a timeout here is a failure: the server kept it open
     clients.handshake(over_tls.port(endpoint)).close()
 
 
-def test_garbage_on_a_plain_port_harms_nobody(in_clear):
+def test_garbage_on_a_plain_port_harms_no_other_client(in_clear):
     for endpoint in ENDPOINTS:
         for data in GARBAGE.values():
             with connect(in_clear, endpoint) as connection:
@@ -262,15 +262,15 @@ def test_garbage_after_the_handshake(over_tls):
 
 
 def _half_open(server, endpoint: str, count: int) -> list[socket.socket]:
-    """Connections that stop in the middle of a ClientHello; every other one says nothing at all."""
+    """Connections that stop in the middle of a ClientHello; every other one sends nothing."""
     connections = [connect(server, endpoint) for _ in range(count)]
     for connection in connections[::2]:
         connection.sendall(bytes.fromhex("16030100c8010000c40303"))
     return connections
 
 
-def test_half_open_handshakes_delay_nobody(pod):
-    """With the default deadline of 10 s, so that waiting for it would show."""
+def test_half_open_handshakes_delay_no_other_client(pod):
+    """With the default deadline of 10 s, so that waiting for it would be noticeable."""
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     waiting = [c for endpoint in ENDPOINTS for c in _half_open(server, endpoint, 50)]
@@ -301,7 +301,7 @@ def test_half_open_handshakes_are_closed_at_the_deadline(pod, endpoint):
 
 
 def test_more_half_open_handshakes_than_are_allowed(pod):
-    """The bound holds new ones back, and the deadline makes room again."""
+    """The limit delays new handshakes, and the deadline frees slots."""
     pod.yaml(tls={**pod.write_pair(), "handshake_timeout": "1s"}, runtime={"limits": {"handshakes": 4}})
     server = pod.serve()
     waiting = _half_open(server, "http", 20)
@@ -311,7 +311,7 @@ def test_more_half_open_handshakes_than_are_allowed(pod):
 
 
 def test_more_connections_than_are_allowed(pod):
-    """A connection with a request in progress keeps its place; an idle one makes room for a newcomer."""
+    """A connection with a request in progress keeps its slot; an idle one is closed for a new one."""
     pod.yaml(tls=pod.write_pair(), runtime={"limits": {"connections": 4}})
     server = pod.serve()
     busy = [clients.handshake(server.port("http"), alpn=("http/1.1",)) for _ in range(4)]
@@ -325,8 +325,8 @@ def test_more_connections_than_are_allowed(pod):
 
 
 @pytest.mark.parametrize("state", ["silent", "handshake", "h2", "h1", "h1 kept alive"])
-def test_who_does_nothing_makes_room(pod, state):
-    """However the places are held without a request, a newcomer is served within a second or so."""
+def test_inactive_connections_make_room(pod, state):
+    """Whatever the state of the connections without a request, a new client is served within about a second."""
     pod.yaml(tls=pod.write_pair(), runtime={"limits": {"connections": 8}})
     server = pod.serve()
     held = []
@@ -350,7 +350,7 @@ def test_who_does_nothing_makes_room(pod, state):
 
 
 def descriptors(pid: int) -> list[str]:
-    """What the process' descriptors are, as /proc tells."""
+    """The targets of the process' descriptors, from /proc."""
     kinds = []
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -361,7 +361,7 @@ def descriptors(pid: int) -> list[str]:
 
 
 def test_descriptors_run_out_and_come_back(pod):
-    """The accept loop backs off instead of burning a core, and serves again once there is room."""
+    """The accept loop backs off instead of spinning, and accepts again once descriptors are free."""
     pod.yaml(
         tls={**pod.write_pair(), "handshake_timeout": "60s"},
         runtime={"limits": {"connections": 1000, "handshakes": 1000}},
@@ -371,18 +371,18 @@ def test_descriptors_run_out_and_come_back(pod):
     for _ in range(200):
         connection = socket.socket()
         connection.settimeout(5)
-        connection.connect(("127.0.0.1", server.port("http")))  # the backlog takes what is not accepted
+        connection.connect(("127.0.0.1", server.port("http")))  # the backlog holds connections that are not accepted
         waiting.append(connection)
-    # The endpoints keep their connections within the limit, so that data files and secrets can still be opened.
+    # The endpoints limit their connections, so that data files and secrets can still be opened.
     eventually(
         lambda: len([c for c in descriptors(server.process.pid) if c.startswith("socket:")]) >= 40,
         "all descriptors that connections may have taken: the endpoint's own, and what all endpoints share",
         deadline=10,
     )
     share = server.cpu_share(1.0)
-    assert share < 0.5, f"it burns {share:.2f} cores while it has no descriptors"
+    assert share < 0.5, f"it uses {share:.2f} cores while it has no descriptors"
     for endpoint in ("flight", "grpc"):
-        clients.handshake(server.port(endpoint)).close()  # they have places of their own
+        clients.handshake(server.port(endpoint)).close()  # they have slots of their own
     for connection in waiting:
         connection.close()
     eventually(lambda: clients.get(server, "/health", deadline=5).status == 200, "an answer once there is room")

@@ -16,7 +16,7 @@ from harness.waiting import eventually
 FILES = {"enabled": True, "certificate_file": "certs/tls.crt", "key_file": "certs/tls.key"}
 
 
-# Where it comes from. Each gives the arguments for `serve`.
+# The sources. Each function returns the arguments for `serve`
 
 
 def files(pod: Pod):
@@ -94,7 +94,7 @@ def escaped_reference(pod: Pod):
 
 
 def substituted_once(pod: Pod):
-    """What comes out of a reference is never looked at again."""
+    """The value of a reference is not searched for references again."""
     pod.write_pair(stem="${env:X}/tls")
     pod.yaml(tls=_references("${env:DIR}/tls.crt", "${env:DIR}/tls.key", "_file"))
     return {"env": {"DIR": "${env:X}", "X": "elsewhere"}}
@@ -160,7 +160,7 @@ def file_store_through_secrets(pod: Pod):
         secrets=[{"name": "mount", "from": "file:mounted"}],
         tls=_references("${secrets:CERT}", "${secrets:KEY}"),
     )
-    return {"env": {"KEY": pod.pair.key_text}}  # env is asked last
+    return {"env": {"KEY": pod.pair.key_text}}  # env is queried last
 
 
 def later_store_first(pod: Pod):
@@ -203,7 +203,7 @@ def flags_with_text_after_equals(pod: Pod):
 
 
 def flags_from_a_shell(pod: Pod):
-    """`"$(cat …)"`, which takes the last newline away."""
+    """`"$(cat …)"`, which removes the last newline."""
     paths = pod.write_pair()
     script = 'exec "$0" "$@" --tls-enabled --tls-certificate "$(cat "$C")" --tls-key "$(cat "$K")"'
     return {"wrap": ["bash", "-c", script], "env": {"C": paths["certificate_file"], "K": paths["key_file"]}}
@@ -237,7 +237,7 @@ def variables_with_text(pod: Pod):
 
 
 def variables_beside_service_links(pod: Pod):
-    """Kubernetes gives every pod variables of this kind for a service named `spiced`."""
+    """Kubernetes sets variables of this kind in every pod if a service is named `spiced`."""
     pod.yaml(tls=pod.write_pair())
     return {
         "env": {
@@ -355,7 +355,7 @@ def test_flag_spelling(pod, flags, on, place):
         assert clients.rows(server, "SELECT 1 AS x") == [{"x": 1}]
 
 
-# Without.
+# Without TLS
 
 
 def test_without_tls_all_endpoints_speak_plain_text(pod):
@@ -387,7 +387,7 @@ def test_banner_shows_each_endpoint_with_a_line_to_paste(pod):
 
 
 def test_the_authority_of_another_test_is_not_trusted(pod):
-    """That the checks above can fail: a client that trusts somebody else refuses."""
+    """Shows that the checks above can fail: a client that trusts another CA refuses."""
     pod.yaml(tls=pod.write_pair())
     server = pod.serve()
     stranger = pod.write("stranger.pem", Authority("Stranger").pem)

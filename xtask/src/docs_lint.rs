@@ -14,12 +14,15 @@ const MAX_COLUMNS: usize = 120;
 /// The maximum number of findings that are listed.
 const MAX_LISTED: usize = 50;
 
+/// The quotes around a docstring.
+const QUOTES: &str = "\"\"\"";
+
 /// What a rule applies to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// Every line of text and code.
     All,
-    /// Pages, comments and doc comments.
+    /// Pages, comments, doc comments and Python's docstrings.
     Prose,
     /// String literals of Rust sources.
     Messages,
@@ -106,8 +109,11 @@ fn tracked() -> Outcome<Vec<PathBuf>> {
 
 /// Returns each line outside code blocks: its number, the whole line, and the part of it that is prose.
 fn lines<'t>(path: &Path, text: &'t str) -> Vec<(usize, &'t str, &'t str)> {
-    let is_page = path.extension().is_some_and(|extension| extension == "md");
+    let is = |kind: &str| path.extension().is_some_and(|extension| extension == kind);
+    let (is_page, is_python) = (is("md"), is("py"));
     let mut fenced = false;
+    // Whether the open text of several lines is a docstring, which begins its line.
+    let mut open: Option<bool> = None;
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let start = line.trim_start();
@@ -118,8 +124,13 @@ fn lines<'t>(path: &Path, text: &'t str) -> Vec<(usize, &'t str, &'t str)> {
                 found.push((index + 1, line, line));
             }
         } else {
-            let prose = if start.starts_with("//") || start.starts_with("# ") { start } else { "" };
-            found.push((index + 1, line, prose));
+            let begins = is_python && start.starts_with(QUOTES);
+            let is_docstring = open.unwrap_or(begins);
+            if is_python && line.matches(QUOTES).count() % 2 == 1 {
+                open = if open.is_none() { Some(begins) } else { None };
+            }
+            let is_prose = is_docstring || start.starts_with("//") || start.starts_with("# ");
+            found.push((index + 1, line, if is_prose { start } else { "" }));
         }
     }
     found

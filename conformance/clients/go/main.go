@@ -1,8 +1,8 @@
-// A gRPC client in Go, as the reference has it: health, reflection, and Flight by raw messages.
+// A gRPC client in Go, based on the reference's: health, reflection, and Flight by raw messages.
 //
 //	go-client [-ca cert.pem] [-key KEY] ADDRESS health [SERVICE] | reflect | flight SQL
 //
-// It is built in GOPATH mode from what Debian packages (golang-google-grpc-dev).
+// It is built in GOPATH mode from Debian's package golang-google-grpc-dev.
 package main
 
 import (
@@ -96,7 +96,7 @@ func services(ctx context.Context, conn *grpc.ClientConn) error {
 	return stream.CloseSend()
 }
 
-// query asks GetFlightInfo with raw SQL, then DoGet, and writes what comes as an Arrow IPC stream.
+// query calls GetFlightInfo with raw SQL, then DoGet, and writes the answer as an Arrow IPC stream.
 func query(ctx context.Context, conn *grpc.ClientConn, sql string) error {
 	const service = "/arrow.flight.protocol.FlightService/"
 	bytes := grpc.ForceCodec(raw{})
@@ -161,7 +161,7 @@ func message(out io.Writer, data []byte) error {
 	return err
 }
 
-// field finds the first length-delimited field of this number.
+// field finds the first length-delimited field with this number.
 func field(message []byte, number uint64) ([]byte, error) {
 	buffer := proto.NewBuffer(message)
 	for {
@@ -186,7 +186,7 @@ func field(message []byte, number uint64) ([]byte, error) {
 	}
 }
 
-// raw is a codec that leaves messages as the bytes they are.
+// raw is a codec that passes message bytes through.
 type raw struct{}
 
 func (raw) Name() string                          { return "proto" }

@@ -1,4 +1,4 @@
-// Shakes hands with a server for each line "CASE PORT NAME ROOT" and says whether Java takes its certificate.
+// Connects to a server for each line "CASE PORT NAME ROOT" and prints whether Java accepts its certificate.
 import java.io.BufferedReader;
 import java.io.FileInputStream;
 import java.io.InputStreamReader;

@@ -1,4 +1,4 @@
-// Shakes hands with a server for each line "CASE PORT NAME ROOT" and says whether Go takes its certificate.
+// Connects to a server for each line "CASE PORT NAME ROOT" and prints whether Go accepts its certificate.
 package main
 
 import (

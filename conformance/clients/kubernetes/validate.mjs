@@ -1,6 +1,6 @@
-// Reads a JSON array of Kubernetes objects from standard input and prints what their schemas have against each, a line a complaint:
-// a wrong type, a key that is missing, a word that is none of the allowed, and a key that no schema knows. The last is one that the
-// compiled schema never looks at, and a proxy sees that.
+// Reads a JSON array of Kubernetes objects from standard input and prints the violations of their schemas, one per line:
+// a wrong type, a missing key, a value that is not allowed, and a key that is not in the schema. The compiled schema never
+// reads an unknown key, which a proxy detects.
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
 

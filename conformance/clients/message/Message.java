@@ -1,4 +1,4 @@
-// Prints what Java's HttpClient says of GET URL, with the roots of the file ROOT: Message.java ROOT URL.
+// Prints the result of GET URL with Java's HttpClient and the roots in the file ROOT: Message.java ROOT URL.
 import java.io.FileInputStream;
 import java.net.URI;
 import java.net.http.HttpClient;

@@ -1,4 +1,4 @@
-// Prints what Go says of GET URL, with the roots of the file ROOT: message.go ROOT URL.
+// Prints the result of GET URL with Go and the roots in the file ROOT: message.go ROOT URL.
 package main
 
 import (

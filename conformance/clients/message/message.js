@@ -1,4 +1,4 @@
-// Prints what Node says of GET URL, with the roots of the file ROOT: message.js ROOT URL.
+// Prints the result of GET URL with Node and the roots in the file ROOT: message.js ROOT URL.
 const [, , root, url] = process.argv;
 const client = require(url.startsWith("https:") ? "https" : "http");
 client

@@ -1,8 +1,8 @@
-// Asks `spiced` through the Spice JavaScript SDK. One argument, JSON: {options, ask, sql, parameters}; `options` go to
-// SpiceClient as they are. Prints one line of JSON: {answer} or {error}.
+// Queries `spiced` through the Spice JavaScript SDK. One argument, JSON: {options, ask, sql, parameters}; `options` are
+// passed to SpiceClient unchanged. Prints one line of JSON: {answer} or {error}.
 import { createRequire } from 'node:module';
 
-// Where `npm ci` put the packages; the folder of this file has none.
+// The directory in which `npm ci` installed the packages; this file's directory has none.
 const require = createRequire(process.env.SPICED_CLIENT_SPICEJS + '/package.json');
 const { SpiceClient, Param } = require('@spiceai/spice');
 
@@ -28,7 +28,7 @@ const plain = (_, value) => (typeof value === 'bigint' ? Number(value) : value);
 try {
   const client = new SpiceClient({ logging: false, ...request.options });
   console.log(JSON.stringify({ answer: await ASKS[request.ask](client, request) }, plain));
-  process.exit(0); // a channel that lingers holds nobody up
+  process.exit(0); // do not wait for open channels
 } catch (error) {
   console.log(JSON.stringify({ error: String(error?.message ?? error), code: error?.code }));
   process.exit(1);

@@ -15,7 +15,7 @@ from ..waiting import DEADLINE
 
 @dataclass(frozen=True)
 class At:
-    """Where a client connects, whom it trusts, and its key; without `ca` it speaks plain text."""
+    """The address that a client connects to, the CA that it trusts, and its key; without `ca` it uses plain text."""
 
     server: Server
     ca: str | None
@@ -38,21 +38,21 @@ class At:
 
 
 class Untrusted(Exception):
-    """The client made no connection: it did not trust the certificate, or TLS was not spoken."""
+    """The client could not connect: it did not trust the certificate, or the server did not use TLS."""
 
 
 class Refused(Exception):
-    """The server refused the statement, and the client said so."""
+    """The server refused the statement, and the client reported that."""
 
 
 class Driver:
-    """One client. A method that fails raises `Untrusted` or `Refused`, with the client's own words."""
+    """One client. A method that fails raises `Untrusted` or `Refused`, with the client's own message."""
 
     name: str
     endpoint = "flight"
-    # Rows of 1,000 bytes in the large answer: a hundred megabytes where the client keeps pace.
+    # Rows of 1,000 bytes in the large answer: a hundred megabytes, if the client is fast enough.
     large_rows = 100_000
-    # What the client cannot do with any server, with the reason.
+    # Features that the client lacks with any server, with the reason.
     lacks: dict[str, str] = {}
     # Certificates that the client refuses from any server, with the reason.
     refuses: dict[str, str] = {}
@@ -61,7 +61,7 @@ class Driver:
         raise NotImplementedError
 
     def count(self, at: At, sql: str) -> int:
-        """The number of rows of an answer that is best not looked at one by one."""
+        """Returns the number of rows of an answer that is too large to inspect row by row."""
         return len(self.rows(at, sql))
 
     def __repr__(self) -> str:
@@ -69,7 +69,9 @@ class Driver:
 
 
 def program(variable: str) -> str:
-    """What `cargo xtask` installed and names by this variable; where it could not, the test is skipped with the reason."""
+    """Returns the program that `cargo xtask clients` installed and this variable names; if it is missing, the test is
+    skipped with the reason.
+    """
     path = os.environ.get(variable, "")
     if not path or not Path(path).exists():
         reason = os.environ.get(f"{variable}_MISSING") or f"{variable} is not set: `cargo xtask clients` installs it"
@@ -78,7 +80,7 @@ def program(variable: str) -> str:
 
 
 def run(command: list[str], *, env: dict[str, str] | None = None, deadline: float = DEADLINE):
-    """Runs a client to its end, with nothing in its environment that would make it trust or go elsewhere."""
+    """Runs a client to its end, without environment variables that would change its trust or its destination."""
     kept = {k: os.environ[k] for k in ("PATH", "HOME", "LANG") if k in os.environ}
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, timeout=deadline, env={**kept, **(env or {})}

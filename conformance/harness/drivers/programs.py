@@ -51,7 +51,7 @@ class Curl(Driver):
 
 
 class FlightSqlClient(Driver):
-    """It prints a table for people; ours is read back from that."""
+    """Prints a table for people, from which the rows are read back."""
 
     name = "flight_sql_client"
     refuses = _WEBPKI
@@ -63,14 +63,14 @@ class FlightSqlClient(Driver):
         return self.table(at, *words)
 
     def table(self, at: At, *words: str) -> list[dict]:
-        """Any of its commands, and the table that it prints."""
+        """Runs any of its commands; returns the table that it prints."""
         lines = self._ask(at, *words).decode().splitlines()
         cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
         head, *rows = cells
         return [dict(zip(head, map(_number, row))) for row in rows]
 
     def count(self, at: At, sql: str) -> int:
-        return self._ask(at, "statement-query", sql).count(b"\n|") - 1  # the head
+        return self._ask(at, "statement-query", sql).count(b"\n|") - 1  # the header
 
     def _ask(self, at: At, *words: str) -> bytes:
         more = [*(["--tls"] if at.ca else []), *(["--token", at.key] if at.key else [])]
@@ -148,7 +148,7 @@ class SpiceJsHttp(SpiceJs):
 
 
 class Go(Driver):
-    """Flight by raw messages; what comes is written as an IPC stream and read by pyarrow."""
+    """Flight by raw messages; the client writes the answer as an IPC stream, which pyarrow reads."""
 
     name = "grpc-go"
     lacks = {"parameters": "raw messages only; ADBC is grpc-go too"}

@@ -13,7 +13,7 @@ from pyarrow import flight
 from .. import clients
 from .driver import At, Driver, Refused, Untrusted
 
-# How gRPC's C++ core and grpc-go say that there is no connection.
+# The messages with which gRPC's C++ core and grpc-go report a failed connection.
 _NO_CONNECTION = re.compile(
     r"handshake|certificate|failed to connect|connection (error|reset|closed|refused)|first record|EOF|goaway|http2 frame",
     re.IGNORECASE,
@@ -97,7 +97,7 @@ class Pandas(Adbc):
 
 class FlightSqlDbapi(Driver):
     name = "flightsql-dbapi"
-    large_rows = 20_000  # it makes Python objects of every value
+    large_rows = 20_000  # it creates Python objects for every value
 
     def rows(self, at: At, sql: str, parameters: tuple = ()) -> list[dict]:
         with self.connected(at) as connection, connection.cursor() as cursor:
@@ -107,7 +107,7 @@ class FlightSqlDbapi(Driver):
 
     @contextlib.contextmanager
     def connected(self, at: At):
-        """A connection; what goes wrong within is told as by every client."""
+        """A connection; errors inside are reported as for every client."""
         import flightsql
 
         trust = {"tls_root_certs": at.pem} if at.ca else {"insecure": True}

@@ -1,14 +1,14 @@
 //! From raw settings, on the command line, in the environment and in `spicepod.yaml`, to resolved ones: [`Settings`].
 //!
 //! Data flows in one direction. Each layer is a [figment](figment::Figment) provider (`providers`); figment merges them
-//! and knows who supplied a value ([`Layers`]). The source of the TLS material is chosen before anything is read
-//! (`tls_source`). References are replaced, in the effective values only, by the owner of the secret stores; only then
-//! do the values get types (`resolve`).
+//! and tracks which one supplied a value ([`Layers`]). The source of the TLS material is chosen before anything is read
+//! (`tls_source`). The owner of the secret stores replaces the references of the effective values; only then are the
+//! values converted to their types (`resolve`).
 //!
-//! A program that embeds this crate adds providers with [`Layers::merge`] and [`Layers::join`], or takes the merged
-//! [`Layers::figment`] as it is.
+//! A program that embeds this crate adds providers with [`Layers::merge`] and [`Layers::join`], or uses the merged
+//! [`Layers::figment`].
 //!
-//! What is absent on purpose: opening a secret store, reading a certificate, binding a port.
+//! Deliberately absent: opening a secret store, reading a certificate, binding a port.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,7 +43,7 @@ mod schema;
 mod settings;
 mod tls_source;
 
-/// Reexported, so that a program that embeds this crate gives it providers of the same version.
+/// Re-exported, so that an embedding program uses providers of the same version.
 pub use figment;
 
 pub use explain::{Beaten, Explained, Explanation};

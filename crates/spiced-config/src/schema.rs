@@ -1,5 +1,5 @@
-//! The JSON Schema of `spicepod.yaml`, from the very types that read it. Editors use it, and the
-//! configuration reference and `config explain` are made from it.
+//! The JSON Schema of `spicepod.yaml`, derived from the types that read it. Editors use it, and the configuration
+//! reference and `config explain` are generated from it.
 
 use std::borrow::Cow;
 
@@ -13,20 +13,20 @@ use crate::raw::units;
 use crate::raw::unsupported_keys::FOREIGN;
 use crate::settings::{EndpointKind, Role, TlsVersion};
 
-/// A value that holds a reference, whatever it is when the reference is replaced.
+/// A value that contains a reference, whatever its replacement is.
 const REFERENCE: &str = r"\$\{";
 
-/// The JSON Schema (draft 2020-12) of `spicepod.yaml`.
+/// Returns the JSON Schema (draft 2020-12) of `spicepod.yaml`.
 ///
-/// Each key has its description and, under `default`, what counts where nobody says anything (under
-/// `x-unset` in words, where that is no value). Where a number, a boolean or one of a few words is
-/// expected, text with a `${store:KEY}` reference is taken too. The keys that Spice.ai knows and this
-/// program leaves out are marked `deprecated`.
+/// Each key has its description and, under `default`, the value that applies if it is not set (under `x-unset` in
+/// words, if that is not a value). If a number, a boolean or one of several words is expected, text with a
+/// `${store:KEY}` reference is accepted too. Keys that Spice.ai supports and this program does not are marked
+/// `deprecated`.
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let mut root = settings.into_generator().into_root_schema_for::<Spicepod>().to_value();
     root["title"] = json!("spicepod.yaml");
-    root["description"] = json!("What `spiced` serves, and how.");
+    root["description"] = json!("The configuration of `spiced`.");
     take_references(&mut root);
     for (path, names) in FOREIGN {
         let mut at = &mut root;
@@ -35,7 +35,7 @@ pub fn schema() -> Value {
         }
         if let Some(properties) = at["properties"].as_object_mut() {
             for name in *names {
-                let description = "Known to Spice.ai; `spiced` leaves it out, with a warning.";
+                let description = "A key of Spice.ai that `spiced` ignores, with a warning.";
                 properties.entry(*name).or_insert_with(|| json!({ "description": description, "deprecated": true }));
             }
         }
@@ -43,7 +43,7 @@ pub fn schema() -> Value {
     root
 }
 
-/// Lets every scalar be a reference, below `schema`.
+/// Allows every scalar below `schema` to be a reference.
 fn take_references(schema: &mut Value) {
     let Value::Object(schema) = schema else { return };
     for name in ["properties", "items", "additionalProperties"] {
@@ -69,7 +69,7 @@ fn take_references(schema: &mut Value) {
     schema.insert("anyOf".to_owned(), json!([strict, { "type": "string", "pattern": REFERENCE }]));
 }
 
-/// In the schema a value looks as it does without its place.
+/// In the schema, a value has the form that it has without its place.
 impl<T: JsonSchema> JsonSchema for Spanned<T> {
     fn inline_schema() -> bool {
         true
@@ -104,7 +104,7 @@ macro_rules! schemas {
 
 schemas! {
     Templated: { "type": "string" },
-    // YAML makes numbers and booleans of what is text here: a port, say.
+    // YAML reads some text as numbers and booleans, a port for example.
     SecretInput: { "type": ["string", "number", "boolean"] },
     SecretText: { "type": ["string", "number", "boolean"] },
     units::Span: { "type": ["string", "integer"], "examples": ["250ms", "10s", "5m"] },
@@ -120,7 +120,7 @@ schemas! {
 mod tests {
     use super::*;
 
-    /// Every key of the schema that is not a map of keys itself, with its description.
+    /// Collects every key of the schema that is not a map of keys itself, with its description.
     fn leaves<'s>(schema: &'s Value, path: &str, found: &mut Vec<(String, &'s Value)>) {
         let Some(properties) = schema["properties"].as_object() else { return };
         for (name, inner) in properties {

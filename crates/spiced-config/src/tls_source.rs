@@ -1,7 +1,7 @@
-//! Who gives the TLS material, and whether TLS is on. Decided on the merged values, before anything is read: the
-//! effective source is chosen first, and a broken overridden one does no harm.
+//! Chooses the source of the TLS material, and whether TLS is on. This happens on the merged values, before anything is
+//! read, so a broken source that is overridden has no effect.
 //!
-//! figment decides between two layers that give the same key. It cannot decide between a file and text, which are two
+//! figment chooses between two layers that set the same key. It cannot choose between a file and text, which are two
 //! keys.
 
 use std::path::Path;
@@ -17,20 +17,20 @@ use crate::settings::Warning;
 
 const TLS: &str = "runtime.tls";
 const PAIR: [(&str, &str); 2] = [("certificate_file", "certificate"), ("key_file", "key")];
-/// More pairs.
+/// The key of additional pairs.
 const MORE: &str = "certificates";
 const PASSPHRASE: &str = "key_passphrase";
-/// No material of the server's own: it turns nothing on.
+/// The client CA is not the server's own material: it does not turn TLS on.
 const CLIENT_CA: (&str, &str) = ("client_auth_ca_file", "client_auth_ca");
 
-/// The switches, where they are given, with their places.
+/// The switches that are set, with their places.
 #[derive(Debug, Default)]
 pub(crate) struct Switches {
     pub(crate) enabled: Option<(bool, Origin)>,
     pub(crate) self_signed: Option<(bool, Origin)>,
 }
 
-/// Leaves no material but that of the effective source, and none at all if TLS is off. Returns whether it is on.
+/// Removes all material except that of the effective source, and all of it if TLS is off. Returns whether TLS is on.
 pub(crate) fn choose(
     tree: &mut Effective<'_>,
     switches: Switches,
@@ -98,7 +98,7 @@ pub(crate) fn choose(
     Ok(on)
 }
 
-/// Keeps of each file and its text the effective one, and a passphrase only with its own key.
+/// Keeps the effective one of each file and its text, and a passphrase only with its own key.
 fn keep_one_of_each(tree: &mut Effective<'_>) {
     let mut out_of_effect: Vec<String> = Vec::new();
     if let Some(tls) = tree.get(TLS) {
@@ -117,8 +117,8 @@ fn keep_one_of_each(tree: &mut Effective<'_>) {
     }
 }
 
-/// Of a file and its text, the one that does not count. The order of the contract: the layers from the top; in the
-/// pod's, a value with a reference before a plain one; within one of these, a file before inline text.
+/// Returns which of a file and its text is overridden. The order: the layers from the top; within the pod, a value with
+/// a reference before a plain one; within one of these, a file before inline text.
 fn overridden(tree: &Effective<'_>, place: &Node<'_>, (file, text): (&str, &str)) -> Option<String> {
     let given = |name| place.get(name).filter(|node| !node.is_null());
     let (file, text) = (given(file)?, given(text)?);
@@ -131,7 +131,7 @@ fn setting<'t>(tree: &'t Effective<'_>, name: &str) -> Option<Node<'t>> {
     tree.get(TLS)?.get(name)
 }
 
-/// The ways to give material, for an operator who gave none.
+/// The ways to provide material, for the hint of an error.
 pub(crate) const WAYS: &str = "give a certificate and its key: --tls-certificate-file and --tls-key-file, \
     SPICED_RUNTIME__TLS__CERTIFICATE_FILE and SPICED_RUNTIME__TLS__KEY_FILE, or certificate_file and key_file (certificate \
     and key for PEM text) under runtime.tls in spicepod.yaml; or --tls-self-signed for development";
@@ -140,8 +140,8 @@ fn nothing_given(origin: Origin) -> Problem {
     Problem::new(origin, "TLS is switched on, and nothing gives a certificate").hint(WAYS)
 }
 
-/// What is wrong with the keys of `runtime.tls`, by their pointers: those that nobody knows, and several files where
-/// one belongs.
+/// Returns the problems with the keys of `runtime.tls`, by their pointers: unknown keys, and several files in place of
+/// one.
 pub(crate) fn misplaced(tree: &Effective<'_>, folder: &Path) -> Vec<(String, Problem)> {
     let Some(entries) = tree.get(TLS).and_then(|node| node.entries()) else { return Vec::new() };
     let wrong = |(name, value): (&str, Node<'_>)| {
@@ -151,7 +151,7 @@ pub(crate) fn misplaced(tree: &Effective<'_>, folder: &Path) -> Vec<(String, Pro
     entries.into_iter().filter_map(wrong).collect()
 }
 
-/// A list where the path of one file belongs: the files can be put into one.
+/// Reports a list in place of the path of one file: the files can be concatenated.
 fn several_files(name: &str, value: &Node<'_>, folder: &Path) -> Option<Problem> {
     let items = value.items()?;
     let (targets, order) = match name {
@@ -170,7 +170,7 @@ fn several_files(name: &str, value: &Node<'_>, folder: &Path) -> Option<Problem>
     let files: Option<Vec<String>> = items.iter().map(path).collect();
     let problem = Problem::new(value.origin(), "takes the path of one file, not a list");
     let one = |files: Vec<String>| {
-        // A command that is followed from anywhere, and that writes over none of what is there.
+        // The command works in any directory, and overwrites no existing file.
         let is_free =
             |target: &&&str| !files.iter().any(|file| file.ends_with(**target)) && !folder.join(target).exists();
         let target = targets.iter().find(is_free)?;
@@ -183,7 +183,7 @@ fn several_files(name: &str, value: &Node<'_>, folder: &Path) -> Option<Problem>
     Some(problem.hint(hint.unwrap_or_else(|| format!("put them into one file, {order}, and name that"))))
 }
 
-/// A path as a shell takes it.
+/// Returns a path as a shell word.
 fn quoted(path: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
     if !path.is_empty() && path.chars().all(is_plain) {

@@ -34,71 +34,26 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod any;
-mod at_time_zone;
 mod catalog;
-mod catalog_policy;
-mod coalesce;
-mod complexity;
 mod connectors;
-mod cooperative;
-mod ddl;
-mod deadline_timer;
-mod distinct_from;
-mod dml;
-mod effect;
 mod engine;
 mod error;
-mod exact_cast;
 mod execution;
-mod external_tables;
 mod functions;
-mod host_paths;
-mod host_store;
-mod in_lists;
-mod in_memory;
-mod in_subqueries;
-mod ingest;
-mod insert_sources;
-mod loader;
-mod memory;
-mod memory_table;
-mod memory_watch;
-mod name;
-mod names;
-mod number_comparisons;
-mod number_literals;
-mod options;
-mod output_schema;
-mod parameters;
-mod plan_cache;
-mod plan_expressions;
-mod projections;
-mod ring_table;
-mod runtime;
-mod session;
-mod settings;
-mod similar_to;
-mod spill;
-mod stall_watch;
-mod start_error;
-mod statement;
-mod system_tables;
-mod table_arguments;
-mod time_literals;
-mod typed_parameters;
-mod view;
-mod work;
+mod planning;
+mod proven;
+mod sql;
+mod tables;
 
 pub use engine::DataFusionEngine;
-pub use options::{
+pub use engine::options::{
     ColumnSpec, DEFAULT_MAX_STATEMENT_SIZE, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DEFAULT_SPILL_LIMIT,
     DatasetSpec, EngineOptions, ViewSpec,
 };
-pub use ring_table::{RetainedSpec, Retention};
-pub use runtime::query_runtime;
-pub use stall_watch::{Responsive, watch_for_stalls};
-pub use start_error::StartError;
-pub use system_tables::SystemTable;
-pub use system_tables::queries::History;
-pub use system_tables::tls::tls as tls_table;
+pub use engine::start_error::StartError;
+pub use execution::runtime::query_runtime;
+pub use execution::stall_watch::{Responsive, watch_for_stalls};
+pub use tables::queries::History;
+pub use tables::ring_table::{RetainedSpec, Retention};
+pub use tables::system_table::SystemTable;
+pub use tables::tls::tls as tls_table;

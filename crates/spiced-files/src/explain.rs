@@ -39,9 +39,9 @@ fn is_circle(cause: &Error) -> bool {
     cause.raw_os_error() == Some(nix::libc::ELOOP)
 }
 
-/// Names the links of a path that lead in a circle.
+/// Names the links of a path that form a cycle.
 fn circle(path: &Path) -> (String, String) {
-    // The shortest prefix that cannot be resolved ends with a link of the circle, or with one that leads to it.
+    // The shortest prefix that cannot be resolved ends with a link of the cycle, or with one that leads to it.
     let ancestors: Vec<&Path> = path.ancestors().filter(|one| !one.as_os_str().is_empty()).collect();
     let is_loop = |one: &&&Path| fs::metadata(one).is_err_and(|error| is_circle(&error));
     let mut links = vec![ancestors.iter().rev().find(is_loop).map_or(path, |first| *first).to_owned()];
@@ -155,7 +155,7 @@ fn url_scheme(text: &str) -> Option<&str> {
     is_scheme.iter().any(|known| scheme.eq_ignore_ascii_case(known)).then_some(scheme)
 }
 
-/// Explains a path that is written as on Windows.
+/// Explains a path in Windows notation.
 fn windows_path(path: &Path, text: &str) -> Option<(String, String)> {
     let name = text.rsplit('/').next()?;
     if !name.contains('\\') {
@@ -235,7 +235,7 @@ fn denied(path: &Path) -> (String, String) {
 fn denied_at(path: &Path) -> (String, String) {
     let uid = geteuid();
     let me = user(uid);
-    // A directory that cannot be entered is one whose metadata can be read, but not that of its `.` entry.
+    // If a directory cannot be entered, its metadata can be read, but not that of its `.` entry.
     let closed = path.ancestors().skip(1).filter(|up| !up.as_os_str().is_empty()).filter(|up| {
         fs::metadata(up.join(".")).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
             && fs::metadata(up).is_ok()
@@ -292,7 +292,7 @@ pub(crate) fn alike(path: &Path) -> Vec<String> {
     if near.iter().any(|other| other.to_lowercase() == wanted) {
         near.retain(|other| other.to_lowercase() == wanted);
     }
-    // A key is not offered in place of a certificate, or the other way around, where there is a better name.
+    // If there is a better name, a key is not suggested for a certificate, nor a certificate for a key.
     let is_key = |name: &str| name.to_lowercase().contains("key");
     if near.iter().any(|other| is_key(other) == is_key(&name)) {
         near.retain(|other| is_key(other) == is_key(&name));

@@ -1,8 +1,8 @@
 //! Reads small files that a user names: pods, certificates, keys, `.env` files, secrets.
 //!
 //! Every read has a maximum size and a deadline, whatever the path leads to: a FIFO without a writer, a device, a
-//! socket, or a mount whose server does not respond. The file is opened and read on a thread of its own, which is left
-//! behind at the deadline, so a reader is held up for a bounded time. An error names the file, link or directory at
+//! socket, or a mount whose server does not respond. The file is opened and read on a separate thread, which is
+//! abandoned at the deadline, so the caller waits for a bounded time. An error names the file, link or directory at
 //! fault, and the fix.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -30,10 +30,10 @@ pub const WRITER_TIME: Duration = Duration::from_secs(60);
 /// The time between two polls of a FIFO.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The number of threads that read a file now.
+/// The number of threads that are reading a file.
 static READERS: AtomicUsize = AtomicUsize::new(0);
 
-/// The most threads that may read at the same time, including those that were left behind.
+/// The maximum number of threads that read at the same time, including abandoned ones.
 const MAX_READERS: usize = 64;
 
 /// The content of a file.
@@ -45,11 +45,11 @@ pub struct Content {
     pub is_regular: bool,
 }
 
-/// Why a file cannot be read. Contains nothing of its content.
+/// Why a file cannot be read. Contains no part of its content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path:?} cannot be read: {reason}")]
 pub struct Unreadable {
-    /// The file, as it was named.
+    /// The path, as the caller gave it.
     pub path: PathBuf,
     /// The reason: which file, link or directory is at fault.
     pub reason: String,
@@ -60,17 +60,17 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    /// Returns the error for `cause`. Looks at the file system for the part of the path that is at fault.
+    /// Returns the error for `cause`. Searches the file system for the part of the path that is at fault.
     pub fn of(path: &Path, cause: &Error) -> Self {
         let (reason, fix) = explain::explain(cause, path);
-        // A link whose target does not exist is there itself.
+        // A link exists even if its target does not.
         let is_missing = cause.kind() == ErrorKind::NotFound && explain::dangling(path).is_none();
         Self { path: path.to_owned(), reason, fix, is_missing }
     }
 
     /// Returns the error for a directory that cannot be read.
     pub fn of_directory(path: &Path, cause: &Error) -> Self {
-        // A missing directory is explained as that of a file in it.
+        // A missing directory is explained through a file in it.
         let (reason, fix) = explain::explain(cause, &path.join("file"));
         Self { path: path.to_owned(), reason, fix, is_missing: cause.kind() == ErrorKind::NotFound }
     }
@@ -144,7 +144,7 @@ pub async fn read_async(path: &Path, max_size: u64) -> Result<Content, Unreadabl
 
 /// What the reading thread reports.
 enum News {
-    /// The file is open, and is not a regular one: its writer may take its time.
+    /// The file is open and is not a regular one: the longer deadline of its writer applies.
     Opened,
     Done(Result<Content, Unreadable>),
 }
@@ -198,7 +198,7 @@ fn start(
     }
 }
 
-/// The place of one reading thread.
+/// The slot of one reading thread.
 struct Slot;
 
 impl Slot {
@@ -235,7 +235,7 @@ fn read_here(path: &Path, max_size: u64, tell: &mut impl FnMut(News)) -> Result<
     }
     let is_regular = kind.is_file();
     // Allocate the full size up front, because growing would leave partial copies behind that are not wiped. Only a
-    // regular file knows its size; some (`/proc`) say 0.
+    // regular file knows its size; some (`/proc`) report 0.
     let known = (is_regular && metadata.len() > 0).then(|| metadata.len().min(max_size));
     let capacity = known.unwrap_or_else(|| max_size.min(1 << 20));
     let mut bytes = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0) + 1);

@@ -7,8 +7,8 @@
 //! The service keeps no session between requests. A ticket or prepared statement handle contains the statement itself,
 //! signed (`handles::signed_handle`), so any replica with the same secret can accept it.
 //!
-//! How the modules fit together: `service` has a file for each call of Flight, and `sql` one for each command of Flight
-//! SQL. Both are free functions over `state`. `codec` encodes and decodes messages, `handles` signs the tickets and
+//! How the modules fit together: `service` has one file per call of Flight, and `sql` one per command of Flight SQL.
+//! Both consist of free functions over `state`. `codec` encodes and decodes messages, `handles` signs the tickets and
 //! handles that clients carry, and `session` is one request's view of the engine.
 //!
 //! ```

@@ -34,7 +34,7 @@ impl RequestDeadline {
         Self { deadline, cancel: None }
     }
 
-    /// Ends the request also when `CancelFlightInfo` cancels it.
+    /// Also ends the request when `CancelFlightInfo` cancels it.
     pub(crate) fn or_cancelled(self, entry: CancelGuard) -> Self {
         Self { cancel: Some(entry), ..self }
     }

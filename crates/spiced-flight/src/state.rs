@@ -1,4 +1,4 @@
-//! The state that all calls share: the engine, the signing key, and the little that is kept between requests.
+//! The state that all calls share: the engine, the signing key, and the data kept between requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::handles::running_queries::RunningQueries;
 use crate::handles::signed_handle::HandleSigner;
 use crate::options::{self, FlightOptions};
 
-/// What the functions of `service` and `sql` work on.
+/// The state that the functions of `service` and `sql` share.
 pub(crate) struct FlightServiceState {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) signer: HandleSigner,

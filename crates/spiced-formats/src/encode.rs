@@ -1,4 +1,4 @@
-//! What a format implements.
+//! The trait that each format implements.
 
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;

@@ -1,6 +1,6 @@
 //! The formats and their media types.
 
-/// How rows are written.
+/// A format for rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
@@ -14,7 +14,7 @@ pub enum Format {
     Table,
     /// One JSON object per line.
     Ndjson,
-    /// What the Spice SDKs read: schema, rows and their number in one object.
+    /// The format of the Spice SDKs: schema, rows and their number in one object.
     Spice,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Json {
 }
 
 impl Json {
-    /// `[{…},{…}]` without any newline, because clients take a second line for NDJSON.
+    /// `[{…},{…}]` without any newline, because clients treat a second line as NDJSON.
     pub(crate) fn array(schema: &Schema) -> Self {
         let distinct = distinct(schema.fields());
         Self { before: "[".into(), between: b",", after_each: b"", after: b"]", counted: false, rows: 0, distinct }

@@ -4,8 +4,8 @@ use tls_core::Secret;
 
 use crate::Template;
 
-/// The current value of a setting, together with its references if it has any. Since the two are one value, none can
-/// be taken for that of another setting, whatever the order of the settings.
+/// The current value of a setting, together with its references if it has any. Since the two are one value, neither
+/// can be mistaken for that of another setting, whatever the order of the settings.
 #[derive(Debug, Clone)]
 pub struct SecretValue {
     template: Option<Template>,

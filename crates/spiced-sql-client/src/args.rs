@@ -25,33 +25,34 @@ const KEY: (&str, &str) = ("--client-key-file", "SPICED_SQL_CLIENT_KEY_FILE");
 const API_KEY: (&str, &str) = ("--api-key", "SPICED_SQL_API_KEY");
 
 const AFTER: &str = "\
-ENDPOINT is grpc+tls://HOST:PORT (https:// is the same), grpc://HOST:PORT (http://) for plain text, or HOST:PORT: then TLS is \
-tried first, and plain text only where the server is on this machine and speaks no TLS.
+ENDPOINT is grpc+tls://HOST:PORT (https:// is the same), grpc://HOST:PORT (http://) for plain text, or HOST:PORT: \
+then TLS is tried first, and plain text only if the server is on this machine and does not support TLS.
 
-The server's certificate is verified against --tls-root-certificate-file, or else this system's trust store (SSL_CERT_FILE is \
-honoured); for a server on this machine also against .spice/tls/ca.pem in the current folder, where it exists.
+The server's certificate is verified against --tls-root-certificate-file, or else this system's trust store \
+(SSL_CERT_FILE is respected); for a server on this machine also against .spice/tls/ca.pem in the current directory, \
+if it exists.
 
-Each is also read from the environment, where the option is not given: SPICED_SQL_ENDPOINT, \
-SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE, SPICED_SQL_CLIENT_CERTIFICATE_FILE, SPICED_SQL_CLIENT_KEY_FILE, SPICED_SQL_API_KEY.
+An option that is not given is read from the environment: SPICED_SQL_ENDPOINT, SPICED_SQL_TLS_ROOT_CERTIFICATE_FILE, \
+SPICED_SQL_CLIENT_CERTIFICATE_FILE, SPICED_SQL_CLIENT_KEY_FILE, SPICED_SQL_API_KEY.
 
-Exit codes: 0 all went well; 1 no connection, or a statement failed; 64 usage.";
+Exit codes: 0 success; 1 no connection, or a statement failed; 64 usage error.";
 
 /// `spiced sql`.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = AFTER, after_help = "--help tells about endpoints, trust and the environment.")]
+#[command(after_long_help = AFTER, after_help = "--help describes endpoints, trust and the environment.")]
 pub struct SqlArgs {
-    /// Statements to run, separated by `;`; without, a prompt, or what standard input holds
+    /// Statements to run, separated by `;`; without it, a prompt, or the statements on standard input
     query: Option<String>,
     /// Run the statements of a file
     #[arg(short, long, value_name = "PATH", conflicts_with = "query", value_parser = path())]
     file: Option<PathBuf>,
-    /// Where the server's Flight SQL endpoint is [default: localhost:50051]
+    /// The server's Flight SQL endpoint [default: localhost:50051]
     #[arg(long, value_name = "ENDPOINT")]
     endpoint: Option<String>,
-    /// Whose certificates are trusted, a PEM file [default: this system's trust store]
+    /// The only CAs to trust, a PEM file [default: this system's trust store]
     #[arg(long, value_name = "PATH", value_parser = path())]
     tls_root_certificate_file: Option<PathBuf>,
-    /// The certificate to show to a server that asks for one, a PEM file
+    /// The certificate to present to a server that requests one, a PEM file
     #[arg(long, value_name = "PATH", value_parser = path())]
     client_certificate_file: Option<PathBuf>,
     /// That certificate's key, a PEM file
@@ -63,10 +64,10 @@ pub struct SqlArgs {
     /// How long a connection may take
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     connect_timeout: Duration,
-    /// How answers are written
+    /// The format of results
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// How many rows of an answer the prompt shows in a table; 0: all
+    /// The maximum number of rows of a result that the prompt shows in a table; 0: all
     #[arg(long, value_name = "N", default_value_t = 1000)]
     max_rows: usize,
 }

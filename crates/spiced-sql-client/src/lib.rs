@@ -3,7 +3,7 @@
 //! A client of any Flight SQL server, not of this one alone. Deliberately absent: server crates, and the pod.
 //!
 //! The modules: `args` resolves the options; `connect` makes the connection, speaks Flight SQL on it, and explains why
-//! there is none; `script` cuts text into statements; `shell` runs them and `print` writes their results; `prompt` is
+//! it fails; `script` cuts text into statements; `shell` runs them and `print` writes their results; `prompt` is
 //! the line editor.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -24,9 +24,9 @@ fn configuration() {
     let schema = spiced_config::schema();
     let mut out = format!(
         "{HEAD}# Every key of spicepod.yaml\n\n\
-         `spiced schema` prints the same as JSON Schema, for editors; [`spicepod.schema.json`](spicepod.schema.json) is\n\
-         that. A key of `runtime` is also an environment variable, `runtime.tls.key_file` being\n\
-         `SPICED_RUNTIME__TLS__KEY_FILE`. Any value may hold `${{store:KEY}}`.\n"
+         `spiced schema` prints the same keys as JSON Schema, for editors:\n\
+         [`spicepod.schema.json`](spicepod.schema.json). A key of `runtime` is also an environment variable:\n\
+         `runtime.tls.key_file` is `SPICED_RUNTIME__TLS__KEY_FILE`. Any value may contain `${{store:KEY}}`.\n"
     );
     section(&schema, "", &mut out);
     page("configuration.md", &out);

@@ -1,6 +1,6 @@
-//! What the tests of several crates share: an in-memory engine ([`Toy`]), certificates ([`Authority`],
+//! Helpers for the tests of several crates: an in-memory engine ([`Toy`]), certificates ([`Authority`],
 //! [`self_signed`]), a TLS client ([`client`], [`connect`]), a temporary pod directory ([`PodDirectory`]), a server
-//! on a free port ([`Server`]), and a program in a process of its own ([`program`]).
+//! on a free port ([`Server`]), and a program in its own process ([`program`]).
 //!
 //! For `[dev-dependencies]` only: set-up that fails panics instead of returning an error. `cargo xtask edges` fails on
 //! any other use.

@@ -32,7 +32,7 @@ impl Server {
         Self::start(|socket, drain| server::serve(socket, acceptor, service, limits, Workers::current(), drain))
     }
 
-    /// Serves by an endpoint's own `serve`, which gets the socket and the stop signal.
+    /// Serves with an endpoint's own `serve`, which gets the socket and the stop signal.
     pub fn start<F>(serve: impl FnOnce(TcpListener, Drain) -> F) -> Self
     where
         F: Future<Output = io::Result<()>> + Send + 'static,

@@ -17,13 +17,13 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use crate::identity::unix;
 use crate::{CertificateSummary, ClientCertificate, Origin, provider};
 
-/// Whether clients are asked for a certificate.
+/// Whether client certificates are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClientAuth {
-    /// Clients are not asked.
+    /// No certificate is requested.
     #[default]
     None,
-    /// Clients are asked, but need not have a certificate; if they present one, it must be valid.
+    /// A certificate is requested but not required; if a client presents one, it must be valid.
     Request,
     /// The handshake fails without a valid certificate.
     Required,
@@ -41,7 +41,7 @@ pub struct ClientAuthPolicy {
 }
 
 impl ClientAuthPolicy {
-    /// A policy that asks no client for a certificate.
+    /// Creates a policy that requests no client certificates.
     pub fn nobody() -> Self {
         Self {
             mode: ClientAuth::None,
@@ -111,7 +111,7 @@ impl ClientAuthPolicy {
         &self.origin
     }
 
-    /// Returns whether clients are asked for a certificate.
+    /// Returns whether client certificates are requested.
     pub fn mode(&self) -> ClientAuth {
         self.mode
     }

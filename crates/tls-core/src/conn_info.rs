@@ -95,7 +95,7 @@ pub struct ClientNames {
     pub uris: Vec<String>,
     /// Subject alternative names that are DNS names.
     pub dns: Vec<String>,
-    /// The subject's common names; empty where one is in an encoding that is not read.
+    /// The subject's common names; empty text for a name in an unsupported encoding.
     pub common: Vec<String>,
 }
 
@@ -110,7 +110,7 @@ impl ClientCertificate {
         let summary = CertificateSummary::of(&parsed, leaf);
         let mut names = ClientNames::default();
         for common in parsed.subject().iter_common_name() {
-            // One in an encoding that is not read stays in the list, so that the subject's names are not miscounted.
+            // A name in an unsupported encoding stays in the list, so that the number of names is correct.
             names.common.push(common.as_str().unwrap_or_default().to_owned());
         }
         let alternative = parsed.subject_alternative_name().ok().flatten();
@@ -147,7 +147,7 @@ impl ClientCertificate {
     /// Waits until a change of the client authentication policy excludes the certificate.
     pub async fn distrusted(&self) {
         let mut distrusted = self.distrusted.subscribe();
-        // The sender belongs to this certificate and lives as long.
+        // The sender belongs to this certificate, so it is not dropped first.
         let _ = distrusted.wait_for(|distrusted| *distrusted).await;
     }
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// Size of a read from the kernel when a client sends much data. rustls asks for 4 KiB at a time.
+/// Size of a read from the kernel when a client sends a lot of data. rustls reads 4 KiB at a time.
 const AHEAD: usize = 64 * 1024;
 
 /// Maximum number of TLS records in a client's handshake. A ClientHello of 64 KiB needs four; the cost of each record

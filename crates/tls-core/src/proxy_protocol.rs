@@ -13,10 +13,10 @@ const FIXED: usize = 16;
 /// Maximum length of the addresses and TLVs; real proxies send some hundred bytes.
 const MAX_HEADER: usize = 4096;
 
-/// Reads the header from a connection, and nothing beyond it. Returns `None` if the proxy speaks for itself (a health
-/// check) or for an address that is not an IP address.
+/// Reads the header from a connection, and nothing beyond it. Returns `None` if the proxy connects on its own behalf (a
+/// health check) or for an address that is not an IP address.
 pub(crate) async fn read(tcp: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
-    // Byte by byte until one differs: data without a header may be shorter than one.
+    // Byte by byte until one differs: data without a header may be shorter than a header.
     for expected in PROTOCOL_PREFIX {
         if tcp.read_u8().await? != *expected {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it begins otherwise"));

@@ -1,17 +1,17 @@
-//! What a message may repeat of a value. Text that could be key material, or another secret in the wrong place, is
+//! Decides which text a message may repeat. Text that could be key material, or another secret in the wrong place, is
 //! described instead.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// No path, address or word of a setting is longer.
+/// The maximum length of a path, an address or a word in a setting.
 const MAX_SHOWN: usize = 1024;
 
-/// From this length on, a run of Base64 counts as coded material: an Ed25519 key has 64 characters.
+/// The length from which a run of Base64 counts as encoded material: an Ed25519 key has 64 characters.
 const MIN_CODED: usize = 40;
 
-/// True for text that must not be repeated in a message: PEM in any form, text of several lines, coded material.
+/// Returns true for text that a message must not repeat: PEM in any form, text of several lines, encoded material.
 pub fn may_be_secret(text: &str) -> bool {
     let text = text.trim();
     let upper = || text.to_ascii_uppercase();
@@ -23,33 +23,33 @@ pub fn may_be_secret(text: &str) -> bool {
         || is_coded(text)
 }
 
-/// PEM text as such, whatever stands before it, or PEM coded in Base64 once more, at any depth.
+/// Returns true for PEM text, with or without text before it, and for PEM in repeated Base64, at any depth.
 pub fn is_pem(text: &[u8]) -> bool {
     text.windows(10).any(|window| window == b"-----BEGIN") || is_pem_in_base64(text)
 }
 
-/// Base64 of text that begins with PEM, with a line break and PEM, or with Base64 of those.
+/// Returns true for Base64 of text that begins with PEM, with a line break and PEM, or with Base64 of either.
 fn is_pem_in_base64(text: &[u8]) -> bool {
-    // `-----BEGI`, and the same behind `\n` and `\r\n`; each once more and twice more.
+    // Base64 of `-----BEGI`, also after `\n` and after `\r\n`; the first encoded twice and three times as well.
     const CODED: [&[u8]; 5] =
         [b"LS0tLS1CRUdJTi", b"Ci0tLS0tQkVHSU", b"DQotLS0tLUJFR0", b"TFMwdExTMUNSVWRKVG", b"VEZNd2RFeFRNVU5TVldSS1ZH"];
     let text = text.trim_ascii_start();
     CODED.iter().any(|coded| text.starts_with(coded))
 }
 
-/// Where absolute paths begin. A line of Base64 may begin with a slash, too.
+/// The beginnings of absolute paths. A line of Base64 may begin with a slash too.
 const ROOTS: [&str; 26] = [
     "app", "cert", "certs", "config", "data", "dev", "etc", "home", "mnt", "media", "nix", "opt", "pod", "private",
     "proc", "root", "run", "secrets", "srv", "ssl", "tls", "tmp", "usr", "var", "Users", "Volumes",
 ];
 
-/// One long run of Base64, of capitals, small letters and digits, as no path or name has it.
+/// Returns true for a long run of Base64 with upper-case letters, lower-case letters and digits, unlike a path or name.
 fn is_coded(text: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
     let is_path =
         text.strip_prefix('/').is_some_and(|rest| ROOTS.contains(&rest.split('/').next().unwrap_or_default()));
     let has = |is: fn(&u8) -> bool| text.bytes().any(|byte| is(&byte));
-    // Hex has one case; what has neither slashes nor dashes is no path of directories either.
+    // Hex has letters of one case; text without slashes and dashes is not a path of directories either.
     let is_one_word = !text.contains(['/', '-', '_']);
     text.len() >= MIN_CODED
         && !is_path
@@ -58,7 +58,7 @@ fn is_coded(text: &str) -> bool {
         && (has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) || is_one_word && has(u8::is_ascii_alphabetic))
 }
 
-/// `text` without the credentials of its URLs: the user information before an `@`, and the values of a query.
+/// Returns `text` without the credentials in its URLs: the user information before an `@`, and the values of a query.
 pub fn without_credentials(text: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = text.split_once("://") else { return Cow::Borrowed(text) };
     let end = rest.find(['/', '?', '#', ' ', '\'']).unwrap_or(rest.len());
@@ -80,7 +80,7 @@ pub fn without_credentials(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{scheme}://{host}{path}{}", query.unwrap_or_default()))
 }
 
-/// `message` without the parts between backticks that may be secrets.
+/// Returns `message` without the parts between backticks that may be secrets.
 pub fn without_secrets(message: &str) -> String {
     message
         .split('`')
@@ -102,7 +102,7 @@ pub fn plausible_path(text: OsString) -> Result<PathBuf, &'static str> {
     }
 }
 
-/// A path for a message: itself, or what it is instead.
+/// Returns a path for a message, or a description if the path may be a secret.
 pub fn shown_path(path: &Path) -> String {
     match path.to_str() {
         Some(text) if may_be_secret(text) => {

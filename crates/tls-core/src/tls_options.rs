@@ -121,7 +121,7 @@ impl TlsOptions {
         Ok(Self { min_version: MinVersion::default(), tickets: KeyDeriver::random()?, insecure_key_log: false })
     }
 
-    /// Creates the TLS configuration of a server that presents `identities` and asks no client for a certificate.
+    /// Creates the TLS configuration of a server that presents `identities` and requests no client certificates.
     ///
     /// # Errors
     /// Fails if the provider rejects the versions, which aws-lc-rs does not.

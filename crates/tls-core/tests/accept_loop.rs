@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// An endpoint that responds with what it knows of the connection.
+/// An endpoint that responds with the facts of the connection.
 struct TestEndpoint {
     address: SocketAddr,
     publisher: Publisher,

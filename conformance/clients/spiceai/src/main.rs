@@ -1,7 +1,7 @@
-//! Asks `spiced` through the Spice Rust SDK and prints what came, a JSON object a line.
+//! Queries `spiced` through the Spice Rust SDK and prints the rows, one JSON object per line.
 //!
-//! `spiceai-client FLIGHT_URL CA_FILE|- rows SQL [PARAMETERS]`, PARAMETERS being a JSON array;
-//! `… count SQL` prints the number of rows; `… ready HTTP_URL` asks `/v1/ready`. `SPICED_CLIENT_KEY` is the API key.
+//! `spiceai-client FLIGHT_URL CA_FILE|- rows SQL [PARAMETERS]`, where PARAMETERS is a JSON array;
+//! `… count SQL` prints the number of rows; `… ready HTTP_URL` queries `/v1/ready`. `SPICED_CLIENT_KEY` is the API key.
 
 use std::error::Error;
 use std::process::ExitCode;

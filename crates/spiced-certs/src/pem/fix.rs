@@ -14,7 +14,7 @@ pub(crate) enum Expected {
 }
 
 impl Expected {
-    /// Returns the beginning of a shell command that writes such material: nobody else may read a key.
+    /// Returns the beginning of a shell command that writes such material: only its owner may read a key.
     pub(crate) fn umask(self) -> &'static str {
         if self == Self::Key { "umask 077 && " } else { "" }
     }

@@ -1,5 +1,5 @@
-//! Who won over whom: each effective value, where it came from, what it beat and why. No secret
-//! store is asked but for the two switches of TLS, and no secret is shown.
+//! Explains the configuration: each effective value, its origin, the values that it overrides, and the reason. Reads
+//! secret stores only for the two switches of TLS, and shows no secret.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -14,51 +14,51 @@ use crate::resolve::stores::SECRETS;
 use crate::schema::schema;
 use crate::settings::Warning;
 
-/// Everything that is in effect.
+/// The explanation of all settings.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
-    /// The settings, in the order of the schema; what is not in it comes last.
+    /// The settings, in the order of the schema; those that are not in it come last.
     pub settings: Vec<Explained>,
-    /// What is worth saying.
+    /// Warnings about the configuration.
     pub warnings: Vec<String>,
 }
 
 /// One setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explained {
-    /// Its dotted key, `runtime.tls.key_file`, `datasets[0].name`.
+    /// The dotted key: `runtime.tls.key_file`, `datasets[0].name`.
     pub key: String,
-    /// Its value as it may be shown: `***` for a secret, a reference as it is written.
+    /// The value as it may be shown: `***` for a secret, a reference as written.
     pub value: String,
-    /// Who said so; `the default` where nobody did.
+    /// The origin of the value; `the default` if it is not set.
     pub origin: String,
-    /// Why it is so, where that is not plain.
+    /// The reason for the value, unless it is obvious.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// What was said and does not count.
+    /// The values that are set and overridden.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub beat: Vec<Beaten>,
 }
 
-/// Something that was said and does not count.
+/// A value that is set and overridden.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Beaten {
-    /// Its value as it may be shown.
+    /// The value as it may be shown.
     pub value: String,
-    /// Who said it.
+    /// The origin of the value.
     pub origin: String,
-    /// Why it does not count.
+    /// The reason why it does not apply.
     pub why: String,
 }
 
-/// What is shown instead of a secret.
+/// The text shown instead of a secret.
 const MASKED: &str = "***";
 
-/// What is shown instead of a value that was refused.
+/// The text shown instead of a value that was refused.
 const REFUSED: &str = "(refused, not shown)";
 
-/// Parameters of stores and data sets that are no secrets by their names. All others are masked: a
-/// name that nobody here knows may hold anything.
+/// Parameters of stores and data sets that are not secret, by name. All others are masked, because an unknown parameter
+/// may hold a secret.
 const PLAIN_PARAMS: &[&str] = &[
     "_address",
     "_ca_file",
@@ -82,10 +82,10 @@ const PLAIN_PARAMS: &[&str] = &[
 ];
 
 impl Layers {
-    /// Explains. `resolve` replaces the references of the two TLS switches and is asked for nothing else.
+    /// Explains the settings. `resolve` replaces only the references of the two TLS switches.
     ///
     /// # Errors
-    /// Who gives the TLS material cannot be decided, or a switch is a reference without a value.
+    /// Fails if the source of the TLS material is ambiguous, or if a switch is a reference without a value.
     pub async fn explain<E>(
         &self,
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
@@ -112,7 +112,7 @@ impl Layers {
             }
         }
         match settings.iter_mut().find(|s| s.key == "runtime.tls.enabled") {
-            // Said as a reference, it is shown as what came of it.
+            // A switch that is a reference is shown with its value.
             Some(said) => said.value = tls.to_string(),
             None => settings.push(switch(&said, tls)),
         }
@@ -147,7 +147,8 @@ impl Layers {
 }
 
 impl Explanation {
-    /// Masks the values of `origins`, which were refused: what is no path, address or word may be a secret.
+    /// Masks the values of `origins`, which were refused: a value that is not a path, an address or a known word may be
+    /// a secret.
     pub fn mask(&mut self, origins: &[Origin]) {
         let refused: Vec<String> = origins.iter().map(Origin::to_string).collect();
         for setting in &mut self.settings {
@@ -161,7 +162,7 @@ impl Explanation {
     }
 }
 
-/// Whether TLS is on, where nobody says so: it follows from what is given.
+/// Explains whether TLS is on if `enabled` is not set: it follows from the certificate settings.
 fn switch(said: &[Said<'_>], tls: bool) -> Explained {
     let key = "runtime.tls.enabled".to_owned();
     let material = ["certificate_file", "certificate", "key_file", "key", "certificates", "self_signed"];
@@ -176,7 +177,7 @@ fn switch(said: &[Said<'_>], tls: bool) -> Explained {
     Explained { key, value: tls.to_string(), origin, why: Some(why.to_owned()), beat: Vec::new() }
 }
 
-/// The setting that counts instead of `key`: itself, or the other way to give the same thing.
+/// Returns the setting that applies instead of `key`: itself, or the other setting for the same thing.
 fn winner<'s>(settings: &'s mut [Explained], key: &str, tls: bool) -> Option<&'s mut Explained> {
     if let Some(at) = settings.iter().position(|s| s.key == key) {
         return settings.get_mut(at);
@@ -194,7 +195,7 @@ fn winner<'s>(settings: &'s mut [Explained], key: &str, tls: bool) -> Option<&'s
     settings.iter_mut().find(|s| s.key == instead)
 }
 
-/// A layer as it was said, and its name.
+/// The values of a layer, and the layer's name.
 type Said<'l> = (String, Effective<'l>);
 
 fn why(key: &str, winner: &Explained, loser: usize, said: &[Said<'_>]) -> String {
@@ -222,7 +223,7 @@ fn explained(key: &str, node: &Node<'_>) -> Explained {
     }
 }
 
-/// A value as it may be shown.
+/// Returns a value as it may be shown.
 fn shown(key: &str, node: &Node<'_>) -> String {
     if let Some(items) = node.items() {
         let items: Vec<String> = items.iter().map(|item| shown(key, item)).collect();
@@ -241,8 +242,8 @@ fn shown(key: &str, node: &Node<'_>) -> String {
     }
 }
 
-/// Returns true for a valid value next to API keys, a switch or a role: anything else there may be a
-/// key in the wrong place.
+/// Returns true for a valid value next to API keys: a switch or a role. Any other value there may be a key in the wrong
+/// place.
 fn is_word_of_auth(key: &str, text: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or_default();
     key.starts_with("runtime.auth.api")
@@ -253,12 +254,12 @@ fn is_word_of_auth(key: &str, text: &str) -> bool {
         }
 }
 
-/// What may stand behind the reference to an API key.
+/// Returns true for text that may follow the reference to an API key.
 fn is_role(text: &str) -> bool {
     [":ro", ":rw"].contains(&text)
 }
 
-/// Returns true for a value of a setting that takes a path, and looks like none: a line of a key, or a JSON Web Key.
+/// Returns true for a value of a path setting that does not look like a path: a line of a key, or a JSON Web Key.
 fn is_no_path(key: &str, text: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or_default();
     let has = |is: fn(&u8) -> bool| text.bytes().any(|byte| is(&byte));
@@ -269,7 +270,7 @@ fn is_no_path(key: &str, text: &str) -> bool {
         && !std::path::Path::new(text).exists()
 }
 
-/// On one line, and never PEM, whatever key it was written under.
+/// Returns the text on one line, without PEM under any key.
 fn plain(text: &str) -> String {
     match may_be_secret(text.trim().trim_end_matches('\n')) {
         true => MASKED.to_owned(),
@@ -277,7 +278,7 @@ fn plain(text: &str) -> String {
     }
 }
 
-/// True where a plain value under this key may be a secret.
+/// Returns true if a plain value under this key may be a secret.
 fn is_secret(key: &str) -> bool {
     const SECRETS: [&str; 5] = [
         "runtime.tls.certificate",
@@ -288,7 +289,7 @@ fn is_secret(key: &str) -> bool {
     ];
     let name = key.rsplit('.').next().unwrap_or_default();
     let param = key.contains("].params.");
-    // Also where the list is written as what it is not: that is when people look, and show others what they see.
+    // Also if the list is malformed: that is when people read the output, and share it.
     let of_pair = key.starts_with("runtime.tls.certificates") && !name.ends_with("_file");
     SECRETS.contains(&key)
         || of_pair
@@ -296,7 +297,8 @@ fn is_secret(key: &str) -> bool {
         || (param && !PLAIN_PARAMS.iter().any(|plain| name.starts_with(plain) || name.ends_with(plain)))
 }
 
-/// Every value below `root` that is no map, and no list of maps, with its dotted key, in the order of the pod file.
+/// Returns every value below `root` that is not a map or a list of maps, with its dotted key, in the order of the pod
+/// file.
 fn leaves(root: Node<'_>) -> Vec<(String, Node<'_>)> {
     leaves_below(root, "")
 }
@@ -324,7 +326,7 @@ fn gather<'n>(node: Node<'n>, key: &str, found: &mut Vec<(String, Node<'n>)>) {
     }
 }
 
-/// The keys of the schema below `path`, in order, with their defaults.
+/// Returns the keys of the schema below `path`, in order, with their defaults.
 fn defaults(schema: &Value, path: &str, found: &mut Vec<(String, Option<String>)>) {
     let Some(properties) = schema["properties"].as_object() else { return };
     for (name, inner) in properties.iter().filter(|(_, inner)| inner["deprecated"] != true) {

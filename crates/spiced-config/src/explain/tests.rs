@@ -26,7 +26,7 @@ datasets:
   - { from: file:t.csv, name: t, params: { file_format: csv, token: hush, pg_host: db, pg_connection_string: hush, url: \"x${env:U}y\" } }
 ";
 
-/// What is set, but for what is a default.
+/// Returns the explanation of the settings that are not defaults.
 fn explain(pod: &str, variables: &[(&str, &str)], flags: &[(&str, &'static str, &str)]) -> String {
     let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     let flags: Vec<Flag> = flags
@@ -99,7 +99,7 @@ fn what_the_schema_calls_a_default_is_what_is_decided() {
             "runtime" => at,
             name => &at["properties"][name],
         });
-        // TLS has a test of its own; CORS and the like are refused whatever they are.
+        // Another test covers TLS; CORS and the like are refused for any value.
         let (Some(_), Some(value)) = (default, at.get("default")) else { continue };
         if value.is_array() || value.is_object() || key.starts_with("runtime.tls.") || key.starts_with("runtime.cors.")
         {

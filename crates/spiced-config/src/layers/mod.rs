@@ -1,5 +1,5 @@
-//! The layers, topmost first: the command line, the environment, `spicepod.yaml`, the defaults. How
-//! they become one [`Settings`].
+//! The layers, topmost first: the command line, the environment, `spicepod.yaml`, the defaults. Turns them into one
+//! [`Settings`].
 
 use std::error::Error;
 use std::fmt;
@@ -21,36 +21,36 @@ use crate::resolve::{api_keys, stores};
 use crate::settings::{Settings, Warning};
 use crate::tls_source::{self, Switches};
 
-/// A pod is a few pages; more is the wrong file.
+/// The maximum size of a pod file; a larger file is the wrong one.
 const MAX_POD_SIZE: u64 = 4 * 1024 * 1024;
 
-/// What was said, by whom; nothing is decided and nothing secret is read yet.
+/// The raw settings of all layers; nothing is resolved, and no secret has been read yet.
 #[derive(Clone)]
 pub struct Layers {
-    /// Topmost first.
+    /// The layers, topmost first.
     layers: Vec<Layer>,
     folder: PathBuf,
     is_empty_pod: bool,
     warnings: Vec<Warning>,
-    /// What is wrong with variables, and with values of the pod that are not in its tree.
+    /// Problems of variables, and of values of the pod that are not in its tree.
     problems: Vec<Problem>,
 }
 
-/// Without values: they may be secrets.
+/// Omits the values, which may be secrets.
 impl fmt::Debug for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layers").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
-/// Why the layers could not be settled.
+/// Why the layers could not be resolved.
 #[derive(Debug)]
 pub enum SettingsError<E> {
-    /// What was said is wrong.
+    /// Settings are wrong.
     Config(ConfigError),
-    /// References could not be replaced; a problem each time that they were asked for.
+    /// References could not be replaced; one error for each time that they were requested.
     Secrets(Vec<E>),
-    /// Both: everything in one report.
+    /// Both, in one report.
     Both(ConfigError, Vec<E>),
 }
 
@@ -66,7 +66,7 @@ impl<E: fmt::Display> fmt::Display for SettingsError<E> {
     }
 }
 
-/// The message is that of the causes, so the source is what is behind these.
+/// The message contains those of the causes, so the source is that of a cause.
 impl<E: Error> Error for SettingsError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
@@ -89,12 +89,12 @@ impl<E> From<Problem> for SettingsError<E> {
 }
 
 impl Layers {
-    /// Reads the pod at `path` (a directory that holds one, or the file) and lays environment and
-    /// command line over it. `options` are all that the command line knows: a variable that is called like one of them,
-    /// or nearly like a setting, is an error.
+    /// Reads the pod at `path` (its directory, or the file), and merges the environment and the command line over it.
+    /// `options` are all options of the command line: a variable whose name equals one of them, or is similar to a
+    /// setting, is an error.
     ///
     /// # Errors
-    /// There is no pod, or it is not YAML.
+    /// Fails if there is no pod, or if it is not YAML.
     pub fn read(
         path: &Path,
         variables: impl IntoIterator<Item = (String, String)>,
@@ -154,12 +154,12 @@ impl Layers {
         Ok(Self { layers, folder, is_empty_pod: pod.is_empty, warnings, problems })
     }
 
-    /// What [`Figment`] merged of the command line, the environment and the pod file, for a program that reads more of
-    /// it or lays more over it.
+    /// Returns the [`Figment`] merged from the command line, the environment and the pod file, for a program that reads
+    /// more of it or adds providers.
     ///
     /// The values are in figment's default profile. Each has the tag of the provider that supplied it: `the command
     /// line`, `the environment` or `spicepod.yaml`. All scalars are text as written; references are not replaced, so
-    /// `Debug` of the result prints the secrets that are written in place.
+    /// `Debug` of the result prints secrets that are written in place.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -183,7 +183,7 @@ impl Layers {
         merged(&self.layers)
     }
 
-    /// Lays a provider over all others, as [`Figment::merge`] does: it overrides them. Its values are literal, numbers
+    /// Adds a provider above all others, as [`Figment::merge`] does: it overrides them. Its values are literal, numbers
     /// or text; their origin is [`Origin::Program`].
     ///
     /// ```
@@ -208,7 +208,7 @@ impl Layers {
     /// ```
     ///
     /// # Errors
-    /// The provider fails.
+    /// Fails if the provider fails.
     pub fn merge(mut self, provider: impl Provider) -> Result<Self, Box<figment::Error>> {
         let layer = Layer::of_program(provider)?;
         self.refuse_keys(layer.root(), &merged_values(&self.layers));
@@ -216,10 +216,10 @@ impl Layers {
         Ok(self)
     }
 
-    /// Lays a provider below all others, as [`Figment::join`] does: it gives defaults. See [`merge`](Self::merge).
+    /// Adds a provider below all others, as [`Figment::join`] does: it supplies defaults. See [`merge`](Self::merge).
     ///
     /// # Errors
-    /// The provider fails.
+    /// Fails if the provider fails.
     pub fn join(mut self, provider: impl Provider) -> Result<Self, Box<figment::Error>> {
         let layer = Layer::of_program(provider)?;
         self.refuse_keys(&merged_values(&self.layers), layer.root());
@@ -227,7 +227,7 @@ impl Layers {
         Ok(self)
     }
 
-    /// Reports where `upper` gives keys to what is no map in `lower`: one of the two would be ignored.
+    /// Reports keys that `upper` sets below a value that is not a map in `lower`: one of the two would be ignored.
     fn refuse_keys(&mut self, upper: &Value, lower: &Value) {
         let mut found = Vec::new();
         keys_over_values(upper, lower, "", &mut found);
@@ -238,15 +238,15 @@ impl Layers {
         }
     }
 
-    /// The directory that the pod's relative paths start from.
+    /// Returns the directory that relative paths in the pod are resolved against.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The secret stores that the pod declares.
+    /// Returns the secret stores that the pod declares.
     ///
     /// # Errors
-    /// A declaration is not as the schema wants it.
+    /// Fails if a declaration does not match the schema.
     pub fn stores(&self) -> Result<Vec<DeclaredStore>, ConfigError> {
         stores::read(&mut Effective::of(&self.layers))
     }
@@ -255,14 +255,14 @@ impl Layers {
         &self.layers
     }
 
-    /// Each layer as it was said, topmost first, and its name.
+    /// Returns the values of each layer, topmost first, and its name.
     pub(crate) fn each(&self) -> Vec<(String, Effective<'_>)> {
         let layers = self.layers.chunks(1);
         layers.map(|layer| (layer[0].name(), Effective::of(layer))).collect()
     }
 
-    /// Every value of the pod that holds a reference, in order, whether it is overridden or not; those of
-    /// the stores' own parameters are with [`stores`](Self::stores).
+    /// Returns every value of the pod that contains a reference, in order, whether it is overridden or not. References
+    /// in the parameters of stores are in [`stores`](Self::stores).
     pub fn references(&self) -> Vec<Sourced<Template>> {
         let mut found = Vec::new();
         for (_, mut layer) in self.each() {
@@ -272,11 +272,11 @@ impl Layers {
         found
     }
 
-    /// Decides: who gives the TLS material, what every setting is. `resolve` replaces the references
-    /// of values, in order; references of overridden values are not resolved.
+    /// Resolves the settings, including the source of the TLS material. `resolve` replaces the references of values, in
+    /// order; references of overridden values are not resolved.
     ///
     /// # Errors
-    /// A setting is wrong or contradicts another, or a reference has no value.
+    /// Fails if a setting is wrong or contradicts another, or if a reference has no value.
     pub async fn settle<E>(
         self,
         resolve: impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
@@ -291,7 +291,7 @@ impl Layers {
         let (pod, wrong) = decode_all::<Spicepod>(&mut tree, &mut damaged);
         problems.extend(wrong);
         if let Some(pod) = pod {
-            // What is missing because it is wrong elsewhere is told there.
+            // A value that is missing because of an error elsewhere is reported there.
             let is_whole = lost.is_empty() && problems.is_empty();
             let of_access = |problem: &Problem| problem.origin.as_ref().is_none_or(is_of_access);
             let is_told = is_damaged || problems.iter().any(of_access);
@@ -304,7 +304,7 @@ impl Layers {
         Err(why(problems, lost))
     }
 
-    /// What is wrong with the layers, as far as it can be told without any secret store.
+    /// Returns the problems of the layers that can be found without any secret store.
     pub async fn problems(self) -> Vec<Problem> {
         match self.settle(async |_| Err::<Vec<Secret>, ()>(())).await {
             Ok(_) | Err(SettingsError::Secrets(_)) => Vec::new(),
@@ -312,19 +312,19 @@ impl Layers {
         }
     }
 
-    /// The effective values alone, their references not yet replaced, and whether TLS is on; also everything that is
-    /// wrong so far, which does not count any more.
+    /// Returns the effective values, whose references are not replaced yet, and whether TLS is on; also all problems so
+    /// far, whose values are removed.
     pub(crate) async fn merge_all<E>(
         &self,
         resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
     ) -> Merged<'_, E> {
         let mut tree = Effective::of(&self.layers);
-        // The stores are read on their own; the rest may refer to them.
+        // The stores are read separately; other values may refer to them.
         tree.remove(stores::SECRETS);
-        // What has no value because it is malformed is told once.
+        // A value that is missing because it is malformed is reported once.
         let mut damaged: Vec<Origin> = self.problems.iter().filter_map(|problem| problem.origin.clone()).collect();
         let (mut problems, mut lost) = (self.problems.clone(), Vec::new());
-        // The two switches may be references themselves, and say which of the others count.
+        // The two switches may be references, and determine which other values apply.
         for name in ["runtime.tls.enabled", "runtime.tls.self_signed"] {
             let Some(node) = tree.get(name) else { continue };
             let (pointer, origin) = (node.pointer().to_owned(), node.origin());
@@ -338,8 +338,8 @@ impl Layers {
                 }
             }
         }
-        // Who gives the material is decided before the schema is asked; a typo among its keys must not read as "nothing
-        // is given".
+        // The source of the material is chosen before the schema is applied; a typo among its keys must not be reported
+        // as missing material.
         for (pointer, problem) in tls_source::misplaced(&tree, &self.folder) {
             damaged.extend(tree.remove_at(&pointer));
             problems.push(problem);
@@ -371,7 +371,7 @@ impl Layers {
     }
 }
 
-/// Everything that is wrong, each thing once.
+/// Combines all problems, each one once.
 pub(crate) fn why<E>(problems: Vec<Problem>, lost: Vec<E>) -> SettingsError<E> {
     match (problems.is_empty(), lost.is_empty()) {
         (_, true) => SettingsError::Config(ConfigError(in_order(problems))),
@@ -380,8 +380,7 @@ pub(crate) fn why<E>(problems: Vec<Problem>, lost: Vec<E>) -> SettingsError<E> {
     }
 }
 
-/// Whether something at `origin` may have to do with TLS or with who may do what; else it has nothing to do with
-/// either.
+/// Returns whether a problem at `origin` may affect TLS or access.
 fn is_of_access(origin: &Origin) -> bool {
     const OTHERS: [&str; 12] = [
         "version",
@@ -403,20 +402,20 @@ fn is_of_access(origin: &Origin) -> bool {
         .any(|other| key.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '['])))
 }
 
-/// What [`Layers::merge_all`] leaves.
+/// The result of [`Layers::merge_all`].
 pub(crate) struct Merged<'l, E> {
     pub(crate) tree: Effective<'l>,
     pub(crate) tls: bool,
     pub(crate) warnings: Vec<Warning>,
-    /// What is wrong so far; it does not count any more.
+    /// The problems so far; their values are removed.
     pub(crate) problems: Vec<Problem>,
-    /// Where something was taken out that is wrong, or has no value.
+    /// The places from which a value was removed because it is wrong or missing.
     pub(crate) damaged: Vec<Origin>,
     /// The references of the switches that have no value.
     pub(crate) lost: Vec<E>,
 }
 
-/// Replaces every reference, all in one question.
+/// Replaces all references with one call.
 async fn replace_references<E>(
     tree: &mut Effective<'_>,
     resolve: &impl AsyncFn(&[Sourced<Template>]) -> Result<Vec<Secret>, E>,
@@ -434,24 +433,24 @@ fn replace(tree: &mut Effective<'_>, pointers: impl IntoIterator<Item = String>,
     }
 }
 
-/// Lines before an error of syntax in which it may have begun.
+/// The number of lines before a syntax error in which the error may have begun.
 const MAX_LINES_BACK: usize = 32;
 
-/// What is wrong in the lines before those that are not YAML, as far as the schema can tell.
+/// Returns the problems in the lines before a syntax error, as far as the schema finds them.
 fn before(name: &Path, text: &str, error: &ConfigError) -> Vec<Problem> {
     let at = error.0.iter().rev().find_map(|problem| match &problem.origin {
         Some(Origin::File { line, key, .. }) if key.is_empty() => Some(*line),
         _ => None,
     });
     let Some(line) = at else { return Vec::new() };
-    // What is not YAML may have begun some lines before it was found.
+    // A syntax error may begin some lines before the parser finds it.
     let lines: Vec<&str> = text.split_inclusive('\n').take(line.saturating_sub(1)).collect();
     let read = (0..lines.len().min(MAX_LINES_BACK))
         .find_map(|back| Pod::read(name, &lines[..lines.len() - back].concat()).ok());
     let Some(pod) = read else { return Vec::new() };
     let layers = [Layer::new(&pod, pod.places().clone(), true)];
     let mut tree = Effective::of(&layers);
-    // References have no value yet, and what holds the place of the error may lack what follows it.
+    // References have no value yet, and the innermost value at the error may lack the lines that follow.
     let mut not_told: Vec<Origin> = tree.references().into_iter().map(|(_, reference)| reference.origin).collect();
     let mut last = Some(tree.root());
     while let Some(node) = last {

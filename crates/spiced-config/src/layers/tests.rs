@@ -15,7 +15,7 @@ pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Stands in for the stores: `${env:X}` is `<X>`, except for what is in `VALUES`.
+/// Replaces the stores: `${env:X}` is `<X>`, except for the names in `VALUES`.
 async fn stand_in(values: &[Sourced<Template>]) -> Result<Vec<Secret>, Infallible> {
     let known = HashMap::from([("OFF", "false"), ("ON", "true")]);
     Ok(values
@@ -69,11 +69,11 @@ fn who_wins_layer_by_layer() {
     let env = [("SPICED_RUNTIME__TLS__CERTIFICATE", "E")];
     let flag = [("--tls-certificate", "runtime.tls.certificate", "F")];
     assert_eq!(pair(&settle(FILES, &[], &[]).unwrap()), ("/pod/c.pem".into(), "/pod/k.pem".into()));
-    // A reference beats a plain value, even inline text a file.
+    // A reference overrides a plain value, even if it is inline text and the plain value a file.
     assert_eq!(pair(&settle(all, &[], &[]).unwrap()).0, "text <C>");
     assert_eq!(pair(&settle(all, &env, &[]).unwrap()).0, "text E");
     assert_eq!(pair(&settle(all, &env, &flag).unwrap()).0, "text F");
-    // Within one layer a file beats text; its path starts from the current directory.
+    // Within one layer a file overrides text; its path is relative to the current directory.
     let both = [env[0], ("SPICED_RUNTIME__TLS__CERTIFICATE_FILE", "e.pem")];
     assert_eq!(pair(&settle(all, &both, &[]).unwrap()).0, "e.pem");
 }
@@ -127,7 +127,7 @@ fn unknown_keys_name_the_place_and_the_nearest() {
     assert_eq!(warned.unwrap().warnings.len(), 3);
 }
 
-/// Unknown keys, values of the wrong kind, variables and contradictions in one report, and nothing that only follows.
+/// Unknown keys, values of the wrong kind, variables and contradictions are in one report, without their consequences.
 #[test]
 fn everything_at_once() {
     let pod = "version: v9\nruntime:\n  tsl: { enabled: true }\n  limits: { connections: many }\n  listen: { http: nowhere }\n\
@@ -158,7 +158,7 @@ fn everything_at_once() {
     // The certificate and its key, and the client CA.
     let pod = "runtime:\n  tls:\n    certificate_file: ''\n    key_file: ''\n    client_auth_mode: request\n    client_auth_ca_file: ''\n";
     assert_eq!(settle(pod, &[], &[]).unwrap_err().lines().count(), 3);
-    // A key that is there twice, a malformed reference, and an unknown key.
+    // A key that appears twice, a malformed reference, and an unknown key.
     let pod =
         "runtime:\n  tls: { key: \"${env\", certificate: c }\n  limits: { handshakes: 1, handshakes: 2 }\n  tsl: {}\n";
     let text = settle(pod, &[], &[]).unwrap_err();
@@ -211,7 +211,7 @@ fn what_other_products_write() {
     }
 }
 
-/// No value of an option or a variable is repeated, whatever it is given to.
+/// No value of an option or a variable is repeated, for any setting.
 #[test]
 fn what_an_option_gives_is_not_shown() {
     for value in ["hush", "-----BEGIN PRIVATE KEY-----\nhush", "\nhush", "hush\\nhush"] {
@@ -235,7 +235,7 @@ fn what_an_option_gives_is_not_shown() {
     }
 }
 
-/// A secret where a path or a source belongs is not shown, and the quotes that Docker keeps are named.
+/// A secret in place of a path or a source is not shown, and the quotes that Docker keeps are reported.
 #[test]
 fn secrets_in_the_place_of_paths() {
     let pem = "-----BEGIN PRIVATE KEY-----hush";
@@ -389,7 +389,7 @@ fn what_a_reference_gives_is_not_shown() {
         let text = settle(pod, &[], &[]).unwrap_err();
         assert!(!text.contains("<PASSWORD>"), "{pod}: {text}");
     }
-    // Base64 of PEM where a path belongs is not repeated either.
+    // Base64 of PEM in place of a path is not repeated either.
     let flag = [("--tls-key-file", "runtime.tls.key_file", "LS0tLS1CRUdJTiBQUklWQVRF")];
     let text = settle(FILES, &[], &flag).unwrap_err();
     assert!(text.contains("this is PEM text") && !text.contains("LS0t"), "{text}");
@@ -448,7 +448,7 @@ fn keys_that_are_switched_off_are_a_warning() {
     assert!(!warned("true"));
 }
 
-/// What a program that embeds this crate lays over and under the layers.
+/// Providers that an embedding program adds above and below the layers.
 #[test]
 fn providers_of_an_embedding_program() {
     let read = |pod: &str| {
@@ -459,7 +459,7 @@ fn providers_of_an_embedding_program() {
     let file = || Serialized::default("runtime.tls.certificate_file", "p.pem");
     let text = "runtime: { tls: { certificate: \"${env:C}\", key_file: k.pem } }";
     let settled = |layers: Layers| at_once(layers.settle(stand_in)).map_err(|e| e.to_string());
-    // The source of the certificate follows the order of the layers, also between a file and text.
+    // The source of the certificate follows the order of the layers, even between a file and text.
     let over = settled(read(text).merge(file()).unwrap()).unwrap();
     assert_eq!(pair(&over).0, "p.pem");
     let Some(Tls { material: Material::Pair(over), .. }) = over.runtime.tls else { panic!("no TLS") };
@@ -502,7 +502,7 @@ fn figment_says_who_supplied_a_value() {
     assert!(!format!("{layers:?}").contains("hush"));
 }
 
-/// What is no map stays where a higher layer gives keys to it: it must not be ignored.
+/// A value that is not a map stays if a higher layer sets keys below it: it must not be ignored.
 #[test]
 fn keys_over_text_and_lists() {
     let variable = [("SPICED_RUNTIME__TLS__ENABLED", "false")];

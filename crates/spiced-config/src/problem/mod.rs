@@ -10,22 +10,22 @@ use std::sync::Arc;
 use tls_core::Origin;
 pub(crate) use tls_core::suggest::nearest;
 
-/// One thing that is wrong.
+/// A problem of a configuration.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// Where it was said; `None` where it is the absence of something.
+    /// The origin of the value; `None` if a value is missing.
     pub origin: Option<Origin>,
-    /// What is wrong: one sentence, lower case, no full stop, nothing secret.
+    /// The problem: one sentence, lower case, no full stop, no secret.
     pub message: String,
-    /// The line of the file, with everything that may be a value left out, and a mark below the place.
+    /// The line of the file without anything that may be a value, and a mark below the column.
     pub excerpt: Option<String>,
-    /// What to change.
+    /// The fix.
     pub hint: Option<String>,
-    /// The error behind it. The message says it already.
+    /// The underlying error, which the message contains.
     pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// The same problem is told once, whatever is behind it.
+/// Equal problems are reported once, whatever their causes.
 impl PartialEq for Problem {
     fn eq(&self, other: &Self) -> bool {
         (&self.origin, &self.message, &self.excerpt, &self.hint)
@@ -74,7 +74,7 @@ impl Error for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration; never empty.
+/// All problems of a configuration; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(pub Vec<Problem>);
 
@@ -100,7 +100,8 @@ impl From<Problem> for ConfigError {
     }
 }
 
-/// Each problem once: those of the command line and the environment, then those of the file, by its lines.
+/// Sorts the problems and removes duplicates: those of the command line and the environment, then those of the file, by
+/// line.
 pub(crate) fn in_order(problems: Vec<Problem>) -> Vec<Problem> {
     let mut seen = HashSet::new();
     let mut once = problems;

@@ -1,10 +1,10 @@
-//! Where in a pod file a message must not repeat what is written, because it may be a secret.
+//! Identifies the places in a pod file whose content a message must not repeat, because it may be a secret.
 
 pub(crate) use tls_core::redact::{is_pem, may_be_secret, shown_path, without_credentials};
 use tls_core::suggest::nearest;
 
-/// Returns true for a place of a pod file where whatever is written may be a secret: API keys, passphrases, inline
-/// keys, and the parameters of stores and data sets.
+/// Returns true for a place in a pod file whose content may be a secret: API keys, passphrases, inline keys, and the
+/// parameters of stores and data sets.
 pub(crate) fn is_secret_place(path: &str) -> bool {
     const PLAIN_AUTH: [&str; 5] = ["mtls", "require", "allow_anonymous", "metrics", "allow-anonymous"];
     const SECRETS: [&str; 3] = ["key", "key_passphrase", "session_ticket_secret"];
@@ -19,12 +19,12 @@ pub(crate) fn is_secret_place(path: &str) -> bool {
     }
 }
 
-/// A key for a message. In a place of secrets an unknown key may be one: a blank after the colon of `KEY:ro` makes a
-/// map of it.
+/// Returns a key for a message. In a place of secrets, an unknown key may be a secret: a blank after the colon of
+/// `KEY:ro` turns it into a map.
 pub(crate) fn shown_key<'n>(parent: &str, name: &'n str) -> &'n str {
     const KNOWN: [&str; 6] = ["enabled", "keys", "key", "role", "api_key", "api-key"];
     let is_hidden = match is_secret_place(parent) {
-        // The names of parameters are names.
+        // The names of parameters are not secret.
         true => !parent.contains("].params") && nearest(name, KNOWN).is_none() && !is_auth_key(parent, name),
         false => false,
     };

@@ -8,10 +8,10 @@ use tls_core::Origin;
 
 use super::{Places, pointer, put};
 
-/// A setting that the command line gives.
+/// A setting from the command line.
 #[derive(Clone)]
 pub struct Flag {
-    /// The option as it was written: `--tls-key-file`.
+    /// The option as written: `--tls-key-file`.
     pub name: String,
     /// The setting: `runtime.tls.key_file`.
     pub setting: &'static str,
@@ -19,14 +19,14 @@ pub struct Flag {
     pub value: String,
 }
 
-/// Without the value: it may be a secret.
+/// Omits the value, which may be a secret.
 impl std::fmt::Debug for Flag {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Flag").field("name", &self.name).field("setting", &self.setting).finish_non_exhaustive()
     }
 }
 
-/// The options that give a setting.
+/// The options that set a value.
 pub(crate) struct CommandLine<'f>(pub(crate) &'f [Flag]);
 
 impl CommandLine<'_> {

@@ -19,19 +19,19 @@ use crate::settings::Warning;
 
 const PREFIX: &str = "SPICED_RUNTIME__";
 
-/// Letters that may be wrong in a name that is still taken for a typo.
+/// The maximum number of wrong letters in a typo.
 const MAX_TYPOS: usize = 2;
 
-/// An option of the command line, as variables are compared with it.
+/// An option of the command line, which variables are compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownOption {
     /// Its long name without dashes: `tls-key-file`.
     pub name: String,
-    /// The setting that it gives, where it gives one.
+    /// The setting that it sets, if any.
     pub setting: Option<&'static str>,
 }
 
-/// What the environment gives.
+/// The layer of the environment.
 pub(crate) struct Environment {
     settings: Dict,
     places: Places,
@@ -39,8 +39,8 @@ pub(crate) struct Environment {
     pub(crate) warnings: Vec<Warning>,
 }
 
-/// The layer of those `variables` that are settings of the runtime, and what is wrong with those that look like one.
-/// `referred` tells names that the pod reads as secrets.
+/// Returns the layer of the `variables` that are settings of the runtime, and the problems of those that resemble one.
+/// `referred` returns true for names that the pod reads as secrets.
 pub(crate) fn read(
     variables: impl IntoIterator<Item = (String, String)>,
     options: &[KnownOption],
@@ -50,7 +50,7 @@ pub(crate) fn read(
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let mut given: Vec<(String, String)> = Vec::new();
     let mut variables: Vec<_> = variables.into_iter().collect();
-    // The environment has no order; messages have.
+    // The environment has no order; messages are sorted.
     variables.sort_unstable();
     let names = Names::new(options);
     for (name, value) in variables {
@@ -67,7 +67,7 @@ pub(crate) fn read(
                 put(&mut settings, &path, value.into());
             }
             Meaning::Elsewhere => {}
-            // What answers a reference of the pod counts as what it is.
+            // A variable that the pod references is not a typo.
             _ if referred(&name) => {}
             Meaning::Misspelled(right) => problems.push(misspelled(name, &right)),
             Meaning::Unknown(near) => {
@@ -94,7 +94,7 @@ impl Environment {
         &self.places
     }
 
-    /// Reports variables that give keys to a list of the pod. Text of the pod is for the schema to refuse.
+    /// Reports variables that set keys below a list of the pod. Keys below text are refused by the schema.
     pub(crate) fn check_lists(&mut self, pod: &Dict) {
         let (settings, pod) = (Value::from(self.settings.clone()), Value::from(pod.clone()));
         let mut conflicts = Vec::new();
@@ -119,7 +119,7 @@ impl Provider for Environment {
     }
 }
 
-/// Returns true if one of two settings is the other, or contains it.
+/// Returns true if one of two settings equals or contains the other.
 fn is_same_or_below(one: &str, other: &str) -> bool {
     let below = |outer: &str, inner: &str| {
         inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -136,29 +136,29 @@ fn misspelled(name: String, right: &Right) -> Problem {
     })
 }
 
-/// What a name is for.
+/// The meaning of a variable's name.
 #[derive(Debug, PartialEq, Eq)]
 enum Meaning {
     /// A setting, by its dotted path.
     Setting(String),
-    /// Not ours.
+    /// Unrelated to this program.
     Elsewhere,
-    /// A setting or an option, but for underscores, case or the prefix.
+    /// A setting or an option, except for underscores, case or the prefix.
     Misspelled(Right),
-    /// Of the form of a setting, and none.
+    /// In the form of a setting, but unknown.
     Unknown(Option<String>),
-    /// Close to a setting.
+    /// Similar to a setting.
     Similar(Option<String>),
 }
 
-/// What should have been written.
+/// The correct name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Right {
     Variable(String),
     Option(String),
 }
 
-/// The right names, each with its form for comparison.
+/// The correct names, each with its form for comparison.
 struct Names {
     /// `RUNTIME_TLS_KEY_FILE`, and the variable for it.
     settings: Vec<(String, String)>,
@@ -189,7 +189,7 @@ impl Names {
         let form = collapsed(name);
         const PREFIXES: [&str; 4] = ["SPICED_", "SPICE_AI_", "SPICEAI_", "SPICE_"];
         let Some(rest) = PREFIXES.iter().find_map(|prefix| form.strip_prefix(prefix)) else {
-            // The prefix itself may be mistyped, or missing; a name that has no levels is somebody else's.
+            // The prefix may be mistyped or missing; a name without levels is unrelated.
             let bare = || self.settings.iter().find(|(setting, _)| *setting == form).map(|(_, right)| right.clone());
             let near = name.contains("__").then(|| bare().or_else(|| self.near(&form))).flatten();
             return near.map_or(Meaning::Elsewhere, |right| Meaning::Similar(Some(right)));
@@ -214,11 +214,11 @@ impl Names {
         if near.is_some() || rest.starts_with("RUNTIME_") { Meaning::Similar(near) } else { Meaning::Elsewhere }
     }
 
-    /// The variable that a form is a typo of.
+    /// Returns the variable that a form is a typo of.
     fn near(&self, form: &str) -> Option<String> {
         let settings = self.settings.iter().map(|(setting, variable)| (format!("SPICED_{setting}"), variable.clone()));
         let short = self.short.iter().filter_map(|(option, right)| match right {
-            // Short names are like many others.
+            // Short names resemble many others.
             Right::Variable(variable) if option.len() > 8 => Some((format!("SPICED_{option}"), variable.clone())),
             _ => None,
         });
@@ -230,7 +230,7 @@ impl Names {
             .map(|(_, variable)| variable)
     }
 
-    /// The TLS setting that a name says in another product's words: `TLS_CERT_FILE`, `SSL_KEY`.
+    /// Returns the TLS setting that a name expresses in another product's terms: `TLS_CERT_FILE`, `SSL_KEY`.
     fn by_meaning(&self, rest: &str) -> Option<String> {
         let rest = rest.strip_prefix("RUNTIME_").unwrap_or(rest);
         let name = ["TLS_", "SSL_", "HTTPS_"].iter().find_map(|prefix| rest.strip_prefix(prefix))?;
@@ -240,10 +240,10 @@ impl Names {
     }
 }
 
-/// Variables of this program that are no settings.
+/// Variables of this program that are not settings.
 const OURS: [&str; 1] = ["SPICED_LOG"];
 
-/// A name as names are compared: in capitals, with one underscore for any run of separators.
+/// Returns a name in its form for comparison: in capitals, with one underscore for any run of separators.
 fn collapsed(name: &str) -> String {
     let mut form = String::with_capacity(name.len());
     for letter in name.chars() {
@@ -255,8 +255,8 @@ fn collapsed(name: &str) -> String {
     form.trim_matches('_').to_owned()
 }
 
-/// What Kubernetes and Docker set for a service called `spiced`, `spiced-http` and so on: `SPICED_PORT`,
-/// `SPICED_HTTP_SERVICE_HOST`, `SPICED_PORT_3000_TCP_ADDR`.
+/// Returns true for the variables that Kubernetes and Docker set for a service called `spiced`, `spiced-http` and so
+/// on: `SPICED_PORT`, `SPICED_HTTP_SERVICE_HOST`, `SPICED_PORT_3000_TCP_ADDR`.
 fn is_service_link(rest: &str) -> bool {
     let words: Vec<&str> = rest.split('_').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
@@ -277,7 +277,7 @@ struct Paths {
 }
 
 impl Paths {
-    /// Whether the schema, or who merges the layers, has something to say of `path`.
+    /// Returns whether `path` is a setting, a section, or below a list.
     fn speaks_of(&self, path: &str) -> bool {
         self.leaves.iter().any(|leaf| leaf == path)
             || self.sections.contains(path)
@@ -340,7 +340,7 @@ mod tests {
         assert!(read(both, &options(), |_| false).problems.is_empty());
     }
 
-    /// Every setting, however its name is distorted.
+    /// Tests every setting, with its name distorted in every way.
     #[test]
     fn a_name_that_is_nearly_a_setting_is_an_error_that_names_it() {
         let options = options();
@@ -408,7 +408,7 @@ mod tests {
         }
     }
 
-    /// Kubernetes' links of services by any of these names, and Docker's, change nothing.
+    /// Service links of Kubernetes under any of these names, and Docker's, have no effect.
     #[test]
     fn service_links_pass() {
         let options = options();

@@ -17,11 +17,11 @@ pub(crate) use command_line::CommandLine;
 pub use command_line::Flag;
 pub(crate) use places::{Place, Places, child, parent, pointer};
 
-/// One provider: its values as figment holds them, and their places.
+/// A provider: its values as figment holds them, and their places.
 #[derive(Clone)]
 pub(crate) struct Layer {
     figment: Figment,
-    /// Its values alone.
+    /// The values of this provider.
     root: Value,
     places: Places,
     /// Whether `${store:KEY}` in its values is a reference. Only the pod file has references.
@@ -29,40 +29,40 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// A layer of this program: each value has a place.
+    /// Creates a layer of this program, in which each value has a place.
     pub(crate) fn new(provider: impl Provider, places: Places, has_references: bool) -> Self {
         let figment = Figment::from(provider);
         let root = root_of(&figment);
         Self { figment, root, places, has_references }
     }
 
-    /// A layer of a program that embeds this crate: its values have no place.
+    /// Creates a layer from an embedding program's provider, whose values have no place.
     ///
     /// # Errors
-    /// The provider fails.
+    /// Fails if the provider fails.
     pub(crate) fn of_program(provider: impl Provider) -> Result<Self, Box<figment::Error>> {
         let layer = Self::new(provider, Places::of_all(Origin::Program), false);
         layer.figment.find_value("").map_err(Box::new)?;
         Ok(layer)
     }
 
-    /// The provider's name.
+    /// Returns the provider's name.
     pub(crate) fn name(&self) -> String {
-        // figment orders metadata by age; a provider of providers comes after these.
+        // figment orders metadata by age; the metadata of a provider that combines others comes last.
         self.figment.metadata().last().map(|metadata| metadata.name.to_string()).unwrap_or_default()
     }
 
-    /// What figment merges.
+    /// Returns the figment of this provider.
     pub(crate) fn figment(&self) -> &Figment {
         &self.figment
     }
 
-    /// Returns true if a value with this tag is from here.
+    /// Returns true if this provider supplied the value with this tag.
     pub(crate) fn supplied(&self, tag: Tag) -> bool {
         self.figment.get_metadata(tag).is_some()
     }
 
-    /// Its values.
+    /// Returns the values.
     pub(crate) fn root(&self) -> &Value {
         &self.root
     }
@@ -76,13 +76,13 @@ impl Layer {
     }
 }
 
-/// What figment makes of the layers, topmost first.
+/// Merges the layers, topmost first, with figment.
 pub(crate) fn merged(layers: &[Layer]) -> Figment {
     layers.iter().rev().fold(Figment::new(), |figment, layer| figment.merge(layer.figment()))
 }
 
-/// The merged values. Where a layer gives keys to text or to a list of a lower one, figment would replace that; here it
-/// stays, and the schema refuses it.
+/// Returns the merged values. If a layer sets keys below text or a list of a lower layer, figment would replace that
+/// value; here it stays, and the schema refuses it.
 pub(crate) fn merged_values(layers: &[Layer]) -> Value {
     let mut root = root_of(&merged(layers));
     layers.iter().rev().for_each(|layer| put_back(&mut root, &layer.root));
@@ -104,7 +104,8 @@ fn put_back(merged: &mut Value, layer: &Value) {
     }
 }
 
-/// The pointers at which `upper` gives keys to what is no map in `lower`, and whether that is a list.
+/// Collects the pointers at which `upper` sets keys below a value that is not a map in `lower`, and whether that value
+/// is a list.
 pub(crate) fn keys_over_values(upper: &Value, lower: &Value, pointer: &str, found: &mut Vec<(String, bool)>) {
     match (upper, lower) {
         (Value::Dict(_, upper), Value::Dict(_, lower)) => {
@@ -124,7 +125,7 @@ fn root_of(figment: &Figment) -> Value {
     figment.find_value("").unwrap_or_else(|_| Dict::new().into())
 }
 
-/// The value at a dotted path, for changing it.
+/// Returns the value at a dotted path, for modification.
 pub(crate) fn find_mut<'v>(root: &'v mut Dict, path: &str) -> Option<&'v mut Value> {
     match path.split_once('.') {
         None => root.get_mut(path),
@@ -135,7 +136,7 @@ pub(crate) fn find_mut<'v>(root: &'v mut Dict, path: &str) -> Option<&'v mut Val
     }
 }
 
-/// Puts a value at a dotted path, and makes the maps on the way.
+/// Inserts a value at a dotted path, and creates the maps above it.
 fn put(root: &mut Dict, path: &str, value: Value) {
     let Some((first, rest)) = path.split_once('.') else {
         root.insert(path.to_owned(), value);

@@ -1,11 +1,11 @@
-//! Where each value of a layer was written, by its path.
+//! The place at which each value of a layer was written, by its path.
 
 use std::collections::HashMap;
 
 use figment::value::Value;
 use tls_core::Origin;
 
-/// Where a value was written, and its key. An item of a list has no key; the two are the same.
+/// The places of a value and of its key. An item of a list has no key; the two are then the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) value: Origin,
@@ -13,7 +13,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Orders keys as their file has them; those of no file come last.
+    /// Orders keys as in their file; keys from elsewhere come last.
     pub(crate) fn position(&self) -> (usize, usize) {
         match &self.key {
             Origin::File { line, column, .. } => (*line, *column),
@@ -28,13 +28,13 @@ impl From<Origin> for Place {
     }
 }
 
-/// The places of a layer. The key is the path of a value as a JSON Pointer (RFC 6901): a key of a data set's `params`
-/// may contain dots.
+/// The places of a layer. The key is the path of a value as a JSON Pointer (RFC 6901), because a key of a data set's
+/// `params` may contain dots.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Places(HashMap<String, Place>);
 
 impl Places {
-    /// The same place for all values.
+    /// Creates places that are the same for all values.
     pub(crate) fn of_all(origin: Origin) -> Self {
         Self(HashMap::from([(String::new(), origin.into())]))
     }
@@ -43,7 +43,7 @@ impl Places {
         self.0.insert(pointer, place.into());
     }
 
-    /// The place of a value, or of the innermost value around it that has one.
+    /// Returns the place of a value, or of the innermost value around it that has one.
     pub(crate) fn nearest(&self, pointer: &str) -> Option<&Place> {
         let mut around = Some(pointer);
         while let Some(pointer) = around {
@@ -55,18 +55,19 @@ impl Places {
         None
     }
 
-    /// The place of a value itself.
+    /// Returns the place of the value itself.
     pub(crate) fn exact(&self, pointer: &str) -> Option<&Place> {
         self.0.get(pointer)
     }
 
-    /// The place of the first value below a map that is written nowhere: variables and options give values only.
+    /// Returns the place of the first value below a map that was not written itself: variables and options set only
+    /// values.
     pub(crate) fn below(&self, pointer: &str) -> Option<&Place> {
         let is_below = |key: &&String| key.strip_prefix(pointer).is_some_and(|rest| rest.starts_with('/'));
         self.0.get(self.0.keys().filter(is_below).min()?)
     }
 
-    /// Gives `value`, which is at `from`, the same places at `to`.
+    /// Copies the places of `value` from `from` to `to`.
     pub(crate) fn copy(&mut self, from: &str, to: &str, value: &Value) {
         if let Some(place) = self.0.get(from).cloned() {
             self.0.insert(to.to_owned(), place);
@@ -84,7 +85,7 @@ impl Places {
     }
 }
 
-/// The pointer of an entry of a map, or of an item of a list by its index.
+/// Returns the pointer of an entry of a map, or of an item of a list by its index.
 pub(crate) fn child(pointer: &str, name: &str) -> String {
     match name.contains(['~', '/']) {
         false => [pointer, "/", name].concat(),
@@ -92,12 +93,12 @@ pub(crate) fn child(pointer: &str, name: &str) -> String {
     }
 }
 
-/// The pointer of the map or list around a value.
+/// Returns the pointer of the map or list around a value.
 pub(crate) fn parent(pointer: &str) -> Option<&str> {
     pointer.rsplit_once('/').map(|(parent, _)| parent)
 }
 
-/// The pointer of a setting: `/runtime/tls/key` for `runtime.tls.key`.
+/// Returns the pointer of a setting: `/runtime/tls/key` for `runtime.tls.key`.
 pub(crate) fn pointer(setting: &str) -> String {
     setting.split('.').fold(String::new(), |pointer, name| child(&pointer, name))
 }

@@ -22,15 +22,15 @@ pub(crate) struct Pod {
     /// Whether the file has no content.
     pub(crate) is_empty: bool,
     pub(crate) warnings: Vec<Warning>,
-    /// What is wrong and leaves the rest readable; it has no value.
+    /// Problems after which the rest can still be read; their values are missing.
     pub(crate) problems: Vec<Problem>,
 }
 
 impl Pod {
-    /// Reads the text of a pod file. `name` is what messages call the file.
+    /// Reads the text of a pod file. `name` is the file's name in messages.
     ///
     /// # Errors
-    /// It is not YAML, or contains several documents: that, and what else is wrong before it.
+    /// Fails if it is not YAML, or contains several documents; reports also the other problems before that.
     pub(crate) fn read(name: &Path, text: &str) -> Result<Self, ConfigError> {
         let yaml::Document { root, places, mut problems } = yaml::read(name, text)?;
         let is_empty = matches!(root, Value::Empty(..));
@@ -52,7 +52,7 @@ impl Pod {
         &self.places
     }
 
-    /// The names of variables that may answer the pod's references.
+    /// Returns the names of variables that the pod's references may read.
     pub(crate) fn referred(&self) -> HashSet<String> {
         let mut names = HashSet::new();
         self.data.values().for_each(|value| {
@@ -80,7 +80,7 @@ impl Provider for Pod {
     }
 }
 
-/// Takes the keys of the table out of a pod, with a warning for each.
+/// Removes the keys of the table from a pod, with a warning for each.
 fn prune(pod: &mut Dict, places: &Places) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for (path, names) in FOREIGN {
@@ -122,7 +122,8 @@ fn prune_at(
     }
 }
 
-/// The pod file at `path`, a directory or the file, and the directory that its relative paths start from.
+/// Returns the pod file at `path` (a directory or the file), and the directory that its relative paths are resolved
+/// against.
 pub(crate) fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
     if path.is_dir() {
         for name in ["spicepod.yaml", "spicepod.yml"] {
@@ -137,7 +138,7 @@ pub(crate) fn find(path: &Path) -> Result<(PathBuf, PathBuf), ConfigError> {
                 }
                 _ => continue,
             }
-            // The current directory is not worth a `./` in every message.
+            // A leading `./` for the current directory would only clutter messages.
             let folder = if path == Path::new(".") { PathBuf::new() } else { path.to_owned() };
             return Ok((path.join(name), folder));
         }
@@ -161,7 +162,7 @@ pub(crate) fn unreadable(error: &Unreadable) -> ConfigError {
     Problem::new(None, problem).hint(error.fix.clone()).caused_by(error.clone()).into()
 }
 
-/// Says where a file stops being UTF-8, and what it is instead, if that can be told.
+/// Reports where a file stops being UTF-8, and its actual encoding if that can be detected.
 pub(crate) fn not_text(path: &Path, bytes: &[u8]) -> ConfigError {
     let (why, fix) = match bytes {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {

@@ -1,7 +1,7 @@
 //! A YAML document as figment's [`Value`], with a table of the line and column of each value. Scalars keep their text:
 //! `00123` is not a number yet, and `"1.2"` and `1.2` are the same.
 //!
-//! figment's own `yaml` feature stands on a deprecated crate and has no positions.
+//! figment's own `yaml` feature depends on a deprecated crate and has no positions.
 
 use std::collections::HashMap;
 use std::collections::btree_map::Entry;
@@ -16,31 +16,32 @@ use super::{Place, Places, child};
 use crate::problem::shown::{is_secret_place, may_be_secret, shown_key};
 use crate::problem::{ConfigError, Problem};
 
-/// Values of one document, those that aliases repeat included; more is an attack or a mistake.
+/// The maximum number of values in one document, including those that aliases repeat; more is an attack or a mistake.
 const MAX_NODES: usize = 100_000;
 
-/// Bytes of text that aliases may repeat.
+/// The maximum number of bytes of text that aliases may repeat.
 const MAX_REPEATED: usize = 8 * 1024 * 1024;
 
-/// Bytes of the paths of all values, those that aliases repeat included: a long key is in the path of every value below
-/// it.
+/// The maximum number of bytes of the paths of all values, including those that aliases repeat: a long key is in the
+/// path of every value below it.
 const MAX_PATHS: usize = 64 * 1024 * 1024;
 
-/// How deep values may be nested.
+/// The maximum nesting depth of values.
 const MAX_DEPTH: usize = 64;
 
-/// A document that was read.
+/// A document that has been read.
 pub(super) struct Document {
     pub(super) root: Value,
     pub(super) places: Places,
-    /// Problems that leave the rest readable: a key that is repeated, a malformed reference. They have no value.
+    /// Problems after which the rest can still be read: a repeated key, a malformed reference. Their values are
+    /// missing.
     pub(super) problems: Vec<Problem>,
 }
 
-/// Reads one document. `name` is what messages call the file.
+/// Reads one document. `name` is the file's name in messages.
 ///
 /// # Errors
-/// It is not YAML, or holds several documents: that, and what else is wrong before it.
+/// Fails if it is not YAML, or contains several documents; reports also the other problems before that.
 pub(super) fn read(name: &Path, text: &str) -> Result<Document, ConfigError> {
     let mut reader = Reader {
         name,
@@ -63,12 +64,12 @@ struct Reader<'t> {
     name: &'t Path,
     lines: Vec<&'t str>,
     parser: Parser<'t, saphyr_parser::StrInput<'t>>,
-    /// Each value that has an anchor, and its pointer.
+    /// Each value with an anchor, and its pointer.
     anchors: HashMap<usize, (Value, String)>,
     budget: usize,
-    /// Bytes that aliases may still repeat.
+    /// The number of bytes that aliases may still repeat.
     repeatable: usize,
-    /// Bytes that paths may still have.
+    /// The number of bytes that paths may still use.
     paths: usize,
     places: Places,
     problems: Vec<Problem>,
@@ -167,7 +168,7 @@ impl<'t> Reader<'t> {
     fn mapping(&mut self, at: &At, depth: usize) -> Step<Dict> {
         let mut entries = Dict::new();
         let mut merged = Vec::new();
-        // Where each key was first.
+        // The place of each key's first occurrence.
         let mut first: HashMap<String, Origin> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
@@ -176,13 +177,13 @@ impl<'t> Reader<'t> {
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => return Err(self.problem(span.start, "a key has to be a word")),
             };
-            // A place is told in messages, so it is no place for what may be a secret.
+            // Messages contain the path, so it must not contain a possible secret.
             let shown = shown_key(&at.path, &name).to_owned();
             let name = ours(&at.path, name);
             let mut below = at.key(&shown, &name);
             let twice = first.get(&name).cloned();
             if twice.is_some() {
-                // The first one keeps its place.
+                // The first occurrence keeps its place.
                 below.pointer = child(&below.pointer, "");
             }
             let (key, pointer) = (self.origin(span.start, &below.path), below.pointer.clone());
@@ -202,7 +203,7 @@ impl<'t> Reader<'t> {
                 entries.insert(name, value);
             }
         }
-        // `<<: *anchor` gives what is not said here (YAML's merge key).
+        // `<<: *anchor` supplies the keys that are not set here (YAML's merge key).
         let bases = merged.into_iter().flat_map(|(base, pointer)| match base {
             Value::Array(_, bases) => {
                 let bases = bases.into_iter().enumerate();
@@ -273,7 +274,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The line with its key, and nothing of its value: that may be a password or a piece of a key.
+/// Returns the line with its key but without its value, which may be a password or a part of a key.
 pub(crate) fn excerpt(line: &str, number: usize, column: usize) -> String {
     let content = line.trim_start();
     let indent = line.len() - content.len();
@@ -294,7 +295,7 @@ pub(crate) fn excerpt(line: &str, number: usize, column: usize) -> String {
 
 const NULL: Value = Value::Empty(Tag::Default, Empty::None);
 
-/// Where the reader is: the dotted path as messages show it, and the pointer.
+/// The reader's position: the dotted path as messages show it, and the pointer.
 #[derive(Default)]
 struct At {
     path: String,
@@ -312,12 +313,12 @@ impl At {
     }
 }
 
-/// The name of a key here: `api-key`, as Spice writes it, is `api_key`.
+/// Returns the canonical name of a key: `api-key`, as in Spice, is `api_key`.
 fn ours(path: &str, name: String) -> String {
     if path == "runtime.auth" && name == "api-key" { "api_key".to_owned() } else { name }
 }
 
-/// How many values a value has, and how many bytes of text.
+/// Returns how many values a value contains, and how many bytes of text.
 fn size(value: &Value) -> (usize, usize) {
     let add = |(values, bytes): (usize, usize), (more_values, more_bytes): (usize, usize)| {
         (values + more_values, bytes + more_bytes)
@@ -333,7 +334,7 @@ fn size(value: &Value) -> (usize, usize) {
     add((1, 0), below)
 }
 
-/// The bytes of the paths of a value and of all values below it.
+/// Returns the bytes of the paths of a value and of all values below it.
 fn paths(value: &Value, path: usize) -> usize {
     let below: usize = match value {
         Value::Array(_, items) => items.iter().map(|item| paths(item, path + 6)).sum(),

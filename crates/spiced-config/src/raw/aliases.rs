@@ -1,7 +1,7 @@
-//! What other products call a setting: `ssl_cert`, `private_key_file`, `cafile`. Such a name is told by what it says,
-//! before it is compared letter by letter.
+//! Names that other products use for a setting: `ssl_cert`, `private_key_file`, `cafile`. Such a name is recognized by
+//! its words before it is compared letter by letter.
 
-/// The known name that says what `name` says, where there is one among `known`.
+/// Returns the name among `known` that has the meaning of `name`, if there is one.
 pub fn meant<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let find = |wanted: &str| known.iter().copied().find(|known| *known == wanted);
     let section =
@@ -42,7 +42,7 @@ enum Word {
     Minimum,
     Version,
     Text,
-    /// Says nothing that tells one setting from another: `ssl`, `file`, `private`.
+    /// A word that does not distinguish settings: `ssl`, `file`, `private`.
     Filler,
 }
 
@@ -113,7 +113,7 @@ const WORDS: &[(&str, Word)] = &[
     ("x509", Word::Filler),
 ];
 
-/// The words of a name: `certFile`, `cert-file`, `certfile`, `CERT_FILE`. Empty if a word is not known.
+/// Splits a name into words: `certFile`, `cert-file`, `certfile`, `CERT_FILE`. Empty if a word is unknown.
 fn words(name: &str) -> Option<Vec<Word>> {
     let mut split = String::with_capacity(name.len() + 4);
     let mut before_is_small = false;
@@ -131,7 +131,7 @@ fn words(name: &str) -> Option<Vec<Word>> {
     Some(found)
 }
 
-/// A part as one word, or as a few that stand together without anything between them.
+/// Parses a part as one word, or as several words without separators.
 fn glued(part: &str) -> Option<Vec<Word>> {
     if let Some((_, word)) = WORDS.iter().find(|(text, _)| *text == part) {
         return Some(vec![*word]);
@@ -144,7 +144,7 @@ fn glued(part: &str) -> Option<Vec<Word>> {
     })
 }
 
-/// What the words say, the likeliest first.
+/// Returns the settings that the words may mean, the most likely first.
 fn candidates(words: &[Word]) -> &'static [&'static str] {
     let has = |word| words.contains(&word);
     if has(Word::List) {

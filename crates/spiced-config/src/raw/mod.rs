@@ -1,4 +1,4 @@
-//! Raw settings: the schema of a pod file as serde types, and the names it does not use.
+//! Raw settings: the schema of a pod file as serde types, and the keys that this program does not use.
 
 pub(crate) mod aliases;
 pub(crate) mod spanned;

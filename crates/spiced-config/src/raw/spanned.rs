@@ -1,7 +1,7 @@
-//! Values with their places, as serde makes them.
+//! Values with their places, deserialized with serde.
 //!
-//! serde carries no types of ours from a deserializer to a value. A deserializer that finds a struct called [`MARKER`]
-//! answers with a sequence: the text as written if it holds references, the packed place, the value.
+//! serde passes no custom types from a deserializer to a value. A deserializer that encounters a struct named
+//! [`MARKER`] returns a sequence: the text as written if it contains references, the packed place, the value.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use spiced_secrets::{SecretValue, Template};
 use tls_core::{Origin, Secret, Sourced};
 
-/// The name of the struct that asks for a place.
+/// The name of the struct that requests a place.
 pub(crate) const MARKER: &str = "$spiced::Spanned";
 
-/// A typed value with its place: what [`Sourced`] is, made by serde.
+/// A typed value with its place: [`Sourced`], deserialized with serde.
 #[derive(Debug, Clone)]
 pub(crate) struct Spanned<T>(pub(crate) Sourced<T>);
 
-/// Text with its place, and whether a reference gave it: then it is not shown in a message.
+/// Text with its place, and whether a reference supplied it; if so, messages do not show it.
 #[derive(Debug, Clone)]
 pub(crate) struct Templated {
     pub(crate) placed: Spanned<String>,
@@ -31,7 +31,7 @@ pub(crate) struct SecretInput {
 }
 
 impl SecretInput {
-    /// The secret, which is followed if it was written with references.
+    /// Returns the secret, which is watched if it was written with references.
     pub(crate) fn value(self) -> Sourced<SecretValue> {
         let Self { secret, template } = self;
         secret.map(|secret| match template {
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for SecretInput {
     }
 }
 
-/// A value and its place, and the text as written if it holds references.
+/// Deserializes a value and its place, and the text as written if it contains references.
 fn with_place<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<(Sourced<T>, Option<String>), D::Error> {
@@ -86,7 +86,7 @@ fn with_place<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer.deserialize_struct(MARKER, &[], PlaceVisitor(std::marker::PhantomData))
 }
 
-/// A place as text.
+/// Returns a place as text.
 pub(crate) fn pack(origin: &Origin) -> String {
     match origin {
         Origin::Flag(name) => format!("flag\u{1f}{name}"),

@@ -1,5 +1,5 @@
-//! What may be said: the schema of `spicepod.yaml`, and of the environment and flags that overlay
-//! its `runtime`. Unknown keys are refused. Nothing is decided here.
+//! The schema of `spicepod.yaml`, and of the environment and options that override its `runtime`. Unknown keys are
+//! refused. Nothing is resolved here.
 
 use std::collections::BTreeMap;
 
@@ -14,23 +14,23 @@ use crate::settings::{Column, EndpointKind, Role, TlsVersion};
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Spicepod {
-    /// The format's version: `v1`, `v1beta1` or `v2`.
+    /// The version of the format: `v1`, `v1beta1` or `v2`.
     #[schemars(extend("default" = "v1"))]
     pub(crate) version: Option<Templated>,
-    /// `Spicepod`.
+    /// The kind of document: `Spicepod`.
     #[schemars(extend("default" = "Spicepod"))]
     pub(crate) kind: Option<Templated>,
-    /// What the pod is called in logs and in `/v1/status`.
+    /// The pod's name in logs and in `/v1/status`.
     #[schemars(extend("default" = "spicepod"))]
     pub(crate) name: Option<Spanned<String>>,
-    /// Secret stores. `${secrets:KEY}` asks the last one first; `env` is always there, asked last.
+    /// Secret stores. `${secrets:KEY}` asks the last one first; `env` always exists and is asked last.
     pub(crate) secrets: Vec<Spanned<Store>>,
-    /// How the program runs. Every key is also an environment variable, two underscores a level:
+    /// The settings of the program. Every key is also an environment variable, with two underscores per level:
     /// `SPICED_RUNTIME__TLS__ENABLED`.
     pub(crate) runtime: Runtime,
-    /// What can be queried.
+    /// The data sets that can be queried.
     pub(crate) datasets: Vec<Spanned<Dataset>>,
-    /// Names for queries over them.
+    /// Names for queries over data sets and other views.
     pub(crate) views: Vec<Spanned<View>>,
 }
 
@@ -38,15 +38,15 @@ pub(crate) struct Spicepod {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Store {
-    /// What references call it.
+    /// The name that references use.
     pub(crate) name: String,
-    /// Its kind and what that needs: `env`, `file:DIR`, `kubernetes:SECRET`, `aws_secrets_manager[:NAME]`,
+    /// The kind of store and its argument: `env`, `file:DIR`, `kubernetes:SECRET`, `aws_secrets_manager[:NAME]`,
     /// `hashicorp_vault:PATH`, `keyring`.
     pub(crate) from: String,
-    /// The kind's parameters.
+    /// The parameters of the store.
     #[serde(default)]
     pub(crate) params: BTreeMap<String, Spanned<String>>,
-    /// How often its secrets are read again.
+    /// How often the secrets are read again.
     #[serde(default)]
     pub(crate) refresh_interval: Option<Spanned<Span>>,
 }
@@ -54,27 +54,27 @@ pub(crate) struct Store {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Runtime {
-    /// Where the endpoints listen: `HOST:PORT`. `localhost` is 127.0.0.1 and ::1; port 0 takes a free one.
+    /// The addresses of the endpoints: `HOST:PORT`. `localhost` is 127.0.0.1 and ::1; port 0 selects a free one.
     pub(crate) listen: Listen,
-    /// How long all endpoints keep serving after a stop is requested, with readiness off.
+    /// How long all endpoints keep serving after a stop is requested, while readiness is off.
     #[schemars(extend("default" = "0s"))]
     pub(crate) shutdown_delay: Option<Span>,
     /// How long running requests may take after that.
     #[schemars(extend("default" = "25s"))]
     pub(crate) shutdown_timeout: Option<Span>,
-    /// What every endpoint but `probe` speaks.
+    /// TLS of every endpoint except `probe`.
     pub(crate) tls: Tls,
-    /// Who may call, and what for.
+    /// The callers that are accepted, and their rights.
     pub(crate) auth: Auth,
-    /// Which web pages may call.
+    /// The web pages that may call.
     pub(crate) cors: Cors,
-    /// What a query may cost and reach.
+    /// The limits of queries, and the files that they may access.
     pub(crate) sql: Sql,
-    /// What is kept of the telemetry that the gRPC endpoint is sent (OTLP): `otel.metrics`, `otel.logs`, `otel.traces`.
+    /// The limits of telemetry that the gRPC endpoint stores (OTLP): `otel.metrics`, `otel.logs`, `otel.traces`.
     pub(crate) otel: Otel,
     /// The HTTP endpoint.
     pub(crate) http: Http,
-    /// What is bounded over all requests.
+    /// Limits for all requests together.
     pub(crate) limits: Limits,
 }
 
@@ -103,50 +103,50 @@ pub(crate) struct Listen {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tls {
-    /// Whether the endpoints speak TLS.
-    #[schemars(extend("x-unset" = "true where certificate and key are given"))]
+    /// Whether the endpoints use TLS.
+    #[schemars(extend("x-unset" = "true if a certificate and a key are given"))]
     pub(crate) enabled: Option<Spanned<bool>>,
     /// A PEM file: the certificate, then its intermediates.
     pub(crate) certificate_file: Option<Templated>,
-    /// The same as PEM text.
+    /// The certificate as PEM text.
     pub(crate) certificate: Option<SecretInput>,
     /// A PEM file: the certificate's key, RSA, ECDSA or Ed25519.
     pub(crate) key_file: Option<Templated>,
-    /// The same as PEM text; write a reference here, not the key itself.
+    /// The key as PEM text; write a reference here, not the key itself.
     pub(crate) key: Option<SecretInput>,
-    /// Opens an encrypted key: PKCS#8, or PEM with `Proc-Type: 4,ENCRYPTED`. Write a reference here.
+    /// The passphrase of an encrypted key: PKCS#8, or PEM with `Proc-Type: 4,ENCRYPTED`. Write a reference here.
     pub(crate) key_passphrase: Option<SecretInput>,
-    /// A development CA and leaf, made on first use under `.spice/tls` in the pod's directory.
+    /// A development CA and certificate, created on first use under `.spice/tls` in the pod's directory.
     #[schemars(extend("default" = false))]
     pub(crate) self_signed: Option<Spanned<bool>>,
-    /// Mozilla's guideline: `intermediate` is TLS 1.2 and 1.3, `modern` TLS 1.3 alone.
+    /// Mozilla's guideline: `intermediate` is TLS 1.2 and 1.3, `modern` is TLS 1.3 only.
     #[schemars(extend("default" = "intermediate"))]
     pub(crate) profile: Option<Spanned<Profile>>,
-    /// The lowest version that is spoken.
+    /// The lowest accepted version.
     #[schemars(extend("default" = "1.2"))]
     pub(crate) min_version: Option<Spanned<TlsVersion>>,
-    /// More pairs, chosen by the name that a client asks for (SNI): an exact name before a wildcard. The pair above is
-    /// for all other clients; without it, the first of these.
+    /// More pairs, selected by the name that a client requests (SNI): an exact name before a wildcard. All other
+    /// clients get the pair above; without it, the first of these.
     pub(crate) certificates: Vec<Spanned<TlsPair>>,
-    /// Whether a client is refused that asks for a name which no certificate is for, or for none.
+    /// Whether a client is refused if it requests a name that no certificate covers, or no name.
     #[schemars(extend("default" = false))]
     pub(crate) strict_sni: Option<bool>,
-    /// Whether clients show a certificate: they are not asked, may have none, or need one.
+    /// Whether client certificates are not requested (`none`), optional (`request`) or required (`required`).
     #[schemars(extend("default" = "none"))]
     pub(crate) client_auth_mode: Option<Spanned<ClientAuthMode>>,
-    /// A PEM file: the CAs whose client certificates are taken.
+    /// A PEM file: the CAs whose client certificates are accepted.
     pub(crate) client_auth_ca_file: Option<Templated>,
-    /// The same as PEM text.
+    /// The CAs as PEM text.
     pub(crate) client_auth_ca: Option<SecretInput>,
-    /// Revocation lists of client certificates, PEM or DER; where there are any, each CA needs one.
+    /// Revocation lists of client certificates, PEM or DER; if there are any, each CA needs one.
     pub(crate) client_crl_files: Vec<Spanned<String>>,
-    /// Codes of findings (`spiced tls check`) that keep no reload from taking effect: `[TLS-UNUSUAL-KEY]`.
+    /// Codes of findings (`spiced tls check`) that do not prevent a reload: `[TLS-UNUSUAL-KEY]`.
     pub(crate) accept_findings: Vec<String>,
-    /// At least 16 bytes. Replicas that share it resume each other's TLS sessions and take each other's
-    /// Flight tickets.
-    #[schemars(extend("x-unset" = "random, of this process alone"))]
+    /// At least 16 bytes. Replicas that share it resume each other's TLS sessions and accept each other's Flight
+    /// tickets.
+    #[schemars(extend("x-unset" = "random, for this process only"))]
     pub(crate) session_ticket_secret: Option<SecretInput>,
-    /// From the first byte of a connection to the end of its handshake.
+    /// The time from the first byte of a connection to the end of its handshake.
     #[schemars(extend("default" = "10s"))]
     pub(crate) handshake_timeout: Option<Span>,
 }
@@ -155,15 +155,15 @@ pub(crate) struct Tls {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TlsPair {
-    /// A PEM file: the certificate, then its intermediates. Its DNS names say whom it is for.
+    /// A PEM file: the certificate, then its intermediates. Its DNS names determine which clients get it.
     pub(crate) certificate_file: Option<Templated>,
-    /// The same as PEM text.
+    /// The certificate as PEM text.
     pub(crate) certificate: Option<SecretInput>,
     /// A PEM file: the certificate's key, RSA, ECDSA or Ed25519.
     pub(crate) key_file: Option<Templated>,
-    /// The same as PEM text; write a reference here, not the key itself.
+    /// The key as PEM text; write a reference here, not the key itself.
     pub(crate) key: Option<SecretInput>,
-    /// Opens an encrypted key. Write a reference here.
+    /// The passphrase of an encrypted key. Write a reference here.
     pub(crate) key_passphrase: Option<SecretInput>,
 }
 
@@ -185,17 +185,17 @@ pub(crate) enum ClientAuthMode {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Auth {
-    /// API keys (`api-key` is read too).
+    /// API keys (`api-key` is accepted too).
     pub(crate) api_key: ApiKeys,
-    /// Who the bearers of client certificates are.
+    /// The identities of clients with certificates.
     pub(crate) mtls: Mtls,
-    /// Whether a caller needs a key and a certificate, where both are set up.
+    /// Whether a caller needs both a key and a certificate, if both are configured.
     #[schemars(extend("default" = "any"))]
     pub(crate) require: Option<Spanned<Require>>,
-    /// What callers without credentials may do. Where credentials are set up, and nothing is said here, it is nothing.
-    #[schemars(extend("x-unset" = "rw on a loopback endpoint, elsewhere nothing"))]
+    /// The role of callers without credentials. If credentials are configured, such callers are refused by default.
+    #[schemars(extend("x-unset" = "rw on a loopback endpoint, none elsewhere"))]
     pub(crate) allow_anonymous: Option<Anonymous>,
-    /// Whether the metrics endpoint asks for the same credentials.
+    /// Whether the metrics endpoint requires the same credentials.
     #[schemars(extend("default" = false))]
     pub(crate) metrics: Option<Spanned<bool>>,
 }
@@ -203,16 +203,16 @@ pub(crate) struct Auth {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ApiKeys {
-    /// Whether the keys count.
-    #[schemars(extend("x-unset" = "true where there are keys"))]
+    /// Whether the keys are accepted.
+    #[schemars(extend("x-unset" = "true if there are keys"))]
     pub(crate) enabled: Option<Spanned<bool>>,
-    /// Keys, or their hashes (`sha256:HEX`, `argon2id:PHC`), each with `:ro` or `:rw` at its end; without,
-    /// a key is read-only.
+    /// Keys, or their hashes (`sha256:HEX`, `argon2id:PHC`), each followed by `:ro` or `:rw`; without, a key is
+    /// read-only.
     #[schemars(with = "Vec<String>")]
     pub(crate) keys: Vec<ApiKey>,
 }
 
-/// A key as the tree holds it when its role has been split off (see `keys`).
+/// A key in the tree after its role has been split off (see `keys`).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApiKey {
@@ -224,8 +224,8 @@ pub(crate) struct ApiKey {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Mtls {
-    /// Names in client certificates and their roles; the first that fits decides. Without any, every
-    /// verified certificate may read.
+    /// Names in client certificates and their roles; the first match decides. Without any, every verified certificate
+    /// may read.
     pub(crate) identities: Vec<Spanned<RawClientIdentity>>,
 }
 
@@ -242,7 +242,7 @@ pub(crate) struct RawClientIdentity {
     /// A common name of the subject.
     #[serde(default)]
     pub(crate) subject_cn: Option<String>,
-    /// What its bearer may do.
+    /// The role of clients with a matching certificate.
     pub(crate) role: Role,
 }
 
@@ -269,14 +269,14 @@ pub(crate) struct Cors {
     /// Whether pages of the origins below may call.
     #[schemars(extend("default" = false))]
     pub(crate) enabled: Option<bool>,
-    /// `https://app.example.com`, each with its scheme; `*` for any.
+    /// The origins, each with its scheme: `https://app.example.com`; `*` allows any.
     pub(crate) allowed_origins: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Sql {
-    /// Directories that COPY and CREATE EXTERNAL TABLE may reach; empty: nowhere.
+    /// Directories that COPY and CREATE EXTERNAL TABLE may access; empty: none.
     pub(crate) host_paths: Vec<Spanned<String>>,
     /// How long a query may take, from planning to its last batch.
     #[schemars(extend("default" = "5m"))]
@@ -287,54 +287,54 @@ pub(crate) struct Sql {
     /// Memory of the whole process. Above it, the statements during which it grew most are ended.
     #[schemars(extend("x-unset" = "256 MiB more than one and a half times `memory_limit`"))]
     pub(crate) process_memory_limit: Option<Spanned<Size>>,
-    /// The longest statement.
+    /// The maximum size of a statement.
     #[schemars(extend("default" = "1MiB"))]
     pub(crate) max_statement_size: Option<Spanned<Size>>,
     /// The directory in which queries get a private directory to spill to.
     #[schemars(extend("x-unset" = "the system's temporary directory"))]
     pub(crate) spill_directory: Option<Spanned<String>>,
-    /// What all queries may have spilled at a time.
+    /// The maximum size of the spilled data of all queries.
     #[schemars(extend("default" = "10GiB"))]
     pub(crate) spill_limit: Option<Spanned<Size>>,
-    /// Statements that run at a time, by the callers' role; one whose result waits for its reader does not count. One
-    /// caller has three quarters of them at most.
+    /// The maximum number of running statements, by the callers' role; a statement whose result waits for its reader
+    /// does not count. One caller gets at most three quarters of them.
     pub(crate) concurrency: Concurrency,
-    /// Statements that may wait for that; one more is refused (503, RESOURCE_EXHAUSTED).
+    /// The maximum number of waiting statements; further ones are refused (503, RESOURCE_EXHAUSTED).
     pub(crate) queue: Queue,
-    /// How long one waits before it is refused.
+    /// How long a statement waits before it is refused.
     #[schemars(extend("default" = "10s"))]
     pub(crate) queue_timeout: Option<Span>,
-    /// The most rows that a query may answer; beyond them it fails.
-    #[schemars(extend("x-unset" = "no bound"))]
+    /// The maximum number of rows of a result; a query that returns more fails.
+    #[schemars(extend("x-unset" = "no limit"))]
     pub(crate) max_result_rows: Option<Spanned<usize>>,
-    /// The same in bytes, as Arrow holds the rows.
-    #[schemars(extend("x-unset" = "no bound"))]
+    /// The maximum size of a result in bytes, in Arrow's memory format.
+    #[schemars(extend("x-unset" = "no limit"))]
     pub(crate) max_result_bytes: Option<Spanned<Size>>,
-    /// Statements that `runtime.queries` remembers; 0: none.
+    /// The number of statements that `runtime.queries` keeps; 0: none.
     #[schemars(extend("default" = 1_000))]
     pub(crate) history: Option<usize>,
 }
 
-/// Statements at a time.
+/// Running statements.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Concurrency {
-    /// Of callers that may only read.
+    /// For callers that may only read.
     #[schemars(extend("default" = 64))]
     pub(crate) ro: Option<Spanned<usize>>,
-    /// Of callers that may also write.
+    /// For callers that may also write.
     #[schemars(extend("default" = 64))]
     pub(crate) rw: Option<Spanned<usize>>,
 }
 
-/// Statements that wait.
+/// Waiting statements.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Queue {
-    /// Of callers that may only read.
+    /// For callers that may only read.
     #[schemars(extend("default" = 256))]
     pub(crate) ro: Option<Spanned<usize>>,
-    /// Of callers that may also write.
+    /// For callers that may also write.
     #[schemars(extend("default" = 256))]
     pub(crate) rw: Option<Spanned<usize>>,
 }
@@ -342,10 +342,10 @@ pub(crate) struct Queue {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Otel {
-    /// For how long after it came.
+    /// How long rows are kept after their arrival.
     #[schemars(extend("default" = "24h"))]
     pub(crate) retention: Option<Spanned<Span>>,
-    /// How much each table holds; then the oldest goes. It counts against `runtime.sql.memory_limit`.
+    /// The maximum size of each table; the oldest rows are removed first. It counts against `runtime.sql.memory_limit`.
     #[schemars(extend("default" = "64MiB"))]
     pub(crate) memory_limit: Option<Spanned<Size>>,
 }
@@ -353,27 +353,27 @@ pub(crate) struct Otel {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http {
-    /// The largest body of a request.
+    /// The maximum size of a request body.
     #[schemars(extend("default" = "16MiB"))]
     pub(crate) body_limit: Option<Size>,
-    /// For how long browsers are to come by HTTPS alone (Strict-Transport-Security, RFC 6797): `365d`. Never
-    /// sent for localhost, an address or a certificate that vouches for itself.
+    /// How long browsers should use only HTTPS (Strict-Transport-Security, RFC 6797): `365d`. Never sent for localhost,
+    /// an IP address or a self-signed certificate.
     #[schemars(extend("x-unset" = "not sent"))]
     pub(crate) hsts: Option<Span>,
-    /// Addresses and networks of proxies whose `X-Forwarded-For` counts, on every endpoint: `10.0.0.0/8`.
+    /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted, on every endpoint: `10.0.0.0/8`.
     pub(crate) trusted_proxies: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
-    /// Connections of one endpoint, within the limit of open files; if that is low, the endpoints share a part of it.
+    /// Connections per endpoint, within the limit of open files; if that is low, the endpoints share a part of it.
     #[schemars(extend("default" = 10_000))]
     pub(crate) connections: Option<Spanned<usize>>,
-    /// Handshakes in progress, for each endpoint; beyond it the slowest is ended.
+    /// Handshakes in progress, per endpoint; beyond that, the slowest are ended.
     #[schemars(extend("default" = 1_024))]
     pub(crate) handshakes: Option<Spanned<usize>>,
-    /// Wrong keys of one address, at once and a minute after that; further ones have to wait.
+    /// Wrong keys that an address may send in a burst, and per minute after that; further ones have to wait.
     #[schemars(extend("default" = 30))]
     pub(crate) auth_failures: Option<Spanned<usize>>,
 }
@@ -385,13 +385,13 @@ pub(crate) struct Dataset {
     /// `https://HOST/PATH`,
     /// `postgres:[SCHEMA.]TABLE`, `flightsql:[CATALOG.][SCHEMA.]TABLE` or `memory:`.
     pub(crate) from: Spanned<String>,
-    /// What queries call it: `trips`, or `schema.table`.
+    /// The name in queries: `trips`, or `schema.table`.
     pub(crate) name: Spanned<String>,
-    /// Whether it may be written.
+    /// Whether queries may write to it.
     #[serde(default)]
     #[schemars(extend("default" = "read"))]
     pub(crate) access: Access,
-    /// The source's parameters.
+    /// The parameters of the source.
     #[serde(default)]
     pub(crate) params: BTreeMap<String, SecretText>,
     /// The columns of a `memory:` data set.
@@ -402,9 +402,9 @@ pub(crate) struct Dataset {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct View {
-    /// What queries call it: `recent_trips`, or `schema.view`.
+    /// The name in queries: `recent_trips`, or `schema.view`.
     pub(crate) name: Spanned<String>,
-    /// One SELECT.
+    /// One SELECT statement.
     pub(crate) sql: Spanned<String>,
 }
 

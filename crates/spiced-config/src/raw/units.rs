@@ -26,8 +26,7 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// A number that is written with a unit. The text is read here, where it is known whether it may be
-/// shown in a message.
+/// The unit of a number. The text is parsed here, where it is known whether a message may show it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Expected {
     Duration,
@@ -45,7 +44,7 @@ impl Expected {
     }
 }
 
-/// Milliseconds or bytes.
+/// Parses milliseconds or bytes.
 fn parsed<'de, D: Deserializer<'de>>(deserializer: D, wanted: Expected) -> Result<u64, D::Error> {
     struct Number;
     impl Visitor<'_> for Number {
@@ -62,7 +61,7 @@ fn parsed<'de, D: Deserializer<'de>>(deserializer: D, wanted: Expected) -> Resul
     deserializer.deserialize_newtype_struct(wanted.marker(), Number)
 }
 
-/// Milliseconds.
+/// Parses a duration, in milliseconds.
 pub(crate) fn duration(text: &str) -> Option<u64> {
     match text.parse::<u64>() {
         Ok(seconds) => seconds.checked_mul(1000),
@@ -70,7 +69,7 @@ pub(crate) fn duration(text: &str) -> Option<u64> {
     }
 }
 
-/// Bytes.
+/// Parses a size, in bytes.
 pub(crate) fn size(text: &str) -> Option<u64> {
     const UNITS: &[(&str, u64)] = &[
         ("", 1),

@@ -1,4 +1,4 @@
-//! Keys that Spice.ai knows and this program does not: a warning each, not an error.
+//! Keys that Spice.ai supports and this program does not: each is a warning, not an error.
 
 /// The path of a key, and its name. `datasets[]` means each item of the list.
 pub(crate) const FOREIGN: &[(&[&str], &[&str])] = &[

@@ -1,17 +1,17 @@
-//! API keys in the tree: each is split into the key and its role, by what was written and never by what
-//! a reference gives.
+//! API keys in the tree: splits each into the key and its role, by the text as written, never by the value of a
+//! reference.
 
 use figment::value::{Dict, Value};
 
 use crate::problem::Problem;
 use crate::resolve::effective::Effective;
 
-/// Where the keys are.
+/// The path of the keys.
 const KEYS: &str = "runtime.auth.api_key.keys";
 
 const ROLES: [&str; 2] = ["ro", "rw"];
 
-/// Suffixes that look like a role and are not one: they would become a part of the key.
+/// Suffixes that look like a role but are not one: they would become a part of the key.
 const NOT_ROLES: [&str; 17] = [
     "ro",
     "rw",
@@ -32,11 +32,11 @@ const NOT_ROLES: [&str; 17] = [
     "rd",
 ];
 
-/// Makes of each key that is text a map of `key` and `role`. What is no text stays, so that the schema
-/// can say so. Returns a problem for each role that is nearly right.
+/// Turns each key that is text into a map of `key` and `role`. Other values stay, so that the schema can report them.
+/// Returns a problem for each role that is nearly right.
 pub(crate) fn split(tree: &mut Effective<'_>) -> Vec<Problem> {
-    // A key that is left out between two commas is a mistake, as an empty one is anywhere; and so is a variable without
-    // any: `enabled` is what switches keys off.
+    // An omitted key between two commas is a mistake, like any empty key; so is a variable without keys: `enabled`
+    // turns keys off.
     let commas = tree.get(KEYS).and_then(|node| node.comma_list().map(str::to_owned));
     let Some(keys) = tree.get_mut(KEYS) else { return Vec::new() };
     if let Some(text) = commas {
@@ -67,7 +67,7 @@ pub(crate) fn split(tree: &mut Effective<'_>) -> Vec<Problem> {
     doubtful.into_iter().map(problem).collect()
 }
 
-/// Returns true where the text that was written ends with a colon and a word for a role.
+/// Returns true if the written text ends with a colon and a word that resembles a role.
 fn ends_with_no_role(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(_, word)| NOT_ROLES.contains(&word.trim().to_lowercase().as_str()))
 }

@@ -1,5 +1,4 @@
-//! Who may do what, decided: what was said of keys, certificates and callers without either, and what of
-//! it cannot stand together.
+//! From raw to resolved `runtime.auth`: keys, certificates and callers without either, and contradictions among them.
 
 use tls_core::{Origin, Sourced};
 
@@ -9,7 +8,7 @@ use crate::raw::spicepod::{self, Anonymous, Require};
 use crate::settings::{ApiKey, Auth, ClientIdentityRule, IdentityName, Role, Warning};
 
 impl spicepod::Auth {
-    /// Decides. `asks`: clients are asked for certificates.
+    /// Resolves the settings. `asks`: client certificates are requested.
     pub(crate) fn decide(self, asks: bool, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) -> Auth {
         let keys = self.api_key.decide(problems, warnings);
         let mut refused = |origin: Origin, message: &str, hint: &str| {

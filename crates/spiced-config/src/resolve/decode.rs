@@ -1,7 +1,7 @@
-//! From effective values to typed values by serde. What is not as the schema wants it becomes a [`Problem`] with the
-//! place of the value, or of the unknown key.
+//! Converts effective values to typed values with serde. A value that does not match the schema becomes a [`Problem`]
+//! with the place of the value, or of the unknown key.
 //!
-//! figment's own deserializer repeats values in its errors and knows no units, hints or references.
+//! figment's own deserializer repeats values in its errors and supports no units, hints or references.
 
 use std::fmt;
 
@@ -19,28 +19,27 @@ use crate::raw::spanned::{MARKER, pack};
 use crate::raw::units::{self, Expected};
 use crate::resolve::effective::{Effective, Node, Text};
 
-/// Problems of one report; a person reads no more.
+/// The maximum number of problems in one report.
 const MAX_PROBLEMS: usize = 50;
 
-/// How often a tree is read again without what is wrong in it.
+/// The maximum number of times that a tree is decoded again without its wrong values.
 const MAX_ROUNDS: usize = 100;
 
-/// Gives a value a type.
+/// Converts a value to its type.
 pub(crate) fn decode<T: DeserializeOwned>(node: Node<'_>) -> Result<T, Problem> {
     let origin = node.origin();
     T::deserialize(node).map_err(|failure| failure.into_problem(origin))
 }
 
-/// Gives the whole tree a type and tells every problem, not only the first: what is wrong is taken out, and the rest is
-/// read again.
-/// `damaged` are maps and lists from which something is missing already; what they lack is no problem of its own. Gives
-/// a value also where there are problems, if what is left has one.
+/// Converts the whole tree and reports every problem, not only the first: wrong values are removed, and the rest is
+/// decoded again. `damaged` are maps and lists from which something is already missing; missing values there are not
+/// reported again. Returns a value even if there are problems, if the rest can be decoded.
 pub(crate) fn decode_all<T: DeserializeOwned>(
     tree: &mut Effective<'_>,
     damaged: &mut Vec<Origin>,
 ) -> (Option<T>, Vec<Problem>) {
     let mut problems = Vec::new();
-    // What follows from something else is no problem of its own, and costs a reading all the same.
+    // A consequence of another problem is not reported, but costs a round.
     for round in 1.. {
         let failure = match T::deserialize(tree.root()) {
             Ok(value) => return (Some(value), problems),
@@ -68,19 +67,19 @@ pub(crate) fn decode_all<T: DeserializeOwned>(
     (None, problems)
 }
 
-/// The problem that serde would find with a key that `T` does not have, for who looks before it can.
+/// Returns the problem that serde would report for a key that `T` does not have, for checks before decoding.
 pub(crate) fn unknown_key<T: DeserializeOwned>(name: &str, node: &Node<'_>) -> Option<Problem> {
     let nothing_but_the_key = MapDeserializer::<_, Failure>::new([(name, ())].into_iter());
     let failure = T::deserialize(nothing_but_the_key).err().filter(|failure| failure.is_unknown_key)?;
     Some(failure.into_problem(node.key_origin()))
 }
 
-/// A failure on its way up: it gets its place where it is known first.
+/// An error on its way up: it gets its place at the first level that knows it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
-    /// The pointer of the value, and where it or its key was written.
+    /// The pointer of the value, and the place of the value or its key.
     place: Option<(String, Origin)>,
     is_unknown_key: bool,
 }
@@ -102,7 +101,7 @@ impl Failure {
 
     fn into_problem(self, outermost: Origin) -> Problem {
         let origin = self.place.map_or(outermost, |(_, origin)| origin);
-        // Where the place hides the key, it may be a secret.
+        // If the place hides the key, the key may be a secret.
         let is_hidden = self.is_unknown_key && matches!(&origin, Origin::File { key, .. } if key.ends_with('…'));
         let message = if is_hidden { "unknown key (not shown: it may be a secret)".to_owned() } else { self.message };
         let hint = self.hint.unwrap_or_else(|| "change the value, or take the key away for its default".to_owned());
@@ -167,11 +166,11 @@ impl Node<'_> {
     }
 }
 
-/// For who has quotes in a value.
+/// The fix for quotes in a value.
 pub(crate) const UNQUOTE: &str =
     "take the quotes away: `docker --env-file` and Kubernetes keep them as a part of the value, unlike a shell";
 
-/// The quotes around a value that a shell would have taken away.
+/// Returns the quotes around a value, which a shell would have removed.
 pub(crate) fn quotes(text: &str) -> Option<&'static str> {
     let text = text.trim();
     let within = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
@@ -180,7 +179,7 @@ pub(crate) fn quotes(text: &str) -> Option<&'static str> {
 
 struct Shown {
     text: String,
-    /// What to say instead of the text in a message; `None` where the text itself may be said.
+    /// The text that messages show instead; `None` if the text itself may be shown.
     instead: Option<&'static str>,
 }
 
@@ -194,8 +193,8 @@ impl Shown {
     }
 }
 
-/// What a message says instead of a value: options, variables and what a program gives are never repeated, nor what a
-/// reference gives, nor what looks like a key in the wrong place.
+/// Returns the text that a message shows instead of a value. Values of options, variables and embedding programs are
+/// never repeated, nor values of references, nor text that looks like a key in the wrong place.
 pub(crate) fn instead(text: &str, reference: bool, origin: &Origin) -> Option<&'static str> {
     match origin {
         _ if reference => Some("what the reference gives"),
@@ -236,7 +235,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
         } else {
             let shown = self.shown("text")?;
             let answer = visitor.visit_string::<Failure>(shown.text);
-            // Whatever a type says of a value may repeat it.
+            // A type's error about a value may repeat the value.
             answer.map_err(|e| shown.instead.map_or(e, |instead| wrong(instead, "another kind of text")))
         }
     }
@@ -326,7 +325,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
     }
 }
 
-/// YAML 1.2's booleans, and what people write in an environment variable.
+/// Parses YAML 1.2's booleans, and the spellings that are common in environment variables.
 pub(crate) fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Some(true),
@@ -374,7 +373,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 }
 
-/// Hands serde the text as written if it holds references, then its place, then the value.
+/// Passes serde the text as written if it contains references, then its place, then the value.
 struct SpannedSeed<'n> {
     node: Option<Node<'n>>,
     given: usize,

@@ -1,7 +1,8 @@
-//! The effective values: what figment merged, as text until the schema decides, with the places of all layers.
+//! The effective values: figment's merged values, as text until the schema determines their types, with the places of
+//! all layers.
 //!
-//! [`Effective`] changes nothing in figment's [`Value`]. Values that do not count are marked, and the replacements of
-//! references are [`Secret`]s in a table, by the path of their value. figment holds no resolved secret.
+//! [`Effective`] does not modify figment's [`Value`]. Values that do not apply are marked, and the values of references
+//! are [`Secret`]s in a table, by the path of their value. figment holds no resolved secret.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -12,16 +13,16 @@ use tls_core::{Origin, Secret, Sourced};
 
 use crate::providers::{Layer, Place, child, find_mut, merged_values, parent, pointer};
 
-/// The most items of a list that are kept although a reference was taken out of them.
+/// The maximum number of items of a list that are kept although a reference was removed from them.
 const MAX_DAMAGED_ITEMS: usize = 50;
 
 /// The merged values of some layers.
 pub(crate) struct Effective<'l> {
     layers: &'l [Layer],
     root: Value,
-    /// Pointers of values that do not count.
+    /// Pointers of values that do not apply.
     removed: HashSet<String>,
-    /// Values whose references were replaced.
+    /// Values whose references have been replaced.
     resolved: HashMap<String, Secret>,
 }
 
@@ -36,9 +37,9 @@ pub(crate) struct Node<'t> {
 /// The text of a scalar.
 pub(crate) enum Text<'n> {
     Literal(Cow<'n, str>),
-    /// As written in the pod file, its references not yet replaced.
+    /// As written in the pod file, with references that are not replaced yet.
     Written(Template),
-    /// What references gave: never shown.
+    /// The value of references; never shown.
     Resolved(&'n Secret),
 }
 
@@ -52,12 +53,12 @@ impl<'l> Effective<'l> {
         Node { tree: self, value: Cow::Borrowed(&self.root), pointer: String::new() }
     }
 
-    /// The value of a setting, by its dotted path.
+    /// Returns the value of a setting, by its dotted path.
     pub(crate) fn get(&self, setting: &str) -> Option<Node<'_>> {
         setting.split('.').try_fold(self.root(), |node, name| node.get(name))
     }
 
-    /// The value of a setting, for splitting it before it is read.
+    /// Returns the value of a setting, to be split before it is decoded.
     pub(crate) fn get_mut(&mut self, setting: &str) -> Option<&mut Value> {
         match &mut self.root {
             Value::Dict(_, root) => find_mut(root, setting),
@@ -65,25 +66,25 @@ impl<'l> Effective<'l> {
         }
     }
 
-    /// Makes a setting count no more.
+    /// Removes a setting from the effective values.
     pub(crate) fn remove(&mut self, setting: &str) {
         self.removed.insert(pointer(setting));
     }
 
-    /// Makes the value at a pointer count no more. Returns the place of the map or list that it was in.
+    /// Removes the value at a pointer from the effective values. Returns the place of the map or list that contains it.
     pub(crate) fn remove_at(&mut self, pointer: &str) -> Option<Origin> {
         let around = parent(pointer)?;
         self.removed.insert(pointer.to_owned());
         Some(self.place(around, self.layer_at(around)).map_or(Origin::Default, |place| place.value.clone()))
     }
 
-    /// The layer of a value, by its precedence: 0 is the topmost.
+    /// Returns the layer of a value, by its precedence: 0 is the topmost.
     pub(crate) fn rank(&self, node: &Node<'_>) -> usize {
         let tag = node.value.tag();
         self.layers.iter().position(|layer| layer.supplied(tag)).unwrap_or(self.layers.len())
     }
 
-    /// Every value that holds a reference and is not yet replaced, in order.
+    /// Returns every value that contains a reference that is not replaced yet, in order.
     pub(crate) fn references(&self) -> Vec<(String, Sourced<Template>)> {
         let mut found = Vec::new();
         self.root().each_scalar(&mut |node| {
@@ -94,8 +95,8 @@ impl<'l> Effective<'l> {
         found
     }
 
-    /// Makes every value that holds a reference count no more. Returns the places of the maps and lists that they were
-    /// in. Each damaged item of a list costs another reading, so of very many the rest counts no more as a whole.
+    /// Removes every value that contains a reference. Returns the places of the maps and lists that contain them. Each
+    /// damaged item of a list costs another round of decoding, so beyond a limit whole items are removed.
     pub(crate) fn remove_references(&mut self) -> Vec<Origin> {
         let (mut items, mut damaged) = (HashMap::<String, HashSet<String>>::new(), Vec::new());
         for (pointer, _) in self.references() {
@@ -110,7 +111,7 @@ impl<'l> Effective<'l> {
         damaged
     }
 
-    /// The pointer of the outermost item of a list around a value.
+    /// Returns the pointer of the outermost list item around a value.
     fn item_around(&self, pointer: &str) -> Option<String> {
         let mut value = &self.root;
         let mut at = String::new();
@@ -147,7 +148,7 @@ impl<'l> Effective<'l> {
         self.layers.iter().find(|layer| layer.supplied(tag))
     }
 
-    /// The place of a value of `layer`. A map that several layers give is where the lowest of them has it.
+    /// Returns the place of a value of `layer`. A map that several layers set has the place in the lowest of them.
     fn place<'t>(&'t self, pointer: &str, layer: Option<&'t Layer>) -> Option<&'t Place> {
         let places = || self.layers.iter().rev().map(Layer::places);
         let own = layer.and_then(|layer| layer.places().nearest(pointer));
@@ -166,12 +167,12 @@ impl<'t> Node<'t> {
         self.tree.place(&self.pointer, self.layer())
     }
 
-    /// Where it was written.
+    /// Returns the place of the value.
     pub(crate) fn origin(&self) -> Origin {
         self.place().map_or(Origin::Default, |place| place.value.clone())
     }
 
-    /// Where its key was written.
+    /// Returns the place of its key.
     pub(crate) fn key_origin(&self) -> Origin {
         self.place().map_or(Origin::Default, |place| place.key.clone())
     }
@@ -180,13 +181,13 @@ impl<'t> Node<'t> {
         &self.pointer
     }
 
-    /// The entry `name` of a map.
+    /// Returns the entry `name` of a map.
     pub(crate) fn get(&self, name: &str) -> Option<Node<'t>> {
         self.below(name, self.dict()?.get(name)?)
     }
 
-    /// The entries of a map in the order of the file, those of no file last; `None` for what is no map. figment orders
-    /// them by name.
+    /// Returns the entries of a map in the order of the file, entries from elsewhere last; `None` if the value is not a
+    /// map. figment orders them by name.
     pub(crate) fn entries(&self) -> Option<Vec<(&'t str, Node<'t>)>> {
         let entries = self.dict()?.iter();
         let mut entries: Vec<_> =
@@ -195,14 +196,14 @@ impl<'t> Node<'t> {
         Some(entries)
     }
 
-    /// The items of a list; `None` for what is no list.
+    /// Returns the items of a list; `None` if the value is not a list.
     pub(crate) fn items(&self) -> Option<Vec<Node<'t>>> {
         let Cow::Borrowed(Value::Array(_, items)) = self.value else { return None };
         Some(items.iter().enumerate().filter_map(|(at, item)| self.below(&at.to_string(), item)).collect())
     }
 
-    /// The items of a list that is written with commas, as the command line and the environment do. Only `keep`s those
-    /// that are not empty.
+    /// Returns the items of a list that is separated by commas, as on the command line and in the environment. Keeps
+    /// only items that are not empty.
     pub(crate) fn split_at_commas(&self) -> Option<Vec<Node<'t>>> {
         let text = self.comma_list()?;
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty()).enumerate();
@@ -214,7 +215,7 @@ impl<'t> Node<'t> {
         Some(items.filter_map(item).collect())
     }
 
-    /// Text that may be a list with commas.
+    /// Returns text that may be a list with commas.
     pub(crate) fn comma_list(&self) -> Option<&str> {
         if self.has_references() { None } else { self.value.as_str() }
     }
@@ -232,12 +233,12 @@ impl<'t> Node<'t> {
         counts.then_some(Node { tree: self.tree, value: Cow::Borrowed(value), pointer })
     }
 
-    /// True for a value that says nothing.
+    /// Returns true for a null value.
     pub(crate) fn is_null(&self) -> bool {
         matches!(*self.value, Value::Empty(..))
     }
 
-    /// True for a value that says nothing, or that there is nothing.
+    /// Returns true for a null value or an empty list.
     pub(crate) fn is_nothing(&self) -> bool {
         self.is_null() || self.value.as_array().is_some_and(<[Value]>::is_empty)
     }
@@ -254,7 +255,7 @@ impl<'t> Node<'t> {
         self.layer().is_some_and(Layer::has_references)
     }
 
-    /// The text of a scalar; `None` for a map, a list and null.
+    /// Returns the text of a scalar; `None` for a map, a list and null.
     pub(crate) fn text(&self) -> Option<Text<'_>> {
         if let Some(secret) = self.tree.resolved.get(&self.pointer) {
             return Some(Text::Resolved(secret));
@@ -284,7 +285,7 @@ impl<'t> Node<'t> {
         Template::parse(text).is_ok_and(|template| !template.is_literal()).then_some(text)
     }
 
-    /// The references of this very value, if they are not yet replaced.
+    /// Returns the references of this value, if they are not replaced yet.
     pub(crate) fn reference(&self) -> Option<Template> {
         match self.text()? {
             Text::Written(template) => Some(template),
@@ -292,7 +293,7 @@ impl<'t> Node<'t> {
         }
     }
 
-    /// Visits every scalar below.
+    /// Visits every scalar below this value.
     pub(crate) fn each_scalar(&self, visit: &mut impl FnMut(&Node<'t>)) {
         if let Some(entries) = self.entries() {
             entries.iter().for_each(|(_, node)| node.each_scalar(visit));
@@ -304,7 +305,7 @@ impl<'t> Node<'t> {
     }
 }
 
-/// The text of a scalar. Providers of an embedding program may give numbers.
+/// Returns the text of a scalar. Providers of an embedding program may supply numbers.
 fn scalar(value: &Value) -> Option<Cow<'_, str>> {
     Some(match value {
         Value::String(_, text) => Cow::Borrowed(text),

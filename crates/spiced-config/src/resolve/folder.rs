@@ -7,12 +7,12 @@ use tls_core::{Origin, Sourced};
 use crate::problem::Problem;
 use crate::problem::shown::may_be_secret;
 
-/// The pod's directory: where the paths that the pod writes start. Those of the command line and the
-/// environment start from the current one.
+/// The pod's directory, which relative paths in the pod are resolved against. Relative paths on the command line and in
+/// the environment are resolved against the current directory.
 pub(super) struct Folder<'a>(pub(super) &'a Path);
 
 impl Folder<'_> {
-    /// A path that errors may repeat.
+    /// Returns a path that errors may repeat.
     pub(super) fn readable(&self, text: Sourced<String>, problems: &mut Vec<Problem>) -> Option<PathBuf> {
         let origin = text.origin.clone();
         let is_secret = may_be_secret(&text.value);

@@ -1,4 +1,4 @@
-//! From raw to resolved bounds: `runtime.sql`, `otel`, `http`, `limits`.
+//! From raw to resolved limits: `runtime.sql`, `otel`, `http`, `limits`.
 
 use std::num::NonZero;
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl spicepod::Sql {
                 ro: positive(self.concurrency.ro, 64, problems),
                 rw: positive(self.concurrency.rw, 64, problems),
             },
-            // None may wait: that is a choice.
+            // A queue of 0 is a valid choice.
             queue: ByRole {
                 ro: self.queue.ro.map_or(256, |waiting| waiting.0.value),
                 rw: self.queue.rw.map_or(256, |waiting| waiting.0.value),
@@ -72,7 +72,7 @@ impl spicepod::Http {
     }
 }
 
-/// A number from 1 up.
+/// Returns a number of at least 1.
 fn positive(value: Option<Spanned<usize>>, default: usize, problems: &mut Vec<Problem>) -> usize {
     match value {
         Some(Spanned(Sourced { value: 0, origin })) => {
@@ -90,7 +90,7 @@ fn bytes(size: Option<Spanned<Size>>, default: usize, problems: &mut Vec<Problem
     positive(size.map(|Spanned(size)| Spanned(size.map(|size| size.0))), default, problems)
 }
 
-/// A duration above zero.
+/// Returns a duration above zero.
 fn lasting(span: Option<Spanned<Span>>, default: Duration, problems: &mut Vec<Problem>) -> Duration {
     match span {
         Some(Spanned(span)) if span.value.0.is_zero() => {
@@ -101,7 +101,7 @@ fn lasting(span: Option<Spanned<Span>>, default: Duration, problems: &mut Vec<Pr
     }
 }
 
-/// Networks, or single addresses.
+/// Returns networks, or single addresses.
 fn proxies(given: Vec<Spanned<String>>, problems: &mut Vec<Problem>) -> Vec<IpNet> {
     let network = |Spanned(text): Spanned<String>| {
         let trimmed = text.value.trim();

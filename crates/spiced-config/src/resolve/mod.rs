@@ -1,4 +1,4 @@
-//! From what was said to what was decided: types, references, defaults, and what cannot stand together.
+//! From raw to resolved settings: types, references, defaults, and contradictions.
 
 pub(crate) mod api_keys;
 mod auth;
@@ -22,15 +22,15 @@ use crate::resolve::decode::instead;
 use crate::resolve::folder::Folder;
 use crate::settings::{Cors, Runtime, Settings, View, Warning};
 
-/// The versions of the pod file that are read.
+/// The supported versions of the pod file.
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v2"];
 
-/// A shorter secret could be guessed from one recorded ticket.
+/// The minimum length; a shorter secret could be guessed from one recorded ticket.
 const SHORTEST_TICKET_SECRET: usize = 16;
 
 impl Spicepod {
-    /// Decides. `tls_on` says whether TLS is on; the values are the effective ones alone. `contradictions`: whether
-    /// what cannot stand together, or lacks its other half, is told; not where a part of it is known to be wrong.
+    /// Resolves the settings from the effective values. `tls_on` is whether TLS is on. `contradictions`: whether
+    /// contradictions and missing counterparts are reported; not if a part of them is known to be wrong.
     pub(crate) fn decide(
         self,
         tls_on: bool,
@@ -70,7 +70,7 @@ impl Spicepod {
 }
 
 impl spicepod::Runtime {
-    /// Decides; `None` where a part has no value, for which there may be no problem of its own.
+    /// Resolves the settings; `None` if a part has no value, which may have been reported already.
     fn decide(
         self,
         tls_on: bool,
@@ -128,7 +128,7 @@ impl spicepod::Runtime {
     }
 }
 
-/// The pod's name, which logs, metrics and `/v1/status` show: one line.
+/// Returns the pod's name, which logs, metrics and `/v1/status` show: one line.
 fn pod_name(name: Option<Spanned<String>>, problems: &mut Vec<Problem>) -> String {
     let Some(Spanned(name)) = name else { return "spicepod".to_owned() };
     if may_be_secret(&name.value) {

@@ -1,5 +1,5 @@
-//! The secret stores that a pod declares. Their parameters may hold references to each other; their
-//! names, kinds and intervals may not, since they are needed to know the stores at all.
+//! The secret stores that a pod declares. Their parameters may refer to each other's secrets; their names, kinds and
+//! intervals may not, because these are needed before any store is opened.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::raw::spicepod;
 use crate::resolve::decode::decode;
 use crate::resolve::effective::Effective;
 
-/// Where the stores are.
+/// The key of the stores.
 pub(crate) const SECRETS: &str = "secrets";
 
-/// More often than this no store is read.
+/// The minimum interval at which a store is read.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reads the entries of `secrets`.
@@ -55,7 +55,7 @@ pub(crate) fn read(tree: &mut Effective<'_>) -> Result<Vec<DeclaredStore>, Confi
             }
             interval => interval.map(|interval| interval.0.value.0),
         };
-        // What the schema took for a literal is what the tree has.
+        // The tree has the literals that the schema has accepted.
         let literal = store.params.into_iter().map(|(name, Spanned(value))| (name, value.map(Template::literal)));
         let params = literal.chain(params.remove(&at).unwrap_or_default()).collect();
         DeclaredStore { name: store.name, from: store.from, params, refresh_interval, origin }
@@ -66,7 +66,7 @@ pub(crate) fn read(tree: &mut Effective<'_>) -> Result<Vec<DeclaredStore>, Confi
 
 type Params = BTreeMap<String, Sourced<Template>>;
 
-/// Takes those parameters out, of each store by its index, that hold references.
+/// Removes the parameters that contain references, by the index of their store.
 fn take_params(tree: &mut Effective<'_>) -> BTreeMap<usize, Params> {
     let (mut taken, mut pointers) = (BTreeMap::new(), Vec::new());
     for (at, store) in tree.get(SECRETS).and_then(|node| node.items()).unwrap_or_default().iter().enumerate() {

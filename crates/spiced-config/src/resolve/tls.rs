@@ -14,7 +14,7 @@ use crate::settings::{Clients, Material, MaterialInput, Pair, Tls, TlsVersion, W
 use crate::tls_source::WAYS;
 
 impl spicepod::Tls {
-    /// Whether clients are asked for certificates.
+    /// Returns whether client certificates are requested.
     pub(super) fn asks(&self, tls_on: bool, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) -> bool {
         let mode = self.client_auth_mode.as_ref().map(|mode| &mode.0);
         match mode {
@@ -45,7 +45,7 @@ impl spicepod::Tls {
         }
     }
 
-    /// What of it says something where there is no TLS: who writes it believes that there is.
+    /// Reports settings that have no effect without TLS: their author expects TLS to be on.
     pub(super) fn without_tls(&self, problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) {
         if let Some(passphrase) = &self.key_passphrase {
             let problem =
@@ -132,7 +132,7 @@ impl spicepod::Tls {
                 folder: folder.0.join(".spice").join("tls"),
                 origin: self.self_signed.map_or(Origin::Default, |asked| asked.0.origin),
             },
-            // Somebody has to answer for names that nobody has.
+            // The first pair becomes the default for names without a pair.
             None => Material::Pair(Box::new(more.remove(0))),
         };
         let handshake_timeout = self.handshake_timeout.map_or(Duration::from_secs(10), |s| s.0);
@@ -143,7 +143,7 @@ impl spicepod::Tls {
 }
 
 impl spicepod::TlsPair {
-    /// A pair, or nothing where nothing of it is given.
+    /// Returns a pair, or nothing if none of its settings are given.
     fn decide(self, folder: &Folder<'_>) -> Result<Option<Pair>, Vec<Problem>> {
         let certificate = one_of(self.certificate_file, self.certificate, folder);
         let key = one_of(self.key_file, self.key, folder);
@@ -194,12 +194,12 @@ fn one_of(
                 let message = format!("the path begins and ends with {quote}, and no file is called that");
                 return Err(Problem::new(file.origin, message).hint(UNQUOTE));
             }
-            // What a reference gives may be a password by mistake: it is shown only if it is a file's path.
+            // The value of a reference may be a password by mistake: it is shown only if it is the path of a file.
             if reference && !is_there {
                 return Err(Problem::new(file.origin, "there is no file by the path that the reference gives")
                     .hint("is it the PEM text itself? for text use certificate and key, without _file"));
             }
-            // So is a key that somebody gave as it is, without its frame.
+            // The same applies to a key that was given without its PEM frame.
             if may_be_secret(&file.value) && !is_there {
                 let message = "takes the path of a file; this is none, and it is not shown: it may be a key";
                 return Err(Problem::new(file.origin, message)

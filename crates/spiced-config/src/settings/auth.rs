@@ -4,29 +4,29 @@ use serde::Deserialize;
 use spiced_secrets::SecretValue;
 use tls_core::Sourced;
 
-/// Who may do what.
+/// The access settings.
 #[derive(Debug)]
 pub struct Auth {
-    /// API keys; `None` where they are not set up.
+    /// API keys; `None` if none are configured.
     pub keys: Option<Vec<ApiKey>>,
-    /// The identities of client certificates; the first that fits decides.
+    /// The identities of client certificates; the first match decides.
     pub identities: Vec<ClientIdentityRule>,
-    /// Whether a caller needs a key and a certificate. Default: either.
+    /// Whether a caller needs both a key and a certificate. Default: either.
     pub require_all: bool,
-    /// What callers without credentials may do: `Some(None)` nothing; `None` is the default, which depends
-    /// on where an endpoint listens.
+    /// The rights of callers without credentials: `Some(None)` for none; `None` for the default, which depends on the
+    /// address of an endpoint.
     pub allow_anonymous: Option<Option<Role>>,
-    /// Whether the metrics endpoint asks for credentials. Default: it does not.
+    /// Whether the metrics endpoint requires credentials. Default: false.
     pub metrics: bool,
 }
 
-/// What a caller may do.
+/// The rights of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Role {
     /// Query.
     #[serde(rename = "ro")]
     ReadOnly,
-    /// Change data and definitions, too.
+    /// Change data and definitions as well.
     #[serde(rename = "rw")]
     ReadWrite,
 }
@@ -36,18 +36,18 @@ pub enum Role {
 pub struct ApiKey {
     /// The key, or its hash.
     pub key: Sourced<SecretValue>,
-    /// What its bearer may do; `None` where nothing was said, which is to read.
+    /// The role of its bearer; `None` if it is not set, which means read-only.
     pub role: Option<Role>,
 }
 
-/// Who the bearer of a client certificate is.
+/// A rule that assigns a role to client certificates.
 #[derive(Debug)]
 pub struct ClientIdentityRule {
-    /// Which of the certificate's names it is about.
+    /// The kind of name that the rule matches.
     pub name: IdentityName,
     /// The name; `*` matches any text within one segment.
     pub pattern: String,
-    /// What its bearer may do.
+    /// The role of its bearer.
     pub role: Role,
 }
 
@@ -56,7 +56,7 @@ pub struct ClientIdentityRule {
 pub enum IdentityName {
     /// A URI among the subject alternative names.
     SanUri,
-    /// A DNS name among them.
+    /// A DNS name among the subject alternative names.
     SanDns,
     /// A common name of the subject.
     SubjectCn,

@@ -13,13 +13,13 @@ pub struct Dataset {
     pub name: String,
     /// The source.
     pub from: String,
-    /// Whether it may be written.
+    /// Whether it is writable.
     pub writable: bool,
     /// The source's parameters, some of them secret.
     pub params: BTreeMap<String, Secret>,
-    /// The columns, for sources that have none of their own.
+    /// The columns, for sources without columns of their own.
     pub columns: Vec<Column>,
-    /// Where it is declared.
+    /// The place of its declaration.
     pub origin: Origin,
 }
 
@@ -36,9 +36,9 @@ pub struct View {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Column {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its type, as SQL writes it: `bigint`, `timestamp`.
+    /// The type, as in SQL: `bigint`, `timestamp`.
     #[serde(rename = "type")]
     pub data_type: String,
     /// Whether it may be null.

@@ -17,7 +17,7 @@ pub struct Listen {
     pub metrics: Option<Sourced<ListenAddress>>,
     /// Probes in plain text. Default: off.
     pub probe: Option<Sourced<ListenAddress>>,
-    /// The endpoints that are behind a proxy which says for whom it speaks.
+    /// The endpoints behind a proxy that names its clients.
     pub proxy_protocol: Vec<EndpointKind>,
 }
 

@@ -1,4 +1,4 @@
-//! What was decided: plain values, nested like the pod, each with its default applied, ready to be acted on.
+//! Resolved settings: plain values, nested like the pod, with their defaults applied.
 
 mod auth;
 mod data;
@@ -20,142 +20,142 @@ pub use listen::{EndpointKind, Listen};
 pub use restart_only::RestartOnlySettings;
 pub use tls::{Clients, Material, MaterialInput, Pair, Tls, TlsVersion};
 
-/// Everything that a run of the program needs to know.
+/// All settings of a run of the program.
 #[derive(Debug)]
 pub struct Settings {
     /// The pod's name.
     pub name: String,
-    /// The directory that the pod's relative paths start from.
+    /// The directory that relative paths in the pod are resolved against.
     pub folder: PathBuf,
-    /// How the program runs.
+    /// The settings of the program.
     pub runtime: Runtime,
     /// The data sets.
     pub datasets: Vec<Dataset>,
     /// The views.
     pub views: Vec<View>,
-    /// What is worth saying, and does not stop the start.
+    /// Warnings, which do not prevent a start.
     pub warnings: Vec<Warning>,
 }
 
 impl Settings {
-    /// A statement worth trying.
+    /// Returns a statement to try.
     pub fn sample_query(&self) -> String {
         self.datasets.first().map_or("SELECT 1".to_owned(), |set| format!("SELECT * FROM {} LIMIT 5", set.name))
     }
 }
 
-/// How the program runs.
+/// The settings of the program.
 #[derive(Debug)]
 pub struct Runtime {
     /// The endpoints' addresses.
     pub listen: Listen,
-    /// How long all endpoints keep serving after a stop is requested, with readiness off. Default: 0 s.
+    /// How long all endpoints keep serving after a stop is requested, while readiness is off. Default: 0 s.
     pub shutdown_delay: Duration,
     /// How long running requests may take after that. Default 25 s.
     pub shutdown_timeout: Duration,
-    /// TLS; `None` where all endpoints speak plain text.
+    /// TLS; `None` if all endpoints use plain text.
     pub tls: Option<Tls>,
     /// The setting that disables TLS, if one does.
     pub tls_off: Option<Origin>,
-    /// `tls.session_ticket_secret`, shared by replicas that resume each other's sessions and take each other's Flight
-    /// tickets. It counts without TLS too, as replicas behind a proxy have tickets.
+    /// `tls.session_ticket_secret`, shared by replicas that resume each other's sessions and accept each other's Flight
+    /// tickets. It applies without TLS too, because replicas behind a proxy issue tickets.
     pub session_ticket_secret: Option<Secret>,
-    /// Who may do what.
+    /// Access.
     pub auth: Auth,
-    /// Which web pages may call.
+    /// The web pages that may call.
     pub cors: Cors,
-    /// What a query may cost and reach.
+    /// The limits of queries, and the files that they may access.
     pub sql: Sql,
-    /// What is kept of the telemetry that is sent.
+    /// The limits of stored telemetry.
     pub otel: Otel,
     /// The HTTP endpoint.
     pub http: Http,
-    /// Connections and handshakes.
+    /// The limits of connections and handshakes.
     pub limits: Limits,
 }
 
-/// Which web pages may call.
+/// The web pages that may call.
 #[derive(Debug)]
 pub struct Cors {
-    /// The origins whose web pages may call; `None` where nothing is said of it to browsers.
+    /// The origins whose web pages may call; `None` sends no CORS headers.
     pub allowed_origins: Option<Vec<Sourced<String>>>,
 }
 
-/// What a query may cost and reach. Sizes are in bytes.
+/// The limits of queries, and the files that they may access. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sql {
-    /// Where COPY and CREATE EXTERNAL TABLE may reach. Default: nowhere.
+    /// The directories that COPY and CREATE EXTERNAL TABLE may access. Default: none.
     pub host_paths: Vec<PathBuf>,
     /// How long a query may take. Default 5 min.
     pub timeout: Duration,
-    /// Memory that all queries share. Default 2 GiB.
+    /// The memory that all queries share. Default 2 GiB.
     pub memory_limit: usize,
-    /// Memory of the whole process. Default 1.5 times `memory_limit`, and 256 MiB.
+    /// The memory of the whole process. Default 1.5 times `memory_limit`, plus 256 MiB.
     pub process_memory_limit: usize,
-    /// The longest statement. Default 1 MiB.
+    /// The maximum size of a statement. Default 1 MiB.
     pub max_statement_size: usize,
-    /// Where queries spill to. Default: the system's temporary directory.
+    /// The directory that queries spill to. Default: the system's temporary directory.
     pub spill_directory: Option<PathBuf>,
-    /// What they may have spilled at a time. Default 10 GiB.
+    /// The maximum size of all spilled data. Default 10 GiB.
     pub spill_limit: usize,
-    /// Statements that run at a time. Default 64 each.
+    /// The maximum number of running statements. Default 64 each.
     pub concurrency: ByRole,
-    /// Statements that may wait. Default 256 each.
+    /// The maximum number of waiting statements. Default 256 each.
     pub queue: ByRole,
-    /// How long a statement waits for its turn. Default 10 s.
+    /// How long a statement waits for a slot. Default 10 s.
     pub queue_timeout: Duration,
-    /// The most rows of an answer. Default: no bound.
+    /// The maximum number of rows of a result. Default: no limit.
     pub max_result_rows: Option<usize>,
-    /// The most bytes of an answer. Default: no bound.
+    /// The maximum size of a result. Default: no limit.
     pub max_result_bytes: Option<usize>,
-    /// Statements that are remembered. Default 1,000.
+    /// The number of statements that are kept. Default 1,000.
     pub history: usize,
 }
 
 /// A number of statements, by the role of their callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByRole {
-    /// Of callers that may only read.
+    /// For callers that may only read.
     pub ro: usize,
-    /// Of callers that may also write.
+    /// For callers that may also write.
     pub rw: usize,
 }
 
-/// What is kept of the telemetry that is sent.
+/// The limits of stored telemetry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Otel {
-    /// For how long. Default 24 h.
+    /// How long it is kept. Default 24 h.
     pub retention: Duration,
-    /// How much of each kind, in bytes. Default 64 MiB.
+    /// The maximum size of each kind, in bytes. Default 64 MiB.
     pub memory_limit: usize,
 }
 
 /// The HTTP endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
-    /// The body of a request, in bytes. Default 16 MiB.
+    /// The maximum size of a request body, in bytes. Default 16 MiB.
     pub body_limit: usize,
-    /// For how long browsers are to come by HTTPS alone. Default: not sent.
+    /// How long browsers should use only HTTPS. Default: not sent.
     pub hsts: Option<Duration>,
-    /// Proxies whose `X-Forwarded-For` counts. Default: none.
+    /// Proxies whose `X-Forwarded-For` is trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// Connections and handshakes.
+/// The limits of connections and handshakes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of one endpoint. Default 10,000.
+    /// Connections per endpoint. Default 10,000.
     pub connections: usize,
-    /// Handshakes in progress over all endpoints. Default 1,024.
+    /// Handshakes in progress per endpoint. Default 1,024.
     pub handshakes: usize,
-    /// Wrong keys of one address at once, and a minute after that. Default 30.
+    /// Wrong keys that an address may send in a burst, and per minute after that. Default 30.
     pub auth_failures: NonZero<u32>,
 }
 
-/// Something worth saying that does not stop the start.
+/// A warning, which does not prevent a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// What it is about.
+    /// The setting that it concerns.
     pub origin: Option<Origin>,
     /// One sentence.
     pub message: String,

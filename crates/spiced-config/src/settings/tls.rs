@@ -7,29 +7,29 @@ use serde::Deserialize;
 use spiced_secrets::SecretValue;
 use tls_core::{Origin, Sourced};
 
-/// TLS, switched on.
+/// The settings of TLS, if it is on.
 #[derive(Debug)]
 pub struct Tls {
-    /// What the server proves itself with.
+    /// The server's certificate and key.
     pub material: Material,
-    /// More pairs, chosen by SNI.
+    /// Additional pairs, selected by SNI.
     pub more: Vec<Pair>,
-    /// Whether a client is refused that asks for no name of a certificate. Default false.
+    /// Whether a client that requests no name of a certificate is refused. Default false.
     pub strict_sni: bool,
     /// The lowest version. Default 1.2.
     pub min_version: TlsVersion,
-    /// Whose client certificates are taken; `None` where clients are not asked.
+    /// The accepted client certificates; `None` if none are requested.
     pub clients: Option<Clients>,
     /// From the accept to the end of the handshake. Default 10 s.
     pub handshake_timeout: Duration,
-    /// Codes of findings that keep no reload from taking effect.
+    /// Codes of findings that do not prevent a reload.
     pub accept_findings: Vec<String>,
 }
 
-/// Whose client certificates are taken.
+/// The accepted client certificates.
 #[derive(Debug)]
 pub struct Clients {
-    /// Whether there is no handshake without one.
+    /// Whether the handshake fails without a certificate.
     pub required: bool,
     /// The CA certificates.
     pub authority: Sourced<MaterialInput>,
@@ -37,7 +37,7 @@ pub struct Clients {
     pub lists: Vec<Sourced<PathBuf>>,
 }
 
-/// A TLS version that may be the lowest.
+/// A TLS version that can be the minimum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum TlsVersion {
     /// 1.2.
@@ -48,16 +48,16 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// What the server proves itself with.
+/// The server's certificate and key.
 #[derive(Debug)]
 pub enum Material {
-    /// A certificate and its key, each from where it was chosen.
+    /// A certificate and its key, each from its chosen source.
     Pair(Box<Pair>),
-    /// A development CA and leaf, made on first use in this directory.
+    /// A development CA and leaf, created in this directory on first use.
     SelfSigned {
         /// `.spice/tls` in the pod's directory.
         folder: PathBuf,
-        /// Who asked for it.
+        /// The setting that requests it.
         origin: Origin,
     },
 }
@@ -69,18 +69,18 @@ pub struct Pair {
     pub certificate: Sourced<MaterialInput>,
     /// The key.
     pub key: Sourced<MaterialInput>,
-    /// What opens an encrypted key.
+    /// The passphrase of an encrypted key.
     pub passphrase: Option<Sourced<MaterialInput>>,
 }
 
 impl Pair {
-    /// All that it is made of, in the order of the fields.
+    /// Returns all inputs, in the order of the fields.
     pub fn inputs(&self) -> impl Iterator<Item = &Sourced<MaterialInput>> {
         [&self.certificate, &self.key].into_iter().chain(&self.passphrase)
     }
 }
 
-/// Where PEM, or what opens it, is.
+/// The location of PEM, or of its passphrase.
 #[derive(Debug)]
 pub enum MaterialInput {
     /// In a file.

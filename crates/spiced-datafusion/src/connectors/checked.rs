@@ -18,6 +18,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use spiced_engine::ErrorKind;
 
 use super::outdated::Outdated;
@@ -51,15 +52,27 @@ impl TableProvider for Checked {
         self.files.supports_filters_pushdown(filters)
     }
 
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
+    // No `async fn`: see `crate::proven`.
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        state: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = self.files.scan(state, projection, filters, limit).await?;
-        Ok(Arc::new(CheckedExec { input, written: self.written.clone(), outdated: self.outdated.clone() }))
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        Self: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+    {
+        let input = self.files.scan(state, projection, filters, limit);
+        let (written, outdated) = (self.written.clone(), self.outdated.clone());
+        Box::pin(async move {
+            let checked = CheckedExec { input: input.await?, written, outdated };
+            Ok(Arc::new(checked) as Arc<dyn ExecutionPlan>)
+        })
     }
 }
 

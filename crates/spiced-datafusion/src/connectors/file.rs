@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
-use datafusion::catalog::TableProvider;
 use datafusion::execution::context::SessionState;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use url::Url;
 
+use super::Loading;
 use super::listing::Listing;
 use super::{Connector, Opened, Request, Source, format};
-use crate::host_paths::{absolute, encoded};
-use crate::host_store::rooted;
+use crate::catalog::host_paths::{absolute, encoded};
+use crate::catalog::host_store::rooted;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "file", writable: false, params: &[format::PARAMS], columns: false, open };
@@ -40,39 +41,43 @@ struct Files {
     listing: Listing,
 }
 
-#[async_trait]
 impl Source for Files {
-    async fn outdated(&self) {
-        self.listing.outdated().await;
+    fn outdated(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.listing.outdated().await;
+        }
+        .boxed()
     }
 
-    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
-        let Listing { written, glob, .. } = &self.listing;
-        let is_folder = match tokio::fs::metadata(&self.base).await {
-            // Reading a pipe or a device would block.
-            Ok(metadata) if !metadata.is_dir() && !metadata.is_file() => {
-                return Err(format!("`{written}` is neither a file nor a folder"));
+    fn load<'a>(&'a self, state: &'a SessionState) -> Loading<'a> {
+        Box::pin(async move {
+            let Listing { written, glob, .. } = &self.listing;
+            let is_folder = match tokio::fs::metadata(&self.base).await {
+                // Reading a pipe or a device would block.
+                Ok(metadata) if !metadata.is_dir() && !metadata.is_file() => {
+                    return Err(format!("`{written}` is neither a file nor a folder"));
+                }
+                Ok(metadata) => metadata.is_dir(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(format!("there is no file or folder at `{written}`"));
+                }
+                Err(error) => return Err(format!("`{written}` cannot be read: {}", error.kind())),
+            };
+            if glob.is_some() && !is_folder {
+                return Err(format!("the part of `{written}` before the wildcard is not a folder"));
             }
-            Ok(metadata) => metadata.is_dir(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(format!("there is no file or folder at `{written}`"));
-            }
-            Err(error) => return Err(format!("`{written}` cannot be read: {}", error.kind())),
-        };
-        if glob.is_some() && !is_folder {
-            return Err(format!("the part of `{written}` before the wildcard is not a folder"));
-        }
-        // Paths relative to the directory reveal nothing about the host to callers: plans contain them, and so does
-        // `input_file_name()`.
-        let (folder, file) = match (is_folder, self.base.parent(), self.base.file_name()) {
-            (false, Some(folder), Some(name)) => (folder, encoded(Path::new(name))),
-            _ => (self.base.as_path(), String::new()),
-        };
-        let store = rooted(folder).map_err(|error| format!("`{written}` is no path: {error}"))?;
-        // A scheme that SQL cannot name.
-        let root = format!("files{}://objects/", self.number);
-        let url = Url::parse(&root).map_err(|error| error.to_string())?;
-        state.runtime_env().register_object_store(&url, Arc::new(store));
-        self.listing.table(&format!("{root}{file}"), state).await
+            // Paths relative to the directory reveal nothing about the host to callers: plans contain them, and so does
+            // `input_file_name()`.
+            let (folder, file) = match (is_folder, self.base.parent(), self.base.file_name()) {
+                (false, Some(folder), Some(name)) => (folder, encoded(Path::new(name))),
+                _ => (self.base.as_path(), String::new()),
+            };
+            let store = rooted(folder).map_err(|error| format!("`{written}` is no path: {error}"))?;
+            // A scheme that SQL cannot name.
+            let root = format!("files{}://objects/", self.number);
+            let url = Url::parse(&root).map_err(|error| error.to_string())?;
+            state.runtime_env().register_object_store(&url, Arc::new(store));
+            self.listing.table(&format!("{root}{file}"), state).await
+        })
     }
 }

@@ -22,9 +22,9 @@ use super::format::{Format, Reading};
 use super::outdated::Outdated;
 use super::{damaged, inferred, list};
 use crate::DatasetSpec;
-use crate::complexity::plan::check_types;
 use crate::error::reason;
 use crate::functions::caught;
+use crate::sql::complexity::plan::check_types;
 
 /// The files of a data set, and how to read them.
 pub(super) struct Listing {

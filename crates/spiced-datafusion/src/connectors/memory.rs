@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::context::SessionState;
@@ -11,9 +10,10 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::FutureExt;
 
+use super::Loading;
 use super::{Connector, Opened, Request, Source};
 use crate::error::reason;
-use crate::memory_table::MemoryTable;
+use crate::tables::memory_table::MemoryTable;
 
 pub(super) const CONNECTOR: Connector = Connector { name: "memory", writable: true, params: &[], columns: true, open };
 
@@ -47,11 +47,12 @@ struct Memory {
     schema: SchemaRef,
 }
 
-#[async_trait]
 impl Source for Memory {
-    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
-        let table = MemoryTable::new(self.schema.clone(), &state.runtime_env().memory_pool);
-        Ok(Arc::new(table))
+    fn load<'a>(&'a self, state: &'a SessionState) -> Loading<'a> {
+        Box::pin(async move {
+            let table = MemoryTable::new(self.schema.clone(), &state.runtime_env().memory_pool);
+            Ok(Arc::new(table) as Arc<dyn TableProvider>)
+        })
     }
 }
 

@@ -22,12 +22,13 @@ mod wrapped_format;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Constraint;
 use datafusion::datasource::file_format::FileFormatFactory;
 use datafusion::execution::context::SessionState;
 use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use spiced_engine::Key;
 use tls_core::Secret;
 use tls_core::suggest::nearest;
@@ -35,8 +36,8 @@ use tls_core::suggest::nearest;
 pub(crate) use self::damaged::NameDamagedFiles;
 pub(crate) use self::postgres::Reference;
 use crate::DatasetSpec;
-use crate::dml::UpdatableTable;
-use crate::memory_table::MemoryTable;
+use crate::planning::dml::UpdatableTable;
+use crate::tables::memory_table::MemoryTable;
 
 /// All connectors.
 const CONNECTORS: &[Connector] = &[
@@ -74,14 +75,18 @@ pub(crate) struct Request<'a> {
     state: &'a SessionState,
 }
 
+/// A load that is under way.
+pub(crate) type Loading<'a> = BoxFuture<'a, Result<Arc<dyn TableProvider>, String>>;
+
 /// A data set with a valid description, which can be loaded now or later.
-#[async_trait]
+///
+/// No `#[async_trait]`: see [`crate::proven`].
 pub(crate) trait Source: Send + Sync {
     /// Contacts the source and reads its schema.
     ///
     /// # Errors
     /// Fails with the cause, in one line; the load is retried.
-    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String>;
+    fn load<'a>(&'a self, state: &'a SessionState) -> Loading<'a>;
 
     /// Whether the data set is built from other data sets.
     fn reads_others(&self) -> bool {
@@ -89,8 +94,8 @@ pub(crate) trait Source: Send + Sync {
     }
 
     /// Waits until the loaded state no longer matches the source. The data set is then loaded again.
-    async fn outdated(&self) {
-        std::future::pending().await
+    fn outdated(&self) -> BoxFuture<'_, ()> {
+        std::future::pending().boxed()
     }
 }
 

@@ -93,7 +93,7 @@ impl Governed {
     fn contained<A: ?Sized>(&self, inner: Box<A>) -> Contained<A> {
         let name = self.0.name().to_owned();
         let results = Results::new(&name, &self.1);
-        // Its text moves to a larger buffer as it grows, and is there twice meanwhile.
+        // Its text moves to a larger buffer as it grows, and exists twice meanwhile.
         let grows = (name == "string_agg").then(|| Growth {
             given: 0,
             copy: MemoryConsumer::new(format!("a longer text of {name}")).register(&self.1.pool),

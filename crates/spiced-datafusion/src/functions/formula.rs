@@ -30,7 +30,7 @@ use spiced_engine::ErrorKind;
 
 use super::watch;
 use crate::error::refusal;
-use crate::plan_expressions;
+use crate::planning::plan_expressions;
 
 /// The analyzer rule. It runs after DataFusion's type coercion, which brings the operands of each operator to
 /// compatible types.

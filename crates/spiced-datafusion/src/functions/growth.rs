@@ -578,7 +578,7 @@ const AGGREGATE: &[(&[&str], bool)] = &[
     (&["array_agg", "median", "nth_value", "percentile_cont", "string_agg"], true),
 ];
 
-/// All window functions: each produces one value a row, from that row or from another one.
+/// All window functions: each produces one value per row, from that row or from another one.
 #[cfg(test)]
 const WINDOW: &[&str] = &[
     "cume_dist",

@@ -6,6 +6,9 @@
 //! such as `||` and `[…]` as functions; and from the optimizer, which rewrites functions as other functions. The
 //! registry is governed when the session's state is built, and one rule covers each of the other two.
 
+pub(crate) mod at_time_zone;
+pub(crate) mod similar_to;
+
 mod aggregates;
 mod bounds;
 mod concat;

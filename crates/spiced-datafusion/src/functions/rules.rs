@@ -15,7 +15,7 @@ use spiced_engine::ErrorKind;
 use super::contain::contained;
 use super::{Governor, aggregates, constant, scalar, types, windows};
 use crate::error::refusal;
-use crate::plan_expressions;
+use crate::planning::plan_expressions;
 
 /// Finds ungoverned functions in a plan.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Governed window functions. Each produces one value a row. Large values are counted, and panics fail the statement.
+//! Governed window functions. Each produces one value per row. Large values are counted, and panics fail the statement.
 
 use std::hash::{Hash, Hasher};
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Signed tickets and handles that the client carries, and the little that a replica keeps by their ids.
+//! Signed tickets and handles that the client carries, and the state that a replica keeps by their ids.
 
 pub(crate) mod bound_parameters;
 pub(crate) mod running_queries;

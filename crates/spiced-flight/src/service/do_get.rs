@@ -1,4 +1,5 @@
-//! The `DoGet` call: a ticket to rows. A route of its own serves it, whose frames share the memory of the batches.
+//! The `DoGet` call: returns the rows of a ticket. A separate route serves it, whose frames share the memory of the
+//! batches.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The `DoPut` call: updates, ingests, and the parameters of prepared statements. A route of its own serves it, which
+//! The `DoPut` call: updates, ingests, and the parameters of prepared statements. A separate route serves it, which
 //! reads bodies at the alignment that arrow-ipc requires.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What happens to a request before tonic reads it.
+//! Prepares requests before tonic reads them.
 
 use axum::body::Body;
 use axum::extract::Request;

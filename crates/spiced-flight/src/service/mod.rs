@@ -1,5 +1,5 @@
-//! The calls of `arrow.flight.protocol.FlightService`, a file for each, and the router of them all. A call determines
-//! its caller and deadline, and delegates to `sql`.
+//! The calls of `arrow.flight.protocol.FlightService`, one file each, and their router. A call determines its caller
+//! and deadline, and delegates to `sql`.
 
 pub(crate) mod serve;
 

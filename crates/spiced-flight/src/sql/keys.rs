@@ -1,4 +1,4 @@
-//! What the commands for primary and foreign keys share.
+//! Helpers of the commands for primary and foreign keys.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use spiced_engine::TableInfo;
 pub(crate) struct KeyQuery<'a>(pub(crate) Option<&'a str>, pub(crate) Option<&'a str>, pub(crate) &'a str);
 
 impl KeyQuery<'_> {
-    /// Returns whether it names this table.
+    /// Returns whether the request names this table.
     pub(crate) fn is(&self, [catalog, schema, name]: [&str; 3]) -> bool {
         let Self(wanted, within, table) = self;
         wanted.is_none_or(|wanted| wanted == catalog) && within.is_none_or(|within| within == schema) && *table == name

@@ -1,4 +1,4 @@
-//! The commands of Flight SQL, a file for each.
+//! The commands of Flight SQL, one file each.
 
 mod catalogs;
 mod db_schemas;

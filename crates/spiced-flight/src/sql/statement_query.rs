@@ -1,4 +1,4 @@
-//! `CommandStatementQuery` and its ticket, `TicketStatementQuery`: SQL text to a ticket, and a ticket to rows.
+//! `CommandStatementQuery` and its ticket, `TicketStatementQuery`: plans SQL text, and returns the rows of a ticket.
 
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightInfo};
@@ -28,8 +28,8 @@ pub(crate) async fn info(
     let planned = session::plan(state, caller, statement.sql.clone()).await?;
     // Checked here rather than when the ticket is used, because drivers report an error of this call.
     let parameters = parameters::of_query(parameters::decode(&statement.parameters)?)?;
-    // Without a schema, a driver waits for that of the stream, and so until the statement has run. A statement that
-    // is executed but never fetched (ADBC's `execute`) has then taken effect.
+    // Without a schema, a driver waits for that of the stream, which arrives once the statement has run. A statement
+    // that is executed but never fetched (ADBC's `execute`) therefore takes effect.
     let schema = match planned.effect() {
         Effect::Read => {
             // Drivers compare this schema with that of the stream, so it must be the schema for these parameters.

@@ -1,4 +1,4 @@
-//! `CommandStatementUpdate`: SQL text to the number of affected rows.
+//! `CommandStatementUpdate`: runs SQL text, and returns the number of affected rows.
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;

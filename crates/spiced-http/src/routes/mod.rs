@@ -1,4 +1,4 @@
-//! The routes, a file each; `probe` has those that need no credentials.
+//! The routes, one file each; `probe` has those that need no credentials.
 
 pub(crate) mod openapi;
 pub(crate) mod reload;

@@ -74,7 +74,7 @@ impl Identities {
                 IdentityName::SanUri if names.uris.iter().any(|uri| is_ambiguous(uri)) => return None,
                 IdentityName::SanUri => (&names.uris, '/'),
                 IdentityName::SanDns => (&names.dns, '.'),
-                // With several common names it is unclear, too, which one is meant.
+                // With several common names it is unclear as well which one is meant.
                 IdentityName::SubjectCn if names.common.len() != 1 => return None,
                 IdentityName::SubjectCn => (&names.common, '.'),
             };

@@ -1,4 +1,4 @@
-//! Who calls, and what the caller may do: keys, client certificates, the policy over both, and throttling.
+//! Authentication of callers and their rights: keys, client certificates, the policy over both, and throttling.
 
 mod access;
 mod credentials;

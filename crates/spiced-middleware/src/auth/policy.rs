@@ -15,7 +15,7 @@ use crate::auth::refusal::Refusal;
 pub struct Policy {
     /// API keys; `None` if none are configured: then keys in requests are ignored.
     pub keys: Option<Arc<ApiKeys>>,
-    /// The identities of verified client certificates; `None` if clients are not asked for one.
+    /// The identities of verified client certificates; `None` if none are requested.
     pub certificates: Option<Identities>,
     /// Whether a caller needs both a key and a certificate, if both are configured.
     pub require_all: bool,

@@ -27,7 +27,7 @@ impl Hsts {
     }
 
     /// Adds the header; a middleware for `axum::middleware::from_fn_with_state`. The header is sent only over TLS
-    /// (§7.2), and never where it would lock a developer out: for localhost, an IP address (§8.1.1), or a self-signed
+    /// (§7.2), and never if it could lock a developer out: for localhost, an IP address (§8.1.1), or a self-signed
     /// certificate.
     pub async fn apply(State(hsts): State<Self>, request: Request, next: Next) -> Response {
         let tls = request.extensions().get::<ConnInfo>().and_then(|c| c.tls.clone());

@@ -1,4 +1,4 @@
-//! Rows with one value a line, for tables that are wider than the screen.
+//! Rows with one value per line, for tables that are wider than the screen.
 
 use std::io::Write;
 

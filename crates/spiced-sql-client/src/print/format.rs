@@ -5,7 +5,7 @@ use clap::ValueEnum;
 /// The names of the output formats.
 pub(crate) const FORMATS: [&str; 4] = ["table", "csv", "json", "ndjson"];
 
-/// How answers are written.
+/// The format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// A table, as wide as its first rows need
@@ -14,7 +14,7 @@ pub(crate) enum Format {
     Csv,
     /// An array of objects, on one line
     Json,
-    /// An object a line
+    /// One object per line
     Ndjson,
 }
 

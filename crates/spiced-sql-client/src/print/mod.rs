@@ -24,7 +24,7 @@ use crate::print::format::Format;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) format: Format,
-    /// Whether a table is written with one value a line.
+    /// Whether a table is written with one value per line.
     pub(crate) expanded: bool,
     /// The maximum number of rows to write.
     pub(crate) limit: Option<usize>,

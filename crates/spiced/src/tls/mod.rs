@@ -35,7 +35,7 @@ pub(crate) struct Served {
     pub(crate) development_ca: Option<PathBuf>,
 }
 
-/// Subscribes to a value that refers to secrets; `None` for a value that does not, and where nothing is followed.
+/// Subscribes to a value that refers to secrets; `None` for a value that does not, and if nothing is watched.
 pub(crate) type Subscribe<'s> = &'s mut dyn FnMut(&Sourced<SecretValue>) -> Option<watch::Receiver<Secret>>;
 
 /// Loads the certificates and keys of `tls`. `ticket_secret` is the secret that replicas share. With

@@ -1,4 +1,4 @@
-//! One connection from its first byte to its last: handshake, requests, and a close that loses none of them.
+//! One connection from its first byte to its last: handshake, requests, and a close that loses no request.
 
 use std::convert::Infallible;
 use std::io;
@@ -51,7 +51,7 @@ const LEAVE: Duration = Duration::from_millis(200);
 /// How long the shutdown of an idle connection may take.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// What every connection of an endpoint shares.
+/// The state that all connections of an endpoint share.
 #[derive(Clone)]
 pub(super) struct Connection<S> {
     pub(super) acceptor: Acceptor,

@@ -265,7 +265,7 @@ mod tests {
             vec!["refused", "handshake"],
             vec!["refused busy", "refused", "handshake"],
             vec!["admitted", "refused busy", "refused", "handshake"],
-            // Requests in progress that were not refused stay, however great the pressure.
+            // Connections with requests in progress that were not refused stay, whatever the pressure.
             vec!["admitted", "refused busy", "refused", "handshake"],
         ]) {
             for (_, entry) in table.choose(uptime() + LATER, count, false) {

@@ -1,8 +1,8 @@
-//! Serving: the one accept loop, and what every connection goes through.
+//! Serving: the accept loop, and the stages of every connection.
 //!
 //! Read `accept`, then `connection`, `limits`, `workers` and [`drain`]; these five are the server. The other modules
-//! each hold one measured detail: `idle` and `lingering_close` (connections that do nothing, and those that end),
-//! [`buf_list`] and `body` (frames out and in), `connection_table` (who makes room), `frame_budget` and
+//! each hold one measured detail: `idle` and `lingering_close` (idle connections, and those that end), [`buf_list`] and
+//! `body` (frames out and in), `connection_table` (which connections make room), `frame_budget` and
 //! `request_memory` (bounds on what a peer may send), `socket_options`.
 
 mod accept;

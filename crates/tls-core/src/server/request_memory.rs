@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::drain::Drain;
 
-/// This much of each body is not limited by its connection, and may use the reserve of the process.
+/// The part of each body that its connection does not limit, and that may use the reserve of the process.
 const SMALL: usize = 64 << 10;
 
 /// The fraction of the process limit that is reserved for small bodies: an eighth.

@@ -1,7 +1,7 @@
 //! Socket options of connections, above all the size of the kernel's send buffer.
 //!
-//! The kernel lets the buffer grow to megabytes, which a path with a long round trip needs. On a short path that only
-//! means that bytes are copied after they have left the cache: with the buffer sized for the path, a gigabyte costs
+//! The kernel lets the buffer grow to megabytes, which a path with a long round trip needs. On a short path, bytes are
+//! then copied after they have left the cache: with the buffer sized for the path, a gigabyte costs
 //! about a third less.
 
 use std::io;
@@ -61,7 +61,7 @@ fn round_trip(tcp: &TcpStream) -> Option<Duration> {
     Some(Duration::from_micros(info[info::RTT].into())).filter(|round_trip| !round_trip.is_zero())
 }
 
-/// Not every system reports it.
+/// Returns `None`: this system does not report the round-trip time.
 #[cfg(not(target_os = "linux"))]
 fn round_trip(_: &TcpStream) -> Option<Duration> {
     None

@@ -26,14 +26,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.sessionTickets.secret | default (printf "%s-tickets" (include "spiced.name" .)) -}}
 {{- end -}}
 
-{{/* The names of the Service, as the certificate has them. */}}
+{{/* The names of the Service, for the certificate. */}}
 {{- define "spiced.dnsNames" -}}
 {{- $name := include "spiced.name" . -}}
 {{- $inside := list $name (printf "%s.%s.svc" $name .Release.Namespace) (printf "%s.%s.svc.cluster.local" $name .Release.Namespace) -}}
 {{- .Values.tls.certManager.dnsNames | default $inside | toJson -}}
 {{- end -}}
 
-{{/* spicepod.yaml: what the chart says, and over it what `pod` says. */}}
+{{/* spicepod.yaml: the chart's settings, overridden by those in `pod`. */}}
 {{- define "spiced.pod" -}}
 {{- $listen := dict "http" "0.0.0.0:3000" "flight" "0.0.0.0:50051" "grpc" "0.0.0.0:50052" "probe" "0.0.0.0:8081" -}}
 {{- if .Values.metrics.enabled }}{{ $_ := set $listen "metrics" "0.0.0.0:9090" }}{{ end -}}

@@ -49,7 +49,7 @@ pub(super) fn issuer_faults(
         );
     }
     if let Some(usage) = issuer.extended_key_usage().filter(|usage| !usage.server_auth) {
-        // Java, BoringSSL and webpki do not look at the usage of a root.
+        // Java, BoringSSL and webpki do not check the usage of a root.
         let all = if is_root { Clients::LIBSSL.or(Clients::GO) } else { Clients::ALL.without(Clients::JAVA) };
         fault(
             "TLS-ISSUER-USAGE",

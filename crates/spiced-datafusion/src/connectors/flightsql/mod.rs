@@ -26,6 +26,8 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use hyper_util::rt::TokioIo;
@@ -42,13 +44,14 @@ use tracing::{debug, warn};
 use url::Url;
 
 use self::condition::{conditions, is_plain};
+use super::Loading;
 use super::outbound::{MATERIAL, Material, innermost};
 use super::outdated::Outdated;
 use super::params::Params;
 use super::remote::RemoteScan;
 use super::{Connector, Opened, Request, Source, quoted};
 use crate::error::refusal;
-use crate::output_schema::conform;
+use crate::planning::output_schema::conform;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "flightsql", writable: false, params: &[PARAMS, MATERIAL], columns: false, open };
@@ -162,29 +165,33 @@ struct Peer {
     changed: Arc<Notify>,
 }
 
-#[async_trait]
 impl Source for Peer {
-    async fn outdated(&self) {
-        self.changed.notified().await;
+    fn outdated(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.changed.notified().await;
+        }
+        .boxed()
     }
 
-    async fn load(&self, _: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
-        let (server, relation) = (Arc::new(self.server.clone()), self.relation.to_quoted_string());
-        let connection = server.connect().await?;
-        let sql = format!("SELECT * FROM {relation} LIMIT 0");
-        let schema = Arc::new(Schema::new(server.columns(connection.clone(), &sql).await?.fields));
-        if schema.fields().is_empty() {
-            return Err(server.trouble(&format!("{relation} has no columns")));
-        }
-        Ok(Arc::new(PeerTable {
-            server,
-            connection,
-            relation,
-            schema,
-            filters: self.filters,
-            was_refused: Arc::default(),
-            outdated: Outdated::new(self.changed.clone()),
-        }))
+    fn load<'a>(&'a self, _: &'a SessionState) -> Loading<'a> {
+        Box::pin(async move {
+            let (server, relation) = (Arc::new(self.server.clone()), self.relation.to_quoted_string());
+            let connection = server.connect().await?;
+            let sql = format!("SELECT * FROM {relation} LIMIT 0");
+            let schema = Arc::new(Schema::new(server.columns(connection.clone(), &sql).await?.fields));
+            if schema.fields().is_empty() {
+                return Err(server.trouble(&format!("{relation} has no columns")));
+            }
+            Ok(Arc::new(PeerTable {
+                server,
+                connection,
+                relation,
+                schema,
+                filters: self.filters,
+                was_refused: Arc::default(),
+                outdated: Outdated::new(self.changed.clone()),
+            }) as Arc<dyn TableProvider>)
+        })
     }
 }
 
@@ -392,25 +399,9 @@ struct PeerTable {
     outdated: Outdated,
 }
 
-#[async_trait]
-impl TableProvider for PeerTable {
-    fn schema(&self) -> SchemaRef {
-        self.schema.clone()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let support = |filter: &&Expr| match self.filters && is_plain(filter, &self.schema) {
-            true => TableProviderFilterPushDown::Inexact,
-            false => TableProviderFilterPushDown::Unsupported,
-        };
-        Ok(filters.iter().map(support).collect())
-    }
-
-    async fn scan(
+impl PeerTable {
+    /// Plans a scan.
+    fn plan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -438,6 +429,43 @@ impl TableProvider for PeerTable {
             outdated: self.outdated.clone(),
         };
         Ok(RemoteScan::plan(scan))
+    }
+}
+
+#[async_trait]
+impl TableProvider for PeerTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| match self.filters && is_plain(filter, &self.schema) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    // No `async fn`: see `crate::proven`.
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        state: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        Self: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+    {
+        Box::pin(std::future::ready(self.plan(state, projection, filters, limit)))
     }
 }
 

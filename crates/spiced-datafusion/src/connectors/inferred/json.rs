@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::decimal::Fractions;
 use super::unreadable;
-use crate::complexity::plan::MAX_TYPE_DEPTH;
+use crate::sql::complexity::plan::MAX_TYPE_DEPTH;
 
 /// The maximum length of a line.
 const MAX_LINE: u64 = 64 << 20;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use datafusion::catalog::TableProvider;
 use datafusion::execution::context::SessionState;
 use datafusion::object_store::path::Path;
 use datafusion::object_store::{Error, ObjectStoreExt};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use object_store::RetryConfig;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::http::HttpBuilder;
@@ -19,6 +19,7 @@ use url::Url;
 
 use self::client::Way;
 use self::store::Remote;
+use super::Loading;
 use super::listing::Listing;
 use super::outbound::{MATERIAL, innermost};
 use super::params::Params;
@@ -211,40 +212,44 @@ where
 /// Each data set has a separate store with separate credentials, even if several use the same bucket.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-#[async_trait]
 impl<Connect> Source for Objects<Connect>
 where
     Connect: Fn() -> Result<Remote, String> + Send + Sync + 'static,
 {
-    async fn outdated(&self) {
-        self.listing.outdated().await;
+    fn outdated(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.listing.outdated().await;
+        }
+        .boxed()
     }
 
-    async fn load(&self, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
-        let written = &self.listing.written;
-        let store = (self.connect)().map_err(|why| format!("`{written}` cannot be reached: {why}"))?;
-        let mut base = self.base.clone();
-        if !base.is_empty() && !base.ends_with('/') {
-            // Without a slash, it is a file or otherwise a directory.
-            let path = Path::from_url_path(&base).map_err(|error| format!("`{written}` is no path: {error}"))?;
-            match store.head(&path).await {
-                Ok(_) => {}
-                Err(Error::NotFound { .. }) if self.has_folders => base.push('/'),
-                Err(Error::NotFound { .. }) => return Err(format!("there is no file at `{written}`")),
-                // The server explains the error in a body, which a response to HEAD lacks.
-                Err(error @ (Error::Unauthenticated { .. } | Error::PermissionDenied { .. })) => {
-                    let why = innermost(&error);
-                    let why = why.trim_end_matches([':', ' ']);
-                    let hint = if self.has_folders { S3_HINT } else { HTTP_HINT };
-                    return Err(format!("`{written}` cannot be read: {why}; {hint}"));
+    fn load<'a>(&'a self, state: &'a SessionState) -> Loading<'a> {
+        Box::pin(async move {
+            let written = &self.listing.written;
+            let store = (self.connect)().map_err(|why| format!("`{written}` cannot be reached: {why}"))?;
+            let mut base = self.base.clone();
+            if !base.is_empty() && !base.ends_with('/') {
+                // Without a slash, it is a file or otherwise a directory.
+                let path = Path::from_url_path(&base).map_err(|error| format!("`{written}` is no path: {error}"))?;
+                match store.head(&path).await {
+                    Ok(_) => {}
+                    Err(Error::NotFound { .. }) if self.has_folders => base.push('/'),
+                    Err(Error::NotFound { .. }) => return Err(format!("there is no file at `{written}`")),
+                    // The server explains the error in a body, which a response to HEAD lacks.
+                    Err(error @ (Error::Unauthenticated { .. } | Error::PermissionDenied { .. })) => {
+                        let why = innermost(&error);
+                        let why = why.trim_end_matches([':', ' ']);
+                        let hint = if self.has_folders { S3_HINT } else { HTTP_HINT };
+                        return Err(format!("`{written}` cannot be read: {why}; {hint}"));
+                    }
+                    Err(error) => return Err(format!("`{written}` cannot be read: {}", innermost(&error))),
                 }
-                Err(error) => return Err(format!("`{written}` cannot be read: {}", innermost(&error))),
             }
-        }
-        // A scheme that SQL cannot name: its statements reach the store only through the table.
-        let root = format!("dataset{}://objects/", NEXT.fetch_add(1, Ordering::Relaxed));
-        let url = Url::parse(&root).map_err(|error| error.to_string())?;
-        state.runtime_env().register_object_store(&url, Arc::new(store));
-        self.listing.table(&format!("{root}{base}"), state).await
+            // A scheme that SQL cannot name: its statements reach the store only through the table.
+            let root = format!("dataset{}://objects/", NEXT.fetch_add(1, Ordering::Relaxed));
+            let url = Url::parse(&root).map_err(|error| error.to_string())?;
+            state.runtime_env().register_object_store(&url, Arc::new(store));
+            self.listing.table(&format!("{root}{base}"), state).await
+        })
     }
 }

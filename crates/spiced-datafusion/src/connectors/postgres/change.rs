@@ -21,8 +21,8 @@ use tokio_postgres::Client;
 use super::connect::{Busy, Pool, Trouble};
 use super::write::copy;
 use super::{Relation, quoted};
-use crate::coalesce::collect;
 use crate::error::refusal;
+use crate::execution::coalesce::collect;
 
 /// The name of the temporary table.
 const CHANGES: &str = "spiced_changes";

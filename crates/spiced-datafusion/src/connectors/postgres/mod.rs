@@ -16,10 +16,11 @@ mod write;
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::execution::context::SessionState;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use self::connect::{Params, Pool};
@@ -28,9 +29,10 @@ use self::keys::{Keys, Place};
 pub(super) use self::query::WholeQueries;
 use self::table::PostgresTable;
 pub(super) use self::text_of::TextOf;
+use super::Loading;
 use super::outdated::Outdated;
 use super::{Connector, Opened, Request, Source, quoted};
-use crate::dml::UpdatableTable;
+use crate::planning::dml::UpdatableTable;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "postgres", writable: true, params: &[connect::PARAMS], columns: false, open };
@@ -110,15 +112,19 @@ struct Postgres {
     changed: Arc<Notify>,
 }
 
-#[async_trait]
 impl Source for Postgres {
-    async fn load(&self, _state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
-        let outdated = Outdated::new(self.changed.clone());
-        let table = PostgresTable::open(self.pool.clone(), self.relation.clone(), self.writable, outdated).await;
-        Ok(Arc::new(table.map_err(|trouble| trouble.to_string())?))
+    fn load<'a>(&'a self, _state: &'a SessionState) -> Loading<'a> {
+        Box::pin(async move {
+            let outdated = Outdated::new(self.changed.clone());
+            let table = PostgresTable::open(self.pool.clone(), self.relation.clone(), self.writable, outdated).await;
+            Ok(Arc::new(table.map_err(|trouble| trouble.to_string())?) as Arc<dyn TableProvider>)
+        })
     }
 
-    async fn outdated(&self) {
-        self.changed.notified().await;
+    fn outdated(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.changed.notified().await;
+        }
+        .boxed()
     }
 }

@@ -20,6 +20,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use spiced_engine::ErrorKind;
 use tokio_postgres::error::SqlState;
@@ -36,8 +37,8 @@ use super::types::{Collation, Reading};
 use super::values::Raw;
 use super::write::Copy;
 use super::{Keyed, Relation, quoted};
-use crate::dml::{UpdatableTable, left_out, row_id_column};
 use crate::error::refusal;
+use crate::planning::dml::{UpdatableTable, left_out, row_id_column};
 
 /// A batch is full at this many bytes on the wire, however few rows it has.
 const BATCH_BYTES: usize = 8 << 20;
@@ -240,32 +241,9 @@ fn own_rules(column: &str) -> String {
     )
 }
 
-#[async_trait]
-impl TableProvider for PostgresTable {
-    fn schema(&self) -> SchemaRef {
-        self.schema.clone()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let support = |filter: &&Expr| {
-            let condition = self.condition(filter);
-            let column = match condition {
-                Some(_) => None,
-                None => compared_by_own_rules(filter, &|column| self.named("", column)),
-            };
-            match column {
-                Some(column) => Err(refusal(ErrorKind::Unsupported, own_rules(&column))),
-                None => Ok(Condition::support(condition.as_ref())),
-            }
-        };
-        filters.iter().map(support).collect()
-    }
-
-    async fn scan(
+impl PostgresTable {
+    /// Plans a scan.
+    fn plan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -295,6 +273,50 @@ impl TableProvider for PostgresTable {
         let predicate = state.create_physical_expr(rest, &schema)?;
         let filter = FilterExecBuilder::new(predicate, scan).apply_projection(Some((0..wanted).collect()))?.build()?;
         Ok(Arc::new(filter))
+    }
+}
+
+#[async_trait]
+impl TableProvider for PostgresTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| {
+            let condition = self.condition(filter);
+            let column = match condition {
+                Some(_) => None,
+                None => compared_by_own_rules(filter, &|column| self.named("", column)),
+            };
+            match column {
+                Some(column) => Err(refusal(ErrorKind::Unsupported, own_rules(&column))),
+                None => Ok(Condition::support(condition.as_ref())),
+            }
+        };
+        filters.iter().map(support).collect()
+    }
+
+    // No `async fn`: see `crate::proven`.
+    fn scan<'a, 'b, 'c, 'd, 'f>(
+        &'a self,
+        state: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        filters: &'d [Expr],
+        limit: Option<usize>,
+    ) -> BoxFuture<'f, Result<Arc<dyn ExecutionPlan>>>
+    where
+        Self: 'f,
+        'a: 'f,
+        'b: 'f,
+        'c: 'f,
+        'd: 'f,
+    {
+        Box::pin(std::future::ready(self.plan(state, projection, filters, limit)))
     }
 
     /// PostgreSQL fills in the columns that an INSERT leaves out.

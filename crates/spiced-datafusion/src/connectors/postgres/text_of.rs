@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use super::table::PostgresTable;
-use crate::plan_expressions;
+use crate::planning::plan_expressions;
 
 const NAME: &str = "text_of";
 
