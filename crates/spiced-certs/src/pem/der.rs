@@ -164,20 +164,6 @@ pub(crate) fn stated_length(der: &[u8]) -> Option<usize> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn elements_and_identifiers() {
-        assert_eq!(element(&[0x30, 0x81, 1, 5, 9]), Some((0x30, &[5][..], &[9][..])));
-        assert_eq!(element(&[0x30, 2, 5]), None);
-        assert_eq!(oid(&[6, 3, 0x2b, 0x65, 0x70]).as_deref(), Some("1.3.101.112"));
-        assert_eq!(wrap(4, &[7; 200])[..3], [4, 0x81, 200]);
-        assert_eq!(unsigned(&[0, 0, 0x80])[..], [2, 2, 0, 0x80]);
-    }
-}
-
 /// Returns the common name of a kind of key, given its OIDs.
 pub(crate) fn key_name(algorithm: &str, curve: Option<&str>, bits: Option<usize>) -> String {
     let sized = |name: &str| bits.map_or_else(|| name.to_owned(), |bits| format!("{name} of {bits} bits"));
@@ -206,5 +192,19 @@ pub(crate) fn key_name(algorithm: &str, curve: Option<&str>, bits: Option<usize>
         },
         ("1.2.840.10045.2.1", None) => "ECDSA with a curve written out in numbers".to_owned(),
         (other, _) => format!("of the kind {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_and_identifiers() {
+        assert_eq!(element(&[0x30, 0x81, 1, 5, 9]), Some((0x30, &[5][..], &[9][..])));
+        assert_eq!(element(&[0x30, 2, 5]), None);
+        assert_eq!(oid(&[6, 3, 0x2b, 0x65, 0x70]).as_deref(), Some("1.3.101.112"));
+        assert_eq!(wrap(4, &[7; 200])[..3], [4, 0x81, 200]);
+        assert_eq!(unsigned(&[0, 0, 0x80])[..], [2, 2, 0, 0x80]);
     }
 }
