@@ -1,12 +1,12 @@
 //! Maps DataFusion's errors to the kinds and messages that a caller sees.
 
+use std::fmt;
+
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::object_store::Error as StoreError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use spiced_engine::{EngineError, ErrorKind};
-
-use crate::functions;
 
 /// Wraps an error of this crate for code that returns `DataFusionError`.
 pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> DataFusionError {
@@ -18,6 +18,39 @@ pub(crate) fn invalid(message: impl Into<String>) -> EngineError {
     EngineError::new(ErrorKind::InvalidStatement, message)
 }
 
+/// The request to start the statement again with a smaller batch size.
+#[derive(Debug)]
+pub(crate) struct TooWide {
+    pub(crate) rows: usize,
+    /// The error for the caller if the statement cannot start again.
+    pub(crate) error: EngineError,
+}
+
+impl fmt::Display for TooWide {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for TooWide {}
+
+fn too_wide(error: &DataFusionError) -> Option<&TooWide> {
+    match error.find_root() {
+        DataFusionError::External(inner) => inner.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Returns the batch size to start again with, if that is what `error` asks for.
+pub(crate) fn smaller_batches(error: &DataFusionError) -> Option<usize> {
+    too_wide(error).map(|asked| asked.rows)
+}
+
+/// Returns the error for the caller, if `error` asks for a new start.
+pub(crate) fn cannot_start_again(error: &DataFusionError) -> Option<&EngineError> {
+    too_wide(error).map(|asked| &asked.error)
+}
+
 /// Returns the kind and the message of `error`. An error that the caller cannot act on is logged in full, and the
 /// caller gets a message without paths of the host.
 pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
@@ -26,7 +59,7 @@ pub(crate) fn engine_error(error: DataFusionError) -> EngineError {
         error => error,
     };
     let root = error.find_root();
-    if let Some(own) = functions::cannot_start_again(root) {
+    if let Some(own) = cannot_start_again(root) {
         return own.clone();
     }
     let kind = match root {

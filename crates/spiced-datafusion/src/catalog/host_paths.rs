@@ -9,11 +9,8 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use spiced_engine::ErrorKind;
 use url::Url;
 
-use crate::catalog::host_store::HostStore;
+use crate::catalog::host_store::{HostStore, SETTING, canonical};
 use crate::error::refusal;
-
-/// The name of the setting in messages.
-pub(crate) const SETTING: &str = "runtime.sql.host_paths";
 
 /// The directories that `COPY` and `CREATE EXTERNAL TABLE` may access.
 #[derive(Debug, Clone)]
@@ -141,28 +138,6 @@ impl HostPaths {
 /// Returns the URL of the store of a directory.
 fn root(at: usize) -> String {
     format!("hostpath{at}://files/")
-}
-
-/// Resolves every link in the path, whose last parts may not exist yet. Returns `None` if a part is a dangling link or
-/// cannot be read.
-pub(crate) fn canonical(path: &Path) -> Option<PathBuf> {
-    let mut missing = Vec::new();
-    let mut existing = path;
-    loop {
-        match existing.canonicalize() {
-            Ok(mut real) => {
-                real.extend(missing.into_iter().rev());
-                return Some(real);
-            }
-            Err(_) if existing.symlink_metadata().is_ok_and(|m| m.is_symlink()) => return None,
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return None,
-            Err(_) => {
-                // No file name: the path ends in `..`, whose meaning depends on the missing parts.
-                missing.push(existing.file_name()?);
-                existing = existing.parent()?;
-            }
-        }
-    }
 }
 
 /// Returns the absolute path, without `.` and `..`. Links are kept: Kubernetes swaps them.

@@ -16,7 +16,30 @@ use datafusion::object_store::{
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use spiced_engine::{EngineError, ErrorKind};
 
-use crate::catalog::host_paths::{SETTING, canonical};
+/// The name of the setting in messages.
+pub(crate) const SETTING: &str = "runtime.sql.host_paths";
+
+/// Resolves every link in the path, whose last parts may not exist yet. Returns `None` if a part is a dangling link or
+/// cannot be read.
+pub(crate) fn canonical(path: &std::path::Path) -> Option<PathBuf> {
+    let mut missing = Vec::new();
+    let mut existing = path;
+    loop {
+        match existing.canonicalize() {
+            Ok(mut real) => {
+                real.extend(missing.into_iter().rev());
+                return Some(real);
+            }
+            Err(_) if existing.symlink_metadata().is_ok_and(|m| m.is_symlink()) => return None,
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return None,
+            Err(_) => {
+                // No file name: the path ends in `..`, whose meaning depends on the missing parts.
+                missing.push(existing.file_name()?);
+                existing = existing.parent()?;
+            }
+        }
+    }
+}
 
 /// Returns a store of the files of a directory, with paths relative to it, so that they do not reveal its location on
 /// the host. The operator chose the paths in a pod, so links are followed.

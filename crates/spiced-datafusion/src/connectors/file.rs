@@ -11,14 +11,15 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use url::Url;
 
-use super::Loading;
+use super::format;
 use super::listing::Listing;
-use super::{Connector, Opened, Request, Source, format};
 use crate::catalog::host_paths::{absolute, encoded};
 use crate::catalog::host_store::rooted;
+use crate::connectors::source::Loading;
+use crate::connectors::source::{Connector, Opened, Request, Source};
 
 pub(super) const CONNECTOR: Connector =
-    Connector { name: "file", writable: false, params: &[format::PARAMS], columns: false, open };
+    Connector { name: "file", writable: false, params: &[format::PARAMS], open, ..Connector::READER };
 
 fn open(request: Request<'_>) -> Opened {
     let written = request.rest.strip_prefix("//").unwrap_or(request.rest);

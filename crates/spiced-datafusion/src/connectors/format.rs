@@ -11,8 +11,8 @@ use datafusion::execution::context::SessionState;
 use super::csv_files::CsvFiles;
 use super::inferred::{Separated, Text};
 use super::parquet_files::ParquetFiles;
-use super::text;
 use crate::DatasetSpec;
+use crate::connectors::source::text;
 
 /// The params of connectors that read files.
 pub(super) const PARAMS: &[&str] = &[

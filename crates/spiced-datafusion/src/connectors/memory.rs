@@ -4,18 +4,33 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::Constraint;
 use datafusion::execution::context::SessionState;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use futures::FutureExt;
+use spiced_engine::Key;
 
-use super::Loading;
-use super::{Connector, Opened, Request, Source};
+use crate::connectors::source::Loading;
+use crate::connectors::source::{Connector, Opened, Request, Source};
 use crate::error::reason;
 use crate::tables::memory_table::MemoryTable;
+use crate::tables::updatable::UpdatableTable;
 
-pub(super) const CONNECTOR: Connector = Connector { name: "memory", writable: true, params: &[], columns: true, open };
+pub(super) const CONNECTOR: Connector = Connector {
+    name: "memory",
+    writable: true,
+    columns: true,
+    open,
+    changeable: |table| table.downcast_ref::<MemoryTable>().map(|table| table as &dyn UpdatableTable),
+    keys: |tables, keys| {
+        for (table, keys) in tables.iter().zip(keys) {
+            keys.primary = keys.primary.take().or_else(|| declared(table.as_ref()));
+        }
+    },
+    ..Connector::READER
+};
 
 fn open(request: Request<'_>) -> Opened {
     let mut wrong = Vec::new();
@@ -54,6 +69,17 @@ impl Source for Memory {
             Ok(Arc::new(table) as Arc<dyn TableProvider>)
         })
     }
+}
+
+/// Returns the key from `CREATE TABLE`.
+fn declared(table: &dyn TableProvider) -> Option<Key> {
+    let in_memory = table.downcast_ref::<MemoryTable>()?;
+    let columns = in_memory.declared().iter().find_map(|constraint| match constraint {
+        Constraint::PrimaryKey(columns) => Some(columns),
+        Constraint::Unique(_) => None,
+    })?;
+    let schema = table.schema();
+    Some(Key { name: None, columns: columns.iter().map(|at| schema.field(*at).name().clone()).collect() })
 }
 
 /// Returns the type that SQL means by `text`. The planner resolves it, so that it is the same as in `CAST`.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use tls_core::Secret;
 
-use super::text;
 use crate::DatasetSpec;
+use crate::connectors::source::text;
 
 /// The params of a data set, and the errors found in them.
 pub(super) struct Params<'a> {

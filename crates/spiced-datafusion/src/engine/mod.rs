@@ -266,8 +266,8 @@ fn base_state(
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
     let runtime = runtime_env(options, spill, memory_watch).map_err(|e| StartError::engine(&e))?;
     let memory = runtime.memory_pool.clone();
-    let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![connectors::analyzer_rule(), Arc::new(TimeLiterals), Arc::new(NumberComparisons)];
+    let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = connectors::analyzer_rules().collect();
+    analyzer_rules.extend([Arc::new(TimeLiterals) as Arc<dyn AnalyzerRule + Send + Sync>, Arc::new(NumberComparisons)]);
     analyzer_rules.extend(Analyzer::new().rules);
     // Arithmetic runs last: until then, a constant in a list is a cast.
     let own: [Arc<dyn AnalyzerRule + Send + Sync>; 3] =
@@ -279,8 +279,10 @@ fn base_state(
         .with_catalog_list(catalogs)
         .with_default_features()
         .with_analyzer_rules(analyzer_rules)
-        .with_optimizer_rule(connectors::optimizer_rule())
         .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
+    for rule in connectors::optimizer_rules() {
+        builder = builder.with_optimizer_rule(rule);
+    }
     builder.scalar_functions().get_or_insert_default().extend([at_time_zone::function(), similar_to::function()]);
     projections::keep_apart(builder.optimizer().get_or_insert_default());
     let builder = functions::govern(builder, options.memory_limit, memory)

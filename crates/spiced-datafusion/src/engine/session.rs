@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::connectors;
-use crate::connectors::{Keys, Reference};
+use crate::connectors::Keys;
 use crate::engine::EngineShared;
 use crate::engine::plan_cache::CachedPlan;
 use crate::error::{engine_error, invalid};
@@ -217,15 +217,11 @@ async fn list_now(state: &SessionState) -> Catalog {
         }
     }
     let place = |TableInfo { catalog, schema, name, .. }: &TableInfo| [catalog.clone(), schema.clone(), name.clone()];
-    for (at, Keys { own, held }) in connectors::keys(&found).into_iter().enumerate() {
-        let foreign = held.into_iter().map(|(to, Reference { key, referred, on_update, on_delete, .. })| ForeignKey {
-            key,
-            table: place(&seen.tables[to]),
-            referred,
-            on_update,
-            on_delete,
+    for (at, Keys { primary, foreign }) in connectors::keys(&found).into_iter().enumerate() {
+        let foreign = foreign.into_iter().map(|connectors::ForeignKey { to, key, referred, on_update, on_delete }| {
+            ForeignKey { key, table: place(&seen.tables[to]), referred, on_update, on_delete }
         });
-        (seen.tables[at].foreign_keys, seen.tables[at].primary_key) = (foreign.collect(), own);
+        (seen.tables[at].foreign_keys, seen.tables[at].primary_key) = (foreign.collect(), primary);
     }
     seen
 }

@@ -42,7 +42,7 @@ use crate::engine::EngineShared;
 use crate::engine::plan_cache::CachedPlan;
 use crate::engine::session;
 use crate::engine::session::{SessionOwn, ended};
-use crate::error::engine_error;
+use crate::error::{engine_error, smaller_batches};
 use crate::execution::in_memory::InMemoryStream;
 use crate::execution::work::{DeadlineGuard, Work, uninterrupted};
 use crate::functions;
@@ -280,9 +280,9 @@ impl Run {
             };
             let item = match timeout_at(deadline, rows.next()).await {
                 Ok(None) => return,
-                Ok(Some(Err(error))) if restart.is_some() && functions::smaller_batches(&error).is_some() => {
+                Ok(Some(Err(error))) if restart.is_some() && smaller_batches(&error).is_some() => {
                     // None of the rows was handed out, and a statement that can start again only reads.
-                    match timeout_at(deadline, self.start(functions::smaller_batches(&error))).await {
+                    match timeout_at(deadline, self.start(smaller_batches(&error))).await {
                         Ok(Ok(again)) => {
                             rows.begin_again(again.stream);
                             restart = again.restart;

@@ -21,8 +21,8 @@ use datafusion::logical_expr::{
 };
 use spiced_engine::ErrorKind;
 
-use super::Governor;
 use super::contain::contain;
+use super::governor::Governor;
 use super::sizes::{self, Numbers};
 use super::sums;
 use crate::error::refusal;

@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Ident, VisitorMut};
 
-use crate::sql::statement::{call, take, visit_mut};
+use crate::sql::visit::{call, take, visit_mut};
 
 const NAME: &str = "at_time_zone";
 

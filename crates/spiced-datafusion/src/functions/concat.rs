@@ -15,7 +15,8 @@ use datafusion::physical_expr::expressions::{BinaryExpr, Column};
 
 use super::bounds::too_large;
 use super::contain::contain;
-use super::{Governor, projection, sizes};
+use super::governor::Governor;
+use super::{piece, sizes};
 
 /// Concatenates two texts after checking the length of the result.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl PhysicalExpr for Concat {
         if are_constant && bytes / 2 > bounds.value {
             return Err(too_large("||", bytes / 2, 1, bounds.value));
         }
-        projection::admit("||", bytes, rows, bounds)?;
+        piece::admit("||", bytes, rows, bounds)?;
         let columns = both.map(|value| value.into_array(rows));
         let [left, right] = columns;
         let (left, right) = (left?, right?);

@@ -14,7 +14,8 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
-use super::{Governor, literals, projection, sizes};
+use super::governor::Governor;
+use super::{literals, piece, sizes};
 
 /// The name that an error shows to a caller.
 const NAME: &str = "a constant";
@@ -100,7 +101,7 @@ impl ScalarUDFImpl for Constant {
         let bytes = sizes::of_scalar(&self.value);
         literals::admit(NAME, bytes)?;
         let all = bytes.saturating_mul(args.number_rows.max(1) as u64);
-        projection::admit(NAME, all, args.number_rows, &self.governor.bounds)?;
+        piece::admit(NAME, all, args.number_rows, &self.governor.bounds)?;
         Ok(ColumnarValue::Scalar(self.value.clone()))
     }
 }

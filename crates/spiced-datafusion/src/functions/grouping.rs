@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, GroupByWithModifier, Qu
 use spiced_engine::EngineError;
 
 use crate::error::invalid;
-use crate::sql::statement::visit;
+use crate::sql::visit::visit;
 
 /// The maximum number of column groups in one `GROUP BY`.
 const MAX_SETS: u64 = 1_024;

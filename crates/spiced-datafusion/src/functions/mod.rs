@@ -15,9 +15,11 @@ mod concat;
 mod constant;
 mod contain;
 mod formula;
+mod governor;
 mod grouping;
 mod growth;
 mod literals;
+mod piece;
 mod projection;
 mod rows;
 mod rules;
@@ -37,16 +39,10 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use self::bounds::Bounds;
 pub(crate) use self::contain::caught;
 pub(crate) use self::formula::{CheckedArithmetic, unfold};
+use self::governor::Governor;
 pub(crate) use self::grouping::check as check_grouping;
 pub(crate) use self::watch::watch;
-pub(crate) use self::wide_rows::{Restart, cannot_start_again, careful_batch_size, smaller_batches};
-
-/// State shared by all governed functions of one engine.
-#[derive(Debug)]
-struct Governor {
-    bounds: Bounds,
-    pool: Arc<dyn MemoryPool>,
-}
+pub(crate) use self::wide_rows::{Restart, careful_batch_size};
 
 /// Governs the functions of the state that `builder` makes. Call it after all functions are registered.
 pub(crate) fn govern(

@@ -1,7 +1,6 @@
 //! Splits the input of projections whose output is much larger: a batch of eight thousand rows, each with a text of a
 //! hundred kilobytes, is never in memory at once. Filters are not split; the batch limit applies to them.
 
-use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,60 +24,13 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{StreamExt, stream};
 
-use super::bounds::{Bounds, too_large};
 use super::concat::Concat;
-use super::{Governor, rows, scalar, sizes, wide_rows};
+use super::governor::Governor;
+use super::piece::{admit, within};
+use super::{rows, scalar, sizes, wide_rows};
 
 /// The size in bytes from which a constant is large: it is written out for every row.
 const LARGE_CONSTANT: u64 = 1 << 10;
-
-thread_local! {
-    static PIECE: Cell<Option<Piece>> = const { Cell::new(None) };
-}
-
-/// The piece that is being produced on this thread.
-#[derive(Clone, Copy)]
-struct Piece {
-    /// The bytes that its values may still take.
-    left: u64,
-    /// Whether a value would have exceeded that.
-    exceeded: bool,
-}
-
-/// Returns the maximum size of the result of a call made now.
-pub(super) fn most(bounds: &Bounds) -> u64 {
-    PIECE.get().map_or(bounds.batch, |piece| piece.left)
-}
-
-/// # Errors
-/// Fails if the result of `name` would be too large for one batch or one piece.
-pub(super) fn admit(name: &str, bytes: u64, rows: usize, bounds: &Bounds) -> Result<()> {
-    let most = most(bounds);
-    if bytes <= most {
-        if let Some(piece) = PIECE.get() {
-            PIECE.set(Some(Piece { left: most - bytes, ..piece }));
-        }
-        return Ok(());
-    }
-    if let Some(piece) = PIECE.get() {
-        PIECE.set(Some(Piece { exceeded: true, ..piece }));
-    }
-    Err(too_large(name, bytes, rows, bounds.batch))
-}
-
-/// Produces a piece of at most `left` bytes, and returns whether it would have exceeded that.
-fn within<T>(left: u64, make: impl FnOnce() -> Result<T>) -> (Result<T>, bool) {
-    /// Ends the piece, even on a panic.
-    struct Ends(Option<Piece>);
-    impl Drop for Ends {
-        fn drop(&mut self) {
-            PIECE.set(self.0);
-        }
-    }
-    let _ends = Ends(PIECE.replace(Some(Piece { left, exceeded: false })));
-    let made = make();
-    (made, PIECE.get().is_some_and(|piece| piece.exceeded))
-}
 
 /// Splits the rows given to growing projections, and counts the rows that other operators keep.
 #[derive(Debug)]
@@ -303,6 +255,8 @@ impl Iterator for Cut {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bounds::Bounds;
+    use super::super::piece::most;
     use super::*;
 
     #[test]

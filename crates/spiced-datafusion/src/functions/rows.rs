@@ -19,8 +19,8 @@ use datafusion::physical_plan::windows::WindowAggExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{StreamExt, stream};
 
-use super::Governor;
 use super::bounds::too_large;
+use super::governor::Governor;
 use super::sizes::{self, Lists};
 
 /// The rows, their concatenation for sorting, and the results.

@@ -6,14 +6,16 @@ use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{AggregateFunction, Cast, TryCast, WindowFunction};
-use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrame, WindowFrameBound, WindowFunctionDefinition};
+use datafusion::logical_expr::expr::{Cast, TryCast};
+use datafusion::logical_expr::{Expr, LogicalPlan, WindowFrame, WindowFrameBound};
 use datafusion::optimizer::{Analyzer, AnalyzerRule, OptimizerConfig, OptimizerRule};
 
 use spiced_engine::ErrorKind;
 
 use super::contain::contained;
-use super::{Governor, aggregates, constant, scalar, types, windows};
+use super::governor::Governor;
+use super::scalar::{expression, needs};
+use super::{constant, types};
 use crate::error::refusal;
 use crate::planning::plan_expressions;
 
@@ -137,86 +139,4 @@ fn check_frame(frame: &WindowFrame) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn needs(part: &Expr) -> bool {
-    match part {
-        Expr::ScalarFunction(call) => !scalar::is_governed(&call.func),
-        Expr::AggregateFunction(call) => !aggregates::is_governed(&call.func) || is_ordered_in_vain(call),
-        Expr::WindowFunction(call) => match &call.fun {
-            WindowFunctionDefinition::AggregateUDF(function) => !aggregates::is_governed(function),
-            WindowFunctionDefinition::WindowUDF(function) => !windows::is_governed(function),
-        },
-        _ => false,
-    }
-}
-
-/// Returns the expression with every function in it governed.
-pub(super) fn expression(whole: Expr, governor: &Arc<Governor>) -> Result<Transformed<Expr>> {
-    whole.transform_up(|part| {
-        if !needs(&part) {
-            return Ok(Transformed::no(part));
-        }
-        Ok(Transformed::yes(match part {
-            Expr::ScalarFunction(mut call) => {
-                call.func = scalar::govern(&call.func, governor);
-                Expr::ScalarFunction(call)
-            }
-            Expr::AggregateFunction(mut call) => {
-                call.func = aggregates::govern(&call.func, governor);
-                if is_ordered_in_vain(&call) {
-                    call.params.order_by.clear();
-                }
-                Expr::AggregateFunction(call)
-            }
-            Expr::WindowFunction(call) => {
-                let WindowFunction { fun, params } = *call;
-                let fun = match fun {
-                    WindowFunctionDefinition::AggregateUDF(function) => {
-                        WindowFunctionDefinition::AggregateUDF(aggregates::govern(&function, governor))
-                    }
-                    WindowFunctionDefinition::WindowUDF(function) => {
-                        WindowFunctionDefinition::WindowUDF(windows::govern(&function, governor))
-                    }
-                };
-                Expr::WindowFunction(Box::new(WindowFunction { fun, params }))
-            }
-            other => other,
-        }))
-    })
-}
-
-/// Aggregates whose result does not depend on the order, and for which DataFusion panics if an order is given and there
-/// are groups.
-const UNORDERED: [&str; 26] = [
-    "approx_distinct",
-    "approx_median",
-    "avg",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-    "bool_and",
-    "bool_or",
-    "corr",
-    "count",
-    "covar_pop",
-    "covar_samp",
-    "median",
-    "regr_avgx",
-    "regr_avgy",
-    "regr_count",
-    "regr_intercept",
-    "regr_r2",
-    "regr_slope",
-    "regr_sxx",
-    "regr_sxy",
-    "regr_syy",
-    "stddev",
-    "stddev_pop",
-    "var",
-    "var_pop",
-];
-
-fn is_ordered_in_vain(call: &AggregateFunction) -> bool {
-    !call.params.order_by.is_empty() && UNORDERED.contains(&call.func.name())
 }

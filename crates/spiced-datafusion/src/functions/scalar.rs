@@ -1,13 +1,15 @@
-//! Governed scalar functions.
+//! Governed scalar functions, and the functions within an expression: what a function is simplified to is governed too.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{ExprSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::logical_expr::expr::{AggregateFunction, WindowFunction};
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -15,12 +17,13 @@ use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::udf_eq::UdfEq;
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, StructFieldMapping,
+    ScalarUDFImpl, Signature, StructFieldMapping, WindowFunctionDefinition,
 };
 
 use super::contain::contain;
+use super::governor::Governor;
 use super::growth::{self, Growth};
-use super::{Governor, bounds, constant, formula, literals, projection, rules, types, watch};
+use super::{aggregates, bounds, constant, formula, literals, piece, types, watch, windows};
 
 /// Functions that DataFusion finds by their type: it reads a struct field alone from a file, and fills in file names
 /// where the file is read. The result of these functions is never larger than their input.
@@ -81,7 +84,7 @@ impl Governed {
     /// Fails if the result is too large.
     fn admit(&self, args: &[ColumnarValue], rows: usize) -> Result<Option<MemoryReservation>> {
         let Governor { bounds, pool } = &*self.governor;
-        let enough = projection::most(bounds).min(bounds.value);
+        let enough = piece::most(bounds).min(bounds.value);
         let made = growth::estimate(self.growth, args, rows, enough);
         let name = self.inner.name();
         if made.value > bounds.value {
@@ -91,7 +94,7 @@ impl Governed {
         let is_constant = args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         // A caller may write a constant out for every row.
         let spread = if is_constant { made.total.saturating_mul(rows.max(1) as u64) } else { made.total };
-        projection::admit(name, spread, rows, bounds)?;
+        piece::admit(name, spread, rows, bounds)?;
         if made.total < COUNTED {
             return Ok(None);
         }
@@ -178,7 +181,7 @@ impl ScalarUDFImpl for Governed {
         let args = args.into_iter().map(raw).collect();
         Ok(match contain(self.name(), || self.inner.simplify(args, info))? {
             ExprSimplifyResult::Simplified(made) => {
-                ExprSimplifyResult::Simplified(rules::expression(made, &self.governor)?.data)
+                ExprSimplifyResult::Simplified(expression(made, &self.governor)?.data)
             }
             ExprSimplifyResult::Original(args) => {
                 let govern = |arg| match arg {
@@ -240,4 +243,87 @@ impl ScalarUDFImpl for Governed {
     fn placement(&self, args: &[ExpressionPlacement]) -> ExpressionPlacement {
         self.inner.placement(args)
     }
+}
+
+/// Returns whether `part` is a call of a function that is not governed.
+pub(super) fn needs(part: &Expr) -> bool {
+    match part {
+        Expr::ScalarFunction(call) => !is_governed(&call.func),
+        Expr::AggregateFunction(call) => !aggregates::is_governed(&call.func) || is_ordered_in_vain(call),
+        Expr::WindowFunction(call) => match &call.fun {
+            WindowFunctionDefinition::AggregateUDF(function) => !aggregates::is_governed(function),
+            WindowFunctionDefinition::WindowUDF(function) => !windows::is_governed(function),
+        },
+        _ => false,
+    }
+}
+
+/// Returns the expression with every function in it governed.
+pub(super) fn expression(whole: Expr, governor: &Arc<Governor>) -> Result<Transformed<Expr>> {
+    whole.transform_up(|part| {
+        if !needs(&part) {
+            return Ok(Transformed::no(part));
+        }
+        Ok(Transformed::yes(match part {
+            Expr::ScalarFunction(mut call) => {
+                call.func = govern(&call.func, governor);
+                Expr::ScalarFunction(call)
+            }
+            Expr::AggregateFunction(mut call) => {
+                call.func = aggregates::govern(&call.func, governor);
+                if is_ordered_in_vain(&call) {
+                    call.params.order_by.clear();
+                }
+                Expr::AggregateFunction(call)
+            }
+            Expr::WindowFunction(call) => {
+                let WindowFunction { fun, params } = *call;
+                let fun = match fun {
+                    WindowFunctionDefinition::AggregateUDF(function) => {
+                        WindowFunctionDefinition::AggregateUDF(aggregates::govern(&function, governor))
+                    }
+                    WindowFunctionDefinition::WindowUDF(function) => {
+                        WindowFunctionDefinition::WindowUDF(windows::govern(&function, governor))
+                    }
+                };
+                Expr::WindowFunction(Box::new(WindowFunction { fun, params }))
+            }
+            other => other,
+        }))
+    })
+}
+
+/// Aggregates whose result does not depend on the order, and for which DataFusion panics if an order is given and there
+/// are groups.
+const UNORDERED: [&str; 26] = [
+    "approx_distinct",
+    "approx_median",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "bool_and",
+    "bool_or",
+    "corr",
+    "count",
+    "covar_pop",
+    "covar_samp",
+    "median",
+    "regr_avgx",
+    "regr_avgy",
+    "regr_count",
+    "regr_intercept",
+    "regr_r2",
+    "regr_slope",
+    "regr_sxx",
+    "regr_sxy",
+    "regr_syy",
+    "stddev",
+    "stddev_pop",
+    "var",
+    "var_pop",
+];
+
+fn is_ordered_in_vain(call: &AggregateFunction) -> bool {
+    !call.params.order_by.is_empty() && UNORDERED.contains(&call.func.name())
 }

@@ -14,7 +14,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Ident, UnaryOperator, VisitorMut};
 use regex::{Regex, RegexBuilder};
 
-use crate::sql::statement::{call, take, visit_mut};
+use crate::sql::visit::{call, take, visit_mut};
 
 const NAME: &str = "similar_to";
 /// The maximum size of a compiled pattern, in bytes.

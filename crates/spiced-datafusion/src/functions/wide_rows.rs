@@ -29,7 +29,9 @@ use futures::{StreamExt, stream};
 use spiced_engine::{EngineError, ErrorKind};
 
 use super::bounds::{Bounds, readable};
-use super::{Governor, sizes};
+use super::governor::Governor;
+use super::sizes;
+use crate::error::TooWide;
 
 /// The largest batch that can be written out at all: text and lists have 32-bit offsets.
 const ADDRESSABLE: u64 = i32::MAX as u64;
@@ -75,39 +77,6 @@ impl Restart {
     fn is_possible(config: &SessionConfig) -> bool {
         config.get_extension::<Self>().is_some_and(|restart| restart.0.load(Ordering::Acquire))
     }
-}
-
-/// The request to start the statement again with a smaller batch size.
-#[derive(Debug)]
-struct TooWide {
-    rows: usize,
-    /// The error for the caller if the statement cannot start again.
-    error: EngineError,
-}
-
-impl fmt::Display for TooWide {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for TooWide {}
-
-fn too_wide(error: &DataFusionError) -> Option<&TooWide> {
-    match error.find_root() {
-        DataFusionError::External(inner) => inner.downcast_ref(),
-        _ => None,
-    }
-}
-
-/// Returns the batch size to start again with, if that is what `error` asks for.
-pub(crate) fn smaller_batches(error: &DataFusionError) -> Option<usize> {
-    too_wide(error).map(|asked| asked.rows)
-}
-
-/// Returns the error for the caller, if `error` asks for a new start.
-pub(crate) fn cannot_start_again(error: &DataFusionError) -> Option<&EngineError> {
-    too_wide(error).map(|asked| &asked.error)
 }
 
 /// What an operator does with the rows that enter it.
@@ -318,6 +287,7 @@ mod tests {
     use datafusion::execution::memory_pool::{MemoryPool, UnboundedMemoryPool};
 
     use super::*;
+    use crate::error::{cannot_start_again, smaller_batches};
 
     fn gauge(does: Does, batch_size: usize, may_restart: bool) -> (Gauge, Arc<Restart>) {
         let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());

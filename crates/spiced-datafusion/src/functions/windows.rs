@@ -20,9 +20,9 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 use spiced_engine::ErrorKind;
 
-use super::Governor;
 use super::aggregates::Results;
 use super::contain::contain;
+use super::governor::Governor;
 use crate::error::refusal;
 
 #[derive(Debug)]

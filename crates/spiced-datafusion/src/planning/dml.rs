@@ -4,18 +4,16 @@
 //!
 //! DataFusion instead gives a table the filters of its optimized plan, which have lost `WHERE false` and subqueries.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::default_table_source::{provider_as_source, source_as_provider};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
+use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::datasource::sink::{DataSink, DataSinkExec};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::dml::InsertOp;
@@ -35,57 +33,8 @@ use crate::connectors;
 use crate::error::refusal;
 use crate::planning::exact_cast::assigned_cast;
 use crate::planning::number_comparisons::written;
-use crate::sql::statement::visit;
-
-/// A table whose rows can be identified.
-pub(crate) trait UpdatableTable: TableProvider {
-    /// Returns the table with the row ids as further columns after its own.
-    fn addressed(&self) -> Result<Arc<dyn TableProvider>>;
-
-    /// Returns a sink that takes row ids followed by new values of `columns`, and changes these rows; if `columns` is
-    /// empty, it deletes the rows. It changes all rows, or none if one of them is gone or has changed since. It counts
-    /// the rows.
-    ///
-    /// # Errors
-    /// Fails if the table cannot change these columns.
-    fn change(&self, columns: &[usize], given: SchemaRef) -> Result<Arc<dyn DataSink>>;
-
-    /// Returns a sink that takes rows with only `columns` and fills in the other columns: a default, the next number of
-    /// a sequence, a generated value. Returns `None` if the table cannot fill in columns.
-    ///
-    /// # Errors
-    /// Fails if the table accepts no rows.
-    fn insert(&self, _columns: &[usize]) -> Result<Option<Arc<dyn DataSink>>> {
-        Ok(None)
-    }
-}
-
-/// The default of an [`UpdatableTable`] for a column that an INSERT omits, if the table itself fills the column in.
-pub(crate) fn left_out() -> Expr {
-    let mark = [(LEFT_OUT.to_owned(), String::new())];
-    Expr::Literal(ScalarValue::Null, Some(FieldMetadata::from(BTreeMap::from(mark))))
-}
-
-/// The metadata key that marks [`left_out`].
-const LEFT_OUT: &str = "spiced.left_out";
-
-fn is_left_out(value: &Expr) -> bool {
-    match value {
-        Expr::Alias(alias) => is_left_out(&alias.expr),
-        Expr::Cast(cast) => is_left_out(&cast.expr),
-        Expr::Literal(ScalarValue::Null, Some(metadata)) => metadata.inner().contains_key(LEFT_OUT),
-        _ => false,
-    }
-}
-
-/// Returns a name for a row id column that no column of `schema` has.
-pub(crate) fn row_id_column(name: &str, schema: &Schema) -> String {
-    let mut name = name.to_owned();
-    while schema.column_with_name(&name).is_some() {
-        name.push('_');
-    }
-    name
-}
+use crate::sql::visit::visit;
+use crate::tables::updatable::is_left_out;
 
 /// Rejects what the planner would ignore: a change that restricts itself to a part of its table's rows or to joined
 /// rows outside of `WHERE`.

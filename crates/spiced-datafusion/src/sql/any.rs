@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use crate::sql::statement::{take, visit_mut};
+use crate::sql::visit::{take, visit_mut};
 
 /// Rewrites all such subqueries in `statement`.
 pub(crate) fn rewrite(statement: &mut Statement) {

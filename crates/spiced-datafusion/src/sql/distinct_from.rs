@@ -7,7 +7,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Visitor, VisitorMut};
 
-use crate::sql::statement::{take, visit, visit_mut};
+use crate::sql::visit::{take, visit, visit_mut};
 
 /// Ends the right operand of each `IS DISTINCT FROM` in `statement` where PostgreSQL ends it.
 pub(crate) fn rewrite(statement: &mut Statement) {

@@ -26,22 +26,28 @@ use datafusion::sql::sqlparser::parser::Parser;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::sql::names;
-use crate::sql::statement::{call, take};
+use crate::sql::visit::{call, take};
 
 const AS_WRITTEN: &str = "as_written";
 const SOURCE: &str = "spiced_insert_source";
+
+/// Plans the query of an INSERT.
+pub(crate) type Plan = for<'a> fn(&'a Statement, &'a SessionState) -> BoxFuture<'a, Result<LogicalPlan>>;
 
 /// Rewrites `statement` in this way; what it then refers to is put into `state`.
 ///
 /// # Errors
 /// Fails if the query of an INSERT cannot be planned.
-pub(crate) fn separate<'a>(statement: &'a mut Statement, state: &'a mut SessionState) -> BoxFuture<'a, Result<()>> {
+pub(crate) fn separate<'a>(
+    statement: &'a mut Statement,
+    state: &'a mut SessionState,
+    plan: Plan,
+) -> BoxFuture<'a, Result<()>> {
     // Planning the query of an INSERT comes here again.
-    separated(statement, state).boxed()
+    separated(statement, state, plan).boxed()
 }
 
-async fn separated(statement: &mut Statement, state: &mut SessionState) -> Result<()> {
+async fn separated(statement: &mut Statement, state: &mut SessionState, plan: Plan) -> Result<()> {
     let whole = match statement {
         Statement::Statement(whole) => whole.as_mut(),
         Statement::Explain(explain) => match explain.statement.as_mut() {
@@ -60,8 +66,8 @@ async fn separated(statement: &mut Statement, state: &mut SessionState) -> Resul
                 return Ok(());
             }
             let source = Statement::Statement(Box::new(SqlStatement::Query(query.clone())));
-            let (plan, _) = names::plan(&source, state).await?;
-            state.register_udtf(SOURCE, Arc::new(Source(plan)));
+            let rows = plan(&source, state).await?;
+            state.register_udtf(SOURCE, Arc::new(Source(rows)));
             let form = format!("SELECT * FROM {SOURCE}()");
             let form = Parser::new(&GenericDialect {}).try_with_sql(&form).and_then(|mut it| it.parse_query());
             match form {

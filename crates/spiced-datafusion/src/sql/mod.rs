@@ -11,3 +11,4 @@ pub(crate) mod parameters;
 pub(crate) mod statement;
 pub(crate) mod table_arguments;
 pub(crate) mod typed_parameters;
+pub(crate) mod visit;

@@ -17,13 +17,16 @@ use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, Statement as SqlStatement, VisitorMut,
 };
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
 use crate::functions::at_time_zone;
 use crate::functions::similar_to;
 use crate::sql::any;
 use crate::sql::insert_sources;
 use crate::sql::number_literals;
-use crate::sql::statement::visit_mut;
 use crate::sql::table_arguments;
+use crate::sql::visit::visit_mut;
 
 /// The prefix of column names during planning.
 const ALIAS: &str = "__column_";
@@ -36,36 +39,45 @@ pub(crate) struct Names(HashMap<String, String>);
 ///
 /// # Errors
 /// Fails if the statement cannot be planned as written.
-pub(crate) async fn plan(statement: &Statement, state: &SessionState) -> Result<(LogicalPlan, Names)> {
-    let (mut statement, mut state) = (statement.clone(), state.clone());
-    at_time_zone::rewrite(&mut statement);
-    any::rewrite(&mut statement);
-    similar_to::rewrite(&mut statement);
-    number_literals::rewrite(&mut statement)?;
-    table_arguments::compute(&mut statement, &state).await?;
-    // A `timestamptz` has a time zone: that of the session, or UTC.
-    state.config_mut().options_mut().execution.time_zone.get_or_insert_with(|| "UTC".to_owned());
-    insert_sources::separate(&mut statement, &mut state).await?;
-    let error = match state.statement_to_plan(statement.clone()).await {
-        Ok(plan) => return Ok((plan, Names::default())),
-        Err(error) => error,
-    };
-    let mut distinct = Distinct::default();
-    let mut renamed = statement;
-    spell_out(&mut renamed, &state).await;
-    // The visitor never breaks.
-    let _ = visit_mut(&mut renamed, &mut distinct);
-    if distinct.count == 0 {
-        return Err(error);
-    }
-    // If planning still fails, the error of the original statement is reported.
-    let Ok(plan) = state.statement_to_plan(renamed).await else { return Err(error) };
-    if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Copy(_)) {
-        // A table cannot have two columns of the same name.
-        return Err(error);
-    }
-    let names = Names(distinct.names(&plan)?);
-    Ok((plan, names))
+pub(crate) fn plan<'a>(
+    statement: &'a Statement,
+    state: &'a SessionState,
+) -> BoxFuture<'a, Result<(LogicalPlan, Names)>> {
+    // The query of an INSERT is planned by this function, too.
+    Box::pin(async move {
+        let (mut statement, mut state) = (statement.clone(), state.clone());
+        at_time_zone::rewrite(&mut statement);
+        any::rewrite(&mut statement);
+        similar_to::rewrite(&mut statement);
+        number_literals::rewrite(&mut statement)?;
+        table_arguments::compute(&mut statement, &state).await?;
+        // A `timestamptz` has a time zone: that of the session, or UTC.
+        state.config_mut().options_mut().execution.time_zone.get_or_insert_with(|| "UTC".to_owned());
+        insert_sources::separate(&mut statement, &mut state, |query, state| {
+            async move { plan(query, state).await.map(|(rows, _)| rows) }.boxed()
+        })
+        .await?;
+        let error = match state.statement_to_plan(statement.clone()).await {
+            Ok(plan) => return Ok((plan, Names::default())),
+            Err(error) => error,
+        };
+        let mut distinct = Distinct::default();
+        let mut renamed = statement;
+        spell_out(&mut renamed, &state).await;
+        // The visitor never breaks.
+        let _ = visit_mut(&mut renamed, &mut distinct);
+        if distinct.count == 0 {
+            return Err(error);
+        }
+        // If planning still fails, the error of the original statement is reported.
+        let Ok(plan) = state.statement_to_plan(renamed).await else { return Err(error) };
+        if matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Copy(_)) {
+            // A table cannot have two columns of the same name.
+            return Err(error);
+        }
+        let names = Names(distinct.names(&plan)?);
+        Ok((plan, names))
+    })
 }
 
 /// Expands the wildcards of the outermost list into columns: `SELECT *, *`.

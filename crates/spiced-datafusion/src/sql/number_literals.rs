@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
     Statement as SqlStatement, UnaryOperator, Value, VisitorMut,
 };
 
-use crate::sql::statement::visit_mut;
+use crate::sql::visit::visit_mut;
 
 /// The most digits of a decimal.
 const MAX_DIGITS: usize = 76;

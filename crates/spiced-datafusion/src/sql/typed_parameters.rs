@@ -24,7 +24,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Ident, Value, ValueWithSpan, VisitorMut};
 
 use crate::planning::plan_expressions;
-use crate::sql::statement::{call, visit_mut};
+use crate::sql::visit::{call, visit_mut};
 
 /// The name of a parameter's function during planning. It needs quotes, which no SQL function does.
 const CALL: &str = "$parameter";

@@ -33,8 +33,8 @@ use spiced_engine::ErrorKind;
 
 use crate::error::refusal;
 use crate::execution::coalesce::{collect, merged};
-use crate::planning::dml::{UpdatableTable, row_id_column};
 use crate::proven::Proven;
+use crate::tables::updatable::{UpdatableTable, row_id_column};
 
 /// An in-memory table.
 #[derive(Debug)]

@@ -6,3 +6,4 @@ pub(crate) mod queries;
 pub(crate) mod ring_table;
 pub(crate) mod system_table;
 pub(crate) mod tls;
+pub(crate) mod updatable;

@@ -3,7 +3,6 @@
 //! They differ from DataFusion's format in three ways: DataFusion reads `""` as NULL, treats line ends within quotes as
 //! record ends when it splits a file, and infers the schema from the first records only.
 
-mod marker;
 mod sink;
 mod source;
 
@@ -28,7 +27,6 @@ use datafusion::object_store::{ObjectMeta, ObjectStore};
 use datafusion::physical_expr::LexRequirement;
 use datafusion::physical_plan::ExecutionPlan;
 
-pub(super) use self::marker::{Marker, Syntax};
 use self::sink::CsvFileSink;
 use self::source::CsvFileSource;
 use super::inferred::{self, Separated, Text};

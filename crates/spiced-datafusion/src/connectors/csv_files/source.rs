@@ -23,7 +23,7 @@ use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSe
 use datafusion::physical_plan::{DisplayFormatType, apply_expression_roots};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 
-use super::marker::{Marker, Syntax, is_text, unmarked};
+use super::super::csv_marker::{Marker, Syntax, is_text, unmarked};
 
 /// How many bytes of a file are read at once.
 const PIECE: usize = 64 << 10;

@@ -7,7 +7,8 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::utils::split_binary;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
-use crate::connectors::{literal, quoted};
+use crate::connectors::literal;
+use crate::connectors::source::quoted;
 
 /// The maximum number of values in one list: statements have a limited size.
 const MAX_VALUES: usize = 1_000;

@@ -44,17 +44,17 @@ use tracing::{debug, warn};
 use url::Url;
 
 use self::condition::{conditions, is_plain};
-use super::Loading;
 use super::outbound::{MATERIAL, Material, innermost};
 use super::outdated::Outdated;
 use super::params::Params;
 use super::remote::RemoteScan;
-use super::{Connector, Opened, Request, Source, quoted};
+use crate::connectors::source::Loading;
+use crate::connectors::source::{Connector, Opened, Request, Source, quoted};
 use crate::error::refusal;
 use crate::planning::output_schema::conform;
 
 pub(super) const CONNECTOR: Connector =
-    Connector { name: "flightsql", writable: false, params: &[PARAMS, MATERIAL], columns: false, open };
+    Connector { name: "flightsql", writable: false, params: &[PARAMS, MATERIAL], open, ..Connector::READER };
 
 /// The first three have the names of Spice.ai.
 const PARAMS: &[&str] =

@@ -9,7 +9,7 @@ use datafusion::arrow::array::timezone::Tz;
 use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use datafusion::arrow::datatypes::{DataType, Date32Type, Field, Schema, TimeUnit};
 
-use super::super::csv_files::{Marker, Syntax};
+use super::super::csv_marker::{Marker, Syntax};
 use super::decimal::Fractions;
 use super::unreadable;
 

@@ -19,25 +19,24 @@ use url::Url;
 
 use self::client::Way;
 use self::store::Remote;
-use super::Loading;
+use super::format;
 use super::listing::Listing;
 use super::outbound::{MATERIAL, innermost};
 use super::params::Params;
-use super::{Connector, Opened, Request, Source, format};
+use crate::connectors::source::Loading;
+use crate::connectors::source::{Connector, Opened, Request, Source};
 
 pub(super) const S3: Connector = Connector {
     name: "s3",
-    writable: false,
     params: &[S3_PARAMS, client::PARAMS, MATERIAL, format::PARAMS],
-    columns: false,
     open: open_s3,
+    ..Connector::READER
 };
 pub(super) const HTTPS: Connector = Connector {
     name: "https",
-    writable: false,
     params: &[HTTP_PARAMS, client::PARAMS, MATERIAL, format::PARAMS],
-    columns: false,
     open: |request| open_http("https", request),
+    ..Connector::READER
 };
 pub(super) const HTTP: Connector = Connector { name: "http", open: |request| open_http("http", request), ..HTTPS };
 

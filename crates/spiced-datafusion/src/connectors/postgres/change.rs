@@ -18,9 +18,10 @@ use futures::stream;
 use spiced_engine::ErrorKind;
 use tokio_postgres::Client;
 
+use super::Relation;
 use super::connect::{Busy, Pool, Trouble};
 use super::write::copy;
-use super::{Relation, quoted};
+use crate::connectors::source::quoted;
 use crate::error::refusal;
 use crate::execution::coalesce::collect;
 

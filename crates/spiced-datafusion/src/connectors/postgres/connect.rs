@@ -17,8 +17,8 @@ use tokio_postgres::{CancelToken, Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::outbound::Material;
-use super::super::text;
 use crate::DatasetSpec;
+use crate::connectors::source::text;
 use crate::error::{refusal, without_values};
 
 pub(super) const PARAMS: &[&str] = &[

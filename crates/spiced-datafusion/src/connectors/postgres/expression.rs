@@ -512,7 +512,7 @@ mod tests {
             "inet" => Kind::AsText,
             _ => return None,
         };
-        let mut value = Value::native(super::super::quoted(column.name()), kind);
+        let mut value = Value::native(crate::connectors::source::quoted(column.name()), kind);
         match column.name() {
             "as text" => value.reading = Reading::address(),
             "inet" => value.reading = Reading::of(&Type::INET, -1, Collation::Default),

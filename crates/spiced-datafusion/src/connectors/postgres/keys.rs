@@ -5,27 +5,27 @@ use tokio_postgres::{Client, Row};
 
 /// A table by its name on the server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Place {
+pub(super) struct Place {
     schema: String,
     table: String,
 }
 
 /// The known keys of a table, and its place.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Keys {
-    pub(crate) place: Place,
-    pub(crate) primary: Option<Key>,
-    pub(crate) foreign: Vec<Reference>,
+pub(super) struct Keys {
+    pub(super) place: Place,
+    pub(super) primary: Option<Key>,
+    pub(super) foreign: Vec<Reference>,
 }
 
 /// A foreign key.
 #[derive(Debug, Clone)]
-pub(crate) struct Reference {
-    pub(crate) key: Key,
-    pub(crate) to: Place,
-    pub(crate) referred: Key,
-    pub(crate) on_update: KeyRule,
-    pub(crate) on_delete: KeyRule,
+pub(super) struct Reference {
+    pub(super) key: Key,
+    pub(super) to: Place,
+    pub(super) referred: Key,
+    pub(super) on_update: KeyRule,
+    pub(super) on_delete: KeyRule,
 }
 
 /// Reads the keys of a table. A foreign key of or to a partitioned table has child constraints that repeat it; these

@@ -24,39 +24,56 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use self::connect::{Params, Pool};
-pub(crate) use self::keys::Reference;
-use self::keys::{Keys, Place};
-pub(super) use self::query::WholeQueries;
+use self::keys::Place;
+use self::query::WholeQueries;
 use self::table::PostgresTable;
-pub(super) use self::text_of::TextOf;
-use super::Loading;
+use self::text_of::TextOf;
 use super::outdated::Outdated;
-use super::{Connector, Opened, Request, Source, quoted};
-use crate::planning::dml::UpdatableTable;
+use crate::connectors::source::Loading;
+use crate::connectors::source::{Connector, ForeignKey, Keys, Opened, Request, Source, quoted};
+use crate::tables::updatable::UpdatableTable;
 
-pub(super) const CONNECTOR: Connector =
-    Connector { name: "postgres", writable: true, params: &[connect::PARAMS], columns: false, open };
-
-/// Returns the table as one whose rows can be changed, if it is a PostgreSQL table.
-pub(super) fn changeable(table: &dyn TableProvider) -> Option<&dyn UpdatableTable> {
-    table.downcast_ref::<PostgresTable>().map(|table| table as &dyn UpdatableTable)
-}
+pub(super) const CONNECTOR: Connector = Connector {
+    name: "postgres",
+    writable: true,
+    params: &[connect::PARAMS],
+    open,
+    changeable: |table| table.downcast_ref::<PostgresTable>().map(|table| table as &dyn UpdatableTable),
+    keys: enter_keys,
+    analyzer_rules: || vec![Arc::new(TextOf)],
+    optimizer_rules: || vec![Arc::new(WholeQueries)],
+    ..Connector::READER
+};
 
 /// A PostgreSQL table with its keys.
 #[derive(Clone, Copy)]
-pub(super) struct Keyed<'t> {
+struct Keyed<'t> {
     pool: &'t Pool,
-    pub(super) keys: &'t Keys,
+    keys: &'t keys::Keys,
 }
 
-impl<'t> Keyed<'t> {
-    pub(super) fn of(table: &'t dyn TableProvider) -> Option<Self> {
-        table.downcast_ref::<PostgresTable>().map(PostgresTable::keyed)
-    }
-
+impl Keyed<'_> {
     /// Whether `other` is the table that `to` denotes on this table's server.
-    pub(super) fn refers_to(&self, to: &Place, other: &Self) -> bool {
+    fn refers_to(&self, to: &Place, other: &Self) -> bool {
         *to == other.keys.place && self.pool.is_of_one_server(other.pool)
+    }
+}
+
+/// Enters the keys that PostgreSQL reports for its tables.
+fn enter_keys(tables: &[Arc<dyn TableProvider>], keys: &mut [Keys]) {
+    let keyed = tables.iter().map(|table| table.downcast_ref::<PostgresTable>().map(PostgresTable::keyed));
+    let keyed: Vec<Option<Keyed<'_>>> = keyed.collect();
+    for (at, own) in keyed.iter().enumerate() {
+        let Some(own) = own else { continue };
+        let foreign = own.keys.foreign.iter().filter_map(|reference| {
+            let is_meant =
+                |other: &Option<Keyed<'_>>| other.as_ref().is_some_and(|other| own.refers_to(&reference.to, other));
+            // A self-referencing table that is listed under several names references itself under its own name.
+            let to = if is_meant(&keyed[at]) { at } else { keyed.iter().position(is_meant)? };
+            let keys::Reference { key, referred, on_update, on_delete, .. } = reference.clone();
+            Some(ForeignKey { to, key, referred, on_update, on_delete })
+        });
+        keys[at] = Keys { primary: own.keys.primary.clone(), foreign: foreign.collect() };
     }
 }
 

@@ -28,7 +28,7 @@ const MAX_COLUMNS: usize = 1_600;
 /// Replaces the parts of a plan that PostgreSQL can compute by one statement. Runs after all other rules, which push
 /// filters and columns down to the tables.
 #[derive(Debug)]
-pub(in super::super) struct WholeQueries;
+pub(super) struct WholeQueries;
 
 impl OptimizerRule for WholeQueries {
     fn name(&self) -> &str {

@@ -36,9 +36,10 @@ use super::keys::Keys;
 use super::types::{Collation, Reading};
 use super::values::Raw;
 use super::write::Copy;
-use super::{Keyed, Relation, quoted};
+use super::{Keyed, Relation};
+use crate::connectors::source::quoted;
 use crate::error::refusal;
-use crate::planning::dml::{UpdatableTable, left_out, row_id_column};
+use crate::tables::updatable::{UpdatableTable, left_out, row_id_column};
 
 /// A batch is full at this many bytes on the wire, however few rows it has.
 const BATCH_BYTES: usize = 8 << 20;

@@ -31,7 +31,7 @@ pub(super) fn is_text_of(call: &ScalarFunction) -> bool {
 
 /// The analyzer rule, which runs before those that remove casts.
 #[derive(Debug)]
-pub(in super::super) struct TextOf;
+pub(super) struct TextOf;
 
 impl AnalyzerRule for TextOf {
     fn name(&self) -> &str {

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use tokio_postgres::types::{Kind as PgKind, Type};
 
-use super::values::Filler;
-
 /// The maximum number of digits of a 128-bit Arrow decimal.
 pub(super) const MAX_DIGITS: u8 = 38;
 /// A `numeric` without precision: 28 digits before the point and 10 after it.
@@ -14,7 +12,7 @@ const WIDE: (u8, i8) = (MAX_DIGITS, 10);
 /// How a column is requested and read.
 #[derive(Debug, Clone)]
 pub(super) struct Reading {
-    kind: Kind,
+    pub(super) kind: Kind,
     sameness: Sameness,
     has_own_rules: bool,
     is_case_insensitive: bool,
@@ -152,11 +150,6 @@ impl Reading {
             (Kind::Numeric(..), Kind::Numeric(..)) if !is_own => true,
             (known, now) => known == now,
         }
-    }
-
-    /// Creates the builder of an array of such values.
-    pub(super) fn filler(&self) -> Box<dyn Filler> {
-        self.kind.filler()
     }
 }
 

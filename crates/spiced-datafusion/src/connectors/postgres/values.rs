@@ -18,13 +18,20 @@ use fallible_iterator::FallibleIterator;
 use postgres_protocol::types as wire;
 use tokio_postgres::types::{FromSql, Type};
 
-use super::types::{Kind, item};
+use super::types::{Kind, Reading, item};
 
 /// From 1970-01-01 to 2000-01-01, the PostgreSQL epoch.
 const DAYS: i32 = 10_957;
 const MICROSECONDS: i64 = 946_684_800_000_000;
 
 const INFINITE: &str = "holds `infinity`, which Arrow has not; leave such rows out, or make it text in a view";
+
+impl Reading {
+    /// Creates the builder of an array of such values.
+    pub(super) fn filler(&self) -> Box<dyn Filler> {
+        self.kind.filler()
+    }
+}
 
 impl Kind {
     /// Creates the builder for values of this kind.

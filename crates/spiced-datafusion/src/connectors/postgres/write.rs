@@ -15,9 +15,10 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType};
 use futures::{SinkExt, Stream, StreamExt};
 use tokio_postgres::Client;
 
+use super::Relation;
 use super::connect::{Busy, Pool, Trouble};
 use super::texts::Texts;
-use super::{Relation, quoted};
+use crate::connectors::source::quoted;
 
 /// Appends the rows of a plan.
 #[derive(Debug)]

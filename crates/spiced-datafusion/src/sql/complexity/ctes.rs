@@ -11,7 +11,7 @@ use spiced_engine::EngineError;
 
 use super::{MAX_COLUMNS, MAX_NODES};
 use crate::error::invalid;
-use crate::sql::statement::visit;
+use crate::sql::visit::visit;
 
 /// Checks how large the plan of `statement` would be with each common table expression inlined where it is referenced,
 /// as the planner does. A chain in which each expression references the previous one twice doubles the plan at every
