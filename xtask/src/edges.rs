@@ -36,10 +36,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "spiced-flight",
             "spiced-grpc",
             "spiced-sql-client",
+            "spiced-client-snippets",
             "spiced-telemetry",
         ],
     ),
     ("spiced-sql-client", &["spiced-certs", "spiced-formats", "tls-core"]),
+    ("spiced-client-snippets", &["spiced-certs", "tls-core"]),
     // For tests alone, so it is on no other crate's list.
     ("testkit", &["spiced-engine", "tls-core"]),
     ("xtask", &[]),
@@ -55,6 +57,7 @@ const ABSENT: &[(&str, &[&str])] = &[
     ("spiced-flight", &["datafusion"]),
     ("spiced-grpc", &["datafusion"]),
     ("spiced-sql-client", &["datafusion", "figment"]),
+    ("spiced-client-snippets", &["datafusion", "figment", "axum", "tonic"]),
 ];
 
 pub fn run() -> Outcome {

@@ -8,9 +8,9 @@ use tls_core::{CertificateSummary, ClientAuth, ClientAuthError, ClientAuthPolicy
 use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
-use crate::compatibility::Clients;
+use crate::diagnostics::compatibility::Clients;
+use crate::diagnostics::facts::{Facts, Signed};
 use crate::diagnostics::{Finding, Severity, Whose, span};
-use crate::facts::{Facts, Signed};
 use crate::load::{LoadError, Unusable};
 use crate::pem::{self, Expected};
 use crate::source::{Input, read};

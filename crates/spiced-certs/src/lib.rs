@@ -32,41 +32,30 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod chain;
-mod check_config;
 mod client_ca;
-mod compatibility;
-mod damage;
-mod der;
 mod diagnostics;
-mod encrypted;
-mod facts;
-mod format;
 mod handshake;
-mod inspect_remote;
 mod load;
-mod names;
-mod openssh;
 pub mod outbound;
-mod pairs;
 mod pem;
 mod reload;
 mod source;
-mod trust;
-mod verify;
 
-pub use check_config::{CertificateContents, Contents, Examined, Material, check_config, examine_material};
 pub use client_ca::{ClientMaterial, LoadedClients, clients_ending, load_clients};
-pub use compatibility::Clients;
+pub use diagnostics::check_config::{
+    CertificateContents, Contents, Examined, Material, check_config, examine_material,
+};
+pub use diagnostics::compatibility::Clients;
+pub use diagnostics::inspect::{Inspected, StartTls, inspect};
+pub use diagnostics::path::trust::Issued;
+pub use diagnostics::remote::{Presented, Untrusted};
 pub use diagnostics::{Finding, REFUSALS, Severity, ending};
-pub use inspect_remote::{Presented, no_verify};
 pub use load::{LoadError, Loaded, Mismatch, Unusable, load};
 pub use reload::{Outcome, Reloader, Started};
 pub use source::files::FileWatch;
 #[cfg(feature = "self-signed")]
-pub use source::self_signed::{SelfSigned, SelfSignedError};
+pub use source::self_signed::{BrokenCa, SelfSigned, SelfSignedError};
 pub use source::{Input, Pair, Sources};
-pub use trust::Issued;
 
 /// Returns true if `content` is PEM, or another form that certificates and keys are stored in, even one that cannot be
 /// read here.

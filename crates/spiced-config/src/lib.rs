@@ -55,5 +55,6 @@ pub use raw::aliases::meant;
 pub use schema::schema;
 pub use settings::{
     ApiKey, Auth, ByRole, ClientIdentityRule, Clients, Column, Cors, Dataset, EndpointKind, Http, IdentityName, Limits,
-    Listen, Material, MaterialInput, Otel, Pair, Role, Runtime, Settings, Sql, Tls, TlsVersion, View, Warning,
+    Listen, Material, MaterialInput, Otel, Pair, RestartOnlySettings, Role, Runtime, Settings, Sql, Tls, TlsVersion,
+    View, Warning,
 };

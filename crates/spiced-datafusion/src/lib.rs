@@ -52,5 +52,8 @@ pub use engine::options::{
 };
 pub use engine::start_error::StartError;
 pub use execution::runtime::query_runtime;
+pub use execution::stall_watch::{Responsive, watch_for_stalls};
+pub use tables::queries::History;
 pub use tables::ring_table::{RetainedSpec, Retention};
 pub use tables::system_table::SystemTable;
+pub use tables::tls::tls as tls_table;

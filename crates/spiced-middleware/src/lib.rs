@@ -22,18 +22,20 @@ mod digest;
 mod excerpt;
 mod layers;
 mod problem;
+mod statement_metrics;
 mod trusted_proxies;
 
 pub use audit::{AuditLog, role_denied};
 pub use auth::{
     Access, Anonymous, ApiKey, ApiKeys, ClientIdentityRule, Decision, Dialect, Identities, IdentityName, KeyError,
-    NoRandom, Policy, Refusal, Throttle, generate_key, is_weak,
+    KeyRotation, NoRandom, Policy, Refusal, RotatingKey, Throttle, generate_key, is_weak,
 };
 pub use browser::{AllowedOrigins, Hsts, OriginError};
 pub use excerpt::excerpt;
 pub use layers::{
-    Admission, AdmissionLayer, Measured, MeasuredLayer, WellFormed, WellFormedLayer, admission, request_metrics,
-    well_formed,
+    Admission, AdmissionLayer, Measured, MeasuredLayer, WellFormed, WellFormedLayer, admission, either, grpc_only,
+    request_metrics, well_formed,
 };
 pub use problem::Problem;
+pub use statement_metrics::StatementMetrics;
 pub use trusted_proxies::TrustedProxies;

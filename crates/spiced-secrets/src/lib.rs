@@ -23,16 +23,12 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod cached_store;
-mod dependency_order;
-mod jitter;
 mod refresh;
 mod report;
 mod resolver;
 mod secret_value;
 mod status;
 mod store;
-mod store_chain;
 mod template;
 
 pub use refresh::{Refresher, SecretsRefresh, WatchedSecrets};

@@ -11,9 +11,9 @@ use spiced_certs::{Input, Pair};
 use tls_core::redact::plausible_path;
 use tls_core::{Origin, Secret, Sourced};
 
-use crate::endpoint::Endpoint;
-use crate::failure::ClientError;
-use crate::format::Format;
+use crate::connect::endpoint::Endpoint;
+use crate::error::failure::ClientError;
+use crate::print::format::Format;
 
 /// The path of the development CA, relative to the pod's directory.
 const DEVELOPMENT_CA: &str = ".spice/tls/ca.pem";

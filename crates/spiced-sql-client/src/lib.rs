@@ -2,35 +2,18 @@
 //!
 //! A client of any Flight SQL server, not of this one alone. Deliberately absent: server crates, and the pod.
 //!
-//! The modules: `args` resolves the options; `connect` makes the connection, and `connect_error` explains why there is
-//! none; `session` speaks Flight SQL on it; `splitter` cuts text into statements; `shell` runs them and `print` writes
-//! their results; `prompt` is the line editor.
+//! The modules: `args` resolves the options; `connect` makes the connection, speaks Flight SQL on it, and explains why
+//! it fails; `script` cuts text into statements; `shell` runs them and `print` writes their results; `prompt` is
+//! the line editor.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
-mod catalog;
-mod complete;
 mod connect;
-mod connect_error;
-mod describe;
-mod endpoint;
 mod error;
-mod expanded;
-mod failure;
-mod format;
-mod history;
-mod interrupt;
-mod keywords;
-mod meta;
-mod output;
 mod print;
 mod prompt;
-mod referenced_tables;
 mod script;
-mod session;
 mod shell;
-mod splitter;
-mod stop;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -39,15 +22,17 @@ use tls_core::Origin;
 use tokio::runtime::{Builder, Runtime};
 
 pub use args::SqlArgs;
-pub use failure::ClientError;
+pub use error::failure::ClientError;
 
 use args::{Given, Options, Reach};
-use interrupt::Interrupt;
-use output::Screen;
+use connect::endpoint;
+use connect::session::Session;
+use error::stop::Stop;
+use print::output::{self, Screen};
+use prompt::history;
 use script::Script;
-use session::Session;
+use shell::interrupt::Interrupt;
 use shell::{Settings, Shell};
-use stop::Stop;
 
 /// Runs the prompt, the query or the script that `args` asks for.
 ///

@@ -1,35 +1,34 @@
-//! From the settings to the access policy: checks it, reports findings, and follows keys that come from secret stores.
+//! From the settings to the access policy, and the findings about it.
 
 use std::sync::Arc;
 
-use futures::future::select_all;
 use spiced_certs::{Clients, Finding, Severity};
 use spiced_config::{Auth, IdentityName as Named, Role as Said};
 use spiced_engine::Role;
 use spiced_middleware::{
-    Anonymous, ApiKey, ApiKeys, ClientIdentityRule, Identities, IdentityName, KeyError, Policy, is_weak,
+    Anonymous, ApiKey, ApiKeys, ClientIdentityRule, Identities, IdentityName, KeyError, KeyRotation, Policy,
+    RotatingKey, is_weak,
 };
-use tls_core::{Secret, Sourced};
-use tokio::sync::watch;
-use tracing::{error, info};
+use tls_core::Sourced;
 
 use crate::failure::Failure;
 use crate::tls::Subscribe;
 
 /// Builds the access policy. `asks` means that clients are asked for certificates.
 pub(crate) fn establish(auth: &Auth, asks: bool, subscribe: Subscribe<'_>) -> Result<(Policy, KeyRotation), Failure> {
-    let rotating: Vec<RotatingKey> = auth
-        .keys
-        .iter()
-        .flatten()
-        .map(|key| RotatingKey {
-            key: ApiKey {
-                key: key.key.clone().map(|value| value.current().clone()),
-                role: key.role.map_or(Role::ReadOnly, role),
-            },
-            changes: subscribe(&key.key),
-        })
-        .collect();
+    let rotation = KeyRotation::new(
+        auth.keys
+            .iter()
+            .flatten()
+            .map(|key| RotatingKey {
+                key: ApiKey {
+                    key: key.key.clone().map(|value| value.current().clone()),
+                    role: key.role.map_or(Role::ReadOnly, role),
+                },
+                changes: subscribe(&key.key),
+            })
+            .collect(),
+    );
     let identities = auth.identities.iter().map(|identity| ClientIdentityRule {
         name: match identity.name {
             Named::SanUri => IdentityName::SanUri,
@@ -42,14 +41,14 @@ pub(crate) fn establish(auth: &Auth, asks: bool, subscribe: Subscribe<'_>) -> Re
     let identities = Identities::new(identities.collect());
     let policy = Policy {
         keys: match auth.keys {
-            Some(_) => Some(Arc::new(ApiKeys::new(&keys(&rotating)).map_err(|errors| refused(&errors))?)),
+            Some(_) => Some(Arc::new(ApiKeys::new(&rotation.keys()).map_err(|errors| refused(&errors))?)),
             None => None,
         },
         certificates: asks.then_some(identities),
         require_all: auth.require_all,
         anonymous: auth.allow_anonymous.map_or(Anonymous::Unsaid, |who| Anonymous::Said(who.map(role))),
     };
-    Ok((policy, KeyRotation(rotating)))
+    Ok((policy, rotation))
 }
 
 /// Returns the findings about the access policy that an operator should know.
@@ -81,63 +80,6 @@ pub(crate) fn findings(auth: &Auth, asks: bool) -> Vec<Finding> {
         ));
     }
     found
-}
-
-/// Follows the API keys that come from secret stores.
-pub(crate) struct KeyRotation(Vec<RotatingKey>);
-
-/// A key, and how it changes if it comes from a secret store.
-struct RotatingKey {
-    key: ApiKey,
-    changes: Option<watch::Receiver<Secret>>,
-}
-
-fn keys(rotating: &[RotatingKey]) -> Vec<ApiKey> {
-    rotating.iter().map(|rotating| rotating.key.clone()).collect()
-}
-
-impl KeyRotation {
-    /// Applies each change of a key to `policy`, for all later requests. Returns when no key can change any more. If
-    /// the new keys are unusable, the previous ones stay in force.
-    pub(crate) async fn run(self, policy: Arc<watch::Sender<Arc<Policy>>>) {
-        let Self(mut rotating) = self;
-        loop {
-            let changes = rotating.iter_mut().enumerate().filter_map(|(at, key)| Some((at, key.changes.as_mut()?)));
-            let waits: Vec<_> =
-                changes.map(|(at, changes)| Box::pin(async move { (at, changes.changed().await) })).collect();
-            if waits.is_empty() {
-                return;
-            }
-            let ((at, changed), ..) = select_all(waits).await;
-            if changed.is_err() {
-                rotating[at].changes = None;
-                continue;
-            }
-            for RotatingKey { key, changes } in &mut rotating {
-                if let Some(changes) = changes {
-                    key.key.value = changes.borrow_and_update().clone();
-                }
-            }
-            match ApiKeys::new(&keys(&rotating)) {
-                Ok(keys) => {
-                    let before = Policy::clone(&policy.borrow());
-                    let keys = match &before.keys {
-                        Some(known) => keys.remembering(known),
-                        None => keys,
-                    };
-                    let changed = Policy { keys: Some(Arc::new(keys)), ..before };
-                    policy.send_replace(Arc::new(changed));
-                    info!("the API keys have changed; the next request is checked against the new ones");
-                }
-                Err(errors) => {
-                    for Sourced { value, origin } in errors {
-                        error!(%origin, reason = %value, hint = value.hint(), "the new API keys are rejected; the \
-                                                                               previous ones stay in use");
-                    }
-                }
-            }
-        }
-    }
 }
 
 fn refused(errors: &[Sourced<KeyError>]) -> Failure {

@@ -7,7 +7,6 @@
 mod app;
 mod args;
 mod auth_policy;
-mod client_snippets;
 mod commands;
 mod config;
 mod endpoints;

@@ -1,6 +1,9 @@
 //! Certificates: from a CA, and self-signed.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, generate_simple_self_signed};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType,
+    generate_simple_self_signed,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tls_core::{Identity, Origin};
 
@@ -28,12 +31,22 @@ impl Authority {
 
     /// Issues a leaf for `localhost` with the common name `job` and the SPIFFE id of a job.
     pub fn issue(&self) -> Pair {
+        let (leaf, key) = self.leaf();
+        (vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+    }
+
+    /// Issues such a leaf as PEM: the certificate and the key.
+    pub fn issue_pem(&self) -> (String, String) {
+        let (leaf, key) = self.leaf();
+        (leaf.pem(), key.serialize_pem())
+    }
+
+    fn leaf(&self) -> (Certificate, KeyPair) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.subject_alt_names.push(SanType::URI("spiffe://test/job".try_into().unwrap()));
         params.distinguished_name.push(DnType::CommonName, "job");
         let key = KeyPair::generate().unwrap();
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        (vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
     /// Issues the identity of a server named `localhost`.

@@ -18,10 +18,15 @@ impl PodDirectory {
     /// Writes a file, and the directories above it.
     #[must_use]
     pub fn with(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        self.write(name, content);
+        self
+    }
+
+    /// Writes a file, or replaces it, and creates the directories above it.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.file(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
-        self
     }
 
     /// Returns the path of the directory.

@@ -63,6 +63,24 @@ pub async fn connect_after(
     TlsConnector::from(config.clone()).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
+/// Posts `body` to `path` and returns the whole response, with its head. The connection then ends.
+///
+/// # Errors
+/// Fails if the connection breaks off.
+pub async fn post<S: AsyncReadExt + AsyncWriteExt + Unpin>(
+    stream: &mut S,
+    path: &str,
+    body: &str,
+) -> io::Result<String> {
+    let length = body.len();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
 /// Sends a request for `/`, and reads the response to the end of its body, which it returns. The connection can be used
 /// again. With TLS 1.3, a client learns only here that the server refuses its certificate.
 ///

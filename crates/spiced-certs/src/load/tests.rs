@@ -4,7 +4,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384,
     PKCS_ED25519,
 };
-use tls_core::Secret;
+use tls_core::{Origin, Secret};
 
 use super::*;
 use crate::Severity;

@@ -2,7 +2,7 @@
 
 use tls_core::{Secret, Sourced};
 
-use crate::load::LoadError;
+use crate::load::error::LoadError;
 use crate::source::{Input, watched};
 
 /// The largest file that is read. A chain with a dozen certificates is 30 KB; a larger file is the wrong one.

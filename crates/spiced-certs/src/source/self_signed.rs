@@ -104,8 +104,9 @@ impl SelfSigned {
                 .map_err(|reason| SelfSignedError::BrokenCa { folder: self.folder.clone(), reason })?,
             // Clients may trust the existing CA: never replace it silently.
             (certificate, key) if ca_file.exists() || ca_key_file.exists() => {
-                let cause = certificate.err().or(key.err()).map_or_else(String::new, |e| e.to_string());
-                let reason = format!("ca.pem and ca-key.pem cannot both be read ({cause})");
+                // Nothing to report as a cause: the files appeared between the reads.
+                let cause = certificate.err().or(key.err()).unwrap_or_else(|| io::ErrorKind::NotFound.into());
+                let reason = BrokenCa::Unreadable(cause);
                 return Err(SelfSignedError::BrokenCa { folder: self.folder.clone(), reason });
             }
             _ => {
@@ -141,6 +142,7 @@ pub enum SelfSignedError {
         /// The directory.
         folder: PathBuf,
         /// The cause.
+        #[source]
         cause: io::Error,
     },
     /// A CA exists but cannot be read.
@@ -149,25 +151,53 @@ pub enum SelfSignedError {
         /// The directory.
         folder: PathBuf,
         /// The reason.
-        reason: String,
+        #[source]
+        reason: BrokenCa,
     },
     /// A certificate could not be created.
     #[error("cannot create a development certificate: {0}")]
-    Generate(rcgen::Error),
+    Generate(#[source] rcgen::Error),
 }
 
-fn issuer(certificate: &str, key: &str) -> Result<Issuer<'static, KeyPair>, String> {
-    let key = KeyPair::from_pem(key).map_err(|e| format!("ca-key.pem: {e}"))?;
-    let chain = pem::certificates(&certificate.into()).map_err(|e| format!("ca.pem: {e}"))?;
-    let summary = CertificateSummary::read(&chain[0]).map_err(|e| format!("ca.pem: {e}"))?;
-    let (_, parsed) = X509Certificate::from_der(&chain[0]).map_err(|e| format!("ca.pem: {e}"))?;
+/// What is wrong with a development CA.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokenCa {
+    /// One of the files cannot be read.
+    #[error("ca.pem and ca-key.pem cannot both be read ({0})")]
+    Unreadable(#[source] io::Error),
+    /// The certificate cannot be read.
+    #[error("ca.pem: {0}")]
+    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The key cannot be read.
+    #[error("ca-key.pem: {0}")]
+    Key(#[source] rcgen::Error),
+    /// The key belongs to another certificate.
+    #[error("ca-key.pem is not the key of ca.pem")]
+    NotAPair,
+    /// The certificate expires before a leaf would.
+    #[error("ca.pem ends soon")]
+    EndsSoon,
+}
+
+impl BrokenCa {
+    fn certificate(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Certificate(cause.into())
+    }
+}
+
+fn issuer(certificate: &str, key: &str) -> Result<Issuer<'static, KeyPair>, BrokenCa> {
+    let key = KeyPair::from_pem(key).map_err(BrokenCa::Key)?;
+    let chain = pem::certificates(&certificate.into()).map_err(BrokenCa::certificate)?;
+    let summary = CertificateSummary::read(&chain[0]).map_err(BrokenCa::certificate)?;
+    let (_, parsed) = X509Certificate::from_der(&chain[0]).map_err(BrokenCa::certificate)?;
     if parsed.public_key().raw != key.subject_public_key_info() {
-        return Err("ca-key.pem is not the key of ca.pem".to_owned());
+        return Err(BrokenCa::NotAPair);
     }
     if ends_within(&summary, LEAF_LIFE) {
-        return Err("ca.pem ends soon".to_owned());
+        return Err(BrokenCa::EndsSoon);
     }
-    Issuer::from_ca_cert_pem(certificate, key).map_err(|e| format!("ca.pem: {e}"))
+    Issuer::from_ca_cert_pem(certificate, key).map_err(BrokenCa::certificate)
 }
 
 fn ca_params() -> CertificateParams {

@@ -3,6 +3,7 @@
 mod auth;
 mod data;
 mod listen;
+mod restart_only;
 mod tls;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use tls_core::{Origin, Secret, Sourced};
 pub use auth::{ApiKey, Auth, ClientIdentityRule, IdentityName, Role};
 pub use data::{Column, Dataset, View};
 pub use listen::{EndpointKind, Listen};
+pub use restart_only::RestartOnlySettings;
 pub use tls::{Clients, Material, MaterialInput, Pair, Tls, TlsVersion};
 
 /// All settings of a run of the program.

@@ -10,6 +10,7 @@ pub(crate) mod memory;
 pub(crate) mod memory_watch;
 pub(crate) mod runtime;
 pub(crate) mod spill;
+pub(crate) mod stall_watch;
 pub(crate) mod work;
 
 use std::fmt::Debug;

@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::SecretValue;
-use crate::cached_store::CachedStore;
 use crate::resolver::{DeclaredStore, Resolver};
 use crate::status::Refresh;
 use crate::store::SecretStore;
+use crate::store::cached_store::CachedStore;
 
 /// A store controlled by a test.
 #[derive(Default)]

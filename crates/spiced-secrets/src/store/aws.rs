@@ -16,7 +16,7 @@ use aws_sdk_secretsmanager::operation::get_secret_value::{GetSecretValueError, G
 use tls_core::Secret;
 use tokio::sync::OnceCell;
 
-use super::document::fields_of;
+use super::document::{NoFields, fields_of};
 use super::remote::{ATTEMPT_WITHIN, MAX_ANSWER, innermost, said, trust_or};
 use super::{OpenArgs, SecretStore, Snapshot, StoreError, each};
 use client::Access;
@@ -69,7 +69,7 @@ impl Aws {
             endpoint: endpoint.clone(),
             hint: format!("aws secretsmanager create-secret --name {name} --secret-string '{{\"KEY\": \"VALUE\"}}'"),
         })?;
-        let fields = value.expose_text().map_err(|_| "it is binary".to_owned()).and_then(fields_of);
+        let fields = value.expose_text().map_err(|_| NoFields::Binary).and_then(fields_of);
         fields.map_err(|why| {
             StoreError::declaration(format!(
                 "the secret `{name}` is not a JSON object ({why}); for whole secrets write `from: \

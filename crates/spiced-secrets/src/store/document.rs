@@ -5,13 +5,25 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use tls_core::Secret;
 
-/// Returns the fields of `text`, which must be a JSON object. The error contains nothing of the text.
+/// Why a secret has no fields. No variant contains anything of its text.
 #[cfg(feature = "aws_secrets_manager")]
-pub(super) fn fields_of(text: &str) -> Result<BTreeMap<String, Secret>, String> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoFields {
+    #[error("it is binary")]
+    Binary,
+    #[error("it is JSON, but not an object with a field for each key")]
+    NotAnObject,
+    #[error("it is not JSON")]
+    NotJson,
+}
+
+/// Returns the fields of `text`, which must be a JSON object.
+#[cfg(feature = "aws_secrets_manager")]
+pub(super) fn fields_of(text: &str) -> Result<BTreeMap<String, Secret>, NoFields> {
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => Ok(fields_from(fields)),
-        Ok(_) => Err("it is JSON, but not an object with a field for each key".to_owned()),
-        Err(_) => Err("it is not JSON".to_owned()),
+        Ok(_) => Err(NoFields::NotAnObject),
+        Err(_) => Err(NoFields::NotJson),
     }
 }
 
@@ -39,7 +51,7 @@ mod tests {
         for (text, why) in
             [("[1]", "it is JSON, but not an object"), ("hunter2", "it is not JSON"), ("", "it is not JSON")]
         {
-            let error = fields_of(text).unwrap_err();
+            let error = fields_of(text).unwrap_err().to_string();
             assert!(error.starts_with(why) && !error.contains("hunter2"), "{error}");
         }
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use axum::Router;
 use spiced_certs::FileWatch;
-use spiced_config::Settings;
+use spiced_config::{RestartOnlySettings, Settings};
+use spiced_datafusion::{Responsive, watch_for_stalls};
 use spiced_engine::Engine;
 use spiced_http::HttpOptions;
-use spiced_middleware::{Policy, Throttle, TrustedProxies};
+use spiced_middleware::{KeyRotation, Policy, Throttle, TrustedProxies};
 use spiced_secrets::{Resolver, SecretValue, StoreStatus, WatchedSecrets};
 use spiced_telemetry::Metrics;
 use tls_core::rotation::Identities;
@@ -21,14 +22,13 @@ use tokio::sync::{Semaphore, watch};
 use super::connections::{connections, request_memory};
 use super::engine::{self, QueryRuntimes};
 use crate::args::PodArgs;
-use crate::auth_policy::{self, KeyRotation};
+use crate::auth_policy;
 use crate::endpoints::routes::{self, AuthContext, EndpointDeps};
 use crate::endpoints::{BoundEndpoint, Endpoints, exposure};
 use crate::failure::Failure;
 use crate::observe::banner;
-use crate::observe::engine_watch::{self, Responsive};
 use crate::observe::status::{self, StatusSources, readiness};
-use crate::reload::state::{Follower, ReloadableState, RestartOnlySettings};
+use crate::reload::state::{Follower, ReloadableState};
 use crate::reload::{self, ReloadCoordinator};
 use crate::tls::{self, Served, expiry};
 
@@ -71,13 +71,7 @@ impl App {
             Observed::start(&settings, &endpoints, &served, &engine, (policies.clone(), stores.1), stop, queries)?;
 
         let connections = connections(&settings, endpoints.iter().count());
-        let limits = Limits {
-            spare: Arc::new(Semaphore::new(connections.spare)),
-            handshakes: settings.runtime.limits.handshakes,
-            memory: request_memory(settings.runtime.http.body_limit),
-            handshake_timeout,
-            ..Limits::default()
-        };
+        let limits = limits(&settings, connections.spare, handshake_timeout);
         let banner = banner::text(&settings, &endpoints, served.as_ref(), mode == ClientAuth::Required);
         let callers = AuthContext {
             policy: policies,
@@ -109,6 +103,17 @@ impl App {
             shutdown: (settings.runtime.shutdown_delay, settings.runtime.shutdown_timeout),
             banner,
         })
+    }
+}
+
+/// Returns the limits of every endpoint. `spare` connections are shared by all of them.
+fn limits(settings: &Settings, spare: usize, handshake_timeout: Duration) -> Limits {
+    Limits {
+        spare: Arc::new(Semaphore::new(spare)),
+        handshakes: settings.runtime.limits.handshakes,
+        memory: request_memory(settings.runtime.http.body_limit),
+        handshake_timeout,
+        ..Limits::default()
     }
 }
 
@@ -169,7 +174,7 @@ impl Observed {
         queries: &QueryRuntimes,
     ) -> Result<Self, Failure> {
         let Responsive { ready: running, healthy } =
-            engine_watch::start(queries.readers.handle(), queries.writers.handle());
+            watch_for_stalls(queries.readers.handle(), queries.writers.handle());
         let (ready, follow) = readiness(engine.datasets(), stop, running);
         tokio::spawn(follow);
         let identities = served.as_ref().map(|served| served.identities.clone());

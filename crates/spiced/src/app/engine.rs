@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use spiced_config::Settings;
-use spiced_datafusion::{ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, RetainedSpec, Retention, ViewSpec};
+use spiced_datafusion::{
+    ColumnSpec, DataFusionEngine, DatasetSpec, EngineOptions, History, RetainedSpec, Retention, ViewSpec, tls_table,
+};
 use spiced_engine::{AdmissionControl, Engine, Guarded, ResultLimits, RoleLimits};
-use spiced_middleware::AuditLog;
+use spiced_middleware::{AuditLog, StatementMetrics};
 use tls_core::rotation::Identities;
 use tokio::runtime::Runtime;
 
 use crate::failure::Failure;
-use crate::observe::history::History;
-use crate::observe::statements::Statements;
-use crate::observe::tables;
 
 /// The runtimes for statements: read-only callers never take a thread from callers that write.
 pub(super) struct QueryRuntimes {
@@ -47,7 +46,7 @@ pub(super) fn start(
     let bound = |bound: Option<usize>| bound.map(|bound| bound as u64);
     let bounds = ResultLimits { rows: bound(sql.max_result_rows), bytes: bound(sql.max_result_bytes) };
     let guarded = Guarded::new(engine).admitted_by(admission).limited(bounds);
-    Ok(Arc::new(guarded.observed(Arc::new(AuditLog)).observed(Arc::new(Statements)).observed(history)))
+    Ok(Arc::new(guarded.observed(Arc::new(AuditLog)).observed(Arc::new(StatementMetrics)).observed(history)))
 }
 
 fn options(
@@ -63,7 +62,7 @@ fn options(
     let endpoints = ["http", "flight", "grpc"].into_iter().chain(metrics).collect();
     options.views =
         settings.views.iter().map(|view| ViewSpec { name: view.name.clone(), sql: view.sql.clone() }).collect();
-    options.system = vec![tables::tls(endpoints, identities), history.table()];
+    options.system = vec![tls_table(endpoints, identities), history.table()];
     let retention = Retention { age: settings.runtime.otel.retention, bytes: settings.runtime.otel.memory_limit };
     let kept = |(table, columns): (&str, _)| RetainedSpec {
         schema: spiced_grpc::TELEMETRY_SCHEMA.to_owned(),

@@ -422,30 +422,25 @@ fn join_switches(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     joined
 }
 
-fn switch(text: &str) -> Result<String, String> {
+fn switch(text: &str) -> Result<String, &'static str> {
     match text.to_ascii_lowercase().as_str() {
         word @ ("true" | "false") => Ok(word.to_owned()),
-        _ => Err("expects true or false".to_owned()),
+        _ => Err("expects true or false"),
     }
 }
 
 /// Accepts PEM text, which begins with dashes as an option does; refuses text that looks like an option.
-fn pem_text(text: &str) -> Result<String, String> {
+fn pem_text(text: &str) -> Result<String, &'static str> {
     let option = text.strip_prefix("--").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()));
-    if option {
-        Err("PEM text is missing: the next option follows immediately".to_owned())
-    } else {
-        Ok(text.to_owned())
-    }
+    if option { Err("PEM text is missing: the next option follows immediately") } else { Ok(text.to_owned()) }
 }
 
 /// Accepts the path of a PEM file. PEM text, which begins with dashes, is accepted here and reported when the
 /// configuration is resolved.
-fn path_or_pem(text: &str) -> Result<String, String> {
+fn path_or_pem(text: &str) -> Result<String, &'static str> {
     if text.starts_with('-') && !text.starts_with("---") {
         return Err(
-            "a path is missing: the next option follows immediately (a path that begins with - is written ./-)"
-                .to_owned(),
+            "a path is missing: the next option follows immediately (a path that begins with - is written ./-)",
         );
     }
     Ok(text.to_owned())

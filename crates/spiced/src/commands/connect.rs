@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use spiced_certs::{Issued, Sources, load};
+use spiced_client_snippets::{CLIENTS, Client, EndpointUrl, Target, Trust, find};
 use spiced_config::{Listen, Settings};
 use tls_core::ListenAddress;
 use tls_core::Sourced;
 use tls_core::suggest::nearest;
 
 use crate::args::ConnectArgs;
-use crate::client_snippets::{CLIENTS, Client, EndpointUrl, Target, Trust, find};
 use crate::commands::{print, runtime};
 use crate::failure::Failure;
 use crate::{config, tls};

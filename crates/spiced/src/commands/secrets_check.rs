@@ -195,6 +195,3 @@ impl Report {
         out
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use spiced_certs::{SelfSigned, load};
+use spiced_client_snippets::quoted;
 use tls_core::{CertificateSummary, Origin};
 
 use crate::args::TlsInitArgs;
-use crate::client_snippets::shell_quote::quoted;
 use crate::commands::print;
 use crate::failure::Failure;
 

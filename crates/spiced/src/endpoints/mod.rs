@@ -1,7 +1,6 @@
 //! The endpoints: each is an acceptor and a router on the shared accept loop, bound before any of them serves.
 
 pub(crate) mod exposure;
-mod protocol_mismatch;
 pub(crate) mod routes;
 
 use std::io;

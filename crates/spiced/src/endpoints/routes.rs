@@ -8,13 +8,14 @@ use spiced_config::Settings;
 use spiced_engine::Engine;
 use spiced_flight::FlightOptions;
 use spiced_http::{HttpOptions, HttpState, Probes, ReloadHandle};
-use spiced_middleware::{Access, AllowedOrigins, Dialect, Hsts, Policy, Throttle, TrustedProxies, admission};
+use spiced_middleware::{
+    Access, AllowedOrigins, Dialect, Hsts, Policy, Throttle, TrustedProxies, admission, either, grpc_only,
+};
 use spiced_telemetry::Metrics;
 use tls_core::{Secret, Sourced};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use super::protocol_mismatch::{either, grpc_only};
 use super::{BoundEndpoint, Endpoints};
 use crate::failure::Failure;
 use crate::observe::status::StatusSources;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use spiced_client_snippets::{EndpointUrl, Target, Trust};
 use spiced_config::Settings;
 
-use crate::client_snippets::{self, EndpointUrl, Target, Trust};
 use crate::endpoints::{BoundEndpoint, Endpoints};
 use crate::tls::Served;
 
@@ -36,10 +36,10 @@ pub(crate) fn text(settings: &Settings, endpoints: &Endpoints, served: Option<&S
     for endpoint in endpoints.iter() {
         let _ = writeln!(out, "  {:<8} {}://{}", endpoint.endpoint, endpoint.scheme(), at(endpoint).authority());
         let line = match endpoint.endpoint {
-            "http" => client_snippets::curl(&target),
-            "flight" => client_snippets::sql(&target),
-            "metrics" => client_snippets::curl_get(&target, &at(endpoint), endpoint.is_tls(), "/metrics"),
-            "probe" => client_snippets::curl_get(&target, &at(endpoint), false, "/v1/ready"),
+            "http" => spiced_client_snippets::curl(&target),
+            "flight" => spiced_client_snippets::sql(&target),
+            "metrics" => spiced_client_snippets::curl_get(&target, &at(endpoint), endpoint.is_tls(), "/metrics"),
+            "probe" => spiced_client_snippets::curl_get(&target, &at(endpoint), false, "/v1/ready"),
             _ => continue,
         };
         let _ = write!(out, "           {line}");

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spiced_certs::{FileWatch, Finding, LoadError, Outcome, SelfSigned, Severity, Sources};
-use spiced_config::{Column, Dataset, EndpointKind, Http, Limits, Listen, Otel, Settings, Sql, TlsVersion, View};
+use spiced_config::{RestartOnlySettings, Settings};
 use spiced_http::{ReloadFinding, ReloadResult, ReloadedPart};
-use spiced_middleware::Policy;
+use spiced_middleware::{KeyRotation, Policy};
 use spiced_secrets::{Refresher, Resolver, SecretValue, StoreStatus, WatchedSecrets};
-use tls_core::{ClientAuthPolicy, ListenAddress, SniCertResolver, Sourced};
+use tls_core::{ClientAuthPolicy, SniCertResolver, Sourced};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::args::PodArgs;
-use crate::auth_policy::{self, KeyRotation};
+use crate::auth_policy;
 use crate::config;
 use crate::failure::Failure;
 use crate::tls::{self, Served};
@@ -48,79 +48,6 @@ pub(crate) struct ReloadableState {
     look: Instant,
     /// The reading of a pod that was given up on and has not ended yet.
     settling: Option<JoinHandle<Result<(Settings, Resolver), Failure>>>,
-}
-
-/// Settings that a reload does not change, without the places where they are written.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct RestartOnlySettings {
-    listen: ([Option<ListenAddress>; 5], Vec<EndpointKind>),
-    tls: Option<(TlsVersion, Duration)>,
-    guards_metrics: bool,
-    sql: Sql,
-    otel: Otel,
-    limits: Limits,
-    http: Http,
-    allowed_origins: Option<Vec<String>>,
-    shutdown: (Duration, Duration),
-    datasets: Vec<RestartOnlyDataset>,
-    views: Vec<View>,
-}
-
-/// A data set without the values of its parameters: a secret that has changed is not a change of the pod.
-#[derive(Debug, PartialEq, Eq)]
-struct RestartOnlyDataset {
-    name: String,
-    from: String,
-    writable: bool,
-    params: Vec<String>,
-    columns: Vec<Column>,
-}
-
-impl RestartOnlySettings {
-    /// Takes them from `settings`.
-    pub(crate) fn of(settings: &Settings) -> Self {
-        let Settings { runtime, datasets, views, .. } = settings;
-        let Listen { http, flight, grpc, metrics, probe, proxy_protocol } = &runtime.listen;
-        let addresses = [Some(http), Some(flight), Some(grpc), metrics.as_ref(), probe.as_ref()];
-        let dataset = |set: &Dataset| RestartOnlyDataset {
-            name: set.name.clone(),
-            from: set.from.clone(),
-            writable: set.writable,
-            params: set.params.keys().cloned().collect(),
-            columns: set.columns.clone(),
-        };
-        let allowed = |origins: &Vec<Sourced<String>>| origins.iter().map(|origin| origin.value.clone()).collect();
-        Self {
-            listen: (addresses.map(|address| address.map(|a| a.value.clone())), proxy_protocol.clone()),
-            tls: runtime.tls.as_ref().map(|tls| (tls.min_version, tls.handshake_timeout)),
-            guards_metrics: runtime.auth.metrics,
-            sql: runtime.sql.clone(),
-            otel: runtime.otel.clone(),
-            limits: runtime.limits.clone(),
-            http: runtime.http.clone(),
-            allowed_origins: runtime.cors.allowed_origins.as_ref().map(allowed),
-            shutdown: (runtime.shutdown_delay, runtime.shutdown_timeout),
-            datasets: datasets.iter().map(dataset).collect(),
-            views: views.clone(),
-        }
-    }
-
-    /// Returns the keys in the pod whose values are not those of `other`.
-    fn changed(&self, other: &Self) -> Vec<&'static str> {
-        let parts = [
-            ("runtime.listen", self.listen == other.listen),
-            ("runtime.tls.min_version or handshake_timeout", self.tls == other.tls),
-            ("runtime.auth.metrics", self.guards_metrics == other.guards_metrics),
-            ("runtime.sql", self.sql == other.sql),
-            ("runtime.otel", self.otel == other.otel),
-            ("runtime.limits", self.limits == other.limits),
-            ("runtime.http or runtime.cors", self.http == other.http && self.allowed_origins == other.allowed_origins),
-            ("runtime.shutdown", self.shutdown == other.shutdown),
-            ("datasets", self.datasets == other.datasets),
-            ("views", self.views == other.views),
-        ];
-        parts.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
-    }
 }
 
 /// The watched stores and the tasks that follow them. Dropping it stops the tasks.
@@ -254,20 +181,11 @@ impl ReloadableState {
     /// the material. With `dry`, changes nothing. With `force`, also accepts material that clients would refuse.
     pub(crate) async fn reload(mut self, refresher: Option<Refresher>, dry: bool, force: bool) -> ReloadOutcome {
         if let Some(refresher) = refresher {
-            // The watched secrets keep their values and the status of their stores, even if the pod cannot be read.
-            let refresh = tokio::time::timeout(POD_TIME, refresher.refresh());
-            tokio::pin!(refresh);
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = &mut refresh => break,
-                    () = files_changed(&mut self.served) => drop(self.reread_here(true).await),
-                }
-            }
+            self.refresh_secrets(refresher).await;
         }
         let mut this = if dry { self } else { blocking(move || self.mark_pod_seen()).await };
         let settled = this.settle().await;
-        let mut this = if dry { this } else { blocking(move || this.mark_material_seen()).await };
+        let this = if dry { this } else { blocking(move || this.mark_material_seen()).await };
         let wanted = match settled.and_then(|(settings, resolver)| this.wanted(settings, resolver, dry)) {
             Ok(wanted) => wanted,
             Err(failure) => return this.rejected(failure, dry).await,
@@ -279,34 +197,12 @@ impl ReloadableState {
             return this.rejected(failure, dry).await;
         }
         let before = this.in_force();
-        let read = move || {
-            let outcome = match (&mut this.served, sources) {
-                (Some(served), Some(sources)) if dry => served.reloader.check(sources, force),
-                (Some(served), Some(sources)) => {
-                    let files = FileWatch::new(sources.files());
-                    let outcome = served.reloader.reload_from(sources, force);
-                    if !matches!(outcome, Outcome::Rejected(_)) {
-                        served.files = files;
-                    }
-                    outcome
-                }
-                // TLS is off.
-                _ => Outcome::Unchanged,
-            };
-            (this, outcome)
-        };
-        let (live, outcome) = blocking(read).await;
+        let (live, outcome) = blocking(move || this.read_material(sources, dry, force)).await;
         if !dry {
             if live.served.is_some() {
                 live.tell(&outcome, before);
             }
-            let restart = live.fixed.changed(&fixed);
-            if !restart.is_empty() {
-                warn!(
-                    changed = restart.join(", "),
-                    "settings have changed that require a restart; the previous values stay in use"
-                );
-            }
+            live.warn_of_restart(&fixed);
         }
         if let Outcome::Rejected(_) = outcome {
             return ReloadOutcome { refused: !dry, dry, ..ReloadOutcome::of(live, outcome, false) };
@@ -321,6 +217,49 @@ impl ReloadableState {
             follower = Some(Follower::start(followed, rotation, live.policy.clone()));
         }
         ReloadOutcome { follower, dry, ..ReloadOutcome::of(live, outcome, policy_changed) }
+    }
+
+    /// Reads the watched stores again. Their secrets keep their values and the status of their stores, even if the pod
+    /// cannot be read. Meanwhile, the files of the material are read when they change.
+    async fn refresh_secrets(&mut self, refresher: Refresher) {
+        let refresh = tokio::time::timeout(POD_TIME, refresher.refresh());
+        tokio::pin!(refresh);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut refresh => return,
+                () = files_changed(&mut self.served) => drop(self.reread_here(true).await),
+            }
+        }
+    }
+
+    /// Reads the material from `sources`, and uses it unless it is rejected. With `dry`, changes nothing. Blocks.
+    fn read_material(mut self, sources: Option<Sources>, dry: bool, force: bool) -> (Self, Outcome) {
+        let outcome = match (&mut self.served, sources) {
+            (Some(served), Some(sources)) if dry => served.reloader.check(sources, force),
+            (Some(served), Some(sources)) => {
+                let files = FileWatch::new(sources.files());
+                let outcome = served.reloader.reload_from(sources, force);
+                if !matches!(outcome, Outcome::Rejected(_)) {
+                    served.files = files;
+                }
+                outcome
+            }
+            // TLS is off.
+            _ => Outcome::Unchanged,
+        };
+        (self, outcome)
+    }
+
+    /// Logs which of the settings in `new` require a restart and differ from those at startup.
+    fn warn_of_restart(&self, new: &RestartOnlySettings) {
+        let changed = self.fixed.changed(new);
+        if !changed.is_empty() {
+            warn!(
+                changed = changed.join(", "),
+                "settings have changed that require a restart; the previous values stay in use"
+            );
+        }
     }
 
     /// Reads the pod and its secrets. While that takes time, the material is watched and read again as usual, so that a

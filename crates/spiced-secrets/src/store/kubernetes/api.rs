@@ -95,7 +95,7 @@ impl Api {
         let attempt = || async {
             let read = async {
                 let (connected, response) = self.ask("").await?;
-                let body = bounded(response).await.map_err(|why| connected.unusable(&why))?;
+                let body = bounded(response).await.map_err(|why| connected.unusable(&why.to_string()))?;
                 Ok((connected, body))
             };
             match tokio::time::timeout(ATTEMPT_WITHIN, read).await {
@@ -293,7 +293,16 @@ impl Connected {
     }
 }
 
-async fn bounded(response: Response<Body>) -> Result<Secret, String> {
+/// Why an answer cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error("it is larger than {MAX_ANSWER} bytes")]
+    TooLarge,
+    #[error("it breaks off: {}", innermost(&**.0))]
+    BreaksOff(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+async fn bounded(response: Response<Body>) -> Result<Secret, NoAnswer> {
     let mut body = Limited::new(response.into_body(), MAX_ANSWER);
     let mut bytes = zeroize::Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
@@ -304,9 +313,9 @@ async fn bounded(response: Response<Body>) -> Result<Secret, String> {
                 }
             }
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                return Err(format!("it is larger than {MAX_ANSWER} bytes"));
+                return Err(NoAnswer::TooLarge);
             }
-            Err(error) => return Err(format!("it breaks off: {}", innermost(&*error))),
+            Err(error) => return Err(NoAnswer::BreaksOff(error)),
         }
     }
     Ok(Secret::new(std::mem::take(&mut *bytes)))

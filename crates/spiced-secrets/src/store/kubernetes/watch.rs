@@ -13,7 +13,7 @@ use tracing::debug;
 use super::super::StoreError;
 use super::super::remote::MAX_ANSWER;
 use super::api::{Api, Metadata};
-use crate::jitter::jittered;
+use crate::store::jitter::jittered;
 
 /// The lifetime of a connection, after which the server closes it and it is opened again. This bounds how long a dead
 /// connection goes unnoticed.
