@@ -5,6 +5,7 @@
 mod change;
 mod connect;
 mod expression;
+mod keep_casts;
 mod keys;
 mod query;
 mod relation;
@@ -25,10 +26,11 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use self::connect::{Params, Pool};
+use self::keep_casts::KeepCasts;
 use self::query::WholeQueries;
 use self::relation::{Keyed, Relation};
 use self::table::PostgresTable;
-use self::text_of::TextOf;
+
 use super::outdated::Outdated;
 use crate::connectors::source::Loading;
 use crate::connectors::source::{Connector, ForeignKey, Keys, Opened, Request, Source};
@@ -41,7 +43,7 @@ pub(super) const CONNECTOR: Connector = Connector {
     open,
     changeable: |table| table.downcast_ref::<PostgresTable>().map(|table| table as &dyn UpdatableTable),
     keys: enter_keys,
-    analyzer_rules: || vec![Arc::new(TextOf)],
+    analyzer_rules: || vec![Arc::new(KeepCasts)],
     optimizer_rules: || vec![Arc::new(WholeQueries)],
     ..Connector::READER
 };

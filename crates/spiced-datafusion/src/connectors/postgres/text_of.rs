@@ -1,72 +1,27 @@
-//! Preserves `column::text` for types that PostgreSQL compares by type-specific rules. Such a column is text here
-//! already, so DataFusion would remove the cast, and the comparison would then use the rules of the type. A function in
-//! place of the cast is kept.
+//! The function that stands for `column::text` where the cast would be removed, see [`super::keep_casts`].
 
-use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion::catalog::default_table_source::source_as_provider;
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
-use datafusion::optimizer::AnalyzerRule;
-
-use super::table::PostgresTable;
-use crate::planning::plan_expressions;
 
 const NAME: &str = "text_of";
 
 static FUNCTION: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(ScalarUDF::from(Function { signature: Signature::any(1, Volatility::Immutable) })));
 
-/// Whether this is the function that the rule inserts.
-pub(super) fn is_text_of(call: &ScalarFunction) -> bool {
-    Arc::ptr_eq(&call.func, &FUNCTION)
+/// Returns a call of the function.
+pub(super) fn text_of(column: Expr) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(FUNCTION.clone(), vec![column]))
 }
 
-/// The analyzer rule, which runs before those that remove casts.
-#[derive(Debug)]
-pub(super) struct TextOf;
-
-impl AnalyzerRule for TextOf {
-    fn name(&self) -> &str {
-        "postgres_text_of"
-    }
-
-    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let mut columns = HashSet::new();
-        plan.apply_with_subqueries(|node| {
-            if let LogicalPlan::TableScan(scan) = node
-                && let Ok(provider) = source_as_provider(&scan.source)
-                && let Some(table) = provider.downcast_ref::<PostgresTable>()
-            {
-                columns.extend(table.of_own_rules().map(str::to_owned));
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        if columns.is_empty() {
-            return Ok(plan);
-        }
-        let replace = |expr: Expr| match expr {
-            Expr::Cast(cast)
-                if matches!(cast.field.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8)
-                    && matches!(&*cast.expr, Expr::Column(column) if columns.contains(&column.name)) =>
-            {
-                let args = vec![*cast.expr];
-                Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(FUNCTION.clone(), args))))
-            }
-            expr => Ok(Transformed::no(expr)),
-        };
-        let plan = plan.transform_up_with_subqueries(|node| {
-            plan_expressions::rewrite(node, |whole| whole.transform_up(replace))
-        })?;
-        Ok(plan.data)
-    }
+/// Returns whether `call` is a call of the function.
+pub(super) fn is_text_of(call: &ScalarFunction) -> bool {
+    Arc::ptr_eq(&call.func, &FUNCTION)
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
