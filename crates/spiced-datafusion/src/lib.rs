@@ -50,7 +50,7 @@ pub use engine::options::{
     ColumnSpec, DEFAULT_MAX_STATEMENT_SIZE, DEFAULT_MEMORY_LIMIT, DEFAULT_QUERY_TIMEOUT, DEFAULT_SPILL_LIMIT,
     DatasetSpec, EngineOptions, ViewSpec,
 };
-pub use engine::start_error::StartError;
+pub use engine::start_error::{SpecError, SpecPart, StartCause, StartError};
 pub use execution::runtime::query_runtime;
 pub use execution::stall_watch::{Responsive, watch_for_stalls};
 pub use tables::queries::History;

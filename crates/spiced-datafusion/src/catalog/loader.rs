@@ -12,7 +12,7 @@ use spiced_engine::{DatasetState, DatasetStatus};
 use tokio::sync::watch;
 
 use crate::catalog::LoadState;
-use crate::connectors::Source;
+use crate::connectors::{LoadError, Source};
 use crate::engine::plan_cache::PlanCache;
 use crate::proven::Proven;
 
@@ -99,7 +99,7 @@ impl Loader {
                     self.told(is_first);
                     return;
                 }
-                Err(error) => error,
+                Err(error) => error.to_string(),
             };
             if last_error.as_ref() != Some(&error) {
                 tracing::warn!(dataset = name, error, "data set not loaded; it is tried again until it is");
@@ -116,12 +116,12 @@ impl Loader {
         }
     }
 
-    async fn attempt(&self) -> Result<Arc<dyn TableProvider>, String> {
+    async fn attempt(&self) -> Result<Arc<dyn TableProvider>, LoadError> {
         let load = AssertUnwindSafe(self.source.load(&self.state)).catch_unwind();
         match tokio::time::timeout(ATTEMPT_LIMIT, load).await {
             Ok(Ok(loaded)) => loaded,
-            Ok(Err(_panic)) => Err("its reader failed; the server's log says where".to_owned()),
-            Err(_) => Err(format!("it took longer than {ATTEMPT_LIMIT:?} to load")),
+            Ok(Err(_panic)) => Err("its reader failed; the server's log says where".into()),
+            Err(_) => Err(format!("it took longer than {ATTEMPT_LIMIT:?} to load").into()),
         }
     }
 

@@ -21,26 +21,43 @@ pub(crate) struct TableName {
     pub(crate) table: String,
 }
 
+/// Why a name is invalid; the text follows the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NameError {
+    #[error("has more than two parts; a name is `table` or `schema.table`")]
+    Parts,
+    #[error("lies in `information_schema`, which SQL keeps for itself")]
+    InformationSchema,
+    #[error("lies in `runtime`, where the program speaks of itself")]
+    System,
+    #[error("is empty, or has an empty part")]
+    Empty,
+    #[error("is longer than {MAX_NAME} bytes")]
+    Length,
+    #[error("holds {0:?}; letters, digits, `_`, `-` and `$` may stand in a name")]
+    Character(char),
+}
+
 impl TableName {
     /// Parses `table` or `schema.table`.
     ///
     /// # Errors
     /// Returns the reason if the name is invalid.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, NameError> {
         let mut parts = text.split('.');
         let (schema, table) = match (parts.next(), parts.next(), parts.next()) {
             (Some(table), None, _) => (DEFAULT_SCHEMA, table),
             (Some(schema), Some(table), None) => (schema, table),
-            _ => return Err("has more than two parts; a name is `table` or `schema.table`".to_owned()),
+            _ => return Err(NameError::Parts),
         };
         for part in [schema, table] {
             check(part)?;
         }
         if schema.eq_ignore_ascii_case("information_schema") {
-            return Err("lies in `information_schema`, which SQL keeps for itself".to_owned());
+            return Err(NameError::InformationSchema);
         }
         if schema == SYSTEM_SCHEMA {
-            return Err("lies in `runtime`, where the program speaks of itself".to_owned());
+            return Err(NameError::System);
         }
         Ok(Self { schema: schema.to_owned(), table: table.to_owned() })
     }
@@ -64,16 +81,16 @@ impl fmt::Display for TableName {
     }
 }
 
-fn check(part: &str) -> Result<(), String> {
+fn check(part: &str) -> Result<(), NameError> {
     if part.is_empty() {
-        return Err("is empty, or has an empty part".to_owned());
+        return Err(NameError::Empty);
     }
     if part.len() > MAX_NAME {
-        return Err(format!("is longer than {MAX_NAME} bytes"));
+        return Err(NameError::Length);
     }
     match part.chars().find(|c| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '$'))) {
         None => Ok(()),
-        Some(c) => Err(format!("holds {c:?}; letters, digits, `_`, `-` and `$` may stand in a name")),
+        Some(c) => Err(NameError::Character(c)),
     }
 }
 
@@ -99,7 +116,7 @@ mod tests {
         for (text, expected) in cases {
             match (TableName::parse(text), expected) {
                 (Ok(name), Ok(shown)) => assert_eq!(name.to_string(), shown),
-                (Err(why), Err(part)) => assert!(why.contains(part), "{text}: {why}"),
+                (Err(why), Err(part)) => assert!(why.to_string().contains(part), "{text}: {why}"),
                 (seen, _) => panic!("{text}: {seen:?}"),
             }
         }

@@ -17,6 +17,7 @@ use crate::catalog::host_paths::{absolute, encoded};
 use crate::catalog::host_store::rooted;
 use crate::connectors::source::Loading;
 use crate::connectors::source::{Connector, Opened, Request, Source};
+use crate::engine::start_error::SpecPart;
 
 pub(super) const CONNECTOR: Connector =
     Connector { name: "file", writable: false, params: &[format::PARAMS], open, ..Connector::READER };
@@ -25,7 +26,7 @@ fn open(request: Request<'_>) -> Opened {
     let written = request.rest.strip_prefix("//").unwrap_or(request.rest);
     let mut wrong = Vec::new();
     if written.is_empty() {
-        wrong.push("from: no path stands after `file:`".to_owned());
+        wrong.push(SpecPart::From.error("no path stands after `file:`"));
     }
     let (base, listing) = Listing::open(request.spec, written.to_owned(), written, wrong)?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -56,16 +57,16 @@ impl Source for Files {
             let is_folder = match tokio::fs::metadata(&self.base).await {
                 // Reading a pipe or a device would block.
                 Ok(metadata) if !metadata.is_dir() && !metadata.is_file() => {
-                    return Err(format!("`{written}` is neither a file nor a folder"));
+                    return Err(format!("`{written}` is neither a file nor a folder").into());
                 }
                 Ok(metadata) => metadata.is_dir(),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    return Err(format!("there is no file or folder at `{written}`"));
+                    return Err(format!("there is no file or folder at `{written}`").into());
                 }
-                Err(error) => return Err(format!("`{written}` cannot be read: {}", error.kind())),
+                Err(error) => return Err(format!("`{written}` cannot be read: {}", error.kind()).into()),
             };
             if glob.is_some() && !is_folder {
-                return Err(format!("the part of `{written}` before the wildcard is not a folder"));
+                return Err(format!("the part of `{written}` before the wildcard is not a folder").into());
             }
             // Paths relative to the directory reveal nothing about the host to callers: plans contain them, and so does
             // `input_file_name()`.

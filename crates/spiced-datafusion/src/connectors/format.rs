@@ -13,6 +13,7 @@ use super::inferred::{Separated, Text};
 use super::parquet_files::ParquetFiles;
 use crate::DatasetSpec;
 use crate::connectors::source::text;
+use crate::engine::start_error::{SpecError, SpecPart};
 
 /// The params of connectors that read files.
 pub(super) const PARAMS: &[&str] = &[
@@ -71,7 +72,7 @@ impl Reading {
     ///
     /// # Errors
     /// Fails with every error, one sentence each.
-    pub(super) fn new(spec: &DatasetSpec) -> Result<Self, Vec<String>> {
+    pub(super) fn new(spec: &DatasetSpec) -> Result<Self, Vec<SpecError>> {
         let mut params = Params { spec, wrong: Vec::new() };
         let format = params.get("file_format", "`parquet`, `csv`, `tsv`, `json`, `jsonl` or `ndjson`", |value| {
             Format::of_extension(value)
@@ -130,7 +131,7 @@ const COUNT: &str = "a count from 1";
 
 struct Params<'a> {
     spec: &'a DatasetSpec,
-    wrong: Vec<String>,
+    wrong: Vec<SpecError>,
 }
 
 impl Params<'_> {
@@ -144,7 +145,7 @@ impl Params<'_> {
         };
         let read = read(value);
         if read.is_none() {
-            self.wrong.push(format!("params: `{name}` wants {wanted}"));
+            self.wrong.push(SpecPart::Params.error(format!("`{name}` wants {wanted}")));
         }
         read
     }

@@ -22,7 +22,9 @@ use super::format::{Format, Reading};
 use super::outdated::Outdated;
 use super::{damaged, inferred};
 use crate::DatasetSpec;
+use crate::connectors::source::LoadError;
 use crate::connectors::source::list;
+use crate::engine::start_error::{SpecError, SpecPart};
 use crate::error::reason;
 use crate::functions::caught;
 use crate::sql::complexity::plan::check_types;
@@ -45,13 +47,13 @@ impl Listing {
         spec: &DatasetSpec,
         written: String,
         path: &'a str,
-        mut wrong: Vec<String>,
-    ) -> Result<(&'a str, Self), Vec<String>> {
+        mut wrong: Vec<SpecError>,
+    ) -> Result<(&'a str, Self), Vec<SpecError>> {
         let (base, glob) = split_glob(path);
         if glob.contains('/') {
-            wrong.push(format!(
-                "from: `{written}` has a wildcard in the name of a folder; only the last part of the path may have one"
-            ));
+            wrong.push(SpecPart::From.error(format!(
+                "`{written}` has a wildcard in the name of a folder; only the last part of the path may have one"
+            )));
         }
         let glob = (!glob.is_empty()).then(|| glob.to_owned());
         match Reading::new(spec) {
@@ -68,10 +70,12 @@ impl Listing {
     ///
     /// # Errors
     /// Fails with the cause, in one sentence.
-    pub(super) async fn table(&self, url: &str, state: &SessionState) -> Result<Arc<dyn TableProvider>, String> {
+    pub(super) async fn table(&self, url: &str, state: &SessionState) -> Result<Arc<dyn TableProvider>, LoadError> {
         self.listed(url, state).await.map_err(|error| match error {
-            Failure::Sentence(why) => why,
-            Failure::Engine(error) => format!("`{}` cannot be read: {}", self.written, reason(&error)),
+            Failure::Sentence(why) => why.into(),
+            Failure::Engine(error) => {
+                LoadError::caused(format!("`{}` cannot be read: {}", self.written, reason(&error)), error)
+            }
         })
     }
 
@@ -92,7 +96,7 @@ impl Listing {
         let config = match self.reading.text(format) {
             Some(text) => match inferred::schema(text, store, files).await {
                 Ok(schema) => config.with_schema(Arc::new(schema)),
-                Err(inferred::Failure::Content(why)) => return Err(Failure::Sentence(why)),
+                Err(inferred::Failure::Content(why)) => return Err(Failure::Sentence(why.to_string())),
                 Err(inferred::Failure::Store(error)) => return Err(Failure::Engine(error)),
             },
             None => {

@@ -38,8 +38,9 @@ use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 
 pub(crate) use self::damaged::NameDamagedFiles;
 use self::source::{Connector, Opened, Request, list, suggestion};
-pub(crate) use self::source::{ForeignKey, Keys, Loading, Source};
+pub(crate) use self::source::{ForeignKey, Keys, LoadError, Loading, Source};
 use crate::DatasetSpec;
+use crate::engine::start_error::SpecPart;
 use crate::tables::updatable::UpdatableTable;
 
 /// All connectors.
@@ -69,43 +70,43 @@ pub(crate) fn open(spec: &DatasetSpec, state: &SessionState) -> Opened {
     // `memory:` needs quotes in YAML; `memory` is the same without them.
     let bare = (spec.from == "memory").then_some(("memory", ""));
     let Some((name, rest)) = spec.from.split_once(':').or(bare) else {
-        return Err(vec![format!(
-            "from: `{}` names no connector; it begins with one of {}",
+        return Err(vec![SpecPart::From.error(format!(
+            "`{}` names no connector; it begins with one of {}",
             spec.from,
             list(CONNECTORS.iter().map(|c| format!("{}:", c.name)))
-        )]);
+        ))]);
     };
     let Some(connector) = CONNECTORS.iter().find(|c| c.name == name) else {
         if OPTIONAL.contains(&name) {
-            return Err(vec![format!(
-                "from: the connector `{name}` is not built into this program; there are {}",
+            return Err(vec![SpecPart::From.error(format!(
+                "the connector `{name}` is not built into this program; there are {}",
                 list(CONNECTORS.iter().map(|c| c.name))
-            )]);
+            ))]);
         }
         let nearest = suggestion(name, CONNECTORS.iter().map(|c| c.name));
-        return Err(vec![format!(
-            "from: there is no connector `{name}`{nearest}; there are {}",
+        return Err(vec![SpecPart::From.error(format!(
+            "there is no connector `{name}`{nearest}; there are {}",
             list(CONNECTORS.iter().map(|c| c.name))
-        )]);
+        ))]);
     };
     let mut wrong = Vec::new();
     if spec.writable && !connector.writable {
-        wrong.push(format!("access: the connector `{name}` cannot write; say `access: read`"));
+        wrong.push(SpecPart::Access.error(format!("the connector `{name}` cannot write; say `access: read`")));
     }
     let known: Vec<&str> = connector.params.concat();
     for param in spec.params.keys().filter(|param| !known.contains(&param.as_str())) {
         wrong.push(if known.is_empty() {
-            format!("params: the connector `{name}` has none, and `{param}` is given")
+            SpecPart::Params.error(format!("the connector `{name}` has none, and `{param}` is given"))
         } else {
-            format!(
-                "params: the connector `{name}` does not know `{param}`{}; it knows {}",
+            SpecPart::Params.error(format!(
+                "the connector `{name}` does not know `{param}`{}; it knows {}",
                 suggestion(param, known.iter().copied()),
                 list(&known)
-            )
+            ))
         });
     }
     if !spec.columns.is_empty() && !connector.columns {
-        wrong.push(format!("columns: the connector `{name}` finds them out itself; leave them out"));
+        wrong.push(SpecPart::Columns.error(format!("the connector `{name}` finds them out itself; leave them out")));
     }
     match (connector.open)(Request { spec, rest, state }) {
         Ok(source) if wrong.is_empty() => Ok(source),

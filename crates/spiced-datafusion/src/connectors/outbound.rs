@@ -9,6 +9,7 @@ use spiced_certs::{Input, Pair};
 use tls_core::{Origin, Sourced};
 
 use super::params::Params;
+use crate::engine::start_error::{SpecError, SpecPart};
 
 /// The params of [`Material::read`]: the trusted CAs, and the client certificate with its key.
 pub(super) const MATERIAL: &[&str] = &TLS;
@@ -30,14 +31,16 @@ impl Material {
     pub(super) fn new(
         names: [&'static str; 3],
         [authority, certificate, key]: [Option<PathBuf>; 3],
-        wrong: &mut Vec<String>,
+        wrong: &mut Vec<SpecError>,
     ) -> Self {
         let identity = match (certificate, key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             _ => {
                 let [_, certificate, key] = names;
-                wrong.push(format!("params: `{certificate}` and `{key}` belong together; one is missing"));
+                wrong.push(
+                    SpecPart::Params.error(format!("`{certificate}` and `{key}` belong together; one is missing")),
+                );
                 None
             }
         };

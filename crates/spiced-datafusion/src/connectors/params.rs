@@ -6,11 +6,12 @@ use tls_core::Secret;
 
 use crate::DatasetSpec;
 use crate::connectors::source::text;
+use crate::engine::start_error::{SpecError, SpecPart};
 
 /// The params of a data set, and the errors found in them.
 pub(super) struct Params<'a> {
     pub(super) spec: &'a DatasetSpec,
-    pub(super) wrong: Vec<String>,
+    pub(super) wrong: Vec<SpecError>,
 }
 
 impl<'a> Params<'a> {
@@ -19,7 +20,7 @@ impl<'a> Params<'a> {
     }
 
     pub(super) fn refuse(&mut self, why: &str) {
-        self.wrong.push(format!("params: {why}"));
+        self.wrong.push(SpecPart::Params.error(format!("{why}")));
     }
 
     pub(super) fn given(&self, name: &str) -> Option<&'a Secret> {

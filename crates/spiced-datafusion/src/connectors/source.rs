@@ -1,8 +1,10 @@
 //! What a connector consists of: its table entry, and a source that can be loaded.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::optimizer::{AnalyzerRule, OptimizerRule};
 use futures::FutureExt;
@@ -12,6 +14,8 @@ use tls_core::Secret;
 use tls_core::suggest::nearest;
 
 use crate::DatasetSpec;
+use crate::engine::start_error::{SpecError, SpecPart};
+use crate::error::reason;
 use crate::tables::updatable::UpdatableTable;
 
 /// The name and the capabilities of a connector.
@@ -52,7 +56,7 @@ impl Connector {
 }
 
 /// A source that can be loaded, or every error in its description, one sentence each.
-pub(crate) type Opened = Result<Arc<dyn Source>, Vec<String>>;
+pub(crate) type Opened = Result<Arc<dyn Source>, Vec<SpecError>>;
 
 /// A data set that a connector opens.
 pub(crate) struct Request<'a> {
@@ -63,7 +67,40 @@ pub(crate) struct Request<'a> {
 }
 
 /// A load that is under way.
-pub(crate) type Loading<'a> = BoxFuture<'a, Result<Arc<dyn TableProvider>, String>>;
+pub(crate) type Loading<'a> = BoxFuture<'a, Result<Arc<dyn TableProvider>, LoadError>>;
+
+/// Why a data set cannot be loaded now.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub(crate) struct LoadError {
+    /// The reason, in one line for the status and the log. It names the cause.
+    reason: String,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl LoadError {
+    /// The reason why DataFusion cannot read the data.
+    pub(crate) fn engine(source: DataFusionError) -> Self {
+        Self::caused(reason(&source), source)
+    }
+
+    /// A reason whose text names `source`.
+    pub(crate) fn caused(reason: String, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { reason, source: Some(Arc::new(source)) }
+    }
+}
+
+impl From<String> for LoadError {
+    fn from(reason: String) -> Self {
+        Self { reason, source: None }
+    }
+}
+
+impl From<&str> for LoadError {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
+}
 
 /// A data set with a valid description, which can be loaded now or later.
 ///
@@ -113,8 +150,8 @@ pub(super) fn list(names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
 }
 
 /// Returns the text of a param. Its value stays out of the message, because it may be a secret.
-pub(super) fn text<'a>(name: &str, value: &'a Secret) -> Result<&'a str, String> {
-    value.expose_text().map_err(|_| format!("params: `{name}` is not UTF-8"))
+pub(super) fn text<'a>(name: &str, value: &'a Secret) -> Result<&'a str, SpecError> {
+    value.expose_text().map_err(|_| SpecPart::Params.error(format!("`{name}` is not UTF-8")))
 }
 
 /// Quotes a name for SQL, whatever characters it contains.

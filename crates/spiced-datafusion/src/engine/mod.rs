@@ -40,6 +40,7 @@ use crate::connectors::{self, Source};
 use crate::engine::plan_cache::PlanCache;
 use crate::engine::session::DataFusionSession;
 use crate::engine::shared::EngineShared;
+use crate::engine::start_error::SpecPart;
 use crate::execution::deadline_timer::Clock;
 use crate::execution::memory::SharedPool;
 use crate::execution::memory_watch::MemoryWatch;
@@ -78,10 +79,10 @@ impl DataFusionEngine {
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         let spill = spill_directory(&options)?;
         let memory_watch =
-            MemoryWatch::start(options.process_memory_limit).map_err(|e| StartError::engine(&e.into()))?;
+            MemoryWatch::start(options.process_memory_limit).map_err(|e| StartError::engine(e.into()))?;
         let mut state = base_state(&options, catalogs.clone(), spill.as_ref(), &memory_watch)?;
         let host_paths = HostPaths::new(options.host_paths.clone());
-        host_paths.register(state.runtime_env()).map_err(|e| StartError::engine(&e))?;
+        host_paths.register(state.runtime_env()).map_err(|e| StartError::engine(e))?;
         for factory in state.table_factories_mut().values_mut() {
             *factory = Arc::new(ExternalTables::new(host_paths.clone()));
         }
@@ -130,7 +131,7 @@ impl DataFusionEngine {
         let names: BTreeSet<String> = schemas.keys().cloned().collect();
         let catalog = MemoryCatalogProvider::new();
         for (name, datasets) in schemas {
-            catalog.register_schema(&name, Arc::new(PodSchema::new(datasets))).map_err(|e| StartError::engine(&e))?;
+            catalog.register_schema(&name, Arc::new(PodSchema::new(datasets))).map_err(|e| StartError::engine(e))?;
         }
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
 
@@ -151,7 +152,7 @@ impl DataFusionEngine {
             },
             overdue: Overdue::default(),
             memory_watch,
-            clock: Clock::start().map_err(|e| StartError::engine(&DataFusionError::IoError(e)))?,
+            clock: Clock::start().map_err(|e| StartError::engine(DataFusionError::IoError(e)))?,
             plans,
             _loaders: loaders,
             _spill: spill,
@@ -211,12 +212,12 @@ fn check(options: &EngineOptions, state: &SessionState) -> Result<Vec<Named>, St
     for (written, source) in sets.chain(views) {
         let name = match TableName::parse(written) {
             Ok(name) if !names.insert(name.clone()) => {
-                wrong.add(written, "name: another table has the same");
+                wrong.add(written, SpecPart::Name.error("another table has the same"));
                 None
             }
             Ok(name) => Some(name),
             Err(why) => {
-                wrong.add(written, format!("name: `{written}` {why}"));
+                wrong.add(written, SpecPart::Name.error(format!("`{written}` {why}")));
                 None
             }
         };
@@ -247,7 +248,7 @@ fn base_state(
     // Each partition of a sort reserves this before it has a row: an eighth of the memory for one statement's sort.
     let aside = options.memory_limit / SORTS_SET_ASIDE / execution.target_partitions.max(1);
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
-    let runtime = runtime_env(options, spill, memory_watch).map_err(|e| StartError::engine(&e))?;
+    let runtime = runtime_env(options, spill, memory_watch).map_err(|e| StartError::engine(e))?;
     let memory = runtime.memory_pool.clone();
     let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = connectors::analyzer_rules().collect();
     analyzer_rules.extend([Arc::new(TimeLiterals) as Arc<dyn AnalyzerRule + Send + Sync>, Arc::new(NumberComparisons)]);
@@ -272,7 +273,7 @@ fn base_state(
         .with_physical_optimizer_rule(Arc::new(connectors::NameDamagedFiles));
     let mut state = builder.build();
     for format in connectors::file_formats() {
-        state.register_file_format(format, true).map_err(|e| StartError::engine(&e))?;
+        state.register_file_format(format, true).map_err(|e| StartError::engine(e))?;
     }
     Ok(state)
 }
@@ -283,7 +284,7 @@ fn spill_directory(options: &EngineOptions) -> Result<Option<SpillDirectory>, St
     let base = options.spill_directory.clone().unwrap_or_else(std::env::temp_dir);
     match SpillDirectory::create(&base) {
         Ok(spill) => Ok(Some(spill)),
-        Err(error) if options.spill_directory.is_some() => Err(StartError::engine(&DataFusionError::Execution(
+        Err(error) if options.spill_directory.is_some() => Err(StartError::engine(DataFusionError::Execution(
             format!("nothing can be spilled to {}: {error}; name a directory that this user may write", base.display()),
         ))),
         Err(error) => {

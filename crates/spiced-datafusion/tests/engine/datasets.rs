@@ -86,7 +86,7 @@ async fn what_can_never_work_is_said_at_once() {
         "data set `n`: access: the connector `file` cannot write; say `access: read`",
     ];
     for (cause, start) in error.causes().iter().zip(expected) {
-        assert!(cause.starts_with(start), "{cause}\n  is not\n{start}");
+        assert!(cause.to_string().starts_with(start), "{cause}\n  is not\n{start}");
     }
     assert_eq!(error.causes().len(), expected.len(), "{error}");
 }

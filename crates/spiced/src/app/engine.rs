@@ -36,7 +36,7 @@ pub(super) fn start(
     let history = History::of(settings.runtime.sql.history);
     let options = options(settings, identities, &history, runtimes);
     let engine = DataFusionEngine::start(options).map_err(|e| Failure::Configuration {
-        causes: e.causes().to_vec(),
+        causes: e.causes().iter().map(ToString::to_string).collect(),
         hints: vec!["change the data sets in spicepod.yaml".to_owned()],
     })?;
     let sql = &settings.runtime.sql;

@@ -49,7 +49,8 @@ use super::outdated::Outdated;
 use super::params::Params;
 use super::remote::RemoteScan;
 use crate::connectors::source::Loading;
-use crate::connectors::source::{Connector, Opened, Request, Source, quoted};
+use crate::connectors::source::{Connector, LoadError, Opened, Request, Source, quoted};
+use crate::engine::start_error::SpecPart;
 use crate::error::refusal;
 use crate::planning::output_schema::conform;
 
@@ -75,7 +76,7 @@ const PORT: u16 = 50051;
 fn open(request: Request<'_>) -> Opened {
     let mut params = Params::of(request.spec);
     if request.rest.is_empty() {
-        params.wrong.push("from: no table stands after `flightsql:`; write `flightsql:schema.table`".to_owned());
+        params.wrong.push(SpecPart::From.error("no table stands after `flightsql:`; write `flightsql:schema.table`"));
     }
     let relation = TableReference::parse_str(request.rest);
     let endpoint = params.read("flightsql_endpoint", "`grpc+tls://HOST:PORT`, or `grpc://` for plain text", place);
@@ -180,7 +181,7 @@ impl Source for Peer {
             let sql = format!("SELECT * FROM {relation} LIMIT 0");
             let schema = Arc::new(Schema::new(server.columns(connection.clone(), &sql).await?.fields));
             if schema.fields().is_empty() {
-                return Err(server.trouble(&format!("{relation} has no columns")));
+                return Err(server.trouble(&format!("{relation} has no columns")).into());
             }
             Ok(Arc::new(PeerTable {
                 server,
@@ -201,7 +202,7 @@ impl Server {
     }
 
     /// Opens a connection. It reconnects if it breaks, each time with the current certificates.
-    async fn connect(self: &Arc<Self>) -> Result<Channel, String> {
+    async fn connect(self: &Arc<Self>) -> Result<Channel, LoadError> {
         let server = self.clone();
         let dial = tower::service_fn(move |_: Uri| {
             let server = server.clone();
@@ -216,7 +217,10 @@ impl Server {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_while_idle(true);
-        endpoint.connect_with_connector(dial).await.map_err(|error| self.trouble(&innermost(&error)))
+        endpoint
+            .connect_with_connector(dial)
+            .await
+            .map_err(|error| LoadError::caused(self.trouble(&innermost(&error)), error))
     }
 
     async fn open_channel(&self) -> std::io::Result<BoxedIo> {
@@ -277,7 +281,7 @@ impl Server {
     }
 
     /// Returns the schema of the result of a statement that returns no rows.
-    async fn columns(&self, connection: Channel, sql: &str) -> Result<Schema, String> {
+    async fn columns(&self, connection: Channel, sql: &str) -> Result<Schema, LoadError> {
         let Answer { mut client, announced, tickets } =
             self.query(connection, sql, None).await.map_err(|failure| failure.why)?;
         if let Some(schema) = announced {
@@ -293,7 +297,7 @@ impl Server {
 
     /// Returns the rows of a table: those that match the filters, or all rows if the remote engine rejects the filters
     /// (text here may be another type there, which is comparable with fewer values).
-    async fn rows(&self, asked: &Asked, connection: &Channel) -> Result<Batches, String> {
+    async fn rows(&self, asked: &Asked, connection: &Channel) -> Result<Batches, LoadError> {
         let begun = async |sql: &str| {
             let answer = self.query(connection.clone(), sql, asked.trace.clone()).await?;
             // Some servers check a statement only when its rows are fetched.
@@ -317,10 +321,10 @@ impl Server {
                         );
                     }
                 }
-                other => return other.map_err(|failure| failure.why),
+                other => return other.map_err(|failure| failure.why.into()),
             }
         }
-        begun(&asked.plain).await.map_err(|failure| failure.why)
+        begun(&asked.plain).await.map_err(|failure| failure.why.into())
     }
 }
 
@@ -510,7 +514,7 @@ impl PartitionStream for Scan {
         let outdated = self.outdated.clone();
         let unavailable = |why: String| -> DataFusionError { refusal(ErrorKind::Unavailable, why) };
         let batches = async move {
-            let batches = server.rows(&asked, &connection).await.map_err(unavailable)?;
+            let batches = server.rows(&asked, &connection).await.map_err(|error| unavailable(error.to_string()))?;
             let columns: Vec<usize> = (0..wanted.fields().len()).collect();
             Ok::<_, DataFusionError>(batches.map(move |batch| {
                 let batch = batch.map_err(|failure| unavailable(failure.why))?;

@@ -10,8 +10,8 @@ use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_datetime
 use datafusion::arrow::datatypes::{DataType, Date32Type, Field, Schema, TimeUnit};
 
 use super::super::csv_marker::{Marker, Syntax};
+use super::content::{ContentError, unreadable};
 use super::decimal::Fractions;
-use super::unreadable::unreadable;
 
 /// The CSV dialect.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ impl Columns {
     }
 
     /// Reads a file, whose end may be missing.
-    pub(super) fn read(&mut self, bytes: impl Read, name: &str, is_whole: bool) -> Result<(), String> {
+    pub(super) fn read(&mut self, bytes: impl Read, name: &str, is_whole: bool) -> Result<(), ContentError> {
         let Separated { has_header, delimiter, quote, escape, records } = self.separated;
         let syntax = Syntax { delimiter, quote, escape, terminator: None, comment: None, has_header };
         let quotes = Cell::new(false);
@@ -83,7 +83,7 @@ impl Columns {
         let mut next = |record: &mut ByteRecord| {
             reader.read_byte_record(record).map_err(|error| match error.kind() {
                 ErrorKind::Io(error) => unreadable(error),
-                _ => " cannot be read as separated values".to_owned(),
+                _ => " cannot be read as separated values".to_owned().into(),
             })
         };
         if has_header && next(&mut record)? {
@@ -104,7 +104,7 @@ impl Columns {
             return Err(format!(
                 ", line {line}: a quote is opened in this record, and the file ends before it is closed; write a quote within a \
                  value twice"
-            ));
+            ).into());
         }
         match last {
             Some((line, record)) if is_whole && count < most => self.add(line, &record),
@@ -113,14 +113,15 @@ impl Columns {
     }
 
     /// Takes the column names of a file.
-    fn name(&mut self, header: Vec<String>, file: &str) -> Result<(), String> {
+    fn name(&mut self, header: Vec<String>, file: &str) -> Result<(), ContentError> {
         if let Some((at, name)) = header.iter().enumerate().find(|(at, name)| header[..*at].contains(name)) {
             let first = header.iter().position(|other| other == name).unwrap_or_default();
             return Err(format!(
                 ", line 1: the columns {} and {} are both called `{name}`; give each a name of its own",
                 first + 1,
                 at + 1
-            ));
+            )
+            .into());
         }
         match &self.named {
             None => {
@@ -134,11 +135,11 @@ impl Columns {
                  order",
                 header.join(", "),
                 known.join(", ")
-            )),
+            ).into()),
         }
     }
 
-    fn add(&mut self, line: u64, record: &ByteRecord) -> Result<(), String> {
+    fn add(&mut self, line: u64, record: &ByteRecord) -> Result<(), ContentError> {
         if self.seen.is_empty() && self.named.is_none() {
             self.seen = vec![Seen::default(); record.len()];
         }
@@ -148,7 +149,8 @@ impl Columns {
                 ", line {line}: it has {} fields, and there are {wanted} columns; a delimiter may be missing, or stand \
                  outside of quotes",
                 record.len()
-            ));
+            )
+            .into());
         }
         for (seen, field) in self.seen.iter_mut().zip(record) {
             seen.add(std::str::from_utf8(field).map_err(|_| no_text(line))?);

@@ -9,8 +9,8 @@ use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::content::{ContentError, unreadable};
 use super::decimal::Fractions;
-use super::unreadable::unreadable;
 use crate::sql::complexity::plan::MAX_TYPE_DEPTH;
 
 /// The maximum length of a line.
@@ -34,7 +34,7 @@ impl Columns {
     }
 
     /// Reads a file, whose end may be missing.
-    pub(super) fn read(&mut self, mut bytes: impl BufRead, is_whole: bool) -> Result<(), String> {
+    pub(super) fn read(&mut self, mut bytes: impl BufRead, is_whole: bool) -> Result<(), ContentError> {
         let (mut line, mut number, mut count) = (Vec::new(), 0_u64, 0);
         while self.records.is_none_or(|most| count < most) {
             line.clear();
@@ -46,14 +46,14 @@ impl Columns {
             number += 1;
             let says = |why: &str| format!(", line {number}: {why}");
             if read as u64 == MAX_LINE {
-                return Err(says("it is longer than 64 MiB; wanted is an object a line"));
+                return Err(says("it is longer than 64 MiB; wanted is an object a line").into());
             }
             if !line.ends_with(b"\n") && !is_whole {
                 break;
             }
             let text = std::str::from_utf8(&line).map_err(|_| says("it is not UTF-8; save the file as UTF-8"))?;
             if text.starts_with('\u{feff}') {
-                return Err(says("it begins with a byte order mark; save the file as UTF-8 without it"));
+                return Err(says("it begins with a byte order mark; save the file as UTF-8 without it").into());
             }
             let text = text.trim();
             if text.is_empty() {
@@ -62,12 +62,13 @@ impl Columns {
             if text.starts_with('[') {
                 return Err(says(
                     "it is an array, and wanted is an object a line (NDJSON); `jq -c '.[]'` makes one of the other",
-                ));
+                )
+                .into());
             }
             let Ok(object) = serde_json::from_str::<Object<'_>>(text) else {
-                return Err(says("it is no JSON object; wanted is an object a line (NDJSON)"));
+                return Err(says("it is no JSON object; wanted is an object a line (NDJSON)").into());
             };
-            object.add(&mut self.seen, "", 0).map_err(|why| says(&why))?;
+            object.add(&mut self.seen, "", 0).map_err(|why| says(&why.to_string()))?;
             count += 1;
         }
         Ok(())
@@ -165,10 +166,10 @@ impl Number {
 }
 
 impl Seen {
-    fn of(raw: &RawValue, path: &str, depth: usize) -> Result<Self, String> {
+    fn of(raw: &RawValue, path: &str, depth: usize) -> Result<Self, ContentError> {
         // An empty list has a type for its items, too.
         if depth + 1 >= MAX_DEPTH && raw.get().trim_start().starts_with(['[', '{']) {
-            return Err(format!("`{path}` nests deeper than {MAX_DEPTH} levels"));
+            return Err(format!("`{path}` nests deeper than {MAX_DEPTH} levels").into());
         }
         let text = raw.get().trim();
         let torn = || format!("`{path}` is no JSON value");
@@ -177,7 +178,7 @@ impl Seen {
             Some(b't' | b'f') => Self::Boolean,
             // An unpaired surrogate is not valid text; it is detected when an escape is decoded.
             Some(b'"') if text.contains("\\u") && serde_json::from_str::<String>(text).is_err() => {
-                return Err(format!("`{path}` holds half of a surrogate pair, which is no text"));
+                return Err(format!("`{path}` holds half of a surrogate pair, which is no text").into());
             }
             Some(b'"') => Self::Text,
             Some(b'[') => {
@@ -197,7 +198,7 @@ impl Seen {
     }
 
     /// Merges both types, if there is a common one.
-    fn and(self, other: Self, path: &str) -> Result<Self, String> {
+    fn and(self, other: Self, path: &str) -> Result<Self, ContentError> {
         Ok(match (self, other) {
             (Self::Null, other) | (other, Self::Null) => other,
             (Self::Number(one), Self::Number(other)) => {
@@ -216,7 +217,8 @@ impl Seen {
                     "`{path}` is {} here, and {} before; values of one name are of one type",
                     other.word(),
                     one.word()
-                ));
+                )
+                .into());
             }
         })
     }
@@ -245,7 +247,7 @@ impl Seen {
 }
 
 /// Adds a value of `name`, which is usually at the same position in each object.
-fn add(all: &mut Vec<(String, Seen)>, at: usize, name: &str, seen: Seen, path: &str) -> Result<(), String> {
+fn add(all: &mut Vec<(String, Seen)>, at: usize, name: &str, seen: Seen, path: &str) -> Result<(), ContentError> {
     let is_it = |known: &(String, Seen)| known.0 == name;
     let at = if all.get(at).is_some_and(is_it) { Some(at) } else { all.iter().position(is_it) };
     match at {
@@ -263,12 +265,12 @@ fn add(all: &mut Vec<(String, Seen)>, at: usize, name: &str, seen: Seen, path: &
 struct Object<'a>(Vec<(String, &'a RawValue)>);
 
 impl Object<'_> {
-    fn add(self, all: &mut Vec<(String, Seen)>, path: &str, depth: usize) -> Result<(), String> {
+    fn add(self, all: &mut Vec<(String, Seen)>, path: &str, depth: usize) -> Result<(), ContentError> {
         let mut names = HashSet::with_capacity(self.0.len());
         for (at, (name, raw)) in self.0.iter().enumerate() {
             let inner = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             if !names.insert(name) {
-                return Err(format!("`{inner}` is there twice in one object"));
+                return Err(format!("`{inner}` is there twice in one object").into());
             }
             add(all, at, name, Seen::of(raw, &inner, depth)?, path)?;
         }

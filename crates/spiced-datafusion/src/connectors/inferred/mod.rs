@@ -5,10 +5,10 @@
 //! large by the nearest float. No message here contains a value: messages go to logs and to users who may not read the
 //! data.
 
+mod content;
 mod csv;
 mod decimal;
 mod json;
-mod unreadable;
 
 use std::io::{BufReader, Read};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use futures::stream::BoxStream;
 use spiced_engine::ErrorKind;
 use tokio::runtime::Handle;
 
+use self::content::{ContentError, unreadable};
 pub(super) use self::csv::Separated;
-use self::unreadable::unreadable;
 use crate::error::refusal;
 
 /// The maximum size that is read of a data set's files to infer their schema; the rest is assumed to be of the same
@@ -44,7 +44,7 @@ pub(super) enum Text {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// What is wrong with a file, in one line.
-    Content(String),
+    Content(ContentError),
     Store(DataFusionError),
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn schema(text: Text, store: Arc<dyn ObjectStore>, files: Vec<O
         left = left.saturating_sub(file.size);
         let read = tokio::task::spawn_blocking(move || {
             let read = found.read(bytes, &name, is_whole);
-            (found, read.map_err(|why| format!("`{name}`{why}")))
+            (found, read.map_err(|why| ContentError::from(format!("`{name}`{why}"))))
         });
         let (back, read) =
             read.await.map_err(|error| Failure::Store(DataFusionError::ExecutionJoin(Box::new(error))))?;
@@ -100,7 +100,7 @@ pub(super) async fn of_objects(
 ) -> Result<SchemaRef, DataFusionError> {
     match schema(text, store.clone(), objects.to_vec()).await {
         Ok(schema) => Ok(Arc::new(schema)),
-        Err(Failure::Content(why)) => Err(refusal(ErrorKind::InvalidStatement, why)),
+        Err(Failure::Content(why)) => Err(refusal(ErrorKind::InvalidStatement, why.to_string())),
         Err(Failure::Store(error)) => Err(error),
     }
 }
@@ -133,12 +133,12 @@ enum Found {
 
 impl Found {
     /// Reads a file, whose end may be missing.
-    fn read(&mut self, bytes: impl Read, name: &str, is_whole: bool) -> Result<(), String> {
+    fn read(&mut self, bytes: impl Read, name: &str, is_whole: bool) -> Result<(), ContentError> {
         let mut bytes = bytes;
         let mut start = Vec::with_capacity(START);
         bytes.by_ref().take(START as u64).read_to_end(&mut start).map_err(|error| unreadable(&error))?;
         if let Some(form) = form(&start) {
-            return Err(format!(" is {form}; wanted is plain text in UTF-8"));
+            return Err(format!(" is {form}; wanted is plain text in UTF-8").into());
         }
         let bytes = std::io::Cursor::new(start).chain(bytes);
         match self {
@@ -188,7 +188,7 @@ mod tests {
                 let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
                 Ok(columns.collect::<Vec<_>>().join(", "))
             }
-            Err(Failure::Content(why)) => Err(why),
+            Err(Failure::Content(why)) => Err(why.to_string()),
             Err(Failure::Store(error)) => panic!("{error}"),
         }
     }

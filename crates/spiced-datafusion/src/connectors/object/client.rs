@@ -15,6 +15,7 @@ use tls_core::Secret;
 
 use super::super::outbound::{Material, refused};
 use super::super::params::Params;
+use crate::connectors::source::LoadError;
 
 pub(super) const PARAMS: &[&str] = &["client_timeout"];
 
@@ -46,17 +47,18 @@ impl Way {
     }
 
     /// Adds a user name and a password for the server (RFC 7617).
-    pub(super) fn authorized(mut self, user: &str, password: &Secret) -> Result<Self, String> {
+    pub(super) fn authorized(mut self, user: &str, password: &Secret) -> Result<Self, LoadError> {
         use base64::Engine as _;
-        let password = password.expose_text().map_err(|_| "the password is not UTF-8".to_owned())?;
+        let password = password.expose_text().map_err(|_| "the password is not UTF-8")?;
         let basic = base64::prelude::BASE64_STANDARD.encode(format!("{user}:{password}"));
-        let mut value = HeaderValue::try_from(format!("Basic {basic}")).map_err(|error| error.to_string())?;
+        let mut value = HeaderValue::try_from(format!("Basic {basic}"))
+            .map_err(|error| LoadError::caused(error.to_string(), error))?;
         value.set_sensitive(true);
         self.authorization = Some(value);
         Ok(self)
     }
 
-    fn open(&self) -> Result<Opened, String> {
+    fn open(&self) -> Result<Opened, LoadError> {
         let tls = self.material.tls().observed(&["h2", "http/1.1"]);
         let (config, observer) = tls.map_err(|error| format!("{error}: {}", error.hint()))?;
         let headers = self.authorization.clone().map(|value| (AUTHORIZATION, value)).into_iter().collect::<HeaderMap>();
@@ -67,7 +69,11 @@ impl Way {
             .connect_timeout(CONNECT_WITHIN)
             .read_timeout(self.timeout)
             .build();
-        Ok(Opened { client: client.map_err(|error| error.to_string())?, observer, at: Instant::now() })
+        Ok(Opened {
+            client: client.map_err(|error| LoadError::caused(error.to_string(), error))?,
+            observer,
+            at: Instant::now(),
+        })
     }
 }
 
@@ -113,7 +119,7 @@ impl Service {
                 Ok(fresh) => *opened = fresh,
                 Err(error) => {
                     opened.at = Instant::now();
-                    tracing::warn!(error, "the TLS material of a data set cannot be read again; the old one stays");
+                    tracing::warn!(%error, "the TLS material of a data set cannot be read again; the old one stays");
                 }
             }
         }

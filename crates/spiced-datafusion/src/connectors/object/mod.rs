@@ -24,7 +24,8 @@ use super::listing::Listing;
 use super::outbound::{MATERIAL, innermost};
 use super::params::Params;
 use crate::connectors::source::Loading;
-use crate::connectors::source::{Connector, Opened, Request, Source};
+use crate::connectors::source::{Connector, LoadError, Opened, Request, Source};
+use crate::engine::start_error::SpecPart;
 
 pub(super) const S3: Connector = Connector {
     name: "s3",
@@ -88,12 +89,13 @@ fn open_s3(request: Request<'_>) -> Opened {
     let written = request.rest.strip_prefix("//").unwrap_or(request.rest);
     let (bucket, path) = written.split_once('/').unwrap_or((written, ""));
     if bucket.is_empty() {
-        params.wrong.push("from: no bucket stands after `s3:`; write `s3://bucket/folder/`".to_owned());
+        params.wrong.push(SpecPart::From.error("no bucket stands after `s3:`; write `s3://bucket/folder/`"));
     }
     // The part before an `@` is a credential, which logs and errors would repeat.
     if bucket.contains('@') {
         params.wrong.push(
-            "from: a bucket's name has no `@`; credentials belong into the params `s3_key` and `s3_secret`".to_owned(),
+            SpecPart::From
+                .error("a bucket's name has no `@`; credentials belong into the params `s3_key` and `s3_secret`"),
         );
     }
     let way = Way::read(&mut params);
@@ -139,7 +141,7 @@ fn open_s3(request: Request<'_>) -> Opened {
     let connect = move || {
         let store =
             builder.clone().with_retry(retries()).with_http_connector(client::Connector::new(way.clone())).build();
-        store.map(|store| Remote(Arc::new(store))).map_err(|error| error.to_string())
+        store.map(|store| Remote(Arc::new(store))).map_err(|error| LoadError::caused(error.to_string(), error))
     };
     Objects::open(params, format!("s3://{written}"), path, true, connect)
 }
@@ -150,20 +152,24 @@ fn open_http(scheme: &str, request: Request<'_>) -> Opened {
     let url = match Url::parse(&written) {
         Ok(url) if url.host_str().is_some_and(|host| !host.is_empty()) => Some(url),
         _ => {
-            params.wrong.push(format!("from: `{written}` is no URL; write `{scheme}://host/folder/file.parquet`"));
+            params.wrong.push(
+                SpecPart::From.error(format!("`{written}` is no URL; write `{scheme}://host/folder/file.parquet`")),
+            );
             None
         }
     };
     if url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
         params
             .wrong
-            .push("from: the URL holds credentials; give them as `http_username` and `http_password`".to_owned());
+            .push(SpecPart::From.error("the URL holds credentials; give them as `http_username` and `http_password`"));
     }
     if url.as_ref().is_some_and(|url| url.query().is_some() || url.fragment().is_some()) {
-        params.wrong.push("from: the URL has a `?` or `#`; a file's own address has neither".to_owned());
+        params.wrong.push(SpecPart::From.error("the URL has a `?` or `#`; a file's own address has neither"));
     }
     if url.as_ref().is_some_and(|url| url.path().ends_with('/')) {
-        params.wrong.push(format!("from: `{written}` is a folder; HTTP has no folders, so name a file"));
+        params
+            .wrong
+            .push(SpecPart::From.error(format!("`{written}` is a folder; HTTP has no folders, so name a file")));
     }
     let mut way = Way::read(&mut params);
     match (params.text("http_username"), params.given("http_password")) {
@@ -172,7 +178,7 @@ fn open_http(scheme: &str, request: Request<'_>) -> Opened {
         }
         (Some(user), Some(password)) => match way.clone().authorized(&user, password) {
             Ok(authorized) => way = authorized,
-            Err(why) => params.refuse(&why),
+            Err(why) => params.refuse(&why.to_string()),
         },
         (None, None) => {}
         _ => params.refuse("`http_username` and `http_password` belong together; one is missing"),
@@ -183,7 +189,7 @@ fn open_http(scheme: &str, request: Request<'_>) -> Opened {
         let options = object_store::ClientOptions::new().with_allow_http(true);
         let builder = HttpBuilder::new().with_url(base.clone()).with_client_options(options).with_retry(retries());
         let store = builder.with_http_connector(client::Connector::new(way.clone())).build();
-        store.map(|store| Remote(Arc::new(store))).map_err(|error| error.to_string())
+        store.map(|store| Remote(Arc::new(store))).map_err(|error| LoadError::caused(error.to_string(), error))
     };
     Objects::open(params, written, &path, false, connect)
 }
@@ -200,7 +206,7 @@ struct Objects<Connect> {
 
 impl<Connect> Objects<Connect>
 where
-    Connect: Fn() -> Result<Remote, String> + Send + Sync + 'static,
+    Connect: Fn() -> Result<Remote, LoadError> + Send + Sync + 'static,
 {
     fn open(params: Params<'_>, written: String, path: &str, has_folders: bool, connect: Connect) -> Opened {
         let (base, listing) = Listing::open(params.spec, written, path, params.wrong)?;
@@ -213,7 +219,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl<Connect> Source for Objects<Connect>
 where
-    Connect: Fn() -> Result<Remote, String> + Send + Sync + 'static,
+    Connect: Fn() -> Result<Remote, LoadError> + Send + Sync + 'static,
 {
     fn outdated(&self) -> BoxFuture<'_, ()> {
         async move {
@@ -233,15 +239,15 @@ where
                 match store.head(&path).await {
                     Ok(_) => {}
                     Err(Error::NotFound { .. }) if self.has_folders => base.push('/'),
-                    Err(Error::NotFound { .. }) => return Err(format!("there is no file at `{written}`")),
+                    Err(Error::NotFound { .. }) => return Err(format!("there is no file at `{written}`").into()),
                     // The server explains the error in a body, which a response to HEAD lacks.
                     Err(error @ (Error::Unauthenticated { .. } | Error::PermissionDenied { .. })) => {
                         let why = innermost(&error);
                         let why = why.trim_end_matches([':', ' ']);
                         let hint = if self.has_folders { S3_HINT } else { HTTP_HINT };
-                        return Err(format!("`{written}` cannot be read: {why}; {hint}"));
+                        return Err(format!("`{written}` cannot be read: {why}; {hint}").into());
                     }
-                    Err(error) => return Err(format!("`{written}` cannot be read: {}", innermost(&error))),
+                    Err(error) => return Err(format!("`{written}` cannot be read: {}", innermost(&error)).into()),
                 }
             }
             // A scheme that SQL cannot name: its statements reach the store only through the table.

@@ -19,6 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::super::outbound::Material;
 use crate::DatasetSpec;
 use crate::connectors::source::text;
+use crate::engine::start_error::{SpecError, SpecPart};
 use crate::error::{refusal, without_values};
 
 pub(super) const PARAMS: &[&str] = &[
@@ -99,10 +100,10 @@ pub(super) struct Params {
 
 impl Params {
     /// Reads the params of `spec`; adds every error to `wrong`.
-    pub(super) fn read(spec: &DatasetSpec, wrong: &mut Vec<String>) -> Option<Self> {
+    pub(super) fn read(spec: &DatasetSpec, wrong: &mut Vec<SpecError>) -> Option<Self> {
         let mut get = |name: &str| match spec.params.get(name).map(|value| text(name, value)) {
             Some(Ok(value)) if value.trim().is_empty() => {
-                wrong.push(format!("params: `{name}` is empty"));
+                wrong.push(SpecPart::Params.error(format!("`{name}` is empty")));
                 None
             }
             Some(Ok(value)) => Some(value.trim().to_owned()),
@@ -123,12 +124,12 @@ impl Params {
         let password = spec.params.get("pg_pass").cloned();
         for (name, given) in [("pg_db", &database), ("pg_user", &user)] {
             if given.is_none() && !spec.params.contains_key(name) {
-                wrong.push(format!("params: `{name}` is missing"));
+                wrong.push(SpecPart::Params.error(format!("`{name}` is missing")));
             }
         }
         let port = match port.as_deref().map(str::parse) {
             Some(Err(_)) => {
-                wrong.push("params: `pg_port` wants a port, such as 5432".to_owned());
+                wrong.push(SpecPart::Params.error("`pg_port` wants a port, such as 5432"));
                 None
             }
             Some(Ok(port)) => Some(port),
@@ -140,7 +141,7 @@ impl Params {
                 let found = MODES.iter().find(|(name, _)| *name == word).map(|(_, mode)| *mode);
                 if found.is_none() {
                     let known = MODES.map(|(name, _)| name).join(", ");
-                    wrong.push(format!("params: `pg_sslmode` wants one of {known}"));
+                    wrong.push(SpecPart::Params.error(format!("`pg_sslmode` wants one of {known}")));
                 }
                 found
             }
@@ -153,13 +154,16 @@ impl Params {
             mode => mode,
         };
         if mode == Some(Mode::Disable) && material.is_of_files() {
-            wrong.push("params: certificates are given, and `pg_sslmode: disable` uses none".to_owned());
+            wrong.push(SpecPart::Params.error("certificates are given, and `pg_sslmode: disable` uses none"));
         }
         let connections = match size.as_deref().map(str::parse::<usize>) {
             None => Some(CONNECTIONS),
             Some(Ok(size)) if (1..=MAX_CONNECTIONS).contains(&size) => Some(size),
             Some(_) => {
-                wrong.push(format!("params: `connection_pool_size` wants a number from 1 to {MAX_CONNECTIONS}"));
+                wrong.push(
+                    SpecPart::Params
+                        .error(format!("`connection_pool_size` wants a number from 1 to {MAX_CONNECTIONS}")),
+                );
                 None
             }
         };
@@ -167,7 +171,7 @@ impl Params {
             None | Some("queries") => Some(true),
             Some("filters") => Some(false),
             Some(_) => {
-                wrong.push("params: `pg_pushdown` wants one of queries, filters".to_owned());
+                wrong.push(SpecPart::Params.error("`pg_pushdown` wants one of queries, filters"));
                 None
             }
         };
@@ -177,11 +181,10 @@ impl Params {
                 "startup" => Some(Settings::AtStart),
                 "" | "none" => Some(Settings::BySet),
                 _ => {
-                    wrong.push(
-                        "params: `pg_options` wants one of startup, none (for connection poolers: nothing is sent with the \
-                         start-up packet, and settings are made by SET)"
-                            .to_owned(),
-                    );
+                    wrong.push(SpecPart::Params.error(
+                        "`pg_options` wants one of startup, none (for connection poolers: nothing is sent with the \
+                         start-up packet, and settings are made by SET)",
+                    ));
                     None
                 }
             },

@@ -34,6 +34,7 @@ use self::table::PostgresTable;
 use super::outdated::Outdated;
 use crate::connectors::source::Loading;
 use crate::connectors::source::{Connector, ForeignKey, Keys, Opened, Request, Source};
+use crate::engine::start_error::SpecPart;
 use crate::tables::updatable::UpdatableTable;
 
 pub(super) const CONNECTOR: Connector = Connector {
@@ -70,14 +71,14 @@ fn open(request: Request<'_>) -> Opened {
     let mut wrong = Vec::new();
     let relation = match TableReference::parse_str(request.rest) {
         _ if request.rest.is_empty() => {
-            wrong.push("from: no table stands after `postgres:`; write `postgres:schema.table`".to_owned());
+            wrong.push(SpecPart::From.error("no table stands after `postgres:`; write `postgres:schema.table`"));
             None
         }
         TableReference::Full { .. } => {
-            wrong.push(format!(
-                "from: `{}` has three parts; write `postgres:schema.table`, and the database as `pg_db`",
+            wrong.push(SpecPart::From.error(format!(
+                "`{}` has three parts; write `postgres:schema.table`, and the database as `pg_db`",
                 request.rest
-            ));
+            )));
             None
         }
         reference => {
