@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, NullArray, RecordBatch, StringArray, UInt64Array};
-use arrow_schema::{Field, Schema};
+use arrow_schema::{ArrowError, Field, Schema};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use spiced_engine::Parameters;
+use spiced_engine::{EngineError, Parameters};
 
 /// The maximum number of parameters of a statement, which is that of PostgreSQL's protocol.
 const MAX_PARAMETERS: usize = 65_535;
@@ -98,9 +98,22 @@ fn is_integer(text: &str) -> bool {
     text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok()
 }
 
+/// Why values are no parameters. No variant contains a value.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ParameterError {
+    #[error("parameter {name} is {what}; a parameter is null, true, false, a number or a string")]
+    NotAValue { name: String, what: &'static str },
+    #[error("parameter {name} is given twice")]
+    Doubled { name: String },
+    #[error(transparent)]
+    Columns(#[from] ArrowError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
 impl Given {
     /// Returns the values as columns `$1`, `$2` …, or `$name`.
-    pub(crate) fn into_parameters(self) -> Result<Parameters, String> {
+    pub(crate) fn into_parameters(self) -> Result<Parameters, ParameterError> {
         let values: Vec<(String, Value)> = match self {
             Self::Positional(values) => (1..).zip(values).map(|(at, value)| (format!("${at}"), value)).collect(),
             Self::Named(values) => {
@@ -113,18 +126,14 @@ impl Given {
         let mut names = BTreeSet::new();
         let (mut fields, mut columns) = (Vec::with_capacity(values.len()), Vec::with_capacity(values.len()));
         for (name, value) in values {
-            let column = column(value).map_err(|what| {
-                format!("parameter {name} is {what}; a parameter is null, true, false, a number or a string")
-            })?;
+            let column = column(value).map_err(|what| ParameterError::NotAValue { name: name.clone(), what })?;
             if !names.insert(name.clone()) {
-                return Err(format!("parameter {name} is given twice"));
+                return Err(ParameterError::Doubled { name });
             }
             fields.push(Field::new(name, column.data_type().clone(), true));
             columns.push(column);
         }
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
-            .map_err(|e| e.to_string())
-            .and_then(|batch| Parameters::from_batch(batch).map_err(|e| e.to_string()))
+        Ok(Parameters::from_batch(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)?)
     }
 }
 
@@ -150,9 +159,10 @@ mod tests {
 
     use super::*;
 
+    /// Returns the columns, or the message of the error.
     fn read(value: Value) -> Result<Option<Vec<String>>, String> {
         let given: Given = serde_json::from_value(value).map_err(|e| e.to_string())?;
-        let parameters = given.into_parameters()?;
+        let parameters = given.into_parameters().map_err(|e| e.to_string())?;
         Ok(parameters.batch().map(|batch| {
             let schema = batch.schema();
             schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect()
@@ -181,7 +191,8 @@ mod tests {
     #[test]
     fn no_number_is_taken_for_another() {
         let read = |text: &str| {
-            serde_json::from_str::<Given>(text).map_err(|e| e.to_string()).and_then(Given::into_parameters).map(|_| ())
+            let given = serde_json::from_str::<Given>(text).map_err(|e| e.to_string())?;
+            given.into_parameters().map(|_| ()).map_err(|e| e.to_string())
         };
         for text in
             ["[18446744073709551616]", "[-9223372036854775809]", "{\"a\": 99999999999999999999999999999999999999}"]

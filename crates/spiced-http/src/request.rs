@@ -57,7 +57,8 @@ impl Query {
             let document: Document = serde_json::from_str(text).map_err(|e| {
                 bad(format!("the body is not the expected JSON, {{\"sql\": …, \"parameters\": …}}: {e}"))
             })?;
-            let parameters = document.parameters.map_or(Ok(Parameters::none()), Given::into_parameters).map_err(bad)?;
+            let parameters = document.parameters.map_or(Ok(Parameters::none()), Given::into_parameters);
+            let parameters = parameters.map_err(|error| bad(error.to_string()))?;
             let bounds = ResultLimits { rows: document.max_result_rows, bytes: document.max_result_bytes };
             (document.sql, parameters, bounds)
         } else if text.trim_start().starts_with('{') {

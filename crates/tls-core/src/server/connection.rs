@@ -98,7 +98,7 @@ where
         tokio::select! {
             ended = self.serve_connection(info, accepted.h2, io, memory, activity, &lease) => {
                 if let Err(error) = ended {
-                    debug!(endpoint, error, "connection ended");
+                    debug!(endpoint, %error, "connection ended");
                 }
             }
             () = left => debug!(endpoint, "connection ended to make room for others"),
@@ -156,7 +156,7 @@ where
         memory: Arc<ConnectionMemory>,
         activity: Activity,
         lease: &Lease,
-    ) -> Result<(), String> {
+    ) -> hyper::Result<()> {
         let Self { acceptor, service, limits } = self;
         let mut drain = memory.drain.clone();
         // HTTP/2 can announce the end without losing a request (GOAWAY); HTTP/1 announces it with the next response.
@@ -202,7 +202,7 @@ where
                     last_answer(connection, &activity).await
                 }
             };
-            return ended.map_err(|e| e.to_string());
+            return ended;
         }
         let http1 = limits.http1();
         let mut since = Instant::now();
@@ -214,7 +214,7 @@ where
                 tokio::select! {
                     // Polled first, so that the connection has nothing left to do when it is found idle.
                     biased;
-                    ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
+                    ended = connection.as_mut() => return ended,
                     () = closing_signal.as_mut() => closing = true,
                     seen = activity.wait_idle(&mut since, limits.rest, limits.header_timeout) => idle = seen,
                 }
@@ -233,7 +233,7 @@ where
                 };
                 tokio::select! {
                     biased;
-                    ended = connection.as_mut() => return ended.map_err(|e| e.to_string()),
+                    ended = connection.as_mut() => return ended,
                     // For example, an incomplete head, which is not waited for.
                     _ = activity.wait_idle(&mut since, patience, patience) => idle = Idle::TooLong,
                 }
