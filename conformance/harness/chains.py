@@ -259,13 +259,16 @@ _ADDRESS_AS_DNS = x509.DNSName("127.0.0.1")
 KINDS: dict[str, Kind] = {
     "good": Kind(leaf()),
     "a root for clients alone": Kind(
-        of_root(extended=[Usage.CLIENT_AUTH]), "TLS-ISSUER-USAGE", f"{LIBSSL} go", ca=True
+        of_root(extended=[Usage.CLIENT_AUTH]), "TLS-ISSUER-USAGE", f"{LIBSSL} go browsers", ca=True
+    ),
+    "a root for anything": Kind(
+        of_root(extended=[Usage.ANY_EXTENDED_KEY_USAGE]), "TLS-ISSUER-USAGE", f"{LIBSSL} browsers", ca=True
     ),
     "constraints of a kind that no name has": Kind(
         below(subtrees=_subtrees([x509.RegisteredID(x509.ObjectIdentifier("1.2.3"))])), "TLS-NAME-CONSTRAINTS", "go"
     ),
     "an intermediate that requires a policy": Kind(
-        below(more=[(x509.PolicyConstraints(0, None), True)]), "TLS-CRITICAL-EXTENSION", "go java grpcio rustls"
+        below(more=[(x509.PolicyConstraints(0, None), True)]), "TLS-CRITICAL-EXTENSION", "go java grpcio browsers rustls"
     ),
     "an intermediate that inhibits any policy": Kind(
         below(more=[(x509.InhibitAnyPolicy(0), True)]), "TLS-CRITICAL-EXTENSION", "go rustls"
@@ -357,7 +360,7 @@ KINDS: dict[str, Kind] = {
     "X.509 v1": Kind(_by_openssl("sha256", extensions=False), "TLS-X509-V1", "go browsers rustls"),
     "ended": Kind(leaf(starts=-9 * DAY, ends=-DAY), "TLS-EXPIRED", ALL),
     "not begun": Kind(leaf(starts=2 * DAY, ends=9 * DAY), "TLS-NOT-YET-VALID", ALL),
-    "no subject": Kind(leaf(name=None), "TLS-EMPTY-SUBJECT", "java"),
+    "no subject": Kind(leaf(name=None), "TLS-EMPTY-SUBJECT", "java browsers"),
     "no subject, critical names": Kind(leaf(name=None, critical_names=True)),
     # Names
     "no alternative names": Kind(leaf(name="localhost", names=()), "TLS-NO-SAN", "go browsers rustls"),

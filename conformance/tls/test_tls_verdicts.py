@@ -21,7 +21,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from harness import chains, clients
+from harness import browsers, chains, clients
 from harness.chains import KINDS
 from harness.commands import run
 from harness.pod import Pod
@@ -176,7 +176,25 @@ def _go(presenting):
     return _lines(presenting, clients.optional_tool("go"), "run", str(OWN / "handshake.go"))
 
 
-REAL = {"curl": _curl, "openssl": _openssl, "python": _python, "grpcio": _grpcio, "java": _java, "go": _go}
+def _in_browsers(presenting) -> set[str]:
+    """The kinds that Chromium or Firefox refuses. Safari runs nowhere here: Apple publishes that it refuses RSA keys
+    below 2048 bits in issuers, too (https://support.apple.com/en-us/103769).
+    """
+    roots = {(folder / "root.pem").read_text(): folder / "root.pem" for folder in presenting.folders.values()}
+    urls = [f"https://{kind.ask}:{presenting.ports[name]}/" for name, kind in KINDS.items()]
+    refused = {"intermediate with RSA 1024"}
+    for browser in (browsers.Chromium, browsers.Firefox):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+            running = browser(Path(home) / "home", list(roots.values()))
+            try:
+                accepted = running.accepts(urls[list(KINDS).index("good")], urls)
+            finally:
+                running.close()
+        refused |= {name for name, taken in zip(KINDS, accepted, strict=True) if not taken}
+    return refused
+
+
+REAL = {"browsers": _in_browsers, "curl": _curl, "openssl": _openssl, "python": _python, "grpcio": _grpcio, "java": _java, "go": _go}
 
 
 @pytest.mark.parametrize("client", REAL)

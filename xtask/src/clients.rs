@@ -26,6 +26,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("keytool", "default-jre-headless"),
     ("certbot", "certbot"),
     ("psql", "postgresql"),
+    ("chromium", "chromium"),
+    ("firefox-esr", "firefox-esr"),
+    ("certutil", "libnss3-tools"),
     ("pebble", "pebble"),
     ("shellcheck", "shellcheck"),
 ];

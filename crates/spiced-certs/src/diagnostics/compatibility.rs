@@ -1,8 +1,8 @@
 //! The known clients, and how each one matches the names of a certificate.
 //!
 //! Every rule was observed in the client itself (`conformance/tls/test_tls_verdicts.py`): curl 7.88 and OpenSSL 3.0,
-//! Python's `ssl` with its default context, Go 1.27, OpenJDK 17, grpcio 1.85 (BoringSSL), rustls 0.23. `browsers`
-//! counts as refused if one of Chrome, Firefox and Safari refuses.
+//! Python's `ssl` with its default context, Go 1.27, OpenJDK 17, grpcio 1.85 (BoringSSL), rustls 0.23, Chromium 156 and
+//! Firefox 153 (`browsers` counts as refused if one of them refuses, or Safari by Apple's published rules).
 
 use std::net::IpAddr;
 

@@ -50,7 +50,8 @@ pub(super) fn issuer_faults(
     }
     if let Some(usage) = issuer.extended_key_usage().filter(|usage| !usage.server_auth) {
         // Java, BoringSSL and webpki do not check the usage of a root.
-        let all = if is_root { Clients::LIBSSL.or(Clients::GO) } else { Clients::ALL.without(Clients::JAVA) };
+        let of_root = Clients::LIBSSL.or(Clients::GO).or(Clients::BROWSERS);
+        let all = if is_root { of_root } else { Clients::ALL.without(Clients::JAVA) };
         fault(
             "TLS-ISSUER-USAGE",
             if usage.any { all.without(Clients::GO) } else { all },
@@ -69,7 +70,7 @@ pub(super) fn issuer_faults(
     // Without a policy in the certificate, a CA that requires one makes the clients refuse that check policies.
     let requires_policy = issuer.has_critical(POLICY_CONSTRAINTS) && !child.has_extension(CERTIFICATE_POLICIES);
     for (applies, extension, refused_by) in [
-        (requires_policy, "policyConstraints", Clients::GO.or(Clients::JAVA).or(Clients::GRPCIO).or(Clients::RUSTLS)),
+        (requires_policy, "policyConstraints", Clients::ALL.without(Clients::LIBSSL)),
         (issuer.has_critical(INHIBIT_ANY_POLICY), "inhibitAnyPolicy", Clients::GO.or(Clients::RUSTLS)),
     ] {
         if applies && !is_root {
@@ -285,8 +286,9 @@ pub(super) fn leaf_faults(leaf: &Facts<'_>, found: &mut Verified) {
     if leaf.x509.subject().as_raw().len() <= 2 && !leaf.alternative_names_are_critical() {
         fault(
             "TLS-EMPTY-SUBJECT",
-            Clients::JAVA,
-            "the certificate has no subject, and its alternative names are not critical: Java refuses it".to_owned(),
+            Clients::JAVA.or(Clients::BROWSERS),
+            "the certificate has no subject, and its alternative names are not critical: Java and Chromium refuse it"
+                .to_owned(),
             "have it issued with a subject, or with subjectAltName=critical,DNS:NAME",
         );
     }
