@@ -2,8 +2,8 @@
 //!
 //! DataFusion casts the rows of every `VALUES` in an INSERT to the types of the table's columns, at any depth: `INSERT
 //! INTO t SELECT x * 2 FROM (VALUES (33.7)) v(x)` would double 33. Such a query is therefore planned on its own. A cast
-//! that the statement contains is told from the planner's, which is checked ([`crate::planning::dml`]): it becomes the argument
-//! of a function that returns it.
+//! that the statement contains must be kept apart from the planner's, which is checked ([`crate::planning::dml`]): it
+//! becomes the argument of a function that returns it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

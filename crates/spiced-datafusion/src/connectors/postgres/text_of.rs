@@ -1,4 +1,4 @@
-//! The function that stands for `column::text` where the cast would be removed, see [`super::keep_casts`].
+//! The function in place of `column::text` where the cast would be removed, see [`super::keep_casts`].
 
 use std::sync::{Arc, LazyLock};
 
