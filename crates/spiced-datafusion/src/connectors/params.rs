@@ -20,7 +20,7 @@ impl<'a> Params<'a> {
     }
 
     pub(super) fn refuse(&mut self, why: &str) {
-        self.wrong.push(SpecPart::Params.error(format!("{why}")));
+        self.wrong.push(SpecPart::Params.error(why));
     }
 
     pub(super) fn given(&self, name: &str) -> Option<&'a Secret> {

@@ -82,7 +82,7 @@ impl DataFusionEngine {
             MemoryWatch::start(options.process_memory_limit).map_err(|e| StartError::engine(e.into()))?;
         let mut state = base_state(&options, catalogs.clone(), spill.as_ref(), &memory_watch)?;
         let host_paths = HostPaths::new(options.host_paths.clone());
-        host_paths.register(state.runtime_env()).map_err(|e| StartError::engine(e))?;
+        host_paths.register(state.runtime_env()).map_err(StartError::engine)?;
         for factory in state.table_factories_mut().values_mut() {
             *factory = Arc::new(ExternalTables::new(host_paths.clone()));
         }
@@ -131,7 +131,7 @@ impl DataFusionEngine {
         let names: BTreeSet<String> = schemas.keys().cloned().collect();
         let catalog = MemoryCatalogProvider::new();
         for (name, datasets) in schemas {
-            catalog.register_schema(&name, Arc::new(PodSchema::new(datasets))).map_err(|e| StartError::engine(e))?;
+            catalog.register_schema(&name, Arc::new(PodSchema::new(datasets))).map_err(StartError::engine)?;
         }
         catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
 
@@ -248,7 +248,7 @@ fn base_state(
     // Each partition of a sort reserves this before it has a row: an eighth of the memory for one statement's sort.
     let aside = options.memory_limit / SORTS_SET_ASIDE / execution.target_partitions.max(1);
     execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(aside);
-    let runtime = runtime_env(options, spill, memory_watch).map_err(|e| StartError::engine(e))?;
+    let runtime = runtime_env(options, spill, memory_watch).map_err(StartError::engine)?;
     let memory = runtime.memory_pool.clone();
     let mut analyzer_rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = connectors::analyzer_rules().collect();
     analyzer_rules.extend([Arc::new(TimeLiterals) as Arc<dyn AnalyzerRule + Send + Sync>, Arc::new(NumberComparisons)]);
@@ -273,7 +273,7 @@ fn base_state(
         .with_physical_optimizer_rule(Arc::new(connectors::NameDamagedFiles));
     let mut state = builder.build();
     for format in connectors::file_formats() {
-        state.register_file_format(format, true).map_err(|e| StartError::engine(e))?;
+        state.register_file_format(format, true).map_err(StartError::engine)?;
     }
     Ok(state)
 }
