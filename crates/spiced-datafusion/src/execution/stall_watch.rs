@@ -28,9 +28,9 @@ const STALLED_METRIC: &str = "spiced_statements_stalled_seconds";
 /// The result of the watch.
 #[derive(Debug)]
 pub struct Responsive {
-    /// False if a runtime has been stalled for [`UNREADY_AFTER`].
+    /// False if a runtime has been stalled for 10 s.
     pub ready: watch::Receiver<bool>,
-    /// False if a runtime has been stalled for [`UNHEALTHY_AFTER`].
+    /// False if a runtime has been stalled for 60 s.
     pub healthy: watch::Receiver<bool>,
 }
 
